@@ -1,0 +1,71 @@
+"""Data sets in the form of the Medical Segmentation Decathlon."""
+
+from __future__ import annotations
+
+import json
+import random
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai.data import load_decathlon_datalist
+
+from monai_unetpp.files import write_text
+
+__all__ = ["load_datalist"]
+
+_VALIDATION_SHARE = 0.2
+_SPLIT_SEED = 0
+
+
+def load_datalist(
+    dataset_dir: str | PathLike[str], key: str, split_dir: str | PathLike[str] | None = None
+) -> list[dict[str, Any]]:
+    """The cases of one list of ``dataset.json``, with absolute paths.
+
+    Where ``dataset.json`` has no ``validation`` list, a fifth of the training cases is drawn for it, always the same
+    ones, and written down as ``split.json``.
+
+    Args:
+        dataset_dir: folder with ``dataset.json``.
+        key: ``"training"`` or ``"validation"``.
+        split_dir: folder for ``split.json``; not written when None.
+
+    Returns:
+        Dicts with ``image`` and ``label``.
+
+    Raises:
+        FileNotFoundError: no ``dataset.json``.
+        ValueError: it cannot be read, has no such list, an empty one, or entries without image or label.
+    """
+    path = Path(dataset_dir) / "dataset.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. --dataset_dir must name a folder in Decathlon form.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if key == "validation" and "validation" not in content:
+            return _drawn_split(path, split_dir)["validation"]
+        if key == "training" and "validation" not in content:
+            return _drawn_split(path, split_dir)["training"]
+        cases: list[dict[str, Any]] = load_decathlon_datalist(path, data_list_key=key)
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
+        raise ValueError(f"{path}: not a data list in Decathlon form ({e}).") from e
+    if not cases or any("image" not in case or "label" not in case for case in cases):
+        raise ValueError(f"{path}: the list {key!r} must hold cases with an image and a label.")
+    return cases
+
+
+def _drawn_split(path: Path, split_dir: str | PathLike[str] | None) -> dict[str, list[dict[str, Any]]]:
+    cases = load_decathlon_datalist(path, data_list_key="training")
+    if len(cases) < 2:
+        raise ValueError(f"{path}: {len(cases)} training case(s) cannot be split. Add cases or a 'validation' list.")
+    order = sorted(range(len(cases)), key=lambda index: str(cases[index]["image"]))
+    random.Random(_SPLIT_SEED).shuffle(order)
+    count = max(1, round(len(cases) * _VALIDATION_SHARE))
+    split = {
+        "validation": [cases[index] for index in sorted(order[:count])],
+        "training": [cases[index] for index in sorted(order[count:])],
+    }
+    if split_dir is not None:
+        write_text(Path(split_dir) / "split.json", json.dumps({k: v for k, v in split.items()}, indent=2) + "\n")
+    return split

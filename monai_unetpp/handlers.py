@@ -1,0 +1,178 @@
+"""Training handlers for what MONAI's and ignite's own leave open: resuming without loss, and curves as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import pickle
+import re
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite import distributed as idist
+from ignite.engine import Engine, Events
+from monai.handlers import CheckpointLoader, CheckpointSaver
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from monai_unetpp.files import atomic_path, write_text
+
+__all__ = ["BestModelSaver", "CurveWriter", "TrainingCheckpoint"]
+
+logger = logging.getLogger(__name__)
+
+
+class BestModelSaver:
+    """Keep the weights of the best validation so far, also across an interrupted training.
+
+    MONAI's ``CheckpointSaver`` forgets the best metric when training resumes, and then overwrites the best model
+    with a worse one. This handler has a state that can be saved and restored with the trainer's.
+
+    Args:
+        network: whose weights to keep; a wrapper for distributed training is taken off.
+        path: the file to write: a plain state dict, which carries the network's configuration. It is written whole
+            or not at all.
+
+    Attach it to the evaluator; it follows the evaluator's key metric, larger is better.
+    """
+
+    def __init__(self, network: nn.Module, path: str | PathLike[str]) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.best_metric: float | None = None
+        self.best_epoch = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Compare and save at the end of every validation of ``engine``."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save the weights if the key metric is the best so far."""
+        metric = float(engine.state.metrics[engine.state.key_metric_name])
+        if self.best_metric is not None and metric <= self.best_metric:
+            return
+        self.best_metric, self.best_epoch = metric, engine.state.epoch
+        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        with atomic_path(self.path) as temporary:
+            torch.save(network.state_dict(), temporary)
+        logger.info("Best %s so far: %.4f at epoch %d.", engine.state.key_metric_name, metric, self.best_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best metric and its epoch."""
+        return {"best_metric": self.best_metric, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self.best_metric = state_dict["best_metric"]
+        self.best_epoch = state_dict["best_epoch"]
+
+
+class TrainingCheckpoint:
+    """Save everything that training needs after every epoch, and continue from it when it starts again.
+
+    MONAI's ``CheckpointSaver`` and ``CheckpointLoader`` do the work; this handler adds the trainer itself to what
+    they save, finds the newest epoch, and takes the one before where an interruption damaged the file.
+
+    Args:
+        folder: where ``checkpoint_epoch=N.pt`` files are kept, the last two of them.
+        save_dict: what to save besides the trainer (network, optimizer, schedule, ...), by name.
+        save_interval: epochs between two checkpoints.
+        map_location: where to put tensors when loading; see ``torch.load``.
+
+    Attach it after all other handlers, so that what they do at the end of an epoch is in the checkpoint.
+    """
+
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        save_dict: dict[str, Any],
+        save_interval: int = 1,
+        map_location: Any = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.save_dict = save_dict
+        self.save_interval = save_interval
+        self.map_location = map_location
+
+    def attach(self, engine: Engine) -> None:
+        """Save and resume the trainer ``engine``."""
+        everything = {**self.save_dict, "trainer": engine}
+        engine.add_event_handler(Events.STARTED, self._resume, everything)
+        if idist.get_rank() == 0:
+            CheckpointSaver(
+                save_dir=str(self.folder), save_dict=everything, save_interval=self.save_interval, n_saved=2
+            ).attach(engine)
+
+    def _resume(self, engine: Engine, load_dict: dict[str, Any]) -> None:
+        found = {int(m[1]): path for path in self.folder.glob("*.pt") if (m := re.search(r"epoch=(\d+)", path.name))}
+        for epoch in sorted(found, reverse=True):
+            try:
+                CheckpointLoader(str(found[epoch]), load_dict, map_location=self.map_location)(engine)
+            except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as e:
+                logger.warning("%s cannot be used (%s); trying the checkpoint before it.", found[epoch], e)
+            else:
+                logger.info("Training continues after epoch %d, from %s.", epoch, found[epoch])
+                return
+
+
+class CurveWriter:
+    """Write learning rate, mean training loss and validation metrics of every epoch to a CSV file.
+
+    Rows of earlier runs in the same file are kept up to the epoch from which training goes on.
+
+    Args:
+        path: the CSV file; it is rewritten whole or not at all.
+        evaluator: the validation engine; its scalar metrics become columns, empty where it did not run.
+        optimizer: whose learning rate to note.
+    """
+
+    def __init__(
+        self, path: str | PathLike[str], evaluator: Engine | None = None, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.evaluator = evaluator
+        self.optimizer = optimizer
+        self._losses: list[float] = []
+        self._validated = False
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the trainer ``engine``; attach after the handler that validates."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._note_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self._note_validation)
+
+    def __call__(self, engine: Engine) -> None:
+        """Add the row of the epoch that ended."""
+        row: dict[str, Any] = {"epoch": engine.state.epoch}
+        if self.optimizer is not None:
+            row["learning_rate"] = f"{self.optimizer.param_groups[0]['lr']:.6g}"
+        if self._losses:
+            row["train_loss"] = f"{sum(self._losses) / len(self._losses):.6f}"
+        if self.evaluator is not None and self._validated:
+            row |= {k: f"{v:.6f}" for k, v in self.evaluator.state.metrics.items() if isinstance(v, float)}
+        self._losses, self._validated = [], False
+        self._write(row)
+
+    def _note_loss(self, engine: Engine) -> None:
+        output = engine.state.output
+        self._losses.append(float(output[0]["loss"] if isinstance(output, list) else output["loss"]))
+
+    def _note_validation(self, engine: Engine) -> None:
+        self._validated = True
+
+    def _write(self, row: dict[str, Any]) -> None:
+        rows: list[dict[str, Any]] = []
+        if self.path.is_file():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]]
+        rows.append(row)
+        columns = list(dict.fromkeys(key for each in rows for key in each))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())

@@ -1,0 +1,73 @@
+"""Reduced precision around any inferer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from monai.inferers import Inferer, SimpleInferer
+
+__all__ = ["PRECISIONS", "PrecisionInferer", "resolve_precision"]
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def resolve_precision(precision: str, device: torch.device | str) -> str:
+    """What ``precision`` means on ``device``: ``"auto"`` is bf16 where it is computed natively, else fp32.
+
+    Args:
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        device: where the network runs.
+
+    Raises:
+        ValueError: another precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+    if precision != "auto":
+        return precision
+    if torch.device(device).type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    capabilities = torch.cpu.get_capabilities() if torch.device(device).type == "cpu" else {}
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
+
+
+class PrecisionInferer(Inferer):
+    """Run another inferer with the network under autocast, and hand out its results in float32.
+
+    Unlike ``amp=True`` of MONAI's engines this also works on a CPU, and losses and stitching stay in float32.
+
+    Args:
+        inferer: what to run; ``SimpleInferer`` by default.
+        precision: ``"auto"`` takes bf16 where the device computes it natively and fp32 elsewhere. With ``"fp16"``
+            training needs ``amp=True`` of MONAI's trainer, which scales the loss.
+    """
+
+    def __init__(self, inferer: Inferer | None = None, precision: str = "auto") -> None:
+        super().__init__()
+        resolve_precision(precision, "cpu")
+        self.inferer = SimpleInferer() if inferer is None else inferer
+        self.precision = precision
+
+    def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Infer on ``inputs`` ``(B, C, *spatial)``; results keep the form that ``network`` gives them."""
+        dtype = _DTYPES.get(resolve_precision(self.precision, inputs.device))
+        if dtype is None:
+            return self.inferer(inputs, network, *args, **kwargs)
+
+        def autocast_network(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            with torch.autocast(x.device.type, dtype=dtype):
+                return _to_float32(network(x, *args, **kwargs))
+
+        return self.inferer(inputs, autocast_network, *args, **kwargs)
+
+
+def _to_float32(outputs: Any) -> Any:
+    if isinstance(outputs, torch.Tensor):
+        return outputs.float()
+    if isinstance(outputs, Mapping):
+        return {key: _to_float32(value) for key, value in outputs.items()}
+    return [_to_float32(value) for value in outputs]

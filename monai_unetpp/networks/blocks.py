@@ -1,0 +1,212 @@
+"""What a node of the triangle is made of: pooling or upsampling, joining, and a block of convolutions."""
+
+# TorchScript reads the annotations of attributes, hence no "from __future__ import annotations" here.
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.networks.blocks import Convolution, ResidualUnit, UpSample
+from monai.networks.layers.factories import Pool
+from torch import nn
+
+__all__ = ["DecoderNode", "EncoderNode", "make_block"]
+
+
+class EncoderNode(nn.Module):
+    """Node ``X(i, 0)``: max pooling (none in the top row), then a block.
+
+    Args:
+        spatial_dims: 2 or 3.
+        stride: pooling size and step per axis; ``None`` in the top row.
+        ceil_mode: what pooling does at the end of an axis that ``stride`` does not divide: keep it
+            (``True``) or drop it (``False``).
+        block: the convolutions.
+        predecessors: names of the nodes whose output this one takes.
+        releases: names of the nodes whose output is no longer needed afterwards.
+    """
+
+    predecessors: list[str]
+    releases: list[str]
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        stride: tuple[int, ...] | None,
+        ceil_mode: bool,
+        block: nn.Module,
+        predecessors: list[str],
+        releases: list[str],
+    ) -> None:
+        super().__init__()
+        if stride is None:
+            self.pool: nn.Module = nn.Identity()
+        else:
+            self.pool = Pool[Pool.MAX, spatial_dims](kernel_size=stride, stride=stride, ceil_mode=ceil_mode)
+        self.block = block
+        self.predecessors = predecessors
+        self.releases = releases
+
+    def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        """Compute the node from its single input ``(B, C, *spatial)``."""
+        features: torch.Tensor = self.block(self.pool(inputs[0]))
+        return features
+
+
+class DecoderNode(nn.Module):
+    """Node ``X(i, j)``, ``j > 0``: upsample the node below, join it with nodes of the row, then a block.
+
+    Args:
+        upsample: brings the node below to the row's resolution, or up to one step beyond its end.
+        block: the convolutions.
+        ceil_mode: must match the pooling: the upsampled map is cut to the row's size where pooling kept the
+            end of an axis, and extended by repeating its border where pooling dropped it.
+        predecessors: names of the nodes whose output this one takes, the node below last.
+        releases: names of the nodes whose output is no longer needed afterwards.
+    """
+
+    predecessors: list[str]
+    releases: list[str]
+
+    def __init__(
+        self, upsample: nn.Module, block: nn.Module, ceil_mode: bool, predecessors: list[str], releases: list[str]
+    ) -> None:
+        super().__init__()
+        self.upsample = upsample
+        self.block = block
+        self.ceil_mode = ceil_mode
+        self.predecessors = predecessors
+        self.releases = releases
+
+    def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
+        """Compute the node from the outputs of its predecessors, in their order."""
+        row = inputs[:-1]
+        below = self._fit(self.upsample(inputs[-1]), row[0])
+        row.append(below)
+        features: torch.Tensor = self.block(torch.cat(row, dim=1))
+        return features
+
+    def _fit(self, upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+        if self.ceil_mode:
+            if reference.dim() == 5:
+                return upsampled[:, :, : reference.shape[2], : reference.shape[3], : reference.shape[4]]
+            return upsampled[:, :, : reference.shape[2], : reference.shape[3]]
+        missing: list[int] = []
+        for axis in range(reference.dim() - 1, 1, -1):
+            missing.append(0)
+            missing.append(reference.shape[axis] - upsampled.shape[axis])
+        return F.pad(upsampled, missing, "replicate")
+
+
+def make_block(
+    kind: str,
+    spatial_dims: int,
+    in_channels: int,
+    out_channels: int,
+    kernel_size: Sequence[int],
+    act: Any,
+    norm: Any,
+    bias: bool,
+    dropout: float | tuple[Any, ...],
+) -> nn.Module:
+    """A node's block: two convolutions, each with norm, dropout and activation as MONAI orders them.
+
+    Args:
+        kind: ``"plain"``, or ``"residual"`` for :class:`monai.networks.blocks.ResidualUnit`.
+        spatial_dims: 2 or 3.
+        in_channels: channels of the joined inputs.
+        out_channels: channels of the node.
+        kernel_size: odd size per axis.
+        act: MONAI's activation name or ``(name, arguments)``.
+        norm: MONAI's normalisation name or ``(name, arguments)``, or ``None``.
+        bias: whether the convolutions have a bias.
+        dropout: MONAI's dropout probability or ``(name, arguments)``.
+    """
+    if kind == "residual":
+        block: nn.Module = ResidualUnit(
+            spatial_dims,
+            in_channels,
+            out_channels,
+            kernel_size=kernel_size,
+            subunits=2,
+            act=act,
+            norm=norm,
+            dropout=dropout,
+            bias=bias,
+        )
+    else:
+        block = nn.Sequential()
+        for index, channels in enumerate((in_channels, out_channels)):
+            convolution = Convolution(
+                spatial_dims,
+                channels,
+                out_channels,
+                kernel_size=kernel_size,
+                act=act,
+                norm=norm,
+                dropout=dropout,
+                bias=bias,
+            )
+            block.add_module(f"conv_{index}", convolution)
+    _accept_single_values(block)
+    return block
+
+
+def make_upsample(
+    mode: str, spatial_dims: int, in_channels: int, out_channels: int, stride: tuple[int, ...]
+) -> nn.Module:
+    """MONAI's upsampling by ``stride``, from ``in_channels`` to ``out_channels``."""
+    return UpSample(spatial_dims, in_channels, out_channels, scale_factor=stride, mode=mode)
+
+
+class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
+    """Instance norm that maps a single value per channel to the bias in eval mode instead of failing."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        use_input_stats = self.training or not self.track_running_stats
+        if self.training:
+            return F.instance_norm(
+                x,
+                self.running_mean,
+                self.running_var,
+                self.weight,
+                self.bias,
+                use_input_stats,
+                self.momentum,
+                self.eps,
+            )
+        return torch.instance_norm(
+            x,
+            self.weight,
+            self.bias,
+            self.running_mean,
+            self.running_var,
+            use_input_stats,
+            self.momentum,
+            self.eps,
+            torch.backends.cudnn.enabled,
+        )
+
+
+class _GroupNorm(nn.GroupNorm):
+    """Group norm that maps a single value per group to the bias in eval mode instead of failing."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        return torch.group_norm(x, self.num_groups, self.weight, self.bias, self.eps, torch.backends.cudnn.enabled)
+
+
+def _accept_single_values(module: nn.Module) -> None:
+    """Replace norms that refuse inputs with one value per channel, which tiny images lead to at depth."""
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.instancenorm._InstanceNorm):
+            norm: nn.Module = _InstanceNorm(
+                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+            )
+            setattr(module, name, norm)
+        elif isinstance(child, nn.GroupNorm):
+            setattr(module, name, _GroupNorm(child.num_groups, child.num_channels, child.eps, child.affine))
+        else:
+            _accept_single_values(child)

@@ -1,0 +1,54 @@
+"""Reading weights from files of several kinds, with the configuration that they carry."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Mapping
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["read_checkpoint"]
+
+#: Names under which training checkpoints keep the network's weights (MONAI's engines and the model zoo).
+_WEIGHT_KEYS = ("state_dict", "network", "model", "net")
+
+
+def read_checkpoint(
+    path: str | PathLike[str], map_location: str | torch.device = "cpu"
+) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
+    """Read the weights of a nested U-Net and, where the file carries it, its configuration.
+
+    Args:
+        path: a file made by ``torch.save``: a state dict, a dict with ``state_dict`` (and ``config``), or a
+            training checkpoint that holds the weights under ``network``, ``model`` or ``net``.
+        map_location: where to put the weights.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a file of weights.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file. Give the path of a checkpoint written with torch.save.")
+    try:
+        content = torch.load(fspath(path), map_location=map_location, weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as e:
+        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise ValueError(f"{path}: not a file of weights that can be read safely ({reason}).") from e
+    config: dict[str, Any] | None = None
+    weights = content
+    if isinstance(content, Mapping):
+        if isinstance(content.get("config"), Mapping):
+            config = dict(content["config"])
+        weights = next((content[key] for key in _WEIGHT_KEYS if isinstance(content.get(key), Mapping)), content)
+    if not isinstance(weights, Mapping) or not any(".x_0_0." in f".{key}" for key in weights):
+        raise ValueError(
+            f"{path}: holds no weights of a nested U-Net. For MONAI's BasicUNetPlusPlus, load them into that network "
+            "and use NestedUNet.from_basic_unetplusplus."
+        )
+    metadata = getattr(weights, "_metadata", {})
+    stored = next((entry["config"] for entry in metadata.values() if "config" in entry), None)
+    tensors = {key.removeprefix("module."): value for key, value in weights.items() if torch.is_tensor(value)}
+    return tensors, config if config is not None else stored

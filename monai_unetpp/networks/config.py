@@ -1,0 +1,249 @@
+"""The checked arguments of a nested U-Net."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
+
+from monai.networks.layers.factories import Act, Dropout, Norm
+from monai.utils import UpsampleMode, look_up_option
+
+from monai_unetpp import topology
+
+__all__ = ["BLOCKS", "NestedUNetConfig"]
+
+Block = Literal["plain", "residual"]
+BLOCKS: tuple[str, ...] = get_args(Block)
+
+
+@dataclasses.dataclass(frozen=True)
+class NestedUNetConfig:
+    """Arguments of ``NestedUNet`` after :meth:`check`: complete, of one form, and known to work together."""
+
+    spatial_dims: int
+    in_channels: int
+    out_channels: int
+    features: tuple[int, ...]
+    variant: str
+    strides: tuple[tuple[int, ...], ...]
+    kernel_sizes: tuple[tuple[int, ...], ...]
+    block: str
+    act: Any
+    norm: Any
+    bias: bool
+    dropout: Any
+    upsample: str
+    deep_supervision: bool
+    up_features: tuple[int, ...]
+    last_features: int
+    ceil_mode: bool
+    use_checkpoint: bool
+    given: dict[str, Any]
+
+    @classmethod
+    def check(cls, **arguments: Any) -> NestedUNetConfig:
+        """Check the arguments of ``NestedUNet``; missing ones take its defaults.
+
+        Raises:
+            TypeError: an argument of the wrong kind, or one that ``NestedUNet`` does not have.
+            ValueError: an argument with a value that cannot work.
+        """
+        given = _with_defaults(arguments)
+        dims = _one_of("spatial_dims", given["spatial_dims"], (2, 3))
+        features = _channels("features", given["features"])
+        if len(features) < 2:
+            raise ValueError(
+                f"features must have at least two entries, got {list(features)}. Each entry after the first adds a "
+                "level: two give L1."
+            )
+        depth = len(features) - 1
+        strides = _per_level("strides", given["strides"], depth, dims)
+        kernels = _per_level("kernel_size", given["kernel_size"], depth + 1, dims)
+        for kernel in kernels:
+            if any(size % 2 == 0 for size in kernel):
+                raise ValueError(f"kernel_size must be odd, got {given['kernel_size']!r}. Use 3, or 1 along an axis.")
+        upsample = _one_of("upsample", given["upsample"], tuple(mode.value for mode in UpsampleMode))
+        if upsample == "pixelshuffle" and any(len(set(stride)) > 1 for stride in strides):
+            raise ValueError(
+                f"strides must be the same along every axis for upsample='pixelshuffle', got {given['strides']!r}. "
+                "Use upsample='deconv' for anisotropic strides."
+            )
+        if given["up_features"] is None:
+            up_features = features[:-1]
+        else:
+            up_features = _channels("up_features", given["up_features"])
+            if len(up_features) != depth:
+                raise ValueError(
+                    f"up_features must have one entry for each row that is upsampled into, {depth}, "
+                    f"got {list(up_features)}. Leave it out to take those of the rows."
+                )
+        last = given["last_features"]
+        plain = {name: _plain(name, given[name]) for name in ("act", "norm", "dropout")}
+        _check_layers(given, features)
+        for name in ("bias", "deep_supervision", "ceil_mode", "use_checkpoint"):
+            if not isinstance(given[name], bool):
+                raise TypeError(f"{name} must be True or False, got {given[name]!r}.")
+        kept = {name: _plain(name, value) for name, value in given.items()}
+        return cls(
+            spatial_dims=dims,
+            in_channels=_positive("in_channels", given["in_channels"]),
+            out_channels=_positive("out_channels", given["out_channels"]),
+            features=features,
+            variant=_one_of("variant", given["variant"], topology.VARIANTS),
+            strides=strides,
+            kernel_sizes=kernels,
+            block=_one_of("block", given["block"], BLOCKS),
+            act=plain["act"],
+            norm=plain["norm"],
+            bias=given["bias"],
+            dropout=plain["dropout"],
+            upsample=upsample,
+            deep_supervision=given["deep_supervision"],
+            up_features=up_features,
+            last_features=features[0] if last is None else _positive("last_features", last),
+            ceil_mode=given["ceil_mode"],
+            use_checkpoint=given["use_checkpoint"],
+            given=kept,
+        )
+
+    @property
+    def depth(self) -> int:
+        """Number of downsampling steps, which is the number of the deepest level."""
+        return len(self.features) - 1
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The levels that have a head, shallowest first."""
+        names = topology.level_names(self.depth, self.variant)
+        return names if self.deep_supervision else names[-1:]
+
+    def channels(self, node: topology.Node) -> int:
+        """Output channels of ``node``."""
+        return self.last_features if node == (0, self.depth) else self.features[node.depth]
+
+    def smallest_size(self) -> list[int]:
+        """The fewest elements along each axis that the deepest row can be computed from."""
+        if self.ceil_mode:
+            return [1] * self.spatial_dims
+        return [math.prod(stride[axis] for stride in self.strides) for axis in range(self.spatial_dims)]
+
+    def pruned(self, level: str) -> NestedUNetConfig:
+        """The configuration of the network that :meth:`NestedUNet.prune` makes."""
+        index = topology.level_index(level, self.levels)
+        changes: dict[str, Any] = {"features": self.given["features"][: index + 1], "deep_supervision": False}
+        for name, length in (("strides", index), ("kernel_size", index + 1), ("up_features", index)):
+            if isinstance(self.given[name], list):
+                changes[name] = self.given[name][:length]
+        if index < self.depth:
+            changes["last_features"] = None
+        return NestedUNetConfig.check(**{**self.given, **changes})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The constructor's arguments as plain values, which JSON and ``weights_only`` loading accept."""
+        return {name: _plain(name, value) for name, value in self.given.items()}
+
+
+def _with_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    import inspect
+
+    from monai_unetpp.networks.nested_unet import NestedUNet
+
+    parameters = {name: p for name, p in inspect.signature(NestedUNet).parameters.items()}
+    unknown = [name for name in arguments if name not in parameters]
+    if unknown:
+        raise TypeError(f"NestedUNet has no argument {unknown[0]!r}. It takes: {', '.join(parameters)}.")
+    missing = [name for name, p in parameters.items() if p.default is p.empty and name not in arguments]
+    if missing:
+        raise TypeError(f"NestedUNet needs the argument {missing[0]!r}.")
+    return {name: arguments.get(name, p.default) for name, p in parameters.items()}
+
+
+def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    if isinstance(value, str) and isinstance(allowed[0], str):
+        try:
+            return look_up_option(value, allowed)
+        except ValueError as e:
+            raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.") from e
+    if isinstance(value, bool) or value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
+    return value
+
+
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+    if value < 1:
+        raise ValueError(f"{name} must be 1 or more, got {value}.")
+    return value
+
+
+def _channels(name: str, value: Any) -> tuple[int, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a sequence of whole numbers such as (32, 64, 128), got {value!r}.")
+    return tuple(_positive(f"every entry of {name}", entry) for entry in value)
+
+
+def _per_level(name: str, value: Any, count: int, dims: int) -> tuple[tuple[int, ...], ...]:
+    """Expand a number, or one entry per level, to one tuple per level with one number per axis."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return ((_positive(name, value),) * dims,) * count
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a whole number or a sequence with one entry per level, got {value!r}.")
+    if len(value) != count:
+        raise ValueError(
+            f"{name} must have {count} entries, one per {'step down' if name == 'strides' else 'resolution'}, "
+            f"got {len(value)}: {value!r}. Give one number to use it everywhere."
+        )
+    expanded = []
+    for entry in value:
+        if isinstance(entry, Sequence) and not isinstance(entry, str):
+            if len(entry) != dims:
+                raise ValueError(f"every entry of {name} must be a number or have {dims} numbers, got {entry!r}.")
+            expanded.append(tuple(_positive(f"every entry of {name}", size) for size in entry))
+        else:
+            expanded.append((_positive(f"every entry of {name}", entry),) * dims)
+    return tuple(expanded)
+
+
+def _check_layers(given: Mapping[str, Any], features: tuple[int, ...]) -> None:
+    """Let MONAI's factories look up the layers, and check what only fails once they are built."""
+    for name, factory in (("act", Act), ("norm", Norm)):
+        value = given[name]
+        if value is None:
+            continue
+        layer = value if isinstance(value, str) else value[0]
+        try:
+            factory.get_constructor(layer, *((given["spatial_dims"],) if factory is Norm else ()))
+        except (KeyError, ValueError, TypeError) as e:
+            known = ", ".join(sorted(option.lower() for option in factory.names))
+            raise ValueError(f"{name} must name one of MONAI's layers ({known}), got {value!r}.") from e
+        arguments = {} if isinstance(value, str) else value[1]
+        if factory is Norm and str(layer).lower() == "group":
+            groups = arguments.get("num_groups")
+            odd = [channels for channels in features if not isinstance(groups, int) or channels % groups]
+            if odd:
+                raise ValueError(
+                    f"norm='group' needs num_groups that divides every entry of features, got num_groups={groups!r} "
+                    f"for {odd[0]} channels. Give norm=('group', {{'num_groups': n}}) with such an n."
+                )
+    dropout = given["dropout"]
+    if isinstance(dropout, (int, float)) and not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be a probability from 0 up to 1, got {dropout}.")
+    if not isinstance(dropout, (int, float)):
+        Dropout.get_constructor(dropout[0], given["spatial_dims"])
+
+
+def _plain(name: str, value: Any) -> Any:
+    """Copy ``value`` with sequences as lists; only what JSON can hold is allowed."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _plain(name, entry) for key, entry in value.items()}
+    if isinstance(value, Sequence):
+        return [_plain(name, entry) for entry in value]
+    raise TypeError(
+        f"{name} must be made of plain values (numbers, text, lists), got {value!r}. Name layers as MONAI's factories "
+        "do, such as 'relu' or ('instance', {'affine': True})."
+    )

@@ -1,0 +1,359 @@
+"""NestedUNet: U-Nets of every depth in one network, which can be cut to any of them."""
+
+# TorchScript reads the annotations of attributes, hence no "from __future__ import annotations" here.
+
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from typing import Any
+
+import torch
+from monai.networks.layers.factories import Conv
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from monai_unetpp import topology
+from monai_unetpp.networks.blocks import DecoderNode, EncoderNode, make_block, make_upsample
+from monai_unetpp.networks.config import NestedUNetConfig
+
+__all__ = ["NestedUNet"]
+
+
+class NestedUNet(nn.Module):
+    """UNet++ and its relatives, in 2D and 3D, with levels that can be pruned.
+
+    Node ``X(i, j)`` joins earlier nodes of its row with the upsampled node below; the head of level
+    ``Lk`` sits on ``X(0, k)``. The levels are trained together, and afterwards :meth:`prune` cuts the
+    network to the nodes of one level: smaller on disk and in memory, faster, and with exactly the
+    output that this level had in the full network.
+
+    Args:
+        spatial_dims: 2 or 3.
+        in_channels: channels of the image.
+        out_channels: channels of the segmentation, the background included where softmax follows.
+        features: channels of each resolution, finest first. ``n`` entries give the levels ``L1`` to
+            ``L{n - 1}``. More entries give more context, larger ones more capacity.
+        variant: ``"unet++"`` (dense skips), ``"unet+"`` (neighbouring nodes only), ``"unet_e"`` (a decoder
+            for each depth on one encoder) or ``"unet"`` (one decoder, hence one level, the deepest).
+        strides: downsampling between resolutions: one number, or ``len(features) - 1`` entries, each a
+            number or one per axis. Use 1 along an axis whose voxels are still thick.
+        kernel_size: odd size of the convolutions: one number, or ``len(features)`` entries, each a number
+            or one per axis.
+        block: ``"plain"`` (convolution, norm, activation, twice) or ``"residual"``.
+        act: MONAI's activation name or ``(name, arguments)``.
+        norm: MONAI's normalisation name or ``(name, arguments)``, or ``None`` as in the papers.
+        bias: whether the convolutions of the blocks have a bias.
+        dropout: MONAI's dropout probability or ``(name, arguments)``.
+        upsample: ``"deconv"`` (as in the papers), ``"deconvgroup"``, ``"nontrainable"`` or ``"pixelshuffle"``.
+        deep_supervision: give every level a head and train them together. Without it only the deepest level
+            has a head.
+        up_features: channels of the upsampled maps that enter each row, finest row first; by default those of
+            the row (``features[:-1]``).
+        last_features: channels of the last node of the top row, which carries the deepest head; by default
+            ``features[0]``.
+        ceil_mode: where a stride does not divide the size of an axis, keep its end (``True``: any size from 1
+            up works) or drop it and repeat the border on the way up (``False``, as ``BasicUNetPlusPlus``).
+        use_checkpoint: compute nodes again in the backward pass instead of keeping their inner activations:
+            less memory in training for more time.
+
+    Shapes:
+        Input ``(B, in_channels, H, W[, D])``; each output ``(B, out_channels, H, W[, D])``.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: an argument with a value that cannot work; the message names the remedy.
+
+    Example:
+        >>> import torch
+        >>> from monai_unetpp import NestedUNet
+        >>> net = NestedUNet(spatial_dims=2, in_channels=1, out_channels=2, features=(8, 16, 32)).eval()
+        >>> net.levels
+        ('L1', 'L2')
+        >>> image = torch.rand(1, 1, 33, 20)
+        >>> bool(torch.equal(net.prune("L1")(image), net.forward_levels(image)["L1"]))
+        True
+
+    See:
+        Zhou et al., "UNet++: Redesigning Skip Connections to Exploit Multiscale Features in Image
+        Segmentation", arXiv:1912.05074; first in arXiv:1807.10165.
+    """
+
+    __jit_unused_properties__ = ("config",)
+    _deepest: list[str]
+    _deepest_first: list[str]
+    _level_nodes: dict[str, list[str]]
+    _head_nodes: dict[str, str]
+    _smallest: list[int]
+
+    def __init__(
+        self,
+        spatial_dims: int,
+        in_channels: int,
+        out_channels: int,
+        features: Sequence[int] = (32, 64, 128, 256, 512),
+        variant: str = "unet++",
+        strides: int | Sequence[int | Sequence[int]] = 2,
+        kernel_size: int | Sequence[int | Sequence[int]] = 3,
+        block: str = "plain",
+        act: str | tuple[str, dict[str, Any]] = ("LeakyReLU", {"negative_slope": 0.1, "inplace": True}),
+        norm: str | tuple[str, dict[str, Any]] | None = ("instance", {"affine": True}),
+        bias: bool = True,
+        dropout: float | tuple[str, dict[str, Any]] = 0.0,
+        upsample: str = "deconv",
+        deep_supervision: bool = True,
+        up_features: Sequence[int] | None = None,
+        last_features: int | None = None,
+        ceil_mode: bool = True,
+        use_checkpoint: bool = False,
+    ) -> None:
+        checked = NestedUNetConfig.check(
+            spatial_dims=spatial_dims,
+            in_channels=in_channels,
+            out_channels=out_channels,
+            features=features,
+            variant=variant,
+            strides=strides,
+            kernel_size=kernel_size,
+            block=block,
+            act=act,
+            norm=norm,
+            bias=bias,
+            dropout=dropout,
+            upsample=upsample,
+            deep_supervision=deep_supervision,
+            up_features=up_features,
+            last_features=last_features,
+            ceil_mode=ceil_mode,
+            use_checkpoint=use_checkpoint,
+        )
+        super().__init__()
+        self._config = checked
+        self.in_channels = checked.in_channels
+        self.spatial_dims = checked.spatial_dims
+        self.use_checkpoint = checked.use_checkpoint
+        self.deep_supervision = checked.deep_supervision
+        self.levels: tuple[str, ...] = checked.levels
+        self._deepest = [checked.levels[-1]]
+        self._deepest_first = list(reversed(checked.levels))
+        self._level_nodes = {
+            level: [node.name for node in topology.nodes_of_levels([level], checked.variant)] for level in self.levels
+        }
+        self._head_nodes = {level: topology.head_node(level).name for level in self.levels}
+        self._smallest = checked.smallest_size()
+
+        nodes = topology.nodes_of_levels(self.levels, checked.variant)
+        released = topology.last_uses(nodes, checked.variant)
+        self.nodes = nn.ModuleDict({node.name: _make_node(node, checked, released[node]) for node in nodes})
+        self.heads = nn.ModuleDict(
+            {
+                level: Conv[Conv.CONV, spatial_dims](
+                    checked.channels(topology.head_node(level)), out_channels, kernel_size=1
+                )
+                for level in self.levels
+            }
+        )
+        self.register_state_dict_post_hook(_store_config)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as plain values: ``NestedUNet(**net.config)`` builds the same network."""
+        return self._config.as_dict()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """Segment ``x``.
+
+        Args:
+            x: ``(B, in_channels, H, W[, D])``.
+
+        Returns:
+            In eval mode, and in training without deep supervision, the logits of the deepest level,
+            ``(B, out_channels, H, W[, D])``. In training with deep supervision a list with the logits of
+            every level, deepest first, all at full resolution.
+        """
+        if self.training and self.deep_supervision:
+            outputs = self._forward(x, self._deepest_first)
+            return [outputs[level] for level in self._deepest_first]
+        return self._forward(x, self._deepest)[self._deepest[0]]
+
+    def forward_levels(self, x: torch.Tensor, levels: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
+        """Logits of several levels from one pass: shared nodes are computed once, unneeded ones never.
+
+        Args:
+            x: ``(B, in_channels, H, W[, D])``.
+            levels: such as ``["L1", "L3"]``; by default all.
+
+        Returns:
+            The logits ``(B, out_channels, H, W[, D])`` by level, shallowest first.
+
+        Raises:
+            ValueError: no level, or one that the network has not.
+        """
+        wanted = self.levels if levels is None else levels
+        if isinstance(wanted, str) or not wanted:
+            raise ValueError(f"levels must be a non-empty list out of {', '.join(self.levels)}, got {levels!r}.")
+        for level in wanted:
+            topology.level_index(level, self.levels)
+        return self._forward(x, list(wanted))
+
+    def prune(self, level: str) -> "NestedUNet":
+        """A new network with only the nodes and the head of ``level``.
+
+        Its parameters are copies; its output equals that of ``level`` in this network exactly.
+
+        Args:
+            level: one of :attr:`levels`.
+
+        Raises:
+            ValueError: a level that this network has not.
+        """
+        return _build(self._config, self.state_dict(), level).train(self.training)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | PathLike[str],
+        level: str | None = None,
+        config: Mapping[str, Any] | None = None,
+        map_location: str | torch.device = "cpu",
+    ) -> "NestedUNet":
+        """Rebuild a network from a file of weights, whole or only what one level needs.
+
+        Files written with ``torch.save(net.state_dict(), path)`` carry the configuration with them, also
+        inside the checkpoints of MONAI's ``CheckpointSaver`` and in a dict with ``state_dict`` and ``config``.
+
+        Args:
+            path: the file; it is read with ``weights_only=True``.
+            level: build and load this level alone.
+            config: constructor arguments, for a file that does not carry them.
+            map_location: where to put the weights.
+
+        Raises:
+            ValueError: a file that holds no weights of a nested U-Net, or none of this shape, and no
+                configuration to build it from.
+            FileNotFoundError: no such file.
+        """
+        from monai_unetpp.networks.checkpoint import read_checkpoint
+
+        weights, stored = read_checkpoint(path, map_location)
+        arguments = config if config is not None else stored
+        if arguments is None:
+            raise ValueError(
+                f"{path}: this checkpoint does not say how its network was built. Pass config=..., the arguments "
+                "of NestedUNet, or save it with torch.save(net.state_dict(), path)."
+            )
+        try:
+            return _build(NestedUNetConfig.check(**arguments), weights, level)
+        except (RuntimeError, TypeError) as e:
+            raise ValueError(f"{path}: the weights do not fit the network's configuration: {e}") from e
+
+    @classmethod
+    def from_basic_unetplusplus(cls, net: nn.Module) -> "NestedUNet":
+        """Take over a trained ``monai.networks.nets.BasicUNetPlusPlus``, so that it can be pruned.
+
+        Args:
+            net: the network; it is not changed.
+
+        Returns:
+            A network whose level ``Lk`` computes what output ``k`` of ``net`` computes.
+
+        Raises:
+            TypeError: another class of network.
+            ValueError: layers that MONAI's factories cannot name.
+        """
+        from monai_unetpp.networks.conversion import convert_basic_unetplusplus
+
+        return convert_basic_unetplusplus(net)
+
+    def _forward(self, x: torch.Tensor, levels: list[str]) -> dict[str, torch.Tensor]:
+        self._check_input(x)
+        features: dict[str, torch.Tensor] = {"input": x}
+        for name, node in self.nodes.items():
+            needed = False
+            for level in levels:
+                needed = needed or name in self._level_nodes[level]
+            if needed:
+                inputs = [features[key] for key in node.predecessors]
+                if torch.jit.is_scripting():
+                    features[name] = node(inputs)
+                else:
+                    features[name] = self._node(node, inputs)
+                for key in node.releases:
+                    if key in features:
+                        del features[key]
+        outputs: dict[str, torch.Tensor] = {}
+        for level, head in self.heads.items():
+            if level in levels:
+                outputs[level] = head(features[self._head_nodes[level]])
+        return outputs
+
+    @torch.jit.unused
+    def _node(self, node: nn.Module, inputs: list[torch.Tensor]) -> torch.Tensor:
+        if self.use_checkpoint and self.training and torch.is_grad_enabled():
+            return _checkpointed(node, inputs)
+        features: torch.Tensor = node(inputs)
+        return features
+
+    def _check_input(self, x: torch.Tensor) -> None:
+        if x.dim() != self.spatial_dims + 2 or x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"input must have shape (batch, {self.in_channels}, {self.spatial_dims} spatial axes), "
+                f"got {list(x.shape)}. Add or move the channel axis, or build the network for this image."
+            )
+        for axis in range(self.spatial_dims):
+            if x.shape[axis + 2] < self._smallest[axis]:
+                raise ValueError(
+                    f"spatial axis {axis} of the input must have at least {self._smallest[axis]} elements, got "
+                    f"{x.shape[axis + 2]}. Pad the image, use fewer levels, or build with ceil_mode=True."
+                )
+
+
+def _make_node(node: topology.Node, config: NestedUNetConfig, released: Sequence[topology.Node]) -> nn.Module:
+    row, column = node
+    joined = topology.predecessors(node, config.variant)
+    predecessors = [used.name for used in joined] or ["input"]
+    releases = [gone.name for gone in released] or (["input"] if not joined else [])
+    if column == 0:
+        incoming = config.channels(joined[0]) if joined else config.in_channels
+    else:
+        incoming = sum(config.channels(used) for used in joined[:-1]) + config.up_features[row]
+    block = make_block(
+        config.block,
+        config.spatial_dims,
+        incoming,
+        config.channels(node),
+        config.kernel_sizes[row],
+        config.act,
+        config.norm,
+        config.bias,
+        config.dropout,
+    )
+    if column == 0:
+        stride = config.strides[row - 1] if row else None
+        return EncoderNode(config.spatial_dims, stride, config.ceil_mode, block, predecessors, releases)
+    upsample = make_upsample(
+        config.upsample, config.spatial_dims, config.channels(joined[-1]), config.up_features[row], config.strides[row]
+    )
+    return DecoderNode(upsample, block, config.ceil_mode, predecessors, releases)
+
+
+def _checkpointed(node: nn.Module, inputs: list[torch.Tensor]) -> torch.Tensor:
+    features: torch.Tensor = checkpoint(lambda *tensors: node(list(tensors)), *inputs, use_reentrant=False)
+    return features
+
+
+def _build(config: NestedUNetConfig, weights: Mapping[str, torch.Tensor], level: str | None) -> "NestedUNet":
+    """Build the network of ``config``, or of one of its levels, around copies of its part of ``weights``."""
+    keys = list(weights)
+    if level is not None:
+        topology.level_index(level, config.levels)
+        keys = topology.keys_of_level(keys, level, config.variant)
+        config = config.pruned(level)
+    with torch.device("meta"):
+        net = NestedUNet(**config.as_dict())
+    net.load_state_dict({key: weights[key].clone() for key in keys}, assign=True)
+    return net
+
+
+def _store_config(module: nn.Module, state_dict: Any, prefix: str, local_metadata: dict[str, Any]) -> None:
+    """Write the configuration into the state dict's metadata, where torch keeps layer versions."""
+    if isinstance(module, NestedUNet):
+        local_metadata["config"] = module.config

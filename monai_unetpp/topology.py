@@ -1,0 +1,139 @@
+"""The triangle of nodes: which nodes exist, what each one joins, and what a level needs.
+
+Pure Python, no torch. Every other module asks here; nothing else re-derives which node belongs
+to which level. Indices are those of the UNet++ papers (arXiv:1807.10165, arXiv:1912.05074): node
+``X(i, j)`` has depth ``i`` (0 is full resolution) and column ``j`` (0 is the encoder). The head of
+level ``Lk`` sits on ``X(0, k)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple, get_args
+
+__all__ = [
+    "VARIANTS",
+    "Node",
+    "Variant",
+    "head_key",
+    "head_node",
+    "keys_of_level",
+    "last_uses",
+    "level_index",
+    "level_name",
+    "level_names",
+    "nodes_of_levels",
+    "predecessors",
+]
+
+Variant = Literal["unet", "unet_e", "unet+", "unet++"]
+VARIANTS: tuple[str, ...] = get_args(Variant)
+
+
+class Node(NamedTuple):
+    """Node ``X(depth, column)`` of the triangle."""
+
+    depth: int
+    column: int
+
+    @property
+    def name(self) -> str:
+        """The node's name in the network, such as ``"x_0_2"``."""
+        return f"x_{self.depth}_{self.column}"
+
+    @property
+    def key(self) -> str:
+        """The prefix of the node's entries in a state dict."""
+        return f"nodes.{self.name}."
+
+
+def level_name(index: int) -> str:
+    """The name of level ``index``: 2 gives ``"L2"``."""
+    return f"L{index}"
+
+
+def level_names(depth: int, variant: str) -> tuple[str, ...]:
+    """The levels of a network with ``depth`` downsampling steps, shallowest first.
+
+    A plain U-Net has a single level, its deepest; every other variant has ``L1`` to ``L{depth}``.
+    """
+    if variant == "unet":
+        return (level_name(depth),)
+    return tuple(level_name(k) for k in range(1, depth + 1))
+
+
+def level_index(level: str, levels: Sequence[str]) -> int:
+    """The number in a level's name: ``"L2"`` gives 2.
+
+    Raises:
+        ValueError: when ``level`` is not among ``levels``.
+    """
+    if level not in levels:
+        raise ValueError(f"level must be one of {', '.join(levels)}, got {level!r}.")
+    return int(level[1:])
+
+
+def head_node(level: str) -> Node:
+    """The node that carries the head of ``level``."""
+    return Node(0, int(level[1:]))
+
+
+def head_key(level: str) -> str:
+    """The prefix of the entries of the head of ``level`` in a state dict."""
+    return f"heads.{level}."
+
+
+def predecessors(node: Node, variant: str) -> tuple[Node, ...]:
+    """The nodes whose output ``node`` takes, in the order in which they are concatenated.
+
+    Encoder nodes take the node above. All others take nodes of their own row, left to right, and
+    last the node below, which is upsampled: in ``unet`` and ``unet_e`` the row's encoder node (long
+    skip), in ``unet+`` the left neighbour (short skip), in ``unet++`` all earlier nodes of the row
+    (dense skips).
+    """
+    i, j = node
+    if j == 0:
+        return (Node(i - 1, 0),) if i else ()
+    below = Node(i + 1, j - 1)
+    if variant in ("unet", "unet_e"):
+        return Node(i, 0), below
+    if variant == "unet+":
+        return Node(i, j - 1), below
+    return (*(Node(i, k) for k in range(j)), below)
+
+
+def nodes_of_levels(levels: Iterable[str], variant: str) -> tuple[Node, ...]:
+    """All nodes that the heads of ``levels`` need, in an order in which they can be computed.
+
+    The order goes diagonal by diagonal, so that the nodes of a shallower level always come first.
+    """
+    needed: set[Node] = set()
+    waiting = [head_node(level) for level in levels]
+    while waiting:
+        node = waiting.pop()
+        if node not in needed:
+            needed.add(node)
+            waiting.extend(predecessors(node, variant))
+    return tuple(sorted(needed, key=lambda node: (node.depth + node.column, node.column)))
+
+
+def last_uses(nodes: Sequence[Node], variant: str) -> dict[Node, tuple[Node, ...]]:
+    """For each node, the nodes whose output nobody needs any more once it has been computed.
+
+    Nodes of the top row that can carry a head are never listed: their output is read at the end.
+    """
+    last: dict[Node, Node] = {}
+    for node in nodes:
+        for used in predecessors(node, variant):
+            last[used] = node
+    freed: dict[Node, list[Node]] = {node: [] for node in nodes}
+    for used, user in last.items():
+        if used.depth > 0 or used.column == 0:
+            freed[user].append(used)
+    return {node: tuple(gone) for node, gone in freed.items()}
+
+
+def keys_of_level(keys: Iterable[str], level: str, variant: str) -> list[str]:
+    """Those of the state-dict ``keys`` that a network pruned to ``level`` keeps, with its own head."""
+    kept = (*(node.key for node in nodes_of_levels([level], variant)), head_key(level))
+    return [key for key in keys if key.startswith(kept)]
