@@ -1,7 +1,37 @@
-"""Nested U-Nets (UNet++) for MONAI that really get pruned."""
+"""Nested U-Nets (UNet++) for MONAI that really get pruned.
 
-from monai_unetpp.losses import NestedDeepSupervisionLoss
-from monai_unetpp.networks import NestedUNet
+The public names are loaded when they are first used, so that ``monai-unetpp --help`` need not wait for torch. MONAI's
+configs find them by their short name once this package has been imported, and always by ``monai_unetpp.<name>``.
+"""
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from monai_unetpp.version import __version__
+
+if TYPE_CHECKING:
+    from monai_unetpp.losses import NestedDeepSupervisionLoss
+    from monai_unetpp.networks.nested_unet import NestedUNet
+
 __all__ = ["NestedDeepSupervisionLoss", "NestedUNet", "__version__"]
+
+_HOMES = {
+    "NestedDeepSupervisionLoss": "monai_unetpp.losses",
+    "NestedUNet": "monai_unetpp.networks.nested_unet",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    # MONAI's ComponentLocator only takes a class from the module that the class says it belongs to
+    value.__module__ = __name__
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -24,6 +24,9 @@ __all__ = ["BestModelSaver", "CurveWriter", "TrainingCheckpoint"]
 
 logger = logging.getLogger(__name__)
 
+#: Checkpoints that are kept: the last, and the one before it in case the last is damaged.
+_KEPT = 2
+
 
 class BestModelSaver:
     """Keep the weights of the best validation so far, also across an interrupted training.
@@ -51,14 +54,17 @@ class BestModelSaver:
 
     def __call__(self, engine: Engine) -> None:
         """Save the weights if the key metric is the best so far."""
-        metric = float(engine.state.metrics[engine.state.key_metric_name])
+        name: str = engine.state.key_metric_name  # type: ignore[attr-defined]  # MONAI's engines have it
+        metric = float(engine.state.metrics[name])
         if self.best_metric is not None and metric <= self.best_metric:
             return
         self.best_metric, self.best_epoch = metric, engine.state.epoch
+        if idist.get_rank() > 0:
+            return
         network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
         with atomic_path(self.path) as temporary:
             torch.save(network.state_dict(), temporary)
-        logger.info("Best %s so far: %.4f at epoch %d.", engine.state.key_metric_name, metric, self.best_epoch)
+        logger.info("Best %s so far: %.4f at epoch %d.", name, metric, self.best_epoch)
 
     def state_dict(self) -> dict[str, Any]:
         """The best metric and its epoch."""
@@ -103,19 +109,34 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.STARTED, self._resume, everything)
         if idist.get_rank() == 0:
             CheckpointSaver(
-                save_dir=str(self.folder), save_dict=everything, save_interval=self.save_interval, n_saved=2
+                save_dir=str(self.folder), save_dict=everything, save_interval=self.save_interval, n_saved=_KEPT
             ).attach(engine)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._remove_old)
 
     def _resume(self, engine: Engine, load_dict: dict[str, Any]) -> None:
-        found = {int(m[1]): path for path in self.folder.glob("*.pt") if (m := re.search(r"epoch=(\d+)", path.name))}
-        for epoch in sorted(found, reverse=True):
+        for path in reversed(self._found()):
             try:
-                CheckpointLoader(str(found[epoch]), load_dict, map_location=self.map_location)(engine)
-            except (EOFError, OSError, RuntimeError, pickle.UnpicklingError) as e:
-                logger.warning("%s cannot be used (%s); trying the checkpoint before it.", found[epoch], e)
-            else:
-                logger.info("Training continues after epoch %d, from %s.", epoch, found[epoch])
-                return
+                torch.load(path, map_location="cpu", weights_only=True)
+            except (EOFError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as e:
+                logger.warning("%s cannot be read (%r); trying the checkpoint before it.", path, e)
+                continue
+            CheckpointLoader(str(path), load_dict, map_location=self.map_location)(engine)
+            logger.info("Training continues after epoch %d, from %s.", engine.state.epoch, path)
+            return
+
+    def _remove_old(self, engine: Engine) -> None:
+        # the saver only knows the files of this run
+        for path in self._found()[:-_KEPT]:
+            path.unlink()
+
+    def _found(self) -> list[Path]:
+        """The checkpoints in the folder, oldest epoch first."""
+        found = []
+        for path in self.folder.glob("*.pt"):
+            match = re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", path.name)
+            if match:
+                found.append((int(match[1]), path))
+        return [path for _, path in sorted(found)]
 
 
 class CurveWriter:
@@ -155,11 +176,14 @@ class CurveWriter:
         if self.evaluator is not None and self._validated:
             row |= {k: f"{v:.6f}" for k, v in self.evaluator.state.metrics.items() if isinstance(v, float)}
         self._losses, self._validated = [], False
-        self._write(row)
+        if idist.get_rank() == 0:
+            self._write(row)
 
     def _note_loss(self, engine: Engine) -> None:
-        output = engine.state.output
-        self._losses.append(float(output[0]["loss"] if isinstance(output, list) else output["loss"]))
+        output: Any = engine.state.output
+        # MONAI's engines hand out a list of one dict where they have split the batch
+        first: Any = output[0] if isinstance(output, list) else output
+        self._losses.append(float(first["loss"]))
 
     def _note_validation(self, engine: Engine) -> None:
         self._validated = True

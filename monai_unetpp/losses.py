@@ -46,9 +46,7 @@ class NestedDeepSupervisionLoss(nn.Module):
         Section III-B of arXiv:1912.05074.
     """
 
-    def __init__(
-        self, loss: nn.Module, level_weights: Mapping[str, float] | Sequence[float] | None = None
-    ) -> None:
+    def __init__(self, loss: nn.Module, level_weights: Mapping[str, float] | Sequence[float] | None = None) -> None:
         super().__init__()
         self.loss = loss
         if isinstance(level_weights, str) or not isinstance(level_weights, (Mapping, Sequence, type(None))):

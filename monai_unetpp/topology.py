@@ -118,18 +118,21 @@ def nodes_of_levels(levels: Iterable[str], variant: str) -> tuple[Node, ...]:
 
 
 def last_uses(nodes: Sequence[Node], variant: str) -> dict[Node, tuple[Node, ...]]:
-    """For each node, the nodes whose output nobody needs any more once it has been computed.
+    """For each node, the nodes whose output no other node needs once it has been computed.
 
-    Nodes of the top row that can carry a head are never listed: their output is read at the end.
+    A node that no other takes lists itself. Heads are not counted: they are computed with their node.
+
+    Args:
+        nodes: in an order in which they can be computed, see :func:`nodes_of_levels`.
+        variant: one of :data:`VARIANTS`.
     """
-    last: dict[Node, Node] = {}
+    last = {node: node for node in nodes}
     for node in nodes:
         for used in predecessors(node, variant):
             last[used] = node
     freed: dict[Node, list[Node]] = {node: [] for node in nodes}
     for used, user in last.items():
-        if used.depth > 0 or used.column == 0:
-            freed[user].append(used)
+        freed[user].append(used)
     return {node: tuple(gone) for node, gone in freed.items()}
 
 

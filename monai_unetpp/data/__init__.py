@@ -1,5 +1,25 @@
 """From files to cases: lists, readers, checks and writers."""
 
+from monai_unetpp.data.cases import case_name, find_cases
 from monai_unetpp.data.datalist import load_datalist
+from monai_unetpp.data.dataset import CaseDataset
+from monai_unetpp.data.errors import ImageFileError, describe_failure
+from monai_unetpp.data.geometry import ImageGeometry, check_same_geometry, compare_geometry, read_geometry
+from monai_unetpp.data.reader import VolumeReader
+from monai_unetpp.data.writer import SegmentationSaveImaged, write_volume
 
-__all__ = ["load_datalist"]
+__all__ = [
+    "CaseDataset",
+    "ImageFileError",
+    "ImageGeometry",
+    "SegmentationSaveImaged",
+    "VolumeReader",
+    "case_name",
+    "check_same_geometry",
+    "compare_geometry",
+    "describe_failure",
+    "find_cases",
+    "load_datalist",
+    "read_geometry",
+    "write_volume",
+]

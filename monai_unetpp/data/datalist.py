@@ -19,7 +19,10 @@ _SPLIT_SEED = 0
 
 
 def load_datalist(
-    dataset_dir: str | PathLike[str], key: str, split_dir: str | PathLike[str] | None = None
+    dataset_dir: str | PathLike[str],
+    key: str,
+    split_dir: str | PathLike[str] | None = None,
+    label_key: str = "label",
 ) -> list[dict[str, Any]]:
     """The cases of one list of ``dataset.json``, with absolute paths.
 
@@ -30,9 +33,10 @@ def load_datalist(
         dataset_dir: folder with ``dataset.json``.
         key: ``"training"`` or ``"validation"``.
         split_dir: folder for ``split.json``; not written when None.
+        label_key: key under which the labels are handed out, for transforms that must leave them alone.
 
     Returns:
-        Dicts with ``image`` and ``label``.
+        Dicts with ``image`` and ``label_key``.
 
     Raises:
         FileNotFoundError: no ``dataset.json``.
@@ -40,19 +44,17 @@ def load_datalist(
     """
     path = Path(dataset_dir) / "dataset.json"
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. --dataset_dir must name a folder in Decathlon form.")
+        raise FileNotFoundError(f"{path}: no such file. dataset_dir must name a folder in Decathlon form.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if key == "validation" and "validation" not in content:
-            return _drawn_split(path, split_dir)["validation"]
-        if key == "training" and "validation" not in content:
-            return _drawn_split(path, split_dir)["training"]
-        cases: list[dict[str, Any]] = load_decathlon_datalist(path, data_list_key=key)
+        if key in ("training", "validation") and "validation" not in json.loads(path.read_text(encoding="utf-8")):
+            cases = _drawn_split(path, split_dir)[key]
+        else:
+            cases = load_decathlon_datalist(path, data_list_key=key)
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
         raise ValueError(f"{path}: not a data list in Decathlon form ({e}).") from e
     if not cases or any("image" not in case or "label" not in case for case in cases):
         raise ValueError(f"{path}: the list {key!r} must hold cases with an image and a label.")
-    return cases
+    return [{(label_key if name == "label" else name): value for name, value in case.items()} for case in cases]
 
 
 def _drawn_split(path: Path, split_dir: str | PathLike[str] | None) -> dict[str, list[dict[str, Any]]]:
@@ -67,5 +69,5 @@ def _drawn_split(path: Path, split_dir: str | PathLike[str] | None) -> dict[str,
         "training": [cases[index] for index in sorted(order[count:])],
     }
     if split_dir is not None:
-        write_text(Path(split_dir) / "split.json", json.dumps({k: v for k, v in split.items()}, indent=2) + "\n")
+        write_text(Path(split_dir) / "split.json", json.dumps(split, indent=2, default=str) + "\n")
     return split

@@ -10,8 +10,12 @@ import torch.nn.functional as F
 from monai.networks.blocks import Convolution, ResidualUnit, UpSample
 from monai.networks.layers.factories import Pool
 from torch import nn
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-__all__ = ["DecoderNode", "EncoderNode", "make_block"]
+__all__ = ["DecoderNode", "EncoderNode", "make_block", "make_upsample"]
+
+#: Whether torch.export is tracing; torch before 2.7 cannot tell it from torch.compile.
+_is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
 
 
 class EncoderNode(nn.Module):
@@ -24,7 +28,8 @@ class EncoderNode(nn.Module):
             (``True``) or drop it (``False``).
         block: the convolutions.
         predecessors: names of the nodes whose output this one takes.
-        releases: names of the nodes whose output is no longer needed afterwards.
+        releases: names of the nodes whose output no other node needs afterwards, its own among them where nobody
+            takes it.
     """
 
     predecessors: list[str]
@@ -49,8 +54,8 @@ class EncoderNode(nn.Module):
         self.releases = releases
 
     def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """Compute the node from its single input ``(B, C, *spatial)``."""
-        features: torch.Tensor = self.block(self.pool(inputs[0]))
+        """Compute the node from its single input ``(B, C, *spatial)``; the list is emptied."""
+        features: torch.Tensor = self.block(self.pool(inputs.pop()))
         return features
 
 
@@ -63,7 +68,8 @@ class DecoderNode(nn.Module):
         ceil_mode: must match the pooling: the upsampled map is cut to the row's size where pooling kept the
             end of an axis, and extended by repeating its border where pooling dropped it.
         predecessors: names of the nodes whose output this one takes, the node below last.
-        releases: names of the nodes whose output is no longer needed afterwards.
+        releases: names of the nodes whose output no other node needs afterwards, its own among them where nobody
+            takes it.
     """
 
     predecessors: list[str]
@@ -80,15 +86,24 @@ class DecoderNode(nn.Module):
         self.releases = releases
 
     def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """Compute the node from the outputs of its predecessors, in their order."""
-        row = inputs[:-1]
-        below = self._fit(self.upsample(inputs[-1]), row[0])
-        row.append(below)
-        features: torch.Tensor = self.block(torch.cat(row, dim=1))
+        """Compute the node from the outputs of its predecessors, in their order; the list is emptied.
+
+        Emptying it lets maps that nobody else holds go before the convolutions, where memory peaks.
+        """
+        below = self.upsample(inputs.pop())
+        inputs.append(self._fit(below, inputs[0]))
+        del below
+        joined = torch.cat(inputs, dim=1)
+        inputs.clear()
+        features: torch.Tensor = self.block(joined)
         return features
 
     def _fit(self, upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
         if self.ceil_mode:
+            # TorchScript leaves out what follows is_scripting() only where that stands alone
+            if not torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM102
+                if _is_exporting():
+                    return _crop_symbolic(upsampled, reference)
             if reference.dim() == 5:
                 return upsampled[:, :, : reference.shape[2], : reference.shape[3], : reference.shape[4]]
             return upsampled[:, :, : reference.shape[2], : reference.shape[3]]
@@ -97,6 +112,24 @@ class DecoderNode(nn.Module):
             missing.append(0)
             missing.append(reference.shape[axis] - upsampled.shape[axis])
         return F.pad(upsampled, missing, "replicate")
+
+
+@torch.jit.unused
+def _crop_symbolic(upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Cut ``upsampled`` to the size of ``reference`` in a graph whose sizes may be symbols.
+
+    A slice asks whether it changes anything, which would tie an exported graph to even or to odd sizes. Padding
+    by a negative amount does not ask; eagerly it would cost a copy.
+    """
+    excess: list[int] = []
+    equal = True
+    for axis in range(reference.dim() - 1, 1, -1):
+        if statically_known_true(upsampled.shape[axis] == reference.shape[axis]):
+            excess.extend((0, 0))
+        else:
+            equal = False
+            excess.extend((0, reference.shape[axis] - upsampled.shape[axis]))
+    return upsampled if equal else F.pad(upsampled, excess)
 
 
 def make_block(
@@ -173,7 +206,7 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
                 self.weight,
                 self.bias,
                 use_input_stats,
-                self.momentum,
+                self.momentum,  # type: ignore[arg-type]
                 self.eps,
             )
         return torch.instance_norm(
@@ -183,7 +216,7 @@ class _InstanceNorm(nn.modules.instancenorm._InstanceNorm):
             self.running_mean,
             self.running_var,
             use_input_stats,
-            self.momentum,
+            self.momentum,  # type: ignore[arg-type]
             self.eps,
             torch.backends.cudnn.enabled,
         )
@@ -203,10 +236,21 @@ def _accept_single_values(module: nn.Module) -> None:
     for name, child in module.named_children():
         if isinstance(child, nn.modules.instancenorm._InstanceNorm):
             norm: nn.Module = _InstanceNorm(
-                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+                child.num_features,
+                child.eps,
+                child.momentum,  # type: ignore[arg-type]
+                child.affine,
+                child.track_running_stats,
+                **_without_bias(child),
             )
             setattr(module, name, norm)
         elif isinstance(child, nn.GroupNorm):
-            setattr(module, name, _GroupNorm(child.num_groups, child.num_channels, child.eps, child.affine))
+            norm = _GroupNorm(child.num_groups, child.num_channels, child.eps, child.affine, **_without_bias(child))
+            setattr(module, name, norm)
         else:
             _accept_single_values(child)
+
+
+def _without_bias(norm: nn.modules.instancenorm._InstanceNorm | nn.GroupNorm) -> dict[str, Any]:
+    """The argument that leaves out the bias of ``norm``; only newer versions of torch have it."""
+    return {"bias": False} if norm.affine and norm.bias is None else {}

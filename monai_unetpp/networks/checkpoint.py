@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
@@ -16,15 +17,14 @@ __all__ = ["read_checkpoint"]
 _WEIGHT_KEYS = ("state_dict", "network", "model", "net")
 
 
-def read_checkpoint(
-    path: str | PathLike[str], map_location: str | torch.device = "cpu"
-) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
+def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
     """Read the weights of a nested U-Net and, where the file carries it, its configuration.
+
+    The tensors are mapped to the file, on the CPU: only what is copied from them is really read.
 
     Args:
         path: a file made by ``torch.save``: a state dict, a dict with ``state_dict`` (and ``config``), or a
             training checkpoint that holds the weights under ``network``, ``model`` or ``net``.
-        map_location: where to put the weights.
 
     Raises:
         FileNotFoundError: no such file.
@@ -33,7 +33,8 @@ def read_checkpoint(
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file. Give the path of a checkpoint written with torch.save.")
     try:
-        content = torch.load(fspath(path), map_location=map_location, weights_only=True)
+        # files of torch's old format, from before 1.6, cannot be mapped
+        content = torch.load(fspath(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as e:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise ValueError(f"{path}: not a file of weights that can be read safely ({reason}).") from e
@@ -49,6 +50,6 @@ def read_checkpoint(
             "and use NestedUNet.from_basic_unetplusplus."
         )
     metadata = getattr(weights, "_metadata", {})
-    stored = next((entry["config"] for entry in metadata.values() if "config" in entry), None)
+    stored = next((dict(entry["config"]) for entry in metadata.values() if "config" in entry), None)
     tensors = {key.removeprefix("module."): value for key, value in weights.items() if torch.is_tensor(value)}
     return tensors, config if config is not None else stored

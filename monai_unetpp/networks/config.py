@@ -7,8 +7,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
+import torch
 from monai.networks.layers.factories import Act, Dropout, Norm
-from monai.utils import UpsampleMode, look_up_option
+from monai.networks.layers.utils import get_act_layer, get_dropout_layer, get_norm_layer
+from monai.utils.enums import UpsampleMode
+from monai.utils.module import look_up_option
 
 from monai_unetpp import topology
 
@@ -80,8 +83,9 @@ class NestedUNetConfig:
                     f"got {list(up_features)}. Leave it out to take those of the rows."
                 )
         last = given["last_features"]
+        last = features[0] if last is None else _positive("last_features", last)
         plain = {name: _plain(name, given[name]) for name in ("act", "norm", "dropout")}
-        _check_layers(given, features)
+        _check_layers(given, {*features, last})
         for name in ("bias", "deep_supervision", "ceil_mode", "use_checkpoint"):
             if not isinstance(given[name], bool):
                 raise TypeError(f"{name} must be True or False, got {given[name]!r}.")
@@ -102,7 +106,7 @@ class NestedUNetConfig:
             upsample=upsample,
             deep_supervision=given["deep_supervision"],
             up_features=up_features,
-            last_features=features[0] if last is None else _positive("last_features", last),
+            last_features=last,
             ceil_mode=given["ceil_mode"],
             use_checkpoint=given["use_checkpoint"],
             given=kept,
@@ -150,7 +154,7 @@ def _with_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
     from monai_unetpp.networks.nested_unet import NestedUNet
 
-    parameters = {name: p for name, p in inspect.signature(NestedUNet).parameters.items()}
+    parameters = dict(inspect.signature(NestedUNet).parameters)
     unknown = [name for name in arguments if name not in parameters]
     if unknown:
         raise TypeError(f"NestedUNet has no argument {unknown[0]!r}. It takes: {', '.join(parameters)}.")
@@ -207,32 +211,57 @@ def _per_level(name: str, value: Any, count: int, dims: int) -> tuple[tuple[int,
     return tuple(expanded)
 
 
-def _check_layers(given: Mapping[str, Any], features: tuple[int, ...]) -> None:
-    """Let MONAI's factories look up the layers, and check what only fails once they are built."""
-    for name, factory in (("act", Act), ("norm", Norm)):
+def _check_layers(given: Mapping[str, Any], channels: set[int]) -> None:
+    """Let MONAI's factories make the layers once, on no device, so that what cannot work fails here."""
+    for name, factory in (("act", Act), ("norm", Norm), ("dropout", Dropout)):
         value = given[name]
-        if value is None:
+        if name == "dropout":
+            if isinstance(value, (int, float)) and not isinstance(value, bool):
+                if not 0 <= value < 1:
+                    raise ValueError(f"dropout must be a probability from 0 up to 1, got {value}.")
+                continue
+        elif value is None:
             continue
-        layer = value if isinstance(value, str) else value[0]
-        try:
-            factory.get_constructor(layer, *((given["spatial_dims"],) if factory is Norm else ()))
-        except (KeyError, ValueError, TypeError) as e:
-            known = ", ".join(sorted(option.lower() for option in factory.names))
-            raise ValueError(f"{name} must name one of MONAI's layers ({known}), got {value!r}.") from e
-        arguments = {} if isinstance(value, str) else value[1]
-        if factory is Norm and str(layer).lower() == "group":
+        layer, arguments = _split_layer(name, value)
+        # GEGLU halves the last axis, which in an image is no channel axis
+        known = [option.lower() for option in factory.names if option != "GEGLU"]
+        if layer.lower() not in known:
+            raise ValueError(
+                f"{name} must name one of MONAI's layers, got {value!r}. Use one of: {', '.join(sorted(known))}."
+            )
+        if layer.lower() == "group":
             groups = arguments.get("num_groups")
-            odd = [channels for channels in features if not isinstance(groups, int) or channels % groups]
+            odd = [count for count in sorted(channels) if not isinstance(groups, int) or groups < 1 or count % groups]
             if odd:
                 raise ValueError(
                     f"norm='group' needs num_groups that divides every entry of features, got num_groups={groups!r} "
                     f"for {odd[0]} channels. Give norm=('group', {{'num_groups': n}}) with such an n."
                 )
-    dropout = given["dropout"]
-    if isinstance(dropout, (int, float)) and not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be a probability from 0 up to 1, got {dropout}.")
-    if not isinstance(dropout, (int, float)):
-        Dropout.get_constructor(dropout[0], given["spatial_dims"])
+        try:
+            with torch.device("meta"):
+                if name == "act":
+                    get_act_layer((layer, arguments))
+                elif name == "norm":
+                    get_norm_layer((layer, arguments), given["spatial_dims"], channels=min(channels))
+                else:
+                    get_dropout_layer((layer, arguments), dropout_dim=1)
+        except (TypeError, ValueError, RuntimeError) as e:
+            raise ValueError(
+                f"{name} must have the arguments that its layer takes, got {value!r}. Give ({layer!r}, {{...}}) with "
+                f"other arguments: {e}"
+            ) from e
+
+
+def _split_layer(name: str, value: Any) -> tuple[str, dict[str, Any]]:
+    if isinstance(value, str):
+        return value, {}
+    if isinstance(value, Sequence) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], Mapping):
+        return value[0], dict(value[1])
+    number = "a probability, " if name == "dropout" else ""
+    raise TypeError(
+        f"{name} must be {number}a layer's name or (name, arguments), got {value!r}. Write it as MONAI's factories "
+        "do, such as 'relu' or ('instance', {'affine': True})."
+    )
 
 
 def _plain(name: str, value: Any) -> Any:

@@ -151,7 +151,7 @@ class NestedUNet(nn.Module):
                 for level in self.levels
             }
         )
-        self.register_state_dict_post_hook(_store_config)
+        self.register_state_dict_post_hook(_store_config)  # type: ignore[no-untyped-call]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -205,7 +205,11 @@ class NestedUNet(nn.Module):
         Raises:
             ValueError: a level that this network has not.
         """
-        return _build(self._config, self.state_dict(), level).train(self.training)
+        pruned = _build(self._config, self.state_dict(), level).train(self.training)
+        trainable = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
+        for name, parameter in pruned.named_parameters():
+            parameter.requires_grad_(trainable[name])
+        return pruned
 
     @classmethod
     def from_checkpoint(
@@ -227,13 +231,13 @@ class NestedUNet(nn.Module):
             map_location: where to put the weights.
 
         Raises:
-            ValueError: a file that holds no weights of a nested U-Net, or none of this shape, and no
-                configuration to build it from.
+            ValueError: a file that holds no weights of a nested U-Net, or none that fit, or no configuration to
+                build it from; a level that the network has not.
             FileNotFoundError: no such file.
         """
         from monai_unetpp.networks.checkpoint import read_checkpoint
 
-        weights, stored = read_checkpoint(path, map_location)
+        weights, stored = read_checkpoint(path)
         arguments = config if config is not None else stored
         if arguments is None:
             raise ValueError(
@@ -241,8 +245,14 @@ class NestedUNet(nn.Module):
                 "of NestedUNet, or save it with torch.save(net.state_dict(), path)."
             )
         try:
-            return _build(NestedUNetConfig.check(**arguments), weights, level)
-        except (RuntimeError, TypeError) as e:
+            checked = NestedUNetConfig.check(**arguments)
+        except (TypeError, ValueError) as e:
+            raise ValueError(f"{path}: the configuration cannot build a network: {e}") from e
+        if level is not None:
+            topology.level_index(level, checked.levels)
+        try:
+            return _build(checked, weights, level, map_location)
+        except RuntimeError as e:
             raise ValueError(f"{path}: the weights do not fit the network's configuration: {e}") from e
 
     @classmethod
@@ -266,23 +276,25 @@ class NestedUNet(nn.Module):
     def _forward(self, x: torch.Tensor, levels: list[str]) -> dict[str, torch.Tensor]:
         self._check_input(x)
         features: dict[str, torch.Tensor] = {"input": x}
+        outputs: dict[str, torch.Tensor] = {}
         for name, node in self.nodes.items():
             needed = False
             for level in levels:
                 needed = needed or name in self._level_nodes[level]
             if needed:
-                inputs = [features[key] for key in node.predecessors]
-                if torch.jit.is_scripting():
-                    features[name] = node(inputs)
+                inputs = [features[key] for key in node.predecessors]  # type: ignore[union-attr]
+                for key in node.releases:  # type: ignore[union-attr]
+                    if key != name:
+                        features.pop(key)
+                if torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM108
+                    computed = node(inputs)
                 else:
-                    features[name] = self._node(node, inputs)
-                for key in node.releases:
-                    if key in features:
-                        del features[key]
-        outputs: dict[str, torch.Tensor] = {}
-        for level, head in self.heads.items():
-            if level in levels:
-                outputs[level] = head(features[self._head_nodes[level]])
+                    computed = self._node(node, inputs)
+                for level, head in self.heads.items():
+                    if self._head_nodes[level] == name and level in levels:
+                        outputs[level] = head(computed)
+                if name not in node.releases:  # type: ignore[operator]
+                    features[name] = computed
         return outputs
 
     @torch.jit.unused
@@ -310,7 +322,7 @@ def _make_node(node: topology.Node, config: NestedUNetConfig, released: Sequence
     row, column = node
     joined = topology.predecessors(node, config.variant)
     predecessors = [used.name for used in joined] or ["input"]
-    releases = [gone.name for gone in released] or (["input"] if not joined else [])
+    releases = [gone.name for gone in released] + ([] if joined else ["input"])
     if column == 0:
         incoming = config.channels(joined[0]) if joined else config.in_channels
     else:
@@ -340,7 +352,12 @@ def _checkpointed(node: nn.Module, inputs: list[torch.Tensor]) -> torch.Tensor:
     return features
 
 
-def _build(config: NestedUNetConfig, weights: Mapping[str, torch.Tensor], level: str | None) -> "NestedUNet":
+def _build(
+    config: NestedUNetConfig,
+    weights: Mapping[str, torch.Tensor],
+    level: str | None,
+    device: str | torch.device | None = None,
+) -> "NestedUNet":
     """Build the network of ``config``, or of one of its levels, around copies of its part of ``weights``."""
     keys = list(weights)
     if level is not None:
@@ -349,7 +366,7 @@ def _build(config: NestedUNetConfig, weights: Mapping[str, torch.Tensor], level:
         config = config.pruned(level)
     with torch.device("meta"):
         net = NestedUNet(**config.as_dict())
-    net.load_state_dict({key: weights[key].clone() for key in keys}, assign=True)
+    net.load_state_dict({key: weights[key].to(device, copy=True) for key in keys}, assign=True)
     return net
 
 

@@ -1,0 +1,31 @@
+"""Trouble with image files, told in one line."""
+
+from __future__ import annotations
+
+__all__ = ["ImageFileError", "describe_failure"]
+
+
+class ImageFileError(ValueError):
+    """An image file cannot be used.
+
+    The message is one line: the path, what is wrong, and what to do.
+    """
+
+
+def describe_failure(error: BaseException) -> str:
+    """What went wrong, in one line.
+
+    MONAI wraps errors of transforms in others that only name the transform; the message is taken from the innermost.
+
+    Args:
+        error: any exception.
+
+    Returns:
+        The message of an :class:`ImageFileError` as it is, of any other exception its type and first line.
+    """
+    while not isinstance(error, ImageFileError) and error.__cause__ is not None:
+        error = error.__cause__
+    lines = str(error).strip().splitlines()
+    if isinstance(error, ImageFileError):
+        return lines[0]
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,166 @@
+"""Reading volumes for MONAI's ``LoadImage`` with their geometry as it is in the file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.data import ImageReader
+from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
+
+from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.itk_images import ITK_SUFFIXES, is_dicom_file, is_itk_name, read_dicom, read_itk_file
+from monai_unetpp.data.nifti import NIFTI_SUFFIXES, check_affine, is_nifti_name, open_nifti, read_voxels
+
+__all__ = ["VolumeReader"]
+
+# Where the name says nothing, the content of a file does: DICOM files often have no suffix.
+_SUPPORTED = f"NIfTI ({', '.join(NIFTI_SUFFIXES)}), {', '.join(ITK_SUFFIXES)}, or a folder with a DICOM series"
+
+
+class VolumeReader(ImageReader):
+    """Read NIfTI, DICOM series and ITK's own formats, or say in one line what is wrong with a file.
+
+    MONAI's ``NibabelReader`` may replace a file's sform by its qform without a word. Here positions come from the
+    sform where its code is set, else from the qform, else, with a warning, from nibabel's default; nothing is
+    corrected.
+
+    Args:
+        spatial_dims: 2 or 3, axes that an image must have; further axes of length one are dropped.
+        allow_constant: whether an image may have the same value everywhere, as a label map may.
+        fill_nonfinite: value for voxels that are NaN or infinite; with None they are an error.
+
+    Several files make one image: slices of a DICOM series, or channels, which must lie on one grid.
+
+    In a configuration, an object with further arguments or a name will do:
+
+    .. code-block:: json
+
+        {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": true,
+         "reader": {"_target_": "monai_unetpp.data.VolumeReader", "spatial_dims": 3}}
+
+    Raises:
+        ImageFileError: when loading: a missing, empty, damaged or unsupported file; another number of axes; more
+            than one number per voxel; non-finite or constant voxels; a singular affine.
+    """
+
+    def __init__(
+        self, spatial_dims: int = 3, allow_constant: bool = False, fill_nonfinite: float | None = None
+    ) -> None:
+        super().__init__()
+        if spatial_dims not in (2, 3):
+            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
+        self.spatial_dims = spatial_dims
+        self.allow_constant = allow_constant
+        self.fill_nonfinite = fill_nonfinite
+
+    def verify_suffix(self, filename: Sequence[str | PathLike[str]] | str | PathLike[str]) -> bool:
+        """Whether all of ``filename`` are DICOM or have a supported suffix."""
+        return all(
+            Path(name).is_dir() or is_nifti_name(name) or is_itk_name(name) or is_dicom_file(name)
+            for name in ensure_tuple(filename)
+        )
+
+    def read(self, data: Sequence[str | PathLike[str]] | str | PathLike[str], **kwargs: Any) -> tuple[Path, ...]:
+        """Note the paths; :meth:`get_data` opens them.
+
+        ``LoadImage`` tries other readers when this method fails, and would lose the reason or read the file in
+        another way.
+        """
+        return tuple(Path(path) for path in ensure_tuple(data))
+
+    def get_data(self, img: tuple[Path, ...]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        """Read what :meth:`read` noted.
+
+        Returns:
+            Array ``(H, W[, D])``, or ``(C, H, W[, D])`` for several files, and metadata with the affine in RAS, mm.
+        """
+        if all(not is_nifti_name(path) and is_dicom_file(path) for path in img):
+            return self._read_dicom(img)
+        images = [self._read_dicom([path]) if path.is_dir() else self._read_file(path) for path in img]
+        array, metadata = images[0]
+        if len(images) == 1:
+            return array, metadata
+        for path, (other, other_metadata) in zip(img, images, strict=True):
+            affines = other_metadata[MetaKeys.AFFINE], metadata[MetaKeys.AFFINE]
+            if other.shape != array.shape or not np.allclose(*affines, atol=1e-3):
+                raise ImageFileError(f"{path}: not on the grid of {img[0]}. Resample the channels to one grid.")
+        metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
+        return np.stack([array for array, _ in images]), metadata
+
+    def _read_dicom(self, paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        array, metadata = read_dicom(paths)
+        if self.spatial_dims == 3 and array.shape[2:] == (1,):
+            raise ImageFileError(
+                f"{paths[0]}: a single slice, but a volume is needed. Name the folder of the whole series."
+            )
+        return self._checked(array, metadata, path=paths[0])
+
+    def _read_file(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        if is_nifti_name(path):
+            image = open_nifti(path)
+            self._spatial_shape(image.shape, path)  # before the voxels of a long series are read
+            return self._checked(read_voxels(image, path), {MetaKeys.AFFINE: image.affine}, path=path)
+        if is_itk_name(path):
+            return self._checked(*read_itk_file(path), path=path)
+        if not path.exists():
+            raise ImageFileError(f"{path}: no such file or folder. Check the path.")
+        raise ImageFileError(f"{path}: not a supported image. Give {_SUPPORTED}.")
+
+    def _checked(
+        self, array: np.ndarray[Any, Any], metadata: dict[str, Any], path: Path
+    ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        array = array.reshape(self._spatial_shape(array.shape, path))
+        array = self._finite(array, path)
+        if not self.allow_constant and array.min() == array.max():
+            raise ImageFileError(
+                f"{path}: every voxel has the value {array.flat[0]}, so there is nothing to segment. Export it again."
+            )
+        affine = np.eye(4)
+        size = len(metadata[MetaKeys.AFFINE]) - 1
+        affine[:size, :size] = metadata[MetaKeys.AFFINE][:size, :size]
+        affine[:size, 3] = metadata[MetaKeys.AFFINE][:size, size]
+        check_affine(affine, path)
+        return array, {
+            MetaKeys.AFFINE: affine,
+            MetaKeys.ORIGINAL_AFFINE: affine.copy(),
+            MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape),
+            MetaKeys.SPACE: SpaceKeys.RAS,
+            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+        }
+
+    def _spatial_shape(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:
+        stored = tuple(int(length) for length in shape)
+        spatial = stored
+        while len(spatial) > self.spatial_dims and spatial[-1] == 1:
+            spatial = spatial[:-1]
+        if len(spatial) == self.spatial_dims:
+            return spatial
+        needed = "a volume with three axes" if self.spatial_dims == 3 else "an image with two axes"
+        if len(spatial) < self.spatial_dims:
+            remedy = "Join the slices into one volume."
+        elif self.spatial_dims == 2:
+            remedy = "Extract one slice, or use a network for volumes."
+        elif len(spatial) == 4:
+            remedy = f"Split it into {spatial[3]} volumes and give one."
+        else:
+            remedy = "Extract one component as a volume."
+        raise ImageFileError(f"{path}: its shape is {stored}, but {needed} is needed. {remedy}")
+
+    def _finite(self, array: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
+        if array.dtype.kind != "f":
+            return array
+        # MONAI computes in float32, where larger numbers are infinite
+        usable = np.abs(array) <= np.finfo(np.float32).max
+        count = array.size - int(np.count_nonzero(usable))
+        if not count:
+            return array
+        if self.fill_nonfinite is not None:
+            return np.where(usable, array, np.asarray(self.fill_nonfinite, dtype=array.dtype))
+        raise ImageFileError(
+            f"{path}: {count} of {array.size} voxels are NaN or infinite. "
+            "Replace them, for example by the value of the background."
+        )

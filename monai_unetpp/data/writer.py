@@ -1,0 +1,168 @@
+"""Writing label maps and other volumes on the grid of the image that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import SaveImaged
+from monai.utils import ImageMetaKey, MetaKeys
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.nifti2 import Nifti2Header, Nifti2Image
+
+from monai_unetpp.data.cases import case_name
+from monai_unetpp.data.geometry import ImageGeometry, compare_geometry
+from monai_unetpp.data.nifti import is_nifti_name, open_nifti
+from monai_unetpp.files import atomic_path
+
+__all__ = ["SegmentationSaveImaged", "write_volume"]
+
+
+class SegmentationSaveImaged(SaveImaged):
+    """Write each label map as ``<output_dir>/<case>_<postfix>.nii.gz`` on the grid of its input.
+
+    The header of a NIfTI input is taken over: shape, sform and qform with their codes, voxel sizes and units are the
+    input's own. For other inputs the affine is written as sform and qform with code 1, in mm. The file is written
+    whole or not at all. It is a ``SaveImaged``, so that hosts which save by themselves take it out of a
+    configuration.
+
+    Args:
+        keys: label maps ``(1, H, W[, D])`` on the input's own grid, so after ``AsDiscreted`` and ``Invertd``. They
+            must be ``MetaTensor`` with the path of their input.
+        output_dir: folder to write to; it is made where it is missing.
+        output_postfix: end of the file name.
+        case_key: key of the case's name, as from :func:`monai_unetpp.data.find_cases`; where an item has none, the
+            name of its input file is taken.
+        allow_missing_keys: whether items without a key are passed over.
+
+    The path of the written file is kept in the metadata as ``saved_to``. Labels are stored as the smallest of uint8,
+    uint16 and int32 that holds them.
+
+    Example:
+        .. code-block:: json
+
+            {"_target_": "monai_unetpp.data.SegmentationSaveImaged", "keys": "pred", "output_dir": "@output_dir"}
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        output_dir: str | PathLike[str] = "./",
+        output_postfix: str = "seg",
+        case_key: str = "case",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(
+            keys,
+            output_dir=Path(output_dir),
+            output_postfix=output_postfix,
+            separate_folder=False,
+            allow_missing_keys=allow_missing_keys,
+        )
+        self.output_dir = Path(output_dir)
+        self.output_postfix = output_postfix
+        self.case_key = case_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the label maps of one item.
+
+        Raises:
+            TypeError: a label map without metadata.
+            ValueError: not one channel of labels, or not on the input's grid.
+            OSError: the file cannot be written.
+        """
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if not isinstance(d[key], MetaTensor) or ImageMetaKey.FILENAME_OR_OBJ not in d[key].meta:
+                raise TypeError(
+                    f"{key} must be a MetaTensor that names its input, got {type(d[key]).__name__}. "
+                    "Load the image with LoadImaged and put Invertd before."
+                )
+            metadata = d[key].meta
+            source = str(metadata[ImageMetaKey.FILENAME_OR_OBJ])
+            labels = _labels(d[key], key)
+            original_affine = np.asarray(metadata[MetaKeys.ORIGINAL_AFFINE], dtype=np.float64)
+            grid = ImageGeometry(labels.shape, original_affine)
+            difference = compare_geometry(grid, ImageGeometry(labels.shape, np.asarray(d[key].affine)))
+            if difference is not None:
+                raise ValueError(f"{key} must be on the grid of {source}: {difference}. Put Invertd before.")
+            path = self.output_dir / f"{d.get(self.case_key) or case_name(source)}_{self.output_postfix}.nii.gz"
+            write_volume(path, labels, source, original_affine)
+            metadata[MetaKeys.SAVED_TO] = str(path)
+        return d
+
+
+def write_volume(
+    path: str | PathLike[str],
+    array: np.ndarray[Any, Any],
+    source: str | PathLike[str],
+    affine: np.ndarray[Any, Any],
+) -> None:
+    """Write ``array`` as NIfTI on the grid of ``source``, whole or not at all.
+
+    Args:
+        path: the file to write, ``.nii`` or ``.nii.gz``.
+        array: ``(H, W[, D])``, of the type that is to be stored.
+        source: the image that ``array`` belongs to. If it is NIfTI its header is taken over, but not its extensions
+            and what describes its values.
+        affine: ``(4, 4)``, in RAS and mm: the grid of a ``source`` that is not NIfTI.
+
+    Raises:
+        ImageFileError: ``source`` cannot be read any more.
+        ValueError: ``array`` has another shape than ``source``.
+        OSError: the file cannot be written.
+    """
+    image = _on_nifti_grid(array, Path(source)) if is_nifti_name(source) else _on_affine(array, affine)
+    with atomic_path(path) as temporary:
+        nibabel.save(image, temporary)
+
+
+def _labels(label_map: MetaTensor, key: Hashable) -> np.ndarray[Any, Any]:
+    if label_map.shape[0] != 1:
+        raise ValueError(
+            f"{key} must have one channel of labels, got shape {tuple(label_map.shape)}. "
+            "Put AsDiscreted with argmax before."
+        )
+    values = label_map.detach().cpu().numpy()[0]
+    least, greatest = values.min(), values.max()
+    if least < 0 or (values.dtype.kind == "f" and not np.array_equal(values, np.rint(values))):
+        raise ValueError(
+            f"{key} must hold labels 0, 1, 2, ..., got values from {least} to {greatest}. "
+            "Put AsDiscreted before, and invert with nearest_interp."
+        )
+    dtype = next(t for t in (np.uint8, np.uint16, np.int32) if greatest <= np.iinfo(t).max)
+    return np.asarray(values, dtype=dtype)
+
+
+def _on_nifti_grid(array: np.ndarray[Any, Any], source: Path) -> Nifti1Image:
+    original = open_nifti(source)
+    grid, given = (ImageGeometry(shape, original.affine) for shape in (original.shape, array.shape))
+    if compare_geometry(grid, given) is not None:
+        raise ValueError(
+            f"array must have the shape of {source}, {original.shape}, got {array.shape}. Put Invertd before."
+        )
+    image_class, header_class = (
+        (Nifti2Image, Nifti2Header) if isinstance(original.header, Nifti2Header) else (Nifti1Image, Nifti1Header)
+    )
+    # through bytes, because nibabel's own conversion from the header of a pair drops sform and qform
+    header = header_class(original.header.binaryblock, original.header.endianness, check=False).as_byteswapped("<")
+    header.set_data_dtype(array.dtype)
+    header.set_intent("none")
+    for field in ("cal_min", "cal_max", "aux_file"):
+        header[field] = header_class()[field]
+    # without an affine, sform and qform stay as they are in the header
+    return image_class(array.reshape(original.shape), None, header)
+
+
+def _on_affine(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> Nifti1Image:
+    image = Nifti1Image(array, affine)
+    image.set_sform(affine, code=1)
+    image.set_qform(affine, code=1)
+    image.header.set_xyzt_units("mm")
+    return image

@@ -1,0 +1,88 @@
+"""Where the levels of one network disagree, and whether that is where it errs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.stats import mannwhitneyu
+
+__all__ = ["disagreement", "error_auroc"]
+
+
+def disagreement(logits_by_level: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Entropy of the mean of the levels' class probabilities, per voxel: 0 is certain, 1 is no idea.
+
+    Probabilities are the softmax over the classes; for a single output channel, the sigmoid and its complement. The
+    natural logarithm is divided by that of the number of classes.
+
+    Args:
+        logits_by_level: logits ``(B, C, H, W[, D])`` of each level, all of one shape. A single level gives the
+            entropy of its own probabilities.
+
+    Returns:
+        ``(B, 1, H, W[, D])`` in float32, 0 to 1.
+
+    Raises:
+        ValueError: no level, or different shapes.
+
+    Example:
+        >>> import torch
+        >>> sure = torch.tensor([10.0, -10.0]).reshape(1, 2, 1, 1)
+        >>> disagreement({"L1": sure, "L2": sure}).round(decimals=2).item()
+        0.0
+        >>> disagreement({"L1": sure, "L2": -sure}).round(decimals=2).item()
+        1.0
+    """
+    logits = list(logits_by_level.values())
+    if not logits or any(each.shape != logits[0].shape for each in logits):
+        shapes = {level: list(each.shape) for level, each in logits_by_level.items()}
+        raise ValueError(
+            f"logits_by_level must hold logits of one shape for at least one level, got {shapes}. Pass what "
+            "forward_levels gives."
+        )
+    mean = torch.stack([_probabilities(each.float()) for each in logits]).mean(dim=0)
+    entropy: torch.Tensor = torch.special.entr(mean).sum(dim=1, keepdim=True) / math.log(mean.shape[1])
+    return entropy.clamp(0.0, 1.0)
+
+
+def error_auroc(uncertainty: npt.ArrayLike, error: npt.ArrayLike) -> float | None:
+    """How well uncertainty finds errors: the chance that an erroneous voxel is the more uncertain of a pair.
+
+    Args:
+        uncertainty: a number per voxel, larger where less certain.
+        error: whether the voxel is wrong, of the same shape.
+
+    Returns:
+        Area under the ROC curve, ties counted half: 0.5 is chance, 1 perfect. None where no voxel is wrong, or all.
+
+    Raises:
+        ValueError: different shapes.
+
+    Example:
+        >>> error_auroc([0.1, 0.2, 0.9, 0.3], [False, False, True, True])
+        1.0
+    """
+    values, wrong = np.asarray(uncertainty), np.asarray(error, dtype=bool)
+    if values.shape != wrong.shape:
+        raise ValueError(
+            f"uncertainty and error must have one shape, got {values.shape} and {wrong.shape}. Bring both to the "
+            "label's grid."
+        )
+    positives: npt.NDArray[Any] = values[wrong]
+    negatives: npt.NDArray[Any] = values[~wrong]
+    if not positives.size or not negatives.size:
+        return None
+    statistic = mannwhitneyu(positives, negatives, method="asymptotic").statistic
+    return float(statistic) / (positives.size * negatives.size)
+
+
+def _probabilities(logits: torch.Tensor) -> torch.Tensor:
+    if logits.shape[1] > 1:
+        return logits.softmax(dim=1)
+    foreground = logits.sigmoid()
+    return torch.cat([1 - foreground, foreground], dim=1)

@@ -1,0 +1,427 @@
+"""What an operating point costs, measured on the really pruned network and never estimated from the full one."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import gc
+import io
+import logging
+import math
+import operator
+import os
+import pickle
+import platform
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import monai
+import numpy as np
+import torch
+from monai.inferers.inferer import Inferer
+from torch.utils.flop_counter import FlopCounterMode
+
+from monai_unetpp.inferers.precision import PrecisionInferer, resolve_precision
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.networks.config import NestedUNetConfig
+from monai_unetpp.pruning.results import Environment, PointCost, Quartiles, SelfCheck
+from monai_unetpp.version import __version__
+
+__all__ = ["check_pruned_networks", "describe_environment", "measure_costs"]
+
+logger = logging.getLogger(__name__)
+
+_CPU = torch.device("cpu")
+
+#: Runs in a process of its own; see _measure_own_memory.
+_WORKER = "import sys; from monai_unetpp.pruning.cost import _measure_own_memory; _measure_own_memory(sys.argv[1])"
+
+
+def measure_costs(
+    networks: Mapping[str, NestedUNet],
+    window_shape: Sequence[int],
+    volume_shape: Sequence[int],
+    inferer: Inferer,
+    *,
+    device: torch.device | str = "cpu",
+    precision: str = "auto",
+    repeats: int = 10,
+    warm_up: int = 2,
+    seed: int = 0,
+    full_network: NestedUNet | None = None,
+    levels: Mapping[str, str] | None = None,
+) -> dict[str, PointCost]:
+    """Measure parameters, work, file size, latency and memory of pruned networks.
+
+    Latencies are taken in rounds: every round measures each network once, in an order that is shuffled anew, so
+    that a noisy machine hits all of them alike. Memory is what segmenting one volume adds: weights, the volume and
+    all that lies between it and the segmentation. On CUDA it is the peak of allocated device memory; on a CPU the
+    growth of the resident set of a process of its own, one per network.
+
+    Args:
+        networks: the networks by name of their operating point, pruned and in eval mode. They are moved to
+            ``device``.
+        window_shape: spatial shape of one window, ``(H, W[, D])``.
+        volume_shape: spatial shape of a whole volume.
+        inferer: runs a network over a volume, such as a ``SlidingWindowInferer``. The inner inferer of a
+            ``PrecisionInferer`` is taken, as ``precision`` is given here.
+        device: a CPU or a CUDA device.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        repeats: measured runs of each network; more give a narrower spread.
+        warm_up: runs before them that are not measured.
+        seed: of the inputs, and of the order within the rounds.
+        full_network: the network that was scored, for the self-check; None leaves the check out.
+        levels: the level of ``full_network`` by name of the operating point, for the points that were cut out of
+            it; by default those whose name is one of its levels.
+
+    Returns:
+        The costs by name of the operating point, in the order of ``networks``.
+
+    Raises:
+        TypeError: a network that is not a ``NestedUNet``.
+        ValueError: an argument with a value that cannot work, or an inferer that cannot be sent to another process.
+        RuntimeError: the process that measures memory failed.
+    """
+    device = _checked_device(device)
+    resolve_precision(precision, device)
+    _check_networks(networks)
+    first = next(iter(networks.values()))
+    window = _checked_shape("window_shape", window_shape, first.spatial_dims)
+    volume = _checked_shape("volume_shape", volume_shape, first.spatial_dims)
+    if repeats < 1:
+        raise ValueError(f"repeats must be 1 or more, got {repeats}. Ten give a usable spread.")
+    if warm_up < 0:
+        raise ValueError(f"warm_up must be 0 or more, got {warm_up}.")
+
+    over_windows = PrecisionInferer(precision=precision)
+    over_volumes = PrecisionInferer(inferer.inferer if isinstance(inferer, PrecisionInferer) else inferer, precision)
+    memory = {}
+    for point, network in networks.items():
+        logger.info("Measuring the memory of %s.", point)
+        memory[point] = _peak_memory(point, network, over_volumes, volume, device, seed)
+    for network in networks.values():
+        network.to(device)
+    checks = {}
+    if full_network is not None:
+        checks = check_pruned_networks(full_network, networks, window, levels=levels, device=device, seed=seed)
+    window_latency, volume_latency = _measure_latencies(
+        networks, [(over_windows, window), (over_volumes, volume)], device, repeats, warm_up, seed
+    )
+    return {
+        point: PointCost(
+            point=point,
+            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            flops_per_window=_count_flops(network, window, device, seed),
+            checkpoint_bytes=_checkpoint_bytes(network),
+            window_latency_s=window_latency[point],
+            volume_latency_s=volume_latency[point],
+            peak_memory_bytes=memory[point],
+            window_shape=window,
+            volume_shape=volume,
+            self_check=checks.get(point),
+        )
+        for point, network in networks.items()
+    }
+
+
+def check_pruned_networks(
+    full_network: NestedUNet,
+    networks: Mapping[str, NestedUNet],
+    window_shape: Sequence[int],
+    *,
+    levels: Mapping[str, str] | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> dict[str, SelfCheck]:
+    """Compare pruned networks with the levels of the network they were cut out of, in fp32 on a random window.
+
+    The levels are computed in one pass, as they are when cases are scored.
+
+    Args:
+        full_network: the whole network in eval mode; it is moved to ``device``, as the others are.
+        networks: the pruned networks by name of their operating point.
+        window_shape: spatial shape of the window.
+        levels: the level by name of the operating point; by default the points named like a level. Points that
+            are not listed are not compared.
+        device: where to compute.
+        seed: of the window.
+
+    Returns:
+        Largest difference (infinite where the shapes differ, nan where an output holds nan) and bitwise equality.
+
+    Raises:
+        ValueError: a level that the network has not, or a point that is not among ``networks``.
+    """
+    device = _checked_device(device)
+    _check_networks(networks)
+    _check_networks({"the full network": full_network})
+    if levels is None:
+        levels = {point: point for point in networks if point in full_network.levels}
+    unknown = [point for point in levels if point not in networks]
+    if unknown:
+        raise ValueError(f"levels must name operating points out of {', '.join(networks)}, got {unknown[0]!r}.")
+    if not levels:
+        return {}
+    shape = _checked_shape("window_shape", window_shape, full_network.spatial_dims)
+    inputs = _random_input(full_network, shape, device, seed)
+    checks = {}
+    # Convolutions of one shape may otherwise take another algorithm the second time.
+    with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
+        expected = full_network.to(device).forward_levels(inputs, list(dict.fromkeys(levels.values())))
+        for point, level in levels.items():
+            checks[point] = _compare(networks[point].to(device)(inputs), expected[level])
+    return checks
+
+
+def describe_environment(
+    device: torch.device | str = "cpu", precision: str = "auto", runtime: str = "torch"
+) -> Environment:
+    """Name the machine and the software, for a report that others can judge.
+
+    Args:
+        device: where the networks run.
+        precision: as given; ``"auto"`` is written as what it means on ``device``.
+        runtime: what executes the network, such as ``"torch"`` or ``"openvino"``.
+
+    Raises:
+        ValueError: a device or precision that is not known.
+    """
+    device = _checked_device(device)
+    versions = {
+        "monai-unetpp": __version__,
+        "monai": monai.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
+    if device.type == "cuda":
+        versions["cuda"] = str(torch.version.cuda)
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = f"{_processor_name()}, {os.cpu_count()} logical cores"
+    return Environment(
+        device=name,
+        precision=resolve_precision(precision, device),
+        runtime=runtime,
+        threads=torch.get_num_threads(),
+        versions=versions,
+        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    )
+
+
+def _checked_device(device: torch.device | str) -> torch.device:
+    checked = torch.device(device)
+    if checked.type not in ("cpu", "cuda"):
+        raise ValueError(f"device must be a CPU or a CUDA device, got {str(checked)!r}. Measure on 'cpu' instead.")
+    return checked
+
+
+def _check_networks(networks: Mapping[str, NestedUNet]) -> None:
+    if not networks:
+        raise ValueError("networks must hold at least one network, got none.")
+    for point, network in networks.items():
+        if not isinstance(network, NestedUNet):
+            raise TypeError(f"networks must be of NestedUNet, got {type(network).__name__} for {point}.")
+        if network.training:
+            raise ValueError(f"networks must be in eval mode, got {point} in train mode. Call eval() first.")
+    if len({network.spatial_dims for network in networks.values()}) > 1:
+        raise ValueError("networks must all be 2D or all be 3D, got both. Measure them one after the other.")
+
+
+def _checked_shape(name: str, shape: Sequence[int], dims: int) -> tuple[int, ...]:
+    sizes = tuple(operator.index(size) for size in shape)
+    if len(sizes) != dims or min(sizes) < 1:
+        raise ValueError(f"{name} must have {dims} sizes of 1 or more, one per spatial axis, got {list(shape)}.")
+    return sizes
+
+
+def _random_input(network: NestedUNet, shape: tuple[int, ...], device: torch.device, seed: int) -> torch.Tensor:
+    """A standard normal image ``(1, in_channels, *shape)``, the same on every device."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn((1, network.in_channels, *shape), generator=generator).to(device)
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _measure_latencies(
+    networks: Mapping[str, NestedUNet],
+    tasks: Sequence[tuple[Inferer, tuple[int, ...]]],
+    device: torch.device,
+    repeats: int,
+    warm_up: int,
+    seed: int,
+) -> list[dict[str, Quartiles]]:
+    """Seconds of every task, an inferer and the shape of its input, for every network."""
+
+    def timed(inferer: Inferer, inputs: torch.Tensor, network: NestedUNet) -> float:
+        _synchronize(device)
+        start = time.perf_counter()
+        inferer(inputs, network)
+        _synchronize(device)
+        return time.perf_counter() - start
+
+    inputs = {
+        (point, task): _random_input(network, shape, device, seed)
+        for point, network in networks.items()
+        for task, (_, shape) in enumerate(tasks)
+    }
+    seconds: dict[tuple[str, int], list[float]] = {key: [] for key in inputs}
+    order = list(networks)
+    shuffle = random.Random(seed).shuffle
+    with torch.no_grad():
+        for number in range(warm_up + repeats):
+            shuffle(order)
+            for point in order:
+                for task, (inferer, _) in enumerate(tasks):
+                    elapsed = timed(inferer, inputs[point, task], networks[point])
+                    if number >= warm_up:
+                        seconds[point, task].append(elapsed)
+            logger.info("Latency: round %d of %d.", number + 1, warm_up + repeats)
+    return [{point: _quartiles(seconds[point, task]) for point in networks} for task in range(len(tasks))]
+
+
+def _quartiles(values: Sequence[float]) -> Quartiles:
+    lower, median, upper = (float(value) for value in np.percentile(values, [25, 50, 75]))
+    return Quartiles(median=median, lower=lower, upper=upper, count=len(values))
+
+
+def _count_flops(network: NestedUNet, shape: tuple[int, ...], device: torch.device, seed: int) -> int:
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(_random_input(network, shape, device, seed))
+    return int(counter.get_total_flops())
+
+
+def _checkpoint_bytes(network: NestedUNet) -> int:
+    buffer = io.BytesIO()
+    torch.save(network.state_dict(), buffer)
+    return buffer.tell()
+
+
+def _compare(output: torch.Tensor, expected: torch.Tensor) -> SelfCheck:
+    if output.shape != expected.shape:
+        return SelfCheck(max_difference=math.inf, equal=False)
+    return SelfCheck(max_difference=float((output - expected).abs().max()), equal=torch.equal(output, expected))
+
+
+def _peak_memory(
+    point: str, network: NestedUNet, inferer: PrecisionInferer, shape: tuple[int, ...], device: torch.device, seed: int
+) -> int:
+    if device.type == "cuda":
+        return _peak_device_memory(network, inferer, shape, device, seed)
+    return _peak_process_memory(point, network, inferer, shape, seed)
+
+
+def _peak_device_memory(
+    network: NestedUNet, inferer: Inferer, shape: tuple[int, ...], device: torch.device, seed: int
+) -> int:
+    network.cpu()
+    gc.collect()
+    torch.cuda.empty_cache()
+    baseline = torch.cuda.memory_allocated(device)
+    inputs = _random_input(network, shape, device, seed)
+    network.to(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    with torch.no_grad():
+        inferer(inputs, network)
+    _synchronize(device)
+    return int(torch.cuda.max_memory_allocated(device)) - baseline
+
+
+def _peak_process_memory(
+    point: str, network: NestedUNet, inferer: PrecisionInferer, shape: tuple[int, ...], seed: int
+) -> int:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        try:
+            job = pickle.dumps((inferer, shape, torch.get_num_threads(), seed))
+        except (pickle.PicklingError, AttributeError, TypeError) as e:
+            raise ValueError(
+                f"inferer must be one that pickle takes, as memory is measured in a process of its own, got one that "
+                f"it refuses ({e}). Use functions of a module in it, no lambdas."
+            ) from e
+        (folder / "job.pkl").write_bytes(job)
+        torch.save(network.state_dict(), folder / "weights.pt")
+        finished = subprocess.run(
+            [sys.executable, "-c", _WORKER, str(folder)],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if finished.returncode:
+            reason = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
+            raise RuntimeError(
+                f"{point}: the process that measures memory failed ({reason}). If memory ran out, give a smaller "
+                "volume_shape."
+            )
+        return int((folder / "bytes.txt").read_text(encoding="utf-8"))
+
+
+def _measure_own_memory(folder: str) -> None:
+    """In a process of its own: load ``weights.pt``, do ``job.pkl``, and write down the bytes that this took."""
+    inferer, shape, threads, seed = pickle.loads(Path(folder, "job.pkl").read_bytes())
+    torch.set_num_threads(threads)
+    network = NestedUNet.from_checkpoint(Path(folder, "weights.pt")).eval()
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+    # What the first run of any network brings (threads, libraries, compiled kernels) is not this network's cost.
+    smallest = tuple(max(16, size) for size in NestedUNetConfig.check(**network.config).smallest_size())
+    with torch.no_grad():
+        PrecisionInferer(precision=inferer.precision)(_random_input(network, smallest, _CPU, seed), network)
+        gc.collect()
+        _reset_peak()
+        baseline = _peak_resident_bytes()
+        inferer(_random_input(network, shape, _CPU, seed), network)
+    growth = max(_peak_resident_bytes() - baseline, 0)
+    Path(folder, "bytes.txt").write_text(str(weights + growth), encoding="utf-8")
+
+
+def _reset_peak() -> None:
+    """Let the peak start from what is resident now, where the system can (Linux); elsewhere it only grows."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+
+
+def _peak_resident_bytes() -> int:
+    """The largest resident set of this process so far.
+
+    On Linux ``ru_maxrss`` cannot serve: a new process starts with the peak of the one that started it.
+
+    Raises:
+        ImportError: a system without either source, and psutil is not installed.
+    """
+    with contextlib.suppress(OSError):
+        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
+        if found:
+            return int(found[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return _peak_working_set_bytes()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _peak_working_set_bytes() -> int:
+    try:
+        import psutil
+    except ImportError as e:
+        raise ImportError("Measuring memory on this system needs psutil. Install it: pip install psutil") from e
+    return int(psutil.Process().memory_info().peak_wset)
+
+
+def _processor_name() -> str:
+    with contextlib.suppress(OSError):
+        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+        if found:
+            return found[1].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,123 @@
+"""Scored cases on disk, so that an interrupted evaluation goes on where it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from monai_unetpp.files import write_text
+
+__all__ = ["Fingerprint", "FinishedCases", "hash_network", "hash_text"]
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Fingerprint:
+    """SHA-256 of all that scores depend on.
+
+    Attributes:
+        weights: of the network's weights and its configuration.
+        configuration: of preprocessing, inferer, postprocessing, labels and tolerances.
+        data: of the content of image and label files.
+    """
+
+    weights: str
+    configuration: str
+    data: str
+
+    def changes(self, earlier: Fingerprint) -> list[str]:
+        """Names of the parts that differ from ``earlier``."""
+        return [
+            field.name
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != getattr(earlier, field.name)
+        ]
+
+
+class FinishedCases:
+    """What has been scored, one JSON file per case: ``<store>/<dataset>/<case>.json``.
+
+    A file holds one record per network, so that a further checkpoint does not cost the scores of the first. It is
+    written whole or not at all.
+
+    Args:
+        store: folder that holds the data sets' folders.
+        dataset: name of the data set.
+    """
+
+    def __init__(self, store: str | PathLike[str], dataset: str) -> None:
+        self.folder = Path(store) / dataset
+
+    def load(self, case: str, network: str, fingerprint: Fingerprint) -> dict[str, Any] | None:
+        """The record of a network on a case if it is still valid; why not is logged."""
+        entry = self._read(case).get(network)
+        if entry is None:
+            return None
+        try:
+            changes = fingerprint.changes(Fingerprint(**entry["fingerprint"]))
+            record: dict[str, Any] = entry["record"]
+        except (KeyError, TypeError) as e:
+            logger.warning("%s is damaged (%r). The case is scored again.", self._path(case), e)
+            return None
+        if changes:
+            logger.info("%s (%s): %s changed. The case is scored again.", case, network, " and ".join(changes))
+            return None
+        return record
+
+    def save(self, case: str, network: str, fingerprint: Fingerprint, record: Mapping[str, Any]) -> None:
+        """Keep the record of a network on a case, beside those of other networks.
+
+        Raises:
+            OSError: the file cannot be written.
+            ValueError: a number that is not finite.
+        """
+        networks = self._read(case)
+        networks[network] = {"fingerprint": dataclasses.asdict(fingerprint), "record": dict(record)}
+        content = {"format": _FORMAT, "case": case, "networks": networks}
+        write_text(self._path(case), json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    def _path(self, case: str) -> Path:
+        return self.folder / f"{case}.json"
+
+    def _read(self, case: str) -> dict[str, Any]:
+        path = self._path(case)
+        if not path.is_file():
+            return {}
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            networks = content["networks"] if content["format"] == _FORMAT else None
+        except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
+            logger.warning("%s is damaged (%r). The case is scored again.", path, e)
+            return {}
+        if not isinstance(networks, dict):
+            logger.info("%s was written in another format. The case is scored again.", path)
+            return {}
+        return networks
+
+
+def hash_text(text: str) -> str:
+    """SHA-256 of ``text``."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def hash_network(network: nn.Module) -> str:
+    """SHA-256 of a network's weights, and of its ``config`` or, where it has none, its printed structure."""
+    config = getattr(network, "config", None)
+    digest = hashlib.sha256(repr(network if config is None else config).encode())
+    for key, tensor in network.state_dict().items():
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        plain = tensor.detach().to("cpu", copy=False).contiguous().reshape(-1)
+        digest.update(plain.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,160 @@
+"""Scores of the same cases at several operating points, checked to be pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Sequence
+
+from monai_unetpp.metrics import LabelScore
+from monai_unetpp.pruning.results import ScoreRow
+
+__all__ = ["FOREGROUND", "METRICS", "PairedScores", "check_metric"]
+
+FOREGROUND = "foreground"
+
+METRICS: dict[str, str] = {"dice": "Dice", "iou": "IoU", "nsd": "NSD", "hd95_mm": "HD95 in mm"}
+"""The metrics that can be guarded, and how reports write them."""
+
+_SMALLER_IS_BETTER = frozenset({"hd95_mm"})
+_EMPTY_TRUTH = frozenset({"both_empty", "false_positive"})
+_FOUND_NOTHING_RIGHTLY = {"dice": 1.0, "iou": 1.0, "nsd": 1.0, "hd95_mm": 0.0}
+
+
+def check_metric(metric: str) -> str:
+    """``metric`` if it can be guarded.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}.")
+    return metric
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedScores:
+    """The scores of one data set by point, label and case: every case has every label at every point.
+
+    Attributes:
+        dataset: name of the data set.
+        points: names of the operating points.
+        subjects: subject of each case, in the order of the rows.
+        labels: names of the labels in the order of the rows, without the pooled foreground where there are others.
+        scores: by ``(point, label, case)``; the pooled foreground is among them.
+    """
+
+    dataset: str
+    points: tuple[str, ...]
+    subjects: dict[str, str]
+    labels: tuple[str, ...]
+    scores: dict[tuple[str, str, str], LabelScore]
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[ScoreRow], points: Sequence[str], dataset: str) -> PairedScores:
+        """Pair the rows of ``dataset``.
+
+        Args:
+            rows: scores, possibly of further data sets, which are ignored.
+            points: names of the operating points; each must be scored on every case.
+            dataset: name of the data set.
+
+        Raises:
+            ValueError: no rows of the data set, a row of an unknown point, a score given twice, a case of two
+                subjects, a case that lacks a label at a point, or points scored against different truths.
+        """
+        subjects: dict[str, str] = {}
+        names: dict[str, None] = {}
+        scores: dict[tuple[str, str, str], LabelScore] = {}
+        for row in rows:
+            if row.dataset != dataset:
+                continue
+            if row.point not in points:
+                raise ValueError(
+                    f"rows must be of the points {', '.join(points)}, got {row.point!r} for case {row.case!r}."
+                )
+            if subjects.setdefault(row.case, row.subject) != row.subject:
+                raise ValueError(
+                    f"rows must give case {row.case!r} one subject, got {subjects[row.case]!r} and {row.subject!r}."
+                )
+            key = (row.point, row.label, row.case)
+            if key in scores:
+                raise ValueError(
+                    f"rows must score a case once, got two scores of {row.label!r} at {row.point} for case "
+                    f"{row.case!r} of data set {dataset!r}."
+                )
+            names[row.label] = None
+            scores[key] = row.score
+        if not scores:
+            raise ValueError(f"rows must hold scores of data set {dataset!r}, got none.")
+        for case in subjects:
+            for label in names:
+                for point in points:
+                    if (point, label, case) not in scores:
+                        raise ValueError(
+                            f"rows must pair every case at every point, got no score of {label!r} at {point} for case "
+                            f"{case!r} of data set {dataset!r}. Score the missing case or leave it out everywhere."
+                        )
+                if len({scores[point, label, case].state in _EMPTY_TRUTH for point in points}) > 1:
+                    raise ValueError(
+                        f"rows must be scored against one truth, got {label!r} of case {case!r} of data set "
+                        f"{dataset!r} both with and without truth. Score all points again."
+                    )
+        labels = tuple(name for name in names if name != FOREGROUND) or (FOREGROUND,)
+        return cls(dataset, tuple(points), subjects, labels, scores)
+
+    def check_label(self, label: str) -> str:
+        """``label`` if it was scored, the pooled foreground included.
+
+        Raises:
+            ValueError: it was not.
+        """
+        known = dict.fromkeys(name for _, name, _ in self.scores)
+        if label not in known:
+            raise ValueError(f"label must be one of {', '.join(known)}, got {label!r} for data set {self.dataset!r}.")
+        return label
+
+    def cases_with(self, label: str, points: Sequence[str]) -> tuple[str, ...]:
+        """The cases where ``label`` is in the truth or in the prediction of one of ``points`` at least.
+
+        The others are ``both_empty`` at all of them: there is nothing to compare.
+        """
+        return tuple(
+            case
+            for case in self.subjects
+            if any(self.scores[point, label, case].state != "both_empty" for point in points)
+        )
+
+    def value(self, point: str, label: str, case: str, metric: str) -> float:
+        """The metric as the scores hold it.
+
+        A ``both_empty`` score counts as perfect here (Dice, IoU and NSD 1, HD95 0 mm), which matters where another
+        point invents the structure: leaving the pair out would hide a new false positive.
+
+        Raises:
+            ValueError: the score lacks the metric or it is not finite.
+        """
+        score = self.scores[point, label, case]
+        if score.state == "both_empty":
+            return _FOUND_NOTHING_RIGHTLY[metric]
+        value: float | None = getattr(score, metric)
+        if value is None or not math.isfinite(value):
+            raise ValueError(
+                f"{metric} must be a finite number, got {value} for {label!r} of case {case!r} at {point} (state "
+                f"{score.state!r}). Score the case again."
+            )
+        return float(value)
+
+    def goodness(self, point: str, label: str, case: str, metric: str) -> float:
+        """The metric, signed so that larger is better."""
+        value = self.value(point, label, case, metric)
+        return -value if metric in _SMALLER_IS_BETTER else value
+
+    def newly_missed(self, point: str, reference: str, label: str) -> tuple[str, ...]:
+        """The cases where ``point`` misses ``label`` altogether and ``reference`` does not."""
+        return tuple(
+            case
+            for case in self.subjects
+            if self.scores[point, label, case].state == "missed"
+            and self.scores[reference, label, case].state != "missed"
+        )

@@ -1,0 +1,353 @@
+"""The plots of a pruning report, as SVG with every letter drawn as a path: they look the same on any machine.
+
+Colours are those of Okabe and Ito, which stay apart for all common kinds of colour blindness; shape or position always
+says the same as colour. Each function returns the picture and the words that replace it for those who cannot see it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from monai_unetpp.pruning.results import Comparison, Decision, PruningResult
+from monai_unetpp.pruning.tables import (
+    METRICS,
+    Summary,
+    chosen_point,
+    data_sets,
+    deepest_point,
+    format_difference,
+    format_metric,
+    shown_labels,
+    significant,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["PALETTE", "Picture", "new_figure", "plot_accuracy_latency", "plot_case_lines", "plot_differences"]
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_INK = "#1f2933"
+_FAINT = "#9aa5b1"
+_MAX_PANELS = 6
+_NAMED_WORST = 1
+
+_STYLE: dict[str, Any] = {
+    "svg.fonttype": "path",
+    "svg.hashsalt": "monai-unetpp",
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "font.size": 9.5,
+    "text.parse_math": False,
+    "text.color": _INK,
+    "axes.edgecolor": _FAINT,
+    "axes.labelcolor": _INK,
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": "#e4e7eb",
+    "grid.linewidth": 0.8,
+    "xtick.color": "#52606d",
+    "ytick.color": "#52606d",
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+}
+
+
+class Picture(NamedTuple):
+    """A plot: its SVG source, and what it shows in words."""
+
+    svg: str
+    alt: str
+
+
+@contextmanager
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> Iterator[tuple[Figure, Any]]:
+    """A figure of ``width`` × ``height`` inches in the report's style, and its array of axes ``(rows, columns)``.
+
+    The style holds inside the block only; no window system is needed and nothing global is changed.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        raise ImportError('Reports need matplotlib: pip install "monai-unetpp[report]"') from e
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _panels(count: int, **options: Any) -> Any:
+    columns = min(count, 3 if count != 4 else 2)
+    rows = math.ceil(count / columns)
+    return new_figure(max(3.75 * columns, 5.0), 0.4 + 2.9 * rows, rows, columns, **options)
+
+
+def _panel_labels(result: PruningResult) -> tuple[str, ...]:
+    return shown_labels(result)[-_MAX_PANELS:]
+
+
+def plot_accuracy_latency(result: PruningResult, summary: Summary) -> Picture | None:
+    """Mean Dice against the time per volume, a panel per label, with the Pareto front; None without costs."""
+    points = [point for point in result.points if point.name in result.costs]
+    if not points:
+        return None
+    dataset, labels = data_sets(result)[0], _panel_labels(result)
+    times = {point.name: result.costs[point.name].volume_latency_s.median for point in points}
+    unit, scale = ("ms", 1e3) if max(times.values()) < 1 else ("s", 1.0)
+    words = []
+    with _panels(len(labels), sharex=True) as (figure, grid):
+        for axes, label in zip(grid.flat, labels, strict=False):
+            placed = {}
+            for point in points:
+                accuracy = summary.of(dataset, point.name, label)
+                mean = accuracy.metrics["dice"].mean if accuracy else None
+                if mean is None:
+                    continue
+                placed[point.name] = (times[point.name] * scale, mean)
+                words.append(
+                    f"{point.name} {label} {format_metric('dice', mean)} at "
+                    f"{significant(times[point.name] * scale)} {unit}"
+                )
+            front = sorted(placed[name] for name in _front(result) if name in placed)
+            if len(front) > 1:
+                axes.plot(*zip(*front, strict=True), color=_FAINT, linewidth=1.6, linestyle="--", zorder=1)
+            for point in points:
+                if point.name in placed:
+                    _mark_point(axes, result, point.name, point.kind == "extra", placed[point.name])
+            axes.set_title(label)
+            axes.margins(0.22, 0.25)
+        _hide_unused(grid, len(labels))
+        _label_outer(grid, f"time per volume ({unit}, median)", "mean Dice", len(labels))
+        _legend_points(figure, result)
+        return Picture(_svg(figure), "Mean Dice against median time per volume: " + "; ".join(words) + ".")
+
+
+def _front(result: PruningResult) -> tuple[str, ...]:
+    fronts = [trade for trade in result.trade_offs if trade.rule.lower().startswith("pareto")]
+    timed = [trade for trade in fronts if "latency" in trade.rule.lower() or "time" in trade.rule.lower()]
+    return (timed or fronts)[0].points if fronts else ()
+
+
+def _mark_point(axes: Axes, result: PruningResult, name: str, extra: bool, position: tuple[float, float]) -> None:
+    chosen = chosen_point(result)
+    is_chosen = chosen is not None and chosen.name == name
+    axes.plot(
+        *position,
+        marker="D" if extra else "o",
+        markersize=10 if is_chosen else 7.5,
+        color=PALETTE[1] if is_chosen else (PALETTE[2] if extra else PALETTE[0]),
+        markerfacecolor="white" if extra else None,
+        markeredgewidth=1.8,
+        linestyle="none",
+        zorder=3,
+    )
+    axes.annotate(
+        name,
+        position,
+        xytext=(0, -9 if extra else 9),
+        textcoords="offset points",
+        ha="center",
+        va="top" if extra else "bottom",
+        fontsize=8.5,
+        zorder=4,
+    )
+
+
+def _legend_points(figure: Figure, result: PruningResult) -> None:
+    from matplotlib.lines import Line2D
+
+    chosen, deepest = chosen_point(result), deepest_point(result)
+    style: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 1.8}
+    handles = []
+    if any(p.kind == "embedded" and p != chosen for p in result.points):
+        handles.append(Line2D([], [], marker="o", color=PALETTE[0], label="level of the network", **style))
+    if chosen is not None:
+        label = "chosen level (the deepest)" if chosen == deepest else "chosen level"
+        handles.append(Line2D([], [], marker="o", markersize=9, color=PALETTE[1], label=label, **style))
+    if any(p.kind == "extra" for p in result.points):
+        label = "further checkpoint"
+        handles.append(Line2D([], [], marker="D", color=PALETTE[2], markerfacecolor="white", label=label, **style))
+    if len(_front(result)) > 1:
+        handles.append(Line2D([], [], color=_FAINT, linestyle="--", label="Pareto front"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
+
+
+def plot_differences(decision: Decision) -> Picture | None:
+    """Mean differences with their bounds beside zero and the margin, a panel per metric; None without comparisons."""
+    metrics = tuple(dict.fromkeys(comparison.metric for comparison in decision.comparisons))
+    if not metrics:
+        return None
+    groups = [[c for c in decision.comparisons if c.metric == metric] for metric in metrics]
+    height = 1.5 + 0.32 * max(map(len, groups))
+    with new_figure(max(6.0, 5.6 * len(metrics)), height, 1, len(metrics)) as (figure, grid):
+        for axes, metric, comparisons in zip(grid.flat, metrics, groups, strict=True):
+            _draw_differences(axes, comparisons)
+            axes.set_title(METRICS[metric].heading)
+            axes.set_xlabel("level minus deepest (left is worse)")
+        _legend_differences(figure, {c.state for c in decision.comparisons})
+        words = (
+            f"{c.point} {METRICS[c.metric].name} {c.label} {format_difference(c.metric, c.mean_difference)}, bound "
+            f"{format_difference(c.metric, c.lower_bound)}, margin {c.margin:g}, {c.state}"
+            for c in decision.comparisons
+        )
+        return Picture(_svg(figure), "Mean differences from the deepest level with bounds: " + "; ".join(words) + ".")
+
+
+_STATE_STYLE = {"pass": ("o", PALETTE[0]), "fail": ("s", PALETTE[1]), "inconclusive": ("D", PALETTE[4])}
+_MARGIN_STYLE: dict[str, Any] = {"color": PALETTE[3], "linewidth": 2, "linestyle": (0, (3, 1.5))}
+
+
+def _draw_differences(axes: Axes, comparisons: Sequence[Comparison]) -> None:
+    low, high = _difference_limits(comparisons)
+    axes.axvline(0, color=_INK, linewidth=1)
+    for row, c in enumerate(comparisons):
+        marker, colour = _STATE_STYLE[c.state]
+        axes.plot([-c.margin, -c.margin], [row - 0.5, row + 0.5], **_MARGIN_STYLE)
+        if math.isfinite(c.lower_bound) and math.isfinite(c.upper_bound):
+            axes.plot([c.lower_bound, c.upper_bound], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
+            axes.plot([c.lower_bound], [row], marker="|", markersize=11, markeredgewidth=2, color=colour)
+        if math.isfinite(c.mean_difference):
+            axes.plot([c.mean_difference], [row], marker=marker, markersize=7, color=colour, linestyle="none")
+        for edge, inward, out in ((low, 1, c.lower_bound < low), (high, -1, c.upper_bound > high)):
+            if out:
+                # an arrow at the edge: the interval goes on beyond the picture
+                axes.plot(edge, row, marker="<" if inward > 0 else ">", markersize=9, color=colour, clip_on=False)
+    axes.set_yticks(range(len(comparisons)), [f"{c.point} · {c.label} · {c.state}" for c in comparisons])
+    axes.set_ylim(len(comparisons) - 0.4, -0.6)
+    axes.set_xlim(low, high)
+    axes.locator_params(axis="x", nbins=6)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0, pad=9)
+
+
+def _difference_limits(comparisons: Sequence[Comparison]) -> tuple[float, float]:
+    """Room for everything that is near the margin; what failed by far must not squeeze the rest."""
+    margin = max(c.margin for c in comparisons)
+    near = [c for c in comparisons if c.state != "fail"]
+    extent = max([5 * margin, *(1.3 * abs(b) for c in near for b in (c.lower_bound, c.upper_bound) if math.isfinite(b))])
+    ends = [b for c in comparisons for b in (c.lower_bound, c.upper_bound, -c.margin, 0.0) if math.isfinite(b)]
+    pad = 0.06 * (max(ends) - min(ends))
+    return max(-extent, min(ends) - pad), min(extent, max(ends) + max(pad, 0.5 * margin))
+
+
+def _legend_differences(figure: Figure, states: set[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], marker=marker, color=colour, linewidth=2, markersize=7, label=state)
+        for state, (marker, colour) in _STATE_STYLE.items()
+        if state in states
+    ]
+    handles.append(Line2D([], [], label="minus the margin", **_MARGIN_STYLE))
+    handles.append(Line2D([], [], color=_INK, linewidth=1, label="no difference"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8.5)
+
+
+def plot_case_lines(result: PruningResult) -> Picture | None:
+    """Dice of every case across the operating points, a panel per label; None where there is only one point."""
+    if len(result.points) < 2:
+        return None
+    labels, names = _panel_labels(result), [point.name for point in result.points]
+    embedded = [point.name for point in result.points if point.kind == "embedded"]
+    sets = tuple(dict.fromkeys(row.dataset for row in result.rows))
+    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(sets)}
+    dice: dict[tuple[str, str, str], dict[str, float]] = {}
+    missed = []
+    for row in result.rows:
+        if row.score.dice is not None:
+            dice.setdefault((row.label, row.dataset, row.case), {})[row.point] = row.score.dice
+        if row.score.state == "missed":
+            missed.append(row)
+    with _panels(len(labels)) as (figure, grid):
+        for axes, label in zip(grid.flat, labels, strict=False):
+            for (of, dataset, _), scores in dice.items():
+                if of == label:
+                    _draw_case(axes, [scores.get(n) for n in names], len(embedded), colours[dataset])
+            means = _draw_means(axes, [s for (of, _, _), s in dice.items() if of == label], names, len(embedded))
+            lost = [names.index(row.point) for row in missed if row.label == label]
+            if lost:
+                found = [v for (of, _, _), s in dice.items() if of == label for v in s.values() if v > 0]
+                _draw_missed(axes, lost, [*found, *(mean for mean in means if mean > 0)])
+            axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+            axes.set_xlim(-0.4, len(names) - 0.6)
+            axes.set_title(label)
+        _hide_unused(grid, len(labels))
+        _label_outer(grid, "", "Dice", len(labels))
+        _legend_cases(figure, colours, bool(missed))
+        cases = len({(row.dataset, row.case) for row in result.rows})
+        alt = (
+            f"Dice of each of {cases} cases at {', '.join(names)}, one line per case, for {', '.join(labels)}; "
+            f"{len(missed)} marks of missed structures."
+        )
+        return Picture(_svg(figure), alt)
+
+
+def _draw_case(axes: Axes, values: Sequence[float | None], embedded: int, colour: str) -> None:
+    heights = [math.nan if value is None else value for value in values]
+    style: dict[str, Any] = {"color": colour, "alpha": 0.45, "markersize": 3}
+    axes.plot(range(embedded), heights[:embedded], linewidth=0.9, marker="o", **style)
+    axes.plot(range(embedded, len(heights)), heights[embedded:], linestyle="none", marker="D", **style)
+
+
+def _draw_means(axes: Axes, cases: Sequence[dict[str, float]], names: Sequence[str], embedded: int) -> list[float]:
+    columns = [[scores[name] for scores in cases if name in scores] for name in names]
+    means = [sum(column) / len(column) if column else math.nan for column in columns]
+    style: dict[str, Any] = {"color": _INK, "markersize": 6, "zorder": 3, "markeredgecolor": "white"}
+    axes.plot(range(embedded), means[:embedded], linewidth=2.2, marker="o", **style)
+    axes.plot(range(embedded, len(means)), means[embedded:], linestyle="none", marker="D", **style)
+    return means
+
+
+def _draw_missed(axes: Axes, positions: Sequence[int], found: Sequence[float]) -> None:
+    """Crosses at the lower edge, so that a few zeros do not flatten all other lines."""
+    low, high = (min(found), max(found)) if found else (0.0, 1.0)
+    room = 0.12 * max(high - low, 0.05)
+    bottom = max(0.0, low - room)
+    axes.set_ylim(bottom, high + room)
+    style: dict[str, Any] = {"color": _INK, "markersize": 7, "markeredgewidth": 1.8, "linestyle": "none", "zorder": 4}
+    axes.plot(positions, [bottom] * len(positions), marker="x", clip_on=False, **style)
+
+
+def _legend_cases(figure: Figure, colours: dict[str, str], missed: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=colour, marker="o", markersize=3, label=name) for name, colour in colours.items()]
+    handles.append(Line2D([], [], color=_INK, linewidth=2.2, marker="o", label="mean"))
+    if missed:
+        handles.append(Line2D([], [], color=_INK, marker="x", linestyle="none", label="missed structure (Dice 0, at the lower edge)"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
+
+
+def _hide_unused(grid: Any, used: int) -> None:
+    for axes in grid.flat[used:]:
+        axes.set_visible(False)
+
+
+def _label_outer(grid: Any, x: str, y: str, used: int) -> None:
+    rows, columns = grid.shape
+    for index, axes in enumerate(grid.flat[:used]):
+        if index % columns == 0:
+            axes.set_ylabel(y)
+        if index + columns >= used:
+            axes.set_xlabel(x)
+            axes.tick_params(axis="x", labelbottom=True)

@@ -1,0 +1,375 @@
+"""Writing what the pruning evaluator found: for reading, for machines, and for rebuilding it.
+
+``report.json`` is described in ``REPORT.md`` beside this module.
+"""
+
+from __future__ import annotations
+
+import base64
+import csv
+import dataclasses
+import html
+import io
+import json
+import math
+import numbers
+import types
+import typing
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.files import write_text
+from monai_unetpp.metrics.scores import RULES
+from monai_unetpp.pruning.plots import Picture, plot_accuracy_latency, plot_case_lines, plot_differences
+from monai_unetpp.pruning.results import PruningResult
+from monai_unetpp.pruning.tables import (
+    METRICS,
+    Summary,
+    Table,
+    accuracy_table,
+    claims_table,
+    comparisons_table,
+    cost_table,
+    data_sets,
+    environment_table,
+    glance_table,
+    headline,
+    ordered_decisions,
+    problems_table,
+    settings_table,
+    significant,
+    summarise,
+    trade_offs_table,
+    verdict_cell,
+    verdicts_table,
+    worst_cases_table,
+)
+
+__all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
+
+SCHEMA_VERSION = "1.0"
+_COLUMNS = (
+    "dataset",
+    "case",
+    "subject",
+    "point",
+    "label",
+    "state",
+    "dice",
+    "iou",
+    "nsd",
+    "hd95_mm",
+    "volume_difference_ml",
+    "prediction_ml",
+    "truth_ml",
+)
+
+
+def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict[str, Path]:
+    """Write ``report.html``, ``report.json``, ``per_case.csv`` and ``summary.md``.
+
+    All four are rendered before the first is written, and each replaces its predecessor whole. The HTML file stands
+    alone: plots and overlay pictures are inside it, and nothing is loaded from elsewhere.
+
+    Args:
+        result: what was found; it needs at least one score and one decision.
+        output_dir: folder to write to; made if missing.
+
+    Returns:
+        The paths under ``"html"``, ``"json"``, ``"csv"`` and ``"markdown"``.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        FileNotFoundError: a picture of ``result.overlays`` does not exist. Relative paths are looked up in
+            ``output_dir``, then in the working directory.
+        ValueError: no score, no decision, or a decision on a data set without scores.
+        OSError: the folder cannot be written to.
+    """
+    folder = Path(output_dir)
+    if not result.rows:
+        raise ValueError("result.rows must hold at least one score, got none. Score the cases before reporting.")
+    summary = summarise(result)
+    texts = {
+        "html": ("report.html", _html(result, summary, folder)),
+        "json": ("report.json", _json(result, summary)),
+        "csv": ("per_case.csv", _csv(result)),
+        "markdown": ("summary.md", _markdown(result, summary)),
+    }
+    paths = {}
+    for kind, (name, text) in texts.items():
+        paths[kind] = folder / name
+        write_text(paths[kind], text)
+    return paths
+
+
+def read_report(path: str | PathLike[str]) -> PruningResult:
+    """The result that ``write_report`` wrote to ``report.json``.
+
+    Args:
+        path: a ``report.json``. Its own averages (``"summary"``) are not read: they follow from the scores.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not JSON, not a report, or of a schema that this version does not know; the message names the
+            place in the file.
+    """
+    source = Path(path)
+    try:
+        content = json.loads(source.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as e:
+        raise ValueError(f"{source}: not JSON ({e}). Give the report.json of a pruning report.") from e
+    version = content.get("schema_version") if isinstance(content, dict) else None
+    if not isinstance(version, str) or version.split(".")[0] != SCHEMA_VERSION.split(".")[0]:
+        raise ValueError(
+            f"{source}: schema_version must be {SCHEMA_VERSION.split('.')[0]}.x, got {version!r}. "
+            "Read it with the version of monai-unetpp that wrote it."
+        )
+    try:
+        decoded = _decode(PruningResult, content.get("result"), "result")
+    except ValueError as e:
+        raise ValueError(f"{source}: {e}") from e
+    return typing.cast(PruningResult, decoded)
+
+
+# ---------------------------------------------------------------- JSON and CSV
+
+
+def _json(result: PruningResult, summary: Summary) -> str:
+    content = {
+        "schema_version": SCHEMA_VERSION,
+        "rules": RULES,
+        "result": _encode(result),
+        "summary": _encode(summary),
+    }
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _encode(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _encode(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_encode(item) for item in value]
+    if value is None or isinstance(value, (str, bool)):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        # JSON has no word for these; float() reads the strings back
+        return float(value) if math.isfinite(value) else str(float(value))
+    raise TypeError(f"result must hold plain values only, got {value!r} of type {type(value).__name__}.")
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    """``value`` from JSON as ``kind``, a type as the result classes annotate it."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        inner = next(argument for argument in arguments if argument is not types.NoneType)
+        return None if value is None else _decode(inner, value, where)
+    if origin is typing.Literal:
+        if value not in arguments:
+            raise _wrong(where, " or ".join(map(repr, arguments)), value)
+        return value
+    if origin is tuple:
+        items = _expect(list, value, where)
+        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
+    if origin is dict:
+        entries = _expect(dict, value, where)
+        return {key: _decode(arguments[1], item, f"{where}[{key!r}]") for key, item in entries.items()}
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        return _decode_fields(kind, _expect(dict, value, where), where)
+    if kind is float:
+        if value in ("nan", "inf", "-inf"):
+            return float(value)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise _wrong(where, "a number", value)
+        return float(value)
+    return _expect(kind, value, where)
+
+
+def _decode_fields(kind: type, entries: dict[str, Any], where: str) -> Any:
+    hints = typing.get_type_hints(kind)
+    fields = {}
+    for field in dataclasses.fields(kind):
+        if field.name in entries:
+            fields[field.name] = _decode(hints[field.name], entries[field.name], f"{where}.{field.name}")
+        elif field.default is dataclasses.MISSING:
+            raise ValueError(f"{where} must have the entry {field.name!r}, got {sorted(entries)}.")
+    return kind(**fields)
+
+
+def _expect(kind: type, value: Any, where: str) -> Any:
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        names: dict[type, str] = {
+            list: "a list",
+            dict: "an object",
+            str: "a string",
+            int: "a whole number",
+            bool: "true or false",
+        }
+        raise _wrong(where, names[kind], value)
+    return value
+
+
+def _wrong(where: str, rule: str, value: Any) -> ValueError:
+    return ValueError(f"{where} must be {rule}, got {str(value)[:80]!r}.")
+
+
+def _csv(result: PruningResult) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for row in result.rows:
+        score = row.score
+        values = (getattr(score, key) for key in _COLUMNS[6:])
+        numbers_ = ("" if value is None else repr(float(value)) for value in values)
+        writer.writerow((row.dataset, row.case, row.subject, row.point, row.label, score.state, *numbers_))
+    return buffer.getvalue()
+
+
+# ---------------------------------------------------------------- Markdown
+
+
+def _markdown(result: PruningResult, summary: Summary) -> str:
+    decision = headline(result)
+    parts = [f"# Pruning report: {_escape(result.title)}", f"**{_escape(decision.summary)}**", _escape(_honesty(result))]
+    tables: list[Table | None] = [
+        verdicts_table(result),
+        glance_table(result, summary),
+        *(comparisons_table(result, d) for d in ordered_decisions(result) if d.comparisons),
+        *(accuracy_table(result, summary, name) for name in data_sets(result)),
+        cost_table(result, summary),
+        claims_table(result, summary),
+        trade_offs_table(result),
+        worst_cases_table(result, summary),
+        problems_table(result),
+        settings_table(result),
+        environment_table(result),
+    ]
+    blockers = [f"- {_escape(d.dataset)}: {_escape(blocker)}" for d in ordered_decisions(result) for blocker in d.blockers]
+    if blockers:
+        parts += ["## What stopped at which level", "\n".join(blockers)]
+    parts += [_markdown_table(table) for table in tables if table is not None]
+    if result.error_auroc is not None:
+        parts.append(_escape(_auroc(result.error_auroc)))
+    fence = "`" * (3 + result.command.count("```"))
+    parts += ["## Rules of scoring", "\n".join(f"- {_escape(rule)}" for rule in RULES.strip().splitlines()), "## Command", f"{fence}\n{result.command}\n{fence}"]
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_table(table: Table) -> str:
+    def line(cells: typing.Iterable[str]) -> str:
+        return "| " + " | ".join(cells) + " |"
+
+    rule = line("---:" if numeric else "---" for numeric in table.numeric)
+    rows = []
+    for i, row in enumerate(table.rows):
+        texts = [_escape(cell.text) for cell in row]
+        if i in table.marked:
+            texts[0] = f"**{texts[0]}**"
+        rows.append(line(texts))
+    notes = [f"- {_escape(note)}" for note in table.notes]
+    lines = [f"## {_escape(table.caption)}", "", line(map(_escape, table.columns)), rule, *rows]
+    return "\n".join(lines + (["", *notes] if notes else []))
+
+
+def _escape(text: str) -> str:
+    """``text`` with everything that Markdown or HTML would take for markup made literal."""
+    escaped = html.escape(text, quote=False)
+    for character in "\\`*_[]|#":
+        escaped = escaped.replace(character, "\\" + character)
+    return " ".join(escaped.splitlines())
+
+
+# ---------------------------------------------------------------- HTML
+
+
+def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("monai_unetpp.pruning", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    decision = headline(result)
+    several = len(result.decisions) > 1
+    return environment.get_template("report.html").render(
+        result=result,
+        decision=decision,
+        verdict=verdict_cell(decision),
+        honesty=_honesty(result),
+        verdicts=verdicts_table(result) if several else None,
+        glance=glance_table(result, summary),
+        latency=_embed(plot_accuracy_latency(result, summary)),
+        decisions=[(d, comparisons_table(result, d), _embed(plot_differences(d))) for d in ordered_decisions(result)],
+        accuracies=[accuracy_table(result, summary, name) for name in data_sets(result)],
+        lines=_embed(plot_case_lines(result)),
+        cost=cost_table(result, summary),
+        claims=claims_table(result, summary),
+        trade_offs=trade_offs_table(result),
+        worst=worst_cases_table(result, summary),
+        overlays=[_overlay(_find(path, folder)) for path in result.overlays],
+        problems=problems_table(result),
+        settings=settings_table(result),
+        environment=environment_table(result),
+        rules=RULES.strip().splitlines(),
+        auroc=None if result.error_auroc is None else _auroc(result.error_auroc),
+        schema_version=SCHEMA_VERSION,
+    )
+
+
+def _honesty(result: PruningResult) -> str:
+    """Whether the figures are optimistic, in words."""
+    optimistic = [d.dataset for d in result.decisions if d.optimistic]
+    if not optimistic:
+        return "The figures are not optimistic: no case both chose the level and gave its figures."
+    where = "" if len(optimistic) == len(result.decisions) else f" on {', '.join(optimistic)}"
+    return (
+        f"The figures{where} are optimistic: the same cases chose the level and give its figures. Confirm them on cases "
+        "that took no part in the choice."
+    )
+
+
+def _auroc(value: float) -> str:
+    return (
+        f"Disagreement between the levels finds wrong voxels with an area under the ROC curve of {significant(value)} "
+        "(mean over cases; 0.5 is chance, 1 is perfect)."
+    )
+
+
+def _embed(picture: Picture | None) -> dict[str, str] | None:
+    if picture is None:
+        return None
+    data = base64.b64encode(picture.svg.encode()).decode("ascii")
+    return {"src": f"data:image/svg+xml;base64,{data}", "alt": picture.alt}
+
+
+def _find(path: str, folder: Path) -> Path:
+    candidates = [Path(path)] if Path(path).is_absolute() else [folder / path, Path(path)]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    raise FileNotFoundError(
+        f"{path}: no such picture. result.overlays must name files relative to {folder} or to the working directory."
+    )
+
+
+def _overlay(path: Path) -> dict[str, str]:
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        texts = {key: value for key, value in picture.info.items() if isinstance(value, str)}
+        kind = Image.MIME.get(picture.format or "", "image/png")
+    title = texts.get("Title", path.stem)
+    data = base64.b64encode(path.read_bytes()).decode("ascii")
+    return {
+        "src": f"data:{kind};base64,{data}",
+        "alt": texts.get("Description", f"Overlay of {title}."),
+        "caption": title,
+    }

@@ -1,0 +1,291 @@
+"""What the stages of pruning hand to each other: frozen, plain, and easy to write down.
+
+Scoring gives :class:`ScoreRow`, measuring gives :class:`PointCost`, deciding gives :class:`Decision`; a
+:class:`PruningResult` holds all of them, and the writers only read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from monai_unetpp.metrics import LabelScore
+
+__all__ = [
+    "Comparison",
+    "DataProblem",
+    "Decision",
+    "Environment",
+    "Margin",
+    "OperatingPoint",
+    "PointCost",
+    "PruningResult",
+    "Quartiles",
+    "ScoreRow",
+    "SelfCheck",
+    "TradeOff",
+    "Verdict",
+]
+
+Verdict = Literal["prune", "keep", "inconclusive"]
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatingPoint:
+    """Something a user can choose: a level cut out of the full network, or a network of its own.
+
+    Attributes:
+        name: unique, such as ``"L2"`` or ``"L2 trained alone"``.
+        level: the level it computes, such as ``"L2"``.
+        kind: ``"embedded"`` for a level of the evaluated network, ``"extra"`` for a further checkpoint. Only
+            embedded points are candidates for pruning; extra ones are compared.
+        checkpoint: file name of the weights.
+    """
+
+    name: str
+    level: str
+    kind: Literal["embedded", "extra"] = "embedded"
+    checkpoint: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreRow:
+    """The score of one label of one case at one operating point.
+
+    Attributes:
+        dataset: name of the data set.
+        case: name of the case, unique in its data set.
+        subject: whom the case is of; equal to ``case`` where subjects are not known.
+        point: name of the operating point.
+        label: name of the label, or ``"foreground"`` for all labels pooled.
+        score: the numbers and their state.
+    """
+
+    dataset: str
+    case: str
+    subject: str
+    point: str
+    label: str
+    score: LabelScore
+
+
+@dataclasses.dataclass(frozen=True)
+class DataProblem:
+    """A case that could not be scored, and why."""
+
+    dataset: str
+    case: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Quartiles:
+    """Median and quartiles of repeated measurements, and how many there were."""
+
+    median: float
+    lower: float
+    upper: float
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfCheck:
+    """Whether the pruned network computes what was scored: largest absolute difference of the logits."""
+
+    max_difference: float
+    equal: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class PointCost:
+    """What an operating point costs, measured on the really pruned network.
+
+    Attributes:
+        point: name of the operating point.
+        parameters: number of parameters.
+        flops_per_window: floating-point operations for one window (a multiplication and an addition are two).
+        checkpoint_bytes: size of the pruned state dict as a file.
+        window_latency_s: seconds per window.
+        volume_latency_s: seconds per whole volume, the inferer's work included.
+        peak_memory_bytes: most memory in use while one volume is segmented: device memory on CUDA, on a CPU the
+            growth of the resident set of a process of its own.
+        window_shape: spatial shape of the window.
+        volume_shape: spatial shape of the volume.
+        self_check: the pruned network against the level that was scored; None for further checkpoints.
+    """
+
+    point: str
+    parameters: int
+    flops_per_window: int
+    checkpoint_bytes: int
+    window_latency_s: Quartiles
+    volume_latency_s: Quartiles
+    peak_memory_bytes: int
+    window_shape: tuple[int, ...]
+    volume_shape: tuple[int, ...]
+    self_check: SelfCheck | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Environment:
+    """Where the costs were measured."""
+
+    device: str
+    precision: str
+    runtime: str
+    threads: int
+    versions: dict[str, str]
+    date: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Margin:
+    """The largest mean loss that still counts as the same, fixed before looking.
+
+    Attributes:
+        metric: ``"dice"``, ``"iou"``, ``"nsd"`` (larger is better) or ``"hd95_mm"`` (smaller is better).
+        value: the margin, positive, in the metric's unit.
+        labels: names of the labels it guards; None for every label on its own.
+    """
+
+    metric: str
+    value: float
+    labels: tuple[str, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """One guarded metric of one label: a level against the deepest, case by case.
+
+    Attributes:
+        point: name of the shallower operating point.
+        reference: name of the deepest one.
+        metric: name of the metric.
+        label: name of the label.
+        margin: the non-inferiority margin.
+        cases: number of paired cases.
+        clusters: number of subjects.
+        mean_reference: mean of the metric at the reference.
+        mean_point: mean of the metric at the point.
+        mean_difference: mean of the paired differences, signed so that negative is worse at the point.
+        sd_difference: their standard deviation (of subject means where there are several cases per subject).
+        lower_bound: one-sided lower confidence bound of the mean difference at ``1 - alpha``.
+        upper_bound: the upper bound at the same level, for display.
+        method: ``"bca"`` or ``"t"``.
+        worst_difference: the most negative difference.
+        worst_case: name of the case it belongs to.
+        state: ``"pass"``, ``"fail"`` or ``"inconclusive"``.
+        cases_needed: cases that would be needed for 80 % power at no true difference; None if unknown.
+        reason: one sentence.
+    """
+
+    point: str
+    reference: str
+    metric: str
+    label: str
+    margin: float
+    cases: int
+    clusters: int
+    mean_reference: float
+    mean_point: float
+    mean_difference: float
+    sd_difference: float
+    lower_bound: float
+    upper_bound: float
+    method: str
+    worst_difference: float
+    worst_case: str
+    state: Literal["pass", "fail", "inconclusive"]
+    cases_needed: int | None
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TradeOff:
+    """An operating point picked by another rule than non-inferiority.
+
+    Attributes:
+        rule: the rule as the user gave it, such as ``"latency_ms<=50"`` or ``"pareto"``.
+        points: names of the points that it picks: the front, or a single one, or none.
+        reason: why.
+    """
+
+    rule: str
+    points: tuple[str, ...]
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """The verdict on one data set (or on all), and what it rests on.
+
+    Attributes:
+        dataset: name of the data set, or ``"all"``.
+        verdict: ``"prune"``, ``"keep"`` or ``"inconclusive"``.
+        level: the level to use: the pruned one, or the deepest where the verdict is not to prune.
+        role: what the cases were used for.
+        cases: number of cases.
+        subjects: number of subjects.
+        comparisons: every comparison made, deepest level first.
+        blockers: sentences on what stopped at which level (new missed structures, worst case, failed margin).
+        cases_needed: cases that would be needed where the verdict is inconclusive for lack of them.
+        optimistic: whether the same cases chose the level and give its figures.
+        summary: the verdict in one sentence.
+    """
+
+    dataset: str
+    verdict: Verdict
+    level: str
+    role: Literal["choose", "confirm", "choose and report"]
+    cases: int
+    subjects: int
+    comparisons: tuple[Comparison, ...]
+    blockers: tuple[str, ...]
+    cases_needed: int | None
+    optimistic: bool
+    summary: str
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningResult:
+    """Everything that one run of the pruning evaluator found.
+
+    Attributes:
+        title: name of the evaluated model.
+        points: all operating points, shallowest level first, extra ones last.
+        labels: names of the labels without the background, in the order of their values.
+        tolerance_mm: tolerance of the normalised surface Dice by label.
+        rows: all scores.
+        problems: cases that were left out.
+        costs: by name of the operating point.
+        environment: where costs were measured.
+        margins: what was guarded.
+        alpha: one-sided error level.
+        max_case_drop: the worst drop of a single case that is allowed, by metric.
+        bootstrap_samples: resamples of the bootstrap.
+        seed: of the bootstrap.
+        decisions: one per data set and, for several, one for ``"all"``.
+        trade_offs: Pareto front, budgets and utility.
+        command: the command line or call.
+        overlays: for the worst cases of the chosen level, paths of pictures.
+        error_auroc: how well disagreement between levels finds errors, mean over cases; None if not measured.
+    """
+
+    title: str
+    points: tuple[OperatingPoint, ...]
+    labels: tuple[str, ...]
+    tolerance_mm: dict[str, float]
+    rows: tuple[ScoreRow, ...]
+    problems: tuple[DataProblem, ...]
+    costs: dict[str, PointCost]
+    environment: Environment | None
+    margins: tuple[Margin, ...]
+    alpha: float
+    max_case_drop: dict[str, float]
+    bootstrap_samples: int
+    seed: int
+    decisions: tuple[Decision, ...]
+    trade_offs: tuple[TradeOff, ...]
+    command: str
+    overlays: tuple[str, ...] = ()
+    error_auroc: float | None = None

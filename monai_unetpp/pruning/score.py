@@ -1,0 +1,489 @@
+"""Score every level of a network on labelled cases, all levels from one pass per case.
+
+:func:`evaluate_levels` is the first stage of pruning: it knows nothing of costs and decides nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, TypeVar
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from monai_unetpp.files import atomic_path
+from monai_unetpp.metrics import LabelScore, disagreement, error_auroc, score_case, spacing_of_affine
+from monai_unetpp.metrics.scores import check_labels, check_tolerances, scored_labels
+from monai_unetpp.pruning.cases import Case, check_case, list_cases, read_label, repeated_names
+from monai_unetpp.pruning.finished import Fingerprint, FinishedCases, hash_network, hash_text
+from monai_unetpp.pruning.predict import (
+    EMBEDDED,
+    LevelSource,
+    Network,
+    Pipeline,
+    list_sources,
+    networks_ready,
+    predict_case,
+)
+from monai_unetpp.pruning.results import DataProblem, OperatingPoint, ScoreRow
+
+__all__ = ["Case", "PredictionHook", "Scores", "evaluate_levels", "predict_case"]
+
+logger = logging.getLogger(__name__)
+
+_Array = npt.NDArray[Any]
+_T = TypeVar("_T")
+PredictionHook = Callable[[Case, OperatingPoint, _Array, _Array], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """What :func:`evaluate_levels` found.
+
+    Attributes:
+        points: the operating points: the levels, shallowest first, then the extra ones.
+        rows: a score for every case, point and label, in the order of the cases, points and labels given.
+        problems: cases that have no rows, and why.
+        cases: the cases that have rows, with their files.
+        error_auroc: how well disagreement between the levels finds errors of the deepest one: mean over cases of
+            the area under the ROC curve; None if not measured or nowhere defined.
+    """
+
+    points: tuple[OperatingPoint, ...]
+    rows: tuple[ScoreRow, ...]
+    problems: tuple[DataProblem, ...]
+    cases: tuple[Case, ...]
+    error_auroc: float | None = None
+
+
+def evaluate_levels(
+    network: Network,
+    cases: Sequence[Mapping[str, Any]],
+    *,
+    preprocessing: Callable[..., Any],
+    inferer: Callable[..., Any],
+    postprocessing: Callable[..., Any],
+    labels: Mapping[str, int],
+    tolerance_mm: Mapping[str, float],
+    levels: Sequence[str] | None = None,
+    extra: Mapping[OperatingPoint, Network] | None = None,
+    dataset: str = "dataset",
+    device: torch.device | str = "cpu",
+    spatial_dims: int | None = None,
+    subjects: Mapping[str, str] | str | PathLike[str] | None = None,
+    subject_pattern: str | None = None,
+    configuration: str = "",
+    store: str | PathLike[str] | None = None,
+    exclude_problems: bool = False,
+    uncertainty: bool = False,
+    uncertainty_dir: str | PathLike[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    on_prediction: PredictionHook | None = None,
+) -> Scores:
+    """Score all levels of a network on labelled volumes, from one pass per case.
+
+    Every case is checked before the network sees the first one. Predictions are compared on the label's own grid,
+    read from the file without resampling; see :data:`monai_unetpp.metrics.RULES` for what is measured.
+
+    In a process group (``torchrun``, with ``torch.distributed`` initialised) each process takes its share of the
+    cases, and every process returns all of them: the same as a single process would.
+
+    Args:
+        network: anything with ``forward_levels(x, levels)`` such as :class:`~monai_unetpp.NestedUNet`, or any callable
+            that takes a batch ``(1, C, H, W[, D])`` and returns a dict of logits ``(1, classes, H, W[, D])`` by level.
+            It is moved to ``device`` and put in eval mode meanwhile.
+        cases: dicts with ``image``, ``label`` and optionally ``subject``, as ``load_datalist`` gives them.
+        preprocessing: MONAI ``Compose`` that loads and prepares key ``"image"`` to ``(C, H, W[, D])``. Transforms of
+            other keys, such as the label's, are left out.
+        inferer: MONAI inferer; called as ``inferer(batch, network)`` it must hand the dict of levels through, as
+            ``SimpleInferer`` and ``SlidingWindowInferer`` (without ``buffer_steps``) do.
+        postprocessing: MONAI ``Compose`` that turns ``{"pred": logits, "image": image}`` of one level, without the
+            batch axis, into integer labels ``"pred"`` on the image's original grid: such as ``AsDiscreted(argmax)``
+            and ``Invertd``.
+        labels: value of each label by name, without the background. Values above 0 that are not named are a problem
+            in a label file, and background in a prediction.
+        tolerance_mm: tolerance of the normalised surface Dice by label in mm; ``"foreground"`` is optional.
+        levels: names of the levels to score, shallowest first; by default ``network.levels``.
+        extra: further networks, each an operating point of its own, scored on the same cases with the same
+            transforms; a network returns logits, a dict of levels with the point's own, or has ``forward_levels``.
+        dataset: name of the data set in all results.
+        device: where the networks run.
+        spatial_dims: 2 or 3; by default ``network.spatial_dims``, else what each label has.
+        subjects: subject by name of the case (image file name without suffix), or a CSV file with the columns
+            ``case`` and ``subject``.
+        subject_pattern: regular expression with one group that finds the subject in the case's name. A case's own
+            ``subject`` goes first, then ``subjects``, then the pattern; without all, each case is a subject.
+        configuration: text of all settings of transforms and inferer, so that a finished case is scored again when
+            they change. Required with ``store``.
+        store: folder to keep finished cases in. A rerun scores only cases that are new or whose weights,
+            configuration or data changed; an interrupted run loses no more than the case it was at.
+        exclude_problems: leave out cases with problems in their data and go on, instead of stopping before any
+            network work.
+        uncertainty: measure how well disagreement between the levels finds errors of the deepest one.
+        uncertainty_dir: folder for ``<case>_uncertainty.nii.gz``, the disagreement per voxel (0 to 1) on the image's
+            own grid; implies ``uncertainty``. Take one folder per data set.
+        progress: called with the number of finished cases and of all, by process 0 for its own share.
+        on_prediction: called with the case, the operating point, its label map ``(H, W[, D])`` and the label's affine
+            (in mm) after each prediction; not for cases taken from ``store``. See :func:`predict_case`.
+
+    Returns:
+        The scores. A case whose inference fails becomes a :class:`~monai_unetpp.pruning.results.DataProblem`, and the
+        others go on; a case has rows at all points or at none.
+
+    Raises:
+        TypeError: an argument, or an output of the network or inferer, of the wrong kind.
+        ValueError: arguments that do not go together; cases with problems, all named, unless ``exclude_problems``.
+        RuntimeError: not a single case could be scored.
+
+    Examples:
+        A volume with a bright cube, and what to do with any image:
+
+        >>> import tempfile, nibabel, numpy, torch
+        >>> from monai import transforms
+        >>> from monai.inferers import SlidingWindowInferer
+        >>> folder = tempfile.mkdtemp()
+        >>> cube = numpy.zeros((16, 16, 16), dtype="uint8")
+        >>> cube[4:12, 4:12, 4:12] = 1
+        >>> for name, voxels in (("case_image.nii.gz", 100.0 * cube), ("case_label.nii.gz", cube)):
+        ...     nibabel.save(nibabel.Nifti1Image(voxels, numpy.diag([1, 1, 2, 1])), f"{folder}/{name}")
+        >>> case = {"image": f"{folder}/case_image.nii.gz", "label": f"{folder}/case_label.nii.gz"}
+        >>> preprocessing = transforms.Compose([
+        ...     transforms.LoadImaged(keys="image", ensure_channel_first=True),
+        ...     transforms.Orientationd(keys="image", axcodes="RAS", labels=None),
+        ...     transforms.ScaleIntensityd(keys="image"),
+        ... ])
+        >>> settings = dict(
+        ...     preprocessing=preprocessing,
+        ...     inferer=SlidingWindowInferer(roi_size=(16, 16, 16)),
+        ...     postprocessing=transforms.Compose([
+        ...         transforms.AsDiscreted(keys="pred", argmax=True),
+        ...         transforms.Invertd(keys="pred", transform=preprocessing, orig_keys="image", nearest_interp=True),
+        ...     ]),
+        ...     labels={"cube": 1},
+        ...     tolerance_mm={"cube": 1.0},
+        ... )
+
+        Any network that returns a dict of levels:
+
+        >>> def network(x):
+        ...     return {"L1": torch.cat([0.5 - x, 0 * x], dim=1), "L2": torch.cat([0.5 - x, x - 0.5], dim=1)}
+        >>> scores = evaluate_levels(network, [case], levels=["L1", "L2"], **settings)
+        >>> [(row.point, row.label, row.score.dice) for row in scores.rows]
+        [('L1', 'cube', 1.0), ('L2', 'cube', 1.0)]
+
+        A ``BasicUNetPlusPlus`` that was trained with MONAI, converted first:
+
+        >>> from monai.networks.nets import BasicUNetPlusPlus
+        >>> from monai_unetpp import NestedUNet
+        >>> trained = BasicUNetPlusPlus(3, 1, 2, features=(4, 4, 4, 4, 4, 4), deep_supervision=True)
+        >>> scores = evaluate_levels(NestedUNet.from_basic_unetplusplus(trained), [case], **settings)
+        >>> [point.name for point in scores.points]
+        ['L1', 'L2', 'L3', 'L4']
+    """
+    check_labels(labels)
+    check_tolerances(tolerance_mm, labels)
+    _check_dataset(dataset)
+    sources = list_sources(network, levels, extra or {})
+    if spatial_dims is None:
+        spatial_dims = getattr(network, "spatial_dims", None)
+    evaluation = _Evaluation(
+        sources=sources,
+        pipeline=Pipeline(preprocessing, inferer, postprocessing),
+        labels=dict(labels),
+        tolerance_mm=dict(tolerance_mm),
+        spatial_dims=spatial_dims,
+        dataset=dataset,
+        device=torch.device(device),
+        uncertainty=uncertainty or uncertainty_dir is not None,
+        uncertainty_dir=None if uncertainty_dir is None else Path(uncertainty_dir),
+        on_prediction=on_prediction,
+        memory=None if store is None else _Memory.of(store, dataset, sources, configuration, labels, tolerance_mm),
+    )
+    listed = list_cases(cases, subjects, subject_pattern)
+    contents, problems = _check_cases(listed, evaluation, getattr(network, "in_channels", None), exclude_problems)
+    sound = [case for case in listed if case.name in contents]
+    found = _score_share(sound, contents, evaluation, progress)
+    problems += [DataProblem(dataset, case.name, each) for case in sound if isinstance(each := found[case.name], str)]
+    scored = {case: each for case in sound if isinstance(each := found[case.name], _CaseScores)}
+    if not scored:
+        raise RuntimeError(
+            f"no case of {dataset!r} could be scored; the first one: {problems[0].case}: {problems[0].reason}"
+        )
+    aurocs = [each.error_auroc for each in scored.values() if each.error_auroc is not None]
+    return Scores(
+        points=evaluation.points,
+        rows=tuple(row for case, each in scored.items() for row in evaluation.rows(case, each)),
+        problems=tuple(problems),
+        cases=tuple(scored),
+        error_auroc=float(np.mean(aurocs)) if aurocs else None,
+    )
+
+
+def _check_dataset(dataset: str) -> None:
+    if not isinstance(dataset, str):
+        raise TypeError(f"dataset must be a name, got {dataset!r}. Pass a string.")
+    if not dataset or dataset in (".", "..") or "/" in dataset or "\\" in dataset:
+        raise ValueError(f"dataset must be a name that a folder can have, got {dataset!r}. Leave out slashes.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _CaseScores:
+    """All scores of one case: by operating point and label, and the AUROC."""
+
+    scores: dict[str, dict[str, LabelScore]]
+    error_auroc: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Memory:
+    """Where finished cases are kept, and what they depend on besides the data."""
+
+    finished: FinishedCases
+    weights: dict[str, str]
+    configuration: dict[str, str]
+
+    @classmethod
+    def of(
+        cls,
+        store: str | PathLike[str],
+        dataset: str,
+        sources: Sequence[LevelSource],
+        configuration: str,
+        labels: Mapping[str, int],
+        tolerance_mm: Mapping[str, float],
+    ) -> _Memory:
+        if not isinstance(configuration, str) or not configuration:
+            raise ValueError(
+                f"configuration must be a text of all settings where store is given, got {configuration!r}. Pass the "
+                "config files' content, so that finished cases are scored again when it changes."
+            )
+        weights, settings = {}, {}
+        for source in sources:
+            if source.module is None:
+                raise ValueError(
+                    f"network must be a torch.nn.Module where store is given, got {type(source.network).__name__} for "
+                    f"{source.key!r}. Make it a module, so that changed weights are noticed, or leave store out."
+                )
+            weights[source.key] = hash_network(source.module)
+            settings[source.key] = hash_text(
+                json.dumps([configuration, list(labels.items()), sorted(tolerance_mm.items()), source.levels])
+            )
+        return cls(FinishedCases(store, dataset), weights, settings)
+
+    def fingerprint(self, source: LevelSource, content: str) -> Fingerprint:
+        return Fingerprint(self.weights[source.key], self.configuration[source.key], content)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Evaluation:
+    """All that scoring one case needs to know."""
+
+    sources: list[LevelSource]
+    pipeline: Pipeline
+    labels: dict[str, int]
+    tolerance_mm: dict[str, float]
+    spatial_dims: int | None
+    dataset: str
+    device: torch.device
+    uncertainty: bool
+    uncertainty_dir: Path | None
+    on_prediction: PredictionHook | None
+    memory: _Memory | None
+
+    @property
+    def points(self) -> tuple[OperatingPoint, ...]:
+        return tuple(point for source in self.sources for point in source.points)
+
+    def rows(self, case: Case, found: _CaseScores) -> Iterator[ScoreRow]:
+        for point in self.points:
+            for label in scored_labels(self.labels):
+                score = found.scores[point.name][label]
+                yield ScoreRow(self.dataset, case.name, case.subject, point.name, label, score)
+
+    def score(self, case: Case, content: str) -> _CaseScores | str:
+        """All scores of a case, finished ones from disk, or why there are none."""
+        scores: dict[str, dict[str, LabelScore]] = {}
+        auroc = None
+        for source in self.sources:
+            recalled = self._recall(case, source, content)
+            found = recalled or self._score_source(case, source)
+            if isinstance(found, str):
+                return found
+            if recalled is None:
+                self._remember(case, source, content, found)
+            scores |= found.scores
+            auroc = found.error_auroc if source.key == EMBEDDED else auroc
+        return _CaseScores(scores, auroc)
+
+    def _score_source(self, case: Case, source: LevelSource) -> _CaseScores | str:
+        started = time.perf_counter()
+        try:
+            truth = read_label(case, self.spatial_dims)
+            image = self.pipeline.load(case)
+            outputs = self.pipeline.infer(image, source, self.device)
+        except Exception as e:
+            return _failed(case, source, e)
+        # a network or inferer of the wrong kind fails on every case: it is not the case's fault
+        logits = source.pick(outputs)
+        uncertain = self.uncertainty and source.key == EMBEDDED
+        auroc = None
+        try:
+            shape = truth.data.shape
+            entropy = self.pipeline.invert(disagreement(logits)[0], image, shape) if uncertain else None
+            maps = {point: self.pipeline.label_map(logits[point.level], image, shape) for point in source.points}
+            if entropy is not None:
+                auroc = error_auroc(entropy, self._named(maps[source.points[-1]]) != truth.data)
+        except Exception as e:
+            return _failed(case, source, e)
+        if self.uncertainty_dir is not None and entropy is not None:
+            _write_map(self._map_path(case), entropy, case)
+        spacing = spacing_of_affine(truth.affine, truth.data.ndim)
+        scores = {}
+        for point, label_map in maps.items():
+            scores[point.name] = score_case(label_map, truth.data, spacing, self.labels, self.tolerance_mm)
+            if self.on_prediction is not None:
+                self.on_prediction(case, point, label_map, truth.affine)
+        logger.info("%s (%s): scored in %.1f s.", case.name, source.key, time.perf_counter() - started)
+        return _CaseScores(scores, auroc)
+
+    def _named(self, label_map: _Array) -> _Array:
+        return np.where(np.isin(label_map, list(self.labels.values())), label_map, 0)
+
+    def _map_path(self, case: Case) -> Path:
+        return (self.uncertainty_dir or Path()) / f"{case.name}_uncertainty.nii.gz"
+
+    def _recall(self, case: Case, source: LevelSource, content: str) -> _CaseScores | None:
+        if self.memory is None:
+            return None
+        record = self.memory.finished.load(case.name, source.key, self.memory.fingerprint(source, content))
+        if record is None:
+            return None
+        if self.uncertainty and source.key == EMBEDDED:
+            missing_map = self.uncertainty_dir is not None and not self._map_path(case).is_file()
+            if missing_map or not record.get("uncertainty"):
+                logger.info("%s: its uncertainty has not been kept. The case is scored again.", case.name)
+                return None
+        try:
+            scores = {
+                point.name: {label: LabelScore(**record["scores"][point.name][label]) for label in self._scored_labels}
+                for point in source.points
+            }
+        except (KeyError, TypeError) as e:
+            logger.warning("%s (%s): the finished case is damaged (%r). It is scored again.", case.name, source.key, e)
+            return None
+        return _CaseScores(scores, record.get("error_auroc") if self.uncertainty else None)
+
+    @property
+    def _scored_labels(self) -> tuple[str, ...]:
+        return scored_labels(self.labels)
+
+    def _remember(self, case: Case, source: LevelSource, content: str, found: _CaseScores) -> None:
+        if self.memory is None:
+            return
+        record = {
+            "scores": {
+                point: {label: dataclasses.asdict(score) for label, score in by_label.items()}
+                for point, by_label in found.scores.items()
+            },
+            "uncertainty": self.uncertainty and source.key == EMBEDDED,
+            "error_auroc": found.error_auroc,
+        }
+        self.memory.finished.save(case.name, source.key, self.memory.fingerprint(source, content), record)
+
+
+def _failed(case: Case, source: LevelSource, error: Exception) -> str:
+    logger.warning("%s (%s) could not be scored.", case.name, source.key, exc_info=error)
+    return f"{case.image[0]}: inference failed with {type(error).__name__}: {error}"
+
+
+def _write_map(path: Path, values: _Array, case: Case) -> None:
+    """Write a map of numbers 0 to 1 with the geometry of the case's image: affine, codes and units."""
+    image: Any = nib.load(case.image[0])
+    header = image.header if isinstance(image, nib.Nifti1Pair) else None
+    written = nib.Nifti1Image(values.astype(np.float32), image.affine, header)
+    written.set_data_dtype(np.float32)
+    written.header["cal_min"], written.header["cal_max"] = 0.0, 1.0
+    written.header["descrip"] = b"entropy of the mean over levels"
+    with atomic_path(path) as temporary:
+        nib.save(written, temporary)
+
+
+def _check_cases(
+    cases: Sequence[Case], evaluation: _Evaluation, in_channels: int | None, exclude_problems: bool
+) -> tuple[dict[str, str], list[DataProblem]]:
+    """The content's hash of every sound case by name, and the problems of the others."""
+    repeated = repeated_names(cases)
+    reasons = {
+        name: f"{', '.join(str(case.image[0]) for case in same)}: names of cases must differ, got {name!r} "
+        f"{len(same)} times. Rename the files."
+        for name, same in repeated.items()
+    }
+    values = list(evaluation.labels.values())
+    single = [case for case in cases if case.name not in repeated]
+    checked = _gather(
+        {case.name: check_case(case, values, evaluation.spatial_dims, in_channels) for case in _share(single)}
+    )
+    contents = {}
+    for case in single:
+        reason, content = checked[case.name]
+        if reason is None:
+            contents[case.name] = content
+        else:
+            reasons[case.name] = reason
+    names = dict.fromkeys(case.name for case in cases)
+    problems = [DataProblem(evaluation.dataset, name, reasons[name]) for name in names if name in reasons]
+    if problems and not exclude_problems:
+        listing = "\n".join(f"- {problem.case}: {problem.reason}" for problem in problems)
+        raise ValueError(
+            f"cases of {evaluation.dataset!r} must be sound, got {len(problems)} of {len(names)} with a problem:\n"
+            f"{listing}\nCorrect them, or set exclude_problems to leave them out."
+        )
+    for problem in problems:
+        logger.warning("%s is left out. %s", problem.case, problem.reason)
+    return contents, problems
+
+
+def _score_share(
+    cases: Sequence[Case],
+    contents: Mapping[str, str],
+    evaluation: _Evaluation,
+    progress: Callable[[int, int], None] | None,
+) -> dict[str, _CaseScores | str]:
+    """The scores of all cases by name, or why there are none; this process scores its share of them."""
+    share = _share(cases)
+    found: dict[str, _CaseScores | str] = {}
+    with networks_ready(evaluation.sources, evaluation.device):
+        for done, case in enumerate(share, start=1):
+            found[case.name] = evaluation.score(case, contents[case.name])
+            if progress is not None and _rank() == 0:
+                progress(done, len(share))
+    return _gather(found)
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _rank() -> int:
+    return torch.distributed.get_rank() if _distributed() else 0
+
+
+def _share(cases: Sequence[Case]) -> Sequence[Case]:
+    return cases[_rank() :: torch.distributed.get_world_size()] if _distributed() else cases
+
+
+def _gather(found: dict[str, _T]) -> dict[str, _T]:
+    """What all processes found, in every one of them."""
+    if not _distributed():
+        return found
+    parts: list[Any] = [None] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, found)
+    return {name: each for part in parts for name, each in part.items()}

@@ -1,0 +1,836 @@
+"""The numbers of a pruning report, each worked out and worded once, so that every file says the same.
+
+``report.html``, ``summary.md`` and the plots take their figures from here. Nothing in this module decides or measures:
+it averages the scores of a :class:`~monai_unetpp.pruning.results.PruningResult`, sets its costs in proportion, and
+puts both into words.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+from monai_unetpp.pruning.results import (
+    Comparison,
+    Decision,
+    OperatingPoint,
+    PointCost,
+    PruningResult,
+    Quartiles,
+    ScoreRow,
+)
+
+__all__ = [
+    "ALL",
+    "METRICS",
+    "PAPER_CLAIM",
+    "AccuracySummary",
+    "Cell",
+    "Metric",
+    "MetricSummary",
+    "RelativeCost",
+    "Summary",
+    "Table",
+    "WorstCase",
+    "accuracy_table",
+    "blank",
+    "chosen_point",
+    "claims_table",
+    "comparisons_table",
+    "cost_table",
+    "data_sets",
+    "deepest_point",
+    "environment_table",
+    "format_difference",
+    "format_metric",
+    "glance_table",
+    "headline",
+    "interval_note",
+    "ordered_decisions",
+    "point_role",
+    "problems_table",
+    "settings_table",
+    "shown_labels",
+    "significant",
+    "summarise",
+    "trade_offs_table",
+    "verdicts_table",
+    "worst_cases_table",
+]
+
+ALL = "all"
+FOREGROUND = "foreground"
+_MEGA = 1e6
+_GIGA = 1e9
+_GLANCE_LABELS = 4
+_WORST_CASES = 5
+# tables may break a mean from its spread, but neither of them in two
+_NBSP = "\N{NO-BREAK SPACE}"
+
+Tone = Literal["", "good", "bad", "unsure", "muted"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Metric:
+    """How a metric is called and written: its unit, and decimals of a value and of a difference."""
+
+    key: str
+    name: str
+    unit: str
+    decimals: int
+    difference_decimals: int
+
+    @property
+    def heading(self) -> str:
+        """Name and unit, such as ``"HD95 (mm)"``."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+
+METRICS: dict[str, Metric] = {
+    metric.key: metric
+    for metric in (
+        Metric("dice", "Dice", "", 3, 4),
+        Metric("iou", "IoU", "", 3, 4),
+        Metric("nsd", "NSD", "", 3, 4),
+        Metric("hd95_mm", "HD95", "mm", 2, 2),
+        Metric("volume_difference_ml", "Volume difference", "ml", 2, 3),
+    )
+}
+
+# Time and IoU are averages of arXiv:1807.10165; 75.6 % is 1 - 2,204,961 / 9,041,601, its network as NestedUNet builds it.
+PAPER_CLAIM = (
+    "arXiv:1807.10165 reports for UNet++ L3 against L4, on average, 32.2 % less inference time and 0.6 points of IoU "
+    "lost, and that pruning further costs significant accuracy; the abstract of arXiv:1912.05074 speaks of significant "
+    "speed-up with only modest degradation. Parameters are counted on the papers' 2D network (2.20 M of 9.04 M). Data, network and hardware "
+    "differ from those here: compare orders of magnitude only."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricSummary:
+    """Mean and standard deviation of a metric over the cases that have it; None where there is no such case."""
+
+    mean: float | None
+    sd: float | None
+    cases: int
+
+
+@dataclasses.dataclass(frozen=True)
+class AccuracySummary:
+    """How one operating point did on one label of one data set (``"all"``: of all together)."""
+
+    dataset: str
+    point: str
+    label: str
+    cases: int
+    ok: int
+    missed: int
+    false_positive: int
+    both_empty: int
+    metrics: dict[str, MetricSummary]
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativeCost:
+    """The cost of an operating point in proportion to the deepest level; None where either was not measured.
+
+    Attributes:
+        point: name of the operating point.
+        window_speed_up: how many times faster a window is segmented.
+        volume_speed_up: how many times faster a whole volume is segmented.
+        parameter_share: parameters, 1 for the deepest level.
+        memory_share: peak memory, 1 for the deepest level.
+    """
+
+    point: str
+    window_speed_up: float | None
+    volume_speed_up: float | None
+    parameter_share: float | None
+    memory_share: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class WorstCase:
+    """One label of a case on which the chosen level does worse than the deepest, by Dice."""
+
+    dataset: str
+    case: str
+    label: str
+    deepest_dice: float
+    chosen_dice: float
+    difference: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Everything that the report adds to the result; ``report.json`` holds it under ``"summary"``."""
+
+    accuracy: tuple[AccuracySummary, ...]
+    costs: tuple[RelativeCost, ...]
+    worst_cases: tuple[WorstCase, ...]
+
+    def of(self, dataset: str, point: str, label: str) -> AccuracySummary | None:
+        """The summary of one label, or None if nothing was scored."""
+        return next((a for a in self.accuracy if (a.dataset, a.point, a.label) == (dataset, point, label)), None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cell:
+    """One cell of a table: its text, and a tone that goes with (never replaces) the words."""
+
+    text: str
+    tone: Tone = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table for any medium.
+
+    Attributes:
+        caption: what the table shows.
+        columns: headings; the first column names the row.
+        rows: cells, as many as columns.
+        numeric: whether a column holds numbers (aligned to the right).
+        marked: numbers of the rows to stand out.
+        notes: sentences below the table.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    numeric: tuple[bool, ...]
+    marked: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+# ---------------------------------------------------------------- what the result is about
+
+
+def data_sets(result: PruningResult) -> tuple[str, ...]:
+    """Names of the data sets, as first met; where there are several, ``"all"`` goes before them."""
+    names = tuple(dict.fromkeys(row.dataset for row in result.rows))
+    return (ALL, *names) if len(names) > 1 else names
+
+
+def shown_labels(result: PruningResult) -> tuple[str, ...]:
+    """The labels in order, then the pooled foreground; a single label is its own foreground."""
+    found = {row.label for row in result.rows}
+    labels = [label for label in result.labels if label in found]
+    extra = sorted(found - set(labels))
+    return tuple(labels + (extra if len(labels) != 1 else [name for name in extra if name != FOREGROUND]))
+
+
+def deepest_point(result: PruningResult) -> OperatingPoint | None:
+    """The deepest level of the evaluated network: what every other point is compared with."""
+    return next((p for p in reversed(result.points) if p.kind == "embedded"), None)
+
+
+def ordered_decisions(result: PruningResult) -> tuple[Decision, ...]:
+    """The decisions, the one on all data sets first."""
+    return tuple(sorted(result.decisions, key=lambda decision: decision.dataset != ALL))
+
+
+def headline(result: PruningResult) -> Decision:
+    """The decision on all data sets, or the first where there is none on all.
+
+    Raises:
+        ValueError: there is no decision.
+    """
+    if not result.decisions:
+        raise ValueError("result.decisions must hold at least one decision, got none. Decide before reporting.")
+    return ordered_decisions(result)[0]
+
+
+def chosen_point(result: PruningResult) -> OperatingPoint | None:
+    """The operating point that the headline decision names."""
+    level = headline(result).level
+    return next((p for p in result.points if p.kind == "embedded" and level in (p.name, p.level)), None)
+
+
+def point_role(point: OperatingPoint, result: PruningResult) -> str:
+    """What a point is in this report, in words."""
+    if point.kind == "extra":
+        return "further checkpoint"
+    roles = [
+        role for role, owner in (("chosen", chosen_point(result)), ("deepest", deepest_point(result))) if owner == point
+    ]
+    return ", ".join(roles) or "cut out of the full network"
+
+
+# ---------------------------------------------------------------- aggregation
+
+
+def summarise(result: PruningResult) -> Summary:
+    """Averages of the scores, costs in proportion to the deepest level, and the worst cases of the chosen one."""
+    return Summary(_accuracy(result), _relative_costs(result), _worst_cases(result))
+
+
+def _accuracy(result: PruningResult) -> tuple[AccuracySummary, ...]:
+    groups: dict[tuple[str, str, str], list[ScoreRow]] = {}
+    names = data_sets(result)
+    for row in result.rows:
+        for dataset in (row.dataset, ALL) if ALL in names else (row.dataset,):
+            groups.setdefault((dataset, row.point, row.label), []).append(row)
+    labels = (*result.labels, *sorted({row.label for row in result.rows} - set(result.labels)))
+    order = [(dataset, point.name, label) for dataset in names for point in result.points for label in labels]
+    return tuple(_summarise_group(*key, groups[key]) for key in order if key in groups)
+
+
+def _summarise_group(dataset: str, point: str, label: str, rows: Sequence[ScoreRow]) -> AccuracySummary:
+    states = Counter(row.score.state for row in rows)
+    scored = [row.score for row in rows if row.score.state != "both_empty"]
+    values: dict[str, list[float]] = {
+        key: [float(value) for value in (getattr(score, key) for score in scored) if value is not None]
+        for key in METRICS
+    }
+    return AccuracySummary(
+        dataset=dataset,
+        point=point,
+        label=label,
+        cases=len(rows),
+        ok=states["ok"],
+        missed=states["missed"],
+        false_positive=states["false_positive"],
+        both_empty=states["both_empty"],
+        metrics={key: _mean_and_sd(numbers) for key, numbers in values.items()},
+    )
+
+
+def _mean_and_sd(values: Sequence[float]) -> MetricSummary:
+    return MetricSummary(
+        mean=statistics.fmean(values) if values else None,
+        sd=statistics.stdev(values) if len(values) > 1 else None,
+        cases=len(values),
+    )
+
+
+def _relative_costs(result: PruningResult) -> tuple[RelativeCost, ...]:
+    deepest = deepest_point(result)
+    reference = result.costs.get(deepest.name) if deepest else None
+    return tuple(_relative_cost(p.name, result.costs.get(p.name), reference) for p in result.points)
+
+
+def _relative_cost(point: str, cost: PointCost | None, reference: PointCost | None) -> RelativeCost:
+    if cost is None or reference is None:
+        return RelativeCost(point, None, None, None, None)
+    return RelativeCost(
+        point,
+        window_speed_up=_ratio(reference.window_latency_s.median, cost.window_latency_s.median),
+        volume_speed_up=_ratio(reference.volume_latency_s.median, cost.volume_latency_s.median),
+        parameter_share=_ratio(cost.parameters, reference.parameters),
+        memory_share=_ratio(cost.peak_memory_bytes, reference.peak_memory_bytes),
+    )
+
+
+def _ratio(value: float, reference: float) -> float | None:
+    return value / reference if reference > 0 else None
+
+
+def _worst_cases(result: PruningResult) -> tuple[WorstCase, ...]:
+    chosen, deepest = chosen_point(result), deepest_point(result)
+    if chosen is None or deepest is None or chosen == deepest:
+        return ()
+    labels = set(shown_labels(result)) - {FOREGROUND} or {FOREGROUND}
+    dice = {
+        (row.dataset, row.case, row.label, row.point): row.score.dice
+        for row in result.rows
+        if row.score.dice is not None and row.label in labels
+    }
+    found = []
+    for (dataset, case, label, point), value in dice.items():
+        reference = dice.get((dataset, case, label, deepest.name))
+        if point == chosen.name and reference is not None and value < reference:
+            found.append(WorstCase(dataset, case, label, reference, value, value - reference))
+    return tuple(sorted(found, key=lambda worst: worst.difference)[:_WORST_CASES])
+
+
+# ---------------------------------------------------------------- numbers in words
+
+
+def blank(text: str | None) -> Cell:
+    """A cell of ``text``, or a dash."""
+    return Cell(text) if text else Cell("–", "muted")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "−")
+
+
+def format_metric(key: str, value: float) -> str:
+    """A value of a metric with the decimals that all files use, without its unit."""
+    return _minus(f"{value:.{METRICS[key].decimals}f}")
+
+
+def format_difference(key: str, value: float) -> str:
+    """A difference of a metric, always signed."""
+    return "not finite" if math.isnan(value) else _minus(f"{value:+.{METRICS[key].difference_decimals}f}")
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """``value`` to ``digits`` significant digits, never in scientific notation: 0.01234 gives ``"0.0123"``."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else _minus(str(value))
+    decimals = digits - 1 - math.floor(math.log10(abs(value)))
+    return _minus(f"{round(value, decimals):.{max(decimals, 0)}f}")
+
+
+def _percent(share: float, decimals: int = 0) -> str:
+    return _minus(f"{100 * share:.{decimals}f}{_NBSP}%")
+
+
+def _confidence(alpha: float) -> str:
+    return f"{significant(100 * (1 - alpha), 3).rstrip('0').rstrip('.')} %" if alpha else "100 %"
+
+
+def interval_note(alpha: float) -> str:
+    """What the intervals of this report are."""
+    two_sided = significant(100 * (1 - 2 * alpha), 3)
+    two_sided = two_sided.rstrip("0").rstrip(".") if "." in two_sided else two_sided
+    return (
+        f"Differences are level minus deepest, case by case, signed so that negative is worse at the level. In brackets: "
+        f"one-sided {_confidence(alpha)} lower bound to one-sided {_confidence(alpha)} upper bound of the mean difference "
+        f"(together a {two_sided} % interval). Only the lower bound decides."
+    )
+
+
+def _mean_sd(key: str, summary: MetricSummary) -> Cell:
+    if summary.mean is None:
+        return blank(None)
+    mean = format_metric(key, summary.mean)
+    return Cell(mean if summary.sd is None else f"{mean} ±{_NBSP}{format_metric(key, summary.sd)}")
+
+
+def _interval(comparison: Comparison) -> str:
+    key = comparison.metric
+    lower, upper = (format_difference(key, bound) for bound in (comparison.lower_bound, comparison.upper_bound))
+    return f"{format_difference(key, comparison.mean_difference)} ({lower},{_NBSP}{upper})"
+
+
+def _time_unit(seconds: Iterable[float]) -> tuple[str, float]:
+    return ("ms", 1e3) if max(seconds, default=1.0) < 1 else ("s", 1.0)
+
+
+def _quartiles(time: Quartiles, scale: float) -> str:
+    median, lower, upper = (significant(value * scale) for value in (time.median, time.lower, time.upper))
+    return f"{median} ({lower}{_NBSP}to{_NBSP}{upper})"
+
+
+def _speed_up(value: float | None) -> Cell:
+    return blank(None if value is None else f"{significant(value, 2 if value < 10 else 3)}×")
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " × ".join(str(size) for size in shape)
+
+
+def _table(
+    caption: str,
+    columns: Sequence[tuple[str, bool]],
+    rows: Iterable[Sequence[Cell]],
+    marked: Sequence[int] = (),
+    notes: Iterable[str] = (),
+) -> Table:
+    return Table(
+        caption,
+        tuple(name for name, _ in columns),
+        tuple(tuple(row) for row in rows),
+        tuple(numeric for _, numeric in columns),
+        tuple(marked),
+        tuple(note for note in notes if note),
+    )
+
+
+# ---------------------------------------------------------------- tables
+
+_VERDICT: dict[str, tuple[str, Tone]] = {
+    "prune": (f"Prune to{_NBSP}{{level}}", "good"),
+    "keep": (f"Keep{_NBSP}{{level}}", "bad"),
+    "inconclusive": ("Inconclusive", "unsure"),
+}
+_STATE: dict[str, Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unsure"}
+
+
+def verdict_cell(decision: Decision) -> Cell:
+    """The verdict in two or three words."""
+    text, tone = _VERDICT[decision.verdict]
+    return Cell(text.format(level=decision.level), tone)
+
+
+def verdicts_table(result: PruningResult) -> Table:
+    """One row per data set, and one for all."""
+    rows = [
+        (
+            Cell(d.dataset),
+            verdict_cell(d),
+            Cell(str(d.cases)),
+            Cell(str(d.subjects)),
+            Cell(d.role),
+            Cell("yes" if d.optimistic else "no", "unsure" if d.optimistic else ""),
+            blank(None if d.cases_needed is None else str(d.cases_needed)),
+            Cell(d.summary),
+        )
+        for d in ordered_decisions(result)
+    ]
+    columns = [
+        ("Data set", False),
+        ("Verdict", False),
+        ("Cases", True),
+        ("Subjects", True),
+        ("Cases used to", False),
+        ("Optimistic", False),
+        ("Cases needed", True),
+        ("In words", False),
+    ]
+    return _table("The verdict on each data set", columns, rows)
+
+
+def glance_table(result: PruningResult, summary: Summary) -> Table:
+    """The levels in one view: accuracy of all cases together beside cost and speed-up."""
+    dataset = data_sets(result)[0]
+    labels = shown_labels(result)
+    if len(labels) > _GLANCE_LABELS and FOREGROUND in labels:
+        labels = (FOREGROUND,)
+    unit, scale = _time_unit(cost.volume_latency_s.median for cost in result.costs.values())
+    costed = bool(result.costs)
+    relative = {cost.point: cost for cost in summary.costs}
+    rows = []
+    for point in result.points:
+        cells = [Cell(point.name), Cell(point_role(point, result))]
+        for label in labels:
+            accuracy = summary.of(dataset, point.name, label)
+            cells.append(_mean_sd("dice", accuracy.metrics["dice"]) if accuracy else blank(None))
+        cost = result.costs.get(point.name)
+        if costed:
+            cells += [
+                blank(cost and significant(cost.volume_latency_s.median * scale)),
+                _speed_up(relative[point.name].volume_speed_up),
+                blank(cost and f"{significant(cost.parameters / _MEGA)}"),
+                blank(cost and significant(cost.peak_memory_bytes / _MEGA)),
+            ]
+        rows.append(cells)
+    columns = [("Level", False), ("Role", False), *((f"Dice, {label}", True) for label in labels)]
+    if costed:
+        columns += [
+            (f"Time per volume ({unit})", True),
+            ("Speed-up", True),
+            ("Parameters (M)", True),
+            ("Peak memory (MB)", True),
+        ]
+    chosen = chosen_point(result)
+    return _table(
+        "The levels at a glance",
+        columns,
+        rows,
+        marked=[i for i, point in enumerate(result.points) if point == chosen],
+        notes=[
+            f"Dice: mean ± standard deviation over the cases of {_quoted(dataset)}."
+            if dataset != ALL
+            else "Dice: mean ± standard deviation over the cases of all data sets.",
+            "Speed-up: median time per volume of the deepest level divided by that of the level." if costed else "",
+        ],
+    )
+
+
+def _quoted(name: str) -> str:
+    return f"“{name}”"
+
+
+def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Table:
+    """Scores, states and the difference from the deepest level for every level and label of one data set."""
+    chosen = chosen_point(result)
+    decision = next((d for d in result.decisions if d.dataset == dataset), None)
+    compared = {(c.point, c.label, c.metric): c for c in (decision.comparisons if decision else ())}
+    # one metric's interval fits beside the means; the others stand with the comparisons
+    guarded = [key for key in METRICS if any(metric == key for _, _, metric in compared)][:1]
+    rows, marked = [], []
+    for point in result.points:
+        for label in shown_labels(result):
+            accuracy = summary.of(dataset, point.name, label)
+            if accuracy is None:
+                continue
+            if point == chosen:
+                marked.append(len(rows))
+            cells = [Cell(point.name), Cell(label)]
+            cells += [_mean_sd(key, accuracy.metrics[key]) for key in METRICS]
+            for metric in guarded:
+                found = compared.get((point.name, label, metric))
+                cells.append(blank(_interval(found) if found else None))
+            cells += [
+                Cell(str(accuracy.cases)),
+                Cell(str(accuracy.missed), "bad" if accuracy.missed else ""),
+                Cell(str(accuracy.false_positive), "bad" if accuracy.false_positive else ""),
+                Cell(str(accuracy.both_empty)),
+            ]
+            rows.append(cells)
+    columns = [("Level", False), ("Label", False), *((metric.heading, True) for metric in METRICS.values())]
+    columns += [(f"{METRICS[key].name} difference", True) for key in guarded]
+    columns += [("Cases", True), ("Missed", True), ("False pos.", True), ("Both empty", True)]
+    name = "all data sets together" if dataset == ALL else _quoted(dataset)
+    tolerances = ", ".join(f"{label} {significant(mm, 2)} mm" for label, mm in result.tolerance_mm.items())
+    return _table(
+        f"Accuracy on {name}",
+        columns,
+        rows,
+        marked,
+        notes=[
+            "Mean ± standard deviation over cases; cases where truth and prediction are both empty are counted and left "
+            "out.",
+            f"NSD: normalised surface Dice at a tolerance of {tolerances}." if tolerances else "",
+            "Missed: truth, but no prediction. False pos.: prediction, but no truth.",
+            interval_note(result.alpha) if guarded else "",
+        ],
+    )
+
+
+def comparisons_table(result: PruningResult, decision: Decision) -> Table:
+    """Every guarded metric of every level: what was tested, and how it came out."""
+    rows = []
+    for c in decision.comparisons:
+        cases = str(c.cases) if c.clusters == c.cases else f"{c.cases} ({c.clusters}{_NBSP}subjects)"
+        worst = f"{format_difference(c.metric, c.worst_difference)} ({c.worst_case})" if c.worst_case else None
+        rows.append(
+            (
+                Cell(c.point),
+                Cell(METRICS[c.metric].heading),
+                Cell(c.label),
+                Cell(cases),
+                Cell(format_metric(c.metric, c.mean_reference)),
+                Cell(format_metric(c.metric, c.mean_point)),
+                Cell(_interval(c)),
+                Cell(f"{c.margin:g}"),
+                blank(worst),
+                Cell({"bca": "BCa bootstrap", "t": "Student's t"}.get(c.method, c.method)),
+                Cell(c.state, _STATE[c.state]),
+                blank(None if c.cases_needed is None else str(c.cases_needed)),
+            )
+        )
+    columns = [
+        ("Level", False),
+        ("Metric", False),
+        ("Label", False),
+        ("Cases", True),
+        ("Mean, deepest", True),
+        ("Mean, level", True),
+        ("Mean difference", True),
+        ("Margin", True),
+        ("Worst case", True),
+        ("Method", False),
+        ("Result", False),
+        ("Cases needed", True),
+    ]
+    name = "all data sets together" if decision.dataset == ALL else _quoted(decision.dataset)
+    return _table(
+        f"Non-inferiority on {name}",
+        columns,
+        rows,
+        notes=[
+            interval_note(result.alpha),
+            "A comparison passes where the lower bound lies above minus the margin. Cases needed: for 80 % power if "
+            "level and deepest were truly equal.",
+            *(f"{c.point}, {METRICS[c.metric].name}, {c.label}: {c.reason}" for c in decision.comparisons if c.reason and c.state != "pass")
+        ],
+    )
+
+
+def cost_table(result: PruningResult, summary: Summary) -> Table | None:
+    """What each point costs; None where no cost was measured."""
+    if not result.costs:
+        return None
+    costs = result.costs
+    window_unit, window_scale = _time_unit(cost.window_latency_s.median for cost in costs.values())
+    volume_unit, volume_scale = _time_unit(cost.volume_latency_s.median for cost in costs.values())
+    rows = []
+    relative = {cost.point: cost for cost in summary.costs}
+    for point in result.points:
+        cost = costs.get(point.name)
+        if cost is None:
+            rows.append((Cell(point.name), *([blank(None)] * 9)))
+            continue
+        share = relative[point.name].parameter_share
+        parameters = significant(cost.parameters / _MEGA) + ("" if share is None else f" ({_percent(share, 1)})")
+        check = cost.self_check
+        rows.append(
+            (
+                Cell(point.name),
+                Cell(parameters),
+                Cell(significant(cost.flops_per_window / _GIGA)),
+                Cell(significant(cost.checkpoint_bytes / _MEGA)),
+                Cell(_quartiles(cost.window_latency_s, window_scale)),
+                Cell(_quartiles(cost.volume_latency_s, volume_scale)),
+                _speed_up(relative[point.name].window_speed_up),
+                _speed_up(relative[point.name].volume_speed_up),
+                Cell(significant(cost.peak_memory_bytes / _MEGA)),
+                blank(None)
+                if check is None
+                else Cell("exact" if check.equal else f"differs by {check.max_difference:.1e}", "good" if check.equal else "bad"),
+            )
+        )
+    columns = [
+        ("Level", False),
+        ("Parameters (M)", True),
+        ("FLOPs per window (G)", True),
+        ("Checkpoint (MB)", True),
+        (f"Time per window ({window_unit})", True),
+        (f"Time per volume ({volume_unit})", True),
+        ("Speed-up, window", True),
+        ("Speed-up, volume", True),
+        ("Peak memory (MB)", True),
+        ("Self-check", False),
+    ]
+    first = next(iter(costs.values()))
+    chosen = chosen_point(result)
+    return _table(
+        "Cost of each really pruned network",
+        columns,
+        rows,
+        marked=[i for i, point in enumerate(result.points) if point == chosen],
+        notes=[
+            f"Times: median (quartiles) of {first.window_latency_s.count} windows of {_shape(first.window_shape)} voxels "
+            f"and {first.volume_latency_s.count} volumes of {_shape(first.volume_shape)} voxels. M: million; G: 10⁹; "
+            "MB: 10⁶ bytes. A multiplication and an addition are two operations. Speed-up: against the deepest level.",
+            "Self-check: whether the pruned network's output equals the level that was scored."
+            if any(cost.self_check for cost in costs.values())
+            else "",
+        ],
+    )
+
+
+def claims_table(result: PruningResult, summary: Summary) -> Table | None:
+    """What pruning saves here, beside what the papers report; None where no cost was measured."""
+    deepest = deepest_point(result)
+    if not result.costs or deepest is None:
+        return None
+    dataset = data_sets(result)[0]
+    relative = {cost.point: cost for cost in summary.costs}
+    rows = []
+    for point in result.points:
+        cost = relative[point.name]
+        if point.kind == "extra" or point == deepest:
+            continue
+        time = None if not cost.volume_speed_up else _percent(1 - 1 / cost.volume_speed_up, 1)
+        parameters = None if cost.parameter_share is None else _percent(1 - cost.parameter_share, 1)
+        memory = None if cost.memory_share is None else _percent(1 - cost.memory_share, 1)
+        lost = _iou_points_lost(result, summary, dataset, point.name, deepest.name)
+        rows.append(
+            (
+                Cell(f"{point.name} of {deepest.name}, here"),
+                blank(time),
+                blank(parameters),
+                blank(memory),
+                blank(None if lost is None else _minus(f"{lost:.1f}")),
+            )
+        )
+    if not rows:
+        return None
+    rows.append((Cell("L3 of L4, papers"), Cell(_percent(0.322, 1)), Cell(_percent(0.756, 1)), blank(None), Cell("0.6")))
+    columns = [
+        ("Network", False),
+        ("Less time", True),
+        ("Fewer parameters", True),
+        ("Less peak memory", True),
+        ("IoU points lost", True),
+    ]
+    return _table(
+        "What pruning saves, beside the papers' claims",
+        columns,
+        rows,
+        notes=["Time: per volume. IoU points: mean of the labels, 100 points are an IoU of 1.", PAPER_CLAIM],
+    )
+
+
+def _iou_points_lost(result: PruningResult, summary: Summary, dataset: str, point: str, deepest: str) -> float | None:
+    losses = []
+    for label in result.labels:
+        here, there = summary.of(dataset, point, label), summary.of(dataset, deepest, label)
+        if here and there:
+            low, high = here.metrics["iou"].mean, there.metrics["iou"].mean
+            if low is not None and high is not None:
+                losses.append(100 * (high - low))
+    return statistics.fmean(losses) if losses else None
+
+
+def trade_offs_table(result: PruningResult) -> Table | None:
+    """The rules other than non-inferiority and what they pick; None where there are none."""
+    if not result.trade_offs:
+        return None
+    rows = [(Cell(t.rule), blank(", ".join(t.points) or "none"), Cell(t.reason)) for t in result.trade_offs]
+    return _table("Trade-offs", [("Rule", False), ("Picks", False), ("Why", False)], rows)
+
+
+def worst_cases_table(result: PruningResult, summary: Summary) -> Table | None:
+    """The cases on which the chosen level loses most; None where no level was chosen or none loses."""
+    chosen, deepest = chosen_point(result), deepest_point(result)
+    if not summary.worst_cases or chosen is None or deepest is None:
+        return None
+    rows = [
+        (
+            Cell(worst.case),
+            Cell(worst.dataset),
+            Cell(worst.label),
+            Cell(format_metric("dice", worst.deepest_dice)),
+            Cell(format_metric("dice", worst.chosen_dice)),
+            Cell(format_difference("dice", worst.difference)),
+        )
+        for worst in summary.worst_cases
+    ]
+    columns = [
+        ("Case", False),
+        ("Data set", False),
+        ("Label", False),
+        (f"Dice, {deepest.name}", True),
+        (f"Dice, {chosen.name}", True),
+        ("Difference", True),
+    ]
+    return _table(f"Where {chosen.name} loses most against {deepest.name}", columns, rows)
+
+
+def problems_table(result: PruningResult) -> Table | None:
+    """The cases that were left out; None where there are none."""
+    if not result.problems:
+        return None
+    rows = [(Cell(p.case), Cell(p.dataset), Cell(p.reason)) for p in result.problems]
+    return _table("Cases left out", [("Case", False), ("Data set", False), ("Reason", False)], rows)
+
+
+def settings_table(result: PruningResult) -> Table:
+    """What was fixed before looking."""
+    rows = [
+        (
+            Cell(f"Margin, {METRICS[m.metric].name}"),
+            Cell(
+                f"{m.value:g}{' ' + METRICS[m.metric].unit if METRICS[m.metric].unit else ''} on "
+                f"{'every label' if m.labels is None else ', '.join(m.labels)}"
+            ),
+        )
+        for m in result.margins
+    ]
+    rows.append((Cell("Confidence of each bound"), Cell(f"{_confidence(result.alpha)}, one-sided")))
+    rows += [
+        (Cell(f"Largest drop of a single case, {METRICS[metric].name}"), Cell(f"{drop:g}"))
+        for metric, drop in result.max_case_drop.items()
+    ]
+    rows.append((Cell("Bootstrap"), Cell(f"{result.bootstrap_samples} resamples, seed {result.seed}")))
+    rows += [
+        (Cell(f"Surface tolerance, {label}"), Cell(f"{significant(mm, 2)} mm")) for label, mm in result.tolerance_mm.items()
+    ]
+    return _table("Fixed before looking", [("Setting", False), ("Value", False)], rows)
+
+
+def environment_table(result: PruningResult) -> Table | None:
+    """Hardware and versions; None where they are not known."""
+    if result.environment is None:
+        return None
+    e = result.environment
+    rows = [
+        (Cell("Device"), Cell(e.device)),
+        (Cell("Precision"), Cell(e.precision)),
+        (Cell("Runtime"), Cell(e.runtime)),
+        (Cell("Threads"), Cell(str(e.threads))),
+        *((Cell(name), Cell(version)) for name, version in e.versions.items()),
+        (Cell("Date"), Cell(e.date)),
+    ]
+    return _table("Where costs were measured", [("What", False), ("Value", False)], rows)

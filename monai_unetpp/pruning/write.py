@@ -1,0 +1,402 @@
+"""Writing the pruned bundle: a bundle like the one it was cut out of, with one level's network and weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import logging
+import os
+import re
+import shutil
+import statistics
+import tempfile
+from collections.abc import Callable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read_network_def
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.networks.config import NestedUNetConfig
+from monai_unetpp.pruning.cost import check_pruned_networks
+from monai_unetpp.pruning.results import Decision, PointCost, PruningResult, Quartiles
+
+__all__ = ["write_pruned_bundle"]
+
+logger = logging.getLogger(__name__)
+
+#: What belongs to a bundle. Whatever else lies in its folder (data, outputs, exports of the full network) stays there.
+_PARTS = ("LICENSE", "configs", "docs", "scripts")
+#: Configurations that make no sense with a single level.
+_DROPPED_CONFIGS = ("prune.json",)
+_NEEDED = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt")
+_METRICS = ("dice", "iou", "nsd", "hd95_mm")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Accuracy:
+    """Mean of a metric of one label at the deepest level and at the one that is kept."""
+
+    metric: str
+    label: str
+    deepest: float
+    level: float
+    cases: int
+    lower_bound: float | None = None
+    margin: float | None = None
+
+
+def write_pruned_bundle(
+    source_bundle: str | PathLike[str],
+    level: str,
+    target: str | PathLike[str],
+    *,
+    decision: Decision | None = None,
+    result: PruningResult | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Write a bundle that holds one level of another bundle's network, and nothing that the level does not need.
+
+    Configurations define the pruned network, metadata and README say what it was cut out of and by which verdict.
+    The new bundle is built beside ``target``, has to pass :func:`monai_unetpp.bundles.check_bundle` and to give
+    exactly the level's output, and only then takes its place: a failure leaves nothing behind.
+
+    Args:
+        source_bundle: folder of the bundle to prune.
+        level: the level to keep, such as ``"L2"``.
+        target: folder of the new bundle, which is made.
+        decision: the verdict; by default that of ``result`` on all its data sets.
+        result: of the pruning evaluator, for the table of accuracy and cost.
+        overwrite: whether ``target`` may be replaced, if it is a bundle.
+
+    Returns:
+        The absolute path of the new bundle.
+
+    Raises:
+        FileExistsError: ``target`` exists and may not be replaced.
+        FileNotFoundError: the source lacks a file that it must have.
+        ValueError: a level that the network has not, a source that cannot be pruned, or one whose pruned bundle
+            does not pass the checks.
+        RuntimeError: the pruned network does not give the level's output.
+    """
+    source, target = Path(source_bundle).resolve(), Path(target).resolve()
+    _check_folders(source, target, overwrite)
+    if decision is None and result is not None:
+        decision = _overall_decision(result)
+    if result is not None and level not in _point_names(result):
+        raise ValueError(
+            f"result must be of the network that is pruned, got one without level {level}. It has "
+            f"{', '.join(_point_names(result))}."
+        )
+    weights = source / "models" / "model.pt"
+    full = load_network(weights, network_def=read_network_def(source))
+    pruned = full.prune(level).eval()
+    origin = _origin(source, level, decision, result)
+    accuracy = _accuracy(level, decision, result)
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+        new = Path(temporary) / "new" / target.name
+        _copy_parts(source, new)
+        (new / "models").mkdir()
+        torch.save(pruned.state_dict(), new / "models" / "model.pt")
+        _rewrite_configs(new / "configs", pruned.config)
+        _rewrite_metadata(new / "configs" / "metadata.json", origin, accuracy)
+        sizes = tuple(bundle.joinpath("models", "model.pt").stat().st_size for bundle in (source, new))
+        text = _readme_section(origin, decision, accuracy, result, (full, pruned), sizes)
+        readme = new / "docs" / "README.md"
+        readme.write_text(text + readme.read_text(encoding="utf-8"), encoding="utf-8")
+        _check_written(source, new, full, level)
+        _move(new, target, Path(temporary) / "replaced")
+    logger.info("Wrote %s: level %s of %s.", target, level, source)
+    return target
+
+
+def _check_folders(source: Path, target: Path, overwrite: bool) -> None:
+    if not source.is_dir():
+        raise FileNotFoundError(f"{source}: no such folder. source_bundle must be the folder of a bundle.")
+    for name in _NEEDED:
+        if not (source / name).is_file():
+            raise FileNotFoundError(f"{source / name}: no such file. A bundle must have it.")
+    if source == target or source in target.parents or target in source.parents:
+        raise ValueError(f"target must lie outside of the bundle that is pruned, got {target}. Give another folder.")
+    if not target.exists():
+        return
+    if not overwrite:
+        raise FileExistsError(f"target must not exist yet, got {target}. Give another folder, or overwrite=True.")
+    if not (target / "configs" / "metadata.json").is_file():
+        raise FileExistsError(f"target must be a bundle to be replaced, got {target}. Give another folder.")
+
+
+def _overall_decision(result: PruningResult) -> Decision | None:
+    """The decision on all data sets, which for a single one is its own."""
+    for decision in result.decisions:
+        if decision.dataset == "all" or len(result.decisions) == 1:
+            return decision
+    return None
+
+
+def _point_names(result: PruningResult) -> dict[str, str]:
+    """Names of the operating points by level, shallowest first, of the network that is pruned."""
+    return {point.level: point.name for point in result.points if point.kind == "embedded"}
+
+
+def _copy_parts(source: Path, new: Path) -> None:
+    new.mkdir(parents=True)
+    unwanted = shutil.ignore_patterns(".*", "__pycache__")
+    for part in _PARTS:
+        path = source / part
+        if path.is_dir():
+            shutil.copytree(path, new / part, ignore=unwanted)
+        elif path.is_file():
+            shutil.copy2(path, new / part)
+    for name in _DROPPED_CONFIGS:
+        (new / "configs" / name).unlink(missing_ok=True)
+
+
+def _rewrite_configs(folder: Path, config: Mapping[str, Any]) -> None:
+    """Let every configuration define the pruned network, whole, as there is no other level to choose."""
+    required = {name: config[name] for name in ("spatial_dims", "in_channels", "out_channels")}
+    defaults = NestedUNetConfig.check(**required).as_dict()
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        changed = dict(content)
+        defined = content.get("network_def")
+        if isinstance(defined, dict):
+            kept = {key: value for key, value in defined.items() if re.fullmatch("_.*_", key)}
+            arguments = {name: value for name, value in config.items() if name in defined or value != defaults[name]}
+            changed["network_def"] = {**kept, **arguments}
+        if "level" in content:
+            changed["level"] = None
+        if changed != content:
+            path.write_text(json.dumps(changed, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _origin(source: Path, level: str, decision: Decision | None, result: PruningResult | None) -> dict[str, Any]:
+    """What the pruned bundle was cut out of, and why, as plain values for its metadata."""
+    metadata = read_metadata(source)
+    origin: dict[str, Any] = {
+        "name": source.name,
+        "version": str(metadata.get("version", "")),
+        "level": level,
+        "sha256": hashlib.sha256((source / "models" / "model.pt").read_bytes()).hexdigest(),
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
+        "verdict": None,
+    }
+    if metadata.get("eval_metrics"):
+        origin["eval_metrics"] = metadata["eval_metrics"]
+    if decision is not None:
+        origin |= {
+            "verdict": decision.verdict,
+            "verdict_level": decision.level,
+            "summary": decision.summary,
+            "dataset": decision.dataset,
+            "role": decision.role,
+            "optimistic": decision.optimistic,
+            "cases": decision.cases,
+            "subjects": decision.subjects,
+            "margins": _margins(decision, result),
+        }
+    if result is not None:
+        origin["alpha"] = result.alpha
+    return origin
+
+
+def _margins(decision: Decision, result: PruningResult | None) -> list[dict[str, Any]]:
+    if result is not None:
+        return [
+            {"metric": margin.metric, "value": margin.value, "labels": list(margin.labels) if margin.labels else None}
+            for margin in result.margins
+        ]
+    used = dict.fromkeys((each.metric, each.margin, each.label) for each in decision.comparisons)
+    return [{"metric": metric, "value": value, "labels": [label]} for metric, value, label in used]
+
+
+def _accuracy(level: str, decision: Decision | None, result: PruningResult | None) -> list[_Accuracy]:
+    """By metric and label: what the verdict compared, or else means over all cases that have a value."""
+    point = _point_names(result)[level] if result is not None else level
+    compared = [
+        _Accuracy(
+            each.metric, each.label, each.mean_reference, each.mean_point, each.cases, each.lower_bound, each.margin
+        )
+        for each in (decision.comparisons if decision is not None else ())
+        if each.point == point
+    ]
+    if compared or result is None:
+        return compared
+    deepest = list(_point_names(result).values())[-1]
+    dataset = decision.dataset if decision is not None else "all"
+    found = []
+    for metric in _METRICS:
+        for label in result.labels:
+            before, after = (_values(result, dataset, name, label, metric) for name in (deepest, point))
+            if before and after:
+                found.append(_Accuracy(metric, label, statistics.fmean(before), statistics.fmean(after), len(after)))
+    return found
+
+
+def _values(result: PruningResult, dataset: str, point: str, label: str, metric: str) -> list[float]:
+    values = (
+        getattr(row.score, metric)
+        for row in result.rows
+        if row.point == point and row.label == label and dataset in ("all", row.dataset)
+    )
+    return [value for value in values if value is not None]
+
+
+def _rewrite_metadata(path: Path, origin: Mapping[str, Any], accuracy: list[_Accuracy]) -> None:
+    metadata = json.loads(path.read_text(encoding="utf-8"))
+    level, version = origin["level"], origin["version"]
+    parts = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)
+    if parts is None:
+        raise ValueError(f"version of the bundle that is pruned must have the form 1.2.3, got {version!r}.")
+    metadata["version"] = f"{parts[1]}.{int(parts[2]) + 1}.0"
+    entry = f"pruned to level {level}, cut out of {origin['name']} {version}"
+    metadata["changelog"] = {metadata["version"]: entry, **metadata.get("changelog", {})}
+    for key in ("name", "description"):
+        if key in metadata:
+            metadata[key] = f"{metadata[key].rstrip('. ')} (pruned to level {level})"
+    metadata.pop("eval_metrics", None)
+    if accuracy:
+        metadata["eval_metrics"] = {f"{each.metric}_{each.label}": round(each.level, 4) for each in accuracy}
+    metadata["pruned_from"] = dict(origin)
+    path.write_text(json.dumps(metadata, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _readme_section(
+    origin: Mapping[str, Any],
+    decision: Decision | None,
+    accuracy: list[_Accuracy],
+    result: PruningResult | None,
+    networks: tuple[NestedUNet, NestedUNet],
+    sizes: tuple[int, ...],
+) -> str:
+    level, deepest = origin["level"], networks[0].levels[-1]
+    parameters = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
+    lines = [
+        f"# Pruned to level {level}",
+        "",
+        f"This bundle is level {level} of `{origin['name']}` {origin['version']}, cut out on {origin['date']} "
+        f"(SHA-256 of the weights it was cut out of: `{origin['sha256']}`). It gives exactly the output that this "
+        f"level gave there, with {parameters[1]:,} instead of {parameters[0]:,} parameters in a file of "
+        f"{_megabytes(sizes[1])} instead of {_megabytes(sizes[0])}.",
+        "",
+        *_verdict_lines(level, decision),
+        "",
+    ]
+    if accuracy:
+        lines += [*_accuracy_lines(level, deepest, accuracy), ""]
+    if result is not None:
+        points = _point_names(result)
+        costs = [result.costs.get(name) for name in (list(points.values())[-1], points[level])]
+        if costs[0] is not None and costs[1] is not None:
+            lines += [*_cost_lines(costs[0], costs[1], result), ""]
+    lines += [
+        "It holds this one level, so `level` can be left out. The text below was written for the bundle it was cut "
+        "out of: figures there are of the full network, and what it says about other levels and about pruning does "
+        "not apply here.",
+        "",
+        "---",
+        "",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _verdict_lines(level: str, decision: Decision | None) -> list[str]:
+    if decision is None:
+        return ["The level was chosen by hand, without the pruning evaluator's verdict."]
+    lines = [f"Verdict on {decision.cases} cases ({decision.dataset}): {decision.summary}"]
+    if decision.level != level or decision.verdict != "prune":
+        lines += [
+            "",
+            f"**The level was chosen by hand: the verdict was '{decision.verdict}' with level {decision.level}.**",
+        ]
+    if decision.optimistic:
+        lines += ["", "The same cases chose the level and give its figures, which are therefore optimistic."]
+    return lines
+
+
+def _accuracy_lines(level: str, deepest: str, accuracy: list[_Accuracy]) -> list[str]:
+    lines = [
+        f"| Mean over cases | {deepest} | {level} | Difference | Lower bound | Margin | Cases |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for each in accuracy:
+        # a smaller hd95_mm is better
+        difference = each.deepest - each.level if each.metric == "hd95_mm" else each.level - each.deepest
+        bound = "-" if each.lower_bound is None else f"{each.lower_bound:+.4f}"
+        margin = "-" if each.margin is None else f"{each.margin:g}"
+        lines.append(
+            f"| {each.metric}, {each.label} | {each.deepest:.4f} | {each.level:.4f} | {difference:+.4f} | {bound} | "
+            f"{margin} | {each.cases} |"
+        )
+    return [*lines, "", "Differences and bounds are signed so that negative is worse."]
+
+
+def _cost_lines(deepest: PointCost, pruned: PointCost, result: PruningResult) -> list[str]:
+    window = "x".join(map(str, pruned.window_shape))
+    volume = "x".join(map(str, pruned.volume_shape))
+    rows: list[tuple[str, str, Callable[[Any], str]]] = [
+        ("Parameters", "parameters", "{:,}".format),
+        (f"Operations per window of {window}", "flops_per_window", lambda count: f"{count / 1e9:.3g} GFLOP"),
+        ("File of weights", "checkpoint_bytes", _megabytes),
+        (f"Time per window of {window}", "window_latency_s", _seconds),
+        (f"Time per volume of {volume}", "volume_latency_s", _seconds),
+        ("Peak memory per volume", "peak_memory_bytes", _megabytes),
+    ]
+    lines = [f"| Cost | {deepest.point} | {pruned.point} | Ratio |", "|---|---|---|---|"]
+    for name, attribute, show in rows:
+        before, after = (getattr(cost, attribute) for cost in (deepest, pruned))
+        numbers = [value.median if isinstance(value, Quartiles) else value for value in (before, after)]
+        ratio = f"{numbers[0] / numbers[1]:.1f} times" if numbers[1] else "-"
+        lines.append(f"| {name} | {show(before)} | {show(after)} | {ratio} |")
+    if result.environment is not None:
+        where = result.environment
+        lines += [
+            "",
+            f"Measured on {where.device} with {where.threads} threads, {where.precision}, {where.runtime}; times are "
+            "medians with quartiles.",
+        ]
+    return lines
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB"
+
+
+def _seconds(value: Quartiles) -> str:
+    return f"{value.median:.3g} s ({value.lower:.3g} to {value.upper:.3g})"
+
+
+def _check_written(source: Path, new: Path, full: NestedUNet, level: str) -> None:
+    problems = check_bundle(new)
+    if problems:
+        raise ValueError(
+            f"{source}: its pruned bundle does not pass the checks. Correct the source first: " + " ".join(problems)
+        )
+    written = load_network(new / "models" / "model.pt")
+    size = [max(32, smallest) for smallest in NestedUNetConfig.check(**full.config).smallest_size()]
+    check = check_pruned_networks(full, {level: written}, size)[level]
+    if not check.equal:
+        raise RuntimeError(
+            f"{source}: the pruned network does not give the output of level {level} (largest difference "
+            f"{check.max_difference:g}). Nothing was written."
+        )
+
+
+def _move(new: Path, target: Path, replaced: Path) -> None:
+    """Put the finished folder in its place, and the old one back if that fails."""
+    if not target.exists():
+        os.replace(new, target)
+        return
+    os.replace(target, replaced)
+    try:
+        os.replace(new, target)
+    except OSError:
+        os.replace(replaced, target)
+        raise

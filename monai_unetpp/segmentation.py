@@ -1,0 +1,137 @@
+"""Segmenting files with a bundle, from Python."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import Any
+
+import torch
+from ignite.handlers import ProgressBar
+from monai.bundle import ConfigParser
+
+from monai_unetpp.bundles import find_bundle, read_metadata
+from monai_unetpp.topology import level_index
+
+__all__ = ["DEFAULT_BUNDLE", "SegmentationSummary", "SegmentedCase", "segment"]
+
+DEFAULT_BUNDLE = "hippocampus_mri_unetpp"
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentedCase:
+    """One finished case.
+
+    Attributes:
+        case: its name.
+        image: the file or folder that was read.
+        output: the NIfTI file that was written.
+        volumes_ml: volume of every label in millilitres, by name.
+        seconds: wall time from asking for the image to the written file.
+    """
+
+    case: str
+    image: str
+    output: str
+    volumes_ml: dict[str, float]
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationSummary:
+    """What :func:`segment` did.
+
+    Attributes:
+        bundle: name of the bundle.
+        level: the level that was run.
+        device: where it was run.
+        cases: the finished cases.
+        failures: one line for each failed case, which names its file.
+    """
+
+    bundle: str
+    level: str
+    device: str
+    cases: tuple[SegmentedCase, ...]
+    failures: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+def segment(
+    inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
+    output_dir: str | PathLike[str],
+    bundle: str | PathLike[str] = DEFAULT_BUNDLE,
+    level: str | None = None,
+    device: str | None = None,
+    progress: bool = False,
+) -> SegmentationSummary:
+    """Segment images with a bundle's ``inference.json``; cases that fail are reported and the rest go on.
+
+    Args:
+        inputs: NIfTI files, folders of them, or DICOM series folders.
+        output_dir: folder for ``<case>_seg.nii.gz``, integer labels on the input's own grid.
+        bundle: name or folder of a bundle.
+        level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
+        device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        The finished cases with their volumes, and the failures.
+
+    Raises:
+        ValueError: a bundle, level, device or input that cannot be used; the message names it and the remedy.
+        FileNotFoundError: no such bundle or input.
+    """
+    folder = find_bundle(bundle)
+    parser = ConfigParser()
+    parser.read_config(str(folder / "configs" / "inference.json"))
+    paths = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
+    parser.update({"bundle_root": str(folder), "output_dir": fspath(output_dir)})
+    parser["input"] = [fspath(path) for path in paths]
+    if device is not None:
+        parser["device"] = _device(device)
+    if level is not None:
+        level_index(level, parser.get_parsed_content("network_def").levels)
+        parser["level"] = level
+    evaluator = parser.get_parsed_content("evaluator")
+    if progress:
+        ProgressBar(desc="segmenting").attach(evaluator)
+    evaluator.run()
+    names = label_names(folder)
+    cases = tuple(
+        SegmentedCase(
+            case=done.case,
+            image=done.file,
+            output=done.output,
+            volumes_ml={name: done.volumes_ml.get(value, 0.0) for value, name in names.items()},
+            seconds=done.seconds,
+        )
+        for done in evaluator.completed
+    )
+    return SegmentationSummary(
+        bundle=folder.name,
+        level=evaluator.network.levels[-1],
+        device=str(evaluator.state.device),
+        cases=cases,
+        failures=tuple(f"{failed.file}: {failed.reason}" for failed in evaluator.failures),
+    )
+
+
+def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
+    """The labels that a bundle writes, without the background, from its metadata: value to name."""
+    channels = read_metadata(bundle)["network_data_format"]["outputs"]["pred"]["channel_def"]
+    return {int(value): str(name) for value, name in channels.items() if int(value) > 0}
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError as e:
+        raise ValueError(f"device must be such as 'cpu' or 'cuda:0', got {name!r}.") from e
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} was asked for, but torch finds no CUDA GPU here. Use device 'cpu'.")
+    return device

@@ -1,0 +1,344 @@
+"""Reading: what is accepted is read as it is, what is not is named in one line."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK
+from monai.bundle import ConfigParser
+from monai.transforms import LoadImage
+
+from monai_unetpp.data import ImageFileError, VolumeReader, describe_failure
+
+AFFINE = np.array([[0.0, -1.5, 0.0, 10.0], [1.0, 0.0, 0.0, -20.0], [0.0, 0.0, 2.0, 5.0], [0.0, 0.0, 0.0, 1.0]])
+
+
+@pytest.fixture
+def voxels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 200, (5, 6, 7)).astype(np.int16)
+
+
+def save(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+    return path
+
+
+def load(path: object, **options: object) -> tuple[np.ndarray, dict]:
+    reader = VolumeReader(**options)
+    return reader.get_data(reader.read(path))
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.hdr", "a.img"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int32, np.float32, np.float64, ">i2", ">f4"])
+def test_types_and_containers(tmp_path: Path, voxels: np.ndarray, name: str, dtype: str) -> None:
+    image_class = nib.Nifti1Pair if name.endswith((".hdr", ".img")) else nib.Nifti1Image
+    header = nib.Nifti1Header(endianness=np.dtype(dtype).byteorder.replace("|", "<").replace("=", "<"))
+    image = image_class(voxels.astype(dtype), AFFINE, header, dtype=dtype)
+    nib.save(image, tmp_path / name)
+    array, metadata = load(tmp_path / name)
+    np.testing.assert_array_equal(array, voxels)
+    assert array.dtype.isnative
+    np.testing.assert_allclose(metadata["affine"], AFFINE)
+    assert tuple(metadata["spatial_shape"]) == voxels.shape
+
+
+def test_nifti2(tmp_path: Path, voxels: np.ndarray) -> None:
+    nib.save(nib.Nifti2Image(voxels, AFFINE), tmp_path / "a.nii.gz")
+    array, metadata = load(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(array, voxels)
+    np.testing.assert_allclose(metadata["affine"], AFFINE)
+
+
+def test_slope_and_intercept_are_applied(tmp_path: Path, voxels: np.ndarray) -> None:
+    image = nib.Nifti1Image(voxels, AFFINE)
+    image.header.set_slope_inter(0.5, -3)
+    # nibabel scales when it saves, so that what is read is what was given: compare with its own reading
+    nib.save(image, tmp_path / "a.nii.gz")
+    array, _ = load(tmp_path / "a.nii.gz")
+    np.testing.assert_allclose(array, nib.load(tmp_path / "a.nii.gz").get_fdata(), rtol=1e-6)
+    raw = bytearray(gzip.decompress((tmp_path / "a.nii.gz").read_bytes()))
+    raw[112:120] = np.array([2.0, 7.0], dtype="<f4").tobytes()
+    stored = np.frombuffer(bytes(raw[352:]), dtype="<i2").reshape(voxels.shape, order="F")
+    (tmp_path / "b.nii").write_bytes(bytes(raw))
+    np.testing.assert_allclose(load(tmp_path / "b.nii")[0], stored * 2.0 + 7.0)
+
+
+@pytest.mark.parametrize(("sform_code", "qform_code", "expected"), [(1, 1, "sform"), (2, 0, "sform"), (0, 1, "qform")])
+def test_affine_by_codes(
+    tmp_path: Path,
+    voxels: np.ndarray,
+    sform_code: int,
+    qform_code: int,
+    expected: str,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    qform = np.diag([-1.0, -1.5, 2.0, 1.0])
+    image = nib.Nifti1Image(voxels, AFFINE)
+    image.set_qform(qform, qform_code)
+    image.set_sform(AFFINE, sform_code)
+    nib.save(image, tmp_path / "a.nii")
+    _, metadata = load(tmp_path / "a.nii")
+    np.testing.assert_allclose(metadata["affine"], AFFINE if expected == "sform" else qform, atol=1e-6)
+    assert not caplog.records
+
+
+def test_no_codes_is_a_warning(tmp_path: Path, voxels: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
+    image = nib.Nifti1Image(voxels, AFFINE)
+    image.set_sform(None, 0)
+    image.set_qform(None, 0)
+    nib.save(image, tmp_path / "a.nii")
+    _, metadata = load(tmp_path / "a.nii")
+    np.testing.assert_allclose(metadata["affine"], nib.load(tmp_path / "a.nii").header.get_base_affine())
+    assert [r.levelno for r in caplog.records] == [logging.WARNING]
+    assert "a.nii: neither sform nor qform is set" in caplog.text
+
+
+@pytest.mark.parametrize("unit", ["meter", "micron"])
+def test_odd_units_are_a_warning(
+    tmp_path: Path, voxels: np.ndarray, unit: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    image = nib.Nifti1Image(voxels, AFFINE)
+    image.header.set_xyzt_units(unit)
+    nib.save(image, tmp_path / "a.nii")
+    load(tmp_path / "a.nii")
+    assert f"lengths in {unit}; they are taken as mm" in caplog.text
+
+
+def test_sform_wins_over_pixdim_that_disagrees(tmp_path: Path, voxels: np.ndarray) -> None:
+    image = nib.Nifti1Image(voxels, AFFINE)
+    image.set_qform(np.diag([3.0, 3.0, 3.0, 1.0]), 0)  # writes pixdim too
+    image.set_sform(AFFINE, 1)
+    nib.save(image, tmp_path / "a.nii")
+    np.testing.assert_allclose(load(tmp_path / "a.nii")[1]["affine"], AFFINE)
+    # what this reader is for: MONAI's own takes the qform, although its code is 0
+    theirs = LoadImage("NibabelReader")(tmp_path / "a.nii").affine.numpy()
+    assert not np.allclose(theirs, AFFINE)
+
+
+@pytest.mark.parametrize("suffix", [".nrrd", ".mha", ".mhd"])
+def test_itk_formats(tmp_path: Path, voxels: np.ndarray, suffix: str) -> None:
+    image = SimpleITK.GetImageFromArray(voxels.T)
+    image.SetSpacing((1.0, 1.5, 2.0))
+    image.SetOrigin((3.0, 4.0, 5.0))
+    SimpleITK.WriteImage(image, tmp_path / f"a{suffix}")
+    array, metadata = load(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(array, voxels)
+    expected = np.array([[-1.0, 0, 0, -3], [0, -1.5, 0, -4], [0, 0, 2.0, 5], [0, 0, 0, 1]])
+    np.testing.assert_allclose(metadata["affine"], expected)
+
+
+@pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6, 7, 1), (5, 6, 7, 1, 1), (5, 6, 1), (1, 6, 7)])
+def test_trailing_axes_of_one_are_dropped(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = save(tmp_path / "a.nii", np.arange(np.prod(shape), dtype=np.int16).reshape(shape))
+    assert load(path)[0].shape == shape[:3]
+
+
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 1)])
+def test_images_with_two_axes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    path = save(tmp_path / "a.nii", np.arange(30, dtype=np.uint8).reshape(shape))
+    assert load(path, spatial_dims=2)[0].shape == (5, 6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spatial_dims", "message"),
+    [
+        ((5, 6), 3, r"a\.nii: its shape is \(5, 6\), but a volume with three axes is needed\. Join the slices"),
+        ((5, 6, 7, 2), 3, r"a\.nii: its shape is \(5, 6, 7, 2\), .*\. Split it into 2 volumes and give one\."),
+        ((5, 6, 7, 1, 3), 3, r"a\.nii: its shape is \(5, 6, 7, 1, 3\), .*\. Extract one component as a volume\."),
+        ((5, 6, 7), 2, r"a\.nii: its shape is \(5, 6, 7\), but an image with two axes is needed\. Extract one slice"),
+    ],
+)
+def test_wrong_number_of_axes(tmp_path: Path, shape: tuple[int, ...], spatial_dims: int, message: str) -> None:
+    path = save(tmp_path / "a.nii", np.arange(np.prod(shape), dtype=np.int16).reshape(shape))
+    with pytest.raises(ImageFileError, match=message):
+        load(path, spatial_dims=spatial_dims)
+
+
+def test_axes_are_checked_before_voxels_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.nii.gz", np.zeros((5, 6, 7, 4), dtype=np.int16))
+    monkeypatch.setattr("monai_unetpp.data.reader.read_voxels", lambda *_: pytest.fail("voxels were read"))
+    with pytest.raises(ImageFileError, match="Split it into 4 volumes"):
+        load(path)
+
+
+def broken(kind: str, folder: Path, voxels: np.ndarray) -> Path:
+    path = folder / "a.nii.gz"
+    good = gzip.compress(nib.Nifti1Image(voxels, AFFINE).to_bytes(), compresslevel=1)
+    if kind == "cut":
+        path.write_bytes(good[: len(good) // 2])
+    elif kind == "cut header":
+        path.write_bytes(good[:60])
+    elif kind == "checksum":
+        path.write_bytes(good[:-8] + bytes(4) + good[-4:])
+    elif kind == "text":
+        path.write_text("patient,age\n1,40\n")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "uncompressed":
+        path.write_bytes(nib.Nifti1Image(voxels, AFFINE).to_bytes())
+    elif kind == "compressed":
+        path = folder / "a.nii"
+        path.write_bytes(good)
+    elif kind == "text nii":
+        path = folder / "a.nii"
+        path.write_text("not an image at all " * 40)
+    elif kind == "cut nii":
+        path = folder / "a.nii"
+        path.write_bytes(nib.Nifti1Image(voxels, AFFINE).to_bytes()[:-50])
+    elif kind == "zero axis":
+        save(path, np.zeros((5, 0, 7), dtype=np.int16))
+    elif kind == "constant":
+        save(path, np.zeros((5, 6, 7), dtype=np.int16))
+    elif kind in ("nan", "inf", "huge"):
+        values = voxels.astype(np.float64)
+        values[0, 0, :2] = {"nan": np.nan, "inf": np.inf, "huge": 1e300}[kind]
+        save(path, values)
+    elif kind == "rgb":
+        rgb = np.zeros((5, 6, 7), dtype=[("R", "u1"), ("G", "u1"), ("B", "u1")])
+        save(path, rgb)
+    elif kind == "complex":
+        save(path, voxels.astype(np.complex64))
+    elif kind == "singular":
+        image = nib.Nifti1Image(voxels, AFFINE)
+        image.set_sform(np.diag([1.0, 1.0, 0.0, 1.0]), 1)
+        nib.save(image, path)
+    elif kind == "nan affine":
+        image = nib.Nifti1Image(voxels, AFFINE)
+        image.header["srow_x"] = np.nan
+        nib.save(image, path)
+    elif kind == "analyze":
+        path = folder / "a.hdr"
+        nib.save(nib.AnalyzeImage(voxels, np.diag([-1.0, 1, 1, 1])), folder / "a.img")
+    elif kind == "half a pair":
+        path = folder / "a.hdr"
+        nib.save(nib.Nifti1Pair(voxels, AFFINE), folder / "a.img")
+        (folder / "a.img").unlink()
+    elif kind == "suffix":
+        path = folder / "a.png"
+        path.write_text("x")
+    elif kind == "text nrrd":
+        path = folder / "a.nrrd"
+        path.write_text("NRRD0004\nnothing")
+    elif kind == "empty mha":
+        path = folder / "a.mha"
+        path.write_text("")
+    elif kind == "vector mha":
+        path = folder / "a.mha"
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.zeros((4, 5, 6, 3), np.uint8), isVector=True), path)
+    return path
+
+
+BROKEN = {
+    "missing": r"no such file\. Check the path\.",
+    "cut": r"damaged or cut off \(.*\)\. Export or copy it again\.",
+    "cut header": r"not a NIfTI image, or a damaged one",
+    "checksum": r"damaged or cut off \(CRC check failed",
+    "text": r"not a NIfTI image, although it is named like one",
+    "empty": r"empty, it has 0 bytes\. Export or copy it again\.",
+    "uncompressed": r"not compressed, although its name ends in \.gz\. Let its name end in \.nii\.",
+    "compressed": r"compressed with gzip, but its name does not say so\. Let its name end in \.nii\.gz\.",
+    "text nii": r"not a NIfTI image, or a damaged one",
+    "cut nii": r"damaged or cut off",
+    "zero axis": r"empty, its shape is \(5, 0, 7\)",
+    "constant": r"every voxel has the value 0, so there is nothing to segment",
+    "nan": r"2 of 210 voxels are NaN or infinite\. Replace them",
+    "inf": r"2 of 210 voxels are NaN or infinite",
+    "huge": r"2 of 210 voxels are NaN or infinite",
+    "rgb": r"holds colours, but one real number per voxel is needed\. Convert it to grey values\.",
+    "complex": r"holds values of type complex64, but one real number per voxel is needed",
+    "singular": r"its affine is singular, .*\. Repair the sform or qform of its header\.",
+    "nan affine": r"its affine is singular",
+    "analyze": r"an image of type Spm2AnalyzeImage, whose orientation is not known\. Convert it to NIfTI\.",
+    "half a pair": r"damaged or cut off|not a NIfTI image",
+    "suffix": r"not a supported image\. Give NIfTI \(\.nii, \.nii\.gz, \.hdr, \.img\), \.nrrd, .*DICOM series",
+    "text nrrd": r"damaged, or not an image of the kind that its name says",
+    "empty mha": r"empty, it has 0 bytes",
+    "vector mha": r"holds 3 numbers per voxel, but one is needed",
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_broken_files_are_named_in_one_line(tmp_path: Path, voxels: np.ndarray, kind: str) -> None:
+    path = broken(kind, tmp_path, voxels)
+    with pytest.raises(ImageFileError, match=BROKEN[kind]) as caught:
+        load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["cut", "nan", "text", "missing"])
+@pytest.mark.parametrize("reader", ["monai_unetpp.data.VolumeReader", {"_target_": "monai_unetpp.data.VolumeReader"}])
+def test_the_reason_survives_a_configured_transform(
+    tmp_path: Path, voxels: np.ndarray, kind: str, reader: object
+) -> None:
+    path = broken(kind, tmp_path, voxels)
+    config = {"_target_": "Compose", "transforms": [{"_target_": "LoadImaged", "keys": "image", "reader": reader}]}
+    transform = ConfigParser({"transform": config}).get_parsed_content("transform")
+    with pytest.raises(RuntimeError, match="applying transform") as caught:
+        transform({"image": str(path)})
+    assert describe_failure(caught.value).startswith(f"{path}: ")
+
+
+def test_configured_transform_reads_with_this_reader(tmp_path: Path, voxels: np.ndarray) -> None:
+    path = save(tmp_path / "a.nii.gz", voxels)
+    config = {
+        "_target_": "LoadImaged",
+        "keys": "image",
+        "ensure_channel_first": True,
+        "reader": {"_target_": "monai_unetpp.data.VolumeReader", "spatial_dims": 3},
+    }
+    image = ConfigParser({"transform": config}).get_parsed_content("transform")({"image": path})["image"]
+    assert image.shape == (1, 5, 6, 7)
+    assert image.meta["filename_or_obj"] == str(path)
+    np.testing.assert_array_equal(image[0].numpy(), voxels)
+    np.testing.assert_allclose(image.affine.numpy(), AFFINE)
+
+
+def test_constant_and_nonfinite_on_request(tmp_path: Path, voxels: np.ndarray) -> None:
+    np.testing.assert_array_equal(load(broken("constant", tmp_path, voxels), allow_constant=True)[0], 0)
+    array, _ = load(broken("nan", tmp_path, voxels), fill_nonfinite=-1.0)
+    expected = voxels.copy()
+    expected[0, 0, :2] = -1
+    np.testing.assert_array_equal(array, expected)
+
+
+def test_several_files_are_channels(tmp_path: Path, voxels: np.ndarray) -> None:
+    paths = [save(tmp_path / "a.nii.gz", voxels), save(tmp_path / "b.nii.gz", voxels + 1)]
+    image = LoadImage(VolumeReader(), ensure_channel_first=True)(paths)
+    assert image.shape == (2, 5, 6, 7)
+    np.testing.assert_array_equal(image[1].numpy(), voxels + 1)
+    moved = save(tmp_path / "c.nii.gz", voxels, AFFINE + 0.5 * np.eye(4, k=3))
+    with pytest.raises(ImageFileError, match=r"c\.nii\.gz: not on the grid of .*a\.nii\.gz\. Resample"):
+        load([paths[0], moved])
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, got 4"):
+        VolumeReader(spatial_dims=4)
+
+
+def test_verify_suffix(tmp_path: Path) -> None:
+    reader = VolumeReader()
+    assert reader.verify_suffix(["a.nii.gz", "b.NRRD"])
+    assert reader.verify_suffix(tmp_path)
+    assert not reader.verify_suffix("a.png")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("first\nsecond"), "ValueError: first"),
+        (KeyError(), "KeyError"),
+        (ImageFileError("f: x. y."), "f: x. y."),
+    ],
+)
+def test_describe_failure(error: Exception, expected: str) -> None:
+    assert describe_failure(error) == expected
+    wrapped = RuntimeError("applying transform")
+    wrapped.__cause__ = error
+    assert describe_failure(wrapped) == expected

@@ -1,0 +1,77 @@
+import pytest
+import torch
+from monai.inferers import SlidingWindowInferer
+
+from monai_unetpp.inferers import PrecisionInferer
+from monai_unetpp.inferers.precision import resolve_precision
+
+
+class Recorder(torch.nn.Module):
+    """A convolution that notes in which type it computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(1, 2, 3, padding=1)
+        self.seen = set()
+
+    def forward(self, x):
+        y = self.conv(x)
+        self.seen.add(y.dtype)
+        return y
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return Recorder().eval()
+
+
+def test_bf16_runs_the_network_in_bf16_and_returns_float32(network):
+    x = torch.rand(1, 1, 8, 8)
+    with torch.no_grad():
+        result = PrecisionInferer(precision="bf16")(x, network)
+        exact = network(x)
+    assert torch.bfloat16 in network.seen
+    assert result.dtype == torch.float32
+    assert 0 < (result - exact).abs().max() < 0.05
+
+
+def test_fp32_is_the_network_itself(network):
+    x = torch.rand(1, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(PrecisionInferer(precision="fp32")(x, network), network(x))
+
+
+def test_windows_are_stitched_in_float32(network):
+    inferer = PrecisionInferer(SlidingWindowInferer((4, 4), overlap=0.5, mode="gaussian"), precision="bf16")
+    with torch.no_grad():
+        assert inferer(torch.rand(1, 1, 9, 7), network).dtype == torch.float32
+    assert network.seen == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("form", [list, dict])
+def test_lists_and_dicts_keep_their_form(network, form):
+    def several(x):
+        y = network(x)
+        return [y, y + 1] if form is list else {"L1": y, "L2": y + 1}
+
+    result = PrecisionInferer(precision="bf16")(torch.rand(1, 1, 8, 8), several)
+    assert isinstance(result, form)
+    values = result if form is list else result.values()
+    assert {value.dtype for value in values} == {torch.float32}
+
+
+def test_gradients_flow_through_reduced_precision(network):
+    PrecisionInferer(precision="bf16")(torch.rand(1, 1, 8, 8), network).mean().backward()
+    assert network.conv.weight.grad.abs().sum() > 0
+
+
+def test_auto_follows_the_processor(monkeypatch):
+    for capabilities, expected in (({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({}, "fp32")):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found)
+        assert resolve_precision("auto", "cpu") == expected
+
+
+def test_unknown_precision():
+    with pytest.raises(ValueError, match="precision must be one of auto, fp32, bf16, fp16, got 'half'"):
+        PrecisionInferer(precision="half")

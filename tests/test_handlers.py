@@ -1,0 +1,124 @@
+import csv
+import math
+
+import pytest
+import torch
+from monai.engines import SupervisedEvaluator, SupervisedTrainer
+from monai.handlers import MeanDice, ValidationHandler, from_engine
+from monai.losses import DiceCELoss
+from monai.transforms import AsDiscreted
+
+from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
+from monai_unetpp.handlers import BestModelSaver, CurveWriter, TrainingCheckpoint
+
+
+def make_training(folder, epochs):
+    """A tiny training with everything attached; its data come from one generator, so runs can be compared."""
+    torch.manual_seed(1)
+    network = NestedUNet(2, 1, 2, features=(2, 4, 4))
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    image = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    batches = [{"image": image, "label": (image > 0.5).float()}] * 2
+    best = BestModelSaver(network, folder / "model.pt")
+    evaluator = SupervisedEvaluator(
+        device=torch.device("cpu"),
+        val_data_loader=batches,
+        network=network,
+        postprocessing=AsDiscreted(keys=["pred", "label"], argmax=[True, False], to_onehot=2),
+        key_val_metric={"val_mean_dice": MeanDice(output_transform=from_engine(["pred", "label"]))},
+        val_handlers=[best],
+    )
+    trainer = SupervisedTrainer(
+        device=torch.device("cpu"),
+        max_epochs=epochs,
+        train_data_loader=batches,
+        network=network,
+        optimizer=optimizer,
+        loss_function=NestedDeepSupervisionLoss(DiceCELoss(softmax=True, to_onehot_y=True)),
+        train_handlers=[
+            ValidationHandler(2, evaluator),
+            CurveWriter(folder / "curves.csv", evaluator, optimizer),
+            TrainingCheckpoint(
+                folder, {"network": network, "optimizer": optimizer, "schedule": schedule, "best_model": best}
+            ),
+        ],
+    )
+    return trainer, evaluator, network, best
+
+
+def read_curves(folder):
+    with (folder / "curves.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(tmp_path):
+    whole, *_, network, _ = make_training(tmp_path / "whole", 4)
+    whole.run()
+    make_training(tmp_path / "parts", 2)[0].run()
+    resumed, *_, resumed_network, best = make_training(tmp_path / "parts", 4)
+    resumed.run()
+    assert resumed.state.epoch == 4
+    assert resumed.state.iteration == whole.state.iteration
+    assert best.best_epoch > 0
+    for ours, theirs in zip(resumed_network.parameters(), network.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+    assert read_curves(tmp_path / "parts") == read_curves(tmp_path / "whole")
+
+
+def test_curves_hold_one_row_per_epoch(tmp_path):
+    make_training(tmp_path, 3)[0].run()
+    rows = read_curves(tmp_path)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert all(math.isfinite(float(row["train_loss"])) for row in rows)
+    assert [bool(row["val_mean_dice"]) for row in rows] == [False, True, False]
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
+    make_training(tmp_path, 2)[0].run()
+    (tmp_path / "checkpoint_epoch=2.pt").write_bytes(b"half a file")
+    trainer, *_ = make_training(tmp_path, 3)
+    with caplog.at_level("INFO"):
+        trainer.run()
+    assert "epoch=2.pt cannot be read" in caplog.text
+    assert "continues after epoch 1" in caplog.text
+    assert trainer.state.epoch == 3
+
+
+def test_old_checkpoints_do_not_pile_up(tmp_path):
+    make_training(tmp_path, 2)[0].run()
+    make_training(tmp_path, 4)[0].run()
+    assert sorted(path.name for path in tmp_path.glob("checkpoint*")) == [
+        "checkpoint_epoch=3.pt",
+        "checkpoint_epoch=4.pt",
+    ]
+
+
+def test_only_a_better_model_replaces_the_best(tmp_path):
+    trainer, evaluator, network, best = make_training(tmp_path, 2)
+    trainer.run()
+    saved = (tmp_path / "model.pt").read_bytes()
+    best.best_metric = 2.0
+    evaluator.run()
+    assert (tmp_path / "model.pt").read_bytes() == saved
+    best.best_metric = -1.0
+    with torch.no_grad():
+        next(network.parameters()).add_(1.0)
+    evaluator.run(7)
+    assert best.best_epoch == 7
+    loaded = NestedUNet.from_checkpoint(tmp_path / "model.pt")
+    assert torch.equal(next(loaded.parameters()), next(network.parameters()))
+
+
+def test_the_best_metric_survives_a_restart(tmp_path):
+    *_, best = make_training(tmp_path, 1)
+    best.best_metric, best.best_epoch = 0.9, 5
+    *_, other = make_training(tmp_path, 1)
+    other.load_state_dict(best.state_dict())
+    assert (other.best_metric, other.best_epoch) == (0.9, 5)
+
+
+def test_a_checkpoint_beyond_the_last_epoch_is_an_error(tmp_path):
+    make_training(tmp_path, 3)[0].run()
+    with pytest.raises(ValueError, match="larger than"):
+        make_training(tmp_path, 2)[0].run()
