@@ -476,7 +476,7 @@ def _network_arguments(content: dict[str, Any]) -> dict[str, Any]:
         item = ConfigParser(content).get_parsed_content("network_def", instantiate=False, eval_expr=False)
     except (KeyError, ValueError) as e:
         raise ValueError(f"network_def cannot be resolved ({e}).") from e
-    network_def = item.get_config() if isinstance(item, ConfigComponent) else item
+    network_def = item.config if isinstance(item, ConfigComponent) else item
     if not isinstance(network_def, dict) or str(network_def.get("_target_")).split(".")[-1] != "NestedUNet":
         raise ValueError(f"network_def must have '_target_': 'monai_unetpp.NestedUNet', got {_shortened(network_def)}.")
     return _arguments(network_def)

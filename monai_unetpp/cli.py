@@ -96,6 +96,55 @@ def _demo(**options: Any) -> int:
     return _DONE
 
 
+def _prune(bundle: str, output_dir: str, save_as: str | None, **options: Any) -> int:
+    from monai_unetpp.pruning.from_bundle import prune_bundle
+    from monai_unetpp.pruning.prune import verdict
+
+    result = prune_bundle(bundle, output_dir=output_dir, write=save_as, **options)
+    final = verdict(result)
+    for decision in result.decisions:
+        print(f"{decision.dataset} ({decision.role}): {decision.summary}")
+    for trade_off in result.trade_offs:
+        print(f"{trade_off.rule}: {', '.join(trade_off.points) or 'none'}. {trade_off.reason}")
+    for problem in result.problems:
+        _fail(f"left out: {problem.case} ({problem.dataset}): {problem.reason}")
+    print(f"Report: {output_dir}/report.html")
+    if save_as is not None and final.verdict == "prune":
+        print(f"Pruned bundle: {save_as}")
+    if final.verdict == "inconclusive":
+        return _INCONCLUSIVE
+    return _CASES_FAILED if result.problems else _DONE
+
+
+def _check(target: str, schema: str | None) -> int:
+    from pathlib import Path
+
+    if (Path(target) / "dataset.json").is_file():
+        from monai_unetpp.data import check_dataset
+
+        problems = check_dataset(target)
+    else:
+        from monai_unetpp.bundles import check_bundle, find_bundle
+
+        problems = check_bundle(find_bundle(target), schema=schema)
+    for problem in problems:
+        _fail(problem)
+    print(f"{target}: {'no problems found' if not problems else f'{len(problems)} problem(s) found'}.")
+    return _CASES_FAILED if problems else _DONE
+
+
+def _benchmark(kind: str, output: str | None, **options: Any) -> int:
+    from monai_unetpp.benchmark import run_benchmark
+
+    text, figures = run_benchmark(kind, **options)
+    print(text)
+    if output is not None:
+        from monai_unetpp.files import write_text
+
+        write_text(output, json.dumps(figures, indent=2) + "\n")
+    return _DONE
+
+
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("-v", "--verbose", action="store_true", help="show log messages, and details of errors")
@@ -132,6 +181,78 @@ def _parser() -> argparse.ArgumentParser:
     demo = add("demo", _demo, "segment a real MRI template at every level; needs no data and no network connection")
     demo.add_argument("-o", "--output", dest="output_dir", default="demo", metavar="DIR", help="folder (default: demo)")
     demo.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+
+    prune = add("prune", _prune, "find out how shallow a bundle's network may be, with statistics and a report")
+    prune.add_argument(
+        "--bundle", default="hippocampus_mri_unetpp", metavar="BUNDLE", help="name or folder (default: %(default)s)"
+    )
+    prune.add_argument(
+        "--dataset_dir",
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="folder with dataset.json in Decathlon form; give it again for each further data set",
+    )
+    prune.add_argument("-o", "--output", dest="output_dir", required=True, metavar="DIR", help="folder for the report")
+    prune.add_argument("--checkpoint", metavar="FILE", help="weights to evaluate (default: those of the bundle)")
+    prune.add_argument("--list_key", metavar="KEY", help="list of dataset.json to take (default: validation)")
+    prune.add_argument("--confirm_dir", metavar="DIR", help="a data set that only confirms the chosen level")
+    prune.add_argument(
+        "--confirm_share", type=float, metavar="SHARE", help="share of the subjects kept back to confirm"
+    )
+    prune.add_argument(
+        "--margin",
+        dest="margins",
+        action="append",
+        metavar="METRIC[:LABEL]=VALUE",
+        help="largest mean loss that still counts as the same; repeatable (default: dice=0.01 and nsd=0.02)",
+    )
+    prune.add_argument(
+        "--max_case_drop",
+        action="append",
+        metavar="METRIC=VALUE",
+        help="largest drop of a single case; repeatable (default: dice=0.2 and nsd=0.4)",
+    )
+    prune.add_argument(
+        "--budget",
+        dest="budgets",
+        action="append",
+        metavar="COST=VALUE",
+        help="also pick the most accurate level within latency_ms, memory_mb, parameters, ...; repeatable",
+    )
+    prune.add_argument(
+        "--utility_weight", type=float, metavar="W", help="also pick by accuracy minus W times the relative latency"
+    )
+    prune.add_argument(
+        "--extra",
+        action="append",
+        metavar="NAME=FILE",
+        help="a further checkpoint to compare with, such as a level trained alone; repeatable",
+    )
+    prune.add_argument("--subject_pattern", metavar="REGEX", help="finds the subject in a case's name by its one group")
+    prune.add_argument("--exclude_problems", action="store_true", help="leave out cases with problems in their data")
+    prune.add_argument("--save_uncertainty", action="store_true", help="write maps of where the levels disagree")
+    prune.add_argument(
+        "--write", dest="save_as", metavar="DIR", help="write the pruned bundle if the verdict is to prune"
+    )
+    prune.add_argument("--overwrite", action="store_true", help="replace an earlier pruned bundle")
+    prune.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
+
+    check = add("check", _check, "check a bundle against the rules of the model zoo, or a data set in Decathlon form")
+    check.add_argument(
+        "target", metavar="BUNDLE_OR_DATASET", help="name or folder of a bundle, or folder of a data set"
+    )
+    check.add_argument("--schema", metavar="FILE", help="JSON schema for the bundle's metadata")
+
+    benchmark = add("benchmark", _benchmark, "measure our networks against MONAI's on this machine")
+    benchmark.add_argument(
+        "kind",
+        choices=["training", "scoring"],
+        help="training: time and memory of a training step; scoring: all levels from one pass against the deepest alone",
+    )
+    benchmark.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default: a GPU if there is one)")
+    benchmark.add_argument("--quick", action="store_true", help="small networks and few repeats: to see that it works")
+    benchmark.add_argument("--json", dest="output", metavar="FILE", help="write the figures as JSON too")
     return parser
 
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
 
-import torch
 from ignite.handlers import ProgressBar
 from monai.bundle import ConfigParser
 
 from monai_unetpp.bundles import find_bundle, read_metadata
+from monai_unetpp.devices import resolve_device
 from monai_unetpp.topology import level_index
 
 __all__ = ["DEFAULT_BUNDLE", "SegmentationSummary", "SegmentedCase", "segment"]
@@ -93,7 +93,7 @@ def segment(
     parser.update({"bundle_root": str(folder), "output_dir": fspath(output_dir)})
     parser["input"] = [fspath(path) for path in paths]
     if device is not None:
-        parser["device"] = _device(device)
+        parser["device"] = resolve_device(device)
     if level is not None:
         level_index(level, parser.get_parsed_content("network_def").levels)
         parser["level"] = level
@@ -125,13 +125,3 @@ def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
     """The labels that a bundle writes, without the background, from its metadata: value to name."""
     channels = read_metadata(bundle)["network_data_format"]["outputs"]["pred"]["channel_def"]
     return {int(value): str(name) for value, name in channels.items() if int(value) > 0}
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError as e:
-        raise ValueError(f"device must be such as 'cpu' or 'cuda:0', got {name!r}.") from e
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch finds no CUDA GPU here. Use device 'cpu'.")
-    return device

@@ -58,7 +58,7 @@ def find_cases(input: str | PathLike[str] | Sequence[str | PathLike[str]], stric
     cases: list[dict[str, Any]] = []
     for item in items:
         try:
-            cases.extend(_cases_of(Path(item).expanduser()))
+            cases.extend(_readable_cases_of(Path(item).expanduser()))
         except ImageFileError as e:
             if strict:
                 raise
@@ -73,6 +73,13 @@ def case_name(path: str | PathLike[str]) -> str:
         return path.resolve().name
     suffix = next((suffix for suffix in (*_SUFFIXES, ".dcm") if path.name.lower().endswith(suffix)), "")
     return path.name[: -len(suffix)] if suffix and len(suffix) < len(path.name) else path.name
+
+
+def _readable_cases_of(path: Path) -> list[dict[str, Any]]:
+    try:
+        return _cases_of(path)
+    except OSError as e:
+        raise ImageFileError(f"{path}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
 
 
 def _cases_of(path: Path) -> list[dict[str, Any]]:
@@ -137,7 +144,10 @@ def _case(image: str | PathLike[str] | Sequence[str]) -> dict[str, Any]:
 
 
 def _with_unique_names(cases: Sequence[dict[str, Any]], strict: bool) -> list[dict[str, Any]]:
-    once = list({str(_first_path(case).resolve()): case for case in reversed(cases)}.values())[::-1]
+    by_path: dict[Path, dict[str, Any]] = {}
+    for case in cases:
+        by_path.setdefault(_first_path(case).resolve(), case)
+    once = list(by_path.values())
     for _, same in _by_name(once):
         if len(same) > 1:
             for case in same:

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK
-from monai.data.utils import orientation_ras_lps
 
 from monai_unetpp.data.errors import ImageFileError
-from monai_unetpp.data.itk_images import is_itk_name
+from monai_unetpp.data.itk_images import is_itk_name, read_itk_header
 from monai_unetpp.data.nifti import check_affine, is_nifti_name, open_nifti
 from monai_unetpp.data.reader import VolumeReader
 
@@ -48,8 +46,10 @@ def read_geometry(path: str | Path) -> ImageGeometry:
     if is_nifti_name(path):
         image = open_nifti(path)
         return ImageGeometry(_short_shape(image.shape), np.asarray(image.affine, dtype=np.float64))
-    if is_itk_name(path) and path.is_file():
-        return _itk_geometry(path)
+    if is_itk_name(path):
+        shape, affine = read_itk_header(path)
+        check_affine(affine, path)
+        return ImageGeometry(_short_shape(shape), affine)
     reader = VolumeReader(allow_constant=True, fill_nonfinite=0.0)
     array, metadata = reader.get_data(reader.read(path))
     return ImageGeometry(array.shape, metadata["affine"])
@@ -102,22 +102,3 @@ def _short_shape(shape: Sequence[int], least: int = 3) -> tuple[int, ...]:
     while len(short) > least and short[-1] == 1:
         short = short[:-1]
     return short
-
-
-def _itk_geometry(path: Path) -> ImageGeometry:
-    reader = SimpleITK.ImageFileReader()
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-    except RuntimeError as e:
-        raise ImageFileError(
-            f"{path}: damaged, or not an image of the kind that its name says. Export or copy it again."
-        ) from e
-    dims = min(reader.GetDimension(), 3)
-    direction = np.asarray(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:dims, :dims]
-    affine = np.eye(4)
-    affine[:dims, :dims] = direction * np.asarray(reader.GetSpacing())[:dims]
-    affine[:dims, 3] = reader.GetOrigin()[:dims]
-    affine = orientation_ras_lps(affine)
-    check_affine(affine, path)
-    return ImageGeometry(_short_shape(reader.GetSize()), affine)

@@ -9,11 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import itk
+import numpy as np
+import SimpleITK
 from monai.data import ITKReader
+from monai.data.utils import orientation_ras_lps
 
 from monai_unetpp.data.errors import ImageFileError
 
-__all__ = ["ITK_SUFFIXES", "dicom_files", "is_dicom_file", "is_itk_name", "read_dicom", "read_itk_file"]
+__all__ = [
+    "ITK_SUFFIXES",
+    "dicom_files",
+    "is_dicom_file",
+    "is_itk_name",
+    "read_dicom",
+    "read_itk_file",
+    "read_itk_header",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -65,21 +76,55 @@ def read_dicom(paths: Sequence[Path]) -> tuple[Any, dict[str, Any]]:
         raise ImageFileError(f"{given}: files of several folders were given. Put the series into one folder.")
     image = _read(_sorted_series(given, folder, files), given)
     _check_slices(image, given)
-    return _array_and_metadata(image, given)
+    _check_components(image.GetNumberOfComponentsPerPixel(), given)
+    array, metadata = ITKReader().get_data(image)
+    return array, metadata
 
 
-def read_itk_file(path: str | Path) -> tuple[Any, dict[str, Any]]:
-    """Read one image file through ITK; see :func:`read_dicom` for what is returned.
+def read_itk_header(path: Path) -> tuple[tuple[int, ...], np.ndarray[Any, Any]]:
+    """Shape and affine ``(4, 4)`` in RAS of one image file, without its voxels.
 
     Raises:
-        ImageFileError: the file is missing, empty, damaged or of no known format.
+        ImageFileError: the file is missing, empty, damaged, of no known format, or has several numbers per voxel.
     """
-    path = Path(path)
+    reader = _open_itk_file(path)
+    _check_components(reader.GetNumberOfComponents(), path)
+    dims = min(reader.GetDimension(), 3)
+    direction = np.asarray(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:dims, :dims]
+    affine = np.eye(4)
+    affine[:dims, :dims] = direction * np.asarray(reader.GetSpacing())[:dims]
+    affine[:dims, 3] = reader.GetOrigin()[:dims]
+    return tuple(reader.GetSize()), orientation_ras_lps(affine)
+
+
+def read_itk_file(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Voxels and affine ``(4, 4)`` in RAS of one image file.
+
+    SimpleITK reads pixel types that the wrapping of ITK leaves out.
+
+    Raises:
+        ImageFileError: see :func:`read_itk_header`.
+    """
+    _, affine = read_itk_header(path)
+    try:
+        image = _open_itk_file(path).Execute()
+    except RuntimeError as e:
+        raise ImageFileError(_damaged(path)) from e
+    return SimpleITK.GetArrayFromImage(image).T, affine
+
+
+def _open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
     if not path.is_file():
         raise ImageFileError(f"{path}: no such file. Check the path.")
     if path.stat().st_size == 0:
         raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
-    return _array_and_metadata(_read([str(path)], path), path)
+    reader = SimpleITK.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as e:
+        raise ImageFileError(_damaged(path)) from e
+    return reader
 
 
 def _sorted_series(given: Path, folder: Path, files: Sequence[Path]) -> list[str]:
@@ -113,9 +158,7 @@ def _read(names: Sequence[str], given: Path) -> Any:
             return itk.imread(names[0] if len(names) == 1 else list(names))
     except (RuntimeError, TypeError, KeyError, OSError) as e:  # TypeError, KeyError: pixel types that ITK does not wrap
         logger.debug("%s", given, exc_info=True)
-        raise ImageFileError(
-            f"{given}: damaged, or not an image of the kind that its name says. Export or copy it again."
-        ) from e
+        raise ImageFileError(_damaged(given)) from e
 
 
 def _check_slices(image: Any, given: Path) -> None:
@@ -131,14 +174,15 @@ def _check_slices(image: Any, given: Path) -> None:
         )
 
 
-def _array_and_metadata(image: Any, given: Path) -> tuple[Any, dict[str, Any]]:
-    components = image.GetNumberOfComponentsPerPixel()
+def _check_components(components: int, given: Path) -> None:
     if components > 1:
         raise ImageFileError(
             f"{given}: holds {components} numbers per voxel, but one is needed. Convert it to grey values."
         )
-    array, metadata = ITKReader().get_data(image)
-    return array, metadata
+
+
+def _damaged(given: Path) -> str:
+    return f"{given}: damaged, or not an image of the kind that its name says. Export or copy it again."
 
 
 @contextmanager

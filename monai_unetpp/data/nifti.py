@@ -50,9 +50,7 @@ def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:
     try:
         image = nibabel.load(path, mmap=False)
     except _READ_ERRORS as e:
-        raise ImageFileError(
-            f"{path}: not a NIfTI image, or a damaged one ({_first_line(e)}). Export or copy it again."
-        ) from e
+        raise ImageFileError(f"{path}: not a NIfTI image, or a damaged one. Export or copy it again.") from e
     if not isinstance(image, Nifti1Pair):
         raise ImageFileError(
             f"{path}: an image of type {type(image).__name__}, whose orientation is not known. Convert it to NIfTI."

@@ -105,7 +105,8 @@ class VolumeReader(ImageReader):
             self._spatial_shape(image.shape, path)  # before the voxels of a long series are read
             return self._checked(read_voxels(image, path), {MetaKeys.AFFINE: image.affine}, path=path)
         if is_itk_name(path):
-            return self._checked(*read_itk_file(path), path=path)
+            array, affine = read_itk_file(path)
+            return self._checked(array, {MetaKeys.AFFINE: affine}, path=path)
         if not path.exists():
             raise ImageFileError(f"{path}: no such file or folder. Check the path.")
         raise ImageFileError(f"{path}: not a supported image. Give {_SUPPORTED}.")

@@ -99,28 +99,36 @@ class DecoderNode(nn.Module):
         return features
 
     def _fit(self, upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-        if self.ceil_mode:
-            # TorchScript leaves out what follows is_scripting() only where that stands alone
-            if not torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM102
-                if _is_exporting():
-                    return _crop_symbolic(upsampled, reference)
-            if reference.dim() == 5:
-                return upsampled[:, :, : reference.shape[2], : reference.shape[3], : reference.shape[4]]
-            return upsampled[:, :, : reference.shape[2], : reference.shape[3]]
-        missing: list[int] = []
-        for axis in range(reference.dim() - 1, 1, -1):
-            missing.append(0)
-            missing.append(reference.shape[axis] - upsampled.shape[axis])
-        return F.pad(upsampled, missing, "replicate")
+        if not self.ceil_mode:
+            return _extend(upsampled, reference)
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return _cut(upsampled, reference)
+        return _cut_in_python(upsampled, reference)
+
+
+def _extend(upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    missing: list[int] = []
+    for axis in range(reference.dim() - 1, 1, -1):
+        missing.append(0)
+        missing.append(reference.shape[axis] - upsampled.shape[axis])
+    return F.pad(upsampled, missing, "replicate")
+
+
+def _cut(upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    if reference.dim() == 5:
+        return upsampled[:, :, : reference.shape[2], : reference.shape[3], : reference.shape[4]]
+    return upsampled[:, :, : reference.shape[2], : reference.shape[3]]
 
 
 @torch.jit.unused
-def _crop_symbolic(upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Cut ``upsampled`` to the size of ``reference`` in a graph whose sizes may be symbols.
+def _cut_in_python(upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Cut ``upsampled`` to the size of ``reference``, also in an exported graph whose sizes are symbols.
 
     A slice asks whether it changes anything, which would tie an exported graph to even or to odd sizes. Padding
     by a negative amount does not ask; eagerly it would cost a copy.
     """
+    if not _is_exporting():
+        return _cut(upsampled, reference)
     excess: list[int] = []
     equal = True
     for axis in range(reference.dim() - 1, 1, -1):

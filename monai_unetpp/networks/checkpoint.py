@@ -35,7 +35,7 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
     try:
         # files of torch's old format, from before 1.6, cannot be mapped
         content = torch.load(fspath(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (RuntimeError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as e:
+    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as e:
         reason = str(e).splitlines()[0] if str(e) else type(e).__name__
         raise ValueError(f"{path}: not a file of weights that can be read safely ({reason}).") from e
     config: dict[str, Any] | None = None

@@ -151,7 +151,7 @@ class NestedUNet(nn.Module):
                 for level in self.levels
             }
         )
-        self.register_state_dict_post_hook(_store_config)  # type: ignore[no-untyped-call]
+        self.register_state_dict_post_hook(_store_config)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -253,7 +253,12 @@ class NestedUNet(nn.Module):
         try:
             return _build(checked, weights, level, map_location)
         except RuntimeError as e:
-            raise ValueError(f"{path}: the weights do not fit the network's configuration: {e}") from e
+            problems = [line.strip() for line in str(e).splitlines()[1:]] or [str(e)]
+            more = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
+            raise ValueError(
+                f"{path}: the weights do not fit the network's configuration: {problems[0]}{more} Pass the config=... "
+                "that the network was trained with."
+            ) from e
 
     @classmethod
     def from_basic_unetplusplus(cls, net: nn.Module) -> "NestedUNet":
@@ -286,15 +291,13 @@ class NestedUNet(nn.Module):
                 for key in node.releases:  # type: ignore[union-attr]
                     if key != name:
                         features.pop(key)
-                if torch.jit.is_scripting():  # type: ignore[attr-defined]  # noqa: SIM108
-                    computed = node(inputs)
-                else:
-                    computed = self._node(node, inputs)
+                # nothing but the dict may hold a map, or it would outlive its last use
+                features[name] = node(inputs) if torch.jit.is_scripting() else self._node(node, inputs)  # type: ignore[attr-defined]
                 for level, head in self.heads.items():
                     if self._head_nodes[level] == name and level in levels:
-                        outputs[level] = head(computed)
-                if name not in node.releases:  # type: ignore[operator]
-                    features[name] = computed
+                        outputs[level] = head(features[name])
+                if name in node.releases:  # type: ignore[operator]
+                    features.pop(name)
         return outputs
 
     @torch.jit.unused

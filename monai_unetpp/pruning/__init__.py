@@ -1,1 +1,23 @@
 """Score every level, measure its cost, decide how shallow is good enough, explain and write the result."""
+
+from monai_unetpp.pruning.cost import describe_environment, measure_costs
+from monai_unetpp.pruning.decide import confirm, decide, decide_all
+from monai_unetpp.pruning.prune import prune, verdict
+from monai_unetpp.pruning.report import read_report, write_report
+from monai_unetpp.pruning.score import evaluate_levels, predict_case
+from monai_unetpp.pruning.write import write_pruned_bundle
+
+__all__ = [
+    "confirm",
+    "decide",
+    "decide_all",
+    "describe_environment",
+    "evaluate_levels",
+    "measure_costs",
+    "predict_case",
+    "prune",
+    "read_report",
+    "verdict",
+    "write_pruned_bundle",
+    "write_report",
+]

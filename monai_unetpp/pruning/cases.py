@@ -7,25 +7,22 @@ import dataclasses
 import hashlib
 import math
 import re
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
+
+from monai_unetpp.data import ImageFileError, ImageGeometry, VolumeReader, case_name, compare_geometry
+from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
 
 __all__ = ["GEOMETRY_TOLERANCE_VOXELS", "Case", "Volume", "check_case", "list_cases", "read_label", "repeated_names"]
 
 GEOMETRY_TOLERANCE_VOXELS = 0.1
-"""How far a corner of the image's grid may lie from that of the label's, in units of the smallest voxel size."""
-
-_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
-_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".hdr", ".img")
+"""How far a corner of the image's grid may lie from that of the label's, in units of the shortest voxel edge."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +48,7 @@ class Volume:
 
     Attributes:
         data: ``(H, W[, D], ...)``.
-        affine: ``(4, 4)``, from voxel indices to mm, whatever unit the file has.
+        affine: ``(4, 4)``, from voxel indices to mm.
     """
 
     data: npt.NDArray[Any]
@@ -91,7 +88,7 @@ def list_cases(
             raise ValueError(f"cases must have an 'image' and a 'label' each, got {dict(entry)!r}. Complete the entry.")
         image = entry["image"]
         files = tuple(Path(file) for file in ([image] if isinstance(image, (str, PathLike)) else image))
-        name = _stem(files[0])
+        name = case_name(files[0])
         found.append(Case(name, _subject(name, entry, named, pattern), files, Path(entry["label"])))
     return found
 
@@ -111,42 +108,49 @@ def check_case(
         The problem in words, with the file and what to do about it, or None; and the SHA-256 of the files' content.
     """
     try:
-        content = _hash_files((*case.image, case.label))
-        label, problem = _read_checked(case.label, spatial_dims)
-        problem = problem or _check_values(label.data, values, case.label)
-        dims = spatial_dims or _spatial(label.data.shape)
-        channels = 0
-        for file in case.image:
-            image = _read(file)
-            problem = problem or _check_image(image, file, label, case.label, dims)
-            channels += math.prod(image.data.shape[dims:])
-    except _UnreadableError as e:
+        label = read_label(case, spatial_dims)
+        _check_values(label.data, values, case.label)
+        channels = sum(_read_channels(file, label, case.label) for file in case.image)
+        if in_channels is not None and channels != in_channels:
+            raise ImageFileError(
+                f"{case.image[0]}: the image must have {in_channels} channel(s) for this network, got {channels}. Give "
+                "one file per channel, or one file with the channels on its last axis."
+            )
+        return None, _hash_files((*case.image, case.label))
+    except ImageFileError as e:
         return str(e), ""
-    if problem is None and in_channels is not None and channels != in_channels:
-        problem = (
-            f"{case.image[0]}: the image must have {in_channels} channel(s) for this network, got {channels}. Give one "
-            "file per channel, or one file with the channels on its last axis."
-        )
-    return problem, content
 
 
 def read_label(case: Case, spatial_dims: int | None = None) -> Volume:
-    """The label map of a case as integers on its own grid, ``(H, W[, D])``.
+    """The label map of a case as it is in the file, ``(H, W[, D])``.
+
+    Args:
+        case: the case.
+        spatial_dims: 2 or 3; None takes what the file has, without axes of length 1 at the end.
 
     Raises:
-        ValueError: a file that cannot be read, or of other dimensions.
+        ImageFileError: a file that cannot be read, has other dimensions, or holds no integers.
     """
-    try:
-        label, problem = _read_checked(case.label, spatial_dims)
-    except _UnreadableError as e:
-        raise ValueError(str(e)) from e
-    if problem:
-        raise ValueError(problem)
-    return Volume(label.data.astype(np.int32), label.affine)
+    volume = _read(case.label, spatial_dims, allow_constant=True)
+    shape = volume.data.shape
+    dims = spatial_dims or _count_axes(shape)
+    if dims > 3 or len(shape) < dims or math.prod(shape[dims:]) != 1:
+        expected = f"{spatial_dims}D" if spatial_dims else "2D or 3D"
+        raise ImageFileError(f"{case.label}: the label must be {expected}, got shape {shape}. Give one label map.")
+    data = volume.data.reshape(shape[:dims])
+    if data.dtype.kind == "f":
+        if not np.isfinite(data).all() or not np.array_equal(data, np.rint(data)):
+            raise ImageFileError(
+                f"{case.label}: the label must hold integers, got fractions, NaN or infinity. Correct the label map."
+            )
+        data = data.astype(np.int32)
+    return Volume(data, volume.affine)
 
 
-class _UnreadableError(ValueError):
-    """A file that cannot be opened as an image."""
+def repeated_names(cases: Sequence[Case]) -> dict[str, list[Case]]:
+    """Names that more than one case has, with these cases."""
+    counts = Counter(case.name for case in cases)
+    return {name: [case for case in cases if case.name == name] for name, count in counts.items() if count > 1}
 
 
 def _read_subjects(path: str | PathLike[str]) -> dict[str, str]:
@@ -195,67 +199,53 @@ def _subject(
     return match[1]
 
 
-def _stem(path: Path) -> str:
-    for suffix in _SUFFIXES:
-        if path.name.endswith(suffix):
-            return path.name[: -len(suffix)]
-    return path.stem
+def _read(path: Path, spatial_dims: int | None, allow_constant: bool) -> Volume:
+    if is_nifti_name(path):
+        image = open_nifti(path)
+        return Volume(read_voxels(image, path), np.asarray(image.affine, dtype=np.float64))
+    reader = VolumeReader(spatial_dims or 3, allow_constant=allow_constant)
+    data, metadata = reader.get_data(reader.read(path))
+    return Volume(data, np.asarray(metadata["affine"], dtype=np.float64))
 
 
-def repeated_names(cases: Sequence[Case]) -> dict[str, list[Case]]:
-    """Names that more than one case has, with these cases."""
-    counts = Counter(case.name for case in cases)
-    return {name: [case for case in cases if case.name == name] for name, count in counts.items() if count > 1}
+def _read_channels(path: Path, label: Volume, label_path: Path) -> int:
+    """Check an image against the label, and count its channels.
 
-
-def _hash_files(paths: Sequence[Path]) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        try:
-            with path.open("rb") as file:
-                single = hashlib.sha256()
-                while block := file.read(1 << 20):
-                    single.update(block)
-        except OSError as e:
-            raise _UnreadableError(
-                f"{path}: cannot be read ({e.strerror or e}). Check the path in the data list."
-            ) from e
-        digest.update(single.digest())
-    return digest.hexdigest()
-
-
-def _read(path: Path) -> Volume:
-    try:
-        image: Any = nib.load(path)
-        data = np.asanyarray(image.dataobj)
-        affine = np.array(image.affine, dtype=np.float64)
-        scale = _MM_PER_UNIT.get(image.header.get_xyzt_units()[0], 1.0) if isinstance(image, nib.Nifti1Pair) else 1.0
-    except (OSError, EOFError, ValueError, ImageFileError, zlib.error) as e:
-        raise _UnreadableError(
-            f"{path}: cannot be read as an image ({e}). Replace the file by an intact NIfTI volume."
-        ) from e
-    if data.dtype.kind not in "iufb" or 0 in data.shape or not np.isfinite(affine).all():
-        raise _UnreadableError(
-            f"{path}: the image must hold real numbers at finite places, got {data.dtype} of shape {data.shape}. "
-            "Convert or replace it."
+    Raises:
+        ImageFileError: it cannot be read, is not finite, or lies elsewhere.
+    """
+    image = _read(path, label.data.ndim, allow_constant=False)
+    shape = label.data.shape
+    if image.data.shape[: len(shape)] != shape:
+        raise ImageFileError(
+            f"{path}: image and label must have one {len(shape)}D shape, got {image.data.shape} and {shape} of "
+            f"{label_path}. Pair the right files, or resample the label to the image."
         )
-    affine[:3] *= scale
-    return Volume(data, affine)
-
-
-def _read_checked(path: Path, spatial_dims: int | None) -> tuple[Volume, str | None]:
-    """A label without trailing axes of length 1, and what is wrong with its dimensions."""
-    volume = _read(path)
-    dims = spatial_dims or _spatial(volume.data.shape)
-    if volume.data.ndim < dims or math.prod(volume.data.shape[dims:]) != 1 or dims not in (2, 3):
-        expected = f"{spatial_dims}D" if spatial_dims else "2D or 3D"
-        return volume, (
-            f"{path}: the label must be {expected}, got shape {volume.data.shape}. Give one label map per case."
+    grids = ImageGeometry(shape, label.affine), ImageGeometry(shape, image.affine)
+    difference = compare_geometry(*grids, GEOMETRY_TOLERANCE_VOXELS)
+    if difference:
+        raise ImageFileError(
+            f"{path}: image and label must lie at one place, got affines that differ from that of {label_path}: "
+            f"{difference}. Pair the right files, or correct the affine that is wrong."
         )
-    return Volume(volume.data.reshape(volume.data.shape[:dims]), volume.affine), None
+    if image.data.dtype.kind == "f" and not np.isfinite(image.data).all():
+        raise ImageFileError(
+            f"{path}: the image must be finite, got NaN or infinity. Replace these voxels or the file."
+        )
+    return math.prod(image.data.shape[len(shape) :])
 
 
-def _spatial(shape: Sequence[int]) -> int:
+def _check_values(data: npt.NDArray[Any], values: Sequence[int], path: Path) -> None:
+    unknown = [int(value) for value in np.unique(data) if int(value) not in (0, *values)]
+    if unknown:
+        shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        raise ImageFileError(
+            f"{path}: the label must hold 0 and {', '.join(map(str, sorted(values)))} only, got {shown}. Name the "
+            "value in labels, or correct the label map."
+        )
+
+
+def _count_axes(shape: Sequence[int]) -> int:
     """Number of axes but for those of length 1 at the end; two at the least."""
     dims = len(shape)
     while dims > 2 and shape[dims - 1] == 1:
@@ -263,44 +253,11 @@ def _spatial(shape: Sequence[int]) -> int:
     return dims
 
 
-def _check_values(data: npt.NDArray[Any], values: Sequence[int], path: Path) -> str | None:
-    found = np.unique(data)
-    if not np.isfinite(found).all():
-        return f"{path}: the label must hold integers, got NaN or infinity. Correct the label map."
-    unknown = [float(value) for value in found if value not in (0, *values)]
-    if unknown:
-        shown = ", ".join(f"{value:g}" for value in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-        return (
-            f"{path}: the label must hold 0 and {', '.join(map(str, sorted(values)))} only, got {shown}. Name the "
-            "value in labels, or correct the label map."
-        )
-    return None
-
-
-def _check_image(image: Volume, path: Path, label: Volume, label_path: Path, dims: int) -> str | None:
-    if image.data.ndim < dims or image.data.shape[:dims] != label.data.shape[:dims]:
-        return (
-            f"{path}: image and label must have one {dims}D shape, got {image.data.shape} and {label.data.shape} of "
-            f"{label_path}. Pair the right files, or resample the label to the image."
-        )
-    if not np.isfinite(image.data).all():
-        return f"{path}: the image must be finite, got NaN or infinity. Replace these voxels or the file."
-    distance, limit = _displacement(image.affine, label.affine, image.data.shape[:dims])
-    if distance > limit:
-        return (
-            f"{path}: image and label must lie at one place, got affines that put a corner {distance:.3g} mm "
-            f"apart from that of {label_path} (at most {limit:.3g} mm is taken as the same). Pair the right "
-            "files, or correct the affine that is wrong."
-        )
-    return None
-
-
-def _displacement(
-    first: npt.NDArray[np.float64], second: npt.NDArray[np.float64], shape: Sequence[int]
-) -> tuple[float, float]:
-    """The largest distance in mm between corners of two grids of one shape, and how much is still the same place."""
-    corners = np.array([[*corner, *([0] * (3 - len(shape))), 1] for corner in np.ndindex(*([2] * len(shape)))], float)
-    corners[:, : len(shape)] *= np.array(shape) - 1
-    distance = np.linalg.norm(corners @ (first - second).T[:, :3], axis=1).max()
-    smallest = nib.affines.voxel_sizes(second)[: len(shape)].min()
-    return float(distance), float(GEOMETRY_TOLERANCE_VOXELS * smallest)
+def _hash_files(paths: Sequence[Path]) -> str:
+    """SHA-256 over the content of files, and of all files in folders (DICOM series)."""
+    digest = hashlib.sha256()
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    return digest.hexdigest()

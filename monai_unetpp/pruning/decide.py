@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
 from monai_unetpp.pruning.pairing import METRICS, PairedScores, check_metric
 from monai_unetpp.pruning.results import Comparison, Decision, Margin, OperatingPoint, ScoreRow, Verdict
 from monai_unetpp.pruning.statistics import (
-    FEW_SUBJECTS,
     MIN_SUBJECTS,
     MeanBounds,
     bound_alpha,
@@ -45,10 +45,11 @@ A tighter limit would contradict the sample sizes: with a standard deviation of 
 differ in the mean drops by 0.10 almost surely, by 0.20 almost never.
 """
 
+_ROUNDING = 1e-9
+
 State = Literal["pass", "fail", "inconclusive"]
 Role = Literal["choose", "confirm", "choose and report"]
 _Guard = tuple[str, str, float]
-_Mapped = TypeVar("_Mapped")
 
 
 def decide(
@@ -150,7 +151,8 @@ def confirm(
     """
     if decision.verdict != "prune":
         raise ValueError(
-            f"decision must be to prune, got {decision.verdict!r} for {decision.dataset!r}. There is nothing to confirm."
+            f"decision must be to prune, got {decision.verdict!r} for {decision.dataset!r}. "
+            "There is nothing to confirm."
         )
     if dataset is None:
         names = list(dict.fromkeys(row.dataset for row in confirm_rows))
@@ -257,9 +259,7 @@ def parse_case_drop(text: str) -> tuple[str, float]:
     return metric, value
 
 
-def split_cases(
-    cases: Mapping[str, str], share: float = 0.5, seed: int = 0
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def split_cases(cases: Mapping[str, str], share: float = 0.5, seed: int = 0) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Split cases into those that choose the level and those that confirm it, by subject.
 
     Args:
@@ -336,6 +336,9 @@ def _check_case_drops(max_case_drop: Mapping[str, float]) -> None:
 
 
 def _by_depth(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
+    for point in points:
+        if not re.fullmatch(r"L[1-9][0-9]*", point.level):
+            raise ValueError(f"level must be L1, L2 and so on, got {point.level!r} for point {point.name!r}.")
     return sorted(points, key=lambda point: int(point.level[1:]))
 
 
@@ -352,7 +355,7 @@ def _levels(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
         )
     if len(levels) < 2:
         raise ValueError(
-            f"points must hold two embedded levels or more, got {', '.join(point.level for point in levels) or 'none'}. "
+            f"points must hold two embedded levels or more, got {len(levels)}. "
             "A network with a single level cannot be pruned."
         )
     return levels
@@ -490,7 +493,7 @@ class _Test:
         limit = self.max_case_drop.get(metric)
         if n < MIN_SUBJECTS:
             return "inconclusive", f"{what}: {n} subjects are fewer than {MIN_SUBJECTS} ({interval})."
-        if limit is not None and worst < -limit:
+        if limit is not None and worst < -limit - _ROUNDING:
             return "fail", f"{what} falls by {-worst:.4f} in {worst_case}, more than the {limit:g} that one case may."
         if bounds.upper < -margin:
             return "fail", f"{what} is worse by more than the margin ({interval})."
@@ -498,8 +501,8 @@ class _Test:
             return "pass", f"{what} is not worse by more than the margin ({interval})."
         if bounds.lower > -margin:
             return "inconclusive", (
-                f"{what}: {n} subjects cannot exclude drops in up to {_percent(unseen_rate(n, self.alpha))} of subjects, "
-                f"and the mean leaves too little room for them ({interval})."
+                f"{what}: {n} subjects cannot exclude drops in up to {_percent(unseen_rate(n, self.alpha))} of "
+                f"subjects, and the mean leaves too little room for them ({interval})."
             )
         return "inconclusive", f"{what}: the loss may or may not exceed the margin ({interval})."
 
@@ -530,47 +533,47 @@ def _verdict(
         verdict = "keep"
     else:
         verdict = "inconclusive"
-    needed = _needed(test, stop) if verdict == "inconclusive" and stop is not None else None
+    needed, supposing = _needed(test, stop) if verdict == "inconclusive" and stop is not None else (None, "")
     blockers = list(stop.sentences) if stop is not None else []
     if not enough:
         blockers.insert(0, f"{test.subjects} subjects are fewer than the {MIN_SUBJECTS} that any verdict needs.")
-    level = by_name[passed[-1].point] if passed else deepest.level
-    optimistic = role != "confirm"
+    chosen = by_name[passed[-1].point] if passed else deepest.level
     return Decision(
         dataset=test.paired.dataset,
         verdict=verdict,
-        level=level,
+        level=chosen,
         role=role,
         cases=len(test.paired.subjects),
         subjects=test.subjects,
         comparisons=tuple(c for found in [*tested, *described] for c in found.comparisons),
         blockers=tuple(blockers),
         cases_needed=needed,
-        optimistic=optimistic,
-        summary=_summary(test, verdict, level, deepest, tested[0], stop, needed, role),
+        optimistic=role != "confirm",
+        summary=_summary(test, verdict, chosen, deepest, tested[0], stop, needed, supposing, role),
     )
 
 
-def _needed(test: _Test, stop: _Level) -> int | None:
-    """Subjects that would settle what stopped the test; None where no number can be given.
+def _needed(test: _Test, stop: _Level) -> tuple[int | None, str]:
+    """Subjects that would settle what stopped the test, and what that supposes; None where there is no number.
 
-    Where there are already as many as no true difference would need, the observed difference is what more
-    subjects would have to confirm.
+    Where there are already as many as no true difference would need, the observed difference is supposed to be true.
     """
     numbers: list[int] = [MIN_SUBJECTS]
+    supposing = "there is no true difference"
     for found in stop.comparisons:
         if test.subjects >= MIN_SUBJECTS and found.state != "inconclusive":
             continue
         needed = found.cases_needed
         if needed is not None and needed <= found.clusters:
+            supposing = "the true difference is the observed one"
             needed = subjects_needed(
                 found.sd_difference, found.margin, alpha=test.alpha, mean=min(found.mean_difference, 0.0)
             )
         if needed is None:
-            return None
+            return None, supposing
         numbers.append(needed)
     most = max(numbers)
-    return most if most > test.subjects else None
+    return (most if most > test.subjects else None), supposing
 
 
 def _counted(test: _Test) -> str:
@@ -594,6 +597,7 @@ def _summary(
     first: _Level,
     stop: _Level | None,
     needed: int | None,
+    supposing: str,
     role: Role,
 ) -> str:
     counted, guarded = _counted(test), _margins_text(test.guards)
@@ -601,8 +605,8 @@ def _summary(
     if verdict == "prune":
         lead = "Confirmed: prune" if role == "confirm" else "Prune"
         text = (
-            f"{lead} to {level}: on {counted} it is not worse than {deepest.level} by more than the margins ({guarded}; "
-            f"one-sided {alpha} bounds)"
+            f"{lead} to {level}: on {counted} it is not worse than {deepest.level} by more than the margins "
+            f"({guarded}; one-sided {alpha} bounds)"
         )
         if stop is not None:
             text += f", while {stop.point} {'fails' if stop.state == 'fail' else 'is not shown to be so'}"
@@ -615,7 +619,7 @@ def _summary(
         else:
             text += f"{counted} do not show whether {first.point} is worse by more than the margins ({guarded})"
         if needed is not None:
-            text += f"; about {needed} subjects would be needed"
+            text += f"; about {needed} subjects would be needed if {supposing}"
     if role == "choose and report" and verdict == "prune":
         text += "; the same cases chose the level, so its figures are optimistic"
     return f"{text}."
@@ -630,7 +634,9 @@ def _joint(decisions: Sequence[Decision], levels: Sequence[str], role: Role) -> 
         verdict = "inconclusive"
     level = max((decision.level for decision in decisions), key=levels.index)
     stopping = [
-        decision for decision in decisions if decision.verdict == verdict and (verdict != "prune" or decision.level == level)
+        decision
+        for decision in decisions
+        if decision.verdict == verdict and (verdict != "prune" or decision.level == level)
     ]
     names = ", ".join(decision.dataset for decision in stopping)
     if verdict == "prune":

@@ -41,10 +41,11 @@ def save_overlay(
     """Draw image, truth, chosen and deepest level side by side at the slice where the chosen level errs most.
 
     A volume is cut across its coarsest axis (the last one where all are equal), so that the picture has the finest
-    resolution, and cropped around the structures. The first of the remaining axes runs to the right, the second upwards
-    (for a RAS volume, seen from above: the patient's right is on the right); in 2D it runs downwards, as in photographs. Contours take a colour per label; wrongly labelled voxels are tinted
-    red. Voxels keep their true proportions, and a bar gives the scale. Where nothing is wrong, the slice with most of
-    the structure is shown; where there is no structure, the middle one.
+    resolution, and cropped around the structures. The first of the remaining axes runs to the right, the second
+    upwards (for a RAS volume, seen from above: the patient's right is on the right); in 2D it runs downwards, as in
+    photographs. Contours take a colour per label; wrongly labelled voxels are tinted red. Voxels keep their true
+    proportions, and a bar gives the scale. Where nothing is wrong, the slice with most of the structure is shown; where
+    there is no structure, the middle one.
 
     Args:
         image: intensities ``(H, W)`` or ``(H, W, D)``.
@@ -95,8 +96,8 @@ def save_overlay(
     wrong = {name: int(np.count_nonzero(masks[name] != masks["truth"])) for name in ("chosen", "deepest")}
     where = "" if axis is None else f", slice {index} across axis {axis}"
     description = (
-        f"{title}{where}: image, truth, {chosen_name} and {deepest_name}. In this view {chosen_name} differs from the truth "
-        f"in {wrong['chosen']} voxels, {deepest_name} in {wrong['deepest']}."
+        f"{title}{where}: image, truth, {chosen_name} and {deepest_name}. In this view {chosen_name} differs from the "
+        f"truth in {wrong['chosen']} voxels, {deepest_name} in {wrong['deepest']}."
     )
     target = Path(path)
     with new_figure(11.0, _height(values.shape, sizes), 1, 4) as (figure, grid):
@@ -111,7 +112,10 @@ def save_overlay(
         figure.suptitle(title + where, fontsize=11, x=0.01, ha="left")
         with atomic_path(target) as temporary:
             figure.savefig(
-                temporary, format="png", dpi=110, metadata={"Title": title, "Description": description, "Software": None}
+                temporary,
+                format="png",
+                dpi=110,
+                metadata={"Title": title, "Description": description, "Software": None},
             )
     return target
 
@@ -231,6 +235,8 @@ def _legend(figure: Any, names: dict[int, str]) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles: list[Any] = [Line2D([], [], color=_colour(value), linewidth=2.4, label=name) for value, name in names.items()]
+    handles: list[Any] = [
+        Line2D([], [], color=_colour(value), linewidth=2.4, label=name) for value, name in names.items()
+    ]
     handles.append(Patch(facecolor=_ERROR, alpha=0.5, label="differs from the truth"))
     figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8.5)

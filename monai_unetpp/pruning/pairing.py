@@ -6,12 +6,10 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from monai_unetpp.metrics import LabelScore
+from monai_unetpp.metrics import FOREGROUND, LabelScore
 from monai_unetpp.pruning.results import ScoreRow
 
-__all__ = ["FOREGROUND", "METRICS", "PairedScores", "check_metric"]
-
-FOREGROUND = "foreground"
+__all__ = ["METRICS", "PairedScores", "check_metric"]
 
 METRICS: dict[str, str] = {"dice": "Dice", "iou": "IoU", "nsd": "NSD", "hd95_mm": "HD95 in mm"}
 """The metrics that can be guarded, and how reports write them."""

@@ -35,9 +35,8 @@ PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _INK = "#1f2933"
 _FAINT = "#9aa5b1"
 _MAX_PANELS = 6
-_NAMED_WORST = 1
 
-_STYLE: dict[str, Any] = {
+_STYLE: Any = {
     "svg.fonttype": "path",
     "svg.hashsalt": "monai-unetpp",
     "font.family": "sans-serif",
@@ -72,8 +71,10 @@ class Picture(NamedTuple):
 
 
 @contextmanager
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> Iterator[tuple[Figure, Any]]:
-    """A figure of ``width`` × ``height`` inches in the report's style, and its array of axes ``(rows, columns)``.
+def new_figure(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> Iterator[tuple[Figure, Any]]:
+    """A figure of ``width`` by ``height`` inches in the report's style, and its array of axes ``(rows, columns)``.
 
     The style holds inside the block only; no window system is needed and nothing global is changed.
 
@@ -145,7 +146,8 @@ def plot_accuracy_latency(result: PruningResult, summary: Summary) -> Picture | 
 def _front(result: PruningResult) -> tuple[str, ...]:
     fronts = [trade for trade in result.trade_offs if trade.rule.lower().startswith("pareto")]
     timed = [trade for trade in fronts if "latency" in trade.rule.lower() or "time" in trade.rule.lower()]
-    return (timed or fronts)[0].points if fronts else ()
+    # the front of time alone, where there are others that also weigh memory or parameters
+    return min(timed or fronts, key=lambda trade: len(trade.rule)).points if fronts else ()
 
 
 def _mark_point(axes: Axes, result: PruningResult, name: str, extra: bool, position: tuple[float, float]) -> None:
@@ -182,7 +184,7 @@ def _legend_points(figure: Figure, result: PruningResult) -> None:
     if any(p.kind == "embedded" and p != chosen for p in result.points):
         handles.append(Line2D([], [], marker="o", color=PALETTE[0], label="level of the network", **style))
     if chosen is not None:
-        label = "chosen level (the deepest)" if chosen == deepest else "chosen level"
+        label = "deepest level, kept" if chosen == deepest else "chosen level"
         handles.append(Line2D([], [], marker="o", markersize=9, color=PALETTE[1], label=label, **style))
     if any(p.kind == "extra" for p in result.points):
         label = "further checkpoint"
@@ -244,7 +246,9 @@ def _difference_limits(comparisons: Sequence[Comparison]) -> tuple[float, float]
     """Room for everything that is near the margin; what failed by far must not squeeze the rest."""
     margin = max(c.margin for c in comparisons)
     near = [c for c in comparisons if c.state != "fail"]
-    extent = max([5 * margin, *(1.3 * abs(b) for c in near for b in (c.lower_bound, c.upper_bound) if math.isfinite(b))])
+    extent = max(
+        [5 * margin, *(1.3 * abs(b) for c in near for b in (c.lower_bound, c.upper_bound) if math.isfinite(b))]
+    )
     ends = [b for c in comparisons for b in (c.lower_bound, c.upper_bound, -c.margin, 0.0) if math.isfinite(b)]
     pad = 0.06 * (max(ends) - min(ends))
     return max(-extent, min(ends) - pad), min(extent, max(ends) + max(pad, 0.5 * margin))
@@ -280,9 +284,9 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
             missed.append(row)
     with _panels(len(labels)) as (figure, grid):
         for axes, label in zip(grid.flat, labels, strict=False):
-            for (of, dataset, _), scores in dice.items():
-                if of == label:
-                    _draw_case(axes, [scores.get(n) for n in names], len(embedded), colours[dataset])
+            for dataset, colour in colours.items():
+                cases = [s for (of, where, _), s in dice.items() if (of, where) == (label, dataset)]
+                _draw_cases(axes, cases, names, len(embedded), colour)
             means = _draw_means(axes, [s for (of, _, _), s in dice.items() if of == label], names, len(embedded))
             lost = [names.index(row.point) for row in missed if row.label == label]
             if lost:
@@ -294,19 +298,23 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
         _hide_unused(grid, len(labels))
         _label_outer(grid, "", "Dice", len(labels))
         _legend_cases(figure, colours, bool(missed))
-        cases = len({(row.dataset, row.case) for row in result.rows})
+        count = len({(row.dataset, row.case) for row in result.rows})
         alt = (
-            f"Dice of each of {cases} cases at {', '.join(names)}, one line per case, for {', '.join(labels)}; "
+            f"Dice of each of {count} cases at {', '.join(names)}, one line per case, for {', '.join(labels)}; "
             f"{len(missed)} marks of missed structures."
         )
         return Picture(_svg(figure), alt)
 
 
-def _draw_case(axes: Axes, values: Sequence[float | None], embedded: int, colour: str) -> None:
-    heights = [math.nan if value is None else value for value in values]
+def _draw_cases(
+    axes: Axes, cases: Sequence[dict[str, float]], names: Sequence[str], embedded: int, colour: str
+) -> None:
     style: dict[str, Any] = {"color": colour, "alpha": 0.45, "markersize": 3}
-    axes.plot(range(embedded), heights[:embedded], linewidth=0.9, marker="o", **style)
-    axes.plot(range(embedded, len(heights)), heights[embedded:], linestyle="none", marker="D", **style)
+    for columns, marker, line in ((range(embedded), "o", 0.9), (range(embedded, len(names)), "D", 0.0)):
+        # all cases as one broken line: a thousand lines of their own would take a minute to draw
+        x = [position for _ in cases for position in (*columns, math.nan)]
+        y = [height for scores in cases for height in (*(scores.get(names[i], math.nan) for i in columns), math.nan)]
+        axes.plot(x, y, linewidth=line, marker=marker, linestyle="-" if line else "none", **style)
 
 
 def _draw_means(axes: Axes, cases: Sequence[dict[str, float]], names: Sequence[str], embedded: int) -> list[float]:
@@ -334,7 +342,11 @@ def _legend_cases(figure: Figure, colours: dict[str, str], missed: bool) -> None
     handles = [Line2D([], [], color=colour, marker="o", markersize=3, label=name) for name, colour in colours.items()]
     handles.append(Line2D([], [], color=_INK, linewidth=2.2, marker="o", label="mean"))
     if missed:
-        handles.append(Line2D([], [], color=_INK, marker="x", linestyle="none", label="missed structure (Dice 0, at the lower edge)"))
+        handles.append(
+            Line2D(
+                [], [], color=_INK, marker="x", linestyle="none", label="missed structure (Dice 0, at the lower edge)"
+            )
+        )
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
 
 
@@ -344,7 +356,7 @@ def _hide_unused(grid: Any, used: int) -> None:
 
 
 def _label_outer(grid: Any, x: str, y: str, used: int) -> None:
-    rows, columns = grid.shape
+    columns = grid.shape[1]
     for index, axes in enumerate(grid.flat[:used]):
         if index % columns == 0:
             axes.set_ylabel(y)

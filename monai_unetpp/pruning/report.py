@@ -23,9 +23,9 @@ from typing import Any
 from monai_unetpp.files import write_text
 from monai_unetpp.metrics.scores import RULES
 from monai_unetpp.pruning.plots import Picture, plot_accuracy_latency, plot_case_lines, plot_differences
-from monai_unetpp.pruning.results import PruningResult
+from monai_unetpp.pruning.results import Decision, PruningResult
 from monai_unetpp.pruning.tables import (
-    METRICS,
+    ALL,
     Summary,
     Table,
     accuracy_table,
@@ -235,7 +235,11 @@ def _csv(result: PruningResult) -> str:
 
 def _markdown(result: PruningResult, summary: Summary) -> str:
     decision = headline(result)
-    parts = [f"# Pruning report: {_escape(result.title)}", f"**{_escape(decision.summary)}**", _escape(_honesty(result))]
+    parts = [
+        f"# Pruning report: {_escape(result.title)}",
+        f"**{_escape(decision.summary)}**",
+        _escape(_honesty(result)),
+    ]
     tables: list[Table | None] = [
         verdicts_table(result),
         glance_table(result, summary),
@@ -249,14 +253,21 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         settings_table(result),
         environment_table(result),
     ]
-    blockers = [f"- {_escape(d.dataset)}: {_escape(blocker)}" for d in ordered_decisions(result) for blocker in d.blockers]
+    blockers = [
+        f"- {_escape(_named(d))}: {_escape(blocker)}" for d in ordered_decisions(result) for blocker in d.blockers
+    ]
     if blockers:
         parts += ["## What stopped at which level", "\n".join(blockers)]
     parts += [_markdown_table(table) for table in tables if table is not None]
     if result.error_auroc is not None:
         parts.append(_escape(_auroc(result.error_auroc)))
     fence = "`" * (3 + result.command.count("```"))
-    parts += ["## Rules of scoring", "\n".join(f"- {_escape(rule)}" for rule in RULES.strip().splitlines()), "## Command", f"{fence}\n{result.command}\n{fence}"]
+    parts += [
+        "## Rules of scoring",
+        "\n".join(f"- {_escape(rule)}" for rule in RULES.strip().splitlines()),
+        "## Command",
+        f"{fence}\n{result.command}\n{fence}",
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -298,23 +309,26 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         undefined=jinja2.StrictUndefined,
     )
     decision = headline(result)
-    several = len(result.decisions) > 1
+    overlays = [_overlay(_find(path, folder)) for path in result.overlays]
     return environment.get_template("report.html").render(
         result=result,
         decision=decision,
         verdict=verdict_cell(decision),
         honesty=_honesty(result),
-        verdicts=verdicts_table(result) if several else None,
+        verdicts=verdicts_table(result) if len(result.decisions) > 1 else None,
         glance=glance_table(result, summary),
         latency=_embed(plot_accuracy_latency(result, summary)),
-        decisions=[(d, comparisons_table(result, d), _embed(plot_differences(d))) for d in ordered_decisions(result)],
+        decisions=[
+            (d, _named(d), comparisons_table(result, d) if d.comparisons else None, _embed(plot_differences(d)))
+            for d in ordered_decisions(result)
+        ],
         accuracies=[accuracy_table(result, summary, name) for name in data_sets(result)],
         lines=_embed(plot_case_lines(result)),
         cost=cost_table(result, summary),
         claims=claims_table(result, summary),
         trade_offs=trade_offs_table(result),
         worst=worst_cases_table(result, summary),
-        overlays=[_overlay(_find(path, folder)) for path in result.overlays],
+        overlays=overlays,
         problems=problems_table(result),
         settings=settings_table(result),
         environment=environment_table(result),
@@ -324,15 +338,26 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
     )
 
 
+def _named(decision: Decision) -> str:
+    name = "All data sets together" if decision.dataset == ALL else decision.dataset
+    return name if decision.role == "choose and report" else f"{name}, cases that {decision.role}"
+
+
 def _honesty(result: PruningResult) -> str:
     """Whether the figures are optimistic, in words."""
     optimistic = [d.dataset for d in result.decisions if d.optimistic]
     if not optimistic:
         return "The figures are not optimistic: no case both chose the level and gave its figures."
+    confirmed = [d.dataset for d in result.decisions if d.role == "confirm" and not d.optimistic]
+    if confirmed:
+        return (
+            f"The level was confirmed or not on cases that took no part in choosing it ({', '.join(confirmed)}): those "
+            "figures are not optimistic, those of the choosing cases are."
+        )
     where = "" if len(optimistic) == len(result.decisions) else f" on {', '.join(optimistic)}"
     return (
-        f"The figures{where} are optimistic: the same cases chose the level and give its figures. Confirm them on cases "
-        "that took no part in the choice."
+        f"The figures{where} are optimistic: the same cases chose the level and give its figures. Confirm them on "
+        "cases that took no part in the choice."
     )
 
 
@@ -370,6 +395,6 @@ def _overlay(path: Path) -> dict[str, str]:
     data = base64.b64encode(path.read_bytes()).decode("ascii")
     return {
         "src": f"data:{kind};base64,{data}",
-        "alt": texts.get("Description", f"Overlay of {title}."),
-        "caption": title,
+        "alt": f"Overlay of {title}.",
+        "caption": texts.get("Description", title),
     }

@@ -14,12 +14,18 @@ from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from monai_unetpp.files import atomic_path
+from monai_unetpp.data import (
+    ImageFileError,
+    ImageGeometry,
+    compare_geometry,
+    describe_failure,
+    read_geometry,
+    write_volume,
+)
 from monai_unetpp.metrics import LabelScore, disagreement, error_auroc, score_case, spacing_of_affine
 from monai_unetpp.metrics.scores import check_labels, check_tolerances, scored_labels
 from monai_unetpp.pruning.cases import Case, check_case, list_cases, read_label, repeated_names
@@ -100,7 +106,9 @@ def evaluate_levels(
         network: anything with ``forward_levels(x, levels)`` such as :class:`~monai_unetpp.NestedUNet`, or any callable
             that takes a batch ``(1, C, H, W[, D])`` and returns a dict of logits ``(1, classes, H, W[, D])`` by level.
             It is moved to ``device`` and put in eval mode meanwhile.
-        cases: dicts with ``image``, ``label`` and optionally ``subject``, as ``load_datalist`` gives them.
+        cases: dicts with ``image`` (a path, or one per channel), ``label`` and optionally ``subject``, as
+            ``load_datalist`` gives them. Image and label must have one shape, and no corner of their grids may lie
+            further apart than a tenth of the shortest voxel edge.
         preprocessing: MONAI ``Compose`` that loads and prepares key ``"image"`` to ``(C, H, W[, D])``. Transforms of
             other keys, such as the label's, are left out.
         inferer: MONAI inferer; called as ``inferer(batch, network)`` it must hand the dict of levels through, as
@@ -344,7 +352,7 @@ class _Evaluation:
         except Exception as e:
             return _failed(case, source, e)
         if self.uncertainty_dir is not None and entropy is not None:
-            _write_map(self._map_path(case), entropy, case)
+            _write_map(self._map_path(case), entropy, case, truth.affine)
         spacing = spacing_of_affine(truth.affine, truth.data.ndim)
         scores = {}
         for point, label_map in maps.items():
@@ -401,19 +409,14 @@ class _Evaluation:
 
 def _failed(case: Case, source: LevelSource, error: Exception) -> str:
     logger.warning("%s (%s) could not be scored.", case.name, source.key, exc_info=error)
-    return f"{case.image[0]}: inference failed with {type(error).__name__}: {error}"
+    reason = describe_failure(error)
+    return reason if isinstance(error, ImageFileError) else f"{case.image[0]}: inference failed: {reason}"
 
 
-def _write_map(path: Path, values: _Array, case: Case) -> None:
-    """Write a map of numbers 0 to 1 with the geometry of the case's image: affine, codes and units."""
-    image: Any = nib.load(case.image[0])
-    header = image.header if isinstance(image, nib.Nifti1Pair) else None
-    written = nib.Nifti1Image(values.astype(np.float32), image.affine, header)
-    written.set_data_dtype(np.float32)
-    written.header["cal_min"], written.header["cal_max"] = 0.0, 1.0
-    written.header["descrip"] = b"entropy of the mean over levels"
-    with atomic_path(path) as temporary:
-        nib.save(written, temporary)
+def _write_map(path: Path, values: _Array, case: Case, affine: _Array) -> None:
+    # a file with several channels has another shape than its grid; the label lies on the same grid
+    single = compare_geometry(read_geometry(case.image[0]), ImageGeometry(values.shape, affine)) is None
+    write_volume(path, values.astype(np.float32), case.image[0] if single else case.label, affine)
 
 
 def _check_cases(

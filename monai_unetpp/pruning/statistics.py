@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
 __all__ = [
     "FEW_SUBJECTS",
@@ -139,11 +139,12 @@ def is_non_inferior(
 def standardised(samples: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
     """Samples along the last axis with mean 0 and standard deviation 1, their means and standard deviations.
 
-    A sample that is constant up to rounding becomes zeros, with a standard deviation of exactly 0.
+    A sample that is constant up to rounding (of differences of metrics of about 1) becomes zeros, with a standard
+    deviation of exactly 0.
     """
     mean = samples.mean(axis=-1, keepdims=True)
     sd = samples.std(axis=-1, ddof=1, keepdims=True)
-    scale = np.maximum(np.abs(samples).max(axis=-1, keepdims=True), np.finfo(np.float64).tiny)
+    scale = np.maximum(np.abs(samples).max(axis=-1, keepdims=True), 1.0)
     sd = np.where(sd <= 1e-12 * scale, 0.0, sd)
     z = np.where(sd > 0, samples - mean, 0.0) / np.where(sd > 0, sd, 1.0)
     return z, mean[..., 0], sd[..., 0]
@@ -155,8 +156,8 @@ def skewness_corrected_t(samples: FloatArray, alpha: float = 0.05) -> FloatArray
     Hall's cubic transformation of the t statistic (1992, doi 10.1111/j.2517-6161.1992.tb01872.x) with the quantile
     of t instead of that of the normal distribution, so that the bound is the ordinary one for a sample without
     skewness. A sample that is skewed to the right gets the ordinary bound. Small samples underestimate skewness, hence
-    the estimate ``G`` is taken as ``G (1 + |G| / 2)``. The distance from the mean to the bound at most doubles, which is
-    about what the exact binomial bound asks for where a single subject drops and all others are the same.
+    the estimate ``G`` is taken as ``G (1 + |G| / 2)``. The distance from the mean to the bound at most doubles, which
+    is about what the exact binomial bound asks for where a single subject drops and all others are the same.
 
     Args:
         samples: ``(..., n)``, ``n`` at least 3 for a correction, 2 for a bound.
@@ -167,7 +168,7 @@ def skewness_corrected_t(samples: FloatArray, alpha: float = 0.05) -> FloatArray
     """
     n = samples.shape[-1]
     z, mean, sd = standardised(samples)
-    quantile = float(stats.t.ppf(1 - alpha, n - 1))
+    quantile = float(special.stdtrit(n - 1, 1 - alpha))
     distance = np.full(mean.shape, quantile)
     if n > 2:
         skewness = np.minimum((z**3).sum(axis=-1) * n / ((n - 1) * (n - 2)), 0.0)
@@ -286,7 +287,7 @@ def sample_size(sd: float, margin: float, *, alpha: float = 0.05, power: float =
         ValueError: an argument out of its range.
     """
     _check_size_arguments(sd, margin, alpha, power)
-    z = float(stats.norm.ppf(1 - alpha) + stats.norm.ppf(power))
+    z = float(special.ndtri(1 - alpha) + special.ndtri(power))
     return max(1, math.ceil((z * sd / margin) ** 2))
 
 
@@ -296,13 +297,13 @@ def _power(n: int, sd: float, margin: float, alpha: float, mean: float) -> float
         return float(room > 0)
     distance = (margin + mean) * math.sqrt(n) / sd
     if n > 1000:
-        bound = stats.norm.sf(stats.norm.ppf(1 - alpha) - distance)
+        bound = special.ndtr(distance - special.ndtri(1 - alpha))
     elif distance > 30:
         bound = 1.0
     else:
         level = bound_alpha(n, alpha)
-        bound = stats.nct.sf(stats.t.ppf(1 - level, n - 1), n - 1, distance)
-    return float(min(bound, stats.norm.cdf(room * math.sqrt(n) / sd)))
+        bound = 1 - special.nctdtr(n - 1, distance, special.stdtrit(n - 1, 1 - level))
+    return float(min(bound, special.ndtr(room * math.sqrt(n) / sd)))
 
 
 def subjects_needed(

@@ -23,6 +23,7 @@ from monai_unetpp.pruning.results import (
     Quartiles,
     ScoreRow,
 )
+from monai_unetpp.pruning.statistics import FEW_SUBJECTS, bound_alpha
 
 __all__ = [
     "ALL",
@@ -70,6 +71,9 @@ _GLANCE_LABELS = 4
 _WORST_CASES = 5
 # tables may break a mean from its spread, but neither of them in two
 _NBSP = "\N{NO-BREAK SPACE}"
+_MINUS = "\N{MINUS SIGN}"
+_TIMES = "\N{MULTIPLICATION SIGN}"
+_DASH = "\N{EN DASH}"
 
 Tone = Literal["", "good", "bad", "unsure", "muted"]
 
@@ -101,12 +105,12 @@ METRICS: dict[str, Metric] = {
     )
 }
 
-# Time and IoU are averages of arXiv:1807.10165; 75.6 % is 1 - 2,204,961 / 9,041,601, its network as NestedUNet builds it.
+# Time and IoU are averages of arXiv:1807.10165; 75.6 % is 1 - 2,204,961 / 9,041,601, its network as NestedUNet has it.
 PAPER_CLAIM = (
     "arXiv:1807.10165 reports for UNet++ L3 against L4, on average, 32.2 % less inference time and 0.6 points of IoU "
     "lost, and that pruning further costs significant accuracy; the abstract of arXiv:1912.05074 speaks of significant "
-    "speed-up with only modest degradation. Parameters are counted on the papers' 2D network (2.20 M of 9.04 M). Data, network and hardware "
-    "differ from those here: compare orders of magnitude only."
+    "speed-up with only modest degradation. Parameters are counted on the papers' 2D network (2.20 M of 9.04 M). Data, "
+    "network and hardware differ from those here: compare orders of magnitude only."
 )
 
 
@@ -230,12 +234,12 @@ def deepest_point(result: PruningResult) -> OperatingPoint | None:
 
 
 def ordered_decisions(result: PruningResult) -> tuple[Decision, ...]:
-    """The decisions, the one on all data sets first."""
-    return tuple(sorted(result.decisions, key=lambda decision: decision.dataset != ALL))
+    """The decisions, the weightiest first: a confirmation before a choice, all data sets before one."""
+    return tuple(sorted(result.decisions, key=lambda d: (d.role != "confirm", d.dataset != ALL)))
 
 
 def headline(result: PruningResult) -> Decision:
-    """The decision on all data sets, or the first where there is none on all.
+    """The decision that has the last word: see :func:`ordered_decisions`.
 
     Raises:
         ValueError: there is no decision.
@@ -255,9 +259,9 @@ def point_role(point: OperatingPoint, result: PruningResult) -> str:
     """What a point is in this report, in words."""
     if point.kind == "extra":
         return "further checkpoint"
-    roles = [
-        role for role, owner in (("chosen", chosen_point(result)), ("deepest", deepest_point(result))) if owner == point
-    ]
+    pick = "chosen" if headline(result).verdict == "prune" else "kept"
+    owners = ((pick, chosen_point(result)), ("deepest", deepest_point(result)))
+    roles = [role for role, owner in owners if owner == point]
     return ", ".join(roles) or "cut out of the full network"
 
 
@@ -353,11 +357,11 @@ def _worst_cases(result: PruningResult) -> tuple[WorstCase, ...]:
 
 def blank(text: str | None) -> Cell:
     """A cell of ``text``, or a dash."""
-    return Cell(text) if text else Cell("–", "muted")
+    return Cell(text) if text else Cell(_DASH, "muted")
 
 
 def _minus(text: str) -> str:
-    return text.replace("-", "−")
+    return text.replace("-", _MINUS)
 
 
 def format_metric(key: str, value: float) -> str:
@@ -374,8 +378,9 @@ def significant(value: float, digits: int = 3) -> str:
     """``value`` to ``digits`` significant digits, never in scientific notation: 0.01234 gives ``"0.0123"``."""
     if value == 0 or not math.isfinite(value):
         return "0" if value == 0 else _minus(str(value))
-    decimals = digits - 1 - math.floor(math.log10(abs(value)))
-    return _minus(f"{round(value, decimals):.{max(decimals, 0)}f}")
+    rounded = float(f"{value:.{digits - 1}e}")
+    decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
+    return _minus(f"{rounded:.{max(decimals, 0)}f}")
 
 
 def _percent(share: float, decimals: int = 0) -> str:
@@ -383,17 +388,18 @@ def _percent(share: float, decimals: int = 0) -> str:
 
 
 def _confidence(alpha: float) -> str:
-    return f"{significant(100 * (1 - alpha), 3).rstrip('0').rstrip('.')} %" if alpha else "100 %"
+    return f"{100 * (1 - alpha):g}{_NBSP}%"
 
 
-def interval_note(alpha: float) -> str:
-    """What the intervals of this report are."""
-    two_sided = significant(100 * (1 - 2 * alpha), 3)
-    two_sided = two_sided.rstrip("0").rstrip(".") if "." in two_sided else two_sided
+def interval_note(alpha: float, comparisons: Sequence[Comparison]) -> str:
+    """What the intervals of these comparisons are."""
+    levels = sorted({bound_alpha(c.clusters, alpha) for c in comparisons}, reverse=True)
+    few = f" ({_confidence(levels[-1])} with fewer than {FEW_SUBJECTS} subjects)" if len(levels) > 1 else ""
+    bound = _confidence(levels[0])
     return (
-        f"Differences are level minus deepest, case by case, signed so that negative is worse at the level. In brackets: "
-        f"one-sided {_confidence(alpha)} lower bound to one-sided {_confidence(alpha)} upper bound of the mean difference "
-        f"(together a {two_sided} % interval). Only the lower bound decides."
+        "Differences are level minus deepest, signed so that negative is worse at the level; subjects weigh the same. "
+        f"In brackets: one-sided {bound} lower bound to one-sided {bound} upper bound of the mean difference{few}, "
+        f"together an interval of {_confidence(2 * levels[0])}. Only the lower bound can let a level pass."
     )
 
 
@@ -420,11 +426,11 @@ def _quartiles(time: Quartiles, scale: float) -> str:
 
 
 def _speed_up(value: float | None) -> Cell:
-    return blank(None if value is None else f"{significant(value, 2 if value < 10 else 3)}×")
+    return blank(None if value is None else f"{significant(value, 2 if value < 10 else 3)}{_TIMES}")
 
 
 def _shape(shape: Sequence[int]) -> str:
-    return " × ".join(str(size) for size in shape)
+    return f" {_TIMES} ".join(str(size) for size in shape)
 
 
 def _table(
@@ -482,7 +488,7 @@ def verdicts_table(result: PruningResult) -> Table:
         ("Subjects", True),
         ("Cases used to", False),
         ("Optimistic", False),
-        ("Cases needed", True),
+        ("Subjects needed", True),
         ("In words", False),
     ]
     return _table("The verdict on each data set", columns, rows)
@@ -506,10 +512,10 @@ def glance_table(result: PruningResult, summary: Summary) -> Table:
         cost = result.costs.get(point.name)
         if costed:
             cells += [
-                blank(cost and significant(cost.volume_latency_s.median * scale)),
+                blank(significant(cost.volume_latency_s.median * scale) if cost else None),
                 _speed_up(relative[point.name].volume_speed_up),
-                blank(cost and f"{significant(cost.parameters / _MEGA)}"),
-                blank(cost and significant(cost.peak_memory_bytes / _MEGA)),
+                blank(significant(cost.parameters / _MEGA) if cost else None),
+                blank(significant(cost.peak_memory_bytes / _MEGA) if cost else None),
             ]
         rows.append(cells)
     columns = [("Level", False), ("Role", False), *((f"Dice, {label}", True) for label in labels)]
@@ -542,11 +548,13 @@ def _quoted(name: str) -> str:
 def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Table:
     """Scores, states and the difference from the deepest level for every level and label of one data set."""
     chosen = chosen_point(result)
-    decision = next((d for d in result.decisions if d.dataset == dataset), None)
-    compared = {(c.point, c.label, c.metric): c for c in (decision.comparisons if decision else ())}
+    # cases of one data set that were split have two decisions, neither of which belongs to the means of all cases
+    decisions = [d for d in result.decisions if d.dataset == dataset]
+    compared = {(c.point, c.label, c.metric): c for d in decisions[:1] for c in d.comparisons if len(decisions) == 1}
     # one metric's interval fits beside the means; the others stand with the comparisons
     guarded = [key for key in METRICS if any(metric == key for _, _, metric in compared)][:1]
-    rows, marked = [], []
+    rows: list[list[Cell]] = []
+    marked: list[int] = []
     for point in result.points:
         for label in shown_labels(result):
             accuracy = summary.of(dataset, point.name, label)
@@ -577,11 +585,11 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
         rows,
         marked,
         notes=[
-            "Mean ± standard deviation over cases; cases where truth and prediction are both empty are counted and left "
-            "out.",
+            "Mean ± standard deviation over cases; cases where truth and prediction are both empty are counted and "
+            "left out.",
             f"NSD: normalised surface Dice at a tolerance of {tolerances}." if tolerances else "",
             "Missed: truth, but no prediction. False pos.: prediction, but no truth.",
-            interval_note(result.alpha) if guarded else "",
+            interval_note(result.alpha, list(compared.values())) if guarded else "",
         ],
     )
 
@@ -603,7 +611,7 @@ def comparisons_table(result: PruningResult, decision: Decision) -> Table:
                 Cell(_interval(c)),
                 Cell(f"{c.margin:g}"),
                 blank(worst),
-                Cell({"bca": "BCa bootstrap", "t": "Student's t"}.get(c.method, c.method)),
+                Cell({"bca": "BCa"}.get(c.method, c.method)),
                 Cell(c.state, _STATE[c.state]),
                 blank(None if c.cases_needed is None else str(c.cases_needed)),
             )
@@ -618,20 +626,26 @@ def comparisons_table(result: PruningResult, decision: Decision) -> Table:
         ("Mean difference", True),
         ("Margin", True),
         ("Worst case", True),
-        ("Method", False),
+        ("Bound by", False),
         ("Result", False),
-        ("Cases needed", True),
+        ("Subjects needed", True),
     ]
     name = "all data sets together" if decision.dataset == ALL else _quoted(decision.dataset)
+    part = "" if decision.role == "choose and report" else f", cases that {decision.role}"
+    said = " ".join(decision.blockers)
     return _table(
-        f"Non-inferiority on {name}",
+        f"Non-inferiority on {name}{part}",
         columns,
         rows,
         notes=[
-            interval_note(result.alpha),
-            "A comparison passes where the lower bound lies above minus the margin. Cases needed: for 80 % power if "
-            "level and deepest were truly equal.",
-            *(f"{c.point}, {METRICS[c.metric].name}, {c.label}: {c.reason}" for c in decision.comparisons if c.reason and c.state != "pass")
+            interval_note(result.alpha, decision.comparisons),
+            "Bound by: BCa is the bias-corrected and accelerated bootstrap, t is Student's t corrected for skewness; "
+            "the lower of the two bounds counts, with few subjects that of t.",
+            "A comparison passes where the lower bound lies above minus the margin and the mean leaves room for rare "
+            "large drops that so few subjects cannot exclude. It fails where the upper bound lies below minus the "
+            "margin or a single case drops too far. Otherwise it is inconclusive.",
+            "Subjects needed: for 80 % power if level and deepest were truly equal.",
+            *(f"{c.point}: {c.reason}" for c in decision.comparisons if c.state != "pass" and c.reason not in said),
         ],
     )
 
@@ -666,7 +680,10 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
                 Cell(significant(cost.peak_memory_bytes / _MEGA)),
                 blank(None)
                 if check is None
-                else Cell("exact" if check.equal else f"differs by {check.max_difference:.1e}", "good" if check.equal else "bad"),
+                else Cell(
+                    "exact" if check.equal else f"differs by {check.max_difference:.1e}",
+                    "good" if check.equal else "bad",
+                ),
             )
         )
     columns = [
@@ -689,9 +706,10 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
         rows,
         marked=[i for i, point in enumerate(result.points) if point == chosen],
         notes=[
-            f"Times: median (quartiles) of {first.window_latency_s.count} windows of {_shape(first.window_shape)} voxels "
-            f"and {first.volume_latency_s.count} volumes of {_shape(first.volume_shape)} voxels. M: million; G: 10⁹; "
-            "MB: 10⁶ bytes. A multiplication and an addition are two operations. Speed-up: against the deepest level.",
+            f"Times: median (quartiles) of {first.window_latency_s.count} windows of {_shape(first.window_shape)} "
+            f"voxels and {first.volume_latency_s.count} volumes of {_shape(first.volume_shape)} voxels.",
+            "M: million; G: 10⁹; MB: 10⁶ bytes. A multiplication and an addition are two operations. Speed-up: against "
+            "the deepest level.",
             "Self-check: whether the pruned network's output equals the level that was scored."
             if any(cost.self_check for cost in costs.values())
             else "",
@@ -726,7 +744,9 @@ def claims_table(result: PruningResult, summary: Summary) -> Table | None:
         )
     if not rows:
         return None
-    rows.append((Cell("L3 of L4, papers"), Cell(_percent(0.322, 1)), Cell(_percent(0.756, 1)), blank(None), Cell("0.6")))
+    rows.append(
+        (Cell("L3 of L4, papers"), Cell(_percent(0.322, 1)), Cell(_percent(0.756, 1)), blank(None), Cell("0.6"))
+    )
     columns = [
         ("Network", False),
         ("Less time", True),
@@ -808,14 +828,23 @@ def settings_table(result: PruningResult) -> Table:
         )
         for m in result.margins
     ]
-    rows.append((Cell("Confidence of each bound"), Cell(f"{_confidence(result.alpha)}, one-sided")))
+    rows.append(
+        (
+            Cell("Confidence of each bound"),
+            Cell(
+                f"{_confidence(result.alpha)}, one-sided; {_confidence(bound_alpha(FEW_SUBJECTS - 1, result.alpha))} "
+                f"with fewer than {FEW_SUBJECTS} subjects"
+            ),
+        )
+    )
     rows += [
         (Cell(f"Largest drop of a single case, {METRICS[metric].name}"), Cell(f"{drop:g}"))
         for metric, drop in result.max_case_drop.items()
     ]
     rows.append((Cell("Bootstrap"), Cell(f"{result.bootstrap_samples} resamples, seed {result.seed}")))
     rows += [
-        (Cell(f"Surface tolerance, {label}"), Cell(f"{significant(mm, 2)} mm")) for label, mm in result.tolerance_mm.items()
+        (Cell(f"Surface tolerance, {label}"), Cell(f"{significant(mm, 2)} mm"))
+        for label, mm in result.tolerance_mm.items()
     ]
     return _table("Fixed before looking", [("Setting", False), ("Value", False)], rows)
 

@@ -311,7 +311,7 @@ def _verdict_lines(level: str, decision: Decision | None) -> list[str]:
     if decision is None:
         return ["The level was chosen by hand, without the pruning evaluator's verdict."]
     lines = [f"Verdict on {decision.cases} cases ({decision.dataset}): {decision.summary}"]
-    if decision.level != level or decision.verdict != "prune":
+    if decision.level != level:
         lines += [
             "",
             f"**The level was chosen by hand: the verdict was '{decision.verdict}' with level {decision.level}.**",

@@ -11,15 +11,16 @@ import math
 import random
 import re
 import statistics
-import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.metrics.scores import RULES
+from monai_unetpp.pruning import report, results, tables
 from monai_unetpp.pruning.overlays import save_overlay
 from monai_unetpp.pruning.report import SCHEMA_VERSION, read_report, write_report
 from monai_unetpp.pruning.results import (
@@ -36,8 +37,9 @@ from monai_unetpp.pruning.results import (
     SelfCheck,
     TradeOff,
 )
-from monai_unetpp.pruning.tables import significant, summarise
+from monai_unetpp.pruning.tables import accuracy_table, cost_table, headline, interval_note, significant, summarise
 
+MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 POINTS = (
     OperatingPoint("L1", "L1", checkpoint="model.pt"),
     OperatingPoint("L2", "L2", checkpoint="model.pt"),
@@ -46,7 +48,6 @@ POINTS = (
 )
 LABELS = ("anterior", "posterior")
 QUALITY = {"L1": 0.862, "L2": 0.892, "L3": 0.894, "L2 trained alone": 0.886}
-SEQUEL = {"L1": "fail", "L2": "pass"}
 
 
 def score(dice: float, truth_ml: float = 1.7) -> LabelScore:
@@ -78,11 +79,13 @@ def scores(datasets: tuple[str, ...], points: tuple[OperatingPoint, ...], labels
     return tuple(rows)
 
 
-def decision(rows: tuple[ScoreRow, ...], dataset: str, labels: tuple[str, ...], level: str, role: str = "choose"):
+def decision(
+    rows: tuple[ScoreRow, ...], dataset: str, labels: tuple[str, ...], level: str, role: str = "choose and report"
+):
     """What the deciding stage would hand over, from the same scores by Student's t."""
     chosen_rows = [row for row in rows if dataset in ("all", row.dataset)]
     comparisons = []
-    for point in ("L2", "L1"):
+    for point in ("L2", "L1") if dataset != "all" else ():
         for metric, margin in (("dice", 0.01), ("nsd", 0.02)):
             for label in labels:
                 pairs = {}
@@ -131,7 +134,7 @@ def decision(rows: tuple[ScoreRow, ...], dataset: str, labels: tuple[str, ...], 
         tuple(comparisons),
         ("L1 misses 2 structures that L3 finds (posterior).",),
         None,
-        role == "choose and report",
+        role != "confirm",
         f"Prune to {level}: on {dataset}, it is no worse than L3 by more than the margins.",
     )
 
@@ -178,8 +181,8 @@ def make_result(**changes) -> PruningResult:
         seed=20,
         decisions=(
             decision(rows, "oslo", LABELS, "L2"),
-            decision(rows, "vienna", LABELS, "L2", "confirm"),
-            decision(rows, "all", LABELS, "L2", "choose and report"),
+            decision(rows, "vienna", LABELS, "L2"),
+            decision(rows, "all", LABELS, "L2"),
         ),
         trade_offs=(
             TradeOff("pareto", ("L1", "L2", "L3"), "No other point is both faster and more accurate."),
@@ -270,7 +273,7 @@ def _unescape(text: str) -> str:
 
 def number(text: str) -> float:
     """The first number of a cell."""
-    return float(re.search(r"[−+]?\d+(\.\d+)?", text)[0].replace("−", "-"))
+    return float(re.search(rf"[{MINUS}+]?\d+(\.\d+)?", text)[0].replace(MINUS, "-"))
 
 
 @pytest.fixture(scope="module")
@@ -286,3 +289,446 @@ def written(result, tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def page(written) -> Page:
     return Page(written["html"].read_text(encoding="utf-8"))
+
+
+class TestSameNumbers:
+    def test_four_files_with_these_names(self, written):
+        assert {key: path.name for key, path in written.items()} == {
+            "html": "report.html",
+            "json": "report.json",
+            "csv": "per_case.csv",
+            "markdown": "summary.md",
+        }
+        assert {path.name for path in written["html"].parent.iterdir()} == {p.name for p in written.values()}
+
+    def test_every_markdown_table_is_the_html_table(self, written, page):
+        tables = markdown_tables(written["markdown"].read_text(encoding="utf-8"))
+        assert set(tables) == set(page.tables)
+        assert len(tables) == 14
+        for caption, rows in tables.items():
+            assert rows == page.tables[caption], caption
+
+    @pytest.mark.parametrize("dataset", ["oslo", "vienna", "all"])
+    def test_means_of_the_csv_are_in_html_and_json(self, written, page, dataset):
+        rows = list(csv.DictReader(io.StringIO(written["csv"].read_text(encoding="utf-8"))))
+        content = json.loads(written["json"].read_text(encoding="utf-8"))
+        caption = "Accuracy on all data sets together" if dataset == "all" else f"Accuracy on “{dataset}”"
+        head, *body = page.tables[caption]
+        assert len(body) == 4 * 3
+        columns = {"dice": "Dice", "iou": "IoU", "nsd": "NSD", "hd95_mm": "HD95 (mm)"}
+        columns["volume_difference_ml"] = "Volume difference (ml)"
+        for cells in body:
+            point, label = cells[:2]
+            mine = [
+                row
+                for row in rows
+                if (row["point"], row["label"]) == (point, label) and dataset in ("all", row["dataset"])
+            ]
+            kept = next(
+                a
+                for a in content["summary"]["accuracy"]
+                if (a["dataset"], a["point"], a["label"]) == (dataset, point, label)
+            )
+            states = {state: sum(row["state"] == state for row in mine) for state in ("missed", "both_empty")}
+            assert int(cells[head.index("Missed")]) == states["missed"] == kept["missed"]
+            assert int(cells[head.index("Both empty")]) == states["both_empty"] == kept["both_empty"]
+            assert int(cells[head.index("Cases")]) == len(mine) == kept["cases"]
+            for key, column in columns.items():
+                values = [float(row[key]) for row in mine if row["state"] != "both_empty"]
+                mean, sd = statistics.fmean(values), statistics.stdev(values)
+                assert kept["metrics"][key]["mean"] == pytest.approx(mean)
+                assert kept["metrics"][key]["sd"] == pytest.approx(sd)
+                decimals = 2 if key in ("hd95_mm", "volume_difference_ml") else 3
+                shown = cells[head.index(column)].replace(MINUS, "-").split("±")
+                assert [float(part) for part in shown] == [round(mean, decimals), round(sd, decimals)]
+
+    def test_comparisons_show_margin_difference_bounds_worst_case_and_state(self, written, page, result):
+        content = json.loads(written["json"].read_text(encoding="utf-8"))
+        head, *body = page.tables["Non-inferiority on “oslo”"]
+        stored = content["result"]["decisions"][0]["comparisons"]
+        assert len(body) == len(stored) == 8
+        for cells, c in zip(body, stored, strict=True):
+            row = dict(zip(head, cells, strict=True))
+            numbers = [
+                float(text.replace(MINUS, "-")) for text in re.findall(rf"[{MINUS}+]\d\.\d+", row["Mean difference"])
+            ]
+            assert numbers == [round(c[key], 4) for key in ("mean_difference", "lower_bound", "upper_bound")]
+            assert number(row["Margin"]) == c["margin"]
+            assert number(row["Worst case"]) == round(c["worst_difference"], 4)
+            assert f"({c['worst_case']})" in row["Worst case"]
+            assert row["Cases"].split() == [str(c["cases"]), f"({c['clusters']}", "subjects)"]
+            assert (row["Result"], row["Subjects needed"]) == (c["state"], str(c["cases_needed"]))
+
+    def test_costs_are_those_measured(self, page):
+        rows = {
+            row[0]: dict(zip(page.tables["Cost of each really pruned network"][0], row, strict=True))
+            for row in page.tables["Cost of each really pruned network"][1:]
+        }
+        assert list(rows) == ["L1", "L2", "L3", "L2 trained alone"]
+        l2 = rows["L2"]
+        assert l2["Parameters (M)"].split() == ["0.334", "(22.1", "%)"]
+        assert l2["FLOPs per window (G)"] == "19.4"
+        assert l2["Checkpoint (MB)"] == "1.35"
+        assert l2["Time per volume (ms)"].split() == ["21.5", "(21.0", "to", "23.4)"]
+        assert l2["Speed-up, volume"] == f"2.1{TIMES}"
+        assert l2["Peak memory (MB)"] == "147"
+        assert l2["Self-check"] == "exact"
+        assert rows["L2 trained alone"]["Self-check"] == DASH
+
+    def test_saving_stands_beside_the_papers(self, page):
+        head, *body = page.tables["What pruning saves, beside the papers' claims"]
+        assert [row[0] for row in body] == ["L1 of L3, here", "L2 of L3, here", "L3 of L4, papers"]
+        assert number(body[1][head.index("Less time")]) == 53.0
+        assert number(body[2][head.index("Less time")]) == 32.2
+        assert "arXiv:1807.10165" in page.text
+        assert "arXiv:1912.05074" in page.text
+
+    def test_verdict_first_then_everything_else(self, page, result):
+        order = [
+            result.decisions[2].summary,
+            "are optimistic: the same cases chose the level",
+            "The levels at a glance",
+            "How the verdict came about",
+            result.decisions[2].blockers[0],
+            result.command,
+        ]
+        positions = [page.text.index(text) for text in order]
+        assert positions == sorted(positions)
+        verdicts = page.tables["The verdict on each data set"][1:]
+        assert [(row[0], row[1].replace("\xa0", " "), row[4], row[5]) for row in verdicts] == [
+            ("all", "Prune to L2", "choose and report", "yes"),
+            ("oslo", "Prune to L2", "choose and report", "yes"),
+            ("vienna", "Prune to L2", "choose and report", "yes"),
+        ]
+
+    @pytest.mark.parametrize("kind", ["html", "markdown"])
+    def test_what_was_fixed_and_where_it_ran(self, written, kind, page, result):
+        text = page.text if kind == "html" else re.sub(r"\\(.)", r"\1", _unescape(written[kind].read_text()))
+        for part in (
+            *RULES.splitlines(),
+            "9999 resamples, seed 20",
+            "95\N{NO-BREAK SPACE}%, one-sided",
+            "0.02 on anterior",
+            "Intel Xeon, 2 cores",
+            "2.13.0",
+            result.command,
+            "oslo_077",
+            "the label's affine differs",
+            "0.931",
+            "parameters<=1000",
+        ):
+            assert part in text
+
+    def test_csv_has_a_row_per_score_at_full_precision(self, written, result):
+        rows = list(csv.DictReader(io.StringIO(written["csv"].read_text(encoding="utf-8"))))
+        assert len(rows) == len(result.rows)
+        for row, known in zip(rows, result.rows, strict=True):
+            assert (row["case"], row["subject"], row["state"]) == (known.case, known.subject, known.score.state)
+            assert row["dice"] == ("" if known.score.dice is None else repr(known.score.dice))
+
+
+class TestRoundTrip:
+    def test_read_gives_what_was_written(self, written, result):
+        assert read_report(written["json"]) == result
+        assert json.loads(written["json"].read_text(encoding="utf-8"))["schema_version"] == SCHEMA_VERSION
+
+    def test_numbers_that_json_has_no_word_for(self, tmp_path):
+        known = make_result().decisions[0].comparisons[0]
+        comparison = dataclasses.replace(known, lower_bound=-math.inf, upper_bound=math.inf)
+        changed = dataclasses.replace(single().decisions[0], comparisons=(comparison,))
+        result = dataclasses.replace(single(), decisions=(changed,))
+        path = write_report(result, tmp_path)["json"]
+        json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        assert read_report(path) == result
+
+    def test_numpy_numbers_are_written_as_plain_ones(self, tmp_path):
+        base = single()
+        margin = Margin("dice", np.float32(0.5))
+        result = dataclasses.replace(base, margins=(margin,), seed=np.int64(7))
+        assert read_report(write_report(result, tmp_path)["json"]) == result
+
+    def test_other_values_are_refused_before_anything_is_written(self, tmp_path):
+        with pytest.raises(TypeError, match=r"result must hold plain values only, got \{1, 2\} of type set"):
+            write_report(dataclasses.replace(single(), command={1, 2}), tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda c: c.update(schema_version="2.0"), "schema_version must be 1.x, got '2.0'"),
+            (lambda c: c.pop("schema_version"), "schema_version must be 1.x, got None"),
+            (lambda c: c.pop("result"), "result must be an object, got 'None'"),
+            (lambda c: c["result"].pop("points"), "result must have the entry 'points'"),
+            (lambda c: c["result"].update(alpha="small"), "result.alpha must be a number, got 'small'"),
+            (lambda c: c["result"].update(seed=True), "result.seed must be a whole number, got 'True'"),
+            (lambda c: c["result"].update(labels="liver"), "result.labels must be a list, got 'liver'"),
+            (lambda c: c["result"]["rows"][1].update(case=4), r"result.rows\[1\].case must be a string, got '4'"),
+            (
+                lambda c: c["result"]["decisions"][0].update(optimistic="no"),
+                r"decisions\[0\].optimistic must be true or false",
+            ),
+            (
+                lambda c: c["result"]["rows"][0]["score"].update(state="fine"),
+                r"rows\[0\].score.state must be 'ok' or 'missed' or 'false_positive' or 'both_empty', got 'fine'",
+            ),
+        ],
+    )
+    def test_what_is_wrong_in_the_file_is_named(self, tmp_path, change, message):
+        path = write_report(single(), tmp_path)["json"]
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=f"{re.escape(str(path))}: .*{message}"):
+            read_report(path)
+
+    def test_entries_added_by_a_later_version_are_passed_over(self, tmp_path):
+        path = write_report(single(), tmp_path)["json"]
+        content = json.loads(path.read_text())
+        content["schema_version"] = "1.7"
+        content["result"]["colour"] = "blue"
+        del content["result"]["overlays"]
+        path.write_text(json.dumps(content))
+        assert read_report(path) == single()
+
+    def test_not_json(self, tmp_path):
+        path = tmp_path / "report.json"
+        path.write_text("<html>")
+        with pytest.raises(ValueError, match=r"report.json: not JSON .* Give the report.json of a pruning report"):
+            read_report(path)
+
+
+class TestHtml:
+    def test_stands_alone(self, written, page):
+        assert all(url.startswith(("data:image/", "#")) for url in page.loads)
+        assert "script" not in page.tags
+        assert "link" not in page.tags
+        assert not re.search(r"@import|url\(|https?://", written["html"].read_text(encoding="utf-8"))
+
+    def test_every_picture_has_words(self, page):
+        assert len(page.images) == 4  # latency, two data sets' differences, case lines
+        assert all(len(image["alt"]) > 20 for image in page.images)
+        latency, differences = page.images[0]["alt"], page.images[1]["alt"]
+        assert "L2 posterior 0.874 at 21.5 ms" in latency
+        assert "margin 0.01, pass" in differences
+
+    def test_overlays_are_inside(self, tmp_path):
+        mask = np.zeros((12, 12), dtype=int)
+        mask[3:8, 3:8] = 1
+        save_overlay(mask, mask, np.roll(mask, 1), mask, (1, 1), tmp_path / "overlays" / "a.png", "a <b>")
+        outside = tmp_path / "b.png"
+        Image.new("RGB", (4, 4)).save(outside)
+        result = dataclasses.replace(single(), overlays=("overlays/a.png", str(outside)))
+        page = Page(write_report(result, tmp_path)["html"].read_text(encoding="utf-8"))
+        pictures = [image for image in page.images if image["src"].startswith("data:image/png;base64,")]
+        assert [image["alt"] for image in pictures] == ["Overlay of a <b>.", "Overlay of b."]
+        assert "chosen level differs from the truth in 10 voxels" in page.text
+
+    def test_missing_overlay_is_named_before_anything_is_written(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"gone\.png: no such picture\. result\.overlays must name files"):
+            write_report(dataclasses.replace(single(), overlays=("gone.png",)), tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+
+    def test_same_result_gives_the_same_file(self, tmp_path):
+        texts = [write_report(single(), tmp_path / name)["html"].read_bytes() for name in "ab"]
+        assert texts[0] == texts[1]
+
+    def test_names_are_never_markup(self, tmp_path):
+        nasty = '<b>&"|`*_<script>alert(1)</script>'
+        base = make_result()
+        rows = tuple(dataclasses.replace(row, case=row.case.replace("oslo_006", nasty)) for row in base.rows)
+        result = dataclasses.replace(
+            base,
+            title=nasty,
+            rows=rows,
+            problems=(DataProblem("oslo", nasty, nasty),),
+            command=f"prune '{nasty}' ```",
+            decisions=(decision(rows, "oslo", LABELS, "L2"),),
+        )
+        paths = write_report(result, tmp_path)
+        page = Page(paths["html"].read_text(encoding="utf-8"))
+        assert "script" not in page.tags
+        assert "b" not in page.tags
+        assert page.tables["Cases left out"][1] == [nasty, "oslo", nasty]
+        markdown = paths["markdown"].read_text(encoding="utf-8")
+        prose, command = markdown.split("## Command")
+        assert "<" not in prose
+        assert markdown_tables(prose)["Cases left out"] == page.tables["Cases left out"]
+        assert command.strip().startswith("````\n")
+        names = {row["case"] for row in csv.DictReader(io.StringIO(paths["csv"].read_text(encoding="utf-8")))}
+        assert nasty in names
+        assert read_report(paths["json"]) == result
+
+
+class TestLittleToSay:
+    def test_one_level_one_label_no_costs(self, tmp_path):
+        paths = write_report(single(), tmp_path)
+        page = Page(paths["html"].read_text(encoding="utf-8"))
+        assert page.images == []
+        assert set(page.tables) == {"The levels at a glance", "Accuracy on “set”", "Fixed before looking"}
+        assert page.tables["The levels at a glance"][0] == ["Level", "Role", "Dice, liver"]
+        assert page.tables["The levels at a glance"][1][1] == "kept, deepest"
+        assert "No level was compared" in page.text
+        assert read_report(paths["json"]) == single()
+
+    def test_inconclusive_says_so_and_how_many_cases_are_needed(self, tmp_path):
+        base = single(verdict="inconclusive", summary="Inconclusive: too few.")
+        verdict = dataclasses.replace(base.decisions[0], cases_needed=56)
+        page = Page(write_report(dataclasses.replace(base, decisions=(verdict,)), tmp_path)["html"].read_text())
+        assert page.text.count("Inconclusive") >= 2
+        assert page.text.index("Inconclusive: too few.") < page.text.index("The levels at a glance")
+        assert "56 subjects needed" in page.text
+        assert "Where L3" not in page.text
+
+    def test_a_case_without_spread_has_none(self, tmp_path):
+        base = single()
+        result = dataclasses.replace(base, rows=base.rows[:2])
+        page = Page(write_report(result, tmp_path)["html"].read_text(encoding="utf-8"))
+        assert re.fullmatch(r"0\.\d{3}", page.tables["Accuracy on “set”"][1][2])
+
+    def test_only_empty_labels_give_a_dash(self, tmp_path):
+        empty = LabelScore("both_empty", None, None, None, None, 0.0, 0.0, 0.0)
+        rows = tuple(dataclasses.replace(row, score=empty) for row in single().rows)
+        page = Page(write_report(dataclasses.replace(single(), rows=rows), tmp_path)["html"].read_text())
+        assert page.tables["Accuracy on “set”"][1][2:7] == [DASH] * 5
+
+    def test_point_without_costs_keeps_its_row(self):
+        result = make_result(costs={name: cost(name, 1.0) for name in ("L2", "L3")})
+        table = cost_table(result, summarise(result))
+        assert [cell.text for cell in table.rows[0]] == ["L1", *[DASH] * 9]
+        assert table.rows[1][1].text.startswith("1.51")
+
+    def test_not_optimistic_is_said_too(self, tmp_path):
+        verdict = dataclasses.replace(single().decisions[0], role="confirm", optimistic=False)
+        result = dataclasses.replace(single(), decisions=(verdict,))
+        assert "The figures are not optimistic" in write_report(result, tmp_path)["markdown"].read_text()
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"rows": ()}, "result.rows must hold at least one score, got none"),
+            ({"decisions": ()}, "result.decisions must hold at least one decision, got none"),
+        ],
+    )
+    def test_nothing_to_report_is_refused(self, tmp_path, change, message):
+        with pytest.raises(ValueError, match=message):
+            write_report(dataclasses.replace(single(), **change), tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+
+
+class TestWriting:
+    def test_interruption_leaves_the_old_file_whole(self, tmp_path, monkeypatch):
+        paths = write_report(single(), tmp_path)
+        before = {path: path.read_bytes() for path in paths.values()}
+
+        def interrupted(self, text, **_):
+            with open(self, "w") as file:
+                file.write(text[: len(text) // 2])
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Path, "write_text", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_report(dataclasses.replace(single(), title="another"), tmp_path)
+        monkeypatch.undo()
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+    def test_missing_matplotlib_names_the_extra(self, tmp_path, monkeypatch):
+        original = builtins.__import__
+
+        def without(name, *arguments, **options):
+            if name.split(".")[0] == "matplotlib":
+                raise ImportError(name)
+            return original(name, *arguments, **options)
+
+        monkeypatch.setattr(builtins, "__import__", without)
+        with pytest.raises(ImportError, match=re.escape('pip install "monai-unetpp[report]"')):
+            write_report(make_result(), tmp_path / "new")
+        assert not (tmp_path / "new").exists()
+
+
+def test_the_schema_document_names_every_entry():
+    text = Path(report.__file__).with_name("REPORT.md").read_text(encoding="utf-8")
+    kinds = [kind for module in (results, tables) for kind in vars(module).values() if dataclasses.is_dataclass(kind)]
+    written = [kind for kind in kinds if kind not in (tables.Cell, tables.Table, tables.Metric)]
+    assert {PruningResult, LabelScore, tables.Summary} <= {*written}
+    names = {field.name for kind in written for field in dataclasses.fields(kind)}
+    assert {name for name in names if f"`{name}`" not in text} == set()
+    assert f"schema {SCHEMA_VERSION}" in text
+
+
+class TestConfirmation:
+    @pytest.fixture(scope="class")
+    def split(self):
+        """One data set whose cases were split: the choice says prune, the confirmation says keep."""
+        base = make_result(costs={}, trade_offs=())
+        rows = tuple(row for row in base.rows if row.dataset == "oslo")
+        choice = decision(rows, "oslo", LABELS, "L2", "choose")
+        check = dataclasses.replace(decision(rows, "oslo", LABELS, "L3", "confirm"), summary="Keep L3: not confirmed.")
+        return dataclasses.replace(base, rows=rows, decisions=(choice, check))
+
+    def test_has_the_last_word(self, split, tmp_path):
+        assert headline(split).role == "confirm"
+        page = Page(write_report(split, tmp_path)["html"].read_text(encoding="utf-8"))
+        assert page.text.index("Keep L3: not confirmed.") < page.text.index("The levels at a glance")
+        assert page.text.index("cases that took no part in choosing it (oslo)") < page.text.index("The levels at")
+        roles = {row[0]: row[1] for row in page.tables["The levels at a glance"][1:]}
+        assert (roles["L3"], roles["L2"]) == ("kept, deepest", "cut out of the full network")
+        assert {"Non-inferiority on “oslo”, cases that confirm", "Non-inferiority on “oslo”, cases that choose"} < set(
+            page.tables
+        )
+
+    def test_means_of_all_cases_carry_no_difference_of_some(self, split):
+        assert "Dice difference" not in accuracy_table(split, summarise(split), "oslo").columns
+        whole = dataclasses.replace(split, decisions=split.decisions[:1])
+        assert "Dice difference" in accuracy_table(whole, summarise(whole), "oslo").columns
+
+
+def test_interval_note_gives_the_confidence_that_was_used():
+    few = make_result().decisions[0].comparisons[0]
+    many = dataclasses.replace(few, cases=400, clusters=400)
+    assert "one-sided 95\N{NO-BREAK SPACE}% lower" in interval_note(0.05, [many])
+    assert "interval of 90\N{NO-BREAK SPACE}%" in interval_note(0.05, [many])
+    assert "one-sided 99.5\N{NO-BREAK SPACE}% lower" in interval_note(0.05, [few])
+    assert "(99.5\N{NO-BREAK SPACE}% with fewer than" in interval_note(0.05, [few, many])
+
+
+class TestSummary:
+    def test_by_hand(self):
+        rows = tuple(
+            ScoreRow("set", f"c{i}", f"c{i}", "L1", "liver", score(dice)) for i, dice in enumerate((0.8, 0.6, 0))
+        )
+        result = dataclasses.replace(single("L1"), rows=rows, points=POINTS[:1])
+        (accuracy,) = summarise(result).accuracy
+        assert (accuracy.cases, accuracy.ok, accuracy.missed, accuracy.false_positive) == (3, 2, 1, 0)
+        assert accuracy.metrics["dice"].mean == pytest.approx(1.4 / 3)
+        assert accuracy.metrics["dice"].sd == pytest.approx(math.sqrt(0.52 / 3), abs=1e-9)
+        assert accuracy.metrics["hd95_mm"].mean == pytest.approx((2.2 + 3.9 + 61.5) / 3)
+
+    def test_speed_up_is_against_the_deepest_level(self):
+        l1, _, l3, alone = summarise(make_result()).costs
+        assert l1.volume_speed_up == pytest.approx(1 / 0.18)
+        assert (l3.volume_speed_up, l3.parameter_share) == (1, 1)
+        assert alone.memory_share == pytest.approx(0.46)
+
+    def test_worst_cases_are_the_largest_losses_of_the_chosen_level(self):
+        worst = summarise(make_result()).worst_cases
+        assert len(worst) == 5
+        assert [w.difference for w in worst] == sorted(w.difference for w in worst)
+        assert all(w.difference == w.chosen_dice - w.deepest_dice < 0 for w in worst)
+        assert all(w.label != "foreground" for w in worst)
+        stated = [c for d in make_result().decisions for c in d.comparisons if (c.point, c.metric) == ("L2", "dice")]
+        assert worst[0].difference == min(c.worst_difference for c in stated)
+
+    @pytest.mark.parametrize(
+        ("value", "text"),
+        [
+            (0, "0"),
+            (0.012345, "0.0123"),
+            (9.999, "10.0"),
+            (1234567, "1230000"),
+            (-0.5, f"{MINUS}0.500"),
+            (312.4, "312"),
+            (math.inf, "inf"),
+        ],
+    )
+    def test_three_significant_digits_without_exponent(self, value, text):
+        assert significant(value) == text

@@ -1,0 +1,351 @@
+"""What a training step costs in time and memory, beside MONAI's BasicUNetPlusPlus."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.losses import DiceCELoss
+from monai.networks.nets import BasicUNetPlusPlus
+from torch import nn
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from monai_unetpp.losses import NestedDeepSupervisionLoss
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.pruning.cost import _peak_resident_bytes, _reset_peak, describe_environment
+from monai_unetpp.pruning.results import Environment, Quartiles
+
+__all__ = ["TrainingBenchmark", "TrainingCost", "format_training_benchmark", "measure_training"]
+
+logger = logging.getLogger(__name__)
+
+_MONAI = "BasicUNetPlusPlus"
+_OURS = "NestedUNet"
+_CHECKPOINTED = "NestedUNet, use_checkpoint"
+_CONTENDERS = (_MONAI, _OURS, _CHECKPOINTED)
+_RESOLUTIONS = 5
+
+#: Runs in a process of its own; see _measure_own_memory.
+_WORKER = (
+    "import sys; from monai_unetpp.benchmark.training import _measure_own_memory; _measure_own_memory(sys.argv[1])"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingCost:
+    """What training one network costs.
+
+    Attributes:
+        name: the network.
+        parameters: number of parameters.
+        step_s: seconds per training step: forward, loss of all heads, backward, optimizer.
+        activation_bytes: memory that the forward pass keeps for the backward pass: parameters, input and target are
+            not counted.
+        peak_memory_bytes: most memory in use during a step: device memory on CUDA, on a CPU the growth of the
+            resident set of a process of its own, without what libraries load once.
+    """
+
+    name: str
+    parameters: int
+    step_s: Quartiles
+    activation_bytes: int
+    peak_memory_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingBenchmark:
+    """Training costs measured in one run; the first network is what the others are compared with.
+
+    Attributes:
+        spatial_dims: 2 or 3.
+        features: channels per resolution, the same for all networks.
+        patch_size: spatial shape of the input.
+        batch_size: patches per step.
+        costs: per network.
+        environment: device, versions, threads and date.
+    """
+
+    spatial_dims: int
+    features: tuple[int, ...]
+    patch_size: tuple[int, ...]
+    batch_size: int
+    costs: tuple[TrainingCost, ...]
+    environment: Environment
+
+    def ratios(self, cost: TrainingCost) -> dict[str, float]:
+        """Time, activation memory and peak memory of ``cost`` as shares of those of the first network."""
+        first = self.costs[0]
+        return {
+            "time": cost.step_s.median / first.step_s.median,
+            "activations": cost.activation_bytes / first.activation_bytes,
+            "peak_memory": cost.peak_memory_bytes / first.peak_memory_bytes,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    spatial_dims: int
+    features: tuple[int, ...]
+    patch_size: tuple[int, ...]
+    batch_size: int
+    device: str
+
+
+def measure_training(
+    spatial_dims: int = 3,
+    features: Sequence[int] = (16, 32, 64, 128, 256),
+    patch_size: Sequence[int] | None = None,
+    batch_size: int = 2,
+    repeats: int = 10,
+    warm_up: int = 2,
+    device: str = "cpu",
+) -> TrainingBenchmark:
+    """Compare ``NestedUNet``, with and without ``use_checkpoint``, with ``BasicUNetPlusPlus`` in training.
+
+    All have deep supervision, the same features, norm and activation, the same loss (cross-entropy plus Dice, at
+    every head) and the same data. Steps alternate between the networks, so that a noisy machine hits all alike.
+
+    Args:
+        spatial_dims: 2 or 3.
+        features: channels of the five resolutions, as many as ``BasicUNetPlusPlus`` has.
+        patch_size: spatial shape of the input; by default 64 along every axis in 3D, 256 in 2D.
+        batch_size: patches per step.
+        repeats: measured steps per network, at least 2.
+        warm_up: steps per network before measuring.
+        device: ``"cpu"`` or a CUDA device.
+
+    Returns:
+        Frozen results; ``dataclasses.asdict`` makes them ready for JSON.
+
+    Raises:
+        ValueError: an argument with a value that cannot work.
+        RuntimeError: a process that measures memory failed.
+    """
+    task = _checked_task(spatial_dims, features, patch_size, batch_size, device)
+    if repeats < 2 or warm_up < 0:
+        raise ValueError(
+            f"repeats must be 2 or more and warm_up 0 or more, got {repeats} and {warm_up}. Quartiles need repeats."
+        )
+    memory = {name: _measure_memory(name, task) for name in _CONTENDERS}
+    steps = {name: _training_step(*_build(name, task)) for name in _CONTENDERS}
+    seconds = _measure_time(steps, torch.device(device), repeats, warm_up)
+    costs = tuple(
+        TrainingCost(
+            name=name,
+            parameters=memory[name]["parameters"],
+            step_s=seconds[name],
+            activation_bytes=memory[name]["activation_bytes"],
+            peak_memory_bytes=memory[name]["peak_memory_bytes"],
+        )
+        for name in _CONTENDERS
+    )
+    environment = describe_environment(torch.device(device), "fp32", "torch")
+    return TrainingBenchmark(task.spatial_dims, task.features, task.patch_size, task.batch_size, costs, environment)
+
+
+def format_training_benchmark(result: TrainingBenchmark) -> str:
+    """The results as a table in Markdown, each network beside the first one."""
+    shape = " x ".join(str(size) for size in result.patch_size)
+    lines = [
+        f"Training in {result.spatial_dims}D, features {', '.join(map(str, result.features))}, {result.batch_size} x "
+        f"{shape}, deep supervision, {result.environment.precision}",
+        f"{result.environment.device}, {result.environment.threads} thread(s), torch "
+        f"{result.environment.versions['torch']}, MONAI {result.environment.versions['monai']}, "
+        f"{result.environment.date}",
+        "",
+        "| network | parameters | step (quartiles) | time | kept for backward | share | peak memory | share |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for cost in result.costs:
+        ratios, step = result.ratios(cost), cost.step_s
+        lines.append(
+            f"| {cost.name} | {cost.parameters / 1e6:.2f} M | {step.median:.3f} s ({step.lower:.3f}-{step.upper:.3f}) "
+            f"| {ratios['time']:.2f} | {cost.activation_bytes / 2**20:.0f} MiB | {ratios['activations']:.2f} "
+            f"| {cost.peak_memory_bytes / 2**20:.0f} MiB | {ratios['peak_memory']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _checked_task(
+    spatial_dims: int, features: Sequence[int], patch_size: Sequence[int] | None, batch_size: int, device: str
+) -> _Task:
+    if spatial_dims not in (2, 3):
+        raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
+    if len(features) != _RESOLUTIONS or min(features) < 1:
+        raise ValueError(
+            f"features must have {_RESOLUTIONS} positive entries, got {tuple(features)}. BasicUNetPlusPlus has a "
+            "fixed depth."
+        )
+    if patch_size is None:
+        patch_size = (64,) * 3 if spatial_dims == 3 else (256,) * 2
+    if len(patch_size) != spatial_dims or min(patch_size) < 32:
+        raise ValueError(
+            f"patch_size must have {spatial_dims} sizes of 32 or more, got {tuple(patch_size)}. Smaller ones leave "
+            "BasicUNetPlusPlus a single voxel to normalise."
+        )
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be 1 or more, got {batch_size}.")
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device must be one that is there, got {device!r} without CUDA. Use 'cpu'.")
+    return _Task(spatial_dims, tuple(features), tuple(patch_size), batch_size, device)
+
+
+def _build(name: str, task: _Task) -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+    torch.manual_seed(0)
+    common: dict[str, Any] = {"spatial_dims": task.spatial_dims, "in_channels": 1, "out_channels": 2}
+    if name == _MONAI:
+        network: nn.Module = BasicUNetPlusPlus(
+            **common, features=(*task.features, task.features[0]), deep_supervision=True
+        )
+    else:
+        network = NestedUNet(**common, features=task.features, use_checkpoint=name == _CHECKPOINTED)
+    shape = (task.batch_size, 1, *task.patch_size)
+    image = torch.rand(shape, device=task.device)
+    label = (torch.rand(shape, device=task.device) > 0.5).float()
+    return network.to(task.device).train(), image, label
+
+
+def _training_step(network: nn.Module, image: torch.Tensor, label: torch.Tensor) -> Callable[[], None]:
+    loss = NestedDeepSupervisionLoss(DiceCELoss(softmax=True, to_onehot_y=True))
+    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss(network(image), label).backward()
+        optimizer.step()
+
+    return step
+
+
+def _measure_time(
+    steps: Mapping[str, Callable[[], None]], device: torch.device, repeats: int, warm_up: int
+) -> dict[str, Quartiles]:
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    order = list(steps)
+    for number in range(warm_up + repeats):
+        # whoever comes first in a round pays for what others left in the caches
+        order.append(order.pop(0))
+        for name in order:
+            _synchronize(device)
+            start = time.perf_counter()
+            steps[name]()
+            _synchronize(device)
+            if number >= warm_up:
+                seconds[name].append(time.perf_counter() - start)
+        logger.info("Training step: round %d of %d.", number + 1, warm_up + repeats)
+    quartiles = {}
+    for name, values in seconds.items():
+        lower, median, upper = (float(value) for value in np.percentile(values, [25, 50, 75]))
+        quartiles[name] = Quartiles(median=median, lower=lower, upper=upper, count=len(values))
+    return quartiles
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _measure_memory(name: str, task: _Task) -> dict[str, int]:
+    if torch.device(task.device).type == "cuda":
+        return _measured_memory(name, task)
+    with tempfile.TemporaryDirectory() as folder:
+        job = {"name": name, "threads": torch.get_num_threads(), **dataclasses.asdict(task)}
+        Path(folder, "job.json").write_text(json.dumps(job), encoding="utf-8")
+        finished = subprocess.run(
+            [sys.executable, "-c", _WORKER, folder],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if finished.returncode:
+            reason = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
+            raise RuntimeError(
+                f"{name}: the process that measures memory failed ({reason}). If memory ran out, give a smaller "
+                "patch_size or batch_size."
+            )
+        measured: dict[str, int] = json.loads(Path(folder, "memory.json").read_text(encoding="utf-8"))
+    return measured
+
+
+def _measure_own_memory(folder: str) -> None:
+    """In a process of its own: do ``job.json``, and write down what it took."""
+    job = json.loads(Path(folder, "job.json").read_text(encoding="utf-8"))
+    torch.set_num_threads(job.pop("threads"))
+    task = _checked_task(job["spatial_dims"], job["features"], job["patch_size"], job["batch_size"], job["device"])
+    smallest = dataclasses.replace(task, patch_size=(32,) * task.spatial_dims, batch_size=1)
+    # what the first step of any network brings (threads, libraries, compiled kernels) is not this network's cost
+    _training_step(*_build(job["name"], smallest))()
+    Path(folder, "memory.json").write_text(json.dumps(_measured_memory(job["name"], task)), encoding="utf-8")
+
+
+def _measured_memory(name: str, task: _Task) -> dict[str, int]:
+    device = torch.device(task.device)
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+    else:
+        _reset_peak()
+        before = _peak_resident_bytes()
+    network, image, label = _build(name, task)
+    _training_step(network, image, label)()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        peak = torch.cuda.max_memory_allocated(device)
+    else:
+        peak = _peak_resident_bytes()
+    return {
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "activation_bytes": _activation_bytes(network, image),
+        "peak_memory_bytes": peak - before,
+    }
+
+
+class _StorageRecorder(TorchDispatchMode):
+    """Notes the storage of every tensor that is made, without keeping it alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                storage = leaf.untyped_storage()
+                reference = StorageWeakRef(storage)
+                self.storages[reference.cdata] = (reference, storage.nbytes())
+        return result
+
+
+def _activation_bytes(network: nn.Module, image: torch.Tensor) -> int:
+    """Bytes of all tensors made in the forward pass that are still there after it, the outputs included."""
+    recorder = _StorageRecorder()
+    own = {
+        StorageWeakRef(tensor.untyped_storage()).cdata for tensor in (*network.parameters(), *network.buffers(), image)
+    }
+    with recorder:
+        outputs = network(image)
+    alive = sum(
+        size for key, (reference, size) in recorder.storages.items() if key not in own and not reference.expired()
+    )
+    del outputs
+    return alive

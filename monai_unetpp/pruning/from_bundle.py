@@ -1,0 +1,83 @@
+"""Pruning a bundle: its configurations name the network, the transforms and the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from monai_unetpp.bundles import find_bundle
+from monai_unetpp.devices import resolve_device
+from monai_unetpp.pruning.results import PruningResult
+
+__all__ = ["prune_bundle"]
+
+
+def prune_bundle(
+    bundle: str | PathLike[str],
+    dataset_dir: str | PathLike[str] | Sequence[str | PathLike[str]],
+    output_dir: str | PathLike[str],
+    device: str | None = None,
+    extra: Sequence[str] | None = None,
+    **settings: Any,
+) -> PruningResult:
+    """Evaluate the levels of a bundle's network as its ``configs/prune.json`` says.
+
+    Args:
+        bundle: name or folder of a bundle.
+        dataset_dir: folder with ``dataset.json``, or several.
+        output_dir: folder for the report.
+        device: such as ``"cpu"``; by default a GPU if there is one.
+        extra: further checkpoints to compare with, as ``"name=file"``.
+        **settings: what to set instead of the values in ``prune.json``, such as ``margins``; None leaves them.
+
+    Returns:
+        What :func:`monai_unetpp.pruning.prune` found.
+
+    Raises:
+        FileNotFoundError: no such bundle, data set or checkpoint.
+        ValueError: settings or data that cannot be used.
+    """
+    folder = find_bundle(bundle)
+    configs = [folder / "configs" / name for name in ("train.json", "prune.json")]
+    missing = next((path for path in configs if not path.is_file()), None)
+    if missing is not None:
+        raise FileNotFoundError(f"{missing}: no such file. Only a bundle with train.json and prune.json can be pruned.")
+    parser = ConfigParser()
+    parser.read_config([str(path) for path in configs])
+    directories = [dataset_dir] if isinstance(dataset_dir, (str, PathLike)) else list(dataset_dir)
+    given = {
+        "bundle_root": str(folder),
+        "dataset_dir": [fspath(directory) for directory in directories],
+        "output_dir": fspath(output_dir),
+        "extra": _named_files(extra),
+        "device": resolve_device(device),
+        **settings,
+    }
+    for key, value in given.items():
+        if value is not None:
+            parser[key] = value
+    try:
+        result: PruningResult = parser.get_parsed_content("pruning")
+    except RuntimeError as e:
+        raise _cause(e) from e
+    return result
+
+
+def _named_files(given: Sequence[str] | None) -> dict[str, str] | None:
+    if given is None:
+        return None
+    pairs = [text.partition("=") for text in given]
+    wrong = next((text for text, (name, _, path) in zip(given, pairs, strict=True) if not name or not path), None)
+    if wrong is not None:
+        raise ValueError(f"extra must be a name, '=' and a file, got {wrong!r}. Write it like alone=models/alone.pt.")
+    return {name: path for name, _, path in pairs}
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The error behind MONAI's 'failed to instantiate', which names no file and no remedy."""
+    while error.__cause__ is not None and str(error).startswith("Failed to "):
+        error = error.__cause__
+    return error

@@ -1,0 +1,191 @@
+"""Every command that the bundles promise, run as a user runs it: from another working directory."""
+
+import csv
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from monai_unetpp import NestedUNet
+from monai_unetpp.bundles import check_bundle
+
+SCHEMA = Path(__file__).resolve().parents[3] / "shared" / "schema" / "meta_schema_20240725.json"
+QUICK = ["--epochs", "1", "--num_workers", "0", "--patch_size", "[16,16,16]", "--precision", "fp32"]
+
+
+def bundle_command(cwd, *arguments, launcher=(sys.executable,)):
+    """Run ``python -m monai.bundle`` in ``cwd`` and return the finished process."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*launcher, "-m", "monai.bundle", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def succeed(process):
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+    return process
+
+
+def configs(bundle, *names):
+    return "[" + ",".join(f"'{bundle}/configs/{name}'" for name in names) + "]"
+
+
+def test_the_bundle_follows_the_rules_of_the_model_zoo(hippocampus_bundle):
+    schema = SCHEMA if SCHEMA.is_file() else None
+    assert check_bundle(hippocampus_bundle, schema=schema) == []
+
+
+def test_verify_metadata_with_a_local_schema(hippocampus_bundle, tmp_path):
+    if not SCHEMA.is_file():
+        pytest.skip("the metadata schema is not at hand, and tests download nothing")
+    local = tmp_path / "schema.json"
+    local.write_bytes(SCHEMA.read_bytes())
+    meta = hippocampus_bundle / "configs" / "metadata.json"
+    done = succeed(bundle_command(tmp_path, "verify_metadata", "--meta_file", meta, "--filepath", local))
+    assert "metadata is verified with no error" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("config", ["train.json", "inference.json"])
+def test_verify_net_in_out(hippocampus_bundle, tmp_path, config):
+    folder = hippocampus_bundle / "configs"
+    done = succeed(
+        bundle_command(
+            tmp_path,
+            *("verify_net_in_out", "network_def"),
+            *("--config_file", folder / config, "--meta_file", folder / "metadata.json"),
+            *("--bundle_root", hippocampus_bundle),
+        )
+    )
+    assert "data shape of network is verified with no error" in done.stdout + done.stderr
+
+
+def test_ckpt_export_gives_the_same_numbers(hippocampus_bundle, tmp_path):
+    exported = tmp_path / "model.ts"
+    folder = hippocampus_bundle / "configs"
+    succeed(
+        bundle_command(
+            tmp_path,
+            *("ckpt_export", "network_def", "--filepath", exported),
+            *("--config_file", folder / "inference.json", "--bundle_root", hippocampus_bundle),
+        )
+    )
+    x = torch.rand(1, 1, 17, 16, 9, generator=torch.Generator().manual_seed(0))
+    network = NestedUNet.from_checkpoint(hippocampus_bundle / "models" / "model.pt").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(torch.jit.load(exported)(x), network(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("level", [None, "L1"])
+def test_inference_writes_labels_on_the_grid_of_the_input(hippocampus_bundle, decathlon_dir, tmp_path, level):
+    case = decathlon_dir / "imagesTr" / "case_4.nii.gz"
+    succeed(
+        bundle_command(
+            tmp_path,
+            *("run", "--config_file", hippocampus_bundle / "configs" / "inference.json"),
+            *("--bundle_root", hippocampus_bundle, "--input", case, "--output_dir", tmp_path / "out"),
+            *(["--level", level] if level else []),
+        )
+    )
+    image, labels = nib.load(case), nib.load(tmp_path / "out" / "case_4_seg.nii.gz")
+    assert labels.shape == image.shape
+    assert np.array_equal(labels.affine, image.affine)
+    assert labels.header["sform_code"] == image.header["sform_code"]
+    assert set(np.unique(labels.dataobj)) <= {0, 1, 2}
+
+
+def test_inference_takes_the_zoos_key_and_goes_on_after_a_broken_file(hippocampus_bundle, decathlon_dir, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "good.nii.gz").write_bytes((decathlon_dir / "imagesTr" / "case_0.nii.gz").read_bytes())
+    (folder / "broken.nii.gz").write_text("no image")
+    done = bundle_command(
+        tmp_path,
+        *("run", "--config_file", hippocampus_bundle / "configs" / "inference.json"),
+        *("--bundle_root", hippocampus_bundle, "--dataset_dir", folder, "--output_dir", tmp_path / "out"),
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stdout + done.stderr
+    assert f"{folder / 'broken.nii.gz'}: not a NIfTI image" in done.stdout + done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["good_seg.nii.gz"]
+
+
+def test_train_resume_and_evaluate(hippocampus_bundle, decathlon_dir, tmp_path):
+    out = tmp_path / "training"
+    common = ["--bundle_root", hippocampus_bundle, "--dataset_dir", decathlon_dir]
+    train = ["run", "--config_file", configs(hippocampus_bundle, "train.json"), *common, "--output_dir", out]
+    succeed(bundle_command(tmp_path, *train, *QUICK))
+    succeed(bundle_command(tmp_path, *train, *QUICK[2:], "--epochs", "2"))
+    with (out / "curves.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert list((out / "tensorboard").iterdir())
+    assert NestedUNet.from_checkpoint(out / "model.pt").levels == ("L1", "L2", "L3")
+
+    succeed(
+        bundle_command(
+            tmp_path,
+            *("run", "--config_file", configs(hippocampus_bundle, "train.json", "evaluate.json"), *common),
+            *("--output_dir", tmp_path / "evaluation", "--checkpoint", out / "model.pt", "--level", "L2"),
+        )
+    )
+    with (tmp_path / "evaluation" / "val_mean_dice_raw.csv").open() as file:
+        cases = list(csv.DictReader(file, delimiter="\t"))
+    assert [Path(row["filename"]).name for row in cases] == ["case_4.nii.gz", "case_5.nii.gz"]
+
+
+def test_a_level_trained_alone_has_only_its_own_nodes(hippocampus_bundle, decathlon_dir, tmp_path):
+    succeed(
+        bundle_command(
+            tmp_path,
+            *("run", "--config_file", configs(hippocampus_bundle, "train.json"), "--bundle_root", hippocampus_bundle),
+            *("--dataset_dir", decathlon_dir, "--output_dir", tmp_path / "alone", "--level", "L1", *QUICK),
+        )
+    )
+    network = NestedUNet.from_checkpoint(tmp_path / "alone" / "model.pt")
+    assert network.levels == ("L1",)
+    assert set(network.nodes) == {"x_0_0", "x_1_0", "x_0_1"}
+
+
+def test_two_processes_train_together(hippocampus_bundle, decathlon_dir, tmp_path):
+    out = tmp_path / "training"
+    succeed(
+        bundle_command(
+            tmp_path,
+            *("run", "--config_file", configs(hippocampus_bundle, "train.json", "multi_gpu_train.json")),
+            *("--bundle_root", hippocampus_bundle, "--dataset_dir", decathlon_dir, "--output_dir", out, *QUICK),
+            launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
+        )
+    )
+    assert (out / "checkpoint_epoch=1.pt").is_file()
+    assert NestedUNet.from_checkpoint(out / "model.pt").levels == ("L1", "L2", "L3")
+
+
+def test_configs_repeat_each_other_exactly(hippocampus_bundle):
+    """What inference.json must repeat from train.json is equal: the network, and the preprocessing of the image."""
+    train, inference = (
+        ConfigParser.load_config_file(hippocampus_bundle / "configs" / name) for name in ("train.json", "inference.json")
+    )
+    for key in ("network_def", "patch_size"):
+        assert inference[key] == train[key]
+    assert inference["inferer"] == train["validate"]["inferer"]
+
+    def for_the_image(transform):
+        kept = {k: v for k, v in transform.items() if k != "allow_missing_keys"}
+        mode = kept.get("mode")
+        return {**kept, "keys": "@image", **({"mode": mode[0]} if isinstance(mode, list) else {})}
+
+    ours = [for_the_image(t) for t in train["preprocessing"]["transforms"]]
+    theirs = [for_the_image(t) for t in inference["preprocessing"]["transforms"]]
+    assert theirs == ours

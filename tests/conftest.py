@@ -1,0 +1,39 @@
+"""Fixtures that several test modules share."""
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def hippocampus_bundle():
+    """The folder of the hippocampus bundle in the repository."""
+    return REPOSITORY / "bundles" / "hippocampus_mri_unetpp"
+
+
+@pytest.fixture(scope="session")
+def decathlon_dir(tmp_path_factory):
+    """Six small volumes with two boxes each, in Decathlon form: four for training, two for validation."""
+    root = tmp_path_factory.mktemp("decathlon")
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir()
+    generator = np.random.default_rng(0)
+    affine = np.array([[-1.0, 0, 0, 10], [0, 1.2, 0, -20], [0, 0, 1.5, 5], [0, 0, 0, 1]])
+    entries = []
+    for number in range(6):
+        label = np.zeros((20, 18, 16), np.uint8)
+        label[4:10, 4:12, 4:10] = 1
+        label[10:16, 4:12, 4:10] = 2
+        image = 100 * label + generator.normal(200, 10, label.shape)
+        name = f"case_{number}.nii.gz"
+        nib.save(nib.Nifti1Image(image.astype(np.float32), affine), root / "imagesTr" / name)
+        nib.save(nib.Nifti1Image(label, affine), root / "labelsTr" / name)
+        entries.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    content = {"training": entries[:4], "validation": entries[4:]}
+    (root / "dataset.json").write_text(json.dumps(content))
+    return root

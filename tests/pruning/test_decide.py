@@ -1,0 +1,566 @@
+"""The decision: what passes, what fails, what stays open, and that it is the statistics that decide."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from monai_unetpp.metrics import LabelScore, State
+from monai_unetpp.pruning import simulate
+from monai_unetpp.pruning.decide import (
+    DEFAULT_MARGINS,
+    DEFAULT_MAX_CASE_DROP,
+    confirm,
+    decide,
+    decide_all,
+    parse_case_drop,
+    parse_margin,
+    split_cases,
+    split_rows,
+)
+from monai_unetpp.pruning.results import Comparison, Decision, Margin, OperatingPoint, ScoreRow
+
+POINTS = tuple(OperatingPoint(name, name) for name in ("L1", "L2", "L3"))
+ALONE = OperatingPoint("L2 trained alone", "L2", "extra")
+DICE = (Margin("dice", 0.01),)
+FAST = {"bootstrap_samples": 500}
+
+
+def ok(dice: float, nsd: float = 0.9, hd95: float = 2.0) -> LabelScore:
+    return LabelScore("ok", dice, dice / (2 - dice), hd95, nsd, 0.0, 1.0, 1.0)
+
+
+def empty(state: State) -> LabelScore:
+    if state == "both_empty":
+        return LabelScore(state, None, None, None, None, 0.0, 0.0, 0.0)
+    return LabelScore(state, 0.0, 0.0, 50.0, 0.0, 1.0, 1.0, 0.0)
+
+
+def rows_of(
+    dice: Mapping[str, Sequence[float]],
+    *,
+    label: str = "Anterior",
+    dataset: str = "A",
+    per_subject: int = 1,
+    nsd: Mapping[str, Sequence[float]] | None = None,
+) -> list[ScoreRow]:
+    """One row per point and value: Dice by point, and NSD where it is given."""
+    return [
+        ScoreRow(
+            dataset,
+            f"case_{index:03d}",
+            f"subject_{index // per_subject:03d}" if per_subject > 1 else f"case_{index:03d}",
+            point,
+            label,
+            ok(value) if nsd is None else ok(value, nsd[point][index]),
+        )
+        for point, values in dice.items()
+        for index, value in enumerate(values)
+    ]
+
+
+def noise(n: int, sd: float = 0.005, mean: float = 0.0, seed: int = 0) -> np.ndarray:
+    """Values with exactly this mean and about this standard deviation."""
+    values = np.random.default_rng(seed).normal(scale=sd, size=n)
+    return values - values.mean() + mean
+
+
+def levels(n: int, l1: float = 0.0, l2: float = 0.0, **options: float) -> dict[str, np.ndarray]:
+    """Dice of three levels: L3 at 0.8, the others with these mean differences."""
+    return {
+        "L1": 0.8 + noise(n, mean=l1, seed=1, **options),
+        "L2": 0.8 + noise(n, mean=l2, seed=2, **options),
+        "L3": np.full(n, 0.8),
+    }
+
+
+def replace_score(rows: list[ScoreRow], point: str, case: str, score: LabelScore) -> list[ScoreRow]:
+    assert any(row.point == point and row.case == case for row in rows)
+    return [dataclasses.replace(row, score=score) if row.point == point and row.case == case else row for row in rows]
+
+
+def found(decision: Decision, point: str, metric: str = "dice", label: str = "Anterior") -> Comparison:
+    (comparison,) = [c for c in decision.comparisons if (c.point, c.metric, c.label) == (point, metric, label)]
+    return comparison
+
+
+class TestVerdict:
+    def test_prunes_to_the_shallowest_level_that_passed(self) -> None:
+        decision = decide(rows_of(levels(40)), POINTS, DICE, dataset="A", **FAST)
+        assert (decision.verdict, decision.level) == ("prune", "L1")
+        assert decision.blockers == ()
+        assert decision.cases_needed is None
+        assert decision.optimistic
+        assert "Prune to L1" in decision.summary
+        assert "optimistic" in decision.summary
+
+    def test_stops_at_the_first_failure(self) -> None:
+        decision = decide(rows_of(levels(40, l1=-0.03)), POINTS, DICE, dataset="A", **FAST)
+        assert (decision.verdict, decision.level) == ("prune", "L2")
+        assert found(decision, "L1").state == "fail"
+        assert len(decision.blockers) == 1
+        assert decision.blockers[0].startswith("L1: Dice of Anterior is worse by more than the margin")
+
+    def test_a_shallower_level_beyond_the_stop_is_described_and_cannot_win(self) -> None:
+        decision = decide(rows_of(levels(40, l2=-0.03)), POINTS, DICE, dataset="A", **FAST)
+        assert (decision.verdict, decision.level) == ("keep", "L3")
+        assert [c.point for c in decision.comparisons] == ["L2", "L1"]
+        assert found(decision, "L1").state == "pass"
+        assert all(blocker.startswith("L2") for blocker in decision.blockers)
+        assert decision.summary.startswith("Keep L3: on 40 cases, L2: Dice of Anterior is worse")
+
+    def test_inconclusive_where_the_interval_covers_the_margin(self) -> None:
+        decision = decide(rows_of(levels(40, l2=-0.009, sd=0.03)), POINTS, DICE, dataset="A", **FAST)
+        comparison = found(decision, "L2")
+        assert comparison.lower_bound < -0.01 < comparison.upper_bound
+        assert comparison.state == "inconclusive"
+        assert (decision.verdict, decision.level) == ("inconclusive", "L3")
+        assert decision.cases_needed == comparison.cases_needed
+        assert f"about {decision.cases_needed} subjects would be needed if there is no true" in decision.summary
+
+    def test_enough_cases_for_no_difference_are_too_few_for_the_observed_one(self) -> None:
+        decision = decide(rows_of(levels(40, l2=-0.008, sd=0.02)), POINTS, DICE, dataset="A", **FAST)
+        comparison = found(decision, "L2")
+        assert (decision.verdict, comparison.state) == ("inconclusive", "inconclusive")
+        assert comparison.cases_needed < 40
+        assert decision.cases_needed == pytest.approx((2.487 * comparison.sd_difference / 0.002) ** 2, rel=0.02)
+        assert f"about {decision.cases_needed} subjects would be needed if the true" in decision.summary
+
+    def test_inconclusive_for_lack_of_cases_says_how_many(self) -> None:
+        decision = decide(rows_of(levels(30, sd=0.045)), POINTS, DICE, dataset="A", **FAST)
+        comparison = found(decision, "L2")
+        assert decision.verdict == "inconclusive"
+        assert decision.cases_needed == comparison.cases_needed
+        assert decision.cases_needed == pytest.approx((2.487 * comparison.sd_difference / 0.01) ** 2 + 2, abs=2)
+
+    @pytest.mark.parametrize("change", [0.0, -0.5])
+    def test_fewer_than_ten_are_inconclusive_whatever_the_numbers(self, change: float) -> None:
+        decision = decide(rows_of(levels(9, l1=change, l2=change)), POINTS, DICE, dataset="A", **FAST)
+        assert (decision.verdict, decision.level) == ("inconclusive", "L3")
+        assert decision.blockers[0] == "9 subjects are fewer than the 10 that any verdict needs."
+        assert decision.cases_needed is None or decision.cases_needed >= 10
+        assert "9 cases are fewer than the 10 subjects" in decision.summary
+
+    def test_fewer_than_ten_are_inconclusive_even_with_a_missed_structure(self) -> None:
+        rows = replace_score(rows_of(levels(9)), "L2", "case_004", LabelScore("missed", 0, 0, 50, 0, -1, 0, 1))
+        assert decide(rows, POINTS, DICE, dataset="A", **FAST).verdict == "inconclusive"
+
+    @pytest.mark.parametrize("n", [25, 40])
+    def test_equal_levels_prune_without_warnings(self, n: int) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            decision = decide(rows_of({p.name: [0.8] * n for p in POINTS}), POINTS, dataset="A", **FAST)
+        assert (decision.verdict, decision.level) == ("prune", "L1")
+        for comparison in decision.comparisons:
+            numbers = (comparison.mean_difference, comparison.lower_bound, comparison.upper_bound)
+            assert numbers == (0.0, 0.0, 0.0)
+
+    def test_equal_levels_on_twelve_cases_leave_room_for_unseen_drops(self) -> None:
+        decision = decide(rows_of({p.name: [0.8] * 12 for p in POINTS}), POINTS, DICE, dataset="A", **FAST)
+        assert decision.verdict == "inconclusive"
+        assert decision.cases_needed == 17
+        assert "cannot exclude drops in up to 22.09 % of subjects" in decision.blockers[0]
+        enough = rows_of({p.name: [0.8] * 17 for p in POINTS})
+        assert decide(enough, POINTS, DICE, dataset="A", **FAST).verdict == "prune"
+
+    def test_does_not_depend_on_the_order_of_rows_and_repeats_exactly(self) -> None:
+        rows = rows_of(levels(30, l1=-0.006, sd=0.015))
+        first = decide(rows, POINTS, DICE, dataset="A", seed=5, **FAST)
+        assert decide(rows, POINTS, DICE, dataset="A", seed=5, **FAST) == first
+        points = list(reversed(POINTS))
+        assert decide(rows, points, DICE, dataset="A", seed=5, **FAST) == first
+
+
+class TestGuards:
+    def test_one_failing_label_among_several_stops(self) -> None:
+        rows = rows_of(levels(40)) + rows_of(levels(40, l2=-0.05), label="Posterior")
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        assert decision.verdict == "keep"
+        assert found(decision, "L2", label="Posterior").state == "fail"
+        assert found(decision, "L2", label="Anterior").state == "pass"
+
+    def test_the_boundary_metric_stops_where_overlap_passes(self) -> None:
+        nsd = {"L1": [0.9] * 40, "L2": [0.8] * 40, "L3": [0.9] * 40}
+        decision = decide(rows_of(levels(40), nsd=nsd), POINTS, dataset="A", **FAST)
+        assert decision.verdict == "keep"
+        assert found(decision, "L2", "nsd").state == "fail"
+        assert found(decision, "L2", "dice").state == "pass"
+
+    def test_smaller_hd95_is_better(self) -> None:
+        rows = [
+            ScoreRow("A", f"c{i}", f"c{i}", point, "Anterior", ok(0.8, hd95=hd95))
+            for point, hd95 in (("L1", 1.0), ("L2", 2.5), ("L3", 2.0))
+            for i in range(40)
+        ]
+        decision = decide(rows, POINTS, [Margin("hd95_mm", 1.0)], dataset="A", **FAST)
+        worse, better = found(decision, "L2", "hd95_mm"), found(decision, "L1", "hd95_mm")
+        assert (worse.mean_difference, better.mean_difference) == (-0.5, 1.0)
+        assert (worse.mean_reference, worse.mean_point) == (2.0, 2.5)
+        assert decision.level == "L1"
+        assert decide(rows, POINTS, [Margin("hd95_mm", 0.2)], dataset="A", **FAST).verdict == "keep"
+
+    def test_a_margin_for_a_label_goes_before_the_general_one(self) -> None:
+        rows = rows_of(levels(40, l1=-0.03, l2=-0.03)) + rows_of(levels(40), label="Posterior")
+        margins = [Margin("dice", 0.05, ("Anterior",)), Margin("dice", 0.01)]
+        decision = decide(rows, POINTS, margins, dataset="A", **FAST)
+        assert decision.level == "L1"
+        assert found(decision, "L2").margin == 0.05
+        assert found(decision, "L2", label="Posterior").margin == 0.01
+
+    def test_only_the_labels_of_a_margin_are_guarded(self) -> None:
+        rows = rows_of(levels(40)) + rows_of(levels(40, l2=-0.05), label="Posterior")
+        decision = decide(rows, POINTS, [Margin("dice", 0.01, ("Anterior",))], dataset="A", **FAST)
+        assert decision.verdict == "prune"
+        assert {c.label for c in decision.comparisons} == {"Anterior"}
+
+    def test_the_pooled_foreground_is_guarded_only_by_name(self) -> None:
+        rows = rows_of(levels(40)) + rows_of(levels(40, l2=-0.05), label="foreground")
+        assert decide(rows, POINTS, DICE, dataset="A", **FAST).verdict == "prune"
+        named = decide(rows, POINTS, [Margin("dice", 0.01, ("foreground",))], dataset="A", **FAST)
+        assert named.verdict == "keep"
+
+    def test_a_newly_missed_structure_stops_even_where_the_mean_gains(self) -> None:
+        n = 200
+        dice = {"L1": [0.9] * n, "L2": [0.9] * n, "L3": [0.8] * n}
+        missed = LabelScore("missed", 0.0, 0.0, 50.0, 0.0, -1.0, 0.0, 1.0)
+        rows = replace_score(rows_of(dice), "L2", "case_007", missed)
+        decision = decide(rows, POINTS, DICE, dataset="A", max_case_drop={}, **FAST)
+        assert found(decision, "L2").state == "pass"
+        assert decision.verdict == "keep"
+        assert decision.blockers == ("L2: Anterior is missed in case_007, where L3 finds it.",)
+
+    def test_a_structure_that_the_deepest_level_misses_too_is_not_new(self) -> None:
+        missed = LabelScore("missed", 0.0, 0.0, 50.0, 0.0, -1.0, 0.0, 1.0)
+        rows = rows_of(levels(40))
+        for point in ("L1", "L2", "L3"):
+            rows = replace_score(rows, point, "case_007", missed)
+        assert decide(rows, POINTS, DICE, dataset="A", **FAST).level == "L1"
+
+    def test_a_single_case_that_drops_too_far_stops(self) -> None:
+        dice = {"L1": np.full(100, 0.9), "L2": np.full(100, 0.9), "L3": np.full(100, 0.85)}
+        dice["L2"][13] = 0.6
+        decision = decide(rows_of(dice), POINTS, DICE, dataset="A", **FAST)
+        comparison = found(decision, "L2")
+        assert (comparison.worst_case, comparison.state) == ("case_013", "fail")
+        assert comparison.worst_difference == pytest.approx(-0.25)
+        assert decision.verdict == "keep"
+        assert "falls by 0.2500 in case_013, more than the 0.2 that one case may" in decision.blockers[0]
+        loose = decide(rows_of(dice), POINTS, DICE, dataset="A", max_case_drop={"dice": 0.25}, **FAST)
+        assert loose.level == "L1"
+
+    def test_pairs_without_the_structure_are_left_out(self) -> None:
+        rows = rows_of(levels(40))
+        for point in ("L1", "L2", "L3"):
+            rows = replace_score(rows, point, "case_003", empty("both_empty"))
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        assert (decision.cases, found(decision, "L2").cases) == (40, 39)
+
+    def test_a_structure_that_only_the_shallow_level_invents_is_not_left_out(self) -> None:
+        rows = rows_of(levels(40))
+        for point, state in (("L1", "both_empty"), ("L2", "false_positive"), ("L3", "both_empty")):
+            rows = replace_score(rows, point, "case_003", empty(state))
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        assert (found(decision, "L2").cases, found(decision, "L1").cases) == (40, 39)
+        assert found(decision, "L2").worst_difference == -1
+        assert decision.verdict == "keep"
+
+    def test_a_label_that_is_never_there_leaves_the_verdict_open(self) -> None:
+        rows = rows_of(levels(40))
+        rows += [dataclasses.replace(row, label="Tumour", score=empty("both_empty")) for row in rows]
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        assert decision.verdict == "inconclusive"
+        assert "Dice of Tumour cannot be tested: 0 case(s) have the structure" in decision.blockers[0]
+        assert {c.label for c in decision.comparisons} == {"Anterior"}
+
+    def test_extra_points_are_described_and_never_chosen(self) -> None:
+        dice = {**levels(40, l1=-0.05, l2=-0.05), ALONE.name: [0.9] * 40}
+        decision = decide(rows_of(dice), (ALONE, *POINTS), DICE, dataset="A", **FAST)
+        assert (decision.verdict, decision.level) == ("keep", "L3")
+        assert [c.point for c in decision.comparisons] == ["L2", "L1", ALONE.name]
+        assert found(decision, ALONE.name).mean_difference == pytest.approx(0.1)
+
+
+class TestSubjects:
+    def test_cases_of_a_subject_count_once(self) -> None:
+        dice = {"L1": [0.8, 0.8, 0.5] * 14, "L2": [0.8, 0.79, 0.78] * 14, "L3": [0.8, 0.8, 0.8] * 14}
+        decision = decide(rows_of(dice, per_subject=3), POINTS, DICE, dataset="A", **FAST)
+        comparison = found(decision, "L2")
+        assert (decision.cases, decision.subjects) == (42, 14)
+        assert (comparison.cases, comparison.clusters) == (42, 14)
+        assert comparison.mean_difference == pytest.approx(-0.01)
+        assert comparison.sd_difference == pytest.approx(0)
+        assert comparison.mean_point == pytest.approx(0.79)
+        assert comparison.mean_point - comparison.mean_reference == pytest.approx(comparison.mean_difference)
+
+    def test_many_cases_of_few_subjects_are_few(self) -> None:
+        decision = decide(rows_of(levels(90), per_subject=10), POINTS, DICE, dataset="A", **FAST)
+        assert (decision.cases, decision.subjects, decision.verdict) == (90, 9, "inconclusive")
+        assert "90 cases of 9 subjects are fewer than the 10 subjects" in decision.summary
+
+    def test_clustering_widens_the_interval_of_correlated_cases(self) -> None:
+        shifts = np.repeat(noise(30, sd=0.01), 4)
+        dice = {"L1": 0.8 + shifts, "L2": 0.8 + shifts, "L3": np.full(120, 0.8)}
+        clustered = decide(rows_of(dice, per_subject=4), POINTS, DICE, dataset="A", **FAST)
+        independent = decide(rows_of(dice), POINTS, DICE, dataset="A", **FAST)
+        assert found(clustered, "L2").lower_bound < 1.7 * found(independent, "L2").lower_bound < 0
+
+
+class TestSeveralDatasets:
+    def test_the_joint_level_is_the_deepest_of_all(self) -> None:
+        rows = rows_of(levels(40)) + rows_of(levels(40, l1=-0.05), dataset="B")
+        decisions = decide_all(rows, POINTS, DICE, **FAST)
+        assert [(d.dataset, d.verdict, d.level) for d in decisions] == [
+            ("A", "prune", "L1"),
+            ("B", "prune", "L2"),
+            ("all", "prune", "L2"),
+        ]
+        joint = decisions[-1]
+        assert (joint.cases, joint.subjects, joint.comparisons) == (80, 80, ())
+        assert joint.blockers[0].startswith("B: L1: Dice of Anterior is worse")
+        assert "(B)" in joint.summary
+
+    @pytest.mark.parametrize(("l2", "sd", "verdict"), [(-0.05, 0.005, "keep"), (-0.008, 0.03, "inconclusive")])
+    def test_one_data_set_can_stop_all(self, l2: float, sd: float, verdict: str) -> None:
+        rows = rows_of(levels(40)) + rows_of(levels(40, l2=l2, sd=sd), dataset="B")
+        joint = decide_all(rows, POINTS, DICE, **FAST)[-1]
+        assert (joint.dataset, joint.verdict, joint.level) == ("all", verdict, "L3")
+        assert all(blocker.startswith("B: L2") for blocker in joint.blockers)
+        assert (joint.cases_needed is not None) == (verdict == "inconclusive")
+
+    def test_one_data_set_has_one_decision(self) -> None:
+        rows = rows_of(levels(40))
+        assert decide_all(rows, POINTS, DICE, **FAST) == (decide(rows, POINTS, DICE, dataset="A", **FAST),)
+
+    def test_no_rows_or_a_taken_name(self) -> None:
+        with pytest.raises(ValueError, match="rows must hold scores, got none"):
+            decide_all([], POINTS)
+        rows = rows_of(levels(12), dataset="all") + rows_of(levels(12))
+        with pytest.raises(ValueError, match="dataset must not be called 'all'"):
+            decide_all(rows, POINTS, DICE)
+
+
+class TestConfirm:
+    def chosen(self) -> Decision:
+        return decide(rows_of(levels(40, l1=-0.05)), POINTS, DICE, dataset="A", role="choose", **FAST)
+
+    def test_tests_only_the_chosen_level_and_is_not_optimistic(self) -> None:
+        decision = confirm(self.chosen(), rows_of(levels(40), dataset="B"), POINTS, DICE, **FAST)
+        assert (decision.verdict, decision.level, decision.role, decision.optimistic) == (
+            "prune", "L2", "confirm", False,
+        )  # fmt: skip
+        assert {c.point for c in decision.comparisons} == {"L2"}
+        assert decision.dataset == "B"
+        assert decision.summary.startswith("Confirmed: prune to L2")
+        assert self.chosen().optimistic
+
+    @pytest.mark.parametrize(("n", "l2", "verdict"), [(40, -0.05, "keep"), (9, 0.0, "inconclusive")])
+    def test_an_unconfirmed_level_falls_back_to_the_deepest(self, n: int, l2: float, verdict: str) -> None:
+        decision = confirm(self.chosen(), rows_of(levels(n, l2=l2)), POINTS, DICE, **FAST)
+        assert (decision.verdict, decision.level) == (verdict, "L3")
+
+    def test_refuses_what_cannot_be_confirmed(self) -> None:
+        kept = decide(rows_of(levels(40, l2=-0.05)), POINTS, DICE, dataset="A", **FAST)
+        rows = rows_of(levels(40))
+        with pytest.raises(ValueError, match="decision must be to prune, got 'keep' for 'A'"):
+            confirm(kept, rows, POINTS, DICE)
+        with pytest.raises(ValueError, match=r"confirm_rows must be of one data set, got \['A', 'B'\]"):
+            confirm(self.chosen(), rows + rows_of(levels(40), dataset="B"), POINTS, DICE)
+        with pytest.raises(ValueError, match="decision must be for one of the levels L1, L2, got 'L5'"):
+            confirm(dataclasses.replace(self.chosen(), level="L5"), rows, POINTS, DICE)
+        with pytest.raises(
+            ValueError, match=r"role must be 'choose' or 'choose and report', got 'confirm'.*confirm\(\)"
+        ):
+            decide(rows, POINTS, DICE, dataset="A", role="confirm")  # type: ignore[arg-type]
+
+
+class TestSplit:
+    CASES: ClassVar = {f"c{i}": f"s{i // 2}" for i in range(20)}
+
+    def test_subjects_stay_whole_and_order_does_not_matter(self) -> None:
+        choosing, confirming = split_cases(self.CASES, 0.4, seed=1)
+        assert sorted((*choosing, *confirming)) == sorted(self.CASES)
+        assert len(choosing) == 8
+        assert not {self.CASES[c] for c in choosing} & {self.CASES[c] for c in confirming}
+        items = list(self.CASES.items())
+        random.Random(0).shuffle(items)
+        assert split_cases(dict(items), 0.4, seed=1) == (choosing, confirming)
+        assert split_cases(self.CASES, 0.4, seed=2) != (choosing, confirming)
+
+    @pytest.mark.parametrize("share", [0.001, 0.999])
+    def test_both_parts_have_a_subject(self, share: float) -> None:
+        assert all(split_cases(self.CASES, share))
+
+    def test_rows_follow_their_cases_in_each_data_set(self) -> None:
+        rows = rows_of(levels(10)) + rows_of(levels(10), dataset="B", per_subject=5)
+        choosing, confirming = split_rows(rows, 0.5)
+        assert sorted(map(repr, (*choosing, *confirming))) == sorted(map(repr, rows))
+        for dataset, count in (("A", 15), ("B", 15)):
+            part = [row for row in choosing if row.dataset == dataset]
+            assert len(part) == count
+            other = {row.subject for row in confirming if row.dataset == dataset}
+            assert not {row.subject for row in part} & other
+
+    def test_bad_arguments(self) -> None:
+        with pytest.raises(ValueError, match="share must lie between 0 and 1, got 1"):
+            split_cases(self.CASES, 1)
+        with pytest.raises(ValueError, match="cases must be of two subjects or more to be split, got 1"):
+            split_cases({"a": "s", "b": "s"})
+
+
+class TestParsing:
+    @pytest.mark.parametrize(
+        ("text", "margin"),
+        [
+            ("dice=0.01", Margin("dice", 0.01)),
+            (" hd95_mm = 1 ", Margin("hd95_mm", 1.0)),
+            ("dice:Anterior=0.02", Margin("dice", 0.02, ("Anterior",))),
+            ("nsd:a=b, c=2e-2", Margin("nsd", 0.02, ("a=b", "c"))),
+        ],
+    )
+    def test_margins(self, text: str, margin: Margin) -> None:
+        assert parse_margin(text) == margin
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("dice", "margin must be a name, '=' and a number, got 'dice'. Write it like dice=0.01"),
+            ("dice=x", "margin must be a name, '=' and a number"),
+            ("=0.1", "margin must be a name, '=' and a number"),
+            ("dice=nan", "margin must be a name, '=' and a number"),
+            ("dices=0.1", "metric must be one of dice, iou, nsd, hd95_mm, got 'dices'"),
+            ("dice=-0.1", "margin must be positive, got -0.1 for dice"),
+            ("dice=0", "margin must be positive, got 0.0 for dice"),
+            ("dice:=0.1", "margin must name labels after the colon, got 'dice:=0.1'"),
+        ],
+    )
+    def test_bad_margins(self, text: str, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            parse_margin(text)
+
+    def test_case_drops(self) -> None:
+        assert parse_case_drop("dice=0.1") == ("dice", 0.1)
+        with pytest.raises(ValueError, match="max_case_drop must be a name, '=' and a number, got 'dice'"):
+            parse_case_drop("dice")
+        with pytest.raises(ValueError, match=r"max_case_drop must be positive, got -1\.0 for dice"):
+            parse_case_drop("dice=-1")
+        with pytest.raises(ValueError, match="metric must be one of dice, iou, nsd, hd95_mm, got 'dic'"):
+            parse_case_drop("dic=1")
+
+    def test_defaults(self) -> None:
+        assert {margin.metric: margin.value for margin in DEFAULT_MARGINS} == {"dice": 0.01, "nsd": 0.02}
+        for margin in DEFAULT_MARGINS:
+            assert DEFAULT_MAX_CASE_DROP[margin.metric] == pytest.approx(20 * margin.value)
+
+
+def edited(edit: Callable[[list[ScoreRow]], list[ScoreRow]]) -> list[ScoreRow]:
+    return edit(rows_of(levels(12)))
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("rows", "message"),
+        [
+            (rows_of(levels(12), dataset="B"), "rows must hold scores of data set 'A', got none"),
+            (edited(lambda r: r[1:]), "got no score of 'Anterior' at L1 for case 'case_000' of data set 'A'"),
+            (edited(lambda r: [*r, r[0]]), "got two scores of 'Anterior' at L1 for case 'case_000'"),
+            (
+                edited(lambda r: [dataclasses.replace(r[0], subject="x"), *r[1:]]),
+                "rows must give case 'case_000' one subject, got 'x' and 'case_000'",
+            ),
+            (
+                edited(lambda r: [*r, dataclasses.replace(r[0], point="L7")]),
+                "rows must be of the points L1, L2, L3, got 'L7' for case 'case_000'",
+            ),
+            (
+                edited(lambda r: replace_score(r, "L1", "case_002", empty("both_empty"))),
+                "rows must be scored against one truth, got 'Anterior' of case 'case_002'",
+            ),
+            (
+                edited(lambda r: replace_score(r, "L1", "case_002", ok(math.nan))),
+                r"dice must be a finite number, got nan for 'Anterior' of case 'case_002' at L1 \(state 'ok'\)",
+            ),
+            (
+                edited(lambda r: replace_score(r, "L2", "case_002", dataclasses.replace(ok(0.5), dice=None))),
+                "dice must be a finite number, got None for 'Anterior' of case 'case_002' at L2",
+            ),
+        ],
+    )
+    def test_rows(self, rows: list[ScoreRow], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            decide(rows, POINTS, DICE, dataset="A", **FAST)
+
+    @pytest.mark.parametrize(
+        ("points", "message"),
+        [
+            (POINTS[:1], "points must hold two embedded levels or more, got 1. A network with a single level"),
+            ((*POINTS, POINTS[0]), "points must have unique names, got 'L1' twice"),
+            ((*POINTS, OperatingPoint("other", "L1")), "points must hold each embedded level once, got L1, L1, L2, L3"),
+            ((*POINTS, OperatingPoint("x", "deep")), "level must be L1, L2 and so on, got 'deep' for point 'x'"),
+        ],
+    )
+    def test_points(self, points: Sequence[OperatingPoint], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            decide(rows_of(levels(12)), points, DICE, dataset="A", **FAST)
+
+    @pytest.mark.parametrize(
+        ("margins", "message"),
+        [
+            ([], "margins must name one metric or more, got none"),
+            ([Margin("dices", 0.1)], "metric must be one of dice, iou, nsd, hd95_mm, got 'dices'"),
+            ([Margin("dice", -0.1)], "margin must be positive, got -0.1 for dice"),
+            ([Margin("dice", 0.1, ("Ant",))], "label must be one of Anterior, got 'Ant' for data set 'A'"),
+            ([Margin("dice", 0.1), Margin("dice", 0.2)], "margins must guard dice of 'Anterior' once"),
+            ([Margin("dice", 0.1, ())], r"labels must be names of labels or None for all, got \(\)"),
+        ],
+    )
+    def test_margins(self, margins: Sequence[Margin], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            decide(rows_of(levels(12)), POINTS, margins, dataset="A", **FAST)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"alpha": 0.5}, "alpha must lie between 0 and 0.5, got 0.5"),
+            ({"bootstrap_samples": 10}, "bootstrap_samples must be 100 or more, got 10"),
+            ({"max_case_drop": {"dice": 0}}, "max_case_drop must be positive, got 0 for dice"),
+            ({"max_case_drop": {"dic": 1}}, "metric must be one of dice, iou, nsd, hd95_mm, got 'dic'"),
+        ],
+    )
+    def test_options(self, options: dict[str, object], message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            decide(rows_of(levels(30)), POINTS, DICE, dataset="A", **{**FAST, **options})
+
+
+class TestSimulatedDecisions:
+    """The whole decision, on differences drawn as in STATISTICS.md."""
+
+    REPETITIONS = 200
+
+    def share_to_prune(self, n: int, shape: simulate.Shape, sd: float, mean: float) -> float:
+        points = POINTS[1:]
+        rng = np.random.default_rng(11)
+        pruned = 0
+        for _ in range(self.REPETITIONS):
+            differences = mean + sd * shape.draw(rng, (n,))
+            rows = rows_of({"L2": 0.5 + differences, "L3": [0.5] * n})
+            decision = decide(rows, points, DICE, dataset="A", bootstrap_samples=300, max_case_drop={"dice": 0.2})
+            pruned += decision.verdict == "prune"
+        return pruned / self.REPETITIONS
+
+    @pytest.mark.parametrize("n", [10, 30, 100])
+    @pytest.mark.parametrize(
+        "shape", [simulate.MODERATE_SHAPES[0], simulate.MODERATE_SHAPES[7]], ids=["normal", "drops"]
+    )
+    def test_a_drop_of_the_margin_is_rarely_accepted(self, shape: simulate.Shape, n: int) -> None:
+        allowed = 0.05 + 3 * math.sqrt(0.05 * 0.95 / self.REPETITIONS)
+        assert self.share_to_prune(n, shape, sd=0.02, mean=-0.01) <= allowed
+
+    def test_no_difference_is_mostly_accepted(self) -> None:
+        assert self.share_to_prune(27, simulate.MODERATE_SHAPES[0], sd=0.02, mean=0.0) >= 0.75

@@ -1,0 +1,201 @@
+"""Fronts, budgets and utility, on numbers small enough to check by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import pytest
+
+from monai_unetpp.metrics import LabelScore
+from monai_unetpp.pruning.results import PointCost, Quartiles, ScoreRow
+from monai_unetpp.pruning.tradeoffs import (
+    COST_KEYS,
+    Budget,
+    by_utility,
+    cost_value,
+    mean_accuracy,
+    pareto_front,
+    parse_budget,
+    within_budget,
+)
+
+
+def cost(name: str, latency_s: float, parameters: int, memory: int = 10**8) -> PointCost:
+    return PointCost(
+        name,
+        parameters,
+        flops_per_window=4 * parameters,
+        checkpoint_bytes=4 * parameters,
+        window_latency_s=Quartiles(latency_s / 10, latency_s / 10, latency_s / 10, 9),
+        volume_latency_s=Quartiles(latency_s, latency_s, latency_s, 9),
+        peak_memory_bytes=memory,
+        window_shape=(32, 32, 32),
+        volume_shape=(64, 64, 64),
+    )
+
+
+ACCURACY = {"L1": 0.86, "L2": 0.90, "L3": 0.89, "L4": 0.91}
+COSTS = {
+    "L1": cost("L1", 0.020, 100_000),
+    "L2": cost("L2", 0.040, 500_000),
+    "L3": cost("L3", 0.080, 2_000_000, memory=5 * 10**7),
+    "L4": cost("L4", 0.160, 9_000_000),
+}
+
+
+def test_every_key_reads_its_own_cost() -> None:
+    values = {key: cost_value(COSTS["L2"], key) for key in COST_KEYS}
+    assert values == pytest.approx(
+        {
+            "latency_ms": 40,
+            "window_latency_ms": 4,
+            "parameters": 500_000,
+            "memory_mb": 100,
+            "flops": 2_000_000,
+            "checkpoint_mb": 2,
+        }
+    )
+
+
+class TestParetoFront:
+    def test_leaves_out_what_is_beaten_in_both(self) -> None:
+        front = pareto_front(ACCURACY, COSTS)
+        assert front.points == ("L4", "L2", "L1")
+        assert front.rule == "pareto accuracy/latency_ms"
+        assert "L3 is beaten by L2" in front.reason
+
+    def test_several_costs_count_together(self) -> None:
+        front = pareto_front(ACCURACY, COSTS, ("latency_ms", "memory_mb"))
+        assert front.points == ("L4", "L2", "L3", "L1")
+        assert "every point is on the front" in front.reason
+
+    def test_equal_points_stay_and_equal_accuracy_needs_less_cost(self) -> None:
+        twins = {"a": COSTS["L1"], "b": COSTS["L1"], "c": COSTS["L2"]}
+        assert set(pareto_front(dict.fromkeys(twins, 0.9), twins).points) == {"a", "b"}
+
+    def test_nothing_on_the_front_is_dominated(self) -> None:
+        front = pareto_front(ACCURACY, COSTS, ("parameters",)).points
+        for a in front:
+            for b in front:
+                assert a == b or (ACCURACY[a] > ACCURACY[b]) == (COSTS[a].parameters > COSTS[b].parameters)
+
+
+class TestBudget:
+    def test_picks_the_most_accurate_within(self) -> None:
+        picked = within_budget(ACCURACY, COSTS, parse_budget("latency_ms=100"))
+        assert picked.points == ("L2",)
+        assert picked.rule == "latency_ms<=100"
+        assert "L2 is the most accurate of the 3 point(s) within latency_ms<=100: accuracy 0.9000" in picked.reason
+
+    def test_the_limit_itself_is_allowed(self) -> None:
+        assert within_budget(ACCURACY, COSTS, Budget("parameters", 9_000_000)).points == ("L4",)
+
+    def test_all_budgets_hold(self) -> None:
+        picked = within_budget(ACCURACY, COSTS, [Budget("latency_ms", 100), Budget("memory_mb", 60)])
+        assert picked.points == ("L3",)
+        assert picked.rule == "latency_ms<=100 and memory_mb<=60"
+
+    def test_none_within(self) -> None:
+        picked = within_budget(ACCURACY, COSTS, [Budget("latency_ms", 5)])
+        assert picked.points == ()
+        assert picked.reason == "No point is within latency_ms<=5; the least that any of them needs is 20 latency_ms."
+
+    def test_of_equally_accurate_points_the_fastest(self) -> None:
+        assert within_budget(dict.fromkeys(COSTS, 0.9), COSTS, Budget("latency_ms", 1000)).points == ("L1",)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("latency_ms", "budget must be a name, '=' and a number, got 'latency_ms'. Write it like latency_ms=50"),
+            ("latency_ms=fast", "budget must be a name, '=' and a number, got 'latency_ms=fast'"),
+            ("latency=5", "cost must be one of latency_ms, window_latency_ms, parameters, .*got 'latency'"),
+            ("flops=0", "budget must be positive, got 0.0 for flops"),
+            ("flops=-1", "budget must be positive, got -1.0 for flops"),
+            ("flops=inf", "budget must be positive, got inf for flops"),
+        ],
+    )
+    def test_bad_budgets(self, text: str, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            parse_budget(text)
+
+    @pytest.mark.parametrize("key", COST_KEYS)
+    def test_every_key_can_be_a_budget(self, key: str) -> None:
+        assert parse_budget(f"{key}=2e6") == Budget(key, 2e6)
+
+
+class TestUtility:
+    def test_by_hand(self) -> None:
+        # relative latencies 1/8, 1/4, 1/2, 1; with weight 0.08: 0.85, 0.88, 0.85, 0.83
+        picked = by_utility(ACCURACY, COSTS, 0.08)
+        assert picked.points == ("L2",)
+        assert "L2 has the highest utility, 0.8800: accuracy 0.9000 minus 0.08 times 0.250" in picked.reason
+
+    @pytest.mark.parametrize(("weight", "point"), [(0, "L4"), (10, "L1")])
+    def test_weight_moves_the_choice(self, weight: float, point: str) -> None:
+        assert by_utility(ACCURACY, COSTS, weight, key="parameters").points == (point,)
+
+    def test_of_equal_points_the_cheaper(self) -> None:
+        assert by_utility(dict.fromkeys(COSTS, 0.9), COSTS, 0).points == ("L1",)
+
+    @pytest.mark.parametrize("weight", [-1, math.nan, math.inf])
+    def test_bad_weight(self, weight: float) -> None:
+        with pytest.raises(ValueError, match=f"weight must be 0 or more, got {weight}"):
+            by_utility(ACCURACY, COSTS, weight)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: pareto_front({}, COSTS), "accuracy must name one point or more, got none"),
+        (lambda: pareto_front(ACCURACY, COSTS, ()), "keys must name one cost or more, got none"),
+        (lambda: pareto_front(ACCURACY, COSTS, ("speed",)), "cost must be one of .* got 'speed'"),
+        (lambda: within_budget(ACCURACY, {"L1": COSTS["L1"]}, Budget("flops", 1)), "got none for 'L2'. Measure it"),
+        (lambda: within_budget(ACCURACY, COSTS, []), "budgets must name one limit or more, got none"),
+        (lambda: by_utility({"L1": math.nan}, COSTS, 1), "accuracy must be finite, got nan for 'L1'"),
+    ],
+)
+def test_bad_arguments(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def row(point: str, label: str, case: str, dice: float | None, dataset: str = "A") -> ScoreRow:
+    if dice is None:
+        score = LabelScore("both_empty", None, None, None, None, 0, 0, 0)
+    else:
+        score = LabelScore("ok", dice, dice / 2, 3.0, dice, 0, 1, 1)
+    return ScoreRow(dataset, case, case, point, label, score)
+
+
+class TestMeanAccuracy:
+    def test_labels_weigh_alike_and_empty_cases_are_left_out(self) -> None:
+        rows = [row("L1", "a", "1", 0.4), row("L1", "a", "2", 0.6), row("L1", "b", "1", 0.9), row("L1", "b", "2", None)]
+        rows += [row("L1", "foreground", case, 0.1) for case in "12"]
+        assert mean_accuracy(rows, ["L1"]) == {"L1": pytest.approx((0.5 + 0.9) / 2)}
+        assert mean_accuracy(rows, ["L1"], "iou") == {"L1": pytest.approx((0.25 + 0.45) / 2)}
+
+    def test_data_sets_weigh_alike(self) -> None:
+        rows = [row("L1", "a", "1", 0.4), *(row("L1", "a", case, 0.8, "B") for case in "123")]
+        assert mean_accuracy(rows, ["L1"])["L1"] == pytest.approx(0.6)
+
+    def test_finding_nothing_rightly_is_better_than_a_false_positive(self) -> None:
+        rows = [row("L1", "a", "1", 0.5), row("L2", "a", "1", 0.5), row("L1", "a", "2", None)]
+        invented = dataclasses.replace(row("L2", "a", "2", 0.0).score, state="false_positive", truth_ml=0)
+        rows.append(ScoreRow("A", "2", "2", "L2", "a", invented))
+        assert mean_accuracy(rows, ["L1", "L2"]) == {"L1": pytest.approx(0.75), "L2": pytest.approx(0.25)}
+
+    @pytest.mark.parametrize(
+        ("rows", "metric", "message"),
+        [
+            ([], "dice", "rows must hold scores, got none"),
+            ([row("L1", "a", "1", 0.5)], "hd95_mm", "metric must be one where larger is better, got 'hd95_mm'"),
+            ([row("L1", "a", "1", 0.5)], "dices", "metric must be one of dice, iou, nsd, hd95_mm, got 'dices'"),
+            ([row("L1", "a", "1", None)], "dice", "rows must hold a case with a label, got none in data set 'A'"),
+            ([row("L2", "a", "1", 0.5)], "dice", "rows must be of the points L1, got 'L2'"),
+        ],
+    )
+    def test_bad_arguments(self, rows: list[ScoreRow], metric: str, message: str) -> None:
+        with pytest.raises(ValueError, match=message):
+            mean_accuracy(rows, ["L1"], metric)

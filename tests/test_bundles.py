@@ -1,0 +1,381 @@
+"""Finding, loading and checking bundles."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_bundle import make_tiny_bundle
+
+from monai_unetpp import NestedUNet, bundles
+from monai_unetpp.bundles import check_bundle, find_bundle, list_bundles, load_network, read_metadata, read_network_def
+
+Edit = Callable[[dict[str, Any]], Any]
+
+
+@pytest.fixture
+def tiny_bundle(tmp_path: Path) -> Path:
+    return make_tiny_bundle(tmp_path / "tiny_unetpp")
+
+
+def edit(bundle: Path, name: str, change: Edit) -> None:
+    path = bundle / "configs" / name
+    content = json.loads(path.read_text(encoding="utf-8"))
+    change(content)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+class TestFindBundle:
+    @pytest.fixture(autouse=True)
+    def _elsewhere(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "work").mkdir()
+        monkeypatch.chdir(tmp_path / "work")
+        monkeypatch.delenv(bundles.BUNDLES_VARIABLE, raising=False)
+
+    def test_path(self, tiny_bundle: Path) -> None:
+        assert find_bundle(tiny_bundle) == tiny_bundle.resolve()
+        assert find_bundle("../tiny_unetpp") == tiny_bundle.resolve()
+
+    def test_name_in_folder_of_the_variable(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(bundles.BUNDLES_VARIABLE, str(tiny_bundle.parent))
+        assert find_bundle("tiny_unetpp") == tiny_bundle.resolve()
+        assert list_bundles()["tiny_unetpp"] == tiny_bundle.resolve()
+
+    def test_variable_goes_before_working_directory(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        here = Path("bundles/tiny_unetpp/configs/metadata.json")
+        here.parent.mkdir(parents=True)
+        here.write_text("{}", encoding="utf-8")
+        assert find_bundle("tiny_unetpp") == here.parent.parent.resolve()
+        monkeypatch.setenv(bundles.BUNDLES_VARIABLE, str(tiny_bundle.parent))
+        assert find_bundle("tiny_unetpp") == tiny_bundle.resolve()
+
+    def test_beside_the_source(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = tiny_bundle.parent / "bundles"
+        folder.mkdir()
+        tiny_bundle.rename(folder / "renamed")
+        monkeypatch.setattr(bundles, "__file__", str(tiny_bundle.parent / "monai_unetpp" / "bundles.py"))
+        assert find_bundle("renamed") == (folder / "renamed").resolve()
+
+    def test_installed_data(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        folder = tiny_bundle.parent / "share" / "monai-unetpp" / "bundles"
+        folder.mkdir(parents=True)
+        tiny_bundle.rename(folder / "installed")
+        monkeypatch.setattr(bundles.sysconfig, "get_path", lambda name: str(tiny_bundle.parent))
+        assert find_bundle("installed") == (folder / "installed").resolve()
+
+    def test_unknown_name_lists_what_there_is(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(bundles.BUNDLES_VARIABLE, str(tiny_bundle.parent))
+        with pytest.raises(FileNotFoundError, match=r"got 'nothing'\. Looked in .*work.bundles.*found .*tiny_unetpp"):
+            find_bundle("nothing")
+
+    def test_folder_that_is_no_bundle(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="a folder, but not of a bundle"):
+            find_bundle(tmp_path / "work")
+
+
+class TestLoadNetwork:
+    def test_whole_network_in_eval_mode(self, tiny_bundle: Path) -> None:
+        network = load_network(tiny_bundle / "models" / "model.pt", device=torch.device("cpu"))
+        assert not network.training
+        assert network.levels == ("L1", "L2")
+
+    def test_level_is_that_of_the_whole(self, tiny_bundle: Path) -> None:
+        path = tiny_bundle / "models" / "model.pt"
+        image = torch.rand(1, 1, 16, 16, 16)
+        with torch.no_grad():
+            expected = load_network(path).forward_levels(image, ["L1"])["L1"]
+            assert torch.equal(load_network(path, level="L1")(image), expected)
+
+    @pytest.mark.parametrize("kind", ["network", "arguments"])
+    def test_file_without_configuration(self, tiny_bundle: Path, tmp_path: Path, kind: str) -> None:
+        network = load_network(tiny_bundle / "models" / "model.pt")
+        torch.save(dict(network.state_dict()), tmp_path / "bare.pt")
+        with pytest.raises(
+            ValueError, match=r"bare\.pt: this file does not say how its network was built.*network_def"
+        ):
+            load_network(tmp_path / "bare.pt")
+        defined = network if kind == "network" else {"_target_": "monai_unetpp.NestedUNet", **network.config}
+        loaded = load_network(tmp_path / "bare.pt", network_def=defined)
+        assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in network.state_dict().items())
+
+    def test_stored_configuration_wins_with_a_warning(
+        self, tiny_bundle: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        other = NestedUNet(3, 1, 3, features=(4, 8))
+        with caplog.at_level(logging.WARNING, logger="monai_unetpp.bundles"):
+            loaded = load_network(tiny_bundle / "models" / "model.pt", network_def=other)
+        assert loaded.levels == ("L1", "L2")
+        assert "network_def differs in features" in caplog.text
+
+    def test_no_warning_where_only_the_writing_differs(
+        self, tiny_bundle: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        same = {
+            "spatial_dims": 3,
+            "in_channels": 1,
+            "out_channels": 3,
+            "features": (4, 8, 8),
+            "strides": [2, [2, 2, 2]],
+        }
+        with caplog.at_level(logging.WARNING, logger="monai_unetpp.bundles"):
+            load_network(tiny_bundle / "models" / "model.pt", network_def=same)
+        assert not caplog.text
+
+    def test_unknown_level_names_the_file(self, tiny_bundle: Path) -> None:
+        with pytest.raises(ValueError, match=r"model\.pt: level must be one of L1, L2, got 'L7'"):
+            load_network(tiny_bundle / "models" / "model.pt", level="L7")
+
+    def test_missing_file(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"none\.pt: no such file"):
+            load_network(tmp_path / "none.pt")
+
+    def test_other_file(self, tmp_path: Path) -> None:
+        (tmp_path / "text.pt").write_text("no weights", encoding="utf-8")
+        with pytest.raises(ValueError, match=r"text\.pt: not a file of weights"):
+            load_network(tmp_path / "text.pt")
+
+
+class TestRead:
+    def test_metadata(self, tiny_bundle: Path) -> None:
+        assert read_metadata(tiny_bundle)["version"] == "1.2.3"
+
+    def test_metadata_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"metadata\.json: no such file"):
+            read_metadata(tmp_path)
+
+    def test_metadata_that_is_no_object(self, tiny_bundle: Path) -> None:
+        (tiny_bundle / "configs" / "metadata.json").write_text("[]", encoding="utf-8")
+        with pytest.raises(ValueError, match=r"metadata\.json: must hold a JSON object, got list"):
+            read_metadata(tiny_bundle)
+
+    def test_network_def_with_references(self, tiny_bundle: Path) -> None:
+        assert read_network_def(tiny_bundle) == {
+            "spatial_dims": 3,
+            "in_channels": 1,
+            "out_channels": 3,
+            "features": [4, 8, 8],
+        }
+
+    def test_network_def_missing(self, tiny_bundle: Path) -> None:
+        edit(tiny_bundle, "inference.json", lambda content: content.pop("network_def"))
+        with pytest.raises(ValueError, match=r"inference\.json: network_def cannot be resolved"):
+            read_network_def(tiny_bundle)
+
+
+class TestCheckBundle:
+    def test_good_bundle_has_no_problems(self, tiny_bundle: Path) -> None:
+        assert check_bundle(tiny_bundle) == []
+
+    def test_no_folder(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="none: no such folder"):
+            check_bundle(tmp_path / "none")
+
+    @pytest.mark.parametrize("name", bundles._FILES)
+    def test_missing_and_empty_files(self, tiny_bundle: Path, name: str) -> None:
+        (tiny_bundle / name).write_text("", encoding="utf-8")
+        assert f"{name}: empty." in check_bundle(tiny_bundle)
+        (tiny_bundle / name).unlink()
+        assert f"{name}: missing." in check_bundle(tiny_bundle)
+
+    def test_train_configuration_is_optional(self, tiny_bundle: Path) -> None:
+        (tiny_bundle / "configs" / "train.json").unlink()
+        assert check_bundle(tiny_bundle) == []
+
+    def test_large_file(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        size = (tiny_bundle / "models" / "model.pt").stat().st_size
+        monkeypatch.setattr(bundles, "_MAX_FILE_BYTES", size)
+        assert check_bundle(tiny_bundle) == []
+        monkeypatch.setattr(bundles, "_MAX_FILE_BYTES", size - 1)
+        [problem] = check_bundle(tiny_bundle)
+        assert problem.startswith("models/model.pt: must be at most")
+
+    def test_yaml_configuration(self, tiny_bundle: Path) -> None:
+        (tiny_bundle / "configs" / "extra.yaml").write_text("a: 1\n", encoding="utf-8")
+        [problem] = check_bundle(tiny_bundle)
+        assert problem.startswith("configs/extra.yaml: configurations must be JSON")
+
+    def test_broken_json(self, tiny_bundle: Path) -> None:
+        (tiny_bundle / "configs" / "train.json").write_text("{", encoding="utf-8")
+        [problem] = check_bundle(tiny_bundle)
+        assert problem.startswith("configs/train.json: not a JSON file")
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("no sections", "not a logging configuration"),
+            ("[loggers]\n[handlers]\n", r"must have a section [formatters]."),
+        ],
+    )
+    def test_logging(self, tiny_bundle: Path, text: str, message: str) -> None:
+        (tiny_bundle / "configs" / "logging.conf").write_text(text, encoding="utf-8")
+        [problem] = check_bundle(tiny_bundle)
+        assert problem.startswith("configs/logging.conf: ")
+        assert message in problem
+
+    def test_weights_that_are_none(self, tiny_bundle: Path) -> None:
+        (tiny_bundle / "models" / "model.pt").write_text("no weights", encoding="utf-8")
+        [problem] = check_bundle(tiny_bundle)
+        assert problem.startswith("models/model.pt: not a file of weights that can be read safely")
+
+    def test_weights_that_need_unsafe_loading(self, tiny_bundle: Path) -> None:
+        network = load_network(tiny_bundle / "models" / "model.pt")
+        torch.save(network, tiny_bundle / "models" / "model.pt")
+        [problem] = check_bundle(tiny_bundle)
+        assert problem.startswith("models/model.pt: not a file of weights that can be read safely")
+
+    def test_weights_without_configuration(self, tiny_bundle: Path) -> None:
+        path = tiny_bundle / "models" / "model.pt"
+        torch.save(dict(load_network(path).state_dict()), path)
+        [problem] = check_bundle(tiny_bundle)
+        assert problem.startswith("models/model.pt: does not say how its network was built")
+
+    def test_weights_that_do_not_fit_their_configuration(self, tiny_bundle: Path) -> None:
+        path = tiny_bundle / "models" / "model.pt"
+        network = load_network(path)
+        torch.save({"state_dict": dict(network.state_dict()), "config": {**network.config, "out_channels": 7}}, path)
+        [problem] = check_bundle(tiny_bundle)
+        assert problem.startswith("models/model.pt: the weights do not fit")
+
+    @pytest.mark.parametrize("key", bundles._METADATA_KEYS)
+    def test_metadata_keys(self, tiny_bundle: Path, key: str) -> None:
+        edit(tiny_bundle, "metadata.json", lambda content: content.pop(key))
+        assert f"configs/metadata.json: must have the key {key!r}." in check_bundle(tiny_bundle)
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda m: m.update(version="1.2", changelog={"1.2": ""}), "version must have the form 1.2.3, got '1.2'."),
+            (lambda m: m.update(version="1.2.4"), "changelog must have an entry for version '1.2.4'."),
+            (lambda m: m.update(changelog="none"), "changelog must have an entry for version '1.2.3'."),
+            (
+                lambda m: m["network_data_format"]["inputs"].pop("image"),
+                "must have the key 'network_data_format#inputs#image#num_channels', which verify_net_in_out reads.",
+            ),
+            (
+                lambda m: m["network_data_format"]["outputs"]["pred"].update(num_channels=2),
+                "network_data_format#outputs#pred#num_channels must be 3, the out_channels of the network, got 2.",
+            ),
+        ],
+    )
+    def test_metadata_values(self, tiny_bundle: Path, change: Edit, message: str) -> None:
+        edit(tiny_bundle, "metadata.json", change)
+        assert check_bundle(tiny_bundle) == [f"configs/metadata.json: {message}"]
+
+    def test_schema(self, tiny_bundle: Path, tmp_path: Path) -> None:
+        schema = tmp_path / "schema.json"
+        schema.write_text(
+            json.dumps({"type": "object", "required": ["task"], "properties": {"task": {"type": "string"}}}),
+            encoding="utf-8",
+        )
+        assert check_bundle(tiny_bundle, schema=schema) == []
+        edit(tiny_bundle, "metadata.json", lambda content: content.update(task=3))
+        assert check_bundle(tiny_bundle, schema=schema) == [
+            "configs/metadata.json: task: 3 is not of type 'string' (by schema.json)."
+        ]
+
+    def test_schema_that_cannot_be_used(self, tiny_bundle: Path, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match=r"none\.json: no such file\. schema must name"):
+            check_bundle(tiny_bundle, schema=tmp_path / "none.json")
+        (tmp_path / "schema.json").write_text('{"type": 3}', encoding="utf-8")
+        with pytest.raises(ValueError, match=r"schema\.json: not a JSON schema"):
+            check_bundle(tiny_bundle, schema=tmp_path / "schema.json")
+
+    @pytest.mark.parametrize(
+        ("name", "key"), [(name, key) for name, (keys, _) in bundles._KEYS.items() for key in keys]
+    )
+    def test_zoo_keys(self, tiny_bundle: Path, name: str, key: str) -> None:
+        def remove(content: dict[str, Any]) -> None:
+            *path, last = key.split("#")
+            for step in path:
+                content = content[step]
+            del content[last]
+
+        edit(tiny_bundle, name, remove)
+        assert f"configs/{name}: must have the key {key!r}." in check_bundle(tiny_bundle)
+
+    @pytest.mark.parametrize(
+        ("name", "change", "message"),
+        [
+            (
+                "inference.json",
+                lambda c: c["evaluator"].update(val_handlers=[]),
+                "evaluator#val_handlers must be '@handlers', got [].",
+            ),
+            (
+                "inference.json",
+                lambda c: c.pop("handlers"),
+                "must have the key 'handlers', which evaluator#val_handlers refers to.",
+            ),
+            (
+                "train.json",
+                lambda c: c["validate"]["dataset"].update(transform="@train#preprocessing"),
+                "validate#dataset#transform must be '@validate#preprocessing', got '@train#preprocessing'.",
+            ),
+            (
+                "train.json",
+                lambda c: c["train"]["handlers"][0].update(interval=2),
+                "interval of ValidationHandler must be '@val_interval', got 2.",
+            ),
+        ],
+    )
+    def test_properties_are_used_by_their_name(self, tiny_bundle: Path, name: str, change: Edit, message: str) -> None:
+        edit(tiny_bundle, name, change)
+        assert check_bundle(tiny_bundle) == [f"configs/{name}: {message}"]
+
+    def test_properties_in_expressions_and_new_separators_are_fine(self, tiny_bundle: Path) -> None:
+        edit(tiny_bundle, "inference.json", lambda c: c["evaluator"].update(val_handlers="$@handlers[:1]"))
+        edit(tiny_bundle, "train.json", lambda c: c["train"]["trainer"].update(train_handlers="@train::handlers"))
+        assert check_bundle(tiny_bundle) == []
+
+    @pytest.mark.parametrize(
+        ("target", "message"),
+        [
+            ("Nonexistent", "_target_ 'Nonexistent' names nothing that is installed."),
+            ("monai_unetpp.Nonexistent", "_target_ 'monai_unetpp.Nonexistent' names nothing that is installed."),
+        ],
+    )
+    def test_targets(self, tiny_bundle: Path, target: str, message: str) -> None:
+        edit(tiny_bundle, "evaluate.json", lambda c: c.update(extra=[{"deep": {"_target_": target}}]))
+        assert check_bundle(tiny_bundle) == [f"configs/evaluate.json: {message}"]
+
+    def test_target_that_is_an_expression_is_not_evaluated(self, tiny_bundle: Path) -> None:
+        edit(tiny_bundle, "evaluate.json", lambda c: c.update(extra={"_target_": "$1 / 0"}))
+        assert check_bundle(tiny_bundle) == []
+
+    def test_target_in_a_broken_module(
+        self, tiny_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "broken_module.py").write_text("raise RuntimeError('out of order')", encoding="utf-8")
+        monkeypatch.syspath_prepend(tmp_path)
+        edit(tiny_bundle, "evaluate.json", lambda c: c.update(extra={"_target_": "broken_module.Thing"}))
+        assert check_bundle(tiny_bundle) == [
+            "configs/evaluate.json: _target_ 'broken_module.Thing' cannot be imported (out of order)."
+        ]
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (
+                lambda c: c["network_def"].update(features=[4, 8, 16]),
+                "network_def must be that of models/model.pt, but differs in features.",
+            ),
+            (
+                lambda c: c["network_def"].update(features="@nowhere"),
+                "network_def cannot be resolved",
+            ),
+            (
+                lambda c: c["network_def"].update(_target_="UNet"),
+                "network_def must have '_target_': 'monai_unetpp.NestedUNet', got",
+            ),
+            (lambda c: c["network_def"].update(depth=3), "network_def: NestedUNet has no argument 'depth'."),
+        ],
+    )
+    def test_network_def(self, tiny_bundle: Path, change: Edit, message: str) -> None:
+        edit(tiny_bundle, "train.json", change)
+        [problem] = check_bundle(tiny_bundle)
+        assert problem.startswith(f"configs/train.json: {message}")

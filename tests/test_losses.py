@@ -1,0 +1,126 @@
+"""Deep supervision by level."""
+
+import pytest
+import torch
+from monai.losses import DiceCELoss, DiceLoss
+from torch import nn
+
+from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
+
+
+@pytest.fixture
+def outputs():
+    """Logits of L3, L2 and L1, in this order."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(2, 3, 8, 8, generator=generator, requires_grad=True) for _ in range(3)]
+
+
+@pytest.fixture
+def target():
+    return torch.randint(0, 3, (2, 1, 8, 8), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def monai_loss():
+    return DiceCELoss(softmax=True, to_onehot_y=True)
+
+
+class RecordingLoss(nn.Module):
+    """Keeps the shapes it is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.shapes = []
+
+    def forward(self, prediction, target):
+        self.shapes.append((tuple(prediction.shape), tuple(target.shape)))
+        return prediction.mean()
+
+
+def test_equals_the_sum_over_the_levels(outputs, target, monai_loss):
+    expected = sum(monai_loss(output, target) for output in outputs)
+    assert torch.allclose(NestedDeepSupervisionLoss(monai_loss)(outputs, target), expected)
+
+
+def test_takes_tuples_and_dicts_alike(outputs, target, monai_loss):
+    loss = NestedDeepSupervisionLoss(monai_loss)
+    by_level = dict(zip(("L3", "L2", "L1"), outputs, strict=True))
+    assert torch.equal(loss(tuple(outputs), target), loss(outputs, target))
+    assert torch.equal(loss(by_level, target), loss(outputs, target))
+
+
+def test_takes_a_bare_tensor_unweighted(outputs, target, monai_loss):
+    loss = NestedDeepSupervisionLoss(monai_loss, level_weights=[5.0, 1.0, 1.0])
+    assert torch.equal(loss(outputs[0], target), monai_loss(outputs[0], target))
+
+
+def test_weights_by_order_start_with_the_deepest(outputs, target, monai_loss):
+    terms = [monai_loss(output, target) for output in outputs]
+    loss = NestedDeepSupervisionLoss(monai_loss, level_weights=(1.0, 0.5, 0.25))
+    assert torch.allclose(loss(outputs, target), terms[0] + 0.5 * terms[1] + 0.25 * terms[2])
+
+
+def test_weights_by_name_equal_weights_by_order_whatever_the_order_of_the_dict(outputs, target, monai_loss):
+    by_order = NestedDeepSupervisionLoss(monai_loss, level_weights=(1.0, 0.5, 0.25))
+    by_name = NestedDeepSupervisionLoss(monai_loss, level_weights={"L1": 0.25, "L3": 1.0, "L2": 0.5})
+    shallowest_first = {"L1": outputs[2], "L2": outputs[1], "L3": outputs[0]}
+    assert torch.allclose(by_name(outputs, target), by_order(outputs, target))
+    assert torch.allclose(by_order(shallowest_first, target), by_order(outputs, target))
+
+
+def test_a_weight_of_zero_leaves_the_level_out(outputs, target, monai_loss):
+    loss = NestedDeepSupervisionLoss(monai_loss, level_weights={"L1": 0, "L2": 0, "L3": 2})
+    total = loss(outputs, target)
+    assert torch.allclose(total, 2 * monai_loss(outputs[0], target))
+    total.backward()
+    assert outputs[0].grad is not None
+    assert outputs[1].grad is None
+
+
+def test_gradients_reach_every_level_in_proportion(outputs, target):
+    NestedDeepSupervisionLoss(DiceLoss(softmax=True, to_onehot_y=True), (1.0, 3.0, 1.0))(outputs, target).backward()
+    alone = outputs[1].detach().clone().requires_grad_()
+    DiceLoss(softmax=True, to_onehot_y=True)(alone, target).backward()
+    assert torch.allclose(outputs[1].grad, 3 * alone.grad)
+
+
+def test_targets_are_never_resized(outputs, target):
+    recorder = RecordingLoss()
+    NestedDeepSupervisionLoss(recorder)(outputs, target)
+    assert recorder.shapes == [((2, 3, 8, 8), (2, 1, 8, 8))] * 3
+
+
+@pytest.mark.parametrize("variant", ["unet", "unet++"])
+def test_fits_the_network_in_training_and_in_evaluation(variant, monai_loss):
+    net = NestedUNet(2, 1, 3, features=(2, 4, 6), variant=variant)
+    image, target = torch.rand(2, 1, 16, 16), torch.randint(0, 3, (2, 1, 16, 16))
+    loss = NestedDeepSupervisionLoss(monai_loss)
+    assert loss(net.train()(image), target).dim() == 0
+    assert loss(net.eval()(image), target).dim() == 0
+
+
+@pytest.mark.parametrize("weights", ["L1", 1.0, {1.0}])
+def test_weights_of_another_kind(weights):
+    with pytest.raises(TypeError, match=r"level_weights must be a mapping .* got "):
+        NestedDeepSupervisionLoss(DiceLoss(), weights)
+
+
+@pytest.mark.parametrize("weights", [[], {}, [0, 0], [1, -1], {"L1": -0.5}])
+def test_weights_that_cannot_work(weights):
+    with pytest.raises(ValueError, match=r"level_weights must not be negative and at least one must be positive, got"):
+        NestedDeepSupervisionLoss(DiceLoss(), weights)
+
+
+def test_weights_that_do_not_match_the_levels(outputs, target, monai_loss):
+    with pytest.raises(ValueError, match=r"level_weights must have one entry per level, 3, got 2"):
+        NestedDeepSupervisionLoss(monai_loss, [1, 1])(outputs, target)
+    with pytest.raises(ValueError, match=r"level_weights must name the network's levels L1, L2, L3, got L1, L4"):
+        NestedDeepSupervisionLoss(monai_loss, {"L1": 1, "L4": 1})(outputs, target)
+
+
+def test_predictions_of_another_kind(target, monai_loss):
+    loss = NestedDeepSupervisionLoss(monai_loss)
+    with pytest.raises(TypeError, match=r"predictions must be a tensor, a list or a dict of tensors, got int"):
+        loss(3, target)
+    with pytest.raises(ValueError, match=r"predictions must hold at least one level, got none"):
+        loss([], target)
