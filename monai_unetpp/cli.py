@@ -1,7 +1,8 @@
 """The console script ``monai-unetpp``: the only place that prints.
 
 Every subcommand calls one function with the same arguments; what takes long to import is imported when it is needed.
-Exit codes: 0 done, 1 some cases failed, 2 bad arguments or input, 3 inconclusive (prune).
+Exit codes: 0 done, 1 some cases failed or problems were found, 2 bad arguments or input, 3 inconclusive (prune),
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,37 +12,67 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from monai_unetpp.version import __version__
 
 __all__ = ["main"]
 
-_DONE, _CASES_FAILED, _BAD_INPUT, _INCONCLUSIVE = 0, 1, 2, 3
+_DONE, _CASES_FAILED, _BAD_INPUT, _INCONCLUSIVE, _INTERRUPTED = 0, 1, 2, 3, 130
+
+_EXIT_CODES = """\
+exit codes:
+  0    done
+  1    some cases failed, or problems were found; the rest is done
+  2    bad arguments or input, or too little memory or disk
+  3    prune: the cases do not suffice for a verdict
+  130  interrupted; finished cases are kept
+"""
+_DEVICE_HELP = "cpu, cuda, cuda:1, ... (default: a GPU if there is one, else the CPU)"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand and return its exit code."""
-    parser = _parser()
-    options = vars(parser.parse_args(arguments))
+    """Run one subcommand and return its exit code.
+
+    Args:
+        arguments: what follows the program's name; by default those of the process.
+
+    Raises:
+        SystemExit: after ``--help`` or ``--version``, and with code 2 where ``arguments`` do not fit the command.
+    """
+    options = vars(_parser().parse_args(arguments))
     command: Callable[..., int] = options.pop("command")
-    verbose = options.pop("verbose")
+    verbose: bool = options.pop("verbose")
+    with _logging(verbose):
+        try:
+            return command(**options)
+        except KeyboardInterrupt:
+            _fail("interrupted; finished cases are kept.")
+            return _INTERRUPTED
+        # RuntimeError: what torch raises where memory runs out or a checkpoint does not fit
+        except (ValueError, OSError, ImportError, RuntimeError) as e:
+            if verbose:
+                logging.getLogger(__name__).exception("the command failed")
+            _fail(str(e) or type(e).__name__)
+            return _BAD_INPUT
+
+
+@contextmanager
+def _logging(verbose: bool) -> Iterator[None]:
+    """Log to standard error while a command runs; without ``verbose`` only what the summary does not say anyway."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
-    if not verbose:
-        warnings.simplefilter("ignore")
-        # its failed cases are in the summary
-        logging.getLogger("monai_unetpp.engines").setLevel(logging.CRITICAL)
-    try:
-        return command(**options)
-    except KeyboardInterrupt:
-        _fail("interrupted; finished cases are kept.")
-        return 130
-    except (ValueError, OSError, ImportError) as e:
-        if verbose:
-            logging.getLogger(__name__).exception("the command failed")
-        _fail(str(e))
-        return _BAD_INPUT
+    failed_cases = logging.getLogger("monai_unetpp.engines")
+    level = failed_cases.level
+    with warnings.catch_warnings():
+        if not verbose:
+            warnings.simplefilter("ignore")
+            failed_cases.setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            failed_cases.setLevel(level)
 
 
 def _segment(json_output: bool, **options: Any) -> int:
@@ -65,33 +96,37 @@ def _segment(json_output: bool, **options: Any) -> int:
         _fail(failure)
     if summary.failures:
         total = len(summary.failures) + len(summary.cases)
-        _fail(f"{len(summary.failures)} of {total} cases failed; the others are done.")
+        rest = "the others are done" if summary.cases else "nothing was segmented"
+        _fail(f"{len(summary.failures)} of {total} cases failed; {rest}.")
     return _CASES_FAILED if summary.failures else _DONE
 
 
 def _demo(**options: Any) -> int:
     from monai_unetpp.demo import demo
 
-    print("Segmenting the left hippocampus of the MNI ICBM152 T1 template at every level ...")
+    print("Segmenting the left hippocampus of the MNI ICBM152 T1 template at every level ...", flush=True)
     result = demo(**options)
     names = list(result.levels[0].case.volumes_ml)
-    deepest = result.levels[-1].case.seconds
+    deepest = result.levels[-1]
+    relative = f"% of {deepest.level}"
     _table(
-        ["level", "parameters", *(f"{name} (ml)" for name in names), "seconds", "time against the deepest"],
+        ["level", "parameters", relative, *(f"{name} (ml)" for name in names), "total (ml)", "seconds", relative],
         [
             [
                 each.level,
                 f"{each.parameters:,}",
+                f"{100 * each.parameters / deepest.parameters:.1f}",
                 *(f"{each.case.volumes_ml[name]:.3f}" for name in names),
-                f"{each.case.seconds:.3f}",
-                f"{each.case.seconds / deepest:.2f}",
+                f"{each.total_ml:.3f}",
+                f"{each.case.seconds:.2f}",
+                f"{100 * each.case.seconds / deepest.case.seconds:.0f}",
             ]
             for each in result.levels
         ],
     )
     print(f"Image:   {result.image}")
     for each in result.levels:
-        print(f"Labels:  {each.case.output}")
+        print(f"{each.level}:      {each.case.output}")
     print(f"Picture: {result.picture}")
     return _DONE
 
@@ -120,9 +155,14 @@ def _check(target: str, schema: str | None) -> int:
     from pathlib import Path
 
     if (Path(target) / "dataset.json").is_file():
-        from monai_unetpp.data import check_dataset
+        from monai_unetpp.data.check import check_dataset
 
         problems = check_dataset(target)
+    elif Path(target).is_dir() and not (Path(target) / "configs").is_dir():
+        raise ValueError(
+            f"{target}: neither a bundle (it has no configs folder) nor a data set (it has no dataset.json). "
+            "Name the folder that holds one of them."
+        )
     else:
         from monai_unetpp.bundles import check_bundle, find_bundle
 
@@ -149,111 +189,196 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("-v", "--verbose", action="store_true", help="show log messages, and details of errors")
     parser = argparse.ArgumentParser(
-        prog="monai-unetpp", description="Nested U-Nets (UNet++) for MONAI: segment, and prune to the level you need."
+        prog="monai-unetpp",
+        description="Nested U-Nets (UNet++) for MONAI: segment images, and prune the network to the level you need.",
+        epilog="first steps:\n"
+        "  monai-unetpp demo                    segment a real MRI template, no data needed\n"
+        "  monai-unetpp segment scan.nii.gz -o segmentations\n"
+        "  monai-unetpp COMMAND --help          options and examples of a command\n\n" + _EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"monai-unetpp {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    def add(name: str, command: Callable[..., int], text: str) -> argparse.ArgumentParser:
-        each = commands.add_parser(name, parents=[common], help=text, description=text[0].upper() + text[1:] + ".")
+    def add(name: str, command: Callable[..., int], text: str, examples: str) -> argparse.ArgumentParser:
+        each = commands.add_parser(
+            name,
+            parents=[common],
+            help=text,
+            description=text[0].upper() + text[1:] + ".",
+            epilog=f"examples:\n{examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         each.set_defaults(command=command)
         return each
 
-    segment = add("segment", _segment, "segment images with a bundle")
-    segment.add_argument(
-        "inputs", nargs="+", metavar="INPUT", help="NIfTI file, folder of NIfTI files, or DICOM series folder"
+    _add_demo(add("demo", _demo, "segment a real MRI template at every level; works offline, needs no data", _DEMO))
+    _add_segment(add("segment", _segment, "segment images with a bundle", _SEGMENT))
+    _add_prune(add("prune", _prune, "find out how shallow a bundle's network may be, with statistics", _PRUNE))
+    _add_check(add("check", _check, "check a bundle against the model zoo's rules, or a data set", _CHECK))
+    _add_benchmark(add("benchmark", _benchmark, "measure our networks against MONAI's on this machine", _BENCHMARK))
+    return parser
+
+
+_DEMO = """\
+  monai-unetpp demo
+  monai-unetpp demo -o results --device cpu
+"""
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-o", "--output", dest="output_dir", default="demo", metavar="DIR", help="folder (default: %(default)s)"
     )
-    segment.add_argument(
+    parser.add_argument("--device", metavar="DEVICE", help=_DEVICE_HELP)
+
+
+_SEGMENT = """\
+  monai-unetpp segment scan.nii.gz -o segmentations
+  monai-unetpp segment scans dicom_series -o segmentations --level L2
+  monai-unetpp segment scans -o segmentations --json > volumes.json
+"""
+
+
+def _add_segment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="image file (NIfTI, .nrrd, .mha, ...), folder of them, or DICOM series folder",
+    )
+    parser.add_argument(
         "-o", "--output", dest="output_dir", required=True, metavar="DIR", help="folder for <case>_seg.nii.gz"
     )
-    segment.add_argument(
-        "--bundle",
-        default="hippocampus_mri_unetpp",
-        metavar="BUNDLE",
-        help="name or folder of a bundle (default: %(default)s)",
+    _add_bundle(parser)
+    parser.add_argument(
+        "--level", metavar="LEVEL", help="L1, L2, ...: build and run only what this level needs (default: the deepest)"
     )
-    segment.add_argument(
-        "--level", metavar="LEVEL", help="L1, L2, ...: run only what this level needs (default: deepest)"
+    parser.add_argument("--device", metavar="DEVICE", help=_DEVICE_HELP)
+    parser.add_argument(
+        "--json", dest="json_output", action="store_true", help="print the summary as JSON instead of a table"
     )
-    segment.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
-    segment.add_argument("--json", dest="json_output", action="store_true", help="print the summary as JSON")
 
-    demo = add("demo", _demo, "segment a real MRI template at every level; needs no data and no network connection")
-    demo.add_argument("-o", "--output", dest="output_dir", default="demo", metavar="DIR", help="folder (default: demo)")
-    demo.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
-    prune = add("prune", _prune, "find out how shallow a bundle's network may be, with statistics and a report")
-    prune.add_argument(
-        "--bundle", default="hippocampus_mri_unetpp", metavar="BUNDLE", help="name or folder (default: %(default)s)"
-    )
-    prune.add_argument(
+_PRUNE = """\
+  monai-unetpp prune --dataset_dir Task04_Hippocampus -o report
+  monai-unetpp prune --dataset_dir SITE_A --dataset_dir SITE_B -o report --margin dice=0.005
+  monai-unetpp prune --dataset_dir DATA --confirm_dir OTHER_DATA -o report --write pruned_bundle
+  monai-unetpp prune --dataset_dir DATA -o report --budget latency_ms=50 --extra alone=L2_trained_alone.pt
+
+The report folder keeps finished cases: the same command goes on where it was interrupted.
+"""
+
+
+def _add_prune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--dataset_dir",
         action="append",
         required=True,
         metavar="DIR",
-        help="folder with dataset.json in Decathlon form; give it again for each further data set",
+        help="folder with dataset.json in Decathlon form; repeatable, for a verdict each and one for all",
     )
-    prune.add_argument("-o", "--output", dest="output_dir", required=True, metavar="DIR", help="folder for the report")
-    prune.add_argument("--checkpoint", metavar="FILE", help="weights to evaluate (default: those of the bundle)")
-    prune.add_argument("--list_key", metavar="KEY", help="list of dataset.json to take (default: validation)")
-    prune.add_argument("--confirm_dir", metavar="DIR", help="a data set that only confirms the chosen level")
-    prune.add_argument(
-        "--confirm_share", type=float, metavar="SHARE", help="share of the subjects kept back to confirm"
+    parser.add_argument("-o", "--output", dest="output_dir", required=True, metavar="DIR", help="folder for the report")
+    parser.add_argument("--device", metavar="DEVICE", help=_DEVICE_HELP)
+
+    networks = parser.add_argument_group("networks")
+    _add_bundle(networks)
+    networks.add_argument("--checkpoint", metavar="FILE", help="weights to evaluate (default: those of the bundle)")
+    networks.add_argument(
+        "--extra",
+        action="append",
+        metavar="NAME=FILE",
+        help="a further checkpoint to compare with, such as a level trained alone; repeatable",
     )
-    prune.add_argument(
+
+    cases = parser.add_argument_group("cases")
+    cases.add_argument("--list_key", metavar="KEY", help="list of dataset.json to take (default: validation)")
+    cases.add_argument("--confirm_dir", metavar="DIR", help="a data set that only confirms the chosen level")
+    cases.add_argument(
+        "--confirm_share",
+        type=float,
+        metavar="SHARE",
+        help="share of the subjects, between 0 and 1, that is kept back to confirm",
+    )
+    cases.add_argument(
+        "--subject_pattern",
+        metavar="REGEX",
+        help="finds the subject in a case's name by its one group (default: each case is a subject of its own)",
+    )
+    cases.add_argument("--exclude_problems", action="store_true", help="leave out cases with problems in their data")
+
+    rules = parser.add_argument_group("rules")
+    rules.add_argument(
         "--margin",
         dest="margins",
         action="append",
         metavar="METRIC[:LABEL]=VALUE",
         help="largest mean loss that still counts as the same; repeatable (default: dice=0.01 and nsd=0.02)",
     )
-    prune.add_argument(
+    rules.add_argument(
         "--max_case_drop",
         action="append",
         metavar="METRIC=VALUE",
         help="largest drop of a single case; repeatable (default: dice=0.2 and nsd=0.4)",
     )
-    prune.add_argument(
+    rules.add_argument(
         "--budget",
         dest="budgets",
         action="append",
         metavar="COST=VALUE",
-        help="also pick the most accurate level within latency_ms, memory_mb, parameters, ...; repeatable",
+        help="also pick the most accurate level within latency_ms, window_latency_ms, parameters, memory_mb, flops or "
+        "checkpoint_mb; repeatable",
     )
-    prune.add_argument(
+    rules.add_argument(
         "--utility_weight", type=float, metavar="W", help="also pick by accuracy minus W times the relative latency"
     )
-    prune.add_argument(
-        "--extra",
-        action="append",
-        metavar="NAME=FILE",
-        help="a further checkpoint to compare with, such as a level trained alone; repeatable",
-    )
-    prune.add_argument("--subject_pattern", metavar="REGEX", help="finds the subject in a case's name by its one group")
-    prune.add_argument("--exclude_problems", action="store_true", help="leave out cases with problems in their data")
-    prune.add_argument("--save_uncertainty", action="store_true", help="write maps of where the levels disagree")
-    prune.add_argument(
-        "--write", dest="save_as", metavar="DIR", help="write the pruned bundle if the verdict is to prune"
-    )
-    prune.add_argument("--overwrite", action="store_true", help="replace an earlier pruned bundle")
-    prune.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: a GPU if there is one)")
 
-    check = add("check", _check, "check a bundle against the rules of the model zoo, or a data set in Decathlon form")
-    check.add_argument(
-        "target", metavar="BUNDLE_OR_DATASET", help="name or folder of a bundle, or folder of a data set"
+    results = parser.add_argument_group("results")
+    results.add_argument("--save_uncertainty", action="store_true", help="write maps of where the levels disagree")
+    results.add_argument(
+        "--write", dest="save_as", metavar="DIR", help="write the pruned bundle there if the verdict is to prune"
     )
-    check.add_argument("--schema", metavar="FILE", help="JSON schema for the bundle's metadata")
+    results.add_argument("--overwrite", action="store_true", help="replace an earlier pruned bundle")
 
-    benchmark = add("benchmark", _benchmark, "measure our networks against MONAI's on this machine")
-    benchmark.add_argument(
+
+_CHECK = """\
+  monai-unetpp check hippocampus_mri_unetpp
+  monai-unetpp check path/to/my_bundle --schema meta_schema.json
+  monai-unetpp check path/to/Task04_Hippocampus
+"""
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target", metavar="BUNDLE_OR_DATASET", help="name or folder of a bundle, or folder with dataset.json"
+    )
+    parser.add_argument("--schema", metavar="FILE", help="JSON schema to check the bundle's metadata against")
+
+
+_BENCHMARK = """\
+  monai-unetpp benchmark training --quick
+  monai-unetpp benchmark scoring --device cpu -o figures.json
+"""
+
+
+def _add_benchmark(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "kind",
         choices=["training", "scoring"],
-        help="training: time and memory of a training step; scoring: all levels from one pass against the deepest alone",
+        help="training: time and memory of a training step; scoring: all levels from one pass against the deepest",
     )
-    benchmark.add_argument("--device", metavar="DEVICE", help="cpu, cuda, ... (default: a GPU if there is one)")
-    benchmark.add_argument("--quick", action="store_true", help="small networks and few repeats: to see that it works")
-    benchmark.add_argument("--json", dest="output", metavar="FILE", help="write the figures as JSON too")
-    return parser
+    parser.add_argument("--device", metavar="DEVICE", help=_DEVICE_HELP)
+    parser.add_argument("--quick", action="store_true", help="small networks and few repeats: to see that it works")
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the figures to this file as JSON")
+
+
+def _add_bundle(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--bundle",
+        default="hippocampus_mri_unetpp",
+        metavar="BUNDLE",
+        help="name or folder of a bundle (default: %(default)s)",
+    )
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

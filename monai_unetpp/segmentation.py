@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Sequence
 from os import PathLike, fspath
+from pathlib import Path
 from typing import Any
 
 from ignite.handlers import ProgressBar
@@ -12,9 +14,10 @@ from monai.bundle import ConfigParser
 
 from monai_unetpp.bundles import find_bundle, read_metadata
 from monai_unetpp.devices import resolve_device
+from monai_unetpp.engines import CaseEvaluator
 from monai_unetpp.topology import level_index
 
-__all__ = ["DEFAULT_BUNDLE", "SegmentationSummary", "SegmentedCase", "segment"]
+__all__ = ["DEFAULT_BUNDLE", "SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment"]
 
 DEFAULT_BUNDLE = "hippocampus_mri_unetpp"
 
@@ -27,7 +30,7 @@ class SegmentedCase:
         case: its name.
         image: the file or folder that was read.
         output: the NIfTI file that was written.
-        volumes_ml: volume of every label in millilitres, by name.
+        volumes_ml: volume of every label in millilitres, by name; empty for 2D images.
         seconds: wall time from asking for the image to the written file.
     """
 
@@ -83,10 +86,12 @@ def segment(
         The finished cases with their volumes, and the failures.
 
     Raises:
-        ValueError: a bundle, level, device or input that cannot be used; the message names it and the remedy.
-        FileNotFoundError: no such bundle or input.
+        ValueError: a bundle, level or device that cannot be used; the message names it and the remedy.
+        FileNotFoundError: no such bundle.
+        OSError: ``output_dir`` cannot be written to.
     """
     folder = find_bundle(bundle)
+    names = label_names(folder)
     parser = ConfigParser()
     parser.read_config(str(folder / "configs" / "inference.json"))
     paths = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
@@ -95,26 +100,34 @@ def segment(
     if device is not None:
         parser["device"] = resolve_device(device)
     if level is not None:
-        level_index(level, parser.get_parsed_content("network_def").levels)
+        level_index(level, _parsed(parser, "network_def").levels)
         parser["level"] = level
-    evaluator = parser.get_parsed_content("evaluator")
+    evaluator = _parsed(parser, "evaluator")
+    if not isinstance(evaluator, CaseEvaluator):
+        raise ValueError(
+            f"{folder.name}: the evaluator of inference.json must be monai_unetpp.engines.CaseEvaluator, got "
+            f"{type(evaluator).__name__}. Run this bundle with python -m monai.bundle run."
+        )
+    network: Any = evaluator.network
+    make_output_dir(output_dir)
     if progress:
         ProgressBar(desc="segmenting").attach(evaluator)
     evaluator.run()
-    names = label_names(folder)
     cases = tuple(
         SegmentedCase(
             case=done.case,
             image=done.file,
-            output=done.output,
-            volumes_ml={name: done.volumes_ml.get(value, 0.0) for value, name in names.items()},
+            output=str(done.output),
+            volumes_ml={name: done.volumes_ml.get(value, 0.0) for value, name in names.items()}
+            if network.spatial_dims == 3
+            else {},
             seconds=done.seconds,
         )
         for done in evaluator.completed
     )
     return SegmentationSummary(
         bundle=folder.name,
-        level=evaluator.network.levels[-1],
+        level=network.levels[-1],
         device=str(evaluator.state.device),
         cases=cases,
         failures=tuple(f"{failed.file}: {failed.reason}" for failed in evaluator.failures),
@@ -122,6 +135,56 @@ def segment(
 
 
 def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
-    """The labels that a bundle writes, without the background, from its metadata: value to name."""
-    channels = read_metadata(bundle)["network_data_format"]["outputs"]["pred"]["channel_def"]
+    """The labels that a bundle writes, without the background, from its metadata: value to name.
+
+    Raises:
+        ValueError: metadata without names of the output's channels.
+    """
+    try:
+        channels = read_metadata(bundle)["network_data_format"]["outputs"]["pred"]["channel_def"]
+    except KeyError as e:
+        raise ValueError(
+            f"{bundle}: metadata.json must name the labels under network_data_format, outputs, pred, channel_def; "
+            f"{e} is missing."
+        ) from e
     return {int(value): str(name) for value, name in channels.items() if int(value) > 0}
+
+
+def make_output_dir(folder: str | PathLike[str]) -> Path:
+    """Make a folder for results, and see that files can be written there before any work is done.
+
+    Args:
+        folder: the folder; its missing parents are made too.
+
+    Returns:
+        Its path.
+
+    Raises:
+        OSError: it cannot be made or written to; the message names it.
+    """
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as e:
+        raise OSError(
+            f"output_dir must be a folder that can be written to, got {fspath(folder)!r} ({e.strerror}). "
+            "Choose another folder."
+        ) from e
+    return path
+
+
+def _parsed(parser: ConfigParser, key: str) -> Any:
+    """An entry of a configuration as an object.
+
+    Raises:
+        Exception: the error behind MONAI's 'Failed to instantiate', which names neither file nor remedy.
+    """
+    try:
+        return parser.get_parsed_content(key)
+    except RuntimeError as e:
+        error: BaseException = e
+        while error.__cause__ is not None and str(error).startswith("Failed to "):
+            error = error.__cause__
+        raise error from None

@@ -53,6 +53,7 @@ class TrainingCost:
         name: the network.
         parameters: number of parameters.
         step_s: seconds per training step: forward, loss of all heads, backward, optimizer.
+        time_ratio: its time as a share of that of the first network in the same round.
         activation_bytes: memory that the forward pass keeps for the backward pass: parameters, input and target are
             not counted.
         peak_memory_bytes: most memory in use during a step: device memory on CUDA, on a CPU the growth of the
@@ -62,6 +63,7 @@ class TrainingCost:
     name: str
     parameters: int
     step_s: Quartiles
+    time_ratio: Quartiles
     activation_bytes: int
     peak_memory_bytes: int
 
@@ -90,7 +92,7 @@ class TrainingBenchmark:
         """Time, activation memory and peak memory of ``cost`` as shares of those of the first network."""
         first = self.costs[0]
         return {
-            "time": cost.step_s.median / first.step_s.median,
+            "time": cost.time_ratio.median,
             "activations": cost.activation_bytes / first.activation_bytes,
             "peak_memory": cost.peak_memory_bytes / first.peak_memory_bytes,
         }
@@ -147,7 +149,8 @@ def measure_training(
         TrainingCost(
             name=name,
             parameters=memory[name]["parameters"],
-            step_s=seconds[name],
+            step_s=_quartiles(seconds[name]),
+            time_ratio=_quartiles([a / b for a, b in zip(seconds[name], seconds[_MONAI], strict=True)]),
             activation_bytes=memory[name]["activation_bytes"],
             peak_memory_bytes=memory[name]["peak_memory_bytes"],
         )
@@ -167,14 +170,16 @@ def format_training_benchmark(result: TrainingBenchmark) -> str:
         f"{result.environment.versions['torch']}, MONAI {result.environment.versions['monai']}, "
         f"{result.environment.date}",
         "",
-        "| network | parameters | step (quartiles) | time | kept for backward | share | peak memory | share |",
+        "| network | parameters | step (quartiles) | share of time (quartiles, per round) "
+        "| kept for backward | share | peak memory | share |",
         "|---|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for cost in result.costs:
-        ratios, step = result.ratios(cost), cost.step_s
+        ratios, step, relative = result.ratios(cost), cost.step_s, cost.time_ratio
         lines.append(
             f"| {cost.name} | {cost.parameters / 1e6:.2f} M | {step.median:.3f} s ({step.lower:.3f}-{step.upper:.3f}) "
-            f"| {ratios['time']:.2f} | {cost.activation_bytes / 2**20:.0f} MiB | {ratios['activations']:.2f} "
+            f"| {relative.median:.2f} ({relative.lower:.2f}-{relative.upper:.2f}) "
+            f"| {cost.activation_bytes / 2**20:.0f} MiB | {ratios['activations']:.2f} "
             f"| {cost.peak_memory_bytes / 2**20:.0f} MiB | {ratios['peak_memory']:.2f} |"
         )
     return "\n".join(lines) + "\n"
@@ -233,7 +238,7 @@ def _training_step(network: nn.Module, image: torch.Tensor, label: torch.Tensor)
 
 def _measure_time(
     steps: Mapping[str, Callable[[], None]], device: torch.device, repeats: int, warm_up: int
-) -> dict[str, Quartiles]:
+) -> dict[str, list[float]]:
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     order = list(steps)
     for number in range(warm_up + repeats):
@@ -247,11 +252,12 @@ def _measure_time(
             if number >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
         logger.info("Training step: round %d of %d.", number + 1, warm_up + repeats)
-    quartiles = {}
-    for name, values in seconds.items():
-        lower, median, upper = (float(value) for value in np.percentile(values, [25, 50, 75]))
-        quartiles[name] = Quartiles(median=median, lower=lower, upper=upper, count=len(values))
-    return quartiles
+    return seconds
+
+
+def _quartiles(values: Sequence[float]) -> Quartiles:
+    lower, median, upper = (float(value) for value in np.percentile(values, [25, 50, 75]))
+    return Quartiles(median=median, lower=lower, upper=upper, count=len(values))
 
 
 def _synchronize(device: torch.device) -> None:

@@ -1,11 +1,12 @@
 """Case scores on the label's own grid, and how well disagreement between levels finds errors."""
 
 from monai_unetpp.metrics.disagreement import disagreement, error_auroc
-from monai_unetpp.metrics.scores import FOREGROUND, RULES, LabelScore, State, score_case, spacing_of_affine
+from monai_unetpp.metrics.scores import FOREGROUND, RULES, CaseScorer, LabelScore, State, score_case, spacing_of_affine
 
 __all__ = [
     "FOREGROUND",
     "RULES",
+    "CaseScorer",
     "LabelScore",
     "State",
     "disagreement",

@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from monai.metrics.utils import get_code_to_measure_table, get_surface_distance
+from monai.metrics.utils import get_code_to_measure_table
 from nibabel.affines import voxel_sizes
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 __all__ = [
     "EMPTY_RULES",
     "FOREGROUND",
     "RULES",
+    "CaseScorer",
     "EmptyRule",
     "LabelScore",
     "State",
@@ -157,18 +160,101 @@ def score_case(
         empty masks; Nikolov et al., arXiv:1809.04430, on the surface Dice.
     """
     predicted, true = _label_map(prediction, "prediction"), _label_map(truth, "truth")
-    spacing = _check_grid(predicted, true, spacing_mm)
-    check_labels(labels)
-    tolerances = check_tolerances(tolerance_mm, labels)
-    scores = {
-        name: _score_mask(predicted == value, true == value, spacing, tolerances[name])
-        for name, value in labels.items()
-    }
-    if len(labels) > 1:
-        values = list(labels.values())
-        pooled = np.isin(predicted, values), np.isin(true, values)
-        scores[FOREGROUND] = _score_mask(*pooled, spacing, tolerances[FOREGROUND])
-    return scores
+    _check_shapes(predicted.shape, true.shape)
+    return CaseScorer(true, spacing_mm, labels, tolerance_mm).score(predicted)
+
+
+class CaseScorer:
+    """Score several label maps against one truth, whose surfaces and search trees are made only once.
+
+    Args:
+        truth: as for :func:`score_case`.
+        spacing_mm: as for :func:`score_case`.
+        labels: as for :func:`score_case`.
+        tolerance_mm: as for :func:`score_case`.
+
+    Raises:
+        TypeError: as for :func:`score_case`.
+        ValueError: as for :func:`score_case`.
+
+    Example:
+        >>> import numpy as np
+        >>> truth = np.zeros((8, 8, 8), dtype=np.uint8)
+        >>> truth[2:6, 2:6, 2:6] = 1
+        >>> scorer = CaseScorer(truth, (1.0, 1.0, 3.0), {"cube": 1}, {"cube": 1.0})
+        >>> [scorer.score(np.roll(truth, step, axis=2))["cube"].dice for step in (0, 1)]
+        [1.0, 0.75]
+    """
+
+    def __init__(
+        self,
+        truth: npt.ArrayLike,
+        spacing_mm: Sequence[float],
+        labels: Mapping[str, int],
+        tolerance_mm: Mapping[str, float],
+    ) -> None:
+        true = _label_map(truth, "truth")
+        self._shape = true.shape
+        self._spacing = _check_grid(true, spacing_mm)
+        check_labels(labels)
+        self._labels = dict(labels)
+        self._tolerances = check_tolerances(tolerance_mm, labels)
+        self._voxel_ml = math.prod(self._spacing) / 1000.0
+        self._diagonal_mm = math.hypot(*(size * step for size, step in zip(self._shape, self._spacing, strict=True)))
+        self._truth = self._structures(true)
+
+    def score(self, prediction: npt.ArrayLike) -> dict[str, LabelScore]:
+        """The score of each label, as :func:`score_case` gives it.
+
+        Args:
+            prediction: as for :func:`score_case`.
+
+        Raises:
+            TypeError: a label map that does not hold integers.
+            ValueError: another shape than the truth.
+        """
+        predicted = _label_map(prediction, "prediction")
+        _check_shapes(predicted.shape, self._shape)
+        return {
+            name: self._score(structure, self._truth[name], self._tolerances[name])
+            for name, structure in self._structures(predicted).items()
+        }
+
+    def _structures(self, label_map: _Array) -> dict[str, _Structure]:
+        """The voxels of each label, and of all pooled where there are several."""
+        spacing = self._spacing
+        if label_map.ndim == 3 and 1 in label_map.shape:
+            axis = label_map.shape.index(1)
+            label_map, spacing = label_map.squeeze(axis), spacing[:axis] + spacing[axis + 1 :]
+        named = np.isin(label_map, list(self._labels.values()))
+        # nothing outside the box that holds all labels matters: it is searched for once
+        box = _box(named)
+        origin = tuple(part.start for part in box)
+        found = {name: _Structure(label_map[box] == value, origin, spacing) for name, value in self._labels.items()}
+        if len(found) > 1:
+            found[FOREGROUND] = _Structure(named[box], origin, spacing)
+        return found
+
+    def _score(self, predicted: _Structure, true: _Structure, tolerance_mm: float) -> LabelScore:
+        volumes = {
+            "volume_difference_ml": (predicted.size - true.size) * self._voxel_ml,
+            "prediction_ml": predicted.size * self._voxel_ml,
+            "truth_ml": true.size * self._voxel_ml,
+        }
+        state = _state(predicted.size, true.size)
+        if state in EMPTY_RULES:
+            rule = EMPTY_RULES[state]
+            distance = self._diagonal_mm if rule.distance == "diagonal" else None
+            return LabelScore(state, rule.overlap, rule.overlap, distance, rule.overlap, **volumes)
+        shared = predicted.overlap(true)
+        return LabelScore(
+            state=state,
+            dice=2 * shared / (predicted.size + true.size),
+            iou=shared / (predicted.size + true.size - shared),
+            hd95_mm=_hd95_mm(predicted.boundary, true.boundary),
+            nsd=_surface_dice(predicted, true, tolerance_mm),
+            **volumes,
+        )
 
 
 def scored_labels(labels: Mapping[str, int]) -> tuple[str, ...]:
@@ -248,12 +334,17 @@ def _label_map(values: npt.ArrayLike, name: str) -> _Array:
     return array
 
 
-def _check_grid(prediction: _Array, truth: _Array, spacing_mm: Sequence[float]) -> tuple[float, ...]:
-    if prediction.shape != truth.shape or truth.ndim not in (2, 3) or 0 in truth.shape:
+def _check_shapes(prediction: tuple[int, ...], truth: tuple[int, ...]) -> None:
+    if prediction != truth or len(truth) not in (2, 3) or 0 in truth:
         raise ValueError(
-            f"prediction and truth must be 2D or 3D and of one shape, got {prediction.shape} and {truth.shape}. "
+            f"prediction and truth must be 2D or 3D and of one shape, got {prediction} and {truth}. "
             "Bring the prediction back to the label's grid."
         )
+
+
+def _check_grid(truth: _Array, spacing_mm: Sequence[float]) -> tuple[float, ...]:
+    if truth.ndim not in (2, 3) or 0 in truth.shape:
+        raise ValueError(f"truth must be 2D or 3D and not empty, got shape {truth.shape}. Give one label map.")
     spacing = tuple(float(size) for size in spacing_mm)
     if len(spacing) != truth.ndim or not all(math.isfinite(size) and size > 0 for size in spacing):
         raise ValueError(
@@ -261,32 +352,6 @@ def _check_grid(prediction: _Array, truth: _Array, spacing_mm: Sequence[float]) 
             "label map; spacing_of_affine reads them from an affine."
         )
     return spacing
-
-
-def _score_mask(prediction: _Mask, truth: _Mask, spacing: tuple[float, ...], tolerance_mm: float) -> LabelScore:
-    voxel_ml = math.prod(spacing) / 1000.0
-    predicted, true = int(prediction.sum()), int(truth.sum())
-    volumes = {
-        "volume_difference_ml": (predicted - true) * voxel_ml,
-        "prediction_ml": predicted * voxel_ml,
-        "truth_ml": true * voxel_ml,
-    }
-    state = _state(predicted, true)
-    if state in EMPTY_RULES:
-        rule = EMPTY_RULES[state]
-        diagonal = math.hypot(*(size * step for size, step in zip(truth.shape, spacing, strict=True)))
-        distance = diagonal if rule.distance == "diagonal" else None
-        return LabelScore(state, rule.overlap, rule.overlap, distance, rule.overlap, **volumes)
-    shared = int((prediction & truth).sum())
-    hd95_mm, nsd = _surface_scores(prediction, truth, spacing, tolerance_mm)
-    return LabelScore(
-        state=state,
-        dice=2 * shared / (predicted + true),
-        iou=shared / (predicted + true - shared),
-        hd95_mm=hd95_mm,
-        nsd=nsd,
-        **volumes,
-    )
 
 
 def _state(predicted: int, true: int) -> State:
@@ -297,56 +362,102 @@ def _state(predicted: int, true: int) -> State:
     return "false_positive" if predicted else "both_empty"
 
 
-def _surface_scores(
-    prediction: _Mask, truth: _Mask, spacing: tuple[float, ...], tolerance_mm: float
-) -> tuple[float, float]:
-    """HD95 in mm and normalised surface Dice of two masks that are not empty."""
-    if truth.ndim == 3 and 1 in truth.shape:
-        axis = truth.shape.index(1)
-        prediction, truth = prediction.squeeze(axis), truth.squeeze(axis)
-        spacing = tuple(size for i, size in enumerate(spacing) if i != axis)
-    # surfaces and the distances between them depend on nothing outside the box that holds both masks
-    box = ndimage.find_objects((prediction | truth).astype(np.uint8))[0]
-    prediction, truth = np.pad(prediction[box], 1), np.pad(truth[box], 1)
+class _Points:
+    """Points of a grid, ready for the search of the nearest one."""
 
-    boundary, true_boundary = (mask & ~ndimage.binary_erosion(mask) for mask in (prediction, truth))
-    hd95_mm = max(float(np.percentile(each, 95)) for each in _distances(boundary, true_boundary, spacing))
+    def __init__(self, mask: _Mask, origin: Sequence[int], spacing: tuple[float, ...]) -> None:
+        self._mask = mask
+        self._origin = np.asarray(origin)
+        self._spacing = np.asarray(spacing)
+        self._indices = np.argwhere(mask) + self._origin
 
-    predicted_area, true_area = _surface_areas([prediction, truth], spacing)
-    there, back = _distances(predicted_area > 0, true_area > 0, spacing)
-    limit = tolerance_mm + _ROUNDING * max(spacing)
-    predicted_area, true_area = predicted_area[predicted_area > 0], true_area[true_area > 0]
-    within = predicted_area[there <= limit].sum() + true_area[back <= limit].sum()
-    return hd95_mm, float(within / (predicted_area.sum() + true_area.sum()))
+    @cached_property
+    def _tree(self) -> KDTree:
+        # built for few queries: a tree that is balanced, or has small leaves, takes longer than it saves
+        return KDTree(self._indices * self._spacing, leafsize=32, balanced_tree=False, compact_nodes=False)
+
+    def distances_to(self, others: _Points) -> _Array:
+        """Distance in mm from each point to the nearest of ``others``."""
+        # points on both have distance 0; most points of a good segmentation are such, and need no search
+        apart = ~others._hold(self._indices)
+        distances = np.zeros(len(apart), dtype=np.float32)
+        if apart.any():
+            distances[apart] = others._tree.query(self._indices[apart] * self._spacing)[0]
+        return distances
+
+    def _hold(self, indices: npt.NDArray[np.intp]) -> _Mask:
+        local = indices - self._origin
+        inside = ((local >= 0) & (local < self._mask.shape)).all(axis=1)
+        held = np.zeros(len(indices), dtype=bool)
+        held[inside] = self._mask[tuple(local[inside].T)]
+        return held
 
 
-def _surface_areas(masks: Sequence[_Mask], spacing: tuple[float, ...]) -> list[_Array]:
-    """Area in mm² (in 2D, length in mm) of each mask's surface at every corner between voxels.
+class _Structure:
+    """All voxels of one label; what its surface needs is computed when it is asked for, and kept.
 
-    The same surface elements as in MONAI's ``compute_surface_dice``, whose convolution takes most of its time.
+    Args:
+        mask: its voxels, within a part of the grid that holds them all.
+        origin: where that part begins.
+        spacing: voxel size in mm.
     """
-    table, kernel = get_code_to_measure_table(spacing)
-    areas = np.asarray(table, dtype=np.float64)
-    weights = np.asarray(kernel).squeeze().astype(np.uint8)
-    found = []
-    for mask in masks:
+
+    def __init__(self, mask: _Mask, origin: Sequence[int], spacing: tuple[float, ...]) -> None:
+        box = _box(mask)
+        self._origin = np.array([start + part.start for start, part in zip(origin, box, strict=True)], dtype=int)
+        self._mask = np.ascontiguousarray(mask[box])
+        self._spacing = spacing
+        self.size = int(np.count_nonzero(self._mask))
+
+    def overlap(self, other: _Structure) -> int:
+        """Number of voxels that belong to both."""
+        low = np.maximum(self._origin, other._origin)
+        high = np.minimum(self._origin + self._mask.shape, other._origin + other._mask.shape)
+        if (high <= low).any():
+            return 0
+        mine, theirs = (
+            each._mask[tuple(map(slice, low - each._origin, high - each._origin))] for each in (self, other)
+        )
+        return int(np.count_nonzero(mine & theirs))
+
+    @cached_property
+    def boundary(self) -> _Points:
+        """Voxels with a face on the outside."""
+        return _Points(self._mask & ~ndimage.binary_erosion(self._mask), self._origin, self._spacing)
+
+    @cached_property
+    def surface(self) -> tuple[_Points, _Array]:
+        """Corners between voxels that the surface passes, and its area in mm² (in 2D, length in mm) at each.
+
+        The same surface elements as in MONAI's ``compute_surface_dice``, whose convolution takes most of its time.
+        """
+        table, kernel = get_code_to_measure_table(self._spacing)
+        weights = np.asarray(kernel).squeeze().astype(np.uint8)
+        mask = np.pad(self._mask, 1)
         codes = np.zeros([size - 1 for size in mask.shape], dtype=np.uint8)
         for corner in np.ndindex(weights.shape):
             neighbours = mask[tuple(slice(at, at + size) for at, size in zip(corner, codes.shape, strict=True))]
             codes += neighbours * weights[corner]
-        found.append(areas[codes])
-    return found
+        areas = np.asarray(table, dtype=np.float64)[codes]
+        passed = areas > 0
+        return _Points(passed, self._origin, self._spacing), areas[passed]
 
 
-def _distances(first: _Mask, second: _Mask, spacing: tuple[float, ...]) -> tuple[_Array, _Array]:
-    return _distances_to(first, second, spacing), _distances_to(second, first, spacing)
+def _box(mask: _Mask) -> tuple[slice, ...]:
+    """The smallest part of a grid that holds all of a mask; for an empty one, nothing."""
+    box: tuple[slice, ...] | None = ndimage.find_objects(mask.view(np.uint8), max_label=1)[0]
+    return box or (slice(0, 0),) * mask.ndim
 
 
-def _distances_to(source: _Mask, target: _Mask, spacing: tuple[float, ...]) -> _Array:
-    """Distance in mm from each point of ``source`` to the nearest of ``target``."""
-    # points on both have distance 0; most points of a good segmentation are such, and need no search
-    apart = source & ~target
-    distances = np.zeros(source.shape, dtype=np.float32)
-    if apart.any():
-        distances[apart] = np.asarray(get_surface_distance(apart, target, spacing=spacing))
-    return distances[source]
+def _hd95_mm(first: _Points, second: _Points) -> float:
+    return max(float(np.percentile(each, 95)) for each in (first.distances_to(second), second.distances_to(first)))
+
+
+def _surface_dice(first: _Structure, second: _Structure, tolerance_mm: float) -> float:
+    limit = tolerance_mm + _ROUNDING * max(first._spacing)
+    (points, areas), (other_points, other_areas) = first.surface, second.surface
+    within = (
+        areas[points.distances_to(other_points) <= limit].sum()
+        + other_areas[other_points.distances_to(points) <= limit].sum()
+    )
+    return float(within / (areas.sum() + other_areas.sum()))

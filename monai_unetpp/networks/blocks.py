@@ -127,7 +127,11 @@ def _cut_in_python(upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Te
     A slice asks whether it changes anything, which would tie an exported graph to even or to odd sizes. Padding
     by a negative amount does not ask; eagerly it would cost a copy.
     """
-    if not _is_exporting():
+    sizes = (*upsampled.shape[2:], *reference.shape[2:])
+    known = not torch.compiler.is_dynamo_compiling() and all(isinstance(size, int) for size in sizes)
+    if known and upsampled.shape[2:] == reference.shape[2:]:
+        return upsampled
+    if known or not _is_exporting():
         return _cut(upsampled, reference)
     excess: list[int] = []
     equal = True

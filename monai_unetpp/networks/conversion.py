@@ -115,7 +115,7 @@ def _constructor_arguments(net: BasicUNetPlusPlus) -> dict[str, Any]:
 
 def _upsample_mode(upsample: nn.Module) -> str:
     """MONAI's UpSample names its layers after the mode."""
-    name = next((name for name, _ in upsample.named_children() if name != "preconv"), "none")
+    name = next((name for name, _ in upsample.named_children() if name != "preconv"), "deconv")
     return "nontrainable" if name == "upsample_non_trainable" else name
 
 

@@ -2,6 +2,7 @@
 
 from monai_unetpp.pruning.cost import describe_environment, measure_costs
 from monai_unetpp.pruning.decide import confirm, decide, decide_all
+from monai_unetpp.pruning.from_bundle import prune_bundle
 from monai_unetpp.pruning.prune import prune, verdict
 from monai_unetpp.pruning.report import read_report, write_report
 from monai_unetpp.pruning.score import evaluate_levels, predict_case
@@ -16,6 +17,7 @@ __all__ = [
     "measure_costs",
     "predict_case",
     "prune",
+    "prune_bundle",
     "read_report",
     "verdict",
     "write_pruned_bundle",

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
+import os
+import re
+import types
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
+
+from monai_unetpp.pruning.finished import hash_network
 
 __all__ = ["describe_settings"]
 
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
 
 def describe_settings(value: Any) -> str:
-    """Describe transforms, inferers and whatever they hold by their classes and public attributes.
+    """Describe transforms, inferers and whatever they hold by their classes and attributes.
+
+    Functions are described by their code, so a changed expression is a changed setting. Random states are left out:
+    what is scored is not random.
 
     Args:
         value: any object, or a container of them.
@@ -21,7 +34,7 @@ def describe_settings(value: Any) -> str:
     Returns:
         JSON text, the same in every process for the same settings.
     """
-    return json.dumps(_plain(value, ()), sort_keys=True, default=str)
+    return json.dumps(_plain(value, ()), sort_keys=True)
 
 
 def _plain(value: Any, parents: tuple[int, ...]) -> Any:
@@ -34,9 +47,31 @@ def _plain(value: Any, parents: tuple[int, ...]) -> Any:
         return {str(key): _plain(entry, within) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(entry, within) for entry in value]
+    if isinstance(value, (set, frozenset)):
+        return sorted(json.dumps(_plain(entry, within), sort_keys=True) for entry in value)
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return np.asarray(value).tolist()
-    if isinstance(value, type) or not hasattr(value, "__dict__") or hasattr(value, "__qualname__"):
-        return str(getattr(value, "__qualname__", type(value).__qualname__))
-    public = {key: entry for key, entry in vars(value).items() if not key.startswith("_")}
-    return {type(value).__qualname__: _plain(public, within)}
+    if isinstance(value, nn.Module):
+        return {type(value).__qualname__: hash_network(value)}
+    if isinstance(value, functools.partial):
+        return {"partial": _plain([value.func, value.args, value.keywords], within)}
+    if inspect.ismethod(value):
+        return {value.__func__.__qualname__: _plain(value.__self__, within)}
+    if isinstance(value, types.FunctionType):
+        cells = [cell.cell_contents for cell in value.__closure__ or ()]
+        parts = [value.__code__, value.__defaults__, value.__kwdefaults__, cells]
+        return {value.__qualname__: _plain(parts, within)}
+    if isinstance(value, types.CodeType):
+        return [value.co_code.hex(), list(value.co_names), _plain(value.co_consts, within)]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, type) or hasattr(value, "__qualname__"):
+        return str(value.__qualname__)
+    if isinstance(value, (np.random.RandomState, np.random.Generator)):
+        return type(value).__qualname__
+    if hasattr(value, "__dict__"):
+        return {type(value).__qualname__: _plain(vars(value), within)}
+    # such as torch.float16 or a compiled regular expression; the place in memory says nothing
+    return _ADDRESS.sub("", repr(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
@@ -10,6 +11,7 @@ from monai.bundle import ConfigParser
 
 from monai_unetpp.bundles import find_bundle
 from monai_unetpp.devices import resolve_device
+from monai_unetpp.distributed import local_device
 from monai_unetpp.pruning.results import PruningResult
 
 __all__ = ["prune_bundle"]
@@ -25,20 +27,26 @@ def prune_bundle(
 ) -> PruningResult:
     """Evaluate the levels of a bundle's network as its ``configs/prune.json`` says.
 
+    The same as ``python -m monai.bundle run`` with ``train.json`` and ``prune.json``. Under ``torchrun`` the
+    processes share the cases.
+
     Args:
         bundle: name or folder of a bundle.
         dataset_dir: folder with ``dataset.json``, or several.
         output_dir: folder for the report.
-        device: such as ``"cpu"``; by default a GPU if there is one.
+        device: such as ``"cpu"``; by default a GPU if there is one, under ``torchrun`` one for each process.
         extra: further checkpoints to compare with, as ``"name=file"``.
-        **settings: what to set instead of the values in ``prune.json``, such as ``margins``; None leaves them.
+        **settings: what to set instead of the values in ``prune.json``, such as ``margins=["dice=0.02"]``; None
+            leaves them.
 
     Returns:
         What :func:`monai_unetpp.pruning.prune` found.
 
     Raises:
         FileNotFoundError: no such bundle, data set or checkpoint.
-        ValueError: settings or data that cannot be used.
+        ValueError: settings that the bundle does not have, or settings or data that cannot be used.
+
+    Everything that :func:`monai_unetpp.pruning.prune` raises comes out as it is.
     """
     folder = find_bundle(bundle)
     configs = [folder / "configs" / name for name in ("train.json", "prune.json")]
@@ -47,23 +55,35 @@ def prune_bundle(
         raise FileNotFoundError(f"{missing}: no such file. Only a bundle with train.json and prune.json can be pruned.")
     parser = ConfigParser()
     parser.read_config([str(path) for path in configs])
+    if "pruning" not in parser:
+        raise ValueError(f"{configs[1]}: must have the key 'pruning', a call of monai_unetpp.pruning.prune.")
+    changes = {key: value for key, value in {**settings, "extra": _named_files(extra)}.items() if value is not None}
+    for key in changes:
+        if key not in parser:
+            raise ValueError(_unknown(key, [key for path in configs for key in parser.load_config_file(path)]))
     directories = [dataset_dir] if isinstance(dataset_dir, (str, PathLike)) else list(dataset_dir)
     given = {
         "bundle_root": str(folder),
         "dataset_dir": [fspath(directory) for directory in directories],
         "output_dir": fspath(output_dir),
-        "extra": _named_files(extra),
-        "device": resolve_device(device),
-        **settings,
+        "device": local_device() if device is None else resolve_device(device),
     }
-    for key, value in given.items():
-        if value is not None:
-            parser[key] = value
+    for key, value in (changes | given).items():
+        parser[key] = value
+    failure: BaseException
     try:
         result: PruningResult = parser.get_parsed_content("pruning")
+        return result
     except RuntimeError as e:
-        raise _cause(e) from e
-    return result
+        failure = _cause(e)
+    # outside of the except block, so that the error keeps the cause that it had
+    raise failure
+
+
+def _unknown(key: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(key, known, 1)
+    advice = f"Did you mean {close[0]!r}?" if close else "See the bundle's prune.json for what can be set."
+    return f"settings must be keys of the bundle's prune.json or train.json, got {key!r}. {advice}"
 
 
 def _named_files(given: Sequence[str] | None) -> dict[str, str] | None:

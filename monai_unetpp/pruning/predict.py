@@ -24,6 +24,9 @@ __all__ = ["EMBEDDED", "LevelSource", "Network", "Pipeline", "list_sources", "ne
 EMBEDDED = "levels"
 """Key of the network whose levels are evaluated, beside the names of extra operating points."""
 
+_LARGEST_COPY_BYTES = 2**30
+"""Logits beyond this are not copied for speed: memory may be short."""
+
 Network = Callable[..., Any]
 _Array = npt.NDArray[Any]
 
@@ -144,7 +147,7 @@ class Pipeline:
 
     def label_map(self, logits: torch.Tensor, image: torch.Tensor, shape: tuple[int, ...]) -> _Array:
         """Integer labels on the file's grid of ``shape``."""
-        result = self.postprocessing({"pred": _with_meta(logits[0], image), "image": image})["pred"]
+        result = self.postprocessing({"pred": _with_meta(_channels_last(logits[0]), image), "image": image})["pred"]
         values = _on_grid(result, shape, "postprocessing must give one label map on the image's own grid")
         if values.dtype.kind == "f":
             if not np.array_equal(values, np.rint(values)):
@@ -174,6 +177,16 @@ def _with_meta(values: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
     # Invertd passes over tensors that carry no metadata, with nothing but a warning
     plain = values.as_tensor() if isinstance(values, MetaTensor) else values
     return MetaTensor(plain, meta=dict(image.meta)) if isinstance(image, MetaTensor) else plain
+
+
+def _channels_last(logits: torch.Tensor) -> torch.Tensor:
+    """The same ``(C, H, W[, D])``, where on a CPU the channels of a voxel lie side by side in memory.
+
+    There torch takes the argmax over them about ten times as fast.
+    """
+    if logits.device.type != "cpu" or logits.nbytes > _LARGEST_COPY_BYTES:
+        return logits
+    return logits.movedim(0, -1).contiguous().movedim(-1, 0)
 
 
 def _on_grid(result: Any, shape: tuple[int, ...], rule: str) -> _Array:

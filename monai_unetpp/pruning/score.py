@@ -26,7 +26,7 @@ from monai_unetpp.data import (
     read_geometry,
     write_volume,
 )
-from monai_unetpp.metrics import LabelScore, disagreement, error_auroc, score_case, spacing_of_affine
+from monai_unetpp.metrics import CaseScorer, LabelScore, disagreement, error_auroc, spacing_of_affine
 from monai_unetpp.metrics.scores import check_labels, check_tolerances, scored_labels
 from monai_unetpp.pruning.cases import Case, check_case, list_cases, read_label, repeated_names
 from monai_unetpp.pruning.finished import Fingerprint, FinishedCases, hash_network, hash_text
@@ -354,9 +354,10 @@ class _Evaluation:
         if self.uncertainty_dir is not None and entropy is not None:
             _write_map(self._map_path(case), entropy, case, truth.affine)
         spacing = spacing_of_affine(truth.affine, truth.data.ndim)
+        scorer = CaseScorer(truth.data, spacing, self.labels, self.tolerance_mm)
         scores = {}
         for point, label_map in maps.items():
-            scores[point.name] = score_case(label_map, truth.data, spacing, self.labels, self.tolerance_mm)
+            scores[point.name] = scorer.score(label_map)
             if self.on_prediction is not None:
                 self.on_prediction(case, point, label_map, truth.affine)
         logger.info("%s (%s): scored in %.1f s.", case.name, source.key, time.perf_counter() - started)

@@ -1,0 +1,450 @@
+"""The command line: what it prints where, and its exit codes."""
+
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+import types
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import monai_unetpp
+from monai_unetpp import cli
+from monai_unetpp.pruning.results import DataProblem, Decision, PruningResult, TradeOff
+
+COMMANDS = ("demo", "segment", "prune", "check", "benchmark")
+
+
+@pytest.fixture
+def run(capsys):
+    """A function that runs the command line and returns its exit code, standard output and standard error."""
+
+    def run_command(*arguments):
+        capsys.readouterr()
+        try:
+            code = cli.main([str(argument) for argument in arguments])
+        except SystemExit as e:
+            code = e.code
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run_command
+
+
+@pytest.fixture
+def images(decathlon_dir, tmp_path):
+    """A folder with two images, and a file that is none between them."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a", "z"):
+        shutil.copy(decathlon_dir / "imagesTr" / "case_0.nii.gz", folder / f"{name}.nii.gz")
+    (folder / "broken.nii.gz").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def segment(run, hippocampus_bundle, tmp_path):
+    """Runs ``segment`` with the shallowest level into the folder ``out``."""
+
+    def run_segment(*arguments):
+        common = ("-o", tmp_path / "out", "--bundle", hippocampus_bundle, "--device", "cpu", "--level", "L1")
+        return run("segment", *common, *arguments)
+
+    return run_segment
+
+
+def test_help_does_not_wait_for_torch():
+    code = """
+import sys, time
+start = time.perf_counter()
+from monai_unetpp.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    seconds = time.perf_counter() - start
+    heavy = {"torch", "monai", "numpy", "nibabel", "matplotlib"} & set(sys.modules)
+    print("LOADED", sorted(heavy), "SECONDS", seconds)
+"""
+    for arguments in (["--help"], ["segment", "--help"]):
+        done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("usage: monai-unetpp")
+        heavy, seconds = re.search(r"LOADED (\[.*\]) SECONDS (.*)", done.stdout).groups()
+        assert heavy == "[]"
+        assert float(seconds) < 1
+
+
+def test_the_main_help(run):
+    code, out, _ = run("--help")
+    assert code == 0
+    assert all(f"\n    {command} " in out or f"\n    {command}\n" in out for command in COMMANDS)
+    exit_codes = out.split("exit codes:")[1]
+    assert re.findall(r"^  (\d+) ", exit_codes, re.MULTILINE) == ["0", "1", "2", "3", "130"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_of_each_help_can_be_parsed(run, command):
+    code, out, _ = run(command, "--help")
+    assert code == 0
+    examples = re.findall(r"^  monai-unetpp (.*)$", out.split("examples:")[1], re.MULTILINE)
+    assert examples
+    for example in examples:
+        arguments = example.split(" > ")[0].split()
+        assert arguments[0] == command
+        cli._parser().parse_args(arguments)
+
+
+def test_the_version(run):
+    code, out, _ = run("--version")
+    assert (code, out) == (0, f"monai-unetpp {monai_unetpp.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "required: COMMAND"),
+        (["paint"], "invalid choice: 'paint'"),
+        (["segment", "a.nii.gz"], "required: -o/--output"),
+        (["prune", "-o", "x"], "required: --dataset_dir"),
+        (["prune", "-o", "x", "--dataset_dir", "d", "--confirm_share", "half"], "invalid float value: 'half'"),
+        (["segment", "a.nii.gz", "-o", "x", "--lvl", "L1"], "unrecognized arguments: --lvl"),
+    ],
+)
+def test_bad_usage(run, arguments, message):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_segment_prints_a_table(segment, images, tmp_path):
+    (images / "broken.nii.gz").unlink()
+    code, out, err = segment(images)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert lines[0] == "hippocampus_mri_unetpp, level L1, on cpu"
+    assert lines[1].split() == ["case", "anterior", "(ml)", "posterior", "(ml)", "seconds"]
+    assert lines[-1] == f"Segmentations are in {tmp_path / 'out'}"
+    rows = {cells[0]: [float(cell) for cell in cells[1:]] for cells in (line.split() for line in lines[3:-1])}
+    assert list(rows) == ["a", "z"]
+    labels = nib.load(tmp_path / "out" / "a_seg.nii.gz")
+    voxel_ml = np.prod(labels.header.get_zooms()) / 1000
+    for value in (1, 2):
+        expected = (np.asarray(labels.dataobj) == value).sum() * voxel_ml
+        assert rows["a"][value - 1] == pytest.approx(expected, abs=6e-4)
+
+
+def test_segment_names_what_failed_and_does_the_rest(segment, images, tmp_path):
+    missing = tmp_path / "missing.nii.gz"
+    code, out, err = segment(images, missing)
+    assert code == 1
+    lines = err.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith(f"monai-unetpp: {images / 'broken.nii.gz'}: not a NIfTI image")
+    assert lines[1].startswith(f"monai-unetpp: {missing}: no such file or folder")
+    assert lines[2] == "monai-unetpp: 2 of 4 cases failed; the others are done."
+    assert [line.split()[0] for line in out.splitlines()[3:-1]] == ["a", "z"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_seg.nii.gz", "z_seg.nii.gz"]
+
+
+def test_segment_when_nothing_can_be_done(segment, tmp_path):
+    code, out, err = segment(tmp_path / "missing.nii.gz")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1] == "monai-unetpp: 1 of 1 cases failed; nothing was segmented."
+
+
+def test_segment_as_json(segment, images, tmp_path):
+    code, out, err = segment(images, "--json")
+    assert code == 1
+    summary = json.loads(out)
+    assert (summary["bundle"], summary["level"], summary["device"]) == ("hippocampus_mri_unetpp", "L1", "cpu")
+    assert [case["case"] for case in summary["cases"]] == ["a", "z"]
+    assert summary["cases"][0]["output"] == str(tmp_path / "out" / "a_seg.nii.gz")
+    assert set(summary["cases"][0]["volumes_ml"]) == {"anterior", "posterior"}
+    assert len(summary["failures"]) == 1
+    assert "broken.nii.gz" in err
+
+
+@pytest.mark.parametrize(
+    ("terminal", "options", "shown"), [(True, [], True), (False, [], False), (True, ["--json"], False)]
+)
+def test_a_progress_bar_on_a_terminal_only(segment, images, monkeypatch, terminal, options, shown):
+    (images / "broken.nii.gz").unlink()
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
+    code, out, err = segment(images, *options)
+    assert code == 0
+    assert ("segmenting" in err) is shown
+    assert "segmenting" not in out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--level", "L9"], "L9"),
+        (["--level", "deep"], "deep"),
+        (["--bundle", "nonsense"], "got 'nonsense'"),
+        (["--device", "toaster"], "device must be such as 'cpu' or 'cuda:0', got 'toaster'"),
+    ],
+)
+def test_segment_with_arguments_that_name_nothing(segment, images, tmp_path, options, message):
+    code, out, err = segment(images, *options)
+    assert (code, out) == (2, "")
+    assert err.startswith("monai-unetpp: ")
+    assert message in err
+    assert "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_segment_into_a_place_that_is_no_folder(segment, images, tmp_path):
+    (tmp_path / "out").write_text("")
+    code, out, err = segment(images)
+    assert (code, out) == (2, "")
+    assert err.startswith("monai-unetpp: output_dir must be a folder that can be written to, got ")
+    assert err.count("\n") == 1
+
+
+def test_details_only_when_asked_for(segment, images, caplog):
+    segment(images, "--level", "L9")
+    assert not any(record.exc_info for record in caplog.records)
+    segment(images, "--level", "L9", "--verbose")
+    assert any(record.exc_info for record in caplog.records)
+
+
+def test_an_interruption_keeps_what_is_finished(segment, images, tmp_path, monkeypatch):
+    from monai_unetpp import engines
+
+    finished = []
+
+    def interrupt(prediction):
+        finished.append(prediction)
+        if len(finished) == 2:
+            raise KeyboardInterrupt
+        return {}
+
+    (images / "broken.nii.gz").unlink()
+    monkeypatch.setattr(engines, "_volumes_ml", interrupt)
+    code, _, err = segment(images)
+    assert code == 130
+    assert err.splitlines()[-1] == "monai-unetpp: interrupted; finished cases are kept."
+    assert "Traceback" not in err
+    labels = nib.load(tmp_path / "out" / "a_seg.nii.gz")
+    assert labels.shape == nib.load(images / "a.nii.gz").shape
+
+
+def test_a_run_leaves_logging_and_warnings_as_they_were(segment, tmp_path):
+    import logging
+    import warnings
+
+    before = logging.getLogger("monai_unetpp.engines").level, list(warnings.filters)
+    segment(tmp_path / "missing.nii.gz")
+    assert (logging.getLogger("monai_unetpp.engines").level, list(warnings.filters)) == before
+
+
+def test_demo(run, tmp_path):
+    pytest.importorskip("nilearn")
+    code, out, err = run("demo", "-o", tmp_path / "demo", "--device", "cpu")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert max(len(line) for line in lines if str(tmp_path) not in line) < 100
+    assert (
+        lines[1].split() == "level parameters % of L3 anterior (ml) posterior (ml) total (ml) seconds % of L3".split()
+    )
+    rows = {cells[0]: cells[1:] for cells in (line.split() for line in lines[3:6])}
+    assert list(rows) == ["L1", "L2", "L3"]
+    for cells in rows.values():
+        assert float(cells[2]) + float(cells[3]) == pytest.approx(float(cells[4]), abs=0.0021)
+    assert (rows["L3"][1], rows["L3"][-1]) == ("100.0", "100")
+    parameters = [int(cells[0].replace(",", "")) for cells in rows.values()]
+    assert float(rows["L1"][1]) == pytest.approx(100 * parameters[0] / parameters[2], abs=0.06)
+    named = [line.split(maxsplit=1)[1] for line in lines[6:]]
+    assert len(named) == 5
+    assert sorted(named) == sorted(str(path) for path in (tmp_path / "demo").rglob("*.*"))
+
+
+def test_demo_without_its_extra(run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "nilearn.datasets", None)
+    code, _, err = run("demo", "-o", tmp_path / "demo")
+    assert code == 2
+    assert 'pip install "monai-unetpp[demo]"' in err
+    assert err.count("\n") == 1
+
+
+def decision(verdict):
+    return Decision("set", verdict, "L1", "choose and report", 12, 12, (), (), None, True, f"The verdict: {verdict}.")
+
+
+def pruning_result(verdict="keep", problems=()):
+    values = {field.name: () for field in dataclasses.fields(PruningResult)}
+    values |= {
+        "decisions": (decision(verdict),),
+        "problems": tuple(problems),
+        "trade_offs": (TradeOff("pareto", ("L1", "L2"), "No other is better."), TradeOff("flops<=1", (), "Too dear.")),
+    }
+    return PruningResult(**values)
+
+
+@pytest.fixture
+def stub_prune(monkeypatch):
+    """A function that sets what ``prune_bundle`` returns or raises, and returns the arguments of its calls."""
+    from monai_unetpp.pruning import from_bundle
+
+    def stub(result):
+        calls = []
+
+        def prune_bundle(*arguments, **options):
+            calls.append((arguments, options))
+            if isinstance(result, BaseException):
+                raise result
+            return result
+
+        monkeypatch.setattr(from_bundle, "prune_bundle", prune_bundle)
+        return calls
+
+    return stub
+
+
+@pytest.mark.parametrize(
+    ("verdict", "problems", "expected"),
+    [
+        ("prune", [], 0),
+        ("keep", [], 0),
+        ("prune", [DataProblem("set", "case_3", "no label")], 1),
+        ("inconclusive", [], 3),
+        ("inconclusive", [DataProblem("set", "case_3", "no label")], 3),
+    ],
+)
+def test_exit_codes_of_prune(run, stub_prune, verdict, problems, expected):
+    stub_prune(pruning_result(verdict, problems))
+    code, out, err = run("prune", "--dataset_dir", "D", "-o", "O", "--write", "P")
+    assert code == expected
+    assert f"set (choose and report): The verdict: {verdict}." in out
+    assert "pareto: L1, L2. No other is better." in out
+    assert "flops<=1: none. Too dear." in out
+    assert "Report: O/report.html" in out
+    assert ("Pruned bundle: P" in out) is (verdict == "prune")
+    assert ("left out: case_3 (set): no label" in err) is bool(problems)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("margins must be positive."), 2),
+        (FileNotFoundError("D: no such folder."), 2),
+        (RuntimeError("out of memory"), 2),
+        (KeyboardInterrupt(), 130),
+    ],
+)
+def test_prune_that_ends_early(run, stub_prune, error, expected):
+    stub_prune(error)
+    code, out, err = run("prune", "--dataset_dir", "D", "-o", "O")
+    assert (code, out) == (expected, "")
+    assert err == f"monai-unetpp: {str(error) or 'interrupted; finished cases are kept.'}\n"
+
+
+def test_prune_hands_on_its_arguments(run, stub_prune):
+    calls = stub_prune(pruning_result())
+    run(
+        *("prune", "--bundle", "B", "--dataset_dir", "D", "--dataset_dir", "E", "-o", "O", "--list_key", "test"),
+        *("--checkpoint", "C", "--confirm_dir", "F", "--confirm_share", "0.3", "--margin", "dice=0.01"),
+        *("--margin", "nsd:anterior=0.02", "--max_case_drop", "dice=0.1", "--budget", "flops=1e9"),
+        *("--utility_weight", "0.1", "--extra", "alone=A", "--subject_pattern", "(s.)", "--exclude_problems"),
+        *("--save_uncertainty", "--write", "P", "--overwrite", "--device", "cpu"),
+    )
+    ((arguments, options),) = calls
+    assert arguments == ("B",)
+    assert options == {
+        "output_dir": "O",
+        "write": "P",
+        "dataset_dir": ["D", "E"],
+        "list_key": "test",
+        "checkpoint": "C",
+        "confirm_dir": "F",
+        "confirm_share": 0.3,
+        "margins": ["dice=0.01", "nsd:anterior=0.02"],
+        "max_case_drop": ["dice=0.1"],
+        "budgets": ["flops=1e9"],
+        "utility_weight": 0.1,
+        "extra": ["alone=A"],
+        "subject_pattern": "(s.)",
+        "exclude_problems": True,
+        "save_uncertainty": True,
+        "overwrite": True,
+        "device": "cpu",
+    }
+
+
+def test_every_setting_of_prune_is_one_of_the_bundles(run, stub_prune, hippocampus_bundle):
+    """What the command line sets must be what the configuration reads: MONAI accepts any other key in silence."""
+    calls = stub_prune(pruning_result())
+    run("prune", "--dataset_dir", "D", "-o", "O")
+    known = set(json.loads((hippocampus_bundle / "configs" / "prune.json").read_text())["pruning"])
+    assert set(calls[0][1]) <= known
+
+
+def test_flags_that_are_not_given_leave_the_bundles_settings(run, stub_prune):
+    calls = stub_prune(pruning_result())
+    run("prune", "--dataset_dir", "D", "-o", "O")
+    given = {name: value for name, value in calls[0][1].items() if value is not None}
+    assert given == {"dataset_dir": ["D"], "output_dir": "O"}
+
+
+def test_check_a_bundle(run, hippocampus_bundle, tmp_path):
+    code, out, err = run("check", hippocampus_bundle)
+    assert (code, out, err) == (0, f"{hippocampus_bundle}: no problems found.\n", "")
+    copy = tmp_path / "copy"
+    (copy / "configs").mkdir(parents=True)
+    for name in ("inference.json", "metadata.json"):
+        shutil.copy(hippocampus_bundle / "configs" / name, copy / "configs")
+    code, out, err = run("check", copy)
+    assert code == 1
+    assert out == f"{copy}: {len(err.splitlines())} problem(s) found.\n"
+    assert "LICENSE" in err
+
+
+@pytest.mark.parametrize(("problems", "expected"), [([], 0), (["case_1: no label", "case_2: no image"], 1)])
+def test_exit_codes_of_checking_a_data_set(run, decathlon_dir, monkeypatch, problems, expected):
+    stub = types.SimpleNamespace(check_dataset=lambda folder: problems)
+    monkeypatch.setitem(sys.modules, "monai_unetpp.data.check", stub)
+    code, out, err = run("check", decathlon_dir)
+    assert code == expected
+    assert out == f"{decathlon_dir}: {'2 problem(s)' if problems else 'no problems'} found.\n"
+    assert err.splitlines() == [f"monai-unetpp: {problem}" for problem in problems]
+
+
+def test_check_a_data_set(run, decathlon_dir, tmp_path):
+    pytest.importorskip("monai_unetpp.data.check")
+    code, out, err = run("check", decathlon_dir)
+    assert (code, err) == (0, "")
+    broken = shutil.copytree(decathlon_dir, tmp_path / "broken")
+    (broken / "labelsTr" / "case_1.nii.gz").unlink()
+    code, out, err = run("check", broken)
+    assert code == 1
+    assert "case_1.nii.gz" in err
+    assert "problem(s) found" in out
+
+
+def test_check_what_is_neither(run, tmp_path):
+    code, out, err = run("check", tmp_path)
+    assert (code, out) == (2, "")
+    assert "neither a bundle (it has no configs folder) nor a data set (it has no dataset.json)" in err
+    code, _, err = run("check", tmp_path / "missing")
+    assert code == 2
+    assert "bundle must be the folder or the name of a bundle" in err
+
+
+def test_benchmark(run, monkeypatch, tmp_path):
+    from monai_unetpp import benchmark
+
+    calls = []
+
+    def run_benchmark(kind, **options):
+        calls.append((kind, options))
+        return "a table", {"seconds": 1.5}
+
+    monkeypatch.setattr(benchmark, "run_benchmark", run_benchmark, raising=False)
+    code, out, _ = run("benchmark", "training", "--quick", "-o", tmp_path / "figures.json")
+    assert (code, out) == (0, "a table\n")
+    assert calls == [("training", {"device": None, "quick": True})]
+    assert json.loads((tmp_path / "figures.json").read_text()) == {"seconds": 1.5}

@@ -1,0 +1,77 @@
+"""Starting and ending a process group; training with two processes is tested with the bundles."""
+
+import socket
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from monai_unetpp import distributed
+
+
+@pytest.fixture
+def one_process(monkeypatch):
+    """The environment that ``torchrun`` gives to a single process."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port = found.getsockname()[1]
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    yield
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def test_the_cpu_where_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert distributed.local_device() == torch.device("cpu")
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(None, "cuda:0"), ("3", "cuda:3")])
+def test_each_process_has_its_own_gpu(monkeypatch, rank, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    if rank is None:
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+    else:
+        monkeypatch.setenv("LOCAL_RANK", rank)
+    assert distributed.local_device() == torch.device(expected)
+
+
+def test_starting_without_torchrun_says_how_to_start(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(RuntimeError, match=r"RANK is not set\. Start distributed training with torchrun"):
+        distributed.start()
+    assert not dist.is_initialized()
+
+
+def test_gpus_get_nccl(monkeypatch):
+    chosen = {}
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.update(device=device))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend: chosen.update(backend=backend))
+    distributed.start()
+    assert chosen == {"device": torch.device("cuda:1"), "backend": "nccl"}
+
+
+def test_start_train_and_finish(one_process):
+    distributed.start()
+    distributed.start()
+    assert dist.get_backend() == "gloo"
+    network = DistributedDataParallel(nn.Linear(2, 1))
+    network(torch.ones(1, 2)).sum().backward()
+    assert network.module.weight.grad.tolist() == [[1.0, 1.0]]
+    distributed.finish(network)
+    assert not dist.is_initialized()
+    assert not hasattr(network, "reducer")
+
+
+def test_finishing_without_a_group_does_nothing():
+    distributed.finish()
+    distributed.finish(nn.Linear(1, 1))
+    assert not dist.is_initialized()

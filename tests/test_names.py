@@ -1,0 +1,176 @@
+"""Rules that hold for every module of the package: names, docstrings, printing, and who may import whom."""
+
+import ast
+import importlib
+import inspect
+import pkgutil
+import sys
+from pathlib import Path
+
+import pytest
+from monai.bundle.config_item import ComponentLocator
+from monai.utils import load_submodules
+
+import monai_unetpp
+
+PACKAGE = Path(monai_unetpp.__file__).parent
+MODULES = sorted(
+    ["monai_unetpp", *(found.name for found in pkgutil.walk_packages([str(PACKAGE)], prefix="monai_unetpp."))]
+)
+
+#: cli -> pruning, export, bundles -> inferers, metrics, data -> networks, losses -> topology. A room imports from
+#: rooms of lower rank only, and from itself.
+RANKS = {
+    "version": 0,
+    "files": 0,
+    "devices": 0,
+    "distributed": 0,
+    "topology": 0,
+    "curves": 1,
+    "networks": 1,
+    "losses": 1,
+    "inferers": 2,
+    "metrics": 2,
+    "data": 2,
+    "handlers": 2,
+    "engines": 3,
+    "bundles": 4,
+    "segmentation": 5,
+    "export": 5,
+    "pruning": 5,
+    "demo": 6,
+    "benchmark": 6,
+    "cli": 7,
+}
+
+
+def path_of(module):
+    path = PACKAGE.parent.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def tree_of(module):
+    return ast.parse(path_of(module).read_text(encoding="utf-8"))
+
+
+def room_of(module):
+    """The part of a module's name that has a rank; the package itself only hands names on and has none."""
+    return module.split(".")[1] if "." in module else None
+
+
+def imported_modules(module, tree):
+    """The modules of the package that a module imports, at the top or anywhere in it."""
+    package = module if path_of(module).name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parents = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*parents, *([base] if base else [])])
+            names = [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name.split(".")[0] == "monai_unetpp":
+                while name not in MODULES:
+                    name = name.rpartition(".")[0]
+                yield name, node.lineno
+
+
+def wrong_imports(module, tree):
+    room = room_of(module)
+    for imported, line in imported_modules(module, tree):
+        target = room_of(imported)
+        if target is None:
+            yield f"{module}:{line} imports from the package itself, which imports everything"
+        elif target != room and RANKS[target] >= RANKS[room]:
+            yield f"{module}:{line} imports {imported}: {room} (rank {RANKS[room]}), {target} (rank {RANKS[target]})"
+
+
+def test_every_room_has_a_rank():
+    rooms = {room_of(module) for module in MODULES} - {None}
+    assert rooms <= set(RANKS), f"give a rank to {sorted(rooms - set(RANKS))}"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if module != "monai_unetpp"])
+def test_imports_point_one_way(module):
+    assert list(wrong_imports(module, tree_of(module))) == []
+
+
+def test_the_package_imports_nothing_but_its_version_on_its_own():
+    """What it hands on is loaded when it is first used: imports for type checkers do not count."""
+    top = [node for node in tree_of("monai_unetpp").body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    found = [name for name, _ in imported_modules("monai_unetpp", ast.Module(top, []))]
+    assert found == ["monai_unetpp.version"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import monai_unetpp.cli",
+        "from monai_unetpp import cli",
+        "from monai_unetpp.cli import main",
+        "from .cli import main",
+        "from . import cli",
+        "def f():\n    from monai_unetpp.pruning.report import write_report",
+        "from monai_unetpp import NestedUNet",
+    ],
+)
+def test_the_import_check_sees_wrong_imports(source):
+    assert len(list(wrong_imports("monai_unetpp.bundles", ast.parse(source)))) == 1
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_says_what_it_is_and_what_it_offers(module):
+    tree = tree_of(module)
+    assert ast.get_docstring(tree), f"{module} has no docstring"
+    loaded = importlib.import_module(module)
+    assert hasattr(loaded, "__all__"), f"{module} has no __all__"
+    assert len(set(loaded.__all__)) == len(loaded.__all__)
+    missing = [name for name in loaded.__all__ if not hasattr(loaded, name)]
+    assert missing == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_command_line_prints(module):
+    if module == "monai_unetpp.cli":
+        pytest.skip("the command line prints")
+    lines = [
+        node.lineno
+        for node in ast.walk(tree_of(module))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert lines == [], f"{module} prints in lines {lines}"
+
+
+@pytest.fixture(scope="module")
+def names_of_monai():
+    """All classes and functions that a name in a MONAI config can mean, and the modules that define them."""
+    import monai
+
+    load_submodules(monai, True)
+    locator = ComponentLocator()
+    modules = [name for name in list(sys.modules) if name == "monai" or name.startswith("monai.")]
+    return locator._find_classes_or_functions(modules)
+
+
+def test_the_table_of_names_is_monais(names_of_monai):
+    assert names_of_monai["UNet"] == ["monai.networks.nets.unet"]
+    assert "NestedUNet" not in names_of_monai
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_no_public_name_is_one_of_monais(module, names_of_monai):
+    """MONAI's locator finds a class by its bare name and cannot tell two of one name apart."""
+    loaded = importlib.import_module(module)
+    ours = [
+        name
+        for name, value in inspect.getmembers(loaded)
+        if not name.startswith("_")
+        and (inspect.isclass(value) or inspect.isfunction(value))
+        and value.__module__ in (module, "monai_unetpp")
+    ]
+    taken = {name: names_of_monai[name] for name in ours if name in names_of_monai}
+    assert taken == {}

@@ -1,0 +1,84 @@
+"""Every code block of the README is run, in order, in a folder that looks like a user's."""
+
+import json
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.networks.nets import BasicUNetPlusPlus
+
+from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
+from monai_unetpp.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def users_folder(tmp_path, decathlon_dir, monkeypatch):
+    """An image, a data set, the bundles of the clone and a trained network of MONAI's, as the README names them."""
+    shutil.copy(decathlon_dir / "imagesTr" / "case_0.nii.gz", tmp_path / "image.nii.gz")
+    shutil.copytree(decathlon_dir, tmp_path / "my_dataset")
+    (tmp_path / "bundles").symlink_to(ROOT / "bundles")
+    trained = BasicUNetPlusPlus(spatial_dims=2, in_channels=1, out_channels=2, features=(8, 8, 16, 32, 64, 8))
+    torch.save(trained.state_dict(), tmp_path / "trained.pt")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def blocks(language):
+    return [text for kind, text in BLOCKS if kind == language]
+
+
+def test_the_readme_has_no_blocks_of_other_kinds():
+    assert {kind for kind, _ in BLOCKS} == {"text", "bash", "python", "json"}
+    assert "@" not in re.sub(r"`[^`]*`|```.*?```", "", README, flags=re.DOTALL), "an unfilled place"
+
+
+@pytest.mark.parametrize("index", range(len(blocks("python"))))
+def test_python_blocks(users_folder, index):
+    exec(compile(blocks("python")[index], f"README python block {index}", "exec"), {})
+
+
+def test_the_config_builds_what_it_says():
+    parser = ConfigParser(json.loads(blocks("json")[0]))
+    network = parser.get_parsed_content("network_def")
+    assert isinstance(network, NestedUNet)
+    assert isinstance(parser.get_parsed_content("loss"), NestedDeepSupervisionLoss)
+    assert network.eval()(torch.rand(1, 1, 9, 8, 4)).shape == (1, 2, 9, 8, 4)
+
+
+def commands():
+    lines = [line for text in blocks("bash") for line in text.splitlines() if line.strip()]
+    return [line for line in lines if not line.startswith("pip install")]
+
+
+def installs():
+    return [line for text in blocks("bash") for line in text.splitlines() if line.startswith("pip install")]
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands(users_folder, command):
+    words = shlex.split(command)
+    if words[0] == "monai-unetpp":
+        # two cases are too few for a verdict
+        assert main(words[1:]) == (3 if words[1] == "prune" else 0)
+    else:
+        done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, timeout=280, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_installs_are_constrained_and_end_in_commands_that_exist(users_folder, capsys):
+    pytest.importorskip("nilearn", reason="the demonstration needs the extra 'demo'")
+    assert installs()
+    assert all("-c constraints.txt" in line for line in installs())
+    demo = next(line for line in installs() if "demo" in line.split("&&")[-1])
+    assert main(shlex.split(demo.split("&&")[-1])[1:]) == 0
+    assert (users_folder / "demo" / "hippocampus_levels.png").is_file()

@@ -1,0 +1,76 @@
+"""Names by which MONAI's configs find the classes, in a fresh interpreter and another working directory."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+NETWORK = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "features": [2, 4]}
+LOSS = {"loss": {"_target_": "DiceCELoss", "softmax": True, "to_onehot_y": True}}
+
+
+def run(script, cwd, *arguments):
+    finished = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout.split()
+
+
+@pytest.mark.parametrize("imports", [["$import monai_unetpp"], []], ids=["short names", "dotted paths"])
+def test_monai_configs_find_network_and_loss(tmp_path, imports):
+    prefix = "" if imports else "monai_unetpp."
+    config = {
+        "imports": imports,
+        "network": {"_target_": f"{prefix}NestedUNet", **NETWORK},
+        "loss": {"_target_": f"{prefix}NestedDeepSupervisionLoss", **LOSS},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    script = """
+import sys
+from monai.bundle import ConfigParser
+parser = ConfigParser()
+parser.read_config("config.json")
+if parser.get("imports"):
+    parser.get_parsed_content("imports")
+network, loss = parser.get_parsed_content("network"), parser.get_parsed_content("loss")
+import monai_unetpp, torch
+assert type(network) is monai_unetpp.NestedUNet and type(loss) is monai_unetpp.NestedDeepSupervisionLoss
+value = loss(network.train()(torch.rand(2, 1, 8, 8)), torch.zeros(2, 1, 8, 8))
+print(network.levels[-1], value.dim(), len(sys.path) == len(set(sys.path)))
+"""
+    assert run(script, tmp_path)[:2] == ["L1", "0"]
+
+
+def test_short_names_also_work_when_the_modules_were_imported_first(tmp_path):
+    script = """
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.losses import NestedDeepSupervisionLoss
+from monai.bundle import ComponentLocator
+locator = ComponentLocator()
+import monai_unetpp
+for name in ("NestedUNet", "NestedDeepSupervisionLoss"):
+    found = locator.get_component_module_name(name)
+    assert isinstance(found, str), found
+    print(found)
+"""
+    for module in run(script, tmp_path):
+        assert module.startswith("monai_unetpp")
+
+
+def test_importing_has_no_side_effects(tmp_path):
+    script = """
+import logging, os, random, sys, warnings
+before = (list(sys.path), os.getcwd(), dict(os.environ), random.getstate(), list(warnings.filters), logging.root.level,
+          list(logging.root.handlers))
+import monai_unetpp
+after = (list(sys.path), os.getcwd(), dict(os.environ), random.getstate(), list(warnings.filters), logging.root.level,
+         list(logging.root.handlers))
+assert before == after
+print(monai_unetpp.__version__, "torch" in sys.modules, "monai" in sys.modules)
+"""
+    version, torch_loaded, monai_loaded = run(script, tmp_path)
+    assert version.count(".") == 2
+    assert (torch_loaded, monai_loaded) == ("False", "False")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,187 @@
+"""Segmenting files with a bundle from Python."""
+
+import json
+import shutil
+
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from tiny_bundle import make_tiny_bundle
+
+from monai_unetpp import NestedUNet
+from monai_unetpp.segmentation import SegmentationSummary, label_names, make_output_dir, segment
+
+
+@pytest.fixture(scope="module")
+def case(decathlon_dir):
+    return decathlon_dir / "imagesTr" / "case_4.nii.gz"
+
+
+def voxels(path):
+    return np.asarray(nib.load(path).dataobj)
+
+
+def change(bundle, name, update):
+    path = bundle / "configs" / name
+    content = json.loads(path.read_text())
+    update(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.fixture
+def copied_bundle(hippocampus_bundle, tmp_path):
+    return shutil.copytree(
+        hippocampus_bundle, tmp_path / "copied", ignore=lambda folder, names: {n for n in names if n == "training"}
+    )
+
+
+def test_volumes_are_those_of_the_written_file(hippocampus_bundle, case, tmp_path):
+    summary = segment(case, tmp_path / "out", hippocampus_bundle, device="cpu")
+    assert isinstance(summary, SegmentationSummary)
+    assert (summary.bundle, summary.level, summary.device) == ("hippocampus_mri_unetpp", "L3", "cpu")
+    assert summary.failures == ()
+    (done,) = summary.cases
+    assert (done.case, done.image) == ("case_4", str(case))
+    assert done.output == str(tmp_path / "out" / "case_4_seg.nii.gz")
+    assert done.seconds > 0
+    labels = voxels(done.output)
+    voxel_ml = 1.0 * 1.2 * 1.5 / 1000
+    assert done.volumes_ml == {
+        "anterior": pytest.approx((labels == 1).sum() * voxel_ml),
+        "posterior": pytest.approx((labels == 2).sum() * voxel_ml),
+    }
+    assert json.loads(json.dumps(summary.as_dict()))["cases"][0]["volumes_ml"] == done.volumes_ml
+
+
+@pytest.mark.parametrize("level", [None, "L1"])
+def test_the_same_as_the_bundles_own_configuration(hippocampus_bundle, case, tmp_path, level):
+    summary = segment(case, tmp_path / "ours", hippocampus_bundle, level, device="cpu")
+    monai.bundle.run(
+        config_file=str(hippocampus_bundle / "configs" / "inference.json"),
+        bundle_root=str(hippocampus_bundle),
+        input=str(case),
+        output_dir=str(tmp_path / "theirs"),
+        device="cpu",
+        logging_file=False,
+        **({"level": level} if level else {}),
+    )
+    theirs = tmp_path / "theirs" / "case_4_seg.nii.gz"
+    assert voxels(theirs).any()
+    assert np.array_equal(voxels(summary.cases[0].output), voxels(theirs))
+    assert np.array_equal(nib.load(summary.cases[0].output).affine, nib.load(theirs).affine)
+
+
+def test_a_level_is_the_pruned_network(copied_bundle, case, tmp_path):
+    """What ``level`` gives is what a bundle with nothing but the pruned network gives."""
+    by_level = segment(case, tmp_path / "by_level", copied_bundle, "L1", device="cpu")
+    checkpoint = copied_bundle / "models" / "model.pt"
+    pruned = NestedUNet.from_checkpoint(checkpoint).prune("L1")
+    torch.save(pruned.state_dict(), checkpoint)
+    network_def = {"_target_": "monai_unetpp.NestedUNet", **pruned.config}
+    change(copied_bundle, "inference.json", lambda content: content.update(network_def=network_def))
+    alone = segment(case, tmp_path / "alone", copied_bundle, device="cpu")
+    assert (by_level.level, alone.level) == ("L1", "L1")
+    assert voxels(alone.cases[0].output).any()
+    assert np.array_equal(voxels(by_level.cases[0].output), voxels(alone.cases[0].output))
+
+
+def test_only_the_nodes_of_the_level_are_built(hippocampus_bundle, case, tmp_path, monkeypatch):
+    built = []
+    original = ConfigParser.get_parsed_content
+
+    def recording(self, *arguments, **options):
+        content = original(self, *arguments, **options)
+        if arguments and arguments[0] == "evaluator":
+            built.append(set(content.network.nodes))
+        return content
+
+    monkeypatch.setattr(ConfigParser, "get_parsed_content", recording)
+    segment(case, tmp_path, hippocampus_bundle, "L1", device="cpu")
+    assert built == [{"x_0_0", "x_1_0", "x_0_1"}]
+
+
+def test_failures_name_their_file_and_the_others_are_done(hippocampus_bundle, decathlon_dir, tmp_path):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for name in ("a", "z"):
+        shutil.copy(decathlon_dir / "imagesTr" / "case_0.nii.gz", folder / f"{name}.nii.gz")
+    (folder / "broken.nii.gz").write_text("no image")
+    missing = tmp_path / "missing.nii.gz"
+    summary = segment([folder, missing], tmp_path / "out", hippocampus_bundle, "L1", device="cpu")
+    assert [done.case for done in summary.cases] == ["a", "z"]
+    assert len(summary.failures) == 2
+    assert summary.failures[0].startswith(f"{folder / 'broken.nii.gz'}: not a NIfTI image")
+    assert summary.failures[1].startswith(f"{missing}: no such file or folder")
+    assert not any("\n" in failure for failure in summary.failures)
+
+
+def test_wrong_arguments_end_before_anything_is_written(hippocampus_bundle, case, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=r"L9"):
+        segment(case, out, hippocampus_bundle, "L9")
+    with pytest.raises(ValueError, match=r"device must be such as 'cpu' or 'cuda:0', got 'toaster'"):
+        segment(case, out, hippocampus_bundle, device="toaster")
+    with pytest.raises(FileNotFoundError, match=r"bundle must be the folder or the name of a bundle, got 'nonsense'"):
+        segment(case, out, "nonsense")
+    assert not out.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_gpu_that_is_not_here(hippocampus_bundle, case, tmp_path):
+    with pytest.raises(ValueError, match=r"device 'cuda:0' was asked for, but torch finds no CUDA GPU here"):
+        segment(case, tmp_path, hippocampus_bundle, device="cuda:0")
+
+
+def test_a_bundle_without_weights(copied_bundle, case, tmp_path):
+    (copied_bundle / "models" / "model.pt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"copied/models/model\.pt"):
+        segment(case, tmp_path / "out", copied_bundle)
+
+
+def test_broken_weights(copied_bundle, case, tmp_path):
+    (copied_bundle / "models" / "model.pt").write_bytes(b"nothing that torch wrote")
+    with pytest.raises(ValueError, match=r"copied/models/model\.pt"):
+        segment(case, tmp_path / "out", copied_bundle)
+
+
+def test_a_bundle_with_another_evaluator(case, tmp_path):
+    bundle = make_tiny_bundle(tmp_path / "tiny")
+
+    def name_channels(content):
+        content["network_data_format"]["outputs"]["pred"]["channel_def"] = {"0": "background", "1": "box"}
+
+    with pytest.raises(ValueError, match=r"metadata\.json must name the labels .* 'channel_def' is missing"):
+        segment(case, tmp_path / "out", bundle)
+    change(bundle, "metadata.json", name_channels)
+    with pytest.raises(ValueError, match=r"must be monai_unetpp\.engines\.CaseEvaluator, got SupervisedEvaluator"):
+        segment(case, tmp_path / "out", bundle)
+
+
+def test_an_output_folder_that_cannot_be_written_to(hippocampus_bundle, case, tmp_path):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match=r"output_dir must be a folder that can be written to, got '.*file"):
+            segment(case, place, hippocampus_bundle, "L1", device="cpu")
+
+
+def test_an_output_folder_without_permission(tmp_path, monkeypatch):
+    def refuse(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("monai_unetpp.segmentation.tempfile.TemporaryFile", refuse)
+    with pytest.raises(OSError, match=r"got '.*closed' \(Permission denied\)\. Choose another folder\."):
+        make_output_dir(tmp_path / "closed")
+
+
+def test_an_output_folder_is_made_and_left_empty(tmp_path):
+    folder = make_output_dir(tmp_path / "a" / "b")
+    assert folder == tmp_path / "a" / "b"
+    assert list(folder.iterdir()) == []
+    assert make_output_dir(folder) == folder
+
+
+def test_label_names_leave_out_the_background(hippocampus_bundle):
+    assert label_names(hippocampus_bundle) == {1: "anterior", 2: "posterior"}

@@ -1,0 +1,129 @@
+"""Data sets, a network and a bundle that the whole path of pruning runs on within seconds."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from monai.inferers import SlidingWindowInferer
+from monai.losses import DiceCELoss
+from monai.transforms import AsDiscreted, Compose, Invertd, LoadImaged, NormalizeIntensityd, Orientationd
+from tiny_bundle import NETWORK, TRAIN, make_tiny_bundle
+
+from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+LABELS = {"anterior": 1, "posterior": 2}
+SHAPE = (16, 16, 16)
+
+
+def write_boxes(root: Path, count: int, seed: int = 0) -> Path:
+    """A data set in Decathlon form: two neighbouring boxes in each case, brighter than the noise around them."""
+    generator = np.random.default_rng(seed)
+    entries = []
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir(parents=True)
+    for number in range(count):
+        image, label = _boxes(generator)
+        name = f"case_{number:02d}.nii.gz"
+        for folder, voxels in (("imagesTr", image), ("labelsTr", label)):
+            nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.0, 1.2, 1.5, 1.0])), root / folder / name)
+        entries.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    (root / "dataset.json").write_text(json.dumps({"training": entries, "validation": entries}))
+    return root
+
+
+def _boxes(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    label = np.zeros(SHAPE, np.uint8)
+    x, y, z = generator.integers(2, 5, 3)
+    label[x : x + 5, y : y + 8, z : z + 8] = 1
+    label[x + 5 : x + 9, y : y + 8, z : z + 8] = 2
+    return (100 * label + generator.normal(200, 5, SHAPE)).astype(np.float32), label
+
+
+@functools.cache
+def _trained_weights() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    generator = np.random.default_rng(100)
+    network = NestedUNet(**NETWORK)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.02)
+    loss = NestedDeepSupervisionLoss(DiceCELoss(to_onehot_y=True, softmax=True))
+    images, labels = zip(*(_boxes(generator) for _ in range(4)), strict=True)
+    x = torch.from_numpy(np.stack(images))[:, None]
+    x = (x - x.mean((2, 3, 4), keepdim=True)) / x.std((2, 3, 4), keepdim=True)
+    y = torch.from_numpy(np.stack(labels))[:, None].long()
+    for _ in range(40):
+        optimizer.zero_grad()
+        loss(network(x), y).backward()
+        optimizer.step()
+    return network.state_dict()
+
+
+def trained_network() -> NestedUNet:
+    """A network with the levels L1 and L2, which both find the boxes."""
+    network = NestedUNet(**NETWORK)
+    network.load_state_dict(_trained_weights())
+    return network.eval()
+
+
+def network_with_blind_level(share: float = 1.0) -> NestedUNet:
+    """The same, but that L1 finds nothing at all."""
+    network = trained_network()
+    head = network.heads["x_0_1"] if "x_0_1" in network.heads else next(iter(network.heads.values()))
+    with torch.no_grad():
+        head.weight.zero_()
+        head.bias.copy_(torch.tensor([share, 0.0, 0.0]))
+    return network
+
+
+def make_pipeline(overlap: float = 0.25) -> dict[str, Any]:
+    """Transforms and inferer of the boxes, as arguments of ``prune`` and ``evaluate_levels``."""
+    preprocessing = Compose(
+        [
+            LoadImaged("image", ensure_channel_first=True),
+            Orientationd("image", axcodes="RAS", labels=None),
+            NormalizeIntensityd("image"),
+        ]
+    )
+    invert = Invertd("pred", preprocessing, orig_keys="image", nearest_interp=True)
+    return {
+        "preprocessing": preprocessing,
+        "inferer": SlidingWindowInferer(SHAPE, overlap=overlap),
+        "postprocessing": Compose([AsDiscreted("pred", argmax=True), invert]),
+    }
+
+
+def make_prunable_bundle(root: Path, network: NestedUNet | None = None) -> Path:
+    """The tiny bundle with the ``prune.json`` of the hippocampus bundle, and a network that finds the boxes."""
+    make_tiny_bundle(root)
+    torch.save((trained_network() if network is None else network).state_dict(), root / "models" / "model.pt")
+    train = copy.deepcopy(TRAIN) | {
+        "seed": 0,
+        "patch_size": list(SHAPE),
+        "precision": "auto",
+        "image": "image",
+        "preprocessing": {
+            "_target_": "Compose",
+            "transforms": [
+                {"_target_": "LoadImaged", "keys": "image", "ensure_channel_first": True},
+                {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None},
+                {"_target_": "NormalizeIntensityd", "keys": "image"},
+            ],
+        },
+    }
+    train["validate"]["inferer"] = {
+        "_target_": "monai_unetpp.inferers.PrecisionInferer",
+        "precision": "@precision",
+        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": "@patch_size"},
+    }
+    source = REPOSITORY / "bundles" / "hippocampus_mri_unetpp" / "configs" / "prune.json"
+    prune = json.loads(source.read_text(encoding="utf-8")) | {"repeats": 1, "bootstrap_samples": 200}
+    for name, content in (("train", train), ("prune", prune)):
+        (root / "configs" / f"{name}.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
+    return root
