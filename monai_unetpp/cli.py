@@ -22,6 +22,13 @@ __all__ = ["main"]
 
 _DONE, _CASES_FAILED, _BAD_INPUT, _INCONCLUSIVE, _INTERRUPTED = 0, 1, 2, 3, 130
 
+#: What they log is in the summary (failed cases) or in the one line that ends a run (why it stopped).
+_REPEATING_LOGGERS = (
+    "monai_unetpp.engines",
+    "ignite.engine.engine.CaseEvaluator",
+    "monai.handlers.StatsHandler",
+)
+
 _EXIT_CODES = """\
 exit codes:
   0    done
@@ -63,16 +70,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _logging(verbose: bool) -> Iterator[None]:
     """Log to standard error while a command runs; without ``verbose`` only what the summary does not say anyway."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
-    failed_cases = logging.getLogger("monai_unetpp.engines")
-    level = failed_cases.level
+    repeating = [logging.getLogger(name) for name in _REPEATING_LOGGERS]
+    disabled = [logger.disabled for logger in repeating]
     with warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")
-            failed_cases.setLevel(logging.CRITICAL)
+            for logger in repeating:
+                logger.disabled = True
         try:
             yield
         finally:
-            failed_cases.setLevel(level)
+            for logger, before in zip(repeating, disabled, strict=True):
+                logger.disabled = before
 
 
 def _segment(json_output: bool, **options: Any) -> int:
@@ -271,6 +280,7 @@ The report folder keeps finished cases: the same command goes on where it was in
 
 
 def _add_prune(parser: argparse.ArgumentParser) -> None:
+    # what is not given is None, also a flag: then the bundle's own setting holds
     parser.add_argument(
         "--dataset_dir",
         action="append",
@@ -305,7 +315,9 @@ def _add_prune(parser: argparse.ArgumentParser) -> None:
         metavar="REGEX",
         help="finds the subject in a case's name by its one group (default: each case is a subject of its own)",
     )
-    cases.add_argument("--exclude_problems", action="store_true", help="leave out cases with problems in their data")
+    cases.add_argument(
+        "--exclude_problems", action="store_true", default=None, help="leave out cases with problems in their data"
+    )
 
     rules = parser.add_argument_group("rules")
     rules.add_argument(
@@ -334,11 +346,13 @@ def _add_prune(parser: argparse.ArgumentParser) -> None:
     )
 
     results = parser.add_argument_group("results")
-    results.add_argument("--save_uncertainty", action="store_true", help="write maps of where the levels disagree")
+    results.add_argument(
+        "--save_uncertainty", action="store_true", default=None, help="write maps of where the levels disagree"
+    )
     results.add_argument(
         "--write", dest="save_as", metavar="DIR", help="write the pruned bundle there if the verdict is to prune"
     )
-    results.add_argument("--overwrite", action="store_true", help="replace an earlier pruned bundle")
+    results.add_argument("--overwrite", action="store_true", default=None, help="replace an earlier pruned bundle")
 
 
 _CHECK = """\

@@ -241,8 +241,12 @@ def _draw_contour(panel: Any, mask: npt.NDArray[np.bool_], size_mm: npt.NDArray[
 
 
 def _draw_letters(panel: Any, letters: str) -> None:
-    places = ((0.015, 0.5, "left", "center"), (0.985, 0.5, "right", "center"))
-    places += ((0.5, 0.015, "center", "bottom"), (0.5, 0.985, "center", "top"))
+    places = (
+        (0.015, 0.5, "left", "center"),
+        (0.985, 0.5, "right", "center"),
+        (0.5, 0.015, "center", "bottom"),
+        (0.5, 0.985, "center", "top"),
+    )
     for letter, (x, y, ha, va) in zip(letters, places, strict=True):
         _outlined(panel.text(x, y, letter, ha=ha, va=va, transform=panel.transAxes, color="white", fontsize=11))
 

@@ -12,11 +12,10 @@ import nibabel
 import numpy as np
 import torch
 from monai.inferers import SlidingWindowInferer
-from monai.losses import DiceCELoss
 from monai.transforms import AsDiscreted, Compose, Invertd, LoadImaged, NormalizeIntensityd, Orientationd
 from tiny_bundle import NETWORK, TRAIN, make_tiny_bundle
 
-from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
+from monai_unetpp import NestedUNet
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LABELS = {"anterior": 1, "posterior": 2}
@@ -48,37 +47,43 @@ def _boxes(generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 @functools.cache
-def _trained_weights() -> dict[str, torch.Tensor]:
-    torch.manual_seed(0)
-    generator = np.random.default_rng(100)
-    network = NestedUNet(**NETWORK)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=0.02)
-    loss = NestedDeepSupervisionLoss(DiceCELoss(to_onehot_y=True, softmax=True))
-    images, labels = zip(*(_boxes(generator) for _ in range(4)), strict=True)
-    x = torch.from_numpy(np.stack(images))[:, None]
-    x = (x - x.mean((2, 3, 4), keepdim=True)) / x.std((2, 3, 4), keepdim=True)
-    y = torch.from_numpy(np.stack(labels))[:, None].long()
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss(network(x), y).backward()
-        optimizer.step()
+def _weights() -> dict[str, torch.Tensor]:
+    """Every node of the first row passes the intensity on, and every head cuts it between the means of the classes."""
+    network = NestedUNet(**NETWORK).eval()
+    image, label = _boxes(np.random.default_rng(100))
+    x = torch.from_numpy((image - image.mean()) / image.std())[None, None]
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "adn.N.weight" not in name:
+                parameter.zero_()
+            if ".x_0_" in name and name.endswith("conv.weight"):
+                parameter[0, ::4, 1, 1, 1] = 1.0
+        for level in network.levels:
+            features = []
+            hook = network.heads[level].register_forward_pre_hook(lambda _, args, kept=features: kept.append(args[0]))
+            network.forward_levels(x, [level])
+            hook.remove()
+            means = [float(features[0][0, 0][torch.from_numpy(label == value)].mean()) for value in range(3)]
+            # three lines over the feature that cross half-way between the means of neighbouring classes
+            low, high = (means[0] + means[1]) / 2, (means[1] + means[2]) / 2
+            network.heads[level].weight[:, 0] = torch.tensor([0.0, 1.0, 2.0]).reshape(-1, 1, 1, 1)
+            network.heads[level].bias.copy_(torch.tensor([0.0, -low, -low - high]))
     return network.state_dict()
 
 
-def trained_network() -> NestedUNet:
-    """A network with the levels L1 and L2, which both find the boxes."""
+def intensity_network() -> NestedUNet:
+    """A network whose levels L1 and L2 both find the boxes, without a single wrong voxel."""
     network = NestedUNet(**NETWORK)
-    network.load_state_dict(_trained_weights())
+    network.load_state_dict(_weights())
     return network.eval()
 
 
-def network_with_blind_level(share: float = 1.0) -> NestedUNet:
+def half_blind_network() -> NestedUNet:
     """The same, but that L1 finds nothing at all."""
-    network = trained_network()
-    head = network.heads["x_0_1"] if "x_0_1" in network.heads else next(iter(network.heads.values()))
+    network = intensity_network()
     with torch.no_grad():
-        head.weight.zero_()
-        head.bias.copy_(torch.tensor([share, 0.0, 0.0]))
+        network.heads["L1"].weight.zero_()
+        network.heads["L1"].bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
     return network
 
 
@@ -102,7 +107,7 @@ def make_pipeline(overlap: float = 0.25) -> dict[str, Any]:
 def make_prunable_bundle(root: Path, network: NestedUNet | None = None) -> Path:
     """The tiny bundle with the ``prune.json`` of the hippocampus bundle, and a network that finds the boxes."""
     make_tiny_bundle(root)
-    torch.save((trained_network() if network is None else network).state_dict(), root / "models" / "model.pt")
+    torch.save((intensity_network() if network is None else network).state_dict(), root / "models" / "model.pt")
     train = copy.deepcopy(TRAIN) | {
         "seed": 0,
         "patch_size": list(SHAPE),

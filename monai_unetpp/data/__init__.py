@@ -1,6 +1,7 @@
 """From files to cases: lists, readers, checks and writers."""
 
 from monai_unetpp.data.cases import case_name, find_cases
+from monai_unetpp.data.check import check_dataset
 from monai_unetpp.data.datalist import load_datalist
 from monai_unetpp.data.dataset import CaseDataset
 from monai_unetpp.data.errors import ImageFileError, describe_failure
@@ -15,6 +16,7 @@ __all__ = [
     "SegmentationSaveImaged",
     "VolumeReader",
     "case_name",
+    "check_dataset",
     "check_same_geometry",
     "compare_geometry",
     "describe_failure",

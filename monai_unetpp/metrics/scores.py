@@ -365,16 +365,15 @@ def _state(predicted: int, true: int) -> State:
 class _Points:
     """Points of a grid, ready for the search of the nearest one."""
 
-    def __init__(self, mask: _Mask, origin: Sequence[int], spacing: tuple[float, ...]) -> None:
+    def __init__(self, mask: _Mask, origin: npt.NDArray[np.intp], spacing: tuple[float, ...]) -> None:
         self._mask = mask
-        self._origin = np.asarray(origin)
+        self._origin = origin
         self._spacing = np.asarray(spacing)
         self._indices = np.argwhere(mask) + self._origin
 
     @cached_property
     def _tree(self) -> KDTree:
-        # built for few queries: a tree that is balanced, or has small leaves, takes longer than it saves
-        return KDTree(self._indices * self._spacing, leafsize=32, balanced_tree=False, compact_nodes=False)
+        return KDTree(self._indices * self._spacing, leafsize=32)
 
     def distances_to(self, others: _Points) -> _Array:
         """Distance in mm from each point to the nearest of ``others``."""
@@ -404,7 +403,7 @@ class _Structure:
 
     def __init__(self, mask: _Mask, origin: Sequence[int], spacing: tuple[float, ...]) -> None:
         box = _box(mask)
-        self._origin = np.array([start + part.start for start, part in zip(origin, box, strict=True)], dtype=int)
+        self._origin = np.array([start + part.start for start, part in zip(origin, box, strict=True)], dtype=np.intp)
         self._mask = np.ascontiguousarray(mask[box])
         self._spacing = spacing
         self.size = int(np.count_nonzero(self._mask))

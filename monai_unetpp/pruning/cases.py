@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from monai_unetpp.data import ImageFileError, ImageGeometry, VolumeReader, case_name, compare_geometry
-from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data import ImageFileError, ImageGeometry, case_name, compare_geometry
+from monai_unetpp.data.labels import Volume, check_label_values, read_label_map, read_volume
 
 __all__ = ["GEOMETRY_TOLERANCE_VOXELS", "Case", "Volume", "check_case", "list_cases", "read_label", "repeated_names"]
 
@@ -40,19 +39,6 @@ class Case:
     subject: str
     image: tuple[Path, ...]
     label: Path
-
-
-@dataclasses.dataclass(frozen=True)
-class Volume:
-    """Voxels and where they are.
-
-    Attributes:
-        data: ``(H, W[, D], ...)``.
-        affine: ``(4, 4)``, from voxel indices to mm.
-    """
-
-    data: npt.NDArray[Any]
-    affine: npt.NDArray[np.float64]
 
 
 def list_cases(
@@ -109,7 +95,7 @@ def check_case(
     """
     try:
         label = read_label(case, spatial_dims)
-        _check_values(label.data, values, case.label)
+        check_label_values(label.data, values, case.label)
         channels = sum(_read_channels(file, label, case.label) for file in case.image)
         if in_channels is not None and channels != in_channels:
             raise ImageFileError(
@@ -131,20 +117,7 @@ def read_label(case: Case, spatial_dims: int | None = None) -> Volume:
     Raises:
         ImageFileError: a file that cannot be read, has other dimensions, or holds no integers.
     """
-    volume = _read(case.label, spatial_dims, allow_constant=True)
-    shape = volume.data.shape
-    dims = spatial_dims or _count_axes(shape)
-    if dims > 3 or len(shape) < dims or math.prod(shape[dims:]) != 1:
-        expected = f"{spatial_dims}D" if spatial_dims else "2D or 3D"
-        raise ImageFileError(f"{case.label}: the label must be {expected}, got shape {shape}. Give one label map.")
-    data = volume.data.reshape(shape[:dims])
-    if data.dtype.kind == "f":
-        if not np.isfinite(data).all() or not np.array_equal(data, np.rint(data)):
-            raise ImageFileError(
-                f"{case.label}: the label must hold integers, got fractions, NaN or infinity. Correct the label map."
-            )
-        data = data.astype(np.int32)
-    return Volume(data, volume.affine)
+    return read_label_map(case.label, spatial_dims)
 
 
 def repeated_names(cases: Sequence[Case]) -> dict[str, list[Case]]:
@@ -199,22 +172,13 @@ def _subject(
     return match[1]
 
 
-def _read(path: Path, spatial_dims: int | None, allow_constant: bool) -> Volume:
-    if is_nifti_name(path):
-        image = open_nifti(path)
-        return Volume(read_voxels(image, path), np.asarray(image.affine, dtype=np.float64))
-    reader = VolumeReader(spatial_dims or 3, allow_constant=allow_constant)
-    data, metadata = reader.get_data(reader.read(path))
-    return Volume(data, np.asarray(metadata["affine"], dtype=np.float64))
-
-
 def _read_channels(path: Path, label: Volume, label_path: Path) -> int:
     """Check an image against the label, and count its channels.
 
     Raises:
         ImageFileError: it cannot be read, is not finite, or lies elsewhere.
     """
-    image = _read(path, label.data.ndim, allow_constant=False)
+    image = read_volume(path, label.data.ndim, allow_constant=False)
     shape = label.data.shape
     if image.data.shape[: len(shape)] != shape:
         raise ImageFileError(
@@ -233,24 +197,6 @@ def _read_channels(path: Path, label: Volume, label_path: Path) -> int:
             f"{path}: the image must be finite, got NaN or infinity. Replace these voxels or the file."
         )
     return math.prod(image.data.shape[len(shape) :])
-
-
-def _check_values(data: npt.NDArray[Any], values: Sequence[int], path: Path) -> None:
-    unknown = [int(value) for value in np.unique(data) if int(value) not in (0, *values)]
-    if unknown:
-        shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        raise ImageFileError(
-            f"{path}: the label must hold 0 and {', '.join(map(str, sorted(values)))} only, got {shown}. Name the "
-            "value in labels, or correct the label map."
-        )
-
-
-def _count_axes(shape: Sequence[int]) -> int:
-    """Number of axes but for those of length 1 at the end; two at the least."""
-    dims = len(shape)
-    while dims > 2 and shape[dims - 1] == 1:
-        dims -= 1
-    return dims
 
 
 def _hash_files(paths: Sequence[Path]) -> str:

@@ -1,0 +1,105 @@
+"""Label maps as they are in their files."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.reader import VolumeReader
+
+__all__ = ["Volume", "check_label_values", "read_label_map", "read_volume"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Volume:
+    """Voxels and where they are.
+
+    Attributes:
+        data: ``(H, W[, D], ...)``.
+        affine: ``(4, 4)``, from voxel indices to mm.
+    """
+
+    data: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64]
+
+
+def read_volume(path: Path, spatial_dims: int | None = None, allow_constant: bool = True) -> Volume:
+    """Any image as it is in the file; NIfTI keeps all of its axes.
+
+    Args:
+        path: the file.
+        spatial_dims: 2 or 3; None takes 3 for files that are not NIfTI.
+        allow_constant: whether an image that is not NIfTI may have the same value everywhere.
+
+    Raises:
+        ImageFileError: a file that cannot be read.
+    """
+    if is_nifti_name(path):
+        image = open_nifti(path)
+        return Volume(read_voxels(image, path), np.asarray(image.affine, dtype=np.float64))
+    reader = VolumeReader(spatial_dims or 3, allow_constant=allow_constant)
+    data, metadata = reader.get_data(reader.read(path))
+    return Volume(data, np.asarray(metadata["affine"], dtype=np.float64))
+
+
+def read_label_map(path: Path, spatial_dims: int | None = None) -> Volume:
+    """A label map as it is in the file, ``(H, W[, D])`` of integers.
+
+    Args:
+        path: the file.
+        spatial_dims: 2 or 3; None takes what the file has, without axes of length 1 at the end.
+
+    Raises:
+        ImageFileError: a file that cannot be read, has other dimensions, or holds no integers.
+    """
+    volume = read_volume(path, spatial_dims)
+    shape = volume.data.shape
+    dims = spatial_dims or _count_axes(shape)
+    if dims > 3 or len(shape) < dims or math.prod(shape[dims:]) != 1:
+        expected = f"{spatial_dims}D" if spatial_dims else "2D or 3D"
+        raise ImageFileError(f"{path}: the label must be {expected}, got shape {shape}. Give one label map.")
+    data = volume.data.reshape(shape[:dims])
+    if data.dtype.kind == "f":
+        if not np.isfinite(data).all() or not np.array_equal(data, np.rint(data)):
+            raise ImageFileError(
+                f"{path}: the label must hold integers, got fractions, NaN or infinity. Correct the label map."
+            )
+        data = data.astype(np.int32)
+    return Volume(data, volume.affine)
+
+
+def check_label_values(data: npt.NDArray[Any], values: Sequence[int], path: Path) -> None:
+    """Refuse a label map with values that nobody named.
+
+    Args:
+        data: integers of any shape.
+        values: what may occur besides 0.
+        path: the file, for the message.
+
+    Raises:
+        ImageFileError: other values.
+    """
+    unknown = [int(value) for value in np.unique(data) if int(value) not in (0, *values)]
+    if unknown:
+        shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
+        allowed = ", ".join(str(value) for value in sorted(values) if value)
+        raise ImageFileError(
+            f"{path}: the label must hold 0 and {allowed} only, got {shown}. Name the value in labels, or correct the "
+            "label map."
+        )
+
+
+def _count_axes(shape: Sequence[int]) -> int:
+    """Number of axes but for those of length 1 at the end; two at the least."""
+    dims = len(shape)
+    while dims > 2 and shape[dims - 1] == 1:
+        dims -= 1
+    return dims

@@ -1,0 +1,206 @@
+"""Data sets in Decathlon form, sound and broken."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_unetpp.data import check_dataset
+
+AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
+SHAPE = (6, 5, 4)
+
+
+def save(path: Path, voxels: np.ndarray, affine: np.ndarray = AFFINE) -> None:
+    path.parent.mkdir(exist_ok=True)
+    nib.save(nib.Nifti1Image(voxels, affine), path)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Cases a and b for training, c for validation."""
+    generator = np.random.default_rng(0)
+    label = np.zeros(SHAPE, np.uint8)
+    label[2:4, 1:3, 1:3] = 1
+    label[4, 1:3, 1:3] = 2
+    for name in "abc":
+        save(tmp_path / "images" / f"{name}.nii.gz", generator.normal(size=SHAPE).astype(np.float32))
+        save(tmp_path / "labels" / f"{name}.nii.gz", label)
+    content = {
+        "labels": {"0": "background", "1": "front", "2": "back"},
+        "training": [entry("a"), entry("b")],
+        "validation": [entry("c")],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def entry(name: str) -> dict[str, Any]:
+    return {"image": f"./images/{name}.nii.gz", "label": f"./labels/{name}.nii.gz"}
+
+
+def change(folder: Path, **parts: Any) -> None:
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **parts}))
+
+
+def test_sound(folder: Path, decathlon_dir: Path) -> None:
+    assert check_dataset(folder) == []
+    assert check_dataset(str(decathlon_dir)) == []
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_two_dimensions_and_several_channels(tmp_path: Path, dims: int) -> None:
+    generator = np.random.default_rng(0)
+    entries = []
+    for name in "ab":
+        for channel in "12":
+            save(tmp_path / "images" / f"{name}{channel}.nii.gz", generator.random(SHAPE[:dims], np.float32))
+        save(tmp_path / "labels" / f"{name}.nii.gz", np.eye(*SHAPE[:2], dtype=np.uint8).reshape(6, 5, 1)[:, :, 0])
+        if dims == 3:
+            save(tmp_path / "labels" / f"{name}.nii.gz", np.ones(SHAPE, np.uint8))
+        files = [f"images/{name}{channel}.nii.gz" for channel in "12"]
+        entries.append({"image": files, "label": f"labels/{name}.nii.gz"})
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries}))
+    assert check_dataset(tmp_path) == []
+
+
+class TestList:
+    def test_missing(self, tmp_path: Path) -> None:
+        (problem,) = check_dataset(tmp_path)
+        assert problem == f"{tmp_path / 'dataset.json'}: no such file. Name a folder in Decathlon form."
+
+    @pytest.mark.parametrize(
+        ("text", "message"), [("{", "cannot be read as JSON"), ("[1]", "must hold an object, got list")]
+    )
+    def test_damaged(self, tmp_path: Path, text: str, message: str) -> None:
+        (tmp_path / "dataset.json").write_text(text)
+        (problem,) = check_dataset(tmp_path)
+        assert message in problem
+
+    @pytest.mark.parametrize(
+        ("parts", "message"),
+        [
+            ({"validation": []}, "the list 'validation' must hold cases, got []"),
+            ({"training": {"a": 1}}, "the list 'training' must hold cases, got {'a': 1}"),
+            ({"validation": ["c"]}, "entry 0 of 'validation' must have an 'image' and a 'label', got 'c'"),
+            ({"validation": [{"image": "c"}]}, "entry 0 of 'validation' must have an 'image' and a 'label'"),
+            ({"validation": [{"image": [], "label": "c"}]}, "entry 0 of 'validation' must have an 'image'"),
+            ({"labels": 3}, "labels must map values to names, got 3"),
+            ({"labels": {"liver": "brown"}}, "labels must map values to names, got {'liver': 'brown'}"),
+        ],
+    )
+    def test_wrong_parts(self, folder: Path, parts: dict[str, Any], message: str) -> None:
+        change(folder, **parts)
+        (problem,) = check_dataset(folder)
+        assert message in problem
+
+    def test_no_list(self, tmp_path: Path) -> None:
+        (tmp_path / "dataset.json").write_text("{}")
+        (problem,) = check_dataset(tmp_path)
+        assert "must have a list 'training' or 'validation', got neither" in problem
+
+    @pytest.mark.parametrize(
+        ("parts", "where"),
+        [({"training": [entry("a"), entry("a")]}, "(training)"), ({"validation": [entry("b")]}, "(training and valid")],
+    )
+    def test_case_twice(self, folder: Path, parts: dict[str, Any], where: str) -> None:
+        change(folder, **parts)
+        (problem,) = check_dataset(folder)
+        assert f"is listed twice {where}" in problem
+
+    def test_other_spelling_of_the_same_path(self, folder: Path) -> None:
+        change(folder, validation=[{"image": "labels/../images/a.nii.gz", "label": "labels/c.nii.gz"}])
+        (problem,) = [each for each in check_dataset(folder) if "listed twice" in each]
+        assert "(training and validation)" in problem
+
+    def test_one_name_in_two_folders(self, folder: Path) -> None:
+        generator = np.random.default_rng(1)
+        save(folder / "more" / "a.nii.gz", generator.random(SHAPE, np.float32))
+        change(folder, validation=[{"image": "more/a.nii.gz", "label": "labels/c.nii.gz"}])
+        (problem,) = check_dataset(folder)
+        assert "have one name, 'a'" in problem
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def fill(voxels: Any) -> Callable[[Path], None]:
+    return lambda path: save(path, np.broadcast_to(voxels, SHAPE).copy())
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ("file", "damage", "message"),
+        [
+            ("images/b.nii.gz", Path.unlink, "no such file, but 'training' lists it"),
+            ("labels/c.nii.gz", Path.unlink, "no such file, but 'validation' lists it"),
+            ("images/b.nii.gz", cut_off, "b.nii.gz: "),
+            ("images/b.nii.gz", fill(np.float32(3)), "every voxel has the value 3.0"),
+            ("labels/b.nii.gz", fill(np.uint8(0)), "the label is empty, every voxel is 0"),
+            ("labels/b.nii.gz", fill(np.float32(0.5)), "the label must hold integers, got fractions"),
+            ("labels/b.nii.gz", fill(np.uint8(7)), "the label must hold 0 and 1, 2 only, got 7"),
+            ("labels/b.nii.gz", lambda path: save(path, np.ones((6, 5, 3), np.uint8)), "its shape is (6, 5, 3), not"),
+            ("labels/b.nii.gz", lambda path: save(path, np.ones(SHAPE, np.uint8), 2 * AFFINE), "not on the grid of"),
+            ("labels/b.nii.gz", lambda path: save(path, np.ones((*SHAPE, 2), np.uint8)), "must be 2D or 3D, got shape"),
+        ],
+    )
+    def test_one_problem_that_names_the_file(
+        self, folder: Path, file: str, damage: Callable[[Path], None], message: str
+    ) -> None:
+        damage(folder / file)
+        (problem,) = check_dataset(folder)
+        assert message in problem
+        assert str(folder / file) in problem
+
+    def test_values_are_free_where_labels_are_not_named(self, folder: Path) -> None:
+        content = json.loads((folder / "dataset.json").read_text())
+        del content["labels"]
+        (folder / "dataset.json").write_text(json.dumps(content))
+        fill(np.uint8(7))(folder / "labels" / "b.nii.gz")
+        assert check_dataset(folder) == []
+        fill(np.int16(-1))(folder / "labels" / "b.nii.gz")
+        (problem,) = check_dataset(folder)
+        assert "the label must hold no negative values, got -1" in problem
+
+    def test_labels_named_the_other_way_round(self, folder: Path) -> None:
+        change(folder, labels={"background": 0, "front": 1})
+        assert len([each for each in check_dataset(folder) if "the label must hold 0 and 1 only, got 2" in each]) == 3
+
+    def test_each_problem_is_told(self, folder: Path) -> None:
+        (folder / "images" / "a.nii.gz").unlink()
+        fill(np.uint8(0))(folder / "labels" / "c.nii.gz")
+        problems = check_dataset(folder)
+        assert len(problems) == 2
+        assert "a.nii.gz" in problems[0]
+        assert "c.nii.gz" in problems[1]
+
+
+class TestSameVoxels:
+    def test_leak_between_the_lists(self, folder: Path) -> None:
+        shutil.copy(folder / "images" / "a.nii.gz", folder / "images" / "c.nii.gz")
+        (problem,) = check_dataset(folder)
+        assert "c.nii.gz (validation): the same image as" in problem
+        assert "a.nii.gz (training), a leak between the lists" in problem
+
+    def test_other_header_and_number_type_are_no_disguise(self, folder: Path) -> None:
+        voxels = np.random.default_rng(0).integers(0, 100, SHAPE)
+        save(folder / "images" / "a.nii.gz", voxels.astype(np.int16))
+        image = nib.Nifti1Image(voxels.astype(np.float64), AFFINE)
+        image.header["descrip"] = b"copied"
+        nib.save(image, folder / "images" / "c.nii.gz")
+        (problem,) = check_dataset(folder)
+        assert "a leak between the lists" in problem
+
+    def test_within_a_list(self, folder: Path) -> None:
+        shutil.copy(folder / "images" / "a.nii.gz", folder / "images" / "b.nii.gz")
+        (problem,) = check_dataset(folder)
+        assert problem.endswith("both in 'training'. Leave one of them out.")

@@ -1,0 +1,190 @@
+"""Pruning a bundle through its configurations, from Python, the command line and ``monai.bundle``."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from tiny_pruning import SHAPE, half_blind_network, make_prunable_bundle, write_boxes
+
+from monai_unetpp import cli
+from monai_unetpp.bundles import check_bundle
+from monai_unetpp.pruning import prune_bundle, read_report, verdict
+from monai_unetpp.pruning.from_bundle import _cause
+from monai_unetpp.pruning.results import PointCost, Quartiles
+
+MODULE = importlib.import_module("monai_unetpp.pruning.prune")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    return make_prunable_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def few_boxes(tmp_path_factory):
+    return write_boxes(tmp_path_factory.mktemp("data") / "few", 3)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Without costs and pictures."""
+
+    def costs(networks, window_shape, volume_shape, inferer, **_):
+        second = Quartiles(1, 1, 1, 1)
+        return {
+            name: PointCost(name, 10, 10, 10, second, second, 5, tuple(window_shape), volume_shape) for name in networks
+        }
+
+    monkeypatch.setattr(MODULE, "measure_costs", costs)
+    monkeypatch.setattr(MODULE, "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
+    monkeypatch.setattr(MODULE, "write_report", lambda result, folder: {"html": Path(folder) / "report.html"})
+
+
+def test_bundle_with_the_shipped_prune_json_passes_the_checks(bundle):
+    assert check_bundle(bundle) == []
+
+
+def test_prunes_as_the_configuration_says(bundle, few_boxes, tmp_path, quick):
+    result = prune_bundle(bundle, few_boxes, tmp_path)
+    assert (result.title, result.labels) == ("hippocampus_mri_unetpp", ("anterior", "posterior"))
+    assert [point.name for point in result.points] == ["L1", "L2"]
+    assert [(margin.metric, margin.value) for margin in result.margins] == [("dice", 0.01), ("nsd", 0.02)]
+    assert (result.bootstrap_samples, result.seed) == (200, 0)
+    assert min(row.score.dice for row in result.rows) > 0.98
+    assert verdict(result).verdict == "inconclusive"
+
+
+def test_settings_take_the_place_of_the_configuration(bundle, few_boxes, tmp_path, quick):
+    torch.save(half_blind_network().prune("L1").state_dict(), tmp_path / "alone.pt")
+    result = prune_bundle(
+        bundle,
+        [few_boxes],
+        tmp_path / "out",
+        device="cpu",
+        extra=[f"L1 alone={tmp_path / 'alone.pt'}"],
+        margins=["dice=0.05"],
+        max_case_drop=None,
+        alpha=0.025,
+        budgets=["parameters=20"],
+        subject_pattern="(case_0)",
+    )
+    assert [point.name for point in result.points] == ["L1", "L2", "L1 alone"]
+    assert [(margin.metric, margin.value) for margin in result.margins] == [("dice", 0.05)]
+    assert (result.max_case_drop, result.alpha) == ({"dice": 0.2, "nsd": 0.4}, 0.025)
+    assert "parameters<=20" in [trade_off.rule for trade_off in result.trade_offs]
+    assert {row.subject for row in result.rows} == {"case_0"}
+
+
+# ---------------------------------------------------------------- errors
+
+
+def test_unknown_settings_are_refused(bundle, few_boxes, tmp_path):
+    with pytest.raises(ValueError, match=r"settings must be keys of .*got 'margin'. Did you mean 'margins'\?"):
+        prune_bundle(bundle, few_boxes, tmp_path, margin=["dice=0.1"])
+    with pytest.raises(ValueError, match=r"got 'zzz'. See the bundle's prune\.json"):
+        prune_bundle(bundle, few_boxes, tmp_path, zzz=1)
+
+
+def test_bundle_that_cannot_be_pruned_is_refused(bundle, few_boxes, tmp_path):
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    (other / "configs" / "prune.json").write_text('{"margin": 0.01}')
+    with pytest.raises(ValueError, match=r"prune\.json: must have the key 'pruning'"):
+        prune_bundle(other, few_boxes, tmp_path / "out")
+    (other / "configs" / "prune.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"prune\.json: no such file. Only a bundle with train\.json"):
+        prune_bundle(other, few_boxes, tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match="nobundle"):
+        prune_bundle(tmp_path / "nobundle", few_boxes, tmp_path / "out")
+
+
+def test_errors_come_out_as_they_are(bundle, few_boxes, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nowhere/dataset\.json: no such file") as caught:
+        prune_bundle(bundle, tmp_path / "nowhere", tmp_path / "out")
+    assert "Failed to instantiate" not in str(caught.value)
+    # the error's own story is not turned into a circle
+    assert caught.value.__cause__ is None
+    with pytest.raises(FileNotFoundError, match=r"no\.pt: no such file"):
+        prune_bundle(bundle, few_boxes, tmp_path / "out", checkpoint=str(tmp_path / "no.pt"))
+    with pytest.raises(ValueError, match="cost must be one of"):
+        prune_bundle(bundle, few_boxes, tmp_path / "out", budgets=["money=1"])
+    with pytest.raises(ValueError, match="extra must be a name, '=' and a file, got 'alone'"):
+        prune_bundle(bundle, few_boxes, tmp_path / "out", extra=["alone"])
+    with pytest.raises(ValueError, match="device must be such as 'cpu'"):
+        prune_bundle(bundle, few_boxes, tmp_path / "out", device="abacus")
+
+
+def test_problems_in_the_data_come_out_as_they_are(bundle, few_boxes, tmp_path):
+    broken = Path(shutil.copytree(few_boxes, tmp_path / "broken"))
+    label = broken / "labelsTr" / "case_01.nii.gz"
+    nibabel.save(nibabel.Nifti1Image(np.full(SHAPE, 7, np.uint8), nibabel.load(label).affine), label)
+    with pytest.raises(ValueError, match=r"cases of 'broken' must be sound(.|\n)*case_01"):
+        prune_bundle(bundle, broken, tmp_path / "out")
+
+
+def test_own_runtime_errors_are_not_unwrapped():
+    inner = ValueError("inner")
+    own = RuntimeError("the first process ended without a result")
+    own.__cause__ = inner
+    outer = RuntimeError("Failed to instantiate component 'x'")
+    outer.__cause__ = own
+    assert _cause(outer) is own
+
+
+# ---------------------------------------------------------------- command line and monai.bundle
+
+
+def test_command_line_ends_with_three_where_nothing_is_shown(bundle, few_boxes, tmp_path, quick, capsys):
+    arguments = ["prune", "--bundle", str(bundle), "--dataset_dir", str(few_boxes), "-o", str(tmp_path / "out")]
+    assert cli.main([*arguments, "--device", "cpu", "--margin", "dice=0.05", "--write", str(tmp_path / "p")]) == 3
+    assert "few (choose and report): Inconclusive, keep L2 for now: 3 cases" in capsys.readouterr().out
+    assert not (tmp_path / "p").exists()
+    assert cli.main([*arguments, "--confirm_share", "2"]) == 2
+    assert "confirm_share must lie between 0 and 1" in capsys.readouterr().err
+
+
+def run_module(command: list[str], bundle: Path, dataset: Path, output: Path) -> subprocess.CompletedProcess[str]:
+    configs = [str(bundle / "configs" / name) for name in ("train.json", "prune.json")]
+    command = [*command, "-m", "monai.bundle", "run", "--config_file", str(configs), "--bundle_root", str(bundle)]
+    return subprocess.run(
+        [*command, "--dataset_dir", str(dataset), "--output_dir", str(output)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        cwd=output.parent,
+        capture_output=True,
+        text=True,
+        timeout=550,
+    )
+
+
+@pytest.mark.slow
+def test_two_processes_agree_with_one(bundle, tmp_path):
+    dataset = write_boxes(tmp_path / "boxes", 5)
+    # so that the verdict can be read
+    logging = Path("bundles") / "hippocampus_mri_unetpp" / "configs" / "logging.conf"
+    copied = Path(shutil.copytree(bundle, tmp_path / "tiny"))
+    shutil.copy(Path(__file__).parents[2] / logging, copied / "configs" / "logging.conf")
+    single = run_module([sys.executable], copied, dataset, tmp_path / "single")
+    assert single.returncode == 0, single.stderr
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    double = run_module(launch, copied, dataset, tmp_path / "double")
+    assert double.returncode == 0, double.stderr
+
+    found = [read_report(tmp_path / name / "report.json") for name in ("single", "double")]
+    assert found[0].rows == found[1].rows
+    assert found[0].decisions == found[1].decisions
+    assert len(found[0].rows) == 5 * 2 * 3
+    assert found[0].command.startswith("python -m monai.bundle run --config_file")
+    # each process kept the cases that it scored, and one of them told the verdict
+    assert len(list((tmp_path / "double" / "scores" / "boxes").glob("*.json"))) == 5
+    for done, times in ((single, 1), (double, 1)):
+        assert (done.stdout + done.stderr).count(found[0].decisions[0].summary) == times
+    assert json.loads((tmp_path / "double" / "report.json").read_text())["schema_version"]

@@ -1,0 +1,545 @@
+"""The whole path: score, cost, decide, explain, write."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import importlib
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.transforms import AsDiscreted, Compose, Lambdad, Spacingd
+from tiny_pruning import (
+    LABELS,
+    SHAPE,
+    half_blind_network,
+    intensity_network,
+    make_pipeline,
+    make_prunable_bundle,
+    write_boxes,
+)
+
+from monai_unetpp import NestedUNet
+from monai_unetpp.bundles import check_bundle, load_network
+from monai_unetpp.pruning import decide, evaluate_levels, prune, read_report, verdict, write_pruned_bundle, write_report
+from monai_unetpp.pruning.configuration import describe_settings
+from monai_unetpp.pruning.results import Margin, PointCost, PruningResult, Quartiles
+
+MODULE = importlib.import_module("monai_unetpp.pruning.prune")
+COST = importlib.import_module("monai_unetpp.pruning.cost")
+SCORE = importlib.import_module("monai_unetpp.pruning.score")
+REPORT_FILES = {"report.html", "report.json", "per_case.csv", "summary.md"}
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory):
+    """Twenty cases: enough for a verdict."""
+    return write_boxes(tmp_path_factory.mktemp("data") / "boxes", 20)
+
+
+@pytest.fixture(scope="module")
+def few_boxes(tmp_path_factory):
+    return write_boxes(tmp_path_factory.mktemp("few") / "few", 3, seed=1)
+
+
+@pytest.fixture(scope="module")
+def other_boxes(tmp_path_factory):
+    return write_boxes(tmp_path_factory.mktemp("other") / "other", 20, seed=2)
+
+
+def run(network, dataset_dir, output_dir, **settings) -> PruningResult:
+    defaults = {
+        **make_pipeline(),
+        "labels": LABELS,
+        "tolerance_mm": dict.fromkeys(LABELS, 1.0),
+        "window_shape": SHAPE,
+        "bootstrap_samples": 200,
+        "repeats": 1,
+        "progress": False,
+    }
+    return prune(network, dataset_dir, output_dir, **(defaults | settings))
+
+
+def fake_costs(networks, window_shape, volume_shape, inferer, **_):
+    return {
+        name: PointCost(
+            name, 10**rank, 10**rank, 100, *[Quartiles(rank, rank, rank, 1)] * 2, 5, tuple(window_shape), volume_shape
+        )
+        for rank, name in enumerate(networks, start=1)
+    }
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Without what takes long and other tests look at: costs and pictures."""
+    monkeypatch.setattr(MODULE, "measure_costs", fake_costs)
+    monkeypatch.setattr(MODULE, "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
+    monkeypatch.setattr(MODULE, "write_report", lambda result, folder: {"html": Path(folder) / "report.html"})
+
+
+@pytest.fixture
+def scored(monkeypatch):
+    """Names of the cases that a network is run on for their scores."""
+    names = []
+    original = SCORE.predict_case  # the pictures' way, which must not count
+
+    def counting(evaluation, case, source):
+        names.append(case.name)
+        return score_source(evaluation, case, source)
+
+    score_source = SCORE._Evaluation._score_source
+    monkeypatch.setattr(SCORE._Evaluation, "_score_source", counting)
+    assert original is SCORE.predict_case
+    return names
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory, boxes):
+    """One run with everything that can be asked for."""
+    root = tmp_path_factory.mktemp("complete")
+    bundle = make_prunable_bundle(root / "bundle")
+    alone = root / "alone.pt"
+    torch.save(half_blind_network().prune("L1").state_dict(), alone)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(COST, "_peak_memory", lambda *_: 1_000_000)
+        result = run(
+            load_network(bundle / "models" / "model.pt"),
+            boxes,
+            root / "out",
+            extra={"L1 trained alone": alone},
+            budgets=["parameters=5000"],
+            utility_weight=0.02,
+            save_uncertainty=True,
+            bundle=bundle,
+            write=root / "written" / "pruned",
+        )
+    return root, result
+
+
+# ---------------------------------------------------------------- the whole path
+
+
+def test_writes_all_files_of_the_report(complete):
+    root, result = complete
+    assert REPORT_FILES <= {path.name for path in (root / "out").iterdir()}
+    assert read_report(root / "out" / "report.json") == result
+    text = result.decisions[0].summary
+    assert text in (root / "out" / "report.html").read_text().replace("&#39;", "'")
+    assert text in (root / "out" / "summary.md").read_text().replace("\\", "")
+    with (root / "out" / "per_case.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == len(result.rows) == 20 * 3 * 3
+
+
+def test_prunes_where_the_shallow_level_is_as_good(complete):
+    _, result = complete
+    final = verdict(result)
+    assert (final.verdict, final.level, final.cases, final.optimistic) == ("prune", "L1", 20, True)
+    dice = {point: [r.score.dice for r in result.rows if r.point == point] for point in ("L1", "L2")}
+    assert min(dice["L1"]) > 0.98
+    assert min(dice["L2"]) > 0.98
+
+
+def test_further_checkpoint_is_a_row_of_its_own(complete):
+    _, result = complete
+    extra = result.points[-1]
+    assert (extra.name, extra.level, extra.kind, extra.checkpoint) == ("L1 trained alone", "L1", "extra", "alone.pt")
+    assert {r.score.state for r in result.rows if r.point == extra.name} == {"missed"}
+    assert result.costs[extra.name].parameters == result.costs["L1"].parameters
+    # it is compared, and changes no verdict
+    assert {c.state for c in verdict(result).comparisons if c.point == extra.name} == {"fail"}
+
+
+def test_costs_are_of_pruned_networks(complete):
+    root, result = complete
+    for level in ("L1", "L2"):
+        pruned = NestedUNet.from_checkpoint(root / "bundle" / "models" / "model.pt", level)
+        assert result.costs[level].parameters == sum(p.numel() for p in pruned.parameters())
+        assert result.costs[level].self_check.equal
+    assert result.costs["L1"].parameters < 5000 < result.costs["L2"].parameters
+
+
+def test_budgets_and_utility_pick_a_level(complete):
+    _, result = complete
+    picked = {trade_off.rule: trade_off.points for trade_off in result.trade_offs}
+    assert picked["parameters<=5000"] == ("L1",)
+    assert any(rule.startswith("utility") for rule in picked)
+    assert sum(rule.startswith("pareto") for rule in picked) == 3
+
+
+def test_uncertainty_maps_lie_on_the_images_grid(complete, boxes):
+    root, result = complete
+    paths = sorted((root / "out" / "uncertainty" / "boxes").iterdir())
+    assert [path.name for path in paths][:2] == ["case_00_uncertainty.nii.gz", "case_01_uncertainty.nii.gz"]
+    assert len(paths) == 20
+    found, image = nibabel.load(paths[0]), nibabel.load(boxes / "imagesTr" / "case_00.nii.gz")
+    np.testing.assert_array_equal(found.affine, image.affine)
+    assert 0 <= found.get_fdata().min() < found.get_fdata().max() <= 1
+    assert 0.5 < result.error_auroc <= 1
+
+
+def test_pictures_are_of_the_worst_cases(complete):
+    root, result = complete
+    assert len(result.overlays) == 4
+    assert all((root / "out" / path).stat().st_size > 1000 for path in result.overlays)
+
+    def drop(case):
+        of = {(r.point, r.label): r.score.dice for r in result.rows if r.case == case and r.label in LABELS}
+        return min(of["L1", label] - of["L2", label] for label in LABELS)
+
+    shown = [Path(path).stem.removeprefix("boxes_") for path in result.overlays]
+    others = {r.case for r in result.rows} - set(shown)
+    assert max(map(drop, shown)) <= min(map(drop, others))
+
+
+def test_written_bundle_is_the_scored_level(complete):
+    root, _ = complete
+    written = root / "written" / "pruned"
+    assert check_bundle(written) == []
+    pruned, full = load_network(written / "models" / "model.pt"), load_network(root / "bundle" / "models" / "model.pt")
+    x = torch.randn(1, 1, *SHAPE)
+    with torch.no_grad():
+        assert torch.equal(pruned(x), full.forward_levels(x, ["L1"])["L1"])
+    origin = json.loads((written / "configs" / "metadata.json").read_text())["pruned_from"]
+    assert (origin["verdict"], origin["level"]) == ("prune", "L1")
+
+
+def test_command_names_the_program(complete):
+    _, result = complete
+    assert "pytest" in result.command or "test" in result.command
+
+
+# ---------------------------------------------------------------- verdicts
+
+
+def test_fewer_than_ten_cases_are_inconclusive(tmp_path, decathlon_dir, quick, caplog):
+    bundle = make_prunable_bundle(tmp_path / "bundle")
+    result = run(intensity_network(), decathlon_dir, tmp_path / "out", bundle=bundle, write=tmp_path / "pruned")
+    assert verdict(result).verdict == "inconclusive"
+    assert "2 cases are fewer than the 10 subjects" in verdict(result).summary
+    # no bundle, and no exception
+    assert not (tmp_path / "pruned").exists()
+    assert "No pruned bundle was written" in caplog.text
+
+
+def test_keeps_the_deepest_where_the_shallow_level_is_blind(tmp_path, boxes, quick, monkeypatch):
+    titles = []
+    monkeypatch.setattr(MODULE, "save_overlay", lambda *args, **_: titles.append(args[6]))
+    final = verdict(run(half_blind_network(), boxes, tmp_path))
+    assert (final.verdict, final.level) == ("keep", "L2")
+    assert "L1: anterior is missed" in final.summary
+    # the refused level is shown
+    assert len(titles) == 4
+    assert all("0.000 at L1" in title for title in titles)
+
+
+def test_logs_the_verdict(tmp_path, few_boxes, quick, caplog):
+    caplog.set_level("INFO", "monai_unetpp")
+    result = run(intensity_network(), few_boxes, tmp_path)
+    assert verdict(result).summary in caplog.text
+    assert str(tmp_path / "report.html") in caplog.text
+
+
+def test_two_data_sets_give_a_verdict_each_and_one_for_all(tmp_path, boxes, few_boxes, quick):
+    result = run(intensity_network(), [boxes, few_boxes], tmp_path)
+    assert [(d.dataset, d.verdict) for d in result.decisions] == [
+        ("boxes", "prune"),
+        ("few", "inconclusive"),
+        ("all", "inconclusive"),
+    ]
+    assert verdict(result) == result.decisions[-1]
+    assert {row.dataset for row in result.rows} == {"boxes", "few"}
+
+
+def test_confirms_on_another_data_set(tmp_path, boxes, other_boxes, quick):
+    result = run(intensity_network(), boxes, tmp_path, confirm_dir=other_boxes)
+    assert [(d.dataset, d.role, d.verdict, d.optimistic) for d in result.decisions] == [
+        ("boxes", "choose", "prune", True),
+        ("other", "confirm", "prune", False),
+    ]
+    assert verdict(result) == result.decisions[-1]
+
+
+def test_does_not_confirm_on_too_few_cases(tmp_path, boxes, few_boxes, quick):
+    result = run(intensity_network(), boxes, tmp_path, confirm_dir=few_boxes)
+    final = verdict(result)
+    assert (final.dataset, final.role, final.verdict, final.level) == ("few", "confirm", "inconclusive", "L2")
+
+
+def test_nothing_is_confirmed_where_nothing_was_chosen(tmp_path, boxes, few_boxes, quick):
+    result = run(half_blind_network(), boxes, tmp_path, confirm_dir=few_boxes)
+    assert [(d.role, d.verdict) for d in result.decisions] == [("choose", "keep")]
+
+
+def test_confirm_share_is_the_share_that_confirms(tmp_path, boxes, quick):
+    result = run(intensity_network(), boxes, tmp_path, confirm_share=0.1)
+    assert [(d.role, d.cases, d.verdict) for d in result.decisions] == [
+        ("choose", 18, "prune"),
+        ("confirm", 2, "inconclusive"),
+    ]
+
+
+def test_the_choice_must_be_confirmed_on_every_data_set(tmp_path, boxes, other_boxes, quick, monkeypatch):
+    # nine in ten cases choose; both data sets have two left, which are too few
+    result = run(intensity_network(), [boxes, other_boxes], tmp_path, confirm_share=0.1)
+    assert [(d.dataset, d.role) for d in result.decisions] == [
+        ("boxes", "choose"),
+        ("other", "choose"),
+        ("all", "choose"),
+        ("boxes", "confirm"),
+        ("other", "confirm"),
+        ("all", "confirm"),
+    ]
+    final = verdict(result)
+    assert final == result.decisions[-1]
+    assert (final.verdict, final.level, final.cases, final.optimistic) == ("inconclusive", "L2", 4, False)
+    assert "not confirmed on boxes, other" in final.summary
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (("prune", "prune"), ("prune", "Confirmed: prune to L1, on each of 2 data sets (a, b).")),
+        (("prune", "keep"), ("keep", "Keep L2: the chosen level fails on b.")),
+        (("inconclusive", "keep"), ("keep", "Keep L2: the chosen level fails on b.")),
+    ],
+)
+def test_one_data_set_can_stop_the_confirmation(complete, verdicts, expected):
+    template = verdict(complete[1])
+    decisions = [
+        MODULE.dataclasses.replace(
+            template, dataset=name, role="confirm", verdict=each, level="L1" if each == "prune" else "L2"
+        )
+        for name, each in zip("ab", verdicts, strict=True)
+    ]
+    joint = MODULE._joint_confirmation(decisions)
+    assert (joint.verdict, joint.summary) == expected
+    assert (joint.dataset, joint.cases) == ("all", 40)
+
+
+def test_settings_of_the_rule_are_kept(tmp_path, few_boxes, quick):
+    margins = [Margin("dice", 0.05, ("anterior",)), "nsd=0.1"]
+    result = run(intensity_network(), few_boxes, tmp_path, margins=margins, max_case_drop=["dice=0.5"], alpha=0.025)
+    assert result.margins == (Margin("dice", 0.05, ("anterior",)), Margin("nsd", 0.1))
+    assert (result.max_case_drop, result.alpha, result.bootstrap_samples) == ({"dice": 0.5}, 0.025, 200)
+    assert {(c.metric, c.label) for c in result.decisions[0].comparisons} == {
+        ("dice", "anterior"),
+        ("nsd", "anterior"),
+        ("nsd", "posterior"),
+    }
+
+
+# ---------------------------------------------------------------- going on after an interruption
+
+
+def test_second_run_scores_nothing_again(tmp_path, few_boxes, quick, scored):
+    first = run(intensity_network(), few_boxes, tmp_path)
+    assert len(scored) == 3
+    assert run(intensity_network(), few_boxes, tmp_path).rows == first.rows
+    assert len(scored) == 3
+    run(intensity_network(), few_boxes, tmp_path, **make_pipeline(overlap=0.5))
+    assert len(scored) == 6
+    # other weights with the same settings
+    run(half_blind_network(), few_boxes, tmp_path, **make_pipeline(overlap=0.5))
+    assert len(scored) == 9
+
+
+def test_interruption_keeps_finished_cases(tmp_path, few_boxes, quick, scored, monkeypatch):
+    def interrupt(bar, done, total):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MODULE, "_advance", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(intensity_network(), few_boxes, tmp_path)
+    assert scored == ["case_00", "case_01"]
+    result = run(intensity_network(), few_boxes, tmp_path)
+    assert scored == ["case_00", "case_01", "case_02"]
+    assert len({row.case for row in result.rows}) == 3
+
+
+def test_further_checkpoint_does_not_cost_the_scores_of_the_first(tmp_path, few_boxes, quick, scored):
+    run(intensity_network(), few_boxes, tmp_path)
+    torch.save(half_blind_network().state_dict(), tmp_path / "full.pt")
+    result = run(intensity_network(), few_boxes, tmp_path, extra={"blind": tmp_path / "full.pt"})
+    assert len(scored) == 6
+    # of a checkpoint with several levels the deepest counts
+    assert result.points[-1].level == "L2"
+
+
+# ---------------------------------------------------------------- refused before any network work
+
+
+@pytest.fixture
+def no_network_work(monkeypatch):
+    def fail(*_, **__):
+        raise AssertionError("a network was run")
+
+    monkeypatch.setattr(NestedUNet, "_forward", fail)
+
+
+def break_label(folder: Path) -> None:
+    path = folder / "labelsTr" / "case_01.nii.gz"
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.full(SHAPE, 7, np.uint8), image.affine), path)
+
+
+def test_problems_in_any_data_set_stop_before_the_first_is_scored(tmp_path, few_boxes, no_network_work):
+    broken = Path(shutil.copytree(few_boxes, tmp_path / "broken"))
+    break_label(broken)
+    with pytest.raises(ValueError, match=r"cases of 'broken' must be sound, got 1 of 3(.|\n)*got 7"):
+        run(intensity_network(), broken, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"all data sets must be sound, got 1 with(.|\n)*- broken, case_01: .*got 7"):
+        run(intensity_network(), [few_boxes, broken], tmp_path / "out")
+    with pytest.raises(ValueError, match="- broken, case_01"):
+        run(intensity_network(), few_boxes, tmp_path / "out", confirm_dir=broken)
+
+
+def test_problems_are_left_out_with_the_flag(tmp_path, few_boxes, quick):
+    broken = Path(shutil.copytree(few_boxes, tmp_path / "broken"))
+    break_label(broken)
+    result = run(intensity_network(), [few_boxes, broken], tmp_path / "out", exclude_problems=True)
+    assert [(problem.dataset, problem.case) for problem in result.problems] == [("broken", "case_01")]
+    assert len({(row.dataset, row.case) for row in result.rows}) == 5
+
+
+def test_data_sets_must_have_different_names(tmp_path, few_boxes, no_network_work):
+    same = Path(shutil.copytree(few_boxes, tmp_path / "b" / "few"))
+    with pytest.raises(ValueError, match="folders of different names, got 'few' twice. Rename one"):
+        run(intensity_network(), [few_boxes, same], tmp_path / "out")
+    with pytest.raises(ValueError, match="got 'few' twice"):
+        run(intensity_network(), few_boxes, tmp_path / "out", confirm_dir=few_boxes)
+    all_cases = Path(shutil.copytree(few_boxes, tmp_path / "all"))
+    with pytest.raises(ValueError, match="must not be called 'all' where there are several"):
+        run(intensity_network(), [few_boxes, all_cases], tmp_path / "out")
+    with pytest.raises(ValueError, match="dataset_dir must name one data set or more, got none"):
+        run(intensity_network(), [], tmp_path / "out")
+
+
+def test_missing_data_set_stops_at_once(tmp_path, few_boxes, no_network_work):
+    with pytest.raises(FileNotFoundError, match=r"nowhere/dataset\.json: no such file"):
+        run(intensity_network(), [few_boxes, tmp_path / "nowhere"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"confirm_dir": "x", "confirm_share": 0.5}, "confirm_dir and confirm_share exclude each other"),
+        ({"confirm_share": 1.0}, r"confirm_share must lie between 0 and 1, got 1\.0"),
+        ({"margins": ["dice:tail=0.1"]}, "margins must name labels among anterior, posterior.*, got 'tail'"),
+        ({"margins": []}, "margins must name one metric or more"),
+        ({"margins": ["dice"]}, "margin must be a name, '=' and a number"),
+        ({"max_case_drop": ["dice=-1"]}, "max_case_drop must be positive"),
+        ({"budgets": ["money=3"]}, "cost must be one of"),
+        ({"utility_weight": -0.1}, r"utility_weight must be 0 or more, got -0\.1"),
+        ({"alpha": 0.7}, r"alpha must lie between 0 and 0\.5"),
+        ({"bootstrap_samples": 10}, "bootstrap_samples must be 100 or more, got 10"),
+        ({"repeats": 0}, "repeats must be 1 or more, got 0"),
+        ({"write": "x"}, "bundle must name the bundle to prune when write is given"),
+    ],
+)
+def test_bad_settings_stop_at_once(tmp_path, few_boxes, no_network_work, settings, message):
+    with pytest.raises(ValueError, match=message):
+        run(intensity_network(), few_boxes, tmp_path, **settings)
+
+
+def test_networks_that_cannot_be_pruned_are_refused(tmp_path, few_boxes):
+    with pytest.raises(TypeError, match="network must be a NestedUNet, got Conv3d. Convert a BasicUNetPlusPlus"):
+        run(torch.nn.Conv3d(1, 3, 1), few_boxes, tmp_path)
+    with pytest.raises(ValueError, match="network must have two levels or more, got L1 only"):
+        run(intensity_network().prune("L1"), few_boxes, tmp_path)
+
+
+def test_write_must_be_possible(tmp_path, few_boxes, no_network_work):
+    bundle = make_prunable_bundle(tmp_path / "bundle")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(FileExistsError, match="write must not exist yet, got .*there"):
+        run(intensity_network(), few_boxes, tmp_path / "out", bundle=bundle, write=tmp_path / "there")
+    # the pruned bundle is cut out of the bundle's own weights, which are not those that would be judged
+    with pytest.raises(ValueError, match=r"evaluated weights are not the bundle's own, got others than .*model\.pt"):
+        run(half_blind_network(), few_boxes, tmp_path / "out", bundle=bundle, write=tmp_path / "pruned")
+
+
+def test_missing_extra_stops_at_once(tmp_path, few_boxes, no_network_work, monkeypatch):
+    monkeypatch.setattr(MODULE.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else object())
+    with pytest.raises(ImportError, match=r'Reports need matplotlib: pip install "monai-unetpp\[report\]"'):
+        run(intensity_network(), few_boxes, tmp_path)
+
+
+# ---------------------------------------------------------------- settings as text
+
+
+def test_settings_are_the_same_text_for_separately_built_pipelines():
+    first, second = describe_settings(make_pipeline()), describe_settings(make_pipeline())
+    assert first == second
+    assert " at 0x" not in first
+
+
+def test_settings_are_the_same_text_in_every_process():
+    program = (
+        "from monai_unetpp.pruning.configuration import describe_settings; from monai.transforms import Lambda; "
+        "import functools; print(describe_settings([{'a', 'b', 'c', 'd'}, Lambda(lambda x: x in {'e', 'f', 'g'}), "
+        "functools.partial(int, base=3)]))"
+    )
+    texts = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(texts) == 1
+
+
+def scale(x, factor):
+    return x * factor
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (make_pipeline(), make_pipeline(overlap=0.5)),
+        (Spacingd("image", pixdim=(1, 1, 1)), Spacingd("image", pixdim=(1, 1, 2))),
+        (AsDiscreted("pred", argmax=True), AsDiscreted("pred", threshold=0.5)),
+        (Lambdad("image", lambda x: x > 1), Lambdad("image", lambda x: x > 2)),
+        (Lambdad("image", lambda x: x.max()), Lambdad("image", lambda x: x.min())),
+        (functools.partial(scale, factor=1), functools.partial(scale, factor=2)),
+        (torch.float16, torch.float32),
+        (np.float32(1), np.float32(2)),
+        (Compose([], lazy=True), Compose([], lazy=False)),
+        (torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)),
+        ({1, 2}, {1, 3}),
+        (Path("a"), Path("b")),
+    ],
+)
+def test_changed_settings_are_another_text(one, other):
+    assert describe_settings(one) != describe_settings(other)
+
+
+def test_settings_may_refer_to_themselves():
+    value: list = [1]
+    value.append(value)
+    assert json.loads(describe_settings(value)) == [1, "the same object again"]
+
+
+# ---------------------------------------------------------------- names
+
+
+def test_stages_are_at_hand():
+    for function in (evaluate_levels, decide, write_report, write_pruned_bundle, prune):
+        assert callable(function)
+    program = "import sys, monai_unetpp.pruning; print('matplotlib' in sys.modules, 'itk' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert found.split() == ["False", "False"]
