@@ -202,6 +202,22 @@ def load_network(
     return network.eval().to(torch.device("cpu") if device is None else device)
 
 
+def parse_entry(parser: ConfigParser, key: str) -> Any:
+    """An entry of a configuration as an object.
+
+    Raises:
+        Exception: the error behind MONAI's 'Failed to instantiate', which names neither file nor remedy.
+    """
+    try:
+        return parser.get_parsed_content(key)
+    except RuntimeError as e:
+        error: BaseException = e
+        while error.__cause__ is not None and str(error).startswith("Failed to "):
+            error = error.__cause__
+    # outside of the except block, so that the error keeps the cause that it had
+    raise error
+
+
 def read_metadata(bundle: str | PathLike[str]) -> dict[str, Any]:
     """The content of a bundle's ``configs/metadata.json``.
 

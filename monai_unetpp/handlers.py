@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import math
 import pickle
 import re
 from os import PathLike
@@ -15,6 +16,8 @@ import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
 from monai.handlers import CheckpointLoader, CheckpointSaver
+from monai.transforms import Randomizable
+from monai.utils import set_determinism
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -56,6 +59,9 @@ class BestModelSaver:
         """Save the weights if the key metric is the best so far."""
         name: str = engine.state.key_metric_name  # type: ignore[attr-defined]  # MONAI's engines have it
         metric = float(engine.state.metrics[name])
+        if math.isnan(metric):
+            logger.warning("%s is not a number at epoch %d; the best model stays.", name, engine.state.epoch)
+            return
         if self.best_metric is not None and metric <= self.best_metric:
             return
         self.best_metric, self.best_epoch = metric, engine.state.epoch
@@ -86,6 +92,8 @@ class TrainingCheckpoint:
         folder: where ``checkpoint_epoch=N.pt`` files are kept, the last two of them.
         save_dict: what to save besides the trainer (network, optimizer, schedule, ...), by name.
         save_interval: epochs between two checkpoints.
+        seed: what random numbers are seeded with, plus the epoch, when training goes on; without it the shuffling and
+            augmentation of the first epochs would come again.
         map_location: where to put tensors when loading; see ``torch.load``.
 
     Attach it after all other handlers, so that what they do at the end of an epoch is in the checkpoint.
@@ -96,11 +104,13 @@ class TrainingCheckpoint:
         folder: str | PathLike[str],
         save_dict: dict[str, Any],
         save_interval: int = 1,
+        seed: int | None = None,
         map_location: Any = None,
     ) -> None:
         self.folder = Path(folder)
         self.save_dict = save_dict
         self.save_interval = save_interval
+        self.seed = seed
         self.map_location = map_location
 
     def attach(self, engine: Engine) -> None:
@@ -122,6 +132,8 @@ class TrainingCheckpoint:
                 continue
             CheckpointLoader(str(path), load_dict, map_location=self.map_location)(engine)
             logger.info("Training continues after epoch %d, from %s.", engine.state.epoch, path)
+            if self.seed is not None:
+                _reseed(engine, self.seed + engine.state.epoch)
             return
 
     def _remove_old(self, engine: Engine) -> None:
@@ -137,6 +149,14 @@ class TrainingCheckpoint:
             if match:
                 found.append((int(match[1]), path))
         return [path for _, path in sorted(found)]
+
+
+def _reseed(engine: Engine, seed: int) -> None:
+    set_determinism(seed)
+    # transforms that run in this process hold random numbers of their own
+    transform = getattr(getattr(getattr(engine, "data_loader", None), "dataset", None), "transform", None)
+    if isinstance(transform, Randomizable):
+        transform.set_random_state(seed)
 
 
 class CurveWriter:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -56,6 +57,8 @@ class NestedDeepSupervisionLoss(nn.Module):
             )
         if level_weights is not None:
             values = list(level_weights.values() if isinstance(level_weights, Mapping) else level_weights)
+            if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in values):
+                raise TypeError(f"level_weights must be finite numbers, got {level_weights!r}.")
             if not values or min(values) < 0 or max(values) <= 0:
                 raise ValueError(
                     f"level_weights must not be negative and at least one must be positive, got {level_weights!r}."
@@ -74,6 +77,9 @@ class NestedDeepSupervisionLoss(nn.Module):
         if isinstance(input, Mapping):
             outputs = dict(input)
         elif isinstance(input, (list, tuple)):
+            if len(input) == 1:
+                # one level, whichever it is: there is nothing to weigh it against
+                return self.forward(input[0], target)
             names = [level_name(k) for k in range(len(input), 0, -1)]
             outputs = dict(zip(names, input, strict=True))
         else:

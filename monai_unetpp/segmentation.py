@@ -12,7 +12,7 @@ from typing import Any
 from ignite.handlers import ProgressBar
 from monai.bundle import ConfigParser
 
-from monai_unetpp.bundles import find_bundle, read_metadata
+from monai_unetpp.bundles import find_bundle, parse_entry, read_metadata
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.engines import CaseEvaluator
 from monai_unetpp.topology import level_index
@@ -100,9 +100,9 @@ def segment(
     if device is not None:
         parser["device"] = resolve_device(device)
     if level is not None:
-        level_index(level, _parsed(parser, "network_def").levels)
+        level_index(level, parse_entry(parser, "network_def").levels)
         parser["level"] = level
-    evaluator = _parsed(parser, "evaluator")
+    evaluator = parse_entry(parser, "evaluator")
     if not isinstance(evaluator, CaseEvaluator):
         raise ValueError(
             f"{folder.name}: the evaluator of inference.json must be monai_unetpp.engines.CaseEvaluator, got "
@@ -173,18 +173,3 @@ def make_output_dir(folder: str | PathLike[str]) -> Path:
             "Choose another folder."
         ) from e
     return path
-
-
-def _parsed(parser: ConfigParser, key: str) -> Any:
-    """An entry of a configuration as an object.
-
-    Raises:
-        Exception: the error behind MONAI's 'Failed to instantiate', which names neither file nor remedy.
-    """
-    try:
-        return parser.get_parsed_content(key)
-    except RuntimeError as e:
-        error: BaseException = e
-        while error.__cause__ is not None and str(error).startswith("Failed to "):
-            error = error.__cause__
-        raise error from None

@@ -23,13 +23,16 @@ from monai_unetpp.files import atomic_path
 
 __all__ = ["SegmentationSaveImaged", "write_volume"]
 
+#: Description in the header of every file that is written, by which an earlier result is known.
+_MARK = b"written by monai-unetpp"
+
 
 class SegmentationSaveImaged(SaveImaged):
     """Write each label map as ``<output_dir>/<case>_<postfix>.nii.gz`` on the grid of its input.
 
     The header of a NIfTI input is taken over: shape, sform and qform with their codes, voxel sizes and units are the
     input's own. For other inputs the affine is written as sform and qform with code 1, in mm. The file is written
-    whole or not at all. It is a ``SaveImaged``, so that hosts which save by themselves take it out of a
+    whole or not at all; it replaces an earlier result, but no file that was not written by this package. It is a ``SaveImaged``, so that hosts which save by themselves take it out of a
     configuration.
 
     Args:
@@ -75,6 +78,7 @@ class SegmentationSaveImaged(SaveImaged):
         Raises:
             TypeError: a label map without metadata.
             ValueError: not one channel of labels, or not on the input's grid.
+            FileExistsError: a file of that name exists which this package did not write.
             OSError: the file cannot be written.
         """
         d = dict(data)
@@ -93,9 +97,24 @@ class SegmentationSaveImaged(SaveImaged):
             if difference is not None:
                 raise ValueError(f"{key} must be on the grid of {source}: {difference}. Put Invertd before.")
             path = self.output_dir / f"{d.get(self.case_key) or case_name(source)}_{self.output_postfix}.nii.gz"
+            _check_replaceable(path)
             write_volume(path, labels, source, original_affine)
             metadata[MetaKeys.SAVED_TO] = str(path)
         return d
+
+
+def _check_replaceable(path: Path) -> None:
+    """Earlier results may be replaced, files of the user's may not."""
+    if not path.exists():
+        return
+    try:
+        ours = bytes(open_nifti(path).header["descrip"].item()).rstrip(b"\0") == _MARK
+    except ImageFileError:
+        ours = False
+    if not ours:
+        raise FileExistsError(
+            f"{path}: exists and was not written by monai-unetpp. Move it away, or name another output folder."
+        )
 
 
 def write_volume(
@@ -119,6 +138,7 @@ def write_volume(
         OSError: the file cannot be written.
     """
     image = _on_nifti_grid(array, Path(source)) if is_nifti_name(source) else _on_affine(array, affine)
+    image.header["descrip"] = _MARK
     with atomic_path(path) as temporary:
         nibabel.save(image, temporary)
 

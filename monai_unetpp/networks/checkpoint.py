@@ -41,15 +41,26 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
     config: dict[str, Any] | None = None
     weights = content
     if isinstance(content, Mapping):
-        if isinstance(content.get("config"), Mapping):
-            config = dict(content["config"])
+        given = content.get("config")
+        if isinstance(given, Mapping) and "spatial_dims" in given:
+            config = dict(given)
         weights = next((content[key] for key in _WEIGHT_KEYS if isinstance(content.get(key), Mapping)), content)
-    if not isinstance(weights, Mapping) or not any(".x_0_0." in f".{key}" for key in weights):
+    prefix = _prefix(weights)
+    if prefix is None:
         raise ValueError(
             f"{path}: holds no weights of a nested U-Net. For MONAI's BasicUNetPlusPlus, load them into that network "
             "and use NestedUNet.from_basic_unetplusplus."
         )
     metadata = getattr(weights, "_metadata", {})
     stored = next((dict(entry["config"]) for entry in metadata.values() if "config" in entry), None)
-    tensors = {key.removeprefix("module."): value for key, value in weights.items() if torch.is_tensor(value)}
+    kept = (f"{prefix}nodes.", f"{prefix}heads.")
+    tensors = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(kept)}
     return tensors, config if config is not None else stored
+
+
+def _prefix(weights: Any) -> str | None:
+    """What wrappers (distributed training, compilation, averaging) put before the names; None without a network."""
+    if not isinstance(weights, Mapping):
+        return None
+    first = next((key for key in weights if "nodes.x_0_0." in str(key)), None)
+    return None if first is None else str(first).partition("nodes.x_0_0.")[0]

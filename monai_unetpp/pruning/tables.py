@@ -30,8 +30,8 @@ __all__ = [
     "METRICS",
     "PAPER_CLAIM",
     "AccuracySummary",
-    "Cell",
-    "Metric",
+    "TableCell",
+    "ScoreColumn",
     "MetricSummary",
     "RelativeCost",
     "Summary",
@@ -79,7 +79,7 @@ Tone = Literal["", "good", "bad", "unsure", "muted"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Metric:
+class ScoreColumn:
     """How a metric is called and written: its unit, and decimals of a value and of a difference."""
 
     key: str
@@ -94,14 +94,14 @@ class Metric:
         return f"{self.name} ({self.unit})" if self.unit else self.name
 
 
-METRICS: dict[str, Metric] = {
+METRICS: dict[str, ScoreColumn] = {
     metric.key: metric
     for metric in (
-        Metric("dice", "Dice", "", 3, 4),
-        Metric("iou", "IoU", "", 3, 4),
-        Metric("nsd", "NSD", "", 3, 4),
-        Metric("hd95_mm", "HD95", "mm", 2, 2),
-        Metric("volume_difference_ml", "Volume difference", "ml", 2, 3),
+        ScoreColumn("dice", "Dice", "", 3, 4),
+        ScoreColumn("iou", "IoU", "", 3, 4),
+        ScoreColumn("nsd", "NSD", "", 3, 4),
+        ScoreColumn("hd95_mm", "HD95", "mm", 2, 2),
+        ScoreColumn("volume_difference_ml", "Volume difference", "ml", 2, 3),
     )
 }
 
@@ -183,7 +183,7 @@ class Summary:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cell:
+class TableCell:
     """One cell of a table: its text, and a tone that goes with (never replaces) the words."""
 
     text: str
@@ -205,7 +205,7 @@ class Table:
 
     caption: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
     numeric: tuple[bool, ...]
     marked: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
@@ -355,9 +355,9 @@ def _worst_cases(result: PruningResult) -> tuple[WorstCase, ...]:
 # ---------------------------------------------------------------- numbers in words
 
 
-def blank(text: str | None) -> Cell:
+def blank(text: str | None) -> TableCell:
     """A cell of ``text``, or a dash."""
-    return Cell(text) if text else Cell(_DASH, "muted")
+    return TableCell(text) if text else TableCell(_DASH, "muted")
 
 
 def _minus(text: str) -> str:
@@ -403,11 +403,11 @@ def interval_note(alpha: float, comparisons: Sequence[Comparison]) -> str:
     )
 
 
-def _mean_sd(key: str, summary: MetricSummary) -> Cell:
+def _mean_sd(key: str, summary: MetricSummary) -> TableCell:
     if summary.mean is None:
         return blank(None)
     mean = format_metric(key, summary.mean)
-    return Cell(mean if summary.sd is None else f"{mean} ±{_NBSP}{format_metric(key, summary.sd)}")
+    return TableCell(mean if summary.sd is None else f"{mean} ±{_NBSP}{format_metric(key, summary.sd)}")
 
 
 def _interval(comparison: Comparison) -> str:
@@ -425,7 +425,7 @@ def _quartiles(time: Quartiles, scale: float) -> str:
     return f"{median} ({lower}{_NBSP}to{_NBSP}{upper})"
 
 
-def _speed_up(value: float | None) -> Cell:
+def _speed_up(value: float | None) -> TableCell:
     return blank(None if value is None else f"{significant(value, 2 if value < 10 else 3)}{_TIMES}")
 
 
@@ -436,7 +436,7 @@ def _shape(shape: Sequence[int]) -> str:
 def _table(
     caption: str,
     columns: Sequence[tuple[str, bool]],
-    rows: Iterable[Sequence[Cell]],
+    rows: Iterable[Sequence[TableCell]],
     marked: Sequence[int] = (),
     notes: Iterable[str] = (),
 ) -> Table:
@@ -460,24 +460,24 @@ _VERDICT: dict[str, tuple[str, Tone]] = {
 _STATE: dict[str, Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unsure"}
 
 
-def verdict_cell(decision: Decision) -> Cell:
+def verdict_cell(decision: Decision) -> TableCell:
     """The verdict in two or three words."""
     text, tone = _VERDICT[decision.verdict]
-    return Cell(text.format(level=decision.level), tone)
+    return TableCell(text.format(level=decision.level), tone)
 
 
 def verdicts_table(result: PruningResult) -> Table:
     """One row per data set, and one for all."""
     rows = [
         (
-            Cell(d.dataset),
+            TableCell(d.dataset),
             verdict_cell(d),
-            Cell(str(d.cases)),
-            Cell(str(d.subjects)),
-            Cell(d.role),
-            Cell("yes" if d.optimistic else "no", "unsure" if d.optimistic else ""),
+            TableCell(str(d.cases)),
+            TableCell(str(d.subjects)),
+            TableCell(d.role),
+            TableCell("yes" if d.optimistic else "no", "unsure" if d.optimistic else ""),
             blank(None if d.cases_needed is None else str(d.cases_needed)),
-            Cell(d.summary),
+            TableCell(d.summary),
         )
         for d in ordered_decisions(result)
     ]
@@ -505,7 +505,7 @@ def glance_table(result: PruningResult, summary: Summary) -> Table:
     relative = {cost.point: cost for cost in summary.costs}
     rows = []
     for point in result.points:
-        cells = [Cell(point.name), Cell(point_role(point, result))]
+        cells = [TableCell(point.name), TableCell(point_role(point, result))]
         for label in labels:
             accuracy = summary.of(dataset, point.name, label)
             cells.append(_mean_sd("dice", accuracy.metrics["dice"]) if accuracy else blank(None))
@@ -553,7 +553,7 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
     compared = {(c.point, c.label, c.metric): c for d in decisions[:1] for c in d.comparisons if len(decisions) == 1}
     # one metric's interval fits beside the means; the others stand with the comparisons
     guarded = [key for key in METRICS if any(metric == key for _, _, metric in compared)][:1]
-    rows: list[list[Cell]] = []
+    rows: list[list[TableCell]] = []
     marked: list[int] = []
     for point in result.points:
         for label in shown_labels(result):
@@ -562,16 +562,16 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
                 continue
             if point == chosen:
                 marked.append(len(rows))
-            cells = [Cell(point.name), Cell(label)]
+            cells = [TableCell(point.name), TableCell(label)]
             cells += [_mean_sd(key, accuracy.metrics[key]) for key in METRICS]
             for metric in guarded:
                 found = compared.get((point.name, label, metric))
                 cells.append(blank(_interval(found) if found else None))
             cells += [
-                Cell(str(accuracy.cases)),
-                Cell(str(accuracy.missed), "bad" if accuracy.missed else ""),
-                Cell(str(accuracy.false_positive), "bad" if accuracy.false_positive else ""),
-                Cell(str(accuracy.both_empty)),
+                TableCell(str(accuracy.cases)),
+                TableCell(str(accuracy.missed), "bad" if accuracy.missed else ""),
+                TableCell(str(accuracy.false_positive), "bad" if accuracy.false_positive else ""),
+                TableCell(str(accuracy.both_empty)),
             ]
             rows.append(cells)
     columns = [("Level", False), ("Label", False), *((metric.heading, True) for metric in METRICS.values())]
@@ -602,23 +602,23 @@ def comparisons_table(result: PruningResult, decision: Decision) -> Table:
         worst = f"{format_difference(c.metric, c.worst_difference)} ({c.worst_case})" if c.worst_case else None
         rows.append(
             (
-                Cell(c.point),
-                Cell(METRICS[c.metric].heading),
-                Cell(c.label),
-                Cell(cases),
-                Cell(format_metric(c.metric, c.mean_reference)),
-                Cell(format_metric(c.metric, c.mean_point)),
-                Cell(_interval(c)),
-                Cell(f"{c.margin:g}"),
+                TableCell(c.point),
+                TableCell(METRICS[c.metric].heading),
+                TableCell(c.label),
+                TableCell(cases),
+                TableCell(format_metric(c.metric, c.mean_reference)),
+                TableCell(format_metric(c.metric, c.mean_point)),
+                TableCell(_interval(c)),
+                TableCell(f"{c.margin:g}"),
                 blank(worst),
-                Cell({"bca": "BCa"}.get(c.method, c.method)),
-                Cell(c.state, _STATE[c.state]),
+                TableCell({"bca": "BCa"}.get(c.method, c.method)),
+                TableCell(c.state, _STATE[c.state]),
                 blank(None if c.cases_needed is None else str(c.cases_needed)),
             )
         )
     columns = [
         ("Level", False),
-        ("Metric", False),
+        ("ScoreColumn", False),
         ("Label", False),
         ("Cases", True),
         ("Mean, deepest", True),
@@ -662,25 +662,25 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
     for point in result.points:
         cost = costs.get(point.name)
         if cost is None:
-            rows.append((Cell(point.name), *([blank(None)] * 9)))
+            rows.append((TableCell(point.name), *([blank(None)] * 9)))
             continue
         share = relative[point.name].parameter_share
         parameters = significant(cost.parameters / _MEGA) + ("" if share is None else f" ({_percent(share, 1)})")
         check = cost.self_check
         rows.append(
             (
-                Cell(point.name),
-                Cell(parameters),
-                Cell(significant(cost.flops_per_window / _GIGA)),
-                Cell(significant(cost.checkpoint_bytes / _MEGA)),
-                Cell(_quartiles(cost.window_latency_s, window_scale)),
-                Cell(_quartiles(cost.volume_latency_s, volume_scale)),
+                TableCell(point.name),
+                TableCell(parameters),
+                TableCell(significant(cost.flops_per_window / _GIGA)),
+                TableCell(significant(cost.checkpoint_bytes / _MEGA)),
+                TableCell(_quartiles(cost.window_latency_s, window_scale)),
+                TableCell(_quartiles(cost.volume_latency_s, volume_scale)),
                 _speed_up(relative[point.name].window_speed_up),
                 _speed_up(relative[point.name].volume_speed_up),
-                Cell(significant(cost.peak_memory_bytes / _MEGA)),
+                TableCell(significant(cost.peak_memory_bytes / _MEGA)),
                 blank(None)
                 if check is None
-                else Cell(
+                else TableCell(
                     "exact" if check.equal else f"differs by {check.max_difference:.1e}",
                     "good" if check.equal else "bad",
                 ),
@@ -735,7 +735,7 @@ def claims_table(result: PruningResult, summary: Summary) -> Table | None:
         lost = _iou_points_lost(result, summary, dataset, point.name, deepest.name)
         rows.append(
             (
-                Cell(f"{point.name} of {deepest.name}, here"),
+                TableCell(f"{point.name} of {deepest.name}, here"),
                 blank(time),
                 blank(parameters),
                 blank(memory),
@@ -745,7 +745,7 @@ def claims_table(result: PruningResult, summary: Summary) -> Table | None:
     if not rows:
         return None
     rows.append(
-        (Cell("L3 of L4, papers"), Cell(_percent(0.322, 1)), Cell(_percent(0.756, 1)), blank(None), Cell("0.6"))
+        (TableCell("L3 of L4, papers"), TableCell(_percent(0.322, 1)), TableCell(_percent(0.756, 1)), blank(None), TableCell("0.6"))
     )
     columns = [
         ("Network", False),
@@ -777,7 +777,7 @@ def trade_offs_table(result: PruningResult) -> Table | None:
     """The rules other than non-inferiority and what they pick; None where there are none."""
     if not result.trade_offs:
         return None
-    rows = [(Cell(t.rule), blank(", ".join(t.points) or "none"), Cell(t.reason)) for t in result.trade_offs]
+    rows = [(TableCell(t.rule), blank(", ".join(t.points) or "none"), TableCell(t.reason)) for t in result.trade_offs]
     return _table("Trade-offs", [("Rule", False), ("Picks", False), ("Why", False)], rows)
 
 
@@ -788,12 +788,12 @@ def worst_cases_table(result: PruningResult, summary: Summary) -> Table | None:
         return None
     rows = [
         (
-            Cell(worst.case),
-            Cell(worst.dataset),
-            Cell(worst.label),
-            Cell(format_metric("dice", worst.deepest_dice)),
-            Cell(format_metric("dice", worst.chosen_dice)),
-            Cell(format_difference("dice", worst.difference)),
+            TableCell(worst.case),
+            TableCell(worst.dataset),
+            TableCell(worst.label),
+            TableCell(format_metric("dice", worst.deepest_dice)),
+            TableCell(format_metric("dice", worst.chosen_dice)),
+            TableCell(format_difference("dice", worst.difference)),
         )
         for worst in summary.worst_cases
     ]
@@ -812,7 +812,7 @@ def problems_table(result: PruningResult) -> Table | None:
     """The cases that were left out; None where there are none."""
     if not result.problems:
         return None
-    rows = [(Cell(p.case), Cell(p.dataset), Cell(p.reason)) for p in result.problems]
+    rows = [(TableCell(p.case), TableCell(p.dataset), TableCell(p.reason)) for p in result.problems]
     return _table("Cases left out", [("Case", False), ("Data set", False), ("Reason", False)], rows)
 
 
@@ -820,8 +820,8 @@ def settings_table(result: PruningResult) -> Table:
     """What was fixed before looking."""
     rows = [
         (
-            Cell(f"Margin, {METRICS[m.metric].name}"),
-            Cell(
+            TableCell(f"Margin, {METRICS[m.metric].name}"),
+            TableCell(
                 f"{m.value:g}{' ' + METRICS[m.metric].unit if METRICS[m.metric].unit else ''} on "
                 f"{'every label' if m.labels is None else ', '.join(m.labels)}"
             ),
@@ -830,20 +830,20 @@ def settings_table(result: PruningResult) -> Table:
     ]
     rows.append(
         (
-            Cell("Confidence of each bound"),
-            Cell(
+            TableCell("Confidence of each bound"),
+            TableCell(
                 f"{_confidence(result.alpha)}, one-sided; {_confidence(bound_alpha(FEW_SUBJECTS - 1, result.alpha))} "
                 f"with fewer than {FEW_SUBJECTS} subjects"
             ),
         )
     )
     rows += [
-        (Cell(f"Largest drop of a single case, {METRICS[metric].name}"), Cell(f"{drop:g}"))
+        (TableCell(f"Largest drop of a single case, {METRICS[metric].name}"), TableCell(f"{drop:g}"))
         for metric, drop in result.max_case_drop.items()
     ]
-    rows.append((Cell("Bootstrap"), Cell(f"{result.bootstrap_samples} resamples, seed {result.seed}")))
+    rows.append((TableCell("Bootstrap"), TableCell(f"{result.bootstrap_samples} resamples, seed {result.seed}")))
     rows += [
-        (Cell(f"Surface tolerance, {label}"), Cell(f"{significant(mm, 2)} mm"))
+        (TableCell(f"Surface tolerance, {label}"), TableCell(f"{significant(mm, 2)} mm"))
         for label, mm in result.tolerance_mm.items()
     ]
     return _table("Fixed before looking", [("Setting", False), ("Value", False)], rows)
@@ -855,11 +855,11 @@ def environment_table(result: PruningResult) -> Table | None:
         return None
     e = result.environment
     rows = [
-        (Cell("Device"), Cell(e.device)),
-        (Cell("Precision"), Cell(e.precision)),
-        (Cell("Runtime"), Cell(e.runtime)),
-        (Cell("Threads"), Cell(str(e.threads))),
-        *((Cell(name), Cell(version)) for name, version in e.versions.items()),
-        (Cell("Date"), Cell(e.date)),
+        (TableCell("Device"), TableCell(e.device)),
+        (TableCell("Precision"), TableCell(e.precision)),
+        (TableCell("Runtime"), TableCell(e.runtime)),
+        (TableCell("Threads"), TableCell(str(e.threads))),
+        *((TableCell(name), TableCell(version)) for name, version in e.versions.items()),
+        (TableCell("Date"), TableCell(e.date)),
     ]
     return _table("Where costs were measured", [("What", False), ("Value", False)], rows)

@@ -53,7 +53,7 @@ class TestMeasurement:
         every, deepest = ("L1", "L2"), ("L2",)
         assert asked == [deepest, every, every, deepest, deepest, every]
         # without smooth predictions the metrics would cost far more than those of a trained network
-        assert min(dice) > 0.8
+        assert min(dice) > 0.7
 
     @pytest.mark.parametrize(
         ("change", "message"),

@@ -13,7 +13,7 @@ import torch
 from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from scipy import ndimage
 
-from monai_unetpp.metrics import FOREGROUND, RULES, score_case, scores, spacing_of_affine
+from monai_unetpp.metrics import FOREGROUND, RULES, CaseScorer, score_case, scores, spacing_of_affine
 from monai_unetpp.metrics.scores import EMPTY_RULES, check_tolerances, scored_labels
 
 SPACING = (1.0, 2.0, 3.0)
@@ -200,6 +200,24 @@ def test_missing_half_of_the_cases_ranks_below_a_stray_blob_in_half():
     assert worse["dice"] < better["dice"]
     assert worse["nsd"] < better["nsd"]
     assert worse["hd95_mm"] > better["hd95_mm"]
+
+
+def test_scorer_that_is_used_again_scores_as_a_new_one():
+    truth, labels, tolerance_mm = 2 * blobs((9, 8, 7), 1, 0.2), {"two": 2, "one": 1}, {"two": 1.0, "one": 1.0}
+    truth[0] = 1
+    scorer = CaseScorer(truth, SPACING, labels, tolerance_mm)
+    for prediction in (truth, np.zeros_like(truth), np.roll(truth, 1, axis=1), 2 * blobs((9, 8, 7), 2, 0.5)):
+        assert scorer.score(prediction) == score_case(prediction, truth, SPACING, labels, tolerance_mm)
+    with pytest.raises(ValueError, match=r"must be 2D or 3D and of one shape, got \(9, 8\) and \(9, 8, 7\)"):
+        scorer.score(truth[..., 0])
+    with pytest.raises(ValueError, match=r"truth must be 2D or 3D and not empty, got shape \(3,\)"):
+        CaseScorer(np.ones(3, int), (1.0,), labels, tolerance_mm)
+
+
+def test_structures_far_apart():
+    far = score(cube((30, 10, 10), (1, 2, 2)), cube((30, 10, 10), (25, 2, 2)))
+    assert (far.state, far.dice, far.iou, far.nsd) == ("ok", 0.0, 0.0, 0.0)
+    assert far.hd95_mm == 24.0
 
 
 class TestLabels:
