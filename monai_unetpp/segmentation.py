@@ -87,14 +87,19 @@ def segment(
 
     Raises:
         ValueError: a bundle, level or device that cannot be used; the message names it and the remedy.
-        FileNotFoundError: no such bundle.
+        FileNotFoundError: no such bundle, or none of the inputs exists.
+        TypeError: inputs that are not paths.
         OSError: ``output_dir`` cannot be written to.
     """
     folder = find_bundle(bundle)
     names = label_names(folder)
     parser = ConfigParser()
     parser.read_config(str(folder / "configs" / "inference.json"))
-    paths = [inputs] if isinstance(inputs, (str, PathLike)) else list(inputs)
+    paths = [inputs] if isinstance(inputs, (str, PathLike)) else inputs
+    if not isinstance(paths, (list, tuple)) or not all(isinstance(path, (str, PathLike)) for path in paths):
+        raise TypeError(f"inputs must be a path or a list of paths, got {inputs!r}. Name a file or a folder.")
+    if not any(Path(path).expanduser().exists() for path in paths):
+        raise FileNotFoundError(f"{', '.join(map(fspath, paths))}: no such file or folder. Check the path.")
     parser.update({"bundle_root": str(folder), "output_dir": fspath(output_dir)})
     parser["input"] = [fspath(path) for path in paths]
     if device is not None:

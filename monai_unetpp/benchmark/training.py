@@ -25,8 +25,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from monai_unetpp.losses import NestedDeepSupervisionLoss
+from monai_unetpp.memory import peak_resident_bytes, reset_peak
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.pruning.cost import _peak_resident_bytes, _reset_peak, describe_environment
+from monai_unetpp.pruning.cost import describe_environment
 from monai_unetpp.pruning.results import Environment, Quartiles
 
 __all__ = ["TrainingBenchmark", "TrainingCost", "format_training_benchmark", "measure_training"]
@@ -307,15 +308,15 @@ def _measured_memory(name: str, task: _Task) -> dict[str, int]:
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
     else:
-        _reset_peak()
-        before = _peak_resident_bytes()
+        reset_peak()
+        before = peak_resident_bytes()
     network, image, label = _build(name, task)
     _training_step(network, image, label)()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
         peak = torch.cuda.max_memory_allocated(device)
     else:
-        peak = _peak_resident_bytes()
+        peak = peak_resident_bytes()
     return {
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "activation_bytes": _activation_bytes(network, image),

@@ -96,7 +96,8 @@ def _cases_of(path: Path) -> list[dict[str, Any]]:
 
 def _folder_cases(folder: Path) -> list[dict[str, Any]]:
     content = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    files = [path for path in content if path.is_file() and path.name.lower().endswith(_SUFFIXES)]
+    # a link to nowhere is kept: it is for the reader to say so
+    files = [path for path in content if not path.is_dir() and path.name.lower().endswith(_SUFFIXES)]
     files = [path for path in files if not _is_second_of_pair(path)]
     names = {case_name(path) for path in files}
     results = [path for path in files if _is_result(case_name(path), names)]

@@ -17,6 +17,7 @@ from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
 from monai_unetpp.data.cases import case_name
+from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.geometry import ImageGeometry, compare_geometry
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.files import atomic_path
@@ -32,8 +33,8 @@ class SegmentationSaveImaged(SaveImaged):
 
     The header of a NIfTI input is taken over: shape, sform and qform with their codes, voxel sizes and units are the
     input's own. For other inputs the affine is written as sform and qform with code 1, in mm. The file is written
-    whole or not at all; it replaces an earlier result, but no file that was not written by this package. It is a ``SaveImaged``, so that hosts which save by themselves take it out of a
-    configuration.
+    whole or not at all; it replaces an earlier result, but no file that was not written by this package. The class is a
+    ``SaveImaged``, so that hosts which save by themselves take it out of a configuration.
 
     Args:
         keys: label maps ``(1, H, W[, D])`` on the input's own grid, so after ``AsDiscreted`` and ``Invertd``. They

@@ -32,7 +32,9 @@ def resolve_precision(precision: str, device: torch.device | str) -> str:
     if torch.device(device).type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     # older versions of torch cannot tell; they compute in fp32 unless asked otherwise
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)() if torch.device(device).type == "cpu" else {}
+    capabilities: dict[str, Any] = (
+        getattr(torch.cpu, "get_capabilities", dict)() if torch.device(device).type == "cpu" else {}
+    )
     return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
 
 

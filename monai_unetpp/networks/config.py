@@ -170,7 +170,7 @@ def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
             return look_up_option(value, allowed)
         except ValueError as e:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}.") from e
-    if isinstance(value, bool) or value not in allowed:
+    if isinstance(value, (bool, float)) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}.")
     return value
 

@@ -187,12 +187,12 @@ class NestedUNet(nn.Module):
         Raises:
             ValueError: no level, or one that the network has not.
         """
-        wanted = self.levels if levels is None else levels
-        if isinstance(wanted, str) or not wanted:
+        wanted = list(self.levels if levels is None else levels)
+        if isinstance(levels, str) or not wanted:
             raise ValueError(f"levels must be a non-empty list out of {', '.join(self.levels)}, got {levels!r}.")
         for level in wanted:
             topology.level_index(level, self.levels)
-        return self._forward(x, list(wanted))
+        return self._forward(x, wanted)
 
     def prune(self, level: str) -> "NestedUNet":
         """A new network with only the nodes and the head of ``level``.
@@ -369,7 +369,9 @@ def _build(
         config = config.pruned(level)
     with torch.device("meta"):
         net = NestedUNet(**config.as_dict())
-    net.load_state_dict({key: weights[key].to(device, copy=True) for key in keys}, assign=True)
+    # copies that can be trained, also when this is called while inferring
+    with torch.inference_mode(False):
+        net.load_state_dict({key: weights[key].to(device, copy=True) for key in keys}, assign=True)
     return net
 
 

@@ -28,6 +28,7 @@ from monai.inferers.inferer import Inferer
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_unetpp.inferers.precision import PrecisionInferer, resolve_precision
+from monai_unetpp.memory import peak_resident_bytes, reset_peak
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.results import Environment, PointCost, Quartiles, SelfCheck
@@ -378,45 +379,11 @@ def _measure_own_memory(folder: str) -> None:
     with torch.no_grad():
         PrecisionInferer(precision=inferer.precision)(_random_input(network, smallest, _CPU, seed), network)
         gc.collect()
-        _reset_peak()
-        baseline = _peak_resident_bytes()
+        reset_peak()
+        baseline = peak_resident_bytes()
         inferer(_random_input(network, shape, _CPU, seed), network)
-    growth = max(_peak_resident_bytes() - baseline, 0)
+    growth = max(peak_resident_bytes() - baseline, 0)
     Path(folder, "bytes.txt").write_text(str(weights + growth), encoding="utf-8")
-
-
-def _reset_peak() -> None:
-    """Let the peak start from what is resident now, where the system can (Linux); elsewhere it only grows."""
-    with contextlib.suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-
-
-def _peak_resident_bytes() -> int:
-    """The largest resident set of this process so far.
-
-    On Linux ``ru_maxrss`` cannot serve: a new process starts with the peak of the one that started it.
-
-    Raises:
-        ImportError: a system without either source, and psutil is not installed.
-    """
-    with contextlib.suppress(OSError):
-        found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
-        if found:
-            return int(found[1]) * 1024
-    try:
-        import resource
-    except ImportError:
-        return _peak_working_set_bytes()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _peak_working_set_bytes() -> int:
-    try:
-        import psutil
-    except ImportError as e:
-        raise ImportError("Measuring memory on this system needs psutil. Install it: pip install psutil") from e
-    return int(psutil.Process().memory_info().peak_wset)
 
 
 def _processor_name() -> str:

@@ -30,12 +30,12 @@ __all__ = [
     "METRICS",
     "PAPER_CLAIM",
     "AccuracySummary",
-    "TableCell",
-    "ScoreColumn",
     "MetricSummary",
     "RelativeCost",
+    "ScoreColumn",
     "Summary",
     "Table",
+    "TableCell",
     "WorstCase",
     "accuracy_table",
     "blank",
@@ -745,7 +745,13 @@ def claims_table(result: PruningResult, summary: Summary) -> Table | None:
     if not rows:
         return None
     rows.append(
-        (TableCell("L3 of L4, papers"), TableCell(_percent(0.322, 1)), TableCell(_percent(0.756, 1)), blank(None), TableCell("0.6"))
+        (
+            TableCell("L3 of L4, papers"),
+            TableCell(_percent(0.322, 1)),
+            TableCell(_percent(0.756, 1)),
+            blank(None),
+            TableCell("0.6"),
+        )
     )
     columns = [
         ("Network", False),

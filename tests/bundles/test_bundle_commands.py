@@ -175,7 +175,8 @@ def test_two_processes_train_together(hippocampus_bundle, decathlon_dir, tmp_pat
 def test_configs_repeat_each_other_exactly(hippocampus_bundle):
     """What inference.json must repeat from train.json is equal: the network, and the preprocessing of the image."""
     train, inference = (
-        ConfigParser.load_config_file(hippocampus_bundle / "configs" / name) for name in ("train.json", "inference.json")
+        ConfigParser.load_config_file(hippocampus_bundle / "configs" / name)
+        for name in ("train.json", "inference.json")
     )
     for key in ("network_def", "patch_size"):
         assert inference[key] == train[key]

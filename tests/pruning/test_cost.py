@@ -247,32 +247,6 @@ class TestMemoryProcess:
         with pytest.raises(RuntimeError, match=r"failed \(exit code -9\)\. If memory ran out, give a smaller"):
             measure_costs({"L2": full}, (8, 8), (8, 8), SimpleInferer(), repeats=1)
 
-    def test_peak_grows_with_what_is_used(self) -> None:
-        cost._reset_peak()
-        before = cost._peak_resident_bytes()
-        used = torch.ones(64 * 2**20, dtype=torch.uint8)
-        assert cost._peak_resident_bytes() - before > 0.9 * used.numel()
-
-    def test_system_without_procfs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        pytest.importorskip("resource")
-        monkeypatch.setattr(cost, "Path", lambda *parts: cost_path_that_is_missing)
-        assert cost._peak_resident_bytes() > 2**20
-
-    def test_system_without_any_source(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cost, "Path", lambda *parts: cost_path_that_is_missing)
-        for module in ("resource", "psutil"):
-            monkeypatch.setitem(cost.sys.modules, module, None)
-        with pytest.raises(ImportError, match="pip install psutil"):
-            cost._peak_resident_bytes()
-
-
-class _MissingPath:
-    def read_text(self, encoding: str) -> str:
-        raise FileNotFoundError("no such file")
-
-
-cost_path_that_is_missing = _MissingPath()
-
 
 class TestEnvironment:
     def test_names_machine_and_software(self) -> None:
