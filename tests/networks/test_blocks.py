@@ -77,3 +77,9 @@ def test_batches_of_tiny_images(dims):
     image = torch.rand(2, 1, *(1,) * dims)
     assert torch.isfinite(net(image)).all()
     assert torch.allclose(net(image)[:1], net(image[:1]), atol=1e-6)
+
+
+def test_training_on_maps_of_one_value_says_what_to_do() -> None:
+    network = NestedUNet(2, 1, 2, features=(4, 4, 4))
+    with pytest.raises(ValueError, match=r"more than one value per channel .* \[1, 4, 1, 1\]\. Use larger patches"):
+        network.train()(torch.rand(1, 1, 4, 4))
