@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -146,15 +147,17 @@ def _prune(bundle: str, output_dir: str, save_as: str | None, **options: Any) ->
 
     result = prune_bundle(bundle, output_dir=output_dir, write=save_as, **options)
     final = verdict(result)
-    for decision in result.decisions:
-        print(f"{decision.dataset} ({decision.role}): {decision.summary}")
-    for trade_off in result.trade_offs:
-        print(f"{trade_off.rule}: {', '.join(trade_off.points) or 'none'}. {trade_off.reason}")
-    for problem in result.problems:
-        _fail(f"left out: {problem.case} ({problem.dataset}): {problem.reason}")
-    print(f"Report: {output_dir}/report.html")
-    if save_as is not None and final.verdict == "prune":
-        print(f"Pruned bundle: {save_as}")
+    # of several processes that torchrun started, one speaks
+    if os.environ.get("RANK", "0") == "0":
+        for decision in result.decisions:
+            print(f"{decision.dataset} ({decision.role}): {decision.summary}")
+        for trade_off in result.trade_offs:
+            print(f"{trade_off.rule}: {', '.join(trade_off.points) or 'none'}. {trade_off.reason}")
+        for problem in result.problems:
+            _fail(f"left out: {problem.case} ({problem.dataset}): {problem.reason}")
+        print(f"Report: {output_dir}/report.html")
+        if save_as is not None and final.verdict == "prune":
+            print(f"Pruned bundle: {save_as}")
     if final.verdict == "inconclusive":
         return _INCONCLUSIVE
     return _CASES_FAILED if result.problems else _DONE

@@ -9,7 +9,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from monai_unetpp.bundles import find_bundle
+from monai_unetpp.bundles import find_bundle, parse_entry
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import local_device
 from monai_unetpp.pruning.results import PruningResult
@@ -70,14 +70,8 @@ def prune_bundle(
     }
     for key, value in (changes | given).items():
         parser[key] = value
-    failure: BaseException
-    try:
-        result: PruningResult = parser.get_parsed_content("pruning")
-        return result
-    except RuntimeError as e:
-        failure = _cause(e)
-    # outside of the except block, so that the error keeps the cause that it had
-    raise failure
+    result: PruningResult = parse_entry(parser, "pruning")
+    return result
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:
@@ -94,10 +88,3 @@ def _named_files(given: Sequence[str] | None) -> dict[str, str] | None:
     if wrong is not None:
         raise ValueError(f"extra must be a name, '=' and a file, got {wrong!r}. Write it like alone=models/alone.pt.")
     return {name: path for name, _, path in pairs}
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The error behind MONAI's 'failed to instantiate', which names no file and no remedy."""
-    while error.__cause__ is not None and str(error).startswith("Failed to "):
-        error = error.__cause__
-    return error
