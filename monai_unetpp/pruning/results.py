@@ -269,6 +269,8 @@ class PruningResult:
         command: the command line or call.
         overlays: for the worst cases of the chosen level, paths of pictures.
         error_auroc: how well disagreement between levels finds errors, mean over cases; None if not measured.
+        settings: how images were segmented and cases chosen (window, overlap, flips, list of cases, share kept back,
+            rules of an earlier report in the same folder, ...), as text by name, in the order to be shown.
     """
 
     title: str
@@ -289,3 +291,4 @@ class PruningResult:
     command: str
     overlays: tuple[str, ...] = ()
     error_auroc: float | None = None
+    settings: dict[str, str] = dataclasses.field(default_factory=dict)
