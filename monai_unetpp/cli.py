@@ -59,8 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             _fail("interrupted; finished cases are kept.")
             return _INTERRUPTED
-        # RuntimeError: what torch raises where memory runs out or a checkpoint does not fit
-        except (ValueError, OSError, ImportError, RuntimeError) as e:
+        # RuntimeError: what torch raises where memory runs out or a checkpoint does not fit;
+        # TypeError: configurations of bundles that call something with other arguments than it takes
+        except (ValueError, TypeError, OSError, ImportError, RuntimeError) as e:
             if verbose:
                 logging.getLogger(__name__).exception("the command failed")
             _fail(str(e) or type(e).__name__)
@@ -158,6 +159,8 @@ def _prune(bundle: str, output_dir: str, save_as: str | None, **options: Any) ->
         print(f"Report: {output_dir}/report.html")
         if save_as is not None and final.verdict == "prune":
             print(f"Pruned bundle: {save_as}")
+        elif save_as is not None and os.path.exists(save_as):
+            _fail(f"{save_as} is of an earlier run and does not belong to this verdict.")
     if final.verdict == "inconclusive":
         return _INCONCLUSIVE
     return _CASES_FAILED if result.problems else _DONE
@@ -314,6 +317,9 @@ def _add_prune(parser: argparse.ArgumentParser) -> None:
         help="share of the subjects, between 0 and 1, that is kept back to confirm",
     )
     cases.add_argument(
+        "--subjects", metavar="FILE", help="CSV file with the columns case and subject: whom each case is of"
+    )
+    cases.add_argument(
         "--subject_pattern",
         metavar="REGEX",
         help="finds the subject in a case's name by its one group (default: each case is a subject of its own)",
@@ -334,7 +340,12 @@ def _add_prune(parser: argparse.ArgumentParser) -> None:
         "--max_case_drop",
         action="append",
         metavar="METRIC=VALUE",
-        help="largest drop of a single case; repeatable (default: dice=0.2 and nsd=0.4)",
+        help="largest drop of a single case; repeatable; what is not named keeps its default (dice=0.2, iou=0.2 and "
+        "nsd=0.4)",
+    )
+    rules.add_argument("--alpha", type=float, metavar="ALPHA", help="one-sided error level (default: 0.05)")
+    rules.add_argument(
+        "--seed", type=int, metavar="SEED", help="of the bootstrap and of the split by --confirm_share (default: 0)"
     )
     rules.add_argument(
         "--budget",

@@ -152,9 +152,17 @@ def test_segment_names_what_failed_and_does_the_rest(segment, images, tmp_path):
 
 
 def test_segment_when_nothing_can_be_done(segment, tmp_path):
-    code, out, err = segment(tmp_path / "missing.nii.gz")
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_text("no image")
+    code, out, err = segment(broken)
     assert (code, out) == (1, "")
     assert err.splitlines()[-1] == "monai-unetpp: 1 of 1 cases failed; nothing was segmented."
+
+
+def test_segment_of_what_does_not_exist(segment, tmp_path):
+    code, out, err = segment(tmp_path / "missing.nii.gz")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [f"monai-unetpp: {tmp_path / 'missing.nii.gz'}: no such file or folder. Check the path."]
 
 
 def test_segment_as_json(segment, images, tmp_path):
@@ -354,6 +362,7 @@ def test_prune_hands_on_its_arguments(run, stub_prune):
         *("--margin", "nsd:anterior=0.02", "--max_case_drop", "dice=0.1", "--budget", "flops=1e9"),
         *("--utility_weight", "0.1", "--extra", "alone=A", "--subject_pattern", "(s.)", "--exclude_problems"),
         *("--save_uncertainty", "--write", "P", "--overwrite", "--device", "cpu"),
+        *("--subjects", "S", "--alpha", "0.025", "--seed", "3"),
     )
     ((arguments, options),) = calls
     assert arguments == ("B",)
@@ -370,6 +379,9 @@ def test_prune_hands_on_its_arguments(run, stub_prune):
         "budgets": ["flops=1e9"],
         "utility_weight": 0.1,
         "extra": ["alone=A"],
+        "subjects": "S",
+        "alpha": 0.025,
+        "seed": 3,
         "subject_pattern": "(s.)",
         "exclude_problems": True,
         "save_uncertainty": True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,8 @@ from monai.data import load_decathlon_datalist
 from monai_unetpp.files import write_text
 
 __all__ = ["load_datalist"]
+
+logger = logging.getLogger(__name__)
 
 _VALIDATION_SHARE = 0.2
 _SPLIT_SEED = 0
@@ -27,7 +30,7 @@ def load_datalist(
     """The cases of one list of ``dataset.json``, with absolute paths.
 
     Where ``dataset.json`` has no ``validation`` list, a fifth of the training cases is drawn for it, always the same
-    ones, and written down as ``split.json``.
+    ones, with a warning, and written down as ``split.json``.
 
     Args:
         dataset_dir: folder with ``dataset.json``.
@@ -68,6 +71,13 @@ def _drawn_split(path: Path, split_dir: str | PathLike[str] | None) -> dict[str,
         "validation": [cases[index] for index in sorted(order[:count])],
         "training": [cases[index] for index in sorted(order[count:])],
     }
+    logger.warning(
+        "%s has no 'validation' list: %d of its %d training cases were drawn for it, and %d are left for training.",
+        path,
+        len(split["validation"]),
+        len(cases),
+        len(split["training"]),
+    )
     if split_dir is not None:
         write_text(Path(split_dir) / "split.json", json.dumps(split, indent=2, default=str) + "\n")
     return split

@@ -18,7 +18,24 @@ import numpy as np
 from monai_unetpp.data import ImageFileError, ImageGeometry, case_name, compare_geometry
 from monai_unetpp.data.labels import Volume, check_label_values, read_label_map, read_volume
 
-__all__ = ["GEOMETRY_TOLERANCE_VOXELS", "Case", "Volume", "check_case", "list_cases", "read_label", "repeated_names"]
+__all__ = [
+    "GEOMETRY_TOLERANCE_VOXELS",
+    "Case",
+    "Volume",
+    "check_case",
+    "hash_image",
+    "list_cases",
+    "read_label",
+    "repeated_names",
+]
+
+#: Suffixes of the file that holds the voxels beside a header file of the same name.
+_VOXEL_FILES = {
+    ".mhd": (".raw", ".zraw"),
+    ".nhdr": (".raw", ".raw.gz"),
+    ".hdr": (".img", ".img.gz"),
+    ".img": (".hdr",),
+}
 
 GEOMETRY_TOLERANCE_VOXELS = 0.1
 """How far a corner of the image's grid may lie from that of the label's, in units of the shortest voxel edge."""
@@ -105,6 +122,15 @@ def check_case(
         return None, _hash_files((*case.image, case.label))
     except ImageFileError as e:
         return str(e), ""
+
+
+def hash_image(case: Case) -> str:
+    """SHA-256 of the content of a case's image files, without the label.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    return _hash_files(case.image)
 
 
 def read_label(case: Case, spatial_dims: int | None = None) -> Volume:
@@ -200,10 +226,11 @@ def _read_channels(path: Path, label: Volume, label_path: Path) -> int:
 
 
 def _hash_files(paths: Sequence[Path]) -> str:
-    """SHA-256 over the content of files, and of all files in folders (DICOM series)."""
+    """SHA-256 over the content of files, of voxels beside a header, and of all files in folders (DICOM series)."""
     digest = hashlib.sha256()
     for path in paths:
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        beside = [path.with_suffix(suffix) for suffix in _VOXEL_FILES.get(path.suffix.lower(), ())]
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path, *beside]:
             if file.is_file():
                 digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()

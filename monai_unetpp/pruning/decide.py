@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from monai_unetpp.pruning.pairing import METRICS, PairedScores, check_metric
+from monai_unetpp.pruning.pairing import BOTH_INVENT, METRICS, PairedScores, check_metric
 from monai_unetpp.pruning.results import Comparison, Decision, Margin, OperatingPoint, ScoreRow, Verdict
 from monai_unetpp.pruning.statistics import (
     MIN_SUBJECTS,
@@ -82,8 +82,10 @@ def decide(
     * is *inconclusive* otherwise.
 
     Differences are averaged within each subject first, and every subject weighs the same. Pairs in which truth and
-    both predictions are empty are left out; where only one of the two points invents a structure, the other counts as
-    perfect, so that a new false positive is a drop of 1 in Dice. HD95 is reversed, so that negative is always worse.
+    both predictions are empty are left out, and so are those in which both points invent a structure that the truth
+    lacks (the reason of the comparison counts them): neither can show a loss. Where only one of the two points invents
+    a structure, the other counts as perfect, so that a new false positive is a drop of 1 in Dice. HD95 is reversed, so
+    that negative is always worse.
 
     Args:
         rows: scores of all points, possibly of further data sets, which are ignored.
@@ -400,6 +402,7 @@ class _Level:
         self.point = point
         self.comparisons = comparisons
         self.sentences = sentences
+        self.untested = untested
         states = {comparison.state for comparison in comparisons}
         self.state: State = "pass"
         if failed or "fail" in states:
@@ -435,10 +438,11 @@ class _Test:
         comparisons: list[Comparison] = []
         untested: list[str] = []
         for metric, label, margin in self.guards:
-            cases = self.paired.cases_with(label, (point, self.reference))
+            cases = self.paired.comparable_cases(label, point, self.reference)
             if len({self.paired.subjects[case] for case in cases}) < 2:
                 untested.append(
-                    f"{point}: {METRICS[metric]} of {label} cannot be tested: {len(cases)} case(s) have the structure."
+                    f"{point}: {METRICS[metric]} of {label} cannot be tested: {len(cases)} case(s) have the structure"
+                    f"{self._left_out(label, point)}."
                 )
                 continue
             comparisons.append(self._comparison(point, metric, label, margin, cases))
@@ -449,6 +453,11 @@ class _Test:
         ]
         stopped = [f"{point}: {found.reason}" for found in comparisons if found.state != "pass"]
         return _Level(point, comparisons, missed + stopped + untested, failed=bool(missed), untested=bool(untested))
+
+    def _left_out(self, label: str, point: str) -> str:
+        """How many pairs are no pairs because both points invent the structure, for the end of a sentence."""
+        count = len(self.paired.both_invent(label, point, self.reference))
+        return f"; {count} {BOTH_INVENT}" if count else ""
 
     def _comparison(self, point: str, metric: str, label: str, margin: float, cases: tuple[str, ...]) -> Comparison:
         subjects = [self.paired.subjects[case] for case in cases]
@@ -479,7 +488,7 @@ class _Test:
             worst_case=cases[worst],
             state=state,
             cases_needed=needed,
-            reason=reason,
+            reason=f"{reason.rstrip('.')}{self._left_out(label, point)}.",
         )
 
     def _judge(
@@ -557,9 +566,12 @@ def _needed(test: _Test, stop: _Level) -> tuple[int | None, str]:
     """Subjects that would settle what stopped the test, and what that supposes; None where there is no number.
 
     Where there are already as many as no true difference would need, the observed difference is supposed to be true.
+    A comparison counts the subjects with its label; where not every subject has it, so many more are needed in all.
     """
     numbers: list[int] = [MIN_SUBJECTS]
     supposing = "there is no true difference"
+    if stop.untested:
+        return None, supposing
     for found in stop.comparisons:
         if test.subjects >= MIN_SUBJECTS and found.state != "inconclusive":
             continue
@@ -571,7 +583,7 @@ def _needed(test: _Test, stop: _Level) -> tuple[int | None, str]:
             )
         if needed is None:
             return None, supposing
-        numbers.append(needed)
+        numbers.append(math.ceil(needed * test.subjects / found.clusters))
     most = max(numbers)
     return (most if most > test.subjects else None), supposing
 
@@ -619,7 +631,7 @@ def _summary(
         else:
             text += f"{counted} do not show whether {first.point} is worse by more than the margins ({guarded})"
         if needed is not None:
-            text += f"; about {needed} subjects would be needed if {supposing}"
+            text += f"; about {needed} subjects would be needed if {supposing} (for each comparison alone, 80 % power)"
     if role == "choose and report" and verdict == "prune":
         text += "; the same cases chose the level, so its figures are optimistic"
     return f"{text}."
@@ -647,7 +659,8 @@ def _joint(decisions: Sequence[Decision], levels: Sequence[str], role: Role) -> 
         text = f"Keep {level}: no shallower level passes on {names}"
     else:
         text = f"Inconclusive, keep {level} for now: no verdict on {names}"
-    needed = [decision.cases_needed for decision in stopping if decision.cases_needed is not None]
+    needed = [decision.cases_needed for decision in stopping]
+    known = [number for number in needed if number is not None]
     return Decision(
         dataset="all",
         verdict=verdict,
@@ -662,7 +675,8 @@ def _joint(decisions: Sequence[Decision], levels: Sequence[str], role: Role) -> 
             if decision.verdict != "prune" or decision.level == level
             for blocker in decision.blockers
         ),
-        cases_needed=max(needed) if needed and verdict == "inconclusive" else None,
+        # one data set whose number is not known leaves that of all unknown
+        cases_needed=max(known) if verdict == "inconclusive" and len(known) == len(needed) else None,
         optimistic=True,
         summary=f"{text}.",
     )

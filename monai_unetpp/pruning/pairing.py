@@ -9,10 +9,13 @@ from collections.abc import Iterable, Sequence
 from monai_unetpp.metrics import FOREGROUND, LabelScore
 from monai_unetpp.pruning.results import ScoreRow
 
-__all__ = ["METRICS", "PairedScores", "check_metric"]
+__all__ = ["BOTH_INVENT", "METRICS", "PairedScores", "check_metric"]
 
 METRICS: dict[str, str] = {"dice": "Dice", "iou": "IoU", "nsd": "NSD", "hd95_mm": "HD95 in mm"}
 """The metrics that can be guarded, and how reports write them."""
+
+BOTH_INVENT = "case(s) left out, where both find a structure that the truth lacks"
+"""What the reason of a comparison says of such pairs, after their number."""
 
 _SMALLER_IS_BETTER = frozenset({"hd95_mm"})
 _EMPTY_TRUTH = frozenset({"both_empty", "false_positive"})
@@ -121,6 +124,23 @@ class PairedScores:
             case
             for case in self.subjects
             if any(self.scores[point, label, case].state != "both_empty" for point in points)
+        )
+
+    def comparable_cases(self, label: str, point: str, reference: str) -> tuple[str, ...]:
+        """The cases that can tell two points apart: those of :meth:`cases_with` less those of :meth:`both_invent`."""
+        without = set(self.both_invent(label, point, reference))
+        return tuple(case for case in self.cases_with(label, (point, reference)) if case not in without)
+
+    def both_invent(self, label: str, point: str, reference: str) -> tuple[str, ...]:
+        """The cases without ``label`` in the truth where both points find it nevertheless.
+
+        Every overlap is 0 at both, so their difference is 0 whatever the points do: counted as pairs, such cases
+        would only dilute the loss on the others and narrow its interval.
+        """
+        return tuple(
+            case
+            for case in self.subjects
+            if {self.scores[name, label, case].state for name in (point, reference)} == {"false_positive"}
         )
 
     def value(self, point: str, label: str, case: str, metric: str) -> float:

@@ -21,6 +21,7 @@ from monai_unetpp.pruning.tables import (
     deepest_point,
     format_difference,
     format_metric,
+    points_under_test,
     shown_labels,
     significant,
 )
@@ -194,22 +195,27 @@ def _legend_points(figure: Figure, result: PruningResult) -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
 
 
-def plot_differences(decision: Decision) -> Picture | None:
-    """Mean differences with their bounds beside zero and the margin, a panel per metric; None without comparisons."""
+def plot_differences(result: PruningResult, decision: Decision) -> Picture | None:
+    """Mean differences with their bounds beside zero and the margin, a panel per metric; None without comparisons.
+
+    What was only described, not tested, is grey and hollow.
+    """
     metrics = tuple(dict.fromkeys(comparison.metric for comparison in decision.comparisons))
     if not metrics:
         return None
+    tested = points_under_test(result, decision)
     groups = [[c for c in decision.comparisons if c.metric == metric] for metric in metrics]
     height = 1.5 + 0.32 * max(map(len, groups))
     with new_figure(max(6.0, 5.6 * len(metrics)), height, 1, len(metrics)) as (figure, grid):
         for axes, metric, comparisons in zip(grid.flat, metrics, groups, strict=True):
-            _draw_differences(axes, comparisons)
+            _draw_differences(axes, comparisons, tested)
             axes.set_title(METRICS[metric].heading)
             axes.set_xlabel("level minus deepest (left is worse)")
-        _legend_differences(figure, {c.state for c in decision.comparisons})
+        untested = any(c.point not in tested for c in decision.comparisons)
+        _legend_differences(figure, {c.state for c in decision.comparisons if c.point in tested}, untested)
         words = (
             f"{c.point} {METRICS[c.metric].name} {c.label} {format_difference(c.metric, c.mean_difference)}, bound "
-            f"{format_difference(c.metric, c.lower_bound)}, margin {c.margin:g}, {c.state}"
+            f"{format_difference(c.metric, c.lower_bound)}, margin {c.margin:g}, {_outcome(c, tested)}"
             for c in decision.comparisons
         )
         return Picture(_svg(figure), "Mean differences from the deepest level with bounds: " + "; ".join(words) + ".")
@@ -219,22 +225,35 @@ _STATE_STYLE = {"pass": ("o", PALETTE[0]), "fail": ("s", PALETTE[1]), "inconclus
 _MARGIN_STYLE: dict[str, Any] = {"color": PALETTE[3], "linewidth": 2, "linestyle": (0, (3, 1.5))}
 
 
-def _draw_differences(axes: Axes, comparisons: Sequence[Comparison]) -> None:
+def _outcome(comparison: Comparison, tested: frozenset[str]) -> str:
+    return comparison.state if comparison.point in tested else f"{comparison.state}, not tested"
+
+
+def _draw_differences(axes: Axes, comparisons: Sequence[Comparison], tested: frozenset[str]) -> None:
     low, high = _difference_limits(comparisons)
     axes.axvline(0, color=_INK, linewidth=1)
     for row, c in enumerate(comparisons):
         marker, colour = _STATE_STYLE[c.state]
+        face: str | None = None
+        if c.point not in tested:
+            colour, face = _FAINT, "white"
         axes.plot([-c.margin, -c.margin], [row - 0.5, row + 0.5], **_MARGIN_STYLE)
         if math.isfinite(c.lower_bound) and math.isfinite(c.upper_bound):
             axes.plot([c.lower_bound, c.upper_bound], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
             axes.plot([c.lower_bound], [row], marker="|", markersize=11, markeredgewidth=2, color=colour)
         if math.isfinite(c.mean_difference):
-            axes.plot([c.mean_difference], [row], marker=marker, markersize=7, color=colour, linestyle="none")
+            style: dict[str, Any] = {
+                "marker": marker,
+                "markersize": 7,
+                "color": colour,
+                "markerfacecolor": face or colour,
+            }
+            axes.plot([c.mean_difference], [row], linestyle="none", **style)
         for edge, inward, out in ((low, 1, c.lower_bound < low), (high, -1, c.upper_bound > high)):
             if out:
                 # an arrow at the edge: the interval goes on beyond the picture
                 axes.plot(edge, row, marker="<" if inward > 0 else ">", markersize=9, color=colour, clip_on=False)
-    axes.set_yticks(range(len(comparisons)), [f"{c.point} · {c.label} · {c.state}" for c in comparisons])
+    axes.set_yticks(range(len(comparisons)), [f"{c.point} · {c.label} · {_outcome(c, tested)}" for c in comparisons])
     axes.set_ylim(len(comparisons) - 0.4, -0.6)
     axes.set_xlim(low, high)
     axes.locator_params(axis="x", nbins=6)
@@ -254,7 +273,7 @@ def _difference_limits(comparisons: Sequence[Comparison]) -> tuple[float, float]
     return max(-extent, min(ends) - pad), min(extent, max(ends) + max(pad, 0.5 * margin))
 
 
-def _legend_differences(figure: Figure, states: set[str]) -> None:
+def _legend_differences(figure: Figure, states: set[str], untested: bool) -> None:
     from matplotlib.lines import Line2D
 
     handles = [
@@ -262,6 +281,12 @@ def _legend_differences(figure: Figure, states: set[str]) -> None:
         for state, (marker, colour) in _STATE_STYLE.items()
         if state in states
     ]
+    if untested:
+        handles.append(
+            Line2D(
+                [], [], marker="o", markerfacecolor="white", color=_FAINT, linewidth=2, label="not tested, descriptive"
+            )
+        )
     handles.append(Line2D([], [], label="minus the margin", **_MARGIN_STYLE))
     handles.append(Line2D([], [], color=_INK, linewidth=1, label="no difference"))
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8.5)

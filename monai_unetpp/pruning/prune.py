@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import importlib.util
+import json
 import logging
 import math
 import shlex
@@ -28,7 +29,7 @@ from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.inferers.precision import PrecisionInferer
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.pruning.cases import Case, check_case, list_cases, read_label, repeated_names
+from monai_unetpp.pruning.cases import Case, check_case, hash_image, list_cases, read_label, repeated_names
 from monai_unetpp.pruning.configuration import describe_settings
 from monai_unetpp.pruning.cost import describe_environment, measure_costs
 from monai_unetpp.pruning.decide import (
@@ -38,23 +39,25 @@ from monai_unetpp.pruning.decide import (
     decide_all,
     parse_case_drop,
     parse_margin,
-    split_rows,
+    split_cases,
 )
+from monai_unetpp.pruning.inference import check_inference, inference_of
 from monai_unetpp.pruning.overlays import save_overlay
 from monai_unetpp.pruning.predict import Pipeline
-from monai_unetpp.pruning.report import write_report
+from monai_unetpp.pruning.report import read_report, write_report
 from monai_unetpp.pruning.results import Decision, Margin, OperatingPoint, PointCost, PruningResult, ScoreRow, TradeOff
 from monai_unetpp.pruning.score import Scores, evaluate_levels, predict_case
 from monai_unetpp.pruning.statistics import check_alpha
 from monai_unetpp.pruning.tables import ALL, headline
 from monai_unetpp.pruning.tradeoffs import by_utility, mean_accuracy, pareto_front, parse_budget, within_budget
-from monai_unetpp.pruning.write import write_pruned_bundle
+from monai_unetpp.pruning.write import check_writable, write_pruned_bundle
 
 __all__ = ["prune", "verdict"]
 
 logger = logging.getLogger(__name__)
 
 _OVERLAYS = 4
+_EARLIER = "earlier rules"
 _FRONTS = (("latency_ms",), ("memory_mb",), ("parameters",))
 
 
@@ -73,12 +76,12 @@ def prune(
     list_key: str = "validation",
     confirm_dir: str | PathLike[str] | None = None,
     confirm_share: float | None = None,
-    margins: Sequence[str | Margin] | None = None,
-    max_case_drop: Sequence[str] | Mapping[str, float] | None = None,
+    margins: str | Sequence[str | Margin] | None = None,
+    max_case_drop: str | Sequence[str] | Mapping[str, float] | None = None,
     alpha: float = 0.05,
     bootstrap_samples: int = 9999,
     seed: int = 0,
-    budgets: Sequence[str] = (),
+    budgets: str | Sequence[str] = (),
     utility_weight: float | None = None,
     extra: Mapping[str, str | PathLike[str]] | None = None,
     subjects: Mapping[str, str] | str | PathLike[str] | None = None,
@@ -113,10 +116,12 @@ def prune(
         window_shape: spatial shape of the inferer's window, for the cost of one window.
         title: what the report calls the model.
         list_key: list of ``dataset.json`` to take.
-        confirm_dir: a further data set that only confirms the level which the others chose.
+        confirm_dir: a further data set that only confirms the level which the others chose; it must have no image and
+            no subject in common with them.
         confirm_share: share of the subjects that is kept back to confirm the choice, such as 0.5.
         margins: such as ``"dice=0.01"`` or ``"nsd:anterior=0.02"``; by default Dice 0.01 and NSD 0.02.
-        max_case_drop: largest drop of a single case, such as ``"dice=0.2"``; see ``decide``.
+        max_case_drop: largest drop of a single case, such as ``"dice=0.2"``; see ``decide``. What is not named keeps
+            its default.
         alpha: one-sided error level.
         bootstrap_samples: resamples of the bootstrap.
         seed: of the bootstrap, the split and the measurements.
@@ -147,16 +152,17 @@ def prune(
     """
     _check_network(network)
     guarded, drops = _margins(margins, labels), _case_drops(max_case_drop)
-    limits = [parse_budget(budget) for budget in budgets]
+    limits = [parse_budget(budget) for budget in _listed(budgets)]
     _check_numbers(alpha, bootstrap_samples, utility_weight, repeats)
     if confirm_dir is not None and confirm_share is not None:
         raise ValueError("confirm_dir and confirm_share exclude each other. Give the one you want to confirm with.")
     if confirm_share is not None and not 0 < confirm_share < 1:
         raise ValueError(f"confirm_share must lie between 0 and 1, got {confirm_share}. 0.5 is a good split.")
     _check_report()
+    folder, chosen_device = Path(output_dir), torch.device(device)
+    inference: dict[str, Any] = {}
     if write is not None:
-        _check_write(network, bundle, Path(write), overwrite)
-    folder = Path(output_dir)
+        inference = _check_write(network, bundle, Path(write), folder, overwrite, inferer, chosen_device)
     directories = [dataset_dir] if isinstance(dataset_dir, (str, PathLike)) else list(dataset_dir)
     directories += [] if confirm_dir is None else [confirm_dir]
     names = _names(directories)
@@ -168,14 +174,21 @@ def prune(
     if len(data) > 1 and not exclude_problems:
         _check_data(data, network, labels, subjects, subject_pattern)
 
-    chosen_device = torch.device(device)
-    further = {name: _load_further(path, chosen_device) for name, path in (extra or {}).items()}
+    further = {name: _load_further(name, path, network, chosen_device) for name, path in (extra or {}).items()}
+    kept_back = _confirming_cases(
+        data, names[-1], confirm_dir is not None, confirm_share, seed, subjects, subject_pattern
+    )
     extra_points = {
         OperatingPoint(name, net.levels[-1], "extra", Path((extra or {})[name]).name): net
         for name, net in further.items()
     }
     pipeline = {"preprocessing": preprocessing, "inferer": inferer, "postprocessing": postprocessing}
-    configuration = describe_settings(pipeline)
+    run_settings = _run_settings(inferer, chosen_device, list_key, confirm_dir, confirm_share, seed, repeats)
+    run_settings |= _earlier_rules(folder, guarded, alpha, drops, run_settings)
+    # what precision "auto" is depends on the device, and results are not quite the same on another one
+    configuration = json.dumps(
+        [describe_settings(pipeline), inference_of(inferer, chosen_device)["precision"], chosen_device.type]
+    )
 
     def score(name: str) -> Scores:
         with tqdm(total=len(data[name]), desc=f"scoring {name}", disable=not progress or _rank() > 0) as bar:
@@ -202,12 +215,17 @@ def prune(
         if _rank() > 0:
             # the first process measures, decides and writes; the others wait for what it found
             return _from_first(None, group)
+        # a further checkpoint that failed on one data set is left out of all
+        points = tuple(point for point in all_scores[0].points if all(point in each.points for each in all_scores))
+        left_out = [point.name for point in extra_points if point not in points]
+        if left_out:
+            run_settings["left out, as they fail on a case"] = ", ".join(left_out)
+        all_scores = [_of_points(each, points) for each in all_scores]
         confirming = all_scores[-1] if confirm_dir is not None else None
         scores = all_scores if confirming is None else all_scores[:-1]
-        points = scores[0].points
         rows = tuple(row for each in scores for row in each.rows)
         settings = {"alpha": alpha, "max_case_drop": drops, "bootstrap_samples": bootstrap_samples, "seed": seed}
-        decisions = _decide(rows, points, guarded, settings, confirming, confirm_share)
+        decisions = _decide(rows, points, guarded, settings, confirming, kept_back)
         costs = _costs(network, points, further, scores, pipeline, window_shape, chosen_device, repeats, seed)
         result = PruningResult(
             title=title,
@@ -227,15 +245,21 @@ def prune(
             trade_offs=_trade_offs(rows, points, costs, limits, utility_weight),
             command=_command(),
             error_auroc=_mean([each.error_auroc for each in all_scores]),
+            settings=run_settings,
         )
         final = verdict(result)
-        overlays = _overlays(folder, network, final, all_scores, pipeline, labels, chosen_device)
+        shown = _level_to_show(final, decisions, network.levels)
+        overlays = _overlays(folder, network, shown, all_scores, pipeline, labels, chosen_device)
         result = dataclasses.replace(result, overlays=overlays)
         paths = write_report(result, folder)
         if write is not None and bundle is not None and final.verdict == "prune":
-            write_pruned_bundle(bundle, final.level, write, decision=final, result=result, overwrite=overwrite)
+            write_pruned_bundle(
+                bundle, final.level, write, decision=final, result=result, inference=inference, overwrite=overwrite
+            )
         elif write is not None:
             logger.warning("No pruned bundle was written, as the verdict is not to prune.")
+            if Path(write).exists():
+                logger.warning("%s is of an earlier run and does not belong to this verdict.", write)
         logger.info("%s", final.summary)
         logger.info("The report is %s.", paths["html"])
         return _from_first(result, group)
@@ -279,13 +303,25 @@ def _check_report() -> None:
         raise ImportError(f'Reports need {" and ".join(missing)}: pip install "monai-unetpp[report]"')
 
 
-def _check_write(network: NestedUNet, bundle: str | PathLike[str] | None, target: Path, overwrite: bool) -> None:
+def _check_write(
+    network: NestedUNet,
+    bundle: str | PathLike[str] | None,
+    target: Path,
+    folder: Path,
+    overwrite: bool,
+    inferer: Any,
+    device: torch.device,
+) -> dict[str, Any]:
+    """Refuse what could not be written at the end, and say with what values the new bundle must segment."""
     if bundle is None:
         raise ValueError(
             "bundle must name the bundle to prune when write is given. Pass bundle=..., or leave write out."
         )
     if target.exists() and not overwrite:
         raise FileExistsError(f"write must not exist yet, got {target}. Give another folder, or set overwrite.")
+    if target.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise ValueError(f"write must not hold output_dir, got {target} around {folder}. Give another folder.")
+    check_writable(bundle, target, overwrite=overwrite)
     weights = Path(bundle) / "models" / "model.pt"
     own = load_network(weights, network_def=read_network_def(bundle)).state_dict()
     evaluated = network.state_dict()
@@ -294,6 +330,7 @@ def _check_write(network: NestedUNet, bundle: str | PathLike[str] | None, target
             f"write must be left out where the evaluated weights are not the bundle's own, got others than {weights}, "
             "which the pruned bundle would be cut out of. Copy the checkpoint there, or leave write out."
         )
+    return check_inference(bundle, inferer, device)
 
 
 def _names(directories: Sequence[str | PathLike[str]]) -> list[str]:
@@ -338,9 +375,15 @@ def _check_data(
         )
 
 
-def _load_further(path: str | PathLike[str], device: torch.device) -> NestedUNet:
+def _load_further(name: str, path: str | PathLike[str], evaluated: NestedUNet, device: torch.device) -> NestedUNet:
     """The deepest level of a further checkpoint, which is what is scored and measured."""
     network = load_network(path)
+    for key in ("spatial_dims", "in_channels", "out_channels"):
+        if network.config[key] != evaluated.config[key]:
+            raise ValueError(
+                f"extra must have the {key} of the network, {evaluated.config[key]}, got {network.config[key]} for "
+                f"{name!r} ({path}). It can only be compared on the same images and labels."
+            )
     return network.prune(network.levels[-1]).eval().to(device)
 
 
@@ -372,10 +415,15 @@ def _command() -> str:
     return shlex.join([*program, *sys.argv[1:]])
 
 
-def _margins(given: Sequence[str | Margin] | None, labels: Mapping[str, int]) -> tuple[Margin, ...]:
+def _listed(given: str | Sequence[Any]) -> Sequence[Any]:
+    """One text is a list of one: its letters are no settings."""
+    return [given] if isinstance(given, str) else given
+
+
+def _margins(given: str | Sequence[str | Margin] | None, labels: Mapping[str, int]) -> tuple[Margin, ...]:
     if given is None:
         return tuple(DEFAULT_MARGINS)
-    margins = tuple(each if isinstance(each, Margin) else parse_margin(each) for each in given)
+    margins = tuple(each if isinstance(each, Margin) else parse_margin(each) for each in _listed(given))
     known = scored_labels(labels)
     unknown = next((name for margin in margins for name in margin.labels or () if name not in known), None)
     if unknown is not None:
@@ -385,10 +433,191 @@ def _margins(given: Sequence[str | Margin] | None, labels: Mapping[str, int]) ->
     return margins
 
 
-def _case_drops(given: Sequence[str] | Mapping[str, float] | None) -> dict[str, float]:
-    if given is None:
-        return dict(DEFAULT_MAX_CASE_DROP)
-    return dict(given) if isinstance(given, Mapping) else dict(parse_case_drop(each) for each in given)
+def _case_drops(given: str | Sequence[str] | Mapping[str, float] | None) -> dict[str, float]:
+    """The limits of all metrics: what is not named keeps its default."""
+    texts = [f"{key}={value}" for key, value in given.items()] if isinstance(given, Mapping) else _listed(given or [])
+    limits = [parse_case_drop(text) for text in texts]
+    metrics = [metric for metric, _ in limits]
+    repeated = next((metric for metric in metrics if metrics.count(metric) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"max_case_drop must name a metric once, got {repeated!r} twice. Give one limit for it.")
+    return {**DEFAULT_MAX_CASE_DROP, **dict(limits)}
+
+
+def _confirming_cases(
+    data: Mapping[str, Sequence[Mapping[str, Any]]],
+    last: str,
+    separate: bool,
+    share: float | None,
+    seed: int,
+    subjects: Mapping[str, str] | str | PathLike[str] | None,
+    subject_pattern: str | None,
+) -> frozenset[tuple[str, str]]:
+    """Data set and name of the cases that only confirm: those of the ``last`` data set, or a share of all.
+
+    Raises:
+        ValueError: they are not other data than what chooses.
+    """
+    if not separate and share is None:
+        return frozenset()
+    found: dict[str, list[tuple[Case, str | None]]] = {}
+    for dataset, entries in data.items():
+        cases = list_cases(entries, subjects, subject_pattern)
+        given = subjects is not None or subject_pattern is not None
+        found[dataset] = [
+            (case, case.subject if given or entry.get("subject") else None)
+            for case, entry in zip(cases, entries, strict=True)
+        ]
+    if separate:
+        confirming = frozenset((last, case.name) for case, _ in found[last])
+    else:
+        confirming = _keep_back(found, share or 0.0, seed)
+    _check_other_data(found, confirming)
+    return confirming
+
+
+def _keep_back(
+    found: Mapping[str, Sequence[tuple[Case, str | None]]], share: float, seed: int
+) -> frozenset[tuple[str, str]]:
+    """A share of the subjects of each data set; of all together where a subject is in several of them."""
+    places: dict[str, set[str]] = {}
+    for dataset, cases in found.items():
+        for _, subject in cases:
+            if subject is not None:
+                places.setdefault(subject, set()).add(dataset)
+    joint = any(len(datasets) > 1 for datasets in places.values())
+    confirming = set()
+    for group in [list(found)] if joint else [[dataset] for dataset in found]:
+        # without given subjects, cases of one name in two data sets are two subjects
+        members = {
+            f"{dataset}/{case.name}": subject or (f"{dataset}/{case.name}" if joint else case.name)
+            for dataset in group
+            for case, subject in found[dataset]
+        }
+        if len(set(members.values())) < 2:
+            raise ValueError(
+                f"confirm_share must have two subjects or more to split, got one in {', '.join(group)}. Leave it out."
+            )
+        # split_cases takes the share of the subjects that choose
+        confirming |= {
+            (dataset, name) for dataset, name in (key.split("/", 1) for key in split_cases(members, 1 - share, seed)[1])
+        }
+    for dataset, cases in found.items():
+        sides = {(dataset, case.name) in confirming for case, _ in cases}
+        if len(sides) < 2:
+            raise ValueError(
+                f"confirm_share must leave cases of {dataset!r} on both sides, got all to "
+                f"{'confirm' if sides == {True} else 'choose'}. Take another share or seed, or add cases."
+            )
+    return frozenset(confirming)
+
+
+def _check_other_data(
+    found: Mapping[str, Sequence[tuple[Case, str | None]]], confirming: frozenset[tuple[str, str]]
+) -> None:
+    """Refuse cases that confirm what they, or others of the same subject, have chosen."""
+    choosing: dict[str, str] = {}
+    people: dict[str, str] = {}
+    images = []
+    for dataset, cases in found.items():
+        for case, subject in cases:
+            # a file that is missing is a problem of its own, which is told elsewhere
+            content = hash_image(case) if all(path.exists() for path in case.image) else None
+            if (dataset, case.name) in confirming:
+                images.append((f"{case.name} ({dataset})", content, subject))
+                continue
+            if content is not None:
+                choosing.setdefault(content, f"{case.name} ({dataset})")
+            if subject is not None:
+                people.setdefault(subject, f"{case.name} ({dataset})")
+    same = [f"- {name}: the same image as {choosing[content]}" for name, content, _ in images if content in choosing]
+    same += [
+        f"- {name}: the same subject, {subject!r}, as {people[subject]}"
+        for name, _, subject in images
+        if subject in people
+    ]
+    if same:
+        raise ValueError(
+            f"cases that confirm must be others than those that choose, got {len(same)} in common:\n"
+            + "\n".join(same)
+            + "\nTake them out of one of the data sets."
+        )
+
+
+def _run_settings(
+    inferer: Any,
+    device: torch.device,
+    list_key: str,
+    confirm_dir: str | PathLike[str] | None,
+    confirm_share: float | None,
+    seed: int,
+    repeats: int,
+) -> dict[str, str]:
+    """How images are segmented and cases chosen, in words."""
+    used = inference_of(inferer, device)
+    found = {}
+    if "patch_size" in used:
+        size = used["patch_size"]
+        found["window"] = str(size) if isinstance(size, int) else "x".join(map(str, size))
+        found["overlap of windows"] = str(used["overlap"])
+        found["blending of windows"] = used["blending"]
+    else:
+        found["inferer"] = type(inferer).__name__
+    found["flips along axes"] = ", ".join(map(str, used["flips"])) or "none"
+    found["precision"] = used["precision"]
+    found["list of cases"] = list_key
+    if confirm_dir is not None:
+        found["confirmed on"] = Path(confirm_dir).resolve().name
+    if confirm_share is not None:
+        found["share of subjects kept back to confirm"] = f"{confirm_share:g}"
+        found["seed of the split"] = str(seed)
+    found["runs per latency"] = str(repeats)
+    return found
+
+
+def _earlier_rules(
+    folder: Path,
+    margins: tuple[Margin, ...],
+    alpha: float,
+    drops: Mapping[str, float],
+    settings: Mapping[str, str],
+) -> dict[str, str]:
+    """The rules of a report that is already in the folder, if they were others: rules count only where fixed first."""
+    path = folder / "report.json"
+    if not path.is_file():
+        return {}
+    try:
+        earlier = read_report(path)
+    except (ValueError, TypeError, KeyError, OSError) as e:
+        logger.warning("%s could not be read (%s): its rules are not compared with those of this run.", path, e)
+        return {}
+    before = earlier.settings.get(_EARLIER)
+    # reports of earlier versions have no settings
+    own = {key: value for key, value in earlier.settings.items() if key != _EARLIER and not key.startswith("left out")}
+    changed = {
+        key: own.get(key, "not given") for key in {**own, **settings} if own and own.get(key) != settings.get(key)
+    }
+    texts = [] if before is None else [before]
+    same_rules = (set(earlier.margins), earlier.alpha, earlier.max_case_drop) == (set(margins), alpha, dict(drops))
+    if changed or not same_rules:
+        parts = [
+            "margins " + ", ".join(f"{_margin_text(margin)}" for margin in earlier.margins),
+            f"alpha {earlier.alpha:g}",
+            "largest drops " + ", ".join(f"{metric}={value:g}" for metric, value in earlier.max_case_drop.items()),
+            *(f"{key} {value}" for key, value in changed.items()),
+        ]
+        texts.append("; ".join(parts))
+    return {_EARLIER: " | ".join(dict.fromkeys(texts))} if texts else {}
+
+
+def _margin_text(margin: Margin) -> str:
+    labels = "" if margin.labels is None else f":{','.join(margin.labels)}"
+    return f"{margin.metric}{labels}={margin.value:g}"
+
+
+def _of_points(scores: Scores, points: tuple[OperatingPoint, ...]) -> Scores:
+    names = {point.name for point in points}
+    return dataclasses.replace(scores, points=points, rows=tuple(row for row in scores.rows if row.point in names))
 
 
 def _advance(bar: Any, done: int, total: int) -> None:
@@ -402,16 +631,13 @@ def _decide(
     margins: tuple[Margin, ...],
     settings: dict[str, Any],
     confirming: Scores | None,
-    confirm_share: float | None,
+    kept_back: frozenset[tuple[str, str]],
 ) -> tuple[Decision, ...]:
-    if confirming is None and confirm_share is None:
+    if not kept_back:
         return decide_all(rows, points, margins, **settings)
-    choosing_rows = rows
-    if confirming is not None:
-        confirm_rows = confirming.rows
-    elif confirm_share is not None:
-        # split_rows takes the share of the subjects that choose
-        choosing_rows, confirm_rows = split_rows(rows, 1 - confirm_share, settings["seed"])
+    available = rows if confirming is None else (*rows, *confirming.rows)
+    choosing_rows = tuple(row for row in available if (row.dataset, row.case) not in kept_back)
+    confirm_rows = tuple(row for row in available if (row.dataset, row.case) in kept_back)
     choice = decide_all(choosing_rows, points, margins, role="choose", **settings)
     if choice[-1].verdict != "prune":
         return choice
@@ -432,7 +658,8 @@ def _joint_confirmation(confirmations: Sequence[Decision]) -> Decision:
         "keep": f"Keep {deciding.level}: the chosen level fails on {names}.",
         "inconclusive": f"Inconclusive, keep {deciding.level} for now: the choice is not confirmed on {names}.",
     }
-    needed = [each.cases_needed for each in confirmations if each.cases_needed is not None]
+    stopped = [each.cases_needed for each in confirmations if each.verdict == deciding.verdict]
+    needed = [number for number in stopped if number is not None]
     return dataclasses.replace(
         deciding,
         dataset=ALL,
@@ -440,7 +667,8 @@ def _joint_confirmation(confirmations: Sequence[Decision]) -> Decision:
         subjects=sum(each.subjects for each in confirmations),
         comparisons=(),
         blockers=tuple(f"{each.dataset}: {blocker}" for each in confirmations for blocker in each.blockers),
-        cases_needed=max(needed) if needed and deciding.verdict == "inconclusive" else None,
+        # unknown for one of them is unknown for all
+        cases_needed=max(needed) if len(needed) == len(stopped) and deciding.verdict == "inconclusive" else None,
         summary=texts[deciding.verdict],
     )
 
@@ -501,19 +729,28 @@ def _trade_offs(
     return tuple(found)
 
 
+def _level_to_show(final: Decision, decisions: Sequence[Decision], levels: Sequence[str]) -> str:
+    """The level that was chosen, or the one that failed: the chosen one in its confirmation, else the first tested."""
+    if final.verdict == "prune" and final.level != levels[-1]:
+        return final.level
+    chosen = [each for each in decisions if each.role == "choose" and each.verdict == "prune"]
+    if final.role == "confirm" and chosen:
+        return chosen[-1].level
+    return levels[-2]
+
+
 def _overlays(
     folder: Path,
     network: NestedUNet,
-    final: Decision,
+    chosen: str,
     scores: list[Scores],
     pipeline: dict[str, Any],
     labels: Mapping[str, int],
     device: torch.device,
 ) -> tuple[str, ...]:
-    """Pictures of the cases in which the chosen level, or the first that was refused, is furthest behind."""
+    """Pictures of the cases in which the level ``chosen`` is furthest behind the deepest."""
     levels = list(network.levels)
     deepest = levels[-1]
-    chosen = final.level if final.level != deepest else levels[-2]
     cases = {(each.rows[0].dataset, case.name): case for each in scores for case in each.cases}
     worst: dict[tuple[str, str], tuple[float, str]] = {}
     for each in scores:

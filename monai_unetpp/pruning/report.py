@@ -26,19 +26,24 @@ from monai_unetpp.pruning.plots import Picture, plot_accuracy_latency, plot_case
 from monai_unetpp.pruning.results import Decision, PruningResult
 from monai_unetpp.pruning.tables import (
     ALL,
+    DECISION_RULE,
+    EARLIER_RULES,
     Summary,
     Table,
     accuracy_table,
+    chosen_point,
     claims_table,
     comparisons_table,
     cost_table,
     data_sets,
+    deepest_point,
     environment_table,
     glance_table,
     headline,
     ordered_decisions,
     problems_table,
     settings_table,
+    shown_loser,
     significant,
     summarise,
     trade_offs_table,
@@ -239,7 +244,11 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         f"# Pruning report: {_escape(result.title)}",
         f"**{_escape(decision.summary)}**",
         _escape(_honesty(result)),
+        "## How the verdict came about",
+        _escape(DECISION_RULE),
     ]
+    if EARLIER_RULES in result.settings:
+        parts.append(f"**Earlier rules: {_escape(result.settings[EARLIER_RULES])}**")
     tables: list[Table | None] = [
         verdicts_table(result),
         glance_table(result, summary),
@@ -315,11 +324,13 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         decision=decision,
         verdict=verdict_cell(decision),
         honesty=_honesty(result),
+        decision_rule=DECISION_RULE,
+        earlier_rules=result.settings.get(EARLIER_RULES),
         verdicts=verdicts_table(result) if len(result.decisions) > 1 else None,
         glance=glance_table(result, summary),
         latency=_embed(plot_accuracy_latency(result, summary)),
         decisions=[
-            (d, _named(d), comparisons_table(result, d) if d.comparisons else None, _embed(plot_differences(d)))
+            (d, _named(d), comparisons_table(result, d) if d.comparisons else None, _embed(plot_differences(result, d)))
             for d in ordered_decisions(result)
         ],
         accuracies=[accuracy_table(result, summary, name) for name in data_sets(result)],
@@ -328,6 +339,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         claims=claims_table(result, summary),
         trade_offs=trade_offs_table(result),
         worst=worst_cases_table(result, summary),
+        worst_title=_worst_title(result),
         overlays=overlays,
         problems=problems_table(result),
         settings=settings_table(result),
@@ -343,8 +355,23 @@ def _named(decision: Decision) -> str:
     return name if decision.role == "choose and report" else f"{name}, cases that {decision.role}"
 
 
+def _worst_title(result: PruningResult) -> str:
+    loser = shown_loser(result)
+    if loser is None or chosen_point(result) != deepest_point(result):
+        return "Worst cases of the chosen level"
+    return f"Worst cases of {loser.name}, which was not accepted"
+
+
 def _honesty(result: PruningResult) -> str:
     """Whether the figures are optimistic, in words."""
+    return (
+        f"{_honesty_of_choice(result)} This is about the choice of the level: where the same cases also selected the "
+        "weights, as a bundle does that keeps the best epoch on its validation list, figures are optimistic for that "
+        "reason too."
+    )
+
+
+def _honesty_of_choice(result: PruningResult) -> str:
     optimistic = [d.dataset for d in result.decisions if d.optimistic]
     if not optimistic:
         return "The figures are not optimistic: no case both chose the level and gave its figures."

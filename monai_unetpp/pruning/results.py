@@ -140,7 +140,7 @@ class Environment:
 
 @dataclasses.dataclass(frozen=True)
 class Margin:
-    """The largest mean loss that still counts as the same, fixed before looking.
+    """The largest mean loss that still counts as the same; to be fixed before looking.
 
     Attributes:
         metric: ``"dice"``, ``"iou"``, ``"nsd"`` (larger is better) or ``"hd95_mm"`` (smaller is better).

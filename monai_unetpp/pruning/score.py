@@ -143,12 +143,14 @@ def evaluate_levels(
             (in mm) after each prediction; not for cases taken from ``store``. See :func:`predict_case`.
 
     Returns:
-        The scores. A case whose inference fails becomes a :class:`~monai_unetpp.pruning.results.DataProblem`, and the
-        others go on; a case has rows at all points or at none.
+        The scores. Where ``exclude_problems`` is set, a case on which the network fails becomes a
+        :class:`~monai_unetpp.pruning.results.DataProblem`, and a further network that fails on a case is left out as
+        a point; a case has rows at all points or at none.
 
     Raises:
         TypeError: an argument, or an output of the network or inferer, of the wrong kind.
-        ValueError: arguments that do not go together; cases with problems, all named, unless ``exclude_problems``.
+        ValueError: arguments that do not go together; unless ``exclude_problems``, cases with problems in their data
+            before any network work, and cases that failed after all others were scored (and kept in ``store``).
         RuntimeError: not a single case could be scored.
 
     Examples:
@@ -225,14 +227,45 @@ def evaluate_levels(
         raise RuntimeError(
             f"no case of {dataset!r} could be scored; the first one: {problems[0].case}: {problems[0].reason}"
         )
+    failed = _failed_points(scored, evaluation)
+    if not exclude_problems:
+        _check_failures(dataset, problems, failed, len(listed))
+    points = tuple(point for point in evaluation.points if point.name not in failed)
+    for name, reasons in failed.items():
+        logger.warning("%s is left out of the comparison: %s", name, " ".join(reasons))
     aurocs = [each.error_auroc for each in scored.values() if each.error_auroc is not None]
     return Scores(
-        points=evaluation.points,
-        rows=tuple(row for case, each in scored.items() for row in evaluation.rows(case, each)),
+        points=points,
+        rows=tuple(row for case, each in scored.items() for row in evaluation.rows(case, each, points)),
         problems=tuple(problems),
         cases=tuple(scored),
         error_auroc=float(np.mean(aurocs)) if aurocs else None,
     )
+
+
+def _failed_points(scored: Mapping[Case, _CaseScores], evaluation: _Evaluation) -> dict[str, list[str]]:
+    """By further point that failed somewhere: the case and the reason, for each case on which it failed."""
+    failed: dict[str, list[str]] = {}
+    for source in evaluation.sources:
+        reasons = [
+            f"{case.name}: {each.failures[source.key]}" for case, each in scored.items() if source.key in each.failures
+        ]
+        failed |= {point.name: reasons for point in source.points if reasons}
+    return failed
+
+
+def _check_failures(
+    dataset: str, problems: Sequence[DataProblem], failed: Mapping[str, Sequence[str]], count: int
+) -> None:
+    lines = [f"- {problem.case}: {problem.reason}" for problem in problems]
+    lines += [f"- {point} on {reason}" for point, reasons in failed.items() for reason in reasons]
+    if lines:
+        raise ValueError(
+            f"cases of {dataset!r} must all be scored, got {len(lines)} failure(s) on {count} cases:\n"
+            + "\n".join(lines)
+            + "\nFinished cases are kept where a store is given. Correct the cause and run again, or set "
+            "exclude_problems to leave out these cases and further checkpoints."
+        )
 
 
 def _check_dataset(dataset: str) -> None:
@@ -244,10 +277,11 @@ def _check_dataset(dataset: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _CaseScores:
-    """All scores of one case: by operating point and label, and the AUROC."""
+    """All scores of one case: by operating point and label, the AUROC, and why further networks failed."""
 
     scores: dict[str, dict[str, LabelScore]]
     error_auroc: float | None = None
+    failures: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,8 +344,8 @@ class _Evaluation:
     def points(self) -> tuple[OperatingPoint, ...]:
         return tuple(point for source in self.sources for point in source.points)
 
-    def rows(self, case: Case, found: _CaseScores) -> Iterator[ScoreRow]:
-        for point in self.points:
+    def rows(self, case: Case, found: _CaseScores, points: Sequence[OperatingPoint]) -> Iterator[ScoreRow]:
+        for point in points:
             for label in scored_labels(self.labels):
                 score = found.scores[point.name][label]
                 yield ScoreRow(self.dataset, case.name, case.subject, point.name, label, score)
@@ -319,17 +353,22 @@ class _Evaluation:
     def score(self, case: Case, content: str) -> _CaseScores | str:
         """All scores of a case, finished ones from disk, or why there are none."""
         scores: dict[str, dict[str, LabelScore]] = {}
+        failures: dict[str, str] = {}
         auroc = None
         for source in self.sources:
             recalled = self._recall(case, source, content)
             found = recalled or self._score_source(case, source)
             if isinstance(found, str):
-                return found
+                if source.key == EMBEDDED:
+                    return found
+                # a further network says nothing of the levels: the case stays
+                failures[source.key] = found
+                continue
             if recalled is None:
                 self._remember(case, source, content, found)
             scores |= found.scores
             auroc = found.error_auroc if source.key == EMBEDDED else auroc
-        return _CaseScores(scores, auroc)
+        return _CaseScores(scores, auroc, failures)
 
     def _score_source(self, case: Case, source: LevelSource) -> _CaseScores | str:
         started = time.perf_counter()

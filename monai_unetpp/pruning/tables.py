@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Literal
 
+from monai_unetpp.pruning.pairing import BOTH_INVENT
 from monai_unetpp.pruning.results import (
     Comparison,
     Decision,
@@ -23,10 +24,12 @@ from monai_unetpp.pruning.results import (
     Quartiles,
     ScoreRow,
 )
-from monai_unetpp.pruning.statistics import FEW_SUBJECTS, bound_alpha
+from monai_unetpp.pruning.statistics import FEW_SUBJECTS, bound_alpha, unseen_rate
 
 __all__ = [
     "ALL",
+    "DECISION_RULE",
+    "EARLIER_RULES",
     "METRICS",
     "PAPER_CLAIM",
     "AccuracySummary",
@@ -53,9 +56,11 @@ __all__ = [
     "interval_note",
     "ordered_decisions",
     "point_role",
+    "points_under_test",
     "problems_table",
     "settings_table",
     "shown_labels",
+    "shown_loser",
     "significant",
     "summarise",
     "trade_offs_table",
@@ -104,6 +109,17 @@ METRICS: dict[str, ScoreColumn] = {
         ScoreColumn("volume_difference_ml", "Volume difference", "ml", 2, 3),
     )
 }
+
+EARLIER_RULES = "earlier rules"
+"""The entry of ``result.settings`` that says by which other rules the same cases were judged before."""
+
+DECISION_RULE = (
+    "Levels are tried in a fixed order from deep to shallow, and the first that does not pass stops the search: what "
+    "lies beyond it is described, not tested. A level passes where, for every guarded metric and label, the one-sided "
+    "lower confidence bound of its mean difference from the deepest level stays above minus the margin (see the rules "
+    "of this run), with room left for rare large drops that so few subjects cannot exclude; where it misses no "
+    "structure that the deepest level finds; and where no single case drops too far."
+)
 
 # Time and IoU are averages of arXiv:1807.10165; 75.6 % is 1 - 2,204,961 / 9,041,601, its network as NestedUNet has it.
 PAPER_CLAIM = (
@@ -159,7 +175,7 @@ class RelativeCost:
 
 @dataclasses.dataclass(frozen=True)
 class WorstCase:
-    """One label of a case on which the chosen level does worse than the deepest, by Dice."""
+    """One label of a case on which the chosen level (or the one refused) does worse than the deepest, by Dice."""
 
     dataset: str
     case: str
@@ -255,6 +271,27 @@ def chosen_point(result: PruningResult) -> OperatingPoint | None:
     return next((p for p in result.points if p.kind == "embedded" and level in (p.name, p.level)), None)
 
 
+def shown_loser(result: PruningResult) -> OperatingPoint | None:
+    """The level whose worst cases are shown: the chosen one or, where none was accepted, the next to the deepest."""
+    chosen, deepest = chosen_point(result), deepest_point(result)
+    if chosen != deepest:
+        return chosen
+    shallower = [p for p in result.points if p.kind == "embedded" and p != deepest]
+    return shallower[-1] if shallower else None
+
+
+def points_under_test(result: PruningResult, decision: Decision) -> frozenset[str]:
+    """Names of the points that took part in ``decision``; its other comparisons only describe.
+
+    These are the levels down to the one that it names, and the next, which stopped it. A confirmation compares
+    nothing but what it tests.
+    """
+    embedded = [p for p in result.points if p.kind == "embedded"]
+    chosen = next((i for i, p in enumerate(embedded) if decision.level in (p.name, p.level)), 0)
+    first = 0 if decision.role == "confirm" else max(chosen - 1, 0)
+    return frozenset(p.name for p in embedded[first:])
+
+
 def point_role(point: OperatingPoint, result: PruningResult) -> str:
     """What a point is in this report, in words."""
     if point.kind == "extra":
@@ -335,8 +372,8 @@ def _ratio(value: float, reference: float) -> float | None:
 
 
 def _worst_cases(result: PruningResult) -> tuple[WorstCase, ...]:
-    chosen, deepest = chosen_point(result), deepest_point(result)
-    if chosen is None or deepest is None or chosen == deepest:
+    chosen, deepest = shown_loser(result), deepest_point(result)
+    if chosen is None or deepest is None:
         return ()
     labels = set(shown_labels(result)) - {FOREGROUND} or {FOREGROUND}
     dice = {
@@ -491,7 +528,15 @@ def verdicts_table(result: PruningResult) -> Table:
         ("Subjects needed", True),
         ("In words", False),
     ]
-    return _table("The verdict on each data set", columns, rows)
+    return _table(
+        "The verdict on each data set",
+        columns,
+        rows,
+        notes=[
+            "Optimistic: whether the same cases chose the level and give its figures; it says nothing about what "
+            "selected the weights."
+        ],
+    )
 
 
 def glance_table(result: PruningResult, summary: Summary) -> Table:
@@ -586,7 +631,8 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
         marked,
         notes=[
             "Mean ± standard deviation over cases; cases where truth and prediction are both empty are counted and "
-            "left out.",
+            "left out, at each level by itself: where a level invents a structure that another rightly does not find, "
+            "their means are over different cases.",
             f"NSD: normalised surface Dice at a tolerance of {tolerances}." if tolerances else "",
             "Missed: truth, but no prediction. False pos.: prediction, but no truth.",
             interval_note(result.alpha, list(compared.values())) if guarded else "",
@@ -597,6 +643,7 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
 def comparisons_table(result: PruningResult, decision: Decision) -> Table:
     """Every guarded metric of every level: what was tested, and how it came out."""
     rows = []
+    tested = points_under_test(result, decision)
     for c in decision.comparisons:
         cases = str(c.cases) if c.clusters == c.cases else f"{c.cases} ({c.clusters}{_NBSP}subjects)"
         worst = f"{format_difference(c.metric, c.worst_difference)} ({c.worst_case})" if c.worst_case else None
@@ -612,13 +659,15 @@ def comparisons_table(result: PruningResult, decision: Decision) -> Table:
                 TableCell(f"{c.margin:g}"),
                 blank(worst),
                 TableCell({"bca": "BCa"}.get(c.method, c.method)),
-                TableCell(c.state, _STATE[c.state]),
+                TableCell(c.state, _STATE[c.state])
+                if c.point in tested
+                else TableCell(f"{c.state} (not tested: {_untested(result, c.point)})", "muted"),
                 blank(None if c.cases_needed is None else str(c.cases_needed)),
             )
         )
     columns = [
         ("Level", False),
-        ("ScoreColumn", False),
+        ("Metric", False),
         ("Label", False),
         ("Cases", True),
         ("Mean, deepest", True),
@@ -644,9 +693,39 @@ def comparisons_table(result: PruningResult, decision: Decision) -> Table:
             "A comparison passes where the lower bound lies above minus the margin and the mean leaves room for rare "
             "large drops that so few subjects cannot exclude. It fails where the upper bound lies below minus the "
             "margin or a single case drops too far. Otherwise it is inconclusive.",
-            "Subjects needed: for 80 % power if level and deepest were truly equal.",
-            *(f"{c.point}: {c.reason}" for c in decision.comparisons if c.state != "pass" and c.reason not in said),
+            "Not tested: the order of the levels is fixed and the first that does not pass ends the test; further "
+            "checkpoints are no candidates. Such rows are descriptive and never count for the verdict."
+            if any(c.point not in tested for c in decision.comparisons)
+            else "",
+            _unseen_note(decision, tested, result.alpha),
+            "Cases: those with something to compare. Left out are cases where neither the truth nor either prediction "
+            "has the label, and cases where the truth lacks it and both find it.",
+            "Subjects needed: for each comparison alone, 80 % power, if level and deepest were truly equal; counted in "
+            "subjects that have the label.",
+            *(
+                f"{c.point}: {c.reason}"
+                for c in decision.comparisons
+                if (c.state != "pass" or BOTH_INVENT in c.reason) and c.reason not in said
+            ),
         ],
+    )
+
+
+def _untested(result: PruningResult, point: str) -> str:
+    extra = any(p.name == point and p.kind == "extra" for p in result.points)
+    return "further checkpoint" if extra else "after the stop"
+
+
+def _unseen_note(decision: Decision, tested: frozenset[str], alpha: float) -> str:
+    """What a pass on so many subjects cannot exclude; nothing where the verdict is another."""
+    subjects = [c.clusters for c in decision.comparisons if c.point in tested and c.state == "pass"]
+    if decision.verdict != "prune" or not subjects:
+        return ""
+    least = min(subjects)
+    return (
+        f"A pass does not exclude that some subjects fare worse: {least} subjects without a large drop leave open, "
+        f"with {_confidence(alpha)} confidence, that up to {_percent(unseen_rate(least, alpha), 1)} of all subjects "
+        "have one."
     )
 
 
@@ -710,6 +789,8 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
             f"voxels and {first.volume_latency_s.count} volumes of {_shape(first.volume_shape)} voxels.",
             "M: million; G: 10⁹; MB: 10⁶ bytes. A multiplication and an addition are two operations. Speed-up: against "
             "the deepest level.",
+            "Time per window and FLOPs are those of one pass of the network. Time per volume and peak memory are those "
+            "of segmenting a whole volume: the inferer's windows, their overlap and its flips are included.",
             "Self-check: whether the pruned network's output equals the level that was scored."
             if any(cost.self_check for cost in costs.values())
             else "",
@@ -788,8 +869,8 @@ def trade_offs_table(result: PruningResult) -> Table | None:
 
 
 def worst_cases_table(result: PruningResult, summary: Summary) -> Table | None:
-    """The cases on which the chosen level loses most; None where no level was chosen or none loses."""
-    chosen, deepest = chosen_point(result), deepest_point(result)
+    """The cases on which the level of :func:`shown_loser` loses most; None where there is none or none loses."""
+    chosen, deepest = shown_loser(result), deepest_point(result)
     if not summary.worst_cases or chosen is None or deepest is None:
         return None
     rows = [
@@ -823,7 +904,7 @@ def problems_table(result: PruningResult) -> Table | None:
 
 
 def settings_table(result: PruningResult) -> Table:
-    """What was fixed before looking."""
+    """By which rules and settings this run scored and decided."""
     rows = [
         (
             TableCell(f"Margin, {METRICS[m.metric].name}"),
@@ -834,6 +915,8 @@ def settings_table(result: PruningResult) -> Table:
         )
         for m in result.margins
     ]
+    if EARLIER_RULES in result.settings:
+        rows.append((TableCell(_capitalised(EARLIER_RULES)), TableCell(result.settings[EARLIER_RULES], "unsure")))
     rows.append(
         (
             TableCell("Confidence of each bound"),
@@ -852,7 +935,14 @@ def settings_table(result: PruningResult) -> Table:
         (TableCell(f"Surface tolerance, {label}"), TableCell(f"{significant(mm, 2)} mm"))
         for label, mm in result.tolerance_mm.items()
     ]
-    return _table("Fixed before looking", [("Setting", False), ("Value", False)], rows)
+    rows += [
+        (TableCell(_capitalised(name)), blank(text)) for name, text in result.settings.items() if name != EARLIER_RULES
+    ]
+    return _table("Rules of this run", [("Setting", False), ("Value", False)], rows)
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def environment_table(result: PruningResult) -> Table | None:

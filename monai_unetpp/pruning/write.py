@@ -24,8 +24,9 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.cost import check_pruned_networks
 from monai_unetpp.pruning.results import Decision, PointCost, PruningResult, Quartiles
+from monai_unetpp.pruning.tables import headline
 
-__all__ = ["write_pruned_bundle"]
+__all__ = ["check_writable", "write_pruned_bundle"]
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ def write_pruned_bundle(
     *,
     decision: Decision | None = None,
     result: PruningResult | None = None,
+    inference: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
     """Write a bundle that holds one level of another bundle's network, and nothing that the level does not need.
@@ -69,8 +71,10 @@ def write_pruned_bundle(
         source_bundle: folder of the bundle to prune.
         level: the level to keep, such as ``"L2"``.
         target: folder of the new bundle, which is made.
-        decision: the verdict; by default that of ``result`` on all its data sets.
+        decision: the verdict; by default the headline of ``result``.
         result: of the pruning evaluator, for the table of accuracy and cost.
+        inference: values such as ``{"precision": "fp32", "flips": [0]}`` with which the level was evaluated; they
+            replace those at the top of ``inference.json`` and ``evaluate.json``.
         overwrite: whether ``target`` may be replaced, if it is a bundle.
 
     Returns:
@@ -86,7 +90,7 @@ def write_pruned_bundle(
     source, target = Path(source_bundle).resolve(), Path(target).resolve()
     _check_folders(source, target, overwrite)
     if decision is None and result is not None:
-        decision = _overall_decision(result)
+        decision = headline(result) if result.decisions else None
     if result is not None and level not in _point_names(result):
         raise ValueError(
             f"result must be of the network that is pruned, got one without level {level}. It has "
@@ -105,6 +109,7 @@ def write_pruned_bundle(
         (new / "models").mkdir()
         torch.save(pruned.state_dict(), new / "models" / "model.pt")
         _rewrite_configs(new / "configs", pruned.config)
+        _set_inference(new / "configs", inference or {})
         _rewrite_metadata(new / "configs" / "metadata.json", origin, accuracy)
         sizes = tuple(bundle.joinpath("models", "model.pt").stat().st_size for bundle in (source, new))
         text = _readme_section(origin, decision, accuracy, result, (full, pruned), sizes)
@@ -114,6 +119,37 @@ def write_pruned_bundle(
         _move(new, target, Path(temporary) / "replaced")
     logger.info("Wrote %s: level %s of %s.", target, level, source)
     return target
+
+
+def check_writable(source_bundle: str | PathLike[str], target: str | PathLike[str], *, overwrite: bool = False) -> None:
+    """Refuse what :func:`write_pruned_bundle` would refuse whatever the level, before long work.
+
+    Args:
+        source_bundle: folder of the bundle to prune.
+        target: folder of the new bundle.
+        overwrite: whether ``target`` may be replaced, if it is a bundle.
+
+    Raises:
+        FileExistsError: ``target`` exists and may not be replaced.
+        FileNotFoundError: the source lacks a file that it must have.
+        ValueError: a target inside or around the source, a source that does not pass the checks, or one with a version
+            that cannot be counted up.
+    """
+    source = Path(source_bundle).resolve()
+    _check_folders(source, Path(target).resolve(), overwrite)
+    problems = check_bundle(source)
+    if problems:
+        raise ValueError(
+            f"{source}: the bundle that is pruned must pass the checks. Correct it first: " + " ".join(problems)
+        )
+    _version_parts(str(read_metadata(source).get("version", "")))
+
+
+def _version_parts(version: str) -> re.Match[str]:
+    parts = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)
+    if parts is None:
+        raise ValueError(f"version of the bundle that is pruned must have the form 1.2.3, got {version!r}.")
+    return parts
 
 
 def _check_folders(source: Path, target: Path, overwrite: bool) -> None:
@@ -130,14 +166,6 @@ def _check_folders(source: Path, target: Path, overwrite: bool) -> None:
         raise FileExistsError(f"target must not exist yet, got {target}. Give another folder, or overwrite=True.")
     if not (target / "configs" / "metadata.json").is_file():
         raise FileExistsError(f"target must be a bundle to be replaced, got {target}. Give another folder.")
-
-
-def _overall_decision(result: PruningResult) -> Decision | None:
-    """The decision on all data sets, which for a single one is its own."""
-    for decision in result.decisions:
-        if decision.dataset == "all" or len(result.decisions) == 1:
-            return decision
-    return None
 
 
 def _point_names(result: PruningResult) -> dict[str, str]:
@@ -172,6 +200,21 @@ def _rewrite_configs(folder: Path, config: Mapping[str, Any]) -> None:
             changed["network_def"] = {**kept, **arguments}
         if "level" in content:
             changed["level"] = None
+        if changed != content:
+            path.write_text(json.dumps(changed, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _set_inference(folder: Path, values: Mapping[str, Any]) -> None:
+    """Let the configurations that segment do so as the level was evaluated."""
+    # evaluate.json is read on top of train.json, and what it does not say is taken from there
+    for name, below in (("inference.json", ()), ("evaluate.json", ("train.json",))):
+        path = folder / name
+        if not path.is_file():
+            continue
+        content = json.loads(path.read_text(encoding="utf-8"))
+        lower = [json.loads((folder / each).read_text(encoding="utf-8")) for each in below if (folder / each).is_file()]
+        known = set(content).union(*lower)
+        changed = content | {key: value for key, value in values.items() if key in known}
         if changed != content:
             path.write_text(json.dumps(changed, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -251,9 +294,7 @@ def _values(result: PruningResult, dataset: str, point: str, label: str, metric:
 def _rewrite_metadata(path: Path, origin: Mapping[str, Any], accuracy: list[_Accuracy]) -> None:
     metadata = json.loads(path.read_text(encoding="utf-8"))
     level, version = origin["level"], origin["version"]
-    parts = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", version)
-    if parts is None:
-        raise ValueError(f"version of the bundle that is pruned must have the form 1.2.3, got {version!r}.")
+    parts = _version_parts(version)
     metadata["version"] = f"{parts[1]}.{int(parts[2]) + 1}.0"
     entry = f"pruned to level {level}, cut out of {origin['name']} {version}"
     metadata["changelog"] = {metadata["version"]: entry, **metadata.get("changelog", {})}

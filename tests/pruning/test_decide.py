@@ -271,6 +271,62 @@ class TestGuards:
         assert found(decision, "L2").worst_difference == -1
         assert decision.verdict == "keep"
 
+    @staticmethod
+    def with_invented(dice: Mapping[str, Sequence[float]], count: int) -> list[ScoreRow]:
+        """Rows of these cases and of further ones without truth, in which every point finds the structure."""
+        more = {point: [*values, *[0.0] * count] for point, values in dice.items()}
+        first = len(dice["L3"])
+        return [
+            dataclasses.replace(row, score=empty("false_positive")) if int(row.case[5:]) >= first else row
+            for row in rows_of(more)
+        ]
+
+    def test_pairs_that_both_points_invent_do_not_dilute_a_loss(self) -> None:
+        loss = {"L1": 0.77 + noise(10, seed=1), "L2": 0.77 + noise(10, seed=2), "L3": np.full(10, 0.8)}
+        decision = decide(self.with_invented(loss, 90), POINTS, DICE, dataset="A", **FAST)
+        assert (decision.verdict, decision.level, decision.cases) == ("keep", "L3", 100)
+        comparison = found(decision, "L2")
+        assert (comparison.cases, comparison.clusters) == (10, 10)
+        assert comparison.mean_difference == pytest.approx(-0.03)
+        assert "; 90 case(s) left out, where both find a structure that the truth lacks." in comparison.reason
+
+    def test_pairs_that_both_points_invent_change_no_figure(self) -> None:
+        plain = found(decide(rows_of(levels(40)), POINTS, DICE, dataset="A", **FAST), "L2")
+        more = found(decide(self.with_invented(levels(40), 7), POINTS, DICE, dataset="A", **FAST), "L2")
+        assert dataclasses.replace(more, reason=plain.reason) == plain
+        assert "left out" not in plain.reason
+
+    def test_a_vanished_false_positive_still_counts_as_a_gain(self) -> None:
+        rows = rows_of(levels(40))
+        for point, state in (("L1", "false_positive"), ("L2", "both_empty"), ("L3", "false_positive")):
+            rows = replace_score(rows, point, "case_003", empty(state))
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        assert (found(decision, "L2").cases, found(decision, "L1").cases) == (40, 39)
+        assert found(decision, "L2").mean_difference > 0.02
+
+    def test_a_label_that_every_point_only_invents_cannot_be_tested(self) -> None:
+        rows = rows_of(levels(40))
+        rows += [dataclasses.replace(row, label="Tumour", score=empty("false_positive")) for row in rows]
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        assert (decision.verdict, decision.cases_needed) == ("inconclusive", None)
+        assert "cannot be tested: 0 case(s) have the structure; 40 case(s) left out" in decision.blockers[0]
+
+    def test_a_label_that_every_fourth_subject_has_needs_four_times_the_subjects(self) -> None:
+        rows = rows_of(levels(80))
+        rare = levels(20, sd=0.03)
+        rows += [
+            ScoreRow("A", row.case, row.subject, row.point, "Tumour", score)
+            for row in rows
+            for number in [int(row.case[5:])]
+            for score in [ok(rare[row.point][number]) if number < 20 else empty("both_empty")]
+        ]
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        comparison = found(decision, "L2", label="Tumour")
+        assert (comparison.clusters, comparison.state, decision.verdict) == (20, "inconclusive", "inconclusive")
+        assert comparison.cases_needed > 20
+        assert decision.cases_needed == 4 * comparison.cases_needed
+        assert "(for each comparison alone, 80 % power)" in decision.summary
+
     def test_a_label_that_is_never_there_leaves_the_verdict_open(self) -> None:
         rows = rows_of(levels(40))
         rows += [dataclasses.replace(row, label="Tumour", score=empty("both_empty")) for row in rows]
@@ -333,6 +389,19 @@ class TestSeveralDatasets:
         assert (joint.dataset, joint.verdict, joint.level) == ("all", verdict, "L3")
         assert all(blocker.startswith("B: L2") for blocker in joint.blockers)
         assert (joint.cases_needed is not None) == (verdict == "inconclusive")
+
+    def test_one_unknown_number_leaves_the_joint_one_unknown(self) -> None:
+        wide = rows_of(levels(40, l2=-0.008, sd=0.03))
+        rows = wide + [dataclasses.replace(row, label="Tumour") for row in wide]
+        rows += [dataclasses.replace(row, dataset="B") for row in wide]
+        rows += [
+            dataclasses.replace(row, dataset="B", label="Tumour", score=empty("both_empty"))
+            for row in rows_of(levels(40))
+        ]
+        first, second, joint = decide_all(rows, POINTS, DICE, **FAST)
+        assert (first.verdict, second.verdict, joint.verdict) == ("inconclusive",) * 3
+        assert first.cases_needed > 40
+        assert (second.cases_needed, joint.cases_needed) == (None, None)
 
     def test_one_data_set_has_one_decision(self) -> None:
         rows = rows_of(levels(40))

@@ -14,12 +14,14 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from monai.inferers import SlidingWindowInferer
 from tiny_pruning import SHAPE, half_blind_network, make_prunable_bundle, write_boxes
 
 from monai_unetpp import cli
 from monai_unetpp.bundles import check_bundle
-from monai_unetpp.pruning import prune_bundle, read_report, verdict
-from monai_unetpp.pruning.from_bundle import _cause
+from monai_unetpp.inferers import FlipInferer, PrecisionInferer
+from monai_unetpp.pruning import prune_bundle, read_report, verdict, write_pruned_bundle
+from monai_unetpp.pruning.inference import check_inference
 from monai_unetpp.pruning.results import PointCost, Quartiles
 
 MODULE = importlib.import_module("monai_unetpp.pruning.prune")
@@ -80,7 +82,7 @@ def test_settings_take_the_place_of_the_configuration(bundle, few_boxes, tmp_pat
     )
     assert [point.name for point in result.points] == ["L1", "L2", "L1 alone"]
     assert [(margin.metric, margin.value) for margin in result.margins] == [("dice", 0.05)]
-    assert (result.max_case_drop, result.alpha) == ({"dice": 0.2, "nsd": 0.4}, 0.025)
+    assert (result.max_case_drop, result.alpha) == ({"dice": 0.2, "iou": 0.2, "nsd": 0.4}, 0.025)
     assert "parameters<=20" in [trade_off.rule for trade_off in result.trade_offs]
     assert {row.subject for row in result.rows} == {"case_0"}
 
@@ -131,15 +133,6 @@ def test_problems_in_the_data_come_out_as_they_are(bundle, few_boxes, tmp_path):
         prune_bundle(bundle, broken, tmp_path / "out")
 
 
-def test_own_runtime_errors_are_not_unwrapped():
-    inner = ValueError("inner")
-    own = RuntimeError("the first process ended without a result")
-    own.__cause__ = inner
-    outer = RuntimeError("Failed to instantiate component 'x'")
-    outer.__cause__ = own
-    assert _cause(outer) is own
-
-
 # ---------------------------------------------------------------- command line and monai.bundle
 
 
@@ -150,6 +143,38 @@ def test_command_line_ends_with_three_where_nothing_is_shown(bundle, few_boxes, 
     assert not (tmp_path / "p").exists()
     assert cli.main([*arguments, "--confirm_share", "2"]) == 2
     assert "confirm_share must lie between 0 and 1" in capsys.readouterr().err
+
+
+def test_command_line_names_an_older_pruned_bundle(bundle, few_boxes, tmp_path, quick, capsys):
+    old = write_pruned_bundle(bundle, "L1", tmp_path / "old")
+    table = tmp_path / "subjects.csv"
+    table.write_text("case,subject\n" + "".join(f"case_0{number},S{number}\n" for number in range(3)))
+    arguments = ["prune", "--bundle", str(bundle), "--dataset_dir", str(few_boxes), "-o", str(tmp_path / "out")]
+    arguments += ["--device", "cpu", "--subjects", str(table), "--alpha", "0.025", "--seed", "3"]
+    assert cli.main([*arguments, "--write", str(old), "--overwrite"]) == 3
+    assert f"{old} is of an earlier run and does not belong to this verdict" in capsys.readouterr().err
+
+
+def test_command_line_turns_type_errors_into_one_line(bundle, few_boxes, tmp_path, capsys):
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    path = other / "configs" / "prune.json"
+    content = json.loads(path.read_text())
+    content["pruning"]["unheard_of"] = 1
+    path.write_text(json.dumps(content))
+    assert cli.main(["prune", "--bundle", str(other), "--dataset_dir", str(few_boxes), "-o", str(tmp_path / "o")]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert "unheard_of" in lines[-1]
+    assert not any(line.startswith("Traceback") for line in lines)
+
+
+def test_evaluated_flips_are_written_into_the_hippocampus_bundle(hippocampus_bundle):
+    inferer = PrecisionInferer(
+        FlipInferer(SlidingWindowInferer([40, 56, 40], 4, overlap=0.5, mode="gaussian"), [0, 1]), "bf16"
+    )
+    values = check_inference(hippocampus_bundle, inferer, "cpu")
+    assert values == {"precision": "bf16", "flips": [0, 1], "patch_size": [40, 56, 40]}
+    with pytest.raises(ValueError, match="got blending 'gaussian' instead of 'constant'"):
+        check_inference(hippocampus_bundle, SlidingWindowInferer([40, 56, 40], overlap=0.5), "cpu")
 
 
 def run_module(command: list[str], bundle: Path, dataset: Path, output: Path) -> subprocess.CompletedProcess[str]:

@@ -328,7 +328,11 @@ def test_settings_of_the_rule_are_kept(tmp_path, few_boxes, quick):
     margins = [Margin("dice", 0.05, ("anterior",)), "nsd=0.1"]
     result = run(intensity_network(), few_boxes, tmp_path, margins=margins, max_case_drop=["dice=0.5"], alpha=0.025)
     assert result.margins == (Margin("dice", 0.05, ("anterior",)), Margin("nsd", 0.1))
-    assert (result.max_case_drop, result.alpha, result.bootstrap_samples) == ({"dice": 0.5}, 0.025, 200)
+    assert (result.max_case_drop, result.alpha, result.bootstrap_samples) == (
+        {"dice": 0.5, "iou": 0.2, "nsd": 0.4},
+        0.025,
+        200,
+    )
     assert {(c.metric, c.label) for c in result.decisions[0].comparisons} == {
         ("dice", "anterior"),
         ("nsd", "anterior"),
@@ -472,6 +476,120 @@ def test_missing_extra_stops_at_once(tmp_path, few_boxes, no_network_work, monke
     monkeypatch.setattr(MODULE.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else object())
     with pytest.raises(ImportError, match=r'Reports need matplotlib: pip install "monai-unetpp\[report\]"'):
         run(intensity_network(), few_boxes, tmp_path)
+
+
+def copied(source: Path, target: Path, cases: int | None = None) -> Path:
+    folder = Path(shutil.copytree(source, target))
+    content = json.loads((folder / "dataset.json").read_text())
+    content["validation"] = content["validation"][:cases]
+    (folder / "dataset.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_limits_of_a_case_are_merged_over_the_defaults():
+    assert MODULE._case_drops("nsd=0.1") == {"dice": 0.2, "iou": 0.2, "nsd": 0.1}
+    assert MODULE._case_drops({"hd95_mm": 5}) == {"dice": 0.2, "iou": 0.2, "nsd": 0.4, "hd95_mm": 5.0}
+    with pytest.raises(ValueError, match="max_case_drop must name a metric once, got 'dice' twice"):
+        MODULE._case_drops(["dice=0.1", "dice=0.2"])
+
+
+def test_a_bare_text_is_one_setting(tmp_path, few_boxes, quick):
+    result = run(
+        intensity_network(), few_boxes, tmp_path, margins="dice=0.02", max_case_drop="dice=0.3", budgets="parameters=9"
+    )
+    assert (result.margins, result.max_case_drop["dice"]) == ((Margin("dice", 0.02),), 0.3)
+    assert "parameters<=9" in [trade_off.rule for trade_off in result.trade_offs]
+
+
+def test_confirming_cases_must_be_others(tmp_path, few_boxes, other_boxes, no_network_work):
+    again = copied(few_boxes, tmp_path / "again", 1)
+    with pytest.raises(ValueError, match=r"got 1 in common:\n- case_00 \(again\): the same image as case_00 \(few\)"):
+        run(intensity_network(), few_boxes, tmp_path / "out", confirm_dir=again)
+    with pytest.raises(ValueError, match=r"case_00 \(other\): the same subject, 'case_00', as case_00 \(few\)"):
+        run(intensity_network(), few_boxes, tmp_path / "out", confirm_dir=other_boxes, subject_pattern="(case_..)")
+
+
+def test_a_subject_in_several_data_sets_is_on_one_side(few_boxes, other_boxes):
+    data = {folder.name: MODULE.load_datalist(folder, "validation") for folder in (few_boxes, other_boxes)}
+    kept = MODULE._confirming_cases(data, "other", False, 0.5, 1, None, "(case_..)")
+    shared = {"case_00", "case_01", "case_02"}
+    assert {name for dataset, name in kept if dataset == "few"} == {
+        name for dataset, name in kept if dataset == "other" and name in shared
+    }
+    assert len(kept) > 10
+    # names alone are no subjects: each data set is split by itself
+    alone = MODULE._confirming_cases(data, "other", False, 0.5, 1, None, None)
+    assert sorted(sum(dataset == name for dataset, _ in alone) for name in data) == [1, 10]
+
+
+def test_confirm_share_needs_two_subjects(tmp_path, few_boxes, no_network_work):
+    one = copied(few_boxes, tmp_path / "one", 1)
+    with pytest.raises(ValueError, match="confirm_share must have two subjects or more to split, got one in one"):
+        run(intensity_network(), one, tmp_path / "out", confirm_share=0.5)
+
+
+def test_further_checkpoint_must_fit_the_network(tmp_path, few_boxes, no_network_work):
+    config = {**intensity_network().config, "out_channels": 5}
+    torch.save(NestedUNet(**config).state_dict(), tmp_path / "other.pt")
+    with pytest.raises(ValueError, match=r"extra must have the out_channels of the network, 3, got 5 for 'other'"):
+        run(intensity_network(), few_boxes, tmp_path / "out", extra={"other": tmp_path / "other.pt"})
+
+
+def test_what_cannot_be_written_is_refused_first(tmp_path, few_boxes, no_network_work):
+    bundle = make_prunable_bundle(tmp_path / "bundle")
+
+    def write(target, **settings):
+        run(intensity_network(), few_boxes, tmp_path / "w" / "out", bundle=bundle, write=target, **settings)
+
+    with pytest.raises(ValueError, match="target must lie outside of the bundle"):
+        write(bundle / "pruned")
+    with pytest.raises(ValueError, match="write must not hold output_dir"):
+        write(tmp_path / "w")
+    (tmp_path / "thesis").mkdir()
+    with pytest.raises(FileExistsError, match="target must be a bundle to be replaced"):
+        write(tmp_path / "thesis", overwrite=True)
+    with pytest.raises(
+        ValueError, match=r"segments in another way than it is evaluated, got overlap 0\.25 instead of 0\.5"
+    ):
+        write(tmp_path / "pruned", **make_pipeline(overlap=0.5))
+    (bundle / "docs" / "data_license.txt").unlink()
+    with pytest.raises(ValueError, match=r"must pass the checks.*data_license\.txt"):
+        write(tmp_path / "pruned")
+
+
+def test_settings_and_earlier_rules_are_told(tmp_path, few_boxes, monkeypatch):
+    monkeypatch.setattr(MODULE, "measure_costs", fake_costs)
+    monkeypatch.setattr(MODULE, "_overlays", lambda *_: ())
+    first = run(intensity_network(), few_boxes, tmp_path)
+    assert first.settings == {
+        "window": "16x16x16",
+        "overlap of windows": "0.25",
+        "blending of windows": "constant",
+        "flips along axes": "none",
+        "precision": "fp32",
+        "list of cases": "validation",
+        "runs per latency": "1",
+    }
+    assert "earlier rules" not in run(intensity_network(), few_boxes, tmp_path).settings
+    later = run(intensity_network(), few_boxes, tmp_path, margins="dice=0.1").settings
+    assert later["earlier rules"].startswith("margins dice=0.01, nsd=0.02; alpha 0.05; largest drops dice=0.2")
+
+
+def test_an_older_pruned_bundle_is_said_not_to_belong(tmp_path, few_boxes, quick, caplog):
+    bundle = make_prunable_bundle(tmp_path / "bundle")
+    old = write_pruned_bundle(bundle, "L1", tmp_path / "old")
+    run(intensity_network(), few_boxes, tmp_path / "out", bundle=bundle, write=old, overwrite=True)
+    assert f"{old} is of an earlier run and does not belong to this verdict" in caplog.text
+
+
+def test_the_level_that_failed_is_shown(complete):
+    chosen = MODULE.dataclasses.replace(verdict(complete[1]), role="choose", level="L1")
+    failed = MODULE.dataclasses.replace(chosen, role="confirm", verdict="keep", level="L4")
+    levels = ("L1", "L2", "L3", "L4")
+    assert MODULE._level_to_show(failed, (chosen, failed), levels) == "L1"
+    assert MODULE._level_to_show(chosen, (chosen,), levels) == "L1"
+    refused = MODULE.dataclasses.replace(chosen, verdict="keep", level="L4")
+    assert MODULE._level_to_show(refused, (refused,), levels) == "L3"
 
 
 # ---------------------------------------------------------------- settings as text

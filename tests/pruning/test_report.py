@@ -22,6 +22,8 @@ from monai_unetpp.metrics import LabelScore
 from monai_unetpp.metrics.scores import RULES
 from monai_unetpp.pruning import report, results, tables
 from monai_unetpp.pruning.overlays import save_overlay
+from monai_unetpp.pruning.pairing import BOTH_INVENT
+from monai_unetpp.pruning.plots import plot_differences
 from monai_unetpp.pruning.report import SCHEMA_VERSION, read_report, write_report
 from monai_unetpp.pruning.results import (
     Comparison,
@@ -37,7 +39,16 @@ from monai_unetpp.pruning.results import (
     SelfCheck,
     TradeOff,
 )
-from monai_unetpp.pruning.tables import accuracy_table, cost_table, headline, interval_note, significant, summarise
+from monai_unetpp.pruning.tables import (
+    accuracy_table,
+    comparisons_table,
+    cost_table,
+    headline,
+    interval_note,
+    points_under_test,
+    significant,
+    summarise,
+)
 
 MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 POINTS = (
@@ -564,7 +575,7 @@ class TestLittleToSay:
         paths = write_report(single(), tmp_path)
         page = Page(paths["html"].read_text(encoding="utf-8"))
         assert page.images == []
-        assert set(page.tables) == {"The levels at a glance", "Accuracy on “set”", "Fixed before looking"}
+        assert set(page.tables) == {"The levels at a glance", "Accuracy on “set”", "Rules of this run"}
         assert page.tables["The levels at a glance"][0] == ["Level", "Role", "Dice, liver"]
         assert page.tables["The levels at a glance"][1][1] == "kept, deepest"
         assert "No level was compared" in page.text
@@ -653,6 +664,110 @@ def test_the_schema_document_names_every_entry():
     names = {field.name for kind in written for field in dataclasses.fields(kind)}
     assert {name for name in names if f"`{name}`" not in text} == set()
     assert f"schema {SCHEMA_VERSION}" in text
+
+
+class TestHonesty:
+    def test_no_heading_is_a_name_of_the_code(self, written, page):
+        for text in (page.text, written["markdown"].read_text(encoding="utf-8")):
+            assert not re.search("ScoreColumn|TableCell|WorstCase|PointCost", text)
+        assert page.tables["Non-inferiority on “oslo”"][0][1] == "Metric"
+
+    @pytest.fixture(scope="class")
+    def stopped(self):
+        """L2 stops the search; L1 and the further checkpoint pass all the same."""
+        base = make_result(costs={}, trade_offs=())
+        rows = tuple(row for row in base.rows if row.dataset == "oslo")
+        found = decision(rows, "oslo", LABELS, "L3")
+        l2 = [dataclasses.replace(c, state="fail") for c in found.comparisons if c.point == "L2"]
+        others = [
+            dataclasses.replace(c, point=point, state="pass")
+            for point in ("L1", "L2 trained alone")
+            for c in found.comparisons
+            if c.point == "L1"
+        ]
+        verdict = dataclasses.replace(found, comparisons=(*l2, *others), summary="Keep L3.")
+        return dataclasses.replace(base, rows=rows, decisions=(verdict,))
+
+    def test_what_lies_beyond_the_stop_is_not_a_pass(self, stopped):
+        table = comparisons_table(stopped, stopped.decisions[0])
+        cells = {row[0].text: row[table.columns.index("Result")] for row in table.rows}
+        assert {point: (cell.text, cell.tone) for point, cell in cells.items()} == {
+            "L2": ("fail", "bad"),
+            "L1": ("pass (not tested: after the stop)", "muted"),
+            "L2 trained alone": ("pass (not tested: further checkpoint)", "muted"),
+        }
+        assert sum("descriptive" in note for note in table.notes) == 1
+        alt = plot_differences(stopped, stopped.decisions[0]).alt
+        assert alt.count("pass, not tested") == 8
+        assert "pass;" not in alt
+
+    def test_the_stopping_level_is_tested(self, result):
+        table = comparisons_table(result, result.decisions[0])
+        assert {row[0].text for row in table.rows} == {"L1", "L2"}
+        assert not any("not tested" in cell.text for row in table.rows for cell in row)
+        assert not any("descriptive" in note for note in table.notes)
+
+    def test_a_confirmation_tests_whatever_it_compares(self, stopped):
+        check = dataclasses.replace(stopped.decisions[0], role="confirm")
+        assert points_under_test(stopped, check) >= {"L1", "L2"}
+
+    @pytest.mark.parametrize("kind", ["html", "markdown"])
+    def test_the_rule_of_the_decision_is_in_both(self, written, page, kind):
+        text = page.text if kind == "html" else written[kind].read_text(encoding="utf-8")
+        assert "in a fixed order from deep to shallow, and the first that does not pass stops the search" in text
+        assert "where the same cases also selected the weights" in text
+        assert "before looking" not in text
+
+    def test_a_pass_says_what_it_cannot_exclude(self, result, stopped):
+        # 14 pairs of 15 cases with one of both empty, 7 subjects: 1 - 0.05 ** (1 / 7) = 34.8 %
+        notes = [note for note in comparisons_table(result, result.decisions[0]).notes if "fare worse" in note]
+        assert len(notes) == 1
+        assert "7 subjects" in notes[0]
+        assert "up to 34.8\N{NO-BREAK SPACE}% of all subjects" in notes[0]
+        kept = comparisons_table(stopped, stopped.decisions[0])
+        assert not any("fare worse" in note for note in kept.notes)
+
+    def test_pairs_that_both_invent_are_counted_beside_a_pass_too(self, stopped):
+        reason = f"Dice of posterior is not worse; 90 {BOTH_INVENT}."
+        first = dataclasses.replace(stopped.decisions[0].comparisons[0], state="pass", reason=reason)
+        verdict = dataclasses.replace(stopped.decisions[0], comparisons=(first,))
+        assert f"L2: {reason}" in comparisons_table(stopped, verdict).notes
+
+    def test_cost_notes_say_what_a_time_includes(self, result):
+        notes = " ".join(cost_table(result, summarise(result)).notes)
+        assert "FLOPs are those of one pass of the network" in notes
+        assert "its flips are included" in notes
+
+    def test_means_of_different_cases_are_owned_up_to(self, result):
+        assert "their means are over different cases" in accuracy_table(result, summarise(result), "oslo").notes[0]
+
+    def test_worst_cases_of_a_refused_level_are_called_so(self, stopped, result, written, page, tmp_path):
+        assert "Worst cases of the chosen level" in page.text
+        refused = Page(write_report(stopped, tmp_path)["html"].read_text(encoding="utf-8"))
+        assert "Worst cases of L2, which was not accepted" in refused.text
+        assert "Worst cases of the chosen level" not in refused.text
+        assert "Where L2 loses most against L3" in refused.tables
+
+    def test_settings_are_shown_and_kept(self, tmp_path):
+        settings = {"window": f"40 {TIMES} 56", "earlier rules": "dice=0.05 | <b>", "flips": ""}
+        result = make_result(settings=settings)
+        paths = write_report(result, tmp_path)
+        page = Page(paths["html"].read_text(encoding="utf-8"))
+        rows = page.tables["Rules of this run"]
+        assert markdown_tables(paths["markdown"].read_text(encoding="utf-8"))["Rules of this run"] == rows
+        assert ["Window", f"40 {TIMES} 56"] in rows
+        assert ["Flips", DASH] in rows
+        # right after the margins, and in the words on the decision
+        assert [row[0] for row in rows[1:4]] == ["Margin, Dice", "Margin, NSD", "Earlier rules"]
+        place = page.text.index("Earlier rules: dice=0.05 | <b>")
+        assert page.text.index("How the verdict came about") < place < page.text.index("Non-inferiority on")
+        assert "**Earlier rules: dice=0.05" in paths["markdown"].read_text(encoding="utf-8")
+        back = read_report(paths["json"])
+        assert back == result
+        assert list(back.settings) == list(settings)
+
+    def test_without_earlier_rules_nothing_is_said_of_them(self, page):
+        assert "Earlier rules" not in page.text
 
 
 class TestConfirmation:

@@ -28,6 +28,7 @@ from monai_unetpp import NestedUNet
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.metrics import score_case
 from monai_unetpp.pruning import score as score_module
+from monai_unetpp.pruning.cases import Case, hash_image
 from monai_unetpp.pruning.finished import hash_network
 from monai_unetpp.pruning.results import DataProblem, OperatingPoint
 from monai_unetpp.pruning.score import Scores, evaluate_levels, predict_case
@@ -373,12 +374,45 @@ class TestProblems:
     def test_failed_inference_leaves_the_others(self, tmp_path, cases, caplog):
         bright = write_case(tmp_path, "bright", image=np.linspace(0, 2, 1680, dtype=np.float32).reshape(14, 12, 10))
         arguments = settings()
-        scores = evaluate_levels(Fails(), [cases[0], bright, cases[1]], **arguments, dataset="cubes")
+        scores = evaluate_levels(
+            Fails(), [cases[0], bright, cases[1]], **arguments, dataset="cubes", exclude_problems=True
+        )
         assert [case.name for case in scores.cases] == ["sub-0_run-0", "sub-0_run-1"]
         (problem,) = scores.problems
         assert (problem.dataset, problem.case) == ("cubes", "bright")
         assert "inference failed: RuntimeError: too bright for me" in problem.reason
         assert "could not be scored" in caplog.text
+
+    def test_failed_inference_is_an_error_after_the_others_are_kept(self, tmp_path, cases):
+        bright = write_case(tmp_path, "bright", image=np.linspace(0, 2, 1680, dtype=np.float32).reshape(14, 12, 10))
+        given = settings() | {"store": tmp_path / "store", "configuration": "one", "dataset": "cubes"}
+        with pytest.raises(
+            ValueError, match=r"cases of 'cubes' must all be scored, got 1 failure(.|\n)*- bright: .*too"
+        ):
+            evaluate_levels(Fails(), [cases[0], bright, cases[1]], **given)
+        kept = sorted(path.stem for path in (tmp_path / "store" / "cubes").iterdir())
+        assert kept == ["sub-0_run-0", "sub-0_run-1"]
+
+    def test_further_network_that_fails_does_not_cost_the_case(self, tmp_path, cases, caplog):
+        bright = write_case(tmp_path, "bright", image=np.linspace(0, 2, 1680, dtype=np.float32).reshape(14, 12, 10))
+        given = settings() | {"extra": {OperatingPoint("alone", "L2", "extra"): Fails()}}
+        with pytest.raises(ValueError, match=r"- alone on bright: .*too bright for me"):
+            evaluate_levels(Thresholds(), [cases[0], bright], **given)
+        scores = evaluate_levels(Thresholds(), [cases[0], bright], **given, exclude_problems=True)
+        assert [point.name for point in scores.points] == ["L1", "L2"]
+        assert {row.case for row in scores.rows} == {"sub-0_run-0", "bright"}
+        assert {row.point for row in scores.rows} == {"L1", "L2"}
+        assert scores.problems == ()
+        assert "alone is left out of the comparison: bright: " in caplog.text
+
+    def test_changed_voxels_beside_a_header_are_another_content(self, tmp_path):
+        header, voxels = tmp_path / "scan.mhd", tmp_path / "scan.raw"
+        header.write_text("NDims = 3")
+        voxels.write_bytes(b"one")
+        case = Case("scan", "scan", (header,), header)
+        first = hash_image(case)
+        voxels.write_bytes(b"two")
+        assert hash_image(case) != first
 
     def test_nothing_left_is_an_error(self, tmp_path):
         bright = write_case(tmp_path, "bright", image=np.linspace(0, 2, 1680, dtype=np.float32).reshape(14, 12, 10))

@@ -288,6 +288,23 @@ class TestOrigin:
         write_pruned_bundle(source, "L1", target, result=make_result(decisions=(DECISION, both)))
         assert read_metadata(target)["pruned_from"]["summary"] == "Prune to L1 on both."
 
+    def test_segments_as_it_was_evaluated(self, source: Path, target: Path) -> None:
+        for name in ("inference", "train"):
+            path = source / "configs" / f"{name}.json"
+            content = json.loads(path.read_text(encoding="utf-8")) | {"precision": "auto"}
+            path.write_text(json.dumps(content), encoding="utf-8")
+        write_pruned_bundle(source, "L1", target, inference={"precision": "bf16", "flips": [0]})
+        for name in ("inference", "evaluate"):
+            content = json.loads((target / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+            # what the configurations do not have is not made up
+            assert (content["precision"], "flips" in content) == ("bf16", False)
+
+    def test_confirmation_is_the_verdict_of_a_result(self, source: Path, target: Path) -> None:
+        confirmed = dataclasses.replace(DECISION, dataset="other", role="confirm", summary="Confirmed: L1.")
+        chosen = dataclasses.replace(DECISION, role="choose")
+        write_pruned_bundle(source, "L1", target, result=make_result(decisions=(chosen, confirmed)))
+        assert read_metadata(target)["pruned_from"]["summary"] == "Confirmed: L1."
+
 
 class TestRefusals:
     def nothing_left(self, target: Path) -> bool:

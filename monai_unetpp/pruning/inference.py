@@ -1,0 +1,91 @@
+"""How an inferer runs a network over a volume, in the words of a bundle's configuration."""
+
+from __future__ import annotations
+
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.inferers import SlidingWindowInferer
+
+from monai_unetpp.bundles import parse_entry
+from monai_unetpp.inferers.flips import FlipInferer
+from monai_unetpp.inferers.precision import PrecisionInferer, resolve_precision
+from monai_unetpp.pruning.configuration import describe_settings
+
+__all__ = ["BUNDLE_KEYS", "check_inference", "inference_of"]
+
+#: What a bundle's ``inference.json`` names at its top, and what a run may have set to something else.
+BUNDLE_KEYS = ("precision", "flips", "patch_size")
+
+
+def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
+    """What an inferer's results depend on.
+
+    Args:
+        inferer: any inferer; those of this package are looked into.
+        device: where the network runs, which says what precision ``"auto"`` is.
+
+    Returns:
+        ``precision`` and ``flips``; for sliding windows also ``patch_size`` and how the windows are blended, for other
+        inferers a description.
+    """
+    found: dict[str, Any] = {"precision": "fp32", "flips": []}
+    while isinstance(inferer, (PrecisionInferer, FlipInferer)):
+        if isinstance(inferer, PrecisionInferer):
+            found["precision"] = resolve_precision(inferer.precision, device)
+        else:
+            found["flips"] = sorted(inferer.axes)
+        inferer = inferer.inferer
+    if type(inferer) is not SlidingWindowInferer:
+        return {**found, "inferer": describe_settings(inferer)}
+    size, overlap = inferer.roi_size, inferer.overlap
+    return {
+        **found,
+        "patch_size": size if isinstance(size, int) else list(size),
+        "overlap": overlap if isinstance(overlap, (int, float)) else list(overlap),
+        "blending": str(getattr(inferer.mode, "value", inferer.mode)),
+        "sigma_scale": describe_settings(inferer.sigma_scale),
+        "padding_mode": str(getattr(inferer.padding_mode, "value", inferer.padding_mode)),
+        "cval": float(inferer.cval),
+    }
+
+
+def check_inference(bundle: str | PathLike[str], inferer: Any, device: torch.device | str) -> dict[str, Any]:
+    """Check that a bundle can be made to segment as it was evaluated.
+
+    Args:
+        bundle: the folder of the bundle.
+        inferer: what it was evaluated with.
+        device: where.
+
+    Returns:
+        The evaluated values of :data:`BUNDLE_KEYS`, to be written into the bundle's configurations.
+
+    Raises:
+        ValueError: ``inference.json`` has no inferer, or one that differs in more than these keys.
+        FileNotFoundError: no ``inference.json``.
+    """
+    path = Path(bundle) / "configs" / "inference.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. A bundle must have it.")
+    evaluated = inference_of(inferer, device)
+    parser = ConfigParser()
+    parser.read_config(str(path))
+    values = {key: evaluated[key] for key in BUNDLE_KEYS if key in evaluated}
+    for key in BUNDLE_KEYS:
+        if key in parser and key in values:
+            parser[key] = values[key]
+    if "inferer" not in parser:
+        raise ValueError(f"{path}: must have an 'inferer', so that the pruned bundle segments as it was evaluated.")
+    own = inference_of(parse_entry(parser, "inferer"), device)
+    differing = [key for key in {**evaluated, **own} if evaluated.get(key) != own.get(key)]
+    if differing:
+        raise ValueError(
+            "write must be left out where the bundle segments in another way than it is evaluated, got "
+            + "; ".join(f"{key} {own.get(key)!r} instead of {evaluated.get(key)!r}" for key in differing)
+            + f". Change the inferer of {path}, or leave write out."
+        )
+    return values
