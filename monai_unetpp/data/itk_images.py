@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -132,7 +133,7 @@ def _sorted_series(given: Path, folder: Path, files: Sequence[Path]) -> list[str
     names = itk.GDCMSeriesFileNames.New()
     names.SetUseSeriesDetails(True)
     names.AddSeriesRestriction("0008|0021")
-    with _without_itk_warnings():
+    with _contained_itk():
         names.SetDirectory(str(folder))
         series = [list(names.GetFileNames(uid)) for uid in names.GetSeriesUIDs()]
     wanted = {file.resolve() for file in files}
@@ -154,7 +155,7 @@ def _sorted_series(given: Path, folder: Path, files: Sequence[Path]) -> list[str
 
 def _read(names: Sequence[str], given: Path) -> Any:
     try:
-        with _without_itk_warnings():
+        with _contained_itk():
             return itk.imread(names[0] if len(names) == 1 else list(names))
     except (RuntimeError, TypeError, KeyError, OSError) as e:  # TypeError, KeyError: pixel types that ITK does not wrap
         logger.debug("%s", given, exc_info=True)
@@ -186,11 +187,13 @@ def _damaged(given: Path) -> str:
 
 
 @contextmanager
-def _without_itk_warnings() -> Iterator[None]:
-    # What ITK would print to the terminal is turned into errors here.
-    before = itk.Object.GetGlobalWarningDisplay()
+def _contained_itk() -> Iterator[None]:
+    # What ITK would print to the terminal is turned into errors here. And its DICOM reader leaves the locale "C" behind,
+    # after which Python takes text files of the whole process for ASCII.
+    warnings_shown, language = itk.Object.GetGlobalWarningDisplay(), locale.setlocale(locale.LC_ALL)
     itk.Object.SetGlobalWarningDisplay(False)
     try:
         yield
     finally:
-        itk.Object.SetGlobalWarningDisplay(before)
+        itk.Object.SetGlobalWarningDisplay(warnings_shown)
+        locale.setlocale(locale.LC_ALL, language)

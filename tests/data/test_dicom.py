@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -131,3 +132,9 @@ def test_files_of_several_folders(series: Path, tmp_path: Path) -> None:
     moved = shutil.copy(series / "slice07.dcm", tmp_path / "other")
     with pytest.raises(ImageFileError, match="files of several folders were given"):
         load([series / "slice00.dcm", moved])
+
+
+def test_reading_leaves_the_locale_alone(series: Path) -> None:
+    before = locale.setlocale(locale.LC_ALL)
+    load(series)
+    assert locale.setlocale(locale.LC_ALL) == before
