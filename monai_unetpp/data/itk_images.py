@@ -188,7 +188,7 @@ def _damaged(given: Path) -> str:
 
 @contextmanager
 def _contained_itk() -> Iterator[None]:
-    # What ITK would print to the terminal is turned into errors here. And its DICOM reader leaves the locale "C" behind,
+    # What ITK would print to the terminal is turned into errors here. And its DICOM code leaves the locale "C" behind,
     # after which Python takes text files of the whole process for ASCII.
     warnings_shown, language = itk.Object.GetGlobalWarningDisplay(), locale.setlocale(locale.LC_ALL)
     itk.Object.SetGlobalWarningDisplay(False)

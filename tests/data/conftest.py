@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import locale
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -49,7 +51,16 @@ def _write_series(folder: Path, voxels: np.ndarray, uid: str = "1.2.3.4", first:
 @pytest.fixture
 def write_series() -> Callable[..., Path]:
     """A function that writes voxels ``(x, y, z)`` as a DICOM series into a folder and returns the folder."""
-    return _write_series
+
+    def write(*arguments: Any, **options: Any) -> Path:
+        # writing DICOM leaves the locale "C" behind, which other tests would notice
+        before = locale.setlocale(locale.LC_ALL)
+        try:
+            return _write_series(*arguments, **options)
+        finally:
+            locale.setlocale(locale.LC_ALL, before)
+
+    return write
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_a_single_value_is_normalised_to_the_bias():
 
 @pytest.mark.parametrize("norm", NORMS[:5])
 def test_single_values_still_fail_in_training(norm):
-    with pytest.raises(ValueError, match="(Expected|needs) more than (1|one) value"):
+    with pytest.raises(ValueError, match=r"(Expected|needs) more than (1|one) value"):
         block(norm).train()(torch.rand(1, 2, 1, 1))
 
 
