@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["resolve_device"]
+__all__ = ["resolve_device", "synchronize"]
 
 
 def resolve_device(name: str | None = None) -> torch.device:
@@ -25,3 +25,9 @@ def resolve_device(name: str | None = None) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for, but torch finds no CUDA GPU here. Use device 'cpu'.")
     return device
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until ``device`` has done what it was given, so that a clock can be read; a CPU never lags behind."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -19,6 +19,7 @@ from scipy import ndimage
 from torch import nn
 
 from monai_unetpp.data import VolumeReader
+from monai_unetpp.devices import synchronize
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.cost import describe_environment
 from monai_unetpp.pruning.results import Environment, Quartiles
@@ -137,8 +138,8 @@ def measure_scoring(
         window_shape=tuple(window_shape),
         all_levels=_pass_time(levels["all"], seconds["all"]),
         deepest=_pass_time(levels["deepest"], seconds["deepest"]),
-        ratio=_quartiles([every[0] / deepest[0] for every, deepest in rounds]),
-        network_ratio=_quartiles([every[1] / deepest[1] for every, deepest in rounds]),
+        ratio=Quartiles.of([every[0] / deepest[0] for every, deepest in rounds]),
+        network_ratio=Quartiles.of([every[1] / deepest[1] for every, deepest in rounds]),
         environment=describe_environment(device, "fp32", "torch"),
     )
 
@@ -199,10 +200,10 @@ class _TimedInferer(Inferer):
         self.seconds = 0.0
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        _synchronize(inputs.device)
+        synchronize(inputs.device)
         start = time.perf_counter()
         outputs = self.inferer(inputs, network, *args, **kwargs)
-        _synchronize(inputs.device)
+        synchronize(inputs.device)
         self.seconds += time.perf_counter() - start
         return outputs
 
@@ -262,17 +263,7 @@ def _write_case(folder: Path, shape: Sequence[int]) -> dict[str, str]:
 def _pass_time(levels: Sequence[str], seconds: Sequence[tuple[float, float]]) -> PassTime:
     return PassTime(
         levels=tuple(levels),
-        total_s=_quartiles([total for total, _ in seconds]),
-        network_s=_quartiles([network for _, network in seconds]),
-        rest_s=_quartiles([total - network for total, network in seconds]),
+        total_s=Quartiles.of([total for total, _ in seconds]),
+        network_s=Quartiles.of([network for _, network in seconds]),
+        rest_s=Quartiles.of([total - network for total, network in seconds]),
     )
-
-
-def _quartiles(values: Sequence[float]) -> Quartiles:
-    lower, median, upper = (float(value) for value in np.percentile(values, [25, 50, 75]))
-    return Quartiles(median=median, lower=lower, upper=upper, count=len(values))
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

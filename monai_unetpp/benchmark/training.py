@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from monai.losses import DiceCELoss
 from monai.networks.nets import BasicUNetPlusPlus
@@ -24,6 +23,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from monai_unetpp.devices import synchronize
 from monai_unetpp.losses import NestedDeepSupervisionLoss
 from monai_unetpp.memory import peak_resident_bytes, reset_peak
 from monai_unetpp.networks import NestedUNet
@@ -150,8 +150,8 @@ def measure_training(
         TrainingCost(
             name=name,
             parameters=memory[name]["parameters"],
-            step_s=_quartiles(seconds[name]),
-            time_ratio=_quartiles([a / b for a, b in zip(seconds[name], seconds[_MONAI], strict=True)]),
+            step_s=Quartiles.of(seconds[name]),
+            time_ratio=Quartiles.of([a / b for a, b in zip(seconds[name], seconds[_MONAI], strict=True)]),
             activation_bytes=memory[name]["activation_bytes"],
             peak_memory_bytes=memory[name]["peak_memory_bytes"],
         )
@@ -246,24 +246,14 @@ def _measure_time(
         # whoever comes first in a round pays for what others left in the caches
         order.append(order.pop(0))
         for name in order:
-            _synchronize(device)
+            synchronize(device)
             start = time.perf_counter()
             steps[name]()
-            _synchronize(device)
+            synchronize(device)
             if number >= warm_up:
                 seconds[name].append(time.perf_counter() - start)
         logger.info("Training step: round %d of %d.", number + 1, warm_up + repeats)
     return seconds
-
-
-def _quartiles(values: Sequence[float]) -> Quartiles:
-    lower, median, upper = (float(value) for value in np.percentile(values, [25, 50, 75]))
-    return Quartiles(median=median, lower=lower, upper=upper, count=len(values))
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def _measure_memory(name: str, task: _Task) -> dict[str, int]:

@@ -27,6 +27,7 @@ import torch
 from monai.inferers.inferer import Inferer
 from torch.utils.flop_counter import FlopCounterMode
 
+from monai_unetpp.devices import synchronize
 from monai_unetpp.inferers.precision import PrecisionInferer, resolve_precision
 from monai_unetpp.memory import peak_resident_bytes, reset_peak
 from monai_unetpp.networks import NestedUNet
@@ -249,11 +250,6 @@ def _random_input(network: NestedUNet, shape: tuple[int, ...], device: torch.dev
     return torch.randn((1, network.in_channels, *shape), generator=generator).to(device)
 
 
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
 def _measure_latencies(
     networks: Mapping[str, NestedUNet],
     tasks: Sequence[tuple[Inferer, tuple[int, ...]]],
@@ -265,10 +261,10 @@ def _measure_latencies(
     """Seconds of every task, an inferer and the shape of its input, for every network."""
 
     def timed(inferer: Inferer, inputs: torch.Tensor, network: NestedUNet) -> float:
-        _synchronize(device)
+        synchronize(device)
         start = time.perf_counter()
         inferer(inputs, network)
-        _synchronize(device)
+        synchronize(device)
         return time.perf_counter() - start
 
     inputs = {
@@ -288,12 +284,7 @@ def _measure_latencies(
                     if number >= warm_up:
                         seconds[point, task].append(elapsed)
             logger.info("Latency: round %d of %d.", number + 1, warm_up + repeats)
-    return [{point: _quartiles(seconds[point, task]) for point in networks} for task in range(len(tasks))]
-
-
-def _quartiles(values: Sequence[float]) -> Quartiles:
-    lower, median, upper = (float(value) for value in np.percentile(values, [25, 50, 75]))
-    return Quartiles(median=median, lower=lower, upper=upper, count=len(values))
+    return [{point: Quartiles.of(seconds[point, task]) for point in networks} for task in range(len(tasks))]
 
 
 def _count_flops(network: NestedUNet, shape: tuple[int, ...], device: torch.device, seed: int) -> int:
@@ -334,7 +325,7 @@ def _peak_device_memory(
     torch.cuda.reset_peak_memory_stats(device)
     with torch.no_grad():
         inferer(inputs, network)
-    _synchronize(device)
+    synchronize(device)
     return int(torch.cuda.max_memory_allocated(device)) - baseline
 
 

@@ -7,7 +7,10 @@ Scoring gives :class:`ScoreRow`, measuring gives :class:`PointCost`, deciding gi
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Literal
+
+import numpy as np
 
 from monai_unetpp.metrics import LabelScore
 
@@ -86,6 +89,12 @@ class Quartiles:
     lower: float
     upper: float
     count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Quartiles:
+        """Median and quartiles of ``values``, one or more."""
+        lower, median, upper = (float(value) for value in np.percentile(values, [25, 50, 75]))
+        return cls(median=median, lower=lower, upper=upper, count=len(values))
 
 
 @dataclasses.dataclass(frozen=True)
