@@ -1,0 +1,99 @@
+"""Choosing how to run a network."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any, Literal, get_args
+
+import torch
+
+from monai_unetpp.inferers.precision import resolve_precision
+from monai_unetpp.inferers.predictors.compiled import CompiledPredictor
+from monai_unetpp.inferers.predictors.eager import TorchPredictor
+from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
+from monai_unetpp.inferers.predictors.openvino_conversion import OPENVINO_INSTALL, has_openvino
+from monai_unetpp.inferers.predictors.openvino_runtime import OpenVINOPredictor
+from monai_unetpp.inferers.predictors.predictor import Predictor
+
+__all__ = ["RUNTIMES", "make_predictor", "resolve_runtime"]
+
+logger = logging.getLogger(__name__)
+
+Runtime = Literal["auto", "torch", "compile", "openvino"]
+RUNTIMES: tuple[str, ...] = get_args(Runtime)
+_told: set[str] = set()
+
+
+def make_predictor(
+    network: Callable[..., Any],
+    *,
+    levels: Sequence[str] | None,
+    window_shape: Sequence[int],
+    batch_size: int,
+    device: torch.device | str,
+    runtime: str = "auto",
+    precision: str = "auto",
+    cache_dir: str | PathLike[str] | None = None,
+) -> Predictor:
+    """What runs ``network`` on batches of windows of one shape.
+
+    Args:
+        network: a network on ``device``, or any function of a tensor (with runtime ``"auto"`` or ``"torch"``).
+        levels: levels whose logits are wanted, which needs a network with ``forward_levels``; ``None`` for what the
+            network itself returns.
+        window_shape: spatial shape of all windows.
+        batch_size: most windows in a batch.
+        device: where the windows are.
+        runtime: ``"torch"``, ``"compile"`` (torch.compile), ``"openvino"`` (CPU only), or ``"auto"``: OpenVINO for a
+            nested U-Net on a CPU, where it is installed and the precision is not fp16; else torch. Choose ``"torch"``
+            where the weights change after every few batches, as they do in training: other runtimes are not worth
+            their preparation there.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        cache_dir: folder for networks that were converted for OpenVINO; by default in the user's folder for caches.
+
+    Raises:
+        ImportError: OpenVINO was asked for and is not installed.
+        RuntimeError: torch.compile was asked for and finds no compiler.
+        TypeError: a network that the levels or the runtime cannot be had of.
+        ValueError: an argument with a value that cannot be.
+    """
+    options: dict[str, Any] = {
+        "levels": levels,
+        "window_shape": window_shape,
+        "batch_size": batch_size,
+        "device": device,
+        "precision": precision,
+    }
+    chosen = resolve_runtime(runtime, network, device, precision)
+    if chosen == "openvino":
+        return OpenVINOPredictor(network, **options, cache_dir=cache_dir)
+    return CompiledPredictor(network, **options) if chosen == "compile" else TorchPredictor(network, **options)
+
+
+def resolve_runtime(
+    runtime: str, network: Callable[..., Any], device: torch.device | str, precision: str = "auto"
+) -> str:
+    """What ``runtime`` means for ``network``; see :func:`make_predictor`.
+
+    Raises:
+        ValueError: another runtime or precision.
+    """
+    if runtime not in RUNTIMES:
+        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}.")
+    exact = resolve_precision(precision, device)
+    if runtime != "auto":
+        return runtime
+    if torch.device(device).type != "cpu" or not is_plain_nested_unet(network) or exact == "fp16":
+        return "torch"
+    if has_openvino():
+        return "openvino"
+    if "openvino" not in _told:
+        _told.add("openvino")
+        logger.warning(
+            "OpenVINO is not installed: the network runs with torch, which is slower on a CPU ('monai-unetpp "
+            "benchmark' measures by how much). To install it: %s",
+            OPENVINO_INSTALL,
+        )
+    return "torch"

@@ -1,0 +1,101 @@
+"""Running a network that torch.compile made into one program."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from monai_unetpp.inferers.predictors.eager import computing, prepare_for_gpu
+from monai_unetpp.inferers.predictors.network_copy import NetworkCopy
+from monai_unetpp.inferers.predictors.predictor import Predictor, complete_batch, named_outputs
+from monai_unetpp.inferers.predictors.tracing import trace_network
+
+__all__ = ["CompiledPredictor"]
+
+
+class CompiledPredictor(Predictor):
+    """Runs a network as one program that torch.compile makes for the one shape of batches.
+
+    It is made with the first batch, which takes from seconds to minutes; later batches never start it again. Smaller
+    batches are filled up with zeros, and cost as much as whole ones.
+
+    Args:
+        network: a module that ``torch.export`` takes.
+        levels: see :class:`Predictor`, as all others.
+        window_shape: spatial shape of all windows.
+        batch_size: windows in a batch.
+        device: where the windows are, and the network too.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        backend: of torch.compile.
+
+    Raises:
+        TypeError: a network that is no module.
+        RuntimeError: there is no C++ compiler, which torch needs for a CPU.
+    """
+
+    runtime = "compile"
+
+    def __init__(
+        self,
+        network: Callable[..., Any],
+        *,
+        levels: Sequence[str] | None,
+        window_shape: Sequence[int],
+        batch_size: int,
+        device: torch.device | str,
+        precision: str = "auto",
+        backend: str | Callable[..., Any] = "inductor",
+    ) -> None:
+        super().__init__(
+            network,
+            levels=levels,
+            window_shape=window_shape,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+        )
+        if not isinstance(network, nn.Module):
+            raise TypeError(
+                f"network must be a module for runtime 'compile', got {type(network).__name__}. Use runtime 'torch'."
+            )
+        if backend == "inductor" and self.device.type == "cpu":
+            _check_cpp_compiler()
+        self.backend = backend
+        self._copy = NetworkCopy(network, levels, self._lay_out)
+        self._program: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None
+
+    def prepare(self, windows: torch.Tensor) -> None:
+        """Compile, unless that was done; torch does it with the first batch."""
+        if self._program is None:
+            self(windows)
+
+    def _lay_out(self, network: nn.Module) -> None:
+        if self.device.type == "cuda":
+            prepare_for_gpu(network, self.precision)
+
+    def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        network = self._copy.current()
+        # the program is made for one dtype and one layout, in which even the stride of an axis of one element counts
+        batch = complete_batch(windows, self.batch_size).float().clone(memory_format=torch.contiguous_format)
+        with computing(self.device, self.precision):
+            if self._program is None:
+                # every graph has code of its own, so that the programs of many predictors do not count as
+                # compilations of one function, of which torch allows few
+                graph = trace_network(network, self.levels, batch).module()
+                self._program = torch.compile(graph, fullgraph=True, dynamic=False, backend=self.backend)
+            outputs = self._program(batch)
+        return named_outputs([output[: windows.shape[0]] for output in outputs], self.levels)
+
+
+def _check_cpp_compiler() -> None:
+    names = (os.environ.get("CXX"), "g++", "clang++", "cl")
+    if not any(shutil.which(name) for name in names if name):
+        raise RuntimeError(
+            "runtime 'compile' must find a C++ compiler to make programs for a CPU, got none (looked for CXX, g++, "
+            "clang++, cl). Install one, such as g++, or use runtime 'openvino' or 'torch'."
+        )

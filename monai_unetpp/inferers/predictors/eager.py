@@ -1,0 +1,98 @@
+"""Running a network with torch, operation by operation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from monai_unetpp.inferers.predictors.network_copy import NetworkCopy, is_plain_nested_unet
+from monai_unetpp.inferers.predictors.predictor import Predictor, called, evaluating
+
+__all__ = ["TorchPredictor", "computing", "prepare_for_gpu"]
+
+_HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TorchPredictor(Predictor):
+    """Runs a network with torch, under autocast where half precision is asked for.
+
+    On a GPU a nested U-Net is run from a copy with channels last in memory and the weights of convolutions in the
+    precision that they are computed in; elsewhere, and any other network, as it is.
+
+    Args:
+        network: a network, or any function of a tensor.
+        levels: see :class:`Predictor`, as all others.
+        window_shape: spatial shape of all windows.
+        batch_size: most windows in a batch.
+        device: where the windows are, and the network too.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    """
+
+    runtime = "torch"
+
+    def __init__(
+        self,
+        network: Callable[..., Any],
+        *,
+        levels: Sequence[str] | None,
+        window_shape: Sequence[int],
+        batch_size: int,
+        device: torch.device | str,
+        precision: str = "auto",
+    ) -> None:
+        super().__init__(
+            network,
+            levels=levels,
+            window_shape=window_shape,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+        )
+        self._copy: NetworkCopy | None = None
+        if is_plain_nested_unet(network) and self.device.type == "cuda":
+            self._copy = NetworkCopy(network, levels, lambda copied: prepare_for_gpu(copied, self.precision))
+
+    def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        network = self.network
+        if self._copy is not None:
+            network = self._copy.current()
+            windows = windows.contiguous(memory_format=_channels_last(windows.dim()))
+        with evaluating(network), computing(self.device, self.precision):
+            return called(network, self.levels, windows)
+
+
+def prepare_for_gpu(network: nn.Module, precision: str) -> None:
+    """Lay out a network's weights, in place, as the fastest convolutions of a GPU take them.
+
+    Convolutions get their weights in half precision where autocast would convert them for every batch; norms keep
+    theirs in float32.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.modules.conv._ConvNd):
+            module.to(_HALF_DTYPES.get(precision, module.weight.dtype))
+            module.weight.data = module.weight.data.contiguous(memory_format=_channels_last(module.weight.dim()))
+
+
+@contextmanager
+def computing(device: torch.device, precision: str) -> Iterator[None]:
+    """Autocast for ``precision``; on a GPU let cuDNN try which convolutions are fastest for the one shape."""
+    dtype = _HALF_DTYPES.get(precision)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        if device.type != "cuda":
+            yield
+            return
+        settings = torch.backends.cudnn
+        before = settings.benchmark
+        settings.benchmark = not settings.deterministic
+        try:
+            yield
+        finally:
+            settings.benchmark = before
+
+
+def _channels_last(dims: int) -> torch.memory_format:
+    return {4: torch.channels_last, 5: torch.channels_last_3d}.get(dims, torch.contiguous_format)

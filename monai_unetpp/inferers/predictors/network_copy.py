@@ -1,0 +1,70 @@
+"""Copies of networks for inference that follow the weights of the network."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, TypeGuard
+
+import torch
+from torch import nn
+
+from monai_unetpp.networks import NestedUNet
+
+__all__ = ["NetworkCopy", "copy_for_inference", "is_plain_nested_unet", "state_of_weights"]
+
+
+class NetworkCopy:
+    """A copy of a network, in eval mode and without gradients, that takes over the weights when they change.
+
+    What is done to the copy, such as another memory layout, the network itself does not see.
+
+    Args:
+        network: the network; it is not changed.
+        levels: the levels that will be asked for; with one, the copy is cut to it.
+        prepare: changes the copy in place.
+    """
+
+    def __init__(
+        self, network: nn.Module, levels: Sequence[str] | None, prepare: Callable[[nn.Module], Any] | None = None
+    ) -> None:
+        self._network = network
+        self._state = state_of_weights(network)
+        self._copy = copy_for_inference(network, levels)
+        if prepare is not None:
+            prepare(self._copy)
+
+    def current(self) -> nn.Module:
+        """The copy, with the weights that the network has now; always the same object."""
+        state = state_of_weights(self._network)
+        if state != self._state:
+            weights = self._network.state_dict()
+            with torch.no_grad():
+                for name, kept in self._copy.state_dict().items():
+                    kept.copy_(weights[name])
+            self._state = state
+        return self._copy
+
+
+def is_plain_nested_unet(network: Any) -> TypeGuard[NestedUNet]:
+    """Whether configuration and weights say all about a network; a subclass may compute something else."""
+    return type(network) is NestedUNet
+
+
+def copy_for_inference(network: nn.Module, levels: Sequence[str] | None) -> nn.Module:
+    """A copy in eval mode and without gradients; of a nested U-Net from which one level is wanted, only that level."""
+    level = levels[0] if levels is not None and len(levels) == 1 else None
+    if is_plain_nested_unet(network) and (level is not None or levels is None):
+        copied: nn.Module = network.prune(network.levels[-1] if level is None else level)
+    else:
+        copied = copy.deepcopy(network)
+    return copied.eval().requires_grad_(False)
+
+
+def state_of_weights(network: nn.Module) -> tuple[tuple[int, int], ...]:
+    """Something that differs after the weights were trained on, loaded or moved.
+
+    It costs no look at the values; changes through ``.data`` cannot be seen.
+    """
+    tensors = (*network.parameters(), *network.buffers())
+    return tuple((tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version) for tensor in tensors)

@@ -1,0 +1,191 @@
+"""Networks as OpenVINO models: converted without telemetry, and kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
+from monai_unetpp.inferers.predictors.tracing import trace_network
+from monai_unetpp.networks import NestedUNet
+
+__all__ = [
+    "OPENVINO_INSTALL",
+    "convert_to_openvino",
+    "default_cache_dir",
+    "has_openvino",
+    "import_openvino",
+    "load_or_convert",
+    "write_openvino_model",
+]
+
+logger = logging.getLogger(__name__)
+
+OPENVINO_INSTALL = 'pip install "monai-unetpp[openvino]"'
+_TELEMETRY = "openvino_telemetry"
+#: Goes up when models are converted in another way, so that kept ones are not taken any more.
+_CONVERSION = 1
+
+
+def has_openvino() -> bool:
+    """Whether OpenVINO is installed; it is not imported for that."""
+    return "openvino" in sys.modules or importlib.util.find_spec("openvino") is not None
+
+
+def import_openvino() -> Any:
+    """The module ``openvino``, imported so that it reports nothing.
+
+    Its first import and its converter send events through the package ``openvino_telemetry``. Where that package is
+    missing, OpenVINO takes a stand-in that sends nothing: so it is hidden while OpenVINO is imported.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _TELEMETRY}
+    for name in hidden:
+        del sys.modules[name]
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as e:
+        raise ImportError(f"runtime 'openvino' needs OpenVINO. Install it: {OPENVINO_INSTALL}") from e
+    finally:
+        del sys.modules[_TELEMETRY]
+        sys.modules.update(hidden)
+
+
+def convert_to_openvino(
+    network: nn.Module, levels: Sequence[str] | None, windows: torch.Tensor, *, dynamic_batch: bool = False
+) -> Any:
+    """The ``openvino.Model`` of a network for windows of one shape, with one output per level, in float32.
+
+    Args:
+        network: in eval mode.
+        levels: levels to put out, in this order; ``None`` for what the network returns.
+        windows: ``(B, C, *spatial)``; only the shape counts.
+        dynamic_batch: keep the number of windows open; ``B`` must then be 2 or more.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    import_openvino()
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
+    from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
+    from torch.export.decomp_utils import CustomDecompTable
+
+    program = trace_network(network, levels, windows, dynamic_batch=dynamic_batch)
+    # taken apart, instance norm would cost several passes in another memory layout; whole, it becomes one operation
+    # that also does the activation
+    kept = CustomDecompTable()
+    for operation in (*ops_to_not_decompose(), torch.ops.aten.instance_norm.default):
+        if operation in kept.keys():  # noqa: SIM118 (the table has no __contains__)
+            kept.pop(operation)
+    frontend = FrontEndManager().load_by_framework("pytorch")
+    decoder = TorchFXPythonDecoder(program.run_decompositions(kept).module(), dynamic_shapes=dynamic_batch)
+    # the decoder must live until the model is converted
+    model = frontend.convert(frontend.load(decoder))
+    if not dynamic_batch:
+        model.reshape(list(windows.shape))
+    return model
+
+
+def default_cache_dir() -> Path:
+    """``monai-unetpp/openvino`` in the user's folder for caches (``XDG_CACHE_HOME``, or ``~/.cache``)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "monai-unetpp" / "openvino"
+
+
+def load_or_convert(
+    network: nn.Module,
+    levels: Sequence[str] | None,
+    windows: torch.Tensor,
+    cache_dir: str | PathLike[str] | None = None,
+) -> Any:
+    """The ``openvino.Model`` of a network, from disk if it was converted before.
+
+    Nested U-Nets are kept by a hash of their weights, configuration, levels, window shape, batch, and the versions of
+    OpenVINO and torch; precision and threads are chosen when a model is compiled, so that one file serves all. An
+    entry that is damaged is made anew. Other networks are converted every time.
+
+    Args:
+        network: in eval mode.
+        levels: levels to put out, in this order; ``None`` for what the network returns.
+        windows: ``(B, C, *spatial)``; only the shape counts.
+        cache_dir: folder for the files; by default :func:`default_cache_dir`.
+    """
+    openvino = import_openvino()
+    if not is_plain_nested_unet(network):
+        return convert_to_openvino(network, levels, windows)
+    folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
+    path = folder / f"{_key(network, levels, windows, openvino.__version__)}.xml"
+    checksum = path.with_suffix(".sha256")
+    try:
+        if checksum.read_text(encoding="utf-8").strip() == _hash_of_files(path):
+            return openvino.Core().read_model(path)
+        logger.warning("%s: this converted network is damaged; it is made anew.", path)
+    except FileNotFoundError:
+        logger.info("Converting the network for OpenVINO; the result is kept in %s.", folder)
+    except (OSError, RuntimeError, UnicodeDecodeError) as e:
+        logger.warning("%s: this converted network cannot be read and is made anew (%s).", path, e)
+    model = convert_to_openvino(network, levels, windows)
+    try:
+        # without a checksum of its own, what is there counts as not there
+        checksum.unlink(missing_ok=True)
+        write_openvino_model(model, path)
+        write_text(checksum, _hash_of_files(path) + "\n")
+    except (OSError, RuntimeError) as e:
+        logger.warning("%s: the converted network cannot be kept there (%s). Set cache_dir.", folder, e)
+    return model
+
+
+def write_openvino_model(model: Any, path: str | PathLike[str]) -> None:
+    """Write an ``openvino.Model`` to ``path``, which must end in ``.xml``, and its float32 weights to ``.bin`` beside.
+
+    Raises:
+        ValueError: another suffix.
+        OSError: the folder cannot be written to.
+    """
+    target = Path(path)
+    if target.suffix != ".xml":
+        raise ValueError(f"path must end in .xml for an OpenVINO model, got {str(path)!r}.")
+    with atomic_path(target) as temporary:
+        import_openvino().save_model(model, temporary, compress_to_fp16=False)
+        os.replace(temporary.with_suffix(".bin"), target.with_suffix(".bin"))
+
+
+def _key(network: NestedUNet, levels: Sequence[str] | None, windows: torch.Tensor, version: str) -> str:
+    described = {
+        "conversion": _CONVERSION,
+        "config": network.config,
+        "levels": None if levels is None else list(levels),
+        "shape": list(windows.shape),
+        "openvino": version,
+        "torch": torch.__version__,
+    }
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name, tensor in network.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:32]
+
+
+def _hash_of_files(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in (path, path.with_suffix(".bin")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()

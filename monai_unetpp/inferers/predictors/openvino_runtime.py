@@ -1,0 +1,109 @@
+"""Running a network on a CPU with OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import nn
+
+from monai_unetpp.inferers.predictors.network_copy import copy_for_inference, state_of_weights
+from monai_unetpp.inferers.predictors.openvino_conversion import import_openvino, load_or_convert
+from monai_unetpp.inferers.predictors.predictor import Predictor, complete_batch, named_outputs
+
+__all__ = ["OpenVINOPredictor"]
+
+_PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
+
+
+class OpenVINOPredictor(Predictor):
+    """Runs a network on a CPU with OpenVINO, which joins norms and activations and lays out memory as the CPU likes it.
+
+    The network is converted with the first batch, which takes seconds, and again after its weights have changed. Nested
+    U-Nets that were converted once are kept on disk. Smaller batches are filled up with zeros, and cost as much as
+    whole ones. It takes as many threads as torch does. Nothing is sent anywhere.
+
+    Args:
+        network: a module that ``torch.export`` takes.
+        levels: see :class:`Predictor`, as all others.
+        window_shape: spatial shape of all windows.
+        batch_size: windows in a batch.
+        device: ``"cpu"``.
+        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``; the logits are float32 always.
+        cache_dir: folder for converted networks; by default ``monai-unetpp/openvino`` in the user's folder for caches.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+        TypeError: a network that is no module.
+        ValueError: another device, or fp16.
+    """
+
+    runtime = "openvino"
+
+    def __init__(
+        self,
+        network: Callable[..., Any],
+        *,
+        levels: Sequence[str] | None,
+        window_shape: Sequence[int],
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        precision: str = "auto",
+        cache_dir: str | PathLike[str] | None = None,
+    ) -> None:
+        super().__init__(
+            network,
+            levels=levels,
+            window_shape=window_shape,
+            batch_size=batch_size,
+            device=device,
+            precision=precision,
+        )
+        if not isinstance(network, nn.Module):
+            raise TypeError(
+                f"network must be a module for runtime 'openvino', got {type(network).__name__}. Use runtime 'torch'."
+            )
+        if self.device.type != "cpu":
+            raise ValueError(f"device must be 'cpu' for runtime 'openvino', got {str(device)!r}. Use runtime 'torch'.")
+        if self.precision not in _PRECISION_HINTS:
+            raise ValueError(
+                f"precision must be fp32 or bf16 for runtime 'openvino', got {self.precision!r}. Use 'auto'."
+            )
+        self._openvino = import_openvino()
+        self._module = network
+        self._cache_dir = cache_dir
+        self._state: tuple[tuple[int, int], ...] | None = None
+        self._request: Any = None
+
+    def prepare(self, windows: torch.Tensor) -> None:
+        """Convert, unless that was done for the weights that the network has now."""
+        state = state_of_weights(self._module)
+        if state != self._state:
+            self._request = self._compiled(complete_batch(windows, self.batch_size).float()).create_infer_request()
+            self._state = state
+
+    def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        self.prepare(windows)
+        batch = complete_batch(windows, self.batch_size).float().contiguous()
+        tensor = self._openvino.Tensor
+        # OpenVINO reads and writes the memory of torch; each call has outputs of its own, which the caller may keep
+        self._request.set_input_tensor(0, tensor(batch.numpy(), shared_memory=True))
+        outputs = [torch.empty(tuple(port.shape)) for port in self._request.model_outputs]
+        for index, output in enumerate(outputs):
+            self._request.set_output_tensor(index, tensor(output.numpy(), shared_memory=True))
+        self._request.infer()
+        return named_outputs([output[: windows.shape[0]] for output in outputs], self.levels)
+
+    def _compiled(self, windows: torch.Tensor) -> Any:
+        copied = copy_for_inference(self._module, self.levels)
+        return self._openvino.Core().compile_model(
+            load_or_convert(copied, self.levels, windows, self._cache_dir),
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[self.precision],
+                "PERFORMANCE_HINT": "LATENCY",
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            },
+        )

@@ -1,0 +1,150 @@
+"""What every runtime offers: logits for a batch of windows, with the weights that the network has now."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from monai_unetpp import topology
+from monai_unetpp.inferers.precision import resolve_precision
+
+__all__ = ["Predictor", "called", "complete_batch", "evaluating", "named_outputs"]
+
+
+class Predictor(ABC):
+    """Runs one network on batches of windows of one shape, without gradients and in eval mode.
+
+    A predictor may keep a copy of the network. It sees when the weights change, and takes them over before the next
+    batch.
+
+    Args:
+        network: a network, or any function of a tensor.
+        levels: levels whose logits are wanted, which needs a network with ``forward_levels``; ``None`` for what the
+            network itself returns.
+        window_shape: spatial shape of all windows.
+        batch_size: most windows in a batch.
+        device: where the windows are, and the network too.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+
+    Raises:
+        TypeError: ``levels`` for a network without them, or a network that cannot be called.
+        ValueError: levels that the network has not, or another argument that cannot be.
+    """
+
+    #: What really runs: ``"torch"``, ``"compile"`` or ``"openvino"``.
+    runtime: str
+
+    def __init__(
+        self,
+        network: Callable[..., Any],
+        *,
+        levels: Sequence[str] | None,
+        window_shape: Sequence[int],
+        batch_size: int,
+        device: torch.device | str,
+        precision: str = "auto",
+    ) -> None:
+        self.levels = _check_levels(network, levels)
+        self.window_shape = tuple(int(size) for size in window_shape)
+        if not self.window_shape or min(self.window_shape) < 1:
+            raise ValueError(f"window_shape must be positive sizes, one per spatial axis, got {list(window_shape)}.")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        self.network = network
+        self.batch_size = batch_size
+        self.device = torch.device(device)
+        #: ``"fp32"``, ``"bf16"`` or ``"fp16"``, never ``"auto"``.
+        self.precision = resolve_precision(precision, self.device)
+
+    def __call__(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Logits of a batch of windows.
+
+        Args:
+            windows: ``(B, C, *window_shape)`` with ``B`` from 1 to ``batch_size``, a plain tensor on the device.
+
+        Returns:
+            The logits ``(B, out_channels, *window_shape)``, or such by level where levels were asked for. They may
+            be of half precision, and memory that must not be written to.
+
+        Raises:
+            ValueError: windows of another shape, or too many.
+        """
+        if tuple(windows.shape[2:]) != self.window_shape or not 1 <= windows.shape[0] <= self.batch_size:
+            shape = ", ".join(map(str, self.window_shape))
+            raise ValueError(
+                f"windows must have shape (1 to {self.batch_size}, channels, {shape}), got {list(windows.shape)}. "
+                "Make a predictor for windows of this shape."
+            )
+        with torch.no_grad():
+            return self._predict(windows)
+
+    def prepare(self, windows: torch.Tensor) -> None:
+        """Do now what the next batch would have to wait for: conversion or compilation, if any is due.
+
+        Args:
+            windows: as for a call; only the shape counts.
+        """
+        return
+
+    @abstractmethod
+    def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Logits of checked windows; gradients are off."""
+
+
+@contextmanager
+def evaluating(network: Any) -> Iterator[None]:
+    """Every module of ``network`` in eval mode; afterwards each is as it was."""
+    training = [module for module in network.modules() if module.training] if isinstance(network, nn.Module) else []
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _check_levels(network: Callable[..., Any], levels: Sequence[str] | None) -> tuple[str, ...] | None:
+    if not callable(network):
+        raise TypeError(f"network must be a network or a function, got {type(network).__name__}.")
+    if levels is None:
+        return None
+    if not hasattr(network, "forward_levels"):
+        raise TypeError(
+            f"network must have forward_levels for levels {list(levels)}, got {type(network).__name__}. Take a "
+            "NestedUNet, or levels=None."
+        )
+    if isinstance(levels, str) or not levels:
+        raise ValueError(f"levels must be a non-empty list such as ['L1', 'L2'], or None, got {levels!r}.")
+    known = getattr(network, "levels", None)
+    if known is not None:
+        for level in levels:
+            topology.level_index(level, known)
+    return tuple(levels)
+
+
+def called(network: Any, levels: Sequence[str] | None, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+    """What ``network`` returns for ``windows``, or its logits by level, in the order of ``levels``."""
+    if levels is None:
+        outputs: torch.Tensor = network(windows)
+        return outputs
+    by_level: Mapping[str, torch.Tensor] = network.forward_levels(windows, levels)
+    return {level: by_level[level] for level in levels}
+
+
+def complete_batch(windows: torch.Tensor, batch_size: int) -> torch.Tensor:
+    """``windows``, filled up with zeros to ``batch_size`` of them."""
+    missing = batch_size - windows.shape[0]
+    return torch.cat([windows, windows.new_zeros((missing, *windows.shape[1:]))]) if missing else windows
+
+
+def named_outputs(
+    outputs: Sequence[torch.Tensor], levels: Sequence[str] | None
+) -> torch.Tensor | dict[str, torch.Tensor]:
+    """The outputs of a converted network by level, or the only one."""
+    return outputs[0] if levels is None else dict(zip(levels, outputs, strict=True))

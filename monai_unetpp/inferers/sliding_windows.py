@@ -1,0 +1,608 @@
+"""Segmenting whole volumes with a nested U-Net, window by window."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from numbers import Integral, Real
+from os import PathLike
+from typing import Any, Literal, get_args
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from monai.utils import BlendMode, PytorchPadMode, look_up_option
+from torch import nn
+from tqdm import tqdm
+
+from monai_unetpp.devices import resolve_device
+from monai_unetpp.inferers.flips import FlipInferer
+from monai_unetpp.inferers.head_averaging import mean_of_heads
+from monai_unetpp.inferers.precision import resolve_precision
+from monai_unetpp.inferers.predictors import RUNTIMES, Predictor, make_predictor
+from monai_unetpp.inferers.predictors.predictor import evaluating
+from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
+from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
+from monai_unetpp.inferers.window_memory import (
+    WindowMemory,
+    choose_batch_size,
+    estimate_window_memory,
+    free_memory_bytes,
+    is_out_of_memory,
+)
+from monai_unetpp.inferers.windows import WindowGrid, importance_of
+from monai_unetpp.profiling import StageTimer
+
+__all__ = ["NestedSlidingWindowInferer"]
+
+logger = logging.getLogger(__name__)
+
+Output = Literal["logits", "labels"]
+#: The name of the mean of all heads among the levels.
+_MEAN = "mean"
+#: The name of the result of a network that is not asked for levels.
+_ONLY = ""
+#: Predictors that are kept, one for each shape of windows and of batches.
+_MOST_KEPT = 4
+
+
+class NestedSlidingWindowInferer(Inferer):
+    """Run a nested U-Net over images of any size, by overlapping windows of one size.
+
+    The windows, their weights and the padding are those of MONAI's ``SlidingWindowInferer``, which this replaces in any
+    bundle; where both compute the same thing the results agree to float32 rounding. Beyond it, this one knows levels,
+    makes label maps in bounded memory, averages over flips, and runs the network through torch, torch.compile or
+    OpenVINO.
+
+    Args:
+        roi_size: spatial size of the windows, one for all axes or each; ``None``, 0 or -1 stands for the image's own
+            size. Take the patch size of the training: deep levels are worse in smaller windows.
+        overlap: part of a window that the next one covers again, from 0 to below 1, for all axes or each. More is
+            slower and smoother.
+        mode: ``"gaussian"`` lets the middle of a window count more than its edges; ``"constant"`` does not.
+        sigma_scale: standard deviation of the Gaussian in lengths of the window, for all axes or each.
+        padding_mode: how images shorter than a window are padded: ``"constant"``, ``"reflect"``, ``"replicate"`` or
+            ``"circular"``. The padding is cut off again.
+        cval: the value to pad with, for ``"constant"``.
+        sw_batch_size: windows that the network gets at once. ``None`` chooses from the device's free memory; the result
+            does not depend on it beyond rounding.
+        levels: ``None`` takes what ``network(windows)`` returns, the deepest level; ``"L2"`` that level; ``"mean"`` the
+            mean of the probabilities of all heads, given as logits (the paper's accurate mode; see
+            :func:`monai_unetpp.inferers.head_averaging.mean_of_heads`); a list of such gives a dict, from one pass.
+        output: ``"logits"``, ``(B, C, *spatial)`` in float32, or ``"labels"``, ``(B, 1, *spatial)`` in uint8 (int16 for
+            more than 256 classes): the class of the highest logit, and for one channel whether its logit is above 0.
+            Label maps are made slab by slab, so that at no time more logits are held than of one window's length along
+            one axis. They are equal to those of the logits but for ties.
+        flips: spatial axes, 0 the first: each window's logits are averaged over all mirror images along these axes.
+            ``n`` axes take ``2 ** n`` times as long. Flip only along axes along which the training did.
+        skip_constant: run the network only once over equal constant windows. A window is constant if every channel
+            holds one value throughout, after padding. In its place stand the logits that the network gave for the
+            latest constant window, if that had the same values; so the result is the same for every network that
+            treats windows independently, and images with much empty background take less time.
+        device: where the predictions are put together, and where the result lies; by default where the inputs are.
+            The network runs where its weights are.
+        runtime: ``"auto"``, ``"torch"``, ``"compile"`` or ``"openvino"``.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``, for the network; sums are float32 always.
+        cache_dir: where converted networks are kept.
+        progress: show a progress bar.
+
+    Attributes:
+        timer: if set, it is given the time of the stages ``"preparation"`` (conversion or compilation, once for
+            a network and a shape of batches), ``"windows"``, ``"network"``, ``"stitching"`` and ``"argmax"``.
+        ran: runtime and precision of the last run, never ``"auto"``; None before.
+
+    Raises:
+        TypeError: an argument of the wrong kind.
+        ValueError: an argument with a value that cannot work.
+
+    Example:
+        >>> import torch
+        >>> from monai_unetpp import NestedUNet
+        >>> from monai_unetpp.inferers import NestedSlidingWindowInferer
+        >>> net = NestedUNet(spatial_dims=3, in_channels=1, out_channels=3, features=(4, 8, 16)).eval()
+        >>> inferer = NestedSlidingWindowInferer(roi_size=16, levels=["L1", "L2"], output="labels")
+        >>> labels = inferer(torch.rand(1, 1, 20, 30, 24), net)
+        >>> {level: (tuple(found.shape), found.dtype) for level, found in labels.items()}
+        {'L1': ((1, 1, 20, 30, 24), torch.uint8), 'L2': ((1, 1, 20, 30, 24), torch.uint8)}
+    """
+
+    def __init__(
+        self,
+        roi_size: Sequence[int | None] | int | None,
+        overlap: Sequence[float] | float = 0.25,
+        mode: str = "gaussian",
+        sigma_scale: Sequence[float] | float = 0.125,
+        padding_mode: str = "constant",
+        cval: float = 0.0,
+        sw_batch_size: int | None = None,
+        levels: Sequence[str] | str | None = None,
+        output: str = "logits",
+        flips: Sequence[int] = (),
+        skip_constant: bool = False,
+        device: torch.device | str | None = None,
+        runtime: str = "auto",
+        precision: str = "auto",
+        cache_dir: str | PathLike[str] | None = None,
+        progress: bool = False,
+    ) -> None:
+        super().__init__()
+        _check_sizes(roi_size)
+        _check_numbers("overlap", overlap, lambda value: 0 <= value < 1, "from 0 to below 1")
+        _check_numbers("sigma_scale", sigma_scale, lambda value: value > 0, "above 0")
+        if sw_batch_size is not None and (not _is_whole(sw_batch_size) or sw_batch_size < 1):
+            raise ValueError(
+                f"sw_batch_size must be a whole number from 1 on, got {sw_batch_size!r}. None chooses one from the "
+                "free memory."
+            )
+        if output not in get_args(Output):
+            raise ValueError(f"output must be one of {', '.join(get_args(Output))}, got {output!r}.")
+        if runtime not in RUNTIMES:
+            raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}.")
+        resolve_precision(precision, "cpu")
+        self.roi_size = roi_size
+        self.overlap = overlap
+        self.mode = str(look_up_option(mode, BlendMode).value)
+        self.sigma_scale = sigma_scale
+        self.padding_mode = str(look_up_option(padding_mode, PytorchPadMode).value)
+        self.cval = float(cval)
+        self.sw_batch_size = sw_batch_size
+        self.levels = _check_levels(levels)
+        self.output = output
+        self.flips = FlipInferer(axes=flips).axes
+        self.skip_constant = skip_constant
+        self.device = None if device is None else resolve_device(str(device))
+        self.runtime = runtime
+        self.precision = precision
+        self.cache_dir = cache_dir
+        self.progress = progress
+        self.timer: StageTimer | None = None
+        self.ran: tuple[str, str] | None = None
+        self._network: Callable[..., Any] | None = None
+        self._predictors: dict[tuple[Any, ...], Predictor] = {}
+        self._logged_bytes = -1
+
+    @torch.no_grad()
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Segment images.
+
+        The compiled or converted network is kept for further calls with the same ``network``, as long as this inferer
+        lives or until it is given another one; changed weights are seen.
+
+        Args:
+            inputs: ``(B, C, *spatial)``; the network gets windows as plain tensors. They may lie on a CPU while the
+                network's weights lie on a GPU.
+            network: a ``NestedUNet``, or any function of windows that returns logits ``(B, C, *window)`` or a dict of
+                them.
+            *args: further arguments of ``network``, unchanged for every window; only for runtime torch, without levels.
+            **kwargs: likewise.
+
+        Returns:
+            What ``levels`` and ``output`` ask for; for a ``MetaTensor`` with its metadata, so that it can be inverted
+            and saved like the image. It carries no gradient.
+
+        Raises:
+            TypeError: ``levels`` for a network without them, or one that returns no tensor.
+            ValueError: inputs that do not fit the arguments, or a network that changes the size of windows.
+            MemoryError: also half as many windows at once need more memory than there is.
+        """
+        grid = self._grid(inputs.shape)
+        images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
+        if args or kwargs:
+            self._check_extra_arguments()
+        outputs = self._infer_within_memory(images, network, grid, args, kwargs)
+        if isinstance(inputs, MetaTensor):
+            outputs = {name: MetaTensor(output).copy_meta_from(inputs) for name, output in outputs.items()}
+        return outputs[next(iter(outputs))] if self._gives_one(outputs) else outputs
+
+    def with_options(self, **changes: Any) -> NestedSlidingWindowInferer:
+        """A new inferer with some arguments changed and the others as they are; its ``timer`` is not set.
+
+        Args:
+            **changes: arguments of the constructor.
+
+        Raises:
+            TypeError: an argument that the constructor has not.
+        """
+        return type(self)(**{**self._options(), **changes})
+
+    def estimate_memory(
+        self,
+        image_shape: Sequence[int],
+        out_channels: int,
+        *,
+        sw_batch_size: int | None = None,
+        heads: int = 4,
+        input_itemsize: int = 4,
+    ) -> WindowMemory:
+        """The memory that a run takes, without what the network itself takes.
+
+        The first run logs it before the sums are made, and so does each later one that takes more.
+
+        Args:
+            image_shape: ``(B, C, *spatial)``.
+            out_channels: of the network.
+            sw_batch_size: windows at once; by default the constructor's, or 4.
+            heads: levels of the network, for ``levels="mean"``.
+            input_itemsize: bytes of a value of the images.
+
+        Raises:
+            ValueError: a shape that does not fit the arguments.
+        """
+        names = self._names()
+        return estimate_window_memory(
+            self._grid(image_shape),
+            images=image_shape[0],
+            in_channels=image_shape[1],
+            out_channels=out_channels,
+            outputs=len(names),
+            predicted=heads if _MEAN in names else len(names),
+            batch_size=sw_batch_size or self.sw_batch_size or 4,
+            labels=self.output == "labels",
+            blended=self.mode == "gaussian",
+            input_itemsize=input_itemsize,
+        )
+
+    def _options(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+
+    def _names(self) -> tuple[str, ...]:
+        if self.levels is None:
+            return (_ONLY,)
+        return (self.levels,) if isinstance(self.levels, str) else tuple(self.levels)
+
+    def _gives_one(self, outputs: Mapping[str, torch.Tensor]) -> bool:
+        return isinstance(self.levels, str) or (self.levels is None and _ONLY in outputs)
+
+    def _grid(self, shape: Sequence[int]) -> WindowGrid:
+        if len(shape) < 3:
+            raise ValueError(
+                f"inputs must have shape (B, C, *spatial), got {list(shape)}. Add the axes of the batch and the "
+                "channels."
+            )
+        if shape[0] < 1:
+            raise ValueError(f"inputs must hold at least one image, got shape {list(shape)}. Check the data loader.")
+        if isinstance(self.sigma_scale, Sequence) and len(self.sigma_scale) != len(shape) - 2:
+            raise ValueError(
+                f"sigma_scale must have one entry per spatial axis of the image, {len(shape) - 2}, got "
+                f"{list(self.sigma_scale)}. Give one number for all axes."
+            )
+        return WindowGrid.over(shape[2:], self.roi_size, self.overlap)
+
+    def _check_extra_arguments(self) -> None:
+        if self.runtime not in ("auto", "torch"):
+            raise ValueError(
+                f"runtime must be 'torch' for further arguments of the network, got {self.runtime!r}. Leave them out, "
+                "or take runtime='torch'."
+            )
+        if self.levels is not None:
+            raise ValueError(
+                f"levels must be None for further arguments of the network, got {self.levels!r}. Leave them out, or "
+                "wrap the network."
+            )
+
+    def _stage(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext() if self.timer is None else self.timer.stage(name)
+
+    # -- memory ------------------------------------------------------------------------------------------------------
+
+    def _infer_within_memory(
+        self,
+        images: torch.Tensor,
+        network: Callable[..., Any],
+        grid: WindowGrid,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> dict[str, torch.Tensor]:
+        device = _device_of(network, images)
+        batch_size = self.sw_batch_size or choose_batch_size(network, grid, images.shape[0], device)
+        try:
+            return self._infer(images, network, grid, device, batch_size, args, kwargs)
+        except (RuntimeError, MemoryError) as e:
+            if not is_out_of_memory(e):
+                raise
+            if batch_size == 1:
+                raise MemoryError(self._memory_message(images, grid, batch_size)) from e
+            logger.warning("Not enough memory for %d windows at once: trying %d.", batch_size, batch_size // 2)
+        # out of the handler, where nothing holds on to the memory of the failed run any more
+        self._predictors.clear()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        try:
+            return self._infer(images, network, grid, device, batch_size // 2, args, kwargs)
+        except (RuntimeError, MemoryError) as e:
+            if not is_out_of_memory(e):
+                raise
+            raise MemoryError(self._memory_message(images, grid, batch_size // 2)) from e
+
+    def _memory_message(self, images: torch.Tensor, grid: WindowGrid, batch_size: int) -> str:
+        return (
+            f"inputs must fit into memory, got {list(images.shape)} with {batch_size} windows of "
+            f"{list(grid.window_size)} at once, output {self.output!r}. {self._memory_remedies(batch_size)}"
+        )
+
+    def _memory_remedies(self, batch_size: int) -> str:
+        remedies = ["a smaller roi_size"]
+        if self.device is None or self.device.type != "cpu":
+            remedies.insert(0, "device='cpu'")
+        if self.output == "logits":
+            remedies.insert(0, "output='labels'")
+        if batch_size > 1:
+            remedies.insert(0, "sw_batch_size=1")
+        return f"Try {', '.join(remedies)}, or fewer levels."
+
+    def _log_memory(
+        self, estimate: WindowMemory, images: torch.Tensor, grid: WindowGrid, predictor: Predictor, device: torch.device
+    ) -> None:
+        # not for each of the many images that a training is validated on
+        if estimate.total_bytes > self._logged_bytes:
+            self._logged_bytes = estimate.total_bytes
+            logger.info(
+                "%d windows of %s, %d at once, %s: %s.",
+                images.shape[0] * len(grid.positions),
+                "x".join(map(str, grid.window_size)),
+                predictor.batch_size,
+                f"{predictor.runtime} {predictor.precision}",
+                estimate,
+            )
+        needed = estimate.sums_bytes + estimate.importance_bytes + estimate.labels_bytes
+        free = free_memory_bytes(device)
+        # a GPU gives an error, which is dealt with; a system may end the process without one
+        if device.type == "cpu" and free is not None and needed > free:
+            logger.warning(
+                "%.1f GB of memory are needed and %.1f GB are free: the system may end this program. %s",
+                needed / 1e9,
+                free / 1e9,
+                self._memory_remedies(predictor.batch_size),
+            )
+
+    # -- one run -----------------------------------------------------------------------------------------------------
+
+    def _infer(
+        self,
+        images: torch.Tensor,
+        network: Callable[..., Any],
+        grid: WindowGrid,
+        device: torch.device,
+        batch_size: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> dict[str, torch.Tensor]:
+        with self._stage("preparation"):
+            predictor = self._predictor(network, grid, device, batch_size, args, kwargs)
+        self.ran = predictor.runtime, predictor.precision
+        batches = WindowBatches(
+            images,
+            grid,
+            batch_size,
+            device,
+            self.padding_mode,
+            self.cval,
+            fixed_size=predictor.runtime != "torch",
+            skip_constant=self.skip_constant,
+        )
+        stitchers: dict[str, WindowStitcher] = {}
+        kept: dict[str, torch.Tensor] = {}
+        total = images.shape[0] * len(grid.positions)
+        with tqdm(total=total, unit="window", disable=not self.progress) as bar:
+            for batch, logits in self._predictions(batches, predictor, self.device or images.device):
+                with self._stage("stitching"):
+                    if not stitchers:
+                        stitchers = self._stitchers(images, grid, logits, predictor)
+                    for name, stitcher in stitchers.items():
+                        for window in batch.placed:
+                            found = kept[name] if window.slot is None else logits[name][window.slot]
+                            stitcher.add(window.image, window.position, found)
+                    if batch.kept_slot is not None:
+                        kept = {name: found[batch.kept_slot].clone() for name, found in logits.items()}
+                bar.update(len(batch.placed))
+                # or it would lie in memory beside the next
+                del logits
+        with self._stage("stitching"):
+            return {name: stitcher.result() for name, stitcher in stitchers.items()}
+
+    def _predictor(
+        self,
+        network: Callable[..., Any],
+        grid: WindowGrid,
+        device: torch.device,
+        batch_size: int,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Predictor:
+        levels = self._predicted_levels(network)
+        called = network
+
+        def with_arguments(windows: torch.Tensor) -> Any:
+            with evaluating(network):
+                return network(windows, *args, **kwargs)
+
+        if args or kwargs:
+            called = with_arguments
+        if called is not self._network:
+            self._predictors.clear()
+            self._network = called
+        key = (levels, grid.window_size, batch_size, device)
+        if key not in self._predictors:
+            if len(self._predictors) == _MOST_KEPT:
+                del self._predictors[next(iter(self._predictors))]
+            self._predictors[key] = make_predictor(
+                called,
+                levels=levels,
+                window_shape=grid.window_size,
+                batch_size=batch_size,
+                device=device,
+                runtime="torch" if args or kwargs else self.runtime,
+                precision=self.precision,
+                cache_dir=self.cache_dir,
+            )
+        return self._predictors[key]
+
+    def _predicted_levels(self, network: Callable[..., Any]) -> tuple[str, ...] | None:
+        if self.levels is None:
+            return None
+        names = self._names()
+        if _MEAN not in names:
+            return names
+        levels = getattr(network, "levels", None)
+        if not levels:
+            raise TypeError(
+                f"network must have levels for the mean of its heads, got {type(network).__name__}. Take a "
+                "NestedUNet, or levels=None."
+            )
+        return tuple(levels)
+
+    def _predictions(
+        self, batches: WindowBatches, predictor: Predictor, device: torch.device
+    ) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
+        """Each batch and its logits, which are on their way to ``device``."""
+        predictions = self._predictions_on_device(batches, predictor)
+        if batches.device.type == "cuda" and device.type == "cpu":
+            predictions = _through_pinned_memory(predictions)
+        return predictions
+
+    def _predictions_on_device(
+        self, batches: WindowBatches, predictor: Predictor
+    ) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
+        prepared = False
+        while True:
+            with self._stage("windows"):
+                batch = batches.next_batch()
+            if batch is None:
+                return
+            if not prepared:
+                with self._stage("preparation"):
+                    predictor.prepare(batch.windows)
+                prepared = True
+            with self._stage("network"):
+                logits = self._predict(predictor, batch.windows) if len(batch.windows) else {}
+            yield batch, logits
+            del logits
+
+    def _predict(self, predictor: Predictor, windows: torch.Tensor) -> dict[str, torch.Tensor]:
+        outputs: dict[str, torch.Tensor]
+        if self.flips:
+            outputs = FlipInferer(axes=self.flips)(windows, lambda x: _full_precision(_by_name(predictor(x))))
+        else:
+            outputs = _by_name(predictor(windows))
+        for found in outputs.values():
+            if found.shape[0] != windows.shape[0] or found.shape[2:] != windows.shape[2:]:
+                raise ValueError(
+                    f"network must give logits of the windows' size, {list(windows.shape[2:])} for each of "
+                    f"{windows.shape[0]}, got {list(found.shape)}. Resize inside the network."
+                )
+        if self.levels is None:
+            return outputs
+        return {
+            name: mean_of_heads(list(outputs.values())) if name == _MEAN else outputs[name] for name in self._names()
+        }
+
+    def _stitchers(
+        self,
+        images: torch.Tensor,
+        grid: WindowGrid,
+        logits: Mapping[str, torch.Tensor],
+        predictor: Predictor,
+    ) -> dict[str, WindowStitcher]:
+        device = self.device or images.device
+        first = next(iter(logits.values()))
+        estimate = self.estimate_memory(
+            images.shape,
+            first.shape[1],
+            sw_batch_size=predictor.batch_size,
+            heads=len(predictor.levels or logits),
+            input_itemsize=images.element_size(),
+        )
+        self._log_memory(estimate, images, grid, predictor, device)
+        importance = importance_of(grid, self.mode, self.sigma_scale, device)
+        count = images.shape[0]
+        if self.output == "logits":
+            return {
+                name: LogitStitcher(grid, importance, count, found.shape[1], found.dtype, device)
+                for name, found in logits.items()
+            }
+        return {
+            name: LabelStitcher(grid, importance, count, found.shape[1], found.dtype, device, self._stage)
+            for name, found in logits.items()
+        }
+
+
+def _check_levels(levels: Sequence[str] | str | None) -> tuple[str, ...] | str | None:
+    if levels is None:
+        return None
+    names = [levels] if isinstance(levels, str) else list(levels)
+    wrong = [name for name in names if not isinstance(name, str) or not re.fullmatch(rf"L[1-9]\d*|{_MEAN}", name)]
+    if wrong or not names or len(set(names)) < len(names):
+        raise ValueError(
+            f"levels must be None, a level such as 'L2', 'mean', or a list of different ones, got {levels!r}."
+        )
+    return levels if isinstance(levels, str) else tuple(names)
+
+
+def _check_sizes(roi_size: Any) -> None:
+    sizes = list(roi_size) if isinstance(roi_size, Sequence) and not isinstance(roi_size, str) else [roi_size]
+    if not sizes or any(size is not None and not _is_whole(size) for size in sizes):
+        raise TypeError(
+            f"roi_size must be whole numbers, one for all axes or each, got {roi_size!r}. None stands for the "
+            "image's size."
+        )
+
+
+def _check_numbers(name: str, value: Any, fits: Callable[[float], bool], rule: str) -> None:
+    numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if not numbers or any(isinstance(number, bool) or not isinstance(number, Real) for number in numbers):
+        raise TypeError(f"{name} must be a number, or one per axis, got {value!r}.")
+    if not all(fits(number) for number in numbers):
+        raise ValueError(f"{name} must be {rule}, got {value!r}.")
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _device_of(network: Callable[..., Any], images: torch.Tensor) -> torch.device:
+    """Where the weights of the network are; what has none runs where the images are."""
+    if isinstance(network, nn.Module):
+        for weights in (*network.parameters(), *network.buffers()):
+            return weights.device
+    return images.device
+
+
+def _by_name(outputs: Any) -> dict[str, torch.Tensor]:
+    named = dict(outputs) if isinstance(outputs, Mapping) else {_ONLY: outputs}
+    for found in named.values():
+        if not isinstance(found, torch.Tensor):
+            raise TypeError(
+                f"network must return a tensor or a dict of tensors, got {type(found).__name__}. Wrap it in a function "
+                "that picks one, or take levels of a NestedUNet."
+            )
+    return named
+
+
+def _full_precision(outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: found.to(torch.promote_types(found.dtype, torch.float32)) for name, found in outputs.items()}
+
+
+def _through_pinned_memory(
+    predictions: Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]],
+) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
+    """Bring logits from a GPU to the CPU, each batch while the GPU computes the next one."""
+    waiting: tuple[WindowBatch, dict[str, torch.Tensor], torch.cuda.Event] | None = None
+    for batch, logits in predictions:
+        arrived = torch.cuda.Event()
+        moved = {}
+        for name, found in logits.items():
+            moved[name] = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+            moved[name].copy_(found, non_blocking=True)
+            arrived.record(torch.cuda.current_stream(found.device))
+        if waiting is not None:
+            waiting[2].synchronize()
+            yield waiting[:2]
+        waiting = batch, moved, arrived
+    if waiting is not None:
+        waiting[2].synchronize()
+        yield waiting[:2]

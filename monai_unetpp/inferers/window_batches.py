@@ -1,0 +1,160 @@
+"""Batches of windows, cut out of images and brought to the network's device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from monai_unetpp.inferers.windows import WindowGrid
+
+__all__ = ["PlacedWindow", "WindowBatch", "WindowBatches"]
+
+#: A window is looked at every so many voxels first, to see at little cost that it is not constant.
+_SAMPLED = 8
+
+
+@dataclass(frozen=True)
+class PlacedWindow:
+    """A window of an image, and where its prediction is found.
+
+    Attributes:
+        image: number of the image.
+        position: where the window starts.
+        slot: its place in the batch; ``None`` for the prediction that was kept of an equal, constant window.
+    """
+
+    image: int
+    position: tuple[int, ...]
+    slot: int | None
+
+
+@dataclass(frozen=True)
+class WindowBatch:
+    """Windows for the network.
+
+    Attributes:
+        windows: ``(B, C, *window_size)`` on the network's device, until the next batch is asked for. There may be slots
+            that no window is placed in.
+        placed: what is to be stitched, in the order of the grid.
+        kept_slot: the slot whose prediction must be kept for constant windows of later batches, if there is one.
+    """
+
+    windows: torch.Tensor
+    placed: list[PlacedWindow]
+    kept_slot: int | None
+
+
+class WindowBatches:
+    """Cuts the windows of a grid out of images, batch by batch.
+
+    Args:
+        inputs: the images ``(N, C, *spatial)``, on any device.
+        grid: the windows.
+        batch_size: most windows in a batch.
+        device: the network's. Windows of images on a CPU go to a GPU through pinned memory, while it still computes.
+        padding_mode: as in ``torch.nn.functional.pad``, for axes shorter than a window.
+        cval: the value to pad with.
+        fixed_size: always give ``batch_size`` windows, for networks compiled for this size.
+        skip_constant: leave out windows in which every channel holds one value throughout, if such a window with the
+            same values is already in the batch, or was the last constant one before it.
+    """
+
+    def __init__(
+        self,
+        inputs: torch.Tensor,
+        grid: WindowGrid,
+        batch_size: int,
+        device: torch.device,
+        padding_mode: str = "constant",
+        cval: float = 0.0,
+        fixed_size: bool = False,
+        skip_constant: bool = False,
+    ) -> None:
+        self.inputs = inputs
+        self.grid = grid
+        self.batch_size = batch_size
+        self.device = device
+        self.padding_mode = padding_mode
+        self.cval = cval
+        self.fixed_size = fixed_size
+        self.skip_constant = skip_constant
+        self._windows = ((image, position) for image in range(inputs.shape[0]) for position in grid.positions)
+        self._known: tuple[float, ...] | None = None
+        pinned = device.type == "cuda" and inputs.device.type == "cpu"
+        # while one buffer is on its way to the GPU, the other is filled
+        self._stages = [_Stage(self._buffer(pinned), device, pinned) for _ in range(2 if pinned else 1)]
+
+    def __iter__(self) -> Iterator[WindowBatch]:
+        """The batches; they can be gone through once."""
+        while (batch := self.next_batch()) is not None:
+            yield batch
+
+    def next_batch(self) -> WindowBatch | None:
+        """The next batch, or ``None`` after the last. Constant windows at the end may be a batch without slots."""
+        stage = self._stages[0]
+        stage.wait()
+        placed: list[PlacedWindow] = []
+        constants: dict[tuple[float, ...], int] = {}
+        used = 0
+        for image, position in self._windows:
+            stage.buffer[used].copy_(self.grid.cut(self.inputs[image], position, self.padding_mode, self.cval))
+            values = _constant_values(stage.buffer[used]) if self.skip_constant else None
+            if values is not None and values == self._known:
+                placed.append(PlacedWindow(image, position, None))
+                continue
+            if values is not None and values in constants:
+                placed.append(PlacedWindow(image, position, constants[values]))
+                continue
+            if values is not None:
+                constants[values] = used
+            placed.append(PlacedWindow(image, position, used))
+            used += 1
+            if used == self.batch_size:
+                break
+        if not placed:
+            return None
+        self._stages.reverse()
+        kept_slot = None
+        if constants:
+            self._known, kept_slot = constants.popitem()
+        return WindowBatch(stage.sent(self.batch_size if self.fixed_size and used else used), placed, kept_slot)
+
+    def _buffer(self, pinned: bool) -> torch.Tensor:
+        shape = (self.batch_size, self.inputs.shape[1], *self.grid.window_size)
+        dtype = self.inputs.dtype if self.inputs.is_floating_point() else torch.float32
+        # zeros, since slots without a window must not hold what a network could choke on
+        return torch.zeros(shape, dtype=dtype, device="cpu" if pinned else self.device, pin_memory=pinned)
+
+
+class _Stage:
+    """A buffer for windows that are cut, and the way from there to the network's device."""
+
+    def __init__(self, buffer: torch.Tensor, device: torch.device, pinned: bool) -> None:
+        self.buffer = buffer
+        self._device = device
+        self._sent = torch.cuda.Event() if pinned else None
+
+    def wait(self) -> None:
+        """Wait until the buffer may be written to."""
+        if self._sent is not None:
+            self._sent.synchronize()
+
+    def sent(self, count: int) -> torch.Tensor:
+        """The first windows, on the device."""
+        if self._sent is None:
+            return self.buffer[:count]
+        windows = self.buffer[:count].to(self._device, non_blocking=True)
+        self._sent.record(torch.cuda.current_stream(self._device))
+        return windows
+
+
+def _constant_values(window: torch.Tensor) -> tuple[float, ...] | None:
+    """The value of each channel of ``(C, *spatial)``, if each holds one value throughout."""
+    first = window.flatten(1)[:, :1]
+    some = (slice(None), *(slice(None, None, _SAMPLED) for _ in window.shape[1:]))
+    sampled = window[some].flatten(1)
+    if bool((sampled == first).all()) and bool((window.flatten(1) == first).all()):
+        return tuple(first[:, 0].tolist())
+    return None

@@ -1,0 +1,149 @@
+"""How much memory sliding windows need, how much there is, and how many windows fit into a batch."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from monai_unetpp.inferers.stitching import label_dtype
+from monai_unetpp.inferers.windows import WindowGrid
+
+__all__ = ["WindowMemory", "choose_batch_size", "estimate_window_memory", "free_memory_bytes", "is_out_of_memory"]
+
+#: On a CPU torch's convolutions take far longer for one window alone than for each of two, and four are enough.
+_CPU_BATCH = (2, 4)
+#: A GPU is busy with this many voxels in a batch, and with this many windows.
+_GPU_BATCH_VOXELS, _GPU_BATCH_WINDOWS = 2**23, 64
+#: Part of the free memory that a batch of windows may take.
+_FREE_PART = 0.5
+#: Full-resolution feature maps held at once, in multiples of the first convolution's channels.
+_MAPS_HELD = 16
+
+
+@dataclass(frozen=True)
+class WindowMemory:
+    """Memory for sliding windows, without what the network itself takes.
+
+    Attributes:
+        input_bytes: the images.
+        window_bytes: a batch of windows and the logits that the network gives for it.
+        sums_bytes: summed logits: of a slab for label maps, else of the whole images.
+        importance_bytes: weights of the voxels of a window, and their sums over all windows, which logits need.
+        labels_bytes: label maps; 0 for logits.
+    """
+
+    input_bytes: int
+    window_bytes: int
+    sums_bytes: int
+    importance_bytes: int
+    labels_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        """All parts together."""
+        return sum(asdict(self).values())
+
+    def __str__(self) -> str:
+        parts = ", ".join(f"{name.removesuffix('_bytes')} {value / 1e6:.0f}" for name, value in asdict(self).items())
+        return f"{self.total_bytes / 1e6:.0f} MB beside the network ({parts})"
+
+
+def estimate_window_memory(
+    grid: WindowGrid,
+    *,
+    images: int,
+    in_channels: int,
+    out_channels: int,
+    outputs: int,
+    predicted: int,
+    batch_size: int,
+    labels: bool,
+    blended: bool,
+    input_itemsize: int = 4,
+) -> WindowMemory:
+    """The memory for the windows of a grid.
+
+    Args:
+        grid: the windows.
+        images: number of images.
+        in_channels: of the images.
+        out_channels: of the logits.
+        outputs: levels that are stitched.
+        predicted: levels that the network computes for each window.
+        batch_size: windows in a batch.
+        labels: whether label maps are made, else logits.
+        blended: whether the voxels of a window differ in importance.
+        input_itemsize: bytes of a value of the images.
+    """
+    image_voxels, padded_voxels = math.prod(grid.image_size), math.prod(grid.padded_size)
+    sums_voxels = math.prod(grid.slab_size) if labels else images * padded_voxels
+    importance_voxels = (grid.window_voxels if blended else 0) + (0 if labels else padded_voxels)
+    return WindowMemory(
+        input_bytes=images * in_channels * image_voxels * input_itemsize,
+        window_bytes=batch_size * grid.window_voxels * (in_channels * input_itemsize + predicted * out_channels * 4),
+        sums_bytes=outputs * out_channels * sums_voxels * 4,
+        importance_bytes=importance_voxels * 4,
+        labels_bytes=outputs * images * padded_voxels * label_dtype(out_channels).itemsize if labels else 0,
+    )
+
+
+def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int, device: torch.device) -> int:
+    """How many windows to give to the network at once, from the free memory of the device.
+
+    Args:
+        network: its first convolution tells roughly how much memory a window takes.
+        grid: the windows.
+        images: number of images.
+        device: where the network runs. On a CPU 2 or 4; on a GPU at most as many as keep it busy.
+
+    Returns:
+        A power of two, or the number of all windows where they are fewer.
+    """
+    window_bytes = grid.window_voxels * 4 * _MAPS_HELD * _first_channels(network)
+    free = free_memory_bytes(device)
+    fitting = int(_FREE_PART * free) // window_bytes if free is not None else 1
+    if device.type == "cpu":
+        least, most = _CPU_BATCH
+    else:
+        least, most = 1, max(min(_GPU_BATCH_VOXELS // grid.window_voxels, _GPU_BATCH_WINDOWS), 1)
+    chosen = min(max(fitting, least), most)
+    return min(1 << (chosen.bit_length() - 1), images * len(grid.positions))
+
+
+def free_memory_bytes(device: torch.device | str) -> int | None:
+    """Memory of a device that can still be had; ``None`` where the system does not tell.
+
+    On a GPU this includes what torch keeps but does not use; on Linux what the system can free at once.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    with contextlib.suppress(OSError):
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
+        if found:
+            return int(found[1]) * 1024
+    return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was asked for that is not there, on a GPU or a CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # the last two: libraries under torch and OpenVINO that got none
+    texts = ("not enough memory", "can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "bad_alloc")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
+
+
+def _first_channels(network: Callable[..., Any]) -> int:
+    modules = network.modules() if isinstance(network, nn.Module) else ()
+    convolutions = (module for module in modules if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
+    return next((module.out_channels for module in convolutions), 32)

@@ -1,0 +1,182 @@
+"""Which windows cover an image, and how much each of their voxels counts."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+import torch.nn.functional as F
+from monai.data.utils import compute_importance_map, dense_patch_slices
+from monai.utils import fall_back_tuple
+
+__all__ = ["WindowGrid", "importance_of", "summed_importance"]
+
+
+@dataclass(frozen=True)
+class WindowGrid:
+    """The windows that cover an image: the same ones as MONAI's ``SlidingWindowInferer`` takes.
+
+    Along an axis that is shorter than the window, one window covers the image padded to its size. Positions are counted
+    in the padded image.
+
+    Attributes:
+        image_size: spatial size of the image.
+        window_size: spatial size of every window.
+        starts: where windows start, for each axis; the windows are all combinations.
+    """
+
+    image_size: tuple[int, ...]
+    window_size: tuple[int, ...]
+    starts: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def over(
+        cls, image_size: Sequence[int], roi_size: Sequence[int | None] | int | None, overlap: Sequence[float] | float
+    ) -> WindowGrid:
+        """The grid for an image.
+
+        Args:
+            image_size: its spatial size.
+            roi_size: of the windows; ``None``, 0 or -1 stands for the image's own size, for all axes or one.
+            overlap: part of a window that the next one covers again, from 0 to below 1, for all axes or each.
+
+        Raises:
+            ValueError: sizes or overlaps for another number of axes, or an empty axis.
+        """
+        axes = len(image_size)
+        if min(image_size) < 1:
+            raise ValueError(f"inputs must have no empty axis, got spatial size {list(image_size)}. Check the image.")
+        for name, value in (("roi_size", roi_size), ("overlap", overlap)):
+            if isinstance(value, Sequence) and len(value) != axes:
+                raise ValueError(
+                    f"{name} must have one entry per spatial axis of the image, {axes}, got {list(value)}. "
+                    "Give one number for all axes, or check the shape of inputs: (B, C, *spatial)."
+                )
+        window = tuple(int(size) for size in fall_back_tuple(roi_size, image_size))
+        overlaps = overlap if isinstance(overlap, Sequence) else [overlap] * axes
+        starts = tuple(
+            _starts(max(size, length), length, part)
+            for size, length, part in zip(image_size, window, overlaps, strict=True)
+        )
+        return cls(tuple(image_size), window, starts)
+
+    @property
+    def padding(self) -> tuple[tuple[int, int], ...]:
+        """Elements added before and after each axis; along a padded axis there is one window."""
+        missing = [max(length - size, 0) for size, length in zip(self.image_size, self.window_size, strict=True)]
+        return tuple((count // 2, count - count // 2) for count in missing)
+
+    @cached_property
+    def padded_size(self) -> tuple[int, ...]:
+        """Spatial size of the image after padding."""
+        return tuple(max(size, length) for size, length in zip(self.image_size, self.window_size, strict=True))
+
+    @cached_property
+    def slab_axis(self) -> int:
+        """The axis along which slabs of one window's length are the smallest part of the image; the first of such."""
+        parts = [length / size for length, size in zip(self.window_size, self.padded_size, strict=True)]
+        return parts.index(min(parts))
+
+    @property
+    def slab_size(self) -> tuple[int, ...]:
+        """Spatial size of a slab: the padded image, as long as a window along :attr:`slab_axis`."""
+        axis = self.slab_axis
+        return (*self.padded_size[:axis], self.window_size[axis], *self.padded_size[axis + 1 :])
+
+    @cached_property
+    def positions(self) -> tuple[tuple[int, ...], ...]:
+        """Where each window starts, slab by slab: the start along :attr:`slab_axis` never goes back."""
+        axis = self.slab_axis
+        others = [starts for other, starts in enumerate(self.starts) if other != axis]
+        return tuple(
+            (*rest[:axis], start, *rest[axis:]) for start in self.starts[axis] for rest in itertools.product(*others)
+        )
+
+    @property
+    def window_voxels(self) -> int:
+        """Voxels of a window."""
+        return math.prod(self.window_size)
+
+    def cut(self, image: torch.Tensor, position: Sequence[int], padding_mode: str, cval: float) -> torch.Tensor:
+        """One window of an image.
+
+        Args:
+            image: ``(C, *image_size)``.
+            position: where the window starts.
+            padding_mode: as in ``torch.nn.functional.pad``.
+            cval: the value to pad with, where ``padding_mode`` is ``"constant"``.
+
+        Returns:
+            ``(C, *window_size)``: a view of the image where nothing is padded.
+
+        Raises:
+            ValueError: an axis that is too short for this kind of padding.
+        """
+        view = image
+        for axis, (start, length, size) in enumerate(
+            zip(position, self.window_size, self.image_size, strict=True), start=1
+        ):
+            view = view.narrow(axis, start, min(length, size))
+        if self.padded_size == self.image_size:
+            return view
+        amounts = [amount for pair in reversed(self.padding) for amount in pair]
+        try:
+            padded = F.pad(view[None], amounts, padding_mode, cval if padding_mode == "constant" else None)
+        except RuntimeError as e:
+            raise ValueError(
+                f"padding_mode must be able to pad an image of size {list(self.image_size)} to windows of "
+                f"{list(self.window_size)}, got {padding_mode!r} ({e}). Use padding_mode 'constant' or 'replicate', or "
+                "a smaller roi_size."
+            ) from e
+        return padded[0]
+
+    def crop(self, padded: torch.Tensor) -> torch.Tensor:
+        """The view of ``(..., *padded_size)`` without the padding."""
+        for axis, ((before, _), size) in enumerate(zip(self.padding, self.image_size, strict=True)):
+            padded = padded.narrow(padded.dim() - len(self.image_size) + axis, before, size)
+        return padded
+
+
+def _starts(size: int, length: int, overlap: float) -> tuple[int, ...]:
+    step = length if length == size else max(int(length * (1 - overlap)), 1)
+    return tuple(int(place.start) for (place,) in dense_patch_slices((size,), (length,), (step,)))
+
+
+def importance_of(
+    grid: WindowGrid, mode: str, sigma_scale: Sequence[float] | float, device: torch.device | str = "cpu"
+) -> torch.Tensor | None:
+    """How much each voxel of a window counts, ``window_size`` in float32; ``None`` where all count the same.
+
+    Args:
+        grid: the windows.
+        mode: ``"gaussian"`` or ``"constant"``.
+        sigma_scale: standard deviation of the Gaussian in lengths of the window, for all axes or each.
+        device: where to put it.
+    """
+    if mode == "constant":
+        return None
+    return compute_importance_map(grid.window_size, mode=mode, sigma_scale=sigma_scale, device=device)
+
+
+def summed_importance(grid: WindowGrid, importance: torch.Tensor | None, device: torch.device | str) -> torch.Tensor:
+    """The importance of all windows at each voxel, ``padded_size`` in float32.
+
+    Args:
+        grid: the windows.
+        importance: of each voxel of a window; ``None`` for 1.
+        device: where to put it.
+    """
+    total = torch.ones(grid.window_size, device=device) if importance is None else importance.to(device)
+    # the windows are all combinations of starts, so the axes can be summed one after the other
+    for axis, starts in enumerate(grid.starts):
+        shape = list(total.shape)
+        shape[axis] = grid.padded_size[axis]
+        longer = torch.zeros(shape, device=device)
+        for start in starts:
+            longer.narrow(axis, start, grid.window_size[axis]).add_(total)
+        total = longer
+    return total

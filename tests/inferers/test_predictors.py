@@ -1,0 +1,394 @@
+"""Every runtime faces the same contract."""
+
+import logging
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+
+from monai_unetpp import NestedUNet
+from monai_unetpp.inferers.predictors import (
+    CompiledPredictor,
+    OpenVINOPredictor,
+    TorchPredictor,
+    choice,
+    compiled,
+    make_predictor,
+    openvino_conversion,
+    openvino_runtime,
+    resolve_runtime,
+)
+
+SHAPE = (9, 8, 12)
+needs_openvino = pytest.mark.skipif(not openvino_conversion.has_openvino(), reason="needs the extra openvino")
+RUNTIMES = [TorchPredictor, CompiledPredictor, pytest.param(OpenVINOPredictor, marks=needs_openvino)]
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch.compiler.reset()
+    yield
+    torch.compiler.reset()
+
+
+@pytest.fixture(scope="module")
+def cache_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def build(dims=3, **arguments):
+    torch.manual_seed(0)
+    return NestedUNet(dims, 1, 2, features=(4, 6, 8), **arguments).eval()
+
+
+def predictor_of(kind, network, cache_dir, levels=None, batch_size=2, precision="fp32", window_shape=SHAPE):
+    options = {"cache_dir": cache_dir} if kind is OpenVINOPredictor else {}
+    if kind is CompiledPredictor:
+        options = {"backend": "eager"}
+    return kind(
+        network,
+        levels=levels,
+        window_shape=window_shape,
+        batch_size=batch_size,
+        device="cpu",
+        precision=precision,
+        **options,
+    )
+
+
+def relative_error(found, expected):
+    return float((found.float() - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize("kind", RUNTIMES)
+class TestContract:
+    @pytest.mark.parametrize("levels", [None, ["L1"], ["L2", "L1"]])
+    def test_agrees_with_the_network(self, kind, levels, cache_dir):
+        network, windows = build(), torch.rand(2, 1, *SHAPE)
+        found = predictor_of(kind, network, cache_dir, levels)(windows)
+        with torch.no_grad():
+            expected = network.forward_levels(windows)
+        if levels is None:
+            found = {"L2": found}
+        assert list(found) == (levels or ["L2"])
+        for level, logits in found.items():
+            assert logits.dtype == torch.float32
+            assert relative_error(logits, expected[level]) < 1e-4
+
+    def test_bf16_is_near(self, kind, cache_dir):
+        network, windows = build(), torch.rand(2, 1, *SHAPE)
+        predictor = predictor_of(kind, network, cache_dir, precision="bf16")
+        with torch.no_grad():
+            assert relative_error(predictor(windows), network(windows)) < 0.05
+        assert predictor.precision == "bf16"
+
+    def test_half_precision_windows_and_views(self, kind, cache_dir):
+        network = build()
+        windows = torch.rand(2, *SHAPE, 1).half().permute(0, 4, 1, 2, 3)
+        with torch.no_grad():
+            expected = network(windows.float())
+        if kind is TorchPredictor:
+            windows = windows.float()
+        assert relative_error(predictor_of(kind, network, cache_dir)(windows), expected) < 1e-4
+
+    def test_fewer_windows_than_a_batch(self, kind, cache_dir):
+        network, windows = build(), torch.rand(1, 1, *SHAPE)
+        found = predictor_of(kind, network, cache_dir, batch_size=3)(windows)
+        with torch.no_grad():
+            assert found.shape == (1, 2, *SHAPE)
+            assert relative_error(found, network(windows)) < 1e-4
+
+    def test_results_stay_after_the_next_batch(self, kind, cache_dir):
+        predictor = predictor_of(kind, build(), cache_dir)
+        first = predictor(torch.zeros(2, 1, *SHAPE))
+        kept = first.clone()
+        predictor(torch.rand(2, 1, *SHAPE))
+        assert torch.equal(first, kept)
+
+    def test_changed_weights_are_seen(self, kind, cache_dir):
+        network, windows = build(), torch.rand(2, 1, *SHAPE)
+        predictor = predictor_of(kind, network, cache_dir)
+        before = predictor(windows)
+        with torch.no_grad():
+            network.heads["L2"].bias.add_(1.0)
+        assert torch.allclose(predictor(windows), before + 1, atol=1e-4)
+
+    def test_the_network_stays_as_it_is(self, kind, cache_dir):
+        network, windows = build().train(), torch.rand(2, 1, *SHAPE)
+        network.heads["L1"].eval()
+        weights = {name: (value.data_ptr(), value.stride()) for name, value in network.state_dict().items()}
+        found = predictor_of(kind, network, cache_dir, precision="bf16")(windows)
+        assert isinstance(found, torch.Tensor)
+        assert not found.requires_grad
+        assert network.training
+        assert not network.heads["L1"].training
+        assert weights == {name: (value.data_ptr(), value.stride()) for name, value in network.state_dict().items()}
+        assert all(parameter.requires_grad for parameter in network.parameters())
+
+    def test_other_modules(self, kind, cache_dir):
+        torch.manual_seed(0)
+        network, windows = nn.Conv2d(1, 2, 3, padding=1), torch.rand(2, 1, 6, 5)
+        predictor = predictor_of(kind, network, cache_dir, window_shape=(6, 5))
+        with torch.no_grad():
+            assert relative_error(predictor(windows), network(windows)) < 1e-4
+        with pytest.raises(TypeError, match=r"network must have forward_levels for levels \['L1'\], got Conv2d"):
+            predictor_of(kind, network, cache_dir, ["L1"], window_shape=(6, 5))
+
+    def test_wrong_windows(self, kind, cache_dir):
+        predictor = predictor_of(kind, build(), cache_dir)
+        for shape in ((3, 1, *SHAPE), (2, 1, 9, 8, 11), (0, 1, *SHAPE)):
+            with pytest.raises(ValueError, match=r"windows must have shape \(1 to 2, channels, 9, 8, 12\), got"):
+                predictor(torch.rand(shape))
+
+    def test_wrong_arguments(self, kind, cache_dir):
+        network = build()
+        with pytest.raises(ValueError, match=r"levels must be a non-empty list .* got 'L1'"):
+            predictor_of(kind, network, cache_dir, "L1")
+        with pytest.raises(ValueError, match="L7"):
+            predictor_of(kind, network, cache_dir, ["L7"])
+        with pytest.raises(ValueError, match=r"window_shape must be positive sizes, one per spatial axis, got \[0\]"):
+            predictor_of(kind, network, cache_dir, window_shape=[0])
+        with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+            predictor_of(kind, network, cache_dir, batch_size=0)
+        with pytest.raises(TypeError, match="network must be a network or a function, got int"):
+            predictor_of(kind, 3, cache_dir)
+
+
+class Doubled(NestedUNet):
+    """The same configuration and weights as the network, but another output."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_a_subclass_computes_what_it_says(kind, tmp_path):
+    network, windows = build(2), torch.rand(2, 1, 8, 8)
+    doubled = Doubled(**network.config).eval()
+    doubled.load_state_dict(network.state_dict())
+    expected = predictor_of(kind, network, tmp_path, window_shape=(8, 8))(windows)
+    found = predictor_of(kind, doubled, tmp_path, window_shape=(8, 8))(windows)
+    assert torch.allclose(found, 2 * expected, atol=1e-4)
+
+
+def test_functions_run_with_torch_alone():
+    options = {"levels": None, "window_shape": (4,), "batch_size": 1, "device": "cpu"}
+    assert torch.equal(make_predictor(torch.neg, **options)(torch.ones(1, 1, 4)), -torch.ones(1, 1, 4))
+    for runtime in ("compile", "openvino"):
+        with pytest.raises(TypeError, match=f"network must be a module for runtime '{runtime}', got builtin"):
+            make_predictor(torch.neg, **options, runtime=runtime)
+
+
+class TestChoice:
+    @pytest.mark.parametrize("installed", [True, False])
+    def test_auto(self, installed, monkeypatch, caplog):
+        monkeypatch.setattr(choice, "has_openvino", lambda: installed)
+        monkeypatch.setattr(choice, "_told", set())
+        network = build(2)
+        with caplog.at_level(logging.WARNING):
+            for _ in range(2):
+                assert resolve_runtime("auto", network, "cpu") == ("openvino" if installed else "torch")
+        lines = [record.getMessage() for record in caplog.records]
+        assert len(lines) == (0 if installed else 1)
+        assert all('pip install "monai-unetpp[openvino]"' in line for line in lines)
+        assert resolve_runtime("auto", network, "cuda", "fp32") == "torch"
+        assert resolve_runtime("auto", network, "cpu", "fp16") == "torch"
+        assert resolve_runtime("auto", nn.Conv2d(1, 1, 1), "cpu") == "torch"
+        assert resolve_runtime("compile", network, "cpu") == "compile"
+
+    def test_unknown_runtime(self):
+        with pytest.raises(ValueError, match="runtime must be one of auto, torch, compile, openvino, got 'tensorrt'"):
+            resolve_runtime("tensorrt", torch.neg, "cpu")
+
+    def test_openvino_is_missing(self, monkeypatch):
+        monkeypatch.delitem(sys.modules, "openvino", raising=False)
+        monkeypatch.setattr(openvino_conversion.importlib, "import_module", _missing)
+        with pytest.raises(ImportError, match=r'needs OpenVINO. Install it: pip install "monai-unetpp\[openvino\]"'):
+            openvino_conversion.import_openvino()
+
+
+def _missing(name):
+    raise ImportError(name)
+
+
+class TestCompiled:
+    def test_one_compilation_for_all_batches_and_weights(self):
+        counter, network = CompileCounter(), build(2)
+        predictor = CompiledPredictor(
+            network, levels=["L1"], window_shape=(9, 8), batch_size=2, device="cpu", precision="fp32", backend=counter
+        )
+        for windows in (torch.rand(2, 1, 9, 8), torch.rand(1, 1, 9, 8), torch.rand(2, 9, 8, 1).permute(0, 3, 1, 2)):
+            predictor(windows)
+            with torch.no_grad():
+                network.heads["L1"].bias.add_(1)
+        assert counter.frame_count == 1
+
+    def test_more_predictors_than_torch_compiles_variants_of_one_function(self):
+        small = nn.Conv2d(1, 1, 3, padding=1)
+        for size in range(8, 8 + torch._dynamo.config.recompile_limit + 1):
+            predictor = predictor_of(CompiledPredictor, small, None, window_shape=(size, 8))
+            predictor(torch.rand(2, 1, size, 8))
+
+    def test_no_compiler(self, monkeypatch):
+        monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
+        with pytest.raises(RuntimeError, match=r"must find a C\+\+ compiler .* got none"):
+            CompiledPredictor(build(2), levels=None, window_shape=(8, 8), batch_size=1, device="cpu")
+
+
+@needs_openvino
+class TestOpenVINO:
+    def test_wrong_device_and_precision(self):
+        options = {"levels": None, "window_shape": (8, 8), "batch_size": 1}
+        with pytest.raises(ValueError, match="device must be 'cpu' for runtime 'openvino', got 'cuda'"):
+            OpenVINOPredictor(build(2), **options, device="cuda", precision="fp32")
+        with pytest.raises(ValueError, match="precision must be fp32 or bf16 for runtime 'openvino', got 'fp16'"):
+            OpenVINOPredictor(build(2), **options, device="cpu", precision="fp16")
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            {"variant": "unet_e", "norm": "batch", "act": "relu", "block": "residual"},
+            {"variant": "unet+", "norm": ("group", {"num_groups": 2}), "upsample": "nontrainable", "act": "prelu"},
+            {"variant": "unet", "norm": None, "upsample": "pixelshuffle", "ceil_mode": False},
+        ],
+    )
+    def test_other_layers(self, arguments, tmp_path):
+        network, windows = build(2, **arguments), torch.rand(2, 1, 13, 10)
+        predictor = predictor_of(OpenVINOPredictor, network, tmp_path, window_shape=(13, 10))
+        with torch.no_grad():
+            assert relative_error(predictor(windows), network(windows)) < 1e-4
+
+    def test_instance_norm_is_one_operation(self):
+        model = openvino_conversion.convert_to_openvino(build(), ["L1"], torch.rand(2, 1, *SHAPE))
+        kinds = [operation.get_type_name() for operation in model.get_ops()]
+        # all levels share the encoder: without pruning, L1 needs two nodes of the encoder and one of the decoder
+        assert kinds.count("MVN") == 6
+
+    def test_instance_norm_far_from_zero(self, tmp_path):
+        """A norm that subtracts the square of the mean from the mean of squares would lose all digits here."""
+        network = nn.InstanceNorm3d(1, affine=True)
+        windows = 1000 + torch.rand(1, 1, 32, 32, 32)
+        predictor = predictor_of(OpenVINOPredictor, network, tmp_path, batch_size=1, window_shape=(32,) * 3)
+        exact = network.double()(windows.double()).float()
+        network.float()
+        assert relative_error(predictor(windows), exact.detach()) < 1e-2
+
+    def test_kept_models(self, tmp_path, monkeypatch, caplog):
+        converted = []
+        convert = openvino_conversion.convert_to_openvino
+        monkeypatch.setattr(
+            openvino_conversion,
+            "convert_to_openvino",
+            lambda *arguments: converted.append(1) or convert(*arguments),
+        )
+        network, windows = build(2), torch.rand(2, 1, 8, 8)
+
+        def predicted(precision="fp32", level="L1", batch_size=2):
+            options = {"levels": [level], "precision": precision, "batch_size": batch_size, "window_shape": (8, 8)}
+            return predictor_of(OpenVINOPredictor, network, tmp_path, **options)(windows)[level]
+
+        first = predicted()
+        assert torch.equal(predicted(), first)
+        predicted("bf16")
+        assert len(converted) == 1
+        (weights,) = tmp_path.glob("*.bin")
+        damaged = bytearray(weights.read_bytes())
+        damaged[len(damaged) // 2] ^= 255
+        weights.write_bytes(damaged)
+        with caplog.at_level(logging.WARNING):
+            assert torch.equal(predicted(), first)
+        assert "is damaged; it is made anew" in caplog.text
+        assert len(converted) == 2
+        weights.unlink()
+        assert torch.equal(predicted(), first)
+        assert len(converted) == 3
+        predicted(level="L2")
+        predicted(batch_size=3)
+        with torch.no_grad():
+            network.heads["L1"].bias.add_(1)
+        assert torch.allclose(predicted(), first + 1, atol=1e-4)
+        assert len(converted) == 6
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+    def test_what_was_prepared_is_not_converted_again(self, tmp_path, monkeypatch):
+        converted = []
+        convert = openvino_runtime.load_or_convert
+        monkeypatch.setattr(openvino_runtime, "load_or_convert", lambda *a: converted.append(1) or convert(*a))
+        network = build(2)
+        predictor = predictor_of(OpenVINOPredictor, network, tmp_path, window_shape=(8, 8))
+        predictor.prepare(torch.rand(1, 1, 8, 8))
+        assert len(converted) == 1
+        predictor(torch.rand(2, 1, 8, 8))
+        predictor.prepare(torch.rand(2, 1, 8, 8))
+        assert len(converted) == 1
+        with torch.no_grad():
+            network.heads["L2"].bias.add_(1)
+        predictor.prepare(torch.rand(2, 1, 8, 8))
+        assert len(converted) == 2
+
+    def test_a_folder_that_cannot_be_written_to(self, tmp_path, caplog):
+        (tmp_path / "file").write_text("")
+        predictor = predictor_of(OpenVINOPredictor, build(2), tmp_path / "file" / "cache", window_shape=(8, 8))
+        assert predictor(torch.rand(2, 1, 8, 8)).shape == (2, 2, 8, 8)
+        assert "cannot be kept there" in caplog.text
+
+    def test_default_folder(self, monkeypatch, tmp_path):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        assert openvino_conversion.default_cache_dir() == tmp_path / "monai-unetpp" / "openvino"
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert openvino_conversion.default_cache_dir() == tmp_path / ".cache" / "monai-unetpp" / "openvino"
+
+    def test_nothing_is_sent(self, tmp_path):
+        """In a process of its own, where connecting anywhere or importing the package for telemetry would stop it."""
+        folder = tmp_path / "openvino_telemetry"
+        folder.mkdir()
+        (folder / "__init__.py").write_text("raise SystemExit('telemetry was imported')")
+        script = f"""
+import sys
+def stop(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.sendto", "urllib.Request"):
+        raise SystemExit(event)
+sys.addaudithook(stop)
+sys.path.insert(0, {str(tmp_path)!r})
+import torch
+from monai_unetpp import NestedUNet
+from monai_unetpp.inferers.predictors import make_predictor
+network = NestedUNet(2, 1, 2, features=(2, 4))
+predictor = make_predictor(network, levels=None, window_shape=(8, 8), batch_size=1, device="cpu", runtime="openvino",
+                           cache_dir={str(tmp_path / "cache")!r})
+predictor(torch.rand(1, 1, 8, 8))
+assert "openvino_telemetry" not in sys.modules
+"""
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+class TestGPU:
+    @pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-2), ("bf16", 0.05), ("fp16", 0.02)])
+    @pytest.mark.parametrize("runtime", ["torch", "compile"])
+    def test_agrees_with_the_network(self, runtime, precision, tolerance):
+        network, windows = build().cuda(), torch.rand(2, 1, *SHAPE, device="cuda")
+        predictor = make_predictor(
+            network,
+            levels=["L1", "L2"],
+            window_shape=SHAPE,
+            batch_size=2,
+            device="cuda",
+            runtime=runtime,
+            precision=precision,
+        )
+        strides = [parameter.stride() for parameter in network.parameters()]
+        with torch.no_grad():
+            expected = network.forward_levels(windows)
+        for level, logits in predictor(windows).items():
+            assert relative_error(logits, expected[level]) < tolerance
+        assert strides == [parameter.stride() for parameter in network.parameters()]
+        with torch.no_grad():
+            network.heads["L2"].bias.add_(1.0)
+        assert relative_error(predictor(windows)["L2"], expected["L2"] + 1) < 2 * tolerance

@@ -1,0 +1,63 @@
+import pytest
+import torch
+
+from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, label_dtype, write_labels
+from monai_unetpp.inferers.window_memory import estimate_window_memory
+from monai_unetpp.inferers.windows import WindowGrid, importance_of
+
+
+@pytest.mark.parametrize("size", [(40, 9), (9, 40), (7, 5)])
+@pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
+def test_slabs_and_the_whole_buffer_give_the_same_labels(size, overlap):
+    grid = WindowGrid.over(size, 8, overlap)
+    importance = importance_of(grid, "gaussian", 0.125)
+    slabs = LabelStitcher(grid, importance, images=2, channels=4)
+    whole = LogitStitcher(grid, importance, images=2, channels=4)
+    for image in range(2):
+        for position in grid.positions:
+            logits = torch.randn(4, 8, 8)
+            slabs.add(image, position, logits)
+            whole.add(image, position, logits)
+    assert torch.equal(slabs.result(), whole.result().argmax(1, keepdim=True).to(torch.uint8))
+
+
+@pytest.mark.parametrize(("stitcher", "labels"), [(LabelStitcher, True), (LogitStitcher, False)])
+def test_no_more_is_held_than_estimated(stitcher, labels):
+    grid = WindowGrid.over((20, 64, 24), 16, 0.5)
+    made = stitcher(grid, importance_of(grid, "gaussian", 0.125), images=1, channels=3)
+    estimate = estimate_window_memory(
+        grid, images=1, in_channels=1, out_channels=3, outputs=1, predicted=1, batch_size=1, labels=labels, blended=True
+    )
+    assert made.buffer_bytes <= estimate.sums_bytes + estimate.importance_bytes + estimate.labels_bytes
+    assert estimate.sums_bytes == 3 * 20 * (16 if labels else 64) * 24 * 4
+
+
+def test_labels_are_those_of_argmax_the_first_of_equal_ones():
+    logits = torch.randint(0, 3, (5, 30, 20)).float()
+    labels = torch.empty(30, 20, dtype=torch.uint8)
+    write_labels(logits, labels)
+    highest = (logits == logits.max(0)[0]).to(torch.uint8)
+    assert torch.equal(labels, highest.argmax(0).to(torch.uint8))
+
+
+def test_labels_in_chunks(monkeypatch):
+    monkeypatch.setattr("monai_unetpp.inferers.stitching._CHUNK_VOXELS", 50)
+    logits = torch.randn(3, 31, 20)
+    labels = torch.empty(31, 20, dtype=torch.uint8)
+    write_labels(logits, labels)
+    assert torch.equal(labels.long(), logits.argmax(0))
+
+
+@pytest.mark.parametrize(("channels", "dtype"), [(1, torch.uint8), (256, torch.uint8), (257, torch.int16)])
+def test_the_last_class_has_a_label(channels, dtype):
+    assert label_dtype(channels) == dtype
+    labels = torch.empty(1, 1, dtype=dtype)
+    logits = torch.zeros(channels, 1, 1)
+    logits[-1] = 1
+    write_labels(logits, labels)
+    assert labels.item() == max(channels - 1, 1)
+
+
+def test_logits_in_double_precision_are_summed_in_it():
+    grid = WindowGrid.over((8,), 8, 0.5)
+    assert LogitStitcher(grid, None, 1, 1, torch.float64).result().dtype == torch.float64

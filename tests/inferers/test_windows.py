@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+from monai_unetpp.inferers.windows import WindowGrid, importance_of, summed_importance
+
+
+def test_a_grid_by_hand():
+    grid = WindowGrid.over((10, 5), (4, 6), 0.25)
+    assert grid.starts == ((0, 3, 6), (0,))
+    assert grid.padded_size == (10, 6)
+    assert grid.padding == ((0, 0), (0, 1))
+    assert grid.positions == ((0, 0), (3, 0), (6, 0))
+
+
+@pytest.mark.parametrize(
+    ("size", "axis", "slab"), [((512, 512, 600), 2, (512, 512, 96)), ((99, 99, 99), 0, (96, 99, 99))]
+)
+def test_slabs_lie_along_the_longest_axis(size, axis, slab):
+    grid = WindowGrid.over(size, 96, 0.5)
+    assert grid.slab_axis == axis
+    assert grid.slab_size == slab
+    starts = [position[axis] for position in grid.positions]
+    assert starts == sorted(starts)
+    assert len(set(grid.positions)) == len(grid.positions)
+
+
+def test_cutting_and_cropping():
+    image = torch.arange(50.0).reshape(1, 10, 5)
+    grid = WindowGrid.over((10, 5), (4, 6), 0.25)
+    window = grid.cut(image, (3, 0), "constant", -1.0)
+    assert torch.equal(window[0, :, :5], image[0, 3:7])
+    assert (window[0, :, 5] == -1).all()
+    assert torch.equal(grid.crop(torch.nn.functional.pad(image, (0, 1))), image)
+
+
+@pytest.mark.parametrize("mode", ["gaussian", "constant"])
+def test_the_sum_over_axes_is_the_sum_over_windows(mode):
+    grid = WindowGrid.over((13, 9, 11), (5, 4, 11), 0.4)
+    importance = importance_of(grid, mode, 0.125)
+    weights = torch.ones(5, 4, 11) if importance is None else importance
+    expected = torch.zeros(13, 9, 11)
+    for x, y, z in grid.positions:
+        expected[x : x + 5, y : y + 4, z : z + 11] += weights
+    torch.testing.assert_close(summed_importance(grid, importance, "cpu"), expected)
