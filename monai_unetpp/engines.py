@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
 import numpy as np
@@ -15,13 +17,25 @@ from ignite.engine.events import CallableEventWithFilter
 from ignite.handlers.base_logger import BaseOutputHandler
 from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
+from monai.inferers import Inferer
+from monai.transforms import AsDiscreted, Compose, Invertd, LoadImage, LoadImaged, SaveImaged
 from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
+from torch.utils.data import DataLoader, IterableDataset
 
-from monai_unetpp.data import case_name, describe_failure
+from monai_unetpp.data import InvertProbabilitiesd, case_name, describe_failure
+from monai_unetpp.profiling import StageTimer
 
 __all__ = ["CaseEvaluator", "CaseFailure", "CaseResult"]
 
 logger = logging.getLogger(__name__)
+
+_OTHER = "other"
+_STAGES: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    ((LoadImage, LoadImaged), "load"),
+    (AsDiscreted, "argmax"),
+    ((Invertd, InvertProbabilitiesd), "inversion"),
+    (SaveImaged, "save"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,8 +47,11 @@ class CaseResult:
         file: the input.
         output: the written file; None where none was written.
         seconds: wall time that the case took, from asking for its data to the written file. Loading that went on
-            during the case before is not in it.
+            during the case before is not in it; writing may go on during the next case, so that the cases together
+            may take longer than the run.
         volumes_ml: volume of each label of a 3D segmentation; empty where the prediction is no label map.
+        stages: seconds by stage, where these were measured: they add up to ``seconds``, but for what the engine
+            itself needs.
     """
 
     case: str
@@ -42,6 +59,7 @@ class CaseResult:
     output: str | None
     seconds: float
     volumes_ml: dict[int, float]
+    stages: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,19 +78,30 @@ class CaseEvaluator(SupervisedEvaluator):
     saving. It is logged in one line, the traceback at debug level, and kept in :attr:`failures`; handlers of
     ``ITERATION_COMPLETED``, so also metrics, see completed cases only.
 
+    Transforms that save (``SaveImaged`` and what is derived from it) at the end of ``postprocessing`` run in a thread
+    of their own while the network is at the next case; one case at most waits to be written, and all are written when
+    :meth:`run` returns, also after an interruption. So handlers see a case before it is written, and also one that
+    then cannot be written. To load the next case meanwhile give MONAI's ``ThreadDataLoader``.
+
     Args:
         device: where the network runs.
         val_data_loader: gives one case at a time.
         network: the network.
         iteration_update: as in ``SupervisedEvaluator``.
+        postprocessing: as in ``SupervisedEvaluator``.
+        profile: whether to measure the stages of each case, for :attr:`CaseResult.stages`: each transform of the data
+            set and of ``postprocessing``, and the inferer, from within if it has an attribute ``timer``. Then one
+            thing is done after the other, in one thread.
         **options: all further arguments of ``SupervisedEvaluator``.
 
     Attributes:
-        completed: the :class:`CaseResult` of each case that was segmented in this run.
-        failures: the :class:`CaseFailure` of each other case.
+        completed: the :class:`CaseResult` of each case that was segmented in this run, in the order of the cases.
+        failures: the :class:`CaseFailure` of each other case, in the order of the cases.
+        profile: as the argument; may be set between runs.
 
     Raises:
         ValueError: ``val_data_loader`` gives several cases at a time.
+        RuntimeError: when running: ``val_data_loader`` ends before its last case.
 
     In a bundle the last line makes the command end with exit code 1 if any case failed:
 
@@ -90,6 +119,8 @@ class CaseEvaluator(SupervisedEvaluator):
         network: torch.nn.Module,
         *,
         iteration_update: Callable[[Engine, Any], Any] | None = None,
+        postprocessing: Callable[[Any], Any] | None = None,
+        profile: bool = False,
         **options: Any,
     ) -> None:
         batch_size = getattr(val_data_loader, "batch_size", None)
@@ -97,18 +128,37 @@ class CaseEvaluator(SupervisedEvaluator):
             raise ValueError(f"val_data_loader must have batch_size 1, got {batch_size}. Cases have their own sizes.")
         self.completed: list[CaseResult] = []
         self.failures: list[CaseFailure] = []
+        self.profile = profile
+        self._timer: StageTimer | None = None
         self._update: Callable[[Any, Any], Any] = super()._iteration if iteration_update is None else iteration_update
+        self._postprocessing, self._saving = _split_saving(postprocessing)
+        self._unsaved: dict[Any, Any] | None = None
+        self._saver: ThreadPoolExecutor | None = None
+        self._being_saved: tuple[str, str, Future[CaseResult]] | None = None
         self._started = time.perf_counter()
-        super().__init__(torch.device(device), val_data_loader, network, iteration_update=self._segment, **options)
-        self.add_event_handler(Events.GET_BATCH_STARTED, self._start_clock)
+        super().__init__(
+            torch.device(device),
+            val_data_loader,
+            network,
+            iteration_update=self._segment,
+            postprocessing=None if postprocessing is None else self._postprocess,  # type: ignore[arg-type]
+            **options,
+        )
+        self.add_event_handler(Events.GET_BATCH_STARTED, self._start_case)
+        self.add_event_handler(Events.DATALOADER_STOP_ITERATION, self._end_early)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Segment all cases and log how many were done and which failed."""
         self.completed, self.failures = [], []
+        started = time.perf_counter()
         try:
-            super().run(global_epoch)
+            with self._measured(), ThreadPoolExecutor(1, "saving") as self._saver:
+                try:
+                    super().run(global_epoch)
+                finally:
+                    self._await_saving()
         finally:
-            self._log_summary()
+            self._log_summary(time.perf_counter() - started)
 
     def exit_if_failed(self) -> None:
         """End the program with exit code 1 if a case of the last run failed.
@@ -135,44 +185,203 @@ class CaseEvaluator(SupervisedEvaluator):
         return super().add_event_handler(event_name, handler, *args, **kwargs)
 
     def _segment(self, engine: Engine, batchdata: Mapping[str, Any]) -> Any:
-        case, file = _describe_case(batchdata)
-        self._case_failed = False
-        if "failure" in batchdata:
-            return self._note_failure(case, file, str(_only(batchdata["failure"])))
-        engine.state.output = None
-        try:
-            output = self._update(engine, batchdata)
-            self.completed.append(self._result(case, file, output))
-        except Exception as e:
-            logger.debug("%s: failed", file, exc_info=True)
-            predicted = isinstance(engine.state.output, list) or CommonKeys.PRED in (engine.state.output or ())
-            stage = "post-processing" if predicted else "inference"
-            return self._note_failure(case, file, f"{stage} failed with {describe_failure(e)}")
+        with self._stage(_OTHER):
+            output = self._attempt(engine, batchdata)
+        if self._timer is not None and not self._case_failed:
+            self.completed[-1] = dataclasses.replace(self.completed[-1], stages=dict(self._timer.seconds))
         return output
 
-    def _note_failure(self, case: str, file: str, reason: str) -> list[Any]:
-        self._case_failed = True
+    def _attempt(self, engine: Engine, batchdata: Mapping[str, Any]) -> Any:
+        case, file = _describe_case(batchdata)
+        self._case_failed = "failure" in batchdata
+        if self._case_failed:
+            self._await_saving()
+            self._note_failure(case, file, str(_only(batchdata["failure"])))
+            return []
+        engine.state.output, self._unsaved = None, None
+        try:
+            output = self._update(engine, batchdata)
+            self._finish(case, file, output)
+        except Exception as e:
+            self._case_failed = True
+            self._await_saving()
+            predicted = isinstance(engine.state.output, list) or CommonKeys.PRED in (engine.state.output or ())
+            self._note_exception(case, file, "post-processing" if predicted else "inference", e)
+            return []
+        return output
+
+    def _postprocess(self, data: Any) -> Any:
+        data = _run_stages(self._postprocessing, data, self._timer, "postprocessing")
+        if self._saving is not None:
+            keys = {key for transform in self._saving.transforms for key in transform.keys}
+            # images are not kept for as long as the writing takes, and no memory of a GPU
+            self._unsaved = {
+                key: value.cpu() if isinstance(value, torch.Tensor) else value
+                for key, value in data.items()
+                if key in keys or not isinstance(value, torch.Tensor)
+            }
+        return data
+
+    def _finish(self, case: str, file: str, output: Any) -> None:
+        if self._unsaved is None or self._timer is not None or self._saver is None:
+            self.completed.append(self._save(case, file, _only(output), self._unsaved, self._started))
+            return
+        self._await_saving()
+        saving = self._saver.submit(self._save, case, file, None, self._unsaved, self._started)
+        self._being_saved = case, file, saving
+
+    def _save(self, case: str, file: str, item: Any, unsaved: dict[Any, Any] | None, started: float) -> CaseResult:
+        if unsaved is not None:
+            item = _run_stages(self._saving, unsaved, self._timer, "save")
+        prediction = item.get(CommonKeys.PRED) if isinstance(item, Mapping) else None
+        saved_to = prediction.meta.get(MetaKeys.SAVED_TO) if isinstance(prediction, MetaTensor) else None
+        with self._stage("volumes"):
+            volumes_ml = _volumes_ml(prediction)
+        output = None if saved_to is None else str(saved_to)
+        return CaseResult(case, file, output, time.perf_counter() - started, volumes_ml)
+
+    def _await_saving(self) -> None:
+        """Wait until the case before is written, and note how that went: so the order of cases is kept."""
+        if self._being_saved is None:
+            return
+        case, file, saving = self._being_saved
+        wait([saving])
+        self._being_saved = None
+        try:
+            self.completed.append(saving.result())
+        except Exception as e:
+            self._note_exception(case, file, "post-processing", e)
+
+    def _note_exception(self, case: str, file: str, stage: str, error: Exception) -> None:
+        logger.debug("%s: failed", file, exc_info=error)
+        self._note_failure(case, file, f"{stage} failed with {describe_failure(error)}")
+
+    def _note_failure(self, case: str, file: str, reason: str) -> None:
         failure = CaseFailure(case, file, reason.removeprefix(f"{file}: "))
         self.failures.append(failure)
         logger.error("%s: %s", failure.file, failure.reason)
-        return []
 
-    def _result(self, case: str, file: str, output: Any) -> CaseResult:
-        item = output[0] if isinstance(output, list) else output
-        prediction = item.get(CommonKeys.PRED) if isinstance(item, Mapping) else None
-        saved_to = prediction.meta.get(MetaKeys.SAVED_TO) if isinstance(prediction, MetaTensor) else None
-        seconds = time.perf_counter() - self._started
-        return CaseResult(case, file, None if saved_to is None else str(saved_to), seconds, _volumes_ml(prediction))
-
-    def _start_clock(self) -> None:
+    def _start_case(self) -> None:
         self._started = time.perf_counter()
+        if self._timer is not None:
+            self._timer.reset()
 
-    def _log_summary(self) -> None:
+    def _end_early(self) -> None:
+        """Stop where the loader's thread has died of an error, as ignite would begin again with the first case."""
+        done, expected = self.state.iteration, self.state.epoch_length
+        raise RuntimeError(
+            f"val_data_loader must give {expected} cases, got {done}. What ended it may stand above: keep errors of "
+            "single cases out of it with monai_unetpp.data.CaseDataset."
+        )
+
+    def _stage(self, name: str) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext() if self._timer is None else self._timer.stage(name)
+
+    @contextlib.contextmanager
+    def _measured(self) -> Iterator[None]:
+        """Let everything that a case needs tell its time, if that is wanted, and work in this thread."""
+        if not self.profile:
+            yield
+            return
+        timer = self._timer = StageTimer(self.state.device)
+        loader, inferer = self.data_loader, self.inferer
+        dataset: Any = getattr(loader, "dataset", None)
+        transform = getattr(dataset, "transform", None)
+        if transform is not None:
+            dataset.transform = lambda item: _run_stages(transform, item, timer, "preprocessing")
+        if hasattr(inferer, "timer"):
+            inferer.timer = timer
+        else:
+            self.inferer = _TimedInferer(inferer, timer)
+        self.data_loader = _TimedLoader(_in_this_thread(loader), timer, _OTHER)
+        try:
+            yield
+        finally:
+            self._timer, self.data_loader, self.inferer = None, loader, inferer
+            if transform is not None:
+                dataset.transform = transform
+            if hasattr(inferer, "timer"):
+                inferer.timer = None
+
+    def _log_summary(self, seconds: float) -> None:
         done, failed = len(self.completed), len(self.failures)
-        seconds = sum(result.seconds for result in self.completed)
         logger.info("%d of %d cases segmented in %.1f s.", done, done + failed, seconds)
         if failed:
             logger.error("%d of %d cases failed: %s.", failed, done + failed, ", ".join(f.case for f in self.failures))
+
+
+class _TimedLoader:
+    """A loader whose work counts for a stage, but for what transforms count for stages of their own."""
+
+    def __init__(self, loader: Iterable[Any], timer: StageTimer, stage: str) -> None:
+        self.loader, self.timer, self.stage = loader, timer, stage
+
+    def __iter__(self) -> Iterator[Any]:
+        with self.timer.stage(self.stage):
+            batches = iter(self.loader)
+        while True:
+            with self.timer.stage(self.stage):
+                batch = next(batches, self)
+            if batch is self:
+                return
+            yield batch
+
+
+class _TimedInferer(Inferer):
+    """An inferer that does not measure itself."""
+
+    def __init__(self, inferer: Inferer, timer: StageTimer) -> None:
+        super().__init__()
+        self.inferer, self.timer = inferer, timer
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self.timer.stage("network"):
+            return self.inferer(*args, **kwargs)
+
+
+def _in_this_thread(loader: Iterable[Any]) -> Iterable[Any]:
+    if not isinstance(loader, DataLoader) or isinstance(loader.dataset, IterableDataset):
+        return loader
+    return DataLoader(loader.dataset, loader.batch_size, sampler=loader.sampler, collate_fn=loader.collate_fn)
+
+
+def _split_saving(postprocessing: Callable[[Any], Any] | None) -> tuple[Callable[[Any], Any] | None, Compose | None]:
+    """Post-processing without the transforms at its end that save, and these."""
+    if isinstance(postprocessing, SaveImaged):
+        postprocessing = Compose(postprocessing)
+    if type(postprocessing) is not Compose:
+        return postprocessing, None
+    flat = postprocessing.flatten()
+    transforms = list(flat.transforms)
+    saving: list[Any] = []
+    while transforms and isinstance(transforms[-1], SaveImaged):
+        saving.insert(0, transforms.pop())
+    if not saving:
+        return postprocessing, None
+    flat.transforms = tuple(transforms)
+    return flat, Compose(saving)
+
+
+def _run_stages(transform: Any, data: Any, timer: StageTimer | None, default: str) -> Any:
+    """Apply a transform; with a timer that of each part of a ``Compose`` is counted by its kind."""
+    if timer is None:
+        return transform(data)
+    # the parts of a lazy one do their work together
+    if type(transform) is not Compose or transform.lazy is not False:
+        with timer.stage(_stage_of(transform, default)):
+            return transform(data)
+    flat = transform.flatten()
+    for index, part in enumerate(flat.transforms):
+        with timer.stage(_stage_of(part, default)):
+            data = flat(data, start=index, end=index + 1)
+    return data
+
+
+def _stage_of(transform: Any, default: str) -> str:
+    for kinds, stage in _STAGES:
+        if isinstance(transform, kinds):
+            return stage
+    return "resample" if type(transform).__module__.startswith("monai.transforms.spatial") else default
 
 
 def _describe_case(batchdata: Mapping[str, Any]) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,9 @@ class SegmentedCase:
         image: the file or folder that was read.
         output: the NIfTI file that was written.
         volumes_ml: volume of every label in millilitres, by name; empty for 2D images.
-        seconds: wall time from asking for the image to the written file.
+        seconds: wall time from asking for the image to the written file; the file may be written while the next case
+            is under way.
+        stages: seconds by stage of the work, empty unless they were measured.
     """
 
     case: str
@@ -39,6 +41,7 @@ class SegmentedCase:
     output: str
     volumes_ml: dict[str, float]
     seconds: float
+    stages: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +52,22 @@ class SegmentationSummary:
         bundle: name of the bundle.
         level: the level that was run.
         device: where it was run.
+        runtime: what ran the network, such as ``"openvino"``; empty where the bundle has another inferer than
+            ``NestedSlidingWindowInferer``, or nothing was run.
+        precision: such as ``"bf16"``; empty likewise.
         cases: the finished cases.
         failures: one line for each failed case, which names its file.
+        stages: seconds by stage of the work, summed over the finished cases; empty unless they were measured.
     """
 
     bundle: str
     level: str
     device: str
+    runtime: str
+    precision: str
     cases: tuple[SegmentedCase, ...]
     failures: tuple[str, ...]
+    stages: dict[str, float] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -71,8 +81,17 @@ def segment(
     level: str | None = None,
     device: str | None = None,
     progress: bool = False,
+    *,
+    runtime: str | None = None,
+    precision: str | None = None,
+    overlap: float | None = None,
+    flips: Sequence[int] | None = None,
+    smooth: bool | None = None,
+    profile: bool = False,
 ) -> SegmentationSummary:
     """Segment images with a bundle's ``inference.json``; cases that fail are reported and the rest go on.
+
+    The network is loaded once. The next image is loaded and the last result written while it works.
 
     Args:
         inputs: NIfTI files, folders of them, or DICOM series folders.
@@ -81,12 +100,20 @@ def segment(
         level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         progress: show a progress bar on standard error.
+        runtime: ``"auto"``, ``"torch"``, ``"compile"`` or ``"openvino"``; by default, as for all arguments below, what
+            the bundle says.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        overlap: part of a window that the next one covers again, from 0 to below 1: less is faster.
+        flips: axes of the image to flip at test time, 0 the first; ``[]`` for none, which is fastest.
+        smooth: whether each class is interpolated on the input's grid, for smoother borders, instead of the labels.
+        profile: whether to measure the stages of the work; then nothing is done at the same time.
 
     Returns:
         The finished cases with their volumes, and the failures.
 
     Raises:
-        ValueError: a bundle, level or device that cannot be used; the message names it and the remedy.
+        ValueError: a bundle, level or device that cannot be used, or a setting that the bundle has not; the message
+            names it and the remedy.
         FileNotFoundError: no such bundle, or none of the inputs exists.
         TypeError: inputs that are not paths.
         OSError: ``output_dir`` cannot be written to.
@@ -104,6 +131,15 @@ def segment(
     parser["input"] = [fspath(path) for path in paths]
     if device is not None:
         parser["device"] = resolve_device(device)
+    _change_settings(
+        parser,
+        folder,
+        runtime=runtime,
+        precision=precision,
+        overlap=overlap,
+        flips=None if flips is None else list(flips),
+        smooth=smooth,
+    )
     if level is not None:
         level_index(level, parse_entry(parser, "network_def").levels)
         parser["level"] = level
@@ -113,6 +149,7 @@ def segment(
             f"{folder.name}: the evaluator of inference.json must be monai_unetpp.engines.CaseEvaluator, got "
             f"{type(evaluator).__name__}. Run this bundle with python -m monai.bundle run."
         )
+    evaluator.profile = profile
     network: Any = evaluator.network
     make_output_dir(output_dir)
     if progress:
@@ -127,16 +164,42 @@ def segment(
             if network.spatial_dims == 3
             else {},
             seconds=done.seconds,
+            stages=done.stages,
         )
         for done in evaluator.completed
     )
+    ran_runtime, ran_precision = getattr(evaluator.inferer, "ran", None) or ("", "")
     return SegmentationSummary(
         bundle=folder.name,
         level=network.levels[-1],
         device=str(evaluator.state.device),
+        runtime=ran_runtime,
+        precision=ran_precision,
         cases=cases,
         failures=tuple(f"{failed.file}: {failed.reason}" for failed in evaluator.failures),
+        stages=_summed(case.stages for case in cases),
     )
+
+
+def _change_settings(parser: ConfigParser, folder: Path, **settings: Any) -> None:
+    """Set what is not None; a bundle must have the key, as MONAI would take any other in silence."""
+    for key, value in settings.items():
+        if value is None:
+            continue
+        if key not in parser:
+            raise ValueError(
+                f"{key} must be left out for {folder.name}, got {value!r}: its inference.json has no key {key!r}. "
+                "Give it this key and use it there, or take another bundle."
+            )
+        parser[key] = value
+
+
+def _summed(stages: Iterable[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for each in stages:
+        for name, seconds in each.items():
+            total[name] = total.get(name, 0.0) + seconds
+    return total
 
 
 def label_names(bundle: str | PathLike[str]) -> dict[int, str]:

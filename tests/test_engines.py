@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import logging
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +18,11 @@ import torch
 from ignite.engine import Events
 from ignite.handlers import ProgressBar
 from monai.bundle import ConfigParser
-from monai.data import DataLoader, Dataset, MetaTensor, ThreadDataLoader
+from monai.data import DataLoader, Dataset, MetaTensor, ThreadDataLoader, list_data_collate
 from monai.engines import SupervisedEvaluator
 from monai.handlers import MeanDice, StatsHandler, from_engine
-from monai.transforms import Lambdad
+from monai.inferers import Inferer, SimpleInferer
+from monai.transforms import AsDiscreted, Compose, Flipd, Lambdad, SaveImaged
 
 from monai_unetpp.data import CaseDataset, find_cases
 from monai_unetpp.engines import CaseEvaluator, CaseFailure
@@ -344,6 +347,20 @@ def test_batches_are_refused() -> None:
         CaseEvaluator("cpu", loader, Threshold())
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_loader_that_dies_does_not_begin_again() -> None:
+    def collate(batch: Any) -> Any:
+        if batch[0]["case"] == "case 2":
+            raise RuntimeError("no memory for this one")
+        return list_data_collate(batch)
+
+    loader = ThreadDataLoader(Dataset(items(0, 0, 0, 0)), batch_size=1, collate_fn=collate)
+    evaluator = CaseEvaluator("cpu", loader, Threshold())
+    with pytest.raises(RuntimeError, match=r"val_data_loader must give 4 cases, got 2\. .* with .*CaseDataset"):
+        evaluator.run()
+    assert [done.case for done in evaluator.completed] == ["case 0", "case 1"]
+
+
 def test_exit_only_after_failures() -> None:
     evaluate((0,)).exit_if_failed()
     with pytest.raises(SystemExit, match="1"):
@@ -369,3 +386,216 @@ def test_dataset_hands_on_failures(tmp_path: Path) -> None:
     assert batches[0] == {key: [value] for key, value in expected.items()}
     assert CaseDataset(find_cases(path), lambda item: item)[0]["case"] == "a"
     assert len(dataset[:2]) == 2
+
+
+# saving while the network is at the next case
+
+
+class Saver(SaveImaged):
+    """Keeps what it is given instead of writing it, after waiting for something."""
+
+    def __init__(self, wait_for: Callable[[str], Any] = lambda case: None) -> None:
+        super().__init__("pred", output_dir="unused")
+        self.wait_for = wait_for
+        self.log: list[str] = []
+        self.data: list[dict[Any, Any]] = []
+        self.threads: set[threading.Thread] = set()
+
+    def __call__(self, data: Any) -> Any:
+        self.threads.add(threading.current_thread())
+        self.data.append(data)
+        self.wait_for(data["case"])
+        self.log.append(f"saved {data['case']}")
+        data["pred"].meta["saved_to"] = f"{data['case']}.nii.gz"
+        return data
+
+
+class LoggedThreshold(Threshold):
+    """Says when it begins with a case; may be interrupted at one."""
+
+    def __init__(self, log: list[str], interrupted_at: int | None = None) -> None:
+        super().__init__()
+        self.log, self.interrupted_at, self.calls = log, interrupted_at, 0
+        self.begun = [threading.Event() for _ in range(4)]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        case, self.calls = self.calls, self.calls + 1
+        self.begun[case].set()
+        self.log.append(f"network {case}")
+        if case == self.interrupted_at:
+            raise KeyboardInterrupt
+        return super().forward(x)
+
+
+def saving_evaluator(saver: Saver, network: torch.nn.Module, *marks: float, **options: Any) -> CaseEvaluator:
+    postprocessing = Compose([AsDiscreted("pred", argmax=True), saver])
+    loader = DataLoader(Dataset(items(*marks)), batch_size=1)
+    return CaseEvaluator("cpu", loader, network, postprocessing=postprocessing, **options)
+
+
+def test_a_case_is_written_during_the_next_but_not_later() -> None:
+    saver = Saver()
+    network = LoggedThreshold(saver.log)
+    begun: list[bool] = []
+
+    def wait_for(case: str) -> None:
+        number = int(case.split()[1])
+        if number < 3:  # after the last one nothing comes
+            begun.append(network.begun[number + 1].wait(20))
+
+    saver.wait_for = wait_for
+    evaluator = saving_evaluator(saver, network, 0, 0, 0, 0)
+    evaluator.run()
+    assert begun == [True, True, True]
+    for number in range(2):
+        assert saver.log.index(f"saved case {number}") < saver.log.index(f"network {number + 2}")
+    assert saver.log[-1] == "saved case 3"
+    assert [(r.case, r.output) for r in evaluator.completed] == [(f"case {n}", f"case {n}.nii.gz") for n in range(4)]
+    assert evaluator.completed[0].volumes_ml == {1: pytest.approx(0.032)}
+    assert threading.main_thread() not in saver.threads
+    assert not any(thread.is_alive() for thread in saver.threads)
+
+
+def test_what_waits_to_be_written_is_not_the_image() -> None:
+    saver = Saver()
+    saving_evaluator(saver, Threshold(), 0).run()
+    ((kept,),) = ([key for key, value in data.items() if isinstance(value, torch.Tensor)] for data in saver.data)
+    assert kept == "pred"
+
+
+@pytest.mark.parametrize("profile", [False, True])
+def test_failures_in_saving_keep_their_case_and_their_place(profile: bool) -> None:
+    def fail(case: str) -> None:
+        if case in ("case 0", "case 4"):
+            raise OSError(f"no space for {case}")
+
+    evaluator = saving_evaluator(Saver(fail), Threshold(), 0, -1, 0, 0, 0, profile=profile)
+    evaluator.run()
+    assert [r.case for r in evaluator.completed] == ["case 2", "case 3"]
+    assert [(f.case, f.reason) for f in evaluator.failures] == [
+        ("case 0", "post-processing failed with OSError: no space for case 0"),
+        ("case 1", "inference failed with RuntimeError: a negative voxel"),
+        ("case 4", "post-processing failed with OSError: no space for case 4"),
+    ]
+
+
+def test_an_interruption_lets_what_is_being_written_be_finished() -> None:
+    saver = Saver(lambda case: time.sleep(0.2))
+    evaluator = saving_evaluator(saver, LoggedThreshold(saver.log, interrupted_at=1), 0, 0)
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.run()
+    assert saver.log[-1] == "saved case 0"
+    assert [r.output for r in evaluator.completed] == ["case 0.nii.gz"]
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_transform_that_saves_need_not_be_in_a_compose(wrapped: bool) -> None:
+    saver = Saver()
+    postprocessing = Compose([Compose([saver])]) if wrapped else saver
+    evaluator = evaluate((0, 0), postprocessing=postprocessing)
+    assert saver.log == ["saved case 0", "saved case 1"]
+    assert len(evaluator.completed) == 2
+
+
+def test_the_network_is_loaded_once_for_many_cases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[Threshold] = []
+    original = Threshold.__init__
+
+    def counted(self: Threshold) -> None:
+        original(self)
+        built.append(self)
+
+    monkeypatch.setattr(Threshold, "__init__", counted)
+    for name in "abc":
+        save(tmp_path / "scans" / f"{name}.nii")
+    evaluator = ConfigParser(config(tmp_path / "scans", tmp_path / "out")).get_parsed_content("evaluator")
+    evaluator.run()
+    assert (len(built), len(evaluator.completed)) == (1, 3)
+
+
+# where the time goes
+
+
+def test_stages_explain_the_time_of_a_case(tmp_path: Path, mixed: Path) -> None:
+    plain, profiled = (
+        ConfigParser(config(mixed, tmp_path / name)).get_parsed_content("evaluator") for name in ("plain", "profiled")
+    )
+    profiled.profile = True
+    before = profiled.data_loader, profiled.inferer, profiled.data_loader.dataset.transform
+    for evaluator in (plain, profiled):
+        evaluator.run()
+    assert [f.case for f in profiled.failures] == [f.case for f in plain.failures] == list(REASONS)
+    assert [r.case for r in profiled.completed] == ["a", "e", "z"]
+    assert all(r.stages == {} for r in plain.completed)
+    stages = {"load", "resample", "network", "argmax", "inversion", "save", "volumes", "other"}
+    for ours, other in zip(profiled.completed, plain.completed, strict=True):
+        assert set(ours.stages) == stages
+        assert all(seconds >= 0 for seconds in ours.stages.values())
+        assert sum(ours.stages.values()) == pytest.approx(ours.seconds, rel=0.3)
+        assert ours.volumes_ml == other.volumes_ml
+        written = [np.asarray(nib.load(str(result.output)).dataobj) for result in (ours, other)]
+        assert np.array_equal(*written)
+    assert (profiled.data_loader, profiled.inferer, profiled.data_loader.dataset.transform) == before
+    profiled.profile = False
+    profiled.run()
+    assert all(r.stages == {} for r in profiled.completed)
+
+
+class SlowInferer(Inferer):
+    """Measures itself."""
+
+    timer = None
+
+    def __call__(self, inputs: torch.Tensor, network: Any, *args: Any, **kwargs: Any) -> Any:
+        if self.timer is not None:
+            with self.timer.stage("windows"):
+                time.sleep(0.2)
+        return network(inputs)
+
+
+def test_profiling_asks_inferers_that_measure_themselves_and_uses_one_thread() -> None:
+    saver, inferer = Saver(lambda case: time.sleep(0.1)), SlowInferer()
+    evaluator = saving_evaluator(saver, Threshold(), 0, 0, inferer=inferer, profile=True)
+    evaluator.run()
+    assert inferer.timer is None
+    assert saver.threads == {threading.main_thread()}
+    for result in evaluator.completed:
+        assert set(result.stages) == {"windows", "argmax", "save", "volumes", "other"}
+        assert 0.2 <= result.stages["windows"] < result.seconds
+        assert 0.1 <= result.stages["save"] < result.seconds
+
+
+def test_loading_in_a_thread_is_measured_too() -> None:
+    transform = Compose([Flipd("image", 0), Lambdad("image", lambda x: (time.sleep(0.1), x)[1])])
+    loader = ThreadDataLoader(Dataset(items(0, 0), transform), batch_size=1)
+    evaluator = CaseEvaluator("cpu", loader, Threshold(), inferer=SimpleInferer(), profile=True)
+    evaluator.run()
+    for result in evaluator.completed:
+        assert set(result.stages) == {"resample", "preprocessing", "network", "volumes", "other"}
+        assert 0.1 <= result.stages["preprocessing"] < result.seconds
+
+
+def test_lazy_transforms_are_measured_as_one() -> None:
+    transform = Compose([Flipd("image", 0), Flipd("image", 1)], lazy=True)
+    loader = DataLoader(Dataset(items(0), transform), batch_size=1)
+    evaluator = CaseEvaluator("cpu", loader, Threshold(), profile=True)
+    evaluator.run()
+    assert set(evaluator.completed[0].stages) == {"preprocessing", "network", "volumes", "other"}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_only_labels_come_back(tmp_path: Path) -> None:
+    content = config(save(tmp_path / "scans" / "a.nii"), tmp_path / "out")
+    content["preprocessing"]["transforms"].insert(1, {"_target_": "EnsureTyped", "keys": "image", "device": "cuda:0"})
+    content["evaluator"]["device"] = "cuda:0"
+    content["network_def"] = {"_target_": "torch.nn.Module.cuda", "self": content["network_def"]}
+    devices: list[str] = []
+    watch = Lambdad("pred", lambda x: (devices.append(x.device.type), x)[1])
+    parser = ConfigParser(content)
+    evaluator = parser.get_parsed_content("evaluator")
+    chain = evaluator._postprocessing
+    chain.transforms = tuple(each for transform in chain.transforms for each in (watch, transform, watch))
+    evaluator.run()
+    assert devices == ["cuda"] * 4
+    assert np.asarray(nib.load(evaluator.completed[0].output).dataobj).sum() == 8

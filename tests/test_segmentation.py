@@ -185,3 +185,76 @@ def test_an_output_folder_is_made_and_left_empty(tmp_path):
 
 def test_label_names_leave_out_the_background(hippocampus_bundle):
     assert label_names(hippocampus_bundle) == {1: "anterior", 2: "posterior"}
+
+
+@pytest.fixture
+def built_inferers(monkeypatch):
+    """The inferers that bundles' configurations have built so far."""
+    built = []
+    original = ConfigParser.get_parsed_content
+
+    def recording(self, *arguments, **options):
+        content = original(self, *arguments, **options)
+        if arguments and arguments[0] == "evaluator":
+            built.append(content.inferer)
+        return content
+
+    monkeypatch.setattr(ConfigParser, "get_parsed_content", recording)
+    return built
+
+
+def test_settings_take_the_place_of_the_bundles(hippocampus_bundle, case, tmp_path, built_inferers):
+    segment(case, tmp_path / "own", hippocampus_bundle, "L1", device="cpu")
+    settings = {"runtime": "torch", "precision": "bf16", "overlap": 0.25, "flips": ()}
+    segment(case, tmp_path / "given", hippocampus_bundle, "L1", device="cpu", **settings)
+    own, given = built_inferers
+    assert (own.runtime, own.precision, own.overlap, list(own.flips)) == ("auto", "fp32", 0.5, [0])
+    assert (given.runtime, given.precision, given.overlap, list(given.flips)) == ("torch", "bf16", 0.25, [])
+    assert (own.output, given.output) == ("labels", "labels")
+
+
+def test_smooth_borders(hippocampus_bundle, case, tmp_path, built_inferers):
+    """Here voxels are 1 x 1.2 x 1.5 mm and windows 1 mm: borders differ, the rest is the same."""
+    both = [
+        segment(case, tmp_path / str(smooth), hippocampus_bundle, "L1", device="cpu", smooth=smooth)
+        for smooth in (False, True)
+    ]
+    assert [inferer.output for inferer in built_inferers] == ["labels", "logits"]
+    nearest, smooth = (voxels(summary.cases[0].output) for summary in both)
+    assert smooth.any()
+    assert 0 < (nearest != smooth).sum() < 0.3 * (nearest > 0).sum()
+
+
+def test_settings_that_the_bundle_has_not(copied_bundle, case, tmp_path):
+    change(copied_bundle, "inference.json", lambda content: content.pop("runtime"))
+    message = r"runtime must be left out for copied, got 'torch': its inference\.json has no key 'runtime'\. Give it"
+    with pytest.raises(ValueError, match=message):
+        segment(case, tmp_path / "out", copied_bundle, runtime="torch")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"runtime": "gpu"}, r"runtime must be one of .*, got 'gpu'"),
+        ({"precision": "int8"}, r"precision must be one of .*, got 'int8'"),
+        ({"overlap": 1.0}, r"overlap must be from 0 to below 1, got 1\.0"),
+        ({"flips": [0, 0]}, r"axes must be different spatial axes"),
+    ],
+)
+def test_settings_that_cannot_be(hippocampus_bundle, case, tmp_path, setting, message):
+    with pytest.raises(ValueError, match=message):
+        segment(case, tmp_path / "out", hippocampus_bundle, "L1", device="cpu", **setting)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_profile_adds_up(hippocampus_bundle, decathlon_dir, tmp_path):
+    cases = [decathlon_dir / "imagesTr" / f"case_{number}.nii.gz" for number in (4, 5)]
+    summary = segment(cases, tmp_path, hippocampus_bundle, "L1", device="cpu", profile=True)
+    stages = {"load", "resample", "preprocessing", "windows", "network", "stitching", "argmax", "inversion", "save"}
+    for done in summary.cases:
+        assert set(done.stages) == {*stages, "volumes", "other"}
+        assert sum(done.stages.values()) == pytest.approx(done.seconds, rel=0.3)
+    for name, seconds in summary.stages.items():
+        assert seconds == pytest.approx(sum(done.stages[name] for done in summary.cases))
+    assert json.loads(json.dumps(summary.as_dict()))["stages"] == summary.stages
