@@ -16,6 +16,44 @@ def hippocampus_bundle():
     return REPOSITORY / "bundles" / "hippocampus_mri_unetpp"
 
 
+@pytest.fixture(
+    scope="session",
+    params=sorted(path.parents[1] for path in REPOSITORY.glob("bundles/*/configs/metadata.json")),
+    ids=lambda path: path.name,
+)
+def bundle(request):
+    """The folder of each bundle in the repository, in turns."""
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def nuclei_bundle():
+    """The folder of the nuclei bundle in the repository."""
+    return REPOSITORY / "bundles" / "nuclei_microscopy_unetpp"
+
+
+@pytest.fixture(scope="session")
+def nuclei_dir(tmp_path_factory):
+    """Six small images in Decathlon form, every second one with a bright background: four for training."""
+    root = tmp_path_factory.mktemp("nuclei")
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir()
+    generator = np.random.default_rng(0)
+    entries = []
+    for number in range(6):
+        label = np.zeros((40, 36), np.uint8)
+        label[4:12, 5:13] = 1
+        label[20:32, 18:30] = 1
+        image = 20 + 150 * label + generator.integers(0, 20, label.shape)
+        name = f"cells_{number}.nii.gz"
+        pixels = (image if number % 2 else 255 - image).astype(np.uint8)
+        nib.save(nib.Nifti1Image(pixels, np.eye(4)), root / "imagesTr" / name)
+        nib.save(nib.Nifti1Image(label, np.eye(4)), root / "labelsTr" / name)
+        entries.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    (root / "dataset.json").write_text(json.dumps({"training": entries[:4], "validation": entries[4:]}))
+    return root
+
+
 @pytest.fixture(scope="session")
 def decathlon_dir(tmp_path_factory):
     """Six small volumes with two boxes each, in Decathlon form: four for training, two for validation."""

@@ -6,6 +6,9 @@ from monai_unetpp.data.datalist import load_datalist
 from monai_unetpp.data.dataset import CaseDataset
 from monai_unetpp.data.errors import ImageFileError, describe_failure
 from monai_unetpp.data.geometry import ImageGeometry, check_same_geometry, compare_geometry, read_geometry
+from monai_unetpp.data.instances import SplitInstances, SplitInstancesd
+from monai_unetpp.data.intensity import InvertBrightBackground, InvertBrightBackgroundd, kind_weights
+from monai_unetpp.data.inversion import InvertProbabilitiesd
 from monai_unetpp.data.reader import VolumeReader
 from monai_unetpp.data.writer import SegmentationSaveImaged, write_volume
 
@@ -13,7 +16,12 @@ __all__ = [
     "CaseDataset",
     "ImageFileError",
     "ImageGeometry",
+    "InvertBrightBackground",
+    "InvertBrightBackgroundd",
+    "InvertProbabilitiesd",
     "SegmentationSaveImaged",
+    "SplitInstances",
+    "SplitInstancesd",
     "VolumeReader",
     "case_name",
     "check_dataset",
@@ -21,6 +29,7 @@ __all__ = [
     "compare_geometry",
     "describe_failure",
     "find_cases",
+    "kind_weights",
     "load_datalist",
     "read_geometry",
     "write_volume",

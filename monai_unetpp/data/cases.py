@@ -15,18 +15,21 @@ from monai.data import load_decathlon_datalist
 from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.itk_images import ITK_SUFFIXES, dicom_files, is_dicom_file
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES
+from monai_unetpp.data.pictures import PICTURE_SUFFIXES
 
 __all__ = ["case_name", "find_cases"]
 
 logger = logging.getLogger(__name__)
 
 # longest first, so that .nii.gz comes before what it may end in
-_SUFFIXES = tuple(sorted((*NIFTI_SUFFIXES, *ITK_SUFFIXES), key=len, reverse=True))
-_FORMATS = f"NIfTI ({', '.join(NIFTI_SUFFIXES)}), {', '.join(ITK_SUFFIXES)} or DICOM"
+_SUFFIXES = tuple(sorted((*NIFTI_SUFFIXES, *ITK_SUFFIXES, *PICTURE_SUFFIXES), key=len, reverse=True))
+_VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 _SEGMENTATION = "_seg"
 
 
-def find_cases(input: str | PathLike[str] | Sequence[str | PathLike[str]], strict: bool = True) -> list[dict[str, Any]]:
+def find_cases(
+    input: str | PathLike[str] | Sequence[str | PathLike[str]], strict: bool = True, pictures: bool = False
+) -> list[dict[str, Any]]:
     """The cases that ``input`` stands for.
 
     Args:
@@ -40,6 +43,8 @@ def find_cases(input: str | PathLike[str] | Sequence[str | PathLike[str]], stric
               ``validation``, else the files of ``imagesTs``, else the ``training`` cases.
         strict: whether an ``input`` that is missing, empty or not an image is an error. Otherwise it becomes a case
             with the reason as ``failure``, which :class:`monai_unetpp.data.CaseDataset` hands on.
+        pictures: whether PNG and TIFF files are images too, for networks in 2D. For others a PNG in a folder is
+            nothing to segment.
 
     Returns:
         Dicts with ``image``, a path (or several, for several channels), and ``case``, a name for files. It is the
@@ -55,10 +60,11 @@ def find_cases(input: str | PathLike[str] | Sequence[str | PathLike[str]], stric
         raise TypeError(f"input must be a path or a list of paths, got {input!r}. Name a file or a folder.")
     if not items:
         raise ImageFileError("input must name a file or a folder, got an empty list.")
+    suffixes = (*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES) if pictures else _VOLUME_SUFFIXES
     cases: list[dict[str, Any]] = []
     for item in items:
         try:
-            cases.extend(_readable_cases_of(Path(item).expanduser()))
+            cases.extend(_readable_cases_of(Path(item).expanduser(), suffixes))
         except ImageFileError as e:
             if strict:
                 raise
@@ -75,29 +81,29 @@ def case_name(path: str | PathLike[str]) -> str:
     return path.name[: -len(suffix)] if suffix and len(suffix) < len(path.name) else path.name
 
 
-def _readable_cases_of(path: Path) -> list[dict[str, Any]]:
+def _readable_cases_of(path: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
     try:
-        return _cases_of(path)
+        return _cases_of(path, suffixes)
     except OSError as e:
         raise ImageFileError(f"{path}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
 
 
-def _cases_of(path: Path) -> list[dict[str, Any]]:
+def _cases_of(path: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
     if not path.exists():
         raise ImageFileError(f"{path}: no such file or folder. Check the path.")
     if path.is_dir():
         if (path / "dataset.json").is_file():
-            return _decathlon_cases(path)
-        return _folder_cases(path)
-    if not path.name.lower().endswith(_SUFFIXES) and not is_dicom_file(path):
-        raise ImageFileError(f"{path}: not a supported image. Give {_FORMATS}.")
+            return _decathlon_cases(path, suffixes)
+        return _folder_cases(path, suffixes)
+    if not path.name.lower().endswith(suffixes) and not is_dicom_file(path):
+        raise ImageFileError(f"{path}: not a supported image. Give {_formats(suffixes)}.")
     return [_case(path)]
 
 
-def _folder_cases(folder: Path) -> list[dict[str, Any]]:
+def _folder_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
     content = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
     # a link to nowhere is kept: it is for the reader to say so
-    files = [path for path in content if not path.is_dir() and path.name.lower().endswith(_SUFFIXES)]
+    files = [path for path in content if not path.is_dir() and path.name.lower().endswith(suffixes)]
     files = [path for path in files if not _is_second_of_pair(path)]
     names = {case_name(path) for path in files}
     results = [path for path in files if _is_result(case_name(path), names)]
@@ -108,8 +114,13 @@ def _folder_cases(folder: Path) -> list[dict[str, Any]]:
         return [_case(folder)]
     series = [path for path in content if path.is_dir() and any(dicom_files(path))]
     if not images and not series:
-        raise ImageFileError(f"{folder}: holds no image. Name a file, or a folder with {_FORMATS} files.")
+        raise ImageFileError(f"{folder}: holds no image. Name a file, or a folder with {_formats(suffixes)} files.")
     return [_case(path) for path in (*images, *series)]
+
+
+def _formats(suffixes: tuple[str, ...]) -> str:
+    others = [suffix for suffix in suffixes if suffix not in NIFTI_SUFFIXES]
+    return f"NIfTI ({', '.join(NIFTI_SUFFIXES)}), {', '.join(others)} or DICOM"
 
 
 def _is_second_of_pair(path: Path) -> bool:
@@ -120,13 +131,13 @@ def _is_result(name: str, names: set[str]) -> bool:
     return name.endswith(_SEGMENTATION) and name.removesuffix(_SEGMENTATION) in names
 
 
-def _decathlon_cases(folder: Path) -> list[dict[str, Any]]:
+def _decathlon_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
     path = folder / "dataset.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         key = next((key for key in ("test", "validation") if content.get(key)), None)
         if key is None and (folder / "imagesTs").is_dir():
-            return _folder_cases(folder / "imagesTs")
+            return _folder_cases(folder / "imagesTs", suffixes)
         key = key or "training"
         images = [entry["image"] for entry in load_decathlon_datalist(path, data_list_key=key)]
     except ImageFileError:

@@ -13,6 +13,7 @@ import numpy as np
 from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.itk_images import is_itk_name, read_itk_header
 from monai_unetpp.data.nifti import check_affine, is_nifti_name, open_nifti
+from monai_unetpp.data.pictures import is_picture_name, read_picture_shape
 from monai_unetpp.data.reader import VolumeReader
 
 __all__ = ["ImageGeometry", "check_same_geometry", "compare_geometry", "read_geometry"]
@@ -39,6 +40,8 @@ class ImageGeometry:
 def read_geometry(path: str | Path) -> ImageGeometry:
     """The grid of an image file, from its header alone; a DICOM series is read whole.
 
+    Pixels of PNG and TIFF count as 1 mm.
+
     Raises:
         ImageFileError: the file cannot be read; see :class:`monai_unetpp.data.VolumeReader`.
     """
@@ -50,6 +53,8 @@ def read_geometry(path: str | Path) -> ImageGeometry:
         shape, affine = read_itk_header(path)
         check_affine(affine, path)
         return ImageGeometry(_short_shape(shape), affine)
+    if is_picture_name(path):
+        return ImageGeometry(_short_shape(read_picture_shape(path), 2), np.eye(4))
     reader = VolumeReader(allow_constant=True, fill_nonfinite=0.0)
     array, metadata = reader.get_data(reader.read(path))
     return ImageGeometry(array.shape, metadata["affine"])

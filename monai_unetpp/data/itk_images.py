@@ -22,6 +22,7 @@ __all__ = [
     "dicom_files",
     "is_dicom_file",
     "is_itk_name",
+    "open_itk_file",
     "read_dicom",
     "read_itk_file",
     "read_itk_header",
@@ -88,7 +89,7 @@ def read_itk_header(path: Path) -> tuple[tuple[int, ...], np.ndarray[Any, Any]]:
     Raises:
         ImageFileError: the file is missing, empty, damaged, of no known format, or has several numbers per voxel.
     """
-    reader = _open_itk_file(path)
+    reader = open_itk_file(path)
     _check_components(reader.GetNumberOfComponents(), path)
     dims = min(reader.GetDimension(), 3)
     direction = np.asarray(reader.GetDirection()).reshape(reader.GetDimension(), -1)[:dims, :dims]
@@ -108,13 +109,18 @@ def read_itk_file(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
     """
     _, affine = read_itk_header(path)
     try:
-        image = _open_itk_file(path).Execute()
+        image = open_itk_file(path).Execute()
     except RuntimeError as e:
         raise ImageFileError(_damaged(path)) from e
     return SimpleITK.GetArrayFromImage(image).T, affine
 
 
-def _open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
+def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
+    """A reader of one image file that has read its header.
+
+    Raises:
+        ImageFileError: the file is missing, empty, damaged or of no known format.
+    """
     if not path.is_file():
         raise ImageFileError(f"{path}: no such file. Check the path.")
     if path.stat().st_size == 0:

@@ -14,22 +14,30 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.itk_images import ITK_SUFFIXES, is_dicom_file, is_itk_name, read_dicom, read_itk_file
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES, check_affine, is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_picture
 
 __all__ = ["VolumeReader"]
 
 # Where the name says nothing, the content of a file does: DICOM files often have no suffix.
-_SUPPORTED = f"NIfTI ({', '.join(NIFTI_SUFFIXES)}), {', '.join(ITK_SUFFIXES)}, or a folder with a DICOM series"
+_SUPPORTED = (
+    f"NIfTI ({', '.join(NIFTI_SUFFIXES)}), {', '.join((*ITK_SUFFIXES, *PICTURE_SUFFIXES))}, or a folder with a DICOM "
+    "series"
+)
 
 
 class VolumeReader(ImageReader):
-    """Read NIfTI, DICOM series and ITK's own formats, or say in one line what is wrong with a file.
+    """Read NIfTI, DICOM series, ITK's own formats, PNG and TIFF, or say in one line what is wrong with a file.
 
     MONAI's ``NibabelReader`` may replace a file's sform by its qform without a word. Here positions come from the
     sform where its code is set, else from the qform, else, with a warning, from nibabel's default; nothing is
     corrected.
 
+    Pictures (PNG, TIFF) are read as ``(W, H)`` grey values, the mean where they have colours, with pixels of 1 mm.
+    A TIFF of several pages is a volume.
+
     Args:
-        spatial_dims: 2 or 3, axes that an image must have; further axes of length one are dropped.
+        spatial_dims: 2 or 3, axes that an image must have, or both where either will do; further axes of length one
+            are dropped.
         allow_constant: whether an image may have the same value everywhere, as a label map may.
         fill_nonfinite: value for voxels that are NaN or infinite; with None they are an error.
 
@@ -48,19 +56,23 @@ class VolumeReader(ImageReader):
     """
 
     def __init__(
-        self, spatial_dims: int = 3, allow_constant: bool = False, fill_nonfinite: float | None = None
+        self, spatial_dims: int | Sequence[int] = 3, allow_constant: bool = False, fill_nonfinite: float | None = None
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
-        self.spatial_dims = spatial_dims
+        self.spatial_dims = ensure_tuple(spatial_dims)
+        if not self.spatial_dims or not set(self.spatial_dims) <= {2, 3}:
+            raise ValueError(f"spatial_dims must be 2 or 3, or both, got {spatial_dims!r}.")
         self.allow_constant = allow_constant
         self.fill_nonfinite = fill_nonfinite
 
     def verify_suffix(self, filename: Sequence[str | PathLike[str]] | str | PathLike[str]) -> bool:
         """Whether all of ``filename`` are DICOM or have a supported suffix."""
         return all(
-            Path(name).is_dir() or is_nifti_name(name) or is_itk_name(name) or is_dicom_file(name)
+            Path(name).is_dir()
+            or is_nifti_name(name)
+            or is_itk_name(name)
+            or is_picture_name(name)
+            or is_dicom_file(name)
             for name in ensure_tuple(filename)
         )
 
@@ -93,7 +105,7 @@ class VolumeReader(ImageReader):
 
     def _read_dicom(self, paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         array, metadata = read_dicom(paths)
-        if self.spatial_dims == 3 and array.shape[2:] == (1,):
+        if 2 not in self.spatial_dims and array.shape[2:] == (1,):
             raise ImageFileError(
                 f"{paths[0]}: a single slice, but a volume is needed. Name the folder of the whole series."
             )
@@ -107,6 +119,8 @@ class VolumeReader(ImageReader):
         if is_itk_name(path):
             array, affine = read_itk_file(path)
             return self._checked(array, {MetaKeys.AFFINE: affine}, path=path)
+        if is_picture_name(path):
+            return self._checked(read_picture(path), {MetaKeys.AFFINE: np.eye(4)}, path=path)
         if not path.exists():
             raise ImageFileError(f"{path}: no such file or folder. Check the path.")
         raise ImageFileError(f"{path}: not a supported image. Give {_SUPPORTED}.")
@@ -136,14 +150,15 @@ class VolumeReader(ImageReader):
     def _spatial_shape(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:
         stored = tuple(int(length) for length in shape)
         spatial = stored
-        while len(spatial) > self.spatial_dims and spatial[-1] == 1:
+        fewest, most = min(self.spatial_dims), max(self.spatial_dims)
+        while len(spatial) > fewest and spatial[-1] == 1:
             spatial = spatial[:-1]
-        if len(spatial) == self.spatial_dims:
+        if len(spatial) in self.spatial_dims:
             return spatial
-        needed = "a volume with three axes" if self.spatial_dims == 3 else "an image with two axes"
-        if len(spatial) < self.spatial_dims:
+        needed = "a volume with three axes" if fewest == 3 else "an image with two axes"
+        if len(spatial) < fewest:
             remedy = "Join the slices into one volume."
-        elif self.spatial_dims == 2:
+        elif most == 2:
             remedy = "Extract one slice, or use a network for volumes."
         elif len(spatial) == 4:
             remedy = f"Split it into {spatial[3]} volumes and give one."

@@ -20,6 +20,7 @@ from monai_unetpp.data.cases import case_name
 from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.geometry import ImageGeometry, compare_geometry
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
+from monai_unetpp.data.pictures import is_picture_name, read_picture_shape, was_written_here, write_picture
 from monai_unetpp.files import atomic_path
 
 __all__ = ["SegmentationSaveImaged", "write_volume"]
@@ -30,6 +31,8 @@ _MARK = b"written by monai-unetpp"
 
 class SegmentationSaveImaged(SaveImaged):
     """Write each label map as ``<output_dir>/<case>_<postfix>.nii.gz`` on the grid of its input.
+
+    PNG gives ``<case>_<postfix>.png`` and TIFF ``<case>_<postfix>.tif``, with the labels as grey values.
 
     The header of a NIfTI input is taken over: shape, sform and qform with their codes, voxel sizes and units are the
     input's own. For other inputs the affine is written as sform and qform with code 1, in mm. The file is written
@@ -97,9 +100,15 @@ class SegmentationSaveImaged(SaveImaged):
             difference = compare_geometry(grid, ImageGeometry(labels.shape, np.asarray(d[key].affine)))
             if difference is not None:
                 raise ValueError(f"{key} must be on the grid of {source}: {difference}. Put Invertd before.")
-            path = self.output_dir / f"{d.get(self.case_key) or case_name(source)}_{self.output_postfix}.nii.gz"
+            path = (
+                self.output_dir / f"{d.get(self.case_key) or case_name(source)}_{self.output_postfix}{_suffix(source)}"
+            )
             _check_replaceable(path)
-            write_volume(path, labels, source, original_affine)
+            if is_picture_name(path):
+                _check_picture_shape(labels, source)
+                write_picture(path, labels)
+            else:
+                write_volume(path, labels, source, original_affine)
             metadata[MetaKeys.SAVED_TO] = str(path)
         return d
 
@@ -108,13 +117,30 @@ def _check_replaceable(path: Path) -> None:
     """Earlier results may be replaced, files of the user's may not."""
     if not path.exists():
         return
-    try:
-        ours = bytes(open_nifti(path).header["descrip"].item()).rstrip(b"\0") == _MARK
-    except ImageFileError:
-        ours = False
-    if not ours:
+    if not (was_written_here(path) if is_picture_name(path) else _is_our_volume(path)):
         raise FileExistsError(
             f"{path}: exists and was not written by monai-unetpp. Move it away, or name another output folder."
+        )
+
+
+def _is_our_volume(path: Path) -> bool:
+    try:
+        return bytes(open_nifti(path).header["descrip"].item()).rstrip(b"\0") == _MARK
+    except ImageFileError:
+        return False
+
+
+def _suffix(source: str) -> str:
+    if not is_picture_name(source):
+        return ".nii.gz"
+    return ".png" if source.lower().endswith(".png") else ".tif"
+
+
+def _check_picture_shape(labels: np.ndarray[Any, Any], source: str) -> None:
+    shape = read_picture_shape(Path(source))
+    if labels.shape != shape:
+        raise ValueError(
+            f"the labels must have the shape of {source}, {shape}, got {labels.shape}. Put Invertd before."
         )
 
 

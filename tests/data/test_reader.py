@@ -222,7 +222,7 @@ def broken(kind: str, folder: Path, voxels: np.ndarray) -> Path:
         nib.save(nib.Nifti1Pair(voxels, AFFINE), folder / "a.img")
         (folder / "a.img").unlink()
     elif kind == "suffix":
-        path = folder / "a.png"
+        path = folder / "a.jpg"
         path.write_text("x")
     elif kind == "text nrrd":
         path = folder / "a.nrrd"
@@ -321,7 +321,7 @@ def test_several_files_are_channels(tmp_path: Path, voxels: np.ndarray) -> None:
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, got 4"):
+    with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, or both, got 4"):
         VolumeReader(spatial_dims=4)
 
 
@@ -329,7 +329,7 @@ def test_verify_suffix(tmp_path: Path) -> None:
     reader = VolumeReader()
     assert reader.verify_suffix(["a.nii.gz", "b.NRRD"])
     assert reader.verify_suffix(tmp_path)
-    assert not reader.verify_suffix("a.png")
+    assert not reader.verify_suffix("a.jpg")
 
 
 @pytest.mark.parametrize(

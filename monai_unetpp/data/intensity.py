@@ -1,0 +1,117 @@
+"""Images with dark and with bright backgrounds made alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import LoadImage, MapTransform, Transform
+
+from monai_unetpp.data.reader import VolumeReader
+
+__all__ = ["InvertBrightBackground", "InvertBrightBackgroundd", "kind_weights"]
+
+#: Pixels from which the median of a large image is taken, evenly spread: exact enough, and bounded in memory.
+_MEDIAN_PIXELS = 2**20
+
+
+class InvertBrightBackground(Transform):
+    """Invert an image with a bright background, so that dark-field and bright-field images look alike.
+
+    The background is what most of an image shows: where the median is above the middle of the range, the image
+    becomes its negative, ``low + high - image``. In fluorescence nuclei are bright on dark and stay so, in
+    bright-field images they are dark on bright and become bright on dark.
+
+    Args:
+        low: black, as scaled before.
+        high: white, as scaled before.
+
+    Raises:
+        ValueError: ``low`` is not below ``high``.
+
+    Example:
+        >>> import torch
+        >>> InvertBrightBackground()(torch.tensor([[[1.0, 1.0, 0.25]]])).tolist()
+        [[[0.0, 0.0, 0.75]]]
+    """
+
+    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
+        if not low < high:
+            raise ValueError(f"low must be below high, got {low} and {high}. Give the range that the image has.")
+        self.low = low
+        self.high = high
+
+    def __call__(self, img: torch.Tensor) -> torch.Tensor:
+        """Invert ``img`` ``(C, H, W[, D])`` if its background is bright."""
+        if _median(img) <= (self.low + self.high) / 2:
+            return img
+        return (self.low + self.high) - img
+
+
+class InvertBrightBackgroundd(MapTransform):
+    """:class:`InvertBrightBackground` for dictionaries.
+
+    Args:
+        keys: the images.
+        low: black, as scaled before.
+        high: white, as scaled before.
+        allow_missing_keys: whether items without a key are passed over.
+    """
+
+    def __init__(
+        self, keys: KeysCollection, low: float = 0.0, high: float = 1.0, allow_missing_keys: bool = False
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.transform = InvertBrightBackground(low, high)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Invert the images of one item that have a bright background."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            d[key] = self.transform(d[key])
+        return d
+
+
+def kind_weights(
+    data: Sequence[Mapping[str, Any]], power: float = 0.5, image_key: str = "image", spatial_dims: int = 2
+) -> list[float]:
+    """How often to draw each case, so that rare kinds of images are seen more often than they occur.
+
+    Images of one shape and one background, dark or bright, are taken for one kind: they mostly come from one
+    microscope and one preparation. A case of a kind with ``n`` cases has the weight ``n ** -power``.
+
+    Args:
+        data: cases with the path of an image.
+        power: from 0 (all cases alike) to 1 (all kinds alike).
+        image_key: where a case has its path.
+        spatial_dims: 2 or 3.
+
+    Returns:
+        A weight per case, for ``torch.utils.data.WeightedRandomSampler`` or MONAI's
+        ``DistributedWeightedRandomSampler``.
+
+    Raises:
+        ImageFileError: an image that cannot be read.
+        ValueError: ``power`` out of range.
+    """
+    if not 0 <= power <= 1:
+        raise ValueError(f"power must be from 0 to 1, got {power}.")
+    load = LoadImage(VolumeReader(spatial_dims, allow_constant=True), image_only=True)
+    kinds = [_kind(load(Path(case[image_key]))) for case in data]
+    counts = Counter(kinds)
+    return [float(counts[kind] ** -power) for kind in kinds]
+
+
+def _kind(image: torch.Tensor) -> tuple[tuple[int, ...], bool]:
+    low, high = np.percentile(image.numpy(), [0.1, 99.9])
+    return tuple(image.shape), bool(_median(image) > (low + high) / 2)
+
+
+def _median(image: torch.Tensor) -> float:
+    pixels = torch.as_tensor(image).flatten()
+    return float(pixels[:: max(1, len(pixels) // _MEDIAN_PIXELS)].median())

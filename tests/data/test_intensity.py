@@ -1,0 +1,65 @@
+"""Dark and bright backgrounds, and how often each kind of image is drawn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from monai_unetpp.data import InvertBrightBackground, InvertBrightBackgroundd, kind_weights
+
+
+@pytest.fixture
+def dark() -> torch.Tensor:
+    image = torch.full((1, 16, 16), 0.1)
+    image[0, 4:8, 4:8] = 0.9
+    return image
+
+
+def test_both_backgrounds_become_dark(dark: torch.Tensor) -> None:
+    assert InvertBrightBackground()(dark) is dark
+    torch.testing.assert_close(InvertBrightBackground()(1 - dark), dark)
+    torch.testing.assert_close(InvertBrightBackground(0, 255)(255 - 255 * dark), 255 * dark)
+
+
+def test_only_the_images_of_the_keys(dark: torch.Tensor) -> None:
+    done = InvertBrightBackgroundd("image")({"image": 1 - dark, "label": 1 - dark})
+    torch.testing.assert_close(done["image"], dark)
+    torch.testing.assert_close(done["label"], 1 - dark)
+    with pytest.raises(KeyError):
+        InvertBrightBackgroundd("image")({})
+    assert InvertBrightBackgroundd("image", allow_missing_keys=True)({}) == {}
+
+
+def test_constant_image_stays() -> None:
+    assert InvertBrightBackground()(torch.zeros(1, 1, 1)).item() == 0
+
+
+def test_range() -> None:
+    with pytest.raises(ValueError, match=r"low must be below high, got 1 and 1\. Give the range"):
+        InvertBrightBackground(1, 1)
+
+
+@pytest.fixture
+def cases(tmp_path: Path, dark: torch.Tensor) -> list[dict[str, str]]:
+    """Four dark images, one bright one of their shape, and one dark one of another shape."""
+    pixels = (dark[0].numpy() * 255).astype(np.uint8)
+    found = []
+    for number, image in enumerate([pixels, pixels, pixels, pixels, 255 - pixels, np.vstack([pixels, pixels])]):
+        path = tmp_path / f"{number}.nii.gz"
+        nib.save(nib.Nifti1Image(image, np.eye(4)), path)
+        found.append({"image": str(path)})
+    return found
+
+
+@pytest.mark.parametrize(("power", "common"), [(0.0, 1.0), (0.5, 0.5), (1.0, 0.25)])
+def test_rare_kinds_weigh_more(cases: list[dict[str, str]], power: float, common: float) -> None:
+    assert kind_weights(cases, power) == pytest.approx([common] * 4 + [1, 1])
+
+
+def test_power(cases: list[dict[str, str]]) -> None:
+    with pytest.raises(ValueError, match=r"power must be from 0 to 1, got 1\.5"):
+        kind_weights(cases, 1.5)
