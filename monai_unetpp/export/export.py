@@ -1,0 +1,216 @@
+"""Exporting a network: write, read back, compare, and only then keep the file."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+from collections.abc import Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_unetpp.bundles import find_bundle, load_network, read_metadata, read_network_def
+from monai_unetpp.export.formats import FORMATS
+from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.version import __version__
+
+__all__ = ["FORMATS", "NetworkExport", "export_checkpoint", "export_network"]
+
+#: Largest difference to the network that is accepted, relative to the largest logit.
+TOLERANCE = 1e-4
+#: TensorRT computes convolutions in TF32 unless told otherwise.
+_TOLERANCES = {"tensorrt": 1e-2}
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkExport:
+    """An exported file that was read back and agrees with the network.
+
+    Attributes:
+        path: the file.
+        format: one of :data:`FORMATS`.
+        level: the level whose logits it gives.
+        input_shape: ``(B, C, *spatial)``; ``B`` is None where any number of windows is taken.
+        output_shape: likewise.
+        parameters: how many the network has.
+        largest_difference: to the network's logits on random windows, relative to the largest logit.
+        tolerance: what would have been accepted.
+        source: the checkpoint, where it came from one.
+        versions: of the packages that made it.
+    """
+
+    path: str
+    format: str
+    level: str
+    input_shape: tuple[int | None, ...]
+    output_shape: tuple[int | None, ...]
+    parameters: int
+    largest_difference: float
+    tolerance: float
+    source: str | None
+    versions: dict[str, str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return dataclasses.asdict(self)
+
+
+def export_network(
+    network: NestedUNet,
+    path: str | PathLike[str],
+    format: str,
+    window_shape: Sequence[int],
+    *,
+    level: str | None = None,
+    batch_size: int = 1,
+    dynamic_batch: bool = False,
+    source: str | None = None,
+) -> NetworkExport:
+    """Write one level of a network to a file, with a small JSON file about it beside (``path`` + ``.json``).
+
+    The file is read back and run on random windows; it is kept only if its logits are those of the network.
+
+    Args:
+        network: the network; it is not changed.
+        path: the file, with the suffix of its format.
+        format: ``"torch_export"`` (.pt2), ``"torchscript"`` (.ts), ``"onnx"`` (.onnx), ``"openvino"`` (.xml, with its
+            weights in .bin) or ``"tensorrt"`` (.ep; needs a GPU).
+        window_shape: spatial shape that the file takes; TorchScript takes any.
+        level: such as ``"L2"``; by default the deepest.
+        batch_size: windows that the file takes at once.
+        dynamic_batch: let the file take any number of windows; TorchScript always does.
+        source: where the weights are from, to be written down.
+
+    Raises:
+        ImportError: a package that the format needs is missing; the message says how to install it.
+        RuntimeError: the file does not agree with the network, and was not kept; or it cannot be made.
+        TypeError: another network.
+        ValueError: a format, level, suffix or shape that cannot be.
+        OSError: ``path`` cannot be written to.
+    """
+    target = _check(network, path, format, window_shape, batch_size)
+    chosen = FORMATS[format]
+    level = network.levels[-1] if level is None else level
+    pruned = network.prune(level).cpu().eval().requires_grad_(False)
+    tolerance = _TOLERANCES.get(format, TOLERANCE)
+    dynamic = dynamic_batch or format == "torchscript"
+    # with one window, torch.export would take their number for a constant
+    windows = torch.rand(max(batch_size, 2) if dynamic_batch else batch_size, network.in_channels, *window_shape)
+    # of one size each: one more than the file was made from, too
+    tried = [windows, torch.rand(len(windows) + 1, *windows.shape[1:])] if dynamic else [windows]
+    with torch.no_grad(), atomic_path(target) as temporary:
+        expected = [pruned(each) for each in tried]
+        chosen.write(pruned, windows, dynamic_batch, temporary)
+        run = chosen.load(temporary)
+        # torch's max, unlike Python's, does not lose what is not a number
+        difference = float(
+            torch.tensor([_difference(run(each), logits) for each, logits in zip(tried, expected, strict=True)]).max()
+        )
+        if not difference <= tolerance:
+            raise RuntimeError(
+                f"{target}: the exported network must agree with the network to {tolerance:g} of its largest logit, "
+                f"got a difference of {difference:.2g}. The file was not kept; use another format."
+            )
+        # its own output must not be read any more when the file moves
+        del run
+        for suffix in chosen.companions:
+            os.replace(temporary.with_suffix(suffix), target.with_suffix(suffix))
+    batch = None if dynamic else batch_size
+    result = NetworkExport(
+        path=fspath(target),
+        format=format,
+        level=level,
+        input_shape=(batch, *windows.shape[1:]),
+        output_shape=(batch, *expected[0].shape[1:]),
+        parameters=sum(parameter.numel() for parameter in pruned.parameters()),
+        largest_difference=difference,
+        tolerance=tolerance,
+        source=source,
+        versions=_versions(chosen.packages),
+    )
+    write_text(f"{target}.json", json.dumps(result.as_dict(), indent=2) + "\n")
+    return result
+
+
+def export_checkpoint(
+    source: str | PathLike[str],
+    path: str | PathLike[str],
+    format: str,
+    window_shape: Sequence[int] | None = None,
+    *,
+    level: str | None = None,
+    batch_size: int = 1,
+    dynamic_batch: bool = False,
+) -> NetworkExport:
+    """Export the network of a bundle or of a checkpoint; see :func:`export_network`.
+
+    Args:
+        source: name or folder of a bundle, or a checkpoint that carries the network's configuration.
+        path: the file to write.
+        format: one of :data:`FORMATS`.
+        window_shape: spatial shape of the windows; by default the one that the bundle's metadata name.
+        level: such as ``"L2"``; by default the deepest.
+        batch_size: windows that the file takes at once.
+        dynamic_batch: let the file take any number of windows.
+
+    Raises:
+        FileNotFoundError: no such bundle or file.
+        ValueError: no ``window_shape`` for a checkpoint, and what :func:`export_network` raises, as all else.
+    """
+    network_def = None
+    checkpoint = Path(source)
+    if not checkpoint.is_file():
+        folder = find_bundle(source)
+        checkpoint = folder / "models" / "model.pt"
+        network_def = read_network_def(folder)
+        if window_shape is None:
+            window_shape = read_metadata(folder)["network_data_format"]["inputs"]["image"]["spatial_shape"]
+    if window_shape is None:
+        raise ValueError(f"{source}: window_shape must be given for a checkpoint, got None. Give one size per axis.")
+    return export_network(
+        load_network(checkpoint, level, network_def),
+        path,
+        format,
+        window_shape,
+        level=level,
+        batch_size=batch_size,
+        dynamic_batch=dynamic_batch,
+        source=fspath(checkpoint),
+    )
+
+
+def _check(
+    network: NestedUNet, path: str | PathLike[str], format: str, window_shape: Sequence[int], batch_size: int
+) -> Path:
+    if not isinstance(network, NestedUNet):
+        raise TypeError(f"network must be a NestedUNet, got {type(network).__name__}.")
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}.")
+    suffix = FORMATS[format].suffix
+    if Path(path).suffix != suffix:
+        raise ValueError(f"path must end in {suffix} for format {format}, got {fspath(path)!r}.")
+    whole = all(isinstance(size, int) and size > 0 for size in window_shape)
+    if not whole or len(window_shape) != network.spatial_dims:
+        raise ValueError(
+            f"window_shape must be {network.spatial_dims} positive whole numbers, got {list(window_shape)}. Give the "
+            "size of the windows that the file will be fed with."
+        )
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    return Path(path)
+
+
+def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
+
+
+def _versions(packages: Sequence[str]) -> dict[str, str]:
+    versions = {"monai-unetpp": __version__, "torch": torch.__version__}
+    return versions | {package: importlib.metadata.version(package) for package in packages}

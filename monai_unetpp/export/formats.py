@@ -1,0 +1,150 @@
+"""The formats: how a network is written in each, and how the file is run to check it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monai_unetpp.inferers.predictors.openvino_conversion import (
+    convert_to_openvino,
+    import_openvino,
+    write_openvino_model,
+)
+from monai_unetpp.networks import NestedUNet
+
+__all__ = ["FORMATS", "Format"]
+
+Writer = Callable[[NestedUNet, torch.Tensor, bool, Path], None]
+Runner = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """One format of exported networks.
+
+    Attributes:
+        suffix: of its files.
+        write: writes a network, given windows of the shape, whether their number stays open, and the file.
+        load: reads a file and gives the function that runs it.
+        packages: further packages whose versions matter.
+        companions: suffixes of files that belong to the first and lie beside it.
+    """
+
+    suffix: str
+    write: Writer
+    load: Callable[[Path], Runner]
+    packages: tuple[str, ...] = ()
+    companions: tuple[str, ...] = ()
+
+
+def _program(network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool) -> torch.export.ExportedProgram:
+    shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
+    return torch.export.export(network, (windows,), dynamic_shapes=shapes)
+
+
+def _write_program(network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path) -> None:
+    torch.export.save(_program(network, windows, dynamic_batch), path)
+
+
+def _load_program(path: Path) -> Runner:
+    return torch.export.load(path).module()
+
+
+def _write_script(network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path) -> None:
+    torch.jit.save(torch.jit.script(network), path)
+
+
+def _load_script(path: Path) -> Runner:
+    loaded: Runner = torch.jit.load(path)
+    return loaded
+
+
+def _write_onnx(network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path) -> None:
+    for package in ("onnx", "onnxscript"):
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(f'format onnx needs {package}. Install it: pip install "monai-unetpp[export]"')
+    program = torch.onnx.export(
+        network,
+        (windows,),
+        dynamo=True,
+        verbose=False,
+        input_names=["image"],
+        output_names=["pred"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},) if dynamic_batch else None,
+    )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program. Use a newer version of torch.")
+    program.save(path, external_data=False)
+
+
+def _load_onnx(path: Path) -> Runner:
+    if importlib.util.find_spec("onnxruntime") is not None:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return lambda windows: torch.from_numpy(session.run(None, {"image": windows.numpy()})[0])
+    if importlib.util.find_spec("openvino") is not None:
+        return _load_openvino(path)
+    from onnx.reference import ReferenceEvaluator
+
+    # correct, but slow for large windows
+    evaluator = ReferenceEvaluator(str(path))
+
+    def run(windows: torch.Tensor) -> torch.Tensor:
+        (logits,) = evaluator.run(None, {"image": windows.numpy()})
+        return torch.from_numpy(logits)
+
+    return run
+
+
+def _write_openvino(network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path) -> None:
+    write_openvino_model(convert_to_openvino(network, None, windows, dynamic_batch=dynamic_batch), path)
+
+
+def _load_openvino(path: Path) -> Runner:
+    compiled = import_openvino().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda windows: torch.from_numpy(compiled(windows.numpy())[0].copy())
+
+
+def _write_tensorrt(network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path) -> None:
+    tensorrt = _import_tensorrt()
+    network, windows = network.cuda(), windows.cuda()
+    shape = tuple(windows.shape)
+    shapes: Any = [windows]
+    if dynamic_batch:
+        shapes = [tensorrt.Input(min_shape=(1, *shape[1:]), opt_shape=shape, max_shape=(4 * shape[0], *shape[1:]))]
+    engine = tensorrt.compile(network, ir="dynamo", inputs=shapes)
+    tensorrt.save(engine, str(path), inputs=[windows])
+
+
+def _load_tensorrt(path: Path) -> Runner:
+    engine = _import_tensorrt().load(str(path)).module()
+    return lambda windows: engine(windows.cuda()).cpu()
+
+
+def _import_tensorrt() -> Any:
+    if importlib.util.find_spec("torch_tensorrt") is None or not torch.cuda.is_available():
+        raise ImportError(
+            "format tensorrt needs torch-tensorrt and an NVIDIA GPU. Install it where a GPU is: pip install "
+            "torch-tensorrt"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import torch_tensorrt
+
+    return torch_tensorrt
+
+
+FORMATS = {
+    "torch_export": Format(".pt2", _write_program, _load_program),
+    "torchscript": Format(".ts", _write_script, _load_script),
+    "onnx": Format(".onnx", _write_onnx, _load_onnx, ("onnx", "onnxscript")),
+    "openvino": Format(".xml", _write_openvino, _load_openvino, ("openvino",), (".bin",)),
+    "tensorrt": Format(".ep", _write_tensorrt, _load_tensorrt, ("torch_tensorrt",)),
+}
