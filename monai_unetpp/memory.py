@@ -1,13 +1,44 @@
-"""How much memory this process has used at most."""
+"""How much memory a process has used at most, and processes that are there to measure it."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import subprocess
 import sys
+from collections.abc import Callable
+from os import PathLike
 from pathlib import Path
 
-__all__ = ["peak_resident_bytes", "reset_peak"]
+__all__ = ["measure_in_new_process", "peak_resident_bytes", "reset_peak"]
+
+
+def measure_in_new_process(
+    measure: Callable[[str], None], folder: str | PathLike[str], *, name: str, remedy: str
+) -> None:
+    """Call ``measure(folder)`` in a process of its own, whose memory nothing else has touched.
+
+    Args:
+        measure: a function of a module. It finds what to do in files in ``folder``, and writes there what it measured.
+        folder: the folder.
+        name: what is measured, for the message.
+        remedy: what to do if memory ran out, for the message.
+
+    Raises:
+        RuntimeError: the process failed; the last line that it wrote is in the message.
+    """
+    code = f"import sys; from {measure.__module__} import {measure.__name__} as measure; measure(sys.argv[1])"
+    finished = subprocess.run(
+        [sys.executable, "-c", code, os.fspath(folder)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        reason = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
+        raise RuntimeError(f"{name}: the process that measures memory failed ({reason}). If memory ran out, {remedy}.")
 
 
 def reset_peak() -> None:

@@ -1,10 +1,14 @@
+import json
+import os
+import subprocess
 import sys
+import tokenize
 
 import pytest
 import torch
 
 from monai_unetpp import memory
-from monai_unetpp.memory import peak_resident_bytes, reset_peak
+from monai_unetpp.memory import measure_in_new_process, peak_resident_bytes, reset_peak
 
 
 class MissingPath:
@@ -36,3 +40,41 @@ def test_a_system_without_any_source(monkeypatch):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError, match="pip install psutil"):
         peak_resident_bytes()
+
+
+class TestNewProcess:
+    """What is asked of the system; that it works is tested with those who measure."""
+
+    def started(self, monkeypatch, code=0, written=""):
+        calls = []
+
+        def run(command, **options):
+            calls.append((command, options))
+            return subprocess.CompletedProcess(command, code, "", written)
+
+        monkeypatch.setattr(memory.subprocess, "run", run)
+        return calls
+
+    def test_the_function_is_called_with_the_folder(self, monkeypatch, tmp_path):
+        calls = self.started(monkeypatch)
+        measure_in_new_process(json.dump, tmp_path, name="L1", remedy="wait")
+        ((command, options),) = calls
+        assert command[0] == sys.executable
+        assert "from json import dump as measure; measure(sys.argv[1])" in command[2]
+        assert command[3] == str(tmp_path)
+        assert set(sys.path) - {""} <= set(options["env"]["PYTHONPATH"].split(os.pathsep))
+
+    @pytest.mark.parametrize(
+        ("code", "written", "reason"),
+        [(1, "Traceback\nMemoryError: too large\n", "MemoryError: too large"), (-9, "", "exit code -9")],
+    )
+    def test_a_failure_is_told_with_its_last_line(self, monkeypatch, tmp_path, code, written, reason):
+        self.started(monkeypatch, code, written)
+        message = rf"L1: the process that measures memory failed \({reason}\)\. If memory ran out, wait\."
+        with pytest.raises(RuntimeError, match=message):
+            measure_in_new_process(json.dump, tmp_path, name="L1", remedy="wait")
+
+    def test_a_real_process(self, tmp_path):
+        # a function of the standard library that fails for a folder: its words come back
+        with pytest.raises(RuntimeError, match=r"L1: .* failed \(IsADirectoryError"):
+            measure_in_new_process(tokenize.open, tmp_path, name="L1", remedy="wait")

@@ -1,13 +1,20 @@
-"""Measurements that compare: what training costs beside MONAI's own network, and what scoring all levels costs."""
+"""Measurements that compare: segmenting and training beside MONAI's own route, and what scoring all levels costs."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
+from collections.abc import Callable
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
+
+    from monai_unetpp.benchmark.inference import InferenceBenchmark, measure_inference
+    from monai_unetpp.benchmark.plots import save_speed_plot
     from monai_unetpp.benchmark.scoring import ScoringBenchmark, format_scoring_benchmark, measure_scoring
+    from monai_unetpp.benchmark.tables import format_inference_benchmark
     from monai_unetpp.benchmark.training import (
         TrainingBenchmark,
         TrainingCost,
@@ -17,42 +24,66 @@ if TYPE_CHECKING:
 
 __all__ = [
     "KINDS",
+    "InferenceBenchmark",
     "ScoringBenchmark",
     "TrainingBenchmark",
     "TrainingCost",
+    "format_inference_benchmark",
     "format_scoring_benchmark",
     "format_training_benchmark",
+    "measure_inference",
     "measure_scoring",
     "measure_training",
     "run_benchmark",
+    "save_speed_plot",
 ]
 
-KINDS = ("training", "scoring")
+KINDS = ("inference", "training", "scoring")
 """What can be measured."""
 
 
-def run_benchmark(kind: str, device: str | None = None, quick: bool = False) -> tuple[str, dict[str, Any]]:
+def run_benchmark(
+    kind: str = "inference",
+    device: str | None = None,
+    quick: bool = False,
+    *,
+    plot: str | PathLike[str] | None = None,
+    progress: Callable[[str], None] | None = None,
+    **options: Any,
+) -> tuple[str, dict[str, Any]]:
     """Measure on this machine.
 
-    See :func:`~monai_unetpp.benchmark.training.measure_training` and
+    See :func:`~monai_unetpp.benchmark.inference.measure_inference`,
+    :func:`~monai_unetpp.benchmark.training.measure_training` and
     :func:`~monai_unetpp.benchmark.scoring.measure_scoring`.
 
     Args:
-        kind: ``"training"`` or ``"scoring"``.
+        kind: ``"inference"``, ``"training"`` or ``"scoring"``.
         device: such as ``"cpu"``; by default a GPU if there is one.
         quick: small networks and few repeats, only to see that it works.
+        plot: a PNG file for a plot of the speed-ups; only for inference.
+        progress: is told in a line what is going on; only for inference.
+        **options: further arguments of ``measure_inference``; only for inference.
 
     Returns:
         Text in Markdown, and the same figures ready for JSON.
 
     Raises:
-        ValueError: no such kind or device.
+        ValueError: no such kind or device, or options that the kind has not.
+        ImportError: matplotlib, for a plot, is not installed.
+        RuntimeError: MONAI's route, with which all is compared, failed.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {kind!r}. Choose one.")
     from monai_unetpp.devices import resolve_device
 
-    name = str(resolve_device(device))
+    resolved = resolve_device(device)
+    if kind == "inference":
+        return _run_inference(resolved, plot, quick=quick, progress=progress, **options)
+    given = next((name for name, value in {"plot": plot, **options}.items() if value is not None), None)
+    if given is not None:
+        raise ValueError(f"{given} must be left out for kind {kind!r}. Only inference has it.")
+    name = str(resolved)
     if kind == "training":
         from monai_unetpp.benchmark.training import format_training_benchmark, measure_training
 
@@ -67,9 +98,28 @@ def run_benchmark(kind: str, device: str | None = None, quick: bool = False) -> 
     return format_scoring_benchmark(scoring), dataclasses.asdict(scoring)
 
 
+def _run_inference(
+    device: torch.device, plot: str | PathLike[str] | None, **options: Any
+) -> tuple[str, dict[str, Any]]:
+    from monai_unetpp.benchmark.inference import measure_inference
+    from monai_unetpp.benchmark.tables import format_inference_benchmark
+
+    if plot is not None:
+        from monai_unetpp.benchmark.plots import check_plot_path, save_speed_plot
+
+        # before minutes of measuring are in vain
+        check_plot_path(plot)
+    result = measure_inference(device=device, **options)
+    if plot is not None:
+        save_speed_plot(result, plot)
+    return format_inference_benchmark(result), dataclasses.asdict(result)
+
+
 def __getattr__(name: str) -> Any:
     # torch is only imported when something is measured
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    kind = "scoring" if "scoring" in name.lower() else "training"
-    return getattr(importlib.import_module(f"{__name__}.{kind}"), name)
+    modules = {"format_inference_benchmark": "tables", "save_speed_plot": "plots"}
+    kind = next((kind for kind in KINDS if kind in name.lower()), "inference")
+    module = modules.get(name, kind)
+    return getattr(importlib.import_module(f"{__name__}.{module}"), name)

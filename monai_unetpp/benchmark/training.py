@@ -6,9 +6,6 @@ import dataclasses
 import gc
 import json
 import logging
-import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +22,7 @@ from torch.utils._pytree import tree_leaves
 
 from monai_unetpp.devices import synchronize
 from monai_unetpp.losses import NestedDeepSupervisionLoss
-from monai_unetpp.memory import peak_resident_bytes, reset_peak
+from monai_unetpp.memory import measure_in_new_process, peak_resident_bytes, reset_peak
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.cost import describe_environment
 from monai_unetpp.pruning.results import Environment, Quartiles
@@ -39,11 +36,6 @@ _OURS = "NestedUNet"
 _CHECKPOINTED = "NestedUNet, use_checkpoint"
 _CONTENDERS = (_MONAI, _OURS, _CHECKPOINTED)
 _RESOLUTIONS = 5
-
-#: Runs in a process of its own; see _measure_own_memory.
-_WORKER = (
-    "import sys; from monai_unetpp.benchmark.training import _measure_own_memory; _measure_own_memory(sys.argv[1])"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,19 +254,7 @@ def _measure_memory(name: str, task: _Task) -> dict[str, int]:
     with tempfile.TemporaryDirectory() as folder:
         job = {"name": name, "threads": torch.get_num_threads(), **dataclasses.asdict(task)}
         Path(folder, "job.json").write_text(json.dumps(job), encoding="utf-8")
-        finished = subprocess.run(
-            [sys.executable, "-c", _WORKER, folder],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if finished.returncode:
-            reason = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
-            raise RuntimeError(
-                f"{name}: the process that measures memory failed ({reason}). If memory ran out, give a smaller "
-                "patch_size or batch_size."
-            )
+        measure_in_new_process(_measure_own_memory, folder, name=name, remedy="give a smaller patch_size or batch_size")
         measured: dict[str, int] = json.loads(Path(folder, "memory.json").read_text(encoding="utf-8"))
     return measured
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
+import functools
 import gc
 import io
 import logging
@@ -14,12 +16,11 @@ import pickle
 import platform
 import random
 import re
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import monai
 import numpy as np
@@ -28,21 +29,29 @@ from monai.inferers.inferer import Inferer
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_unetpp.devices import synchronize
+from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.inferers.precision import PrecisionInferer, resolve_precision
-from monai_unetpp.memory import peak_resident_bytes, reset_peak
+from monai_unetpp.memory import measure_in_new_process, peak_resident_bytes, reset_peak
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
-from monai_unetpp.pruning.results import Environment, PointCost, Quartiles, SelfCheck
+from monai_unetpp.pruning.results import (
+    Environment,
+    InferenceSetting,
+    OperatingPoint,
+    PointCost,
+    Quartiles,
+    SelfCheck,
+)
+from monai_unetpp.pruning.settings import with_setting
 from monai_unetpp.version import __version__
 
-__all__ = ["check_pruned_networks", "describe_environment", "measure_costs"]
+__all__ = ["check_pruned_networks", "count_flops", "describe_environment", "measure_costs", "measure_setting_costs"]
 
 logger = logging.getLogger(__name__)
 
-_CPU = torch.device("cpu")
+_Key = TypeVar("_Key", bound=Hashable)
 
-#: Runs in a process of its own; see _measure_own_memory.
-_WORKER = "import sys; from monai_unetpp.pruning.cost import _measure_own_memory; _measure_own_memory(sys.argv[1])"
+_CPU = torch.device("cpu")
 
 
 def measure_costs(
@@ -72,7 +81,8 @@ def measure_costs(
         window_shape: spatial shape of one window, ``(H, W[, D])``.
         volume_shape: spatial shape of a whole volume.
         inferer: runs a network over a volume, such as a ``SlidingWindowInferer``. The inner inferer of a
-            ``PrecisionInferer`` is taken, as ``precision`` is given here.
+            ``PrecisionInferer`` is taken, as ``precision`` is given here; so is a ``NestedSlidingWindowInferer``, whose
+            runtime counts for the windows too.
         device: a CPU or a CUDA device.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         repeats: measured runs of each network; more give a narrower spread.
@@ -101,28 +111,32 @@ def measure_costs(
     if warm_up < 0:
         raise ValueError(f"warm_up must be 0 or more, got {warm_up}.")
 
-    over_windows = PrecisionInferer(precision=precision)
-    over_volumes = PrecisionInferer(inferer.inferer if isinstance(inferer, PrecisionInferer) else inferer, precision)
     memory = {}
     for point, network in networks.items():
         logger.info("Measuring the memory of %s.", point)
-        memory[point] = _peak_memory(point, network, over_volumes, volume, device, seed)
+        memory[point] = _peak_memory(point, network, _over_volumes(inferer, precision), volume, device, seed)
     for network in networks.values():
         network.to(device)
     checks = {}
     if full_network is not None:
         checks = check_pruned_networks(full_network, networks, window, levels=levels, device=device, seed=seed)
-    window_latency, volume_latency = _measure_latencies(
-        networks, [(over_windows, window), (over_volumes, volume)], device, repeats, warm_up, seed
-    )
+    tasks = {}
+    for point, network in networks.items():
+        # an inferer of its own for each network: ours keep what they compiled for the last one
+        over_volumes = _over_volumes(inferer, precision)
+        tasks[point] = [
+            functools.partial(each, _random_input(network, shape, device, seed), network)
+            for each, shape in ((_over_one_window(over_volumes, window), window), (over_volumes, volume))
+        ]
+    seconds = _measure_rounds(tasks, device, repeats, warm_up, seed)
     return {
         point: PointCost(
             point=point,
             parameters=sum(parameter.numel() for parameter in network.parameters()),
-            flops_per_window=_count_flops(network, window, device, seed),
+            flops_per_window=count_flops(network, _random_input(network, window, device, seed)),
             checkpoint_bytes=_checkpoint_bytes(network),
-            window_latency_s=window_latency[point],
-            volume_latency_s=volume_latency[point],
+            window_latency_s=Quartiles.of(seconds[point][0]),
+            volume_latency_s=Quartiles.of(seconds[point][1]),
             peak_memory_bytes=memory[point],
             window_shape=window,
             volume_shape=volume,
@@ -130,6 +144,105 @@ def measure_costs(
         )
         for point, network in networks.items()
     }
+
+
+def measure_setting_costs(
+    networks: Mapping[str, NestedUNet],
+    points: Sequence[OperatingPoint],
+    inferer: NestedSlidingWindowInferer,
+    level_costs: Mapping[str, PointCost],
+    *,
+    reference: str,
+    device: torch.device | str = "cpu",
+    repeats: int = 3,
+    warm_up: int = 1,
+    seed: int = 0,
+) -> tuple[dict[str, PointCost], dict[str, Quartiles]]:
+    """Measure the time of operating points that share their networks and differ in how these are run.
+
+    Every round segments one volume at each point, in an order that is shuffled anew. What a network needs for a window,
+    and its memory, do not depend on overlap and flips: they are measured once for each level, precision and runtime.
+
+    Args:
+        networks: the pruned networks by level, in eval mode.
+        points: each with a level out of ``networks`` and a setting; those at the first one's setting take window time
+            and memory from ``level_costs``.
+        inferer: runs a network over a volume at each setting.
+        level_costs: what :func:`measure_costs` found for each level, at the setting of the first point.
+        reference: name of the point that times are compared with.
+        device: a CPU or a CUDA device.
+        repeats: measured rounds.
+        warm_up: rounds before them that are not measured, in which networks are compiled or converted.
+        seed: of the input, and of the order within the rounds.
+
+    Returns:
+        By name of the point, the costs, and the time per volume divided by that of ``reference`` in the same round.
+
+    Raises:
+        ValueError: ``reference`` is not among the points.
+        RuntimeError: the process that measures memory failed.
+    """
+    names = [point.name for point in points]
+    if reference not in names:
+        raise ValueError(f"reference must be one of {', '.join(names)}, got {reference!r}.")
+    device = _checked_device(device)
+    settings = {point.name: _setting_of(point) for point in points}
+    first = settings[names[0]]
+    kept = {(level, first.precision, first.runtime): cost for level, cost in level_costs.items()}
+    # the cheapest of the settings that run one and the same network
+    cheapest: dict[tuple[str, str, str], InferenceSetting] = {}
+    for point in sorted(points, key=lambda each: (len(settings[each.name].flips), settings[each.name].overlap)):
+        cheapest.setdefault(_network_key(point), settings[point.name])
+    measured = {key: setting for key, setting in cheapest.items() if key not in kept}
+    memory = {}
+    for key, setting in measured.items():
+        logger.info("Measuring the memory of %s.", " ".join(key))
+        cost = level_costs[key[0]]
+        inferer_of_key = with_setting(inferer, setting).with_options(levels=None)
+        memory[key] = _peak_memory(" ".join(key), networks[key[0]], inferer_of_key, cost.volume_shape, device, seed)
+    for network in networks.values():
+        network.to(device)
+    # one inferer for all overlaps and flips of a network, which keeps what it compiled or converted
+    shared = {key: with_setting(inferer, setting).with_options(levels=None) for key, setting in cheapest.items()}
+    image = _random_input(networks[points[0].level], level_costs[points[0].level].volume_shape, device, seed)
+    rounds = _measure_rounds(
+        {
+            point.name: [
+                functools.partial(
+                    _segment_at, shared[_network_key(point)], settings[point.name], image, networks[point.level]
+                )
+            ]
+            for point in points
+        },
+        device,
+        repeats,
+        warm_up,
+        seed,
+    )
+    del shared
+    windows: dict[tuple[str, str, str], Quartiles] = {}
+    if measured:
+        tasks = {}
+        for key, setting in measured.items():
+            network, shape = networks[key[0]], level_costs[key[0]].window_shape
+            over_window = _over_one_window(with_setting(inferer, setting), shape)
+            tasks[key] = [functools.partial(over_window, _random_input(network, shape, device, seed), network)]
+        windows = {
+            key: Quartiles.of(found[0]) for key, found in _measure_rounds(tasks, device, repeats, warm_up, seed).items()
+        }
+    costs, ratios = {}, {}
+    for point in points:
+        key, (seconds,) = _network_key(point), rounds[point.name]
+        cost = level_costs[point.level]
+        costs[point.name] = dataclasses.replace(
+            cost,
+            point=point.name,
+            window_latency_s=cost.window_latency_s if key in kept else windows[key],
+            peak_memory_bytes=cost.peak_memory_bytes if key in kept else memory[key],
+            volume_latency_s=Quartiles.of(seconds),
+        )
+        ratios[point.name] = Quartiles.of([a / b for a, b in zip(seconds, rounds[reference][0], strict=True)])
+    return costs, ratios
 
 
 def check_pruned_networks(
@@ -218,6 +331,20 @@ def describe_environment(
     )
 
 
+def count_flops(network: Callable[[torch.Tensor], object], inputs: torch.Tensor) -> int:
+    """Floating-point operations of one pass: a multiplication and an addition are two.
+
+    Only convolutions and matrix products are counted, which are nearly all.
+
+    Args:
+        network: what is run, with the same device as ``inputs``; the meta device counts without computing.
+        inputs: ``(B, C, *spatial)``.
+    """
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(inputs)
+    return int(counter.get_total_flops())
+
+
 def _checked_device(device: torch.device | str) -> torch.device:
     checked = torch.device(device)
     if checked.type not in ("cpu", "cuda"):
@@ -250,47 +377,73 @@ def _random_input(network: NestedUNet, shape: tuple[int, ...], device: torch.dev
     return torch.randn((1, network.in_channels, *shape), generator=generator).to(device)
 
 
-def _measure_latencies(
-    networks: Mapping[str, NestedUNet],
-    tasks: Sequence[tuple[Inferer, tuple[int, ...]]],
+def _setting_of(point: OperatingPoint) -> InferenceSetting:
+    if point.setting is None:
+        raise ValueError(f"points must have a setting, got none for {point.name!r}. See list_settings.")
+    return point.setting
+
+
+def _network_key(point: OperatingPoint) -> tuple[str, str, str]:
+    """What of a point decides which compiled or converted network runs."""
+    setting = _setting_of(point)
+    return point.level, setting.precision, setting.runtime
+
+
+def _segment_at(
+    inferer: NestedSlidingWindowInferer, setting: InferenceSetting, image: torch.Tensor, network: NestedUNet
+) -> Any:
+    inferer.overlap = setting.overlap[0] if len(setting.overlap) == 1 else setting.overlap
+    inferer.flips = setting.flips
+    return inferer(image, network)
+
+
+def _over_volumes(inferer: Inferer, precision: str) -> PrecisionInferer | NestedSlidingWindowInferer:
+    """A new inferer like ``inferer`` for one network at ``precision``."""
+    if isinstance(inferer, NestedSlidingWindowInferer):
+        return inferer.with_options(precision=precision, levels=None)
+    return PrecisionInferer(inferer.inferer if isinstance(inferer, PrecisionInferer) else inferer, precision)
+
+
+def _over_one_window(
+    over_volumes: PrecisionInferer | NestedSlidingWindowInferer, shape: tuple[int, ...]
+) -> PrecisionInferer | NestedSlidingWindowInferer:
+    """One pass of the network over a window of ``shape``, as ``over_volumes`` would run it."""
+    if isinstance(over_volumes, NestedSlidingWindowInferer):
+        return over_volumes.with_options(
+            roi_size=shape, overlap=0.0, mode="constant", flips=(), sw_batch_size=1, levels=None
+        )
+    return PrecisionInferer(precision=over_volumes.precision)
+
+
+def _measure_rounds(
+    tasks: Mapping[_Key, Sequence[Callable[[], Any]]],
     device: torch.device,
     repeats: int,
     warm_up: int,
     seed: int,
-) -> list[dict[str, Quartiles]]:
-    """Seconds of every task, an inferer and the shape of its input, for every network."""
+) -> dict[_Key, list[list[float]]]:
+    """Seconds of every task by its key, one number per round; the keys come in a new order in every round."""
 
-    def timed(inferer: Inferer, inputs: torch.Tensor, network: NestedUNet) -> float:
+    def timed(task: Callable[[], Any]) -> float:
         synchronize(device)
         start = time.perf_counter()
-        inferer(inputs, network)
+        task()
         synchronize(device)
         return time.perf_counter() - start
 
-    inputs = {
-        (point, task): _random_input(network, shape, device, seed)
-        for point, network in networks.items()
-        for task, (_, shape) in enumerate(tasks)
-    }
-    seconds: dict[tuple[str, int], list[float]] = {key: [] for key in inputs}
-    order = list(networks)
+    seconds: dict[_Key, list[list[float]]] = {key: [[] for _ in each] for key, each in tasks.items()}
+    order = list(tasks)
     shuffle = random.Random(seed).shuffle
     with torch.no_grad():
         for number in range(warm_up + repeats):
             shuffle(order)
-            for point in order:
-                for task, (inferer, _) in enumerate(tasks):
-                    elapsed = timed(inferer, inputs[point, task], networks[point])
+            for key in order:
+                for index, task in enumerate(tasks[key]):
+                    elapsed = timed(task)
                     if number >= warm_up:
-                        seconds[point, task].append(elapsed)
+                        seconds[key][index].append(elapsed)
             logger.info("Latency: round %d of %d.", number + 1, warm_up + repeats)
-    return [{point: Quartiles.of(seconds[point, task]) for point in networks} for task in range(len(tasks))]
-
-
-def _count_flops(network: NestedUNet, shape: tuple[int, ...], device: torch.device, seed: int) -> int:
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(_random_input(network, shape, device, seed))
-    return int(counter.get_total_flops())
+    return seconds
 
 
 def _checkpoint_bytes(network: NestedUNet) -> int:
@@ -306,7 +459,7 @@ def _compare(output: torch.Tensor, expected: torch.Tensor) -> SelfCheck:
 
 
 def _peak_memory(
-    point: str, network: NestedUNet, inferer: PrecisionInferer, shape: tuple[int, ...], device: torch.device, seed: int
+    point: str, network: NestedUNet, inferer: Inferer, shape: tuple[int, ...], device: torch.device, seed: int
 ) -> int:
     if device.type == "cuda":
         return _peak_device_memory(network, inferer, shape, device, seed)
@@ -329,9 +482,7 @@ def _peak_device_memory(
     return int(torch.cuda.max_memory_allocated(device)) - baseline
 
 
-def _peak_process_memory(
-    point: str, network: NestedUNet, inferer: PrecisionInferer, shape: tuple[int, ...], seed: int
-) -> int:
+def _peak_process_memory(point: str, network: NestedUNet, inferer: Inferer, shape: tuple[int, ...], seed: int) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         try:
@@ -343,19 +494,7 @@ def _peak_process_memory(
             ) from e
         (folder / "job.pkl").write_bytes(job)
         torch.save(network.state_dict(), folder / "weights.pt")
-        finished = subprocess.run(
-            [sys.executable, "-c", _WORKER, str(folder)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if finished.returncode:
-            reason = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
-            raise RuntimeError(
-                f"{point}: the process that measures memory failed ({reason}). If memory ran out, give a smaller "
-                "volume_shape."
-            )
+        measure_in_new_process(_measure_own_memory, folder, name=point, remedy="give a smaller volume_shape")
         return int((folder / "bytes.txt").read_text(encoding="utf-8"))
 
 
@@ -368,7 +507,7 @@ def _measure_own_memory(folder: str) -> None:
     # What the first run of any network brings (threads, libraries, compiled kernels) is not this network's cost.
     smallest = tuple(max(16, size) for size in NestedUNetConfig.check(**network.config).smallest_size())
     with torch.no_grad():
-        PrecisionInferer(precision=inferer.precision)(_random_input(network, smallest, _CPU, seed), network)
+        _over_one_window(inferer, smallest)(_random_input(network, smallest, _CPU, seed), network)
         gc.collect()
         reset_peak()
         baseline = peak_resident_bytes()

@@ -11,7 +11,7 @@ import torch
 from monai.inferers import SimpleInferer, SlidingWindowInferer
 from torch import nn
 
-from monai_unetpp import NestedUNet
+from monai_unetpp import NestedUNet, memory
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.pruning import cost
 from monai_unetpp.pruning.cost import check_pruned_networks, describe_environment, measure_costs
@@ -237,13 +237,13 @@ class TestMemoryProcess:
 
     def test_failed_process(self, full: NestedUNet, monkeypatch: pytest.MonkeyPatch) -> None:
         failed = subprocess.CompletedProcess([], 1, "", "Traceback\nMemoryError: too large\n")
-        monkeypatch.setattr(cost.subprocess, "run", lambda *arguments, **options: failed)
+        monkeypatch.setattr(memory.subprocess, "run", lambda *arguments, **options: failed)
         with pytest.raises(RuntimeError, match=r"L2: the process that measures memory failed \(MemoryError: too large"):
             measure_costs({"L2": full}, (8, 8), (8, 8), SimpleInferer(), repeats=1)
 
     def test_killed_process(self, full: NestedUNet, monkeypatch: pytest.MonkeyPatch) -> None:
         failed = subprocess.CompletedProcess([], -9, "", "")
-        monkeypatch.setattr(cost.subprocess, "run", lambda *arguments, **options: failed)
+        monkeypatch.setattr(memory.subprocess, "run", lambda *arguments, **options: failed)
         with pytest.raises(RuntimeError, match=r"failed \(exit code -9\)\. If memory ran out, give a smaller"):
             measure_costs({"L2": full}, (8, 8), (8, 8), SimpleInferer(), repeats=1)
 

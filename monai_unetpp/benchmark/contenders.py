@@ -1,0 +1,493 @@
+"""What the inference benchmark compares: MONAI's route and ours, each living in a process of its own."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import copy
+import dataclasses
+import gc
+import importlib.util
+import io
+import multiprocessing
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.inferers import SlidingWindowInferer
+from monai.networks.nets import BasicUNetPlusPlus
+from scipy import ndimage
+from torch import nn
+
+from monai_unetpp import topology
+from monai_unetpp.bundles import load_network, read_network_def
+from monai_unetpp.devices import synchronize
+from monai_unetpp.inferers import NestedSlidingWindowInferer
+from monai_unetpp.memory import peak_resident_bytes, reset_peak
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.profiling import StageTimer
+from monai_unetpp.pruning.cost import count_flops
+
+__all__ = [
+    "Contender",
+    "ContenderProcess",
+    "ContenderRun",
+    "InferenceTask",
+    "SegmentedVolume",
+    "StartedContender",
+    "build_monai_network",
+    "build_own_network",
+    "expected_logits",
+    "has_form_of_monai",
+    "make_volume",
+    "measure_matrix_ceiling",
+]
+
+#: Resolutions of BasicUNetPlusPlus, whose depth is fixed.
+_RESOLUTIONS = 5
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """One way to segment a volume.
+
+    Attributes:
+        level: the level that a pruned ``NestedUNet`` computes; ``None`` for MONAI's route.
+        runtime: ``"torch"``, ``"compile"`` or ``"openvino"``.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    """
+
+    level: str | None
+    runtime: str
+    precision: str
+
+    @property
+    def name(self) -> str:
+        """As it is called in tables."""
+        if self.level is None:
+            return f"MONAI {self.precision}"
+        return f"{self.level} {self.runtime} {self.precision}"
+
+
+@dataclasses.dataclass(frozen=True)
+class InferenceTask:
+    """What all contenders do alike.
+
+    Attributes:
+        in_channels: channels of the volume.
+        out_channels: classes.
+        features: channels per resolution.
+        volume_shape: spatial shape of the volume.
+        window_shape: spatial shape of the windows.
+        overlap: of the windows.
+        sw_batch_size: windows at once.
+        device: where the networks run, and where the volume is.
+        threads: of torch.
+        folder: for what is converted and compiled, empty at first.
+        bundle: folder of the bundle whose network is ours; ``None`` for random weights.
+    """
+
+    in_channels: int
+    out_channels: int
+    features: tuple[int, ...]
+    volume_shape: tuple[int, ...]
+    window_shape: tuple[int, ...]
+    overlap: float | tuple[float, ...]
+    sw_batch_size: int
+    device: str
+    threads: int
+    folder: str
+    bundle: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class StartedContender:
+    """A contender that is ready.
+
+    Attributes:
+        parameters: of its network.
+        flops_per_window: operations of one window.
+        preparation_s: what its first window took longer than its second: conversion, compilation.
+        logits: of the probe, ``(out_channels, *spatial)``.
+    """
+
+    parameters: int
+    flops_per_window: int
+    preparation_s: float
+    logits: npt.NDArray[np.float32]
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentedVolume:
+    """What one run over the volume took.
+
+    Attributes:
+        seconds: wall time from the volume to its label map.
+        stages_s: its parts by stage; empty if they were not asked for.
+        peak_memory_bytes: most memory of this contender so far: device memory on CUDA, on a CPU the growth of its
+            process.
+        labels: the label map, ``(*spatial)``, if it was asked for.
+    """
+
+    seconds: float
+    stages_s: dict[str, float]
+    peak_memory_bytes: int
+    labels: npt.NDArray[np.uint8] | None
+
+
+def has_form_of_monai(features: tuple[int, ...]) -> bool:
+    """Whether ``BasicUNetPlusPlus`` can have these channels per resolution."""
+    return len(features) == _RESOLUTIONS
+
+
+def build_monai_network(task: InferenceTask) -> BasicUNetPlusPlus:
+    """MONAI's network of the task's features with random weights, which are always the same ones."""
+    with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()):
+        torch.manual_seed(0)
+        # its last node has as many channels as its first, as in ours
+        return BasicUNetPlusPlus(
+            spatial_dims=len(task.window_shape),
+            in_channels=task.in_channels,
+            out_channels=task.out_channels,
+            features=(*task.features, task.features[0]),
+            deep_supervision=True,
+        ).eval()
+
+
+def build_own_network(task: InferenceTask) -> NestedUNet:
+    """The whole ``NestedUNet``: the bundle's, or MONAI's network converted, so that both compute the same."""
+    if task.bundle is None:
+        return NestedUNet.from_basic_unetplusplus(build_monai_network(task))
+    checkpoint = Path(task.bundle, "models", "model.pt")
+    return load_network(checkpoint, network_def=read_network_def(task.bundle))
+
+
+def measure_matrix_ceiling(
+    precision: str, device: torch.device | str, size: int | None = None, tries: int = 5
+) -> float:
+    """The most operations per second that products of large matrices reach here: no network can be faster.
+
+    Args:
+        precision: ``"fp32"`` (TensorFloat32 on a GPU if torch's convolutions use it), ``"bf16"`` or ``"fp16"``.
+        device: where.
+        size: rows and columns of the matrices; by default 2048 on a CPU and 8192 on a GPU.
+        tries: the fastest of so many counts.
+    """
+    device = torch.device(device)
+    size = size or (8192 if device.type == "cuda" else 2048)
+    matrix = torch.ones((size, size), dtype=_DTYPES[precision], device=device)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    fastest = float("inf")
+    try:
+        # one more, as the first one starts threads and libraries
+        for _ in range(tries + 1):
+            synchronize(device)
+            start = time.perf_counter()
+            torch.matmul(matrix, matrix)
+            synchronize(device)
+            fastest = min(fastest, time.perf_counter() - start)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    return 2 * size**3 / fastest
+
+
+class ContenderProcess:
+    """A process in which one contender lives, so that its memory is its own and its failure hurts no other.
+
+    Functions are called one after the other; between calls the process sleeps.
+
+    Args:
+        contender: who.
+        task: what to do.
+
+    Example:
+        >>> from monai_unetpp.benchmark.contenders import Contender, ContenderProcess
+        >>> def started(task):
+        ...     with ContenderProcess(Contender("L1", "torch", "fp32"), task) as process:
+        ...         return process.start()
+    """
+
+    def __init__(self, contender: Contender, task: InferenceTask) -> None:
+        self.contender = contender
+        self.task = task
+        # processes that fork from one that has imported all this start at once; systems without it import anew
+        methods = multiprocessing.get_all_start_methods()
+        context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        context.set_forkserver_preload([__name__])
+        self._pool = concurrent.futures.ProcessPoolExecutor(1, mp_context=context)
+
+    def __enter__(self) -> ContenderProcess:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def start(self) -> StartedContender:
+        """Build and prepare the network, and segment one window.
+
+        Raises:
+            RuntimeError: the contender cannot run here; the message tells why.
+        """
+        started: StartedContender = self._call(_start_here, self.contender, self.task)
+        return started
+
+    def expect(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The probe's logits at every level in fp32, from the network that all others are compared with.
+
+        Raises:
+            RuntimeError: this is not possible here.
+        """
+        expected: dict[str, npt.NDArray[np.float32]] = self._call(expected_logits, self.task)
+        return expected
+
+    def run(self, stages: bool, labels: bool) -> SegmentedVolume:
+        """Segment the volume once, after :meth:`start`.
+
+        Args:
+            stages: measure the stages, which costs a GPU its overlap.
+            labels: return the label map.
+
+        Raises:
+            RuntimeError: it failed; the message tells why.
+        """
+        done: SegmentedVolume = self._call(_run_here, stages, labels)
+        return done
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            answer = self._pool.submit(_answered, function, *arguments).result()
+        except BrokenProcessPool as e:
+            raise RuntimeError("its process ended, perhaps for lack of memory") from e
+        if isinstance(answer, _Failure):
+            raise RuntimeError(answer.reason)
+        return answer
+
+
+class ContenderRun:
+    """A contender in this process.
+
+    Args:
+        contender: who.
+        task: what to do.
+    """
+
+    def __init__(self, contender: Contender, task: InferenceTask) -> None:
+        self.contender = contender
+        self.task = task
+        self.device = torch.device(task.device)
+        self._before = self._memory_before()
+        self.network = _network_of(contender, task).to(self.device)
+        self.volume = make_volume(task).to(self.device)
+        self._inferer = _own_inferer(contender, task) if contender.level else _monai_inferer(task)
+
+    def start(self) -> StartedContender:
+        """Prepare, and segment the probe twice: what the second time does not need is preparation."""
+        probe = _probe(self.volume, self.task)
+        seconds = []
+        for _ in range(2):
+            synchronize(self.device)
+            begun = time.perf_counter()
+            logits = self.logits(probe)
+            synchronize(self.device)
+            seconds.append(time.perf_counter() - begun)
+        gc.collect()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        else:
+            reset_peak()
+        window = torch.empty((1, self.task.in_channels, *self.task.window_shape), device="meta")
+        return StartedContender(
+            parameters=sum(parameter.numel() for parameter in self.network.parameters()),
+            flops_per_window=count_flops(copy.deepcopy(self.network).to("meta"), window),
+            preparation_s=max(seconds[0] - seconds[1], 0.0),
+            logits=logits[0].float().cpu().numpy(),
+        )
+
+    def logits(self, volume: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
+        """Logits ``(1, out_channels, *spatial)`` of a volume ``(1, in_channels, *spatial)``."""
+        if isinstance(self._inferer, NestedSlidingWindowInferer):
+            # one inferer for everything, as it keeps what was compiled
+            self._inferer.output, self._inferer.timer = "logits", timer
+            return _single(self._inferer(volume, self.network))
+
+        def network(windows: torch.Tensor) -> Any:
+            with _stage(timer, "network"), _amp(self.device, self.contender.precision):
+                return self.network(windows)
+
+        with _stage(timer, "windows, stitching"), torch.inference_mode():
+            return _single(self._inferer(volume, network))
+
+    def labels(self, timer: StageTimer | None = None) -> torch.Tensor:
+        """The label map ``(1, 1, *spatial)`` of the volume, in uint8."""
+        if isinstance(self._inferer, NestedSlidingWindowInferer):
+            self._inferer.output, self._inferer.timer = "labels", timer
+            return _single(self._inferer(self.volume, self.network))
+        logits = self.logits(self.volume, timer)
+        with _stage(timer, "argmax"), torch.inference_mode():
+            found = logits > 0 if logits.shape[1] == 1 else logits.argmax(dim=1, keepdim=True)
+            return found.to(torch.uint8)
+
+    def run(self, stages: bool, labels: bool) -> SegmentedVolume:
+        """Segment the volume once."""
+        timer = StageTimer(self.device) if stages else None
+        synchronize(self.device)
+        begun = time.perf_counter()
+        found = self.labels(timer)
+        synchronize(self.device)
+        seconds = time.perf_counter() - begun
+        return SegmentedVolume(
+            seconds=seconds,
+            stages_s={} if timer is None else dict(timer.seconds),
+            peak_memory_bytes=self._memory_peak(),
+            labels=found[0, 0].cpu().numpy() if labels else None,
+        )
+
+    def _memory_before(self) -> int:
+        # what libraries bring once is no cost of this network
+        if self.contender.runtime == "openvino" and importlib.util.find_spec("openvino"):
+            importlib.import_module("openvino")
+        if self.device.type == "cuda":
+            torch.backends.cudnn.benchmark = True
+            return int(torch.cuda.memory_allocated(self.device))
+        nn.functional.conv3d(torch.ones(1, 1, 8, 8, 8), torch.ones(1, 1, 3, 3, 3))
+        gc.collect()
+        reset_peak()
+        return peak_resident_bytes()
+
+    def _memory_peak(self) -> int:
+        if self.device.type == "cuda":
+            return int(torch.cuda.max_memory_allocated(self.device)) - self._before
+        return max(peak_resident_bytes() - self._before, 0)
+
+
+@torch.inference_mode()
+def expected_logits(task: InferenceTask) -> dict[str, npt.NDArray[np.float32]]:
+    """The probe's logits ``(out_channels, *spatial)`` at every level in fp32.
+
+    They are those of MONAI's network, or of a bundle's own where there is one, in MONAI's sliding windows.
+    """
+    device = torch.device(task.device)
+    network = build_monai_network(task) if task.bundle is None else build_own_network(task)
+    network = network.to(device)
+
+    def by_level(windows: torch.Tensor) -> dict[Any, torch.Tensor]:
+        if isinstance(network, NestedUNet):
+            return dict(network.forward_levels(windows))
+        return {topology.level_name(number): logits for number, logits in enumerate(network(windows), start=1)}
+
+    # MONAI's inferer gives a dict for a dict
+    outputs: Any = _monai_inferer(task)(_probe(make_volume(task).to(device), task), by_level)
+    return {level: logits[0].float().cpu().numpy() for level, logits in outputs.items()}
+
+
+def make_volume(task: InferenceTask) -> torch.Tensor:
+    """A volume ``(1, in_channels, *spatial)`` of smooth spots in noise, of mean 0 and standard deviation 1."""
+    noise = np.random.default_rng(0).standard_normal((task.in_channels, *task.volume_shape), dtype=np.float32)
+    spots = ndimage.gaussian_filter(noise, 3.0, axes=tuple(range(1, noise.ndim)))
+    volume = spots / spots.std() + 0.2 * noise
+    return torch.from_numpy((volume - volume.mean()) / volume.std())[None]
+
+
+def _probe(volume: torch.Tensor, task: InferenceTask) -> torch.Tensor:
+    """The first window of the volume."""
+    window = (slice(None), slice(None), *(slice(size) for size in task.window_shape))
+    return volume[window].contiguous()
+
+
+def _network_of(contender: Contender, task: InferenceTask) -> nn.Module:
+    if contender.level is not None:
+        return build_own_network(task).prune(contender.level).eval()
+    if not has_form_of_monai(task.features):
+        return build_own_network(task)
+    network = build_monai_network(task)
+    # MONAI's windows are then put together for the deepest output only, which is all that is wanted
+    network.deep_supervision = False
+    return network
+
+
+def _monai_inferer(task: InferenceTask) -> SlidingWindowInferer:
+    return SlidingWindowInferer(
+        roi_size=task.window_shape, sw_batch_size=task.sw_batch_size, overlap=task.overlap, mode="gaussian"
+    )
+
+
+def _own_inferer(contender: Contender, task: InferenceTask) -> NestedSlidingWindowInferer:
+    return NestedSlidingWindowInferer(
+        roi_size=task.window_shape,
+        sw_batch_size=task.sw_batch_size,
+        overlap=task.overlap,
+        mode="gaussian",
+        runtime=contender.runtime,
+        precision=contender.precision,
+        # each its own, or one contender would pay for the conversion of another
+        cache_dir=_own_folder(contender, task),
+    )
+
+
+def _own_folder(contender: Contender, task: InferenceTask) -> Path:
+    """For what is converted and compiled; compilers do not take blanks in its name."""
+    return Path(task.folder, contender.name.replace(" ", "_"))
+
+
+def _single(output: Any) -> torch.Tensor:
+    """The output of an inferer that runs a network with one."""
+    logits: torch.Tensor = output
+    return logits
+
+
+def _stage(timer: StageTimer | None, name: str) -> AbstractContextManager[None]:
+    return nullcontext() if timer is None else timer.stage(name)
+
+
+@contextlib.contextmanager
+def _amp(device: torch.device, precision: str) -> Iterator[None]:
+    with torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32"):
+        yield
+
+
+# -- in the process of a contender -----------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Failure:
+    reason: str
+
+
+_here: list[ContenderRun] = []
+
+
+def _answered(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What ``function`` returns, or why it failed in words: not every error can be sent to another process."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return function(*arguments)
+        # whatever a compiler or a driver raises is a reason to report this contender as missing
+        except Exception as e:
+            return _Failure(" ".join(f"{type(e).__name__}: {e}".split())[:300])
+
+
+def _start_here(contender: Contender, task: InferenceTask) -> StartedContender:
+    torch.set_num_threads(task.threads)
+    # or an earlier run on this machine would have paid for the compilation
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_own_folder(contender, task))
+    _here[:] = [ContenderRun(contender, task)]
+    return _here[0].start()
+
+
+def _run_here(stages: bool, labels: bool) -> SegmentedVolume:
+    return _here[0].run(stages, labels)

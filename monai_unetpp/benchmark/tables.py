@@ -1,0 +1,104 @@
+"""An inference benchmark in words and tables."""
+
+from __future__ import annotations
+
+from monai_unetpp.benchmark.inference import OUTPUT_TOLERANCE, InferenceBenchmark, SpeedTarget, check_targets
+
+__all__ = ["format_inference_benchmark"]
+
+
+def format_inference_benchmark(result: InferenceBenchmark) -> str:
+    """The results in Markdown: tables of costs and of stages, whether outputs agree, and the targets."""
+    parts = [_heading(result), _cost_table(result), _stage_table(result), _agreement(result)]
+    if result.missing:
+        parts.append(["Missing:", *(f"- {missing.name}: {missing.reason}" for missing in result.missing)])
+    parts.append(["Targets:", *(f"- {_target_line(target, result)}" for target in check_targets(result))])
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def _heading(result: InferenceBenchmark) -> list[str]:
+    volume, window = (" x ".join(map(str, shape)) for shape in (result.volume_shape, result.window_shape))
+    environment = result.environment
+    versions = ", ".join(
+        f"{title} {environment.versions[key]}"
+        for title, key in (("torch", "torch"), ("MONAI", "monai"), ("OpenVINO", "openvino"), ("CUDA", "cuda"))
+        if key in environment.versions
+    )
+    ceilings = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in result.ceilings.items())
+    weights = "random weights" if result.bundle is None else f"weights of {result.bundle}"
+    return [
+        f"Segmenting a volume of {volume} in {result.windows} windows of {window}, overlap {result.overlap}, "
+        f"{result.sw_batch_size} at once, {result.out_channels} classes, features "
+        f"{', '.join(map(str, result.features))}, {weights}",
+        f"{environment.device}, {environment.threads} thread(s), {versions}, {environment.date}",
+        f"Reference: {result.reference}, {result.reference_network} in MONAI's SlidingWindowInferer",
+        f"Products of large matrices: {ceilings}",
+    ]
+
+
+def _cost_table(result: InferenceBenchmark) -> list[str]:
+    lines = [
+        "| contender | seconds (quartiles) | speed-up (quartiles, per round) | outside the network | peak memory "
+        "| preparation, once | GFLOP/s | of the ceiling |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for cost in result.costs:
+        seconds, speed_up = cost.seconds, cost.speed_up
+        lines.append(
+            f"| {cost.name} | {seconds.median:.3g} ({seconds.lower:.3g}-{seconds.upper:.3g}) "
+            f"| {speed_up.median:.2f} ({speed_up.lower:.2f}-{speed_up.upper:.2f}) | {100 * cost.outside_network:.0f} % "
+            f"| {cost.peak_memory_bytes / 2**20:.0f} MiB | {cost.preparation_s:.1f} s "
+            f"| {cost.flops_per_s / 1e9:.0f} | {100 * cost.ceiling_share:.0f} % |"
+        )
+    return lines
+
+
+def _stage_table(result: InferenceBenchmark) -> list[str]:
+    # MONAI's inferer cannot be asked how long windows and stitching take each
+    names = ("preparation", "windows", "network", "stitching", "windows, stitching", "argmax", "other")
+    used = [name for name in names if any(name in cost.stages_s for cost in result.costs)]
+    lines = [f"| seconds | {' | '.join(used)} |", f"|---|{'---:|' * len(used)}"]
+    for cost in result.costs:
+        cells = [f"{cost.stages_s[name]:.3g}" if name in cost.stages_s else "" for name in used]
+        lines.append(f"| {cost.name} | {' | '.join(cells)} |")
+    return lines
+
+
+def _agreement(result: InferenceBenchmark) -> list[str]:
+    lines = [
+        "| against the same level in fp32 | largest difference of a logit | relative | same labels | in the volume |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for cost in result.costs:
+        cells = [
+            "" if cost.max_difference is None else f"{cost.max_difference:.1e}",
+            "" if cost.relative_difference is None else f"{cost.relative_difference:.1e}",
+            *("" if part is None else f"{100 * part:.2f} %" for part in (cost.same_labels, cost.same_labels_volume)),
+        ]
+        lines.append(f"| {cost.name} | {' | '.join(cells)} |")
+    exact = [
+        cost.relative_difference
+        for cost in result.costs
+        if cost.precision == "fp32" and cost.relative_difference is not None
+    ]
+    if exact:
+        verdict = "agree" if max(exact) <= OUTPUT_TOLERANCE else "DO NOT AGREE"
+        lines += [
+            "",
+            f"Outputs in fp32 {verdict}: {max(exact):.1e} of the largest logit, {OUTPUT_TOLERANCE:.0e} allowed.",
+        ]
+    return lines
+
+
+def _target_line(target: SpeedTarget, result: InferenceBenchmark) -> str:
+    if target.at_most:
+        wanted = f"at most {100 * target.wanted:.0f} %"
+        measured = "" if target.measured is None else f"{100 * target.measured:.1f} %"
+        missed = "" if target.measured is None else f"{100 * (target.measured - target.wanted):.1f} points above"
+    else:
+        wanted = f"{target.wanted:g} times as fast as {result.reference}"
+        measured = "" if target.measured is None else f"{target.measured:.2f} times"
+        missed = "" if target.measured is None else f"{100 * (1 - target.measured / target.wanted):.0f} % short"
+    if target.measured is None:
+        return f"{target.name}: {wanted}; not measured"
+    return f"{target.name}: {wanted}; {measured} ({target.contender}): {'met' if target.met else f'missed, {missed}'}"
