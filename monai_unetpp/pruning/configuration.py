@@ -15,11 +15,27 @@ import numpy as np
 import torch
 from torch import nn
 
+from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.pruning.finished import hash_network
 
 __all__ = ["describe_settings"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+#: What a NestedSlidingWindowInferer's results depend on; the rest is how it goes about it, and what it has compiled.
+_INFERER_KEYS = (
+    "roi_size",
+    "overlap",
+    "mode",
+    "sigma_scale",
+    "padding_mode",
+    "cval",
+    "levels",
+    "output",
+    "flips",
+    "skip_constant",
+    "runtime",
+    "precision",
+)
 
 
 def describe_settings(value: Any) -> str:
@@ -55,6 +71,8 @@ def _plain(value: Any, parents: tuple[int, ...]) -> Any:
         return np.asarray(value).tolist()
     if isinstance(value, nn.Module):
         return {type(value).__qualname__: hash_network(value)}
+    if isinstance(value, NestedSlidingWindowInferer):
+        return {type(value).__qualname__: _plain({key: getattr(value, key) for key in _INFERER_KEYS}, within)}
     if isinstance(value, functools.partial):
         return {"partial": _plain([value.func, value.args, value.keywords], within)}
     if inspect.ismethod(value):

@@ -10,7 +10,15 @@ from typing import Literal
 import numpy as np
 
 from monai_unetpp.pruning.pairing import BOTH_INVENT, METRICS, PairedScores, check_metric
-from monai_unetpp.pruning.results import Comparison, Decision, Margin, OperatingPoint, ScoreRow, Verdict
+from monai_unetpp.pruning.results import (
+    Comparison,
+    Decision,
+    Margin,
+    OperatingPoint,
+    PointOutcome,
+    ScoreRow,
+    Verdict,
+)
 from monai_unetpp.pruning.statistics import (
     MIN_SUBJECTS,
     MeanBounds,
@@ -26,6 +34,7 @@ from monai_unetpp.pruning.statistics import (
 __all__ = [
     "DEFAULT_MARGINS",
     "DEFAULT_MAX_CASE_DROP",
+    "compare_points",
     "confirm",
     "decide",
     "decide_all",
@@ -112,7 +121,7 @@ def decide(
         raise ValueError(f"role must be 'choose' or 'choose and report', got {role!r}. Use confirm() to confirm.")
     levels = _levels(points)
     paired = _paired(rows, points, dataset)
-    test = _Test(paired, levels[-1], margins, alpha, max_case_drop, bootstrap_samples, seed)
+    test = _Test(paired, levels[-1].name, margins, alpha, max_case_drop, bootstrap_samples, seed)
     extra = [point for point in points if point.kind == "extra"]
     tested = [test.compare(point.name) for point in reversed(levels[:-1])]
     described = [test.compare(point.name) for point in reversed(_by_depth(extra))]
@@ -169,7 +178,7 @@ def confirm(
             f"got {decision.level!r}."
         )
     paired = _paired(confirm_rows, points, dataset)
-    test = _Test(paired, levels[-1], margins, alpha, max_case_drop, bootstrap_samples, seed)
+    test = _Test(paired, levels[-1].name, margins, alpha, max_case_drop, bootstrap_samples, seed)
     return _verdict(test, [*chosen, levels[-1]], [test.compare(chosen[0].name)], [], "confirm")
 
 
@@ -225,6 +234,83 @@ def decide_all(
     if len(decisions) > 1:
         decisions.append(_joint(decisions, [point.level for point in _levels(points)], role))
     return tuple(decisions)
+
+
+def compare_points(
+    rows: Sequence[ScoreRow],
+    points: Sequence[str],
+    reference: str,
+    margins: Sequence[Margin] = DEFAULT_MARGINS,
+    *,
+    alpha: float = 0.05,
+    max_case_drop: Mapping[str, float] = DEFAULT_MAX_CASE_DROP,
+    bootstrap_samples: int = 9999,
+    seed: int = 0,
+) -> tuple[PointOutcome, ...]:
+    """Compare many operating points with one, by the rule of :func:`decide` corrected for their number.
+
+    These points have no natural order, so they are tested by Holm's procedure: with ``m`` points left, those whose
+    bounds at ``alpha / m`` pass are set aside, until none does. The chance that any point is accepted which is worse by
+    the margin stays at ``alpha``, as far as the bounds hold. Only the bounds are corrected; the limit of a single case
+    and the room for unseen drops are those of :func:`decide`. On several data sets a point must pass on each, which
+    needs no further correction.
+
+    Args:
+        rows: scores of all points on one data set or several.
+        points: names of the points.
+        reference: name of the one that the others are compared with.
+        margins: as in :func:`decide`.
+        alpha: as in :func:`decide`, for all points together.
+        max_case_drop: as in :func:`decide`.
+        bootstrap_samples: as in :func:`decide`.
+        seed: as in :func:`decide`.
+
+    Returns:
+        Outcomes by data set, of all points but the reference, in the order given.
+
+    Raises:
+        ValueError: a reference that is not among the points, or anything that :func:`decide` refuses.
+
+    See:
+        Holm 1979, https://www.jstor.org/stable/4615733.
+    """
+    if reference not in points:
+        raise ValueError(f"reference must be one of {', '.join(points)}, got {reference!r}.")
+    check_alpha(alpha)
+    datasets = list(dict.fromkeys(row.dataset for row in rows))
+    if not datasets:
+        raise ValueError("rows must hold scores, got none.")
+    paired = {dataset: PairedScores.from_rows(rows, points, dataset) for dataset in datasets}
+    others = [point for point in points if point != reference]
+    left = list(others)
+    found: dict[tuple[str, str], PointOutcome] = {}
+    while left:
+        tests = {
+            dataset: _Test(each, reference, margins, alpha, max_case_drop, bootstrap_samples, seed, len(left))
+            for dataset, each in paired.items()
+        }
+        found |= {(dataset, point): _outcome(test, point) for dataset, test in tests.items() for point in left}
+        failing = [point for point in left if any(found[dataset, point].state != "pass" for dataset in datasets)]
+        if len(failing) == len(left):
+            break
+        left = failing
+    return tuple(found[dataset, point] for dataset in datasets for point in others)
+
+
+def _outcome(test: _Test, point: str) -> PointOutcome:
+    level = test.compare(point)
+    few = test.subjects < MIN_SUBJECTS
+    reasons = list(level.sentences)
+    if few:
+        reasons.insert(0, f"{test.subjects} subjects are fewer than the {MIN_SUBJECTS} that any verdict needs.")
+    return PointOutcome(
+        point=point,
+        dataset=test.paired.dataset,
+        state="inconclusive" if few else level.state,
+        alpha=test.bound_alpha,
+        comparisons=tuple(level.comparisons),
+        reasons=tuple(reasons),
+    )
 
 
 def parse_margin(text: str) -> Margin:
@@ -412,23 +498,25 @@ class _Level:
 
 
 class _Test:
-    """The test of one data set: compares any point with the deepest level."""
+    """The test of one data set: compares any point with the reference, one of so many comparisons at once."""
 
     def __init__(
         self,
         paired: PairedScores,
-        reference: OperatingPoint,
+        reference: str,
         margins: Sequence[Margin],
         alpha: float,
         max_case_drop: Mapping[str, float],
         bootstrap_samples: int,
         seed: int,
+        simultaneous: int = 1,
     ) -> None:
         _check_case_drops(max_case_drop)
         self.paired = paired
-        self.reference = reference.name
+        self.reference = reference
         self.guards = _guards(margins, paired)
         self.alpha = check_alpha(alpha)
+        self.bound_alpha = alpha / simultaneous
         self.max_case_drop = max_case_drop
         self.bootstrap_samples = bootstrap_samples
         self.seed = seed
@@ -465,9 +553,9 @@ class _Test:
         at_reference = [self.paired.goodness(self.reference, label, case, metric) for case in cases]
         differences = [a - b for a, b in zip(at_point, at_reference, strict=True)]
         means = subject_means(differences, subjects)
-        bounds = mean_bounds(means, alpha=self.alpha, bootstrap_samples=self.bootstrap_samples, seed=self.seed)
+        bounds = mean_bounds(means, alpha=self.bound_alpha, bootstrap_samples=self.bootstrap_samples, seed=self.seed)
         worst = int(np.argmin(differences))
-        needed = subjects_needed(bounds.sd, margin, alpha=self.alpha)
+        needed = subjects_needed(bounds.sd, margin, alpha=self.bound_alpha)
         state, reason = self._judge(metric, label, margin, bounds, len(means), cases[worst], differences[worst])
         return Comparison(
             point=point,
@@ -496,7 +584,7 @@ class _Test:
     ) -> tuple[State, str]:
         what = f"{METRICS[metric]} of {label}"
         interval = (
-            f"mean difference {bounds.mean:+.4f}, one-sided {_percent(1 - bound_alpha(n, self.alpha))} bounds "
+            f"mean difference {bounds.mean:+.4f}, one-sided {_percent(1 - bound_alpha(n, self.bound_alpha))} bounds "
             f"{bounds.lower:+.4f} and {bounds.upper:+.4f}, margin {margin:g}"
         )
         limit = self.max_case_drop.get(metric)

@@ -11,8 +11,8 @@ from monai.bundle import ConfigParser
 from monai.inferers import SlidingWindowInferer
 
 from monai_unetpp.bundles import parse_entry
-from monai_unetpp.inferers.flips import FlipInferer
-from monai_unetpp.inferers.precision import PrecisionInferer, resolve_precision
+from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer, SlicewiseInferer
+from monai_unetpp.inferers.precision import resolve_precision
 from monai_unetpp.pruning.configuration import describe_settings
 
 __all__ = ["BUNDLE_KEYS", "check_inference", "inference_of"]
@@ -33,18 +33,23 @@ def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
         inferers a description.
     """
     found: dict[str, Any] = {"precision": "fp32", "flips": []}
-    while isinstance(inferer, (PrecisionInferer, FlipInferer)):
+    # slices only concern volumes, which a network for images is not evaluated on
+    while isinstance(inferer, (PrecisionInferer, FlipInferer, SlicewiseInferer)):
         if isinstance(inferer, PrecisionInferer):
             found["precision"] = resolve_precision(inferer.precision, device)
-        else:
+        elif isinstance(inferer, FlipInferer):
             found["flips"] = sorted(inferer.axes)
         inferer = inferer.inferer
-    if type(inferer) is not SlidingWindowInferer:
+    if isinstance(inferer, NestedSlidingWindowInferer):
+        # the runtime is left out: at one precision all give the same but for rounding
+        found["precision"] = resolve_precision(inferer.precision, device)
+        found["flips"] = sorted(inferer.flips)
+    elif type(inferer) is not SlidingWindowInferer:
         return {**found, "inferer": describe_settings(inferer)}
     size, overlap = inferer.roi_size, inferer.overlap
     return {
         **found,
-        "patch_size": size if isinstance(size, int) else list(size),
+        "patch_size": size if isinstance(size, int) or size is None else list(size),
         "overlap": overlap if isinstance(overlap, (int, float)) else list(overlap),
         "blending": str(getattr(inferer.mode, "value", inferer.mode)),
         "sigma_scale": describe_settings(inferer.sigma_scale),

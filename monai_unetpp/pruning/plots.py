@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from monai_unetpp.pruning.results import Comparison, Decision, PruningResult
+from monai_unetpp.pruning.results import Comparison, Decision, OperatingGrid, OperatingPoint, PruningResult
 from monai_unetpp.pruning.tables import (
     METRICS,
     Summary,
@@ -21,6 +21,7 @@ from monai_unetpp.pruning.tables import (
     deepest_point,
     format_difference,
     format_metric,
+    grid_state,
     points_under_test,
     shown_labels,
     significant,
@@ -30,7 +31,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["PALETTE", "Picture", "new_figure", "plot_accuracy_latency", "plot_case_lines", "plot_differences"]
+__all__ = [
+    "PALETTE",
+    "Picture",
+    "new_figure",
+    "plot_accuracy_latency",
+    "plot_case_lines",
+    "plot_differences",
+    "plot_grid",
+]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _INK = "#1f2933"
@@ -193,6 +202,96 @@ def _legend_points(figure: Figure, result: PruningResult) -> None:
     if len(_front(result)) > 1:
         handles.append(Line2D([], [], color=_FAINT, linestyle="--", label="Pareto front"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
+
+
+_SETTING_MARKERS = "osD^vP"
+"""One for each precision and runtime, again from the first where there are more."""
+
+
+def plot_grid(result: PruningResult) -> Picture | None:
+    """Mean Dice of every operating point against its time, with the Pareto front; None without a grid.
+
+    Colour is the level, shape the precision and runtime; filled points are the reference and those that pass.
+    """
+    grid = result.grid
+    if grid is None:
+        return None
+    levels = list(dict.fromkeys(point.level for point in grid.points))
+    kinds = list(dict.fromkeys(_kind(point) for point in grid.points))
+    place = {name: (grid.time_ratios[name].median, accuracy) for name, accuracy in grid.accuracy.items()}
+    with new_figure(9.0, 5.0) as (figure, axes_grid):
+        axes = axes_grid[0, 0]
+        axes.set_xscale("log")
+        if len(grid.front) > 1:
+            axes.plot(*zip(*(place[name] for name in grid.front), strict=True), color=_FAINT, linestyle="--", zorder=1)
+        for point in grid.points:
+            colour = PALETTE[levels.index(point.level) % len(PALETTE)]
+            filled = grid_state(grid, point.name) in ("pass", "reference")
+            axes.plot(
+                *place[point.name],
+                marker=_SETTING_MARKERS[kinds.index(_kind(point)) % len(_SETTING_MARKERS)],
+                markersize=8,
+                color=colour,
+                markerfacecolor=colour if filled else "white",
+                markeredgewidth=1.6,
+                linestyle="none",
+                zorder=3,
+            )
+        for name in dict.fromkeys((grid.recommended or grid.reference, grid.reference)):
+            axes.plot(*place[name], marker="o", markersize=16, markerfacecolor="none", color=_INK, zorder=4)
+        for number, name in enumerate(grid.front, start=1):
+            axes.annotate(
+                str(number),
+                place[name],
+                xytext=(0, 11),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8.5,
+                zorder=5,
+            )
+        axes.margins(0.08, 0.14)
+        _plain_ticks(axes)
+        axes.set_xlabel("time per volume, 1 for the reference (median, logarithmic)")
+        axes.set_ylabel("mean Dice over the labels")
+        _legend_grid(figure, grid, levels, kinds)
+        words = (f"{p.name} {grid.accuracy[p.name]:.3f} at {significant(place[p.name][0])}" for p in grid.points)
+        return Picture(_svg(figure), "Mean Dice against time relative to the reference: " + "; ".join(words) + ".")
+
+
+def _plain_ticks(axes: Axes) -> None:
+    """Times as plain numbers, also where all lie within one power of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _kind(point: OperatingPoint) -> str:
+    return "" if point.setting is None else f"{point.setting.precision} {point.setting.runtime}"
+
+
+def _legend_grid(figure: Figure, grid: OperatingGrid, levels: Sequence[str], kinds: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    none: dict[str, Any] = {"linestyle": "none"}
+    handles = [
+        Line2D([], [], marker="o", color=PALETTE[i % len(PALETTE)], label=level, **none)
+        for i, level in enumerate(levels)
+    ]
+    handles += [
+        Line2D([], [], marker=_SETTING_MARKERS[i % len(_SETTING_MARKERS)], color=_FAINT, label=kind, **none)
+        for i, kind in enumerate(kinds)
+    ]
+    if any(outcome.state != "pass" for outcome in grid.outcomes):
+        handles.append(
+            Line2D([], [], marker="o", color=_FAINT, markerfacecolor="white", label="hollow: not shown to pass", **none)
+        )
+    ringed = "reference" if grid.recommended is None else "recommended, and reference"
+    handles.append(Line2D([], [], marker="o", markersize=13, color=_INK, markerfacecolor="none", label=ringed, **none))
+    if len(grid.front) > 1:
+        handles.append(Line2D([], [], color=_FAINT, linestyle="--", label="Pareto front, numbered"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8.5)
 
 
 def plot_differences(result: PruningResult, decision: Decision) -> Picture | None:

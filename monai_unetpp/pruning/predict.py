@@ -16,6 +16,7 @@ from monai.transforms import Compose, Invertd, InvertibleTransform, MapTransform
 from monai.transforms.utils import allow_missing_keys_mode
 from torch import nn
 
+from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.pruning.cases import Case, read_label
 from monai_unetpp.pruning.results import OperatingPoint
 
@@ -125,11 +126,26 @@ class LevelSource:
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """The way of an image from its file to a label map on the same grid."""
+    """The way of an image from its file to a label map on the same grid.
+
+    Raises:
+        ValueError: a ``NestedSlidingWindowInferer`` that is set to levels of its own, or to label maps.
+    """
 
     preprocessing: Callable[..., Any]
     inferer: Callable[..., Any]
     postprocessing: Callable[..., Any]
+    _by_source: dict[str, NestedSlidingWindowInferer] = dataclasses.field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.inferer, NestedSlidingWindowInferer):
+            for name, wanted in (("levels", None), ("output", "logits")):
+                if getattr(self.inferer, name) != wanted:
+                    raise ValueError(
+                        f"inferer must have {name}={wanted!r} where levels are scored, got "
+                        f"{getattr(self.inferer, name)!r}. Leave it out: every level is asked for here, and "
+                        "postprocessing takes the logits."
+                    )
 
     def load(self, case: Case) -> torch.Tensor:
         """The prepared image, ``(C, H, W[, D])``."""
@@ -143,7 +159,13 @@ class Pipeline:
     def infer(self, image: torch.Tensor, source: LevelSource, device: torch.device) -> Any:
         """Whatever the inferer returns for the batch of one image."""
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-        return self.inferer(plain[None].to(device, torch.float32), source.forward)
+        batch = plain[None].to(device, torch.float32)
+        if isinstance(self.inferer, NestedSlidingWindowInferer) and hasattr(source.network, "forward_levels"):
+            # it compiles or converts the network itself, and keeps that for the next case
+            if source.key not in self._by_source:
+                self._by_source[source.key] = self.inferer.with_options(levels=source.levels)
+            return self._by_source[source.key](batch, source.network)
+        return self.inferer(batch, source.forward)
 
     def label_map(self, logits: torch.Tensor, image: torch.Tensor, shape: tuple[int, ...]) -> _Array:
         """Integer labels on the file's grid of ``shape``."""

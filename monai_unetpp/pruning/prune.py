@@ -11,7 +11,7 @@ import logging
 import math
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ from monai_unetpp import distributed
 from monai_unetpp.bundles import load_network, read_network_def
 from monai_unetpp.data import VolumeReader, load_datalist, read_geometry
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
-from monai_unetpp.inferers.precision import PrecisionInferer
+from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.cases import Case, check_case, hash_image, list_cases, read_label, repeated_names
 from monai_unetpp.pruning.configuration import describe_settings
-from monai_unetpp.pruning.cost import describe_environment, measure_costs
+from monai_unetpp.pruning.cost import describe_environment, measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decide import (
     DEFAULT_MARGINS,
     DEFAULT_MAX_CASE_DROP,
@@ -42,11 +42,23 @@ from monai_unetpp.pruning.decide import (
     split_cases,
 )
 from monai_unetpp.pruning.inference import check_inference, inference_of
+from monai_unetpp.pruning.operating_points import at_setting, compare_grid
 from monai_unetpp.pruning.overlays import save_overlay
 from monai_unetpp.pruning.predict import Pipeline
 from monai_unetpp.pruning.report import read_report, write_report
-from monai_unetpp.pruning.results import Decision, Margin, OperatingPoint, PointCost, PruningResult, ScoreRow, TradeOff
+from monai_unetpp.pruning.results import (
+    Decision,
+    InferenceSetting,
+    Margin,
+    OperatingGrid,
+    OperatingPoint,
+    PointCost,
+    PruningResult,
+    ScoreRow,
+    TradeOff,
+)
 from monai_unetpp.pruning.score import Scores, evaluate_levels, predict_case
+from monai_unetpp.pruning.settings import check_grid_inferer, list_settings, parse_settings, with_setting
 from monai_unetpp.pruning.statistics import check_alpha
 from monai_unetpp.pruning.tables import ALL, headline
 from monai_unetpp.pruning.tradeoffs import by_utility, mean_accuracy, pareto_front, parse_budget, within_budget
@@ -89,6 +101,8 @@ def prune(
     exclude_problems: bool = False,
     save_uncertainty: bool = False,
     repeats: int = 10,
+    settings: Mapping[str, Any] | Sequence[str] | str | None = None,
+    settings_repeats: int = 3,
     device: torch.device | str = "cpu",
     bundle: str | PathLike[str] | None = None,
     write: str | PathLike[str] | None = None,
@@ -133,6 +147,11 @@ def prune(
         exclude_problems: leave out cases whose data have problems instead of stopping.
         save_uncertainty: write a map of where the levels disagree for every case, and measure how it finds errors.
         repeats: measured runs of each level for its latency.
+        settings: values of overlap, flips, precision and runtime at which every level is evaluated too, in all
+            combinations, such as ``{"overlap": [0.0, 0.25], "precision": ["fp32", "bf16"]}`` or ``["overlap=0,0.25",
+            "precision=fp32,bf16"]``; ``inferer`` must then be a ``NestedSlidingWindowInferer``. The verdict stays
+            that of the levels as ``inferer`` runs them; the report compares the operating points besides.
+        settings_repeats: measured runs of each operating point of ``settings`` for its latency.
         device: where to run.
         bundle: the bundle that ``network`` comes from; needed with ``write``.
         write: folder for the pruned bundle; it is written if the verdict is to prune.
@@ -143,23 +162,27 @@ def prune(
         Everything that was found.
 
     Raises:
-        TypeError: a network that is no ``NestedUNet``; see ``evaluate_levels`` for others.
+        TypeError: a network that is no ``NestedUNet``; see ``evaluate_levels`` for others. An inferer that cannot run
+            at the ``settings``.
         ValueError: arguments that do not go together, or data with problems, all named.
         FileNotFoundError: a data set, checkpoint or bundle is missing.
         FileExistsError: ``write`` exists and may not be replaced.
-        ImportError: what draws the report is not installed.
+        ImportError: what draws the report, or a runtime of ``settings``, is not installed.
         RuntimeError: not a single case could be scored.
     """
     _check_network(network)
     guarded, drops = _margins(margins, labels), _case_drops(max_case_drop)
     limits = [parse_budget(budget) for budget in _listed(budgets)]
-    _check_numbers(alpha, bootstrap_samples, utility_weight, repeats)
+    _check_numbers(alpha, bootstrap_samples, utility_weight, repeats, settings_repeats)
+    asked = parse_settings(settings)
     if confirm_dir is not None and confirm_share is not None:
         raise ValueError("confirm_dir and confirm_share exclude each other. Give the one you want to confirm with.")
     if confirm_share is not None and not 0 < confirm_share < 1:
         raise ValueError(f"confirm_share must lie between 0 and 1, got {confirm_share}. 0.5 is a good split.")
     _check_report()
     folder, chosen_device = Path(output_dir), torch.device(device)
+    # the inferer's own setting comes first; nothing else is in it without a grid
+    own, *others = _settings(inferer, asked, network, chosen_device)
     inference: dict[str, Any] = {}
     if write is not None:
         inference = _check_write(network, bundle, Path(write), folder, overwrite, inferer, chosen_device)
@@ -183,35 +206,49 @@ def prune(
         for name, net in further.items()
     }
     pipeline = {"preprocessing": preprocessing, "inferer": inferer, "postprocessing": postprocessing}
-    run_settings = _run_settings(inferer, chosen_device, list_key, confirm_dir, confirm_share, seed, repeats)
+    run_settings = _run_settings(inferer, own, chosen_device, list_key, confirm_dir, confirm_share, seed, repeats)
     run_settings |= _earlier_rules(folder, guarded, alpha, drops, run_settings)
     # what precision "auto" is depends on the device, and results are not quite the same on another one
-    configuration = json.dumps(
-        [describe_settings(pipeline), inference_of(inferer, chosen_device)["precision"], chosen_device.type]
-    )
+    machine = [inference_of(inferer, chosen_device)["precision"], chosen_device.type, *([own.runtime] if own else [])]
+    pipelines = {
+        setting: pipeline | {"inferer": with_setting(inferer, setting)} if setting else pipeline
+        for setting in (None, *others)
+    }
+    # all at once: transforms that have been used may not describe themselves as before
+    configurations = {
+        setting: json.dumps([describe_settings(used), *([chosen_device.type] if setting else machine)])
+        for setting, used in pipelines.items()
+    }
 
-    def score(name: str) -> Scores:
-        with tqdm(total=len(data[name]), desc=f"scoring {name}", disable=not progress or _rank() > 0) as bar:
+    def score(name: str, setting: InferenceSetting | None = None) -> Scores:
+        """The levels and further checkpoints as the inferer runs them, or the levels at another setting."""
+        entries = _choosing(data[name], name, kept_back) if setting else data[name]
+        title = f"scoring {name}, {setting.name}" if setting else f"scoring {name}"
+        with tqdm(total=len(entries), desc=title, disable=not progress or _rank() > 0) as bar:
             return evaluate_levels(
                 network,
-                data[name],
-                **pipeline,
+                entries,
+                **pipelines[setting],
                 labels=labels,
                 tolerance_mm=tolerance_mm,
-                extra=extra_points,
+                extra=None if setting else extra_points,
                 dataset=name,
                 device=chosen_device,
                 subjects=subjects,
                 subject_pattern=subject_pattern,
-                configuration=configuration,
-                store=folder / "scores",
+                configuration=configurations[setting],
+                store=folder / "operating_points" / setting.name.replace(" ", "_") if setting else folder / "scores",
                 exclude_problems=exclude_problems,
-                uncertainty_dir=folder / "uncertainty" / name if save_uncertainty else None,
+                uncertainty_dir=folder / "uncertainty" / name if save_uncertainty and not setting else None,
                 progress=lambda done, total: _advance(bar, done, total),
             )
 
     with _process_group() as group:
         all_scores = [score(name) for name in names]
+        choosing_names = names if confirm_dir is None else names[:-1]
+        further_scores = {
+            setting: [_naming(setting, score, name) for name in choosing_names] for setting in others if setting
+        }
         if _rank() > 0:
             # the first process measures, decides and writes; the others wait for what it found
             return _from_first(None, group)
@@ -224,9 +261,14 @@ def prune(
         confirming = all_scores[-1] if confirm_dir is not None else None
         scores = all_scores if confirming is None else all_scores[:-1]
         rows = tuple(row for each in scores for row in each.rows)
-        settings = {"alpha": alpha, "max_case_drop": drops, "bootstrap_samples": bootstrap_samples, "seed": seed}
-        decisions = _decide(rows, points, guarded, settings, confirming, kept_back)
+        rules = {"alpha": alpha, "max_case_drop": drops, "bootstrap_samples": bootstrap_samples, "seed": seed}
+        decisions = _decide(rows, points, guarded, rules, confirming, kept_back)
         costs = _costs(network, points, further, scores, pipeline, window_shape, chosen_device, repeats, seed)
+        grid = None
+        if own is not None and asked:
+            choosing = tuple(row for row in rows if (row.dataset, row.case) not in kept_back)
+            evaluated = _evaluated_grid(points, choosing, own, further_scores)
+            grid = _grid(*evaluated, network, inferer, costs, chosen_device, settings_repeats, guarded, rules)
         result = PruningResult(
             title=title,
             points=points,
@@ -235,7 +277,7 @@ def prune(
             rows=tuple(row for each in all_scores for row in each.rows),
             problems=tuple(problem for each in all_scores for problem in each.problems),
             costs=costs,
-            environment=describe_environment(chosen_device, _precision(inferer)),
+            environment=describe_environment(chosen_device, _precision(inferer), own.runtime if own else "torch"),
             margins=guarded,
             alpha=alpha,
             max_case_drop=drops,
@@ -246,6 +288,7 @@ def prune(
             command=_command(),
             error_auroc=_mean([each.error_auroc for each in all_scores]),
             settings=run_settings,
+            grid=grid,
         )
         final = verdict(result)
         shown = _level_to_show(final, decisions, network.levels)
@@ -261,6 +304,8 @@ def prune(
             if Path(write).exists():
                 logger.warning("%s is of an earlier run and does not belong to this verdict.", write)
         logger.info("%s", final.summary)
+        if grid is not None:
+            logger.info("%s", grid.reason)
         logger.info("The report is %s.", paths["html"])
         return _from_first(result, group)
 
@@ -286,7 +331,9 @@ def _check_network(network: NestedUNet) -> None:
         )
 
 
-def _check_numbers(alpha: float, bootstrap_samples: int, utility_weight: float | None, repeats: int) -> None:
+def _check_numbers(
+    alpha: float, bootstrap_samples: int, utility_weight: float | None, repeats: int, settings_repeats: int
+) -> None:
     check_alpha(alpha)
     if bootstrap_samples < 100:
         raise ValueError(f"bootstrap_samples must be 100 or more, got {bootstrap_samples}. 9999 is a good number.")
@@ -294,6 +341,8 @@ def _check_numbers(alpha: float, bootstrap_samples: int, utility_weight: float |
         raise ValueError(f"utility_weight must be 0 or more, got {utility_weight}. 0.02 is two points of Dice.")
     if repeats < 1:
         raise ValueError(f"repeats must be 1 or more, got {repeats}. Ten give a usable spread.")
+    if settings_repeats < 1:
+        raise ValueError(f"settings_repeats must be 1 or more, got {settings_repeats}. Three are the least to compare.")
 
 
 def _check_report() -> None:
@@ -544,8 +593,87 @@ def _check_other_data(
         )
 
 
+def _settings(
+    inferer: Any, asked: Mapping[str, Any], network: NestedUNet, device: torch.device
+) -> list[InferenceSetting] | list[None]:
+    """The inferer's own setting and those asked for; the own one is None for inferers that have no settings."""
+    if asked:
+        check_grid_inferer(inferer)
+    if not isinstance(inferer, NestedSlidingWindowInferer):
+        return [None]
+    return list(list_settings(inferer, dict(asked), network, device))
+
+
+def _naming(setting: InferenceSetting, score: Callable[[str, InferenceSetting], Scores], name: str) -> Scores:
+    """The scores at a setting; where there are none, the message says at which."""
+    try:
+        return score(name, setting)
+    except (ValueError, RuntimeError) as e:
+        raise type(e)(f"settings must work on the cases, got a failure at {setting.name}: {e}") from e
+
+
+def _choosing(
+    entries: Sequence[Mapping[str, Any]], dataset: str, kept_back: frozenset[tuple[str, str]]
+) -> list[Mapping[str, Any]]:
+    """The entries whose cases choose; operating points are compared on these only."""
+    names = [case.name for case in list_cases(entries)] if kept_back else [""] * len(entries)
+    return [entry for entry, name in zip(entries, names, strict=True) if (dataset, name) not in kept_back]
+
+
+def _evaluated_grid(
+    levels: Sequence[OperatingPoint],
+    rows: Sequence[ScoreRow],
+    own: InferenceSetting,
+    further: Mapping[InferenceSetting, Sequence[Scores]],
+) -> tuple[tuple[OperatingPoint, ...], tuple[ScoreRow, ...], dict[str, str]]:
+    """The points and scores of all settings that were run on every case, and why others are left out."""
+    embedded = [point for point in levels if point.kind == "embedded"]
+    points, found = at_setting(embedded, rows, own)
+    cases = {(row.dataset, row.case) for row in rows}
+    left_out = {}
+    for setting, scores in further.items():
+        new_points, new_rows = at_setting(embedded, [row for each in scores for row in each.rows], setting)
+        missing = cases - {(row.dataset, row.case) for row in new_rows}
+        if missing:
+            reasons = [f"{each.case}: {each.reason}" for some in scores for each in some.problems]
+            left_out[setting.name] = f"not run on {len(missing)} case(s). {' '.join(reasons)}"
+            logger.warning("%s is left out of the comparison: %s", setting.name, left_out[setting.name])
+            continue
+        points, found = (*points, *new_points), (*found, *(r for r in new_rows if (r.dataset, r.case) in cases))
+    return points, found, left_out
+
+
+def _grid(
+    points: tuple[OperatingPoint, ...],
+    rows: tuple[ScoreRow, ...],
+    left_out: dict[str, str],
+    network: NestedUNet,
+    inferer: NestedSlidingWindowInferer,
+    level_costs: dict[str, PointCost],
+    device: torch.device,
+    repeats: int,
+    margins: tuple[Margin, ...],
+    rules: dict[str, Any],
+) -> OperatingGrid:
+    """The operating points with their costs and outcomes; the first setting is the inferer's own."""
+    logger.info("Measuring the time of %d operating points ...", len(points))
+    reference = points[len(network.levels) - 1].name
+    costs, ratios = measure_setting_costs(
+        {level: network.prune(level).eval() for level in network.levels},
+        points,
+        inferer,
+        level_costs,
+        reference=reference,
+        device=device,
+        repeats=repeats,
+        seed=rules["seed"],
+    )
+    return compare_grid(points, rows, costs, ratios, reference=reference, margins=margins, left_out=left_out, **rules)
+
+
 def _run_settings(
     inferer: Any,
+    own: InferenceSetting | None,
     device: torch.device,
     list_key: str,
     confirm_dir: str | PathLike[str] | None,
@@ -558,13 +686,15 @@ def _run_settings(
     found = {}
     if "patch_size" in used:
         size = used["patch_size"]
-        found["window"] = str(size) if isinstance(size, int) else "x".join(map(str, size))
+        found["window"] = "x".join(map(str, size)) if isinstance(size, list) else str(size or "the whole image")
         found["overlap of windows"] = str(used["overlap"])
         found["blending of windows"] = used["blending"]
     else:
         found["inferer"] = type(inferer).__name__
     found["flips along axes"] = ", ".join(map(str, used["flips"])) or "none"
     found["precision"] = used["precision"]
+    if own is not None:
+        found["runtime"] = own.runtime
     found["list of cases"] = list_key
     if confirm_dir is not None:
         found["confirmed on"] = Path(confirm_dir).resolve().name
@@ -709,7 +839,7 @@ def _voxels(case: Case) -> int:
 
 
 def _precision(inferer: Any) -> str:
-    return inferer.precision if isinstance(inferer, PrecisionInferer) else "fp32"
+    return inferer.precision if isinstance(inferer, (PrecisionInferer, NestedSlidingWindowInferer)) else "fp32"
 
 
 def _trade_offs(

@@ -22,12 +22,13 @@ from typing import Any
 
 from monai_unetpp.files import write_text
 from monai_unetpp.metrics.scores import RULES
-from monai_unetpp.pruning.plots import Picture, plot_accuracy_latency, plot_case_lines, plot_differences
-from monai_unetpp.pruning.results import Decision, PruningResult
+from monai_unetpp.pruning.plots import Picture, plot_accuracy_latency, plot_case_lines, plot_differences, plot_grid
+from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult, ScoreRow
 from monai_unetpp.pruning.tables import (
     ALL,
     DECISION_RULE,
     EARLIER_RULES,
+    GRID_RULE,
     Summary,
     Table,
     accuracy_table,
@@ -39,6 +40,8 @@ from monai_unetpp.pruning.tables import (
     deepest_point,
     environment_table,
     glance_table,
+    grid_networks_table,
+    grid_table,
     headline,
     ordered_decisions,
     problems_table,
@@ -54,7 +57,8 @@ from monai_unetpp.pruning.tables import (
 
 __all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
+_GRID_FILE = "operating_points.csv"
 _COLUMNS = (
     "dataset",
     "case",
@@ -75,15 +79,16 @@ _COLUMNS = (
 def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict[str, Path]:
     """Write ``report.html``, ``report.json``, ``per_case.csv`` and ``summary.md``.
 
-    All four are rendered before the first is written, and each replaces its predecessor whole. The HTML file stands
-    alone: plots and overlay pictures are inside it, and nothing is loaded from elsewhere.
+    Where the result holds a grid of operating points, ``operating_points.csv`` is written too; without one, that of an
+    earlier result is removed. All are rendered before the first is written, and each replaces its predecessor whole.
+    The HTML file stands alone: plots and overlay pictures are inside it, and nothing is loaded from elsewhere.
 
     Args:
         result: what was found; it needs at least one score and one decision.
         output_dir: folder to write to; made if missing.
 
     Returns:
-        The paths under ``"html"``, ``"json"``, ``"csv"`` and ``"markdown"``.
+        The paths under ``"html"``, ``"json"``, ``"csv"`` and ``"markdown"``, with a grid also ``"operating_points"``.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -102,6 +107,10 @@ def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict
         "csv": ("per_case.csv", _csv(result)),
         "markdown": ("summary.md", _markdown(result, summary)),
     }
+    if result.grid is not None:
+        texts["operating_points"] = (_GRID_FILE, _grid_csv(result.grid))
+    else:
+        (folder / _GRID_FILE).unlink(missing_ok=True)
     paths = {}
     for kind, (name, text) in texts.items():
         paths[kind] = folder / name
@@ -224,14 +233,35 @@ def _wrong(where: str, rule: str, value: Any) -> ValueError:
 
 
 def _csv(result: PruningResult) -> str:
+    return _csv_text(_COLUMNS, (_csv_row(row) for row in result.rows))
+
+
+def _grid_csv(grid: OperatingGrid) -> str:
+    """Like ``per_case.csv``, with level and setting of the point."""
+    settings = {point.name: (point.level, *_setting_columns(point)) for point in grid.points}
+    rows = ((*settings[row.point], *_csv_row(row)) for row in grid.rows)
+    return _csv_text(("level", "overlap", "flips", "precision", "runtime", *_COLUMNS), rows)
+
+
+def _setting_columns(point: OperatingPoint) -> tuple[str, str, str, str]:
+    setting = point.setting
+    if setting is None:
+        return ("", "", "", "")
+    return (" ".join(map(str, setting.overlap)), " ".join(map(str, setting.flips)), setting.precision, setting.runtime)
+
+
+def _csv_row(row: ScoreRow) -> tuple[str, ...]:
+    score = row.score
+    values = (getattr(score, key) for key in _COLUMNS[6:])
+    numbers_ = ("" if value is None else repr(float(value)) for value in values)
+    return (row.dataset, row.case, row.subject, row.point, row.label, score.state, *numbers_)
+
+
+def _csv_text(columns: typing.Sequence[str], rows: typing.Iterable[typing.Sequence[str]]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for row in result.rows:
-        score = row.score
-        values = (getattr(score, key) for key in _COLUMNS[6:])
-        numbers_ = ("" if value is None else repr(float(value)) for value in values)
-        writer.writerow((row.dataset, row.case, row.subject, row.point, row.label, score.state, *numbers_))
+    writer.writerow(columns)
+    writer.writerows(rows)
     return buffer.getvalue()
 
 
@@ -256,6 +286,8 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         *(accuracy_table(result, summary, name) for name in data_sets(result)),
         cost_table(result, summary),
         claims_table(result, summary),
+        grid_table(result, summary),
+        grid_networks_table(result),
         trade_offs_table(result),
         worst_cases_table(result, summary),
         problems_table(result),
@@ -268,6 +300,8 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
     if blockers:
         parts += ["## What stopped at which level", "\n".join(blockers)]
     parts += [_markdown_table(table) for table in tables if table is not None]
+    if result.grid is not None:
+        parts += ["## The operating points in words", f"**{_escape(result.grid.reason)}**", _escape(GRID_RULE)]
     if result.error_auroc is not None:
         parts.append(_escape(_auroc(result.error_auroc)))
     fence = "`" * (3 + result.command.count("```"))
@@ -337,6 +371,10 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         lines=_embed(plot_case_lines(result)),
         cost=cost_table(result, summary),
         claims=claims_table(result, summary),
+        grid=grid_table(result, summary),
+        grid_networks=grid_networks_table(result),
+        grid_plot=_embed(plot_grid(result)),
+        grid_rule=GRID_RULE,
         trade_offs=trade_offs_table(result),
         worst=worst_cases_table(result, summary),
         worst_title=_worst_title(result),

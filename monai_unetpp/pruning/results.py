@@ -19,9 +19,12 @@ __all__ = [
     "DataProblem",
     "Decision",
     "Environment",
+    "InferenceSetting",
     "Margin",
+    "OperatingGrid",
     "OperatingPoint",
     "PointCost",
+    "PointOutcome",
     "PruningResult",
     "Quartiles",
     "ScoreRow",
@@ -34,21 +37,47 @@ Verdict = Literal["prune", "keep", "inconclusive"]
 
 
 @dataclasses.dataclass(frozen=True)
+class InferenceSetting:
+    """How a level is run over a volume: what a user can choose beside the level.
+
+    Attributes:
+        overlap: part of a window that the next one covers again, one number for all axes or one for each.
+        flips: spatial axes along which mirror images are averaged, 0 the first; empty for none.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        runtime: ``"torch"``, ``"compile"`` or ``"openvino"``.
+    """
+
+    overlap: tuple[float, ...]
+    flips: tuple[int, ...]
+    precision: str
+    runtime: str
+
+    @property
+    def name(self) -> str:
+        """Short and always the same, such as ``"overlap=0 bf16 openvino"``; flips only where there are any."""
+        overlap = "overlap=" + ",".join(f"{share:g}" for share in self.overlap)
+        flips = ["flips=" + "+".join(map(str, self.flips))] if self.flips else []
+        return " ".join([overlap, *flips, self.precision, self.runtime])
+
+
+@dataclasses.dataclass(frozen=True)
 class OperatingPoint:
     """Something a user can choose: a level cut out of the full network, or a network of its own.
 
     Attributes:
-        name: unique, such as ``"L2"`` or ``"L2 trained alone"``.
+        name: unique, such as ``"L2"``, ``"L2 trained alone"`` or ``"L2 overlap=0 bf16 openvino"``.
         level: the level it computes, such as ``"L2"``.
         kind: ``"embedded"`` for a level of the evaluated network, ``"extra"`` for a further checkpoint. Only
             embedded points are candidates for pruning; extra ones are compared.
         checkpoint: file name of the weights.
+        setting: how it is run, in a grid of settings; None stands for the inferer that was given.
     """
 
     name: str
     level: str
     kind: Literal["embedded", "extra"] = "embedded"
     checkpoint: str = ""
+    setting: InferenceSetting | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,6 +285,58 @@ class Decision:
 
 
 @dataclasses.dataclass(frozen=True)
+class PointOutcome:
+    """How an operating point of a grid compares with the reference on one data set.
+
+    Attributes:
+        point: name of the operating point.
+        dataset: name of the data set.
+        state: ``"pass"`` where it is not worse by more than the margins, ``"fail"`` or ``"inconclusive"``.
+        alpha: one-sided error level of its bounds, corrected for the number of points.
+        comparisons: every guarded metric of every label.
+        reasons: sentences on what did not pass.
+    """
+
+    point: str
+    dataset: str
+    state: Literal["pass", "fail", "inconclusive"]
+    alpha: float
+    comparisons: tuple[Comparison, ...]
+    reasons: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class OperatingGrid:
+    """All levels at all settings of a grid: accuracy, cost, and which of them are as good as the reference.
+
+    Attributes:
+        reference: name of the deepest level at the setting of the given inferer.
+        points: level by setting, the given inferer's setting first, levels shallowest first.
+        rows: scores of all points on the cases that choose.
+        accuracy: mean Dice by name of the point, over labels and data sets.
+        costs: by name of the point.
+        time_ratios: by name of the point: time per volume divided by that of the reference in the same round.
+        outcomes: by data set, every point but the reference.
+        front: names of the points that no other beats in both accuracy and time, most accurate first.
+        recommended: the fastest point that passes on every data set; None where none is faster than the reference.
+        reason: why, in one sentence.
+        left_out: settings that failed on a case, and why.
+    """
+
+    reference: str
+    points: tuple[OperatingPoint, ...]
+    rows: tuple[ScoreRow, ...]
+    accuracy: dict[str, float]
+    costs: dict[str, PointCost]
+    time_ratios: dict[str, Quartiles]
+    outcomes: tuple[PointOutcome, ...]
+    front: tuple[str, ...]
+    recommended: str | None
+    reason: str
+    left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class PruningResult:
     """Everything that one run of the pruning evaluator found.
 
@@ -280,6 +361,7 @@ class PruningResult:
         error_auroc: how well disagreement between levels finds errors, mean over cases; None if not measured.
         settings: how images were segmented and cases chosen (window, overlap, flips, list of cases, share kept back,
             rules of an earlier report in the same folder, ...), as text by name, in the order to be shown.
+        grid: the levels at further settings of the inferer; None where only the given one was evaluated.
     """
 
     title: str
@@ -301,3 +383,4 @@ class PruningResult:
     overlays: tuple[str, ...] = ()
     error_auroc: float | None = None
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
+    grid: OperatingGrid | None = None

@@ -112,7 +112,9 @@ def evaluate_levels(
         preprocessing: MONAI ``Compose`` that loads and prepares key ``"image"`` to ``(C, H, W[, D])``. Transforms of
             other keys, such as the label's, are left out.
         inferer: MONAI inferer; called as ``inferer(batch, network)`` it must hand the dict of levels through, as
-            ``SimpleInferer`` and ``SlidingWindowInferer`` (without ``buffer_steps``) do.
+            ``SimpleInferer`` and ``SlidingWindowInferer`` (without ``buffer_steps``) do. A
+            ``NestedSlidingWindowInferer`` is asked for the levels itself, so that it can compile or convert the
+            network; leave its ``levels`` and ``output`` at their defaults.
         postprocessing: MONAI ``Compose`` that turns ``{"pred": logits, "image": image}`` of one level, without the
             batch axis, into integer labels ``"pred"`` on the image's original grid: such as ``AsDiscreted(argmax)``
             and ``Invertd``.

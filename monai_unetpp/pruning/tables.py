@@ -18,8 +18,10 @@ from monai_unetpp.pruning.pairing import BOTH_INVENT
 from monai_unetpp.pruning.results import (
     Comparison,
     Decision,
+    OperatingGrid,
     OperatingPoint,
     PointCost,
+    PointOutcome,
     PruningResult,
     Quartiles,
     ScoreRow,
@@ -30,6 +32,7 @@ __all__ = [
     "ALL",
     "DECISION_RULE",
     "EARLIER_RULES",
+    "GRID_RULE",
     "METRICS",
     "PAPER_CLAIM",
     "AccuracySummary",
@@ -52,6 +55,9 @@ __all__ = [
     "format_difference",
     "format_metric",
     "glance_table",
+    "grid_networks_table",
+    "grid_state",
+    "grid_table",
     "headline",
     "interval_note",
     "ordered_decisions",
@@ -119,6 +125,14 @@ DECISION_RULE = (
     "lower confidence bound of its mean difference from the deepest level stays above minus the margin (see the rules "
     "of this run), with room left for rare large drops that so few subjects cannot exclude; where it misses no "
     "structure that the deepest level finds; and where no single case drops too far."
+)
+
+GRID_RULE = (
+    "Every level was run at every setting and is compared, case by case, with the reference: the deepest level as the "
+    "bundle runs it. Margins and limits are those of the verdict above, which these comparisons do not change. They "
+    "have no fixed order and are many, so the level of their bounds is corrected by Holm's procedure: the chance that "
+    "any point passes which is worse by a margin stays at alpha. The choice of a point is optimistic all the same, as "
+    "the same cases choose it and give its figures: confirm it on others."
 )
 
 # Time and IoU are averages of arXiv:1807.10165; 75.6 % is 1 - 2,204,961 / 9,041,601, its network as NestedUNet has it.
@@ -192,6 +206,7 @@ class Summary:
     accuracy: tuple[AccuracySummary, ...]
     costs: tuple[RelativeCost, ...]
     worst_cases: tuple[WorstCase, ...]
+    grid: tuple[AccuracySummary, ...] = ()
 
     def of(self, dataset: str, point: str, label: str) -> AccuracySummary | None:
         """The summary of one label, or None if nothing was scored."""
@@ -307,7 +322,13 @@ def point_role(point: OperatingPoint, result: PruningResult) -> str:
 
 def summarise(result: PruningResult) -> Summary:
     """Averages of the scores, costs in proportion to the deepest level, and the worst cases of the chosen one."""
-    return Summary(_accuracy(result), _relative_costs(result), _worst_cases(result))
+    return Summary(_accuracy(result), _relative_costs(result), _worst_cases(result), _grid_accuracy(result))
+
+
+def _grid_accuracy(result: PruningResult) -> tuple[AccuracySummary, ...]:
+    if result.grid is None:
+        return ()
+    return _accuracy(dataclasses.replace(result, points=result.grid.points, rows=result.grid.rows))
 
 
 def _accuracy(result: PruningResult) -> tuple[AccuracySummary, ...]:
@@ -858,6 +879,145 @@ def _iou_points_lost(result: PruningResult, summary: Summary, dataset: str, poin
             if low is not None and high is not None:
                 losses.append(100 * (high - low))
     return statistics.fmean(losses) if losses else None
+
+
+def grid_state(grid: OperatingGrid, point: str) -> str:
+    """How a point came out on all data sets: ``"reference"``, ``"pass"``, ``"fail"`` or ``"inconclusive"``."""
+    states = {outcome.state for outcome in grid.outcomes if outcome.point == point}
+    return next((state for state in ("fail", "inconclusive", "pass") if state in states), "reference")
+
+
+def grid_table(result: PruningResult, summary: Summary) -> Table | None:
+    """Every operating point of the grid, the fastest first; None where there is no grid."""
+    grid = result.grid
+    if grid is None:
+        return None
+    labels = [label for label in shown_labels(result) if label != FOREGROUND] or [FOREGROUND]
+    dataset = data_sets(dataclasses.replace(result, rows=grid.rows))[0]
+    means = {(each.point, each.label): each.metrics["dice"].mean for each in summary.grid if each.dataset == dataset}
+    points = sorted(grid.points, key=lambda point: grid.time_ratios[point.name].median)
+    unit, scale = _time_unit(cost.volume_latency_s.median for cost in grid.costs.values())
+    rows, marked = [], []
+    for number, point in enumerate(points):
+        setting, cost, ratio = point.setting, grid.costs[point.name], grid.time_ratios[point.name]
+        if setting is None:
+            continue
+        if point.name == (grid.recommended or grid.reference):
+            marked.append(number)
+        dice = [means.get((point.name, label)) for label in labels]
+        rows.append(
+            [
+                TableCell(point.level),
+                TableCell(", ".join(f"{share:g}" for share in setting.overlap)),
+                TableCell(", ".join(map(str, setting.flips)) or "none"),
+                TableCell(setting.precision),
+                TableCell(setting.runtime),
+                _grid_verdict(grid, point.name),
+                *(blank(None if mean is None else format_metric("dice", mean)) for mean in dice),
+                _closest_bound(grid, point.name),
+                TableCell(significant(cost.volume_latency_s.median * scale)),
+                TableCell(_quartiles(ratio, 1.0)),
+                _speed_up(1 / ratio.median),
+                blank(str(grid.front.index(point.name) + 1) if point.name in grid.front else None),
+            ]
+        )
+    columns = [
+        ("Level", False),
+        ("Overlap", True),
+        ("Flips", False),
+        ("Precision", False),
+        ("Runtime", False),
+        ("Result", False),
+        *((f"Dice, {label}", True) for label in labels),
+        ("Bound nearest its margin", True),
+        (f"Time per volume ({unit})", True),
+        ("Time ratio", True),
+        ("Speed-up", True),
+        ("Front", True),
+    ]
+    first = grid.costs[grid.reference]
+    return _table(
+        "Operating points, the fastest first",
+        columns,
+        rows,
+        marked,
+        notes=[
+            "Dice: mean over the cases that were compared. Bound nearest its margin: the lower confidence bound of a "
+            "mean difference from the reference that comes nearest to minus its margin, or lies furthest beyond it, of "
+            "all guarded metrics and labels.",
+            f"Time ratio: time per volume divided by that of the reference in the same round, median (quartiles) of "
+            f"{grid.time_ratios[grid.reference].count} rounds on a volume of {_shape(first.volume_shape)} voxels. "
+            "Speed-up: one over its median.",
+            "Front: number of the point in the plot, the most accurate first; no other point is both faster and more "
+            "accurate (mean Dice over the labels).",
+            *_grid_levels(grid, result.alpha),
+            *(f"Left out: {name}: {reason}" for name, reason in grid.left_out.items()),
+        ],
+    )
+
+
+def _closest_bound(grid: OperatingGrid, point: str) -> TableCell:
+    comparisons = [c for outcome in grid.outcomes if outcome.point == point for c in outcome.comparisons]
+    if not comparisons:
+        return blank(None)
+    closest = min(comparisons, key=lambda c: c.lower_bound / c.margin)
+    bound = format_difference(closest.metric, closest.lower_bound)
+    return TableCell(f"{bound} ({METRICS[closest.metric].name}{_NBSP}{closest.label})")
+
+
+def grid_networks_table(result: PruningResult) -> Table | None:
+    """What overlap and flips do not change: time per window and memory; None where there is no grid."""
+    grid = result.grid
+    if grid is None:
+        return None
+    unit, scale = _time_unit(cost.window_latency_s.median for cost in grid.costs.values())
+    rows: dict[tuple[str, str, str], tuple[TableCell, ...]] = {}
+    for point in grid.points:
+        if point.setting is not None:
+            key, cost = (point.level, point.setting.precision, point.setting.runtime), grid.costs[point.name]
+            measured = (_quartiles(cost.window_latency_s, scale), significant(cost.peak_memory_bytes / _MEGA))
+            rows.setdefault(key, tuple(TableCell(text) for text in (*key, *measured)))
+    columns = [("Level", False), ("Precision", False), ("Runtime", False)]
+    columns += [(f"Time per window ({unit})", True), ("Peak memory (MB)", True)]
+    return _table(
+        "Windows and memory of the operating points",
+        columns,
+        [rows[key] for key in sorted(rows, key=lambda key: (key[1:], key[0]))],
+        notes=[
+            "These do not depend on overlap and flips, and are measured once for each level, precision and runtime. "
+            "Peak memory is that of segmenting the whole volume; with a runtime that converts networks, the conversion "
+            "is in it unless a converted network was kept."
+        ],
+    )
+
+
+def _grid_verdict(grid: OperatingGrid, point: str) -> TableCell:
+    state = grid_state(grid, point)
+    if point == grid.recommended:
+        return TableCell("pass, recommended", "good")
+    return TableCell(state, _STATE.get(state, ""))
+
+
+def _grid_levels(grid: OperatingGrid, alpha: float) -> list[str]:
+    """What Holm's procedure came to, and why points did not pass."""
+    if not grid.outcomes:
+        return []
+    points = {outcome.point for outcome in grid.outcomes}
+    levels = sorted({outcome.alpha for outcome in grid.outcomes})
+    spread = significant(levels[0], 2) + (f" to {significant(levels[-1], 2)}" if len(levels) > 1 else "")
+    found = [
+        f"Result: {len(points)} points share the one-sided alpha of {alpha:g} by Holm's procedure; bounds are at a "
+        f"level of {spread}, with fewer than {FEW_SUBJECTS} subjects at a tenth of it."
+    ]
+    for state in ("fail", "inconclusive"):
+        first = next((o for o in grid.outcomes if o.state == state and o.reasons), None)
+        if first is not None:
+            found.append(f"Such as {first.point} ({_quoted(first.dataset)}), {state}: {_first_reason(first)}")
+    return found
+
+
+def _first_reason(outcome: PointOutcome) -> str:
+    return outcome.reasons[0].removeprefix(f"{outcome.point}: ")
 
 
 def trade_offs_table(result: PruningResult) -> Table | None:

@@ -1,0 +1,213 @@
+"""Grids of inference settings: what a user can choose beside the level to trade accuracy against cost."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from os import PathLike
+from typing import Any
+
+import torch
+
+from monai_unetpp.inferers import NestedSlidingWindowInferer
+from monai_unetpp.inferers.precision import PRECISIONS
+from monai_unetpp.inferers.predictors import RUNTIMES, make_predictor
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.networks.config import NestedUNetConfig
+from monai_unetpp.pruning.results import InferenceSetting
+
+__all__ = ["SETTINGS", "SettingsGrid", "check_grid_inferer", "list_settings", "parse_settings", "with_setting"]
+
+SETTINGS: dict[str, str] = {
+    "overlap": "part of a window that the next one covers again, from 0 to below 1",
+    "flips": "spatial axes to flip at test time: none, 0, 0+1, ...",
+    "precision": ", ".join(PRECISIONS),
+    "runtime": ", ".join(RUNTIMES),
+}
+"""What a grid can vary."""
+
+#: Values to try by name of the setting; what is not named stays as the inferer has it.
+SettingsGrid = dict[str, tuple[Any, ...]]
+
+
+def parse_settings(given: Mapping[str, Any] | Sequence[str] | str | None) -> SettingsGrid:
+    """The grid that a configuration or the command line asks for.
+
+    Args:
+        given: a dict such as ``{"overlap": [0.0, 0.25], "flips": [[], [0]], "precision": ["fp32", "bf16"]}``, or texts
+            such as ``"overlap=0,0.25"`` and ``"flips=none,0+1"``, one for each setting. An overlap may be one number
+            for each axis in a dict. ``None`` stands for no grid.
+
+    Returns:
+        Different values by setting, in the order of :data:`SETTINGS`; empty for no grid.
+
+    Raises:
+        TypeError: values of another kind.
+        ValueError: another form, an unknown setting, one that is given twice, or one without values.
+
+    Example:
+        >>> parse_settings(["overlap=0,0.25", "flips=none,0+1"])
+        {'overlap': ((0.0,), (0.25,)), 'flips': ((), (0, 1))}
+    """
+    if given is None:
+        return {}
+    pairs = list(given.items()) if isinstance(given, Mapping) else [_split(text) for text in _listed(given)]
+    names = [name for name, _ in pairs]
+    for name, values in pairs:
+        if name not in SETTINGS:
+            raise ValueError(f"settings must be among {', '.join(SETTINGS)}, got {name!r}. Correct the name.")
+        if names.count(name) > 1:
+            raise ValueError(f"settings must name {name} once, got it twice. Write all values after one {name}=.")
+        if isinstance(values, (str, Real)) or not isinstance(values, Sequence) or not values:
+            raise ValueError(f"settings must list one value or more for {name}, got {values!r}. See the README.")
+    found = {name: tuple(dict.fromkeys(_parse(name, value) for value in values)) for name, values in pairs}
+    return {name: found[name] for name in SETTINGS if name in found}
+
+
+def check_grid_inferer(inferer: Any) -> NestedSlidingWindowInferer:
+    """``inferer`` if it can be run at other settings.
+
+    Raises:
+        TypeError: it is none of ours.
+    """
+    if not isinstance(inferer, NestedSlidingWindowInferer):
+        raise TypeError(
+            f"inferer must be a NestedSlidingWindowInferer where settings are given, got {type(inferer).__name__}. "
+            "Put monai_unetpp.inferers.NestedSlidingWindowInferer into the configuration, or leave settings out."
+        )
+    return inferer
+
+
+def list_settings(
+    inferer: NestedSlidingWindowInferer, grid: SettingsGrid, network: NestedUNet, device: torch.device | str
+) -> tuple[InferenceSetting, ...]:
+    """All combinations of a grid, after the inferer's own setting, each once.
+
+    What ``"auto"`` stands for is found out by running the shallowest level on a window of the smallest size, so that
+    what this machine cannot do is refused before any case is scored.
+
+    Args:
+        inferer: its setting goes first; it also stands for what the grid does not name.
+        grid: from :func:`parse_settings`.
+        network: the network to run.
+        device: where.
+
+    Raises:
+        ImportError: a runtime that is not installed.
+        ValueError: a value that the inferer refuses, or that cannot be run on ``device``.
+    """
+    shallow = network.prune(network.levels[0]).eval().to(device)
+    known: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def resolved(overlap: tuple[float, ...], flips: tuple[int, ...], precision: str, runtime: str) -> InferenceSetting:
+        if (precision, runtime) not in known:
+            known[precision, runtime] = _what_runs(shallow, device, precision, runtime, inferer.cache_dir)
+        found = InferenceSetting(overlap, flips, *known[precision, runtime])
+        with_setting(inferer, found)
+        wrong = [axis for axis in flips if axis >= network.spatial_dims]
+        if wrong or len(overlap) not in (1, network.spatial_dims):
+            raise ValueError(
+                f"settings must be for {network.spatial_dims} spatial axes, got {found.name!r}. Correct the axes."
+            )
+        return found
+
+    own: SettingsGrid = {
+        "overlap": (_parse("overlap", inferer.overlap),),
+        "flips": (tuple(inferer.flips),),
+        "precision": (inferer.precision,),
+        "runtime": (inferer.runtime,),
+    }
+    first = itertools.product(*own.values())
+    others = itertools.product(*(grid.get(name, own[name]) for name in own)) if grid else ()
+    return tuple(dict.fromkeys(resolved(*values) for values in (*first, *others)))
+
+
+def with_setting(inferer: NestedSlidingWindowInferer, setting: InferenceSetting) -> NestedSlidingWindowInferer:
+    """A new inferer like ``inferer`` that runs at ``setting``.
+
+    Raises:
+        ValueError: a value that the inferer refuses.
+    """
+    overlap = setting.overlap[0] if len(setting.overlap) == 1 else setting.overlap
+    return inferer.with_options(
+        overlap=overlap, flips=setting.flips, precision=setting.precision, runtime=setting.runtime
+    )
+
+
+def _what_runs(
+    network: NestedUNet,
+    device: torch.device | str,
+    precision: str,
+    runtime: str,
+    cache_dir: str | PathLike[str] | None,
+) -> tuple[str, str]:
+    """The precision and the runtime that are really used."""
+    shape = tuple(max(16, size) for size in NestedUNetConfig.check(**network.config).smallest_size())
+    try:
+        predictor = make_predictor(
+            network,
+            levels=None,
+            window_shape=shape,
+            batch_size=1,
+            device=device,
+            runtime=runtime,
+            precision=precision,
+            cache_dir=cache_dir,
+        )
+        predictor(torch.zeros((1, network.in_channels, *shape), device=device))
+    except RuntimeError as e:
+        raise ValueError(
+            f"settings must be what this machine can run, got runtime {runtime!r} at precision {precision!r} on "
+            f"{device} ({str(e).splitlines()[0]}). Leave it out."
+        ) from e
+    return predictor.precision, predictor.runtime
+
+
+def _listed(given: Sequence[str] | str) -> Sequence[str]:
+    return [given] if isinstance(given, str) else given
+
+
+def _split(text: Any) -> tuple[str, list[str]]:
+    name, equals, values = text.partition("=") if isinstance(text, str) else ("", "", "")
+    if not equals:
+        raise ValueError(
+            f"settings must be a name, '=' and values with commas, got {text!r}. Write it like overlap=0,0.25 or "
+            "precision=fp32,bf16."
+        )
+    return name.strip(), [value.strip() for value in values.split(",")] if values.strip() else []
+
+
+def _parse(name: str, value: Any) -> Any:
+    if name == "overlap":
+        return _parse_overlap(value)
+    if name == "flips":
+        return _parse_flips(value)
+    known = PRECISIONS if name == "precision" else RUNTIMES
+    if value not in known:
+        raise ValueError(f"settings must have a {name} among {', '.join(known)}, got {value!r}. Correct the name.")
+    return value
+
+
+def _parse_overlap(value: Any) -> tuple[float, ...]:
+    """One number where all axes have the same."""
+    try:
+        shares = tuple(float(each) for each in (value if isinstance(value, (list, tuple)) else (value,)))
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"settings must have an overlap that is a number, got {value!r}. 0.25 is common.") from e
+    if not shares or not all(0 <= share < 1 for share in shares):
+        raise ValueError(f"settings must have an overlap from 0 to below 1, got {value!r}. 0.25 is common.")
+    return shares[:1] if len(set(shares)) == 1 else shares
+
+
+def _parse_flips(value: Any) -> tuple[int, ...]:
+    axes: Sequence[Any] = value if isinstance(value, (list, tuple)) else [value]
+    if isinstance(value, str):
+        axes = [] if value == "none" else [int(axis) if axis.isdecimal() else axis for axis in value.split("+")]
+    whole = [axis for axis in axes if isinstance(axis, int) and not isinstance(axis, bool) and axis >= 0]
+    if len(whole) < len(axes) or len(set(whole)) < len(whole):
+        raise ValueError(
+            f"settings must have flips that are different axes from 0 on, got {value!r}. Write none, 0, or 0+1 for two "
+            "axes at once; in a configuration [], [0] or [0, 1]."
+        )
+    return tuple(sorted(whole))
