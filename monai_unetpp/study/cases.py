@@ -1,0 +1,257 @@
+"""The data of a study: its cases, how they are prepared, and the patches that every run is trained on."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine
+from monai.transforms import (
+    ClipIntensityPercentilesd,
+    Compose,
+    EnsureTyped,
+    LoadImaged,
+    NormalizeIntensityd,
+    Orientationd,
+    RandAdjustContrastd,
+    RandAffined,
+    RandCropByPosNegLabeld,
+    RandFlipd,
+    RandGaussianNoised,
+    RandGaussianSmoothd,
+    RandScaleIntensityd,
+    RandShiftIntensityd,
+    Spacingd,
+    SpatialPadd,
+)
+from torch.utils.data import Dataset, Sampler
+
+from monai_unetpp.data import VolumeReader, case_name, load_datalist
+from monai_unetpp.data.labels import read_label_map
+
+if TYPE_CHECKING:
+    from monai_unetpp.study.settings import StudySettings
+
+__all__ = [
+    "NumberedPatches",
+    "RemainingPatches",
+    "StudyCases",
+    "find_study_cases",
+    "make_augmentation",
+    "make_preprocessing",
+    "make_training_preprocessing",
+]
+
+_ROTATION = 0.26  # radians, 15 degrees
+_SCALING = 0.2
+_KEYS = ("image", "label")
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyCases:
+    """The cases of a data set in Decathlon form, and what a network for them must look like.
+
+    Attributes:
+        name: of the data set.
+        spatial_dims: 2 or 3, as the first label has.
+        in_channels: files per image.
+        labels: value of each foreground class by name.
+        training: dicts with ``image`` and ``label``.
+        validation: the cases that are scored.
+    """
+
+    name: str
+    spatial_dims: int
+    in_channels: int
+    labels: dict[str, int]
+    training: tuple[dict[str, Any], ...]
+    validation: tuple[dict[str, Any], ...]
+
+    @property
+    def out_channels(self) -> int:
+        """Classes with the background."""
+        return max(self.labels.values()) + 1
+
+    def as_dict(self) -> dict[str, Any]:
+        """What must be the same wherever runs of one study are done; folders may differ."""
+        return {
+            "name": self.name,
+            "spatial_dims": self.spatial_dims,
+            "in_channels": self.in_channels,
+            "labels": self.labels,
+            "training": [_name(case) for case in self.training],
+            "validation": [_name(case) for case in self.validation],
+        }
+
+
+def find_study_cases(dataset_dir: str | PathLike[str]) -> StudyCases:
+    """Read ``dataset.json``, and from the first case how many axes and channels the images have.
+
+    Args:
+        dataset_dir: folder in Decathlon form. Where it has no ``validation`` list, a fifth of the training cases is
+            drawn for it, always the same ones.
+
+    Raises:
+        FileNotFoundError: no ``dataset.json``.
+        ValueError: it cannot be used, or has no names of labels.
+    """
+    training = load_datalist(dataset_dir, "training")
+    validation = load_datalist(dataset_dir, "validation")
+    path = Path(dataset_dir) / "dataset.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    first = training[0]
+    return StudyCases(
+        name=str(content.get("name", Path(dataset_dir).resolve().name)),
+        spatial_dims=read_label_map(Path(first["label"])).data.ndim,
+        in_channels=len(first["image"]) if isinstance(first["image"], list) else 1,
+        labels=_foreground(path, content.get("labels")),
+        training=tuple(training),
+        validation=tuple(validation),
+    )
+
+
+def _foreground(path: Path, labels: Any) -> dict[str, int]:
+    """Names and values without the background, from ``{"1": "liver"}`` or ``{"liver": 1}``."""
+    problem = (
+        f"{path}: labels must map values to names with at least one above 0, got {labels!r}. Write it like "
+        '{"0": "background", "1": "liver"}.'
+    )
+    if not isinstance(labels, Mapping):
+        raise ValueError(problem)
+    pairs = [(str(name), value) if str(value).isdecimal() else (str(value), name) for name, value in labels.items()]
+    try:
+        named = {name: int(value) for name, value in pairs if int(value)}
+    except (TypeError, ValueError) as e:
+        raise ValueError(problem) from e
+    if not named or min(named.values()) < 0:
+        raise ValueError(problem)
+    return named
+
+
+def _name(case: Mapping[str, Any]) -> str:
+    image = case["image"]
+    return case_name(image[0] if isinstance(image, list) else image)
+
+
+def make_preprocessing(cases: StudyCases, settings: StudySettings, keys: Sequence[str] = _KEYS) -> Compose:
+    """The transforms that are the same in training and scoring: load, orient, resample, clip and normalise.
+
+    Args:
+        cases: for the number of axes.
+        settings: for the voxel size.
+        keys: ``("image", "label")`` for training, ``("image",)`` for scoring.
+    """
+    steps: list[Callable[..., Any]] = []
+    for key in keys:
+        reader: Any = VolumeReader(cases.spatial_dims, allow_constant=key == "label")
+        steps.append(LoadImaged(key, reader=reader, ensure_channel_first=True))
+    if cases.spatial_dims == 3:
+        steps.append(Orientationd(keys, axcodes="RAS", labels=None))
+    if settings.spacing_mm is not None:
+        modes = ["bilinear" if key == "image" else "nearest" for key in keys]
+        steps.append(Spacingd(keys, pixdim=settings.spacing_mm, mode=modes))
+    steps += [
+        ClipIntensityPercentilesd("image", lower=0.5, upper=99.5),
+        NormalizeIntensityd("image", channel_wise=True),
+    ]
+    return Compose(steps)
+
+
+def make_training_preprocessing(cases: StudyCases, settings: StudySettings) -> Compose:
+    """:func:`make_preprocessing`, then padded to the patch, and as plain small tensors to be kept in memory."""
+    return Compose(
+        [
+            *make_preprocessing(cases, settings).transforms,
+            SpatialPadd(_KEYS, spatial_size=settings.patch_size),
+            EnsureTyped(_KEYS, dtype=[torch.float32, torch.uint8], track_meta=False),
+        ]
+    )
+
+
+def make_augmentation(cases: StudyCases, settings: StudySettings) -> Compose:
+    """Random patches, half of them around foreground, rotated, scaled, flipped and with changed intensities."""
+    dims = cases.spatial_dims
+    rotation = (_ROTATION,) * (1 if dims == 2 else 3)
+    return Compose(
+        [
+            RandCropByPosNegLabeld(_KEYS, label_key="label", spatial_size=settings.patch_size, num_samples=1),
+            RandAffined(
+                _KEYS,
+                prob=0.5,
+                rotate_range=rotation,
+                scale_range=(_SCALING,) * dims,
+                mode=["bilinear", "nearest"],
+                padding_mode="reflection",
+            ),
+            *(RandFlipd(_KEYS, prob=0.5, spatial_axis=axis) for axis in settings.flip_axes),
+            RandGaussianNoised("image", prob=0.15, std=0.15),
+            RandGaussianSmoothd("image", prob=0.15, sigma_x=(0.5, 1.0), sigma_y=(0.5, 1.0), sigma_z=(0.5, 1.0)),
+            RandScaleIntensityd("image", factors=0.2, prob=0.5),
+            RandShiftIntensityd("image", offsets=0.2, prob=0.5),
+            RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5)),
+            EnsureTyped(_KEYS, dtype=[torch.float32, torch.uint8], track_meta=False),
+        ]
+    )
+
+
+class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
+    """Training patches by number: patch ``i`` of a seed is the same for every network, process and day.
+
+    So all variants are trained on the same patches in the same order, and an interrupted run goes on with the patch
+    that it would have seen next. Each pass over the cases has its own order.
+
+    Args:
+        cases: prepared cases by number.
+        augmentation: the random transforms.
+        seed: of order, patches and augmentation.
+        length: number of patches.
+    """
+
+    def __init__(self, cases: Sequence[Mapping[str, Any]], augmentation: Compose, seed: int, length: int) -> None:
+        self.cases = cases
+        self.augmentation = augmentation
+        self.seed = seed
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        turn, place = divmod(index, len(self.cases))
+        order = np.random.default_rng((self.seed, 0, turn)).permutation(len(self.cases))
+        state = np.random.default_rng((self.seed, 1, index)).integers(2**31)
+        self.augmentation.set_random_state(seed=int(state))
+        patch: Any = self.augmentation(self.cases[int(order[place])])
+        # the random crop gives a list of patches, here of one
+        result: dict[str, torch.Tensor] = patch[0] if isinstance(patch, list) else patch
+        return result
+
+
+class RemainingPatches(Sampler[int]):
+    """The numbers of the patches that are left, from the step on at which ``engine`` stands.
+
+    Args:
+        length: number of all patches.
+        batch_size: patches per step.
+
+    Attributes:
+        engine: the trainer; to be set before patches are drawn.
+    """
+
+    def __init__(self, length: int, batch_size: int) -> None:
+        self.length = length
+        self.batch_size = batch_size
+        self.engine: Engine | None = None
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[int]:
+        done = 0 if self.engine is None else self.engine.state.iteration * self.batch_size
+        return iter(range(done, self.length))

@@ -1,0 +1,114 @@
+"""What the rows of a study's table cost, each as the network that would really be used."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from monai_unetpp.devices import synchronize
+from monai_unetpp.inferers import PrecisionInferer
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.pruning.results import Quartiles
+from monai_unetpp.study.evaluate import MeanOfHeads
+from monai_unetpp.study.runs import MEAN_OF_HEADS
+
+__all__ = ["RowLatency", "cut_network", "measure_latencies", "network_size"]
+
+
+@dataclasses.dataclass(frozen=True)
+class RowLatency:
+    """How long one window takes.
+
+    Attributes:
+        seconds: of one window.
+        ratio: to the reference within the same round; None without a reference.
+    """
+
+    seconds: Quartiles
+    ratio: Quartiles | None
+
+
+def cut_network(network: NestedUNet, level: str) -> nn.Module:
+    """What is needed to use ``network`` at ``level``: one head and its nodes, or all of it for the mean of heads."""
+    if level == MEAN_OF_HEADS:
+        return MeanOfHeads(network).eval()
+    return network.prune(level).eval()
+
+
+def network_size(network: NestedUNet, level: str, window_shape: Sequence[int]) -> dict[str, int]:
+    """``parameters``, and ``flops`` of one window (a multiplication and an addition are two).
+
+    Args:
+        network: the trained network.
+        level: where it is cut, or :data:`~monai_unetpp.study.runs.MEAN_OF_HEADS`.
+        window_shape: ``(H, W[, D])``.
+    """
+    cut = cut_network(network, level)
+    device = next(cut.parameters()).device
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        cut(torch.zeros((1, network.in_channels, *window_shape), device=device))
+    return {
+        "parameters": sum(parameter.numel() for parameter in cut.parameters()),
+        "flops": int(counter.get_total_flops()),
+    }
+
+
+def measure_latencies(
+    networks: Mapping[str, nn.Module],
+    in_channels: int,
+    window_shape: Sequence[int],
+    *,
+    reference: str | None,
+    device: torch.device,
+    precision: str,
+    repeats: int = 15,
+    warm_up: int = 2,
+) -> dict[str, RowLatency]:
+    """Time one window of every network, in rounds of shuffled order: a noisy machine hits all of them alike.
+
+    Args:
+        networks: by name of their row, in eval mode.
+        in_channels: of the window.
+        window_shape: ``(H, W[, D])``.
+        reference: name of the row that ratios refer to, or None.
+        device: where to measure.
+        precision: such as ``"bf16"``.
+        repeats: measured rounds.
+        warm_up: rounds before them.
+
+    Raises:
+        ValueError: fewer than one round.
+    """
+    if repeats < 1:
+        raise ValueError(f"repeats must be 1 or more, got {repeats}. Fifteen give a usable spread.")
+    inferer = PrecisionInferer(precision=precision)
+    window = torch.randn((1, in_channels, *window_shape), generator=torch.Generator().manual_seed(0)).to(device)
+    for network in networks.values():
+        network.to(device)
+    seconds: dict[str, list[float]] = {name: [] for name in networks}
+    order = list(networks)
+    shuffle = random.Random(0).shuffle
+    with torch.no_grad():
+        for number in range(warm_up + repeats):
+            shuffle(order)
+            for name in order:
+                synchronize(device)
+                start = time.perf_counter()
+                inferer(window, networks[name])
+                synchronize(device)
+                if number >= warm_up:
+                    seconds[name].append(time.perf_counter() - start)
+    base = seconds.get(reference) if reference is not None else None
+    return {
+        name: RowLatency(
+            Quartiles.of(each),
+            None if base is None else Quartiles.of([mine / theirs for mine, theirs in zip(each, base, strict=True)]),
+        )
+        for name, each in seconds.items()
+    }

@@ -1,0 +1,313 @@
+"""From the results of the runs to the numbers of the study, and the numbers as Markdown.
+
+Nothing here trains, scores or measures, and nothing is worked out twice: ``study.json`` is what :func:`summarise`
+returns, and the table and the plots only read it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monai_unetpp.pruning.results import Environment
+from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds
+from monai_unetpp.study.costs import RowLatency
+from monai_unetpp.study.evaluate import METRICS, CaseMetrics
+from monai_unetpp.study.runs import REFERENCE, StudyRow
+from monai_unetpp.study.settings import StudySettings
+
+__all__ = ["RunResult", "case_means", "compare_cases", "format_study", "measured_where", "summarise"]
+
+_ALPHA = 0.025  # on either side
+_CURVE_POINTS = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class RunResult:
+    """What a finished run leaves behind.
+
+    Attributes:
+        variant: name of the trained network.
+        seed: of weights and patches.
+        config: arguments of :class:`~monai_unetpp.NestedUNet`.
+        fingerprint: of the settings and cases that it was done with.
+        training_seconds: time in training, over all parts of an interrupted run.
+        environment: where it was scored.
+        sizes: ``parameters`` and ``flops`` of the network as it is used at each level.
+        scores: metrics of every case and class by level.
+        curve: loss of the deepest head by step.
+    """
+
+    variant: str
+    seed: int
+    config: dict[str, Any]
+    fingerprint: str
+    training_seconds: float
+    environment: dict[str, Any]
+    sizes: dict[str, dict[str, int]]
+    scores: dict[str, CaseMetrics]
+    curve: list[float]
+
+
+def case_means(scores: CaseMetrics, metric: str) -> dict[str, float]:
+    """The mean of a metric over the foreground classes by case; cases where no class is defined are left out."""
+    means = {}
+    for case, by_label in scores.items():
+        values = [value for each in by_label.values() if (value := each[metric]) is not None]
+        if values:
+            means[case] = statistics.fmean(values)
+    return means
+
+
+def compare_cases(
+    mine: Mapping[int, Mapping[str, float]], theirs: Mapping[int, Mapping[str, float]]
+) -> dict[str, Any] | None:
+    """The mean paired difference of two networks with its confidence interval over the cases.
+
+    The difference of a case is its mean over the seeds that both have, so that a case counts once.
+
+    Args:
+        mine: metric by seed and case.
+        theirs: that of the network to compare with.
+
+    Returns:
+        ``mean``, ``lower``, ``upper``, ``confidence``, ``cases`` and ``seeds``, the difference being positive where
+        ``mine`` is better; None with fewer than two cases in common.
+    """
+    seeds = [seed for seed in mine if seed in theirs]
+    shared = set.intersection(*(set(of[seed]) for seed in seeds for of in (mine, theirs))) if seeds else set()
+    if len(shared) < 2:
+        return None
+    differences = [statistics.fmean(mine[seed][case] - theirs[seed][case] for seed in seeds) for case in sorted(shared)]
+    bounds = mean_bounds(differences, alpha=_ALPHA)
+    return {
+        "mean": bounds.mean,
+        "lower": bounds.lower,
+        "upper": bounds.upper,
+        "confidence": 1 - 2 * bound_alpha(len(differences), _ALPHA),
+        "cases": len(differences),
+        "seeds": len(seeds),
+    }
+
+
+def summarise(
+    rows: Sequence[StudyRow],
+    results: Sequence[RunResult],
+    latencies: Mapping[str, RowLatency],
+    settings: StudySettings,
+    cases: Mapping[str, Any],
+    environment: Environment,
+) -> dict[str, Any]:
+    """All numbers of the study, as JSON holds them.
+
+    Args:
+        rows: of the table; those without a result are named as missing.
+        results: of the finished runs.
+        latencies: by name of the row.
+        settings: the terms that all runs share.
+        cases: the data set, as ``StudyCases.as_dict`` gives it.
+        environment: where the latencies were measured.
+    """
+    runs: dict[str, dict[int, RunResult]] = {}
+    for result in sorted(results, key=lambda each: each.seed):
+        runs.setdefault(result.variant, {})[result.seed] = result
+    present = [row for row in rows if row.variant in runs]
+    means = {
+        row.name: {
+            metric: {seed: case_means(run.scores[row.level], metric) for seed, run in runs[row.variant].items()}
+            for metric in METRICS
+        }
+        for row in present
+    }
+    return {
+        "reference": REFERENCE,
+        "settings": settings.as_dict(),
+        "cases": dict(cases),
+        "environment": dataclasses.asdict(environment),
+        "trained_on": sorted({str(result.environment["device"]) for result in results}),
+        "rows": [_row(row, runs[row.variant], means, latencies.get(row.name)) for row in present],
+        "embedded_isolated": _pairs(present, means),
+        "missing": [row.name for row in rows if row.variant not in runs],
+        "scores": {
+            row.name: {str(seed): run.scores[row.level] for seed, run in runs[row.variant].items()} for row in present
+        },
+        "curves": {
+            variant: {str(seed): _thinned(run.curve) for seed, run in runs[variant].items()}
+            for variant in dict.fromkeys(row.variant for row in present)
+        },
+    }
+
+
+_Means = Mapping[str, Mapping[str, Mapping[int, Mapping[str, float]]]]
+
+
+def _row(row: StudyRow, runs: Mapping[int, RunResult], means: _Means, latency: RowLatency | None) -> dict[str, Any]:
+    first = next(iter(runs.values()))
+    reference = means.get(REFERENCE)
+    content: dict[str, Any] = {
+        **dataclasses.asdict(row),
+        "features": list(first.config["features"]),
+        **first.sizes[row.level],
+        "latency_s": None if latency is None else dataclasses.asdict(latency.seconds),
+        "latency_ratio": None if latency is None or latency.ratio is None else dataclasses.asdict(latency.ratio),
+        "training_seconds": {str(seed): run.training_seconds for seed, run in runs.items()},
+    }
+    for metric in METRICS:
+        mine = means[row.name][metric]
+        content[metric] = _spread(mine)
+        compared = reference is not None and row.name != REFERENCE
+        content[f"{metric}_difference"] = compare_cases(mine, reference[metric]) if compared and reference else None
+    return content
+
+
+def _spread(by_seed: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
+    """Mean over the cases by seed, and mean and standard deviation over the seeds."""
+    seeds = {str(seed): statistics.fmean(of.values()) for seed, of in by_seed.items() if of}
+    values = list(seeds.values())
+    return {
+        "by_seed": seeds,
+        "mean": statistics.fmean(values) if values else None,
+        "sd": statistics.stdev(values) if len(values) > 1 else None,
+    }
+
+
+def _pairs(rows: Sequence[StudyRow], means: _Means) -> list[dict[str, Any]]:
+    """Each level of UNet++ cut out of the whole network, against the same level trained alone."""
+    embedded = {row.level: row.name for row in rows if row.kind == "embedded"}
+    isolated = {row.level: row.name for row in rows if row.kind == "isolated"}
+    return [
+        {
+            "level": level,
+            "embedded": name,
+            "isolated": isolated[level],
+            **{
+                f"{metric}_difference": compare_cases(means[name][metric], means[isolated[level]][metric])
+                for metric in METRICS
+            },
+        }
+        for level, name in embedded.items()
+        if level in isolated
+    ]
+
+
+def _thinned(curve: Sequence[float]) -> dict[str, list[float]]:
+    """The curve as means over parts of it, each at its last step."""
+    size = max(1, math.ceil(len(curve) / _CURVE_POINTS))
+    parts = [
+        (start + len(part), statistics.fmean(part))
+        for start in range(0, len(curve), size)
+        if (part := curve[start : start + size])
+    ]
+    return {"step": [step for step, _ in parts], "loss": [round(loss, 6) for _, loss in parts]}
+
+
+def measured_where(study: Mapping[str, Any]) -> str:
+    """Device, versions, date and budget in one line, for captions."""
+    environment, settings = study["environment"], study["settings"]
+    versions = environment["versions"]
+    return (
+        f"{study['cases']['name']}, {settings['budget']} steps of {settings['batch_size']} patches of "
+        f"{_times(settings['patch_size'])}. {environment['device']}, {environment['threads']} thread(s), "
+        f"{settings['precision']}, monai-unetpp {versions['monai-unetpp']}, torch {versions['torch']}, "
+        f"MONAI {versions['monai']}, {environment['date'][:10]}."
+    )
+
+
+def format_study(study: Mapping[str, Any]) -> str:
+    """The study in Markdown: its terms, the table, embedded against isolated levels, and how to read them.
+
+    Args:
+        study: what :func:`summarise` returns, or ``study.json`` holds.
+    """
+    cases, settings, reference = study["cases"], study["settings"], study["reference"]
+    parts = [
+        f"# Comparison on {cases['name']}",
+        measured_where(study),
+        f"Every network was trained for {settings['budget']} steps of {settings['batch_size']} patches of "
+        f"{_times(settings['patch_size'])} from {len(cases['training'])} cases, the same patches in the same order for "
+        f"each seed, with one loss, one schedule and the learning rate {settings['learning_rate']:g}; features "
+        f"{', '.join(map(str, settings['features']))}. Scored are the weights after the last step, on "
+        f"{len(cases['validation'])} cases that selected nothing.",
+    ]
+    if study["missing"]:
+        parts.append(f"Not trained yet: {'; '.join(study['missing'])}.")
+    parts += [_main_table(study), _pairs_table(study), _reading(study, reference)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _main_table(study: Mapping[str, Any]) -> str:
+    lines = [
+        "| network | parameters | GFLOPs per window | time per window (share of the reference) | IoU | Dice | "
+        "IoU against the reference (interval) |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in study["rows"]:
+        latency, ratio = row["latency_s"], row["latency_ratio"]
+        time = "n/a" if latency is None else f"{1000 * latency['median']:.1f} ms"
+        share = "" if ratio is None else f" ({ratio['median']:.2f})"
+        difference = "reference" if row["name"] == study["reference"] else _interval(row["iou_difference"])
+        lines.append(
+            f"| {row['name']} | {row['parameters'] / 1e6:.3f} M | {row['flops'] / 1e9:.2f} | {time}{share} "
+            f"| {_mean_sd(row['iou'])} | {_mean_sd(row['dice'])} | {difference} |"
+        )
+    return "\n".join(lines)
+
+
+def _pairs_table(study: Mapping[str, Any]) -> str:
+    pairs = study["embedded_isolated"]
+    if not pairs:
+        return ""
+    rows = {row["name"]: row for row in study["rows"]}
+    lines = [
+        "## A level of the whole UNet++, or the same network alone?",
+        "",
+        "| level | trained in UNet++, then cut (IoU) | trained alone (IoU) | embedded minus alone (interval) |",
+        "|---|---:|---:|---:|",
+    ]
+    for pair in pairs:
+        embedded, isolated = (_mean_sd(rows[pair[kind]]["iou"]) for kind in ("embedded", "isolated"))
+        lines.append(f"| {pair['level']} | {embedded} | {isolated} | {_interval(pair['iou_difference'])} |")
+    return "\n".join(lines)
+
+
+def _reading(study: Mapping[str, Any], reference: str) -> str:
+    seeds = sorted({seed for row in study["rows"] for seed in row["iou"]["by_seed"]}, key=int)
+    classes = ", ".join(study["cases"]["labels"])
+    confidences = {
+        f"{100 * row['iou_difference']['confidence']:g} %" for row in study["rows"] if row["iou_difference"] is not None
+    }
+    level = f" ({', '.join(sorted(confidences))})" if confidences else ""
+    return (
+        "## How to read this\n\n"
+        f"- IoU and Dice: mean over the foreground classes ({classes}) of a case, then over the cases; the background "
+        "does not count, and a class that is missed or invented scores 0. After ± the standard deviation over seeds "
+        f"(seed {', '.join(seeds)}), where there are several.\n"
+        f'- The reference is "{reference}" at its deepest level. Differences are paired by case and seed; positive '
+        f"is better than the reference. The intervals{level} are over cases: they say nothing about other seeds or "
+        "training cases, and they are not corrected for the number of comparisons.\n"
+        "- Parameters, FLOPs and time are those of the network as it would be used: cut to its level, without other "
+        "heads. The mean of heads needs all of them. Time is the median of one window, measured in turns with all "
+        "others in one process.\n"
+        "- Embedded levels are cut out of the reference and not trained again. UNet++ L1 alone is the same network as "
+        "U-Net L1, and is trained once.\n"
+        "- The curves show the loss of the deepest head, which all networks have."
+    )
+
+
+def _mean_sd(metric: Mapping[str, Any]) -> str:
+    if metric["mean"] is None:
+        return "n/a"
+    return f"{metric['mean']:.4f}" + ("" if metric["sd"] is None else f" ± {metric['sd']:.4f}")
+
+
+def _interval(difference: Mapping[str, Any] | None) -> str:
+    if difference is None:
+        return "n/a"
+    return f"{difference['mean']:+.4f} ({difference['lower']:+.4f} to {difference['upper']:+.4f})"
+
+
+def _times(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
