@@ -15,9 +15,12 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.version import __version__
+
+if TYPE_CHECKING:
+    from monai_unetpp.segmentation import SegmentationSummary
 
 __all__ = ["main"]
 
@@ -27,6 +30,7 @@ _DONE, _CASES_FAILED, _BAD_INPUT, _INCONCLUSIVE, _INTERRUPTED = 0, 1, 2, 3, 130
 _REPEATING_LOGGERS = (
     "monai_unetpp.engines",
     "ignite.engine.engine.CaseEvaluator",
+    "ignite.engine.engine.SupervisedTrainer",
     "monai.handlers.StatsHandler",
 )
 
@@ -38,6 +42,8 @@ exit codes:
   3    prune: the cases do not suffice for a verdict
   130  interrupted; finished cases are kept
 """
+_RUNTIMES = ("auto", "torch", "compile", "openvino")
+_PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 _DEVICE_HELP = "cpu, cuda, cuda:1, ... (default: a GPU if there is one, else the CPU)"
 
 
@@ -94,7 +100,8 @@ def _segment(json_output: bool, **options: Any) -> int:
         print(json.dumps(summary.as_dict(), indent=2))
     elif summary.cases:
         names = list(summary.cases[0].volumes_ml)
-        print(f"{summary.bundle}, level {summary.level}, on {summary.device}")
+        ran = ", ".join(filter(None, (summary.device, summary.runtime, summary.precision)))
+        print(f"{summary.bundle}, level {summary.level}, on {ran}")
         _table(
             ["case", *(f"{name} (ml)" for name in names), "seconds"],
             [
@@ -102,6 +109,9 @@ def _segment(json_output: bool, **options: Any) -> int:
                 for done in summary.cases
             ],
         )
+        if summary.stages:
+            print("Where the time went, in seconds:")
+            _stage_table(summary)
         print(f"Segmentations are in {options['output_dir']}")
     for failure in summary.failures:
         _fail(failure)
@@ -112,33 +122,65 @@ def _segment(json_output: bool, **options: Any) -> int:
     return _CASES_FAILED if summary.failures else _DONE
 
 
+def _stage_table(summary: SegmentationSummary) -> None:
+    total = sum(summary.stages.values())
+    # one after the other, as they come in the first case; "other" is what is left
+    names = sorted(summary.stages, key=lambda name: name == "other")
+    rows = [(done.case, done.stages) for done in summary.cases]
+    if len(rows) > 1:
+        rows.append(("all cases", summary.stages))
+    _table(
+        ["case", *names, "sum"],
+        [
+            *(
+                [case, *(f"{stages.get(name, 0.0):.2f}" for name in names), f"{sum(stages.values()):.2f}"]
+                for case, stages in rows
+            ),
+            ["share (%)", *(f"{100 * summary.stages[name] / total:.0f}" for name in names), "100"],
+        ],
+    )
+
+
 def _demo(**options: Any) -> int:
     from monai_unetpp.demo import demo
 
-    print("Segmenting the left hippocampus of the MNI ICBM152 T1 template at every level ...", flush=True)
-    result = demo(**options)
-    names = list(result.levels[0].case.volumes_ml)
-    deepest = result.levels[-1]
-    relative = f"% of {deepest.level}"
-    _table(
-        ["level", "parameters", relative, *(f"{name} (ml)" for name in names), "total (ml)", "seconds", relative],
-        [
+    print("Segmenting the MNI ICBM152 T1 template, which comes with nilearn ...", flush=True)
+    result = demo(**options, progress=lambda line: print(f"  {line}", flush=True))
+    for part in result.parts:
+        names = list(part.levels[0].case.volumes_ml)
+        compared = list(part.levels[0].dice)
+        deepest = part.levels[-1]
+        relative = f"% of {deepest.level}"
+        print(f"\n{part.name}: {part.bundle} on {part.device}, {part.runtime}, {part.precision}")
+        _table(
             [
-                each.level,
-                f"{each.parameters:,}",
-                f"{100 * each.parameters / deepest.parameters:.1f}",
-                *(f"{each.case.volumes_ml[name]:.3f}" for name in names),
-                f"{each.total_ml:.3f}",
-                f"{each.case.seconds:.2f}",
-                f"{100 * each.case.seconds / deepest.case.seconds:.0f}",
-            ]
-            for each in result.levels
-        ],
-    )
-    print(f"Image:   {result.image}")
-    for each in result.levels:
-        print(f"{each.level}:      {each.case.output}")
-    print(f"Picture: {result.picture}")
+                "level",
+                "parameters",
+                relative,
+                *(f"{name} (ml)" for name in names),
+                *(f"Dice {name}" for name in compared),
+                "seconds",
+                relative,
+                "network",
+            ],
+            [
+                [
+                    each.level,
+                    f"{each.parameters:,}",
+                    f"{100 * each.parameters / deepest.parameters:.1f}",
+                    *(f"{each.case.volumes_ml[name]:.2f}" for name in names),
+                    *(f"{each.dice[name]:.3f}" for name in compared),
+                    f"{each.seconds:.2f}",
+                    f"{100 * each.seconds / deepest.seconds:.0f}",
+                    f"{100 * each.network_s / each.seconds:.0f} %",
+                ]
+                for each in part.levels
+            ],
+        )
+        print(f"Image:   {part.image}")
+        for each in part.levels:
+            print(f"{each.level}:      {each.case.output}")
+        print(f"Picture: {part.picture}")
     return _DONE
 
 
@@ -152,6 +194,8 @@ def _prune(bundle: str, output_dir: str, save_as: str | None, **options: Any) ->
     if os.environ.get("RANK", "0") == "0":
         for decision in result.decisions:
             print(f"{decision.dataset} ({decision.role}): {decision.summary}")
+        if result.grid is not None:
+            print(f"operating points: {result.grid.reason}")
         for trade_off in result.trade_offs:
             print(f"{trade_off.rule}: {', '.join(trade_off.points) or 'none'}. {trade_off.reason}")
         for problem in result.problems:
@@ -164,6 +208,22 @@ def _prune(bundle: str, output_dir: str, save_as: str | None, **options: Any) ->
     if final.verdict == "inconclusive":
         return _INCONCLUSIVE
     return _CASES_FAILED if result.problems else _DONE
+
+
+def _export(source: str, output: str, format: str | None, **options: Any) -> int:
+    from monai_unetpp.export import FORMATS, export_checkpoint
+
+    by_suffix = {entry.suffix: name for name, entry in FORMATS.items()}
+    suffix = os.path.splitext(output)[1]
+    if format is None and suffix not in by_suffix:
+        raise ValueError(f"output must end in one of {', '.join(by_suffix)}, got {output!r}. Or give --format.")
+    result = export_checkpoint(source, output, format or by_suffix[suffix], **options)
+    shape = " x ".join("any" if size is None else str(size) for size in result.input_shape)
+    print(
+        f"{result.path}: level {result.level}, {result.parameters:,} parameters, for input {shape}; differs from the "
+        f"network by {result.largest_difference:.1e} of its largest logit at most"
+    )
+    return _DONE
 
 
 def _check(target: str, schema: str | None) -> int:
@@ -191,13 +251,42 @@ def _check(target: str, schema: str | None) -> int:
 def _benchmark(kind: str, output: str | None, **options: Any) -> int:
     from monai_unetpp.benchmark import run_benchmark
 
-    text, figures = run_benchmark(kind, **options)
+    given = {name: value for name, value in options.items() if value is not None}
+    text, figures = run_benchmark(kind, **given, progress=lambda line: print(line, file=sys.stderr, flush=True))
     print(text)
     if output is not None:
         from monai_unetpp.files import write_text
 
         write_text(output, json.dumps(figures, indent=2) + "\n")
     return _DONE
+
+
+def _study(list_only: bool, **options: Any) -> int:
+    from monai_unetpp.study import run_study
+
+    outcome = run_study(**options, list_only=list_only, on_message=lambda line: print(line, flush=True))
+    if list_only:
+        _table(
+            ["run", "seed", "parameters", "features", "state"],
+            [
+                [
+                    run.variant.name,
+                    str(run.seed),
+                    f"{run.parameters:,}",
+                    " ".join(map(str, run.variant.features)),
+                    run.state,
+                ]
+                for run in outcome.runs
+            ],
+        )
+        return _DONE
+    if outcome.report is not None:
+        print(f"\n{outcome.report.read_text(encoding='utf-8')}\nReport: {outcome.report}")
+    for failure in outcome.failures:
+        _fail(failure)
+    if outcome.failures:
+        _fail(f"{len(outcome.failures)} run(s) failed; the others are done. The same command tries them again.")
+    return _CASES_FAILED if outcome.failures else _DONE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -230,18 +319,27 @@ def _parser() -> argparse.ArgumentParser:
     _add_demo(add("demo", _demo, "segment a real MRI template at every level; works offline, needs no data", _DEMO))
     _add_segment(add("segment", _segment, "segment images with a bundle", _SEGMENT))
     _add_prune(add("prune", _prune, "find out how shallow a bundle's network may be, with statistics", _PRUNE))
+    _add_export(add("export", _export, "write a network for other programs, and check the file", _EXPORT))
     _add_check(add("check", _check, "check a bundle against the model zoo's rules, or a data set", _CHECK))
+    _add_study(add("study", _study, "train and compare the networks of the UNet++ paper on your data", _STUDY))
     _add_benchmark(add("benchmark", _benchmark, "measure our networks against MONAI's on this machine", _BENCHMARK))
     return parser
 
 
 _DEMO = """\
   monai-unetpp demo
-  monai-unetpp demo -o results --device cpu
+  monai-unetpp demo hippocampus -o results --device cpu
 """
 
 
 def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        default=["brain", "hippocampus"],
+        help="brain (tissues of the whole brain) or hippocampus; both if none is named",
+    )
     parser.add_argument(
         "-o", "--output", dest="output_dir", default="demo", metavar="DIR", help="folder (default: %(default)s)"
     )
@@ -252,6 +350,7 @@ _SEGMENT = """\
   monai-unetpp segment scan.nii.gz -o segmentations
   monai-unetpp segment scans dicom_series -o segmentations --level L2
   monai-unetpp segment scans -o segmentations --json > volumes.json
+  monai-unetpp segment scans -o segmentations --no-flips --overlap 0.25 --precision auto --profile
 """
 
 
@@ -270,6 +369,25 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         "--level", metavar="LEVEL", help="L1, L2, ...: build and run only what this level needs (default: the deepest)"
     )
     parser.add_argument("--device", metavar="DEVICE", help=_DEVICE_HELP)
+    # what is not given is None: then the bundle's own setting holds
+    settings = parser.add_argument_group("speed and accuracy", "by default as the bundle says")
+    settings.add_argument("--runtime", choices=_RUNTIMES, help="what computes the network; auto: the fastest here")
+    settings.add_argument("--precision", choices=_PRECISIONS, help="auto: bf16 where the device has it, else fp32")
+    settings.add_argument(
+        "--overlap", type=float, metavar="SHARE", help="of neighbouring windows, from 0 to below 1: less is faster"
+    )
+    settings.add_argument(
+        "--no-flips", dest="flips", action="store_const", const=(), help="no flips at test time: as many times faster"
+    )
+    settings.add_argument(
+        "--smooth",
+        action="store_true",
+        default=None,
+        help="interpolate each class on the input's grid: smoother borders, takes longer",
+    )
+    parser.add_argument(
+        "--profile", action="store_true", help="show where the time goes; nothing is done at the same time then"
+    )
     parser.add_argument(
         "--json", dest="json_output", action="store_true", help="print the summary as JSON instead of a table"
     )
@@ -280,6 +398,7 @@ _PRUNE = """\
   monai-unetpp prune --dataset_dir SITE_A --dataset_dir SITE_B -o report --margin dice=0.005
   monai-unetpp prune --dataset_dir DATA --confirm_dir OTHER_DATA -o report --write pruned_bundle
   monai-unetpp prune --dataset_dir DATA -o report --budget latency_ms=50 --extra alone=L2_trained_alone.pt
+  monai-unetpp prune --dataset_dir DATA -o report --settings overlap=0,0.25 --settings precision=fp32,bf16
 
 The report folder keeps finished cases: the same command goes on where it was interrupted.
 """
@@ -359,6 +478,19 @@ def _add_prune(parser: argparse.ArgumentParser) -> None:
         "--utility_weight", type=float, metavar="W", help="also pick by accuracy minus W times the relative latency"
     )
 
+    points = parser.add_argument_group("operating points")
+    points.add_argument(
+        "--settings",
+        action="append",
+        metavar="NAME=VALUE,...",
+        help="also evaluate every level at these values of overlap (0 to below 1), flips (none, 0, 0+1, ...), "
+        "precision (fp32, bf16, ...) or runtime (torch, openvino, ...), in all combinations; repeatable, once for each "
+        "name",
+    )
+    points.add_argument(
+        "--settings_repeats", type=int, metavar="N", help="measured runs of each operating point (default: 3)"
+    )
+
     results = parser.add_argument_group("results")
     results.add_argument(
         "--save_uncertainty", action="store_true", default=None, help="write maps of where the levels disagree"
@@ -367,6 +499,39 @@ def _add_prune(parser: argparse.ArgumentParser) -> None:
         "--write", dest="save_as", metavar="DIR", help="write the pruned bundle there if the verdict is to prune"
     )
     results.add_argument("--overwrite", action="store_true", default=None, help="replace an earlier pruned bundle")
+
+
+_EXPORT = """\
+  monai-unetpp export hippocampus_mri_unetpp -o network.onnx --level L2
+  monai-unetpp export hippocampus_mri_unetpp -o network.pt2 --dynamic_batch
+  monai-unetpp export model.pt -o network.xml --window_shape 96 96 96 --batch_size 2
+"""
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", metavar="BUNDLE_OR_CHECKPOINT", help="name or folder of a bundle, or a checkpoint")
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE",
+        help="file to write: .pt2 (torch.export), .ts (TorchScript), .onnx, .xml (OpenVINO) or .ep (TensorRT)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=["torch_export", "torchscript", "onnx", "openvino", "tensorrt"],
+        help="what to write (default: what the file's suffix says)",
+    )
+    parser.add_argument("--level", metavar="LEVEL", help="L1, L2, ...: only what this level needs (default: deepest)")
+    parser.add_argument(
+        "--window_shape",
+        nargs="+",
+        type=int,
+        metavar="SIZE",
+        help="spatial size of the input, one per axis (default: what the bundle's metadata say)",
+    )
+    parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="windows at once (default: %(default)s)")
+    parser.add_argument("--dynamic_batch", action="store_true", help="let the file take any number of windows")
 
 
 _CHECK = """\
@@ -384,20 +549,153 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
 
 
 _BENCHMARK = """\
-  monai-unetpp benchmark training --quick
-  monai-unetpp benchmark scoring --device cpu -o figures.json
+  monai-unetpp benchmark --quick
+  monai-unetpp benchmark -o figures.json --plot figures.png
+  monai-unetpp benchmark --bundle hippocampus_mri_unetpp --levels L1,L3 --runtimes torch,compile,openvino
+  monai-unetpp benchmark training --device cpu
 """
 
 
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "kind",
-        choices=["training", "scoring"],
-        help="training: time and memory of a training step; scoring: all levels from one pass against the deepest",
+        nargs="?",
+        default="inference",
+        choices=["inference", "training", "scoring"],
+        help="inference: whole volumes at each level, runtime and precision, about ten minutes on two cores (default); "
+        "training: time and memory of a training step; scoring: all levels from one pass against the deepest",
     )
     parser.add_argument("--device", metavar="DEVICE", help=_DEVICE_HELP)
     parser.add_argument("--quick", action="store_true", help="small networks and few repeats: to see that it works")
     parser.add_argument("-o", "--output", metavar="FILE", help="write the figures to this file as JSON")
+
+    only = parser.add_argument_group("inference only")
+    only.add_argument("--plot", metavar="FILE", help="draw the speed-ups into this PNG file")
+    only.add_argument("--bundle", metavar="BUNDLE", help="take network, windows and overlap of this bundle")
+    only.add_argument(
+        "--features", type=_integers, metavar="N,N,...", help="channels per resolution (default: 16,32,64,128,256)"
+    )
+    only.add_argument(
+        "--volume",
+        dest="volume_shape",
+        type=_integers,
+        metavar="N,N,N",
+        help="voxels of the volume (default: 152,168,152)",
+    )
+    only.add_argument(
+        "--window", dest="window_shape", type=_integers, metavar="N,N,N", help="voxels of a window (default: 96,96,96)"
+    )
+    only.add_argument("--overlap", type=float, metavar="PART", help="of the windows, 0 to below 1 (default: 0.25)")
+    only.add_argument("--classes", dest="out_channels", type=int, metavar="N", help="output channels (default: 4)")
+    only.add_argument("--levels", type=_names, metavar="L,L,...", help="such as L1,L4 (default: all)")
+    only.add_argument(
+        "--runtimes",
+        type=_names,
+        metavar="R,R,...",
+        help="of torch, compile, openvino (default: torch, and openvino on a CPU if it is installed, else compile)",
+    )
+    only.add_argument(
+        "--precisions", type=_names, metavar="P,P,...", help="of fp32, bf16, fp16 (default: all; fp16 on a GPU only)"
+    )
+    only.add_argument("--repeats", type=int, metavar="N", help="measured rounds (default: 3)")
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    """For argparse: whole numbers between commas."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as e:
+        raise argparse.ArgumentTypeError(f"must be whole numbers between commas, got {text!r}") from e
+
+
+def _names(text: str) -> list[str]:
+    """For argparse: names between commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+_STUDY = """\
+  monai-unetpp study --dataset_dir Task04_Hippocampus -o study --list
+  monai-unetpp study --dataset_dir nuclei -o study --budget 1500 --seeds 0 1 2
+  monai-unetpp study --dataset_dir nuclei -o row --variants unet_L4 unet++_ds
+  monai-unetpp study --dataset_dir nuclei -o study --seeds 0 1 2 --shard 1/2
+  monai-unetpp study --dataset_dir nuclei -o study --report_only
+
+Trained are U-Nets of every depth, a wide U-Net with the parameters of UNet++, U-Net^e, UNet+ and UNet++ with and
+without deep supervision, and levels of UNet++ alone, all on the same patches, with one loss, schedule and number of
+steps. Scored are the last weights, on the validation list. The same command goes on where it was interrupted (by
+Ctrl-C, or killed) from the last checkpoint and repeats nothing that is finished; settings that are not given are
+those that the folder was begun with. For several GPUs: torchrun --nproc_per_node=N -m monai_unetpp.cli study ...
+"""
+
+
+def _add_study(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset_dir", required=True, metavar="DIR", help="folder with dataset.json in Decathlon form, 2D or 3D"
+    )
+    parser.add_argument(
+        "-o",
+        "--output_dir",
+        required=True,
+        metavar="DIR",
+        help="folder for runs, study.md, study.json, accuracy.png and curves.png",
+    )
+    parser.add_argument("--device", metavar="DEVICE", help=_DEVICE_HELP)
+
+    runs = parser.add_argument_group("runs")
+    runs.add_argument(
+        "--variants", nargs="+", metavar="NAME", help="names or patterns such as 'unet++*', see --list (default: all)"
+    )
+    runs.add_argument(
+        "--seeds", nargs="+", type=int, metavar="SEED", help="a run of each network per seed (default: 0)"
+    )
+    runs.add_argument(
+        "--shard", metavar="K/N", help="do every N-th run from the K-th on: N processes with one folder share the work"
+    )
+    runs.add_argument("--list", dest="list_only", action="store_true", help="show the runs and their state, do nothing")
+    runs.add_argument("--report_only", action="store_true", help="train nothing, report what is finished")
+
+    terms = parser.add_argument_group("terms, equal for all runs of a folder")
+    terms.add_argument(
+        "--config",
+        metavar="FILE",
+        help="JSON object with any of these, variants and seeds; the command line goes first",
+    )
+    terms.add_argument("--budget", type=int, metavar="STEPS", help="training steps per run (default: 1500)")
+    terms.add_argument(
+        "--features", nargs="+", type=int, metavar="N", help="channels by resolution (default: 16 32 64 128 256)"
+    )
+    terms.add_argument(
+        "--patch_size", nargs="+", type=int, metavar="N", help="of patches and windows (default: 128 in 2D, 64 in 3D)"
+    )
+    terms.add_argument("--batch_size", type=int, metavar="N", help="patches per step (default: 8 in 2D, 2 in 3D)")
+    terms.add_argument("--learning_rate", type=float, metavar="RATE", help="the highest of the run (default: 0.001)")
+    terms.add_argument(
+        "--precision", metavar="NAME", help="auto, fp32 or bf16 (default: auto, bf16 where the device has it natively)"
+    )
+    terms.add_argument(
+        "--spacing_mm", nargs="+", type=float, metavar="MM", help="resample to this voxel size (default: do not)"
+    )
+    terms.add_argument(
+        "--flip_axes",
+        nargs="*",
+        type=int,
+        metavar="AXIS",
+        help="axes that patches are flipped along (default: 0 1 in 2D, 0 in 3D)",
+    )
+    terms.add_argument("--overlap", type=float, metavar="SHARE", help="of windows in scoring (default: 0.25)")
+    terms.add_argument("--checkpoint_steps", type=int, metavar="STEPS", help="between checkpoints (default: 50)")
+
+    speed = parser.add_argument_group("speed")
+    speed.add_argument(
+        "--num_workers", type=int, default=0, metavar="N", help="processes that draw patches (default: %(default)s)"
+    )
+    speed.add_argument(
+        "--cache_rate",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="share of the training cases that is kept in memory (default: %(default)s)",
+    )
 
 
 def _add_bundle(parser: argparse._ActionsContainer) -> None:

@@ -16,9 +16,9 @@ import pytest
 
 import monai_unetpp
 from monai_unetpp import cli
-from monai_unetpp.pruning.results import DataProblem, Decision, PruningResult, TradeOff
+from monai_unetpp.pruning.results import DataProblem, Decision, OperatingGrid, PruningResult, TradeOff
 
-COMMANDS = ("demo", "segment", "prune", "check", "benchmark")
+COMMANDS = ("demo", "segment", "prune", "check", "study", "benchmark")
 
 
 @pytest.fixture
@@ -113,6 +113,9 @@ def test_the_version(run):
         (["prune", "-o", "x"], "required: --dataset_dir"),
         (["prune", "-o", "x", "--dataset_dir", "d", "--confirm_share", "half"], "invalid float value: 'half'"),
         (["segment", "a.nii.gz", "-o", "x", "--lvl", "L1"], "unrecognized arguments: --lvl"),
+        (["segment", "a.nii.gz", "-o", "x", "--runtime", "gpu"], "invalid choice: 'gpu'"),
+        (["segment", "a.nii.gz", "-o", "x", "--precision", "int8"], "invalid choice: 'int8'"),
+        (["segment", "a.nii.gz", "-o", "x", "--overlap", "half"], "invalid float value: 'half'"),
     ],
 )
 def test_bad_usage(run, arguments, message):
@@ -175,6 +178,67 @@ def test_segment_as_json(segment, images, tmp_path):
     assert set(summary["cases"][0]["volumes_ml"]) == {"anterior", "posterior"}
     assert len(summary["failures"]) == 1
     assert "broken.nii.gz" in err
+
+
+@pytest.fixture
+def stub_segment(monkeypatch):
+    """A list of the arguments that ``segment`` is called with; it says that it segmented two cases."""
+    from monai_unetpp import segmentation
+
+    calls = []
+    cases = tuple(
+        segmentation.SegmentedCase(name, f"{name}.nii", f"{name}_seg.nii.gz", {"box": 1.0}, 4.0, stages)
+        for name, stages in (("a", {"other": 0.5, "load": 1.0, "network": 2.5}), ("b", {"other": 0.5, "load": 3.5}))
+    )
+
+    def segment(**options):
+        calls.append(options)
+        stages = {"other": 1.0, "load": 4.5, "network": 2.5} if options["profile"] else {}
+        return segmentation.SegmentationSummary("tiny", "L1", "cpu", "torch", "fp32", cases, (), stages)
+
+    monkeypatch.setattr(segmentation, "segment", segment)
+    return calls
+
+
+def test_segment_hands_on_its_arguments(run, stub_segment):
+    run("segment", "a", "-o", "O")
+    run(
+        *("segment", "a", "b", "-o", "O", "--bundle", "B", "--level", "L2", "--device", "cpu", "--runtime", "openvino"),
+        *("--precision", "bf16", "--overlap", "0.25", "--no-flips", "--smooth", "--profile"),
+    )
+    plain, full = stub_segment
+    assert {name for name, value in plain.items() if value is not None} == {
+        *("inputs", "output_dir", "bundle", "profile", "progress")
+    }
+    assert full == {
+        "inputs": ["a", "b"],
+        "output_dir": "O",
+        "bundle": "B",
+        "level": "L2",
+        "device": "cpu",
+        "runtime": "openvino",
+        "precision": "bf16",
+        "overlap": 0.25,
+        "flips": (),
+        "smooth": True,
+        "profile": True,
+        "progress": False,
+    }
+
+
+def test_a_profile_as_a_table(run, stub_segment):
+    code, out, err = run("segment", "a", "-o", "O", "--profile")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    start = lines.index("Where the time went, in seconds:")
+    assert [line.split() for line in lines[start + 1 : start + 7] if not line.startswith("-")] == [
+        ["case", "load", "network", "other", "sum"],
+        ["a", "1.00", "2.50", "0.50", "4.00"],
+        ["b", "3.50", "0.00", "0.50", "4.00"],
+        ["all", "cases", "4.50", "2.50", "1.00", "8.00"],
+        ["share", "(%)", "56", "31", "12", "100"],
+    ]
+    assert "Where the time went" not in run("segment", "a", "-o", "O")[1]
 
 
 @pytest.mark.parametrize(
@@ -292,6 +356,7 @@ def pruning_result(verdict="keep", problems=()):
         "decisions": (decision(verdict),),
         "problems": tuple(problems),
         "trade_offs": (TradeOff("pareto", ("L1", "L2"), "No other is better."), TradeOff("flops<=1", (), "Too dear.")),
+        "grid": None,
     }
     return PruningResult(**values)
 
@@ -338,6 +403,13 @@ def test_exit_codes_of_prune(run, stub_prune, verdict, problems, expected):
     assert ("left out: case_3 (set): no label" in err) is bool(problems)
 
 
+def test_prune_tells_what_it_recommends(run, stub_prune):
+    grid = OperatingGrid("L2 a", (), (), {}, {}, {}, (), (), "L1 b", "The fastest of them is L1 b.")
+    stub_prune(dataclasses.replace(pruning_result(), grid=grid))
+    _, out, _ = run("prune", "--dataset_dir", "D", "-o", "O")
+    assert "operating points: The fastest of them is L1 b.\n" in out
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -363,6 +435,7 @@ def test_prune_hands_on_its_arguments(run, stub_prune):
         *("--utility_weight", "0.1", "--extra", "alone=A", "--subject_pattern", "(s.)", "--exclude_problems"),
         *("--save_uncertainty", "--write", "P", "--overwrite", "--device", "cpu"),
         *("--subjects", "S", "--alpha", "0.025", "--seed", "3"),
+        *("--settings", "overlap=0,0.5", "--settings", "flips=none,0", "--settings_repeats", "2"),
     )
     ((arguments, options),) = calls
     assert arguments == ("B",)
@@ -383,6 +456,8 @@ def test_prune_hands_on_its_arguments(run, stub_prune):
         "alpha": 0.025,
         "seed": 3,
         "subject_pattern": "(s.)",
+        "settings": ["overlap=0,0.5", "flips=none,0"],
+        "settings_repeats": 2,
         "exclude_problems": True,
         "save_uncertainty": True,
         "overwrite": True,
@@ -449,17 +524,67 @@ def test_check_what_is_neither(run, tmp_path):
     assert "bundle must be the folder or the name of a bundle" in err
 
 
-def test_benchmark(run, monkeypatch, tmp_path):
+@pytest.fixture
+def stub_benchmark(monkeypatch):
+    """The arguments with which ``run_benchmark`` was called; it tells one line of progress."""
     from monai_unetpp import benchmark
 
     calls = []
 
-    def run_benchmark(kind, **options):
+    def run_benchmark(kind, *, progress, **options):
         calls.append((kind, options))
+        progress("Round 1 of 1.")
         return "a table", {"seconds": 1.5}
 
     monkeypatch.setattr(benchmark, "run_benchmark", run_benchmark, raising=False)
-    code, out, _ = run("benchmark", "training", "--quick", "-o", tmp_path / "figures.json")
-    assert (code, out) == (0, "a table\n")
-    assert calls == [("training", {"device": None, "quick": True})]
+    return calls
+
+
+def test_benchmark(run, stub_benchmark, tmp_path):
+    code, out, err = run("benchmark", "training", "--quick", "-o", tmp_path / "figures.json")
+    assert (code, out, err) == (0, "a table\n", "Round 1 of 1.\n")
+    assert stub_benchmark == [("training", {"quick": True})]
     assert json.loads((tmp_path / "figures.json").read_text()) == {"seconds": 1.5}
+
+
+def test_benchmark_hands_on_its_arguments(run, stub_benchmark):
+    run(
+        *("benchmark", "--features", "4,8,8,8,8", "--volume", "48,32,40", "--window", "32,32,32", "--overlap", "0.5"),
+        *("--classes", "3", "--levels", "L1,L4", "--runtimes", "torch, openvino", "--precisions", "bf16"),
+        *("--repeats", "5", "--device", "cpu", "--bundle", "B", "--plot", "P.png"),
+    )
+    (call,) = stub_benchmark
+    assert call == (
+        "inference",
+        {
+            "quick": False,
+            "features": (4, 8, 8, 8, 8),
+            "volume_shape": (48, 32, 40),
+            "window_shape": (32, 32, 32),
+            "overlap": 0.5,
+            "out_channels": 3,
+            "levels": ["L1", "L4"],
+            "runtimes": ["torch", "openvino"],
+            "precisions": ["bf16"],
+            "repeats": 5,
+            "device": "cpu",
+            "bundle": "B",
+            "plot": "P.png",
+        },
+    )
+
+
+def test_every_option_of_benchmark_is_one_of_its_functions(run, stub_benchmark):
+    import inspect
+
+    from monai_unetpp.benchmark import measure_inference
+
+    options = vars(cli._parser().parse_args(["benchmark"]))
+    known = {"command", "verbose", "kind", "output", "plot", *inspect.signature(measure_inference).parameters}
+    assert set(options) <= known
+
+
+def test_benchmark_with_sizes_that_are_none(run):
+    code, out, err = run("benchmark", "--window", "32,big")
+    assert (code, out) == (2, "")
+    assert "argument --window: must be whole numbers between commas, got '32,big'" in err

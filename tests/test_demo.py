@@ -8,14 +8,35 @@ import pytest
 import torch
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.demo import DemoResult, crop_box, demo
+from monai_unetpp.bundles import find_bundle
+from monai_unetpp.demo import DemoPart, DemoResult, demo
+from monai_unetpp.demo.template import crop_box, load_template
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory):
+def lines():
+    return []
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory, lines):
     pytest.importorskip("nilearn")
     pytest.importorskip("matplotlib")
-    return demo(tmp_path_factory.mktemp("demo") / "made" / "by the demo", device="cpu")
+    return demo(tmp_path_factory.mktemp("demo") / "made" / "by the demo", device="cpu", progress=lines.append)
+
+
+@pytest.fixture(scope="module")
+def brain(result):
+    return result.parts[0]
+
+
+@pytest.fixture(scope="module")
+def hippocampus(result):
+    return result.parts[1]
+
+
+def voxels(path):
+    return np.asarray(nib.load(path).dataobj)
 
 
 def centroid_mm(path):
@@ -24,43 +45,89 @@ def centroid_mm(path):
     return image.affine[:3, :3] @ index + image.affine[:3, 3]
 
 
-def test_the_files(result):
+def test_both_parts_at_every_level(result, brain, hippocampus, lines):
     assert isinstance(result, DemoResult)
-    assert [each.level for each in result.levels] == ["L1", "L2", "L3"]
-    image = nib.load(result.image)
-    for each in result.levels:
-        labels = nib.load(each.case.output)
-        assert labels.shape == image.shape == (36, 50, 36)
-        assert np.array_equal(labels.affine, image.affine)
-        assert set(np.unique(labels.dataobj)) == {0, 1, 2}
+    assert all(isinstance(part, DemoPart) for part in result.parts)
+    assert [(part.name, part.bundle) for part in result.parts] == [
+        ("brain", "brain_tissue_mri_unetpp"),
+        ("hippocampus", "hippocampus_mri_unetpp"),
+    ]
+    assert [each.level for each in brain.levels] == ["L1", "L2", "L3", "L4"]
+    assert [each.level for each in hippocampus.levels] == ["L1", "L2", "L3"]
+    assert len(lines) == 7
+    assert lines[0] == "brain: level L1 of 4 levels ..."
 
 
-def test_the_left_hippocampus_is_found_where_it_lies(result):
+@pytest.mark.parametrize(("part", "shape", "labels"), [(0, (197, 233, 189), 4), (1, (36, 50, 36), 3)])
+def test_the_files(result, part, shape, labels):
+    image = nib.load(result.parts[part].image)
+    for each in result.parts[part].levels:
+        segmentation = nib.load(each.case.output)
+        assert segmentation.shape == image.shape == shape
+        assert np.array_equal(segmentation.affine, image.affine)
+        assert set(np.unique(segmentation.dataobj)) <= set(range(labels))
+    assert set(np.unique(segmentation.dataobj)) == set(range(labels))
+
+
+def test_tissues_agree_with_the_maps_of_the_template(brain):
+    """Recomputed here with numpy. The maps were made by other means: they and any segmentation differ at borders."""
+    tissues = load_template()[1]
+    for each in brain.levels:
+        labels = voxels(each.case.output)
+        assert list(each.dice) == ["grey matter", "white matter"]
+        for value, name in ((2, "grey matter"), (3, "white matter")):
+            both = np.logical_and(labels == value, tissues == value).sum()
+            expected = 2 * both / ((labels == value).sum() + (tissues == value).sum())
+            assert each.dice[name] == pytest.approx(expected, abs=1e-5)
+            assert each.dice[name] > 0.75
+
+
+def test_ventricles_lie_in_the_middle_of_the_brain(brain):
+    deepest = brain.levels[-1].case
+    image = nib.load(deepest.output)
+    fluid = np.argwhere(np.asarray(image.dataobj) == 1)
+    centre = image.affine[:3, :3] @ fluid.mean(axis=0) + image.affine[:3, 3]
+    assert np.linalg.norm(centre - (0, -15, 8)) < 15
+    assert 5 < deepest.volumes_ml["CSF"] < 60
+
+
+def test_the_left_hippocampus_is_found_where_it_lies(hippocampus):
     """Where atlases of MNI152 space have it, and of a size that hippocampi have in templates: 2 to 6 ml."""
-    deepest = result.levels[-1]
+    deepest = hippocampus.levels[-1]
     assert np.linalg.norm(centroid_mm(deepest.case.output) - (-25, -22, -15)) < 5
     assert 2 < deepest.total_ml < 6
-    labels = np.asarray(nib.load(deepest.case.output).dataobj)
-    anterior, posterior = (np.argwhere(labels == value).mean(axis=0) for value in (1, 2))
+    anterior, posterior = (np.argwhere(voxels(deepest.case.output) == value).mean(axis=0) for value in (1, 2))
     assert anterior[1] > posterior[1] + 8, "axis 1 runs to anterior"
 
 
-def test_all_levels_find_it(result):
-    for each in result.levels:
-        assert np.linalg.norm(centroid_mm(each.case.output) - centroid_mm(result.levels[-1].case.output)) < 3
+def test_all_levels_find_the_hippocampus(hippocampus):
+    deepest = hippocampus.levels[-1]
+    for each in hippocampus.levels:
+        assert np.linalg.norm(centroid_mm(each.case.output) - centroid_mm(deepest.case.output)) < 3
         assert each.total_ml == pytest.approx(sum(each.case.volumes_ml.values()))
-        assert each.total_ml == pytest.approx(result.levels[-1].total_ml, rel=0.3)
+        assert each.total_ml == pytest.approx(deepest.total_ml, rel=0.3)
+        assert each.dice == {}
 
 
-def test_parameters_are_those_of_the_pruned_networks(result, hippocampus_bundle):
-    for each in result.levels:
-        pruned = NestedUNet.from_checkpoint(hippocampus_bundle / "models" / "model.pt", level=each.level)
-        assert each.parameters == sum(p.numel() for p in pruned.parameters())
+def test_parameters_are_those_of_the_pruned_networks(result):
+    for part in result.parts:
+        for each in part.levels:
+            checkpoint = find_bundle(part.bundle) / "models" / "model.pt"
+            pruned = NestedUNet.from_checkpoint(checkpoint, level=each.level)
+            assert each.parameters == sum(p.numel() for p in pruned.parameters())
 
 
-def test_the_picture(result):
+def test_times_leave_out_what_is_done_once(result):
+    for part in result.parts:
+        for each in part.levels:
+            once = each.case.stages.get("preparation", 0.0)
+            assert each.seconds == pytest.approx(sum(each.case.stages.values()) - once)
+            assert 0 < each.network_s < each.seconds
+
+
+def test_the_picture_of_the_hippocampus(hippocampus):
     image = pytest.importorskip("matplotlib.image")
-    pixels = image.imread(result.picture)
+    pixels = image.imread(hippocampus.picture)
     assert pixels.shape[1] == 1500
     assert 1000 < pixels.shape[0] < 1600
     for colour in ("#e69f00", "#56b4e9"):
@@ -70,6 +137,31 @@ def test_the_picture(result):
         # the first column of panels shows the image alone
         assert columns.min() > 400, colour
         assert all(((columns > start) & (columns < start + 380)).any() for start in (400, 760, 1120)), colour
+
+
+def test_the_picture_of_the_brain(brain):
+    """The image alone is grey; all other columns, of five levels and maps, have colours."""
+    image = pytest.importorskip("matplotlib.image")
+    pixels = image.imread(brain.picture)[100:-60, :, :3]
+    assert pixels.shape[1] == 1500
+    coloured = np.ptp(pixels, axis=-1) > 0.2
+    shares = [coloured[:, start : start + 200].mean() for start in (50, 310, 550, 790, 1030, 1270)]
+    assert shares[0] == 0
+    assert min(shares[1:]) > 0.1
+
+
+def test_one_part_alone(tmp_path):
+    pytest.importorskip("nilearn")
+    result = demo(tmp_path, device="cpu", parts=["hippocampus"])
+    assert [part.name for part in result.parts] == ["hippocampus"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["hippocampus"]
+
+
+@pytest.mark.parametrize("parts", [["heart"], []])
+def test_unknown_parts(tmp_path, parts):
+    with pytest.raises(ValueError, match=r"parts must be of brain, hippocampus, got ('heart'|none)"):
+        demo(tmp_path / "out", parts=parts)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (1.0, 2.0, 0.5)])

@@ -1,0 +1,266 @@
+"""What the demonstration does, and what it hands back."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.metrics import compute_dice
+
+from monai_unetpp.bundles import find_bundle
+from monai_unetpp.demo.picture import Panel, draw_levels
+from monai_unetpp.demo.template import HIPPOCAMPUS_CENTRE_MM, HIPPOCAMPUS_SIZE_MM, crop_box, load_template
+from monai_unetpp.devices import resolve_device
+from monai_unetpp.files import atomic_path
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.segmentation import SegmentedCase, label_names, make_output_dir, segment
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["PARTS", "DemoPart", "DemoResult", "LevelResult", "demo"]
+
+PARTS = ("brain", "hippocampus")
+"""What of the template can be segmented."""
+
+_DPI = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class LevelResult:
+    """What one level made of an image.
+
+    Attributes:
+        level: such as ``"L2"``.
+        parameters: of the network pruned to this level.
+        case: its segmentation, volumes and seconds.
+        dice: Dice coefficient against the template's own tissues by the name of the label; empty where it has none.
+    """
+
+    level: str
+    parameters: int
+    case: SegmentedCase
+    dice: dict[str, float]
+
+    @property
+    def total_ml(self) -> float:
+        """Volume of all labels together in millilitres."""
+        return sum(self.case.volumes_ml.values())
+
+    @property
+    def seconds(self) -> float:
+        """Wall time from the file to the written segmentation, without what is done once for a level on a machine."""
+        return sum(seconds for stage, seconds in self.case.stages.items() if stage != "preparation")
+
+    @property
+    def network_s(self) -> float:
+        """Of these seconds, those in the network itself."""
+        return self.case.stages.get("network", 0.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoPart:
+    """One image at every level of one bundle.
+
+    Attributes:
+        name: one of :data:`PARTS`.
+        bundle: the bundle that segmented it.
+        device: where the network ran.
+        runtime: what ran it, such as ``"openvino"``.
+        precision: such as ``"bf16"``.
+        image: the NIfTI file that was segmented.
+        picture: the PNG file that shows all levels on it.
+        levels: shallowest first.
+    """
+
+    name: str
+    bundle: str
+    device: str
+    runtime: str
+    precision: str
+    image: str
+    picture: str
+    levels: tuple[LevelResult, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DemoResult:
+    """Files and figures of the demonstration.
+
+    Attributes:
+        parts: in the order that was asked for.
+    """
+
+    parts: tuple[DemoPart, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plan:
+    """What is segmented, and how it is shown."""
+
+    bundle: str
+    image: Any
+    file_name: str
+    title: str
+    colours: tuple[str, ...]
+    label_suffix: str = ""
+    filled: bool = False
+    scale_bar_mm: float = 10
+    position_mm: tuple[float, float, float] | None = None
+    reference: npt.NDArray[Any] | None = None
+
+
+def demo(
+    output_dir: str | PathLike[str],
+    device: str | None = None,
+    parts: Sequence[str] = PARTS,
+    progress: Callable[[str], None] | None = None,
+) -> DemoResult:
+    """Segment the MNI ICBM152 T1 template at every level: the tissues of the whole brain, and the left hippocampus.
+
+    The template comes with the installed nilearn package; nothing is downloaded. Writes for each part the image, a
+    segmentation per level and a picture. Grey and white matter are compared with nilearn's own tissue maps.
+
+    Args:
+        output_dir: folder for the files.
+        device: such as ``"cpu"``; by default a GPU if there is one.
+        parts: of ``"brain"`` and ``"hippocampus"``.
+        progress: is called with a line of text before each segmentation.
+
+    Raises:
+        FileNotFoundError: a bundle is not installed.
+        ImportError: nilearn or matplotlib is missing; the message holds the command that installs them.
+        OSError: ``output_dir`` cannot be written to.
+        ValueError: no such part or device, or the image could not be segmented.
+    """
+    unknown = [part for part in parts if part not in PARTS]
+    if unknown or not parts:
+        raise ValueError(f"parts must be of {', '.join(PARTS)}, got {', '.join(map(repr, unknown)) or 'none'}.")
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as e:
+        raise ImportError(f'{e}. The demonstration needs: pip install "monai-unetpp[demo]"') from e
+    template, tissues = load_template()
+    resolve_device(device)
+    folder = make_output_dir(output_dir)
+    say = progress if progress is not None else _silent
+    done = [_run_part(part, _plan(part, template, tissues), folder / part, device, say) for part in parts]
+    return DemoResult(tuple(done))
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+def _plan(part: str, template: Any, tissues: npt.NDArray[Any]) -> _Plan:
+    if part == "brain":
+        return _Plan(
+            bundle="brain_tissue_mri_unetpp",
+            image=template,
+            file_name="mni152_brain.nii.gz",
+            title="Tissues of the MNI ICBM152 template, segmented by one nested U-Net pruned to each level",
+            colours=("#56b4e9", "#e69f00", "#009e73"),
+            filled=True,
+            scale_bar_mm=50,
+            position_mm=(10.0, -16.0, 8.0),
+            reference=tissues,
+        )
+    return _Plan(
+        bundle="hippocampus_mri_unetpp",
+        image=crop_box(template, HIPPOCAMPUS_CENTRE_MM, HIPPOCAMPUS_SIZE_MM),
+        file_name="mni152_left_hippocampus.nii.gz",
+        title="Left hippocampus of the MNI ICBM152 template, segmented by one nested U-Net pruned to each level",
+        colours=("#e69f00", "#56b4e9"),
+        label_suffix=" part",
+    )
+
+
+def _run_part(part: str, plan: _Plan, folder: Path, device: str | None, say: Callable[[str], None]) -> DemoPart:
+    from matplotlib.figure import Figure
+
+    bundle = find_bundle(plan.bundle)
+    names = label_names(bundle)
+    image_path = make_output_dir(folder) / plan.file_name
+    with atomic_path(image_path) as temporary:
+        nib.save(plan.image, temporary)
+    full = NestedUNet.from_checkpoint(bundle / "models" / "model.pt")
+    levels, maps = [], []
+    for level in full.levels:
+        say(f"{part}: level {level} of {len(full.levels)} levels ...")
+        summary = segment(image_path, folder / level, bundle, level, device, profile=True)
+        if summary.failures:
+            raise ValueError(summary.failures[0])
+        labels = _voxels(summary.cases[0].output)
+        parameters = sum(p.numel() for p in full.prune(level).parameters())
+        levels.append(LevelResult(level, parameters, summary.cases[0], _dice(labels, plan.reference, names)))
+        maps.append(labels)
+
+    figure = Figure(facecolor="white")
+    panels = [Panel("T1-weighted MRI")]
+    panels += [Panel(_heading(each, levels[-1]), labels) for each, labels in zip(levels, maps, strict=True)]
+    if plan.reference is not None:
+        panels.append(Panel("nilearn's tissue maps\n(no ventricles)", plan.reference))
+    draw_levels(
+        figure,
+        plan.image,
+        panels,
+        {value: name + plan.label_suffix for value, name in names.items()},
+        plan.colours,
+        plan.title,
+        position=_position(plan, maps[-1]),
+        filled=plan.filled,
+        scale_bar_mm=plan.scale_bar_mm,
+    )
+    picture = folder / f"{part}_levels.png"
+    with atomic_path(picture) as temporary:
+        figure.savefig(temporary, dpi=_DPI)
+    return DemoPart(
+        part,
+        bundle.name,
+        summary.device,
+        summary.runtime,
+        summary.precision,
+        str(image_path),
+        str(picture),
+        tuple(levels),
+    )
+
+
+def _dice(labels: npt.NDArray[Any], reference: npt.NDArray[Any] | None, names: Mapping[int, str]) -> dict[str, float]:
+    """Of each label that the reference has."""
+    if reference is None:
+        return {}
+    prediction, truth = (torch.from_numpy(np.asarray(array)) for array in (labels, reference))
+    return {
+        name: float(compute_dice((prediction == value)[None, None], (truth == value)[None, None]))
+        for value, name in names.items()
+        if (reference == value).any()
+    }
+
+
+def _position(plan: _Plan, labels: npt.NDArray[Any]) -> list[int]:
+    """The voxel that the planes of the picture run through: by default the middle of what was found."""
+    if plan.position_mm is not None:
+        inverse = np.linalg.inv(plan.image.affine)
+        return [round(float(x)) for x in inverse[:3, :3] @ np.array(plan.position_mm) + inverse[:3, 3]]
+    found = np.argwhere(labels > 0)
+    return [round(float(x)) for x in (found.mean(axis=0) if len(found) else np.array(labels.shape) / 2)]
+
+
+def _voxels(path: str) -> npt.NDArray[Any]:
+    image: Any = nib.load(path)
+    return np.asarray(image.dataobj)
+
+
+def _heading(result: LevelResult, deepest: LevelResult) -> str:
+    share = 100 * result.parameters / deepest.parameters
+    parameters = f"{result.parameters / 1e6:.2f} M parameters ({share:.0f} %)"
+    if result.dice:
+        return f"{result.level}: mean Dice {np.mean(list(result.dice.values())):.3f}\n{parameters}"
+    return f"{result.level}: {result.total_ml:.2f} ml\n{parameters}"

@@ -1,0 +1,74 @@
+"""The MNI ICBM152 T1 template that the nilearn package carries, and what of it is segmented."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import nibabel as nib
+import numpy as np
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+__all__ = ["GREY_MATTER", "HIPPOCAMPUS_CENTRE_MM", "HIPPOCAMPUS_SIZE_MM", "WHITE_MATTER", "crop_box", "load_template"]
+
+#: Where the left hippocampus lies in the template: centre and size of a box in mm (RAS), of the size of the crops that
+#: the hippocampus bundle was trained on.
+HIPPOCAMPUS_CENTRE_MM = (-23.0, -23.0, -12.0)
+HIPPOCAMPUS_SIZE_MM = (36, 50, 36)
+
+#: Labels of the template's own tissues, those of the brain-tissue bundle.
+GREY_MATTER, WHITE_MATTER = 2, 3
+
+
+def load_template() -> tuple[Any, npt.NDArray[np.uint8]]:
+    """The skull-stripped T1 template at 1 mm, and its tissues by nilearn's maps; nothing is downloaded.
+
+    Returns:
+        The template as nibabel image, float32, and an array of its shape: 2 where grey and 3 where white matter is the
+        more probable of the two and at least as probable as neither, 0 elsewhere.
+
+    Raises:
+        ImportError: nilearn is missing; the message holds the command that installs it.
+    """
+    try:
+        from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
+    except ImportError as e:
+        raise ImportError(f'{e}. The demonstration needs: pip install "monai-unetpp[demo]"') from e
+    loaded = load_mni152_template(resolution=1)
+    image = nib.Nifti1Image(np.asarray(loaded.dataobj, dtype=np.float32), loaded.affine)
+    image.header.set_xyzt_units("mm")
+    grey, white = (
+        np.asarray(load(resolution=1).dataobj, dtype=np.float32)
+        for load in (load_mni152_gm_template, load_mni152_wm_template)
+    )
+    tissues = np.where(grey >= white, GREY_MATTER, WHITE_MATTER).astype(np.uint8)
+    tissues[np.maximum(grey, white) < 0.5] = 0
+    return image, tissues
+
+
+def crop_box(image: Any, centre_mm: tuple[float, ...], size_mm: tuple[int, ...]) -> Any:
+    """Cut a box out of a NIfTI image with axes along R, A and S.
+
+    Args:
+        image: a 3D nibabel image with positive diagonal affine.
+        centre_mm: centre of the box in world coordinates.
+        size_mm: its size.
+
+    Returns:
+        The cropped image; its affine keeps every voxel where it was in the world.
+
+    Raises:
+        ValueError: axes that run otherwise, or a box that is not all in the image.
+    """
+    axes = "".join(nib.aff2axcodes(image.affine))
+    spacing = np.diag(image.affine)[:3]
+    if axes != "RAS" or np.count_nonzero(image.affine[:3, :3]) != 3:
+        raise ValueError(f"image must have axes exactly along R, A and S, got {axes} with affine {image.affine}.")
+    size = np.round(np.array(size_mm) / spacing).astype(int)
+    first_mm = np.array(centre_mm) - (size - 1) * spacing / 2
+    start = np.round((first_mm - image.affine[:3, 3]) / spacing).astype(int)
+    stop = start + size
+    if (start < 0).any() or (stop > image.shape).any():
+        raise ValueError(f"the box around {centre_mm} mm of size {size_mm} mm must lie in the image, of {image.shape}.")
+    return image.slicer[tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))]
