@@ -207,8 +207,9 @@ def measure_inference(
     All contenders segment the same volume with the same windows, overlap, blending and batches of windows, from the
     volume on the device to its label map there. Our network is MONAI's converted, so that the outputs agree, which is
     checked in the first window (every level against MONAI's output of this level, in fp32) and in the volume (the
-    deepest level). Each contender lives in a process of its own; the rounds alternate between them, so that a noisy
-    machine hits all alike, and ratios are taken within a round.
+    deepest level). Each contender lives in a process of its own; the rounds alternate between the reference and the
+    contenders of one runtime and precision, so that a noisy machine hits all alike, and ratios are taken within a
+    round.
 
     MONAI's route gets what makes it fast: only the deepest output is put together, in inference mode. The reference is
     fp32 on a CPU and automatic mixed precision on a GPU; other precisions are measured for MONAI's route as well.
@@ -492,53 +493,82 @@ class _Contest:
     ) -> None:
         self.task = task
         self.missing: list[MissingContender] = []
+        self._contenders = list(contenders)
         self._reference = contenders[0]
         self._deepest = deepest
         self._tell = tell
         self._processes: dict[Contender, ContenderProcess] = {}
         self._started: dict[Contender, StartedContender] = {}
         self._runs: dict[Contender, list[SegmentedVolume]] = {}
+        self._reference_s: dict[Contender, list[float]] = {}
         self._stages: dict[Contender, list[dict[str, float]]] = {}
         self._same: dict[Contender, float] = {}
         self._expected: dict[str, npt.NDArray[np.float32]] = {}
-        for number, contender in enumerate(contenders, start=1):
-            tell(f"Preparing {contender.name} ({number} of {len(contenders)}).")
-            self._start(contender, stack.enter_context(ContenderProcess(contender, task)))
+        self._reference_labels: npt.NDArray[np.uint8] | None = None
+        self._start(self._reference, stack)
 
     def run_rounds(self, repeats: int) -> None:
-        """Every contender once per round."""
+        """Every contender ``repeats`` times, beside a run of the reference in the same round.
+
+        One group of contenders after the other: all at once would not fit into memory.
+        """
+        for group in _groups(self._contenders[1:]):
+            with contextlib.ExitStack() as stack:
+                for contender in group:
+                    self._start(contender, stack)
+                self._run_group([self._reference, *group], repeats)
+                for contender in group:
+                    self._processes.pop(contender, None)
+
+    def _run_group(self, group: Sequence[Contender], repeats: int) -> None:
         # the stages cost a GPU its overlap, so that they have a round of their own there
         on_cpu = torch.device(self.task.device).type == "cpu"
-        order = list(self._processes)
-        reference_labels: npt.NDArray[np.uint8] | None = None
+        order = list(group)
         for number in range(repeats):
-            for contender in [each for each in order if each in self._processes]:
-                first = number == 0
-                compared = first and (contender.level in (None, self._deepest)) and self._comparable
-                done = self._run(contender, stages=on_cpu, labels=compared)
-                if done is not None and done.labels is not None:
-                    if contender == self._reference:
-                        reference_labels = done.labels
-                    elif reference_labels is not None:
-                        self._same[contender] = float((done.labels == reference_labels).mean())
+            done = {
+                contender: self._run_timed(contender, first=number == 0, stages=on_cpu)
+                for contender in order
+                if contender in self._processes
+            }
+            reference = done[self._reference]
+            for contender, run in done.items():
+                if run is not None and reference is not None:
+                    self._runs[contender].append(run)
+                    self._reference_s[contender].append(reference.seconds)
             # whoever comes first in a round pays for what others left in the caches
             order.append(order.pop(0))
             self._tell(f"Round {number + 1} of {repeats}: {self._round_summary()}.")
         if not on_cpu:
-            for contender in list(self._processes):
-                self._run(contender, stages=True, labels=False, timed=False)
+            for contender in [each for each in group if each in self._processes]:
+                self._run(contender, stages=True, labels=False)
+
+    def _run_timed(self, contender: Contender, *, first: bool, stages: bool) -> SegmentedVolume | None:
+        compared = first and contender.level in (None, self._deepest) and self._comparable
+        done = self._run(contender, stages=stages, labels=compared)
+        if done is None or done.labels is None:
+            return done
+        if contender == self._reference:
+            self._reference_labels = done.labels
+        elif self._reference_labels is not None:
+            self._same[contender] = float((done.labels == self._reference_labels).mean())
+        return done
 
     def costs(self, ceilings: Mapping[str, float]) -> tuple[InferenceCost, ...]:
         """What was measured, for the contenders that ran to the end."""
         windows = _count_windows(self.task)
-        return tuple(self._cost(contender, windows, ceilings) for contender in self._processes)
+        dropped = {missing.name for missing in self.missing}
+        ran = [contender for contender in self._contenders if contender.name not in dropped]
+        return tuple(self._cost(contender, windows, ceilings) for contender in ran)
 
     @property
     def _comparable(self) -> bool:
         """Whether the reference computes what our deepest level computes."""
         return self.task.bundle is None or not has_form_of_monai(self.task.features)
 
-    def _start(self, contender: Contender, process: ContenderProcess) -> None:
+    def _start(self, contender: Contender, stack: contextlib.ExitStack) -> None:
+        number, total = self._contenders.index(contender) + 1, len(self._contenders)
+        self._tell(f"Preparing {contender.name} ({number} of {total}).")
+        process = stack.enter_context(ContenderProcess(contender, self.task))
         try:
             if contender == self._reference:
                 self._expected = process.expect()
@@ -547,9 +577,9 @@ class _Contest:
             self._drop(contender, process, e)
             return
         self._processes[contender] = process
-        self._runs[contender], self._stages[contender] = [], []
+        self._runs[contender], self._reference_s[contender], self._stages[contender] = [], [], []
 
-    def _run(self, contender: Contender, *, stages: bool, labels: bool, timed: bool = True) -> SegmentedVolume | None:
+    def _run(self, contender: Contender, *, stages: bool, labels: bool) -> SegmentedVolume | None:
         process = self._processes[contender]
         try:
             done = process.run(stages=stages, labels=labels)
@@ -557,8 +587,6 @@ class _Contest:
             del self._processes[contender]
             self._drop(contender, process, e)
             return None
-        if timed:
-            self._runs[contender].append(done)
         if stages:
             self._stages[contender].append({**done.stages_s, "total": done.seconds})
         return done
@@ -585,7 +613,6 @@ class _Contest:
         started, runs = self._started[contender], self._runs[contender]
         seconds = [run.seconds for run in runs]
         stages = _median_stages(self._stages[contender])
-        reference = [run.seconds for run in self._runs[self._reference]]
         flops = started.flops_per_window * windows
         rate = flops / Quartiles.of(seconds).median
         return InferenceCost(
@@ -596,7 +623,7 @@ class _Contest:
             parameters=started.parameters,
             flops=flops,
             seconds=Quartiles.of(seconds),
-            speed_up=Quartiles.of([a / b for a, b in zip(reference, seconds, strict=True)]),
+            speed_up=Quartiles.of([a / b for a, b in zip(self._reference_s[contender], seconds, strict=True)]),
             stages_s=stages,
             outside_network=1 - stages["network"] / sum(stages.values()),
             preparation_s=started.preparation_s,
@@ -617,6 +644,17 @@ class _Contest:
             "relative_difference": difference / float(np.abs(expected).max()),
             "same_labels": float((_labels_of(found) == _labels_of(expected)).mean()),
         }
+
+
+def _groups(contenders: Sequence[Contender]) -> list[list[Contender]]:
+    """Contenders of one runtime and precision; MONAI's route in further precisions goes with the first of ours."""
+    groups: dict[tuple[str, str], list[Contender]] = {}
+    for contender in contenders:
+        if contender.level is not None:
+            groups.setdefault((contender.runtime, contender.precision), []).append(contender)
+    found = list(groups.values()) or [[]]
+    found[0] = [contender for contender in contenders if contender.level is None] + found[0]
+    return found
 
 
 def _labels_of(logits: npt.NDArray[np.float32]) -> npt.NDArray[Any]:

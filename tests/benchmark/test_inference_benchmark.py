@@ -231,7 +231,8 @@ class TestFigures:
     @pytest.fixture
     def result(self, fake):
         seconds = {
-            "MONAI fp32": [8.0, 12.0, 10.0],
+            # beside the contenders in fp32, and again beside those in bf16
+            "MONAI fp32": [8.0, 12.0, 10.0] * 2,
             "L4 torch fp32": [4.0, 3.0, 2.0],
             "L4 torch bf16": [2.0, 2.0, 2.0],
             "L1 torch bf16": [0.25, 0.5, 0.5],
@@ -256,7 +257,7 @@ class TestFigures:
     def test_ratios_are_taken_within_each_round(self, result):
         # 8 / 4, 12 / 3, 10 / 2: the ratio of the medians would be 10 / 3
         assert self.cost(result, "L4 torch fp32").speed_up == Quartiles(median=4, lower=3, upper=4.5, count=3)
-        assert self.cost(result, "MONAI fp32").speed_up == Quartiles(1, 1, 1, 3)
+        assert self.cost(result, "MONAI fp32").speed_up == Quartiles(1, 1, 1, 6)
         assert self.cost(result, "L4 torch fp32").seconds == Quartiles(3, 2.5, 3.5, 3)
 
     def test_operations_per_second(self, result):
@@ -337,6 +338,40 @@ class TestFigures:
         assert [target.measured for target in check_targets(result)] == [None, None, None]
         assert not any(target.met for target in check_targets(result))
         assert "- L1 bf16: 20 times as fast as MONAI fp32; not measured" in format_inference_benchmark(result)
+
+
+class TestGroups:
+    def test_a_group_is_closed_before_the_next_is_started(self, fake, monkeypatch):
+        events = []
+        monkeypatch.setattr(FakeProcess, "__exit__", lambda self, *error: events.append(("end", self.contender.name)))
+        start = FakeProcess.start
+
+        def noted(process):
+            events.append(("start", process.contender.name))
+            return start(process)
+
+        monkeypatch.setattr(FakeProcess, "start", noted)
+        fake({}, levels=["L1", "L4"])
+        assert [event for event in events if event[1] != "MONAI fp32"] == [
+            ("start", "MONAI bf16"),
+            ("start", "L4 torch fp32"),
+            ("start", "L1 torch fp32"),
+            ("end", "L1 torch fp32"),
+            ("end", "L4 torch fp32"),
+            ("end", "MONAI bf16"),
+            ("start", "L4 torch bf16"),
+            ("start", "L1 torch bf16"),
+            ("end", "L1 torch bf16"),
+            ("end", "L4 torch bf16"),
+        ]
+        assert events[-1] == ("end", "MONAI fp32")
+
+    def test_the_reference_runs_in_every_group(self, fake):
+        """Each group is compared with the reference's runs of its own rounds."""
+        result = fake({"MONAI fp32": [2.0, 2.0, 2.0, 6.0, 6.0, 6.0]}, levels=["L1", "L4"])
+        speed_up = {cost.name: cost.speed_up.median for cost in result.costs}
+        assert speed_up["L4 torch fp32"] == 2
+        assert speed_up["L4 torch bf16"] == 6
 
 
 class TestFailures:
