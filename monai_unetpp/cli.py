@@ -14,7 +14,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.version import __version__
@@ -92,20 +92,39 @@ def _logging(verbose: bool) -> Iterator[None]:
                 logger.disabled = before
 
 
+@contextmanager
+def _shown(name: str) -> Iterator[None]:
+    """Show what a logger says, such as the memory that windows will take."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def _segment(json_output: bool, **options: Any) -> int:
     from monai_unetpp.segmentation import segment
 
-    summary = segment(**options, progress=not json_output and sys.stderr.isatty())
+    with nullcontext() if json_output else _shown("monai_unetpp.inferers.sliding_windows"):
+        summary = segment(**options, progress=not json_output and sys.stderr.isatty())
     if json_output:
         print(json.dumps(summary.as_dict(), indent=2))
     elif summary.cases:
         names = list(summary.cases[0].volumes_ml)
+        counted = any(done.instances is not None for done in summary.cases)
         ran = ", ".join(filter(None, (summary.device, summary.runtime, summary.precision)))
         print(f"{summary.bundle}, level {summary.level}, on {ran}")
         _table(
-            ["case", *(f"{name} (ml)" for name in names), "seconds"],
+            ["case", *(f"{name} (ml)" for name in names), *(["objects"] if counted else []), "seconds"],
             [
-                [done.case, *(f"{done.volumes_ml[name]:.3f}" for name in names), f"{done.seconds:.2f}"]
+                [
+                    done.case,
+                    *(f"{done.volumes_ml[name]:.3f}" for name in names),
+                    *([str(done.instances)] if counted else []),
+                    f"{done.seconds:.2f}",
+                ]
                 for done in summary.cases
             ],
         )
@@ -384,6 +403,16 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         default=None,
         help="interpolate each class on the input's grid: smoother borders, takes longer",
+    )
+    objects = parser.add_argument_group("bundles of images", "for bundles that have these settings")
+    objects.add_argument(
+        "--instances",
+        action="store_true",
+        default=None,
+        help="number and count the objects, split where they touch",
+    )
+    objects.add_argument(
+        "--slice_axis", type=int, metavar="AXIS", help="axis of volumes across which the slices lie: 0, 1, 2 or -1"
     )
     parser.add_argument(
         "--profile", action="store_true", help="show where the time goes; nothing is done at the same time then"

@@ -23,6 +23,7 @@ from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
 from torch.utils.data import DataLoader, IterableDataset
 
 from monai_unetpp.data import InvertProbabilitiesd, case_name, describe_failure
+from monai_unetpp.data.instances import INSTANCE_COUNT
 from monai_unetpp.profiling import StageTimer
 
 __all__ = ["CaseEvaluator", "CaseFailure", "CaseResult"]
@@ -52,6 +53,7 @@ class CaseResult:
         volumes_ml: volume of each label of a 3D segmentation; empty where the prediction is no label map.
         stages: seconds by stage, where these were measured: they add up to ``seconds``, but for what the engine
             itself needs.
+        instances: number of objects, where the post-processing numbered them (``SplitInstancesd``).
     """
 
     case: str
@@ -60,6 +62,7 @@ class CaseResult:
     seconds: float
     volumes_ml: dict[int, float]
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
+    instances: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,11 +237,14 @@ class CaseEvaluator(SupervisedEvaluator):
         if unsaved is not None:
             item = _run_stages(self._saving, unsaved, self._timer, "save")
         prediction = item.get(CommonKeys.PRED) if isinstance(item, Mapping) else None
-        saved_to = prediction.meta.get(MetaKeys.SAVED_TO) if isinstance(prediction, MetaTensor) else None
+        meta: Mapping[Any, Any] = prediction.meta if isinstance(prediction, MetaTensor) else {}
+        saved_to, instances = meta.get(MetaKeys.SAVED_TO), meta.get(INSTANCE_COUNT)
         with self._stage("volumes"):
-            volumes_ml = _volumes_ml(prediction)
+            # the numbers of objects are no labels
+            volumes_ml = _volumes_ml(prediction) if instances is None else {}
         output = None if saved_to is None else str(saved_to)
-        return CaseResult(case, file, output, time.perf_counter() - started, volumes_ml)
+        seconds = time.perf_counter() - started
+        return CaseResult(case, file, output, seconds, volumes_ml, instances=instances)
 
     def _await_saving(self) -> None:
         """Wait until the case before is written, and note how that went: so the order of cases is kept."""

@@ -29,11 +29,12 @@ class SegmentedCase:
     Attributes:
         case: its name.
         image: the file or folder that was read.
-        output: the NIfTI file that was written.
+        output: the file that was written: NIfTI, or PNG or TIFF for such images.
         volumes_ml: volume of every label in millilitres, by name; empty for 2D images.
         seconds: wall time from asking for the image to the written file; the file may be written while the next case
             is under way.
         stages: seconds by stage of the work, empty unless they were measured.
+        instances: number of objects, None unless they were numbered.
     """
 
     case: str
@@ -42,6 +43,7 @@ class SegmentedCase:
     volumes_ml: dict[str, float]
     seconds: float
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
+    instances: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +89,8 @@ def segment(
     overlap: float | None = None,
     flips: Sequence[int] | None = None,
     smooth: bool | None = None,
+    instances: bool | None = None,
+    slice_axis: int | None = None,
     profile: bool = False,
 ) -> SegmentationSummary:
     """Segment images with a bundle's ``inference.json``; cases that fail are reported and the rest go on.
@@ -106,6 +110,8 @@ def segment(
         overlap: part of a window that the next one covers again, from 0 to below 1: less is faster.
         flips: axes of the image to flip at test time, 0 the first; ``[]`` for none, which is fastest.
         smooth: whether each class is interpolated on the input's grid, for smoother borders, instead of the labels.
+        instances: whether every object gets a number of its own, for bundles that find many of a kind.
+        slice_axis: for bundles of images: the axis of volumes across which the slices lie, 0 the first, -1 the last.
         profile: whether to measure the stages of the work; then nothing is done at the same time.
 
     Returns:
@@ -139,6 +145,8 @@ def segment(
         overlap=overlap,
         flips=None if flips is None else list(flips),
         smooth=smooth,
+        instances=instances,
+        slice_axis=slice_axis,
     )
     if level is not None:
         level_index(level, parse_entry(parser, "network_def").levels)
@@ -165,6 +173,7 @@ def segment(
             else {},
             seconds=done.seconds,
             stages=done.stages,
+            instances=done.instances,
         )
         for done in evaluator.completed
     )

@@ -124,12 +124,14 @@ def test_bad_usage(run, arguments, message):
     assert message in err
 
 
-def test_segment_prints_a_table(segment, images, tmp_path):
+def test_segment_prints_a_table(segment, images, tmp_path, caplog):
     (images / "broken.nii.gz").unlink()
     code, out, err = segment(images)
     assert (code, err) == (0, "")
+    # what is about to be done, and the memory that it takes
+    assert re.fullmatch(r"\d+ windows of 40x56x40, .* MB beside the network \(.*\)\.", caplog.messages[0])
     lines = out.splitlines()
-    assert lines[0] == "hippocampus_mri_unetpp, level L1, on cpu"
+    assert re.fullmatch("hippocampus_mri_unetpp, level L1, on cpu, (torch|openvino), fp32", lines[0])
     assert lines[1].split() == ["case", "anterior", "(ml)", "posterior", "(ml)", "seconds"]
     assert lines[-1] == f"Segmentations are in {tmp_path / 'out'}"
     rows = {cells[0]: [float(cell) for cell in cells[1:]] for cells in (line.split() for line in lines[3:-1])}
@@ -221,9 +223,22 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         "overlap": 0.25,
         "flips": (),
         "smooth": True,
+        "instances": None,
+        "slice_axis": None,
         "profile": True,
         "progress": False,
     }
+
+
+def test_objects_are_counted(run, stub_segment, monkeypatch):
+    from monai_unetpp import segmentation
+
+    case = segmentation.SegmentedCase("a", "a.png", "a_seg.png", {}, 0.5, instances=17)
+    summary = segmentation.SegmentationSummary("tiny", "L1", "cpu", "torch", "fp32", (case,), ())
+    monkeypatch.setattr(segmentation, "segment", lambda **options: summary)
+    code, out, _ = run("segment", "a", "-o", "O", "--instances")
+    assert code == 0
+    assert [line.split() for line in out.splitlines()[1:4:2]] == [["case", "objects", "seconds"], ["a", "17", "0.50"]]
 
 
 def test_a_profile_as_a_table(run, stub_segment):
@@ -319,23 +334,29 @@ def test_a_run_leaves_logging_and_warnings_as_they_were(segment, tmp_path):
 
 def test_demo(run, tmp_path):
     pytest.importorskip("nilearn")
-    code, out, err = run("demo", "-o", tmp_path / "demo", "--device", "cpu")
+    code, out, err = run("demo", "hippocampus", "-o", tmp_path / "demo", "--device", "cpu")
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert max(len(line) for line in lines if str(tmp_path) not in line) < 100
-    assert (
-        " ".join(lines[1].split()) == "level parameters % of L3 anterior (ml) posterior (ml) total (ml) seconds % of L3"
+    start = lines.index("") + 1
+    assert re.fullmatch("hippocampus: hippocampus_mri_unetpp on cpu, (torch|openvino), fp32", lines[start])
+    assert " ".join(lines[start + 1].split()) == (
+        "level parameters % of L3 anterior (ml) posterior (ml) seconds % of L3 network"
     )
-    rows = {cells[0]: cells[1:] for cells in (line.split() for line in lines[3:6])}
+    rows = {cells[0]: cells[1:] for cells in (line.split() for line in lines[start + 3 : start + 6])}
     assert list(rows) == ["L1", "L2", "L3"]
-    for cells in rows.values():
-        assert float(cells[2]) + float(cells[3]) == pytest.approx(float(cells[4]), abs=0.0021)
-    assert (rows["L3"][1], rows["L3"][-1]) == ("100.0", "100")
+    assert (rows["L3"][1], rows["L3"][5]) == ("100.0", "100")
     parameters = [int(cells[0].replace(",", "")) for cells in rows.values()]
     assert float(rows["L1"][1]) == pytest.approx(100 * parameters[0] / parameters[2], abs=0.06)
-    named = [line.split(maxsplit=1)[1] for line in lines[6:]]
+    named = [line.split(maxsplit=1)[1] for line in lines[start + 6 :]]
     assert len(named) == 5
     assert sorted(named) == sorted(str(path) for path in (tmp_path / "demo").rglob("*.*"))
+
+
+def test_demo_of_an_unknown_part(run, tmp_path):
+    code, _, err = run("demo", "heart", "-o", tmp_path / "demo")
+    assert code == 2
+    assert "parts must be of brain, hippocampus, got 'heart'" in err
 
 
 def test_demo_without_its_extra(run, tmp_path, monkeypatch):
