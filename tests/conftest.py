@@ -18,12 +18,18 @@ def hippocampus_bundle():
 
 @pytest.fixture(
     scope="session",
-    params=sorted(path.parents[1] for path in REPOSITORY.glob("bundles/*/configs/metadata.json")),
+    params=sorted(path.parents[1] for path in REPOSITORY.glob("bundles/*/models/model.pt")),
     ids=lambda path: path.name,
 )
 def bundle(request):
-    """The folder of each bundle in the repository, in turns."""
+    """The folder of each bundle in the repository that has its weights, in turns."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def brain_bundle():
+    """The folder of the brain-tissue bundle in the repository."""
+    return REPOSITORY / "bundles" / "brain_tissue_mri_unetpp"
 
 
 @pytest.fixture(scope="session")

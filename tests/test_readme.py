@@ -83,4 +83,5 @@ def test_installs_are_constrained_and_end_in_commands_that_exist(users_folder, c
     assert all("-c constraints.txt" in line for line in installs())
     demo = next(line for line in installs() if "demo" in line.split("&&")[-1])
     assert main(shlex.split(demo.split("&&")[-1])[1:]) == 0
-    assert (users_folder / "demo" / "hippocampus_levels.png").is_file()
+    for part in ("brain", "hippocampus"):
+        assert (users_folder / "demo" / part / f"{part}_levels.png").is_file()

@@ -13,7 +13,7 @@ import torch
 
 from monai_unetpp.inferers.predictors.openvino_conversion import (
     convert_to_openvino,
-    import_openvino,
+    openvino_core,
     write_openvino_model,
 )
 from monai_unetpp.networks import NestedUNet
@@ -108,7 +108,7 @@ def _write_openvino(network: NestedUNet, windows: torch.Tensor, dynamic_batch: b
 
 
 def _load_openvino(path: Path) -> Runner:
-    compiled = import_openvino().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = openvino_core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda windows: torch.from_numpy(compiled(windows.numpy())[0].copy())
 
 

@@ -42,47 +42,48 @@ def configs(bundle, *names):
     return "[" + ",".join(f"'{bundle}/configs/{name}'" for name in names) + "]"
 
 
-def test_the_bundle_follows_the_rules_of_the_model_zoo(hippocampus_bundle):
+def test_the_bundle_follows_the_rules_of_the_model_zoo(bundle):
     schema = SCHEMA if SCHEMA.is_file() else None
-    assert check_bundle(hippocampus_bundle, schema=schema) == []
+    assert check_bundle(bundle, schema=schema) == []
 
 
-def test_verify_metadata_with_a_local_schema(hippocampus_bundle, tmp_path):
+def test_verify_metadata_with_a_local_schema(bundle, tmp_path):
     if not SCHEMA.is_file():
         pytest.skip("the metadata schema is not at hand, and tests download nothing")
     local = tmp_path / "schema.json"
     local.write_bytes(SCHEMA.read_bytes())
-    meta = hippocampus_bundle / "configs" / "metadata.json"
+    meta = bundle / "configs" / "metadata.json"
     done = succeed(bundle_command(tmp_path, "verify_metadata", "--meta_file", meta, "--filepath", local))
     assert "metadata is verified with no error" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("config", ["train.json", "inference.json"])
-def test_verify_net_in_out(hippocampus_bundle, tmp_path, config):
-    folder = hippocampus_bundle / "configs"
+def test_verify_net_in_out(bundle, tmp_path, config):
+    folder = bundle / "configs"
     done = succeed(
         bundle_command(
             tmp_path,
             *("verify_net_in_out", "network_def"),
             *("--config_file", folder / config, "--meta_file", folder / "metadata.json"),
-            *("--bundle_root", hippocampus_bundle),
+            *("--bundle_root", bundle),
         )
     )
     assert "data shape of network is verified with no error" in done.stdout + done.stderr
 
 
-def test_ckpt_export_gives_the_same_numbers(hippocampus_bundle, tmp_path):
+def test_ckpt_export_gives_the_same_numbers(bundle, tmp_path):
     exported = tmp_path / "model.ts"
-    folder = hippocampus_bundle / "configs"
+    folder = bundle / "configs"
     succeed(
         bundle_command(
             tmp_path,
             *("ckpt_export", "network_def", "--filepath", exported),
-            *("--config_file", folder / "inference.json", "--bundle_root", hippocampus_bundle),
+            *("--config_file", folder / "inference.json", "--bundle_root", bundle),
         )
     )
-    x = torch.rand(1, 1, 17, 16, 9, generator=torch.Generator().manual_seed(0))
-    network = NestedUNet.from_checkpoint(hippocampus_bundle / "models" / "model.pt").eval()
+    network = NestedUNet.from_checkpoint(bundle / "models" / "model.pt").eval()
+    size = (17, 16, 9)[: network.spatial_dims]
+    x = torch.rand(1, 1, *size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(torch.jit.load(exported)(x), network(x), atol=1e-5, rtol=1e-5)
 
@@ -172,19 +173,26 @@ def test_two_processes_train_together(hippocampus_bundle, decathlon_dir, tmp_pat
     assert NestedUNet.from_checkpoint(out / "model.pt").levels == ("L1", "L2", "L3")
 
 
-def test_configs_repeat_each_other_exactly(hippocampus_bundle):
+def test_configs_repeat_each_other_exactly(bundle):
     """What inference.json must repeat from train.json is equal: the network, and the preprocessing of the image."""
     train, inference = (
-        ConfigParser.load_config_file(hippocampus_bundle / "configs" / name)
-        for name in ("train.json", "inference.json")
+        ConfigParser.load_config_file(bundle / "configs" / name) for name in ("train.json", "inference.json")
     )
-    for key in ("network_def", "patch_size"):
+    assert inference["network_def"] == train["network_def"]
+    for key in {"patch_size", "window_shape", "overlap"} & set(inference):
         assert inference[key] == train[key]
-    assert inference["inferer"] == train["validate"]["inferer"]
+    # networks for images also take volumes, slice by slice
+    is_2d = train["network_def"]["spatial_dims"] == 2
+    # labels are enough to write, while metrics of the training take logits
+    inferer = inference["inferer"]["inferer"] if is_2d else inference["inferer"]
+    assert {**inferer, "output": "logits"} == train["validate"]["inferer"]
 
     def for_the_image(transform):
         kept = {k: v for k, v in transform.items() if k != "allow_missing_keys"}
         mode = kept.get("mode")
+        reader = kept.get("reader")
+        if reader:
+            kept["reader"] = {k: v for k, v in reader.items() if k != "spatial_dims"}
         return {**kept, "keys": "@image", **({"mode": mode[0]} if isinstance(mode, list) else {})}
 
     ours = [for_the_image(t) for t in train["preprocessing"]["transforms"] if t["keys"] != "@label"]

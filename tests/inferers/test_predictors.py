@@ -392,3 +392,40 @@ class TestGPU:
         with torch.no_grad():
             network.heads["L2"].bias.add_(1.0)
         assert relative_error(predictor(windows)["L2"], expected["L2"] + 1) < 2 * tolerance
+
+
+def test_signals_after_openvino_networks_came_and_went(tmp_path):
+    """OpenVINO sets the stack that signals are handled on: it must not be one that is gone."""
+    pytest.importorskip("openvino")
+    script = tmp_path / "signals.py"
+    script.write_text(
+        """
+import gc, os, signal, sys
+import torch
+from monai_unetpp import NestedUNet
+from monai_unetpp.inferers.predictors import make_predictor
+
+def predictor(level):
+    network = NestedUNet(2, 1, 2, features=(4, 8, 8)).eval().prune(level)
+    made = make_predictor(
+        network, levels=None, window_shape=(8, 8), batch_size=1, device="cpu", runtime="openvino", cache_dir=sys.argv[1]
+    )
+    made(torch.rand(1, 1, 8, 8))
+    return made
+
+handled = []
+signal.signal(signal.SIGUSR1, lambda *_: handled.append(1))
+first, second = predictor("L1"), predictor("L2")
+del first
+gc.collect()
+del second
+gc.collect()
+os.kill(os.getpid(), signal.SIGUSR1)
+assert handled == [1]
+""",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "cache")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]

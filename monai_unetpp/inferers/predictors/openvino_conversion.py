@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -9,6 +10,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -29,6 +31,7 @@ __all__ = [
     "has_openvino",
     "import_openvino",
     "load_or_convert",
+    "openvino_core",
     "write_openvino_model",
 ]
 
@@ -130,13 +133,16 @@ def load_or_convert(
     """
     openvino = import_openvino()
     if not is_plain_nested_unet(network):
-        return convert_to_openvino(network, levels, windows)
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / "network.xml"
+            write_openvino_model(convert_to_openvino(network, levels, windows), path)
+            return _read_model(path)
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
     path = folder / f"{_key(network, levels, windows, openvino.__version__)}.xml"
     checksum = path.with_suffix(".sha256")
     try:
         if checksum.read_text(encoding="utf-8").strip() == _hash_of_files(path):
-            return openvino.Core().read_model(path)
+            return _read_model(path)
         logger.warning("%s: this converted network is damaged; it is made anew.", path)
     except FileNotFoundError:
         logger.info("Converting the network for OpenVINO; the result is kept in %s.", folder)
@@ -148,9 +154,31 @@ def load_or_convert(
         checksum.unlink(missing_ok=True)
         write_openvino_model(model, path)
         write_text(checksum, _hash_of_files(path) + "\n")
+        return _read_model(path)
     except (OSError, RuntimeError) as e:
         logger.warning("%s: the converted network cannot be kept there (%s). Set cache_dir.", folder, e)
     return model
+
+
+def _read_model(path: Path) -> Any:
+    return openvino_core().read_model(path)
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """The one ``openvino.Core`` of this process, which lives as long as the process does.
+
+    Each core's CPU plugin sets the thread's alternate signal stack, and when it goes puts the one back that was there
+    before. Of several cores that may be the stack of another one that is gone already; the next signal, such as that of
+    a child process that ends, would then end this process.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    core = import_openvino().Core()
+    # models own their weights then, and do not depend on files
+    core.set_property({"ENABLE_MMAP": False})
+    return core
 
 
 def write_openvino_model(model: Any, path: str | PathLike[str]) -> None:

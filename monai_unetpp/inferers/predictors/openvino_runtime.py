@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from monai_unetpp.inferers.predictors.network_copy import copy_for_inference, state_of_weights
-from monai_unetpp.inferers.predictors.openvino_conversion import import_openvino, load_or_convert
+from monai_unetpp.inferers.predictors.openvino_conversion import import_openvino, load_or_convert, openvino_core
 from monai_unetpp.inferers.predictors.predictor import Predictor, complete_batch, named_outputs
 
 __all__ = ["OpenVINOPredictor"]
@@ -71,7 +72,7 @@ class OpenVINOPredictor(Predictor):
             raise ValueError(
                 f"precision must be fp32 or bf16 for runtime 'openvino', got {self.precision!r}. Use 'auto'."
             )
-        self._openvino = import_openvino()
+        import_openvino()
         self._module = network
         self._cache_dir = cache_dir
         self._state: tuple[tuple[int, int], ...] | None = None
@@ -87,18 +88,17 @@ class OpenVINOPredictor(Predictor):
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         self.prepare(windows)
         batch = complete_batch(windows, self.batch_size).float().contiguous()
-        tensor = self._openvino.Tensor
-        # OpenVINO reads and writes the memory of torch; each call has outputs of its own, which the caller may keep
-        self._request.set_input_tensor(0, tensor(batch.numpy(), shared_memory=True))
-        outputs = [torch.empty(tuple(port.shape)) for port in self._request.model_outputs]
-        for index, output in enumerate(outputs):
-            self._request.set_output_tensor(index, tensor(output.numpy(), shared_memory=True))
-        self._request.infer()
-        return named_outputs([output[: windows.shape[0]] for output in outputs], self.levels)
+        # copied in and out: the request would keep memory that it shares with torch for longer than torch does
+        self._request.infer([batch.numpy()], share_inputs=False)
+        outputs = [
+            torch.from_numpy(np.array(self._request.get_output_tensor(index).data[: windows.shape[0]]))
+            for index in range(len(self._request.model_outputs))
+        ]
+        return named_outputs(outputs, self.levels)
 
     def _compiled(self, windows: torch.Tensor) -> Any:
         copied = copy_for_inference(self._module, self.levels)
-        return self._openvino.Core().compile_model(
+        return openvino_core().compile_model(
             load_or_convert(copied, self.levels, windows, self._cache_dir),
             "CPU",
             {

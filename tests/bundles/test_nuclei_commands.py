@@ -1,0 +1,127 @@
+"""What the nuclei bundle does beyond the others: pictures, slices, objects and two figures."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_bundle_commands import bundle_command, configs, succeed
+
+from monai_unetpp import NestedUNet
+from monai_unetpp.bundles import read_network_def
+
+QUICK = [
+    *("--epochs", "1", "--steps_per_epoch", "2", "--batch_size", "2", "--val_interval", "1", "--num_workers", "0"),
+    *("--patch_size", "[32,32]", "--precision", "fp32", "--network_def#features", "[4,8,8,8,8]"),
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(nuclei_bundle, tmp_path_factory):
+    """A small network of the bundle's kind that was not trained."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "model.pt"
+    network = NestedUNet(**{**read_network_def(nuclei_bundle), "features": (4, 8, 8, 8, 8)})
+    torch.save(network.state_dict(), path)
+    return path
+
+
+@pytest.fixture
+def pictures(nuclei_dir, tmp_path):
+    """One scene as NIfTI, PNG and TIFF, grey and in colours, an image of one pixel, a volume, and a broken file."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    pixels = np.asarray(nib.load(nuclei_dir / "imagesTr" / "cells_5.nii.gz").dataobj)
+    nib.save(nib.Nifti1Image(pixels, np.diag([0.5, 0.5, 1, 1])), folder / "a.nii.gz")
+    Image.fromarray(pixels.T).save(folder / "b.png")
+    Image.fromarray(pixels.T.astype(np.uint16) * 256).save(folder / "c.tif")
+    Image.fromarray(np.stack([pixels.T] * 3, axis=-1)).save(folder / "d.png")
+    Image.fromarray(pixels.T[:1, :1]).save(folder / "one.png")
+    nib.save(nib.Nifti1Image(np.stack([pixels, pixels[::-1]], axis=0), np.eye(4)), folder / "volume.nii.gz")
+    (folder / "broken.png").write_text("no picture")
+    return folder
+
+
+def inference(bundle, checkpoint, cwd, *options):
+    return bundle_command(
+        cwd,
+        *("run", "--config_file", bundle / "configs" / "inference.json", "--bundle_root", bundle),
+        *("--checkpoint", checkpoint, "--patch_size", "[32,32]", "--runtime", "torch", *options),
+    )
+
+
+def test_every_kind_of_file_gives_labels_of_its_kind(nuclei_bundle, checkpoint, pictures, tmp_path):
+    out = tmp_path / "out"
+    done = inference(nuclei_bundle, checkpoint, tmp_path, "--input", pictures, "--output_dir", out, "--slice_axis", "0")
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "broken.png: damaged, or not an image" in done.stdout + done.stderr
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("a_seg.nii.gz", "b_seg.png", "c_seg.tif", "d_seg.png", "one_seg.png", "volume_seg.nii.gz")
+    ]
+    first = nib.load(out / "a_seg.nii.gz")
+    np.testing.assert_array_equal(first.affine, np.diag([0.5, 0.5, 1, 1]))
+    labels = np.asarray(first.dataobj)
+    assert labels.shape == (40, 36)
+    assert set(np.unique(labels)) <= {0, 1}
+    for name in ("b_seg.png", "c_seg.tif", "d_seg.png"):
+        # one scene, one result; interpolated percentiles of other types may differ in the last bit
+        assert np.mean(labels != np.asarray(Image.open(out / name)).T) < 0.01
+    assert Image.open(out / "one_seg.png").size == (1, 1)
+    slices = np.asarray(nib.load(out / "volume_seg.nii.gz").dataobj)
+    assert slices.shape == (2, 40, 36)
+    assert np.mean(slices[0] != labels) < 0.01
+
+
+def test_objects_are_numbered(nuclei_bundle, checkpoint, pictures, tmp_path):
+    for name, options in (("plain", []), ("objects", ["--instances", "True", "--min_instance_size", "3"])):
+        out = tmp_path / name
+        file = pictures / "b.png"
+        succeed(inference(nuclei_bundle, checkpoint, tmp_path, "--input", file, "--output_dir", out, *options))
+    plain, objects = (np.asarray(Image.open(tmp_path / name / "b_seg.png")) for name in ("plain", "objects"))
+    assert not objects[plain == 0].any()
+    assert set(np.unique(objects)) - {0} == set(range(1, int(objects.max()) + 1))
+
+
+def test_train_and_evaluate(nuclei_bundle, nuclei_dir, tmp_path):
+    out = tmp_path / "training"
+    common = ["--bundle_root", nuclei_bundle, "--dataset_dir", nuclei_dir]
+    succeed(
+        bundle_command(
+            tmp_path,
+            *("run", "--config_file", configs(nuclei_bundle, "train.json"), *common, "--output_dir", out, *QUICK),
+        )
+    )
+    with (out / "curves.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert {"val_foreground_iou", "val_mean_iou"} <= set(row)
+    assert NestedUNet.from_checkpoint(out / "model.pt").levels == ("L1", "L2", "L3", "L4")
+    succeed(
+        bundle_command(
+            tmp_path,
+            *("run", "--config_file", configs(nuclei_bundle, "train.json", "evaluate.json"), *common),
+            *("--output_dir", tmp_path / "evaluation", "--checkpoint", out / "model.pt", *QUICK[8:]),
+        )
+    )
+    for name in ("val_foreground_iou", "val_mean_iou"):
+        with (tmp_path / "evaluation" / f"{name}_raw.csv").open() as file:
+            cases = list(csv.DictReader(file))
+        assert [Path(case["filename"]).name for case in cases] == ["cells_4.nii.gz", "cells_5.nii.gz"]
+
+
+def test_two_processes_train_together(nuclei_bundle, nuclei_dir, tmp_path):
+    out = tmp_path / "training"
+    succeed(
+        bundle_command(
+            tmp_path,
+            *("run", "--config_file", configs(nuclei_bundle, "train.json", "multi_gpu_train.json")),
+            *("--bundle_root", nuclei_bundle, "--dataset_dir", nuclei_dir, "--output_dir", out, *QUICK),
+            launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
+        )
+    )
+    assert (out / "checkpoint_epoch=1.pt").is_file()
