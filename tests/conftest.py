@@ -78,6 +78,7 @@ def decathlon_dir(tmp_path_factory):
         nib.save(nib.Nifti1Image(image.astype(np.float32), affine), root / "imagesTr" / name)
         nib.save(nib.Nifti1Image(label, affine), root / "labelsTr" / name)
         entries.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
-    content = {"training": entries[:4], "validation": entries[4:]}
+    labels = {"0": "background", "1": "anterior", "2": "posterior"}
+    content = {"labels": labels, "training": entries[:4], "validation": entries[4:]}
     (root / "dataset.json").write_text(json.dumps(content))
     return root

@@ -251,7 +251,18 @@ def test_settings_that_cannot_be(hippocampus_bundle, case, tmp_path, setting, me
 def test_a_profile_adds_up(hippocampus_bundle, decathlon_dir, tmp_path):
     cases = [decathlon_dir / "imagesTr" / f"case_{number}.nii.gz" for number in (4, 5)]
     summary = segment(cases, tmp_path, hippocampus_bundle, "L1", device="cpu", profile=True)
-    stages = {"load", "resample", "preprocessing", "windows", "network", "stitching", "argmax", "inversion", "save"}
+    stages = {
+        "load",
+        "resample",
+        "preprocessing",
+        "preparation",
+        "windows",
+        "network",
+        "stitching",
+        "argmax",
+        "inversion",
+        "save",
+    }
     for done in summary.cases:
         assert set(done.stages) == {*stages, "volumes", "other"}
         assert sum(done.stages.values()) == pytest.approx(done.seconds, rel=0.3)
