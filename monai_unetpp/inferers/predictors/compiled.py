@@ -12,7 +12,7 @@ from torch import nn
 
 from monai_unetpp.inferers.predictors.eager import computing, prepare_for_gpu
 from monai_unetpp.inferers.predictors.network_copy import NetworkCopy
-from monai_unetpp.inferers.predictors.predictor import Predictor, complete_batch, named_outputs
+from monai_unetpp.inferers.predictors.predictor import Predictor, check_module, complete_batch, named_outputs
 from monai_unetpp.inferers.predictors.tracing import trace_network
 
 __all__ = ["CompiledPredictor"]
@@ -59,14 +59,11 @@ class CompiledPredictor(Predictor):
             device=device,
             precision=precision,
         )
-        if not isinstance(network, nn.Module):
-            raise TypeError(
-                f"network must be a module for runtime 'compile', got {type(network).__name__}. Use runtime 'torch'."
-            )
+        module = check_module(network, self.runtime)
         if backend == "inductor" and self.device.type == "cpu":
             _check_cpp_compiler()
         self.backend = backend
-        self._copy = NetworkCopy(network, levels, self._lay_out)
+        self._copy = NetworkCopy(module, levels, self._lay_out)
         self._program: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None
 
     def prepare(self, windows: torch.Tensor) -> None:

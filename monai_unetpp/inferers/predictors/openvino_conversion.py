@@ -136,13 +136,13 @@ def load_or_convert(
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / "network.xml"
             write_openvino_model(convert_to_openvino(network, levels, windows), path)
-            return _read_model(path)
+            return openvino_core().read_model(path)
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
     path = folder / f"{_key(network, levels, windows, openvino.__version__)}.xml"
     checksum = path.with_suffix(".sha256")
     try:
         if checksum.read_text(encoding="utf-8").strip() == _hash_of_files(path):
-            return _read_model(path)
+            return openvino_core().read_model(path)
         logger.warning("%s: this converted network is damaged; it is made anew.", path)
     except FileNotFoundError:
         logger.info("Converting the network for OpenVINO; the result is kept in %s.", folder)
@@ -154,14 +154,10 @@ def load_or_convert(
         checksum.unlink(missing_ok=True)
         write_openvino_model(model, path)
         write_text(checksum, _hash_of_files(path) + "\n")
-        return _read_model(path)
+        return openvino_core().read_model(path)
     except (OSError, RuntimeError) as e:
         logger.warning("%s: the converted network cannot be kept there (%s). Set cache_dir.", folder, e)
     return model
-
-
-def _read_model(path: Path) -> Any:
-    return openvino_core().read_model(path)
 
 
 @functools.cache

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from monai_unetpp.inferers.predictors.network_copy import copy_for_inference, state_of_weights
 from monai_unetpp.inferers.predictors.openvino_conversion import import_openvino, load_or_convert, openvino_core
-from monai_unetpp.inferers.predictors.predictor import Predictor, complete_batch, named_outputs
+from monai_unetpp.inferers.predictors.predictor import Predictor, check_module, complete_batch, named_outputs
 
 __all__ = ["OpenVINOPredictor"]
 
@@ -62,10 +61,7 @@ class OpenVINOPredictor(Predictor):
             device=device,
             precision=precision,
         )
-        if not isinstance(network, nn.Module):
-            raise TypeError(
-                f"network must be a module for runtime 'openvino', got {type(network).__name__}. Use runtime 'torch'."
-            )
+        self._module = check_module(network, self.runtime)
         if self.device.type != "cpu":
             raise ValueError(f"device must be 'cpu' for runtime 'openvino', got {str(device)!r}. Use runtime 'torch'.")
         if self.precision not in _PRECISION_HINTS:
@@ -73,7 +69,6 @@ class OpenVINOPredictor(Predictor):
                 f"precision must be fp32 or bf16 for runtime 'openvino', got {self.precision!r}. Use 'auto'."
             )
         import_openvino()
-        self._module = network
         self._cache_dir = cache_dir
         self._state: tuple[tuple[int, int], ...] | None = None
         self._request: Any = None

@@ -13,7 +13,7 @@ from torch import nn
 from monai_unetpp import topology
 from monai_unetpp.inferers.precision import resolve_precision
 
-__all__ = ["Predictor", "called", "complete_batch", "evaluating", "named_outputs"]
+__all__ = ["Predictor", "called", "check_module", "complete_batch", "evaluating", "named_outputs"]
 
 
 class Predictor(ABC):
@@ -126,6 +126,19 @@ def _check_levels(network: Callable[..., Any], levels: Sequence[str] | None) -> 
         for level in levels:
             topology.level_index(level, known)
     return tuple(levels)
+
+
+def check_module(network: Callable[..., Any], runtime: str) -> nn.Module:
+    """``network``, which a runtime that converts or compiles can only take if it is a module.
+
+    Raises:
+        TypeError: it is another function.
+    """
+    if not isinstance(network, nn.Module):
+        raise TypeError(
+            f"network must be a module for runtime {runtime!r}, got {type(network).__name__}. Use runtime 'torch'."
+        )
+    return network
 
 
 def called(network: Any, levels: Sequence[str] | None, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
