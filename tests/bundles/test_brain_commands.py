@@ -58,6 +58,17 @@ def test_train_and_evaluate(brain_bundle, brains, tmp_path):
     assert (out / "val_mean_dice_summary.csv").is_file()
 
 
+def test_fine_tuning_takes_larger_patches(brain_bundle):
+    parser = ConfigParser()
+    parser.read_config([brain_bundle / "configs" / name for name in ("train.json", "finetune.json")])
+    crop, affine = parser["train"]["augmentation"][1:3]
+    assert crop["_target_"] == "RandCropByLabelClassesd"
+    assert affine["spatial_size"] == "@patch_size"
+    # room to rotate and scale in
+    assert all(outer > inner for outer, inner in zip(crop["spatial_size"], parser["patch_size"], strict=True))
+    assert parser["patch_size"] > ConfigParser.load_config_file(brain_bundle / "configs" / "train.json")["patch_size"]
+
+
 def test_inference_on_the_grid_of_the_input(brain_bundle, brains, tmp_path):
     """With the trained weights: three tissues in a ball are no brain, but what is empty must stay so."""
     done = bundle_command(

@@ -146,6 +146,23 @@ def test_train_resume_and_evaluate(hippocampus_bundle, decathlon_dir, tmp_path):
     assert [Path(row["filename"]).name for row in cases] == ["case_4.nii.gz", "case_5.nii.gz"]
 
 
+def test_fine_tuning_starts_from_the_weights_of_the_bundle(hippocampus_bundle, decathlon_dir, tmp_path):
+    """With next to no learning rate they stay where they are."""
+    succeed(
+        bundle_command(
+            tmp_path,
+            *("run", "--config_file", configs(hippocampus_bundle, "train.json", "finetune.json")),
+            *("--bundle_root", hippocampus_bundle, "--dataset_dir", decathlon_dir, "--output_dir", tmp_path / "out"),
+            *("--learning_rate", "1e-9", *QUICK),
+        )
+    )
+    found = NestedUNet.from_checkpoint(tmp_path / "out" / "model.pt").state_dict()
+    given = NestedUNet.from_checkpoint(hippocampus_bundle / "models" / "model.pt").state_dict()
+    assert found.keys() == given.keys()
+    for name, weights in given.items():
+        torch.testing.assert_close(found[name], weights, atol=1e-6, rtol=0, msg=name)
+
+
 def test_a_level_trained_alone_has_only_its_own_nodes(hippocampus_bundle, decathlon_dir, tmp_path):
     succeed(
         bundle_command(
