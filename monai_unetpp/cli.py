@@ -280,6 +280,26 @@ def _benchmark(kind: str, output: str | None, **options: Any) -> int:
     return _DONE
 
 
+def _failures(output_dir: str, **options: Any) -> int:
+    from monai_unetpp.failures import find_failures
+    from monai_unetpp.failures.tables import kind_rows
+
+    report = find_failures(output_dir=output_dir, **options, progress=sys.stderr.isatty())
+    if report.cases:
+        header, *rows = kind_rows(report)
+        _table(header, rows)
+    if report.worst:
+        print(f"The worst: {', '.join(report.worst)}")
+    print(f"Report: {os.path.join(output_dir, 'failures.md')}")
+    for reason in report.failures.values():
+        _fail(reason)
+    if report.failures:
+        total = len(report.failures) + len(report.cases)
+        rest = "the others are in the report" if report.cases else "nothing is left"
+        _fail(f"{len(report.failures)} of {total} cases failed; {rest}.")
+    return _CASES_FAILED if report.failures else _DONE
+
+
 def _study(list_only: bool, **options: Any) -> int:
     from monai_unetpp.study import run_study
 
@@ -340,6 +360,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_prune(add("prune", _prune, "find out how shallow a bundle's network may be, with statistics", _PRUNE))
     _add_export(add("export", _export, "write a network for other programs, and check the file", _EXPORT))
     _add_check(add("check", _check, "check a bundle against the model zoo's rules, or a data set", _CHECK))
+    _add_failures(
+        add("failures", _failures, "show on which kinds of images, and on which cases, segmentations fail", _FAILURES)
+    )
     _add_study(add("study", _study, "train and compare the networks of the UNet++ paper on your data", _STUDY))
     _add_benchmark(add("benchmark", _benchmark, "measure our networks against MONAI's on this machine", _BENCHMARK))
     return parser
@@ -575,6 +598,49 @@ def _add_check(parser: argparse.ArgumentParser) -> None:
         "target", metavar="BUNDLE_OR_DATASET", help="name or folder of a bundle, or folder with dataset.json"
     )
     parser.add_argument("--schema", metavar="FILE", help="JSON schema to check the bundle's metadata against")
+
+
+_FAILURES = """\
+  monai-unetpp failures --dataset_dir DATA --segmentations segmentations -o failures
+  monai-unetpp failures --dataset_dir DATA --segmentations segmentations -o failures --label tumour --worst 20
+  monai-unetpp failures --dataset_dir DATA --list_key training -o kinds
+
+Kinds are the size of an image and its background, dark or bright; of volumes, the largest edge of a voxel. Written are
+failures.md, failures.png with the worst cases, and failures.json with the figures of all.
+"""
+
+
+def _add_failures(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset_dir", required=True, metavar="DIR", help="folder with dataset.json in Decathlon form, 2D or 3D"
+    )
+    parser.add_argument(
+        "--segmentations",
+        metavar="DIR",
+        help="folder with <case>_seg.nii.gz, .png or .tif, as segment writes them (default: only count the kinds)",
+    )
+    parser.add_argument("-o", "--output", dest="output_dir", required=True, metavar="DIR", help="folder for the report")
+    parser.add_argument(
+        "--list_key",
+        default="validation",
+        metavar="KEY",
+        help="list of dataset.json to take, validation or training (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--worst", type=int, default=10, metavar="N", help="cases to list and to draw (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--label",
+        dest="labels",
+        action="append",
+        metavar="NAME",
+        help="label to score; repeatable, the others become background (default: all that dataset.json names)",
+    )
+    parser.add_argument(
+        "--instances",
+        action="store_true",
+        help="the label maps number their objects (segment --instances): all are one label",
+    )
 
 
 _BENCHMARK = """\

@@ -18,7 +18,7 @@ import monai_unetpp
 from monai_unetpp import cli
 from monai_unetpp.pruning.results import DataProblem, Decision, OperatingGrid, PruningResult, TradeOff
 
-COMMANDS = ("demo", "segment", "prune", "check", "study", "benchmark")
+COMMANDS = ("demo", "segment", "prune", "check", "failures", "study", "benchmark")
 
 
 @pytest.fixture
@@ -111,6 +111,8 @@ def test_the_version(run):
         (["paint"], "invalid choice: 'paint'"),
         (["segment", "a.nii.gz"], "required: -o/--output"),
         (["prune", "-o", "x"], "required: --dataset_dir"),
+        (["failures", "--dataset_dir", "d"], "required: -o/--output"),
+        (["failures", "--dataset_dir", "d", "-o", "x", "--worst", "all"], "invalid int value: 'all'"),
         (["prune", "-o", "x", "--dataset_dir", "d", "--confirm_share", "half"], "invalid float value: 'half'"),
         (["segment", "a.nii.gz", "-o", "x", "--lvl", "L1"], "unrecognized arguments: --lvl"),
         (["segment", "a.nii.gz", "-o", "x", "--runtime", "gpu"], "invalid choice: 'gpu'"),

@@ -42,6 +42,7 @@ RANKS = {
     "export": 5,
     "pruning": 5,
     "demo": 6,
+    "failures": 6,
     "benchmark": 6,
     "cli": 7,
 }

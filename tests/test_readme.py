@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
@@ -15,6 +17,7 @@ from monai.networks.nets import BasicUNetPlusPlus
 
 from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
 from monai_unetpp.cli import main
+from monai_unetpp.data import case_name, load_datalist, write_volume
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -23,9 +26,13 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 @pytest.fixture
 def users_folder(tmp_path, decathlon_dir, monkeypatch):
-    """An image, a data set, the bundles of the clone and a trained network of MONAI's, as the README names them."""
+    """An image, a data set, segmentations of it, the bundles of the clone and a trained network of MONAI's, by name."""
     shutil.copy(decathlon_dir / "imagesTr" / "case_0.nii.gz", tmp_path / "image.nii.gz")
     shutil.copytree(decathlon_dir, tmp_path / "my_dataset")
+    for case in load_datalist(decathlon_dir, "validation"):
+        label = nib.load(case["label"])
+        path = tmp_path / "segmentations" / f"{case_name(case['image'])}_seg.nii.gz"
+        write_volume(path, np.asarray(label.dataobj), case["image"], label.affine)
     (tmp_path / "bundles").symlink_to(ROOT / "bundles")
     trained = BasicUNetPlusPlus(spatial_dims=2, in_channels=1, out_channels=2, features=(8, 8, 16, 32, 64, 8))
     torch.save(trained.state_dict(), tmp_path / "trained.pt")

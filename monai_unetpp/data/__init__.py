@@ -7,21 +7,26 @@ from monai_unetpp.data.dataset import CaseDataset
 from monai_unetpp.data.errors import ImageFileError, describe_failure
 from monai_unetpp.data.geometry import ImageGeometry, check_same_geometry, compare_geometry, read_geometry
 from monai_unetpp.data.instances import SplitInstances, SplitInstancesd
-from monai_unetpp.data.intensity import InvertBrightBackground, InvertBrightBackgroundd, kind_weights
+from monai_unetpp.data.intensity import ImageKind, InvertBrightBackground, InvertBrightBackgroundd, kind_weights
 from monai_unetpp.data.inversion import InvertProbabilitiesd
 from monai_unetpp.data.reader import VolumeReader
+from monai_unetpp.data.spacing import BlockwiseSpacingd
+from monai_unetpp.data.standardization import StandardizeIntensityd
 from monai_unetpp.data.writer import SegmentationSaveImaged, write_volume
 
 __all__ = [
+    "BlockwiseSpacingd",
     "CaseDataset",
     "ImageFileError",
     "ImageGeometry",
+    "ImageKind",
     "InvertBrightBackground",
     "InvertBrightBackgroundd",
     "InvertProbabilitiesd",
     "SegmentationSaveImaged",
     "SplitInstances",
     "SplitInstancesd",
+    "StandardizeIntensityd",
     "VolumeReader",
     "case_name",
     "check_dataset",

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from monai.config import KeysCollection
 from monai.transforms import LoadImage, MapTransform, Transform
 
 from monai_unetpp.data.reader import VolumeReader
 
-__all__ = ["InvertBrightBackground", "InvertBrightBackgroundd", "kind_weights"]
+__all__ = ["ImageKind", "InvertBrightBackground", "InvertBrightBackgroundd", "kind_weights"]
 
 #: Pixels from which the median of a large image is taken, evenly spread: exact enough, and bounded in memory.
 _MEDIAN_PIXELS = 2**20
@@ -77,13 +79,43 @@ class InvertBrightBackgroundd(MapTransform):
         return d
 
 
+@dataclasses.dataclass(frozen=True)
+class ImageKind:
+    """What images of one microscope and one preparation mostly have in common.
+
+    Attributes:
+        shape: pixels along each axis.
+        background: which end of the grey values most of the image is nearer to.
+
+    Example:
+        >>> import numpy as np
+        >>> ImageKind.of(np.array([[200, 210, 220], [215, 205, 30]]))
+        ImageKind(shape=(2, 3), background='bright')
+    """
+
+    shape: tuple[int, ...]
+    background: Literal["dark", "bright"]
+
+    @classmethod
+    def of(cls, image: npt.ArrayLike) -> ImageKind:
+        """The kind of an image ``(H, W[, D])``, on any scale of grey values.
+
+        As in :class:`InvertBrightBackground` the background is bright where the median is above the middle of the
+        range; the range is that from the percentile 0.1 to 99.9. A constant image counts as dark.
+        """
+        values = np.array(image, dtype=np.float32)
+        low, high = np.percentile(values, [0.1, 99.9])
+        bright = _median(torch.from_numpy(values)) > (low + high) / 2
+        return cls(values.shape, "bright" if bright else "dark")
+
+
 def kind_weights(
     data: Sequence[Mapping[str, Any]], power: float = 0.5, image_key: str = "image", spatial_dims: int = 2
 ) -> list[float]:
     """How often to draw each case, so that rare kinds of images are seen more often than they occur.
 
-    Images of one shape and one background, dark or bright, are taken for one kind: they mostly come from one
-    microscope and one preparation. A case of a kind with ``n`` cases has the weight ``n ** -power``.
+    Images of one shape and one background, dark or bright, are of one kind, see :class:`ImageKind`. A case of a kind
+    with ``n`` cases has the weight ``n ** -power``.
 
     Args:
         data: cases with the path of an image.
@@ -102,14 +134,9 @@ def kind_weights(
     if not 0 <= power <= 1:
         raise ValueError(f"power must be from 0 to 1, got {power}.")
     load = LoadImage(VolumeReader(spatial_dims, allow_constant=True), image_only=True)
-    kinds = [_kind(load(Path(case[image_key]))) for case in data]
+    kinds = [ImageKind.of(load(Path(case[image_key]))) for case in data]
     counts = Counter(kinds)
     return [float(counts[kind] ** -power) for kind in kinds]
-
-
-def _kind(image: torch.Tensor) -> tuple[tuple[int, ...], bool]:
-    low, high = np.percentile(image.numpy(), [0.1, 99.9])
-    return tuple(image.shape), bool(_median(image) > (low + high) / 2)
 
 
 def _median(image: torch.Tensor) -> float:

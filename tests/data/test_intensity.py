@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_unetpp.data import InvertBrightBackground, InvertBrightBackgroundd, kind_weights
+from monai_unetpp.data import ImageKind, InvertBrightBackground, InvertBrightBackgroundd, kind_weights
 
 
 @pytest.fixture
@@ -41,6 +41,24 @@ def test_constant_image_stays() -> None:
 def test_range() -> None:
     with pytest.raises(ValueError, match=r"low must be below high, got 1 and 1\. Give the range"):
         InvertBrightBackground(1, 1)
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1.0, 0.0), (1e6, 0.0), (100.0, -500.0)])
+def test_kinds_do_not_depend_on_the_scale(dark: torch.Tensor, scale: float, offset: float) -> None:
+    assert ImageKind.of(dark[0] * scale + offset) == ImageKind((16, 16), "dark")
+    assert ImageKind.of(((1 - dark[0]) * scale + offset).numpy()) == ImageKind((16, 16), "bright")
+
+
+def test_few_outliers_do_not_change_the_kind() -> None:
+    image = np.full((64, 64), 10, np.uint16)
+    image[:8] = 2
+    assert ImageKind.of(image).background == "bright"
+    image[0, 0] = 60000
+    assert ImageKind.of(image).background == "bright"
+
+
+def test_a_constant_image_is_dark() -> None:
+    assert ImageKind.of(np.ones((3, 4, 5))) == ImageKind((3, 4, 5), "dark")
 
 
 @pytest.fixture

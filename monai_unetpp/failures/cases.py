@@ -1,0 +1,262 @@
+"""The cases of a data set as they are in their files, and the scores of segmentations that were written for them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_unetpp.data import ImageFileError, ImageGeometry, compare_geometry
+from monai_unetpp.data.labels import Volume, check_label_values, read_label_map, read_volume
+from monai_unetpp.data.pictures import is_picture_name, read_picture_shape
+from monai_unetpp.metrics import FOREGROUND, LabelScore, score_case, spacing_of_affine
+from monai_unetpp.metrics.scores import scored_labels
+from monai_unetpp.pruning.cases import Case
+
+__all__ = [
+    "CaseArrays",
+    "CaseScore",
+    "ScoredLabels",
+    "choose_labels",
+    "find_segmentation",
+    "read_arrays",
+    "score_arrays",
+]
+
+_SUFFIXES = (".nii.gz", ".png", ".tif")
+"""Of what :class:`~monai_unetpp.data.SegmentationSaveImaged` writes."""
+
+_Array = npt.NDArray[Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredLabels:
+    """Which values of the label maps are scored.
+
+    Attributes:
+        named: value by name.
+        allowed: values that the files may hold besides 0; with None any, and all above 0 count as the one label.
+    """
+
+    named: dict[str, int]
+    allowed: tuple[int, ...] | None
+
+    def pick(self, data: _Array) -> _Array:
+        """A label map with the values of ``named`` only, all others become background."""
+        if self.allowed is None:
+            return (data > 0).astype(np.uint8)
+        return np.where(np.isin(data, list(self.named.values())), data, 0)
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseArrays:
+    """One case on the grid of its label.
+
+    Attributes:
+        image: grey values ``(H, W[, D])``, of the first channel where there are several.
+        truth: labels that are scored, of the same shape.
+        segmentation: the same of the segmentation; None where there is none to score.
+        spacing_mm: voxel size by axis.
+    """
+
+    image: _Array
+    truth: _Array
+    segmentation: _Array | None
+    spacing_mm: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseScore:
+    """How good the segmentation of one case is.
+
+    Attributes:
+        foreground_iou: intersection over union of all labels pooled; None where neither truth nor segmentation has any.
+        dice: the same as Dice similarity.
+        background_iou: intersection over union of the background; None where neither has any.
+        mean_iou: mean over the background and every label that is in truth or segmentation.
+        missed_voxels: labelled in the truth, background in the segmentation.
+        invented_voxels: background in the truth, labelled in the segmentation.
+        confused_voxels: labelled in both, differently.
+        truth_voxels: labelled in the truth.
+        segmentation_voxels: labelled in the segmentation.
+        labels: all scores of each label, by name.
+    """
+
+    foreground_iou: float | None
+    dice: float | None
+    background_iou: float | None
+    mean_iou: float
+    missed_voxels: int
+    invented_voxels: int
+    confused_voxels: int
+    truth_voxels: int
+    segmentation_voxels: int
+    labels: dict[str, LabelScore]
+
+
+def choose_labels(
+    dataset_dir: str | PathLike[str], names: Sequence[str] | None = None, instances: bool = False
+) -> ScoredLabels:
+    """The labels to score: those that ``dataset.json`` names, or some of them.
+
+    Args:
+        dataset_dir: folder with ``dataset.json``. Where that names no labels, all values above 0 are one.
+        names: labels to choose; by default all.
+        instances: whether the label maps number their objects, so that all values above 0 are the one label.
+
+    Raises:
+        TypeError: ``names`` is a text instead of a list.
+        ValueError: labels that cannot be read or are not there, or several where objects are numbered.
+    """
+    if isinstance(names, str):
+        raise TypeError(f"labels must be a list of names, got {names!r}. Write ['{names}'].")
+    path = Path(dataset_dir) / "dataset.json"
+    listed = json.loads(path.read_text(encoding="utf-8")).get("labels")
+    named = {FOREGROUND: 1} if listed is None else _foreground(path, listed)
+    unknown = [name for name in names or () if name not in named]
+    if unknown:
+        raise ValueError(f"labels must be among {', '.join(named)}, got {unknown[0]!r}. Correct the name.")
+    if instances and len(named) > 1:
+        raise ValueError(
+            f"instances must be left out for data of several labels, got {', '.join(named)}. Numbers of objects and "
+            "values of labels cannot be told apart."
+        )
+    if instances or listed is None:
+        return ScoredLabels(dict.fromkeys(named, 1), None)
+    return ScoredLabels({name: value for name, value in named.items() if name in (names or named)}, (*named.values(),))
+
+
+def _foreground(path: Path, labels: Any) -> dict[str, int]:
+    """Names and values without the background, from ``{"1": "liver"}`` or ``{"liver": 1}``."""
+    try:
+        pairs = [(str(n), v) if str(v).isdecimal() else (str(v), n) for n, v in labels.items()]
+        named = {name: int(value) for name, value in pairs if int(value)}
+    except (AttributeError, TypeError, ValueError):
+        named = {}
+    if not named or min(named.values()) < 0:
+        raise ValueError(
+            f"{path}: labels must map values to names with at least one above 0, got {labels!r}. Write it like "
+            '{"0": "background", "1": "liver"}.'
+        )
+    return named
+
+
+def find_segmentation(case: Case, folder: Path) -> Path:
+    """The file ``<case>_seg.nii.gz``, ``.png`` or ``.tif``.
+
+    Raises:
+        ImageFileError: there is none, or more than one.
+    """
+    paths = [folder / f"{case.name}_seg{suffix}" for suffix in _SUFFIXES]
+    found = [path for path in paths if path.is_file()]
+    if not found:
+        raise ImageFileError(
+            f"{paths[0]}: no such file, nor one that ends in {' or '.join(_SUFFIXES[1:])}. Segment {case.image[0]}."
+        )
+    if len(found) > 1:
+        raise ImageFileError(f"{found[0]}: {found[1].name} is there too. Remove the one that is not to be scored.")
+    return found[0]
+
+
+def read_arrays(case: Case, labels: ScoredLabels, segmentation: Path | None, spatial_dims: int | None) -> CaseArrays:
+    """Read the files of a case.
+
+    Args:
+        case: its image and label.
+        labels: what is scored.
+        segmentation: the file of its segmentation; None where only the image is asked for.
+        spatial_dims: 2 or 3; None takes what the label has.
+
+    Raises:
+        ImageFileError: a file that cannot be read, has values without a name, or lies on another grid than the label.
+    """
+    label = read_label_map(case.label, spatial_dims or _picture_axes(case.label))
+    if labels.allowed is not None:
+        check_label_values(label.data, labels.allowed, case.label)
+    dims = label.data.ndim
+    image = _first_channel(read_volume(case.image[0], dims), case.image[0], label, case.label)
+    return CaseArrays(
+        image=image,
+        truth=labels.pick(label.data),
+        segmentation=None if segmentation is None else _read_segmentation(segmentation, label, case.label, labels),
+        spacing_mm=spacing_of_affine(label.affine, dims),
+    )
+
+
+def _picture_axes(path: Path) -> int | None:
+    """Axes of a picture, which its reader must know beforehand; None for other files."""
+    return len(read_picture_shape(path)) if is_picture_name(path) else None
+
+
+def _first_channel(image: Volume, path: Path, label: Volume, label_path: Path) -> _Array:
+    dims = label.data.ndim
+    grid = Volume(image.data.reshape(*image.data.shape[:dims], -1)[..., 0], image.affine)
+    _check_grid(grid, path, label, label_path)
+    # voxels outside of what was scanned are sometimes NaN; nothing is computed with the image but its kind
+    finite: _Array = np.nan_to_num(grid.data, nan=0.0, posinf=0.0, neginf=0.0)
+    return finite
+
+
+def _read_segmentation(path: Path, label: Volume, label_path: Path, labels: ScoredLabels) -> _Array:
+    segmentation = read_label_map(path, label.data.ndim)
+    _check_grid(segmentation, path, label, label_path)
+    values = [int(value) for value in np.unique(segmentation.data)]
+    if labels.allowed is not None and not set(values) <= {0, *labels.allowed}:
+        unknown = next(value for value in values if value not in (0, *labels.allowed))
+        raise ImageFileError(
+            f"{path}: the segmentation must hold 0 and {', '.join(map(str, sorted(labels.allowed)))} only, got "
+            f"{unknown}. Segment with a network for these labels, or say that the objects are numbered (instances)."
+        )
+    return labels.pick(segmentation.data)
+
+
+def _check_grid(volume: Volume, path: Path, label: Volume, label_path: Path) -> None:
+    difference = compare_geometry(
+        ImageGeometry(label.data.shape, label.affine), ImageGeometry(volume.data.shape, volume.affine)
+    )
+    if difference is not None:
+        raise ImageFileError(
+            f"{path}: not on the grid of {label_path}: {difference}. Pair the right files, or segment again."
+        )
+
+
+def score_arrays(arrays: CaseArrays, labels: Mapping[str, int]) -> CaseScore:
+    """Score the segmentation of one case by :func:`monai_unetpp.metrics.score_case`, and its background.
+
+    Args:
+        arrays: with a segmentation.
+        labels: value by name.
+
+    Raises:
+        ValueError: no segmentation.
+    """
+    if arrays.segmentation is None:
+        raise ValueError("arrays must have a segmentation to score, got None. Read it with the case.")
+    true, found = arrays.truth != 0, arrays.segmentation != 0
+    # the surface Dice asks for a tolerance and is left out of the report: there is none that suits every data set
+    tolerances = dict.fromkeys(labels, max(arrays.spacing_mm))
+    scores = score_case(arrays.segmentation, arrays.truth, arrays.spacing_mm, labels, tolerances)
+    pooled = scores[scored_labels(labels)[-1]]
+    nowhere = int(np.count_nonzero(~true & ~found))
+    not_both = true.size - int(np.count_nonzero(true & found))
+    background_iou = nowhere / not_both if not_both else None
+    classes = [background_iou, *(scores[name].iou for name in labels)]
+    return CaseScore(
+        foreground_iou=pooled.iou,
+        dice=pooled.dice,
+        background_iou=background_iou,
+        mean_iou=math.fsum(defined := [iou for iou in classes if iou is not None]) / len(defined),
+        missed_voxels=int(np.count_nonzero(true & ~found)),
+        invented_voxels=int(np.count_nonzero(found & ~true)),
+        confused_voxels=int(np.count_nonzero(true & found & (arrays.truth != arrays.segmentation))),
+        truth_voxels=int(np.count_nonzero(true)),
+        segmentation_voxels=int(np.count_nonzero(found)),
+        labels=scores,
+    )

@@ -1,0 +1,185 @@
+"""The whole command: every case examined, the worst found, and the report written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from monai_unetpp.data import ImageKind, describe_failure, load_datalist
+from monai_unetpp.failures.cases import (
+    CaseArrays,
+    ScoredLabels,
+    choose_labels,
+    find_segmentation,
+    read_arrays,
+    score_arrays,
+)
+from monai_unetpp.failures.kinds import ExaminedCase, FailureReport, error_key, kinds_of, summarise_kinds
+from monai_unetpp.failures.sheet import check_drawing, save_sheet
+from monai_unetpp.failures.tables import format_failures
+from monai_unetpp.files import write_text
+from monai_unetpp.pruning.cases import Case, list_cases, repeated_names
+from monai_unetpp.pruning.cost import describe_environment
+
+__all__ = ["find_failures"]
+
+_PICTURE = "failures.png"
+
+
+def find_failures(
+    dataset_dir: str | PathLike[str],
+    output_dir: str | PathLike[str],
+    segmentations: str | PathLike[str] | None = None,
+    *,
+    list_key: str = "validation",
+    worst: int = 10,
+    labels: Sequence[str] | None = None,
+    instances: bool = False,
+    progress: bool = False,
+) -> FailureReport:
+    """Score segmentations against the labels of a data set, and show which kinds of images and which cases fail.
+
+    Written are ``failures.json`` with the figures of every case, ``failures.md`` with a table by kind and the worst
+    cases, and ``failures.png`` with pictures of them: the worst of each kind, then the worst of the others. A
+    segmentation that is missing or broken is reported and the others go on. Without ``segmentations`` the kinds are
+    counted only, and there is no picture.
+
+    Images in 2D are of one kind if they have one shape and one background, dark or bright
+    (:class:`monai_unetpp.data.ImageKind`), volumes if their largest voxel edge is the same to one digit.
+
+    Args:
+        dataset_dir: folder with ``dataset.json`` in Decathlon form, 2D or 3D.
+        output_dir: folder for the report.
+        segmentations: folder with ``<case>_seg.nii.gz``, ``.png`` or ``.tif``, as
+            :func:`monai_unetpp.segmentation.segment` and the bundles write them.
+        list_key: list of ``dataset.json``: ``"validation"`` or ``"training"``.
+        worst: number of cases to list and to draw, from 1; of more than 24, the first 24 are drawn.
+        labels: names of the labels to score; by default all that ``dataset.json`` names. Others become background.
+        instances: whether label maps number their objects: then all values above 0 are the one label.
+        progress: show a progress bar on standard error.
+
+    Returns:
+        What was found.
+
+    Raises:
+        FileNotFoundError: no ``dataset.json``, or no folder ``segmentations``.
+        TypeError: ``worst`` or ``labels`` of another kind.
+        ValueError: a list or labels that cannot be used, two cases of one name, or ``worst`` below 1.
+        ImportError: matplotlib is not installed.
+        OSError: ``output_dir`` cannot be written to.
+    """
+    if isinstance(worst, bool) or not isinstance(worst, int):
+        raise TypeError(f"worst must be a whole number, got {worst!r}. Give the number of cases to show.")
+    if worst < 1:
+        raise ValueError(f"worst must be at least 1, got {worst}. Give the number of cases to show.")
+    folder = None if segmentations is None else Path(segmentations)
+    if folder is not None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder. segmentations must name what segment wrote to.")
+        check_drawing()
+    listed = list_cases(load_datalist(dataset_dir, list_key))
+    for name, same in repeated_names(listed).items():
+        files = " and ".join(str(case.image[0]) for case in same)
+        raise ValueError(f"{list_key} must list cases of different names, got {name!r} for {files}. Rename the files.")
+    chosen = choose_labels(dataset_dir, labels, instances)
+    examined, failures = _examine(listed, folder, chosen, progress)
+    case_kinds = kinds_of(examined)
+    # labels that are mistaken for each other leave the pooled foreground as it is
+    ranked_by = "mean_iou" if len(chosen.named) > 1 else "foreground_iou"
+    kinds, overall = summarise_kinds(examined, case_kinds, ranked_by)
+    ranked = sorted(examined, key=lambda case: error_key(case, ranked_by))
+    wrong = [case for case in ranked if math.isfinite(error_key(case, ranked_by))]
+    report = FailureReport(
+        dataset=_dataset_name(Path(dataset_dir)),
+        list_key=list_key,
+        segmentations=None if folder is None else str(folder),
+        labels=chosen.named,
+        ranked_by=ranked_by,
+        cases=tuple(examined),
+        case_kinds=case_kinds,
+        kinds=kinds,
+        overall=overall,
+        worst=tuple(case.case for case in wrong[:worst]),
+        failures=failures,
+        environment=_environment(),
+    )
+    _write(report, Path(output_dir), _pick(wrong, case_kinds, worst), _reader(listed, chosen))
+    return report
+
+
+def _examine(
+    cases: Sequence[Case], folder: Path | None, labels: ScoredLabels, progress: bool
+) -> tuple[list[ExaminedCase], dict[str, str]]:
+    """What each case is like and how it scores, and the reasons why some could not be scored."""
+    examined: list[ExaminedCase] = []
+    failures: dict[str, str] = {}
+    for case in tqdm(cases, unit="case", disable=not progress):
+        try:
+            # all cases must be like the first
+            dims = len(examined[0].spacing_mm) if examined else None
+            examined.append(_examine_case(case, folder, labels, dims))
+        except (OSError, ValueError) as e:
+            failures[case.name] = describe_failure(e)
+    return examined, failures
+
+
+def _examine_case(case: Case, folder: Path | None, labels: ScoredLabels, spatial_dims: int | None) -> ExaminedCase:
+    path = None if folder is None else find_segmentation(case, folder)
+    arrays = read_arrays(case, labels, path, spatial_dims)
+    return ExaminedCase(
+        case=case.name,
+        image=str(case.image[0]),
+        label=str(case.label),
+        segmentation=None if path is None else str(path),
+        image_kind=ImageKind.of(arrays.image),
+        spacing_mm=arrays.spacing_mm,
+        score=None if path is None else score_arrays(arrays, labels.named),
+    )
+
+
+def _pick(wrong: Sequence[ExaminedCase], case_kinds: dict[str, dict[str, str]], count: int) -> list[ExaminedCase]:
+    """The cases to draw, the worst first: the worst of each kind, then the worst of the others."""
+    first_of_kind = {str(case_kinds[case.case]): case for case in reversed(wrong)}
+    leading = {case.case for case in first_of_kind.values()}
+    chosen = sorted(wrong, key=lambda case: case.case not in leading)[:count]
+    names = {case.case for case in chosen}
+    return [case for case in wrong if case.case in names]
+
+
+def _reader(cases: Sequence[Case], labels: ScoredLabels) -> Callable[[ExaminedCase], CaseArrays]:
+    by_name = {case.name: case for case in cases}
+
+    def read(case: ExaminedCase) -> CaseArrays:
+        path = None if case.segmentation is None else Path(case.segmentation)
+        return read_arrays(by_name[case.case], labels, path, len(case.spacing_mm))
+
+    return read
+
+
+def _dataset_name(folder: Path) -> str:
+    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
+    return str(content.get("name") or folder.resolve().name)
+
+
+def _environment() -> dict[str, Any]:
+    where = describe_environment()
+    return {"device": where.device, "versions": where.versions, "date": where.date}
+
+
+def _write(
+    report: FailureReport, folder: Path, drawn: Sequence[ExaminedCase], read: Callable[[ExaminedCase], CaseArrays]
+) -> None:
+    picture = folder / _PICTURE
+    if drawn:
+        save_sheet(picture, drawn, report, read)
+    else:
+        # one of an earlier run does not belong to this report
+        picture.unlink(missing_ok=True)
+    write_text(folder / "failures.json", json.dumps(report.as_dict(), indent=2) + "\n")
+    write_text(folder / "failures.md", format_failures(report, _PICTURE if drawn else None))

@@ -1,0 +1,173 @@
+"""Examined cases sorted into kinds of images, and each kind summarised."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monai_unetpp.data import ImageKind
+from monai_unetpp.failures.cases import CaseScore
+
+__all__ = ["ExaminedCase", "FailureReport", "KindSummary", "error_key", "kinds_of", "summarise_kinds"]
+
+_TIMES = " \N{MULTIPLICATION SIGN} "
+_MOST_SHAPES = 20
+"""Of images with more shapes than these, such as photographs that were cropped, the shape says nothing of a kind."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ExaminedCase:
+    """One case of the data set.
+
+    Attributes:
+        case: its name.
+        image: the image's file, the first one where there is a file per channel.
+        label: the label's file.
+        segmentation: the segmentation's file; None where only kinds were asked for.
+        image_kind: shape and background.
+        spacing_mm: voxel size by axis.
+        score: how good the segmentation is; None where only kinds were asked for.
+    """
+
+    case: str
+    image: str
+    label: str
+    segmentation: str | None
+    image_kind: ImageKind
+    spacing_mm: tuple[float, ...]
+    score: CaseScore | None
+
+
+@dataclasses.dataclass(frozen=True)
+class KindSummary:
+    """The cases of one kind.
+
+    Attributes:
+        kind: what they have in common, by heading, such as ``{"pixels": "256 x 256", "background": "dark"}``.
+        cases: their number.
+        foreground_iou: ``"mean"`` and ``"least"`` over the cases where it is defined; None where it is not.
+        mean_iou: the same for the mean IoU.
+        worst_case: name of the one that is ranked last.
+    """
+
+    kind: dict[str, str]
+    cases: int
+    foreground_iou: dict[str, float] | None
+    mean_iou: dict[str, float] | None
+    worst_case: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class FailureReport:
+    """What :func:`monai_unetpp.failures.find_failures` found.
+
+    Attributes:
+        dataset: name of the data set.
+        list_key: the list of ``dataset.json``.
+        segmentations: the folder that was scored; None where only kinds were asked for.
+        labels: value by name of the labels that were scored.
+        ranked_by: ``"foreground_iou"``, or ``"mean_iou"`` for several labels, which may be mistaken for each other.
+        cases: those that could be read, in the order of the list.
+        case_kinds: the kind of each case by its name, as in ``kinds``.
+        kinds: the worst first by the mean of ``ranked_by``; without scores, the most frequent first.
+        overall: all cases as one kind.
+        worst: names of the worst cases, the worst first; cases without an error are not among them.
+        failures: reason by name of the case, for each that could not be read or scored.
+        environment: versions, device and date.
+    """
+
+    dataset: str
+    list_key: str
+    segmentations: str | None
+    labels: dict[str, int]
+    ranked_by: str
+    cases: tuple[ExaminedCase, ...]
+    case_kinds: dict[str, dict[str, str]]
+    kinds: tuple[KindSummary, ...]
+    overall: KindSummary
+    worst: tuple[str, ...]
+    failures: dict[str, str]
+    environment: dict[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON takes it: ``case_kinds`` become the ``kind`` of each case."""
+        content = dataclasses.asdict(self)
+        kinds = content.pop("case_kinds")
+        for case in content["cases"]:
+            image_kind, score = case.pop("image_kind"), case.pop("score")
+            case |= {**image_kind, "kind": kinds[case["case"]], **(score or {})}
+            for each in case.get("labels", {}).values():
+                # at a tolerance that nobody chose
+                del each["nsd"]
+        return content
+
+
+def error_key(case: ExaminedCase, ranked_by: str) -> float:
+    """The figure by which cases are ranked, least is worst; infinite where it is not defined or there is no error."""
+    score = case.score
+    if score is None or not (score.missed_voxels or score.invented_voxels or score.confused_voxels):
+        return math.inf
+    value: float | None = getattr(score, ranked_by)
+    return math.inf if value is None else value
+
+
+def kinds_of(cases: Sequence[ExaminedCase]) -> dict[str, dict[str, str]]:
+    """The kind of each case by its name.
+
+    Images in 2D are of one kind if they have one shape and one background; the shape is left out where there are more
+    than 20. Volumes all have shapes of their own: of one kind are those whose largest voxel edge is the same to one
+    digit, which tells thick slices from thin ones.
+    """
+    shapes = {case.image_kind.shape for case in cases}
+    return {case.case: _kind(case, with_shape=len(shapes) <= _MOST_SHAPES) for case in cases}
+
+
+def _kind(case: ExaminedCase, with_shape: bool) -> dict[str, str]:
+    if len(case.spacing_mm) == 3:
+        return {"largest voxel edge": f"{float(f'{max(case.spacing_mm):.1g}'):g} mm"}
+    size = {"pixels": _TIMES.join(map(str, case.image_kind.shape))} if with_shape else {}
+    return {**size, "background": case.image_kind.background}
+
+
+def summarise_kinds(
+    cases: Sequence[ExaminedCase], case_kinds: Mapping[str, Mapping[str, str]], ranked_by: str
+) -> tuple[tuple[KindSummary, ...], KindSummary]:
+    """Each kind, and all cases as one.
+
+    Args:
+        cases: in any order.
+        case_kinds: as from :func:`kinds_of`.
+        ranked_by: the figure by which kinds and cases are ranked.
+    """
+    groups: dict[tuple[tuple[str, str], ...], list[ExaminedCase]] = defaultdict(list)
+    for case in cases:
+        groups[tuple(case_kinds[case.case].items())].append(case)
+    summaries = {key: _summary(dict(key), group, ranked_by) for key, group in groups.items()}
+
+    def place(key: tuple[tuple[str, str], ...]) -> tuple[float, ...]:
+        figure = getattr(summaries[key], ranked_by)
+        largest = max(math.prod(case.image_kind.shape) for case in groups[key])
+        return (figure["mean"] if figure else math.inf, -summaries[key].cases, -largest)
+
+    return tuple(summaries[key] for key in sorted(summaries, key=place)), _summary({}, cases, ranked_by)
+
+
+def _summary(kind: dict[str, str], cases: Sequence[ExaminedCase], ranked_by: str) -> KindSummary:
+    scores = [case.score for case in cases if case.score is not None]
+    worst = min(cases, key=lambda case: error_key(case, ranked_by), default=None)
+    return KindSummary(
+        kind=kind,
+        cases=len(cases),
+        foreground_iou=_mean_and_least([score.foreground_iou for score in scores]),
+        mean_iou=_mean_and_least([score.mean_iou for score in scores]),
+        worst_case=worst.case if worst is not None and math.isfinite(error_key(worst, ranked_by)) else None,
+    )
+
+
+def _mean_and_least(values: Sequence[float | None]) -> dict[str, float] | None:
+    defined = [value for value in values if value is not None]
+    return {"mean": statistics.fmean(defined), "least": min(defined)} if defined else None

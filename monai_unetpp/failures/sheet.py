@@ -1,0 +1,227 @@
+"""A sheet of pictures: the whole image, and beside it a part where truth and segmentation can be told apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_unetpp.failures.cases import CaseArrays
+from monai_unetpp.failures.kinds import ExaminedCase, FailureReport
+from monai_unetpp.files import atomic_path
+from monai_unetpp.pruning.overlays import error_slice
+from monai_unetpp.pruning.plots import PALETTE, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["check_drawing", "error_window", "save_sheet"]
+
+_MOST_PICTURES = 24
+_LARGEST_WINDOW, _SMALLEST_WINDOW = 128, 48
+_CONTEXT = 0.3
+"""Around what is labelled, as a share of it."""
+
+_TRUTH, _SEGMENTATION, _CONFUSED = PALETTE[5], PALETTE[4], PALETTE[3]
+_HALO = "#1a1a1a"
+_ALMOST_ALL = 0.75
+"""Of an image of which this much is to be shown along both axes, everything is."""
+_PANEL_INCHES = 3.0
+_GAP = 0.06
+
+_Array = npt.NDArray[Any]
+
+
+def check_drawing() -> None:
+    """Check before scoring that a sheet can be drawn.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    with new_figure(1, 1):
+        pass
+
+
+def save_sheet(
+    path: str | PathLike[str],
+    cases: Sequence[ExaminedCase],
+    report: FailureReport,
+    read: Callable[[ExaminedCase], CaseArrays],
+) -> None:
+    """Draw cases, two in a row: the image, and the part of it with the most errors, with contours and errors.
+
+    A volume is cut where most voxels are wrong, across its coarsest axis. Missed are areas inside the truth's contour
+    only, invented those inside the segmentation's only: each is tinted in the colour of the contour around it.
+
+    Args:
+        path: the PNG to write.
+        cases: the cases in their order, with scores; the first 24 are drawn.
+        report: for the kinds and the labels.
+        read: gives image, truth and segmentation of a case.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    shown = cases[:_MOST_PICTURES]
+    columns = min(2, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    # a narrow column keeps the pairs of a row apart
+    ratios = (1, 1, _GAP) * columns
+    width, height = _PANEL_INCHES * sum(ratios), (_PANEL_INCHES + 0.45) * rows + 0.4
+    with new_figure(width, height, rows, len(ratios), width_ratios=ratios) as (figure, grid):
+        figure.set_layout_engine("constrained", w_pad=0.02, wspace=0)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for (left, right, _), case in zip(grid.reshape(-1, 3), shown, strict=False):
+            where = _draw_case(left, right, read(case), sorted(report.labels.values()))
+            left.set_title(_title(case, report, where), fontsize=9, fontweight="normal", linespacing=1.35)
+        framed = any(axes.patches for axes in grid.flat)
+        _draw_legend(figure, confused=len(report.labels) > 1, framed=framed, columns=3 * columns)
+        with atomic_path(path) as temporary:
+            description = "; ".join(_title(case, report).replace("\n", ", ") for case in shown)
+            metadata = {"Title": f"{report.dataset}: worst cases", "Description": description, "Software": None}
+            figure.savefig(temporary, format="png", dpi=130, metadata=metadata)
+
+
+def error_window(truth: npt.ArrayLike, segmentation: npt.ArrayLike) -> tuple[slice, slice]:
+    """The part of a 2D image to look at: what is labelled and some context, or where that is large, where it is worst.
+
+    Args:
+        truth: labels ``(H, W)``.
+        segmentation: labels of the same shape.
+
+    Returns:
+        A part of 48 to 128 pixels along each axis, as far as the image has them, or the whole image if that is little
+        more. It is where the most pixels are wrong, but not all, so that the borders of what is wrong can be seen.
+    """
+    true, found = np.asarray(truth), np.asarray(segmentation)
+    labelled, wrong = (true != 0) | (found != 0), true != found
+    sides = [_side(labelled.any(axis=1 - axis)) for axis in range(2)]
+    # square, as far as the image is
+    size = [min(max(sides), length) for length in true.shape]
+    if all(side >= _ALMOST_ALL * length for side, length in zip(size, true.shape, strict=True)):
+        return slice(0, true.shape[0]), slice(0, true.shape[1])
+    return _densest(wrong, labelled, size)
+
+
+def _side(occupied: npt.NDArray[np.bool_]) -> int:
+    found = np.flatnonzero(occupied)
+    extent = found[-1] - found[0] + 1 if len(found) else len(occupied)
+    return int(np.clip(math.ceil(extent * (1 + _CONTEXT)), _SMALLEST_WINDOW, _LARGEST_WINDOW))
+
+
+def _densest(wrong: _Array, labelled: _Array, size: Sequence[int]) -> tuple[slice, slice]:
+    share = _window_sums(wrong, size) / math.prod(size)
+    mixed = share * (1 - share)
+    # of equals the one that shows most of what is labelled, then the one in their middle
+    seen = np.where(mixed == mixed.max(), _window_sums(labelled, size), -1)
+    places = np.argwhere(seen == seen.max())
+    start = places[np.abs(places - places.mean(axis=0)).sum(axis=1).argmin()]
+    rows, columns = (slice(int(at), int(at) + length) for at, length in zip(start, size, strict=True))
+    return rows, columns
+
+
+def _window_sums(mask: _Array, size: Sequence[int]) -> _Array:
+    """Number of pixels of a mask in every window that lies inside, by the window's first pixel."""
+    sums = np.pad(mask, ((1, 0), (1, 0))).cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
+    rows, columns = size
+    total: _Array = sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
+    return total
+
+
+def _title(case: ExaminedCase, report: FailureReport, where: str = "") -> str:
+    # where all are of one kind there is no need to name it
+    kind = report.case_kinds[case.case].values() if len(report.kinds) > 1 else ()
+    details = ", ".join(filter(None, (*kind, where)))
+    score = case.score
+    figures = (("foreground IoU", score.foreground_iou), ("mean IoU", score.mean_iou)) if score is not None else ()
+    values = ", ".join(f"{name} {value:.3f}" for name, value in figures if value is not None)
+    return f"{case.case}{f' ({details})' if details else ''}\n{values}"
+
+
+def _draw_case(left: Axes, right: Axes, arrays: CaseArrays, values: Sequence[int]) -> str:
+    """Draw a case and say in words which slice is shown; of a 2D image, nothing."""
+    found = np.zeros_like(arrays.truth) if arrays.segmentation is None else arrays.segmentation
+    axis, index = error_slice(arrays.truth, found, arrays.spacing_mm)
+    image, truth, spacing = arrays.image, arrays.truth, arrays.spacing_mm
+    if axis is not None:
+        image, truth, found = (np.take(each, index, axis) for each in (image, truth, found))
+        spacing = spacing[:axis] + spacing[axis + 1 :]
+    window = error_window(truth, found)
+    upright = axis is not None
+    _draw_image(left, image, spacing, upright)
+    if any(part.stop - part.start < length for part, length in zip(window, image.shape, strict=True)):
+        _draw_frame(left, window)
+    _draw_image(right, image[window], spacing, upright)
+    truth, found = truth[window], found[window]
+    _tint(right, (truth != 0) & (found == 0), _TRUTH)
+    _tint(right, (found != 0) & (truth == 0), _SEGMENTATION)
+    _tint(right, (found != 0) & (truth != 0) & (found != truth), _CONFUSED)
+    for mask, colour, width in ((truth, _TRUTH, 1.8), (found, _SEGMENTATION, 0.9)):
+        for value in values:
+            _draw_contour(right, mask == value, colour, width)
+    return f"slice {index} across axis {axis}" if axis is not None else ""
+
+
+def _draw_image(axes: Axes, image: _Array, spacing: Sequence[float], upright: bool) -> None:
+    low, high = np.percentile(image, (0.5, 99.5))
+    axes.imshow(
+        image.T,
+        cmap="gray",
+        # photographs begin at the top; of a volume in RAS, the second and third axis run upwards
+        origin="lower" if upright else "upper",
+        vmin=low,
+        vmax=high if high > low else low + 1,
+        aspect=spacing[1] / spacing[0],
+        interpolation="nearest",
+    )
+    axes.set_autoscale_on(False)
+    axes.set_anchor("NW")
+
+
+def _draw_frame(axes: Axes, window: tuple[slice, slice]) -> None:
+    from matplotlib.patches import Rectangle
+
+    (x, y), (width, height) = zip(*((part.start - 0.5, part.stop - part.start) for part in window), strict=True)
+    for colour, line in ((_HALO, 2.6), ("white", 1.2)):
+        axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=line))
+
+
+def _tint(axes: Axes, mask: npt.NDArray[np.bool_], colour: str) -> None:
+    from matplotlib.colors import to_rgb
+
+    pixels = np.zeros((*mask.T.shape, 4))
+    pixels[mask.T] = (*to_rgb(colour), 0.5)
+    axes.imshow(pixels, origin=axes.images[0].origin, aspect=axes.get_aspect(), interpolation="nearest")
+
+
+def _draw_contour(axes: Axes, mask: npt.NDArray[np.bool_], colour: str, width: float) -> None:
+    if not mask.any():
+        return
+    # along the edges of voxels: what was labelled, not an interpolation of it
+    fine = np.kron(np.pad(mask, 1, mode="edge"), np.ones((4, 4)))
+    x, y = ((np.arange(size) + 0.5) / 4 - 1.5 for size in fine.shape)
+    if fine.min() < fine.max():
+        axes.contour(x, y, fine.T, levels=[0.5], colors=[colour], linewidths=width)
+
+
+def _draw_legend(figure: Figure, confused: bool, framed: bool, columns: int) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = [
+        Line2D([], [], color=_TRUTH, linewidth=2.4, label="truth"),
+        Line2D([], [], color=_SEGMENTATION, linewidth=1.4, label="segmentation"),
+        Patch(facecolor=_TRUTH, alpha=0.6, label="missed"),
+        Patch(facecolor=_SEGMENTATION, alpha=0.6, label="invented"),
+    ]
+    if confused:
+        handles.append(Patch(facecolor=_CONFUSED, alpha=0.6, label="wrong label"))
+    if framed:
+        handles.append(Patch(facecolor="white", edgecolor=_HALO, label="part on the right"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), fontsize=9)
