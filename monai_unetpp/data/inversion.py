@@ -19,7 +19,8 @@ class InvertProbabilitiesd(MapTransform):
 
     The probabilities of one class at a time go back through the preprocessing, interpolated as the image was (splines
     as linear), and the likeliest class so far is kept. So beside the logits there are never more than two maps of
-    floats on the input's grid, and what MONAI needs to resample one, however many classes there are. It takes about as
+    floats on the input's grid, and what it takes to resample one, however many classes there are: little with
+    :class:`monai_unetpp.data.BlockwiseSpacingd`, about 60 bytes per voxel with MONAI's ``Spacingd``. It takes about as
     many times longer than ``Invertd`` on labels as there are classes. Where preprocessing only turned, cropped or
     padded the image, both give the same labels.
 

@@ -26,6 +26,8 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
 
 _GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_SIZES = {struct.pack(order + "i", size) for order in "<>" for size in (348, 540)}  # how NIfTI-1 and -2 begin
+#: Voxels of a large file that are read at once.
+_SLAB_VOXELS = 2**22
 # Beyond this ratio of the longest to the shortest axis a matrix cannot be inverted to the precision of a header.
 _LARGEST_CONDITION = 1e6
 _READ_ERRORS = (NibabelFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
@@ -62,8 +64,13 @@ def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:
     return image
 
 
-def read_voxels(image: Nifti1Pair, path: str | Path) -> np.ndarray[Any, Any]:
+def read_voxels(image: Nifti1Pair, path: str | Path, single: bool = False) -> np.ndarray[Any, Any]:
     """The voxels of an image from :func:`open_nifti`, scaled as the header says, in the machine's byte order.
+
+    Args:
+        image: the image.
+        path: its file.
+        single: whether floats become float32, in half the memory; what is too large for it becomes infinite.
 
     Raises:
         ImageFileError: the file is damaged, or holds colours or complex numbers.
@@ -78,11 +85,11 @@ def read_voxels(image: Nifti1Pair, path: str | Path) -> np.ndarray[Any, Any]:
     try:
         if Path(path).name.lower().endswith(".gz"):
             with gzip.open(path) as stream:
-                voxels = _scaled(image_class.from_stream(stream).dataobj)
+                voxels = _scaled(image_class.from_stream(stream).dataobj, single)
                 while stream.read(2**20):  # the checksum is only verified at the end of the stream
                     pass
         else:
-            voxels = _scaled(image.dataobj)
+            voxels = _scaled(image.dataobj, single)
     except _READ_ERRORS as e:
         raise ImageFileError(f"{path}: damaged or cut off ({_first_line(e)}). Export or copy it again.") from e
     if voxels.dtype.itemsize > 8:
@@ -125,10 +132,17 @@ def _check_content(path: Path) -> None:
         raise ImageFileError(f"{path}: not a NIfTI image, although it is named like one. Export or copy it again.")
 
 
-def _scaled(data: Any) -> np.ndarray[Any, Any]:
-    if data.slope == 1 and data.inter == 0:
+def _scaled(data: Any, single: bool) -> np.ndarray[Any, Any]:
+    unscaled = data.slope == 1 and data.inter == 0
+    if unscaled and not (single and data.dtype.kind == "f"):
         return np.asarray(data)
-    return np.asarray(data, dtype=np.float32)
+    # nibabel scales in float64: slab by slab that takes little memory
+    voxels = np.empty(data.shape, np.float32, order="F")
+    step = max(1, _SLAB_VOXELS * data.shape[-1] // voxels.size)
+    with np.errstate(over="ignore"):
+        for start in range(0, data.shape[-1], step):
+            voxels[..., start : start + step] = data[..., start : start + step]
+    return voxels
 
 
 def _warn_of_doubtful_geometry(image: Nifti1Pair, path: Path) -> None:

@@ -115,7 +115,7 @@ class VolumeReader(ImageReader):
         if is_nifti_name(path):
             image = open_nifti(path)
             self._spatial_shape(image.shape, path)  # before the voxels of a long series are read
-            return self._checked(read_voxels(image, path), {MetaKeys.AFFINE: image.affine}, path=path)
+            return self._checked(read_voxels(image, path, single=True), {MetaKeys.AFFINE: image.affine}, path=path)
         if is_itk_name(path):
             array, affine = read_itk_file(path)
             return self._checked(array, {MetaKeys.AFFINE: affine}, path=path)
@@ -170,10 +170,11 @@ class VolumeReader(ImageReader):
         if array.dtype.kind != "f":
             return array
         # MONAI computes in float32, where larger numbers are infinite
-        usable = np.abs(array) <= np.finfo(np.float32).max
-        count = array.size - int(np.count_nonzero(usable))
-        if not count:
+        largest = np.finfo(np.float32).max
+        if array.min() >= -largest and array.max() <= largest:  # not if there is a NaN
             return array
+        usable = np.abs(array) <= largest
+        count = array.size - int(np.count_nonzero(usable))
         if self.fill_nonfinite is not None:
             return np.where(usable, array, np.asarray(self.fill_nonfinite, dtype=array.dtype))
         raise ImageFileError(

@@ -27,12 +27,11 @@ from monai.transforms import (
     RandGaussianSmoothd,
     RandScaleIntensityd,
     RandShiftIntensityd,
-    Spacingd,
     SpatialPadd,
 )
 from torch.utils.data import Dataset, Sampler
 
-from monai_unetpp.data import VolumeReader, case_name, load_datalist
+from monai_unetpp.data import BlockwiseSpacingd, VolumeReader, case_name, load_datalist
 from monai_unetpp.data.labels import read_label_map
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ def make_preprocessing(cases: StudyCases, settings: StudySettings, keys: Sequenc
         steps.append(Orientationd(keys, axcodes="RAS", labels=None))
     if settings.spacing_mm is not None:
         modes = ["bilinear" if key == "image" else "nearest" for key in keys]
-        steps.append(Spacingd(keys, pixdim=settings.spacing_mm, mode=modes))
+        steps.append(BlockwiseSpacingd(keys, pixdim=settings.spacing_mm, mode=modes))
     steps += [
         ClipIntensityPercentilesd("image", lower=0.5, upper=99.5),
         NormalizeIntensityd("image", channel_wise=True),

@@ -68,6 +68,24 @@ def test_slope_and_intercept_are_applied(tmp_path: Path, voxels: np.ndarray) -> 
     np.testing.assert_allclose(load(tmp_path / "b.nii")[0], stored * 2.0 + 7.0)
 
 
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6, 7, 1), (5, 6, 1)])
+def test_large_files_are_read_slab_by_slab(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, shape: tuple[int, ...]
+) -> None:
+    monkeypatch.setattr("monai_unetpp.data.nifti._SLAB_VOXELS", 65)  # two slices and a bit
+    voxels = np.random.default_rng(0).normal(100, 50, shape)
+    nib.save(nib.Nifti1Image(voxels, AFFINE), tmp_path / name)
+    array, _ = load(tmp_path / name)
+    np.testing.assert_array_equal(array, voxels.astype(np.float32).reshape(array.shape))
+    scaled = nib.Nifti1Image(voxels, AFFINE)
+    scaled.set_data_dtype(np.int16)
+    nib.save(scaled, tmp_path / name)
+    stored = nib.load(tmp_path / name)
+    assert stored.dataobj.slope != 1
+    np.testing.assert_array_equal(load(tmp_path / name)[0], stored.get_fdata(dtype=np.float32).reshape(array.shape))
+
+
 @pytest.mark.parametrize(("sform_code", "qform_code", "expected"), [(1, 1, "sform"), (2, 0, "sform"), (0, 1, "qform")])
 def test_affine_by_codes(
     tmp_path: Path,
