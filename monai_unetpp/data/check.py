@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from monai_unetpp.data.cases import case_name
+from monai_unetpp.data.datalist import foreground_labels
 from monai_unetpp.data.errors import ImageFileError, describe_failure
 from monai_unetpp.data.geometry import check_same_geometry
 from monai_unetpp.data.labels import check_label_values, read_label_map
@@ -84,18 +85,13 @@ class _Entry:
 
 
 def _label_values(path: Path, content: Mapping[str, Any]) -> tuple[list[int] | None, list[str]]:
-    """Values that ``labels`` names, either way round: ``{"1": "liver"}`` or ``{"liver": 1}``; None if not there."""
+    """Values that ``labels`` names; None if it is not there."""
     if "labels" not in content:
         return None, []
-    labels = content["labels"]
     try:
-        named = list(labels.items())
-        try:
-            return [int(key) for key, _ in named], []
-        except ValueError:
-            return [int(value) for _, value in named], []
-    except (AttributeError, TypeError, ValueError):
-        return None, [f"{path}: labels must map values to names, got {labels!r}. Write it like {{'1': 'liver'}}."]
+        return list(foreground_labels(path, content["labels"]).values()), []
+    except ValueError as e:
+        return None, [str(e)]
 
 
 def _entries(path: Path, content: Mapping[str, Any]) -> tuple[list[_Entry], list[str]]:

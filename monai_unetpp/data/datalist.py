@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from monai.data import load_decathlon_datalist
 
 from monai_unetpp.files import write_text
 
-__all__ = ["load_datalist"]
+__all__ = ["foreground_labels", "load_datalist"]
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,36 @@ def load_datalist(
     if not cases or any("image" not in case or "label" not in case for case in cases):
         raise ValueError(f"{path}: the list {key!r} must hold cases with an image and a label.")
     return [{(label_key if name == "label" else name): value for name, value in case.items()} for case in cases]
+
+
+def foreground_labels(path: str | PathLike[str], labels: Any) -> dict[str, int]:
+    """Value of each label by its name, without the background.
+
+    Args:
+        path: the ``dataset.json`` that ``labels`` comes from, for the message.
+        labels: its entry ``labels``, either way round: ``{"0": "background", "1": "liver"}`` or ``{"liver": 1}``.
+
+    Raises:
+        ValueError: anything else, or no label above 0.
+
+    Example:
+        >>> foreground_labels("dataset.json", {"0": "background", "1": "liver"})
+        {'liver': 1}
+    """
+    problem = (
+        f"{path}: labels must map values to names with at least one above 0, got {labels!r}. Write it like "
+        '{"0": "background", "1": "liver"}.'
+    )
+    if not isinstance(labels, Mapping):
+        raise ValueError(problem)
+    pairs = [(str(name), value) if str(value).isdecimal() else (str(value), name) for name, value in labels.items()]
+    try:
+        named = {name: int(value) for name, value in pairs if int(value)}
+    except (TypeError, ValueError) as e:
+        raise ValueError(problem) from e
+    if not named or min(named.values()) < 0:
+        raise ValueError(problem)
+    return named
 
 
 def _drawn_split(path: Path, split_dir: str | PathLike[str] | None) -> dict[str, list[dict[str, Any]]]:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.pictures import is_picture_name, read_picture_shape
 from monai_unetpp.data.reader import VolumeReader
 
 __all__ = ["Volume", "check_label_values", "read_label_map", "read_volume"]
@@ -36,7 +37,7 @@ def read_volume(path: Path, spatial_dims: int | None = None, allow_constant: boo
 
     Args:
         path: the file.
-        spatial_dims: 2 or 3; None takes 3 for files that are not NIfTI.
+        spatial_dims: 2 or 3; None takes what the file has.
         allow_constant: whether an image that is not NIfTI may have the same value everywhere.
 
     Raises:
@@ -45,7 +46,7 @@ def read_volume(path: Path, spatial_dims: int | None = None, allow_constant: boo
     if is_nifti_name(path):
         image = open_nifti(path)
         return Volume(read_voxels(image, path), np.asarray(image.affine, dtype=np.float64))
-    reader = VolumeReader(spatial_dims or 3, allow_constant=allow_constant)
+    reader = VolumeReader(spatial_dims or _file_axes(path), allow_constant=allow_constant)
     data, metadata = reader.get_data(reader.read(path))
     return Volume(data, np.asarray(metadata["affine"], dtype=np.float64))
 
@@ -95,6 +96,11 @@ def check_label_values(data: npt.NDArray[Any], values: Sequence[int], path: Path
             f"{path}: the label must hold 0 and {allowed} only, got {shown}. Name the value in labels, or correct the "
             "label map."
         )
+
+
+def _file_axes(path: Path) -> int:
+    """Axes of an image that is not NIfTI: pictures have two, or three for a TIFF of several pages."""
+    return len(read_picture_shape(path)) if is_picture_name(path) else 3
 
 
 def _count_axes(shape: Sequence[int]) -> int:

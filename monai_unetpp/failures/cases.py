@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.data import ImageFileError, ImageGeometry, compare_geometry
+from monai_unetpp.data.datalist import foreground_labels
 from monai_unetpp.data.labels import Volume, check_label_values, read_label_map, read_volume
-from monai_unetpp.data.pictures import is_picture_name, read_picture_shape
 from monai_unetpp.metrics import FOREGROUND, LabelScore, score_case, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.pruning.cases import Case
@@ -119,7 +119,7 @@ def choose_labels(
         raise TypeError(f"labels must be a list of names, got {names!r}. Write ['{names}'].")
     path = Path(dataset_dir) / "dataset.json"
     listed = json.loads(path.read_text(encoding="utf-8")).get("labels")
-    named = {FOREGROUND: 1} if listed is None else _foreground(path, listed)
+    named = {FOREGROUND: 1} if listed is None else foreground_labels(path, listed)
     unknown = [name for name in names or () if name not in named]
     if unknown:
         raise ValueError(f"labels must be among {', '.join(named)}, got {unknown[0]!r}. Correct the name.")
@@ -131,21 +131,6 @@ def choose_labels(
     if instances or listed is None:
         return ScoredLabels(dict.fromkeys(named, 1), None)
     return ScoredLabels({name: value for name, value in named.items() if name in (names or named)}, (*named.values(),))
-
-
-def _foreground(path: Path, labels: Any) -> dict[str, int]:
-    """Names and values without the background, from ``{"1": "liver"}`` or ``{"liver": 1}``."""
-    try:
-        pairs = [(str(n), v) if str(v).isdecimal() else (str(v), n) for n, v in labels.items()]
-        named = {name: int(value) for name, value in pairs if int(value)}
-    except (AttributeError, TypeError, ValueError):
-        named = {}
-    if not named or min(named.values()) < 0:
-        raise ValueError(
-            f"{path}: labels must map values to names with at least one above 0, got {labels!r}. Write it like "
-            '{"0": "background", "1": "liver"}.'
-        )
-    return named
 
 
 def find_segmentation(case: Case, folder: Path) -> Path:
@@ -177,7 +162,7 @@ def read_arrays(case: Case, labels: ScoredLabels, segmentation: Path | None, spa
     Raises:
         ImageFileError: a file that cannot be read, has values without a name, or lies on another grid than the label.
     """
-    label = read_label_map(case.label, spatial_dims or _picture_axes(case.label))
+    label = read_label_map(case.label, spatial_dims)
     if labels.allowed is not None:
         check_label_values(label.data, labels.allowed, case.label)
     dims = label.data.ndim
@@ -188,11 +173,6 @@ def read_arrays(case: Case, labels: ScoredLabels, segmentation: Path | None, spa
         segmentation=None if segmentation is None else _read_segmentation(segmentation, label, case.label, labels),
         spacing_mm=spacing_of_affine(label.affine, dims),
     )
-
-
-def _picture_axes(path: Path) -> int | None:
-    """Axes of a picture, which its reader must know beforehand; None for other files."""
-    return len(read_picture_shape(path)) if is_picture_name(path) else None
 
 
 def _first_channel(image: Volume, path: Path, label: Volume, label_path: Path) -> _Array:

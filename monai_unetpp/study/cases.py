@@ -32,6 +32,7 @@ from monai.transforms import (
 from torch.utils.data import Dataset, Sampler
 
 from monai_unetpp.data import BlockwiseSpacingd, VolumeReader, case_name, load_datalist
+from monai_unetpp.data.datalist import foreground_labels
 from monai_unetpp.data.labels import read_label_map
 
 if TYPE_CHECKING:
@@ -109,28 +110,10 @@ def find_study_cases(dataset_dir: str | PathLike[str]) -> StudyCases:
         name=str(content.get("name", Path(dataset_dir).resolve().name)),
         spatial_dims=read_label_map(Path(first["label"])).data.ndim,
         in_channels=len(first["image"]) if isinstance(first["image"], list) else 1,
-        labels=_foreground(path, content.get("labels")),
+        labels=foreground_labels(path, content.get("labels")),
         training=tuple(training),
         validation=tuple(validation),
     )
-
-
-def _foreground(path: Path, labels: Any) -> dict[str, int]:
-    """Names and values without the background, from ``{"1": "liver"}`` or ``{"liver": 1}``."""
-    problem = (
-        f"{path}: labels must map values to names with at least one above 0, got {labels!r}. Write it like "
-        '{"0": "background", "1": "liver"}.'
-    )
-    if not isinstance(labels, Mapping):
-        raise ValueError(problem)
-    pairs = [(str(name), value) if str(value).isdecimal() else (str(value), name) for name, value in labels.items()]
-    try:
-        named = {name: int(value) for name, value in pairs if int(value)}
-    except (TypeError, ValueError) as e:
-        raise ValueError(problem) from e
-    if not named or min(named.values()) < 0:
-        raise ValueError(problem)
-    return named
 
 
 def _name(case: Mapping[str, Any]) -> str:

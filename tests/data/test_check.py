@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 from monai_unetpp.data import check_dataset
 
@@ -56,6 +57,20 @@ def test_sound(folder: Path, decathlon_dir: Path) -> None:
     assert check_dataset(str(decathlon_dir)) == []
 
 
+def test_pictures(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    for name in "ab":
+        Image.fromarray(generator.integers(0, 255, (7, 9), np.uint8)).save(tmp_path / f"{name}.png")
+    for name, label in {"label": np.eye(7, 9, dtype=np.uint8), "wrong": np.full((7, 9), 5, np.uint8)}.items():
+        Image.fromarray(label).save(tmp_path / f"{name}.png")
+    content = {"labels": {"0": "background", "1": "line"}, "training": [{"image": "a.png", "label": "label.png"}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert check_dataset(tmp_path) == []
+    change(tmp_path, validation=[{"image": "b.png", "label": "wrong.png"}])
+    (problem,) = check_dataset(tmp_path)
+    assert "wrong.png: the label must hold 0 and 1 only, got 5" in problem
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_two_dimensions_and_several_channels(tmp_path: Path, dims: int) -> None:
     generator = np.random.default_rng(0)
@@ -93,8 +108,8 @@ class TestList:
             ({"validation": ["c"]}, "entry 0 of 'validation' must have an 'image' and a 'label', got 'c'"),
             ({"validation": [{"image": "c"}]}, "entry 0 of 'validation' must have an 'image' and a 'label'"),
             ({"validation": [{"image": [], "label": "c"}]}, "entry 0 of 'validation' must have an 'image'"),
-            ({"labels": 3}, "labels must map values to names, got 3"),
-            ({"labels": {"liver": "brown"}}, "labels must map values to names, got {'liver': 'brown'}"),
+            ({"labels": 3}, "labels must map values to names with at least one above 0, got 3"),
+            ({"labels": {"liver": "brown"}}, "labels must map values to names with at least one above 0, got {'liver'"),
         ],
     )
     def test_wrong_parts(self, folder: Path, parts: dict[str, Any], message: str) -> None:
