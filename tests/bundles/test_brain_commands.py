@@ -58,15 +58,21 @@ def test_train_and_evaluate(brain_bundle, brains, tmp_path):
     assert (out / "val_mean_dice_summary.csv").is_file()
 
 
-def test_fine_tuning_takes_larger_patches(brain_bundle):
-    parser = ConfigParser()
-    parser.read_config([brain_bundle / "configs" / name for name in ("train.json", "finetune.json")])
-    crop, affine = parser["train"]["augmentation"][1:3]
-    assert crop["_target_"] == "RandCropByLabelClassesd"
-    assert affine["spatial_size"] == "@patch_size"
-    # room to rotate and scale in
-    assert all(outer > inner for outer, inner in zip(crop["spatial_size"], parser["patch_size"], strict=True))
-    assert parser["patch_size"] > ConfigParser.load_config_file(brain_bundle / "configs" / "train.json")["patch_size"]
+def test_fine_tuning_changes_intensities_less(brain_bundle):
+    def probabilities(*names):
+        parser = ConfigParser()
+        parser.read_config([brain_bundle / "configs" / name for name in names])
+        return {
+            transform["_target_"]: parser.get_parsed_content(f"train#augmentation#{index}#prob")
+            for index, transform in enumerate(parser["train"]["augmentation"])
+            if "prob" in transform
+        }
+
+    training, fine_tuning = probabilities("train.json"), probabilities("train.json", "finetune.json")
+    ratios = {name: fine_tuning[name] / training[name] for name in training}
+    assert ratios.pop("RandAffined") == ratios.pop("RandFlipd") == 1
+    assert len(ratios) == 9
+    assert list(ratios.values()) == pytest.approx([0.4] * 9)
 
 
 def test_inference_on_the_grid_of_the_input(brain_bundle, brains, tmp_path):
