@@ -657,7 +657,7 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="inference",
         choices=["inference", "training", "scoring"],
-        help="inference: whole volumes at each level, runtime and precision, about ten minutes on two cores (default); "
+        help="inference: whole volumes at each level, runtime and precision, half an hour on two cores (default); "
         "training: time and memory of a training step; scoring: all levels from one pass against the deepest",
     )
     parser.add_argument("--device", metavar="DEVICE", help=_DEVICE_HELP)
