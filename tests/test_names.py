@@ -23,6 +23,7 @@ MODULES = sorted(
 RANKS = {
     "version": 0,
     "files": 0,
+    "markdown": 0,
     "devices": 0,
     "memory": 0,
     "distributed": 0,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monai_unetpp.failures.kinds import FailureReport, KindSummary
+from monai_unetpp.markdown import format_table
 
 __all__ = ["format_failures", "kind_rows"]
 
@@ -116,9 +117,8 @@ def _meaning(report: FailureReport) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     words = {"case", "pixels", "background", "largest voxel edge", "worst case"}
-    rule = ["---" if name in words else "---:" for name in header]
-    lines = ([_escape(cell) for cell in header], rule, *([_escape(cell) for cell in row] for row in rows))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    escaped = [[_escape(cell) for cell in line] for line in (header, *rows)]
+    return format_table(escaped[0], escaped[1:], [name not in words for name in header])
 
 
 def _escape(text: str) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.files import write_text
+from monai_unetpp.markdown import format_table
 from monai_unetpp.metrics.scores import RULES
 from monai_unetpp.pruning.plots import Picture, plot_accuracy_latency, plot_case_lines, plot_differences, plot_grid
 from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult, ScoreRow
@@ -315,18 +316,15 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
 
 
 def _markdown_table(table: Table) -> str:
-    def line(cells: typing.Iterable[str]) -> str:
-        return "| " + " | ".join(cells) + " |"
-
-    rule = line("---:" if numeric else "---" for numeric in table.numeric)
     rows = []
     for i, row in enumerate(table.rows):
         texts = [_escape(cell.text) for cell in row]
         if i in table.marked:
             texts[0] = f"**{texts[0]}**"
-        rows.append(line(texts))
+        rows.append(texts)
     notes = [f"- {_escape(note)}" for note in table.notes]
-    lines = [f"## {_escape(table.caption)}", "", line(map(_escape, table.columns)), rule, *rows]
+    header = [_escape(column) for column in table.columns]
+    lines = [f"## {_escape(table.caption)}", "", format_table(header, rows, table.numeric)]
     return "\n".join(lines + (["", *notes] if notes else []))
 
 

@@ -21,6 +21,7 @@ import scipy
 from scipy import stats
 
 from monai_unetpp.files import write_text
+from monai_unetpp.markdown import format_table
 from monai_unetpp.pruning.statistics import (
     FEW_SUBJECTS,
     FloatArray,
@@ -257,8 +258,7 @@ def _methods(samples: FloatArray, alpha: float, bootstrap_samples: int, seed: in
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return format_table(header, rows, [False, *[True] * (len(header) - 1)])
 
 
 def tables(repetitions: int = 4000, bootstrap_samples: int = 2000, seed: int = 0, alpha: float = 0.05) -> str:

@@ -38,6 +38,20 @@ def succeed(process):
     return process
 
 
+def train_in_two_processes(bundle, dataset_dir, cwd, *options):
+    """Train with two processes on this machine, and return the folder of what they wrote."""
+    out = cwd / "training"
+    succeed(
+        bundle_command(
+            cwd,
+            *("run", "--config_file", configs(bundle, "train.json", "multi_gpu_train.json")),
+            *("--bundle_root", bundle, "--dataset_dir", dataset_dir, "--output_dir", out, *options),
+            launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
+        )
+    )
+    return out
+
+
 def configs(bundle, *names):
     return "[" + ",".join(f"'{bundle}/configs/{name}'" for name in names) + "]"
 
@@ -177,15 +191,7 @@ def test_a_level_trained_alone_has_only_its_own_nodes(hippocampus_bundle, decath
 
 
 def test_two_processes_train_together(hippocampus_bundle, decathlon_dir, tmp_path):
-    out = tmp_path / "training"
-    succeed(
-        bundle_command(
-            tmp_path,
-            *("run", "--config_file", configs(hippocampus_bundle, "train.json", "multi_gpu_train.json")),
-            *("--bundle_root", hippocampus_bundle, "--dataset_dir", decathlon_dir, "--output_dir", out, *QUICK),
-            launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
-        )
-    )
+    out = train_in_two_processes(hippocampus_bundle, decathlon_dir, tmp_path, *QUICK)
     assert (out / "checkpoint_epoch=1.pt").is_file()
     assert NestedUNet.from_checkpoint(out / "model.pt").levels == ("L1", "L2", "L3")
 

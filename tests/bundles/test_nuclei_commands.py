@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_bundle_commands import bundle_command, configs, succeed
+from test_bundle_commands import bundle_command, configs, succeed, train_in_two_processes
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import read_network_def
@@ -115,13 +114,5 @@ def test_train_and_evaluate(nuclei_bundle, nuclei_dir, tmp_path):
 
 
 def test_two_processes_train_together(nuclei_bundle, nuclei_dir, tmp_path):
-    out = tmp_path / "training"
-    succeed(
-        bundle_command(
-            tmp_path,
-            *("run", "--config_file", configs(nuclei_bundle, "train.json", "multi_gpu_train.json")),
-            *("--bundle_root", nuclei_bundle, "--dataset_dir", nuclei_dir, "--output_dir", out, *QUICK),
-            launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
-        )
-    )
+    out = train_in_two_processes(nuclei_bundle, nuclei_dir, tmp_path, *QUICK)
     assert (out / "checkpoint_epoch=1.pt").is_file()
