@@ -166,7 +166,8 @@ def _shape(pages: list[TiffPage]) -> tuple[int, ...]:
 def _described(page: TiffPage) -> str:
     depth = f" x {page.imagedepth}" if page.imagedepth > 1 else ""
     channels = f", {page.samplesperpixel} channels" if page.samplesperpixel > 1 else ""
-    return f"{page.imagewidth} x {page.imagelength}{depth} pixels of {page.dtype or 'unknown type'}{channels}, {_kind(page)}"
+    dtype = page.dtype or "unknown type"
+    return f"{page.imagewidth} x {page.imagelength}{depth} pixels of {dtype}{channels} ({_kind(page)})"
 
 
 def _kind(page: TiffPage) -> str:
