@@ -32,13 +32,16 @@ class Volume:
     affine: npt.NDArray[np.float64]
 
 
-def read_volume(path: Path, spatial_dims: int | None = None, allow_constant: bool = True) -> Volume:
+def read_volume(
+    path: Path, spatial_dims: int | None = None, allow_constant: bool = True, labels: bool = False
+) -> Volume:
     """Any image as it is in the file; NIfTI keeps all of its axes.
 
     Args:
         path: the file.
         spatial_dims: 2 or 3; None takes what the file has.
         allow_constant: whether an image that is not NIfTI may have the same value everywhere.
+        labels: whether it is a label map; see :class:`monai_unetpp.data.VolumeReader`.
 
     Raises:
         ImageFileError: a file that cannot be read.
@@ -46,7 +49,7 @@ def read_volume(path: Path, spatial_dims: int | None = None, allow_constant: boo
     if is_nifti_name(path):
         image = open_nifti(path)
         return Volume(read_voxels(image, path), np.asarray(image.affine, dtype=np.float64))
-    reader = VolumeReader(spatial_dims or _file_axes(path), allow_constant=allow_constant)
+    reader = VolumeReader(spatial_dims or _file_axes(path), allow_constant=allow_constant, labels=labels)
     data, metadata = reader.get_data(reader.read(path))
     return Volume(data, np.asarray(metadata["affine"], dtype=np.float64))
 
@@ -61,7 +64,7 @@ def read_label_map(path: Path, spatial_dims: int | None = None) -> Volume:
     Raises:
         ImageFileError: a file that cannot be read, has other dimensions, or holds no integers.
     """
-    volume = read_volume(path, spatial_dims)
+    volume = read_volume(path, spatial_dims, labels=True)
     shape = volume.data.shape
     dims = spatial_dims or _count_axes(shape)
     if dims > 3 or len(shape) < dims or math.prod(shape[dims:]) != 1:

@@ -38,7 +38,7 @@ _LARGEST_IN_PNG = np.iinfo(np.uint16).max
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Where a PNG keeps its number of bits and its colour type, the part that they are in, and the checksum of that.
 _PNG_KIND, _PNG_HEADER, _PNG_CHECKSUM = slice(24, 26), slice(12, 29), slice(29, 33)
-_GREY, _GREY_ALPHA, _COLOURS_ALPHA = 0, 4, 6
+_GREY, _PALETTE, _GREY_ALPHA, _COLOURS_ALPHA = 0, 3, 4, 6
 
 
 def is_picture_name(path: str | PathLike[str]) -> bool:
@@ -60,11 +60,13 @@ def read_picture_shape(path: Path) -> tuple[int, ...]:
     return tuple(int(length) for length in open_itk_file(path).GetSize())
 
 
-def read_picture(path: Path) -> np.ndarray[Any, Any]:
+def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
     """The grey values of a picture.
 
     Args:
         path: PNG or TIFF with 8 or 16 bits, or real numbers, per channel.
+        labels: whether it is a label map. Then the numbers are taken that are stored: indices into a palette instead
+            of its colours, and grey values of fewer than 8 bits, which otherwise are stretched to 255, as they are.
 
     Returns:
         ``(W, H)``, or ``(W, H, pages)`` for a TIFF of several pages. Grey values keep their type; colours become the
@@ -74,7 +76,9 @@ def read_picture(path: Path) -> np.ndarray[Any, Any]:
         ImageFileError: the file is missing, empty, damaged or of another format.
     """
     if _head(path).startswith(TIFF_SIGNATURES):
-        return read_tiff(path)
+        return read_tiff(path, labels)
+    if labels and (stored := _read_stored_labels(path)) is not None:
+        return stored
     if _is_transparent_grey(path):
         return _read_transparent_grey(path)
     reader = open_itk_file(path)
@@ -168,6 +172,18 @@ def _is_transparent_grey(path: Path) -> bool:
         return False
 
 
+def _read_stored_labels(path: Path) -> np.ndarray[Any, Any] | None:
+    """The numbers in a PNG whose pixels otherwise stand for others; None for any other picture."""
+    bits, colours = _png_kind(path)
+    if colours != _PALETTE and not (colours == _GREY and bits < 8):
+        return None
+    with _opened_grey(path) as picture:
+        pixels = np.asarray(picture, dtype=np.uint8)
+    # Pillow gives one bit as truth, and stretches two and four
+    stretched = colours == _GREY and bits > 1
+    return np.transpose(pixels // (255 // (2**bits - 1)) if stretched else pixels)
+
+
 def _read_transparent_grey(path: Path) -> np.ndarray[Any, Any]:
     with _opened_grey(path) as picture:
         pixels: np.ndarray[Any, Any] = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
@@ -193,7 +209,7 @@ def _opened_grey(path: Path) -> Iterator[Image.Image]:
         with _opened(file) as picture:
             yield picture
     except Image.DecompressionBombError as e:
-        raise ImageFileError(f"{path}: too large for a picture with transparency. Save it without.") from e
+        raise ImageFileError(f"{path}: too large for a picture of its kind. Save it with 8 bits of grey.") from e
     except (OSError, SyntaxError, ValueError) as e:
         raise ImageFileError(f"{path}: damaged or cut off. Export or copy it again.") from e
 

@@ -40,6 +40,8 @@ class VolumeReader(ImageReader):
             are dropped.
         allow_constant: whether an image may have the same value everywhere, as a label map may.
         fill_nonfinite: value for voxels that are NaN or infinite; with None they are an error.
+        labels: whether pictures are label maps, of which the numbers are taken that are stored: indices into a palette
+            instead of its colours, and grey values of fewer than 8 bits as they are.
 
     Several files make one image: slices of a DICOM series, or channels, which must lie on one grid.
 
@@ -56,7 +58,11 @@ class VolumeReader(ImageReader):
     """
 
     def __init__(
-        self, spatial_dims: int | Sequence[int] = 3, allow_constant: bool = False, fill_nonfinite: float | None = None
+        self,
+        spatial_dims: int | Sequence[int] = 3,
+        allow_constant: bool = False,
+        fill_nonfinite: float | None = None,
+        labels: bool = False,
     ) -> None:
         super().__init__()
         self.spatial_dims = ensure_tuple(spatial_dims)
@@ -64,6 +70,7 @@ class VolumeReader(ImageReader):
             raise ValueError(f"spatial_dims must be 2 or 3, or both, got {spatial_dims!r}.")
         self.allow_constant = allow_constant
         self.fill_nonfinite = fill_nonfinite
+        self.labels = labels
 
     def verify_suffix(self, filename: Sequence[str | PathLike[str]] | str | PathLike[str]) -> bool:
         """Whether all of ``filename`` are DICOM or have a supported suffix."""
@@ -120,7 +127,7 @@ class VolumeReader(ImageReader):
             array, affine = read_itk_file(path)
             return self._checked(array, {MetaKeys.AFFINE: affine}, path=path)
         if is_picture_name(path):
-            return self._checked(read_picture(path), {MetaKeys.AFFINE: np.eye(4)}, path=path)
+            return self._checked(read_picture(path, self.labels), {MetaKeys.AFFINE: np.eye(4)}, path=path)
         if not path.exists():
             raise ImageFileError(f"{path}: no such file or folder. Check the path.")
         raise ImageFileError(f"{path}: not a supported image. Give {_SUPPORTED}.")

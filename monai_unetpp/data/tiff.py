@@ -42,11 +42,13 @@ def read_tiff_shape(path: Path) -> tuple[int, ...]:
         return _shape(pages)
 
 
-def read_tiff(path: Path) -> np.ndarray[Any, Any]:
+def read_tiff(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
     """The grey values of a TIFF; reduced copies and masks of its pages are left out.
 
     Args:
         path: a file of grey values, with transparency or without, of red, green and blue, or of a palette.
+        labels: whether it is a label map, of which the numbers are taken that are stored: indices into a palette
+            instead of its colours, and one bit as 0 and 1 instead of 255.
 
     Returns:
         ``(W, H)``, or ``(W, H, pages)``. Grey values keep their type, and grow with brightness; colours become their
@@ -58,7 +60,7 @@ def read_tiff(path: Path) -> np.ndarray[Any, Any]:
     """
     with _usable_pages(path) as pages:
         try:
-            rows = _grey_rows(pages[0])
+            rows = _grey_rows(pages[0], labels)
         except (ImportError, NotImplementedError, ValueError) as e:
             if not _needs_imagecodecs(e):
                 raise
@@ -68,7 +70,7 @@ def read_tiff(path: Path) -> np.ndarray[Any, Any]:
         volume = np.empty((len(pages), *rows.shape), dtype=rows.dtype)
         volume[0] = rows
         for index, page in enumerate(pages[1:], start=1):
-            volume[index] = _grey_rows(page)
+            volume[index] = _grey_rows(page, labels)
         return np.transpose(volume)
 
 
@@ -175,7 +177,7 @@ def _kind(page: TiffPage) -> str:
     return PHOTOMETRIC(page.photometric).name if known else str(page.photometric)
 
 
-def _grey_rows(page: TiffPage) -> np.ndarray[Any, Any]:
+def _grey_rows(page: TiffPage, labels: bool) -> np.ndarray[Any, Any]:
     """Grey values ``(H, W)`` of one page."""
     # separate channels stand first, joint ones last
     stored: np.ndarray[Any, Any] = page.asarray(squeeze=False)[:, 0]
@@ -184,12 +186,12 @@ def _grey_rows(page: TiffPage) -> np.ndarray[Any, Any]:
     if page.photometric in _COLOURED:
         return mean_of_colours(pixels)
     grey = pixels[..., 0]
-    if page.photometric == PHOTOMETRIC.PALETTE:
+    if page.photometric == PHOTOMETRIC.PALETTE and not labels:
         palette = np.asarray(page.colormap).T >> 8  # to the 8 bits of other palettes
         return np.asarray(mean_of_colours(palette)[grey])
     if page.dtype == bool:
-        grey = grey.astype(np.uint8) * np.uint8(255)
-    if page.photometric == PHOTOMETRIC.MINISWHITE:
+        grey = grey.astype(np.uint8) * np.uint8(1 if labels else 255)
+    if page.photometric == PHOTOMETRIC.MINISWHITE and not labels:
         return np.asarray((1 << max(page.bitspersample, 8)) - 1 - grey, dtype=grey.dtype)
     return grey
 

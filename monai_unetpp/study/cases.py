@@ -131,7 +131,7 @@ def make_preprocessing(cases: StudyCases, settings: StudySettings, keys: Sequenc
     """
     steps: list[Callable[..., Any]] = []
     for key in keys:
-        reader: Any = VolumeReader(cases.spatial_dims, allow_constant=key == "label")
+        reader: Any = VolumeReader(cases.spatial_dims, allow_constant=key == "label", labels=key == "label")
         steps.append(LoadImaged(key, reader=reader, ensure_channel_first=True))
     if cases.spatial_dims == 3:
         steps.append(Orientationd(keys, axcodes="RAS", labels=None))

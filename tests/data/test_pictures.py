@@ -22,6 +22,7 @@ from monai_unetpp.data import (
     find_cases,
     read_geometry,
 )
+from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.pictures import read_picture, read_picture_shape, write_picture
 
 
@@ -352,6 +353,38 @@ def test_png_of_grey_values_and_transparency(tmp_path: Path, camera: np.ndarray,
     path.write_bytes(path.read_bytes()[:80])
     with pytest.raises(ImageFileError, match=r"a\.png: damaged or cut off"):
         read_picture(path)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("colour_type", [0, 3])
+def test_labels_in_png_are_the_stored_numbers(tmp_path: Path, camera: np.ndarray, bits: int, colour_type: int) -> None:
+    pixels = camera & (2**bits - 1)
+    palette = [(b"PLTE", bytes(range(255, 255 - 3 * 2 ** min(bits, 6), -1)))] if colour_type == 3 else []
+    if colour_type == 3:
+        pixels &= 63  # all that this palette has
+    path = write_png(tmp_path / "a.png", pixels, bits, colour_type, *palette)
+    np.testing.assert_array_equal(read_label_map(path).data, pixels.T)
+    assert VolumeReader(2, labels=True).get_data((path,))[0].dtype == np.uint8
+    as_image = pixels * (255 // (2**bits - 1)) if colour_type == 0 else 254 - 3 * pixels.astype(np.float32)
+    np.testing.assert_array_equal(read_picture(path), as_image.T)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8])
+@pytest.mark.parametrize("photometric", ["minisblack", "miniswhite", "palette"])
+def test_labels_in_tiff_are_the_stored_numbers(tmp_path: Path, rows: np.ndarray, dtype: type, photometric: str) -> None:
+    if photometric == "palette":
+        colours = {"colormap": np.zeros((3, 256), np.uint16)}
+        pixels = rows
+    else:
+        colours, pixels = {}, (rows > 6 if dtype is bool else rows)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric=photometric, **colours)
+    np.testing.assert_array_equal(read_label_map(tmp_path / "a.tif").data, pixels.T)
+
+
+def test_labels_with_colours_stay_their_mean(tmp_path: Path, rows: np.ndarray) -> None:
+    colours = np.stack([rows] * 3, axis=-1)
+    for suffix in (".png", ".tif"):
+        np.testing.assert_array_equal(read_label_map(save(tmp_path / f"a{suffix}", colours)).data, rows.T)
 
 
 def test_geometry_is_read_from_the_header(tmp_path: Path, rows: np.ndarray) -> None:
