@@ -18,7 +18,7 @@ from monai_unetpp.data.itk_images import ITK_SUFFIXES, dicom_files, is_dicom_fil
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name
 
-__all__ = ["case_name", "find_cases"]
+__all__ = ["RESULT_NAME", "case_name", "find_cases", "result_suffix"]
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 _SUFFIXES = tuple(sorted((*NIFTI_SUFFIXES, *ITK_SUFFIXES, *PICTURE_SUFFIXES), key=len, reverse=True))
 _VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
 _SEGMENTATION = "_seg"
+
+#: Key of the name that files of results get, where it is not that of the case.
+RESULT_NAME = "result_name"
 
 
 def find_cases(
@@ -55,7 +58,9 @@ def find_cases(
 
     Returns:
         Dicts with ``image``, a path (or several, for several channels), and ``case``, a name for files. It is the
-        name of the file or folder; images of one name in different folders get the folder's name in front.
+        name of the file or folder; images of one name in different folders get the folder's name in front. Images of
+        one name whose results differ in their suffix, such as ``a.png`` and ``a.nii.gz``, are cases of their whole
+        names, and keep the short one for their results as ``result_name``.
 
     Raises:
         ImageFileError: if ``strict``: nothing to segment, or two images in one folder whose results would have one
@@ -86,6 +91,13 @@ def case_name(path: str | PathLike[str]) -> str:
         return path.resolve().name
     suffix = next((suffix for suffix in (*_SUFFIXES, ".dcm") if path.name.lower().endswith(suffix)), "")
     return path.name[: -len(suffix)] if suffix and len(suffix) < len(path.name) else path.name
+
+
+def result_suffix(image: str | PathLike[str]) -> str:
+    """The suffix of the segmentation of ``image``: NIfTI, but PNG or TIFF for such pictures."""
+    if not is_picture_name(image):
+        return ".nii.gz"
+    return ".png" if fspath(image).lower().endswith(".png") else ".tif"
 
 
 def _readable_cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
@@ -174,19 +186,35 @@ def _with_unique_names(cases: Sequence[dict[str, Any]], strict: bool) -> list[di
         by_path.setdefault(_first_path(case).resolve(), case)
     once = list(by_path.values())
     for _, same in _by_name(once):
-        if len(same) > 1:
+        folders = {_first_path(case).resolve().parent for case in same}
+        if len(folders) > 1:
             for case in same:
                 case["case"] = f"{_first_path(case).resolve().parent.name}_{case['case']}"
+    _check_results(once, strict)
     for _, same in _by_name(once):
-        for case in same[1:]:
+        if len(same) > 1:
+            for case in same:
+                path = _first_path(case)
+                case[RESULT_NAME] = case["case"]
+                case["case"] += path.name.removeprefix(case_name(path))
+    return once
+
+
+def _check_results(cases: Sequence[dict[str, Any]], strict: bool) -> None:
+    """Mark every case whose result would have the file of an earlier one's."""
+    first_of: dict[tuple[str, str], dict[str, Any]] = {}
+    for name, same in _by_name(cases):
+        for case in same:
+            first = first_of.setdefault((name, result_suffix(_first_path(case))), case)
+            if first is case:
+                continue
             reason = (
-                f"{_first_path(case)}: its result would overwrite that of {_first_path(same[0])}. "
+                f"{_first_path(case)}: its result would overwrite that of {_first_path(first)}. "
                 "Rename one of them, or segment them into different folders."
             )
             if strict:
                 raise ImageFileError(reason)
             case.setdefault("failure", reason)
-    return once
 
 
 def _by_name(cases: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:

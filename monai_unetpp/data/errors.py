@@ -15,7 +15,8 @@ class ImageFileError(ValueError):
 def describe_failure(error: BaseException) -> str:
     """What went wrong, in one line.
 
-    MONAI wraps errors of transforms in others that only name the transform; the message is taken from the innermost.
+    MONAI wraps errors of transforms in others that only name the transform: these are passed over. Any other error
+    that was raised from another speaks for itself.
 
     Args:
         error: any exception.
@@ -23,9 +24,13 @@ def describe_failure(error: BaseException) -> str:
     Returns:
         The message of an :class:`ImageFileError` as it is, of any other exception its type and first line.
     """
-    while not isinstance(error, ImageFileError) and error.__cause__ is not None:
+    while error.__cause__ is not None and _only_names_transform(error):
         error = error.__cause__
     lines = str(error).strip().splitlines()
     if isinstance(error, ImageFileError):
         return lines[0]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _only_names_transform(error: BaseException) -> bool:
+    return type(error) is RuntimeError and str(error).startswith("applying transform")

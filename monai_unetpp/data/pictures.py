@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.itk_images import open_itk_file
+from monai_unetpp.data.tiff import TIFF_SIGNATURES, mean_of_colours, read_tiff, read_tiff_shape
 from monai_unetpp.files import atomic_path
 
 __all__ = [
@@ -31,9 +34,11 @@ PICTURE_SUFFIXES = (".png", ".tif", ".tiff")
 #: What every picture that is written names as its software, by which an earlier result is known.
 _MARK = "monai-unetpp"
 _PNG_SOFTWARE, _TIFF_SOFTWARE = "Software", 305
-_COLOURS = 3
 _LARGEST_IN_PNG = np.iinfo(np.uint16).max
-_ROWS_AT_ONCE = 1024
+_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+#: Where a PNG keeps its number of bits and its colour type, the part that they are in, and the checksum of that.
+_PNG_KIND, _PNG_HEADER, _PNG_CHECKSUM = slice(24, 26), slice(12, 29), slice(29, 33)
+_GREY, _GREY_ALPHA, _COLOURS_ALPHA = 0, 4, 6
 
 
 def is_picture_name(path: str | PathLike[str]) -> bool:
@@ -47,8 +52,10 @@ def read_picture_shape(path: Path) -> tuple[int, ...]:
     Raises:
         ImageFileError: the file is missing, empty, damaged or of another format.
     """
+    if _head(path).startswith(TIFF_SIGNATURES):
+        return read_tiff_shape(path)
     if _is_transparent_grey(path):
-        with _opened(path) as picture:
+        with _opened_grey(path) as picture:
             return picture.size
     return tuple(int(length) for length in open_itk_file(path).GetSize())
 
@@ -66,22 +73,18 @@ def read_picture(path: Path) -> np.ndarray[Any, Any]:
     Raises:
         ImageFileError: the file is missing, empty, damaged or of another format.
     """
+    if _head(path).startswith(TIFF_SIGNATURES):
+        return read_tiff(path)
     if _is_transparent_grey(path):
-        return _grey_of(path)
+        return _read_transparent_grey(path)
     reader = open_itk_file(path)
     try:
         image = reader.Execute()
     except RuntimeError as e:
         raise ImageFileError(f"{path}: damaged or cut off. Export or copy it again.") from e
     array = SimpleITK.GetArrayViewFromImage(image)
-    channels = image.GetNumberOfComponentsPerPixel()
-    if channels == 1:
-        values: np.ndarray[Any, Any] = np.array(array.T)
-        return values
-    grey = np.empty(array.shape[:-1], dtype=np.float32)
-    for start in range(0, len(grey), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
-        array[rows, ..., :_COLOURS].mean(axis=-1, dtype=np.float32, out=grey[rows])
+    has_colours = image.GetNumberOfComponentsPerPixel() > 1
+    grey: np.ndarray[Any, Any] = mean_of_colours(array) if has_colours else np.array(array)
     return np.transpose(grey)
 
 
@@ -133,29 +136,72 @@ def was_written_here(path: Path) -> bool:
     return bool(software == _MARK)
 
 
+def _head(path: Path) -> bytes:
+    """How a file begins: up to and with what a PNG says of its kind; nothing for a missing file."""
+    try:
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return file.read(_PNG_KIND.stop)
+    except OSError as e:
+        raise ImageFileError(f"{path}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
+
+
+def _png_kind(path: Path) -> tuple[int, int]:
+    """Bits and colour type of a PNG; -1 for other files."""
+    head = _head(path)
+    if not head.startswith(_PNG_SIGNATURE) or len(head) < _PNG_KIND.stop:
+        return -1, -1
+    bits, colours = head[_PNG_KIND]
+    return bits, colours
+
+
 def _is_transparent_grey(path: Path) -> bool:
     """Whether a picture has grey and transparency, which ITK cannot read."""
+    _, colours = _png_kind(path)
+    if colours != _GREY:
+        return colours == _GREY_ALPHA
     try:
         with _opened(path) as picture:
-            return bool(picture.mode == "LA")
-    # missing and broken files, and kinds that only ITK knows, such as TIFF with colours of 16 bits
+            return "transparency" in picture.info
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return False
 
 
-def _grey_of(path: Path) -> np.ndarray[Any, Any]:
+def _read_transparent_grey(path: Path) -> np.ndarray[Any, Any]:
+    with _opened_grey(path) as picture:
+        pixels: np.ndarray[Any, Any] = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
+    if _png_kind(path) == (16, _GREY_ALPHA):
+        pixels = np.ascontiguousarray(pixels[..., :2]).view(">u2").astype(np.uint16)
+    return np.transpose(pixels if pixels.ndim == 2 else pixels[..., 0])
+
+
+@contextmanager
+def _opened_grey(path: Path) -> Iterator[Image.Image]:
+    """A grey picture; where grey and transparency have 16 bits each, as the four bytes that these are.
+
+    Pillow would cut such values to 8 bits, but takes their bytes for red, green, blue and transparency if the header
+    says so.
+    """
+    file: Path | BytesIO = path
+    if _png_kind(path) == (16, _GREY_ALPHA):
+        content = bytearray(path.read_bytes())
+        content[_PNG_KIND] = bytes([8, _COLOURS_ALPHA])
+        content[_PNG_CHECKSUM] = zlib.crc32(content[_PNG_HEADER]).to_bytes(4, "big")
+        file = BytesIO(content)
     try:
-        with _opened(path) as picture:
-            rows: np.ndarray[Any, Any] = np.asarray(picture.getchannel(0))
-            return np.transpose(rows)
+        with _opened(file) as picture:
+            yield picture
+    except Image.DecompressionBombError as e:
+        raise ImageFileError(f"{path}: too large for a picture with transparency. Save it without.") from e
     except (OSError, SyntaxError, ValueError) as e:
         raise ImageFileError(f"{path}: damaged or cut off. Export or copy it again.") from e
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def _opened(file: Path | BytesIO) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         # large pictures are welcome
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        with Image.open(path) as picture:
+        with Image.open(file) as picture:
             yield picture

@@ -16,7 +16,7 @@ from monai.utils import ImageMetaKey, MetaKeys
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
-from monai_unetpp.data.cases import case_name
+from monai_unetpp.data.cases import RESULT_NAME, case_name, result_suffix
 from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.geometry import ImageGeometry, compare_geometry
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
@@ -45,7 +45,7 @@ class SegmentationSaveImaged(SaveImaged):
         output_dir: folder to write to; it is made where it is missing.
         output_postfix: end of the file name.
         case_key: key of the case's name, as from :func:`monai_unetpp.data.find_cases`; where an item has none, the
-            name of its input file is taken.
+            name of its input file is taken, and where it has a ``result_name``, that.
         allow_missing_keys: whether items without a key are passed over.
 
     The path of the written file is kept in the metadata as ``saved_to``. Labels are stored as the smallest of uint8,
@@ -100,9 +100,8 @@ class SegmentationSaveImaged(SaveImaged):
             difference = compare_geometry(grid, ImageGeometry(labels.shape, np.asarray(d[key].affine)))
             if difference is not None:
                 raise ValueError(f"{key} must be on the grid of {source}: {difference}. Put Invertd before.")
-            path = (
-                self.output_dir / f"{d.get(self.case_key) or case_name(source)}_{self.output_postfix}{_suffix(source)}"
-            )
+            name = d.get(RESULT_NAME) or d.get(self.case_key) or case_name(source)
+            path = self.output_dir / f"{name}_{self.output_postfix}{result_suffix(source)}"
             _check_replaceable(path)
             if is_picture_name(path):
                 _check_picture_shape(labels, source)
@@ -128,12 +127,6 @@ def _is_our_volume(path: Path) -> bool:
         return bytes(open_nifti(path).header["descrip"].item()).rstrip(b"\0") == _MARK
     except ImageFileError:
         return False
-
-
-def _suffix(source: str) -> str:
-    if not is_picture_name(source):
-        return ".nii.gz"
-    return ".png" if source.lower().endswith(".png") else ".tif"
 
 
 def _check_picture_shape(labels: np.ndarray[Any, Any], source: str) -> None:

@@ -32,12 +32,16 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file. Give the path of a checkpoint written with torch.save.")
+    if _is_torchscript(path):
+        raise ValueError(
+            f"{path}: not a file of weights that can be read safely: it is TorchScript, which holds code. "
+            "Save the state_dict() of the network that it was made from with torch.save."
+        )
     try:
         # files of torch's old format, from before 1.6, cannot be mapped
         content = torch.load(fspath(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as e:
-        reason = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise ValueError(f"{path}: not a file of weights that can be read safely ({reason}).") from e
+        raise ValueError(f"{path}: not a file of weights that can be read safely: {_problem(e)}") from e
     config: dict[str, Any] | None = None
     weights = content
     if isinstance(content, Mapping):
@@ -56,6 +60,26 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
     kept = (f"{prefix}nodes.", f"{prefix}heads.")
     tensors = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(kept)}
     return tensors, config if config is not None else stored
+
+
+def _is_torchscript(path: str | PathLike[str]) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (OSError, zipfile.BadZipFile):
+        return False
+
+
+def _problem(error: Exception) -> str:
+    """What torch has met, which tells of its own arguments instead, and what to do."""
+    if isinstance(error, OSError) and error.strerror is not None:
+        return f"{error.strerror}. Check its permissions."
+    if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
+        return (
+            "it holds Python objects besides tensors, such as a whole network. Save network.state_dict() with "
+            "torch.save instead."
+        )
+    return "it is damaged, or was not written by torch.save. Copy or save it again."
 
 
 def _prefix(weights: Any) -> str | None:

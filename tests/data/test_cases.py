@@ -89,6 +89,26 @@ def test_results_that_would_overwrite_each_other(tmp_path: Path, other: str) -> 
     assert "would overwrite" in failures[0]["failure"]
 
 
+def test_one_name_with_results_of_different_kinds(tmp_path: Path) -> None:
+    touch(*(tmp_path / n for n in ("a.png", "a.tif", "a.nii.gz", "b.png")))
+    cases = find_cases(tmp_path, pictures=True)
+    assert names(cases) == ["a.nii.gz", "a.png", "a.tif", "b"]
+    assert [case.get("result_name") for case in cases] == ["a", "a", "a", None]
+    touch(tmp_path / "a.tiff", tmp_path / "A.PNG")
+    with pytest.raises(ImageFileError, match=r"its result would overwrite that of .*[aA]\.\w+\. Rename one of them"):
+        find_cases(tmp_path, pictures=True)
+    cases = find_cases(tmp_path, strict=False, pictures=True)
+    assert sorted(names(cases)) == ["A.PNG", "a.nii.gz", "a.png", "a.tif", "a.tiff", "b"]
+    assert [case["case"] for case in cases if "failure" in case] == ["a.png", "a.tiff"]
+
+
+def test_one_name_in_folders_with_results_of_different_kinds(tmp_path: Path) -> None:
+    touch(tmp_path / "one/a.png", tmp_path / "two/a.tif", tmp_path / "two/a.nii")
+    found = find_cases([tmp_path / "one", tmp_path / "two"], pictures=True)
+    assert names(found) == ["one_a", "two_a.nii", "two_a.tif"]
+    assert [case.get("result_name") for case in found] == [None, "two_a", "two_a"]
+
+
 def decathlon(folder: Path, **lists: object) -> Path:
     folder.mkdir(exist_ok=True)
     (folder / "dataset.json").write_text(json.dumps(lists))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import tifffile
 import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
@@ -19,7 +22,7 @@ from monai_unetpp.data import (
     find_cases,
     read_geometry,
 )
-from monai_unetpp.data.pictures import read_picture, write_picture
+from monai_unetpp.data.pictures import read_picture, read_picture_shape, write_picture
 
 
 @pytest.fixture
@@ -115,6 +118,242 @@ def test_broken_files_give_one_line(tmp_path: Path, suffix: str, content: object
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture
+def camera() -> np.ndarray:
+    """120 rows of 100 pixels with the 12 bits of many cameras."""
+    return (np.arange(100)[None, :] * 7 + np.arange(120)[:, None] * 3).astype(np.uint16)
+
+
+def check_shape(path: Path, values: np.ndarray) -> None:
+    assert read_picture_shape(path) == values.shape
+    assert values.dtype.isnative
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {},
+        {"tile": (32, 32)},
+        {"rowsperstrip": 7, "compression": "zlib", "predictor": True},
+        {"tile": (32, 32), "compression": "lzma"},
+        {"byteorder": ">"},
+        {"bigtiff": True},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "int8", "uint16", "int16", "uint32", "uint64", "float16", "float32", "float64"]
+)
+def test_tiff_keeps_its_values(tmp_path: Path, camera: np.ndarray, dtype: str, layout: dict) -> None:
+    pixels = (camera // (16 if dtype.endswith("int8") else 1)).astype(dtype)
+    if "predictor" in layout:
+        layout = {
+            **layout,
+            "predictor": pixels.dtype.kind != "f" and pixels.itemsize < 8,
+        }  # as far as tifffile writes it
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="minisblack", **layout)
+    values = read_picture(tmp_path / "a.tif")
+    assert values.dtype == dtype
+    np.testing.assert_array_equal(values, pixels.T)
+    check_shape(tmp_path / "a.tif", values)
+    np.testing.assert_array_equal(load(tmp_path / "a.tif")[0].numpy(), pixels.T.astype(np.float32))
+
+
+@pytest.mark.parametrize("layout", [{}, {"tile": (32, 32)}], ids=str)
+@pytest.mark.parametrize("separate", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_tiff_with_colours(tmp_path: Path, camera: np.ndarray, dtype: type, separate: bool, layout: dict) -> None:
+    colours = np.stack([camera // 4, camera // 5, camera // 6], axis=-1).astype(dtype)
+    path = tmp_path / "a.tif"
+    for channels in (colours, np.concatenate([colours, colours[..., :1]], axis=-1)):
+        tifffile.imwrite(
+            path,
+            np.moveaxis(channels, -1, 0) if separate else channels,
+            photometric="rgb",
+            planarconfig="separate" if separate else "contig",
+            **layout,
+        )
+        values = read_picture(path)
+        np.testing.assert_allclose(values, colours.mean(axis=-1, dtype=np.float32).T, rtol=1e-6)
+        check_shape(path, values)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 300)])
+@pytest.mark.parametrize("layout", [{}, {"tile": (16, 16)}], ids=str)
+def test_tiff_of_any_size(tmp_path: Path, size: tuple[int, int], layout: dict) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.full(size, 300, np.uint16), photometric="minisblack", **layout)
+    values = read_picture(tmp_path / "a.tif")
+    assert values.shape == size[::-1]
+    assert (values == 300).all()
+    check_shape(tmp_path / "a.tif", values)
+
+
+def test_tiff_where_white_is_zero_grows_with_brightness(tmp_path: Path, rows: np.ndarray) -> None:
+    path = tmp_path / "a.tif"
+    for pixels in (rows, rows.astype(np.uint16) * 257):
+        tifffile.imwrite(path, pixels, photometric="miniswhite")
+        np.testing.assert_array_equal(read_picture(path), np.iinfo(pixels.dtype).max - pixels.T)
+    tifffile.imwrite(path, rows > 6, photometric="miniswhite")
+    np.testing.assert_array_equal(read_picture(path), np.where(rows > 6, 0, 255).T)
+    tifffile.imwrite(path, rows.astype(np.float32), photometric="miniswhite")
+    with pytest.raises(ImageFileError, match=r"a\.tif: its values must grow with brightness, got float32"):
+        read_picture(path)
+
+
+def test_tiff_with_a_palette(tmp_path: Path, rows: np.ndarray) -> None:
+    path = tmp_path / "a.tif"
+    picture = Image.fromarray(rows, "P")
+    picture.putpalette([value for index in range(256) for value in (index, 0, index // 2)])
+    picture.save(path)
+    np.testing.assert_allclose(read_picture(path), ((rows + rows // 2) / np.float32(3)).T, rtol=1e-6)
+
+
+def test_tiff_without_its_reduced_copies(tmp_path: Path, camera: np.ndarray) -> None:
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as file:
+        file.write(camera, subifds=1)
+        file.write(camera[::2, ::2], subfiletype=1)
+        file.write(camera[::4, ::4], subfiletype=1)
+    values = read_picture(path)
+    np.testing.assert_array_equal(values, camera.T)
+    check_shape(path, values)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 5])
+@pytest.mark.parametrize("separate", [False, True])
+def test_tiff_with_channels_of_unknown_meaning(
+    tmp_path: Path, camera: np.ndarray, channels: int, separate: bool
+) -> None:
+    tifffile.imwrite(
+        tmp_path / "a.tif",
+        np.stack([camera] * channels, axis=0 if separate else -1),
+        photometric="minisblack",
+        planarconfig="separate" if separate else "contig",
+    )
+    for read in (read_picture, read_picture_shape):
+        message = rf"a\.tif: must hold grey values or red, .*, got {channels} channels .*\. Save one channel, or RGB\."
+        with pytest.raises(ImageFileError, match=message):
+            read(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "LAB"])
+def test_tiff_with_colours_of_other_kinds(tmp_path: Path, camera: np.ndarray, mode: str) -> None:
+    colours = np.stack([camera] * (4 if mode == "CMYK" else 3), axis=-1).astype(np.uint8)
+    Image.frombytes(mode, camera.shape[::-1], colours.tobytes()).save(tmp_path / "a.tif")
+    with pytest.raises(ImageFileError, match=r"a\.tif: must hold grey values or red, green and blue, got \d channels"):
+        read_picture(tmp_path / "a.tif")
+
+
+def test_tiff_with_pages_that_make_no_volume(tmp_path: Path, camera: np.ndarray) -> None:
+    for other in (camera[:50], camera.astype(np.float32)):
+        with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+            file.write(camera)
+            file.write(other)
+        for read in (read_picture, read_picture_shape):
+            message = r"its pages must be of one size and kind, got 100 x 120 pixels of uint16 .* and 100 x \d+ pix"
+            with pytest.raises(ImageFileError, match=message):
+                read(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", np.stack([camera] * 3), photometric="minisblack", truncate=True)
+    with pytest.raises(ImageFileError, match="must list each of its pages, got only the first of several"):
+        read_picture(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", camera.astype(np.complex64))
+    with pytest.raises(ImageFileError, match=r"must hold pictures of plain numbers, got .* complex64 .*\. Convert it"):
+        read_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [{}, {"rowsperstrip": 7}, {"tile": (32, 32)}, {"tile": (32, 32), "compression": "zlib"}],
+    ids=str,
+)
+def test_tiff_is_never_read_in_part(tmp_path: Path, camera: np.ndarray, layout: dict) -> None:
+    pages = np.stack([camera, camera + 1, camera + 2])
+    tifffile.imwrite(tmp_path / "whole.tif", pages, photometric="minisblack", **layout)
+    np.testing.assert_array_equal(read_picture(tmp_path / "whole.tif"), pages.T)
+    whole = (tmp_path / "whole.tif").read_bytes()
+    for part in np.linspace(0.01, 0.99, 20):
+        (tmp_path / "cut.tif").write_bytes(whole[: int(part * len(whole))])
+        with pytest.raises(ImageFileError, match=r"cut\.tif: "):
+            read_picture(tmp_path / "cut.tif")
+
+
+@pytest.mark.parametrize(
+    ("compression", "dtype"),
+    [("tiff_lzw", np.uint8), ("tiff_lzw", np.uint16), ("tiff_lzw", np.float32), ("jpeg", np.uint8)],
+)
+def test_tiff_in_strips_of_other_compressions(
+    tmp_path: Path, camera: np.ndarray, compression: str, dtype: type
+) -> None:
+    pixels = (camera // 5).astype(dtype)
+    pages = [Image.fromarray(pixels), Image.fromarray(pixels[::-1].copy())]
+    for count in (1, 2):
+        pages[0].save(tmp_path / "a.tif", compression=compression, save_all=count > 1, append_images=pages[1:count])
+        values = read_picture(tmp_path / "a.tif")
+        assert values.dtype == dtype
+        np.testing.assert_allclose(
+            values.reshape(100, 120, -1)[..., 0], pixels.T, atol=3 if compression == "jpeg" else 0
+        )
+        check_shape(tmp_path / "a.tif", values)
+
+
+def test_tiff_that_needs_another_decoder(tmp_path: Path, camera: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> None:
+    def decode(self: tifffile.TiffPage, *args: object, **options: object) -> None:
+        raise ValueError("<COMPRESSION.LZW: 5> requires the 'imagecodecs' package")
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", decode)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, camera, tile=(32, 32))
+    with pytest.raises(
+        ImageFileError, match=r"a\.tif: its way of storing .*uint16.*: pip install imagecodecs, or save"
+    ):
+        read_picture(path)
+    pixels = (camera // 5).astype(np.uint8)
+    tifffile.imwrite(path, pixels, tile=(32, 32))  # ITK reads these by way of colours with 8 bits
+    values = read_picture(path)
+    assert values.dtype == np.uint8
+    np.testing.assert_array_equal(values, pixels.T)
+
+
+def write_png(path: Path, pixels: np.ndarray, bits: int, colour_type: int, *chunks: tuple[bytes, bytes]) -> Path:
+    """A PNG of kinds that libraries read but do not write; ``pixels`` are ``(H, W[, channels])``."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], bits, colour_type, 0, 0, 0)
+    lines = pixels.reshape(len(pixels), -1)
+    packed = [
+        np.packbits(np.unpackbits(line.astype(">u2").view(np.uint8).reshape(-1, 2), axis=1)[:, 16 - bits :].ravel())
+        for line in lines
+    ]
+    content = zlib.compress(b"".join(b"\0" + line.tobytes() for line in packed))
+    parts = [(b"IHDR", header), *chunks, (b"IDAT", content), (b"IEND", b"")]
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
+    return path
+
+
+@pytest.mark.parametrize("bits", [1, 8, 16])
+def test_png_of_grey_values_with_a_transparent_one(tmp_path: Path, camera: np.ndarray, bits: int) -> None:
+    pixels = camera & (2**bits - 1)
+    path = write_png(tmp_path / "a.png", pixels, bits, 0, (b"tRNS", struct.pack(">H", 1)))
+    values = read_picture(path)
+    np.testing.assert_array_equal(values, pixels.T * (255 if bits == 1 else 1))
+    check_shape(path, values)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_png_of_grey_values_and_transparency(tmp_path: Path, camera: np.ndarray, bits: int) -> None:
+    pixels = camera & (2**bits - 1)
+    path = write_png(tmp_path / "a.png", np.stack([pixels, pixels[::-1]], axis=-1), bits, 4)
+    values = read_picture(path)
+    assert values.dtype == f"uint{bits}"
+    np.testing.assert_array_equal(values, pixels.T)
+    check_shape(path, values)
+    path.write_bytes(path.read_bytes()[:80])
+    with pytest.raises(ImageFileError, match=r"a\.png: damaged or cut off"):
+        read_picture(path)
+
+
 def test_geometry_is_read_from_the_header(tmp_path: Path, rows: np.ndarray) -> None:
     geometry = read_geometry(save(tmp_path / "a.png", rows))
     assert geometry.shape == (5, 3)
@@ -142,6 +381,16 @@ def test_results_have_the_format_of_the_input(
     assert np.count_nonzero(pixels) == 1
     save_labels({"pred": MetaTensor(labels * 0).copy_meta_from(image)})  # an earlier result is replaced
     assert not np.asarray(Image.open(path)).any()
+
+
+def test_results_of_one_name_and_different_kinds(tmp_path: Path, rows: np.ndarray) -> None:
+    for suffix in (".png", ".tif"):
+        save(tmp_path / f"a{suffix}", rows)
+    for case in find_cases(tmp_path, pictures=True):
+        image = load(Path(case["image"]))
+        labels = MetaTensor((image > 3).float()).copy_meta_from(image)
+        SegmentationSaveImaged("pred", output_dir=tmp_path / "out")({**case, "pred": labels})
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_seg.png", "a_seg.tif"]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif"])

@@ -382,3 +382,15 @@ def test_describe_failure(error: Exception, expected: str) -> None:
     wrapped = RuntimeError("applying transform")
     wrapped.__cause__ = error
     assert describe_failure(wrapped) == expected
+    twice = RuntimeError("applying transform")
+    twice.__cause__ = wrapped
+    assert describe_failure(twice) == expected
+
+
+def test_describe_failure_keeps_a_remedy_that_stands_above_its_cause() -> None:
+    error = ImportError("The runtime needs OpenVINO. Install it with: pip install openvino")
+    error.__cause__ = ModuleNotFoundError("No module named 'openvino'")
+    assert describe_failure(error) == f"ImportError: {error}"
+    wrapped = RuntimeError("applying transform <x>")
+    wrapped.__cause__ = error
+    assert describe_failure(wrapped) == f"ImportError: {error}"

@@ -162,6 +162,27 @@ def test_files_that_would_run_code_are_refused(path):
         NestedUNet.from_checkpoint(path)
 
 
+@pytest.mark.parametrize(
+    ("save", "message"),
+    [
+        (torch.save, r"it holds Python objects besides tensors, .*\. Save network\.state_dict\(\) with"),
+        (lambda network, path: torch.save({"network": network}, path), "it holds Python objects besides tensors"),
+        (
+            lambda network, path: torch.jit.script(network).save(path),
+            r"it is TorchScript, which holds code\. Save the state_dict\(\) of the network",
+        ),
+        (lambda _, path: path.write_bytes(b"PK broken"), r"it is damaged, or was not .*\. Copy or save it again"),
+    ],
+)
+def test_files_of_other_kinds_are_named_in_one_line(path, save, message):
+    save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(
+        ValueError, match=rf"model\.pt: not a file of weights that can be read safely: {message}"
+    ) as caught:
+        NestedUNet.from_checkpoint(path)
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize("content", [{}, [1, 2], 3, {"network": {"conv.weight": torch.ones(1)}}])
 def test_files_of_something_else(path, content):
     torch.save(content, path)
