@@ -304,6 +304,9 @@ def _study(list_only: bool, **options: Any) -> int:
     from monai_unetpp.study import run_study
 
     outcome = run_study(**options, list_only=list_only, on_message=lambda line: print(line, flush=True))
+    # of several processes that torchrun started, one speaks; an error of another would have torchrun end it
+    if os.environ.get("RANK", "0") != "0":
+        return _DONE
     if list_only:
         _table(
             ["run", "seed", "parameters", "features", "state"],
@@ -391,6 +394,8 @@ def _add_demo(parser: argparse.ArgumentParser) -> None:
 _SEGMENT = """\
   monai-unetpp segment scan.nii.gz -o segmentations
   monai-unetpp segment scans dicom_series -o segmentations --level L2
+  monai-unetpp segment cells.png --bundle nuclei_microscopy_unetpp --instances -o results
+  monai-unetpp segment my_dataset --list_key validation -o segmentations
   monai-unetpp segment scans -o segmentations --json > volumes.json
   monai-unetpp segment scans -o segmentations --no-flips --overlap 0.25 --precision auto --profile
 """
@@ -401,12 +406,24 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         "inputs",
         nargs="+",
         metavar="INPUT",
-        help="image file (NIfTI, .nrrd, .mha, ...), folder of them, or DICOM series folder",
+        help="image file (NIfTI, .nrrd, .mha, DICOM, ...; for bundles of images also PNG and TIFF), folder of them, "
+        "DICOM series folder, or folder with dataset.json",
     )
     parser.add_argument(
-        "-o", "--output", dest="output_dir", required=True, metavar="DIR", help="folder for <case>_seg.nii.gz"
+        "-o",
+        "--output",
+        dest="output_dir",
+        required=True,
+        metavar="DIR",
+        help="folder for <case>_seg.nii.gz, .png or .tif, in the form of the input",
     )
     _add_bundle(parser)
+    parser.add_argument(
+        "--list_key",
+        metavar="KEY",
+        help="list of dataset.json to segment, such as validation (default: test if there is one, else validation, "
+        "else training)",
+    )
     parser.add_argument(
         "--level", metavar="LEVEL", help="L1, L2, ...: build and run only what this level needs (default: the deepest)"
     )
@@ -605,6 +622,7 @@ _FAILURES = """\
   monai-unetpp failures --dataset_dir DATA --segmentations segmentations -o failures --label tumour --worst 20
   monai-unetpp failures --dataset_dir DATA --list_key training -o kinds
 
+The segmentations are those of: monai-unetpp segment DATA --list_key validation -o segmentations
 Kinds are the size of an image and its background, dark or bright; of volumes, the largest edge of a voxel. Written are
 failures.md, failures.png with the worst cases, and failures.json with the figures of all.
 """
@@ -717,7 +735,8 @@ _STUDY = """\
 
 Trained are U-Nets of every depth, a wide U-Net with the parameters of UNet++, U-Net^e, UNet+ and UNet++ with and
 without deep supervision, and levels of UNet++ alone, all on the same patches, with one loss, schedule and number of
-steps. Scored are the last weights, on the validation list. The same command goes on where it was interrupted (by
+steps. Scored are the last weights, on the validation list. Where features are too small for a wide U-Net, it is left
+out. The same command goes on where it was interrupted (by
 Ctrl-C, or killed) from the last checkpoint and repeats nothing that is finished; settings that are not given are
 those that the folder was begun with. For several GPUs: torchrun --nproc_per_node=N -m monai_unetpp.cli study ...
 """
@@ -798,7 +817,8 @@ def _add_bundle(parser: argparse._ActionsContainer) -> None:
         "--bundle",
         default="hippocampus_mri_unetpp",
         metavar="BUNDLE",
-        help="name or folder of a bundle (default: %(default)s)",
+        help="folder of a bundle, or one that comes with the package: brain_tissue_mri_unetpp, hippocampus_mri_unetpp "
+        "or nuclei_microscopy_unetpp (default: %(default)s)",
     )
 
 

@@ -1,15 +1,21 @@
-"""Starting and ending the process group of a training that ``torchrun`` started."""
+"""The process group of what ``torchrun`` started: its start and its end, and waiting for each other."""
 
 from __future__ import annotations
 
+import datetime
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-__all__ = ["finish", "local_device", "start"]
+__all__ = ["finish", "gathered", "local_device", "start"]
+
+_LONGEST_WAIT = datetime.timedelta(days=14)
 
 
 def local_device() -> torch.device:
@@ -52,3 +58,30 @@ def finish(network: nn.Module | None = None) -> None:
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+@contextmanager
+def gathered(value: Any) -> Iterator[list[Any]]:
+    """Wait until all processes of ``torchrun`` are here, and after the block until all have left it.
+
+    For processes that each do work of their own, one of them perhaps for days longer than another. If one ended with
+    an error before the others are done, ``torchrun`` would end them too.
+
+    Args:
+        value: of this process; anything that can be pickled.
+
+    Yields:
+        The values of all processes by rank; only that of this one where ``torchrun`` started no others.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1:
+        yield [value]
+        return
+    # Gloo also on GPUs: a wait of NCCL would keep the GPU busy
+    dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
+    try:
+        values = [None] * processes
+        dist.all_gather_object(values, value)
+        yield values
+    finally:
+        finish()

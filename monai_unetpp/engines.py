@@ -22,7 +22,7 @@ from monai.transforms import AsDiscreted, Compose, Invertd, LoadImage, LoadImage
 from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
 from torch.utils.data import DataLoader, IterableDataset
 
-from monai_unetpp.data import InvertProbabilitiesd, case_name, describe_failure
+from monai_unetpp.data import BlockwiseSpacingd, InvertProbabilitiesd, case_name, describe_failure
 from monai_unetpp.data.instances import INSTANCE_COUNT
 from monai_unetpp.profiling import StageTimer
 
@@ -33,6 +33,7 @@ logger = logging.getLogger(__name__)
 _OTHER = "other"
 _STAGES: tuple[tuple[type | tuple[type, ...], str], ...] = (
     ((LoadImage, LoadImaged), "load"),
+    (BlockwiseSpacingd, "resample"),
     (AsDiscreted, "argmax"),
     ((Invertd, InvertProbabilitiesd), "inversion"),
     (SaveImaged, "save"),

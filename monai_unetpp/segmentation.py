@@ -91,6 +91,7 @@ def segment(
     smooth: bool | None = None,
     instances: bool | None = None,
     slice_axis: int | None = None,
+    list_key: str | None = None,
     profile: bool = False,
 ) -> SegmentationSummary:
     """Segment images with a bundle's ``inference.json``; cases that fail are reported and the rest go on.
@@ -98,8 +99,9 @@ def segment(
     The network is loaded once. The next image is loaded and the last result written while it works.
 
     Args:
-        inputs: NIfTI files, folders of them, or DICOM series folders.
-        output_dir: folder for ``<case>_seg.nii.gz``, integer labels on the input's own grid.
+        inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``.
+        output_dir: folder for ``<case>_seg.nii.gz``, or PNG or TIFF for such images: integer labels on the input's own
+            grid.
         bundle: name or folder of a bundle.
         level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
@@ -112,6 +114,7 @@ def segment(
         smooth: whether each class is interpolated on the input's grid, for smoother borders, instead of the labels.
         instances: whether every object gets a number of its own, for bundles that find many of a kind.
         slice_axis: for bundles of images: the axis of volumes across which the slices lie, 0 the first, -1 the last.
+        list_key: list of ``dataset.json`` to segment, where ``inputs`` are such folders, such as ``"validation"``.
         profile: whether to measure the stages of the work; then nothing is done at the same time.
 
     Returns:
@@ -147,6 +150,7 @@ def segment(
         smooth=smooth,
         instances=instances,
         slice_axis=slice_axis,
+        list_key=list_key,
     )
     if level is not None:
         level_index(level, parse_entry(parser, "network_def").levels)

@@ -126,6 +126,25 @@ def test_bad_usage(run, arguments, message):
     assert message in err
 
 
+def test_the_help_of_segment_names_pictures_and_bundles(run):
+    text = " ".join(run("segment", "--help")[1].split())
+    for part in ("also PNG and TIFF", "<case>_seg.nii.gz, .png or .tif", "segment cells.png --bundle nuclei_"):
+        assert part in text
+    for bundle in ("brain_tissue_mri_unetpp", "hippocampus_mri_unetpp", "nuclei_microscopy_unetpp"):
+        assert bundle in text
+
+
+def test_the_other_processes_of_torchrun_leave_the_word_to_the_first(run, monkeypatch, tmp_path):
+    from monai_unetpp import study
+
+    outcome = study.StudyOutcome((), ("unet_L1, seed 0: failed",))
+    monkeypatch.setattr(study, "run_study", lambda **options: outcome)
+    arguments = ("study", "--dataset_dir", tmp_path, "-o", tmp_path)
+    assert run(*arguments)[0] == 1
+    monkeypatch.setenv("RANK", "1")
+    assert run(*arguments) == (0, "", "")
+
+
 def test_segment_prints_a_table(segment, images, tmp_path, caplog):
     (images / "broken.nii.gz").unlink()
     code, out, err = segment(images)
@@ -208,7 +227,7 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
     run("segment", "a", "-o", "O")
     run(
         *("segment", "a", "b", "-o", "O", "--bundle", "B", "--level", "L2", "--device", "cpu", "--runtime", "openvino"),
-        *("--precision", "bf16", "--overlap", "0.25", "--no-flips", "--smooth", "--profile"),
+        *("--precision", "bf16", "--overlap", "0.25", "--no-flips", "--smooth", "--profile", "--list_key", "training"),
     )
     plain, full = stub_segment
     assert {name for name, value in plain.items() if value is not None} == {
@@ -227,6 +246,7 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         "smooth": True,
         "instances": None,
         "slice_axis": None,
+        "list_key": "training",
         "profile": True,
         "progress": False,
     }

@@ -71,6 +71,12 @@ def test_start_train_and_finish(one_process):
     assert not hasattr(network, "reducer")
 
 
+def test_a_single_process_gathers_its_own_value():
+    with distributed.gathered("done") as values:
+        assert values == ["done"]
+        assert not dist.is_initialized()
+
+
 def test_finishing_without_a_group_does_nothing():
     distributed.finish()
     distributed.finish(nn.Linear(1, 1))

@@ -24,7 +24,7 @@ from monai.handlers import MeanDice, StatsHandler, from_engine
 from monai.inferers import Inferer, SimpleInferer
 from monai.transforms import AsDiscreted, Compose, Flipd, Lambdad, SaveImaged
 
-from monai_unetpp.data import CaseDataset, find_cases
+from monai_unetpp.data import BlockwiseSpacingd, CaseDataset, find_cases
 from monai_unetpp.engines import CaseEvaluator, CaseFailure
 
 AFFINE = np.diag([1.0, 2.0, 1.0, 1.0])
@@ -573,6 +573,14 @@ def test_loading_in_a_thread_is_measured_too() -> None:
     for result in evaluator.completed:
         assert set(result.stages) == {"resample", "preprocessing", "network", "volumes", "other"}
         assert 0.1 <= result.stages["preprocessing"] < result.seconds
+
+
+def test_our_resampling_is_measured_as_such() -> None:
+    transform = Compose([BlockwiseSpacingd("image", pixdim=2.0)])
+    loader = DataLoader(Dataset(items(0), transform), batch_size=1, collate_fn=list_data_collate)
+    evaluator = CaseEvaluator("cpu", loader, Threshold(), profile=True)
+    evaluator.run()
+    assert set(evaluator.completed[0].stages) == {"resample", "network", "volumes", "other"}
 
 
 def test_lazy_transforms_are_measured_as_one() -> None:

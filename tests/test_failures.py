@@ -427,7 +427,11 @@ def test_a_large_image_is_cropped_and_drawn(cells, tmp_path, edit_dataset):
             FileNotFoundError,
             r"no_such_folder: no such folder\. segmentations must",
         ),
-        ({"list_key": "test"}, ValueError, "Data list test not specified"),
+        (
+            {"list_key": "test"},
+            ValueError,
+            r"dataset\.json: must have the list 'test', got training, validation\. Give one",
+        ),
     ],
 )
 def test_bad_arguments(cells, tmp_path, options, error, message):

@@ -129,6 +129,16 @@ def test_wrong_arguments_end_before_anything_is_written(hippocampus_bundle, case
     assert not out.exists()
 
 
+def test_the_list_that_is_scored_can_be_segmented(hippocampus_bundle, decathlon_dir, tmp_path):
+    root = shutil.copytree(decathlon_dir, tmp_path / "data")
+    path = root / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "test": ["./imagesTr/case_0.nii.gz"]}))
+    options = {"level": "L1", "device": "cpu"}
+    assert [done.case for done in segment(root, tmp_path / "out", hippocampus_bundle, **options).cases] == ["case_0"]
+    summary = segment(root, tmp_path / "out", hippocampus_bundle, list_key="validation", **options)
+    assert [done.case for done in summary.cases] == ["case_4", "case_5"]
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_gpu_that_is_not_here(hippocampus_bundle, case, tmp_path):
     with pytest.raises(ValueError, match=r"device 'cuda:0' was asked for, but torch finds no CUDA GPU here"):

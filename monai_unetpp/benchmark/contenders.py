@@ -174,7 +174,9 @@ def build_own_network(task: InferenceTask) -> NestedUNet:
 def measure_matrix_ceiling(
     precision: str, device: torch.device | str, size: int | None = None, tries: int = 5
 ) -> float:
-    """The most operations per second that products of large matrices reach here: no network can be faster.
+    """The most operations per second that products of large matrices reach here in torch.
+
+    Another runtime may multiply faster: its share of this can be above 1.
 
     Args:
         precision: ``"fp32"`` (TensorFloat32 on a GPU if torch's convolutions use it), ``"bf16"`` or ``"fp16"``.

@@ -1,5 +1,6 @@
 """From files to cases: lists, readers, checks and writers."""
 
+from monai_unetpp.data.background import ClearBackgroundd
 from monai_unetpp.data.cases import case_name, find_cases
 from monai_unetpp.data.check import check_dataset
 from monai_unetpp.data.datalist import load_datalist
@@ -17,6 +18,7 @@ from monai_unetpp.data.writer import SegmentationSaveImaged, write_volume
 __all__ = [
     "BlockwiseSpacingd",
     "CaseDataset",
+    "ClearBackgroundd",
     "ImageFileError",
     "ImageGeometry",
     "ImageKind",

@@ -12,6 +12,7 @@ from typing import Any
 
 from monai.data import load_decathlon_datalist
 
+from monai_unetpp.data.datalist import read_datalist
 from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.itk_images import ITK_SUFFIXES, dicom_files, is_dicom_file
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES
@@ -31,7 +32,10 @@ RESULT_NAME = "result_name"
 
 
 def find_cases(
-    input: str | PathLike[str] | Sequence[str | PathLike[str]], strict: bool = True, pictures: bool = False
+    input: str | PathLike[str] | Sequence[str | PathLike[str]],
+    strict: bool = True,
+    pictures: bool = False,
+    list_key: str | None = None,
 ) -> list[dict[str, Any]]:
     """The cases that ``input`` stands for.
 
@@ -48,6 +52,9 @@ def find_cases(
             with the reason as ``failure``, which :class:`monai_unetpp.data.CaseDataset` hands on.
         pictures: whether PNG and TIFF files are images too, for networks in 2D. For others a PNG in a folder is
             nothing to segment.
+        list_key: list to take from ``dataset.json``, such as ``"validation"``; the same cases as
+            :func:`monai_unetpp.data.load_datalist` gives, also where the list must be drawn. ``input`` must be such
+            folders then.
 
     Returns:
         Dicts with ``image``, a path (or several, for several channels), and ``case``, a name for files. It is the
@@ -69,7 +76,7 @@ def find_cases(
     cases: list[dict[str, Any]] = []
     for item in items:
         try:
-            cases.extend(_readable_cases_of(Path(item).expanduser(), suffixes))
+            cases.extend(_readable_cases_of(Path(item).expanduser(), suffixes, list_key))
         except ImageFileError as e:
             if strict:
                 raise
@@ -93,22 +100,27 @@ def result_suffix(image: str | PathLike[str]) -> str:
     return ".png" if fspath(image).lower().endswith(".png") else ".tif"
 
 
-def _readable_cases_of(path: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
+def _readable_cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
     try:
-        return _cases_of(path, suffixes)
+        return _cases_of(path, suffixes, list_key)
     except OSError as e:
         raise ImageFileError(f"{path}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
 
 
-def _cases_of(path: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
+def _cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
     if not path.exists():
         raise ImageFileError(f"{path}: no such file or folder. Check the path.")
+    if path.is_dir() and (path / "dataset.json").is_file():
+        return _decathlon_cases(path, suffixes, list_key)
+    if list_key is not None:
+        raise ImageFileError(f"{path}: no folder with dataset.json to take {list_key!r} from. Leave list_key out.")
     if path.is_dir():
-        if (path / "dataset.json").is_file():
-            return _decathlon_cases(path, suffixes)
         return _folder_cases(path, suffixes)
     if not path.name.lower().endswith(suffixes) and not is_dicom_file(path):
-        raise ImageFileError(f"{path}: not a supported image. Give {_formats(suffixes)}.")
+        remedy = ""
+        if is_picture_name(path):
+            remedy = " Pictures are for bundles of images, such as nuclei_microscopy_unetpp."
+        raise ImageFileError(f"{path}: not a supported image. Give {_formats(suffixes)}.{remedy}")
     return [_case(path)]
 
 
@@ -143,15 +155,16 @@ def _is_result(name: str, names: set[str]) -> bool:
     return name.endswith(_SEGMENTATION) and name.removesuffix(_SEGMENTATION) in names
 
 
-def _decathlon_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
+def _decathlon_cases(folder: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
     path = folder / "dataset.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        key = next((key for key in ("test", "validation") if content.get(key)), None)
+        key = list_key or next((key for key in ("test", "validation") if content.get(key)), None)
         if key is None and (folder / "imagesTs").is_dir():
             return _folder_cases(folder / "imagesTs", suffixes)
         key = key or "training"
-        images = [entry["image"] for entry in load_decathlon_datalist(path, data_list_key=key)]
+        entries = read_datalist(path, list_key) if list_key else load_decathlon_datalist(path, data_list_key=key)
+        images = [entry["image"] for entry in entries]
     except ImageFileError:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as e:

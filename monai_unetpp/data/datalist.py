@@ -14,7 +14,7 @@ from monai.data import load_decathlon_datalist
 
 from monai_unetpp.files import write_text
 
-__all__ = ["foreground_labels", "load_datalist"]
+__all__ = ["foreground_labels", "load_datalist", "read_datalist"]
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def load_datalist(
 
     Args:
         dataset_dir: folder with ``dataset.json``.
-        key: ``"training"`` or ``"validation"``.
+        key: such as ``"training"`` or ``"validation"``.
         split_dir: folder for ``split.json``; not written when None.
         label_key: key under which the labels are handed out, for transforms that must leave them alone.
 
@@ -49,16 +49,37 @@ def load_datalist(
     path = Path(dataset_dir) / "dataset.json"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. dataset_dir must name a folder in Decathlon form.")
-    try:
-        if key in ("training", "validation") and "validation" not in json.loads(path.read_text(encoding="utf-8")):
-            cases = _drawn_split(path, split_dir)[key]
-        else:
-            cases = load_decathlon_datalist(path, data_list_key=key)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
-        raise ValueError(f"{path}: not a data list in Decathlon form ({e}).") from e
+    cases = read_datalist(path, key, split_dir)
     if not cases or any("image" not in case or "label" not in case for case in cases):
         raise ValueError(f"{path}: the list {key!r} must hold cases with an image and a label.")
     return [{(label_key if name == "label" else name): value for name, value in case.items()} for case in cases]
+
+
+def read_datalist(
+    path: str | PathLike[str], key: str, split_dir: str | PathLike[str] | None = None
+) -> list[dict[str, Any]]:
+    """The entries of one list, with or without labels; a missing ``validation`` list is drawn as for ``load_datalist``.
+
+    Args:
+        path: the ``dataset.json``.
+        key: of the list.
+        split_dir: folder for ``split.json``; not written when None.
+
+    Raises:
+        ValueError: it cannot be read, or has no such list.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if key in ("training", "validation") and "validation" not in content:
+            return _drawn_split(path, split_dir)[key]
+        if key not in content:
+            lists = ", ".join(name for name, value in content.items() if isinstance(value, list)) or "none"
+            raise ValueError(f"{path}: must have the list {key!r}, got {lists}. Give one of them as list_key.")
+        cases: list[dict[str, Any]] = load_decathlon_datalist(path, data_list_key=key)
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as e:
+        raise ValueError(f"{path}: not a data list in Decathlon form ({e}).") from e
+    return cases
 
 
 def foreground_labels(path: str | PathLike[str], labels: Any) -> dict[str, int]:

@@ -65,7 +65,7 @@ class InvertProbabilitiesd(MapTransform):
         """Replace the logits of each key by labels.
 
         Raises:
-            ValueError: fewer than two classes.
+            ValueError: fewer than two classes, or logits that are not finite.
             TypeError: an image without metadata.
         """
         d = dict(data)
@@ -87,6 +87,11 @@ class InvertProbabilitiesd(MapTransform):
     def _invert(self, logits: torch.Tensor, orig_key: Hashable, image: MetaTensor) -> MetaTensor:
         plain = logits.as_tensor() if isinstance(logits, MetaTensor) else logits
         normaliser = _log_sum_exp(plain)
+        if not bool(normaliser.isfinite().all()):
+            raise ValueError(
+                "logits must be finite, got NaN or infinity. The network's weights are damaged, or its precision does "
+                "not hold them: try precision='fp32'."
+            )
         # Invertd looks at the metadata of the image, never at its voxels
         operations = _as_linear_float32(image.applied_operations)
         applied = MetaTensor(plain.new_empty(0), meta=image.meta, applied_operations=operations)

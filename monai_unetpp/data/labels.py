@@ -14,7 +14,7 @@ import numpy.typing as npt
 from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.data.pictures import is_picture_name, read_picture_shape
-from monai_unetpp.data.reader import VolumeReader
+from monai_unetpp.data.reader import VolumeReader, check_not_constant
 
 __all__ = ["Volume", "check_label_values", "read_label_map", "read_volume"]
 
@@ -40,15 +40,18 @@ def read_volume(
     Args:
         path: the file.
         spatial_dims: 2 or 3; None takes what the file has.
-        allow_constant: whether an image that is not NIfTI may have the same value everywhere.
+        allow_constant: whether an image may have the same value everywhere.
         labels: whether it is a label map; see :class:`monai_unetpp.data.VolumeReader`.
 
     Raises:
-        ImageFileError: a file that cannot be read.
+        ImageFileError: a file that cannot be read, or a constant image that must be none.
     """
     if is_nifti_name(path):
         image = open_nifti(path)
-        return Volume(read_voxels(image, path), np.asarray(image.affine, dtype=np.float64))
+        voxels = read_voxels(image, path)
+        if not allow_constant:
+            check_not_constant(voxels, path)
+        return Volume(voxels, np.asarray(image.affine, dtype=np.float64))
     reader = VolumeReader(spatial_dims or _file_axes(path), allow_constant=allow_constant, labels=labels)
     data, metadata = reader.get_data(reader.read(path))
     return Volume(data, np.asarray(metadata["affine"], dtype=np.float64))

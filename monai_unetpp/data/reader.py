@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -16,7 +17,7 @@ from monai_unetpp.data.itk_images import ITK_SUFFIXES, is_dicom_file, is_itk_nam
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES, check_affine, is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_picture
 
-__all__ = ["VolumeReader"]
+__all__ = ["VolumeReader", "check_not_constant"]
 
 # Where the name says nothing, the content of a file does: DICOM files often have no suffix.
 _SUPPORTED = (
@@ -40,6 +41,8 @@ class VolumeReader(ImageReader):
             are dropped.
         allow_constant: whether an image may have the same value everywhere, as a label map may.
         fill_nonfinite: value for voxels that are NaN or infinite; with None they are an error.
+        channels: of images that are one NIfTI file each; where they are more than one, the file holds them on a
+            further axis, its last, as those of the Medical Segmentation Decathlon do.
         labels: whether pictures are label maps, of which the numbers are taken that are stored: indices into a palette
             instead of its colours, and grey values of fewer than 8 bits as they are.
 
@@ -62,12 +65,19 @@ class VolumeReader(ImageReader):
         spatial_dims: int | Sequence[int] = 3,
         allow_constant: bool = False,
         fill_nonfinite: float | None = None,
+        channels: int = 1,
         labels: bool = False,
     ) -> None:
         super().__init__()
         self.spatial_dims = ensure_tuple(spatial_dims)
         if not self.spatial_dims or not set(self.spatial_dims) <= {2, 3}:
             raise ValueError(f"spatial_dims must be 2 or 3, or both, got {spatial_dims!r}.")
+        if channels < 1 or (channels > 1 and len(self.spatial_dims) > 1):
+            raise ValueError(
+                f"channels must be 1 or more, and 1 where spatial_dims are 2 and 3, got {channels!r}. Give one of "
+                "spatial_dims."
+            )
+        self.channels = channels
         self.allow_constant = allow_constant
         self.fill_nonfinite = fill_nonfinite
         self.labels = labels
@@ -95,10 +105,13 @@ class VolumeReader(ImageReader):
         """Read what :meth:`read` noted.
 
         Returns:
-            Array ``(H, W[, D])``, or ``(C, H, W[, D])`` for several files, and metadata with the affine in RAS, mm.
+            Array ``(H, W[, D])``, or ``(C, H, W[, D])`` for several files or channels, and metadata with the affine in
+            RAS, mm.
         """
         if all(not is_nifti_name(path) and is_dicom_file(path) for path in img):
             return self._read_dicom(img)
+        if self.channels > 1 and len(img) == 1:
+            return self._read_channels(img[0])
         images = [self._read_dicom([path]) if path.is_dir() else self._read_file(path) for path in img]
         array, metadata = images[0]
         if len(images) == 1:
@@ -117,6 +130,24 @@ class VolumeReader(ImageReader):
                 f"{paths[0]}: a single slice, but a volume is needed. Name the folder of the whole series."
             )
         return self._checked(array, metadata, path=paths[0])
+
+    def _read_channels(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        """One file that holds all channels."""
+        dims = self.spatial_dims[0]
+        image = open_nifti(path) if is_nifti_name(path) else None
+        if image is None or math.prod(image.shape[dims:]) != self.channels:
+            shape = "another file" if image is None else f"shape {image.shape}"
+            raise ImageFileError(
+                f"{path}: must be NIfTI with {self.channels} channels on its last axis, got {shape}. Store it so, or "
+                "give one file per channel."
+            )
+        spatial = image.shape[:dims]
+        voxels = self._finite(read_voxels(image, path, single=True), path)
+        if not self.allow_constant:
+            check_not_constant(voxels, path)
+        metadata = _metadata(image.affine, spatial, path)
+        metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
+        return np.moveaxis(voxels.reshape((*spatial, self.channels)), -1, 0), metadata
 
     def _read_file(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         if is_nifti_name(path):
@@ -137,22 +168,9 @@ class VolumeReader(ImageReader):
     ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         array = array.reshape(self._spatial_shape(array.shape, path))
         array = self._finite(array, path)
-        if not self.allow_constant and array.min() == array.max():
-            raise ImageFileError(
-                f"{path}: every voxel has the value {array.flat[0]}, so there is nothing to segment. Export it again."
-            )
-        affine = np.eye(4)
-        size = len(metadata[MetaKeys.AFFINE]) - 1
-        affine[:size, :size] = metadata[MetaKeys.AFFINE][:size, :size]
-        affine[:size, 3] = metadata[MetaKeys.AFFINE][:size, size]
-        check_affine(affine, path)
-        return array, {
-            MetaKeys.AFFINE: affine,
-            MetaKeys.ORIGINAL_AFFINE: affine.copy(),
-            MetaKeys.SPATIAL_SHAPE: np.asarray(array.shape),
-            MetaKeys.SPACE: SpaceKeys.RAS,
-            MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
-        }
+        if not self.allow_constant:
+            check_not_constant(array, path)
+        return array, _metadata(metadata[MetaKeys.AFFINE], array.shape, path)
 
     def _spatial_shape(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:
         stored = tuple(int(length) for length in shape)
@@ -188,3 +206,30 @@ class VolumeReader(ImageReader):
             f"{path}: {count} of {array.size} voxels are NaN or infinite. "
             "Replace them, for example by the value of the background."
         )
+
+
+def check_not_constant(array: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
+    """Refuse an image that has the same value everywhere.
+
+    Raises:
+        ImageFileError: it has.
+    """
+    if array.min() == array.max():
+        raise ImageFileError(
+            f"{path}: every voxel has the value {array.flat[0]}, so there is nothing to segment. Export it again."
+        )
+
+
+def _metadata(stored: np.ndarray[Any, Any], shape: Sequence[int], path: Path) -> dict[str, Any]:
+    affine = np.eye(4)
+    size = len(stored) - 1
+    affine[:size, :size] = stored[:size, :size]
+    affine[:size, 3] = stored[:size, size]
+    check_affine(affine, path)
+    return {
+        MetaKeys.AFFINE: affine,
+        MetaKeys.ORIGINAL_AFFINE: affine.copy(),
+        MetaKeys.SPATIAL_SHAPE: np.asarray(shape),
+        MetaKeys.SPACE: SpaceKeys.RAS,
+        MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
+    }

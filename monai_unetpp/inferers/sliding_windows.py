@@ -22,7 +22,8 @@ from monai_unetpp.devices import resolve_device
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.inferers.precision import resolve_precision
-from monai_unetpp.inferers.predictors import RUNTIMES, Predictor, make_predictor
+from monai_unetpp.inferers.predictors import RUNTIMES, Predictor, make_predictor, resolve_runtime
+from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.predictor import evaluating
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
@@ -52,14 +53,19 @@ _MOST_KEPT = 4
 class NestedSlidingWindowInferer(Inferer):
     """Run a nested U-Net over images of any size, by overlapping windows of one size.
 
-    The windows, their weights and the padding are those of MONAI's ``SlidingWindowInferer``, which this replaces in any
-    bundle; where both compute the same thing the results agree to float32 rounding. Beyond it, this one knows levels,
-    makes label maps in bounded memory, averages over flips, and runs the network through torch, torch.compile or
-    OpenVINO.
+    The windows, their weights and the padding are those of MONAI's ``SlidingWindowInferer``, and so are the names and
+    the order of the first arguments. With ``mode="constant"``, ``precision="fp32"`` and ``runtime="torch"``, MONAI's
+    defaults, the results agree to float32 rounding. MONAI's ``sw_device``, ``cache_roi_weight_map``, ``cpu_thresh``,
+    ``buffer_steps``, ``buffer_dim`` and ``with_coord`` have no counterpart: leave them out.
+
+    Beyond MONAI's, this one knows levels, makes label maps in bounded memory, averages over flips, and runs the network
+    through torch, torch.compile or OpenVINO.
 
     Args:
         roi_size: spatial size of the windows, one for all axes or each; ``None``, 0 or -1 stands for the image's own
             size. Take the patch size of the training: deep levels are worse in smaller windows.
+        sw_batch_size: windows that the network gets at once. ``None`` chooses from the device's free memory; the result
+            does not depend on it beyond rounding.
         overlap: part of a window that the next one covers again, from 0 to below 1, for all axes or each. More is
             slower and smoother.
         mode: ``"gaussian"`` lets the middle of a window count more than its edges; ``"constant"`` does not.
@@ -67,8 +73,6 @@ class NestedSlidingWindowInferer(Inferer):
         padding_mode: how images shorter than a window are padded: ``"constant"``, ``"reflect"``, ``"replicate"`` or
             ``"circular"``. The padding is cut off again.
         cval: the value to pad with, for ``"constant"``.
-        sw_batch_size: windows that the network gets at once. ``None`` chooses from the device's free memory; the result
-            does not depend on it beyond rounding.
         levels: ``None`` takes what ``network(windows)`` returns, the deepest level; ``"L2"`` that level; ``"mean"`` the
             mean of the probabilities of all heads, given as logits (the paper's accurate mode; see
             :func:`monai_unetpp.inferers.head_averaging.mean_of_heads`); a list of such gives a dict, from one pass.
@@ -112,12 +116,12 @@ class NestedSlidingWindowInferer(Inferer):
     def __init__(
         self,
         roi_size: Sequence[int | None] | int | None,
+        sw_batch_size: int | None = None,
         overlap: Sequence[float] | float = 0.25,
         mode: str = "gaussian",
         sigma_scale: Sequence[float] | float = 0.125,
         padding_mode: str = "constant",
         cval: float = 0.0,
-        sw_batch_size: int | None = None,
         levels: Sequence[str] | str | None = None,
         output: str = "logits",
         flips: Sequence[int] = (),
@@ -142,6 +146,8 @@ class NestedSlidingWindowInferer(Inferer):
         if runtime not in RUNTIMES:
             raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}.")
         resolve_precision(precision, "cpu")
+        if runtime == "openvino" and precision == "fp16":
+            raise ValueError("precision must be auto, fp32 or bf16 for runtime 'openvino', got 'fp16'. Use 'auto'.")
         self.roi_size = roi_size
         self.overlap = overlap
         self.mode = str(look_up_option(mode, BlendMode).value)
@@ -163,6 +169,7 @@ class NestedSlidingWindowInferer(Inferer):
         self._network: Callable[..., Any] | None = None
         self._predictors: dict[tuple[Any, ...], Predictor] = {}
         self._logged_bytes = -1
+        self._most_at_once: int | None = None
 
     @torch.no_grad()
     def __call__(
@@ -221,7 +228,8 @@ class NestedSlidingWindowInferer(Inferer):
     ) -> WindowMemory:
         """The memory that a run takes, without what the network itself takes.
 
-        The first run logs it before the sums are made, and so does each later one that takes more.
+        The first run logs it, and so does each later one that takes more: before the network is run where that is a
+        ``NestedUNet``, and after the first batch where only this tells the number of classes.
 
         Args:
             image_shape: ``(B, C, *spatial)``.
@@ -299,7 +307,7 @@ class NestedSlidingWindowInferer(Inferer):
         kwargs: dict[str, Any],
     ) -> dict[str, torch.Tensor]:
         device = _device_of(network, images)
-        batch_size = self.sw_batch_size or choose_batch_size(network, grid, images.shape[0], device)
+        batch_size = self._batch_size(images, network, grid, device, bool(args or kwargs))
         try:
             return self._infer(images, network, grid, device, batch_size, args, kwargs)
         except (RuntimeError, MemoryError) as e:
@@ -310,6 +318,7 @@ class NestedSlidingWindowInferer(Inferer):
             logger.warning("Not enough memory for %d windows at once: trying %d.", batch_size, batch_size // 2)
         # out of the handler, where nothing holds on to the memory of the failed run any more
         self._predictors.clear()
+        self._most_at_once = batch_size // 2
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         try:
@@ -318,6 +327,17 @@ class NestedSlidingWindowInferer(Inferer):
             if not is_out_of_memory(e):
                 raise
             raise MemoryError(self._memory_message(images, grid, batch_size // 2)) from e
+
+    def _batch_size(
+        self, images: torch.Tensor, network: Callable[..., Any], grid: WindowGrid, device: torch.device, plain: bool
+    ) -> int:
+        if self.sw_batch_size is not None:
+            chosen = self.sw_batch_size
+        else:
+            runtime = "torch" if plain else resolve_runtime(self.runtime, network, device, self.precision)
+            chosen = choose_batch_size(network, grid, images.shape[0], device, filled_up=runtime != "torch")
+        # what did not fit once is not tried for each further image
+        return chosen if self._most_at_once is None else min(chosen, self._most_at_once)
 
     def _memory_message(self, images: torch.Tensor, grid: WindowGrid, batch_size: int) -> str:
         return (
@@ -335,9 +355,15 @@ class NestedSlidingWindowInferer(Inferer):
             remedies.insert(0, "sw_batch_size=1")
         return f"Try {', '.join(remedies)}, or fewer levels."
 
-    def _log_memory(
-        self, estimate: WindowMemory, images: torch.Tensor, grid: WindowGrid, predictor: Predictor, device: torch.device
-    ) -> None:
+    def _log_memory(self, images: torch.Tensor, grid: WindowGrid, predictor: Predictor, out_channels: int) -> None:
+        estimate = self.estimate_memory(
+            images.shape,
+            out_channels,
+            sw_batch_size=predictor.batch_size,
+            heads=len(predictor.levels or (_ONLY,)),
+            input_itemsize=images.element_size(),
+        )
+        device = self.device or images.device
         # not for each of the many images that a training is validated on
         if estimate.total_bytes > self._logged_bytes:
             self._logged_bytes = estimate.total_bytes
@@ -375,6 +401,9 @@ class NestedSlidingWindowInferer(Inferer):
         with self._stage("preparation"):
             predictor = self._predictor(network, grid, device, batch_size, args, kwargs)
         self.ran = predictor.runtime, predictor.precision
+        out_channels = _out_channels(network)
+        if out_channels is not None:
+            self._log_memory(images, grid, predictor, out_channels)
         batches = WindowBatches(
             images,
             grid,
@@ -392,7 +421,9 @@ class NestedSlidingWindowInferer(Inferer):
             for batch, logits in self._predictions(batches, predictor, self.device or images.device):
                 with self._stage("stitching"):
                     if not stitchers:
-                        stitchers = self._stitchers(images, grid, logits, predictor)
+                        if out_channels is None:
+                            self._log_memory(images, grid, predictor, next(iter(logits.values())).shape[1])
+                        stitchers = self._stitchers(images, grid, logits)
                     for name, stitcher in stitchers.items():
                         for window in batch.placed:
                             found = kept[name] if window.slot is None else logits[name][window.slot]
@@ -425,8 +456,9 @@ class NestedSlidingWindowInferer(Inferer):
             called = with_arguments
         if called is not self._network:
             self._predictors.clear()
+            self._most_at_once = None
             self._network = called
-        key = (levels, grid.window_size, batch_size, device)
+        key = (levels, grid.window_size, batch_size, device, self.runtime, self.precision)
         if key not in self._predictors:
             if len(self._predictors) == _MOST_KEPT:
                 del self._predictors[next(iter(self._predictors))]
@@ -506,18 +538,8 @@ class NestedSlidingWindowInferer(Inferer):
         images: torch.Tensor,
         grid: WindowGrid,
         logits: Mapping[str, torch.Tensor],
-        predictor: Predictor,
     ) -> dict[str, WindowStitcher]:
         device = self.device or images.device
-        first = next(iter(logits.values()))
-        estimate = self.estimate_memory(
-            images.shape,
-            first.shape[1],
-            sw_batch_size=predictor.batch_size,
-            heads=len(predictor.levels or logits),
-            input_itemsize=images.element_size(),
-        )
-        self._log_memory(estimate, images, grid, predictor, device)
         importance = importance_of(grid, self.mode, self.sigma_scale, device)
         count = images.shape[0]
         if self.output == "logits":
@@ -570,6 +592,11 @@ def _device_of(network: Callable[..., Any], images: torch.Tensor) -> torch.devic
         for weights in (*network.parameters(), *network.buffers()):
             return weights.device
     return images.device
+
+
+def _out_channels(network: Callable[..., Any]) -> int | None:
+    """Channels of the logits, where the network's configuration tells them."""
+    return int(network.config["out_channels"]) if is_plain_nested_unet(network) else None
 
 
 def _by_name(outputs: Any) -> dict[str, torch.Tensor]:

@@ -194,8 +194,12 @@ def write_labels(logits: torch.Tensor, labels: torch.Tensor) -> None:
     Args:
         logits: ``(C, *spatial)``.
         labels: ``(*spatial)`` of an integer type, which is written to.
+
+    Raises:
+        ValueError: a highest logit that is not a finite number.
     """
     if logits.shape[0] == 1:
+        _check_finite(logits[0])
         labels.copy_(logits[0] > 0)
         return
     rows = max(_CHUNK_VOXELS * labels.shape[0] // max(labels.numel(), 1), 1)
@@ -207,3 +211,14 @@ def write_labels(logits: torch.Tensor, labels: torch.Tensor) -> None:
             won = (part[number] > best).to(labels.dtype).mul_(number)
             torch.maximum(written, won, out=written)
             torch.maximum(best, part[number], out=best)
+        # a maximum with NaN is NaN
+        _check_finite(best)
+
+
+def _check_finite(logits: torch.Tensor) -> None:
+    # the sum of finite numbers is finite, or the numbers are looked at one by one
+    if not bool(logits.sum().isfinite()) and not bool(logits.isfinite().all()):
+        raise ValueError(
+            "network must give finite logits, got NaN or infinity. Its weights are damaged (check the bundle), or the "
+            "precision does not hold its values (try precision='fp32')."
+        )

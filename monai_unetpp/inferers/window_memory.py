@@ -24,6 +24,8 @@ _CPU_BATCH = (2, 4)
 _GPU_BATCH_VOXELS, _GPU_BATCH_WINDOWS = 2**23, 64
 #: Part of the free memory that a batch of windows may take.
 _FREE_PART = 0.5
+#: Part of the windows that may be computed for nothing, to fill up the last batch.
+_MOST_WASTED = 1 / 16
 #: Full-resolution feature maps held at once, in multiples of the first convolution's channels.
 _MAPS_HELD = 16
 
@@ -95,7 +97,9 @@ def estimate_window_memory(
     )
 
 
-def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int, device: torch.device) -> int:
+def choose_batch_size(
+    network: Callable[..., Any], grid: WindowGrid, images: int, device: torch.device, filled_up: bool = False
+) -> int:
     """How many windows to give to the network at once, from the free memory of the device.
 
     Args:
@@ -103,6 +107,8 @@ def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int
         grid: the windows.
         images: number of images.
         device: where the network runs. On a CPU 2 or 4; on a GPU at most as many as keep it busy.
+        filled_up: whether the last batch costs as much as a full one; then smaller ones are taken, down to one
+            window, where otherwise more than a sixteenth of the work would be wasted.
 
     Returns:
         A power of two, or the number of all windows where they are fewer.
@@ -115,7 +121,11 @@ def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int
     else:
         least, most = 1, max(min(_GPU_BATCH_VOXELS // grid.window_voxels, _GPU_BATCH_WINDOWS), 1)
     chosen = min(max(fitting, least), most)
-    return min(1 << (chosen.bit_length() - 1), images * len(grid.positions))
+    windows = images * len(grid.positions)
+    batch_size = min(1 << (chosen.bit_length() - 1), windows)
+    while filled_up and batch_size > 1 and -windows % batch_size > _MOST_WASTED * windows:
+        batch_size = 1 << ((batch_size - 1).bit_length() - 1)
+    return batch_size
 
 
 def free_memory_bytes(device: torch.device | str) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -17,6 +18,7 @@ from monai.transforms import (
     Compose,
     EnsureTyped,
     LoadImaged,
+    MapLabelValued,
     NormalizeIntensityd,
     Orientationd,
     RandAdjustContrastd,
@@ -34,6 +36,7 @@ from torch.utils.data import Dataset, Sampler
 from monai_unetpp.data import BlockwiseSpacingd, VolumeReader, case_name, load_datalist
 from monai_unetpp.data.datalist import foreground_labels
 from monai_unetpp.data.labels import read_label_map
+from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 
 if TYPE_CHECKING:
     from monai_unetpp.study.settings import StudySettings
@@ -60,8 +63,8 @@ class StudyCases:
     Attributes:
         name: of the data set.
         spatial_dims: 2 or 3, as the first label has.
-        in_channels: files per image.
-        labels: value of each foreground class by name.
+        in_channels: channels per image, in files of their own or on the last axis of one.
+        labels: value of each foreground class by name. In a network the classes are 1 to n, in the order of values.
         training: dicts with ``image`` and ``label``.
         validation: the cases that are scored.
     """
@@ -76,7 +79,24 @@ class StudyCases:
     @property
     def out_channels(self) -> int:
         """Classes with the background."""
-        return max(self.labels.values()) + 1
+        return len(self._values) + 1
+
+    @property
+    def _values(self) -> list[int]:
+        return sorted(set(self.labels.values()))
+
+    def map_values(self, key: str, *, back: bool = False) -> tuple[MapLabelValued, ...]:
+        """The transform from label values to the classes of a network, if they differ.
+
+        Args:
+            key: of the label map.
+            back: from classes to label values.
+        """
+        values, classes = self._values, list(range(1, self.out_channels))
+        if values == classes:
+            return ()
+        pair = (classes, values) if back else (values, classes)
+        return (MapLabelValued(key, *pair),)
 
     def as_dict(self) -> dict[str, Any]:
         """What must be the same wherever runs of one study are done; folders may differ."""
@@ -105,15 +125,29 @@ def find_study_cases(dataset_dir: str | PathLike[str]) -> StudyCases:
     validation = load_datalist(dataset_dir, "validation")
     path = Path(dataset_dir) / "dataset.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    first = training[0]
+    spatial_dims = read_label_map(Path(training[0]["label"])).data.ndim
     return StudyCases(
         name=str(content.get("name", Path(dataset_dir).resolve().name)),
-        spatial_dims=read_label_map(Path(first["label"])).data.ndim,
-        in_channels=len(first["image"]) if isinstance(first["image"], list) else 1,
+        spatial_dims=spatial_dims,
+        in_channels=_count_channels(training[0]["image"], spatial_dims, path, content),
         labels=foreground_labels(path, content.get("labels")),
         training=tuple(training),
         validation=tuple(validation),
     )
+
+
+def _count_channels(image: Any, spatial_dims: int, path: Path, content: Mapping[str, Any]) -> int:
+    if isinstance(image, list):
+        return len(image)
+    count = math.prod(open_nifti(image).shape[spatial_dims:]) if is_nifti_name(image) else 1
+    named = len(content.get("modality") or content.get("channel_names") or ())
+    # a further axis may also be time
+    if count not in (1, named):
+        raise ValueError(
+            f"{path}: modality must name the channels of the images, got {named} name(s) for {count} on the last axis "
+            f"of {image}. Name them, or give images without this axis."
+        )
+    return count
 
 
 def _name(case: Mapping[str, Any]) -> str:
@@ -131,7 +165,13 @@ def make_preprocessing(cases: StudyCases, settings: StudySettings, keys: Sequenc
     """
     steps: list[Callable[..., Any]] = []
     for key in keys:
-        reader: Any = VolumeReader(cases.spatial_dims, allow_constant=key == "label", labels=key == "label")
+        is_label = key == "label"
+        reader: Any = VolumeReader(
+            cases.spatial_dims,
+            allow_constant=is_label,
+            channels=1 if is_label else cases.in_channels,
+            labels=is_label,
+        )
         steps.append(LoadImaged(key, reader=reader, ensure_channel_first=True))
     if cases.spatial_dims == 3:
         steps.append(Orientationd(keys, axcodes="RAS", labels=None))
@@ -146,10 +186,11 @@ def make_preprocessing(cases: StudyCases, settings: StudySettings, keys: Sequenc
 
 
 def make_training_preprocessing(cases: StudyCases, settings: StudySettings) -> Compose:
-    """:func:`make_preprocessing`, then padded to the patch, and as plain small tensors to be kept in memory."""
+    """:func:`make_preprocessing`, with the classes of the network, padded to the patch, as plain small tensors."""
     return Compose(
         [
             *make_preprocessing(cases, settings).transforms,
+            *cases.map_values("label"),
             SpatialPadd(_KEYS, spatial_size=settings.patch_size),
             EnsureTyped(_KEYS, dtype=[torch.float32, torch.uint8], track_meta=False),
         ]

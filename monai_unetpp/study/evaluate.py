@@ -97,6 +97,7 @@ def score_network(
     steps: list[Callable[..., Any]] = [AsDiscreted("pred", argmax=True)]
     if cases.spatial_dims == 3 or settings.spacing_mm is not None:
         steps.append(Invertd("pred", transform=preprocessing, orig_keys="image", nearest_interp=True))
+    steps += cases.map_values("pred", back=True)
     scores = evaluate_levels(
         MeanOfHeads(network),
         cases.validation,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import fnmatch
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -22,12 +22,12 @@ __all__ = [
     "StudyVariant",
     "assign_shard",
     "build_network",
-    "choose_variants",
+    "choose_names",
     "count_parameters",
-    "is_chosen",
     "list_rows",
     "list_variants",
     "match_wide_features",
+    "variant_names",
 ]
 
 MEAN_OF_HEADS = "mean"
@@ -41,6 +41,8 @@ WIDE = "unet_wide"
 
 PARAMETER_TOLERANCE = 0.01
 """Largest relative difference between the parameters of the wide U-Net and of UNet++."""
+
+_LARGEST_STEP = 3
 
 Kind = Literal["network", "mean", "embedded", "isolated"]
 
@@ -148,22 +150,24 @@ def list_rows(features: Sequence[int]) -> tuple[StudyRow, ...]:
 _ORDER = ("unet_e", "unet+", "unet+_ds", "unet++", "unet++_ds")
 
 
-def is_chosen(name: str, patterns: Sequence[str] | None) -> bool:
-    """Whether a variant's name is given or matches a pattern; None means all of them."""
-    return patterns is None or any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+def variant_names(features: Sequence[int]) -> tuple[str, ...]:
+    """Names of all networks, also of the wide one, whether or not there is one for these ``features``."""
+    return tuple(each.name for each in list_variants(features, features))
 
 
-def choose_variants(variants: Sequence[StudyVariant], patterns: Sequence[str] | None) -> tuple[StudyVariant, ...]:
-    """Those of ``variants`` whose name is given or matches a pattern such as ``"unet++*"``.
+def choose_names(names: Sequence[str], patterns: Sequence[str] | None) -> tuple[str, ...]:
+    """Those of ``names`` that are given or match a pattern such as ``"unet++*"``; None means all of them.
 
     Raises:
         ValueError: a pattern that no name matches.
     """
-    for pattern in patterns or ():
-        if not any(is_chosen(each.name, [pattern]) for each in variants):
-            names = ", ".join(each.name for each in variants)
-            raise ValueError(f"variants must be names or patterns of {names}, got {pattern!r}. Correct the name.")
-    return tuple(each for each in variants if is_chosen(each.name, patterns))
+    if patterns is None:
+        return tuple(names)
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            listed = ", ".join(names)
+            raise ValueError(f"variants must be names or patterns of {listed}, got {pattern!r}. Correct the name.")
+    return tuple(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
 
 
 def assign_shard(count: int, shard: tuple[int, int]) -> list[int]:
@@ -199,8 +203,9 @@ def match_wide_features(
     """Features of a U-Net that has as many parameters as UNet++, in the proportions of ``features``.
 
     All features are multiplied by one factor, which is found by bisection, and rounded. Where that is not within
-    :data:`PARAMETER_TOLERANCE`, each is rounded up or down so that the number of parameters is closest. So each differs
-    by no more than one from the exact proportion.
+    :data:`PARAMETER_TOLERANCE`, each is rounded up or down so that the number of parameters is closest; where that does
+    not do either, as with few channels, each may differ by one more, two more and three more channels, but is never
+    lower than in ``features``.
 
     Args:
         features: channels of each resolution of UNet++.
@@ -209,7 +214,7 @@ def match_wide_features(
         out_channels: classes with the background.
 
     Raises:
-        ValueError: features so small that no rounding comes within :data:`PARAMETER_TOLERANCE`.
+        ValueError: features so small that nothing comes within :data:`PARAMETER_TOLERANCE`.
 
     Example:
         >>> match_wide_features((32, 64, 128, 256, 512), spatial_dims=2)
@@ -218,16 +223,16 @@ def match_wide_features(
     common = {"spatial_dims": spatial_dims, "in_channels": in_channels, "out_channels": out_channels}
     target = count_parameters({**common, "features": tuple(features), "deep_supervision": False})
 
-    def parameters(candidate: Sequence[int]) -> int:
-        return count_parameters({**common, "features": tuple(candidate), "variant": "unet", "deep_supervision": False})
-
+    parameters = _parameter_polynomial(features, {**common, "variant": "unet", "deep_supervision": False})
     low, high = 1.0, 2.0
     while high - low > 0.5 / max(features):
         middle = (low + high) / 2
         low, high = (middle, high) if parameters(_scaled(features, middle)) < target else (low, middle)
     best = _scaled(features, high)
-    if abs(parameters(best) - target) > PARAMETER_TOLERANCE * target:
-        bounds = [(int(high * each), int(high * each) + 1) for each in features]
+    for step in range(_LARGEST_STEP + 1):
+        if abs(parameters(best) - target) <= PARAMETER_TOLERANCE * target:
+            break
+        bounds = [range(max(each, int(high * each) - step), int(high * each) + 2 + step) for each in features]
         best = min(itertools.product(*bounds), key=lambda candidate: abs(parameters(candidate) - target))
     found = parameters(best)
     if abs(found - target) > PARAMETER_TOLERANCE * target:
@@ -237,6 +242,36 @@ def match_wide_features(
             f"Give larger features, or leave {WIDE} out of variants."
         )
     return best
+
+
+def _parameter_polynomial(features: Sequence[int], common: Mapping[str, Any]) -> Callable[[Sequence[int]], int]:
+    """Number of parameters by features, without building each network.
+
+    It is of second degree, and only those of neighbouring resolutions are multiplied with each other, as a convolution
+    has inputs of its own and of one other resolution. So a few networks determine it.
+
+    Args:
+        features: about which it is developed; it is exact everywhere.
+        common: the other arguments of :class:`~monai_unetpp.NestedUNet`.
+    """
+    count = len(features)
+
+    def more(*indices: int) -> int:
+        changed = [each + indices.count(index) for index, each in enumerate(features)]
+        return count_parameters({**common, "features": tuple(changed)})
+
+    base = more()
+    once, twice = [more(i) - base for i in range(count)], [more(i, i) - base for i in range(count)]
+    mixed = [more(i, i + 1) - base - once[i] - once[i + 1] for i in range(count - 1)]
+    # second differences are even: a square has the factor of half of them
+    squares = [(twice[i] - 2 * once[i]) // 2 for i in range(count)]
+
+    def parameters(candidate: Sequence[int]) -> int:
+        x = [mine - theirs for mine, theirs in zip(candidate, features, strict=True)]
+        own = sum(each * (once[i] + squares[i] * (each - 1)) for i, each in enumerate(x))
+        return base + own + sum(mixed[i] * x[i] * x[i + 1] for i in range(count - 1))
+
+    return parameters
 
 
 def _scaled(features: Sequence[int], factor: float) -> tuple[int, ...]:

@@ -15,10 +15,20 @@ from monai_unetpp.files import write_text
 from monai_unetpp.inferers.precision import resolve_precision
 from monai_unetpp.study.cases import StudyCases
 
-__all__ = ["SETTINGS_FILE", "StudySettings", "claim_folder", "read_config", "settings_hash"]
+__all__ = [
+    "SETTINGS_FILE",
+    "StudySettings",
+    "claim_folder",
+    "compare_folder",
+    "read_config",
+    "read_stored",
+    "settings_hash",
+]
 
 SETTINGS_FILE = "settings.json"
 """Name of the file in the output folder that holds what its runs share."""
+
+_PRECISIONS = ("auto", "fp32", "bf16")
 
 #: What depends on the number of axes: by 2 and 3.
 _PATCH_SIZE = {2: 128, 3: 64}
@@ -38,7 +48,7 @@ class StudySettings:
         patch_size: voxels of a patch along each axis; also of a window when cases are scored.
         learning_rate: of AdamW at its highest; it rises over the first twentieth of the steps and falls to 0 as a
             cosine.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``, in training and scoring. Weights, loss and scores stay in
+        precision: ``"fp32"`` or ``"bf16"``, in training and scoring. Weights, loss and scores stay in
             fp32.
         spacing_mm: voxel size to resample volumes to; None leaves the images on their own grids.
         flip_axes: axes that training patches are flipped along, at random. Leave out those that tell classes apart.
@@ -100,6 +110,11 @@ class StudySettings:
             (values[name],) = _whole_numbers(name, [values[name]])
         for name in ("learning_rate", "overlap"):
             (values[name],) = _numbers(name, [values[name]], least=0.0)
+        if values["precision"] not in _PRECISIONS:
+            reason = "Its gradients underflow; use bf16." if values["precision"] == "fp16" else "Correct the name."
+            raise ValueError(
+                f"precision must be one of {', '.join(_PRECISIONS)}, got {values['precision']!r}. {reason}"
+            )
         values["precision"] = resolve_precision(values["precision"], device)
         settings = cls(**values)
         settings._check(spatial_dims)
@@ -111,8 +126,13 @@ class StudySettings:
                 f"features must have at least three entries, got {list(self.features)}. With two, there is only L1, "
                 "and all variants are the same network."
             )
-        if self.precision == "fp16":
-            raise ValueError("precision must be auto, fp32 or bf16, got 'fp16'. Its gradients underflow; use bf16.")
+        depth = len(self.features) - 1
+        # instance norm needs more than one element in the coarsest map
+        if max(self.patch_size) <= 2**depth:
+            raise ValueError(
+                f"patch_size must be more than {2**depth} along one axis at least for {len(self.features)} features, "
+                f"got {list(self.patch_size)}. Give a larger patch_size, or fewer features."
+            )
         if self.learning_rate <= 0:
             raise ValueError(f"learning_rate must be positive, got {self.learning_rate}. 0.001 is a good start.")
         if not self.overlap < 1:
@@ -147,6 +167,20 @@ def read_config(path: str | PathLike[str]) -> dict[str, Any]:
     return content
 
 
+def read_stored(folder: Path, cases: StudyCases) -> dict[str, Any]:
+    """The settings that ``folder`` was begun with; none for a new one.
+
+    Raises:
+        ValueError: the folder holds runs of other cases, or its settings cannot be read.
+    """
+    if not (folder / SETTINGS_FILE).is_file():
+        return {}
+    stored = read_config(folder / SETTINGS_FILE)
+    if stored.pop("cases", None) != cases.as_dict():
+        raise ValueError(_refusal(folder, _difference("cases", None, None)))
+    return stored
+
+
 def claim_folder(folder: Path, settings: StudySettings, cases: StudyCases) -> str:
     """Note in ``folder`` what its runs share, or compare with what it holds already.
 
@@ -156,7 +190,23 @@ def claim_folder(folder: Path, settings: StudySettings, cases: StudyCases) -> st
     Raises:
         ValueError: the folder holds runs of other settings or cases.
     """
-    terms = {**settings.as_dict(), "cases": cases.as_dict()}
+    fingerprint = compare_folder(folder, settings, cases)
+    path = folder / SETTINGS_FILE
+    if not path.is_file():
+        write_text(path, json.dumps(_terms(settings, cases), indent=2) + "\n")
+    return fingerprint
+
+
+def compare_folder(folder: Path, settings: StudySettings, cases: StudyCases) -> str:
+    """Compare with what ``folder`` holds already, and write nothing.
+
+    Returns:
+        The fingerprint of settings and cases, which every result carries.
+
+    Raises:
+        ValueError: the folder holds runs of other settings or cases.
+    """
+    terms = _terms(settings, cases)
     path = folder / SETTINGS_FILE
     if path.is_file():
         try:
@@ -166,18 +216,24 @@ def claim_folder(folder: Path, settings: StudySettings, cases: StudyCases) -> st
             raise ValueError(f"{path}: cannot be read ({e}). Take another output_dir, or repair the file.") from e
         if changed:
             differences = "; ".join(_difference(name, before.get(name), terms.get(name)) for name in changed)
-            raise ValueError(
-                f"output_dir must hold runs of the same settings only, got {folder} with others: {differences}. "
-                "Give the settings that it was begun with, or another output_dir."
-            )
-    else:
-        write_text(path, json.dumps(terms, indent=2) + "\n")
+            raise ValueError(_refusal(folder, differences))
     return settings_hash(terms)
 
 
 def settings_hash(terms: Mapping[str, Any]) -> str:
     """SHA-256 of what :data:`SETTINGS_FILE` holds."""
     return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()
+
+
+def _terms(settings: StudySettings, cases: StudyCases) -> dict[str, Any]:
+    return {**settings.as_dict(), "cases": cases.as_dict()}
+
+
+def _refusal(folder: Path, differences: str) -> str:
+    return (
+        f"output_dir must hold runs of the same settings only, got {folder} with others: {differences}. "
+        "Give the settings that it was begun with, or another output_dir."
+    )
 
 
 def _difference(name: str, before: Any, now: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
+import itertools
 import json
 import logging
 import os
@@ -19,7 +20,7 @@ from monai.data import CacheDataset
 
 from monai_unetpp.data import describe_failure
 from monai_unetpp.devices import resolve_device
-from monai_unetpp.distributed import local_device
+from monai_unetpp.distributed import gathered, local_device
 from monai_unetpp.files import write_text
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.cases import check_case, list_cases
@@ -36,14 +37,14 @@ from monai_unetpp.study.runs import (
     StudyRow,
     StudyVariant,
     assign_shard,
-    choose_variants,
+    choose_names,
     count_parameters,
-    is_chosen,
     list_rows,
     list_variants,
     match_wide_features,
+    variant_names,
 )
-from monai_unetpp.study.settings import SETTINGS_FILE, StudySettings, claim_folder, read_config
+from monai_unetpp.study.settings import StudySettings, claim_folder, compare_folder, read_config, read_stored
 from monai_unetpp.study.table import RunResult, format_study, summarise
 from monai_unetpp.study.train import CURVE_FILE, WEIGHTS_FILE, train_network
 
@@ -89,8 +90,8 @@ class StudyOutcome:
 
     Attributes:
         runs: all that were asked for, also those of other processes.
-        failures: run and reason of what failed in this process.
-        report: ``study.md``; None if this process has not written it.
+        failures: run and reason of what failed in this process; under ``torchrun`` in all of its processes.
+        report: ``study.md``; None if this process has not written it. Under ``torchrun`` the first one does.
     """
 
     runs: tuple[StudyRun, ...]
@@ -130,7 +131,7 @@ def run_study(
         seeds: one training of each network per seed; ``[0]`` by default.
         config: JSON file with ``variants``, ``seeds`` and ``settings`` by their names; arguments go first.
         shard: ``"K/N"`` to do every N-th run from the K-th on, so that N processes share the work. Under ``torchrun``
-            the processes share it by rank, and each GPU does runs of its own.
+            the processes share it by rank, and each GPU does runs of its own; they wait for each other at the end.
         device: such as ``"cpu"``; by default a GPU if there is one.
         num_workers: processes that draw patches.
         cache_rate: share of the prepared training cases that is kept in memory.
@@ -145,14 +146,12 @@ def run_study(
 
     Raises:
         TypeError: an argument of the wrong kind.
-        ValueError: an argument that cannot work, validation cases with problems, or an ``output_dir`` with runs of
+        ValueError: an argument that cannot work, cases with problems, or an ``output_dir`` with runs of
             other settings or cases.
         FileNotFoundError: no such data set or configuration.
         ImportError: matplotlib is missing; the message holds the command that installs it.
     """
     folder = Path(output_dir)
-    stored = read_config(folder / SETTINGS_FILE) if (folder / SETTINGS_FILE).is_file() else {}
-    stored.pop("cases", None)
     given = {} if config is None else read_config(config)
     patterns = given.pop("variants", None) if variants is None else variants
     numbers = given.pop("seeds", None) if seeds is None else seeds
@@ -160,34 +159,39 @@ def run_study(
     _check_names("variants", patterns)
     chosen_device = _device(device)
     cases = find_study_cases(dataset_dir)
-    complete = StudySettings.complete({**stored, **explicit}, cases.spatial_dims, str(chosen_device))
+    complete = StudySettings.complete(
+        {**read_stored(folder, cases), **explicit}, cases.spatial_dims, str(chosen_device)
+    )
     _check_numbers(numbers, num_workers, cache_rate)
     share = _shard(shard)
     study = _Study(
         folder=folder,
         cases=cases,
         settings=complete,
-        fingerprint="" if list_only else claim_folder(folder, complete, cases),
+        fingerprint="" if list_only else compare_folder(folder, complete, cases),
         device=chosen_device,
         num_workers=num_workers,
         cache_rate=cache_rate,
         tell=on_message or logger.info,
     )
-    chosen = choose_variants(study.variants(patterns), patterns)
+    chosen = study.variants(patterns)
     plan = [(variant, seed) for seed in ([0] if numbers is None else numbers) for variant in chosen]
     if list_only:
         return StudyOutcome(study.states(plan))
     with new_figure(1, 1):
         pass  # matplotlib is needed at the end: better to miss it now than after hours
-    if report_only:
-        return StudyOutcome(study.states(plan), report=study.report())
-    failures = study.do([plan[number] for number in assign_shard(len(plan), share)])
-    states = study.states(plan)
-    left = [run.name for run in states if run.state not in ("finished", "failed")]
-    if left:
-        study.tell(f"{len(left)} runs of other processes are left; the process that finishes last writes the report.")
-    report = None if left or all(run.state == "failed" for run in states) else study.report()
-    return StudyOutcome(states, tuple(failures), report)
+    mine = [] if report_only else study.do([plan[number] for number in assign_shard(len(plan), share)])
+    with gathered(mine) as failures:
+        states = study.states(plan)
+        left = [run.name for run in states if run.state not in ("finished", "failed")]
+        report = None
+        if report_only or not (left or all(run.state == "failed" for run in states)):
+            report = study.report() if share[0] == 1 or shard is not None else None
+        elif left:
+            study.tell(
+                f"{len(left)} runs of other processes are left; the process that finishes last writes the report."
+            )
+    return StudyOutcome(states, tuple(itertools.chain(*failures)), report)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,16 +208,36 @@ class _Study:
     tell: Callable[[str], None]
 
     def variants(self, patterns: Sequence[str] | None) -> tuple[StudyVariant, ...]:
-        """All networks; the wide one only if it is asked for, as small features may have none."""
+        """The networks that are asked for; without the wide one where there is none, unless it is named."""
+        features = self.settings.features
+        names = choose_names(variant_names(features), patterns)
         wide = None
-        if is_chosen(WIDE, patterns):
-            wide = match_wide_features(
+        if WIDE in names:
+            if isinstance(self._wide_features, ValueError):
+                if patterns is not None and WIDE in patterns:
+                    raise self._wide_features
+                self.tell(f"{WIDE} is left out: {self._wide_features}")
+            else:
+                wide = self._wide_features
+        return tuple(each for each in list_variants(features, wide) if each.name in names)
+
+    @functools.cached_property
+    def _wide_features(self) -> tuple[int, ...] | ValueError:
+        """Features of the wide U-Net, or why there is none."""
+        try:
+            return match_wide_features(
                 self.settings.features,
                 spatial_dims=self.cases.spatial_dims,
                 in_channels=self.cases.in_channels,
                 out_channels=self.cases.out_channels,
             )
-        return list_variants(self.settings.features, wide)
+        except ValueError as e:
+            return e
+
+    def _rows(self) -> list[StudyRow]:
+        """Of the table; without the wide U-Net where there is none."""
+        rows = list_rows(self.settings.features)
+        return [row for row in rows if row.variant != WIDE or not isinstance(self._wide_features, ValueError)]
 
     def states(self, plan: Sequence[tuple[StudyVariant, int]]) -> tuple[StudyRun, ...]:
         return tuple(
@@ -227,7 +251,8 @@ class _Study:
         failures = []
         waiting = [run for run in self.states(plan) if run.state != "finished"]
         if waiting:
-            self._check_validation()
+            self._check_cases()
+            claim_folder(self.folder, self.settings, self.cases)
         for number, run in enumerate(waiting, start=1):
             self.tell(f"{run.name}: run {number} of {len(waiting)}, {run.parameters / 1e6:.3f} M parameters")
             try:
@@ -242,7 +267,7 @@ class _Study:
 
     def report(self) -> Path:
         """Write the report over all finished runs of the folder."""
-        rows = list_rows(self.settings.features)
+        rows = self._rows()
         results = list(self._results())
         if not results:
             raise ValueError(f"output_dir must hold a finished run, got {self.folder} without one. Train first.")
@@ -345,19 +370,21 @@ class _Study:
         write_text(path, json.dumps(content, indent=1) + "\n")
         return latencies, environment
 
-    def _check_validation(self) -> None:
-        """Refuse cases that could not be scored, before hours of training."""
+    def _check_cases(self) -> None:
+        """Refuse cases that could not be trained on or scored, before hours of training."""
         values = list(self.cases.labels.values())
-        checked = {
-            case.name: check_case(case, values, self.cases.spatial_dims, self.cases.in_channels)[0]
-            for case in list_cases(self.cases.validation, None, None)
-        }
-        problems = [f"{name}: {reason}" for name, reason in checked.items() if reason is not None]
-        if problems:
-            raise ValueError(
-                f"validation cases must be sound, got {len(problems)} of {len(checked)} with a problem. Correct them: "
-                + "; ".join(problems[:_LARGEST_LISTING])
-            )
+        for kind, listed in (("validation", self.cases.validation), ("training", self.cases.training)):
+            self.tell(f"checking {len(listed)} {kind} cases")
+            checked = {
+                case.name: check_case(case, values, self.cases.spatial_dims, self.cases.in_channels)[0]
+                for case in list_cases(listed)
+            }
+            problems = [f"{name}: {reason}" for name, reason in checked.items() if reason is not None]
+            if problems:
+                raise ValueError(
+                    f"{kind} cases must be sound, got {len(problems)} of {len(checked)} with a problem. Correct them: "
+                    + "; ".join(problems[:_LARGEST_LISTING])
+                )
 
     def _config(self, variant: StudyVariant) -> dict[str, Any]:
         return variant.config(self.cases.spatial_dims, self.cases.in_channels, self.cases.out_channels)

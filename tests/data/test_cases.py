@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from monai_unetpp.data import ImageFileError, case_name, find_cases
+from monai_unetpp.data import ImageFileError, case_name, find_cases, load_datalist
 
 
 def touch(*paths: Path) -> None:
@@ -130,6 +130,26 @@ def test_decathlon_lists(tmp_path: Path) -> None:
     assert names(find_cases(folder)) == ["s"]
 
 
+def test_a_list_that_is_named(tmp_path: Path) -> None:
+    training = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in "abcde"]
+    folder = decathlon(tmp_path / "d", test=["./imagesTs/t.nii.gz"], validation=training[:1], training=training[1:])
+    assert names(find_cases(folder, list_key="validation")) == ["a"]
+    assert names(find_cases(folder, list_key="training")) == ["b", "c", "d", "e"]
+    assert names(find_cases(folder, list_key="test")) == ["t"]
+    with pytest.raises(ImageFileError, match=r"must have the list 'extra', got test, validation, training\. Give one"):
+        find_cases(folder, list_key="extra")
+    # a list that must be drawn holds the cases that others draw for it
+    folder = decathlon(tmp_path / "d", test=["./imagesTs/t.nii.gz"], training=training)
+    drawn = [case["image"] for case in load_datalist(folder, "validation")]
+    assert [case["image"] for case in find_cases(folder, list_key="validation")] == drawn
+    touch(tmp_path / "a.nii.gz")
+    for other in (tmp_path, tmp_path / "a.nii.gz"):
+        with pytest.raises(
+            ImageFileError, match=r"no folder with dataset\.json to take 'test' from\. Leave list_key out"
+        ):
+            find_cases(other, list_key="test")
+
+
 def test_decathlon_channels(tmp_path: Path) -> None:
     folder = decathlon(tmp_path / "d", test=[{"image": ["a_t1.nii.gz", "a_t2.nii.gz"]}])
     (case,) = find_cases(folder)
@@ -157,7 +177,10 @@ def test_decathlon_list_without_images(tmp_path: Path) -> None:
             r"empty: holds no image\. Name a file, or a folder with NIfTI \(\.nii, .*\), \.nrrd, .* or DICOM files",
         ),
         ("photos", r"photos: holds no image"),
-        ("a.png", r"a\.png: not a supported image\. Give NIfTI \(\.nii, \.nii\.gz, "),
+        (
+            "a.png",
+            r"a\.png: not a supported image\. Give NIfTI \(\.nii, \.nii\.gz, .* such as nuclei_microscopy_unetpp",
+        ),
     ],
 )
 def test_nothing_to_segment(tmp_path: Path, name: str, message: str) -> None:

@@ -68,6 +68,25 @@ def test_slope_and_intercept_are_applied(tmp_path: Path, voxels: np.ndarray) -> 
     np.testing.assert_allclose(load(tmp_path / "b.nii")[0], stored * 2.0 + 7.0)
 
 
+@pytest.mark.parametrize(("dims", "shape"), [(3, (5, 6, 7, 3)), (3, (5, 6, 7, 1, 3)), (2, (5, 6, 1, 3))])
+def test_channels_on_the_last_axis(tmp_path: Path, dims: int, shape: tuple[int, ...]) -> None:
+    voxels = np.random.default_rng(0).normal(100, 50, shape).astype(np.float32)
+    path = save(tmp_path / "a.nii.gz", voxels)
+    loaded = LoadImage(reader=VolumeReader(dims, channels=3), ensure_channel_first=True)(path)
+    np.testing.assert_array_equal(loaded, np.moveaxis(voxels.reshape((*shape[:dims], 3)), -1, 0))
+    np.testing.assert_allclose(loaded.affine, AFFINE)
+    with pytest.raises(ImageFileError, match=r"a\.nii\.gz: must be NIfTI with 2 channels on its last axis, got shape"):
+        load(path, spatial_dims=dims, channels=2)
+
+
+def test_channels_that_cannot_be(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"channels must be 1 or more, .* got 0"):
+        VolumeReader(channels=0)
+    path = save(tmp_path / "a.nii.gz", np.ones((5, 6, 7, 2), np.float32))
+    with pytest.raises(ImageFileError, match=r"every voxel has the value 1\.0"):
+        load(path, channels=2)
+
+
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6, 7, 1), (5, 6, 1)])
 def test_large_files_are_read_slab_by_slab(

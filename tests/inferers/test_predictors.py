@@ -3,6 +3,7 @@
 import logging
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -199,6 +200,19 @@ class TestChoice:
         assert resolve_runtime("auto", nn.Conv2d(1, 1, 1), "cpu") == "torch"
         assert resolve_runtime("compile", network, "cpu") == "compile"
 
+    @needs_openvino
+    def test_auto_with_an_openvino_that_cannot_be_loaded(self, monkeypatch, caplog):
+        def broken(name):
+            raise ImportError("libtbb.so.12: cannot open shared object file")
+
+        monkeypatch.delitem(sys.modules, "openvino", raising=False)
+        monkeypatch.setattr(openvino_conversion.importlib, "import_module", broken)
+        monkeypatch.setattr(choice, "_told", set())
+        with caplog.at_level(logging.WARNING):
+            assert [resolve_runtime("auto", build(), "cpu") for _ in range(2)] == ["torch", "torch"]
+        (line,) = [record.getMessage() for record in caplog.records]
+        assert "OpenVINO is installed but cannot be loaded (libtbb.so.12" in line
+
     def test_unknown_runtime(self):
         with pytest.raises(ValueError, match="runtime must be one of auto, torch, compile, openvino, got 'tensorrt'"):
             resolve_runtime("tensorrt", torch.neg, "cpu")
@@ -211,7 +225,7 @@ class TestChoice:
 
 
 def _missing(name):
-    raise ImportError(name)
+    raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 class TestCompiled:
@@ -392,6 +406,17 @@ class TestGPU:
         with torch.no_grad():
             network.heads["L2"].bias.add_(1.0)
         assert relative_error(predictor(windows)["L2"], expected["L2"] + 1) < 2 * tolerance
+
+
+@needs_openvino
+def test_threads_do_not_mix_up_their_windows(tmp_path):
+    predict = predictor_of(OpenVINOPredictor, build(), tmp_path, batch_size=1)
+    windows = [torch.full((1, 1, *SHAPE), float(number)) + torch.rand(1, 1, *SHAPE) for number in range(4)]
+    expected = [predict(window) for window in windows]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(predict, windows * 25))
+    for result, wanted in zip(found, expected * 25, strict=True):
+        torch.testing.assert_close(result, wanted)
 
 
 def test_signals_after_openvino_networks_came_and_went(tmp_path):

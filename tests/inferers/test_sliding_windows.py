@@ -87,6 +87,14 @@ class TestEqualToMonai:
         torch.testing.assert_close(logits.gather(1, labels.long()), highest, atol=1e-5, rtol=0)
 
 
+def test_positional_arguments_are_those_of_monai(image):
+    arguments = ((8, 8), 3, 0.5, "gaussian", 0.2, "reflect", 0.5)
+    used, monais = NestedSlidingWindowInferer(*arguments), SlidingWindowInferer(*arguments)
+    for name in ("roi_size", "sw_batch_size", "overlap", "sigma_scale", "padding_mode", "cval"):
+        assert getattr(used, name) == getattr(monais, name), name
+    assert used.mode == monais.mode.value
+
+
 @pytest.mark.parametrize("padding_mode", ["reflect", "replicate", "circular"])
 def test_padding_modes_equal_monais(padding_mode):
     x = torch.rand(1, 1, 6, 5, 20)
@@ -293,6 +301,13 @@ class TestKeptPredictors:
             used(image[..., :width], net)
         assert len(used._predictors) == 4
 
+    def test_another_precision_has_its_own(self, net, image):
+        used = inferer(precision="fp32")
+        exact = used(image, net)
+        used.precision = "bf16"
+        assert not torch.equal(used(image, net), exact)
+        assert used.ran == ("torch", "bf16")
+
     def test_changed_weights_are_seen(self, image):
         net = nn.Conv2d(1, 2, 1)
         used = inferer()
@@ -383,6 +398,20 @@ class TestOutOfMemory:
         assert network.sizes == tried
         assert ("sw_batch_size=1" in str(found.value)) == (sw_batch_size == 4)
 
+    def test_what_did_not_fit_is_not_tried_for_the_next_image(self, image):
+        used, network = inferer(sw_batch_size=4), self.Network(2, MemoryError())
+        used(image, network)
+        network.sizes.clear()
+        used(image, network)
+        assert set(network.sizes) == {2}
+
+    def test_another_network_gets_all_again(self, image):
+        used, other = inferer(sw_batch_size=4), self.Network(4, MemoryError())
+        used(image, self.Network(2, MemoryError()))
+        used(image, three_channels)
+        used(image, other)
+        assert other.sizes[0] == 4
+
     def test_other_errors_are_not_taken_for_it(self, image):
         network = self.Network(0, RuntimeError("shapes do not fit"))
         with pytest.raises(RuntimeError, match="shapes do not fit"):
@@ -408,6 +437,15 @@ class TestEstimate:
         with caplog.at_level(logging.INFO, LOGGER):
             inferer(sw_batch_size=3)(image, three_channels)
         assert "12 windows of 8x8, 3 at once, torch fp32: 0 MB beside the network (input 0," in caplog.text
+
+    def test_of_a_nested_unet_even_before_the_first_batch(self, net, image, caplog, monkeypatch):
+        def failing(*_, **__):
+            raise RuntimeError("the first batch")
+
+        monkeypatch.setattr(TorchPredictor, "_predict", failing)
+        with caplog.at_level(logging.INFO, LOGGER), pytest.raises(RuntimeError, match="the first batch"):
+            inferer(sw_batch_size=3)(image, net)
+        assert "12 windows of 8x8, 3 at once" in caplog.text
 
     def test_later_runs_log_it_only_if_they_take_more(self, image, caplog):
         used = inferer()

@@ -40,6 +40,23 @@ def test_labels_are_those_of_argmax_the_first_of_equal_ones():
     assert torch.equal(labels, highest.argmax(0).to(torch.uint8))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_no_number_is_no_background(channels, value):
+    logits = torch.zeros(channels, 6, 5)
+    logits[-1, 3, 2] = value
+    with pytest.raises(ValueError, match="network must give finite logits, got NaN or infinity"):
+        write_labels(logits, torch.empty(6, 5, dtype=torch.uint8))
+
+
+def test_a_class_that_is_ruled_out_stays_so():
+    logits = torch.zeros(3, 6, 5)
+    logits[1:] = float("-inf")
+    labels = torch.ones(6, 5, dtype=torch.uint8)
+    write_labels(logits, labels)
+    assert not labels.any()
+
+
 def test_labels_in_chunks(monkeypatch):
     monkeypatch.setattr("monai_unetpp.inferers.stitching._CHUNK_VOXELS", 50)
     logits = torch.randn(3, 31, 20)

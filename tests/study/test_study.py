@@ -1,7 +1,10 @@
 """Whole studies: done, interrupted, shared, refused and failed."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -144,19 +147,42 @@ def test_runs_of_other_settings_are_refused_in_the_report(tiny_study, discs_dir,
         run_study(discs_dir, folder, variants=["unet_L1"], report_only=True, **tiny)
 
 
-def test_shards_share_the_runs_and_the_last_one_reports(discs_dir, tmp_path, tiny, monkeypatch):
+def test_shards_share_the_runs_and_the_last_one_reports(discs_dir, tmp_path, tiny):
     options = {"variants": ["unet_L1"], "seeds": [0, 1], **tiny}
     first = run_study(discs_dir, tmp_path, shard="1/2", **options)
     assert states(first) == {"unet_L1, seed 0": "finished", "unet_L1, seed 1": "open"}
     assert first.report is None
-    # the second of two processes that torchrun started
-    for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")):
-        monkeypatch.setenv(name, value)
-    second = run_study(discs_dir, tmp_path, **options)
+    second = run_study(discs_dir, tmp_path, shard="2/2", **options)
     assert set(states(second).values()) == {"finished"}
     content = json.loads(second.report.with_suffix(".json").read_text())
     assert set(content["rows"][0]["iou"]["by_seed"]) == {"0", "1"}
     assert content["rows"][0]["iou"]["sd"] is not None
+
+
+@pytest.mark.slow
+def test_a_failed_run_of_one_process_does_not_end_the_other(discs_dir, tmp_path):
+    """The second process fails at once, while the first has two runs to do, and then the report."""
+    broken = tmp_path / "runs" / "unet_L2" / "seed_0" / "model.pt"
+    broken.parent.mkdir(parents=True)
+    broken.write_text("no weights")
+    options = "--features 2 4 4 --budget 40 --batch_size 2 --patch_size 16 --precision fp32 --device cpu"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"),
+            *("-m", "monai_unetpp.cli", "study", "--dataset_dir", str(discs_dir), "-o", str(tmp_path)),
+            *("--variants", "unet_L?", "unet+", "--seeds", "0", *options.split()),
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.count(f"Report: {tmp_path / 'study.md'}") == 1
+    assert "1 run(s) failed; the others are done" in done.stderr
+    content = json.loads((tmp_path / "study.json").read_text())
+    assert [row["name"] for row in content["rows"]] == ["U-Net L1", "UNet+", "UNet++ L1, alone"]
+    assert "U-Net L2" in content["missing"]
 
 
 def test_processes_of_torchrun_share_the_runs(monkeypatch):
@@ -198,6 +224,102 @@ def test_broken_validation_cases_are_found_before_training(discs_dir, tmp_path, 
     with pytest.raises(ValueError, match=r"validation cases must be sound, got 1 of 3 with a problem.*disc_6"):
         run_study(root, tmp_path / "out", variants=["unet_L1"], **tiny)
     assert drawn == []
+
+
+@pytest.mark.parametrize(
+    ("file", "value", "message"),
+    [
+        ("labelsTr", 7, r"disc_2\.nii\.gz: the label must hold 0 and 1 only, got 7\. Name the value"),
+        ("labelsTr", 257, r"disc_2\.nii\.gz: the label must hold 0 and 1 only, got 257"),
+        ("imagesTr", 7, r"disc_2\.nii\.gz: every voxel has the value 7\.0, so there is nothing to segment"),
+    ],
+)
+def test_broken_training_cases_are_found_before_training(discs_dir, tmp_path, tiny, drawn, file, value, message):
+    root = shutil.copytree(discs_dir, tmp_path / "data")
+    dtype = np.float32 if file == "imagesTr" else np.int16
+    nib.save(nib.Nifti1Image(np.full((32, 32), value, dtype), np.eye(4)), root / file / "disc_2.nii.gz")
+    with pytest.raises(ValueError, match=rf"training cases must be sound, got 1 of 5 with a problem.*{message}"):
+        run_study(root, tmp_path / "out", variants=["unet_L1"], **tiny)
+    assert drawn == []
+    # nothing was trained: the folder is free for other settings
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_not_taken_by_what_trained_nothing(discs_dir, tmp_path, tiny, monkeypatch):
+    def missing(*arguments):
+        raise ImportError("install matplotlib")
+
+    with pytest.raises(ValueError, match="output_dir must hold a finished run"):
+        run_study(discs_dir, tmp_path, variants=["unet_L1"], report_only=True, **tiny)
+    with pytest.raises(ValueError, match="got 'unet_5'"):
+        run_study(discs_dir, tmp_path, variants=["unet_5"], **tiny)
+    with monkeypatch.context() as patched:
+        patched.setattr(orchestration, "new_figure", missing)
+        with pytest.raises(ImportError):
+            run_study(discs_dir, tmp_path, variants=["unet_L1"], **tiny)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_data_set_for_a_folder(tiny_study, decathlon_dir):
+    with pytest.raises(ValueError, match="its cases or labels are not those of dataset_dir"):
+        run_study(decathlon_dir, tiny_study[0], device="cpu")
+
+
+def test_any_label_values_train_the_same_network(tiny_study, discs_dir, tmp_path, tiny):
+    root = shutil.copytree(discs_dir, tmp_path / "data")
+    for path in (root / "labelsTr").iterdir():
+        data = 300 * np.asarray(nib.load(path).dataobj, dtype=np.int16)
+        nib.save(nib.Nifti1Image(data, np.eye(4)), path)
+    path = root / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "labels": {"0": "background", "300": "disc"}}))
+    outcome = run_study(root, tmp_path / "out", variants=["unet_L2"], **tiny)
+    mine, theirs = (
+        json.loads((folder / "runs" / "unet_L2" / "seed_0" / "result.json").read_text())
+        for folder in (tmp_path / "out", tiny_study[0])
+    )
+    assert outcome.failures == ()
+    assert mine["config"]["out_channels"] == 2
+    assert mine["scores"] == theirs["scores"]
+
+
+def test_a_wide_network_that_does_not_exist_is_left_out(discs_dir, tmp_path, tiny):
+    told = []
+    listed = run_study(discs_dir, tmp_path, variants=["unet_*"], list_only=True, on_message=told.append, **tiny)
+    assert [run.variant.name for run in listed.runs] == ["unet_L1", "unet_L2", "unet_e"]
+    assert told[0].startswith("unet_wide is left out: features must be large enough")
+    with pytest.raises(ValueError, match="features must be large enough"):
+        run_study(discs_dir, tmp_path, variants=["unet_wide"], **tiny)
+
+
+def test_a_report_does_not_miss_a_wide_network_that_does_not_exist(tiny_study):
+    missing = json.loads((tiny_study[0] / "study.json").read_text())["missing"]
+    assert "UNet+" in missing
+    assert "wide U-Net" not in missing
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_channels_on_a_fourth_axis(decathlon_dir, tmp_path, tiny, channels):
+    root = shutil.copytree(decathlon_dir, tmp_path / "data")
+    for path in (root / "imagesTr").iterdir():
+        image = nib.load(path)
+        data = np.stack([image.get_fdata(dtype=np.float32)] * 2, axis=-1)
+        nib.save(nib.Nifti1Image(data, image.affine), path)
+    path = root / "dataset.json"
+    names = {str(number): name for number, name in enumerate(["T1", "T2"][:channels])}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "modality": names}))
+    options = {"variants": ["unet_L1"], **tiny, "budget": 2, "spacing_mm": 1.5}
+    if channels == 1:
+        # a series in time is no image of several channels
+        with pytest.raises(
+            ValueError, match=r"modality must name the channels .* got 1 name\(s\) for 2 on the last axis"
+        ):
+            run_study(root, tmp_path / "out", **options)
+        return
+    outcome = run_study(root, tmp_path / "out", **options)
+    assert outcome.failures == ()
+    result = json.loads((tmp_path / "out" / "runs" / "unet_L1" / "seed_0" / "result.json").read_text())
+    assert result["config"]["in_channels"] == 2
+    assert set(result["scores"]["L1"]) == {"case_4", "case_5"}
 
 
 @pytest.mark.parametrize(

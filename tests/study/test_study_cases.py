@@ -19,7 +19,7 @@ from monai_unetpp.study.cases import (
 
 @pytest.fixture(scope="module")
 def settings():
-    return StudySettings.complete({"patch_size": 16}, 2, "cpu")
+    return StudySettings.complete({"features": [2, 4, 4], "patch_size": 16}, 2, "cpu")
 
 
 @pytest.fixture(scope="module")

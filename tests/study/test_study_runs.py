@@ -9,11 +9,12 @@ from monai_unetpp.study.runs import (
     PARAMETER_TOLERANCE,
     REFERENCE,
     assign_shard,
-    choose_variants,
+    choose_names,
     count_parameters,
     list_rows,
     list_variants,
     match_wide_features,
+    variant_names,
 )
 
 FEATURES = (4, 8, 8, 16, 16)
@@ -105,22 +106,36 @@ def test_the_wide_network_has_the_parameters_of_unetplusplus(dims):
     assert low < high
 
 
+@pytest.mark.parametrize(
+    ("features", "dims"), [((8, 16, 32), 2), ((8, 8, 8), 2), ((8, 8, 8), 3), ((4, 4, 4), 3), ((8,) * 5, 2)]
+)
+def test_few_channels_have_a_wide_network_near_the_proportion(features, dims):
+    wide = match_wide_features(features, spatial_dims=dims)
+    target = count_parameters(config(features, spatial_dims=dims))
+    assert abs(count_parameters(config(wide, "unet", spatial_dims=dims)) / target - 1) <= PARAMETER_TOLERANCE
+    assert all(mine >= theirs for mine, theirs in zip(wide, features, strict=True))
+
+
 def test_features_too_small_to_match():
     with pytest.raises(ValueError, match=r"features must be large enough .* got \[2, 4, 4\].*leave unet_wide out"):
         match_wide_features((2, 4, 4), spatial_dims=2)
 
 
 def test_variants_by_name_and_pattern(variants):
-    assert choose_variants(variants, None) == variants
-    assert [each.name for each in choose_variants(variants, ["unet++*", "unet_L1"])] == [
+    names = variant_names(FEATURES)
+    assert names == tuple(each.name for each in variants)
+    assert choose_names(names, None) == names
+    assert choose_names(names, ["unet++*", "unet_L1"]) == (
         "unet_L1",
         "unet++",
         "unet++_ds",
         "unet++_L2_alone",
         "unet++_L3_alone",
-    ]
-    with pytest.raises(ValueError, match=r"variants must be names or patterns of unet_L1, .* got 'resnet'"):
-        choose_variants(variants, ["unet_L1", "resnet"])
+    )
+    with pytest.raises(
+        ValueError, match=r"variants must be names or patterns of unet_L1, .* unet_wide, .* got 'resnet'"
+    ):
+        choose_names(names, ["unet_L1", "resnet"])
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 12])

@@ -7,7 +7,7 @@ import pytest
 
 from monai_unetpp.study import StudySettings
 from monai_unetpp.study.cases import find_study_cases
-from monai_unetpp.study.settings import claim_folder, read_config
+from monai_unetpp.study.settings import claim_folder, compare_folder, read_config, read_stored
 
 
 def complete(dims=2, **given):
@@ -19,6 +19,10 @@ def test_defaults_suit_the_number_of_axes():
     assert (complete(3).patch_size, complete(3).flip_axes) == ((64, 64, 64), (0,))
     # the meaning of "auto" is part of the terms
     assert complete().precision in ("fp32", "bf16")
+
+
+def test_a_patch_may_be_short_along_some_axes():
+    assert complete(2, features=[2] * 5, patch_size=[8, 17]).patch_size == (8, 17)
 
 
 def test_one_number_or_one_per_axis():
@@ -47,8 +51,13 @@ def test_settings_fit_json():
         ({"learning_rate": "high"}, TypeError, r"learning_rate must be a number"),
         ({"overlap": 1}, ValueError, r"overlap must lie between 0 and 1, got 1"),
         ({"flip_axes": [2]}, ValueError, r"flip_axes must be axes of the image, 0 to 1, got 2"),
-        ({"precision": "fp16"}, ValueError, r"precision must be auto, fp32 or bf16, got 'fp16'"),
-        ({"precision": "half"}, ValueError, r"precision must be one of auto, .* got 'half'"),
+        ({"precision": "fp16"}, ValueError, r"precision must be one of auto, fp32, bf16, got 'fp16'. Its gradients"),
+        ({"precision": "half"}, ValueError, r"precision must be one of auto, fp32, bf16, got 'half'"),
+        (
+            {"features": [2] * 5, "patch_size": [8, 16]},
+            ValueError,
+            r"patch_size must be more than 16 along one axis at least for 5 features, got \[8, 16\]\. Give a larger",
+        ),
     ],
 )
 def test_settings_that_cannot_work(given, error, message):
@@ -67,6 +76,12 @@ def test_a_folder_holds_runs_of_one_setting(discs_dir, tmp_path):
     with pytest.raises(ValueError, match=r"its cases or labels are not those of dataset_dir"):
         claim_folder(tmp_path, settings, fewer)
     assert claim_folder(tmp_path / "other", complete(budget=6), cases) != fingerprint
+    with pytest.raises(ValueError, match=r"its cases or labels are not those of dataset_dir"):
+        read_stored(tmp_path, fewer)
+    assert read_stored(tmp_path, cases) == settings.as_dict()
+    assert read_stored(tmp_path / "new", fewer) == {}
+    assert compare_folder(tmp_path / "new", settings, cases) == fingerprint
+    assert not (tmp_path / "new").exists()
     (tmp_path / "settings.json").write_text("[]")
     with pytest.raises(ValueError, match=r"settings\.json: cannot be read .* Take another output_dir"):
         claim_folder(tmp_path, settings, cases)

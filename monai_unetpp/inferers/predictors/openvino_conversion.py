@@ -55,7 +55,7 @@ def import_openvino() -> Any:
     missing, OpenVINO takes a stand-in that sends nothing: so it is hidden while OpenVINO is imported.
 
     Raises:
-        ImportError: OpenVINO is not installed.
+        ImportError: OpenVINO is not installed, or cannot be loaded.
     """
     if "openvino" in sys.modules:
         return sys.modules["openvino"]
@@ -66,6 +66,10 @@ def import_openvino() -> Any:
     try:
         return importlib.import_module("openvino")
     except ImportError as e:
+        if has_openvino() and getattr(e, "name", None) != "openvino":
+            raise ImportError(
+                f"OpenVINO is installed but cannot be loaded ({e}). Install it again, or take runtime 'torch'."
+            ) from e
         raise ImportError(f"runtime 'openvino' needs OpenVINO. Install it: {OPENVINO_INSTALL}") from e
     finally:
         del sys.modules[_TELEMETRY]
@@ -156,7 +160,12 @@ def load_or_convert(
         write_text(checksum, _hash_of_files(path) + "\n")
         return openvino_core().read_model(path)
     except (OSError, RuntimeError) as e:
-        logger.warning("%s: the converted network cannot be kept there (%s). Set cache_dir.", folder, e)
+        logger.warning(
+            "%s: the converted network cannot be kept there (%s). Let XDG_CACHE_HOME name a "
+            "folder that can be written to.",
+            folder,
+            e,
+        )
     return model
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import Any
@@ -72,23 +73,30 @@ class OpenVINOPredictor(Predictor):
         self._cache_dir = cache_dir
         self._state: tuple[tuple[int, int], ...] | None = None
         self._request: Any = None
+        # there is one request, and its outputs are read after it ran
+        self._lock = threading.Lock()
 
     def prepare(self, windows: torch.Tensor) -> None:
         """Convert, unless that was done for the weights that the network has now."""
+        with self._lock:
+            self._prepare(windows)
+
+    def _prepare(self, windows: torch.Tensor) -> None:
         state = state_of_weights(self._module)
         if state != self._state:
             self._request = self._compiled(complete_batch(windows, self.batch_size).float()).create_infer_request()
             self._state = state
 
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-        self.prepare(windows)
         batch = complete_batch(windows, self.batch_size).float().contiguous()
-        # copied in and out: the request would keep memory that it shares with torch for longer than torch does
-        self._request.infer([batch.numpy()], share_inputs=False)
-        outputs = [
-            torch.from_numpy(np.array(self._request.get_output_tensor(index).data[: windows.shape[0]]))
-            for index in range(len(self._request.model_outputs))
-        ]
+        with self._lock:
+            self._prepare(windows)
+            # copied in and out: the request would keep memory that it shares with torch for longer than torch does
+            self._request.infer([batch.numpy()], share_inputs=False)
+            outputs = [
+                torch.from_numpy(np.array(self._request.get_output_tensor(index).data[: windows.shape[0]]))
+                for index in range(len(self._request.model_outputs))
+            ]
         return named_outputs(outputs, self.levels)
 
     def _compiled(self, windows: torch.Tensor) -> Any:

@@ -20,7 +20,8 @@ class Predictor(ABC):
     """Runs one network on batches of windows of one shape, without gradients and in eval mode.
 
     A predictor may keep a copy of the network. It sees when the weights change, and takes them over before the next
-    batch.
+    batch; but not changes that torch does not count: through ``.data``, or of tensors made in
+    ``torch.inference_mode()``.
 
     Args:
         network: a network, or any function of a tensor.
