@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = ["ImageFileError", "describe_failure"]
+from os import PathLike
+
+__all__ = ["ImageFileError", "damaged_file", "describe_failure"]
 
 
 class ImageFileError(ValueError):
@@ -10,6 +12,11 @@ class ImageFileError(ValueError):
 
     The message is one line: the path, what is wrong, and what to do.
     """
+
+
+def damaged_file(path: str | PathLike[str]) -> ImageFileError:
+    """The error for a picture whose bytes cannot be decoded."""
+    return ImageFileError(f"{path}: damaged or cut off. Export or copy it again.")
 
 
 def describe_failure(error: BaseException) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 import SimpleITK
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.errors import ImageFileError, damaged_file
 from monai_unetpp.data.itk_images import open_itk_file
 from monai_unetpp.data.tiff import TIFF_SIGNATURES, mean_of_colours, read_tiff, read_tiff_shape
 from monai_unetpp.files import atomic_path
@@ -85,7 +85,7 @@ def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
     try:
         image = reader.Execute()
     except RuntimeError as e:
-        raise ImageFileError(f"{path}: damaged or cut off. Export or copy it again.") from e
+        raise damaged_file(path) from e
     array = SimpleITK.GetArrayViewFromImage(image)
     has_colours = image.GetNumberOfComponentsPerPixel() > 1
     grey: np.ndarray[Any, Any] = mean_of_colours(array) if has_colours else np.array(array)
@@ -211,7 +211,7 @@ def _opened_grey(path: Path) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as e:
         raise ImageFileError(f"{path}: too large for a picture of its kind. Save it with 8 bits of grey.") from e
     except (OSError, SyntaxError, ValueError) as e:
-        raise ImageFileError(f"{path}: damaged or cut off. Export or copy it again.") from e
+        raise damaged_file(path) from e
 
 
 @contextmanager

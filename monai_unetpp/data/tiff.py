@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage
 
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.errors import ImageFileError, damaged_file
 from monai_unetpp.data.itk_images import open_itk_file
 
 __all__ = ["TIFF_SIGNATURES", "mean_of_colours", "read_tiff", "read_tiff_shape"]
@@ -99,7 +99,7 @@ def _usable_pages(path: Path) -> Iterator[list[TiffPage]]:
     except (ImageFileError, MemoryError):
         raise
     except Exception as e:  # what is broken makes tifffile and the decoders fail in many ways
-        raise ImageFileError(_damaged(path)) from e
+        raise damaged_file(path) from e
 
 
 def _check_last(file: TiffFile, path: Path) -> None:
@@ -108,7 +108,7 @@ def _check_last(file: TiffFile, path: Path) -> None:
     if end is not None:
         file.filehandle.seek(end)
         if any(file.filehandle.read(file.tiff.offsetsize)):
-            raise ImageFileError(_damaged(path))
+            raise damaged_file(path)
 
 
 def _check_pages(pages: list[TiffPage], file: TiffFile, path: Path) -> None:
@@ -157,7 +157,7 @@ def _check_page(page: TiffPage, path: Path) -> None:
 def _check_data(page: TiffPage, file: TiffFile, path: Path) -> None:
     ends = (offset + length for offset, length in zip(page.dataoffsets, page.databytecounts, strict=True))
     if max(ends, default=0) > file.filehandle.size:
-        raise ImageFileError(_damaged(path))
+        raise damaged_file(path)
 
 
 def _shape(pages: list[TiffPage]) -> tuple[int, ...]:
@@ -228,7 +228,3 @@ def _is_right_in_itk(page: TiffPage) -> bool:
     return page.dtype == np.uint8 or (
         page.dtype in (np.uint16, np.float32) and not page.is_tiled and page.planarconfig == PLANARCONFIG.CONTIG
     )
-
-
-def _damaged(path: Path) -> str:
-    return f"{path}: damaged or cut off. Export or copy it again."

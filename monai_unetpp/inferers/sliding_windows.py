@@ -329,13 +329,18 @@ class NestedSlidingWindowInferer(Inferer):
             raise MemoryError(self._memory_message(images, grid, batch_size // 2)) from e
 
     def _batch_size(
-        self, images: torch.Tensor, network: Callable[..., Any], grid: WindowGrid, device: torch.device, plain: bool
+        self,
+        images: torch.Tensor,
+        network: Callable[..., Any],
+        grid: WindowGrid,
+        device: torch.device,
+        only_torch: bool,
     ) -> int:
         if self.sw_batch_size is not None:
             chosen = self.sw_batch_size
         else:
-            runtime = "torch" if plain else resolve_runtime(self.runtime, network, device, self.precision)
-            chosen = choose_batch_size(network, grid, images.shape[0], device, filled_up=runtime != "torch")
+            runtime = "torch" if only_torch else resolve_runtime(self.runtime, network, device, self.precision)
+            chosen = choose_batch_size(network, grid, images.shape[0], device, filled_up=runtime == "openvino")
         # what did not fit once is not tried for each further image
         return chosen if self._most_at_once is None else min(chosen, self._most_at_once)
 

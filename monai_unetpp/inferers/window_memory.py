@@ -107,8 +107,9 @@ def choose_batch_size(
         grid: the windows.
         images: number of images.
         device: where the network runs. On a CPU 2 or 4; on a GPU at most as many as keep it busy.
-        filled_up: whether the last batch costs as much as a full one; then smaller ones are taken, down to one
-            window, where otherwise more than a sixteenth of the work would be wasted.
+        filled_up: whether the last batch costs as much as a full one and a window alone no more than others, as in
+            OpenVINO; then smaller batches are taken, down to one window, where otherwise more than a sixteenth of the
+            work would be wasted.
 
     Returns:
         A power of two, or the number of all windows where they are fewer.

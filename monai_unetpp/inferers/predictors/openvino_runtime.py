@@ -74,23 +74,20 @@ class OpenVINOPredictor(Predictor):
         self._state: tuple[tuple[int, int], ...] | None = None
         self._request: Any = None
         # there is one request, and its outputs are read after it ran
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def prepare(self, windows: torch.Tensor) -> None:
         """Convert, unless that was done for the weights that the network has now."""
         with self._lock:
-            self._prepare(windows)
-
-    def _prepare(self, windows: torch.Tensor) -> None:
-        state = state_of_weights(self._module)
-        if state != self._state:
-            self._request = self._compiled(complete_batch(windows, self.batch_size).float()).create_infer_request()
-            self._state = state
+            state = state_of_weights(self._module)
+            if state != self._state:
+                self._request = self._compiled(complete_batch(windows, self.batch_size).float()).create_infer_request()
+                self._state = state
 
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         batch = complete_batch(windows, self.batch_size).float().contiguous()
         with self._lock:
-            self._prepare(windows)
+            self.prepare(windows)
             # copied in and out: the request would keep memory that it shares with torch for longer than torch does
             self._request.infer([batch.numpy()], share_inputs=False)
             outputs = [
