@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import logging
 import math
 import pickle
 import re
+from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from monai.transforms import Randomizable
 from monai.utils import set_determinism
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
 
 from monai_unetpp.files import atomic_path, write_text
 
@@ -29,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 #: Checkpoints that are kept: the last, and the one before it in case the last is damaged.
 _KEPT = 2
+#: What of a schedule's state tells how far it is, or are functions; all else are settings.
+_PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step", "lr_lambdas")
 
 
 class BestModelSaver:
@@ -86,7 +91,9 @@ class TrainingCheckpoint:
     """Save everything that training needs after every epoch, and continue from it when it starts again.
 
     MONAI's ``CheckpointSaver`` and ``CheckpointLoader`` do the work; this handler adds the trainer itself to what
-    they save, finds the newest epoch, and takes the one before where an interruption damaged the file.
+    they save, finds the newest epoch, and takes the one before where an interruption damaged the file. Schedules that
+    are functions of the epoch (``LambdaLR`` and its kinds, such as MONAI's ``WarmupCosineSchedule``) keep the settings
+    of now, so that a training which goes on with more epochs gets the learning rates of the longer schedule.
 
     Args:
         folder: where ``checkpoint_epoch=N.pt`` files are kept, the last two of them.
@@ -130,7 +137,8 @@ class TrainingCheckpoint:
             except (EOFError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as e:
                 logger.warning("%s cannot be read (%r); trying the checkpoint before it.", path, e)
                 continue
-            CheckpointLoader(str(path), load_dict, map_location=self.map_location)(engine)
+            with _keep_settings([value for value in load_dict.values() if isinstance(value, LambdaLR)]):
+                CheckpointLoader(str(path), load_dict, map_location=self.map_location)(engine)
             logger.info("Training continues after epoch %d, from %s.", engine.state.epoch, path)
             if self.seed is not None:
                 _reseed(engine, self.seed + engine.state.epoch)
@@ -149,6 +157,25 @@ class TrainingCheckpoint:
             if match:
                 found.append((int(match[1]), path))
         return [path for _, path in sorted(found)]
+
+
+@contextlib.contextmanager
+def _keep_settings(schedules: Sequence[LambdaLR]) -> Iterator[None]:
+    """Let schedules load only how far they are, and the optimizer the learning rates that follow."""
+    settings = [
+        {name: value for name, value in schedule.state_dict().items() if name not in _PROGRESS}
+        for schedule in schedules
+    ]
+    yield
+    for schedule, given in zip(schedules, settings, strict=True):
+        vars(schedule).update(given)
+        rates = [
+            base * factor(schedule.last_epoch)
+            for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        ]
+        schedule._last_lr = rates
+        for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
 
 
 def _reseed(engine: Engine, seed: int) -> None:

@@ -4,20 +4,24 @@ import math
 import pytest
 import torch
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
-from monai.handlers import MeanDice, ValidationHandler, from_engine
+from monai.handlers import LrScheduleHandler, MeanDice, ValidationHandler, from_engine
 from monai.losses import DiceCELoss
+from monai.optimizers import WarmupCosineSchedule
 from monai.transforms import AsDiscreted
 
 from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
 from monai_unetpp.handlers import BestModelSaver, CurveWriter, TrainingCheckpoint
 
 
-def make_training(folder, epochs):
+def make_training(folder, epochs, make_schedule=None):
     """A tiny training with everything attached; its data come from one generator, so runs can be compared."""
     torch.manual_seed(1)
     network = NestedUNet(2, 1, 2, features=(2, 4, 4))
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
-    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    if make_schedule is None:
+        schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    else:
+        schedule = make_schedule(optimizer)
     image = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     batches = [{"image": image, "label": (image > 0.5).float()}] * 2
     best = BestModelSaver(network, folder / "model.pt")
@@ -37,6 +41,7 @@ def make_training(folder, epochs):
         optimizer=optimizer,
         loss_function=NestedDeepSupervisionLoss(DiceCELoss(softmax=True, to_onehot_y=True)),
         train_handlers=[
+            LrScheduleHandler(schedule, print_lr=False),
             ValidationHandler(2, evaluator),
             CurveWriter(folder / "curves.csv", evaluator, optimizer),
             TrainingCheckpoint(
@@ -122,3 +127,17 @@ def test_a_checkpoint_beyond_the_last_epoch_is_an_error(tmp_path):
     make_training(tmp_path, 3)[0].run()
     with pytest.raises(ValueError, match="larger than"):
         make_training(tmp_path, 2)[0].run()
+
+
+def test_more_epochs_get_the_learning_rates_of_the_longer_schedule(tmp_path):
+    def cosine(epochs):
+        return lambda optimizer: WarmupCosineSchedule(optimizer, warmup_steps=1, t_total=epochs, warmup_multiplier=0.1)
+
+    make_training(tmp_path / "whole", 6, cosine(6))[0].run()
+    make_training(tmp_path / "parts", 2, cosine(2))[0].run()
+    assert float(read_curves(tmp_path / "parts")[-1]["learning_rate"]) == 0
+    make_training(tmp_path / "parts", 6, cosine(6))[0].run()
+    rates = [[float(row["learning_rate"]) for row in read_curves(tmp_path / name)] for name in ("whole", "parts")]
+    assert rates[1][2:] == pytest.approx(rates[0][2:])
+    assert rates[1][-1] == 0
+    assert rates[1][2] > 0.005
