@@ -8,7 +8,7 @@ import tokenize
 import pytest
 
 from monai_unetpp import memory
-from monai_unetpp.memory import measure_in_new_process, peak_resident_bytes, reset_peak
+from monai_unetpp.memory import available_bytes, measure_in_new_process, peak_resident_bytes, reset_peak
 
 
 class MissingPath:
@@ -81,3 +81,59 @@ class TestNewProcess:
         # a function of the standard library that fails for a folder: its words come back
         with pytest.raises(RuntimeError, match=r"L1: .* failed \(IsADirectoryError"):
             measure_in_new_process(tokenize.open, tmp_path, name="L1", remedy="wait")
+
+
+def files_of_system(monkeypatch, contents):
+    """Let the module read these files and no others."""
+
+    class FakePath:
+        def __init__(self, *parts):
+            self.name = "/".join(parts)
+
+        def read_text(self, encoding):
+            if self.name not in contents:
+                raise FileNotFoundError(self.name)
+            return contents[self.name]
+
+    monkeypatch.setattr(memory, "Path", FakePath)
+
+
+MEMINFO = {"/proc/meminfo": "MemTotal: 32000 kB\nMemAvailable:   16000 kB\n"}
+V1, V2 = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
+
+
+def limited_v2(limit):
+    return {
+        f"{V2}/memory.max": f"{limit}\n",
+        f"{V2}/memory.current": "3000000\n",
+        f"{V2}/memory.stat": "file 900000\ninactive_file 500000\nactive_file 7\n",
+    }
+
+
+def limited_v1(limit):
+    return {
+        f"{V1}/memory.limit_in_bytes": f"{limit}\n",
+        f"{V1}/memory.usage_in_bytes": "3000000\n",
+        f"{V1}/memory.stat": "inactive_file 1\ntotal_inactive_file 500000\n",
+    }
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ({}, 16384000),
+        (limited_v2(8000000), 5500000),
+        (limited_v1(8000000), 5500000),
+        (limited_v2("max"), 16384000),
+        (limited_v1(2**63 - 4096), 16384000),
+        (limited_v2(1000000), 0),
+    ],
+)
+def test_what_is_available_is_bounded_by_the_container(monkeypatch, groups, expected):
+    files_of_system(monkeypatch, MEMINFO | groups)
+    assert available_bytes() == expected
+
+
+def test_what_is_available_is_unknown_without_procfs(monkeypatch):
+    files_of_system(monkeypatch, {})
+    assert available_bytes() is None

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +12,7 @@ from torch import nn
 
 from monai_unetpp.inferers.stitching import label_dtype
 from monai_unetpp.inferers.windows import WindowGrid
+from monai_unetpp.memory import available_bytes
 
 __all__ = ["WindowMemory", "choose_batch_size", "estimate_window_memory", "free_memory_bytes", "is_out_of_memory"]
 
@@ -132,17 +130,13 @@ def choose_batch_size(
 def free_memory_bytes(device: torch.device | str) -> int | None:
     """Memory of a device that can still be had; ``None`` where the system does not tell.
 
-    On a GPU this includes what torch keeps but does not use; on Linux what the system can free at once.
+    On a GPU this includes what torch keeps but does not use; else see :func:`monai_unetpp.memory.available_bytes`.
     """
     device = torch.device(device)
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    with contextlib.suppress(OSError):
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
-        if found:
-            return int(found[1]) * 1024
-    return None
+    return available_bytes()
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -327,6 +327,25 @@ class TestOpenVINO:
         assert len(converted) == 6
         assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
+    def test_networks_that_were_not_used_for_longest_are_removed(self, tmp_path, monkeypatch):
+        def use(batch_size):
+            predictor_of(OpenVINOPredictor, build(2), tmp_path, batch_size=batch_size, window_shape=(8, 8))(windows)
+            kept = sorted(tmp_path.glob("*.sha256"), key=lambda path: path.stat().st_mtime_ns)
+            assert {path.stem for path in tmp_path.iterdir()} == {path.stem for path in kept}
+            return [path.stem for path in kept]
+
+        windows = torch.rand(1, 1, 8, 8)
+        (first,) = use(1)
+        _, second = use(2)
+        assert use(1) == [second, first]
+        taken = sum(path.stat().st_size for path in tmp_path.iterdir())
+        monkeypatch.setattr(openvino_conversion, "_MOST_BYTES", taken + 10)
+        kept = use(3)
+        assert len(kept) == 2
+        assert kept[0] == first
+        monkeypatch.setattr(openvino_conversion, "_MOST_BYTES", 10)
+        assert len(use(4)) == 1
+
     def test_what_was_prepared_is_not_converted_again(self, tmp_path, monkeypatch):
         converted = []
         convert = openvino_runtime.load_or_convert

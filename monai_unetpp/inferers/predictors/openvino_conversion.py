@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -41,6 +42,8 @@ OPENVINO_INSTALL = 'pip install "monai-unetpp[openvino]"'
 _TELEMETRY = "openvino_telemetry"
 #: Goes up when models are converted in another way, so that kept ones are not taken any more.
 _CONVERSION = 1
+#: What converted networks may take on disk: some dozens of the bundles' networks.
+_MOST_BYTES = 2**31
 
 
 def has_openvino() -> bool:
@@ -127,7 +130,8 @@ def load_or_convert(
 
     Nested U-Nets are kept by a hash of their weights, configuration, levels, window shape, batch, and the versions of
     OpenVINO and torch; precision and threads are chosen when a model is compiled, so that one file serves all. An
-    entry that is damaged is made anew. Other networks are converted every time.
+    entry that is damaged is made anew. Above 2 GiB those that were not used for longest are removed. Other networks are
+    converted every time.
 
     Args:
         network: in eval mode.
@@ -146,6 +150,8 @@ def load_or_convert(
     checksum = path.with_suffix(".sha256")
     try:
         if checksum.read_text(encoding="utf-8").strip() == _hash_of_files(path):
+            with contextlib.suppress(OSError):
+                os.utime(checksum)
             return openvino_core().read_model(path)
         logger.warning("%s: this converted network is damaged; it is made anew.", path)
     except FileNotFoundError:
@@ -158,6 +164,7 @@ def load_or_convert(
         checksum.unlink(missing_ok=True)
         write_openvino_model(model, path)
         write_text(checksum, _hash_of_files(path) + "\n")
+        _remove_unused(folder, checksum)
         return openvino_core().read_model(path)
     except (OSError, RuntimeError) as e:
         logger.warning(
@@ -215,6 +222,19 @@ def _key(network: NestedUNet, levels: Sequence[str] | None, windows: torch.Tenso
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
+
+
+def _remove_unused(folder: Path, newest: Path) -> None:
+    """Bring the kept networks down to ``_MOST_BYTES``, but for the newest; other processes may do the same."""
+    left = _MOST_BYTES
+    with contextlib.suppress(OSError):
+        for checksum in sorted(folder.glob("*.sha256"), key=lambda path: path.stat().st_mtime, reverse=True):
+            # the checksum goes first: without it the rest counts as not there
+            files = [checksum, checksum.with_suffix(".xml"), checksum.with_suffix(".bin")]
+            left -= sum(file.stat().st_size for file in files if file.exists())
+            if left < 0 and checksum != newest:
+                for file in files:
+                    file.unlink(missing_ok=True)
 
 
 def _hash_of_files(path: Path) -> str:
