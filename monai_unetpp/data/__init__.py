@@ -1,6 +1,6 @@
 """From files to cases: lists, readers, checks and writers."""
 
-from monai_unetpp.data.background import ClearBackgroundd
+from monai_unetpp.data.background import ClearBackgroundd, CropBackgroundd
 from monai_unetpp.data.cases import case_name, find_cases
 from monai_unetpp.data.check import check_dataset
 from monai_unetpp.data.datalist import load_datalist
@@ -19,6 +19,7 @@ __all__ = [
     "BlockwiseSpacingd",
     "CaseDataset",
     "ClearBackgroundd",
+    "CropBackgroundd",
     "ImageFileError",
     "ImageGeometry",
     "ImageKind",

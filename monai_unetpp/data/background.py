@@ -1,4 +1,4 @@
-"""Keeping what networks find off the empty background of an image."""
+"""The empty background of an image: cropping to what is not, and keeping what networks find off it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform
-from monai.utils import ensure_tuple_rep
+from monai.transforms import CropForegroundd, MapTransform
+from monai.utils import ImageMetaKey, ensure_tuple_rep
 
-__all__ = ["ClearBackgroundd"]
+from monai_unetpp.data.errors import ImageFileError
+
+__all__ = ["ClearBackgroundd", "CropBackgroundd"]
 
 
 class ClearBackgroundd(MapTransform):
@@ -61,6 +63,35 @@ class ClearBackgroundd(MapTransform):
                 )
             d[key] = _cleared(found, _background_of(image).to(found.device))
         return d
+
+
+class CropBackgroundd(CropForegroundd):
+    """MONAI's ``CropForegroundd``, with an error that helps where an image has no foreground.
+
+    All arguments, and the inverse, are those of ``CropForegroundd``, which would go on with an empty image there.
+
+    Example:
+        >>> import torch
+        >>> CropBackgroundd("image", "image")({"image": torch.tensor([[[0.0, 2.0, 0.0]]])})["image"].tolist()
+        [[[2.0]]]
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any], lazy: bool | None = None) -> dict[Hashable, Any]:
+        """Crop the images of one item.
+
+        Raises:
+            ImageFileError: the image under ``source_key`` has no foreground.
+        """
+        source = data[self.source_key]
+        if not self.cropper.select_fn(source).any():
+            meta: Mapping[Any, Any] = source.meta if isinstance(source, MetaTensor) else {}
+            name = meta.get(ImageMetaKey.FILENAME_OR_OBJ, self.source_key)
+            raise ImageFileError(
+                f"{name}: no voxel is foreground (above 0, unless select_fn says otherwise). Set what is not to be "
+                "segmented to 0, and the rest above."
+            )
+        cropped: dict[Hashable, Any] = super().__call__(data, lazy)
+        return cropped
 
 
 def _background_of(image: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,9 @@
 import pytest
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, Flipd
+from monai.transforms import Compose, CropForegroundd, Flipd, Invertd
 
-from monai_unetpp.data import ClearBackgroundd, InvertProbabilitiesd
+from monai_unetpp.data import ClearBackgroundd, CropBackgroundd, ImageFileError, InvertProbabilitiesd
 
 IMAGE = torch.tensor([[[-0.7, -0.7, 0.1, 2.0]]])
 
@@ -60,3 +60,24 @@ def test_probabilities_follow():
     pred = cleared(logits, image)
     item = InvertProbabilitiesd("pred", preprocessing)({"image": image, "pred": pred})
     assert item["pred"].tolist() == [[[0, 0, 1, 1]]]
+
+
+def test_crops_and_inverts_as_monai():
+    image = torch.zeros(1, 9, 8)
+    image[0, 3:5, 2:7] = 1
+    options = {"keys": "image", "source_key": "image", "margin": 1, "allow_smaller": False}
+    crop = Compose(CropBackgroundd(**options))
+    found = crop({"image": MetaTensor(image)})
+    expected = CropForegroundd(**options)({"image": MetaTensor(image)})
+    assert found["image"].shape == (1, 4, 7)
+    assert torch.equal(found["image"], expected["image"])
+    found["pred"] = found["image"] + 1
+    back = Invertd(keys="pred", orig_keys="image", transform=crop)(found)
+    assert back["pred"].shape == image.shape
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0])
+def test_an_image_without_foreground_is_named(value):
+    image = MetaTensor(torch.full((1, 4, 4), value), meta={"filename_or_obj": "a/b.nii.gz"})
+    with pytest.raises(ImageFileError, match=r"a/b\.nii\.gz: no voxel is foreground"):
+        CropBackgroundd("image", "image")({"image": image})
