@@ -10,7 +10,7 @@ import torch
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import find_bundle
 from monai_unetpp.demo import DemoPart, DemoResult, demo
-from monai_unetpp.demo.template import crop_box, load_template
+from monai_unetpp.template import crop_box, load_template
 
 
 @pytest.fixture(scope="module")

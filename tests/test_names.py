@@ -28,6 +28,7 @@ RANKS = {
     "memory": 0,
     "distributed": 0,
     "topology": 0,
+    "template": 0,
     "profiling": 1,
     "curves": 1,
     "networks": 1,

@@ -15,11 +15,11 @@ from monai.metrics import compute_dice
 
 from monai_unetpp.bundles import find_bundle
 from monai_unetpp.demo.picture import Panel, draw_levels
-from monai_unetpp.demo.template import HIPPOCAMPUS_CENTRE_MM, HIPPOCAMPUS_SIZE_MM, crop_box, load_template
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.files import atomic_path
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.segmentation import SegmentedCase, label_names, make_output_dir, segment
+from monai_unetpp.template import HIPPOCAMPUS_CENTRE_MM, HIPPOCAMPUS_SIZE_MM, crop_box, load_template
 
 if TYPE_CHECKING:
     import numpy.typing as npt
