@@ -12,6 +12,7 @@ from monai.bundle import ConfigParser
 from tiny_bundle import make_tiny_bundle
 
 from monai_unetpp import NestedUNet
+from monai_unetpp.data import BlockwiseSpacingd
 from monai_unetpp.segmentation import SegmentationSummary, label_names, make_output_dir, segment
 
 
@@ -54,6 +55,28 @@ def test_volumes_are_those_of_the_written_file(hippocampus_bundle, case, tmp_pat
         "posterior": pytest.approx((labels == 2).sum() * voxel_ml),
     }
     assert json.loads(json.dumps(summary.as_dict()))["cases"][0]["volumes_ml"] == done.volumes_ml
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_on_a_gpu_from_resampling_to_inversion(hippocampus_bundle, case, tmp_path):
+    devices = []
+    forth, back = BlockwiseSpacingd.__call__, BlockwiseSpacingd.inverse
+
+    def noted(method):
+        def call(self, data, *arguments, **options):
+            devices.extend(value.device.type for value in data.values() if isinstance(value, torch.Tensor))
+            return method(self, data, *arguments, **options)
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(BlockwiseSpacingd, "__call__", noted(forth))
+        patched.setattr(BlockwiseSpacingd, "inverse", noted(back))
+        found = segment(case, tmp_path / "gpu", hippocampus_bundle, device="cuda", precision="fp32").cases[0]
+    assert len(devices) >= 2
+    assert set(devices) == {"cuda"}
+    expected = segment(case, tmp_path / "cpu", hippocampus_bundle, device="cpu", precision="fp32").cases[0]
+    assert (voxels(found.output) != voxels(expected.output)).mean() < 1e-3
 
 
 @pytest.mark.parametrize("level", [None, "L1"])

@@ -101,6 +101,6 @@ def test_validation_sees_what_inference_sees(brain_bundle):
     inference.read_config(str(brain_bundle / "configs" / "inference.json"))
     assert train["window_shape"] == inference["window_shape"]
     assert train["overlap"] == inference["overlap"]
-    crop = [item for item in inference["preprocessing"]["transforms"] if item["_target_"] == "CropForegroundd"]
-    trained = [item for item in train["preprocessing"]["transforms"] if item["_target_"] == "CropForegroundd"]
+    crop = [item for item in inference["preprocessing"]["transforms"] if item["_target_"].endswith("CropBackgroundd")]
+    trained = [item for item in train["preprocessing"]["transforms"] if item["_target_"].endswith("CropBackgroundd")]
     assert crop[0]["margin"] == trained[0]["margin"]

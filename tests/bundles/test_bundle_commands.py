@@ -219,5 +219,6 @@ def test_configs_repeat_each_other_exactly(bundle):
         return {**kept, "keys": "@image", **({"mode": mode[0]} if isinstance(mode, list) else {})}
 
     ours = [for_the_image(t) for t in train["preprocessing"]["transforms"] if t["keys"] != "@label"]
-    theirs = [for_the_image(t) for t in inference["preprocessing"]["transforms"]]
+    # inference does the rest where the network is, training in processes that have no GPU
+    theirs = [for_the_image(t) for t in inference["preprocessing"]["transforms"] if t["_target_"] != "EnsureTyped"]
     assert theirs == ours
