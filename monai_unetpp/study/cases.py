@@ -82,6 +82,11 @@ class StudyCases:
         return len(self._values) + 1
 
     @property
+    def label_dtype(self) -> torch.dtype:
+        """The smallest type that holds the classes, for label maps in memory."""
+        return torch.uint8 if self.out_channels <= 256 else torch.int16
+
+    @property
     def _values(self) -> list[int]:
         return sorted(set(self.labels.values()))
 
@@ -192,7 +197,7 @@ def make_training_preprocessing(cases: StudyCases, settings: StudySettings) -> C
             *make_preprocessing(cases, settings).transforms,
             *cases.map_values("label"),
             SpatialPadd(_KEYS, spatial_size=settings.patch_size),
-            EnsureTyped(_KEYS, dtype=[torch.float32, torch.uint8], track_meta=False),
+            EnsureTyped(_KEYS, dtype=[torch.float32, cases.label_dtype], track_meta=False),
         ]
     )
 
@@ -218,7 +223,7 @@ def make_augmentation(cases: StudyCases, settings: StudySettings) -> Compose:
             RandScaleIntensityd("image", factors=0.2, prob=0.5),
             RandShiftIntensityd("image", offsets=0.2, prob=0.5),
             RandAdjustContrastd("image", prob=0.3, gamma=(0.7, 1.5)),
-            EnsureTyped(_KEYS, dtype=[torch.float32, torch.uint8], track_meta=False),
+            EnsureTyped(_KEYS, dtype=[torch.float32, cases.label_dtype], track_meta=False),
         ]
     )
 

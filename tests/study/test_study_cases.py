@@ -1,11 +1,13 @@
 """The data of a study: what is found out from it, and the patches of training."""
 
+import dataclasses
 import json
 import shutil
 
 import pytest
 import torch
 from monai.data import CacheDataset
+from monai.transforms import Compose
 
 from monai_unetpp.study import StudySettings
 from monai_unetpp.study.cases import (
@@ -37,6 +39,18 @@ def test_axes_channels_and_labels_are_found(discs_dir):
     assert (cases.name, cases.spatial_dims, cases.in_channels, cases.labels) == ("Discs", 2, 1, {"disc": 1})
     assert (cases.out_channels, len(cases.training), len(cases.validation)) == (2, 5, 3)
     assert cases.as_dict()["validation"] == ["disc_5", "disc_6", "disc_7"]
+
+
+def test_many_classes_are_not_wrapped(discs_dir, settings):
+    # values 10, 20, ... 3000 become classes 1 to 300, of which uint8 could not hold the last ones
+    cases = dataclasses.replace(find_study_cases(discs_dir), labels={str(n): 10 * n for n in range(1, 301)})
+    assert (cases.out_channels, cases.label_dtype) == (301, torch.int16)
+    mapped = Compose(make_training_preprocessing(cases, settings).transforms[-3:])
+    label = torch.tensor([10, 2560, 3000, 0] * 64).reshape(1, 16, 16)
+    found = mapped({"image": torch.zeros(1, 16, 16), "label": label})["label"]
+    assert found.dtype == torch.int16
+    assert found.flatten()[:4].tolist() == [1, 256, 300, 0]
+    assert find_study_cases(discs_dir).label_dtype == torch.uint8
 
 
 @pytest.mark.parametrize(
