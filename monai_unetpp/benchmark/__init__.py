@@ -1,4 +1,4 @@
-"""Measurements that compare: segmenting and training beside MONAI's own route, and what scoring all levels costs."""
+"""Measurements that compare: segmenting and training beside MONAI's own route, scoring all levels, skipping windows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from monai_unetpp.benchmark.inference import InferenceBenchmark, measure_inference
     from monai_unetpp.benchmark.plots import save_speed_plot
     from monai_unetpp.benchmark.scoring import ScoringBenchmark, format_scoring_benchmark, measure_scoring
+    from monai_unetpp.benchmark.skipping import SkippingBenchmark, format_skipping_benchmark, measure_skipping
     from monai_unetpp.benchmark.tables import format_inference_benchmark
     from monai_unetpp.benchmark.training import (
         TrainingBenchmark,
@@ -26,19 +27,22 @@ __all__ = [
     "KINDS",
     "InferenceBenchmark",
     "ScoringBenchmark",
+    "SkippingBenchmark",
     "TrainingBenchmark",
     "TrainingCost",
     "format_inference_benchmark",
     "format_scoring_benchmark",
+    "format_skipping_benchmark",
     "format_training_benchmark",
     "measure_inference",
     "measure_scoring",
+    "measure_skipping",
     "measure_training",
     "run_benchmark",
     "save_speed_plot",
 ]
 
-KINDS = ("inference", "training", "scoring")
+KINDS = ("inference", "training", "scoring", "skipping")
 """What can be measured."""
 
 
@@ -54,11 +58,12 @@ def run_benchmark(
     """Measure on this machine.
 
     See :func:`~monai_unetpp.benchmark.inference.measure_inference`,
-    :func:`~monai_unetpp.benchmark.training.measure_training` and
-    :func:`~monai_unetpp.benchmark.scoring.measure_scoring`.
+    :func:`~monai_unetpp.benchmark.training.measure_training`,
+    :func:`~monai_unetpp.benchmark.scoring.measure_scoring` and
+    :func:`~monai_unetpp.benchmark.skipping.measure_skipping`.
 
     Args:
-        kind: ``"inference"``, ``"training"`` or ``"scoring"``.
+        kind: ``"inference"``, ``"training"``, ``"scoring"`` or ``"skipping"``.
         device: such as ``"cpu"``; by default a GPU if there is one.
         quick: small networks and few repeats, only to see that it works.
         plot: a PNG file for a plot of the speed-ups; only for inference.
@@ -70,7 +75,7 @@ def run_benchmark(
 
     Raises:
         ValueError: no such kind or device, or options that the kind has not.
-        ImportError: matplotlib, for a plot, is not installed.
+        ImportError: matplotlib, for a plot, or nilearn, for the head that skipping takes, is not installed.
         RuntimeError: MONAI's route, with which all is compared, failed.
     """
     if kind not in KINDS:
@@ -90,6 +95,12 @@ def run_benchmark(
         small: dict[str, Any] = {"features": (4, 8, 8, 8, 8), "patch_size": (32,) * 3, "batch_size": 1, "repeats": 2}
         training = measure_training(device=name, **(small if quick else {}))
         return format_training_benchmark(training), dataclasses.asdict(training)
+    if kind == "skipping":
+        from monai_unetpp.benchmark.skipping import format_skipping_benchmark, measure_skipping
+
+        small = {"features": (4, 8, 8, 8, 8), "window_sizes": (64,), "repeats": 2}
+        skipping = measure_skipping(device=name, **(small if quick else {}))
+        return format_skipping_benchmark(skipping), dataclasses.asdict(skipping)
 
     from monai_unetpp.benchmark.scoring import format_scoring_benchmark, measure_scoring
 

@@ -112,7 +112,7 @@ class TestByName:
         assert asked["repeats"] == 2
 
     def test_unknown_kind(self):
-        with pytest.raises(ValueError, match="kind must be one of inference, training, scoring, got 'speed'"):
+        with pytest.raises(ValueError, match="kind must be one of inference, training, scoring, skipping, got 'speed'"):
             run_benchmark("speed", "cpu")
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
