@@ -677,7 +677,7 @@ def _add_benchmark(parser: argparse.ArgumentParser) -> None:
         choices=["inference", "training", "scoring", "skipping"],
         help="inference: whole volumes at each level, runtime and precision, half an hour on two cores (default); "
         "training: time and memory of a training step; scoring: all levels from one pass against the deepest; "
-        "skipping: what leaving out empty windows saves on a head (needs the extra demo)",
+        "skipping: what leaving out empty windows saves on a brain (needs the extra demo)",
     )
     parser.add_argument("--device", metavar="DEVICE", help=_DEVICE_HELP)
     parser.add_argument("--quick", action="store_true", help="small networks and few repeats: to see that it works")

@@ -1,4 +1,4 @@
-"""What leaving out constant windows saves, on a head whose background is empty."""
+"""What leaving out constant windows saves, on a brain whose background is empty."""
 
 from __future__ import annotations
 
