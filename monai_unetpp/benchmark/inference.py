@@ -29,12 +29,12 @@ from monai_unetpp.benchmark.contenders import (
     measure_matrix_ceiling,
 )
 from monai_unetpp.bundles import find_bundle, parse_entry
-from monai_unetpp.devices import resolve_device
-from monai_unetpp.inferers.precision import PRECISIONS
+from monai_unetpp.devices import PRECISIONS, resolve_device
 from monai_unetpp.inferers.predictors import RUNTIMES
 from monai_unetpp.inferers.windows import WindowGrid
-from monai_unetpp.pruning.cost import describe_environment
-from monai_unetpp.pruning.results import Environment, Quartiles
+from monai_unetpp.measuring.environment import Environment, describe_environment
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.measuring.rounds import shuffled_rounds
 
 __all__ = [
     "OUTPUT_TOLERANCE",
@@ -504,7 +504,6 @@ class _Contest:
         self._stages: dict[Contender, list[dict[str, float]]] = {}
         self._same: dict[Contender, float] = {}
         self._expected: dict[str, npt.NDArray[np.float32]] = {}
-        self._reference_labels: npt.NDArray[np.uint8] | None = None
         self._start(self._reference, stack)
 
     def run_rounds(self, repeats: int) -> None:
@@ -523,35 +522,24 @@ class _Contest:
     def _run_group(self, group: Sequence[Contender], repeats: int) -> None:
         # the stages cost a GPU its overlap, so that they have a round of their own there
         on_cpu = torch.device(self.task.device).type == "cpu"
-        order = list(group)
-        for number in range(repeats):
+        for number, order in enumerate(shuffled_rounds(group, repeats), start=1):
             done = {
-                contender: self._run_timed(contender, first=number == 0, stages=on_cpu)
+                contender: self._run(contender, stages=on_cpu, labels=number == 1 and self._is_compared(contender))
                 for contender in order
                 if contender in self._processes
             }
             reference = done[self._reference]
             for contender, run in done.items():
-                if run is not None and reference is not None:
-                    self._runs[contender].append(run)
-                    self._reference_s[contender].append(reference.seconds)
-            # whoever comes first in a round pays for what others left in the caches
-            order.append(order.pop(0))
-            self._tell(f"Round {number + 1} of {repeats}: {self._round_summary()}.")
+                if run is None or reference is None:
+                    continue
+                self._runs[contender].append(run)
+                self._reference_s[contender].append(reference.seconds)
+                if run.labels is not None and reference.labels is not None and contender != self._reference:
+                    self._same[contender] = float((run.labels == reference.labels).mean())
+            self._tell(f"Round {number} of {repeats}: {self._round_summary()}.")
         if not on_cpu:
             for contender in [each for each in group if each in self._processes]:
                 self._run(contender, stages=True, labels=False)
-
-    def _run_timed(self, contender: Contender, *, first: bool, stages: bool) -> SegmentedVolume | None:
-        compared = first and contender.level in (None, self._deepest) and self._comparable
-        done = self._run(contender, stages=stages, labels=compared)
-        if done is None or done.labels is None:
-            return done
-        if contender == self._reference:
-            self._reference_labels = done.labels
-        elif self._reference_labels is not None:
-            self._same[contender] = float((done.labels == self._reference_labels).mean())
-        return done
 
     def costs(self, ceilings: Mapping[str, float]) -> tuple[InferenceCost, ...]:
         """What was measured, for the contenders that ran to the end."""
@@ -564,6 +552,9 @@ class _Contest:
     def _comparable(self) -> bool:
         """Whether the reference computes what our deepest level computes."""
         return self.task.bundle is None or not has_form_of_monai(self.task.features)
+
+    def _is_compared(self, contender: Contender) -> bool:
+        return self._comparable and contender.level in (None, self._deepest)
 
     def _start(self, contender: Contender, stack: contextlib.ExitStack) -> None:
         number, total = self._contenders.index(contender) + 1, len(self._contenders)
@@ -623,7 +614,7 @@ class _Contest:
             parameters=started.parameters,
             flops=flops,
             seconds=Quartiles.of(seconds),
-            speed_up=Quartiles.of([a / b for a, b in zip(self._reference_s[contender], seconds, strict=True)]),
+            speed_up=Quartiles.of_ratios(self._reference_s[contender], seconds),
             stages_s=stages,
             outside_network=1 - stages["network"] / sum(stages.values()),
             preparation_s=started.preparation_s,

@@ -21,7 +21,6 @@ import scipy
 from scipy import stats
 
 from monai_unetpp.files import write_text
-from monai_unetpp.markdown import format_table
 from monai_unetpp.pruning.statistics import (
     FEW_SUBJECTS,
     FloatArray,
@@ -32,6 +31,7 @@ from monai_unetpp.pruning.statistics import (
     standardised,
     subjects_needed,
 )
+from monai_unetpp.reporting.markdown import format_table
 
 __all__ = [
     "HEAVY_SHAPES",

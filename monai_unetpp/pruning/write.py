@@ -20,11 +20,14 @@ from typing import Any
 import torch
 
 from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read_network_def
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.measuring.size import count_parameters
+from monai_unetpp.metrics import GUARDED, METRICS
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.cost import check_pruned_networks
-from monai_unetpp.pruning.results import Decision, PointCost, PruningResult, Quartiles
-from monai_unetpp.pruning.tables import headline
+from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
+from monai_unetpp.pruning.summary import headline
 
 __all__ = ["check_writable", "write_pruned_bundle"]
 
@@ -35,7 +38,6 @@ _PARTS = ("LICENSE", "configs", "docs", "scripts")
 #: Configurations that make no sense with a single level.
 _DROPPED_CONFIGS = ("prune.json",)
 _NEEDED = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt")
-_METRICS = ("dice", "iou", "nsd", "hd95_mm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,7 +276,7 @@ def _accuracy(level: str, decision: Decision | None, result: PruningResult | Non
     deepest = list(_point_names(result).values())[-1]
     dataset = decision.dataset if decision is not None else "all"
     found = []
-    for metric in _METRICS:
+    for metric in GUARDED:
         for label in result.labels:
             before, after = (_values(result, dataset, name, label, metric) for name in (deepest, point))
             if before and after:
@@ -317,7 +319,7 @@ def _readme_section(
     sizes: tuple[int, ...],
 ) -> str:
     level, deepest = origin["level"], networks[0].levels[-1]
-    parameters = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
+    parameters = [count_parameters(network) for network in networks]
     lines = [
         f"# Pruned to level {level}",
         "",
@@ -368,8 +370,8 @@ def _accuracy_lines(level: str, deepest: str, accuracy: list[_Accuracy]) -> list
         "|---|---|---|---|---|---|---|",
     ]
     for each in accuracy:
-        # a smaller hd95_mm is better
-        difference = each.deepest - each.level if each.metric == "hd95_mm" else each.level - each.deepest
+        better = METRICS[each.metric].larger_is_better
+        difference = each.level - each.deepest if better else each.deepest - each.level
         bound = "-" if each.lower_bound is None else f"{each.lower_bound:+.4f}"
         margin = "-" if each.margin is None else f"{each.margin:g}"
         lines.append(

@@ -14,6 +14,7 @@ from monai.transforms import AsDiscreted, Compose, Invertd
 from torch import nn
 
 from monai_unetpp.inferers import PrecisionInferer
+from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning import evaluate_levels
@@ -33,7 +34,7 @@ _TOLERANCE_MM = 1.0  # of the surface Dice, which the scorer asks for and the st
 
 
 class MeanOfHeads(nn.Module):
-    """A nested U-Net with one more level: the mean of the class probabilities of all heads (the paper's accurate mode).
+    """A nested U-Net with one more level: the mean of all heads, as ``segment`` takes it (the paper's accurate mode).
 
     Args:
         network: with deep supervision.
@@ -50,12 +51,11 @@ class MeanOfHeads(nn.Module):
         self.levels = (*network.levels, MEAN_OF_HEADS)
 
     def forward_levels(self, x: torch.Tensor, levels: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Logits ``(B, C, H, W[, D])`` of each level of the network; of the mean, probabilities."""
+        """Logits ``(B, C, H, W[, D])`` of each level, the mean's as :func:`mean_of_heads` gives them."""
         if MEAN_OF_HEADS not in levels:
             return self.network.forward_levels(x, levels)
         outputs = self.network.forward_levels(x)
-        heads = torch.stack([logits.float().softmax(dim=1) for logits in outputs.values()])
-        outputs[MEAN_OF_HEADS] = heads.mean(dim=0)
+        outputs[MEAN_OF_HEADS] = mean_of_heads(list(outputs.values()))
         return {level: outputs[level] for level in levels}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

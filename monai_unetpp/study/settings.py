@@ -11,8 +11,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.devices import resolve_precision
 from monai_unetpp.files import write_text
-from monai_unetpp.inferers.precision import resolve_precision
 from monai_unetpp.study.cases import StudyCases
 
 __all__ = [

@@ -22,11 +22,11 @@ from monai_unetpp.data import describe_failure
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import gathered, local_device
 from monai_unetpp.files import write_text
+from monai_unetpp.measuring.environment import Environment, describe_environment
+from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.cases import check_case, list_cases
-from monai_unetpp.pruning.cost import describe_environment
-from monai_unetpp.pruning.plots import new_figure
-from monai_unetpp.pruning.results import Environment, Quartiles
+from monai_unetpp.reporting.figures import check_drawing
 from monai_unetpp.study.cases import StudyCases, find_study_cases, make_training_preprocessing
 from monai_unetpp.study.costs import RowLatency, cut_network, measure_latencies, network_size
 from monai_unetpp.study.evaluate import score_network
@@ -178,8 +178,7 @@ def run_study(
     plan = [(variant, seed) for seed in ([0] if numbers is None else numbers) for variant in chosen]
     if list_only:
         return StudyOutcome(study.states(plan))
-    with new_figure(1, 1):
-        pass  # matplotlib is needed at the end: better to miss it now than after hours
+    check_drawing()
     mine = [] if report_only else study.do([plan[number] for number in assign_shard(len(plan), share)])
     with gathered(mine) as failures:
         states = study.states(plan)

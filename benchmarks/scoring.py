@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
+import functools
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,15 +18,23 @@ from scipy import ndimage
 from torch import nn
 
 from monai_unetpp.data import VolumeReader
-from monai_unetpp.devices import synchronize
+from monai_unetpp.measuring.environment import Environment, describe_environment
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.measuring.rounds import time_rounds
+from monai_unetpp.measuring.stages import StageTimer
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.pruning.cost import describe_environment
-from monai_unetpp.pruning.results import Environment, Quartiles
 from monai_unetpp.pruning.score import evaluate_levels
+from monai_unetpp.reporting.markdown import format_table
 
-__all__ = ["TARGET_RATIO", "PassTime", "ScoringBenchmark", "format_scoring_benchmark", "measure_scoring"]
+__all__ = ["QUICK", "TARGET_RATIO", "PassTime", "ScoringBenchmark", "format_scoring_benchmark", "measure_scoring"]
 
-logger = logging.getLogger(__name__)
+QUICK: dict[str, Any] = {
+    "features": (4, 8, 8, 8, 8),
+    "volume_shape": (24,) * 3,
+    "window_shape": (24,) * 3,
+    "repeats": 2,
+}
+"""Arguments for a run that only shows that it works."""
 
 TARGET_RATIO = 1.15
 """What scoring all levels may cost at most, with the deepest alone as 1."""
@@ -116,61 +123,46 @@ def measure_scoring(
             raise ValueError(f"{name} must have 3 sizes of 16 or more, got {tuple(shape)}. Give larger ones.")
     torch.manual_seed(0)
     network = _FollowsImage(NestedUNet(3, 1, 1 + len(_LABELS), features=features))
-    inferer = _TimedInferer(SlidingWindowInferer(roi_size=list(window_shape), sw_batch_size=1, overlap=0.25))
+    inferer = _TimedInferer(SlidingWindowInferer(roi_size=list(window_shape), sw_batch_size=1, overlap=0.25), device)
     levels = {"all": network.levels, "deepest": network.levels[-1:]}
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in levels}
     with tempfile.TemporaryDirectory() as folder:
         score = _scoring(network, _write_case(Path(folder), volume_shape), inferer, device)
-        order = list(levels)
-        for number in range(warm_up + repeats):
-            # whoever comes first in a round pays for what the other left in the caches
-            order.reverse()
-            for name in order:
-                inferer.seconds, start = 0.0, time.perf_counter()
-                score(levels[name])
-                if number >= warm_up:
-                    seconds[name].append((time.perf_counter() - start, inferer.seconds))
-            logger.info("Scoring: round %d of %d.", number + 1, warm_up + repeats)
-    rounds = list(zip(seconds["all"], seconds["deepest"], strict=True))
+        tasks = {name: functools.partial(_score_and_note, score, each, inferer, []) for name, each in levels.items()}
+        total = time_rounds(tasks, repeats=repeats, warm_up=warm_up, device=device, name="Scoring")
+    inside = {name: task.args[-1][warm_up:] for name, task in tasks.items()}
     return ScoringBenchmark(
         features=tuple(features),
         volume_shape=tuple(volume_shape),
         window_shape=tuple(window_shape),
-        all_levels=_pass_time(levels["all"], seconds["all"]),
-        deepest=_pass_time(levels["deepest"], seconds["deepest"]),
-        ratio=Quartiles.of([every[0] / deepest[0] for every, deepest in rounds]),
-        network_ratio=Quartiles.of([every[1] / deepest[1] for every, deepest in rounds]),
-        environment=describe_environment(device, "fp32", "torch"),
+        all_levels=_pass_time(levels["all"], total["all"], inside["all"]),
+        deepest=_pass_time(levels["deepest"], total["deepest"], inside["deepest"]),
+        ratio=Quartiles.of_ratios(total["all"], total["deepest"]),
+        network_ratio=Quartiles.of_ratios(inside["all"], inside["deepest"]),
+        environment=describe_environment(device, "fp32"),
     )
 
 
 def format_scoring_benchmark(result: ScoringBenchmark) -> str:
     """The results in Markdown: a table, and whether the ratio is within :data:`TARGET_RATIO`."""
     volume, window = (" x ".join(map(str, shape)) for shape in (result.volume_shape, result.window_shape))
-    environment, ratio, network = result.environment, result.ratio, result.network_ratio
-    lines = [
-        f"Scoring a volume of {volume} in windows of {window}, features {', '.join(map(str, result.features))}, "
-        f"{environment.precision}",
-        f"{environment.device}, {environment.threads} thread(s), torch {environment.versions['torch']}, MONAI "
-        f"{environment.versions['monai']}, {environment.date}",
-        "",
-        "| levels | total (quartiles) | network | the rest |",
-        "|---|---:|---:|---:|",
+    ratio, network = result.ratio, result.network_ratio
+    rows = [
+        [
+            ", ".join(each.levels),
+            each.total_s.text(".3f", " s"),
+            f"{each.network_s.median:.3f} s",
+            f"{each.rest_s.median:.3f} s",
+        ]
+        for each in (result.all_levels, result.deepest)
     ]
-    for each in (result.all_levels, result.deepest):
-        total = each.total_s
-        lines.append(
-            f"| {', '.join(each.levels)} | {total.median:.3f} s ({total.lower:.3f}-{total.upper:.3f}) "
-            f"| {each.network_s.median:.3f} s | {each.rest_s.median:.3f} s |"
-        )
+    table = format_table(["levels", "total (quartiles)", "network", "the rest"], rows, [False, True, True, True])
     verdict = "within" if ratio.median <= TARGET_RATIO else "above"
-    lines += [
-        "",
+    return (
+        f"Scoring a volume of {volume} in windows of {window}, features {', '.join(map(str, result.features))}, "
+        f"{result.environment.precision}\n{result.environment.line()}\n\n{table}\n\n"
         f"All levels cost {ratio.median:.3f} times the deepest alone (quartiles {ratio.lower:.3f}-{ratio.upper:.3f}, "
-        f"{ratio.count} rounds): {verdict} {TARGET_RATIO}. In the network alone: {network.median:.3f} "
-        f"({network.lower:.3f}-{network.upper:.3f}).",
-    ]
-    return "\n".join(lines) + "\n"
+        f"{ratio.count} rounds): {verdict} {TARGET_RATIO}. In the network alone: {network.text('.3f')}.\n"
+    )
 
 
 class _FollowsImage(nn.Module):
@@ -194,18 +186,23 @@ class _FollowsImage(nn.Module):
 class _TimedInferer(Inferer):
     """Adds up the time that another inferer takes."""
 
-    def __init__(self, inferer: Inferer) -> None:
+    def __init__(self, inferer: Inferer, device: str) -> None:
         super().__init__()
         self.inferer = inferer
-        self.seconds = 0.0
+        self.timer = StageTimer(device)
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        synchronize(inputs.device)
-        start = time.perf_counter()
-        outputs = self.inferer(inputs, network, *args, **kwargs)
-        synchronize(inputs.device)
-        self.seconds += time.perf_counter() - start
-        return outputs
+        with self.timer.stage("network"):
+            return self.inferer(inputs, network, *args, **kwargs)
+
+
+def _score_and_note(
+    score: Callable[[Sequence[str]], object], levels: Sequence[str], inferer: _TimedInferer, seconds: list[float]
+) -> None:
+    """Score, and add to ``seconds`` those that were spent in the inferer."""
+    inferer.timer.reset()
+    score(levels)
+    seconds.append(inferer.timer.seconds["network"])
 
 
 def _scoring(
@@ -260,10 +257,10 @@ def _write_case(folder: Path, shape: Sequence[int]) -> dict[str, str]:
     return case
 
 
-def _pass_time(levels: Sequence[str], seconds: Sequence[tuple[float, float]]) -> PassTime:
+def _pass_time(levels: Sequence[str], total: Sequence[float], network: Sequence[float]) -> PassTime:
     return PassTime(
         levels=tuple(levels),
-        total_s=Quartiles.of([total for total, _ in seconds]),
-        network_s=Quartiles.of([network for _, network in seconds]),
-        rest_s=Quartiles.of([total - network for total, network in seconds]),
+        total_s=Quartiles.of(total),
+        network_s=Quartiles.of(network),
+        rest_s=Quartiles.of([whole - part for whole, part in zip(total, network, strict=True)]),
     )

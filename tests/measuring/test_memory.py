@@ -1,14 +1,23 @@
 import json
 import mmap
 import os
+import pickle
 import subprocess
 import sys
 import tokenize
 
 import pytest
+import torch
 
-from monai_unetpp import memory
-from monai_unetpp.memory import available_bytes, measure_in_new_process, peak_resident_bytes, reset_peak
+from monai_unetpp.measuring import memory
+from monai_unetpp.measuring.memory import (
+    PeakMemory,
+    available_bytes,
+    do_job,
+    measure_in_new_process,
+    peak_resident_bytes,
+    reset_peak,
+)
 
 
 class MissingPath:
@@ -58,29 +67,47 @@ class TestNewProcess:
         monkeypatch.setattr(memory.subprocess, "run", run)
         return calls
 
-    def test_the_function_is_called_with_the_folder(self, monkeypatch, tmp_path):
+    def test_modules_are_found_where_they_are_here(self, monkeypatch):
         calls = self.started(monkeypatch)
-        measure_in_new_process(json.dump, tmp_path, name="L1", remedy="wait")
+        # nothing was done: what was sent comes back
+        measure_in_new_process(json.dumps, "text", name="L1", remedy="wait")
         ((command, options),) = calls
-        assert command[0] == sys.executable
-        assert "from json import dump as measure; measure(sys.argv[1])" in command[2]
-        assert command[3] == str(tmp_path)
+        assert command[:2] == [sys.executable, "-c"]
         assert set(sys.path) - {""} <= set(options["env"]["PYTHONPATH"].split(os.pathsep))
+
+    def test_what_cannot_be_sent(self):
+        with pytest.raises(ValueError, match=r"L1: all that is run must be what pickle takes, .* no lambdas"):
+            measure_in_new_process(lambda: 1, name="L1", remedy="wait")
 
     @pytest.mark.parametrize(
         ("code", "written", "reason"),
         [(1, "Traceback\nMemoryError: too large\n", "MemoryError: too large"), (-9, "", "exit code -9")],
     )
-    def test_a_failure_is_told_with_its_last_line(self, monkeypatch, tmp_path, code, written, reason):
+    def test_a_failure_is_told_with_its_last_line(self, monkeypatch, code, written, reason):
         self.started(monkeypatch, code, written)
         message = rf"L1: the process that measures memory failed \({reason}\)\. If memory ran out, wait\."
         with pytest.raises(RuntimeError, match=message):
-            measure_in_new_process(json.dump, tmp_path, name="L1", remedy="wait")
+            measure_in_new_process(json.dumps, 1, name="L1", remedy="wait")
+
+    def test_a_job_is_done_in_its_place(self, tmp_path):
+        path = tmp_path / "job.pkl"
+        path.write_bytes(pickle.dumps((json.dumps, ([1, 2],), torch.get_num_threads())))
+        do_job(str(path))
+        assert pickle.loads(path.read_bytes()) == "[1, 2]"
 
     def test_a_real_process(self, tmp_path):
         # a function of the standard library that fails for a folder: its words come back
         with pytest.raises(RuntimeError, match=r"L1: .* failed \(IsADirectoryError"):
-            measure_in_new_process(tokenize.open, tmp_path, name="L1", remedy="wait")
+            measure_in_new_process(tokenize.open, str(tmp_path), name="L1", remedy="wait")
+
+
+def test_a_peak_counts_from_where_it_began():
+    size = 64 * 2**20
+    filled = b"1" * size
+    with mmap.mmap(-1, size) as used:
+        peak = PeakMemory("cpu")
+        used.write(filled)
+        assert 0.9 * size < peak.bytes() < 1.5 * size
 
 
 def files_of_system(monkeypatch, contents):

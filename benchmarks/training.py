@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
-import json
-import logging
-import tempfile
-import time
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -20,16 +14,26 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from monai_unetpp.devices import synchronize
 from monai_unetpp.losses import NestedDeepSupervisionLoss
-from monai_unetpp.memory import measure_in_new_process, peak_resident_bytes, reset_peak
+from monai_unetpp.measuring.environment import Environment, describe_environment
+from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_process
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.measuring.rounds import time_rounds
+from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.pruning.cost import describe_environment
-from monai_unetpp.pruning.results import Environment, Quartiles
+from monai_unetpp.reporting.markdown import format_table
 
-__all__ = ["TrainingBenchmark", "TrainingCost", "format_training_benchmark", "measure_training"]
+__all__ = [
+    "QUICK",
+    "TrainingBenchmark",
+    "TrainingCost",
+    "activation_bytes",
+    "format_training_benchmark",
+    "measure_training",
+]
 
-logger = logging.getLogger(__name__)
+QUICK: dict[str, Any] = {"features": (4, 8, 8, 8, 8), "patch_size": (32,) * 3, "batch_size": 1, "repeats": 2}
+"""Arguments for a run that only shows that it works."""
 
 _MONAI = "BasicUNetPlusPlus"
 _OURS = "NestedUNet"
@@ -137,45 +141,36 @@ def measure_training(
         )
     memory = {name: _measure_memory(name, task) for name in _CONTENDERS}
     steps = {name: _training_step(*_build(name, task)) for name in _CONTENDERS}
-    seconds = _measure_time(steps, torch.device(device), repeats, warm_up)
+    seconds = time_rounds(steps, repeats=repeats, warm_up=warm_up, device=device, name="Training step")
     costs = tuple(
         TrainingCost(
             name=name,
-            parameters=memory[name]["parameters"],
             step_s=Quartiles.of(seconds[name]),
-            time_ratio=Quartiles.of([a / b for a, b in zip(seconds[name], seconds[_MONAI], strict=True)]),
-            activation_bytes=memory[name]["activation_bytes"],
-            peak_memory_bytes=memory[name]["peak_memory_bytes"],
+            time_ratio=Quartiles.of_ratios(seconds[name], seconds[_MONAI]),
+            **memory[name],
         )
         for name in _CONTENDERS
     )
-    environment = describe_environment(torch.device(device), "fp32", "torch")
+    environment = describe_environment(device, "fp32")
     return TrainingBenchmark(task.spatial_dims, task.features, task.patch_size, task.batch_size, costs, environment)
 
 
 def format_training_benchmark(result: TrainingBenchmark) -> str:
     """The results as a table in Markdown, each network beside the first one."""
     shape = " x ".join(str(size) for size in result.patch_size)
-    lines = [
-        f"Training in {result.spatial_dims}D, features {', '.join(map(str, result.features))}, {result.batch_size} x "
-        f"{shape}, deep supervision, {result.environment.precision}",
-        f"{result.environment.device}, {result.environment.threads} thread(s), torch "
-        f"{result.environment.versions['torch']}, MONAI {result.environment.versions['monai']}, "
-        f"{result.environment.date}",
-        "",
-        "| network | parameters | step (quartiles) | share of time (quartiles, per round) "
-        "| kept for backward | share | peak memory | share |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    columns = ["network", "parameters", "step (quartiles)", "share of time (quartiles, per round)"]
+    columns += ["kept for backward", "share", "peak memory", "share"]
+    rows = []
     for cost in result.costs:
-        ratios, step, relative = result.ratios(cost), cost.step_s, cost.time_ratio
-        lines.append(
-            f"| {cost.name} | {cost.parameters / 1e6:.2f} M | {step.median:.3f} s ({step.lower:.3f}-{step.upper:.3f}) "
-            f"| {relative.median:.2f} ({relative.lower:.2f}-{relative.upper:.2f}) "
-            f"| {cost.activation_bytes / 2**20:.0f} MiB | {ratios['activations']:.2f} "
-            f"| {cost.peak_memory_bytes / 2**20:.0f} MiB | {ratios['peak_memory']:.2f} |"
-        )
-    return "\n".join(lines) + "\n"
+        ratios = result.ratios(cost)
+        row = [cost.name, f"{cost.parameters / 1e6:.2f} M", cost.step_s.text(".3f", " s"), cost.time_ratio.text(".2f")]
+        row += [f"{cost.activation_bytes / 2**20:.0f} MiB", f"{ratios['activations']:.2f}"]
+        rows.append([*row, f"{cost.peak_memory_bytes / 2**20:.0f} MiB", f"{ratios['peak_memory']:.2f}"])
+    return (
+        f"Training in {result.spatial_dims}D, features {', '.join(map(str, result.features))}, {result.batch_size} x "
+        f"{shape}, deep supervision, {result.environment.precision}\n{result.environment.line()}\n\n"
+        f"{format_table(columns, rows, [False, *[True] * 7])}\n"
+    )
 
 
 def _checked_task(
@@ -229,68 +224,28 @@ def _training_step(network: nn.Module, image: torch.Tensor, label: torch.Tensor)
     return step
 
 
-def _measure_time(
-    steps: Mapping[str, Callable[[], None]], device: torch.device, repeats: int, warm_up: int
-) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    order = list(steps)
-    for number in range(warm_up + repeats):
-        # whoever comes first in a round pays for what others left in the caches
-        order.append(order.pop(0))
-        for name in order:
-            synchronize(device)
-            start = time.perf_counter()
-            steps[name]()
-            synchronize(device)
-            if number >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
-        logger.info("Training step: round %d of %d.", number + 1, warm_up + repeats)
-    return seconds
-
-
 def _measure_memory(name: str, task: _Task) -> dict[str, int]:
     if torch.device(task.device).type == "cuda":
         return _measured_memory(name, task)
-    with tempfile.TemporaryDirectory() as folder:
-        job = {"name": name, "threads": torch.get_num_threads(), **dataclasses.asdict(task)}
-        Path(folder, "job.json").write_text(json.dumps(job), encoding="utf-8")
-        measure_in_new_process(_measure_own_memory, folder, name=name, remedy="give a smaller patch_size or batch_size")
-        measured: dict[str, int] = json.loads(Path(folder, "memory.json").read_text(encoding="utf-8"))
-    return measured
+    remedy = "give a smaller patch_size or batch_size"
+    return measure_in_new_process(_memory_after_first_step, name, task, name=name, remedy=remedy)
 
 
-def _measure_own_memory(folder: str) -> None:
-    """In a process of its own: do ``job.json``, and write down what it took."""
-    job = json.loads(Path(folder, "job.json").read_text(encoding="utf-8"))
-    torch.set_num_threads(job.pop("threads"))
-    task = _checked_task(job["spatial_dims"], job["features"], job["patch_size"], job["batch_size"], job["device"])
+def _memory_after_first_step(name: str, task: _Task) -> dict[str, int]:
     smallest = dataclasses.replace(task, patch_size=(32,) * task.spatial_dims, batch_size=1)
     # what the first step of any network brings (threads, libraries, compiled kernels) is not this network's cost
-    _training_step(*_build(job["name"], smallest))()
-    Path(folder, "memory.json").write_text(json.dumps(_measured_memory(job["name"], task)), encoding="utf-8")
+    _training_step(*_build(name, smallest))()
+    return _measured_memory(name, task)
 
 
 def _measured_memory(name: str, task: _Task) -> dict[str, int]:
-    device = torch.device(task.device)
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-    else:
-        reset_peak()
-        before = peak_resident_bytes()
+    peak = PeakMemory(task.device)
     network, image, label = _build(name, task)
     _training_step(network, image, label)()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        peak = torch.cuda.max_memory_allocated(device)
-    else:
-        peak = peak_resident_bytes()
     return {
-        "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "activation_bytes": _activation_bytes(network, image),
-        "peak_memory_bytes": peak - before,
+        "peak_memory_bytes": peak.bytes(),
+        "parameters": count_parameters(network),
+        "activation_bytes": activation_bytes(network, image),
     }
 
 
@@ -313,7 +268,7 @@ class _StorageRecorder(TorchDispatchMode):
         return result
 
 
-def _activation_bytes(network: nn.Module, image: torch.Tensor) -> int:
+def activation_bytes(network: nn.Module, image: torch.Tensor) -> int:
     """Bytes of all tensors made in the forward pass that are still there after it, the outputs included."""
     recorder = _StorageRecorder()
     own = {

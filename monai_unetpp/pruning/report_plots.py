@@ -1,76 +1,44 @@
 """The plots of a pruning report, as SVG with every letter drawn as a path: they look the same on any machine.
 
-Colours are those of Okabe and Ito, which stay apart for all common kinds of colour blindness; shape or position always
-says the same as colour. Each function returns the picture and the words that replace it for those who cannot see it.
+Shape or position always says the same as colour. Each function returns the picture and the words that replace it for
+those who cannot see it.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from monai_unetpp.metrics import METRICS
+from monai_unetpp.pruning.grid_tables import grid_state
 from monai_unetpp.pruning.results import Comparison, Decision, OperatingGrid, OperatingPoint, PruningResult
-from monai_unetpp.pruning.tables import (
-    METRICS,
+from monai_unetpp.pruning.summary import (
     Summary,
     chosen_point,
     data_sets,
     deepest_point,
-    format_difference,
-    format_metric,
-    grid_state,
     points_under_test,
     shown_labels,
-    significant,
 )
+from monai_unetpp.pruning.wording import format_difference, format_metric
+from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure, use_log_scale
+from monai_unetpp.reporting.numbers import significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 __all__ = [
-    "PALETTE",
     "Picture",
-    "new_figure",
     "plot_accuracy_latency",
     "plot_case_lines",
     "plot_differences",
     "plot_grid",
 ]
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-_INK = "#1f2933"
-_FAINT = "#9aa5b1"
 _MAX_PANELS = 6
-
-_STYLE: Any = {
-    "svg.fonttype": "path",
-    "svg.hashsalt": "monai-unetpp",
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9.5,
-    "text.parse_math": False,
-    "text.color": _INK,
-    "axes.edgecolor": _FAINT,
-    "axes.labelcolor": _INK,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
-    "grid.color": "#e4e7eb",
-    "grid.linewidth": 0.8,
-    "xtick.color": "#52606d",
-    "ytick.color": "#52606d",
-    "legend.frameon": False,
-    "figure.facecolor": "white",
-}
 
 
 class Picture(NamedTuple):
@@ -78,27 +46,6 @@ class Picture(NamedTuple):
 
     svg: str
     alt: str
-
-
-@contextmanager
-def new_figure(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
-) -> Iterator[tuple[Figure, Any]]:
-    """A figure of ``width`` by ``height`` inches in the report's style, and its array of axes ``(rows, columns)``.
-
-    The style holds inside the block only; no window system is needed and nothing global is changed.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as e:
-        raise ImportError('Reports need matplotlib: pip install "monai-unetpp[report]"') from e
-    with rc_context(_STYLE):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
 def _svg(figure: Figure) -> str:
@@ -141,7 +88,7 @@ def plot_accuracy_latency(result: PruningResult, summary: Summary) -> Picture | 
                 )
             front = sorted(placed[name] for name in _front(result) if name in placed)
             if len(front) > 1:
-                axes.plot(*zip(*front, strict=True), color=_FAINT, linewidth=1.6, linestyle="--", zorder=1)
+                axes.plot(*zip(*front, strict=True), color=FAINT, linewidth=1.6, linestyle="--", zorder=1)
             for point in points:
                 if point.name in placed:
                     _mark_point(axes, result, point.name, point.kind == "extra", placed[point.name])
@@ -200,7 +147,7 @@ def _legend_points(figure: Figure, result: PruningResult) -> None:
         label = "further checkpoint"
         handles.append(Line2D([], [], marker="D", color=PALETTE[2], markerfacecolor="white", label=label, **style))
     if len(_front(result)) > 1:
-        handles.append(Line2D([], [], color=_FAINT, linestyle="--", label="Pareto front"))
+        handles.append(Line2D([], [], color=FAINT, linestyle="--", label="Pareto front"))
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
 
 
@@ -221,9 +168,8 @@ def plot_grid(result: PruningResult) -> Picture | None:
     place = {name: (grid.time_ratios[name].median, accuracy) for name, accuracy in grid.accuracy.items()}
     with new_figure(9.0, 5.0) as (figure, axes_grid):
         axes = axes_grid[0, 0]
-        axes.set_xscale("log")
         if len(grid.front) > 1:
-            axes.plot(*zip(*(place[name] for name in grid.front), strict=True), color=_FAINT, linestyle="--", zorder=1)
+            axes.plot(*zip(*(place[name] for name in grid.front), strict=True), color=FAINT, linestyle="--", zorder=1)
         for point in grid.points:
             colour = PALETTE[levels.index(point.level) % len(PALETTE)]
             filled = grid_state(grid, point.name) in ("pass", "reference")
@@ -238,7 +184,7 @@ def plot_grid(result: PruningResult) -> Picture | None:
                 zorder=3,
             )
         for name in dict.fromkeys((grid.recommended or grid.reference, grid.reference)):
-            axes.plot(*place[name], marker="o", markersize=16, markerfacecolor="none", color=_INK, zorder=4)
+            axes.plot(*place[name], marker="o", markersize=16, markerfacecolor="none", color=INK, zorder=4)
         for number, name in enumerate(grid.front, start=1):
             axes.annotate(
                 str(number),
@@ -250,21 +196,12 @@ def plot_grid(result: PruningResult) -> Picture | None:
                 zorder=5,
             )
         axes.margins(0.08, 0.14)
-        _plain_ticks(axes)
+        use_log_scale(axes)
         axes.set_xlabel("time per volume, 1 for the reference (median, logarithmic)")
         axes.set_ylabel("mean Dice over the labels")
         _legend_grid(figure, grid, levels, kinds)
         words = (f"{p.name} {grid.accuracy[p.name]:.3f} at {significant(place[p.name][0])}" for p in grid.points)
         return Picture(_svg(figure), "Mean Dice against time relative to the reference: " + "; ".join(words) + ".")
-
-
-def _plain_ticks(axes: Axes) -> None:
-    """Times as plain numbers, also where all lie within one power of ten."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _kind(point: OperatingPoint) -> str:
@@ -280,17 +217,17 @@ def _legend_grid(figure: Figure, grid: OperatingGrid, levels: Sequence[str], kin
         for i, level in enumerate(levels)
     ]
     handles += [
-        Line2D([], [], marker=_SETTING_MARKERS[i % len(_SETTING_MARKERS)], color=_FAINT, label=kind, **none)
+        Line2D([], [], marker=_SETTING_MARKERS[i % len(_SETTING_MARKERS)], color=FAINT, label=kind, **none)
         for i, kind in enumerate(kinds)
     ]
     if any(outcome.state != "pass" for outcome in grid.outcomes):
         handles.append(
-            Line2D([], [], marker="o", color=_FAINT, markerfacecolor="white", label="hollow: not shown to pass", **none)
+            Line2D([], [], marker="o", color=FAINT, markerfacecolor="white", label="hollow: not shown to pass", **none)
         )
     ringed = "reference" if grid.recommended is None else "recommended, and reference"
-    handles.append(Line2D([], [], marker="o", markersize=13, color=_INK, markerfacecolor="none", label=ringed, **none))
+    handles.append(Line2D([], [], marker="o", markersize=13, color=INK, markerfacecolor="none", label=ringed, **none))
     if len(grid.front) > 1:
-        handles.append(Line2D([], [], color=_FAINT, linestyle="--", label="Pareto front, numbered"))
+        handles.append(Line2D([], [], color=FAINT, linestyle="--", label="Pareto front, numbered"))
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8.5)
 
 
@@ -330,12 +267,12 @@ def _outcome(comparison: Comparison, tested: frozenset[str]) -> str:
 
 def _draw_differences(axes: Axes, comparisons: Sequence[Comparison], tested: frozenset[str]) -> None:
     low, high = _difference_limits(comparisons)
-    axes.axvline(0, color=_INK, linewidth=1)
+    axes.axvline(0, color=INK, linewidth=1)
     for row, c in enumerate(comparisons):
         marker, colour = _STATE_STYLE[c.state]
         face: str | None = None
         if c.point not in tested:
-            colour, face = _FAINT, "white"
+            colour, face = FAINT, "white"
         axes.plot([-c.margin, -c.margin], [row - 0.5, row + 0.5], **_MARGIN_STYLE)
         if math.isfinite(c.lower_bound) and math.isfinite(c.upper_bound):
             axes.plot([c.lower_bound, c.upper_bound], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
@@ -383,11 +320,11 @@ def _legend_differences(figure: Figure, states: set[str], untested: bool) -> Non
     if untested:
         handles.append(
             Line2D(
-                [], [], marker="o", markerfacecolor="white", color=_FAINT, linewidth=2, label="not tested, descriptive"
+                [], [], marker="o", markerfacecolor="white", color=FAINT, linewidth=2, label="not tested, descriptive"
             )
         )
     handles.append(Line2D([], [], label="minus the margin", **_MARGIN_STYLE))
-    handles.append(Line2D([], [], color=_INK, linewidth=1, label="no difference"))
+    handles.append(Line2D([], [], color=INK, linewidth=1, label="no difference"))
     figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8.5)
 
 
@@ -444,7 +381,7 @@ def _draw_cases(
 def _draw_means(axes: Axes, cases: Sequence[dict[str, float]], names: Sequence[str], embedded: int) -> list[float]:
     columns = [[scores[name] for scores in cases if name in scores] for name in names]
     means = [sum(column) / len(column) if column else math.nan for column in columns]
-    style: dict[str, Any] = {"color": _INK, "markersize": 6, "zorder": 3, "markeredgecolor": "white"}
+    style: dict[str, Any] = {"color": INK, "markersize": 6, "zorder": 3, "markeredgecolor": "white"}
     axes.plot(range(embedded), means[:embedded], linewidth=2.2, marker="o", **style)
     axes.plot(range(embedded, len(means)), means[embedded:], linestyle="none", marker="D", **style)
     return means
@@ -456,7 +393,7 @@ def _draw_missed(axes: Axes, positions: Sequence[int], found: Sequence[float]) -
     room = 0.12 * max(high - low, 0.05)
     bottom = max(0.0, low - room)
     axes.set_ylim(bottom, high + room)
-    style: dict[str, Any] = {"color": _INK, "markersize": 7, "markeredgewidth": 1.8, "linestyle": "none", "zorder": 4}
+    style: dict[str, Any] = {"color": INK, "markersize": 7, "markeredgewidth": 1.8, "linestyle": "none", "zorder": 4}
     axes.plot(positions, [bottom] * len(positions), marker="x", clip_on=False, **style)
 
 
@@ -464,11 +401,11 @@ def _legend_cases(figure: Figure, colours: dict[str, str], missed: bool) -> None
     from matplotlib.lines import Line2D
 
     handles = [Line2D([], [], color=colour, marker="o", markersize=3, label=name) for name, colour in colours.items()]
-    handles.append(Line2D([], [], color=_INK, linewidth=2.2, marker="o", label="mean"))
+    handles.append(Line2D([], [], color=INK, linewidth=2.2, marker="o", label="mean"))
     if missed:
         handles.append(
             Line2D(
-                [], [], color=_INK, marker="x", linestyle="none", label="missed structure (Dice 0, at the lower edge)"
+                [], [], color=INK, marker="x", linestyle="none", label="missed structure (Dice 0, at the lower edge)"
             )
         )
     figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)

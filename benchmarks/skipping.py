@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import time
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from monai_unetpp.devices import resolve_device, synchronize
+from monai_unetpp.devices import resolve_device
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.inferers.window_batches import WindowBatches
 from monai_unetpp.inferers.windows import WindowGrid
+from monai_unetpp.measuring.environment import Environment, describe_environment
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.measuring.rounds import time_rounds
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.pruning.cost import describe_environment
-from monai_unetpp.pruning.results import Environment, Quartiles
+from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.template import load_template
 
-__all__ = ["SkippingBenchmark", "WindowSaving", "format_skipping_benchmark", "measure_skipping"]
+__all__ = ["QUICK", "SkippingBenchmark", "WindowSaving", "format_skipping_benchmark", "measure_skipping"]
 
-logger = logging.getLogger(__name__)
+QUICK: dict[str, Any] = {"features": (4, 8, 8, 8, 8), "window_sizes": (64,), "repeats": 2}
+"""Arguments for a run that only shows that it works."""
 
 _CLASSES = 4
 _BATCH = 4
@@ -127,25 +129,25 @@ def measure_skipping(
 def format_skipping_benchmark(result: SkippingBenchmark) -> str:
     """The results as a table in Markdown."""
     environment = result.environment
-    lines = [
+    columns = ["window", "windows", "constant ones left out", "seconds, all (quartiles)"]
+    columns += ["seconds, left out (quartiles)", "share of time (quartiles, per round)", "same labels"]
+    rows = [
+        [
+            str(saving.window_size),
+            str(saving.windows),
+            str(saving.windows - saving.computed),
+            saving.all_s.text(".3g"),
+            saving.skipping_s.text(".3g"),
+            saving.time_ratio.text(".2f"),
+            f"{100 * saving.same_labels:.2f} %",
+        ]
+        for saving in result.savings
+    ]
+    return (
         f"A volume of {' x '.join(map(str, result.volume_shape))}, {result.background:.0%} of it background, overlap "
         f"{result.overlap:g}, features {', '.join(map(str, result.features))}, {environment.runtime} "
-        f"{environment.precision}",
-        f"{environment.device}, {environment.threads} thread(s), torch {environment.versions['torch']}, MONAI "
-        f"{environment.versions['monai']}, {environment.date}",
-        "",
-        "| window | windows | constant ones left out | seconds, all (quartiles) | seconds, left out (quartiles) "
-        "| share of time (quartiles, per round) | same labels |",
-        "|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    for saving in result.savings:
-        lines.append(
-            f"| {saving.window_size} | {saving.windows} | {saving.windows - saving.computed} "
-            f"| {_seconds(saving.all_s)} | {_seconds(saving.skipping_s)} "
-            f"| {saving.time_ratio.median:.2f} ({saving.time_ratio.lower:.2f}-{saving.time_ratio.upper:.2f}) "
-            f"| {100 * saving.same_labels:.2f} % |"
-        )
-    return "\n".join(lines) + "\n"
+        f"{environment.precision}\n{environment.line()}\n\n{format_table(columns, rows, [True] * 7)}\n"
+    )
 
 
 def _measure(
@@ -158,20 +160,14 @@ def _measure(
         )
         for skip in (False, True)
     }
-    seconds: dict[bool, list[float]] = {skip: [] for skip in inferers}
     labels: dict[bool, Any] = {}
-    order = list(inferers)
+
+    def segment(skip: bool) -> None:
+        labels[skip] = inferers[skip](inputs, network)
+
+    tasks = {skip: functools.partial(segment, skip) for skip in inferers}
     # the round before the measured ones converts or compiles the network
-    for number in range(1 + repeats):
-        order.reverse()
-        for skip in order:
-            synchronize(inputs.device)
-            start = time.perf_counter()
-            labels[skip] = inferers[skip](inputs, network)
-            synchronize(inputs.device)
-            if number:
-                seconds[skip].append(time.perf_counter() - start)
-        logger.info("Windows of %s: round %d of %d.", size, number, repeats)
+    seconds = time_rounds(tasks, repeats=repeats, warm_up=1, device=inputs.device, name=f"Windows of {size}")
     grid = WindowGrid.over(inputs.shape[2:], size, overlap)
     batches = WindowBatches(inputs, grid, _BATCH, inputs.device, skip_constant=True)
     saving = WindowSaving(
@@ -180,14 +176,10 @@ def _measure(
         computed=sum(batch.windows.shape[0] for batch in batches),
         all_s=Quartiles.of(seconds[False]),
         skipping_s=Quartiles.of(seconds[True]),
-        time_ratio=Quartiles.of([a / b for a, b in zip(seconds[True], seconds[False], strict=True)]),
+        time_ratio=Quartiles.of_ratios(seconds[True], seconds[False]),
         same_labels=(labels[True] == labels[False]).float().mean().item(),
     )
     ran = inferers[True].ran
     if ran is None:
         raise RuntimeError("the inferer must name its runtime after a run, got None.")
     return saving, ran
-
-
-def _seconds(value: Quartiles) -> str:
-    return f"{value.median:.3g} ({value.lower:.3g}-{value.upper:.3g})"

@@ -6,8 +6,7 @@ import json
 import pytest
 import torch
 
-from monai_unetpp.benchmark import measure_skipping, run_benchmark, skipping
-from monai_unetpp.benchmark.skipping import format_skipping_benchmark
+from benchmarks.skipping import format_skipping_benchmark, measure_skipping
 
 
 @pytest.fixture(scope="module")
@@ -44,19 +43,6 @@ def test_text(result):
     assert text.startswith("A volume of 32 x 32 x 32, 97% of it background, overlap 0, features 4, 4, 4, ")
     assert "\n| 16 | 8 | 6 | " in text
     assert text.endswith("| 100.00 % |\n")
-
-
-def test_by_name(monkeypatch, result):
-    asked = {}
-
-    def measured(**options):
-        asked.update(options)
-        return result
-
-    monkeypatch.setattr(skipping, "measure_skipping", measured)
-    text, figures = run_benchmark("skipping", "cpu", quick=True)
-    assert (text, figures) == (format_skipping_benchmark(result), dataclasses.asdict(result))
-    assert asked == {"device": "cpu", "features": (4, 8, 8, 8, 8), "window_sizes": (64,), "repeats": 2}
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_unetpp.pruning import overlays
-from monai_unetpp.pruning.overlays import error_slice, save_overlay
+from monai_unetpp.pruning import case_pictures
+from monai_unetpp.pruning.case_pictures import save_overlay
 
 SHAPE = (20, 18, 10)
 
@@ -25,28 +25,6 @@ def truth():
 def near(image: np.ndarray, colour: tuple[int, int, int]) -> int:
     """How many pixels have about this colour."""
     return int((np.abs(image.astype(int) - colour).max(axis=-1) < 40).sum())
-
-
-class TestErrorSlice:
-    def test_slice_with_most_wrong_voxels_across_the_coarsest_axis(self, truth):
-        prediction = truth.copy()
-        prediction[5:7, 6:12, 4] = 0
-        prediction[0, 0, 7] = 1
-        assert error_slice(truth, prediction, (1, 1, 2.5)) == (2, 4)
-        assert error_slice(truth, prediction, (3, 1, 1)) == (0, 5)
-
-    def test_last_axis_where_spacing_is_equal(self, truth):
-        assert error_slice(truth, np.roll(truth, 1, axis=0), (1, 1, 1))[0] == 2
-
-    def test_no_error_shows_the_most_of_the_structure(self, truth):
-        truth[:, :, 6] = 1
-        assert error_slice(truth, truth, (1, 1, 1)) == (2, 6)
-
-    def test_nothing_at_all_shows_the_middle(self, truth):
-        assert error_slice(truth * 0, truth * 0, (1, 1, 1)) == (2, 5)
-
-    def test_2d_has_no_axis_to_choose(self, truth):
-        assert error_slice(truth[..., 0], truth[..., 0], (1, 1)) == (None, 0)
 
 
 class TestSaveOverlay:
@@ -90,13 +68,13 @@ class TestSaveOverlay:
     @pytest.mark.parametrize("spacing", [(1.0, 1.0, 9.0), (3.0, 1.0, 9.0), (1.0, 2.0, 9.0)])
     def test_voxels_keep_their_proportions(self, tmp_path, truth, monkeypatch, spacing):
         seen = {}
-        original = overlays._draw_image
+        original = case_pictures._draw_image
 
         def spy(axes, image, sizes):
             original(axes, image, sizes)
             seen["axes"], seen["shape"] = axes, image.shape
 
-        monkeypatch.setattr(overlays, "_draw_image", spy)
+        monkeypatch.setattr(case_pictures, "_draw_image", spy)
         save_overlay(truth, truth, truth, truth, spacing, tmp_path / "a.png", "a")
         box = seen["axes"].get_window_extent()
         width, height = box.width / seen["shape"][0], box.height / seen["shape"][1]

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from monai_unetpp import profiling
-from monai_unetpp.profiling import StageTimer
+from monai_unetpp.measuring import stages
+from monai_unetpp.measuring.stages import StageTimer
 
 
 class Clock:
@@ -19,7 +19,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(profiling, "time", clock)
+    monkeypatch.setattr(stages, "time", clock)
     return clock
 
 

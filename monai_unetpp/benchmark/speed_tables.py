@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from monai_unetpp.benchmark.inference import OUTPUT_TOLERANCE, InferenceBenchmark, SpeedTarget, check_targets
+from monai_unetpp.reporting.markdown import format_table
 
 __all__ = ["format_inference_benchmark"]
 
@@ -18,64 +21,51 @@ def format_inference_benchmark(result: InferenceBenchmark) -> str:
 
 def _heading(result: InferenceBenchmark) -> list[str]:
     volume, window = (" x ".join(map(str, shape)) for shape in (result.volume_shape, result.window_shape))
-    environment = result.environment
-    versions = ", ".join(
-        f"{title} {environment.versions[key]}"
-        for title, key in (("torch", "torch"), ("MONAI", "monai"), ("OpenVINO", "openvino"), ("CUDA", "cuda"))
-        if key in environment.versions
-    )
     ceilings = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in result.ceilings.items())
     weights = "random weights" if result.bundle is None else f"weights of {result.bundle}"
     return [
         f"Segmenting a volume of {volume} in {result.windows} windows of {window}, overlap {result.overlap}, "
         f"{result.sw_batch_size} at once, {result.out_channels} classes, features "
         f"{', '.join(map(str, result.features))}, {weights}",
-        f"{environment.device}, {environment.threads} thread(s), {versions}, {environment.date}",
+        result.environment.line(),
         f"Reference: {result.reference}, {result.reference_network} in MONAI's SlidingWindowInferer",
         f"Products of large matrices: {ceilings}",
     ]
 
 
 def _cost_table(result: InferenceBenchmark) -> list[str]:
-    lines = [
-        "| contender | seconds (quartiles) | speed-up (quartiles, per round) | outside the network | peak memory "
-        "| preparation, once | GFLOP/s | of the ceiling |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    columns = ["contender", "seconds (quartiles)", "speed-up (quartiles, per round)", "outside the network"]
+    columns += ["peak memory", "preparation, once", "GFLOP/s", "of the ceiling"]
+    rows = []
     for cost in result.costs:
-        seconds, speed_up = cost.seconds, cost.speed_up
-        lines.append(
-            f"| {cost.name} | {seconds.median:.3g} ({seconds.lower:.3g}-{seconds.upper:.3g}) "
-            f"| {speed_up.median:.2f} ({speed_up.lower:.2f}-{speed_up.upper:.2f}) | {100 * cost.outside_network:.0f} % "
-            f"| {cost.peak_memory_bytes / 2**20:.0f} MiB | {cost.preparation_s:.1f} s "
-            f"| {cost.flops_per_s / 1e9:.0f} | {100 * cost.ceiling_share:.0f} % |"
-        )
-    return lines
+        row = [cost.name, cost.seconds.text(".3g"), cost.speed_up.text(".2f"), f"{100 * cost.outside_network:.0f} %"]
+        row += [f"{cost.peak_memory_bytes / 2**20:.0f} MiB", f"{cost.preparation_s:.1f} s"]
+        rows.append([*row, f"{cost.flops_per_s / 1e9:.0f}", f"{100 * cost.ceiling_share:.0f} %"])
+    return [_table(columns, rows)]
 
 
 def _stage_table(result: InferenceBenchmark) -> list[str]:
     # MONAI's inferer cannot be asked how long windows and stitching take each
     names = ("preparation", "windows", "network", "stitching", "windows, stitching", "argmax", "other")
     used = [name for name in names if any(name in cost.stages_s for cost in result.costs)]
-    lines = [f"| seconds | {' | '.join(used)} |", f"|---|{'---:|' * len(used)}"]
-    for cost in result.costs:
-        cells = [f"{cost.stages_s[name]:.3g}" if name in cost.stages_s else "" for name in used]
-        lines.append(f"| {cost.name} | {' | '.join(cells)} |")
-    return lines
+    rows = [
+        [cost.name, *(f"{cost.stages_s[name]:.3g}" if name in cost.stages_s else "" for name in used)]
+        for cost in result.costs
+    ]
+    return [_table(["seconds", *used], rows)]
 
 
 def _agreement(result: InferenceBenchmark) -> list[str]:
-    lines = [
-        "| against the same level in fp32 | largest difference of a logit | relative | same labels | in the volume |",
-        "|---|---:|---:|---:|---:|",
-    ]
-    for cost in result.costs:
-        cells = [
-            "" if cost.max_difference is None else f"{cost.max_difference:.1e}",
-            "" if cost.relative_difference is None else f"{cost.relative_difference:.1e}",
+    columns = ("against the same level in fp32", "largest difference of a logit", "relative", "same labels")
+    rows = [
+        [
+            cost.name,
+            *("" if value is None else f"{value:.1e}" for value in (cost.max_difference, cost.relative_difference)),
             *("" if part is None else f"{100 * part:.2f} %" for part in (cost.same_labels, cost.same_labels_volume)),
         ]
-        lines.append(f"| {cost.name} | {' | '.join(cells)} |")
+        for cost in result.costs
+    ]
+    lines = [_table([*columns, "in the volume"], rows)]
     exact = [
         cost.relative_difference
         for cost in result.costs
@@ -88,6 +78,10 @@ def _agreement(result: InferenceBenchmark) -> list[str]:
             f"Outputs in fp32 {verdict}: {max(exact):.1e} of the largest logit, {OUTPUT_TOLERANCE:.0e} allowed.",
         ]
     return lines
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return format_table(columns, rows, [False, *[True] * (len(columns) - 1)])
 
 
 def _target_line(target: SpeedTarget, result: InferenceBenchmark) -> str:

@@ -1,10 +1,19 @@
-"""Tables in Markdown."""
+"""Tables and text in Markdown."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 
-__all__ = ["format_table"]
+__all__ = ["escape", "format_table"]
+
+
+def escape(text: str) -> str:
+    """``text`` in one line, with everything that Markdown or HTML would take for markup made literal."""
+    escaped = html.escape(text, quote=False)
+    for character in "\\`*_[]|#":
+        escaped = escaped.replace(character, "\\" + character)
+    return " ".join(escaped.splitlines())
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:

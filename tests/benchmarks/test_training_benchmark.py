@@ -6,10 +6,9 @@ import json
 import pytest
 import torch
 
+from benchmarks.training import activation_bytes, format_training_benchmark, measure_training
 from monai_unetpp import NestedUNet
-from monai_unetpp.benchmark import format_training_benchmark, measure_training
-from monai_unetpp.benchmark.training import _activation_bytes
-from monai_unetpp.pruning.results import Quartiles
+from monai_unetpp.measuring.quartiles import Quartiles
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +54,19 @@ class TestMeasurement:
         assert "2 x 64 x 64" in table
 
 
-def test_activation_bytes_count_what_backward_needs():
+def testactivation_bytes_count_what_backward_needs():
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 1), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1))
     image = torch.rand(1, 1, 8, 8)
     # the ReLU's output serves its own backward and the next convolution's; the first convolution's own is not needed
-    assert _activation_bytes(net, image) == (4 + 2) * 64 * 4
+    assert activation_bytes(net, image) == (4 + 2) * 64 * 4
     with torch.no_grad():
-        assert _activation_bytes(net, image) == 2 * 64 * 4
+        assert activation_bytes(net, image) == 2 * 64 * 4
 
 
 @pytest.mark.parametrize("dims", [2, 3])
 def test_checkpointing_halves_activation_memory(dims):
     kept = [
-        _activation_bytes(
+        activation_bytes(
             NestedUNet(dims, 1, 2, features=(4, 4, 4, 4, 4), use_checkpoint=use).train(),
             torch.rand(1, 1, *(32,) * dims),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monai_unetpp.failures.kinds import FailureReport, KindSummary
-from monai_unetpp.markdown import format_table
+from monai_unetpp.reporting.markdown import format_table
 
 __all__ = ["format_failures", "kind_rows"]
 

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_unetpp.files import atomic_path
-from monai_unetpp.pruning.plots import new_figure
+from monai_unetpp.files import write_figure
+from monai_unetpp.reporting.figures import new_figure
+from monai_unetpp.reporting.overlays import draw_contour, draw_grey, error_slice, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["error_slice", "save_overlay"]
+__all__ = ["save_overlay"]
 
 _COLOURS = ("#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00")
 _ERROR = "#FF3B30"
@@ -70,7 +71,7 @@ def save_overlay(
     Example:
         >>> import tempfile
         >>> import numpy as np
-        >>> from monai_unetpp.pruning.overlays import save_overlay
+        >>> from monai_unetpp.pruning.case_pictures import save_overlay
         >>> truth = np.zeros((16, 16, 8), dtype=int)
         >>> truth[4:10, 4:10, 2:6] = 1
         >>> with tempfile.TemporaryDirectory() as folder:
@@ -110,34 +111,8 @@ def save_overlay(
         _draw_scale(grid[0][0], values.shape, sizes, unit)
         _legend(figure, names)
         figure.suptitle(title + where, fontsize=11, x=0.01, ha="left")
-        with atomic_path(target) as temporary:
-            figure.savefig(
-                temporary,
-                format="png",
-                dpi=110,
-                metadata={"Title": title, "Description": description, "Software": None},
-            )
+        write_figure(target, figure, dpi=110, metadata={"Title": title, "Description": description})
     return target
-
-
-def error_slice(truth: npt.ArrayLike, prediction: npt.ArrayLike, spacing: Sequence[float]) -> tuple[int | None, int]:
-    """The slice to look at: its axis (None in 2D) and its number.
-
-    Args:
-        truth: labels ``(H, W)`` or ``(H, W, D)``.
-        prediction: labels of the same shape.
-        spacing: voxel size by axis; the slice is across the coarsest axis, the last of equals.
-    """
-    true, predicted = np.asarray(truth), np.asarray(prediction)
-    if true.ndim == 2:
-        return None, 0
-    axis = max(range(3), key=lambda i: (spacing[i], i))
-    others = tuple(i for i in range(3) if i != axis)
-    for voxels in (true != predicted, true != 0):
-        count = voxels.sum(axis=others)
-        if count.any():
-            return axis, int(count.argmax())
-    return axis, true.shape[axis] // 2
 
 
 def _check(image: npt.NDArray[Any], masks: dict[str, npt.NDArray[Any]], spacing: tuple[float, ...]) -> None:
@@ -183,36 +158,15 @@ def _height(shape: tuple[int, ...], spacing: tuple[float, ...]) -> float:
 
 def _draw_image(axes: Axes, image: npt.NDArray[Any], spacing: tuple[float, ...]) -> None:
     finite = image[np.isfinite(image)]
-    low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
-    axes.imshow(
-        image.T,
-        cmap="gray",
-        origin="lower",
-        vmin=low,
-        vmax=high if high > low else low + 1,
-        aspect=spacing[1] / spacing[0],
-        interpolation="nearest",
-    )
+    limits = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
+    draw_grey(axes, image, limits, aspect=spacing[1] / spacing[0])
     axes.set_axis_off()
 
 
 def _draw_labels(axes: Axes, mask: npt.NDArray[Any], truth: npt.NDArray[Any], names: dict[int, str]) -> None:
-    wrong = mask != truth
-    tint = np.zeros((*mask.T.shape, 4))
-    tint[..., :3] = tuple(int(_ERROR[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    tint[..., 3] = 0.45 * wrong.T
-    axes.imshow(tint, origin="lower", aspect=axes.get_aspect(), interpolation="nearest")
+    tint(axes, mask != truth, _ERROR, 0.45)
     for value in names:
-        _contour(axes, mask == value, _colour(value))
-
-
-def _contour(axes: Axes, mask: npt.NDArray[np.bool_], colour: str) -> None:
-    if not mask.any():
-        return
-    # along voxel edges: what was segmented, not an interpolation of it; the border closes shapes cut by the window
-    fine = np.kron(np.pad(mask, 1), np.ones((4, 4)))
-    x, y = ((np.arange(size) + 0.5) / 4 - 1.5 for size in fine.shape)
-    axes.contour(x, y, fine.T, levels=[0.5], colors=[colour], linewidths=1.6)
+        draw_contour(axes, mask == value, _colour(value), 1.6, closed=True)
     axes.set_xlim(-0.5, mask.shape[0] - 0.5)
     axes.set_ylim(-0.5, mask.shape[1] - 0.5)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from os import PathLike
 
 from monai_unetpp.benchmark.inference import InferenceBenchmark, InferenceCost
-from monai_unetpp.files import atomic_path
-from monai_unetpp.pruning.plots import PALETTE, new_figure
+from monai_unetpp.files import write_figure
+from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, check_drawing, new_figure, use_log_scale
 
 __all__ = ["check_plot_path", "save_speed_plot"]
 
-_RUNTIMES = {"MONAI": "#9aa5b1", "torch": PALETTE[0], "compile": PALETTE[4], "openvino": PALETTE[2]}
+_RUNTIMES = {"MONAI": FAINT, "torch": PALETTE[0], "compile": PALETTE[4], "openvino": PALETTE[2]}
 _HATCHES = {"fp32": "", "bf16": "///", "fp16": "..."}
 
 
@@ -31,8 +31,6 @@ def save_speed_plot(result: InferenceBenchmark, path: str | PathLike[str]) -> No
     check_plot_path(path)
     height = 1.5 + 0.3 * len(result.costs)
     with new_figure(8.5, height) as (figure, grid):
-        from matplotlib.ticker import LogLocator, NullFormatter
-
         axes = grid[0, 0]
         for row, cost in enumerate(result.costs):
             speed_up = cost.speed_up
@@ -46,7 +44,7 @@ def save_speed_plot(result: InferenceBenchmark, path: str | PathLike[str]) -> No
                 hatch=_HATCHES[cost.precision],
                 edgecolor="white",
                 xerr=[[speed_up.median - speed_up.lower], [speed_up.upper - speed_up.median]],
-                error_kw={"ecolor": "#1f2933", "capsize": 2, "linewidth": 1},
+                error_kw={"ecolor": INK, "capsize": 2, "linewidth": 1},
             )
             text = f"{speed_up.median:.2f}x   {cost.seconds.median:.3g} s"
             axes.annotate(
@@ -54,21 +52,17 @@ def save_speed_plot(result: InferenceBenchmark, path: str | PathLike[str]) -> No
             )
         axes.set_yticks(range(len(result.costs)), [cost.name for cost in result.costs])
         axes.invert_yaxis()
-        axes.set_xscale("log")
-        axes.axvline(1, color="#1f2933", linewidth=1)
+        use_log_scale(axes, "x")
+        axes.axvline(1, color=INK, linewidth=1)
         least = min(cost.speed_up.lower for cost in result.costs)
         most = max(cost.speed_up.upper for cost in result.costs)
         # room for the text beside the longest bar
         axes.set_xlim(min(0.9, 0.9 * least), max(2.0, most * max(1.5, most**0.45)))
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter("{x:g}x")
-        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(f"times as fast as {result.reference} (median and quartiles of the rounds; logarithmic)")
         volume = " x ".join(map(str, result.volume_shape))
         axes.set_title(f"Segmenting {volume} voxels: {result.environment.device}", fontsize=9.5)
-        with atomic_path(path) as temporary:
-            figure.savefig(temporary, format="png", dpi=150)
+        write_figure(path, figure, dpi=150)
 
 
 def check_plot_path(path: str | PathLike[str]) -> None:
@@ -80,8 +74,7 @@ def check_plot_path(path: str | PathLike[str]) -> None:
     """
     if not str(path).lower().endswith(".png"):
         raise ValueError(f"plot must be a PNG file, got {str(path)!r}. Give it the suffix .png.")
-    with new_figure(1, 1):
-        pass
+    check_drawing()
 
 
 def _runtime(cost: InferenceCost) -> str:
