@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,9 +37,7 @@ from monai_unetpp.data import BlockwiseSpacingd, VolumeReader, case_name, load_d
 from monai_unetpp.data.datalist import foreground_labels
 from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
-
-if TYPE_CHECKING:
-    from monai_unetpp.study.settings import StudySettings
+from monai_unetpp.study.settings import StudySettings
 
 __all__ = [
     "NumberedPatches",

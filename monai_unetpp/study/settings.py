@@ -9,11 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from monai_unetpp.devices import resolve_precision
 from monai_unetpp.files import write_text
-from monai_unetpp.study.cases import StudyCases
 
 __all__ = [
     "SETTINGS_FILE",
@@ -34,6 +33,11 @@ _PRECISIONS = ("auto", "fp32", "bf16")
 _PATCH_SIZE = {2: 128, 3: 64}
 _BATCH_SIZE = {2: 8, 3: 2}
 _FLIP_AXES: dict[int, tuple[int, ...]] = {2: (0, 1), 3: (0,)}
+
+
+class _Cases(Protocol):
+    def as_dict(self) -> dict[str, Any]:
+        """The cases as JSON holds them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,7 +171,7 @@ def read_config(path: str | PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def read_stored(folder: Path, cases: StudyCases) -> dict[str, Any]:
+def read_stored(folder: Path, cases: _Cases) -> dict[str, Any]:
     """The settings that ``folder`` was begun with; none for a new one.
 
     Raises:
@@ -181,7 +185,7 @@ def read_stored(folder: Path, cases: StudyCases) -> dict[str, Any]:
     return stored
 
 
-def claim_folder(folder: Path, settings: StudySettings, cases: StudyCases) -> str:
+def claim_folder(folder: Path, settings: StudySettings, cases: _Cases) -> str:
     """Note in ``folder`` what its runs share, or compare with what it holds already.
 
     Returns:
@@ -197,7 +201,7 @@ def claim_folder(folder: Path, settings: StudySettings, cases: StudyCases) -> st
     return fingerprint
 
 
-def compare_folder(folder: Path, settings: StudySettings, cases: StudyCases) -> str:
+def compare_folder(folder: Path, settings: StudySettings, cases: _Cases) -> str:
     """Compare with what ``folder`` holds already, and write nothing.
 
     Returns:
@@ -225,7 +229,7 @@ def settings_hash(terms: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()
 
 
-def _terms(settings: StudySettings, cases: StudyCases) -> dict[str, Any]:
+def _terms(settings: StudySettings, cases: _Cases) -> dict[str, Any]:
     return {**settings.as_dict(), "cases": cases.as_dict()}
 
 
