@@ -617,7 +617,7 @@ def test_benchmark_hands_on_its_arguments(run, stub_benchmark):
 def test_every_option_of_benchmark_is_one_of_its_functions(run, stub_benchmark):
     import inspect
 
-    from monai_unetpp.benchmark.inference import measure_inference
+    from monai_unetpp.benchmark.speed import measure_inference
 
     options = vars(cli._parser().parse_args(["benchmark"]))
     known = {"command", "verbose", "output", "plot", *inspect.signature(measure_inference).parameters}

@@ -12,7 +12,7 @@ __all__ = ["run_benchmark"]
 def run_benchmark(
     device: str | None = None, *, plot: str | PathLike[str] | None = None, **options: Any
 ) -> tuple[str, dict[str, Any]]:
-    """Measure on this machine, see :func:`~monai_unetpp.benchmark.inference.measure_inference`.
+    """Measure on this machine, see :func:`~monai_unetpp.benchmark.speed.measure_inference`.
 
     Args:
         device: such as ``"cpu"``; by default a GPU if there is one.
@@ -28,7 +28,7 @@ def run_benchmark(
         RuntimeError: MONAI's route, with which all is compared, failed.
     """
     # torch is only imported when something is measured
-    from monai_unetpp.benchmark.inference import measure_inference
+    from monai_unetpp.benchmark.speed import measure_inference
     from monai_unetpp.benchmark.speed_plot import check_plot_path, save_speed_plot
     from monai_unetpp.benchmark.speed_tables import format_inference_benchmark
     from monai_unetpp.devices import resolve_device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os import PathLike
 
-from monai_unetpp.benchmark.inference import InferenceBenchmark, InferenceCost
+from monai_unetpp.benchmark.speed_results import InferenceBenchmark, InferenceCost
 from monai_unetpp.files import write_figure
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, check_drawing, new_figure, use_log_scale
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from monai_unetpp.benchmark.inference import OUTPUT_TOLERANCE, InferenceBenchmark, SpeedTarget, check_targets
+from monai_unetpp.benchmark.speed_results import OUTPUT_TOLERANCE, InferenceBenchmark, SpeedTarget, check_targets
 from monai_unetpp.reporting.markdown import format_table
 
 __all__ = ["format_inference_benchmark"]

@@ -28,6 +28,7 @@ from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.cost import check_pruned_networks
 from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
 from monai_unetpp.pruning.summary import headline
+from monai_unetpp.reporting.markdown import format_table
 
 __all__ = ["check_writable", "write_pruned_bundle"]
 
@@ -365,20 +366,18 @@ def _verdict_lines(level: str, decision: Decision | None) -> list[str]:
 
 
 def _accuracy_lines(level: str, deepest: str, accuracy: list[_Accuracy]) -> list[str]:
-    lines = [
-        f"| Mean over cases | {deepest} | {level} | Difference | Lower bound | Margin | Cases |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = ["Mean over cases", deepest, level, "Difference", "Lower bound", "Margin", "Cases"]
+    rows = []
     for each in accuracy:
         better = METRICS[each.metric].larger_is_better
         difference = each.level - each.deepest if better else each.deepest - each.level
         bound = "-" if each.lower_bound is None else f"{each.lower_bound:+.4f}"
         margin = "-" if each.margin is None else f"{each.margin:g}"
-        lines.append(
-            f"| {each.metric}, {each.label} | {each.deepest:.4f} | {each.level:.4f} | {difference:+.4f} | {bound} | "
-            f"{margin} | {each.cases} |"
-        )
-    return [*lines, "", "Differences and bounds are signed so that negative is worse."]
+        means = [f"{value:.4f}" for value in (each.deepest, each.level)]
+        name = f"{each.metric}, {each.label}"
+        rows.append([name, *means, f"{difference:+.4f}", bound, margin, str(each.cases)])
+    table = format_table(columns, rows, [False, *[True] * 6])
+    return [table, "", "Differences and bounds are signed so that negative is worse."]
 
 
 def _cost_lines(deepest: PointCost, pruned: PointCost, result: PruningResult) -> list[str]:
@@ -392,12 +391,13 @@ def _cost_lines(deepest: PointCost, pruned: PointCost, result: PruningResult) ->
         (f"Time per volume of {volume}", "volume_latency_s", _seconds),
         ("Peak memory per volume", "peak_memory_bytes", _megabytes),
     ]
-    lines = [f"| Cost | {deepest.point} | {pruned.point} | Ratio |", "|---|---|---|---|"]
+    cells = []
     for name, attribute, show in rows:
         before, after = (getattr(cost, attribute) for cost in (deepest, pruned))
         numbers = [value.median if isinstance(value, Quartiles) else value for value in (before, after)]
         ratio = f"{numbers[0] / numbers[1]:.1f} times" if numbers[1] else "-"
-        lines.append(f"| {name} | {show(before)} | {show(after)} | {ratio} |")
+        cells.append([name, show(before), show(after), ratio])
+    lines = [format_table(["Cost", deepest.point, pruned.point, "Ratio"], cells, [False, True, True, True])]
     if result.environment is not None:
         where = result.environment
         lines += [

@@ -1,6 +1,6 @@
 """How often the decision accepts what it should not, and what it should: the tables of ``STATISTICS.md``.
 
-Run ``python -m monai_unetpp.pruning.simulate`` to print them, with ``--into STATISTICS.md`` to renew them there.
+Run ``python -m benchmarks.simulate`` to print them, with ``--into STATISTICS.md`` to renew them there.
 Differences are drawn in units of their standard deviation with mean 0; a true drop equal to the margin is then the
 case ``ratio * sample - 1`` in units of the margin, where ``ratio`` is the standard deviation over the margin.
 """
@@ -353,7 +353,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(prog="python -m monai_unetpp.pruning.simulate", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=4000, help="samples for each entry")
     parser.add_argument("--bootstrap-samples", type=int, default=2000, help="resamples of the bootstrap")
     parser.add_argument("--seed", type=int, default=0)

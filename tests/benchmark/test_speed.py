@@ -14,7 +14,7 @@ from monai.networks.nets import BasicUNetPlusPlus
 from PIL import Image
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.benchmark import contenders, inference, run_benchmark, speed_plot
+from monai_unetpp.benchmark import contenders, run_benchmark, speed, speed_plot
 from monai_unetpp.benchmark.contenders import (
     Contender,
     ContenderProcess,
@@ -26,7 +26,8 @@ from monai_unetpp.benchmark.contenders import (
     make_volume,
     measure_matrix_ceiling,
 )
-from monai_unetpp.benchmark.inference import InferenceCost, check_targets, measure_inference
+from monai_unetpp.benchmark.speed import measure_inference
+from monai_unetpp.benchmark.speed_results import InferenceCost, check_targets
 from monai_unetpp.benchmark.speed_tables import format_inference_benchmark
 from monai_unetpp.measuring.quartiles import Quartiles
 
@@ -220,8 +221,8 @@ def fake(monkeypatch):
 
     def measure(seconds, **options):
         monkeypatch.setattr(FakeProcess, "seconds", seconds)
-        monkeypatch.setattr(inference, "ContenderProcess", FakeProcess)
-        monkeypatch.setattr(inference, "measure_matrix_ceiling", lambda precision, device: 1000.0)
+        monkeypatch.setattr(speed, "ContenderProcess", FakeProcess)
+        monkeypatch.setattr(speed, "measure_matrix_ceiling", lambda precision, device: 1000.0)
         return measure_inference(**{**TINY, "runtimes": ["torch"], "device": "cpu", **options})
 
     return measure
@@ -446,7 +447,7 @@ class TestBundle:
     def chosen(self, hippocampus_bundle, tmp_path):
         shapes = {"volume_shape": None, "window_shape": None, "overlap": None}
         network = dict.fromkeys(("features", "in_channels", "out_channels"))
-        return inference._make_task(
+        return speed._make_task(
             network, shapes, 2, torch.device("cpu"), hippocampus_bundle, quick=True, folder=str(tmp_path)
         )
 
@@ -502,8 +503,8 @@ def test_arguments_that_cannot_work(change, message):
 
 @pytest.mark.parametrize(("installed", "other"), [(True, "openvino"), (False, "compile")])
 def test_runtimes_that_are_present(monkeypatch, installed, other):
-    monkeypatch.setattr(inference.importlib.util, "find_spec", lambda name: installed or None)
-    chosen = inference._choose_contenders(["L1"], ["L1"], None, ["bf16"], torch.device("cpu"))
+    monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: installed or None)
+    chosen = speed._choose_contenders(["L1"], ["L1"], None, ["bf16"], torch.device("cpu"))
     # the reference is fp32 whatever is asked for
     assert [contender.name for contender in chosen] == [
         "MONAI fp32",
@@ -514,7 +515,7 @@ def test_runtimes_that_are_present(monkeypatch, installed, other):
 
 
 def test_contenders_on_a_gpu():
-    chosen = inference._choose_contenders(["L1"], ["L1"], ["torch"], None, torch.device("cuda"))
+    chosen = speed._choose_contenders(["L1"], ["L1"], ["torch"], None, torch.device("cuda"))
     assert [contender.name for contender in chosen] == [
         "MONAI fp16",
         "MONAI fp32",
@@ -532,7 +533,7 @@ class TestByName:
             asked.update(options)
             return result
 
-        monkeypatch.setattr(inference, "measure_inference", measured)
+        monkeypatch.setattr(speed, "measure_inference", measured)
         text, figures = run_benchmark(device="cpu", quick=True, plot=tmp_path / "f.png", levels=["L1"])
         assert asked == {"device": torch.device("cpu"), "quick": True, "levels": ["L1"]}
         assert text == format_inference_benchmark(result)
