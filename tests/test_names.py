@@ -22,6 +22,7 @@ MODULES = sorted(
 #: rooms of lower rank only, and from itself.
 RANKS = {
     "version": 0,
+    "options": 0,
     "files": 0,
     "markdown": 0,
     "devices": 0,

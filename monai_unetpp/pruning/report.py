@@ -58,7 +58,7 @@ from monai_unetpp.pruning.tables import (
 
 __all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "2.0"
 _GRID_FILE = "operating_points.csv"
 _COLUMNS = (
     "dataset",

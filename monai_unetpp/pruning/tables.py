@@ -656,7 +656,7 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
             "their means are over different cases.",
             f"NSD: normalised surface Dice at a tolerance of {tolerances}." if tolerances else "",
             "Missed: truth, but no prediction. False pos.: prediction, but no truth.",
-            interval_note(result.alpha, list(compared.values())) if guarded else "",
+            interval_note(result.rules.alpha, list(compared.values())) if guarded else "",
         ],
     )
 
@@ -708,7 +708,7 @@ def comparisons_table(result: PruningResult, decision: Decision) -> Table:
         columns,
         rows,
         notes=[
-            interval_note(result.alpha, decision.comparisons),
+            interval_note(result.rules.alpha, decision.comparisons),
             "Bound by: BCa is the bias-corrected and accelerated bootstrap, t is Student's t corrected for skewness; "
             "the lower of the two bounds counts, with few subjects that of t.",
             "A comparison passes where the lower bound lies above minus the margin and the mean leaves room for rare "
@@ -718,7 +718,7 @@ def comparisons_table(result: PruningResult, decision: Decision) -> Table:
             "checkpoints are no candidates. Such rows are descriptive and never count for the verdict."
             if any(c.point not in tested for c in decision.comparisons)
             else "",
-            _unseen_note(decision, tested, result.alpha),
+            _unseen_note(decision, tested, result.rules.alpha),
             "Cases: those with something to compare. Left out are cases where neither the truth nor either prediction "
             "has the label, and cases where the truth lacks it and both find it.",
             "Subjects needed: for each comparison alone, 80 % power, if level and deepest were truly equal; counted in "
@@ -950,7 +950,7 @@ def grid_table(result: PruningResult, summary: Summary) -> Table | None:
             "Speed-up: one over its median.",
             "Front: number of the point in the plot, the most accurate first; no other point is both faster and more "
             "accurate (mean Dice over the labels).",
-            *_grid_levels(grid, result.alpha),
+            *_grid_levels(grid, result.rules.alpha),
             *(f"Left out: {name}: {reason}" for name, reason in grid.left_out.items()),
         ],
     )
@@ -1073,7 +1073,7 @@ def settings_table(result: PruningResult) -> Table:
                 f"{'every label' if m.labels is None else ', '.join(m.labels)}"
             ),
         )
-        for m in result.margins
+        for m in result.rules.margins
     ]
     if EARLIER_RULES in result.settings:
         rows.append((TableCell(_capitalised(EARLIER_RULES)), TableCell(result.settings[EARLIER_RULES], "unsure")))
@@ -1081,16 +1081,19 @@ def settings_table(result: PruningResult) -> Table:
         (
             TableCell("Confidence of each bound"),
             TableCell(
-                f"{_confidence(result.alpha)}, one-sided; {_confidence(bound_alpha(FEW_SUBJECTS - 1, result.alpha))} "
+                f"{_confidence(result.rules.alpha)}, one-sided; "
+                f"{_confidence(bound_alpha(FEW_SUBJECTS - 1, result.rules.alpha))} "
                 f"with fewer than {FEW_SUBJECTS} subjects"
             ),
         )
     )
     rows += [
         (TableCell(f"Largest drop of a single case, {METRICS[metric].name}"), TableCell(f"{drop:g}"))
-        for metric, drop in result.max_case_drop.items()
+        for metric, drop in result.rules.max_case_drop.items()
     ]
-    rows.append((TableCell("Bootstrap"), TableCell(f"{result.bootstrap_samples} resamples, seed {result.seed}")))
+    rows.append(
+        (TableCell("Bootstrap"), TableCell(f"{result.rules.bootstrap_samples} resamples, seed {result.rules.seed}"))
+    )
     rows += [
         (TableCell(f"Surface tolerance, {label}"), TableCell(f"{significant(mm, 2)} mm"))
         for label, mm in result.tolerance_mm.items()
