@@ -32,6 +32,8 @@ _REPEATING_LOGGERS = (
     "ignite.engine.engine.CaseEvaluator",
     "ignite.engine.engine.SupervisedTrainer",
     "monai.handlers.StatsHandler",
+    # MONAI says on import that a GPU decoder for DICOM is not installed
+    "monai.data.nvimgcodec_pydicom_plugin",
 )
 
 _EXIT_CODES = """\
