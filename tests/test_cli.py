@@ -16,6 +16,7 @@ import pytest
 
 import monai_unetpp
 from monai_unetpp import cli
+from monai_unetpp.pruning import PruningPlan
 from monai_unetpp.pruning.results import DataProblem, Decision, OperatingGrid, PruningResult, TradeOff
 
 COMMANDS = ("demo", "segment", "prune", "check", "failures", "study", "benchmark")
