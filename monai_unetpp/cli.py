@@ -32,6 +32,8 @@ _REPEATING_LOGGERS = (
     "ignite.engine.engine.CaseEvaluator",
     "ignite.engine.engine.SupervisedTrainer",
     "monai.handlers.StatsHandler",
+    # MONAI says on import that a GPU decoder for DICOM is not installed
+    "monai.data.nvimgcodec_pydicom_plugin",
 )
 
 _EXIT_CODES = """\
@@ -203,11 +205,11 @@ def _demo(**options: Any) -> int:
     return _DONE
 
 
-def _prune(bundle: str, output_dir: str, save_as: str | None, **options: Any) -> int:
+def _prune(bundle: str, output_dir: str, write: str | None, **options: Any) -> int:
+    from monai_unetpp.pruning.evaluation import verdict
     from monai_unetpp.pruning.from_bundle import prune_bundle
-    from monai_unetpp.pruning.prune import verdict
 
-    result = prune_bundle(bundle, output_dir=output_dir, write=save_as, **options)
+    result = prune_bundle(bundle, output_dir=output_dir, write=write, **options)
     final = verdict(result)
     # of several processes that torchrun started, one speaks
     if os.environ.get("RANK", "0") == "0":
@@ -220,10 +222,10 @@ def _prune(bundle: str, output_dir: str, save_as: str | None, **options: Any) ->
         for problem in result.problems:
             _fail(f"left out: {problem.case} ({problem.dataset}): {problem.reason}")
         print(f"Report: {output_dir}/report.html")
-        if save_as is not None and final.verdict == "prune":
-            print(f"Pruned bundle: {save_as}")
-        elif save_as is not None and os.path.exists(save_as):
-            _fail(f"{save_as} is of an earlier run and does not belong to this verdict.")
+        if write is not None and final.verdict == "prune":
+            print(f"Pruned bundle: {write}")
+        elif write is not None and os.path.exists(write):
+            _fail(f"{write} is of an earlier run and does not belong to this verdict.")
     if final.verdict == "inconclusive":
         return _INCONCLUSIVE
     return _CASES_FAILED if result.problems else _DONE
@@ -474,16 +476,9 @@ The report folder keeps finished cases: the same command goes on where it was in
 
 
 def _add_prune(parser: argparse.ArgumentParser) -> None:
-    # what is not given is None, also a flag: then the bundle's own setting holds
-    parser.add_argument(
-        "--dataset_dir",
-        action="append",
-        required=True,
-        metavar="DIR",
-        help="folder with dataset.json in Decathlon form; repeatable, for a verdict each and one for all",
-    )
-    parser.add_argument("-o", "--output", dest="output_dir", required=True, metavar="DIR", help="folder for the report")
-    parser.add_argument("--device", metavar="DEVICE", help=_DEVICE_HELP)
+    from monai_unetpp.options import add_options
+    from monai_unetpp.pruning.plan import CostSettings, EvaluationData, Outputs
+    from monai_unetpp.pruning.rules import Rules
 
     networks = parser.add_argument_group("networks")
     _add_bundle(networks)
@@ -494,80 +489,12 @@ def _add_prune(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=FILE",
         help="a further checkpoint to compare with, such as a level trained alone; repeatable",
     )
-
-    cases = parser.add_argument_group("cases")
-    cases.add_argument("--list_key", metavar="KEY", help="list of dataset.json to take (default: validation)")
-    cases.add_argument("--confirm_dir", metavar="DIR", help="a data set that only confirms the chosen level")
-    cases.add_argument(
-        "--confirm_share",
-        type=float,
-        metavar="SHARE",
-        help="share of the subjects, between 0 and 1, that is kept back to confirm",
-    )
-    cases.add_argument(
-        "--subjects", metavar="FILE", help="CSV file with the columns case and subject: whom each case is of"
-    )
-    cases.add_argument(
-        "--subject_pattern",
-        metavar="REGEX",
-        help="finds the subject in a case's name by its one group (default: each case is a subject of its own)",
-    )
-    cases.add_argument(
-        "--exclude_problems", action="store_true", default=None, help="leave out cases with problems in their data"
-    )
-
-    rules = parser.add_argument_group("rules")
-    rules.add_argument(
-        "--margin",
-        dest="margins",
-        action="append",
-        metavar="METRIC[:LABEL]=VALUE",
-        help="largest mean loss that still counts as the same; repeatable (default: dice=0.01 and nsd=0.02)",
-    )
-    rules.add_argument(
-        "--max_case_drop",
-        action="append",
-        metavar="METRIC=VALUE",
-        help="largest drop of a single case; repeatable; what is not named keeps its default (dice=0.2, iou=0.2 and "
-        "nsd=0.4)",
-    )
-    rules.add_argument("--alpha", type=float, metavar="ALPHA", help="one-sided error level (default: 0.05)")
-    rules.add_argument(
-        "--seed", type=int, metavar="SEED", help="of the bootstrap and of the split by --confirm_share (default: 0)"
-    )
-    rules.add_argument(
-        "--budget",
-        dest="budgets",
-        action="append",
-        metavar="COST=VALUE",
-        help="also pick the most accurate level within latency_ms, window_latency_ms, parameters, memory_mb, flops or "
-        "checkpoint_mb; repeatable",
-    )
-    rules.add_argument(
-        "--utility_weight", type=float, metavar="W", help="also pick by accuracy minus W times the relative latency"
-    )
-
-    points = parser.add_argument_group("operating points")
-    points.add_argument(
-        "--settings",
-        action="append",
-        metavar="NAME=VALUE,...",
-        help="also evaluate every level at these values of overlap (0 to below 1), flips (none, 0, 0+1, ...), "
-        "precision (fp32, bf16, ...) or runtime (torch, openvino, ...), in all combinations; repeatable, once for each "
-        "name",
-    )
-    points.add_argument(
-        "--settings_repeats", type=int, metavar="N", help="measured runs of each operating point (default: 3)"
-    )
-
-    results = parser.add_argument_group("results")
-    results.add_argument(
-        "--save_uncertainty", action="store_true", default=None, help="write maps of where the levels disagree"
-    )
-    results.add_argument(
-        "--write", dest="save_as", metavar="DIR", help="write the pruned bundle there if the verdict is to prune"
-    )
-    results.add_argument("--overwrite", action="store_true", default=None, help="replace an earlier pruned bundle")
+    networks.add_argument("--device", metavar="DEVICE", help=_DEVICE_HELP)
+    # what is not given is None, also a flag: then the bundle's own setting holds
+    add_options(parser.add_argument_group("cases"), EvaluationData)
+    add_options(parser.add_argument_group("rules"), Rules)
+    add_options(parser.add_argument_group("operating points"), CostSettings)
+    add_options(parser.add_argument_group("results"), Outputs)
 
 
 _EXPORT = """\

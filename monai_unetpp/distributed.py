@@ -7,13 +7,15 @@ import gc
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-__all__ = ["finish", "gathered", "local_device", "start"]
+__all__ = ["finish", "from_first", "gathered", "local_device", "rank", "start", "waiting_group"]
+
+_T = TypeVar("_T")
 
 _LONGEST_WAIT = datetime.timedelta(days=14)
 
@@ -85,3 +87,45 @@ def gathered(value: Any) -> Iterator[list[Any]]:
         yield values
     finally:
         finish()
+
+
+def rank() -> int:
+    """The number of this process in its group; 0 where there is no group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+@contextmanager
+def waiting_group() -> Iterator[dist.ProcessGroup | None]:
+    """A group to wait in for as long as the first process needs; starts the processes' own under ``torchrun``.
+
+    The default group gives up after minutes, and waiting with NCCL occupies the GPU.
+
+    Yields:
+        The group; None where there is one process.
+    """
+    started = dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized()
+    if started:
+        start()
+    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+    yield dist.new_group(backend="gloo", timeout=datetime.timedelta(days=1)) if several else None
+    # after an error the other processes may never come to the end: then the launcher ends them
+    if started:
+        finish()
+
+
+def from_first(found: _T | None, group: dist.ProcessGroup | None) -> _T:
+    """What the first process found, in every process.
+
+    Args:
+        found: of this process; None in all but the first.
+        group: from :func:`waiting_group`.
+
+    Raises:
+        RuntimeError: the first process found nothing.
+    """
+    holder = [found]
+    if group is not None:
+        dist.broadcast_object_list(holder, src=0, group=group)
+    if holder[0] is None:
+        raise RuntimeError("the first process ended without a result; its own message says why.")
+    return holder[0]

@@ -21,7 +21,7 @@ MODULES = sorted(
 
 #: The floors of the house, the lowest first: a room imports from rooms on lower floors only, and from itself.
 FLOORS = (
-    {"version", "topology", "files", "devices", "distributed", "template"},
+    {"version", "lazy", "options", "topology", "files", "devices", "distributed", "template"},
     {"measuring", "reporting"},
     {"data", "metrics", "networks", "losses", "curves", "handlers"},
     {"bundles", "inferers", "engines"},

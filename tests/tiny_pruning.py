@@ -110,7 +110,7 @@ def make_prunable_bundle(root: Path, network: NestedUNet | None = None) -> Path:
     torch.save((intensity_network() if network is None else network).state_dict(), root / "models" / "model.pt")
     train = copy.deepcopy(TRAIN) | {
         "seed": 0,
-        "patch_size": list(SHAPE),
+        "window_shape": list(SHAPE),
         "precision": "auto",
         "image": "image",
         "preprocessing": {
@@ -125,10 +125,11 @@ def make_prunable_bundle(root: Path, network: NestedUNet | None = None) -> Path:
     train["validate"]["inferer"] = {
         "_target_": "monai_unetpp.inferers.PrecisionInferer",
         "precision": "@precision",
-        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": "@patch_size"},
+        "inferer": {"_target_": "SlidingWindowInferer", "roi_size": "@window_shape"},
     }
     source = REPOSITORY / "bundles" / "hippocampus_mri_unetpp" / "configs" / "prune.json"
-    prune = json.loads(source.read_text(encoding="utf-8")) | {"repeats": 1, "bootstrap_samples": 200}
+    prune = json.loads(source.read_text(encoding="utf-8"))
+    prune["plan"] |= {"repeats": 1, "bootstrap_samples": 200}
     for name, content in (("train", train), ("prune", prune)):
         (root / "configs" / f"{name}.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
     return root

@@ -1,8 +1,26 @@
-"""Case scores on the label's own grid, and how well disagreement between levels finds errors."""
+"""Case scores on the label's own grid, and how well disagreement between levels finds errors.
 
+What needs torch is loaded when it is first used, so that the options of the command line can name the metrics at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monai_unetpp.lazy import lazy_names
 from monai_unetpp.metrics.definitions import GUARDED, METRICS, CaseMetric
-from monai_unetpp.metrics.disagreement import disagreement, error_auroc
-from monai_unetpp.metrics.scores import FOREGROUND, RULES, CaseScorer, LabelScore, State, score_case, spacing_of_affine
+
+if TYPE_CHECKING:
+    from monai_unetpp.metrics.scores import (
+        FOREGROUND,
+        RULES,
+        CaseScorer,
+        LabelScore,
+        State,
+        score_case,
+        spacing_of_affine,
+    )
+    from monai_unetpp.metrics.uncertainty import disagreement, error_auroc
 
 __all__ = [
     "FOREGROUND",
@@ -18,3 +36,23 @@ __all__ = [
     "score_case",
     "spacing_of_affine",
 ]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "monai_unetpp.metrics.scores": (
+            "FOREGROUND",
+            "RULES",
+            "CaseScorer",
+            "LabelScore",
+            "State",
+            "score_case",
+            "spacing_of_affine",
+        ),
+        "monai_unetpp.metrics.uncertainty": ("disagreement", "error_auroc"),
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

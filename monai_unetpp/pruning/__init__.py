@@ -1,15 +1,48 @@
-"""Score every level, measure its cost, decide how shallow is good enough, explain and write the result."""
+"""Score every level, measure its cost, decide how shallow is good enough, explain and write the result.
 
-from monai_unetpp.measuring.environment import describe_environment
-from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
-from monai_unetpp.pruning.decide import compare_points, confirm, decide, decide_all
-from monai_unetpp.pruning.from_bundle import prune_bundle
-from monai_unetpp.pruning.prune import prune, verdict
-from monai_unetpp.pruning.report import read_report, write_report
-from monai_unetpp.pruning.score import evaluate_levels, predict_case
-from monai_unetpp.pruning.write import write_pruned_bundle
+The public names are loaded when they are first used, so that the command line can read the options of a
+:class:`PruningPlan` without waiting for torch. No module of this package has the name of one of its functions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monai_unetpp.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from monai_unetpp.measuring.environment import describe_environment
+    from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
+    from monai_unetpp.pruning.decision import compare_points, confirm, decide, decide_all
+    from monai_unetpp.pruning.evaluation import prune, verdict
+    from monai_unetpp.pruning.from_bundle import prune_bundle
+    from monai_unetpp.pruning.plan import CostSettings, EvaluatedNetwork, EvaluationData, Outputs, PruningPlan
+    from monai_unetpp.pruning.report import read_report, write_report
+    from monai_unetpp.pruning.rules import Margin, Rules
+    from monai_unetpp.pruning.score import evaluate_levels, predict_case
+    from monai_unetpp.pruning.write import write_pruned_bundle
+
+_HOMES = {
+    "monai_unetpp.measuring.environment": ("describe_environment",),
+    "monai_unetpp.pruning.cost": ("measure_costs", "measure_setting_costs"),
+    "monai_unetpp.pruning.decision": ("compare_points", "confirm", "decide", "decide_all"),
+    "monai_unetpp.pruning.evaluation": ("prune", "verdict"),
+    "monai_unetpp.pruning.from_bundle": ("prune_bundle",),
+    "monai_unetpp.pruning.plan": ("CostSettings", "EvaluatedNetwork", "EvaluationData", "Outputs", "PruningPlan"),
+    "monai_unetpp.pruning.report": ("read_report", "write_report"),
+    "monai_unetpp.pruning.rules": ("Margin", "Rules"),
+    "monai_unetpp.pruning.score": ("evaluate_levels", "predict_case"),
+    "monai_unetpp.pruning.write": ("write_pruned_bundle",),
+}
 
 __all__ = [
+    "CostSettings",
+    "EvaluatedNetwork",
+    "EvaluationData",
+    "Margin",
+    "Outputs",
+    "PruningPlan",
+    "Rules",
     "compare_points",
     "confirm",
     "decide",
@@ -26,3 +59,10 @@ __all__ = [
     "write_pruned_bundle",
     "write_report",
 ]
+
+
+__getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

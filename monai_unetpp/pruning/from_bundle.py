@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from os import PathLike, fspath
+from os import PathLike
 from typing import Any
 
 from monai.bundle import ConfigParser
@@ -12,6 +12,8 @@ from monai.bundle import ConfigParser
 from monai_unetpp.bundles import find_bundle, parse_entry
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import local_device
+from monai_unetpp.pruning.evaluation import prune
+from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.results import PruningResult
 
 __all__ = ["prune_bundle"]
@@ -36,8 +38,8 @@ def prune_bundle(
         output_dir: folder for the report.
         device: such as ``"cpu"``; by default a GPU if there is one, under ``torchrun`` one for each process.
         extra: further checkpoints to compare with, as ``"name=file"``.
-        **settings: what to set instead of the values in ``prune.json``, such as ``margins=["dice=0.02"]``; None
-            leaves them.
+        **settings: fields of the plan to set instead of the values in ``prune.json``, such as
+            ``margins=["dice=0.02"]``, or keys of the configurations, such as ``checkpoint``; None leaves them.
 
     Returns:
         What :func:`monai_unetpp.pruning.prune` found.
@@ -55,29 +57,29 @@ def prune_bundle(
         raise FileNotFoundError(f"{missing}: no such file. Only a bundle with train.json and prune.json can be pruned.")
     parser = ConfigParser()
     parser.read_config([str(path) for path in configs])
-    if "pruning" not in parser:
-        raise ValueError(f"{configs[1]}: must have the key 'pruning', a call of monai_unetpp.pruning.prune.")
-    changes = {key: value for key, value in {**settings, "extra": _named_files(extra)}.items() if value is not None}
-    for key in changes:
-        if key not in parser:
-            raise ValueError(_unknown(key, [key for path in configs for key in parser.load_config_file(path)]))
-    directories = [dataset_dir] if isinstance(dataset_dir, (str, PathLike)) else list(dataset_dir)
+    if "plan" not in parser:
+        raise ValueError(f"{configs[1]}: must have the key 'plan', a monai_unetpp.pruning.PruningPlan.")
     given = {
         "bundle_root": str(folder),
-        "dataset_dir": [fspath(directory) for directory in directories],
-        "output_dir": fspath(output_dir),
         "device": local_device() if device is None else resolve_device(device),
     }
-    for key, value in (changes | given).items():
+    changes: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output_dir}
+    for key, value in {**settings, "extra": _named_files(extra)}.items():
+        if value is not None:
+            (changes if PruningPlan.has_field(key) else given)[key] = value
+    for key, value in given.items():
+        if key not in parser:
+            raise ValueError(_unknown(key, [key for path in configs for key in parser.load_config_file(path)]))
         parser[key] = value
-    result: PruningResult = parse_entry(parser, "pruning")
-    return result
+    # what a user gives is set in the finished plan: it never passes through MONAI's configuration language
+    plan: PruningPlan = parse_entry(parser, "plan")
+    return prune(plan.with_fields(**changes))
 
 
 def _unknown(key: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, known, 1)
+    close = difflib.get_close_matches(key, [*PruningPlan.field_names(), *known], 1)
     advice = f"Did you mean {close[0]!r}?" if close else "See the bundle's prune.json for what can be set."
-    return f"settings must be keys of the bundle's prune.json or train.json, got {key!r}. {advice}"
+    return f"settings must be fields of the plan or keys of the bundle's configurations, got {key!r}. {advice}"
 
 
 def _named_files(given: Sequence[str] | None) -> dict[str, str] | None:

@@ -70,7 +70,7 @@ def grid_table(result: PruningResult, summary: Summary) -> Table | None:
         records,
         words=("Level", "Flips", "Precision", "Runtime", "Result"),
         marked=marked,
-        notes=_grid_notes(grid, result.alpha),
+        notes=_grid_notes(grid, result.rules.alpha),
     )
 
 

@@ -18,7 +18,7 @@ from monai_unetpp.pruning.configuration import describe_settings
 __all__ = ["BUNDLE_KEYS", "check_inference", "inference_of"]
 
 #: What a bundle's ``inference.json`` names at its top, and what a run may have set to something else.
-BUNDLE_KEYS = ("precision", "flips", "patch_size")
+BUNDLE_KEYS = ("precision", "flips", "window_shape")
 
 
 def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
@@ -29,8 +29,8 @@ def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
         device: where the network runs, which says what precision ``"auto"`` is.
 
     Returns:
-        ``precision`` and ``flips``; for sliding windows also ``patch_size`` and how the windows are blended, for other
-        inferers a description.
+        ``precision`` and ``flips``; for sliding windows also ``window_shape`` and how the windows are blended, for
+        other inferers a description.
     """
     found: dict[str, Any] = {"precision": "fp32", "flips": []}
     # slices only concern volumes, which a network for images is not evaluated on
@@ -49,7 +49,7 @@ def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
     size, overlap = inferer.roi_size, inferer.overlap
     return {
         **found,
-        "patch_size": size if isinstance(size, int) or size is None else list(size),
+        "window_shape": size if isinstance(size, int) or size is None else list(size),
         "overlap": overlap if isinstance(overlap, (int, float)) else list(overlap),
         "blending": str(getattr(inferer.mode, "value", inferer.mode)),
         "sigma_scale": describe_settings(inferer.sigma_scale),

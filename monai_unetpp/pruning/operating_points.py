@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 
 from monai_unetpp.measuring.quartiles import Quartiles
-from monai_unetpp.pruning.decide import DEFAULT_MARGINS, DEFAULT_MAX_CASE_DROP, compare_points
+from monai_unetpp.pruning.decision import compare_points
 from monai_unetpp.pruning.results import (
     InferenceSetting,
-    Margin,
     OperatingGrid,
     OperatingPoint,
     PointCost,
     PointOutcome,
     ScoreRow,
 )
+from monai_unetpp.pruning.rules import Rules
+from monai_unetpp.pruning.score import Scores
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS
 from monai_unetpp.pruning.tradeoffs import mean_accuracy, pareto_front
 
-__all__ = ["at_setting", "compare_grid", "recommend_point"]
+__all__ = ["at_setting", "compare_grid", "points_at_settings", "recommend_point"]
+
+logger = logging.getLogger(__name__)
 
 
 def at_setting(
@@ -40,18 +44,44 @@ def at_setting(
     return tuple(points.values()), tuple(renamed)
 
 
+def points_at_settings(
+    levels: Sequence[OperatingPoint],
+    rows: Sequence[ScoreRow],
+    own: InferenceSetting,
+    further: Mapping[InferenceSetting, Sequence[Scores]],
+) -> tuple[tuple[OperatingPoint, ...], tuple[ScoreRow, ...], dict[str, str]]:
+    """The points and scores of all settings that were run on every case, and why others are left out.
+
+    Args:
+        levels: the levels and further networks; only the levels are taken.
+        rows: their scores at the inferer's own setting.
+        own: that setting.
+        further: the scores at the others.
+    """
+    embedded = [point for point in levels if point.kind == "embedded"]
+    points, found = at_setting(embedded, rows, own)
+    cases = {(row.dataset, row.case) for row in rows}
+    left_out = {}
+    for setting, scores in further.items():
+        new_points, new_rows = at_setting(embedded, [row for each in scores for row in each.rows], setting)
+        missing = cases - {(row.dataset, row.case) for row in new_rows}
+        if missing:
+            reasons = [f"{each.case}: {each.reason}" for some in scores for each in some.problems]
+            left_out[setting.name] = f"not run on {len(missing)} case(s). {' '.join(reasons)}"
+            logger.warning("%s is left out of the comparison: %s", setting.name, left_out[setting.name])
+            continue
+        points, found = (*points, *new_points), (*found, *(r for r in new_rows if (r.dataset, r.case) in cases))
+    return points, found, left_out
+
+
 def compare_grid(
     points: Sequence[OperatingPoint],
     rows: Sequence[ScoreRow],
     costs: Mapping[str, PointCost],
     time_ratios: Mapping[str, Quartiles],
+    rules: Rules,
     *,
     reference: str,
-    margins: Sequence[Margin] = DEFAULT_MARGINS,
-    alpha: float = 0.05,
-    max_case_drop: Mapping[str, float] = DEFAULT_MAX_CASE_DROP,
-    bootstrap_samples: int = 9999,
-    seed: int = 0,
     left_out: Mapping[str, str] | None = None,
 ) -> OperatingGrid:
     """Compare all points of a grid with its reference, and recommend one.
@@ -61,28 +91,15 @@ def compare_grid(
         rows: scores of all points on the same cases.
         costs: of all points.
         time_ratios: time of all points in proportion to the reference.
+        rules: as for :func:`~monai_unetpp.pruning.decide`, with the error level for all points together.
         reference: name of the deepest level at the setting of the given inferer.
-        margins: as for :func:`~monai_unetpp.pruning.decide`.
-        alpha: one-sided error level for all points together.
-        max_case_drop: as for :func:`~monai_unetpp.pruning.decide`.
-        bootstrap_samples: as for :func:`~monai_unetpp.pruning.decide`.
-        seed: as for :func:`~monai_unetpp.pruning.decide`.
         left_out: settings that could not be evaluated, and why.
 
     Raises:
         ValueError: points without cost, rows that are not pairs, or anything that ``compare_points`` refuses.
     """
     names = [point.name for point in points]
-    outcomes = compare_points(
-        rows,
-        names,
-        reference,
-        margins,
-        alpha=alpha,
-        max_case_drop=max_case_drop,
-        bootstrap_samples=bootstrap_samples,
-        seed=seed,
-    )
+    outcomes = compare_points(rows, names, reference, rules)
     accuracy = mean_accuracy(rows, names)
     recommended, reason = recommend_point(reference, outcomes, time_ratios)
     subjects = min(len({row.subject for row in rows if row.dataset == name}) for name in {r.dataset for r in rows})

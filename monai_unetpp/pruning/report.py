@@ -63,7 +63,7 @@ from monai_unetpp.reporting.tables import Table
 
 __all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "2.0"
 _GRID_FILE = "operating_points.csv"
 _COLUMNS = (
     "dataset",

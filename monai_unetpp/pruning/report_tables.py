@@ -205,7 +205,7 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
             "their means are over different cases.",
             f"NSD: normalised surface Dice at a tolerance of {tolerances}." if tolerances else "",
             "Missed: truth, but no prediction. False pos.: prediction, but no truth.",
-            interval_note(result.alpha, list(compared.values())) if guarded else "",
+            interval_note(result.rules.alpha, list(compared.values())) if guarded else "",
         ],
     )
 
@@ -246,7 +246,7 @@ def _comparison_record(
 def _comparison_notes(result: PruningResult, decision: Decision, tested: frozenset[str]) -> list[str]:
     said = " ".join(decision.blockers)
     return [
-        interval_note(result.alpha, decision.comparisons),
+        interval_note(result.rules.alpha, decision.comparisons),
         "Bound by: BCa is the bias-corrected and accelerated bootstrap, t is Student's t corrected for skewness; "
         "the lower of the two bounds counts, with few subjects that of t.",
         "A comparison passes where the lower bound lies above minus the margin and the mean leaves room for rare "
@@ -256,7 +256,7 @@ def _comparison_notes(result: PruningResult, decision: Decision, tested: frozens
         "checkpoints are no candidates. Such rows are descriptive and never count for the verdict."
         if any(c.point not in tested for c in decision.comparisons)
         else "",
-        _unseen_note(decision, tested, result.alpha),
+        _unseen_note(decision, tested, result.rules.alpha),
         "Cases: those with something to compare. Left out are cases where neither the truth nor either prediction "
         "has the label, and cases where the truth lacks it and both find it.",
         "Subjects needed: for each comparison alone, 80 % power, if level and deepest were truly equal; counted in "
@@ -424,18 +424,18 @@ def problems_table(result: PruningResult) -> Table | None:
 def settings_table(result: PruningResult) -> Table:
     """By which rules and settings this run scored and decided."""
     rows: list[tuple[str, TableCell | str]] = []
-    for margin in result.margins:
+    for margin in result.rules.margins:
         metric, labels = METRICS[margin.metric], margin.labels
         value = f"{margin.value:g} {metric.unit}".rstrip()
         rows.append((f"Margin, {metric.name}", f"{value} on {'every label' if labels is None else ', '.join(labels)}"))
     if EARLIER_RULES in result.settings:
         rows.append((_capitalised(EARLIER_RULES), TableCell(result.settings[EARLIER_RULES], "unsure")))
-    few = confidence(bound_alpha(FEW_SUBJECTS - 1, result.alpha))
-    bounds = f"{confidence(result.alpha)}, one-sided; {few} with fewer than {FEW_SUBJECTS} subjects"
+    few = confidence(bound_alpha(FEW_SUBJECTS - 1, result.rules.alpha))
+    bounds = f"{confidence(result.rules.alpha)}, one-sided; {few} with fewer than {FEW_SUBJECTS} subjects"
     rows.append(("Confidence of each bound", bounds))
-    for key, drop in result.max_case_drop.items():
+    for key, drop in result.rules.max_case_drop.items():
         rows.append((f"Largest drop of a single case, {METRICS[key].name}", f"{drop:g}"))
-    rows.append(("Bootstrap", f"{result.bootstrap_samples} resamples, seed {result.seed}"))
+    rows.append(("Bootstrap", f"{result.rules.bootstrap_samples} resamples, seed {result.rules.seed}"))
     for label, mm in result.tolerance_mm.items():
         rows.append((f"Surface tolerance, {label}", f"{significant(mm, 2)} mm"))
     rows += [(_capitalised(name), text) for name, text in result.settings.items() if name != EARLIER_RULES]

@@ -12,13 +12,13 @@ from typing import Literal
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
+from monai_unetpp.pruning.rules import Rules
 
 __all__ = [
     "Comparison",
     "DataProblem",
     "Decision",
     "InferenceSetting",
-    "Margin",
     "OperatingGrid",
     "OperatingPoint",
     "PointCost",
@@ -143,21 +143,6 @@ class PointCost:
     window_shape: tuple[int, ...]
     volume_shape: tuple[int, ...]
     self_check: SelfCheck | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Margin:
-    """The largest mean loss that still counts as the same; to be fixed before looking.
-
-    Attributes:
-        metric: ``"dice"``, ``"iou"``, ``"nsd"`` (larger is better) or ``"hd95_mm"`` (smaller is better).
-        value: the margin, positive, in the metric's unit.
-        labels: names of the labels it guards; None for every label on its own.
-    """
-
-    metric: str
-    value: float
-    labels: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -318,11 +303,7 @@ class PruningResult:
         problems: cases that were left out.
         costs: by name of the operating point.
         environment: where costs were measured.
-        margins: what was guarded.
-        alpha: one-sided error level.
-        max_case_drop: the worst drop of a single case that is allowed, by metric.
-        bootstrap_samples: resamples of the bootstrap.
-        seed: of the bootstrap.
+        rules: of the verdict.
         decisions: one per data set and, for several, one for ``"all"``.
         trade_offs: Pareto front, budgets and utility.
         command: the command line or call.
@@ -341,11 +322,7 @@ class PruningResult:
     problems: tuple[DataProblem, ...]
     costs: dict[str, PointCost]
     environment: Environment | None
-    margins: tuple[Margin, ...]
-    alpha: float
-    max_case_drop: dict[str, float]
-    bootstrap_samples: int
-    seed: int
+    rules: Rules
     decisions: tuple[Decision, ...]
     trade_offs: tuple[TradeOff, ...]
     command: str
@@ -353,3 +330,7 @@ class PruningResult:
     error_auroc: float | None = None
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
     grid: OperatingGrid | None = None
+
+    def with_overlays(self, overlays: tuple[str, ...]) -> PruningResult:
+        """The same with the paths of the pictures."""
+        return dataclasses.replace(self, overlays=overlays)

@@ -2,77 +2,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
+from monai_unetpp.pruning.budgets import Budget, check_cost_key
 from monai_unetpp.pruning.pairing import PairedScores, check_metric
 from monai_unetpp.pruning.results import PointCost, ScoreRow, TradeOff
 
 __all__ = [
-    "COST_KEYS",
-    "Budget",
     "by_utility",
     "cost_value",
     "mean_accuracy",
     "pareto_front",
-    "parse_budget",
     "within_budget",
 ]
-
-COST_KEYS: dict[str, str] = {
-    "latency_ms": "median milliseconds per whole volume, what a user waits for",
-    "window_latency_ms": "median milliseconds per window",
-    "parameters": "number of parameters",
-    "memory_mb": "peak memory in MB of 10^6 bytes while one volume is segmented",
-    "flops": "floating-point operations per window",
-    "checkpoint_mb": "size of the weights as a file in MB of 10^6 bytes",
-}
-"""What can be traded against accuracy; less is always better."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Budget:
-    """The most that an operating point may cost.
-
-    Attributes:
-        key: one of :data:`COST_KEYS`.
-        value: the limit, positive, in the unit of the key.
-    """
-
-    key: str
-    value: float
-
-    def __post_init__(self) -> None:
-        _check_key(self.key)
-        if not (math.isfinite(self.value) and self.value > 0):
-            raise ValueError(f"budget must be positive, got {self.value} for {self.key}.")
-
-    def __str__(self) -> str:
-        return f"{self.key}<={self.value:.12g}"
-
-
-def parse_budget(text: str) -> Budget:
-    """A budget as the command line takes it.
-
-    Args:
-        text: ``"latency_ms=50"``; for the keys see :data:`COST_KEYS`.
-
-    Raises:
-        ValueError: another form, an unknown key, or a value that is not a positive number.
-
-    Example:
-        >>> parse_budget("parameters=2e6")
-        Budget(key='parameters', value=2000000.0)
-    """
-    name, equals, number = text.partition("=")
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if not equals or math.isnan(value):
-        raise ValueError(f"budget must be a name, '=' and a number, got {text!r}. Write it like latency_ms=50.")
-    return Budget(name.strip(), value)
 
 
 def cost_value(cost: PointCost, key: str) -> float:
@@ -89,7 +32,7 @@ def cost_value(cost: PointCost, key: str) -> float:
         "flops": float(cost.flops_per_window),
         "checkpoint_mb": cost.checkpoint_bytes / 1e6,
     }
-    return values[_check_key(key)]
+    return values[check_cost_key(key)]
 
 
 def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str = "dice") -> dict[str, float]:
@@ -233,12 +176,6 @@ def by_utility(
         f"{weight:g} times {relative[chosen]:.3f}, its {key} relative to the dearest point."
     )
     return TradeOff(f"utility accuracy-{weight:g}*{key}", (chosen,), reason)
-
-
-def _check_key(key: str) -> str:
-    if key not in COST_KEYS:
-        raise ValueError(f"cost must be one of {', '.join(COST_KEYS)}, got {key!r}.")
-    return key
 
 
 def _cost_table(

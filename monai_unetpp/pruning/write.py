@@ -248,7 +248,7 @@ def _origin(source: Path, level: str, decision: Decision | None, result: Pruning
             "margins": _margins(decision, result),
         }
     if result is not None:
-        origin["alpha"] = result.alpha
+        origin["alpha"] = result.rules.alpha
     return origin
 
 
@@ -256,7 +256,7 @@ def _margins(decision: Decision, result: PruningResult | None) -> list[dict[str,
     if result is not None:
         return [
             {"metric": margin.metric, "value": margin.value, "labels": list(margin.labels) if margin.labels else None}
-            for margin in result.margins
+            for margin in result.rules.margins
         ]
     used = dict.fromkeys((each.metric, each.margin, each.label) for each in decision.comparisons)
     return [{"metric": metric, "value": value, "labels": [label]} for metric, value, label in used]

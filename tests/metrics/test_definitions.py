@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from monai_unetpp.metrics import GUARDED, METRICS, LabelScore
-from monai_unetpp.pruning.decide import DEFAULT_MARGINS, DEFAULT_MAX_CASE_DROP
+from monai_unetpp.pruning.rules import DEFAULT_MARGINS, DEFAULT_MAX_CASE_DROP
 
 
 def test_every_metric_is_a_figure_of_a_score():

@@ -14,23 +14,48 @@ import pytest
 
 from benchmarks import simulate
 from monai_unetpp.metrics import LabelScore, State
-from monai_unetpp.pruning.decide import (
+from monai_unetpp.pruning import decision as deciding
+from monai_unetpp.pruning.confirmation import split_cases, split_rows
+from monai_unetpp.pruning.results import Comparison, Decision, OperatingPoint, ScoreRow
+from monai_unetpp.pruning.rules import (
     DEFAULT_MARGINS,
     DEFAULT_MAX_CASE_DROP,
-    confirm,
-    decide,
-    decide_all,
+    Margin,
+    Rules,
     parse_case_drop,
     parse_margin,
-    split_cases,
-    split_rows,
 )
-from monai_unetpp.pruning.results import Comparison, Decision, Margin, OperatingPoint, ScoreRow
 
 POINTS = tuple(OperatingPoint(name, name) for name in ("L1", "L2", "L3"))
 ALONE = OperatingPoint("L2 trained alone", "L2", "extra")
 DICE = (Margin("dice", 0.01),)
 FAST = {"bootstrap_samples": 500}
+OPTIONS = ("dataset", "role")
+
+
+def with_rules(function: Callable[..., object], given: tuple[object, ...], options: dict[str, object]) -> object:
+    """Call with the margins, if there are any behind rows and points, and with all other rules by name."""
+    *rows_and_points, margins = (
+        given if isinstance(given[-1], (list, tuple)) and _are_margins(given[-1]) else (*given, DEFAULT_MARGINS)
+    )
+    others = {name: options.pop(name) for name in list(options) if name not in OPTIONS}
+    return function(*rows_and_points, Rules(margins=margins, **others), **options)
+
+
+def _are_margins(values: Sequence[object]) -> bool:
+    return all(isinstance(each, Margin) for each in values)
+
+
+def decide(*given: object, **options: object) -> Decision:
+    return with_rules(deciding.decide, given, options)
+
+
+def decide_all(*given: object, **options: object) -> tuple[Decision, ...]:
+    return with_rules(deciding.decide_all, given, options)
+
+
+def confirm(*given: object, **options: object) -> Decision:
+    return with_rules(deciding.confirm, given, options)
 
 
 def ok(dice: float, nsd: float = 0.9, hd95: float = 2.0) -> LabelScore:

@@ -25,7 +25,9 @@ from monai_unetpp.pruning import prune_bundle, read_report, verdict, write_prune
 from monai_unetpp.pruning.inference import check_inference
 from monai_unetpp.pruning.results import PointCost
 
-MODULE = importlib.import_module("monai_unetpp.pruning.prune")
+EVALUATION, STAGES, WORST_CASES = (
+    importlib.import_module(f"monai_unetpp.pruning.{name}") for name in ("evaluation", "stages", "worst_cases")
+)
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +50,9 @@ def quick(monkeypatch):
             name: PointCost(name, 10, 10, 10, second, second, 5, tuple(window_shape), volume_shape) for name in networks
         }
 
-    monkeypatch.setattr(MODULE, "measure_costs", costs)
-    monkeypatch.setattr(MODULE, "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
-    monkeypatch.setattr(MODULE, "write_report", lambda result, folder: {"html": Path(folder) / "report.html"})
+    monkeypatch.setattr(STAGES, "measure_costs", costs)
+    monkeypatch.setattr(WORST_CASES, "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
+    monkeypatch.setattr(EVALUATION, "write_report", lambda result, folder: {"html": Path(folder) / "report.html"})
 
 
 def test_bundle_with_the_shipped_prune_json_passes_the_checks(bundle):
@@ -61,8 +63,8 @@ def test_prunes_as_the_configuration_says(bundle, few_boxes, tmp_path, quick):
     result = prune_bundle(bundle, few_boxes, tmp_path)
     assert (result.title, result.labels) == ("hippocampus_mri_unetpp", ("anterior", "posterior"))
     assert [point.name for point in result.points] == ["L1", "L2"]
-    assert [(margin.metric, margin.value) for margin in result.margins] == [("dice", 0.01), ("nsd", 0.02)]
-    assert (result.bootstrap_samples, result.seed) == (200, 0)
+    assert [(margin.metric, margin.value) for margin in result.rules.margins] == [("dice", 0.01), ("nsd", 0.02)]
+    assert (result.rules.bootstrap_samples, result.rules.seed) == (200, 0)
     assert min(row.score.dice for row in result.rows) > 0.98
     assert verdict(result).verdict == "inconclusive"
 
@@ -82,8 +84,8 @@ def test_settings_take_the_place_of_the_configuration(bundle, few_boxes, tmp_pat
         subject_pattern="(case_0)",
     )
     assert [point.name for point in result.points] == ["L1", "L2", "L1 alone"]
-    assert [(margin.metric, margin.value) for margin in result.margins] == [("dice", 0.05)]
-    assert (result.max_case_drop, result.alpha) == ({"dice": 0.2, "iou": 0.2, "nsd": 0.4}, 0.025)
+    assert [(margin.metric, margin.value) for margin in result.rules.margins] == [("dice", 0.05)]
+    assert (result.rules.max_case_drop, result.rules.alpha) == ({"dice": 0.2, "iou": 0.2, "nsd": 0.4}, 0.025)
     assert "parameters<=20" in [trade_off.rule for trade_off in result.trade_offs]
     assert {row.subject for row in result.rows} == {"case_0"}
 
@@ -92,7 +94,7 @@ def test_settings_take_the_place_of_the_configuration(bundle, few_boxes, tmp_pat
 
 
 def test_unknown_settings_are_refused(bundle, few_boxes, tmp_path):
-    with pytest.raises(ValueError, match=r"settings must be keys of .*got 'margin'. Did you mean 'margins'\?"):
+    with pytest.raises(ValueError, match=r"settings must be fields of .*got 'margin'. Did you mean 'margins'\?"):
         prune_bundle(bundle, few_boxes, tmp_path, margin=["dice=0.1"])
     with pytest.raises(ValueError, match=r"got 'zzz'. See the bundle's prune\.json"):
         prune_bundle(bundle, few_boxes, tmp_path, zzz=1)
@@ -101,7 +103,7 @@ def test_unknown_settings_are_refused(bundle, few_boxes, tmp_path):
 def test_bundle_that_cannot_be_pruned_is_refused(bundle, few_boxes, tmp_path):
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
     (other / "configs" / "prune.json").write_text('{"margin": 0.01}')
-    with pytest.raises(ValueError, match=r"prune\.json: must have the key 'pruning'"):
+    with pytest.raises(ValueError, match=r"prune\.json: must have the key 'plan'"):
         prune_bundle(other, few_boxes, tmp_path / "out")
     (other / "configs" / "prune.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"prune\.json: no such file. Only a bundle with train\.json"):
@@ -160,7 +162,7 @@ def test_command_line_turns_type_errors_into_one_line(bundle, few_boxes, tmp_pat
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
     path = other / "configs" / "prune.json"
     content = json.loads(path.read_text())
-    content["pruning"]["unheard_of"] = 1
+    content["network"]["unheard_of"] = 1
     path.write_text(json.dumps(content))
     assert cli.main(["prune", "--bundle", str(other), "--dataset_dir", str(few_boxes), "-o", str(tmp_path / "o")]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
@@ -173,7 +175,7 @@ def test_evaluated_flips_are_written_into_the_hippocampus_bundle(hippocampus_bun
         FlipInferer(SlidingWindowInferer([40, 56, 40], 4, overlap=0.5, mode="gaussian"), [0, 1]), "bf16"
     )
     values = check_inference(hippocampus_bundle, inferer, "cpu")
-    assert values == {"precision": "bf16", "flips": [0, 1], "patch_size": [40, 56, 40]}
+    assert values == {"precision": "bf16", "flips": [0, 1], "window_shape": [40, 56, 40]}
     with pytest.raises(ValueError, match="got blending 'gaussian' instead of 'constant'"):
         check_inference(hippocampus_bundle, SlidingWindowInferer([40, 56, 40], overlap=0.5), "cpu")
 

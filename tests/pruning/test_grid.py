@@ -14,9 +14,18 @@ import torch
 from monai.inferers import SlidingWindowInferer
 from tiny_pruning import LABELS, SHAPE, half_blind_network, intensity_network, make_pipeline, write_boxes
 
+from monai_unetpp.data import load_datalist
 from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
 from monai_unetpp.measuring.quartiles import Quartiles
-from monai_unetpp.pruning import evaluate_levels, measure_costs, measure_setting_costs, prune, read_report, write_report
+from monai_unetpp.pruning import (
+    PruningPlan,
+    evaluate_levels,
+    measure_costs,
+    measure_setting_costs,
+    prune,
+    read_report,
+    write_report,
+)
 from monai_unetpp.pruning.configuration import describe_settings
 from monai_unetpp.pruning.grid_tables import grid_networks_table, grid_table
 from monai_unetpp.pruning.inference import inference_of
@@ -24,7 +33,8 @@ from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, Point
 from monai_unetpp.pruning.summary import summarise
 from monai_unetpp.reporting.numbers import significant
 
-MODULE = importlib.import_module("monai_unetpp.pruning.prune")
+EVALUATION = importlib.import_module("monai_unetpp.pruning.evaluation")
+STAGES = importlib.import_module("monai_unetpp.pruning.stages")
 COST = importlib.import_module("monai_unetpp.pruning.cost")
 SCORE = importlib.import_module("monai_unetpp.pruning.score")
 SECOND = Quartiles(1.0, 1.0, 1.0, 1)
@@ -53,7 +63,8 @@ def run(network, dataset_dir, output_dir, **settings):
         "settings_repeats": 1,
         "progress": False,
     }
-    return prune(network, dataset_dir, output_dir, **(defaults | settings))
+    fields = {"network": network, "dataset_dir": dataset_dir, "output_dir": output_dir}
+    return prune(PruningPlan.of(**(defaults | fields | settings)))
 
 
 @pytest.fixture
@@ -83,9 +94,9 @@ def quick(monkeypatch):
         found = {point.name: dataclasses.replace(level_costs[point.level], point=point.name) for point in points}
         return found, dict.fromkeys(found, SECOND)
 
-    monkeypatch.setattr(MODULE, "measure_costs", costs)
-    monkeypatch.setattr(MODULE, "measure_setting_costs", setting_costs)
-    monkeypatch.setattr(MODULE, "_overlays", lambda *_: ())
+    monkeypatch.setattr(STAGES, "measure_costs", costs)
+    monkeypatch.setattr(STAGES, "measure_setting_costs", setting_costs)
+    monkeypatch.setattr(EVALUATION, "save_worst_cases", lambda *_: ())
 
 
 # ---------------------------------------------------------------- the whole path
@@ -260,7 +271,7 @@ def test_other_inferers_and_bad_grids_stop_at_once(few_boxes, tmp_path):
 
 
 def test_our_inferer_scores_as_monais_does(few_boxes):
-    cases = MODULE.load_datalist(few_boxes, "validation")
+    cases = load_datalist(few_boxes, "validation")
     rest = {"labels": LABELS, "tolerance_mm": dict.fromkeys(LABELS, 1.0)}
     theirs = evaluate_levels(intensity_network(), cases, **make_pipeline(), **rest)
     ours = evaluate_levels(
@@ -271,7 +282,7 @@ def test_our_inferer_scores_as_monais_does(few_boxes):
 
 @pytest.mark.skipif(RUNTIME != "openvino", reason="needs openvino")
 def test_openvino_scores_like_torch(few_boxes, tmp_path):
-    cases = MODULE.load_datalist(few_boxes, "validation")[:1]
+    cases = load_datalist(few_boxes, "validation")[:1]
     rest = {"labels": LABELS, "tolerance_mm": dict.fromkeys(LABELS, 1.0)}
     found = [
         evaluate_levels(

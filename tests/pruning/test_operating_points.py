@@ -10,12 +10,19 @@ from scipy import stats
 
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
-from monai_unetpp.pruning.decide import compare_points, decide
+from monai_unetpp.pruning.decision import compare_points, decide
 from monai_unetpp.pruning.operating_points import at_setting, compare_grid, recommend_point
-from monai_unetpp.pruning.results import InferenceSetting, Margin, OperatingPoint, PointCost, PointOutcome, ScoreRow
+from monai_unetpp.pruning.results import (
+    InferenceSetting,
+    OperatingPoint,
+    PointCost,
+    PointOutcome,
+    ScoreRow,
+)
+from monai_unetpp.pruning.rules import Margin, Rules
 
-MARGIN = [Margin("dice", 0.01)]
-RULES = {"max_case_drop": {"dice": 0.2}, "bootstrap_samples": 999}
+MARGIN = (Margin("dice", 0.01),)
+RULES = Rules(margins=MARGIN, max_case_drop={"dice": 0.2}, bootstrap_samples=999)
 
 
 def rows_of(differences: dict[str, np.ndarray], dataset: str = "set") -> list[ScoreRow]:
@@ -47,29 +54,29 @@ SAME, WORSE = normal(0.0, 0.001), normal(-0.03, 0.02)
 def test_one_point_is_compared_as_a_level_is():
     points = [OperatingPoint("L1", "L1"), OperatingPoint("reference", "L2")]
     rows = [dataclasses.replace(r, point="L1" if r.point == "edge" else r.point) for r in rows_of({"edge": EDGE})]
-    (outcome,) = compare_points(rows, ["L1", "reference"], "reference", MARGIN, **RULES)
-    assert outcome.comparisons == decide(rows, points, MARGIN, dataset="set", **RULES).comparisons
+    (outcome,) = compare_points(rows, ["L1", "reference"], "reference", RULES)
+    assert outcome.comparisons == decide(rows, points, RULES, dataset="set").comparisons
     assert (outcome.state, outcome.alpha) == ("pass", 0.05)
 
 
 def test_points_share_alpha_by_holms_procedure():
     # alone it passes, and beside one that passes, which is set aside first; beside one that does not it is not enough
-    alone = compare_points(rows_of({"edge": EDGE}), ["reference", "edge"], "reference", MARGIN, **RULES)
+    alone = compare_points(rows_of({"edge": EDGE}), ["reference", "edge"], "reference", RULES)
     assert states(alone) == {"edge": "pass"}
     names = ["reference", "edge", "same"]
-    outcomes = compare_points(rows_of({"edge": EDGE, "same": SAME}), names, "reference", MARGIN, **RULES)
+    outcomes = compare_points(rows_of({"edge": EDGE, "same": SAME}), names, "reference", RULES)
     assert states(outcomes) == {"edge": "pass", "same": "pass"}
     assert {o.point: o.alpha for o in outcomes} == {"edge": 0.05, "same": 0.025}
     names = ["reference", "edge", "same", "worse"]
     rows = rows_of({"edge": EDGE, "same": SAME, "worse": WORSE})
-    outcomes = compare_points(rows, names, "reference", MARGIN, **RULES)
+    outcomes = compare_points(rows, names, "reference", RULES)
     assert states(outcomes) == {"edge": "inconclusive", "same": "pass", "worse": "fail"}
     assert {o.point: o.alpha for o in outcomes} == {"edge": 0.025, "same": 0.05 / 3, "worse": 0.025}
 
 
 def test_the_bound_is_that_of_the_corrected_level():
     names = ["reference", "edge", "worse"]
-    found = compare_points(rows_of({"edge": EDGE, "worse": WORSE}), names, "reference", MARGIN, **RULES)
+    found = compare_points(rows_of({"edge": EDGE, "worse": WORSE}), names, "reference", RULES)
     by_hand = EDGE.mean() - stats.t.ppf(1 - 0.025, 99) * EDGE.std(ddof=1) / 10
     (comparison,) = found[0].comparisons
     # the lower one of t and bootstrap counts
@@ -79,7 +86,7 @@ def test_the_bound_is_that_of_the_corrected_level():
 
 def test_a_point_must_pass_on_every_data_set():
     rows = rows_of({"a": SAME, "b": SAME}) + rows_of({"a": SAME, "b": WORSE}, "other")
-    outcomes = compare_points(rows, ["a", "b", "reference"], "reference", MARGIN, **RULES)
+    outcomes = compare_points(rows, ["a", "b", "reference"], "reference", RULES)
     assert [(o.dataset, o.point, o.state) for o in outcomes] == [
         ("set", "a", "pass"),
         ("set", "b", "pass"),
@@ -92,7 +99,7 @@ def test_a_point_must_pass_on_every_data_set():
 
 def test_too_few_subjects_are_inconclusive_whatever_the_numbers():
     rows = rows_of({"same": np.zeros(9), "worse": np.full(9, -0.5)})
-    outcomes = compare_points(rows, ["reference", "same", "worse"], "reference", MARGIN, **RULES)
+    outcomes = compare_points(rows, ["reference", "same", "worse"], "reference", RULES)
     assert states(outcomes) == {"same": "inconclusive", "worse": "inconclusive"}
     assert all(o.reasons[0] == "9 subjects are fewer than the 10 that any verdict needs." for o in outcomes)
 
@@ -100,11 +107,11 @@ def test_too_few_subjects_are_inconclusive_whatever_the_numbers():
 def test_wrong_arguments_are_refused():
     rows = rows_of({"same": SAME})
     with pytest.raises(ValueError, match="reference must be one of same, got 'reference'"):
-        compare_points(rows, ["same"], "reference", MARGIN)
+        compare_points(rows, ["same"], "reference")
     with pytest.raises(ValueError, match="rows must hold scores, got none"):
-        compare_points([], ["reference", "same"], "reference", MARGIN)
+        compare_points([], ["reference", "same"], "reference")
     with pytest.raises(ValueError, match=r"alpha must lie between 0 and 0\.5, got 0\.9"):
-        compare_points(rows, ["reference", "same"], "reference", MARGIN, alpha=0.9)
+        compare_points(rows, ["reference", "same"], "reference", Rules(alpha=0.9))
 
 
 def test_levels_at_a_setting_have_names_and_scores_of_their_own():
@@ -156,7 +163,7 @@ def grid_of(differences: dict[str, np.ndarray], seconds: dict[str, float]):
     points = [OperatingPoint(name, "L1", setting=InferenceSetting((0.0,), (), "fp32", "torch")) for name in seconds]
     times = {name: Quartiles(value, value, value, 3) for name, value in seconds.items()}
     costs = {name: PointCost(name, 1, 1, 1, times[name], times[name], 1, (8, 8), (16, 16)) for name in seconds}
-    return compare_grid(points, rows_of(differences), costs, times, reference="reference", margins=MARGIN, **RULES)
+    return compare_grid(points, rows_of(differences), costs, times, RULES, reference="reference")
 
 
 def test_grid_has_front_accuracy_and_recommendation():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -31,12 +32,29 @@ from tiny_pruning import (
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import check_bundle, load_network
+from monai_unetpp.data import load_datalist
 from monai_unetpp.measuring.quartiles import Quartiles
-from monai_unetpp.pruning import decide, evaluate_levels, prune, read_report, verdict, write_pruned_bundle, write_report
+from monai_unetpp.pruning import (
+    PruningPlan,
+    decide,
+    evaluate_levels,
+    prune,
+    read_report,
+    verdict,
+    write_pruned_bundle,
+    write_report,
+)
 from monai_unetpp.pruning.configuration import describe_settings
-from monai_unetpp.pruning.results import Margin, PointCost, PruningResult
+from monai_unetpp.pruning.confirmation import confirming_cases
+from monai_unetpp.pruning.decision import confirm_jointly
+from monai_unetpp.pruning.plan import EvaluationData
+from monai_unetpp.pruning.results import PointCost, PruningResult
+from monai_unetpp.pruning.rules import Margin, Rules
 
-MODULE = importlib.import_module("monai_unetpp.pruning.prune")
+EVALUATION, PREFLIGHT, STAGES, WORST_CASES = (
+    importlib.import_module(f"monai_unetpp.pruning.{name}")
+    for name in ("evaluation", "preflight", "stages", "worst_cases")
+)
 COST = importlib.import_module("monai_unetpp.pruning.cost")
 SCORE = importlib.import_module("monai_unetpp.pruning.score")
 REPORT_FILES = {"report.html", "report.json", "per_case.csv", "summary.md"}
@@ -68,7 +86,8 @@ def run(network, dataset_dir, output_dir, **settings) -> PruningResult:
         "repeats": 1,
         "progress": False,
     }
-    return prune(network, dataset_dir, output_dir, **(defaults | settings))
+    fields = {"network": network, "dataset_dir": dataset_dir, "output_dir": output_dir}
+    return prune(PruningPlan.of(**(defaults | fields | settings)))
 
 
 def fake_costs(networks, window_shape, volume_shape, inferer, **_):
@@ -83,9 +102,9 @@ def fake_costs(networks, window_shape, volume_shape, inferer, **_):
 @pytest.fixture
 def quick(monkeypatch):
     """Without what takes long and other tests look at: costs and pictures."""
-    monkeypatch.setattr(MODULE, "measure_costs", fake_costs)
-    monkeypatch.setattr(MODULE, "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
-    monkeypatch.setattr(MODULE, "write_report", lambda result, folder: {"html": Path(folder) / "report.html"})
+    monkeypatch.setattr(STAGES, "measure_costs", fake_costs)
+    monkeypatch.setattr(WORST_CASES, "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
+    monkeypatch.setattr(EVALUATION, "write_report", lambda result, folder: {"html": Path(folder) / "report.html"})
 
 
 @pytest.fixture
@@ -232,7 +251,7 @@ def test_fewer_than_ten_cases_are_inconclusive(tmp_path, decathlon_dir, quick, c
 
 def test_keeps_the_deepest_where_the_shallow_level_is_blind(tmp_path, boxes, quick, monkeypatch):
     titles = []
-    monkeypatch.setattr(MODULE, "save_overlay", lambda *args, **_: titles.append(args[6]))
+    monkeypatch.setattr(WORST_CASES, "save_overlay", lambda *args, **_: titles.append(args[6]))
     final = verdict(run(half_blind_network(), boxes, tmp_path))
     assert (final.verdict, final.level) == ("keep", "L2")
     assert "L1: anterior is missed" in final.summary
@@ -315,12 +334,12 @@ def test_the_choice_must_be_confirmed_on_every_data_set(tmp_path, boxes, other_b
 def test_one_data_set_can_stop_the_confirmation(complete, verdicts, expected):
     template = verdict(complete[1])
     decisions = [
-        MODULE.dataclasses.replace(
+        dataclasses.replace(
             template, dataset=name, role="confirm", verdict=each, level="L1" if each == "prune" else "L2"
         )
         for name, each in zip("ab", verdicts, strict=True)
     ]
-    joint = MODULE._joint_confirmation(decisions)
+    joint = confirm_jointly(decisions)
     assert (joint.verdict, joint.summary) == expected
     assert (joint.dataset, joint.cases) == ("all", 40)
 
@@ -328,8 +347,8 @@ def test_one_data_set_can_stop_the_confirmation(complete, verdicts, expected):
 def test_settings_of_the_rule_are_kept(tmp_path, few_boxes, quick):
     margins = [Margin("dice", 0.05, ("anterior",)), "nsd=0.1"]
     result = run(intensity_network(), few_boxes, tmp_path, margins=margins, max_case_drop=["dice=0.5"], alpha=0.025)
-    assert result.margins == (Margin("dice", 0.05, ("anterior",)), Margin("nsd", 0.1))
-    assert (result.max_case_drop, result.alpha, result.bootstrap_samples) == (
+    assert result.rules.margins == (Margin("dice", 0.05, ("anterior",)), Margin("nsd", 0.1))
+    assert (result.rules.max_case_drop, result.rules.alpha, result.rules.bootstrap_samples) == (
         {"dice": 0.5, "iou": 0.2, "nsd": 0.4},
         0.025,
         200,
@@ -362,7 +381,7 @@ def test_interruption_keeps_finished_cases(tmp_path, few_boxes, quick, scored, m
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(MODULE, "_advance", interrupt)
+        patch.setattr(STAGES, "_advance", interrupt)
         with pytest.raises(KeyboardInterrupt):
             run(intensity_network(), few_boxes, tmp_path)
     assert scored == ["case_00", "case_01"]
@@ -474,7 +493,7 @@ def test_write_must_be_possible(tmp_path, few_boxes, no_network_work):
 
 
 def test_missing_extra_stops_at_once(tmp_path, few_boxes, no_network_work, monkeypatch):
-    monkeypatch.setattr(MODULE.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else object())
+    monkeypatch.setattr(PREFLIGHT.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else object())
     with pytest.raises(ImportError, match=r'Reports need matplotlib: pip install "monai-unetpp\[report\]"'):
         run(intensity_network(), few_boxes, tmp_path)
 
@@ -488,17 +507,19 @@ def copied(source: Path, target: Path, cases: int | None = None) -> Path:
 
 
 def test_limits_of_a_case_are_merged_over_the_defaults():
-    assert MODULE._case_drops("nsd=0.1") == {"dice": 0.2, "iou": 0.2, "nsd": 0.1}
-    assert MODULE._case_drops({"hd95_mm": 5}) == {"dice": 0.2, "iou": 0.2, "nsd": 0.4, "hd95_mm": 5.0}
+    assert Rules(max_case_drop="nsd=0.1").max_case_drop == {"dice": 0.2, "iou": 0.2, "nsd": 0.1}
+    assert Rules(max_case_drop=["hd95_mm=5"]).max_case_drop == {"dice": 0.2, "iou": 0.2, "nsd": 0.4, "hd95_mm": 5.0}
+    # a dict holds all of them
+    assert Rules(max_case_drop={"hd95_mm": 5}).max_case_drop == {"hd95_mm": 5}
     with pytest.raises(ValueError, match="max_case_drop must name a metric once, got 'dice' twice"):
-        MODULE._case_drops(["dice=0.1", "dice=0.2"])
+        Rules(max_case_drop=["dice=0.1", "dice=0.2"])
 
 
 def test_a_bare_text_is_one_setting(tmp_path, few_boxes, quick):
     result = run(
         intensity_network(), few_boxes, tmp_path, margins="dice=0.02", max_case_drop="dice=0.3", budgets="parameters=9"
     )
-    assert (result.margins, result.max_case_drop["dice"]) == ((Margin("dice", 0.02),), 0.3)
+    assert (result.rules.margins, result.rules.max_case_drop["dice"]) == ((Margin("dice", 0.02),), 0.3)
     assert "parameters<=9" in [trade_off.rule for trade_off in result.trade_offs]
 
 
@@ -511,15 +532,16 @@ def test_confirming_cases_must_be_others(tmp_path, few_boxes, other_boxes, no_ne
 
 
 def test_a_subject_in_several_data_sets_is_on_one_side(few_boxes, other_boxes):
-    data = {folder.name: MODULE.load_datalist(folder, "validation") for folder in (few_boxes, other_boxes)}
-    kept = MODULE._confirming_cases(data, "other", False, 0.5, 1, None, "(case_..)")
+    folders = (few_boxes, other_boxes)
+    data = {folder.name: load_datalist(folder, "validation") for folder in folders}
+    kept = confirming_cases(data, EvaluationData(folders, confirm_share=0.5, subject_pattern="(case_..)"), 1)
     shared = {"case_00", "case_01", "case_02"}
     assert {name for dataset, name in kept if dataset == "few"} == {
         name for dataset, name in kept if dataset == "other" and name in shared
     }
     assert len(kept) > 10
     # names alone are no subjects: each data set is split by itself
-    alone = MODULE._confirming_cases(data, "other", False, 0.5, 1, None, None)
+    alone = confirming_cases(data, EvaluationData(folders, confirm_share=0.5), 1)
     assert sorted(sum(dataset == name for dataset, _ in alone) for name in data) == [1, 10]
 
 
@@ -559,8 +581,8 @@ def test_what_cannot_be_written_is_refused_first(tmp_path, few_boxes, no_network
 
 
 def test_settings_and_earlier_rules_are_told(tmp_path, few_boxes, monkeypatch):
-    monkeypatch.setattr(MODULE, "measure_costs", fake_costs)
-    monkeypatch.setattr(MODULE, "_overlays", lambda *_: ())
+    monkeypatch.setattr(STAGES, "measure_costs", fake_costs)
+    monkeypatch.setattr(EVALUATION, "save_worst_cases", lambda *_: ())
     first = run(intensity_network(), few_boxes, tmp_path)
     assert first.settings == {
         "window": "16x16x16",
@@ -584,13 +606,13 @@ def test_an_older_pruned_bundle_is_said_not_to_belong(tmp_path, few_boxes, quick
 
 
 def test_the_level_that_failed_is_shown(complete):
-    chosen = MODULE.dataclasses.replace(verdict(complete[1]), role="choose", level="L1")
-    failed = MODULE.dataclasses.replace(chosen, role="confirm", verdict="keep", level="L4")
+    chosen = dataclasses.replace(verdict(complete[1]), role="choose", level="L1")
+    failed = dataclasses.replace(chosen, role="confirm", verdict="keep", level="L4")
     levels = ("L1", "L2", "L3", "L4")
-    assert MODULE._level_to_show(failed, (chosen, failed), levels) == "L1"
-    assert MODULE._level_to_show(chosen, (chosen,), levels) == "L1"
-    refused = MODULE.dataclasses.replace(chosen, verdict="keep", level="L4")
-    assert MODULE._level_to_show(refused, (refused,), levels) == "L3"
+    assert WORST_CASES.level_to_show(failed, (chosen, failed), levels) == "L1"
+    assert WORST_CASES.level_to_show(chosen, (chosen,), levels) == "L1"
+    refused = dataclasses.replace(chosen, verdict="keep", level="L4")
+    assert WORST_CASES.level_to_show(refused, (refused,), levels) == "L3"
 
 
 # ---------------------------------------------------------------- settings as text

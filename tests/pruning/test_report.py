@@ -32,7 +32,6 @@ from monai_unetpp.pruning.results import (
     Comparison,
     DataProblem,
     Decision,
-    Margin,
     OperatingPoint,
     PointCost,
     PruningResult,
@@ -40,6 +39,7 @@ from monai_unetpp.pruning.results import (
     SelfCheck,
     TradeOff,
 )
+from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.summary import headline, points_under_test, summarise
 from monai_unetpp.pruning.wording import interval_note
 from monai_unetpp.reporting.numbers import significant
@@ -179,11 +179,13 @@ def make_result(**changes) -> PruningResult:
         environment=Environment(
             "Intel Xeon, 2 cores", "fp32", "torch 2.13", 2, {"monai": "1.6.1", "torch": "2.13.0"}, "2026-11-23 12:00"
         ),
-        margins=(Margin("dice", 0.01), Margin("nsd", 0.02, ("anterior",))),
-        alpha=0.05,
-        max_case_drop={"dice": 0.1},
-        bootstrap_samples=9999,
-        seed=20,
+        rules=Rules(
+            margins=(Margin("dice", 0.01), Margin("nsd", 0.02, ("anterior",))),
+            alpha=0.05,
+            max_case_drop={"dice": 0.1},
+            bootstrap_samples=9999,
+            seed=20,
+        ),
         decisions=(
             decision(rows, "oslo", LABELS, "L2"),
             decision(rows, "vienna", LABELS, "L2"),
@@ -449,7 +451,7 @@ class TestRoundTrip:
     def test_numpy_numbers_are_written_as_plain_ones(self, tmp_path):
         base = single()
         margin = Margin("dice", np.float32(0.5))
-        result = dataclasses.replace(base, margins=(margin,), seed=np.int64(7))
+        result = dataclasses.replace(base, rules=dataclasses.replace(base.rules, margins=(margin,), seed=np.int64(7)))
         assert read_report(write_report(result, tmp_path)["json"]) == result
 
     def test_other_values_are_refused_before_anything_is_written(self, tmp_path):
@@ -460,12 +462,12 @@ class TestRoundTrip:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            (lambda c: c.update(schema_version="2.0"), "schema_version must be 1.x, got '2.0'"),
-            (lambda c: c.pop("schema_version"), "schema_version must be 1.x, got None"),
+            (lambda c: c.update(schema_version="1.1"), "schema_version must be 2.x, got '1.1'"),
+            (lambda c: c.pop("schema_version"), "schema_version must be 2.x, got None"),
             (lambda c: c.pop("result"), "result must be an object, got 'None'"),
             (lambda c: c["result"].pop("points"), "result must have the entry 'points'"),
-            (lambda c: c["result"].update(alpha="small"), "result.alpha must be a number, got 'small'"),
-            (lambda c: c["result"].update(seed=True), "result.seed must be a whole number, got 'True'"),
+            (lambda c: c["result"]["rules"].update(alpha="small"), "result.rules.alpha must be a number, got 'small'"),
+            (lambda c: c["result"]["rules"].update(seed=True), "result.rules.seed must be a whole number, got 'True'"),
             (lambda c: c["result"].update(labels="liver"), "result.labels must be a list, got 'liver'"),
             (lambda c: c["result"]["rows"][1].update(case=4), r"result.rows\[1\].case must be a string, got '4'"),
             (
@@ -489,7 +491,7 @@ class TestRoundTrip:
     def test_entries_added_by_a_later_version_are_passed_over(self, tmp_path):
         path = write_report(single(), tmp_path)["json"]
         content = json.loads(path.read_text())
-        content["schema_version"] = "1.7"
+        content["schema_version"] = "2.7"
         content["result"]["colour"] = "blue"
         del content["result"]["overlays"]
         path.write_text(json.dumps(content))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monai_unetpp.pruning import simulate
+from benchmarks import simulate
 from monai_unetpp.pruning.statistics import (
     FEW_SUBJECTS,
     MIN_SUBJECTS,

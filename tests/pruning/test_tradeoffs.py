@@ -10,17 +10,9 @@ import pytest
 
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
+from monai_unetpp.pruning.budgets import COST_KEYS, Budget, parse_budget
 from monai_unetpp.pruning.results import PointCost, ScoreRow
-from monai_unetpp.pruning.tradeoffs import (
-    COST_KEYS,
-    Budget,
-    by_utility,
-    cost_value,
-    mean_accuracy,
-    pareto_front,
-    parse_budget,
-    within_budget,
-)
+from monai_unetpp.pruning.tradeoffs import by_utility, cost_value, mean_accuracy, pareto_front, within_budget
 
 
 def cost(name: str, latency_s: float, parameters: int, memory: int = 10**8) -> PointCost:

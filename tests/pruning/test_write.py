@@ -24,12 +24,12 @@ from monai_unetpp.pruning import write
 from monai_unetpp.pruning.results import (
     Comparison,
     Decision,
-    Margin,
     OperatingPoint,
     PointCost,
     PruningResult,
     ScoreRow,
 )
+from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.write import write_pruned_bundle
 
 COMPARISON = Comparison(
@@ -102,11 +102,13 @@ def make_result(**changes: Any) -> PruningResult:
         problems=(),
         costs={"L1": point_cost("L1", 1), "L2": point_cost("L2", 4)},
         environment=Environment("A processor", "fp32", "torch", 2, {}, "2026-01-01"),
-        margins=(Margin("dice", 0.01), Margin("nsd", 0.02, ("anterior",))),
-        alpha=0.05,
-        max_case_drop={"dice": 0.1},
-        bootstrap_samples=1000,
-        seed=0,
+        rules=Rules(
+            margins=(Margin("dice", 0.01), Margin("nsd", 0.02, ("anterior",))),
+            alpha=0.05,
+            max_case_drop={"dice": 0.1},
+            bootstrap_samples=1000,
+            seed=0,
+        ),
         decisions=(DECISION,),
         trade_offs=(),
         command="prune",

@@ -69,4 +69,4 @@ class TestAuroc:
 
 def test_examples():
     # the function of this name hides the module in the package
-    assert doctest.testmod(importlib.import_module("monai_unetpp.metrics.disagreement")).failed == 0
+    assert doctest.testmod(importlib.import_module("monai_unetpp.metrics.uncertainty")).failed == 0

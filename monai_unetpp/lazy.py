@@ -1,0 +1,33 @@
+"""Names of a package that are loaded when they are first used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
+from typing import Any
+
+__all__ = ["lazy_names"]
+
+
+def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """A ``__getattr__`` for a package whose names take long to import.
+
+    No module of the package may have one of the names, as the import of a module sets it in its package.
+
+    Args:
+        package: ``__name__`` of the package.
+        homes: names by the module that defines them.
+
+    Example:
+        >>> find = lazy_names("example", {"math": ["pi"]})
+        >>> round(find("pi"), 2)
+        3.14
+    """
+
+    def find(name: str) -> Any:
+        home = next((module for module, names in homes.items() if name in names), None)
+        if home is None:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(home), name)
+
+    return find

@@ -1,0 +1,170 @@
+"""Cases that confirm a choice, kept apart from those that made it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from monai_unetpp.pruning.cases import Case, hash_image, list_cases
+from monai_unetpp.pruning.plan import EvaluationData
+from monai_unetpp.pruning.results import ScoreRow
+
+__all__ = ["choosing_entries", "confirming_cases", "split_cases", "split_rows"]
+
+
+def confirming_cases(
+    entries: Mapping[str, Sequence[Mapping[str, Any]]], data: EvaluationData, seed: int = 0
+) -> frozenset[tuple[str, str]]:
+    """Data set and name of the cases that only confirm: those of ``data.confirm_dir``, or a share of all.
+
+    Args:
+        entries: of all data sets by name, the one of ``confirm_dir`` last.
+        data: what confirms, and whose the cases are.
+        seed: of the split by ``confirm_share``.
+
+    Raises:
+        ValueError: they are not other data than what chooses.
+    """
+    if data.confirm_dir is None and data.confirm_share is None:
+        return frozenset()
+    found: dict[str, list[tuple[Case, str | None]]] = {}
+    given = data.subjects is not None or data.subject_pattern is not None
+    for dataset, listed in entries.items():
+        cases = list_cases(listed, data.subjects, data.subject_pattern)
+        found[dataset] = [
+            (case, case.subject if given or entry.get("subject") else None)
+            for case, entry in zip(cases, listed, strict=True)
+        ]
+    if data.confirm_dir is not None:
+        last = list(found)[-1]
+        confirming = frozenset((last, case.name) for case, _ in found[last])
+    else:
+        confirming = _keep_back(found, data.confirm_share or 0.0, seed)
+    _check_other_data(found, confirming)
+    return confirming
+
+
+def choosing_entries(
+    entries: Sequence[Mapping[str, Any]], dataset: str, kept_back: frozenset[tuple[str, str]]
+) -> list[Mapping[str, Any]]:
+    """The entries whose cases choose; operating points are compared on these only."""
+    names = [case.name for case in list_cases(entries)] if kept_back else [""] * len(entries)
+    return [entry for entry, name in zip(entries, names, strict=True) if (dataset, name) not in kept_back]
+
+
+def split_cases(cases: Mapping[str, str], share: float = 0.5, seed: int = 0) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split cases into those that choose the level and those that confirm it, by subject.
+
+    Args:
+        cases: subject of each case.
+        share: share of the subjects that choose, above 0 and below 1.
+        seed: the same subjects, share and seed always give the same split, in whatever order they come.
+
+    Returns:
+        Names of the choosing and of the confirming cases, sorted.
+
+    Raises:
+        ValueError: a share out of its range or fewer than two subjects.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share must lie between 0 and 1, got {share}. 0.5 is a good split.")
+    subjects = sorted(set(cases.values()))
+    if len(subjects) < 2:
+        raise ValueError(f"cases must be of two subjects or more to be split, got {len(subjects)}. Add cases.")
+    count = min(max(round(len(subjects) * share), 1), len(subjects) - 1)
+    order = np.random.default_rng(seed).permutation(len(subjects))
+    choosing = {subjects[index] for index in order[:count]}
+    return (
+        tuple(sorted(case for case, subject in cases.items() if subject in choosing)),
+        tuple(sorted(case for case, subject in cases.items() if subject not in choosing)),
+    )
+
+
+def split_rows(
+    rows: Sequence[ScoreRow], share: float = 0.5, seed: int = 0
+) -> tuple[tuple[ScoreRow, ...], tuple[ScoreRow, ...]]:
+    """Split scores into a choosing and a confirming part, each data set by :func:`split_cases`.
+
+    Raises:
+        ValueError: as :func:`split_cases`.
+    """
+    cases: dict[str, dict[str, str]] = {}
+    for row in rows:
+        cases.setdefault(row.dataset, {})[row.case] = row.subject
+    choosing = {
+        (dataset, case) for dataset, subjects in cases.items() for case in split_cases(subjects, share, seed)[0]
+    }
+    return (
+        tuple(row for row in rows if (row.dataset, row.case) in choosing),
+        tuple(row for row in rows if (row.dataset, row.case) not in choosing),
+    )
+
+
+def _keep_back(
+    found: Mapping[str, Sequence[tuple[Case, str | None]]], share: float, seed: int
+) -> frozenset[tuple[str, str]]:
+    """A share of the subjects of each data set; of all together where a subject is in several of them."""
+    places: dict[str, set[str]] = {}
+    for dataset, cases in found.items():
+        for _, subject in cases:
+            if subject is not None:
+                places.setdefault(subject, set()).add(dataset)
+    joint = any(len(datasets) > 1 for datasets in places.values())
+    confirming = set()
+    for group in [list(found)] if joint else [[dataset] for dataset in found]:
+        # without given subjects, cases of one name in two data sets are two subjects
+        members = {
+            f"{dataset}/{case.name}": subject or (f"{dataset}/{case.name}" if joint else case.name)
+            for dataset in group
+            for case, subject in found[dataset]
+        }
+        if len(set(members.values())) < 2:
+            raise ValueError(
+                f"confirm_share must have two subjects or more to split, got one in {', '.join(group)}. Leave it out."
+            )
+        # split_cases takes the share of the subjects that choose
+        confirming |= {
+            (dataset, name) for dataset, name in (key.split("/", 1) for key in split_cases(members, 1 - share, seed)[1])
+        }
+    for dataset, cases in found.items():
+        sides = {(dataset, case.name) in confirming for case, _ in cases}
+        if len(sides) < 2:
+            raise ValueError(
+                f"confirm_share must leave cases of {dataset!r} on both sides, got all to "
+                f"{'confirm' if sides == {True} else 'choose'}. Take another share or seed, or add cases."
+            )
+    return frozenset(confirming)
+
+
+def _check_other_data(
+    found: Mapping[str, Sequence[tuple[Case, str | None]]], confirming: frozenset[tuple[str, str]]
+) -> None:
+    """Refuse cases that confirm what they, or others of the same subject, have chosen."""
+    choosing: dict[str, str] = {}
+    people: dict[str, str] = {}
+    images = []
+    for dataset, cases in found.items():
+        for case, subject in cases:
+            # a file that is missing is a problem of its own, which is told elsewhere
+            content = hash_image(case) if all(path.exists() for path in case.image) else None
+            if (dataset, case.name) in confirming:
+                images.append((f"{case.name} ({dataset})", content, subject))
+                continue
+            if content is not None:
+                choosing.setdefault(content, f"{case.name} ({dataset})")
+            if subject is not None:
+                people.setdefault(subject, f"{case.name} ({dataset})")
+    same = [f"- {name}: the same image as {choosing[content]}" for name, content, _ in images if content in choosing]
+    same += [
+        f"- {name}: the same subject, {subject!r}, as {people[subject]}"
+        for name, _, subject in images
+        if subject in people
+    ]
+    if same:
+        raise ValueError(
+            f"cases that confirm must be others than those that choose, got {len(same)} in common:\n"
+            + "\n".join(same)
+            + "\nTake them out of one of the data sets."
+        )

@@ -1,0 +1,77 @@
+"""Many operating points against one reference, with the error level corrected for their number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from monai_unetpp.pruning.decision.comparing import DEFAULT_RULES, LevelTest
+from monai_unetpp.pruning.pairing import PairedScores
+from monai_unetpp.pruning.results import PointOutcome, ScoreRow
+from monai_unetpp.pruning.rules import Rules
+from monai_unetpp.pruning.statistics import MIN_SUBJECTS
+
+__all__ = ["compare_points"]
+
+
+def compare_points(
+    rows: Sequence[ScoreRow],
+    points: Sequence[str],
+    reference: str,
+    rules: Rules = DEFAULT_RULES,
+) -> tuple[PointOutcome, ...]:
+    """Compare many operating points with one, by the rule of :func:`decide` corrected for their number.
+
+    These points have no natural order, so they are tested by Holm's procedure: with ``m`` points left, those whose
+    bounds at ``alpha / m`` pass are set aside, until none does. The chance that any point is accepted which is worse by
+    the margin stays at ``alpha``, as far as the bounds hold. Only the bounds are corrected; the limit of a single case
+    and the room for unseen drops are those of :func:`decide`. On several data sets a point must pass on each, which
+    needs no further correction.
+
+    Args:
+        rows: scores of all points on one data set or several.
+        points: names of the points.
+        reference: name of the one that the others are compared with.
+        rules: as in :func:`decide`, with the error level for all points together.
+
+    Returns:
+        Outcomes by data set, of all points but the reference, in the order given.
+
+    Raises:
+        ValueError: a reference that is not among the points, or anything that :func:`decide` refuses.
+
+    See:
+        Holm 1979, https://www.jstor.org/stable/4615733.
+    """
+    if reference not in points:
+        raise ValueError(f"reference must be one of {', '.join(points)}, got {reference!r}.")
+    datasets = list(dict.fromkeys(row.dataset for row in rows))
+    if not datasets:
+        raise ValueError("rows must hold scores, got none.")
+    paired = {dataset: PairedScores.from_rows(rows, points, dataset) for dataset in datasets}
+    others = [point for point in points if point != reference]
+    left = list(others)
+    found: dict[tuple[str, str], PointOutcome] = {}
+    while left:
+        tests = {dataset: LevelTest(each, reference, rules, len(left)) for dataset, each in paired.items()}
+        found |= {(dataset, point): _outcome(test, point) for dataset, test in tests.items() for point in left}
+        failing = [point for point in left if any(found[dataset, point].state != "pass" for dataset in datasets)]
+        if len(failing) == len(left):
+            break
+        left = failing
+    return tuple(found[dataset, point] for dataset in datasets for point in others)
+
+
+def _outcome(test: LevelTest, point: str) -> PointOutcome:
+    level = test.compare(point)
+    few = test.subjects < MIN_SUBJECTS
+    reasons = list(level.sentences)
+    if few:
+        reasons.insert(0, f"{test.subjects} subjects are fewer than the {MIN_SUBJECTS} that any verdict needs.")
+    return PointOutcome(
+        point=point,
+        dataset=test.paired.dataset,
+        state="inconclusive" if few else level.state,
+        alpha=test.bound_alpha,
+        comparisons=tuple(level.comparisons),
+        reasons=tuple(reasons),
+    )

@@ -1,0 +1,378 @@
+"""The decision how shallow is good enough: non-inferiority with margins fixed in advance."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+from monai_unetpp.metrics import METRICS
+from monai_unetpp.pruning.decision.comparing import DEFAULT_RULES, Guard, LevelOutcome, LevelTest, percent
+from monai_unetpp.pruning.pairing import PairedScores
+from monai_unetpp.pruning.results import Decision, OperatingPoint, ScoreRow, Verdict
+from monai_unetpp.pruning.rules import Rules
+from monai_unetpp.pruning.statistics import MIN_SUBJECTS, bound_alpha, subjects_needed
+
+__all__ = ["confirm", "confirm_jointly", "decide", "decide_all"]
+
+Role = Literal["choose", "confirm", "choose and report"]
+
+
+def decide(
+    rows: Sequence[ScoreRow],
+    points: Sequence[OperatingPoint],
+    rules: Rules = DEFAULT_RULES,
+    *,
+    dataset: str,
+    role: Literal["choose", "choose and report"] = "choose and report",
+) -> Decision:
+    """How shallow one may go on one data set.
+
+    Levels are tested in a fixed order from deep to shallow, and the first that does not pass ends the test, so no
+    correction for multiple levels is needed. The verdict is *prune* to the last level that passed. If the very first
+    fails clearly it is *keep*; if it neither passes nor fails clearly, or if there are fewer than ten subjects, it is
+    *inconclusive*. Comparisons are made for all levels and extra points: those beyond the stop carry their own state,
+    but are descriptive only and never change the verdict.
+
+    A level passes if every guarded metric of every guarded label passes and no label that the deepest level found is
+    missed altogether in any case. A metric of a label
+
+    * *passes* if the lower confidence bound of the mean paired difference lies above ``-margin``, the mean leaves room
+      for rare drops that so many subjects may not show (:func:`~monai_unetpp.pruning.statistics.least_mean`), and no
+      single case drops by more than its limit;
+    * *fails* if the upper bound lies below ``-margin``, or a single case drops by more than its limit;
+    * is *inconclusive* otherwise.
+
+    Differences are averaged within each subject first, and every subject weighs the same. Pairs in which truth and
+    both predictions are empty are left out, and so are those in which both points invent a structure that the truth
+    lacks (the reason of the comparison counts them): neither can show a loss. Where only one of the two points invents
+    a structure, the other counts as perfect, so that a new false positive is a drop of 1 in Dice. HD95 is reversed, so
+    that negative is always worse.
+
+    Args:
+        rows: scores of all points, possibly of further data sets, which are ignored.
+        points: operating points; the embedded ones are the levels of the network, of which the deepest is the
+            reference.
+        rules: margins, limits and error level, see :class:`~monai_unetpp.pruning.rules.Rules`.
+        dataset: name of the data set.
+        role: what the cases are used for; the figures are optimistic either way, see :func:`confirm`.
+
+    Raises:
+        ValueError: fewer than two levels, a margin for a label that there is not, or rows that are not pairs; see
+            :meth:`~monai_unetpp.pruning.pairing.PairedScores.from_rows`.
+
+    See:
+        Ahn et al. 2013, doi 10.1148/radiol.12120725, for margins and bounds; ``STATISTICS.md`` of this package for
+        how often the rule accepts what it should not.
+    """
+    if role not in ("choose", "choose and report"):
+        raise ValueError(f"role must be 'choose' or 'choose and report', got {role!r}. Use confirm() to confirm.")
+    levels = _levels(points)
+    test = LevelTest(_paired(rows, points, dataset), levels[-1].name, rules)
+    extra = [point for point in points if point.kind == "extra"]
+    tested = [test.compare(point.name) for point in reversed(levels[:-1])]
+    described = [test.compare(point.name) for point in reversed(_by_depth(extra))]
+    return _verdict(test, levels, tested, described, role)
+
+
+def confirm(
+    decision: Decision,
+    confirm_rows: Sequence[ScoreRow],
+    points: Sequence[OperatingPoint],
+    rules: Rules = DEFAULT_RULES,
+    *,
+    dataset: str | None = None,
+) -> Decision:
+    """Test the chosen level, and no other, on cases that had no part in choosing it.
+
+    Its figures are not optimistic. If the level passes, the verdict is *prune*; if it fails clearly, *keep*; otherwise
+    *inconclusive*. No other level is tried, as that would be choosing again.
+
+    Args:
+        decision: what the choosing cases gave; its verdict must be to prune.
+        confirm_rows: scores of other subjects. Whether they are others is for the caller to ensure, for example with
+            :func:`split_rows`.
+        points: as in :func:`decide`.
+        rules: as in :func:`decide`, the same as for choosing.
+        dataset: name of the confirming data set; by default the only one in ``confirm_rows``.
+
+    Raises:
+        ValueError: a decision that is not to prune, or anything that :func:`decide` refuses.
+    """
+    if decision.verdict != "prune":
+        raise ValueError(
+            f"decision must be to prune, got {decision.verdict!r} for {decision.dataset!r}. "
+            "There is nothing to confirm."
+        )
+    if dataset is None:
+        names = list(dict.fromkeys(row.dataset for row in confirm_rows))
+        if len(names) != 1:
+            raise ValueError(f"confirm_rows must be of one data set, got {names}. Name it as dataset.")
+        dataset = names[0]
+    levels = _levels(points)
+    chosen = [point for point in levels[:-1] if point.level == decision.level]
+    if not chosen:
+        raise ValueError(
+            f"decision must be for one of the levels {', '.join(point.level for point in levels[:-1])}, "
+            f"got {decision.level!r}."
+        )
+    test = LevelTest(_paired(confirm_rows, points, dataset), levels[-1].name, rules)
+    return _verdict(test, [*chosen, levels[-1]], [test.compare(chosen[0].name)], [], "confirm")
+
+
+def decide_all(
+    rows: Sequence[ScoreRow],
+    points: Sequence[OperatingPoint],
+    rules: Rules = DEFAULT_RULES,
+    *,
+    role: Literal["choose", "choose and report"] = "choose and report",
+) -> tuple[Decision, ...]:
+    """A decision for each data set in ``rows``, and for several one more, named ``"all"``.
+
+    A level is acceptable for all only if it is on every data set, so the joint level is the deepest of the single
+    ones, and each of these must be to prune. All data sets must agree, which needs no correction for their number.
+    The joint decision has no comparisons of its own; its blockers name the data set that stopped it.
+
+    Args:
+        rows: scores of all data sets.
+        points: as in :func:`decide`, the same for every data set.
+        rules: as in :func:`decide`.
+        role: as in :func:`decide`.
+
+    Raises:
+        ValueError: no rows, a data set called ``"all"`` beside others, or anything that :func:`decide` refuses.
+    """
+    datasets = list(dict.fromkeys(row.dataset for row in rows))
+    if not datasets:
+        raise ValueError("rows must hold scores, got none.")
+    if len(datasets) > 1 and "all" in datasets:
+        raise ValueError("dataset must not be called 'all' where there are several. Rename it.")
+    decisions = [decide(rows, points, rules, dataset=dataset, role=role) for dataset in datasets]
+    if len(decisions) > 1:
+        decisions.append(_joint(decisions, [point.level for point in _levels(points)], role))
+    return tuple(decisions)
+
+
+def confirm_jointly(confirmations: Sequence[Decision]) -> Decision:
+    """One decision for several confirmations: the choice is confirmed if each of them confirms it.
+
+    Args:
+        confirmations: from :func:`confirm`, one for each data set, two or more.
+    """
+    stopping = next(
+        (each for state in ("keep", "inconclusive") for each in confirmations if each.verdict == state), None
+    )
+    deciding = confirmations[0] if stopping is None else stopping
+    names = ", ".join(each.dataset for each in confirmations if each.verdict == deciding.verdict)
+    texts = {
+        "prune": f"Confirmed: prune to {deciding.level}, on each of {len(confirmations)} data sets ({names}).",
+        "keep": f"Keep {deciding.level}: the chosen level fails on {names}.",
+        "inconclusive": f"Inconclusive, keep {deciding.level} for now: the choice is not confirmed on {names}.",
+    }
+    stopped = [each.cases_needed for each in confirmations if each.verdict == deciding.verdict]
+    needed = [number for number in stopped if number is not None]
+    return replace(
+        deciding,
+        dataset="all",
+        cases=sum(each.cases for each in confirmations),
+        subjects=sum(each.subjects for each in confirmations),
+        comparisons=(),
+        blockers=tuple(f"{each.dataset}: {blocker}" for each in confirmations for blocker in each.blockers),
+        # unknown for one of them is unknown for all
+        cases_needed=max(needed) if len(needed) == len(stopped) and deciding.verdict == "inconclusive" else None,
+        summary=texts[deciding.verdict],
+    )
+
+
+def _verdict(
+    test: LevelTest, levels: list[OperatingPoint], tested: list[LevelOutcome], described: list[LevelOutcome], role: Role
+) -> Decision:
+    deepest = levels[-1]
+    by_name = {point.name: point.level for point in levels}
+    enough = test.subjects >= MIN_SUBJECTS
+    passed: list[LevelOutcome] = []
+    stop: LevelOutcome | None = None
+    for level in tested:
+        if not enough or level.state != "pass":
+            stop = level
+            break
+        passed.append(level)
+    verdict: Verdict
+    if passed:
+        verdict = "prune"
+    elif enough and stop is not None and stop.state == "fail":
+        verdict = "keep"
+    else:
+        verdict = "inconclusive"
+    needed, supposing = _needed(test, stop) if verdict == "inconclusive" and stop is not None else (None, "")
+    blockers = list(stop.sentences) if stop is not None else []
+    if not enough:
+        blockers.insert(0, f"{test.subjects} subjects are fewer than the {MIN_SUBJECTS} that any verdict needs.")
+    chosen = by_name[passed[-1].point] if passed else deepest.level
+    return Decision(
+        dataset=test.paired.dataset,
+        verdict=verdict,
+        level=chosen,
+        role=role,
+        cases=len(test.paired.subjects),
+        subjects=test.subjects,
+        comparisons=tuple(c for found in [*tested, *described] for c in found.comparisons),
+        blockers=tuple(blockers),
+        cases_needed=needed,
+        optimistic=role != "confirm",
+        summary=_summary(test, verdict, chosen, deepest, tested[0], stop, needed, supposing, role),
+    )
+
+
+def _needed(test: LevelTest, stop: LevelOutcome) -> tuple[int | None, str]:
+    """Subjects that would settle what stopped the test, and what that supposes; None where there is no number.
+
+    Where there are already as many as no true difference would need, the observed difference is supposed to be true.
+    A comparison counts the subjects with its label; where not every subject has it, so many more are needed in all.
+    """
+    numbers: list[int] = [MIN_SUBJECTS]
+    supposing = "there is no true difference"
+    if stop.untested:
+        return None, supposing
+    for found in stop.comparisons:
+        if test.subjects >= MIN_SUBJECTS and found.state != "inconclusive":
+            continue
+        needed = found.cases_needed
+        if needed is not None and needed <= found.clusters:
+            supposing = "the true difference is the observed one"
+            needed = subjects_needed(
+                found.sd_difference, found.margin, alpha=test.rules.alpha, mean=min(found.mean_difference, 0.0)
+            )
+        if needed is None:
+            return None, supposing
+        numbers.append(math.ceil(needed * test.subjects / found.clusters))
+    most = max(numbers)
+    return (most if most > test.subjects else None), supposing
+
+
+def _levels(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
+    """The embedded points, shallowest first."""
+    names = [point.name for point in points]
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"points must have unique names, got {repeated!r} twice.")
+    levels = _by_depth([point for point in points if point.kind == "embedded"])
+    if len({point.level for point in levels}) < len(levels):
+        raise ValueError(
+            f"points must hold each embedded level once, got {', '.join(point.level for point in levels)}."
+        )
+    if len(levels) < 2:
+        raise ValueError(
+            f"points must hold two embedded levels or more, got {len(levels)}. "
+            "A network with a single level cannot be pruned."
+        )
+    return levels
+
+
+def _by_depth(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
+    for point in points:
+        if not re.fullmatch(r"L[1-9][0-9]*", point.level):
+            raise ValueError(f"level must be L1, L2 and so on, got {point.level!r} for point {point.name!r}.")
+    return sorted(points, key=lambda point: int(point.level[1:]))
+
+
+def _paired(rows: Sequence[ScoreRow], points: Sequence[OperatingPoint], dataset: str) -> PairedScores:
+    return PairedScores.from_rows(rows, [point.name for point in points], dataset)
+
+
+def _counted(test: LevelTest) -> str:
+    cases = len(test.paired.subjects)
+    return f"{cases} cases" if cases == test.subjects else f"{cases} cases of {test.subjects} subjects"
+
+
+def _margins_text(guards: Sequence[Guard]) -> str:
+    texts = [f"{METRICS[metric].in_words} {label} {margin:g}" for metric, label, margin in guards]
+    shared = {(metric, margin) for metric, _, margin in guards}
+    if len(shared) == len({metric for metric, _, _ in guards}):
+        texts = [
+            f"{METRICS[metric].in_words} {margin:g}" for metric, margin in dict.fromkeys((m, v) for m, _, v in guards)
+        ]
+    return ", ".join(texts)
+
+
+def _summary(
+    test: LevelTest,
+    verdict: Verdict,
+    level: str,
+    deepest: OperatingPoint,
+    first: LevelOutcome,
+    stop: LevelOutcome | None,
+    needed: int | None,
+    supposing: str,
+    role: Role,
+) -> str:
+    counted, guarded = _counted(test), _margins_text(test.guards)
+    alpha = percent(1 - bound_alpha(test.subjects, test.rules.alpha))
+    if verdict == "prune":
+        lead = "Confirmed: prune" if role == "confirm" else "Prune"
+        text = (
+            f"{lead} to {level}: on {counted} it is not worse than {deepest.level} by more than the margins "
+            f"({guarded}; one-sided {alpha} bounds)"
+        )
+        if stop is not None:
+            text += f", while {stop.point} {'fails' if stop.state == 'fail' else 'is not shown to be so'}"
+    elif verdict == "keep":
+        text = f"Keep {deepest.level}: on {counted}, {first.sentences[0].rstrip('.')}"
+    else:
+        text = f"Inconclusive, keep {deepest.level} for now: "
+        if test.subjects < MIN_SUBJECTS:
+            text += f"{counted} are fewer than the {MIN_SUBJECTS} subjects that any verdict needs"
+        else:
+            text += f"{counted} do not show whether {first.point} is worse by more than the margins ({guarded})"
+        if needed is not None:
+            text += f"; about {needed} subjects would be needed if {supposing} (for each comparison alone, 80 % power)"
+    if role == "choose and report" and verdict == "prune":
+        text += "; the same cases chose the level, so its figures are optimistic"
+    return f"{text}."
+
+
+def _joint(decisions: Sequence[Decision], levels: Sequence[str], role: Role) -> Decision:
+    """One decision for several data sets: the deepest of their levels, if all are to prune."""
+    verdict: Verdict = "prune"
+    if any(decision.verdict == "keep" for decision in decisions):
+        verdict = "keep"
+    elif any(decision.verdict == "inconclusive" for decision in decisions):
+        verdict = "inconclusive"
+    level = max((decision.level for decision in decisions), key=levels.index)
+    stopping = [
+        decision
+        for decision in decisions
+        if decision.verdict == verdict and (verdict != "prune" or decision.level == level)
+    ]
+    names = ", ".join(decision.dataset for decision in stopping)
+    if verdict == "prune":
+        text = f"Prune to {level}: the deepest level that one of {len(decisions)} data sets asks for ({names})"
+        if role == "choose and report":
+            text += "; the same cases chose the level, so its figures are optimistic"
+    elif verdict == "keep":
+        text = f"Keep {level}: no shallower level passes on {names}"
+    else:
+        text = f"Inconclusive, keep {level} for now: no verdict on {names}"
+    needed = [decision.cases_needed for decision in stopping]
+    known = [number for number in needed if number is not None]
+    return Decision(
+        dataset="all",
+        verdict=verdict,
+        level=level,
+        role=role,
+        cases=sum(decision.cases for decision in decisions),
+        subjects=sum(decision.subjects for decision in decisions),
+        comparisons=(),
+        blockers=tuple(
+            f"{decision.dataset}: {blocker}"
+            for decision in decisions
+            if decision.verdict != "prune" or decision.level == level
+            for blocker in decision.blockers
+        ),
+        # one data set whose number is not known leaves that of all unknown
+        cases_needed=max(known) if verdict == "inconclusive" and len(known) == len(needed) else None,
+        optimistic=True,
+        summary=f"{text}.",
+    )

@@ -1,0 +1,267 @@
+"""What an evaluation is to do: plain, frozen and checked, in groups. Importing this module takes no torch.
+
+A bundle's ``prune.json`` builds a :class:`PruningPlan` by ``_target_``, the command line derives its options from the
+fields, and from Python :meth:`PruningPlan.of` takes them by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monai_unetpp.options import option, option_names
+from monai_unetpp.pruning.rules import Rules
+
+if TYPE_CHECKING:
+    import torch
+
+    from monai_unetpp.networks import NestedUNet
+
+__all__ = ["CostSettings", "EvaluatedNetwork", "EvaluationData", "Outputs", "PruningPlan"]
+
+_Path = str | PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluatedNetwork:
+    """The network, and how it segments an image.
+
+    Attributes:
+        network: the trained network with all its heads.
+        preprocessing: MONAI ``Compose`` that loads and prepares the key ``image``.
+        inferer: runs the network over a volume.
+        postprocessing: MONAI ``Compose`` from logits to integer labels on the image's own grid.
+        labels: value of every label by name, without the background.
+        tolerance_mm: tolerance of the normalised surface Dice by label.
+        window_shape: spatial shape of the inferer's window, for the cost of one window.
+        extra: further checkpoints to compare with, by name, such as ``{"L2 trained alone": "alone/model.pt"}``.
+        device: where to run.
+        bundle: the bundle that ``network`` comes from; needed to write a pruned one.
+    """
+
+    network: NestedUNet
+    preprocessing: Any
+    inferer: Any
+    postprocessing: Any
+    labels: Mapping[str, int]
+    tolerance_mm: Mapping[str, float]
+    window_shape: Sequence[int]
+    extra: Mapping[str, _Path] = dataclasses.field(default_factory=dict)
+    device: torch.device | str = "cpu"
+    bundle: _Path | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationData:
+    """The labelled cases, and which of them only confirm.
+
+    Attributes:
+        dataset_dir: folders with ``dataset.json``, one or several: each gets a verdict, and one is given for all. A
+            folder's name stands for the data set.
+        list_key: list of ``dataset.json`` to take.
+        confirm_dir: a further data set that only confirms the level which the others chose; it must have no image and
+            no subject in common with them.
+        confirm_share: share of the subjects that is kept back to confirm the choice, such as 0.5.
+        subjects: subject by case, or a CSV file with the columns ``case`` and ``subject``.
+        subject_pattern: regular expression with one group that finds the subject in the case's name.
+        exclude_problems: leave out cases whose data have problems instead of stopping.
+
+    Raises:
+        ValueError: no data set, two of one name, both ways to confirm, or a share out of its range.
+    """
+
+    dataset_dir: tuple[Path, ...] = option(
+        action="append",
+        metavar="DIR",
+        help="folder with dataset.json in Decathlon form; repeatable, for a verdict each and one for all",
+    )
+    list_key: str = option("validation", metavar="KEY", help="list of dataset.json to take")
+    confirm_dir: Path | None = option(None, metavar="DIR", help="a data set that only confirms the chosen level")
+    confirm_share: float | None = option(
+        None,
+        type=float,
+        metavar="SHARE",
+        help="share of the subjects, between 0 and 1, that is kept back to confirm",
+    )
+    subjects: Mapping[str, str] | _Path | None = option(
+        None, metavar="FILE", help="CSV file with the columns case and subject"
+    )
+    subject_pattern: str | None = option(
+        None,
+        metavar="REGEX",
+        help="finds the subject in a case's name by its one group (default: each case is a subject of its own)",
+    )
+    exclude_problems: bool = option(False, help="leave out cases with problems in their data")
+
+    def __post_init__(self) -> None:
+        given: Any = self.dataset_dir
+        folders = [given] if isinstance(given, (str, PathLike)) else list(given)
+        object.__setattr__(self, "dataset_dir", tuple(Path(fspath(folder)) for folder in folders))
+        object.__setattr__(self, "confirm_dir", None if self.confirm_dir is None else Path(fspath(self.confirm_dir)))
+        _check_names([folder.resolve().name for folder in self.folders], count=len(folders))
+        if self.confirm_dir is not None and self.confirm_share is not None:
+            raise ValueError("confirm_dir and confirm_share exclude each other. Give the one you want to confirm with.")
+        if self.confirm_share is not None and not 0 < self.confirm_share < 1:
+            raise ValueError(f"confirm_share must lie between 0 and 1, got {self.confirm_share}. 0.5 is a good split.")
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """All data sets, the one that only confirms last."""
+        return (*self.dataset_dir, *([] if self.confirm_dir is None else [self.confirm_dir]))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of :attr:`folders`."""
+        return tuple(folder.resolve().name for folder in self.folders)
+
+
+@dataclasses.dataclass(frozen=True)
+class CostSettings:
+    """How costs are measured, and at which further settings of the inferer.
+
+    Attributes:
+        repeats: measured runs of each level for its latency.
+        settings: values of overlap, flips, precision and runtime at which every level is evaluated too, in all
+            combinations, such as ``{"overlap": [0.0, 0.25], "precision": ["fp32", "bf16"]}`` or ``["overlap=0,0.25",
+            "precision=fp32,bf16"]``; the inferer must then be a ``NestedSlidingWindowInferer``. The verdict stays that
+            of the levels as the inferer runs them; the report compares the operating points besides.
+        settings_repeats: measured runs of each operating point of ``settings`` for its latency.
+
+    Raises:
+        ValueError: fewer than one run.
+    """
+
+    repeats: int = 10
+    settings: Mapping[str, Any] | Sequence[str] | str | None = option(
+        None,
+        action="append",
+        metavar="NAME=VALUE,...",
+        help="also evaluate every level at these values of overlap (0 to below 1), flips (none, 0, 0+1, ...), "
+        "precision (fp32, bf16, ...) or runtime (torch, openvino, ...), in all combinations; repeatable, once for each "
+        "name",
+    )
+    settings_repeats: int = option(3, type=int, metavar="N", help="measured runs of each operating point")
+
+    def __post_init__(self) -> None:
+        if self.repeats < 1:
+            raise ValueError(f"repeats must be 1 or more, got {self.repeats}. Ten give a usable spread.")
+        if self.settings_repeats < 1:
+            raise ValueError(
+                f"settings_repeats must be 1 or more, got {self.settings_repeats}. Three are the least to compare."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Outputs:
+    """What is written, and where.
+
+    Attributes:
+        output_dir: folder for the report; finished cases are kept in it.
+        title: what the report calls the model.
+        save_uncertainty: write a map of where the levels disagree for every case, and measure how it finds errors.
+        write: folder for the pruned bundle; it is written if the verdict is to prune.
+        overwrite: whether ``write`` may replace an earlier pruned bundle.
+        progress: show a progress bar on standard error.
+    """
+
+    output_dir: Path = option(flags=("-o", "--output"), metavar="DIR", help="folder for the report")
+    title: str = "nested U-Net"
+    save_uncertainty: bool = option(False, help="write maps of where the levels disagree")
+    write: Path | None = option(None, metavar="DIR", help="write the pruned bundle there if the verdict is to prune")
+    overwrite: bool = option(False, help="replace an earlier pruned bundle")
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output_dir", Path(fspath(self.output_dir)))
+        object.__setattr__(self, "write", None if self.write is None else Path(fspath(self.write)))
+
+
+_GROUPS: dict[str, type[Any]] = {
+    "pipeline": EvaluatedNetwork,
+    "data": EvaluationData,
+    "rules": Rules,
+    "costs": CostSettings,
+    "outputs": Outputs,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class PruningPlan:
+    """All that :func:`monai_unetpp.pruning.prune` needs.
+
+    Attributes:
+        pipeline: the network and its transforms.
+        data: the cases.
+        outputs: what to write.
+        rules: of the verdict, fixed before any case is scored.
+        costs: how they are measured.
+    """
+
+    pipeline: EvaluatedNetwork
+    data: EvaluationData
+    outputs: Outputs
+    rules: Rules = dataclasses.field(default_factory=Rules)
+    costs: CostSettings = dataclasses.field(default_factory=CostSettings)
+
+    @classmethod
+    def of(cls, **fields: Any) -> PruningPlan:
+        """A plan from the fields of all groups by name.
+
+        Raises:
+            ValueError: no such field.
+            TypeError: a field without default that is missing.
+        """
+        given = _by_group(fields)
+        return cls(**{name: group(**given[name]) for name, group in _GROUPS.items()})
+
+    def with_fields(self, **fields: Any) -> PruningPlan:
+        """The same plan with other values of some fields.
+
+        Raises:
+            ValueError: no such field.
+        """
+        given = _by_group(fields)
+        groups = {name: dataclasses.replace(getattr(self, name), **given[name]) for name in _GROUPS}
+        return dataclasses.replace(self, **groups)
+
+    @staticmethod
+    def field_names() -> tuple[str, ...]:
+        """Names of the fields of all groups."""
+        return tuple(field for group in _GROUPS.values() for field in option_names(group))
+
+    @classmethod
+    def has_field(cls, name: str) -> bool:
+        """Whether a group has a field ``name``."""
+        return name in cls.field_names()
+
+
+def _by_group(fields: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    homes = {field: name for name, group in _GROUPS.items() for field in option_names(group)}
+    given: dict[str, dict[str, Any]] = {name: {} for name in _GROUPS}
+    for field, value in fields.items():
+        if field not in homes:
+            close = difflib.get_close_matches(field, homes, 1)
+            advice = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(homes)}."
+            raise ValueError(f"a pruning plan must have fields that there are, got {field!r}. {advice}")
+        given[homes[field]][field] = value
+    return given
+
+
+def _check_names(names: Sequence[str], count: int) -> None:
+    if not count:
+        raise ValueError("dataset_dir must name one data set or more, got none.")
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise ValueError(
+            f"data sets must have folders of different names, got {repeated!r} twice. Rename one: the name stands for "
+            "the data set in the report."
+        )
+    if len(names) > 1 and "all" in names:
+        raise ValueError(
+            "data sets must not be called 'all' where there are several. Rename the folder: the name stands for "
+            "all of them in the report."
+        )

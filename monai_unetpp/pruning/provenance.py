@@ -1,0 +1,95 @@
+"""What a report says about its own making: settings, earlier rules in the same folder, and the command."""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.pruning.inference import inference_of
+from monai_unetpp.pruning.plan import PruningPlan
+from monai_unetpp.pruning.report import read_report
+from monai_unetpp.pruning.report_tables import EARLIER_RULES
+from monai_unetpp.pruning.results import InferenceSetting
+from monai_unetpp.pruning.rules import Rules
+
+__all__ = ["command_line", "earlier_rules", "run_settings"]
+
+logger = logging.getLogger(__name__)
+
+
+def run_settings(plan: PruningPlan, own: InferenceSetting | None) -> dict[str, str]:
+    """How images are segmented and cases chosen, in words.
+
+    Args:
+        plan: the plan.
+        own: the inferer's own setting, if it has any.
+    """
+    data = plan.data
+    used = inference_of(plan.pipeline.inferer, plan.pipeline.device)
+    found = {}
+    if "window_shape" in used:
+        size = used["window_shape"]
+        found["window"] = "x".join(map(str, size)) if isinstance(size, list) else str(size or "the whole image")
+        found["overlap of windows"] = str(used["overlap"])
+        found["blending of windows"] = used["blending"]
+    else:
+        found["inferer"] = type(plan.pipeline.inferer).__name__
+    found["flips along axes"] = ", ".join(map(str, used["flips"])) or "none"
+    found["precision"] = used["precision"]
+    if own is not None:
+        found["runtime"] = own.runtime
+    found["list of cases"] = data.list_key
+    if data.confirm_dir is not None:
+        found["confirmed on"] = data.confirm_dir.resolve().name
+    if data.confirm_share is not None:
+        found["share of subjects kept back to confirm"] = f"{data.confirm_share:g}"
+        found["seed of the split"] = str(plan.rules.seed)
+    found["runs per latency"] = str(plan.costs.repeats)
+    return found
+
+
+def earlier_rules(folder: Path, rules: Rules, settings: Mapping[str, str]) -> dict[str, str]:
+    """The rules of a report that is already in the folder, if they were others: rules count only where fixed first."""
+    path = folder / "report.json"
+    if not path.is_file():
+        return {}
+    try:
+        earlier = read_report(path)
+    except (ValueError, TypeError, KeyError, OSError) as e:
+        logger.warning("%s could not be read (%s): its rules are not compared with those of this run.", path, e)
+        return {}
+    before = earlier.settings.get(EARLIER_RULES)
+    # reports of earlier versions have no settings
+    own = {
+        key: value for key, value in earlier.settings.items() if key != EARLIER_RULES and not key.startswith("left out")
+    }
+    changed = {
+        key: own.get(key, "not given") for key in {**own, **settings} if own and own.get(key) != settings.get(key)
+    }
+    texts = [] if before is None else [before]
+    if changed or _compared(earlier.rules) != _compared(rules):
+        parts = [
+            "margins " + ", ".join(str(margin) for margin in earlier.rules.margins),
+            f"alpha {earlier.rules.alpha:g}",
+            "largest drops "
+            + ", ".join(f"{metric}={value:g}" for metric, value in earlier.rules.max_case_drop.items()),
+            *(f"{key} {value}" for key, value in changed.items()),
+        ]
+        texts.append("; ".join(parts))
+    return {EARLIER_RULES: " | ".join(dict.fromkeys(texts))} if texts else {}
+
+
+def _compared(rules: Rules) -> tuple[Any, ...]:
+    return set(rules.margins), rules.alpha, dict(rules.max_case_drop)
+
+
+def command_line() -> str:
+    """The command line that started the process."""
+    module = getattr(sys.modules.get("__main__"), "__spec__", None)
+    name = Path(sys.argv[0]).name
+    program = [name] if module is None else ["python", "-m", module.name.removesuffix(".__main__")]
+    return shlex.join([*program, *sys.argv[1:]])

@@ -1,0 +1,215 @@
+"""The rules of a verdict: margins, limits and error level, fixed before any case is scored.
+
+Importing this module takes no torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from monai_unetpp.metrics.definitions import GUARDED, METRICS
+from monai_unetpp.options import option
+from monai_unetpp.pruning.budgets import parse_budget
+
+__all__ = ["DEFAULT_MARGINS", "DEFAULT_MAX_CASE_DROP", "Margin", "Rules", "as_list", "parse_case_drop", "parse_margin"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Margin:
+    """The largest mean loss that still counts as the same; to be fixed before looking.
+
+    Attributes:
+        metric: ``"dice"``, ``"iou"``, ``"nsd"`` (larger is better) or ``"hd95_mm"`` (smaller is better).
+        value: the margin, positive, in the metric's unit.
+        labels: names of the labels it guards; None for every label on its own.
+    """
+
+    metric: str
+    value: float
+    labels: tuple[str, ...] | None = None
+
+    def __str__(self) -> str:
+        labels = "" if self.labels is None else f":{','.join(self.labels)}"
+        return f"{self.metric}{labels}={self.value:g}"
+
+
+DEFAULT_MARGINS: tuple[Margin, ...] = tuple(
+    Margin(metric.key, metric.margin) for metric in METRICS.values() if metric.margin is not None
+)
+"""What is guarded where nothing else is said: every label's Dice and normalised surface Dice."""
+
+DEFAULT_MAX_CASE_DROP: Mapping[str, float] = {
+    metric.key: metric.case_drop for metric in METRICS.values() if metric.case_drop is not None
+}
+"""The worst drop of a single case, twenty times the default margins."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """What a verdict is given by.
+
+    Margins and limits may be given as texts, as on the command line; they are kept as :class:`Margin` and as a dict.
+
+    Attributes:
+        margins: what to guard; a margin with labels goes before one without.
+        max_case_drop: the largest drop of a single case, for the guarded labels of guarded metrics. A dict holds all
+            limits; texts such as ``"dice=0.2"`` change single ones and leave the others at their defaults.
+        alpha: one-sided error level, above 0 and below 0.5.
+        bootstrap_samples: resamples of the bootstrap.
+        seed: of the bootstrap, of the split by ``confirm_share`` and of the measurements. The same rules and scores
+            always give the same verdict.
+        budgets: such as ``"latency_ms=50"``: also pick the most accurate level within all of them.
+        utility_weight: accuracy that the whole cost of the most expensive level is worth; also picks the level of
+            highest utility.
+
+    Raises:
+        ValueError: a value out of its range, an unknown metric, or a limit given twice.
+    """
+
+    margins: tuple[Margin, ...] = option(
+        DEFAULT_MARGINS,
+        flags=("--margin",),
+        action="append",
+        metavar="METRIC[:LABEL]=VALUE",
+        help="largest mean loss that still counts as the same; repeatable",
+    )
+    max_case_drop: dict[str, float] = option(
+        None,
+        action="append",
+        metavar="METRIC=VALUE",
+        help="largest drop of a single case; repeatable; what is not named keeps its default (dice=0.2, iou=0.2 and "
+        "nsd=0.4)",
+    )
+    alpha: float = option(0.05, type=float, metavar="ALPHA", help="one-sided error level")
+    bootstrap_samples: int = 9999
+    seed: int = option(0, type=int, metavar="SEED", help="of the bootstrap and of the split by --confirm_share")
+    budgets: tuple[str, ...] = option(
+        (),
+        flags=("--budget",),
+        action="append",
+        metavar="COST=VALUE",
+        help="also pick the most accurate level within latency_ms, window_latency_ms, parameters, memory_mb, flops or "
+        "checkpoint_mb; repeatable",
+    )
+    utility_weight: float | None = option(
+        None, type=float, metavar="W", help="also pick by accuracy minus W times the relative latency"
+    )
+
+    def __post_init__(self) -> None:
+        # scipy takes long to import
+        from monai_unetpp.pruning.statistics import check_alpha
+
+        margins = DEFAULT_MARGINS if self.margins is None else as_list(self.margins)
+        kept = tuple(each if isinstance(each, Margin) else parse_margin(each) for each in margins)
+        if not kept:
+            raise ValueError("margins must name one metric or more, got none. Leave it out for Dice 0.01 and NSD 0.02.")
+        for margin in kept:
+            _check_margin(margin)
+        object.__setattr__(self, "margins", kept)
+        object.__setattr__(self, "max_case_drop", _limits(self.max_case_drop))
+        object.__setattr__(self, "budgets", tuple(as_list(self.budgets or ())))
+        check_alpha(self.alpha)
+        if self.bootstrap_samples < 100:
+            raise ValueError(f"bootstrap_samples must be 100 or more, got {self.bootstrap_samples}. Take 9999.")
+        for budget in self.budgets:
+            parse_budget(budget)
+        weight = self.utility_weight
+        if weight is not None and not (math.isfinite(weight) and weight >= 0):
+            raise ValueError(f"utility_weight must be 0 or more, got {weight}. 0.02 is two points of Dice.")
+
+    def check_labels(self, known: Sequence[str]) -> None:
+        """Refuse margins for labels other than the ``known`` ones.
+
+        Raises:
+            ValueError: there is one.
+        """
+        unknown = next((name for margin in self.margins for name in margin.labels or () if name not in known), None)
+        if unknown is not None:
+            raise ValueError(f"margins must name labels among {', '.join(known)}, got {unknown!r}. Correct the name.")
+
+
+def as_list(given: str | Sequence[Any]) -> Sequence[Any]:
+    """A single text as a list of one: its letters are no values."""
+    return [given] if isinstance(given, str) else given
+
+
+def parse_margin(text: str) -> Margin:
+    """A margin as the command line takes it.
+
+    Args:
+        text: ``"dice=0.01"`` for every label, ``"dice:Anterior=0.02"`` or ``"dice:Anterior,Posterior=0.02"`` for some.
+
+    Raises:
+        ValueError: another form, an unknown metric, or a value that is not a positive number.
+
+    Example:
+        >>> parse_margin("nsd:Anterior=0.02")
+        Margin(metric='nsd', value=0.02, labels=('Anterior',))
+    """
+    name, value = _name_and_value(text, "margin", "dice=0.01 or dice:Anterior=0.02")
+    metric, colon, names = name.partition(":")
+    labels = tuple(label.strip() for label in names.split(",")) if colon else None
+    if labels is not None and not all(labels):
+        raise ValueError(f"margin must name labels after the colon, got {text!r}. Write it like dice:Anterior=0.02.")
+    margin = Margin(metric.strip(), value, labels)
+    _check_margin(margin)
+    return margin
+
+
+def parse_case_drop(text: str) -> tuple[str, float]:
+    """A limit on the drop of a single case as the command line takes it: ``"dice=0.1"``.
+
+    Raises:
+        ValueError: another form, an unknown metric, or a value that is not a positive number.
+    """
+    metric, value = _name_and_value(text, "max_case_drop", "dice=0.1")
+    _check_case_drops({metric: value})
+    return metric, value
+
+
+def _limits(given: Mapping[str, float] | str | Sequence[str] | None) -> dict[str, float]:
+    if isinstance(given, Mapping):
+        _check_case_drops(given)
+        return dict(given)
+    limits = [parse_case_drop(text) for text in as_list(given or ())]
+    metrics = [metric for metric, _ in limits]
+    repeated = next((metric for metric in metrics if metrics.count(metric) > 1), None)
+    if repeated is not None:
+        raise ValueError(f"max_case_drop must name a metric once, got {repeated!r} twice. Give one limit for it.")
+    return {**DEFAULT_MAX_CASE_DROP, **dict(limits)}
+
+
+def _name_and_value(text: str, argument: str, example: str) -> tuple[str, float]:
+    name, equals, number = text.rpartition("=")
+    try:
+        value = float(number)
+    except ValueError:
+        value = math.nan
+    if not equals or not name or not math.isfinite(value):
+        raise ValueError(f"{argument} must be a name, '=' and a number, got {text!r}. Write it like {example}.")
+    return name.strip(), value
+
+
+def _check_margin(margin: Margin) -> None:
+    _check_metric(margin.metric)
+    if not (math.isfinite(margin.value) and margin.value > 0):
+        raise ValueError(
+            f"margin must be positive, got {margin.value} for {margin.metric}. It is the largest mean loss to accept."
+        )
+    if margin.labels is not None and (not margin.labels or isinstance(margin.labels, str)):
+        raise ValueError(f"labels must be names of labels or None for all, got {margin.labels!r}.")
+
+
+def _check_case_drops(max_case_drop: Mapping[str, float]) -> None:
+    for metric, limit in max_case_drop.items():
+        _check_metric(metric)
+        if not limit > 0:
+            raise ValueError(f"max_case_drop must be positive, got {limit} for {metric}. Leave it out for no limit.")
+
+
+def _check_metric(metric: str) -> None:
+    if metric not in GUARDED:
+        raise ValueError(f"metric must be one of {', '.join(GUARDED)}, got {metric!r}.")

@@ -1,0 +1,370 @@
+"""The stages of an evaluation, each from what the one before has found."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from monai_unetpp.data import load_datalist, read_geometry
+from monai_unetpp.distributed import rank
+from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.pruning.budgets import parse_budget
+from monai_unetpp.pruning.cases import Case
+from monai_unetpp.pruning.configuration import describe_settings
+from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
+from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
+from monai_unetpp.pruning.decision import confirm, confirm_jointly, decide_all
+from monai_unetpp.pruning.inference import inference_of
+from monai_unetpp.pruning.operating_points import compare_grid, points_at_settings
+from monai_unetpp.pruning.plan import PruningPlan
+from monai_unetpp.pruning.predict import Pipeline
+from monai_unetpp.pruning.preflight import check_data_sets, check_plan, check_write, load_further
+from monai_unetpp.pruning.provenance import earlier_rules, run_settings
+from monai_unetpp.pruning.results import (
+    Decision,
+    InferenceSetting,
+    OperatingGrid,
+    OperatingPoint,
+    PointCost,
+    ScoreRow,
+    TradeOff,
+)
+from monai_unetpp.pruning.rules import Rules
+from monai_unetpp.pruning.score import Scores, evaluate_levels
+from monai_unetpp.pruning.settings import check_grid_inferer, list_settings, parse_settings, with_setting
+from monai_unetpp.pruning.tradeoffs import by_utility, mean_accuracy, pareto_front, within_budget
+
+__all__ = [
+    "Prepared",
+    "Scored",
+    "compare_settings",
+    "decide_cases",
+    "inferer_precision",
+    "measure_levels",
+    "prepare",
+    "score_data_sets",
+    "trade_offs",
+]
+
+logger = logging.getLogger(__name__)
+
+_FRONTS = (("latency_ms",), ("memory_mb",), ("parameters",))
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A plan that was checked, with what scoring needs.
+
+    Attributes:
+        plan: the plan.
+        device: where to run.
+        own: the inferer's own setting; None for inferers that have none.
+        others: the further settings that the plan asks for.
+        inference: with which values the pruned bundle must segment; empty where none is written.
+        entries: of all data sets by name, the one that only confirms last.
+        kept_back: data set and name of the cases that only confirm.
+        further: the networks to compare with, by name.
+        settings: how images are segmented and cases chosen, in words.
+        configurations: text of all that scores depend on, by setting; None for the inferer as it was given.
+    """
+
+    plan: PruningPlan
+    device: torch.device
+    own: InferenceSetting | None
+    others: tuple[InferenceSetting, ...]
+    inference: dict[str, Any]
+    entries: dict[str, list[dict[str, Any]]]
+    kept_back: frozenset[tuple[str, str]]
+    further: dict[str, NestedUNet]
+    settings: dict[str, str]
+    configurations: dict[InferenceSetting | None, str]
+
+    @property
+    def extra_points(self) -> dict[OperatingPoint, NestedUNet]:
+        """The further networks as operating points."""
+        paths = self.plan.pipeline.extra
+        return {
+            OperatingPoint(name, network.levels[-1], "extra", _file_name(paths[name])): network
+            for name, network in self.further.items()
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Scored:
+    """The scores of all data sets at the points that worked on every case.
+
+    Attributes:
+        points: the levels and further networks.
+        data_sets: the scores of each data set, the one that only confirms last.
+        confirming: the scores of the data set that only confirms, if there is one.
+        at_settings: the scores of the choosing data sets at each further setting.
+        left_out: further networks that failed, for the report.
+    """
+
+    points: tuple[OperatingPoint, ...]
+    data_sets: tuple[Scores, ...]
+    confirming: Scores | None
+    at_settings: dict[InferenceSetting, list[Scores]]
+    left_out: dict[str, str]
+
+    @property
+    def choosing(self) -> tuple[Scores, ...]:
+        """The scores of the data sets that choose."""
+        return self.data_sets if self.confirming is None else self.data_sets[:-1]
+
+    @property
+    def rows(self) -> tuple[ScoreRow, ...]:
+        """The rows of the data sets that choose."""
+        return tuple(row for each in self.choosing for row in each.rows)
+
+    @property
+    def all_rows(self) -> tuple[ScoreRow, ...]:
+        """The rows of all data sets."""
+        return tuple(row for each in self.data_sets for row in each.rows)
+
+    @property
+    def error_auroc(self) -> float | None:
+        """How well disagreement finds errors, mean over the data sets; None if not measured."""
+        known = [each.error_auroc for each in self.data_sets if each.error_auroc is not None]
+        return float(np.mean(known)) if known else None
+
+
+# ---------------------------------------------------------------- check
+
+
+def prepare(plan: PruningPlan) -> Prepared:
+    """Refuse what can be refused before the first case is scored, and list what is to be done."""
+    check_plan(plan)
+    pipeline, folder = plan.pipeline, plan.outputs.output_dir
+    device = torch.device(pipeline.device)
+    own, *others = _settings(plan, device)
+    inference = check_write(pipeline, plan.outputs)
+    # data sets without a validation list write down how they were split
+    entries = {
+        name: load_datalist(directory, plan.data.list_key, folder / "splits" / name)
+        for name, directory in zip(plan.data.names, plan.data.folders, strict=True)
+    }
+    check_data_sets(plan, entries)
+    further = load_further(pipeline)
+    kept_back = confirming_cases(entries, plan.data, plan.rules.seed)
+    settings = run_settings(plan, own)
+    return Prepared(
+        plan=plan,
+        device=device,
+        own=own,
+        others=tuple(other for other in others if other is not None),
+        inference=inference,
+        entries=entries,
+        kept_back=kept_back,
+        further=further,
+        settings=settings | earlier_rules(folder, plan.rules, settings),
+        configurations=_configurations(plan, own, others, device),
+    )
+
+
+def _settings(plan: PruningPlan, device: torch.device) -> list[InferenceSetting] | list[None]:
+    """The inferer's own setting and those asked for; the own one is None for inferers that have no settings."""
+    asked, inferer = parse_settings(plan.costs.settings), plan.pipeline.inferer
+    if asked:
+        check_grid_inferer(inferer)
+    if not isinstance(inferer, NestedSlidingWindowInferer):
+        return [None]
+    return list(list_settings(inferer, dict(asked), plan.pipeline.network, device))
+
+
+def _configurations(
+    plan: PruningPlan, own: InferenceSetting | None, others: Sequence[InferenceSetting | None], device: torch.device
+) -> dict[InferenceSetting | None, str]:
+    """Everything that scores depend on but the weights and the data, as text by setting."""
+    # what precision "auto" is depends on the device, and results are not quite the same on another one
+    machine = [inference_of(plan.pipeline.inferer, device)["precision"], device.type, *([own.runtime] if own else [])]
+    # all at once: transforms that have been used may not describe themselves as before
+    return {
+        setting: json.dumps([describe_settings(_steps(plan, setting)), *([device.type] if setting else machine)])
+        for setting in (None, *others)
+    }
+
+
+def _steps(plan: PruningPlan, setting: InferenceSetting | None) -> dict[str, Any]:
+    """Transforms and inferer, as the arguments of ``evaluate_levels``."""
+    pipeline = plan.pipeline
+    return {
+        "preprocessing": pipeline.preprocessing,
+        "inferer": with_setting(pipeline.inferer, setting) if setting else pipeline.inferer,
+        "postprocessing": pipeline.postprocessing,
+    }
+
+
+# ---------------------------------------------------------------- score
+
+
+def score_data_sets(prepared: Prepared) -> Scored:
+    """Score the levels on every data set, and at the further settings on those that choose."""
+    names = list(prepared.entries)
+    has_confirming = prepared.plan.data.confirm_dir is not None
+    data_sets = [_score(prepared, name) for name in names]
+    at_settings = {
+        setting: [_score_at(prepared, setting, name) for name in (names[:-1] if has_confirming else names)]
+        for setting in prepared.others
+    }
+    # a further network that failed on one data set is left out of all
+    points = tuple(point for point in data_sets[0].points if all(point in each.points for each in data_sets))
+    failed = [point.name for point in prepared.extra_points if point not in points]
+    kept = tuple(_of_points(each, points) for each in data_sets)
+    return Scored(
+        points=points,
+        data_sets=kept,
+        confirming=kept[-1] if has_confirming else None,
+        at_settings=at_settings,
+        left_out={"left out, as they fail on a case": ", ".join(failed)} if failed else {},
+    )
+
+
+def _score(prepared: Prepared, name: str, setting: InferenceSetting | None = None) -> Scores:
+    """The levels and further networks as the inferer runs them, or the levels at another setting."""
+    plan, folder = prepared.plan, prepared.plan.outputs.output_dir
+    entries: Sequence[Mapping[str, Any]] = prepared.entries[name]
+    if setting:
+        entries = choosing_entries(entries, name, prepared.kept_back)
+    title = f"scoring {name}, {setting.name}" if setting else f"scoring {name}"
+    with tqdm(total=len(entries), desc=title, disable=not plan.outputs.progress or rank() > 0) as bar:
+        return evaluate_levels(
+            plan.pipeline.network,
+            entries,
+            **_steps(plan, setting),
+            labels=plan.pipeline.labels,
+            tolerance_mm=plan.pipeline.tolerance_mm,
+            extra=None if setting else prepared.extra_points,
+            dataset=name,
+            device=prepared.device,
+            subjects=plan.data.subjects,
+            subject_pattern=plan.data.subject_pattern,
+            configuration=prepared.configurations[setting],
+            store=folder / "operating_points" / setting.name.replace(" ", "_") if setting else folder / "scores",
+            exclude_problems=plan.data.exclude_problems,
+            uncertainty_dir=folder / "uncertainty" / name if plan.outputs.save_uncertainty and not setting else None,
+            progress=lambda done, total: _advance(bar, done, total),
+        )
+
+
+def _score_at(prepared: Prepared, setting: InferenceSetting, name: str) -> Scores:
+    """The scores at a setting; where there are none, the message says at which."""
+    try:
+        return _score(prepared, name, setting)
+    except (ValueError, RuntimeError) as e:
+        raise type(e)(f"settings must work on the cases, got a failure at {setting.name}: {e}") from e
+
+
+def _advance(bar: Any, done: int, total: int) -> None:
+    bar.total = total
+    bar.update(done - bar.n)
+
+
+def _of_points(scores: Scores, points: tuple[OperatingPoint, ...]) -> Scores:
+    names = {point.name for point in points}
+    return dataclasses.replace(scores, points=points, rows=tuple(row for row in scores.rows if row.point in names))
+
+
+# ---------------------------------------------------------------- cost
+
+
+def measure_levels(prepared: Prepared, scored: Scored) -> dict[str, PointCost]:
+    """The cost of every level as a really pruned network, and of the further networks."""
+    plan = prepared.plan
+    logger.info("Measuring the cost of %d operating points ...", len(scored.points))
+    network = plan.pipeline.network
+    embedded = {point.name: point.level for point in scored.points if point.kind == "embedded"}
+    pruned = {name: network.prune(level).eval() for name, level in embedded.items()}
+    return measure_costs(
+        {point.name: pruned.get(point.name) or prepared.further[point.name] for point in scored.points},
+        plan.pipeline.window_shape,
+        _median_shape(plan, scored),
+        plan.pipeline.inferer,
+        device=prepared.device,
+        precision=inferer_precision(plan.pipeline.inferer),
+        repeats=plan.costs.repeats,
+        seed=plan.rules.seed,
+        full_network=network.eval(),
+        levels=embedded,
+    )
+
+
+def _median_shape(plan: PruningPlan, scored: Scored) -> tuple[int, ...]:
+    """The shape of the volume of median size among the choosing cases, as the network sees it."""
+    cases = sorted((case for each in scored.choosing for case in each.cases), key=_voxels)
+    image = Pipeline(**_steps(plan, None)).load(cases[len(cases) // 2])
+    return tuple(image.shape[1:])
+
+
+def _voxels(case: Case) -> int:
+    return int(np.prod(read_geometry(case.label).shape))
+
+
+def inferer_precision(inferer: Any) -> str:
+    """The precision that an inferer was asked for."""
+    return inferer.precision if isinstance(inferer, (PrecisionInferer, NestedSlidingWindowInferer)) else "fp32"
+
+
+# ---------------------------------------------------------------- decide
+
+
+def decide_cases(scored: Scored, rules: Rules, kept_back: frozenset[tuple[str, str]]) -> tuple[Decision, ...]:
+    """The verdict on each data set and on all; where cases are kept back, the choice and its confirmation."""
+    if not kept_back:
+        return decide_all(scored.rows, scored.points, rules)
+    available = scored.all_rows
+    choosing = tuple(row for row in available if (row.dataset, row.case) not in kept_back)
+    confirming = tuple(row for row in available if (row.dataset, row.case) in kept_back)
+    choice = decide_all(choosing, scored.points, rules, role="choose")
+    if choice[-1].verdict != "prune":
+        return choice
+    names = list(dict.fromkeys(row.dataset for row in confirming))
+    confirmations = [confirm(choice[-1], confirming, scored.points, rules, dataset=name) for name in names]
+    return (*choice, *confirmations, *([confirm_jointly(confirmations)] if len(confirmations) > 1 else []))
+
+
+def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, PointCost]) -> OperatingGrid | None:
+    """The levels at all settings that the plan asks for, with costs and outcomes; None without settings."""
+    plan, own = prepared.plan, prepared.own
+    if own is None or not parse_settings(plan.costs.settings):
+        return None
+    rows = tuple(row for row in scored.rows if (row.dataset, row.case) not in prepared.kept_back)
+    points, found, left_out = points_at_settings(scored.points, rows, own, scored.at_settings)
+    logger.info("Measuring the time of %d operating points ...", len(points))
+    network = plan.pipeline.network
+    reference = points[len(network.levels) - 1].name
+    costs, ratios = measure_setting_costs(
+        {level: network.prune(level).eval() for level in network.levels},
+        points,
+        plan.pipeline.inferer,
+        level_costs,
+        reference=reference,
+        device=prepared.device,
+        repeats=plan.costs.settings_repeats,
+        seed=plan.rules.seed,
+    )
+    return compare_grid(points, found, costs, ratios, plan.rules, reference=reference, left_out=left_out)
+
+
+def trade_offs(scored: Scored, costs: dict[str, PointCost], rules: Rules) -> tuple[TradeOff, ...]:
+    """What other rules than non-inferiority pick: fronts, budgets, utility."""
+    accuracy = mean_accuracy(scored.rows, [point.name for point in scored.points])
+    embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
+    found = [pareto_front(accuracy, costs, keys) for keys in _FRONTS]
+    if rules.budgets:
+        found.append(within_budget(embedded, costs, [parse_budget(budget) for budget in rules.budgets]))
+    if rules.utility_weight is not None:
+        found.append(by_utility(embedded, costs, rules.utility_weight))
+    return tuple(found)
+
+
+def _file_name(path: Any) -> str:
+    return str(path).rpartition("/")[2]

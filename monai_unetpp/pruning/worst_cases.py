@@ -1,0 +1,125 @@
+"""Pictures of the cases in which the chosen level is furthest behind the deepest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_unetpp.data import VolumeReader, read_geometry
+from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.pruning.case_pictures import save_overlay
+from monai_unetpp.pruning.cases import Case, read_label
+from monai_unetpp.pruning.plan import EvaluatedNetwork
+from monai_unetpp.pruning.results import Decision
+from monai_unetpp.pruning.score import Scores, predict_case
+
+__all__ = ["level_to_show", "save_worst_cases"]
+
+_OVERLAYS = 4
+
+
+def save_worst_cases(
+    folder: Path, pipeline: EvaluatedNetwork, chosen: str, scores: Sequence[Scores]
+) -> tuple[str, ...]:
+    """Draw the worst cases of a level into ``folder/overlays``.
+
+    Args:
+        folder: of the report.
+        pipeline: the network and how it segments.
+        chosen: the level to show beside the deepest one.
+        scores: of all data sets.
+
+    Returns:
+        Paths relative to ``folder``, the worst case first.
+    """
+    network = pipeline.network
+    deepest = network.levels[-1]
+    cases = {(each.rows[0].dataset, case.name): case for each in scores for case in each.cases}
+    worst = _differences(scores, pipeline.labels, chosen, deepest)
+    return tuple(
+        _save_case(folder, pipeline, (chosen, deepest), dataset, cases[dataset, name], worst[dataset, name][1])
+        for dataset, name in sorted(worst, key=lambda key: worst[key][0])[:_OVERLAYS]
+    )
+
+
+def level_to_show(final: Decision, decisions: Sequence[Decision], levels: Sequence[str]) -> str:
+    """The level that was chosen, or the one that failed: the chosen one in its confirmation, else the first tested."""
+    if final.verdict == "prune" and final.level != levels[-1]:
+        return final.level
+    chosen = [each for each in decisions if each.role == "choose" and each.verdict == "prune"]
+    if final.role == "confirm" and chosen:
+        return chosen[-1].level
+    return levels[-2]
+
+
+def _differences(
+    scores: Sequence[Scores], labels: Mapping[str, int], chosen: str, deepest: str
+) -> dict[tuple[str, str], tuple[float, str]]:
+    """By data set and case: the largest loss of Dice over the labels, and the same in words."""
+    worst: dict[tuple[str, str], tuple[float, str]] = {}
+    for each in scores:
+        # a structure that is rightly not found scores nothing, and is worth as much as a perfect one
+        dice = {
+            (row.dataset, row.case, row.label, row.point): 1.0 if row.score.dice is None else row.score.dice
+            for row in each.rows
+            if row.label in labels and row.point in (chosen, deepest)
+        }
+        for dataset, name, label, point in dice:
+            if point == chosen:
+                before, after = dice[dataset, name, label, deepest], dice[dataset, name, label, chosen]
+                text = f"Dice of {label} {after:.3f} at {chosen}, {before:.3f} at {deepest}"
+                worst[dataset, name] = min(worst.get((dataset, name), (math.inf, "")), (after - before, text))
+    return worst
+
+
+def _save_case(
+    folder: Path, pipeline: EvaluatedNetwork, levels: tuple[str, str], dataset: str, case: Case, text: str
+) -> str:
+    chosen, deepest = levels
+    truth = read_label(case, pipeline.network.spatial_dims)
+    maps = predict_case(
+        pipeline.network,
+        case,
+        preprocessing=pipeline.preprocessing,
+        inferer=pipeline.inferer,
+        postprocessing=pipeline.postprocessing,
+        levels=list(levels),
+        device=pipeline.device,
+    )
+    path = folder / "overlays" / f"{dataset}_{case.name}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_overlay(
+        _background(case, truth.data.shape),
+        truth.data,
+        maps[chosen],
+        maps[deepest],
+        read_geometry(case.label).spacing_mm[: truth.data.ndim],
+        path,
+        f"{case.name} ({dataset}): {text}",
+        chosen_name=chosen,
+        deepest_name=deepest,
+        label_names=_names_by_value(pipeline.labels),
+    )
+    return str(path.relative_to(folder))
+
+
+def _background(case: Case, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    """The first channel of a case's image, on the label's grid of ``shape``."""
+    path = case.image[0]
+    if is_nifti_name(path):
+        data = read_voxels(open_nifti(path), path)
+    else:
+        reader = VolumeReader(len(shape), allow_constant=True)
+        data = reader.get_data(reader.read(path))[0]
+    return np.asarray(data).reshape(*shape, -1)[..., 0]
+
+
+def _names_by_value(labels: Mapping[str, int]) -> list[str]:
+    """Names of the labels 1, 2 and so on; numbers where there are gaps."""
+    names = {value: name for name, value in labels.items()}
+    return [names.get(value, str(value)) for value in range(1, max(names) + 1)]

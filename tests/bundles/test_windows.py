@@ -1,0 +1,55 @@
+"""One name for the window in every bundle, so that a pruned bundle segments with the window that was evaluated."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from monai.bundle import ConfigParser
+
+from monai_unetpp.bundles import parse_entry
+from monai_unetpp.inferers.precision import resolve_precision
+from monai_unetpp.pruning import write_pruned_bundle
+from monai_unetpp.pruning.inference import check_inference
+
+NAMES = ("brain_tissue_mri_unetpp", "hippocampus_mri_unetpp", "nuclei_microscopy_unetpp")
+
+
+def config_of(bundle, name):
+    return json.loads((bundle / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(params=NAMES)
+def shipped(request, hippocampus_bundle):
+    return hippocampus_bundle.parent / request.param
+
+
+def validation_inferer(bundle, **changes):
+    """The inferer that scoring uses, with other values at the top of the configuration."""
+    parser = ConfigParser()
+    parser.read_config([str(bundle / "configs" / f"{name}.json") for name in ("train", "prune")])
+    for key, value in changes.items():
+        parser[key] = value
+    return parse_entry(parser, "validate#inferer")
+
+
+def test_the_window_has_one_name_in_training_and_inference(shipped):
+    train, inference, prune = (config_of(shipped, name) for name in ("train", "inference", "prune"))
+    assert train["window_shape"] == inference["window_shape"]
+    assert "patch_size" in train
+    assert "patch_size" not in inference
+    assert prune["plan"]["window_shape"] == "@window_shape"
+    assert "@patch_size" not in json.dumps(train["validate"])
+
+
+def test_a_bundle_evaluated_with_another_window_can_be_written(shipped, tmp_path):
+    window = [size - 16 for size in config_of(shipped, "train")["window_shape"]]
+    precision, flips = (config_of(shipped, "prune")[key] for key in ("precision", "flips"))
+    inferer = validation_inferer(shipped, window_shape=window)
+    inference = check_inference(shipped, inferer, "cpu")
+    assert inference == {"precision": resolve_precision(precision, "cpu"), "flips": flips, "window_shape": window}
+    written = write_pruned_bundle(shipped, "L1", tmp_path / "pruned", inference=inference)
+    assert config_of(written, "inference")["window_shape"] == window
+    evaluate = config_of(written, "evaluate")
+    assert evaluate["window_shape"] == window
+    assert "patch_size" not in evaluate

@@ -1,0 +1,63 @@
+"""Options of the command line that are fields of dataclasses."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+from monai_unetpp.options import add_options, option, option_names
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    folder: str = option(flags=("-o", "--output"), metavar="DIR", help="where to write")
+    alpha: float = option(0.05, type=float, help="error level")
+    margins: tuple[str, ...] = option(("a=1", "b=2"), flags=("--margin",), action="append", help="what to accept")
+    overwrite: bool = option(False, help="replace")
+    share: float | None = option(None, type=float, help="kept back")
+    progress: bool = True
+
+
+def parse(*arguments: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_options(parser, Rules)
+    return parser.parse_args(arguments)
+
+
+def test_options_are_named_after_the_fields_and_none_where_not_given():
+    given = parse("-o", "out", "--margin", "a=3", "--margin", "b=4", "--alpha", "0.1", "--overwrite")
+    assert vars(given) == {
+        "folder": "out",
+        "alpha": 0.1,
+        "margins": ["a=3", "b=4"],
+        "overwrite": True,
+        "share": None,
+    }
+    # so that another default, such as a bundle's, can hold
+    assert vars(parse("-o", "out")) | {"folder": None} == dict.fromkeys(option_names(Rules)[:-1])
+
+
+def test_fields_without_a_default_are_required(capsys):
+    with pytest.raises(SystemExit):
+        parse()
+    assert "-o/--output" in capsys.readouterr().err
+
+
+def test_help_tells_the_defaults():
+    parser = argparse.ArgumentParser()
+    add_options(parser, Rules)
+    text = " ".join(parser.format_help().split())
+    assert "error level (default: 0.05)" in text
+    assert "what to accept (default: a=1 and b=2)" in text
+    assert "replace (default" not in text
+    assert "kept back (default" not in text
+
+
+def test_the_plan_of_pruning_is_read_without_torch():
+    script = "import sys, monai_unetpp.pruning.plan; assert not {'torch', 'monai', 'numpy'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
