@@ -12,8 +12,9 @@ import numpy as np
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
+from monai_unetpp.data.dicom import is_dicom_file, read_dicom
 from monai_unetpp.data.errors import ImageFileError
-from monai_unetpp.data.itk_images import ITK_SUFFIXES, is_dicom_file, is_itk_name, read_dicom, read_itk_file
+from monai_unetpp.data.itk_images import ITK_SUFFIXES, is_itk_name, read_itk_file
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES, check_affine, is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_picture
 
@@ -124,12 +125,12 @@ class VolumeReader(ImageReader):
         return np.stack([array for array, _ in images]), metadata
 
     def _read_dicom(self, paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-        array, metadata = read_dicom(paths)
-        if 2 not in self.spatial_dims and array.shape[2:] == (1,):
+        volume = read_dicom(paths)
+        if 2 not in self.spatial_dims and volume.array.shape[2] == 1:
             raise ImageFileError(
                 f"{paths[0]}: a single slice, but a volume is needed. Name the folder of the whole series."
             )
-        return self._checked(array, metadata, path=paths[0])
+        return self._checked(volume.array, {MetaKeys.AFFINE: volume.affine}, path=paths[0])
 
     def _read_channels(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         """One file that holds all channels."""
