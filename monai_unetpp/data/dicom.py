@@ -24,6 +24,7 @@ from monai_unetpp.data.errors import ImageFileError
 
 if TYPE_CHECKING:  # imported where a DICOM file is met: whoever has none does not wait for it
     from pydicom import Dataset
+    from pydicom.uid import UID
 
 __all__ = ["DicomSeries", "DicomVolume", "dicom_files", "find_series", "is_dicom_file", "read_dicom", "read_series"]
 
@@ -275,32 +276,34 @@ def _frames(path: Path, count: int) -> Iterator[np.ndarray[Any, Any]]:
     from pydicom.pixels.processing import apply_modality_lut
     from pydicom.pixels.utils import iter_pixels
 
+    trouble = "damaged or cut off. Export or copy it again."
     try:
         dataset = pydicom.dcmread(path, force=True)
-        _check_decoder(dataset, path)
-        shape = dataset.Rows, dataset.Columns
-        for read, pixels in enumerate(iter_pixels(dataset, raw=True), start=1):
-            if pixels.shape != shape or read > count:
-                raise ValueError(f"frame {read} of {count} has the shape {pixels.shape}")
+        syntax = _checked_syntax(dataset, path)
+        if syntax.is_encapsulated:
+            trouble = f"damaged, or compressed ({syntax.name}) in a way that is not read. Export it uncompressed."
+        # With indices, pydicom also corrects the sign of JPEG 2000; without, its array is read-only then.
+        for pixels in iter_pixels(dataset, indices=range(count), raw=True):
+            if pixels.shape != (dataset.Rows, dataset.Columns):
+                raise ValueError(f"a frame has the shape {pixels.shape}")
             yield apply_modality_lut(pixels, dataset) if dataset.get("ModalityLUTSequence") else pixels
-        if read < count:
-            raise ValueError(f"{read} frames instead of {count}")
     except (ImageFileError, MemoryError):
         raise
     except Exception as e:  # hostile bytes make pydicom and the decoders raise almost anything
         logger.debug("%s", path, exc_info=True)
-        raise ImageFileError(f"{path}: its pixels are damaged or cut off. Export or copy it again.") from e
+        raise ImageFileError(f"{path}: its pixels are {trouble}") from e
 
 
-def _check_decoder(dataset: Dataset, path: Path) -> None:
+def _checked_syntax(dataset: Dataset, path: Path) -> UID:
+    """How the pixels are encoded, where that can be decoded."""
     from pydicom.pixels.decoders.base import get_decoder
-    from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
     if "TransferSyntaxUID" not in dataset.file_meta:  # as in files without DICOM's mark
         implicit, little = dataset.original_encoding
         native = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = native
-    syntax = UID(dataset.file_meta.TransferSyntaxUID)
+    syntax: UID = dataset.file_meta.TransferSyntaxUID
     try:
         available = get_decoder(syntax).is_available
     except NotImplementedError as e:
@@ -312,3 +315,4 @@ def _check_decoder(dataset: Dataset, path: Path) -> None:
             f"{path}: its pixels are compressed as {syntax.name}, which needs another package. Install it with: "
             "pip install python-gdcm pylibjpeg pylibjpeg-openjpeg"
         )
+    return syntax

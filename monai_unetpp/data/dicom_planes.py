@@ -84,6 +84,7 @@ _SCALES = {
     "rescale": ("RescaleSlope", "RescaleIntercept"),
     "map": ("RealWorldValueSlope", "RealWorldValueIntercept"),
 }
+_MAPS = "RealWorldValueMappingSequence"
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _MORE_IMAGE_CLASSES = ("Parametric Map Storage", "Enhanced US Volume Storage")
 
@@ -169,14 +170,12 @@ def read_dicom_file(path: Path) -> DicomFile | None:
         try:
             dataset = pydicom.dcmread(path, force=True, stop_before_pixels=True, specific_tags=list(_READ))
             is_image = _is_image(dataset)
-        except MemoryError:
+            return None if is_image is None else _dicom_file(path, dataset, is_image)
+        except (ImageFileError, MemoryError, OSError):
             raise
         except Exception:  # hostile bytes make pydicom raise almost anything
             logger.debug("%s", path, exc_info=True)
             return None
-        if is_image is None:
-            return None
-        return _dicom_file(path, dataset, is_image)
 
 
 @contextmanager
@@ -211,7 +210,7 @@ def _is_image(dataset: Dataset) -> bool | None:
 
 def _dicom_file(path: Path, dataset: Dataset, is_image: bool) -> DicomFile:
     values = _values(dataset)
-    texts = {name: _text(value) for name, value in values.items()}
+    texts = {name: _text(value) for name, value in values.items() if not name.endswith("Sequence")}
     return DicomFile(
         path=path,
         kind=texts.get("Modality") or "a file of an unknown kind",
@@ -240,16 +239,14 @@ def _refusal(texts: Mapping[str, str]) -> str | None:
 
 def _planes(path: Path, values: dict[str, Any]) -> Iterator[DicomPlane]:
     frames = int((_numbers(path, values, "NumberOfFrames", 1) or (1,))[0])
-    groups = list(values.get("PerFrameFunctionalGroupsSequence") or [])
+    groups: list[Dataset | None] = list(_items(path, values, "PerFrameFunctionalGroupsSequence"))
     if groups and len(groups) != frames:
         raise ImageFileError(
             f"{path}: says that it has {frames} frames, but describes {len(groups)}. Export or copy it again."
         )
-    maps = list(values.get("RealWorldValueMappingSequence") or [])
-    shared = list(values.get("SharedFunctionalGroupsSequence") or [])
-    of_file = {**values, **_map_values(path, maps)}
-    for group in shared[:1]:
-        of_file.update(_group_values(path, group))
+    of_file = {**values, **_map_values(path, values)}
+    for shared in _items(path, values, "SharedFunctionalGroupsSequence")[:1]:
+        of_file.update(_group_values(path, shared))
     if frames > 1 and not groups:
         # one position, or none, cannot be that of all frames; and a header may claim any number of them
         of_file["ImagePositionPatient"] = None
@@ -260,17 +257,17 @@ def _planes(path: Path, values: dict[str, Any]) -> Iterator[DicomPlane]:
 
 def _group_values(path: Path, group: Dataset) -> dict[str, Any]:
     """The attributes in the functional groups of one frame, or of all."""
-    found: dict[str, Any] = {}
-    for name, items in _values(group).items():
-        if name == "RealWorldValueMappingSequence":
-            found.update(_map_values(path, list(items or [])))
-        elif hasattr(items, "is_undefined_length") and len(items):  # a sequence
-            found.update(_values(items[0]))
+    values = _values(group)
+    found = _map_values(path, values)
+    for name in values:
+        if name != _MAPS and name.endswith("Sequence"):
+            for item in _items(path, values, name)[:1]:
+                found.update(_values(item))
     return found
 
 
-def _map_values(path: Path, maps: list[Dataset]) -> dict[str, Any]:
-    found = [_values(item) for item in maps]
+def _map_values(path: Path, values: Mapping[str, Any]) -> dict[str, Any]:
+    found = [_values(item) for item in _items(path, values, _MAPS)]
     if any(item != found[0] for item in found):
         raise ImageFileError(f"{path}: has {len(found)} different maps to real-world values. Export it with one.")
     return found[0] if found else {}
@@ -345,6 +342,16 @@ def _values(dataset: Dataset) -> dict[str, Any]:
         except Exception:
             found[keyword_for_tag(tag)] = dataset.get_item(tag).value
     return found
+
+
+def _items(path: Path, values: Mapping[str, Any], name: str) -> list[Dataset]:
+    """The items of a sequence, none where it is absent."""
+    from pydicom.sequence import Sequence
+
+    value = values.get(name)
+    if value is not None and not isinstance(value, Sequence):
+        raise ImageFileError(f"{path}: its {name} is damaged. Export or copy it again.")
+    return list(value or [])
 
 
 def _numbers(path: Path, values: Mapping[str, Any], name: str, count: int) -> tuple[float, ...] | None:

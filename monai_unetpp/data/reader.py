@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -70,6 +72,7 @@ class VolumeReader(ImageReader):
         labels: bool = False,
     ) -> None:
         super().__init__()
+        _hush_other_readers()
         self.spatial_dims = ensure_tuple(spatial_dims)
         if not self.spatial_dims or not set(self.spatial_dims) <= {2, 3}:
             raise ValueError(f"spatial_dims must be 2 or 3, or both, got {spatial_dims!r}.")
@@ -207,6 +210,13 @@ class VolumeReader(ImageReader):
             f"{path}: {count} of {array.size} voxels are NaN or infinite. "
             "Replace them, for example by the value of the background."
         )
+
+
+def _hush_other_readers() -> None:
+    # LoadImage makes all of MONAI's readers. Where pydicom is installed, one of them, which is never used here, warns
+    # each time that a decoder for GPUs is not.
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
 def check_not_constant(array: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom.data
 import pydicom.pixels.decoders.base
 import pytest
 from dicom_builder import (
@@ -84,15 +86,15 @@ SERIES_REFUSED: dict[str, tuple[list[Dataset], str]] = {
         r"not evenly spaced.*; their SliceThickness is mixed: 2 mm \(4\), 1 mm \(2\)",
     ),
     "gantry tilt": (
-        datasets(lambda k: _place(GRID.position(k) + [0, 2 * k * np.tan(np.radians(12)), 0])),
+        datasets(lambda k: _place(GRID.position(k) + np.array([0, 2 * k * np.tan(np.radians(12)), 0]))),
         r"tilted by 12 degrees against their direction \(gantry tilt\)\. Resample it to right angles\..*dcm2niix",
     ),
     "small tilt": (
-        datasets(lambda k: _place(GRID.position(k) + [0, 2 * k * np.tan(np.radians(2)), 0])),
+        datasets(lambda k: _place(GRID.position(k) + np.array([0, 2 * k * np.tan(np.radians(2)), 0]))),
         r"tilted by 2 degrees",
     ),
     "one slice sideways": (
-        datasets(lambda k: _place(GRID.position(k) + [0, 3.0 * (k == 4), 0])),
+        datasets(lambda k: _place(GRID.position(k) + np.array([0, 3.0 * (k == 4), 0]))),
         r"shifted sideways against each other, 004\.dcm by 2\.5 mm",
     ),
     "one slice turned": (
@@ -390,6 +392,11 @@ class TestCompression:
             r"compressed as Explicit VR Little Endian, which needs another package\..*pip install python-",
         )
 
+    @pytest.mark.parametrize("name", ["JPEG-lossy.dcm", "JPGExtended.dcm"])
+    def test_a_kind_of_jpeg_that_is_not_read_is_named(self, name: str) -> None:
+        path = pydicom.data.get_testdata_file(name, download=False)
+        assert "compressed (JPEG Extended (Process 2 and 4)) in a way that is not read. Export" in refusal(Path(path))
+
     def test_films_are_refused(self, tmp_path: Path) -> None:
         dataset = datasets()[0]
         dataset.PixelData = encapsulate([b"film"])
@@ -419,9 +426,5 @@ def test_damaged_bytes_are_refused_or_read_but_never_crash(
         for place, value in changes:
             content[132 + int(place * (header - 133))] = value
         path.write_bytes(content if cut is None else content[: int(cut * len(content))])
-        try:
-            volume = read_dicom([path])
-        except ImageFileError as e:
-            assert "\n" not in str(e)
-        else:
-            assert volume.array.size > 0
+        with contextlib.suppress(ImageFileError):
+            assert read_dicom([path]).array.size > 0

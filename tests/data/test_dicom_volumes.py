@@ -10,6 +10,7 @@ from pathlib import Path
 
 import gdcm
 import numpy as np
+import pydicom.data
 import pytest
 import SimpleITK
 from dicom_builder import (
@@ -235,6 +236,23 @@ def test_compressed_pixels_are_read(tmp_path: Path, syntax: str, dtype: type) ->
         compress(path, syntax)
         assert dcmread(path).file_meta.TransferSyntaxUID == syntax
     np.testing.assert_array_equal(read(tmp_path).array, voxels)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["MR_small_RLE", "MR_small_jp2klossless", "MR_small_jpeg_ls_lossless", "693_J2KI", "JPEG2000"],
+)
+def test_files_of_other_writers_hold_what_simpleitk_reads(name: str) -> None:
+    path = pydicom.data.get_testdata_file(f"{name}.dcm", download=False)
+    before = locale.setlocale(locale.LC_ALL)
+    expected = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(path)).T
+    locale.setlocale(locale.LC_ALL, before)
+    np.testing.assert_array_equal(read(Path(path)).array, expected)
+
+
+def test_jpeg_2000_keeps_the_sign_that_the_header_gives() -> None:
+    array = read(Path(pydicom.data.get_testdata_file("J2K_pixelrep_mismatch.dcm", download=False))).array
+    assert (array.min(), array.max()) == (-2000, 1896)
 
 
 @pytest.mark.parametrize(
