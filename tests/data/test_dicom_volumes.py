@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import gdcm
+import highdicom
 import numpy as np
 import pydicom.data
 import pytest
@@ -25,6 +26,7 @@ from dicom_builder import (
     write,
     write_all,
 )
+from highdicom.legacy import LegacyConvertedEnhancedMRImage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
@@ -131,6 +133,31 @@ def test_series_lie_where_simpleitk_puts_them(tmp_path: Path, turn: list[float] 
         for voxel in ((0, 0, 0), (6, 0, 0), (0, 5, 0), (0, 0, 4), (6, 5, 4)):
             lps = np.asarray(image.TransformIndexToPhysicalPoint(voxel))
             np.testing.assert_allclose((volume.affine @ [*voxel, 1])[:3], lps * [-1, -1, 1], atol=1e-4)
+
+
+def test_highdicom_makes_the_same_volume_and_its_own_files_are_read(tmp_path: Path) -> None:
+    turn = Rotation.from_rotvec([0.3, -0.4, 0.5]).as_matrix()
+    grid = Grid((*turn[:, 0], *turn[:, 1]))
+    patient = dict.fromkeys(
+        ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate"), ""
+    )
+    tags = {**patient, "StudyTime": "", "StudyInstanceUID": "1.2.3", "FrameOfReferenceUID": "1.2.4", "SeriesNumber": 1}
+    tags |= {"RescaleSlope": "2", "RescaleIntercept": "5", "SliceThickness": "2", "Manufacturer": "none"}
+    datasets = series_datasets(random_voxels(dtype=np.uint16), grid, [tags] * 5)
+    volume = read(write_all(tmp_path / "series", datasets, [3, 0, 4, 1, 2]))
+    theirs = highdicom.get_volume_from_series([dcmread(path) for path in (tmp_path / "series").iterdir()])
+    ours_in_theirs = theirs.inverse_affine @ np.diag([-1, -1, 1, 1]) @ volume.affine
+    for voxel in np.ndindex(*SHAPE):
+        index = (ours_in_theirs @ [*voxel, 1])[:3]
+        np.testing.assert_allclose(index, index.round(), atol=1e-4)
+        assert theirs.array[tuple(index.round().astype(int))] == volume.array[voxel]
+    converted = LegacyConvertedEnhancedMRImage(
+        datasets, series_instance_uid="1.2.5", series_number=2, sop_instance_uid="1.2.6", instance_number=1
+    )
+    converted.save_as(tmp_path / "converted.dcm")
+    again = read(tmp_path / "converted.dcm")
+    np.testing.assert_array_equal(again.array, volume.array)
+    np.testing.assert_allclose(again.affine, volume.affine, atol=1e-6)
 
 
 @pytest.mark.parametrize(
