@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import filecmp
 import logging
+import os
 import struct
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
@@ -79,14 +80,21 @@ class DicomVolume:
 
 
 def is_dicom_file(path: str | Path) -> bool:
-    """Whether ``path`` is a DICOM file, by its content or its suffix; an index (``DICOMDIR``) is none."""
+    """Whether ``path`` is a DICOM file, by its content or its suffix; an index (``DICOMDIR``) is none.
+
+    What cannot be read is none either, unless its suffix says so.
+    """
     path = Path(path)
-    if not path.is_file() or path.name.upper() == "DICOMDIR":
+    # os.path tells of what it may not look at that it is no file, and pipes must not be opened
+    if not os.path.isfile(path) or path.name.upper() == "DICOMDIR":
         return False
     if path.suffix.lower() == ".dcm":
         return True
-    with path.open("rb") as file:
-        start = file.read(_PREAMBLE_LENGTH + 4)
+    try:
+        with path.open("rb") as file:
+            start = file.read(_PREAMBLE_LENGTH + 4)
+    except OSError:
+        return False
     return start[_PREAMBLE_LENGTH:] == b"DICM" or _starts_with_elements(start)
 
 
