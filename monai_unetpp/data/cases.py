@@ -13,8 +13,9 @@ from typing import Any
 from monai.data import load_decathlon_datalist
 
 from monai_unetpp.data.datalist import read_datalist
+from monai_unetpp.data.dicom import dicom_files, is_dicom_file
 from monai_unetpp.data.errors import ImageFileError
-from monai_unetpp.data.itk_images import ITK_SUFFIXES, dicom_files, is_dicom_file
+from monai_unetpp.data.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name
 

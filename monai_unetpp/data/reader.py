@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import warnings
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -12,8 +14,9 @@ import numpy as np
 from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
+from monai_unetpp.data.dicom import is_dicom_file, read_dicom
 from monai_unetpp.data.errors import ImageFileError
-from monai_unetpp.data.itk_images import ITK_SUFFIXES, is_dicom_file, is_itk_name, read_dicom, read_itk_file
+from monai_unetpp.data.itk_images import ITK_SUFFIXES, is_itk_name, read_itk_file
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES, check_affine, is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_picture
 
@@ -69,6 +72,7 @@ class VolumeReader(ImageReader):
         labels: bool = False,
     ) -> None:
         super().__init__()
+        _hush_other_readers()
         self.spatial_dims = ensure_tuple(spatial_dims)
         if not self.spatial_dims or not set(self.spatial_dims) <= {2, 3}:
             raise ValueError(f"spatial_dims must be 2 or 3, or both, got {spatial_dims!r}.")
@@ -124,12 +128,12 @@ class VolumeReader(ImageReader):
         return np.stack([array for array, _ in images]), metadata
 
     def _read_dicom(self, paths: Sequence[Path]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-        array, metadata = read_dicom(paths)
-        if 2 not in self.spatial_dims and array.shape[2:] == (1,):
+        volume = read_dicom(paths)
+        if 2 not in self.spatial_dims and volume.array.shape[2] == 1:
             raise ImageFileError(
                 f"{paths[0]}: a single slice, but a volume is needed. Name the folder of the whole series."
             )
-        return self._checked(array, metadata, path=paths[0])
+        return self._checked(volume.array, {MetaKeys.AFFINE: volume.affine}, path=paths[0])
 
     def _read_channels(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         """One file that holds all channels."""
@@ -206,6 +210,13 @@ class VolumeReader(ImageReader):
             f"{path}: {count} of {array.size} voxels are NaN or infinite. "
             "Replace them, for example by the value of the background."
         )
+
+
+def _hush_other_readers() -> None:
+    # LoadImage makes all of MONAI's readers. Where pydicom is installed, one of them, which is never used here, warns
+    # each time that a decoder for GPUs is not.
+    warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
+    logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
 def check_not_constant(array: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:

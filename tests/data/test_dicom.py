@@ -1,8 +1,7 @@
-"""DICOM series: written with SimpleITK, read with their geometry, refused where they are broken."""
+"""DICOM series in the reader, the finder and the writer, on files that SimpleITK has written."""
 
 from __future__ import annotations
 
-import locale
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -70,71 +69,8 @@ def test_written_volume_has_the_place_of_the_series(
     assert image.header.get_xyzt_units()[0] == "mm"
 
 
-def _no_files(series: Path, write_series: Callable[..., Path]) -> Path:
-    for path in series.iterdir():
-        path.unlink()
-    return series
-
-
-def _two_series(series: Path, write_series: Callable[..., Path]) -> Path:
-    write_series(series, np.ones((10, 8, 4)), uid="1.2.9", first=50)
-    return series
-
-
-def _gap(series: Path, write_series: Callable[..., Path]) -> Path:
-    (series / "slice14.dcm").unlink()
-    return series
-
-
-def _damaged_slice(series: Path, write_series: Callable[..., Path]) -> Path:
-    path = series / "slice35.dcm"  # the last one, so that no gap tells of it
-    path.write_bytes(path.read_bytes()[:140])
-    return series
-
-
-def _one_slice(series: Path, write_series: Callable[..., Path]) -> Path:
-    return series / "slice07.dcm"
-
-
-def _text(series: Path, write_series: Callable[..., Path]) -> Path:
-    path = series.parent / "scan.dcm"
-    path.write_text("no DICOM")
-    return path
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (_no_files, r"holds no DICOM files\. Name a folder with one DICOM series in it\."),
-        (_two_series, r"holds 2 DICOM series, of (6, 4|4, 6) files\. Put each series into a folder of its own\."),
-        (_gap, r"its slices are not evenly spaced, off by up to .* mm; some may be missing"),
-        (_damaged_slice, r"1 of 6 DICOM files cannot be read, such as slice35\.dcm"),
-        (_one_slice, r"a single slice, but a volume is needed\. Name the folder of the whole series\."),
-        (_text, r"1 of 1 DICOM files cannot be read, such as scan\.dcm"),
-    ],
-)
-def test_broken_series(
-    series: Path,
-    write_series: Callable[..., Path],
-    spoil: Callable[..., Path],
-    message: str,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
-    path = spoil(series, write_series)
-    with pytest.raises(ImageFileError, match=message) as caught:
-        load(path)
-    assert str(caught.value).startswith(f"{path}: ")
-    assert capfd.readouterr() == ("", "")  # ITK itself prints nothing
-
-
 def test_files_of_several_folders(series: Path, tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     moved = shutil.copy(series / "slice07.dcm", tmp_path / "other")
     with pytest.raises(ImageFileError, match="files of several folders were given"):
         load([series / "slice00.dcm", moved])
-
-
-def test_reading_leaves_the_locale_alone(series: Path) -> None:
-    before = locale.setlocale(locale.LC_ALL)
-    load(series)
-    assert locale.setlocale(locale.LC_ALL) == before

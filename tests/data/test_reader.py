@@ -394,3 +394,11 @@ def test_describe_failure_keeps_a_remedy_that_stands_above_its_cause() -> None:
     wrapped = RuntimeError("applying transform <x>")
     wrapped.__cause__ = error
     assert describe_failure(wrapped) == f"ImportError: {error}"
+
+
+def test_readers_of_monai_that_are_not_used_say_nothing(
+    recwarn: pytest.WarningsRecorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    LoadImage(VolumeReader())
+    assert not [warning for warning in recwarn if "NvImgCodec" in str(warning.message)]
+    assert caplog.text == ""
