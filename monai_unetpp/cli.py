@@ -455,6 +455,11 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
         "--slice_axis", type=int, metavar="AXIS", help="axis of volumes across which the slices lie: 0, 1, 2 or -1"
     )
     parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace results of other images that have the same name (default: these cases fail)",
+    )
+    parser.add_argument(
         "--profile", action="store_true", help="show where the time goes; nothing is done at the same time then"
     )
     parser.add_argument(

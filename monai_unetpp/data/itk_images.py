@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import locale
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,7 @@ import SimpleITK
 from monai.data import ITKReader
 from monai.data.utils import orientation_ras_lps
 
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.errors import ImageFileError, check_regular_file
 
 __all__ = [
     "ITK_SUFFIXES",
@@ -42,14 +43,21 @@ def is_itk_name(path: str | Path) -> bool:
 
 
 def is_dicom_file(path: str | Path) -> bool:
-    """Whether ``path`` is a DICOM file, by its content or its suffix; an index (``DICOMDIR``) is none."""
+    """Whether ``path`` is a DICOM file, by its content or its suffix; an index (``DICOMDIR``) is none.
+
+    What cannot be read is none either, unless its suffix says so.
+    """
     path = Path(path)
-    if not path.is_file() or path.name.upper() == "DICOMDIR":
+    # os.path tells of what it may not look at that it is no file, and pipes must not be opened
+    if not os.path.isfile(path) or path.name.upper() == "DICOMDIR":
         return False
     if path.suffix.lower() == ".dcm":
         return True
-    with path.open("rb") as file:
-        return file.read(_PREAMBLE_LENGTH + 4)[_PREAMBLE_LENGTH:] == b"DICM"
+    try:
+        with path.open("rb") as file:
+            return file.read(_PREAMBLE_LENGTH + 4)[_PREAMBLE_LENGTH:] == b"DICM"
+    except OSError:
+        return False
 
 
 def dicom_files(folder: str | Path) -> Iterator[Path]:
@@ -121,8 +129,7 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
     Raises:
         ImageFileError: the file is missing, empty, damaged or of no known format.
     """
-    if not path.is_file():
-        raise ImageFileError(f"{path}: no such file. Check the path.")
+    check_regular_file(path)
     if path.stat().st_size == 0:
         raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
     reader = SimpleITK.ImageFileReader()
