@@ -228,10 +228,11 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
     run(
         *("segment", "a", "b", "-o", "O", "--bundle", "B", "--level", "L2", "--device", "cpu", "--runtime", "openvino"),
         *("--precision", "bf16", "--overlap", "0.25", "--no-flips", "--smooth", "--profile", "--list_key", "training"),
+        "--overwrite",
     )
     plain, full = stub_segment
     assert {name for name, value in plain.items() if value is not None} == {
-        *("inputs", "output_dir", "bundle", "profile", "progress")
+        *("inputs", "output_dir", "bundle", "overwrite", "profile", "progress")
     }
     assert full == {
         "inputs": ["a", "b"],
@@ -247,6 +248,7 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         "instances": None,
         "slice_axis": None,
         "list_key": "training",
+        "overwrite": True,
         "profile": True,
         "progress": False,
     }

@@ -130,6 +130,10 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
         ImageFileError: the file is missing, empty, damaged or of no known format.
     """
     check_regular_file(path)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as e:  # for which SimpleITK would end the process
+        raise ImageFileError(f"{path}: its path is not UTF-8, and ITK cannot open it. Rename it.") from e
     if path.stat().st_size == 0:
         raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
     reader = SimpleITK.ImageFileReader()
