@@ -143,7 +143,8 @@ def _folder_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any
     results = len(files) - len(images)
     if results:
         logger.info("%s: %d earlier results are left out.", folder, results)
-    series = [folder] if any(dicom_files(folder)) else []
+    others = (path for path in content if not path.name.lower().endswith((*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES)))
+    series = [folder] if any(map(is_dicom_file, others)) else []
     series += [path for path in content if _is_series(path, folder)]
     if images or series:
         return [_case(path) for path in (*images, *series)]
