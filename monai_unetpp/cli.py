@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 some cases failed or problems were found, 2 bad arguments 
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import logging
 import os
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     command: Callable[..., int] = options.pop("command")
     verbose: bool = options.pop("verbose")
+    _name_the_user()
     with _logging(verbose):
         try:
             return command(**options)
@@ -72,6 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 logging.getLogger(__name__).exception("the command failed")
             _fail(str(e) or type(e).__name__)
             return _BAD_INPUT
+
+
+def _name_the_user() -> None:
+    """MONAI asks for the user's name when it is imported; in a container the user may be a number without one."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -633,3 +634,13 @@ def test_benchmark_with_sizes_that_are_none(run):
     code, out, err = run("benchmark", "--window", "32,big")
     assert (code, out) == (2, "")
     assert "argument --window: must be whole numbers between commas, got '32,big'" in err
+
+
+def test_a_user_without_a_name(run, stub_segment, monkeypatch):
+    def refuse():
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    monkeypatch.setattr(cli.getpass, "getuser", refuse)
+    monkeypatch.setenv("USER", "")
+    assert run("segment", "a", "-o", "O")[0] == 0
+    assert os.environ["USER"] == str(os.getuid())

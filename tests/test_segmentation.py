@@ -353,11 +353,9 @@ def test_the_output_folder_may_be_the_input_folder(hippocampus_bundle, two_subje
 
 
 def test_names_that_are_long_and_those_that_are_too_long(hippocampus_bundle, two_subjects, tmp_path):
-    long, too_long = (
-        path.with_name(f"{'x' * length}.nii.gz") for path, length in zip(two_subjects, (240, 248), strict=True)
-    )
-    for path, name in zip(two_subjects, (long, too_long), strict=True):
-        path.rename(name)
+    long, too_long = (two_subjects[0].with_name(f"{'x' * length}.nii.gz") for length in (240, 248))
+    two_subjects[0].rename(long)
+    two_subjects[1].rename(too_long)
     summary = segment([long, too_long], tmp_path / "out", hippocampus_bundle, "L1", device="cpu", flips=[])
     assert [Path(done.output).name for done in summary.cases] == [f"{'x' * 240}_seg.nii.gz"]
     (failure,) = summary.failures
