@@ -5,6 +5,7 @@ from __future__ import annotations
 import locale
 import logging
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from monai_unetpp.data.errors import ImageFileError, check_regular_file
 
 __all__ = [
     "ITK_SUFFIXES",
+    "detached_files",
     "dicom_files",
     "is_dicom_file",
     "is_itk_name",
@@ -33,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 
+_DETACHED_SUFFIXES = (".mhd", ".nhdr")
+_LONGEST_HEADER = 2**16
 _PREAMBLE_LENGTH = 128
 _LARGEST_NONUNIFORMITY = 0.1
 
@@ -130,6 +134,8 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
         ImageFileError: the file is missing, empty, damaged or of no known format.
     """
     check_regular_file(path)
+    for voxels in detached_files(path):
+        check_regular_file(voxels)
     try:
         str(path).encode()
     except UnicodeEncodeError as e:  # for which SimpleITK would end the process
@@ -143,6 +149,17 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
     except RuntimeError as e:
         raise ImageFileError(_damaged(path)) from e
     return reader
+
+
+def detached_files(header: Path) -> list[Path]:
+    """What a text header names as files of its voxels, on lines of their own or after ``=`` or ``:``, if it exists."""
+    if header.suffix.lower() not in _DETACHED_SUFFIXES:
+        return []
+    with header.open("rb") as file:
+        text = os.fsdecode(file.read(_LONGEST_HEADER))
+    names = (re.split(r"[=:]", line, maxsplit=1)[-1].strip() for line in text.splitlines())
+    files = (header.parent / name for name in names if name and "\0" not in name)
+    return [file for file in files if os.path.lexists(file) and not os.path.isdir(file)]
 
 
 def _sorted_series(given: Path, folder: Path, files: Sequence[Path]) -> list[str]:

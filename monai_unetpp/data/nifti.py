@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 import struct
 import zlib
 from os import PathLike
@@ -113,6 +114,10 @@ def check_affine(affine: np.ndarray[Any, Any], path: str | Path) -> None:
 
 def _check_content(path: Path) -> None:
     check_regular_file(path)
+    # nibabel opens the other file of a pair, too
+    for other in (path.with_suffix(suffix) for suffix in (".hdr", ".img") if path.suffix.lower() in (".hdr", ".img")):
+        if os.path.lexists(other):
+            check_regular_file(other)
     try:
         with path.open("rb") as file:
             start = file.read(4)

@@ -17,7 +17,7 @@ import numpy as np
 from nibabel.nifti1 import Nifti1Header
 from nibabel.nifti2 import Nifti2Header
 
-from monai_unetpp.data.itk_images import dicom_files
+from monai_unetpp.data.itk_images import detached_files, dicom_files
 from monai_unetpp.data.nifti import is_nifti_name
 from monai_unetpp.data.pictures import is_picture_name, read_picture_mark
 from monai_unetpp.files import MARK
@@ -29,8 +29,6 @@ _NIFTI_MARK = f"written by {MARK}"
 _IDENTITY = re.compile(r" src=([0-9a-f]{12})(?: data=([0-9a-f]{12}))?")
 _HASH_BYTES = 6
 _CHUNK = 2**20
-_LONGEST_ITK_HEADER = 2**16
-_DETACHED_SUFFIXES = (".mhd", ".nhdr")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +115,8 @@ def _files_of(image: Path) -> list[Path]:
     suffix = image.suffix.lower()
     if suffix in (".hdr", ".img"):
         return _pair_of(image)
-    if suffix in _DETACHED_SUFFIXES:
-        voxels = _named_in(image)
+    if suffix in (".mhd", ".nhdr"):
+        voxels = [file for file in detached_files(image) if os.path.isfile(file)]
         return [image, *voxels] if voxels else []
     return [image]
 
@@ -127,14 +125,6 @@ def _pair_of(path: Path) -> list[Path]:
     """A header and its voxels."""
     pair = {path, *(path.with_suffix(suffix) for suffix in (".hdr", ".img", ".HDR", ".IMG"))}
     return [file for file in pair if os.path.isfile(file)]
-
-
-def _named_in(header: Path) -> list[Path]:
-    """The files with voxels that a text header names, on lines of their own or after ``=`` or ``:``."""
-    with header.open("rb") as file:
-        text = os.fsdecode(file.read(_LONGEST_ITK_HEADER))
-    names = (re.split(r"[=:]", line, maxsplit=1)[-1].strip() for line in text.splitlines())
-    return [header.parent / name for name in names if name and os.path.isfile(header.parent / name)]
 
 
 def _hash_of_file(path: Path) -> str:

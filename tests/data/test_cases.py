@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
+import SimpleITK
 
 from monai_unetpp.data import ImageFileError, VolumeReader, case_name, find_cases, load_datalist
 
@@ -267,6 +270,16 @@ def test_what_is_no_file_costs_one_case(tmp_path: Path, make: Callable[[Path], N
     good, bad = find_cases([tmp_path / "y.nii", tmp_path / "x"], strict=False)
     assert good["case"] == "y"
     assert "failure" in bad
+
+
+@pytest.mark.parametrize(("header", "voxels"), [("x.hdr", "x.img"), ("x.img", "x.hdr"), ("x.mhd", "x.raw")])
+def test_pipes_for_the_other_file_of_an_image_are_not_waited_for(tmp_path: Path, header: str, voxels: str) -> None:
+    nib.save(nib.Nifti1Pair(np.ones((2, 3, 4), np.uint8), np.eye(4)), tmp_path / "x.hdr")
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((2, 3, 4), np.uint8)), str(tmp_path / "x.mhd"))
+    (tmp_path / voxels).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / voxels)
+    with pytest.raises(ImageFileError, match=rf"{voxels}: a pipe"):
+        VolumeReader().get_data((tmp_path / header,))
 
 
 def test_files_and_folders_that_may_not_be_read(
