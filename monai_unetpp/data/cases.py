@@ -98,8 +98,7 @@ def expand_home(path: str | PathLike[str]) -> Path:
         return Path(text)
     is_own_home = text == "~" or text.startswith(("~/", f"~{os.sep}"))
     home = os.path.expanduser(text)
-    # as an absolute path, for MONAI's loader would look for the user again
-    return Path(os.path.abspath(text if os.path.lexists(text) and not is_own_home else home))
+    return Path(text if os.path.lexists(text) and not is_own_home else home)
 
 
 class _OnlyResultsError(ImageFileError):
@@ -196,5 +195,11 @@ def _decathlon_cases(folder: Path, suffixes: tuple[str, ...], list_key: str | No
 
 def _case(image: str | PathLike[str] | Sequence[str]) -> dict[str, Any]:
     if isinstance(image, (list, tuple)):
-        return {"image": [str(path) for path in image], "case": case_name(image[0])}
-    return {"image": fspath(image), "case": case_name(image)}  # type: ignore[arg-type]
+        return {"image": [_for_loader(path) for path in image], "case": case_name(image[0])}
+    return {"image": _for_loader(image), "case": case_name(image)}  # type: ignore[arg-type]
+
+
+def _for_loader(path: str | PathLike[str]) -> str:
+    """``path`` so that MONAI's loader takes a ``~`` at its beginning for nobody's home."""
+    text = fspath(path)
+    return os.path.abspath(text) if text.startswith("~") else text

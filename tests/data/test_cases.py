@@ -317,6 +317,7 @@ def test_a_tilde_that_is_nobodys_home(tmp_path: Path, monkeypatch: pytest.Monkey
         str(tmp_path / "~nobody/a.nii"),
         "b~/c~d.nii",
     ]
+    assert [case["image"] for case in find_cases(".")] == [str(tmp_path / "~x.nii")]
     with pytest.raises(ImageFileError, match=r"~nobody2/a\.nii: no such file or folder"):
         find_cases("~nobody2/a.nii")
     with pytest.raises(ImageFileError, match=r"~root: not a supported image"):
