@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +14,8 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
@@ -189,6 +193,39 @@ def test_files_of_others_are_never_replaced(tmp_path: Path) -> None:
         os.rmdir(tmp_path / "x_seg.nii.gz") if (tmp_path / "x_seg.nii.gz").is_dir() else os.unlink(
             tmp_path / "x_seg.nii.gz"
         )
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """The bytes of results, by the suffix of their files."""
+    folder = tmp_path_factory.mktemp("written")
+    for suffix in (".nii", ".nii.gz"):
+        write_volume(folder / f"a{suffix}", np.ones(SHAPE, np.uint8), "none.mha", np.eye(4))
+    for suffix in (".png", ".tif"):
+        write_picture(folder / f"a{suffix}", np.ones((4, 5), np.uint8))
+    return {path.name[1:]: path.read_bytes() for path in folder.iterdir()}
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from([".nii", ".nii.gz", ".png", ".tif"]),
+    st.lists(st.tuples(st.integers(0, 600), st.integers(0, 255)), max_size=6),
+    st.integers(0, 600),
+)
+def test_no_damage_to_a_file_costs_the_others(
+    written: dict[str, bytes], suffix: str, changes: list[tuple[int, int]], length: int
+) -> None:
+    content = bytearray(written[suffix])
+    for place, value in changes:
+        content[place % len(content)] = value
+    with tempfile.TemporaryDirectory() as name, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        folder = Path(name)
+        (folder / f"a{suffix}").write_bytes(content if length > 500 else content[:length])
+        (folder / "good.nii").write_bytes(b"x")
+        found = names(find_cases(folder, pictures=True))
+        assert found in (["good"], ["a", "good"])
+        read_identity(folder / f"a{suffix}")
 
 
 class TestContent:
