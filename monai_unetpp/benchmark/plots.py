@@ -5,7 +5,7 @@ from __future__ import annotations
 from os import PathLike
 
 from monai_unetpp.benchmark.inference import InferenceBenchmark, InferenceCost
-from monai_unetpp.files import write_figure
+from monai_unetpp.files import atomic_path
 from monai_unetpp.pruning.plots import PALETTE, new_figure
 
 __all__ = ["check_plot_path", "save_speed_plot"]
@@ -67,7 +67,8 @@ def save_speed_plot(result: InferenceBenchmark, path: str | PathLike[str]) -> No
         axes.set_xlabel(f"times as fast as {result.reference} (median and quartiles of the rounds; logarithmic)")
         volume = " x ".join(map(str, result.volume_shape))
         axes.set_title(f"Segmenting {volume} voxels: {result.environment.device}", fontsize=9.5)
-        write_figure(path, figure, dpi=150)
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, format="png", dpi=150)
 
 
 def check_plot_path(path: str | PathLike[str]) -> None:

@@ -16,7 +16,7 @@ from monai.metrics import compute_dice
 from monai_unetpp.bundles import find_bundle
 from monai_unetpp.demo.picture import Panel, draw_levels
 from monai_unetpp.devices import resolve_device
-from monai_unetpp.files import atomic_path, write_figure
+from monai_unetpp.files import atomic_path
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.segmentation import SegmentedCase, label_names, make_output_dir, segment
 from monai_unetpp.template import HIPPOCAMPUS_CENTRE_MM, HIPPOCAMPUS_SIZE_MM, crop_box, load_template
@@ -218,7 +218,8 @@ def _run_part(part: str, plan: _Plan, folder: Path, device: str | None, say: Cal
         scale_bar_mm=plan.scale_bar_mm,
     )
     picture = folder / f"{part}_levels.png"
-    write_figure(picture, figure, dpi=_DPI)
+    with atomic_path(picture) as temporary:
+        figure.savefig(temporary, dpi=_DPI)
     return DemoPart(
         part,
         bundle.name,

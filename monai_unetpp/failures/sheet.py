@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from monai_unetpp.failures.cases import CaseArrays
 from monai_unetpp.failures.kinds import ExaminedCase, FailureReport
-from monai_unetpp.files import write_figure
+from monai_unetpp.files import atomic_path
 from monai_unetpp.pruning.overlays import error_slice
 from monai_unetpp.pruning.plots import PALETTE, new_figure
 
@@ -82,9 +82,10 @@ def save_sheet(
             left.set_title(_title(case, report, where), fontsize=9, fontweight="normal", linespacing=1.35)
         framed = any(axes.patches for axes in grid.flat)
         _draw_legend(figure, confused=len(report.labels) > 1, framed=framed, columns=3 * columns)
-        description = "; ".join(_title(case, report).replace("\n", ", ") for case in shown)
-        metadata = {"Title": f"{report.dataset}: worst cases", "Description": description}
-        write_figure(path, figure, dpi=130, metadata=metadata)
+        with atomic_path(path) as temporary:
+            description = "; ".join(_title(case, report).replace("\n", ", ") for case in shown)
+            metadata = {"Title": f"{report.dataset}: worst cases", "Description": description, "Software": None}
+            figure.savefig(temporary, format="png", dpi=130, metadata=metadata)
 
 
 def error_window(truth: npt.ArrayLike, segmentation: npt.ArrayLike) -> tuple[slice, slice]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_unetpp.files import write_figure
+from monai_unetpp.files import atomic_path
 from monai_unetpp.pruning.plots import new_figure
 
 if TYPE_CHECKING:
@@ -110,7 +110,13 @@ def save_overlay(
         _draw_scale(grid[0][0], values.shape, sizes, unit)
         _legend(figure, names)
         figure.suptitle(title + where, fontsize=11, x=0.01, ha="left")
-        write_figure(target, figure, dpi=110, metadata={"Title": title, "Description": description})
+        with atomic_path(target) as temporary:
+            figure.savefig(
+                temporary,
+                format="png",
+                dpi=110,
+                metadata={"Title": title, "Description": description, "Software": None},
+            )
     return target
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from monai_unetpp.files import write_figure
+from monai_unetpp.files import atomic_path
 from monai_unetpp.pruning.plots import PALETTE, new_figure
 from monai_unetpp.study.table import measured_where
 
@@ -129,4 +129,5 @@ def _smoothed(values: Sequence[float], width: int = 5) -> list[float]:
 
 def _save(figure: Figure, study: Mapping[str, Any], path: str | PathLike[str]) -> None:
     figure.supxlabel(measured_where(study), fontsize=7)
-    write_figure(path, figure, dpi=_DPI)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=_DPI)
