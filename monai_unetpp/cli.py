@@ -8,6 +8,7 @@ Exit codes: 0 done, 1 some cases failed or problems were found, 2 bad arguments 
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import logging
 import os
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(_parser().parse_args(arguments))
     command: Callable[..., int] = options.pop("command")
     verbose: bool = options.pop("verbose")
+    _name_the_user()
     with _logging(verbose):
         try:
             return command(**options)
@@ -74,6 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 logging.getLogger(__name__).exception("the command failed")
             _fail(str(e) or type(e).__name__)
             return _BAD_INPUT
+
+
+def _name_the_user() -> None:
+    """MONAI asks for the user's name when it is imported; in a container the user may be a number without one."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
 
 
 @contextmanager
@@ -455,6 +465,11 @@ def _add_segment(parser: argparse.ArgumentParser) -> None:
     )
     objects.add_argument(
         "--slice_axis", type=int, metavar="AXIS", help="axis of volumes across which the slices lie: 0, 1, 2 or -1"
+    )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace results of other images that have the same name (default: these cases fail)",
     )
     parser.add_argument(
         "--profile", action="store_true", help="show where the time goes; nothing is done at the same time then"

@@ -6,7 +6,7 @@ import csv
 from os import PathLike
 from pathlib import Path
 
-from monai_unetpp.files import atomic_path
+from monai_unetpp.files import write_figure
 
 __all__ = ["draw_curves"]
 
@@ -45,5 +45,4 @@ def draw_curves(curves: str | PathLike[str], picture: str | PathLike[str]) -> No
         axes.grid(alpha=0.3)
         if title == "validation":
             axes.legend(frameon=False)
-    with atomic_path(picture) as temporary:
-        figure.savefig(temporary, dpi=120)
+    write_figure(picture, figure, dpi=120)

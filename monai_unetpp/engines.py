@@ -22,7 +22,14 @@ from monai.transforms import AsDiscreted, Compose, Invertd, LoadImage, LoadImage
 from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
 from torch.utils.data import DataLoader, IterableDataset
 
-from monai_unetpp.data import BlockwiseSpacingd, InvertProbabilitiesd, case_name, describe_failure
+from monai_unetpp.data import (
+    BlockwiseSpacingd,
+    InvertProbabilitiesd,
+    SegmentationSaveImaged,
+    case_name,
+    describe_failure,
+    one_line,
+)
 from monai_unetpp.data.instances import INSTANCE_COUNT
 from monai_unetpp.measuring.stages import StageTimer
 
@@ -198,9 +205,11 @@ class CaseEvaluator(SupervisedEvaluator):
     def _attempt(self, engine: Engine, batchdata: Mapping[str, Any]) -> Any:
         case, file = _describe_case(batchdata)
         self._case_failed = "failure" in batchdata
-        if self._case_failed:
+        failure = _only(batchdata["failure"]) if self._case_failed else self._refusal(batchdata)
+        if failure is not None:
+            self._case_failed = True
             self._await_saving()
-            self._note_failure(case, file, str(_only(batchdata["failure"])))
+            self._note_failure(case, file, str(failure))
             return []
         engine.state.output, self._unsaved = None, None
         try:
@@ -213,6 +222,21 @@ class CaseEvaluator(SupervisedEvaluator):
             self._note_exception(case, file, "post-processing" if predicted else "inference", e)
             return []
         return output
+
+    def _refusal(self, batchdata: Mapping[str, Any]) -> str | None:
+        """Why the result could not be written, asked before the network works on the case."""
+        image = batchdata.get(CommonKeys.IMAGE)
+        file = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ) if isinstance(image, MetaTensor) else None
+        if file is None or self._saving is None:
+            return None
+        item = {key: _only(value) for key, value in batchdata.items()}
+        try:
+            for transform in self._saving.transforms:
+                if isinstance(transform, SegmentationSaveImaged):
+                    transform.check_result(str(_only(file)), item)
+        except OSError as e:
+            return str(e)
+        return None
 
     def _postprocess(self, data: Any) -> Any:
         data = _run_stages(self._postprocessing, data, self._timer, "postprocessing")
@@ -264,7 +288,7 @@ class CaseEvaluator(SupervisedEvaluator):
         self._note_failure(case, file, f"{stage} failed with {describe_failure(error)}")
 
     def _note_failure(self, case: str, file: str, reason: str) -> None:
-        failure = CaseFailure(case, file, reason.removeprefix(f"{file}: "))
+        failure = CaseFailure(case, file, reason.removeprefix(f"{file}: ").removeprefix(f"{one_line(file)}: "))
         self.failures.append(failure)
         logger.error("%s: %s", failure.file, failure.reason)
 

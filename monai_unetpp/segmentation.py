@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tempfile
 from collections.abc import Iterable, Sequence
 from os import PathLike, fspath
@@ -13,8 +14,11 @@ from ignite.handlers import ProgressBar
 from monai.bundle import ConfigParser
 
 from monai_unetpp.bundles import find_bundle, parse_entry, read_metadata
+from monai_unetpp.data import one_line
+from monai_unetpp.data.cases import expand_home
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.engines import CaseEvaluator
+from monai_unetpp.files import remove_leftovers
 from monai_unetpp.topology import level_index
 
 __all__ = ["DEFAULT_BUNDLE", "SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment"]
@@ -93,6 +97,7 @@ def segment(
     slice_axis: int | None = None,
     list_key: str | None = None,
     profile: bool = False,
+    overwrite: bool = False,
 ) -> SegmentationSummary:
     """Segment images with a bundle's ``inference.json``; cases that fail are reported and the rest go on.
 
@@ -116,6 +121,8 @@ def segment(
         slice_axis: for bundles of images: the axis of volumes across which the slices lie, 0 the first, -1 the last.
         list_key: list of ``dataset.json`` to segment, where ``inputs`` are such folders, such as ``"validation"``.
         profile: whether to measure the stages of the work; then nothing is done at the same time.
+        overwrite: whether results of other images in ``output_dir`` may be replaced; otherwise the case fails before
+            the network works on it. Results of the same image always are, and files of others never.
 
     Returns:
         The finished cases with their volumes, and the failures.
@@ -127,6 +134,7 @@ def segment(
         TypeError: inputs that are not paths.
         OSError: ``output_dir`` cannot be written to.
     """
+    output_dir = expand_home(output_dir)
     folder = find_bundle(bundle)
     names = label_names(folder)
     parser = ConfigParser()
@@ -134,7 +142,7 @@ def segment(
     paths = [inputs] if isinstance(inputs, (str, PathLike)) else inputs
     if not isinstance(paths, (list, tuple)) or not all(isinstance(path, (str, PathLike)) for path in paths):
         raise TypeError(f"inputs must be a path or a list of paths, got {inputs!r}. Name a file or a folder.")
-    if not any(Path(path).expanduser().exists() for path in paths):
+    if not any(os.path.lexists(expand_home(path)) for path in paths):
         raise FileNotFoundError(f"{', '.join(map(fspath, paths))}: no such file or folder. Check the path.")
     parser.update({"bundle_root": str(folder), "output_dir": fspath(output_dir)})
     parser["input"] = [fspath(path) for path in paths]
@@ -151,6 +159,7 @@ def segment(
         instances=instances,
         slice_axis=slice_axis,
         list_key=list_key,
+        overwrite=overwrite or None,
     )
     if level is not None:
         level_index(level, parse_entry(parser, "network_def").levels)
@@ -189,7 +198,7 @@ def segment(
         runtime=ran_runtime,
         precision=ran_precision,
         cases=cases,
-        failures=tuple(f"{failed.file}: {failed.reason}" for failed in evaluator.failures),
+        failures=tuple(one_line(f"{failed.file}: {failed.reason}") for failed in evaluator.failures),
         stages=_summed(case.stages for case in cases),
     )
 
@@ -235,7 +244,7 @@ def make_output_dir(folder: str | PathLike[str]) -> Path:
     """Make a folder for results, and see that files can be written there before any work is done.
 
     Args:
-        folder: the folder; its missing parents are made too.
+        folder: the folder; its missing parents are made too. What killed runs left in it is removed.
 
     Returns:
         Its path.
@@ -247,7 +256,7 @@ def make_output_dir(folder: str | PathLike[str]) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
-            pass
+            remove_leftovers(path)
     except OSError as e:
         raise OSError(
             f"output_dir must be a folder that can be written to, got {fspath(folder)!r} ({e.strerror}). "

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -229,10 +230,11 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
     run(
         *("segment", "a", "b", "-o", "O", "--bundle", "B", "--level", "L2", "--device", "cpu", "--runtime", "openvino"),
         *("--precision", "bf16", "--overlap", "0.25", "--no-flips", "--smooth", "--profile", "--list_key", "training"),
+        "--overwrite",
     )
     plain, full = stub_segment
     assert {name for name, value in plain.items() if value is not None} == {
-        *("inputs", "output_dir", "bundle", "profile", "progress")
+        *("inputs", "output_dir", "bundle", "overwrite", "profile", "progress")
     }
     assert full == {
         "inputs": ["a", "b"],
@@ -248,6 +250,7 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         "instances": None,
         "slice_axis": None,
         "list_key": "training",
+        "overwrite": True,
         "profile": True,
         "progress": False,
     }
@@ -629,3 +632,13 @@ def test_benchmark_with_sizes_that_are_none(run):
     code, out, err = run("benchmark", "--window", "32,big")
     assert (code, out) == (2, "")
     assert "argument --window: must be whole numbers between commas, got '32,big'" in err
+
+
+def test_a_user_without_a_name(run, stub_segment, monkeypatch):
+    def refuse():
+        raise KeyError("getpwuid(): uid not found: 54321")
+
+    monkeypatch.setattr(cli.getpass, "getuser", refuse)
+    monkeypatch.setenv("USER", "")
+    assert run("segment", "a", "-o", "O")[0] == 0
+    assert os.environ["USER"] == str(os.getuid())

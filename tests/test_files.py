@@ -1,6 +1,12 @@
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
-from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp import files
+from monai_unetpp.files import atomic_path, remove_leftovers, temporary_folder, write_text
 
 
 def test_a_file_appears_whole_with_its_folders(tmp_path):
@@ -28,3 +34,100 @@ def test_the_temporary_file_keeps_all_suffixes(tmp_path):
     with atomic_path(tmp_path / "x.nii.gz") as temporary:
         assert temporary.name == "x.nii.gz"
         temporary.touch()
+
+
+def leftover(folder, name):
+    """What a killed process leaves behind."""
+    path = folder / name
+    path.mkdir(parents=True)
+    (path / ".in-use").touch()
+    (path / "x.nii.gz").write_text("half")
+    return path
+
+
+def age(path):
+    for each in (*path.iterdir(), path):
+        os.utime(each, (time.time() - 7 * 3600,) * 2)
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    ours = leftover(tmp_path, f"{files._PREFIX}abcd")
+    write_text(tmp_path / "a.txt", "text")
+    assert not ours.exists()
+
+
+def test_folders_in_use_and_those_of_others_stay(tmp_path):
+    elsewhere = leftover(tmp_path, ".monai-unetpp-000000-abcd")
+    foreign = leftover(tmp_path, ".x_seg.nii.gz.abcd")
+    unlocked = leftover(tmp_path, f"{files._PREFIX}new")
+    (unlocked / ".in-use").unlink()
+    with temporary_folder(tmp_path) as busy:
+        remove_leftovers(tmp_path)
+        age(busy)
+        remove_leftovers(tmp_path)
+        assert busy.is_dir()
+    assert not busy.exists()
+    assert elsewhere.exists()
+    assert unlocked.exists()
+    for path in (elsewhere, unlocked, foreign):
+        age(path)
+    remove_leftovers(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [foreign.name]
+
+
+def test_the_only_copy_of_something_is_never_removed(tmp_path):
+    ours = leftover(tmp_path, f"{files._PREFIX}abcd")
+    (ours / files.REPLACED).mkdir()
+    remove_leftovers(tmp_path)
+    assert ours.exists()
+
+
+def test_file_systems_without_locks(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_lock", lambda file, wait: None)
+    ours = leftover(tmp_path, f"{files._PREFIX}abcd")
+    write_text(tmp_path / "a.txt", "text")
+    assert ours.exists()
+    age(ours)
+    remove_leftovers(tmp_path)
+    assert not ours.exists()
+
+
+def test_a_folder_that_another_process_removed_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
+    lock, made = files._lock, []
+
+    def late(file, wait):
+        if not made:
+            (first,) = tmp_path.iterdir()
+            made.append(first)
+            shutil.rmtree(first)
+        return lock(file, wait)
+
+    monkeypatch.setattr(files, "_lock", late)
+    with temporary_folder(tmp_path) as folder:
+        assert folder.is_dir()
+        assert folder != made[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_that_write_to_one_folder_do_not_disturb_each_other(tmp_path):
+    def write(number):
+        remove_leftovers(tmp_path)
+        write_text(tmp_path / f"{number % 5}.txt", "text")
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(100)))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"{number}.txt" for number in range(5)]
+
+
+def test_names_of_any_length_that_the_file_system_allows(tmp_path):
+    name = f"{'x' * 244}.nii.gz"
+    write_text(tmp_path / name, "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(OSError, match="File name too long"):
+        write_text(tmp_path / f"x{'x' * 250}.nii.gz", "text")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_texts_with_names_that_are_no_text(tmp_path):
+    write_text(tmp_path / "a.md", "case \udcff")
+    assert (tmp_path / "a.md").read_text() == "case \\udcff"

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import monai.bundle
 import nibabel as nib
@@ -11,8 +12,9 @@ import torch
 from monai.bundle import ConfigParser
 from tiny_bundle import make_tiny_bundle
 
-from monai_unetpp import NestedUNet
+from monai_unetpp import NestedUNet, files
 from monai_unetpp.data import BlockwiseSpacingd
+from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.segmentation import SegmentationSummary, label_names, make_output_dir, segment
 
 
@@ -302,3 +304,80 @@ def test_a_profile_adds_up(hippocampus_bundle, decathlon_dir, tmp_path):
     for name, seconds in summary.stages.items():
         assert seconds == pytest.approx(sum(done.stages[name] for done in summary.cases))
     assert json.loads(json.dumps(summary.as_dict()))["stages"] == summary.stages
+
+
+@pytest.fixture
+def two_subjects(decathlon_dir, tmp_path):
+    """Images of two subjects under one name."""
+    paths = [tmp_path / subject / "T1.nii.gz" for subject in ("s1", "s2")]
+    for number, path in enumerate(paths):
+        path.parent.mkdir()
+        shutil.copy(decathlon_dir / "imagesTr" / f"case_{number}.nii.gz", path)
+    return paths
+
+
+def test_the_result_of_another_subject_is_kept_before_the_network_works(
+    hippocampus_bundle, two_subjects, tmp_path, monkeypatch
+):
+    options = {"bundle": hippocampus_bundle, "level": "L1", "device": "cpu", "flips": []}
+    (done,) = segment(two_subjects[0], tmp_path / "out", **options).cases
+    before = Path(done.output).read_bytes()
+    worked = []
+    call = NestedSlidingWindowInferer.__call__
+    monkeypatch.setattr(
+        NestedSlidingWindowInferer, "__call__", lambda *arguments, **more: worked.append(1) or call(*arguments, **more)
+    )
+    summary = segment(two_subjects[1], tmp_path / "out", **options)
+    assert not worked
+    assert summary.failures == (
+        f"{two_subjects[1]}: its result would replace {done.output}, which is of another image. Name another output "
+        "folder, or let it be replaced with --overwrite (overwrite=True).",
+    )
+    assert Path(done.output).read_bytes() == before
+    assert not segment(two_subjects[1], tmp_path / "out", overwrite=True, **options).failures
+    assert worked
+    assert Path(done.output).read_bytes() != before
+
+
+def test_two_subjects_in_one_run_get_names_of_their_own(hippocampus_bundle, two_subjects, tmp_path):
+    summary = segment(two_subjects, tmp_path / "out", hippocampus_bundle, "L1", device="cpu", flips=[])
+    assert [Path(done.output).name for done in summary.cases] == ["s1_T1_seg.nii.gz", "s2_T1_seg.nii.gz"]
+
+
+def test_the_output_folder_may_be_the_input_folder(hippocampus_bundle, two_subjects):
+    folder = two_subjects[0].parent
+    for _ in range(2):
+        summary = segment(folder, folder, hippocampus_bundle, "L1", device="cpu", flips=[])
+        assert [done.case for done in summary.cases] == ["T1"]
+        assert sorted(path.name for path in folder.iterdir()) == ["T1.nii.gz", "T1_seg.nii.gz"]
+
+
+def test_names_that_are_long_and_those_that_are_too_long(hippocampus_bundle, two_subjects, tmp_path):
+    long, too_long = (two_subjects[0].with_name(f"{'x' * length}.nii.gz") for length in (240, 248))
+    two_subjects[0].rename(long)
+    two_subjects[1].rename(too_long)
+    summary = segment([long, too_long], tmp_path / "out", hippocampus_bundle, "L1", device="cpu", flips=[])
+    assert [Path(done.output).name for done in summary.cases] == [f"{'x' * 240}_seg.nii.gz"]
+    (failure,) = summary.failures
+    assert failure == f"{too_long}: the name of its result would be too long for the file system. Rename it."
+
+
+def test_tildes(hippocampus_bundle, two_subjects, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    two_subjects[0].rename(tmp_path / "~x.nii.gz")
+    summary = segment("~x.nii.gz", "~/out", hippocampus_bundle, "L1", device="cpu", flips=[])
+    assert [done.output for done in summary.cases] == [str(home / "out" / "~x_seg.nii.gz")]
+    with pytest.raises(FileNotFoundError, match=r"~nobody/a\.nii: no such file or folder"):
+        segment("~nobody/a.nii", "out", hippocampus_bundle)
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
+    left = tmp_path / f"{files._PREFIX}abcd"
+    left.mkdir()
+    (left / ".in-use").touch()
+    (left / "x_seg.nii.gz").write_text("half")
+    make_output_dir(tmp_path)
+    assert list(tmp_path.iterdir()) == []

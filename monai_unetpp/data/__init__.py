@@ -1,15 +1,16 @@
 """From files to cases: lists, readers, checks and writers."""
 
 from monai_unetpp.data.background import ClearBackgroundd, CropBackgroundd
-from monai_unetpp.data.cases import case_name, find_cases
+from monai_unetpp.data.cases import find_cases
 from monai_unetpp.data.check import check_dataset
 from monai_unetpp.data.datalist import load_datalist
 from monai_unetpp.data.dataset import CaseDataset
-from monai_unetpp.data.errors import ImageFileError, describe_failure
+from monai_unetpp.data.errors import ImageFileError, describe_failure, one_line
 from monai_unetpp.data.geometry import ImageGeometry, check_same_geometry, compare_geometry, read_geometry
 from monai_unetpp.data.instances import SplitInstances, SplitInstancesd
 from monai_unetpp.data.intensity import ImageKind, InvertBrightBackground, InvertBrightBackgroundd, kind_weights
 from monai_unetpp.data.inversion import InvertProbabilitiesd
+from monai_unetpp.data.naming import case_name
 from monai_unetpp.data.reader import VolumeReader
 from monai_unetpp.data.spacing import BlockwiseSpacingd
 from monai_unetpp.data.standardization import StandardizeIntensityd
@@ -39,6 +40,7 @@ __all__ = [
     "find_cases",
     "kind_weights",
     "load_datalist",
+    "one_line",
     "read_geometry",
     "write_volume",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import defaultdict
+import os
 from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
@@ -14,22 +14,18 @@ from monai.data import load_decathlon_datalist
 
 from monai_unetpp.data.datalist import read_datalist
 from monai_unetpp.data.dicom import dicom_files, is_dicom_file
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.errors import ImageFileError, check_regular_file, one_line
 from monai_unetpp.data.itk_images import ITK_SUFFIXES
+from monai_unetpp.data.naming import case_name, with_unique_names
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name
+from monai_unetpp.data.results import is_result
 
-__all__ = ["RESULT_NAME", "case_name", "find_cases", "result_suffix"]
+__all__ = ["expand_home", "find_cases"]
 
 logger = logging.getLogger(__name__)
 
-# longest first, so that .nii.gz comes before what it may end in
-_SUFFIXES = tuple(sorted((*NIFTI_SUFFIXES, *ITK_SUFFIXES, *PICTURE_SUFFIXES), key=len, reverse=True))
 _VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
-_SEGMENTATION = "_seg"
-
-#: Key of the name that files of results get, where it is not that of the case.
-RESULT_NAME = "result_name"
 
 
 def find_cases(
@@ -44,11 +40,13 @@ def find_cases(
         input: any of these, or a list of them:
 
             - an image file: NIfTI, ``.nrrd``, ``.nhdr``, ``.mha``, ``.mhd``, or a DICOM file of many frames;
-            - a folder: each image file in it, by name, and each subfolder that is a DICOM series. Subfolders are not
-              searched further. ``x_seg`` beside ``x`` is taken as an earlier result and left out;
-            - a DICOM series: a folder with DICOM files;
+            - a folder: each image file in it, by name, its DICOM files as one series, and each subfolder that is a
+              DICOM series. Subfolders are not searched further;
             - a folder with ``dataset.json`` in Decathlon form: its ``test`` cases; where it has none, those of
               ``validation``, else the files of ``imagesTs``, else the ``training`` cases.
+
+            Files that this package has written are no images, whatever their name: they are left out, by the mark that
+            they carry. A path that is given twice is one case; two links to one file are two.
         strict: whether an ``input`` that is missing, empty or not an image is an error. Otherwise it becomes a case
             with the reason as ``failure``, which :class:`monai_unetpp.data.CaseDataset` hands on.
         pictures: whether PNG and TIFF files are images too, for networks in 2D. For others a PNG in a folder is
@@ -59,7 +57,8 @@ def find_cases(
 
     Returns:
         Dicts with ``image``, a path (or several, for several channels), and ``case``, a name for files. It is the
-        name of the file or folder; images of one name in different folders get the folder's name in front. Images of
+        name of the file or folder; images of one name in different folders get those folders' names in front that
+        tell them apart, and BIDS's ``sub-`` and ``ses-``. Images of
         one name whose results differ in their suffix, such as ``a.png`` and ``a.nii.gz``, are cases of their whole
         names, and keep the short one for their results as ``result_name``.
 
@@ -75,30 +74,36 @@ def find_cases(
         raise ImageFileError("input must name a file or a folder, got an empty list.")
     suffixes = (*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES) if pictures else _VOLUME_SUFFIXES
     cases: list[dict[str, Any]] = []
+    only_results: list[dict[str, Any]] = []
     for item in items:
         try:
-            cases.extend(_readable_cases_of(Path(item).expanduser(), suffixes, list_key))
+            cases.extend(_readable_cases_of(expand_home(item), suffixes, list_key))
+        except _OnlyResultsError as e:
+            only_results.append({**_case(item), "failure": one_line(str(e))})
         except ImageFileError as e:
             if strict:
                 raise
-            cases.append({**_case(item), "failure": str(e)})
-    return _with_unique_names(cases, strict)
+            cases.append({**_case(item), "failure": one_line(str(e))})
+    if only_results and cases:
+        example = only_results[0]["image"]
+        logger.warning("%d inputs are results of monai-unetpp, such as %s, and left out.", len(only_results), example)
+    elif only_results and strict:
+        raise ImageFileError(only_results[0]["failure"])
+    return with_unique_names(cases or only_results, strict)
 
 
-def case_name(path: str | PathLike[str]) -> str:
-    """The name of a case: that of its file without the suffix, or of its folder."""
-    path = Path(path)
-    if path.is_dir():
-        return path.resolve().name
-    suffix = next((suffix for suffix in (*_SUFFIXES, ".dcm") if path.name.lower().endswith(suffix)), "")
-    return path.name[: -len(suffix)] if suffix and len(suffix) < len(path.name) else path.name
+def expand_home(path: str | PathLike[str]) -> Path:
+    """``path`` with the home that a ``~`` at its beginning stands for; the ``~`` of a file or of nobody is kept."""
+    text = fspath(path)
+    if not text.startswith("~"):
+        return Path(text)
+    is_own_home = text == "~" or text.startswith(("~/", f"~{os.sep}"))
+    home = os.path.expanduser(text)
+    return Path(text if os.path.lexists(text) and not is_own_home else home)
 
 
-def result_suffix(image: str | PathLike[str]) -> str:
-    """The suffix of the segmentation of ``image``: NIfTI, but PNG or TIFF for such pictures."""
-    if not is_picture_name(image):
-        return ".nii.gz"
-    return ".png" if fspath(image).lower().endswith(".png") else ".tif"
+class _OnlyResultsError(ImageFileError):
+    """What was named holds nothing but results of this package."""
 
 
 def _readable_cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
@@ -109,15 +114,19 @@ def _readable_cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | No
 
 
 def _cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
-    if not path.exists():
-        raise ImageFileError(f"{path}: no such file or folder. Check the path.")
-    if path.is_dir() and (path / "dataset.json").is_file():
+    check_regular_file(path, folders=True)
+    is_folder = path.is_dir()
+    if is_folder and os.path.isfile(path / "dataset.json"):
         return _decathlon_cases(path, suffixes, list_key)
     if list_key is not None:
         raise ImageFileError(f"{path}: no folder with dataset.json to take {list_key!r} from. Leave list_key out.")
-    if path.is_dir():
+    if is_folder:
         return _folder_cases(path, suffixes)
+    if is_result(path):
+        raise _OnlyResultsError(f"{path}: a result of monai-unetpp, not an image. Name the image.")
     if not path.name.lower().endswith(suffixes) and not is_dicom_file(path):
+        with path.open("rb"):  # may it be read at all
+            pass
         remedy = ""
         if is_picture_name(path):
             remedy = " Pictures are for bundles of images, such as nuclei_microscopy_unetpp."
@@ -127,20 +136,34 @@ def _cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | None) -> li
 
 def _folder_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
     content = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    # a link to nowhere is kept: it is for the reader to say so
-    files = [path for path in content if not path.is_dir() and path.name.lower().endswith(suffixes)]
+    # pipes and links to nowhere are kept: they are for the reader to name
+    files = [path for path in content if path.name.lower().endswith(suffixes) and not os.path.isdir(path)]
     files = [path for path in files if not _is_second_of_pair(path)]
-    names = {case_name(path) for path in files}
-    results = [path for path in files if _is_result(case_name(path), names)]
+    images = [path for path in files if not is_result(path)]
+    results = len(files) - len(images)
     if results:
-        logger.info("%s: %d earlier results (*%s) are left out.", folder, len(results), _SEGMENTATION)
-    images = [path for path in files if path not in results]
-    if not images and any(dicom_files(folder)):
-        return [_case(folder)]
-    series = [path for path in content if path.is_dir() and any(dicom_files(path))]
-    if not images and not series:
-        raise ImageFileError(f"{folder}: holds no image. Name a file, or a folder with {_formats(suffixes)} files.")
-    return [_case(path) for path in (*images, *series)]
+        logger.info("%s: %d earlier results are left out.", folder, results)
+    others = (path for path in content if not path.name.lower().endswith((*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES)))
+    series = [folder] if any(map(is_dicom_file, others)) else []
+    series += [path for path in content if _is_series(path, folder)]
+    if images or series:
+        return [_case(path) for path in (*images, *series)]
+    if results:
+        raise _OnlyResultsError(f"{folder}: holds nothing but results of monai-unetpp. Name the folder of the images.")
+    raise ImageFileError(f"{folder}: holds no image. Name a file, or a folder with {_formats(suffixes)} files.")
+
+
+def _is_series(path: Path, folder: Path) -> bool:
+    """Whether ``path`` is a subfolder with DICOM files, and not a link that leads back."""
+    if not os.path.isdir(path):
+        return False
+    if os.path.islink(path) and Path(os.path.realpath(path)) in (real := Path(os.path.realpath(folder)), *real.parents):
+        return False
+    try:
+        return any(dicom_files(path))
+    except OSError as e:
+        logger.warning("%s: cannot be read (%s) and is passed over.", path, e.strerror)
+        return False
 
 
 def _formats(suffixes: tuple[str, ...]) -> str:
@@ -150,10 +173,6 @@ def _formats(suffixes: tuple[str, ...]) -> str:
 
 def _is_second_of_pair(path: Path) -> bool:
     return path.suffix.lower() == ".img" and any(path.with_suffix(suffix).is_file() for suffix in (".hdr", ".HDR"))
-
-
-def _is_result(name: str, names: set[str]) -> bool:
-    return name.endswith(_SEGMENTATION) and name.removesuffix(_SEGMENTATION) in names
 
 
 def _decathlon_cases(folder: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
@@ -177,54 +196,11 @@ def _decathlon_cases(folder: Path, suffixes: tuple[str, ...], list_key: str | No
 
 def _case(image: str | PathLike[str] | Sequence[str]) -> dict[str, Any]:
     if isinstance(image, (list, tuple)):
-        return {"image": [str(path) for path in image], "case": case_name(image[0])}
-    return {"image": fspath(image), "case": case_name(image)}  # type: ignore[arg-type]
+        return {"image": [_for_loader(path) for path in image], "case": case_name(image[0])}
+    return {"image": _for_loader(image), "case": case_name(image)}  # type: ignore[arg-type]
 
 
-def _with_unique_names(cases: Sequence[dict[str, Any]], strict: bool) -> list[dict[str, Any]]:
-    by_path: dict[Path, dict[str, Any]] = {}
-    for case in cases:
-        by_path.setdefault(_first_path(case).resolve(), case)
-    once = list(by_path.values())
-    for _, same in _by_name(once):
-        folders = {_first_path(case).resolve().parent for case in same}
-        if len(folders) > 1:
-            for case in same:
-                case["case"] = f"{_first_path(case).resolve().parent.name}_{case['case']}"
-    _check_results(once, strict)
-    for _, same in _by_name(once):
-        if len(same) > 1:
-            for case in same:
-                path = _first_path(case)
-                case[RESULT_NAME] = case["case"]
-                case["case"] += path.name.removeprefix(case_name(path))
-    return once
-
-
-def _check_results(cases: Sequence[dict[str, Any]], strict: bool) -> None:
-    """Mark every case whose result would have the file of an earlier one's."""
-    first_of: dict[tuple[str, str], dict[str, Any]] = {}
-    for name, same in _by_name(cases):
-        for case in same:
-            first = first_of.setdefault((name, result_suffix(_first_path(case))), case)
-            if first is case:
-                continue
-            reason = (
-                f"{_first_path(case)}: its result would overwrite that of {_first_path(first)}. "
-                "Rename one of them, or segment them into different folders."
-            )
-            if strict:
-                raise ImageFileError(reason)
-            case.setdefault("failure", reason)
-
-
-def _by_name(cases: Sequence[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for case in cases:
-        groups[case["case"].casefold()].append(case)  # some file systems do not tell A from a
-    return list(groups.items())
-
-
-def _first_path(case: dict[str, Any]) -> Path:
-    image = case["image"]
-    return Path(image[0] if isinstance(image, list) else image)
+def _for_loader(path: str | PathLike[str]) -> str:
+    """``path`` so that MONAI's loader takes a ``~`` at its beginning for nobody's home."""
+    text = fspath(path)
+    return os.path.abspath(text) if text.startswith("~") else text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -12,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from monai_unetpp.data.cases import case_name
 from monai_unetpp.data.datalist import foreground_labels
 from monai_unetpp.data.errors import ImageFileError, describe_failure
 from monai_unetpp.data.geometry import check_same_geometry
 from monai_unetpp.data.labels import check_label_values, read_label_map
+from monai_unetpp.data.naming import case_name
 from monai_unetpp.data.reader import VolumeReader
 
 __all__ = ["check_dataset"]
@@ -122,7 +123,7 @@ def _listed_twice(path: Path, entries: list[_Entry]) -> Iterator[str]:
     """Cases with one image file, or one name: their results would be taken for each other's."""
     seen: dict[tuple[Path, ...] | str, _Entry] = {}
     for entry in entries:
-        files = tuple(file.resolve() for file in entry.image)
+        files = tuple(Path(os.path.abspath(file)) for file in entry.image)
         name = case_name(entry.image[0])
         if files in seen:
             where = entry.key if entry.key == seen[files].key else f"{seen[files].key} and {entry.key}"
@@ -135,7 +136,7 @@ def _listed_twice(path: Path, entries: list[_Entry]) -> Iterator[str]:
 
 def _check_entry(entry: _Entry, values: list[int] | None) -> tuple[str | None, str | None]:
     """The first problem of a case, and the hash of its image's voxels as far as it can be read."""
-    missing = next((file for file in entry.files if not file.exists()), None)
+    missing = next((file for file in entry.files if not os.path.exists(file)), None)
     if missing is not None:
         return f"{missing}: no such file, but {entry.key!r} lists it. Add it, or leave the case out.", None
     voxels = None

@@ -7,8 +7,8 @@ from typing import Any
 
 from monai.data import Dataset
 
-from monai_unetpp.data.cases import case_name
 from monai_unetpp.data.errors import describe_failure
+from monai_unetpp.data.naming import case_name
 
 __all__ = ["CaseDataset"]
 

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from os import PathLike
 
-__all__ = ["ImageFileError", "damaged_file", "describe_failure"]
+__all__ = ["ImageFileError", "check_regular_file", "damaged_file", "describe_failure", "one_line"]
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
 
 
 class ImageFileError(ValueError):
@@ -17,6 +28,37 @@ class ImageFileError(ValueError):
 def damaged_file(path: str | PathLike[str]) -> ImageFileError:
     """The error for a picture whose bytes cannot be decoded."""
     return ImageFileError(f"{path}: damaged or cut off. Export or copy it again.")
+
+
+def check_regular_file(path: str | PathLike[str], folders: bool = False) -> None:
+    """Refuse what is no file, without opening it: to open a pipe would wait for its writer.
+
+    Args:
+        path: the file; it may be a link to one.
+        folders: whether folders will do, too.
+
+    Raises:
+        ImageFileError: missing, a link to nothing or to itself, a folder, pipe, socket or device, or hidden by a
+            folder that may not be searched.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as e:
+        raise ImageFileError(_why_missing(path, e, folders)) from e
+    if stat.S_ISREG(mode) or (folders and stat.S_ISDIR(mode)):
+        return
+    kind = next((kind for is_kind, kind in _KINDS if is_kind(mode)), "no file")
+    raise ImageFileError(f"{path}: {kind}, not an image file. Name the file of an image.")
+
+
+def _why_missing(path: str | PathLike[str], error: OSError, folders: bool) -> str:
+    if error.errno == errno.ELOOP:
+        return f"{path}: a link that leads back to itself. Correct the link."
+    if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+        return f"{path}: cannot be read ({error.strerror}). Check the path and its permissions."
+    if os.path.islink(path):
+        return f"{path}: a link to a file that is not there. Fetch it (datalad get), or correct the link."
+    return f"{path}: no such file{' or folder' if folders else ''}. Check the path."
 
 
 def describe_failure(error: BaseException) -> str:
@@ -33,10 +75,20 @@ def describe_failure(error: BaseException) -> str:
     """
     while error.__cause__ is not None and _only_names_transform(error):
         error = error.__cause__
-    lines = str(error).strip().splitlines()
     if isinstance(error, ImageFileError):
-        return lines[0]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+        return one_line(str(error).strip())
+    lines = str(error).strip().splitlines()
+    return one_line(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
+
+
+def one_line(text: str) -> str:
+    r"""``text`` with escapes for what cannot be shown, such as line breaks and undecodable bytes in names of files.
+
+    Example:
+        >>> one_line("a\nb.nii")
+        'a\\nb.nii'
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def _only_names_transform(error: BaseException) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,14 @@ import numpy as np
 import SimpleITK
 from monai.data.utils import orientation_ras_lps
 
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.errors import ImageFileError, check_regular_file
 
-__all__ = ["ITK_SUFFIXES", "is_itk_name", "open_itk_file", "read_itk_file", "read_itk_header"]
+__all__ = ["ITK_SUFFIXES", "detached_files", "is_itk_name", "open_itk_file", "read_itk_file", "read_itk_header"]
 
 ITK_SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
+
+_DETACHED_SUFFIXES = (".mhd", ".nhdr")
+_LONGEST_HEADER = 2**16
 
 
 def is_itk_name(path: str | Path) -> bool:
@@ -57,8 +62,13 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
     Raises:
         ImageFileError: the file is missing, empty, damaged or of no known format.
     """
-    if not path.is_file():
-        raise ImageFileError(f"{path}: no such file. Check the path.")
+    check_regular_file(path)
+    for voxels in detached_files(path):
+        check_regular_file(voxels)
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as e:  # for which SimpleITK would end the process
+        raise ImageFileError(f"{path}: its path is not UTF-8, and ITK cannot open it. Rename it.") from e
     if path.stat().st_size == 0:
         raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
     reader = SimpleITK.ImageFileReader()
@@ -68,6 +78,17 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
     except RuntimeError as e:
         raise ImageFileError(_damaged(path)) from e
     return reader
+
+
+def detached_files(header: Path) -> list[Path]:
+    """What a text header names as files of its voxels, on lines of their own or after ``=`` or ``:``, if it exists."""
+    if header.suffix.lower() not in _DETACHED_SUFFIXES:
+        return []
+    with header.open("rb") as file:
+        text = os.fsdecode(file.read(_LONGEST_HEADER))
+    names = (re.split(r"[=:]", line, maxsplit=1)[-1].strip() for line in text.splitlines())
+    files = (header.parent / name for name in names if name and "\0" not in name)
+    return [file for file in files if os.path.lexists(file) and not os.path.isdir(file)]
 
 
 def _check_components(components: int, given: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 import struct
 import zlib
 from os import PathLike
@@ -16,7 +17,7 @@ from nibabel.filebasedimages import ImageFileError as NibabelFileError
 from nibabel.nifti1 import Nifti1Pair
 from nibabel.spatialimages import HeaderDataError
 
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.errors import ImageFileError, check_regular_file
 
 __all__ = ["NIFTI_SUFFIXES", "check_affine", "is_nifti_name", "open_nifti", "read_voxels"]
 
@@ -112,11 +113,14 @@ def check_affine(affine: np.ndarray[Any, Any], path: str | Path) -> None:
 
 
 def _check_content(path: Path) -> None:
+    check_regular_file(path)
+    # nibabel opens the other file of a pair, too
+    for other in (path.with_suffix(suffix) for suffix in (".hdr", ".img") if path.suffix.lower() in (".hdr", ".img")):
+        if os.path.lexists(other):
+            check_regular_file(other)
     try:
         with path.open("rb") as file:
             start = file.read(4)
-    except FileNotFoundError as e:
-        raise ImageFileError(f"{path}: no such file. Check the path.") from e
     except OSError as e:
         raise ImageFileError(f"{path}: cannot be opened ({e.strerror}). Check the path and its permissions.") from e
     if not start:

@@ -15,24 +15,23 @@ import numpy as np
 import SimpleITK
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-from monai_unetpp.data.errors import ImageFileError, damaged_file
+from monai_unetpp.data.errors import ImageFileError, check_regular_file, damaged_file
 from monai_unetpp.data.itk_images import open_itk_file
 from monai_unetpp.data.tiff import TIFF_SIGNATURES, mean_of_colours, read_tiff, read_tiff_shape
-from monai_unetpp.files import atomic_path
+from monai_unetpp.files import MARK, atomic_path
 
 __all__ = [
     "PICTURE_SUFFIXES",
     "is_picture_name",
     "read_picture",
+    "read_picture_mark",
     "read_picture_shape",
-    "was_written_here",
     "write_picture",
 ]
 
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff")
 
-#: What every picture that is written names as its software, by which an earlier result is known.
-_MARK = "monai-unetpp"
+#: Where every picture that is written names its software, by which an earlier result is known.
 _PNG_SOFTWARE, _TIFF_SOFTWARE = "Software", 305
 _LARGEST_IN_PNG = np.iinfo(np.uint16).max
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -92,12 +91,13 @@ def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
     return np.transpose(grey)
 
 
-def write_picture(path: str | PathLike[str], labels: np.ndarray[Any, Any]) -> None:
+def write_picture(path: str | PathLike[str], labels: np.ndarray[Any, Any], mark: str = MARK) -> None:
     """Write a label map as PNG or TIFF without loss, whole or not at all.
 
     Args:
         path: the file to write, with one of the suffixes.
         labels: ``(W, H)`` or, for TIFF, ``(W, H, pages)``; uint8, uint16 or int32.
+        mark: name of the software in the file, which must begin with that of this package.
 
     Raises:
         ValueError: labels that the format cannot hold.
@@ -112,39 +112,43 @@ def write_picture(path: str | PathLike[str], labels: np.ndarray[Any, Any]) -> No
         )
     # numpy's first axis is that of the rows in pictures
     pages = [Image.fromarray(np.ascontiguousarray(page)) for page in np.atleast_3d(labels).T]
+    content = BytesIO()  # Pillow writes no TIFF whose name is not UTF-8
+    if is_png:
+        note = PngImagePlugin.PngInfo()
+        note.add_text(_PNG_SOFTWARE, mark)
+        pages[0].save(content, format="PNG", pnginfo=note)
+    else:
+        tags = TiffImagePlugin.ImageFileDirectory_v2()
+        tags[_TIFF_SOFTWARE] = mark
+        pages[0].save(
+            content,
+            format="TIFF",
+            tiffinfo=tags,
+            compression="tiff_adobe_deflate",
+            save_all=len(pages) > 1,
+            append_images=pages[1:],
+        )
     with atomic_path(path) as temporary:
-        if is_png:
-            note = PngImagePlugin.PngInfo()
-            note.add_text(_PNG_SOFTWARE, _MARK)
-            pages[0].save(temporary, format="PNG", pnginfo=note)
-        else:
-            tags = TiffImagePlugin.ImageFileDirectory_v2()
-            tags[_TIFF_SOFTWARE] = _MARK
-            pages[0].save(
-                temporary,
-                format="TIFF",
-                tiffinfo=tags,
-                compression="tiff_adobe_deflate",
-                save_all=len(pages) > 1,
-                append_images=pages[1:],
-            )
+        temporary.write_bytes(content.getvalue())
 
 
-def was_written_here(path: Path) -> bool:
-    """Whether a picture was written by :func:`write_picture`."""
+def read_picture_mark(path: Path) -> str | None:
+    """What a picture that this package has written names as its software; None for any other file."""
     try:
-        with _opened(path) as picture:
-            software = picture.info.get(_PNG_SOFTWARE) or dict(getattr(picture, "tag_v2", {})).get(_TIFF_SOFTWARE)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return bool(software == _MARK)
+        check_regular_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                software = picture.info.get(_PNG_SOFTWARE) or dict(getattr(picture, "tag_v2", {})).get(_TIFF_SOFTWARE)
+    except Exception:  # there is hardly one that Pillow does not raise for some damaged file
+        return None
+    return software if str(software).split(" ")[0] == MARK else None
 
 
 def _head(path: Path) -> bytes:
-    """How a file begins: up to and with what a PNG says of its kind; nothing for a missing file."""
+    """How a file begins: up to and with what a PNG says of its kind."""
+    check_regular_file(path)
     try:
-        if not path.is_file():
-            return b""
         with path.open("rb") as file:
             return file.read(_PNG_KIND.stop)
     except OSError as e:

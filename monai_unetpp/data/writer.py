@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Hashable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -16,17 +17,14 @@ from monai.utils import ImageMetaKey, MetaKeys
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
-from monai_unetpp.data.cases import RESULT_NAME, case_name, result_suffix
-from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.geometry import ImageGeometry, compare_geometry
+from monai_unetpp.data.naming import RESULT_NAME, case_name, result_suffix
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
-from monai_unetpp.data.pictures import is_picture_name, read_picture_shape, was_written_here, write_picture
+from monai_unetpp.data.pictures import is_picture_name, read_picture_shape, write_picture
+from monai_unetpp.data.results import identify_image, is_result, nifti_mark, picture_mark, read_identity
 from monai_unetpp.files import atomic_path
 
 __all__ = ["SegmentationSaveImaged", "write_volume"]
-
-#: Description in the header of every file that is written, by which an earlier result is known.
-_MARK = b"written by monai-unetpp"
 
 
 class SegmentationSaveImaged(SaveImaged):
@@ -36,8 +34,9 @@ class SegmentationSaveImaged(SaveImaged):
 
     The header of a NIfTI input is taken over: shape, sform and qform with their codes, voxel sizes and units are the
     input's own. For other inputs the affine is written as sform and qform with code 1, in mm. The file is written
-    whole or not at all; it replaces an earlier result, but no file that was not written by this package. The class is a
-    ``SaveImaged``, so that hosts which save by themselves take it out of a configuration.
+    whole or not at all and carries a mark with hashes of its input's path and content. It replaces an earlier result of
+    the same image, but neither one of another image, unless ``overwrite`` is set, nor a file that was not written by
+    this package. The class is a ``SaveImaged``, so that hosts which save by themselves take it out of a configuration.
 
     Args:
         keys: label maps ``(1, H, W[, D])`` on the input's own grid, so after ``AsDiscreted`` and ``Invertd``. They
@@ -47,6 +46,7 @@ class SegmentationSaveImaged(SaveImaged):
         case_key: key of the case's name, as from :func:`monai_unetpp.data.find_cases`; where an item has none, the
             name of its input file is taken, and where it has a ``result_name``, that.
         allow_missing_keys: whether items without a key are passed over.
+        overwrite: whether the result of another image may be replaced.
 
     The path of the written file is kept in the metadata as ``saved_to``. Labels are stored as the smallest of uint8,
     uint16 and int32 that holds them.
@@ -64,6 +64,7 @@ class SegmentationSaveImaged(SaveImaged):
         output_postfix: str = "seg",
         case_key: str = "case",
         allow_missing_keys: bool = False,
+        overwrite: bool = False,
     ) -> None:
         super().__init__(
             keys,
@@ -75,6 +76,7 @@ class SegmentationSaveImaged(SaveImaged):
         self.output_dir = Path(output_dir)
         self.output_postfix = output_postfix
         self.case_key = case_key
+        self.overwrite = overwrite
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the label maps of one item.
@@ -82,7 +84,7 @@ class SegmentationSaveImaged(SaveImaged):
         Raises:
             TypeError: a label map without metadata.
             ValueError: not one channel of labels, or not on the input's grid.
-            FileExistsError: a file of that name exists which this package did not write.
+            FileExistsError: see :meth:`check_result`.
             OSError: the file cannot be written.
         """
         d = dict(data)
@@ -100,33 +102,54 @@ class SegmentationSaveImaged(SaveImaged):
             difference = compare_geometry(grid, ImageGeometry(labels.shape, np.asarray(d[key].affine)))
             if difference is not None:
                 raise ValueError(f"{key} must be on the grid of {source}: {difference}. Put Invertd before.")
-            name = d.get(RESULT_NAME) or d.get(self.case_key) or case_name(source)
-            path = self.output_dir / f"{name}_{self.output_postfix}{result_suffix(source)}"
-            _check_replaceable(path)
+            path = self.check_result(source, d)
             if is_picture_name(path):
                 _check_picture_shape(labels, source)
-                write_picture(path, labels)
+                write_picture(path, labels, picture_mark(identify_image(source)))
             else:
                 write_volume(path, labels, source, original_affine)
             metadata[MetaKeys.SAVED_TO] = str(path)
         return d
 
+    def check_result(self, source: str, item: Mapping[Any, Any]) -> Path:
+        """Where the result of an image goes; to be asked before a network works for nothing.
 
-def _check_replaceable(path: Path) -> None:
-    """Earlier results may be replaced, files of the user's may not."""
-    if not path.exists():
-        return
-    if not (was_written_here(path) if is_picture_name(path) else _is_our_volume(path)):
-        raise FileExistsError(
-            f"{path}: exists and was not written by monai-unetpp. Move it away, or name another output folder."
-        )
+        Args:
+            source: the image.
+            item: the case's own keys, such as ``case``.
+
+        Returns:
+            The path of the file to write.
+
+        Raises:
+            FileExistsError: there is a file that this package did not write, or the result of another image.
+            OSError: the name is too long.
+        """
+        name = item.get(RESULT_NAME) or item.get(self.case_key) or case_name(source)
+        path = self.output_dir / f"{name}_{self.output_postfix}{result_suffix(source)}"
+        _check_replaceable(path, source, self.overwrite)
+        return path
 
 
-def _is_our_volume(path: Path) -> bool:
+def _check_replaceable(path: Path, source: str, overwrite: bool) -> None:
     try:
-        return bytes(open_nifti(path).header["descrip"].item()).rstrip(b"\0") == _MARK
-    except ImageFileError:
-        return False
+        path.lstat()
+    except OSError as e:
+        if e.errno != errno.ENAMETOOLONG:
+            return
+        raise OSError(f"{source}: the name of its result would be too long for the file system. Rename it.") from e
+    if not is_result(path):
+        raise FileExistsError(
+            f"{source}: its result {path} exists and was not written by monai-unetpp. Move it away, or name another "
+            "output folder."
+        )
+    before = read_identity(path)
+    if not overwrite and (before is None or not before.is_same(identify_image(source))):
+        of_which = "does not say of which image it is" if before is None else "is of another image"
+        raise FileExistsError(
+            f"{source}: its result would replace {path}, which {of_which}. Name another output folder, or let it be "
+            "replaced with --overwrite (overwrite=True)."
+        )
 
 
 def _check_picture_shape(labels: np.ndarray[Any, Any], source: str) -> None:
@@ -158,7 +181,7 @@ def write_volume(
         OSError: the file cannot be written.
     """
     image = _on_nifti_grid(array, Path(source)) if is_nifti_name(source) else _on_affine(array, affine)
-    image.header["descrip"] = _MARK
+    image.header["descrip"] = nifti_mark(identify_image(source))
     with atomic_path(path) as temporary:
         nibabel.save(image, temporary)
 

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import statistics
-import tempfile
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read_network_def
+from monai_unetpp.files import REPLACED, remove_leftovers, temporary_folder
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.metrics import GUARDED, METRICS
@@ -106,8 +106,9 @@ def write_pruned_bundle(
     accuracy = _accuracy(level, decision, result)
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
-        new = Path(temporary) / "new" / target.name
+    remove_leftovers(target.parent)
+    with temporary_folder(target.parent) as temporary:
+        new = temporary / "new" / target.name
         _copy_parts(source, new)
         (new / "models").mkdir()
         torch.save(pruned.state_dict(), new / "models" / "model.pt")
@@ -119,7 +120,7 @@ def write_pruned_bundle(
         readme = new / "docs" / "README.md"
         readme.write_text(text + readme.read_text(encoding="utf-8"), encoding="utf-8")
         _check_written(source, new, full, level)
-        _move(new, target, Path(temporary) / "replaced")
+        _move(new, target, temporary / REPLACED)
     logger.info("Wrote %s: level %s of %s.", target, level, source)
     return target
 

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
+import SimpleITK
 
-from monai_unetpp.data import ImageFileError, case_name, find_cases, load_datalist
+from monai_unetpp.data import ImageFileError, VolumeReader, case_name, find_cases, load_datalist
 
 
 def touch(*paths: Path) -> None:
@@ -60,13 +67,6 @@ def test_a_folder_is_sorted_and_not_searched_further(tmp_path: Path) -> None:
 def test_pairs_are_one_case(tmp_path: Path) -> None:
     touch(tmp_path / "a.hdr", tmp_path / "a.img", tmp_path / "b.img")
     assert [Path(case["image"]).name for case in find_cases(tmp_path)] == ["a.hdr", "b.img"]
-
-
-def test_earlier_results_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    touch(*(tmp_path / n for n in ("a.nii.gz", "a_seg.nii.gz", "lonely_seg.nii.gz")))
-    with caplog.at_level("INFO"):
-        assert names(find_cases(tmp_path)) == ["a", "lonely_seg"]
-    assert "1 earlier results (*_seg) are left out" in caplog.text
 
 
 def test_a_list_of_inputs(tmp_path: Path) -> None:
@@ -219,3 +219,113 @@ def test_folder_that_may_not_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         find_cases(tmp_path)
     (case,) = find_cases(tmp_path, strict=False)
     assert "Permission denied" in case["failure"]
+
+
+def test_links_to_one_file_are_cases_of_their_own_and_a_path_given_twice_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "store/key.nii", tmp_path / "d/c.nii")
+    for name in "ab":
+        (tmp_path / f"d/{name}.nii").symlink_to(tmp_path / "store/key.nii")
+    monkeypatch.chdir(tmp_path)
+    for more in ([], ["d/a.nii", "./d/../d/b.nii", tmp_path / "d" / "c.nii"], ["d/", str(tmp_path / "d")]):
+        assert names(find_cases(["d", *more])) == ["a", "b", "c"]
+
+
+def test_channels_count_all(tmp_path: Path) -> None:
+    folder = decathlon(tmp_path / "d", test=[{"image": ["a.nii", "b.nii"]}, {"image": ["a.nii", "c.nii"]}])
+    assert len(find_cases(folder, strict=False)) == 2
+
+
+def socket_at(path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, r"x\.nii: a pipe \(FIFO\), not an image file"),
+        (socket_at, r"x\.nii: a socket, not an image file"),
+        (lambda path: path.symlink_to("/dev/null"), r"x\.nii: a device, not an image file"),
+        (lambda path: path.symlink_to("nowhere"), r"x\.nii: a link to a file that is not there\. Fetch it"),
+        (lambda path: path.symlink_to(path), r"x\.nii: a link that leads back to itself"),
+    ],
+)
+def test_what_is_no_file_costs_one_case(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:
+    touch(tmp_path / "y.nii")
+    make(tmp_path / "x.nii")
+    assert names(find_cases(tmp_path)) == ["x", "y"]
+    with pytest.raises(ImageFileError, match=reason):
+        VolumeReader().get_data((tmp_path / "x.nii",))
+    for suffix in ("mha", "png"):
+        make(tmp_path / f"x.{suffix}")
+        with pytest.raises(ImageFileError, match=reason.replace("nii", suffix)):
+            VolumeReader((2, 3)).get_data((tmp_path / f"x.{suffix}",))
+        (tmp_path / f"x.{suffix}").unlink()
+    (tmp_path / "x.nii").unlink()
+    # under a name that is none of an image it is nobody's loss
+    make(tmp_path / "x")
+    assert names(find_cases(tmp_path)) == ["y"]
+    good, bad = find_cases([tmp_path / "y.nii", tmp_path / "x"], strict=False)
+    assert good["case"] == "y"
+    assert "failure" in bad
+
+
+@pytest.mark.parametrize(("header", "voxels"), [("x.hdr", "x.img"), ("x.img", "x.hdr"), ("x.mhd", "x.raw")])
+def test_pipes_for_the_other_file_of_an_image_are_not_waited_for(tmp_path: Path, header: str, voxels: str) -> None:
+    nib.save(nib.Nifti1Pair(np.ones((2, 3, 4), np.uint8), np.eye(4)), tmp_path / "x.hdr")
+    SimpleITK.WriteImage(SimpleITK.GetImageFromArray(np.ones((2, 3, 4), np.uint8)), str(tmp_path / "x.mhd"))
+    (tmp_path / voxels).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / voxels)
+    with pytest.raises(ImageFileError, match=rf"{voxels}: a pipe"):
+        VolumeReader().get_data((tmp_path / header,))
+
+
+def test_files_and_folders_that_may_not_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    touch(tmp_path / "a.nii", tmp_path / "closed/b.nii", tmp_path / "secret")
+    listed, opened = Path.iterdir, Path.open
+
+    def iterdir(self: Path) -> Iterator[Path]:
+        if self.name == "closed":
+            raise PermissionError(13, "Permission denied", str(self))
+        return listed(self)
+
+    def open_file(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self.name == "secret":
+            raise PermissionError(13, "Permission denied", str(self))
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    monkeypatch.setattr(Path, "open", open_file)
+    assert names(find_cases(tmp_path)) == ["a"]
+    assert "closed: cannot be read (Permission denied) and is passed over" in caplog.text
+    cases = find_cases([tmp_path, tmp_path / "secret", tmp_path / "closed"], strict=False)
+    assert [case["case"] for case in cases if "Permission denied" in case.get("failure", "")] == ["secret", "closed"]
+
+
+@pytest.mark.parametrize("home", [None, "/nowhere"])
+def test_a_tilde_that_is_nobodys_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    monkeypatch.delenv("HOME") if home is None else monkeypatch.setenv("HOME", home)
+    monkeypatch.chdir(tmp_path)
+    touch(tmp_path / "~x.nii", tmp_path / "~nobody/a.nii", tmp_path / "b~/c~d.nii", tmp_path / "~root")
+    cases = find_cases(["~x.nii", "~nobody", "b~"])
+    assert [case["image"] for case in cases] == [
+        str(tmp_path / "~x.nii"),
+        str(tmp_path / "~nobody/a.nii"),
+        "b~/c~d.nii",
+    ]
+    assert [case["image"] for case in find_cases(".")] == [str(tmp_path / "~x.nii")]
+    with pytest.raises(ImageFileError, match=r"~nobody2/a\.nii: no such file or folder"):
+        find_cases("~nobody2/a.nii")
+    with pytest.raises(ImageFileError, match=r"~root: not a supported image"):
+        find_cases("~root")
+
+
+def test_names_with_what_cannot_be_shown_give_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "a\n\x1b[2J\udcff.png"
+    touch(path)
+    (case,) = find_cases(path, strict=False)
+    assert case["failure"].startswith(f"{tmp_path}/a\\n\\x1b[2J\\udcff.png: not a supported image")

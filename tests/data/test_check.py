@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -189,6 +190,17 @@ class TestFiles:
     def test_labels_named_the_other_way_round(self, folder: Path) -> None:
         change(folder, labels={"background": 0, "front": 1})
         assert len([each for each in check_dataset(folder) if "the label must hold 0 and 1 only, got 2" in each]) == 3
+
+    def test_pipes_and_links_that_lead_nowhere_are_told_and_not_waited_for(self, folder: Path) -> None:
+        for path in ("images/a.nii.gz", "images/b.nii.gz", "labels/c.nii.gz"):
+            (folder / path).unlink()
+        (folder / "images/a.nii.gz").symlink_to(folder / "images/a.nii.gz")
+        for path in ("images/b.nii.gz", "labels/c.nii.gz"):
+            os.mkfifo(folder / path)
+        problems = check_dataset(folder)
+        assert len(problems) == 3
+        for name, problem in zip("abc", problems, strict=True):
+            assert f"{name}.nii.gz: " in problem
 
     def test_each_problem_is_told(self, folder: Path) -> None:
         (folder / "images" / "a.nii.gz").unlink()

@@ -454,8 +454,9 @@ def test_labels_of_another_shape(tmp_path: Path, rows: np.ndarray) -> None:
 
 
 def test_pictures_are_cases_only_where_they_are_wanted(tmp_path: Path, rows: np.ndarray) -> None:
-    for name in ("a.png", "b.tif", "b_seg.tif"):
+    for name in ("a.png", "b.tif"):
         save(tmp_path / name, rows)
+    write_picture(tmp_path / "b_seg.tif", np.ones((5, 3), np.uint8))
     nib.save(nib.Nifti1Image(rows, np.eye(4)), tmp_path / "c.nii.gz")
     assert [case["case"] for case in find_cases(tmp_path, pictures=True)] == ["a", "b", "c"]
     assert [case["case"] for case in find_cases(tmp_path)] == ["c"]

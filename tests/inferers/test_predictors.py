@@ -1,6 +1,7 @@
 """Every runtime faces the same contract."""
 
 import logging
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -368,12 +369,43 @@ class TestOpenVINO:
         assert predictor(torch.rand(2, 1, 8, 8)).shape == (2, 2, 8, 8)
         assert "cannot be kept there" in caplog.text
 
+    def test_a_folder_that_can_only_be_read(self, tmp_path, monkeypatch, caplog):
+        def refuse(*_, **__):
+            raise OSError(30, "Read-only file system")
+
+        def predicted(level):
+            options = {"levels": [level], "window_shape": (8, 8)}
+            return predictor_of(OpenVINOPredictor, network, tmp_path, **options)(windows)[level]
+
+        network, windows = build(2), torch.rand(2, 1, 8, 8)
+        first = predicted("L1")
+        for name in ("utime", "replace", "unlink", "mkdir"):
+            monkeypatch.setattr(os, name, refuse)
+        with caplog.at_level(logging.WARNING):
+            assert torch.equal(predicted("L1"), first)
+            assert "converted network" not in caplog.text
+            assert predicted("L2").shape == first.shape
+        assert "cannot be kept there" in caplog.text
+
     def test_default_folder(self, monkeypatch, tmp_path):
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         assert openvino_conversion.default_cache_dir() == tmp_path / "monai-unetpp" / "openvino"
-        monkeypatch.delenv("XDG_CACHE_HOME")
         monkeypatch.setenv("HOME", str(tmp_path))
-        assert openvino_conversion.default_cache_dir() == tmp_path / ".cache" / "monai-unetpp" / "openvino"
+        for relative in ("", "caches"):
+            monkeypatch.setenv("XDG_CACHE_HOME", relative)
+            assert openvino_conversion.default_cache_dir() == tmp_path / ".cache" / "monai-unetpp" / "openvino"
+
+    @pytest.mark.parametrize("temporary", [True, False])
+    def test_without_a_home_models_are_converted_every_time(self, monkeypatch, tmp_path, temporary):
+        monkeypatch.setenv("HOME", "")
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.chdir(tmp_path)
+        assert openvino_conversion.default_cache_dir() is None
+        if not temporary:
+            monkeypatch.setattr(openvino_conversion.tempfile, "tempdir", str(tmp_path / "gone"))
+        predictor = predictor_of(OpenVINOPredictor, build(2), None, window_shape=(8, 8))
+        assert predictor(torch.rand(2, 1, 8, 8)).shape == (2, 2, 8, 8)
+        assert list(tmp_path.iterdir()) == []
 
     def test_nothing_is_sent(self, tmp_path):
         """In a process of its own, where connecting anywhere or importing the package for telemetry would stop it."""

@@ -116,9 +116,17 @@ def convert_to_openvino(
     return model
 
 
-def default_cache_dir() -> Path:
-    """``monai-unetpp/openvino`` in the user's folder for caches (``XDG_CACHE_HOME``, or ``~/.cache``)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "monai-unetpp" / "openvino"
+def default_cache_dir() -> Path | None:
+    """``monai-unetpp/openvino`` in the user's folder for caches (``XDG_CACHE_HOME``, or ``~/.cache``).
+
+    None where neither is an absolute path: nobody's files would be safe in a folder that all may write to.
+    """
+    caches = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(caches):
+        # an empty HOME would stand for the root folder
+        home = os.path.expanduser("~") if os.environ.get("HOME", "/") else ""
+        caches = os.path.join(home, ".cache")
+    return Path(caches) / "monai-unetpp" / "openvino" if os.path.isabs(caches) else None
 
 
 def load_or_convert(
@@ -132,7 +140,7 @@ def load_or_convert(
     Nested U-Nets are kept by a hash of their weights, configuration, levels, window shape, batch, and the versions of
     OpenVINO and torch; precision and threads are chosen when a model is compiled, so that one file serves all. An
     entry that is damaged is made anew. Above 2 GiB those that were not used for longest are removed. Other networks are
-    converted every time.
+    converted every time, and so are all where there is no folder or it cannot be written to.
 
     Args:
         network: in eval mode.
@@ -141,12 +149,9 @@ def load_or_convert(
         cache_dir: folder for the files; by default :func:`default_cache_dir`.
     """
     openvino = import_openvino()
-    if not is_plain_nested_unet(network):
-        with tempfile.TemporaryDirectory() as temporary:
-            path = Path(temporary) / "network.xml"
-            write_openvino_model(convert_to_openvino(network, levels, windows), path)
-            return openvino_core().read_model(path)
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
+    if folder is None or not is_plain_nested_unet(network):
+        return _through_a_file(convert_to_openvino(network, levels, windows))
     path = folder / f"{_key(network, levels, windows, openvino.__version__)}.xml"
     checksum = path.with_suffix(".sha256")
     try:
@@ -175,6 +180,18 @@ def load_or_convert(
             e,
         )
     return model
+
+
+def _through_a_file(model: Any) -> Any:
+    """A model as it comes from a file, where a temporary one can be written."""
+    try:
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / "network.xml"
+            write_openvino_model(model, path)
+            return openvino_core().read_model(path)
+    except (OSError, RuntimeError) as e:
+        logger.info("The converted network is taken as it is; it cannot be written to a temporary file (%s).", e)
+        return model
 
 
 @functools.cache

@@ -1,0 +1,187 @@
+"""Names of cases: those of their files, told apart by folders where need be."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.itk_images import ITK_SUFFIXES
+from monai_unetpp.data.nifti import NIFTI_SUFFIXES
+from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name
+
+__all__ = ["RESULT_NAME", "case_name", "result_suffix", "with_unique_names"]
+
+#: Key of the name that files of results get, where it is not that of the case.
+RESULT_NAME = "result_name"
+
+# longest first, so that .nii.gz comes before what it may end in
+_SUFFIXES = tuple(sorted((*NIFTI_SUFFIXES, *ITK_SUFFIXES, *PICTURE_SUFFIXES, ".dcm"), key=len, reverse=True))
+#: Folders that are named by whose scan they hold, as BIDS has them.
+_BIDS_FOLDER = re.compile(r"(sub|ses)-[0-9A-Za-z]+")
+#: Bytes of a name that folders are put in front of: file systems allow 255, with what is put behind it.
+_LONGEST = 200
+
+_Case = dict[str, Any]
+
+
+def case_name(path: str | PathLike[str]) -> str:
+    """The name of a case: that of its file without the suffix, or of its folder."""
+    path = Path(path)
+    if os.path.isdir(path):
+        return os.path.basename(os.path.abspath(path))
+    suffix = next((suffix for suffix in _SUFFIXES if path.name.lower().endswith(suffix)), "")
+    return path.name[: -len(suffix)] if suffix and len(suffix) < len(path.name) else path.name
+
+
+def result_suffix(image: str | PathLike[str]) -> str:
+    """The suffix of the segmentation of ``image``: NIfTI, but PNG or TIFF for such pictures."""
+    if not is_picture_name(image):
+        return ".nii.gz"
+    return ".png" if fspath(image).lower().endswith(".png") else ".tif"
+
+
+def with_unique_names(cases: Sequence[_Case], strict: bool) -> list[_Case]:
+    """Each case once, under a name of its own.
+
+    Args:
+        cases: with ``image`` and ``case``; these are changed.
+        strict: whether two cases whose results would have one name are an error, or the second one gets a ``failure``.
+
+    Raises:
+        ImageFileError: such cases, if ``strict``.
+    """
+    once = _once(cases)
+    for same in _by_name(once):
+        if len({_folder(case) for case in same}) > 1:
+            _put_folders_in_front(same)
+    for same in _by_name(once):
+        if len(folders := {_folder(case) for case in same}) > 1:
+            for case in same:
+                if _folder(case) != min(folders):
+                    case["case"] = _with_hash(case, case["case"])
+    _check_results(once, strict)
+    _name_by_whole_file(once)
+    return once
+
+
+def _once(cases: Sequence[_Case]) -> list[_Case]:
+    """Leave out what was given before, under the same path or one that the file system does not tell from it."""
+    once: list[_Case] = []
+    similar: dict[str, list[_Case]] = defaultdict(list)
+    for case in cases:
+        before = similar[_key(_absolute(_first_path(case)))]
+        if not any(_is_one_image(case, other) for other in before):
+            before.append(case)
+            once.append(case)
+    return once
+
+
+def _is_one_image(case: _Case, other: _Case) -> bool:
+    paths, others = ([_absolute(path) for path in _paths(each)] for each in (case, other))
+    if len(paths) > 1 or len(others) > 1 or paths == others:
+        return paths == others
+    try:
+        status, before = (os.lstat(_first_path(each)) for each in (case, other))
+    except OSError:
+        return False
+    return os.path.samestat(status, before) and status.st_nlink == 1
+
+
+def _put_folders_in_front(same: Sequence[_Case]) -> None:
+    """As many parent folders as tell the cases apart, the nearest first; subject and session by BIDS always."""
+    folders = [Path(_folder(case)).parts[::-1] for case in same]
+    different = [
+        level for level in range(max(map(len, folders))) if len({parts[level : level + 1] for parts in folders}) > 1
+    ]
+    wanted = len(set(folders))
+    for count in range(1, len(different) + 1):
+        names = [_in_front(parts, different[:count], case["case"]) for parts, case in zip(folders, same, strict=True)]
+        if len(set(map(_key, names))) == wanted:
+            break
+    for case, name in zip(same, names, strict=True):
+        too_long = len(os.fsencode(name)) > _LONGEST
+        case["case"] = _with_hash(case, case["case"]) if too_long else name
+
+
+def _in_front(parts: Sequence[str], levels: Sequence[int], name: str) -> str:
+    known = set(name.split("_"))
+    chosen = [
+        part
+        for level, part in enumerate(parts)
+        if part not in known and (level in levels or _BIDS_FOLDER.fullmatch(part)) and part != os.sep
+    ]
+    return "_".join((*reversed(chosen), name))
+
+
+def _with_hash(case: _Case, name: str) -> str:
+    folder = os.fsencode(_folder(case))
+    return f"{name}-{hashlib.blake2b(folder, digest_size=4).hexdigest()}"
+
+
+def _check_results(cases: Sequence[_Case], strict: bool) -> None:
+    """Mark every case whose result would have the file of an earlier one's."""
+    for same in _by_name(cases):
+        first_of: dict[str, _Case] = {}
+        for case in same:
+            first = first_of.setdefault(result_suffix(_first_path(case)), case)
+            if first is case:
+                continue
+            reason = (
+                f"{_first_path(case)}: its result would overwrite that of {_first_path(first)}. "
+                "Rename one of them, or segment them into different folders."
+            )
+            if strict:
+                raise ImageFileError(reason)
+            case.setdefault("failure", reason)
+
+
+def _name_by_whole_file(cases: Sequence[_Case]) -> None:
+    """Tell cases of one name in one folder apart by their suffixes; their results keep the short name."""
+    groups = _by_name(cases)
+    taken = {_key(same[0]["case"]) for same in groups if len(same) == 1}
+    for case in (case for same in groups if len(same) > 1 for case in same):
+        path = Path(_first_path(case))
+        case[RESULT_NAME] = case["case"]
+        case["case"] += path.name.removeprefix(case_name(path))
+        if _key(case["case"]) in taken:
+            case["case"] += f" ({path.name})"
+
+
+def _by_name(cases: Sequence[_Case]) -> list[list[_Case]]:
+    groups: dict[str, list[_Case]] = defaultdict(list)
+    for case in cases:
+        groups[_key(case["case"])].append(case)
+    return list(groups.values())
+
+
+def _key(name: str) -> str:
+    """A name as the least exact file systems see it, which tell neither A from a nor the two ways to write ä."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _paths(case: _Case) -> list[str]:
+    image = case["image"]
+    return image if isinstance(image, list) else [image]
+
+
+def _first_path(case: _Case) -> str:
+    return _paths(case)[0]
+
+
+def _folder(case: _Case) -> str:
+    return os.path.dirname(_absolute(_first_path(case)))
+
+
+def _absolute(path: str) -> str:
+    try:
+        return os.path.abspath(path)
+    except OSError:  # the working directory was removed
+        return os.path.normpath(path)
