@@ -16,6 +16,7 @@ from monai.data import ITKReader
 from monai.data.utils import orientation_ras_lps
 
 from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.text_headers import check_text_header
 
 __all__ = [
     "ITK_SUFFIXES",
@@ -125,6 +126,7 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
         raise ImageFileError(f"{path}: no such file. Check the path.")
     if path.stat().st_size == 0:
         raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
+    check_text_header(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     try:

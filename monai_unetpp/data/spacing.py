@@ -135,10 +135,11 @@ class _AnchoredSpacing(Spacing):
         wanted = self._choose_spacing(spacing)
         size, target = find_target_grid(shape, affine, wanted, self.diagonal)
         _check_size(data_array, shape, spacing, size, wanted)
+        forced: Any = output_spatial_shape
         return self.sp_resample(
             data_array,
             dst_affine=torch.as_tensor(target),
-            spatial_size=size if output_spatial_shape is None else output_spatial_shape,
+            spatial_size=size if forced is None else forced,
             mode=mode,
             padding_mode=padding_mode,
             align_corners=align_corners,
@@ -180,7 +181,8 @@ def _check_size(
         trouble = "of which hardly any is left" if lost else "more than memory holds"
         raise ImageFileError(
             f"{path}: its {_product(shape)} voxels of {_product(spacing)} mm would become {_product(size)} of "
-            f"{_product(wanted)} mm, {trouble}. Correct the voxel size in its header, or take a network for such voxels."
+            f"{_product(wanted)} mm, {trouble}. Correct the voxel size in its header, or take a network for "
+            "such voxels."
         )
 
 
@@ -323,7 +325,8 @@ def _pick_nearest(
     """A block of the result from the nearest voxels; ``matrix`` leads from voxels of the result to the image's."""
     rank = len(block)
     rounding = HEADER_ROUNDING * max(image.shape[1:])
-    indices, outside = [], torch.zeros((1,) * (rank + 1), dtype=torch.bool, device=image.device)
+    indices: list[slice | torch.Tensor] = [slice(None)]
+    outside = torch.zeros((1,) * (rank + 1), dtype=torch.bool, device=image.device)
     steps = np.ogrid[block]
     for axis, length in enumerate(image.shape[1:]):
         place = np.full((1,) * rank, matrix[axis, rank])
@@ -334,7 +337,7 @@ def _pick_nearest(
         index = torch.as_tensor(np.clip(nearest, 0, length - 1).astype(np.int64), device=image.device)
         indices.append(index)
         outside = outside | torch.as_tensor((nearest < 0) | (nearest >= length), device=image.device)
-    picked = image[(slice(None), *indices)]
+    picked = image[tuple(indices)]
     return picked.masked_fill(outside, 0) if padding_mode == GridSamplePadMode.ZEROS else picked
 
 

@@ -107,15 +107,13 @@ def _scale_axes(axes: _Array, spacing_mm: _Array, diagonal: bool) -> _Array:
         return np.eye(*axes.shape) * spacing_mm
     lengths = np.linalg.norm(axes, axis=0)
     rank = axes.shape[1]
-    if _is_straight(axes) and not axes[rank:].any():
-        scaled = np.zeros_like(axes)
-        scaled[:rank] = zoom_affine(np.pad(axes[:rank], (0, 1)) + np.diag([0.0] * rank + [1.0]), spacing_mm, False)[
-            :rank, :rank
-        ]
-        return scaled
+    if _is_straight(axes) and len(axes) == rank:
+        homogeneous = np.eye(rank + 1)
+        homogeneous[:rank, :rank] = axes
+        return np.asarray(zoom_affine(homogeneous, spacing_mm, diagonal=False)[:rank, :rank], dtype=np.float64)
     cosines = (axes / lengths).T @ (axes / lengths) - np.eye(rank)
     if np.abs(cosines).max() <= _RIGHT_ANGLE:
-        return axes * (spacing_mm / lengths)
+        return np.asarray(axes * (spacing_mm / lengths), dtype=np.float64)
     directions, lengths_along = np.linalg.qr(axes)
     scaled = directions * np.sign(np.diag(lengths_along)) * spacing_mm
     return np.asarray(scaled, dtype=np.float64)
