@@ -216,8 +216,8 @@ def _warn_of_doubtful_geometry(image: Nifti1Pair, path: Path) -> None:
     if header["sform_code"] <= 0 and header["qform_code"] <= 0:
         warn_once(
             f"{path}: neither sform nor qform is set, so its orientation is not known; axes are taken as right to "
-            "left, posterior to anterior, inferior to superior. Left and right may be swapped: set the sform, or convert the "
-            "image again."
+            "left, posterior to anterior, inferior to superior. Left and right may be swapped: set the sform, or "
+            "convert the image again."
         )
     unit = header.get_xyzt_units()[0]
     if unit in ("meter", "micron"):

@@ -71,7 +71,7 @@ def lead_from_to(source: _Array, target: _Array, rank: int) -> _Array:
     """
     source, target = (_within_plane(affine, rank) for affine in _of_one_size(source, target))
     if len(source) == rank + 1:
-        matrix = np.linalg.solve(source, target)
+        matrix = np.asarray(np.linalg.solve(source, target), dtype=np.float64)
     else:
         matrix = np.eye(rank + 1)
         there = np.column_stack([target[:-1, :rank], target[:-1, -1] - source[:-1, -1]])
