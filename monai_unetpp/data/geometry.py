@@ -10,7 +10,6 @@ from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.grid import (
     GEOMETRY_TOLERANCE_VOXELS,
     ImageGeometry,
-    check_grid,
     compare_geometry,
     shorten_shape,
 )
@@ -36,7 +35,6 @@ def read_geometry(path: str | Path) -> ImageGeometry:
         return ImageGeometry(shorten_shape(image.shape), np.asarray(image.affine, dtype=np.float64))
     if is_itk_name(path):
         shape, affine = read_itk_header(path)
-        check_grid(shape, affine, path)
         return ImageGeometry(shorten_shape(shape), affine)
     if is_picture_name(path):
         return ImageGeometry(shorten_shape(read_picture_shape(path), 2), np.eye(4))

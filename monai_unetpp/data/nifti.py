@@ -33,6 +33,8 @@ _HEADER_SIZES = {struct.pack(order + "i", size) for order in "<>" for size in (3
 _SLAB_VOXELS = 2**22
 #: Relative difference of the voxel sizes in ``pixdim`` and in the sform that is worth a word.
 _NOTICEABLE_DIFFERENCE = 0.01
+#: Where ``xyzt_units`` holds the unit of lengths, and its codes.
+_LENGTH_BITS, _MM, _OTHER_UNITS = 7, 2, {1: "meter", 3: "micron"}
 #: What a code for sform or qform becomes that the standard does not know: aligned with something.
 _ALIGNED = 2
 _READ_ERRORS = (NibabelFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
@@ -219,8 +221,9 @@ def _warn_of_doubtful_geometry(image: Nifti1Pair, path: Path) -> None:
             "left, posterior to anterior, inferior to superior. Left and right may be swapped: set the sform, or "
             "convert the image again."
         )
-    unit = header.get_xyzt_units()[0]
-    if unit in ("meter", "micron"):
+    code = int(header["xyzt_units"]) & _LENGTH_BITS
+    unit = _OTHER_UNITS.get(code, f"a unit of unknown code {code}")
+    if code not in (0, _MM):
         warn_once(
             f"{path}: its header gives lengths in {unit}; they are taken as mm. If they are not, convert them, and the "
             "unit in xyzt_units."
