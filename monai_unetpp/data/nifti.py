@@ -174,7 +174,14 @@ def _with_known_codes(image: Nifti1Pair, stored: Nifti1Header, path: Path) -> Ni
             )
     if header == image.header:
         return image
-    return type(image)(image.dataobj, header.get_best_affine(), header, file_map=image.file_map)
+    try:
+        affine = header.get_best_affine()
+    except (HeaderDataError, ValueError) as e:
+        raise ImageFileError(
+            f"{path}: its qform holds no rotation. Correct the quaternion in its header, or export it again."
+        ) from e
+    check_grid(image.shape, affine, path)
+    return type(image)(image.dataobj, affine, header, file_map=image.file_map)
 
 
 def _check_voxel_size(image: Nifti1Pair, stored: Nifti1Header, path: Path) -> None:

@@ -202,6 +202,10 @@ LIES = {
         {"sform_code": 0, "qform_code": 1, "pixdim": [1, 1, 1, 0, 0, 0, 0, 0]},
         r"voxel size 1 x 1 x 0 mm, which cannot be",
     ),
+    "qform without rotation": (
+        {"sform_code": 0, "qform_code": 9, "quatern_b": 2},
+        r"its qform holds no rotation",
+    ),
     "sform of zeros": ({"srow_x": 0, "srow_y": 0, "srow_z": 0}, r"its affine is singular"),
 }
 
