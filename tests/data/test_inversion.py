@@ -236,7 +236,7 @@ def test_one_slice_across_any_axis_comes_back_with_its_own_shape(tmp_path, shape
     )
     image = preprocessing({"image": str(tmp_path / "a.nii.gz")})["image"]
     spacing = np.linalg.norm(AFFINE @ np.diag([1, 1, 0.5, 1]), axis=0)[[k for k, n in enumerate(shape[:3]) if n > 1]]
-    assert image.shape == (1, *(round((n - 1) * size) + 1 for n, size in zip((20, 16), spacing, strict=True)))
+    assert image.shape == (1, *(round((n - 1) * size + 1) for n, size in zip((20, 16), spacing, strict=True)))
     logits = MetaTensor(torch.cat([torch.full_like(image, 0.5), image])).copy_meta_from(image)
     chain = Compose([InvertProbabilitiesd("pred", preprocessing, "image"), SegmentationSaveImaged("pred", tmp_path)])
     chain({"image": image, "pred": logits})
