@@ -6,7 +6,8 @@ from monai_unetpp.data.check import check_dataset
 from monai_unetpp.data.datalist import load_datalist
 from monai_unetpp.data.dataset import CaseDataset
 from monai_unetpp.data.errors import ImageFileError, describe_failure, one_line
-from monai_unetpp.data.geometry import ImageGeometry, check_same_geometry, compare_geometry, read_geometry
+from monai_unetpp.data.geometry import check_same_geometry, read_geometry
+from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry
 from monai_unetpp.data.instances import SplitInstances, SplitInstancesd
 from monai_unetpp.data.intensity import ImageKind, InvertBrightBackground, InvertBrightBackgroundd, kind_weights
 from monai_unetpp.data.inversion import InvertProbabilitiesd
@@ -34,6 +35,7 @@ __all__ = [
     "VolumeReader",
     "case_name",
     "check_dataset",
+    "check_grid",
     "check_same_geometry",
     "compare_geometry",
     "describe_failure",

@@ -12,6 +12,8 @@ import SimpleITK
 from monai.data.utils import orientation_ras_lps
 
 from monai_unetpp.data.errors import ImageFileError, check_regular_file
+from monai_unetpp.data.grid import check_grid
+from monai_unetpp.data.text_headers import check_text_header
 
 __all__ = ["ITK_SUFFIXES", "detached_files", "is_itk_name", "open_itk_file", "read_itk_file", "read_itk_header"]
 
@@ -30,7 +32,8 @@ def read_itk_header(path: Path) -> tuple[tuple[int, ...], np.ndarray[Any, Any]]:
     """Shape and affine ``(4, 4)`` in RAS of one image file, without its voxels.
 
     Raises:
-        ImageFileError: the file is missing, empty, damaged, of no known format, or has several numbers per voxel.
+        ImageFileError: the file is missing, empty, damaged, of no known format, has several numbers per voxel, or
+            a grid that cannot be.
     """
     reader = open_itk_file(path)
     _check_components(reader.GetNumberOfComponents(), path)
@@ -39,7 +42,9 @@ def read_itk_header(path: Path) -> tuple[tuple[int, ...], np.ndarray[Any, Any]]:
     affine = np.eye(4)
     affine[:dims, :dims] = direction * np.asarray(reader.GetSpacing())[:dims]
     affine[:dims, 3] = reader.GetOrigin()[:dims]
-    return tuple(reader.GetSize()), orientation_ras_lps(affine)
+    affine = orientation_ras_lps(affine)
+    check_grid(reader.GetSize(), affine, path)
+    return tuple(reader.GetSize()), affine
 
 
 def read_itk_file(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -71,6 +76,7 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
         raise ImageFileError(f"{path}: its path is not UTF-8, and ITK cannot open it. Rename it.") from e
     if path.stat().st_size == 0:
         raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
+    check_text_header(path)
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     try:

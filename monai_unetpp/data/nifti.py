@@ -6,22 +6,25 @@ import gzip
 import logging
 import os
 import struct
+import threading
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
+import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError as NibabelFileError
-from nibabel.nifti1 import Nifti1Pair
+from nibabel.nifti1 import Nifti1Header, Nifti1Pair
 from nibabel.spatialimages import HeaderDataError
 
 from monai_unetpp.data.errors import ImageFileError, check_regular_file
+from monai_unetpp.data.grid import ImageGeometry, check_grid, check_spacing, compare_geometry, warn_once
 
-__all__ = ["NIFTI_SUFFIXES", "check_affine", "is_nifti_name", "open_nifti", "read_voxels"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["NIFTI_SUFFIXES", "is_nifti_name", "open_nifti", "read_voxels"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
 
@@ -29,8 +32,12 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _HEADER_SIZES = {struct.pack(order + "i", size) for order in "<>" for size in (348, 540)}  # how NIfTI-1 and -2 begin
 #: Voxels of a large file that are read at once.
 _SLAB_VOXELS = 2**22
-# Beyond this ratio of the longest to the shortest axis a matrix cannot be inverted to the precision of a header.
-_LARGEST_CONDITION = 1e6
+#: Relative difference of the voxel sizes in ``pixdim`` and in the sform that is worth a word.
+_NOTICEABLE_DIFFERENCE = 0.01
+#: Where ``xyzt_units`` holds the unit of lengths, and its codes.
+_LENGTH_BITS, _MM, _OTHER_UNITS = 7, 2, {1: "meter", 3: "micron"}
+#: What a code for sform or qform becomes that the standard does not know: aligned with something.
+_ALIGNED = 2
 _READ_ERRORS = (NibabelFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
 
 
@@ -51,18 +58,16 @@ def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:
     path = Path(path)
     _check_content(path)
     try:
-        image = nibabel.load(path, mmap=False)
+        with _without_log_of_nibabel():
+            image = nibabel.load(path, mmap=False)
     except _READ_ERRORS as e:
-        raise ImageFileError(f"{path}: not a NIfTI image, or a damaged one. Export or copy it again.") from e
+        reason = f" ({_first_line(e)})" if isinstance(e, HeaderDataError) else ""
+        raise ImageFileError(f"{path}: not a NIfTI image, or a damaged one{reason}. Export or copy it again.") from e
     if not isinstance(image, Nifti1Pair):
         raise ImageFileError(
             f"{path}: an image of type {type(image).__name__}, whose orientation is not known. Convert it to NIfTI."
         )
-    if 0 in image.shape or not image.shape:
-        raise ImageFileError(f"{path}: empty, its shape is {image.shape}. Export it again.")
-    check_affine(image.affine, path)
-    _warn_of_doubtful_geometry(image, path)
-    return image
+    return _check_header(image, path)
 
 
 def read_voxels(image: Nifti1Pair, path: str | Path, single: bool = False) -> np.ndarray[Any, Any]:
@@ -85,7 +90,7 @@ def read_voxels(image: Nifti1Pair, path: str | Path, single: bool = False) -> np
         )
     try:
         if Path(path).name.lower().endswith(".gz"):
-            with gzip.open(path) as stream:
+            with gzip.open(path) as stream, _without_log_of_nibabel():
                 voxels = _scaled(image_class.from_stream(stream).dataobj, single)
                 while stream.read(2**20):  # the checksum is only verified at the end of the stream
                     pass
@@ -96,20 +101,6 @@ def read_voxels(image: Nifti1Pair, path: str | Path, single: bool = False) -> np
     if voxels.dtype.itemsize > 8:
         return voxels.astype(np.float64)
     return voxels.astype(voxels.dtype.newbyteorder("="), copy=False)
-
-
-def check_affine(affine: np.ndarray[Any, Any], path: str | Path) -> None:
-    """Refuse an affine from which no position can be computed.
-
-    Raises:
-        ImageFileError: the affine has non-finite numbers, or its axes do not span space.
-    """
-    axes = np.asarray(affine, dtype=np.float64)[:3, :3]
-    if not np.isfinite(affine).all() or np.linalg.cond(axes) > _LARGEST_CONDITION:
-        raise ImageFileError(
-            f"{path}: its affine is singular, axes {axes.round(6).tolist()}, so that no position is known. "
-            "Repair the sform or qform of its header."
-        )
 
 
 def _check_content(path: Path) -> None:
@@ -149,17 +140,120 @@ def _scaled(data: Any, single: bool) -> np.ndarray[Any, Any]:
     return voxels
 
 
+def _check_header(image: Nifti1Pair, path: Path) -> Nifti1Pair:
+    """The image, with the sform where its code says so, or the reason why it cannot be used."""
+    stored = _read_stored_header(image)
+    offset, first = float(stored["vox_offset"]), stored.single_vox_offset
+    if stored["magic"].item() == stored.single_magic and not offset >= first:
+        raise ImageFileError(
+            f"{path}: its header says that voxels begin at byte {offset:g}, which lies inside the header. Set "
+            f"vox_offset to {first} if they begin there, or export it again."
+        )
+    image = _with_known_codes(image, stored, path)
+    _check_voxel_size(image, stored, path)
+    check_grid(image.shape, image.affine, path)
+    _warn_of_doubtful_geometry(image, path)
+    return image
+
+
+def _read_stored_header(image: Nifti1Pair) -> Nifti1Header:
+    """The header as it is in the file: nibabel corrects what it takes for wrong, and only logs it."""
+    holder = image.file_map.get("header", image.file_map["image"])
+    with holder.get_prepare_fileobj("rb") as file:
+        header: Nifti1Header = type(image).header_class.from_fileobj(file, check=False)
+    return header
+
+
+def _with_known_codes(image: Nifti1Pair, stored: Nifti1Header, path: Path) -> Nifti1Pair:
+    """Sform and qform count where their code is above 0, also where the standard does not know it."""
+    header = image.header.copy()
+    for name in ("sform", "qform"):
+        code, known = int(stored[f"{name}_code"]), int(header[f"{name}_code"])
+        if code != known:
+            used = "used all the same" if code > 0 else "not used"
+            header[f"{name}_code"] = _ALIGNED if code > 0 else 0
+            warn_once(
+                f"{path}: its {name}_code is {code}, which the standard does not know; the {name} is {used}. "
+                "Set the code to 0 to 5."
+            )
+    if header == image.header:
+        return image
+    try:
+        affine = header.get_best_affine()
+    except (HeaderDataError, ValueError) as e:
+        raise ImageFileError(
+            f"{path}: its qform holds no rotation. Correct the quaternion in its header, or export it again."
+        ) from e
+    check_grid(image.shape, affine, path)
+    return type(image)(image.dataobj, affine, header, file_map=image.file_map)
+
+
+def _check_voxel_size(image: Nifti1Pair, stored: Nifti1Header, path: Path) -> None:
+    """Whether ``pixdim``, where it says something, can be and agrees with the sform."""
+    header = image.header
+    long = [axis for axis, length in enumerate(image.shape[:3]) if length > 1]
+    given = np.asarray(stored["pixdim"][1:4], dtype=np.float64)[long]
+    if header["sform_code"] <= 0:
+        check_spacing([float(size) for size in given], path)
+        return
+    size = np.linalg.norm(image.affine[:3, :3], axis=0)[long]
+    if not np.allclose(given, size, rtol=_NOTICEABLE_DIFFERENCE, atol=0):
+        shown = [" x ".join(f"{length:.4g}" for length in lengths) for lengths in (given, size)]
+        warn_once(
+            f"{path}: its pixdim gives the voxel size {shown[0]} mm, its sform {shown[1]} mm; the sform is used. If it "
+            "is the wrong one, set sform_code to 0."
+        )
+    elif header["qform_code"] > 0:
+        _compare_forms(image, path)
+
+
+def _compare_forms(image: Nifti1Pair, path: Path) -> None:
+    try:
+        qform: npt.NDArray[np.float64] | None = image.header.get_qform()
+    except (HeaderDataError, ValueError):  # a quaternion that is none
+        qform = None
+    if qform is None or not np.isfinite(qform).all():
+        warn_once(f"{path}: its qform holds no rotation; the sform is used. Set qform_code to 0.")
+        return
+    shape = image.shape[:3]
+    difference = compare_geometry(ImageGeometry(shape, image.affine), ImageGeometry(shape, qform))
+    if difference is not None:
+        warn_once(
+            f"{path}: sform and qform place it differently: by the qform {difference}; the sform is used. If it is the "
+            "wrong one, set sform_code to 0."
+        )
+
+
 def _warn_of_doubtful_geometry(image: Nifti1Pair, path: Path) -> None:
     header = image.header
     if header["sform_code"] <= 0 and header["qform_code"] <= 0:
-        logger.warning(
-            "%s: neither sform nor qform is set, so its orientation is not known; axes are taken as right to left, "
-            "posterior to anterior, inferior to superior. Left and right may be swapped.",
-            path,
+        warn_once(
+            f"{path}: neither sform nor qform is set, so its orientation is not known; axes are taken as right to "
+            "left, posterior to anterior, inferior to superior. Left and right may be swapped: set the sform, or "
+            "convert the image again."
         )
-    unit = header.get_xyzt_units()[0]
-    if unit in ("meter", "micron"):
-        logger.warning("%s: its header gives lengths in %s; they are taken as mm.", path, unit)
+    code = int(header["xyzt_units"]) & _LENGTH_BITS
+    unit = _OTHER_UNITS.get(code, f"a unit of unknown code {code}")
+    if code not in (0, _MM):
+        warn_once(
+            f"{path}: its header gives lengths in {unit}; they are taken as mm. If they are not, convert them, and the "
+            "unit in xyzt_units."
+        )
+
+
+@contextmanager
+def _without_log_of_nibabel() -> Iterator[None]:
+    """What nibabel would log without the name of the file, in this thread; what matters of it is told here."""
+    thread = threading.get_ident()
+
+    def is_of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    nibabel.imageglobals.logger.addFilter(is_of_others)
+    try:
+        yield
+    finally:
+        nibabel.imageglobals.logger.removeFilter(is_of_others)
 
 
 def _first_line(error: BaseException) -> str:

@@ -16,8 +16,9 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from monai_unetpp.data.dicom import is_dicom_file, read_dicom
 from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry, shorten_shape
 from monai_unetpp.data.itk_images import ITK_SUFFIXES, is_itk_name, read_itk_file
-from monai_unetpp.data.nifti import NIFTI_SUFFIXES, check_affine, is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_picture
 
 __all__ = ["VolumeReader", "check_not_constant"]
@@ -121,9 +122,16 @@ class VolumeReader(ImageReader):
         if len(images) == 1:
             return array, metadata
         for path, (other, other_metadata) in zip(img, images, strict=True):
-            affines = other_metadata[MetaKeys.AFFINE], metadata[MetaKeys.AFFINE]
-            if other.shape != array.shape or not np.allclose(*affines, atol=1e-3):
-                raise ImageFileError(f"{path}: not on the grid of {img[0]}. Resample the channels to one grid.")
+            grids = (
+                ImageGeometry(array.shape, metadata[MetaKeys.AFFINE]),
+                ImageGeometry(other.shape, other_metadata[MetaKeys.AFFINE]),
+            )
+            difference = compare_geometry(*grids)
+            if difference is not None or other.shape != array.shape:
+                raise ImageFileError(
+                    f"{path}: not on the grid of {img[0]}: {difference or f'its shape is {other.shape}'}. Resample the "
+                    "channels to one grid."
+                )
         metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
         return np.stack([array for array, _ in images]), metadata
 
@@ -137,26 +145,26 @@ class VolumeReader(ImageReader):
 
     def _read_channels(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         """One file that holds all channels."""
-        dims = self.spatial_dims[0]
         image = open_nifti(path) if is_nifti_name(path) else None
-        if image is None or math.prod(image.shape[dims:]) != self.channels:
+        axes = None if image is None else _find_axes_beside_channels(image.shape, self.spatial_dims[0], self.channels)
+        if image is None or axes is None:
             shape = "another file" if image is None else f"shape {image.shape}"
             raise ImageFileError(
                 f"{path}: must be NIfTI with {self.channels} channels on its last axis, got {shape}. Store it so, or "
                 "give one file per channel."
             )
-        spatial = image.shape[:dims]
+        spatial = tuple(image.shape[axis] for axis in axes)
         voxels = self._finite(read_voxels(image, path, single=True), path)
         if not self.allow_constant:
             check_not_constant(voxels, path)
-        metadata = _metadata(image.affine, spatial, path)
+        metadata = _metadata(image.affine, image.shape, axes, path)
         metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
         return np.moveaxis(voxels.reshape((*spatial, self.channels)), -1, 0), metadata
 
     def _read_file(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         if is_nifti_name(path):
             image = open_nifti(path)
-            self._spatial_shape(image.shape, path)  # before the voxels of a long series are read
+            self._find_axes(image.shape, path)  # before the voxels of a long series are read
             return self._checked(read_voxels(image, path, single=True), {MetaKeys.AFFINE: image.affine}, path=path)
         if is_itk_name(path):
             array, affine = read_itk_file(path)
@@ -170,30 +178,29 @@ class VolumeReader(ImageReader):
     def _checked(
         self, array: np.ndarray[Any, Any], metadata: dict[str, Any], path: Path
     ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-        array = array.reshape(self._spatial_shape(array.shape, path))
-        array = self._finite(array, path)
+        axes = self._find_axes(array.shape, path)
+        full_shape = array.shape
+        array = self._finite(array.reshape([full_shape[axis] for axis in axes]), path)
         if not self.allow_constant:
             check_not_constant(array, path)
-        return array, _metadata(metadata[MetaKeys.AFFINE], array.shape, path)
+        return array, _metadata(metadata[MetaKeys.AFFINE], full_shape, axes, path)
 
-    def _spatial_shape(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:
-        stored = tuple(int(length) for length in shape)
-        spatial = stored
+    def _find_axes(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:
+        """The axes of space; all others must have length one.
+
+        Raises:
+            ImageFileError: there are more or fewer than are needed, or it is not clear which they are.
+        """
         fewest, most = min(self.spatial_dims), max(self.spatial_dims)
-        while len(spatial) > fewest and spatial[-1] == 1:
-            spatial = spatial[:-1]
-        if len(spatial) in self.spatial_dims:
-            return spatial
+        count = len(shorten_shape(shape, fewest))
+        if count in self.spatial_dims:
+            return tuple(range(count))
+        long = tuple(axis for axis, length in enumerate(shape) if length > 1)
+        if len(long) == 2 in self.spatial_dims and max(long) < 3:  # one slice, across any axis
+            return long
         needed = "a volume with three axes" if fewest == 3 else "an image with two axes"
-        if len(spatial) < fewest:
-            remedy = "Join the slices into one volume."
-        elif most == 2:
-            remedy = "Extract one slice, or use a network for volumes."
-        elif len(spatial) == 4:
-            remedy = f"Split it into {spatial[3]} volumes and give one."
-        else:
-            remedy = "Extract one component as a volume."
-        raise ImageFileError(f"{path}: its shape is {stored}, but {needed} is needed. {remedy}")
+        stored = tuple(int(length) for length in shape)
+        raise ImageFileError(f"{path}: its shape is {stored}, but {needed} is needed. {_remedy(stored, most)}")
 
     def _finite(self, array: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
         if array.dtype.kind != "f":
@@ -231,16 +238,45 @@ def check_not_constant(array: np.ndarray[Any, Any], path: str | PathLike[str]) -
         )
 
 
-def _metadata(stored: np.ndarray[Any, Any], shape: Sequence[int], path: Path) -> dict[str, Any]:
+def _remedy(shape: tuple[int, ...], dims: int) -> str:
+    """What makes an image of ``shape`` one of ``dims`` axes."""
+    if len(shape) < dims:
+        return "Join the slices into one volume."
+    squeezed = tuple(length for length in shape if length > 1)
+    further = [length for length in shape[3:] if length > 1]
+    if 1 in shape[:3] and len(squeezed) == dims:
+        return (
+            f"If it is one image, store it with shape {squeezed} and the affine of these axes; if its last axis counts "
+            "channels or points in time, store the one that the network needs."
+        )
+    if further:
+        return (
+            f"Beyond its third axis it holds {math.prod(further)} channels, components or points in time: store the "
+            "one that the network needs in a file of its own."
+        )
+    return "Extract one slice or channel, or use a network for volumes."
+
+
+def _find_axes_beside_channels(shape: Sequence[int], dims: int, channels: int) -> tuple[int, ...] | None:
+    """The axes of space in an image whose other axes hold the channels and come last, or None."""
+    if math.prod(shape[dims:]) == channels:
+        return tuple(range(dims))
+    long = tuple(axis for axis, length in enumerate(shape[:3]) if length > 1)
+    return long if dims == len(long) and math.prod(shape[3:]) == channels else None
+
+
+def _metadata(stored: np.ndarray[Any, Any], shape: Sequence[int], axes: tuple[int, ...], path: Path) -> dict[str, Any]:
+    """Metadata of the image along ``axes``; the affine's columns are those of these axes, then of the others."""
     affine = np.eye(4)
     size = len(stored) - 1
     affine[:size, :size] = stored[:size, :size]
     affine[:size, 3] = stored[:size, size]
-    check_affine(affine, path)
+    check_grid(shape, affine, path)
+    affine = affine[:, [*axes, *(axis for axis in range(4) if axis not in axes)]]
     return {
         MetaKeys.AFFINE: affine,
         MetaKeys.ORIGINAL_AFFINE: affine.copy(),
-        MetaKeys.SPATIAL_SHAPE: np.asarray(shape),
+        MetaKeys.SPATIAL_SHAPE: np.asarray([shape[axis] for axis in axes]),
         MetaKeys.SPACE: SpaceKeys.RAS,
         MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),
     }

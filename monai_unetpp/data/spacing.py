@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from monai.config import DtypeLike, KeysCollection, SequenceStr
-from monai.data import MetaTensor, get_track_meta, to_affine_nd
+from monai.data import MetaTensor, get_track_meta
 from monai.data.utils import AFFINE_TOL
 from monai.networks.layers import AffineTransform
-from monai.transforms import Spacingd, SpatialResample
+from monai.transforms import Spacing, Spacingd, SpatialResample
 from monai.utils import (
     GridSampleMode,
     GridSamplePadMode,
@@ -24,12 +24,22 @@ from monai.utils import (
     get_equivalent_dtype,
 )
 
+from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.target_grid import HEADER_ROUNDING, find_target_grid, lead_from_to, round_half_to_even
+from monai_unetpp.measuring.memory import available_bytes
+
 __all__ = ["BlockwiseSpacingd"]
 
 #: Values of input and of output that a block has at most: about 100 MB with the coordinates in float64.
 _BLOCK_VALUES = 2**20
-#: Towards higher indices, in voxels: without it a place exactly between two voxels takes either, as rounding has it.
-_TIE_SHIFT = 1e-5
+#: Largest distance in voxels between two grids that are taken for one.
+_SAME_PLACE_VOXELS = 1e-3
+#: Relative difference of two voxel sizes that are taken for one; and no more than MONAI's tolerance in mm.
+_SAME_SPACING = 1e-3
+#: An axis that is sampled so many times more finely, and would keep fewer voxels than that, is lost.
+_LOST_FACTOR, _LOST_VOXELS = 10, 4
+#: Bytes of a result where the system does not tell how many it has.
+_ASSUMED_MEMORY = 2**40
 _BLOCKWISE_MODES = (GridSampleMode.BILINEAR, GridSampleMode.NEAREST)
 _BLOCKWISE_PADDING = (GridSamplePadMode.BORDER, GridSamplePadMode.ZEROS)
 
@@ -39,9 +49,13 @@ class BlockwiseSpacingd(Spacingd):
 
     ``Spacingd`` computes in float64 with the coordinates of all voxels at once, about 60 bytes per voxel of the result.
     Here each block of the result is resampled from the voxels that it needs, in about 100 MB, forth and, through
-    ``Invertd`` or :class:`monai_unetpp.data.InvertProbabilitiesd`, back. Values agree to rounding; a place
-    exactly between two voxels takes the nearest value from the one of higher index, where MONAI leaves it to rounding.
-    A volume that has the voxel size already is not copied.
+    ``Invertd`` or :class:`monai_unetpp.data.InvertProbabilitiesd`, back. Values agree to rounding. A volume that has
+    the voxel size already is not copied.
+
+    The result's first voxel has its centre where the volume's has it, also where axes are oblique: there MONAI moves
+    the grid by up to half a voxel as soon as the header's numbers are rounded, as all are. Sheared axes become
+    rectangular; see :func:`monai_unetpp.data.target_grid.find_target_grid`. With ``"nearest"`` a place exactly between
+    two voxels takes the value of the one with the even index, so that on the whole nothing moves.
 
     With ``"nearest"`` integers keep their type, where MONAI returns float32: a label map stays a quarter of the size.
 
@@ -56,6 +70,11 @@ class BlockwiseSpacingd(Spacingd):
         options: further arguments of ``Spacingd``.
 
     Splines, reflection, ``align_corners`` and lazy resampling need the whole volume at once: MONAI does them as ever.
+    With ``scale_extent`` or ``recompute_affine`` the grid is MONAI's as well.
+
+    Raises:
+        ImageFileError: when resampling: nearly nothing would be left of an axis, or more than memory holds, as where a
+            header gives a wrong voxel size.
 
     Example:
         .. code-block:: json
@@ -80,7 +99,95 @@ class BlockwiseSpacingd(Spacingd):
         **options: Any,
     ) -> None:
         super().__init__(keys, pixdim, diagonal, mode, padding_mode, align_corners, dtype, **options)
+        given = self.spacing_transform
+        self.spacing_transform = _AnchoredSpacing(
+            given.pixdim,
+            diagonal=given.diagonal,
+            recompute_affine=given.recompute_affine,
+            min_pixdim=given.min_pixdim,
+            max_pixdim=given.max_pixdim,
+            lazy=self.lazy,
+        )
         self.spacing_transform.sp_resample = _BlockwiseResample(lazy=self.lazy)
+
+
+class _AnchoredSpacing(Spacing):
+    """MONAI's ``Spacing`` on a grid that does not depend on how a header rounds."""
+
+    def __call__(
+        self,
+        data_array: torch.Tensor,
+        mode: str | int | None = None,
+        padding_mode: str | None = None,
+        align_corners: bool | None = None,
+        dtype: DtypeLike = None,
+        scale_extent: bool | None = None,
+        output_spatial_shape: Sequence[int] | npt.NDArray[Any] | int | None = None,
+        lazy: bool | None = None,
+    ) -> torch.Tensor:
+        if scale_extent or self.recompute_affine or not isinstance(data_array, MetaTensor):
+            return super().__call__(
+                data_array, mode, padding_mode, align_corners, dtype, scale_extent, output_spatial_shape, lazy
+            )
+        shape = tuple(int(length) for length in data_array.peek_pending_shape())
+        affine = np.asarray(convert_to_numpy(data_array.peek_pending_affine()), dtype=np.float64)
+        spacing = np.linalg.norm(affine[:-1, : len(shape)], axis=0)
+        wanted = self._choose_spacing(spacing)
+        size, target = find_target_grid(shape, affine, wanted, self.diagonal)
+        _check_size(data_array, shape, spacing, size, wanted)
+        forced: Any = output_spatial_shape
+        return self.sp_resample(
+            data_array,
+            dst_affine=torch.as_tensor(target),
+            spatial_size=size if forced is None else forced,
+            mode=mode,
+            padding_mode=padding_mode,
+            align_corners=align_corners,
+            dtype=dtype,
+            lazy=self.lazy if lazy is None else lazy,
+        )
+
+    def _choose_spacing(self, spacing: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """The voxel size of the result: the volume's own where that is wanted, or within the limits."""
+        rank = len(spacing)
+        wanted = self.pixdim[:rank]
+        wanted = np.append(wanted, [wanted[-1]] * (rank - len(wanted)))
+        least, most = (
+            choose(np.append(limit[:rank], [np.nan] * (rank - len(limit))), wanted)
+            for choose, limit in ((np.fmin, self.min_pixdim), (np.fmax, self.max_pixdim))
+        )
+        tolerance = np.minimum(AFFINE_TOL, _SAME_SPACING * wanted)
+        kept = (wanted <= 0) | ((least - tolerance <= spacing) & (spacing <= most + tolerance))
+        return np.where(kept, spacing, wanted)
+
+
+def _check_size(
+    image: MetaTensor,
+    shape: Sequence[int],
+    spacing: npt.NDArray[np.float64],
+    size: Sequence[int],
+    wanted: npt.NDArray[np.float64],
+) -> None:
+    """Refuse a volume of which resampling would leave nothing, or make more than memory holds."""
+    finer = wanted / spacing
+    lost = any(
+        length > 1 and factor >= _LOST_FACTOR and kept < _LOST_VOXELS
+        for length, factor, kept in zip(shape, finer, size, strict=True)
+    )
+    free = available_bytes()
+    too_large = image.shape[0] * math.prod(size) * image.element_size() > (_ASSUMED_MEMORY if free is None else free)
+    if lost or too_large:
+        path = image.meta.get("filename_or_obj", "image")
+        trouble = "of which hardly any is left" if lost else "more than memory holds"
+        raise ImageFileError(
+            f"{path}: its {_product(shape)} voxels of {_product(spacing)} mm would become {_product(size)} of "
+            f"{_product(wanted)} mm, {trouble}. Correct the voxel size in its header, or take a network for "
+            "such voxels."
+        )
+
+
+def _product(numbers: Sequence[float] | npt.NDArray[np.float64]) -> str:
+    return " x ".join(f"{number:.6g}" for number in numbers)
 
 
 class _BlockwiseResample(SpatialResample):
@@ -142,12 +249,10 @@ class _BlockwiseResample(SpatialResample):
         image = convert_to_tensor(img, track_meta=get_track_meta())
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
         rank = len(size)
-        source = to_affine_nd(rank, convert_to_numpy(img.affine) if isinstance(img, MetaTensor) else np.eye(4))
-        target = to_affine_nd(rank, convert_to_numpy(dst_affine))
-        matrix = np.linalg.solve(source, target)
-        unchanged = size == tuple(plain.shape[1:]) and (
-            np.allclose(source, target, atol=AFFINE_TOL) or np.allclose(matrix, np.eye(rank + 1), atol=AFFINE_TOL)
-        )
+        affine = convert_to_numpy(img.affine) if isinstance(img, MetaTensor) else np.eye(rank + 1)
+        source = np.asarray(affine, dtype=np.float64)
+        matrix = lead_from_to(source, np.asarray(convert_to_numpy(dst_affine), dtype=np.float64), rank)
+        unchanged = size == tuple(plain.shape[1:]) and _is_same_place(matrix, size)
         meta = self.track_transform_meta(
             image,
             sp_size=size,
@@ -168,40 +273,72 @@ class _BlockwiseResample(SpatialResample):
             resampled = plain.to(stored)
         else:
             resampled = plain.new_empty((len(plain), *size), dtype=stored)
-            _fill_blocks(resampled, plain, matrix, mode, padding_mode, computed)
+            for block in _list_blocks(resampled.shape, np.abs(matrix[:rank, :rank])):
+                target = (slice(None), *block)
+                if mode == GridSampleMode.NEAREST:
+                    resampled[target] = _pick_nearest(plain, matrix, block, padding_mode)
+                else:
+                    resampled[target] = _interpolate(plain, matrix, block, padding_mode, computed)
         result: torch.Tensor = convert_to_tensor(resampled, track_meta=get_track_meta())
         if isinstance(result, MetaTensor):
             result.copy_meta_from(meta)
         return result
 
 
-def _fill_blocks(
-    resampled: torch.Tensor,
+def _is_same_place(matrix: npt.NDArray[np.float64], size: Sequence[int]) -> bool:
+    rank = len(size)
+    moved = np.abs(matrix[:rank] - np.eye(rank + 1)[:rank])
+    furthest = moved[:, :rank] @ np.maximum(np.array(size) - 1, 1) + moved[:, rank]
+    return bool((furthest <= _SAME_PLACE_VOXELS).all())
+
+
+def _interpolate(
     image: torch.Tensor,
     matrix: npt.NDArray[np.float64],
-    mode: str,
+    block: tuple[slice, ...],
     padding_mode: str,
     computed: torch.dtype,
-) -> None:
-    """Resample ``image`` into ``resampled``; ``matrix`` leads from voxels of the result to those of the image."""
-    sample = AffineTransform(normalized=False, mode=mode, padding_mode=padding_mode, align_corners=False)
-    rank = len(matrix) - 1
+) -> torch.Tensor:
+    """A block of the result, linearly; ``matrix`` leads from voxels of the result to those of the image."""
+    sample = AffineTransform(normalized=False, mode="bilinear", padding_mode=padding_mode, align_corners=False)
+    rank = len(block)
     linear = np.abs(matrix[:rank, :rank])
-    for block in _list_blocks(resampled.shape, linear):
-        first = np.array([part.start for part in block])
-        half = np.array([part.stop - part.start - 1 for part in block]) / 2
-        centre, reach = matrix[:rank, :rank] @ (first + half) + matrix[:rank, rank], linear @ half
-        # one voxel more than is needed, so that rounding never looks for one beyond
-        last = np.array(image.shape[1:]) - 1
-        low = np.clip(np.floor(centre - reach) - 1, 0, last).astype(int)
-        high = np.clip(np.floor(centre + reach) + 2, 0, last).astype(int)
-        box = (slice(None), *(slice(int(start), int(stop) + 1) for start, stop in zip(low, high, strict=True)))
-        local = matrix.copy()
-        local[:rank, rank] += matrix[:rank, :rank] @ first - low + (_TIE_SHIFT if mode == GridSampleMode.NEAREST else 0)
-        needed = image[box].to(computed)
-        theta = torch.as_tensor(local, dtype=computed, device=needed.device)
-        target = (slice(None), *block)
-        resampled[target] = sample(needed[None], theta, [part.stop - part.start for part in block])[0]
+    first = np.array([part.start for part in block])
+    half = np.array([part.stop - part.start - 1 for part in block]) / 2
+    centre, reach = matrix[:rank, :rank] @ (first + half) + matrix[:rank, rank], linear @ half
+    # one voxel more than is needed, so that rounding never looks for one beyond
+    last = np.array(image.shape[1:]) - 1
+    low = np.clip(np.floor(centre - reach) - 1, 0, last).astype(int)
+    high = np.clip(np.floor(centre + reach) + 2, 0, last).astype(int)
+    box = (slice(None), *(slice(int(start), int(stop) + 1) for start, stop in zip(low, high, strict=True)))
+    local = matrix.copy()
+    local[:rank, rank] += matrix[:rank, :rank] @ first - low
+    needed = image[box].to(computed)
+    theta = torch.as_tensor(local, dtype=computed, device=needed.device)
+    sampled: torch.Tensor = sample(needed[None], theta, [part.stop - part.start for part in block])[0]
+    return sampled
+
+
+def _pick_nearest(
+    image: torch.Tensor, matrix: npt.NDArray[np.float64], block: tuple[slice, ...], padding_mode: str
+) -> torch.Tensor:
+    """A block of the result from the nearest voxels; ``matrix`` leads from voxels of the result to the image's."""
+    rank = len(block)
+    rounding = HEADER_ROUNDING * max(image.shape[1:])
+    indices: list[slice | torch.Tensor] = [slice(None)]
+    outside = torch.zeros((1,) * (rank + 1), dtype=torch.bool, device=image.device)
+    steps = np.ogrid[block]
+    for axis, length in enumerate(image.shape[1:]):
+        place = np.full((1,) * rank, matrix[axis, rank])
+        for factor, step in zip(matrix[axis, :rank], steps, strict=True):
+            if factor:  # along the other axes the place stays, and need not be computed for every voxel
+                place = place + factor * step
+        nearest = round_half_to_even(place, rounding)
+        index = torch.as_tensor(np.clip(nearest, 0, length - 1).astype(np.int64), device=image.device)
+        indices.append(index)
+        outside = outside | torch.as_tensor((nearest < 0) | (nearest >= length), device=image.device)
+    picked = image[tuple(indices)]
+    return picked.masked_fill(outside, 0) if padding_mode == GridSamplePadMode.ZEROS else picked
 
 
 def _list_blocks(shape: Sequence[int], linear: npt.NDArray[np.float64]) -> Iterator[tuple[slice, ...]]:

@@ -17,7 +17,7 @@ from monai.utils import ImageMetaKey, MetaKeys
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
-from monai_unetpp.data.geometry import ImageGeometry, compare_geometry
+from monai_unetpp.data.grid import ImageGeometry, compare_geometry
 from monai_unetpp.data.naming import RESULT_NAME, case_name, result_suffix
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.pictures import is_picture_name, read_picture_shape, write_picture
@@ -205,8 +205,9 @@ def _labels(label_map: MetaTensor, key: Hashable) -> np.ndarray[Any, Any]:
 
 def _on_nifti_grid(array: np.ndarray[Any, Any], source: Path) -> Nifti1Image:
     original = open_nifti(source)
-    grid, given = (ImageGeometry(shape, original.affine) for shape in (original.shape, array.shape))
-    if compare_geometry(grid, given) is not None:
+    # axes of length one may stand anywhere: a slice has two axes, and three in its file
+    long, given = ([length for length in shape if length > 1] for shape in (original.shape, array.shape))
+    if long != given:
         raise ValueError(
             f"array must have the shape of {source}, {original.shape}, got {array.shape}. Put Invertd before."
         )

@@ -19,7 +19,6 @@ from monai_unetpp.data import ImageFileError, ImageGeometry, case_name, compare_
 from monai_unetpp.data.labels import Volume, check_label_values, read_label_map, read_volume
 
 __all__ = [
-    "GEOMETRY_TOLERANCE_VOXELS",
     "Case",
     "Volume",
     "check_case",
@@ -36,9 +35,6 @@ _VOXEL_FILES = {
     ".hdr": (".img", ".img.gz"),
     ".img": (".hdr",),
 }
-
-GEOMETRY_TOLERANCE_VOXELS = 0.1
-"""How far a corner of the image's grid may lie from that of the label's, in units of the shortest voxel edge."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,7 +208,7 @@ def _read_channels(path: Path, label: Volume, label_path: Path) -> int:
             f"{label_path}. Pair the right files, or resample the label to the image."
         )
     grids = ImageGeometry(shape, label.affine), ImageGeometry(shape, image.affine)
-    difference = compare_geometry(*grids, GEOMETRY_TOLERANCE_VOXELS)
+    difference = compare_geometry(*grids)
     if difference:
         raise ImageFileError(
             f"{path}: image and label must lie at one place, got affines that differ from that of {label_path}: "

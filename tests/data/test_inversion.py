@@ -17,7 +17,7 @@ from monai.transforms import (
     SpatialPadd,
 )
 
-from monai_unetpp.data import InvertProbabilitiesd, SegmentationSaveImaged
+from monai_unetpp.data import BlockwiseSpacingd, InvertProbabilitiesd, SegmentationSaveImaged, VolumeReader
 from monai_unetpp.measuring.memory import peak_resident_bytes, reset_peak
 
 #: Axes swapped and turned, 1.5 x 2 x 3 mm.
@@ -154,6 +154,96 @@ def test_what_it_gives_is_written_on_the_grid_of_the_file(tmp_path):
     assert written.get_data_dtype() == np.uint8
     assert np.array_equal(written.affine, nib.load(path).affine)
     assert (np.asarray(written.dataobj) == voxels).mean() > 0.98
+
+
+def write_oblique(path, order, form):
+    """Two balls of 1, of 5 mm, in a volume of 1 x 1 x 2 mm whose axes are oblique; as a header stores them."""
+    angle = np.deg2rad([17, -12, 9])
+    rotation = np.eye(4)
+    for axis, (sine, cosine) in enumerate(zip(np.sin(angle), np.cos(angle), strict=True)):
+        turn = np.eye(4)
+        first, second = (other for other in range(3) if other != axis)
+        turn[[first, first, second, second], [first, second, first, second]] = cosine, -sine, sine, cosine
+        rotation = rotation @ turn
+    affine = rotation @ order @ np.diag([1, 1, 2, 1])
+    shape = (26, 28, 16)
+    affine[:3, 3] = -affine[:3, :3] @ (np.array(shape) - 1) / 2 + [5, -7, 11]
+    header = nib.Nifti1Header()
+    header.set_sform(affine, 1 if form == "sform" else 0)
+    header.set_qform(affine, 1 if form == "qform" else 0)
+    places = np.einsum("ij,j...->i...", affine[:3, :3], np.indices(shape)) + affine[:3, 3, None, None, None]
+    voxels = np.zeros(shape, np.float32)
+    for centre in ([2, -9, 8], [9, -4, 15]):
+        voxels[np.linalg.norm(places - np.reshape(centre, (3, 1, 1, 1)), axis=0) < 5] = 1
+    nib.save(nib.Nifti1Image(voxels, None, header), path)
+    return voxels
+
+
+def dice(first, second):
+    return 2 * np.sum(first & second) / (np.sum(first) + np.sum(second))
+
+
+@pytest.mark.parametrize("form", ["sform", "qform"])
+@pytest.mark.parametrize(
+    "order",
+    [np.eye(4), np.eye(4)[:, [2, 0, 1, 3]] * [1, -1, 1, 1], np.eye(4)[:, [1, 0, 2, 3]]],
+    ids=["ijk", "jki", "jik"],
+)
+@pytest.mark.parametrize("pixdim", [(1.0, 1.0, 1.0), (2.0, 2.0, 2.0)], ids=["fine", "coarse"])
+def test_oblique_volumes_keep_their_places_through_the_whole_chain(tmp_path, form, order, pixdim):
+    """The image, as a network's answer, comes back on the file's grid, without a shift in any direction."""
+    voxels = write_oblique(tmp_path / "a.nii.gz", order, form)
+    preprocessing = Compose(
+        [
+            LoadImaged(["image", "label"], reader=VolumeReader(), ensure_channel_first=True),
+            Orientationd(["image", "label"], axcodes="RAS", labels=None),
+            BlockwiseSpacingd(["image", "label"], pixdim, mode=["bilinear", "nearest"]),
+            CropForegroundd(["image", "label"], source_key="image", margin=1, allow_smaller=True),
+        ]
+    )
+    item = preprocessing({"image": str(tmp_path / "a.nii.gz"), "label": str(tmp_path / "a.nii.gz")})
+    image, label = item["image"], item["label"]
+    np.testing.assert_allclose(image.affine, label.affine)
+    # what is learnt lies where the image has it
+    assert dice((image.as_tensor() > 0.5).numpy(), (label.as_tensor() == 1).numpy()) > 0.9
+    logits = torch.cat([torch.full_like(image, 0.5), image.as_tensor()])
+    item["smooth"] = MetaTensor(logits).copy_meta_from(image)
+    item["labels"] = MetaTensor(label.as_tensor().clone())
+    item = Invertd("labels", preprocessing, orig_keys="image")(item)
+    item = InvertProbabilitiesd("smooth", preprocessing, "image")(item)
+    for key in ("labels", "smooth"):
+        back = item[key].as_tensor()[0].numpy()
+        assert back.shape == voxels.shape
+        np.testing.assert_allclose(item[key].affine, nib.load(tmp_path / "a.nii.gz").affine, atol=1e-9)
+        assert dice(back == 1, voxels == 1) > (0.95 if pixdim[0] == 1 else 0.75)
+    moved = np.abs(np.argwhere(back).mean(0) - np.argwhere(voxels).mean(0)).max()
+    assert moved < (0.1 if pixdim[0] == 1 else 0.5)  # a quarter of a coarse voxel: it takes every second one
+    if pixdim[0] == 1:
+        assert np.array_equal(item["labels"].as_tensor()[0].numpy(), voxels)
+
+
+@pytest.mark.parametrize("shape", [(1, 20, 16), (20, 1, 16), (20, 16, 1), (20, 16), (1, 20, 16, 1)])
+def test_one_slice_across_any_axis_comes_back_with_its_own_shape(tmp_path, shape):
+    """Through a 2D chain; the slice lies obliquely in space."""
+    voxels = np.zeros((20, 16), np.float32)
+    voxels[5:15, 4:9] = 1
+    nib.save(nib.Nifti1Image(voxels.reshape(shape), AFFINE @ np.diag([1, 1, 0.5, 1])), tmp_path / "a.nii.gz")
+    preprocessing = Compose(
+        [
+            LoadImaged("image", reader=VolumeReader(2), ensure_channel_first=True),
+            BlockwiseSpacingd("image", (1.0, 1.0)),
+        ]
+    )
+    image = preprocessing({"image": str(tmp_path / "a.nii.gz")})["image"]
+    spacing = np.linalg.norm(AFFINE @ np.diag([1, 1, 0.5, 1]), axis=0)[[k for k, n in enumerate(shape[:3]) if n > 1]]
+    assert image.shape == (1, *(round((n - 1) * size + 1) for n, size in zip((20, 16), spacing, strict=True)))
+    logits = MetaTensor(torch.cat([torch.full_like(image, 0.5), image])).copy_meta_from(image)
+    chain = Compose([InvertProbabilitiesd("pred", preprocessing, "image"), SegmentationSaveImaged("pred", tmp_path)])
+    chain({"image": image, "pred": logits})
+    written = nib.load(tmp_path / "a_seg.nii.gz")
+    assert written.shape == shape
+    assert np.array_equal(written.affine, nib.load(tmp_path / "a.nii.gz").affine)
+    assert (np.asarray(written.dataobj).reshape(20, 16) == voxels).mean() > 0.97
 
 
 def test_memory_does_not_grow_with_the_number_of_classes():

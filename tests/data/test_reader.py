@@ -68,13 +68,18 @@ def test_slope_and_intercept_are_applied(tmp_path: Path, voxels: np.ndarray) -> 
     np.testing.assert_allclose(load(tmp_path / "b.nii")[0], stored * 2.0 + 7.0)
 
 
-@pytest.mark.parametrize(("dims", "shape"), [(3, (5, 6, 7, 3)), (3, (5, 6, 7, 1, 3)), (2, (5, 6, 1, 3))])
+@pytest.mark.parametrize(
+    ("dims", "shape"),
+    [(3, (5, 6, 7, 3)), (3, (5, 6, 7, 1, 3)), (2, (5, 6, 1, 3)), (2, (1, 5, 6, 3)), (2, (5, 1, 6, 3))],
+)
 def test_channels_on_the_last_axis(tmp_path: Path, dims: int, shape: tuple[int, ...]) -> None:
     voxels = np.random.default_rng(0).normal(100, 50, shape).astype(np.float32)
     path = save(tmp_path / "a.nii.gz", voxels)
     loaded = LoadImage(reader=VolumeReader(dims, channels=3), ensure_channel_first=True)(path)
-    np.testing.assert_array_equal(loaded, np.moveaxis(voxels.reshape((*shape[:dims], 3)), -1, 0))
-    np.testing.assert_allclose(loaded.affine, AFFINE)
+    axes = [axis for axis, length in enumerate(shape[:3]) if length > 1]
+    spatial = [shape[axis] for axis in axes]
+    np.testing.assert_array_equal(loaded, np.moveaxis(voxels.reshape((*spatial, 3)), -1, 0))
+    np.testing.assert_allclose(loaded.affine[:, : len(axes)], AFFINE[:, axes])
     with pytest.raises(ImageFileError, match=r"a\.nii\.gz: must be NIfTI with 2 channels on its last axis, got shape"):
         load(path, spatial_dims=dims, channels=2)
 
@@ -121,7 +126,8 @@ def test_affine_by_codes(
     nib.save(image, tmp_path / "a.nii")
     _, metadata = load(tmp_path / "a.nii")
     np.testing.assert_allclose(metadata["affine"], AFFINE if expected == "sform" else qform, atol=1e-6)
-    assert not caplog.records
+    assert len(caplog.records) == (sform_code > 0 and qform_code > 0)
+    assert "a.nii: sform and qform place it differently" in caplog.text or not caplog.records
 
 
 def test_no_codes_is_a_warning(tmp_path: Path, voxels: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
@@ -146,12 +152,15 @@ def test_odd_units_are_a_warning(
     assert f"lengths in {unit}; they are taken as mm" in caplog.text
 
 
-def test_sform_wins_over_pixdim_that_disagrees(tmp_path: Path, voxels: np.ndarray) -> None:
+def test_sform_wins_over_pixdim_that_disagrees(
+    tmp_path: Path, voxels: np.ndarray, caplog: pytest.LogCaptureFixture
+) -> None:
     image = nib.Nifti1Image(voxels, AFFINE)
     image.set_qform(np.diag([3.0, 3.0, 3.0, 1.0]), 0)  # writes pixdim too
     image.set_sform(AFFINE, 1)
     nib.save(image, tmp_path / "a.nii")
     np.testing.assert_allclose(load(tmp_path / "a.nii")[1]["affine"], AFFINE)
+    assert "a.nii: its pixdim gives the voxel size 3 x 3 x 3 mm, its sform 1 x 1.5 x 2 mm; the sform" in caplog.text
     # what this reader is for: MONAI's own takes the qform, although its code is 0
     theirs = LoadImage("NibabelReader")(tmp_path / "a.nii").affine.numpy()
     assert not np.allclose(theirs, AFFINE)
@@ -177,19 +186,50 @@ def test_trailing_axes_of_one_are_dropped(tmp_path: Path, shape: tuple[int, ...]
     assert load(path)[0].shape == shape[:3]
 
 
-@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 1)])
-def test_images_with_two_axes(tmp_path: Path, shape: tuple[int, ...]) -> None:
-    path = save(tmp_path / "a.nii", np.arange(30, dtype=np.uint8).reshape(shape))
-    assert load(path, spatial_dims=2)[0].shape == (5, 6)
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 1), (5, 6, 1, 1), (5, 1, 6), (1, 5, 6), (1, 5, 6, 1), (1, 6), (5, 1)])
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
+def test_one_slice_may_lie_across_any_axis(tmp_path: Path, shape: tuple[int, ...], suffix: str) -> None:
+    voxels = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".nii.gz":
+        save(path, voxels)
+    else:
+        SimpleITK.WriteImage(SimpleITK.GetImageFromArray(voxels.T, isVector=False), path)
+    array, metadata = load(path, spatial_dims=2)
+    long = [axis for axis, length in enumerate(shape) if length > 1] if np.prod(shape) == 30 else [0, 1]
+    assert array.shape == tuple(metadata["spatial_shape"]) == tuple(shape[axis] for axis in long)
+    np.testing.assert_array_equal(array.ravel(), voxels.ravel())
+    whole = AFFINE if suffix == ".nii.gz" else np.diag([-1.0, -1.0, 1.0, 1.0])
+    np.testing.assert_allclose(metadata["affine"][:, :2], whole[:, long])
+    np.testing.assert_allclose(metadata["affine"][:, 3], whole[:, 3])
+    assert abs(np.linalg.det(metadata["affine"])) == pytest.approx(abs(np.linalg.det(whole)))
 
 
 @pytest.mark.parametrize(
     ("shape", "spatial_dims", "message"),
     [
         ((5, 6), 3, r"a\.nii: its shape is \(5, 6\), but a volume with three axes is needed\. Join the slices"),
-        ((5, 6, 7, 2), 3, r"a\.nii: its shape is \(5, 6, 7, 2\), .*\. Split it into 2 volumes and give one\."),
-        ((5, 6, 7, 1, 3), 3, r"a\.nii: its shape is \(5, 6, 7, 1, 3\), .*\. Extract one component as a volume\."),
+        ((5, 6, 7, 2), 3, r"a\.nii: its shape is \(5, 6, 7, 2\), .*\. Beyond its third axis it holds 2 channels"),
+        (
+            (5, 6, 7, 1, 3),
+            3,
+            r"a\.nii: its shape is \(5, 6, 7, 1, 3\), .*\. Beyond its third axis it holds 3 chan",
+        ),
         ((5, 6, 7), 2, r"a\.nii: its shape is \(5, 6, 7\), but an image with two axes is needed\. Extract one slice"),
+        (
+            (1, 5, 6, 7),
+            3,
+            r"If it is one image, store it with shape \(5, 6, 7\) and the affine of these axes",
+        ),
+        ((5, 1, 6, 7), 3, r"If it is one image, store it with shape \(5, 6, 7\)"),
+        (
+            (2, 5, 6, 7),
+            3,
+            r"Beyond its third axis it holds 7 channels, components or points in time: store",
+        ),
+        ((5, 6, 1, 3), 2, r"Beyond its third axis it holds 3 channels, components or points in time"),
+        ((1, 5, 1, 6), 2, r"If it is one image, store it with shape \(5, 6\)"),
+        ((1, 5, 6, 7), 2, r"Beyond its third axis it holds 7 channels"),
     ],
 )
 def test_wrong_number_of_axes(tmp_path: Path, shape: tuple[int, ...], spatial_dims: int, message: str) -> None:
@@ -201,7 +241,7 @@ def test_wrong_number_of_axes(tmp_path: Path, shape: tuple[int, ...], spatial_di
 def test_axes_are_checked_before_voxels_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "a.nii.gz", np.zeros((5, 6, 7, 4), dtype=np.int16))
     monkeypatch.setattr("monai_unetpp.data.reader.read_voxels", lambda *_: pytest.fail("voxels were read"))
-    with pytest.raises(ImageFileError, match="Split it into 4 volumes"):
+    with pytest.raises(ImageFileError, match="it holds 4 channels"):
         load(path)
 
 
@@ -291,7 +331,7 @@ BROKEN = {
     "huge": r"2 of 210 voxels are NaN or infinite",
     "rgb": r"holds colours, but one real number per voxel is needed\. Convert it to grey values\.",
     "complex": r"holds values of type complex64, but one real number per voxel is needed",
-    "singular": r"its affine is singular, .*\. Repair the sform or qform of its header\.",
+    "singular": r"its affine is singular, .*\. Repair its header \(of NIfTI the sform or qform\)",
     "nan affine": r"its affine is singular",
     "analyze": r"an image of type Spm2AnalyzeImage, whose orientation is not known\. Convert it to NIfTI\.",
     "half a pair": r"damaged or cut off|not a NIfTI image",
@@ -353,7 +393,10 @@ def test_several_files_are_channels(tmp_path: Path, voxels: np.ndarray) -> None:
     assert image.shape == (2, 5, 6, 7)
     np.testing.assert_array_equal(image[1].numpy(), voxels + 1)
     moved = save(tmp_path / "c.nii.gz", voxels, AFFINE + 0.5 * np.eye(4, k=3))
-    with pytest.raises(ImageFileError, match=r"c\.nii\.gz: not on the grid of .*a\.nii\.gz\. Resample"):
+    with pytest.raises(
+        ImageFileError,
+        match=r"c\.nii\.gz: not on the grid of .*a\.nii\.gz: its corners lie up to .* mm",
+    ):
         load([paths[0], moved])
 
 

@@ -1,12 +1,16 @@
 """Resampling block by block gives what MONAI's ``Spacingd`` gives, forth and back, in less memory."""
 
+import itertools
 import json
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor, ThreadDataLoader, decollate_batch
 from monai.transforms import (
@@ -19,7 +23,14 @@ from monai.transforms import (
     Spacingd,
 )
 
-from monai_unetpp.data import BlockwiseSpacingd, CaseDataset, InvertProbabilitiesd, VolumeReader, spacing
+from monai_unetpp.data import (
+    BlockwiseSpacingd,
+    CaseDataset,
+    ImageFileError,
+    InvertProbabilitiesd,
+    VolumeReader,
+    spacing,
+)
 from monai_unetpp.measuring.memory import measure_in_new_process, peak_resident_bytes, reset_peak
 
 SHAPE = (14, 11, 9)
@@ -46,10 +57,64 @@ AFFINES = {
 }
 
 
+def as_stored(affine, rounding):
+    """An affine as a header gives it back."""
+    header = nib.Nifti1Header()
+    header.set_data_shape((2, 2, 2))
+    header.set_sform(affine, 1)
+    header.set_qform(affine, 1)
+    return {"exact": affine, "sform": header.get_sform(), "qform": header.get_qform()}[rounding]
+
+
+def random_rotation(seed):
+    """By up to about 20 degrees about any axis."""
+    angles = np.random.default_rng(seed).uniform(-0.35, 0.35, 3)
+    return rotation(angles[0], 0, 1) @ rotation(angles[1], 1, 2) @ rotation(angles[2], 0, 2)
+
+
+def all_orders():
+    """The 48 ways in which axes can be swapped and flipped."""
+    for permutation in itertools.permutations(range(3)):
+        for signs in itertools.product((1, -1), repeat=3):
+            order = np.eye(4)
+            order[:3, :3] = np.eye(3)[:, permutation] * signs
+            yield order
+
+
+def to_simpleitk(voxels, affine):
+    """Voxels ``(H, W, D)`` with an affine in RAS, as another library has them."""
+    image = SimpleITK.GetImageFromArray(voxels.T)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
+    image.SetOrigin(lps[:3, 3].tolist())
+    return image
+
+
+def resample_by_simpleitk(image, like, nearest=False):
+    """What another library gives on the grid of ``like``, and where that lies within the image."""
+    voxels = image.as_tensor()[0].numpy()
+    grid = to_simpleitk(np.zeros(like.shape[1:], np.float32), like.affine.numpy())
+    how = SimpleITK.sitkNearestNeighbor if nearest else SimpleITK.sitkLinear
+    moved = SimpleITK.Resample(to_simpleitk(voxels, image.affine.numpy()), grid, SimpleITK.Transform(), how, -1000)
+    matrix = np.linalg.solve(image.affine.numpy(), like.affine.numpy())
+    places = np.einsum("ij,j...->i...", matrix[:3, :3], np.indices(like.shape[1:])) + matrix[:3, 3, None, None, None]
+    inside = np.logical_and.reduce([(p > 1e-3) & (p < n - 1.001) for p, n in zip(places, voxels.shape, strict=True)])
+    clear = np.logical_and.reduce([np.abs(p % 1 - 0.5) > 1e-3 for p in places]) if nearest else True
+    return SimpleITK.GetArrayFromImage(moved).T, inside & clear
+
+
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     """So small that every volume here is cut along each axis."""
     monkeypatch.setattr(spacing, "_BLOCK_VALUES", 150)
+
+
+@pytest.fixture
+def _large_blocks(_small_blocks, monkeypatch):
+    """Where many volumes are resampled, and blocks are not what is tested."""
+    monkeypatch.setattr(spacing, "_BLOCK_VALUES", 2**16)
 
 
 def volume(affine, shape=SHAPE, channels=1, seed=0):
@@ -101,15 +166,160 @@ def test_the_same_as_monai(affine, pixdim, mode):
     assert ours.shape != (2, *SHAPE)
 
 
-@pytest.mark.parametrize("padding_mode", ["border", "zeros"])
+@pytest.mark.usefixtures("_large_blocks")
+@pytest.mark.parametrize("rounding", ["exact", "sform", "qform"])
+@pytest.mark.parametrize("pixdim", [(1.0, 1.0, 1.0), (0.5, 2.0, 3.0), (2.0, 1.0, 0.7)], ids=str)
+def test_however_a_volume_is_turned_the_voxels_are_the_same(rounding, pixdim):
+    """Same voxels, same spacing: same result, and back, whatever the direction and however the header rounds it."""
+    straight = np.diag([1.0, 1.0, 2.0, 1.0])
+    transform = BlockwiseSpacingd(("image", "label"), pixdim, mode=("bilinear", "nearest"))
+
+    def resample(affine):
+        image = volume(affine)
+        there = transform({"image": image, "label": label_map(image, SHAPE)})
+        return there, transform.inverse({key: value.clone() for key, value in there.items()})
+
+    expected, expected_back = resample(straight)
+    for seed in range(12):
+        turned = random_rotation(seed) @ straight + 30 * seed * np.eye(4, k=3)
+        affine = as_stored(turned, rounding)
+        there, back = resample(affine)
+        np.testing.assert_allclose(there["image"].affine[:3, 3], affine[:3, 3], atol=1e-9)
+        np.testing.assert_allclose(np.linalg.norm(there["image"].affine[:3, :3], axis=0), pixdim, rtol=1e-6)
+        for ours, theirs in ((there, expected), (back, expected_back)):
+            assert torch.equal(ours["label"].as_tensor(), theirs["label"].as_tensor())
+            torch.testing.assert_close(ours["image"].as_tensor(), theirs["image"].as_tensor(), rtol=0, atol=1e-3)
+        np.testing.assert_allclose(back["image"].affine, affine, atol=1e-9)
+
+
+@pytest.mark.usefixtures("_large_blocks")
+@pytest.mark.parametrize("turned", [False, True], ids=["straight", "oblique"])
+@pytest.mark.parametrize("nearest", [False, True], ids=["linear", "nearest"])
+def test_all_orders_of_axes_are_as_another_library_resamples_them(turned, nearest):
+    for seed, order in enumerate(all_orders()):
+        affine = as_stored((random_rotation(seed) if turned else np.eye(4)) @ order @ AFFINES["straight"], "sform")
+        pixdim = [(1.0, 1.0, 1.0), (2.9, 0.77, 1.1), (0.6, 2.0, 3.1)][seed % 3]
+        image = volume(affine, (9, 8, 7), seed=seed)
+        ours = BlockwiseSpacingd("image", pixdim, mode="nearest" if nearest else "bilinear")({"image": image})["image"]
+        theirs, compared = resample_by_simpleitk(image, ours, nearest)
+        assert compared.any()
+        np.testing.assert_allclose(ours.as_tensor()[0].numpy()[compared], theirs[compared], atol=0.01)
+
+
+@pytest.mark.parametrize("affine", [OBLIQUE, SHEARED, random_rotation(3) @ SHEARED], ids=["oblique", "sheared", "both"])
+@pytest.mark.parametrize("diagonal", [False, True])
 @pytest.mark.parametrize("mode", ["bilinear", "nearest"])
-def test_the_same_as_monai_where_the_result_reaches_far_beyond(padding_mode, mode):
-    """On the axes of the world an oblique volume leaves corners empty."""
-    image = volume(OBLIQUE)
-    (_, theirs), (_, ours) = both(image, (0.9, 1.1, 1.3), diagonal=True, mode=mode, padding_mode=padding_mode)
-    assert_same(ours, theirs)
-    if padding_mode == "zeros":
+@pytest.mark.parametrize("padding_mode", ["border", "zeros"])
+def test_a_box_of_right_angles_encloses_sheared_volumes_and_those_on_the_axes_of_the_world(
+    affine, diagonal, mode, padding_mode
+):
+    affine = as_stored(affine, "sform")
+    image = volume(affine)
+    transform = BlockwiseSpacingd("image", (0.9, 1.1, 1.3), diagonal, mode, padding_mode)
+    ours = transform({"image": image})["image"]
+    axes = ours.affine[:3, :3].numpy()
+    np.testing.assert_allclose(axes.T @ axes, np.diag([0.9, 1.1, 1.3]) ** 2, atol=1e-6)
+    if diagonal:
+        np.testing.assert_allclose(axes, np.diag([0.9, 1.1, 1.3]), atol=1e-12)
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in SHAPE), [1])))[:, :4].T
+    reached = np.linalg.solve(ours.affine.numpy(), affine @ corners)[:3]
+    np.testing.assert_allclose(reached.min(axis=1), 0, atol=1e-4)
+    assert (np.abs(reached.max(axis=1) - (np.array(ours.shape[1:]) - 1)) <= 0.5 + 1e-4).all()
+    theirs, compared = resample_by_simpleitk(image, ours, mode == "nearest")
+    assert compared.mean() > 0.1
+    np.testing.assert_allclose(ours.as_tensor()[0].numpy()[compared], theirs[compared], atol=0.01)
+    if diagonal and padding_mode == "zeros":
         assert 0.1 < (ours == 0).float().mean() < 0.9
+    back = transform.inverse({"image": ours})["image"]
+    assert back.shape == image.shape
+    np.testing.assert_allclose(back.affine, affine, atol=1e-9)
+
+
+@pytest.mark.usefixtures("_large_blocks")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    seed=st.integers(0, 1000),
+    spacing=st.sampled_from([0.05, 0.4, 0.7, 0.9, 1.0, 1.2, 2.4, 5.0]),
+    factor=st.sampled_from([0.4, 0.5, 0.75, 1.0, 1.25, 2.0]),
+    length=st.integers(2, 40),
+)
+def test_neither_grid_nor_values_depend_on_the_rounding_of_a_header(seed, spacing, factor, length):
+    exact = random_rotation(seed) @ np.diag([spacing, spacing, 2 * spacing, 1])
+    transform = BlockwiseSpacingd(("image", "label"), spacing * factor, mode=("bilinear", "nearest"))
+    done = []
+    for rounding in ("exact", "sform", "qform"):
+        image = volume(as_stored(exact, rounding), (length, 5, 6))
+        done.append(transform({"image": image, "label": label_map(image, (length, 5, 6))}))
+    for other in done[1:]:
+        assert other["image"].shape == done[0]["image"].shape
+        assert torch.equal(other["label"].as_tensor(), done[0]["label"].as_tensor())
+        torch.testing.assert_close(other["image"].as_tensor(), done[0]["image"].as_tensor(), rtol=0, atol=0.01)
+
+
+def test_voxels_of_micrometres_are_resampled_to_others_of_micrometres():
+    image = volume(np.diag([0.0505, 0.05, 0.05, 1]), (40, 5, 5))
+    finer = BlockwiseSpacingd("image", 0.05)({"image": image})["image"]
+    np.testing.assert_allclose(np.diag(finer.affine), [0.05, 0.05, 0.05, 1], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("affine", "shape", "pixdim", "message"),
+    [
+        (
+            np.eye(4) * [0.001, 0.001, 0.001, 1],
+            (30, 20, 10),
+            1.0,
+            r"30 x 20 x 10 voxels of 0\.001 x 0\.001 x 0\.001 mm",
+        ),
+        (np.eye(4) * [0.001, 0.001, 0.001, 1], (512, 4, 4), 1.0, r"would become 2 x 1 x 1 of 1 x 1 x 1 mm, of which"),
+        (np.eye(4) * [1, 1, 0.001, 1], (9, 8, 7), 1.0, r"would become 9 x 8 x 1 of .*hardly any is left\. Correct the"),
+        (np.eye(4) * [1e5, 1e5, 1e5, 1], (30, 20, 10), 1.0, r"would become .* of 1 x 1 x 1 mm, more than memory holds"),
+        (
+            OBLIQUE * [1e6, 1, 1, 1],
+            (30, 20, 10),
+            1e-4,
+            r"more than memory holds\. Correct the voxel size in its header",
+        ),
+    ],
+)
+def test_what_a_wrong_voxel_size_would_make_of_a_volume_is_refused(affine, shape, pixdim, message):
+    image = volume(affine, shape)
+    image.meta["filename_or_obj"] = "scans/a.nii.gz"
+    with pytest.raises(ImageFileError, match=message) as caught:
+        BlockwiseSpacingd("image", pixdim).spacing_transform(image)
+    assert str(caught.value).startswith("scans/a.nii.gz: its ")
+
+
+@pytest.mark.usefixtures("_large_blocks")
+def test_thin_volumes_and_small_voxels_are_not_refused():
+    fine = volume(np.diag([0.05, 0.05, 0.05, 1]), (100, 90, 80))
+    assert BlockwiseSpacingd("image", 1.0)({"image": fine})["image"].shape == (1, 6, 5, 5)
+    slab = volume(np.diag([1, 1, 0.2, 1]), (10, 10, 3))
+    assert BlockwiseSpacingd("image", 1.0)({"image": slab})["image"].shape == (1, 10, 10, 1)
+    slice_ = volume(np.diag([1, 1, 0.001, 1]), (10, 10, 1))
+    assert BlockwiseSpacingd("image", 1.0)({"image": slice_})["image"].shape == (1, 10, 10, 1)
+
+
+@pytest.mark.parametrize("plane", [(0, 1), (0, 2), (1, 2), (2, 0)])
+@pytest.mark.parametrize("seed", [None, 0, 1])
+@pytest.mark.parametrize("mode", ["bilinear", "nearest"])
+def test_a_slice_is_resampled_within_its_plane_wherever_that_lies(plane, seed, mode):
+    """Oblique, coronal, sagittal: as a slice along the axes of the world with the same pixels."""
+    space = np.eye(4) if seed is None else as_stored(random_rotation(seed), "qform")
+    affine = space @ np.eye(4)[:, [*plane, 3 - sum(plane), 3]] @ np.diag([0.8, 1.5, 4, 1])
+    affine[:3, 3] = 10, -20, 30
+    transform = BlockwiseSpacingd("image", (1.0, 1.1), mode=mode)
+    flat, turned = (volume(each, (25, 18)) for each in (np.diag([0.8, 1.5, 4, 1]), affine))
+    expected, ours = (transform({"image": each})["image"] for each in (flat, turned))
+    torch.testing.assert_close(ours.as_tensor(), expected.as_tensor(), rtol=0, atol=1e-3)
+    assert ours.shape == (1, 20, 24)
+    np.testing.assert_allclose(ours.affine[:3, :2], affine[:3, :2] * [1 / 0.8, 1.1 / 1.5], atol=1e-6)
+    np.testing.assert_allclose(ours.affine[:3, 3], affine[:3, 3])
+    back = transform.inverse({"image": ours.clone()})["image"]
+    assert back.shape == (1, 25, 18)
+    np.testing.assert_allclose(back.affine, affine, atol=1e-9)
+    flat_back = transform.inverse({"image": expected})["image"].as_tensor()
+    torch.testing.assert_close(back.as_tensor(), flat_back, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("shape", [(1, 11, 9), (14, 1, 9), (14, 11, 1), (1, 1, 1)])
@@ -131,24 +341,55 @@ def test_2d(affine, mode):
 
 
 def test_voxels_of_a_quarter_of_the_size_by_hand():
-    """Between 0 and 8 lie 2, 4 and 6, four times as fine; labels change in the middle."""
+    """Between 0 and 8 lie 2, 4 and 6, four times as fine; in the middle the label is that of voxel 0, an even one."""
     image = MetaTensor(torch.tensor([0.0, 8.0])[None, :, None, None].expand(1, 2, 2, 2), affine=np.eye(4))
     fine = BlockwiseSpacingd("image", (0.25, 1, 1))({"image": image})["image"]
     assert fine[0, :, 0, 0].tolist() == [0, 2, 4, 6, 8]
     fine = BlockwiseSpacingd("image", (0.25, 1, 1), mode="nearest")({"image": image})["image"]
-    assert fine[0, :, 0, 0].tolist() == [0, 0, 8, 8, 8]
+    assert fine[0, :, 0, 0].tolist() == [0, 0, 0, 8, 8]
 
 
 @pytest.mark.parametrize("direction", [1, -1])
-def test_between_two_labels_the_higher_index_decides(direction):
-    """Of voxels of 2 mm each comes back as two of 1 mm, never as one or three; blocks leave no trace."""
+def test_between_two_labels_the_even_one_decides_so_that_none_moves(direction):
+    """Voxels of 2 mm come back as three or one of 1 mm, in turn, each around its own centre; blocks leave no trace."""
     affine = np.diag([direction, 1.0, 1.0, 1.0])
     transform = BlockwiseSpacingd("image", (2.0, 1.0, 1.0))
     coarse = transform({"image": volume(affine, (41, 12, 12))})["image"]
     numbers = torch.arange(21, dtype=torch.uint8)[None, :, None, None].expand(1, 21, 12, 12)
     fine = Invertd("pred", transform, orig_keys="image")({"image": coarse, "pred": MetaTensor(numbers)})["pred"]
-    expected = (torch.arange(41) + 1) // 2
+    expected = torch.arange(41).div(2).round().long()
     assert torch.equal(fine.as_tensor().long(), expected[None, :, None, None].expand(1, 41, 12, 12))
+    assert all((expected == k).nonzero().float().mean() == 2 * k for k in range(1, 20))
+
+
+@pytest.mark.usefixtures("_large_blocks")
+@pytest.mark.parametrize("rounding", ["exact", "sform", "qform"])
+def test_labels_of_2_mm_come_back_from_1_mm_as_they_were(rounding):
+    affine = as_stored(OBLIQUE @ np.diag([2 / 0.83, 2 / 1.21, 2 / 2.37, 1]), rounding)
+    transform = BlockwiseSpacingd("image", 1.0, mode="nearest")
+    labels = label_map(volume(affine), SHAPE)
+    fine = transform({"image": labels})["image"]
+    assert fine.shape == (1, *(2 * length - 1 for length in SHAPE))
+    assert torch.equal(transform.inverse({"image": fine})["image"].as_tensor(), labels.as_tensor())
+
+
+@pytest.mark.usefixtures("_large_blocks")
+@pytest.mark.parametrize("rounding", ["exact", "sform", "qform"])
+def test_labels_of_1_mm_keep_their_places_and_volumes_through_2_mm(rounding):
+    """On the whole, that is: a box of an odd number of voxels cannot keep its size, but boxes must not wander."""
+    affine = as_stored(OBLIQUE @ np.diag([1 / 0.83, 1 / 1.21, 1 / 2.37, 1]), rounding)
+    transform = BlockwiseSpacingd("image", 2.0, mode="nearest")
+    shifts, sizes = [], []
+    for seed in range(60):
+        start = np.random.default_rng(seed).integers(4, 10, 3)
+        label = torch.zeros(1, 30, 30, 30, dtype=torch.uint8)
+        label[(0, *(slice(first, first + 12) for first in start))] = 1
+        there = transform({"image": MetaTensor(label, affine=torch.as_tensor(affine))})["image"]
+        back = transform.inverse({"image": there})["image"].as_tensor()
+        shifts.append((back[0].nonzero().double().mean(0) - label[0].nonzero().double().mean(0)).numpy())
+        sizes.append(back.sum().item() / label.sum().item())
+    assert np.abs(np.mean(shifts, axis=0)).max() < 0.15
+    assert np.mean(sizes) == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize("affine", AFFINES.values(), ids=AFFINES)

@@ -1,0 +1,147 @@
+"""The grid of an image: whether it can be, and whether another one is the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import logging
+import math
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from monai_unetpp.data.errors import ImageFileError
+
+__all__ = [
+    "GEOMETRY_TOLERANCE_VOXELS",
+    "ImageGeometry",
+    "check_grid",
+    "check_spacing",
+    "compare_geometry",
+    "shorten_shape",
+    "warn_once",
+]
+
+logger = logging.getLogger(__name__)
+
+#: Distance, in voxels along each axis, by which two grids may differ that are taken for one: enough for the rounding of
+#: headers, and far less than could move a label to another voxel, whether voxels have 0.005 mm or 5 mm.
+GEOMETRY_TOLERANCE_VOXELS = 0.1
+
+#: Voxel sizes of microscopes and preclinical scanners at the lower end, of scintigraphy at the upper.
+_PLAUSIBLE_MM = (0.01, 50.0)
+#: Volume that axes of length one span, below which they do not span space to the precision of a header.
+_SMALLEST_VOLUME = 1e-6
+#: Cosine of the angle between axes above which they are worth a word.
+_NOTICEABLE_SHEAR = 1e-3
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageGeometry:
+    """The grid of an image.
+
+    Attributes:
+        shape: voxels along each axis, without axes of length one after the third.
+        affine: ``(4, 4)``, from voxel indices to positions in mm, RAS.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray[Any, Any]
+
+    @property
+    def spacing_mm(self) -> tuple[float, ...]:
+        """Distance of neighbouring voxels along each axis."""
+        return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0)[: len(self.shape)])
+
+
+def compare_geometry(
+    first: ImageGeometry, second: ImageGeometry, tolerance_voxels: float = GEOMETRY_TOLERANCE_VOXELS
+) -> str | None:
+    """How ``second`` differs from ``first``, or None where they are the same grid.
+
+    Args:
+        first: the one to compare with.
+        second: the other; axes of length one at the end count for nothing.
+        tolerance_voxels: distance, in voxels of ``first`` along each of its axes, by which no corner may be off.
+    """
+    shapes = [shorten_shape(geometry.shape, 1) for geometry in (first, second)]
+    if shapes[0] != shapes[1]:
+        return f"its shape is {second.shape}, not {first.shape}"
+    corners = np.array(list(itertools.product(*((0, length - 1) for length in shapes[0][:3]))), dtype=np.float64)
+    points = np.zeros((4, len(corners)))
+    points[: corners.shape[1]], points[3] = corners.T, 1
+    moved_mm = ((second.affine - first.affine) @ points)[:3]
+    moved_voxels = np.linalg.lstsq(first.affine[:3, :3], moved_mm, rcond=None)[0]
+    if not np.abs(moved_voxels).max() <= tolerance_voxels:
+        return f"its corners lie up to {np.linalg.norm(moved_mm, axis=0).max():.3g} mm away"
+    return None
+
+
+def check_grid(shape: Sequence[int], affine: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
+    """The check of what a header says about places, for all formats.
+
+    What cannot be is refused. What can be, but hardly is, is told once per file.
+
+    Args:
+        shape: voxels along each axis.
+        affine: ``(4, 4)``, from voxel indices to mm.
+        path: the file.
+
+    Raises:
+        ImageFileError: no voxels, numbers that are not finite, a voxel size of 0, or axes that do not span space.
+    """
+    if 0 in shape or not len(shape):
+        raise ImageFileError(f"{path}: empty, its shape is {tuple(shape)}. Export it again.")
+    axes = np.asarray(affine, dtype=np.float64)[:3, :3]
+    spacing = np.linalg.norm(axes, axis=0)
+    singular = not np.isfinite(affine).all() or not spacing.all()
+    if singular or abs(np.linalg.det(axes / spacing)) < _SMALLEST_VOLUME:
+        raise ImageFileError(
+            f"{path}: its affine is singular, axes {axes.round(6).tolist()}, so that no position is known. "
+            "Repair its header (of NIfTI the sform or qform), or export it again."
+        )
+    check_spacing([size for size, length in zip(spacing, shape, strict=False) if length > 1], path)
+    cosines = np.abs((axes / spacing).T @ (axes / spacing) - np.eye(3)).max()
+    if cosines > _NOTICEABLE_SHEAR:
+        degrees = math.degrees(math.asin(min(1.0, cosines)))
+        warn_once(
+            f"{path}: its axes are not at right angles, off by up to {degrees:.2g} degrees. If the image looks skewed, "
+            "repair its header, or resample it to axes at right angles."
+        )
+
+
+def check_spacing(spacing_mm: Sequence[float], path: str | PathLike[str]) -> None:
+    """Refuse a voxel size that cannot be, and tell one that hardly can.
+
+    Raises:
+        ImageFileError: it is not finite, 0 or less.
+    """
+    shown = " x ".join(f"{size:.4g}" for size in spacing_mm)
+    if not all(math.isfinite(size) and size > 0 for size in spacing_mm):
+        raise ImageFileError(
+            f"{path}: its header gives the voxel size {shown} mm, which cannot be. Correct the header, or export it "
+            "again."
+        )
+    least, most = _PLAUSIBLE_MM
+    if not all(least <= size <= most for size in spacing_mm):
+        warn_once(
+            f"{path}: its header gives the voxel size {shown} mm, which is unusual. If it is wrong, correct the "
+            "header: places, and what a network for other voxels finds, depend on it."
+        )
+
+
+def shorten_shape(shape: Sequence[int], least: int = 3) -> tuple[int, ...]:
+    """``shape`` without axes of length one at the end, with ``least`` axes or more."""
+    short = tuple(int(length) for length in shape)
+    while len(short) > least and short[-1] == 1:
+        short = short[:-1]
+    return short
+
+
+@functools.lru_cache(maxsize=4096)
+def warn_once(message: str) -> None:
+    """Log a warning about a file, however often the file is read."""
+    logger.warning("%s", message)

@@ -1,0 +1,131 @@
+"""The grid that a volume is resampled to: where it begins, and how many voxels it has."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from monai.data.utils import zoom_affine
+
+__all__ = ["HEADER_ROUNDING", "find_target_grid", "lead_from_to", "round_half_to_even"]
+
+_Array = npt.NDArray[np.float64]
+
+#: Relative error of a number in a header: float32, quaternions, six digits of text. Two places that are nearer to each
+#: other than this, of the volume's length, are one place.
+HEADER_ROUNDING = 2e-6
+#: Cosine up to which axes count as being at right angles: headers in text have four digits and more.
+_RIGHT_ANGLE = 1e-4
+
+
+def find_target_grid(
+    shape: Sequence[int], affine: _Array, spacing_mm: Sequence[float] | _Array, diagonal: bool = False
+) -> tuple[tuple[int, ...], _Array]:
+    """The grid of voxels of ``spacing_mm`` over a volume.
+
+    Axes at right angles keep their directions, and the first voxel's centre stays where it is, whether they are
+    straight or oblique: how a header rounds the directions changes nothing. Sheared axes become rectangular, the first
+    one keeping its direction, and with ``diagonal`` the axes are those of the world; then the grid begins at the least
+    corner of the box that encloses the centres of all voxels. The last voxel's centre lies within half a voxel of the
+    volume's.
+
+    Args:
+        shape: voxels along each of the volume's axes, two or three.
+        affine: ``(4, 4)``, or ``(3, 3)`` for two axes: from voxel indices to mm. Two axes may lie anywhere in space.
+        spacing_mm: distance of neighbouring voxels of the grid, one per axis.
+        diagonal: whether the grid's axes are those of the world.
+
+    Returns:
+        Its shape, and its affine, of the same size as ``affine``.
+    """
+    rank = len(shape)
+    target = np.array(affine, dtype=np.float64)
+    axes = _scale_axes(target[:-1, :rank], np.asarray(spacing_mm, dtype=np.float64), diagonal)
+    corners = np.array(list(itertools.product(*((0, length - 1) for length in shape))), dtype=np.float64).T
+    reached = _express(axes, target[:-1, :rank]) @ corners
+    extent = np.ptp(reached, axis=1)
+    least = reached.min(axis=1, keepdims=True)
+    rounding = HEADER_ROUNDING * max(1.0, extent.max())
+    first = np.flatnonzero((reached - least < rounding).all(axis=0))
+    start = target[:-1, :rank] @ corners[:, first[0]] if len(first) else axes @ least[:, 0]
+    target[:-1, -1] += start
+    target[:-1, :rank] = axes
+    return tuple(int(length) for length in round_half_to_even(extent + 1, rounding)), target
+
+
+def round_half_to_even(values: _Array, tolerance: float) -> _Array:
+    """Round; what is within ``tolerance`` of the middle between two integers goes to the even one."""
+    halves = np.rint(values * 2) / 2
+    return np.rint(np.where(np.abs(values - halves) <= tolerance, halves, values))
+
+
+def lead_from_to(source: _Array, target: _Array, rank: int) -> _Array:
+    """The matrix ``(rank + 1, rank + 1)`` from voxel indices of ``target`` to those of ``source``.
+
+    Args:
+        source: affine, ``(4, 4)`` or ``(rank + 1, rank + 1)``.
+        target: the other one, of either size.
+        rank: number of axes that are resampled.
+    """
+    source, target = (_within_plane(affine, rank) for affine in _of_one_size(source, target))
+    if len(source) == rank + 1:
+        matrix = np.asarray(np.linalg.solve(source, target), dtype=np.float64)
+    else:
+        matrix = np.eye(rank + 1)
+        there = np.column_stack([target[:-1, :rank], target[:-1, -1] - source[:-1, -1]])
+        matrix[:rank] = _express(source[:-1, :rank], there)
+    # so that axes which are the same are so exactly
+    linear = matrix[:rank, :rank]
+    linear[np.abs(linear) < HEADER_ROUNDING**2 * np.abs(linear).max()] = 0
+    return matrix
+
+
+def _of_one_size(source: _Array, target: _Array) -> tuple[_Array, _Array]:
+    size = max(len(source), len(target))
+    return _grow(source, size), _grow(target, size)
+
+
+def _grow(affine: _Array, size: int) -> _Array:
+    grown = np.eye(size)
+    grown[: len(affine) - 1, : len(affine) - 1] = affine[:-1, :-1]
+    grown[: len(affine) - 1, -1] = affine[:-1, -1]
+    return grown
+
+
+def _within_plane(affine: _Array, rank: int) -> _Array:
+    """Without the coordinates of the world in which the axes do not move."""
+    if len(affine) == rank + 1 or affine[rank:-1, :rank].any():
+        return affine
+    kept = [*range(rank), len(affine) - 1]
+    return affine[np.ix_(kept, kept)]
+
+
+def _scale_axes(axes: _Array, spacing_mm: _Array, diagonal: bool) -> _Array:
+    if diagonal:
+        return np.eye(*axes.shape) * spacing_mm
+    lengths = np.linalg.norm(axes, axis=0)
+    rank = axes.shape[1]
+    if _is_straight(axes) and len(axes) == rank:
+        homogeneous = np.eye(rank + 1)
+        homogeneous[:rank, :rank] = axes
+        return np.asarray(zoom_affine(homogeneous, spacing_mm, diagonal=False)[:rank, :rank], dtype=np.float64)
+    cosines = (axes / lengths).T @ (axes / lengths) - np.eye(rank)
+    if np.abs(cosines).max() <= _RIGHT_ANGLE:
+        return np.asarray(axes * (spacing_mm / lengths), dtype=np.float64)
+    directions, lengths_along = np.linalg.qr(axes)
+    scaled = directions * np.sign(np.diag(lengths_along)) * spacing_mm
+    return np.asarray(scaled, dtype=np.float64)
+
+
+def _is_straight(axes: _Array) -> bool:
+    moved = axes != 0
+    return bool((moved.sum(axis=0) == 1).all() and (moved.sum(axis=1) <= 1).all())
+
+
+def _express(axes: _Array, vectors: _Array) -> _Array:
+    """``vectors``, columns, as sums of the columns of ``axes``."""
+    if len(axes) == axes.shape[1]:
+        return np.asarray(np.linalg.solve(axes, vectors), dtype=np.float64)
+    return np.asarray(np.linalg.lstsq(axes, vectors, rcond=None)[0], dtype=np.float64)
