@@ -15,8 +15,8 @@ from monai_unetpp.devices import synchronize
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.results import Quartiles
-from monai_unetpp.study.evaluate import MeanOfHeads
-from monai_unetpp.study.runs import MEAN_OF_HEADS
+from monai_unetpp.study.heads import MeanOfHeads
+from monai_unetpp.study.variants import MEAN_OF_HEADS
 
 __all__ = ["RowLatency", "cut_network", "measure_latencies", "network_size"]
 
@@ -46,7 +46,7 @@ def network_size(network: NestedUNet, level: str, window_shape: Sequence[int]) -
 
     Args:
         network: the trained network.
-        level: where it is cut, or :data:`~monai_unetpp.study.runs.MEAN_OF_HEADS`.
+        level: where it is cut, or :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`.
         window_shape: ``(H, W[, D])``.
     """
     cut = cut_network(network, level)

@@ -14,7 +14,7 @@ import torch
 from monai_unetpp import cli
 from monai_unetpp.study import format_study, run_study
 from monai_unetpp.study import study as orchestration
-from monai_unetpp.study.cases import NumberedPatches
+from monai_unetpp.training import NumberedPatches
 
 
 def states(outcome):
@@ -185,21 +185,13 @@ def test_a_failed_run_of_one_process_does_not_end_the_other(discs_dir, tmp_path)
     assert "U-Net L2" in content["missing"]
 
 
-def test_processes_of_torchrun_share_the_runs(monkeypatch):
-    monkeypatch.setenv("RANK", "2")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert orchestration._shard(None) == (3, 4)
-    with pytest.raises(ValueError, match=r"shard must not be given under torchrun, got '1/2'"):
-        orchestration._shard("1/2")
-
-
 def test_a_run_that_fails_leaves_the_others(discs_dir, tmp_path, tiny, monkeypatch):
     original = orchestration.train_network
 
-    def fail(config, *arguments, **options):
-        if config["variant"] == "unet+":
+    def fail(bundle, values, **options):
+        if values["variant"] == "unet+":
             raise RuntimeError("the loss became nan at step 3")
-        return original(config, *arguments, **options)
+        return original(bundle, values, **options)
 
     options = {"variants": ["unet+", "unet_L1"], **tiny}
     with monkeypatch.context() as patched:

@@ -5,7 +5,7 @@ import torch
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.study.costs import cut_network, measure_latencies, network_size
-from monai_unetpp.study.evaluate import MeanOfHeads
+from monai_unetpp.study.heads import MeanOfHeads
 
 
 @pytest.fixture(scope="module")

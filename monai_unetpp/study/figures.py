@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.files import atomic_path
 from monai_unetpp.pruning.plots import PALETTE, new_figure
-from monai_unetpp.study.table import measured_where
+from monai_unetpp.study.accuracy_table import measured_where
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,72 @@
+"""The template of a bundle's training, and values of a caller in place of what it says."""
+
+import json
+
+import pytest
+import torch
+
+import monai_unetpp.handlers
+import monai_unetpp.training
+from monai_unetpp.bundles import parse_entry
+from monai_unetpp.training import read_configs, write_template
+from monai_unetpp.training.bundle import TEMPLATE
+
+HOSTILE = ["$1 / 0", "@seed", "%missing.json", "a#b::c", "__local_refs", "~/x, y.json"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_texts_of_a_caller_are_never_read_as_configuration(text):
+    parser = read_configs([TEMPLATE / "train.json"], {"output_dir": text, "dataset_dir": text, "batch_size": 3})
+    assert parse_entry(parser, "output_dir") == text
+    curve = parse_entry(parser, "train#curve")
+    assert str(curve.path) == f"{text}/curve.csv"
+    # what is not given is as the template says
+    assert parse_entry(parser, "seed") == 0
+    assert parse_entry(parser, "train#patches") == 1500 * 3
+
+
+def names(transforms):
+    return [type(each).__name__ for each in transforms]
+
+
+def test_axes_and_labels_decide_which_transforms_there_are():
+    def transforms(key, **values):
+        return parse_entry(read_configs([TEMPLATE / "train.json"], values), key).transforms
+
+    flat = transforms("train#preprocessing")
+    assert not {"Orientationd", "BlockwiseSpacingd", "MapLabelValued"} & set(names(flat))
+    values = {"spatial_dims": 3, "spacing_mm": [1.0, 1.0, 2.0], "label_values": [10, 300], "out_channels": 3}
+    solid = transforms("train#preprocessing", **values)
+    assert names(solid)[2:4] == ["Orientationd", "BlockwiseSpacingd"]
+    assert names(solid)[-3:] == ["MapLabelValued", "SpatialPadd", "EnsureTyped"]
+    flips = [each for each in transforms("train#augmentation", flip_axes=[1]) if type(each).__name__ == "RandFlipd"]
+    assert [flip.flipper.spatial_axis for flip in flips] == [1]
+
+
+def test_many_classes_are_not_wrapped():
+    # values 10, 20, ... 3000 become classes 1 to 300, of which uint8 could not hold the last ones
+    values = {"label_values": [10 * n for n in range(1, 301)], "out_channels": 301, "patch_size": [16, 16]}
+    parser = read_configs([TEMPLATE / "train.json"], values)
+    label = torch.tensor([10, 2560, 3000, 0] * 64).reshape(1, 16, 16)
+    item = {"image": torch.zeros(1, 16, 16), "label": label}
+    for transform in parse_entry(parser, "train#preparation"):
+        item = transform(item)
+    assert item["label"].dtype == torch.int16
+    assert item["label"].flatten()[:4].tolist() == [1, 256, 300, 0]
+    assert parse_entry(read_configs([TEMPLATE / "train.json"], {"seed": 1}), "train#dtypes")[1] == torch.uint8
+
+
+def test_a_bundle_is_written_once(tmp_path):
+    write_template(tmp_path, {"steps": 7, "budget": 7})
+    path = tmp_path / "configs" / "train.json"
+    content, template = json.loads(path.read_text()), json.loads((TEMPLATE / "train.json").read_text())
+    assert content == {**template, "steps": 7}
+    assert (tmp_path / "configs" / "evaluate.json").is_file()
+    write_template(tmp_path, {"steps": 7})
+    with pytest.raises(ValueError, match=r"train\.json: must be what this version writes for these settings"):
+        write_template(tmp_path, {"steps": 8})
+
+
+def test_bundles_of_earlier_versions_find_their_handlers():
+    for name in monai_unetpp.handlers.__all__:
+        assert getattr(monai_unetpp.handlers, name) is getattr(monai_unetpp.training, name)
