@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from os import PathLike
@@ -33,8 +32,9 @@ from monai.transforms import (
 )
 from torch.utils.data import Dataset, Sampler
 
-from monai_unetpp.data import BlockwiseSpacingd, VolumeReader, case_name, load_datalist
-from monai_unetpp.data.datalist import foreground_labels
+from monai_unetpp.data import BlockwiseSpacingd, CheckLabelsd, VolumeReader, case_name, load_datalist
+from monai_unetpp.data.datalist import read_content
+from monai_unetpp.data.label_names import IGNORE, read_label_names
 from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 
@@ -67,6 +67,9 @@ class StudyCases:
         labels: value of each foreground class by name. In a network the classes are 1 to n, in the order of values.
         training: dicts with ``image`` and ``label``.
         validation: the cases that are scored.
+        folder: that the data set lies in.
+        ignore_label: value of voxels that take no part in training and scores, if there are such. For training they
+            have the value ``ignored_class``.
     """
 
     name: str
@@ -75,6 +78,8 @@ class StudyCases:
     labels: dict[str, int]
     training: tuple[dict[str, Any], ...]
     validation: tuple[dict[str, Any], ...]
+    folder: Path = Path()
+    ignore_label: int | None = None
 
     @property
     def out_channels(self) -> int:
@@ -84,7 +89,12 @@ class StudyCases:
     @property
     def label_dtype(self) -> torch.dtype:
         """The smallest type that holds the classes, for label maps in memory."""
-        return torch.uint8 if self.out_channels <= 256 else torch.int16
+        return torch.uint8 if self.out_channels + (self.ignore_label is not None) <= 256 else torch.int16
+
+    @property
+    def ignored_class(self) -> int | None:
+        """What stands for ``ignore_label`` where classes are 0 to n: the number after the last."""
+        return None if self.ignore_label is None else self.out_channels
 
     @property
     def _values(self) -> list[int]:
@@ -98,6 +108,8 @@ class StudyCases:
             back: from classes to label values.
         """
         values, classes = self._values, list(range(1, self.out_channels))
+        if self.ignore_label is not None and not back:
+            values, classes = [*values, self.ignore_label], [*classes, self.out_channels]
         if values == classes:
             return ()
         pair = (classes, values) if back else (values, classes)
@@ -109,7 +121,7 @@ class StudyCases:
             "name": self.name,
             "spatial_dims": self.spatial_dims,
             "in_channels": self.in_channels,
-            "labels": self.labels,
+            "labels": {**self.labels, **({} if self.ignore_label is None else {IGNORE: self.ignore_label})},
             "training": [_name(case) for case in self.training],
             "validation": [_name(case) for case in self.validation],
         }
@@ -129,15 +141,18 @@ def find_study_cases(dataset_dir: str | PathLike[str]) -> StudyCases:
     training = load_datalist(dataset_dir, "training")
     validation = load_datalist(dataset_dir, "validation")
     path = Path(dataset_dir) / "dataset.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_content(path)
+    names = read_label_names(path, content.get("labels"))
     spatial_dims = read_label_map(Path(training[0]["label"])).data.ndim
     return StudyCases(
         name=str(content.get("name", Path(dataset_dir).resolve().name)),
         spatial_dims=spatial_dims,
         in_channels=_count_channels(training[0]["image"], spatial_dims, path, content),
-        labels=foreground_labels(path, content.get("labels")),
+        labels=names.foreground,
         training=tuple(training),
         validation=tuple(validation),
+        folder=Path(dataset_dir),
+        ignore_label=names.ignore,
     )
 
 
@@ -178,6 +193,9 @@ def make_preprocessing(cases: StudyCases, settings: StudySettings, keys: Sequenc
             labels=is_label,
         )
         steps.append(LoadImaged(key, reader=reader, ensure_channel_first=True))
+    if "label" in keys:
+        values = list(cases.labels.values())
+        steps.append(CheckLabelsd("label", image_key="image", classes=values, ignore_label=cases.ignore_label))
     if cases.spatial_dims == 3:
         steps.append(Orientationd(keys, axcodes="RAS", labels=None))
     if settings.spacing_mm is not None:

@@ -106,6 +106,7 @@ def score_network(
         postprocessing=Compose(steps),
         labels=cases.labels,
         tolerance_mm=dict.fromkeys(cases.labels, _TOLERANCE_MM),
+        ignore_label=cases.ignore_label,
         levels=levels,
         device=device,
         configuration=json.dumps({**settings.as_dict(), "cases": cases.as_dict()}),

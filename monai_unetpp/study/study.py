@@ -18,12 +18,11 @@ from typing import Any, Literal
 import torch
 from monai.data import CacheDataset
 
-from monai_unetpp.data import describe_failure
+from monai_unetpp.data import check_labelled_data, describe_failure
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import gathered, local_device
 from monai_unetpp.files import write_text
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.pruning.cases import check_case, list_cases
 from monai_unetpp.pruning.cost import describe_environment
 from monai_unetpp.pruning.plots import new_figure
 from monai_unetpp.pruning.results import Environment, Quartiles
@@ -57,7 +56,6 @@ State = Literal["finished", "failed", "interrupted", "open"]
 _RESULT_FILE = "result.json"
 _FAILURE_FILE = "failure.txt"
 _LATENCY_FILE = "latency.json"
-_LARGEST_LISTING = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -372,19 +370,8 @@ class _Study:
 
     def _check_cases(self) -> None:
         """Refuse cases that could not be trained on or scored, before hours of training."""
-        values = list(self.cases.labels.values())
-        for kind, listed in (("validation", self.cases.validation), ("training", self.cases.training)):
-            self.tell(f"checking {len(listed)} {kind} cases")
-            checked = {
-                case.name: check_case(case, values, self.cases.spatial_dims, self.cases.in_channels)[0]
-                for case in list_cases(listed)
-            }
-            problems = [f"{name}: {reason}" for name, reason in checked.items() if reason is not None]
-            if problems:
-                raise ValueError(
-                    f"{kind} cases must be sound, got {len(problems)} of {len(checked)} with a problem. Correct them: "
-                    + "; ".join(problems[:_LARGEST_LISTING])
-                )
+        self.tell(f"checking {len(self.cases.training) + len(self.cases.validation)} cases")
+        check_labelled_data(self.cases.folder, spatial_dims=self.cases.spatial_dims, in_channels=self.cases.in_channels)
 
     def _config(self, variant: StudyVariant) -> dict[str, Any]:
         return variant.config(self.cases.spatial_dims, self.cases.in_channels, self.cases.out_channels)

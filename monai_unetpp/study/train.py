@@ -125,7 +125,7 @@ def _make_trainer(
         train_data_loader=loader,
         network=network,
         optimizer=optimizer,
-        loss_function=NestedDeepSupervisionLoss(loss),
+        loss_function=NestedDeepSupervisionLoss(loss, ignore_label=cases.ignored_class),
         inferer=PrecisionInferer(precision=settings.precision),
         decollate=False,
         train_handlers=[
