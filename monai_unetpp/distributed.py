@@ -5,15 +5,18 @@ from __future__ import annotations
 import datetime
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-__all__ = ["finish", "gathered", "local_device", "start"]
+__all__ = ["finish", "gather", "gathered", "local_device", "rank", "share", "start"]
+
+_K = TypeVar("_K")
+_T = TypeVar("_T")
 
 _LONGEST_WAIT = datetime.timedelta(days=14)
 
@@ -58,6 +61,29 @@ def finish(network: nn.Module | None = None) -> None:
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
+
+
+def rank() -> int:
+    """The number of this process in the process group; 0 where there is none."""
+    return dist.get_rank() if _in_group() else 0
+
+
+def share(items: Sequence[_T]) -> Sequence[_T]:
+    """What of ``items`` this process has to do: every n-th of n processes, all where there is no process group."""
+    return items[dist.get_rank() :: dist.get_world_size()] if _in_group() else items
+
+
+def gather(found: dict[_K, _T]) -> dict[_K, _T]:
+    """What all processes of the process group found, in every one of them."""
+    if not _in_group():
+        return found
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, found)
+    return {key: each for part in parts for key, each in part.items()}
+
+
+def _in_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
 
 
 @contextmanager

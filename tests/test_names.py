@@ -24,6 +24,7 @@ RANKS = {
     "version": 0,
     "files": 0,
     "markdown": 0,
+    "seeds": 0,
     "devices": 0,
     "memory": 0,
     "distributed": 0,

@@ -24,12 +24,14 @@ from tqdm import tqdm
 
 from monai_unetpp import distributed
 from monai_unetpp.bundles import load_network, read_network_def
-from monai_unetpp.data import VolumeReader, load_datalist, read_geometry
+from monai_unetpp.data import VolumeReader, find_ignore_label, load_datalist, read_geometry
+from monai_unetpp.data.case_check import check_case
+from monai_unetpp.data.labelled import LabelledCase, hash_files, list_cases, repeated_names
+from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.pruning.cases import Case, check_case, hash_image, list_cases, read_label, repeated_names
 from monai_unetpp.pruning.configuration import describe_settings
 from monai_unetpp.pruning.cost import describe_environment, measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decide import (
@@ -194,8 +196,9 @@ def prune(
         name: load_datalist(directory, list_key, folder / "splits" / name)
         for name, directory in zip(names, directories, strict=True)
     }
+    ignored = {name: find_ignore_label(directory) for name, directory in zip(names, directories, strict=True)}
     if len(data) > 1 and not exclude_problems:
-        _check_data(data, network, labels, subjects, subject_pattern)
+        _check_data(data, network, labels, ignored, subjects, subject_pattern)
 
     further = {name: _load_further(name, path, network, chosen_device) for name, path in (extra or {}).items()}
     kept_back = _confirming_cases(
@@ -231,6 +234,7 @@ def prune(
                 **pipelines[setting],
                 labels=labels,
                 tolerance_mm=tolerance_mm,
+                ignore_label=ignored[name],
                 extra=None if setting else extra_points,
                 dataset=name,
                 device=chosen_device,
@@ -404,16 +408,18 @@ def _check_data(
     data: Mapping[str, Sequence[Mapping[str, Any]]],
     network: NestedUNet,
     labels: Mapping[str, int],
+    ignored: Mapping[str, int | None],
     subjects: Mapping[str, str] | str | PathLike[str] | None,
     subject_pattern: str | None,
 ) -> None:
     """Check every data set before the first is scored: ``evaluate_levels`` checks its own only."""
     problems = []
     for dataset, entries in data.items():
+        values = [*labels.values(), *([] if (value := ignored[dataset]) is None else [value])]
         cases = list_cases(entries, subjects, subject_pattern)
         found = dict.fromkeys(repeated_names(cases), "names of cases must differ. Rename the files.")
         for case in cases:
-            reason, _ = check_case(case, list(labels.values()), network.spatial_dims, network.in_channels)
+            reason = check_case(case, values, network.spatial_dims, network.in_channels).problem
             if reason is not None:
                 found.setdefault(case.name, reason)
         problems += [f"- {dataset}, {name}: {reason}" for name, reason in found.items()]
@@ -509,7 +515,7 @@ def _confirming_cases(
     """
     if not separate and share is None:
         return frozenset()
-    found: dict[str, list[tuple[Case, str | None]]] = {}
+    found: dict[str, list[tuple[LabelledCase, str | None]]] = {}
     for dataset, entries in data.items():
         cases = list_cases(entries, subjects, subject_pattern)
         given = subjects is not None or subject_pattern is not None
@@ -526,7 +532,7 @@ def _confirming_cases(
 
 
 def _keep_back(
-    found: Mapping[str, Sequence[tuple[Case, str | None]]], share: float, seed: int
+    found: Mapping[str, Sequence[tuple[LabelledCase, str | None]]], share: float, seed: int
 ) -> frozenset[tuple[str, str]]:
     """A share of the subjects of each data set; of all together where a subject is in several of them."""
     places: dict[str, set[str]] = {}
@@ -562,7 +568,7 @@ def _keep_back(
 
 
 def _check_other_data(
-    found: Mapping[str, Sequence[tuple[Case, str | None]]], confirming: frozenset[tuple[str, str]]
+    found: Mapping[str, Sequence[tuple[LabelledCase, str | None]]], confirming: frozenset[tuple[str, str]]
 ) -> None:
     """Refuse cases that confirm what they, or others of the same subject, have chosen."""
     choosing: dict[str, str] = {}
@@ -571,7 +577,7 @@ def _check_other_data(
     for dataset, cases in found.items():
         for case, subject in cases:
             # a file that is missing is a problem of its own, which is told elsewhere
-            content = hash_image(case) if all(path.exists() for path in case.image) else None
+            content = hash_files(case.image) if all(path.exists() for path in case.image) else None
             if (dataset, case.name) in confirming:
                 images.append((f"{case.name} ({dataset})", content, subject))
                 continue
@@ -834,7 +840,7 @@ def _costs(
     )
 
 
-def _voxels(case: Case) -> int:
+def _voxels(case: LabelledCase) -> int:
     return int(np.prod(read_geometry(case.label).shape))
 
 
@@ -898,13 +904,13 @@ def _overlays(
     paths = []
     for dataset, name in sorted(worst, key=lambda key: worst[key][0])[:_OVERLAYS]:
         case = cases[dataset, name]
-        truth = read_label(case, network.spatial_dims)
+        truth = read_label_map(case.label, network.spatial_dims)
         maps = predict_case(network, case, **pipeline, levels=[chosen, deepest], device=device)
         path = folder / "overlays" / f"{dataset}_{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         save_overlay(
             _background(case, truth.data.shape),
-            truth.data,
+            np.where(np.isin(truth.data, list(labels.values())), truth.data, 0),
             maps[chosen],
             maps[deepest],
             read_geometry(case.label).spacing_mm[: truth.data.ndim],
@@ -918,7 +924,7 @@ def _overlays(
     return tuple(paths)
 
 
-def _background(case: Case, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def _background(case: LabelledCase, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """The first channel of a case's image, on the label's grid of ``shape``."""
     path = case.image[0]
     if is_nifti_name(path):

@@ -1,24 +1,21 @@
-"""The data of a study: its cases, what a network for them must look like, and whether they can be trusted."""
+"""The data of a study: its cases, and what a network for them must look like."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data import case_name, load_datalist
-from monai_unetpp.data.datalist import foreground_labels
+from monai_unetpp.data.datalist import read_content
+from monai_unetpp.data.label_names import IGNORE, read_label_names
 from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
-from monai_unetpp.pruning.cases import check_case, list_cases
 
-__all__ = ["StudyCases", "check_cases", "find_study_cases"]
-
-_LARGEST_LISTING = 5
+__all__ = ["StudyCases", "find_study_cases"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +29,8 @@ class StudyCases:
         labels: value of each foreground class by name. In a network the classes are 1 to n, in the order of values.
         training: dicts with ``image`` and ``label``.
         validation: the cases that are scored.
+        folder: that the data set lies in.
+        ignore_label: value of voxels that take no part in training and scores, if there are such.
     """
 
     name: str
@@ -40,6 +39,8 @@ class StudyCases:
     labels: dict[str, int]
     training: tuple[dict[str, Any], ...]
     validation: tuple[dict[str, Any], ...]
+    folder: Path = Path()
+    ignore_label: int | None = None
 
     @property
     def values(self) -> list[int]:
@@ -58,6 +59,7 @@ class StudyCases:
             "in_channels": self.in_channels,
             "out_channels": self.out_channels,
             "label_values": self.values,
+            "ignore_label": self.ignore_label,
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -66,7 +68,7 @@ class StudyCases:
             "name": self.name,
             "spatial_dims": self.spatial_dims,
             "in_channels": self.in_channels,
-            "labels": self.labels,
+            "labels": {**self.labels, **({} if self.ignore_label is None else {IGNORE: self.ignore_label})},
             "training": [_name(case) for case in self.training],
             "validation": [_name(case) for case in self.validation],
         }
@@ -86,39 +88,19 @@ def find_study_cases(dataset_dir: str | PathLike[str]) -> StudyCases:
     training = load_datalist(dataset_dir, "training")
     validation = load_datalist(dataset_dir, "validation")
     path = Path(dataset_dir) / "dataset.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_content(path)
+    names = read_label_names(path, content.get("labels"))
     spatial_dims = read_label_map(Path(training[0]["label"])).data.ndim
     return StudyCases(
         name=str(content.get("name", Path(dataset_dir).resolve().name)),
         spatial_dims=spatial_dims,
         in_channels=_count_channels(training[0]["image"], spatial_dims, path, content),
-        labels=foreground_labels(path, content.get("labels")),
+        labels=names.foreground,
         training=tuple(training),
         validation=tuple(validation),
+        folder=Path(dataset_dir),
+        ignore_label=names.ignore,
     )
-
-
-def check_cases(kind: str, listed: Sequence[Mapping[str, Any]], cases: StudyCases) -> None:
-    """Refuse cases that could not be trained on or scored, before hours of training.
-
-    Args:
-        kind: ``"training"`` or ``"validation"``.
-        listed: the cases of that list.
-        cases: the data set.
-
-    Raises:
-        ValueError: a case with a problem.
-    """
-    checked = {
-        case.name: check_case(case, cases.values, cases.spatial_dims, cases.in_channels)[0]
-        for case in list_cases(listed)
-    }
-    problems = [f"{name}: {reason}" for name, reason in checked.items() if reason is not None]
-    if problems:
-        raise ValueError(
-            f"{kind} cases must be sound, got {len(problems)} of {len(checked)} with a problem. Correct them: "
-            + "; ".join(problems[:_LARGEST_LISTING])
-        )
 
 
 def _count_channels(image: Any, spatial_dims: int, path: Path, content: Mapping[str, Any]) -> int:

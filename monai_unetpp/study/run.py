@@ -97,6 +97,7 @@ def score_network(
         postprocessing=parse_entry(parser, "postprocessing"),
         labels=cases.labels,
         tolerance_mm=dict.fromkeys(cases.labels, _TOLERANCE_MM),
+        ignore_label=cases.ignore_label,
         levels=levels,
         device=torch.device(values["device"]),
         configuration=json.dumps({**settings.as_dict(), "cases": cases.as_dict()}),

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from monai_unetpp.data import describe_failure
+from monai_unetpp.data import check_labelled_data, describe_failure
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import gathered, local_device
 from monai_unetpp.files import write_text
@@ -27,7 +27,7 @@ from monai_unetpp.pruning.plots import new_figure
 from monai_unetpp.pruning.results import Environment, Quartiles
 from monai_unetpp.study.accuracy_table import RunResult, format_study, summarise
 from monai_unetpp.study.costs import RowLatency, cut_network, measure_latencies, network_size
-from monai_unetpp.study.data_set import StudyCases, check_cases, find_study_cases
+from monai_unetpp.study.data_set import StudyCases, find_study_cases
 from monai_unetpp.study.design import RunOptions, StudySettings, read_config
 from monai_unetpp.study.figures import draw_accuracy, draw_learning_curves
 from monai_unetpp.study.folder import State, StudyFolder, read_curve
@@ -160,7 +160,6 @@ def run_study(
     complete = dataclasses.replace(complete, precision=precision, spatial_dims=cases.spatial_dims)
     study = _Study(
         folder=folder,
-        dataset_dir=fspath(dataset_dir),
         cases=cases,
         settings=complete,
         options=runs,
@@ -192,7 +191,6 @@ class _Study:
     """All that the runs share."""
 
     folder: StudyFolder
-    dataset_dir: str
     cases: StudyCases
     settings: StudySettings
     options: RunOptions
@@ -250,9 +248,9 @@ class _Study:
         failures = []
         waiting = [run for run in self.states(plan) if run.state != "finished"]
         if waiting:
-            for kind, listed in (("validation", self.cases.validation), ("training", self.cases.training)):
-                self.tell(f"checking {len(listed)} {kind} cases")
-                check_cases(kind, listed, self.cases)
+            cases = self.cases
+            self.tell(f"checking {len(cases.training) + len(cases.validation)} cases")
+            check_labelled_data(cases.folder, spatial_dims=cases.spatial_dims, in_channels=cases.in_channels)
             self.folder.claim(self.settings, self.cases)
         for number, run in enumerate(waiting, start=1):
             self.tell(f"{run.name}: run {number} of {len(waiting)}, {run.parameters / 1e6:.3f} M parameters")
@@ -315,7 +313,7 @@ class _Study:
         """What the bundle's configuration says otherwise in this run."""
         return {
             "bundle_root": fspath(self.folder.bundle),
-            "dataset_dir": self.dataset_dir,
+            "dataset_dir": fspath(self.cases.folder),
             "output_dir": fspath(run.folder),
             "device": self.device,
             "seed": run.seed,
@@ -324,6 +322,7 @@ class _Study:
             "deep_supervision": run.variant.deep_supervision,
             "num_workers": self.options.num_workers,
             "cache_rate": self.options.cache_rate,
+            "check_data": False,  # done for all runs
             # the very lists that were checked, and that settings.json names
             "train#cases#data": list(self.cases.training),
         }

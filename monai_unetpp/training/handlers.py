@@ -17,14 +17,16 @@ from typing import Any
 import torch
 from ignite import distributed as idist
 from ignite.engine import Engine, Events
+from ignite.utils import manual_seed
 from monai.handlers import CheckpointLoader, CheckpointSaver
 from monai.transforms import Randomizable
-from monai.utils import set_determinism
+from monai.utils import get_seed
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
 from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.seeds import mix_seeds
 
 __all__ = ["BestModelSaver", "CurveWriter", "TrainingCheckpoint"]
 
@@ -95,12 +97,18 @@ class TrainingCheckpoint:
     are functions of the epoch (``LambdaLR`` and its kinds, such as MONAI's ``WarmupCosineSchedule``) keep the settings
     of now, so that a training which goes on with more epochs gets the learning rates of the longer schedule.
 
+    Every epoch begins with random numbers of its own, in this process and, with
+    :class:`monai_unetpp.data.SeededCacheDataset`, in those that load data: a training that was interrupted ends
+    like one that was not.
+
     Args:
         folder: where ``checkpoint_epoch=N.pt`` files are kept, the last two of them.
-        save_dict: what to save besides the trainer (network, optimizer, schedule, ...), by name.
+        save_dict: what to save besides the trainer (network, optimizer, schedule, ...), by name. The trainer's gradient
+            scaler is saved too, if it has one.
         save_interval: epochs between two checkpoints.
-        seed: what random numbers are seeded with, plus the epoch, when training goes on; without it the shuffling and
-            augmentation of the first epochs would come again.
+        seed: what the random numbers of every epoch are made from, together with its number; by default the seed that
+            ``monai.utils.set_determinism`` was given. Without any, they are left alone, and an interrupted training
+            goes on with others.
         map_location: where to put tensors when loading; see ``torch.load``.
 
     Attach it after all other handlers, so that what they do at the end of an epoch is in the checkpoint.
@@ -123,7 +131,10 @@ class TrainingCheckpoint:
     def attach(self, engine: Engine) -> None:
         """Save and resume the trainer ``engine``."""
         everything = {**self.save_dict, "trainer": engine}
+        if getattr(engine, "scaler", None) is not None:
+            everything["scaler"] = engine.scaler  # type: ignore[attr-defined]  # MONAI's trainers have it
         engine.add_event_handler(Events.STARTED, self._resume, everything)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._seed_epoch)
         if idist.get_rank() == 0:
             CheckpointSaver(
                 save_dir=str(self.folder), save_dict=everything, save_interval=self.save_interval, n_saved=_KEPT
@@ -140,9 +151,21 @@ class TrainingCheckpoint:
             with _keep_settings([value for value in load_dict.values() if isinstance(value, LambdaLR)]):
                 CheckpointLoader(str(path), load_dict, map_location=self.map_location)(engine)
             logger.info("Training continues after epoch %d, from %s.", engine.state.epoch, path)
-            if self.seed is not None:
-                _reseed(engine, self.seed + engine.state.epoch)
             return
+
+    def _seed_epoch(self, engine: Engine) -> None:
+        base = get_seed() if self.seed is None else self.seed
+        if base is None:
+            return
+        seed = mix_seeds(base, engine.state.epoch, idist.get_rank())
+        manual_seed(seed)
+        dataset = getattr(getattr(engine, "data_loader", None), "dataset", None)
+        transform = getattr(dataset, "transform", None)
+        if dataset is not None and hasattr(dataset, "set_seed"):
+            dataset.set_seed(seed)
+        elif isinstance(transform, Randomizable):
+            # transforms that run in this process hold random numbers of their own
+            transform.set_random_state(seed)
 
     def _remove_old(self, engine: Engine) -> None:
         # the saver only knows the files of this run
@@ -176,14 +199,6 @@ def _keep_settings(schedules: Sequence[LambdaLR]) -> Iterator[None]:
         schedule._last_lr = rates
         for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
-
-
-def _reseed(engine: Engine, seed: int) -> None:
-    set_determinism(seed)
-    # transforms that run in this process hold random numbers of their own
-    transform = getattr(getattr(getattr(engine, "data_loader", None), "dataset", None), "transform", None)
-    if isinstance(transform, Randomizable):
-        transform.set_random_state(seed)
 
 
 class CurveWriter:

@@ -28,7 +28,7 @@ class StepCurve:
     Args:
         path: the CSV file, with the columns ``step``, ``loss`` (of the deepest head), ``learning_rate`` and
             ``seconds`` (so far).
-        loss: the loss of one head.
+        loss: takes the prediction of one head and the target, such as :class:`~monai_unetpp.NestedDeepSupervisionLoss`.
         optimizer: whose learning rate to note.
     """
 

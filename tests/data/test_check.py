@@ -120,7 +120,7 @@ class TestList:
     def test_no_list(self, tmp_path: Path) -> None:
         (tmp_path / "dataset.json").write_text("{}")
         (problem,) = check_dataset(tmp_path)
-        assert "must have a list 'training' or 'validation', got neither" in problem
+        assert "must have a list 'training' or 'validation', got none" in problem
 
     @pytest.mark.parametrize(
         ("parts", "where"),
@@ -156,14 +156,14 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("file", "damage", "message"),
         [
-            ("images/b.nii.gz", Path.unlink, "no such file, but 'training' lists it"),
-            ("labels/c.nii.gz", Path.unlink, "no such file, but 'validation' lists it"),
+            ("images/b.nii.gz", Path.unlink, "no such file, but the data list names it"),
+            ("labels/c.nii.gz", Path.unlink, "no such file, but the data list names it"),
             ("images/b.nii.gz", cut_off, "b.nii.gz: "),
             ("images/b.nii.gz", fill(np.float32(3)), "every voxel has the value 3.0"),
-            ("labels/b.nii.gz", fill(np.uint8(0)), "the label is empty, every voxel is 0"),
+            ("labels/b.nii.gz", fill(np.uint8(0)), "the label is empty, no voxel is foreground"),
             ("labels/b.nii.gz", fill(np.float32(0.5)), "the label must hold integers, got fractions"),
             ("labels/b.nii.gz", fill(np.uint8(7)), "the label must hold 0 and 1, 2 only, got 7"),
-            ("labels/b.nii.gz", lambda path: save(path, np.ones((6, 5, 3), np.uint8)), "its shape is (6, 5, 3), not"),
+            ("labels/b.nii.gz", lambda path: save(path, np.ones((6, 5, 3), np.uint8)), "its shape is (6, 5, 4), not"),
             ("labels/b.nii.gz", lambda path: save(path, np.ones(SHAPE, np.uint8), 2 * AFFINE), "not on the grid of"),
             ("labels/b.nii.gz", lambda path: save(path, np.ones((*SHAPE, 2), np.uint8)), "must be 2D or 3D, got shape"),
         ],

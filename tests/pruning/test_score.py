@@ -25,10 +25,10 @@ from monai.transforms import (
 )
 
 from monai_unetpp import NestedUNet
+from monai_unetpp.data.labelled import LabelledCase, hash_files
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.metrics import score_case
 from monai_unetpp.pruning import score as score_module
-from monai_unetpp.pruning.cases import Case, hash_image
 from monai_unetpp.pruning.finished import hash_network
 from monai_unetpp.pruning.results import DataProblem, OperatingPoint
 from monai_unetpp.pruning.score import Scores, evaluate_levels, predict_case
@@ -323,14 +323,14 @@ class TestProblems:
         return [*cases, *entries.values(), moved, gone, text, cut, *twice]
 
     messages: ClassVar = {
-        "fraction": "the label must hold integers, got fractions, NaN or infinity",
+        "fraction": "the label must hold integers, got fractions such as",
         "unknown": "the label must hold 0 and 1 only, got 7, 9",
-        "nan": "the image must be finite, got NaN or infinity",
-        "shape": "image and label must have one 3D shape, got (14, 12, 10) and (14, 12, 11)",
+        "nan": "voxels are NaN or infinite",
+        "shape": "its shape is (14, 12, 10), not (14, 12, 11)",
         "flat": "the label must be 3D, got shape (14, 12)",
         "series": "the label must be 3D, got shape (14, 12, 10, 3)",
         "channels": "the image must have 1 channel(s) for this network, got 2",
-        "moved": "image and label must lie at one place",
+        "moved": "its corners lie up to",
         "gone": "no such file",
         "text": "not a NIfTI image",
         "cut": "damaged or cut off",
@@ -409,10 +409,10 @@ class TestProblems:
         header, voxels = tmp_path / "scan.mhd", tmp_path / "scan.raw"
         header.write_text("NDims = 3")
         voxels.write_bytes(b"one")
-        case = Case("scan", "scan", (header,), header)
-        first = hash_image(case)
+        case = LabelledCase("scan", "scan", (header,), header)
+        first = hash_files(case.image)
         voxels.write_bytes(b"two")
-        assert hash_image(case) != first
+        assert hash_files(case.image) != first
 
     def test_nothing_left_is_an_error(self, tmp_path):
         bright = write_case(tmp_path, "bright", image=np.linspace(0, 2, 1680, dtype=np.float32).reshape(14, 12, 10))

@@ -18,7 +18,13 @@ def test_axes_channels_and_labels_are_found(discs_dir):
 
 def test_the_bundle_of_a_study_is_told_numbers_only(discs_dir):
     cases = dataclasses.replace(find_study_cases(discs_dir), labels={"$b": 7, "@a": 3, "%same": 7})
-    assert cases.network_data() == {"spatial_dims": 2, "in_channels": 1, "out_channels": 3, "label_values": [3, 7]}
+    assert cases.network_data() == {
+        "spatial_dims": 2,
+        "in_channels": 1,
+        "out_channels": 3,
+        "label_values": [3, 7],
+        "ignore_label": None,
+    }
 
 
 @pytest.mark.parametrize(

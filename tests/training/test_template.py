@@ -37,7 +37,7 @@ def test_axes_and_labels_decide_which_transforms_there_are():
     assert not {"Orientationd", "BlockwiseSpacingd", "MapLabelValued"} & set(names(flat))
     values = {"spatial_dims": 3, "spacing_mm": [1.0, 1.0, 2.0], "label_values": [10, 300], "out_channels": 3}
     solid = transforms("train#preprocessing", **values)
-    assert names(solid)[2:4] == ["Orientationd", "BlockwiseSpacingd"]
+    assert names(solid)[3:5] == ["Orientationd", "BlockwiseSpacingd"]
     assert names(solid)[-3:] == ["MapLabelValued", "SpatialPadd", "EnsureTyped"]
     flips = [each for each in transforms("train#augmentation", flip_axes=[1]) if type(each).__name__ == "RandFlipd"]
     assert [flip.flipper.spatial_axis for flip in flips] == [1]
@@ -54,6 +54,20 @@ def test_many_classes_are_not_wrapped():
     assert item["label"].dtype == torch.int16
     assert item["label"].flatten()[:4].tolist() == [1, 256, 300, 0]
     assert parse_entry(read_configs([TEMPLATE / "train.json"], {"seed": 1}), "train#dtypes")[1] == torch.uint8
+
+
+def test_voxels_to_ignore_get_the_number_after_the_classes_and_no_loss():
+    values = {"label_values": [3, 7], "ignore_label": 9, "out_channels": 3, "patch_size": [8, 8]}
+    parser = read_configs([TEMPLATE / "train.json"], values)
+    item = {"image": torch.zeros(1, 8, 8), "label": torch.tensor([0, 3, 7, 9] * 16).reshape(1, 8, 8)}
+    for transform in parse_entry(parser, "train#preparation"):
+        item = transform(item)
+    label = item["label"][None]
+    assert label.flatten()[:4].tolist() == [0, 1, 2, 3]
+    logits = torch.rand(1, 3, 8, 8)
+    changed = torch.where(label == 3, 5.0, logits)
+    loss = parse_entry(parser, "loss")
+    assert loss(logits, label) == loss(changed, label)
 
 
 def test_a_bundle_is_written_once(tmp_path):
