@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import re
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from monai.bundle import ConfigParser
 
 from monai_unetpp.bundles.json_files import read_object
 
-__all__ = ["BundleConfig", "list_code"]
+__all__ = ["BundleConfig", "bundle_code", "list_code"]
 
 #: Name in expressions of the list of values that were set from outside.
 _GIVEN = "_given_values_"
@@ -83,8 +84,9 @@ class BundleConfig:
             raise ValueError(f"{self}: must have the key {key!r}. Add it, or copy the bundle again.")
         try:
             return self._parser.get_parsed_content(key)
-        except Exception as e:
-            wrapped = e
+        # an expression can also end the program
+        except (Exception, SystemExit) as e:
+            wrapped: BaseException = e
         # outside of the except block, so that the error keeps the cause that it had
         self._explain(key, wrapped)
 
@@ -100,8 +102,12 @@ class BundleConfig:
         self._parser[key] = {**entry, "_mode_": "callable"}
         function = self.parse(key)
         if isinstance(function, partial):
+            signature = None
+            # functions of C may tell none
+            with contextlib.suppress(ValueError):
+                signature = inspect.signature(function.func)
             try:
-                inspect.signature(function.func).bind(**function.keywords)
+                _ = signature and signature.bind(**function.keywords)
             except TypeError as e:
                 raise ValueError(f"{self}: {key!r} must call {entry['_target_']} as it is defined, but {e}.") from e
         try:
@@ -167,6 +173,19 @@ def list_code(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
         other_file = content.startswith("%") and ConfigParser.split_path_id(content[1:])[0]
         if content.startswith("$") or foreign or other_file:
             yield place, content
+
+
+def bundle_code(bundle: str | PathLike[str]) -> dict[str, list[str]]:
+    """What the configurations of a bundle would run, by its text, with the places where it stands.
+
+    Nothing is evaluated. Files that cannot be read are left out, as nothing can be run of them.
+    """
+    found: dict[str, list[str]] = {}
+    for file in sorted((Path(bundle) / "configs").glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            for place, text in list_code(read_object(file)):
+                found.setdefault(text, []).append(f"{file.name} {place}")
+    return found
 
 
 def _in_words(error: BaseException) -> str:
