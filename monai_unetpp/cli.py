@@ -27,12 +27,14 @@ __all__ = ["main"]
 
 _DONE, _CASES_FAILED, _BAD_INPUT, _INCONCLUSIVE, _INTERRUPTED = 0, 1, 2, 3, 130
 
-#: What they log is in the summary (failed cases) or in the one line that ends a run (why it stopped).
+#: What they log is in the summary (failed cases) or in the one line that ends a run (why it stopped), or tells with
+#: each reader of MONAI that a decoder, which nobody asked for, is not there.
 _REPEATING_LOGGERS = (
     "monai_unetpp.engines",
     "ignite.engine.engine.CaseEvaluator",
     "ignite.engine.engine.SupervisedTrainer",
     "monai.handlers.StatsHandler",
+    "monai.data.nvimgcodec_pydicom_plugin",
 )
 
 _EXIT_CODES = """\
