@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Iterator
@@ -9,7 +10,11 @@ from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
-__all__ = ["atomic_path", "write_text"]
+__all__ = ["atomic_path", "naming_full_disk", "write_text"]
+
+_DISK_ERRORS = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS") if hasattr(errno, name)}
+#: What torch.save says instead of an error number.
+_DISK_WORDS = ("PytorchStreamWriter failed writing", "file write failed", "unexpected pos")
 
 
 @contextmanager
@@ -23,11 +28,33 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
         OSError: the folder cannot be made or written to.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
-        temporary = Path(folder) / target.name
-        yield temporary
-        os.replace(temporary, target)
+    with naming_full_disk(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as folder:
+            temporary = Path(folder) / target.name
+            yield temporary
+            os.replace(temporary, target)
+
+
+@contextmanager
+def naming_full_disk(path: str | PathLike[str]) -> Iterator[None]:
+    """Let errors of a disk that takes no more name what was to be written there.
+
+    Args:
+        path: the file or folder that is written to.
+
+    Raises:
+        OSError: with the path and the remedy, instead of an error of such a disk.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as e:
+        number = e.errno if isinstance(e, OSError) else None
+        if number not in _DISK_ERRORS and (number is not None or not any(word in str(e) for word in _DISK_WORDS)):
+            raise
+        reason = os.strerror(number) if number is not None else "no space is left on the device, or a quota is reached"
+        message = f"{path}: cannot be written ({reason}). Free space there, or choose another folder."
+        raise OSError(message) from e
 
 
 def write_text(path: str | PathLike[str], text: str) -> None:

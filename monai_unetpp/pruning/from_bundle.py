@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
 
-from monai.bundle import ConfigParser
-
-from monai_unetpp.bundles import find_bundle, parse_entry
+from monai_unetpp.bundles import BundleConfig, find_bundle
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import local_device
 from monai_unetpp.pruning.results import PruningResult
 
 __all__ = ["prune_bundle"]
+
+_CONFIGS = ("train.json", "prune.json")
 
 
 def prune_bundle(
@@ -49,28 +49,31 @@ def prune_bundle(
     Everything that :func:`monai_unetpp.pruning.prune` raises comes out as it is.
     """
     folder = find_bundle(bundle)
-    configs = [folder / "configs" / name for name in ("train.json", "prune.json")]
-    missing = next((path for path in configs if not path.is_file()), None)
+    missing = next((name for name in _CONFIGS if not (folder / "configs" / name).is_file()), None)
     if missing is not None:
-        raise FileNotFoundError(f"{missing}: no such file. Only a bundle with train.json and prune.json can be pruned.")
-    parser = ConfigParser()
-    parser.read_config([str(path) for path in configs])
-    if "pruning" not in parser:
-        raise ValueError(f"{configs[1]}: must have the key 'pruning', a call of monai_unetpp.pruning.prune.")
+        raise FileNotFoundError(
+            f"{folder / 'configs' / missing}: no such file. Only a bundle with train.json and prune.json can be pruned."
+        )
+    config = BundleConfig(folder, *_CONFIGS)
+    if "pruning" not in config:
+        raise ValueError(f"{config.files[-1]}: must have the key 'pruning', a call of monai_unetpp.pruning.prune.")
     changes = {key: value for key, value in {**settings, "extra": _named_files(extra)}.items() if value is not None}
     for key in changes:
-        if key not in parser:
-            raise ValueError(_unknown(key, [key for path in configs for key in parser.load_config_file(path)]))
+        if key not in config:
+            raise ValueError(_unknown(key, sorted(config.keys)))
     directories = [dataset_dir] if isinstance(dataset_dir, (str, PathLike)) else list(dataset_dir)
     given = {
-        "bundle_root": str(folder),
         "dataset_dir": [fspath(directory) for directory in directories],
         "output_dir": fspath(output_dir),
         "device": local_device() if device is None else resolve_device(device),
     }
     for key, value in (changes | given).items():
-        parser[key] = value
-    result: PruningResult = parse_entry(parser, "pruning")
+        config[key] = value
+    result = config.call("pruning")
+    if not isinstance(result, PruningResult):
+        raise ValueError(
+            f"{config.files[-1]}: pruning must be a call of monai_unetpp.pruning.prune, got {type(result).__name__}."
+        )
     return result
 
 
