@@ -51,7 +51,7 @@ class SeededCacheDataset(CacheDataset):
     """MONAI's ``CacheDataset``, whose random transforms begin anew with every epoch, from a seed for it.
 
     So an epoch is the same whether training came to it in one go or was interrupted before, also where worker
-    processes stay alive from epoch to epoch. :class:`monai_unetpp.handlers.TrainingCheckpoint` calls
+    processes stay alive from epoch to epoch. :class:`monai_unetpp.training.TrainingCheckpoint` calls
     :meth:`set_seed` when an epoch begins; before that, this is a ``CacheDataset`` like any other.
 
     Args:

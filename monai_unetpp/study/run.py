@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from ignite.engine import Events
 
-from monai_unetpp.bundles import parse_entry
+from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning import evaluate_levels
@@ -19,7 +19,6 @@ from monai_unetpp.study.accuracy_table import METRICS, CaseMetrics
 from monai_unetpp.study.data_set import StudyCases
 from monai_unetpp.study.design import StudySettings
 from monai_unetpp.study.heads import MeanOfHeads
-from monai_unetpp.training import read_configs
 
 __all__ = ["score_network", "train_network"]
 
@@ -47,19 +46,19 @@ def train_network(
     folder = Path(values["output_dir"])
     if (folder / "model.pt").is_file():
         return None
-    parser = read_configs([bundle / "configs" / "train.json"], values)
-    parse_entry(parser, "initialize")
-    trainer, curve = parse_entry(parser, "train#trainer"), parse_entry(parser, "train#curve")
+    config = _configure(bundle, values, "train.json")
+    config.parse("initialize")
+    trainer, curve = config.parse("train#trainer"), config.parse("train#curve")
 
     def tell() -> None:
         if on_progress is not None:
             on_progress(trainer.state.iteration, curve.recent_loss(trainer.state.epoch_length))
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, tell)
-    parse_entry(parser, "run")
+    config.parse("run")
     for path in folder.glob("checkpoint_*.pt"):
         path.unlink()
-    return parse_entry(parser, "train#cases")
+    return config.parse("train#cases")
 
 
 def score_network(
@@ -86,15 +85,14 @@ def score_network(
         ValueError: cases that cannot be read or scored.
     """
     folder = Path(values["output_dir"])
-    configs = [bundle / "configs" / name for name in ("train.json", "evaluate.json")]
-    parser = read_configs(configs, {**values, "checkpoint": folder / "model.pt"})
-    network: NestedUNet = parse_entry(parser, "network")
+    config = _configure(bundle, {**values, "checkpoint": folder / "model.pt"}, "train.json", "evaluate.json")
+    network: NestedUNet = config.parse("network")
     scores = evaluate_levels(
         MeanOfHeads(network),
         cases.validation,
-        preprocessing=parse_entry(parser, "preprocessing"),
-        inferer=parse_entry(parser, "validate#inferer"),
-        postprocessing=parse_entry(parser, "postprocessing"),
+        preprocessing=config.parse("preprocessing"),
+        inferer=config.parse("validate#inferer"),
+        postprocessing=config.parse("postprocessing"),
         labels=cases.labels,
         tolerance_mm=dict.fromkeys(cases.labels, _TOLERANCE_MM),
         ignore_label=cases.ignore_label,
@@ -111,3 +109,10 @@ def score_network(
             by_level[row.point].setdefault(row.case, {})[row.label] = metrics
     shutil.rmtree(folder / "cases", ignore_errors=True)
     return network, by_level
+
+
+def _configure(bundle: Path, values: Mapping[str, Any], *names: str) -> BundleConfig:
+    config = BundleConfig(bundle, *names)
+    for key, value in values.items():
+        config[key] = value
+    return config

@@ -284,9 +284,11 @@ class _Study:
         values = self._values(run)
         if not self.prepared:
             self.tell(f"preparing {len(self.cases.training)} training cases")
+        # at first the very list that was checked, and that settings.json names
+        data = self.prepared or {"train#cases#data": self.cases.training}
         cases = train_network(
             self.folder.bundle,
-            {**values, **self.prepared},
+            {**values, **data},
             on_progress=lambda step, loss: self.tell(
                 f"{run.name}: step {step} of {self.settings.budget}, loss {loss:.4f}"
             ),
@@ -312,7 +314,6 @@ class _Study:
     def _values(self, run: StudyRun) -> dict[str, Any]:
         """What the bundle's configuration says otherwise in this run."""
         return {
-            "bundle_root": fspath(self.folder.bundle),
             "dataset_dir": fspath(self.cases.folder),
             "output_dir": fspath(run.folder),
             "device": self.device,
@@ -323,8 +324,6 @@ class _Study:
             "num_workers": self.options.num_workers,
             "cache_rate": self.options.cache_rate,
             "check_data": False,  # done for all runs
-            # the very lists that were checked, and that settings.json names
-            "train#cases#data": list(self.cases.training),
         }
 
     def _latencies(

@@ -4,9 +4,8 @@ import pytest
 import torch
 from monai.transforms import Compose
 
-from monai_unetpp.bundles import parse_entry
-from monai_unetpp.training import NumberedPatches, RemainingPatches, read_configs
-from monai_unetpp.training.bundle import TEMPLATE
+from monai_unetpp.bundles import BundleConfig
+from monai_unetpp.training import TEMPLATE, NumberedPatches, RemainingPatches
 
 
 @pytest.fixture
@@ -20,8 +19,10 @@ def cases():
 
 def patches(cases, seed=0):
     values = {"patch_size": [16, 16], "steps": 20, "checkpoint_steps": 10, "batch_size": 2, "seed": seed}
-    parser = read_configs([TEMPLATE / "train.json"], {**values, "train#cases": cases})
-    return parse_entry(parser, "train#dataset")
+    config = BundleConfig(TEMPLATE, "train.json")
+    for key, value in {**values, "train#cases": tuple(cases)}.items():
+        config[key] = value
+    return config.parse("train#dataset")
 
 
 def test_a_patch_depends_on_seed_and_number_only(cases):

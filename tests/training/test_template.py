@@ -7,22 +7,29 @@ import torch
 
 import monai_unetpp.handlers
 import monai_unetpp.training
-from monai_unetpp.bundles import parse_entry
-from monai_unetpp.training import read_configs, write_template
-from monai_unetpp.training.bundle import TEMPLATE
+from monai_unetpp.bundles import BundleConfig
+from monai_unetpp.training import TEMPLATE, write_template
+
+
+def configure(**values):
+    config = BundleConfig(TEMPLATE, "train.json")
+    for key, value in values.items():
+        config[key] = value
+    return config
+
 
 HOSTILE = ["$1 / 0", "@seed", "%missing.json", "a#b::c", "__local_refs", "~/x, y.json"]
 
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_texts_of_a_caller_are_never_read_as_configuration(text):
-    parser = read_configs([TEMPLATE / "train.json"], {"output_dir": text, "dataset_dir": text, "batch_size": 3})
-    assert parse_entry(parser, "output_dir") == text
-    curve = parse_entry(parser, "train#curve")
+    config = configure(output_dir=text, dataset_dir=text, batch_size=3, check_data=False)
+    assert config.parse("output_dir") == text
+    curve = config.parse("train#curve")
     assert str(curve.path) == f"{text}/curve.csv"
     # what is not given is as the template says
-    assert parse_entry(parser, "seed") == 0
-    assert parse_entry(parser, "train#patches") == 1500 * 3
+    assert config.parse("seed") == 0
+    assert config.parse("train#patches") == 1500 * 3
 
 
 def names(transforms):
@@ -31,7 +38,7 @@ def names(transforms):
 
 def test_axes_and_labels_decide_which_transforms_there_are():
     def transforms(key, **values):
-        return parse_entry(read_configs([TEMPLATE / "train.json"], values), key).transforms
+        return configure(**values).parse(key).transforms
 
     flat = transforms("train#preprocessing")
     assert not {"Orientationd", "BlockwiseSpacingd", "MapLabelValued"} & set(names(flat))
@@ -46,34 +53,34 @@ def test_axes_and_labels_decide_which_transforms_there_are():
 def test_many_classes_are_not_wrapped():
     # values 10, 20, ... 3000 become classes 1 to 300, of which uint8 could not hold the last ones
     values = {"label_values": [10 * n for n in range(1, 301)], "out_channels": 301, "patch_size": [16, 16]}
-    parser = read_configs([TEMPLATE / "train.json"], values)
+    config = configure(**values)
     label = torch.tensor([10, 2560, 3000, 0] * 64).reshape(1, 16, 16)
     item = {"image": torch.zeros(1, 16, 16), "label": label}
-    for transform in parse_entry(parser, "train#preparation"):
+    for transform in config.parse("train#preparation"):
         item = transform(item)
     assert item["label"].dtype == torch.int16
     assert item["label"].flatten()[:4].tolist() == [1, 256, 300, 0]
-    assert parse_entry(read_configs([TEMPLATE / "train.json"], {"seed": 1}), "train#dtypes")[1] == torch.uint8
+    assert configure().parse("train#dtypes")[1] == torch.uint8
 
 
 def test_voxels_to_ignore_get_the_number_after_the_classes_and_no_loss():
     values = {"label_values": [3, 7], "ignore_label": 9, "out_channels": 3, "patch_size": [8, 8]}
-    parser = read_configs([TEMPLATE / "train.json"], values)
+    config = configure(**values)
     item = {"image": torch.zeros(1, 8, 8), "label": torch.tensor([0, 3, 7, 9] * 16).reshape(1, 8, 8)}
-    for transform in parse_entry(parser, "train#preparation"):
+    for transform in config.parse("train#preparation"):
         item = transform(item)
     label = item["label"][None]
     assert label.flatten()[:4].tolist() == [0, 1, 2, 3]
     logits = torch.rand(1, 3, 8, 8)
     changed = torch.where(label == 3, 5.0, logits)
-    loss = parse_entry(parser, "loss")
+    loss = config.parse("loss")
     assert loss(logits, label) == loss(changed, label)
 
 
 def test_a_bundle_is_written_once(tmp_path):
     write_template(tmp_path, {"steps": 7, "budget": 7})
     path = tmp_path / "configs" / "train.json"
-    content, template = json.loads(path.read_text()), json.loads((TEMPLATE / "train.json").read_text())
+    content, template = json.loads(path.read_text()), json.loads((TEMPLATE / "configs" / "train.json").read_text())
     assert content == {**template, "steps": 7}
     assert (tmp_path / "configs" / "evaluate.json").is_file()
     write_template(tmp_path, {"steps": 7})
