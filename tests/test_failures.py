@@ -312,7 +312,7 @@ def test_broken_and_missing_files_cost_one_case_each(cells, tmp_path):
     assert "half_seg.nii.gz: not a NIfTI image" in report.failures["half"]
     assert report.failures["empty"] == (
         f"{seg / 'empty_seg.nii.gz'}: not on the grid of {labels / 'empty.nii.gz'}: its shape is (20, 31), not "
-        "(20, 30). Pair the right files, or segment again."
+        "(20, 30). Pair the right files, or resample one to the other."
     )
     assert report.failures["small"] == (
         f"{seg / 'small_seg.nii.gz'}: small_seg.png is there too. Remove the one that is not to be scored."
@@ -441,7 +441,7 @@ def test_bad_arguments(cells, tmp_path, options, error, message):
 
 
 def test_a_folder_without_data(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"dataset\.json: no such file\. dataset_dir must name a folder"):
+    with pytest.raises(FileNotFoundError, match=r"dataset\.json: no such file\. Name a folder in Decathlon form"):
         find_failures(tmp_path, tmp_path / "out")
 
 
@@ -455,7 +455,7 @@ def test_labels_that_cannot_be_read(cells, edit_dataset, labels):
 def test_labels_either_way_round(cells, edit_dataset):
     edit_dataset(labels={"background": 0, "nucleus": 1, "debris": 4})
     chosen = choose_labels(cells, ["debris"])
-    assert dataclasses.astuple(chosen) == ({"debris": 4}, (1, 4))
+    assert dataclasses.astuple(chosen) == ({"debris": 4}, (1, 4), None)
     with pytest.raises(ValueError, match="instances must be left out for data of several labels, got nucleus, debris"):
         choose_labels(cells, instances=True)
 

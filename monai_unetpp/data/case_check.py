@@ -21,7 +21,7 @@ from monai_unetpp.data.labels import Volume, read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.reader import VolumeReader
 
-__all__ = ["CheckedCase", "check_case", "check_grid", "read_truth"]
+__all__ = ["CheckedCase", "check_case", "check_on_grid", "read_truth"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +64,7 @@ def check_case(
         label = read_truth(case, values, spatial_dims)
         image, affine = _read_image(case, label.data.ndim)
         voxels = _hash_voxels(image)
-        check_grid(Volume(image[0], affine), case.image[0], label, case.label)
+        check_on_grid(Volume(image[0], affine), case.image[0], label, case.label)
         if in_channels is not None and len(image) != in_channels:
             raise ImageFileError(
                 f"{case.image[0]}: the image must have {in_channels} channel(s) for this network, got {len(image)}. "
@@ -96,7 +96,7 @@ def read_truth(case: LabelledCase, values: Collection[int] | None = None, spatia
     return label
 
 
-def check_grid(volume: Volume, path: Path, label: Volume, label_path: Path) -> None:
+def check_on_grid(volume: Volume, path: Path, label: Volume, label_path: Path) -> None:
     """Refuse an image that does not lie on the grid of its label.
 
     Raises:

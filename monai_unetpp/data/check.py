@@ -60,7 +60,9 @@ def check_dataset(dataset_dir: str | PathLike[str]) -> list[str]:
     checked = {files: check_case(case, values) for files, case in unique.items()}
     for each in checked.values():
         problems += [] if each.problem is None else [each.problem]
-    return problems + list(compare_cases(path, listed, checked, names))
+    problems += compare_cases(path, listed, checked, names)
+    # names of files may hold line breaks
+    return [" ".join(problem.splitlines()) for problem in problems]
 
 
 def check_labelled_data(
@@ -187,7 +189,7 @@ def _allowed(names: LabelNames | None, classes: int | None) -> Collection[int] |
 
 def _tell(notes: Iterator[str]) -> None:
     for line in _shortened(list(notes)):
-        logger.warning("%s", line)
+        logger.warning("%s", " ".join(line.splitlines()))
 
 
 def _shortened(lines: Sequence[str]) -> list[str]:

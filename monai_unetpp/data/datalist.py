@@ -127,7 +127,8 @@ def missing_list(path: Path, content: Mapping[str, Any], needed: str) -> str:
             f"{path}: must have {needed}, got nnU-Net's form, which lists no cases. Add lists of cases in Decathlon "
             'form, with entries like {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}.'
         )
-    lists = ", ".join(str(name) for name, value in content.items() if isinstance(value, list)) or "none"
+    names = [name for name, value in content.items() if isinstance(value, list)]
+    lists = ", ".join(name if name.isprintable() else repr(name) for name in names) or "none"
     return f"{path}: must have {needed}, got {lists:.200}. Give one of them as list_key, or add it."
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_unetpp.data import ImageFileError, ImageGeometry, compare_geometry
-from monai_unetpp.data.case_check import check_grid, read_truth
+from monai_unetpp.data import ImageFileError
+from monai_unetpp.data.case_check import check_on_grid, read_truth
 from monai_unetpp.data.datalist import read_content
 from monai_unetpp.data.label_names import IGNORE, LabelNames, read_label_names
 from monai_unetpp.data.labelled import LabelledCase
@@ -196,7 +196,7 @@ def read_arrays(
 def _first_channel(image: Volume, path: Path, label: Volume, label_path: Path) -> _Array:
     dims = label.data.ndim
     grid = Volume(image.data.reshape(*image.data.shape[:dims], -1)[..., 0], image.affine)
-    check_grid(grid, path, label, label_path)
+    check_on_grid(grid, path, label, label_path)
     # voxels outside of what was scanned are sometimes NaN; nothing is computed with the image but its kind
     finite: _Array = np.nan_to_num(grid.data, nan=0.0, posinf=0.0, neginf=0.0)
     return finite
@@ -204,7 +204,7 @@ def _first_channel(image: Volume, path: Path, label: Volume, label_path: Path) -
 
 def _read_segmentation(path: Path, label: Volume, label_path: Path, labels: ScoredLabels) -> _Array:
     segmentation = read_label_map(path, label.data.ndim)
-    _check_grid(segmentation, path, label, label_path)
+    check_on_grid(segmentation, path, label, label_path)
     values = [int(value) for value in np.unique(segmentation.data)]
     if labels.allowed is not None and not set(values) <= {0, *labels.allowed}:
         unknown = next(value for value in values if value not in (0, *labels.allowed))
@@ -213,16 +213,6 @@ def _read_segmentation(path: Path, label: Volume, label_path: Path, labels: Scor
             f"{unknown}. Segment with a network for these labels, or say that the objects are numbered (instances)."
         )
     return labels.pick(segmentation.data)
-
-
-def _check_grid(volume: Volume, path: Path, label: Volume, label_path: Path) -> None:
-    difference = compare_geometry(
-        ImageGeometry(label.data.shape, label.affine), ImageGeometry(volume.data.shape, volume.affine)
-    )
-    if difference is not None:
-        raise ImageFileError(
-            f"{path}: not on the grid of {label_path}: {difference}. Pair the right files, or segment again."
-        )
 
 
 def score_arrays(arrays: CaseArrays, labels: Mapping[str, int]) -> CaseScore:

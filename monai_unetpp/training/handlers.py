@@ -135,6 +135,7 @@ class TrainingCheckpoint:
             everything["scaler"] = engine.scaler  # type: ignore[attr-defined]  # MONAI's trainers have it
         engine.add_event_handler(Events.STARTED, self._resume, everything)
         engine.add_event_handler(Events.EPOCH_STARTED, self._seed_epoch)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._seed_step)
         if idist.get_rank() == 0:
             CheckpointSaver(
                 save_dir=str(self.folder), save_dict=everything, save_interval=self.save_interval, n_saved=_KEPT
@@ -154,18 +155,33 @@ class TrainingCheckpoint:
             return
 
     def _seed_epoch(self, engine: Engine) -> None:
-        base = get_seed() if self.seed is None else self.seed
-        if base is None:
+        """Seed what draws the cases of an epoch: the sampler, and random transforms."""
+        seed = self._mixed_seed(engine.state.epoch)
+        loader: Any = getattr(engine, "data_loader", None)
+        if seed is None or loader is None:
             return
-        seed = mix_seeds(base, engine.state.epoch, idist.get_rank())
         manual_seed(seed)
-        dataset = getattr(getattr(engine, "data_loader", None), "dataset", None)
+        sampler: Any = getattr(loader, "sampler", None)
+        if hasattr(sampler, "generator"):
+            # of its own: loaders take other numbers from the process when they start workers than when they go on
+            sampler.generator = torch.Generator().manual_seed(seed)
+        dataset: Any = getattr(loader, "dataset", None)
         transform = getattr(dataset, "transform", None)
-        if dataset is not None and hasattr(dataset, "set_seed"):
+        if hasattr(dataset, "set_seed"):
             dataset.set_seed(seed)
         elif isinstance(transform, Randomizable):
             # transforms that run in this process hold random numbers of their own
             transform.set_random_state(seed)
+
+    def _seed_step(self, engine: Engine) -> None:
+        """Seed what the network draws, such as dropout."""
+        seed = self._mixed_seed(engine.state.epoch, engine.state.iteration)
+        if seed is not None:
+            manual_seed(seed)
+
+    def _mixed_seed(self, *numbers: int) -> int | None:
+        base = get_seed() if self.seed is None else self.seed
+        return None if base is None else mix_seeds(base, idist.get_rank(), *numbers)
 
     def _remove_old(self, engine: Engine) -> None:
         # the saver only knows the files of this run
