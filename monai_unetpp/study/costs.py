@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_unetpp.devices import synchronize
+from monai_unetpp.files import write_text
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.pruning.results import Quartiles
+from monai_unetpp.pruning.results import Environment, Quartiles
 from monai_unetpp.study.heads import MeanOfHeads
 from monai_unetpp.study.variants import MEAN_OF_HEADS
 
-__all__ = ["RowLatency", "cut_network", "measure_latencies", "network_size"]
+__all__ = ["RowLatency", "cut_network", "measure_latencies", "network_size", "read_latencies", "write_latencies"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,3 +115,28 @@ def measure_latencies(
         )
         for name, each in seconds.items()
     }
+
+
+def write_latencies(path: Path, latencies: Mapping[str, RowLatency], environment: Environment) -> None:
+    """Keep what was measured, and where."""
+    rows = {name: dataclasses.asdict(each) for name, each in latencies.items()}
+    content = {"environment": dataclasses.asdict(environment), "rows": rows}
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_latencies(
+    path: Path, names: Sequence[str], environment: Environment
+) -> tuple[dict[str, RowLatency], Environment] | None:
+    """What :func:`write_latencies` kept, and where it was measured; None if that is of other rows or circumstances."""
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    before = Environment(**content["environment"])
+    circumstances = [(each.device, each.threads, each.precision) for each in (before, environment)]
+    if circumstances[0] != circumstances[1] or list(content["rows"]) != list(names):
+        return None
+    latencies = {
+        name: RowLatency(Quartiles(**row["seconds"]), row["ratio"] and Quartiles(**row["ratio"]))
+        for name, row in content["rows"].items()
+    }
+    return latencies, before

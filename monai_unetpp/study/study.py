@@ -24,9 +24,16 @@ from monai_unetpp.inferers.precision import resolve_precision
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.cost import describe_environment
 from monai_unetpp.pruning.plots import new_figure
-from monai_unetpp.pruning.results import Environment, Quartiles
+from monai_unetpp.pruning.results import Environment
 from monai_unetpp.study.accuracy_table import RunResult, format_study, summarise
-from monai_unetpp.study.costs import RowLatency, cut_network, measure_latencies, network_size
+from monai_unetpp.study.costs import (
+    RowLatency,
+    cut_network,
+    measure_latencies,
+    network_size,
+    read_latencies,
+    write_latencies,
+)
 from monai_unetpp.study.data_set import StudyCases, find_study_cases
 from monai_unetpp.study.design import RunOptions, StudySettings, read_config
 from monai_unetpp.study.figures import draw_accuracy, draw_learning_curves
@@ -149,36 +156,24 @@ def run_study(
         "num_workers": num_workers,
         "cache_rate": cache_rate,
     }
-    runs = RunOptions(**{name: value for name, value in asked.items() if value is not None})
-    part = runs.part()
-    folder = StudyFolder(Path(output_dir))
-    chosen_device = local_device() if device is None and "LOCAL_RANK" in os.environ else resolve_device(device)
-    cases = find_study_cases(dataset_dir)
+    options = RunOptions(**{name: value for name, value in asked.items() if value is not None})
     explicit = {**given, **{name: value for name, value in settings.items() if value is not None}}
-    complete = StudySettings.complete({**folder.read_settings(cases), **explicit}, cases.spatial_dims)
-    precision = resolve_precision(complete.precision, chosen_device)
-    complete = dataclasses.replace(complete, precision=precision, spatial_dims=cases.spatial_dims)
-    study = _Study(
-        folder=folder,
-        cases=cases,
-        settings=complete,
-        options=runs,
-        fingerprint="" if list_only else folder.compare(complete, cases),
-        device=chosen_device,
-        tell=on_message or logger.info,
+    study = _Study.of(
+        find_study_cases(dataset_dir), StudyFolder(Path(output_dir)), explicit, options, _device(device), on_message
     )
-    plan = [(variant, seed) for seed in runs.seeds for variant in study.variants()]
+    plan = [(variant, seed) for seed in options.seeds for variant in study.variants()]
     if list_only:
         return StudyOutcome(study.states(plan))
+    study.folder.compare(study.settings, study.cases)
     with new_figure(1, 1):
         pass  # matplotlib is needed at the end: better to miss it now than after hours
-    mine = [] if report_only else study.do(plan[part[0] - 1 :: part[1]])
-    with gathered(mine) as failures:
+    k, n = options.part()
+    with gathered([] if report_only else study.do(plan[k - 1 :: n])) as failures:
         states = study.states(plan)
         left = [run.name for run in states if run.state not in ("finished", "failed")]
         report = None
         if report_only or not (left or all(run.state == "failed" for run in states)):
-            report = study.report() if part[0] == 1 or shard is not None else None
+            report = study.report() if k == 1 or shard is not None else None
         elif left:
             study.tell(
                 f"{len(left)} runs of other processes are left; the process that finishes last writes the report."
@@ -194,10 +189,26 @@ class _Study:
     cases: StudyCases
     settings: StudySettings
     options: RunOptions
-    fingerprint: str
     device: torch.device
     tell: Callable[[str], None]
     prepared: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        cases: StudyCases,
+        folder: StudyFolder,
+        given: Mapping[str, Any],
+        options: RunOptions,
+        device: torch.device,
+        on_message: Callable[[str], None] | None,
+    ) -> _Study:
+        """A study with the settings that are given, else those of the folder, else the defaults."""
+        settings = StudySettings.complete({**folder.read_settings(cases), **given}, cases.spatial_dims)
+        # what "auto" means here is part of the terms
+        precision = resolve_precision(settings.precision, device)
+        settings = dataclasses.replace(settings, spatial_dims=cases.spatial_dims, precision=precision)
+        return cls(folder, cases, settings, options, device, on_message or logger.info)
 
     def variants(self) -> tuple[StudyVariant, ...]:
         """The networks that are asked for; without the wide one where there is none, unless it is named."""
@@ -225,6 +236,10 @@ class _Study:
             )
         except ValueError as e:
             return e
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return self.folder.compare(self.settings, self.cases)
 
     def _rows(self) -> list[StudyRow]:
         """Of the table; without the wide U-Net where there is none."""
@@ -267,7 +282,7 @@ class _Study:
     def report(self) -> Path:
         """Write the report over all finished runs of the folder."""
         rows = self._rows()
-        results = list(self.folder.read_results(self.fingerprint))
+        results = list(self.folder.read_results(self._fingerprint))
         folder = self.folder.path
         if not results:
             raise ValueError(f"output_dir must hold a finished run, got {folder} without one. Train first.")
@@ -302,7 +317,7 @@ class _Study:
             variant=run.variant.name,
             seed=run.seed,
             config=network.config,
-            fingerprint=self.fingerprint,
+            fingerprint=self._fingerprint,
             training_seconds=read_curve(run.folder)[-1]["seconds"],
             environment=dataclasses.asdict(describe_environment(self.device, self.settings.precision)),
             sizes={level: network_size(network, level, self.settings.patch_size) for level in levels},
@@ -333,18 +348,9 @@ class _Study:
         configs = {result.variant: result.config for result in results}
         present = [row for row in rows if row.variant in configs]
         environment = describe_environment(self.device, self.settings.precision)
-        path = self.folder.path / "latency.json"
-        if path.is_file():
-            content = json.loads(path.read_text(encoding="utf-8"))
-            before = Environment(**content["environment"])
-            known = {name: _latency(each) for name, each in content["rows"].items()}
-            same = (before.device, before.threads, before.precision) == (
-                environment.device,
-                environment.threads,
-                environment.precision,
-            )
-            if same and list(known) == [row.name for row in present]:
-                return known, before
+        known = read_latencies(self.folder.path / "latency.json", [row.name for row in present], environment)
+        if known is not None:
+            return known
         self.tell(f"measuring the latency of {len(present)} networks")
         networks = {row.name: cut_network(NestedUNet(**configs[row.variant]), row.level) for row in present}
         latencies = measure_latencies(
@@ -355,15 +361,12 @@ class _Study:
             device=self.device,
             precision=self.settings.precision,
         )
-        measured = {name: dataclasses.asdict(each) for name, each in latencies.items()}
-        content = {"environment": dataclasses.asdict(environment), "rows": measured}
-        write_text(path, json.dumps(content, indent=1) + "\n")
+        write_latencies(self.folder.path / "latency.json", latencies, environment)
         return latencies, environment
 
     def _config(self, variant: StudyVariant) -> dict[str, Any]:
         return variant.config(self.cases.spatial_dims, self.cases.in_channels, self.cases.out_channels)
 
 
-def _latency(content: Mapping[str, Any]) -> RowLatency:
-    ratio = content["ratio"]
-    return RowLatency(Quartiles(**content["seconds"]), None if ratio is None else Quartiles(**ratio))
+def _device(name: str | None) -> torch.device:
+    return local_device() if name is None and "LOCAL_RANK" in os.environ else resolve_device(name)
