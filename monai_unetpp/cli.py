@@ -329,11 +329,11 @@ def _show_code(code: dict[str, list[str]]) -> None:
         print(_printable(f"  {text}    ({', '.join(places)})"))
 
 
-def _benchmark(kind: str, output: str | None, **options: Any) -> int:
+def _benchmark(output: str | None, **options: Any) -> int:
     from monai_unetpp.benchmark import run_benchmark
 
     given = {name: value for name, value in options.items() if value is not None}
-    text, figures = run_benchmark(kind, **given, progress=lambda line: print(line, file=sys.stderr, flush=True))
+    text, figures = run_benchmark(**given, progress=lambda line: print(line, file=sys.stderr, flush=True))
     print(text)
     if output is not None:
         from monai_unetpp.files import write_text
@@ -344,7 +344,7 @@ def _benchmark(kind: str, output: str | None, **options: Any) -> int:
 
 def _failures(output_dir: str, **options: Any) -> int:
     from monai_unetpp.failures import find_failures
-    from monai_unetpp.failures.tables import kind_rows
+    from monai_unetpp.failures.kind_tables import kind_rows
 
     report = find_failures(output_dir=output_dir, **options, progress=sys.stderr.isatty())
     if report.cases:
@@ -733,53 +733,41 @@ _BENCHMARK = """\
   monai-unetpp benchmark --quick
   monai-unetpp benchmark -o figures.json --plot figures.png
   monai-unetpp benchmark --bundle hippocampus_mri_unetpp --levels L1,L3 --runtimes torch,compile,openvino
-  monai-unetpp benchmark training --device cpu
 """
 
 
 def _add_benchmark(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "kind",
-        nargs="?",
-        default="inference",
-        choices=["inference", "training", "scoring", "skipping"],
-        help="inference: whole volumes at each level, runtime and precision, half an hour on two cores (default); "
-        "training: time and memory of a training step; scoring: all levels from one pass against the deepest; "
-        "skipping: what leaving out empty windows saves on a brain (needs the extra demo)",
-    )
     parser.add_argument("--device", metavar="DEVICE", help=_DEVICE_HELP)
     parser.add_argument("--quick", action="store_true", help="small networks and few repeats: to see that it works")
     parser.add_argument("-o", "--output", metavar="FILE", help="write the figures to this file as JSON")
-
-    only = parser.add_argument_group("inference only")
-    only.add_argument("--plot", metavar="FILE", help="draw the speed-ups into this PNG file")
-    only.add_argument("--bundle", metavar="BUNDLE", help="take network, windows and overlap of this bundle")
-    only.add_argument(
+    parser.add_argument("--plot", metavar="FILE", help="draw the speed-ups into this PNG file")
+    parser.add_argument("--bundle", metavar="BUNDLE", help="take network, windows and overlap of this bundle")
+    parser.add_argument(
         "--features", type=_integers, metavar="N,N,...", help="channels per resolution (default: 16,32,64,128,256)"
     )
-    only.add_argument(
+    parser.add_argument(
         "--volume",
         dest="volume_shape",
         type=_integers,
         metavar="N,N,N",
         help="voxels of the volume (default: 152,168,152)",
     )
-    only.add_argument(
+    parser.add_argument(
         "--window", dest="window_shape", type=_integers, metavar="N,N,N", help="voxels of a window (default: 96,96,96)"
     )
-    only.add_argument("--overlap", type=float, metavar="PART", help="of the windows, 0 to below 1 (default: 0.25)")
-    only.add_argument("--classes", dest="out_channels", type=int, metavar="N", help="output channels (default: 4)")
-    only.add_argument("--levels", type=_names, metavar="L,L,...", help="such as L1,L4 (default: all)")
-    only.add_argument(
+    parser.add_argument("--overlap", type=float, metavar="PART", help="of the windows, 0 to below 1 (default: 0.25)")
+    parser.add_argument("--classes", dest="out_channels", type=int, metavar="N", help="output channels (default: 4)")
+    parser.add_argument("--levels", type=_names, metavar="L,L,...", help="such as L1,L4 (default: all)")
+    parser.add_argument(
         "--runtimes",
         type=_names,
         metavar="R,R,...",
         help="of torch, compile, openvino (default: torch, and openvino on a CPU if it is installed, else compile)",
     )
-    only.add_argument(
+    parser.add_argument(
         "--precisions", type=_names, metavar="P,P,...", help="of fp32, bf16, fp16 (default: all; fp16 on a GPU only)"
     )
-    only.add_argument("--repeats", type=int, metavar="N", help="measured rounds (default: 3)")
+    parser.add_argument("--repeats", type=int, metavar="N", help="measured rounds (default: 3)")
 
 
 def _integers(text: str) -> tuple[int, ...]:

@@ -1,10 +1,15 @@
-"""Choosing the device by name."""
+"""Choosing device and precision by name."""
 
 from __future__ import annotations
 
+from typing import Any, Literal, get_args
+
 import torch
 
-__all__ = ["resolve_device", "synchronize"]
+__all__ = ["PRECISIONS", "resolve_device", "resolve_precision", "synchronize"]
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 def resolve_device(name: str | None = None) -> torch.device:
@@ -25,6 +30,29 @@ def resolve_device(name: str | None = None) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError(f"device {name!r} was asked for, but torch finds no CUDA GPU here. Use device 'cpu'.")
     return device
+
+
+def resolve_precision(precision: str, device: torch.device | str) -> str:
+    """What ``precision`` means on ``device``: ``"auto"`` is bf16 where it is computed natively, else fp32.
+
+    Args:
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        device: where the network runs.
+
+    Raises:
+        ValueError: another precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
+    if precision != "auto":
+        return precision
+    if torch.device(device).type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    # older versions of torch cannot tell; they compute in fp32 unless asked otherwise
+    capabilities: dict[str, Any] = (
+        getattr(torch.cpu, "get_capabilities", dict)() if torch.device(device).type == "cpu" else {}
+    )
+    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
 
 
 def synchronize(device: torch.device) -> None:

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from monai_unetpp.data import BlockwiseSpacingd, InvertProbabilitiesd, case_name, describe_failure
 from monai_unetpp.data.instances import INSTANCE_COUNT
-from monai_unetpp.profiling import StageTimer
+from monai_unetpp.measuring.stages import StageTimer
 
 __all__ = ["CaseEvaluator", "CaseFailure", "CaseResult"]
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-__all__ = ["atomic_path", "naming_full_disk", "write_text"]
+__all__ = ["MARK", "atomic_path", "naming_full_disk", "write_figure", "write_text"]
 
 _DISK_ERRORS = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS") if hasattr(errno, name)}
 #: What torch.save says instead of an error number.
 _DISK_WORDS = ("PytorchStreamWriter failed writing", "file write failed", "unexpected pos")
+
+#: Name of the software in every picture that is written, by which it is known not to be an image to segment.
+MARK = "monai-unetpp"
 
 
 @contextmanager
@@ -61,3 +65,16 @@ def write_text(path: str | PathLike[str], text: str) -> None:
     """Write ``text`` to ``path`` as UTF-8, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_figure(path: str | PathLike[str], figure: Any, dpi: float, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a figure of matplotlib as PNG, whole or not at all, with the mark that it is no image to segment.
+
+    Args:
+        path: the file to write.
+        figure: the ``matplotlib.figure.Figure``.
+        dpi: dots per inch.
+        metadata: further texts in the file, such as its title.
+    """
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi, metadata={**(metadata or {}), "Software": MARK})

@@ -52,6 +52,9 @@ class NestedDeepSupervisionLoss(nn.Module):
         Section III-B of arXiv:1912.05074.
     """
 
+    # its public home: MONAI's ComponentLocator only takes a class from the module that the class says it belongs to
+    __module__ = "monai_unetpp"
+
     def __init__(
         self,
         loss: nn.Module,

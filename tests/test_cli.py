@@ -579,8 +579,8 @@ def stub_benchmark(monkeypatch):
 
     calls = []
 
-    def run_benchmark(kind, *, progress, **options):
-        calls.append((kind, options))
+    def run_benchmark(*, progress, **options):
+        calls.append(options)
         progress("Round 1 of 1.")
         return "a table", {"seconds": 1.5}
 
@@ -589,9 +589,9 @@ def stub_benchmark(monkeypatch):
 
 
 def test_benchmark(run, stub_benchmark, tmp_path):
-    code, out, err = run("benchmark", "training", "--quick", "-o", tmp_path / "figures.json")
+    code, out, err = run("benchmark", "--quick", "-o", tmp_path / "figures.json")
     assert (code, out, err) == (0, "a table\n", "Round 1 of 1.\n")
-    assert stub_benchmark == [("training", {"quick": True})]
+    assert stub_benchmark == [{"quick": True}]
     assert json.loads((tmp_path / "figures.json").read_text()) == {"seconds": 1.5}
 
 
@@ -602,33 +602,30 @@ def test_benchmark_hands_on_its_arguments(run, stub_benchmark):
         *("--repeats", "5", "--device", "cpu", "--bundle", "B", "--plot", "P.png"),
     )
     (call,) = stub_benchmark
-    assert call == (
-        "inference",
-        {
-            "quick": False,
-            "features": (4, 8, 8, 8, 8),
-            "volume_shape": (48, 32, 40),
-            "window_shape": (32, 32, 32),
-            "overlap": 0.5,
-            "out_channels": 3,
-            "levels": ["L1", "L4"],
-            "runtimes": ["torch", "openvino"],
-            "precisions": ["bf16"],
-            "repeats": 5,
-            "device": "cpu",
-            "bundle": "B",
-            "plot": "P.png",
-        },
-    )
+    assert call == {
+        "quick": False,
+        "features": (4, 8, 8, 8, 8),
+        "volume_shape": (48, 32, 40),
+        "window_shape": (32, 32, 32),
+        "overlap": 0.5,
+        "out_channels": 3,
+        "levels": ["L1", "L4"],
+        "runtimes": ["torch", "openvino"],
+        "precisions": ["bf16"],
+        "repeats": 5,
+        "device": "cpu",
+        "bundle": "B",
+        "plot": "P.png",
+    }
 
 
 def test_every_option_of_benchmark_is_one_of_its_functions(run, stub_benchmark):
     import inspect
 
-    from monai_unetpp.benchmark import measure_inference
+    from monai_unetpp.benchmark.speed import measure_inference
 
     options = vars(cli._parser().parse_args(["benchmark"]))
-    known = {"command", "verbose", "kind", "output", "plot", *inspect.signature(measure_inference).parameters}
+    known = {"command", "verbose", "output", "plot", *inspect.signature(measure_inference).parameters}
     assert set(options) <= known
 
 

@@ -1,6 +1,7 @@
 """Rules that hold for every module of the package: names, docstrings, printing, and who may import whom."""
 
 import ast
+import graphlib
 import importlib
 import inspect
 import pkgutil
@@ -18,37 +19,17 @@ MODULES = sorted(
     ["monai_unetpp", *(found.name for found in pkgutil.walk_packages([str(PACKAGE)], prefix="monai_unetpp."))]
 )
 
-#: cli -> pruning, export, bundles -> inferers, metrics, data -> networks, losses -> topology. A room imports from
-#: rooms of lower rank only, and from itself.
-RANKS = {
-    "version": 0,
-    "files": 0,
-    "markdown": 0,
-    "seeds": 0,
-    "devices": 0,
-    "memory": 0,
-    "distributed": 0,
-    "topology": 0,
-    "template": 0,
-    "profiling": 1,
-    "networks": 1,
-    "losses": 1,
-    "inferers": 2,
-    "metrics": 2,
-    "data": 2,
-    "engines": 3,
-    "bundles": 4,
-    "segmentation": 5,
-    "export": 5,
-    "pruning": 5,
-    "training": 5,
-    "handlers": 6,
-    "study": 6,
-    "demo": 6,
-    "failures": 6,
-    "benchmark": 6,
-    "cli": 7,
-}
+#: The floors of the house, the lowest first: a room imports from rooms on lower floors only, and from itself.
+FLOORS = (
+    {"version", "topology", "files", "devices", "distributed", "seeds", "template"},
+    {"measuring", "reporting"},
+    {"data", "metrics", "networks", "losses"},
+    {"bundles", "inferers", "engines"},
+    {"pruning", "export", "segmentation", "training"},
+    {"study", "failures", "demo", "benchmark", "handlers"},
+    {"cli"},
+)
+RANKS = {room: rank for rank, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def path_of(module):
@@ -104,6 +85,28 @@ def test_every_room_has_a_rank():
 @pytest.mark.parametrize("module", [module for module in MODULES if module != "monai_unetpp"])
 def test_imports_point_one_way(module):
     assert list(wrong_imports(module, tree_of(module))) == []
+
+
+def test_no_module_comes_back_to_itself():
+    """Neither between rooms nor inside one, by imports at the top, inside functions or for type checkers."""
+    imports = {module: {name for name, _ in imported_modules(module, tree_of(module))} for module in MODULES}
+    # the package itself hands on names that are loaded when they are first used
+    del imports["monai_unetpp"]
+    assert find_circle(imports) is None
+
+
+def find_circle(imports):
+    """Modules of which each is imported by the next, or None."""
+    try:
+        list(graphlib.TopologicalSorter(imports).static_order())
+    except graphlib.CycleError as e:
+        return e.args[1]
+    return None
+
+
+def test_the_check_for_circles_sees_one():
+    assert find_circle({"a": {"b"}, "b": {"c"}, "c": set()}) is None
+    assert set(find_circle({"a": {"b"}, "b": {"c"}, "c": {"a"}})) == {"a", "b", "c"}
 
 
 def test_the_package_imports_nothing_but_its_version_on_its_own():

@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import copy
 import dataclasses
-import gc
 import importlib.util
 import io
 import multiprocessing
@@ -31,10 +30,10 @@ from monai_unetpp import topology
 from monai_unetpp.bundles import load_network, read_network_def
 from monai_unetpp.devices import synchronize
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.memory import peak_resident_bytes, reset_peak
+from monai_unetpp.measuring.memory import PeakMemory
+from monai_unetpp.measuring.size import count_flops, count_parameters
+from monai_unetpp.measuring.stages import StageTimer
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.profiling import StageTimer
-from monai_unetpp.pruning.cost import count_flops
 
 __all__ = [
     "Contender",
@@ -291,7 +290,8 @@ class ContenderRun:
         self.contender = contender
         self.task = task
         self.device = torch.device(task.device)
-        self._before = self._memory_before()
+        _load_libraries(contender, self.device)
+        self._peak = PeakMemory(self.device)
         self.network = _network_of(contender, task).to(self.device)
         self.volume = make_volume(task).to(self.device)
         self._inferer = _own_inferer(contender, task) if contender.level else _monai_inferer(task)
@@ -306,14 +306,10 @@ class ContenderRun:
             logits = self.logits(probe)
             synchronize(self.device)
             seconds.append(time.perf_counter() - begun)
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            reset_peak()
+        self._peak.restart()
         window = torch.empty((1, self.task.in_channels, *self.task.window_shape), device="meta")
         return StartedContender(
-            parameters=sum(parameter.numel() for parameter in self.network.parameters()),
+            parameters=count_parameters(self.network),
             flops_per_window=count_flops(copy.deepcopy(self.network).to("meta"), window),
             preparation_s=max(seconds[0] - seconds[1], 0.0),
             logits=logits[0].float().cpu().numpy(),
@@ -354,26 +350,19 @@ class ContenderRun:
         return SegmentedVolume(
             seconds=seconds,
             stages_s={} if timer is None else dict(timer.seconds),
-            peak_memory_bytes=self._memory_peak(),
+            peak_memory_bytes=self._peak.bytes(),
             labels=found[0, 0].cpu().numpy() if labels else None,
         )
 
-    def _memory_before(self) -> int:
-        # what libraries bring once is no cost of this network
-        if self.contender.runtime == "openvino" and importlib.util.find_spec("openvino"):
-            importlib.import_module("openvino")
-        if self.device.type == "cuda":
-            torch.backends.cudnn.benchmark = True
-            return int(torch.cuda.memory_allocated(self.device))
-        nn.functional.conv3d(torch.ones(1, 1, 8, 8, 8), torch.ones(1, 1, 3, 3, 3))
-        gc.collect()
-        reset_peak()
-        return peak_resident_bytes()
 
-    def _memory_peak(self) -> int:
-        if self.device.type == "cuda":
-            return int(torch.cuda.max_memory_allocated(self.device)) - self._before
-        return max(peak_resident_bytes() - self._before, 0)
+def _load_libraries(contender: Contender, device: torch.device) -> None:
+    """What libraries bring once is no cost of a network."""
+    if contender.runtime == "openvino" and importlib.util.find_spec("openvino"):
+        importlib.import_module("openvino")
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+    else:
+        nn.functional.conv3d(torch.ones(1, 1, 8, 8, 8), torch.ones(1, 1, 3, 3, 3))
 
 
 @torch.inference_mode()

@@ -16,7 +16,8 @@ from monai.metrics import compute_dice
 from monai_unetpp.bundles import find_bundle
 from monai_unetpp.demo.picture import Panel, draw_levels
 from monai_unetpp.devices import resolve_device
-from monai_unetpp.files import atomic_path
+from monai_unetpp.files import atomic_path, write_figure
+from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.segmentation import SegmentedCase, label_names, make_output_dir, segment
 from monai_unetpp.template import HIPPOCAMPUS_CENTRE_MM, HIPPOCAMPUS_SIZE_MM, crop_box, load_template
@@ -197,7 +198,7 @@ def _run_part(part: str, plan: _Plan, folder: Path, device: str | None, say: Cal
         if summary.failures:
             raise ValueError(summary.failures[0])
         labels = _voxels(summary.cases[0].output)
-        parameters = sum(p.numel() for p in full.prune(level).parameters())
+        parameters = count_parameters(full.prune(level))
         levels.append(LevelResult(level, parameters, summary.cases[0], _dice(labels, plan.reference, names)))
         maps.append(labels)
 
@@ -218,8 +219,7 @@ def _run_part(part: str, plan: _Plan, folder: Path, device: str | None, say: Cal
         scale_bar_mm=plan.scale_bar_mm,
     )
     picture = folder / f"{part}_levels.png"
-    with atomic_path(picture) as temporary:
-        figure.savefig(temporary, dpi=_DPI)
+    write_figure(picture, figure, dpi=_DPI)
     return DemoPart(
         part,
         bundle.name,

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
+
+from monai_unetpp.reporting.figures import HALO
+from monai_unetpp.reporting.overlays import draw_contour, draw_grey, tint
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
 __all__ = ["Panel", "draw_levels"]
-
-_HALO = "#1a1a1a"
 
 #: What the figure is measured in: inches.
 _WIDTH = 15.0
@@ -89,14 +90,21 @@ def draw_levels(
             left = _MARGIN + _ROW_NAMES + column * (width + _GAP)
             axes = figure.add_axes((left / _WIDTH, top / total, width / _WIDTH, heights[axis] / total))
             axes.set_axis_off()
-            _draw_plane(axes, _slice(voxels, axis, position[axis]), size_mm[axis], window)
+            plane_of = functools.partial(np.take, indices=position[axis], axis=axis)
+            extent = (0.0, size_mm[axis][0], 0.0, size_mm[axis][1])
+            shown: dict[str, Any] = {"extent": extent, "aspect": "auto"}
+            draw_grey(axes, plane_of(voxels), window, interpolation="bicubic", **shown)
+            axes.set_autoscale_on(False)
             if panel.labels is None:
                 _draw_letters(axes, _LETTERS[axis])
                 _draw_scale_bar(axes, size_mm[axis], scale_bar_mm)
             else:
-                draw = _fill if filled else _draw_contour
                 for value, colour in zip(names, colours, strict=True):
-                    draw(axes, _slice(panel.labels, axis, position[axis]) == value, size_mm[axis], colour)
+                    mask = plane_of(panel.labels) == value
+                    if filled:
+                        tint(axes, mask, colour, 0.55, **shown)
+                    else:
+                        draw_contour(axes, mask, colour, 2.2, rounded=True, halo=True, extent=extent)
             if axis == 0:
                 axes.set_title(panel.heading)
         figure.text(
@@ -113,41 +121,6 @@ def draw_levels(
     _draw_legend(figure, names, colours, total)
 
 
-def _draw_plane(axes: Any, plane: npt.NDArray[Any], size_mm: npt.NDArray[Any], window: npt.NDArray[Any]) -> None:
-    axes.imshow(
-        plane,
-        cmap="gray",
-        origin="lower",
-        extent=(0, size_mm[0], 0, size_mm[1]),
-        vmin=window[0],
-        vmax=window[1],
-        interpolation="bicubic",
-        aspect="auto",
-    )
-    axes.set_autoscale_on(False)
-
-
-def _draw_contour(axes: Any, mask: npt.NDArray[np.bool_], size_mm: npt.NDArray[Any], colour: str) -> None:
-    """The border of a label, with the corners of its voxels rounded."""
-    if not mask.any():
-        return
-    fine = 6
-    smooth = gaussian_filter(np.kron(mask, np.ones((fine, fine))).astype(np.float32), 0.6 * fine)
-    y, x = (
-        (np.arange(count) + 0.5) * length / count for count, length in zip(smooth.shape, size_mm[::-1], strict=True)
-    )
-    axes.contour(x, y, smooth, levels=[0.5], colors=[_HALO], linewidths=3.4, alpha=0.5)
-    axes.contour(x, y, smooth, levels=[0.5], colors=[colour], linewidths=2.2)
-
-
-def _fill(axes: Any, mask: npt.NDArray[np.bool_], size_mm: npt.NDArray[Any], colour: str) -> None:
-    from matplotlib.colors import to_rgb
-
-    pixels = np.zeros((*mask.shape, 4), dtype=np.float32)
-    pixels[mask] = (*to_rgb(colour), 0.55)
-    axes.imshow(pixels, origin="lower", extent=(0, size_mm[0], 0, size_mm[1]), interpolation="nearest", aspect="auto")
-
-
 def _draw_letters(axes: Any, letters: str) -> None:
     places = (
         (0.015, 0.5, "left", "center"),
@@ -161,7 +134,7 @@ def _draw_letters(axes: Any, letters: str) -> None:
 
 def _draw_scale_bar(axes: Any, size_mm: npt.NDArray[Any], length_mm: float) -> None:
     x, y = 0.03 * size_mm[0], 0.035 * size_mm[0]
-    axes.plot([x, x + length_mm], [y, y], color=_HALO, linewidth=5, solid_capstyle="butt")
+    axes.plot([x, x + length_mm], [y, y], color=HALO, linewidth=5, solid_capstyle="butt")
     axes.plot([x, x + length_mm], [y, y], color="white", linewidth=3, solid_capstyle="butt")
     text = axes.text(
         x + length_mm / 2, y + 0.01 * size_mm[0], f"{length_mm:g} mm", color="white", ha="center", va="bottom"
@@ -173,7 +146,7 @@ def _outlined(text: Any) -> None:
     """Readable on bright and on dark ground."""
     from matplotlib.patheffects import withStroke
 
-    text.set_path_effects([withStroke(linewidth=2.5, foreground=_HALO)])
+    text.set_path_effects([withStroke(linewidth=2.5, foreground=HALO)])
 
 
 def _draw_legend(figure: Any, names: Mapping[int, str], colours: Sequence[str], total: float) -> None:
@@ -190,9 +163,3 @@ def _draw_legend(figure: Any, names: Mapping[int, str], colours: Sequence[str], 
         frameon=False,
         fontsize=12,
     )
-
-
-def _slice(voxels: npt.NDArray[Any], axis: int, index: int) -> npt.NDArray[Any]:
-    """A plane with the later axis upwards."""
-    plane: npt.NDArray[Any] = np.take(voxels, index, axis=axis).T
-    return plane

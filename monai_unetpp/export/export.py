@@ -16,6 +16,7 @@ import torch
 from monai_unetpp.bundles import find_bundle, load_network, read_metadata, read_network_def
 from monai_unetpp.export.formats import FORMATS
 from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.version import __version__
 
@@ -127,7 +128,7 @@ def export_network(
         level=level,
         input_shape=(batch, *windows.shape[1:]),
         output_shape=(batch, *expected[0].shape[1:]),
-        parameters=sum(parameter.numel() for parameter in pruned.parameters()),
+        parameters=count_parameters(pruned),
         largest_difference=difference,
         tolerance=tolerance,
         source=source,

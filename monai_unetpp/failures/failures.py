@@ -22,11 +22,12 @@ from monai_unetpp.failures.cases import (
     read_arrays,
     score_arrays,
 )
+from monai_unetpp.failures.kind_tables import format_failures
 from monai_unetpp.failures.kinds import ExaminedCase, FailureReport, error_key, kinds_of, summarise_kinds
-from monai_unetpp.failures.sheet import check_drawing, save_sheet
-from monai_unetpp.failures.tables import format_failures
+from monai_unetpp.failures.sheet import save_sheet
 from monai_unetpp.files import write_text
-from monai_unetpp.pruning.cost import describe_environment
+from monai_unetpp.measuring.environment import describe_environment
+from monai_unetpp.reporting.figures import check_drawing
 
 __all__ = ["find_failures"]
 

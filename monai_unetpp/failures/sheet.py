@@ -12,15 +12,15 @@ import numpy.typing as npt
 
 from monai_unetpp.failures.cases import CaseArrays
 from monai_unetpp.failures.kinds import ExaminedCase, FailureReport
-from monai_unetpp.files import atomic_path
-from monai_unetpp.pruning.overlays import error_slice
-from monai_unetpp.pruning.plots import PALETTE, new_figure
+from monai_unetpp.files import write_figure
+from monai_unetpp.reporting.figures import HALO, PALETTE, new_figure
+from monai_unetpp.reporting.overlays import draw_contour, draw_grey, error_slice, tint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["check_drawing", "error_window", "save_sheet"]
+__all__ = ["error_window", "save_sheet"]
 
 _MOST_PICTURES = 24
 _LARGEST_WINDOW, _SMALLEST_WINDOW = 128, 48
@@ -28,23 +28,12 @@ _CONTEXT = 0.3
 """Around what is labelled, as a share of it."""
 
 _TRUTH, _SEGMENTATION, _CONFUSED = PALETTE[5], PALETTE[4], PALETTE[3]
-_HALO = "#1a1a1a"
 _ALMOST_ALL = 0.75
 """Of an image of which this much is to be shown along both axes, everything is."""
 _PANEL_INCHES = 3.0
 _GAP = 0.06
 
 _Array = npt.NDArray[Any]
-
-
-def check_drawing() -> None:
-    """Check before scoring that a sheet can be drawn.
-
-    Raises:
-        ImportError: matplotlib is not installed.
-    """
-    with new_figure(1, 1):
-        pass
 
 
 def save_sheet(
@@ -82,10 +71,9 @@ def save_sheet(
             left.set_title(_title(case, report, where), fontsize=9, fontweight="normal", linespacing=1.35)
         framed = any(axes.patches for axes in grid.flat)
         _draw_legend(figure, confused=len(report.labels) > 1, framed=framed, columns=3 * columns)
-        with atomic_path(path) as temporary:
-            description = "; ".join(_title(case, report).replace("\n", ", ") for case in shown)
-            metadata = {"Title": f"{report.dataset}: worst cases", "Description": description, "Software": None}
-            figure.savefig(temporary, format="png", dpi=130, metadata=metadata)
+        description = "; ".join(_title(case, report).replace("\n", ", ") for case in shown)
+        metadata = {"Title": f"{report.dataset}: worst cases", "Description": description}
+        write_figure(path, figure, dpi=130, metadata=metadata)
 
 
 def error_window(truth: npt.ArrayLike, segmentation: npt.ArrayLike) -> tuple[slice, slice]:
@@ -159,27 +147,19 @@ def _draw_case(left: Axes, right: Axes, arrays: CaseArrays, values: Sequence[int
         _draw_frame(left, window)
     _draw_image(right, image[window], spacing, upright)
     truth, found = truth[window], found[window]
-    _tint(right, (truth != 0) & (found == 0), _TRUTH)
-    _tint(right, (found != 0) & (truth == 0), _SEGMENTATION)
-    _tint(right, (found != 0) & (truth != 0) & (found != truth), _CONFUSED)
+    tint(right, (truth != 0) & (found == 0), _TRUTH, 0.5)
+    tint(right, (found != 0) & (truth == 0), _SEGMENTATION, 0.5)
+    tint(right, (found != 0) & (truth != 0) & (found != truth), _CONFUSED, 0.5)
     for mask, colour, width in ((truth, _TRUTH, 1.8), (found, _SEGMENTATION, 0.9)):
         for value in values:
-            _draw_contour(right, mask == value, colour, width)
+            draw_contour(right, mask == value, colour, width)
     return f"slice {index} across axis {axis}" if axis is not None else ""
 
 
 def _draw_image(axes: Axes, image: _Array, spacing: Sequence[float], upright: bool) -> None:
-    low, high = np.percentile(image, (0.5, 99.5))
-    axes.imshow(
-        image.T,
-        cmap="gray",
-        # photographs begin at the top; of a volume in RAS, the second and third axis run upwards
-        origin="lower" if upright else "upper",
-        vmin=low,
-        vmax=high if high > low else low + 1,
-        aspect=spacing[1] / spacing[0],
-        interpolation="nearest",
-    )
+    # photographs begin at the top; of a volume in RAS, the second and third axis run upwards
+    limits = np.percentile(image, (0.5, 99.5))
+    draw_grey(axes, image, limits, upright=upright, aspect=spacing[1] / spacing[0])
     axes.set_autoscale_on(False)
     axes.set_anchor("NW")
 
@@ -188,26 +168,8 @@ def _draw_frame(axes: Axes, window: tuple[slice, slice]) -> None:
     from matplotlib.patches import Rectangle
 
     (x, y), (width, height) = zip(*((part.start - 0.5, part.stop - part.start) for part in window), strict=True)
-    for colour, line in ((_HALO, 2.6), ("white", 1.2)):
+    for colour, line in ((HALO, 2.6), ("white", 1.2)):
         axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=line))
-
-
-def _tint(axes: Axes, mask: npt.NDArray[np.bool_], colour: str) -> None:
-    from matplotlib.colors import to_rgb
-
-    pixels = np.zeros((*mask.T.shape, 4))
-    pixels[mask.T] = (*to_rgb(colour), 0.5)
-    axes.imshow(pixels, origin=axes.images[0].origin, aspect=axes.get_aspect(), interpolation="nearest")
-
-
-def _draw_contour(axes: Axes, mask: npt.NDArray[np.bool_], colour: str, width: float) -> None:
-    if not mask.any():
-        return
-    # along the edges of voxels: what was labelled, not an interpolation of it
-    fine = np.kron(np.pad(mask, 1, mode="edge"), np.ones((4, 4)))
-    x, y = ((np.arange(size) + 0.5) / 4 - 1.5 for size in fine.shape)
-    if fine.min() < fine.max():
-        axes.contour(x, y, fine.T, levels=[0.5], colors=[colour], linewidths=width)
 
 
 def _draw_legend(figure: Figure, confused: bool, framed: bool, columns: int) -> None:
@@ -223,5 +185,5 @@ def _draw_legend(figure: Figure, confused: bool, framed: bool, columns: int) -> 
     if confused:
         handles.append(Patch(facecolor=_CONFUSED, alpha=0.6, label="wrong label"))
     if framed:
-        handles.append(Patch(facecolor="white", edgecolor=_HALO, label="part on the right"))
+        handles.append(Patch(facecolor="white", edgecolor=HALO, label="part on the right"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)), fontsize=9)

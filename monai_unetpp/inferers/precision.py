@@ -3,39 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from monai.inferers import Inferer, SimpleInferer
 
-__all__ = ["PRECISIONS", "PrecisionInferer", "resolve_precision"]
+from monai_unetpp.devices import resolve_precision
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
+__all__ = ["PrecisionInferer"]
+
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def resolve_precision(precision: str, device: torch.device | str) -> str:
-    """What ``precision`` means on ``device``: ``"auto"`` is bf16 where it is computed natively, else fp32.
-
-    Args:
-        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        device: where the network runs.
-
-    Raises:
-        ValueError: another precision.
-    """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}.")
-    if precision != "auto":
-        return precision
-    if torch.device(device).type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    # older versions of torch cannot tell; they compute in fp32 unless asked otherwise
-    capabilities: dict[str, Any] = (
-        getattr(torch.cpu, "get_capabilities", dict)() if torch.device(device).type == "cpu" else {}
-    )
-    return "bf16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "fp32"
 
 
 class PrecisionInferer(Inferer):

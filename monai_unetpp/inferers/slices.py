@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 
-from monai_unetpp.profiling import StageTimer
+from monai_unetpp.measuring.stages import StageTimer
 
 __all__ = ["SlicewiseInferer"]
 

@@ -18,10 +18,9 @@ from monai.utils import BlendMode, PytorchPadMode, look_up_option
 from torch import nn
 from tqdm import tqdm
 
-from monai_unetpp.devices import resolve_device
+from monai_unetpp.devices import resolve_device, resolve_precision
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
-from monai_unetpp.inferers.precision import resolve_precision
 from monai_unetpp.inferers.predictors import RUNTIMES, Predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.predictor import evaluating
@@ -35,7 +34,7 @@ from monai_unetpp.inferers.window_memory import (
     is_out_of_memory,
 )
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
-from monai_unetpp.profiling import StageTimer
+from monai_unetpp.measuring.stages import StageTimer
 
 __all__ = ["NestedSlidingWindowInferer"]
 

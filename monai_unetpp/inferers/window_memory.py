@@ -12,7 +12,7 @@ from torch import nn
 
 from monai_unetpp.inferers.stitching import label_dtype
 from monai_unetpp.inferers.windows import WindowGrid
-from monai_unetpp.memory import available_bytes
+from monai_unetpp.measuring.memory import available_bytes
 
 __all__ = ["WindowMemory", "choose_batch_size", "estimate_window_memory", "free_memory_bytes", "is_out_of_memory"]
 
@@ -130,7 +130,8 @@ def choose_batch_size(
 def free_memory_bytes(device: torch.device | str) -> int | None:
     """Memory of a device that can still be had; ``None`` where the system does not tell.
 
-    On a GPU this includes what torch keeps but does not use; else see :func:`monai_unetpp.memory.available_bytes`.
+    On a GPU this includes what torch keeps but does not use; else see
+    :func:`monai_unetpp.measuring.memory.available_bytes`.
     """
     device = torch.device(device)
     if device.type == "cuda":

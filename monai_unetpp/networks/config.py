@@ -20,6 +20,26 @@ __all__ = ["BLOCKS", "NestedUNetConfig"]
 Block = Literal["plain", "residual"]
 BLOCKS: tuple[str, ...] = get_args(Block)
 
+#: The arguments of NestedUNet in its order; a test holds its signature to them.
+_REQUIRED = ("spatial_dims", "in_channels", "out_channels")
+_DEFAULTS: dict[str, Any] = {
+    "features": (32, 64, 128, 256, 512),
+    "variant": "unet++",
+    "strides": 2,
+    "kernel_size": 3,
+    "block": "plain",
+    "act": ("LeakyReLU", {"negative_slope": 0.1, "inplace": True}),
+    "norm": ("instance", {"affine": True}),
+    "bias": True,
+    "dropout": 0.0,
+    "upsample": "deconv",
+    "deep_supervision": True,
+    "up_features": None,
+    "last_features": None,
+    "ceil_mode": True,
+    "use_checkpoint": False,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class NestedUNetConfig:
@@ -150,18 +170,14 @@ class NestedUNetConfig:
 
 
 def _with_defaults(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    import inspect
-
-    from monai_unetpp.networks.nested_unet import NestedUNet
-
-    parameters = dict(inspect.signature(NestedUNet).parameters)
-    unknown = [name for name in arguments if name not in parameters]
+    known = (*_REQUIRED, *_DEFAULTS)
+    unknown = [name for name in arguments if name not in known]
     if unknown:
-        raise TypeError(f"NestedUNet has no argument {unknown[0]!r}. It takes: {', '.join(parameters)}.")
-    missing = [name for name, p in parameters.items() if p.default is p.empty and name not in arguments]
+        raise TypeError(f"NestedUNet has no argument {unknown[0]!r}. It takes: {', '.join(known)}.")
+    missing = [name for name in _REQUIRED if name not in arguments]
     if missing:
         raise TypeError(f"NestedUNet needs the argument {missing[0]!r}.")
-    return {name: arguments.get(name, p.default) for name, p in parameters.items()}
+    return {name: arguments[name] if name in arguments else _DEFAULTS[name] for name in known}
 
 
 def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:

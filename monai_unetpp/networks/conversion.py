@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import torch
 from monai.networks.layers.factories import Act, Dropout, LayerFactory, Norm
@@ -13,16 +13,17 @@ from monai.networks.nets import BasicUNetPlusPlus
 from torch import nn
 
 from monai_unetpp import topology
-from monai_unetpp.networks.nested_unet import NestedUNet
 
 __all__ = ["convert_basic_unetplusplus"]
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 _DEPTH = 4
 #: Arguments of layers that depend on where the layer is, not on how it is configured.
 _PLACE_ARGUMENTS = ("num_features", "num_channels", "device", "dtype")
 
 
-def convert_basic_unetplusplus(net: nn.Module) -> NestedUNet:
+def convert_basic_unetplusplus(net: nn.Module, network: Callable[..., _Network]) -> _Network:
     """Build the nested U-Net that computes what a ``BasicUNetPlusPlus`` computes, around copies of its weights.
 
     MONAI's network repeats the border where an axis is odd, and halves the channels on the way up in every row but
@@ -30,6 +31,7 @@ def convert_basic_unetplusplus(net: nn.Module) -> NestedUNet:
 
     Args:
         net: 2D or 3D, with any layers that MONAI's factories can name. It is not changed.
+        network: the class ``NestedUNet``.
 
     Returns:
         A network in the same mode, on the same device, with the same number type, whose level ``Lk`` gives what
@@ -60,7 +62,7 @@ def convert_basic_unetplusplus(net: nn.Module) -> NestedUNet:
         )
     features = arguments["features"]
     with torch.device("meta"):
-        converted = NestedUNet(
+        converted = network(
             **{
                 **arguments,
                 "features": features[:5],

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from monai_unetpp import topology
 from monai_unetpp.networks.blocks import DecoderNode, EncoderNode, make_block, make_upsample
 from monai_unetpp.networks.config import NestedUNetConfig
+from monai_unetpp.networks.conversion import convert_basic_unetplusplus
 
 __all__ = ["NestedUNet"]
 
@@ -76,6 +77,9 @@ class NestedUNet(nn.Module):
         Zhou et al., "UNet++: Redesigning Skip Connections to Exploit Multiscale Features in Image
         Segmentation", arXiv:1912.05074; first in arXiv:1807.10165.
     """
+
+    # its public home: MONAI's ComponentLocator only takes a class from the module that the class says it belongs to
+    __module__ = "monai_unetpp"
 
     __jit_unused_properties__ = ("config",)
     _deepest: list[str]
@@ -299,9 +303,7 @@ class NestedUNet(nn.Module):
             TypeError: another class of network.
             ValueError: layers that MONAI's factories cannot name.
         """
-        from monai_unetpp.networks.conversion import convert_basic_unetplusplus
-
-        return convert_basic_unetplusplus(net)
+        return convert_basic_unetplusplus(net, cls)
 
     def _forward(self, x: torch.Tensor, levels: list[str]) -> dict[str, torch.Tensor]:
         self._check_input(x)

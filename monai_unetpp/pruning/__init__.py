@@ -1,6 +1,7 @@
 """Score every level, measure its cost, decide how shallow is good enough, explain and write the result."""
 
-from monai_unetpp.pruning.cost import describe_environment, measure_costs, measure_setting_costs
+from monai_unetpp.measuring.environment import describe_environment
+from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decide import compare_points, confirm, decide, decide_all
 from monai_unetpp.pruning.from_bundle import prune_bundle
 from monai_unetpp.pruning.prune import prune, verdict

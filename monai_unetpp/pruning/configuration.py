@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.pruning.finished import hash_network
+from monai_unetpp.networks.hashing import hash_network
 
 __all__ = ["describe_settings"]
 

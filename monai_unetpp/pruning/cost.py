@@ -2,56 +2,38 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import datetime
 import functools
-import gc
 import io
 import logging
 import math
 import operator
-import os
-import pickle
-import platform
-import random
-import re
-import tempfile
-import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import monai
-import numpy as np
 import torch
 from monai.inferers.inferer import Inferer
-from torch.utils.flop_counter import FlopCounterMode
 
-from monai_unetpp.devices import synchronize
-from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.inferers.precision import PrecisionInferer, resolve_precision
-from monai_unetpp.memory import measure_in_new_process, peak_resident_bytes, reset_peak
+from monai_unetpp.devices import resolve_precision
+from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
+from monai_unetpp.measuring.environment import measuring_device
+from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_process
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.measuring.rounds import time_rounds
+from monai_unetpp.measuring.size import count_flops, count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
-from monai_unetpp.pruning.results import (
-    Environment,
-    InferenceSetting,
-    OperatingPoint,
-    PointCost,
-    Quartiles,
-    SelfCheck,
-)
+from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, PointCost, SelfCheck
 from monai_unetpp.pruning.settings import with_setting
-from monai_unetpp.version import __version__
 
-__all__ = ["check_pruned_networks", "count_flops", "describe_environment", "measure_costs", "measure_setting_costs"]
+__all__ = ["check_pruned_networks", "measure_costs", "measure_setting_costs"]
 
 logger = logging.getLogger(__name__)
 
-_Key = TypeVar("_Key", bound=Hashable)
-
 _CPU = torch.device("cpu")
+
+_NetworkKey = tuple[str, str, str]
+"""Level, precision and runtime: what of a point decides which compiled or converted network runs."""
 
 
 def measure_costs(
@@ -100,7 +82,7 @@ def measure_costs(
         ValueError: an argument with a value that cannot work, or an inferer that cannot be sent to another process.
         RuntimeError: the process that measures memory failed.
     """
-    device = _checked_device(device)
+    device = measuring_device(device)
     resolve_precision(precision, device)
     _check_networks(networks)
     first = next(iter(networks.values()))
@@ -111,10 +93,10 @@ def measure_costs(
     if warm_up < 0:
         raise ValueError(f"warm_up must be 0 or more, got {warm_up}.")
 
-    memory = {}
-    for point, network in networks.items():
-        logger.info("Measuring the memory of %s.", point)
-        memory[point] = _peak_memory(point, network, _over_volumes(inferer, precision), volume, device, seed)
+    memory = {
+        point: _peak_memory(point, network, _over_volumes(inferer, precision), volume, device, seed)
+        for point, network in networks.items()
+    }
     for network in networks.values():
         network.to(device)
     checks = {}
@@ -124,19 +106,21 @@ def measure_costs(
     for point, network in networks.items():
         # an inferer of its own for each network: ours keep what they compiled for the last one
         over_volumes = _over_volumes(inferer, precision)
-        tasks[point] = [
-            functools.partial(each, _random_input(network, shape, device, seed), network)
-            for each, shape in ((_over_one_window(over_volumes, window), window), (over_volumes, volume))
-        ]
-    seconds = _measure_rounds(tasks, device, repeats, warm_up, seed)
+        for name, each, shape in (
+            ("window", _over_one_window(over_volumes, window), window),
+            ("volume", over_volumes, volume),
+        ):
+            tasks[point, name] = functools.partial(each, _random_input(network, shape, device, seed), network)
+    with torch.no_grad():
+        seconds = time_rounds(tasks, repeats=repeats, warm_up=warm_up, device=device, seed=seed, name="Latency")
     return {
         point: PointCost(
             point=point,
-            parameters=sum(parameter.numel() for parameter in network.parameters()),
+            parameters=count_parameters(network),
             flops_per_window=count_flops(network, _random_input(network, window, device, seed)),
             checkpoint_bytes=_checkpoint_bytes(network),
-            window_latency_s=Quartiles.of(seconds[point][0]),
-            volume_latency_s=Quartiles.of(seconds[point][1]),
+            window_latency_s=Quartiles.of(seconds[point, "window"]),
+            volume_latency_s=Quartiles.of(seconds[point, "volume"]),
             peak_memory_bytes=memory[point],
             window_shape=window,
             volume_shape=volume,
@@ -185,64 +169,68 @@ def measure_setting_costs(
     names = [point.name for point in points]
     if reference not in names:
         raise ValueError(f"reference must be one of {', '.join(names)}, got {reference!r}.")
-    device = _checked_device(device)
-    settings = {point.name: _setting_of(point) for point in points}
-    first = settings[names[0]]
+    device = measuring_device(device)
+    cheapest = _cheapest_settings(points)
+    first = _setting_of(points[0])
     kept = {(level, first.precision, first.runtime): cost for level, cost in level_costs.items()}
-    # the cheapest of the settings that run one and the same network
-    cheapest: dict[tuple[str, str, str], InferenceSetting] = {}
-    for point in sorted(points, key=lambda each: (len(settings[each.name].flips), settings[each.name].overlap)):
-        cheapest.setdefault(_network_key(point), settings[point.name])
     measured = {key: setting for key, setting in cheapest.items() if key not in kept}
     memory = {}
     for key, setting in measured.items():
-        logger.info("Measuring the memory of %s.", " ".join(key))
-        cost = level_costs[key[0]]
         inferer_of_key = with_setting(inferer, setting).with_options(levels=None)
-        memory[key] = _peak_memory(" ".join(key), networks[key[0]], inferer_of_key, cost.volume_shape, device, seed)
+        shape = level_costs[key[0]].volume_shape
+        memory[key] = _peak_memory(" ".join(key), networks[key[0]], inferer_of_key, shape, device, seed)
     for network in networks.values():
         network.to(device)
     # one inferer for all overlaps and flips of a network, which keeps what it compiled or converted
     shared = {key: with_setting(inferer, setting).with_options(levels=None) for key, setting in cheapest.items()}
     image = _random_input(networks[points[0].level], level_costs[points[0].level].volume_shape, device, seed)
-    rounds = _measure_rounds(
-        {
-            point.name: [
-                functools.partial(
-                    _segment_at, shared[_network_key(point)], settings[point.name], image, networks[point.level]
-                )
-            ]
-            for point in points
-        },
-        device,
-        repeats,
-        warm_up,
-        seed,
-    )
-    del shared
-    windows: dict[tuple[str, str, str], Quartiles] = {}
-    if measured:
-        tasks = {}
-        for key, setting in measured.items():
-            network, shape = networks[key[0]], level_costs[key[0]].window_shape
-            over_window = _over_one_window(with_setting(inferer, setting), shape)
-            tasks[key] = [functools.partial(over_window, _random_input(network, shape, device, seed), network)]
-        windows = {
-            key: Quartiles.of(found[0]) for key, found in _measure_rounds(tasks, device, repeats, warm_up, seed).items()
-        }
-    costs, ratios = {}, {}
-    for point in points:
-        key, (seconds,) = _network_key(point), rounds[point.name]
-        cost = level_costs[point.level]
-        costs[point.name] = dataclasses.replace(
-            cost,
-            point=point.name,
-            window_latency_s=cost.window_latency_s if key in kept else windows[key],
-            peak_memory_bytes=cost.peak_memory_bytes if key in kept else memory[key],
-            volume_latency_s=Quartiles.of(seconds),
+    over_volumes = {
+        point.name: functools.partial(
+            _segment_at, shared[_network_key(point)], _setting_of(point), image, networks[point.level]
         )
-        ratios[point.name] = Quartiles.of([a / b for a, b in zip(seconds, rounds[reference][0], strict=True)])
-    return costs, ratios
+        for point in points
+    }
+    over_windows = {}
+    for key, setting in measured.items():
+        network, shape = networks[key[0]], level_costs[key[0]].window_shape
+        over_window = _over_one_window(with_setting(inferer, setting), shape)
+        over_windows[key] = functools.partial(over_window, _random_input(network, shape, device, seed), network)
+    timed = functools.partial(time_rounds, repeats=repeats, warm_up=warm_up, device=device, seed=seed, name="Latency")
+    with torch.no_grad():
+        seconds = timed(over_volumes)
+        # frees what was compiled or converted for whole volumes
+        over_volumes.clear()
+        shared.clear()
+        windows = timed(over_windows)
+    costs = {
+        point.name: dataclasses.replace(
+            _at_network(level_costs[point.level], _network_key(point), memory, windows),
+            point=point.name,
+            volume_latency_s=Quartiles.of(seconds[point.name]),
+        )
+        for point in points
+    }
+    return costs, {name: Quartiles.of_ratios(seconds[name], seconds[reference]) for name in names}
+
+
+def _cheapest_settings(points: Sequence[OperatingPoint]) -> dict[_NetworkKey, InferenceSetting]:
+    """Of the settings that run one and the same network the cheapest, by network."""
+    cheapest: dict[_NetworkKey, InferenceSetting] = {}
+    for point in sorted(points, key=lambda each: (len(_setting_of(each).flips), _setting_of(each).overlap)):
+        cheapest.setdefault(_network_key(point), _setting_of(point))
+    return cheapest
+
+
+def _at_network(
+    cost: PointCost,
+    key: _NetworkKey,
+    memory: Mapping[_NetworkKey, int],
+    windows: Mapping[_NetworkKey, Sequence[float]],
+) -> PointCost:
+    """``cost`` with the time of a window and the memory that were measured for a network; as it is where none were."""
+    if key not in memory:
+        return cost
+    return dataclasses.replace(cost, window_latency_s=Quartiles.of(windows[key]), peak_memory_bytes=memory[key])
 
 
 def check_pruned_networks(
@@ -273,7 +261,7 @@ def check_pruned_networks(
     Raises:
         ValueError: a level that the network has not, or a point that is not among ``networks``.
     """
-    device = _checked_device(device)
+    device = measuring_device(device)
     _check_networks(networks)
     _check_networks({"the full network": full_network})
     if levels is None:
@@ -292,64 +280,6 @@ def check_pruned_networks(
         for point, level in levels.items():
             checks[point] = _compare(networks[point].to(device)(inputs), expected[level])
     return checks
-
-
-def describe_environment(
-    device: torch.device | str = "cpu", precision: str = "auto", runtime: str = "torch"
-) -> Environment:
-    """Name the machine and the software, for a report that others can judge.
-
-    Args:
-        device: where the networks run.
-        precision: as given; ``"auto"`` is written as what it means on ``device``.
-        runtime: what executes the network, such as ``"torch"`` or ``"openvino"``.
-
-    Raises:
-        ValueError: a device or precision that is not known.
-    """
-    device = _checked_device(device)
-    versions = {
-        "monai-unetpp": __version__,
-        "monai": monai.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    }
-    if device.type == "cuda":
-        versions["cuda"] = str(torch.version.cuda)
-        name = torch.cuda.get_device_name(device)
-    else:
-        name = f"{_processor_name()}, {os.cpu_count()} logical cores"
-    return Environment(
-        device=name,
-        precision=resolve_precision(precision, device),
-        runtime=runtime,
-        threads=torch.get_num_threads(),
-        versions=versions,
-        date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    )
-
-
-def count_flops(network: Callable[[torch.Tensor], object], inputs: torch.Tensor) -> int:
-    """Floating-point operations of one pass: a multiplication and an addition are two.
-
-    Only convolutions and matrix products are counted, which are nearly all.
-
-    Args:
-        network: what is run, with the same device as ``inputs``; the meta device counts without computing.
-        inputs: ``(B, C, *spatial)``.
-    """
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(inputs)
-    return int(counter.get_total_flops())
-
-
-def _checked_device(device: torch.device | str) -> torch.device:
-    checked = torch.device(device)
-    if checked.type not in ("cpu", "cuda"):
-        raise ValueError(f"device must be a CPU or a CUDA device, got {str(checked)!r}. Measure on 'cpu' instead.")
-    return checked
 
 
 def _check_networks(networks: Mapping[str, NestedUNet]) -> None:
@@ -383,8 +313,7 @@ def _setting_of(point: OperatingPoint) -> InferenceSetting:
     return point.setting
 
 
-def _network_key(point: OperatingPoint) -> tuple[str, str, str]:
-    """What of a point decides which compiled or converted network runs."""
+def _network_key(point: OperatingPoint) -> _NetworkKey:
     setting = _setting_of(point)
     return point.level, setting.precision, setting.runtime
 
@@ -415,37 +344,6 @@ def _over_one_window(
     return PrecisionInferer(precision=over_volumes.precision)
 
 
-def _measure_rounds(
-    tasks: Mapping[_Key, Sequence[Callable[[], Any]]],
-    device: torch.device,
-    repeats: int,
-    warm_up: int,
-    seed: int,
-) -> dict[_Key, list[list[float]]]:
-    """Seconds of every task by its key, one number per round; the keys come in a new order in every round."""
-
-    def timed(task: Callable[[], Any]) -> float:
-        synchronize(device)
-        start = time.perf_counter()
-        task()
-        synchronize(device)
-        return time.perf_counter() - start
-
-    seconds: dict[_Key, list[list[float]]] = {key: [[] for _ in each] for key, each in tasks.items()}
-    order = list(tasks)
-    shuffle = random.Random(seed).shuffle
-    with torch.no_grad():
-        for number in range(warm_up + repeats):
-            shuffle(order)
-            for key in order:
-                for index, task in enumerate(tasks[key]):
-                    elapsed = timed(task)
-                    if number >= warm_up:
-                        seconds[key][index].append(elapsed)
-            logger.info("Latency: round %d of %d.", number + 1, warm_up + repeats)
-    return seconds
-
-
 def _checkpoint_bytes(network: NestedUNet) -> int:
     buffer = io.BytesIO()
     torch.save(network.state_dict(), buffer)
@@ -459,66 +357,29 @@ def _compare(output: torch.Tensor, expected: torch.Tensor) -> SelfCheck:
 
 
 def _peak_memory(
-    point: str, network: NestedUNet, inferer: Inferer, shape: tuple[int, ...], device: torch.device, seed: int
+    name: str, network: NestedUNet, inferer: Inferer, shape: tuple[int, ...], device: torch.device, seed: int
 ) -> int:
+    logger.info("Measuring the memory of %s.", name)
     if device.type == "cuda":
-        return _peak_device_memory(network, inferer, shape, device, seed)
-    return _peak_process_memory(point, network, inferer, shape, seed)
+        return _peak_of_run(network.cpu(), inferer, shape, device, seed)
+    job = (network, inferer, shape, seed)
+    return measure_in_new_process(_peak_in_new_process, *job, name=name, remedy="give a smaller volume_shape")
 
 
-def _peak_device_memory(
-    network: NestedUNet, inferer: Inferer, shape: tuple[int, ...], device: torch.device, seed: int
-) -> int:
-    network.cpu()
-    gc.collect()
-    torch.cuda.empty_cache()
-    baseline = torch.cuda.memory_allocated(device)
-    inputs = _random_input(network, shape, device, seed)
-    network.to(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    with torch.no_grad():
-        inferer(inputs, network)
-    synchronize(device)
-    return int(torch.cuda.max_memory_allocated(device)) - baseline
-
-
-def _peak_process_memory(point: str, network: NestedUNet, inferer: Inferer, shape: tuple[int, ...], seed: int) -> int:
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        try:
-            job = pickle.dumps((inferer, shape, torch.get_num_threads(), seed))
-        except (pickle.PicklingError, AttributeError, TypeError) as e:
-            raise ValueError(
-                f"inferer must be one that pickle takes, as memory is measured in a process of its own, got one that "
-                f"it refuses ({e}). Use functions of a module in it, no lambdas."
-            ) from e
-        (folder / "job.pkl").write_bytes(job)
-        torch.save(network.state_dict(), folder / "weights.pt")
-        measure_in_new_process(_measure_own_memory, folder, name=point, remedy="give a smaller volume_shape")
-        return int((folder / "bytes.txt").read_text(encoding="utf-8"))
-
-
-def _measure_own_memory(folder: str) -> None:
-    """In a process of its own: load ``weights.pt``, do ``job.pkl``, and write down the bytes that this took."""
-    inferer, shape, threads, seed = pickle.loads(Path(folder, "job.pkl").read_bytes())
-    torch.set_num_threads(threads)
-    network = NestedUNet.from_checkpoint(Path(folder, "weights.pt")).eval()
-    weights = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
+def _peak_in_new_process(network: NestedUNet, inferer: Any, shape: tuple[int, ...], seed: int) -> int:
+    weights: int = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
     # What the first run of any network brings (threads, libraries, compiled kernels) is not this network's cost.
     smallest = tuple(max(16, size) for size in NestedUNetConfig.check(**network.config).smallest_size())
     with torch.no_grad():
         _over_one_window(inferer, smallest)(_random_input(network, smallest, _CPU, seed), network)
-        gc.collect()
-        reset_peak()
-        baseline = peak_resident_bytes()
-        inferer(_random_input(network, shape, _CPU, seed), network)
-    growth = max(peak_resident_bytes() - baseline, 0)
-    Path(folder, "bytes.txt").write_text(str(weights + growth), encoding="utf-8")
+    return weights + _peak_of_run(network, inferer, shape, _CPU, seed)
 
 
-def _processor_name() -> str:
-    with contextlib.suppress(OSError):
-        found = re.search(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
-        if found:
-            return found[1].strip()
-    return platform.processor() or platform.machine()
+def _peak_of_run(network: NestedUNet, inferer: Inferer, shape: tuple[int, ...], device: torch.device, seed: int) -> int:
+    """Of moving the network from the CPU to ``device``, and of segmenting one volume there."""
+    peak = PeakMemory(device)
+    inputs = _random_input(network, shape, device, seed)
+    network.to(device)
+    with torch.no_grad():
+        inferer(inputs, network)
+    return peak.bytes()

@@ -9,7 +9,8 @@ from typing import Literal
 
 import numpy as np
 
-from monai_unetpp.pruning.pairing import BOTH_INVENT, METRICS, PairedScores, check_metric
+from monai_unetpp.metrics import METRICS
+from monai_unetpp.pruning.pairing import BOTH_INVENT, PairedScores, check_metric
 from monai_unetpp.pruning.results import (
     Comparison,
     Decision,
@@ -44,15 +45,15 @@ __all__ = [
     "split_rows",
 ]
 
-DEFAULT_MARGINS: tuple[Margin, ...] = (Margin("dice", 0.01), Margin("nsd", 0.02))
+DEFAULT_MARGINS: tuple[Margin, ...] = tuple(
+    Margin(metric.key, metric.margin) for metric in METRICS.values() if metric.margin is not None
+)
 """What is guarded where nothing else is said: every label's Dice and normalised surface Dice."""
 
-DEFAULT_MAX_CASE_DROP: Mapping[str, float] = {"dice": 0.20, "iou": 0.20, "nsd": 0.40}
-"""The worst drop of a single case, twenty times the default margins.
-
-A tighter limit would contradict the sample sizes: with a standard deviation of 0.05, one of 155 cases that do not
-differ in the mean drops by 0.10 almost surely, by 0.20 almost never.
-"""
+DEFAULT_MAX_CASE_DROP: Mapping[str, float] = {
+    metric.key: metric.case_drop for metric in METRICS.values() if metric.case_drop is not None
+}
+"""The worst drop of a single case, twenty times the default margins."""
 
 _ROUNDING = 1e-9
 
@@ -529,8 +530,8 @@ class _Test:
             cases = self.paired.comparable_cases(label, point, self.reference)
             if len({self.paired.subjects[case] for case in cases}) < 2:
                 untested.append(
-                    f"{point}: {METRICS[metric]} of {label} cannot be tested: {len(cases)} case(s) have the structure"
-                    f"{self._left_out(label, point)}."
+                    f"{point}: {METRICS[metric].in_words} of {label} cannot be tested: {len(cases)} case(s) have the "
+                    f"structure{self._left_out(label, point)}."
                 )
                 continue
             comparisons.append(self._comparison(point, metric, label, margin, cases))
@@ -582,7 +583,7 @@ class _Test:
     def _judge(
         self, metric: str, label: str, margin: float, bounds: MeanBounds, n: int, worst_case: str, worst: float
     ) -> tuple[State, str]:
-        what = f"{METRICS[metric]} of {label}"
+        what = f"{METRICS[metric].in_words} of {label}"
         interval = (
             f"mean difference {bounds.mean:+.4f}, one-sided {_percent(1 - bound_alpha(n, self.bound_alpha))} bounds "
             f"{bounds.lower:+.4f} and {bounds.upper:+.4f}, margin {margin:g}"
@@ -682,10 +683,12 @@ def _counted(test: _Test) -> str:
 
 
 def _margins_text(guards: Sequence[_Guard]) -> str:
-    texts = [f"{METRICS[metric]} {label} {margin:g}" for metric, label, margin in guards]
+    texts = [f"{METRICS[metric].in_words} {label} {margin:g}" for metric, label, margin in guards]
     shared = {(metric, margin) for metric, _, margin in guards}
     if len(shared) == len({metric for metric, _, _ in guards}):
-        texts = [f"{METRICS[metric]} {margin:g}" for metric, margin in dict.fromkeys((m, v) for m, _, v in guards)]
+        texts = [
+            f"{METRICS[metric].in_words} {margin:g}" for metric, margin in dict.fromkeys((m, v) for m, _, v in guards)
+        ]
     return ", ".join(texts)
 
 

@@ -11,12 +11,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from monai_unetpp.files import write_text
 
-__all__ = ["Fingerprint", "FinishedCases", "hash_network", "hash_text"]
+__all__ = ["Fingerprint", "FinishedCases", "hash_text"]
 
 logger = logging.getLogger(__name__)
 
@@ -110,14 +107,3 @@ class FinishedCases:
 def hash_text(text: str) -> str:
     """SHA-256 of ``text``."""
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def hash_network(network: nn.Module) -> str:
-    """SHA-256 of a network's weights, and of its ``config`` or, where it has none, its printed structure."""
-    config = getattr(network, "config", None)
-    digest = hashlib.sha256(repr(network if config is None else config).encode())
-    for key, tensor in network.state_dict().items():
-        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        plain = tensor.detach().to("cpu", copy=False).contiguous().reshape(-1)
-        digest.update(plain.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()

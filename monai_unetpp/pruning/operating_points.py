@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
+from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.pruning.decide import DEFAULT_MARGINS, DEFAULT_MAX_CASE_DROP, compare_points
 from monai_unetpp.pruning.results import (
     InferenceSetting,
@@ -13,7 +14,6 @@ from monai_unetpp.pruning.results import (
     OperatingPoint,
     PointCost,
     PointOutcome,
-    Quartiles,
     ScoreRow,
 )
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS

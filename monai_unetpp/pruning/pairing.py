@@ -6,20 +6,15 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from monai_unetpp.metrics import FOREGROUND, LabelScore
+from monai_unetpp.metrics import FOREGROUND, GUARDED, METRICS, LabelScore
 from monai_unetpp.pruning.results import ScoreRow
 
-__all__ = ["BOTH_INVENT", "METRICS", "PairedScores", "check_metric"]
-
-METRICS: dict[str, str] = {"dice": "Dice", "iou": "IoU", "nsd": "NSD", "hd95_mm": "HD95 in mm"}
-"""The metrics that can be guarded, and how reports write them."""
+__all__ = ["BOTH_INVENT", "PairedScores", "check_metric"]
 
 BOTH_INVENT = "case(s) left out, where both find a structure that the truth lacks"
 """What the reason of a comparison says of such pairs, after their number."""
 
-_SMALLER_IS_BETTER = frozenset({"hd95_mm"})
 _EMPTY_TRUTH = frozenset({"both_empty", "false_positive"})
-_FOUND_NOTHING_RIGHTLY = {"dice": 1.0, "iou": 1.0, "nsd": 1.0, "hd95_mm": 0.0}
 
 
 def check_metric(metric: str) -> str:
@@ -28,8 +23,8 @@ def check_metric(metric: str) -> str:
     Raises:
         ValueError: it cannot.
     """
-    if metric not in METRICS:
-        raise ValueError(f"metric must be one of {', '.join(METRICS)}, got {metric!r}.")
+    if metric not in GUARDED:
+        raise ValueError(f"metric must be one of {', '.join(GUARDED)}, got {metric!r}.")
     return metric
 
 
@@ -154,7 +149,7 @@ class PairedScores:
         """
         score = self.scores[point, label, case]
         if score.state == "both_empty":
-            return _FOUND_NOTHING_RIGHTLY[metric]
+            return METRICS[metric].perfect
         value: float | None = getattr(score, metric)
         if value is None or not math.isfinite(value):
             raise ValueError(
@@ -166,7 +161,7 @@ class PairedScores:
     def goodness(self, point: str, label: str, case: str, metric: str) -> float:
         """The metric, signed so that larger is better."""
         value = self.value(point, label, case, metric)
-        return -value if metric in _SMALLER_IS_BETTER else value
+        return value if METRICS[metric].larger_is_better else -value
 
     def newly_missed(self, point: str, reference: str, label: str) -> tuple[str, ...]:
         """The cases where ``point`` misses ``label`` altogether and ``reference`` does not."""

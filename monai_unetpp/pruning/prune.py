@@ -30,10 +30,12 @@ from monai_unetpp.data.labelled import LabelledCase, hash_files, list_cases, rep
 from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
+from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.pruning.case_pictures import save_overlay
 from monai_unetpp.pruning.configuration import describe_settings
-from monai_unetpp.pruning.cost import describe_environment, measure_costs, measure_setting_costs
+from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decide import (
     DEFAULT_MARGINS,
     DEFAULT_MAX_CASE_DROP,
@@ -45,7 +47,6 @@ from monai_unetpp.pruning.decide import (
 )
 from monai_unetpp.pruning.inference import check_inference, inference_of
 from monai_unetpp.pruning.operating_points import at_setting, compare_grid
-from monai_unetpp.pruning.overlays import save_overlay
 from monai_unetpp.pruning.predict import Pipeline
 from monai_unetpp.pruning.report import read_report, write_report
 from monai_unetpp.pruning.results import (
@@ -62,7 +63,7 @@ from monai_unetpp.pruning.results import (
 from monai_unetpp.pruning.score import Scores, evaluate_levels, predict_case
 from monai_unetpp.pruning.settings import check_grid_inferer, list_settings, parse_settings, with_setting
 from monai_unetpp.pruning.statistics import check_alpha
-from monai_unetpp.pruning.tables import ALL, headline
+from monai_unetpp.pruning.summary import ALL, headline
 from monai_unetpp.pruning.tradeoffs import by_utility, mean_accuracy, pareto_front, parse_budget, within_budget
 from monai_unetpp.pruning.write import check_writable, write_pruned_bundle
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import csv
 import dataclasses
-import html
 import io
 import json
 import math
@@ -21,40 +20,46 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.files import write_text
-from monai_unetpp.markdown import format_table
-from monai_unetpp.metrics.scores import RULES
-from monai_unetpp.pruning.plots import Picture, plot_accuracy_latency, plot_case_lines, plot_differences, plot_grid
-from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult, ScoreRow
-from monai_unetpp.pruning.tables import (
-    ALL,
+from monai_unetpp.metrics import METRICS, RULES
+from monai_unetpp.pruning.grid_tables import GRID_RULE, grid_networks_table, grid_table
+from monai_unetpp.pruning.report_plots import (
+    Picture,
+    plot_accuracy_latency,
+    plot_case_lines,
+    plot_differences,
+    plot_grid,
+)
+from monai_unetpp.pruning.report_tables import (
     DECISION_RULE,
     EARLIER_RULES,
-    GRID_RULE,
-    Summary,
-    Table,
     accuracy_table,
-    chosen_point,
     claims_table,
     comparisons_table,
     cost_table,
-    data_sets,
-    deepest_point,
     environment_table,
     glance_table,
-    grid_networks_table,
-    grid_table,
-    headline,
-    ordered_decisions,
     problems_table,
     settings_table,
-    shown_loser,
-    significant,
-    summarise,
     trade_offs_table,
     verdict_cell,
     verdicts_table,
     worst_cases_table,
 )
+from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult, ScoreRow
+from monai_unetpp.pruning.summary import (
+    ALL,
+    Summary,
+    chosen_point,
+    data_sets,
+    deepest_point,
+    headline,
+    ordered_decisions,
+    shown_loser,
+    summarise,
+)
+from monai_unetpp.reporting.markdown import escape
+from monai_unetpp.reporting.numbers import significant
+from monai_unetpp.reporting.tables import Table
 
 __all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
 
@@ -67,11 +72,7 @@ _COLUMNS = (
     "point",
     "label",
     "state",
-    "dice",
-    "iou",
-    "nsd",
-    "hd95_mm",
-    "volume_difference_ml",
+    *METRICS,
     "prediction_ml",
     "truth_ml",
 )
@@ -272,14 +273,14 @@ def _csv_text(columns: typing.Sequence[str], rows: typing.Iterable[typing.Sequen
 def _markdown(result: PruningResult, summary: Summary) -> str:
     decision = headline(result)
     parts = [
-        f"# Pruning report: {_escape(result.title)}",
-        f"**{_escape(decision.summary)}**",
-        _escape(_honesty(result)),
+        f"# Pruning report: {escape(result.title)}",
+        f"**{escape(decision.summary)}**",
+        escape(_honesty(result)),
         "## How the verdict came about",
-        _escape(DECISION_RULE),
+        escape(DECISION_RULE),
     ]
     if EARLIER_RULES in result.settings:
-        parts.append(f"**Earlier rules: {_escape(result.settings[EARLIER_RULES])}**")
+        parts.append(f"**Earlier rules: {escape(result.settings[EARLIER_RULES])}**")
     tables: list[Table | None] = [
         verdicts_table(result),
         glance_table(result, summary),
@@ -296,44 +297,23 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         environment_table(result),
     ]
     blockers = [
-        f"- {_escape(_named(d))}: {_escape(blocker)}" for d in ordered_decisions(result) for blocker in d.blockers
+        f"- {escape(_named(d))}: {escape(blocker)}" for d in ordered_decisions(result) for blocker in d.blockers
     ]
     if blockers:
         parts += ["## What stopped at which level", "\n".join(blockers)]
-    parts += [_markdown_table(table) for table in tables if table is not None]
+    parts += [table.markdown() for table in tables if table is not None]
     if result.grid is not None:
-        parts += ["## The operating points in words", f"**{_escape(result.grid.reason)}**", _escape(GRID_RULE)]
+        parts += ["## The operating points in words", f"**{escape(result.grid.reason)}**", escape(GRID_RULE)]
     if result.error_auroc is not None:
-        parts.append(_escape(_auroc(result.error_auroc)))
+        parts.append(escape(_auroc(result.error_auroc)))
     fence = "`" * (3 + result.command.count("```"))
     parts += [
         "## Rules of scoring",
-        "\n".join(f"- {_escape(rule)}" for rule in RULES.strip().splitlines()),
+        "\n".join(f"- {escape(rule)}" for rule in RULES.strip().splitlines()),
         "## Command",
         f"{fence}\n{result.command}\n{fence}",
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def _markdown_table(table: Table) -> str:
-    rows = []
-    for i, row in enumerate(table.rows):
-        texts = [_escape(cell.text) for cell in row]
-        if i in table.marked:
-            texts[0] = f"**{texts[0]}**"
-        rows.append(texts)
-    notes = [f"- {_escape(note)}" for note in table.notes]
-    header = [_escape(column) for column in table.columns]
-    lines = [f"## {_escape(table.caption)}", "", format_table(header, rows, table.numeric)]
-    return "\n".join(lines + (["", *notes] if notes else []))
-
-
-def _escape(text: str) -> str:
-    """``text`` with everything that Markdown or HTML would take for markup made literal."""
-    escaped = html.escape(text, quote=False)
-    for character in "\\`*_[]|#":
-        escaped = escaped.replace(character, "\\" + character)
-    return " ".join(escaped.splitlines())
 
 
 # ---------------------------------------------------------------- HTML

@@ -7,18 +7,16 @@ Scoring gives :class:`ScoreRow`, measuring gives :class:`PointCost`, deciding gi
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-
+from monai_unetpp.measuring.environment import Environment
+from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 
 __all__ = [
     "Comparison",
     "DataProblem",
     "Decision",
-    "Environment",
     "InferenceSetting",
     "Margin",
     "OperatingGrid",
@@ -26,7 +24,6 @@ __all__ = [
     "PointCost",
     "PointOutcome",
     "PruningResult",
-    "Quartiles",
     "ScoreRow",
     "SelfCheck",
     "TradeOff",
@@ -111,22 +108,6 @@ class DataProblem:
 
 
 @dataclasses.dataclass(frozen=True)
-class Quartiles:
-    """Median and quartiles of repeated measurements, and how many there were."""
-
-    median: float
-    lower: float
-    upper: float
-    count: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Quartiles:
-        """Median and quartiles of ``values``, one or more."""
-        lower, median, upper = (float(value) for value in np.percentile(values, [25, 50, 75]))
-        return cls(median=median, lower=lower, upper=upper, count=len(values))
-
-
-@dataclasses.dataclass(frozen=True)
 class SelfCheck:
     """Whether the pruned network computes what was scored: largest absolute difference of the logits."""
 
@@ -162,18 +143,6 @@ class PointCost:
     window_shape: tuple[int, ...]
     volume_shape: tuple[int, ...]
     self_check: SelfCheck | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Environment:
-    """Where the costs were measured."""
-
-    device: str
-    precision: str
-    runtime: str
-    threads: int
-    versions: dict[str, str]
-    date: str
 
 
 @dataclasses.dataclass(frozen=True)

@@ -32,7 +32,8 @@ from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.metrics import CaseScorer, LabelScore, disagreement, error_auroc, spacing_of_affine
 from monai_unetpp.metrics.scores import check_labels, check_tolerances, scored_labels
-from monai_unetpp.pruning.finished import Fingerprint, FinishedCases, hash_network, hash_text
+from monai_unetpp.networks.hashing import hash_network
+from monai_unetpp.pruning.finished import Fingerprint, FinishedCases, hash_text
 from monai_unetpp.pruning.predict import (
     EMBEDDED,
     LevelSource,

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
+from monai_unetpp.devices import PRECISIONS
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.inferers.precision import PRECISIONS
 from monai_unetpp.inferers.predictors import RUNTIMES, make_predictor
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig

@@ -3,7 +3,7 @@
 Paired differences between two levels are often left-skewed: most cases hardly change, a few drop. With few subjects
 the drops may not be in the sample at all, and then every interval that is built from the sample alone is too
 narrow. The rule here was chosen by simulation (``STATISTICS.md`` beside this file, written by
-``python -m monai_unetpp.pruning.simulate``):
+``python -m benchmarks.simulate``):
 
 * the bound is the lower one of the BCa bootstrap and of a t bound with Hall's correction for skewness, so that the
   level holds for normal and for moderately skewed differences;

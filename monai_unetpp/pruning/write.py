@@ -20,11 +20,15 @@ from typing import Any
 import torch
 
 from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read_network_def
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.measuring.size import count_parameters
+from monai_unetpp.metrics import GUARDED, METRICS
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.cost import check_pruned_networks
-from monai_unetpp.pruning.results import Decision, PointCost, PruningResult, Quartiles
-from monai_unetpp.pruning.tables import headline
+from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
+from monai_unetpp.pruning.summary import headline
+from monai_unetpp.reporting.markdown import format_table
 
 __all__ = ["check_writable", "write_pruned_bundle"]
 
@@ -35,7 +39,6 @@ _PARTS = ("LICENSE", "configs", "docs", "scripts")
 #: Configurations that make no sense with a single level.
 _DROPPED_CONFIGS = ("prune.json",)
 _NEEDED = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt")
-_METRICS = ("dice", "iou", "nsd", "hd95_mm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -274,7 +277,7 @@ def _accuracy(level: str, decision: Decision | None, result: PruningResult | Non
     deepest = list(_point_names(result).values())[-1]
     dataset = decision.dataset if decision is not None else "all"
     found = []
-    for metric in _METRICS:
+    for metric in GUARDED:
         for label in result.labels:
             before, after = (_values(result, dataset, name, label, metric) for name in (deepest, point))
             if before and after:
@@ -317,7 +320,7 @@ def _readme_section(
     sizes: tuple[int, ...],
 ) -> str:
     level, deepest = origin["level"], networks[0].levels[-1]
-    parameters = [sum(parameter.numel() for parameter in network.parameters()) for network in networks]
+    parameters = [count_parameters(network) for network in networks]
     lines = [
         f"# Pruned to level {level}",
         "",
@@ -363,20 +366,18 @@ def _verdict_lines(level: str, decision: Decision | None) -> list[str]:
 
 
 def _accuracy_lines(level: str, deepest: str, accuracy: list[_Accuracy]) -> list[str]:
-    lines = [
-        f"| Mean over cases | {deepest} | {level} | Difference | Lower bound | Margin | Cases |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    columns = ["Mean over cases", deepest, level, "Difference", "Lower bound", "Margin", "Cases"]
+    rows = []
     for each in accuracy:
-        # a smaller hd95_mm is better
-        difference = each.deepest - each.level if each.metric == "hd95_mm" else each.level - each.deepest
+        better = METRICS[each.metric].larger_is_better
+        difference = each.level - each.deepest if better else each.deepest - each.level
         bound = "-" if each.lower_bound is None else f"{each.lower_bound:+.4f}"
         margin = "-" if each.margin is None else f"{each.margin:g}"
-        lines.append(
-            f"| {each.metric}, {each.label} | {each.deepest:.4f} | {each.level:.4f} | {difference:+.4f} | {bound} | "
-            f"{margin} | {each.cases} |"
-        )
-    return [*lines, "", "Differences and bounds are signed so that negative is worse."]
+        means = [f"{value:.4f}" for value in (each.deepest, each.level)]
+        name = f"{each.metric}, {each.label}"
+        rows.append([name, *means, f"{difference:+.4f}", bound, margin, str(each.cases)])
+    table = format_table(columns, rows, [False, *[True] * 6])
+    return [table, "", "Differences and bounds are signed so that negative is worse."]
 
 
 def _cost_lines(deepest: PointCost, pruned: PointCost, result: PruningResult) -> list[str]:
@@ -390,12 +391,13 @@ def _cost_lines(deepest: PointCost, pruned: PointCost, result: PruningResult) ->
         (f"Time per volume of {volume}", "volume_latency_s", _seconds),
         ("Peak memory per volume", "peak_memory_bytes", _megabytes),
     ]
-    lines = [f"| Cost | {deepest.point} | {pruned.point} | Ratio |", "|---|---|---|---|"]
+    cells = []
     for name, attribute, show in rows:
         before, after = (getattr(cost, attribute) for cost in (deepest, pruned))
         numbers = [value.median if isinstance(value, Quartiles) else value for value in (before, after)]
         ratio = f"{numbers[0] / numbers[1]:.1f} times" if numbers[1] else "-"
-        lines.append(f"| {name} | {show(before)} | {show(after)} | {ratio} |")
+        cells.append([name, show(before), show(after), ratio])
+    lines = [format_table(["Cost", deepest.point, pruned.point, "Ratio"], cells, [False, True, True, True])]
     if result.environment is not None:
         where = result.environment
         lines += [

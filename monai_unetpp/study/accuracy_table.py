@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monai_unetpp.pruning.results import Environment
+from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds
 from monai_unetpp.study.costs import RowLatency
 from monai_unetpp.study.design import StudySettings

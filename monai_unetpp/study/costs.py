@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-import random
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from monai_unetpp.devices import synchronize
 from monai_unetpp.files import write_text
 from monai_unetpp.inferers import PrecisionInferer
+from monai_unetpp.measuring.environment import Environment
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.measuring.rounds import time_rounds
+from monai_unetpp.measuring.size import count_flops, count_parameters
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.pruning.results import Environment, Quartiles
 from monai_unetpp.study.heads import MeanOfHeads
 from monai_unetpp.study.variants import MEAN_OF_HEADS
 
@@ -54,12 +54,8 @@ def network_size(network: NestedUNet, level: str, window_shape: Sequence[int]) -
     """
     cut = cut_network(network, level)
     device = next(cut.parameters()).device
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        cut(torch.zeros((1, network.in_channels, *window_shape), device=device))
-    return {
-        "parameters": sum(parameter.numel() for parameter in cut.parameters()),
-        "flops": int(counter.get_total_flops()),
-    }
+    window = torch.zeros((1, network.in_channels, *window_shape), device=device)
+    return {"parameters": count_parameters(cut), "flops": count_flops(cut, window)}
 
 
 def measure_latencies(
@@ -94,25 +90,12 @@ def measure_latencies(
     window = torch.randn((1, in_channels, *window_shape), generator=torch.Generator().manual_seed(0)).to(device)
     for network in networks.values():
         network.to(device)
-    seconds: dict[str, list[float]] = {name: [] for name in networks}
-    order = list(networks)
-    shuffle = random.Random(0).shuffle
+    tasks = {name: functools.partial(inferer, window, network) for name, network in networks.items()}
     with torch.no_grad():
-        for number in range(warm_up + repeats):
-            shuffle(order)
-            for name in order:
-                synchronize(device)
-                start = time.perf_counter()
-                inferer(window, networks[name])
-                synchronize(device)
-                if number >= warm_up:
-                    seconds[name].append(time.perf_counter() - start)
-    base = seconds.get(reference) if reference is not None else None
+        seconds = time_rounds(tasks, repeats=repeats, warm_up=warm_up, device=device, name="Latency")
+    base = None if reference is None else seconds.get(reference)
     return {
-        name: RowLatency(
-            Quartiles.of(each),
-            None if base is None else Quartiles.of([mine / theirs for mine, theirs in zip(each, base, strict=True)]),
-        )
+        name: RowLatency(Quartiles.of(each), None if base is None else Quartiles.of_ratios(each, base))
         for name, each in seconds.items()
     }
 

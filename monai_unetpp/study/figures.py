@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
-from monai_unetpp.files import atomic_path
-from monai_unetpp.pruning.plots import PALETTE, new_figure
+from monai_unetpp.files import write_figure
+from monai_unetpp.reporting.figures import PALETTE, new_figure, use_log_scale
 from monai_unetpp.study.accuracy_table import measured_where
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def draw_accuracy(study: Mapping[str, Any], path: str | PathLike[str]) -> None:
     with new_figure(3.0 + 4.6 * len(panels), 5.2, 1, len(panels), sharey=True) as (figure, grid):
         for axes, (title, shown, costs) in zip(grid.flat, panels, strict=True):
             _draw_points(axes, shown, costs, [rows.index(row) + 1 for row in shown])
-            _use_log_scale(axes)
+            use_log_scale(axes)
             axes.set_xlabel(title)
         grid.flat[0].set_ylabel("IoU, mean over cases")
         handles, labels = grid.flat[0].get_legend_handles_labels()
@@ -112,16 +112,6 @@ def _draw_points(axes: Axes, rows: Sequence[Mapping[str, Any]], costs: Sequence[
     axes.margins(0.08, 0.1)
 
 
-def _use_log_scale(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axes.set_xscale("log")
-    # the report's style draws no formulas, which matplotlib's own labels are
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
 def _smoothed(values: Sequence[float], width: int = 5) -> list[float]:
     """The mean of each value and those before it, ``width`` at most."""
     return [statistics.fmean(values[max(0, at - width + 1) : at + 1]) for at in range(len(values))]
@@ -129,5 +119,4 @@ def _smoothed(values: Sequence[float], width: int = 5) -> list[float]:
 
 def _save(figure: Figure, study: Mapping[str, Any], path: str | PathLike[str]) -> None:
     figure.supxlabel(measured_where(study), fontsize=7)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=_DPI)
+    write_figure(path, figure, dpi=_DPI)

@@ -15,7 +15,7 @@ __all__ = ["MeanOfHeads"]
 
 
 class MeanOfHeads(nn.Module):
-    """A nested U-Net with one more level: the mean of the class probabilities of all heads (the paper's accurate mode).
+    """A nested U-Net with one more level: the mean of all heads, as ``segment`` takes it (the paper's accurate mode).
 
     Args:
         network: with deep supervision.
@@ -32,12 +32,11 @@ class MeanOfHeads(nn.Module):
         self.levels = (*network.levels, MEAN_OF_HEADS)
 
     def forward_levels(self, x: torch.Tensor, levels: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Logits ``(B, C, H, W[, D])`` of each level of the network; of the mean, probabilities."""
+        """Logits ``(B, C, H, W[, D])`` of each level, the mean's as :func:`mean_of_heads` gives them."""
         if MEAN_OF_HEADS not in levels:
             return self.network.forward_levels(x, levels)
         outputs = self.network.forward_levels(x)
-        # probabilities, so that windows that overlap are averaged as such
-        outputs[MEAN_OF_HEADS] = mean_of_heads(list(outputs.values())).exp()
+        outputs[MEAN_OF_HEADS] = mean_of_heads(list(outputs.values()))
         return {level: outputs[level] for level in levels}
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

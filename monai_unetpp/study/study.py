@@ -17,14 +17,12 @@ from typing import Any
 import torch
 
 from monai_unetpp.data import check_labelled_data, describe_failure
-from monai_unetpp.devices import resolve_device
+from monai_unetpp.devices import resolve_device, resolve_precision
 from monai_unetpp.distributed import gathered, local_device
 from monai_unetpp.files import write_text
-from monai_unetpp.inferers.precision import resolve_precision
+from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.pruning.cost import describe_environment
-from monai_unetpp.pruning.plots import new_figure
-from monai_unetpp.pruning.results import Environment
+from monai_unetpp.reporting.figures import check_drawing
 from monai_unetpp.study.accuracy_table import RunResult, format_study, summarise
 from monai_unetpp.study.costs import (
     RowLatency,
@@ -165,8 +163,7 @@ def run_study(
     if list_only:
         return StudyOutcome(study.states(plan))
     study.folder.compare(study.settings, study.cases)
-    with new_figure(1, 1):
-        pass  # matplotlib is needed at the end: better to miss it now than after hours
+    check_drawing()
     k, n = options.part()
     with gathered([] if report_only else study.do(plan[k - 1 :: n])) as failures:
         states = study.states(plan)

@@ -18,7 +18,7 @@ from monai.transforms import (
 )
 
 from monai_unetpp.data import InvertProbabilitiesd, SegmentationSaveImaged
-from monai_unetpp.memory import peak_resident_bytes, reset_peak
+from monai_unetpp.measuring.memory import peak_resident_bytes, reset_peak
 
 #: Axes swapped and turned, 1.5 x 2 x 3 mm.
 AFFINE = np.array([[0, 2.0, 0, 10], [-1.5, 0, 0, 20], [0, 0, -3.0, 5], [0, 0, 0, 1]])

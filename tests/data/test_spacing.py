@@ -20,7 +20,7 @@ from monai.transforms import (
 )
 
 from monai_unetpp.data import BlockwiseSpacingd, CaseDataset, InvertProbabilitiesd, VolumeReader, spacing
-from monai_unetpp.memory import measure_in_new_process, peak_resident_bytes, reset_peak
+from monai_unetpp.measuring.memory import measure_in_new_process, peak_resident_bytes, reset_peak
 
 SHAPE = (14, 11, 9)
 

@@ -7,7 +7,7 @@ from monai.data import MetaTensor
 from monai.transforms import NormalizeIntensityd
 
 from monai_unetpp.data import StandardizeIntensityd
-from monai_unetpp.memory import peak_resident_bytes, reset_peak
+from monai_unetpp.measuring.memory import peak_resident_bytes, reset_peak
 
 
 @pytest.mark.parametrize("shape", [(1, 9, 8, 7), (3, 20, 30)])

@@ -2,8 +2,8 @@ import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 
+from monai_unetpp.devices import resolve_precision
 from monai_unetpp.inferers import PrecisionInferer
-from monai_unetpp.inferers.precision import resolve_precision
 
 
 class Recorder(torch.nn.Module):

@@ -1,5 +1,6 @@
 """Bad arguments fail before any layer of the network is built, with the remedy in the message."""
 
+import inspect
 import json
 
 import pytest
@@ -148,3 +149,14 @@ def test_monai_dropout_acts_in_training_only(dropout):
     image = torch.rand(1, 1, 16, 16)
     assert not torch.equal(net.train()(image)[0], net(image)[0])
     assert torch.equal(net.eval()(image), net(image))
+
+
+def test_the_defaults_are_those_of_the_networks_signature():
+    parameters = inspect.signature(NestedUNet).parameters
+    given = {name: 2 for name, parameter in parameters.items() if parameter.default is parameter.empty}
+    defaults = {name: parameter.default for name, parameter in parameters.items() if name not in given}
+    assert NestedUNetConfig.check(**given) == NestedUNetConfig.check(**given, **defaults)
+    with pytest.raises(TypeError) as error:
+        NestedUNetConfig.check(depth=4)
+    # all arguments, in the order of the signature
+    assert str(error.value).endswith(f"It takes: {', '.join(parameters)}.")

@@ -53,7 +53,7 @@ def test_all_four_heads_agree_then_it_prunes(spatial_dims, sizes, upsample):
 @pytest.mark.parametrize("features", [(4, 4, 4, 4, 4, 4), (3, 5, 7, 9, 11, 1), (8, 2, 6, 4, 12, 5)])
 def test_any_features(features):
     net = trained(features=features).eval()
-    converted = convert_basic_unetplusplus(net)
+    converted = convert_basic_unetplusplus(net, NestedUNet)
     assert converted.config["features"] == list(features[:5])
     assert converted.config["last_features"] == features[5]
     assert_same_outputs(net, converted, (1, 2, 35, 33))

@@ -11,10 +11,12 @@ import torch
 from monai.inferers import SimpleInferer, SlidingWindowInferer
 from torch import nn
 
-from monai_unetpp import NestedUNet, memory
+from monai_unetpp import NestedUNet
 from monai_unetpp.inferers import PrecisionInferer
+from monai_unetpp.measuring import memory
+from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.pruning import cost
-from monai_unetpp.pruning.cost import check_pruned_networks, describe_environment, measure_costs
+from monai_unetpp.pruning.cost import check_pruned_networks, measure_costs
 
 WINDOW, VOLUME = (32, 32), (256, 256)
 
@@ -232,7 +234,7 @@ class TestMemoryProcess:
         class Local(SimpleInferer):
             pass
 
-        with pytest.raises(ValueError, match="inferer must be one that pickle takes"):
+        with pytest.raises(ValueError, match="L2: all that is run must be what pickle takes"):
             measure_costs({"L2": full}, (8, 8), (8, 8), Local(), repeats=1)
 
     def test_failed_process(self, full: NestedUNet, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,24 +248,6 @@ class TestMemoryProcess:
         monkeypatch.setattr(memory.subprocess, "run", lambda *arguments, **options: failed)
         with pytest.raises(RuntimeError, match=r"failed \(exit code -9\)\. If memory ran out, give a smaller"):
             measure_costs({"L2": full}, (8, 8), (8, 8), SimpleInferer(), repeats=1)
-
-
-class TestEnvironment:
-    def test_names_machine_and_software(self) -> None:
-        environment = describe_environment("cpu", "fp32", "torch")
-        assert "logical cores" in environment.device
-        assert (environment.precision, environment.runtime) == ("fp32", "torch")
-        assert environment.threads == torch.get_num_threads()
-        assert environment.versions["torch"] == torch.__version__
-        assert {"monai", "monai-unetpp", "python", "numpy"} <= set(environment.versions)
-        assert environment.date.endswith("+00:00")
-
-    def test_auto_is_written_as_what_it_means(self) -> None:
-        assert describe_environment("cpu", "auto").precision in ("fp32", "bf16")
-
-    def test_device(self) -> None:
-        with pytest.raises(ValueError, match="device must be a CPU or a CUDA device"):
-            describe_environment("meta")
 
 
 @pytest.mark.gpu

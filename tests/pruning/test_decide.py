@@ -12,8 +12,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
+from benchmarks import simulate
 from monai_unetpp.metrics import LabelScore, State
-from monai_unetpp.pruning import simulate
 from monai_unetpp.pruning.decide import (
     DEFAULT_MARGINS,
     DEFAULT_MAX_CASE_DROP,

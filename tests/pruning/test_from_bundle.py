@@ -20,9 +20,10 @@ from tiny_pruning import SHAPE, half_blind_network, make_prunable_bundle, write_
 from monai_unetpp import cli
 from monai_unetpp.bundles import check_bundle
 from monai_unetpp.inferers import FlipInferer, PrecisionInferer
+from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.pruning import prune_bundle, read_report, verdict, write_pruned_bundle
 from monai_unetpp.pruning.inference import check_inference
-from monai_unetpp.pruning.results import PointCost, Quartiles
+from monai_unetpp.pruning.results import PointCost
 
 MODULE = importlib.import_module("monai_unetpp.pruning.prune")
 

@@ -15,11 +15,14 @@ from monai.inferers import SlidingWindowInferer
 from tiny_pruning import LABELS, SHAPE, half_blind_network, intensity_network, make_pipeline, write_boxes
 
 from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
+from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.pruning import evaluate_levels, measure_costs, measure_setting_costs, prune, read_report, write_report
 from monai_unetpp.pruning.configuration import describe_settings
+from monai_unetpp.pruning.grid_tables import grid_networks_table, grid_table
 from monai_unetpp.pruning.inference import inference_of
-from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, PointCost, Quartiles
-from monai_unetpp.pruning.tables import grid_networks_table, grid_table, significant, summarise
+from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, PointCost
+from monai_unetpp.pruning.summary import summarise
+from monai_unetpp.reporting.numbers import significant
 
 MODULE = importlib.import_module("monai_unetpp.pruning.prune")
 COST = importlib.import_module("monai_unetpp.pruning.cost")

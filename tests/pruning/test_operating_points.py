@@ -8,18 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning.decide import compare_points, decide
 from monai_unetpp.pruning.operating_points import at_setting, compare_grid, recommend_point
-from monai_unetpp.pruning.results import (
-    InferenceSetting,
-    Margin,
-    OperatingPoint,
-    PointCost,
-    PointOutcome,
-    Quartiles,
-    ScoreRow,
-)
+from monai_unetpp.pruning.results import InferenceSetting, Margin, OperatingPoint, PointCost, PointOutcome, ScoreRow
 
 MARGIN = [Margin("dice", 0.01)]
 RULES = {"max_case_drop": {"dice": 0.2}, "bootstrap_samples": 999}

@@ -31,9 +31,10 @@ from tiny_pruning import (
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import check_bundle, load_network
+from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.pruning import decide, evaluate_levels, prune, read_report, verdict, write_pruned_bundle, write_report
 from monai_unetpp.pruning.configuration import describe_settings
-from monai_unetpp.pruning.results import Margin, PointCost, PruningResult, Quartiles
+from monai_unetpp.pruning.results import Margin, PointCost, PruningResult
 
 MODULE = importlib.import_module("monai_unetpp.pruning.prune")
 COST = importlib.import_module("monai_unetpp.pruning.cost")

@@ -18,37 +18,31 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from monai_unetpp.measuring.environment import Environment
+from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.metrics.scores import RULES
-from monai_unetpp.pruning import report, results, tables
-from monai_unetpp.pruning.overlays import save_overlay
+from monai_unetpp.pruning import report, results, summary
+from monai_unetpp.pruning.case_pictures import save_overlay
 from monai_unetpp.pruning.pairing import BOTH_INVENT
-from monai_unetpp.pruning.plots import plot_differences
 from monai_unetpp.pruning.report import SCHEMA_VERSION, read_report, write_report
+from monai_unetpp.pruning.report_plots import plot_differences
+from monai_unetpp.pruning.report_tables import accuracy_table, comparisons_table, cost_table
 from monai_unetpp.pruning.results import (
     Comparison,
     DataProblem,
     Decision,
-    Environment,
     Margin,
     OperatingPoint,
     PointCost,
     PruningResult,
-    Quartiles,
     ScoreRow,
     SelfCheck,
     TradeOff,
 )
-from monai_unetpp.pruning.tables import (
-    accuracy_table,
-    comparisons_table,
-    cost_table,
-    headline,
-    interval_note,
-    points_under_test,
-    significant,
-    summarise,
-)
+from monai_unetpp.pruning.summary import headline, points_under_test, summarise
+from monai_unetpp.pruning.wording import interval_note
+from monai_unetpp.reporting.numbers import significant
 
 MINUS, TIMES, DASH = "\N{MINUS SIGN}", "\N{MULTIPLICATION SIGN}", "\N{EN DASH}"
 POINTS = (
@@ -658,10 +652,9 @@ class TestWriting:
 
 def test_the_schema_document_names_every_entry():
     text = Path(report.__file__).with_name("REPORT.md").read_text(encoding="utf-8")
-    kinds = [kind for module in (results, tables) for kind in vars(module).values() if dataclasses.is_dataclass(kind)]
-    written = [kind for kind in kinds if kind not in (tables.TableCell, tables.Table, tables.ScoreColumn)]
-    assert {PruningResult, LabelScore, tables.Summary} <= {*written}
-    names = {field.name for kind in written for field in dataclasses.fields(kind)}
+    kinds = [kind for module in (results, summary) for kind in vars(module).values() if dataclasses.is_dataclass(kind)]
+    assert {PruningResult, LabelScore, summary.Summary} <= {*kinds}
+    names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
     assert {name for name in names if f"`{name}`" not in text} == set()
     assert f"schema {SCHEMA_VERSION}" in text
 
@@ -669,7 +662,7 @@ def test_the_schema_document_names_every_entry():
 class TestHonesty:
     def test_no_heading_is_a_name_of_the_code(self, written, page):
         for text in (page.text, written["markdown"].read_text(encoding="utf-8")):
-            assert not re.search("ScoreColumn|TableCell|WorstCase|PointCost", text)
+            assert not re.search("CaseMetric|TableCell|WorstCase|PointCost", text)
         assert page.tables["Non-inferiority on “oslo”"][0][1] == "Metric"
 
     @pytest.fixture(scope="class")

@@ -28,8 +28,8 @@ from monai_unetpp import NestedUNet
 from monai_unetpp.data.labelled import LabelledCase, hash_files
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.metrics import score_case
+from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.pruning import score as score_module
-from monai_unetpp.pruning.finished import hash_network
 from monai_unetpp.pruning.results import DataProblem, OperatingPoint
 from monai_unetpp.pruning.score import Scores, evaluate_levels, predict_case
 

@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
+from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
-from monai_unetpp.pruning.results import PointCost, Quartiles, ScoreRow
+from monai_unetpp.pruning.results import PointCost, ScoreRow
 from monai_unetpp.pruning.tradeoffs import (
     COST_KEYS,
     Budget,

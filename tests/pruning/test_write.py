@@ -17,17 +17,17 @@ from tiny_bundle import make_tiny_bundle
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import check_bundle, load_network, read_metadata
+from monai_unetpp.measuring.environment import Environment
+from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning import write
 from monai_unetpp.pruning.results import (
     Comparison,
     Decision,
-    Environment,
     Margin,
     OperatingPoint,
     PointCost,
     PruningResult,
-    Quartiles,
     ScoreRow,
 )
 from monai_unetpp.pruning.write import write_pruned_bundle

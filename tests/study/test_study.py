@@ -246,7 +246,7 @@ def test_a_folder_is_not_taken_by_what_trained_nothing(discs_dir, tmp_path, tiny
     with pytest.raises(ValueError, match="got 'unet_5'"):
         run_study(discs_dir, tmp_path, variants=["unet_5"], **tiny)
     with monkeypatch.context() as patched:
-        patched.setattr(orchestration, "new_figure", missing)
+        patched.setattr(orchestration, "check_drawing", missing)
         with pytest.raises(ImportError):
             run_study(discs_dir, tmp_path, variants=["unet_L1"], **tiny)
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from monai_unetpp.pruning.results import Environment, Quartiles
+from monai_unetpp.measuring.environment import Environment
+from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.pruning.statistics import mean_bounds
 from monai_unetpp.study import StudySettings, draw_accuracy, draw_learning_curves, format_study
 from monai_unetpp.study.accuracy_table import RunResult, case_means, compare_cases, summarise

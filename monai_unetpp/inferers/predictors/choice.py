@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from monai_unetpp.inferers.precision import resolve_precision
+from monai_unetpp.devices import resolve_precision
 from monai_unetpp.inferers.predictors.compiled import CompiledPredictor
 from monai_unetpp.inferers.predictors.eager import TorchPredictor
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet

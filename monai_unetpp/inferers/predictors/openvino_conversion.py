@@ -24,6 +24,7 @@ from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.tracing import trace_network
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.networks.hashing import hash_network
 
 __all__ = [
     "OPENVINO_INSTALL",
@@ -211,17 +212,13 @@ def write_openvino_model(model: Any, path: str | PathLike[str]) -> None:
 def _key(network: NestedUNet, levels: Sequence[str] | None, windows: torch.Tensor, version: str) -> str:
     described = {
         "conversion": _CONVERSION,
-        "config": network.config,
+        "network": hash_network(network),
         "levels": None if levels is None else list(levels),
         "shape": list(windows.shape),
         "openvino": version,
         "torch": torch.__version__,
     }
-    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:32]
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _remove_unused(folder: Path, newest: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from monai_unetpp import topology
-from monai_unetpp.inferers.precision import resolve_precision
+from monai_unetpp.devices import resolve_precision
 
 __all__ = ["Predictor", "called", "check_module", "complete_batch", "evaluating", "named_outputs"]
 

@@ -1,0 +1,376 @@
+"""How often the decision accepts what it should not, and what it should: the tables of ``STATISTICS.md``.
+
+Run ``python -m benchmarks.simulate`` to print them, with ``--into STATISTICS.md`` to renew them there.
+Differences are drawn in units of their standard deviation with mean 0; a true drop equal to the margin is then the
+case ``ratio * sample - 1`` in units of the margin, where ``ratio`` is the standard deviation over the margin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import math
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import scipy
+from scipy import stats
+
+from monai_unetpp.files import write_text
+from monai_unetpp.pruning.statistics import (
+    FEW_SUBJECTS,
+    FloatArray,
+    bound_alpha,
+    is_non_inferior,
+    sample_size,
+    skewness_corrected_t,
+    standardised,
+    subjects_needed,
+)
+from monai_unetpp.reporting.markdown import format_table
+
+__all__ = [
+    "HEAVY_SHAPES",
+    "MODERATE_SHAPES",
+    "RATIOS",
+    "Shape",
+    "acceptance_at_margin",
+    "bca_lower_bounds",
+    "lower_bounds",
+    "main",
+    "power_without_difference",
+    "tables",
+]
+
+RATIOS: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
+"""Standard deviations in units of the margin."""
+
+_BEGIN, _END = "<!-- simulated tables: begin -->", "<!-- simulated tables: end -->"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shape:
+    """A distribution of differences with mean 0 and standard deviation 1.
+
+    Attributes:
+        name: what it is, in words.
+        skewness: its third standardised moment.
+        draw: takes a generator and a shape.
+    """
+
+    name: str
+    skewness: float
+    draw: Callable[[np.random.Generator, tuple[int, ...]], FloatArray]
+
+
+def _normal() -> Shape:
+    return Shape("normal", 0.0, lambda rng, size: rng.normal(size=size))
+
+
+def _gamma(k: float) -> Shape:
+    def draw(rng: np.random.Generator, size: tuple[int, ...]) -> FloatArray:
+        values: FloatArray = (k - rng.gamma(k, size=size)) / math.sqrt(k)
+        return values
+
+    return Shape(f"reversed gamma, k = {k:g}", -2 / math.sqrt(k), draw)
+
+
+def _lognormal(sigma: float) -> Shape:
+    w = math.exp(sigma**2)
+
+    def draw(rng: np.random.Generator, size: tuple[int, ...]) -> FloatArray:
+        values: FloatArray = (math.sqrt(w) - np.exp(sigma * rng.normal(size=size))) / math.sqrt(w * (w - 1))
+        return values
+
+    return Shape(f"reversed lognormal, sigma = {sigma:g}", -(w + 2) * math.sqrt(w - 1), draw)
+
+
+def _drops(rate: float, size_sd: float) -> Shape:
+    """Normal differences of which a share drops by ``size_sd`` of their standard deviations."""
+    variance = 1 + rate * (1 - rate) * size_sd**2
+    third = -rate * (1 - rate) * (1 - 2 * rate) * size_sd**3
+
+    def draw(rng: np.random.Generator, size: tuple[int, ...]) -> FloatArray:
+        values: FloatArray = rng.normal(size=size) - size_sd * (rng.random(size) < rate) + rate * size_sd
+        return values / math.sqrt(variance)
+
+    return Shape(f"{100 * rate:g} % drop by {size_sd:g} SD", third / variance**1.5, draw)
+
+
+MODERATE_SHAPES: tuple[Shape, ...] = (
+    _normal(),
+    _gamma(4),
+    _gamma(2),
+    _gamma(1),
+    _lognormal(0.5),
+    _drops(0.2, 3),
+    _drops(0.1, 3),
+    _drops(0.1, 4),
+    _drops(0.1, 5),
+)
+"""Normal and moderately left-skewed differences, for which the level holds."""
+
+HEAVY_SHAPES: tuple[Shape, ...] = (
+    _lognormal(1.0),
+    _drops(0.1, 10),
+    _drops(0.05, 5),
+    _drops(0.05, 10),
+    _drops(0.02, 10),
+    _drops(0.02, 20),
+)
+"""Rare very large drops, which small samples often do not hold at all."""
+
+
+def bca_lower_bounds(samples: FloatArray, alpha: float, bootstrap_samples: int, seed: int) -> FloatArray:
+    """What ``scipy.stats.bootstrap`` gives as lower BCa bounds of the mean, for many samples at once.
+
+    The resamples are those of scipy with the same seed; means of resamples are one matrix product with the counts.
+
+    Args:
+        samples: ``(R, n)``, standardised, none of them constant.
+        alpha: one-sided error level.
+        bootstrap_samples: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        ``(R,)`` bounds.
+    """
+    n = samples.shape[1]
+    drawn = np.random.default_rng(seed).integers(0, n, (bootstrap_samples, n))
+    counts = np.zeros((n, bootstrap_samples))
+    np.add.at(counts, (drawn, np.arange(bootstrap_samples)[:, None]), 1.0)
+    bounds = np.empty(len(samples))
+    step = max(1, 4_000_000 // bootstrap_samples)
+    for start in range(0, len(samples), step):
+        part = samples[start : start + step]
+        resampled = np.round(part @ counts / n, 10)
+        mean = np.round(part.mean(axis=1, keepdims=True), 10)
+        below = ((resampled < mean).mean(axis=1) + (resampled <= mean).mean(axis=1)) / 2
+        bias = stats.norm.ppf(below)
+        centred = part - part.mean(axis=1, keepdims=True)
+        acceleration = (centred**3).sum(axis=1) / (6 * ((centred**2).sum(axis=1)) ** 1.5)
+        shifted = bias + stats.norm.ppf(alpha)
+        position = stats.norm.cdf(bias + shifted / (1 - acceleration * shifted)) * (bootstrap_samples - 1)
+        resampled.sort(axis=1)
+        lower = np.floor(position).astype(int)
+        upper = np.minimum(lower + 1, bootstrap_samples - 1)
+        rows = np.arange(len(part))
+        share = position - lower
+        bounds[start : start + step] = resampled[rows, lower] * (1 - share) + resampled[rows, upper] * share
+    return bounds
+
+
+def lower_bounds(
+    samples: FloatArray, *, alpha: float = 0.05, bootstrap_samples: int = 2000, seed: int = 0
+) -> FloatArray:
+    """The lower bounds of :func:`~monai_unetpp.pruning.statistics.mean_bounds` for many samples at once.
+
+    Args:
+        samples: ``(R, n)``.
+        alpha: one-sided error level.
+        bootstrap_samples: number of resamples.
+        seed: of the resampling.
+
+    Returns:
+        ``(R,)`` bounds.
+    """
+    level = bound_alpha(samples.shape[1], alpha)
+    bounds = skewness_corrected_t(samples, level)
+    if samples.shape[1] >= FEW_SUBJECTS:
+        z, mean, sd = standardised(samples)
+        varying = sd > 0
+        bca = mean[varying] + sd[varying] * bca_lower_bounds(z[varying], level, bootstrap_samples, seed)
+        bounds[varying] = np.minimum(bounds[varying], bca)
+    return bounds
+
+
+def acceptance_at_margin(
+    shape: Shape,
+    subjects: int,
+    *,
+    ratios: Sequence[float] = RATIOS,
+    repetitions: int = 4000,
+    alpha: float = 0.05,
+    bootstrap_samples: int = 2000,
+    seed: int = 0,
+) -> dict[float, float]:
+    """The share of samples that the rule accepts although the true drop equals the margin.
+
+    Args:
+        shape: distribution of the differences.
+        subjects: size of a sample.
+        ratios: standard deviations in units of the margin.
+        repetitions: number of samples.
+        alpha: one-sided error level.
+        bootstrap_samples: resamples of the bootstrap.
+        seed: of the samples and, apart from them, of the bootstrap.
+
+    Returns:
+        The share by ratio.
+    """
+    samples = shape.draw(np.random.default_rng([seed, subjects]), (repetitions, subjects))
+    lower = lower_bounds(samples, alpha=alpha, bootstrap_samples=bootstrap_samples, seed=seed)
+    mean = samples.mean(axis=1)
+    return {
+        ratio: float(
+            np.mean(is_non_inferior(ratio * lower - 1, ratio * mean - 1, subjects=subjects, margin=1.0, alpha=alpha))
+        )
+        for ratio in ratios
+    }
+
+
+def power_without_difference(
+    subjects: int,
+    ratio: float,
+    *,
+    repetitions: int = 4000,
+    alpha: float = 0.05,
+    bootstrap_samples: int = 2000,
+    seed: int = 0,
+) -> float:
+    """The share of normal samples without a true difference that the rule accepts.
+
+    Args:
+        subjects: size of a sample.
+        ratio: standard deviation in units of the margin.
+        repetitions: number of samples.
+        alpha: one-sided error level.
+        bootstrap_samples: resamples of the bootstrap.
+        seed: of the samples and, apart from them, of the bootstrap.
+    """
+    samples = ratio * _normal().draw(np.random.default_rng([seed, subjects]), (repetitions, subjects))
+    lower = lower_bounds(samples, alpha=alpha, bootstrap_samples=bootstrap_samples, seed=seed)
+    return float(np.mean(is_non_inferior(lower, samples.mean(axis=1), subjects=subjects, margin=1.0, alpha=alpha)))
+
+
+def _methods(samples: FloatArray, alpha: float, bootstrap_samples: int, seed: int) -> list[float]:
+    """Share of bounds above the true mean 0 by plain t, BCa, skewness-corrected t, and the lower of the last two."""
+    n = samples.shape[1]
+    z, mean, sd = standardised(samples)
+    plain = mean - float(stats.t.ppf(1 - alpha, n - 1)) * sd / math.sqrt(n)
+    bca = mean + sd * bca_lower_bounds(z, alpha, bootstrap_samples, seed)
+    corrected = skewness_corrected_t(samples, alpha)
+    return [float(np.mean(bound > 0)) for bound in (plain, bca, corrected, np.minimum(bca, corrected))]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return format_table(header, rows, [False, *[True] * (len(header) - 1)])
+
+
+def tables(repetitions: int = 4000, bootstrap_samples: int = 2000, seed: int = 0, alpha: float = 0.05) -> str:
+    """All tables, as Markdown, with the versions and the date of the run."""
+    error = math.sqrt(alpha * (1 - alpha) / repetitions)
+    parts = [
+        f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}, "
+        f"{datetime.date.today().isoformat()}; {repetitions} samples each, {bootstrap_samples} resamples, seed {seed}, "
+        f"one-sided alpha {alpha:g}, so that {alpha:g} is seen as {alpha - 3 * error:.3f} to {alpha + 3 * error:.3f} "
+        "(three standard errors)."
+    ]
+    methods = []
+    for shape in MODERATE_SHAPES:
+        cells = []
+        for subjects in (10, 30, 100):
+            samples = shape.draw(np.random.default_rng([seed, subjects]), (repetitions, subjects))
+            cells += [f"{share:.3f}" for share in _methods(samples, alpha, bootstrap_samples, seed)]
+        methods.append([shape.name, *cells])
+    names = ("t", "BCa", "corrected t", "lower of both")
+    header = ["differences", *(f"{name}, {n}" for n in (10, 30, 100) for name in names)]
+    parts += ["### Bounds alone: share above the true mean, by number of subjects", _table(header, methods)]
+
+    sizes = (10, 15, 20, 25, 30, 60, 100)
+    for title, shapes in (
+        ("Normal and moderately left-skewed differences", MODERATE_SHAPES),
+        ("Rare very large drops", HEAVY_SHAPES),
+    ):
+        rows = []
+        for shape in shapes:
+            shares = [
+                max(
+                    acceptance_at_margin(
+                        shape,
+                        subjects,
+                        repetitions=repetitions,
+                        alpha=alpha,
+                        bootstrap_samples=bootstrap_samples,
+                        seed=seed,
+                    ).values()
+                )
+                for subjects in sizes
+            ]
+            rows.append([shape.name, f"{shape.skewness:.1f}", *(f"{share:.3f}" for share in shares)])
+        header = ["differences", "skewness", *(str(n) for n in sizes)]
+        parts += [
+            f"### The rule at a true drop equal to the margin: {title[0].lower()}{title[1:]}",
+            "Share of samples accepted, by number of subjects; the highest over standard deviations of "
+            f"{', '.join(f'{ratio:g}' for ratio in RATIOS)} margins.",
+            _table(header, rows),
+        ]
+
+    powers = []
+    for ratio in (0.5, 1.0, 1.5, 2.0, 3.0, 5.0):
+        textbook = sample_size(ratio, 1.0, alpha=alpha)
+        needed = subjects_needed(ratio, 1.0, alpha=alpha)
+        cells = []
+        for size in (textbook, needed):
+            share = (
+                0.0
+                if size is None
+                else power_without_difference(
+                    size,
+                    ratio,
+                    repetitions=repetitions,
+                    alpha=alpha,
+                    bootstrap_samples=bootstrap_samples,
+                    seed=seed,
+                )
+            )
+            cells += [str(size), f"{share:.3f}"]
+        powers.append([f"{ratio:g}", *cells])
+    header = ["SD / margin", "textbook n", "accepted", "n of the rule", "accepted"]
+    parts += ["### The rule without a true difference: power", _table(header, powers)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _renew(path: Path, text: str) -> None:
+    document = path.read_text(encoding="utf-8")
+    before, begin, rest = document.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ValueError(f"{path}: must hold the lines {_BEGIN} and {_END}. Add them where the tables belong.")
+    write_text(path, f"{before}{_BEGIN}\n\n{text}\n{_END}{after}")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the tables, or renew them in a document.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate", description=__doc__)
+    parser.add_argument("--repetitions", type=int, default=4000, help="samples for each entry")
+    parser.add_argument("--bootstrap-samples", type=int, default=2000, help="resamples of the bootstrap")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--into", type=Path, help="a Markdown file whose tables to renew, instead of printing them")
+    options = parser.parse_args(arguments)
+    if options.repetitions < 1 or options.bootstrap_samples < 100:
+        parser.error("--repetitions must be 1 or more and --bootstrap-samples 100 or more.")
+    text = tables(options.repetitions, options.bootstrap_samples, options.seed)
+    if options.into is None:
+        sys.stdout.write(text)
+        return 0
+    try:
+        _renew(options.into, text)
+    except (OSError, ValueError) as e:
+        parser.error(str(e))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

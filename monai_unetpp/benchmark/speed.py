@@ -1,0 +1,497 @@
+"""What segmenting a whole volume costs at each level, runtime and precision, beside MONAI's own route."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.metadata
+import importlib.util
+import logging
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from monai_unetpp.benchmark.contenders import (
+    Contender,
+    ContenderProcess,
+    InferenceTask,
+    SegmentedVolume,
+    StartedContender,
+    build_own_network,
+    has_form_of_monai,
+    measure_matrix_ceiling,
+)
+from monai_unetpp.benchmark.speed_results import InferenceBenchmark, InferenceCost, MissingContender
+from monai_unetpp.bundles import BundleConfig, find_bundle
+from monai_unetpp.devices import PRECISIONS, resolve_device
+from monai_unetpp.inferers.predictors import RUNTIMES
+from monai_unetpp.inferers.windows import WindowGrid
+from monai_unetpp.measuring.environment import Environment, describe_environment
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.measuring.rounds import shuffled_rounds
+
+__all__ = ["measure_inference"]
+
+logger = logging.getLogger(__name__)
+
+FEATURES = (16, 32, 64, 128, 256)
+OVERLAP = 0.25
+CLASSES = 4
+#: About the box around a brain at 1 mm.
+VOLUME_3D = (152, 168, 152)
+VOLUME_2D = (1024, 1024)
+#: BasicUNetPlusPlus cannot normalise smaller windows.
+_LEAST_WINDOW = 32
+_QUICK = {"features": (4, 8, 8, 8, 8), "volume_shape": (48, 32, 32), "window_shape": (32, 32, 32)}
+
+
+def measure_inference(
+    features: Sequence[int] | None = None,
+    volume_shape: Sequence[int] | None = None,
+    window_shape: Sequence[int] | None = None,
+    overlap: float | Sequence[float] | None = None,
+    *,
+    in_channels: int | None = None,
+    out_channels: int | None = None,
+    levels: Sequence[str] | None = None,
+    runtimes: Sequence[str] | None = None,
+    precisions: Sequence[str] | None = None,
+    sw_batch_size: int = 4,
+    repeats: int | None = None,
+    device: torch.device | str = "cpu",
+    bundle: str | PathLike[str] | None = None,
+    quick: bool = False,
+    progress: Callable[[str], None] | None = None,
+) -> InferenceBenchmark:
+    """Compare ``NestedUNet`` in our sliding windows with ``BasicUNetPlusPlus`` in MONAI's, over a whole volume.
+
+    All contenders segment the same volume with the same windows, overlap, blending and batches of windows, from the
+    volume on the device to its label map there. Our network is MONAI's converted, so that the outputs agree, which is
+    checked in the first window (every level against MONAI's output of this level, in fp32) and in the volume (the
+    deepest level). Each contender lives in a process of its own; the rounds alternate between the reference and the
+    contenders of one runtime and precision, so that a noisy machine hits all alike, and ratios are taken within a
+    round.
+
+    MONAI's route gets what makes it fast: only the deepest output is put together, in inference mode. The reference is
+    fp32 on a CPU and automatic mixed precision on a GPU; other precisions are measured for MONAI's route as well.
+
+    With a bundle its network, windows and overlap are taken. Then the reference is a ``BasicUNetPlusPlus`` with as many
+    channels and random weights where that has as many resolutions, else the bundle's whole network in MONAI's sliding
+    windows, and the outputs are compared with the bundle's own network.
+
+    In a script, call this below ``if __name__ == "__main__":``, as with all of Python's ``multiprocessing``.
+
+    Args:
+        features: channels of the five resolutions; by default 16, 32, 64, 128, 256.
+        volume_shape: voxels of the volume; by default about the box around a brain at 1 mm.
+        window_shape: voxels of the windows; by default 96 along every axis.
+        overlap: of the windows; by default 0.25.
+        in_channels: channels of the volume; by default 1.
+        out_channels: classes; by default 4.
+        levels: levels to measure; by default all.
+        runtimes: ``"torch"``, ``"compile"``, ``"openvino"``; by default torch, and on a CPU OpenVINO
+            if it is installed, else torch.compile.
+        precisions: ``"fp32"``, ``"bf16"`` and on a GPU ``"fp16"``; by default all of them.
+        sw_batch_size: windows that networks get at once.
+        repeats: measured rounds, at least 2; by default 3.
+        device: ``"cpu"`` or a CUDA device.
+        bundle: name or folder of a bundle.
+        quick: a small network and volume, two levels and two rounds, where nothing else is given.
+        progress: is told in a line what is going on.
+
+    Returns:
+        Frozen results; ``dataclasses.asdict`` makes them ready for JSON.
+
+    Raises:
+        ValueError: an argument with a value that cannot work.
+        FileNotFoundError: no such bundle.
+        RuntimeError: the reference cannot run here, so that there is nothing to compare with.
+    """
+    device = resolve_device(str(device))
+    repeats = (2 if quick else 3) if repeats is None else repeats
+    if repeats < 2:
+        raise ValueError(f"repeats must be 2 or more, got {repeats}. Quartiles need repeats.")
+    tell = _teller(progress)
+    with tempfile.TemporaryDirectory() as folder:
+        given = {"features": features, "in_channels": in_channels, "out_channels": out_channels}
+        shapes = {"volume_shape": volume_shape, "window_shape": window_shape, "overlap": overlap}
+        task = _make_task(given, shapes, sw_batch_size, device, bundle, quick, folder)
+        known = build_own_network(task).levels
+        wanted = levels or (known[:1] + known[-1:] if quick else known)
+        contenders = _choose_contenders(wanted, known, runtimes, precisions, device)
+        with contextlib.ExitStack() as stack:
+            contest = _Contest(task, contenders, known[-1], stack, tell)
+            ceilings = _measure_ceilings(contenders, device)
+            contest.run_rounds(repeats)
+            again = _measure_ceilings(contenders, device)
+            costs = contest.costs({name: max(ceilings[name], again[name]) for name in ceilings})
+    return InferenceBenchmark(
+        reference=contenders[0].name,
+        reference_network="BasicUNetPlusPlus" if has_form_of_monai(task.features) else "NestedUNet",
+        bundle=None if task.bundle is None else Path(task.bundle).name,
+        levels=tuple(known),
+        features=task.features,
+        in_channels=task.in_channels,
+        out_channels=task.out_channels,
+        volume_shape=task.volume_shape,
+        window_shape=task.window_shape,
+        windows=_count_windows(task),
+        overlap=task.overlap,
+        sw_batch_size=task.sw_batch_size,
+        ceilings={name: max(ceilings[name], again[name]) for name in ceilings},
+        costs=costs,
+        missing=tuple(contest.missing),
+        environment=_describe_environment(device),
+    )
+
+
+# -- the task --------------------------------------------------------------------------------------------------------
+
+
+def _make_task(
+    network: Mapping[str, Any],
+    shapes: Mapping[str, Any],
+    sw_batch_size: int,
+    device: torch.device,
+    bundle: str | PathLike[str] | None,
+    quick: bool,
+    folder: str,
+) -> InferenceTask:
+    common: dict[str, Any] = {
+        "sw_batch_size": sw_batch_size,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "folder": folder,
+    }
+    if bundle is None:
+        given = {name: value for name, value in {**network, **shapes}.items() if value is not None}
+        defaults = {
+            "features": FEATURES,
+            "in_channels": 1,
+            "out_channels": CLASSES,
+            "overlap": OVERLAP,
+            **(_QUICK if quick else {}),
+        }
+        values = {**defaults, **given}
+    else:
+        values = _of_bundle(bundle, network, {name: value for name, value in shapes.items() if value is not None})
+    if "window_shape" not in values:
+        dims = len(values["volume_shape"]) if "volume_shape" in values else 3
+        values["window_shape"] = (96,) * dims if dims == 3 else (256,) * dims
+    if "volume_shape" not in values:
+        values["volume_shape"] = VOLUME_3D if len(values["window_shape"]) == 3 else VOLUME_2D
+        if quick:
+            values["volume_shape"] = values["window_shape"]
+    for name in ("features", "volume_shape", "window_shape"):
+        values[name] = tuple(int(size) for size in values[name])
+    if not isinstance(values["overlap"], (int, float)):
+        values["overlap"] = tuple(values["overlap"])
+    return _checked_task(InferenceTask(**common, **values))
+
+
+def _of_bundle(bundle: str | PathLike[str], network: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
+    for name, value in network.items():
+        if value is not None:
+            raise ValueError(f"{name} must be left out with a bundle, got {value!r}. The bundle's network has its own.")
+    folder = find_bundle(bundle)
+    config = BundleConfig(folder, "inference.json")
+    inferer = config.parse("inferer")
+    while not hasattr(inferer, "roi_size") and hasattr(inferer, "inferer"):
+        inferer = inferer.inferer
+    if not hasattr(inferer, "roi_size"):
+        raise ValueError(
+            f"{config}: the inferer must have windows, got {type(inferer).__name__}. Only bundles "
+            "with sliding windows can be measured."
+        )
+    network_def = build_own_network(_placeholder(str(folder))).config
+    roi_size, dims = inferer.roi_size, network_def["spatial_dims"]
+    return {
+        "features": network_def["features"],
+        "in_channels": network_def["in_channels"],
+        "out_channels": network_def["out_channels"],
+        "window_shape": (roi_size,) * dims if isinstance(roi_size, int) else tuple(roi_size),
+        "overlap": inferer.overlap,
+        "bundle": str(folder),
+        **shapes,
+    }
+
+
+def _placeholder(bundle: str) -> InferenceTask:
+    """A task to build a bundle's network by, which depends on nothing else."""
+    return InferenceTask(1, 1, (), (), (), 0.0, 1, "cpu", 1, "", bundle)
+
+
+def _checked_task(task: InferenceTask) -> InferenceTask:
+    dims = len(task.window_shape)
+    if dims not in (2, 3) or min(task.window_shape) < 1:
+        raise ValueError(f"window_shape must have 2 or 3 positive sizes, got {task.window_shape}.")
+    if len(task.volume_shape) != dims or min(task.volume_shape) < 1:
+        raise ValueError(
+            f"volume_shape must have {dims} positive sizes as the windows have, got {task.volume_shape}. Give one per "
+            "axis."
+        )
+    if task.bundle is None and (not has_form_of_monai(task.features) or min(task.features) < 1):
+        raise ValueError(
+            f"features must have 5 positive entries, got {task.features}. BasicUNetPlusPlus has a fixed depth."
+        )
+    if has_form_of_monai(task.features) and min(task.window_shape) < _LEAST_WINDOW:
+        raise ValueError(
+            f"window_shape must have sizes of {_LEAST_WINDOW} or more, got {task.window_shape}. Smaller ones leave "
+            "BasicUNetPlusPlus a single voxel to normalise."
+        )
+    for name in ("in_channels", "out_channels", "sw_batch_size"):
+        if getattr(task, name) < 1:
+            raise ValueError(f"{name} must be 1 or more, got {getattr(task, name)}.")
+    # which also checks the overlap
+    if any(not 0 <= part < 1 for part in np.atleast_1d(task.overlap)):
+        raise ValueError(f"overlap must be from 0 to below 1, got {task.overlap}.")
+    WindowGrid.over(task.volume_shape, task.window_shape, task.overlap)
+    return task
+
+
+def _choose_contenders(
+    levels: Sequence[str],
+    known: Sequence[str],
+    runtimes: Sequence[str] | None,
+    precisions: Sequence[str] | None,
+    device: torch.device,
+) -> list[Contender]:
+    cpu = device.type == "cpu"
+    possible = [name for name in PRECISIONS if name != "auto" and not (cpu and name == "fp16")]
+    levels = _checked_choice("levels", levels, known)
+    runtimes = _checked_choice("runtimes", runtimes, [name for name in RUNTIMES if name != "auto"])
+    precisions = _checked_choice("precisions", precisions, possible) or possible
+    if not runtimes:
+        # on a CPU torch.compile takes long to prepare, and is no match for OpenVINO
+        other = "openvino" if cpu and importlib.util.find_spec("openvino") else "compile"
+        runtimes = ["torch", other]
+    reference = "fp32" if cpu else next(name for name in ("fp16", "bf16", "fp32") if name in precisions)
+    monai = [Contender(None, "torch", name) for name in dict.fromkeys([reference, *precisions])]
+    ours = [Contender(level, runtime, name) for runtime in runtimes for name in precisions for level in levels[::-1]]
+    return monai + ours
+
+
+def _checked_choice(name: str, chosen: Sequence[str] | None, known: Sequence[str]) -> list[str]:
+    for value in chosen or ():
+        if value not in known:
+            raise ValueError(f"{name} must be out of {', '.join(known)}, got {value!r}.")
+    # in the order of what is known
+    return [value for value in known if value in (chosen or ())]
+
+
+def _count_windows(task: InferenceTask) -> int:
+    return len(WindowGrid.over(task.volume_shape, task.window_shape, task.overlap).positions)
+
+
+def _describe_environment(device: torch.device) -> Environment:
+    environment = describe_environment(device, "fp32", "torch")
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        versions = {**environment.versions, "openvino": importlib.metadata.version("openvino")}
+        environment = dataclasses.replace(environment, versions=versions)
+    return environment
+
+
+def _teller(progress: Callable[[str], None] | None) -> Callable[[str], None]:
+    def tell(line: str) -> None:
+        logger.info("%s", line)
+        if progress is not None:
+            progress(line)
+
+    return tell
+
+
+def _measure_ceilings(contenders: Sequence[Contender], device: torch.device) -> dict[str, float]:
+    return {
+        precision: measure_matrix_ceiling(precision, device)
+        for precision in dict.fromkeys(contender.precision for contender in contenders)
+    }
+
+
+# -- measuring -------------------------------------------------------------------------------------------------------
+
+
+class _Contest:
+    """Runs contenders in turns, drops those that fail, and keeps what was measured."""
+
+    def __init__(
+        self,
+        task: InferenceTask,
+        contenders: Sequence[Contender],
+        deepest: str,
+        stack: contextlib.ExitStack,
+        tell: Callable[[str], None],
+    ) -> None:
+        self.task = task
+        self.missing: list[MissingContender] = []
+        self._contenders = list(contenders)
+        self._reference = contenders[0]
+        self._deepest = deepest
+        self._tell = tell
+        self._processes: dict[Contender, ContenderProcess] = {}
+        self._started: dict[Contender, StartedContender] = {}
+        self._runs: dict[Contender, list[SegmentedVolume]] = {}
+        self._reference_s: dict[Contender, list[float]] = {}
+        self._stages: dict[Contender, list[dict[str, float]]] = {}
+        self._same: dict[Contender, float] = {}
+        self._expected: dict[str, npt.NDArray[np.float32]] = {}
+        self._start(self._reference, stack)
+
+    def run_rounds(self, repeats: int) -> None:
+        """Every contender ``repeats`` times, beside a run of the reference in the same round.
+
+        One group of contenders after the other: all at once would not fit into memory.
+        """
+        for group in _groups(self._contenders[1:]):
+            with contextlib.ExitStack() as stack:
+                for contender in group:
+                    self._start(contender, stack)
+                self._run_group([self._reference, *group], repeats)
+                for contender in group:
+                    self._processes.pop(contender, None)
+
+    def _run_group(self, group: Sequence[Contender], repeats: int) -> None:
+        # the stages cost a GPU its overlap, so that they have a round of their own there
+        on_cpu = torch.device(self.task.device).type == "cpu"
+        for number, order in enumerate(shuffled_rounds(group, repeats), start=1):
+            done = {
+                contender: self._run(contender, stages=on_cpu, labels=number == 1 and self._is_compared(contender))
+                for contender in order
+                if contender in self._processes
+            }
+            reference = done[self._reference]
+            for contender, run in done.items():
+                if run is None or reference is None:
+                    continue
+                self._runs[contender].append(run)
+                self._reference_s[contender].append(reference.seconds)
+                if run.labels is not None and reference.labels is not None and contender != self._reference:
+                    self._same[contender] = float((run.labels == reference.labels).mean())
+            self._tell(f"Round {number} of {repeats}: {self._round_summary()}.")
+        if not on_cpu:
+            for contender in [each for each in group if each in self._processes]:
+                self._run(contender, stages=True, labels=False)
+
+    def costs(self, ceilings: Mapping[str, float]) -> tuple[InferenceCost, ...]:
+        """What was measured, for the contenders that ran to the end."""
+        windows = _count_windows(self.task)
+        dropped = {missing.name for missing in self.missing}
+        ran = [contender for contender in self._contenders if contender.name not in dropped]
+        return tuple(self._cost(contender, windows, ceilings) for contender in ran)
+
+    @property
+    def _comparable(self) -> bool:
+        """Whether the reference computes what our deepest level computes."""
+        return self.task.bundle is None or not has_form_of_monai(self.task.features)
+
+    def _is_compared(self, contender: Contender) -> bool:
+        return self._comparable and contender.level in (None, self._deepest)
+
+    def _start(self, contender: Contender, stack: contextlib.ExitStack) -> None:
+        number, total = self._contenders.index(contender) + 1, len(self._contenders)
+        self._tell(f"Preparing {contender.name} ({number} of {total}).")
+        process = stack.enter_context(ContenderProcess(contender, self.task))
+        try:
+            if contender == self._reference:
+                self._expected = process.expect()
+            self._started[contender] = process.start()
+        except RuntimeError as e:
+            self._drop(contender, process, e)
+            return
+        self._processes[contender] = process
+        self._runs[contender], self._reference_s[contender], self._stages[contender] = [], [], []
+
+    def _run(self, contender: Contender, *, stages: bool, labels: bool) -> SegmentedVolume | None:
+        process = self._processes[contender]
+        try:
+            done = process.run(stages=stages, labels=labels)
+        except RuntimeError as e:
+            del self._processes[contender]
+            self._drop(contender, process, e)
+            return None
+        if stages:
+            self._stages[contender].append({**done.stages_s, "total": done.seconds})
+        return done
+
+    def _drop(self, contender: Contender, process: ContenderProcess, error: RuntimeError) -> None:
+        process.close()
+        if contender == self._reference:
+            raise RuntimeError(
+                f"{contender.name}: MONAI's route failed ({error}), and all others are compared with it. If memory ran "
+                "out, give a smaller volume_shape or window_shape, or fewer features."
+            ) from error
+        self.missing.append(MissingContender(contender.name, str(error)))
+        self._tell(f"{contender.name} is left out: {error}.")
+
+    def _round_summary(self) -> str:
+        seconds = {contender: self._runs[contender][-1].seconds for contender in self._processes}
+        reference, fastest = self._reference, min(seconds, key=lambda contender: seconds[contender])
+        return (
+            f"{reference.name} {seconds[reference]:.2f} s, fastest {fastest.name} {seconds[fastest]:.2f} s "
+            f"({seconds[reference] / seconds[fastest]:.1f} times as fast)"
+        )
+
+    def _cost(self, contender: Contender, windows: int, ceilings: Mapping[str, float]) -> InferenceCost:
+        started, runs = self._started[contender], self._runs[contender]
+        seconds = [run.seconds for run in runs]
+        stages = _median_stages(self._stages[contender])
+        flops = started.flops_per_window * windows
+        rate = flops / Quartiles.of(seconds).median
+        return InferenceCost(
+            name=contender.name,
+            level=contender.level,
+            runtime=contender.runtime,
+            precision=contender.precision,
+            parameters=started.parameters,
+            flops=flops,
+            seconds=Quartiles.of(seconds),
+            speed_up=Quartiles.of_ratios(self._reference_s[contender], seconds),
+            stages_s=stages,
+            outside_network=1 - stages["network"] / sum(stages.values()),
+            preparation_s=started.preparation_s,
+            peak_memory_bytes=max(run.peak_memory_bytes for run in runs),
+            flops_per_s=rate,
+            ceiling_share=rate / ceilings[contender.precision],
+            same_labels_volume=self._same.get(contender),
+            **self._difference(contender),
+        )
+
+    def _difference(self, contender: Contender) -> dict[str, float | None]:
+        if contender.level is None and not self._comparable:
+            return dict.fromkeys(("max_difference", "relative_difference", "same_labels"))
+        found, expected = self._started[contender].logits, self._expected[contender.level or self._deepest]
+        difference = float(np.abs(found - expected).max())
+        return {
+            "max_difference": difference,
+            "relative_difference": difference / float(np.abs(expected).max()),
+            "same_labels": float((_labels_of(found) == _labels_of(expected)).mean()),
+        }
+
+
+def _groups(contenders: Sequence[Contender]) -> list[list[Contender]]:
+    """Contenders of one runtime and precision; MONAI's route in further precisions goes with the first of ours."""
+    groups: dict[tuple[str, str], list[Contender]] = {}
+    for contender in contenders:
+        if contender.level is not None:
+            groups.setdefault((contender.runtime, contender.precision), []).append(contender)
+    found = list(groups.values()) or [[]]
+    found[0] = [contender for contender in contenders if contender.level is None] + found[0]
+    return found
+
+
+def _labels_of(logits: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
+    labels: npt.NDArray[Any] = logits[0] > 0 if len(logits) == 1 else logits.argmax(axis=0)
+    return labels
+
+
+def _median_stages(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Median seconds by stage, with what is in no stage as ``other``."""
+    names = [name for name in measured[0] if name != "total"]
+    medians = {name: float(np.median([each.get(name, 0.0) for each in measured])) for name in names}
+    other = [each["total"] - sum(each[name] for name in each if name != "total") for each in measured]
+    return {**medians, "other": max(float(np.median(other)), 0.0)}

@@ -1,0 +1,125 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from monai_unetpp.failures.kinds import FailureReport, KindSummary
+from monai_unetpp.reporting.markdown import format_table
+
+__all__ = ["format_failures", "kind_rows"]
+
+_FIGURES = {"foreground_iou": "foreground IoU", "mean_iou": "mean IoU"}
+
+
+def format_failures(report: FailureReport, picture: str | None) -> str:
+    """The report as Markdown: a table by kind, the worst cases, what could not be scored, and where it was computed.
+
+    Args:
+        report: what was found.
+        picture: name of the picture beside it, if there is one.
+    """
+    scored = report.segmentations is not None
+    parts = [f"# {'Where does it fail?' if scored else 'Kinds of images'}", _summary(report)]
+    if report.cases:
+        header, *rows = kind_rows(report)
+        parts += ["## By kind", _table(header, rows)]
+    if report.worst:
+        parts += [f"## The {len(report.worst)} worst cases", _worst(report)]
+    if picture is not None:
+        parts.append(f"![Images of the worst cases with the contours of truth and segmentation]({picture})")
+    if report.failures:
+        parts += ["## Left out", "\n".join(f"- {_escape(reason)}" for reason in report.failures.values())]
+    if scored:
+        parts += ["## What the figures mean", _meaning(report)]
+    versions = ", ".join(f"{name} {version}" for name, version in report.environment["versions"].items())
+    parts.append(f"{report.environment['date']}, {report.environment['device']}; {versions}.")
+    return "\n\n".join(parts) + "\n"
+
+
+def kind_rows(report: FailureReport) -> list[list[str]]:
+    """The table by kind, its header first; the last row is of all cases where there are several kinds."""
+    headings = list(report.kinds[0].kind)
+    figures = [f"{name}, {what}" for name in _FIGURES.values() for what in ("mean", "least")]
+    scored = report.segmentations is not None
+    header = [*headings, "cases", *([*figures, "worst case"] if scored else [])]
+    summaries = [*report.kinds, *([report.overall] if len(report.kinds) > 1 else [])]
+    rows = []
+    for summary in summaries:
+        kind = list(summary.kind.values()) or ["all", *[""] * (len(headings) - 1)]
+        rows.append([*kind, str(summary.cases), *(_figures(summary) if scored else [])])
+    return [header, *rows]
+
+
+def _figures(summary: KindSummary) -> list[str]:
+    figures = [getattr(summary, name) or {} for name in _FIGURES]
+    cells = [_figure(each.get(what)) for each in figures for what in ("mean", "least")]
+    return [*cells, summary.worst_case or "none"]
+
+
+def _figure(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def _summary(report: FailureReport) -> str:
+    total = len(report.cases) + len(report.failures)
+    text = f"{_escape(report.dataset)}, list `{report.list_key}`: {total} cases"
+    if report.segmentations is not None:
+        text += f", segmentations in `{report.segmentations}`"
+    if report.failures:
+        text += f"; {len(report.failures)} of them left out, see below"
+    return text + "."
+
+
+def _worst(report: FailureReport) -> str:
+    cases = {case.case: case for case in report.cases}
+    several = len(report.labels) > 1
+    header = ["case", *report.kinds[0].kind, "foreground IoU", "Dice", "mean IoU", "missed", "invented"]
+    if several:
+        header += ["wrong label", *(f"IoU {label}" for label in report.labels)]
+    rows = []
+    for name in report.worst:
+        score = cases[name].score
+        if score is None:
+            continue
+        row = [name, *report.case_kinds[name].values()]
+        row += [_figure(value) for value in (score.foreground_iou, score.dice, score.mean_iou)]
+        row += [
+            _percent(score.missed_voxels, score.truth_voxels),
+            _percent(score.invented_voxels, score.segmentation_voxels),
+        ]
+        if several:
+            row.append(_percent(score.confused_voxels, score.truth_voxels))
+            row += [_figure(score.labels[label].iou) for label in report.labels]
+        rows.append(row)
+    return _table(header, rows)
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f} %" if whole else "n/a"
+
+
+def _meaning(report: FailureReport) -> str:
+    lines = [
+        "- Foreground IoU: intersection over union of what is labelled, all labels pooled. Where neither truth nor "
+        "segmentation has a label it is not defined (n/a), and the case is left out of its mean; where only one of "
+        "them has, it is 0.",
+        "- Mean IoU: the mean of the IoU of the background and of every label, a figure that is often taken for "
+        "foreground IoU. It is closer to 1 where little is labelled.",
+        "- Missed: background in the segmentation, as a share of what is labelled in the truth. Invented: background "
+        "in the truth, as a share of what is labelled in the segmentation.",
+        f"- The worst have the lowest {_FIGURES[report.ranked_by]}.",
+    ]
+    if len(report.labels) > 1:
+        lines.insert(3, "- Wrong label: labelled in both, differently, as a share of what is labelled in the truth.")
+    return "\n".join(lines)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    words = {"case", "pixels", "background", "largest voxel edge", "worst case"}
+    escaped = [[_escape(cell) for cell in line] for line in (header, *rows)]
+    return format_table(escaped[0], escaped[1:], [name not in words for name in header])
+
+
+def _escape(text: str) -> str:
+    return text.replace("|", "\\|")

@@ -1,0 +1,39 @@
+"""Median and quartiles of repeated measurements."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+__all__ = ["Quartiles"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Quartiles:
+    """Median and quartiles of repeated measurements, and how many there were."""
+
+    median: float
+    lower: float
+    upper: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Quartiles:
+        """Median and quartiles of ``values``, one or more."""
+        lower, median, upper = (float(value) for value in np.percentile(values, [25, 50, 75]))
+        return cls(median=median, lower=lower, upper=upper, count=len(values))
+
+    @classmethod
+    def of_ratios(cls, values: Sequence[float], references: Sequence[float]) -> Quartiles:
+        """Of each value divided by the reference that was measured in the same round.
+
+        Raises:
+            ValueError: not as many references as values.
+        """
+        return cls.of([value / reference for value, reference in zip(values, references, strict=True)])
+
+    def text(self, form: str, unit: str = "") -> str:
+        """Median and quartiles, each written as ``form`` says, such as ``"1.20 s (1.15-1.31)"`` by ``".2f"``."""
+        return f"{self.median:{form}}{unit} ({self.lower:{form}}-{self.upper:{form}})"

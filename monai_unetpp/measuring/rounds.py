@@ -1,0 +1,71 @@
+"""Timing several things in turns, so that a noisy machine hits all of them alike."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+import torch
+
+from monai_unetpp.devices import synchronize
+
+__all__ = ["shuffled_rounds", "time_rounds"]
+
+logger = logging.getLogger(__name__)
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+def shuffled_rounds(keys: Iterable[_Key], rounds: int, seed: int = 0) -> Iterator[tuple[_Key, ...]]:
+    """All keys once per round, in a new order each time: whoever comes first pays for what others left in the caches.
+
+    Args:
+        keys: what takes turns.
+        rounds: how many orders.
+        seed: of the orders.
+    """
+    order, shuffle = list(keys), random.Random(seed).shuffle
+    for _ in range(rounds):
+        shuffle(order)
+        yield tuple(order)
+
+
+def time_rounds(
+    tasks: Mapping[_Key, Callable[[], Any]],
+    *,
+    repeats: int,
+    warm_up: int = 0,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    name: str = "Timing",
+) -> dict[_Key, list[float]]:
+    """Seconds of every task, one number per measured round; numbers at the same place are of the same round.
+
+    Args:
+        tasks: what is run, once in every round.
+        repeats: measured rounds.
+        warm_up: rounds before them.
+        device: what the tasks run on; a GPU is waited for before and after each.
+        seed: of the orders within the rounds.
+        name: what is measured, for the log.
+    """
+    device = torch.device(device)
+    seconds: dict[_Key, list[float]] = {key: [] for key in tasks}
+    for number, order in enumerate(shuffled_rounds(tasks, warm_up + repeats, seed)):
+        for key in order:
+            elapsed = _timed(tasks[key], device)
+            if number >= warm_up:
+                seconds[key].append(elapsed)
+        logger.info("%s: round %d of %d.", name, number + 1, warm_up + repeats)
+    return seconds
+
+
+def _timed(task: Callable[[], Any], device: torch.device) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    task()
+    synchronize(device)
+    return time.perf_counter() - start

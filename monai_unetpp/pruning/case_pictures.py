@@ -1,0 +1,196 @@
+"""Pictures of one case: the image, and the contours of truth and two predictions where they differ most."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_unetpp.files import write_figure
+from monai_unetpp.reporting.figures import new_figure
+from monai_unetpp.reporting.overlays import draw_contour, draw_grey, error_slice, tint
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["save_overlay"]
+
+_COLOURS = ("#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00")
+_ERROR = "#FF3B30"
+_CONTEXT = 0.6
+_LEAST_CONTEXT_VOXELS = 6
+
+
+def save_overlay(
+    image: npt.ArrayLike,
+    truth: npt.ArrayLike,
+    chosen: npt.ArrayLike,
+    deepest: npt.ArrayLike,
+    spacing: Sequence[float],
+    path: str | PathLike[str],
+    title: str,
+    *,
+    chosen_name: str = "chosen level",
+    deepest_name: str = "deepest level",
+    label_names: Sequence[str] | None = None,
+    unit: str = "mm",
+) -> Path:
+    """Draw image, truth, chosen and deepest level side by side at the slice where the chosen level errs most.
+
+    A volume is cut across its coarsest axis (the last one where all are equal), so that the picture has the finest
+    resolution, and cropped around the structures. The first of the remaining axes runs to the right, the second
+    upwards (for a RAS volume, seen from above: the patient's right is on the right); in 2D it runs downwards, as in
+    photographs. Contours take a colour per label; wrongly labelled voxels are tinted red. Voxels keep their true
+    proportions, and a bar gives the scale. Where nothing is wrong, the slice with most of the structure is shown; where
+    there is no structure, the middle one.
+
+    Args:
+        image: intensities ``(H, W)`` or ``(H, W, D)``.
+        truth: true labels of the same shape, 0 for background.
+        chosen: labels of the chosen level.
+        deepest: labels of the deepest level.
+        spacing: size of a voxel along each axis, in ``unit``.
+        path: the PNG to write.
+        title: heading, taken literally.
+        chosen_name: what to call the chosen level.
+        deepest_name: what to call the deepest level.
+        label_names: names of the labels 1, 2, …; numbers where None.
+        unit: unit of ``spacing``.
+
+    Returns:
+        ``path``. The file's own title and description (for alternative text) are stored in it.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+        ValueError: shapes differ, are not 2D or 3D, or are empty; ``spacing`` does not fit or is not positive.
+
+    Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from monai_unetpp.pruning.case_pictures import save_overlay
+        >>> truth = np.zeros((16, 16, 8), dtype=int)
+        >>> truth[4:10, 4:10, 2:6] = 1
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = save_overlay(truth, truth, truth, truth, (1, 1, 2), f"{folder}/case.png", "case")
+        ...     path.name
+        'case.png'
+    """
+    values = np.asarray(image, dtype=float)
+    masks = {"truth": np.asarray(truth), "chosen": np.asarray(chosen), "deepest": np.asarray(deepest)}
+    sizes = tuple(float(size) for size in spacing)
+    _check(values, masks, sizes)
+    axis, index = error_slice(masks["truth"], masks["chosen"], sizes)
+    if values.ndim == 3:
+        values = np.take(values, index, axis)
+        masks = {name: np.take(mask, index, axis) for name, mask in masks.items()}
+        sizes = tuple(size for i, size in enumerate(sizes) if i != axis)
+    window = _window(masks, sizes)
+    values, masks = values[window], {name: mask[window] for name, mask in masks.items()}
+    if axis is None:
+        values, masks = values[:, ::-1], {name: mask[:, ::-1] for name, mask in masks.items()}
+
+    names = _label_names(masks, label_names)
+    wrong = {name: int(np.count_nonzero(masks[name] != masks["truth"])) for name in ("chosen", "deepest")}
+    where = "" if axis is None else f", slice {index} across axis {axis}"
+    description = (
+        f"{title}{where}: image, truth, {chosen_name} and {deepest_name}. In this view {chosen_name} differs from the "
+        f"truth in {wrong['chosen']} voxels, {deepest_name} in {wrong['deepest']}."
+    )
+    target = Path(path)
+    with new_figure(11.0, _height(values.shape, sizes), 1, 4) as (figure, grid):
+        titles = ("image", "truth", chosen_name, deepest_name)
+        for axes, name, heading in zip(grid[0], (None, "truth", "chosen", "deepest"), titles, strict=True):
+            _draw_image(axes, values, sizes)
+            axes.set_title(heading if name in (None, "truth") else f"{heading}: {wrong[str(name)]} voxels wrong")
+            if name is not None:
+                _draw_labels(axes, masks[name], masks["truth"], names)
+        _draw_scale(grid[0][0], values.shape, sizes, unit)
+        _legend(figure, names)
+        figure.suptitle(title + where, fontsize=11, x=0.01, ha="left")
+        write_figure(target, figure, dpi=110, metadata={"Title": title, "Description": description})
+    return target
+
+
+def _check(image: npt.NDArray[Any], masks: dict[str, npt.NDArray[Any]], spacing: tuple[float, ...]) -> None:
+    if image.ndim not in (2, 3) or 0 in image.shape:
+        raise ValueError(
+            f"image must have 2 or 3 axes and no empty one, got shape {image.shape}. Take one channel of one case."
+        )
+    for name, mask in masks.items():
+        if mask.shape != image.shape:
+            raise ValueError(
+                f"{name} must have the image's shape {image.shape}, got {mask.shape}. Resample it to the image's grid."
+            )
+    if len(spacing) != image.ndim or not all(np.isfinite(size) and size > 0 for size in spacing):
+        raise ValueError(f"spacing must be {image.ndim} positive numbers, one per axis of the image, got {spacing}.")
+
+
+def _window(masks: dict[str, npt.NDArray[Any]], spacing: tuple[float, ...]) -> tuple[slice, slice]:
+    """A window around everything that is labelled, about square in length, with some context."""
+    union = np.any([mask != 0 for mask in masks.values()], axis=0)
+    shape = union.shape
+    if not union.any():
+        return slice(0, shape[0]), slice(0, shape[1])
+    bounds = [np.flatnonzero(union.any(axis=1 - axis))[[0, -1]] for axis in range(2)]
+    longest = max((last - first + 1) * size for (first, last), size in zip(bounds, spacing, strict=True))
+    window = []
+    for (first, last), size, count in zip(bounds, spacing, shape, strict=True):
+        wanted = max(longest * (1 + _CONTEXT) / size, last - first + 1 + 2 * _LEAST_CONTEXT_VOXELS)
+        start = max(0, int(np.floor((first + last + 1 - wanted) / 2)))
+        window.append(slice(start, min(count, int(np.ceil((first + last + 1 + wanted) / 2)))))
+    return window[0], window[1]
+
+
+def _label_names(masks: dict[str, npt.NDArray[Any]], names: Sequence[str] | None) -> dict[int, str]:
+    found = sorted({int(value) for mask in masks.values() for value in np.unique(mask)} - {0})
+    given = dict(enumerate(names or (), start=1))
+    return {value: given.get(value, f"label {value}") for value in found}
+
+
+def _height(shape: tuple[int, ...], spacing: tuple[float, ...]) -> float:
+    ratio = (shape[1] * spacing[1]) / (shape[0] * spacing[0])
+    return float(np.clip(2.6 * ratio, 1.2, 5.2)) + 1.0
+
+
+def _draw_image(axes: Axes, image: npt.NDArray[Any], spacing: tuple[float, ...]) -> None:
+    finite = image[np.isfinite(image)]
+    limits = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
+    draw_grey(axes, image, limits, aspect=spacing[1] / spacing[0])
+    axes.set_axis_off()
+
+
+def _draw_labels(axes: Axes, mask: npt.NDArray[Any], truth: npt.NDArray[Any], names: dict[int, str]) -> None:
+    tint(axes, mask != truth, _ERROR, 0.45)
+    for value in names:
+        draw_contour(axes, mask == value, _colour(value), 1.6, closed=True)
+    axes.set_xlim(-0.5, mask.shape[0] - 0.5)
+    axes.set_ylim(-0.5, mask.shape[1] - 0.5)
+
+
+def _colour(value: int) -> str:
+    return _COLOURS[(value - 1) % len(_COLOURS)]
+
+
+def _draw_scale(axes: Axes, shape: tuple[int, ...], spacing: tuple[float, ...], unit: str) -> None:
+    width = shape[0] * spacing[0]
+    length = max(step * 10.0**power for power in range(-4, 6) for step in (1, 2, 5) if step * 10.0**power <= width / 2)
+    x, y = 0.04 * shape[0] - 0.5, 0.05 * shape[1] - 0.5
+    axes.plot([x, x + length / spacing[0]], [y, y], color="white", linewidth=3, solid_capstyle="butt")
+    axes.annotate(f"{length:g} {unit}", (x, y), xytext=(0, 4), textcoords="offset points", color="white", fontsize=8)
+    axes.set_xlim(-0.5, shape[0] - 0.5)
+    axes.set_ylim(-0.5, shape[1] - 0.5)
+
+
+def _legend(figure: Any, names: dict[int, str]) -> None:
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    handles: list[Any] = [
+        Line2D([], [], color=_colour(value), linewidth=2.4, label=name) for value, name in names.items()
+    ]
+    handles.append(Patch(facecolor=_ERROR, alpha=0.5, label="differs from the truth"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8.5)

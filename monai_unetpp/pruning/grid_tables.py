@@ -1,0 +1,154 @@
+"""The tables of a grid of operating points."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from monai_unetpp.metrics import FOREGROUND, METRICS
+from monai_unetpp.pruning.results import OperatingGrid, PointOutcome, PruningResult
+from monai_unetpp.pruning.statistics import FEW_SUBJECTS
+from monai_unetpp.pruning.summary import Summary, data_sets, shown_labels
+from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_metric, quartiles, quoted, speed_up
+from monai_unetpp.reporting.numbers import NBSP, join_shape, significant, time_unit
+from monai_unetpp.reporting.tables import Table, TableCell
+
+__all__ = ["GRID_RULE", "grid_networks_table", "grid_state", "grid_table"]
+
+_MEGA = 1e6
+
+GRID_RULE = (
+    "Every level was run at every setting and is compared, case by case, with the reference: the deepest level as the "
+    "bundle runs it. Margins and limits are those of the verdict above, which these comparisons do not change. They "
+    "have no fixed order and are many, so the level of their bounds is corrected by Holm's procedure: the chance that "
+    "any point passes which is worse by a margin stays at alpha. The choice of a point is optimistic all the same, as "
+    "the same cases choose it and give its figures: confirm it on others."
+)
+
+
+def grid_state(grid: OperatingGrid, point: str) -> str:
+    """How a point came out on all data sets: ``"reference"``, ``"pass"``, ``"fail"`` or ``"inconclusive"``."""
+    states = {outcome.state for outcome in grid.outcomes if outcome.point == point}
+    return next((state for state in ("fail", "inconclusive", "pass") if state in states), "reference")
+
+
+def grid_table(result: PruningResult, summary: Summary) -> Table | None:
+    """Every operating point of the grid, the fastest first; None where there is no grid."""
+    grid = result.grid
+    if grid is None:
+        return None
+    labels = [label for label in shown_labels(result) if label != FOREGROUND] or [FOREGROUND]
+    dataset = data_sets(dataclasses.replace(result, rows=grid.rows))[0]
+    means = {(each.point, each.label): each.metrics["dice"].mean for each in summary.grid if each.dataset == dataset}
+    points = sorted(grid.points, key=lambda point: grid.time_ratios[point.name].median)
+    unit, scale = time_unit(cost.volume_latency_s.median for cost in grid.costs.values())
+    records, marked = [], []
+    for number, point in enumerate(points):
+        setting, cost, ratio = point.setting, grid.costs[point.name], grid.time_ratios[point.name]
+        if setting is None:
+            continue
+        if point.name == (grid.recommended or grid.reference):
+            marked.append(number)
+        dice = {label: means.get((point.name, label)) for label in labels}
+        records.append(
+            {
+                "Level": point.level,
+                "Overlap": ", ".join(f"{share:g}" for share in setting.overlap),
+                "Flips": ", ".join(map(str, setting.flips)) or "none",
+                "Precision": setting.precision,
+                "Runtime": setting.runtime,
+                "Result": _grid_verdict(grid, point.name),
+                **{f"Dice, {of}": None if mean is None else format_metric("dice", mean) for of, mean in dice.items()},
+                "Bound nearest its margin": _closest_bound(grid, point.name),
+                f"Time per volume ({unit})": significant(cost.volume_latency_s.median * scale),
+                "Time ratio": quartiles(ratio, 1.0),
+                "Speed-up": speed_up(1 / ratio.median),
+                "Front": str(grid.front.index(point.name) + 1) if point.name in grid.front else None,
+            }
+        )
+    return Table.of(
+        "Operating points, the fastest first",
+        records,
+        words=("Level", "Flips", "Precision", "Runtime", "Result"),
+        marked=marked,
+        notes=_grid_notes(grid, result.alpha),
+    )
+
+
+def _grid_notes(grid: OperatingGrid, alpha: float) -> list[str]:
+    first = grid.costs[grid.reference]
+    return [
+        "Dice: mean over the cases that were compared. Bound nearest its margin: the lower confidence bound of a "
+        "mean difference from the reference that comes nearest to minus its margin, or lies furthest beyond it, of "
+        "all guarded metrics and labels.",
+        f"Time ratio: time per volume divided by that of the reference in the same round, median (quartiles) of "
+        f"{grid.time_ratios[grid.reference].count} rounds on a volume of {join_shape(first.volume_shape)} voxels. "
+        "Speed-up: one over its median.",
+        "Front: number of the point in the plot, the most accurate first; no other point is both faster and more "
+        "accurate (mean Dice over the labels).",
+        *_grid_levels(grid, alpha),
+        *(f"Left out: {name}: {reason}" for name, reason in grid.left_out.items()),
+    ]
+
+
+def _closest_bound(grid: OperatingGrid, point: str) -> str | None:
+    comparisons = [c for outcome in grid.outcomes if outcome.point == point for c in outcome.comparisons]
+    if not comparisons:
+        return None
+    closest = min(comparisons, key=lambda c: c.lower_bound / c.margin)
+    bound = format_difference(closest.metric, closest.lower_bound)
+    return f"{bound} ({METRICS[closest.metric].name}{NBSP}{closest.label})"
+
+
+def grid_networks_table(result: PruningResult) -> Table | None:
+    """What overlap and flips do not change: time per window and memory; None where there is no grid."""
+    grid = result.grid
+    if grid is None:
+        return None
+    unit, scale = time_unit(cost.window_latency_s.median for cost in grid.costs.values())
+    records: dict[tuple[str, str, str], dict[str, str]] = {}
+    for point in grid.points:
+        if point.setting is not None:
+            setting, cost = point.setting, grid.costs[point.name]
+            record = {"Level": point.level, "Precision": setting.precision, "Runtime": setting.runtime}
+            record[f"Time per window ({unit})"] = quartiles(cost.window_latency_s, scale)
+            record["Peak memory (MB)"] = significant(cost.peak_memory_bytes / _MEGA)
+            records.setdefault((setting.precision, setting.runtime, point.level), record)
+    return Table.of(
+        "Windows and memory of the operating points",
+        [records[key] for key in sorted(records)],
+        words=("Level", "Precision", "Runtime"),
+        notes=[
+            "These do not depend on overlap and flips, and are measured once for each level, precision and runtime. "
+            "Peak memory is that of segmenting the whole volume; with a runtime that converts networks, the conversion "
+            "is in it unless a converted network was kept."
+        ],
+    )
+
+
+def _grid_verdict(grid: OperatingGrid, point: str) -> TableCell:
+    state = grid_state(grid, point)
+    if point == grid.recommended:
+        return TableCell("pass, recommended", "good")
+    return TableCell(state, STATE_TONES.get(state, ""))
+
+
+def _grid_levels(grid: OperatingGrid, alpha: float) -> list[str]:
+    """What Holm's procedure came to, and why points did not pass."""
+    if not grid.outcomes:
+        return []
+    points = {outcome.point for outcome in grid.outcomes}
+    levels = sorted({outcome.alpha for outcome in grid.outcomes})
+    spread = significant(levels[0], 2) + (f" to {significant(levels[-1], 2)}" if len(levels) > 1 else "")
+    found = [
+        f"Result: {len(points)} points share the one-sided alpha of {alpha:g} by Holm's procedure; bounds are at a "
+        f"level of {spread}, with fewer than {FEW_SUBJECTS} subjects at a tenth of it."
+    ]
+    for state in ("fail", "inconclusive"):
+        first = next((o for o in grid.outcomes if o.state == state and o.reasons), None)
+        if first is not None:
+            found.append(f"Such as {first.point} ({quoted(first.dataset)}), {state}: {_first_reason(first)}")
+    return found
+
+
+def _first_reason(outcome: PointOutcome) -> str:
+    return outcome.reasons[0].removeprefix(f"{outcome.point}: ")

@@ -1,0 +1,426 @@
+"""The plots of a pruning report, as SVG with every letter drawn as a path: they look the same on any machine.
+
+Shape or position always says the same as colour. Each function returns the picture and the words that replace it for
+those who cannot see it.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from monai_unetpp.metrics import METRICS
+from monai_unetpp.pruning.grid_tables import grid_state
+from monai_unetpp.pruning.results import Comparison, Decision, OperatingGrid, OperatingPoint, PruningResult
+from monai_unetpp.pruning.summary import (
+    Summary,
+    chosen_point,
+    data_sets,
+    deepest_point,
+    points_under_test,
+    shown_labels,
+)
+from monai_unetpp.pruning.wording import format_difference, format_metric
+from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure, use_log_scale
+from monai_unetpp.reporting.numbers import significant
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "Picture",
+    "plot_accuracy_latency",
+    "plot_case_lines",
+    "plot_differences",
+    "plot_grid",
+]
+
+_MAX_PANELS = 6
+
+
+class Picture(NamedTuple):
+    """A plot: its SVG source, and what it shows in words."""
+
+    svg: str
+    alt: str
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return buffer.getvalue()
+
+
+def _panels(count: int, **options: Any) -> Any:
+    columns = min(count, 3 if count != 4 else 2)
+    rows = math.ceil(count / columns)
+    return new_figure(max(3.75 * columns, 5.0), 0.4 + 2.9 * rows, rows, columns, **options)
+
+
+def _panel_labels(result: PruningResult) -> tuple[str, ...]:
+    return shown_labels(result)[-_MAX_PANELS:]
+
+
+def plot_accuracy_latency(result: PruningResult, summary: Summary) -> Picture | None:
+    """Mean Dice against the time per volume, a panel per label, with the Pareto front; None without costs."""
+    points = [point for point in result.points if point.name in result.costs]
+    if not points:
+        return None
+    dataset, labels = data_sets(result)[0], _panel_labels(result)
+    times = {point.name: result.costs[point.name].volume_latency_s.median for point in points}
+    unit, scale = ("ms", 1e3) if max(times.values()) < 1 else ("s", 1.0)
+    words = []
+    with _panels(len(labels), sharex=True) as (figure, grid):
+        for axes, label in zip(grid.flat, labels, strict=False):
+            placed = {}
+            for point in points:
+                accuracy = summary.of(dataset, point.name, label)
+                mean = accuracy.metrics["dice"].mean if accuracy else None
+                if mean is None:
+                    continue
+                placed[point.name] = (times[point.name] * scale, mean)
+                words.append(
+                    f"{point.name} {label} {format_metric('dice', mean)} at "
+                    f"{significant(times[point.name] * scale)} {unit}"
+                )
+            front = sorted(placed[name] for name in _front(result) if name in placed)
+            if len(front) > 1:
+                axes.plot(*zip(*front, strict=True), color=FAINT, linewidth=1.6, linestyle="--", zorder=1)
+            for point in points:
+                if point.name in placed:
+                    _mark_point(axes, result, point.name, point.kind == "extra", placed[point.name])
+            axes.set_title(label)
+            axes.margins(0.22, 0.25)
+        _hide_unused(grid, len(labels))
+        _label_outer(grid, f"time per volume ({unit}, median)", "mean Dice", len(labels))
+        _legend_points(figure, result)
+        return Picture(_svg(figure), "Mean Dice against median time per volume: " + "; ".join(words) + ".")
+
+
+def _front(result: PruningResult) -> tuple[str, ...]:
+    fronts = [trade for trade in result.trade_offs if trade.rule.lower().startswith("pareto")]
+    timed = [trade for trade in fronts if "latency" in trade.rule.lower() or "time" in trade.rule.lower()]
+    # the front of time alone, where there are others that also weigh memory or parameters
+    return min(timed or fronts, key=lambda trade: len(trade.rule)).points if fronts else ()
+
+
+def _mark_point(axes: Axes, result: PruningResult, name: str, extra: bool, position: tuple[float, float]) -> None:
+    chosen = chosen_point(result)
+    is_chosen = chosen is not None and chosen.name == name
+    axes.plot(
+        *position,
+        marker="D" if extra else "o",
+        markersize=10 if is_chosen else 7.5,
+        color=PALETTE[1] if is_chosen else (PALETTE[2] if extra else PALETTE[0]),
+        markerfacecolor="white" if extra else None,
+        markeredgewidth=1.8,
+        linestyle="none",
+        zorder=3,
+    )
+    axes.annotate(
+        name,
+        position,
+        xytext=(0, -9 if extra else 9),
+        textcoords="offset points",
+        ha="center",
+        va="top" if extra else "bottom",
+        fontsize=8.5,
+        zorder=4,
+    )
+
+
+def _legend_points(figure: Figure, result: PruningResult) -> None:
+    from matplotlib.lines import Line2D
+
+    chosen, deepest = chosen_point(result), deepest_point(result)
+    style: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 1.8}
+    handles = []
+    if any(p.kind == "embedded" and p != chosen for p in result.points):
+        handles.append(Line2D([], [], marker="o", color=PALETTE[0], label="level of the network", **style))
+    if chosen is not None:
+        label = "deepest level, kept" if chosen == deepest else "chosen level"
+        handles.append(Line2D([], [], marker="o", markersize=9, color=PALETTE[1], label=label, **style))
+    if any(p.kind == "extra" for p in result.points):
+        label = "further checkpoint"
+        handles.append(Line2D([], [], marker="D", color=PALETTE[2], markerfacecolor="white", label=label, **style))
+    if len(_front(result)) > 1:
+        handles.append(Line2D([], [], color=FAINT, linestyle="--", label="Pareto front"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
+
+
+_SETTING_MARKERS = "osD^vP"
+"""One for each precision and runtime, again from the first where there are more."""
+
+
+def plot_grid(result: PruningResult) -> Picture | None:
+    """Mean Dice of every operating point against its time, with the Pareto front; None without a grid.
+
+    Colour is the level, shape the precision and runtime; filled points are the reference and those that pass.
+    """
+    grid = result.grid
+    if grid is None:
+        return None
+    levels = list(dict.fromkeys(point.level for point in grid.points))
+    kinds = list(dict.fromkeys(_kind(point) for point in grid.points))
+    place = {name: (grid.time_ratios[name].median, accuracy) for name, accuracy in grid.accuracy.items()}
+    with new_figure(9.0, 5.0) as (figure, axes_grid):
+        axes = axes_grid[0, 0]
+        if len(grid.front) > 1:
+            axes.plot(*zip(*(place[name] for name in grid.front), strict=True), color=FAINT, linestyle="--", zorder=1)
+        for point in grid.points:
+            colour = PALETTE[levels.index(point.level) % len(PALETTE)]
+            filled = grid_state(grid, point.name) in ("pass", "reference")
+            axes.plot(
+                *place[point.name],
+                marker=_SETTING_MARKERS[kinds.index(_kind(point)) % len(_SETTING_MARKERS)],
+                markersize=8,
+                color=colour,
+                markerfacecolor=colour if filled else "white",
+                markeredgewidth=1.6,
+                linestyle="none",
+                zorder=3,
+            )
+        for name in dict.fromkeys((grid.recommended or grid.reference, grid.reference)):
+            axes.plot(*place[name], marker="o", markersize=16, markerfacecolor="none", color=INK, zorder=4)
+        for number, name in enumerate(grid.front, start=1):
+            axes.annotate(
+                str(number),
+                place[name],
+                xytext=(0, 11),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8.5,
+                zorder=5,
+            )
+        axes.margins(0.08, 0.14)
+        use_log_scale(axes)
+        axes.set_xlabel("time per volume, 1 for the reference (median, logarithmic)")
+        axes.set_ylabel("mean Dice over the labels")
+        _legend_grid(figure, grid, levels, kinds)
+        words = (f"{p.name} {grid.accuracy[p.name]:.3f} at {significant(place[p.name][0])}" for p in grid.points)
+        return Picture(_svg(figure), "Mean Dice against time relative to the reference: " + "; ".join(words) + ".")
+
+
+def _kind(point: OperatingPoint) -> str:
+    return "" if point.setting is None else f"{point.setting.precision} {point.setting.runtime}"
+
+
+def _legend_grid(figure: Figure, grid: OperatingGrid, levels: Sequence[str], kinds: Sequence[str]) -> None:
+    from matplotlib.lines import Line2D
+
+    none: dict[str, Any] = {"linestyle": "none"}
+    handles = [
+        Line2D([], [], marker="o", color=PALETTE[i % len(PALETTE)], label=level, **none)
+        for i, level in enumerate(levels)
+    ]
+    handles += [
+        Line2D([], [], marker=_SETTING_MARKERS[i % len(_SETTING_MARKERS)], color=FAINT, label=kind, **none)
+        for i, kind in enumerate(kinds)
+    ]
+    if any(outcome.state != "pass" for outcome in grid.outcomes):
+        handles.append(
+            Line2D([], [], marker="o", color=FAINT, markerfacecolor="white", label="hollow: not shown to pass", **none)
+        )
+    ringed = "reference" if grid.recommended is None else "recommended, and reference"
+    handles.append(Line2D([], [], marker="o", markersize=13, color=INK, markerfacecolor="none", label=ringed, **none))
+    if len(grid.front) > 1:
+        handles.append(Line2D([], [], color=FAINT, linestyle="--", label="Pareto front, numbered"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8.5)
+
+
+def plot_differences(result: PruningResult, decision: Decision) -> Picture | None:
+    """Mean differences with their bounds beside zero and the margin, a panel per metric; None without comparisons.
+
+    What was only described, not tested, is grey and hollow.
+    """
+    metrics = tuple(dict.fromkeys(comparison.metric for comparison in decision.comparisons))
+    if not metrics:
+        return None
+    tested = points_under_test(result, decision)
+    groups = [[c for c in decision.comparisons if c.metric == metric] for metric in metrics]
+    height = 1.5 + 0.32 * max(map(len, groups))
+    with new_figure(max(6.0, 5.6 * len(metrics)), height, 1, len(metrics)) as (figure, grid):
+        for axes, metric, comparisons in zip(grid.flat, metrics, groups, strict=True):
+            _draw_differences(axes, comparisons, tested)
+            axes.set_title(METRICS[metric].heading)
+            axes.set_xlabel("level minus deepest (left is worse)")
+        untested = any(c.point not in tested for c in decision.comparisons)
+        _legend_differences(figure, {c.state for c in decision.comparisons if c.point in tested}, untested)
+        words = (
+            f"{c.point} {METRICS[c.metric].name} {c.label} {format_difference(c.metric, c.mean_difference)}, bound "
+            f"{format_difference(c.metric, c.lower_bound)}, margin {c.margin:g}, {_outcome(c, tested)}"
+            for c in decision.comparisons
+        )
+        return Picture(_svg(figure), "Mean differences from the deepest level with bounds: " + "; ".join(words) + ".")
+
+
+_STATE_STYLE = {"pass": ("o", PALETTE[0]), "fail": ("s", PALETTE[1]), "inconclusive": ("D", PALETTE[4])}
+_MARGIN_STYLE: dict[str, Any] = {"color": PALETTE[3], "linewidth": 2, "linestyle": (0, (3, 1.5))}
+
+
+def _outcome(comparison: Comparison, tested: frozenset[str]) -> str:
+    return comparison.state if comparison.point in tested else f"{comparison.state}, not tested"
+
+
+def _draw_differences(axes: Axes, comparisons: Sequence[Comparison], tested: frozenset[str]) -> None:
+    low, high = _difference_limits(comparisons)
+    axes.axvline(0, color=INK, linewidth=1)
+    for row, c in enumerate(comparisons):
+        marker, colour = _STATE_STYLE[c.state]
+        face: str | None = None
+        if c.point not in tested:
+            colour, face = FAINT, "white"
+        axes.plot([-c.margin, -c.margin], [row - 0.5, row + 0.5], **_MARGIN_STYLE)
+        if math.isfinite(c.lower_bound) and math.isfinite(c.upper_bound):
+            axes.plot([c.lower_bound, c.upper_bound], [row, row], color=colour, linewidth=2, solid_capstyle="butt")
+            axes.plot([c.lower_bound], [row], marker="|", markersize=11, markeredgewidth=2, color=colour)
+        if math.isfinite(c.mean_difference):
+            style: dict[str, Any] = {
+                "marker": marker,
+                "markersize": 7,
+                "color": colour,
+                "markerfacecolor": face or colour,
+            }
+            axes.plot([c.mean_difference], [row], linestyle="none", **style)
+        for edge, inward, out in ((low, 1, c.lower_bound < low), (high, -1, c.upper_bound > high)):
+            if out:
+                # an arrow at the edge: the interval goes on beyond the picture
+                axes.plot(edge, row, marker="<" if inward > 0 else ">", markersize=9, color=colour, clip_on=False)
+    axes.set_yticks(range(len(comparisons)), [f"{c.point} · {c.label} · {_outcome(c, tested)}" for c in comparisons])
+    axes.set_ylim(len(comparisons) - 0.4, -0.6)
+    axes.set_xlim(low, high)
+    axes.locator_params(axis="x", nbins=6)
+    axes.grid(axis="y", visible=False)
+    axes.tick_params(axis="y", length=0, pad=9)
+
+
+def _difference_limits(comparisons: Sequence[Comparison]) -> tuple[float, float]:
+    """Room for everything that is near the margin; what failed by far must not squeeze the rest."""
+    margin = max(c.margin for c in comparisons)
+    near = [c for c in comparisons if c.state != "fail"]
+    extent = max(
+        [5 * margin, *(1.3 * abs(b) for c in near for b in (c.lower_bound, c.upper_bound) if math.isfinite(b))]
+    )
+    ends = [b for c in comparisons for b in (c.lower_bound, c.upper_bound, -c.margin, 0.0) if math.isfinite(b)]
+    pad = 0.06 * (max(ends) - min(ends))
+    return max(-extent, min(ends) - pad), min(extent, max(ends) + max(pad, 0.5 * margin))
+
+
+def _legend_differences(figure: Figure, states: set[str], untested: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [
+        Line2D([], [], marker=marker, color=colour, linewidth=2, markersize=7, label=state)
+        for state, (marker, colour) in _STATE_STYLE.items()
+        if state in states
+    ]
+    if untested:
+        handles.append(
+            Line2D(
+                [], [], marker="o", markerfacecolor="white", color=FAINT, linewidth=2, label="not tested, descriptive"
+            )
+        )
+    handles.append(Line2D([], [], label="minus the margin", **_MARGIN_STYLE))
+    handles.append(Line2D([], [], color=INK, linewidth=1, label="no difference"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8.5)
+
+
+def plot_case_lines(result: PruningResult) -> Picture | None:
+    """Dice of every case across the operating points, a panel per label; None where there is only one point."""
+    if len(result.points) < 2:
+        return None
+    labels, names = _panel_labels(result), [point.name for point in result.points]
+    embedded = [point.name for point in result.points if point.kind == "embedded"]
+    sets = tuple(dict.fromkeys(row.dataset for row in result.rows))
+    colours = {name: PALETTE[i % len(PALETTE)] for i, name in enumerate(sets)}
+    dice: dict[tuple[str, str, str], dict[str, float]] = {}
+    missed = []
+    for row in result.rows:
+        if row.score.dice is not None:
+            dice.setdefault((row.label, row.dataset, row.case), {})[row.point] = row.score.dice
+        if row.score.state == "missed":
+            missed.append(row)
+    with _panels(len(labels)) as (figure, grid):
+        for axes, label in zip(grid.flat, labels, strict=False):
+            for dataset, colour in colours.items():
+                cases = [s for (of, where, _), s in dice.items() if (of, where) == (label, dataset)]
+                _draw_cases(axes, cases, names, len(embedded), colour)
+            means = _draw_means(axes, [s for (of, _, _), s in dice.items() if of == label], names, len(embedded))
+            lost = [names.index(row.point) for row in missed if row.label == label]
+            if lost:
+                found = [v for (of, _, _), s in dice.items() if of == label for v in s.values() if v > 0]
+                _draw_missed(axes, lost, [*found, *(mean for mean in means if mean > 0)])
+            axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
+            axes.set_xlim(-0.4, len(names) - 0.6)
+            axes.set_title(label)
+        _hide_unused(grid, len(labels))
+        _label_outer(grid, "", "Dice", len(labels))
+        _legend_cases(figure, colours, bool(missed))
+        count = len({(row.dataset, row.case) for row in result.rows})
+        alt = (
+            f"Dice of each of {count} cases at {', '.join(names)}, one line per case, for {', '.join(labels)}; "
+            f"{len(missed)} marks of missed structures."
+        )
+        return Picture(_svg(figure), alt)
+
+
+def _draw_cases(
+    axes: Axes, cases: Sequence[dict[str, float]], names: Sequence[str], embedded: int, colour: str
+) -> None:
+    style: dict[str, Any] = {"color": colour, "alpha": 0.45, "markersize": 3}
+    for columns, marker, line in ((range(embedded), "o", 0.9), (range(embedded, len(names)), "D", 0.0)):
+        # all cases as one broken line: a thousand lines of their own would take a minute to draw
+        x = [position for _ in cases for position in (*columns, math.nan)]
+        y = [height for scores in cases for height in (*(scores.get(names[i], math.nan) for i in columns), math.nan)]
+        axes.plot(x, y, linewidth=line, marker=marker, linestyle="-" if line else "none", **style)
+
+
+def _draw_means(axes: Axes, cases: Sequence[dict[str, float]], names: Sequence[str], embedded: int) -> list[float]:
+    columns = [[scores[name] for scores in cases if name in scores] for name in names]
+    means = [sum(column) / len(column) if column else math.nan for column in columns]
+    style: dict[str, Any] = {"color": INK, "markersize": 6, "zorder": 3, "markeredgecolor": "white"}
+    axes.plot(range(embedded), means[:embedded], linewidth=2.2, marker="o", **style)
+    axes.plot(range(embedded, len(means)), means[embedded:], linestyle="none", marker="D", **style)
+    return means
+
+
+def _draw_missed(axes: Axes, positions: Sequence[int], found: Sequence[float]) -> None:
+    """Crosses at the lower edge, so that a few zeros do not flatten all other lines."""
+    low, high = (min(found), max(found)) if found else (0.0, 1.0)
+    room = 0.12 * max(high - low, 0.05)
+    bottom = max(0.0, low - room)
+    axes.set_ylim(bottom, high + room)
+    style: dict[str, Any] = {"color": INK, "markersize": 7, "markeredgewidth": 1.8, "linestyle": "none", "zorder": 4}
+    axes.plot(positions, [bottom] * len(positions), marker="x", clip_on=False, **style)
+
+
+def _legend_cases(figure: Figure, colours: dict[str, str], missed: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    handles = [Line2D([], [], color=colour, marker="o", markersize=3, label=name) for name, colour in colours.items()]
+    handles.append(Line2D([], [], color=INK, linewidth=2.2, marker="o", label="mean"))
+    if missed:
+        handles.append(
+            Line2D(
+                [], [], color=INK, marker="x", linestyle="none", label="missed structure (Dice 0, at the lower edge)"
+            )
+        )
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
+
+
+def _hide_unused(grid: Any, used: int) -> None:
+    for axes in grid.flat[used:]:
+        axes.set_visible(False)
+
+
+def _label_outer(grid: Any, x: str, y: str, used: int) -> None:
+    columns = grid.shape[1]
+    for index, axes in enumerate(grid.flat[:used]):
+        if index % columns == 0:
+            axes.set_ylabel(y)
+        if index + columns >= used:
+            axes.set_xlabel(x)
+            axes.tick_params(axis="x", labelbottom=True)

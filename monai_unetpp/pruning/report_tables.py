@@ -1,0 +1,459 @@
+"""The tables of a pruning report, each worked out and worded once, so that every file says the same.
+
+``report.html``, ``summary.md`` and the plots take their figures from here. Nothing in this module decides or measures:
+it sets the scores and costs of a :class:`~monai_unetpp.pruning.results.PruningResult` in proportion and puts them into
+words.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from monai_unetpp.metrics import FOREGROUND, METRICS
+from monai_unetpp.pruning.pairing import BOTH_INVENT
+from monai_unetpp.pruning.results import Comparison, Decision, PointCost, PruningResult
+from monai_unetpp.pruning.statistics import FEW_SUBJECTS, bound_alpha, unseen_rate
+from monai_unetpp.pruning.summary import (
+    ALL,
+    RelativeCost,
+    Summary,
+    chosen_point,
+    data_sets,
+    deepest_point,
+    ordered_decisions,
+    point_role,
+    points_under_test,
+    shown_labels,
+    shown_loser,
+)
+from monai_unetpp.pruning.wording import (
+    STATE_TONES,
+    confidence,
+    format_difference,
+    format_metric,
+    interval,
+    interval_note,
+    mean_and_sd,
+    named_data_set,
+    quartiles,
+    quoted,
+    speed_up,
+)
+from monai_unetpp.reporting.numbers import NBSP, join_shape, minus, percent, significant, time_unit
+from monai_unetpp.reporting.tables import Table, TableCell, Tone
+
+__all__ = [
+    "DECISION_RULE",
+    "EARLIER_RULES",
+    "PAPER_CLAIM",
+    "accuracy_table",
+    "claims_table",
+    "comparisons_table",
+    "cost_table",
+    "environment_table",
+    "glance_table",
+    "problems_table",
+    "settings_table",
+    "trade_offs_table",
+    "verdict_cell",
+    "verdicts_table",
+    "worst_cases_table",
+]
+
+_MEGA = 1e6
+_GIGA = 1e9
+_GLANCE_LABELS = 4
+
+EARLIER_RULES = "earlier rules"
+"""The entry of ``result.settings`` that says by which other rules the same cases were judged before."""
+
+DECISION_RULE = (
+    "Levels are tried in a fixed order from deep to shallow, and the first that does not pass stops the search: what "
+    "lies beyond it is described, not tested. A level passes where, for every guarded metric and label, the one-sided "
+    "lower confidence bound of its mean difference from the deepest level stays above minus the margin (see the rules "
+    "of this run), with room left for rare large drops that so few subjects cannot exclude; where it misses no "
+    "structure that the deepest level finds; and where no single case drops too far."
+)
+
+# Time and IoU are averages of arXiv:1807.10165; 75.6 % is 1 - 2,204,961 / 9,041,601, its network as NestedUNet has it.
+PAPER_CLAIM = (
+    "arXiv:1807.10165 reports for UNet++ L3 against L4, on average, 32.2 % less inference time and 0.6 points of IoU "
+    "lost, and that pruning further costs significant accuracy; the abstract of arXiv:1912.05074 speaks of significant "
+    "speed-up with only modest degradation. Parameters are counted on the papers' 2D network (2.20 M of 9.04 M). Data, "
+    "network and hardware differ from those here: compare orders of magnitude only."
+)
+
+
+_VERDICT: dict[str, tuple[str, Tone]] = {
+    "prune": (f"Prune to{NBSP}{{level}}", "good"),
+    "keep": (f"Keep{NBSP}{{level}}", "bad"),
+    "inconclusive": ("Inconclusive", "unsure"),
+}
+
+
+def verdict_cell(decision: Decision) -> TableCell:
+    """The verdict in two or three words."""
+    text, tone = _VERDICT[decision.verdict]
+    return TableCell(text.format(level=decision.level), tone)
+
+
+def verdicts_table(result: PruningResult) -> Table:
+    """One row per data set, and one for all."""
+    records = [
+        {
+            "Data set": d.dataset,
+            "Verdict": verdict_cell(d),
+            "Cases": str(d.cases),
+            "Subjects": str(d.subjects),
+            "Cases used to": d.role,
+            "Optimistic": TableCell("yes", "unsure") if d.optimistic else "no",
+            "Subjects needed": None if d.cases_needed is None else str(d.cases_needed),
+            "In words": d.summary,
+        }
+        for d in ordered_decisions(result)
+    ]
+    return Table.of(
+        "The verdict on each data set",
+        records,
+        words=("Data set", "Verdict", "Cases used to", "Optimistic", "In words"),
+        notes=[
+            "Optimistic: whether the same cases chose the level and give its figures; it says nothing about what "
+            "selected the weights."
+        ],
+    )
+
+
+def glance_table(result: PruningResult, summary: Summary) -> Table:
+    """The levels in one view: accuracy of all cases together beside cost and speed-up."""
+    dataset = data_sets(result)[0]
+    labels = shown_labels(result)
+    if len(labels) > _GLANCE_LABELS and FOREGROUND in labels:
+        labels = (FOREGROUND,)
+    unit, scale = time_unit(cost.volume_latency_s.median for cost in result.costs.values())
+    relative = {cost.point: cost for cost in summary.costs}
+    records = []
+    for point in result.points:
+        record: dict[str, TableCell | str | None] = {"Level": point.name, "Role": point_role(point, result)}
+        for label in labels:
+            accuracy = summary.of(dataset, point.name, label)
+            record[f"Dice, {label}"] = mean_and_sd("dice", accuracy.metrics["dice"]) if accuracy else None
+        if result.costs:
+            cost = result.costs.get(point.name)
+            record |= {
+                f"Time per volume ({unit})": significant(cost.volume_latency_s.median * scale) if cost else None,
+                "Speed-up": speed_up(relative[point.name].volume_speed_up),
+                "Parameters (M)": significant(cost.parameters / _MEGA) if cost else None,
+                "Peak memory (MB)": significant(cost.peak_memory_bytes / _MEGA) if cost else None,
+            }
+        records.append(record)
+    cases = "all data sets" if dataset == ALL else quoted(dataset)
+    ratio = "Speed-up: median time per volume of the deepest level divided by that of the level."
+    return Table.of(
+        "The levels at a glance",
+        records,
+        words=("Level", "Role"),
+        marked=_chosen_rows(result),
+        notes=[f"Dice: mean ± standard deviation over the cases of {cases}.", ratio if result.costs else ""],
+    )
+
+
+def _chosen_rows(result: PruningResult) -> list[int]:
+    """Where the chosen point is in a table with a row per point."""
+    chosen = chosen_point(result)
+    return [i for i, point in enumerate(result.points) if point == chosen]
+
+
+def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Table:
+    """Scores, states and the difference from the deepest level for every level and label of one data set."""
+    chosen = chosen_point(result)
+    # cases of one data set that were split have two decisions, neither of which belongs to the means of all cases
+    decisions = [d for d in result.decisions if d.dataset == dataset]
+    compared = {(c.point, c.label, c.metric): c for d in decisions[:1] for c in d.comparisons if len(decisions) == 1}
+    # one metric's interval fits beside the means; the others stand with the comparisons
+    guarded = [key for key in METRICS if any(metric == key for _, _, metric in compared)][:1]
+    records: list[dict[str, TableCell | str | None]] = []
+    marked: list[int] = []
+    for point in result.points:
+        for label in shown_labels(result):
+            accuracy = summary.of(dataset, point.name, label)
+            if accuracy is None:
+                continue
+            if point == chosen:
+                marked.append(len(records))
+            record: dict[str, TableCell | str | None] = {"Level": point.name, "Label": label}
+            record |= {metric.heading: mean_and_sd(key, accuracy.metrics[key]) for key, metric in METRICS.items()}
+            for key in guarded:
+                found = compared.get((point.name, label, key))
+                record[f"{METRICS[key].name} difference"] = interval(found) if found else None
+            record |= {
+                "Cases": str(accuracy.cases),
+                "Missed": TableCell(str(accuracy.missed), "bad" if accuracy.missed else ""),
+                "False pos.": TableCell(str(accuracy.false_positive), "bad" if accuracy.false_positive else ""),
+                "Both empty": str(accuracy.both_empty),
+            }
+            records.append(record)
+    tolerances = ", ".join(f"{label} {significant(mm, 2)} mm" for label, mm in result.tolerance_mm.items())
+    return Table.of(
+        f"Accuracy on {named_data_set(dataset)}",
+        records,
+        words=("Level", "Label"),
+        marked=marked,
+        notes=[
+            "Mean ± standard deviation over cases; cases where truth and prediction are both empty are counted and "
+            "left out, at each level by itself: where a level invents a structure that another rightly does not find, "
+            "their means are over different cases.",
+            f"NSD: normalised surface Dice at a tolerance of {tolerances}." if tolerances else "",
+            "Missed: truth, but no prediction. False pos.: prediction, but no truth.",
+            interval_note(result.alpha, list(compared.values())) if guarded else "",
+        ],
+    )
+
+
+def comparisons_table(result: PruningResult, decision: Decision) -> Table:
+    """Every guarded metric of every level: what was tested, and how it came out."""
+    tested = points_under_test(result, decision)
+    part = "" if decision.role == "choose and report" else f", cases that {decision.role}"
+    return Table.of(
+        f"Non-inferiority on {named_data_set(decision.dataset)}{part}",
+        [_comparison_record(result, c, tested) for c in decision.comparisons],
+        words=("Level", "Metric", "Label", "Bound by", "Result"),
+        notes=_comparison_notes(result, decision, tested),
+    )
+
+
+def _comparison_record(
+    result: PruningResult, c: Comparison, tested: frozenset[str]
+) -> dict[str, TableCell | str | None]:
+    untested = TableCell(f"{c.state} (not tested: {_untested(result, c.point)})", "muted")
+    worst = f"{format_difference(c.metric, c.worst_difference)} ({c.worst_case})"
+    return {
+        "Level": c.point,
+        "Metric": METRICS[c.metric].heading,
+        "Label": c.label,
+        "Cases": str(c.cases) if c.clusters == c.cases else f"{c.cases} ({c.clusters}{NBSP}subjects)",
+        "Mean, deepest": format_metric(c.metric, c.mean_reference),
+        "Mean, level": format_metric(c.metric, c.mean_point),
+        "Mean difference": interval(c),
+        "Margin": f"{c.margin:g}",
+        "Worst case": worst if c.worst_case else None,
+        "Bound by": {"bca": "BCa"}.get(c.method, c.method),
+        "Result": TableCell(c.state, STATE_TONES[c.state]) if c.point in tested else untested,
+        "Subjects needed": None if c.cases_needed is None else str(c.cases_needed),
+    }
+
+
+def _comparison_notes(result: PruningResult, decision: Decision, tested: frozenset[str]) -> list[str]:
+    said = " ".join(decision.blockers)
+    return [
+        interval_note(result.alpha, decision.comparisons),
+        "Bound by: BCa is the bias-corrected and accelerated bootstrap, t is Student's t corrected for skewness; "
+        "the lower of the two bounds counts, with few subjects that of t.",
+        "A comparison passes where the lower bound lies above minus the margin and the mean leaves room for rare "
+        "large drops that so few subjects cannot exclude. It fails where the upper bound lies below minus the "
+        "margin or a single case drops too far. Otherwise it is inconclusive.",
+        "Not tested: the order of the levels is fixed and the first that does not pass ends the test; further "
+        "checkpoints are no candidates. Such rows are descriptive and never count for the verdict."
+        if any(c.point not in tested for c in decision.comparisons)
+        else "",
+        _unseen_note(decision, tested, result.alpha),
+        "Cases: those with something to compare. Left out are cases where neither the truth nor either prediction "
+        "has the label, and cases where the truth lacks it and both find it.",
+        "Subjects needed: for each comparison alone, 80 % power, if level and deepest were truly equal; counted in "
+        "subjects that have the label.",
+        *(
+            f"{c.point}: {c.reason}"
+            for c in decision.comparisons
+            if (c.state != "pass" or BOTH_INVENT in c.reason) and c.reason not in said
+        ),
+    ]
+
+
+def _untested(result: PruningResult, point: str) -> str:
+    extra = any(p.name == point and p.kind == "extra" for p in result.points)
+    return "further checkpoint" if extra else "after the stop"
+
+
+def _unseen_note(decision: Decision, tested: frozenset[str], alpha: float) -> str:
+    """What a pass on so many subjects cannot exclude; nothing where the verdict is another."""
+    subjects = [c.clusters for c in decision.comparisons if c.point in tested and c.state == "pass"]
+    if decision.verdict != "prune" or not subjects:
+        return ""
+    least = min(subjects)
+    return (
+        f"A pass does not exclude that some subjects fare worse: {least} subjects without a large drop leave open, "
+        f"with {confidence(alpha)} confidence, that up to {percent(unseen_rate(least, alpha), 1)} of all subjects "
+        "have one."
+    )
+
+
+def cost_table(result: PruningResult, summary: Summary) -> Table | None:
+    """What each point costs; None where no cost was measured."""
+    costs = result.costs
+    if not costs:
+        return None
+    window_unit, window_scale = time_unit(cost.window_latency_s.median for cost in costs.values())
+    volume_unit, volume_scale = time_unit(cost.volume_latency_s.median for cost in costs.values())
+    relative = {cost.point: cost for cost in summary.costs}
+    records = []
+    for point in result.points:
+        cost, share = costs.get(point.name), relative[point.name]
+        records.append(
+            {
+                "Level": point.name,
+                "Parameters (M)": _parameters(cost, share) if cost else None,
+                "FLOPs per window (G)": significant(cost.flops_per_window / _GIGA) if cost else None,
+                "Checkpoint (MB)": significant(cost.checkpoint_bytes / _MEGA) if cost else None,
+                f"Time per window ({window_unit})": quartiles(cost.window_latency_s, window_scale) if cost else None,
+                f"Time per volume ({volume_unit})": quartiles(cost.volume_latency_s, volume_scale) if cost else None,
+                "Speed-up, window": speed_up(share.window_speed_up),
+                "Speed-up, volume": speed_up(share.volume_speed_up),
+                "Peak memory (MB)": significant(cost.peak_memory_bytes / _MEGA) if cost else None,
+                "Self-check": _self_check(cost) if cost else None,
+            }
+        )
+    first = next(iter(costs.values()))
+    return Table.of(
+        "Cost of each really pruned network",
+        records,
+        words=("Level", "Self-check"),
+        marked=_chosen_rows(result),
+        notes=[
+            f"Times: median (quartiles) of {first.window_latency_s.count} windows of {join_shape(first.window_shape)} "
+            f"voxels and {first.volume_latency_s.count} volumes of {join_shape(first.volume_shape)} voxels.",
+            "M: million; G: 10⁹; MB: 10⁶ bytes. A multiplication and an addition are two operations. Speed-up: against "
+            "the deepest level.",
+            "Time per window and FLOPs are those of one pass of the network. Time per volume and peak memory are those "
+            "of segmenting a whole volume: the inferer's windows, their overlap and its flips are included.",
+            "Self-check: whether the pruned network's output equals the level that was scored."
+            if any(cost.self_check for cost in costs.values())
+            else "",
+        ],
+    )
+
+
+def _parameters(cost: PointCost, relative: RelativeCost) -> str:
+    share = relative.parameter_share
+    return significant(cost.parameters / _MEGA) + ("" if share is None else f" ({percent(share, 1)})")
+
+
+def _self_check(cost: PointCost) -> TableCell | None:
+    check = cost.self_check
+    if check is None:
+        return None
+    return TableCell("exact", "good") if check.equal else TableCell(f"differs by {check.max_difference:.1e}", "bad")
+
+
+def claims_table(result: PruningResult, summary: Summary) -> Table | None:
+    """What pruning saves here, beside what the papers report; None where no cost was measured."""
+    deepest = deepest_point(result)
+    if not result.costs or deepest is None:
+        return None
+    dataset = data_sets(result)[0]
+    relative = {cost.point: cost for cost in summary.costs}
+    records = []
+    for point in result.points:
+        cost = relative[point.name]
+        if point.kind == "extra" or point == deepest:
+            continue
+        lost = _iou_points_lost(result, summary, dataset, point.name, deepest.name)
+        records.append(
+            {
+                "Network": f"{point.name} of {deepest.name}, here",
+                "Less time": percent(1 - 1 / cost.volume_speed_up, 1) if cost.volume_speed_up else None,
+                "Fewer parameters": None if cost.parameter_share is None else percent(1 - cost.parameter_share, 1),
+                "Less peak memory": None if cost.memory_share is None else percent(1 - cost.memory_share, 1),
+                "IoU points lost": None if lost is None else minus(f"{lost:.1f}"),
+            }
+        )
+    if not records:
+        return None
+    papers = ("L3 of L4, papers", percent(0.322, 1), percent(0.756, 1), None, "0.6")
+    return Table.of(
+        "What pruning saves, beside the papers' claims",
+        [*records, dict(zip(records[0], papers, strict=True))],
+        words=("Network",),
+        notes=["Time: per volume. IoU points: mean of the labels, 100 points are an IoU of 1.", PAPER_CLAIM],
+    )
+
+
+def _iou_points_lost(result: PruningResult, summary: Summary, dataset: str, point: str, deepest: str) -> float | None:
+    losses = []
+    for label in result.labels:
+        here, there = summary.of(dataset, point, label), summary.of(dataset, deepest, label)
+        if here and there:
+            low, high = here.metrics["iou"].mean, there.metrics["iou"].mean
+            if low is not None and high is not None:
+                losses.append(100 * (high - low))
+    return statistics.fmean(losses) if losses else None
+
+
+def trade_offs_table(result: PruningResult) -> Table | None:
+    """The rules other than non-inferiority and what they pick; None where there are none."""
+    columns = ("Rule", "Picks", "Why")
+    records = [{"Rule": t.rule, "Picks": ", ".join(t.points) or "none", "Why": t.reason} for t in result.trade_offs]
+    return Table.of("Trade-offs", records, words=columns) if records else None
+
+
+def worst_cases_table(result: PruningResult, summary: Summary) -> Table | None:
+    """The cases on which the level of :func:`shown_loser` loses most; None where there is none or none loses."""
+    chosen, deepest = shown_loser(result), deepest_point(result)
+    if not summary.worst_cases or chosen is None or deepest is None:
+        return None
+    records = [
+        {
+            "Case": worst.case,
+            "Data set": worst.dataset,
+            "Label": worst.label,
+            f"Dice, {deepest.name}": format_metric("dice", worst.deepest_dice),
+            f"Dice, {chosen.name}": format_metric("dice", worst.chosen_dice),
+            "Difference": format_difference("dice", worst.difference),
+        }
+        for worst in summary.worst_cases
+    ]
+    caption = f"Where {chosen.name} loses most against {deepest.name}"
+    return Table.of(caption, records, words=("Case", "Data set", "Label"))
+
+
+def problems_table(result: PruningResult) -> Table | None:
+    """The cases that were left out; None where there are none."""
+    records = [{"Case": p.case, "Data set": p.dataset, "Reason": p.reason} for p in result.problems]
+    return Table.of("Cases left out", records, words=("Case", "Data set", "Reason")) if records else None
+
+
+def settings_table(result: PruningResult) -> Table:
+    """By which rules and settings this run scored and decided."""
+    rows: list[tuple[str, TableCell | str]] = []
+    for margin in result.margins:
+        metric, labels = METRICS[margin.metric], margin.labels
+        value = f"{margin.value:g} {metric.unit}".rstrip()
+        rows.append((f"Margin, {metric.name}", f"{value} on {'every label' if labels is None else ', '.join(labels)}"))
+    if EARLIER_RULES in result.settings:
+        rows.append((_capitalised(EARLIER_RULES), TableCell(result.settings[EARLIER_RULES], "unsure")))
+    few = confidence(bound_alpha(FEW_SUBJECTS - 1, result.alpha))
+    bounds = f"{confidence(result.alpha)}, one-sided; {few} with fewer than {FEW_SUBJECTS} subjects"
+    rows.append(("Confidence of each bound", bounds))
+    for key, drop in result.max_case_drop.items():
+        rows.append((f"Largest drop of a single case, {METRICS[key].name}", f"{drop:g}"))
+    rows.append(("Bootstrap", f"{result.bootstrap_samples} resamples, seed {result.seed}"))
+    for label, mm in result.tolerance_mm.items():
+        rows.append((f"Surface tolerance, {label}", f"{significant(mm, 2)} mm"))
+    rows += [(_capitalised(name), text) for name, text in result.settings.items() if name != EARLIER_RULES]
+    return _pairs("Rules of this run", "Setting", rows)
+
+
+def _pairs(caption: str, name: str, rows: Sequence[tuple[str, TableCell | str]]) -> Table:
+    return Table.of(caption, [{name: key, "Value": value} for key, value in rows], words=(name, "Value"))
+
+
+def _capitalised(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def environment_table(result: PruningResult) -> Table | None:
+    """Hardware and versions; None where they are not known."""
+    e = result.environment
+    if e is None:
+        return None
+    rows = [("Device", e.device), ("Precision", e.precision), ("Runtime", e.runtime), ("Threads", str(e.threads))]
+    return _pairs("Where costs were measured", "What", [*rows, *e.versions.items(), ("Date", e.date)])

@@ -1,0 +1,267 @@
+"""What a pruning result comes to: averages of the scores, costs in proportion, worst cases, and what it is about.
+
+Nothing here decides or measures.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+
+from monai_unetpp.metrics import FOREGROUND, METRICS
+from monai_unetpp.pruning.results import Decision, OperatingPoint, PointCost, PruningResult, ScoreRow
+
+__all__ = [
+    "ALL",
+    "AccuracySummary",
+    "MetricSummary",
+    "RelativeCost",
+    "Summary",
+    "WorstCase",
+    "chosen_point",
+    "data_sets",
+    "deepest_point",
+    "headline",
+    "ordered_decisions",
+    "point_role",
+    "points_under_test",
+    "shown_labels",
+    "shown_loser",
+    "summarise",
+]
+
+ALL = "all"
+_WORST_CASES = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricSummary:
+    """Mean and standard deviation of a metric over the cases that have it; None where there is no such case."""
+
+    mean: float | None
+    sd: float | None
+    cases: int
+
+
+@dataclasses.dataclass(frozen=True)
+class AccuracySummary:
+    """How one operating point did on one label of one data set (``"all"``: of all together)."""
+
+    dataset: str
+    point: str
+    label: str
+    cases: int
+    ok: int
+    missed: int
+    false_positive: int
+    both_empty: int
+    metrics: dict[str, MetricSummary]
+
+
+@dataclasses.dataclass(frozen=True)
+class RelativeCost:
+    """The cost of an operating point in proportion to the deepest level; None where either was not measured.
+
+    Attributes:
+        point: name of the operating point.
+        window_speed_up: how many times faster a window is segmented.
+        volume_speed_up: how many times faster a whole volume is segmented.
+        parameter_share: parameters, 1 for the deepest level.
+        memory_share: peak memory, 1 for the deepest level.
+    """
+
+    point: str
+    window_speed_up: float | None
+    volume_speed_up: float | None
+    parameter_share: float | None
+    memory_share: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class WorstCase:
+    """One label of a case on which the chosen level (or the one refused) does worse than the deepest, by Dice."""
+
+    dataset: str
+    case: str
+    label: str
+    deepest_dice: float
+    chosen_dice: float
+    difference: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """Everything that the report adds to the result; ``report.json`` holds it under ``"summary"``."""
+
+    accuracy: tuple[AccuracySummary, ...]
+    costs: tuple[RelativeCost, ...]
+    worst_cases: tuple[WorstCase, ...]
+    grid: tuple[AccuracySummary, ...] = ()
+
+    def of(self, dataset: str, point: str, label: str) -> AccuracySummary | None:
+        """The summary of one label, or None if nothing was scored."""
+        return next((a for a in self.accuracy if (a.dataset, a.point, a.label) == (dataset, point, label)), None)
+
+
+def data_sets(result: PruningResult) -> tuple[str, ...]:
+    """Names of the data sets, as first met; where there are several, ``"all"`` goes before them."""
+    names = tuple(dict.fromkeys(row.dataset for row in result.rows))
+    return (ALL, *names) if len(names) > 1 else names
+
+
+def shown_labels(result: PruningResult) -> tuple[str, ...]:
+    """The labels in order, then the pooled foreground; a single label is its own foreground."""
+    found = {row.label for row in result.rows}
+    labels = [label for label in result.labels if label in found]
+    extra = sorted(found - set(labels))
+    return tuple(labels + (extra if len(labels) != 1 else [name for name in extra if name != FOREGROUND]))
+
+
+def deepest_point(result: PruningResult) -> OperatingPoint | None:
+    """The deepest level of the evaluated network: what every other point is compared with."""
+    return next((p for p in reversed(result.points) if p.kind == "embedded"), None)
+
+
+def ordered_decisions(result: PruningResult) -> tuple[Decision, ...]:
+    """The decisions, the weightiest first: a confirmation before a choice, all data sets before one."""
+    return tuple(sorted(result.decisions, key=lambda d: (d.role != "confirm", d.dataset != ALL)))
+
+
+def headline(result: PruningResult) -> Decision:
+    """The decision that has the last word: see :func:`ordered_decisions`.
+
+    Raises:
+        ValueError: there is no decision.
+    """
+    if not result.decisions:
+        raise ValueError("result.decisions must hold at least one decision, got none. Decide before reporting.")
+    return ordered_decisions(result)[0]
+
+
+def chosen_point(result: PruningResult) -> OperatingPoint | None:
+    """The operating point that the headline decision names."""
+    level = headline(result).level
+    return next((p for p in result.points if p.kind == "embedded" and level in (p.name, p.level)), None)
+
+
+def shown_loser(result: PruningResult) -> OperatingPoint | None:
+    """The level whose worst cases are shown: the chosen one or, where none was accepted, the next to the deepest."""
+    chosen, deepest = chosen_point(result), deepest_point(result)
+    if chosen != deepest:
+        return chosen
+    shallower = [p for p in result.points if p.kind == "embedded" and p != deepest]
+    return shallower[-1] if shallower else None
+
+
+def points_under_test(result: PruningResult, decision: Decision) -> frozenset[str]:
+    """Names of the points that took part in ``decision``; its other comparisons only describe.
+
+    These are the levels down to the one that it names, and the next, which stopped it. A confirmation compares
+    nothing but what it tests.
+    """
+    embedded = [p for p in result.points if p.kind == "embedded"]
+    chosen = next((i for i, p in enumerate(embedded) if decision.level in (p.name, p.level)), 0)
+    first = 0 if decision.role == "confirm" else max(chosen - 1, 0)
+    return frozenset(p.name for p in embedded[first:])
+
+
+def point_role(point: OperatingPoint, result: PruningResult) -> str:
+    """What a point is in this report, in words."""
+    if point.kind == "extra":
+        return "further checkpoint"
+    pick = "chosen" if headline(result).verdict == "prune" else "kept"
+    owners = ((pick, chosen_point(result)), ("deepest", deepest_point(result)))
+    roles = [role for role, owner in owners if owner == point]
+    return ", ".join(roles) or "cut out of the full network"
+
+
+def summarise(result: PruningResult) -> Summary:
+    """Averages of the scores, costs in proportion to the deepest level, and the worst cases of the chosen one."""
+    return Summary(_accuracy(result), _relative_costs(result), _worst_cases(result), _grid_accuracy(result))
+
+
+def _grid_accuracy(result: PruningResult) -> tuple[AccuracySummary, ...]:
+    if result.grid is None:
+        return ()
+    return _accuracy(dataclasses.replace(result, points=result.grid.points, rows=result.grid.rows))
+
+
+def _accuracy(result: PruningResult) -> tuple[AccuracySummary, ...]:
+    groups: dict[tuple[str, str, str], list[ScoreRow]] = {}
+    names = data_sets(result)
+    for row in result.rows:
+        for dataset in (row.dataset, ALL) if ALL in names else (row.dataset,):
+            groups.setdefault((dataset, row.point, row.label), []).append(row)
+    labels = (*result.labels, *sorted({row.label for row in result.rows} - set(result.labels)))
+    order = [(dataset, point.name, label) for dataset in names for point in result.points for label in labels]
+    return tuple(_summarise_group(*key, groups[key]) for key in order if key in groups)
+
+
+def _summarise_group(dataset: str, point: str, label: str, rows: Sequence[ScoreRow]) -> AccuracySummary:
+    states = Counter(row.score.state for row in rows)
+    scored = [row.score for row in rows if row.score.state != "both_empty"]
+    values: dict[str, list[float]] = {
+        key: [float(value) for value in (getattr(score, key) for score in scored) if value is not None]
+        for key in METRICS
+    }
+    return AccuracySummary(
+        dataset=dataset,
+        point=point,
+        label=label,
+        cases=len(rows),
+        ok=states["ok"],
+        missed=states["missed"],
+        false_positive=states["false_positive"],
+        both_empty=states["both_empty"],
+        metrics={key: _mean_and_sd(numbers) for key, numbers in values.items()},
+    )
+
+
+def _mean_and_sd(values: Sequence[float]) -> MetricSummary:
+    return MetricSummary(
+        mean=statistics.fmean(values) if values else None,
+        sd=statistics.stdev(values) if len(values) > 1 else None,
+        cases=len(values),
+    )
+
+
+def _relative_costs(result: PruningResult) -> tuple[RelativeCost, ...]:
+    deepest = deepest_point(result)
+    reference = result.costs.get(deepest.name) if deepest else None
+    return tuple(_relative_cost(p.name, result.costs.get(p.name), reference) for p in result.points)
+
+
+def _relative_cost(point: str, cost: PointCost | None, reference: PointCost | None) -> RelativeCost:
+    if cost is None or reference is None:
+        return RelativeCost(point, None, None, None, None)
+    return RelativeCost(
+        point,
+        window_speed_up=_ratio(reference.window_latency_s.median, cost.window_latency_s.median),
+        volume_speed_up=_ratio(reference.volume_latency_s.median, cost.volume_latency_s.median),
+        parameter_share=_ratio(cost.parameters, reference.parameters),
+        memory_share=_ratio(cost.peak_memory_bytes, reference.peak_memory_bytes),
+    )
+
+
+def _ratio(value: float, reference: float) -> float | None:
+    return value / reference if reference > 0 else None
+
+
+def _worst_cases(result: PruningResult) -> tuple[WorstCase, ...]:
+    chosen, deepest = shown_loser(result), deepest_point(result)
+    if chosen is None or deepest is None:
+        return ()
+    labels = set(shown_labels(result)) - {FOREGROUND} or {FOREGROUND}
+    dice = {
+        (row.dataset, row.case, row.label, row.point): row.score.dice
+        for row in result.rows
+        if row.score.dice is not None and row.label in labels
+    }
+    found = []
+    for (dataset, case, label, point), value in dice.items():
+        reference = dice.get((dataset, case, label, deepest.name))
+        if point == chosen.name and reference is not None and value < reference:
+            found.append(WorstCase(dataset, case, label, reference, value, value - reference))
+    return tuple(sorted(found, key=lambda worst: worst.difference)[:_WORST_CASES])

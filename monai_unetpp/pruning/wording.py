@@ -1,0 +1,96 @@
+"""How a pruning report writes metrics, bounds, times and names, so that every file says the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.metrics import METRICS
+from monai_unetpp.pruning.results import Comparison
+from monai_unetpp.pruning.statistics import FEW_SUBJECTS, bound_alpha
+from monai_unetpp.pruning.summary import ALL, MetricSummary
+from monai_unetpp.reporting.numbers import NBSP, minus, significant
+from monai_unetpp.reporting.tables import Tone
+
+__all__ = [
+    "STATE_TONES",
+    "confidence",
+    "format_difference",
+    "format_metric",
+    "interval",
+    "interval_note",
+    "mean_and_sd",
+    "named_data_set",
+    "quartiles",
+    "quoted",
+    "speed_up",
+]
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+STATE_TONES: dict[str, Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unsure"}
+"""By the state of a comparison."""
+
+
+def format_metric(key: str, value: float) -> str:
+    """A value of a metric with the decimals that all files use, without its unit."""
+    return minus(f"{value:.{METRICS[key].decimals}f}")
+
+
+def format_difference(key: str, value: float) -> str:
+    """A difference of a metric, always signed."""
+    return "not finite" if math.isnan(value) else minus(f"{value:+.{METRICS[key].difference_decimals}f}")
+
+
+def confidence(alpha: float) -> str:
+    """``1 - alpha`` in percent."""
+    return f"{100 * (1 - alpha):g}{NBSP}%"
+
+
+def interval_note(alpha: float, comparisons: Sequence[Comparison]) -> str:
+    """What the intervals of these comparisons are."""
+    levels = sorted({bound_alpha(c.clusters, alpha) for c in comparisons}, reverse=True)
+    few = f" ({confidence(levels[-1])} with fewer than {FEW_SUBJECTS} subjects)" if len(levels) > 1 else ""
+    bound = confidence(levels[0])
+    return (
+        "Differences are level minus deepest, signed so that negative is worse at the level; subjects weigh the same. "
+        f"In brackets: one-sided {bound} lower bound to one-sided {bound} upper bound of the mean difference{few}, "
+        f"together an interval of {confidence(2 * levels[0])}. Only the lower bound can let a level pass."
+    )
+
+
+def mean_and_sd(key: str, summary: MetricSummary) -> str | None:
+    """Mean ± standard deviation of a metric; None where no case has it."""
+    if summary.mean is None:
+        return None
+    mean = format_metric(key, summary.mean)
+    return mean if summary.sd is None else f"{mean} ±{NBSP}{format_metric(key, summary.sd)}"
+
+
+def interval(comparison: Comparison) -> str:
+    """A mean difference with its two bounds in brackets."""
+    key = comparison.metric
+    lower, upper = (format_difference(key, bound) for bound in (comparison.lower_bound, comparison.upper_bound))
+    return f"{format_difference(key, comparison.mean_difference)} ({lower},{NBSP}{upper})"
+
+
+def quartiles(time: Quartiles, scale: float) -> str:
+    """Median and quartiles times ``scale``."""
+    median, lower, upper = (significant(value * scale) for value in (time.median, time.lower, time.upper))
+    return f"{median} ({lower}{NBSP}to{NBSP}{upper})"
+
+
+def speed_up(value: float | None) -> str | None:
+    """How many times as fast; None where that is not known."""
+    return None if value is None else f"{significant(value, 2 if value < 10 else 3)}{_TIMES}"
+
+
+def quoted(name: str) -> str:
+    """A name in quotation marks."""
+    return f"“{name}”"
+
+
+def named_data_set(dataset: str) -> str:
+    """A data set in a sentence."""
+    return "all data sets together" if dataset == ALL else quoted(dataset)

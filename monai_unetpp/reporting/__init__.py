@@ -1,0 +1,3 @@
+"""What reports share: tables, figures, overlays and Markdown."""
+
+__all__: list[str] = []

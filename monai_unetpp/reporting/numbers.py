@@ -1,0 +1,41 @@
+"""Numbers in words, as all reports write them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+__all__ = ["NBSP", "join_shape", "minus", "percent", "significant", "time_unit"]
+
+# tables may break a mean from its spread, but neither of them in two
+NBSP = "\N{NO-BREAK SPACE}"
+_TIMES = "\N{MULTIPLICATION SIGN}"
+
+
+def minus(text: str) -> str:
+    """``text`` with real minus signs."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def significant(value: float, digits: int = 3) -> str:
+    """``value`` to ``digits`` significant digits, never in scientific notation: 0.01234 gives ``"0.0123"``."""
+    if value == 0 or not math.isfinite(value):
+        return "0" if value == 0 else minus(str(value))
+    rounded = float(f"{value:.{digits - 1}e}")
+    decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
+    return minus(f"{rounded:.{max(decimals, 0)}f}")
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """A share such as 0.5 as ``"50 %"``."""
+    return minus(f"{100 * share:.{decimals}f}{NBSP}%")
+
+
+def time_unit(seconds: Iterable[float]) -> tuple[str, float]:
+    """The unit that suits the largest of ``seconds``, and how many of it a second has."""
+    return ("ms", 1e3) if max(seconds, default=1.0) < 1 else ("s", 1.0)
+
+
+def join_shape(shape: Sequence[int]) -> str:
+    """Sizes with multiplication signs between them."""
+    return f" {_TIMES} ".join(map(str, shape))

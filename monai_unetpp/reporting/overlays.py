@@ -1,0 +1,120 @@
+"""What is drawn over images: the borders of labels, and tints; and which slice of a volume to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
+
+from monai_unetpp.reporting.figures import HALO
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["draw_contour", "draw_grey", "error_slice", "tint"]
+
+_FINE = 4
+"""Points of a contour along the edge of a voxel."""
+
+_ROUNDING = 0.6
+"""Of corners, in voxels."""
+
+_Extent = tuple[float, float, float, float]
+
+
+def draw_grey(
+    axes: Axes, image: npt.NDArray[Any], limits: Iterable[float], *, upright: bool = True, **options: Any
+) -> None:
+    """Draw a plane in grey: its first axis runs to the right, its second upwards, or downwards as in photographs.
+
+    Args:
+        axes: where.
+        image: intensities ``(W, H)``.
+        limits: what is black and what is white; where both are the same, the image is black.
+        upright: whether the second axis runs upwards.
+        **options: of ``imshow``, such as ``aspect``.
+    """
+    low, high = limits
+    options = {"interpolation": "nearest", "origin": "lower" if upright else "upper", **options}
+    axes.imshow(image.T, cmap="gray", vmin=low, vmax=high if high > low else low + 1, **options)
+
+
+def tint(axes: Axes, mask: npt.NDArray[np.bool_], colour: str, strength: float, **options: Any) -> None:
+    """Lay a colour over the voxels of ``mask`` ``(W, H)``, on the image that is drawn already.
+
+    Args:
+        axes: where :func:`draw_grey` drew the image.
+        mask: the voxels.
+        colour: such as ``"#0072B2"``.
+        strength: 0 to let the image through, 1 to cover it.
+        **options: of ``imshow``, as the image had them.
+    """
+    from matplotlib.colors import to_rgb
+
+    pixels = np.zeros((*mask.T.shape, 4))
+    pixels[..., :3] = to_rgb(colour)
+    pixels[..., 3] = strength * mask.T
+    options = {"aspect": axes.get_aspect(), **options}
+    axes.imshow(pixels, origin=axes.images[0].origin, interpolation="nearest", **options)
+
+
+def draw_contour(
+    axes: Axes,
+    mask: npt.NDArray[np.bool_],
+    colour: str,
+    width: float,
+    *,
+    closed: bool = False,
+    rounded: bool = False,
+    halo: bool = False,
+    extent: _Extent | None = None,
+) -> None:
+    """Draw the border of a label along the edges of its voxels: what was segmented, not an interpolation of it.
+
+    Args:
+        axes: where the image is drawn.
+        mask: the voxels of the label ``(W, H)``.
+        colour: of the line.
+        width: of the line, in points.
+        closed: draw the border of the picture too, where the label reaches it.
+        rounded: round the corners of voxels, for few large ones.
+        halo: a dark line around the line.
+        extent: left, right, bottom and top of the image; by default voxels are 1 wide, the first one around 0.
+    """
+    # a label that fills the whole picture has no border inside it
+    if not mask.any() or (mask.all() and not closed):
+        return
+    fine = np.kron(np.pad(mask, 1, mode="constant" if closed else "edge"), np.ones((_FINE, _FINE)))
+    if rounded:
+        fine = gaussian_filter(fine.astype(np.float32), _ROUNDING * _FINE)
+    left, right, bottom, top = extent or (-0.5, mask.shape[0] - 0.5, -0.5, mask.shape[1] - 0.5)
+    x, y = (
+        start + ((np.arange(points) + 0.5) / _FINE - 1) * (end - start) / voxels
+        for points, voxels, (start, end) in zip(fine.shape, mask.shape, ((left, right), (bottom, top)), strict=True)
+    )
+    if halo:
+        axes.contour(x, y, fine.T, levels=[0.5], colors=[HALO], linewidths=width + 1.2, alpha=0.5)
+    axes.contour(x, y, fine.T, levels=[0.5], colors=[colour], linewidths=width)
+
+
+def error_slice(truth: npt.ArrayLike, prediction: npt.ArrayLike, spacing: Sequence[float]) -> tuple[int | None, int]:
+    """The slice to look at: its axis (None in 2D) and its number.
+
+    Args:
+        truth: labels ``(H, W)`` or ``(H, W, D)``.
+        prediction: labels of the same shape.
+        spacing: voxel size by axis; the slice is across the coarsest axis, the last of equals.
+    """
+    true, predicted = np.asarray(truth), np.asarray(prediction)
+    if true.ndim == 2:
+        return None, 0
+    axis = max(range(3), key=lambda i: (spacing[i], i))
+    others = tuple(i for i in range(3) if i != axis)
+    for voxels in (true != predicted, true != 0):
+        count = voxels.sum(axis=others)
+        if count.any():
+            return axis, int(count.argmax())
+    return axis, true.shape[axis] // 2

@@ -1,0 +1,166 @@
+import json
+import mmap
+import os
+import pickle
+import subprocess
+import sys
+import tokenize
+
+import pytest
+import torch
+
+from monai_unetpp.measuring import memory
+from monai_unetpp.measuring.memory import (
+    PeakMemory,
+    available_bytes,
+    do_job,
+    measure_in_new_process,
+    peak_resident_bytes,
+    reset_peak,
+)
+
+
+class MissingPath:
+    """A file that cannot be read, as on systems without procfs."""
+
+    def __init__(self, *parts):
+        pass
+
+    def read_text(self, encoding):
+        raise FileNotFoundError("no such file")
+
+
+def test_the_peak_grows_with_what_is_used():
+    size = 64 * 2**20
+    reset_peak()
+    before = peak_resident_bytes()
+    # from the system, not from what other tests have left to this process
+    with mmap.mmap(-1, size) as used:
+        used.write(b"1" * size)
+        assert peak_resident_bytes() - before > 0.9 * size
+
+
+def test_a_system_without_procfs(monkeypatch):
+    pytest.importorskip("resource")
+    monkeypatch.setattr(memory, "Path", MissingPath)
+    assert peak_resident_bytes() > 2**20
+
+
+def test_a_system_without_any_source(monkeypatch):
+    monkeypatch.setattr(memory, "Path", MissingPath)
+    for module in ("resource", "psutil"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ImportError, match="pip install psutil"):
+        peak_resident_bytes()
+
+
+class TestNewProcess:
+    """What is asked of the system; that it works is tested with those who measure."""
+
+    def started(self, monkeypatch, code=0, written=""):
+        calls = []
+
+        def run(command, **options):
+            calls.append((command, options))
+            return subprocess.CompletedProcess(command, code, "", written)
+
+        monkeypatch.setattr(memory.subprocess, "run", run)
+        return calls
+
+    def test_modules_are_found_where_they_are_here(self, monkeypatch):
+        calls = self.started(monkeypatch)
+        # nothing was done: what was sent comes back
+        measure_in_new_process(json.dumps, "text", name="L1", remedy="wait")
+        ((command, options),) = calls
+        assert command[:2] == [sys.executable, "-c"]
+        assert set(sys.path) - {""} <= set(options["env"]["PYTHONPATH"].split(os.pathsep))
+
+    def test_what_cannot_be_sent(self):
+        with pytest.raises(ValueError, match=r"L1: all that is run must be what pickle takes, .* no lambdas"):
+            measure_in_new_process(lambda: 1, name="L1", remedy="wait")
+
+    @pytest.mark.parametrize(
+        ("code", "written", "reason"),
+        [(1, "Traceback\nMemoryError: too large\n", "MemoryError: too large"), (-9, "", "exit code -9")],
+    )
+    def test_a_failure_is_told_with_its_last_line(self, monkeypatch, code, written, reason):
+        self.started(monkeypatch, code, written)
+        message = rf"L1: the process that measures memory failed \({reason}\)\. If memory ran out, wait\."
+        with pytest.raises(RuntimeError, match=message):
+            measure_in_new_process(json.dumps, 1, name="L1", remedy="wait")
+
+    def test_a_job_is_done_in_its_place(self, tmp_path):
+        path = tmp_path / "job.pkl"
+        path.write_bytes(pickle.dumps((json.dumps, ([1, 2],), torch.get_num_threads())))
+        do_job(str(path))
+        assert pickle.loads(path.read_bytes()) == "[1, 2]"
+
+    def test_a_real_process(self, tmp_path):
+        # a function of the standard library that fails for a folder: its words come back
+        with pytest.raises(RuntimeError, match=r"L1: .* failed \(IsADirectoryError"):
+            measure_in_new_process(tokenize.open, str(tmp_path), name="L1", remedy="wait")
+
+
+def test_a_peak_counts_from_where_it_began():
+    size = 64 * 2**20
+    filled = b"1" * size
+    with mmap.mmap(-1, size) as used:
+        peak = PeakMemory("cpu")
+        used.write(filled)
+        assert 0.9 * size < peak.bytes() < 1.5 * size
+
+
+def files_of_system(monkeypatch, contents):
+    """Let the module read these files and no others."""
+
+    class FakePath:
+        def __init__(self, *parts):
+            self.name = "/".join(parts)
+
+        def read_text(self, encoding):
+            if self.name not in contents:
+                raise FileNotFoundError(self.name)
+            return contents[self.name]
+
+    monkeypatch.setattr(memory, "Path", FakePath)
+
+
+MEMINFO = {"/proc/meminfo": "MemTotal: 32000 kB\nMemAvailable:   16000 kB\n"}
+V1, V2 = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
+
+
+def limited_v2(limit):
+    return {
+        f"{V2}/memory.max": f"{limit}\n",
+        f"{V2}/memory.current": "3000000\n",
+        f"{V2}/memory.stat": "file 900000\ninactive_file 500000\nactive_file 7\n",
+    }
+
+
+def limited_v1(limit):
+    return {
+        f"{V1}/memory.limit_in_bytes": f"{limit}\n",
+        f"{V1}/memory.usage_in_bytes": "3000000\n",
+        f"{V1}/memory.stat": "inactive_file 1\ntotal_inactive_file 500000\n",
+    }
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ({}, 16384000),
+        (limited_v2(8000000), 5500000),
+        (limited_v1(8000000), 5500000),
+        (limited_v2("max"), 16384000),
+        (limited_v1(2**63 - 4096), 16384000),
+        (limited_v2(1000000), 0),
+    ],
+)
+def test_what_is_available_is_bounded_by_the_container(monkeypatch, groups, expected):
+    files_of_system(monkeypatch, MEMINFO | groups)
+    assert available_bytes() == expected
+
+
+def test_what_is_available_is_unknown_without_procfs(monkeypatch):
+    files_of_system(monkeypatch, {})
+    assert available_bytes() is None

@@ -1,0 +1,129 @@
+"""Overlay pictures: the right slice, the right proportions, readable contours."""
+
+from __future__ import annotations
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_unetpp.pruning import case_pictures
+from monai_unetpp.pruning.case_pictures import save_overlay
+
+SHAPE = (20, 18, 10)
+
+
+@pytest.fixture
+def truth():
+    mask = np.zeros(SHAPE, dtype=np.uint8)
+    mask[5:13, 6:12, 2:8] = 1
+    mask[8:11, 8:10, 2:8] = 2
+    return mask
+
+
+def near(image: np.ndarray, colour: tuple[int, int, int]) -> int:
+    """How many pixels have about this colour."""
+    return int((np.abs(image.astype(int) - colour).max(axis=-1) < 40).sum())
+
+
+class TestSaveOverlay:
+    def test_png_says_what_it_shows(self, tmp_path, truth):
+        chosen = truth.copy()
+        chosen[5, 6:12, 4] = 0
+        path = save_overlay(
+            truth.astype(float),
+            truth,
+            chosen,
+            truth,
+            (1, 1, 2),
+            tmp_path / "new" / "case.png",
+            "case_7: $50 & <b>",
+            chosen_name="L2",
+            deepest_name="L4",
+            label_names=("anterior", "posterior"),
+        )
+        assert path == tmp_path / "new" / "case.png"
+        with Image.open(path) as picture:
+            assert picture.format == "PNG"
+            assert picture.info["Title"] == "case_7: $50 & <b>"
+            assert picture.info["Description"] == (
+                "case_7: $50 & <b>, slice 4 across axis 2: image, truth, L2 and L4. In this view L2 differs from the "
+                "truth in 6 voxels, L4 in 0."
+            )
+        assert [p.name for p in path.parent.iterdir()] == ["case.png"]
+
+    def test_contour_colours_are_there_and_errors_are_tinted(self, tmp_path, truth):
+        def pixels(chosen):
+            path = save_overlay(truth * 0.0, truth, chosen, truth, (1, 1, 1), tmp_path / "a.png", "a")
+            return np.asarray(Image.open(path).convert("RGB"))
+
+        exact, wrong = pixels(truth), pixels(np.roll(truth, 2, axis=0))
+        yellow, blue = (0xF0, 0xE4, 0x42), (0x56, 0xB4, 0xE9)
+        assert near(exact, yellow) > 300
+        assert near(exact, blue) > 150
+        tint = tuple(int(0.45 * value) for value in (0xFF, 0x3B, 0x30))
+        assert near(wrong, tint) > near(exact, tint) + 1000
+
+    @pytest.mark.parametrize("spacing", [(1.0, 1.0, 9.0), (3.0, 1.0, 9.0), (1.0, 2.0, 9.0)])
+    def test_voxels_keep_their_proportions(self, tmp_path, truth, monkeypatch, spacing):
+        seen = {}
+        original = case_pictures._draw_image
+
+        def spy(axes, image, sizes):
+            original(axes, image, sizes)
+            seen["axes"], seen["shape"] = axes, image.shape
+
+        monkeypatch.setattr(case_pictures, "_draw_image", spy)
+        save_overlay(truth, truth, truth, truth, spacing, tmp_path / "a.png", "a")
+        box = seen["axes"].get_window_extent()
+        width, height = box.width / seen["shape"][0], box.height / seen["shape"][1]
+        assert height / width == pytest.approx(spacing[1] / spacing[0], rel=1e-3)
+
+    @pytest.mark.parametrize("dimensions", [2, 3])
+    def test_draws_empty_masks_constant_and_broken_images(self, tmp_path, dimensions):
+        shape = (9, 7, 5)[:dimensions]
+        empty = np.zeros(shape, dtype=int)
+        for name, image in (("constant", np.ones(shape)), ("nan", np.full(shape, np.nan))):
+            path = save_overlay(image, empty, empty, empty, (1,) * dimensions, tmp_path / f"{name}.png", name)
+            assert path.stat().st_size > 1000
+
+    def test_label_at_the_border_and_a_single_voxel(self, tmp_path):
+        mask = np.zeros((6, 6), dtype=int)
+        mask[0, 0], mask[5, :] = 1, 3
+        path = save_overlay(
+            mask, mask, mask, mask, (0.5, 0.5), tmp_path / "a.png", "a", label_names=("one",), unit="µm"
+        )
+        assert near(np.asarray(Image.open(path).convert("RGB")), (0xE6, 0x9F, 0x00)) > 100
+
+    def test_interruption_leaves_the_old_picture(self, tmp_path, truth, monkeypatch):
+        from matplotlib.figure import Figure
+
+        target = tmp_path / "a.png"
+        target.write_bytes(b"old")
+
+        def interrupted(self, path, **_):
+            path.write_bytes(b"half")
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(Figure, "savefig", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            save_overlay(truth, truth, truth, truth, (1, 1, 1), target, "a")
+        assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"image": np.zeros((1, 4, 4, 4))}, "image must have 2 or 3 axes and no empty one, got shape (1, 4, 4, 4)"),
+            ({"image": np.zeros((0, 4))}, "image must have 2 or 3 axes and no empty one, got shape (0, 4)"),
+            ({"chosen": np.zeros((4, 5, 4))}, "chosen must have the image's shape (4, 4, 4), got (4, 5, 4)"),
+            ({"spacing": (1, 1)}, "spacing must be 3 positive numbers, one per axis of the image, got (1.0, 1.0)"),
+            ({"spacing": (1, 0, 1)}, "spacing must be 3 positive numbers"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, tmp_path, change, message):
+        mask = np.zeros((4, 4, 4), dtype=int)
+        arguments = {"image": mask, "truth": mask, "chosen": mask, "deepest": mask, "spacing": (1, 1, 1), **change}
+        with pytest.raises(ValueError, match=re.escape(message)):
+            save_overlay(**arguments, path=tmp_path / "a.png", title="a")
+        assert not list(tmp_path.iterdir())

@@ -1,0 +1,100 @@
+"""What is drawn over images: the right slice, and borders along the edges of voxels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from monai_unetpp.reporting.figures import new_figure
+from monai_unetpp.reporting.overlays import draw_contour, draw_grey, error_slice, tint
+
+SHAPE = (20, 18, 10)
+
+
+@pytest.fixture
+def truth():
+    mask = np.zeros(SHAPE, dtype=np.uint8)
+    mask[5:13, 6:12, 2:8] = 1
+    mask[8:11, 8:10, 2:8] = 2
+    return mask
+
+
+class TestErrorSlice:
+    def test_slice_with_most_wrong_voxels_across_the_coarsest_axis(self, truth):
+        prediction = truth.copy()
+        prediction[5:7, 6:12, 4] = 0
+        prediction[0, 0, 7] = 1
+        assert error_slice(truth, prediction, (1, 1, 2.5)) == (2, 4)
+        assert error_slice(truth, prediction, (3, 1, 1)) == (0, 5)
+
+    def test_last_axis_where_spacing_is_equal(self, truth):
+        assert error_slice(truth, np.roll(truth, 1, axis=0), (1, 1, 1))[0] == 2
+
+    def test_no_error_shows_the_most_of_the_structure(self, truth):
+        truth[:, :, 6] = 1
+        assert error_slice(truth, truth, (1, 1, 1)) == (2, 6)
+
+    def test_nothing_at_all_shows_the_middle(self, truth):
+        assert error_slice(truth * 0, truth * 0, (1, 1, 1)) == (2, 5)
+
+    def test_2d_has_no_axis_to_choose(self, truth):
+        assert error_slice(truth[..., 0], truth[..., 0], (1, 1)) == (None, 0)
+
+
+@pytest.fixture
+def axes():
+    pytest.importorskip("matplotlib")
+    with new_figure(2, 2) as (_, grid):
+        yield grid[0, 0]
+
+
+def corners(collection):
+    """Left, right, bottom and top of what a contour encloses."""
+    points = np.concatenate([path.vertices for path in collection.get_paths()])
+    (left, bottom), (right, top) = points.min(axis=0), points.max(axis=0)
+    return left, right, bottom, top
+
+
+class TestContour:
+    def test_it_runs_along_the_edges_of_voxels(self, axes):
+        mask = np.zeros((9, 7), dtype=bool)
+        mask[2:5, 1:6] = True
+        draw_contour(axes, mask, "red", 1.0)
+        # voxels 2 to 4 and 1 to 5, each half a voxel around its centre; points are an eighth of a voxel from the edge
+        assert corners(axes.collections[0]) == pytest.approx((1.5, 4.5, 0.5, 5.5), abs=0.13)
+
+    def test_an_extent_stretches_it(self, axes):
+        mask = np.zeros((4, 5), dtype=bool)
+        mask[1:3, 1:4] = True
+        draw_contour(axes, mask, "red", 1.0, extent=(0.0, 8.0, 0.0, 5.0))
+        assert corners(axes.collections[0]) == pytest.approx((2, 6, 1, 4), abs=0.26)
+
+    @pytest.mark.parametrize(("closed", "drawn"), [(True, 1), (False, 0)])
+    def test_only_a_closed_one_follows_the_border_of_the_picture(self, axes, closed, drawn):
+        draw_contour(axes, np.ones((3, 3), dtype=bool), "red", 1.0, closed=closed)
+        assert len(axes.collections) == drawn
+
+    def test_nothing_has_no_border(self, axes):
+        draw_contour(axes, np.zeros((3, 3), dtype=bool), "red", 1.0, closed=True, rounded=True, halo=True)
+        assert len(axes.collections) == 0
+
+    def test_a_halo_lies_below_and_is_wider(self, axes):
+        mask = np.eye(4, dtype=bool)
+        draw_contour(axes, mask, "red", 2.0, halo=True, rounded=True)
+        below, above = axes.collections
+        assert below.get_linewidth()[0] > above.get_linewidth()[0] == 2
+
+
+def test_a_tint_covers_its_mask_and_nothing_else(axes):
+    mask = np.zeros((3, 2), dtype=bool)
+    mask[2, 0] = True
+    draw_grey(axes, np.zeros((3, 2)), (0, 1), upright=False)
+    tint(axes, mask, "#0072B2", 0.5)
+    image, over = axes.images
+    assert image.origin == over.origin == "upper"
+    assert (over.get_array()[..., 3] == 0.5 * mask.T).all()
+
+
+def test_an_image_without_contrast_is_black(axes):
+    draw_grey(axes, np.full((3, 2), 7.0), (7, 7))
+    assert axes.images[0].get_clim() == (7, 8)
