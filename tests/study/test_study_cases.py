@@ -4,6 +4,8 @@ import dataclasses
 import json
 import shutil
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from monai.data import CacheDataset
@@ -121,3 +123,23 @@ def test_patches_go_on_at_the_step_of_the_trainer():
     assert list(sampler) == list(range(12))
     sampler.engine = type("Engine", (), {"state": type("State", (), {"iteration": 2})})
     assert list(sampler) == [6, 7, 8, 9, 10, 11]
+
+
+def test_what_is_to_be_ignored_is_the_class_after_the_last(discs_dir, settings, tmp_path):
+    root = shutil.copytree(discs_dir, tmp_path / "data")
+    path = root / "dataset.json"
+    content = json.loads(path.read_text()) | {"labels": {"background": 0, "disc": 1, "ignore": 200}}
+    path.write_text(json.dumps(content))
+    cases = find_study_cases(root)
+    assert (cases.labels, cases.out_channels, cases.ignore_label, cases.ignored_class) == ({"disc": 1}, 2, 200, 2)
+    file = root / cases.training[0]["label"]
+    label = np.asarray(nib.load(file).dataobj).copy()
+    label[:8] = 200
+    nib.save(nib.Nifti1Image(label, np.eye(4)), file)
+    prepared = make_training_preprocessing(cases, settings)(cases.training[0])["label"]
+    assert prepared.unique().tolist() == [0, 1, 2]
+    assert int((prepared == 2).sum()) == int((label == 200).sum())
+    label[:8] = 199
+    nib.save(nib.Nifti1Image(label, np.eye(4)), file)
+    with pytest.raises(RuntimeError, match=r"applying transform .*CheckLabelsd"):
+        make_training_preprocessing(cases, settings)(cases.training[0])
