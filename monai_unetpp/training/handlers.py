@@ -131,8 +131,8 @@ class TrainingCheckpoint:
     def attach(self, engine: Engine) -> None:
         """Save and resume the trainer ``engine``."""
         everything = {**self.save_dict, "trainer": engine}
-        if getattr(engine, "scaler", None) is not None:
-            everything["scaler"] = engine.scaler  # type: ignore[attr-defined]  # MONAI's trainers have it
+        if getattr(engine, "amp", False):
+            everything["scaler"] = _ScalerOf(engine)
         engine.add_event_handler(Events.STARTED, self._resume, everything)
         engine.add_event_handler(Events.EPOCH_STARTED, self._seed_epoch)
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._seed_step)
@@ -196,6 +196,26 @@ class TrainingCheckpoint:
             if match:
                 found.append((int(match[1]), path))
         return [path for _, path in sorted(found)]
+
+
+class _ScalerOf:
+    """The gradient scaler of a trainer of MONAI's, which makes a new one whenever it is run.
+
+    Args:
+        engine: the trainer.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of the scaler."""
+        state: dict[str, Any] = self.engine.scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self.engine.scaler.load_state_dict(state_dict)
 
 
 @contextlib.contextmanager

@@ -115,6 +115,11 @@ def settings(dims=3, inferer=None, spacing=None, keys=("image",)):
     }
 
 
+def change_label(case, change):
+    stored = nibabel.load(case["label"])
+    nibabel.save(nibabel.Nifti1Image(change(np.asarray(stored.dataobj)), stored.affine), case["label"])
+
+
 @pytest.fixture
 def cases(tmp_path):
     return [write_case(tmp_path, f"sub-{i // 2}_run-{i}") for i in range(3)]
@@ -665,3 +670,36 @@ def test_result_is_frozen(cases):
 
 def test_examples():
     assert doctest.testmod(score_module).failed == 0
+
+
+class TestIgnored:
+    def test_voxels_that_nobody_labelled_count_for_nothing(self, tmp_path):
+        case = write_case(tmp_path, "case")
+
+        def only_the_core(label):
+            label = np.full_like(label, 2)
+            label[4:6, 4:6, 4:6] = 1
+            return label
+
+        change_label(case, only_the_core)
+        with pytest.raises(ValueError, match="must hold 0 and 1 only, got 2"):
+            evaluate_levels(Thresholds(), [case], **settings())
+        scores = evaluate_levels(Thresholds(), [case], **settings(), ignore_label=2, uncertainty=True)
+        # L1 finds nothing in the core, L2 all of it; what they find around it does not matter
+        assert dice(scores) == {("case", "L1"): 0.0, ("case", "L2"): 1.0}
+        assert scores.rows[0].score.state == "missed"
+        assert scores.error_auroc is None
+
+    def test_finished_cases_are_scored_again_when_it_changes(self, tmp_path, caplog):
+        case = write_case(tmp_path, "case")
+        given = settings() | {"store": tmp_path / "store", "configuration": "same"}
+        evaluate_levels(Thresholds(), [case], **given)
+        with caplog.at_level(logging.INFO):
+            evaluate_levels(Thresholds(), [case], **given, ignore_label=2)
+        assert "scored in" in caplog.text
+
+    def test_scaled_labels_are_read_as_what_they_mean(self, tmp_path):
+        case = write_case(tmp_path, "case")
+        before = dice(evaluate_levels(Thresholds(), [case], **settings()))
+        change_label(case, lambda label: label * np.float32(0.996))
+        assert dice(evaluate_levels(Thresholds(), [case], **settings())) == before

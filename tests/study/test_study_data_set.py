@@ -4,9 +4,13 @@ import dataclasses
 import json
 import shutil
 
+import nibabel as nib
+import numpy as np
 import pytest
 
+from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.study.data_set import find_study_cases
+from monai_unetpp.training import TEMPLATE
 
 
 def test_axes_channels_and_labels_are_found(discs_dir):
@@ -47,3 +51,27 @@ def test_labels_of_either_form(discs_dir, tmp_path, labels, found):
             find_study_cases(root)
     else:
         assert find_study_cases(root).labels == found
+
+
+def test_what_is_to_be_ignored_is_the_class_after_the_last(discs_dir, tmp_path):
+    root = shutil.copytree(discs_dir, tmp_path / "data")
+    path = root / "dataset.json"
+    content = json.loads(path.read_text()) | {"labels": {"background": 0, "disc": 1, "ignore": 200}}
+    path.write_text(json.dumps(content))
+    cases = find_study_cases(root)
+    assert (cases.labels, cases.out_channels, cases.ignore_label) == ({"disc": 1}, 2, 200)
+    config = BundleConfig(TEMPLATE, "train.json")
+    for key, value in {**cases.network_data(), "patch_size": [16, 16]}.items():
+        config[key] = value
+    preprocessing = config.parse("train#preprocessing")
+    file = root / cases.training[0]["label"]
+    label = np.asarray(nib.load(file).dataobj).copy()
+    label[:8] = 200
+    nib.save(nib.Nifti1Image(label, np.eye(4)), file)
+    prepared = preprocessing(cases.training[0])["label"]
+    assert prepared.unique().tolist() == [0, 1, 2]
+    assert int((prepared == 2).sum()) == int((label == 200).sum())
+    label[:8] = 199
+    nib.save(nib.Nifti1Image(label, np.eye(4)), file)
+    with pytest.raises(RuntimeError, match=r"applying transform .*CheckLabelsd"):
+        preprocessing(cases.training[0])
