@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -27,7 +28,8 @@ __all__ = ["main"]
 
 _DONE, _CASES_FAILED, _BAD_INPUT, _INCONCLUSIVE, _INTERRUPTED = 0, 1, 2, 3, 130
 
-#: What they log is in the summary (failed cases) or in the one line that ends a run (why it stopped).
+#: What they log is in the summary (failed cases) or in the one line that ends a run (why it stopped), or tells with
+#: each reader of MONAI that a decoder, which nobody asked for, is not there.
 _REPEATING_LOGGERS = (
     "monai_unetpp.engines",
     "ignite.engine.engine.CaseEvaluator",
@@ -69,12 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             _fail("interrupted; finished cases are kept.")
             return _INTERRUPTED
-        # RuntimeError: what torch raises where memory runs out or a checkpoint does not fit;
-        # TypeError: configurations of bundles that call something with other arguments than it takes
-        except (ValueError, TypeError, OSError, ImportError, RuntimeError) as e:
+        except Exception as e:
             if verbose:
                 logging.getLogger(__name__).exception("the command failed")
-            _fail(str(e) or type(e).__name__)
+            _fail(_told(e))
             return _BAD_INPUT
 
 
@@ -86,12 +86,60 @@ def _name_the_user() -> None:
         os.environ["USER"] = str(os.getuid())
 
 
+def _told(error: Exception) -> str:
+    """An error in one line; what nobody foresaw is called by its name."""
+    message = str(error).strip()
+    # RuntimeError: what torch raises where a device or memory fails
+    foreseen = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
+    if isinstance(error, MemoryError) and not message:
+        return "there is not enough memory. Close other programs, or give smaller images."
+    if message and isinstance(error, foreseen) and not isinstance(error, RecursionError) and _is_deliberate(error):
+        return message
+    return (
+        f"{type(error).__name__}{': ' if message else ''}{message}. This is an error in monai-unetpp, or input that it "
+        "should refuse by name. Please report it, with what -v shows."
+    )
+
+
+def _is_deliberate(error: Exception) -> bool:
+    """Whether somebody wrote the message: Python itself raises these two for what is wrong in a program."""
+    if type(error) not in (ValueError, TypeError):
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    # without the source nobody can tell
+    return not frames or not frames[-1].line or frames[-1].line.startswith("raise")
+
+
+class _Once(logging.Filter):
+    """Lets each warning through once: a file may be read several times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        message = record.getMessage()
+        known = message in self.seen
+        self.seen.add(message)
+        return not known
+
+
 @contextmanager
 def _logging(verbose: bool) -> Iterator[None]:
     """Log to standard error while a command runs; without ``verbose`` only what the summary does not say anyway."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
     repeating = [logging.getLogger(name) for name in _REPEATING_LOGGERS]
     disabled = [logger.disabled for logger in repeating]
+    # nibabel's logger has a handler of its own: what it says would be there twice
+    nibabel = logging.getLogger("nibabel.global")
+    propagated, nibabel.propagate = nibabel.propagate, False
+    filtered: list[tuple[logging.Filterer, logging.Filter]] = [
+        (filterer, _Once()) for filterer in (nibabel, *logging.getLogger().handlers)
+    ]
+    for filterer, once in filtered:
+        filterer.addFilter(once)
     with warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")
@@ -100,6 +148,9 @@ def _logging(verbose: bool) -> Iterator[None]:
         try:
             yield
         finally:
+            nibabel.propagate = propagated
+            for filterer, once in filtered:
+                filterer.removeFilter(once)
             for logger, before in zip(repeating, disabled, strict=True):
                 logger.disabled = before
 
@@ -143,7 +194,7 @@ def _segment(json_output: bool, **options: Any) -> int:
         if summary.stages:
             print("Where the time went, in seconds:")
             _stage_table(summary)
-        print(f"Segmentations are in {options['output_dir']}")
+        print(_printable(f"Segmentations are in {options['output_dir']}"))
     for failure in summary.failures:
         _fail(failure)
     if summary.failures:
@@ -270,13 +321,23 @@ def _check(target: str, schema: str | None) -> int:
             "Name the folder that holds one of them."
         )
     else:
-        from monai_unetpp.bundles import check_bundle, find_bundle
+        from monai_unetpp.bundles import bundle_code, check_bundle, find_bundle
 
-        problems = check_bundle(find_bundle(target), schema=schema)
+        bundle = find_bundle(target)
+        problems = check_bundle(bundle, schema=schema)
+        _show_code(bundle_code(bundle))
     for problem in problems:
         _fail(problem)
     print(f"{target}: {'no problems found' if not problems else f'{len(problems)} problem(s) found'}.")
     return _CASES_FAILED if problems else _DONE
+
+
+def _show_code(code: dict[str, list[str]]) -> None:
+    if not code:
+        return
+    print("The configurations run this when they are used, as MONAI evaluates what begins with $ (information only):")
+    for text, places in code.items():
+        print(_printable(f"  {text}    ({', '.join(places)})"))
 
 
 def _benchmark(output: str | None, **options: Any) -> int:
@@ -410,6 +471,9 @@ _SEGMENT = """\
   monai-unetpp segment my_dataset --list_key validation -o segmentations
   monai-unetpp segment scans -o segmentations --json > volumes.json
   monai-unetpp segment scans -o segmentations --no-flips --overlap 0.25 --precision auto --profile
+
+The configurations of a bundle can run Python code (what begins with $): use only bundles that you trust.
+monai-unetpp check BUNDLE lists it. Names of files and all other arguments are never run.
 """
 
 
@@ -549,6 +613,9 @@ _CHECK = """\
   monai-unetpp check hippocampus_mri_unetpp
   monai-unetpp check path/to/my_bundle --schema meta_schema.json
   monai-unetpp check path/to/Task04_Hippocampus
+
+Of a bundle it also lists the Python code that the configurations run when they are used: MONAI evaluates every value
+that begins with $. That is no problem in itself, but use only bundles whose code you trust.
 """
 
 
@@ -759,11 +826,16 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         cells = [
             cell.ljust(widths[0]) if not column else cell.rjust(widths[column]) for column, cell in enumerate(line)
         ]
-        print("  ".join(cells).rstrip())
+        print(_printable("  ".join(cells).rstrip()))
 
 
 def _fail(message: str) -> None:
-    print(f"monai-unetpp: {message}", file=sys.stderr)
+    print(f"monai-unetpp: {_printable(' '.join(message.splitlines()))}", file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    """``text`` with escapes for what a terminal would obey, or cannot show: names of files may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 if __name__ == "__main__":

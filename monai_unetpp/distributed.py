@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -13,8 +13,19 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-__all__ = ["finish", "from_first", "gathered", "local_device", "rank", "start", "waiting_group"]
+__all__ = [
+    "finish",
+    "from_first",
+    "gather",
+    "gathered",
+    "local_device",
+    "rank",
+    "share",
+    "start",
+    "waiting_group",
+]
 
+_K = TypeVar("_K")
 _T = TypeVar("_T")
 
 _LONGEST_WAIT = datetime.timedelta(days=14)
@@ -62,6 +73,29 @@ def finish(network: nn.Module | None = None) -> None:
         dist.destroy_process_group()
 
 
+def rank() -> int:
+    """The number of this process in the process group; 0 where there is none."""
+    return dist.get_rank() if _in_group() else 0
+
+
+def share(items: Sequence[_T]) -> Sequence[_T]:
+    """What of ``items`` this process has to do: every n-th of n processes, all where there is no process group."""
+    return items[dist.get_rank() :: dist.get_world_size()] if _in_group() else items
+
+
+def gather(found: dict[_K, _T]) -> dict[_K, _T]:
+    """What all processes of the process group found, in every one of them."""
+    if not _in_group():
+        return found
+    parts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, found)
+    return {key: each for part in parts for key, each in part.items()}
+
+
+def _in_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
 @contextmanager
 def gathered(value: Any) -> Iterator[list[Any]]:
     """Wait until all processes of ``torchrun`` are here, and after the block until all have left it.
@@ -87,11 +121,6 @@ def gathered(value: Any) -> Iterator[list[Any]]:
         yield values
     finally:
         finish()
-
-
-def rank() -> int:
-    """The number of this process in its group; 0 where there is no group."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -16,7 +17,20 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MARK", "REPLACED", "atomic_path", "remove_leftovers", "temporary_folder", "write_figure", "write_text"]
+__all__ = [
+    "MARK",
+    "REPLACED",
+    "atomic_path",
+    "naming_full_disk",
+    "remove_leftovers",
+    "temporary_folder",
+    "write_figure",
+    "write_text",
+]
+
+_DISK_ERRORS = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS") if hasattr(errno, name)}
+#: What torch.save says instead of an error number.
+_DISK_WORDS = ("PytorchStreamWriter failed writing", "file write failed", "unexpected pos")
 
 #: Name of the software in every picture that is written, by which it is known not to be an image to segment.
 MARK = "monai-unetpp"
@@ -47,14 +61,36 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
         OSError: the folder cannot be made or written to.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.parent.absolute() not in _cleaned:
-        _cleaned.add(target.parent.absolute())
-        remove_leftovers(target.parent)
-    with temporary_folder(target.parent) as folder:
-        temporary = folder / target.name
-        yield temporary
-        os.replace(temporary, target)
+    with naming_full_disk(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.parent.absolute() not in _cleaned:
+            _cleaned.add(target.parent.absolute())
+            remove_leftovers(target.parent)
+        with temporary_folder(target.parent) as folder:
+            temporary = folder / target.name
+            yield temporary
+            os.replace(temporary, target)
+
+
+@contextmanager
+def naming_full_disk(path: str | PathLike[str]) -> Iterator[None]:
+    """Let errors of a disk that takes no more name what was to be written there.
+
+    Args:
+        path: the file or folder that is written to.
+
+    Raises:
+        OSError: with the path and the remedy, instead of an error of such a disk.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as e:
+        number = e.errno if isinstance(e, OSError) else None
+        if number not in _DISK_ERRORS and (number is not None or not any(word in str(e) for word in _DISK_WORDS)):
+            raise
+        reason = os.strerror(number) if number is not None else "no space is left on the device, or a quota is reached"
+        message = f"{path}: cannot be written ({reason}). Free space there, or choose another folder."
+        raise OSError(message) from e
 
 
 @contextmanager

@@ -24,6 +24,11 @@ class NestedDeepSupervisionLoss(nn.Module):
         level_weights: weights by level name (``{"L1": 0.5, "L2": 1.0}``) or in the order of the network's
             outputs, deepest level first. By default 1 for every level, as in the paper. A weight of 0 leaves a
             level out of the sum; at least one weight must be positive.
+        ignore_label: value in the target of voxels that nobody labelled: the loss is that of all others. It must then
+            be one of those that look at each voxel by itself or at sums over them, such as Dice, cross-entropy, focal
+            or Tversky loss, not at neighbours. Only with ``batch=False`` does cross-entropy change a little: each
+            sample then counts the same, however many of its voxels are labelled. Where none is in a whole batch, the
+            loss is 0.
 
     Shapes:
         Predictions ``(B, C, H, W[, D])``, as a list with the deepest level first (what ``NestedUNet`` returns in
@@ -50,9 +55,15 @@ class NestedDeepSupervisionLoss(nn.Module):
     # its public home: MONAI's ComponentLocator only takes a class from the module that the class says it belongs to
     __module__ = "monai_unetpp"
 
-    def __init__(self, loss: nn.Module, level_weights: Mapping[str, float] | Sequence[float] | None = None) -> None:
+    def __init__(
+        self,
+        loss: nn.Module,
+        level_weights: Mapping[str, float] | Sequence[float] | None = None,
+        ignore_label: int | None = None,
+    ) -> None:
         super().__init__()
         self.loss = loss
+        self.ignore_label = ignore_label
         if isinstance(level_weights, str) or not isinstance(level_weights, (Mapping, Sequence, type(None))):
             raise TypeError(
                 "level_weights must be a mapping from level names, a sequence with the deepest level first, or None, "
@@ -75,8 +86,7 @@ class NestedDeepSupervisionLoss(nn.Module):
     ) -> torch.Tensor:
         """The loss of ``input`` against ``target``; see the class for their forms."""
         if isinstance(input, torch.Tensor):
-            single: torch.Tensor = self.loss(input, target)
-            return single
+            return self._loss(input, target)
         if isinstance(input, Mapping):
             outputs = dict(input)
         elif isinstance(input, (list, tuple)):
@@ -90,8 +100,25 @@ class NestedDeepSupervisionLoss(nn.Module):
         if not outputs:
             raise ValueError("predictions must hold at least one level, got none.")
         weights = self._weights(list(outputs))
-        terms = [weights[level] * self.loss(output, target) for level, output in outputs.items() if weights[level]]
+        terms = [weights[level] * self._loss(output, target) for level, output in outputs.items() if weights[level]]
         return torch.stack(terms).sum(dim=0)
+
+    def _loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss of one level, over the voxels that are not to be ignored."""
+        kept = None if self.ignore_label is None else (target != self.ignore_label).all(dim=1)
+        if kept is None or bool(kept.all()):
+            whole: torch.Tensor = self.loss(output, target)
+            return whole
+        # losses that are a mean over samples get these one by one, all others the voxels of all samples together
+        apart = any(getattr(module, "batch", True) is False for module in self.loss.modules())
+        groups = [slice(n, n + 1) for n in range(len(target))] if apart else [slice(None)]
+        terms = [
+            self.loss(_voxels(output[group], kept[group]), _voxels(target[group], kept[group]))
+            for group in groups
+            if bool(kept[group].any())
+        ]
+        # without any voxel, gradients of 0 still reach all weights, which distributed training waits for
+        return torch.stack(terms).mean(dim=0) if terms else output.sum() * 0
 
     def _weights(self, levels: list[str]) -> dict[str, float]:
         given = self.level_weights
@@ -107,3 +134,8 @@ class NestedDeepSupervisionLoss(nn.Module):
         if len(given) != len(levels):
             raise ValueError(f"level_weights must have one entry per level, {len(levels)}, got {len(given)}.")
         return dict(zip(sorted(levels, key=lambda name: -int(name[1:])), given, strict=True))
+
+
+def _voxels(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """The voxels of ``values`` ``(B, C, ...)`` that are kept by the mask ``(B, ...)``, as ``(1, C, voxels)``."""
+    return values.movedim(1, -1)[kept].T[None]

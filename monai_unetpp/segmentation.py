@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ignite.handlers import ProgressBar
-from monai.bundle import ConfigParser
 
-from monai_unetpp.bundles import find_bundle, parse_entry, read_metadata
+from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata
 from monai_unetpp.data import one_line
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.engines import CaseEvaluator
 from monai_unetpp.files import remove_leftovers
+from monai_unetpp.networks import NestedUNet
 from monai_unetpp.topology import level_index
 
 __all__ = ["DEFAULT_BUNDLE", "SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment"]
@@ -137,20 +137,19 @@ def segment(
     output_dir = expand_home(output_dir)
     folder = find_bundle(bundle)
     names = label_names(folder)
-    parser = ConfigParser()
-    parser.read_config(str(folder / "configs" / "inference.json"))
+    config = BundleConfig(folder, "inference.json")
     paths = [inputs] if isinstance(inputs, (str, PathLike)) else inputs
     if not isinstance(paths, (list, tuple)) or not all(isinstance(path, (str, PathLike)) for path in paths):
         raise TypeError(f"inputs must be a path or a list of paths, got {inputs!r}. Name a file or a folder.")
     if not any(os.path.lexists(expand_home(path)) for path in paths):
         raise FileNotFoundError(f"{', '.join(map(fspath, paths))}: no such file or folder. Check the path.")
-    parser.update({"bundle_root": str(folder), "output_dir": fspath(output_dir)})
-    parser["input"] = [fspath(path) for path in paths]
+    config["output_dir"], config["input"] = fspath(output_dir), [fspath(path) for path in paths]
     if device is not None:
-        parser["device"] = resolve_device(device)
+        config["device"] = resolve_device(device)
     _change_settings(
-        parser,
+        config,
         folder,
+        level=level,
         runtime=runtime,
         precision=precision,
         overlap=overlap,
@@ -162,13 +161,12 @@ def segment(
         overwrite=overwrite or None,
     )
     if level is not None:
-        level_index(level, parse_entry(parser, "network_def").levels)
-        parser["level"] = level
-    evaluator = parse_entry(parser, "evaluator")
+        level_index(level, _levels(config))
+    evaluator = config.parse("evaluator")
     if not isinstance(evaluator, CaseEvaluator):
         raise ValueError(
-            f"{folder.name}: the evaluator of inference.json must be monai_unetpp.engines.CaseEvaluator, got "
-            f"{type(evaluator).__name__}. Run this bundle with python -m monai.bundle run."
+            f"{config}: the evaluator must be monai_unetpp.engines.CaseEvaluator, got {type(evaluator).__name__}. "
+            "Run this bundle with python -m monai.bundle run."
         )
     evaluator.profile = profile
     network: Any = evaluator.network
@@ -203,17 +201,24 @@ def segment(
     )
 
 
-def _change_settings(parser: ConfigParser, folder: Path, **settings: Any) -> None:
+def _levels(config: BundleConfig) -> Sequence[str]:
+    network = config.parse("network_def")
+    if not isinstance(network, NestedUNet):
+        raise ValueError(f"{config}: network_def must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")
+    return network.levels
+
+
+def _change_settings(config: BundleConfig, folder: Path, **settings: Any) -> None:
     """Set what is not None; a bundle must have the key, as MONAI would take any other in silence."""
     for key, value in settings.items():
         if value is None:
             continue
-        if key not in parser:
+        if key not in config:
             raise ValueError(
                 f"{key} must be left out for {folder.name}, got {value!r}: its inference.json has no key {key!r}. "
                 "Give it this key and use it there, or take another bundle."
             )
-        parser[key] = value
+        config[key] = value
 
 
 def _summed(stages: Iterable[dict[str, float]]) -> dict[str, float]:
@@ -230,13 +235,20 @@ def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
     Raises:
         ValueError: metadata without names of the output's channels.
     """
-    try:
-        channels = read_metadata(bundle)["network_data_format"]["outputs"]["pred"]["channel_def"]
-    except KeyError as e:
+    path = Path(bundle) / "configs" / "metadata.json"
+    channels: Any = read_metadata(bundle)
+    for key in ("network_data_format", "outputs", "pred", "channel_def"):
+        if not isinstance(channels, dict) or key not in channels:
+            raise ValueError(
+                f"{path}: must name the labels under network_data_format, outputs, pred, channel_def; {key!r} is "
+                "missing. Add it, or copy the bundle again."
+            )
+        channels = channels[key]
+    if not isinstance(channels, dict) or not all(str(value).isdecimal() for value in channels):
         raise ValueError(
-            f"{bundle}: metadata.json must name the labels under network_data_format, outputs, pred, channel_def; "
-            f"{e} is missing."
-        ) from e
+            f'{path}: channel_def must map values to names like {{"0": "background"}}, got {channels!r:.80}. Correct '
+            "it, or copy the bundle again."
+        )
     return {int(value): str(name) for value, name in channels.items() if int(value) > 0}
 
 

@@ -13,7 +13,16 @@ import torch
 from tiny_bundle import make_tiny_bundle
 
 from monai_unetpp import NestedUNet, bundles
-from monai_unetpp.bundles import check_bundle, find_bundle, list_bundles, load_network, read_metadata, read_network_def
+from monai_unetpp.bundles import (
+    check_bundle,
+    checking,
+    find_bundle,
+    finding,
+    list_bundles,
+    load_network,
+    read_metadata,
+    read_network_def,
+)
 
 Edit = Callable[[dict[str, Any]], Any]
 
@@ -58,14 +67,14 @@ class TestFindBundle:
         folder = tiny_bundle.parent / "bundles"
         folder.mkdir()
         tiny_bundle.rename(folder / "renamed")
-        monkeypatch.setattr(bundles, "__file__", str(tiny_bundle.parent / "monai_unetpp" / "bundles.py"))
+        monkeypatch.setattr(finding, "__file__", str(tiny_bundle.parent / "monai_unetpp" / "bundles" / "finding.py"))
         assert find_bundle("renamed") == (folder / "renamed").resolve()
 
     def test_installed_data(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         folder = tiny_bundle.parent / "share" / "monai-unetpp" / "bundles"
         folder.mkdir(parents=True)
         tiny_bundle.rename(folder / "installed")
-        monkeypatch.setattr(bundles.sysconfig, "get_path", lambda name: str(tiny_bundle.parent))
+        monkeypatch.setattr(finding.sysconfig, "get_path", lambda name: str(tiny_bundle.parent))
         assert find_bundle("installed") == (folder / "installed").resolve()
 
     def test_unknown_name_lists_what_there_is(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +184,7 @@ class TestCheckBundle:
         with pytest.raises(FileNotFoundError, match="none: no such folder"):
             check_bundle(tmp_path / "none")
 
-    @pytest.mark.parametrize("name", bundles._FILES)
+    @pytest.mark.parametrize("name", checking._FILES)
     def test_missing_and_empty_files(self, tiny_bundle: Path, name: str) -> None:
         (tiny_bundle / name).write_text("", encoding="utf-8")
         assert f"{name}: empty." in check_bundle(tiny_bundle)
@@ -188,9 +197,9 @@ class TestCheckBundle:
 
     def test_large_file(self, tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         size = (tiny_bundle / "models" / "model.pt").stat().st_size
-        monkeypatch.setattr(bundles, "_MAX_FILE_BYTES", size)
+        monkeypatch.setattr(checking, "_MAX_FILE_BYTES", size)
         assert check_bundle(tiny_bundle) == []
-        monkeypatch.setattr(bundles, "_MAX_FILE_BYTES", size - 1)
+        monkeypatch.setattr(checking, "_MAX_FILE_BYTES", size - 1)
         [problem] = check_bundle(tiny_bundle)
         assert problem.startswith("models/model.pt: must be at most")
 
@@ -241,7 +250,7 @@ class TestCheckBundle:
         [problem] = check_bundle(tiny_bundle)
         assert problem.startswith("models/model.pt: the weights do not fit")
 
-    @pytest.mark.parametrize("key", bundles._METADATA_KEYS)
+    @pytest.mark.parametrize("key", checking._METADATA_KEYS)
     def test_metadata_keys(self, tiny_bundle: Path, key: str) -> None:
         edit(tiny_bundle, "metadata.json", lambda content: content.pop(key))
         assert f"configs/metadata.json: must have the key {key!r}." in check_bundle(tiny_bundle)
@@ -286,7 +295,7 @@ class TestCheckBundle:
             check_bundle(tiny_bundle, schema=tmp_path / "schema.json")
 
     @pytest.mark.parametrize(
-        ("name", "key"), [(name, key) for name, (keys, _) in bundles._KEYS.items() for key in keys]
+        ("name", "key"), [(name, key) for name, (keys, _) in checking._KEYS.items() for key in keys]
     )
     def test_zoo_keys(self, tiny_bundle: Path, name: str, key: str) -> None:
         def remove(content: dict[str, Any]) -> None:

@@ -529,14 +529,19 @@ def test_flags_that_are_not_given_leave_the_bundles_settings(run, stub_prune):
 
 def test_check_a_bundle(run, hippocampus_bundle, tmp_path):
     code, out, err = run("check", hippocampus_bundle)
-    assert (code, out, err) == (0, f"{hippocampus_bundle}: no problems found.\n", "")
+    assert (code, err) == (0, "")
+    *listed, verdict = out.splitlines()
+    assert verdict == f"{hippocampus_bundle}: no problems found."
+    # which is information, and no problem
+    assert "  $import torch    (inference.json imports#0, train.json imports#0)" in listed
+    assert any(line.startswith("  ignite.handlers.ProgressBar") for line in listed)
     copy = tmp_path / "copy"
     (copy / "configs").mkdir(parents=True)
     for name in ("inference.json", "metadata.json"):
         shutil.copy(hippocampus_bundle / "configs" / name, copy / "configs")
     code, out, err = run("check", copy)
     assert code == 1
-    assert out == f"{copy}: {len(err.splitlines())} problem(s) found.\n"
+    assert out.splitlines()[-1] == f"{copy}: {len(err.splitlines())} problem(s) found."
     assert "LICENSE" in err
 
 
@@ -642,3 +647,60 @@ def test_a_user_without_a_name(run, stub_segment, monkeypatch):
     monkeypatch.setenv("USER", "")
     assert run("segment", "a", "-o", "O")[0] == 0
     assert os.environ["USER"] == str(os.getuid())
+
+
+def raiser(error):
+    def fail(**options):
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("scan.nii.gz: damaged. Copy it."), "scan.nii.gz: damaged. Copy it."),
+        (TypeError("inputs must be a path, got 5."), "inputs must be a path, got 5."),
+        (OSError(28, "No space left on device", "out"), "No space left on device: 'out'"),
+        (MemoryError(), "not enough memory"),
+        (KeyError("level"), "KeyError: 'level'. This is an error in monai-unetpp"),
+        (AttributeError("no such thing"), "AttributeError: no such thing. This is an error in monai-unetpp"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero. This is an error"),
+        (AssertionError(), "AssertionError. This is an error in monai-unetpp"),
+        (RecursionError("too deep"), "RecursionError: too deep. This is an error in monai-unetpp"),
+        (ValueError("one\ntwo \x1b[31m\udcff"), "one two \\x1b[31m\\udcff"),
+    ],
+)
+def test_no_error_ends_in_a_traceback(run, monkeypatch, tmp_path, caplog, error, expected):
+    monkeypatch.setattr("monai_unetpp.segmentation.segment", raiser(error))
+    code, out, err = run("segment", "a", "-o", tmp_path)
+    assert (code, out) == (2, "")
+    assert err.startswith("monai-unetpp: ")
+    assert len(err.splitlines()) == 1
+    assert expected in err
+    assert "Traceback" not in err + caplog.text
+    run("segment", "a", "-o", tmp_path, "-v")
+    assert "Traceback" in caplog.text
+
+
+def test_what_python_raises_itself_is_an_error_of_ours(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("monai_unetpp.segmentation.segment", lambda **options: int("x"))
+    code, _, err = run("segment", "a", "-o", tmp_path)
+    assert code == 2
+    assert "ValueError: invalid literal for int() with base 10: 'x'. This is an error in monai-unetpp" in err
+
+
+def test_a_warning_is_said_once(run, monkeypatch, tmp_path, caplog, stub_segment):
+    stub = monai_unetpp.segmentation.segment
+
+    def warn(**options):
+        for name in ("monai_unetpp.data", "nibabel.global"):
+            for _ in range(3):
+                logging.getLogger(name).warning("%s: the header lies", options["inputs"][0])
+        return stub(**options)
+
+    monkeypatch.setattr("monai_unetpp.segmentation.segment", warn)
+    for _ in range(2):
+        run("segment", "a", "-o", tmp_path)
+    # once in each run, and nibabel's not a second time by our own handler
+    assert [record.name for record in caplog.records] == ["monai_unetpp.data"] * 2

@@ -312,7 +312,7 @@ def test_broken_and_missing_files_cost_one_case_each(cells, tmp_path):
     assert "half_seg.nii.gz: not a NIfTI image" in report.failures["half"]
     assert report.failures["empty"] == (
         f"{seg / 'empty_seg.nii.gz'}: not on the grid of {labels / 'empty.nii.gz'}: its shape is (20, 31), not "
-        "(20, 30). Pair the right files, or segment again."
+        "(20, 30). Pair the right files, or resample one to the other."
     )
     assert report.failures["small"] == (
         f"{seg / 'small_seg.nii.gz'}: small_seg.png is there too. Remove the one that is not to be scored."
@@ -441,7 +441,7 @@ def test_bad_arguments(cells, tmp_path, options, error, message):
 
 
 def test_a_folder_without_data(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"dataset\.json: no such file\. dataset_dir must name a folder"):
+    with pytest.raises(FileNotFoundError, match=r"dataset\.json: no such file\. Name a folder in Decathlon form"):
         find_failures(tmp_path, tmp_path / "out")
 
 
@@ -455,7 +455,7 @@ def test_labels_that_cannot_be_read(cells, edit_dataset, labels):
 def test_labels_either_way_round(cells, edit_dataset):
     edit_dataset(labels={"background": 0, "nucleus": 1, "debris": 4})
     chosen = choose_labels(cells, ["debris"])
-    assert dataclasses.astuple(chosen) == ({"debris": 4}, (1, 4))
+    assert dataclasses.astuple(chosen) == ({"debris": 4}, (1, 4), None)
     with pytest.raises(ValueError, match="instances must be left out for data of several labels, got nucleus, debris"):
         choose_labels(cells, instances=True)
 
@@ -507,3 +507,27 @@ def test_the_command(cells, tmp_path, capsys):
     code, _, err = run(capsys, *common, "--label", "tumour")
     assert code == 2
     assert err.startswith("monai-unetpp: labels must be among nucleus, got 'tumour'")
+
+
+def test_what_is_to_be_ignored_counts_for_nothing(cells, tmp_path, edit_dataset):
+    edit_dataset(labels={"background": 0, "nucleus": 1, "ignore": 2})
+    path = cells / "labelsTr" / "half.nii.gz"
+    label = np.asarray(nib.load(path).dataobj).copy()
+    label[7:, :] = 2  # below are all 25 invented pixels and 50 of 100 true ones, which were missed
+    save(path, label)
+    half = by_name(find_failures(cells, tmp_path / "out", tmp_path / "seg"))["half"].score
+    assert (half.missed_voxels, half.invented_voxels, half.truth_voxels) == (50, 0, 50)
+    assert (half.foreground_iou, half.dice) == (0.0, 0.0)
+    assert half.background_iou == pytest.approx((7 * 30 - 50) / (7 * 30))
+    save(path, np.full_like(label, 2))
+    failures = find_failures(cells, tmp_path / "out", tmp_path / "seg").failures
+    assert "half.nii.gz: every voxel is to be ignored, so nothing can be scored" in failures["half"]
+    with pytest.raises(ValueError, match="labels must not have 'ignore' where objects are numbered, got 2"):
+        find_failures(cells, tmp_path / "out", tmp_path / "seg", instances=True)
+
+
+def test_scaled_labels_are_read_as_what_they_mean(cells, tmp_path):
+    path = cells / "labelsTr" / "half.nii.gz"
+    before = by_name(find_failures(cells, tmp_path / "out", tmp_path / "seg"))["half"].score
+    save(path, np.asarray(nib.load(path).dataobj) * np.float32(0.996))
+    assert by_name(find_failures(cells, tmp_path / "out", tmp_path / "seg"))["half"].score == before

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from monai.losses import DiceCELoss, DiceLoss
+from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
 from torch import nn
 
 from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
@@ -124,3 +124,48 @@ def test_predictions_of_another_kind(target, monai_loss):
         loss(3, target)
     with pytest.raises(ValueError, match=r"predictions must hold at least one level, got none"):
         loss([], target)
+
+
+LOSSES = {
+    "Dice of the batch": DiceLoss(softmax=True, to_onehot_y=True, batch=True),
+    "Dice of each sample": DiceLoss(softmax=True, to_onehot_y=True, include_background=False),
+    "Dice and cross-entropy": DiceCELoss(softmax=True, to_onehot_y=True, batch=True),
+    "both, of each sample": DiceCELoss(softmax=True, to_onehot_y=True),
+    "focal": FocalLoss(to_onehot_y=True),
+    "Tversky": TverskyLoss(softmax=True, to_onehot_y=True),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_the_loss_of_what_is_not_ignored_is_that_of_the_rest_alone(outputs, target, name):
+    partly = target.clone()
+    partly[..., 5:] = 9
+    loss = NestedDeepSupervisionLoss(LOSSES[name], ignore_label=9)
+    found = loss(outputs, partly)
+    rest = NestedDeepSupervisionLoss(LOSSES[name])([output[..., :5] for output in outputs], target[..., :5])
+    assert torch.allclose(found, rest, atol=1e-6)
+    found.backward()
+    for output in outputs:
+        assert bool((output.grad[..., 5:] == 0).all())
+        assert bool((output.grad[..., :5] != 0).any())
+
+
+def test_a_sample_that_is_ignored_whole_counts_for_nothing(outputs, target):
+    partly = target.clone()
+    partly[0] = 9
+    for inner in (LOSSES["both, of each sample"], LOSSES["Dice and cross-entropy"]):
+        found = NestedDeepSupervisionLoss(inner, ignore_label=9)(outputs, partly)
+        rest = NestedDeepSupervisionLoss(inner)([output[1:] for output in outputs], target[1:])
+        assert torch.allclose(found, rest, atol=1e-6)
+
+
+def test_without_any_labelled_voxel_the_loss_is_0_and_reaches_all_weights(outputs, target, monai_loss):
+    loss = NestedDeepSupervisionLoss(monai_loss, ignore_label=9)(outputs, torch.full_like(target, 9))
+    assert float(loss) == 0
+    loss.backward()
+    assert all(output.grad is not None and bool((output.grad == 0).all()) for output in outputs)
+
+
+def test_nothing_changes_where_nothing_is_ignored(outputs, target, monai_loss):
+    plain, ignoring = (NestedDeepSupervisionLoss(monai_loss, ignore_label=value) for value in (None, 9))
+    assert torch.equal(plain(outputs, target), ignoring(outputs, target))

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.bundle import ConfigParser
 
 from monai_unetpp.benchmark.contenders import (
     Contender,
@@ -29,7 +28,7 @@ from monai_unetpp.benchmark.contenders import (
     measure_matrix_ceiling,
 )
 from monai_unetpp.benchmark.speed_results import InferenceBenchmark, InferenceCost, MissingContender
-from monai_unetpp.bundles import find_bundle, parse_entry
+from monai_unetpp.bundles import BundleConfig, find_bundle
 from monai_unetpp.devices import PRECISIONS, resolve_device
 from monai_unetpp.inferers.predictors import RUNTIMES
 from monai_unetpp.inferers.windows import WindowGrid
@@ -201,23 +200,21 @@ def _of_bundle(bundle: str | PathLike[str], network: Mapping[str, Any], shapes: 
         if value is not None:
             raise ValueError(f"{name} must be left out with a bundle, got {value!r}. The bundle's network has its own.")
     folder = find_bundle(bundle)
-    parser = ConfigParser()
-    parser.read_config(str(folder / "configs" / "inference.json"))
-    parser["bundle_root"] = str(folder)
-    inferer = parse_entry(parser, "inferer")
+    config = BundleConfig(folder, "inference.json")
+    inferer = config.parse("inferer")
     while not hasattr(inferer, "roi_size") and hasattr(inferer, "inferer"):
         inferer = inferer.inferer
     if not hasattr(inferer, "roi_size"):
         raise ValueError(
-            f"{folder}: the inferer of inference.json must have windows, got {type(inferer).__name__}. Only bundles "
+            f"{config}: the inferer must have windows, got {type(inferer).__name__}. Only bundles "
             "with sliding windows can be measured."
         )
-    config = build_own_network(_placeholder(str(folder))).config
-    roi_size, dims = inferer.roi_size, config["spatial_dims"]
+    network_def = build_own_network(_placeholder(str(folder))).config
+    roi_size, dims = inferer.roi_size, network_def["spatial_dims"]
     return {
-        "features": config["features"],
-        "in_channels": config["in_channels"],
-        "out_channels": config["out_channels"],
+        "features": network_def["features"],
+        "in_channels": network_def["in_channels"],
+        "out_channels": network_def["out_channels"],
         "window_shape": (roi_size,) * dims if isinstance(roi_size, int) else tuple(roi_size),
         "overlap": inferer.overlap,
         "bundle": str(folder),

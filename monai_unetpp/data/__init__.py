@@ -2,15 +2,17 @@
 
 from monai_unetpp.data.background import ClearBackgroundd, CropBackgroundd
 from monai_unetpp.data.cases import find_cases
-from monai_unetpp.data.check import check_dataset
+from monai_unetpp.data.check import check_dataset, check_labelled_data
 from monai_unetpp.data.datalist import load_datalist
-from monai_unetpp.data.dataset import CaseDataset
+from monai_unetpp.data.dataset import CaseDataset, SeededCacheDataset
 from monai_unetpp.data.errors import ImageFileError, describe_failure, one_line
 from monai_unetpp.data.geometry import check_same_geometry, read_geometry
 from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry
 from monai_unetpp.data.instances import SplitInstances, SplitInstancesd
 from monai_unetpp.data.intensity import ImageKind, InvertBrightBackground, InvertBrightBackgroundd, kind_weights
 from monai_unetpp.data.inversion import InvertProbabilitiesd
+from monai_unetpp.data.label_names import find_ignore_label
+from monai_unetpp.data.label_transforms import CheckLabelsd, OneHotLabelsd
 from monai_unetpp.data.naming import case_name
 from monai_unetpp.data.reader import VolumeReader
 from monai_unetpp.data.spacing import BlockwiseSpacingd
@@ -20,6 +22,7 @@ from monai_unetpp.data.writer import SegmentationSaveImaged, write_volume
 __all__ = [
     "BlockwiseSpacingd",
     "CaseDataset",
+    "CheckLabelsd",
     "ClearBackgroundd",
     "CropBackgroundd",
     "ImageFileError",
@@ -28,6 +31,8 @@ __all__ = [
     "InvertBrightBackground",
     "InvertBrightBackgroundd",
     "InvertProbabilitiesd",
+    "OneHotLabelsd",
+    "SeededCacheDataset",
     "SegmentationSaveImaged",
     "SplitInstances",
     "SplitInstancesd",
@@ -36,10 +41,12 @@ __all__ = [
     "case_name",
     "check_dataset",
     "check_grid",
+    "check_labelled_data",
     "check_same_geometry",
     "compare_geometry",
     "describe_failure",
     "find_cases",
+    "find_ignore_label",
     "kind_weights",
     "load_datalist",
     "one_line",

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import dataclasses
+import logging
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from monai_unetpp.data.datalist import foreground_labels
-from monai_unetpp.data.errors import ImageFileError, describe_failure
-from monai_unetpp.data.geometry import check_same_geometry
-from monai_unetpp.data.labels import check_label_values, read_label_map
+from monai_unetpp.data.case_check import CheckedCase, check_case
+from monai_unetpp.data.datalist import LISTS, is_complete, load_datalist, missing_list, read_content
+from monai_unetpp.data.label_names import LabelNames, read_label_names
+from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.naming import case_name
-from monai_unetpp.data.reader import VolumeReader
+from monai_unetpp.distributed import gather, rank, share
 
-__all__ = ["check_dataset"]
+__all__ = ["check_dataset", "check_labelled_data", "compare_cases"]
 
-_LISTS = ("training", "validation")
+logger = logging.getLogger(__name__)
+
+_MOST_LINES = 20
 
 
 def check_dataset(dataset_dir: str | PathLike[str]) -> list[str]:
     """The problems of a data set in Decathlon form; every image and label is read.
 
-    ``dataset.json`` must list cases with image and label under ``training``, ``validation`` or both. Each file must be
-    there and be readable by :class:`monai_unetpp.data.VolumeReader`; a label must lie on the grid of its image, hold
-    integers, not only background, and no value but those that ``labels`` names, if it is there. No case may be listed
-    twice, and no two may have the same voxels: between the lists that would be a leak.
+    ``dataset.json`` must list cases with image and label under ``training``, ``validation`` or both. What each of them
+    must be like is said in :func:`monai_unetpp.data.case_check.check_case`, which also training, evaluation, pruning
+    and studies call; here a label must not be background alone either. No case may be listed twice, and no two may
+    have the same voxels: between the lists that would be a leak. Every label that is named must occur.
 
     Args:
         dataset_dir: folder with ``dataset.json``.
@@ -45,131 +44,202 @@ def check_dataset(dataset_dir: str | PathLike[str]) -> list[str]:
     """
     path = Path(dataset_dir) / "dataset.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return [f"{path}: no such file. Name a folder in Decathlon form."]
-    except (OSError, ValueError) as e:
-        return [f"{path}: cannot be read as JSON ({e}). Repair it."]
-    if not isinstance(content, dict):
-        return [f"{path}: must hold an object, got {type(content).__name__}. Write it in Decathlon form."]
-    values, problems = _label_values(path, content)
-    entries, found = _entries(path, content)
+        content = read_content(path)
+    except (FileNotFoundError, ValueError) as e:
+        return [str(e)]
+    problems: list[str] = []
+    names = None
+    try:
+        names = read_label_names(path, content["labels"]) if "labels" in content else None
+    except ValueError as e:
+        problems.append(str(e))
+    listed, found = _listed(path, content)
     problems += found
-    problems += _listed_twice(path, entries)
-    first_with: dict[str, _Entry] = {}
-    checked: set[tuple[Path, ...]] = set()
-    for entry in entries:
-        if entry.files in checked:
-            continue
-        checked.add(entry.files)
-        problem, voxels = _check_entry(entry, values)
-        if problem is not None:
-            problems.append(problem)
-        if voxels is not None:
-            other = first_with.setdefault(voxels, entry)
-            if other is not entry and other.image != entry.image:
-                problems.append(_same_voxels(entry, other))
-    return problems
+    values = None if names is None else names.values
+    unique = {each.case.files: each.case for each in listed}
+    checked = {files: check_case(case, values) for files, case in unique.items()}
+    for each in checked.values():
+        problems += [] if each.problem is None else [each.problem]
+    problems += compare_cases(path, listed, checked, names)
+    # names of files may hold line breaks
+    return [" ".join(problem.splitlines()) for problem in problems]
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One case of a list, with its image (a file, or one per channel) and label."""
+def check_labelled_data(
+    dataset_dir: str | PathLike[str],
+    lists: Sequence[str] = LISTS,
+    *,
+    classes: int | None = None,
+    spatial_dims: int | None = None,
+    in_channels: int | None = None,
+) -> None:
+    """Refuse a data set that a network cannot be trained or scored on, and tell what looks doubtful.
+
+    For ``initialize`` of a configuration: every image and label is read once, before any work. In a process group
+    (``torchrun``) each process reads its share; all of them end if there is a problem, and process 0 says why.
+
+    Args:
+        dataset_dir: folder with ``dataset.json``.
+        lists: of cases to check; a validation list that must be drawn is.
+        classes: of the network, with the background: labels must lie below. None allows all that are named.
+        spatial_dims: 2 or 3, of the network.
+        in_channels: of the network.
+
+    Raises:
+        FileNotFoundError: no ``dataset.json``.
+        ValueError: it cannot be read, or cases have problems.
+    """
+    path = Path(dataset_dir) / "dataset.json"
+    labels = read_content(path).get("labels")
+    names = None if labels is None else read_label_names(path, labels)
+    listed = [_ListedCase.of(key, entry) for key in lists for entry in load_datalist(dataset_dir, key)]
+    unique = {case.case.files: case.case for case in listed}
+    logger.info("Checking %d labelled cases of %s ...", len(unique), path)
+    values = _allowed(names, classes)
+    checked = gather(
+        {files: check_case(case, values, spatial_dims, in_channels) for files, case in share(list(unique.items()))}
+    )
+    if rank() == 0:
+        _tell(compare_cases(path, listed, checked, names))
+    problems = [checked[files].problem or "" for files in unique if checked[files].problem is not None]
+    if problems:
+        count = f"{path}: cases must be sound, got {len(problems)} of {len(unique)} with a problem"
+        lines = "" if rank() else ":\n" + "\n".join(f"- {line}" for line in _shortened(problems))
+        raise ValueError(f"{count}{lines}\nCorrect them, or leave these cases out.")
+
+
+@dataclasses.dataclass(frozen=True)
+class _ListedCase:
+    """A case and the list that it stands in."""
 
     key: str
-    image: tuple[Path, ...]
-    label: Path
+    case: LabelledCase
 
-    @property
-    def files(self) -> tuple[Path, ...]:
-        return (*self.image, self.label)
-
-
-def _label_values(path: Path, content: Mapping[str, Any]) -> tuple[list[int] | None, list[str]]:
-    """Values that ``labels`` names; None if it is not there."""
-    if "labels" not in content:
-        return None, []
-    try:
-        return list(foreground_labels(path, content["labels"]).values()), []
-    except ValueError as e:
-        return None, [str(e)]
+    @classmethod
+    def of(cls, key: str, entry: Mapping[str, Any], folder: Path | None = None) -> _ListedCase:
+        """Understand an entry of a list."""
+        image = entry["image"]
+        images = tuple((folder or Path()) / file for file in ([image] if isinstance(image, str) else image))
+        name = case_name(images[0])
+        return cls(key, LabelledCase(name, name, images, (folder or Path()) / entry["label"]))
 
 
-def _entries(path: Path, content: Mapping[str, Any]) -> tuple[list[_Entry], list[str]]:
-    """All entries of all lists that can be understood, and what is wrong with the others."""
-    entries, problems = [], []
-    present = [key for key in _LISTS if key in content]
-    if not present:
-        problems.append(f"{path}: must have a list {' or '.join(map(repr, _LISTS))}, got neither. Add one.")
-    for key in present:
-        listed = content[key]
-        if not isinstance(listed, list) or not listed:
-            problems.append(f"{path}: the list {key!r} must hold cases, got {listed!r}. Add some, or leave it out.")
+def compare_cases(
+    path: Path,
+    listed: Sequence[_ListedCase],
+    checked: Mapping[tuple[Path, ...], CheckedCase],
+    names: LabelNames | None,
+) -> Iterator[str]:
+    """What is doubtful about cases that are sound, each in one line.
+
+    Args:
+        path: the ``dataset.json``.
+        listed: its cases.
+        checked: what was found out about them, by their files.
+        names: the labels; None where they have no names.
+    """
+    yield from _listed_twice(path, listed)
+    first_with: dict[str, _ListedCase] = {}
+    seen: set[tuple[Path, ...]] = set()
+    for each in listed:
+        found, files = checked[each.case.files], each.case.files
+        if files in seen:
             continue
-        for number, item in enumerate(listed):
-            image, label = (item.get("image"), item.get("label")) if isinstance(item, Mapping) else (None, None)
-            files = image if isinstance(image, list) else [image]
-            if not files or not isinstance(label, str) or not all(isinstance(each, str) for each in files):
+        seen.add(files)
+        if found.problem is None and found.values <= {0, *([] if names is None else [names.ignore])}:
+            yield f"{each.case.label}: the label is empty, no voxel is foreground. Outline it, or drop the case."
+        if found.voxels is not None:
+            other = first_with.setdefault(found.voxels, each)
+            if other is not each and other.case.image != each.case.image:
+                yield _same_voxels(each, other)
+    if names is not None and listed and all(found.problem is None for found in checked.values()):
+        yield from _unused_labels(path, listed, checked, names)
+
+
+def _unused_labels(
+    path: Path,
+    listed: Sequence[_ListedCase],
+    checked: Mapping[tuple[Path, ...], CheckedCase],
+    names: LabelNames,
+) -> Iterator[str]:
+    """Labels that no case has, or none of those for training."""
+    found: dict[str, set[int]] = {}
+    for each in listed:
+        found.setdefault(each.key, set()).update(checked[each.case.files].values)
+    everywhere = set().union(*found.values())
+    for name, value in names.foreground.items():
+        if value not in everywhere:
+            yield f"{path}: no case has the label {name!r} ({value}). Leave it out of labels, or add such cases."
+        elif value not in found.get("training", everywhere):
+            yield (
+                f"{path}: no case of 'training' has the label {name!r} ({value}), only of 'validation'. Exchange cases."
+            )
+
+
+def _allowed(names: LabelNames | None, classes: int | None) -> Collection[int] | None:
+    """Values besides 0 that the network's labels may have."""
+    if classes is None:
+        return None if names is None else names.values
+    # a network with one output tells one class from the background
+    inside = range(1, max(classes, 2))
+    if names is None:
+        return inside
+    return [value for value in names.values if value in inside or value == names.ignore]
+
+
+def _tell(notes: Iterator[str]) -> None:
+    for line in _shortened(list(notes)):
+        logger.warning("%s", " ".join(line.splitlines()))
+
+
+def _shortened(lines: Sequence[str]) -> list[str]:
+    shown = list(lines[:_MOST_LINES])
+    left = len(lines) - len(shown)
+    return [*shown, *([f"and {left} more; monai-unetpp check lists all of them."] if left else [])]
+
+
+def _listed(path: Path, content: Mapping[str, Any]) -> tuple[list[_ListedCase], list[str]]:
+    """All cases of all lists that can be understood, and what is wrong with the others."""
+    cases, problems = [], []
+    present = [key for key in LISTS if key in content]
+    if not present:
+        problems.append(missing_list(path, content, f"a list {' or '.join(map(repr, LISTS))}"))
+    for key in present:
+        entries = content[key]
+        if not isinstance(entries, list) or not entries:
+            problems.append(f"{path}: the list {key!r} must hold cases, got {entries!r:.200}. Add some.")
+            continue
+        for number, item in enumerate(entries):
+            if is_complete(item):
+                cases.append(_ListedCase.of(key, item, path.parent))
+            else:
                 problems.append(
                     f"{path}: entry {number} of {key!r} must have an 'image' and a 'label', got {item!r:.200}. "
                     "Complete it."
                 )
-                continue
-            entries.append(_Entry(key, tuple(path.parent / str(file) for file in files), path.parent / label))
-    return entries, problems
+    return cases, problems
 
 
-def _listed_twice(path: Path, entries: list[_Entry]) -> Iterator[str]:
+def _listed_twice(path: Path, listed: Sequence[_ListedCase]) -> Iterator[str]:
     """Cases with one image file, or one name: their results would be taken for each other's."""
-    seen: dict[tuple[Path, ...] | str, _Entry] = {}
-    for entry in entries:
-        files = tuple(Path(os.path.abspath(file)) for file in entry.image)
-        name = case_name(entry.image[0])
+    seen: dict[tuple[str, ...] | str, _ListedCase] = {}
+    for each in listed:
+        files = tuple(os.path.abspath(file) for file in each.case.image)
+        image, name = each.case.image[0], each.case.name
         if files in seen:
-            where = entry.key if entry.key == seen[files].key else f"{seen[files].key} and {entry.key}"
-            yield f"{path}: {entry.image[0]} is listed twice ({where}). Leave one of them out."
+            where = each.key if each.key == seen[files].key else f"{seen[files].key} and {each.key}"
+            yield f"{path}: {image} is listed twice ({where}). Leave one of them out."
         elif name in seen:
-            yield f"{path}: {entry.image[0]} and {seen[name].image[0]} have one name, {name!r}. Rename one of them."
-        seen.setdefault(files, entry)
-        seen.setdefault(name, entry)
+            yield f"{path}: {image} and {seen[name].case.image[0]} have one name, {name!r}. Rename one of them."
+        seen.setdefault(files, each)
+        seen.setdefault(name, each)
 
 
-def _check_entry(entry: _Entry, values: list[int] | None) -> tuple[str | None, str | None]:
-    """The first problem of a case, and the hash of its image's voxels as far as it can be read."""
-    missing = next((file for file in entry.files if not os.path.exists(file)), None)
-    if missing is not None:
-        return f"{missing}: no such file, but {entry.key!r} lists it. Add it, or leave the case out.", None
-    voxels = None
-    try:
-        label = read_label_map(entry.label)
-        reader = VolumeReader(spatial_dims=label.data.ndim)
-        image, _ = reader.get_data(reader.read(entry.image))
-        voxels = _hash_voxels(image)
-        difference = check_same_geometry(entry.image[0], entry.label)
-        if difference is not None:
-            return difference, voxels
-        if values is not None:
-            check_label_values(label.data, values, entry.label)
-    except ImageFileError as e:
-        return describe_failure(e), voxels
-    if label.data.min() < 0:
-        return f"{entry.label}: the label must hold no negative values, got {label.data.min()}. Correct it.", voxels
-    if not label.data.any():
-        return f"{entry.label}: the label is empty, every voxel is 0. Outline the structure, or drop the case.", voxels
-    return None, voxels
-
-
-def _hash_voxels(image: np.ndarray[Any, Any]) -> str:
-    """SHA-256 of what a network would see, so that compression, headers and number types make no difference."""
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(np.ascontiguousarray(image, dtype=np.float32).tobytes())
-    return digest.hexdigest()
-
-
-def _same_voxels(entry: _Entry, other: _Entry) -> str:
-    if entry.key == other.key:
-        return f"{entry.image[0]}: the same image as {other.image[0]}, both in {entry.key!r}. Leave one of them out."
+def _same_voxels(each: _ListedCase, other: _ListedCase) -> str:
+    image, first = each.case.image[0], other.case.image[0]
+    if each.key == other.key:
+        return f"{image}: the same image as {first}, both in {each.key!r}. Leave one of them out."
     return (
-        f"{entry.image[0]} ({entry.key}): the same image as {other.image[0]} ({other.key}), a leak between the lists. "
-        f"Leave it out of {entry.key!r}."
+        f"{image} ({each.key}): the same image as {first} ({other.key}), a leak between the lists. "
+        f"Leave it out of {each.key!r}."
     )

@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+import os
 import random
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai.data import load_decathlon_datalist
-
 from monai_unetpp.files import write_text
 
-__all__ = ["foreground_labels", "load_datalist", "read_datalist"]
+__all__ = ["LISTS", "is_complete", "load_datalist", "missing_list", "read_content", "read_datalist"]
 
 logger = logging.getLogger(__name__)
 
+LISTS = ("training", "validation")
+"""The lists of labelled cases."""
+
 _VALIDATION_SHARE = 0.2
 _SPLIT_SEED = 0
+
+
+def read_content(path: str | PathLike[str]) -> dict[str, Any]:
+    """The object that a ``dataset.json`` holds.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it cannot be read, or holds something else.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file. Name a folder in Decathlon form.") from None
+    except (OSError, ValueError, RecursionError) as e:
+        reason = (str(e).splitlines() or [type(e).__name__])[0]
+        raise ValueError(f"{path}: cannot be read as JSON ({reason}). Repair it.") from e
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: must hold an object, got {type(content).__name__}. Write it in Decathlon form.")
+    return content
 
 
 def load_datalist(
@@ -47,11 +73,12 @@ def load_datalist(
         ValueError: it cannot be read, has no such list, an empty one, or entries without image or label.
     """
     path = Path(dataset_dir) / "dataset.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. dataset_dir must name a folder in Decathlon form.")
     cases = read_datalist(path, key, split_dir)
-    if not cases or any("image" not in case or "label" not in case for case in cases):
-        raise ValueError(f"{path}: the list {key!r} must hold cases with an image and a label.")
+    if not cases:
+        raise ValueError(f"{path}: the list {key!r} must hold cases, got none. Add some, or leave it out.")
+    for number, case in enumerate(cases):
+        if case.get("label") is None:
+            raise ValueError(_incomplete(path, key, number, case))
     return [{(label_key if name == "label" else name): value for name, value in case.items()} for case in cases]
 
 
@@ -66,54 +93,87 @@ def read_datalist(
         split_dir: folder for ``split.json``; not written when None.
 
     Raises:
+        FileNotFoundError: no such file.
         ValueError: it cannot be read, or has no such list.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if key in ("training", "validation") and "validation" not in content:
-            return _drawn_split(path, split_dir)[key]
-        if key not in content:
-            lists = ", ".join(name for name, value in content.items() if isinstance(value, list)) or "none"
-            raise ValueError(f"{path}: must have the list {key!r}, got {lists}. Give one of them as list_key.")
-        cases: list[dict[str, Any]] = load_decathlon_datalist(path, data_list_key=key)
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError, KeyError, TypeError) as e:
-        raise ValueError(f"{path}: not a data list in Decathlon form ({e}).") from e
-    return cases
+    content = read_content(path)
+    if key in LISTS and "training" in content and "validation" not in content:
+        return _drawn_split(path, _entries(path, content, "training"), split_dir)[key]
+    return _entries(path, content, key)
 
 
-def foreground_labels(path: str | PathLike[str], labels: Any) -> dict[str, int]:
-    """Value of each label by its name, without the background.
+def _entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The entries of a list that is there, with the paths of image and label joined to the folder."""
+    if key not in content:
+        raise ValueError(missing_list(path, content, f"the list {key!r}"))
+    listed = content[key]
+    if not isinstance(listed, list):
+        raise ValueError(f"{path}: the list {key!r} must be a list of cases, got {listed!r:.200}. Correct it.")
+    entries = []
+    for number, item in enumerate(listed):
+        # the Decathlon lists its test images by their names alone
+        entry = {"image": item} if isinstance(item, str) else item
+        if not is_complete(entry, labelled=False):
+            raise ValueError(_incomplete(path, key, number, item))
+        entries.append({name: _joined(path, name, value) for name, value in entry.items()})
+    return entries
+
+
+def missing_list(path: Path, content: Mapping[str, Any], needed: str) -> str:
+    """The message for a ``dataset.json`` without a list, which also knows nnU-Net's form."""
+    if not any(isinstance(value, list) for value in content.values()) and {"file_ending", "numTraining"} & set(content):
+        return (
+            f"{path}: must have {needed}, got nnU-Net's form, which lists no cases. Add lists of cases in Decathlon "
+            'form, with entries like {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}.'
+        )
+    names = [name for name, value in content.items() if isinstance(value, list)]
+    lists = ", ".join(name if name.isprintable() else repr(name) for name in names) or "none"
+    return f"{path}: must have {needed}, got {lists:.200}. Give one of them as list_key, or add it."
+
+
+def is_complete(entry: Any, labelled: bool = True) -> bool:
+    """Whether an entry names its image, one file or several, and its label: one file, if there must be one.
 
     Args:
-        path: the ``dataset.json`` that ``labels`` comes from, for the message.
-        labels: its entry ``labels``, either way round: ``{"0": "background", "1": "liver"}`` or ``{"liver": 1}``.
-
-    Raises:
-        ValueError: anything else, or no label above 0.
-
-    Example:
-        >>> foreground_labels("dataset.json", {"0": "background", "1": "liver"})
-        {'liver': 1}
+        entry: of a list.
+        labelled: whether it must have a label.
     """
-    problem = (
-        f"{path}: labels must map values to names with at least one above 0, got {labels!r}. Write it like "
-        '{"0": "background", "1": "liver"}.'
-    )
-    if not isinstance(labels, Mapping):
-        raise ValueError(problem)
-    pairs = [(str(name), value) if str(value).isdecimal() else (str(value), name) for name, value in labels.items()]
+    if not isinstance(entry, Mapping):
+        return False
+    image, label = entry.get("image"), entry.get("label")
+    images = image if isinstance(image, list) else [image]
+    if label is None:
+        return not labelled and bool(images) and all(_is_path(file) for file in images)
+    return bool(images) and all(_is_path(file) for file in (*images, label))
+
+
+def _is_path(text: Any) -> bool:
+    """Whether a file can be called so at all."""
+    if not isinstance(text, str) or not text or "\0" in text:
+        return False
     try:
-        named = {name: int(value) for name, value in pairs if int(value)}
-    except (TypeError, ValueError) as e:
-        raise ValueError(problem) from e
-    if not named or min(named.values()) < 0:
-        raise ValueError(problem)
-    return named
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _drawn_split(path: Path, split_dir: str | PathLike[str] | None) -> dict[str, list[dict[str, Any]]]:
-    cases = load_decathlon_datalist(path, data_list_key="training")
+def _joined(path: Path, name: str, value: Any) -> Any:
+    if name not in ("image", "label") or value is None:
+        return value
+    if isinstance(value, list):
+        return [_joined(path, name, each) for each in value]
+    return os.path.normpath(path.parent / value)
+
+
+def _incomplete(path: Path, key: str, number: int, entry: Any) -> str:
+    return f"{path}: entry {number} of {key!r} must have an 'image' and a 'label', got {entry!r:.200}. Complete it."
+
+
+def _drawn_split(
+    path: Path, cases: list[dict[str, Any]], split_dir: str | PathLike[str] | None
+) -> dict[str, list[dict[str, Any]]]:
     if len(cases) < 2:
         raise ValueError(f"{path}: {len(cases)} training case(s) cannot be split. Add cases or a 'validation' list.")
     order = sorted(range(len(cases)), key=lambda index: str(cases[index]["image"]))
@@ -123,13 +183,19 @@ def _drawn_split(path: Path, split_dir: str | PathLike[str] | None) -> dict[str,
         "validation": [cases[index] for index in sorted(order[:count])],
         "training": [cases[index] for index in sorted(order[count:])],
     }
-    logger.warning(
-        "%s has no 'validation' list: %d of its %d training cases were drawn for it, and %d are left for training.",
-        path,
-        len(split["validation"]),
-        len(cases),
-        len(split["training"]),
-    )
+    _tell_drawn(path, len(split["validation"]), len(cases))
     if split_dir is not None:
         write_text(Path(split_dir) / "split.json", json.dumps(split, indent=2, default=str) + "\n")
     return split
+
+
+@functools.lru_cache
+def _tell_drawn(path: Path, drawn: int, count: int) -> None:
+    """Told once for all lists of a data set."""
+    logger.warning(
+        "%s has no 'validation' list: %d of its %d training cases were drawn for it, and %d are left for training.",
+        path,
+        drawn,
+        count,
+        count - drawn,
+    )

@@ -1,16 +1,21 @@
-"""A data set in which a broken file costs one case."""
+"""Data sets: one in which a broken file costs one case, and one whose random numbers are known by epoch."""
 
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
 
-from monai.data import Dataset
+import torch.utils.data
+from ignite.utils import manual_seed
+from monai.data import CacheDataset, Dataset
+from monai.transforms import Randomizable
 
 from monai_unetpp.data.errors import describe_failure
 from monai_unetpp.data.naming import case_name
+from monai_unetpp.seeds import mix_seeds
 
-__all__ = ["CaseDataset"]
+__all__ = ["CaseDataset", "SeededCacheDataset"]
 
 logger = logging.getLogger(__name__)
 
@@ -40,3 +45,42 @@ class CaseDataset(Dataset):
         except Exception as e:
             logger.debug("%s: loading failed", file, exc_info=True)
             return {"case": name, "file": file, "failure": describe_failure(e)}
+
+
+class SeededCacheDataset(CacheDataset):
+    """MONAI's ``CacheDataset``, whose random transforms begin anew with every epoch, from a seed for it.
+
+    So an epoch is the same whether training came to it in one go or was interrupted before, also where worker
+    processes stay alive from epoch to epoch. :class:`monai_unetpp.training.TrainingCheckpoint` calls
+    :meth:`set_seed` when an epoch begins; before that, this is a ``CacheDataset`` like any other.
+
+    Args:
+        arguments: those of ``CacheDataset``.
+        options: as well.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._seed = torch.full((), -1, dtype=torch.int64).share_memory_()  # seen by all worker processes
+        self._used = (0, -1)
+
+    def __getitem__(self, index: Any) -> Any:
+        seed = int(self._seed)
+        if seed >= 0 and self._used != (os.getpid(), seed):
+            self._used = (os.getpid(), seed)
+            _seed_transforms(seed, self.transform)
+        return super().__getitem__(index)
+
+    def set_seed(self, seed: int) -> None:
+        """Let the random numbers of all that is drawn from now on come from ``seed``, 0 or above."""
+        self._seed.fill_(seed)
+
+
+def _seed_transforms(seed: int, transform: Any) -> None:
+    worker = torch.utils.data.get_worker_info()
+    mixed = mix_seeds(seed, 0 if worker is None else worker.id + 1)
+    if isinstance(transform, Randomizable):
+        transform.set_random_state(mixed)
+    if worker is not None:
+        # some transforms take the numbers of their process; those of the main one, training has seeded
+        manual_seed(mixed)

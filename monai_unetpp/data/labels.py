@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.data.errors import ImageFileError
-from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.label_values import as_integers
+from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels, stored_step
 from monai_unetpp.data.pictures import is_picture_name, read_picture_shape
 from monai_unetpp.data.reader import VolumeReader, check_not_constant
 
-__all__ = ["Volume", "check_label_values", "read_label_map", "read_volume"]
+__all__ = ["Volume", "read_label_map", "read_volume"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +50,8 @@ def read_volume(
     if is_nifti_name(path):
         image = open_nifti(path)
         voxels = read_voxels(image, path)
+        if labels:
+            voxels = as_integers(voxels, path, stored_step(image))
         if not allow_constant:
             check_not_constant(voxels, path)
         return Volume(voxels, np.asarray(image.affine, dtype=np.float64))
@@ -73,35 +76,7 @@ def read_label_map(path: Path, spatial_dims: int | None = None) -> Volume:
     if dims > 3 or len(shape) < dims or math.prod(shape[dims:]) != 1:
         expected = f"{spatial_dims}D" if spatial_dims else "2D or 3D"
         raise ImageFileError(f"{path}: the label must be {expected}, got shape {shape}. Give one label map.")
-    data = volume.data.reshape(shape[:dims])
-    if data.dtype.kind == "f":
-        if not np.isfinite(data).all() or not np.array_equal(data, np.rint(data)):
-            raise ImageFileError(
-                f"{path}: the label must hold integers, got fractions, NaN or infinity. Correct the label map."
-            )
-        data = data.astype(np.int32)
-    return Volume(data, volume.affine)
-
-
-def check_label_values(data: npt.NDArray[Any], values: Sequence[int], path: Path) -> None:
-    """Refuse a label map with values that nobody named.
-
-    Args:
-        data: integers of any shape.
-        values: what may occur besides 0.
-        path: the file, for the message.
-
-    Raises:
-        ImageFileError: other values.
-    """
-    unknown = [int(value) for value in np.unique(data) if int(value) not in (0, *values)]
-    if unknown:
-        shown = ", ".join(map(str, unknown[:5])) + (", ..." if len(unknown) > 5 else "")
-        allowed = ", ".join(str(value) for value in sorted(values) if value)
-        raise ImageFileError(
-            f"{path}: the label must hold 0 and {allowed} only, got {shown}. Name the value in labels, or correct the "
-            "label map."
-        )
+    return Volume(volume.data.reshape(shape[:dims]), volume.affine)
 
 
 def _file_axes(path: Path) -> int:

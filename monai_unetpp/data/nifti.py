@@ -24,7 +24,7 @@ from nibabel.spatialimages import HeaderDataError
 from monai_unetpp.data.errors import ImageFileError, check_regular_file
 from monai_unetpp.data.grid import ImageGeometry, check_grid, check_spacing, compare_geometry, warn_once
 
-__all__ = ["NIFTI_SUFFIXES", "is_nifti_name", "open_nifti", "read_voxels"]
+__all__ = ["NIFTI_SUFFIXES", "is_nifti_name", "open_nifti", "read_voxels", "stored_step"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz", ".hdr", ".img")
 
@@ -125,6 +125,16 @@ def _check_content(path: Path) -> None:
         if start in _HEADER_SIZES:
             raise ImageFileError(f"{path}: not compressed, although its name ends in .gz. Let its name end in .nii.")
         raise ImageFileError(f"{path}: not a NIfTI image, although it is named like one. Export or copy it again.")
+
+
+def stored_step(image: Nifti1Pair) -> float:
+    """The distance of neighbouring values in a file that holds scaled integers; 0 where it holds real numbers.
+
+    Args:
+        image: from :func:`open_nifti`.
+    """
+    data: Any = image.dataobj
+    return abs(float(data.slope)) if image.get_data_dtype().kind in "biu" else 0.0
 
 
 def _scaled(data: Any, single: bool) -> np.ndarray[Any, Any]:

@@ -18,7 +18,8 @@ from monai_unetpp.data.dicom import is_dicom_file, read_dicom
 from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry, shorten_shape
 from monai_unetpp.data.itk_images import ITK_SUFFIXES, is_itk_name, read_itk_file
-from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.label_values import as_integers
+from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_nifti_name, open_nifti, read_voxels, stored_step
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_picture
 
 __all__ = ["VolumeReader", "check_not_constant"]
@@ -47,8 +48,10 @@ class VolumeReader(ImageReader):
         fill_nonfinite: value for voxels that are NaN or infinite; with None they are an error.
         channels: of images that are one NIfTI file each; where they are more than one, the file holds them on a
             further axis, its last, as those of the Medical Segmentation Decathlon do.
-        labels: whether pictures are label maps, of which the numbers are taken that are stored: indices into a palette
-            instead of its colours, and grey values of fewer than 8 bits as they are.
+        labels: whether images are label maps. They become integers, also where a file holds them scaled or rounded
+            (0.996 for 1), and any other fraction is an error; see :func:`monai_unetpp.data.label_values.as_integers`.
+            Of pictures the numbers are taken that are stored: indices into a palette instead of its colours, and grey
+            values of fewer than 8 bits as they are.
 
     Several files make one image: slices of a DICOM series, or channels, which must lie on one grid.
 
@@ -165,7 +168,10 @@ class VolumeReader(ImageReader):
         if is_nifti_name(path):
             image = open_nifti(path)
             self._find_axes(image.shape, path)  # before the voxels of a long series are read
-            return self._checked(read_voxels(image, path, single=True), {MetaKeys.AFFINE: image.affine}, path=path)
+            voxels = read_voxels(image, path, single=True)
+            if self.labels:
+                voxels = as_integers(voxels, path, stored_step(image))
+            return self._checked(voxels, {MetaKeys.AFFINE: image.affine}, path=path)
         if is_itk_name(path):
             array, affine = read_itk_file(path)
             return self._checked(array, {MetaKeys.AFFINE: affine}, path=path)
@@ -180,7 +186,8 @@ class VolumeReader(ImageReader):
     ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         axes = self._find_axes(array.shape, path)
         full_shape = array.shape
-        array = self._finite(array.reshape([full_shape[axis] for axis in axes]), path)
+        array = array.reshape([full_shape[axis] for axis in axes])
+        array = as_integers(array, path) if self.labels else self._finite(array, path)
         if not self.allow_constant:
             check_not_constant(array, path)
         return array, _metadata(metadata[MetaKeys.AFFINE], full_shape, axes, path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -13,12 +12,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_unetpp.data import ImageFileError, ImageGeometry, compare_geometry
-from monai_unetpp.data.datalist import foreground_labels
-from monai_unetpp.data.labels import Volume, check_label_values, read_label_map, read_volume
+from monai_unetpp.data import ImageFileError
+from monai_unetpp.data.case_check import check_on_grid, read_truth
+from monai_unetpp.data.datalist import read_content
+from monai_unetpp.data.label_names import IGNORE, LabelNames, read_label_names
+from monai_unetpp.data.labelled import LabelledCase
+from monai_unetpp.data.labels import Volume, read_label_map, read_volume
 from monai_unetpp.metrics import FOREGROUND, LabelScore, score_case, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
-from monai_unetpp.pruning.cases import Case
 
 __all__ = [
     "CaseArrays",
@@ -43,10 +44,12 @@ class ScoredLabels:
     Attributes:
         named: value by name.
         allowed: values that the files may hold besides 0; with None any, and all above 0 count as the one label.
+        ignore: value of voxels in the truth that are not scored; None where there are none.
     """
 
     named: dict[str, int]
     allowed: tuple[int, ...] | None
+    ignore: int | None = None
 
     def pick(self, data: _Array) -> _Array:
         """A label map with the values of ``named`` only, all others become background."""
@@ -64,12 +67,15 @@ class CaseArrays:
         truth: labels that are scored, of the same shape.
         segmentation: the same of the segmentation; None where there is none to score.
         spacing_mm: voxel size by axis.
+        ignored: whether a voxel is left out, of the same shape; truth and segmentation are 0 there. None leaves out
+            none.
     """
 
     image: _Array
     truth: _Array
     segmentation: _Array | None
     spacing_mm: tuple[float, ...]
+    ignored: npt.NDArray[np.bool_] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,25 +108,26 @@ class CaseScore:
 
 
 def choose_labels(
-    dataset_dir: str | PathLike[str], names: Sequence[str] | None = None, instances: bool = False
+    dataset_dir: str | PathLike[str], only: Sequence[str] | None = None, instances: bool = False
 ) -> ScoredLabels:
     """The labels to score: those that ``dataset.json`` names, or some of them.
 
     Args:
         dataset_dir: folder with ``dataset.json``. Where that names no labels, all values above 0 are one.
-        names: labels to choose; by default all.
+        only: labels to choose; by default all.
         instances: whether the label maps number their objects, so that all values above 0 are the one label.
 
     Raises:
-        TypeError: ``names`` is a text instead of a list.
+        TypeError: ``only`` is a text instead of a list.
         ValueError: labels that cannot be read or are not there, or several where objects are numbered.
     """
-    if isinstance(names, str):
-        raise TypeError(f"labels must be a list of names, got {names!r}. Write ['{names}'].")
+    if isinstance(only, str):
+        raise TypeError(f"labels must be a list of names, got {only!r}. Write ['{only}'].")
     path = Path(dataset_dir) / "dataset.json"
-    listed = json.loads(path.read_text(encoding="utf-8")).get("labels")
-    named = {FOREGROUND: 1} if listed is None else foreground_labels(path, listed)
-    unknown = [name for name in names or () if name not in named]
+    listed = read_content(path).get("labels")
+    names = LabelNames({FOREGROUND: 1}) if listed is None else read_label_names(path, listed)
+    named = names.foreground
+    unknown = [name for name in only or () if name not in named]
     if unknown:
         raise ValueError(f"labels must be among {', '.join(named)}, got {unknown[0]!r}. Correct the name.")
     if instances and len(named) > 1:
@@ -128,12 +135,18 @@ def choose_labels(
             f"instances must be left out for data of several labels, got {', '.join(named)}. Numbers of objects and "
             "values of labels cannot be told apart."
         )
+    if instances and names.ignore is not None:
+        raise ValueError(
+            f"{path}: labels must not have {IGNORE!r} where objects are numbered, got {names.ignore}. It could be the "
+            "number of an object: leave instances out."
+        )
     if instances or listed is None:
         return ScoredLabels(dict.fromkeys(named, 1), None)
-    return ScoredLabels({name: value for name, value in named.items() if name in (names or named)}, (*named.values(),))
+    chosen = {name: value for name, value in named.items() if name in (only or named)}
+    return ScoredLabels(chosen, names.values, names.ignore)
 
 
-def find_segmentation(case: Case, folder: Path) -> Path:
+def find_segmentation(case: LabelledCase, folder: Path) -> Path:
     """The file ``<case>_seg.nii.gz``, ``.png`` or ``.tif``.
 
     Raises:
@@ -150,7 +163,9 @@ def find_segmentation(case: Case, folder: Path) -> Path:
     return found[0]
 
 
-def read_arrays(case: Case, labels: ScoredLabels, segmentation: Path | None, spatial_dims: int | None) -> CaseArrays:
+def read_arrays(
+    case: LabelledCase, labels: ScoredLabels, segmentation: Path | None, spatial_dims: int | None
+) -> CaseArrays:
     """Read the files of a case.
 
     Args:
@@ -162,23 +177,26 @@ def read_arrays(case: Case, labels: ScoredLabels, segmentation: Path | None, spa
     Raises:
         ImageFileError: a file that cannot be read, has values without a name, or lies on another grid than the label.
     """
-    label = read_label_map(case.label, spatial_dims)
-    if labels.allowed is not None:
-        check_label_values(label.data, labels.allowed, case.label)
+    label = read_truth(case, labels.allowed, spatial_dims)
     dims = label.data.ndim
     image = _first_channel(read_volume(case.image[0], dims), case.image[0], label, case.label)
+    ignored = None if labels.ignore is None else label.data == labels.ignore
+    if ignored is not None and ignored.all():
+        raise ImageFileError(f"{case.label}: every voxel is to be ignored, so nothing can be scored. Drop the case.")
+    found = None if segmentation is None else _read_segmentation(segmentation, label, case.label, labels)
     return CaseArrays(
         image=image,
         truth=labels.pick(label.data),
-        segmentation=None if segmentation is None else _read_segmentation(segmentation, label, case.label, labels),
+        segmentation=found if found is None or ignored is None else np.where(ignored, 0, found),
         spacing_mm=spacing_of_affine(label.affine, dims),
+        ignored=ignored,
     )
 
 
 def _first_channel(image: Volume, path: Path, label: Volume, label_path: Path) -> _Array:
     dims = label.data.ndim
     grid = Volume(image.data.reshape(*image.data.shape[:dims], -1)[..., 0], image.affine)
-    _check_grid(grid, path, label, label_path)
+    check_on_grid(grid, path, label, label_path)
     # voxels outside of what was scanned are sometimes NaN; nothing is computed with the image but its kind
     finite: _Array = np.nan_to_num(grid.data, nan=0.0, posinf=0.0, neginf=0.0)
     return finite
@@ -186,7 +204,7 @@ def _first_channel(image: Volume, path: Path, label: Volume, label_path: Path) -
 
 def _read_segmentation(path: Path, label: Volume, label_path: Path, labels: ScoredLabels) -> _Array:
     segmentation = read_label_map(path, label.data.ndim)
-    _check_grid(segmentation, path, label, label_path)
+    check_on_grid(segmentation, path, label, label_path)
     values = [int(value) for value in np.unique(segmentation.data)]
     if labels.allowed is not None and not set(values) <= {0, *labels.allowed}:
         unknown = next(value for value in values if value not in (0, *labels.allowed))
@@ -195,16 +213,6 @@ def _read_segmentation(path: Path, label: Volume, label_path: Path, labels: Scor
             f"{unknown}. Segment with a network for these labels, or say that the objects are numbered (instances)."
         )
     return labels.pick(segmentation.data)
-
-
-def _check_grid(volume: Volume, path: Path, label: Volume, label_path: Path) -> None:
-    difference = compare_geometry(
-        ImageGeometry(label.data.shape, label.affine), ImageGeometry(volume.data.shape, volume.affine)
-    )
-    if difference is not None:
-        raise ImageFileError(
-            f"{path}: not on the grid of {label_path}: {difference}. Pair the right files, or segment again."
-        )
 
 
 def score_arrays(arrays: CaseArrays, labels: Mapping[str, int]) -> CaseScore:
@@ -224,8 +232,9 @@ def score_arrays(arrays: CaseArrays, labels: Mapping[str, int]) -> CaseScore:
     tolerances = dict.fromkeys(labels, max(arrays.spacing_mm))
     scores = score_case(arrays.segmentation, arrays.truth, arrays.spacing_mm, labels, tolerances)
     pooled = scores[scored_labels(labels)[-1]]
-    nowhere = int(np.count_nonzero(~true & ~found))
-    not_both = true.size - int(np.count_nonzero(true & found))
+    left_out = 0 if arrays.ignored is None else int(np.count_nonzero(arrays.ignored))
+    nowhere = int(np.count_nonzero(~true & ~found)) - left_out
+    not_both = true.size - int(np.count_nonzero(true & found)) - left_out
     background_iou = nowhere / not_both if not_both else None
     classes = [background_iou, *(scores[name].iou for name in labels)]
     return CaseScore(

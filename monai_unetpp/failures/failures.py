@@ -12,6 +12,8 @@ from typing import Any
 from tqdm import tqdm
 
 from monai_unetpp.data import ImageKind, describe_failure, load_datalist
+from monai_unetpp.data.datalist import read_content
+from monai_unetpp.data.labelled import LabelledCase, list_cases, repeated_names
 from monai_unetpp.failures.cases import (
     CaseArrays,
     ScoredLabels,
@@ -25,7 +27,6 @@ from monai_unetpp.failures.kinds import ExaminedCase, FailureReport, error_key, 
 from monai_unetpp.failures.sheet import save_sheet
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.environment import describe_environment
-from monai_unetpp.pruning.cases import Case, list_cases, repeated_names
 from monai_unetpp.reporting.figures import check_drawing
 
 __all__ = ["find_failures"]
@@ -115,7 +116,7 @@ def find_failures(
 
 
 def _examine(
-    cases: Sequence[Case], folder: Path | None, labels: ScoredLabels, progress: bool
+    cases: Sequence[LabelledCase], folder: Path | None, labels: ScoredLabels, progress: bool
 ) -> tuple[list[ExaminedCase], dict[str, str]]:
     """What each case is like and how it scores, and the reasons why some could not be scored."""
     examined: list[ExaminedCase] = []
@@ -130,7 +131,9 @@ def _examine(
     return examined, failures
 
 
-def _examine_case(case: Case, folder: Path | None, labels: ScoredLabels, spatial_dims: int | None) -> ExaminedCase:
+def _examine_case(
+    case: LabelledCase, folder: Path | None, labels: ScoredLabels, spatial_dims: int | None
+) -> ExaminedCase:
     path = None if folder is None else find_segmentation(case, folder)
     arrays = read_arrays(case, labels, path, spatial_dims)
     return ExaminedCase(
@@ -153,7 +156,7 @@ def _pick(wrong: Sequence[ExaminedCase], case_kinds: dict[str, dict[str, str]], 
     return [case for case in wrong if case.case in names]
 
 
-def _reader(cases: Sequence[Case], labels: ScoredLabels) -> Callable[[ExaminedCase], CaseArrays]:
+def _reader(cases: Sequence[LabelledCase], labels: ScoredLabels) -> Callable[[ExaminedCase], CaseArrays]:
     by_name = {case.name: case for case in cases}
 
     def read(case: ExaminedCase) -> CaseArrays:
@@ -164,8 +167,7 @@ def _reader(cases: Sequence[Case], labels: ScoredLabels) -> Callable[[ExaminedCa
 
 
 def _dataset_name(folder: Path) -> str:
-    content = json.loads((folder / "dataset.json").read_text(encoding="utf-8"))
-    return str(content.get("name") or folder.resolve().name)
+    return str(read_content(folder / "dataset.json").get("name") or folder.resolve().name)
 
 
 def _environment() -> dict[str, Any]:

@@ -125,6 +125,7 @@ def score_case(
     spacing_mm: Sequence[float],
     labels: Mapping[str, int],
     tolerance_mm: Mapping[str, float],
+    ignore_label: int | None = None,
 ) -> dict[str, LabelScore]:
     """Score one label map against the truth, label by label and pooled.
 
@@ -138,6 +139,8 @@ def score_case(
         labels: value of each label by name, without the background 0.
         tolerance_mm: tolerance of the normalised surface Dice by label: take the disagreement between two experts.
             An entry ``"foreground"`` is optional.
+        ignore_label: value in ``truth`` of voxels that nobody labelled. There prediction and truth count as
+            background: a structure that reaches into such a region ends at its border, in both.
 
     Returns:
         The score of each label in the order of ``labels``; for several labels, ``"foreground"`` last.
@@ -161,7 +164,7 @@ def score_case(
     """
     predicted, true = _label_map(prediction, "prediction"), _label_map(truth, "truth")
     _check_shapes(predicted.shape, true.shape)
-    return CaseScorer(true, spacing_mm, labels, tolerance_mm).score(predicted)
+    return CaseScorer(true, spacing_mm, labels, tolerance_mm, ignore_label).score(predicted)
 
 
 class CaseScorer:
@@ -172,6 +175,7 @@ class CaseScorer:
         spacing_mm: as for :func:`score_case`.
         labels: as for :func:`score_case`.
         tolerance_mm: as for :func:`score_case`.
+        ignore_label: as for :func:`score_case`.
 
     Raises:
         TypeError: as for :func:`score_case`.
@@ -192,8 +196,10 @@ class CaseScorer:
         spacing_mm: Sequence[float],
         labels: Mapping[str, int],
         tolerance_mm: Mapping[str, float],
+        ignore_label: int | None = None,
     ) -> None:
         true = _label_map(truth, "truth")
+        self._ignored = None if ignore_label is None else true == ignore_label
         self._shape = true.shape
         self._spacing = _check_grid(true, spacing_mm)
         check_labels(labels)
@@ -201,7 +207,7 @@ class CaseScorer:
         self._tolerances = check_tolerances(tolerance_mm, labels)
         self._voxel_ml = math.prod(self._spacing) / 1000.0
         self._diagonal_mm = math.hypot(*(size * step for size, step in zip(self._shape, self._spacing, strict=True)))
-        self._truth = self._structures(true)
+        self._truth = self._structures(self._scored(true))
 
     def score(self, prediction: npt.ArrayLike) -> dict[str, LabelScore]:
         """The score of each label, as :func:`score_case` gives it.
@@ -217,8 +223,12 @@ class CaseScorer:
         _check_shapes(predicted.shape, self._shape)
         return {
             name: self._score(structure, self._truth[name], self._tolerances[name])
-            for name, structure in self._structures(predicted).items()
+            for name, structure in self._structures(self._scored(predicted)).items()
         }
+
+    def _scored(self, label_map: _Array) -> _Array:
+        """The label map with background where nothing is scored."""
+        return label_map if self._ignored is None else np.where(self._ignored, 0, label_map)
 
     def _structures(self, label_map: _Array) -> dict[str, _Structure]:
         """The voxels of each label, and of all pooled where there are several."""

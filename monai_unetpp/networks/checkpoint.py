@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping
 from os import PathLike, fspath
 from pathlib import Path
@@ -20,7 +21,8 @@ _WEIGHT_KEYS = ("state_dict", "network", "model", "net")
 def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
     """Read the weights of a nested U-Net and, where the file carries it, its configuration.
 
-    The tensors are mapped to the file, on the CPU: only what is copied from them is really read.
+    The file's checksums are verified first, as torch does not: a flipped bit would change segmentations in silence.
+    The tensors are then mapped to the file, on the CPU, and take no memory of their own.
 
     Args:
         path: a file made by ``torch.save``: a state dict, a dict with ``state_dict`` (and ``config``), or a
@@ -28,7 +30,8 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a file of weights.
+        ValueError: not a file of weights, or a damaged one.
+        OSError: it cannot be read.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file. Give the path of a checkpoint written with torch.save.")
@@ -37,17 +40,25 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
             f"{path}: not a file of weights that can be read safely: it is TorchScript, which holds code. "
             "Save the state_dict() of the network that it was made from with torch.save."
         )
+    _check_sums(path)
     try:
         # files of torch's old format, from before 1.6, cannot be mapped
         content = torch.load(fspath(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, KeyError, ValueError) as e:
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        pickle.UnpicklingError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+    ) as e:
         raise ValueError(f"{path}: not a file of weights that can be read safely: {_problem(e)}") from e
-    config: dict[str, Any] | None = None
+    given = content.get("config") if isinstance(content, Mapping) else None
+    config = dict(given) if isinstance(given, Mapping) and "spatial_dims" in given else None
     weights = content
     if isinstance(content, Mapping):
-        given = content.get("config")
-        if isinstance(given, Mapping) and "spatial_dims" in given:
-            config = dict(given)
         weights = next((content[key] for key in _WEIGHT_KEYS if isinstance(content.get(key), Mapping)), content)
     prefix = _prefix(weights)
     if prefix is None:
@@ -55,11 +66,44 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
             f"{path}: holds no weights of a nested U-Net. For MONAI's BasicUNetPlusPlus, load them into that network "
             "and use NestedUNet.from_basic_unetplusplus."
         )
-    metadata = getattr(weights, "_metadata", {})
-    stored = next((dict(entry["config"]) for entry in metadata.values() if "config" in entry), None)
     kept = (f"{prefix}nodes.", f"{prefix}heads.")
-    tensors = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(kept)}
-    return tensors, config if config is not None else stored
+    tensors = {str(key).removeprefix(prefix): value for key, value in weights.items() if str(key).startswith(kept)}
+    wrong = next((key for key, value in tensors.items() if not isinstance(value, torch.Tensor)), None)
+    if wrong is not None:
+        raise ValueError(
+            f"{path}: the weights must be tensors, got {type(tensors[wrong]).__name__} for {wrong!r}. Save "
+            "network.state_dict() with torch.save again."
+        )
+    return tensors, config if config is not None else _stored_config(weights)
+
+
+def _check_sums(path: str | PathLike[str]) -> None:
+    """Read the file once, in pieces, and compare its parts with their CRC-32.
+
+    Raises:
+        ValueError: a part is damaged.
+    """
+    if not zipfile.is_zipfile(path):
+        # torch's format from before 1.6 has no checksums, and what is none of torch's is told later
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, EOFError, zlib.error, NotImplementedError, RuntimeError) as e:
+        raise ValueError(f"{path}: damaged ({e}). Copy or download it again, or restore it from a backup.") from e
+    if damaged is not None:
+        raise ValueError(
+            f"{path}: damaged, the checksum of {damaged!r} does not match. Copy or download it again, or restore it "
+            "from a backup."
+        )
+
+
+def _stored_config(weights: Any) -> dict[str, Any] | None:
+    """The configuration that a state dict carries where torch keeps layer versions."""
+    metadata = getattr(weights, "_metadata", {})
+    entries = metadata.values() if isinstance(metadata, Mapping) else ()
+    configs = (entry.get("config") for entry in entries if isinstance(entry, Mapping))
+    return next((dict(config) for config in configs if isinstance(config, Mapping)), None)
 
 
 def _is_torchscript(path: str | PathLike[str]) -> bool:

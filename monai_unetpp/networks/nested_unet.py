@@ -249,9 +249,34 @@ class NestedUNet(nn.Module):
                 "of NestedUNet, or save it with torch.save(net.state_dict(), path)."
             )
         try:
-            checked = NestedUNetConfig.check(**arguments)
+            return cls.from_weights(weights, arguments, level, map_location)
         except (TypeError, ValueError) as e:
-            raise ValueError(f"{path}: the configuration cannot build a network: {e}") from e
+            raise ValueError(f"{path}: {e}") from e
+
+    @classmethod
+    def from_weights(
+        cls,
+        weights: Mapping[str, torch.Tensor],
+        config: Mapping[str, Any],
+        level: str | None = None,
+        map_location: str | torch.device = "cpu",
+    ) -> "NestedUNet":
+        """Build a network, whole or only what one level needs, around copies of weights.
+
+        Args:
+            weights: a state dict of the whole network.
+            config: constructor arguments.
+            level: build this level alone.
+            map_location: where to put the weights.
+
+        Raises:
+            ValueError: arguments that no network can be built from, weights that do not fit it, or a level that it
+                has not.
+        """
+        try:
+            checked = NestedUNetConfig.check(**config)
+        except (TypeError, ValueError) as e:
+            raise ValueError(f"the configuration cannot build a network: {e}") from e
         if level is not None:
             topology.level_index(level, checked.levels)
         try:
@@ -260,8 +285,8 @@ class NestedUNet(nn.Module):
             problems = [line.strip() for line in str(e).splitlines()[1:]] or [str(e)]
             more = f" And {len(problems) - 1} more." if len(problems) > 1 else ""
             raise ValueError(
-                f"{path}: the weights do not fit the network's configuration: {problems[0]}{more} Pass the config=... "
-                "that the network was trained with."
+                f"the weights do not fit the network's configuration: {problems[0]}{more} Pass the config=... that "
+                "the network was trained with."
             ) from e
 
     @classmethod

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_unetpp.pruning.cases import Case, hash_image, list_cases
+from monai_unetpp.data.labelled import LabelledCase, hash_files, list_cases
 from monai_unetpp.pruning.plan import EvaluationData
 from monai_unetpp.pruning.results import ScoreRow
 
@@ -29,7 +29,7 @@ def confirming_cases(
     """
     if data.confirm_dir is None and data.confirm_share is None:
         return frozenset()
-    found: dict[str, list[tuple[Case, str | None]]] = {}
+    found: dict[str, list[tuple[LabelledCase, str | None]]] = {}
     given = data.subjects is not None or data.subject_pattern is not None
     for dataset, listed in entries.items():
         cases = list_cases(listed, data.subjects, data.subject_pattern)
@@ -103,7 +103,7 @@ def split_rows(
 
 
 def _keep_back(
-    found: Mapping[str, Sequence[tuple[Case, str | None]]], share: float, seed: int
+    found: Mapping[str, Sequence[tuple[LabelledCase, str | None]]], share: float, seed: int
 ) -> frozenset[tuple[str, str]]:
     """A share of the subjects of each data set; of all together where a subject is in several of them."""
     places: dict[str, set[str]] = {}
@@ -139,7 +139,7 @@ def _keep_back(
 
 
 def _check_other_data(
-    found: Mapping[str, Sequence[tuple[Case, str | None]]], confirming: frozenset[tuple[str, str]]
+    found: Mapping[str, Sequence[tuple[LabelledCase, str | None]]], confirming: frozenset[tuple[str, str]]
 ) -> None:
     """Refuse cases that confirm what they, or others of the same subject, have chosen."""
     choosing: dict[str, str] = {}
@@ -148,7 +148,7 @@ def _check_other_data(
     for dataset, cases in found.items():
         for case, subject in cases:
             # a file that is missing is a problem of its own, which is told elsewhere
-            content = hash_image(case) if all(path.exists() for path in case.image) else None
+            content = hash_files(case.image) if all(path.exists() for path in case.image) else None
             if (dataset, case.name) in confirming:
                 images.append((f"{case.name} ({dataset})", content, subject))
                 continue

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
-from monai.bundle import ConfigParser
-
-from monai_unetpp.bundles import find_bundle, parse_entry
+from monai_unetpp.bundles import BundleConfig, find_bundle
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import local_device
 from monai_unetpp.pruning.evaluation import prune
@@ -17,6 +15,8 @@ from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.results import PruningResult
 
 __all__ = ["prune_bundle"]
+
+_CONFIGS = ("train.json", "prune.json")
 
 
 def prune_bundle(
@@ -51,28 +51,31 @@ def prune_bundle(
     Everything that :func:`monai_unetpp.pruning.prune` raises comes out as it is.
     """
     folder = find_bundle(bundle)
-    configs = [folder / "configs" / name for name in ("train.json", "prune.json")]
-    missing = next((path for path in configs if not path.is_file()), None)
+    missing = next((name for name in _CONFIGS if not (folder / "configs" / name).is_file()), None)
     if missing is not None:
-        raise FileNotFoundError(f"{missing}: no such file. Only a bundle with train.json and prune.json can be pruned.")
-    parser = ConfigParser()
-    parser.read_config([str(path) for path in configs])
-    if "plan" not in parser:
-        raise ValueError(f"{configs[1]}: must have the key 'plan', a monai_unetpp.pruning.PruningPlan.")
-    given = {
-        "bundle_root": str(folder),
-        "device": local_device() if device is None else resolve_device(device),
-    }
+        raise FileNotFoundError(
+            f"{folder / 'configs' / missing}: no such file. Only a bundle with train.json and prune.json can be pruned."
+        )
+    config = BundleConfig(folder, *_CONFIGS)
+    if "plan" not in config:
+        raise ValueError(f"{config.files[-1]}: must have the key 'plan', a monai_unetpp.pruning.PruningPlan.")
+    config["device"] = local_device() if device is None else resolve_device(device)
+    # what a user gives is set in the finished plan, as objects
     changes: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output_dir}
     for key, value in {**settings, "extra": _named_files(extra)}.items():
-        if value is not None:
-            (changes if PruningPlan.has_field(key) else given)[key] = value
-    for key, value in given.items():
-        if key not in parser:
-            raise ValueError(_unknown(key, [key for path in configs for key in parser.load_config_file(path)]))
-        parser[key] = value
-    # what a user gives is set in the finished plan: it never passes through MONAI's configuration language
-    plan: PruningPlan = parse_entry(parser, "plan")
+        if value is None:
+            continue
+        if PruningPlan.has_field(key):
+            changes[key] = value
+        elif key in config:
+            config[key] = value
+        else:
+            raise ValueError(_unknown(key, sorted(config.keys)))
+    plan = config.parse("plan")
+    if not isinstance(plan, PruningPlan):
+        raise ValueError(
+            f"{config.files[-1]}: plan must be a monai_unetpp.pruning.PruningPlan, got {type(plan).__name__}."
+        )
     return prune(plan.with_fields(**changes))
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from os import PathLike
-from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 from monai.inferers import SlidingWindowInferer
 
-from monai_unetpp.bundles import parse_entry
+from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.devices import resolve_precision
 from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer, SlicewiseInferer
 from monai_unetpp.pruning.configuration import describe_settings
@@ -73,24 +71,20 @@ def check_inference(bundle: str | PathLike[str], inferer: Any, device: torch.dev
         ValueError: ``inference.json`` has no inferer, or one that differs in more than these keys.
         FileNotFoundError: no ``inference.json``.
     """
-    path = Path(bundle) / "configs" / "inference.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. A bundle must have it.")
+    config = BundleConfig(bundle, "inference.json")
     evaluated = inference_of(inferer, device)
-    parser = ConfigParser()
-    parser.read_config(str(path))
     values = {key: evaluated[key] for key in BUNDLE_KEYS if key in evaluated}
     for key in BUNDLE_KEYS:
-        if key in parser and key in values:
-            parser[key] = values[key]
-    if "inferer" not in parser:
-        raise ValueError(f"{path}: must have an 'inferer', so that the pruned bundle segments as it was evaluated.")
-    own = inference_of(parse_entry(parser, "inferer"), device)
+        if key in config and key in values:
+            config[key] = values[key]
+    if "inferer" not in config:
+        raise ValueError(f"{config}: must have an 'inferer', so that the pruned bundle segments as it was evaluated.")
+    own = inference_of(config.parse("inferer"), device)
     differing = [key for key in {**evaluated, **own} if evaluated.get(key) != own.get(key)]
     if differing:
         raise ValueError(
             "write must be left out where the bundle segments in another way than it is evaluated, got "
             + "; ".join(f"{key} {own.get(key)!r} instead of {evaluated.get(key)!r}" for key in differing)
-            + f". Change the inferer of {path}, or leave write out."
+            + f". Change the inferer of {config}, or leave write out."
         )
     return values

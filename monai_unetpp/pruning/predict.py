@@ -16,8 +16,9 @@ from monai.transforms import Compose, Invertd, InvertibleTransform, MapTransform
 from monai.transforms.utils import allow_missing_keys_mode
 from torch import nn
 
+from monai_unetpp.data.labelled import LabelledCase
+from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.pruning.cases import Case, read_label
 from monai_unetpp.pruning.results import OperatingPoint
 
 __all__ = ["EMBEDDED", "LevelSource", "Network", "Pipeline", "list_sources", "networks_ready", "predict_case"]
@@ -34,7 +35,7 @@ _Array = npt.NDArray[Any]
 
 def predict_case(
     network: Network,
-    case: Case,
+    case: LabelledCase,
     *,
     preprocessing: Callable[..., Any],
     inferer: Callable[..., Any],
@@ -62,7 +63,7 @@ def predict_case(
     """
     source = list_sources(network, levels, {})[0]
     pipeline = Pipeline(preprocessing, inferer, postprocessing)
-    shape = read_label(case, getattr(network, "spatial_dims", None)).data.shape
+    shape = read_label_map(case.label, getattr(network, "spatial_dims", None)).data.shape
     with networks_ready([source], torch.device(device)):
         image = pipeline.load(case)
         logits = source.pick(pipeline.infer(image, source, torch.device(device)))
@@ -147,7 +148,7 @@ class Pipeline:
                         "postprocessing takes the logits."
                     )
 
-    def load(self, case: Case) -> torch.Tensor:
+    def load(self, case: LabelledCase) -> torch.Tensor:
         """The prepared image, ``(C, H, W[, D])``."""
         files = [str(file) for file in case.image]
         with _without_missing_keys(self.preprocessing):

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 
 from monai_unetpp.bundles import load_network, read_network_def
+from monai_unetpp.data.case_check import check_case
+from monai_unetpp.data.labelled import list_cases, repeated_names
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.pruning.cases import check_case, list_cases, repeated_names
 from monai_unetpp.pruning.inference import check_inference
 from monai_unetpp.pruning.plan import EvaluatedNetwork, Outputs, PruningPlan
 from monai_unetpp.pruning.write import check_writable
@@ -67,7 +68,9 @@ def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
     return check_inference(bundle, pipeline.inferer, pipeline.device)
 
 
-def check_data_sets(plan: PruningPlan, entries: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+def check_data_sets(
+    plan: PruningPlan, entries: Mapping[str, Sequence[Mapping[str, Any]]], ignore_labels: Mapping[str, int | None]
+) -> None:
     """Check every data set before the first is scored: ``evaluate_levels`` checks its own only.
 
     Raises:
@@ -79,9 +82,11 @@ def check_data_sets(plan: PruningPlan, entries: Mapping[str, Sequence[Mapping[st
     problems = []
     for dataset, listed in entries.items():
         cases = list_cases(listed, plan.data.subjects, plan.data.subject_pattern)
+        ignored = ignore_labels[dataset]
+        allowed = values if ignored is None else [*values, ignored]
         found = dict.fromkeys(repeated_names(cases), "names of cases must differ. Rename the files.")
         for case in cases:
-            reason, _ = check_case(case, values, network.spatial_dims, network.in_channels)
+            reason = check_case(case, allowed, network.spatial_dims, network.in_channels).problem
             if reason is not None:
                 found.setdefault(case.name, reason)
         problems += [f"- {dataset}, {name}: {reason}" for name, reason in found.items()]

@@ -26,10 +26,13 @@ from monai_unetpp.data import (
     read_geometry,
     write_volume,
 )
+from monai_unetpp.data.case_check import check_case
+from monai_unetpp.data.labelled import LabelledCase, hash_files, list_cases, repeated_names
+from monai_unetpp.data.labels import read_label_map
+from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.metrics import CaseScorer, LabelScore, disagreement, error_auroc, spacing_of_affine
 from monai_unetpp.metrics.scores import check_labels, check_tolerances, scored_labels
 from monai_unetpp.networks.hashing import hash_network
-from monai_unetpp.pruning.cases import Case, check_case, list_cases, read_label, repeated_names
 from monai_unetpp.pruning.finished import Fingerprint, FinishedCases, hash_text
 from monai_unetpp.pruning.predict import (
     EMBEDDED,
@@ -42,13 +45,13 @@ from monai_unetpp.pruning.predict import (
 )
 from monai_unetpp.pruning.results import DataProblem, OperatingPoint, ScoreRow
 
-__all__ = ["Case", "PredictionHook", "Scores", "evaluate_levels", "predict_case"]
+__all__ = ["PredictionHook", "Scores", "evaluate_levels", "predict_case"]
 
 logger = logging.getLogger(__name__)
 
 _Array = npt.NDArray[Any]
 _T = TypeVar("_T")
-PredictionHook = Callable[[Case, OperatingPoint, _Array, _Array], None]
+PredictionHook = Callable[[LabelledCase, OperatingPoint, _Array, _Array], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +70,7 @@ class Scores:
     points: tuple[OperatingPoint, ...]
     rows: tuple[ScoreRow, ...]
     problems: tuple[DataProblem, ...]
-    cases: tuple[Case, ...]
+    cases: tuple[LabelledCase, ...]
     error_auroc: float | None = None
 
 
@@ -80,6 +83,7 @@ def evaluate_levels(
     postprocessing: Callable[..., Any],
     labels: Mapping[str, int],
     tolerance_mm: Mapping[str, float],
+    ignore_label: int | None = None,
     levels: Sequence[str] | None = None,
     extra: Mapping[OperatingPoint, Network] | None = None,
     dataset: str = "dataset",
@@ -122,6 +126,7 @@ def evaluate_levels(
         labels: value of each label by name, without the background. Values above 0 that are not named are a problem
             in a label file, and background in a prediction.
         tolerance_mm: tolerance of the normalised surface Dice by label in mm; ``"foreground"`` is optional.
+        ignore_label: value of voxels in label files that take no part in any score, whatever is predicted there.
         levels: names of the levels to score, shallowest first; by default ``network.levels``.
         extra: further networks, each an operating point of its own, scored on the same cases with the same
             transforms; a network returns logits, a dict of levels with the point's own, or has ``forward_levels``.
@@ -211,6 +216,7 @@ def evaluate_levels(
         sources=sources,
         pipeline=Pipeline(preprocessing, inferer, postprocessing),
         labels=dict(labels),
+        ignore_label=ignore_label,
         tolerance_mm=dict(tolerance_mm),
         spatial_dims=spatial_dims,
         dataset=dataset,
@@ -218,7 +224,9 @@ def evaluate_levels(
         uncertainty=uncertainty or uncertainty_dir is not None,
         uncertainty_dir=None if uncertainty_dir is None else Path(uncertainty_dir),
         on_prediction=on_prediction,
-        memory=None if store is None else _Memory.of(store, dataset, sources, configuration, labels, tolerance_mm),
+        memory=None
+        if store is None
+        else _Memory.of(store, dataset, sources, f"{configuration}{_ignoring(ignore_label)}", labels, tolerance_mm),
     )
     listed = list_cases(cases, subjects, subject_pattern)
     contents, problems = _check_cases(listed, evaluation, getattr(network, "in_channels", None), exclude_problems)
@@ -246,7 +254,12 @@ def evaluate_levels(
     )
 
 
-def _failed_points(scored: Mapping[Case, _CaseScores], evaluation: _Evaluation) -> dict[str, list[str]]:
+def _ignoring(ignore_label: int | None) -> str:
+    """What is added to the configuration, so that finished cases are scored again when it changes."""
+    return "" if ignore_label is None else f"\nignore_label {ignore_label}"
+
+
+def _failed_points(scored: Mapping[LabelledCase, _CaseScores], evaluation: _Evaluation) -> dict[str, list[str]]:
     """By further point that failed somewhere: the case and the reason, for each case on which it failed."""
     failed: dict[str, list[str]] = {}
     for source in evaluation.sources:
@@ -334,6 +347,7 @@ class _Evaluation:
     sources: list[LevelSource]
     pipeline: Pipeline
     labels: dict[str, int]
+    ignore_label: int | None
     tolerance_mm: dict[str, float]
     spatial_dims: int | None
     dataset: str
@@ -344,16 +358,21 @@ class _Evaluation:
     memory: _Memory | None
 
     @property
+    def values(self) -> list[int]:
+        """What label maps may hold besides 0."""
+        return [*self.labels.values(), *([] if self.ignore_label is None else [self.ignore_label])]
+
+    @property
     def points(self) -> tuple[OperatingPoint, ...]:
         return tuple(point for source in self.sources for point in source.points)
 
-    def rows(self, case: Case, found: _CaseScores, points: Sequence[OperatingPoint]) -> Iterator[ScoreRow]:
+    def rows(self, case: LabelledCase, found: _CaseScores, points: Sequence[OperatingPoint]) -> Iterator[ScoreRow]:
         for point in points:
             for label in scored_labels(self.labels):
                 score = found.scores[point.name][label]
                 yield ScoreRow(self.dataset, case.name, case.subject, point.name, label, score)
 
-    def score(self, case: Case, content: str) -> _CaseScores | str:
+    def score(self, case: LabelledCase, content: str) -> _CaseScores | str:
         """All scores of a case, finished ones from disk, or why there are none."""
         scores: dict[str, dict[str, LabelScore]] = {}
         failures: dict[str, str] = {}
@@ -373,10 +392,10 @@ class _Evaluation:
             auroc = found.error_auroc if source.key == EMBEDDED else auroc
         return _CaseScores(scores, auroc, failures)
 
-    def _score_source(self, case: Case, source: LevelSource) -> _CaseScores | str:
+    def _score_source(self, case: LabelledCase, source: LevelSource) -> _CaseScores | str:
         started = time.perf_counter()
         try:
-            truth = read_label(case, self.spatial_dims)
+            truth = read_label_map(case.label, self.spatial_dims)
             image = self.pipeline.load(case)
             outputs = self.pipeline.infer(image, source, self.device)
         except Exception as e:
@@ -390,13 +409,15 @@ class _Evaluation:
             entropy = self.pipeline.invert(disagreement(logits)[0], image, shape) if uncertain else None
             maps = {point: self.pipeline.label_map(logits[point.level], image, shape) for point in source.points}
             if entropy is not None:
-                auroc = error_auroc(entropy, self._named(maps[source.points[-1]]) != truth.data)
+                scored = truth.data != self.ignore_label if self.ignore_label is not None else np.s_[:]
+                wrong = self._named(maps[source.points[-1]]) != truth.data
+                auroc = error_auroc(entropy[scored], wrong[scored])
         except Exception as e:
             return _failed(case, source, e)
         if self.uncertainty_dir is not None and entropy is not None:
             _write_map(self._map_path(case), entropy, case, truth.affine)
         spacing = spacing_of_affine(truth.affine, truth.data.ndim)
-        scorer = CaseScorer(truth.data, spacing, self.labels, self.tolerance_mm)
+        scorer = CaseScorer(truth.data, spacing, self.labels, self.tolerance_mm, self.ignore_label)
         scores = {}
         for point, label_map in maps.items():
             scores[point.name] = scorer.score(label_map)
@@ -408,10 +429,10 @@ class _Evaluation:
     def _named(self, label_map: _Array) -> _Array:
         return np.where(np.isin(label_map, list(self.labels.values())), label_map, 0)
 
-    def _map_path(self, case: Case) -> Path:
+    def _map_path(self, case: LabelledCase) -> Path:
         return (self.uncertainty_dir or Path()) / f"{case.name}_uncertainty.nii.gz"
 
-    def _recall(self, case: Case, source: LevelSource, content: str) -> _CaseScores | None:
+    def _recall(self, case: LabelledCase, source: LevelSource, content: str) -> _CaseScores | None:
         if self.memory is None:
             return None
         record = self.memory.finished.load(case.name, source.key, self.memory.fingerprint(source, content))
@@ -436,7 +457,7 @@ class _Evaluation:
     def _scored_labels(self) -> tuple[str, ...]:
         return scored_labels(self.labels)
 
-    def _remember(self, case: Case, source: LevelSource, content: str, found: _CaseScores) -> None:
+    def _remember(self, case: LabelledCase, source: LevelSource, content: str, found: _CaseScores) -> None:
         if self.memory is None:
             return
         record = {
@@ -450,20 +471,20 @@ class _Evaluation:
         self.memory.finished.save(case.name, source.key, self.memory.fingerprint(source, content), record)
 
 
-def _failed(case: Case, source: LevelSource, error: Exception) -> str:
+def _failed(case: LabelledCase, source: LevelSource, error: Exception) -> str:
     logger.warning("%s (%s) could not be scored.", case.name, source.key, exc_info=error)
     reason = describe_failure(error)
     return reason if isinstance(error, ImageFileError) else f"{case.image[0]}: inference failed: {reason}"
 
 
-def _write_map(path: Path, values: _Array, case: Case, affine: _Array) -> None:
+def _write_map(path: Path, values: _Array, case: LabelledCase, affine: _Array) -> None:
     # a file with several channels has another shape than its grid; the label lies on the same grid
     single = compare_geometry(read_geometry(case.image[0]), ImageGeometry(values.shape, affine)) is None
     write_volume(path, values.astype(np.float32), case.image[0] if single else case.label, affine)
 
 
 def _check_cases(
-    cases: Sequence[Case], evaluation: _Evaluation, in_channels: int | None, exclude_problems: bool
+    cases: Sequence[LabelledCase], evaluation: _Evaluation, in_channels: int | None, exclude_problems: bool
 ) -> tuple[dict[str, str], list[DataProblem]]:
     """The content's hash of every sound case by name, and the problems of the others."""
     repeated = repeated_names(cases)
@@ -472,18 +493,16 @@ def _check_cases(
         f"{len(same)} times. Rename the files."
         for name, same in repeated.items()
     }
-    values = list(evaluation.labels.values())
     single = [case for case in cases if case.name not in repeated]
-    checked = _gather(
-        {case.name: check_case(case, values, evaluation.spatial_dims, in_channels) for case in _share(single)}
+    checked = gather(
+        {
+            case.name: check_case(case, evaluation.values, evaluation.spatial_dims, in_channels).problem
+            for case in share(single)
+        }
     )
-    contents = {}
-    for case in single:
-        reason, content = checked[case.name]
-        if reason is None:
-            contents[case.name] = content
-        else:
-            reasons[case.name] = reason
+    reasons |= {name: reason for name, reason in checked.items() if reason is not None}
+    sound = [case for case in single if checked[case.name] is None]
+    contents = gather({case.name: hash_files(case.files) for case in share(sound)})
     names = dict.fromkeys(case.name for case in cases)
     problems = [DataProblem(evaluation.dataset, name, reasons[name]) for name in names if name in reasons]
     if problems and not exclude_problems:
@@ -498,38 +517,17 @@ def _check_cases(
 
 
 def _score_share(
-    cases: Sequence[Case],
+    cases: Sequence[LabelledCase],
     contents: Mapping[str, str],
     evaluation: _Evaluation,
     progress: Callable[[int, int], None] | None,
 ) -> dict[str, _CaseScores | str]:
     """The scores of all cases by name, or why there are none; this process scores its share of them."""
-    share = _share(cases)
+    own = share(cases)
     found: dict[str, _CaseScores | str] = {}
     with networks_ready(evaluation.sources, evaluation.device):
-        for done, case in enumerate(share, start=1):
+        for done, case in enumerate(own, start=1):
             found[case.name] = evaluation.score(case, contents[case.name])
-            if progress is not None and _rank() == 0:
-                progress(done, len(share))
-    return _gather(found)
-
-
-def _distributed() -> bool:
-    return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-def _rank() -> int:
-    return torch.distributed.get_rank() if _distributed() else 0
-
-
-def _share(cases: Sequence[Case]) -> Sequence[Case]:
-    return cases[_rank() :: torch.distributed.get_world_size()] if _distributed() else cases
-
-
-def _gather(found: dict[str, _T]) -> dict[str, _T]:
-    """What all processes found, in every one of them."""
-    if not _distributed():
-        return found
-    parts: list[Any] = [None] * torch.distributed.get_world_size()
-    torch.distributed.all_gather_object(parts, found)
-    return {name: each for part in parts for name, each in part.items()}
+            if progress is not None and rank() == 0:
+                progress(done, len(own))
+    return gather(found)

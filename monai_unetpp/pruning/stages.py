@@ -12,12 +12,12 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from monai_unetpp.data import load_datalist, read_geometry
+from monai_unetpp.data import find_ignore_label, load_datalist, read_geometry
+from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.budgets import parse_budget
-from monai_unetpp.pruning.cases import Case
 from monai_unetpp.pruning.configuration import describe_settings
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
@@ -70,6 +70,7 @@ class Prepared:
         others: the further settings that the plan asks for.
         inference: with which values the pruned bundle must segment; empty where none is written.
         entries: of all data sets by name, the one that only confirms last.
+        ignore_labels: by data set, the label value that takes no part in scores, if there is one.
         kept_back: data set and name of the cases that only confirm.
         further: the networks to compare with, by name.
         settings: how images are segmented and cases chosen, in words.
@@ -82,6 +83,7 @@ class Prepared:
     others: tuple[InferenceSetting, ...]
     inference: dict[str, Any]
     entries: dict[str, list[dict[str, Any]]]
+    ignore_labels: dict[str, int | None]
     kept_back: frozenset[tuple[str, str]]
     further: dict[str, NestedUNet]
     settings: dict[str, str]
@@ -152,7 +154,10 @@ def prepare(plan: PruningPlan) -> Prepared:
         name: load_datalist(directory, plan.data.list_key, folder / "splits" / name)
         for name, directory in zip(plan.data.names, plan.data.folders, strict=True)
     }
-    check_data_sets(plan, entries)
+    ignore_labels = {
+        name: find_ignore_label(directory) for name, directory in zip(plan.data.names, plan.data.folders, strict=True)
+    }
+    check_data_sets(plan, entries, ignore_labels)
     further = load_further(pipeline)
     kept_back = confirming_cases(entries, plan.data, plan.rules.seed)
     settings = run_settings(plan, own)
@@ -163,6 +168,7 @@ def prepare(plan: PruningPlan) -> Prepared:
         others=tuple(other for other in others if other is not None),
         inference=inference,
         entries=entries,
+        ignore_labels=ignore_labels,
         kept_back=kept_back,
         further=further,
         settings=settings | earlier_rules(folder, plan.rules, settings),
@@ -242,6 +248,7 @@ def _score(prepared: Prepared, name: str, setting: InferenceSetting | None = Non
             **_steps(plan, setting),
             labels=plan.pipeline.labels,
             tolerance_mm=plan.pipeline.tolerance_mm,
+            ignore_label=prepared.ignore_labels[name],
             extra=None if setting else prepared.extra_points,
             dataset=name,
             device=prepared.device,
@@ -304,7 +311,7 @@ def _median_shape(plan: PruningPlan, scored: Scored) -> tuple[int, ...]:
     return tuple(image.shape[1:])
 
 
-def _voxels(case: Case) -> int:
+def _voxels(case: LabelledCase) -> int:
     return int(np.prod(read_geometry(case.label).shape))
 
 

@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.data import VolumeReader, read_geometry
+from monai_unetpp.data.labelled import LabelledCase
+from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.pruning.case_pictures import save_overlay
-from monai_unetpp.pruning.cases import Case, read_label
 from monai_unetpp.pruning.plan import EvaluatedNetwork
 from monai_unetpp.pruning.results import Decision
 from monai_unetpp.pruning.score import Scores, predict_case
@@ -78,10 +79,10 @@ def _differences(
 
 
 def _save_case(
-    folder: Path, pipeline: EvaluatedNetwork, levels: tuple[str, str], dataset: str, case: Case, text: str
+    folder: Path, pipeline: EvaluatedNetwork, levels: tuple[str, str], dataset: str, case: LabelledCase, text: str
 ) -> str:
     chosen, deepest = levels
-    truth = read_label(case, pipeline.network.spatial_dims)
+    truth = read_label_map(case.label, pipeline.network.spatial_dims)
     maps = predict_case(
         pipeline.network,
         case,
@@ -108,7 +109,7 @@ def _save_case(
     return str(path.relative_to(folder))
 
 
-def _background(case: Case, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+def _background(case: LabelledCase, shape: tuple[int, ...]) -> npt.NDArray[Any]:
     """The first channel of a case's image, on the label's grid of ``shape``."""
     path = case.image[0]
     if is_nifti_name(path):

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from monai_unetpp.files import write_text
 from monai_unetpp.inferers import PrecisionInferer
+from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import time_rounds
 from monai_unetpp.measuring.size import count_flops, count_parameters
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.study.evaluate import MeanOfHeads
-from monai_unetpp.study.runs import MEAN_OF_HEADS
+from monai_unetpp.study.heads import MeanOfHeads
+from monai_unetpp.study.variants import MEAN_OF_HEADS
 
-__all__ = ["RowLatency", "cut_network", "measure_latencies", "network_size"]
+__all__ = ["RowLatency", "cut_network", "measure_latencies", "network_size", "read_latencies", "write_latencies"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +49,7 @@ def network_size(network: NestedUNet, level: str, window_shape: Sequence[int]) -
 
     Args:
         network: the trained network.
-        level: where it is cut, or :data:`~monai_unetpp.study.runs.MEAN_OF_HEADS`.
+        level: where it is cut, or :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`.
         window_shape: ``(H, W[, D])``.
     """
     cut = cut_network(network, level)
@@ -94,3 +98,28 @@ def measure_latencies(
         name: RowLatency(Quartiles.of(each), None if base is None else Quartiles.of_ratios(each, base))
         for name, each in seconds.items()
     }
+
+
+def write_latencies(path: Path, latencies: Mapping[str, RowLatency], environment: Environment) -> None:
+    """Keep what was measured, and where."""
+    rows = {name: dataclasses.asdict(each) for name, each in latencies.items()}
+    content = {"environment": dataclasses.asdict(environment), "rows": rows}
+    write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def read_latencies(
+    path: Path, names: Sequence[str], environment: Environment
+) -> tuple[dict[str, RowLatency], Environment] | None:
+    """What :func:`write_latencies` kept, and where it was measured; None if that is of other rows or circumstances."""
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    before = Environment(**content["environment"])
+    circumstances = [(each.device, each.threads, each.precision) for each in (before, environment)]
+    if circumstances[0] != circumstances[1] or list(content["rows"]) != list(names):
+        return None
+    latencies = {
+        name: RowLatency(Quartiles(**row["seconds"]), row["ratio"] and Quartiles(**row["ratio"]))
+        for name, row in content["rows"].items()
+    }
+    return latencies, before

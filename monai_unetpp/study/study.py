@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import functools
 import itertools
@@ -10,33 +9,39 @@ import json
 import logging
 import os
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from os import PathLike
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from monai.data import CacheDataset
 
-from monai_unetpp.data import describe_failure
-from monai_unetpp.devices import resolve_device
+from monai_unetpp.data import check_labelled_data, describe_failure
+from monai_unetpp.devices import resolve_device, resolve_precision
 from monai_unetpp.distributed import gathered, local_device
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.environment import Environment, describe_environment
-from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.pruning.cases import check_case, list_cases
 from monai_unetpp.reporting.figures import check_drawing
-from monai_unetpp.study.cases import StudyCases, find_study_cases, make_training_preprocessing
-from monai_unetpp.study.costs import RowLatency, cut_network, measure_latencies, network_size
-from monai_unetpp.study.evaluate import score_network
-from monai_unetpp.study.plots import draw_accuracy, draw_learning_curves
-from monai_unetpp.study.runs import (
+from monai_unetpp.study.accuracy_table import RunResult, format_study, summarise
+from monai_unetpp.study.costs import (
+    RowLatency,
+    cut_network,
+    measure_latencies,
+    network_size,
+    read_latencies,
+    write_latencies,
+)
+from monai_unetpp.study.data_set import StudyCases, find_study_cases
+from monai_unetpp.study.design import RunOptions, StudySettings, read_config
+from monai_unetpp.study.figures import draw_accuracy, draw_learning_curves
+from monai_unetpp.study.folder import State, StudyFolder, read_curve
+from monai_unetpp.study.run import score_network, train_network
+from monai_unetpp.study.variants import (
     REFERENCE,
     WIDE,
     StudyRow,
     StudyVariant,
-    assign_shard,
     choose_names,
     count_parameters,
     list_rows,
@@ -44,20 +49,10 @@ from monai_unetpp.study.runs import (
     match_wide_features,
     variant_names,
 )
-from monai_unetpp.study.settings import StudySettings, claim_folder, compare_folder, read_config, read_stored
-from monai_unetpp.study.table import RunResult, format_study, summarise
-from monai_unetpp.study.train import CURVE_FILE, WEIGHTS_FILE, train_network
 
 __all__ = ["StudyOutcome", "StudyRun", "run_study"]
 
 logger = logging.getLogger(__name__)
-
-State = Literal["finished", "failed", "interrupted", "open"]
-
-_RESULT_FILE = "result.json"
-_FAILURE_FILE = "failure.txt"
-_LATENCY_FILE = "latency.json"
-_LARGEST_LISTING = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +133,7 @@ def run_study(
         report_only: train nothing, and report what is finished.
         list_only: do nothing but look at the state of the runs.
         on_message: called with one line about what is going on.
-        settings: see :class:`~monai_unetpp.study.settings.StudySettings`. What is not given is as in ``output_dir``,
+        settings: see :class:`~monai_unetpp.study.design.StudySettings`. What is not given is as in ``output_dir``,
             else the default.
 
     Returns:
@@ -151,41 +146,31 @@ def run_study(
         FileNotFoundError: no such data set or configuration.
         ImportError: matplotlib is missing; the message holds the command that installs it.
     """
-    folder = Path(output_dir)
     given = {} if config is None else read_config(config)
-    patterns = given.pop("variants", None) if variants is None else variants
-    numbers = given.pop("seeds", None) if seeds is None else seeds
+    asked: dict[str, Any] = {
+        "variants": given.pop("variants", None) if variants is None else variants,
+        "seeds": given.pop("seeds", None) if seeds is None else seeds,
+        "shard": shard,
+        "num_workers": num_workers,
+        "cache_rate": cache_rate,
+    }
+    options = RunOptions(**{name: value for name, value in asked.items() if value is not None})
     explicit = {**given, **{name: value for name, value in settings.items() if value is not None}}
-    _check_names("variants", patterns)
-    chosen_device = _device(device)
-    cases = find_study_cases(dataset_dir)
-    complete = StudySettings.complete(
-        {**read_stored(folder, cases), **explicit}, cases.spatial_dims, str(chosen_device)
+    study = _Study.of(
+        find_study_cases(dataset_dir), StudyFolder(Path(output_dir)), explicit, options, _device(device), on_message
     )
-    _check_numbers(numbers, num_workers, cache_rate)
-    share = _shard(shard)
-    study = _Study(
-        folder=folder,
-        cases=cases,
-        settings=complete,
-        fingerprint="" if list_only else compare_folder(folder, complete, cases),
-        device=chosen_device,
-        num_workers=num_workers,
-        cache_rate=cache_rate,
-        tell=on_message or logger.info,
-    )
-    chosen = study.variants(patterns)
-    plan = [(variant, seed) for seed in ([0] if numbers is None else numbers) for variant in chosen]
+    plan = [(variant, seed) for seed in options.seeds for variant in study.variants()]
     if list_only:
         return StudyOutcome(study.states(plan))
+    study.folder.compare(study.settings, study.cases)
     check_drawing()
-    mine = [] if report_only else study.do([plan[number] for number in assign_shard(len(plan), share)])
-    with gathered(mine) as failures:
+    k, n = options.part()
+    with gathered([] if report_only else study.do(plan[k - 1 :: n])) as failures:
         states = study.states(plan)
         left = [run.name for run in states if run.state not in ("finished", "failed")]
         report = None
         if report_only or not (left or all(run.state == "failed" for run in states)):
-            report = study.report() if share[0] == 1 or shard is not None else None
+            report = study.report() if k == 1 or shard is not None else None
         elif left:
             study.tell(
                 f"{len(left)} runs of other processes are left; the process that finishes last writes the report."
@@ -197,18 +182,34 @@ def run_study(
 class _Study:
     """All that the runs share."""
 
-    folder: Path
+    folder: StudyFolder
     cases: StudyCases
     settings: StudySettings
-    fingerprint: str
+    options: RunOptions
     device: torch.device
-    num_workers: int
-    cache_rate: float
     tell: Callable[[str], None]
+    prepared: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def variants(self, patterns: Sequence[str] | None) -> tuple[StudyVariant, ...]:
+    @classmethod
+    def of(
+        cls,
+        cases: StudyCases,
+        folder: StudyFolder,
+        given: Mapping[str, Any],
+        options: RunOptions,
+        device: torch.device,
+        on_message: Callable[[str], None] | None,
+    ) -> _Study:
+        """A study with the settings that are given, else those of the folder, else the defaults."""
+        settings = StudySettings.complete({**folder.read_settings(cases), **given}, cases.spatial_dims)
+        # what "auto" means here is part of the terms
+        precision = resolve_precision(settings.precision, device)
+        settings = dataclasses.replace(settings, spatial_dims=cases.spatial_dims, precision=precision)
+        return cls(folder, cases, settings, options, device, on_message or logger.info)
+
+    def variants(self) -> tuple[StudyVariant, ...]:
         """The networks that are asked for; without the wide one where there is none, unless it is named."""
-        features = self.settings.features
+        features, patterns = self.settings.features, self.options.variants
         names = choose_names(variant_names(features), patterns)
         wide = None
         if WIDE in names:
@@ -233,6 +234,10 @@ class _Study:
         except ValueError as e:
             return e
 
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return self.folder.compare(self.settings, self.cases)
+
     def _rows(self) -> list[StudyRow]:
         """Of the table; without the wide U-Net where there is none."""
         rows = list_rows(self.settings.features)
@@ -240,9 +245,14 @@ class _Study:
 
     def states(self, plan: Sequence[tuple[StudyVariant, int]]) -> tuple[StudyRun, ...]:
         return tuple(
-            StudyRun(variant, seed, folder, count_parameters(self._config(variant)), _state(folder))
+            StudyRun(
+                variant,
+                seed,
+                self.folder.run(variant.name, seed),
+                count_parameters(self._config(variant)),
+                self.folder.state(variant.name, seed),
+            )
             for variant, seed in plan
-            for folder in [self._run_folder(variant, seed)]
         )
 
     def do(self, plan: Sequence[tuple[StudyVariant, int]]) -> list[str]:
@@ -250,16 +260,18 @@ class _Study:
         failures = []
         waiting = [run for run in self.states(plan) if run.state != "finished"]
         if waiting:
-            self._check_cases()
-            claim_folder(self.folder, self.settings, self.cases)
+            cases = self.cases
+            self.tell(f"checking {len(cases.training) + len(cases.validation)} cases")
+            check_labelled_data(cases.folder, spatial_dims=cases.spatial_dims, in_channels=cases.in_channels)
+            self.folder.claim(self.settings, self.cases)
         for number, run in enumerate(waiting, start=1):
             self.tell(f"{run.name}: run {number} of {len(waiting)}, {run.parameters / 1e6:.3f} M parameters")
             try:
-                (run.folder / _FAILURE_FILE).unlink(missing_ok=True)
+                self.folder.note_failure(run.variant.name, run.seed, None)
                 self._do_run(run)
             except Exception as e:
                 logger.debug("%s failed", run.name, exc_info=True)
-                write_text(run.folder / _FAILURE_FILE, traceback.format_exc())
+                self.folder.note_failure(run.variant.name, run.seed, traceback.format_exc())
                 failures.append(f"{run.name}: {describe_failure(e)}")
                 self.tell(f"failed: {failures[-1]}")
         return failures
@@ -267,73 +279,64 @@ class _Study:
     def report(self) -> Path:
         """Write the report over all finished runs of the folder."""
         rows = self._rows()
-        results = list(self._results())
+        results = list(self.folder.read_results(self._fingerprint))
+        folder = self.folder.path
         if not results:
-            raise ValueError(f"output_dir must hold a finished run, got {self.folder} without one. Train first.")
+            raise ValueError(f"output_dir must hold a finished run, got {folder} without one. Train first.")
         latencies, environment = self._latencies(rows, results)
         content = summarise(rows, results, latencies, self.settings, self.cases.as_dict(), environment)
-        write_text(self.folder / "study.json", json.dumps(content, indent=1) + "\n")
-        draw_accuracy(content, self.folder / "accuracy.png")
-        draw_learning_curves(content, self.folder / "curves.png")
-        path = self.folder / "study.md"
+        write_text(folder / "study.json", json.dumps(content, indent=1) + "\n")
+        draw_accuracy(content, folder / "accuracy.png")
+        draw_learning_curves(content, folder / "curves.png")
+        path = folder / "study.md"
         write_text(path, format_study(content))
         return path
 
-    @functools.cached_property
-    def _prepared(self) -> Any:
-        """The prepared training cases by number; read when the first run needs them."""
-        self.tell(f"preparing {len(self.cases.training)} training cases")
-        return CacheDataset(
-            list(self.cases.training),
-            make_training_preprocessing(self.cases, self.settings),
-            cache_rate=self.cache_rate,
-            progress=False,
-        )
-
     def _do_run(self, run: StudyRun) -> None:
-        config = self._config(run.variant)
-        network = train_network(
-            config,
-            lambda: self._prepared,
-            self.cases,
-            self.settings,
-            run.folder,
-            seed=run.seed,
-            device=self.device,
-            num_workers=self.num_workers,
+        values = self._values(run)
+        if not self.prepared:
+            self.tell(f"preparing {len(self.cases.training)} training cases")
+        # at first the very list that was checked, and that settings.json names
+        data = self.prepared or {"train#cases#data": self.cases.training}
+        cases = train_network(
+            self.folder.bundle,
+            {**values, **data},
             on_progress=lambda step, loss: self.tell(
                 f"{run.name}: step {step} of {self.settings.budget}, loss {loss:.4f}"
             ),
-        ).eval()
-        rows = list_rows(self.settings.features)
-        levels = list(dict.fromkeys(row.level for row in rows if row.variant == run.variant.name))
-        self.tell(f"{run.name}: scoring {len(self.cases.validation)} cases")
-        scores = score_network(
-            network, levels, self.cases, self.settings, device=self.device, store=run.folder / "cases"
         )
+        if cases is not None:
+            self.prepared["train#cases"] = cases
+        levels = list(dict.fromkeys(row.level for row in self._rows() if row.variant == run.variant.name))
+        self.tell(f"{run.name}: scoring {len(self.cases.validation)} cases")
+        network, scores = score_network(self.folder.bundle, values, levels, self.cases, self.settings)
         result = RunResult(
             variant=run.variant.name,
             seed=run.seed,
             config=network.config,
-            fingerprint=self.fingerprint,
-            training_seconds=_read_curve(run.folder)[-1]["seconds"],
+            fingerprint=self._fingerprint,
+            training_seconds=read_curve(run.folder)[-1]["seconds"],
             environment=dataclasses.asdict(describe_environment(self.device, self.settings.precision)),
             sizes={level: network_size(network, level, self.settings.patch_size) for level in levels},
             scores=scores,
             curve=[],
         )
-        content = {name: value for name, value in dataclasses.asdict(result).items() if name != "curve"}
-        write_text(run.folder / _RESULT_FILE, json.dumps(content, indent=1) + "\n")
+        self.folder.write_result(result)
 
-    def _results(self) -> Iterator[RunResult]:
-        for path in sorted(self.folder.glob(f"runs/*/*/{_RESULT_FILE}")):
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if content["fingerprint"] != self.fingerprint:
-                raise ValueError(
-                    f"{path}: must be a run of the settings and cases of this study, got one of others. Take it out "
-                    "of the folder."
-                )
-            yield RunResult(**content, curve=[row["loss"] for row in _read_curve(path.parent)])
+    def _values(self, run: StudyRun) -> dict[str, Any]:
+        """What the bundle's configuration says otherwise in this run."""
+        return {
+            "dataset_dir": fspath(self.cases.folder),
+            "output_dir": fspath(run.folder),
+            "device": self.device,
+            "seed": run.seed,
+            "variant": run.variant.variant,
+            "features": run.variant.features,
+            "deep_supervision": run.variant.deep_supervision,
+            "num_workers": self.options.num_workers,
+            "cache_rate": self.options.cache_rate,
+            "check_data": False,  # done for all runs
+        }
 
     def _latencies(
         self, rows: Sequence[StudyRow], results: Sequence[RunResult]
@@ -342,18 +345,9 @@ class _Study:
         configs = {result.variant: result.config for result in results}
         present = [row for row in rows if row.variant in configs]
         environment = describe_environment(self.device, self.settings.precision)
-        path = self.folder / _LATENCY_FILE
-        if path.is_file():
-            content = json.loads(path.read_text(encoding="utf-8"))
-            before = Environment(**content["environment"])
-            known = {name: _latency(each) for name, each in content["rows"].items()}
-            same = (before.device, before.threads, before.precision) == (
-                environment.device,
-                environment.threads,
-                environment.precision,
-            )
-            if same and list(known) == [row.name for row in present]:
-                return known, before
+        known = read_latencies(self.folder.path / "latency.json", [row.name for row in present], environment)
+        if known is not None:
+            return known
         self.tell(f"measuring the latency of {len(present)} networks")
         networks = {row.name: cut_network(NestedUNet(**configs[row.variant]), row.level) for row in present}
         latencies = measure_latencies(
@@ -364,83 +358,12 @@ class _Study:
             device=self.device,
             precision=self.settings.precision,
         )
-        measured = {name: dataclasses.asdict(each) for name, each in latencies.items()}
-        content = {"environment": dataclasses.asdict(environment), "rows": measured}
-        write_text(path, json.dumps(content, indent=1) + "\n")
+        write_latencies(self.folder.path / "latency.json", latencies, environment)
         return latencies, environment
-
-    def _check_cases(self) -> None:
-        """Refuse cases that could not be trained on or scored, before hours of training."""
-        values = list(self.cases.labels.values())
-        for kind, listed in (("validation", self.cases.validation), ("training", self.cases.training)):
-            self.tell(f"checking {len(listed)} {kind} cases")
-            checked = {
-                case.name: check_case(case, values, self.cases.spatial_dims, self.cases.in_channels)[0]
-                for case in list_cases(listed)
-            }
-            problems = [f"{name}: {reason}" for name, reason in checked.items() if reason is not None]
-            if problems:
-                raise ValueError(
-                    f"{kind} cases must be sound, got {len(problems)} of {len(checked)} with a problem. Correct them: "
-                    + "; ".join(problems[:_LARGEST_LISTING])
-                )
 
     def _config(self, variant: StudyVariant) -> dict[str, Any]:
         return variant.config(self.cases.spatial_dims, self.cases.in_channels, self.cases.out_channels)
 
-    def _run_folder(self, variant: StudyVariant, seed: int) -> Path:
-        return self.folder / "runs" / variant.name / f"seed_{seed}"
-
-
-def _state(folder: Path) -> State:
-    if (folder / _RESULT_FILE).is_file():
-        return "finished"
-    if (folder / _FAILURE_FILE).is_file():
-        return "failed"
-    begun = (folder / WEIGHTS_FILE).is_file() or any(folder.glob("checkpoint_*.pt"))
-    return "interrupted" if begun else "open"
-
-
-def _read_curve(folder: Path) -> list[dict[str, float]]:
-    with (folder / CURVE_FILE).open(newline="", encoding="utf-8") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def _latency(content: Mapping[str, Any]) -> RowLatency:
-    ratio = content["ratio"]
-    return RowLatency(Quartiles(**content["seconds"]), None if ratio is None else Quartiles(**ratio))
-
 
 def _device(name: str | None) -> torch.device:
     return local_device() if name is None and "LOCAL_RANK" in os.environ else resolve_device(name)
-
-
-def _shard(shard: str | None) -> tuple[int, int]:
-    """K and N of ``"K/N"``; those of torchrun where it started this process."""
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if shard is None:
-        return int(os.environ.get("RANK", "0")) + 1, processes
-    if processes > 1:
-        raise ValueError(f"shard must not be given under torchrun, got {shard!r}. Its processes share the runs.")
-    parts = shard.split("/")
-    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-        raise ValueError(f"shard must be K/N, got {shard!r}. For two processes give 1/2 and 2/2.")
-    assign_shard(0, (int(parts[0]), int(parts[1])))
-    return int(parts[0]), int(parts[1])
-
-
-def _check_names(name: str, value: Any) -> None:
-    texts = isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(each, str) for each in value)
-    if value is not None and not (texts and value):
-        raise TypeError(f"{name} must be a list of names, got {value!r}. Write ['unet_L4', 'unet++*'].")
-
-
-def _check_numbers(seeds: Any, num_workers: Any, cache_rate: Any) -> None:
-    listed = [0] if seeds is None else seeds
-    whole = isinstance(listed, Sequence) and all(isinstance(each, int) and each >= 0 for each in listed)
-    if not whole or not listed or len(set(listed)) < len(listed):
-        raise ValueError(f"seeds must be different whole numbers from 0 up, got {seeds!r}. Write 0 1 2.")
-    if not isinstance(num_workers, int) or num_workers < 0:
-        raise ValueError(f"num_workers must be 0 or more, got {num_workers!r}. 0 draws patches in this process.")
-    if not 0 <= cache_rate <= 1:
-        raise ValueError(f"cache_rate must lie between 0 and 1, got {cache_rate!r}. 1 keeps all cases in memory.")

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_unetpp.data import check_dataset
+from monai_unetpp.data import check as check_module
+from monai_unetpp.data import check_dataset, check_labelled_data
 
 AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
 SHAPE = (6, 5, 4)
@@ -121,7 +122,7 @@ class TestList:
     def test_no_list(self, tmp_path: Path) -> None:
         (tmp_path / "dataset.json").write_text("{}")
         (problem,) = check_dataset(tmp_path)
-        assert "must have a list 'training' or 'validation', got neither" in problem
+        assert "must have a list 'training' or 'validation', got none" in problem
 
     @pytest.mark.parametrize(
         ("parts", "where"),
@@ -157,14 +158,14 @@ class TestFiles:
     @pytest.mark.parametrize(
         ("file", "damage", "message"),
         [
-            ("images/b.nii.gz", Path.unlink, "no such file, but 'training' lists it"),
-            ("labels/c.nii.gz", Path.unlink, "no such file, but 'validation' lists it"),
+            ("images/b.nii.gz", Path.unlink, "no such file, but the data list names it"),
+            ("labels/c.nii.gz", Path.unlink, "no such file, but the data list names it"),
             ("images/b.nii.gz", cut_off, "b.nii.gz: "),
             ("images/b.nii.gz", fill(np.float32(3)), "every voxel has the value 3.0"),
-            ("labels/b.nii.gz", fill(np.uint8(0)), "the label is empty, every voxel is 0"),
+            ("labels/b.nii.gz", fill(np.uint8(0)), "the label is empty, no voxel is foreground"),
             ("labels/b.nii.gz", fill(np.float32(0.5)), "the label must hold integers, got fractions"),
             ("labels/b.nii.gz", fill(np.uint8(7)), "the label must hold 0 and 1, 2 only, got 7"),
-            ("labels/b.nii.gz", lambda path: save(path, np.ones((6, 5, 3), np.uint8)), "its shape is (6, 5, 3), not"),
+            ("labels/b.nii.gz", lambda path: save(path, np.ones((6, 5, 3), np.uint8)), "its shape is (6, 5, 4), not"),
             ("labels/b.nii.gz", lambda path: save(path, np.ones(SHAPE, np.uint8), 2 * AFFINE), "not on the grid of"),
             ("labels/b.nii.gz", lambda path: save(path, np.ones((*SHAPE, 2), np.uint8)), "must be 2D or 3D, got shape"),
         ],
@@ -209,6 +210,157 @@ class TestFiles:
         assert len(problems) == 2
         assert "a.nii.gz" in problems[0]
         assert "c.nii.gz" in problems[1]
+
+
+def forget_validation(folder: Path) -> None:
+    path = folder / "dataset.json"
+    content = json.loads(path.read_text())
+    content["training"] += content.pop("validation")
+    path.write_text(json.dumps(content))
+
+
+class TestWhatOthersAccept:
+    def test_one_file_with_several_channels(self, folder: Path) -> None:
+        generator = np.random.default_rng(0)
+        for name in "abc":
+            save(folder / "images" / f"{name}.nii.gz", generator.random((*SHAPE, 2), np.float32))
+        assert check_dataset(folder) == []
+        check_labelled_data(folder, classes=3, spatial_dims=3, in_channels=2)
+        with pytest.raises(ValueError, match=r"must have 1 channel\(s\) for this network, got 2"):
+            check_labelled_data(folder, classes=3, spatial_dims=3, in_channels=1)
+
+    def test_channels_in_one_file_and_in_several_are_one_image(self, folder: Path) -> None:
+        voxels = np.random.default_rng(0).random((*SHAPE, 2), np.float32)
+        save(folder / "images" / "a.nii.gz", voxels)
+        for channel in (0, 1):
+            save(folder / "images" / f"c{channel}.nii.gz", voxels[..., channel])
+        change(folder, validation=[{**entry("c"), "image": ["images/c0.nii.gz", "images/c1.nii.gz"]}])
+        (problem,) = check_dataset(folder)
+        assert "a leak between the lists" in problem
+
+    def test_without_a_validation_list(self, folder: Path) -> None:
+        forget_validation(folder)
+        assert check_dataset(folder) == []
+        check_labelled_data(folder)
+
+    def test_palettes_hold_numbers(self, tmp_path: Path) -> None:
+        pixels = np.arange(64, dtype=np.uint8).reshape(8, 8)
+        Image.fromarray(pixels).save(tmp_path / "image.png")
+        for name in ("label.png", "label.tif"):
+            label = Image.fromarray(pixels % 3).convert("P")
+            label.putdata((pixels % 3).ravel().tolist())
+            label.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255])
+            label.save(tmp_path / name)
+            entries = [{"image": "image.png", "label": name}]
+            content = {"labels": {"background": 0, "red": 1, "blue": 2}, "training": entries}
+            (tmp_path / "dataset.json").write_text(json.dumps(content))
+            assert check_dataset(tmp_path) == []
+
+    def test_scaled_labels(self, folder: Path) -> None:
+        path = folder / "labels" / "a.nii.gz"
+        header = nib.Nifti1Header()
+        header.set_data_dtype("uint8")
+        nib.save(nib.Nifti1Image(nib.load(path).get_fdata(), AFFINE, header), path)
+        assert nib.load(path).dataobj.slope != 1
+        assert check_dataset(folder) == []
+
+
+class TestLabels:
+    def test_a_label_that_no_case_has(self, folder: Path) -> None:
+        change(folder, labels={"background": 0, "front": 1, "back": 2, "top": 3})
+        (problem,) = check_dataset(folder)
+        path = folder / "dataset.json"
+        assert problem == f"{path}: no case has the label 'top' (3). Leave it out of labels, or add such cases."
+
+    def test_a_label_that_no_case_for_training_has(self, folder: Path) -> None:
+        for name in "ab":
+            path = folder / "labels" / f"{name}.nii.gz"
+            save(path, np.minimum(np.asarray(nib.load(path).dataobj), 1))
+        (problem,) = check_dataset(folder)
+        assert "no case of 'training' has the label 'back' (2), only of 'validation'" in problem
+
+    def test_what_is_ignored_is_no_label(self, folder: Path) -> None:
+        change(folder, labels={"background": 0, "front": 1, "back": 2, "ignore": 3})
+        assert check_dataset(folder) == []
+        fill(np.uint8(3))(folder / "labels" / "b.nii.gz")
+        (problem,) = check_dataset(folder)
+        assert "b.nii.gz: the label is empty, no voxel is foreground" in problem
+
+
+class TestBeforeWork:
+    def test_sound_data_are_passed_in_silence(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+        check_labelled_data(folder, classes=3, spatial_dims=3, in_channels=1)
+        assert caplog.text == ""
+
+    def test_problems_are_errors_that_name_the_files(self, folder: Path) -> None:
+        (folder / "images" / "a.nii.gz").unlink()
+        fill(np.float32(0.5))(folder / "labels" / "c.nii.gz")
+        with pytest.raises(ValueError, match=r"dataset\.json: cases must be sound, got 2 of 3 with") as caught:
+            check_labelled_data(folder)
+        assert "a.nii.gz: no such file" in str(caught.value)
+        assert "c.nii.gz: the label must hold integers" in str(caught.value)
+
+    def test_only_the_lists_that_are_asked_for(self, folder: Path) -> None:
+        (folder / "images" / "a.nii.gz").unlink()
+        check_labelled_data(folder, ["validation"])
+
+    def test_what_is_doubtful_is_a_warning(self, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+        shutil.copy(folder / "images" / "a.nii.gz", folder / "images" / "c.nii.gz")
+        fill(np.uint8(0))(folder / "labels" / "b.nii.gz")
+        change(folder, labels={"front": 1, "back": 2, "top": 3})
+        check_labelled_data(folder)
+        lines = [record.getMessage() for record in caplog.records]
+        assert len(lines) == 3
+        assert "b.nii.gz: the label is empty" in lines[0]
+        assert "a leak between the lists" in lines[1]
+        assert "no case has the label 'top' (3)" in lines[2]
+
+    @pytest.mark.parametrize(("classes", "found"), [(2, "hold 0 and 1 only, got 2"), (1, "hold 0 and 1 only, got 2")])
+    def test_labels_that_the_network_has_no_class_for(self, folder: Path, classes: int, found: str) -> None:
+        with pytest.raises(ValueError, match=found):
+            check_labelled_data(folder, classes=classes)
+        # without names, too
+        content = json.loads((folder / "dataset.json").read_text())
+        del content["labels"]
+        (folder / "dataset.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=found):
+            check_labelled_data(folder, classes=classes)
+
+    def test_long_listings_are_cut(self, folder: Path) -> None:
+        for number in range(30):
+            save(folder / "images" / f"{number}.nii.gz", np.zeros(SHAPE, np.uint8))
+        change(folder, training=[{**entry("a"), "image": f"images/{number}.nii.gz"} for number in range(30)])
+        with pytest.raises(ValueError, match="and 10 more; monai-unetpp check lists all of them") as caught:
+            check_labelled_data(folder)
+        assert len(str(caught.value).splitlines()) == 23
+
+    def test_processes_share_the_work_and_the_first_tells(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Two processes after each other: what the first found is handed to the second."""
+        shutil.copy(folder / "images" / "a.nii.gz", folder / "images" / "c.nii.gz")
+        fill(np.float32(0.5))(folder / "labels" / "b.nii.gz")
+        parts: list[dict[Any, Any]] = []
+
+        def gather(found: dict[Any, Any]) -> dict[Any, Any]:
+            parts.append(found)
+            if len(parts) == 1:
+                raise InterruptedError
+            return {key: each for part in parts for key, each in part.items()}
+
+        monkeypatch.setattr(check_module, "gather", gather)
+        monkeypatch.setattr(check_module, "share", lambda items: items[len(parts) :: 2])
+        with pytest.raises(InterruptedError):
+            check_labelled_data(folder)
+        for rank in (1, 0):
+            monkeypatch.setattr(check_module, "rank", lambda rank=rank: rank)
+            caplog.clear()
+            parts[1:] = []
+            with pytest.raises(ValueError, match="got 1 of 3 with a problem") as caught:
+                check_labelled_data(folder)
+            assert [len(part) for part in parts] == [2, 1]
+            assert ("b.nii.gz" in str(caught.value)) == (rank == 0)
+            assert ("a leak between the lists" in caplog.text) == (rank == 0)
 
 
 class TestSameVoxels:

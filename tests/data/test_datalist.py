@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import json
 
-from monai_unetpp.data import load_datalist
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from monai_unetpp.data import check_dataset, check_labelled_data, find_ignore_label, load_datalist
+from monai_unetpp.failures.cases import choose_labels
 
 
 def write_list(folder, count, **lists):
@@ -26,3 +31,104 @@ def test_a_given_validation_list_is_taken_in_silence(tmp_path, caplog):
     write_list(tmp_path, 3, validation=entries[:1])
     assert len(load_datalist(tmp_path, "validation")) == 1
     assert caplog.text == ""
+
+
+def test_a_drawn_validation_list_is_told_once(tmp_path, caplog):
+    write_list(tmp_path, 10)
+    for key in ("training", "validation", "training"):
+        load_datalist(tmp_path, key)
+    assert caplog.text.count("has no 'validation' list") == 1
+
+
+def test_nnunets_form_is_named(tmp_path):
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "T1"}, "labels": {"a": 1}, "numTraining": 3, "file_ending": ".nii.gz"})
+    )
+    with pytest.raises(ValueError, match=r"must have the list 'training', got nnU-Net's form, which lists no cases"):
+        load_datalist(tmp_path, "training")
+    (problem,) = check_dataset(tmp_path)
+    assert "must have a list 'training' or 'validation', got nnU-Net's form, which lists no cases" in problem
+
+
+def test_only_image_and_label_are_paths(tmp_path):
+    (tmp_path / "person").mkdir()
+    entry = {"image": ["a.nii", "b.nii"], "label": "l.nii", "subject": "person", "fold": 3}
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [entry], "validation": [entry]}))
+    assert load_datalist(tmp_path, "training", label_key="truth") == [
+        {
+            "image": [str(tmp_path / "a.nii"), str(tmp_path / "b.nii")],
+            "truth": str(tmp_path / "l.nii"),
+            "subject": "person",
+            "fold": 3,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[1]", "null", '{"a": 1', "\ufeff[]", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"], ids=range(8)
+)
+def test_what_is_no_object_is_told_in_one_line(tmp_path, text):
+    path = tmp_path / "dataset.json"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=r"dataset\.json: (cannot be read as JSON|must hold an object)") as caught:
+        load_datalist(tmp_path, "training")
+    assert str(caught.value).count("\n") == 0
+    assert check_dataset(tmp_path) == [str(caught.value)]
+
+
+def test_bytes_that_are_no_text_and_folders_are_told_in_one_line(tmp_path):
+    path = tmp_path / "dataset.json"
+    path.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(ValueError, match=r"dataset\.json: cannot be read as JSON"):
+        load_datalist(tmp_path, "training")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(ValueError, match=r"dataset\.json: cannot be read as JSON"):
+        load_datalist(tmp_path, "training")
+
+
+def refusal(read):
+    """Why something cannot be read; empty if it can. Anything but a ValueError is a fault."""
+    try:
+        read()
+    except ValueError as e:
+        return str(e)
+    return ""
+
+
+STRINGS = st.text() | st.sampled_from(["a.nii.gz", "..", "\0", "\ud800"])
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | STRINGS,
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["image", "label", "0", "1", "ignore", "a"]) | st.text(), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+CONTENTS = st.dictionaries(
+    st.sampled_from(["training", "validation", "test", "labels", "numTraining", "channel_names", "name"]),
+    JSON_VALUES | st.lists(st.dictionaries(st.sampled_from(["image", "label"]), JSON_VALUES), max_size=3),
+    max_size=5,
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(content=JSON_VALUES | CONTENTS)
+def test_any_json_is_read_or_told_in_one_line_that_names_the_file(tmp_path, content):
+    path = tmp_path / "dataset.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    for problem in check_dataset(tmp_path):
+        assert str(tmp_path) in problem
+        assert len(problem.splitlines()) == 1
+    for read in (
+        lambda: load_datalist(tmp_path, "training"),
+        lambda: load_datalist(tmp_path, "validation"),
+        lambda: find_ignore_label(tmp_path),
+        lambda: check_labelled_data(tmp_path),
+        lambda: choose_labels(tmp_path),
+    ):
+        message = refusal(read)
+        first = message.splitlines()[:1]
+        assert not first or str(tmp_path) in first[0]
+        # all but the list of broken cases is one line
+        assert len(message.splitlines()) <= 1 or "cases must be sound" in first[0]

@@ -250,6 +250,32 @@ class TestLabels:
         assert near.nsd < far.nsd == 1.0
 
 
+class TestIgnored:
+    """Voxels that nobody labelled."""
+
+    def test_what_is_predicted_there_makes_no_difference(self):
+        truth = blobs((12, 12, 12), 0).astype(np.uint8)
+        truth[:4] = 9
+        first, second = (blobs((12, 12, 12), seed).astype(np.uint8) for seed in (1, 2))
+        second[4:] = first[4:]
+        scorer = CaseScorer(truth, SPACING, {"blob": 1}, {"blob": 1.0}, ignore_label=9)
+        assert scorer.score(first) == scorer.score(second)
+
+    def test_overlap_is_that_of_the_rest(self):
+        truth = blobs((12, 12, 12), 0).astype(np.uint8)
+        prediction = blobs((12, 12, 12), 1).astype(np.uint8)
+        rest = score_case(prediction[4:], truth[4:], SPACING, {"blob": 1}, {"blob": 1.0})["blob"]
+        truth[:4] = 9
+        found = score_case(prediction, truth, SPACING, {"blob": 1}, {"blob": 1.0}, ignore_label=9)["blob"]
+        for name in ("state", "dice", "iou", "hd95_mm", "volume_difference_ml", "prediction_ml", "truth_ml"):
+            assert getattr(found, name) == getattr(rest, name)
+
+    def test_a_structure_in_what_is_ignored_alone_is_nowhere(self):
+        truth, prediction = np.full((6, 6), 9), np.ones((6, 6), int)
+        found = score_case(prediction, truth, (1.0, 1.0), {"blob": 1}, {"blob": 1.0}, ignore_label=9)["blob"]
+        assert (found.state, found.prediction_ml) == ("both_empty", 0.0)
+
+
 def test_spacing_of_an_oblique_affine():
     turn = math.radians(30)
     rotation = np.array([[math.cos(turn), -math.sin(turn), 0], [math.sin(turn), math.cos(turn), 0], [0, 0, -1]])

@@ -133,7 +133,7 @@ def test_map_location(net, path):
 
 def test_unknown_level(net, path):
     torch.save(net.state_dict(), path)
-    with pytest.raises(ValueError, match=r"^level must be one of L1, L2, got 'L5'"):
+    with pytest.raises(ValueError, match=r"model\.pt: level must be one of L1, L2, got 'L5'"):
         NestedUNet.from_checkpoint(path, level="L5")
 
 

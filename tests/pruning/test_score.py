@@ -25,11 +25,11 @@ from monai.transforms import (
 )
 
 from monai_unetpp import NestedUNet
+from monai_unetpp.data.labelled import LabelledCase, hash_files
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.metrics import score_case
 from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.pruning import score as score_module
-from monai_unetpp.pruning.cases import Case, hash_image
 from monai_unetpp.pruning.results import DataProblem, OperatingPoint
 from monai_unetpp.pruning.score import Scores, evaluate_levels, predict_case
 
@@ -113,6 +113,11 @@ def settings(dims=3, inferer=None, spacing=None, keys=("image",)):
         "labels": LABELS,
         "tolerance_mm": TOLERANCE,
     }
+
+
+def change_label(case, change):
+    stored = nibabel.load(case["label"])
+    nibabel.save(nibabel.Nifti1Image(change(np.asarray(stored.dataobj)), stored.affine), case["label"])
 
 
 @pytest.fixture
@@ -323,14 +328,14 @@ class TestProblems:
         return [*cases, *entries.values(), moved, gone, text, cut, *twice]
 
     messages: ClassVar = {
-        "fraction": "the label must hold integers, got fractions, NaN or infinity",
+        "fraction": "the label must hold integers, got fractions such as",
         "unknown": "the label must hold 0 and 1 only, got 7, 9",
-        "nan": "the image must be finite, got NaN or infinity",
-        "shape": "image and label must have one 3D shape, got (14, 12, 10) and (14, 12, 11)",
+        "nan": "voxels are NaN or infinite",
+        "shape": "its shape is (14, 12, 10), not (14, 12, 11)",
         "flat": "the label must be 3D, got shape (14, 12)",
         "series": "the label must be 3D, got shape (14, 12, 10, 3)",
         "channels": "the image must have 1 channel(s) for this network, got 2",
-        "moved": "image and label must lie at one place",
+        "moved": "its corners lie up to",
         "gone": "no such file",
         "text": "not a NIfTI image",
         "cut": "damaged or cut off",
@@ -409,10 +414,10 @@ class TestProblems:
         header, voxels = tmp_path / "scan.mhd", tmp_path / "scan.raw"
         header.write_text("NDims = 3")
         voxels.write_bytes(b"one")
-        case = Case("scan", "scan", (header,), header)
-        first = hash_image(case)
+        case = LabelledCase("scan", "scan", (header,), header)
+        first = hash_files(case.image)
         voxels.write_bytes(b"two")
-        assert hash_image(case) != first
+        assert hash_files(case.image) != first
 
     def test_nothing_left_is_an_error(self, tmp_path):
         bright = write_case(tmp_path, "bright", image=np.linspace(0, 2, 1680, dtype=np.float32).reshape(14, 12, 10))
@@ -665,3 +670,36 @@ def test_result_is_frozen(cases):
 
 def test_examples():
     assert doctest.testmod(score_module).failed == 0
+
+
+class TestIgnored:
+    def test_voxels_that_nobody_labelled_count_for_nothing(self, tmp_path):
+        case = write_case(tmp_path, "case")
+
+        def only_the_core(label):
+            label = np.full_like(label, 2)
+            label[4:6, 4:6, 4:6] = 1
+            return label
+
+        change_label(case, only_the_core)
+        with pytest.raises(ValueError, match="must hold 0 and 1 only, got 2"):
+            evaluate_levels(Thresholds(), [case], **settings())
+        scores = evaluate_levels(Thresholds(), [case], **settings(), ignore_label=2, uncertainty=True)
+        # L1 finds nothing in the core, L2 all of it; what they find around it does not matter
+        assert dice(scores) == {("case", "L1"): 0.0, ("case", "L2"): 1.0}
+        assert scores.rows[0].score.state == "missed"
+        assert scores.error_auroc is None
+
+    def test_finished_cases_are_scored_again_when_it_changes(self, tmp_path, caplog):
+        case = write_case(tmp_path, "case")
+        given = settings() | {"store": tmp_path / "store", "configuration": "same"}
+        evaluate_levels(Thresholds(), [case], **given)
+        with caplog.at_level(logging.INFO):
+            evaluate_levels(Thresholds(), [case], **given, ignore_label=2)
+        assert "scored in" in caplog.text
+
+    def test_scaled_labels_are_read_as_what_they_mean(self, tmp_path):
+        case = write_case(tmp_path, "case")
+        before = dice(evaluate_levels(Thresholds(), [case], **settings()))
+        change_label(case, lambda label: label * np.float32(0.996))
+        assert dice(evaluate_levels(Thresholds(), [case], **settings())) == before

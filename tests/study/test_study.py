@@ -14,7 +14,7 @@ import torch
 from monai_unetpp import cli
 from monai_unetpp.study import format_study, run_study
 from monai_unetpp.study import study as orchestration
-from monai_unetpp.study.cases import NumberedPatches
+from monai_unetpp.training import NumberedPatches
 
 
 def states(outcome):
@@ -185,21 +185,13 @@ def test_a_failed_run_of_one_process_does_not_end_the_other(discs_dir, tmp_path)
     assert "U-Net L2" in content["missing"]
 
 
-def test_processes_of_torchrun_share_the_runs(monkeypatch):
-    monkeypatch.setenv("RANK", "2")
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert orchestration._shard(None) == (3, 4)
-    with pytest.raises(ValueError, match=r"shard must not be given under torchrun, got '1/2'"):
-        orchestration._shard("1/2")
-
-
 def test_a_run_that_fails_leaves_the_others(discs_dir, tmp_path, tiny, monkeypatch):
     original = orchestration.train_network
 
-    def fail(config, *arguments, **options):
-        if config["variant"] == "unet+":
+    def fail(bundle, values, **options):
+        if values["variant"] == "unet+":
             raise RuntimeError("the loss became nan at step 3")
-        return original(config, *arguments, **options)
+        return original(bundle, values, **options)
 
     options = {"variants": ["unet+", "unet_L1"], **tiny}
     with monkeypatch.context() as patched:
@@ -221,7 +213,7 @@ def test_a_loss_that_is_not_finite_fails_the_run(discs_dir, tmp_path, tiny):
 def test_broken_validation_cases_are_found_before_training(discs_dir, tmp_path, tiny, drawn):
     root = shutil.copytree(discs_dir, tmp_path / "data")
     nib.save(nib.Nifti1Image(np.full((32, 32), 7, np.uint8), np.eye(4)), root / "labelsTr" / "disc_6.nii.gz")
-    with pytest.raises(ValueError, match=r"validation cases must be sound, got 1 of 3 with a problem.*disc_6"):
+    with pytest.raises(ValueError, match=r"cases must be sound, got 1 of 8 with a problem:\n.*disc_6"):
         run_study(root, tmp_path / "out", variants=["unet_L1"], **tiny)
     assert drawn == []
 
@@ -238,7 +230,7 @@ def test_broken_training_cases_are_found_before_training(discs_dir, tmp_path, ti
     root = shutil.copytree(discs_dir, tmp_path / "data")
     dtype = np.float32 if file == "imagesTr" else np.int16
     nib.save(nib.Nifti1Image(np.full((32, 32), value, dtype), np.eye(4)), root / file / "disc_2.nii.gz")
-    with pytest.raises(ValueError, match=rf"training cases must be sound, got 1 of 5 with a problem.*{message}"):
+    with pytest.raises(ValueError, match=rf"cases must be sound, got 1 of 8 with a problem:\n.*{message}"):
         run_study(root, tmp_path / "out", variants=["unet_L1"], **tiny)
     assert drawn == []
     # nothing was trained: the folder is free for other settings
@@ -280,6 +272,21 @@ def test_any_label_values_train_the_same_network(tiny_study, discs_dir, tmp_path
     assert outcome.failures == ()
     assert mine["config"]["out_channels"] == 2
     assert mine["scores"] == theirs["scores"]
+
+
+def test_voxels_that_are_to_be_ignored(discs_dir, tmp_path, tiny):
+    root = shutil.copytree(discs_dir, tmp_path / "data")
+    for path in (root / "labelsTr").iterdir():
+        data = 7 * np.asarray(nib.load(path).dataobj)
+        data[:4] = 9
+        nib.save(nib.Nifti1Image(data, np.eye(4)), path)
+    path = root / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "labels": {"none": 0, "disc": 7, "ignore": 9}}))
+    outcome = run_study(root, tmp_path / "out", variants=["unet_L1"], **tiny)
+    assert outcome.failures == ()
+    result = json.loads((tmp_path / "out" / "runs" / "unet_L1" / "seed_0" / "result.json").read_text())
+    assert result["config"]["out_channels"] == 2
+    assert set(result["scores"]["L1"]["disc_5"]) == {"disc"}
 
 
 def test_a_wide_network_that_does_not_exist_is_left_out(discs_dir, tmp_path, tiny):

@@ -1,12 +1,23 @@
 """The mean of heads, and what the rows of the table cost."""
 
+import dataclasses
+
 import pytest
 import torch
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.inferers.head_averaging import mean_of_heads
-from monai_unetpp.study.costs import cut_network, measure_latencies, network_size
-from monai_unetpp.study.evaluate import MeanOfHeads
+from monai_unetpp.measuring.environment import Environment
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.study.costs import (
+    RowLatency,
+    cut_network,
+    measure_latencies,
+    network_size,
+    read_latencies,
+    write_latencies,
+)
+from monai_unetpp.study.heads import MeanOfHeads
 
 
 @pytest.fixture(scope="module")
@@ -53,3 +64,15 @@ def test_latencies_with_ratios_within_the_rounds(network):
     assert measure_latencies(networks, 1, (16, 16), reference=None, **options)["L1"].ratio is None
     with pytest.raises(ValueError, match=r"repeats must be 1 or more, got 0"):
         measure_latencies(networks, 1, (16, 16), reference=None, **{**options, "repeats": 0})
+
+
+def test_latencies_are_kept_for_the_same_rows_on_the_same_machine(tmp_path):
+    path, here = tmp_path / "latency.json", Environment("abacus", "fp32", "torch", 1, {}, "2026-01-02")
+    seconds = Quartiles(2.0, 1.0, 3.0, 15)
+    latencies = {"a": RowLatency(seconds, None), "b": RowLatency(seconds, Quartiles(1.0, 1.0, 1.0, 15))}
+    assert read_latencies(path, ["a", "b"], here) is None
+    write_latencies(path, latencies, here)
+    later = dataclasses.replace(here, date="2026-01-03")
+    assert read_latencies(path, ["a", "b"], later) == (latencies, here)
+    assert read_latencies(path, ["a"], here) is None
+    assert read_latencies(path, ["a", "b"], dataclasses.replace(here, threads=2)) is None

@@ -20,8 +20,6 @@ __all__ = [
     "WIDE",
     "StudyRow",
     "StudyVariant",
-    "assign_shard",
-    "build_network",
     "choose_names",
     "count_parameters",
     "list_rows",
@@ -170,31 +168,10 @@ def choose_names(names: Sequence[str], patterns: Sequence[str] | None) -> tuple[
     return tuple(name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns))
 
 
-def assign_shard(count: int, shard: tuple[int, int]) -> list[int]:
-    """The numbers of the runs of one of several processes.
-
-    Args:
-        count: number of all runs.
-        shard: ``(k, n)``, process k of n, from 1 on.
-
-    Raises:
-        ValueError: k is not within 1 to n.
-    """
-    k, n = shard
-    if not 1 <= k <= n:
-        raise ValueError(f"shard must be K/N with K from 1 to N, got {k}/{n}. For two processes give 1/2 and 2/2.")
-    return list(range(k - 1, count, n))
-
-
-def build_network(config: Mapping[str, Any]) -> NestedUNet:
-    """A network without memory for its weights, to count and to list its levels."""
-    with torch.device("meta"):
-        return NestedUNet(**config)
-
-
 def count_parameters(config: Mapping[str, Any]) -> int:
-    """Number of parameters of the network of ``config``."""
-    return sum(parameter.numel() for parameter in build_network(config).parameters())
+    """Number of parameters of the network of ``config``, which is built without memory for its weights."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in NestedUNet(**config).parameters())
 
 
 def match_wide_features(

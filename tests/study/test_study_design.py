@@ -2,23 +2,22 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
-from monai_unetpp.study import StudySettings
-from monai_unetpp.study.cases import find_study_cases
-from monai_unetpp.study.settings import claim_folder, compare_folder, read_config, read_stored
+from monai_unetpp.study.design import RunOptions, StudySettings, read_config
 
 
 def complete(dims=2, **given):
-    return StudySettings.complete(given, dims, "cpu")
+    return StudySettings.complete(given, dims)
 
 
 def test_defaults_suit_the_number_of_axes():
     assert (complete(2).patch_size, complete(2).flip_axes) == ((128, 128), (0, 1))
     assert (complete(3).patch_size, complete(3).flip_axes) == ((64, 64, 64), (0,))
-    # the meaning of "auto" is part of the terms
-    assert complete().precision in ("fp32", "bf16")
+    assert (complete(2).batch_size, complete(3).batch_size) == (8, 2)
 
 
 def test_a_patch_may_be_short_along_some_axes():
@@ -34,7 +33,7 @@ def test_one_number_or_one_per_axis():
 def test_settings_fit_json():
     settings = complete(spacing_mm=[0.5, 0.5])
     again = json.loads(json.dumps(settings.as_dict()))
-    assert StudySettings.complete(again, 2, "cpu") == settings
+    assert complete(**again) == settings
 
 
 @pytest.mark.parametrize(
@@ -65,28 +64,6 @@ def test_settings_that_cannot_work(given, error, message):
         complete(**given)
 
 
-def test_a_folder_holds_runs_of_one_setting(discs_dir, tmp_path):
-    cases = find_study_cases(discs_dir)
-    settings = complete(budget=5)
-    fingerprint = claim_folder(tmp_path, settings, cases)
-    assert claim_folder(tmp_path, settings, cases) == fingerprint
-    with pytest.raises(ValueError, match=r"got .* with others: budget was 5 and is 6\. Give the settings"):
-        claim_folder(tmp_path, complete(budget=6), cases)
-    fewer = dataclasses.replace(cases, validation=cases.validation[1:])
-    with pytest.raises(ValueError, match=r"its cases or labels are not those of dataset_dir"):
-        claim_folder(tmp_path, settings, fewer)
-    assert claim_folder(tmp_path / "other", complete(budget=6), cases) != fingerprint
-    with pytest.raises(ValueError, match=r"its cases or labels are not those of dataset_dir"):
-        read_stored(tmp_path, fewer)
-    assert read_stored(tmp_path, cases) == settings.as_dict()
-    assert read_stored(tmp_path / "new", fewer) == {}
-    assert compare_folder(tmp_path / "new", settings, cases) == fingerprint
-    assert not (tmp_path / "new").exists()
-    (tmp_path / "settings.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"settings\.json: cannot be read .* Take another output_dir"):
-        claim_folder(tmp_path, settings, cases)
-
-
 def test_config_files(tmp_path):
     path = tmp_path / "study.json"
     with pytest.raises(FileNotFoundError, match=r"study\.json: no such file\. config must name"):
@@ -97,3 +74,36 @@ def test_config_files(tmp_path):
     path.write_text("[1]")
     with pytest.raises(ValueError, match=r"study\.json: must hold an object of settings, got \[1\]"):
         read_config(path)
+
+
+def test_settings_need_no_torch():
+    script = "import sys, monai_unetpp.study.design; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("cls", [StudySettings, RunOptions])
+def test_every_option_says_what_it_is(cls):
+    for field in dataclasses.fields(cls):
+        assert field.metadata["help"]
+        assert field.metadata["metavar"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 12])
+def test_shards_do_every_run_once(count):
+    parts = [RunOptions(shard=f"{k}/3").part() for k in (1, 2, 3)]
+    assert sorted(run for k, n in parts for run in range(count)[k - 1 :: n]) == list(range(count))
+    assert RunOptions().part() == (1, 1)
+
+
+def test_processes_of_torchrun_share_the_runs(monkeypatch):
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert RunOptions().part() == (3, 4)
+    with pytest.raises(ValueError, match=r"shard must not be given under torchrun, got '1/2'"):
+        RunOptions(shard="1/2")
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2"])
+def test_a_shard_that_does_not_exist(shard):
+    with pytest.raises(ValueError, match=rf"shard must be K/N with K from 1 to N, got {shard}"):
+        RunOptions(shard=shard)

@@ -15,7 +15,7 @@ def draw_curves(curves: str | PathLike[str], picture: str | PathLike[str]) -> No
     """Draw training loss, validation metrics and learning rate over the epochs.
 
     Args:
-        curves: the CSV file of :class:`monai_unetpp.handlers.CurveWriter`.
+        curves: the CSV file of :class:`monai_unetpp.training.CurveWriter`.
         picture: the image to write, such as ``curves.png``.
 
     Raises:

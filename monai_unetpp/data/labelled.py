@@ -1,11 +1,10 @@
-"""The labelled cases of a data set: their names and subjects, and whether image and label can be trusted."""
+"""The labelled cases of a data set: their files, names and subjects."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
 import hashlib
-import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,20 +12,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from monai_unetpp.data.naming import case_name
 
-from monai_unetpp.data import ImageFileError, ImageGeometry, case_name, compare_geometry
-from monai_unetpp.data.labels import Volume, check_label_values, read_label_map, read_volume
-
-__all__ = [
-    "Case",
-    "Volume",
-    "check_case",
-    "hash_image",
-    "list_cases",
-    "read_label",
-    "repeated_names",
-]
+__all__ = ["LabelledCase", "hash_files", "list_cases", "repeated_names"]
 
 #: Suffixes of the file that holds the voxels beside a header file of the same name.
 _VOXEL_FILES = {
@@ -38,7 +26,7 @@ _VOXEL_FILES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
+class LabelledCase:
     """One labelled case.
 
     Attributes:
@@ -53,12 +41,17 @@ class Case:
     image: tuple[Path, ...]
     label: Path
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Image and label."""
+        return (*self.image, self.label)
+
 
 def list_cases(
     cases: Sequence[Mapping[str, Any]],
     subjects: Mapping[str, str] | str | PathLike[str] | None = None,
     subject_pattern: str | None = None,
-) -> list[Case]:
+) -> list[LabelledCase]:
     """Give each entry of a data list its name and subject; no image is opened.
 
     Args:
@@ -88,61 +81,11 @@ def list_cases(
         image = entry["image"]
         files = tuple(Path(file) for file in ([image] if isinstance(image, (str, PathLike)) else image))
         name = case_name(files[0])
-        found.append(Case(name, _subject(name, entry, named, pattern), files, Path(entry["label"])))
+        found.append(LabelledCase(name, _subject(name, entry, named, pattern), files, Path(entry["label"])))
     return found
 
 
-def check_case(
-    case: Case, values: Sequence[int], spatial_dims: int | None = None, in_channels: int | None = None
-) -> tuple[str | None, str]:
-    """Read image and label of a case and say what is wrong with them.
-
-    Args:
-        case: the case.
-        values: label values that may occur besides 0.
-        spatial_dims: 2 or 3; None takes what the label has.
-        in_channels: channels that the image must have; None does not check.
-
-    Returns:
-        The problem in words, with the file and what to do about it, or None; and the SHA-256 of the files' content.
-    """
-    try:
-        label = read_label(case, spatial_dims)
-        check_label_values(label.data, values, case.label)
-        channels = sum(_read_channels(file, label, case.label) for file in case.image)
-        if in_channels is not None and channels != in_channels:
-            raise ImageFileError(
-                f"{case.image[0]}: the image must have {in_channels} channel(s) for this network, got {channels}. Give "
-                "one file per channel, or one file with the channels on its last axis."
-            )
-        return None, _hash_files((*case.image, case.label))
-    except ImageFileError as e:
-        return str(e), ""
-
-
-def hash_image(case: Case) -> str:
-    """SHA-256 of the content of a case's image files, without the label.
-
-    Raises:
-        OSError: a file cannot be read.
-    """
-    return _hash_files(case.image)
-
-
-def read_label(case: Case, spatial_dims: int | None = None) -> Volume:
-    """The label map of a case as it is in the file, ``(H, W[, D])``.
-
-    Args:
-        case: the case.
-        spatial_dims: 2 or 3; None takes what the file has, without axes of length 1 at the end.
-
-    Raises:
-        ImageFileError: a file that cannot be read, has other dimensions, or holds no integers.
-    """
-    return read_label_map(case.label, spatial_dims)
-
-
-def repeated_names(cases: Sequence[Case]) -> dict[str, list[Case]]:
+def repeated_names(cases: Sequence[LabelledCase]) -> dict[str, list[LabelledCase]]:
     """Names that more than one case has, with these cases."""
     counts = Counter(case.name for case in cases)
     return {name: [case for case in cases if case.name == name] for name, count in counts.items() if count > 1}
@@ -194,35 +137,12 @@ def _subject(
     return match[1]
 
 
-def _read_channels(path: Path, label: Volume, label_path: Path) -> int:
-    """Check an image against the label, and count its channels.
+def hash_files(paths: Sequence[Path]) -> str:
+    """SHA-256 over the content of files, of voxels beside a header, and of all files in folders (DICOM series).
 
     Raises:
-        ImageFileError: it cannot be read, is not finite, or lies elsewhere.
+        OSError: a file cannot be read.
     """
-    image = read_volume(path, label.data.ndim, allow_constant=False)
-    shape = label.data.shape
-    if image.data.shape[: len(shape)] != shape:
-        raise ImageFileError(
-            f"{path}: image and label must have one {len(shape)}D shape, got {image.data.shape} and {shape} of "
-            f"{label_path}. Pair the right files, or resample the label to the image."
-        )
-    grids = ImageGeometry(shape, label.affine), ImageGeometry(shape, image.affine)
-    difference = compare_geometry(*grids)
-    if difference:
-        raise ImageFileError(
-            f"{path}: image and label must lie at one place, got affines that differ from that of {label_path}: "
-            f"{difference}. Pair the right files, or correct the affine that is wrong."
-        )
-    if image.data.dtype.kind == "f" and not np.isfinite(image.data).all():
-        raise ImageFileError(
-            f"{path}: the image must be finite, got NaN or infinity. Replace these voxels or the file."
-        )
-    return math.prod(image.data.shape[len(shape) :])
-
-
-def _hash_files(paths: Sequence[Path]) -> str:
-    """SHA-256 over the content of files, of voxels beside a header, and of all files in folders (DICOM series)."""
     digest = hashlib.sha256()
     for path in paths:
         beside = [path.with_suffix(suffix) for suffix in _VOXEL_FILES.get(path.suffix.lower(), ())]

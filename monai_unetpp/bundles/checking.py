@@ -1,14 +1,10 @@
-"""Bundles in the layout of MONAI's model zoo: finding them, loading their network, and checking them offline."""
+"""Checking bundles against the rules of MONAI's model zoo, offline."""
 
 from __future__ import annotations
 
 import configparser
-import json
-import logging
-import os
 import pydoc
 import re
-import sysconfig
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
@@ -18,27 +14,16 @@ import torch
 from jsonschema import SchemaError
 from jsonschema.validators import validator_for
 from monai.bundle import ConfigParser
-from monai.bundle.config_item import ComponentLocator, ConfigComponent
+from monai.bundle.config_item import ComponentLocator
 from monai.bundle.properties import InferProperties, TrainProperties
 
+from monai_unetpp.bundles.integrity import hash_problems
+from monai_unetpp.bundles.json_files import read_object
+from monai_unetpp.bundles.loading import differing_arguments, network_arguments
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
-from monai_unetpp.networks.config import NestedUNetConfig
 
-__all__ = [
-    "BUNDLES_VARIABLE",
-    "check_bundle",
-    "find_bundle",
-    "list_bundles",
-    "load_network",
-    "read_metadata",
-    "read_network_def",
-]
-
-logger = logging.getLogger(__name__)
-
-#: Environment variable that names a folder of bundles.
-BUNDLES_VARIABLE = "MONAI_UNETPP_BUNDLES"
+__all__ = ["check_bundle"]
 
 _FILES = (
     "LICENSE",
@@ -104,149 +89,6 @@ _KEYS: dict[str, tuple[tuple[str, ...], Mapping[str, Mapping[Any, Any]]]] = {
 }
 
 
-def find_bundle(bundle: str | PathLike[str]) -> Path:
-    """The folder of a bundle.
-
-    Args:
-        bundle: path of a bundle's folder, or a bundle's name. A name is looked up in the folder that the environment
-            variable ``MONAI_UNETPP_BUNDLES`` names, in ``bundles`` of the working directory, beside the package's
-            source, and among the data that was installed with the package.
-
-    Returns:
-        The absolute path.
-
-    Raises:
-        FileNotFoundError: no such bundle; the message lists where it was looked for and what there is.
-    """
-    path = Path(bundle)
-    if _is_bundle(path):
-        return path.resolve()
-    found = list_bundles()
-    if str(bundle) in found:
-        return found[str(bundle)]
-    if path.is_dir():
-        raise FileNotFoundError(
-            f"{path}: a folder, but not of a bundle. A bundle has configs/metadata.json and configs/inference.json."
-        )
-    places = ", ".join(str(place) for place in _places())
-    raise FileNotFoundError(
-        f"bundle must be the folder or the name of a bundle, got {str(bundle)!r}. Looked in {places}; found "
-        f"{', '.join(found) or 'none'}. Give the path of its folder, or set {BUNDLES_VARIABLE}."
-    )
-
-
-def list_bundles() -> dict[str, Path]:
-    """All bundles that :func:`find_bundle` knows by name, with their absolute paths; the first of a name counts."""
-    found: dict[str, Path] = {}
-    for place in _places():
-        if place.is_dir():
-            for path in sorted(place.iterdir()):
-                if _is_bundle(path):
-                    found.setdefault(path.name, path.resolve())
-    return found
-
-
-def load_network(
-    checkpoint: str | PathLike[str],
-    level: str | None = None,
-    network_def: NestedUNet | Mapping[str, Any] | None = None,
-    device: torch.device | str | None = None,
-) -> NestedUNet:
-    """Load a trained network, whole or only what one level needs, ready to segment.
-
-    Args:
-        checkpoint: file of the weights.
-        level: build this level alone, such as ``"L2"``; None takes the whole network.
-        network_def: the network of the configuration, or its arguments; used where the file does not carry its own.
-        device: where to put the network; by default the CPU.
-
-    Returns:
-        The network in eval mode.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a file that holds no such weights, or a level that the network has not.
-
-    Example:
-        A part of a bundle's configuration::
-
-            "network": {
-                "_target_": "monai_unetpp.bundles.load_network",
-                "checkpoint": "$@bundle_root + '/models/model.pt'",
-                "level": "@level",
-                "network_def": "@network_def",
-                "device": "@device"
-            }
-    """
-    _, stored = read_checkpoint(checkpoint)
-    defined = _arguments(network_def) if network_def is not None else None
-    if stored is None and defined is None:
-        raise ValueError(
-            f"{checkpoint}: this file does not say how its network was built. Give network_def, or save it with "
-            "torch.save(net.state_dict(), path)."
-        )
-    if stored is not None and defined is not None:
-        differing = _differing_arguments(stored, defined)
-        if differing:
-            logger.warning(
-                "%s carries its own configuration, which is taken; network_def differs in %s.",
-                checkpoint,
-                ", ".join(differing),
-            )
-    try:
-        network = NestedUNet.from_checkpoint(checkpoint, level, config=stored if stored is not None else defined)
-    except ValueError as e:
-        if str(e).startswith(str(checkpoint)):
-            raise
-        raise ValueError(f"{checkpoint}: {e}") from e
-    return network.eval().to(torch.device("cpu") if device is None else device)
-
-
-def parse_entry(parser: ConfigParser, key: str) -> Any:
-    """An entry of a configuration as an object.
-
-    Raises:
-        Exception: the error behind MONAI's 'Failed to instantiate', which names neither file nor remedy.
-    """
-    try:
-        return parser.get_parsed_content(key)
-    except RuntimeError as e:
-        error: BaseException = e
-        while error.__cause__ is not None and str(error).startswith("Failed to "):
-            error = error.__cause__
-    # outside of the except block, so that the error keeps the cause that it had
-    raise error
-
-
-def read_metadata(bundle: str | PathLike[str]) -> dict[str, Any]:
-    """The content of a bundle's ``configs/metadata.json``.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a JSON object.
-    """
-    return _read_json(Path(bundle) / "configs" / "metadata.json")
-
-
-def read_network_def(bundle: str | PathLike[str]) -> dict[str, Any]:
-    """The arguments of the network that a bundle's configurations define, references resolved.
-
-    Args:
-        bundle: the folder of the bundle; its ``inference.json`` is read.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: it is no JSON object, or defines no ``NestedUNet``.
-    """
-    path = Path(bundle) / "configs" / "inference.json"
-    try:
-        return _network_arguments(_read_json(path))
-    except ValueError as e:
-        if str(e).startswith(str(path)):
-            raise
-        raise ValueError(f"{path}: {e}") from e
-
-
 def check_bundle(bundle: str | PathLike[str], *, schema: str | PathLike[str] | None = None) -> list[str]:
     """Check a bundle against the rules of MONAI's model zoo, as far as they can be checked offline.
 
@@ -273,55 +115,21 @@ def check_bundle(bundle: str | PathLike[str], *, schema: str | PathLike[str] | N
     configs = _read_configs(root, problems)
     metadata = configs.pop("metadata.json", None)
     if metadata is not None:
-        problems += [f"configs/metadata.json: {problem}" for problem in _metadata_problems(metadata, stored, schema)]
+        found = [*_told(_metadata_problems(metadata, stored, schema)), *_told(_channel_problems(metadata))]
+        problems += [f"configs/metadata.json: {problem}" for problem in found]
+        problems += hash_problems(root, metadata)
     for name, content in configs.items():
-        found = [*_key_problems(name, content), *_target_problems(content), *_network_problems(content, stored)]
-        problems += [f"configs/{name}: {problem}" for problem in found]
+        checks = (_key_problems(name, content), _target_problems(content), _network_problems(content, stored))
+        problems += [f"configs/{name}: {problem}" for check in checks for problem in _told(check)]
     return problems
 
 
-def _places() -> list[Path]:
-    places = [Path(os.environ[BUNDLES_VARIABLE])] if os.environ.get(BUNDLES_VARIABLE) else []
-    return [
-        *places,
-        Path.cwd() / "bundles",
-        Path(__file__).resolve().parent.parent / "bundles",
-        Path(sysconfig.get_path("data")) / "share" / "monai-unetpp" / "bundles",
-    ]
-
-
-def _is_bundle(path: Path) -> bool:
-    return any((path / "configs" / name).is_file() for name in ("metadata.json", "inference.json"))
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file. A bundle must have it.")
+def _told(problems: Iterator[str]) -> Iterator[str]:
+    """The problems, of which one may be that the rest cannot be looked for."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as e:
-        raise ValueError(f"{path}: not a JSON file ({e}).") from e
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: must hold a JSON object, got {type(content).__name__}.")
-    return content
-
-
-def _arguments(network_def: NestedUNet | Mapping[str, Any]) -> dict[str, Any]:
-    if isinstance(network_def, NestedUNet):
-        return network_def.config
-    return {name: value for name, value in network_def.items() if not re.fullmatch("_.*_", name)}
-
-
-def _differing_arguments(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Names of the arguments of ``NestedUNet`` in which two networks differ; how they are written does not count.
-
-    Raises:
-        TypeError, ValueError: arguments that no network can be built from.
-    """
-    first, second = NestedUNetConfig.check(**one), NestedUNetConfig.check(**other)
-    # use_checkpoint changes what training keeps in memory, not the network
-    names = [name for name in vars(first) if name not in ("given", "use_checkpoint")]
-    return [name for name in names if getattr(first, name) != getattr(second, name)]
+        yield from problems
+    except (AttributeError, IndexError, KeyError, TypeError, RecursionError) as e:
+        yield f"cannot be checked any further, as an entry has another form than MONAI's ({type(e).__name__}: {e})."
 
 
 def _file_problems(root: Path) -> Iterator[str]:
@@ -363,13 +171,20 @@ def _check_weights(path: Path, problems: list[str]) -> dict[str, Any] | None:
         return None
     where = f"models/{path.name}"
     try:
-        _, stored = read_checkpoint(path)
+        weights, stored = read_checkpoint(path)
         if stored is None:
             problems.append(
                 f"{where}: does not say how its network was built. Save it with torch.save(net.state_dict(), path)."
             )
             return None
-        NestedUNet.from_checkpoint(path)
+        NestedUNet.from_weights(weights, stored)
+        wrong = [key for key, value in weights.items() if not bool(torch.isfinite(value).all())]
+        if wrong:
+            more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+            problems.append(
+                f"{where}: the weights must be finite, got NaN or infinity in {wrong[0]}{more}. Take weights of an "
+                "earlier epoch, or train again with a lower learning rate."
+            )
     except (TypeError, ValueError) as e:
         problems.append(f"{where}: {str(e).removeprefix(f'{path}: ')}")
         return None
@@ -381,7 +196,7 @@ def _read_configs(root: Path, problems: list[str]) -> dict[str, dict[str, Any]]:
     configs = {}
     for path in sorted((root / "configs").glob("*.json")):
         try:
-            configs[path.name] = _read_json(path)
+            configs[path.name] = read_object(path)
         except ValueError as e:
             problems.append(f"configs/{path.name}: {str(e).removeprefix(f'{path}: ')}")
     return configs
@@ -397,7 +212,7 @@ def _metadata_problems(
     if "version" in metadata and not re.fullmatch(r"\d+\.\d+\.\d+", str(version)):
         yield f"version must have the form 1.2.3, got {version!r}."
     changelog = metadata.get("changelog")
-    if "changelog" in metadata and (not isinstance(changelog, dict) or version not in changelog):
+    if "changelog" in metadata and (not isinstance(changelog, dict) or str(version) not in changelog):
         yield f"changelog must have an entry for version {version!r}."
     parser = ConfigParser(dict(metadata))
     for side, name, argument in (("inputs", "image", "in_channels"), ("outputs", "pred", "out_channels")):
@@ -411,10 +226,33 @@ def _metadata_problems(
         yield from _schema_problems(metadata, Path(schema))
 
 
+def _channel_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the names of channels and labels; without it the output's labels have no names."""
+    parser = ConfigParser(dict(metadata))
+    for side, name in (("inputs", "image"), ("outputs", "pred")):
+        key = f"network_data_format#{side}#{name}#channel_def"
+        named, channels = parser.get(key), parser.get(f"network_data_format#{side}#{name}#num_channels")
+        if named is None:
+            continue
+        if not isinstance(named, dict):
+            yield f'{key} must map channels to names like {{"0": "background"}}, got {_shortened(named)}.'
+            continue
+        wrong = [value for value in named if not re.fullmatch("0|[1-9][0-9]*", str(value))]
+        if wrong:
+            yield f"{key} must have whole numbers from 0 as keys, got {wrong[0]!r}."
+        elif isinstance(channels, int) and {int(value) for value in named} != set(range(channels)):
+            yield f"{key} must name the channels 0 to {channels - 1}, got {', '.join(named) or 'none'}."
+        names = list(named.values())
+        if any(not isinstance(text, str) or not text.strip() for text in names):
+            yield f"{key} must give names, got {_shortened(names)}."
+        elif len(set(names)) < len(names):
+            yield f"{key} must give each channel a name of its own, got {_shortened(names)}."
+
+
 def _schema_problems(metadata: Mapping[str, Any], path: Path) -> Iterator[str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. schema must name a JSON schema file.")
-    schema = _read_json(path)
+    schema = read_object(path)
     validator = validator_for(schema)
     try:
         validator.check_schema(schema)
@@ -482,28 +320,12 @@ def _targets(content: Any) -> Iterator[str]:
             yield from _targets(value)
 
 
-def _network_arguments(content: dict[str, Any]) -> dict[str, Any]:
-    """Resolve ``network_def`` without evaluating expressions.
-
-    Raises:
-        ValueError: it is missing, refers to what is not there, or is no ``NestedUNet``.
-    """
-    try:
-        item = ConfigParser(content).get_parsed_content("network_def", instantiate=False, eval_expr=False)
-    except (KeyError, ValueError) as e:
-        raise ValueError(f"network_def cannot be resolved ({e}).") from e
-    network_def = item.config if isinstance(item, ConfigComponent) else item
-    if not isinstance(network_def, dict) or str(network_def.get("_target_")).split(".")[-1] != "NestedUNet":
-        raise ValueError(f"network_def must have '_target_': 'monai_unetpp.NestedUNet', got {_shortened(network_def)}.")
-    return _arguments(network_def)
-
-
 def _network_problems(content: dict[str, Any], stored: Mapping[str, Any] | None) -> Iterator[str]:
     if "network_def" not in content:
         return
     try:
-        arguments = _network_arguments(content)
-        differing = _differing_arguments(arguments, arguments if stored is None else stored)
+        arguments = network_arguments(content)
+        differing = differing_arguments(arguments, arguments if stored is None else stored)
     except (TypeError, ValueError) as e:
         message = str(e)
         yield message if message.startswith("network_def") else f"network_def: {message}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.files import write_figure
 from monai_unetpp.reporting.figures import PALETTE, new_figure, use_log_scale
-from monai_unetpp.study.table import measured_where
+from monai_unetpp.study.accuracy_table import measured_where
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -15,11 +15,25 @@ from typing import Any
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds
 from monai_unetpp.study.costs import RowLatency
-from monai_unetpp.study.evaluate import METRICS, CaseMetrics
-from monai_unetpp.study.runs import REFERENCE, StudyRow
-from monai_unetpp.study.settings import StudySettings
+from monai_unetpp.study.design import StudySettings
+from monai_unetpp.study.variants import REFERENCE, StudyRow
 
-__all__ = ["RunResult", "case_means", "compare_cases", "format_study", "measured_where", "summarise"]
+__all__ = [
+    "METRICS",
+    "CaseMetrics",
+    "RunResult",
+    "case_means",
+    "compare_cases",
+    "format_study",
+    "measured_where",
+    "summarise",
+]
+
+METRICS = ("iou", "dice")
+"""What is compared."""
+
+CaseMetrics = dict[str, dict[str, dict[str, float | None]]]
+"""Metrics by case, then label, then name; None where neither the case nor its segmentation has the label."""
 
 _ALPHA = 0.025  # on either side
 _CURVE_POINTS = 200

@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from ignite.engine import Events
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanDice, ValidationHandler, from_engine
 from monai.losses import DiceCELoss
@@ -10,7 +11,7 @@ from monai.optimizers import WarmupCosineSchedule
 from monai.transforms import AsDiscreted
 
 from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
-from monai_unetpp.handlers import BestModelSaver, CurveWriter, TrainingCheckpoint
+from monai_unetpp.training.handlers import BestModelSaver, CurveWriter, TrainingCheckpoint
 
 
 def make_training(folder, epochs, make_schedule=None):
@@ -141,3 +142,20 @@ def test_more_epochs_get_the_learning_rates_of_the_longer_schedule(tmp_path):
     assert rates[1][2:] == pytest.approx(rates[0][2:])
     assert rates[1][-1] == 0
     assert rates[1][2] > 0.005
+
+
+def test_the_gradient_scaler_is_kept(tmp_path):
+    """MONAI's trainers make their scaler when they are run; here it is one that also works without a GPU."""
+    scales = []
+    for epochs, scale in ((1, 4.0), (2, 1024.0)):
+        trainer, *_ = make_training(tmp_path / str(epochs), epochs)
+        trainer.amp = True
+        trainer.add_event_handler(Events.STARTED, set_scaler, scale)
+        TrainingCheckpoint(tmp_path / "scaled", {}).attach(trainer)
+        trainer.add_event_handler(Events.STARTED, lambda engine: scales.append(engine.scaler.get_scale()))
+        trainer.run()
+    assert scales == [4.0, 4.0]
+
+
+def set_scaler(engine, scale):
+    engine.scaler = torch.amp.GradScaler("cpu", init_scale=scale)

@@ -1,14 +1,11 @@
 """What a study trains, and the rows of its table."""
 
-import itertools
-
 import pytest
 
-from monai_unetpp.study.runs import (
+from monai_unetpp.study.variants import (
     MEAN_OF_HEADS,
     PARAMETER_TOLERANCE,
     REFERENCE,
-    assign_shard,
     choose_names,
     count_parameters,
     list_rows,
@@ -136,16 +133,3 @@ def test_variants_by_name_and_pattern(variants):
         ValueError, match=r"variants must be names or patterns of unet_L1, .* unet_wide, .* got 'resnet'"
     ):
         choose_names(names, ["unet_L1", "resnet"])
-
-
-@pytest.mark.parametrize("count", [0, 1, 7, 12])
-def test_shards_do_every_run_once(count):
-    parts = [assign_shard(count, (k, 3)) for k in (1, 2, 3)]
-    assert sorted(itertools.chain(*parts)) == list(range(count))
-    assert max(map(len, parts)) - min(map(len, parts)) <= 1
-
-
-@pytest.mark.parametrize("shard", [(0, 2), (3, 2)])
-def test_a_shard_that_does_not_exist(shard):
-    with pytest.raises(ValueError, match=rf"shard must be K/N with K from 1 to N, got {shard[0]}/{shard[1]}"):
-        assign_shard(4, shard)

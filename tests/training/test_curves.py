@@ -1,6 +1,6 @@
 import pytest
 
-from monai_unetpp.curves import draw_curves
+from monai_unetpp.training.curves import draw_curves
 
 HEADER = "epoch,learning_rate,train_loss,val_mean_dice\n"
 

@@ -9,9 +9,9 @@ from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.pruning.statistics import mean_bounds
 from monai_unetpp.study import StudySettings, draw_accuracy, draw_learning_curves, format_study
+from monai_unetpp.study.accuracy_table import RunResult, case_means, compare_cases, summarise
 from monai_unetpp.study.costs import RowLatency
-from monai_unetpp.study.runs import REFERENCE, StudyRow
-from monai_unetpp.study.table import RunResult, case_means, compare_cases, summarise
+from monai_unetpp.study.variants import REFERENCE, StudyRow
 
 ROWS = (
     StudyRow("U-Net L1", "unet_L1", "L1", "network"),
@@ -44,7 +44,7 @@ def study():
     versions = {"monai-unetpp": "1", "torch": "2", "monai": "3"}
     environment = Environment("abacus", "fp32", "torch", 1, versions, "2026-01-02T03:04:05+00:00")
     cases = {"name": "Discs", "labels": {"disc": 1}, "training": ["a"], "validation": ["b", "c"]}
-    return summarise(ROWS, results, latencies, StudySettings.complete({}, 2, "cpu"), cases, environment)
+    return summarise(ROWS, results, latencies, StudySettings(2), cases, environment)
 
 
 def row(study, name):
@@ -122,7 +122,7 @@ def test_the_markdown_holds_the_numbers(study):
 
 
 def test_a_study_without_the_reference_or_latencies(study):
-    settings = StudySettings.complete({}, 2, "cpu")
+    settings = StudySettings(2)
     environment = Environment(**study["environment"])
     results = [result("unet_L1", 0, {"L1": scores(0.6)})]
     alone = summarise(ROWS, results, {}, settings, study["cases"], environment)

@@ -1,0 +1,205 @@
+"""A bundle's configurations as MONAI reads them, with values from outside that its syntax never reads."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import re
+from collections.abc import Iterator
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NoReturn
+
+from monai.bundle import ConfigParser
+
+from monai_unetpp.bundles.json_files import read_object
+
+__all__ = ["BundleConfig", "bundle_code", "list_code"]
+
+#: Name in expressions of the list of values that were set from outside.
+_GIVEN = "_given_values_"
+#: Packages whose functions a configuration may name without being told about.
+_KNOWN_PACKAGES = ("monai", "monai_unetpp", "torch")
+
+
+class BundleConfig:
+    """One or several configurations of a bundle, one over the other, into which values are set as objects.
+
+    MONAI reads every string of a configuration: ``$`` begins Python code, ``@`` and ``%`` refer to other entries and
+    files, and ``#`` and ``::`` separate the parts of such a reference. What a user names, a file or a label, can begin
+    with or hold any of these. So a value that is set here never becomes a part of the configuration: an expression
+    that fetches it from a list takes its place. References and expressions of the bundle see the value.
+
+    Args:
+        bundle: the folder of the bundle, which becomes ``bundle_root``.
+        names: files of its ``configs``; later ones replace entries of those before.
+
+    Attributes:
+        files: their paths.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is no JSON object.
+
+    Example:
+        >>> config = BundleConfig("bundles/hippocampus_mri_unetpp", ["inference.json"])
+        >>> config["output_dir"] = "$HOME"
+        >>> config.parse("output_dir")
+        '$HOME'
+    """
+
+    def __init__(self, bundle: str | PathLike[str], *names: str) -> None:
+        self.files = tuple(Path(bundle) / "configs" / name for name in names)
+        self.keys = {key for file in self.files for key in read_object(file)}
+        self._given: list[Any] = []
+        self._set: set[str] = set()
+        self._parser = ConfigParser(globals={_GIVEN: self._given})
+        try:
+            self._parser.read_config([str(file) for file in self.files])
+        except (KeyError, IndexError, TypeError, ValueError) as e:
+            raise ValueError(f"{self}: the entries cannot be put together ({_in_words(e)}). Correct the file.") from e
+        self["bundle_root"] = str(bundle)
+
+    def __str__(self) -> str:
+        return " and ".join(map(str, self.files))
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._parser
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Let ``key``, in MONAI's form such as ``"train#inferer"``, be ``value``, whatever text it holds."""
+        self._parser[key] = self._stand_in(value)
+        self._set.add(key)
+
+    def parse(self, key: str) -> Any:
+        """The object that an entry describes.
+
+        Raises:
+            ValueError: it cannot be made; the message names the files.
+            Exception: what the package itself raises for values that were set, as it is.
+        """
+        if key not in self:
+            raise ValueError(f"{self}: must have the key {key!r}. Add it, or copy the bundle again.")
+        try:
+            return self._parser.get_parsed_content(key)
+        # an expression can also end the program
+        except (Exception, SystemExit) as e:
+            wrapped: BaseException = e
+        # outside of the except block, so that the error keeps the cause that it had
+        self._explain(key, wrapped)
+
+    def call(self, key: str) -> Any:
+        """The result of an entry that calls a function; errors of the call itself come out as they are.
+
+        Raises:
+            ValueError: as for :meth:`parse`, or arguments that the function does not take.
+        """
+        entry = self._parser.get(key)
+        if not isinstance(entry, dict) or "_target_" not in entry:
+            return self.parse(key)
+        self._parser[key] = {**entry, "_mode_": "callable"}
+        function = self.parse(key)
+        if isinstance(function, partial):
+            signature = None
+            # functions of C may tell none
+            with contextlib.suppress(ValueError):
+                signature = inspect.signature(function.func)
+            try:
+                _ = signature and signature.bind(**function.keywords)
+            except TypeError as e:
+                raise ValueError(f"{self}: {key!r} must call {entry['_target_']} as it is defined, but {e}.") from e
+        try:
+            return function()
+        except (TypeError, ValueError) as e:
+            if self._is_at_fault(e):
+                raise type(e)(f"{self}: {e}") from e
+            raise
+
+    def _stand_in(self, value: Any) -> Any:
+        """What stands for a value in the configuration: nothing in it is text of the value's own."""
+        if isinstance(value, (bool, int, float)) or value is None:
+            return value
+        if type(value) is list:
+            return [self._stand_in(entry) for entry in value]
+        # ids of MONAI lead to the entries of a dict whose keys are plain words
+        if type(value) is dict and all(isinstance(key, str) and re.fullmatch(r"[a-zA-Z]\w*", key) for key in value):
+            return {key: self._stand_in(entry) for key, entry in value.items()}
+        self._given.append(value)
+        return f"${_GIVEN}[{len(self._given) - 1}]"
+
+    def _explain(self, key: str, wrapped: BaseException) -> NoReturn:
+        """Raise the error behind those of MONAI, which name neither file nor remedy."""
+        error, place = wrapped, ""
+        while error.__cause__ is not None and isinstance(error, RuntimeError) and str(error).startswith("Failed to "):
+            found = re.search(r"ConfigExpression: \n(.*)", str(error), re.DOTALL)
+            place = f", in {' '.join(found[1].split())}" if found else place
+            error = error.__cause__
+        own = _raised_in_package(error.__traceback__)
+        if own and self._is_at_fault(error):
+            raise type(error)(f"{self}: {error}") from error
+        if own and isinstance(error, (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)):
+            raise error
+        raise ValueError(
+            f"{self}: {key!r} cannot be made of it ({_in_words(error)}{place}). Correct the configuration."
+        ) from error
+
+    def _is_at_fault(self, error: BaseException) -> bool:
+        """Whether an error tells of an argument, and not of a file, that no value from outside was set for."""
+        argument = re.match(r"(\w+) must ", str(error))
+        return type(error) in (TypeError, ValueError) and argument is not None and argument[1] not in self._set
+
+
+def list_code(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """What a configuration would run beyond functions of MONAI, torch and this package.
+
+    Args:
+        content: of the file; nothing in it is evaluated.
+        place: of ``content`` in the file, in MONAI's form.
+
+    Yields:
+        Place and text of every expression (``$``), of everything that is read from another file (``%``), and of every
+        ``_target_`` of other packages.
+    """
+    if isinstance(content, dict):
+        for key, value in content.items():
+            yield from list_code(value, f"{place}#{key}" if place else str(key))
+    elif isinstance(content, list):
+        for index, value in enumerate(content):
+            yield from list_code(value, f"{place}#{index}")
+    elif isinstance(content, str):
+        foreign = place.endswith("_target_") and "." in content and content.split(".")[0] not in _KNOWN_PACKAGES
+        other_file = content.startswith("%") and ConfigParser.split_path_id(content[1:])[0]
+        if content.startswith("$") or foreign or other_file:
+            yield place, content
+
+
+def bundle_code(bundle: str | PathLike[str]) -> dict[str, list[str]]:
+    """What the configurations of a bundle would run, by its text, with the places where it stands.
+
+    Nothing is evaluated. Files that cannot be read are left out, as nothing can be run of them.
+    """
+    found: dict[str, list[str]] = {}
+    for file in sorted((Path(bundle) / "configs").glob("*.json")):
+        with contextlib.suppress(OSError, ValueError):
+            for place, text in list_code(read_object(file)):
+                found.setdefault(text, []).append(f"{file.name} {place}")
+    return found
+
+
+def _in_words(error: BaseException) -> str:
+    # a KeyError's text is its key, quoted
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    lines = text.strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+
+
+def _raised_in_package(traceback: TracebackType | None) -> bool:
+    """Whether an error went through a function of this package, this module aside."""
+    while traceback is not None:
+        name = str(traceback.tb_frame.f_globals.get("__name__"))
+        if name.startswith("monai_unetpp.") and name != __name__:
+            return True
+        traceback = traceback.tb_next
+    return False

@@ -1,0 +1,71 @@
+"""Finding bundles by path or name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sysconfig
+from os import PathLike
+from pathlib import Path
+
+__all__ = ["BUNDLES_VARIABLE", "find_bundle", "list_bundles"]
+
+#: Environment variable that names a folder of bundles.
+BUNDLES_VARIABLE = "MONAI_UNETPP_BUNDLES"
+
+
+def find_bundle(bundle: str | PathLike[str]) -> Path:
+    """The folder of a bundle.
+
+    Args:
+        bundle: path of a bundle's folder, or a bundle's name. A name is looked up in the folder that the environment
+            variable ``MONAI_UNETPP_BUNDLES`` names, in ``bundles`` of the working directory, beside the package's
+            source, and among the data that was installed with the package.
+
+    Returns:
+        The absolute path.
+
+    Raises:
+        FileNotFoundError: no such bundle; the message lists where it was looked for and what there is.
+    """
+    path = Path(bundle)
+    if _is_bundle(path):
+        return path.resolve()
+    found = list_bundles()
+    if str(bundle) in found:
+        return found[str(bundle)]
+    if path.is_dir():
+        raise FileNotFoundError(
+            f"{path}: a folder, but not of a bundle. A bundle has configs/metadata.json and configs/inference.json."
+        )
+    places = ", ".join(str(place) for place in _places())
+    raise FileNotFoundError(
+        f"bundle must be the folder or the name of a bundle, got {str(bundle)!r}. Looked in {places}; found "
+        f"{', '.join(found) or 'none'}. Give the path of its folder, or set {BUNDLES_VARIABLE}."
+    )
+
+
+def list_bundles() -> dict[str, Path]:
+    """All bundles that :func:`find_bundle` knows by name, with their absolute paths; the first of a name counts."""
+    found: dict[str, Path] = {}
+    for place in _places():
+        # what may not be read costs no other bundle
+        with contextlib.suppress(OSError):
+            for path in sorted(place.iterdir()):
+                if _is_bundle(path):
+                    found.setdefault(path.name, path.resolve())
+    return found
+
+
+def _places() -> list[Path]:
+    places = [Path(os.environ[BUNDLES_VARIABLE])] if os.environ.get(BUNDLES_VARIABLE) else []
+    return [
+        *places,
+        Path.cwd() / "bundles",
+        Path(__file__).resolve().parents[2] / "bundles",
+        Path(sysconfig.get_path("data")) / "share" / "monai-unetpp" / "bundles",
+    ]
+
+
+def _is_bundle(path: Path) -> bool:
+    return any(os.path.isfile(path / "configs" / name) for name in ("metadata.json", "inference.json"))

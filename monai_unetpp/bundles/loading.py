@@ -1,0 +1,147 @@
+"""Loading the network of a bundle, and what its files say about it."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.bundle.config_item import ConfigComponent
+
+from monai_unetpp.bundles.json_files import read_object
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.networks.checkpoint import read_checkpoint
+from monai_unetpp.networks.config import NestedUNetConfig
+
+__all__ = ["differing_arguments", "load_network", "network_arguments", "read_metadata", "read_network_def"]
+
+logger = logging.getLogger(__name__)
+
+
+def load_network(
+    checkpoint: str | PathLike[str],
+    level: str | None = None,
+    network_def: NestedUNet | Mapping[str, Any] | None = None,
+    device: torch.device | str | None = None,
+) -> NestedUNet:
+    """Load a trained network, whole or only what one level needs, ready to segment.
+
+    Args:
+        checkpoint: file of the weights.
+        level: build this level alone, such as ``"L2"``; None takes the whole network.
+        network_def: the network of the configuration, or its arguments; used where the file does not carry its own.
+        device: where to put the network; by default the CPU.
+
+    Returns:
+        The network in eval mode.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that holds no such weights, or a level that the network has not.
+
+    Example:
+        A part of a bundle's configuration::
+
+            "network": {
+                "_target_": "monai_unetpp.bundles.load_network",
+                "checkpoint": "$@bundle_root + '/models/model.pt'",
+                "level": "@level",
+                "network_def": "@network_def",
+                "device": "@device"
+            }
+    """
+    weights, stored = read_checkpoint(checkpoint)
+    defined = _arguments(network_def) if network_def is not None else None
+    arguments = stored if stored is not None else defined
+    if arguments is None:
+        raise ValueError(
+            f"{checkpoint}: this file does not say how its network was built. Give network_def, or save it with "
+            "torch.save(net.state_dict(), path)."
+        )
+    try:
+        differing = differing_arguments(stored, defined) if stored is not None and defined is not None else []
+        network = NestedUNet.from_weights(weights, arguments, level)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{checkpoint}: {e}") from e
+    if differing:
+        logger.warning(
+            "%s carries its own configuration, which is taken; network_def differs in %s.",
+            checkpoint,
+            ", ".join(differing),
+        )
+    return network.eval().to(torch.device("cpu") if device is None else device)
+
+
+def read_metadata(bundle: str | PathLike[str]) -> dict[str, Any]:
+    """The content of a bundle's ``configs/metadata.json``.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a JSON object.
+    """
+    return read_object(Path(bundle) / "configs" / "metadata.json")
+
+
+def read_network_def(bundle: str | PathLike[str]) -> dict[str, Any]:
+    """The arguments of the network that a bundle's configurations define, references resolved.
+
+    Args:
+        bundle: the folder of the bundle; its ``inference.json`` is read.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it is no JSON object, or defines no ``NestedUNet``.
+    """
+    path = Path(bundle) / "configs" / "inference.json"
+    try:
+        return network_arguments(read_object(path))
+    except ValueError as e:
+        if str(e).startswith(str(path)):
+            raise
+        raise ValueError(f"{path}: {e}") from e
+
+
+def _arguments(network_def: Any) -> dict[str, Any]:
+    if isinstance(network_def, NestedUNet):
+        return network_def.config
+    if not isinstance(network_def, Mapping):
+        raise TypeError(f"network_def must be a NestedUNet or its arguments, got {_shortened(network_def)}.")
+    return {name: value for name, value in network_def.items() if not re.fullmatch("_.*_", name)}
+
+
+def differing_arguments(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Names of the arguments of ``NestedUNet`` in which two networks differ; how they are written does not count.
+
+    Raises:
+        TypeError, ValueError: arguments that no network can be built from.
+    """
+    first, second = NestedUNetConfig.check(**one), NestedUNetConfig.check(**other)
+    # use_checkpoint changes what training keeps in memory, not the network
+    names = [name for name in vars(first) if name not in ("given", "use_checkpoint")]
+    return [name for name in names if getattr(first, name) != getattr(second, name)]
+
+
+def network_arguments(content: dict[str, Any]) -> dict[str, Any]:
+    """Resolve ``network_def`` without evaluating expressions.
+
+    Raises:
+        ValueError: it is missing, refers to what is not there, or is no ``NestedUNet``.
+    """
+    try:
+        item = ConfigParser(content).get_parsed_content("network_def", instantiate=False, eval_expr=False)
+    except (KeyError, IndexError, TypeError, ValueError, OSError, RecursionError) as e:
+        raise ValueError(f"network_def cannot be resolved ({e}).") from e
+    network_def = item.config if isinstance(item, ConfigComponent) else item
+    if not isinstance(network_def, dict) or str(network_def.get("_target_")).split(".")[-1] != "NestedUNet":
+        raise ValueError(f"network_def must have '_target_': 'monai_unetpp.NestedUNet', got {_shortened(network_def)}.")
+    return _arguments(network_def)
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

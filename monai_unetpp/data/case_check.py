@@ -1,0 +1,136 @@
+"""Whether image and label of one case can be trusted: the rules of every check."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_unetpp.data.errors import ImageFileError, describe_failure
+from monai_unetpp.data.grid import ImageGeometry, compare_geometry
+from monai_unetpp.data.label_values import check_label_values
+from monai_unetpp.data.labelled import LabelledCase
+from monai_unetpp.data.labels import Volume, read_label_map
+from monai_unetpp.data.nifti import is_nifti_name, open_nifti
+from monai_unetpp.data.reader import VolumeReader
+
+__all__ = ["CheckedCase", "check_case", "check_on_grid", "read_truth"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedCase:
+    """What reading a case has shown.
+
+    Attributes:
+        problem: what is wrong, in one line with the file and what to do; None if the case is sound.
+        voxels: SHA-256 of the image's voxels, as a network would see them; None where they could not be read.
+        values: what occurs in the label map.
+    """
+
+    problem: str | None
+    voxels: str | None = None
+    values: frozenset[int] = frozenset()
+
+
+def check_case(
+    case: LabelledCase,
+    values: Collection[int] | None = None,
+    spatial_dims: int | None = None,
+    in_channels: int | None = None,
+) -> CheckedCase:
+    """Read image and label of a case and say what is wrong with them.
+
+    All files must be there and be readable; the image must be finite and not constant, and the label on its grid, with
+    integers that have a name. A label that is background alone is sound.
+
+    Args:
+        case: the case.
+        values: label values that may occur besides 0; None allows all from 0 up.
+        spatial_dims: 2 or 3; None takes what the label has.
+        in_channels: channels that the image must have; None does not check.
+    """
+    missing = next((file for file in case.files if not os.path.exists(file)), None)
+    if missing is not None:
+        return CheckedCase(f"{missing}: no such file, but the data list names it. Add it, or leave the case out.")
+    voxels = None
+    try:
+        label = read_truth(case, values, spatial_dims)
+        image, affine = _read_image(case, label.data.ndim)
+        voxels = _hash_voxels(image)
+        check_on_grid(Volume(image[0], affine), case.image[0], label, case.label)
+        if in_channels is not None and len(image) != in_channels:
+            raise ImageFileError(
+                f"{case.image[0]}: the image must have {in_channels} channel(s) for this network, got {len(image)}. "
+                "Give one file per channel, or one file with the channels on its last axis."
+            )
+        return CheckedCase(None, voxels, frozenset(_values(label.data)))
+    except (ImageFileError, OSError) as e:
+        return CheckedCase(describe_failure(e), voxels)
+
+
+def read_truth(case: LabelledCase, values: Collection[int] | None = None, spatial_dims: int | None = None) -> Volume:
+    """The label map of a case as it is in the file, ``(H, W[, D])`` of integers.
+
+    Args:
+        case: the case.
+        values: what may occur besides 0; None allows all from 0 up.
+        spatial_dims: 2 or 3; None takes what the file has, without axes of length 1 at the end.
+
+    Raises:
+        ImageFileError: a file that cannot be read, has other dimensions, holds no integers, or values without a name.
+    """
+    label = read_label_map(case.label, spatial_dims)
+    if values is not None:
+        check_label_values(_values(label.data), values, case.label)
+    elif label.data.min() < 0:
+        raise ImageFileError(
+            f"{case.label}: the label must hold no negative values, got {label.data.min()}. Correct it."
+        )
+    return label
+
+
+def check_on_grid(volume: Volume, path: Path, label: Volume, label_path: Path) -> None:
+    """Refuse an image that does not lie on the grid of its label.
+
+    Raises:
+        ImageFileError: it has another shape, or lies elsewhere.
+    """
+    difference = compare_geometry(
+        ImageGeometry(label.data.shape, label.affine), ImageGeometry(volume.data.shape, volume.affine)
+    )
+    if difference is not None:
+        raise ImageFileError(
+            f"{path}: not on the grid of {label_path}: {difference}. Pair the right files, or resample one to the "
+            "other."
+        )
+
+
+def _read_image(case: LabelledCase, dims: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
+    """The image ``(C, H, W[, D])`` as training reads it, and its affine."""
+    channels = 1
+    if len(case.image) == 1 and is_nifti_name(case.image[0]):
+        channels = math.prod(open_nifti(case.image[0]).shape[dims:])
+    reader = VolumeReader(dims, channels=channels)
+    image, metadata = reader.get_data(reader.read(case.image))
+    return (image if image.ndim > dims else image[None]), metadata["affine"]
+
+
+def _values(data: npt.NDArray[Any]) -> set[int]:
+    # counting is faster than sorting, where there are few values
+    found = np.flatnonzero(np.bincount(data.ravel())) if data.dtype == np.uint8 else np.unique(data)
+    return {int(value) for value in found}
+
+
+def _hash_voxels(image: npt.NDArray[Any]) -> str:
+    """SHA-256 of what a network would see, so that compression, headers and number types make no difference."""
+    digest = hashlib.sha256(repr(image.shape).encode())
+    for channel in image:
+        digest.update(np.ascontiguousarray(channel, dtype=np.float32).data)
+    return digest.hexdigest()

@@ -1,0 +1,116 @@
+"""What the values of label maps stand for: the entry ``labels`` of ``dataset.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data.datalist import read_content
+
+__all__ = ["IGNORE", "LabelNames", "find_ignore_label", "read_label_names"]
+
+IGNORE = "ignore"
+"""The name that nnU-Net reserves for voxels that nobody labelled: they take no part in losses and scores."""
+
+_LARGEST = 2**31 - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelNames:
+    """The labels of a data set.
+
+    Attributes:
+        foreground: value of each label by its name, without the background and without ``ignore``.
+        ignore: value of the voxels that are left out of losses and scores; None where there are none.
+    """
+
+    foreground: dict[str, int]
+    ignore: int | None = None
+
+    @property
+    def values(self) -> tuple[int, ...]:
+        """All values that label maps may hold besides 0."""
+        return (*self.foreground.values(), *(() if self.ignore is None else (self.ignore,)))
+
+
+def read_label_names(path: str | PathLike[str], labels: Any) -> LabelNames:
+    """Understand the entry ``labels``, either way round: ``{"0": "background", "1": "liver"}`` or ``{"liver": 1}``.
+
+    Args:
+        path: the ``dataset.json`` that ``labels`` comes from, for the message.
+        labels: its entry.
+
+    Raises:
+        ValueError: anything else; no label above 0; a name or a value given twice; regions of several values; or
+            ``ignore`` without the highest value.
+
+    Example:
+        >>> read_label_names("dataset.json", {"background": 0, "liver": 1, "ignore": 2})
+        LabelNames(foreground={'liver': 1}, ignore=2)
+    """
+    pairs = list(_pairs(path, labels))
+    named = dict(pairs)
+    if len(named) < len(pairs) or len(set(named.values())) < len(pairs):
+        raise ValueError(
+            f"{path}: labels must give every name and every value once, got {labels!r:.200}. Name each label once."
+        )
+    ignore = named.pop(IGNORE, None)
+    foreground = {name: value for name, value in named.items() if value}
+    if not foreground:
+        raise ValueError(_problem(path, labels))
+    if ignore is not None and ignore < max(foreground.values()):
+        raise ValueError(
+            f"{path}: labels must give {IGNORE!r} the highest value, got {ignore} with labels up to "
+            f"{max(foreground.values())}. Give it the highest, also in the label maps, or call the label otherwise."
+        )
+    return LabelNames(foreground, ignore)
+
+
+def find_ignore_label(dataset_dir: str | PathLike[str]) -> int | None:
+    """The value of ``ignore`` in a data set, for configurations.
+
+    Args:
+        dataset_dir: folder with ``dataset.json``. Where there is none, or it names no labels, nothing is ignored.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    path = Path(dataset_dir) / "dataset.json"
+    labels = read_content(path).get("labels") if path.is_file() else None
+    return None if labels is None else read_label_names(path, labels).ignore
+
+
+def _pairs(path: str | PathLike[str], labels: Any) -> Iterable[tuple[str, int]]:
+    """Name and value of each label."""
+    if not isinstance(labels, Mapping):
+        raise ValueError(_problem(path, labels))
+    for key, value in labels.items():
+        if isinstance(value, list):
+            raise ValueError(
+                f"{path}: labels must have one value each, got {value!r:.100} for {str(key)!r:.100}. Regions of "
+                "several labels are not supported: name every label by itself."
+            )
+        # {"liver": 1} before {"1": "liver"}
+        number, name = (value, key) if _is_number(value) else (key, value)
+        if not _is_number(number) or not isinstance(name, str):
+            raise ValueError(_problem(path, labels))
+        yield name, int(number)
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is an integer from 0 up that label maps can hold, or the digits of one."""
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        return False
+    if isinstance(value, str) and not (value.isascii() and value.isdecimal() and len(value) <= len(str(_LARGEST))):
+        return False
+    return 0 <= int(value) <= _LARGEST
+
+
+def _problem(path: str | PathLike[str], labels: Any) -> str:
+    return (
+        f"{path}: labels must map values to names with at least one above 0, got {labels!r:.200}. Write it like "
+        '{"0": "background", "1": "liver"}.'
+    )

@@ -1,0 +1,135 @@
+"""MONAI transforms that keep labels from going wrong without a word."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.networks import one_hot
+from monai.transforms import MapTransform
+from monai.utils import MetaKeys, convert_to_tensor
+
+from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.grid import ImageGeometry, compare_geometry
+from monai_unetpp.data.label_values import list_values
+
+__all__ = ["CheckLabelsd", "OneHotLabelsd"]
+
+
+class CheckLabelsd(MapTransform):
+    """Refuse label maps that do not lie on the grid of their image, or hold values that the network has no class for.
+
+    Grids are compared as the files have them, so that it may stand anywhere after ``LoadImaged``; best directly after.
+
+    Args:
+        keys: label maps ``(1, H, W[, D])``.
+        image_key: the image of the same item.
+        classes: number of classes of the network, with the background: labels are 0 to one less. A network with one
+            output tells one class from the background. Or the values themselves that may occur besides 0.
+        ignore_label: a further value, of voxels that are left out of loss and scores.
+        allow_missing_keys: whether items without a key are passed over.
+
+    Raises:
+        ImageFileError: when called.
+
+    Example:
+        >>> import torch
+        >>> item = {"image": torch.rand(1, 4, 4), "label": torch.full((1, 4, 4), 2.0)}
+        >>> CheckLabelsd("label", image_key="image", classes=2)(item)
+        Traceback (most recent call last):
+        ...
+        monai_unetpp.data.errors.ImageFileError: label: the label must hold 0 and 1 only, got 2. Correct ...
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        image_key: str,
+        classes: int | Sequence[int],
+        ignore_label: int | None = None,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.image_key = image_key
+        values = range(1, max(classes, 2)) if isinstance(classes, int) else classes
+        self.values = sorted({0, *values, *([] if ignore_label is None else [ignore_label])})
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Check the label maps of one item, which stays as it is."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            self._check_grid(d[key], _file_of(d[key], key), d[self.image_key])
+            self._check_values(d[key], _file_of(d[key], key))
+        return d
+
+    def _check_grid(self, label: Any, file: str, image: Any) -> None:
+        difference = compare_geometry(_grid_of_file(image), _grid_of_file(label))
+        if difference is not None:
+            raise ImageFileError(
+                f"{file}: not on the grid of {_file_of(image, self.image_key)}: {difference}. Pair the right files, "
+                "or resample one to the other."
+            )
+
+    def _check_values(self, label: Any, file: str) -> None:
+        values = convert_to_tensor(label)
+        known = torch.isin(values, torch.tensor(self.values, dtype=values.dtype, device=values.device))
+        if not bool(known.all()):
+            found = list_values([f"{value:g}" for value in values[~known].unique().tolist()])
+            raise ImageFileError(
+                f"{file}: the label must hold 0 and {list_values(self.values[1:])} only, got {found}. Correct the "
+                "label map, or take a network with more classes."
+            )
+
+
+class OneHotLabelsd(MapTransform):
+    """Turn label maps into one channel per class for MONAI's metrics, none at voxels that are to be ignored.
+
+    What is predicted or true there counts for no class, so overlap is that of all other voxels.
+
+    Args:
+        keys: label maps ``(1, H, W[, D])`` on one grid: predictions, and last the truth.
+        classes: channels of the result, with the background.
+        ignore_label: value in the truth of the voxels that are left out; None leaves out none.
+
+    Example:
+        >>> import torch
+        >>> item = {"pred": torch.tensor([[1.0, 1.0, 0.0]]), "label": torch.tensor([[1.0, 2.0, 0.0]])}
+        >>> found = OneHotLabelsd(["pred", "label"], classes=2, ignore_label=2)(item)
+        >>> found["pred"].tolist()
+        [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
+    """
+
+    def __init__(self, keys: KeysCollection, classes: int, ignore_label: int | None = None) -> None:
+        super().__init__(keys)
+        self.classes = classes
+        self.ignore_label = ignore_label
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Convert the label maps of one item."""
+        d = dict(data)
+        ignored = None if self.ignore_label is None else convert_to_tensor(d[self.keys[-1]]) == self.ignore_label
+        for key in self.key_iterator(d):
+            labels = d[key]
+            left_out = None if ignored is None else ignored.to(labels.device)
+            if left_out is not None:
+                labels = torch.where(left_out, torch.zeros_like(labels), labels)
+            channels = one_hot(labels, num_classes=self.classes, dim=0)
+            d[key] = channels if left_out is None else channels.masked_fill(left_out, 0)
+        return d
+
+
+def _file_of(image: Any, key: Hashable) -> str:
+    return str(image.meta.get("filename_or_obj", key)) if isinstance(image, MetaTensor) else str(key)
+
+
+def _grid_of_file(image: Any) -> ImageGeometry:
+    """The grid on which an image was before any transform; for arrays without metadata, the one it has."""
+    shape, affine = tuple(image.shape[1:]), np.eye(4)
+    if isinstance(image, MetaTensor):
+        shape = tuple(int(length) for length in image.meta.get(MetaKeys.SPATIAL_SHAPE, shape))
+        affine = np.asarray(image.meta.get(MetaKeys.ORIGINAL_AFFINE, image.affine), dtype=np.float64)
+    return ImageGeometry(shape, affine)

@@ -1,0 +1,122 @@
+"""The data of a study: its cases, and what a network for them must look like."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data import case_name, load_datalist
+from monai_unetpp.data.datalist import read_content
+from monai_unetpp.data.label_names import IGNORE, read_label_names
+from monai_unetpp.data.labels import read_label_map
+from monai_unetpp.data.nifti import is_nifti_name, open_nifti
+
+__all__ = ["StudyCases", "find_study_cases"]
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyCases:
+    """The cases of a data set in Decathlon form, and what a network for them must look like.
+
+    Attributes:
+        name: of the data set.
+        spatial_dims: 2 or 3, as the first label has.
+        in_channels: channels per image, in files of their own or on the last axis of one.
+        labels: value of each foreground class by name. In a network the classes are 1 to n, in the order of values.
+        training: dicts with ``image`` and ``label``.
+        validation: the cases that are scored.
+        folder: that the data set lies in.
+        ignore_label: value of voxels that take no part in training and scores, if there are such.
+    """
+
+    name: str
+    spatial_dims: int
+    in_channels: int
+    labels: dict[str, int]
+    training: tuple[dict[str, Any], ...]
+    validation: tuple[dict[str, Any], ...]
+    folder: Path = Path()
+    ignore_label: int | None = None
+
+    @property
+    def values(self) -> list[int]:
+        """Label values of the foreground, in the order of their classes."""
+        return sorted(set(self.labels.values()))
+
+    @property
+    def out_channels(self) -> int:
+        """Classes with the background."""
+        return len(self.values) + 1
+
+    def network_data(self) -> dict[str, Any]:
+        """What the bundle of a study must say about the data: numbers only."""
+        return {
+            "spatial_dims": self.spatial_dims,
+            "in_channels": self.in_channels,
+            "out_channels": self.out_channels,
+            "label_values": self.values,
+            "ignore_label": self.ignore_label,
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """What must be the same wherever runs of one study are done; folders may differ."""
+        return {
+            "name": self.name,
+            "spatial_dims": self.spatial_dims,
+            "in_channels": self.in_channels,
+            "labels": {**self.labels, **({} if self.ignore_label is None else {IGNORE: self.ignore_label})},
+            "training": [_name(case) for case in self.training],
+            "validation": [_name(case) for case in self.validation],
+        }
+
+
+def find_study_cases(dataset_dir: str | PathLike[str]) -> StudyCases:
+    """Read ``dataset.json``, and from the first case how many axes and channels the images have.
+
+    Args:
+        dataset_dir: folder in Decathlon form. Where it has no ``validation`` list, a fifth of the training cases is
+            drawn for it, always the same ones.
+
+    Raises:
+        FileNotFoundError: no ``dataset.json``.
+        ValueError: it cannot be used, or has no names of labels.
+    """
+    training = load_datalist(dataset_dir, "training")
+    validation = load_datalist(dataset_dir, "validation")
+    path = Path(dataset_dir) / "dataset.json"
+    content = read_content(path)
+    names = read_label_names(path, content.get("labels"))
+    spatial_dims = read_label_map(Path(training[0]["label"])).data.ndim
+    return StudyCases(
+        name=str(content.get("name", Path(dataset_dir).resolve().name)),
+        spatial_dims=spatial_dims,
+        in_channels=_count_channels(training[0]["image"], spatial_dims, path, content),
+        labels=names.foreground,
+        training=tuple(training),
+        validation=tuple(validation),
+        folder=Path(dataset_dir),
+        ignore_label=names.ignore,
+    )
+
+
+def _count_channels(image: Any, spatial_dims: int, path: Path, content: Mapping[str, Any]) -> int:
+    if isinstance(image, list):
+        return len(image)
+    count = math.prod(open_nifti(image).shape[spatial_dims:]) if is_nifti_name(image) else 1
+    named = len(content.get("modality") or content.get("channel_names") or ())
+    # a further axis may also be time
+    if count not in (1, named):
+        raise ValueError(
+            f"{path}: modality must name the channels of the images, got {named} name(s) for {count} on the last axis "
+            f"of {image}. Name them, or give images without this axis."
+        )
+    return count
+
+
+def _name(case: Mapping[str, Any]) -> str:
+    image = case["image"]
+    return case_name(image[0] if isinstance(image, list) else image)

@@ -1,0 +1,242 @@
+"""The terms of a study and which of its runs are asked for; imports no torch, so that ``--help`` need not wait."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+__all__ = ["RunOptions", "StudySettings", "read_config"]
+
+_PRECISIONS = ("auto", "fp32", "bf16")
+
+#: Defaults that depend on the number of axes: by 2 and 3.
+_BY_AXES: dict[str, dict[int, Any]] = {
+    "patch_size": {2: 128, 3: 64},
+    "batch_size": {2: 8, 3: 2},
+    "flip_axes": {2: (0, 1), 3: (0,)},
+}
+
+
+def _option(default: Any, help: str, metavar: str = "N") -> Any:
+    """A field with what the command line says about it; a default of None is described in ``help``."""
+    return dataclasses.field(default=default, metadata={"help": help, "metavar": metavar})
+
+
+@dataclasses.dataclass(frozen=True)
+class StudySettings:
+    """The terms of a study, equal for all of its runs. What is None takes a default that suits the number of axes.
+
+    Args:
+        spatial_dims: axes of the images, 2 or 3. One number of ``patch_size`` or ``spacing_mm`` will do for all axes.
+
+    Attributes:
+        features: channels of each resolution of U-Net, U-Net^e, UNet+ and UNet++, finest first, at least three.
+        budget: training steps of each run. Steps and not minutes, since in the same time a smaller network would see
+            more patches, and the result would depend on the machine.
+        patch_size: voxels of a patch along each axis; also of a window when cases are scored.
+        batch_size: patches per step.
+        learning_rate: of AdamW at its highest; it rises over the first twentieth of the steps and falls to 0 as a
+            cosine.
+        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``, in training and scoring. Weights, loss and scores stay in
+            fp32.
+        spacing_mm: voxel size to resample volumes to; None leaves the images on their own grids.
+        flip_axes: axes that training patches are flipped along, at random. Leave out those that tell classes apart.
+        overlap: share of a window that overlaps with the next when cases are scored.
+        checkpoint_steps: steps between two checkpoints, which is the most that an interruption can cost.
+
+    Raises:
+        TypeError: a value of the wrong kind.
+        ValueError: a value that cannot work.
+    """
+
+    spatial_dims: dataclasses.InitVar[int]
+    features: tuple[int, ...] = _option((16, 32, 64, 128, 256), "channels by resolution")
+    budget: int = _option(1500, "training steps per run", "STEPS")
+    batch_size: int = _option(None, "patches per step (default: 8 in 2D, 2 in 3D)")
+    patch_size: tuple[int, ...] = _option(None, "of patches and windows (default: 128 in 2D, 64 in 3D)")
+    learning_rate: float = _option(1e-3, "the highest of the run", "RATE")
+    precision: str = _option("auto", "auto, fp32 or bf16; auto is bf16 where the device has it natively", "NAME")
+    spacing_mm: tuple[float, ...] | None = _option(None, "resample to this voxel size (default: do not)", "MM")
+    flip_axes: tuple[int, ...] = _option(
+        None, "axes that patches are flipped along (default: 0 1 in 2D, 0 in 3D)", "AXIS"
+    )
+    overlap: float = _option(0.25, "of windows in scoring", "SHARE")
+    checkpoint_steps: int = _option(50, "between checkpoints", "STEPS")
+
+    def __post_init__(self, spatial_dims: int) -> None:
+        given = {name: getattr(self, name) for name in self.names()}
+        values = given | {name: of[spatial_dims] for name, of in _BY_AXES.items() if given[name] is None}
+        for name in ("budget", "batch_size", "checkpoint_steps"):
+            (values[name],) = _whole_numbers(name, [values[name]])
+        for name in ("learning_rate", "overlap"):
+            (values[name],) = _numbers(name, [values[name]], least=0.0)
+        values["features"] = _whole_numbers("features", values["features"])
+        values["flip_axes"] = _whole_numbers("flip_axes", values["flip_axes"], least=0)
+        values["patch_size"] = _per_axis("patch_size", _whole_numbers("patch_size", values["patch_size"]), spatial_dims)
+        if values["spacing_mm"] is not None:
+            values["spacing_mm"] = _per_axis("spacing_mm", _numbers("spacing_mm", values["spacing_mm"]), spatial_dims)
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        self._check(spatial_dims)
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Names of all settings."""
+        return tuple(field.name for field in dataclasses.fields(cls))
+
+    @classmethod
+    def complete(cls, given: Mapping[str, Any], spatial_dims: int) -> StudySettings:
+        """The settings by name; None, and what is left out, take the default.
+
+        Raises:
+            TypeError: a value of the wrong kind.
+            ValueError: a name that is no setting, or a value that cannot work.
+        """
+        unknown = next((name for name in given if name not in cls.names()), None)
+        if unknown is not None:
+            raise ValueError(f"settings must be among {', '.join(cls.names())}, got {unknown!r}. Correct the name.")
+        return cls(spatial_dims, **{name: value for name, value in given.items() if value is not None})
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as JSON holds them."""
+        values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return values
+
+    def _check(self, spatial_dims: int) -> None:
+        if self.precision not in _PRECISIONS:
+            reason = "Its gradients underflow; use bf16." if self.precision == "fp16" else "Correct the name."
+            raise ValueError(f"precision must be one of {', '.join(_PRECISIONS)}, got {self.precision!r}. {reason}")
+        if len(self.features) < 3:
+            raise ValueError(
+                f"features must have at least three entries, got {list(self.features)}. With two, there is only L1, "
+                "and all variants are the same network."
+            )
+        depth = len(self.features) - 1
+        # instance norm needs more than one element in the coarsest map
+        if max(self.patch_size) <= 2**depth:
+            raise ValueError(
+                f"patch_size must be more than {2**depth} along one axis at least for {len(self.features)} features, "
+                f"got {list(self.patch_size)}. Give a larger patch_size, or fewer features."
+            )
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be positive, got {self.learning_rate}. 0.001 is a good start.")
+        if not self.overlap < 1:
+            raise ValueError(f"overlap must lie between 0 and 1, got {self.overlap}. 0.25 is common.")
+        beyond = [axis for axis in self.flip_axes if axis >= spatial_dims]
+        if beyond:
+            raise ValueError(
+                f"flip_axes must be axes of the image, 0 to {spatial_dims - 1}, got {beyond[0]}. Leave it out."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Which runs to do, and how; nothing here changes what a run gives.
+
+    Attributes:
+        variants: names or patterns such as ``"unet++*"``; None is all.
+        seeds: one training of each network per seed.
+        shard: ``"K/N"`` for every N-th run from the K-th on; None is all of them.
+        num_workers: processes that draw patches; 0 draws them in this one.
+        cache_rate: share of the prepared training cases that is kept in memory.
+
+    Raises:
+        TypeError: a value of the wrong kind.
+        ValueError: a value that cannot work.
+    """
+
+    variants: Sequence[str] | None = _option(None, "names or patterns such as 'unet++*', see --list", "NAME")
+    seeds: Sequence[int] = _option((0,), "a run of each network per seed", "SEED")
+    shard: str | None = _option(None, "do every N-th run from the K-th on: N processes share the work", "K/N")
+    num_workers: int = _option(0, "processes that draw patches")
+    cache_rate: float = _option(1.0, "share of the training cases that is kept in memory", "SHARE")
+
+    def __post_init__(self) -> None:
+        names, seeds = self.variants, self.seeds
+        if names is not None and not (_is_list(names) and names and all(isinstance(name, str) for name in names)):
+            raise TypeError(f"variants must be a list of names, got {names!r}. Write ['unet_L4', 'unet++*'].")
+        whole = _is_list(seeds) and all(isinstance(seed, int) and seed >= 0 for seed in seeds)
+        if not whole or not seeds or len(set(seeds)) < len(seeds):
+            raise ValueError(f"seeds must be different whole numbers from 0 up, got {seeds!r}. Write 0 1 2.")
+        if not isinstance(self.num_workers, int) or self.num_workers < 0:
+            raise ValueError(
+                f"num_workers must be 0 or more, got {self.num_workers!r}. 0 draws patches in this process."
+            )
+        if not 0 <= self.cache_rate <= 1:
+            raise ValueError(
+                f"cache_rate must lie between 0 and 1, got {self.cache_rate!r}. 1 keeps all cases in memory."
+            )
+        self.part()
+
+    def part(self) -> tuple[int, int]:
+        """K and N of the runs of this process, which are its rank and the number of processes under ``torchrun``."""
+        processes = int(os.environ.get("WORLD_SIZE", "1"))
+        if self.shard is None:
+            return (int(os.environ.get("RANK", "0")) + 1, processes) if processes > 1 else (1, 1)
+        if processes > 1:
+            raise ValueError(
+                f"shard must not be given under torchrun, got {self.shard!r}. Its processes share the runs."
+            )
+        parts = self.shard.split("/")
+        if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+            raise ValueError(f"shard must be K/N, got {self.shard!r}. For two processes give 1/2 and 2/2.")
+        k, n = int(parts[0]), int(parts[1])
+        if not 1 <= k <= n:
+            raise ValueError(f"shard must be K/N with K from 1 to N, got {k}/{n}. For two processes give 1/2 and 2/2.")
+        return k, n
+
+
+def read_config(path: str | PathLike[str]) -> dict[str, Any]:
+    """The settings in a JSON file.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a JSON object.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"{path}: no such file. config must name a JSON file of settings.") from e
+    except ValueError as e:
+        raise ValueError(f"{path}: cannot be read as JSON ({e}). Repair it.") from e
+    if not isinstance(content, dict):
+        raise ValueError(f'{path}: must hold an object of settings, got {content!r:.100}. Write {{"budget": 1000}}.')
+    return content
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _whole_numbers(name: str, value: Any, least: int = 1) -> tuple[int, ...]:
+    entries = list(value) if _is_list(value) else [value]
+    if not all(isinstance(entry, int) and not isinstance(entry, bool) for entry in entries):
+        raise TypeError(f"{name} must be a whole number, or several, got {value!r}. Write 8, or 8 16 32.")
+    if any(entry < least for entry in entries):
+        raise ValueError(f"{name} must be {least} or more, got {value!r}. Give a larger number.")
+    return tuple(entries)
+
+
+def _numbers(name: str, value: Any, least: float | None = None) -> tuple[float, ...]:
+    entries = list(value) if _is_list(value) else [value]
+    if not all(isinstance(entry, (int, float)) and not isinstance(entry, bool) for entry in entries):
+        raise TypeError(f"{name} must be a number, or several, got {value!r}. Write 1.0, or 1.0 1.0 2.5.")
+    if not all(math.isfinite(entry) and (entry > 0 if least is None else entry >= least) for entry in entries):
+        rule = "positive" if least is None else f"{least:g} or more"
+        raise ValueError(f"{name} must be {rule}, got {value!r}. Give a finite number.")
+    return tuple(float(entry) for entry in entries)
+
+
+def _per_axis(name: str, entries: tuple[Any, ...], spatial_dims: int) -> tuple[Any, ...]:
+    if len(entries) not in (1, spatial_dims):
+        raise ValueError(
+            f"{name} must have 1 or {spatial_dims} entries for images with {spatial_dims} axes, got {list(entries)}. "
+            "Give one number for all axes, or one per axis."
+        )
+    return entries * spatial_dims if len(entries) == 1 else entries

@@ -1,0 +1,151 @@
+"""The output folder of a study: what its runs share, how each of them stands, and what the finished ones left."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from monai_unetpp.files import write_text
+from monai_unetpp.study.accuracy_table import RunResult
+from monai_unetpp.study.data_set import StudyCases
+from monai_unetpp.study.design import StudySettings, read_config
+from monai_unetpp.training import write_template
+
+__all__ = ["State", "StudyFolder"]
+
+State = Literal["finished", "failed", "interrupted", "open"]
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyFolder:
+    """An output folder, for runs of one setting and one data set.
+
+    It holds ``settings.json``, the bundle that every run is trained by, and ``runs/<variant>/seed_<n>/`` with the
+    checkpoints or weights of a run, its ``curve.csv``, and ``result.json`` or ``failure.txt``.
+
+    Attributes:
+        path: the folder; it need not be there yet.
+    """
+
+    path: Path
+
+    @property
+    def settings_file(self) -> Path:
+        """What the runs share."""
+        return self.path / "settings.json"
+
+    @property
+    def bundle(self) -> Path:
+        """The bundle that every run is trained by."""
+        return self.path / "bundle"
+
+    def run(self, variant: str, seed: int) -> Path:
+        """The folder of a run."""
+        return self.path / "runs" / variant / f"seed_{seed}"
+
+    def read_settings(self, cases: StudyCases) -> dict[str, Any]:
+        """The settings that the folder was begun with; none for a new one.
+
+        Raises:
+            ValueError: the folder holds runs of other cases, or its settings cannot be read.
+        """
+        if not self.settings_file.is_file():
+            return {}
+        stored = read_config(self.settings_file)
+        if stored.pop("cases", None) != cases.as_dict():
+            raise ValueError(self._refusal(_difference("cases", None, None)))
+        return stored
+
+    def compare(self, settings: StudySettings, cases: StudyCases) -> str:
+        """Compare with what the folder holds already, and write nothing.
+
+        Returns:
+            The fingerprint of settings and cases, which every result carries.
+
+        Raises:
+            ValueError: the folder holds runs of other settings or cases.
+        """
+        terms = {**settings.as_dict(), "cases": cases.as_dict()}
+        before = read_config(self.settings_file) if self.settings_file.is_file() else terms
+        changed = [name for name in {**before, **terms} if before.get(name) != terms.get(name)]
+        if changed:
+            differences = "; ".join(_difference(name, before.get(name), terms.get(name)) for name in changed)
+            raise ValueError(self._refusal(differences))
+        return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()
+
+    def claim(self, settings: StudySettings, cases: StudyCases) -> None:
+        """Note what the runs share and write their bundle, or compare with what is there already.
+
+        Raises:
+            ValueError: the folder holds runs of other settings or cases, or another bundle.
+        """
+        self.compare(settings, cases)
+        values = settings.as_dict()
+        values["steps"] = values["budget"]
+        write_template(self.bundle, {**values, **cases.network_data()})
+        if not self.settings_file.is_file():
+            terms = {**settings.as_dict(), "cases": cases.as_dict()}
+            write_text(self.settings_file, json.dumps(terms, indent=2) + "\n")
+
+    def state(self, variant: str, seed: int) -> State:
+        """How a run stands."""
+        folder = self.run(variant, seed)
+        if (folder / "result.json").is_file():
+            return "finished"
+        if (folder / "failure.txt").is_file():
+            return "failed"
+        begun = (folder / "model.pt").is_file() or any(folder.glob("checkpoint_*.pt"))
+        return "interrupted" if begun else "open"
+
+    def note_failure(self, variant: str, seed: int, text: str | None) -> None:
+        """Keep the reason why a run failed; None forgets it."""
+        path = self.run(variant, seed) / "failure.txt"
+        if text is None:
+            path.unlink(missing_ok=True)
+        else:
+            write_text(path, text)
+
+    def write_result(self, result: RunResult) -> None:
+        """Keep what a finished run gave, but for its curve, which has a file of its own."""
+        content = {name: value for name, value in dataclasses.asdict(result).items() if name != "curve"}
+        path = self.run(result.variant, result.seed) / "result.json"
+        write_text(path, json.dumps(content, indent=1) + "\n")
+
+    def read_results(self, fingerprint: str) -> Iterator[RunResult]:
+        """What all finished runs gave.
+
+        Raises:
+            ValueError: one of them is of other settings or cases.
+        """
+        for path in sorted(self.path.glob("runs/*/*/result.json")):
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if content["fingerprint"] != fingerprint:
+                raise ValueError(
+                    f"{path}: must be a run of the settings and cases of this study, got one of others. Take it out "
+                    "of the folder."
+                )
+            curve = read_curve(path.parent)
+            yield RunResult(**content, curve=[row["loss"] for row in curve])
+
+    def _refusal(self, differences: str) -> str:
+        return (
+            f"output_dir must hold runs of the same settings only, got {self.path} with others: {differences}. "
+            "Give the settings that it was begun with, or another output_dir."
+        )
+
+
+def read_curve(run: Path) -> list[dict[str, float]]:
+    """The steps of a run from its ``curve.csv``."""
+    with (run / "curve.csv").open(newline="", encoding="utf-8") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def _difference(name: str, before: Any, now: Any) -> str:
+    if name == "cases":
+        return "its cases or labels are not those of dataset_dir"
+    return f"{name} was {before!r} and is {now!r}"

@@ -1,0 +1,118 @@
+"""One run of a study: a network trained and scored by the study's bundle, with the values of this run in place."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Events
+
+from monai_unetpp.bundles import BundleConfig
+from monai_unetpp.metrics import FOREGROUND
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.pruning import evaluate_levels
+from monai_unetpp.study.accuracy_table import METRICS, CaseMetrics
+from monai_unetpp.study.data_set import StudyCases
+from monai_unetpp.study.design import StudySettings
+from monai_unetpp.study.heads import MeanOfHeads
+
+__all__ = ["score_network", "train_network"]
+
+_TOLERANCE_MM = 1.0  # of the surface Dice, which the scorer asks for and the study leaves out
+
+
+def train_network(
+    bundle: Path, values: Mapping[str, Any], on_progress: Callable[[int, float], None] | None = None
+) -> Any:
+    """Train a network by a bundle's ``train.json``, from where it was interrupted if it was.
+
+    Args:
+        bundle: the study's bundle.
+        values: of this run by key of the configuration: ``output_dir``, ``device``, ``seed``, ``variant``, ...
+            Patches are the same for all networks with one seed.
+        on_progress: called with the step and the mean loss of the last steps at every checkpoint.
+
+    Returns:
+        The prepared training cases, for the next run to use as ``train#cases``; None where this training was complete
+        already. Its weights are those after the last step: none are selected.
+
+    Raises:
+        RuntimeError: the loss became infinite or not a number.
+    """
+    folder = Path(values["output_dir"])
+    if (folder / "model.pt").is_file():
+        return None
+    config = _configure(bundle, values, "train.json")
+    config.parse("initialize")
+    trainer, curve = config.parse("train#trainer"), config.parse("train#curve")
+
+    def tell() -> None:
+        if on_progress is not None:
+            on_progress(trainer.state.iteration, curve.recent_loss(trainer.state.epoch_length))
+
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, tell)
+    config.parse("run")
+    for path in folder.glob("checkpoint_*.pt"):
+        path.unlink()
+    return config.parse("train#cases")
+
+
+def score_network(
+    bundle: Path,
+    values: Mapping[str, Any],
+    levels: Sequence[str],
+    cases: StudyCases,
+    settings: StudySettings,
+) -> tuple[NestedUNet, dict[str, CaseMetrics]]:
+    """IoU and Dice of every foreground class, case by case, on the grids of the labels' own files.
+
+    Args:
+        bundle: the study's bundle, whose ``evaluate.json`` prepares the images and gives the inferer.
+        values: of this run, as in training.
+        levels: of the network, or :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`.
+        cases: whose validation list is scored.
+        settings: the terms of the study.
+
+    Returns:
+        The trained network, and the metrics by level. What is missed, or found where nothing is, scores 0, see
+        :data:`monai_unetpp.metrics.RULES`.
+
+    Raises:
+        ValueError: cases that cannot be read or scored.
+    """
+    folder = Path(values["output_dir"])
+    config = _configure(bundle, {**values, "checkpoint": folder / "model.pt"}, "train.json", "evaluate.json")
+    network: NestedUNet = config.parse("network")
+    scores = evaluate_levels(
+        MeanOfHeads(network),
+        cases.validation,
+        preprocessing=config.parse("preprocessing"),
+        inferer=config.parse("validate#inferer"),
+        postprocessing=config.parse("postprocessing"),
+        labels=cases.labels,
+        tolerance_mm=dict.fromkeys(cases.labels, _TOLERANCE_MM),
+        ignore_label=cases.ignore_label,
+        levels=levels,
+        device=torch.device(values["device"]),
+        configuration=json.dumps({**settings.as_dict(), "cases": cases.as_dict()}),
+        store=folder / "cases",
+    )
+    by_level: dict[str, CaseMetrics] = {level: {} for level in levels}
+    for row in scores.rows:
+        # the pooled foreground would count large structures twice
+        if row.label != FOREGROUND or row.label in cases.labels:
+            metrics: dict[str, float | None] = {name: getattr(row.score, name) for name in METRICS}
+            by_level[row.point].setdefault(row.case, {})[row.label] = metrics
+    shutil.rmtree(folder / "cases", ignore_errors=True)
+    return network, by_level
+
+
+def _configure(bundle: Path, values: Mapping[str, Any], *names: str) -> BundleConfig:
+    config = BundleConfig(bundle, *names)
+    for key, value in values.items():
+        config[key] = value
+    return config

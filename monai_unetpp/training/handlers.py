@@ -1,0 +1,300 @@
+"""Training handlers for what MONAI's and ignite's own leave open: resuming without loss, and curves as CSV."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import logging
+import math
+import pickle
+import re
+from collections.abc import Iterator, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite import distributed as idist
+from ignite.engine import Engine, Events
+from ignite.utils import manual_seed
+from monai.handlers import CheckpointLoader, CheckpointSaver
+from monai.transforms import Randomizable
+from monai.utils import get_seed
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LambdaLR
+
+from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.seeds import mix_seeds
+
+__all__ = ["BestModelSaver", "CurveWriter", "TrainingCheckpoint"]
+
+logger = logging.getLogger(__name__)
+
+#: Checkpoints that are kept: the last, and the one before it in case the last is damaged.
+_KEPT = 2
+#: What of a schedule's state tells how far it is, or are functions; all else are settings.
+_PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step", "lr_lambdas")
+
+
+class BestModelSaver:
+    """Keep the weights of the best validation so far, also across an interrupted training.
+
+    MONAI's ``CheckpointSaver`` forgets the best metric when training resumes, and then overwrites the best model
+    with a worse one. This handler has a state that can be saved and restored with the trainer's.
+
+    Args:
+        network: whose weights to keep; a wrapper for distributed training is taken off.
+        path: the file to write: a plain state dict, which carries the network's configuration. It is written whole
+            or not at all.
+
+    Attach it to the evaluator; it follows the evaluator's key metric, larger is better.
+    """
+
+    def __init__(self, network: nn.Module, path: str | PathLike[str]) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.best_metric: float | None = None
+        self.best_epoch = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Compare and save at the end of every validation of ``engine``."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save the weights if the key metric is the best so far."""
+        name: str = engine.state.key_metric_name  # type: ignore[attr-defined]  # MONAI's engines have it
+        metric = float(engine.state.metrics[name])
+        if math.isnan(metric):
+            logger.warning("%s is not a number at epoch %d; the best model stays.", name, engine.state.epoch)
+            return
+        if self.best_metric is not None and metric <= self.best_metric:
+            return
+        self.best_metric, self.best_epoch = metric, engine.state.epoch
+        if idist.get_rank() > 0:
+            return
+        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        with atomic_path(self.path) as temporary:
+            torch.save(network.state_dict(), temporary)
+        logger.info("Best %s so far: %.4f at epoch %d.", name, metric, self.best_epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best metric and its epoch."""
+        return {"best_metric": self.best_metric, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self.best_metric = state_dict["best_metric"]
+        self.best_epoch = state_dict["best_epoch"]
+
+
+class TrainingCheckpoint:
+    """Save everything that training needs after every epoch, and continue from it when it starts again.
+
+    MONAI's ``CheckpointSaver`` and ``CheckpointLoader`` do the work; this handler adds the trainer itself to what
+    they save, finds the newest epoch, and takes the one before where an interruption damaged the file. Schedules that
+    are functions of the epoch (``LambdaLR`` and its kinds, such as MONAI's ``WarmupCosineSchedule``) keep the settings
+    of now, so that a training which goes on with more epochs gets the learning rates of the longer schedule.
+
+    Every epoch begins with random numbers of its own, in this process and, with
+    :class:`monai_unetpp.data.SeededCacheDataset`, in those that load data: a training that was interrupted ends
+    like one that was not.
+
+    Args:
+        folder: where ``checkpoint_epoch=N.pt`` files are kept, the last two of them.
+        save_dict: what to save besides the trainer (network, optimizer, schedule, ...), by name. The trainer's gradient
+            scaler is saved too, if it has one.
+        save_interval: epochs between two checkpoints.
+        seed: what the random numbers of every epoch are made from, together with its number; by default the seed that
+            ``monai.utils.set_determinism`` was given. Without any, they are left alone, and an interrupted training
+            goes on with others.
+        map_location: where to put tensors when loading; see ``torch.load``.
+
+    Attach it after all other handlers, so that what they do at the end of an epoch is in the checkpoint.
+    """
+
+    def __init__(
+        self,
+        folder: str | PathLike[str],
+        save_dict: dict[str, Any],
+        save_interval: int = 1,
+        seed: int | None = None,
+        map_location: Any = None,
+    ) -> None:
+        self.folder = Path(folder)
+        self.save_dict = save_dict
+        self.save_interval = save_interval
+        self.seed = seed
+        self.map_location = map_location
+
+    def attach(self, engine: Engine) -> None:
+        """Save and resume the trainer ``engine``."""
+        everything = {**self.save_dict, "trainer": engine}
+        if getattr(engine, "amp", False):
+            everything["scaler"] = _ScalerOf(engine)
+        engine.add_event_handler(Events.STARTED, self._resume, everything)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._seed_epoch)
+        engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._seed_step)
+        if idist.get_rank() == 0:
+            CheckpointSaver(
+                save_dir=str(self.folder), save_dict=everything, save_interval=self.save_interval, n_saved=_KEPT
+            ).attach(engine)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self._remove_old)
+
+    def _resume(self, engine: Engine, load_dict: dict[str, Any]) -> None:
+        for path in reversed(self._found()):
+            try:
+                torch.load(path, map_location="cpu", weights_only=True)
+            except (EOFError, KeyError, OSError, RuntimeError, ValueError, pickle.UnpicklingError) as e:
+                logger.warning("%s cannot be read (%r); trying the checkpoint before it.", path, e)
+                continue
+            with _keep_settings([value for value in load_dict.values() if isinstance(value, LambdaLR)]):
+                CheckpointLoader(str(path), load_dict, map_location=self.map_location)(engine)
+            logger.info("Training continues after epoch %d, from %s.", engine.state.epoch, path)
+            return
+
+    def _seed_epoch(self, engine: Engine) -> None:
+        """Seed what draws the cases of an epoch: the sampler, and random transforms."""
+        seed = self._mixed_seed(engine.state.epoch)
+        loader: Any = getattr(engine, "data_loader", None)
+        if seed is None or loader is None:
+            return
+        manual_seed(seed)
+        sampler: Any = getattr(loader, "sampler", None)
+        if hasattr(sampler, "generator"):
+            # of its own: loaders take other numbers from the process when they start workers than when they go on
+            sampler.generator = torch.Generator().manual_seed(seed)
+        dataset: Any = getattr(loader, "dataset", None)
+        transform = getattr(dataset, "transform", None)
+        if hasattr(dataset, "set_seed"):
+            dataset.set_seed(seed)
+        elif isinstance(transform, Randomizable):
+            # transforms that run in this process hold random numbers of their own
+            transform.set_random_state(seed)
+
+    def _seed_step(self, engine: Engine) -> None:
+        """Seed what the network draws, such as dropout."""
+        seed = self._mixed_seed(engine.state.epoch, engine.state.iteration)
+        if seed is not None:
+            manual_seed(seed)
+
+    def _mixed_seed(self, *numbers: int) -> int | None:
+        base = get_seed() if self.seed is None else self.seed
+        return None if base is None else mix_seeds(base, idist.get_rank(), *numbers)
+
+    def _remove_old(self, engine: Engine) -> None:
+        # the saver only knows the files of this run
+        for path in self._found()[:-_KEPT]:
+            path.unlink()
+
+    def _found(self) -> list[Path]:
+        """The checkpoints in the folder, oldest epoch first."""
+        found = []
+        for path in self.folder.glob("*.pt"):
+            match = re.fullmatch(r"checkpoint_epoch=(\d+)\.pt", path.name)
+            if match:
+                found.append((int(match[1]), path))
+        return [path for _, path in sorted(found)]
+
+
+class _ScalerOf:
+    """The gradient scaler of a trainer of MONAI's, which makes a new one whenever it is run.
+
+    Args:
+        engine: the trainer.
+    """
+
+    def __init__(self, engine: Any) -> None:
+        self.engine = engine
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of the scaler."""
+        state: dict[str, Any] = self.engine.scaler.state_dict()
+        return state
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self.engine.scaler.load_state_dict(state_dict)
+
+
+@contextlib.contextmanager
+def _keep_settings(schedules: Sequence[LambdaLR]) -> Iterator[None]:
+    """Let schedules load only how far they are, and the optimizer the learning rates that follow."""
+    settings = [
+        {name: value for name, value in schedule.state_dict().items() if name not in _PROGRESS}
+        for schedule in schedules
+    ]
+    yield
+    for schedule, given in zip(schedules, settings, strict=True):
+        vars(schedule).update(given)
+        rates = [
+            base * factor(schedule.last_epoch)
+            for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)
+        ]
+        schedule._last_lr = rates
+        for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+
+
+class CurveWriter:
+    """Write learning rate, mean training loss and validation metrics of every epoch to a CSV file.
+
+    Rows of earlier runs in the same file are kept up to the epoch from which training goes on.
+
+    Args:
+        path: the CSV file; it is rewritten whole or not at all.
+        evaluator: the validation engine; its scalar metrics become columns, empty where it did not run.
+        optimizer: whose learning rate to note.
+    """
+
+    def __init__(
+        self, path: str | PathLike[str], evaluator: Engine | None = None, optimizer: torch.optim.Optimizer | None = None
+    ) -> None:
+        self.path = Path(path)
+        self.evaluator = evaluator
+        self.optimizer = optimizer
+        self._losses: list[float] = []
+        self._validated = False
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the trainer ``engine``; attach after the handler that validates."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._note_loss)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+        if self.evaluator is not None:
+            self.evaluator.add_event_handler(Events.COMPLETED, self._note_validation)
+
+    def __call__(self, engine: Engine) -> None:
+        """Add the row of the epoch that ended."""
+        row: dict[str, Any] = {"epoch": engine.state.epoch}
+        if self.optimizer is not None:
+            row["learning_rate"] = f"{self.optimizer.param_groups[0]['lr']:.6g}"
+        if self._losses:
+            row["train_loss"] = f"{sum(self._losses) / len(self._losses):.6f}"
+        if self.evaluator is not None and self._validated:
+            row |= {k: f"{v:.6f}" for k, v in self.evaluator.state.metrics.items() if isinstance(v, float)}
+        self._losses, self._validated = [], False
+        if idist.get_rank() == 0:
+            self._write(row)
+
+    def _note_loss(self, engine: Engine) -> None:
+        output: Any = engine.state.output
+        # MONAI's engines hand out a list of one dict where they have split the batch
+        first: Any = output[0] if isinstance(output, list) else output
+        self._losses.append(float(first["loss"]))
+
+    def _note_validation(self, engine: Engine) -> None:
+        self._validated = True
+
+    def _write(self, row: dict[str, Any]) -> None:
+        rows: list[dict[str, Any]] = []
+        if self.path.is_file():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]]
+        rows.append(row)
+        columns = list(dict.fromkeys(key for each in rows for key in each))
+        text = io.StringIO()
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text(self.path, text.getvalue())

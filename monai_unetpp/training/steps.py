@@ -1,0 +1,118 @@
+"""Handlers of trainings that count steps, not epochs: a curve by step, and the weights after the last one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import time
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+from monai_unetpp.files import atomic_path, write_text
+
+__all__ = ["LastModelSaver", "StepCurve"]
+
+
+class StepCurve:
+    """Write the loss of every step to a CSV file, comparable between networks with one head and with several.
+
+    It has a state, so that a checkpoint holds the curve up to its own step; the file is written with each epoch.
+
+    Args:
+        path: the CSV file, with the columns ``step``, ``loss`` (of the deepest head), ``learning_rate`` and
+            ``seconds`` (so far).
+        loss: takes the prediction of one head and the target, such as :class:`~monai_unetpp.NestedDeepSupervisionLoss`.
+        optimizer: whose learning rate to note.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        self.path = Path(path)
+        self.loss = loss
+        self.optimizer = optimizer
+        self._rows: list[list[float]] = []
+        self._last = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the trainer ``engine``; attach before what changes the learning rate and what saves."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def __call__(self, engine: Engine) -> None:
+        """Note the step that ended.
+
+        Raises:
+            RuntimeError: its loss is infinite or not a number.
+        """
+        output: Any = engine.state.output
+        total, heads = float(output["loss"].detach()), output["pred"]
+        value = total
+        if not isinstance(heads, torch.Tensor):
+            with torch.no_grad():
+                value = float(self.loss(heads[0], output["label"]))
+        if not (math.isfinite(value) and math.isfinite(total)):
+            raise RuntimeError(f"the loss became {total} at step {engine.state.iteration}. Give a lower learning_rate.")
+        now = time.perf_counter()
+        before = self._rows[-1][2] if self._rows else 0.0
+        self._rows.append([value, self.optimizer.param_groups[0]["lr"], before + now - self._last])
+        self._last = now
+
+    def recent_loss(self, count: int) -> float:
+        """Mean loss of the last ``count`` steps; not a number before the first."""
+        values = [row[0] for row in self._rows[-count:]]
+        return sum(values) / len(values) if values else math.nan
+
+    def state_dict(self) -> dict[str, Any]:
+        """All steps so far."""
+        return {"rows": [list(row) for row in self._rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self._rows = [list(row) for row in state_dict["rows"]]
+
+    def _start(self) -> None:
+        self._last = time.perf_counter()
+
+    def _write(self) -> None:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["step", "loss", "learning_rate", "seconds"])
+        for step, (value, rate, seconds) in enumerate(self._rows, start=1):
+            writer.writerow([step, f"{value:.6f}", f"{rate:.6g}", f"{seconds:.2f}"])
+        write_text(self.path, text.getvalue())
+
+
+class LastModelSaver:
+    """Keep the weights after the last step: for trainings that select nothing.
+
+    Args:
+        network: whose weights to keep.
+        path: the file to write: a plain state dict, which carries the network's configuration. It is written whole
+            or not at all, and only when training is complete.
+    """
+
+    def __init__(self, network: nn.Module, path: str | PathLike[str]) -> None:
+        self.network = network
+        self.path = Path(path)
+
+    def attach(self, engine: Engine) -> None:
+        """Save at the end of the trainer ``engine``."""
+        engine.add_event_handler(Events.COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Save the weights."""
+        with atomic_path(self.path) as temporary:
+            torch.save(self.network.state_dict(), temporary)

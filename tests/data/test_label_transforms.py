@@ -1,0 +1,99 @@
+"""Transforms that check labels, and prepare them for metrics."""
+
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.metrics import DiceMetric
+from monai.transforms import Compose, LoadImaged, Orientationd
+
+from monai_unetpp.data import CheckLabelsd, ImageFileError, OneHotLabelsd, VolumeReader
+
+LPS = np.diag([-1.0, -1, 1, 1])
+
+
+def load(folder, label, label_affine=LPS, image_affine=LPS, after=()):
+    nib.save(nib.Nifti1Image(np.arange(60, dtype=np.float32).reshape(4, 3, 5), image_affine), folder / "image.nii.gz")
+    nib.save(nib.Nifti1Image(label, label_affine), folder / "label.nii.gz")
+    reader = VolumeReader(allow_constant=True, labels=True)
+    steps = [
+        LoadImaged("image", reader=VolumeReader(), ensure_channel_first=True),
+        LoadImaged("label", reader=reader, ensure_channel_first=True),
+        *after,
+    ]
+    return Compose(steps)({key: str(folder / f"{key}.nii.gz") for key in ("image", "label")})
+
+
+def cubes(values, shape=(4, 3, 5)):
+    return np.resize(np.array(values, np.uint8), shape)
+
+
+@pytest.mark.parametrize("moved", [np.eye(4), LPS + np.eye(4, k=3) * 2, LPS * 1.2])
+def test_a_label_on_another_grid_is_refused(tmp_path, moved):
+    check = CheckLabelsd("label", image_key="image", classes=2)
+    with pytest.raises(ImageFileError, match=r"label\.nii\.gz: not on the grid of .*image\.nii\.gz: its corners lie"):
+        check(load(tmp_path, cubes([0, 1]), moved))
+    with pytest.raises(ImageFileError, match=r"label\.nii\.gz: not on the grid .* its shape is \(4, 3, 4\), not"):
+        check(load(tmp_path, cubes([0, 1], (4, 3, 4))))
+
+
+def test_grids_are_compared_as_the_files_have_them(tmp_path):
+    """Where only one of the two has been turned since, they still lie on one grid."""
+    turned = Orientationd("image", axcodes="RAS", labels=None)
+    item = load(tmp_path, cubes([0, 1]), after=[turned])
+    assert CheckLabelsd("label", image_key="image", classes=2)(item)["label"] is item["label"]
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "ignore", "found"),
+    [
+        ([0, 1, 2], 2, None, "0 and 1 only, got 2"),
+        ([0, 1], 1, None, None),
+        ([0, 2], 1, None, "0 and 1 only, got 2"),
+        ([0, 1, 2], 3, None, None),
+        ([0, 3], 3, 3, None),
+        ([0, 3], 3, None, "0 and 1, 2 only, got 3"),
+        ([0, 255], 3, 255, None),
+        ([0, 10, 20], [10, 20], None, None),
+        ([0, 15], [10, 20], None, "0 and 10, 20 only, got 15"),
+    ],
+)
+def test_values_without_a_class_are_refused(tmp_path, values, classes, ignore, found):
+    check = CheckLabelsd("label", image_key="image", classes=classes, ignore_label=ignore)
+    item = load(tmp_path, cubes(values))
+    if found is None:
+        check(item)
+    else:
+        with pytest.raises(ImageFileError, match=rf"label\.nii\.gz: the label must hold {found}\. Correct"):
+            check(item)
+
+
+def test_fractions_have_no_class():
+    item = {"image": torch.rand(1, 4, 4), "label": torch.full((1, 4, 4), 0.5)}
+    with pytest.raises(ImageFileError, match=r"label: the label must hold 0 and 1 only, got 0\.5"):
+        CheckLabelsd("label", image_key="image", classes=2)(item)
+
+
+def test_items_without_a_label_are_passed_over():
+    item = {"image": torch.rand(1, 4, 4)}
+    assert CheckLabelsd("label", image_key="image", classes=2, allow_missing_keys=True)(item) == item
+
+
+@pytest.mark.parametrize("include_background", [True, False])
+def test_metrics_of_what_is_not_ignored_are_those_of_the_rest_alone(include_background):
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.randint(0, 3, (1, 8, 8), generator=generator).float()
+    prediction = torch.randint(0, 3, (1, 8, 8), generator=generator).float()
+    partly = truth.clone()
+    partly[:, :3] = 7
+    metric = DiceMetric(include_background=include_background, reduction="none")
+    found = OneHotLabelsd(["pred", "label"], classes=3, ignore_label=7)({"pred": prediction, "label": partly})
+    rest = OneHotLabelsd(["pred", "label"], classes=3)({"pred": prediction[:, 3:], "label": truth[:, 3:]})
+    values = [metric(item["pred"][None], item["label"][None]) for item in (found, rest)]
+    assert torch.equal(*values)
+    # whatever is predicted where nobody looked
+    prediction[:, :3] = 2 - prediction[:, :3]
+    again = OneHotLabelsd(["pred", "label"], classes=3, ignore_label=7)({"pred": prediction, "label": partly})
+    assert torch.equal(again["pred"], found["pred"])

@@ -1,0 +1,54 @@
+"""The output folder of a study: whose runs it holds."""
+
+import dataclasses
+
+import pytest
+
+from monai_unetpp.study import StudySettings
+from monai_unetpp.study.data_set import find_study_cases
+from monai_unetpp.study.folder import StudyFolder
+
+
+def test_a_folder_holds_runs_of_one_setting(discs_dir, tmp_path):
+    cases = find_study_cases(discs_dir)
+    settings = StudySettings(2, budget=5)
+    folder, other = StudyFolder(tmp_path / "study"), StudyFolder(tmp_path / "other")
+    fingerprint = folder.compare(settings, cases)
+    assert not folder.path.exists()
+    folder.claim(settings, cases)
+    folder.claim(settings, cases)
+    assert folder.compare(settings, cases) == fingerprint
+    with pytest.raises(ValueError, match=r"got .* with others: budget was 5 and is 6\. Give the settings"):
+        folder.claim(StudySettings(2, budget=6), cases)
+    fewer = dataclasses.replace(cases, validation=cases.validation[1:])
+    with pytest.raises(ValueError, match=r"its cases or labels are not those of dataset_dir"):
+        folder.claim(settings, fewer)
+    with pytest.raises(ValueError, match=r"its cases or labels are not those of dataset_dir"):
+        folder.read_settings(fewer)
+    assert folder.read_settings(cases) == settings.as_dict()
+    assert other.read_settings(fewer) == {}
+    assert other.compare(StudySettings(2, budget=6), cases) != fingerprint
+    folder.settings_file.write_text("[]")
+    with pytest.raises(ValueError, match=r"settings\.json: must hold an object of settings"):
+        folder.claim(settings, cases)
+
+
+def test_a_bundle_that_was_changed_is_not_on_equal_terms(discs_dir, tmp_path):
+    cases, settings = find_study_cases(discs_dir), StudySettings(2)
+    folder = StudyFolder(tmp_path)
+    folder.claim(settings, cases)
+    path = folder.bundle / "configs" / "train.json"
+    path.write_text(path.read_text().replace("0.0001", "0.1"))
+    with pytest.raises(ValueError, match=r"train\.json: must be what this version writes .* but differs"):
+        folder.claim(settings, cases)
+
+
+def test_the_folder_knows_how_its_runs_stand(tmp_path):
+    folder = StudyFolder(tmp_path)
+    states = [folder.state("unet_L1", 0)]
+    for name in ("checkpoint_epoch=1.pt", "failure.txt", "result.json"):
+        path = folder.run("unet_L1", 0) / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        states.append(folder.state("unet_L1", 0))
+    assert states == ["open", "interrupted", "failed", "finished"]

@@ -1,0 +1,69 @@
+"""A training by a bundle's train.json that was interrupted, against one that was not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+
+def train(bundle, dataset_dir, folder, last_epoch, num_workers):
+    """Train until ``last_epoch`` of three, on the schedule of all, and give the weights and the curves."""
+    parser = ConfigParser()
+    parser.read_config(str(bundle / "configs" / "train.json"))
+    dims = parser["network_def"]["spatial_dims"]
+    parser.update(
+        {
+            "bundle_root": str(bundle),
+            "dataset_dir": str(dataset_dir),
+            "output_dir": str(folder),
+            "check_data": False,
+            "epochs": 3,
+            "batch_size": 2,
+            "val_interval": 1,
+            "precision": "fp32",
+            "num_workers": num_workers,
+            "patch_size": [16] * dims,
+            "network_def#features": [2, 4, 4],
+            "network_def#dropout": 0.2,
+            "train#trainer#max_epochs": last_epoch,
+            # no bars, no TensorBoard
+            "train#handlers": parser["train"]["handlers"][:-3],
+            **({"steps_per_epoch": 2} if "steps_per_epoch" in parser else {}),
+        }
+    )
+    parser.get_parsed_content("initialize")
+    parser.get_parsed_content("run")
+    weights = parser.get_parsed_content("network").state_dict()
+    return weights, (folder / "curves.csv").read_text()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("name", ["hippocampus", "nuclei"])
+def test_the_weights_are_the_same_to_the_last_bit(name, num_workers, request, tmp_path):
+    bundle = request.getfixturevalue(f"{name}_bundle")
+    data = request.getfixturevalue({"hippocampus": "decathlon_dir", "nuclei": "nuclei_dir"}[name])
+    whole, curves = train(bundle, data, tmp_path / "whole", 3, num_workers)
+    train(bundle, data, tmp_path / "parts", 1, num_workers)
+    torch.manual_seed(99)  # a new process would have other numbers, too
+    resumed, resumed_curves = train(bundle, data, tmp_path / "parts", 3, num_workers)
+    assert resumed_curves == curves
+    for key, value in whole.items():
+        assert torch.equal(resumed[key], value), key
+
+
+def test_epochs_have_different_random_numbers(hippocampus_bundle, decathlon_dir, tmp_path):
+    parser = ConfigParser()
+    parser.read_config(str(hippocampus_bundle / "configs" / "train.json"))
+    parser.update({"dataset_dir": str(decathlon_dir), "output_dir": str(tmp_path), "patch_size": [16, 16, 16]})
+    dataset = parser.get_parsed_content("train#dataset")
+    drawn = []
+    for seed in (1, 1, 2):
+        dataset.set_seed(seed)
+        drawn.append(dataset[0]["image"])
+        # the second call of an epoch goes on where the first has stopped
+        assert not torch.equal(dataset[0]["image"], drawn[-1])
+        dataset.set_seed(0)
+        dataset[0]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
