@@ -23,7 +23,9 @@ MODULES = sorted(
 RANKS = {
     "version": 0,
     "files": 0,
+    "errors": 0,
     "markdown": 0,
+    "spreadsheet": 0,
     "devices": 0,
     "memory": 0,
     "distributed": 0,

@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
+from traceback import walk_tb
 from typing import Any, NoReturn
 
 from monai.bundle import ConfigParser
 
 from monai_unetpp.bundles.json_files import read_object
+from monai_unetpp.errors import is_deliberate
 
 __all__ = ["BundleConfig", "bundle_code", "list_code"]
 
@@ -136,10 +137,9 @@ class BundleConfig:
             found = re.search(r"ConfigExpression: \n(.*)", str(error), re.DOTALL)
             place = f", in {' '.join(found[1].split())}" if found else place
             error = error.__cause__
-        own = _raised_in_package(error.__traceback__)
-        if own and self._is_at_fault(error):
-            raise type(error)(f"{self}: {error}") from error
-        if own and isinstance(error, (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)):
+        if _is_own(error):
+            if self._is_at_fault(error):
+                raise type(error)(f"{self}: {error}") from error
             raise error
         raise ValueError(
             f"{self}: {key!r} cannot be made of it ({_in_words(error)}{place}). Correct the configuration."
@@ -195,11 +195,10 @@ def _in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _raised_in_package(traceback: TracebackType | None) -> bool:
-    """Whether an error went through a function of this package, this module aside."""
-    while traceback is not None:
-        name = str(traceback.tb_frame.f_globals.get("__name__"))
-        if name.startswith("monai_unetpp.") and name != __name__:
-            return True
-        traceback = traceback.tb_next
-    return False
+def _is_own(error: BaseException) -> bool:
+    """Whether the message was written in this package, or is that of a file that a function of it opened."""
+    names = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)]
+    inside = [name.startswith("monai_unetpp.") and name != __name__ for name in names]
+    if isinstance(error, (OSError, ImportError, MemoryError)):
+        return any(inside)
+    return bool(inside) and inside[-1] and isinstance(error, (TypeError, ValueError)) and is_deliberate(error)

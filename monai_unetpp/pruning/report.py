@@ -6,10 +6,7 @@
 from __future__ import annotations
 
 import base64
-import csv
 import dataclasses
-import html
-import io
 import json
 import math
 import numbers
@@ -21,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.files import write_text
-from monai_unetpp.markdown import format_table
+from monai_unetpp.markdown import escape, format_table
 from monai_unetpp.metrics.scores import RULES
 from monai_unetpp.pruning.plots import Picture, plot_accuracy_latency, plot_case_lines, plot_differences, plot_grid
 from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult, ScoreRow
@@ -55,6 +52,7 @@ from monai_unetpp.pruning.tables import (
     verdicts_table,
     worst_cases_table,
 )
+from monai_unetpp.spreadsheet import format_csv as _csv_text
 
 __all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
 
@@ -258,28 +256,20 @@ def _csv_row(row: ScoreRow) -> tuple[str, ...]:
     return (row.dataset, row.case, row.subject, row.point, row.label, score.state, *numbers_)
 
 
-def _csv_text(columns: typing.Sequence[str], rows: typing.Iterable[typing.Sequence[str]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return buffer.getvalue()
-
-
 # ---------------------------------------------------------------- Markdown
 
 
 def _markdown(result: PruningResult, summary: Summary) -> str:
     decision = headline(result)
     parts = [
-        f"# Pruning report: {_escape(result.title)}",
-        f"**{_escape(decision.summary)}**",
-        _escape(_honesty(result)),
+        f"# Pruning report: {escape(result.title)}",
+        f"**{escape(decision.summary)}**",
+        escape(_honesty(result)),
         "## How the verdict came about",
-        _escape(DECISION_RULE),
+        escape(DECISION_RULE),
     ]
     if EARLIER_RULES in result.settings:
-        parts.append(f"**Earlier rules: {_escape(result.settings[EARLIER_RULES])}**")
+        parts.append(f"**Earlier rules: {escape(result.settings[EARLIER_RULES])}**")
     tables: list[Table | None] = [
         verdicts_table(result),
         glance_table(result, summary),
@@ -296,19 +286,19 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         environment_table(result),
     ]
     blockers = [
-        f"- {_escape(_named(d))}: {_escape(blocker)}" for d in ordered_decisions(result) for blocker in d.blockers
+        f"- {escape(_named(d))}: {escape(blocker)}" for d in ordered_decisions(result) for blocker in d.blockers
     ]
     if blockers:
         parts += ["## What stopped at which level", "\n".join(blockers)]
     parts += [_markdown_table(table) for table in tables if table is not None]
     if result.grid is not None:
-        parts += ["## The operating points in words", f"**{_escape(result.grid.reason)}**", _escape(GRID_RULE)]
+        parts += ["## The operating points in words", f"**{escape(result.grid.reason)}**", escape(GRID_RULE)]
     if result.error_auroc is not None:
-        parts.append(_escape(_auroc(result.error_auroc)))
+        parts.append(escape(_auroc(result.error_auroc)))
     fence = "`" * (3 + result.command.count("```"))
     parts += [
         "## Rules of scoring",
-        "\n".join(f"- {_escape(rule)}" for rule in RULES.strip().splitlines()),
+        "\n".join(f"- {escape(rule)}" for rule in RULES.strip().splitlines()),
         "## Command",
         f"{fence}\n{result.command}\n{fence}",
     ]
@@ -318,22 +308,14 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
 def _markdown_table(table: Table) -> str:
     rows = []
     for i, row in enumerate(table.rows):
-        texts = [_escape(cell.text) for cell in row]
+        texts = [escape(cell.text) for cell in row]
         if i in table.marked:
             texts[0] = f"**{texts[0]}**"
         rows.append(texts)
-    notes = [f"- {_escape(note)}" for note in table.notes]
-    header = [_escape(column) for column in table.columns]
-    lines = [f"## {_escape(table.caption)}", "", format_table(header, rows, table.numeric)]
+    notes = [f"- {escape(note)}" for note in table.notes]
+    header = [escape(column) for column in table.columns]
+    lines = [f"## {escape(table.caption)}", "", format_table(header, rows, table.numeric)]
     return "\n".join(lines + (["", *notes] if notes else []))
-
-
-def _escape(text: str) -> str:
-    """``text`` with everything that Markdown or HTML would take for markup made literal."""
-    escaped = html.escape(text, quote=False)
-    for character in "\\`*_[]|#":
-        escaped = escaped.replace(character, "\\" + character)
-    return " ".join(escaped.splitlines())
 
 
 # ---------------------------------------------------------------- HTML

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import json
 import logging
 import os
@@ -19,7 +18,17 @@ from typing import Any
 
 import torch
 
-from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read_network_def
+from monai_unetpp.bundles import (
+    WEIGHTS_FILE,
+    check_bundle,
+    hash_file,
+    load_network,
+    read_metadata,
+    read_network_def,
+    weights_entry,
+)
+from monai_unetpp.files import naming_full_disk
+from monai_unetpp.markdown import code, escape
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.cost import check_pruned_networks
@@ -103,7 +112,8 @@ def write_pruned_bundle(
     accuracy = _accuracy(level, decision, result)
 
     target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+    beside = tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent)
+    with naming_full_disk(target), beside as temporary:
         new = Path(temporary) / "new" / target.name
         _copy_parts(source, new)
         (new / "models").mkdir()
@@ -226,7 +236,7 @@ def _origin(source: Path, level: str, decision: Decision | None, result: Pruning
         "name": source.name,
         "version": str(metadata.get("version", "")),
         "level": level,
-        "sha256": hashlib.sha256((source / "models" / "model.pt").read_bytes()).hexdigest(),
+        "sha256": hash_file(source / WEIGHTS_FILE),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "verdict": None,
     }
@@ -304,6 +314,8 @@ def _rewrite_metadata(path: Path, origin: Mapping[str, Any], accuracy: list[_Acc
     metadata.pop("eval_metrics", None)
     if accuracy:
         metadata["eval_metrics"] = {f"{each.metric}_{each.label}": round(each.level, 4) for each in accuracy}
+    # other files that it had a hash of were not copied
+    metadata |= weights_entry(path.parents[1])
     metadata["pruned_from"] = dict(origin)
     path.write_text(json.dumps(metadata, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -321,7 +333,7 @@ def _readme_section(
     lines = [
         f"# Pruned to level {level}",
         "",
-        f"This bundle is level {level} of `{origin['name']}` {origin['version']}, cut out on {origin['date']} "
+        f"This bundle is level {level} of {code(origin['name'])} {origin['version']}, cut out on {origin['date']} "
         f"(SHA-256 of the weights it was cut out of: `{origin['sha256']}`). It gives exactly the output that this "
         f"level gave there, with {parameters[1]:,} instead of {parameters[0]:,} parameters in a file of "
         f"{_megabytes(sizes[1])} instead of {_megabytes(sizes[0])}.",
@@ -351,7 +363,7 @@ def _readme_section(
 def _verdict_lines(level: str, decision: Decision | None) -> list[str]:
     if decision is None:
         return ["The level was chosen by hand, without the pruning evaluator's verdict."]
-    lines = [f"Verdict on {decision.cases} cases ({decision.dataset}): {decision.summary}"]
+    lines = [f"Verdict on {decision.cases} cases ({escape(decision.dataset)}): {escape(decision.summary)}"]
     if decision.level != level:
         lines += [
             "",
@@ -373,8 +385,8 @@ def _accuracy_lines(level: str, deepest: str, accuracy: list[_Accuracy]) -> list
         bound = "-" if each.lower_bound is None else f"{each.lower_bound:+.4f}"
         margin = "-" if each.margin is None else f"{each.margin:g}"
         lines.append(
-            f"| {each.metric}, {each.label} | {each.deepest:.4f} | {each.level:.4f} | {difference:+.4f} | {bound} | "
-            f"{margin} | {each.cases} |"
+            f"| {each.metric}, {escape(each.label)} | {each.deepest:.4f} | {each.level:.4f} | {difference:+.4f} | "
+            f"{bound} | {margin} | {each.cases} |"
         )
     return [*lines, "", "Differences and bounds are signed so that negative is worse."]
 
