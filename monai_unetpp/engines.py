@@ -22,7 +22,7 @@ from monai.transforms import AsDiscreted, Compose, Invertd, LoadImage, LoadImage
 from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
 from torch.utils.data import DataLoader, IterableDataset
 
-from monai_unetpp.data import BlockwiseSpacingd, InvertProbabilitiesd, case_name, describe_failure
+from monai_unetpp.data import BlockwiseSpacingd, InvertProbabilitiesd, case_name, describe_case_failure
 from monai_unetpp.data.instances import INSTANCE_COUNT
 from monai_unetpp.profiling import StageTimer
 
@@ -261,7 +261,7 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def _note_exception(self, case: str, file: str, stage: str, error: Exception) -> None:
         logger.debug("%s: failed", file, exc_info=error)
-        self._note_failure(case, file, f"{stage} failed with {describe_failure(error)}")
+        self._note_failure(case, file, describe_case_failure(error, file, stage))
 
     def _note_failure(self, case: str, file: str, reason: str) -> None:
         failure = CaseFailure(case, file, reason.removeprefix(f"{file}: "))

@@ -11,8 +11,20 @@ from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
-__all__ = ["available_bytes", "measure_in_new_process", "peak_resident_bytes", "reset_peak"]
+import torch
 
+__all__ = ["available_bytes", "is_out_of_memory", "measure_in_new_process", "peak_resident_bytes", "reset_peak"]
+
+#: What torch, and the libraries under it, OpenVINO and ITK say where they get no memory.
+_ALLOCATION_TEXTS = (
+    "not enough memory",
+    "can't allocate memory",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "bad_alloc",
+    "bad allocation",
+    "Failed to allocate memory",
+)
 #: Where Linux tells what a container may take and has taken, and the part of it that can be freed at once: of control
 #: groups of the second kind, then of the first. In a container its own group is mounted there.
 _CONTROL_GROUPS = (
@@ -32,6 +44,13 @@ def available_bytes() -> int | None:
             left = _left_in_container()
             return int(found[1]) * 1024 if left is None else min(int(found[1]) * 1024, left)
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was asked for that is not there, on a GPU or a CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _ALLOCATION_TEXTS)
 
 
 def measure_in_new_process(

@@ -11,7 +11,7 @@ from typing import Any
 
 from ignite.handlers import ProgressBar
 
-from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata
+from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata_entry
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.engines import CaseEvaluator
 from monai_unetpp.networks import NestedUNet
@@ -226,19 +226,11 @@ def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
     Raises:
         ValueError: metadata without names of the output's channels.
     """
-    path = Path(bundle) / "configs" / "metadata.json"
-    channels: Any = read_metadata(bundle)
-    for key in ("network_data_format", "outputs", "pred", "channel_def"):
-        if not isinstance(channels, dict) or key not in channels:
-            raise ValueError(
-                f"{path}: must name the labels under network_data_format, outputs, pred, channel_def; {key!r} is "
-                "missing. Add it, or copy the bundle again."
-            )
-        channels = channels[key]
+    channels = read_metadata_entry(bundle, "network_data_format", "outputs", "pred", "channel_def")
     if not isinstance(channels, dict) or not all(str(value).isdecimal() for value in channels):
         raise ValueError(
-            f'{path}: channel_def must map values to names like {{"0": "background"}}, got {channels!r:.80}. Correct '
-            "it, or copy the bundle again."
+            f"{Path(bundle) / 'configs' / 'metadata.json'}: channel_def must map values to names like "
+            f'{{"0": "background"}}, got {channels!r:.80}. Correct it, or copy the bundle again.'
         )
     return {int(value): str(name) for value, name in channels.items() if int(value) > 0}
 

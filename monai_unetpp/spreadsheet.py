@@ -22,7 +22,7 @@ def format_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerows([escape_cell(cell) for cell in row] for row in (header, *rows))
+    writer.writerows([_on_lines(escape_cell(cell)) for cell in row] for row in (header, *rows))
     return buffer.getvalue()
 
 
@@ -42,3 +42,8 @@ def escape_cell(value: Any) -> Any:
     except ValueError:
         return f"'{value}"
     return value
+
+
+def _on_lines(value: Any) -> Any:
+    # the csv module does not quote a carriage return, which would begin a row
+    return value.replace("\r\n", "\n").replace("\r", "\n") if isinstance(value, str) else value

@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from monai_unetpp.files import atomic_path, write_text
@@ -28,3 +30,25 @@ def test_the_temporary_file_keeps_all_suffixes(tmp_path):
     with atomic_path(tmp_path / "x.nii.gz") as temporary:
         assert temporary.name == "x.nii.gz"
         temporary.touch()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded", "/tmp/other"),
+        RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+    ],
+)
+def test_a_full_disk_names_the_file(tmp_path, error):
+    target = tmp_path / "scan_seg.nii.gz"
+    with pytest.raises(OSError, match=r"scan_seg\.nii\.gz: cannot be written \(.+\)\. Free space"), atomic_path(target):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_while_writing_stay_as_they_are(tmp_path):
+    for error in (FileNotFoundError(errno.ENOENT, "No such file", "source"), RuntimeError("no"), ValueError("no")):
+        with pytest.raises(type(error)) as caught, atomic_path(tmp_path / "a"):
+            raise error
+        assert caught.value is error

@@ -186,7 +186,7 @@ def test_a_bundle_with_another_evaluator(case, tmp_path):
     def name_channels(content):
         content["network_data_format"]["outputs"]["pred"]["channel_def"] = {"0": "background", "1": "box"}
 
-    with pytest.raises(ValueError, match=r"metadata\.json: must name the labels .* 'channel_def' is missing"):
+    with pytest.raises(ValueError, match=r"metadata\.json: must have .* 'channel_def' is missing"):
         segment(case, tmp_path / "out", bundle)
     change(bundle, "metadata.json", name_channels)
     with pytest.raises(ValueError, match=r"must be monai_unetpp\.engines\.CaseEvaluator, got SupervisedEvaluator"):

@@ -6,6 +6,7 @@ from monai_unetpp.data.check import check_dataset
 from monai_unetpp.data.datalist import load_datalist
 from monai_unetpp.data.dataset import CaseDataset
 from monai_unetpp.data.errors import ImageFileError, describe_failure
+from monai_unetpp.data.exhaustion import describe_case_failure
 from monai_unetpp.data.geometry import ImageGeometry, check_same_geometry, compare_geometry, read_geometry
 from monai_unetpp.data.instances import SplitInstances, SplitInstancesd
 from monai_unetpp.data.intensity import ImageKind, InvertBrightBackground, InvertBrightBackgroundd, kind_weights
@@ -35,6 +36,7 @@ __all__ = [
     "check_dataset",
     "check_same_geometry",
     "compare_geometry",
+    "describe_case_failure",
     "describe_failure",
     "find_cases",
     "kind_weights",

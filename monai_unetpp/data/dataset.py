@@ -8,7 +8,7 @@ from typing import Any
 from monai.data import Dataset
 
 from monai_unetpp.data.cases import case_name
-from monai_unetpp.data.errors import describe_failure
+from monai_unetpp.data.exhaustion import describe_case_failure
 
 __all__ = ["CaseDataset"]
 
@@ -39,4 +39,4 @@ class CaseDataset(Dataset):
             return super()._transform(index)
         except Exception as e:
             logger.debug("%s: loading failed", file, exc_info=True)
-            return {"case": name, "file": file, "failure": describe_failure(e)}
+            return {"case": name, "file": file, "failure": describe_case_failure(e, file, "loading")}
