@@ -152,7 +152,7 @@ def segment(
         list_key=list_key,
     )
     if level is not None:
-        level_index(level, _levels(config))
+        level_index(level, _check_network(config, "network_def", config.parse("network_def")).levels)
     evaluator = config.parse("evaluator")
     if not isinstance(evaluator, CaseEvaluator):
         raise ValueError(
@@ -160,7 +160,7 @@ def segment(
             "Run this bundle with python -m monai.bundle run."
         )
     evaluator.profile = profile
-    network: Any = evaluator.network
+    network = _check_network(config, "network", evaluator.network)
     make_output_dir(output_dir)
     if progress:
         ProgressBar(desc="segmenting").attach(evaluator)
@@ -192,11 +192,10 @@ def segment(
     )
 
 
-def _levels(config: BundleConfig) -> Sequence[str]:
-    network = config.parse("network_def")
+def _check_network(config: BundleConfig, key: str, network: Any) -> NestedUNet:
     if not isinstance(network, NestedUNet):
-        raise ValueError(f"{config}: network_def must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")
-    return network.levels
+        raise ValueError(f"{config}: {key} must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")
+    return network
 
 
 def _change_settings(config: BundleConfig, folder: Path, **settings: Any) -> None:

@@ -102,15 +102,15 @@ class BundleConfig:
             return self.parse(key)
         self._parser[key] = {**entry, "_mode_": "callable"}
         function = self.parse(key)
-        if isinstance(function, partial):
-            signature = None
-            # functions of C may tell none
-            with contextlib.suppress(ValueError):
-                signature = inspect.signature(function.func)
-            try:
-                _ = signature and signature.bind(**function.keywords)
-            except TypeError as e:
-                raise ValueError(f"{self}: {key!r} must call {entry['_target_']} as it is defined, but {e}.") from e
+        called, keywords = (function.func, function.keywords) if isinstance(function, partial) else (function, {})
+        signature = None
+        # functions of C may tell none
+        with contextlib.suppress(ValueError, TypeError):
+            signature = inspect.signature(called)
+        try:
+            _ = signature and signature.bind(**keywords)
+        except TypeError as e:
+            raise ValueError(f"{self}: {key!r} must call {entry['_target_']} as it is defined, but {e}.") from e
         try:
             return function()
         except (TypeError, ValueError) as e:
@@ -146,9 +146,13 @@ class BundleConfig:
         ) from error
 
     def _is_at_fault(self, error: BaseException) -> bool:
-        """Whether an error tells of an argument, and not of a file, that no value from outside was set for."""
-        argument = re.match(r"(\w+) must ", str(error))
-        return type(error) in (TypeError, ValueError) and argument is not None and argument[1] not in self._set
+        """Whether an error tells of an argument that no value from outside was set for, and names no other file."""
+        if type(error) not in (TypeError, ValueError):
+            return False
+        subject, rule, _ = str(error).partition(" must ")
+        if rule:
+            return not self._set.intersection(re.findall(r"\w+", subject)) and "/" not in subject
+        return not re.search(r"[/\\.]", subject.partition(": ")[0])
 
 
 def list_code(content: Any, place: str = "") -> Iterator[tuple[str, str]]:

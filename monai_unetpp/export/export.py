@@ -198,8 +198,8 @@ def _check(
     whole = all(isinstance(size, int) and size > 0 for size in sizes)
     if not whole or len(sizes) != network.spatial_dims:
         raise ValueError(
-            f"window_shape must be {network.spatial_dims} positive whole numbers, got {sizes or window_shape}. Give the "
-            "size of the windows that the file will be fed with."
+            f"window_shape must be {network.spatial_dims} positive whole numbers, got {sizes or window_shape}. Give "
+            "the size of the windows that the file will be fed with."
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
