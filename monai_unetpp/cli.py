@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -120,14 +121,18 @@ def _logging(verbose: bool) -> Iterator[None]:
     ]
     for filterer, once in filtered:
         filterer.addFilter(once)
+    thread_hook = threading.excepthook
     with warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")
+            # a thread that loads cases may die of a broken configuration
+            threading.excepthook = lambda died: _fail(f"{died.exc_type.__name__}: {died.exc_value}")
             for logger in repeating:
                 logger.disabled = True
         try:
             yield
         finally:
+            threading.excepthook = thread_hook
             nibabel.propagate = propagated
             for filterer, once in filtered:
                 filterer.removeFilter(once)
