@@ -13,12 +13,13 @@ import json
 import logging
 import os
 import sys
-import traceback
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from monai_unetpp.errors import is_deliberate, printable
 from monai_unetpp.version import __version__
 
 if TYPE_CHECKING:
@@ -93,21 +94,12 @@ def _told(error: Exception) -> str:
     foreseen = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
     if isinstance(error, MemoryError) and not message:
         return "there is not enough memory. Close other programs, or give smaller images."
-    if message and isinstance(error, foreseen) and not isinstance(error, RecursionError) and _is_deliberate(error):
+    if message and isinstance(error, foreseen) and not isinstance(error, RecursionError) and is_deliberate(error):
         return message
     return (
         f"{type(error).__name__}{': ' if message else ''}{message}. This is an error in monai-unetpp, or input that it "
         "should refuse by name. Please report it, with what -v shows."
     )
-
-
-def _is_deliberate(error: Exception) -> bool:
-    """Whether somebody wrote the message: Python itself raises these two for what is wrong in a program."""
-    if type(error) not in (ValueError, TypeError):
-        return True
-    frames = traceback.extract_tb(error.__traceback__)
-    # without the source nobody can tell
-    return not frames or not frames[-1].line or frames[-1].line.startswith("raise")
 
 
 class _Once(logging.Filter):
@@ -140,14 +132,18 @@ def _logging(verbose: bool) -> Iterator[None]:
     ]
     for filterer, once in filtered:
         filterer.addFilter(once)
+    thread_hook = threading.excepthook
     with warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")
+            # a thread that loads cases may die of a broken configuration
+            threading.excepthook = lambda died: _fail(f"{died.exc_type.__name__}: {died.exc_value}")
             for logger in repeating:
                 logger.disabled = True
         try:
             yield
         finally:
+            threading.excepthook = thread_hook
             nibabel.propagate = propagated
             for filterer, once in filtered:
                 filterer.removeFilter(once)
@@ -194,7 +190,7 @@ def _segment(json_output: bool, **options: Any) -> int:
         if summary.stages:
             print("Where the time went, in seconds:")
             _stage_table(summary)
-        print(_printable(f"Segmentations are in {options['output_dir']}"))
+        print(printable(f"Segmentations are in {options['output_dir']}"))
     for failure in summary.failures:
         _fail(failure)
     if summary.failures:
@@ -337,7 +333,7 @@ def _show_code(code: dict[str, list[str]]) -> None:
         return
     print("The configurations run this when they are used, as MONAI evaluates what begins with $ (information only):")
     for text, places in code.items():
-        print(_printable(f"  {text}    ({', '.join(places)})"))
+        print(printable(f"  {text}    ({', '.join(places)})"))
 
 
 def _benchmark(output: str | None, **options: Any) -> int:
@@ -826,16 +822,11 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         cells = [
             cell.ljust(widths[0]) if not column else cell.rjust(widths[column]) for column, cell in enumerate(line)
         ]
-        print(_printable("  ".join(cells).rstrip()))
+        print(printable("  ".join(cells).rstrip()))
 
 
 def _fail(message: str) -> None:
-    print(f"monai-unetpp: {_printable(' '.join(message.splitlines()))}", file=sys.stderr)
-
-
-def _printable(text: str) -> str:
-    """``text`` with escapes for what a terminal would obey, or cannot show: names of files may hold anything."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    print(f"monai-unetpp: {printable(message)}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from monai_unetpp.data import (
     InvertProbabilitiesd,
     SegmentationSaveImaged,
     case_name,
-    describe_failure,
+    describe_case_failure,
     one_line,
 )
 from monai_unetpp.data.instances import INSTANCE_COUNT
@@ -285,7 +285,7 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def _note_exception(self, case: str, file: str, stage: str, error: Exception) -> None:
         logger.debug("%s: failed", file, exc_info=error)
-        self._note_failure(case, file, f"{stage} failed with {describe_failure(error)}")
+        self._note_failure(case, file, describe_case_failure(error, file, stage))
 
     def _note_failure(self, case: str, file: str, reason: str) -> None:
         failure = CaseFailure(case, file, reason.removeprefix(f"{file}: ").removeprefix(f"{one_line(file)}: "))

@@ -12,7 +12,7 @@ from typing import Any
 
 from ignite.handlers import ProgressBar
 
-from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata
+from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata_entry
 from monai_unetpp.data import one_line
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.devices import resolve_device
@@ -161,7 +161,7 @@ def segment(
         overwrite=overwrite or None,
     )
     if level is not None:
-        level_index(level, _levels(config))
+        level_index(level, _check_network(config, "network_def", config.parse("network_def")).levels)
     evaluator = config.parse("evaluator")
     if not isinstance(evaluator, CaseEvaluator):
         raise ValueError(
@@ -169,7 +169,7 @@ def segment(
             "Run this bundle with python -m monai.bundle run."
         )
     evaluator.profile = profile
-    network: Any = evaluator.network
+    network = _check_network(config, "network", evaluator.network)
     make_output_dir(output_dir)
     if progress:
         ProgressBar(desc="segmenting").attach(evaluator)
@@ -201,11 +201,10 @@ def segment(
     )
 
 
-def _levels(config: BundleConfig) -> Sequence[str]:
-    network = config.parse("network_def")
+def _check_network(config: BundleConfig, key: str, network: Any) -> NestedUNet:
     if not isinstance(network, NestedUNet):
-        raise ValueError(f"{config}: network_def must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")
-    return network.levels
+        raise ValueError(f"{config}: {key} must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")
+    return network
 
 
 def _change_settings(config: BundleConfig, folder: Path, **settings: Any) -> None:
@@ -235,19 +234,11 @@ def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
     Raises:
         ValueError: metadata without names of the output's channels.
     """
-    path = Path(bundle) / "configs" / "metadata.json"
-    channels: Any = read_metadata(bundle)
-    for key in ("network_data_format", "outputs", "pred", "channel_def"):
-        if not isinstance(channels, dict) or key not in channels:
-            raise ValueError(
-                f"{path}: must name the labels under network_data_format, outputs, pred, channel_def; {key!r} is "
-                "missing. Add it, or copy the bundle again."
-            )
-        channels = channels[key]
+    channels = read_metadata_entry(bundle, "network_data_format", "outputs", "pred", "channel_def")
     if not isinstance(channels, dict) or not all(str(value).isdecimal() for value in channels):
         raise ValueError(
-            f'{path}: channel_def must map values to names like {{"0": "background"}}, got {channels!r:.80}. Correct '
-            "it, or copy the bundle again."
+            f"{Path(bundle) / 'configs' / 'metadata.json'}: channel_def must map values to names like "
+            f'{{"0": "background"}}, got {channels!r:.80}. Correct it, or copy the bundle again.'
         )
     return {int(value): str(name) for value, name in channels.items() if int(value) > 0}
 

@@ -135,10 +135,22 @@ def test_a_call_gets_the_objects(folder):
             {"wanted": {"_target_": "monai_unetpp.NestedUNet", "spatial_dims": 7, "in_channels": 1, "out_channels": 1}},
             r"inference\.json: spatial_dims must",
         ),
+        (
+            {
+                "wanted": {
+                    "_target_": "monai_unetpp.NestedUNet",
+                    "spatial_dims": 2,
+                    "in_channels": 1,
+                    "out_channels": 1,
+                    "features": [None, 4],
+                }
+            },
+            r"inference\.json: every entry of features must",
+        ),
     ],
 )
 def test_what_is_wrong_names_the_file(tmp_path, content, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises((TypeError, ValueError), match=message) as caught:
         BundleConfig(make_config(tmp_path, content), "inference.json").parse("wanted")
     assert "\n" not in str(caught.value)
 

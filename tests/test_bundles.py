@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,7 @@ from monai_unetpp.bundles import (
     load_network,
     read_metadata,
     read_network_def,
+    weights_entry,
 )
 
 Edit = Callable[[dict[str, Any]], Any]
@@ -388,3 +391,100 @@ class TestCheckBundle:
         edit(tiny_bundle, "train.json", change)
         [problem] = check_bundle(tiny_bundle)
         assert problem.startswith(f"configs/train.json: {message}")
+
+    def test_weights_that_are_not_finite(self, tiny_bundle: Path) -> None:
+        weights = torch.load(tiny_bundle / "models" / "model.pt", weights_only=True)
+        key = next(key for key in weights if key.endswith("weight"))
+        weights[key].view(-1)[0] = float("nan")
+        torch.save(weights, tiny_bundle / "models" / "model.pt")
+        problems = check_bundle(tiny_bundle)
+        assert [
+            problem
+            for problem in problems
+            if f"models/model.pt: the weights must be finite, got NaN or infinity in {key}" in problem
+        ]
+
+    def test_weights_that_are_no_tensors(self, tiny_bundle: Path) -> None:
+        weights = torch.load(tiny_bundle / "models" / "model.pt", weights_only=True)
+        weights["heads.L1.weight"] = "text"
+        torch.save(weights, tiny_bundle / "models" / "model.pt")
+        problems = check_bundle(tiny_bundle)
+        assert "models/model.pt: the weights must be tensors, got str for 'heads.L1.weight'" in problems[0]
+
+    @pytest.mark.parametrize("at", [0.3, 0.6, 0.9])
+    def test_a_flipped_bit_in_the_weights(self, tiny_bundle: Path, at: float) -> None:
+        path = tiny_bundle / "models" / "model.pt"
+        content = bytearray(path.read_bytes())
+        content[int(at * len(content))] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"model\.pt: .*damaged.*Copy"):
+            load_network(path)
+        assert any(problem.startswith("models/model.pt: ") for problem in check_bundle(tiny_bundle))
+
+    @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+    def test_truncated_weights(self, tiny_bundle: Path, share: float) -> None:
+        path = tiny_bundle / "models" / "model.pt"
+        content = path.read_bytes()
+        path.write_bytes(content[: int(share * len(content))])
+        with pytest.raises(ValueError, match=r"model\.pt: .*(damaged|not a file of weights)"):
+            load_network(path)
+
+    def test_the_hash_of_the_weights(self, tiny_bundle: Path) -> None:
+        entry = weights_entry(tiny_bundle)
+        assert (
+            entry["sha256"]["models/model.pt"]
+            == hashlib.sha256((tiny_bundle / "models" / "model.pt").read_bytes()).hexdigest()
+        )
+        edit(tiny_bundle, "metadata.json", lambda content: content.update(entry))
+        assert check_bundle(tiny_bundle) == []
+        edit(tiny_bundle, "metadata.json", lambda content: content["sha256"].update({"models/model.pt": "0" * 64}))
+        assert "models/model.pt: not the file that configs/metadata.json describes" in check_bundle(tiny_bundle)[0]
+
+    @pytest.mark.parametrize(
+        ("value", "message"),
+        [
+            ("abc", r"sha256 must map files of the bundle to their SHA-256, got 'abc'"),
+            ({"models/model.pt": 5}, r"sha256 must map files"),
+            ({"../secret": "0"}, r"sha256 must name files of the bundle, got '\.\./secret'"),
+            ({"models/gone.pt": "0"}, r"models/gone\.pt: missing, though"),
+        ],
+    )
+    def test_hashes_that_cannot_be(self, tiny_bundle: Path, value: Any, message: str) -> None:
+        edit(tiny_bundle, "metadata.json", lambda content: content.update(sha256=value))
+        assert re.search(message, "\n".join(check_bundle(tiny_bundle)))
+
+    @pytest.mark.parametrize(
+        ("named", "message"),
+        [
+            (["background", "a", "b"], "must map channels to names"),
+            ("background", "must map channels to names"),
+            ({"0": "background", "1": "a"}, "must name the channels 0 to 2, got 0, 1"),
+            ({"0": "background", "1": "a", "3": "b"}, "must name the channels 0 to 2"),
+            ({"0": "background", "one": "a", "2": "b"}, "must have whole numbers from 0 as keys, got 'one'"),
+            ({"0": "background", "-1": "a", "2": "b"}, "must have whole numbers from 0 as keys, got '-1'"),
+            ({"0": "background", "1": "a", "2": "a"}, "must give each channel a name of its own"),
+            ({"0": "background", "1": "", "2": "a"}, "must give names"),
+            ({"0": "background", "1": ["a"], "2": "a"}, "must give names"),
+            ({}, "must name the channels 0 to 2, got none"),
+        ],
+    )
+    def test_names_of_labels(self, tiny_bundle: Path, named: Any, message: str) -> None:
+        def change(content: dict[str, Any]) -> None:
+            content["network_data_format"]["outputs"]["pred"]["channel_def"] = named
+
+        edit(tiny_bundle, "metadata.json", change)
+        key = "configs/metadata.json: network_data_format#outputs#pred#channel_def "
+        assert any(problem.startswith(f"{key}{message}") for problem in check_bundle(tiny_bundle))
+
+    @pytest.mark.parametrize("name", ["metadata.json", "inference.json", "train.json"])
+    @pytest.mark.parametrize("value", [None, 5, "$1/0", "@gone", "%gone.json#x", [], [5], {"_target_": 5}])
+    def test_entries_of_another_kind_are_told_of(self, tiny_bundle: Path, name: str, value: Any) -> None:
+        content = json.loads((tiny_bundle / "configs" / name).read_text(encoding="utf-8"))
+        for key in content:
+            (tiny_bundle / "configs" / name).write_text(json.dumps({**content, key: value}), encoding="utf-8")
+            assert all("\n" not in problem for problem in check_bundle(tiny_bundle))
+
+
+def test_the_shipped_weights_have_their_hash(bundle: Path) -> None:
+    stored = read_metadata(bundle)["sha256"]
+    assert stored == {"models/model.pt": hashlib.sha256((bundle / "models" / "model.pt").read_bytes()).hexdigest()}

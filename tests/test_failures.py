@@ -20,6 +20,7 @@ from monai_unetpp.failures import ExaminedCase, find_failures
 from monai_unetpp.failures.cases import CaseArrays, choose_labels, score_arrays
 from monai_unetpp.failures.kinds import kinds_of
 from monai_unetpp.failures.sheet import error_window
+from monai_unetpp.reporting.markdown import escape
 
 
 def save(path, array, affine=None):
@@ -175,7 +176,7 @@ def test_several_labels(volumes, tmp_path):
     assert [(kind.kind, kind.cases) for kind in report.kinds] == [({"largest voxel edge": "2 mm"}, 2)]
     text = (tmp_path / "out" / "failures.md").read_text()
     assert "| wrong label | IoU anterior | IoU posterior |" in text
-    assert "| case_5 | 2 mm | 1.000 | 1.000 | 0.964 | 0.0 % | 0.0 % | 2.8 % | 0.944 | 0.947 |" in text
+    assert "| case\\_5 | 2 mm | 1.000 | 1.000 | 0.964 | 0.0 % | 0.0 % | 2.8 % | 0.944 | 0.947 |" in text
     with Image.open(tmp_path / "out" / "failures.png") as picture:
         assert picture.size[0] > picture.size[1] > 300
 
@@ -320,7 +321,7 @@ def test_broken_and_missing_files_cost_one_case_each(cells, tmp_path):
     text = (tmp_path / "out" / "failures.md").read_text()
     assert "5 cases" in text
     assert "4 of them left out" in text
-    assert f"- {report.failures['empty']}" in text
+    assert f"- {escape(report.failures['empty'])}" in text
 
 
 def test_images_and_labels_are_checked_too(cells, tmp_path):

@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 import time
@@ -131,3 +132,25 @@ def test_names_of_any_length_that_the_file_system_allows(tmp_path):
 def test_texts_with_names_that_are_no_text(tmp_path):
     write_text(tmp_path / "a.md", "case \udcff")
     assert (tmp_path / "a.md").read_text() == "case \\udcff"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError(errno.EDQUOT, "Disk quota exceeded", "/tmp/other"),
+        RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed"),
+    ],
+)
+def test_a_full_disk_names_the_file(tmp_path, error):
+    target = tmp_path / "scan_seg.nii.gz"
+    with pytest.raises(OSError, match=r"scan_seg\.nii\.gz: cannot be written \(.+\)\. Free space"), atomic_path(target):
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_errors_while_writing_stay_as_they_are(tmp_path):
+    for error in (FileNotFoundError(errno.ENOENT, "No such file", "source"), RuntimeError("no"), ValueError("no")):
+        with pytest.raises(type(error)) as caught, atomic_path(tmp_path / "a"):
+            raise error
+        assert caught.value is error

@@ -21,7 +21,19 @@ MODULES = sorted(
 
 #: The floors of the house, the lowest first: a room imports from rooms on lower floors only, and from itself.
 FLOORS = (
-    {"version", "lazy", "options", "topology", "files", "devices", "distributed", "seeds", "template"},
+    {
+        "version",
+        "lazy",
+        "options",
+        "errors",
+        "spreadsheet",
+        "topology",
+        "files",
+        "devices",
+        "distributed",
+        "seeds",
+        "template",
+    },
     {"measuring", "reporting"},
     {"data", "metrics", "networks", "losses"},
     {"bundles", "inferers", "engines"},

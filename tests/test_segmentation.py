@@ -1,6 +1,7 @@
 """Segmenting files with a bundle from Python."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -188,7 +189,7 @@ def test_a_bundle_with_another_evaluator(case, tmp_path):
     def name_channels(content):
         content["network_data_format"]["outputs"]["pred"]["channel_def"] = {"0": "background", "1": "box"}
 
-    with pytest.raises(ValueError, match=r"metadata\.json: must name the labels .* 'channel_def' is missing"):
+    with pytest.raises(ValueError, match=r"metadata\.json: must have .* 'channel_def' is missing"):
         segment(case, tmp_path / "out", bundle)
     change(bundle, "metadata.json", name_channels)
     with pytest.raises(ValueError, match=r"must be monai_unetpp\.engines\.CaseEvaluator, got SupervisedEvaluator"):
@@ -381,3 +382,75 @@ def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
     (left / "x_seg.nii.gz").write_text("half")
     make_output_dir(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+#: Names with a meaning in MONAI's configurations.
+NAMES = ("$open('ran', 'w')", "@level", "%level", "a#1", "a::b", "$import os", "@", "$", "%x.json#y", "{}", "_target_")
+
+
+def test_names_of_files_and_folders_are_never_read_as_configuration(hippocampus_bundle, case, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(hippocampus_bundle, "$x#1")
+    for name in NAMES:
+        shutil.copy(case, f"{name}.nii.gz")
+    for output_dir in ("$out", "@level"):
+        given = {"device": "cpu", "level": "L1", "runtime": "torch", "flips": []}
+        summary = segment([f"{name}.nii.gz" for name in NAMES], output_dir, "$x#1", **given)
+        assert summary.failures == ()
+        assert {path.name for path in (tmp_path / output_dir).iterdir()} == {f"{name}_seg.nii.gz" for name in NAMES}
+    assert not (tmp_path / "ran").exists()
+    assert summary.bundle == "$x#1"
+
+
+def test_a_data_list_of_such_names(hippocampus_bundle, decathlon_dir, tmp_path):
+    root = shutil.copytree(decathlon_dir, tmp_path / "$data")
+    (root / "imagesTr" / "case_0.nii.gz").rename(root / "imagesTr" / "$1.nii.gz")
+    content = {"@list": [{"image": "imagesTr/$1.nii.gz"}], "training": []}
+    (root / "dataset.json").write_text(json.dumps(content))
+    given = {"device": "cpu", "level": "L1", "runtime": "torch"}
+    summary = segment(root, tmp_path / "out", hippocampus_bundle, list_key="@list", **given)
+    assert [done.case for done in summary.cases] == ["$1"]
+
+
+@pytest.mark.parametrize("setting", [{"level": "$1/0"}, {"runtime": "@device"}, {"precision": "%level"}])
+def test_settings_are_never_read_as_configuration(hippocampus_bundle, case, tmp_path, setting):
+    ((name, value),) = setting.items()
+    with pytest.raises(ValueError, match=rf"{name} must .*got {re.escape(repr(value))}"):
+        segment(case, tmp_path / "out", hippocampus_bundle, device="cpu", **setting)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("evaluator", None),
+        ("evaluator", {"_target_": "monai_unetpp.engines.CaseEvaluator"}),
+        ("network_def", None),
+        ("network_def", {"_target_": "monai_unetpp.NestedUNet"}),
+        ("network_def", "network"),
+        ("network", None),
+        ("network", "x"),
+        ("device", "nowhere"),
+        ("device", None),
+        ("device", []),
+        ("flips", "x"),
+        ("flips", 5),
+        ("overlap", "$1/0"),
+        ("overlap", "$torch.nothere"),
+        ("overlap", "$1+"),
+        ("overlap", "$[][1]"),
+        ("overlap", "$exec('assert False')"),
+        ("overlap", 7),
+        ("precision", "@nothing"),
+        ("window_shape", "wide"),
+        ("preprocessing", {"_target_": "Compos"}),
+        ("dataset", "%nothing.json"),
+        ("checkpoint", 5),
+        ("image", "$@image"),
+        ("imports", ["$import torch as"]),
+    ],
+)
+def test_a_broken_configuration_is_named(copied_bundle, case, tmp_path, key, value):
+    change(copied_bundle, "inference.json", lambda content: content.update({key: value}))
+    with pytest.raises((TypeError, ValueError), match=r"inference\.json: ") as caught:
+        segment(case, tmp_path / "out", copied_bundle, level="L1")
+    assert len(str(caught.value).splitlines()) == 1

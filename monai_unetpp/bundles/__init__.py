@@ -4,7 +4,7 @@ from monai_unetpp.bundles.checking import check_bundle
 from monai_unetpp.bundles.configuration import BundleConfig, bundle_code
 from monai_unetpp.bundles.finding import BUNDLES_VARIABLE, find_bundle, list_bundles
 from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_file, weights_entry
-from monai_unetpp.bundles.loading import load_network, read_metadata, read_network_def
+from monai_unetpp.bundles.loading import load_network, read_metadata, read_metadata_entry, read_network_def
 
 __all__ = [
     "BUNDLES_VARIABLE",
@@ -17,6 +17,7 @@ __all__ = [
     "list_bundles",
     "load_network",
     "read_metadata",
+    "read_metadata_entry",
     "read_network_def",
     "weights_entry",
 ]

@@ -121,7 +121,7 @@ def check_bundle(bundle: str | PathLike[str], *, schema: str | PathLike[str] | N
     for name, content in configs.items():
         checks = (_key_problems(name, content), _target_problems(content), _network_problems(content, stored))
         problems += [f"configs/{name}: {problem}" for check in checks for problem in _told(check)]
-    return problems
+    return [" ".join(problem.splitlines()) for problem in problems]
 
 
 def _told(problems: Iterator[str]) -> Iterator[str]:

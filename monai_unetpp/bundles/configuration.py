@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
+from traceback import walk_tb
 from typing import Any, NoReturn
 
 from monai.bundle import ConfigParser
 
 from monai_unetpp.bundles.json_files import read_object
+from monai_unetpp.errors import is_deliberate
 
 __all__ = ["BundleConfig", "bundle_code", "list_code"]
 
@@ -101,15 +102,15 @@ class BundleConfig:
             return self.parse(key)
         self._parser[key] = {**entry, "_mode_": "callable"}
         function = self.parse(key)
-        if isinstance(function, partial):
-            signature = None
-            # functions of C may tell none
-            with contextlib.suppress(ValueError):
-                signature = inspect.signature(function.func)
-            try:
-                _ = signature and signature.bind(**function.keywords)
-            except TypeError as e:
-                raise ValueError(f"{self}: {key!r} must call {entry['_target_']} as it is defined, but {e}.") from e
+        called, keywords = (function.func, function.keywords) if isinstance(function, partial) else (function, {})
+        signature = None
+        # functions of C may tell none
+        with contextlib.suppress(ValueError, TypeError):
+            signature = inspect.signature(called)
+        try:
+            _ = signature and signature.bind(**keywords)
+        except TypeError as e:
+            raise ValueError(f"{self}: {key!r} must call {entry['_target_']} as it is defined, but {e}.") from e
         try:
             return function()
         except (TypeError, ValueError) as e:
@@ -136,19 +137,22 @@ class BundleConfig:
             found = re.search(r"ConfigExpression: \n(.*)", str(error), re.DOTALL)
             place = f", in {' '.join(found[1].split())}" if found else place
             error = error.__cause__
-        own = _raised_in_package(error.__traceback__)
-        if own and self._is_at_fault(error):
-            raise type(error)(f"{self}: {error}") from error
-        if own and isinstance(error, (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)):
+        if _is_own(error):
+            if self._is_at_fault(error):
+                raise type(error)(f"{self}: {error}") from error
             raise error
         raise ValueError(
             f"{self}: {key!r} cannot be made of it ({_in_words(error)}{place}). Correct the configuration."
         ) from error
 
     def _is_at_fault(self, error: BaseException) -> bool:
-        """Whether an error tells of an argument, and not of a file, that no value from outside was set for."""
-        argument = re.match(r"(\w+) must ", str(error))
-        return type(error) in (TypeError, ValueError) and argument is not None and argument[1] not in self._set
+        """Whether an error tells of an argument that no value from outside was set for, and names no other file."""
+        if type(error) not in (TypeError, ValueError):
+            return False
+        subject, rule, _ = str(error).partition(" must ")
+        if rule:
+            return not self._set.intersection(re.findall(r"\w+", subject)) and "/" not in subject
+        return not re.search(r"[/\\.]", subject.partition(": ")[0])
 
 
 def list_code(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
@@ -195,11 +199,10 @@ def _in_words(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
-def _raised_in_package(traceback: TracebackType | None) -> bool:
-    """Whether an error went through a function of this package, this module aside."""
-    while traceback is not None:
-        name = str(traceback.tb_frame.f_globals.get("__name__"))
-        if name.startswith("monai_unetpp.") and name != __name__:
-            return True
-        traceback = traceback.tb_next
-    return False
+def _is_own(error: BaseException) -> bool:
+    """Whether the message was written in this package, or is that of a file that a function of it opened."""
+    names = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)]
+    inside = [name.startswith("monai_unetpp.") and name != __name__ for name in names]
+    if isinstance(error, (OSError, ImportError, MemoryError)):
+        return any(inside)
+    return bool(inside) and inside[-1] and isinstance(error, (TypeError, ValueError)) and is_deliberate(error)

@@ -18,7 +18,14 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
 from monai_unetpp.networks.config import NestedUNetConfig
 
-__all__ = ["differing_arguments", "load_network", "network_arguments", "read_metadata", "read_network_def"]
+__all__ = [
+    "differing_arguments",
+    "load_network",
+    "network_arguments",
+    "read_metadata",
+    "read_metadata_entry",
+    "read_network_def",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +92,28 @@ def read_metadata(bundle: str | PathLike[str]) -> dict[str, Any]:
         ValueError: not a JSON object.
     """
     return read_object(Path(bundle) / "configs" / "metadata.json")
+
+
+def read_metadata_entry(bundle: str | PathLike[str], *keys: str) -> Any:
+    """One entry of a bundle's ``configs/metadata.json``.
+
+    Args:
+        bundle: the folder of the bundle.
+        *keys: the keys that lead to it, the outermost first.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a JSON object, or no such entry.
+    """
+    entry: Any = read_metadata(bundle)
+    for key in keys:
+        if not isinstance(entry, dict) or key not in entry:
+            raise ValueError(
+                f"{Path(bundle) / 'configs' / 'metadata.json'}: must have {', '.join(keys)}; {key!r} is missing. Add "
+                "it, or copy the bundle again."
+            )
+        entry = entry[key]
+    return entry
 
 
 def read_network_def(bundle: str | PathLike[str]) -> dict[str, Any]:

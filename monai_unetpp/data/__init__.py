@@ -6,6 +6,7 @@ from monai_unetpp.data.check import check_dataset, check_labelled_data
 from monai_unetpp.data.datalist import load_datalist
 from monai_unetpp.data.dataset import CaseDataset, SeededCacheDataset
 from monai_unetpp.data.errors import ImageFileError, describe_failure, one_line
+from monai_unetpp.data.exhaustion import describe_case_failure
 from monai_unetpp.data.geometry import check_same_geometry, read_geometry
 from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry
 from monai_unetpp.data.instances import SplitInstances, SplitInstancesd
@@ -44,6 +45,7 @@ __all__ = [
     "check_labelled_data",
     "check_same_geometry",
     "compare_geometry",
+    "describe_case_failure",
     "describe_failure",
     "find_cases",
     "find_ignore_label",

@@ -11,7 +11,7 @@ from ignite.utils import manual_seed
 from monai.data import CacheDataset, Dataset
 from monai.transforms import Randomizable
 
-from monai_unetpp.data.errors import describe_failure
+from monai_unetpp.data.exhaustion import describe_case_failure
 from monai_unetpp.data.naming import case_name
 from monai_unetpp.seeds import mix_seeds
 
@@ -44,7 +44,7 @@ class CaseDataset(Dataset):
             return super()._transform(index)
         except Exception as e:
             logger.debug("%s: loading failed", file, exc_info=True)
-            return {"case": name, "file": file, "failure": describe_failure(e)}
+            return {"case": name, "file": file, "failure": describe_case_failure(e, file, "loading")}
 
 
 class SeededCacheDataset(CacheDataset):

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from monai_unetpp.bundles import find_bundle, load_network, read_metadata, read_network_def
+from monai_unetpp.bundles import find_bundle, load_network, read_metadata_entry, read_network_def
 from monai_unetpp.export.formats import FORMATS
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.measuring.size import count_parameters
@@ -170,7 +170,7 @@ def export_checkpoint(
         checkpoint = folder / "models" / "model.pt"
         network_def = read_network_def(folder)
         if window_shape is None:
-            window_shape = read_metadata(folder)["network_data_format"]["inputs"]["image"]["spatial_shape"]
+            window_shape = read_metadata_entry(folder, "network_data_format", "inputs", "image", "spatial_shape")
     if window_shape is None:
         raise ValueError(f"{source}: window_shape must be given for a checkpoint, got None. Give one size per axis.")
     return export_network(
@@ -195,11 +195,12 @@ def _check(
     suffix = FORMATS[format].suffix
     if Path(path).suffix != suffix:
         raise ValueError(f"path must end in {suffix} for format {format}, got {fspath(path)!r}.")
-    whole = all(isinstance(size, int) and size > 0 for size in window_shape)
-    if not whole or len(window_shape) != network.spatial_dims:
+    sizes = list(window_shape) if isinstance(window_shape, Sequence) else []
+    whole = all(isinstance(size, int) and size > 0 for size in sizes)
+    if not whole or len(sizes) != network.spatial_dims:
         raise ValueError(
-            f"window_shape must be {network.spatial_dims} positive whole numbers, got {list(window_shape)}. Give the "
-            "size of the windows that the file will be fed with."
+            f"window_shape must be {network.spatial_dims} positive whole numbers, got {sizes or window_shape}. Give "
+            "the size of the windows that the file will be fed with."
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")

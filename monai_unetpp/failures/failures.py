@@ -11,7 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from monai_unetpp.data import ImageKind, describe_failure, load_datalist
+from monai_unetpp.data import ImageKind, describe_case_failure, load_datalist
 from monai_unetpp.data.datalist import read_content
 from monai_unetpp.data.labelled import LabelledCase, list_cases, repeated_names
 from monai_unetpp.failures.cases import (
@@ -126,8 +126,10 @@ def _examine(
             # all cases must be like the first
             dims = len(examined[0].spacing_mm) if examined else None
             examined.append(_examine_case(case, folder, labels, dims))
-        except (OSError, ValueError) as e:
-            failures[case.name] = describe_failure(e)
+        except (OSError, ValueError, MemoryError) as e:
+            file = str(case.image[0])
+            reason = describe_case_failure(e, file, "loading")
+            failures[case.name] = f"{file}: {reason}" if isinstance(e, MemoryError) else reason
     return examined, failures
 
 

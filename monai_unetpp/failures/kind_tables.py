@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from monai_unetpp.failures.kinds import FailureReport, KindSummary
-from monai_unetpp.reporting.markdown import format_table
+from monai_unetpp.reporting.markdown import code, escape, format_table
 
 __all__ = ["format_failures", "kind_rows"]
 
@@ -29,7 +29,7 @@ def format_failures(report: FailureReport, picture: str | None) -> str:
     if picture is not None:
         parts.append(f"![Images of the worst cases with the contours of truth and segmentation]({picture})")
     if report.failures:
-        parts += ["## Left out", "\n".join(f"- {_escape(reason)}" for reason in report.failures.values())]
+        parts += ["## Left out", "\n".join(f"- {escape(reason)}" for reason in report.failures.values())]
     if scored:
         parts += ["## What the figures mean", _meaning(report)]
     versions = ", ".join(f"{name} {version}" for name, version in report.environment["versions"].items())
@@ -63,9 +63,9 @@ def _figure(value: float | None) -> str:
 
 def _summary(report: FailureReport) -> str:
     total = len(report.cases) + len(report.failures)
-    text = f"{_escape(report.dataset)}, list `{report.list_key}`: {total} cases"
+    text = f"{escape(report.dataset)}, list {code(report.list_key)}: {total} cases"
     if report.segmentations is not None:
-        text += f", segmentations in `{report.segmentations}`"
+        text += f", segmentations in {code(report.segmentations)}"
     if report.failures:
         text += f"; {len(report.failures)} of them left out, see below"
     return text + "."
@@ -117,9 +117,5 @@ def _meaning(report: FailureReport) -> str:
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     words = {"case", "pixels", "background", "largest voxel edge", "worst case"}
-    escaped = [[_escape(cell) for cell in line] for line in (header, *rows)]
+    escaped = [[escape(cell) for cell in line] for line in (header, *rows)]
     return format_table(escaped[0], escaped[1:], [name not in words for name in header])
-
-
-def _escape(text: str) -> str:
-    return text.replace("|", "\\|")

@@ -31,9 +31,9 @@ from monai_unetpp.inferers.window_memory import (
     choose_batch_size,
     estimate_window_memory,
     free_memory_bytes,
-    is_out_of_memory,
 )
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
+from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.measuring.stages import StageTimer
 
 __all__ = ["NestedSlidingWindowInferer"]
@@ -351,6 +351,8 @@ class NestedSlidingWindowInferer(Inferer):
 
     def _memory_remedies(self, batch_size: int) -> str:
         remedies = ["a smaller roi_size"]
+        if self.runtime != "torch":
+            remedies.append("runtime='torch'")
         if self.device is None or self.device.type != "cpu":
             remedies.insert(0, "device='cpu'")
         if self.output == "logits":

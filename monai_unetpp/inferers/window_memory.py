@@ -14,7 +14,7 @@ from monai_unetpp.inferers.stitching import label_dtype
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.measuring.memory import available_bytes
 
-__all__ = ["WindowMemory", "choose_batch_size", "estimate_window_memory", "free_memory_bytes", "is_out_of_memory"]
+__all__ = ["WindowMemory", "choose_batch_size", "estimate_window_memory", "free_memory_bytes"]
 
 #: On a CPU torch's convolutions take far longer for one window alone than for each of two, and four are enough.
 _CPU_BATCH = (2, 4)
@@ -138,15 +138,6 @@ def free_memory_bytes(device: torch.device | str) -> int | None:
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
     return available_bytes()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was asked for that is not there, on a GPU or a CPU."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    # the last two: libraries under torch and OpenVINO that got none
-    texts = ("not enough memory", "can't allocate memory", "out of memory", "STATUS_ALLOC_FAILED", "bad_alloc")
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)
 
 
 def _first_channels(network: Callable[..., Any]) -> int:

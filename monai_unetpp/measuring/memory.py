@@ -18,7 +18,26 @@ import torch
 
 from monai_unetpp.devices import synchronize
 
-__all__ = ["PeakMemory", "available_bytes", "do_job", "measure_in_new_process", "peak_resident_bytes", "reset_peak"]
+__all__ = [
+    "PeakMemory",
+    "available_bytes",
+    "do_job",
+    "is_out_of_memory",
+    "measure_in_new_process",
+    "peak_resident_bytes",
+    "reset_peak",
+]
+
+#: What torch, and the libraries under it, OpenVINO and ITK say where they get no memory.
+_ALLOCATION_TEXTS = (
+    "not enough memory",
+    "can't allocate memory",
+    "out of memory",
+    "STATUS_ALLOC_FAILED",
+    "bad_alloc",
+    "bad allocation",
+    "Failed to allocate memory",
+)
 
 _T = TypeVar("_T")
 
@@ -166,3 +185,10 @@ def _left_in_container() -> int | None:
             found = re.search(rf"^{freed} (\d+)$", Path(folder, "memory.stat").read_text(encoding="utf-8"), re.M)
             return max(most - taken + (int(found[1]) if found else 0), 0)
     return None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory was asked for that is not there, on a GPU or a CPU."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in _ALLOCATION_TEXTS)

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import base64
-import csv
 import dataclasses
-import io
 import json
 import math
 import numbers
@@ -60,6 +58,7 @@ from monai_unetpp.pruning.summary import (
 from monai_unetpp.reporting.markdown import escape
 from monai_unetpp.reporting.numbers import significant
 from monai_unetpp.reporting.tables import Table
+from monai_unetpp.spreadsheet import format_csv as _csv_text
 
 __all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
 
@@ -257,14 +256,6 @@ def _csv_row(row: ScoreRow) -> tuple[str, ...]:
     values = (getattr(score, key) for key in _COLUMNS[6:])
     numbers_ = ("" if value is None else repr(float(value)) for value in values)
     return (row.dataset, row.case, row.subject, row.point, row.label, score.state, *numbers_)
-
-
-def _csv_text(columns: typing.Sequence[str], rows: typing.Iterable[typing.Sequence[str]]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return buffer.getvalue()
 
 
 # ---------------------------------------------------------------- Markdown

@@ -22,6 +22,7 @@ from monai_unetpp.data import (
     ImageFileError,
     ImageGeometry,
     compare_geometry,
+    describe_case_failure,
     describe_failure,
     read_geometry,
     write_volume,
@@ -473,8 +474,9 @@ class _Evaluation:
 
 def _failed(case: LabelledCase, source: LevelSource, error: Exception) -> str:
     logger.warning("%s (%s) could not be scored.", case.name, source.key, exc_info=error)
-    reason = describe_failure(error)
-    return reason if isinstance(error, ImageFileError) else f"{case.image[0]}: inference failed: {reason}"
+    if isinstance(error, ImageFileError):
+        return describe_failure(error)
+    return f"{case.image[0]}: {describe_case_failure(error, str(case.image[0]), 'inference')}"
 
 
 def _write_map(path: Path, values: _Array, case: LabelledCase, affine: _Array) -> None:

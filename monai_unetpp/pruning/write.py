@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import hashlib
 import json
 import logging
 import os
@@ -18,8 +17,16 @@ from typing import Any
 
 import torch
 
-from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read_network_def
-from monai_unetpp.files import REPLACED, remove_leftovers, temporary_folder
+from monai_unetpp.bundles import (
+    WEIGHTS_FILE,
+    check_bundle,
+    hash_file,
+    load_network,
+    read_metadata,
+    read_network_def,
+    weights_entry,
+)
+from monai_unetpp.files import REPLACED, naming_full_disk, remove_leftovers, temporary_folder
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.metrics import GUARDED, METRICS
@@ -28,7 +35,7 @@ from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.cost import check_pruned_networks
 from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
 from monai_unetpp.pruning.summary import headline
-from monai_unetpp.reporting.markdown import format_table
+from monai_unetpp.reporting.markdown import code, escape, format_table
 
 __all__ = ["check_writable", "write_pruned_bundle"]
 
@@ -107,7 +114,7 @@ def write_pruned_bundle(
 
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target.parent)
-    with temporary_folder(target.parent) as temporary:
+    with naming_full_disk(target), temporary_folder(target.parent) as temporary:
         new = temporary / "new" / target.name
         _copy_parts(source, new)
         (new / "models").mkdir()
@@ -230,7 +237,7 @@ def _origin(source: Path, level: str, decision: Decision | None, result: Pruning
         "name": source.name,
         "version": str(metadata.get("version", "")),
         "level": level,
-        "sha256": hashlib.sha256((source / "models" / "model.pt").read_bytes()).hexdigest(),
+        "sha256": hash_file(source / WEIGHTS_FILE),
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "verdict": None,
     }
@@ -308,6 +315,8 @@ def _rewrite_metadata(path: Path, origin: Mapping[str, Any], accuracy: list[_Acc
     metadata.pop("eval_metrics", None)
     if accuracy:
         metadata["eval_metrics"] = {f"{each.metric}_{each.label}": round(each.level, 4) for each in accuracy}
+    # other files that it had a hash of were not copied
+    metadata |= weights_entry(path.parents[1])
     metadata["pruned_from"] = dict(origin)
     path.write_text(json.dumps(metadata, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -325,7 +334,7 @@ def _readme_section(
     lines = [
         f"# Pruned to level {level}",
         "",
-        f"This bundle is level {level} of `{origin['name']}` {origin['version']}, cut out on {origin['date']} "
+        f"This bundle is level {level} of {code(origin['name'])} {origin['version']}, cut out on {origin['date']} "
         f"(SHA-256 of the weights it was cut out of: `{origin['sha256']}`). It gives exactly the output that this "
         f"level gave there, with {parameters[1]:,} instead of {parameters[0]:,} parameters in a file of "
         f"{_megabytes(sizes[1])} instead of {_megabytes(sizes[0])}.",
@@ -355,7 +364,7 @@ def _readme_section(
 def _verdict_lines(level: str, decision: Decision | None) -> list[str]:
     if decision is None:
         return ["The level was chosen by hand, without the pruning evaluator's verdict."]
-    lines = [f"Verdict on {decision.cases} cases ({decision.dataset}): {decision.summary}"]
+    lines = [f"Verdict on {decision.cases} cases ({escape(decision.dataset)}): {escape(decision.summary)}"]
     if decision.level != level:
         lines += [
             "",
@@ -375,7 +384,7 @@ def _accuracy_lines(level: str, deepest: str, accuracy: list[_Accuracy]) -> list
         bound = "-" if each.lower_bound is None else f"{each.lower_bound:+.4f}"
         margin = "-" if each.margin is None else f"{each.margin:g}"
         means = [f"{value:.4f}" for value in (each.deepest, each.level)]
-        name = f"{each.metric}, {each.label}"
+        name = f"{each.metric}, {escape(each.label)}"
         rows.append([name, *means, f"{difference:+.4f}", bound, margin, str(each.cases)])
     table = format_table(columns, rows, [False, *[True] * 6])
     return [table, "", "Differences and bounds are signed so that negative is worse."]

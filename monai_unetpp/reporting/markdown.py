@@ -1,19 +1,12 @@
-"""Tables and text in Markdown."""
+"""Tables in Markdown."""
 
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Sequence
 
-__all__ = ["escape", "format_table"]
-
-
-def escape(text: str) -> str:
-    """``text`` in one line, with everything that Markdown or HTML would take for markup made literal."""
-    escaped = html.escape(text, quote=False)
-    for character in "\\`*_[]|#":
-        escaped = escaped.replace(character, "\\" + character)
-    return " ".join(escaped.splitlines())
+__all__ = ["code", "escape", "format_table"]
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
@@ -32,3 +25,29 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: 
     """
     rule = ["---:" if right else "---" for right in numeric]
     return "\n".join(f"| {' | '.join(line)} |" for line in (header, rule, *rows))
+
+
+def escape(text: str) -> str:
+    r"""``text`` with everything that Markdown or HTML would take for markup made literal, on one line.
+
+    Example:
+        >>> print(escape("a|b *c*"))
+        a\|b \*c\*
+    """
+    escaped = html.escape(text, quote=False)
+    for character in "\\`*_[]|#~":
+        escaped = escaped.replace(character, "\\" + character)
+    return " ".join(escaped.splitlines())
+
+
+def code(text: str) -> str:
+    """``text`` as code within a line, whatever it holds.
+
+    Example:
+        >>> print(code("a`b"))
+        `` a`b ``
+    """
+    line = " ".join(text.splitlines())
+    fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
+    space = " " if len(fence) > 1 or line != line.strip() else ""
+    return f"{fence}{space}{line}{space}{fence}"

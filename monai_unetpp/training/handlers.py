@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import io
 import logging
 import math
 import pickle
@@ -27,6 +26,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.seeds import mix_seeds
+from monai_unetpp.spreadsheet import format_csv
 
 __all__ = ["BestModelSaver", "CurveWriter", "TrainingCheckpoint"]
 
@@ -293,8 +293,4 @@ class CurveWriter:
                 rows = [old for old in csv.DictReader(file) if int(old["epoch"]) < row["epoch"]]
         rows.append(row)
         columns = list(dict.fromkeys(key for each in rows for key in each))
-        text = io.StringIO()
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text(self.path, text.getvalue())
+        write_text(self.path, format_csv(columns, ([each.get(key, "") for key in columns] for each in rows)))

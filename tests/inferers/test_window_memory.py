@@ -3,8 +3,9 @@ import torch
 from torch import nn
 
 from monai_unetpp.inferers import window_memory
-from monai_unetpp.inferers.window_memory import choose_batch_size, free_memory_bytes, is_out_of_memory
+from monai_unetpp.inferers.window_memory import choose_batch_size, free_memory_bytes
 from monai_unetpp.inferers.windows import WindowGrid
+from monai_unetpp.measuring.memory import is_out_of_memory
 
 CPU = torch.device("cpu")
 MANY = WindowGrid.over((80, 80), 8, 0.25)

@@ -90,7 +90,47 @@ def test_settings_take_the_place_of_the_configuration(bundle, few_boxes, tmp_pat
     assert {row.subject for row in result.rows} == {"case_0"}
 
 
+def test_what_users_name_is_never_read_as_configuration(bundle, few_boxes, tmp_path, quick, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(bundle, "@bundle#1")
+    shutil.copytree(few_boxes, "$open('ran', 'w')")
+    torch.save(half_blind_network().prune("L1").state_dict(), "%alone.pt")
+    result = prune_bundle(
+        "@bundle#1",
+        "$open('ran', 'w')",
+        "@output_dir::x",
+        device="cpu",
+        extra=["$1/0=%alone.pt", "_target_=%alone.pt"],
+        labels={"$anterior": 1, "@labels": 2},
+        tolerance_mm={"$anterior": 1.0, "@labels": 1.0},
+    )
+    assert result.labels == ("$anterior", "@labels")
+    assert [point.name for point in result.points] == ["L1", "L2", "$1/0", "_target_"]
+    assert {row.dataset for row in result.rows} == {"$open('ran', 'w')"}
+    assert not Path("ran").exists()
+    assert Path("@output_dir::x").is_dir()
+
+
 # ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("alpha", "$1/0", r"prune\.json: 'pruning' cannot be made of it \(ZeroDivisionError"),
+        ("alpha", 7, r"prune\.json: alpha must"),
+        ("labels", "@nothing", r"prune\.json: 'pruning' cannot .*@nothing"),
+        ("pruning", {"_target_": "monai_unetpp.pruning.prune"}, r"prune\.json: 'pruning' must call .*missing"),
+        ("pruning", {"_target_": "monai_unetpp.pruning.prun"}, r"prune\.json: 'pruning' cannot .*prun"),
+        ("pruning", 5, r"prune\.json: pruning must be a call of monai_unetpp\.pruning\.prune, got int"),
+    ],
+)
+def test_a_broken_configuration_is_named(bundle, few_boxes, tmp_path, key, value, message):
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    path = other / "configs" / "prune.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    with pytest.raises(ValueError, match=message):
+        prune_bundle(other, few_boxes, tmp_path / "out", device="cpu")
 
 
 def test_unknown_settings_are_refused(bundle, few_boxes, tmp_path):

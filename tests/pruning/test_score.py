@@ -385,7 +385,7 @@ class TestProblems:
         assert [case.name for case in scores.cases] == ["sub-0_run-0", "sub-0_run-1"]
         (problem,) = scores.problems
         assert (problem.dataset, problem.case) == ("cubes", "bright")
-        assert "inference failed: RuntimeError: too bright for me" in problem.reason
+        assert "inference failed with RuntimeError: too bright for me" in problem.reason
         assert "could not be scored" in caplog.text
 
     def test_failed_inference_is_an_error_after_the_others_are_kept(self, tmp_path, cases):

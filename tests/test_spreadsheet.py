@@ -1,0 +1,30 @@
+"""Cells that a spreadsheet would run."""
+
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from monai_unetpp.spreadsheet import escape_cell, format_csv
+
+
+@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "@SUM(1)", "+1+1", "-1+1", "\t=1", "\r=1", " =1", "\uff1d1"])
+def test_formulas_become_text(text):
+    assert escape_cell(text) == f"'{text}"
+
+
+@pytest.mark.parametrize("value", [-1, -1.5, None, "-1.5", "+2e-3", "-inf", "", "liver", "a=b", "case-1", "'=1", "1-2"])
+def test_numbers_and_other_text_stay(value):
+    assert escape_cell(value) is value
+
+
+@given(st.lists(st.lists(st.text(), min_size=2, max_size=2)))
+def test_a_table_has_all_its_cells_and_no_formula(rows):
+    text = format_csv(["=a", "b"], rows)
+    read = list(csv.reader(io.StringIO(text, newline="")))
+    lines = [[escape_cell(cell).replace("\r\n", "\n").replace("\r", "\n") for cell in row] for row in rows]
+    assert read == [["'=a", "b"], *lines]
+    for row in read:
+        assert not any(cell[:1] in ("=", "@", "\t", "\r") for cell in row if cell)
