@@ -1,6 +1,6 @@
 """From files to cases: lists, readers, checks and writers."""
 
-from monai_unetpp.data.background import ClearBackgroundd, CropBackgroundd
+from monai_unetpp.data.background import ClearBackgroundd, CropBackgroundd, LevelSurroundd
 from monai_unetpp.data.cases import case_name, find_cases
 from monai_unetpp.data.check import check_dataset
 from monai_unetpp.data.datalist import load_datalist
@@ -13,6 +13,7 @@ from monai_unetpp.data.inversion import InvertProbabilitiesd
 from monai_unetpp.data.reader import VolumeReader
 from monai_unetpp.data.spacing import BlockwiseSpacingd
 from monai_unetpp.data.standardization import StandardizeIntensityd
+from monai_unetpp.data.surround import Surround, find_surround
 from monai_unetpp.data.writer import SegmentationSaveImaged, write_volume
 
 __all__ = [
@@ -26,10 +27,12 @@ __all__ = [
     "InvertBrightBackground",
     "InvertBrightBackgroundd",
     "InvertProbabilitiesd",
+    "LevelSurroundd",
     "SegmentationSaveImaged",
     "SplitInstances",
     "SplitInstancesd",
     "StandardizeIntensityd",
+    "Surround",
     "VolumeReader",
     "case_name",
     "check_dataset",
@@ -37,6 +40,7 @@ __all__ = [
     "compare_geometry",
     "describe_failure",
     "find_cases",
+    "find_surround",
     "kind_weights",
     "load_datalist",
     "read_geometry",
