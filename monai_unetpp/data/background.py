@@ -25,12 +25,15 @@ logger = logging.getLogger(__name__)
 #: Keys of an image's metadata: the value of its surround, NaN where there is none, and its share, then 0.
 SURROUND_VALUE, SURROUND_SHARE = "surround_value", "surround_share"
 
-#: Percentiles of what is inside that stand for its lowest and highest values, whatever single voxels have.
-_LOWEST, _LOW, _HIGH = 0.1, 1.0, 99.5
-#: How far below its range black lies in skull-stripped T1-weighted MRI (OASIS-1), as part of the range.
-_BLACK_BELOW = 0.15
-#: How far below its range a constant may lie, as part of the range, and still be taken for black.
-_FARTHEST_BLACK = 1.0
+#: Percentiles of what is inside that stand for its lowest, middle and highest values, whatever single voxels have.
+_LOWEST, _MIDDLE, _HIGHEST = 0.1, 50, 99.5
+#: How far above the lowest and below it a constant may be, in parts of the range, and still be taken for black:
+#: interpolation undershoots.
+_HIGHEST_BLACK, _FARTHEST_BLACK = 0.25, 1.0
+#: How far below its range black lies in skull-stripped T1-weighted MRI, as part of the range, where the median lies at
+#: a part of the range; and how much farther with the median, as less contrast raises both. Fitted to OASIS-1 and MNI152.
+_BLACK_BELOW, _MEDIAN, _BLACK_BELOW_BY_MEDIAN = 0.15, 0.59, 1.85
+_LEAST_BELOW, _MOST_BELOW = 0.1, 0.4
 #: Voxels from which percentiles of large images are taken, evenly spread: exact enough, and bounded in memory.
 _MOST_VOXELS = 2**20
 
@@ -42,10 +45,11 @@ class LevelSurroundd(MapTransform):
     with mean 0 and standard deviation 1: then networks see it as grey. See
     :func:`monai_unetpp.data.find_surround` for what counts as surround.
 
-    Where the surround is the lowest value it is subtracted from the image. Where it is above more than a hundredth of
-    what is inside, or lies farther below than its range (percentiles 0.1 to 99.5), black is put where it lies in
-    T1-weighted MRI of the brain, 0.15 of this range below it, and subtracted. What is then negative becomes 0. So an
-    image with a surround of 0 and nothing below goes through unchanged, and so does one without a surround.
+    Where the surround is the lowest value, or below all but the undershoots of interpolation, it is subtracted from the
+    image. Where it lies within the range of what is inside (percentiles 0.1 to 99.5), or farther below than this is
+    wide, black is put where it lies in T1-weighted MRI of the brain, 0.1 to 0.4 of the range below it, as far as the
+    median tells, and subtracted. What is then negative becomes 0. So an image with a surround of 0 and nothing below
+    goes through unchanged, bit for bit, and so does one without a surround.
 
     What was found is logged in one line per image, and kept in its metadata as ``surround_value`` (of the first
     channel; NaN where there is none) and ``surround_share``, the part of the image.
@@ -198,11 +202,12 @@ def _black(channel: torch.Tensor, value: float, mask: torch.Tensor) -> float:
     """The value of one channel that is to become 0."""
     inside = channel[~mask]
     sample: npt.NDArray[Any] = inside[:: max(1, len(inside) // _MOST_VOXELS)].cpu().numpy()
-    lowest, low, high = (float(each) for each in np.percentile(sample, [_LOWEST, _LOW, _HIGH]))
-    is_far = high > lowest and lowest - value > _FARTHEST_BLACK * (high - lowest)
-    if value <= low and not is_far:
+    lowest, middle, highest = (float(each) for each in np.percentile(sample, [_LOWEST, _MIDDLE, _HIGHEST]))
+    extent = highest - lowest
+    if extent == 0 or -_HIGHEST_BLACK <= (lowest - value) / extent <= _FARTHEST_BLACK:
         return value
-    return lowest - _BLACK_BELOW * (high - lowest)
+    below = _BLACK_BELOW + _BLACK_BELOW_BY_MEDIAN * ((middle - lowest) / extent - _MEDIAN)
+    return lowest - min(max(below, _LEAST_BELOW), _MOST_BELOW) * extent
 
 
 def _cleared(found: torch.Tensor, background: torch.Tensor) -> torch.Tensor:

@@ -22,8 +22,8 @@ _MOST_OF_BORDER, _PART_OF_BORDER = 0.5, 0.05
 _LEAST_SOLID = 0.7
 #: Padding around a background, and the like.
 _MOST_CONSTANTS = 4
-#: Of the standard deviation of a channel: what ringing and rounding leave of a constant.
-_TOLERANCE = 1e-4
+#: Of the standard deviation of a channel: what rounding leaves of a constant, and what interpolation does around edges.
+_ROUNDING, _RINGING = 1e-4, 0.02
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -59,8 +59,8 @@ def find_surround(image: torch.Tensor) -> Surround | None:
     around the rest, for images that were padded with another value than that of their background; what is left must
     vary, or the constant before is the last.
 
-    A constant that is the lowest value must be met exactly, any other within 1e-4 of the standard deviation of its
-    channel: interpolation leaves traces far from where it was done.
+    Where the value is the lowest, voxels must have it exactly. Around any other interpolation leaves traces of either
+    sign, so what is within 0.02 standard deviations of its channel counts as well.
 
     Args:
         image: ``(C, H, W[, D])`` on any device. All channels must be constant at the same place.
@@ -78,15 +78,12 @@ def find_surround(image: torch.Tensor) -> Surround | None:
         0, 81 % of the image
     """
     plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-    tolerances = [_TOLERANCE * float(channel.float().std(unbiased=False)) for channel in plain]
     mask = np.zeros(tuple(plain.shape[1:]), dtype=bool)
     values: list[tuple[float, ...]] = []
     while len(values) < _MOST_CONSTANTS and not mask.all():
         box = _box_around(~mask)
         inner = plain[(slice(None), *box)]
-        found = _constant_part(inner, mask[box], [0.0] * len(plain))
-        if found is None or any(channel.amin() < value for channel, value in zip(inner, found[0], strict=True)):
-            found = _constant_part(inner, mask[box], tolerances) or found
+        found = _constant_part(inner, mask[box])
         if found is None or (values and not _varies(inner, ~(mask[box] | found[1]))):
             break
         values.append(found[0])
@@ -102,25 +99,37 @@ def _box_around(inside: _Array) -> tuple[slice, ...]:
     return tuple(slice(int(each[0]), int(each[-1]) + 1) for each in found)
 
 
-def _constant_part(
-    image: torch.Tensor, known: _Array, tolerances: Sequence[float]
-) -> tuple[tuple[float, ...], _Array] | None:
+def _constant_part(image: torch.Tensor, known: _Array) -> tuple[tuple[float, ...], _Array] | None:
     """The commonest value of what is not ``known`` on the border, and what is connected to the border with it."""
-    borders = [_border(channel)[~_border(known)] for channel in image]
-    chosen = np.ones(len(borders[0]), dtype=bool)
+    deviations = [float(channel.float().std(unbiased=False)) for channel in image]
+    for rounding in (0.0, _ROUNDING):
+        found = _commonest_on_border(image, known, [rounding * deviation for deviation in deviations])
+        if found is None:
+            continue
+        values, share = found
+        is_lowest = all(bool(channel.amin() >= value) for channel, value in zip(image, values, strict=True))
+        tolerance = rounding if is_lowest else _RINGING
+        equal = _equal(image, values, [tolerance * deviation for deviation in deviations]) & ~known
+        part = ndimage.binary_propagation(_on_border(equal), mask=equal)
+        if share >= _MOST_OF_BORDER or _solidity(part) >= _LEAST_SOLID:
+            return values, part
+    return None
+
+
+def _commonest_on_border(
+    image: torch.Tensor, known: _Array, tolerances: Sequence[float]
+) -> tuple[tuple[float, ...], float] | None:
+    """The value of every channel, and the share of the border where all have it, if that is enough."""
+    chosen = ~_border(known)
     values: list[float] = []
-    for border, tolerance in zip(borders, tolerances, strict=True):
+    for channel, tolerance in zip(image, tolerances, strict=True):
         if not chosen.any():
             return None
-        value, same = _commonest(border[chosen], tolerance)
+        value, same = _commonest(_border(channel)[chosen], tolerance)
         chosen[chosen] = same
         values.append(value)
-    share = np.count_nonzero(chosen) / _border(known).size
-    if share < _PART_OF_BORDER:
-        return None
-    equal = _equal(image, values, tolerances) & ~known
-    part = ndimage.binary_propagation(_on_border(equal), mask=equal)
-    return (tuple(values), part) if share >= _MOST_OF_BORDER or _solidity(part) >= _LEAST_SOLID else None
+    share = np.count_nonzero(chosen) / len(chosen)
+    return (tuple(values), share) if share >= _PART_OF_BORDER else None
 
 
 def _border(image: _Array | torch.Tensor) -> _Array:

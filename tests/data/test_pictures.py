@@ -303,16 +303,78 @@ def test_tiff_that_needs_another_decoder(tmp_path: Path, camera: np.ndarray, mon
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", decode)
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, camera, tile=(32, 32))
-    with pytest.raises(
-        ImageFileError, match=r"a\.tif: its way of storing .*uint16.*: pip install imagecodecs, or save"
-    ):
+    for pixels in (camera, (camera // 5).astype(np.uint8)):
+        tifffile.imwrite(path, pixels, tile=(32, 32))  # Pillow reads these
+        values = read_picture(path)
+        assert values.dtype == pixels.dtype
+        np.testing.assert_array_equal(values, pixels.T)
+    for pixels, kind in ((np.stack([camera] * 3, axis=-1), "rgb"), (camera, "miniswhite")):
+        tifffile.imwrite(path, pixels, tile=(32, 32), photometric=kind)
+        with pytest.raises(
+            ImageFileError, match=r"a\.tif: its way of storing .*uint16.*: pip install imagecodecs, or save"
+        ):
+            read_picture(path)
+
+
+@pytest.mark.parametrize("kind", ["ome", "imagej"])
+def test_channels_of_a_tiff_are_no_slices(tmp_path: Path, camera: np.ndarray, kind: str) -> None:
+    path = tmp_path / ("a.ome.tif" if kind == "ome" else "a.tif")
+    names = {"Channel": {"Name": ["DAPI", "GFP"]}} if kind == "ome" else {"Labels": ["DAPI", "GFP"] * 3}
+    for axes, shape in (("CYX", (2, 120, 100)), ("ZCYX", (3, 2, 120, 100))):
+        pixels = np.broadcast_to(camera, shape)
+        tifffile.imwrite(path, pixels, **{kind: True}, metadata={"axes": axes, **names}, photometric="minisblack")
+        for read in (read_picture, read_picture_shape):
+            with pytest.raises(ImageFileError, match=r"has 2 channels \(DAPI, GFP\), but one is needed. Save the one"):
+                read(path)
+    tifffile.imwrite(path, pixels[0], **{kind: True}, metadata={"axes": "CYX"}, photometric="minisblack")
+    with pytest.raises(ImageFileError, match=r"has 2 channels \(1, 2\)"):
         read_picture(path)
-    pixels = (camera // 5).astype(np.uint8)
-    tifffile.imwrite(path, pixels, tile=(32, 32))  # ITK reads these by way of colours with 8 bits
-    values = read_picture(path)
-    assert values.dtype == np.uint8
-    np.testing.assert_array_equal(values, pixels.T)
+
+
+@pytest.mark.parametrize(
+    ("kind", "axes", "note"),
+    [
+        ("ome", "ZYX", ""),
+        ("imagej", "ZYX", ""),
+        ("ome", "TYX", "they are time"),
+        ("imagej", "TYX", "they are time"),
+        ("shaped", "YX", "that the file does not name"),
+        (None, "YX", "that the file does not name"),
+    ],
+)
+def test_pages_that_are_slices_say_along_what(
+    tmp_path: Path, camera: np.ndarray, caplog: pytest.LogCaptureFixture, kind: str | None, axes: str, note: str
+) -> None:
+    path = tmp_path / ("a.ome.tif" if kind == "ome" else "a.tif")
+    pages = np.stack([camera, camera + 1, camera + 2])
+    options = {kind: True} if kind in ("ome", "imagej") else {}
+    metadata = None if kind is None else {"axes": axes} if options else {}
+    tifffile.imwrite(path, pages, **options, metadata=metadata, photometric="minisblack")
+    with caplog.at_level("INFO"):
+        values = read_picture(path)
+    np.testing.assert_array_equal(values, pages.T)
+    check_shape(path, values)
+    assert [record.message for record in caplog.records if note in record.message] if note else not caplog.records
+
+
+def test_pages_along_two_axes_are_refused(tmp_path: Path, camera: np.ndarray) -> None:
+    pages = np.broadcast_to(camera, (2, 3, 120, 100))
+    tifffile.imwrite(tmp_path / "a.ome.tif", pages, ome=True, metadata={"axes": "TZYX"}, photometric="minisblack")
+    with pytest.raises(ImageFileError, match="its 6 pages must lie along one axis, got 2 along time and 3 along depth"):
+        read_picture(tmp_path / "a.ome.tif")
+    with tifffile.TiffWriter(tmp_path / "b.ome.tif", ome=True) as file:
+        for _ in range(2):
+            file.write(camera)
+    with pytest.raises(ImageFileError, match="holds 2 images, which need not belong together. Save one"):
+        read_picture(tmp_path / "b.ome.tif")
+
+
+def test_the_copies_of_a_pyramid_are_left_out(tmp_path: Path, camera: np.ndarray) -> None:
+    pages = np.stack([camera, camera + 1])
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True, bigtiff=True) as file:
+        file.write(pages, subifds=1, metadata={"axes": "ZYX"}, photometric="minisblack")
+        file.write(pages[:, ::2, ::2], subfiletype=1, photometric="minisblack")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.ome.tif"), pages.T)
 
 
 def write_png(path: Path, pixels: np.ndarray, bits: int, colour_type: int, *chunks: tuple[bytes, bytes]) -> Path:
