@@ -93,9 +93,11 @@ class ClearBackgroundd(MapTransform):
 
     Example:
         >>> import torch
-        >>> item = {"image": torch.tensor([[[-0.5, -0.5, 2.0]]]), "pred": torch.tensor([[[0, 3, 3]]])}
-        >>> ClearBackgroundd("pred")(item)["pred"].tolist()
-        [[[0, 0, 3]]]
+        >>> image = torch.zeros(1, 8, 8)
+        >>> image[0, 4, 3:5] = torch.tensor([-1.0, 2.0])
+        >>> item = {"image": image, "pred": torch.full((1, 8, 8), 3)}
+        >>> ClearBackgroundd("pred")(item)["pred"].count_nonzero().item()
+        2
     """
 
     def __init__(
@@ -187,9 +189,7 @@ def _tell(image: torch.Tensor, key: Hashable, surround: Surround | None) -> None
 
 def _leveled(image: torch.Tensor, surround: Surround) -> torch.Tensor:
     plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-    blacks = [
-        _black(channel, value, surround.mask) for channel, value in zip(plain, surround.values, strict=True)
-    ]
+    blacks = [_black(channel, value, surround.mask) for channel, value in zip(plain, surround.values, strict=True)]
     lowest = [float(channel.amin()) for channel in plain]
     if not any(blacks) and not any(lowest) and surround.constants == 1:
         return image

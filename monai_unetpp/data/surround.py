@@ -17,13 +17,15 @@ __all__ = ["Surround", "find_surround"]
 _Array = npt.NDArray[Any]
 
 #: Share of the border from which one value counts whatever it looks like, and from which it does if it is no noise.
-_MOST_OF_BORDER, _PART_OF_BORDER = 0.5, 0.05
+_MOST_OF_BORDER, _PART_OF_BORDER = 0.95, 0.05
 #: Share of the neighbours of a surround's voxels that belong to it too. Of noise only the share of the value does.
 _LEAST_SOLID = 0.7
 #: Padding around a background, and the like.
 _MOST_CONSTANTS = 4
 #: Of the standard deviation of a channel: what rounding leaves of a constant, and what interpolation does around edges.
 _ROUNDING, _RINGING = 1e-4, 0.02
+#: How much larger a surround must be with ringing than without, for there to be any: single voxels of tissue may be near.
+_RINGS = 1.02
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,15 +54,15 @@ class Surround:
 def find_surround(image: torch.Tensor) -> Surround | None:
     """The part of an image that is constant and reaches its border, whatever its value.
 
-    The value is what more of the border of the field of view has than any other: half of it or more, or 5 % if what
-    has this value hangs together as noise does not, as where a brain reaches the border. All voxels that are connected
+    The value is what more of the border of the field of view has than any other. That may be as little as 5 % of it,
+    where a brain reaches the border, but what has this value must hang together as noise does not. All voxels that are connected
     to the border through their faces and have this value are surround. So holes of the same value inside are not, a
     wall of one voxel keeps the surround out, and a gap of one voxel lets it in. Then the same is asked of the box
     around the rest, for images that were padded with another value than that of their background; what is left must
     vary, or the constant before is the last.
 
-    Where the value is the lowest, voxels must have it exactly. Around any other interpolation leaves traces of either
-    sign, so what is within 0.02 standard deviations of its channel counts as well.
+    Voxels must have the value exactly. But where it is not the lowest, and much of the image is within 0.02 standard
+    deviations of its channel around it, as interpolation leaves traces of either sign, these voxels count as well.
 
     Args:
         image: ``(C, H, W[, D])`` on any device. All channels must be constant at the same place.
@@ -107,13 +109,21 @@ def _constant_part(image: torch.Tensor, known: _Array) -> tuple[tuple[float, ...
         if found is None:
             continue
         values, share = found
-        is_lowest = all(bool(channel.amin() >= value) for channel, value in zip(image, values, strict=True))
-        tolerance = rounding if is_lowest else _RINGING
-        equal = _equal(image, values, [tolerance * deviation for deviation in deviations]) & ~known
-        part = ndimage.binary_propagation(_on_border(equal), mask=equal)
+        part = _flooded(image, known, values, [rounding * deviation for deviation in deviations])
+        if not all(bool(channel.amin() >= value) for channel, value in zip(image, values, strict=True)):
+            ringing = _flooded(image, known, values, [_RINGING * deviation for deviation in deviations])
+            if np.count_nonzero(ringing) > _RINGS * np.count_nonzero(part):
+                part = ringing
         if share >= _MOST_OF_BORDER or _solidity(part) >= _LEAST_SOLID:
             return values, part
     return None
+
+
+def _flooded(image: torch.Tensor, known: _Array, values: Sequence[float], tolerances: Sequence[float]) -> _Array:
+    """What is connected to the border and has the value of every channel."""
+    equal = _equal(image, values, tolerances) & ~known
+    flooded: _Array = ndimage.binary_propagation(_on_border(equal), mask=equal)
+    return flooded
 
 
 def _commonest_on_border(
@@ -147,9 +157,7 @@ def _on_border(equal: _Array) -> _Array:
 
 def _sides(dims: int) -> list[tuple[slice, ...]]:
     whole = [slice(None)] * dims
-    return [
-        (*whole[:axis], end, *whole[axis + 1 :]) for axis in range(dims) for end in (slice(0, 1), slice(-1, None))
-    ]
+    return [(*whole[:axis], end, *whole[axis + 1 :]) for axis in range(dims) for end in (slice(0, 1), slice(-1, None))]
 
 
 def _commonest(values: _Array, tolerance: float) -> tuple[float, _Array]:

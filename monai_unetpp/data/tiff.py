@@ -30,6 +30,7 @@ _COLOURED = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
 _PICTURE_AXES = "YXS"
 _NAMES = {"Z": "depth", "T": "time", "C": "channels"}
 
+
 def read_tiff_shape(path: Path) -> tuple[int, ...]:
     """Width and height in pixels, and the number of slices where there are several, from the headers alone.
 
