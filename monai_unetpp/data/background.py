@@ -30,8 +30,9 @@ _LOWEST, _MIDDLE, _HIGHEST = 0.1, 50, 99.5
 #: How far above the lowest and below it a constant may be, in parts of the range, and still be taken for black:
 #: interpolation undershoots.
 _HIGHEST_BLACK, _FARTHEST_BLACK = 0.25, 1.0
-#: How far below its range black lies in skull-stripped T1-weighted MRI, as part of the range, where the median lies at
-#: a part of the range; and how much farther with the median, as less contrast raises both. Fitted to OASIS-1 and MNI152.
+#: How far below its range black lies in skull-stripped T1-weighted MRI, where the median lies at a certain place in the
+#: range, all in parts of it; and how much farther with the median, as less contrast raises both. Fitted to OASIS-1 and
+#: MNI152.
 _BLACK_BELOW, _MEDIAN, _BLACK_BELOW_BY_MEDIAN = 0.15, 0.59, 1.85
 _LEAST_BELOW, _MOST_BELOW = 0.1, 0.4
 #: Voxels from which percentiles of large images are taken, evenly spread: exact enough, and bounded in memory.

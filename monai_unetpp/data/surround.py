@@ -22,9 +22,9 @@ _MOST_OF_BORDER, _PART_OF_BORDER = 0.95, 0.05
 _LEAST_SOLID = 0.7
 #: Padding around a background, and the like.
 _MOST_CONSTANTS = 4
-#: Of the standard deviation of a channel: what rounding leaves of a constant, and what interpolation does around edges.
+#: In standard deviations of a channel: what rounding leaves of a constant, and what interpolation does around edges.
 _ROUNDING, _RINGING = 1e-4, 0.02
-#: How much larger a surround must be with ringing than without, for there to be any: single voxels of tissue may be near.
+#: How many times larger a surround must be with ringing than without, as single voxels of tissue may be near.
 _RINGS = 1.02
 
 
@@ -55,8 +55,8 @@ def find_surround(image: torch.Tensor) -> Surround | None:
     """The part of an image that is constant and reaches its border, whatever its value.
 
     The value is what more of the border of the field of view has than any other. That may be as little as 5 % of it,
-    where a brain reaches the border, but what has this value must hang together as noise does not. All voxels that are connected
-    to the border through their faces and have this value are surround. So holes of the same value inside are not, a
+    where a brain reaches the border, but what has this value must hang together as noise does not. All voxels with it
+    that are connected to the border through their faces are surround. So holes of the same value inside are not, a
     wall of one voxel keeps the surround out, and a gap of one voxel lets it in. Then the same is asked of the box
     around the rest, for images that were padded with another value than that of their background; what is left must
     vary, or the constant before is the last.
@@ -103,6 +103,8 @@ def _box_around(inside: _Array) -> tuple[slice, ...]:
 
 def _constant_part(image: torch.Tensor, known: _Array) -> tuple[tuple[float, ...], _Array] | None:
     """The commonest value of what is not ``known`` on the border, and what is connected to the border with it."""
+    if np.count_nonzero(~_border(known)) < _PART_OF_BORDER * _border(known).size:
+        return None
     deviations = [float(channel.float().std(unbiased=False)) for channel in image]
     for rounding in (0.0, _ROUNDING):
         found = _commonest_on_border(image, known, [rounding * deviation for deviation in deviations])

@@ -139,14 +139,14 @@ def _named(axis: str) -> str:
 
 def _channel_names(file: TiffFile, count: int) -> str:
     """What the metadata of OME or ImageJ call the channels, or their numbers."""
-    names: list[Any] = [None] * count
+    names: list[Any] = []
     if file.ome_metadata:
         images = xml2dict(file.ome_metadata)["OME"]["Image"]
         channels = (images[0] if isinstance(images, list) else images)["Pixels"].get("Channel", [])
         names = [channel.get("Name") for channel in (channels if isinstance(channels, list) else [channels])]
     elif file.imagej_metadata:
-        names = list(file.imagej_metadata.get("Labels") or names)
-    return ", ".join(str(name or number) for number, name in zip(range(1, count + 1), [*names, *[None] * count]))
+        names = list(file.imagej_metadata.get("Labels") or [])
+    return ", ".join(str(name or number) for number, name in enumerate((names + [None] * count)[:count], start=1))
 
 
 def _in_order(pages: list[TiffPage], series: list[TiffPageSeries]) -> list[TiffPage]:

@@ -365,7 +365,7 @@ def test_pages_along_two_axes_are_refused(tmp_path: Path, camera: np.ndarray) ->
     with tifffile.TiffWriter(tmp_path / "b.ome.tif", ome=True) as file:
         for _ in range(2):
             file.write(camera)
-    with pytest.raises(ImageFileError, match="holds 2 images, which need not belong together. Save one"):
+    with pytest.raises(ImageFileError, match=r"holds 2 images, which need not belong together. Save one"):
         read_picture(tmp_path / "b.ome.tif")
 
 
