@@ -15,7 +15,7 @@ from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPage, 
 
 from monai_unetpp.data.errors import ImageFileError, damaged_file
 
-__all__ = ["TIFF_SIGNATURES", "mean_of_colours", "read_tiff", "read_tiff_shape"]
+__all__ = ["TIFF_SIGNATURES", "mean_of_colours", "read_tiff", "read_tiff_shape", "tiff_appearance"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +29,9 @@ _COLOURED = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
 #: Axes of a file as tifffile names them: of a single picture, and what the others are for people.
 _PICTURE_AXES = "YXS"
 _NAMES = {"Z": "depth", "T": "time", "C": "channels"}
+_ORIENTATION, _RESOLUTION_X, _RESOLUTION_Y = 274, 282, 283
+_OME_SIZES = tuple(f"PhysicalSize{axis}{unit}" for axis in "XYZ" for unit in ("", "Unit"))
+_IMAGEJ_SIZES = ("spacing", "unit", "finterval")
 
 
 def read_tiff_shape(path: Path) -> tuple[int, ...]:
@@ -70,6 +73,38 @@ def read_tiff(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
         for index, page in enumerate(pages[1:], start=1):
             volume[index] = _grey_rows(page, path, labels)
         return np.transpose(volume)
+
+
+def tiff_appearance(path: Path) -> dict[str, Any]:
+    """What makes viewers show a TIFF turned and in its size, as arguments of ``tifffile.imwrite`` for another.
+
+    Orientation and resolution are taken as they are; and with the sizes and the axis that OME or ImageJ give, the other
+    file is to be of their kind as well.
+    """
+    with TiffFile(path, _multifile=False) as file:
+        tags = file.pages.first.tags
+        options: dict[str, Any] = {"metadata": None}
+        if _RESOLUTION_X in tags and _RESOLUTION_Y in tags:
+            options["resolution"] = tags[_RESOLUTION_X].value, tags[_RESOLUTION_Y].value
+            options["resolutionunit"] = file.pages.first.resolutionunit  # type: ignore[union-attr]  # the first is no frame
+        if _ORIENTATION in tags:
+            options["extratags"] = [(_ORIENTATION, "H", 1, int(tags[_ORIENTATION].value), False)]
+        if not file.series or file.series[0].kind not in ("ome", "imagej"):
+            return options
+        axes = "".join(axis for axis in file.series[0].axes if axis not in "CS")
+        if file.is_imagej:
+            given = file.imagej_metadata or {}
+            return options | {"imagej": True, "metadata": {"axes": axes, **_some_of(given, _IMAGEJ_SIZES)}}
+        pixels = _first(xml2dict(file.ome_metadata or "")["OME"]["Image"])["Pixels"]
+        return options | {"ome": True, "metadata": {"axes": axes, **_some_of(pixels, _OME_SIZES)}}
+
+
+def _some_of(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: values[key] for key in keys if key in values}
+
+
+def _first(values: Any) -> Any:
+    return values[0] if isinstance(values, list) else values
 
 
 def mean_of_colours(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -141,8 +176,7 @@ def _channel_names(file: TiffFile, count: int) -> str:
     """What the metadata of OME or ImageJ call the channels, or their numbers."""
     names: list[Any] = []
     if file.ome_metadata:
-        images = xml2dict(file.ome_metadata)["OME"]["Image"]
-        channels = (images[0] if isinstance(images, list) else images)["Pixels"].get("Channel", [])
+        channels = _first(xml2dict(file.ome_metadata)["OME"]["Image"])["Pixels"].get("Channel", [])
         names = [channel.get("Name") for channel in (channels if isinstance(channels, list) else [channels])]
     elif file.imagej_metadata:
         names = list(file.imagej_metadata.get("Labels") or [])
@@ -259,7 +293,8 @@ def _decoded(page: TiffPage, path: Path) -> np.ndarray[Any, Any]:
         if not isinstance(e, ImportError) and "imagecodecs" not in str(e):
             raise
     pixels = None
-    if page.photometric != PHOTOMETRIC.MINISWHITE:  # Pillow turns these
+    orientation = page.tags.valueof(_ORIENTATION, 1)
+    if page.photometric != PHOTOMETRIC.MINISWHITE and orientation == 1:  # Pillow turns these
         with suppress(UnidentifiedImageError), Image.open(path) as picture:
             picture.seek(page.index)
             pixels = np.asarray(picture).reshape(page.imagelength, page.imagewidth, -1)

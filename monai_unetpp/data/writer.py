@@ -32,7 +32,8 @@ _MARK = b"written by monai-unetpp"
 class SegmentationSaveImaged(SaveImaged):
     """Write each label map as ``<output_dir>/<case>_<postfix>.nii.gz`` on the grid of its input.
 
-    PNG gives ``<case>_<postfix>.png`` and TIFF ``<case>_<postfix>.tif``, with the labels as grey values.
+    PNG gives ``<case>_<postfix>.png`` and TIFF ``<case>_<postfix>.tif``, with the labels as grey values, and the
+    orientation, resolution, pixel size and units of the input, so that viewers show both alike.
 
     The header of a NIfTI input is taken over: shape, sform and qform with their codes, voxel sizes and units are the
     input's own. For other inputs the affine is written as sform and qform with code 1, in mm. The file is written
@@ -105,7 +106,7 @@ class SegmentationSaveImaged(SaveImaged):
             _check_replaceable(path)
             if is_picture_name(path):
                 _check_picture_shape(labels, source)
-                write_picture(path, labels)
+                write_picture(path, labels, source)
             else:
                 write_volume(path, labels, source, original_affine)
             metadata[MetaKeys.SAVED_TO] = str(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import struct
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ import tifffile
 import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from monai_unetpp.data import (
     ImageFileError,
@@ -513,6 +514,78 @@ def test_labels_of_another_shape(tmp_path: Path, rows: np.ndarray) -> None:
     wrong = MetaTensor(torch.zeros(1, 4, 3)).copy_meta_from(image)
     with pytest.raises(ValueError, match=r"must have the shape of .*a\.png, \(5, 3\), got \(4, 3\)\. Put Invertd"):
         SegmentationSaveImaged("pred", output_dir=tmp_path)({"pred": wrong})
+
+
+def segmented(path: Path) -> Path:
+    image = load(path, [2, 3])
+    pred = MetaTensor((image > 3).float()).copy_meta_from(image)
+    done = SegmentationSaveImaged("pred", output_dir=path.parent / "out")({"pred": pred})
+    return Path(done["pred"].meta["saved_to"])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("turned", [1, 3, 6, 8])
+def test_results_are_shown_as_turned_and_as_large_as_the_picture(
+    tmp_path: Path, rows: np.ndarray, suffix: str, turned: int
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turned
+    Image.fromarray(rows).save(tmp_path / f"a{suffix}", exif=exif, dpi=(25400, 12700))
+    np.testing.assert_array_equal(read_picture(tmp_path / f"a{suffix}"), rows.T)  # as it is stored
+    with Image.open(segmented(tmp_path / f"a{suffix}")) as result, Image.open(tmp_path / f"a{suffix}") as picture:
+        assert result.getexif()[ExifTags.Base.Orientation] == turned
+        assert result.info["dpi"] == pytest.approx((25400, 12700))
+        # Pillow turns TIFF by itself
+        shown = [np.asarray(each if suffix == ".tif" else ImageOps.exif_transpose(each)) for each in (result, picture)]
+    np.testing.assert_array_equal(shown[0], shown[1] > 3)
+
+
+def test_tiff_that_only_pillow_decodes_is_not_turned(tmp_path: Path, rows: np.ndarray) -> None:
+    exif = Image.Exif()
+    for turned in (1, 3):
+        exif[ExifTags.Base.Orientation] = turned
+        Image.fromarray(rows).save(tmp_path / "a.tif", compression="tiff_lzw", exif=exif)
+        if turned == 1:
+            np.testing.assert_array_equal(read_picture(tmp_path / "a.tif"), rows.T)
+        elif not importlib.util.find_spec("imagecodecs"):
+            with pytest.raises(ImageFileError, match="its way of storing pixels .LZW.*pip install imagecodecs"):
+                read_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("axes", ["YX", "ZYX", "TYX"])
+def test_results_keep_the_pixel_size_of_ome(tmp_path: Path, camera: np.ndarray, axes: str) -> None:
+    sizes = {"PhysicalSizeX": 0.325, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"}
+    depth = {"PhysicalSizeZ": 2.0, "PhysicalSizeZUnit": "µm"} if "Z" in axes else {}
+    pixels = camera if axes == "YX" else np.stack([camera, camera + 1])
+    metadata = {"axes": axes, **sizes, **depth}
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels, ome=True, metadata=metadata, photometric="minisblack")
+    with tifffile.TiffFile(segmented(tmp_path / "a.ome.tif")) as result:
+        described = tifffile.xml2dict(result.ome_metadata)["OME"]["Image"]["Pixels"]
+        assert {key: described[key] for key in (*sizes, *depth)} == {**sizes, **depth}
+        assert result.series[0].axes == axes
+        np.testing.assert_array_equal(result.asarray(), pixels > 3)
+
+
+@pytest.mark.parametrize("axes", ["YX", "ZYX", "TYX"])
+def test_results_keep_the_pixel_size_of_imagej(tmp_path: Path, camera: np.ndarray, axes: str) -> None:
+    pixels = camera if axes == "YX" else np.stack([camera, camera + 1])
+    metadata = {"axes": axes, "unit": "um", "spacing": 2.5}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, metadata=metadata, resolution=(4, 2))
+    path = segmented(tmp_path / "a.tif")
+    with tifffile.TiffFile(path) as result:
+        assert (result.imagej_metadata["unit"], result.imagej_metadata["spacing"]) == ("um", 2.5)
+        assert result.series[0].axes == axes
+        assert result.pages[0].resolution == (4, 2)
+        np.testing.assert_array_equal(result.asarray(), pixels > 3)
+    segmented(tmp_path / "a.tif")  # the earlier result is known as such
+
+
+def test_many_labels_of_an_imagej_picture(tmp_path: Path, rows: np.ndarray) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", rows, imagej=True, resolution=(4, 2))
+    write_picture(tmp_path / "seg.tif", rows.T.astype(np.int32) * 10_000, tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_picture(tmp_path / "seg.tif"), rows.T.astype(np.int32) * 10_000)
+    with tifffile.TiffFile(tmp_path / "seg.tif") as result:
+        assert result.pages[0].resolution == (4, 2)
 
 
 def test_pictures_are_cases_only_where_they_are_wanted(tmp_path: Path, rows: np.ndarray) -> None:
