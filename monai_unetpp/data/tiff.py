@@ -86,7 +86,7 @@ def tiff_appearance(path: Path) -> dict[str, Any]:
         options: dict[str, Any] = {"metadata": None}
         if _RESOLUTION_X in tags and _RESOLUTION_Y in tags:
             options["resolution"] = tags[_RESOLUTION_X].value, tags[_RESOLUTION_Y].value
-            options["resolutionunit"] = file.pages.first.resolutionunit  # type: ignore[union-attr]  # the first is no frame
+            options["resolutionunit"] = file.pages.first.resolutionunit
         if _ORIENTATION in tags:
             options["extratags"] = [(_ORIENTATION, "H", 1, int(tags[_ORIENTATION].value), False)]
         if not file.series or file.series[0].kind not in ("ome", "imagej"):
