@@ -84,7 +84,8 @@ def find_surround(image: torch.Tensor) -> Surround | None:
     values: list[tuple[float, ...]] = []
     while len(values) < _MOST_CONSTANTS and not mask.all():
         box = _box_around(~mask)
-        inner = plain[(slice(None), *box)]
+        inner_box = (slice(None), *box)
+        inner = plain[inner_box]
         found = _constant_part(inner, mask[box])
         if found is None or (values and not _varies(inner, ~(mask[box] | found[1]))):
             break

@@ -532,7 +532,7 @@ def test_results_are_shown_as_turned_and_as_large_as_the_picture(
     exif[ExifTags.Base.Orientation] = turned
     Image.fromarray(rows).save(tmp_path / f"a{suffix}", exif=exif, dpi=(25400, 12700))
     np.testing.assert_array_equal(read_picture(tmp_path / f"a{suffix}"), rows.T)  # as it is stored
-    with Image.open(segmented(tmp_path / f"a{suffix}")) as result, Image.open(tmp_path / f"a{suffix}") as picture:
+    with Image.open(segmented(tmp_path / f"a{suffix}")) as result:
         assert result.getexif()[ExifTags.Base.Orientation] == turned
         assert result.info["dpi"] == pytest.approx((25400, 12700))
     stored = read_picture(segmented(tmp_path / f"a{suffix}"))
