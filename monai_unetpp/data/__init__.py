@@ -1,6 +1,6 @@
 """From files to cases: lists, readers, checks and writers."""
 
-from monai_unetpp.data.background import ClearBackgroundd, CropBackgroundd
+from monai_unetpp.data.background import ClearBackgroundd, CropBackgroundd, LevelSurroundd
 from monai_unetpp.data.cases import find_cases
 from monai_unetpp.data.check import check_dataset, check_labelled_data
 from monai_unetpp.data.datalist import load_datalist
@@ -18,6 +18,7 @@ from monai_unetpp.data.naming import case_name
 from monai_unetpp.data.reader import VolumeReader
 from monai_unetpp.data.spacing import BlockwiseSpacingd
 from monai_unetpp.data.standardization import StandardizeIntensityd
+from monai_unetpp.data.surround import Surround, find_surround
 from monai_unetpp.data.writer import SegmentationSaveImaged, write_volume
 
 __all__ = [
@@ -32,12 +33,14 @@ __all__ = [
     "InvertBrightBackground",
     "InvertBrightBackgroundd",
     "InvertProbabilitiesd",
+    "LevelSurroundd",
     "OneHotLabelsd",
     "SeededCacheDataset",
     "SegmentationSaveImaged",
     "SplitInstances",
     "SplitInstancesd",
     "StandardizeIntensityd",
+    "Surround",
     "VolumeReader",
     "case_name",
     "check_dataset",
@@ -49,6 +52,7 @@ __all__ = [
     "describe_failure",
     "find_cases",
     "find_ignore_label",
+    "find_surround",
     "kind_weights",
     "load_datalist",
     "one_line",

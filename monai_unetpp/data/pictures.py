@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 import zlib
 from collections.abc import Iterator
@@ -13,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import SimpleITK
-from PIL import Image, PngImagePlugin, TiffImagePlugin
+import tifffile
+from PIL import ExifTags, Image, PngImagePlugin
 
 from monai_unetpp.data.errors import ImageFileError, check_regular_file, damaged_file
 from monai_unetpp.data.itk_images import open_itk_file
-from monai_unetpp.data.tiff import TIFF_SIGNATURES, mean_of_colours, read_tiff, read_tiff_shape
+from monai_unetpp.data.tiff import TIFF_SIGNATURES, mean_of_colours, read_tiff, read_tiff_shape, tiff_appearance
 from monai_unetpp.files import MARK, atomic_path
 
 __all__ = [
@@ -29,10 +31,13 @@ __all__ = [
     "write_picture",
 ]
 
+logger = logging.getLogger(__name__)
+
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff")
 
 #: Where every picture that is written names its software, by which an earlier result is known.
 _PNG_SOFTWARE, _TIFF_SOFTWARE = "Software", 305
+_ORIENTATION = ExifTags.Base.Orientation
 _LARGEST_IN_PNG = np.iinfo(np.uint16).max
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: Where a PNG keeps its number of bits and its colour type, the part that they are in, and the checksum of that.
@@ -91,13 +96,20 @@ def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
     return np.transpose(grey)
 
 
-def write_picture(path: str | PathLike[str], labels: np.ndarray[Any, Any], mark: str = MARK) -> None:
+def write_picture(
+    path: str | PathLike[str],
+    labels: np.ndarray[Any, Any],
+    source: str | PathLike[str] | None = None,
+    mark: str = MARK,
+) -> None:
     """Write a label map as PNG or TIFF without loss, whole or not at all.
 
     Args:
         path: the file to write, with one of the suffixes.
         labels: ``(W, H)`` or, for TIFF, ``(W, H, pages)``; uint8, uint16 or int32.
         mark: name of the software in the file, which must begin with that of this package.
+        source: the picture that ``labels`` belong to. Its orientation, resolution, pixel size and units are taken
+            over, so that viewers show both alike; pixels are in the order in which they are stored.
 
     Raises:
         ValueError: labels that the format cannot hold.
@@ -110,26 +122,38 @@ def write_picture(path: str | PathLike[str], labels: np.ndarray[Any, Any], mark:
             f"{path}: PNG holds one picture with labels up to {_LARGEST_IN_PNG}, got shape {labels.shape} and labels "
             f"up to {labels.max()}. Give the image as TIFF."
         )
-    # numpy's first axis is that of the rows in pictures
-    pages = [Image.fromarray(np.ascontiguousarray(page)) for page in np.atleast_3d(labels).T]
-    content = BytesIO()  # Pillow writes no TIFF whose name is not UTF-8
+    rows = np.ascontiguousarray(labels.T)  # numpy's first axis is that of the rows in pictures
+    appearance = {} if source is None else _appearance(Path(source), rows)
+    content = BytesIO()
     if is_png:
         note = PngImagePlugin.PngInfo()
         note.add_text(_PNG_SOFTWARE, mark)
-        pages[0].save(content, format="PNG", pnginfo=note)
+        Image.fromarray(rows).save(content, format="PNG", pnginfo=note, **appearance)
     else:
-        tags = TiffImagePlugin.ImageFileDirectory_v2()
-        tags[_TIFF_SOFTWARE] = mark
-        pages[0].save(
-            content,
-            format="TIFF",
-            tiffinfo=tags,
-            compression="tiff_adobe_deflate",
-            save_all=len(pages) > 1,
-            append_images=pages[1:],
-        )
+        options = {"photometric": "minisblack", "compression": "zlib", "metadata": None, **appearance}
+        tifffile.imwrite(content, rows, software=mark, **options)
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.getvalue())
+
+
+def _appearance(source: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """How to save ``rows`` so that they are shown like ``source``; nothing if its metadata is broken."""
+    try:
+        if _head(source).startswith(TIFF_SIGNATURES):
+            options = tiff_appearance(source)
+            fits = len(options["metadata"]["axes"]) == rows.ndim if options["metadata"] else True
+            if fits and not (options.get("imagej") and rows.dtype.itemsize > 2):  # ImageJ has no larger integers
+                return options
+            return {key: value for key, value in options.items() if key not in ("imagej", "ome", "metadata")}
+        with _opened(source) as picture:
+            options = {key: picture.info[key] for key in ("dpi",) if key in picture.info}
+            if _ORIENTATION in (given := picture.getexif()):
+                options["exif"] = Image.Exif()
+                options["exif"][_ORIENTATION] = given[_ORIENTATION]
+            return options
+    except Exception:  # libraries fail in many ways on what is broken, and the labels do not depend on it
+        logger.debug("%s: its metadata cannot be read", source, exc_info=True)
+        return {}
 
 
 def read_picture_mark(path: Path) -> str | None:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK
-from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage
+from PIL import Image, UnidentifiedImageError
+from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPage, TiffPageSeries, xml2dict
 
 from monai_unetpp.data.errors import ImageFileError, damaged_file
-from monai_unetpp.data.itk_images import open_itk_file
 
-__all__ = ["TIFF_SIGNATURES", "mean_of_colours", "read_tiff", "read_tiff_shape"]
+__all__ = ["TIFF_SIGNATURES", "mean_of_colours", "read_tiff", "read_tiff_shape", "tiff_appearance"]
+
+logger = logging.getLogger(__name__)
 
 #: How TIFF and BigTIFF begin, in either order of bytes.
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -23,17 +26,16 @@ _COLOURS = 3
 _ROWS_AT_ONCE = 1024
 _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
 _COLOURED = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
-_COMPRESSIONS_OF_ITK = (
-    COMPRESSION.NONE,
-    COMPRESSION.LZW,
-    COMPRESSION.JPEG,
-    COMPRESSION.DEFLATE,
-    COMPRESSION.ADOBE_DEFLATE,
-)
+#: Axes of a file as tifffile names them: of a single picture, and what the others are for people.
+_PICTURE_AXES = "YXS"
+_NAMES = {"Z": "depth", "T": "time", "C": "channels"}
+_ORIENTATION, _RESOLUTION_X, _RESOLUTION_Y = 274, 282, 283
+_OME_SIZES = tuple(f"PhysicalSize{axis}{unit}" for axis in "XYZ" for unit in ("", "Unit"))
+_IMAGEJ_SIZES = ("spacing", "unit", "finterval")
 
 
 def read_tiff_shape(path: Path) -> tuple[int, ...]:
-    """Width and height in pixels, and the number of pages where there are several, from the headers alone.
+    """Width and height in pixels, and the number of slices where there are several, from the headers alone.
 
     Raises:
         ImageFileError: see :func:`read_tiff`.
@@ -45,33 +47,64 @@ def read_tiff_shape(path: Path) -> tuple[int, ...]:
 def read_tiff(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
     """The grey values of a TIFF; reduced copies and masks of its pages are left out.
 
+    Pages are slices of a volume: those along depth, as OME and ImageJ say, along time, or along an axis that the file
+    does not name, which is logged. Channels are not: a network for one would take them for slices, and scale them
+    together.
+
     Args:
         path: a file of grey values, with transparency or without, of red, green and blue, or of a palette.
         labels: whether it is a label map, of which the numbers are taken that are stored: indices into a palette
             instead of its colours, and one bit as 0 and 1 instead of 255.
 
     Returns:
-        ``(W, H)``, or ``(W, H, pages)``. Grey values keep their type, and grow with brightness; colours become their
+        ``(W, H)``, or ``(W, H, slices)``. Grey values keep their type, and grow with brightness; colours become their
         mean in float32.
 
     Raises:
-        ImageFileError: the file is damaged; has other channels, whose meaning is not known; has pages that do not
+        ImageFileError: the file is damaged; has several channels, which the message names; has pages that do not
             make one volume; or is stored in a way that takes ``imagecodecs`` to read.
     """
-    with _usable_pages(path) as pages:
-        try:
-            rows = _grey_rows(pages[0], labels)
-        except (ImportError, NotImplementedError, ValueError) as e:
-            if not _needs_imagecodecs(e):
-                raise
-            return _read_with_itk(path, pages)
+    with _usable_pages(path, tell=True) as pages:
+        rows = _grey_rows(pages[0], path, labels)
         if len(pages) == 1:
             return np.transpose(rows)
         volume = np.empty((len(pages), *rows.shape), dtype=rows.dtype)
         volume[0] = rows
         for index, page in enumerate(pages[1:], start=1):
-            volume[index] = _grey_rows(page, labels)
+            volume[index] = _grey_rows(page, path, labels)
         return np.transpose(volume)
+
+
+def tiff_appearance(path: Path) -> dict[str, Any]:
+    """What makes viewers show a TIFF turned and in its size, as arguments of ``tifffile.imwrite`` for another.
+
+    Orientation and resolution are taken as they are; and with the sizes and the axis that OME or ImageJ give, the other
+    file is to be of their kind as well.
+    """
+    with TiffFile(path, _multifile=False) as file:
+        tags = file.pages.first.tags
+        options: dict[str, Any] = {"metadata": None}
+        if _RESOLUTION_X in tags and _RESOLUTION_Y in tags:
+            options["resolution"] = tags[_RESOLUTION_X].value, tags[_RESOLUTION_Y].value
+            options["resolutionunit"] = file.pages.first.resolutionunit
+        if _ORIENTATION in tags:
+            options["extratags"] = [(_ORIENTATION, "H", 1, int(tags[_ORIENTATION].value), False)]
+        if not file.series or file.series[0].kind not in ("ome", "imagej"):
+            return options
+        axes = "".join(axis for axis in file.series[0].axes if axis not in "CS")
+        if file.is_imagej:
+            given = file.imagej_metadata or {}
+            return options | {"imagej": True, "metadata": {"axes": axes, **_some_of(given, _IMAGEJ_SIZES)}}
+        pixels = _first(xml2dict(file.ome_metadata or "")["OME"]["Image"])["Pixels"]
+        return options | {"ome": True, "metadata": {"axes": axes, **_some_of(pixels, _OME_SIZES)}}
+
+
+def _some_of(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    return {key: values[key] for key in keys if key in values}
+
+
+def _first(values: Any) -> Any:
+    return values[0] if isinstance(values, list) else values
 
 
 def mean_of_colours(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -88,18 +121,74 @@ def mean_of_colours(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 @contextmanager
-def _usable_pages(path: Path) -> Iterator[list[TiffPage]]:
+def _usable_pages(path: Path, tell: bool = False) -> Iterator[list[TiffPage]]:
+    """The slices of a file, in order."""
     try:
-        with TiffFile(path) as file:
+        with TiffFile(path, _multifile=False) as file:
             pages = [page for page in file.pages if isinstance(page, TiffPage)]
             _check_last(file, path)
-            pages = [page for page in pages if not page.is_reduced and not page.is_mask]
-            _check_pages(pages, file, path)
-            yield pages
+            usable = [page for page in pages if not page.is_reduced and not page.is_mask]
+            _check_pages(usable, file, path)
+            axis = _axis_of_pages(file, path, len(usable))
+            if tell and axis not in ("", "Z"):
+                logger.info("%s: its %d pages are taken for slices; they are %s.", path, len(usable), _named(axis))
+            yield _in_order(usable, file.series) if axis else usable
     except (ImageFileError, MemoryError):
         raise
     except Exception as e:  # what is broken makes tifffile and the decoders fail in many ways
         raise damaged_file(path) from e
+
+
+def _axis_of_pages(file: TiffFile, path: Path, count: int) -> str:
+    """What the pages lie along, as tifffile calls it; nothing for a single page.
+
+    Raises:
+        ImageFileError: they lie along channels, or several axes.
+    """
+    if count == 1:
+        return ""
+    series = file.series
+    if len(series) > 1:  # each page was written by itself
+        if file.is_ome:
+            raise ImageFileError(f"{path}: holds {len(series)} images, which need not belong together. Save one.")
+        return "I"
+    lengths = {axis: length for axis, length in zip(series[0].axes, series[0].shape, strict=True) if length > 1}
+    pages_along = {axis: length for axis, length in lengths.items() if axis not in _PICTURE_AXES}
+    if "C" in pages_along:
+        names = _channel_names(file, pages_along["C"])
+        raise ImageFileError(
+            f"{path}: has {pages_along['C']} channels ({names}), but one is needed. Save the one to be segmented as a "
+            "file of its own."
+        )
+    if len(pages_along) > 1 or math.prod(pages_along.values()) != count:
+        axes = " and ".join(f"{length} along {_named(axis)}" for axis, length in pages_along.items())
+        raise ImageFileError(
+            f"{path}: its {count} pages must lie along one axis, got {axes or 'none'}. Save one volume, or one slice."
+        )
+    return next(iter(pages_along))
+
+
+def _named(axis: str) -> str:
+    return _NAMES.get(axis, "of an axis that the file does not name")
+
+
+def _channel_names(file: TiffFile, count: int) -> str:
+    """What the metadata of OME or ImageJ call the channels, or their numbers."""
+    names: list[Any] = []
+    if file.ome_metadata:
+        channels = _first(xml2dict(file.ome_metadata)["OME"]["Image"])["Pixels"].get("Channel", [])
+        names = [channel.get("Name") for channel in (channels if isinstance(channels, list) else [channels])]
+    elif file.imagej_metadata:
+        names = list(file.imagej_metadata.get("Labels") or [])
+    return ", ".join(str(name or number) for number, name in enumerate((names + [None] * count)[:count], start=1))
+
+
+def _in_order(pages: list[TiffPage], series: list[TiffPageSeries]) -> list[TiffPage]:
+    """The pages as OME lists them, which need not be their order in the file."""
+    if len(series) > 1 or series[0].kind != "ome":
+        return pages
+    by_index = {page.index: page for page in pages}
+    return [by_index[page.index] for page in series[0].pages if page is not None]
 
 
 def _check_last(file: TiffFile, path: Path) -> None:
@@ -177,11 +266,9 @@ def _kind(page: TiffPage) -> str:
     return PHOTOMETRIC(page.photometric).name if known else str(page.photometric)
 
 
-def _grey_rows(page: TiffPage, labels: bool) -> np.ndarray[Any, Any]:
+def _grey_rows(page: TiffPage, path: Path, labels: bool) -> np.ndarray[Any, Any]:
     """Grey values ``(H, W)`` of one page."""
-    # separate channels stand first, joint ones last
-    stored: np.ndarray[Any, Any] = page.asarray(squeeze=False)[:, 0]
-    pixels = np.moveaxis(stored, 0, -1)[..., 0, :] if page.samplesperpixel == len(stored) else stored[0]
+    pixels = _decoded(page, path)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if page.photometric in _COLOURED:
         return mean_of_colours(pixels)
@@ -196,35 +283,25 @@ def _grey_rows(page: TiffPage, labels: bool) -> np.ndarray[Any, Any]:
     return grey
 
 
-def _needs_imagecodecs(error: Exception) -> bool:
-    """Whether tifffile lacks a decoder: its own message, or that of a module of later Pythons."""
-    return isinstance(error, ImportError) or "imagecodecs" in str(error)
-
-
-def _read_with_itk(path: Path, pages: list[TiffPage]) -> np.ndarray[Any, Any]:
-    """Read what tifffile cannot, where ITK is known to keep the values."""
-    page = pages[0]
-    reader = open_itk_file(path)
-    if not all(_is_right_in_itk(page) for page in pages) or reader.GetSize() != _shape(pages):
-        stored = COMPRESSION(page.compression).name if page.compression in list(COMPRESSION) else page.compression
+def _decoded(page: TiffPage, path: Path) -> np.ndarray[Any, Any]:
+    """``(H, W, samples)`` of one page; Pillow decodes some of what takes tifffile another package."""
+    try:
+        # separate channels stand first, joint ones last
+        stored: np.ndarray[Any, Any] = page.asarray(squeeze=False)[:, 0]
+        return np.moveaxis(stored, 0, -1)[..., 0, :] if page.samplesperpixel == len(stored) else stored[0]
+    except (ImportError, NotImplementedError, ValueError) as e:
+        if not isinstance(e, ImportError) and "imagecodecs" not in str(e):
+            raise
+    pixels = None
+    orientation = page.tags.valueof(_ORIENTATION, 1)
+    if page.photometric != PHOTOMETRIC.MINISWHITE and orientation == 1:  # Pillow turns these
+        with suppress(UnidentifiedImageError), Image.open(path) as picture:
+            picture.seek(page.index)
+            pixels = np.asarray(picture).reshape(page.imagelength, page.imagewidth, -1)
+    if pixels is None or pixels.shape[2] != page.samplesperpixel or pixels.dtype != page.dtype:
+        stored_as = COMPRESSION(page.compression).name if page.compression in list(COMPRESSION) else page.compression
         raise ImageFileError(
-            f"{path}: its way of storing pixels ({stored}, {_described(page)}) takes another package to read. "
+            f"{path}: its way of storing pixels ({stored_as}, {_described(page)}) takes another package to read. "
             "Install it with: pip install imagecodecs, or save the picture without compression, with 8 or 16 bits."
         )
-    image = reader.Execute()
-    array: np.ndarray[Any, Any] = SimpleITK.GetArrayViewFromImage(image)
-    if page.samplesperpixel > 1:
-        return np.transpose(mean_of_colours(array))
-    # tiles of grey values come as colours
-    return np.array(np.transpose(array if image.GetNumberOfComponentsPerPixel() == 1 else array[..., 0]))
-
-
-def _is_right_in_itk(page: TiffPage) -> bool:
-    """Whether ITK reads a page as it is, and not by way of colours with 8 bits."""
-    if page.compression not in _COMPRESSIONS_OF_ITK or page.photometric not in (PHOTOMETRIC.MINISBLACK, *_COLOURED):
-        return False
-    if page.samplesperpixel == 2 or page.bitspersample not in (8, 16, 32):
-        return False
-    return page.dtype == np.uint8 or (
-        page.dtype in (np.uint16, np.float32) and not page.is_tiled and page.planarconfig == PLANARCONFIG.CONTIG
-    )
+    return pixels

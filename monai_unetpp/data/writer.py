@@ -30,7 +30,8 @@ __all__ = ["SegmentationSaveImaged", "write_volume"]
 class SegmentationSaveImaged(SaveImaged):
     """Write each label map as ``<output_dir>/<case>_<postfix>.nii.gz`` on the grid of its input.
 
-    PNG gives ``<case>_<postfix>.png`` and TIFF ``<case>_<postfix>.tif``, with the labels as grey values.
+    PNG gives ``<case>_<postfix>.png`` and TIFF ``<case>_<postfix>.tif``, with the labels as grey values, and the
+    orientation, resolution, pixel size and units of the input, so that viewers show both alike.
 
     The header of a NIfTI input is taken over: shape, sform and qform with their codes, voxel sizes and units are the
     input's own. For other inputs the affine is written as sform and qform with code 1, in mm. The file is written
@@ -105,7 +106,7 @@ class SegmentationSaveImaged(SaveImaged):
             path = self.check_result(source, d)
             if is_picture_name(path):
                 _check_picture_shape(labels, source)
-                write_picture(path, labels, picture_mark(identify_image(source)))
+                write_picture(path, labels, source, picture_mark(identify_image(source)))
             else:
                 write_volume(path, labels, source, original_affine)
             metadata[MetaKeys.SAVED_TO] = str(path)

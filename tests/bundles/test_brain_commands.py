@@ -104,3 +104,6 @@ def test_validation_sees_what_inference_sees(brain_bundle):
     crop = [item for item in inference["preprocessing"]["transforms"] if item["_target_"].endswith("CropBackgroundd")]
     trained = [item for item in train["preprocessing"]["transforms"] if item["_target_"].endswith("CropBackgroundd")]
     assert crop[0]["margin"] == trained[0]["margin"]
+    for each in (train, inference):
+        kinds = [item["_target_"].split(".")[-1] for item in each["preprocessing"]["transforms"]]
+        assert kinds.index("LevelSurroundd") < kinds.index("BlockwiseSpacingd") < kinds.index("CropBackgroundd")

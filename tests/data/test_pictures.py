@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import struct
 import zlib
 from pathlib import Path
@@ -13,7 +14,7 @@ import tifffile
 import torch
 from monai.data import MetaTensor
 from monai.transforms import LoadImage
-from PIL import Image
+from PIL import ExifTags, Image
 
 from monai_unetpp.data import (
     ImageFileError,
@@ -303,16 +304,78 @@ def test_tiff_that_needs_another_decoder(tmp_path: Path, camera: np.ndarray, mon
 
     monkeypatch.setattr(tifffile.TiffPage, "asarray", decode)
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, camera, tile=(32, 32))
-    with pytest.raises(
-        ImageFileError, match=r"a\.tif: its way of storing .*uint16.*: pip install imagecodecs, or save"
-    ):
+    for pixels in (camera, (camera // 5).astype(np.uint8)):
+        tifffile.imwrite(path, pixels, tile=(32, 32))  # Pillow reads these
+        values = read_picture(path)
+        assert values.dtype == pixels.dtype
+        np.testing.assert_array_equal(values, pixels.T)
+    for pixels, kind in ((np.stack([camera] * 3, axis=-1), "rgb"), (camera, "miniswhite")):
+        tifffile.imwrite(path, pixels, tile=(32, 32), photometric=kind)
+        with pytest.raises(
+            ImageFileError, match=r"a\.tif: its way of storing .*uint16.*: pip install imagecodecs, or save"
+        ):
+            read_picture(path)
+
+
+@pytest.mark.parametrize("kind", ["ome", "imagej"])
+def test_channels_of_a_tiff_are_no_slices(tmp_path: Path, camera: np.ndarray, kind: str) -> None:
+    path = tmp_path / ("a.ome.tif" if kind == "ome" else "a.tif")
+    names = {"Channel": {"Name": ["DAPI", "GFP"]}} if kind == "ome" else {"Labels": ["DAPI", "GFP"] * 3}
+    for axes, shape in (("CYX", (2, 120, 100)), ("ZCYX", (3, 2, 120, 100))):
+        pixels = np.broadcast_to(camera, shape)
+        tifffile.imwrite(path, pixels, **{kind: True}, metadata={"axes": axes, **names}, photometric="minisblack")
+        for read in (read_picture, read_picture_shape):
+            with pytest.raises(ImageFileError, match=r"has 2 channels \(DAPI, GFP\), but one is needed. Save the one"):
+                read(path)
+    tifffile.imwrite(path, pixels[0], **{kind: True}, metadata={"axes": "CYX"}, photometric="minisblack")
+    with pytest.raises(ImageFileError, match=r"has 2 channels \(1, 2\)"):
         read_picture(path)
-    pixels = (camera // 5).astype(np.uint8)
-    tifffile.imwrite(path, pixels, tile=(32, 32))  # ITK reads these by way of colours with 8 bits
-    values = read_picture(path)
-    assert values.dtype == np.uint8
-    np.testing.assert_array_equal(values, pixels.T)
+
+
+@pytest.mark.parametrize(
+    ("kind", "axes", "note"),
+    [
+        ("ome", "ZYX", ""),
+        ("imagej", "ZYX", ""),
+        ("ome", "TYX", "they are time"),
+        ("imagej", "TYX", "they are time"),
+        ("shaped", "YX", "that the file does not name"),
+        (None, "YX", "that the file does not name"),
+    ],
+)
+def test_pages_that_are_slices_say_along_what(
+    tmp_path: Path, camera: np.ndarray, caplog: pytest.LogCaptureFixture, kind: str | None, axes: str, note: str
+) -> None:
+    path = tmp_path / ("a.ome.tif" if kind == "ome" else "a.tif")
+    pages = np.stack([camera, camera + 1, camera + 2])
+    options = {kind: True} if kind in ("ome", "imagej") else {}
+    metadata = None if kind is None else {"axes": axes} if options else {}
+    tifffile.imwrite(path, pages, **options, metadata=metadata, photometric="minisblack")
+    with caplog.at_level("INFO"):
+        values = read_picture(path)
+    np.testing.assert_array_equal(values, pages.T)
+    check_shape(path, values)
+    assert [record.message for record in caplog.records if note in record.message] if note else not caplog.records
+
+
+def test_pages_along_two_axes_are_refused(tmp_path: Path, camera: np.ndarray) -> None:
+    pages = np.broadcast_to(camera, (2, 3, 120, 100))
+    tifffile.imwrite(tmp_path / "a.ome.tif", pages, ome=True, metadata={"axes": "TZYX"}, photometric="minisblack")
+    with pytest.raises(ImageFileError, match="its 6 pages must lie along one axis, got 2 along time and 3 along depth"):
+        read_picture(tmp_path / "a.ome.tif")
+    with tifffile.TiffWriter(tmp_path / "b.ome.tif", ome=True) as file:
+        for _ in range(2):
+            file.write(camera)
+    with pytest.raises(ImageFileError, match=r"holds 2 images, which need not belong together. Save one"):
+        read_picture(tmp_path / "b.ome.tif")
+
+
+def test_the_copies_of_a_pyramid_are_left_out(tmp_path: Path, camera: np.ndarray) -> None:
+    pages = np.stack([camera, camera + 1])
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True, bigtiff=True) as file:
+        file.write(pages, subifds=1, metadata={"axes": "ZYX"}, photometric="minisblack")
+        file.write(pages[:, ::2, ::2], subfiletype=1, photometric="minisblack")
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.ome.tif"), pages.T)
 
 
 def write_png(path: Path, pixels: np.ndarray, bits: int, colour_type: int, *chunks: tuple[bytes, bytes]) -> Path:
@@ -451,6 +514,77 @@ def test_labels_of_another_shape(tmp_path: Path, rows: np.ndarray) -> None:
     wrong = MetaTensor(torch.zeros(1, 4, 3)).copy_meta_from(image)
     with pytest.raises(ValueError, match=r"must have the shape of .*a\.png, \(5, 3\), got \(4, 3\)\. Put Invertd"):
         SegmentationSaveImaged("pred", output_dir=tmp_path)({"pred": wrong})
+
+
+def segmented(path: Path) -> Path:
+    image = load(path, [2, 3])
+    pred = MetaTensor((image > 3).float()).copy_meta_from(image)
+    done = SegmentationSaveImaged("pred", output_dir=path.parent / "out")({"pred": pred})
+    return Path(done["pred"].meta["saved_to"])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("turned", [1, 3, 6, 8])
+def test_results_are_shown_as_turned_and_as_large_as_the_picture(
+    tmp_path: Path, rows: np.ndarray, suffix: str, turned: int
+) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = turned
+    Image.fromarray(rows).save(tmp_path / f"a{suffix}", exif=exif, dpi=(25400, 12700))
+    np.testing.assert_array_equal(read_picture(tmp_path / f"a{suffix}"), rows.T)  # as it is stored
+    with Image.open(segmented(tmp_path / f"a{suffix}")) as result:
+        assert result.getexif()[ExifTags.Base.Orientation] == turned
+        assert result.info["dpi"] == pytest.approx((25400, 12700))
+    stored = read_picture(segmented(tmp_path / f"a{suffix}"))
+    np.testing.assert_array_equal(stored, rows.T > 3)
+
+
+def test_tiff_that_only_pillow_decodes_is_not_turned(tmp_path: Path, rows: np.ndarray) -> None:
+    exif = Image.Exif()
+    for turned in (1, 3):
+        exif[ExifTags.Base.Orientation] = turned
+        Image.fromarray(rows).save(tmp_path / "a.tif", compression="tiff_lzw", exif=exif)
+        if turned == 1:
+            np.testing.assert_array_equal(read_picture(tmp_path / "a.tif"), rows.T)
+        elif not importlib.util.find_spec("imagecodecs"):
+            with pytest.raises(ImageFileError, match=r"its way of storing pixels .LZW.*pip install imagecodecs"):
+                read_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("axes", ["YX", "ZYX", "TYX"])
+def test_results_keep_the_pixel_size_of_ome(tmp_path: Path, camera: np.ndarray, axes: str) -> None:
+    sizes = {"PhysicalSizeX": 0.325, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"}
+    depth = {"PhysicalSizeZ": 2.0, "PhysicalSizeZUnit": "µm"} if "Z" in axes else {}
+    pixels = camera if axes == "YX" else np.stack([camera, camera + 1])
+    metadata = {"axes": axes, **sizes, **depth}
+    tifffile.imwrite(tmp_path / "a.ome.tif", pixels, ome=True, metadata=metadata, photometric="minisblack")
+    with tifffile.TiffFile(segmented(tmp_path / "a.ome.tif")) as result:
+        described = tifffile.xml2dict(result.ome_metadata)["OME"]["Image"]["Pixels"]
+        assert {key: described[key] for key in (*sizes, *depth)} == {**sizes, **depth}
+        assert result.series[0].axes == axes
+        np.testing.assert_array_equal(result.asarray(), pixels > 3)
+
+
+@pytest.mark.parametrize("axes", ["YX", "ZYX", "TYX"])
+def test_results_keep_the_pixel_size_of_imagej(tmp_path: Path, camera: np.ndarray, axes: str) -> None:
+    pixels = camera if axes == "YX" else np.stack([camera, camera + 1])
+    metadata = {"axes": axes, "unit": "um", "spacing": 2.5}
+    tifffile.imwrite(tmp_path / "a.tif", pixels, imagej=True, metadata=metadata, resolution=(4, 2))
+    path = segmented(tmp_path / "a.tif")
+    with tifffile.TiffFile(path) as result:
+        assert (result.imagej_metadata["unit"], result.imagej_metadata["spacing"]) == ("um", 2.5)
+        assert result.series[0].axes == axes
+        assert result.pages[0].resolution == (4, 2)
+        np.testing.assert_array_equal(result.asarray(), pixels > 3)
+    segmented(tmp_path / "a.tif")  # the earlier result is known as such
+
+
+def test_many_labels_of_an_imagej_picture(tmp_path: Path, rows: np.ndarray) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", rows, imagej=True, resolution=(4, 2))
+    write_picture(tmp_path / "seg.tif", rows.T.astype(np.int32) * 10_000, tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_picture(tmp_path / "seg.tif"), rows.T.astype(np.int32) * 10_000)
+    with tifffile.TiffFile(tmp_path / "seg.tif") as result:
+        assert result.pages[0].resolution == (4, 2)
 
 
 def test_pictures_are_cases_only_where_they_are_wanted(tmp_path: Path, rows: np.ndarray) -> None:

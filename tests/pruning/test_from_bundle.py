@@ -29,6 +29,10 @@ EVALUATION, STAGES, WORST_CASES = (
     importlib.import_module(f"monai_unetpp.pruning.{name}") for name in ("evaluation", "stages", "worst_cases")
 )
 
+PLAN = json.loads(
+    (Path(__file__).parents[2] / "bundles" / "hippocampus_mri_unetpp" / "configs" / "prune.json").read_text()
+)["plan"]
+
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
@@ -117,12 +121,12 @@ def test_what_users_name_is_never_read_as_configuration(bundle, few_boxes, tmp_p
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("alpha", "$1/0", r"prune\.json: 'pruning' cannot be made of it \(ZeroDivisionError"),
-        ("alpha", 7, r"prune\.json: alpha must"),
-        ("labels", "@nothing", r"prune\.json: 'pruning' cannot .*@nothing"),
-        ("pruning", {"_target_": "monai_unetpp.pruning.prune"}, r"prune\.json: 'pruning' must call .*missing"),
-        ("pruning", {"_target_": "monai_unetpp.pruning.prun"}, r"prune\.json: 'pruning' cannot .*prun"),
-        ("pruning", 5, r"prune\.json: pruning must be a call of monai_unetpp\.pruning\.prune, got int"),
+        ("plan", {**PLAN, "alpha": "$1/0"}, r"prune\.json: 'plan' cannot be made of it \(ZeroDivisionError"),
+        ("plan", {**PLAN, "alpha": 7}, r"prune\.json: .*alpha must"),
+        ("plan", {**PLAN, "labels": "@nothing"}, r"prune\.json: 'plan' cannot .*@nothing"),
+        ("plan", {"_target_": PLAN["_target_"]}, r"prune\.json: 'plan' cannot .*missing"),
+        ("plan", {"_target_": "monai_unetpp.pruning.Plan"}, r"prune\.json: 'plan' cannot .*Plan"),
+        ("plan", 5, r"prune\.json: plan must be a monai_unetpp\.pruning\.PruningPlan, got int"),
     ],
 )
 def test_a_broken_configuration_is_named(bundle, few_boxes, tmp_path, key, value, message):
