@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_pruning import REPOSITORY
 
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
@@ -653,7 +654,7 @@ class TestWriting:
 
 
 def test_the_schema_document_names_every_entry():
-    text = Path(report.__file__).with_name("REPORT.md").read_text(encoding="utf-8")
+    text = (REPOSITORY / "docs" / "pruning" / "REPORT.md").read_text(encoding="utf-8")
     kinds = [kind for module in (results, summary) for kind in vars(module).values() if dataclasses.is_dataclass(kind)]
     assert {PruningResult, LabelScore, summary.Summary} <= {*kinds}
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)}

@@ -64,7 +64,7 @@ def decide(
             :meth:`~monai_unetpp.pruning.pairing.PairedScores.from_rows`.
 
     See:
-        Ahn et al. 2013, doi 10.1148/radiol.12120725, for margins and bounds; ``STATISTICS.md`` of this package for
+        Ahn et al. 2013, doi 10.1148/radiol.12120725, for margins and bounds; ``STATISTICS.md`` of the guide to pruning for
         how often the rule accepts what it should not.
     """
     if role not in ("choose", "choose and report"):
