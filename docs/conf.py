@@ -5,7 +5,7 @@ from __future__ import annotations
 from monai_unetpp.version import __version__
 
 project = "monai-unetpp"
-author = copyright = "The monai-unetpp developers"
+author = project_copyright = "The monai-unetpp developers"
 version = release = __version__
 
 # the guides are Markdown, for GitHub too; docstrings are in Google style and refer to each other as Sphinx does

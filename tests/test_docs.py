@@ -1,4 +1,4 @@
-"""The documentation: links lead somewhere, the architecture is that of the code, every room has its page, all is installed."""
+"""The documentation: links lead somewhere, the architecture is that of the code, every room has its page."""
 
 import ast
 import json
@@ -12,8 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 ARCHITECTURE = (DOCS / "architecture.md").read_text(encoding="utf-8")
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *DOCS.rglob("*.md"), *ROOT.glob("benchmarks/*.md"), *ROOT.glob("bundles/*/docs/*.md")]
+    p for pattern in ("*.md", "docs/**/*.md", "benchmarks/*.md", "bundles/*/docs/*.md") for p in ROOT.glob(pattern)
 )
+GUIDES = ("architecture.md", "pruning/README.md", "pruning/STATISTICS.md", "pruning/REPORT.md")
 
 
 def rows_of(heading):
@@ -101,16 +102,10 @@ class TestWheel:
         tomllib = pytest.importorskip("tomllib", reason="Python 3.11 or later reads pyproject.toml")
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
         data = project["tool"]["setuptools"]["data-files"]
-        return {
-            f"{folder}/{path.name}": path
-            for folder, patterns in data.items()
-            for p in patterns
-            for path in ROOT.glob(p)
-        }
+        found = [(folder, path) for folder, patterns in data.items() for p in patterns for path in ROOT.glob(p)]
+        return {f"{folder}/{path.name}": path for folder, path in found}
 
-    @pytest.mark.parametrize(
-        "page", ["architecture.md", "pruning/README.md", "pruning/STATISTICS.md", "pruning/REPORT.md"]
-    )
+    @pytest.mark.parametrize("page", GUIDES)
     def test_guides_are_installed(self, installed, page):
         assert installed[f"share/monai-unetpp/docs/{page}"] == DOCS / page
 

@@ -23,7 +23,7 @@ from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.metrics.scores import RULES
-from monai_unetpp.pruning import report, results, summary
+from monai_unetpp.pruning import results, summary
 from monai_unetpp.pruning.case_pictures import save_overlay
 from monai_unetpp.pruning.pairing import BOTH_INVENT
 from monai_unetpp.pruning.report import SCHEMA_VERSION, read_report, write_report
