@@ -34,9 +34,10 @@ napoleon_use_ivar = True
 html_theme = "alabaster"
 html_theme_options = {
     "description": "Nested U-Nets (UNet++) for MONAI that really get pruned",
-    "fixed_sidebar": True,
     "page_width": "1100px",
     "sidebar_width": "240px",
 }
+# the side bar has little room
+toc_object_entries_show_parents = "hide"
 # nothing but HTML: no copy of the sources
 html_copy_source = False
