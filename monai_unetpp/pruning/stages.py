@@ -39,6 +39,7 @@ from monai_unetpp.pruning.results import (
 )
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.score import Scores, evaluate_levels
+from monai_unetpp.pruning.scoring import Scoring
 from monai_unetpp.pruning.settings import check_grid_inferer, list_settings, parse_settings, with_setting
 from monai_unetpp.pruning.tradeoffs import by_utility, mean_accuracy, pareto_front, within_budget
 
@@ -200,7 +201,7 @@ def _configurations(
 
 
 def _steps(plan: PruningPlan, setting: InferenceSetting | None) -> dict[str, Any]:
-    """Transforms and inferer, as the arguments of ``evaluate_levels``."""
+    """Transforms and inferer, as fields of :class:`Scoring`."""
     pipeline = plan.pipeline
     return {
         "preprocessing": pipeline.preprocessing,
@@ -242,9 +243,7 @@ def _score(prepared: Prepared, name: str, setting: InferenceSetting | None = Non
         entries = choosing_entries(entries, name, prepared.kept_back)
     title = f"scoring {name}, {setting.name}" if setting else f"scoring {name}"
     with tqdm(total=len(entries), desc=title, disable=not plan.outputs.progress or rank() > 0) as bar:
-        return evaluate_levels(
-            plan.pipeline.network,
-            entries,
+        scoring = Scoring(
             **_steps(plan, setting),
             labels=plan.pipeline.labels,
             tolerance_mm=plan.pipeline.tolerance_mm,
@@ -260,6 +259,7 @@ def _score(prepared: Prepared, name: str, setting: InferenceSetting | None = Non
             uncertainty_dir=folder / "uncertainty" / name if plan.outputs.save_uncertainty and not setting else None,
             progress=lambda done, total: _advance(bar, done, total),
         )
+        return evaluate_levels(plan.pipeline.network, entries, scoring)
 
 
 def _score_at(prepared: Prepared, setting: InferenceSetting, name: str) -> Scores:

@@ -30,8 +30,9 @@ from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.metrics import score_case
 from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.pruning import score as score_module
+from monai_unetpp.pruning.predict import predict_case
 from monai_unetpp.pruning.results import DataProblem, OperatingPoint
-from monai_unetpp.pruning.score import Scores, evaluate_levels, predict_case
+from monai_unetpp.pruning.score import Scores, evaluate_levels
 
 LABELS = {"cube": 1}
 TOLERANCE = {"cube": 1.0}
