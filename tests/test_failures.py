@@ -93,7 +93,7 @@ def by_name(report):
 def test_figures_by_hand(cells, tmp_path):
     report = find_failures(cells, tmp_path / "out", tmp_path / "seg")
     half = by_name(report)["half"].score
-    assert (half.missed_voxels, half.invented_voxels, half.confused_voxels) == (50, 25, 0)
+    assert (half.missed_voxels, half.false_positive_voxels, half.confused_voxels) == (50, 25, 0)
     assert (half.truth_voxels, half.segmentation_voxels) == (100, 75)
     assert half.foreground_iou == pytest.approx(50 / 125)
     assert half.dice == pytest.approx(100 / 175)
@@ -185,7 +185,7 @@ def test_one_of_several_labels(volumes, tmp_path):
     report = find_failures(volumes, tmp_path / "out", tmp_path / "seg", labels=["posterior"])
     score = by_name(report)["case_5"].score
     assert (report.labels, report.ranked_by) == ({"posterior": 2}, "foreground_iou")
-    assert (score.invented_voxels, score.confused_voxels) == (16, 0), "the other label is background"
+    assert (score.false_positive_voxels, score.confused_voxels) == (16, 0), "the other label is background"
     assert score.foreground_iou == pytest.approx(288 / 304)
 
 
@@ -517,7 +517,7 @@ def test_what_is_to_be_ignored_counts_for_nothing(cells, tmp_path, edit_dataset)
     label[7:, :] = 2  # below are all 25 invented pixels and 50 of 100 true ones, which were missed
     save(path, label)
     half = by_name(find_failures(cells, tmp_path / "out", tmp_path / "seg"))["half"].score
-    assert (half.missed_voxels, half.invented_voxels, half.truth_voxels) == (50, 0, 50)
+    assert (half.missed_voxels, half.false_positive_voxels, half.truth_voxels) == (50, 0, 50)
     assert (half.foreground_iou, half.dice) == (0.0, 0.0)
     assert half.background_iou == pytest.approx((7 * 30 - 50) / (7 * 30))
     save(path, np.full_like(label, 2))

@@ -67,7 +67,7 @@ def find_failures(
         progress: show a progress bar on standard error.
 
     Returns:
-        What was found.
+        The report.
 
     Raises:
         FileNotFoundError: no ``dataset.json``, or no folder ``segmentations``.
@@ -76,19 +76,9 @@ def find_failures(
         ImportError: matplotlib is not installed.
         OSError: ``output_dir`` cannot be written to.
     """
-    if isinstance(worst, bool) or not isinstance(worst, int):
-        raise TypeError(f"worst must be a whole number, got {worst!r}. Give the number of cases to show.")
-    if worst < 1:
-        raise ValueError(f"worst must be at least 1, got {worst}. Give the number of cases to show.")
     folder = None if segmentations is None else Path(segmentations)
-    if folder is not None:
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder. segmentations must name what segment wrote to.")
-        check_drawing()
-    listed = list_cases(load_datalist(dataset_dir, list_key))
-    for name, same in repeated_names(listed).items():
-        files = " and ".join(str(case.image[0]) for case in same)
-        raise ValueError(f"{list_key} must list cases of different names, got {name!r} for {files}. Rename the files.")
+    _check(worst, folder)
+    listed = _list(dataset_dir, list_key)
     chosen = choose_labels(dataset_dir, labels, instances)
     examined, failures = _examine(listed, folder, chosen, progress)
     case_kinds = kinds_of(examined)
@@ -113,6 +103,25 @@ def find_failures(
     )
     _write(report, Path(output_dir), _pick(wrong, case_kinds, worst), _reader(listed, chosen))
     return report
+
+
+def _check(worst: int, folder: Path | None) -> None:
+    if isinstance(worst, bool) or not isinstance(worst, int):
+        raise TypeError(f"worst must be a whole number, got {worst!r}. Give the number of cases to show.")
+    if worst < 1:
+        raise ValueError(f"worst must be at least 1, got {worst}. Give the number of cases to show.")
+    if folder is not None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder. segmentations must name what segment wrote to.")
+        check_drawing()
+
+
+def _list(dataset_dir: str | PathLike[str], list_key: str) -> list[LabelledCase]:
+    listed = list_cases(load_datalist(dataset_dir, list_key))
+    for name, same in repeated_names(listed).items():
+        files = " and ".join(str(case.image[0]) for case in same)
+        raise ValueError(f"{list_key} must list cases of different names, got {name!r} for {files}. Rename the files.")
+    return listed
 
 
 def _examine(

@@ -16,7 +16,7 @@ def format_failures(report: FailureReport, picture: str | None) -> str:
     """The report as Markdown: a table by kind, the worst cases, what could not be scored, and where it was computed.
 
     Args:
-        report: what was found.
+        report: from :func:`~monai_unetpp.failures.find_failures`.
         picture: name of the picture beside it, if there is one.
     """
     scored = report.segmentations is not None
@@ -86,7 +86,7 @@ def _worst(report: FailureReport) -> str:
         row += [_figure(value) for value in (score.foreground_iou, score.dice, score.mean_iou)]
         row += [
             _percent(score.missed_voxels, score.truth_voxels),
-            _percent(score.invented_voxels, score.segmentation_voxels),
+            _percent(score.false_positive_voxels, score.segmentation_voxels),
         ]
         if several:
             row.append(_percent(score.confused_voxels, score.truth_voxels))

@@ -109,7 +109,7 @@ class FailureReport:
 def error_key(case: ExaminedCase, ranked_by: str) -> float:
     """The figure by which cases are ranked, least is worst; infinite where it is not defined or there is no error."""
     score = case.score
-    if score is None or not (score.missed_voxels or score.invented_voxels or score.confused_voxels):
+    if score is None or not (score.missed_voxels or score.false_positive_voxels or score.confused_voxels):
         return math.inf
     value: float | None = getattr(score, ranked_by)
     return math.inf if value is None else value

@@ -38,6 +38,8 @@ _INFERER_KEYS = (
 )
 
 
+# Not the resolved configuration's text: a plan that MONAI's bundle run or Python builds comes without one, and would
+# need all of this beside it.
 def describe_settings(value: Any) -> str:
     """Describe transforms, inferers and whatever they hold by their classes and attributes.
 

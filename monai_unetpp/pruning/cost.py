@@ -8,7 +8,7 @@ import io
 import logging
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -82,42 +82,45 @@ def measure_costs(
         ValueError: an argument with a value that cannot work, or an inferer that cannot be sent to another process.
         RuntimeError: the process that measures memory failed.
     """
-    device = measuring_device(device)
-    resolve_precision(precision, device)
+    run = _Measurement.of(device, repeats, warm_up, seed)
+    resolve_precision(precision, run.device)
     _check_networks(networks)
     first = next(iter(networks.values()))
     window = _checked_shape("window_shape", window_shape, first.spatial_dims)
     volume = _checked_shape("volume_shape", volume_shape, first.spatial_dims)
-    if repeats < 1:
-        raise ValueError(f"repeats must be 1 or more, got {repeats}. Ten give a usable spread.")
-    if warm_up < 0:
-        raise ValueError(f"warm_up must be 0 or more, got {warm_up}.")
-
+    # an inferer of its own for each network: ours keep what they compiled for the last one
+    inferers = {point: _over_volumes(inferer, precision) for point in networks}
     memory = {
-        point: _peak_memory(point, network, _over_volumes(inferer, precision), volume, device, seed)
+        point: run.peak_memory(point, network, _over_volumes(inferer, precision), volume)
         for point, network in networks.items()
     }
     for network in networks.values():
-        network.to(device)
+        network.to(run.device)
     checks = {}
     if full_network is not None:
-        checks = check_pruned_networks(full_network, networks, window, levels=levels, device=device, seed=seed)
+        checks = check_pruned_networks(full_network, networks, window, levels=levels, device=run.device, seed=seed)
+    return _point_costs(run, networks, inferers, (window, volume), memory, checks)
+
+
+def _point_costs(
+    run: _Measurement,
+    networks: Mapping[str, NestedUNet],
+    inferers: Mapping[str, PrecisionInferer | NestedSlidingWindowInferer],
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    memory: Mapping[str, int],
+    checks: Mapping[str, SelfCheck],
+) -> dict[str, PointCost]:
+    window, volume = shapes
     tasks = {}
     for point, network in networks.items():
-        # an inferer of its own for each network: ours keep what they compiled for the last one
-        over_volumes = _over_volumes(inferer, precision)
-        for name, each, shape in (
-            ("window", _over_one_window(over_volumes, window), window),
-            ("volume", over_volumes, volume),
-        ):
-            tasks[point, name] = functools.partial(each, _random_input(network, shape, device, seed), network)
-    with torch.no_grad():
-        seconds = time_rounds(tasks, repeats=repeats, warm_up=warm_up, device=device, seed=seed, name="Latency")
+        tasks[point, "window"] = run.task(_over_one_window(inferers[point], window), network, window)
+        tasks[point, "volume"] = run.task(inferers[point], network, volume)
+    seconds = run.seconds(tasks)
     return {
         point: PointCost(
             point=point,
             parameters=count_parameters(network),
-            flops_per_window=count_flops(network, _random_input(network, window, device, seed)),
+            flops_per_window=count_flops(network, run.image(network, window)),
             checkpoint_bytes=_checkpoint_bytes(network),
             window_latency_s=Quartiles.of(seconds[point, "window"]),
             volume_latency_s=Quartiles.of(seconds[point, "volume"]),
@@ -169,48 +172,97 @@ def measure_setting_costs(
     names = [point.name for point in points]
     if reference not in names:
         raise ValueError(f"reference must be one of {', '.join(names)}, got {reference!r}.")
-    device = measuring_device(device)
+    run = _Measurement.of(device, repeats, warm_up, seed)
     cheapest = _cheapest_settings(points)
     first = _setting_of(points[0])
-    kept = {(level, first.precision, first.runtime): cost for level, cost in level_costs.items()}
+    kept = {(level, first.precision, first.runtime) for level in level_costs}
     measured = {key: setting for key, setting in cheapest.items() if key not in kept}
-    memory = {}
-    for key, setting in measured.items():
-        inferer_of_key = with_setting(inferer, setting).with_options(levels=None)
-        shape = level_costs[key[0]].volume_shape
-        memory[key] = _peak_memory(" ".join(key), networks[key[0]], inferer_of_key, shape, device, seed)
+    memory = {
+        key: run.peak_memory(
+            " ".join(key), networks[key[0]], _all_levels(inferer, setting), level_costs[key[0]].volume_shape
+        )
+        for key, setting in measured.items()
+    }
     for network in networks.values():
-        network.to(device)
+        network.to(run.device)
+    # one after the other: the first tasks keep what was compiled or converted for whole volumes
+    volumes = run.seconds(_volume_tasks(run, networks, points, inferer, cheapest, level_costs))
+    windows = run.seconds(_window_tasks(run, networks, inferer, measured, level_costs))
+    costs = {
+        point.name: dataclasses.replace(
+            _at_network(level_costs[point.level], _network_key(point), memory, windows),
+            point=point.name,
+            volume_latency_s=Quartiles.of(volumes[point.name]),
+        )
+        for point in points
+    }
+    return costs, {name: Quartiles.of_ratios(volumes[name], volumes[reference]) for name in names}
+
+
+def _volume_tasks(
+    run: _Measurement,
+    networks: Mapping[str, NestedUNet],
+    points: Sequence[OperatingPoint],
+    inferer: NestedSlidingWindowInferer,
+    cheapest: Mapping[_NetworkKey, InferenceSetting],
+    level_costs: Mapping[str, PointCost],
+) -> dict[str, Callable[[], Any]]:
     # one inferer for all overlaps and flips of a network, which keeps what it compiled or converted
-    shared = {key: with_setting(inferer, setting).with_options(levels=None) for key, setting in cheapest.items()}
-    image = _random_input(networks[points[0].level], level_costs[points[0].level].volume_shape, device, seed)
-    over_volumes = {
+    shared = {key: _all_levels(inferer, setting) for key, setting in cheapest.items()}
+    image = run.image(networks[points[0].level], level_costs[points[0].level].volume_shape)
+    return {
         point.name: functools.partial(
             _segment_at, shared[_network_key(point)], _setting_of(point), image, networks[point.level]
         )
         for point in points
     }
-    over_windows = {}
+
+
+def _window_tasks(
+    run: _Measurement,
+    networks: Mapping[str, NestedUNet],
+    inferer: NestedSlidingWindowInferer,
+    measured: Mapping[_NetworkKey, InferenceSetting],
+    level_costs: Mapping[str, PointCost],
+) -> dict[_NetworkKey, Callable[[], Any]]:
+    tasks = {}
     for key, setting in measured.items():
-        network, shape = networks[key[0]], level_costs[key[0]].window_shape
+        shape = level_costs[key[0]].window_shape
         over_window = _over_one_window(with_setting(inferer, setting), shape)
-        over_windows[key] = functools.partial(over_window, _random_input(network, shape, device, seed), network)
-    timed = functools.partial(time_rounds, repeats=repeats, warm_up=warm_up, device=device, seed=seed, name="Latency")
-    with torch.no_grad():
-        seconds = timed(over_volumes)
-        # frees what was compiled or converted for whole volumes
-        over_volumes.clear()
-        shared.clear()
-        windows = timed(over_windows)
-    costs = {
-        point.name: dataclasses.replace(
-            _at_network(level_costs[point.level], _network_key(point), memory, windows),
-            point=point.name,
-            volume_latency_s=Quartiles.of(seconds[point.name]),
-        )
-        for point in points
-    }
-    return costs, {name: Quartiles.of_ratios(seconds[name], seconds[reference]) for name in names}
+        tasks[key] = run.task(over_window, networks[key[0]], shape)
+    return tasks
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measurement:
+    """Where and how often something is measured, and the inputs it is measured on."""
+
+    device: torch.device
+    repeats: int
+    warm_up: int
+    seed: int
+
+    @classmethod
+    def of(cls, device: torch.device | str, repeats: int, warm_up: int, seed: int) -> _Measurement:
+        if repeats < 1:
+            raise ValueError(f"repeats must be 1 or more, got {repeats}. Ten give a usable spread.")
+        if warm_up < 0:
+            raise ValueError(f"warm_up must be 0 or more, got {warm_up}.")
+        return cls(measuring_device(device), repeats, warm_up, seed)
+
+    def image(self, network: NestedUNet, shape: tuple[int, ...]) -> torch.Tensor:
+        return _random_input(network, shape, self.device, self.seed)
+
+    def task(self, inferer: Callable[..., Any], network: NestedUNet, shape: tuple[int, ...]) -> Callable[[], Any]:
+        return functools.partial(inferer, self.image(network, shape), network)
+
+    def seconds(self, tasks: Mapping[Any, Callable[[], Any]]) -> dict[Any, list[float]]:
+        options: dict[str, Any] = {"repeats": self.repeats, "warm_up": self.warm_up, "seed": self.seed}
+        with torch.no_grad():
+            return time_rounds(tasks, device=self.device, name="Latency", **options)
+
+    def peak_memory(self, point: str, network: NestedUNet, inferer: Inferer, shape: tuple[int, ...]) -> int:
+        return _peak_memory(point, network, inferer, shape, self.device, self.seed)
 
 
 def _cheapest_settings(points: Sequence[OperatingPoint]) -> dict[_NetworkKey, InferenceSetting]:
@@ -259,7 +311,7 @@ def check_pruned_networks(
         Largest difference (infinite where the shapes differ, nan where an output holds nan) and bitwise equality.
 
     Raises:
-        ValueError: a level that the network has not, or a point that is not among ``networks``.
+        ValueError: a level that the network lacks, or a point that is not among ``networks``.
     """
     device = measuring_device(device)
     _check_networks(networks)
@@ -316,6 +368,10 @@ def _setting_of(point: OperatingPoint) -> InferenceSetting:
 def _network_key(point: OperatingPoint) -> _NetworkKey:
     setting = _setting_of(point)
     return point.level, setting.precision, setting.runtime
+
+
+def _all_levels(inferer: NestedSlidingWindowInferer, setting: InferenceSetting) -> NestedSlidingWindowInferer:
+    return with_setting(inferer, setting).with_options(levels=None)
 
 
 def _segment_at(

@@ -1,4 +1,4 @@
-"""Writing what the pruning evaluator found: for reading, for machines, and for rebuilding it.
+"""Writing the result of the pruning evaluator: for reading, for machines, and for rebuilding it.
 
 ``report.json`` is described in ``REPORT.md`` beside this module.
 """
@@ -85,7 +85,7 @@ def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict
     The HTML file stands alone: plots and overlay pictures are inside it, and nothing is loaded from elsewhere.
 
     Args:
-        result: what was found; it needs at least one score and one decision.
+        result: the result to write; it needs at least one score and one decision.
         output_dir: folder to write to; made if missing.
 
     Returns:
@@ -178,6 +178,8 @@ def _encode(value: Any) -> Any:
     raise TypeError(f"result must hold plain values only, got {value!r} of type {type(value).__name__}.")
 
 
+# cattrs and dacite convert or pass over what is of another kind ("4" for 4, true for 1, a text for a list) and do not
+# both name the entry with its index: with the hooks against that, either takes more lines than this.
 def _decode(kind: Any, value: Any, where: str) -> Any:
     """``value`` from JSON as ``kind``, a type as the result classes annotate it."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)

@@ -351,8 +351,8 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
             means = _draw_means(axes, [s for (of, _, _), s in dice.items() if of == label], names, len(embedded))
             lost = [names.index(row.point) for row in missed if row.label == label]
             if lost:
-                found = [v for (of, _, _), s in dice.items() if of == label for v in s.values() if v > 0]
-                _draw_missed(axes, lost, [*found, *(mean for mean in means if mean > 0)])
+                heights = [v for (of, _, _), s in dice.items() if of == label for v in s.values() if v > 0]
+                _draw_missed(axes, lost, [*heights, *(mean for mean in means if mean > 0)])
             axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
             axes.set_xlim(-0.4, len(names) - 0.6)
             axes.set_title(label)
@@ -387,9 +387,9 @@ def _draw_means(axes: Axes, cases: Sequence[dict[str, float]], names: Sequence[s
     return means
 
 
-def _draw_missed(axes: Axes, positions: Sequence[int], found: Sequence[float]) -> None:
+def _draw_missed(axes: Axes, positions: Sequence[int], heights: Sequence[float]) -> None:
     """Crosses at the lower edge, so that a few zeros do not flatten all other lines."""
-    low, high = (min(found), max(found)) if found else (0.0, 1.0)
+    low, high = (min(heights), max(heights)) if heights else (0.0, 1.0)
     room = 0.12 * max(high - low, 0.05)
     bottom = max(0.0, low - room)
     axes.set_ylim(bottom, high + room)

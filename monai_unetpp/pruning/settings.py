@@ -61,8 +61,8 @@ def parse_settings(given: Mapping[str, Any] | Sequence[str] | str | None) -> Set
             raise ValueError(f"settings must name {name} once, got it twice. Write all values after one {name}=.")
         if isinstance(values, (str, Real)) or not isinstance(values, Sequence) or not values:
             raise ValueError(f"settings must list one value or more for {name}, got {values!r}. See the README.")
-    found = {name: tuple(dict.fromkeys(_parse(name, value) for value in values)) for name, values in pairs}
-    return {name: found[name] for name in SETTINGS if name in found}
+    parsed = {name: tuple(dict.fromkeys(_parse(name, value) for value in values)) for name, values in pairs}
+    return {name: parsed[name] for name in SETTINGS if name in parsed}
 
 
 def check_grid_inferer(inferer: Any) -> NestedSlidingWindowInferer:
@@ -103,14 +103,14 @@ def list_settings(
     def resolved(overlap: tuple[float, ...], flips: tuple[int, ...], precision: str, runtime: str) -> InferenceSetting:
         if (precision, runtime) not in known:
             known[precision, runtime] = _what_runs(shallow, device, precision, runtime, inferer.cache_dir)
-        found = InferenceSetting(overlap, flips, *known[precision, runtime])
-        with_setting(inferer, found)
+        setting = InferenceSetting(overlap, flips, *known[precision, runtime])
+        with_setting(inferer, setting)
         wrong = [axis for axis in flips if axis >= network.spatial_dims]
         if wrong or len(overlap) not in (1, network.spatial_dims):
             raise ValueError(
-                f"settings must be for {network.spatial_dims} spatial axes, got {found.name!r}. Correct the axes."
+                f"settings must be for {network.spatial_dims} spatial axes, got {setting.name!r}. Correct the axes."
             )
-        return found
+        return setting
 
     own: SettingsGrid = {
         "overlap": (_parse("overlap", inferer.overlap),),

@@ -344,7 +344,7 @@ def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, 
     if own is None or not parse_settings(plan.costs.settings):
         return None
     rows = tuple(row for row in scored.rows if (row.dataset, row.case) not in prepared.kept_back)
-    points, found, left_out = points_at_settings(scored.points, rows, own, scored.at_settings)
+    points, at_points, left_out = points_at_settings(scored.points, rows, own, scored.at_settings)
     logger.info("Measuring the time of %d operating points ...", len(points))
     network = plan.pipeline.network
     reference = points[len(network.levels) - 1].name
@@ -358,19 +358,19 @@ def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, 
         repeats=plan.costs.settings_repeats,
         seed=plan.rules.seed,
     )
-    return compare_grid(points, found, costs, ratios, plan.rules, reference=reference, left_out=left_out)
+    return compare_grid(points, at_points, costs, ratios, plan.rules, reference=reference, left_out=left_out)
 
 
 def trade_offs(scored: Scored, costs: dict[str, PointCost], rules: Rules) -> tuple[TradeOff, ...]:
     """What other rules than non-inferiority pick: fronts, budgets, utility."""
     accuracy = mean_accuracy(scored.rows, [point.name for point in scored.points])
     embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
-    found = [pareto_front(accuracy, costs, keys) for keys in _FRONTS]
+    picked = [pareto_front(accuracy, costs, keys) for keys in _FRONTS]
     if rules.budgets:
-        found.append(within_budget(embedded, costs, [parse_budget(budget) for budget in rules.budgets]))
+        picked.append(within_budget(embedded, costs, [parse_budget(budget) for budget in rules.budgets]))
     if rules.utility_weight is not None:
-        found.append(by_utility(embedded, costs, rules.utility_weight))
-    return tuple(found)
+        picked.append(by_utility(embedded, costs, rules.utility_weight))
+    return tuple(picked)
 
 
 def _file_name(path: Any) -> str:

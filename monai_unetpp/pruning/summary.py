@@ -113,9 +113,9 @@ def data_sets(result: PruningResult) -> tuple[str, ...]:
 
 def shown_labels(result: PruningResult) -> tuple[str, ...]:
     """The labels in order, then the pooled foreground; a single label is its own foreground."""
-    found = {row.label for row in result.rows}
-    labels = [label for label in result.labels if label in found]
-    extra = sorted(found - set(labels))
+    scored = {row.label for row in result.rows}
+    labels = [label for label in result.labels if label in scored]
+    extra = sorted(scored - set(labels))
     return tuple(labels + (extra if len(labels) != 1 else [name for name in extra if name != FOREGROUND]))
 
 
@@ -125,7 +125,7 @@ def deepest_point(result: PruningResult) -> OperatingPoint | None:
 
 
 def ordered_decisions(result: PruningResult) -> tuple[Decision, ...]:
-    """The decisions, the weightiest first: a confirmation before a choice, all data sets before one."""
+    """The decisions, the most important first: a confirmation before a choice, all data sets before one."""
     return tuple(sorted(result.decisions, key=lambda d: (d.role != "confirm", d.dataset != ALL)))
 
 
@@ -259,9 +259,9 @@ def _worst_cases(result: PruningResult) -> tuple[WorstCase, ...]:
         for row in result.rows
         if row.score.dice is not None and row.label in labels
     }
-    found = []
+    worse = []
     for (dataset, case, label, point), value in dice.items():
         reference = dice.get((dataset, case, label, deepest.name))
         if point == chosen.name and reference is not None and value < reference:
-            found.append(WorstCase(dataset, case, label, reference, value, value - reference))
-    return tuple(sorted(found, key=lambda worst: worst.difference)[:_WORST_CASES])
+            worse.append(WorstCase(dataset, case, label, reference, value, value - reference))
+    return tuple(sorted(worse, key=lambda worst: worst.difference)[:_WORST_CASES])

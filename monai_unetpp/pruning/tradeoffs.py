@@ -150,7 +150,7 @@ def within_budget(
 def by_utility(
     accuracy: Mapping[str, float], costs: Mapping[str, PointCost], weight: float, key: str = "latency_ms"
 ) -> TradeOff:
-    """The point with the highest utility: accuracy minus ``weight`` times its cost relative to the dearest point.
+    """The point with the highest utility: accuracy minus ``weight`` times its share of the highest cost.
 
     A weight of 0.02 says that going from the full cost to nothing is worth 0.02 of accuracy. Of equal points the
     cheaper is picked.
@@ -158,7 +158,7 @@ def by_utility(
     Args:
         accuracy: by name of the point, larger is better.
         costs: by name of the point, for every point in ``accuracy``.
-        weight: accuracy that the whole cost of the dearest point is worth, 0 or more.
+        weight: accuracy that the cost of the most expensive point is worth, 0 or more.
         key: the cost that counts.
 
     Raises:
@@ -167,8 +167,8 @@ def by_utility(
     if not (math.isfinite(weight) and weight >= 0):
         raise ValueError(f"weight must be 0 or more, got {weight}.")
     table = _cost_table(accuracy, costs, [key])
-    dearest = max(value for (value,) in table.values())
-    relative = {name: table[name][0] / dearest if dearest > 0 else 0.0 for name in accuracy}
+    highest = max(value for (value,) in table.values())
+    relative = {name: table[name][0] / highest if highest > 0 else 0.0 for name in accuracy}
     utility = {name: accuracy[name] - weight * relative[name] for name in accuracy}
     chosen = min(accuracy, key=lambda name: (-utility[name], relative[name]))
     reason = (

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import doctest
 import json
 import logging
 import math
@@ -29,7 +28,6 @@ from monai_unetpp.data.labelled import LabelledCase, hash_files
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.metrics import score_case
 from monai_unetpp.networks.hashing import hash_network
-from monai_unetpp.pruning import score as score_module
 from monai_unetpp.pruning.predict import predict_case
 from monai_unetpp.pruning.results import DataProblem, OperatingPoint
 from monai_unetpp.pruning.score import Scores, evaluate_levels
@@ -667,10 +665,6 @@ def test_result_is_frozen(cases):
     scores = evaluate_levels(Thresholds(), cases[:1], **settings())
     with pytest.raises(dataclasses.FrozenInstanceError):
         scores.rows = ()
-
-
-def test_examples():
-    assert doctest.testmod(score_module).failed == 0
 
 
 class TestIgnored:
