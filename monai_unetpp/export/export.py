@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from monai_unetpp.bundles import find_bundle, load_network, read_metadata_entry, read_network_def
-from monai_unetpp.export.formats import FORMATS
+from monai_unetpp.export.formats import FORMATS, Format
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
@@ -74,7 +74,7 @@ def export_network(
 ) -> NetworkExport:
     """Write one level of a network to a file, with a small JSON file about it beside (``path`` + ``.json``).
 
-    The file is read back and run on random windows; it is kept only if its logits are those of the network.
+    The file is read back and run on random windows, and kept only if its logits are those of the network.
 
     Args:
         network: the network; it is not changed.
@@ -85,13 +85,13 @@ def export_network(
         level: such as ``"L2"``; by default the deepest.
         batch_size: windows that the file takes at once.
         dynamic_batch: let the file take any number of windows; TorchScript always does.
-        source: where the weights are from, to be written down.
+        source: where the weights come from, for the JSON file.
 
     Raises:
         ImportError: a package that the format needs is missing; the message says how to install it.
-        RuntimeError: the file does not agree with the network, and was not kept; or it cannot be made.
-        TypeError: another network.
-        ValueError: a format, level, suffix or shape that cannot be.
+        RuntimeError: the file cannot be made, or does not agree with the network and was not kept.
+        TypeError: another kind of network.
+        ValueError: a format, level, suffix or shape that cannot be used.
         OSError: ``path`` cannot be written to.
     """
     target = _check(network, path, format, window_shape, batch_size)
@@ -104,19 +104,8 @@ def export_network(
     # a file that takes any number of windows is tried with one more than it was made from, too
     dynamic = dynamic_batch or format == "torchscript"
     tried = [windows, torch.rand(len(windows) + 1, *windows.shape[1:])] if dynamic else [windows]
-    with torch.no_grad(), atomic_path(target) as temporary:
-        expected = [pruned(each) for each in tried]
-        chosen.write(pruned, windows, dynamic_batch, temporary)
-        # what reads the file is let go before the file moves
-        difference = _largest_difference(chosen.load(temporary), tried, expected)
-        if not difference <= tolerance:
-            raise RuntimeError(
-                f"{target}: the exported network must agree with the network to {tolerance:g} of its largest logit, "
-                f"got a difference of {difference:.2g}. The file was not kept; use another format."
-            )
-        for suffix in chosen.companions:
-            os.replace(temporary.with_suffix(suffix), target.with_suffix(suffix))
-    input_shape, output_shape = ((None if dynamic else batch_size, *x.shape[1:]) for x in (windows, expected[0]))
+    output, difference = _write(pruned, tried, chosen, target, dynamic_batch, tolerance)
+    input_shape, output_shape = ((None if dynamic else batch_size, *x.shape[1:]) for x in (windows, output))
     result = NetworkExport(
         path=fspath(target),
         format=format,
@@ -200,6 +189,30 @@ def _check(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
     return Path(path)
+
+
+def _write(
+    network: NestedUNet,
+    windows: Sequence[torch.Tensor],
+    chosen: Format,
+    target: Path,
+    dynamic_batch: bool,
+    tolerance: float,
+) -> tuple[torch.Tensor, float]:
+    """The network's logits on the first windows, and by how much those of the file differ."""
+    with torch.no_grad(), atomic_path(target) as temporary:
+        expected = [network(each) for each in windows]
+        chosen.write(network, windows[0], dynamic_batch, temporary)
+        # what reads the file is let go before the file moves
+        difference = _largest_difference(chosen.load(temporary), windows, expected)
+        if not difference <= tolerance:
+            raise RuntimeError(
+                f"{target}: the exported network must agree with the network to {tolerance:g} of its largest logit, "
+                f"got a difference of {difference:.2g}. The file was not kept; use another format."
+            )
+        for suffix in chosen.companions:
+            os.replace(temporary.with_suffix(suffix), target.with_suffix(suffix))
+    return expected[0], difference
 
 
 def _largest_difference(

@@ -43,12 +43,10 @@ def save_overlay(
 ) -> Path:
     """Draw image, truth, chosen and deepest level side by side at the slice where the chosen level errs most.
 
-    A volume is cut across its coarsest axis (the last one where all are equal), so that the picture has the finest
-    resolution, and cropped around the structures. The first of the remaining axes runs to the right, the second
-    upwards (for a RAS volume, seen from above: the patient's right is on the right); in 2D it runs downwards, as in
-    photographs. Contours take a colour per label; wrongly labelled voxels are tinted red. Voxels keep their true
-    proportions, and a bar gives the scale. Where nothing is wrong, the slice with most of the structure is shown; where
-    there is no structure, the middle one.
+    A volume is cut across its coarsest axis (the last one where all are equal) and cropped around the structures. The
+    first of the remaining axes runs to the right, the second upwards (for a RAS volume, seen from above: the patient's
+    right is on the right); in 2D it runs downwards, as in photographs. Contours take a colour per label; wrongly
+    labelled voxels are tinted red. Where nothing is wrong, the slice with most of the structure is shown.
 
     Args:
         image: intensities ``(H, W)`` or ``(H, W, D)``.
@@ -75,29 +73,15 @@ def save_overlay(
     sizes = tuple(float(size) for size in spacing)
     _check(values, masks, sizes)
     values, masks, sizes, where = _view(values, masks, sizes)
-    wrong = {name: int(np.count_nonzero(masks[name] != masks["truth"])) for name in ("chosen", "deepest")}
-    description = (
-        f"{title}{where}: image, truth, {chosen_name} and {deepest_name}. In this view {chosen_name} differs from the "
-        f"truth in {wrong['chosen']} voxels, {deepest_name} in {wrong['deepest']}."
-    )
-    headings = {"truth": "truth"} | {
-        name: f"{heading}: {wrong[name]} voxels wrong"
-        for name, heading in (("chosen", chosen_name), ("deepest", deepest_name))
-    }
-    target, names = Path(path), _label_names(masks, label_names)
+    headings, description = _words(title + where, masks, chosen_name, deepest_name)
+    names = _label_names(masks, label_names)
     with new_figure(11.0, _height(values.shape, sizes), 1, 4) as (figure, grid):
-        first, *others = grid[0]
-        _draw_image(first, values, sizes)
-        first.set_title("image")
-        for axes, (name, heading) in zip(others, headings.items(), strict=True):
-            _draw_image(axes, values, sizes)
-            axes.set_title(heading)
-            _draw_labels(axes, masks[name], masks["truth"], names)
-        _draw_scale(first, values.shape, sizes, unit)
+        _draw(grid[0], values, masks, sizes, headings, names)
+        _draw_scale(grid[0][0], values.shape, sizes, unit)
         _legend(figure, names)
         figure.suptitle(title + where, fontsize=11, x=0.01, ha="left")
-        write_figure(target, figure, dpi=110, metadata={"Title": title, "Description": description})
-    return target
+        write_figure(Path(path), figure, dpi=110, metadata={"Title": title, "Description": description})
+    return Path(path)
 
 
 def _view(
@@ -162,6 +146,35 @@ def _draw_image(axes: Axes, image: _Array, spacing: tuple[float, ...]) -> None:
     limits = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
     draw_grey(axes, image, limits, aspect=spacing[1] / spacing[0])
     axes.set_axis_off()
+
+
+def _words(place: str, masks: dict[str, _Array], chosen: str, deepest: str) -> tuple[dict[str, str], str]:
+    """The headings of the label maps, and what the picture shows."""
+    wrong = {name: int(np.count_nonzero(masks[name] != masks["truth"])) for name in ("chosen", "deepest")}
+    headings = {
+        "truth": "truth",
+        "chosen": f"{chosen}: {wrong['chosen']} voxels wrong",
+        "deepest": f"{deepest}: {wrong['deepest']} voxels wrong",
+    }
+    return headings, (
+        f"{place}: image, truth, {chosen} and {deepest}. In this view {chosen} differs from the truth in "
+        f"{wrong['chosen']} voxels, {deepest} in {wrong['deepest']}."
+    )
+
+
+def _draw(
+    row: Sequence[Axes],
+    image: _Array,
+    masks: dict[str, _Array],
+    spacing: tuple[float, ...],
+    headings: dict[str, str],
+    names: dict[int, str],
+) -> None:
+    for axes, name in zip(row, ("", *headings), strict=True):
+        _draw_image(axes, image, spacing)
+        axes.set_title(headings.get(name, "image"))
+        if name:
+            _draw_labels(axes, masks[name], masks["truth"], names)
 
 
 def _draw_labels(axes: Axes, mask: _Array, truth: _Array, names: dict[int, str]) -> None:

@@ -52,27 +52,23 @@ def measure_costs(
 ) -> dict[str, PointCost]:
     """Measure parameters, work, file size, latency and memory of pruned networks.
 
-    Latencies are taken in rounds: every round measures each network once, in an order that is shuffled anew, so
-    that a noisy machine hits all of them alike. Memory is what segmenting one volume adds: weights, the volume and
-    all that lies between it and the segmentation. On CUDA it is the peak of allocated device memory; on a CPU the
-    growth of the resident set of a process of its own, one per network.
+    Every round measures the latency of each network once, in an order that is shuffled anew, so that a noisy machine
+    hits all of them alike. Memory is what segmenting one volume adds, weights included: on CUDA the peak of allocated
+    device memory, on a CPU the growth of the resident set of a process of its own.
 
     Args:
-        networks: the networks by name of their operating point, pruned and in eval mode. They are moved to
-            ``device``.
+        networks: by name of their operating point, pruned and in eval mode; they are moved to ``device``.
         window_shape: spatial shape of one window, ``(H, W[, D])``.
         volume_shape: spatial shape of a whole volume.
-        inferer: runs a network over a volume, such as a ``SlidingWindowInferer``. The inner inferer of a
-            ``PrecisionInferer`` is taken, as ``precision`` is given here; so is a ``NestedSlidingWindowInferer``, whose
-            runtime counts for the windows too.
+        inferer: runs a network over a volume, such as a ``SlidingWindowInferer``; its own precision is not used. The
+            runtime of a ``NestedSlidingWindowInferer`` counts for the windows too.
         device: a CPU or a CUDA device.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         repeats: measured runs of each network; more give a narrower spread.
         warm_up: runs before them that are not measured.
         seed: of the inputs, and of the order within the rounds.
         full_network: the network that was scored, for the self-check; None leaves the check out.
-        levels: the level of ``full_network`` by name of the operating point, for the points that were cut out of
-            it; by default those whose name is one of its levels.
+        levels: as for :func:`check_pruned_networks`.
 
     Returns:
         The costs by name of the operating point, in the order of ``networks``.
@@ -147,19 +143,19 @@ def measure_setting_costs(
 ) -> tuple[dict[str, PointCost], dict[str, Quartiles]]:
     """Measure the time of operating points that share their networks and differ in how these are run.
 
-    Every round segments one volume at each point, in an order that is shuffled anew. What a network needs for a window,
-    and its memory, do not depend on overlap and flips: they are measured once for each level, precision and runtime.
+    Every round segments one volume at each point, in a new order. Time per window and memory do not depend on overlap
+    and flips: they are measured once for each level, precision and runtime.
 
     Args:
         networks: the pruned networks by level, in eval mode.
         points: each with a level out of ``networks`` and a setting; those at the first one's setting take window time
             and memory from ``level_costs``.
         inferer: runs a network over a volume at each setting.
-        level_costs: what :func:`measure_costs` found for each level, at the setting of the first point.
+        level_costs: from :func:`measure_costs` for each level, at the setting of the first point.
         reference: name of the point that times are compared with.
         device: a CPU or a CUDA device.
         repeats: measured rounds.
-        warm_up: rounds before them that are not measured, in which networks are compiled or converted.
+        warm_up: rounds before them, in which networks are compiled or converted.
         seed: of the input, and of the order within the rounds.
 
     Returns:
@@ -174,8 +170,7 @@ def measure_setting_costs(
         raise ValueError(f"reference must be one of {', '.join(names)}, got {reference!r}.")
     run = _Measurement.of(device, repeats, warm_up, seed)
     cheapest = _cheapest_settings(points)
-    first = _setting_of(points[0])
-    kept = {(level, first.precision, first.runtime) for level in level_costs}
+    kept = {(level, *_network_key(points[0])[1:]) for level in level_costs}
     measured = {key: setting for key, setting in cheapest.items() if key not in kept}
     memory = {
         key: run.peak_memory(
@@ -188,14 +183,7 @@ def measure_setting_costs(
     # one after the other: the first tasks keep what was compiled or converted for whole volumes
     volumes = run.seconds(_volume_tasks(run, networks, points, inferer, cheapest, level_costs))
     windows = run.seconds(_window_tasks(run, networks, inferer, measured, level_costs))
-    costs = {
-        point.name: dataclasses.replace(
-            _at_network(level_costs[point.level], _network_key(point), memory, windows),
-            point=point.name,
-            volume_latency_s=Quartiles.of(volumes[point.name]),
-        )
-        for point in points
-    }
+    costs = {point.name: _at_point(point, level_costs, volumes, windows, memory) for point in points}
     return costs, {name: Quartiles.of_ratios(volumes[name], volumes[reference]) for name in names}
 
 
@@ -273,16 +261,18 @@ def _cheapest_settings(points: Sequence[OperatingPoint]) -> dict[_NetworkKey, In
     return cheapest
 
 
-def _at_network(
-    cost: PointCost,
-    key: _NetworkKey,
-    memory: Mapping[_NetworkKey, int],
+def _at_point(
+    point: OperatingPoint,
+    level_costs: Mapping[str, PointCost],
+    volumes: Mapping[str, Sequence[float]],
     windows: Mapping[_NetworkKey, Sequence[float]],
+    memory: Mapping[_NetworkKey, int],
 ) -> PointCost:
-    """``cost`` with the time of a window and the memory that were measured for a network; as it is where none were."""
-    if key not in memory:
-        return cost
-    return dataclasses.replace(cost, window_latency_s=Quartiles.of(windows[key]), peak_memory_bytes=memory[key])
+    """The cost of the level with what was measured at a point; window time and memory only where they were."""
+    cost, key = level_costs[point.level], _network_key(point)
+    if key in memory:
+        cost = dataclasses.replace(cost, window_latency_s=Quartiles.of(windows[key]), peak_memory_bytes=memory[key])
+    return dataclasses.replace(cost, point=point.name, volume_latency_s=Quartiles.of(volumes[point.name]))
 
 
 def check_pruned_networks(
