@@ -74,7 +74,7 @@ def _summary(report: FailureReport) -> str:
 def _worst(report: FailureReport) -> str:
     cases = {case.case: case for case in report.cases}
     several = len(report.labels) > 1
-    header = ["case", *report.kinds[0].kind, "foreground IoU", "Dice", "mean IoU", "missed", "invented"]
+    header = ["case", *report.kinds[0].kind, "foreground IoU", "Dice", "mean IoU", "missed", "false positive"]
     if several:
         header += ["wrong label", *(f"IoU {label}" for label in report.labels)]
     rows = []

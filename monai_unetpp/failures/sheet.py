@@ -180,7 +180,7 @@ def _draw_legend(figure: Figure, confused: bool, framed: bool, columns: int) -> 
         Line2D([], [], color=_TRUTH, linewidth=2.4, label="truth"),
         Line2D([], [], color=_SEGMENTATION, linewidth=1.4, label="segmentation"),
         Patch(facecolor=_TRUTH, alpha=0.6, label="missed"),
-        Patch(facecolor=_SEGMENTATION, alpha=0.6, label="invented"),
+        Patch(facecolor=_SEGMENTATION, alpha=0.6, label="false positive"),
     ]
     if confused:
         handles.append(Patch(facecolor=_CONFUSED, alpha=0.6, label="wrong label"))

@@ -201,8 +201,8 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
         marked=marked,
         notes=[
             "Mean ± standard deviation over cases; cases where truth and prediction are both empty are counted and "
-            "left out, at each level by itself: where a level invents a structure that another rightly does not find, "
-            "their means are over different cases.",
+            "left out, at each level by itself: where only one of two levels has a false positive, their means are "
+            "over different cases.",
             f"NSD: normalised surface Dice at a tolerance of {tolerances}." if tolerances else "",
             "Missed: truth, but no prediction. False pos.: prediction, but no truth.",
             interval_note(result.rules.alpha, list(compared.values())) if guarded else "",

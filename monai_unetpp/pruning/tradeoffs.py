@@ -173,7 +173,7 @@ def by_utility(
     chosen = min(accuracy, key=lambda name: (-utility[name], relative[name]))
     reason = (
         f"{chosen} has the highest utility, {utility[chosen]:.4f}: accuracy {accuracy[chosen]:.4f} minus "
-        f"{weight:g} times {relative[chosen]:.3f}, its {key} relative to the dearest point."
+        f"{weight:g} times {relative[chosen]:.3f}, its {key} relative to the most expensive point."
     )
     return TradeOff(f"utility accuracy-{weight:g}*{key}", (chosen,), reason)
 
