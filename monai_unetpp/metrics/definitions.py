@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["GUARDED", "METRICS", "CaseMetric"]
+__all__ = ["GUARDED", "METRICS", "CaseMetric", "check_metric"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,3 +71,14 @@ METRICS: dict[str, CaseMetric] = {
 
 GUARDED: dict[str, CaseMetric] = {key: metric for key, metric in METRICS.items() if metric.guarded}
 """Those for which a margin can be set."""
+
+
+def check_metric(metric: str) -> str:
+    """``metric`` if it can be guarded.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if metric not in GUARDED:
+        raise ValueError(f"metric must be one of {', '.join(GUARDED)}, got {metric!r}.")
+    return metric

@@ -6,26 +6,15 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from monai_unetpp.metrics import FOREGROUND, GUARDED, METRICS, LabelScore
+from monai_unetpp.metrics import FOREGROUND, METRICS, LabelScore
 from monai_unetpp.pruning.results import ScoreRow
 
-__all__ = ["BOTH_FALSE_POSITIVE", "PairedScores", "check_metric"]
+__all__ = ["BOTH_FALSE_POSITIVE", "PairedScores"]
 
 BOTH_FALSE_POSITIVE = "case(s) left out, where both find a structure that the truth lacks"
 """What the reason of a comparison says of such pairs, after their number."""
 
 _EMPTY_TRUTH = frozenset({"both_empty", "false_positive"})
-
-
-def check_metric(metric: str) -> str:
-    """``metric`` if it can be guarded.
-
-    Raises:
-        ValueError: it cannot.
-    """
-    if metric not in GUARDED:
-        raise ValueError(f"metric must be one of {', '.join(GUARDED)}, got {metric!r}.")
-    return metric
 
 
 @dataclasses.dataclass(frozen=True)

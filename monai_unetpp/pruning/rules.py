@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monai_unetpp.metrics.definitions import GUARDED, METRICS
+from monai_unetpp.metrics.definitions import METRICS, check_metric
 from monai_unetpp.options import option
 from monai_unetpp.pruning.budgets import parse_budget
 
@@ -194,7 +194,7 @@ def _name_and_value(text: str, argument: str, example: str) -> tuple[str, float]
 
 
 def _check_margin(margin: Margin) -> None:
-    _check_metric(margin.metric)
+    check_metric(margin.metric)
     if not (math.isfinite(margin.value) and margin.value > 0):
         raise ValueError(
             f"margin must be positive, got {margin.value} for {margin.metric}. It is the largest mean loss to accept."
@@ -205,11 +205,6 @@ def _check_margin(margin: Margin) -> None:
 
 def _check_case_drops(max_case_drop: Mapping[str, float]) -> None:
     for metric, limit in max_case_drop.items():
-        _check_metric(metric)
+        check_metric(metric)
         if not limit > 0:
             raise ValueError(f"max_case_drop must be positive, got {limit} for {metric}. Leave it out for no limit.")
-
-
-def _check_metric(metric: str) -> None:
-    if metric not in GUARDED:
-        raise ValueError(f"metric must be one of {', '.join(GUARDED)}, got {metric!r}.")

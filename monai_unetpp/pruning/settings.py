@@ -16,6 +16,7 @@ from monai_unetpp.inferers.predictors import RUNTIMES, make_predictor
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.results import InferenceSetting
+from monai_unetpp.pruning.rules import as_list
 
 __all__ = ["SETTINGS", "SettingsGrid", "check_grid_inferer", "list_settings", "parse_settings", "with_setting"]
 
@@ -52,7 +53,7 @@ def parse_settings(given: Mapping[str, Any] | Sequence[str] | str | None) -> Set
     """
     if given is None:
         return {}
-    pairs = list(given.items()) if isinstance(given, Mapping) else [_split(text) for text in _listed(given)]
+    pairs = list(given.items()) if isinstance(given, Mapping) else [_split(text) for text in as_list(given)]
     names = [name for name, _ in pairs]
     for name, values in pairs:
         if name not in SETTINGS:
@@ -162,10 +163,6 @@ def _what_runs(
             f"{device} ({str(e).splitlines()[0]}). Leave it out."
         ) from e
     return predictor.precision, predictor.runtime
-
-
-def _listed(given: Sequence[str] | str) -> Sequence[str]:
-    return [given] if isinstance(given, str) else given
 
 
 def _split(text: Any) -> tuple[str, list[str]]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from monai_unetpp.metrics.definitions import check_metric
 from monai_unetpp.pruning.budgets import Budget, check_cost_key
-from monai_unetpp.pruning.pairing import PairedScores, check_metric
+from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import PointCost, ScoreRow, TradeOff
 
 __all__ = [
