@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _SUFFIXES = (".nii.gz", ".png", ".tif")
-"""Of what :class:`~monai_unetpp.data.SegmentationSaveImaged` writes."""
+"""Of the files that :class:`~monai_unetpp.data.SegmentationSaveImaged` writes."""
 
 _Array = npt.NDArray[Any]
 

@@ -16,7 +16,7 @@ __all__ = ["ExaminedCase", "FailureReport", "KindSummary", "error_key", "kinds_o
 
 _TIMES = " \N{MULTIPLICATION SIGN} "
 _MOST_SHAPES = 20
-"""Of images with more shapes than these, such as photographs that were cropped, the shape says nothing of a kind."""
+"""With more shapes than these, as in cropped photographs, the shape says nothing about the kind."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class KindSummary:
 
 @dataclasses.dataclass(frozen=True)
 class FailureReport:
-    """What :func:`monai_unetpp.failures.find_failures` found.
+    """The result of :func:`monai_unetpp.failures.find_failures`.
 
     Attributes:
         dataset: name of the data set.

@@ -29,7 +29,7 @@ _CONTEXT = 0.3
 
 _TRUTH, _SEGMENTATION, _CONFUSED = PALETTE[5], PALETTE[4], PALETTE[3]
 _ALMOST_ALL = 0.75
-"""Of an image of which this much is to be shown along both axes, everything is."""
+"""An image of which this much would be shown along both axes is shown whole."""
 _PANEL_INCHES = 3.0
 _GAP = 0.06
 

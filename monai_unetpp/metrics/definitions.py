@@ -1,4 +1,4 @@
-"""What each metric is: its name, unit and direction, how it is written, and what is guarded where nothing is said."""
+"""What each metric is: its name, unit and direction, how it is written, and what is guarded by default."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class CaseMetric:
         name: as in tables.
         unit: such as ``"mm"``; empty for a share.
         larger_is_better: the direction.
-        perfect: the value of a prediction without error, which also stands for a structure that is rightly not found.
+        perfect: the value of a prediction without error, also given where a structure is rightly not predicted.
         decimals: of a value.
         difference_decimals: of a difference.
         guarded: whether a margin can be set for it.

@@ -21,7 +21,7 @@ from monai_unetpp.networks.hashing import hash_network
 __all__ = ["describe_settings"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-#: What a NestedSlidingWindowInferer's results depend on; the rest is how it goes about it, and what it has compiled.
+#: What a NestedSlidingWindowInferer's results depend on; the rest is speed, and what it has compiled.
 _INFERER_KEYS = (
     "roi_size",
     "overlap",

@@ -21,11 +21,11 @@ def confirming_cases(
 
     Args:
         entries: of all data sets by name, the one of ``confirm_dir`` last.
-        data: what confirms, and whose the cases are.
+        data: which cases confirm, and their subjects.
         seed: of the split by ``confirm_share``.
 
     Raises:
-        ValueError: they are not other data than what chooses.
+        ValueError: they overlap with the cases that choose.
     """
     if data.confirm_dir is None and data.confirm_share is None:
         return frozenset()
@@ -141,13 +141,13 @@ def _keep_back(
 def _check_other_data(
     by_dataset: Mapping[str, Sequence[tuple[LabelledCase, str | None]]], confirming: frozenset[tuple[str, str]]
 ) -> None:
-    """Refuse cases that confirm what they, or others of the same subject, have chosen."""
+    """Refuse confirming cases that also choose, or whose subject does."""
     choosing: dict[str, str] = {}
     people: dict[str, str] = {}
     images = []
     for dataset, cases in by_dataset.items():
         for case, subject in cases:
-            # a file that is missing is a problem of its own, which is told elsewhere
+            # a missing file is reported elsewhere
             content = hash_files(case.image) if all(path.exists() for path in case.image) else None
             if (dataset, case.name) in confirming:
                 images.append((f"{case.name} ({dataset})", content, subject))

@@ -254,7 +254,7 @@ class _Measurement:
 
 
 def _cheapest_settings(points: Sequence[OperatingPoint]) -> dict[_NetworkKey, InferenceSetting]:
-    """Of the settings that run one and the same network the cheapest, by network."""
+    """The cheapest of the settings that share a network, by network."""
     cheapest: dict[_NetworkKey, InferenceSetting] = {}
     for point in sorted(points, key=lambda each: (len(_setting_of(each).flips), _setting_of(each).overlap)):
         cheapest.setdefault(_network_key(point), _setting_of(point))
@@ -422,7 +422,7 @@ def _peak_in_new_process(network: NestedUNet, inferer: Any, shape: tuple[int, ..
 
 
 def _peak_of_run(network: NestedUNet, inferer: Inferer, shape: tuple[int, ...], device: torch.device, seed: int) -> int:
-    """Of moving the network from the CPU to ``device``, and of segmenting one volume there."""
+    """The peak while the network moves from the CPU to ``device`` and segments one volume there."""
     peak = PeakMemory(device)
     inputs = _random_input(network, shape, device, seed)
     network.to(device)

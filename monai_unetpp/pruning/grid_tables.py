@@ -133,7 +133,7 @@ def _grid_verdict(grid: OperatingGrid, point: str) -> TableCell:
 
 
 def _grid_levels(grid: OperatingGrid, alpha: float) -> list[str]:
-    """What Holm's procedure came to, and why points did not pass."""
+    """The level of the bounds by Holm's procedure, and why points did not pass."""
     if not grid.outcomes:
         return []
     points = {outcome.point for outcome in grid.outcomes}

@@ -292,7 +292,7 @@ class OperatingGrid:
 
 @dataclasses.dataclass(frozen=True)
 class PruningResult:
-    """Everything that one run of the pruning evaluator found.
+    """The result of one run of the pruning evaluator.
 
     Attributes:
         title: name of the evaluated model.

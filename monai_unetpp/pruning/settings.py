@@ -70,7 +70,7 @@ def check_grid_inferer(inferer: Any) -> NestedSlidingWindowInferer:
     """``inferer`` if it can be run at other settings.
 
     Raises:
-        TypeError: it is none of ours.
+        TypeError: it is of another kind.
     """
     if not isinstance(inferer, NestedSlidingWindowInferer):
         raise TypeError(
@@ -89,7 +89,7 @@ def list_settings(
     what this machine cannot do is refused before any case is scored.
 
     Args:
-        inferer: its setting goes first; it also stands for what the grid does not name.
+        inferer: its setting comes first, and fills in what the grid does not name.
         grid: from :func:`parse_settings`.
         network: the network to run.
         device: where.

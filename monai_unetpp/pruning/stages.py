@@ -1,4 +1,4 @@
-"""The stages of an evaluation, each from what the one before has found."""
+"""The stages of an evaluation, each from the result of the one before."""
 
 from __future__ import annotations
 

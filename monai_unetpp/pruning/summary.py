@@ -1,4 +1,4 @@
-"""What a pruning result comes to: averages of the scores, costs in proportion, worst cases, and what it is about.
+"""A pruning result in figures: averages of the scores, costs in proportion, worst cases, and what it is about.
 
 Nothing here decides or measures.
 """
@@ -106,7 +106,7 @@ class Summary:
 
 
 def data_sets(result: PruningResult) -> tuple[str, ...]:
-    """Names of the data sets, as first met; where there are several, ``"all"`` goes before them."""
+    """Names of the data sets in the order of the rows; where there are several, ``"all"`` comes first."""
     names = tuple(dict.fromkeys(row.dataset for row in result.rows))
     return (ALL, *names) if len(names) > 1 else names
 

@@ -40,8 +40,8 @@ def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str =
     """The accuracy of each point: the mean over data sets of the mean over labels of the mean over cases.
 
     Labels weigh the same whatever their size, as do data sets. A case in which a label is absent from the truth and
-    from the predictions of all points is left out for that label; where only some points are right to find nothing,
-    they count as perfect. The pooled foreground counts only where there is no other label.
+    from the predictions of all points is left out for that label; where only some points rightly predict
+    nothing, these count as perfect. The pooled foreground counts only where there is no other label.
 
     Args:
         rows: scores of all points.

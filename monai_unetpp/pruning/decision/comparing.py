@@ -25,7 +25,7 @@ from monai_unetpp.pruning.statistics import (
 __all__ = ["DEFAULT_RULES", "Guard", "LevelOutcome", "LevelTest", "State", "percent"]
 
 DEFAULT_RULES = Rules()
-"""What holds where nothing else is said."""
+"""The default rules."""
 
 State = Literal["pass", "fail", "inconclusive"]
 Guard = tuple[str, str, float]
@@ -157,7 +157,7 @@ def _plain_mean(goodness: Sequence[float], subjects: Sequence[str], metric: str)
 
 
 def _guards(margins: Sequence[Margin], paired: PairedScores) -> list[Guard]:
-    """Metric, label and margin of everything guarded; a margin with labels goes before one without."""
+    """Metric, label and margin of everything guarded; a margin with labels takes precedence over one without."""
     named: dict[tuple[str, str], float] = {}
     general: dict[tuple[str, str], float] = {}
     for margin in margins:
