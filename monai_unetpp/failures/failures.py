@@ -47,20 +47,27 @@ def find_failures(
 ) -> FailureReport:
     """Score segmentations against the labels of a data set, and show which kinds of images and which cases fail.
 
-    Writes ``failures.json`` with the figures of every case, ``failures.md`` with a table by kind and the worst cases,
-    and ``failures.png`` with the worst case of each kind, then the worst of the others. A missing or broken
-    segmentation is reported and the others go on. For the kinds see :func:`~monai_unetpp.failures.kinds.kinds_of`.
+    Written are ``failures.json`` with the figures of every case, ``failures.md`` with a table by kind and the worst
+    cases, and ``failures.png`` with pictures of them: the worst of each kind, then the worst of the others. A
+    segmentation that is missing or broken is reported and the others go on. Without ``segmentations`` the kinds are
+    counted only, and there is no picture.
+
+    Images in 2D are of one kind if they have one shape and one background, dark or bright
+    (:class:`monai_unetpp.data.ImageKind`), volumes if their largest voxel edge is the same to one digit.
 
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon form, 2D or 3D.
         output_dir: folder for the report.
-        segmentations: folder with ``<case>_seg.nii.gz``, ``.png`` or ``.tif``, as ``segment`` and the bundles write
-            them; None only counts the kinds.
+        segmentations: folder with ``<case>_seg.nii.gz``, ``.png`` or ``.tif``, as
+            :func:`monai_unetpp.segmentation.segment` and the bundles write them.
         list_key: list of ``dataset.json``: ``"validation"`` or ``"training"``.
         worst: number of cases to list and to draw, from 1; of more than 24, the first 24 are drawn.
         labels: names of the labels to score; by default all that ``dataset.json`` names. Others become background.
         instances: whether label maps number their objects: then all values above 0 are the one label.
         progress: show a progress bar on standard error.
+
+    Returns:
+        What was found.
 
     Raises:
         FileNotFoundError: no ``dataset.json``, or no folder ``segmentations``.
@@ -69,15 +76,27 @@ def find_failures(
         ImportError: matplotlib is not installed.
         OSError: ``output_dir`` cannot be written to.
     """
-    folder = _check(worst, segmentations)
-    listed = _list(dataset_dir, list_key)
+    if isinstance(worst, bool) or not isinstance(worst, int):
+        raise TypeError(f"worst must be a whole number, got {worst!r}. Give the number of cases to show.")
+    if worst < 1:
+        raise ValueError(f"worst must be at least 1, got {worst}. Give the number of cases to show.")
+    folder = None if segmentations is None else Path(segmentations)
+    if folder is not None:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"{folder}: no such folder. segmentations must name what segment wrote to.")
+        check_drawing()
+    listed = list_cases(load_datalist(dataset_dir, list_key))
+    for name, same in repeated_names(listed).items():
+        files = " and ".join(str(case.image[0]) for case in same)
+        raise ValueError(f"{list_key} must list cases of different names, got {name!r} for {files}. Rename the files.")
     chosen = choose_labels(dataset_dir, labels, instances)
     examined, failures = _examine(listed, folder, chosen, progress)
     case_kinds = kinds_of(examined)
     # labels that are mistaken for each other leave the pooled foreground as it is
     ranked_by = "mean_iou" if len(chosen.named) > 1 else "foreground_iou"
     kinds, overall = summarise_kinds(examined, case_kinds, ranked_by)
-    wrong = _rank(examined, ranked_by)
+    ranked = sorted(examined, key=lambda case: error_key(case, ranked_by))
+    wrong = [case for case in ranked if math.isfinite(error_key(case, ranked_by))]
     report = FailureReport(
         dataset=_dataset_name(Path(dataset_dir)),
         list_key=list_key,
@@ -94,34 +113,6 @@ def find_failures(
     )
     _write(report, Path(output_dir), _pick(wrong, case_kinds, worst), _reader(listed, chosen))
     return report
-
-
-def _check(worst: int, segmentations: str | PathLike[str] | None) -> Path | None:
-    if isinstance(worst, bool) or not isinstance(worst, int):
-        raise TypeError(f"worst must be a whole number, got {worst!r}. Give the number of cases to show.")
-    if worst < 1:
-        raise ValueError(f"worst must be at least 1, got {worst}. Give the number of cases to show.")
-    if segmentations is None:
-        return None
-    folder = Path(segmentations)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder. segmentations must name what segment wrote to.")
-    check_drawing()
-    return folder
-
-
-def _list(dataset_dir: str | PathLike[str], list_key: str) -> list[LabelledCase]:
-    listed = list_cases(load_datalist(dataset_dir, list_key))
-    for name, same in repeated_names(listed).items():
-        files = " and ".join(str(case.image[0]) for case in same)
-        raise ValueError(f"{list_key} must list cases of different names, got {name!r} for {files}. Rename the files.")
-    return listed
-
-
-def _rank(examined: Sequence[ExaminedCase], ranked_by: str) -> list[ExaminedCase]:
-    """The cases with an error, the worst first."""
-    ranked = sorted(examined, key=lambda case: error_key(case, ranked_by))
-    return [case for case in ranked if math.isfinite(error_key(case, ranked_by))]
 
 
 def _examine(
