@@ -106,8 +106,8 @@ def _meaning(report: FailureReport) -> str:
         "them has, it is 0.",
         "- Mean IoU: the mean of the IoU of the background and of every label, a figure that is often taken for "
         "foreground IoU. It is closer to 1 where little is labelled.",
-        "- Missed: background in the segmentation, as a share of what is labelled in the truth. Invented: background "
-        "in the truth, as a share of what is labelled in the segmentation.",
+        "- Missed: background in the segmentation, as a share of what is labelled in the truth. False positive: "
+        "background in the truth, as a share of what is labelled in the segmentation.",
         f"- The worst have the lowest {_FIGURES[report.ranked_by]}.",
     ]
     if len(report.labels) > 1:

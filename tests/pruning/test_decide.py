@@ -287,7 +287,7 @@ class TestGuards:
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
         assert (decision.cases, found(decision, "L2").cases) == (40, 39)
 
-    def test_a_structure_that_only_the_shallow_level_invents_is_not_left_out(self) -> None:
+    def test_a_structure_that_only_the_shallow_level_finds_without_truth_is_not_left_out(self) -> None:
         rows = rows_of(levels(40))
         for point, state in (("L1", "both_empty"), ("L2", "false_positive"), ("L3", "both_empty")):
             rows = replace_score(rows, point, "case_003", empty(state))
@@ -297,7 +297,7 @@ class TestGuards:
         assert decision.verdict == "keep"
 
     @staticmethod
-    def with_invented(dice: Mapping[str, Sequence[float]], count: int) -> list[ScoreRow]:
+    def with_false_positives(dice: Mapping[str, Sequence[float]], count: int) -> list[ScoreRow]:
         """Rows of these cases and of further ones without truth, in which every point finds the structure."""
         more = {point: [*values, *[0.0] * count] for point, values in dice.items()}
         first = len(dice["L3"])
@@ -306,18 +306,18 @@ class TestGuards:
             for row in rows_of(more)
         ]
 
-    def test_pairs_that_both_points_invent_do_not_dilute_a_loss(self) -> None:
+    def test_pairs_of_two_false_positives_do_not_dilute_a_loss(self) -> None:
         loss = {"L1": 0.77 + noise(10, seed=1), "L2": 0.77 + noise(10, seed=2), "L3": np.full(10, 0.8)}
-        decision = decide(self.with_invented(loss, 90), POINTS, DICE, dataset="A", **FAST)
+        decision = decide(self.with_false_positives(loss, 90), POINTS, DICE, dataset="A", **FAST)
         assert (decision.verdict, decision.level, decision.cases) == ("keep", "L3", 100)
         comparison = found(decision, "L2")
         assert (comparison.cases, comparison.clusters) == (10, 10)
         assert comparison.mean_difference == pytest.approx(-0.03)
         assert "; 90 case(s) left out, where both find a structure that the truth lacks." in comparison.reason
 
-    def test_pairs_that_both_points_invent_change_no_figure(self) -> None:
+    def test_pairs_of_two_false_positives_change_no_figure(self) -> None:
         plain = found(decide(rows_of(levels(40)), POINTS, DICE, dataset="A", **FAST), "L2")
-        more = found(decide(self.with_invented(levels(40), 7), POINTS, DICE, dataset="A", **FAST), "L2")
+        more = found(decide(self.with_false_positives(levels(40), 7), POINTS, DICE, dataset="A", **FAST), "L2")
         assert dataclasses.replace(more, reason=plain.reason) == plain
         assert "left out" not in plain.reason
 
@@ -329,7 +329,7 @@ class TestGuards:
         assert (found(decision, "L2").cases, found(decision, "L1").cases) == (40, 39)
         assert found(decision, "L2").mean_difference > 0.02
 
-    def test_a_label_that_every_point_only_invents_cannot_be_tested(self) -> None:
+    def test_a_label_with_nothing_but_false_positives_cannot_be_tested(self) -> None:
         rows = rows_of(levels(40))
         rows += [dataclasses.replace(row, label="Tumour", score=empty("false_positive")) for row in rows]
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)

@@ -722,7 +722,7 @@ class TestHonesty:
         kept = comparisons_table(stopped, stopped.decisions[0])
         assert not any("fare worse" in note for note in kept.notes)
 
-    def test_pairs_that_both_invent_are_counted_beside_a_pass_too(self, stopped):
+    def test_pairs_of_two_false_positives_are_counted_beside_a_pass_too(self, stopped):
         reason = f"Dice of posterior is not worse; 90 {BOTH_FALSE_POSITIVE}."
         first = dataclasses.replace(stopped.decisions[0].comparisons[0], state="pass", reason=reason)
         verdict = dataclasses.replace(stopped.decisions[0], comparisons=(first,))
