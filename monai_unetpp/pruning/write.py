@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import itertools
 import json
 import logging
 import os
 import re
 import shutil
+import statistics
 from collections.abc import Callable, Mapping
 from os import PathLike
 from pathlib import Path
@@ -34,7 +34,7 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.cost import check_pruned_networks
 from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
-from monai_unetpp.pruning.summary import ALL, MetricSummary, data_sets, headline, summarise
+from monai_unetpp.pruning.summary import headline
 from monai_unetpp.reporting.markdown import code, escape, format_table
 
 __all__ = ["check_writable", "write_pruned_bundle"]
@@ -293,15 +293,24 @@ def _accuracy(level: str, decision: Decision | None, result: PruningResult | Non
     ]
     if compared or result is None:
         return compared
-    summary, deepest = summarise(result), list(_point_names(result).values())[-1]
-    dataset = data_sets(result)[0] if decision is None or decision.dataset == ALL else decision.dataset
+    deepest = list(_point_names(result).values())[-1]
+    dataset = decision.dataset if decision is not None else "all"
     means = []
-    for metric, label in itertools.product(GUARDED, result.labels):
-        before, after = (summary.of(dataset, name, label) for name in (deepest, point))
-        there, here = (each.metrics[metric] if each else MetricSummary(None, None, 0) for each in (before, after))
-        if there.mean is not None and here.mean is not None:
-            means.append(_Accuracy(metric, label, there.mean, here.mean, here.cases))
+    for metric in GUARDED:
+        for label in result.labels:
+            before, after = (_values(result, dataset, name, label, metric) for name in (deepest, point))
+            if before and after:
+                means.append(_Accuracy(metric, label, statistics.fmean(before), statistics.fmean(after), len(after)))
     return means
+
+
+def _values(result: PruningResult, dataset: str, point: str, label: str, metric: str) -> list[float]:
+    values = (
+        getattr(row.score, metric)
+        for row in result.rows
+        if row.point == point and row.label == label and dataset in ("all", row.dataset)
+    )
+    return [value for value in values if value is not None]
 
 
 def _rewrite_metadata(path: Path, origin: Mapping[str, Any], accuracy: list[_Accuracy]) -> None:
