@@ -1,6 +1,6 @@
 """Writing the result of the pruning evaluator: for reading, for machines, and for rebuilding it.
 
-``report.json`` is described in ``REPORT.md`` beside this module.
+``report.json`` is described in ``REPORT.md`` of the guide to pruning.
 """
 
 from __future__ import annotations

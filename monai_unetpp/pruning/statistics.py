@@ -2,7 +2,7 @@
 
 Paired differences between two levels are often left-skewed: most cases hardly change, a few drop. With few subjects
 the drops may not be in the sample at all, and then every interval that is built from the sample alone is too
-narrow. The rule here was chosen by simulation (``STATISTICS.md`` beside this file, written by
+narrow. The rule here was chosen by simulation (``STATISTICS.md`` of the guide to pruning, written by
 ``python -m benchmarks.simulate``):
 
 * the bound is the lower one of the BCa bootstrap and of a t bound with Hall's correction for skewness, so that the

@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_pruning import REPOSITORY
 
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.metrics.scores import RULES
-from monai_unetpp.pruning import report, results, summary
+from monai_unetpp.pruning import results, summary
 from monai_unetpp.pruning.case_pictures import save_overlay
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
 from monai_unetpp.pruning.report import SCHEMA_VERSION, read_report, write_report
@@ -653,7 +654,7 @@ class TestWriting:
 
 
 def test_the_schema_document_names_every_entry():
-    text = Path(report.__file__).with_name("REPORT.md").read_text(encoding="utf-8")
+    text = (REPOSITORY / "docs" / "pruning" / "REPORT.md").read_text(encoding="utf-8")
     kinds = [kind for module in (results, summary) for kind in vars(module).values() if dataclasses.is_dataclass(kind)]
     assert {PruningResult, LabelScore, summary.Summary} <= {*kinds}
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)}

@@ -64,8 +64,8 @@ def decide(
             :meth:`~monai_unetpp.pruning.pairing.PairedScores.from_rows`.
 
     See:
-        Ahn et al. 2013, doi 10.1148/radiol.12120725, for margins and bounds; ``STATISTICS.md`` of this package for
-        how often the rule accepts what it should not.
+        Ahn et al. 2013, doi 10.1148/radiol.12120725, for margins and bounds; ``STATISTICS.md`` of the guide to pruning
+        for how often the rule accepts what it should not.
     """
     if role not in ("choose", "choose and report"):
         raise ValueError(f"role must be 'choose' or 'choose and report', got {role!r}. Use confirm() to confirm.")
