@@ -1,6 +1,6 @@
 """Where segmentations still fail: scores of every case by kind of image, and pictures of the worst."""
 
-from monai_unetpp.failures.cases import CaseScore
+from monai_unetpp.failures.examined_cases import CaseScore
 from monai_unetpp.failures.failures import find_failures
 from monai_unetpp.failures.kinds import ExaminedCase, FailureReport, KindSummary
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from monai_unetpp.data import ImageKind, describe_case_failure, load_datalist
 from monai_unetpp.data.datalist import read_content
 from monai_unetpp.data.labelled import LabelledCase, list_cases, repeated_names
-from monai_unetpp.failures.cases import (
+from monai_unetpp.failures.examined_cases import (
     CaseArrays,
     ScoredLabels,
     choose_labels,

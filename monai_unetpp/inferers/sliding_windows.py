@@ -34,7 +34,7 @@ from monai_unetpp.inferers.window_memory import (
 )
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
-from monai_unetpp.measuring.stages import StageTimer
+from monai_unetpp.measuring.stage_timer import StageTimer
 
 __all__ = ["NestedSlidingWindowInferer"]
 

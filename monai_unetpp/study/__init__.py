@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from monai_unetpp.study.accuracy_table import format_study
     from monai_unetpp.study.design import StudySettings
-    from monai_unetpp.study.figures import draw_accuracy, draw_learning_curves
     from monai_unetpp.study.study import StudyOutcome, StudyRun, run_study
+    from monai_unetpp.study.study_figures import draw_accuracy, draw_learning_curves
 
 __all__ = [
     "StudyOutcome",
@@ -28,8 +28,8 @@ _HOMES = {
     "StudyOutcome": "study",
     "StudyRun": "study",
     "StudySettings": "design",
-    "draw_accuracy": "figures",
-    "draw_learning_curves": "figures",
+    "draw_accuracy": "study_figures",
+    "draw_learning_curves": "study_figures",
     "format_study": "accuracy_table",
     "run_study": "study",
 }
