@@ -24,7 +24,9 @@ FLOORS = (
     {
         "version",
         "lazy",
+        "choices",
         "options",
+        "progress",
         "errors",
         "spreadsheet",
         "topology",
@@ -36,7 +38,7 @@ FLOORS = (
     },
     {"measuring", "reporting"},
     {"data", "metrics", "networks", "losses"},
-    {"bundles", "inferers", "engines"},
+    {"bundles", "inferers", "engines", "segmentation_options"},
     {"pruning", "export", "segmentation", "training"},
     {"study", "failures", "demo", "benchmark", "handlers"},
     {"cli"},

@@ -18,10 +18,11 @@ from monai.utils import BlendMode, PytorchPadMode, look_up_option
 from torch import nn
 from tqdm import tqdm
 
+from monai_unetpp.choices import RUNTIMES
 from monai_unetpp.devices import resolve_device, resolve_precision
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
-from monai_unetpp.inferers.predictors import RUNTIMES, Predictor, make_predictor, resolve_runtime
+from monai_unetpp.inferers.predictors import Predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.predictor import evaluating
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
+from monai_unetpp.choices import RUNTIMES
 from monai_unetpp.devices import resolve_precision
 from monai_unetpp.inferers.predictors.compiled import CompiledPredictor
 from monai_unetpp.inferers.predictors.eager import TorchPredictor
@@ -17,12 +18,10 @@ from monai_unetpp.inferers.predictors.openvino_conversion import OPENVINO_INSTAL
 from monai_unetpp.inferers.predictors.openvino_runtime import OpenVINOPredictor
 from monai_unetpp.inferers.predictors.predictor import Predictor
 
-__all__ = ["RUNTIMES", "make_predictor", "resolve_runtime"]
+__all__ = ["make_predictor", "resolve_runtime"]
 
 logger = logging.getLogger(__name__)
 
-Runtime = Literal["auto", "torch", "compile", "openvino"]
-RUNTIMES: tuple[str, ...] = get_args(Runtime)
 _told: set[str] = set()
 
 
