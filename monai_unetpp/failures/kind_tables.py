@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from monai_unetpp.failures.kinds import FailureReport, KindSummary
 from monai_unetpp.reporting.markdown import code, escape
-from monai_unetpp.reporting.tables import Table
+from monai_unetpp.reporting.tables import Table, TableCell
 
 __all__ = ["format_failures", "kind_table"]
 
@@ -44,9 +44,11 @@ def kind_table(report: FailureReport) -> Table:
     scored = report.segmentations is not None
     columns = [*headings, "cases", *([*figures, "worst case"] if scored else [])]
     summaries = [*report.kinds, *([report.overall] if len(report.kinds) > 1 else [])]
-    rows = []
+    rows: list[list[TableCell | str]] = []
     for summary in summaries:
-        kind = list(summary.kind.values()) or ["all", *[""] * (len(headings) - 1)]
+        words = [*summary.kind.values()] or ["all"]
+        # not a dash, which would mean that something is not known
+        kind = map(TableCell, words + [""] * (len(headings) - len(words)))
         rows.append([*kind, str(summary.cases), *(_figures(summary) if scored else [])])
     return Table.of_rows("By kind", columns, rows, _WORDS)
 
