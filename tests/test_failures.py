@@ -17,7 +17,7 @@ from PIL import Image
 from monai_unetpp import cli
 from monai_unetpp.data import ImageKind, write_volume
 from monai_unetpp.failures import ExaminedCase, find_failures
-from monai_unetpp.failures.cases import CaseArrays, choose_labels, score_arrays
+from monai_unetpp.failures.examined_cases import CaseArrays, choose_labels, score_arrays
 from monai_unetpp.failures.kinds import kinds_of
 from monai_unetpp.failures.sheet import error_window
 from monai_unetpp.reporting.markdown import escape

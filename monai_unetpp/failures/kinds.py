@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai_unetpp.data import ImageKind
-from monai_unetpp.failures.cases import CaseScore
+from monai_unetpp.failures.examined_cases import CaseScore
 
 __all__ = ["ExaminedCase", "FailureReport", "KindSummary", "error_key", "kinds_of", "summarise_kinds"]
 

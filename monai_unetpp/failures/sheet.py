@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_unetpp.failures.cases import CaseArrays
+from monai_unetpp.failures.examined_cases import CaseArrays
 from monai_unetpp.failures.kinds import ExaminedCase, FailureReport
 from monai_unetpp.files import write_figure
 from monai_unetpp.reporting.figures import HALO, PALETTE, new_figure

@@ -11,7 +11,7 @@ from monai.inferers import SlidingWindowInferer
 from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.devices import resolve_precision
 from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer, SlicewiseInferer
-from monai_unetpp.pruning.configuration import describe_settings
+from monai_unetpp.pruning.pipeline_text import describe_settings
 
 __all__ = ["BUNDLE_KEYS", "check_inference", "inference_of"]
 

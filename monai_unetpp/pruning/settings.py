@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from monai_unetpp.devices import PRECISIONS
+from monai_unetpp.choices import PRECISIONS, RUNTIMES
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.inferers.predictors import RUNTIMES, make_predictor
+from monai_unetpp.inferers.predictors import make_predictor
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.results import InferenceSetting

@@ -18,12 +18,12 @@ from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.budgets import parse_budget
-from monai_unetpp.pruning.configuration import describe_settings
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decision import confirm, confirm_jointly, decide_all
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.operating_points import compare_grid, points_at_settings
+from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.predict import Pipeline
 from monai_unetpp.pruning.preflight import check_data_sets, check_plan, check_write, load_further

@@ -26,9 +26,9 @@ from monai_unetpp.pruning import (
     read_report,
     write_report,
 )
-from monai_unetpp.pruning.configuration import describe_settings
 from monai_unetpp.pruning.grid_tables import grid_networks_table, grid_table
 from monai_unetpp.pruning.inference import inference_of
+from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, PointCost
 from monai_unetpp.pruning.summary import summarise
 from monai_unetpp.reporting.numbers import significant
