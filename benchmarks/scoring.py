@@ -21,7 +21,7 @@ from monai_unetpp.data import VolumeReader
 from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import time_rounds
-from monai_unetpp.measuring.stages import StageTimer
+from monai_unetpp.measuring.stage_timer import StageTimer
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.score import evaluate_levels
 from monai_unetpp.reporting.markdown import format_table

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 
-__all__ = ["PRECISIONS", "resolve_device", "resolve_precision", "synchronize"]
+from monai_unetpp.choices import PRECISIONS
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
-PRECISIONS: tuple[str, ...] = get_args(Precision)
+__all__ = ["resolve_device", "resolve_precision", "synchronize"]
 
 
 def resolve_device(name: str | None = None) -> torch.device:

@@ -31,7 +31,7 @@ from monai_unetpp.data import (
     one_line,
 )
 from monai_unetpp.data.instances import INSTANCE_COUNT
-from monai_unetpp.measuring.stages import StageTimer
+from monai_unetpp.measuring.stage_timer import StageTimer
 
 __all__ = ["CaseEvaluator", "CaseFailure", "CaseResult"]
 

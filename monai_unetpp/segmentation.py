@@ -5,25 +5,26 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from ignite.handlers import ProgressBar
+from ignite.engine import Events
 
 from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata_entry
+from monai_unetpp.choices import DEFAULT_BUNDLE
 from monai_unetpp.data import one_line
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.engines import CaseEvaluator
 from monai_unetpp.files import remove_leftovers
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.progress import Progress, counting
+from monai_unetpp.segmentation_options import SegmentationOptions
 from monai_unetpp.topology import level_index
 
 __all__ = ["DEFAULT_BUNDLE", "SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment"]
-
-DEFAULT_BUNDLE = "hippocampus_mri_unetpp"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,18 +87,8 @@ def segment(
     bundle: str | PathLike[str] = DEFAULT_BUNDLE,
     level: str | None = None,
     device: str | None = None,
-    progress: bool = False,
-    *,
-    runtime: str | None = None,
-    precision: str | None = None,
-    overlap: float | None = None,
-    flips: Sequence[int] | None = None,
-    smooth: bool | None = None,
-    instances: bool | None = None,
-    slice_axis: int | None = None,
-    list_key: str | None = None,
-    profile: bool = False,
-    overwrite: bool = False,
+    progress: Progress = False,
+    **options: Any,
 ) -> SegmentationSummary:
     """Segment images with a bundle's ``inference.json``; cases that fail are reported and the rest go on.
 
@@ -110,19 +101,9 @@ def segment(
         bundle: name or folder of a bundle.
         level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
-        progress: show a progress bar on standard error.
-        runtime: ``"auto"``, ``"torch"``, ``"compile"`` or ``"openvino"``; by default, as for all arguments below, what
-            the bundle says.
-        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        overlap: part of a window that the next one covers again, from 0 to below 1: less is faster.
-        flips: axes of the image to flip at test time, 0 the first; ``[]`` for none, which is fastest.
-        smooth: whether each class is interpolated on the input's grid, for smoother borders, instead of the labels.
-        instances: whether every object gets a number of its own, for bundles that find many of a kind.
-        slice_axis: for bundles of images: the axis of volumes across which the slices lie, 0 the first, -1 the last.
-        list_key: list of ``dataset.json`` to segment, where ``inputs`` are such folders, such as ``"validation"``.
-        profile: whether to measure the stages of the work; then nothing is done at the same time.
-        overwrite: whether results of other images in ``output_dir`` may be replaced; otherwise the case fails before
-            the network works on it. Results of the same image always are, and files of others never.
+        progress: True shows a bar on standard error, a function is called with a line of text after each case.
+        **options: further ones of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as
+            ``runtime="openvino"`` or ``flips=[]``.
 
     Returns:
         The finished cases with their volumes, and the failures.
@@ -131,63 +112,20 @@ def segment(
         ValueError: a bundle, level or device that cannot be used, or a setting that the bundle has not; the message
             names it and the remedy.
         FileNotFoundError: no such bundle, or none of the inputs exists.
-        TypeError: inputs that are not paths.
+        TypeError: inputs that are not paths, or an option that there is not.
         OSError: ``output_dir`` cannot be written to.
     """
-    output_dir = expand_home(output_dir)
-    folder = find_bundle(bundle)
+    chosen = SegmentationOptions(inputs, output_dir, bundle, level=level, device=device, **options)
+    folder = find_bundle(chosen.bundle)
     names = label_names(folder)
-    config = BundleConfig(folder, "inference.json")
-    paths = [inputs] if isinstance(inputs, (str, PathLike)) else inputs
-    if not isinstance(paths, (list, tuple)) or not all(isinstance(path, (str, PathLike)) for path in paths):
-        raise TypeError(f"inputs must be a path or a list of paths, got {inputs!r}. Name a file or a folder.")
-    if not any(os.path.lexists(expand_home(path)) for path in paths):
-        raise FileNotFoundError(f"{', '.join(map(fspath, paths))}: no such file or folder. Check the path.")
-    config["output_dir"], config["input"] = fspath(output_dir), [fspath(path) for path in paths]
-    if device is not None:
-        config["device"] = resolve_device(device)
-    _change_settings(
-        config,
-        folder,
-        level=level,
-        runtime=runtime,
-        precision=precision,
-        overlap=overlap,
-        flips=None if flips is None else list(flips),
-        smooth=smooth,
-        instances=instances,
-        slice_axis=slice_axis,
-        list_key=list_key,
-        overwrite=overwrite or None,
-    )
-    if level is not None:
-        level_index(level, _check_network(config, "network_def", config.parse("network_def")).levels)
-    evaluator = config.parse("evaluator")
-    if not isinstance(evaluator, CaseEvaluator):
-        raise ValueError(
-            f"{config}: the evaluator must be monai_unetpp.engines.CaseEvaluator, got {type(evaluator).__name__}. "
-            "Run this bundle with python -m monai.bundle run."
+    evaluator, network = _evaluator(chosen, folder)
+    make_output_dir(expand_home(chosen.output_dir))
+    with counting(progress, "segmenting") as count:
+        evaluator.add_event_handler(
+            Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)
         )
-    evaluator.profile = profile
-    network = _check_network(config, "network", evaluator.network)
-    make_output_dir(output_dir)
-    if progress:
-        ProgressBar(desc="segmenting").attach(evaluator)
-    evaluator.run()
-    cases = tuple(
-        SegmentedCase(
-            case=done.case,
-            image=done.file,
-            output=str(done.output),
-            volumes_ml={name: done.volumes_ml.get(value, 0.0) for value, name in names.items()}
-            if network.spatial_dims == 3
-            else {},
-            seconds=done.seconds,
-            stages=done.stages,
-            instances=done.instances,
-        )
-        for done in evaluator.completed
-    )
+        evaluator.run()
+    cases = _segmented_cases(evaluator, names if network.spatial_dims == 3 else {})
     ran_runtime, ran_precision = getattr(evaluator.inferer, "ran", None) or ("", "")
     return SegmentationSummary(
         bundle=folder.name,
@@ -201,17 +139,52 @@ def segment(
     )
 
 
+def _evaluator(chosen: SegmentationOptions, folder: Path) -> tuple[CaseEvaluator, NestedUNet]:
+    """The evaluator of a bundle's ``inference.json`` as the options want it, and its network."""
+    config = BundleConfig(folder, "inference.json")
+    if not any(os.path.lexists(expand_home(path)) for path in chosen.paths):
+        raise FileNotFoundError(f"{', '.join(chosen.paths)}: no such file or folder. Check the path.")
+    config["output_dir"], config["input"] = fspath(expand_home(chosen.output_dir)), chosen.paths
+    if chosen.device is not None:
+        config["device"] = resolve_device(chosen.device)
+    _change_settings(config, folder, chosen.settings())
+    if chosen.level is not None:
+        level_index(chosen.level, _check_network(config, "network_def", config.parse("network_def")).levels)
+    evaluator = config.parse("evaluator")
+    if not isinstance(evaluator, CaseEvaluator):
+        raise ValueError(
+            f"{config}: the evaluator must be monai_unetpp.engines.CaseEvaluator, got {type(evaluator).__name__}. "
+            "Run this bundle with python -m monai.bundle run."
+        )
+    evaluator.profile = chosen.profile
+    return evaluator, _check_network(config, "network", evaluator.network)
+
+
+def _segmented_cases(evaluator: CaseEvaluator, names: Mapping[int, str]) -> tuple[SegmentedCase, ...]:
+    """What was finished, with the volumes of the labels of ``names``."""
+    return tuple(
+        SegmentedCase(
+            case=done.case,
+            image=done.file,
+            output=str(done.output),
+            volumes_ml={name: done.volumes_ml.get(value, 0.0) for value, name in names.items()},
+            seconds=done.seconds,
+            stages=done.stages,
+            instances=done.instances,
+        )
+        for done in evaluator.completed
+    )
+
+
 def _check_network(config: BundleConfig, key: str, network: Any) -> NestedUNet:
     if not isinstance(network, NestedUNet):
         raise ValueError(f"{config}: {key} must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")
     return network
 
 
-def _change_settings(config: BundleConfig, folder: Path, **settings: Any) -> None:
-    """Set what is not None; a bundle must have the key, as MONAI would take any other in silence."""
+def _change_settings(config: BundleConfig, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Set the keys of a bundle, which must have them, as MONAI would take any other in silence."""
     for key, value in settings.items():
-        if value is None:
-            continue
         if key not in config:
             raise ValueError(
                 f"{key} must be left out for {folder.name}, got {value!r}: its inference.json has no key {key!r}. "

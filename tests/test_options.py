@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from monai_unetpp.options import add_options, option, option_names
+from monai_unetpp.options import add_options, option, option_names, separate_names, whole_numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,39 @@ def test_help_tells_the_defaults():
     assert "what to accept (default: a=1 and b=2)" in text
     assert "replace (default" not in text
     assert "kept back (default" not in text
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    inputs: tuple[str, ...] = option(flags=("inputs",), nargs="+", metavar="INPUT", help="what to read")
+    sizes: tuple[int, ...] = option((8, 16), nargs="+", type=int, help="of it", group="shape")
+    window: tuple[int, ...] = option((3, 4), type=whole_numbers, help="of it (default: 3,4)", group="shape")
+    levels: tuple[str, ...] | None = option(None, type=separate_names, help="of it", group="shape")
+
+
+def test_options_in_groups_and_their_defaults():
+    parser = argparse.ArgumentParser()
+    add_options(parser, Work, defaults=True, groups={"shape": "as it comes"})
+    assert vars(parser.parse_args(["a", "b"])) == {
+        "inputs": ["a", "b"],
+        "sizes": (8, 16),
+        "window": (3, 4),
+        "levels": None,
+    }
+    given = parser.parse_args(["a", "--window", "5,6", "--levels", "L1, L2,"])
+    assert (given.window, given.levels) == ((5, 6), ["L1", "L2"])
+    text = " ".join(parser.format_help().split())
+    assert "shape: as it comes --sizes" in text
+    assert "of it (default: 8 16) --window" in text
+    assert text.count("(default: 3,4)") == 1
+
+
+def test_an_argument_without_a_name_is_required(capsys):
+    parser = argparse.ArgumentParser()
+    add_options(parser, Work)
+    with pytest.raises(SystemExit):
+        parser.parse_args([])
+    assert "required: INPUT" in capsys.readouterr().err
 
 
 def test_the_plan_of_pruning_is_read_without_torch():

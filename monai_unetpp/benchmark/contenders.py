@@ -32,7 +32,7 @@ from monai_unetpp.devices import synchronize
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.measuring.memory import PeakMemory
 from monai_unetpp.measuring.size import count_flops, count_parameters
-from monai_unetpp.measuring.stages import StageTimer
+from monai_unetpp.measuring.stage_timer import StageTimer
 from monai_unetpp.networks import NestedUNet
 
 __all__ = [

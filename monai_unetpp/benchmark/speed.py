@@ -27,47 +27,27 @@ from monai_unetpp.benchmark.contenders import (
     has_form_of_monai,
     measure_matrix_ceiling,
 )
+from monai_unetpp.benchmark.speed_options import SpeedOptions
 from monai_unetpp.benchmark.speed_results import InferenceBenchmark, InferenceCost, MissingContender
 from monai_unetpp.bundles import BundleConfig, find_bundle
-from monai_unetpp.devices import PRECISIONS, resolve_device
-from monai_unetpp.inferers.predictors import RUNTIMES
+from monai_unetpp.choices import PRECISIONS, RUNTIMES
+from monai_unetpp.devices import resolve_device
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import shuffled_rounds
+from monai_unetpp.progress import Progress, teller
 
-__all__ = ["measure_inference"]
+__all__ = ["choose_contenders", "make_task", "measure_inference"]
 
 logger = logging.getLogger(__name__)
 
-FEATURES = (16, 32, 64, 128, 256)
-OVERLAP = 0.25
-CLASSES = 4
-#: About the box around a brain at 1 mm.
-VOLUME_3D = (152, 168, 152)
-VOLUME_2D = (1024, 1024)
 #: BasicUNetPlusPlus cannot normalise smaller windows.
 _LEAST_WINDOW = 32
-_QUICK = {"features": (4, 8, 8, 8, 8), "volume_shape": (48, 32, 32), "window_shape": (32, 32, 32)}
 
 
 def measure_inference(
-    features: Sequence[int] | None = None,
-    volume_shape: Sequence[int] | None = None,
-    window_shape: Sequence[int] | None = None,
-    overlap: float | Sequence[float] | None = None,
-    *,
-    in_channels: int | None = None,
-    out_channels: int | None = None,
-    levels: Sequence[str] | None = None,
-    runtimes: Sequence[str] | None = None,
-    precisions: Sequence[str] | None = None,
-    sw_batch_size: int = 4,
-    repeats: int | None = None,
-    device: torch.device | str = "cpu",
-    bundle: str | PathLike[str] | None = None,
-    quick: bool = False,
-    progress: Callable[[str], None] | None = None,
+    *, device: torch.device | str = "cpu", progress: Progress = False, **options: Any
 ) -> InferenceBenchmark:
     """Compare ``NestedUNet`` in our sliding windows with ``BasicUNetPlusPlus`` in MONAI's, over a whole volume.
 
@@ -88,47 +68,30 @@ def measure_inference(
     In a script, call this below ``if __name__ == "__main__":``, as with all of Python's ``multiprocessing``.
 
     Args:
-        features: channels of the five resolutions; by default 16, 32, 64, 128, 256.
-        volume_shape: voxels of the volume; by default about the box around a brain at 1 mm.
-        window_shape: voxels of the windows; by default 96 along every axis.
-        overlap: of the windows; by default 0.25.
-        in_channels: channels of the volume; by default 1.
-        out_channels: classes; by default 4.
-        levels: levels to measure; by default all.
-        runtimes: ``"torch"``, ``"compile"``, ``"openvino"``; by default torch, and on a CPU OpenVINO
-            if it is installed, else torch.compile.
-        precisions: ``"fp32"``, ``"bf16"`` and on a GPU ``"fp16"``; by default all of them.
-        sw_batch_size: windows that networks get at once.
-        repeats: measured rounds, at least 2; by default 3.
         device: ``"cpu"`` or a CUDA device.
-        bundle: name or folder of a bundle.
-        quick: a small network and volume, two levels and two rounds, where nothing else is given.
-        progress: is told in a line what is going on.
+        progress: True shows what is going on on standard error, a function is called with each line of it.
+        **options: fields of :class:`~monai_unetpp.benchmark.speed_options.SpeedOptions`, such as ``quick=True``.
 
     Returns:
         Frozen results; ``dataclasses.asdict`` makes them ready for JSON.
 
     Raises:
-        ValueError: an argument with a value that cannot work.
+        TypeError: an option that there is not.
+        ValueError: an option with a value that cannot work.
         FileNotFoundError: no such bundle.
         RuntimeError: the reference cannot run here, so that there is nothing to compare with.
     """
     device = resolve_device(str(device))
-    repeats = (2 if quick else 3) if repeats is None else repeats
-    if repeats < 2:
-        raise ValueError(f"repeats must be 2 or more, got {repeats}. Quartiles need repeats.")
-    tell = _teller(progress)
+    chosen = SpeedOptions(**options)
+    tell = teller(progress, logger)
     with tempfile.TemporaryDirectory() as folder:
-        given = {"features": features, "in_channels": in_channels, "out_channels": out_channels}
-        shapes = {"volume_shape": volume_shape, "window_shape": window_shape, "overlap": overlap}
-        task = _make_task(given, shapes, sw_batch_size, device, bundle, quick, folder)
+        task = make_task(chosen, device, folder)
         known = build_own_network(task).levels
-        wanted = levels or (known[:1] + known[-1:] if quick else known)
-        contenders = _choose_contenders(wanted, known, runtimes, precisions, device)
+        contenders = choose_contenders(chosen, known, device)
         with contextlib.ExitStack() as stack:
             contest = _Contest(task, contenders, known[-1], stack, tell)
             ceilings = _measure_ceilings(contenders, device)
-            contest.run_rounds(repeats)
+            contest.run_rounds(chosen.rounds)
             again = _measure_ceilings(contenders, device)
             costs = contest.costs({name: max(ceilings[name], again[name]) for name in ceilings})
     return InferenceBenchmark(
@@ -154,51 +117,31 @@ def measure_inference(
 # -- the task --------------------------------------------------------------------------------------------------------
 
 
-def _make_task(
-    network: Mapping[str, Any],
-    shapes: Mapping[str, Any],
-    sw_batch_size: int,
-    device: torch.device,
-    bundle: str | PathLike[str] | None,
-    quick: bool,
-    folder: str,
-) -> InferenceTask:
-    common: dict[str, Any] = {
-        "sw_batch_size": sw_batch_size,
-        "device": str(device),
-        "threads": torch.get_num_threads(),
-        "folder": folder,
-    }
-    if bundle is None:
-        given = {name: value for name, value in {**network, **shapes}.items() if value is not None}
-        defaults = {
-            "features": FEATURES,
-            "in_channels": 1,
-            "out_channels": CLASSES,
-            "overlap": OVERLAP,
-            **(_QUICK if quick else {}),
-        }
-        values = {**defaults, **given}
-    else:
-        values = _of_bundle(bundle, network, {name: value for name, value in shapes.items() if value is not None})
-    if "window_shape" not in values:
-        dims = len(values["volume_shape"]) if "volume_shape" in values else 3
-        values["window_shape"] = (96,) * dims if dims == 3 else (256,) * dims
-    if "volume_shape" not in values:
-        values["volume_shape"] = VOLUME_3D if len(values["window_shape"]) == 3 else VOLUME_2D
-        if quick:
-            values["volume_shape"] = values["window_shape"]
-    for name in ("features", "volume_shape", "window_shape"):
-        values[name] = tuple(int(size) for size in values[name])
-    if not isinstance(values["overlap"], (int, float)):
-        values["overlap"] = tuple(values["overlap"])
-    return _checked_task(InferenceTask(**common, **values))
+def make_task(chosen: SpeedOptions, device: torch.device, folder: str) -> InferenceTask:
+    """What all contenders do alike.
+
+    Args:
+        chosen: network, volume and windows.
+        device: where they run.
+        folder: for what is converted and compiled.
+
+    Raises:
+        ValueError: values that cannot work.
+        FileNotFoundError: no such bundle.
+    """
+    of_bundle = None if chosen.bundle is None else _of_bundle(chosen.bundle)
+    return _checked_task(
+        InferenceTask(
+            **chosen.task_values(of_bundle),
+            sw_batch_size=chosen.sw_batch_size,
+            device=str(device),
+            threads=torch.get_num_threads(),
+            folder=folder,
+        )
+    )
 
 
-def _of_bundle(bundle: str | PathLike[str], network: Mapping[str, Any], shapes: Mapping[str, Any]) -> dict[str, Any]:
-    for name, value in network.items():
-        if value is not None:
-            raise ValueError(f"{name} must be left out with a bundle, got {value!r}. The bundle's network has its own.")
+def _of_bundle(bundle: str | PathLike[str]) -> dict[str, Any]:
     folder = find_bundle(bundle)
     config = BundleConfig(folder, "inference.json")
     inferer = config.parse("inferer")
@@ -218,7 +161,6 @@ def _of_bundle(bundle: str | PathLike[str], network: Mapping[str, Any], shapes: 
         "window_shape": (roi_size,) * dims if isinstance(roi_size, int) else tuple(roi_size),
         "overlap": inferer.overlap,
         "bundle": str(folder),
-        **shapes,
     }
 
 
@@ -255,18 +197,22 @@ def _checked_task(task: InferenceTask) -> InferenceTask:
     return task
 
 
-def _choose_contenders(
-    levels: Sequence[str],
-    known: Sequence[str],
-    runtimes: Sequence[str] | None,
-    precisions: Sequence[str] | None,
-    device: torch.device,
-) -> list[Contender]:
+def choose_contenders(chosen: SpeedOptions, known: Sequence[str], device: torch.device) -> list[Contender]:
+    """MONAI's route, its reference first, and then ours, the deepest level first.
+
+    Args:
+        chosen: levels, runtimes and precisions.
+        known: the levels of the network.
+        device: where they run.
+
+    Raises:
+        ValueError: a level, runtime or precision that there is not.
+    """
     cpu = device.type == "cpu"
     possible = [name for name in PRECISIONS if name != "auto" and not (cpu and name == "fp16")]
-    levels = _checked_choice("levels", levels, known)
-    runtimes = _checked_choice("runtimes", runtimes, [name for name in RUNTIMES if name != "auto"])
-    precisions = _checked_choice("precisions", precisions, possible) or possible
+    levels = _checked_choice("levels", chosen.levels or ([known[0], known[-1]] if chosen.quick else known), known)
+    runtimes = _checked_choice("runtimes", chosen.runtimes, [name for name in RUNTIMES if name != "auto"])
+    precisions = _checked_choice("precisions", chosen.precisions, possible) or possible
     if not runtimes:
         # on a CPU torch.compile takes long to prepare, and is no match for OpenVINO
         other = "openvino" if cpu and importlib.util.find_spec("openvino") else "compile"
@@ -295,15 +241,6 @@ def _describe_environment(device: torch.device) -> Environment:
         versions = {**environment.versions, "openvino": importlib.metadata.version("openvino")}
         environment = dataclasses.replace(environment, versions=versions)
     return environment
-
-
-def _teller(progress: Callable[[str], None] | None) -> Callable[[str], None]:
-    def tell(line: str) -> None:
-        logger.info("%s", line)
-        if progress is not None:
-            progress(line)
-
-    return tell
 
 
 def _measure_ceilings(contenders: Sequence[Contender], device: torch.device) -> dict[str, float]:

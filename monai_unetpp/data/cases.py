@@ -19,7 +19,7 @@ from monai_unetpp.data.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.naming import case_name, with_unique_names
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name
-from monai_unetpp.data.results import is_result
+from monai_unetpp.data.result_marks import is_result
 
 __all__ = ["expand_home", "find_cases"]
 

@@ -21,7 +21,7 @@ from monai_unetpp.data.grid import ImageGeometry, compare_geometry
 from monai_unetpp.data.naming import RESULT_NAME, case_name, result_suffix
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.pictures import is_picture_name, read_picture_shape, write_picture
-from monai_unetpp.data.results import identify_image, is_result, nifti_mark, picture_mark, read_identity
+from monai_unetpp.data.result_marks import identify_image, is_result, nifti_mark, picture_mark, read_identity
 from monai_unetpp.files import atomic_path
 
 __all__ = ["SegmentationSaveImaged", "write_volume"]

@@ -9,12 +9,10 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from monai_unetpp.data import ImageKind, describe_case_failure, load_datalist
 from monai_unetpp.data.datalist import read_content
 from monai_unetpp.data.labelled import LabelledCase, list_cases, repeated_names
-from monai_unetpp.failures.cases import (
+from monai_unetpp.failures.examined_cases import (
     CaseArrays,
     ScoredLabels,
     choose_labels,
@@ -22,11 +20,13 @@ from monai_unetpp.failures.cases import (
     read_arrays,
     score_arrays,
 )
+from monai_unetpp.failures.failure_options import FailureOptions
 from monai_unetpp.failures.kind_tables import format_failures
 from monai_unetpp.failures.kinds import ExaminedCase, FailureReport, error_key, kinds_of, summarise_kinds
 from monai_unetpp.failures.sheet import save_sheet
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.environment import describe_environment
+from monai_unetpp.progress import Progress, counting
 from monai_unetpp.reporting.figures import check_drawing
 
 __all__ = ["find_failures"]
@@ -39,11 +39,8 @@ def find_failures(
     output_dir: str | PathLike[str],
     segmentations: str | PathLike[str] | None = None,
     *,
-    list_key: str = "validation",
-    worst: int = 10,
-    labels: Sequence[str] | None = None,
-    instances: bool = False,
-    progress: bool = False,
+    progress: Progress = False,
+    **options: Any,
 ) -> FailureReport:
     """Score segmentations against the labels of a data set, and show which kinds of images and which cases fail.
 
@@ -60,76 +57,78 @@ def find_failures(
         output_dir: folder for the report.
         segmentations: folder with ``<case>_seg.nii.gz``, ``.png`` or ``.tif``, as
             :func:`monai_unetpp.segmentation.segment` and the bundles write them.
-        list_key: list of ``dataset.json``: ``"validation"`` or ``"training"``.
-        worst: number of cases to list and to draw, from 1; of more than 24, the first 24 are drawn.
-        labels: names of the labels to score; by default all that ``dataset.json`` names. Others become background.
-        instances: whether label maps number their objects: then all values above 0 are the one label.
-        progress: show a progress bar on standard error.
+        progress: True shows a bar on standard error, a function is called with a line of text after each case.
+        **options: further ones of :class:`~monai_unetpp.failures.failure_options.FailureOptions`, such as ``worst=20``
+            or ``labels=["tumour"]``.
 
     Returns:
         What was found.
 
     Raises:
         FileNotFoundError: no ``dataset.json``, or no folder ``segmentations``.
-        TypeError: ``worst`` or ``labels`` of another kind.
+        TypeError: an option of another kind, or one that there is not.
         ValueError: a list or labels that cannot be used, two cases of one name, or ``worst`` below 1.
         ImportError: matplotlib is not installed.
         OSError: ``output_dir`` cannot be written to.
     """
-    if isinstance(worst, bool) or not isinstance(worst, int):
-        raise TypeError(f"worst must be a whole number, got {worst!r}. Give the number of cases to show.")
-    if worst < 1:
-        raise ValueError(f"worst must be at least 1, got {worst}. Give the number of cases to show.")
-    folder = None if segmentations is None else Path(segmentations)
-    if folder is not None:
-        if not folder.is_dir():
-            raise FileNotFoundError(f"{folder}: no such folder. segmentations must name what segment wrote to.")
+    chosen = FailureOptions(dataset_dir, output_dir, segmentations, **options)
+    if chosen.folder is not None:
         check_drawing()
-    listed = list_cases(load_datalist(dataset_dir, list_key))
-    for name, same in repeated_names(listed).items():
-        files = " and ".join(str(case.image[0]) for case in same)
-        raise ValueError(f"{list_key} must list cases of different names, got {name!r} for {files}. Rename the files.")
-    chosen = choose_labels(dataset_dir, labels, instances)
-    examined, failures = _examine(listed, folder, chosen, progress)
+    listed = _listed(chosen)
+    scored = choose_labels(dataset_dir, chosen.labels, chosen.instances)
+    examined, failures = _examine(listed, chosen.folder, scored, progress)
     case_kinds = kinds_of(examined)
     # labels that are mistaken for each other leave the pooled foreground as it is
-    ranked_by = "mean_iou" if len(chosen.named) > 1 else "foreground_iou"
+    ranked_by = "mean_iou" if len(scored.named) > 1 else "foreground_iou"
     kinds, overall = summarise_kinds(examined, case_kinds, ranked_by)
     ranked = sorted(examined, key=lambda case: error_key(case, ranked_by))
     wrong = [case for case in ranked if math.isfinite(error_key(case, ranked_by))]
     report = FailureReport(
         dataset=_dataset_name(Path(dataset_dir)),
-        list_key=list_key,
-        segmentations=None if folder is None else str(folder),
-        labels=chosen.named,
+        list_key=chosen.list_key,
+        segmentations=None if chosen.folder is None else str(chosen.folder),
+        labels=scored.named,
         ranked_by=ranked_by,
         cases=tuple(examined),
         case_kinds=case_kinds,
         kinds=kinds,
         overall=overall,
-        worst=tuple(case.case for case in wrong[:worst]),
+        worst=tuple(case.case for case in wrong[: chosen.worst]),
         failures=failures,
         environment=_environment(),
     )
-    _write(report, Path(output_dir), _pick(wrong, case_kinds, worst), _reader(listed, chosen))
+    _write(report, Path(output_dir), _pick(wrong, case_kinds, chosen.worst), _reader(listed, scored))
     return report
 
 
+def _listed(chosen: FailureOptions) -> list[LabelledCase]:
+    """The cases of the list, no two of one name."""
+    cases = list_cases(load_datalist(chosen.dataset_dir, chosen.list_key))
+    for name, same in repeated_names(cases).items():
+        files = " and ".join(str(case.image[0]) for case in same)
+        raise ValueError(
+            f"{chosen.list_key} must list cases of different names, got {name!r} for {files}. Rename the files."
+        )
+    return cases
+
+
 def _examine(
-    cases: Sequence[LabelledCase], folder: Path | None, labels: ScoredLabels, progress: bool
+    cases: Sequence[LabelledCase], folder: Path | None, labels: ScoredLabels, progress: Progress
 ) -> tuple[list[ExaminedCase], dict[str, str]]:
     """What each case is like and how it scores, and the reasons why some could not be scored."""
     examined: list[ExaminedCase] = []
     failures: dict[str, str] = {}
-    for case in tqdm(cases, unit="case", disable=not progress):
-        try:
-            # all cases must be like the first
-            dims = len(examined[0].spacing_mm) if examined else None
-            examined.append(_examine_case(case, folder, labels, dims))
-        except (OSError, ValueError, MemoryError) as e:
-            file = str(case.image[0])
-            reason = describe_case_failure(e, file, "loading")
-            failures[case.name] = f"{file}: {reason}" if isinstance(e, MemoryError) else reason
+    with counting(progress, "examining") as count:
+        for done, case in enumerate(cases, start=1):
+            try:
+                # all cases must be like the first
+                dims = len(examined[0].spacing_mm) if examined else None
+                examined.append(_examine_case(case, folder, labels, dims))
+            except (OSError, ValueError, MemoryError) as e:
+                file = str(case.image[0])
+                reason = describe_case_failure(e, file, "loading")
+                failures[case.name] = f"{file}: {reason}" if isinstance(e, MemoryError) else reason
+            count(done, len(cases))
     return examined, failures
 
 

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from monai_unetpp.failures.kinds import FailureReport, KindSummary
-from monai_unetpp.reporting.markdown import code, escape, format_table
+from monai_unetpp.reporting.markdown import code, escape
+from monai_unetpp.reporting.tables import Table, TableCell
 
-__all__ = ["format_failures", "kind_rows"]
+__all__ = ["format_failures", "kind_table"]
 
 _FIGURES = {"foreground_iou": "foreground IoU", "mean_iou": "mean IoU"}
+#: Columns that hold no numbers.
+_WORDS = {"case", "pixels", "background", "largest voxel edge", "worst case"}
 
 
 def format_failures(report: FailureReport, picture: str | None) -> str:
     """The report as Markdown: a table by kind, the worst cases, what could not be scored, and where it was computed.
 
     Args:
-        report: what was found.
+        report: from :func:`~monai_unetpp.failures.find_failures`.
         picture: name of the picture beside it, if there is one.
     """
     scored = report.segmentations is not None
     parts = [f"# {'Where does it fail?' if scored else 'Kinds of images'}", _summary(report)]
     if report.cases:
-        header, *rows = kind_rows(report)
-        parts += ["## By kind", _table(header, rows)]
+        parts.append(kind_table(report).markdown())
     if report.worst:
-        parts += [f"## The {len(report.worst)} worst cases", _worst(report)]
+        parts.append(_worst(report).markdown())
     if picture is not None:
         parts.append(f"![Images of the worst cases with the contours of truth and segmentation]({picture})")
     if report.failures:
@@ -37,18 +37,20 @@ def format_failures(report: FailureReport, picture: str | None) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def kind_rows(report: FailureReport) -> list[list[str]]:
-    """The table by kind, its header first; the last row is of all cases where there are several kinds."""
+def kind_table(report: FailureReport) -> Table:
+    """The table by kind; the last row is of all cases where there are several kinds."""
     headings = list(report.kinds[0].kind)
     figures = [f"{name}, {what}" for name in _FIGURES.values() for what in ("mean", "least")]
     scored = report.segmentations is not None
-    header = [*headings, "cases", *([*figures, "worst case"] if scored else [])]
+    columns = [*headings, "cases", *([*figures, "worst case"] if scored else [])]
     summaries = [*report.kinds, *([report.overall] if len(report.kinds) > 1 else [])]
-    rows = []
+    rows: list[list[TableCell | str]] = []
     for summary in summaries:
-        kind = list(summary.kind.values()) or ["all", *[""] * (len(headings) - 1)]
+        words = [*summary.kind.values()] or ["all"]
+        # not a dash, which would mean that something is not known
+        kind = map(TableCell, words + [""] * (len(headings) - len(words)))
         rows.append([*kind, str(summary.cases), *(_figures(summary) if scored else [])])
-    return [header, *rows]
+    return Table.of_rows("By kind", columns, rows, _WORDS)
 
 
 def _figures(summary: KindSummary) -> list[str]:
@@ -71,10 +73,10 @@ def _summary(report: FailureReport) -> str:
     return text + "."
 
 
-def _worst(report: FailureReport) -> str:
+def _worst(report: FailureReport) -> Table:
     cases = {case.case: case for case in report.cases}
     several = len(report.labels) > 1
-    header = ["case", *report.kinds[0].kind, "foreground IoU", "Dice", "mean IoU", "missed", "invented"]
+    header = ["case", *report.kinds[0].kind, "foreground IoU", "Dice", "mean IoU", "missed", "false positive"]
     if several:
         header += ["wrong label", *(f"IoU {label}" for label in report.labels)]
     rows = []
@@ -86,13 +88,13 @@ def _worst(report: FailureReport) -> str:
         row += [_figure(value) for value in (score.foreground_iou, score.dice, score.mean_iou)]
         row += [
             _percent(score.missed_voxels, score.truth_voxels),
-            _percent(score.invented_voxels, score.segmentation_voxels),
+            _percent(score.false_positive_voxels, score.segmentation_voxels),
         ]
         if several:
             row.append(_percent(score.confused_voxels, score.truth_voxels))
             row += [_figure(score.labels[label].iou) for label in report.labels]
         rows.append(row)
-    return _table(header, rows)
+    return Table.of_rows(f"The {len(report.worst)} worst cases", header, rows, _WORDS)
 
 
 def _percent(part: int, whole: int) -> str:
@@ -106,16 +108,10 @@ def _meaning(report: FailureReport) -> str:
         "them has, it is 0.",
         "- Mean IoU: the mean of the IoU of the background and of every label, a figure that is often taken for "
         "foreground IoU. It is closer to 1 where little is labelled.",
-        "- Missed: background in the segmentation, as a share of what is labelled in the truth. Invented: background "
-        "in the truth, as a share of what is labelled in the segmentation.",
+        "- Missed: background in the segmentation, as a share of what is labelled in the truth. False positive: "
+        "background in the truth, as a share of what is labelled in the segmentation.",
         f"- The worst have the lowest {_FIGURES[report.ranked_by]}.",
     ]
     if len(report.labels) > 1:
         lines.insert(3, "- Wrong label: labelled in both, differently, as a share of what is labelled in the truth.")
     return "\n".join(lines)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    words = {"case", "pixels", "background", "largest voxel edge", "worst case"}
-    escaped = [[escape(cell) for cell in line] for line in (header, *rows)]
-    return format_table(escaped[0], escaped[1:], [name not in words for name in header])

@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 
-from monai_unetpp.measuring.stages import StageTimer
+from monai_unetpp.measuring.stage_timer import StageTimer
 
 __all__ = ["SlicewiseInferer"]
 

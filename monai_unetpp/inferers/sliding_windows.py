@@ -15,15 +15,14 @@ import torch
 from monai.data import MetaTensor
 from monai.inferers import Inferer
 from monai.utils import BlendMode, PytorchPadMode, look_up_option
-from torch import nn
 from tqdm import tqdm
 
+from monai_unetpp.choices import RUNTIMES
 from monai_unetpp.devices import resolve_device, resolve_precision
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
-from monai_unetpp.inferers.predictors import RUNTIMES, Predictor, make_predictor, resolve_runtime
-from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
-from monai_unetpp.inferers.predictors.predictor import evaluating
+from monai_unetpp.inferers.logits import ONLY, full_precision, logits_by_name, through_pinned_memory
+from monai_unetpp.inferers.predictors import Predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
 from monai_unetpp.inferers.window_memory import (
@@ -32,9 +31,10 @@ from monai_unetpp.inferers.window_memory import (
     estimate_window_memory,
     free_memory_bytes,
 )
+from monai_unetpp.inferers.window_run import WindowRun
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
-from monai_unetpp.measuring.stages import StageTimer
+from monai_unetpp.measuring.stage_timer import StageTimer
 
 __all__ = ["NestedSlidingWindowInferer"]
 
@@ -43,8 +43,6 @@ logger = logging.getLogger(__name__)
 Output = Literal["logits", "labels"]
 #: The name of the mean of all heads among the levels.
 _MEAN = "mean"
-#: The name of the result of a network that is not asked for levels.
-_ONLY = ""
 #: Predictors that are kept, one for each shape of windows and of batches.
 _MOST_KEPT = 4
 
@@ -198,9 +196,10 @@ class NestedSlidingWindowInferer(Inferer):
         """
         grid = self._grid(inputs.shape)
         images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
-        if args or kwargs:
+        run = WindowRun(images, network, grid, args, kwargs)
+        if run.has_arguments:
             self._check_extra_arguments()
-        outputs = self._infer_within_memory(images, network, grid, args, kwargs)
+        outputs = self._infer_within_memory(run)
         if isinstance(inputs, MetaTensor):
             outputs = {name: MetaTensor(output).copy_meta_from(inputs) for name, output in outputs.items()}
         return outputs[next(iter(outputs))] if self._gives_one(outputs) else outputs
@@ -259,11 +258,11 @@ class NestedSlidingWindowInferer(Inferer):
 
     def _names(self) -> tuple[str, ...]:
         if self.levels is None:
-            return (_ONLY,)
+            return (ONLY,)
         return (self.levels,) if isinstance(self.levels, str) else tuple(self.levels)
 
     def _gives_one(self, outputs: Mapping[str, torch.Tensor]) -> bool:
-        return isinstance(self.levels, str) or (self.levels is None and _ONLY in outputs)
+        return isinstance(self.levels, str) or (self.levels is None and ONLY in outputs)
 
     def _grid(self, shape: Sequence[int]) -> WindowGrid:
         if len(shape) < 3:
@@ -297,23 +296,15 @@ class NestedSlidingWindowInferer(Inferer):
 
     # -- memory ------------------------------------------------------------------------------------------------------
 
-    def _infer_within_memory(
-        self,
-        images: torch.Tensor,
-        network: Callable[..., Any],
-        grid: WindowGrid,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> dict[str, torch.Tensor]:
-        device = _device_of(network, images)
-        batch_size = self._batch_size(images, network, grid, device, bool(args or kwargs))
+    def _infer_within_memory(self, run: WindowRun) -> dict[str, torch.Tensor]:
+        batch_size = self._batch_size(run)
         try:
-            return self._infer(images, network, grid, device, batch_size, args, kwargs)
+            return self._infer(run, batch_size)
         except (RuntimeError, MemoryError) as e:
             if not is_out_of_memory(e):
                 raise
             if batch_size == 1:
-                raise MemoryError(self._memory_message(images, grid, batch_size)) from e
+                raise MemoryError(self._memory_message(run, batch_size)) from e
             logger.warning("Not enough memory for %d windows at once: trying %d.", batch_size, batch_size // 2)
         # out of the handler, where nothing holds on to the memory of the failed run any more
         self._predictors.clear()
@@ -321,32 +312,28 @@ class NestedSlidingWindowInferer(Inferer):
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         try:
-            return self._infer(images, network, grid, device, batch_size // 2, args, kwargs)
+            return self._infer(run, batch_size // 2)
         except (RuntimeError, MemoryError) as e:
             if not is_out_of_memory(e):
                 raise
-            raise MemoryError(self._memory_message(images, grid, batch_size // 2)) from e
+            raise MemoryError(self._memory_message(run, batch_size // 2)) from e
 
-    def _batch_size(
-        self,
-        images: torch.Tensor,
-        network: Callable[..., Any],
-        grid: WindowGrid,
-        device: torch.device,
-        only_torch: bool,
-    ) -> int:
+    def _batch_size(self, run: WindowRun) -> int:
         if self.sw_batch_size is not None:
             chosen = self.sw_batch_size
         else:
-            runtime = "torch" if only_torch else resolve_runtime(self.runtime, network, device, self.precision)
-            chosen = choose_batch_size(network, grid, images.shape[0], device, filled_up=runtime == "openvino")
+            runtime = "torch"
+            if not run.has_arguments:
+                runtime = resolve_runtime(self.runtime, run.network, run.device, self.precision)
+            images, filled_up = run.images.shape[0], runtime == "openvino"
+            chosen = choose_batch_size(run.network, run.grid, images, run.device, filled_up=filled_up)
         # what did not fit once is not tried for each further image
         return chosen if self._most_at_once is None else min(chosen, self._most_at_once)
 
-    def _memory_message(self, images: torch.Tensor, grid: WindowGrid, batch_size: int) -> str:
+    def _memory_message(self, run: WindowRun, batch_size: int) -> str:
         return (
-            f"inputs must fit into memory, got {list(images.shape)} with {batch_size} windows of "
-            f"{list(grid.window_size)} at once, output {self.output!r}. {self._memory_remedies(batch_size)}"
+            f"inputs must fit into memory, got {list(run.images.shape)} with {batch_size} windows of "
+            f"{list(run.grid.window_size)} at once, output {self.output!r}. {self._memory_remedies(batch_size)}"
         )
 
     def _memory_remedies(self, batch_size: int) -> str:
@@ -361,27 +348,27 @@ class NestedSlidingWindowInferer(Inferer):
             remedies.insert(0, "sw_batch_size=1")
         return f"Try {', '.join(remedies)}, or fewer levels."
 
-    def _log_memory(self, images: torch.Tensor, grid: WindowGrid, predictor: Predictor, out_channels: int) -> None:
+    def _log_memory(self, run: WindowRun, predictor: Predictor, out_channels: int) -> None:
         estimate = self.estimate_memory(
-            images.shape,
+            run.images.shape,
             out_channels,
             sw_batch_size=predictor.batch_size,
-            heads=len(predictor.levels or (_ONLY,)),
-            input_itemsize=images.element_size(),
+            heads=len(predictor.levels or (ONLY,)),
+            input_itemsize=run.images.element_size(),
         )
-        device = self.device or images.device
         # not for each of the many images that a training is validated on
         if estimate.total_bytes > self._logged_bytes:
             self._logged_bytes = estimate.total_bytes
             logger.info(
                 "%d windows of %s, %d at once, %s: %s.",
-                images.shape[0] * len(grid.positions),
-                "x".join(map(str, grid.window_size)),
+                run.windows,
+                "x".join(map(str, run.grid.window_size)),
                 predictor.batch_size,
                 f"{predictor.runtime} {predictor.precision}",
                 estimate,
             )
         needed = estimate.sums_bytes + estimate.importance_bytes + estimate.labels_bytes
+        device = self.device or run.images.device
         free = free_memory_bytes(device)
         # a GPU gives an error, which is dealt with; a system may end the process without one
         if device.type == "cpu" and free is not None and needed > free:
@@ -394,27 +381,17 @@ class NestedSlidingWindowInferer(Inferer):
 
     # -- one run -----------------------------------------------------------------------------------------------------
 
-    def _infer(
-        self,
-        images: torch.Tensor,
-        network: Callable[..., Any],
-        grid: WindowGrid,
-        device: torch.device,
-        batch_size: int,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> dict[str, torch.Tensor]:
+    def _infer(self, run: WindowRun, batch_size: int) -> dict[str, torch.Tensor]:
         with self._stage("preparation"):
-            predictor = self._predictor(network, grid, device, batch_size, args, kwargs)
+            predictor = self._predictor(run, batch_size)
         self.ran = predictor.runtime, predictor.precision
-        out_channels = _out_channels(network)
-        if out_channels is not None:
-            self._log_memory(images, grid, predictor, out_channels)
+        if run.out_channels is not None:
+            self._log_memory(run, predictor, run.out_channels)
         batches = WindowBatches(
-            images,
-            grid,
+            run.images,
+            run.grid,
             batch_size,
-            device,
+            run.device,
             self.padding_mode,
             self.cval,
             fixed_size=predictor.runtime != "torch",
@@ -422,14 +399,13 @@ class NestedSlidingWindowInferer(Inferer):
         )
         stitchers: dict[str, WindowStitcher] = {}
         kept: dict[str, torch.Tensor] = {}
-        total = images.shape[0] * len(grid.positions)
-        with tqdm(total=total, unit="window", disable=not self.progress) as bar:
-            for batch, logits in self._predictions(batches, predictor, self.device or images.device):
+        with tqdm(total=run.windows, unit="window", disable=not self.progress) as bar:
+            for batch, logits in self._predictions(batches, predictor, self.device or run.images.device):
                 with self._stage("stitching"):
                     if not stitchers:
-                        if out_channels is None:
-                            self._log_memory(images, grid, predictor, next(iter(logits.values())).shape[1])
-                        stitchers = self._stitchers(images, grid, logits)
+                        if run.out_channels is None:
+                            self._log_memory(run, predictor, next(iter(logits.values())).shape[1])
+                        stitchers = self._stitchers(run, logits)
                     for name, stitcher in stitchers.items():
                         for window in batch.placed:
                             found = kept[name] if window.slot is None else logits[name][window.slot]
@@ -442,39 +418,23 @@ class NestedSlidingWindowInferer(Inferer):
         with self._stage("stitching"):
             return {name: stitcher.result() for name, stitcher in stitchers.items()}
 
-    def _predictor(
-        self,
-        network: Callable[..., Any],
-        grid: WindowGrid,
-        device: torch.device,
-        batch_size: int,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> Predictor:
-        levels = self._predicted_levels(network)
-        called = network
-
-        def with_arguments(windows: torch.Tensor) -> Any:
-            with evaluating(network):
-                return network(windows, *args, **kwargs)
-
-        if args or kwargs:
-            called = with_arguments
-        if called is not self._network:
+    def _predictor(self, run: WindowRun, batch_size: int) -> Predictor:
+        levels = self._predicted_levels(run.network)
+        if run.called is not self._network:
             self._predictors.clear()
             self._most_at_once = None
-            self._network = called
-        key = (levels, grid.window_size, batch_size, device, self.runtime, self.precision)
+            self._network = run.called
+        key = (levels, run.grid.window_size, batch_size, run.device, self.runtime, self.precision)
         if key not in self._predictors:
             if len(self._predictors) == _MOST_KEPT:
                 del self._predictors[next(iter(self._predictors))]
             self._predictors[key] = make_predictor(
-                called,
+                run.called,
                 levels=levels,
-                window_shape=grid.window_size,
+                window_shape=run.grid.window_size,
                 batch_size=batch_size,
-                device=device,
-                runtime="torch" if args or kwargs else self.runtime,
+                device=run.device,
+                runtime="torch" if run.has_arguments else self.runtime,
                 precision=self.precision,
                 cache_dir=self.cache_dir,
             )
@@ -500,7 +460,7 @@ class NestedSlidingWindowInferer(Inferer):
         """Each batch and its logits, which are on their way to ``device``."""
         predictions = self._predictions_on_device(batches, predictor)
         if batches.device.type == "cuda" and device.type == "cpu":
-            predictions = _through_pinned_memory(predictions)
+            predictions = through_pinned_memory(predictions)
         return predictions
 
     def _predictions_on_device(
@@ -524,9 +484,9 @@ class NestedSlidingWindowInferer(Inferer):
     def _predict(self, predictor: Predictor, windows: torch.Tensor) -> dict[str, torch.Tensor]:
         outputs: dict[str, torch.Tensor]
         if self.flips:
-            outputs = FlipInferer(axes=self.flips)(windows, lambda x: _full_precision(_by_name(predictor(x))))
+            outputs = FlipInferer(axes=self.flips)(windows, lambda x: full_precision(logits_by_name(predictor(x))))
         else:
-            outputs = _by_name(predictor(windows))
+            outputs = logits_by_name(predictor(windows))
         for found in outputs.values():
             if found.shape[0] != windows.shape[0] or found.shape[2:] != windows.shape[2:]:
                 raise ValueError(
@@ -539,22 +499,16 @@ class NestedSlidingWindowInferer(Inferer):
             name: mean_of_heads(list(outputs.values())) if name == _MEAN else outputs[name] for name in self._names()
         }
 
-    def _stitchers(
-        self,
-        images: torch.Tensor,
-        grid: WindowGrid,
-        logits: Mapping[str, torch.Tensor],
-    ) -> dict[str, WindowStitcher]:
-        device = self.device or images.device
-        importance = importance_of(grid, self.mode, self.sigma_scale, device)
-        count = images.shape[0]
+    def _stitchers(self, run: WindowRun, logits: Mapping[str, torch.Tensor]) -> dict[str, WindowStitcher]:
+        device, count = self.device or run.images.device, run.images.shape[0]
+        importance = importance_of(run.grid, self.mode, self.sigma_scale, device)
         if self.output == "logits":
             return {
-                name: LogitStitcher(grid, importance, count, found.shape[1], found.dtype, device)
+                name: LogitStitcher(run.grid, importance, count, found.shape[1], found.dtype, device)
                 for name, found in logits.items()
             }
         return {
-            name: LabelStitcher(grid, importance, count, found.shape[1], found.dtype, device, self._stage)
+            name: LabelStitcher(run.grid, importance, count, found.shape[1], found.dtype, device, self._stage)
             for name, found in logits.items()
         }
 
@@ -590,52 +544,3 @@ def _check_numbers(name: str, value: Any, fits: Callable[[float], bool], rule: s
 
 def _is_whole(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)
-
-
-def _device_of(network: Callable[..., Any], images: torch.Tensor) -> torch.device:
-    """Where the weights of the network are; what has none runs where the images are."""
-    if isinstance(network, nn.Module):
-        for weights in (*network.parameters(), *network.buffers()):
-            return weights.device
-    return images.device
-
-
-def _out_channels(network: Callable[..., Any]) -> int | None:
-    """Channels of the logits, where the network's configuration tells them."""
-    return int(network.config["out_channels"]) if is_plain_nested_unet(network) else None
-
-
-def _by_name(outputs: Any) -> dict[str, torch.Tensor]:
-    named = dict(outputs) if isinstance(outputs, Mapping) else {_ONLY: outputs}
-    for found in named.values():
-        if not isinstance(found, torch.Tensor):
-            raise TypeError(
-                f"network must return a tensor or a dict of tensors, got {type(found).__name__}. Wrap it in a function "
-                "that picks one, or take levels of a NestedUNet."
-            )
-    return named
-
-
-def _full_precision(outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name: found.to(torch.promote_types(found.dtype, torch.float32)) for name, found in outputs.items()}
-
-
-def _through_pinned_memory(
-    predictions: Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]],
-) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
-    """Bring logits from a GPU to the CPU, each batch while the GPU computes the next one."""
-    waiting: tuple[WindowBatch, dict[str, torch.Tensor], torch.cuda.Event] | None = None
-    for batch, logits in predictions:
-        arrived = torch.cuda.Event()
-        moved = {}
-        for name, found in logits.items():
-            moved[name] = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
-            moved[name].copy_(found, non_blocking=True)
-            arrived.record(torch.cuda.current_stream(found.device))
-        if waiting is not None:
-            waiting[2].synchronize()
-            yield waiting[:2]
-        waiting = batch, moved, arrived
-    if waiting is not None:
-        waiting[2].synchronize()
-        yield waiting[:2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Literal
 
 from monai_unetpp.reporting.markdown import escape, format_table
@@ -64,14 +64,40 @@ class Table:
         """
         rows = list(records)
         columns = tuple(rows[0]) if rows else ()
+        cells = [[row[column] for column in columns] for row in rows]
+        return cls.of_rows(caption, columns, cells, words, marked=marked, notes=notes)
+
+    @classmethod
+    def of_rows(
+        cls,
+        caption: str,
+        columns: Sequence[str],
+        rows: Iterable[Iterable[TableCell | str | None]],
+        words: Collection[str],
+        *,
+        marked: Iterable[int] = (),
+        notes: Iterable[str] = (),
+    ) -> Table:
+        """A table of rows of cells, whose columns may have the same heading; see :meth:`of`."""
         return cls(
             caption,
-            columns,
-            tuple(tuple(_cell(row[column]) for column in columns) for row in rows),
+            tuple(columns),
+            tuple(tuple(map(_cell, row)) for row in rows),
             tuple(column not in words for column in columns),
             tuple(marked),
             tuple(note for note in notes if note),
         )
+
+    def text(self) -> str:
+        """Lines for a terminal: the headings, a rule and the rows, without caption and notes."""
+        lines = [self.columns, *(tuple(cell.text for cell in row) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        lines.insert(1, tuple("-" * width for width in widths))
+        return "\n".join(self._aligned(line, widths) for line in lines)
+
+    def _aligned(self, line: Sequence[str], widths: Sequence[int]) -> str:
+        cells = zip(line, widths, self.numeric, strict=True)
+        return "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells).rstrip()
 
     def markdown(self) -> str:
         """A section of its own: the caption as heading, the table with marked rows in bold, and the notes as a list."""

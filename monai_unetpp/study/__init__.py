@@ -5,14 +5,15 @@ The names are loaded when they are first used: the settings in :mod:`monai_unetp
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from monai_unetpp.lazy import lazy_names
 
 if TYPE_CHECKING:
     from monai_unetpp.study.accuracy_table import format_study
     from monai_unetpp.study.design import StudySettings
-    from monai_unetpp.study.figures import draw_accuracy, draw_learning_curves
     from monai_unetpp.study.study import StudyOutcome, StudyRun, run_study
+    from monai_unetpp.study.study_figures import draw_accuracy, draw_learning_curves
 
 __all__ = [
     "StudyOutcome",
@@ -24,18 +25,12 @@ __all__ = [
     "run_study",
 ]
 
-_HOMES = {
-    "StudyOutcome": "study",
-    "StudyRun": "study",
-    "StudySettings": "design",
-    "draw_accuracy": "figures",
-    "draw_learning_curves": "figures",
-    "format_study": "accuracy_table",
-    "run_study": "study",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "monai_unetpp.study.accuracy_table": ("format_study",),
+        "monai_unetpp.study.design": ("StudySettings",),
+        "monai_unetpp.study.study": ("StudyOutcome", "StudyRun", "run_study"),
+        "monai_unetpp.study.study_figures": ("draw_accuracy", "draw_learning_curves"),
+    },
+)

@@ -11,8 +11,11 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.options import option, option_names
+
 __all__ = ["RunOptions", "StudySettings", "read_config"]
 
+_RUNS, _SPEED = "runs", "speed"
 _PRECISIONS = ("auto", "fp32", "bf16")
 
 #: Defaults that depend on the number of axes: by 2 and 3.
@@ -21,11 +24,6 @@ _BY_AXES: dict[str, dict[int, Any]] = {
     "batch_size": {2: 8, 3: 2},
     "flip_axes": {2: (0, 1), 3: (0,)},
 }
-
-
-def _option(default: Any, help: str, metavar: str = "N") -> Any:
-    """A field with what the command line says about it; a default of None is described in ``help``."""
-    return dataclasses.field(default=default, metadata={"help": help, "metavar": metavar})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,21 +54,35 @@ class StudySettings:
     """
 
     spatial_dims: dataclasses.InitVar[int]
-    features: tuple[int, ...] = _option((16, 32, 64, 128, 256), "channels by resolution")
-    budget: int = _option(1500, "training steps per run", "STEPS")
-    batch_size: int = _option(None, "patches per step (default: 8 in 2D, 2 in 3D)")
-    patch_size: tuple[int, ...] = _option(None, "of patches and windows (default: 128 in 2D, 64 in 3D)")
-    learning_rate: float = _option(1e-3, "the highest of the run", "RATE")
-    precision: str = _option("auto", "auto, fp32 or bf16; auto is bf16 where the device has it natively", "NAME")
-    spacing_mm: tuple[float, ...] | None = _option(None, "resample to this voxel size (default: do not)", "MM")
-    flip_axes: tuple[int, ...] = _option(
-        None, "axes that patches are flipped along (default: 0 1 in 2D, 0 in 3D)", "AXIS"
+    features: tuple[int, ...] = option(
+        (16, 32, 64, 128, 256), nargs="+", type=int, metavar="N", help="channels by resolution"
     )
-    overlap: float = _option(0.25, "of windows in scoring", "SHARE")
-    checkpoint_steps: int = _option(50, "between checkpoints", "STEPS")
+    budget: int = option(1500, type=int, metavar="STEPS", help="training steps per run")
+    batch_size: int = option(None, type=int, metavar="N", help="patches per step (default: 8 in 2D, 2 in 3D)")
+    patch_size: tuple[int, ...] = option(
+        None, nargs="+", type=int, metavar="N", help="of patches and windows (default: 128 in 2D, 64 in 3D)"
+    )
+    learning_rate: float = option(1e-3, type=float, metavar="RATE", help="the highest of the run")
+    precision: str = option(
+        "auto",
+        metavar="NAME",
+        help="auto, fp32 or bf16 (default: auto, bf16 where the device has it natively)",
+    )
+    spacing_mm: tuple[float, ...] | None = option(
+        None, nargs="+", type=float, metavar="MM", help="resample to this voxel size (default: do not)"
+    )
+    flip_axes: tuple[int, ...] = option(
+        None,
+        nargs="*",
+        type=int,
+        metavar="AXIS",
+        help="axes that patches are flipped along (default: 0 1 in 2D, 0 in 3D)",
+    )
+    overlap: float = option(0.25, type=float, metavar="SHARE", help="of windows in scoring")
+    checkpoint_steps: int = option(50, type=int, metavar="STEPS", help="between checkpoints")
 
     def __post_init__(self, spatial_dims: int) -> None:
-        given = {name: getattr(self, name) for name in self.names()}
+        given = {name: getattr(self, name) for name in option_names(StudySettings)}
         values = given | {name: of[spatial_dims] for name, of in _BY_AXES.items() if given[name] is None}
         for name in ("budget", "batch_size", "checkpoint_steps"):
             (values[name],) = _whole_numbers(name, [values[name]])
@@ -86,11 +98,6 @@ class StudySettings:
         self._check(spatial_dims)
 
     @classmethod
-    def names(cls) -> tuple[str, ...]:
-        """Names of all settings."""
-        return tuple(field.name for field in dataclasses.fields(cls))
-
-    @classmethod
     def complete(cls, given: Mapping[str, Any], spatial_dims: int) -> StudySettings:
         """The settings by name; None, and what is left out, take the default.
 
@@ -98,9 +105,10 @@ class StudySettings:
             TypeError: a value of the wrong kind.
             ValueError: a name that is no setting, or a value that cannot work.
         """
-        unknown = next((name for name in given if name not in cls.names()), None)
+        names = option_names(cls)
+        unknown = next((name for name in given if name not in names), None)
         if unknown is not None:
-            raise ValueError(f"settings must be among {', '.join(cls.names())}, got {unknown!r}. Correct the name.")
+            raise ValueError(f"settings must be among {', '.join(names)}, got {unknown!r}. Correct the name.")
         return cls(spatial_dims, **{name: value for name, value in given.items() if value is not None})
 
     def as_dict(self) -> dict[str, Any]:
@@ -151,11 +159,26 @@ class RunOptions:
         ValueError: a value that cannot work.
     """
 
-    variants: Sequence[str] | None = _option(None, "names or patterns such as 'unet++*', see --list", "NAME")
-    seeds: Sequence[int] = _option((0,), "a run of each network per seed", "SEED")
-    shard: str | None = _option(None, "do every N-th run from the K-th on: N processes share the work", "K/N")
-    num_workers: int = _option(0, "processes that draw patches")
-    cache_rate: float = _option(1.0, "share of the training cases that is kept in memory", "SHARE")
+    variants: Sequence[str] | None = option(
+        None,
+        group=_RUNS,
+        nargs="+",
+        metavar="NAME",
+        help="names or patterns such as 'unet++*', see --list (default: all)",
+    )
+    seeds: Sequence[int] = option(
+        (0,), group=_RUNS, nargs="+", type=int, metavar="SEED", help="a run of each network per seed"
+    )
+    shard: str | None = option(
+        None,
+        group=_RUNS,
+        metavar="K/N",
+        help="do every N-th run from the K-th on: N processes with one folder share the work",
+    )
+    num_workers: int = option(0, group=_SPEED, type=int, metavar="N", help="processes that draw patches")
+    cache_rate: float = option(
+        1.0, group=_SPEED, type=float, metavar="SHARE", help="share of the training cases that is kept in memory"
+    )
 
     def __post_init__(self) -> None:
         names, seeds = self.variants, self.seeds

@@ -25,16 +25,14 @@ __all__ = ["score_network", "train_network"]
 _TOLERANCE_MM = 1.0  # of the surface Dice, which the scorer asks for and the study leaves out
 
 
-def train_network(
-    bundle: Path, values: Mapping[str, Any], on_progress: Callable[[int, float], None] | None = None
-) -> Any:
+def train_network(bundle: Path, values: Mapping[str, Any], tell: Callable[[str], None]) -> Any:
     """Train a network by a bundle's ``train.json``, from where it was interrupted if it was.
 
     Args:
         bundle: the study's bundle.
         values: of this run by key of the configuration: ``output_dir``, ``device``, ``seed``, ``variant``, ...
             Patches are the same for all networks with one seed.
-        on_progress: called with the step and the mean loss of the last steps at every checkpoint.
+        tell: is told the step and the mean loss of the last steps at every checkpoint.
 
     Returns:
         The prepared training cases, for the next run to use as ``train#cases``; None where this training was complete
@@ -50,11 +48,11 @@ def train_network(
     config.parse("initialize")
     trainer, curve = config.parse("train#trainer"), config.parse("train#curve")
 
-    def tell() -> None:
-        if on_progress is not None:
-            on_progress(trainer.state.iteration, curve.recent_loss(trainer.state.epoch_length))
+    def tell_step() -> None:
+        loss = curve.recent_loss(trainer.state.epoch_length)
+        tell(f"step {trainer.state.iteration} of {config.parse('steps')}, loss {loss:.4f}")
 
-    trainer.add_event_handler(Events.EPOCH_COMPLETED, tell)
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, tell_step)
     config.parse("run")
     for path in folder.glob("checkpoint_*.pt"):
         path.unlink()

@@ -22,6 +22,8 @@ from monai_unetpp.distributed import gathered, local_device
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.options import option_names
+from monai_unetpp.progress import Progress, teller
 from monai_unetpp.reporting.figures import check_drawing
 from monai_unetpp.study.accuracy_table import RunResult, format_study, summarise
 from monai_unetpp.study.costs import (
@@ -34,9 +36,9 @@ from monai_unetpp.study.costs import (
 )
 from monai_unetpp.study.data_set import StudyCases, find_study_cases
 from monai_unetpp.study.design import RunOptions, StudySettings, read_config
-from monai_unetpp.study.figures import draw_accuracy, draw_learning_curves
 from monai_unetpp.study.folder import State, StudyFolder, read_curve
 from monai_unetpp.study.run import score_network, train_network
+from monai_unetpp.study.study_figures import draw_accuracy, draw_learning_curves
 from monai_unetpp.study.variants import (
     REFERENCE,
     WIDE,
@@ -98,17 +100,12 @@ def run_study(
     dataset_dir: str | PathLike[str],
     output_dir: str | PathLike[str],
     *,
-    variants: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
     config: str | PathLike[str] | None = None,
-    shard: str | None = None,
     device: str | None = None,
-    num_workers: int = 0,
-    cache_rate: float = 1.0,
     report_only: bool = False,
     list_only: bool = False,
-    on_message: Callable[[str], None] | None = None,
-    **settings: Any,
+    progress: Progress = False,
+    **options: Any,
 ) -> StudyOutcome:
     """Train and compare the networks of the UNet++ paper on equal terms: same data, patches, loss, schedule, steps.
 
@@ -122,19 +119,15 @@ def run_study(
             ``training`` list and scored on its ``validation`` list, with the weights after the last step.
         output_dir: folder of the study, for runs of one setting only. It receives ``study.md``, ``study.json``,
             ``accuracy.png`` and ``curves.png`` over all finished runs in it.
-        variants: names or patterns such as ``"unet++*"`` of what to train; all by default.
-        seeds: one training of each network per seed; ``[0]`` by default.
-        config: JSON file with ``variants``, ``seeds`` and ``settings`` by their names; arguments go first.
-        shard: ``"K/N"`` to do every N-th run from the K-th on, so that N processes share the work. Under ``torchrun``
-            the processes share it by rank, and each GPU does runs of its own; they wait for each other at the end.
+        config: JSON file with ``variants``, ``seeds`` and settings by their names; arguments go first.
         device: such as ``"cpu"``; by default a GPU if there is one.
-        num_workers: processes that draw patches.
-        cache_rate: share of the prepared training cases that is kept in memory.
         report_only: train nothing, and report what is finished.
         list_only: do nothing but look at the state of the runs.
-        on_message: called with one line about what is going on.
-        settings: see :class:`~monai_unetpp.study.design.StudySettings`. What is not given is as in ``output_dir``,
-            else the default.
+        progress: True shows what is going on on standard error, a function is called with each line of it.
+        **options: which runs, as :class:`~monai_unetpp.study.design.RunOptions` has them, such as
+            ``variants=["unet++*"]``, and settings, see :class:`~monai_unetpp.study.design.StudySettings`. A setting
+            that is not given is as in ``output_dir``, else the default. Under ``torchrun`` the processes share the
+            runs by rank, and each GPU does runs of its own; they wait for each other at the end.
 
     Returns:
         The state of all runs, and what failed. A run that fails does not keep the others from being done.
@@ -146,31 +139,31 @@ def run_study(
         FileNotFoundError: no such data set or configuration.
         ImportError: matplotlib is missing; the message holds the command that installs it.
     """
-    given = {} if config is None else read_config(config)
-    asked: dict[str, Any] = {
-        "variants": given.pop("variants", None) if variants is None else variants,
-        "seeds": given.pop("seeds", None) if seeds is None else seeds,
-        "shard": shard,
-        "num_workers": num_workers,
-        "cache_rate": cache_rate,
-    }
-    options = RunOptions(**{name: value for name, value in asked.items() if value is not None})
-    explicit = {**given, **{name: value for name, value in settings.items() if value is not None}}
+    content = {} if config is None else read_config(config)
+    given = {name: value for name, value in options.items() if value is not None}
+    listed = {name: content.pop(name) for name in ("variants", "seeds") if content.get(name) is not None}
+    asked = {name: given.pop(name) for name in option_names(RunOptions) if name in given}
+    runs = RunOptions(**{**listed, **asked})
     study = _Study.of(
-        find_study_cases(dataset_dir), StudyFolder(Path(output_dir)), explicit, options, _device(device), on_message
+        find_study_cases(dataset_dir),
+        StudyFolder(Path(output_dir)),
+        {**content, **given},
+        runs,
+        _device(device),
+        teller(progress, logger),
     )
-    plan = [(variant, seed) for seed in options.seeds for variant in study.variants()]
+    plan = [(variant, seed) for seed in runs.seeds for variant in study.variants()]
     if list_only:
         return StudyOutcome(study.states(plan))
     study.folder.compare(study.settings, study.cases)
     check_drawing()
-    k, n = options.part()
+    k, n = runs.part()
     with gathered([] if report_only else study.do(plan[k - 1 :: n])) as failures:
         states = study.states(plan)
         left = [run.name for run in states if run.state not in ("finished", "failed")]
         report = None
         if report_only or not (left or all(run.state == "failed" for run in states)):
-            report = study.report() if k == 1 or shard is not None else None
+            report = study.report() if k == 1 or runs.shard is not None else None
         elif left:
             study.tell(
                 f"{len(left)} runs of other processes are left; the process that finishes last writes the report."
@@ -198,14 +191,14 @@ class _Study:
         given: Mapping[str, Any],
         options: RunOptions,
         device: torch.device,
-        on_message: Callable[[str], None] | None,
+        tell: Callable[[str], None],
     ) -> _Study:
         """A study with the settings that are given, else those of the folder, else the defaults."""
         settings = StudySettings.complete({**folder.read_settings(cases), **given}, cases.spatial_dims)
         # what "auto" means here is part of the terms
         precision = resolve_precision(settings.precision, device)
         settings = dataclasses.replace(settings, spatial_dims=cases.spatial_dims, precision=precision)
-        return cls(folder, cases, settings, options, device, on_message or logger.info)
+        return cls(folder, cases, settings, options, device, tell)
 
     def variants(self) -> tuple[StudyVariant, ...]:
         """The networks that are asked for; without the wide one where there is none, unless it is named."""
@@ -301,9 +294,7 @@ class _Study:
         cases = train_network(
             self.folder.bundle,
             {**values, **data},
-            on_progress=lambda step, loss: self.tell(
-                f"{run.name}: step {step} of {self.settings.budget}, loss {loss:.4f}"
-            ),
+            tell=lambda line: self.tell(f"{run.name}: {line}"),
         )
         if cases is not None:
             self.prepared["train#cases"] = cases

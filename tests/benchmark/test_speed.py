@@ -27,6 +27,7 @@ from monai_unetpp.benchmark.contenders import (
     measure_matrix_ceiling,
 )
 from monai_unetpp.benchmark.speed import measure_inference
+from monai_unetpp.benchmark.speed_options import SpeedOptions
 from monai_unetpp.benchmark.speed_results import InferenceCost, check_targets
 from monai_unetpp.benchmark.speed_tables import format_inference_benchmark
 from monai_unetpp.measuring.quartiles import Quartiles
@@ -445,11 +446,8 @@ class TestProcesses:
 class TestBundle:
     @pytest.fixture
     def chosen(self, hippocampus_bundle, tmp_path):
-        shapes = {"volume_shape": None, "window_shape": None, "overlap": None}
-        network = dict.fromkeys(("features", "in_channels", "out_channels"))
-        return speed._make_task(
-            network, shapes, 2, torch.device("cpu"), hippocampus_bundle, quick=True, folder=str(tmp_path)
-        )
+        options = SpeedOptions(bundle=hippocampus_bundle, quick=True, sw_batch_size=2)
+        return speed.make_task(options, torch.device("cpu"), str(tmp_path))
 
     def test_network_and_windows_are_the_bundles(self, chosen):
         assert chosen.features == (16, 32, 64, 128)
@@ -504,7 +502,7 @@ def test_arguments_that_cannot_work(change, message):
 @pytest.mark.parametrize(("installed", "other"), [(True, "openvino"), (False, "compile")])
 def test_runtimes_that_are_present(monkeypatch, installed, other):
     monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: installed or None)
-    chosen = speed._choose_contenders(["L1"], ["L1"], None, ["bf16"], torch.device("cpu"))
+    chosen = speed.choose_contenders(SpeedOptions(precisions=["bf16"]), ["L1"], torch.device("cpu"))
     # the reference is fp32 whatever is asked for
     assert [contender.name for contender in chosen] == [
         "MONAI fp32",
@@ -515,7 +513,7 @@ def test_runtimes_that_are_present(monkeypatch, installed, other):
 
 
 def test_contenders_on_a_gpu():
-    chosen = speed._choose_contenders(["L1"], ["L1"], ["torch"], None, torch.device("cuda"))
+    chosen = speed.choose_contenders(SpeedOptions(runtimes=["torch"]), ["L1"], torch.device("cuda"))
     assert [contender.name for contender in chosen] == [
         "MONAI fp16",
         "MONAI fp32",

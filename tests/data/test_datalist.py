@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monai_unetpp.data import check_dataset, check_labelled_data, find_ignore_label, load_datalist
-from monai_unetpp.failures.cases import choose_labels
+from monai_unetpp.failures.examined_cases import choose_labels
 
 
 def write_list(folder, count, **lists):

@@ -9,7 +9,7 @@ from monai.inferers import SimpleInferer
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
-from monai_unetpp.measuring.stages import StageTimer
+from monai_unetpp.measuring.stage_timer import StageTimer
 
 
 @pytest.fixture

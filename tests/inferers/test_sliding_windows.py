@@ -12,7 +12,7 @@ from torch import nn
 from monai_unetpp import NestedUNet
 from monai_unetpp.inferers import FlipInferer, NestedSlidingWindowInferer, PrecisionInferer, sliding_windows
 from monai_unetpp.inferers.predictors import TorchPredictor
-from monai_unetpp.measuring.stages import StageTimer
+from monai_unetpp.measuring.stage_timer import StageTimer
 
 LOGGER = "monai_unetpp.inferers.sliding_windows"
 

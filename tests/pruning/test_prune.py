@@ -44,9 +44,9 @@ from monai_unetpp.pruning import (
     write_pruned_bundle,
     write_report,
 )
-from monai_unetpp.pruning.configuration import describe_settings
 from monai_unetpp.pruning.confirmation import confirming_cases
 from monai_unetpp.pruning.decision import confirm_jointly
+from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import EvaluationData
 from monai_unetpp.pruning.results import PointCost, PruningResult
 from monai_unetpp.pruning.rules import Margin, Rules
@@ -56,7 +56,7 @@ EVALUATION, PREFLIGHT, STAGES, WORST_CASES = (
     for name in ("evaluation", "preflight", "stages", "worst_cases")
 )
 COST = importlib.import_module("monai_unetpp.pruning.cost")
-SCORE = importlib.import_module("monai_unetpp.pruning.score")
+CASE_SCORES = importlib.import_module("monai_unetpp.pruning.case_scores")
 REPORT_FILES = {"report.html", "report.json", "per_case.csv", "summary.md"}
 
 
@@ -116,8 +116,8 @@ def scored(monkeypatch):
         names.append(case.name)
         return score_source(evaluation, case, source)
 
-    score_source = SCORE._Evaluation._score_source
-    monkeypatch.setattr(SCORE._Evaluation, "_score_source", counting)
+    score_source = CASE_SCORES.CaseEvaluation.score_source
+    monkeypatch.setattr(CASE_SCORES.CaseEvaluation, "score_source", counting)
     return names
 
 
@@ -635,7 +635,7 @@ SETTINGS = """[
 def test_settings_are_the_same_text_in_a_process_of_its_own():
     program = (
         "import functools, monai.transforms\n"
-        "from monai_unetpp.pruning.configuration import describe_settings\n"
+        "from monai_unetpp.pruning.pipeline_text import describe_settings\n"
         f"print(describe_settings({SETTINGS}))"
     )
     done = subprocess.run(

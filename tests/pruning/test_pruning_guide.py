@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser
 from tiny_pruning import REPOSITORY, make_prunable_bundle, write_boxes
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.cli import _parser
+from monai_unetpp.cli import make_parser
 from monai_unetpp.pruning import read_report
 
 GUIDE = REPOSITORY / "docs" / "pruning" / "README.md"
@@ -52,7 +52,7 @@ def test_links_lead_to_files():
 
 
 def test_options_exist():
-    actions = next(a for a in _parser()._actions if a.choices and "prune" in a.choices).choices["prune"]._actions
+    actions = next(a for a in make_parser()._actions if a.choices and "prune" in a.choices).choices["prune"]._actions
     known = {option for action in actions for option in action.option_strings}
     command_line = TEXT.split("The same through MONAI")[0]
     used = set(re.findall(r"(?<![\w-])--[a-z_]+", command_line))

@@ -34,6 +34,16 @@ def test_markdown():
     ]
 
 
+def test_lines_for_a_terminal():
+    table = Table.of_rows("ignored", ["case", "ml", "ml"], [["a", "1.5", None], ["long name", "10.5", "2"]], ["case"])
+    assert table.text().split("\n") == [
+        "case         ml  ml",
+        "---------  ----  --",
+        "a           1.5   \N{EN DASH}",
+        "long name  10.5   2",
+    ]
+
+
 def test_text_stays_in_one_line():
     assert escape("a\nb") == "a b"
 

@@ -291,7 +291,7 @@ def test_voxels_that_are_to_be_ignored(discs_dir, tmp_path, tiny):
 
 def test_a_wide_network_that_does_not_exist_is_left_out(discs_dir, tmp_path, tiny):
     told = []
-    listed = run_study(discs_dir, tmp_path, variants=["unet_*"], list_only=True, on_message=told.append, **tiny)
+    listed = run_study(discs_dir, tmp_path, variants=["unet_*"], list_only=True, progress=told.append, **tiny)
     assert [run.variant.name for run in listed.runs] == ["unet_L1", "unet_L2", "unet_e"]
     assert told[0].startswith("unet_wide is left out: features must be large enough")
     with pytest.raises(ValueError, match="features must be large enough"):

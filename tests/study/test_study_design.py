@@ -1,12 +1,13 @@
 """The terms that all runs share."""
 
-import dataclasses
 import json
 import subprocess
 import sys
 
 import pytest
 
+from monai_unetpp.cli import make_parser
+from monai_unetpp.options import option_names
 from monai_unetpp.study.design import RunOptions, StudySettings, read_config
 
 
@@ -82,10 +83,11 @@ def test_settings_need_no_torch():
 
 
 @pytest.mark.parametrize("cls", [StudySettings, RunOptions])
-def test_every_option_says_what_it_is(cls):
-    for field in dataclasses.fields(cls):
-        assert field.metadata["help"]
-        assert field.metadata["metavar"]
+def test_every_field_is_an_option_of_the_command_line(cls):
+    options = vars(make_parser().parse_args(["study", "--dataset_dir", "D", "-o", "O"]))
+    assert set(option_names(cls)) <= set(options)
+    # so that the configuration and the folder can have other defaults
+    assert all(options[name] is None for name in option_names(cls))
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 12])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from os import PathLike
-from typing import Any, Literal, get_args
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
+from monai_unetpp.choices import RUNTIMES
 from monai_unetpp.devices import resolve_precision
 from monai_unetpp.inferers.predictors.compiled import CompiledPredictor
 from monai_unetpp.inferers.predictors.eager import TorchPredictor
@@ -16,60 +16,38 @@ from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.openvino_conversion import OPENVINO_INSTALL, has_openvino, import_openvino
 from monai_unetpp.inferers.predictors.openvino_runtime import OpenVINOPredictor
 from monai_unetpp.inferers.predictors.predictor import Predictor
+from monai_unetpp.inferers.predictors.predictor_settings import PredictorSettings
 
-__all__ = ["RUNTIMES", "make_predictor", "resolve_runtime"]
+__all__ = ["make_predictor", "resolve_runtime"]
 
 logger = logging.getLogger(__name__)
 
-Runtime = Literal["auto", "torch", "compile", "openvino"]
-RUNTIMES: tuple[str, ...] = get_args(Runtime)
 _told: set[str] = set()
+_PREDICTORS: dict[str, type[Predictor]] = {
+    each.runtime: each for each in (TorchPredictor, CompiledPredictor, OpenVINOPredictor)
+}
 
 
-def make_predictor(
-    network: Callable[..., Any],
-    *,
-    levels: Sequence[str] | None,
-    window_shape: Sequence[int],
-    batch_size: int,
-    device: torch.device | str,
-    runtime: str = "auto",
-    precision: str = "auto",
-    cache_dir: str | PathLike[str] | None = None,
-) -> Predictor:
+def make_predictor(network: Callable[..., Any], *, runtime: str = "auto", **settings: Any) -> Predictor:
     """What runs ``network`` on batches of windows of one shape.
 
     Args:
-        network: a network on ``device``, or any function of a tensor (with runtime ``"auto"`` or ``"torch"``).
-        levels: levels whose logits are wanted, which needs a network with ``forward_levels``; ``None`` for what the
-            network itself returns.
-        window_shape: spatial shape of all windows.
-        batch_size: most windows in a batch.
-        device: where the windows are.
+        network: a network on the device, or any function of a tensor (with runtime ``"auto"`` or ``"torch"``).
         runtime: ``"torch"``, ``"compile"`` (torch.compile), ``"openvino"`` (CPU only), or ``"auto"``: OpenVINO for a
             nested U-Net on a CPU, where it is installed and the precision is not fp16; else torch. Choose ``"torch"``
             where the weights change after every few batches, as they do in training: other runtimes are not worth
             their preparation there.
-        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        cache_dir: folder for networks that were converted for OpenVINO; by default in the user's folder for caches.
+        **settings: fields of :class:`~monai_unetpp.inferers.predictors.predictor_settings.PredictorSettings`: shape of
+            the batches, levels, device and precision.
 
     Raises:
         ImportError: OpenVINO was asked for and is not installed.
         RuntimeError: torch.compile was asked for and finds no compiler.
-        TypeError: a network that the levels or the runtime cannot be had of.
+        TypeError: a network that does not have the levels, or that the runtime cannot take.
         ValueError: an argument with a value that cannot be.
     """
-    options: dict[str, Any] = {
-        "levels": levels,
-        "window_shape": window_shape,
-        "batch_size": batch_size,
-        "device": device,
-        "precision": precision,
-    }
-    chosen = resolve_runtime(runtime, network, device, precision)
-    if chosen == "openvino":
-        return OpenVINOPredictor(network, **options, cache_dir=cache_dir)
-    return CompiledPredictor(network, **options) if chosen == "compile" else TorchPredictor(network, **options)
+    chosen = PredictorSettings(**settings)
+    return _PREDICTORS[resolve_runtime(runtime, network, chosen.device, chosen.precision)](network, **settings)
 
 
 def resolve_runtime(

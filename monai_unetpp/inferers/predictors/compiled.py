@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,12 +26,8 @@ class CompiledPredictor(Predictor):
 
     Args:
         network: a module that ``torch.export`` takes.
-        levels: see :class:`Predictor`, as all others.
-        window_shape: spatial shape of all windows.
-        batch_size: windows in a batch.
-        device: where the windows are, and the network too.
-        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         backend: of torch.compile.
+        **settings: see :class:`Predictor`.
 
     Raises:
         TypeError: a network that is no module.
@@ -41,29 +37,14 @@ class CompiledPredictor(Predictor):
     runtime = "compile"
 
     def __init__(
-        self,
-        network: Callable[..., Any],
-        *,
-        levels: Sequence[str] | None,
-        window_shape: Sequence[int],
-        batch_size: int,
-        device: torch.device | str,
-        precision: str = "auto",
-        backend: str | Callable[..., Any] = "inductor",
+        self, network: Callable[..., Any], *, backend: str | Callable[..., Any] = "inductor", **settings: Any
     ) -> None:
-        super().__init__(
-            network,
-            levels=levels,
-            window_shape=window_shape,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-        )
+        super().__init__(network, **settings)
         module = check_module(network, self.runtime)
         if backend == "inductor" and self.device.type == "cpu":
             _check_cpp_compiler()
         self.backend = backend
-        self._copy = NetworkCopy(module, levels, self._lay_out)
+        self._copy = NetworkCopy(module, self.levels, self._lay_out)
         self._program: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None
 
     def prepare(self, windows: torch.Tensor) -> None:

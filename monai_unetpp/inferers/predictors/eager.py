@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -25,36 +25,16 @@ class TorchPredictor(Predictor):
 
     Args:
         network: a network, or any function of a tensor.
-        levels: see :class:`Predictor`, as all others.
-        window_shape: spatial shape of all windows.
-        batch_size: most windows in a batch.
-        device: where the windows are, and the network too.
-        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        **settings: see :class:`Predictor`.
     """
 
     runtime = "torch"
 
-    def __init__(
-        self,
-        network: Callable[..., Any],
-        *,
-        levels: Sequence[str] | None,
-        window_shape: Sequence[int],
-        batch_size: int,
-        device: torch.device | str,
-        precision: str = "auto",
-    ) -> None:
-        super().__init__(
-            network,
-            levels=levels,
-            window_shape=window_shape,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-        )
+    def __init__(self, network: Callable[..., Any], **settings: Any) -> None:
+        super().__init__(network, **settings)
         self._copy: NetworkCopy | None = None
         if is_plain_nested_unet(network) and self.device.type == "cuda":
-            self._copy = NetworkCopy(network, levels, lambda copied: prepare_for_gpu(copied, self.precision))
+            self._copy = NetworkCopy(network, self.levels, lambda copied: prepare_for_gpu(copied, self.precision))
 
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         network = self.network

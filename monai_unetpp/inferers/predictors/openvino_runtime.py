@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
-from os import PathLike
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,12 +27,7 @@ class OpenVINOPredictor(Predictor):
 
     Args:
         network: a module that ``torch.export`` takes.
-        levels: see :class:`Predictor`, as all others.
-        window_shape: spatial shape of all windows.
-        batch_size: windows in a batch.
-        device: ``"cpu"``.
-        precision: ``"auto"``, ``"fp32"`` or ``"bf16"``; the logits are float32 always.
-        cache_dir: folder for converted networks; by default ``monai-unetpp/openvino`` in the user's folder for caches.
+        **settings: see :class:`Predictor`; ``device`` must be ``"cpu"``, and the logits are float32 always.
 
     Raises:
         ImportError: OpenVINO is not installed.
@@ -43,34 +37,18 @@ class OpenVINOPredictor(Predictor):
 
     runtime = "openvino"
 
-    def __init__(
-        self,
-        network: Callable[..., Any],
-        *,
-        levels: Sequence[str] | None,
-        window_shape: Sequence[int],
-        batch_size: int,
-        device: torch.device | str = "cpu",
-        precision: str = "auto",
-        cache_dir: str | PathLike[str] | None = None,
-    ) -> None:
-        super().__init__(
-            network,
-            levels=levels,
-            window_shape=window_shape,
-            batch_size=batch_size,
-            device=device,
-            precision=precision,
-        )
+    def __init__(self, network: Callable[..., Any], **settings: Any) -> None:
+        super().__init__(network, **settings)
         self._module = check_module(network, self.runtime)
         if self.device.type != "cpu":
-            raise ValueError(f"device must be 'cpu' for runtime 'openvino', got {str(device)!r}. Use runtime 'torch'.")
+            raise ValueError(
+                f"device must be 'cpu' for runtime 'openvino', got {str(self.device)!r}. Use runtime 'torch'."
+            )
         if self.precision not in _PRECISION_HINTS:
             raise ValueError(
                 f"precision must be fp32 or bf16 for runtime 'openvino', got {self.precision!r}. Use 'auto'."
             )
         import_openvino()
-        self._cache_dir = cache_dir
         self._state: tuple[tuple[int, int], ...] | None = None
         self._request: Any = None
         # there is one request, and its outputs are read after it ran
@@ -99,7 +77,7 @@ class OpenVINOPredictor(Predictor):
     def _compiled(self, windows: torch.Tensor) -> Any:
         copied = copy_for_inference(self._module, self.levels)
         return openvino_core().compile_model(
-            load_or_convert(copied, self.levels, windows, self._cache_dir),
+            load_or_convert(copied, self.levels, windows, self.settings.cache_dir),
             "CPU",
             {
                 "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[self.precision],

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from monai_unetpp import topology
-from monai_unetpp.devices import resolve_precision
+from monai_unetpp.inferers.predictors.predictor_settings import PredictorSettings
 
 __all__ = ["Predictor", "called", "check_module", "complete_batch", "evaluating", "named_outputs"]
 
@@ -25,12 +25,7 @@ class Predictor(ABC):
 
     Args:
         network: a network, or any function of a tensor.
-        levels: levels whose logits are wanted, which needs a network with ``forward_levels``; ``None`` for what the
-            network itself returns.
-        window_shape: spatial shape of all windows.
-        batch_size: most windows in a batch.
-        device: where the windows are, and the network too.
-        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        **settings: fields of :class:`~monai_unetpp.inferers.predictors.predictor_settings.PredictorSettings`.
 
     Raises:
         TypeError: ``levels`` for a network without them, or a network that cannot be called.
@@ -40,27 +35,16 @@ class Predictor(ABC):
     #: What really runs: ``"torch"``, ``"compile"`` or ``"openvino"``.
     runtime: str
 
-    def __init__(
-        self,
-        network: Callable[..., Any],
-        *,
-        levels: Sequence[str] | None,
-        window_shape: Sequence[int],
-        batch_size: int,
-        device: torch.device | str,
-        precision: str = "auto",
-    ) -> None:
-        self.levels = _check_levels(network, levels)
-        self.window_shape = tuple(int(size) for size in window_shape)
-        if not self.window_shape or min(self.window_shape) < 1:
-            raise ValueError(f"window_shape must be positive sizes, one per spatial axis, got {list(window_shape)}.")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    def __init__(self, network: Callable[..., Any], **settings: Any) -> None:
+        chosen = PredictorSettings(**settings)
         self.network = network
-        self.batch_size = batch_size
-        self.device = torch.device(device)
+        self.settings = chosen
+        self.levels = _check_levels(network, chosen.levels)
+        self.window_shape = tuple(chosen.window_shape)
+        self.batch_size = chosen.batch_size
+        self.device = torch.device(chosen.device)
         #: ``"fp32"``, ``"bf16"`` or ``"fp16"``, never ``"auto"``.
-        self.precision = resolve_precision(precision, self.device)
+        self.precision = chosen.precision
 
     def __call__(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """Logits of a batch of windows.

@@ -23,7 +23,7 @@ from PIL import Image, PngImagePlugin
 
 from monai_unetpp.data import ImageFileError, SegmentationSaveImaged, VolumeReader, find_cases, write_volume
 from monai_unetpp.data.pictures import write_picture
-from monai_unetpp.data.results import identify_image, is_result, read_identity
+from monai_unetpp.data.result_marks import identify_image, is_result, read_identity
 from monai_unetpp.files import write_figure
 
 SHAPE = (4, 5, 6)

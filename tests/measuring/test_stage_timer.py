@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from monai_unetpp.measuring import stages
-from monai_unetpp.measuring.stages import StageTimer
+from monai_unetpp.measuring import stage_timer
+from monai_unetpp.measuring.stage_timer import StageTimer
 
 
 class Clock:
@@ -19,7 +19,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(stages, "time", clock)
+    monkeypatch.setattr(stage_timer, "time", clock)
     return clock
 
 

@@ -1,0 +1,10 @@
+"""``python -m monai_unetpp``: the same as the console script ``monai-unetpp``."""
+
+import sys
+
+from monai_unetpp.cli.program import main
+
+__all__: list[str] = []
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,116 @@
+"""What the inference benchmark measures. Importing this module takes no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+from monai_unetpp.options import option, separate_names, whole_numbers
+
+__all__ = ["SpeedOptions"]
+
+#: What is measured where nothing else is given; the volume is about the box around a brain at 1 mm.
+_NETWORK = {"features": (16, 32, 64, 128, 256), "in_channels": 1, "out_channels": 4}
+_QUICK = {"features": (4, 8, 8, 8, 8), "volume_shape": (48, 32, 32), "window_shape": (32, 32, 32)}
+_OVERLAP = 0.25
+_VOLUMES = {3: (152, 168, 152), 2: (1024, 1024)}
+_WINDOWS = {3: 96, 2: 256}
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeedOptions:
+    """What all contenders segment, and which of them are measured. What is None takes its default.
+
+    Attributes:
+        quick: a small network and volume, two levels and two rounds, where nothing else is given.
+        bundle: name or folder of a bundle, whose network, windows and overlap are taken.
+        features: channels of the five resolutions; by default 16, 32, 64, 128, 256.
+        volume_shape: voxels of the volume; by default about the box around a brain at 1 mm.
+        window_shape: voxels of the windows; by default 96 along every axis.
+        overlap: of the windows; by default 0.25.
+        in_channels: channels of the volume; by default 1.
+        out_channels: classes; by default 4.
+        levels: levels to measure; by default all.
+        runtimes: ``"torch"``, ``"compile"``, ``"openvino"``; by default torch, and on a CPU OpenVINO if it is
+            installed, else torch.compile.
+        precisions: ``"fp32"``, ``"bf16"`` and on a GPU ``"fp16"``; by default all of them.
+        sw_batch_size: windows that networks get at once.
+        repeats: measured rounds, at least 2; by default 3.
+
+    Raises:
+        ValueError: too few rounds, or a network beside a bundle.
+    """
+
+    quick: bool = option(False, help="small networks and few repeats: to see that it works")
+    bundle: str | PathLike[str] | None = option(
+        None, metavar="BUNDLE", help="take network, windows and overlap of this bundle"
+    )
+    features: Sequence[int] | None = option(
+        None, type=whole_numbers, metavar="N,N,...", help="channels per resolution (default: 16,32,64,128,256)"
+    )
+    volume_shape: Sequence[int] | None = option(
+        None,
+        flags=("--volume",),
+        type=whole_numbers,
+        metavar="N,N,N",
+        help="voxels of the volume (default: 152,168,152)",
+    )
+    window_shape: Sequence[int] | None = option(
+        None, flags=("--window",), type=whole_numbers, metavar="N,N,N", help="voxels of a window (default: 96,96,96)"
+    )
+    overlap: float | Sequence[float] | None = option(
+        None, type=float, metavar="PART", help="of the windows, 0 to below 1 (default: 0.25)"
+    )
+    in_channels: int | None = None
+    out_channels: int | None = option(
+        None, flags=("--classes",), type=int, metavar="N", help="output channels (default: 4)"
+    )
+    levels: Sequence[str] | None = option(
+        None, type=separate_names, metavar="L,L,...", help="such as L1,L4 (default: all)"
+    )
+    runtimes: Sequence[str] | None = option(
+        None,
+        type=separate_names,
+        metavar="R,R,...",
+        help="of torch, compile, openvino (default: torch, and openvino on a CPU if it is installed, else compile)",
+    )
+    precisions: Sequence[str] | None = option(
+        None, type=separate_names, metavar="P,P,...", help="of fp32, bf16, fp16 (default: all; fp16 on a GPU only)"
+    )
+    sw_batch_size: int = 4
+    repeats: int | None = option(None, type=int, metavar="N", help="measured rounds (default: 3)")
+
+    def __post_init__(self) -> None:
+        if self.repeats is not None and self.repeats < 2:
+            raise ValueError(f"repeats must be 2 or more, got {self.repeats}. Quartiles need repeats.")
+        for name in _NETWORK:
+            value = getattr(self, name)
+            if self.bundle is not None and value is not None:
+                raise ValueError(
+                    f"{name} must be left out with a bundle, got {value!r}. The bundle's network has its own."
+                )
+
+    @property
+    def rounds(self) -> int:
+        """How often each contender is measured."""
+        return self.repeats or (2 if self.quick else 3)
+
+    def task_values(self, of_bundle: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Network, volume and windows by name: what is given, else that of the bundle, else the default."""
+        names = (*_NETWORK, "volume_shape", "window_shape", "overlap")
+        given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        known = of_bundle or {**_NETWORK, "overlap": _OVERLAP, **(_QUICK if self.quick else {})}
+        values: dict[str, Any] = {**known, **given}
+        if "window_shape" not in values:
+            dims = len(values["volume_shape"]) if "volume_shape" in values else 3
+            values["window_shape"] = (_WINDOWS.get(dims, 256),) * dims
+        if "volume_shape" not in values:
+            windows = values["window_shape"]
+            values["volume_shape"] = windows if self.quick else _VOLUMES[3 if len(windows) == 3 else 2]
+        for name in ("features", "volume_shape", "window_shape"):
+            values[name] = tuple(int(size) for size in values[name])
+        if not isinstance(values["overlap"], (int, float)):
+            values["overlap"] = tuple(values["overlap"])
+        return values

@@ -1,0 +1,29 @@
+"""Names that users choose by: runtimes, precisions, devices, bundles. Importing this module takes no torch."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+__all__ = [
+    "BUNDLE_HELP",
+    "DEFAULT_BUNDLE",
+    "DEVICE_HELP",
+    "PRECISIONS",
+    "RUNTIMES",
+    "Precision",
+    "Runtime",
+]
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+Runtime = Literal["auto", "torch", "compile", "openvino"]
+RUNTIMES: tuple[str, ...] = get_args(Runtime)
+
+DEFAULT_BUNDLE = "hippocampus_mri_unetpp"
+
+BUNDLE_HELP = (
+    "folder of a bundle, or one that comes with the package: brain_tissue_mri_unetpp, hippocampus_mri_unetpp or "
+    "nuclei_microscopy_unetpp"
+)
+DEVICE_HELP = "cpu, cuda, cuda:1, ... (default: a GPU if there is one, else the CPU)"

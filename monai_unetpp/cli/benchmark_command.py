@@ -1,0 +1,45 @@
+"""``monai-unetpp benchmark``: what it takes and prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from monai_unetpp.benchmark.speed_options import SpeedOptions
+from monai_unetpp.choices import DEVICE_HELP
+from monai_unetpp.cli.command import Command
+from monai_unetpp.cli.terminal import DONE
+from monai_unetpp.options import add_options
+
+__all__ = ["BENCHMARK"]
+
+_EXAMPLES = """\
+  monai-unetpp benchmark --quick
+  monai-unetpp benchmark -o figures.json --plot figures.png
+  monai-unetpp benchmark --bundle hippocampus_mri_unetpp --levels L1,L3 --runtimes torch,compile,openvino
+"""
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
+    parser.add_argument("-o", "--output", metavar="FILE", help="write the figures to this file as JSON")
+    parser.add_argument("--plot", metavar="FILE", help="draw the speed-ups into this PNG file")
+    add_options(parser, SpeedOptions, defaults=True)
+
+
+def _run(output: str | None, **options: Any) -> int:
+    from monai_unetpp.benchmark import run_benchmark
+
+    given = {name: value for name, value in options.items() if value is not None}
+    text, figures = run_benchmark(**given, progress=lambda line: print(line, file=sys.stderr, flush=True))
+    print(text)
+    if output is not None:
+        from monai_unetpp.files import write_text
+
+        write_text(output, json.dumps(figures, indent=2) + "\n")
+    return DONE
+
+
+BENCHMARK = Command("benchmark", "measure our networks against MONAI's on this machine", _EXAMPLES, _declare, _run)

@@ -1,0 +1,61 @@
+"""``monai-unetpp check``: what it takes and prints."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from monai_unetpp.cli.command import Command
+from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail
+from monai_unetpp.errors import printable
+
+__all__ = ["CHECK"]
+
+_EXAMPLES = """\
+  monai-unetpp check hippocampus_mri_unetpp
+  monai-unetpp check path/to/my_bundle --schema meta_schema.json
+  monai-unetpp check path/to/Task04_Hippocampus
+
+Of a bundle it also lists the Python code that the configurations run when they are used: MONAI evaluates every value
+that begins with $. That is no problem in itself, but use only bundles whose code you trust.
+"""
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "target", metavar="BUNDLE_OR_DATASET", help="name or folder of a bundle, or folder with dataset.json"
+    )
+    parser.add_argument("--schema", metavar="FILE", help="JSON schema to check the bundle's metadata against")
+
+
+def _run(target: str, schema: str | None) -> int:
+    if (Path(target) / "dataset.json").is_file():
+        from monai_unetpp.data.check import check_dataset
+
+        problems = check_dataset(target)
+    elif Path(target).is_dir() and not (Path(target) / "configs").is_dir():
+        raise ValueError(
+            f"{target}: neither a bundle (it has no configs folder) nor a data set (it has no dataset.json). "
+            "Name the folder that holds one of them."
+        )
+    else:
+        from monai_unetpp.bundles import bundle_code, check_bundle, find_bundle
+
+        bundle = find_bundle(target)
+        problems = check_bundle(bundle, schema=schema)
+        _show_code(bundle_code(bundle))
+    for problem in problems:
+        fail(problem)
+    print(f"{target}: {'no problems found' if not problems else f'{len(problems)} problem(s) found'}.")
+    return CASES_FAILED if problems else DONE
+
+
+def _show_code(code: dict[str, list[str]]) -> None:
+    if not code:
+        return
+    print("The configurations run this when they are used, as MONAI evaluates what begins with $ (information only):")
+    for text, places in code.items():
+        print(printable(f"  {text}    ({', '.join(places)})"))
+
+
+CHECK = Command("check", "check a bundle against the model zoo's rules, or a data set", _EXAMPLES, _declare, _run)

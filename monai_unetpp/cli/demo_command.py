@@ -1,0 +1,78 @@
+"""``monai-unetpp demo``: what it takes and prints."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from monai_unetpp.choices import DEVICE_HELP
+from monai_unetpp.cli.command import Command
+from monai_unetpp.cli.terminal import DONE, show_rows
+
+if TYPE_CHECKING:
+    from monai_unetpp.demo import DemoPart
+
+__all__ = ["DEMO"]
+
+_EXAMPLES = """\
+  monai-unetpp demo
+  monai-unetpp demo hippocampus -o results --device cpu
+"""
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        metavar="PART",
+        default=["brain", "hippocampus"],
+        help="brain (tissues of the whole brain) or hippocampus; both if none is named",
+    )
+    parser.add_argument(
+        "-o", "--output", dest="output_dir", default="demo", metavar="DIR", help="folder (default: %(default)s)"
+    )
+    parser.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
+
+
+def _run(**options: Any) -> int:
+    from monai_unetpp.demo import demo
+
+    print("Segmenting the MNI ICBM152 T1 template, which comes with nilearn ...", flush=True)
+    result = demo(**options, progress=lambda line: print(f"  {line}", flush=True))
+    for part in result.parts:
+        _show_part(part)
+    return DONE
+
+
+def _show_part(part: DemoPart) -> None:
+    names = list(part.levels[0].case.volumes_ml)
+    compared = list(part.levels[0].dice)
+    deepest = part.levels[-1]
+    relative = f"% of {deepest.level}"
+    print(f"\n{part.name}: {part.bundle} on {part.device}, {part.runtime}, {part.precision}")
+    volumes, dice = [f"{name} (ml)" for name in names], [f"Dice {name}" for name in compared]
+    show_rows(
+        ["level", "parameters", relative, *volumes, *dice, "seconds", relative, "network"],
+        [
+            [
+                each.level,
+                f"{each.parameters:,}",
+                f"{100 * each.parameters / deepest.parameters:.1f}",
+                *(f"{each.case.volumes_ml[name]:.2f}" for name in names),
+                *(f"{each.dice[name]:.3f}" for name in compared),
+                f"{each.seconds:.2f}",
+                f"{100 * each.seconds / deepest.seconds:.0f}",
+                f"{100 * each.network_s / each.seconds:.0f} %",
+            ]
+            for each in part.levels
+        ],
+    )
+    print(f"Image:   {part.image}")
+    for each in part.levels:
+        print(f"{each.level}:      {each.case.output}")
+    print(f"Picture: {part.picture}")
+
+
+DEMO = Command(
+    "demo", "segment a real MRI template at every level; works offline, needs no data", _EXAMPLES, _declare, _run
+)

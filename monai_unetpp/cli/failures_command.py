@@ -1,0 +1,47 @@
+"""``monai-unetpp failures``: what it takes and prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from monai_unetpp.cli.command import Command
+from monai_unetpp.cli.terminal import show_failures, show_table
+from monai_unetpp.failures.failure_options import FailureOptions
+from monai_unetpp.options import add_options
+
+__all__ = ["FAILURES"]
+
+_EXAMPLES = """\
+  monai-unetpp failures --dataset_dir DATA --segmentations segmentations -o failures
+  monai-unetpp failures --dataset_dir DATA --segmentations segmentations -o failures --label tumour --worst 20
+  monai-unetpp failures --dataset_dir DATA --list_key training -o kinds
+
+The segmentations are those of: monai-unetpp segment DATA --list_key validation -o segmentations
+Kinds are the size of an image and its background, dark or bright; of volumes, the largest edge of a voxel. Written are
+failures.md, failures.png with the worst cases, and failures.json with the figures of all.
+"""
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, FailureOptions, defaults=True)
+
+
+def _run(output_dir: str, **options: Any) -> int:
+    from monai_unetpp.failures import find_failures
+    from monai_unetpp.failures.kind_tables import kind_table
+
+    report = find_failures(output_dir=output_dir, **options, progress=sys.stderr.isatty())
+    if report.cases:
+        show_table(kind_table(report))
+    if report.worst:
+        print(f"The worst: {', '.join(report.worst)}")
+    print(f"Report: {os.path.join(output_dir, 'failures.md')}")
+    return show_failures(report.failures.values(), len(report.cases), "the others are in the report", "nothing is left")
+
+
+FAILURES = Command(
+    "failures", "show on which kinds of images, and on which cases, segmentations fail", _EXAMPLES, _declare, _run
+)

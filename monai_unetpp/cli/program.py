@@ -1,0 +1,108 @@
+"""The program: its commands, and how it ends."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import logging
+import os
+from collections.abc import Callable, Sequence
+
+from monai_unetpp.cli.benchmark_command import BENCHMARK
+from monai_unetpp.cli.check_command import CHECK
+from monai_unetpp.cli.command import EXIT_CODES
+from monai_unetpp.cli.demo_command import DEMO
+from monai_unetpp.cli.export_command import EXPORT
+from monai_unetpp.cli.failures_command import FAILURES
+from monai_unetpp.cli.prune_command import PRUNE
+from monai_unetpp.cli.quiet import logging_to_stderr
+from monai_unetpp.cli.segment_command import SEGMENT
+from monai_unetpp.cli.study_command import STUDY
+from monai_unetpp.cli.terminal import BAD_INPUT, INTERRUPTED, fail
+from monai_unetpp.errors import is_deliberate
+from monai_unetpp.version import __version__
+
+__all__ = ["main", "make_parser"]
+
+_COMMANDS = (DEMO, SEGMENT, PRUNE, EXPORT, CHECK, FAILURES, STUDY, BENCHMARK)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Exit codes: 0 done, 1 some cases failed or problems were found, 2 bad arguments or input, 3 inconclusive (prune),
+    130 interrupted.
+
+    Args:
+        arguments: what follows the program's name; by default those of the process.
+
+    Raises:
+        SystemExit: after ``--help`` or ``--version``, and with code 2 where ``arguments`` do not fit the command.
+    """
+    options = vars(make_parser().parse_args(arguments))
+    run: Callable[..., int] = options.pop("command")
+    verbose: bool = options.pop("verbose")
+    _name_the_user()
+    with logging_to_stderr(verbose):
+        try:
+            return run(**options)
+        except KeyboardInterrupt:
+            fail("interrupted; finished cases are kept.")
+            return INTERRUPTED
+        except Exception as e:
+            if verbose:
+                logging.getLogger(__name__).exception("the command failed")
+            fail(_told(e))
+            return BAD_INPUT
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """What reads the command line."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("-v", "--verbose", action="store_true", help="show log messages, and details of errors")
+    parser = argparse.ArgumentParser(
+        prog="monai-unetpp",
+        description="Nested U-Nets (UNet++) for MONAI: segment images, and prune the network to the level you need.",
+        epilog="first steps:\n"
+        "  monai-unetpp demo                    segment a real MRI template, no data needed\n"
+        "  monai-unetpp segment scan.nii.gz -o segmentations\n"
+        "  monai-unetpp COMMAND --help          options and examples of a command\n\n" + EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"monai-unetpp {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for command in _COMMANDS:
+        each = commands.add_parser(
+            command.name,
+            parents=[common],
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=f"examples:\n{command.examples}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.declare(each)
+        each.set_defaults(command=command.run)
+    return parser
+
+
+def _name_the_user() -> None:
+    """MONAI asks for the user's name when it is imported; in a container the user may be a number without one."""
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = str(os.getuid())
+
+
+def _told(error: Exception) -> str:
+    """An error in one line; what nobody foresaw is called by its name."""
+    message = str(error).strip()
+    # RuntimeError: what torch raises where a device or memory fails
+    foreseen = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
+    if isinstance(error, MemoryError) and not message:
+        return "there is not enough memory. Close other programs, or give smaller images."
+    if message and isinstance(error, foreseen) and not isinstance(error, RecursionError) and is_deliberate(error):
+        return message
+    return (
+        f"{type(error).__name__}{': ' if message else ''}{message}. This is an error in monai-unetpp, or input that it "
+        "should refuse by name. Please report it, with what -v shows."
+    )

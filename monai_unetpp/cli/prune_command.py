@@ -1,0 +1,81 @@
+"""``monai-unetpp prune``: what it takes and prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any
+
+from monai_unetpp.choices import BUNDLE_HELP, DEFAULT_BUNDLE, DEVICE_HELP
+from monai_unetpp.cli.command import Command
+from monai_unetpp.cli.terminal import CASES_FAILED, DONE, INCONCLUSIVE, fail, is_first_process
+from monai_unetpp.options import add_options
+from monai_unetpp.pruning.plan import CostSettings, EvaluationData, Outputs
+from monai_unetpp.pruning.rules import Rules
+
+if TYPE_CHECKING:
+    from monai_unetpp.pruning.results import PruningResult
+
+__all__ = ["PRUNE"]
+
+_EXAMPLES = """\
+  monai-unetpp prune --dataset_dir Task04_Hippocampus -o report
+  monai-unetpp prune --dataset_dir SITE_A --dataset_dir SITE_B -o report --margin dice=0.005
+  monai-unetpp prune --dataset_dir DATA --confirm_dir OTHER_DATA -o report --write pruned_bundle
+  monai-unetpp prune --dataset_dir DATA -o report --budget latency_ms=50 --extra alone=L2_trained_alone.pt
+  monai-unetpp prune --dataset_dir DATA -o report --settings overlap=0,0.25 --settings precision=fp32,bf16
+
+The report folder keeps finished cases: the same command goes on where it was interrupted.
+"""
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    networks = parser.add_argument_group("networks")
+    networks.add_argument(
+        "--bundle", default=DEFAULT_BUNDLE, metavar="BUNDLE", help=f"{BUNDLE_HELP} (default: %(default)s)"
+    )
+    networks.add_argument("--checkpoint", metavar="FILE", help="weights to evaluate (default: those of the bundle)")
+    networks.add_argument(
+        "--extra",
+        action="append",
+        metavar="NAME=FILE",
+        help="a further checkpoint to compare with, such as a level trained alone; repeatable",
+    )
+    networks.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
+    # what is not given is None, also a flag: then the bundle's own setting holds
+    add_options(parser.add_argument_group("cases"), EvaluationData)
+    add_options(parser.add_argument_group("rules"), Rules)
+    add_options(parser.add_argument_group("operating points"), CostSettings)
+    add_options(parser.add_argument_group("results"), Outputs)
+
+
+def _run(bundle: str, output_dir: str, write: str | None, **options: Any) -> int:
+    from monai_unetpp.pruning.evaluation import verdict
+    from monai_unetpp.pruning.from_bundle import prune_bundle
+
+    result = prune_bundle(bundle, output_dir=output_dir, write=write, **options)
+    final = verdict(result)
+    if is_first_process():
+        _show(result)
+        print(f"Report: {output_dir}/report.html")
+        if write is not None and final.verdict == "prune":
+            print(f"Pruned bundle: {write}")
+        elif write is not None and os.path.exists(write):
+            fail(f"{write} is of an earlier run and does not belong to this verdict.")
+    if final.verdict == "inconclusive":
+        return INCONCLUSIVE
+    return CASES_FAILED if result.problems else DONE
+
+
+def _show(result: PruningResult) -> None:
+    for decision in result.decisions:
+        print(f"{decision.dataset} ({decision.role}): {decision.summary}")
+    if result.grid is not None:
+        print(f"operating points: {result.grid.reason}")
+    for trade_off in result.trade_offs:
+        print(f"{trade_off.rule}: {', '.join(trade_off.points) or 'none'}. {trade_off.reason}")
+    for problem in result.problems:
+        fail(f"left out: {problem.case} ({problem.dataset}): {problem.reason}")
+
+
+PRUNE = Command("prune", "find out how shallow a bundle's network may be, with statistics", _EXAMPLES, _declare, _run)

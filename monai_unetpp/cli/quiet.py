@@ -1,0 +1,101 @@
+"""Logs and warnings while a command runs: without ``--verbose`` only what its own output does not say anyway."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from monai_unetpp.cli.terminal import fail
+
+__all__ = ["REPEATING_LOGGERS", "logging_to_stderr", "shown"]
+
+#: What they log is in the summary (failed cases) or in the one line that ends a run (why it stopped), or tells with
+#: each reader of MONAI that a decoder, which nobody asked for, is not there.
+REPEATING_LOGGERS = (
+    "monai_unetpp.engines",
+    "ignite.engine.engine.CaseEvaluator",
+    "ignite.engine.engine.SupervisedTrainer",
+    "monai.handlers.StatsHandler",
+    # MONAI says on import that a GPU decoder for DICOM is not installed
+    "monai.data.nvimgcodec_pydicom_plugin",
+)
+
+
+@contextmanager
+def logging_to_stderr(verbose: bool) -> Iterator[None]:
+    """Log to standard error; without ``verbose`` only what a command's output does not say anyway."""
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
+    thread_hook = threading.excepthook
+    with _each_warning_once(), warnings.catch_warnings():
+        if not verbose:
+            warnings.simplefilter("ignore")
+            # a thread that loads cases may die of a broken configuration
+            threading.excepthook = lambda died: fail(f"{died.exc_type.__name__}: {died.exc_value}")
+        with _disabled(() if verbose else REPEATING_LOGGERS):
+            try:
+                yield
+            finally:
+                threading.excepthook = thread_hook
+
+
+@contextmanager
+def shown(name: str) -> Iterator[None]:
+    """Show what a logger says, such as the memory that windows will take."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextmanager
+def _disabled(names: tuple[str, ...]) -> Iterator[None]:
+    loggers = [logging.getLogger(name) for name in names]
+    before = [logger.disabled for logger in loggers]
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
+
+
+@contextmanager
+def _each_warning_once() -> Iterator[None]:
+    # nibabel's logger has a handler of its own: what it says would be there twice
+    nibabel = logging.getLogger("nibabel.global")
+    propagated, nibabel.propagate = nibabel.propagate, False
+    filtered: list[tuple[logging.Filterer, logging.Filter]] = [
+        (filterer, _Once()) for filterer in (nibabel, *logging.getLogger().handlers)
+    ]
+    for filterer, once in filtered:
+        filterer.addFilter(once)
+    try:
+        yield
+    finally:
+        nibabel.propagate = propagated
+        for filterer, once in filtered:
+            filterer.removeFilter(once)
+
+
+class _Once(logging.Filter):
+    """Lets each warning through once: a file may be read several times."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING:
+            return True
+        message = record.getMessage()
+        known = message in self.seen
+        self.seen.add(message)
+        return not known

@@ -1,0 +1,101 @@
+"""``monai-unetpp segment``: what it takes and prints."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from monai_unetpp.cli.command import Command
+from monai_unetpp.cli.quiet import shown
+from monai_unetpp.cli.terminal import show_failures, show_rows
+from monai_unetpp.errors import printable
+from monai_unetpp.options import add_options
+from monai_unetpp.segmentation_options import SegmentationOptions
+
+if TYPE_CHECKING:
+    from monai_unetpp.segmentation import SegmentationSummary
+
+__all__ = ["SEGMENT"]
+
+_EXAMPLES = """\
+  monai-unetpp segment scan.nii.gz -o segmentations
+  monai-unetpp segment scans dicom_series -o segmentations --level L2
+  monai-unetpp segment cells.png --bundle nuclei_microscopy_unetpp --instances -o results
+  monai-unetpp segment my_dataset --list_key validation -o segmentations
+  monai-unetpp segment scans -o segmentations --json > volumes.json
+  monai-unetpp segment scans -o segmentations --no-flips --overlap 0.25 --precision auto --profile
+
+The configurations of a bundle can run Python code (what begins with $): use only bundles that you trust.
+monai-unetpp check BUNDLE lists it. Names of files and all other arguments are never run.
+"""
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    add_options(
+        parser,
+        SegmentationOptions,
+        defaults=True,
+        groups={
+            "speed and accuracy": "by default as the bundle says",
+            "bundles of images": "for bundles that have these settings",
+        },
+    )
+    parser.add_argument(
+        "--json", dest="json_output", action="store_true", help="print the summary as JSON instead of a table"
+    )
+
+
+def _run(json_output: bool, **options: Any) -> int:
+    from monai_unetpp.segmentation import segment
+
+    with nullcontext() if json_output else shown("monai_unetpp.inferers.sliding_windows"):
+        summary = segment(**options, progress=not json_output and sys.stderr.isatty())
+    if json_output:
+        print(json.dumps(summary.as_dict(), indent=2))
+    elif summary.cases:
+        _show_cases(summary)
+        if summary.stages:
+            print("Where the time went, in seconds:")
+            _show_stages(summary)
+        print(printable(f"Segmentations are in {options['output_dir']}"))
+    return show_failures(summary.failures, len(summary.cases), "the others are done", "nothing was segmented")
+
+
+def _show_cases(summary: SegmentationSummary) -> None:
+    names = list(summary.cases[0].volumes_ml)
+    counted = any(done.instances is not None for done in summary.cases)
+    ran = ", ".join(filter(None, (summary.device, summary.runtime, summary.precision)))
+    print(f"{summary.bundle}, level {summary.level}, on {ran}")
+    show_rows(
+        ["case", *(f"{name} (ml)" for name in names), *(["objects"] if counted else []), "seconds"],
+        [
+            [
+                done.case,
+                *(f"{done.volumes_ml[name]:.3f}" for name in names),
+                *([str(done.instances)] if counted else []),
+                f"{done.seconds:.2f}",
+            ]
+            for done in summary.cases
+        ],
+    )
+
+
+def _show_stages(summary: SegmentationSummary) -> None:
+    total = sum(summary.stages.values())
+    # one after the other, as they come in the first case; "other" is what is left
+    names = sorted(summary.stages, key=lambda name: name == "other")
+    rows = [(done.case, done.stages) for done in summary.cases]
+    if len(rows) > 1:
+        rows.append(("all cases", summary.stages))
+    seconds = [
+        [case, *(f"{stages.get(name, 0.0):.2f}" for name in names), f"{sum(stages.values()):.2f}"]
+        for case, stages in rows
+    ]
+    shares = ["share (%)", *(f"{100 * summary.stages[name] / total:.0f}" for name in names), "100"]
+    show_rows(["case", *names, "sum"], [*seconds, shares])
+
+
+SEGMENT = Command("segment", "segment images with a bundle", _EXAMPLES, _declare, _run)

@@ -1,0 +1,97 @@
+"""``monai-unetpp study``: what it takes and prints."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from monai_unetpp.choices import DEVICE_HELP
+from monai_unetpp.cli.command import Command
+from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail, is_first_process, show_rows
+from monai_unetpp.options import add_options
+from monai_unetpp.study.design import RunOptions, StudySettings
+
+if TYPE_CHECKING:
+    from monai_unetpp.study import StudyRun
+
+__all__ = ["STUDY"]
+
+_EXAMPLES = """\
+  monai-unetpp study --dataset_dir Task04_Hippocampus -o study --list
+  monai-unetpp study --dataset_dir nuclei -o study --budget 1500 --seeds 0 1 2
+  monai-unetpp study --dataset_dir nuclei -o row --variants unet_L4 unet++_ds
+  monai-unetpp study --dataset_dir nuclei -o study --seeds 0 1 2 --shard 1/2
+  monai-unetpp study --dataset_dir nuclei -o study --report_only
+
+Trained are U-Nets of every depth, a wide U-Net with the parameters of UNet++, U-Net^e, UNet+ and UNet++ with and
+without deep supervision, and levels of UNet++ alone, all on the same patches, with one loss, schedule and number of
+steps. Scored are the last weights, on the validation list. Where features are too small for a wide U-Net, it is left
+out. The same command goes on where it was interrupted (by
+Ctrl-C, or killed) from the last checkpoint and repeats nothing that is finished; settings that are not given are
+those that the folder was begun with. For several GPUs: torchrun --nproc_per_node=N -m monai_unetpp.cli study ...
+"""
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset_dir", required=True, metavar="DIR", help="folder with dataset.json in Decathlon form, 2D or 3D"
+    )
+    parser.add_argument(
+        "-o",
+        "--output_dir",
+        required=True,
+        metavar="DIR",
+        help="folder for runs, study.md, study.json, accuracy.png and curves.png",
+    )
+    parser.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
+    parser.add_argument(
+        "--list", dest="list_only", action="store_true", help="show the runs and their state, do nothing"
+    )
+    parser.add_argument("--report_only", action="store_true", help="train nothing, report what is finished")
+    # what is not given is None: then the configuration, the folder or the default holds
+    add_options(parser, RunOptions)
+    terms = parser.add_argument_group("terms, equal for all runs of a folder")
+    terms.add_argument(
+        "--config",
+        metavar="FILE",
+        help="JSON object with any of these, variants and seeds; the command line goes first",
+    )
+    add_options(terms, StudySettings)
+
+
+def _run(list_only: bool, **options: Any) -> int:
+    from monai_unetpp.study import run_study
+
+    outcome = run_study(**options, list_only=list_only, progress=lambda line: print(line, flush=True))
+    # an error of another process would have torchrun end this one
+    if not is_first_process():
+        return DONE
+    if list_only:
+        _show_runs(outcome.runs)
+        return DONE
+    if outcome.report is not None:
+        print(f"\n{outcome.report.read_text(encoding='utf-8')}\nReport: {outcome.report}")
+    for failure in outcome.failures:
+        fail(failure)
+    if outcome.failures:
+        fail(f"{len(outcome.failures)} run(s) failed; the others are done. The same command tries them again.")
+    return CASES_FAILED if outcome.failures else DONE
+
+
+def _show_runs(runs: tuple[StudyRun, ...]) -> None:
+    show_rows(
+        ["run", "seed", "parameters", "features", "state"],
+        [
+            [
+                run.variant.name,
+                str(run.seed),
+                f"{run.parameters:,}",
+                " ".join(map(str, run.variant.features)),
+                run.state,
+            ]
+            for run in runs
+        ],
+    )
+
+
+STUDY = Command("study", "train and compare the networks of the UNet++ paper on your data", _EXAMPLES, _declare, _run)

@@ -1,0 +1,66 @@
+"""What is looked at when failures are sought. Importing this module takes no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+from monai_unetpp.options import option
+
+__all__ = ["FailureOptions"]
+
+_Path = str | PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True)
+class FailureOptions:
+    """Which segmentations are scored against which labels, and what is shown.
+
+    Attributes:
+        dataset_dir: folder with ``dataset.json`` in Decathlon form, 2D or 3D.
+        output_dir: folder for the report.
+        segmentations: folder with ``<case>_seg.nii.gz``, ``.png`` or ``.tif``, as
+            :func:`monai_unetpp.segmentation.segment` and the bundles write them; without it the kinds are counted only.
+        list_key: list of ``dataset.json``: ``"validation"`` or ``"training"``.
+        worst: number of cases to list and to draw, from 1; of more than 24, the first 24 are drawn.
+        labels: names of the labels to score; by default all that ``dataset.json`` names. Others become background.
+        instances: whether label maps number their objects: then all values above 0 are the one label.
+
+    Raises:
+        FileNotFoundError: no folder ``segmentations``.
+        TypeError: ``worst`` is no whole number.
+        ValueError: ``worst`` is below 1.
+    """
+
+    dataset_dir: _Path = option(metavar="DIR", help="folder with dataset.json in Decathlon form, 2D or 3D")
+    output_dir: _Path = option(flags=("-o", "--output"), metavar="DIR", help="folder for the report")
+    segmentations: _Path | None = option(
+        None,
+        metavar="DIR",
+        help="folder with <case>_seg.nii.gz, .png or .tif, as segment writes them (default: only count the kinds)",
+    )
+    list_key: str = option("validation", metavar="KEY", help="list of dataset.json to take, validation or training")
+    worst: int = option(10, type=int, metavar="N", help="cases to list and to draw")
+    labels: Sequence[str] | None = option(
+        None,
+        flags=("--label",),
+        action="append",
+        metavar="NAME",
+        help="label to score; repeatable, the others become background (default: all that dataset.json names)",
+    )
+    instances: bool = option(False, help="the label maps number their objects (segment --instances): all are one label")
+
+    def __post_init__(self) -> None:
+        if isinstance(self.worst, bool) or not isinstance(self.worst, int):
+            raise TypeError(f"worst must be a whole number, got {self.worst!r}. Give the number of cases to show.")
+        if self.worst < 1:
+            raise ValueError(f"worst must be at least 1, got {self.worst}. Give the number of cases to show.")
+        if self.folder is not None and not self.folder.is_dir():
+            raise FileNotFoundError(f"{self.folder}: no such folder. segmentations must name what segment wrote to.")
+
+    @property
+    def folder(self) -> Path | None:
+        """Of the segmentations."""
+        return None if self.segmentations is None else Path(self.segmentations)

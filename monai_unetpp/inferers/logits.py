@@ -1,0 +1,57 @@
+"""The logits of a batch of windows by level, on their way from the network to where they are put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+
+from monai_unetpp.inferers.window_batches import WindowBatch
+
+__all__ = ["ONLY", "full_precision", "logits_by_name", "through_pinned_memory"]
+
+#: The name of the result of a network that is not asked for levels.
+ONLY = ""
+
+
+def logits_by_name(outputs: Any) -> dict[str, torch.Tensor]:
+    """What a network returned, by name.
+
+    Raises:
+        TypeError: it is neither a tensor nor a dict of tensors.
+    """
+    named = dict(outputs) if isinstance(outputs, Mapping) else {ONLY: outputs}
+    for found in named.values():
+        if not isinstance(found, torch.Tensor):
+            raise TypeError(
+                f"network must return a tensor or a dict of tensors, got {type(found).__name__}. Wrap it in a function "
+                "that picks one, or take levels of a NestedUNet."
+            )
+    return named
+
+
+def full_precision(outputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """In float32 at least."""
+    return {name: found.to(torch.promote_types(found.dtype, torch.float32)) for name, found in outputs.items()}
+
+
+def through_pinned_memory(
+    predictions: Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]],
+) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
+    """Bring logits from a GPU to the CPU, each batch while the GPU computes the next one."""
+    waiting: tuple[WindowBatch, dict[str, torch.Tensor], torch.cuda.Event] | None = None
+    for batch, logits in predictions:
+        arrived = torch.cuda.Event()
+        moved = {}
+        for name, found in logits.items():
+            moved[name] = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+            moved[name].copy_(found, non_blocking=True)
+            arrived.record(torch.cuda.current_stream(found.device))
+        if waiting is not None:
+            waiting[2].synchronize()
+            yield waiting[:2]
+        waiting = batch, moved, arrived
+    if waiting is not None:
+        waiting[2].synchronize()
+        yield waiting[:2]

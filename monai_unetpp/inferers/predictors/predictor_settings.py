@@ -1,0 +1,50 @@
+"""What every predictor is told about the batches that it will get."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from os import PathLike
+
+import torch
+
+from monai_unetpp.devices import resolve_precision
+
+__all__ = ["PredictorSettings"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictorSettings:
+    """Shape of the batches, and how they are computed.
+
+    Attributes:
+        levels: levels whose logits are wanted, which needs a network with ``forward_levels``; ``None`` for what the
+            network itself returns.
+        window_shape: spatial shape of all windows.
+        batch_size: most windows in a batch.
+        device: where the windows are, and the network too.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; ``"auto"`` becomes what it means on the device.
+        cache_dir: folder for networks that were converted for OpenVINO; by default ``monai-unetpp/openvino`` in the
+            user's folder for caches.
+
+    Raises:
+        ValueError: a value that cannot be.
+    """
+
+    levels: Sequence[str] | None
+    window_shape: Sequence[int]
+    batch_size: int
+    device: torch.device | str = "cpu"
+    precision: str = "auto"
+    cache_dir: str | PathLike[str] | None = None
+
+    def __post_init__(self) -> None:
+        shape = tuple(int(size) for size in self.window_shape)
+        if not shape or min(shape) < 1:
+            raise ValueError(
+                f"window_shape must be positive sizes, one per spatial axis, got {list(self.window_shape)}."
+            )
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {self.batch_size}.")
+        object.__setattr__(self, "window_shape", shape)
+        object.__setattr__(self, "precision", resolve_precision(self.precision, torch.device(self.device)))

@@ -1,0 +1,71 @@
+"""One run of a network over the windows of images: what stays the same from the first batch to the last."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
+from monai_unetpp.inferers.predictors.predictor import evaluating
+from monai_unetpp.inferers.windows import WindowGrid
+
+__all__ = ["WindowRun"]
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowRun:
+    """Images, their windows, and the network that is to be run on them.
+
+    Attributes:
+        images: ``(B, C, *spatial)``, a plain tensor.
+        network: a network, or any function of windows.
+        grid: of the windows.
+        args: further arguments of ``network``.
+        kwargs: likewise.
+    """
+
+    images: torch.Tensor
+    network: Callable[..., Any]
+    grid: WindowGrid
+    args: tuple[Any, ...] = ()
+    kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def has_arguments(self) -> bool:
+        """Whether the network gets more than windows, which only torch can do."""
+        return bool(self.args or self.kwargs)
+
+    @property
+    def windows(self) -> int:
+        """Number of windows in all images."""
+        return self.images.shape[0] * len(self.grid.positions)
+
+    @functools.cached_property
+    def device(self) -> torch.device:
+        """Where the weights of the network are; what has none runs where the images are."""
+        if isinstance(self.network, nn.Module):
+            for weights in (*self.network.parameters(), *self.network.buffers()):
+                return weights.device
+        return self.images.device
+
+    @property
+    def out_channels(self) -> int | None:
+        """Channels of the logits, where the network's configuration tells them."""
+        return int(self.network.config["out_channels"]) if is_plain_nested_unet(self.network) else None
+
+    @functools.cached_property
+    def called(self) -> Callable[..., Any]:
+        """The network as a function of windows alone."""
+        if not self.has_arguments:
+            return self.network
+
+        def with_arguments(windows: torch.Tensor) -> Any:
+            with evaluating(self.network):
+                return self.network(windows, *self.args, **self.kwargs)
+
+        return with_arguments

@@ -1,0 +1,140 @@
+"""What can be chosen when images are segmented. Importing this module takes no torch.
+
+:func:`monai_unetpp.segmentation.segment` takes these options by name, and the command line derives its own from them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from os import PathLike, fspath
+from typing import Any
+
+from monai_unetpp.choices import BUNDLE_HELP, DEFAULT_BUNDLE, DEVICE_HELP, PRECISIONS, RUNTIMES
+from monai_unetpp.options import option
+
+__all__ = ["SegmentationOptions"]
+
+_Path = str | PathLike[str]
+_SPEED, _OBJECTS = "speed and accuracy", "bundles of images"
+#: What is no setting of a bundle.
+_OWN = ("inputs", "output_dir", "bundle", "device", "profile")
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentationOptions:
+    """Which images are segmented, by which bundle, and how. What is None is as the bundle says.
+
+    Attributes:
+        inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``.
+        output_dir: folder for ``<case>_seg.nii.gz``, or PNG or TIFF for such images: integer labels on the input's own
+            grid.
+        bundle: name or folder of a bundle.
+        list_key: list of ``dataset.json`` to segment, where ``inputs`` are such folders, such as ``"validation"``.
+        level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
+        device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
+        runtime: ``"auto"``, ``"torch"``, ``"compile"`` or ``"openvino"``.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+        overlap: part of a window that the next one covers again, from 0 to below 1: less is faster.
+        flips: axes of the image to flip at test time, 0 the first; ``[]`` for none, which is fastest.
+        smooth: whether each class is interpolated on the input's grid, for smoother borders, instead of the labels.
+        instances: whether every object gets a number of its own, for bundles that find many of a kind.
+        slice_axis: for bundles of images: the axis of volumes across which the slices lie, 0 the first, -1 the last.
+        overwrite: whether results of other images in ``output_dir`` may be replaced; otherwise the case fails before
+            the network works on it. Results of the same image always are, and files of others never.
+        profile: whether to measure the stages of the work; then nothing is done at the same time.
+
+    Raises:
+        TypeError: inputs that are not paths.
+        ValueError: no such runtime or precision.
+    """
+
+    inputs: _Path | Sequence[_Path] = option(
+        flags=("inputs",),
+        nargs="+",
+        metavar="INPUT",
+        help="image file (NIfTI, .nrrd, .mha, DICOM, ...; for bundles of images also PNG and TIFF), folder of them, "
+        "DICOM series folder, or folder with dataset.json",
+    )
+    output_dir: _Path = option(
+        flags=("-o", "--output"),
+        metavar="DIR",
+        help="folder for <case>_seg.nii.gz, .png or .tif, in the form of the input",
+    )
+    bundle: _Path = option(DEFAULT_BUNDLE, metavar="BUNDLE", help=BUNDLE_HELP)
+    list_key: str | None = option(
+        None,
+        metavar="KEY",
+        help="list of dataset.json to segment, such as validation (default: test if there is one, else validation, "
+        "else training)",
+    )
+    level: str | None = option(
+        None, metavar="LEVEL", help="L1, L2, ...: build and run only what this level needs (default: the deepest)"
+    )
+    device: str | None = option(None, metavar="DEVICE", help=DEVICE_HELP)
+    runtime: str | None = option(
+        None, group=_SPEED, choices=RUNTIMES, help="what computes the network; auto: the fastest here"
+    )
+    precision: str | None = option(
+        None, group=_SPEED, choices=PRECISIONS, help="auto: bf16 where the device has it, else fp32"
+    )
+    overlap: float | None = option(
+        None,
+        group=_SPEED,
+        type=float,
+        metavar="SHARE",
+        help="of neighbouring windows, from 0 to below 1: less is faster",
+    )
+    flips: Sequence[int] | None = option(
+        None,
+        flags=("--no-flips",),
+        group=_SPEED,
+        action="store_const",
+        const=(),
+        help="no flips at test time: as many times faster",
+    )
+    smooth: bool | None = option(
+        None,
+        group=_SPEED,
+        action="store_true",
+        help="interpolate each class on the input's grid: smoother borders, takes longer",
+    )
+    instances: bool | None = option(
+        None, group=_OBJECTS, action="store_true", help="number and count the objects, split where they touch"
+    )
+    slice_axis: int | None = option(
+        None,
+        group=_OBJECTS,
+        type=int,
+        metavar="AXIS",
+        help="axis of volumes across which the slices lie: 0, 1, 2 or -1",
+    )
+    overwrite: bool = option(
+        False, help="replace results of other images that have the same name (default: these cases fail)"
+    )
+    profile: bool = option(False, help="show where the time goes; nothing is done at the same time then")
+
+    def __post_init__(self) -> None:
+        given: Any = self.inputs
+        paths = [given] if isinstance(given, (str, PathLike)) else given
+        if not isinstance(paths, (list, tuple)) or not all(isinstance(path, (str, PathLike)) for path in paths):
+            raise TypeError(f"inputs must be a path or a list of paths, got {given!r}. Name a file or a folder.")
+        object.__setattr__(self, "inputs", tuple(map(fspath, paths)))
+        for name, known in (("runtime", RUNTIMES), ("precision", PRECISIONS)):
+            value = getattr(self, name)
+            if value is not None and value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}. Correct the name.")
+
+    @property
+    def paths(self) -> list[str]:
+        """The inputs, also where there is only one."""
+        given: Any = self.inputs
+        return list(given)
+
+    def settings(self) -> dict[str, Any]:
+        """What is set in a bundle's ``inference.json``, by the name of its key; the others are as it says."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        # so that bundles without the key take what is false anyway
+        values["overwrite"] = self.overwrite or None
+        values["flips"] = None if self.flips is None else list(self.flips)
+        return {name: value for name, value in values.items() if name not in _OWN and value is not None}
