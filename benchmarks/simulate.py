@@ -1,6 +1,6 @@
-"""How often the decision accepts what it should not, and what it should: the tables of ``STATISTICS.md``.
+"""How often the decision accepts what it should not, and what it should: the tables of ``docs/pruning/STATISTICS.md``.
 
-Run ``python -m benchmarks.simulate`` to print them, with ``--into STATISTICS.md`` to renew them there.
+Run ``python -m benchmarks.simulate`` to print them, with ``--into docs/pruning/STATISTICS.md`` to renew them there.
 Differences are drawn in units of their standard deviation with mean 0; a true drop equal to the margin is then the
 case ``ratio * sample - 1`` in units of the margin, where ``ratio`` is the standard deviation over the margin.
 """

@@ -28,6 +28,8 @@ __all__ = [
 _K = TypeVar("_K")
 _T = TypeVar("_T")
 
+# torch.distributed itself, not ignite.distributed: that broadcasts no objects, and it looks up a group that it did not
+# start by collective calls at the first question for the rank, then keeps it when the group has ended.
 _LONGEST_WAIT = datetime.timedelta(days=14)
 
 
@@ -83,12 +85,12 @@ def share(items: Sequence[_T]) -> Sequence[_T]:
     return items[dist.get_rank() :: dist.get_world_size()] if _in_group() else items
 
 
-def gather(found: dict[_K, _T]) -> dict[_K, _T]:
-    """What all processes of the process group found, in every one of them."""
+def gather(own: dict[_K, _T]) -> dict[_K, _T]:
+    """What all processes of the process group have, in every one of them."""
     if not _in_group():
-        return found
+        return own
     parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, found)
+    dist.all_gather_object(parts, own)
     return {key: each for part in parts for key, each in part.items()}
 
 
@@ -142,17 +144,17 @@ def waiting_group() -> Iterator[dist.ProcessGroup | None]:
         finish()
 
 
-def from_first(found: _T | None, group: dist.ProcessGroup | None) -> _T:
-    """What the first process found, in every process.
+def from_first(result: _T | None, group: dist.ProcessGroup | None) -> _T:
+    """The result of the first process, in every process.
 
     Args:
-        found: of this process; None in all but the first.
+        result: of this process; None in all but the first.
         group: from :func:`waiting_group`.
 
     Raises:
-        RuntimeError: the first process found nothing.
+        RuntimeError: the first process has no result.
     """
-    holder = [found]
+    holder = [result]
     if group is not None:
         dist.broadcast_object_list(holder, src=0, group=group)
     if holder[0] is None:

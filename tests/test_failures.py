@@ -41,7 +41,7 @@ def cells(tmp_path):
     label[2:12, 3:13] = 1  # 100 pixels
     half, none = label.copy(), np.zeros_like(label)
     half[2:7, 3:13] = 0
-    half[15:20, 20:25] = 1  # 50 right, 50 missed, 25 invented
+    half[15:20, 20:25] = 1  # 50 right, 50 missed, 25 false positive
     made = {
         "good": (label, label, False),
         "half": (label, half, False),
@@ -93,7 +93,7 @@ def by_name(report):
 def test_figures_by_hand(cells, tmp_path):
     report = find_failures(cells, tmp_path / "out", tmp_path / "seg")
     half = by_name(report)["half"].score
-    assert (half.missed_voxels, half.invented_voxels, half.confused_voxels) == (50, 25, 0)
+    assert (half.missed_voxels, half.false_positive_voxels, half.confused_voxels) == (50, 25, 0)
     assert (half.truth_voxels, half.segmentation_voxels) == (100, 75)
     assert half.foreground_iou == pytest.approx(50 / 125)
     assert half.dice == pytest.approx(100 / 175)
@@ -149,7 +149,7 @@ def test_the_files(cells, tmp_path):
     assert "Cells, list `validation`: 5 cases" in text
     assert f"| {size} | dark | 3 | 0.700 | 0.400 | 0.877 | 0.632 | half |" in text
     assert f"| half | {size} | dark | 0.400 | 0.571 | 0.632 | 50.0 % | 33.3 % |" in text
-    # nothing was segmented: no share of it can be invented
+    # nothing was segmented: no share of it can be false positive
     assert f"| bright | {size} | bright | 0.000 | 0.000 | 0.417 | 100.0 % | n/a |" in text
     assert "](failures.png)" in text
 
@@ -185,7 +185,7 @@ def test_one_of_several_labels(volumes, tmp_path):
     report = find_failures(volumes, tmp_path / "out", tmp_path / "seg", labels=["posterior"])
     score = by_name(report)["case_5"].score
     assert (report.labels, report.ranked_by) == ({"posterior": 2}, "foreground_iou")
-    assert (score.invented_voxels, score.confused_voxels) == (16, 0), "the other label is background"
+    assert (score.false_positive_voxels, score.confused_voxels) == (16, 0), "the other label is background"
     assert score.foreground_iou == pytest.approx(288 / 304)
 
 
@@ -514,10 +514,10 @@ def test_what_is_to_be_ignored_counts_for_nothing(cells, tmp_path, edit_dataset)
     edit_dataset(labels={"background": 0, "nucleus": 1, "ignore": 2})
     path = cells / "labelsTr" / "half.nii.gz"
     label = np.asarray(nib.load(path).dataobj).copy()
-    label[7:, :] = 2  # below are all 25 invented pixels and 50 of 100 true ones, which were missed
+    label[7:, :] = 2  # below are all 25 false positive pixels and 50 of 100 true ones, which were missed
     save(path, label)
     half = by_name(find_failures(cells, tmp_path / "out", tmp_path / "seg"))["half"].score
-    assert (half.missed_voxels, half.invented_voxels, half.truth_voxels) == (50, 0, 50)
+    assert (half.missed_voxels, half.false_positive_voxels, half.truth_voxels) == (50, 0, 50)
     assert (half.foreground_iou, half.dice) == (0.0, 0.0)
     assert half.background_iou == pytest.approx((7 * 30 - 50) / (7 * 30))
     save(path, np.full_like(label, 2))

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from monai_unetpp.bundles import find_bundle, load_network, read_metadata_entry, read_network_def
-from monai_unetpp.export.formats import FORMATS
+from monai_unetpp.export.formats import FORMATS, Format
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
@@ -74,7 +74,7 @@ def export_network(
 ) -> NetworkExport:
     """Write one level of a network to a file, with a small JSON file about it beside (``path`` + ``.json``).
 
-    The file is read back and run on random windows; it is kept only if its logits are those of the network.
+    The file is read back and run on random windows, and kept only if its logits are those of the network.
 
     Args:
         network: the network; it is not changed.
@@ -85,13 +85,13 @@ def export_network(
         level: such as ``"L2"``; by default the deepest.
         batch_size: windows that the file takes at once.
         dynamic_batch: let the file take any number of windows; TorchScript always does.
-        source: where the weights are from, to be written down.
+        source: where the weights come from, for the JSON file.
 
     Raises:
         ImportError: a package that the format needs is missing; the message says how to install it.
-        RuntimeError: the file does not agree with the network, and was not kept; or it cannot be made.
-        TypeError: another network.
-        ValueError: a format, level, suffix or shape that cannot be.
+        RuntimeError: the file cannot be made, or does not agree with the network and was not kept.
+        TypeError: another kind of network.
+        ValueError: a format, level, suffix or shape that cannot be used.
         OSError: ``path`` cannot be written to.
     """
     target = _check(network, path, format, window_shape, batch_size)
@@ -99,35 +99,19 @@ def export_network(
     level = network.levels[-1] if level is None else level
     pruned = network.prune(level).cpu().eval().requires_grad_(False)
     tolerance = _TOLERANCES.get(format, TOLERANCE)
-    dynamic = dynamic_batch or format == "torchscript"
     # with one window, torch.export would take their number for a constant
     windows = torch.rand(max(batch_size, 2) if dynamic_batch else batch_size, network.in_channels, *window_shape)
-    # of one size each: one more than the file was made from, too
+    # a file that takes any number of windows is tried with one more than it was made from, too
+    dynamic = dynamic_batch or format == "torchscript"
     tried = [windows, torch.rand(len(windows) + 1, *windows.shape[1:])] if dynamic else [windows]
-    with torch.no_grad(), atomic_path(target) as temporary:
-        expected = [pruned(each) for each in tried]
-        chosen.write(pruned, windows, dynamic_batch, temporary)
-        run = chosen.load(temporary)
-        # torch's max, unlike Python's, does not lose what is not a number
-        difference = float(
-            torch.tensor([_difference(run(each), logits) for each, logits in zip(tried, expected, strict=True)]).max()
-        )
-        if not difference <= tolerance:
-            raise RuntimeError(
-                f"{target}: the exported network must agree with the network to {tolerance:g} of its largest logit, "
-                f"got a difference of {difference:.2g}. The file was not kept; use another format."
-            )
-        # its own output must not be read any more when the file moves
-        del run
-        for suffix in chosen.companions:
-            os.replace(temporary.with_suffix(suffix), target.with_suffix(suffix))
-    batch = None if dynamic else batch_size
+    output, difference = _write(pruned, tried, chosen, target, dynamic_batch, tolerance)
+    input_shape, output_shape = ((None if dynamic else batch_size, *x.shape[1:]) for x in (windows, output))
     result = NetworkExport(
         path=fspath(target),
         format=format,
         level=level,
-        input_shape=(batch, *windows.shape[1:]),
-        output_shape=(batch, *expected[0].shape[1:]),
+        input_shape=input_shape,
+        output_shape=output_shape,
         parameters=count_parameters(pruned),
         largest_difference=difference,
         tolerance=tolerance,
@@ -207,10 +191,41 @@ def _check(
     return Path(path)
 
 
-def _difference(found: torch.Tensor, expected: torch.Tensor) -> float:
-    if found.shape != expected.shape:
+def _write(
+    network: NestedUNet,
+    windows: Sequence[torch.Tensor],
+    chosen: Format,
+    target: Path,
+    dynamic_batch: bool,
+    tolerance: float,
+) -> tuple[torch.Tensor, float]:
+    """The network's logits on the first windows, and by how much those of the file differ."""
+    with torch.no_grad(), atomic_path(target) as temporary:
+        expected = [network(each) for each in windows]
+        chosen.write(network, windows[0], dynamic_batch, temporary)
+        # what reads the file is let go before the file moves
+        difference = _largest_difference(chosen.load(temporary), windows, expected)
+        if not difference <= tolerance:
+            raise RuntimeError(
+                f"{target}: the exported network must agree with the network to {tolerance:g} of its largest logit, "
+                f"got a difference of {difference:.2g}. The file was not kept; use another format."
+            )
+        for suffix in chosen.companions:
+            os.replace(temporary.with_suffix(suffix), target.with_suffix(suffix))
+    return expected[0], difference
+
+
+def _largest_difference(
+    run: Callable[[torch.Tensor], torch.Tensor], tried: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]
+) -> float:
+    # torch's max, unlike Python's, does not lose what is not a number
+    return float(torch.tensor([_difference(run(x), y) for x, y in zip(tried, expected, strict=True)]).max())
+
+
+def _difference(output: torch.Tensor, expected: torch.Tensor) -> float:
+    if output.shape != expected.shape:
         return float("inf")
-    return float((found - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
+    return float((output - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny))
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 _SUFFIXES = (".nii.gz", ".png", ".tif")
-"""Of what :class:`~monai_unetpp.data.SegmentationSaveImaged` writes."""
+"""Of the files that :class:`~monai_unetpp.data.SegmentationSaveImaged` writes."""
 
 _Array = npt.NDArray[Any]
 
@@ -88,7 +88,7 @@ class CaseScore:
         background_iou: intersection over union of the background; None where neither has any.
         mean_iou: mean over the background and every label that is in truth or segmentation.
         missed_voxels: labelled in the truth, background in the segmentation.
-        invented_voxels: background in the truth, labelled in the segmentation.
+        false_positive_voxels: background in the truth, labelled in the segmentation.
         confused_voxels: labelled in both, differently.
         truth_voxels: labelled in the truth.
         segmentation_voxels: labelled in the segmentation.
@@ -100,7 +100,7 @@ class CaseScore:
     background_iou: float | None
     mean_iou: float
     missed_voxels: int
-    invented_voxels: int
+    false_positive_voxels: int
     confused_voxels: int
     truth_voxels: int
     segmentation_voxels: int
@@ -153,14 +153,16 @@ def find_segmentation(case: LabelledCase, folder: Path) -> Path:
         ImageFileError: there is none, or more than one.
     """
     paths = [folder / f"{case.name}_seg{suffix}" for suffix in _SUFFIXES]
-    found = [path for path in paths if path.is_file()]
-    if not found:
+    existing = [path for path in paths if path.is_file()]
+    if not existing:
         raise ImageFileError(
             f"{paths[0]}: no such file, nor one that ends in {' or '.join(_SUFFIXES[1:])}. Segment {case.image[0]}."
         )
-    if len(found) > 1:
-        raise ImageFileError(f"{found[0]}: {found[1].name} is there too. Remove the one that is not to be scored.")
-    return found[0]
+    if len(existing) > 1:
+        raise ImageFileError(
+            f"{existing[0]}: {existing[1].name} is there too. Remove the one that is not to be scored."
+        )
+    return existing[0]
 
 
 def read_arrays(
@@ -183,11 +185,11 @@ def read_arrays(
     ignored = None if labels.ignore is None else label.data == labels.ignore
     if ignored is not None and ignored.all():
         raise ImageFileError(f"{case.label}: every voxel is to be ignored, so nothing can be scored. Drop the case.")
-    found = None if segmentation is None else _read_segmentation(segmentation, label, case.label, labels)
+    segmented = None if segmentation is None else _read_segmentation(segmentation, label, case.label, labels)
     return CaseArrays(
         image=image,
         truth=labels.pick(label.data),
-        segmentation=found if found is None or ignored is None else np.where(ignored, 0, found),
+        segmentation=segmented if segmented is None or ignored is None else np.where(ignored, 0, segmented),
         spacing_mm=spacing_of_affine(label.affine, dims),
         ignored=ignored,
     )
@@ -227,14 +229,14 @@ def score_arrays(arrays: CaseArrays, labels: Mapping[str, int]) -> CaseScore:
     """
     if arrays.segmentation is None:
         raise ValueError("arrays must have a segmentation to score, got None. Read it with the case.")
-    true, found = arrays.truth != 0, arrays.segmentation != 0
+    true, segmented = arrays.truth != 0, arrays.segmentation != 0
     # the surface Dice asks for a tolerance and is left out of the report: there is none that suits every data set
     tolerances = dict.fromkeys(labels, max(arrays.spacing_mm))
     scores = score_case(arrays.segmentation, arrays.truth, arrays.spacing_mm, labels, tolerances)
     pooled = scores[scored_labels(labels)[-1]]
     left_out = 0 if arrays.ignored is None else int(np.count_nonzero(arrays.ignored))
-    nowhere = int(np.count_nonzero(~true & ~found)) - left_out
-    not_both = true.size - int(np.count_nonzero(true & found)) - left_out
+    nowhere = int(np.count_nonzero(~true & ~segmented)) - left_out
+    not_both = true.size - int(np.count_nonzero(true & segmented)) - left_out
     background_iou = nowhere / not_both if not_both else None
     classes = [background_iou, *(scores[name].iou for name in labels)]
     return CaseScore(
@@ -242,10 +244,10 @@ def score_arrays(arrays: CaseArrays, labels: Mapping[str, int]) -> CaseScore:
         dice=pooled.dice,
         background_iou=background_iou,
         mean_iou=math.fsum(defined := [iou for iou in classes if iou is not None]) / len(defined),
-        missed_voxels=int(np.count_nonzero(true & ~found)),
-        invented_voxels=int(np.count_nonzero(found & ~true)),
-        confused_voxels=int(np.count_nonzero(true & found & (arrays.truth != arrays.segmentation))),
+        missed_voxels=int(np.count_nonzero(true & ~segmented)),
+        false_positive_voxels=int(np.count_nonzero(segmented & ~true)),
+        confused_voxels=int(np.count_nonzero(true & segmented & (arrays.truth != arrays.segmentation))),
         truth_voxels=int(np.count_nonzero(true)),
-        segmentation_voxels=int(np.count_nonzero(found)),
+        segmentation_voxels=int(np.count_nonzero(segmented)),
         labels=scores,
     )

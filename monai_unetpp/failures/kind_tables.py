@@ -17,7 +17,7 @@ def format_failures(report: FailureReport, picture: str | None) -> str:
     """The report as Markdown: a table by kind, the worst cases, what could not be scored, and where it was computed.
 
     Args:
-        report: what was found.
+        report: from :func:`~monai_unetpp.failures.find_failures`.
         picture: name of the picture beside it, if there is one.
     """
     scored = report.segmentations is not None
@@ -76,7 +76,7 @@ def _summary(report: FailureReport) -> str:
 def _worst(report: FailureReport) -> Table:
     cases = {case.case: case for case in report.cases}
     several = len(report.labels) > 1
-    header = ["case", *report.kinds[0].kind, "foreground IoU", "Dice", "mean IoU", "missed", "invented"]
+    header = ["case", *report.kinds[0].kind, "foreground IoU", "Dice", "mean IoU", "missed", "false positive"]
     if several:
         header += ["wrong label", *(f"IoU {label}" for label in report.labels)]
     rows = []
@@ -88,7 +88,7 @@ def _worst(report: FailureReport) -> Table:
         row += [_figure(value) for value in (score.foreground_iou, score.dice, score.mean_iou)]
         row += [
             _percent(score.missed_voxels, score.truth_voxels),
-            _percent(score.invented_voxels, score.segmentation_voxels),
+            _percent(score.false_positive_voxels, score.segmentation_voxels),
         ]
         if several:
             row.append(_percent(score.confused_voxels, score.truth_voxels))
@@ -108,8 +108,8 @@ def _meaning(report: FailureReport) -> str:
         "them has, it is 0.",
         "- Mean IoU: the mean of the IoU of the background and of every label, a figure that is often taken for "
         "foreground IoU. It is closer to 1 where little is labelled.",
-        "- Missed: background in the segmentation, as a share of what is labelled in the truth. Invented: background "
-        "in the truth, as a share of what is labelled in the segmentation.",
+        "- Missed: background in the segmentation, as a share of what is labelled in the truth. False positive: "
+        "background in the truth, as a share of what is labelled in the segmentation.",
         f"- The worst have the lowest {_FIGURES[report.ranked_by]}.",
     ]
     if len(report.labels) > 1:

@@ -16,7 +16,7 @@ __all__ = ["ExaminedCase", "FailureReport", "KindSummary", "error_key", "kinds_o
 
 _TIMES = " \N{MULTIPLICATION SIGN} "
 _MOST_SHAPES = 20
-"""Of images with more shapes than these, such as photographs that were cropped, the shape says nothing of a kind."""
+"""With more shapes than these, as in cropped photographs, the shape says nothing about the kind."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class KindSummary:
 
 @dataclasses.dataclass(frozen=True)
 class FailureReport:
-    """What :func:`monai_unetpp.failures.find_failures` found.
+    """The result of :func:`monai_unetpp.failures.find_failures`.
 
     Attributes:
         dataset: name of the data set.
@@ -109,7 +109,7 @@ class FailureReport:
 def error_key(case: ExaminedCase, ranked_by: str) -> float:
     """The figure by which cases are ranked, least is worst; infinite where it is not defined or there is no error."""
     score = case.score
-    if score is None or not (score.missed_voxels or score.invented_voxels or score.confused_voxels):
+    if score is None or not (score.missed_voxels or score.false_positive_voxels or score.confused_voxels):
         return math.inf
     value: float | None = getattr(score, ranked_by)
     return math.inf if value is None else value

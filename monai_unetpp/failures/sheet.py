@@ -29,7 +29,7 @@ _CONTEXT = 0.3
 
 _TRUTH, _SEGMENTATION, _CONFUSED = PALETTE[5], PALETTE[4], PALETTE[3]
 _ALMOST_ALL = 0.75
-"""Of an image of which this much is to be shown along both axes, everything is."""
+"""An image of which this much would be shown along both axes is shown whole."""
 _PANEL_INCHES = 3.0
 _GAP = 0.06
 
@@ -45,7 +45,7 @@ def save_sheet(
     """Draw cases, two in a row: the image, and the part of it with the most errors, with contours and errors.
 
     A volume is cut where most voxels are wrong, across its coarsest axis. Missed are areas inside the truth's contour
-    only, invented those inside the segmentation's only: each is tinted in the colour of the contour around it.
+    only, false positives those inside the segmentation's only: each is tinted in the colour of the contour around it.
 
     Args:
         path: the PNG to write.
@@ -87,8 +87,8 @@ def error_window(truth: npt.ArrayLike, segmentation: npt.ArrayLike) -> tuple[sli
         A part of 48 to 128 pixels along each axis, as far as the image has them, or the whole image if that is little
         more. It is where the most pixels are wrong, but not all, so that the borders of what is wrong can be seen.
     """
-    true, found = np.asarray(truth), np.asarray(segmentation)
-    labelled, wrong = (true != 0) | (found != 0), true != found
+    true, segmented = np.asarray(truth), np.asarray(segmentation)
+    labelled, wrong = (true != 0) | (segmented != 0), true != segmented
     sides = [_side(labelled.any(axis=1 - axis)) for axis in range(2)]
     # square, as far as the image is
     size = [min(max(sides), length) for length in true.shape]
@@ -98,8 +98,8 @@ def error_window(truth: npt.ArrayLike, segmentation: npt.ArrayLike) -> tuple[sli
 
 
 def _side(occupied: npt.NDArray[np.bool_]) -> int:
-    found = np.flatnonzero(occupied)
-    extent = found[-1] - found[0] + 1 if len(found) else len(occupied)
+    places = np.flatnonzero(occupied)
+    extent = places[-1] - places[0] + 1 if len(places) else len(occupied)
     return int(np.clip(math.ceil(extent * (1 + _CONTEXT)), _SMALLEST_WINDOW, _LARGEST_WINDOW))
 
 
@@ -134,23 +134,23 @@ def _title(case: ExaminedCase, report: FailureReport, where: str = "") -> str:
 
 def _draw_case(left: Axes, right: Axes, arrays: CaseArrays, values: Sequence[int]) -> str:
     """Draw a case and say in words which slice is shown; of a 2D image, nothing."""
-    found = np.zeros_like(arrays.truth) if arrays.segmentation is None else arrays.segmentation
-    axis, index = error_slice(arrays.truth, found, arrays.spacing_mm)
+    segmented = np.zeros_like(arrays.truth) if arrays.segmentation is None else arrays.segmentation
+    axis, index = error_slice(arrays.truth, segmented, arrays.spacing_mm)
     image, truth, spacing = arrays.image, arrays.truth, arrays.spacing_mm
     if axis is not None:
-        image, truth, found = (np.take(each, index, axis) for each in (image, truth, found))
+        image, truth, segmented = (np.take(each, index, axis) for each in (image, truth, segmented))
         spacing = spacing[:axis] + spacing[axis + 1 :]
-    window = error_window(truth, found)
+    window = error_window(truth, segmented)
     upright = axis is not None
     _draw_image(left, image, spacing, upright)
     if any(part.stop - part.start < length for part, length in zip(window, image.shape, strict=True)):
         _draw_frame(left, window)
     _draw_image(right, image[window], spacing, upright)
-    truth, found = truth[window], found[window]
-    tint(right, (truth != 0) & (found == 0), _TRUTH, 0.5)
-    tint(right, (found != 0) & (truth == 0), _SEGMENTATION, 0.5)
-    tint(right, (found != 0) & (truth != 0) & (found != truth), _CONFUSED, 0.5)
-    for mask, colour, width in ((truth, _TRUTH, 1.8), (found, _SEGMENTATION, 0.9)):
+    truth, segmented = truth[window], segmented[window]
+    tint(right, (truth != 0) & (segmented == 0), _TRUTH, 0.5)
+    tint(right, (segmented != 0) & (truth == 0), _SEGMENTATION, 0.5)
+    tint(right, (segmented != 0) & (truth != 0) & (segmented != truth), _CONFUSED, 0.5)
+    for mask, colour, width in ((truth, _TRUTH, 1.8), (segmented, _SEGMENTATION, 0.9)):
         for value in values:
             draw_contour(right, mask == value, colour, width)
     return f"slice {index} across axis {axis}" if axis is not None else ""
@@ -180,7 +180,7 @@ def _draw_legend(figure: Figure, confused: bool, framed: bool, columns: int) -> 
         Line2D([], [], color=_TRUTH, linewidth=2.4, label="truth"),
         Line2D([], [], color=_SEGMENTATION, linewidth=1.4, label="segmentation"),
         Patch(facecolor=_TRUTH, alpha=0.6, label="missed"),
-        Patch(facecolor=_SEGMENTATION, alpha=0.6, label="invented"),
+        Patch(facecolor=_SEGMENTATION, alpha=0.6, label="false positive"),
     ]
     if confused:
         handles.append(Patch(facecolor=_CONFUSED, alpha=0.6, label="wrong label"))

@@ -1,10 +1,10 @@
-"""What each metric is: its name, unit and direction, how it is written, and what is guarded where nothing is said."""
+"""What each metric is: its name, unit and direction, how it is written, and what is guarded by default."""
 
 from __future__ import annotations
 
 import dataclasses
 
-__all__ = ["GUARDED", "METRICS", "CaseMetric"]
+__all__ = ["GUARDED", "METRICS", "CaseMetric", "check_metric"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,7 +16,7 @@ class CaseMetric:
         name: as in tables.
         unit: such as ``"mm"``; empty for a share.
         larger_is_better: the direction.
-        perfect: the value of a prediction without error, which also stands for a structure that is rightly not found.
+        perfect: the value of a prediction without error, also given where a structure is rightly not predicted.
         decimals: of a value.
         difference_decimals: of a difference.
         guarded: whether a margin can be set for it.
@@ -71,3 +71,14 @@ METRICS: dict[str, CaseMetric] = {
 
 GUARDED: dict[str, CaseMetric] = {key: metric for key, metric in METRICS.items() if metric.guarded}
 """Those for which a margin can be set."""
+
+
+def check_metric(metric: str) -> str:
+    """``metric`` if it can be guarded.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if metric not in GUARDED:
+        raise ValueError(f"metric must be one of {', '.join(GUARDED)}, got {metric!r}.")
+    return metric

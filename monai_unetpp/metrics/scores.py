@@ -240,10 +240,12 @@ class CaseScorer:
         # nothing outside the box that holds all labels matters: it is searched for once
         box = _box(named)
         origin = tuple(part.start for part in box)
-        found = {name: _Structure(label_map[box] == value, origin, spacing) for name, value in self._labels.items()}
-        if len(found) > 1:
-            found[FOREGROUND] = _Structure(named[box], origin, spacing)
-        return found
+        structures = {
+            name: _Structure(label_map[box] == value, origin, spacing) for name, value in self._labels.items()
+        }
+        if len(structures) > 1:
+            structures[FOREGROUND] = _Structure(named[box], origin, spacing)
+        return structures
 
     def _score(self, predicted: _Structure, true: _Structure, tolerance_mm: float) -> LabelScore:
         volumes = {
@@ -372,6 +374,8 @@ def _state(predicted: int, true: int) -> State:
     return "false_positive" if predicted else "both_empty"
 
 
+# Surfaces are our own: MONAI's compute_hausdorff_distance and compute_surface_dice take 1.7 to 3.5 times as long on one
+# CPU core, and give the surface Dice in single precision, 8e-8 off.
 class _Points:
     """Points of a grid, ready for the search of the nearest one."""
 

@@ -15,7 +15,7 @@ __all__ = ["disagreement", "error_auroc"]
 
 
 def disagreement(logits_by_level: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Entropy of the mean of the levels' class probabilities, per voxel: 0 is certain, 1 is no idea.
+    """Entropy of the mean of the levels' class probabilities, per voxel: 0 is certain, 1 is undecided.
 
     Probabilities are the softmax over the classes; for a single output channel, the sigmoid and its complement. The
     natural logarithm is divided by that of the number of classes.

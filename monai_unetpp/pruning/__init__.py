@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from monai_unetpp.pruning.evaluation import prune, verdict
     from monai_unetpp.pruning.from_bundle import prune_bundle
     from monai_unetpp.pruning.plan import CostSettings, EvaluatedNetwork, EvaluationData, Outputs, PruningPlan
+    from monai_unetpp.pruning.predict import predict_case
     from monai_unetpp.pruning.report import read_report, write_report
     from monai_unetpp.pruning.rules import Margin, Rules
-    from monai_unetpp.pruning.score import evaluate_levels, predict_case
+    from monai_unetpp.pruning.score import evaluate_levels
+    from monai_unetpp.pruning.scoring import Scoring
     from monai_unetpp.pruning.write import write_pruned_bundle
 
 _HOMES = {
@@ -29,9 +31,11 @@ _HOMES = {
     "monai_unetpp.pruning.evaluation": ("prune", "verdict"),
     "monai_unetpp.pruning.from_bundle": ("prune_bundle",),
     "monai_unetpp.pruning.plan": ("CostSettings", "EvaluatedNetwork", "EvaluationData", "Outputs", "PruningPlan"),
+    "monai_unetpp.pruning.predict": ("predict_case",),
     "monai_unetpp.pruning.report": ("read_report", "write_report"),
     "monai_unetpp.pruning.rules": ("Margin", "Rules"),
-    "monai_unetpp.pruning.score": ("evaluate_levels", "predict_case"),
+    "monai_unetpp.pruning.score": ("evaluate_levels",),
+    "monai_unetpp.pruning.scoring": ("Scoring",),
     "monai_unetpp.pruning.write": ("write_pruned_bundle",),
 }
 
@@ -43,6 +47,7 @@ __all__ = [
     "Outputs",
     "PruningPlan",
     "Rules",
+    "Scoring",
     "compare_points",
     "confirm",
     "decide",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["save_overlay"]
 
+_Array = npt.NDArray[Any]
+
 _COLOURS = ("#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00")
 _ERROR = "#FF3B30"
 _CONTEXT = 0.6
@@ -41,12 +43,10 @@ def save_overlay(
 ) -> Path:
     """Draw image, truth, chosen and deepest level side by side at the slice where the chosen level errs most.
 
-    A volume is cut across its coarsest axis (the last one where all are equal), so that the picture has the finest
-    resolution, and cropped around the structures. The first of the remaining axes runs to the right, the second
-    upwards (for a RAS volume, seen from above: the patient's right is on the right); in 2D it runs downwards, as in
-    photographs. Contours take a colour per label; wrongly labelled voxels are tinted red. Voxels keep their true
-    proportions, and a bar gives the scale. Where nothing is wrong, the slice with most of the structure is shown; where
-    there is no structure, the middle one.
+    A volume is cut across its coarsest axis (the last one where all are equal) and cropped around the structures. The
+    first of the remaining axes runs to the right, the second upwards (for a RAS volume, seen from above: the patient's
+    right is on the right); in 2D it runs downwards, as in photographs. Contours take a colour per label; wrongly
+    labelled voxels are tinted red. Where nothing is wrong, the slice with most of the structure is shown.
 
     Args:
         image: intensities ``(H, W)`` or ``(H, W, D)``.
@@ -67,55 +67,40 @@ def save_overlay(
     Raises:
         ImportError: matplotlib is not installed.
         ValueError: shapes differ, are not 2D or 3D, or are empty; ``spacing`` does not fit or is not positive.
-
-    Example:
-        >>> import tempfile
-        >>> import numpy as np
-        >>> from monai_unetpp.pruning.case_pictures import save_overlay
-        >>> truth = np.zeros((16, 16, 8), dtype=int)
-        >>> truth[4:10, 4:10, 2:6] = 1
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = save_overlay(truth, truth, truth, truth, (1, 1, 2), f"{folder}/case.png", "case")
-        ...     path.name
-        'case.png'
     """
     values = np.asarray(image, dtype=float)
     masks = {"truth": np.asarray(truth), "chosen": np.asarray(chosen), "deepest": np.asarray(deepest)}
     sizes = tuple(float(size) for size in spacing)
     _check(values, masks, sizes)
-    axis, index = error_slice(masks["truth"], masks["chosen"], sizes)
-    if values.ndim == 3:
-        values = np.take(values, index, axis)
-        masks = {name: np.take(mask, index, axis) for name, mask in masks.items()}
-        sizes = tuple(size for i, size in enumerate(sizes) if i != axis)
-    window = _window(masks, sizes)
-    values, masks = values[window], {name: mask[window] for name, mask in masks.items()}
-    if axis is None:
-        values, masks = values[:, ::-1], {name: mask[:, ::-1] for name, mask in masks.items()}
-
+    values, masks, sizes, where = _view(values, masks, sizes)
+    headings, description = _words(title + where, masks, chosen_name, deepest_name)
     names = _label_names(masks, label_names)
-    wrong = {name: int(np.count_nonzero(masks[name] != masks["truth"])) for name in ("chosen", "deepest")}
-    where = "" if axis is None else f", slice {index} across axis {axis}"
-    description = (
-        f"{title}{where}: image, truth, {chosen_name} and {deepest_name}. In this view {chosen_name} differs from the "
-        f"truth in {wrong['chosen']} voxels, {deepest_name} in {wrong['deepest']}."
-    )
-    target = Path(path)
     with new_figure(11.0, _height(values.shape, sizes), 1, 4) as (figure, grid):
-        titles = ("image", "truth", chosen_name, deepest_name)
-        for axes, name, heading in zip(grid[0], (None, "truth", "chosen", "deepest"), titles, strict=True):
-            _draw_image(axes, values, sizes)
-            axes.set_title(heading if name in (None, "truth") else f"{heading}: {wrong[str(name)]} voxels wrong")
-            if name is not None:
-                _draw_labels(axes, masks[name], masks["truth"], names)
+        _draw(grid[0], values, masks, sizes, headings, names)
         _draw_scale(grid[0][0], values.shape, sizes, unit)
         _legend(figure, names)
         figure.suptitle(title + where, fontsize=11, x=0.01, ha="left")
-        write_figure(target, figure, dpi=110, metadata={"Title": title, "Description": description})
-    return target
+        write_figure(Path(path), figure, dpi=110, metadata={"Title": title, "Description": description})
+    return Path(path)
 
 
-def _check(image: npt.NDArray[Any], masks: dict[str, npt.NDArray[Any]], spacing: tuple[float, ...]) -> None:
+def _view(
+    image: _Array, masks: dict[str, _Array], spacing: tuple[float, ...]
+) -> tuple[_Array, dict[str, _Array], tuple[float, ...], str]:
+    """The slice with most errors, cropped around the structures, its voxel sizes, and its place in words."""
+    axis, index = error_slice(masks["truth"], masks["chosen"], spacing)
+    if image.ndim == 3:
+        image = np.take(image, index, axis)
+        masks = {name: np.take(mask, index, axis) for name, mask in masks.items()}
+        spacing = tuple(size for i, size in enumerate(spacing) if i != axis)
+    window = _window(masks, spacing)
+    image, masks = image[window], {name: mask[window] for name, mask in masks.items()}
+    if axis is None:
+        return image[:, ::-1], {name: mask[:, ::-1] for name, mask in masks.items()}, spacing, ""
+    return image, masks, spacing, f", slice {index} across axis {axis}"
+
+
+def _check(image: _Array, masks: dict[str, _Array], spacing: tuple[float, ...]) -> None:
     if image.ndim not in (2, 3) or 0 in image.shape:
         raise ValueError(
             f"image must have 2 or 3 axes and no empty one, got shape {image.shape}. Take one channel of one case."
@@ -129,7 +114,7 @@ def _check(image: npt.NDArray[Any], masks: dict[str, npt.NDArray[Any]], spacing:
         raise ValueError(f"spacing must be {image.ndim} positive numbers, one per axis of the image, got {spacing}.")
 
 
-def _window(masks: dict[str, npt.NDArray[Any]], spacing: tuple[float, ...]) -> tuple[slice, slice]:
+def _window(masks: dict[str, _Array], spacing: tuple[float, ...]) -> tuple[slice, slice]:
     """A window around everything that is labelled, about square in length, with some context."""
     union = np.any([mask != 0 for mask in masks.values()], axis=0)
     shape = union.shape
@@ -145,10 +130,10 @@ def _window(masks: dict[str, npt.NDArray[Any]], spacing: tuple[float, ...]) -> t
     return window[0], window[1]
 
 
-def _label_names(masks: dict[str, npt.NDArray[Any]], names: Sequence[str] | None) -> dict[int, str]:
-    found = sorted({int(value) for mask in masks.values() for value in np.unique(mask)} - {0})
+def _label_names(masks: dict[str, _Array], names: Sequence[str] | None) -> dict[int, str]:
+    values = sorted({int(value) for mask in masks.values() for value in np.unique(mask)} - {0})
     given = dict(enumerate(names or (), start=1))
-    return {value: given.get(value, f"label {value}") for value in found}
+    return {value: given.get(value, f"label {value}") for value in values}
 
 
 def _height(shape: tuple[int, ...], spacing: tuple[float, ...]) -> float:
@@ -156,14 +141,43 @@ def _height(shape: tuple[int, ...], spacing: tuple[float, ...]) -> float:
     return float(np.clip(2.6 * ratio, 1.2, 5.2)) + 1.0
 
 
-def _draw_image(axes: Axes, image: npt.NDArray[Any], spacing: tuple[float, ...]) -> None:
+def _draw_image(axes: Axes, image: _Array, spacing: tuple[float, ...]) -> None:
     finite = image[np.isfinite(image)]
     limits = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
     draw_grey(axes, image, limits, aspect=spacing[1] / spacing[0])
     axes.set_axis_off()
 
 
-def _draw_labels(axes: Axes, mask: npt.NDArray[Any], truth: npt.NDArray[Any], names: dict[int, str]) -> None:
+def _words(place: str, masks: dict[str, _Array], chosen: str, deepest: str) -> tuple[dict[str, str], str]:
+    """The headings of the label maps, and what the picture shows."""
+    wrong = {name: int(np.count_nonzero(masks[name] != masks["truth"])) for name in ("chosen", "deepest")}
+    headings = {
+        "truth": "truth",
+        "chosen": f"{chosen}: {wrong['chosen']} voxels wrong",
+        "deepest": f"{deepest}: {wrong['deepest']} voxels wrong",
+    }
+    return headings, (
+        f"{place}: image, truth, {chosen} and {deepest}. In this view {chosen} differs from the truth in "
+        f"{wrong['chosen']} voxels, {deepest} in {wrong['deepest']}."
+    )
+
+
+def _draw(
+    row: Sequence[Axes],
+    image: _Array,
+    masks: dict[str, _Array],
+    spacing: tuple[float, ...],
+    headings: dict[str, str],
+    names: dict[int, str],
+) -> None:
+    for axes, name in zip(row, ("", *headings), strict=True):
+        _draw_image(axes, image, spacing)
+        axes.set_title(headings.get(name, "image"))
+        if name:
+            _draw_labels(axes, masks[name], masks["truth"], names)
+
+
+def _draw_labels(axes: Axes, mask: _Array, truth: _Array, names: dict[int, str]) -> None:
     tint(axes, mask != truth, _ERROR, 0.45)
     for value in names:
         draw_contour(axes, mask == value, _colour(value), 1.6, closed=True)

@@ -21,28 +21,28 @@ def confirming_cases(
 
     Args:
         entries: of all data sets by name, the one of ``confirm_dir`` last.
-        data: what confirms, and whose the cases are.
+        data: which cases confirm, and their subjects.
         seed: of the split by ``confirm_share``.
 
     Raises:
-        ValueError: they are not other data than what chooses.
+        ValueError: they overlap with the cases that choose.
     """
     if data.confirm_dir is None and data.confirm_share is None:
         return frozenset()
-    found: dict[str, list[tuple[LabelledCase, str | None]]] = {}
+    by_dataset: dict[str, list[tuple[LabelledCase, str | None]]] = {}
     given = data.subjects is not None or data.subject_pattern is not None
     for dataset, listed in entries.items():
         cases = list_cases(listed, data.subjects, data.subject_pattern)
-        found[dataset] = [
+        by_dataset[dataset] = [
             (case, case.subject if given or entry.get("subject") else None)
             for case, entry in zip(cases, listed, strict=True)
         ]
     if data.confirm_dir is not None:
-        last = list(found)[-1]
-        confirming = frozenset((last, case.name) for case, _ in found[last])
+        last = list(by_dataset)[-1]
+        confirming = frozenset((last, case.name) for case, _ in by_dataset[last])
     else:
-        confirming = _keep_back(found, data.confirm_share or 0.0, seed)
-    _check_other_data(found, confirming)
+        confirming = _keep_back(by_dataset, data.confirm_share or 0.0, seed)
+    _check_other_data(by_dataset, confirming)
     return confirming
 
 
@@ -103,22 +103,22 @@ def split_rows(
 
 
 def _keep_back(
-    found: Mapping[str, Sequence[tuple[LabelledCase, str | None]]], share: float, seed: int
+    by_dataset: Mapping[str, Sequence[tuple[LabelledCase, str | None]]], share: float, seed: int
 ) -> frozenset[tuple[str, str]]:
     """A share of the subjects of each data set; of all together where a subject is in several of them."""
     places: dict[str, set[str]] = {}
-    for dataset, cases in found.items():
+    for dataset, cases in by_dataset.items():
         for _, subject in cases:
             if subject is not None:
                 places.setdefault(subject, set()).add(dataset)
     joint = any(len(datasets) > 1 for datasets in places.values())
     confirming = set()
-    for group in [list(found)] if joint else [[dataset] for dataset in found]:
+    for group in [list(by_dataset)] if joint else [[dataset] for dataset in by_dataset]:
         # without given subjects, cases of one name in two data sets are two subjects
         members = {
             f"{dataset}/{case.name}": subject or (f"{dataset}/{case.name}" if joint else case.name)
             for dataset in group
-            for case, subject in found[dataset]
+            for case, subject in by_dataset[dataset]
         }
         if len(set(members.values())) < 2:
             raise ValueError(
@@ -128,7 +128,7 @@ def _keep_back(
         confirming |= {
             (dataset, name) for dataset, name in (key.split("/", 1) for key in split_cases(members, 1 - share, seed)[1])
         }
-    for dataset, cases in found.items():
+    for dataset, cases in by_dataset.items():
         sides = {(dataset, case.name) in confirming for case, _ in cases}
         if len(sides) < 2:
             raise ValueError(
@@ -139,15 +139,15 @@ def _keep_back(
 
 
 def _check_other_data(
-    found: Mapping[str, Sequence[tuple[LabelledCase, str | None]]], confirming: frozenset[tuple[str, str]]
+    by_dataset: Mapping[str, Sequence[tuple[LabelledCase, str | None]]], confirming: frozenset[tuple[str, str]]
 ) -> None:
-    """Refuse cases that confirm what they, or others of the same subject, have chosen."""
+    """Refuse confirming cases that also choose, or whose subject does."""
     choosing: dict[str, str] = {}
     people: dict[str, str] = {}
     images = []
-    for dataset, cases in found.items():
+    for dataset, cases in by_dataset.items():
         for case, subject in cases:
-            # a file that is missing is a problem of its own, which is told elsewhere
+            # a missing file is reported elsewhere
             content = hash_files(case.image) if all(path.exists() for path in case.image) else None
             if (dataset, case.name) in confirming:
                 images.append((f"{case.name} ({dataset})", content, subject))

@@ -8,7 +8,7 @@ import io
 import logging
 import math
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -52,27 +52,23 @@ def measure_costs(
 ) -> dict[str, PointCost]:
     """Measure parameters, work, file size, latency and memory of pruned networks.
 
-    Latencies are taken in rounds: every round measures each network once, in an order that is shuffled anew, so
-    that a noisy machine hits all of them alike. Memory is what segmenting one volume adds: weights, the volume and
-    all that lies between it and the segmentation. On CUDA it is the peak of allocated device memory; on a CPU the
-    growth of the resident set of a process of its own, one per network.
+    Every round measures the latency of each network once, in an order that is shuffled anew, so that a noisy machine
+    hits all of them alike. Memory is what segmenting one volume adds, weights included: on CUDA the peak of allocated
+    device memory, on a CPU the growth of the resident set of a process of its own.
 
     Args:
-        networks: the networks by name of their operating point, pruned and in eval mode. They are moved to
-            ``device``.
+        networks: by name of their operating point, pruned and in eval mode; they are moved to ``device``.
         window_shape: spatial shape of one window, ``(H, W[, D])``.
         volume_shape: spatial shape of a whole volume.
-        inferer: runs a network over a volume, such as a ``SlidingWindowInferer``. The inner inferer of a
-            ``PrecisionInferer`` is taken, as ``precision`` is given here; so is a ``NestedSlidingWindowInferer``, whose
-            runtime counts for the windows too.
+        inferer: runs a network over a volume, such as a ``SlidingWindowInferer``; its own precision is not used. The
+            runtime of a ``NestedSlidingWindowInferer`` counts for the windows too.
         device: a CPU or a CUDA device.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         repeats: measured runs of each network; more give a narrower spread.
         warm_up: runs before them that are not measured.
         seed: of the inputs, and of the order within the rounds.
         full_network: the network that was scored, for the self-check; None leaves the check out.
-        levels: the level of ``full_network`` by name of the operating point, for the points that were cut out of
-            it; by default those whose name is one of its levels.
+        levels: as for :func:`check_pruned_networks`.
 
     Returns:
         The costs by name of the operating point, in the order of ``networks``.
@@ -82,42 +78,45 @@ def measure_costs(
         ValueError: an argument with a value that cannot work, or an inferer that cannot be sent to another process.
         RuntimeError: the process that measures memory failed.
     """
-    device = measuring_device(device)
-    resolve_precision(precision, device)
+    run = _Measurement.of(device, repeats, warm_up, seed)
+    resolve_precision(precision, run.device)
     _check_networks(networks)
     first = next(iter(networks.values()))
     window = _checked_shape("window_shape", window_shape, first.spatial_dims)
     volume = _checked_shape("volume_shape", volume_shape, first.spatial_dims)
-    if repeats < 1:
-        raise ValueError(f"repeats must be 1 or more, got {repeats}. Ten give a usable spread.")
-    if warm_up < 0:
-        raise ValueError(f"warm_up must be 0 or more, got {warm_up}.")
-
+    # an inferer of its own for each network: ours keep what they compiled for the last one
+    inferers = {point: _over_volumes(inferer, precision) for point in networks}
     memory = {
-        point: _peak_memory(point, network, _over_volumes(inferer, precision), volume, device, seed)
+        point: run.peak_memory(point, network, _over_volumes(inferer, precision), volume)
         for point, network in networks.items()
     }
     for network in networks.values():
-        network.to(device)
+        network.to(run.device)
     checks = {}
     if full_network is not None:
-        checks = check_pruned_networks(full_network, networks, window, levels=levels, device=device, seed=seed)
+        checks = check_pruned_networks(full_network, networks, window, levels=levels, device=run.device, seed=seed)
+    return _point_costs(run, networks, inferers, (window, volume), memory, checks)
+
+
+def _point_costs(
+    run: _Measurement,
+    networks: Mapping[str, NestedUNet],
+    inferers: Mapping[str, PrecisionInferer | NestedSlidingWindowInferer],
+    shapes: tuple[tuple[int, ...], tuple[int, ...]],
+    memory: Mapping[str, int],
+    checks: Mapping[str, SelfCheck],
+) -> dict[str, PointCost]:
+    window, volume = shapes
     tasks = {}
     for point, network in networks.items():
-        # an inferer of its own for each network: ours keep what they compiled for the last one
-        over_volumes = _over_volumes(inferer, precision)
-        for name, each, shape in (
-            ("window", _over_one_window(over_volumes, window), window),
-            ("volume", over_volumes, volume),
-        ):
-            tasks[point, name] = functools.partial(each, _random_input(network, shape, device, seed), network)
-    with torch.no_grad():
-        seconds = time_rounds(tasks, repeats=repeats, warm_up=warm_up, device=device, seed=seed, name="Latency")
+        tasks[point, "window"] = run.task(_over_one_window(inferers[point], window), network, window)
+        tasks[point, "volume"] = run.task(inferers[point], network, volume)
+    seconds = run.seconds(tasks)
     return {
         point: PointCost(
             point=point,
             parameters=count_parameters(network),
-            flops_per_window=count_flops(network, _random_input(network, window, device, seed)),
+            flops_per_window=count_flops(network, run.image(network, window)),
             checkpoint_bytes=_checkpoint_bytes(network),
             window_latency_s=Quartiles.of(seconds[point, "window"]),
             volume_latency_s=Quartiles.of(seconds[point, "volume"]),
@@ -144,19 +143,19 @@ def measure_setting_costs(
 ) -> tuple[dict[str, PointCost], dict[str, Quartiles]]:
     """Measure the time of operating points that share their networks and differ in how these are run.
 
-    Every round segments one volume at each point, in an order that is shuffled anew. What a network needs for a window,
-    and its memory, do not depend on overlap and flips: they are measured once for each level, precision and runtime.
+    Every round segments one volume at each point, in a new order. Time per window and memory do not depend on overlap
+    and flips: they are measured once for each level, precision and runtime.
 
     Args:
         networks: the pruned networks by level, in eval mode.
         points: each with a level out of ``networks`` and a setting; those at the first one's setting take window time
             and memory from ``level_costs``.
         inferer: runs a network over a volume at each setting.
-        level_costs: what :func:`measure_costs` found for each level, at the setting of the first point.
+        level_costs: from :func:`measure_costs` for each level, at the setting of the first point.
         reference: name of the point that times are compared with.
         device: a CPU or a CUDA device.
         repeats: measured rounds.
-        warm_up: rounds before them that are not measured, in which networks are compiled or converted.
+        warm_up: rounds before them, in which networks are compiled or converted.
         seed: of the input, and of the order within the rounds.
 
     Returns:
@@ -169,68 +168,111 @@ def measure_setting_costs(
     names = [point.name for point in points]
     if reference not in names:
         raise ValueError(f"reference must be one of {', '.join(names)}, got {reference!r}.")
-    device = measuring_device(device)
+    run = _Measurement.of(device, repeats, warm_up, seed)
     cheapest = _cheapest_settings(points)
-    first = _setting_of(points[0])
-    kept = {(level, first.precision, first.runtime): cost for level, cost in level_costs.items()}
+    kept = {(level, *_network_key(points[0])[1:]) for level in level_costs}
     measured = {key: setting for key, setting in cheapest.items() if key not in kept}
-    memory = {}
-    for key, setting in measured.items():
-        inferer_of_key = with_setting(inferer, setting).with_options(levels=None)
-        shape = level_costs[key[0]].volume_shape
-        memory[key] = _peak_memory(" ".join(key), networks[key[0]], inferer_of_key, shape, device, seed)
+    memory = {
+        key: run.peak_memory(
+            " ".join(key), networks[key[0]], _all_levels(inferer, setting), level_costs[key[0]].volume_shape
+        )
+        for key, setting in measured.items()
+    }
     for network in networks.values():
-        network.to(device)
+        network.to(run.device)
+    # one after the other: the first tasks keep what was compiled or converted for whole volumes
+    volumes = run.seconds(_volume_tasks(run, networks, points, inferer, cheapest, level_costs))
+    windows = run.seconds(_window_tasks(run, networks, inferer, measured, level_costs))
+    costs = {point.name: _at_point(point, level_costs, volumes, windows, memory) for point in points}
+    return costs, {name: Quartiles.of_ratios(volumes[name], volumes[reference]) for name in names}
+
+
+def _volume_tasks(
+    run: _Measurement,
+    networks: Mapping[str, NestedUNet],
+    points: Sequence[OperatingPoint],
+    inferer: NestedSlidingWindowInferer,
+    cheapest: Mapping[_NetworkKey, InferenceSetting],
+    level_costs: Mapping[str, PointCost],
+) -> dict[str, Callable[[], Any]]:
     # one inferer for all overlaps and flips of a network, which keeps what it compiled or converted
-    shared = {key: with_setting(inferer, setting).with_options(levels=None) for key, setting in cheapest.items()}
-    image = _random_input(networks[points[0].level], level_costs[points[0].level].volume_shape, device, seed)
-    over_volumes = {
+    shared = {key: _all_levels(inferer, setting) for key, setting in cheapest.items()}
+    image = run.image(networks[points[0].level], level_costs[points[0].level].volume_shape)
+    return {
         point.name: functools.partial(
             _segment_at, shared[_network_key(point)], _setting_of(point), image, networks[point.level]
         )
         for point in points
     }
-    over_windows = {}
+
+
+def _window_tasks(
+    run: _Measurement,
+    networks: Mapping[str, NestedUNet],
+    inferer: NestedSlidingWindowInferer,
+    measured: Mapping[_NetworkKey, InferenceSetting],
+    level_costs: Mapping[str, PointCost],
+) -> dict[_NetworkKey, Callable[[], Any]]:
+    tasks = {}
     for key, setting in measured.items():
-        network, shape = networks[key[0]], level_costs[key[0]].window_shape
+        shape = level_costs[key[0]].window_shape
         over_window = _over_one_window(with_setting(inferer, setting), shape)
-        over_windows[key] = functools.partial(over_window, _random_input(network, shape, device, seed), network)
-    timed = functools.partial(time_rounds, repeats=repeats, warm_up=warm_up, device=device, seed=seed, name="Latency")
-    with torch.no_grad():
-        seconds = timed(over_volumes)
-        # frees what was compiled or converted for whole volumes
-        over_volumes.clear()
-        shared.clear()
-        windows = timed(over_windows)
-    costs = {
-        point.name: dataclasses.replace(
-            _at_network(level_costs[point.level], _network_key(point), memory, windows),
-            point=point.name,
-            volume_latency_s=Quartiles.of(seconds[point.name]),
-        )
-        for point in points
-    }
-    return costs, {name: Quartiles.of_ratios(seconds[name], seconds[reference]) for name in names}
+        tasks[key] = run.task(over_window, networks[key[0]], shape)
+    return tasks
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measurement:
+    """Where and how often something is measured, and the inputs it is measured on."""
+
+    device: torch.device
+    repeats: int
+    warm_up: int
+    seed: int
+
+    @classmethod
+    def of(cls, device: torch.device | str, repeats: int, warm_up: int, seed: int) -> _Measurement:
+        if repeats < 1:
+            raise ValueError(f"repeats must be 1 or more, got {repeats}. Ten give a usable spread.")
+        if warm_up < 0:
+            raise ValueError(f"warm_up must be 0 or more, got {warm_up}.")
+        return cls(measuring_device(device), repeats, warm_up, seed)
+
+    def image(self, network: NestedUNet, shape: tuple[int, ...]) -> torch.Tensor:
+        return _random_input(network, shape, self.device, self.seed)
+
+    def task(self, inferer: Callable[..., Any], network: NestedUNet, shape: tuple[int, ...]) -> Callable[[], Any]:
+        return functools.partial(inferer, self.image(network, shape), network)
+
+    def seconds(self, tasks: Mapping[Any, Callable[[], Any]]) -> dict[Any, list[float]]:
+        options: dict[str, Any] = {"repeats": self.repeats, "warm_up": self.warm_up, "seed": self.seed}
+        with torch.no_grad():
+            return time_rounds(tasks, device=self.device, name="Latency", **options)
+
+    def peak_memory(self, point: str, network: NestedUNet, inferer: Inferer, shape: tuple[int, ...]) -> int:
+        return _peak_memory(point, network, inferer, shape, self.device, self.seed)
 
 
 def _cheapest_settings(points: Sequence[OperatingPoint]) -> dict[_NetworkKey, InferenceSetting]:
-    """Of the settings that run one and the same network the cheapest, by network."""
+    """The cheapest of the settings that share a network, by network."""
     cheapest: dict[_NetworkKey, InferenceSetting] = {}
     for point in sorted(points, key=lambda each: (len(_setting_of(each).flips), _setting_of(each).overlap)):
         cheapest.setdefault(_network_key(point), _setting_of(point))
     return cheapest
 
 
-def _at_network(
-    cost: PointCost,
-    key: _NetworkKey,
-    memory: Mapping[_NetworkKey, int],
+def _at_point(
+    point: OperatingPoint,
+    level_costs: Mapping[str, PointCost],
+    volumes: Mapping[str, Sequence[float]],
     windows: Mapping[_NetworkKey, Sequence[float]],
+    memory: Mapping[_NetworkKey, int],
 ) -> PointCost:
-    """``cost`` with the time of a window and the memory that were measured for a network; as it is where none were."""
-    if key not in memory:
-        return cost
-    return dataclasses.replace(cost, window_latency_s=Quartiles.of(windows[key]), peak_memory_bytes=memory[key])
+    """The cost of the level with what was measured at a point; window time and memory only where they were."""
+    cost, key = level_costs[point.level], _network_key(point)
+    if key in memory:
+        cost = dataclasses.replace(cost, window_latency_s=Quartiles.of(windows[key]), peak_memory_bytes=memory[key])
+    return dataclasses.replace(cost, point=point.name, volume_latency_s=Quartiles.of(volumes[point.name]))
 
 
 def check_pruned_networks(
@@ -259,7 +301,7 @@ def check_pruned_networks(
         Largest difference (infinite where the shapes differ, nan where an output holds nan) and bitwise equality.
 
     Raises:
-        ValueError: a level that the network has not, or a point that is not among ``networks``.
+        ValueError: a level that the network lacks, or a point that is not among ``networks``.
     """
     device = measuring_device(device)
     _check_networks(networks)
@@ -316,6 +358,10 @@ def _setting_of(point: OperatingPoint) -> InferenceSetting:
 def _network_key(point: OperatingPoint) -> _NetworkKey:
     setting = _setting_of(point)
     return point.level, setting.precision, setting.runtime
+
+
+def _all_levels(inferer: NestedSlidingWindowInferer, setting: InferenceSetting) -> NestedSlidingWindowInferer:
+    return with_setting(inferer, setting).with_options(levels=None)
 
 
 def _segment_at(
@@ -376,7 +422,7 @@ def _peak_in_new_process(network: NestedUNet, inferer: Any, shape: tuple[int, ..
 
 
 def _peak_of_run(network: NestedUNet, inferer: Inferer, shape: tuple[int, ...], device: torch.device, seed: int) -> int:
-    """Of moving the network from the CPU to ``device``, and of segmenting one volume there."""
+    """The peak while the network moves from the CPU to ``device`` and segments one volume there."""
     peak = PeakMemory(device)
     inputs = _random_input(network, shape, device, seed)
     network.to(device)

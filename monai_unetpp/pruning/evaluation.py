@@ -43,7 +43,7 @@ def prune(plan: PruningPlan) -> PruningResult:
         plan: what to evaluate, by which rules, and what to write.
 
     Returns:
-        Everything that was found.
+        The result.
 
     Raises:
         TypeError: a network that is no ``NestedUNet``; see ``evaluate_levels`` for others. An inferer that cannot run
@@ -58,7 +58,7 @@ def prune(plan: PruningPlan) -> PruningResult:
     with waiting_group() as group:
         scored = score_data_sets(prepared)
         if rank() > 0:
-            # the first process measures, decides and writes; the others wait for what it found
+            # the first process measures, decides and writes; the others wait for its result
             return from_first(None, group)
         result = _evaluate(prepared, scored)
         paths = write_report(result, plan.outputs.output_dir)

@@ -42,7 +42,7 @@ def prune_bundle(
             ``margins=["dice=0.02"]``, or keys of the configurations, such as ``checkpoint``; None leaves them.
 
     Returns:
-        What :func:`monai_unetpp.pruning.prune` found.
+        The result of :func:`monai_unetpp.pruning.prune`.
 
     Raises:
         FileNotFoundError: no such bundle, data set or checkpoint.

@@ -133,21 +133,21 @@ def _grid_verdict(grid: OperatingGrid, point: str) -> TableCell:
 
 
 def _grid_levels(grid: OperatingGrid, alpha: float) -> list[str]:
-    """What Holm's procedure came to, and why points did not pass."""
+    """The level of the bounds by Holm's procedure, and why points did not pass."""
     if not grid.outcomes:
         return []
     points = {outcome.point for outcome in grid.outcomes}
     levels = sorted({outcome.alpha for outcome in grid.outcomes})
     spread = significant(levels[0], 2) + (f" to {significant(levels[-1], 2)}" if len(levels) > 1 else "")
-    found = [
+    sentences = [
         f"Result: {len(points)} points share the one-sided alpha of {alpha:g} by Holm's procedure; bounds are at a "
         f"level of {spread}, with fewer than {FEW_SUBJECTS} subjects at a tenth of it."
     ]
     for state in ("fail", "inconclusive"):
         first = next((o for o in grid.outcomes if o.state == state and o.reasons), None)
         if first is not None:
-            found.append(f"Such as {first.point} ({quoted(first.dataset)}), {state}: {_first_reason(first)}")
-    return found
+            sentences.append(f"Such as {first.point} ({quoted(first.dataset)}), {state}: {_first_reason(first)}")
+    return sentences
 
 
 def _first_reason(outcome: PointOutcome) -> str:

@@ -30,23 +30,23 @@ def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
         ``precision`` and ``flips``; for sliding windows also ``window_shape`` and how the windows are blended, for
         other inferers a description.
     """
-    found: dict[str, Any] = {"precision": "fp32", "flips": []}
+    values: dict[str, Any] = {"precision": "fp32", "flips": []}
     # slices only concern volumes, which a network for images is not evaluated on
     while isinstance(inferer, (PrecisionInferer, FlipInferer, SlicewiseInferer)):
         if isinstance(inferer, PrecisionInferer):
-            found["precision"] = resolve_precision(inferer.precision, device)
+            values["precision"] = resolve_precision(inferer.precision, device)
         elif isinstance(inferer, FlipInferer):
-            found["flips"] = sorted(inferer.axes)
+            values["flips"] = sorted(inferer.axes)
         inferer = inferer.inferer
     if isinstance(inferer, NestedSlidingWindowInferer):
         # the runtime is left out: at one precision all give the same but for rounding
-        found["precision"] = resolve_precision(inferer.precision, device)
-        found["flips"] = sorted(inferer.flips)
+        values["precision"] = resolve_precision(inferer.precision, device)
+        values["flips"] = sorted(inferer.flips)
     elif type(inferer) is not SlidingWindowInferer:
-        return {**found, "inferer": describe_settings(inferer)}
+        return {**values, "inferer": describe_settings(inferer)}
     size, overlap = inferer.roi_size, inferer.overlap
     return {
-        **found,
+        **values,
         "window_shape": size if isinstance(size, int) or size is None else list(size),
         "overlap": overlap if isinstance(overlap, (int, float)) else list(overlap),
         "blending": str(getattr(inferer.mode, "value", inferer.mode)),

@@ -59,7 +59,7 @@ def points_at_settings(
         further: the scores at the others.
     """
     embedded = [point for point in levels if point.kind == "embedded"]
-    points, found = at_setting(embedded, rows, own)
+    points, scored = at_setting(embedded, rows, own)
     cases = {(row.dataset, row.case) for row in rows}
     left_out = {}
     for setting, scores in further.items():
@@ -70,8 +70,8 @@ def points_at_settings(
             left_out[setting.name] = f"not run on {len(missing)} case(s). {' '.join(reasons)}"
             logger.warning("%s is left out of the comparison: %s", setting.name, left_out[setting.name])
             continue
-        points, found = (*points, *new_points), (*found, *(r for r in new_rows if (r.dataset, r.case) in cases))
-    return points, found, left_out
+        points, scored = (*points, *new_points), (*scored, *(r for r in new_rows if (r.dataset, r.case) in cases))
+    return points, scored, left_out
 
 
 def compare_grid(
@@ -136,7 +136,7 @@ def recommend_point(
     states: dict[str, set[str]] = {}
     for outcome in outcomes:
         states.setdefault(outcome.point, set()).add(outcome.state)
-    passed = [point for point, found in states.items() if found == {"pass"}]
+    passed = [point for point, seen in states.items() if seen == {"pass"}]
     counted = f"{len(passed)} of {len(states)} operating points are shown to be not worse than {reference}"
     if not passed:
         return None, f"{counted}: keep it."

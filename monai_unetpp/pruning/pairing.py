@@ -6,26 +6,15 @@ import dataclasses
 import math
 from collections.abc import Iterable, Sequence
 
-from monai_unetpp.metrics import FOREGROUND, GUARDED, METRICS, LabelScore
+from monai_unetpp.metrics import FOREGROUND, METRICS, LabelScore
 from monai_unetpp.pruning.results import ScoreRow
 
-__all__ = ["BOTH_INVENT", "PairedScores", "check_metric"]
+__all__ = ["BOTH_FALSE_POSITIVE", "PairedScores"]
 
-BOTH_INVENT = "case(s) left out, where both find a structure that the truth lacks"
+BOTH_FALSE_POSITIVE = "case(s) left out, where both find a structure that the truth lacks"
 """What the reason of a comparison says of such pairs, after their number."""
 
 _EMPTY_TRUTH = frozenset({"both_empty", "false_positive"})
-
-
-def check_metric(metric: str) -> str:
-    """``metric`` if it can be guarded.
-
-    Raises:
-        ValueError: it cannot.
-    """
-    if metric not in GUARDED:
-        raise ValueError(f"metric must be one of {', '.join(GUARDED)}, got {metric!r}.")
-    return metric
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,12 +111,12 @@ class PairedScores:
         )
 
     def comparable_cases(self, label: str, point: str, reference: str) -> tuple[str, ...]:
-        """The cases that can tell two points apart: those of :meth:`cases_with` less those of :meth:`both_invent`."""
-        without = set(self.both_invent(label, point, reference))
+        """The cases that can tell two points apart: :meth:`cases_with` less :meth:`both_false_positive`."""
+        without = set(self.both_false_positive(label, point, reference))
         return tuple(case for case in self.cases_with(label, (point, reference)) if case not in without)
 
-    def both_invent(self, label: str, point: str, reference: str) -> tuple[str, ...]:
-        """The cases without ``label`` in the truth where both points find it nevertheless.
+    def both_false_positive(self, label: str, point: str, reference: str) -> tuple[str, ...]:
+        """The cases where ``label`` is a false positive at both points.
 
         Every overlap is 0 at both, so their difference is 0 whatever the points do: counted as pairs, such cases
         would only dilute the loss on the others and narrow its interval.
@@ -142,7 +131,7 @@ class PairedScores:
         """The metric as the scores hold it.
 
         A ``both_empty`` score counts as perfect here (Dice, IoU and NSD 1, HD95 0 mm), which matters where another
-        point invents the structure: leaving the pair out would hide a new false positive.
+        point is a false positive: leaving the pair out would hide that.
 
         Raises:
             ValueError: the score lacks the metric or it is not finite.

@@ -21,7 +21,7 @@ from monai_unetpp.networks.hashing import hash_network
 __all__ = ["describe_settings"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-#: What a NestedSlidingWindowInferer's results depend on; the rest is how it goes about it, and what it has compiled.
+#: What a NestedSlidingWindowInferer's results depend on; the rest is speed, and what it has compiled.
 _INFERER_KEYS = (
     "roi_size",
     "overlap",
@@ -38,6 +38,8 @@ _INFERER_KEYS = (
 )
 
 
+# Not the resolved configuration's text: a plan that MONAI's bundle run or Python builds comes without one, and would
+# need all of this beside it.
 def describe_settings(value: Any) -> str:
     """Describe transforms, inferers and whatever they hold by their classes and attributes.
 

@@ -247,7 +247,7 @@ def _by_group(fields: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if field not in homes:
             close = difflib.get_close_matches(field, homes, 1)
             advice = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(homes)}."
-            raise ValueError(f"a pruning plan must have fields that there are, got {field!r}. {advice}")
+            raise ValueError(f"a pruning plan has no field {field!r}. {advice}")
         given[homes[field]][field] = value
     return given
 

@@ -227,7 +227,7 @@ def list_sources(
 
     Raises:
         TypeError: networks that cannot be called, extra points of another kind.
-        ValueError: levels that a network has not, names that are used twice.
+        ValueError: levels that a network lacks, or names used twice.
     """
     names = getattr(network, "levels", None) if levels is None else levels
     if isinstance(names, str) or not names or len(set(names)) < len(names):

@@ -23,7 +23,7 @@ __all__ = ["check_data_sets", "check_plan", "check_write", "load_further"]
 
 
 def check_plan(plan: PruningPlan) -> None:
-    """Refuse a network that has no levels, margins for labels that there are not, and packages that are missing.
+    """Refuse a network without levels, margins for unknown labels, and missing packages.
 
     Raises:
         TypeError: no ``NestedUNet``.
@@ -84,12 +84,12 @@ def check_data_sets(
         cases = list_cases(listed, plan.data.subjects, plan.data.subject_pattern)
         ignored = ignore_labels[dataset]
         allowed = values if ignored is None else [*values, ignored]
-        found = dict.fromkeys(repeated_names(cases), "names of cases must differ. Rename the files.")
+        reasons = dict.fromkeys(repeated_names(cases), "names of cases must differ. Rename the files.")
         for case in cases:
             reason = check_case(case, allowed, network.spatial_dims, network.in_channels).problem
             if reason is not None:
-                found.setdefault(case.name, reason)
-        problems += [f"- {dataset}, {name}: {reason}" for name, reason in found.items()]
+                reasons.setdefault(case.name, reason)
+        problems += [f"- {dataset}, {name}: {reason}" for name, reason in reasons.items()]
     if problems:
         raise ValueError(
             f"cases of all data sets must be sound, got {len(problems)} with a problem:\n" + "\n".join(problems) + "\n"

@@ -30,26 +30,26 @@ def run_settings(plan: PruningPlan, own: InferenceSetting | None) -> dict[str, s
     """
     data = plan.data
     used = inference_of(plan.pipeline.inferer, plan.pipeline.device)
-    found = {}
+    settings = {}
     if "window_shape" in used:
         size = used["window_shape"]
-        found["window"] = "x".join(map(str, size)) if isinstance(size, list) else str(size or "the whole image")
-        found["overlap of windows"] = str(used["overlap"])
-        found["blending of windows"] = used["blending"]
+        settings["window"] = "x".join(map(str, size)) if isinstance(size, list) else str(size or "the whole image")
+        settings["overlap of windows"] = str(used["overlap"])
+        settings["blending of windows"] = used["blending"]
     else:
-        found["inferer"] = type(plan.pipeline.inferer).__name__
-    found["flips along axes"] = ", ".join(map(str, used["flips"])) or "none"
-    found["precision"] = used["precision"]
+        settings["inferer"] = type(plan.pipeline.inferer).__name__
+    settings["flips along axes"] = ", ".join(map(str, used["flips"])) or "none"
+    settings["precision"] = used["precision"]
     if own is not None:
-        found["runtime"] = own.runtime
-    found["list of cases"] = data.list_key
+        settings["runtime"] = own.runtime
+    settings["list of cases"] = data.list_key
     if data.confirm_dir is not None:
-        found["confirmed on"] = data.confirm_dir.resolve().name
+        settings["confirmed on"] = data.confirm_dir.resolve().name
     if data.confirm_share is not None:
-        found["share of subjects kept back to confirm"] = f"{data.confirm_share:g}"
-        found["seed of the split"] = str(plan.rules.seed)
-    found["runs per latency"] = str(plan.costs.repeats)
-    return found
+        settings["share of subjects kept back to confirm"] = f"{data.confirm_share:g}"
+        settings["seed of the split"] = str(plan.rules.seed)
+    settings["runs per latency"] = str(plan.costs.repeats)
+    return settings
 
 
 def earlier_rules(folder: Path, rules: Rules, settings: Mapping[str, str]) -> dict[str, str]:

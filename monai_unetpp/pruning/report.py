@@ -1,6 +1,6 @@
-"""Writing what the pruning evaluator found: for reading, for machines, and for rebuilding it.
+"""Writing the result of the pruning evaluator: for reading, for machines, and for rebuilding it.
 
-``report.json`` is described in ``REPORT.md`` beside this module.
+``report.json`` is described in ``REPORT.md`` of the guide to pruning.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict
     The HTML file stands alone: plots and overlay pictures are inside it, and nothing is loaded from elsewhere.
 
     Args:
-        result: what was found; it needs at least one score and one decision.
+        result: the result to write; it needs at least one score and one decision.
         output_dir: folder to write to; made if missing.
 
     Returns:
@@ -178,6 +178,8 @@ def _encode(value: Any) -> Any:
     raise TypeError(f"result must hold plain values only, got {value!r} of type {type(value).__name__}.")
 
 
+# cattrs and dacite convert or pass over what is of another kind ("4" for 4, true for 1, a text for a list) and do not
+# both name the entry with its index: with the hooks against that, either takes more lines than this.
 def _decode(kind: Any, value: Any, where: str) -> Any:
     """``value`` from JSON as ``kind``, a type as the result classes annotate it."""
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -258,6 +260,23 @@ def _csv_row(row: ScoreRow) -> tuple[str, ...]:
     return (row.dataset, row.case, row.subject, row.point, row.label, score.state, *numbers_)
 
 
+def _single_tables(result: PruningResult, summary: Summary) -> dict[str, Table | None]:
+    """The tables that there is one of, by their names in ``report.html`` and in the order of ``summary.md``."""
+    return {
+        "verdicts": verdicts_table(result),
+        "glance": glance_table(result, summary),
+        "cost": cost_table(result, summary),
+        "claims": claims_table(result, summary),
+        "grid": grid_table(result, summary),
+        "grid_networks": grid_networks_table(result),
+        "trade_offs": trade_offs_table(result),
+        "worst": worst_cases_table(result, summary),
+        "problems": problems_table(result),
+        "settings": settings_table(result),
+        "environment": environment_table(result),
+    }
+
+
 # ---------------------------------------------------------------- Markdown
 
 
@@ -272,20 +291,13 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
     ]
     if EARLIER_RULES in result.settings:
         parts.append(f"**Earlier rules: {escape(result.settings[EARLIER_RULES])}**")
+    single = _single_tables(result, summary)
     tables: list[Table | None] = [
-        verdicts_table(result),
-        glance_table(result, summary),
+        single.pop("verdicts"),
+        single.pop("glance"),
         *(comparisons_table(result, d) for d in ordered_decisions(result) if d.comparisons),
         *(accuracy_table(result, summary, name) for name in data_sets(result)),
-        cost_table(result, summary),
-        claims_table(result, summary),
-        grid_table(result, summary),
-        grid_networks_table(result),
-        trade_offs_table(result),
-        worst_cases_table(result, summary),
-        problems_table(result),
-        settings_table(result),
-        environment_table(result),
+        *single.values(),
     ]
     blockers = [
         f"- {escape(_named(d))}: {escape(blocker)}" for d in ordered_decisions(result) for blocker in d.blockers
@@ -329,8 +341,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         honesty=_honesty(result),
         decision_rule=DECISION_RULE,
         earlier_rules=result.settings.get(EARLIER_RULES),
-        verdicts=verdicts_table(result) if len(result.decisions) > 1 else None,
-        glance=glance_table(result, summary),
+        **_single_tables(result, summary),
         latency=_embed(plot_accuracy_latency(result, summary)),
         decisions=[
             (d, _named(d), comparisons_table(result, d) if d.comparisons else None, _embed(plot_differences(result, d)))
@@ -338,19 +349,10 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         ],
         accuracies=[accuracy_table(result, summary, name) for name in data_sets(result)],
         lines=_embed(plot_case_lines(result)),
-        cost=cost_table(result, summary),
-        claims=claims_table(result, summary),
-        grid=grid_table(result, summary),
-        grid_networks=grid_networks_table(result),
         grid_plot=_embed(plot_grid(result)),
         grid_rule=GRID_RULE,
-        trade_offs=trade_offs_table(result),
-        worst=worst_cases_table(result, summary),
         worst_title=_worst_title(result),
         overlays=overlays,
-        problems=problems_table(result),
-        settings=settings_table(result),
-        environment=environment_table(result),
         rules=RULES.strip().splitlines(),
         auroc=None if result.error_auroc is None else _auroc(result.error_auroc),
         schema_version=SCHEMA_VERSION,

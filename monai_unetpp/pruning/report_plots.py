@@ -133,22 +133,19 @@ def _mark_point(axes: Axes, result: PruningResult, name: str, extra: bool, posit
 
 
 def _legend_points(figure: Figure, result: PruningResult) -> None:
-    from matplotlib.lines import Line2D
-
     chosen, deepest = chosen_point(result), deepest_point(result)
     style: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 1.8}
     handles = []
     if any(p.kind == "embedded" and p != chosen for p in result.points):
-        handles.append(Line2D([], [], marker="o", color=PALETTE[0], label="level of the network", **style))
+        handles.append(_handle("level of the network", PALETTE[0], marker="o", **style))
     if chosen is not None:
         label = "deepest level, kept" if chosen == deepest else "chosen level"
-        handles.append(Line2D([], [], marker="o", markersize=9, color=PALETTE[1], label=label, **style))
+        handles.append(_handle(label, PALETTE[1], marker="o", markersize=9, **style))
     if any(p.kind == "extra" for p in result.points):
-        label = "further checkpoint"
-        handles.append(Line2D([], [], marker="D", color=PALETTE[2], markerfacecolor="white", label=label, **style))
+        handles.append(_handle("further checkpoint", PALETTE[2], marker="D", markerfacecolor="white", **style))
     if len(_front(result)) > 1:
-        handles.append(Line2D([], [], color=FAINT, linestyle="--", label="Pareto front"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
+        handles.append(_handle("Pareto front", FAINT, linestyle="--"))
+    _legend(figure, handles, 4)
 
 
 _SETTING_MARKERS = "osD^vP"
@@ -209,26 +206,19 @@ def _kind(point: OperatingPoint) -> str:
 
 
 def _legend_grid(figure: Figure, grid: OperatingGrid, levels: Sequence[str], kinds: Sequence[str]) -> None:
-    from matplotlib.lines import Line2D
-
-    none: dict[str, Any] = {"linestyle": "none"}
-    handles = [
-        Line2D([], [], marker="o", color=PALETTE[i % len(PALETTE)], label=level, **none)
-        for i, level in enumerate(levels)
-    ]
+    dot: dict[str, Any] = {"linestyle": "none", "marker": "o"}
+    handles = [_handle(level, PALETTE[i % len(PALETTE)], **dot) for i, level in enumerate(levels)]
     handles += [
-        Line2D([], [], marker=_SETTING_MARKERS[i % len(_SETTING_MARKERS)], color=FAINT, label=kind, **none)
+        _handle(kind, FAINT, linestyle="none", marker=_SETTING_MARKERS[i % len(_SETTING_MARKERS)])
         for i, kind in enumerate(kinds)
     ]
     if any(outcome.state != "pass" for outcome in grid.outcomes):
-        handles.append(
-            Line2D([], [], marker="o", color=FAINT, markerfacecolor="white", label="hollow: not shown to pass", **none)
-        )
+        handles.append(_handle("hollow: not shown to pass", FAINT, markerfacecolor="white", **dot))
     ringed = "reference" if grid.recommended is None else "recommended, and reference"
-    handles.append(Line2D([], [], marker="o", markersize=13, color=INK, markerfacecolor="none", label=ringed, **none))
+    handles.append(_handle(ringed, INK, markersize=13, markerfacecolor="none", **dot))
     if len(grid.front) > 1:
-        handles.append(Line2D([], [], color=FAINT, linestyle="--", label="Pareto front, numbered"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8.5)
+        handles.append(_handle("Pareto front, numbered", FAINT, linestyle="--"))
+    _legend(figure, handles, 5)
 
 
 def plot_differences(result: PruningResult, decision: Decision) -> Picture | None:
@@ -310,22 +300,15 @@ def _difference_limits(comparisons: Sequence[Comparison]) -> tuple[float, float]
 
 
 def _legend_differences(figure: Figure, states: set[str], untested: bool) -> None:
-    from matplotlib.lines import Line2D
-
     handles = [
-        Line2D([], [], marker=marker, color=colour, linewidth=2, markersize=7, label=state)
+        _handle(state, colour, marker=marker, linewidth=2, markersize=7)
         for state, (marker, colour) in _STATE_STYLE.items()
         if state in states
     ]
     if untested:
-        handles.append(
-            Line2D(
-                [], [], marker="o", markerfacecolor="white", color=FAINT, linewidth=2, label="not tested, descriptive"
-            )
-        )
-    handles.append(Line2D([], [], label="minus the margin", **_MARGIN_STYLE))
-    handles.append(Line2D([], [], color=INK, linewidth=1, label="no difference"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=5, fontsize=8.5)
+        handles.append(_handle("not tested, descriptive", FAINT, marker="o", markerfacecolor="white", linewidth=2))
+    handles += [_handle("minus the margin", **_MARGIN_STYLE), _handle("no difference", INK, linewidth=1)]
+    _legend(figure, handles, 5)
 
 
 def plot_case_lines(result: PruningResult) -> Picture | None:
@@ -351,8 +334,8 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
             means = _draw_means(axes, [s for (of, _, _), s in dice.items() if of == label], names, len(embedded))
             lost = [names.index(row.point) for row in missed if row.label == label]
             if lost:
-                found = [v for (of, _, _), s in dice.items() if of == label for v in s.values() if v > 0]
-                _draw_missed(axes, lost, [*found, *(mean for mean in means if mean > 0)])
+                heights = [v for (of, _, _), s in dice.items() if of == label for v in s.values() if v > 0]
+                _draw_missed(axes, lost, [*heights, *(mean for mean in means if mean > 0)])
             axes.set_xticks(range(len(names)), [name.replace(" ", "\n", 1) for name in names])
             axes.set_xlim(-0.4, len(names) - 0.6)
             axes.set_title(label)
@@ -387,9 +370,9 @@ def _draw_means(axes: Axes, cases: Sequence[dict[str, float]], names: Sequence[s
     return means
 
 
-def _draw_missed(axes: Axes, positions: Sequence[int], found: Sequence[float]) -> None:
+def _draw_missed(axes: Axes, positions: Sequence[int], heights: Sequence[float]) -> None:
     """Crosses at the lower edge, so that a few zeros do not flatten all other lines."""
-    low, high = (min(found), max(found)) if found else (0.0, 1.0)
+    low, high = (min(heights), max(heights)) if heights else (0.0, 1.0)
     room = 0.12 * max(high - low, 0.05)
     bottom = max(0.0, low - room)
     axes.set_ylim(bottom, high + room)
@@ -398,17 +381,21 @@ def _draw_missed(axes: Axes, positions: Sequence[int], found: Sequence[float]) -
 
 
 def _legend_cases(figure: Figure, colours: dict[str, str], missed: bool) -> None:
+    handles = [_handle(name, colour, marker="o", markersize=3) for name, colour in colours.items()]
+    handles.append(_handle("mean", INK, linewidth=2.2, marker="o"))
+    if missed:
+        handles.append(_handle("missed structure (Dice 0, at the lower edge)", INK, marker="x", linestyle="none"))
+    _legend(figure, handles, 4)
+
+
+def _handle(label: str, color: str, **style: Any) -> Any:
     from matplotlib.lines import Line2D
 
-    handles = [Line2D([], [], color=colour, marker="o", markersize=3, label=name) for name, colour in colours.items()]
-    handles.append(Line2D([], [], color=INK, linewidth=2.2, marker="o", label="mean"))
-    if missed:
-        handles.append(
-            Line2D(
-                [], [], color=INK, marker="x", linestyle="none", label="missed structure (Dice 0, at the lower edge)"
-            )
-        )
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, fontsize=8.5)
+    return Line2D([], [], label=label, color=color, **style)
+
+
+def _legend(figure: Figure, handles: Sequence[Any], columns: int) -> None:
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=8.5)
 
 
 def _hide_unused(grid: Any, used: int) -> None:

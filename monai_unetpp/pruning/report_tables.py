@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Sequence
 
 from monai_unetpp.metrics import FOREGROUND, METRICS
-from monai_unetpp.pruning.pairing import BOTH_INVENT
+from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
 from monai_unetpp.pruning.results import Comparison, Decision, PointCost, PruningResult
 from monai_unetpp.pruning.statistics import FEW_SUBJECTS, bound_alpha, unseen_rate
 from monai_unetpp.pruning.summary import (
@@ -108,7 +108,7 @@ def verdicts_table(result: PruningResult) -> Table:
             "Subjects": str(d.subjects),
             "Cases used to": d.role,
             "Optimistic": TableCell("yes", "unsure") if d.optimistic else "no",
-            "Subjects needed": None if d.cases_needed is None else str(d.cases_needed),
+            "Subjects needed": None if d.subjects_needed is None else str(d.subjects_needed),
             "In words": d.summary,
         }
         for d in ordered_decisions(result)
@@ -184,8 +184,8 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
             record: dict[str, TableCell | str | None] = {"Level": point.name, "Label": label}
             record |= {metric.heading: mean_and_sd(key, accuracy.metrics[key]) for key, metric in METRICS.items()}
             for key in guarded:
-                found = compared.get((point.name, label, key))
-                record[f"{METRICS[key].name} difference"] = interval(found) if found else None
+                comparison = compared.get((point.name, label, key))
+                record[f"{METRICS[key].name} difference"] = interval(comparison) if comparison else None
             record |= {
                 "Cases": str(accuracy.cases),
                 "Missed": TableCell(str(accuracy.missed), "bad" if accuracy.missed else ""),
@@ -201,8 +201,8 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
         marked=marked,
         notes=[
             "Mean ± standard deviation over cases; cases where truth and prediction are both empty are counted and "
-            "left out, at each level by itself: where a level invents a structure that another rightly does not find, "
-            "their means are over different cases.",
+            "left out, at each level by itself: where only one of two levels has a false positive, their means are "
+            "over different cases.",
             f"NSD: normalised surface Dice at a tolerance of {tolerances}." if tolerances else "",
             "Missed: truth, but no prediction. False pos.: prediction, but no truth.",
             interval_note(result.rules.alpha, list(compared.values())) if guarded else "",
@@ -239,7 +239,7 @@ def _comparison_record(
         "Worst case": worst if c.worst_case else None,
         "Bound by": {"bca": "BCa"}.get(c.method, c.method),
         "Result": TableCell(c.state, STATE_TONES[c.state]) if c.point in tested else untested,
-        "Subjects needed": None if c.cases_needed is None else str(c.cases_needed),
+        "Subjects needed": None if c.subjects_needed is None else str(c.subjects_needed),
     }
 
 
@@ -264,7 +264,7 @@ def _comparison_notes(result: PruningResult, decision: Decision, tested: frozens
         *(
             f"{c.point}: {c.reason}"
             for c in decision.comparisons
-            if (c.state != "pass" or BOTH_INVENT in c.reason) and c.reason not in said
+            if (c.state != "pass" or BOTH_FALSE_POSITIVE in c.reason) and c.reason not in said
         ),
     ]
 

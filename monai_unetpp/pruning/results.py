@@ -84,7 +84,7 @@ class ScoreRow:
     Attributes:
         dataset: name of the data set.
         case: name of the case, unique in its data set.
-        subject: whom the case is of; equal to ``case`` where subjects are not known.
+        subject: the subject of the case; equal to ``case`` where subjects are not known.
         point: name of the operating point.
         label: name of the label, or ``"foreground"`` for all labels pooled.
         score: the numbers and their state.
@@ -167,7 +167,7 @@ class Comparison:
         worst_difference: the most negative difference.
         worst_case: name of the case it belongs to.
         state: ``"pass"``, ``"fail"`` or ``"inconclusive"``.
-        cases_needed: cases that would be needed for 80 % power at no true difference; None if unknown.
+        subjects_needed: subjects for 80 % power if there is no true difference; None if unknown.
         reason: one sentence.
     """
 
@@ -188,7 +188,7 @@ class Comparison:
     worst_difference: float
     worst_case: str
     state: Literal["pass", "fail", "inconclusive"]
-    cases_needed: int | None
+    subjects_needed: int | None
     reason: str
 
 
@@ -220,7 +220,7 @@ class Decision:
         subjects: number of subjects.
         comparisons: every comparison made, deepest level first.
         blockers: sentences on what stopped at which level (new missed structures, worst case, failed margin).
-        cases_needed: cases that would be needed where the verdict is inconclusive for lack of them.
+        subjects_needed: how many would probably settle an inconclusive verdict; None if unknown.
         optimistic: whether the same cases chose the level and give its figures.
         summary: the verdict in one sentence.
     """
@@ -233,7 +233,7 @@ class Decision:
     subjects: int
     comparisons: tuple[Comparison, ...]
     blockers: tuple[str, ...]
-    cases_needed: int | None
+    subjects_needed: int | None
     optimistic: bool
     summary: str
 
@@ -292,7 +292,7 @@ class OperatingGrid:
 
 @dataclasses.dataclass(frozen=True)
 class PruningResult:
-    """Everything that one run of the pruning evaluator found.
+    """The result of one run of the pruning evaluator.
 
     Attributes:
         title: name of the evaluated model.

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from monai_unetpp.metrics.definitions import GUARDED, METRICS
+from monai_unetpp.metrics.definitions import METRICS, check_metric
 from monai_unetpp.options import option
 from monai_unetpp.pruning.budgets import parse_budget
 
@@ -39,7 +39,7 @@ class Margin:
 DEFAULT_MARGINS: tuple[Margin, ...] = tuple(
     Margin(metric.key, metric.margin) for metric in METRICS.values() if metric.margin is not None
 )
-"""What is guarded where nothing else is said: every label's Dice and normalised surface Dice."""
+"""What is guarded by default: every label's Dice and normalised surface Dice."""
 
 DEFAULT_MAX_CASE_DROP: Mapping[str, float] = {
     metric.key: metric.case_drop for metric in METRICS.values() if metric.case_drop is not None
@@ -49,12 +49,12 @@ DEFAULT_MAX_CASE_DROP: Mapping[str, float] = {
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What a verdict is given by.
+    """What decides a verdict.
 
     Margins and limits may be given as texts, as on the command line; they are kept as :class:`Margin` and as a dict.
 
     Attributes:
-        margins: what to guard; a margin with labels goes before one without.
+        margins: what to guard; a margin with labels takes precedence over one without.
         max_case_drop: the largest drop of a single case, for the guarded labels of guarded metrics. A dict holds all
             limits; texts such as ``"dice=0.2"`` change single ones and leave the others at their defaults.
         alpha: one-sided error level, above 0 and below 0.5.
@@ -132,7 +132,7 @@ class Rules:
 
 
 def as_list(given: str | Sequence[Any]) -> Sequence[Any]:
-    """A single text as a list of one: its letters are no values."""
+    """A single text as a list of one: it is not a list of its letters."""
     return [given] if isinstance(given, str) else given
 
 
@@ -194,7 +194,7 @@ def _name_and_value(text: str, argument: str, example: str) -> tuple[str, float]
 
 
 def _check_margin(margin: Margin) -> None:
-    _check_metric(margin.metric)
+    check_metric(margin.metric)
     if not (math.isfinite(margin.value) and margin.value > 0):
         raise ValueError(
             f"margin must be positive, got {margin.value} for {margin.metric}. It is the largest mean loss to accept."
@@ -205,11 +205,6 @@ def _check_margin(margin: Margin) -> None:
 
 def _check_case_drops(max_case_drop: Mapping[str, float]) -> None:
     for metric, limit in max_case_drop.items():
-        _check_metric(metric)
+        check_metric(metric)
         if not limit > 0:
             raise ValueError(f"max_case_drop must be positive, got {limit} for {metric}. Leave it out for no limit.")
-
-
-def _check_metric(metric: str) -> None:
-    if metric not in GUARDED:
-        raise ValueError(f"metric must be one of {', '.join(GUARDED)}, got {metric!r}.")

@@ -16,6 +16,7 @@ from monai_unetpp.inferers.predictors import make_predictor
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.results import InferenceSetting
+from monai_unetpp.pruning.rules import as_list
 
 __all__ = ["SETTINGS", "SettingsGrid", "check_grid_inferer", "list_settings", "parse_settings", "with_setting"]
 
@@ -52,7 +53,7 @@ def parse_settings(given: Mapping[str, Any] | Sequence[str] | str | None) -> Set
     """
     if given is None:
         return {}
-    pairs = list(given.items()) if isinstance(given, Mapping) else [_split(text) for text in _listed(given)]
+    pairs = list(given.items()) if isinstance(given, Mapping) else [_split(text) for text in as_list(given)]
     names = [name for name, _ in pairs]
     for name, values in pairs:
         if name not in SETTINGS:
@@ -61,15 +62,15 @@ def parse_settings(given: Mapping[str, Any] | Sequence[str] | str | None) -> Set
             raise ValueError(f"settings must name {name} once, got it twice. Write all values after one {name}=.")
         if isinstance(values, (str, Real)) or not isinstance(values, Sequence) or not values:
             raise ValueError(f"settings must list one value or more for {name}, got {values!r}. See the README.")
-    found = {name: tuple(dict.fromkeys(_parse(name, value) for value in values)) for name, values in pairs}
-    return {name: found[name] for name in SETTINGS if name in found}
+    parsed = {name: tuple(dict.fromkeys(_parse(name, value) for value in values)) for name, values in pairs}
+    return {name: parsed[name] for name in SETTINGS if name in parsed}
 
 
 def check_grid_inferer(inferer: Any) -> NestedSlidingWindowInferer:
     """``inferer`` if it can be run at other settings.
 
     Raises:
-        TypeError: it is none of ours.
+        TypeError: it is of another kind.
     """
     if not isinstance(inferer, NestedSlidingWindowInferer):
         raise TypeError(
@@ -88,7 +89,7 @@ def list_settings(
     what this machine cannot do is refused before any case is scored.
 
     Args:
-        inferer: its setting goes first; it also stands for what the grid does not name.
+        inferer: its setting comes first, and fills in what the grid does not name.
         grid: from :func:`parse_settings`.
         network: the network to run.
         device: where.
@@ -103,14 +104,14 @@ def list_settings(
     def resolved(overlap: tuple[float, ...], flips: tuple[int, ...], precision: str, runtime: str) -> InferenceSetting:
         if (precision, runtime) not in known:
             known[precision, runtime] = _what_runs(shallow, device, precision, runtime, inferer.cache_dir)
-        found = InferenceSetting(overlap, flips, *known[precision, runtime])
-        with_setting(inferer, found)
+        setting = InferenceSetting(overlap, flips, *known[precision, runtime])
+        with_setting(inferer, setting)
         wrong = [axis for axis in flips if axis >= network.spatial_dims]
         if wrong or len(overlap) not in (1, network.spatial_dims):
             raise ValueError(
-                f"settings must be for {network.spatial_dims} spatial axes, got {found.name!r}. Correct the axes."
+                f"settings must be for {network.spatial_dims} spatial axes, got {setting.name!r}. Correct the axes."
             )
-        return found
+        return setting
 
     own: SettingsGrid = {
         "overlap": (_parse("overlap", inferer.overlap),),
@@ -162,10 +163,6 @@ def _what_runs(
             f"{device} ({str(e).splitlines()[0]}). Leave it out."
         ) from e
     return predictor.precision, predictor.runtime
-
-
-def _listed(given: Sequence[str] | str) -> Sequence[str]:
-    return [given] if isinstance(given, str) else given
 
 
 def _split(text: Any) -> tuple[str, list[str]]:

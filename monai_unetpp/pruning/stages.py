@@ -1,4 +1,4 @@
-"""The stages of an evaluation, each from what the one before has found."""
+"""The stages of an evaluation, each from the result of the one before."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ from monai_unetpp.pruning.results import (
 )
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.score import Scores, evaluate_levels
+from monai_unetpp.pruning.scoring import Scoring
 from monai_unetpp.pruning.settings import check_grid_inferer, list_settings, parse_settings, with_setting
 from monai_unetpp.pruning.tradeoffs import by_utility, mean_accuracy, pareto_front, within_budget
 
@@ -200,7 +201,7 @@ def _configurations(
 
 
 def _steps(plan: PruningPlan, setting: InferenceSetting | None) -> dict[str, Any]:
-    """Transforms and inferer, as the arguments of ``evaluate_levels``."""
+    """Transforms and inferer, as fields of :class:`Scoring`."""
     pipeline = plan.pipeline
     return {
         "preprocessing": pipeline.preprocessing,
@@ -242,9 +243,7 @@ def _score(prepared: Prepared, name: str, setting: InferenceSetting | None = Non
         entries = choosing_entries(entries, name, prepared.kept_back)
     title = f"scoring {name}, {setting.name}" if setting else f"scoring {name}"
     with counting(rank() == 0 and plan.outputs.progress, title) as count:
-        return evaluate_levels(
-            plan.pipeline.network,
-            entries,
+        scoring = Scoring(
             **_steps(plan, setting),
             labels=plan.pipeline.labels,
             tolerance_mm=plan.pipeline.tolerance_mm,
@@ -260,6 +259,7 @@ def _score(prepared: Prepared, name: str, setting: InferenceSetting | None = Non
             uncertainty_dir=folder / "uncertainty" / name if plan.outputs.save_uncertainty and not setting else None,
             progress=count,
         )
+        return evaluate_levels(plan.pipeline.network, entries, scoring)
 
 
 def _score_at(prepared: Prepared, setting: InferenceSetting, name: str) -> Scores:
@@ -339,7 +339,7 @@ def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, 
     if own is None or not parse_settings(plan.costs.settings):
         return None
     rows = tuple(row for row in scored.rows if (row.dataset, row.case) not in prepared.kept_back)
-    points, found, left_out = points_at_settings(scored.points, rows, own, scored.at_settings)
+    points, at_points, left_out = points_at_settings(scored.points, rows, own, scored.at_settings)
     logger.info("Measuring the time of %d operating points ...", len(points))
     network = plan.pipeline.network
     reference = points[len(network.levels) - 1].name
@@ -353,19 +353,19 @@ def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, 
         repeats=plan.costs.settings_repeats,
         seed=plan.rules.seed,
     )
-    return compare_grid(points, found, costs, ratios, plan.rules, reference=reference, left_out=left_out)
+    return compare_grid(points, at_points, costs, ratios, plan.rules, reference=reference, left_out=left_out)
 
 
 def trade_offs(scored: Scored, costs: dict[str, PointCost], rules: Rules) -> tuple[TradeOff, ...]:
     """What other rules than non-inferiority pick: fronts, budgets, utility."""
     accuracy = mean_accuracy(scored.rows, [point.name for point in scored.points])
     embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
-    found = [pareto_front(accuracy, costs, keys) for keys in _FRONTS]
+    picked = [pareto_front(accuracy, costs, keys) for keys in _FRONTS]
     if rules.budgets:
-        found.append(within_budget(embedded, costs, [parse_budget(budget) for budget in rules.budgets]))
+        picked.append(within_budget(embedded, costs, [parse_budget(budget) for budget in rules.budgets]))
     if rules.utility_weight is not None:
-        found.append(by_utility(embedded, costs, rules.utility_weight))
-    return tuple(found)
+        picked.append(by_utility(embedded, costs, rules.utility_weight))
+    return tuple(picked)
 
 
 def _file_name(path: Any) -> str:

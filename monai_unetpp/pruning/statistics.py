@@ -2,7 +2,7 @@
 
 Paired differences between two levels are often left-skewed: most cases hardly change, a few drop. With few subjects
 the drops may not be in the sample at all, and then every interval that is built from the sample alone is too
-narrow. The rule here was chosen by simulation (``STATISTICS.md`` beside this file, written by
+narrow. The rule here was chosen by simulation (``STATISTICS.md`` of the guide to pruning, written by
 ``python -m benchmarks.simulate``):
 
 * the bound is the lower one of the BCa bootstrap and of a t bound with Hall's correction for skewness, so that the
@@ -103,8 +103,8 @@ def least_mean(subjects: int, margin: float, alpha: float = 0.05) -> float:
     """What the mean difference must exceed to leave room for drops that the sample may not show.
 
     If drops of five margins (six with fewer than :data:`FEW_SUBJECTS` subjects) came at the rate that so many
-    subjects cannot exclude, the mean should still lie above ``-margin``. Five is about as much as costs no power at
-    the sample sizes of :func:`sample_size`; larger drops are the business of the limit on a single case.
+    subjects cannot exclude, the mean should still lie above ``-margin``. Five margins cost hardly any power at
+    the sample sizes of :func:`sample_size`; larger drops are left to the limit on a single case.
 
     Args:
         subjects: number of subjects.
@@ -311,18 +311,18 @@ def subjects_needed(
 ) -> int | None:
     """The subjects that the rule of this package needs: :func:`sample_size` with its corrections.
 
-    The quantile of t adds about two subjects, the stricter rule for few subjects makes 17 the least, and
-    skewness is not reckoned with. For a standard deviation of 0.02, 0.03 and 0.05 and a margin of 0.01: 27, 58 and 156.
+    The quantile of t adds about two subjects, the stricter rule for few subjects makes 17 the least, and skewness is
+    not taken into account. For a standard deviation of 0.02, 0.03 and 0.05 and a margin of 0.01: 27, 58 and 156.
 
     Args:
         sd: standard deviation of the paired differences.
         margin: the non-inferiority margin, positive, in the same unit.
         alpha: one-sided error level.
         power: probability to show non-inferiority, 0.5 to below 1.
-        mean: the true mean difference to reckon with.
+        mean: the true mean difference to assume.
 
     Returns:
-        The smallest such number; None where ``mean`` is not above ``-margin`` or ten million would not do.
+        The smallest such number; None where ``mean`` is not above ``-margin`` or ten million are not enough.
 
     Raises:
         ValueError: an argument out of its range.

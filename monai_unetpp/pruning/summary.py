@@ -1,4 +1,4 @@
-"""What a pruning result comes to: averages of the scores, costs in proportion, worst cases, and what it is about.
+"""A pruning result in figures: averages of the scores, costs in proportion, worst cases, and what it is about.
 
 Nothing here decides or measures.
 """
@@ -106,16 +106,16 @@ class Summary:
 
 
 def data_sets(result: PruningResult) -> tuple[str, ...]:
-    """Names of the data sets, as first met; where there are several, ``"all"`` goes before them."""
+    """Names of the data sets in the order of the rows; where there are several, ``"all"`` comes first."""
     names = tuple(dict.fromkeys(row.dataset for row in result.rows))
     return (ALL, *names) if len(names) > 1 else names
 
 
 def shown_labels(result: PruningResult) -> tuple[str, ...]:
     """The labels in order, then the pooled foreground; a single label is its own foreground."""
-    found = {row.label for row in result.rows}
-    labels = [label for label in result.labels if label in found]
-    extra = sorted(found - set(labels))
+    scored = {row.label for row in result.rows}
+    labels = [label for label in result.labels if label in scored]
+    extra = sorted(scored - set(labels))
     return tuple(labels + (extra if len(labels) != 1 else [name for name in extra if name != FOREGROUND]))
 
 
@@ -125,7 +125,7 @@ def deepest_point(result: PruningResult) -> OperatingPoint | None:
 
 
 def ordered_decisions(result: PruningResult) -> tuple[Decision, ...]:
-    """The decisions, the weightiest first: a confirmation before a choice, all data sets before one."""
+    """The decisions, the most important first: a confirmation before a choice, all data sets before one."""
     return tuple(sorted(result.decisions, key=lambda d: (d.role != "confirm", d.dataset != ALL)))
 
 
@@ -259,9 +259,9 @@ def _worst_cases(result: PruningResult) -> tuple[WorstCase, ...]:
         for row in result.rows
         if row.score.dice is not None and row.label in labels
     }
-    found = []
+    worse = []
     for (dataset, case, label, point), value in dice.items():
         reference = dice.get((dataset, case, label, deepest.name))
         if point == chosen.name and reference is not None and value < reference:
-            found.append(WorstCase(dataset, case, label, reference, value, value - reference))
-    return tuple(sorted(found, key=lambda worst: worst.difference)[:_WORST_CASES])
+            worse.append(WorstCase(dataset, case, label, reference, value, value - reference))
+    return tuple(sorted(worse, key=lambda worst: worst.difference)[:_WORST_CASES])

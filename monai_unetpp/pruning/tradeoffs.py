@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+from monai_unetpp.metrics.definitions import check_metric
 from monai_unetpp.pruning.budgets import Budget, check_cost_key
-from monai_unetpp.pruning.pairing import PairedScores, check_metric
+from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import PointCost, ScoreRow, TradeOff
 
 __all__ = [
@@ -39,8 +40,8 @@ def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str =
     """The accuracy of each point: the mean over data sets of the mean over labels of the mean over cases.
 
     Labels weigh the same whatever their size, as do data sets. A case in which a label is absent from the truth and
-    from the predictions of all points is left out for that label; where only some points are right to find nothing,
-    they count as perfect. The pooled foreground counts only where there is no other label.
+    from the predictions of all points is left out for that label; where only some points rightly predict
+    nothing, these count as perfect. The pooled foreground counts only where there is no other label.
 
     Args:
         rows: scores of all points.
@@ -150,7 +151,7 @@ def within_budget(
 def by_utility(
     accuracy: Mapping[str, float], costs: Mapping[str, PointCost], weight: float, key: str = "latency_ms"
 ) -> TradeOff:
-    """The point with the highest utility: accuracy minus ``weight`` times its cost relative to the dearest point.
+    """The point with the highest utility: accuracy minus ``weight`` times its share of the highest cost.
 
     A weight of 0.02 says that going from the full cost to nothing is worth 0.02 of accuracy. Of equal points the
     cheaper is picked.
@@ -158,7 +159,7 @@ def by_utility(
     Args:
         accuracy: by name of the point, larger is better.
         costs: by name of the point, for every point in ``accuracy``.
-        weight: accuracy that the whole cost of the dearest point is worth, 0 or more.
+        weight: accuracy that the cost of the most expensive point is worth, 0 or more.
         key: the cost that counts.
 
     Raises:
@@ -167,13 +168,13 @@ def by_utility(
     if not (math.isfinite(weight) and weight >= 0):
         raise ValueError(f"weight must be 0 or more, got {weight}.")
     table = _cost_table(accuracy, costs, [key])
-    dearest = max(value for (value,) in table.values())
-    relative = {name: table[name][0] / dearest if dearest > 0 else 0.0 for name in accuracy}
+    highest = max(value for (value,) in table.values())
+    relative = {name: table[name][0] / highest if highest > 0 else 0.0 for name in accuracy}
     utility = {name: accuracy[name] - weight * relative[name] for name in accuracy}
     chosen = min(accuracy, key=lambda name: (-utility[name], relative[name]))
     reason = (
         f"{chosen} has the highest utility, {utility[chosen]:.4f}: accuracy {accuracy[chosen]:.4f} minus "
-        f"{weight:g} times {relative[chosen]:.3f}, its {key} relative to the dearest point."
+        f"{weight:g} times {relative[chosen]:.3f}, its {key} relative to the most expensive point."
     )
     return TradeOff(f"utility accuracy-{weight:g}*{key}", (chosen,), reason)
 

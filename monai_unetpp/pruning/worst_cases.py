@@ -16,8 +16,9 @@ from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.pruning.case_pictures import save_overlay
 from monai_unetpp.pruning.plan import EvaluatedNetwork
+from monai_unetpp.pruning.predict import predict_case
 from monai_unetpp.pruning.results import Decision
-from monai_unetpp.pruning.score import Scores, predict_case
+from monai_unetpp.pruning.score import Scores
 
 __all__ = ["level_to_show", "save_worst_cases"]
 

@@ -93,7 +93,7 @@ def write_pruned_bundle(
     Raises:
         FileExistsError: ``target`` exists and may not be replaced.
         FileNotFoundError: the source lacks a file that it must have.
-        ValueError: a level that the network has not, a source that cannot be pruned, or one whose pruned bundle
+        ValueError: a level that the network lacks, a source that cannot be pruned, or one whose pruned bundle
             does not pass the checks.
         RuntimeError: the pruned network does not give the level's output.
     """
@@ -106,30 +106,41 @@ def write_pruned_bundle(
             f"result must be of the network that is pruned, got one without level {level}. It has "
             f"{', '.join(_point_names(result))}."
         )
-    weights = source / "models" / "model.pt"
-    full = load_network(weights, network_def=read_network_def(source))
-    pruned = full.prune(level).eval()
-    origin = _origin(source, level, decision, result)
-    accuracy = _accuracy(level, decision, result)
-
+    full = load_network(source / WEIGHTS_FILE, network_def=read_network_def(source))
     target.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(target.parent)
     with naming_full_disk(target), temporary_folder(target.parent) as temporary:
         new = temporary / "new" / target.name
-        _copy_parts(source, new)
-        (new / "models").mkdir()
-        torch.save(pruned.state_dict(), new / "models" / "model.pt")
-        _rewrite_configs(new / "configs", pruned.config)
-        _set_inference(new / "configs", inference or {})
-        _rewrite_metadata(new / "configs" / "metadata.json", origin, accuracy)
-        sizes = tuple(bundle.joinpath("models", "model.pt").stat().st_size for bundle in (source, new))
-        text = _readme_section(origin, decision, accuracy, result, (full, pruned), sizes)
-        readme = new / "docs" / "README.md"
-        readme.write_text(text + readme.read_text(encoding="utf-8"), encoding="utf-8")
+        _build(source, new, full, level, decision, result, inference or {})
         _check_written(source, new, full, level)
         _move(new, target, temporary / REPLACED)
     logger.info("Wrote %s: level %s of %s.", target, level, source)
     return target
+
+
+def _build(
+    source: Path,
+    new: Path,
+    full: NestedUNet,
+    level: str,
+    decision: Decision | None,
+    result: PruningResult | None,
+    inference: Mapping[str, Any],
+) -> None:
+    """The pruned bundle in a folder of its own, not yet checked."""
+    pruned = full.prune(level).eval()
+    origin = _origin(source, level, decision, result)
+    accuracy = _accuracy(level, decision, result)
+    _copy_parts(source, new)
+    (new / "models").mkdir()
+    torch.save(pruned.state_dict(), new / WEIGHTS_FILE)
+    _rewrite_configs(new / "configs", pruned.config)
+    _set_inference(new / "configs", inference)
+    _rewrite_metadata(new / "configs" / "metadata.json", origin, accuracy)
+    sizes = tuple((bundle / WEIGHTS_FILE).stat().st_size for bundle in (source, new))
+    text = _readme_section(origin, decision, accuracy, result, (full, pruned), sizes)
+    readme = new / "docs" / "README.md"
+    readme.write_text(text + readme.read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def check_writable(source_bundle: str | PathLike[str], target: str | PathLike[str], *, overwrite: bool = False) -> None:
@@ -284,13 +295,13 @@ def _accuracy(level: str, decision: Decision | None, result: PruningResult | Non
         return compared
     deepest = list(_point_names(result).values())[-1]
     dataset = decision.dataset if decision is not None else "all"
-    found = []
+    means = []
     for metric in GUARDED:
         for label in result.labels:
             before, after = (_values(result, dataset, name, label, metric) for name in (deepest, point))
             if before and after:
-                found.append(_Accuracy(metric, label, statistics.fmean(before), statistics.fmean(after), len(after)))
-    return found
+                means.append(_Accuracy(metric, label, statistics.fmean(before), statistics.fmean(after), len(after)))
+    return means
 
 
 def _values(result: PruningResult, dataset: str, point: str, label: str, metric: str) -> list[float]:

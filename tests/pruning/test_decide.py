@@ -121,7 +121,7 @@ class TestVerdict:
         decision = decide(rows_of(levels(40)), POINTS, DICE, dataset="A", **FAST)
         assert (decision.verdict, decision.level) == ("prune", "L1")
         assert decision.blockers == ()
-        assert decision.cases_needed is None
+        assert decision.subjects_needed is None
         assert decision.optimistic
         assert "Prune to L1" in decision.summary
         assert "optimistic" in decision.summary
@@ -147,30 +147,30 @@ class TestVerdict:
         assert comparison.lower_bound < -0.01 < comparison.upper_bound
         assert comparison.state == "inconclusive"
         assert (decision.verdict, decision.level) == ("inconclusive", "L3")
-        assert decision.cases_needed == comparison.cases_needed
-        assert f"about {decision.cases_needed} subjects would be needed if there is no true" in decision.summary
+        assert decision.subjects_needed == comparison.subjects_needed
+        assert f"about {decision.subjects_needed} subjects would be needed if there is no true" in decision.summary
 
     def test_enough_cases_for_no_difference_are_too_few_for_the_observed_one(self) -> None:
         decision = decide(rows_of(levels(40, l2=-0.008, sd=0.02)), POINTS, DICE, dataset="A", **FAST)
         comparison = found(decision, "L2")
         assert (decision.verdict, comparison.state) == ("inconclusive", "inconclusive")
-        assert comparison.cases_needed < 40
-        assert decision.cases_needed == pytest.approx((2.487 * comparison.sd_difference / 0.002) ** 2, rel=0.02)
-        assert f"about {decision.cases_needed} subjects would be needed if the true" in decision.summary
+        assert comparison.subjects_needed < 40
+        assert decision.subjects_needed == pytest.approx((2.487 * comparison.sd_difference / 0.002) ** 2, rel=0.02)
+        assert f"about {decision.subjects_needed} subjects would be needed if the true" in decision.summary
 
     def test_inconclusive_for_lack_of_cases_says_how_many(self) -> None:
         decision = decide(rows_of(levels(30, sd=0.045)), POINTS, DICE, dataset="A", **FAST)
         comparison = found(decision, "L2")
         assert decision.verdict == "inconclusive"
-        assert decision.cases_needed == comparison.cases_needed
-        assert decision.cases_needed == pytest.approx((2.487 * comparison.sd_difference / 0.01) ** 2 + 2, abs=2)
+        assert decision.subjects_needed == comparison.subjects_needed
+        assert decision.subjects_needed == pytest.approx((2.487 * comparison.sd_difference / 0.01) ** 2 + 2, abs=2)
 
     @pytest.mark.parametrize("change", [0.0, -0.5])
     def test_fewer_than_ten_are_inconclusive_whatever_the_numbers(self, change: float) -> None:
         decision = decide(rows_of(levels(9, l1=change, l2=change)), POINTS, DICE, dataset="A", **FAST)
         assert (decision.verdict, decision.level) == ("inconclusive", "L3")
         assert decision.blockers[0] == "9 subjects are fewer than the 10 that any verdict needs."
-        assert decision.cases_needed is None or decision.cases_needed >= 10
+        assert decision.subjects_needed is None or decision.subjects_needed >= 10
         assert "9 cases are fewer than the 10 subjects" in decision.summary
 
     def test_fewer_than_ten_are_inconclusive_even_with_a_missed_structure(self) -> None:
@@ -190,7 +190,7 @@ class TestVerdict:
     def test_equal_levels_on_twelve_cases_leave_room_for_unseen_drops(self) -> None:
         decision = decide(rows_of({p.name: [0.8] * 12 for p in POINTS}), POINTS, DICE, dataset="A", **FAST)
         assert decision.verdict == "inconclusive"
-        assert decision.cases_needed == 17
+        assert decision.subjects_needed == 17
         assert "cannot exclude drops in up to 22.09 % of subjects" in decision.blockers[0]
         enough = rows_of({p.name: [0.8] * 17 for p in POINTS})
         assert decide(enough, POINTS, DICE, dataset="A", **FAST).verdict == "prune"
@@ -287,7 +287,7 @@ class TestGuards:
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
         assert (decision.cases, found(decision, "L2").cases) == (40, 39)
 
-    def test_a_structure_that_only_the_shallow_level_invents_is_not_left_out(self) -> None:
+    def test_a_structure_that_only_the_shallow_level_finds_without_truth_is_not_left_out(self) -> None:
         rows = rows_of(levels(40))
         for point, state in (("L1", "both_empty"), ("L2", "false_positive"), ("L3", "both_empty")):
             rows = replace_score(rows, point, "case_003", empty(state))
@@ -297,7 +297,7 @@ class TestGuards:
         assert decision.verdict == "keep"
 
     @staticmethod
-    def with_invented(dice: Mapping[str, Sequence[float]], count: int) -> list[ScoreRow]:
+    def with_false_positives(dice: Mapping[str, Sequence[float]], count: int) -> list[ScoreRow]:
         """Rows of these cases and of further ones without truth, in which every point finds the structure."""
         more = {point: [*values, *[0.0] * count] for point, values in dice.items()}
         first = len(dice["L3"])
@@ -306,18 +306,18 @@ class TestGuards:
             for row in rows_of(more)
         ]
 
-    def test_pairs_that_both_points_invent_do_not_dilute_a_loss(self) -> None:
+    def test_pairs_of_two_false_positives_do_not_dilute_a_loss(self) -> None:
         loss = {"L1": 0.77 + noise(10, seed=1), "L2": 0.77 + noise(10, seed=2), "L3": np.full(10, 0.8)}
-        decision = decide(self.with_invented(loss, 90), POINTS, DICE, dataset="A", **FAST)
+        decision = decide(self.with_false_positives(loss, 90), POINTS, DICE, dataset="A", **FAST)
         assert (decision.verdict, decision.level, decision.cases) == ("keep", "L3", 100)
         comparison = found(decision, "L2")
         assert (comparison.cases, comparison.clusters) == (10, 10)
         assert comparison.mean_difference == pytest.approx(-0.03)
         assert "; 90 case(s) left out, where both find a structure that the truth lacks." in comparison.reason
 
-    def test_pairs_that_both_points_invent_change_no_figure(self) -> None:
+    def test_pairs_of_two_false_positives_change_no_figure(self) -> None:
         plain = found(decide(rows_of(levels(40)), POINTS, DICE, dataset="A", **FAST), "L2")
-        more = found(decide(self.with_invented(levels(40), 7), POINTS, DICE, dataset="A", **FAST), "L2")
+        more = found(decide(self.with_false_positives(levels(40), 7), POINTS, DICE, dataset="A", **FAST), "L2")
         assert dataclasses.replace(more, reason=plain.reason) == plain
         assert "left out" not in plain.reason
 
@@ -329,11 +329,11 @@ class TestGuards:
         assert (found(decision, "L2").cases, found(decision, "L1").cases) == (40, 39)
         assert found(decision, "L2").mean_difference > 0.02
 
-    def test_a_label_that_every_point_only_invents_cannot_be_tested(self) -> None:
+    def test_a_label_with_nothing_but_false_positives_cannot_be_tested(self) -> None:
         rows = rows_of(levels(40))
         rows += [dataclasses.replace(row, label="Tumour", score=empty("false_positive")) for row in rows]
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
-        assert (decision.verdict, decision.cases_needed) == ("inconclusive", None)
+        assert (decision.verdict, decision.subjects_needed) == ("inconclusive", None)
         assert "cannot be tested: 0 case(s) have the structure; 40 case(s) left out" in decision.blockers[0]
 
     def test_a_label_that_every_fourth_subject_has_needs_four_times_the_subjects(self) -> None:
@@ -348,8 +348,8 @@ class TestGuards:
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
         comparison = found(decision, "L2", label="Tumour")
         assert (comparison.clusters, comparison.state, decision.verdict) == (20, "inconclusive", "inconclusive")
-        assert comparison.cases_needed > 20
-        assert decision.cases_needed == 4 * comparison.cases_needed
+        assert comparison.subjects_needed > 20
+        assert decision.subjects_needed == 4 * comparison.subjects_needed
         assert "(for each comparison alone, 80 % power)" in decision.summary
 
     def test_a_label_that_is_never_there_leaves_the_verdict_open(self) -> None:
@@ -413,7 +413,7 @@ class TestSeveralDatasets:
         joint = decide_all(rows, POINTS, DICE, **FAST)[-1]
         assert (joint.dataset, joint.verdict, joint.level) == ("all", verdict, "L3")
         assert all(blocker.startswith("B: L2") for blocker in joint.blockers)
-        assert (joint.cases_needed is not None) == (verdict == "inconclusive")
+        assert (joint.subjects_needed is not None) == (verdict == "inconclusive")
 
     def test_one_unknown_number_leaves_the_joint_one_unknown(self) -> None:
         wide = rows_of(levels(40, l2=-0.008, sd=0.03))
@@ -425,8 +425,8 @@ class TestSeveralDatasets:
         ]
         first, second, joint = decide_all(rows, POINTS, DICE, **FAST)
         assert (first.verdict, second.verdict, joint.verdict) == ("inconclusive",) * 3
-        assert first.cases_needed > 40
-        assert (second.cases_needed, joint.cases_needed) == (None, None)
+        assert first.subjects_needed > 40
+        assert (second.subjects_needed, joint.subjects_needed) == (None, None)
 
     def test_one_data_set_has_one_decision(self) -> None:
         rows = rows_of(levels(40))

@@ -36,7 +36,7 @@ from monai_unetpp.reporting.numbers import significant
 EVALUATION = importlib.import_module("monai_unetpp.pruning.evaluation")
 STAGES = importlib.import_module("monai_unetpp.pruning.stages")
 COST = importlib.import_module("monai_unetpp.pruning.cost")
-SCORE = importlib.import_module("monai_unetpp.pruning.score")
+CASE_SCORES = importlib.import_module("monai_unetpp.pruning.case_scores")
 SECOND = Quartiles(1.0, 1.0, 1.0, 1)
 RUNTIME = "openvino" if importlib.util.find_spec("openvino") else "torch"
 
@@ -76,8 +76,8 @@ def scored(monkeypatch):
         found.append((case.name, evaluation.pipeline.inferer.overlap))
         return score_source(evaluation, case, source)
 
-    score_source = SCORE._Evaluation._score_source
-    monkeypatch.setattr(SCORE._Evaluation, "_score_source", counting)
+    score_source = CASE_SCORES.CaseEvaluation.score_source
+    monkeypatch.setattr(CASE_SCORES.CaseEvaluation, "score_source", counting)
     return found
 
 
@@ -240,8 +240,8 @@ def test_a_setting_that_fails_stops_the_run_or_is_left_out(few_boxes, tmp_path, 
         return infer(pipeline, image, source, device)
 
     seen: list[int] = []
-    infer = SCORE.Pipeline.infer
-    monkeypatch.setattr(SCORE.Pipeline, "infer", failing)
+    infer = CASE_SCORES.Pipeline.infer
+    monkeypatch.setattr(CASE_SCORES.Pipeline, "infer", failing)
     with pytest.raises(ValueError, match=r"at overlap=0 fp32 torch: (.|\n)*no more memory"):
         run(intensity_network(), few_boxes, tmp_path / "stop", settings="overlap=0")
     seen.clear()

@@ -50,7 +50,7 @@ def test_values_that_look_like_configuration_syntax_are_plain_texts():
 
 @pytest.mark.parametrize("make", [plan_of, lambda **fields: plan_of().with_fields(**fields)])
 def test_unknown_fields_are_refused(make):
-    with pytest.raises(ValueError, match=r"fields that there are, got 'margin'\. Did you mean 'margins'\?"):
+    with pytest.raises(ValueError, match=r"has no field 'margin'\. Did you mean 'margins'\?"):
         make(margin=["dice=0.1"])
 
 

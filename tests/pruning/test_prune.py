@@ -56,7 +56,7 @@ EVALUATION, PREFLIGHT, STAGES, WORST_CASES = (
     for name in ("evaluation", "preflight", "stages", "worst_cases")
 )
 COST = importlib.import_module("monai_unetpp.pruning.cost")
-SCORE = importlib.import_module("monai_unetpp.pruning.score")
+CASE_SCORES = importlib.import_module("monai_unetpp.pruning.case_scores")
 REPORT_FILES = {"report.html", "report.json", "per_case.csv", "summary.md"}
 
 
@@ -116,8 +116,8 @@ def scored(monkeypatch):
         names.append(case.name)
         return score_source(evaluation, case, source)
 
-    score_source = SCORE._Evaluation._score_source
-    monkeypatch.setattr(SCORE._Evaluation, "_score_source", counting)
+    score_source = CASE_SCORES.CaseEvaluation.score_source
+    monkeypatch.setattr(CASE_SCORES.CaseEvaluation, "score_source", counting)
     return names
 
 

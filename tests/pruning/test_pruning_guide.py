@@ -1,4 +1,4 @@
-"""The guide beside the pruning package: its Python runs, its links lead somewhere, its options exist."""
+"""The guide to pruning: its Python runs, its links lead somewhere, its options exist."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from monai.bundle import ConfigParser
-from tiny_pruning import make_prunable_bundle, write_boxes
+from tiny_pruning import REPOSITORY, make_prunable_bundle, write_boxes
 
-import monai_unetpp.pruning
 from monai_unetpp import NestedUNet
 from monai_unetpp.cli import make_parser
 from monai_unetpp.pruning import read_report
 
-GUIDE = Path(monai_unetpp.pruning.__file__).with_name("README.md")
+GUIDE = REPOSITORY / "docs" / "pruning" / "README.md"
 TEXT = GUIDE.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 

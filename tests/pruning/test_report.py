@@ -17,14 +17,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_pruning import REPOSITORY
 
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.metrics.scores import RULES
-from monai_unetpp.pruning import report, results, summary
+from monai_unetpp.pruning import results, summary
 from monai_unetpp.pruning.case_pictures import save_overlay
-from monai_unetpp.pruning.pairing import BOTH_INVENT
+from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
 from monai_unetpp.pruning.report import SCHEMA_VERSION, read_report, write_report
 from monai_unetpp.pruning.report_plots import plot_differences
 from monai_unetpp.pruning.report_tables import accuracy_table, comparisons_table, cost_table
@@ -364,7 +365,7 @@ class TestSameNumbers:
             assert number(row["Worst case"]) == round(c["worst_difference"], 4)
             assert f"({c['worst_case']})" in row["Worst case"]
             assert row["Cases"].split() == [str(c["cases"]), f"({c['clusters']}", "subjects)"]
-            assert (row["Result"], row["Subjects needed"]) == (c["state"], str(c["cases_needed"]))
+            assert (row["Result"], row["Subjects needed"]) == (c["state"], str(c["subjects_needed"]))
 
     def test_costs_are_those_measured(self, page):
         rows = {
@@ -579,7 +580,7 @@ class TestLittleToSay:
 
     def test_inconclusive_says_so_and_how_many_cases_are_needed(self, tmp_path):
         base = single(verdict="inconclusive", summary="Inconclusive: too few.")
-        verdict = dataclasses.replace(base.decisions[0], cases_needed=56)
+        verdict = dataclasses.replace(base.decisions[0], subjects_needed=56)
         page = Page(write_report(dataclasses.replace(base, decisions=(verdict,)), tmp_path)["html"].read_text())
         assert page.text.count("Inconclusive") >= 2
         assert page.text.index("Inconclusive: too few.") < page.text.index("The levels at a glance")
@@ -653,7 +654,7 @@ class TestWriting:
 
 
 def test_the_schema_document_names_every_entry():
-    text = Path(report.__file__).with_name("REPORT.md").read_text(encoding="utf-8")
+    text = (REPOSITORY / "docs" / "pruning" / "REPORT.md").read_text(encoding="utf-8")
     kinds = [kind for module in (results, summary) for kind in vars(module).values() if dataclasses.is_dataclass(kind)]
     assert {PruningResult, LabelScore, summary.Summary} <= {*kinds}
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)}
@@ -722,8 +723,8 @@ class TestHonesty:
         kept = comparisons_table(stopped, stopped.decisions[0])
         assert not any("fare worse" in note for note in kept.notes)
 
-    def test_pairs_that_both_invent_are_counted_beside_a_pass_too(self, stopped):
-        reason = f"Dice of posterior is not worse; 90 {BOTH_INVENT}."
+    def test_pairs_of_two_false_positives_are_counted_beside_a_pass_too(self, stopped):
+        reason = f"Dice of posterior is not worse; 90 {BOTH_FALSE_POSITIVE}."
         first = dataclasses.replace(stopped.decisions[0].comparisons[0], state="pass", reason=reason)
         verdict = dataclasses.replace(stopped.decisions[0], comparisons=(first,))
         assert f"L2: {reason}" in comparisons_table(stopped, verdict).notes

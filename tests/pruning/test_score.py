@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import dataclasses
-import doctest
 import json
 import logging
 import math
@@ -29,9 +28,10 @@ from monai_unetpp.data.labelled import LabelledCase, hash_files
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.metrics import score_case
 from monai_unetpp.networks.hashing import hash_network
-from monai_unetpp.pruning import score as score_module
+from monai_unetpp.pruning.predict import predict_case
 from monai_unetpp.pruning.results import DataProblem, OperatingPoint
-from monai_unetpp.pruning.score import Scores, evaluate_levels, predict_case
+from monai_unetpp.pruning.score import Scores, evaluate_levels
+from monai_unetpp.pruning.scoring import Scoring
 
 LABELS = {"cube": 1}
 TOLERANCE = {"cube": 1.0}
@@ -130,6 +130,13 @@ def dice(scores: Scores) -> dict[tuple[str, str], float | None]:
 
 
 class TestScores:
+    def test_how_to_score_may_be_given_as_an_object_and_changed_by_name(self, cases):
+        how = Scoring(**settings(), levels=["L2"], dataset="cubes")
+        scores = evaluate_levels(Thresholds(), cases[:1], how, dataset="other")
+        assert {(row.dataset, row.point) for row in scores.rows} == {("other", "L2")}
+        with pytest.raises(TypeError, match="unexpected keyword argument 'level'"):
+            evaluate_levels(Thresholds(), cases[:1], how, level="L2")
+
     def test_every_case_point_and_label_in_order(self, cases):
         network = Thresholds().train()
         scores = evaluate_levels(network, cases, **settings(), dataset="cubes")
@@ -666,10 +673,6 @@ def test_result_is_frozen(cases):
     scores = evaluate_levels(Thresholds(), cases[:1], **settings())
     with pytest.raises(dataclasses.FrozenInstanceError):
         scores.rows = ()
-
-
-def test_examples():
-    assert doctest.testmod(score_module).failed == 0
 
 
 class TestIgnored:

@@ -175,8 +175,8 @@ class TestMeanAccuracy:
 
     def test_finding_nothing_rightly_is_better_than_a_false_positive(self) -> None:
         rows = [row("L1", "a", "1", 0.5), row("L2", "a", "1", 0.5), row("L1", "a", "2", None)]
-        invented = dataclasses.replace(row("L2", "a", "2", 0.0).score, state="false_positive", truth_ml=0)
-        rows.append(ScoreRow("A", "2", "2", "L2", "a", invented))
+        false_positive = dataclasses.replace(row("L2", "a", "2", 0.0).score, state="false_positive", truth_ml=0)
+        rows.append(ScoreRow("A", "2", "2", "L2", "a", false_positive))
         assert mean_accuracy(rows, ["L1", "L2"]) == {"L1": pytest.approx(0.75), "L2": pytest.approx(0.25)}
 
     @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ COMPARISON = Comparison(
     worst_difference=-0.01,
     worst_case="case_7",
     state="pass",
-    cases_needed=None,
+    subjects_needed=None,
     reason="the bound lies above the margin.",
 )
 DECISION = Decision(
@@ -62,7 +62,7 @@ DECISION = Decision(
     subjects=12,
     comparisons=(COMPARISON,),
     blockers=(),
-    cases_needed=None,
+    subjects_needed=None,
     optimistic=True,
     summary="Prune to L1: every guarded metric stays within its margin.",
 )

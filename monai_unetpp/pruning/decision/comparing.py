@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from monai_unetpp.metrics import METRICS
-from monai_unetpp.pruning.pairing import BOTH_INVENT, PairedScores
+from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE, PairedScores
 from monai_unetpp.pruning.results import Comparison
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.statistics import (
@@ -25,7 +25,7 @@ from monai_unetpp.pruning.statistics import (
 __all__ = ["DEFAULT_RULES", "Guard", "LevelOutcome", "LevelTest", "State", "percent"]
 
 DEFAULT_RULES = Rules()
-"""What holds where nothing else is said."""
+"""The default rules."""
 
 State = Literal["pass", "fail", "inconclusive"]
 Guard = tuple[str, str, float]
@@ -63,15 +63,15 @@ class LevelTest:
             for label in self.paired.labels
             if (cases := self.paired.newly_missed(point, self.reference, label))
         ]
-        stopped = [f"{point}: {found.reason}" for found in comparisons if found.state != "pass"]
+        stopped = [f"{point}: {each.reason}" for each in comparisons if each.state != "pass"]
         return LevelOutcome(
             point, comparisons, missed + stopped + untested, failed=bool(missed), untested=bool(untested)
         )
 
     def _left_out(self, label: str, point: str) -> str:
-        """How many pairs are no pairs because both points invent the structure, for the end of a sentence."""
-        count = len(self.paired.both_invent(label, point, self.reference))
-        return f"; {count} {BOTH_INVENT}" if count else ""
+        """How many pairs are left out because both points are false positives, for the end of a sentence."""
+        count = len(self.paired.both_false_positive(label, point, self.reference))
+        return f"; {count} {BOTH_FALSE_POSITIVE}" if count else ""
 
     def _comparison(self, point: str, metric: str, label: str, margin: float, cases: tuple[str, ...]) -> Comparison:
         subjects = [self.paired.subjects[case] for case in cases]
@@ -103,7 +103,7 @@ class LevelTest:
             worst_difference=differences[worst],
             worst_case=cases[worst],
             state=state,
-            cases_needed=needed,
+            subjects_needed=needed,
             reason=f"{reason.rstrip('.')}{self._left_out(label, point)}.",
         )
 
@@ -133,7 +133,7 @@ class LevelTest:
 
 
 class LevelOutcome:
-    """What was found about one operating point against the deepest level."""
+    """How one operating point compares with the deepest level."""
 
     def __init__(
         self, point: str, comparisons: list[Comparison], sentences: list[str], failed: bool, untested: bool
@@ -157,16 +157,16 @@ def _plain_mean(goodness: Sequence[float], subjects: Sequence[str], metric: str)
 
 
 def _guards(margins: Sequence[Margin], paired: PairedScores) -> list[Guard]:
-    """Metric, label and margin of everything guarded; a margin with labels goes before one without."""
+    """Metric, label and margin of everything guarded; a margin with labels takes precedence over one without."""
     named: dict[tuple[str, str], float] = {}
     general: dict[tuple[str, str], float] = {}
     for margin in margins:
-        found = general if margin.labels is None else named
+        guards = general if margin.labels is None else named
         for label in paired.labels if margin.labels is None else margin.labels:
             key = (margin.metric, paired.check_label(label))
-            if key in found:
+            if key in guards:
                 raise ValueError(f"margins must guard {margin.metric} of {label!r} once, got two margins.")
-            found[key] = margin.value
+            guards[key] = margin.value
     return [(metric, label, value) for (metric, label), value in {**general, **named}.items()]
 
 

@@ -50,15 +50,15 @@ def compare_points(
     paired = {dataset: PairedScores.from_rows(rows, points, dataset) for dataset in datasets}
     others = [point for point in points if point != reference]
     left = list(others)
-    found: dict[tuple[str, str], PointOutcome] = {}
+    outcomes: dict[tuple[str, str], PointOutcome] = {}
     while left:
         tests = {dataset: LevelTest(each, reference, rules, len(left)) for dataset, each in paired.items()}
-        found |= {(dataset, point): _outcome(test, point) for dataset, test in tests.items() for point in left}
-        failing = [point for point in left if any(found[dataset, point].state != "pass" for dataset in datasets)]
+        outcomes |= {(dataset, point): _outcome(test, point) for dataset, test in tests.items() for point in left}
+        failing = [point for point in left if any(outcomes[dataset, point].state != "pass" for dataset in datasets)]
         if len(failing) == len(left):
             break
         left = failing
-    return tuple(found[dataset, point] for dataset in datasets for point in others)
+    return tuple(outcomes[dataset, point] for dataset in datasets for point in others)
 
 
 def _outcome(test: LevelTest, point: str) -> PointOutcome:

@@ -46,9 +46,9 @@ def decide(
     * is *inconclusive* otherwise.
 
     Differences are averaged within each subject first, and every subject weighs the same. Pairs in which truth and
-    both predictions are empty are left out, and so are those in which both points invent a structure that the truth
-    lacks (the reason of the comparison counts them): neither can show a loss. Where only one of the two points invents
-    a structure, the other counts as perfect, so that a new false positive is a drop of 1 in Dice. HD95 is reversed, so
+    both predictions are empty are left out, and so are those in which both points have a false positive (the
+    reason of the comparison counts them): neither can show a loss. Where only one of the two points has one, the
+    other counts as perfect, so that a new one is a drop of 1 in Dice. HD95 is reversed, so
     that negative is always worse.
 
     Args:
@@ -60,12 +60,12 @@ def decide(
         role: what the cases are used for; the figures are optimistic either way, see :func:`confirm`.
 
     Raises:
-        ValueError: fewer than two levels, a margin for a label that there is not, or rows that are not pairs; see
+        ValueError: fewer than two levels, a margin for an unknown label, or rows that are not pairs; see
             :meth:`~monai_unetpp.pruning.pairing.PairedScores.from_rows`.
 
     See:
-        Ahn et al. 2013, doi 10.1148/radiol.12120725, for margins and bounds; ``STATISTICS.md`` of this package for
-        how often the rule accepts what it should not.
+        Ahn et al. 2013, doi 10.1148/radiol.12120725, for margins and bounds; ``STATISTICS.md`` of the guide to pruning
+        for how often the rule accepts what it should not.
     """
     if role not in ("choose", "choose and report"):
         raise ValueError(f"role must be 'choose' or 'choose and report', got {role!r}. Use confirm() to confirm.")
@@ -171,7 +171,7 @@ def confirm_jointly(confirmations: Sequence[Decision]) -> Decision:
         "keep": f"Keep {deciding.level}: the chosen level fails on {names}.",
         "inconclusive": f"Inconclusive, keep {deciding.level} for now: the choice is not confirmed on {names}.",
     }
-    stopped = [each.cases_needed for each in confirmations if each.verdict == deciding.verdict]
+    stopped = [each.subjects_needed for each in confirmations if each.verdict == deciding.verdict]
     needed = [number for number in stopped if number is not None]
     return replace(
         deciding,
@@ -181,7 +181,7 @@ def confirm_jointly(confirmations: Sequence[Decision]) -> Decision:
         comparisons=(),
         blockers=tuple(f"{each.dataset}: {blocker}" for each in confirmations for blocker in each.blockers),
         # unknown for one of them is unknown for all
-        cases_needed=max(needed) if len(needed) == len(stopped) and deciding.verdict == "inconclusive" else None,
+        subjects_needed=max(needed) if len(needed) == len(stopped) and deciding.verdict == "inconclusive" else None,
         summary=texts[deciding.verdict],
     )
 
@@ -218,9 +218,9 @@ def _verdict(
         role=role,
         cases=len(test.paired.subjects),
         subjects=test.subjects,
-        comparisons=tuple(c for found in [*tested, *described] for c in found.comparisons),
+        comparisons=tuple(c for outcome in [*tested, *described] for c in outcome.comparisons),
         blockers=tuple(blockers),
-        cases_needed=needed,
+        subjects_needed=needed,
         optimistic=role != "confirm",
         summary=_summary(test, verdict, chosen, deepest, tested[0], stop, needed, supposing, role),
     )
@@ -236,18 +236,21 @@ def _needed(test: LevelTest, stop: LevelOutcome) -> tuple[int | None, str]:
     supposing = "there is no true difference"
     if stop.untested:
         return None, supposing
-    for found in stop.comparisons:
-        if test.subjects >= MIN_SUBJECTS and found.state != "inconclusive":
+    for comparison in stop.comparisons:
+        if test.subjects >= MIN_SUBJECTS and comparison.state != "inconclusive":
             continue
-        needed = found.cases_needed
-        if needed is not None and needed <= found.clusters:
+        needed = comparison.subjects_needed
+        if needed is not None and needed <= comparison.clusters:
             supposing = "the true difference is the observed one"
             needed = subjects_needed(
-                found.sd_difference, found.margin, alpha=test.rules.alpha, mean=min(found.mean_difference, 0.0)
+                comparison.sd_difference,
+                comparison.margin,
+                alpha=test.rules.alpha,
+                mean=min(comparison.mean_difference, 0.0),
             )
         if needed is None:
             return None, supposing
-        numbers.append(math.ceil(needed * test.subjects / found.clusters))
+        numbers.append(math.ceil(needed * test.subjects / comparison.clusters))
     most = max(numbers)
     return (most if most > test.subjects else None), supposing
 
@@ -355,7 +358,7 @@ def _joint(decisions: Sequence[Decision], levels: Sequence[str], role: Role) -> 
         text = f"Keep {level}: no shallower level passes on {names}"
     else:
         text = f"Inconclusive, keep {level} for now: no verdict on {names}"
-    needed = [decision.cases_needed for decision in stopping]
+    needed = [decision.subjects_needed for decision in stopping]
     known = [number for number in needed if number is not None]
     return Decision(
         dataset="all",
@@ -372,7 +375,7 @@ def _joint(decisions: Sequence[Decision], levels: Sequence[str], role: Role) -> 
             for blocker in decision.blockers
         ),
         # one data set whose number is not known leaves that of all unknown
-        cases_needed=max(known) if verdict == "inconclusive" and len(known) == len(needed) else None,
+        subjects_needed=max(known) if verdict == "inconclusive" and len(known) == len(needed) else None,
         optimistic=True,
         summary=f"{text}.",
     )

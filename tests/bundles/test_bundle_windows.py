@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
-from monai.bundle import ConfigParser
 
-from monai_unetpp.bundles import parse_entry
+from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.inferers.precision import resolve_precision
 from monai_unetpp.pruning import write_pruned_bundle
 from monai_unetpp.pruning.inference import check_inference
@@ -26,11 +25,10 @@ def shipped(request, hippocampus_bundle):
 
 def validation_inferer(bundle, **changes):
     """The inferer that scoring uses, with other values at the top of the configuration."""
-    parser = ConfigParser()
-    parser.read_config([str(bundle / "configs" / f"{name}.json") for name in ("train", "prune")])
+    config = BundleConfig(bundle, "train.json", "prune.json")
     for key, value in changes.items():
-        parser[key] = value
-    return parse_entry(parser, "validate#inferer")
+        config[key] = value
+    return config.parse("validate#inferer")
 
 
 def test_the_window_has_one_name_in_training_and_inference(shipped):
