@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.options import option, option_names
+from monai_unetpp.progress import Progress
 from monai_unetpp.pruning.rules import Rules
 
 if TYPE_CHECKING:
@@ -165,7 +166,7 @@ class Outputs:
         save_uncertainty: write a map of where the levels disagree for every case, and measure how it finds errors.
         write: folder for the pruned bundle; it is written if the verdict is to prune.
         overwrite: whether ``write`` may replace an earlier pruned bundle.
-        progress: show a progress bar on standard error.
+        progress: True shows bars on standard error, a function is called with a line of text after each case.
     """
 
     output_dir: Path = option(flags=("-o", "--output"), metavar="DIR", help="folder for the report")
@@ -173,7 +174,7 @@ class Outputs:
     save_uncertainty: bool = option(False, help="write maps of where the levels disagree")
     write: Path | None = option(None, metavar="DIR", help="write the pruned bundle there if the verdict is to prune")
     overwrite: bool = option(False, help="replace an earlier pruned bundle")
-    progress: bool = True
+    progress: Progress = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "output_dir", Path(fspath(self.output_dir)))

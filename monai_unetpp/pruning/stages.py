@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from monai_unetpp.data import find_ignore_label, load_datalist, read_geometry
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.progress import counting
 from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
@@ -242,7 +242,7 @@ def _score(prepared: Prepared, name: str, setting: InferenceSetting | None = Non
     if setting:
         entries = choosing_entries(entries, name, prepared.kept_back)
     title = f"scoring {name}, {setting.name}" if setting else f"scoring {name}"
-    with tqdm(total=len(entries), desc=title, disable=not plan.outputs.progress or rank() > 0) as bar:
+    with counting(rank() == 0 and plan.outputs.progress, title) as count:
         scoring = Scoring(
             **_steps(plan, setting),
             labels=plan.pipeline.labels,
@@ -257,7 +257,7 @@ def _score(prepared: Prepared, name: str, setting: InferenceSetting | None = Non
             store=folder / "operating_points" / setting.name.replace(" ", "_") if setting else folder / "scores",
             exclude_problems=plan.data.exclude_problems,
             uncertainty_dir=folder / "uncertainty" / name if plan.outputs.save_uncertainty and not setting else None,
-            progress=lambda done, total: _advance(bar, done, total),
+            progress=count,
         )
         return evaluate_levels(plan.pipeline.network, entries, scoring)
 
@@ -268,11 +268,6 @@ def _score_at(prepared: Prepared, setting: InferenceSetting, name: str) -> Score
         return _score(prepared, name, setting)
     except (ValueError, RuntimeError) as e:
         raise type(e)(f"settings must work on the cases, got a failure at {setting.name}: {e}") from e
-
-
-def _advance(bar: Any, done: int, total: int) -> None:
-    bar.total = total
-    bar.update(done - bar.n)
 
 
 def _of_points(scores: Scores, points: tuple[OperatingPoint, ...]) -> Scores:

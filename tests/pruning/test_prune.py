@@ -375,15 +375,17 @@ def test_second_run_scores_nothing_again(tmp_path, few_boxes, quick, scored):
     assert len(scored) == 9
 
 
-def test_interruption_keeps_finished_cases(tmp_path, few_boxes, quick, scored, monkeypatch):
-    def interrupt(bar, done, total):
-        if done == 2:
+def test_interruption_keeps_finished_cases(tmp_path, few_boxes, quick, scored):
+    lines = []
+
+    def interrupt(line):
+        lines.append(line)
+        if len(lines) == 2:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
-        patch.setattr(STAGES, "_advance", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            run(intensity_network(), few_boxes, tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        run(intensity_network(), few_boxes, tmp_path, progress=interrupt)
+    assert [line.rpartition(": ")[2] for line in lines] == ["1 of 3", "2 of 3"]
     assert scored == ["case_00", "case_01"]
     result = run(intensity_network(), few_boxes, tmp_path)
     assert scored == ["case_00", "case_01", "case_02"]
