@@ -36,6 +36,7 @@ __all__ = [
     "run_command",
     "save",
     "segmented",
+    "stored_voxels",
 ]
 
 _Array = npt.NDArray[Any]
@@ -125,8 +126,10 @@ def _let_find_bright(network: NestedUNet) -> None:
             weight.zero_()
             if name.startswith("nodes.x_0_") and name.endswith("conv.weight"):
                 weight[0, 0, 1, 1, 1] = 1
-        network.heads["L1"].weight[:, 0, 0, 0, 0] = torch.tensor([0.0, 1.0, 2.0])
-        network.heads["L1"].bias[:] = torch.tensor([0.0, -low, -low - high])
+            if name == "heads.L1.weight":
+                weight[:, 0, 0, 0, 0] = torch.tensor([0.0, 1.0, 2.0])
+            elif name == "heads.L1.bias":
+                weight[:] = torch.tensor([0.0, -low, -low - high])
 
 
 def change_json(path: Path, **entries: Any) -> Path:
@@ -157,8 +160,20 @@ def refuse_if_failed(summary: SegmentationSummary) -> SegmentationSummary:
 
 
 def labels_of(summary: SegmentationSummary, case: int = 0) -> _Array:
-    """The label map that was written."""
-    return np.asarray(nibabel.load(refuse_if_failed(summary).cases[case].output).dataobj)
+    """The label map that was written for a case.
+
+    Raises:
+        ValueError: there is none, with the reason.
+    """
+    if case >= len(summary.cases):
+        refuse_if_failed(summary)
+    return stored_voxels(summary.cases[case].output)
+
+
+def stored_voxels(path: str | Path) -> _Array:
+    """The voxels of a NIfTI file as nibabel reads them, without the package."""
+    image: Any = nibabel.load(path)
+    return np.asarray(image.dataobj)
 
 
 def run_command(*arguments: str | Path) -> str:
@@ -171,5 +186,5 @@ def run_command(*arguments: str | Path) -> str:
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(out):
         code = main([str(argument) for argument in arguments])
     if code:
-        raise ValueError(said.getvalue().strip().splitlines()[0])
+        raise ValueError(said.getvalue().strip().splitlines()[0].removeprefix("monai-unetpp: "))
     return out.getvalue()

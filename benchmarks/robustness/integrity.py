@@ -6,13 +6,13 @@ import errno
 import functools
 import json
 import pickle
+import pkgutil
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import nibabel
 import numpy as np
 import torch
 
@@ -20,6 +20,7 @@ from benchmarks.robustness.inputs import (
     LABELS,
     bright_bundle,
     change_json,
+    labels_of,
     refuse_if_failed,
     run_command,
     save,
@@ -66,7 +67,8 @@ _ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
     "a class that nobody has": ("nothere", {"inferer": {"_target_": "monai_unetpp.nothere"}}),
 }
 for _title, (_says, _entries) in _ENTRIES.items():
-    KIND.add(f"`inference.json`: {_title}", functools.partial(_with_entry, **_entries), REFUSED, f"inference.json.*{_says}")
+    _attempt = functools.partial(_with_entry, **_entries)
+    KIND.add(f"`inference.json`: {_title}", _attempt, REFUSED, f"inference.json.*{_says}")
 
 
 def _with_text(folder: Path, file: Path, change: Callable[[bytes], bytes]) -> None:
@@ -90,7 +92,9 @@ for _title, (_file, _says, _change) in _TEXTS.items():
     KIND.add(_title, functools.partial(_with_text, file=_file, change=_change), REFUSED, _says)
 
 
-@KIND.situation("weights: one flipped bit in a number, which torch would read", REFUSED, "model.pt: damaged, the checksum")
+@KIND.situation(
+    "weights: one flipped bit in a number, which torch would read", REFUSED, "model.pt: damaged, the checksum"
+)
 def _flipped_bit(folder: Path) -> None:
     bundle = _copy(folder)
     content = bytearray((bundle / _WEIGHTS).read_bytes())
@@ -115,7 +119,9 @@ class _Command:
         return _touch, (self.path,)
 
 
-@KIND.situation("weights: a pickle that runs code: not run", REFUSED, "model.pt: not a file of weights that can be read safely")
+@KIND.situation(
+    "weights: a pickle that runs code: not run", REFUSED, "model.pt: not a file of weights that can be read safely"
+)
 def _pickle(folder: Path) -> None:
     bundle = _copy(folder)
     torch.save({"state_dict": _Command(folder / "PWNED")}, bundle / _WEIGHTS)
@@ -166,12 +172,10 @@ _CHECKS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "NaN in the weights": ("the weights must be finite", _nan_weights),
     "other weights than the metadata's SHA-256": ("not the file that configs/metadata.json describes", _other_weights),
     "broken names of labels (`channel_def`)": ("channel_def must", _broken_names),
-    "a file is missing": ("LICENSE: missing", lambda bundle: (bundle / "LICENSE").unlink()),
+    "a file is missing": ("docs/README.md: missing", lambda bundle: (bundle / "docs" / "README.md").unlink()),
 }
 for _title, (_problem, _spoil) in _CHECKS.items():
-    KIND.add(
-        f"`check`: {_title}", functools.partial(_checked, problem=_problem, change=_spoil), REFUSED, _problem
-    )
+    KIND.add(f"`check`: {_title}", functools.partial(_checked, problem=_problem, change=_spoil), REFUSED, _problem)
 
 
 @KIND.situation("`check` of a folder that is neither a bundle nor a data set", REFUSED, "neither a bundle")
@@ -185,19 +189,13 @@ def _failing(folder: Path, target: str, error: BaseException) -> None:
     with mock.patch(target, side_effect=_fail_once(target, error), autospec=True):
         summary = segmented(images, folder / "out")
     expect([done.case for done in summary.cases] == ["b"], f"segmented were {[done.case for done in summary.cases]}")
-    expect_equal(labels_of_first(summary), LABELS)
+    expect_equal(labels_of(summary), LABELS)
     expect(sorted(path.name for path in (folder / "out").iterdir()) == ["b_seg.nii.gz"], "something is left over")
     refuse_if_failed(summary)
 
 
-def labels_of_first(summary: Any) -> Any:
-    """The label map of the first finished case of a run with failures."""
-    return np.asarray(nibabel.load(summary.cases[0].output).dataobj)
-
-
 def _fail_once(target: str, error: BaseException) -> Callable[..., Any]:
-    owner, _, name = target.rpartition(".")
-    original = getattr(mock._importer(owner), name)  # type: ignore[attr-defined]
+    original = pkgutil.resolve_name(target)
     calls: list[int] = []
 
     def call(*arguments: Any, **options: Any) -> Any:
@@ -214,12 +212,26 @@ _NETWORK = "monai_unetpp.inferers.NestedSlidingWindowInferer.__call__"
 _MACHINE: dict[str, tuple[str, str, BaseException]] = {
     "the disk is full when a result is written": ("a_seg.nii.gz: cannot be written", "nibabel.save", _FULL),
     "memory runs out in the network (torch)": (
-        "20 x 24 x 18 voxels of 1 x 1 x 2 mm", _NETWORK, RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes."),
+        "20 x 24 x 18 voxels of 1 x 1 x 2 mm",
+        _NETWORK,
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes."),
     ),
-    "memory runs out in the network (OpenVINO)": ("20 x 24 x 18 voxels", _NETWORK, RuntimeError("Exception from src/inference: std::bad_alloc")),
-    "memory runs out on the GPU": ("20 x 24 x 18 voxels", _NETWORK, torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")),
-    "memory runs out when an image is read": ("loading needs more memory", "monai_unetpp.data.reader.read_voxels", MemoryError("Unable to allocate 37.3 GiB")),
-}  # fmt: skip
+    "memory runs out in the network (OpenVINO)": (
+        "20 x 24 x 18 voxels",
+        _NETWORK,
+        RuntimeError("Exception from src/inference: std::bad_alloc"),
+    ),
+    "memory runs out on the GPU": (
+        "20 x 24 x 18 voxels",
+        _NETWORK,
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    ),
+    "memory runs out when an image is read": (
+        "loading needs more memory",
+        "monai_unetpp.data.reader.read_voxels",
+        MemoryError("Unable to allocate 37.3 GiB"),
+    ),
+}
 for _title, (_says, _target, _error) in _MACHINE.items():
     KIND.add(
         f"{_title} (simulated); the next case is done",

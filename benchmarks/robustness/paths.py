@@ -10,12 +10,11 @@ import shutil
 from pathlib import Path
 from unittest import mock
 
+from benchmarks.robustness.inputs import LABELS, bright_bundle, change_json, labels_of, run_command, save, segmented
+from benchmarks.robustness.situations import REFUSED, Kind, expect, expect_equal
 from monai_unetpp.bundles import BundleConfig, bundle_code
 from monai_unetpp.data import find_cases
 from monai_unetpp.spreadsheet import format_csv
-
-from benchmarks.robustness.inputs import LABELS, bright_bundle, change_json, labels_of, run_command, save, segmented
-from benchmarks.robustness.situations import REFUSED, Kind, expect, expect_equal
 
 __all__ = ["KIND"]
 

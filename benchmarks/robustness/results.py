@@ -13,7 +13,17 @@ import nibabel
 import numpy as np
 import SimpleITK
 
-from benchmarks.robustness.inputs import LABELS, STRAIGHT, VOXELS, labels_of, read, refuse_if_failed, save, segmented
+from benchmarks.robustness.inputs import (
+    LABELS,
+    SPACING_MM,
+    STRAIGHT,
+    VOXELS,
+    labels_of,
+    read,
+    refuse_if_failed,
+    save,
+    segmented,
+)
 from benchmarks.robustness.situations import REFUSED, Kind, expect, expect_equal
 from monai_unetpp.data import find_cases
 from monai_unetpp.data.results import is_result
@@ -33,7 +43,7 @@ def _others_are_done(folder: Path) -> None:
     summary = segmented(folder, folder / "out")
     expect([done.case for done in summary.cases] == ["good"], f"segmented were {[done.case for done in summary.cases]}")
     expect(_names(folder / "out") == ["good_seg.nii.gz"], f"there are {_names(folder / 'out')}")
-    expect_equal(np.asarray(nibabel.load(summary.cases[0].output).dataobj), LABELS)
+    expect_equal(labels_of(summary), LABELS)
     refuse_if_failed(summary)
 
 
@@ -227,8 +237,9 @@ def _containers(folder: Path) -> None:
     nibabel.save(nibabel.Nifti2Image(VOXELS, STRAIGHT), folder / "b.nii.gz")
     swapped = nibabel.Nifti1Image(VOXELS, STRAIGHT, nibabel.Nifti1Header(endianness=">"))
     (folder / "c.nii.gz").write_bytes(gzip.compress(swapped.to_bytes()))
-    image = SimpleITK.ReadImage(str(folder / "b.nii.gz"))
-    SimpleITK.WriteImage(image, str(folder / "d.mhd"))
+    beside = SimpleITK.GetImageFromArray(VOXELS.T)
+    beside.SetSpacing(SPACING_MM)
+    SimpleITK.WriteImage(beside, str(folder / "d.mhd"))
     summary = segmented(folder, folder / "out")
     expect([done.case for done in summary.cases] == list("abcd"), f"segmented were {summary.cases}")
     for case in range(4):

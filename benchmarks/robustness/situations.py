@@ -142,7 +142,7 @@ def _try(situation: Situation, folder: Path) -> Row:
 
 def _judged(situation: Situation, outcome: str, message: str, folder: Path) -> str:
     """The outcome if it is right, and what was said names a file or an argument, and the reason."""
-    named = outcome == READ or re.search(rf"{re.escape(str(folder))}|\w\.(json|pt|nii\.gz)\b|^\w+ must ", message)
+    named = outcome == READ or re.search(rf"{re.escape(str(folder))}|\w\.(json|pt|md|nii\.gz)\b|^\w+ must ", message)
     said = re.search(situation.says, message) if situation.says else outcome == READ
     return outcome if outcome == situation.outcome and named and said else WRONG
 
@@ -163,12 +163,20 @@ def _shown(message: str, folder: Path) -> str:
     return printable(message)
 
 
+class _Keeper(logging.Handler):
+    def __init__(self, records: list[logging.LogRecord]) -> None:
+        super().__init__(logging.INFO)
+        self.records = records
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 @contextmanager
 def _listening() -> Iterator[list[logging.LogRecord]]:
     """What the package logs, instead of where it usually goes."""
     records: list[logging.LogRecord] = []
-    handler = logging.Handler(logging.INFO)
-    handler.emit = records.append  # type: ignore[method-assign]
+    handler = _Keeper(records)
     logger = logging.getLogger(_PACKAGE)
     before = logger.level, logger.propagate
     logger.addHandler(handler)
