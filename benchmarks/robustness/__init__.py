@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ KINDS = ("paths", "places", "dicom", "results", "labelled", "pictures", "integri
 QUICK: dict[str, Any] = {"kinds": ("labelled", "pictures")}
 """Arguments for a run that only shows that it works."""
 
-_LONGEST_MESSAGE = 170
+_LONGEST_MESSAGE = 250
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,5 +163,5 @@ def _outcome(row: Row) -> str:
 
 
 def _message(text: str) -> str:
-    shown = text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE].rstrip()} …"
-    return escape(shown)
+    text = re.sub(r"x{20,}", "xxx…xxx", text)
+    return escape(text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE].rstrip()} …")

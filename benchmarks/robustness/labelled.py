@@ -109,7 +109,7 @@ _SPOILT: list[tuple[str, str, dict[str, Any]]] = [
         {"voxels": np.where(LABELS == 2, 7, LABELS).astype(np.uint8)},
     ),
     ("a negative value", "only, got -1", {"voxels": np.where(LABELS == 1, np.int16(-1), LABELS)}),
-    ("NaN", "NaN", {"voxels": np.where(LABELS == 1, np.nan, LABELS).astype(np.float32)}),
+    ("NaN in a label", "NaN", {"voxels": np.where(LABELS == 1, np.nan, LABELS).astype(np.float32)}),
     (
         "a label saved with another affine (mirrored)",
         "not on the grid",

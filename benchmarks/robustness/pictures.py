@@ -73,7 +73,7 @@ for _title, (_value, _image) in _SURROUNDS.items():
     )
 
 
-@KIND.situation("a hole of the same value inside of the brain: no surround", says="the surround is 0, 84 %")
+@KIND.situation("a hole of the same value inside of the brain: not taken for surround", says="the surround is 0, 84 %")
 def _hole(_: Path) -> None:
     image = _brain()
     image[0, 11:13, 11:13, 11:13] = 0
