@@ -1,4 +1,4 @@
-"""``python -m benchmarks training``, ``scoring`` or ``skipping``: a table of what was measured on this machine."""
+"""``python -m benchmarks`` with one of ``KINDS``: tables of what was measured or tried on this machine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import dataclasses
 import importlib
 import json
+import sys
+from pathlib import Path
 
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.files import write_text
@@ -14,25 +16,38 @@ KINDS = {
     "training": "time and memory of a training step, beside MONAI's BasicUNetPlusPlus",
     "scoring": "all levels from one pass, beside the deepest alone",
     "skipping": "what leaving out empty windows saves on a brain (needs the extra demo)",
+    "robustness": "what becomes of hostile and odd inputs; ends with exit code 1 if anything is wrong",
 }
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Measure, print the table, and write the figures as JSON where that is asked for."""
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print the table, and write it, or the figures as JSON, where that is asked for.
+
+    Returns:
+        The exit code: 1 if something that was tried has gone wrong.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("kind", choices=KINDS, help="; ".join(f"{kind}: {text}" for kind, text in KINDS.items()))
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     parser.add_argument("--quick", action="store_true", help="small networks and few repeats: to see that it works")
-    parser.add_argument("-o", "--output", metavar="FILE", help="write the figures to this file as JSON")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="write the figures to FILE as JSON, or the text if it ends in .md",
+    )
     given = parser.parse_args(arguments)
     # in a module of its own, as processes that measure memory import it by its name
     module = importlib.import_module(f"benchmarks.{given.kind}")
     measure, describe = (getattr(module, name.format(given.kind)) for name in ("measure_{}", "format_{}_benchmark"))
     result = measure(device=str(resolve_device(given.device)), **(module.QUICK if given.quick else {}))
-    print(describe(result))
+    text = describe(result)
+    print(text)
     if given.output is not None:
-        write_text(given.output, json.dumps(dataclasses.asdict(result), indent=2) + "\n")
+        as_tables = Path(given.output).suffix == ".md"
+        write_text(given.output, (text if as_tables else json.dumps(dataclasses.asdict(result), indent=2)) + "\n")
+    return int(getattr(result, "failed", False))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

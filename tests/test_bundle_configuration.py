@@ -86,6 +86,37 @@ def test_a_bundle_in_a_folder_of_any_name(tmp_path_factory, name):
     assert config.parse("checkpoint") == f"{root}/models/model.pt"
 
 
+NAMES = TEXTS.filter(lambda text: "\0" not in text and "/" not in text and len(text.encode("utf-8", "replace")) < 60)
+CASES = {
+    "bundle_root": ".",
+    "input": None,
+    "output_dir": None,
+    "cases": {"_target_": "monai_unetpp.data.find_cases", "input": "@input", "strict": False},
+    "saver": {"_target_": "monai_unetpp.data.SegmentationSaveImaged", "keys": "pred", "output_dir": "@output_dir"},
+}
+
+
+@settings(quickly, max_examples=50)
+@given(folder=NAMES, name=NAMES | st.just("\udcff"), output=NAMES, listed=st.booleans())
+def test_a_scan_of_any_name_is_one_case_whose_result_lies_in_the_output_folder(
+    tmp_path_factory, folder, name, output, listed
+):
+    root = tmp_path_factory.mktemp("names")
+    image = root / f"in {folder}" / f"{name}.nii.gz"
+    image.parent.mkdir()
+    image.write_bytes(b"x")
+    config = BundleConfig(make_config(root, CASES), "inference.json")
+    hidden = image.name.startswith(".")
+    config["input"] = [str(image if listed or hidden else image.parent)]
+    config["output_dir"] = str(root / f"out {output}")
+    (case,) = config.parse("cases")
+    assert case["image"] == str(image)
+    assert case["case"] == (name or ".nii.gz")
+    result = config.parse("saver").check_result(case["image"], case)
+    assert result == root / f"out {output}" / f"{name or '.nii.gz'}_seg.nii.gz"
+    assert not result.exists()
+
+
 def test_entries_of_a_list_and_of_a_plain_dict_have_ids(tmp_path):
     config = BundleConfig(
         make_config(tmp_path, {**CONTENT, "first": "@input#0", "kidney": "@unused#kidney"}), "inference.json"

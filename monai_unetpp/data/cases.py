@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -10,9 +9,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from monai.data import load_decathlon_datalist
-
-from monai_unetpp.data.datalist import read_datalist
+from monai_unetpp.data.datalist import read_content, read_datalist, read_entries
 from monai_unetpp.data.dicom import dicom_files, is_dicom_file
 from monai_unetpp.data.errors import ImageFileError, check_regular_file, one_line
 from monai_unetpp.data.itk_images import ITK_SUFFIXES
@@ -178,20 +175,18 @@ def _is_second_of_pair(path: Path) -> bool:
 def _decathlon_cases(folder: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
     path = folder / "dataset.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_content(path)
         key = list_key or next((key for key in ("test", "validation") if content.get(key)), None)
         if key is None and (folder / "imagesTs").is_dir():
             return _folder_cases(folder / "imagesTs", suffixes)
-        key = key or "training"
-        entries = read_datalist(path, list_key) if list_key else load_decathlon_datalist(path, data_list_key=key)
-        images = [entry["image"] for entry in entries]
+        entries = read_datalist(path, list_key) if list_key else read_entries(path, content, key or "training")
     except ImageFileError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
-        raise ImageFileError(f"{path}: not a data list in Decathlon form ({e}). Repair it.") from e
-    if not images:
+    except ValueError as e:
+        raise ImageFileError(str(e)) from e
+    if not entries:
         raise ImageFileError(f"{path}: lists no images. Add a 'test' list.")
-    return [_case(image) for image in images]
+    return [_case(entry["image"]) for entry in entries]
 
 
 def _case(image: str | PathLike[str] | Sequence[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from monai_unetpp.files import write_text
 
-__all__ = ["LISTS", "is_complete", "load_datalist", "missing_list", "read_content", "read_datalist"]
+__all__ = ["LISTS", "is_complete", "load_datalist", "missing_list", "read_content", "read_datalist", "read_entries"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,12 +99,21 @@ def read_datalist(
     path = Path(path)
     content = read_content(path)
     if key in LISTS and "training" in content and "validation" not in content:
-        return _drawn_split(path, _entries(path, content, "training"), split_dir)[key]
-    return _entries(path, content, key)
+        return _drawn_split(path, read_entries(path, content, "training"), split_dir)[key]
+    return read_entries(path, content, key)
 
 
-def _entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """The entries of a list that is there, with the paths of image and label joined to the folder."""
+def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The entries of a list that is there, with the paths of image and label joined to the folder.
+
+    Args:
+        path: the ``dataset.json``.
+        content: what it holds.
+        key: of the list.
+
+    Raises:
+        ValueError: it has no such list, or entries that name no image.
+    """
     if key not in content:
         raise ValueError(missing_list(path, content, f"the list {key!r}"))
     listed = content[key]

@@ -228,7 +228,7 @@ def _distinct(files: Sequence[DicomFile], given: Path) -> list[DicomFile]:
                 "but differ. Remove the wrong one."
             )
     if copies:
-        logger.info("%s: %d copies of other files are left out, such as %s.", given, len(copies), copies[0])
+        logger.info("%s: %d file(s) left out as copies of others, such as %s.", given, len(copies), copies[0])
     return distinct
 
 

@@ -83,6 +83,8 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
         reader.ReadImageInformation()
     except RuntimeError as e:
         raise ImageFileError(_damaged(path)) from e
+    if not reader.GetDimension():
+        raise ImageFileError(_damaged(path))
     return reader
 
 

@@ -38,6 +38,8 @@ _NOTICEABLE_DIFFERENCE = 0.01
 _LENGTH_BITS, _MM, _OTHER_UNITS = 7, 2, {1: "meter", 3: "micron"}
 #: What a code for sform or qform becomes that the standard does not know: aligned with something.
 _ALIGNED = 2
+#: How nibabel begins to tell of a quaternion that is none.
+_NO_ROTATION = "w2 should be positive"
 _READ_ERRORS = (NibabelFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
 
 
@@ -61,6 +63,8 @@ def open_nifti(path: str | PathLike[str]) -> Nifti1Pair:
         with _without_log_of_nibabel():
             image = nibabel.load(path, mmap=False)
     except _READ_ERRORS as e:
+        if str(e).startswith(_NO_ROTATION):
+            raise _no_rotation(path) from e
         reason = f" ({_first_line(e)})" if isinstance(e, HeaderDataError) else ""
         raise ImageFileError(f"{path}: not a NIfTI image, or a damaged one{reason}. Export or copy it again.") from e
     if not isinstance(image, Nifti1Pair):
@@ -191,11 +195,15 @@ def _with_known_codes(image: Nifti1Pair, stored: Nifti1Header, path: Path) -> Ni
     try:
         affine = header.get_best_affine()
     except (HeaderDataError, ValueError) as e:
-        raise ImageFileError(
-            f"{path}: its qform holds no rotation. Correct the quaternion in its header, or export it again."
-        ) from e
+        raise _no_rotation(path) from e
     check_grid(image.shape, affine, path)
     return type(image)(image.dataobj, affine, header, file_map=image.file_map)
+
+
+def _no_rotation(path: Path) -> ImageFileError:
+    return ImageFileError(
+        f"{path}: its qform holds no rotation. Correct the quaternion in its header, or export it again."
+    )
 
 
 def _check_voxel_size(image: Nifti1Pair, stored: Nifti1Header, path: Path) -> None:

@@ -156,10 +156,20 @@ def test_decathlon_channels(tmp_path: Path) -> None:
     assert case == {"image": [str(folder / "a_t1.nii.gz"), str(folder / "a_t2.nii.gz")], "case": "a_t1"}
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"test": [{"label": "a.nii"}]}', '{"training": 3}', "{}"])
-def test_decathlon_lists_that_are_none(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as JSON"),
+        ("[]", "must hold an object, got list"),
+        ('{"test": [{"label": "a.nii"}]}', "entry 0 of 'test' must have an 'image'"),
+        ('{"test": [{"image": 5}]}', "entry 0 of 'test' must have an 'image'"),
+        ('{"training": 3}', "the list 'training' must be a list of cases, got 3"),
+        ("{}", "must have the list 'training'"),
+    ],
+)
+def test_decathlon_lists_that_are_none(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "dataset.json").write_text(content)
-    with pytest.raises(ImageFileError, match=r"dataset\.json: not a data list in Decathlon form"):
+    with pytest.raises(ImageFileError, match=rf"dataset\.json: {message}"):
         find_cases(tmp_path)
 
 

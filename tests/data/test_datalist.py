@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from monai_unetpp.data import check_dataset, check_labelled_data, find_ignore_label, load_datalist
+from monai_unetpp.data import check_dataset, check_labelled_data, find_cases, find_ignore_label, load_datalist
 from monai_unetpp.failures.examined_cases import choose_labels
 
 
@@ -74,6 +74,14 @@ def test_what_is_no_object_is_told_in_one_line(tmp_path, text):
         load_datalist(tmp_path, "training")
     assert str(caught.value).count("\n") == 0
     assert check_dataset(tmp_path) == [str(caught.value)]
+    assert refusal(lambda: find_cases(tmp_path)) == str(caught.value)
+
+
+def test_a_byte_order_mark_is_passed_over_by_all(tmp_path):
+    write_list(tmp_path, 3, validation=[])
+    path = tmp_path / "dataset.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert len(load_datalist(tmp_path, "training")) == len(find_cases(tmp_path)) == 3
 
 
 def test_bytes_that_are_no_text_and_folders_are_told_in_one_line(tmp_path):
@@ -126,6 +134,7 @@ def test_any_json_is_read_or_told_in_one_line_that_names_the_file(tmp_path, cont
         lambda: find_ignore_label(tmp_path),
         lambda: check_labelled_data(tmp_path),
         lambda: choose_labels(tmp_path),
+        lambda: find_cases(tmp_path),
     ):
         message = refusal(read)
         first = message.splitlines()[:1]

@@ -55,6 +55,10 @@ LIES = {
         {"sform_code": 0, "qform_code": 1, "pixdim": [1, 1, 1, 0, 0, 0, 0, 0]},
         r"voxel size 1 x 1 x 0 mm, which cannot be",
     ),
+    "qform of a known code without rotation": (
+        {"sform_code": 0, "qform_code": 1, "quatern_b": 2},
+        r"its qform holds no rotation",
+    ),
     "qform without rotation": (
         {"sform_code": 0, "qform_code": 9, "quatern_b": 2},
         r"its qform holds no rotation",
@@ -249,3 +253,101 @@ def test_other_headers_that_cannot_be_are_refused(tmp_path: Path, name: str, fie
         with pytest.raises(ImageFileError, match=message) as caught:
             read(path)
         assert str(caught.value).startswith(f"{path}: ")
+
+
+NUMBERS = st.one_of(
+    st.sampled_from(["0", "1", "-1", "2.5", "1e-7", "1e30", "nan", "inf", "none", "x", ""]),
+    st.floats(allow_nan=False, width=32).map(str),
+    st.integers(-3, 40).map(str),
+)
+VECTORS = st.lists(NUMBERS, min_size=1, max_size=4).map(lambda numbers: f"({','.join(numbers)})") | st.just("none")
+WORDS = st.text(st.characters(min_codepoint=32, max_codepoint=255), max_size=15)
+SPACES = st.sampled_from(
+    ["RAS", "left-posterior-superior", "right-anterior-superior-time", "scanner-xyz", "3D-right-handed"]
+)
+
+
+def listed(values: st.SearchStrategy[str], least: int = 0) -> st.SearchStrategy[str]:
+    return st.lists(values, min_size=least, max_size=4).map(" ".join)
+
+
+NRRD_FIELDS = {
+    "space": SPACES | WORDS,
+    "space dimension": NUMBERS,
+    "space directions": listed(VECTORS, 2),
+    "space origin": VECTORS,
+    "spacings": listed(NUMBERS),
+    "space units": listed(st.sampled_from(['"mm"', '"um"', '""', "mm"])),
+    "kinds": listed(st.sampled_from(["domain", "space", "vector", "RGB-color", "list", "none", "x"])),
+    "sizes": listed(st.integers(-1, 40).map(str)),
+    "dimension": NUMBERS,
+    "type": st.sampled_from(["uchar", "int16", "float", "double", "block", "x"]),
+    "encoding": st.sampled_from(["raw", "gzip", "ascii", "hex", "x"]),
+    "endian": st.sampled_from(["little", "big", "x"]),
+    "measurement frame": listed(VECTORS, 2),
+    "data file": st.sampled_from(["a.nrrd", "nowhere.raw", "/dev/null", "LIST", ""]),
+    "comment": WORDS,
+}
+META_FIELDS = {
+    "NDims": st.integers(-1, 9).map(str) | WORDS,
+    "DimSize": listed(st.integers(-1, 40).map(str)),
+    "ElementSpacing": listed(NUMBERS),
+    "ElementSize": listed(NUMBERS),
+    "TransformMatrix": st.lists(NUMBERS, max_size=9).map(" ".join),
+    "Offset": listed(NUMBERS),
+    "ElementType": st.sampled_from(["MET_UCHAR", "MET_SHORT", "MET_FLOAT", "MET_DOUBLE", "MET_LONG_LONG", "x"]),
+    "ElementNumberOfChannels": st.integers(-1, 4).map(str),
+    "CompressedData": st.sampled_from(["True", "False", "x"]),
+    "BinaryData": st.sampled_from(["True", "False", "x"]),
+    "HeaderSize": st.integers(-2, 500).map(str),
+    "DistanceUnits": st.sampled_from(["mm", "um", "?"]) | WORDS,
+    "ElementDataFile": st.sampled_from(["LOCAL", "a.mha", "nowhere.raw", "/dev/null", "LIST", ""]),
+    "Comment": WORDS,
+}
+SOUND = {
+    "a.nrrd": (
+        "NRRD0004\n",
+        ": ",
+        {"type": "int16", "dimension": "3", "space": "LPS", "sizes": "5 6 7", "encoding": "raw", "endian": "little"}
+        | {"space directions": "(1,0,0) (0,1.5,0) (0,0,2)", "space origin": "(0,0,0)"},
+        "\n",
+    ),
+    "a.mha": (
+        "",
+        " = ",
+        {"ObjectType": "Image", "NDims": "3", "BinaryData": "True", "BinaryDataByteOrderMSB": "False"}
+        | {"TransformMatrix": "1 0 0 0 1 0 0 0 1", "Offset": "0 0 0", "ElementSpacing": "1 1.5 2", "DimSize": "5 6 7"}
+        | {"ElementType": "MET_SHORT", "ElementDataFile": "LOCAL"},
+        "",
+    ),
+}
+
+
+def some(fields: dict[str, st.SearchStrategy[str]]) -> st.SearchStrategy[dict[str, str | None]]:
+    """Up to three fields with other values, or left out."""
+    changes = st.sampled_from(sorted(fields)).flatmap(lambda name: st.tuples(st.just(name), st.none() | fields[name]))
+    return st.lists(changes, max_size=3).map(dict)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    change=some(NRRD_FIELDS).map(lambda fields: ("a.nrrd", fields))
+    | some(META_FIELDS).map(lambda fields: ("a.mha", fields)),
+    cut=st.none() | st.integers(0, 420),
+)
+def test_any_text_header_is_read_or_refused_in_one_line(
+    tmp_path: Path, change: tuple[str, dict[str, str | None]], cut: int | None
+) -> None:
+    name, changes = change
+    first, mark, fields, end = SOUND[name]
+    lines = [f"{key}{mark}{value}" for key, value in {**fields, **changes}.items() if value is not None]
+    if name == "a.mha":  # the one field that must come last
+        lines.sort(key=lambda line: line.startswith("ElementDataFile"))
+    path = tmp_path / name
+    header = first + "\n".join(lines) + "\n" + end
+    path.write_bytes(header.encode("latin-1") + np.arange(210, dtype="<i2").tobytes()[:cut])
+    with np.errstate(all="ignore"):
+        message, affine = read_or_refuse(path)
+    assert message is None or (message.startswith(f"{path}: ") and "\n" not in message)
+    assert affine is None or np.isfinite(np.linalg.inv(affine)).all()
+    assert changes or cut is not None or message is None
