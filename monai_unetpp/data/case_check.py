@@ -20,7 +20,7 @@ from monai_unetpp.data.labels import Volume, read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.reader import VolumeReader
 
-__all__ = ["CheckedCase", "check_case", "check_on_grid", "hash_voxels", "read_image", "read_truth"]
+__all__ = ["CheckedCase", "check_case", "check_on_grid", "hash_voxels", "label_values", "read_image", "read_truth"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,12 +64,13 @@ def check_case(
         image = read_image(case, label.data.ndim)
         voxels = hash_voxels(image.data)
         check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
-        if in_channels is not None and len(image.data) != in_channels:
+        channels = len(image.data)
+        if in_channels not in (None, channels):
             raise ImageFileError(
-                f"{case.image[0]}: the image must have {in_channels} channel(s) for this network, got {len(image.data)}. "
+                f"{case.image[0]}: the image must have {in_channels} channel(s) for this network, got {channels}. "
                 "Give one file per channel, or one file with the channels on its last axis."
             )
-        return CheckedCase(None, voxels, frozenset(_values(label.data)))
+        return CheckedCase(None, voxels, label_values(label.data))
     except (ImageFileError, OSError) as e:
         return CheckedCase(describe_failure(e), voxels)
 
@@ -87,7 +88,7 @@ def read_truth(case: LabelledCase, values: Collection[int] | None = None, spatia
     """
     label = read_label_map(case.label, spatial_dims)
     if values is not None:
-        check_label_values(_values(label.data), values, case.label)
+        check_label_values(label_values(label.data), values, case.label)
     elif label.data.min() < 0:
         raise ImageFileError(
             f"{case.label}: the label must hold no negative values, got {label.data.min()}. Correct it."
@@ -133,10 +134,11 @@ def read_image(
     return Volume(image if image.ndim > dims else image[None], metadata["original_affine"])
 
 
-def _values(data: npt.NDArray[Any]) -> set[int]:
+def label_values(data: npt.NDArray[Any]) -> frozenset[int]:
+    """What occurs in a label map of integers."""
     # counting is faster than sorting, where there are few values
     found = np.flatnonzero(np.bincount(data.ravel())) if data.dtype == np.uint8 else np.unique(data)
-    return {int(value) for value in found}
+    return frozenset(int(value) for value in found)
 
 
 def hash_voxels(image: npt.NDArray[Any]) -> str:

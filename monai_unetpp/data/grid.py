@@ -19,9 +19,9 @@ from monai_unetpp.data.errors import ImageFileError
 __all__ = [
     "GEOMETRY_TOLERANCE_VOXELS",
     "ImageGeometry",
+    "channel_axes",
     "check_grid",
     "check_spacing",
-    "channel_axes",
     "compare_geometry",
     "lay_flat",
     "shorten_shape",

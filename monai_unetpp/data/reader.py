@@ -51,7 +51,7 @@ class VolumeReader(ImageReader):
         labels: whether images are label maps. They become integers, also where a file holds them scaled or rounded
             (0.996 for 1), and any other fraction is an error; see :func:`monai_unetpp.data.label_values.as_integers`.
             Of pictures the numbers are taken that are stored: indices into a palette instead of its colours, and grey
-            values of fewer than 8 bits as they are.
+            values of fewer than 8 bits as they are; colours are an error.
 
     Several files make one image: slices of a DICOM series, or channels, which must lie on one grid.
 

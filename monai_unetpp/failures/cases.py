@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.data import ImageFileError
-from monai_unetpp.data.case_check import check_on_grid, read_image, read_truth
+from monai_unetpp.data.case_check import CheckedCase, check_on_grid, hash_voxels, label_values, read_image, read_truth
 from monai_unetpp.data.datalist import read_content
 from monai_unetpp.data.label_names import IGNORE, LabelNames, read_label_names
 from monai_unetpp.data.labelled import LabelledCase
@@ -67,6 +67,7 @@ class CaseArrays:
         truth: labels that are scored, of the same shape.
         segmentation: the same of the segmentation; None where there is none to score.
         spacing_mm: voxel size by axis.
+        checked: what reading image and label has shown, as for every check of labelled cases.
         ignored: whether a voxel is left out, of the same shape; truth and segmentation are 0 there. None leaves out
             none.
     """
@@ -75,6 +76,7 @@ class CaseArrays:
     truth: _Array
     segmentation: _Array | None
     spacing_mm: tuple[float, ...]
+    checked: CheckedCase = dataclasses.field(default_factory=lambda: CheckedCase(None))
     ignored: npt.NDArray[np.bool_] | None = None
 
 
@@ -191,6 +193,7 @@ def read_arrays(
         truth=labels.pick(label.data),
         segmentation=found if found is None or ignored is None else np.where(ignored, 0, found),
         spacing_mm=spacing_of_affine(label.affine, dims),
+        checked=CheckedCase(None, hash_voxels(image.data), label_values(label.data)),
         ignored=ignored,
     )
 

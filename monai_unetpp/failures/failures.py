@@ -12,7 +12,10 @@ from typing import Any
 from tqdm import tqdm
 
 from monai_unetpp.data import ImageKind, describe_case_failure, load_datalist
+from monai_unetpp.data.case_check import CheckedCase
+from monai_unetpp.data.check import tell_doubtful
 from monai_unetpp.data.datalist import read_content
+from monai_unetpp.data.label_names import LabelNames
 from monai_unetpp.data.labelled import LabelledCase, list_cases, repeated_names
 from monai_unetpp.failures.cases import (
     CaseArrays,
@@ -90,7 +93,9 @@ def find_failures(
         files = " and ".join(str(case.image[0]) for case in same)
         raise ValueError(f"{list_key} must list cases of different names, got {name!r} for {files}. Rename the files.")
     chosen = choose_labels(dataset_dir, labels, instances)
-    examined, failures = _examine(listed, folder, chosen, progress)
+    examined, checked, failures = _examine(listed, folder, chosen, progress)
+    named = None if chosen.allowed is None else LabelNames(chosen.named, chosen.ignore)
+    tell_doubtful(Path(dataset_dir) / "dataset.json", list_key, checked, named)
     case_kinds = kinds_of(examined)
     # labels that are mistaken for each other leave the pooled foreground as it is
     ranked_by = "mean_iou" if len(chosen.named) > 1 else "foreground_iou"
@@ -117,28 +122,30 @@ def find_failures(
 
 def _examine(
     cases: Sequence[LabelledCase], folder: Path | None, labels: ScoredLabels, progress: bool
-) -> tuple[list[ExaminedCase], dict[str, str]]:
-    """What each case is like and how it scores, and the reasons why some could not be scored."""
+) -> tuple[list[ExaminedCase], dict[LabelledCase, CheckedCase], dict[str, str]]:
+    """What each case is like and how it scores, what its files hold, and why some cases could not be scored."""
     examined: list[ExaminedCase] = []
+    checked: dict[LabelledCase, CheckedCase] = {}
     failures: dict[str, str] = {}
     for case in tqdm(cases, unit="case", disable=not progress):
         try:
             # all cases must be like the first
             dims = len(examined[0].spacing_mm) if examined else None
-            examined.append(_examine_case(case, folder, labels, dims))
+            examined_case, checked[case] = _examine_case(case, folder, labels, dims)
+            examined.append(examined_case)
         except (OSError, ValueError, MemoryError) as e:
             file = str(case.image[0])
             reason = describe_case_failure(e, file, "loading")
             failures[case.name] = f"{file}: {reason}" if isinstance(e, MemoryError) else reason
-    return examined, failures
+    return examined, checked, failures
 
 
 def _examine_case(
     case: LabelledCase, folder: Path | None, labels: ScoredLabels, spatial_dims: int | None
-) -> ExaminedCase:
+) -> tuple[ExaminedCase, CheckedCase]:
     path = None if folder is None else find_segmentation(case, folder)
     arrays = read_arrays(case, labels, path, spatial_dims)
-    return ExaminedCase(
+    examined = ExaminedCase(
         case=case.name,
         image=str(case.image[0]),
         label=str(case.label),
@@ -147,6 +154,7 @@ def _examine_case(
         spacing_mm=arrays.spacing_mm,
         score=None if path is None else score_arrays(arrays, labels.named),
     )
+    return examined, arrays.checked
 
 
 def _pick(wrong: Sequence[ExaminedCase], case_kinds: dict[str, dict[str, str]], count: int) -> list[ExaminedCase]:

@@ -28,6 +28,8 @@ from monai_unetpp.data import (
     write_volume,
 )
 from monai_unetpp.data.case_check import check_case
+from monai_unetpp.data.check import tell_doubtful
+from monai_unetpp.data.label_names import LabelNames
 from monai_unetpp.data.labelled import LabelledCase, hash_files, list_cases, repeated_names
 from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.distributed import gather, rank, share
@@ -497,13 +499,14 @@ def _check_cases(
     }
     single = [case for case in cases if case.name not in repeated]
     checked = gather(
-        {
-            case.name: check_case(case, evaluation.values, evaluation.spatial_dims, in_channels).problem
-            for case in share(single)
-        }
+        {case.name: check_case(case, evaluation.values, evaluation.spatial_dims, in_channels) for case in share(single)}
     )
-    reasons |= {name: reason for name, reason in checked.items() if reason is not None}
-    sound = [case for case in single if checked[case.name] is None]
+    reasons |= {name: found.problem for name, found in checked.items() if found.problem is not None}
+    sound = [case for case in single if checked[case.name].problem is None]
+    if rank() == 0:
+        names_of_labels = LabelNames(evaluation.labels, evaluation.ignore_label)
+        found_in = {case: checked[case.name] for case in sound}
+        tell_doubtful(evaluation.dataset, evaluation.dataset, found_in, names_of_labels)
     contents = gather({case.name: hash_files(case.files) for case in share(sound)})
     names = dict.fromkeys(case.name for case in cases)
     problems = [DataProblem(evaluation.dataset, name, reasons[name]) for name in names if name in reasons]
