@@ -826,7 +826,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _fail(message: str) -> None:
-    print(f"monai-unetpp: {printable(message)}", file=sys.stderr)
+    print(f"monai-unetpp: {printable(' '.join(message.splitlines()))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -28,9 +29,9 @@ from monai_unetpp.data import (
     SegmentationSaveImaged,
     case_name,
     describe_case_failure,
-    one_line,
 )
 from monai_unetpp.data.instances import INSTANCE_COUNT
+from monai_unetpp.errors import printable
 from monai_unetpp.measuring.stages import StageTimer
 
 __all__ = ["CaseEvaluator", "CaseFailure", "CaseResult"]
@@ -81,6 +82,10 @@ class CaseFailure:
     file: str
     reason: str
 
+    def __str__(self) -> str:
+        inside = self.reason.startswith(f"{self.file}{os.sep}")
+        return printable(self.reason if inside else f"{self.file}: {self.reason}")
+
 
 class CaseEvaluator(SupervisedEvaluator):
     """MONAI's ``SupervisedEvaluator`` for cases that stand alone: what fails is named, what follows is done.
@@ -111,7 +116,7 @@ class CaseEvaluator(SupervisedEvaluator):
         profile: as the argument; may be set between runs.
 
     Raises:
-        ValueError: ``val_data_loader`` gives several cases at a time.
+        ValueError: ``val_data_loader`` gives several cases at a time, or it or its data set is None.
         RuntimeError: when running: ``val_data_loader`` ends before its last case.
 
     In a bundle the last line makes the command end with exit code 1 if any case failed:
@@ -134,6 +139,9 @@ class CaseEvaluator(SupervisedEvaluator):
         profile: bool = False,
         **options: Any,
     ) -> None:
+        for name, part in (("val_data_loader", val_data_loader), ("dataset", getattr(val_data_loader, "dataset", ()))):
+            if part is None:
+                raise ValueError(f"{name} must give the cases, got None. Name one, or copy the bundle again.")
         batch_size = getattr(val_data_loader, "batch_size", None)
         if batch_size not in (None, 1):
             raise ValueError(f"val_data_loader must have batch_size 1, got {batch_size}. Cases have their own sizes.")
@@ -157,6 +165,11 @@ class CaseEvaluator(SupervisedEvaluator):
         )
         self.add_event_handler(Events.GET_BATCH_STARTED, self._start_case)
         self.add_event_handler(Events.DATALOADER_STOP_ITERATION, self._end_early)
+
+    @property
+    def has_postprocessing(self) -> bool:
+        """Whether anything is done with predictions; without, nothing is written."""
+        return self._postprocessing is not None or self._saving is not None
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Segment all cases and log how many were done and which failed."""
@@ -288,9 +301,9 @@ class CaseEvaluator(SupervisedEvaluator):
         self._note_failure(case, file, describe_case_failure(error, file, stage))
 
     def _note_failure(self, case: str, file: str, reason: str) -> None:
-        failure = CaseFailure(case, file, reason.removeprefix(f"{file}: ").removeprefix(f"{one_line(file)}: "))
+        failure = CaseFailure(case, file, reason.removeprefix(f"{file}: ").removeprefix(f"{printable(file)}: "))
         self.failures.append(failure)
-        logger.error("%s: %s", failure.file, failure.reason)
+        logger.error("%s", failure)
 
     def _start_case(self) -> None:
         self._started = time.perf_counter()

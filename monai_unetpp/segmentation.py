@@ -13,7 +13,6 @@ from typing import Any
 from ignite.handlers import ProgressBar
 
 from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata_entry
-from monai_unetpp.data import one_line
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.engines import CaseEvaluator
@@ -168,6 +167,8 @@ def segment(
             f"{config}: the evaluator must be monai_unetpp.engines.CaseEvaluator, got {type(evaluator).__name__}. "
             "Run this bundle with python -m monai.bundle run."
         )
+    if not evaluator.has_postprocessing:
+        raise ValueError(f"{config}: the evaluator must have postprocessing that writes results, got none. Add it.")
     evaluator.profile = profile
     network = _check_network(config, "network", evaluator.network)
     make_output_dir(output_dir)
@@ -196,7 +197,7 @@ def segment(
         runtime=ran_runtime,
         precision=ran_precision,
         cases=cases,
-        failures=tuple(one_line(f"{failed.file}: {failed.reason}") for failed in evaluator.failures),
+        failures=tuple(map(str, evaluator.failures)),
         stages=_summed(case.stages for case in cases),
     )
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_unetpp.data.errors import ImageFileError, describe_failure
 from monai_unetpp.data.grid import ImageGeometry, channel_axes, compare_geometry
+from monai_unetpp.data.image_errors import ImageFileError, describe_failure
 from monai_unetpp.data.label_values import check_label_values
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.labels import Volume, read_label_map

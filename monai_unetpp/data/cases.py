@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -10,16 +9,15 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from monai.data import load_decathlon_datalist
-
-from monai_unetpp.data.datalist import read_datalist
+from monai_unetpp.data.datalist import list_entries, read_content, read_datalist
 from monai_unetpp.data.dicom import dicom_files, is_dicom_file
-from monai_unetpp.data.errors import ImageFileError, check_regular_file, one_line
+from monai_unetpp.data.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.naming import case_name, with_unique_names
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name
 from monai_unetpp.data.results import is_result
+from monai_unetpp.errors import printable
 
 __all__ = ["expand_home", "find_cases"]
 
@@ -79,11 +77,11 @@ def find_cases(
         try:
             cases.extend(_readable_cases_of(expand_home(item), suffixes, list_key))
         except _OnlyResultsError as e:
-            only_results.append({**_case(item), "failure": one_line(str(e))})
+            only_results.append({**_case(item), "failure": printable(str(e))})
         except ImageFileError as e:
             if strict:
                 raise
-            cases.append({**_case(item), "failure": one_line(str(e))})
+            cases.append({**_case(item), "failure": printable(str(e))})
     if only_results and cases:
         example = only_results[0]["image"]
         logger.warning("%d inputs are results of monai-unetpp, such as %s, and left out.", len(only_results), example)
@@ -178,17 +176,17 @@ def _is_second_of_pair(path: Path) -> bool:
 def _decathlon_cases(folder: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
     path = folder / "dataset.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_content(path)
         key = list_key or next((key for key in ("test", "validation") if content.get(key)), None)
         if key is None and (folder / "imagesTs").is_dir():
             return _folder_cases(folder / "imagesTs", suffixes)
-        key = key or "training"
-        entries = read_datalist(path, list_key) if list_key else load_decathlon_datalist(path, data_list_key=key)
-        images = [entry["image"] for entry in entries]
+        # a validation list is drawn only where the cases of one of the two lists are asked for
+        entries = read_datalist(path, list_key) if list_key else list_entries(path, content, key or "training")
     except ImageFileError:
         raise
-    except (AttributeError, KeyError, TypeError, ValueError) as e:
-        raise ImageFileError(f"{path}: not a data list in Decathlon form ({e}). Repair it.") from e
+    except ValueError as e:
+        raise ImageFileError(str(e)) from e
+    images = [entry["image"] for entry in entries]
     if not images:
         raise ImageFileError(f"{path}: lists no images. Add a 'test' list.")
     return [_case(image) for image in images]

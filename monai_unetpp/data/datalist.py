@@ -14,7 +14,7 @@ from typing import Any
 
 from monai_unetpp.files import write_text
 
-__all__ = ["LISTS", "is_complete", "load_datalist", "missing_list", "read_content", "read_datalist"]
+__all__ = ["LISTS", "is_complete", "list_entries", "load_datalist", "missing_list", "read_content", "read_datalist"]
 
 logger = logging.getLogger(__name__)
 
@@ -99,12 +99,21 @@ def read_datalist(
     path = Path(path)
     content = read_content(path)
     if key in LISTS and "training" in content and "validation" not in content:
-        return _drawn_split(path, _entries(path, content, "training"), split_dir)[key]
-    return _entries(path, content, key)
+        return _drawn_split(path, list_entries(path, content, "training"), split_dir)[key]
+    return list_entries(path, content, key)
 
 
-def _entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """The entries of a list that is there, with the paths of image and label joined to the folder."""
+def list_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    """The entries of a list that is there, with the paths of image and label joined to the folder.
+
+    Args:
+        path: the ``dataset.json``.
+        content: what it holds.
+        key: of the list.
+
+    Raises:
+        ValueError: no such list, or entries that name no image.
+    """
     if key not in content:
         raise ValueError(missing_list(path, content, f"the list {key!r}"))
     listed = content[key]
@@ -115,7 +124,7 @@ def _entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str,
         # the Decathlon lists its test images by their names alone
         entry = {"image": item} if isinstance(item, str) else item
         if not is_complete(entry, labelled=False):
-            raise ValueError(_incomplete(path, key, number, item))
+            raise ValueError(_incomplete(path, key, number, item, "an 'image'"))
         entries.append({name: _joined(path, name, value) for name, value in entry.items()})
     return entries
 
@@ -167,8 +176,8 @@ def _joined(path: Path, name: str, value: Any) -> Any:
     return os.path.normpath(path.parent / value)
 
 
-def _incomplete(path: Path, key: str, number: int, entry: Any) -> str:
-    return f"{path}: entry {number} of {key!r} must have an 'image' and a 'label', got {entry!r:.200}. Complete it."
+def _incomplete(path: Path, key: str, number: int, entry: Any, needed: str = "an 'image' and a 'label'") -> str:
+    return f"{path}: entry {number} of {key!r} must have {needed}, got {entry!r:.200}. Complete it."
 
 
 def _drawn_split(

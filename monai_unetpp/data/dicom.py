@@ -21,7 +21,7 @@ import numpy as np
 
 from monai_unetpp.data.dicom_planes import DicomFile, DicomPlane, quiet_pydicom, read_dicom_file
 from monai_unetpp.data.dicom_stack import stack_planes
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.image_errors import ImageFileError
 
 if TYPE_CHECKING:  # imported where a DICOM file is met: whoever has none does not wait for it
     from pydicom import Dataset

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from monai_unetpp.data.errors import describe_failure
 from monai_unetpp.data.geometry import read_geometry
+from monai_unetpp.data.image_errors import describe_failure
 from monai_unetpp.data.pictures import is_picture_name
 from monai_unetpp.measuring.memory import is_out_of_memory
 

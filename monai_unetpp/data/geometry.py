@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 
 from monai_unetpp.data.dicom import is_dicom_file, read_dicom_grid
-from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.grid import (
     GEOMETRY_TOLERANCE_VOXELS,
     ImageGeometry,
@@ -15,6 +14,7 @@ from monai_unetpp.data.grid import (
     compare_geometry,
     shorten_shape,
 )
+from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.itk_images import is_itk_name, read_itk_header
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.pictures import is_picture_name, read_picture_shape

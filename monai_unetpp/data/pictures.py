@@ -17,7 +17,7 @@ import SimpleITK
 import tifffile
 from PIL import ExifTags, Image, PngImagePlugin
 
-from monai_unetpp.data.errors import ImageFileError, check_regular_file, damaged_file
+from monai_unetpp.data.image_errors import ImageFileError, check_regular_file, damaged_file
 from monai_unetpp.data.itk_images import open_itk_file
 from monai_unetpp.data.tiff import (
     TIFF_SIGNATURES,

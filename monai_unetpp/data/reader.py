@@ -15,8 +15,8 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from monai_unetpp.data.dicom import is_dicom_file, read_dicom
-from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.grid import ImageGeometry, channel_axes, check_grid, compare_geometry, lay_flat, spatial_axes
+from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.itk_images import ITK_SUFFIXES, is_itk_name, read_itk_file
 from monai_unetpp.data.label_values import as_integers
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_nifti_name, open_nifti, read_voxels, stored_step

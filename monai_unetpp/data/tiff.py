@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPage, TiffPageSeries, xml2dict
 
-from monai_unetpp.data.errors import ImageFileError, damaged_file
+from monai_unetpp.data.image_errors import ImageFileError, damaged_file
 
 __all__ = ["TIFF_SIGNATURES", "labels_of_colours", "mean_of_colours", "read_tiff", "read_tiff_shape", "tiff_appearance"]
 

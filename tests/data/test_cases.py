@@ -156,11 +156,13 @@ def test_decathlon_channels(tmp_path: Path) -> None:
     assert case == {"image": [str(folder / "a_t1.nii.gz"), str(folder / "a_t2.nii.gz")], "case": "a_t1"}
 
 
+@pytest.mark.parametrize("list_key", [None, "validation"])
 @pytest.mark.parametrize("content", ["{", "[]", '{"test": [{"label": "a.nii"}]}', '{"training": 3}', "{}"])
-def test_decathlon_lists_that_are_none(tmp_path: Path, content: str) -> None:
+def test_decathlon_lists_that_are_none_are_named_once(tmp_path: Path, content: str, list_key: str | None) -> None:
     (tmp_path / "dataset.json").write_text(content)
-    with pytest.raises(ImageFileError, match=r"dataset\.json: not a data list in Decathlon form"):
-        find_cases(tmp_path)
+    with pytest.raises(ImageFileError, match=r"^/.*/dataset\.json: (cannot be read|must h|entry 0|the list)") as caught:
+        find_cases(tmp_path, list_key=list_key)
+    assert str(caught.value).count("dataset.json") == 1
 
 
 def test_decathlon_list_without_images(tmp_path: Path) -> None:
