@@ -38,6 +38,8 @@ class SegmentedCase:
             is under way.
         stages: seconds by stage of the work, empty unless they were measured.
         instances: number of objects, None unless they were numbered.
+        surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 of a skull-stripped
+            brain; None where there is none, or the bundle does not look for one.
     """
 
     case: str
@@ -47,6 +49,7 @@ class SegmentedCase:
     seconds: float
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     instances: int | None = None
+    surround: dict[str, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,6 +189,7 @@ def segment(
             seconds=done.seconds,
             stages=done.stages,
             instances=done.instances,
+            surround=done.surround,
         )
         for done in evaluator.completed
     )

@@ -1,5 +1,6 @@
 """What is shown of errors."""
 
+import json
 import sys
 
 import pytest
@@ -24,8 +25,9 @@ def test_what_a_bundle_refuses_comes_after_the_traceback_of_monai(tmp_path, monk
         "check": {"_target_": "monai_unetpp.data.check_labelled_data", "dataset_dir": str(tmp_path)},
         "initialize": [{"_target_": "monai_unetpp.errors.tell_cause_last"}, "$@check"],
     }
+    (tmp_path / "train.json").write_text(json.dumps(config))
     with pytest.raises(RuntimeError, match=r"^Failed to ") as caught:
-        ConfigWorkflow(config, workflow_type="train").initialize()
+        ConfigWorkflow(str(tmp_path / "train.json"), workflow_type="train").initialize()
     sys.excepthook(caught.type, caught.value, caught.tb)
     first, *_, last = capsys.readouterr().err.strip().splitlines()
     assert first.startswith("Failed to ")
