@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -28,9 +29,10 @@ from monai_unetpp.data import (
     SegmentationSaveImaged,
     case_name,
     describe_case_failure,
-    one_line,
 )
+from monai_unetpp.data.background import SURROUND_SHARE, SURROUND_VALUE
 from monai_unetpp.data.instances import INSTANCE_COUNT
+from monai_unetpp.errors import printable
 from monai_unetpp.measuring.stage_timer import StageTimer
 
 __all__ = ["CaseEvaluator", "CaseFailure", "CaseResult"]
@@ -62,6 +64,8 @@ class CaseResult:
         stages: seconds by stage, where these were measured: they add up to ``seconds``, but for what the engine
             itself needs.
         instances: number of objects, where the post-processing numbered them (``SplitInstancesd``).
+        surround: ``value`` (of the first channel) and ``share`` of the constant surround that the preprocessing found
+            (``LevelSurroundd``); None where it found none, or did not look for one.
     """
 
     case: str
@@ -71,6 +75,17 @@ class CaseResult:
     volumes_ml: dict[int, float]
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     instances: int | None = None
+    surround: dict[str, float] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _StartedCase:
+    """A case that is not written yet: what :class:`CaseResult` says of it, and when it was begun."""
+
+    case: str
+    file: str
+    started: float
+    surround: dict[str, float] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +95,10 @@ class CaseFailure:
     case: str
     file: str
     reason: str
+
+    def __str__(self) -> str:
+        inside = self.reason.startswith(f"{self.file}{os.sep}")
+        return printable(self.reason if inside else f"{self.file}: {self.reason}")
 
 
 class CaseEvaluator(SupervisedEvaluator):
@@ -111,7 +130,7 @@ class CaseEvaluator(SupervisedEvaluator):
         profile: as the argument; may be set between runs.
 
     Raises:
-        ValueError: ``val_data_loader`` gives several cases at a time.
+        ValueError: ``val_data_loader`` gives several cases at a time, or it or its data set is None.
         RuntimeError: when running: ``val_data_loader`` ends before its last case.
 
     In a bundle the last line makes the command end with exit code 1 if any case failed:
@@ -134,6 +153,9 @@ class CaseEvaluator(SupervisedEvaluator):
         profile: bool = False,
         **options: Any,
     ) -> None:
+        for name, part in (("val_data_loader", val_data_loader), ("dataset", getattr(val_data_loader, "dataset", ()))):
+            if part is None:
+                raise ValueError(f"{name} must give the cases, got None. Name one, or copy the bundle again.")
         batch_size = getattr(val_data_loader, "batch_size", None)
         if batch_size not in (None, 1):
             raise ValueError(f"val_data_loader must have batch_size 1, got {batch_size}. Cases have their own sizes.")
@@ -157,6 +179,11 @@ class CaseEvaluator(SupervisedEvaluator):
         )
         self.add_event_handler(Events.GET_BATCH_STARTED, self._start_case)
         self.add_event_handler(Events.DATALOADER_STOP_ITERATION, self._end_early)
+
+    @property
+    def has_postprocessing(self) -> bool:
+        """Whether anything is done with predictions; without, nothing is written."""
+        return self._postprocessing is not None or self._saving is not None
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Segment all cases and log how many were done and which failed."""
@@ -214,7 +241,7 @@ class CaseEvaluator(SupervisedEvaluator):
         engine.state.output, self._unsaved = None, None
         try:
             output = self._update(engine, batchdata)
-            self._finish(case, file, output)
+            self._finish(case, file, output, _surround(batchdata))
         except Exception as e:
             self._case_failed = True
             self._await_saving()
@@ -250,15 +277,16 @@ class CaseEvaluator(SupervisedEvaluator):
             }
         return data
 
-    def _finish(self, case: str, file: str, output: Any) -> None:
+    def _finish(self, case: str, file: str, output: Any, surround: dict[str, float] | None) -> None:
+        started = _StartedCase(case, file, self._started, surround)
         if self._unsaved is None or self._timer is not None or self._saver is None:
-            self.completed.append(self._save(case, file, _only(output), self._unsaved, self._started))
+            self.completed.append(self._save(started, _only(output), self._unsaved))
             return
         self._await_saving()
-        saving = self._saver.submit(self._save, case, file, None, self._unsaved, self._started)
+        saving = self._saver.submit(self._save, started, None, self._unsaved)
         self._being_saved = case, file, saving
 
-    def _save(self, case: str, file: str, item: Any, unsaved: dict[Any, Any] | None, started: float) -> CaseResult:
+    def _save(self, case: _StartedCase, item: Any, unsaved: dict[Any, Any] | None) -> CaseResult:
         if unsaved is not None:
             item = _run_stages(self._saving, unsaved, self._timer, "save")
         prediction = item.get(CommonKeys.PRED) if isinstance(item, Mapping) else None
@@ -268,8 +296,10 @@ class CaseEvaluator(SupervisedEvaluator):
             # the numbers of objects are no labels
             volumes_ml = _volumes_ml(prediction) if instances is None else {}
         output = None if saved_to is None else str(saved_to)
-        seconds = time.perf_counter() - started
-        return CaseResult(case, file, output, seconds, volumes_ml, instances=instances)
+        seconds = time.perf_counter() - case.started
+        return CaseResult(
+            case.case, case.file, output, seconds, volumes_ml, instances=instances, surround=case.surround
+        )
 
     def _await_saving(self) -> None:
         """Wait until the case before is written, and note how that went: so the order of cases is kept."""
@@ -288,9 +318,9 @@ class CaseEvaluator(SupervisedEvaluator):
         self._note_failure(case, file, describe_case_failure(error, file, stage))
 
     def _note_failure(self, case: str, file: str, reason: str) -> None:
-        failure = CaseFailure(case, file, reason.removeprefix(f"{file}: ").removeprefix(f"{one_line(file)}: "))
+        failure = CaseFailure(case, file, reason.removeprefix(f"{file}: ").removeprefix(f"{printable(file)}: "))
         self.failures.append(failure)
-        logger.error("%s: %s", failure.file, failure.reason)
+        logger.error("%s", failure)
 
     def _start_case(self) -> None:
         self._started = time.perf_counter()
@@ -423,6 +453,16 @@ def _describe_case(batchdata: Mapping[str, Any]) -> tuple[str, str]:
     file = "unnamed case" if file is None else str(_only(file))
     case = batchdata.get("case") if isinstance(batchdata, Mapping) else None
     return (case_name(file) if case is None else str(_only(case))), file
+
+
+def _surround(batchdata: Mapping[str, Any]) -> dict[str, float] | None:
+    """What the preprocessing noted of the surround of the image."""
+    image = batchdata.get(CommonKeys.IMAGE)
+    meta: Mapping[Any, Any] = image.meta if isinstance(image, MetaTensor) else {}
+    if SURROUND_VALUE not in meta:
+        return None
+    value, share = (float(_only(meta[key])) for key in (SURROUND_VALUE, SURROUND_SHARE))
+    return {"value": value, "share": share} if share > 0 else None
 
 
 def _only(value: Any) -> Any:

@@ -21,6 +21,7 @@ __all__ = [
     "MARK",
     "REPLACED",
     "atomic_path",
+    "is_in_use",
     "naming_full_disk",
     "remove_leftovers",
     "temporary_folder",
@@ -151,6 +152,24 @@ def _remove_if_left(folder: Path) -> None:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def is_in_use(path: str | PathLike[str]) -> bool:
+    """Whether a process has a file open; where the system does not tell, whether it was written to in six hours."""
+    try:
+        import fcntl
+
+        file = os.open(path, os.O_RDWR)
+        try:
+            # a lease for writing is only given where nobody else has the file open
+            fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+            return False
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(file)
+    except (ImportError, AttributeError, OSError):
+        return time.time() - Path(path).stat().st_mtime < _OLD_S
 
 
 def _lock(file: int, wait: bool) -> bool | None:

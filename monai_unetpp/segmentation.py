@@ -14,7 +14,6 @@ from ignite.engine import Events
 
 from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata_entry
 from monai_unetpp.choices import DEFAULT_BUNDLE
-from monai_unetpp.data import one_line
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.engines import CaseEvaluator
@@ -40,6 +39,8 @@ class SegmentedCase:
             is under way.
         stages: seconds by stage of the work, empty unless they were measured.
         instances: number of objects, None unless they were numbered.
+        surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 of a skull-stripped
+            brain; None where there is none, or the bundle does not look for one.
     """
 
     case: str
@@ -49,6 +50,7 @@ class SegmentedCase:
     seconds: float
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     instances: int | None = None
+    surround: dict[str, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +136,7 @@ def segment(
         runtime=ran_runtime,
         precision=ran_precision,
         cases=cases,
-        failures=tuple(one_line(f"{failed.file}: {failed.reason}") for failed in evaluator.failures),
+        failures=tuple(map(str, evaluator.failures)),
         stages=_summed(case.stages for case in cases),
     )
 
@@ -156,6 +158,8 @@ def _evaluator(chosen: SegmentationOptions, folder: Path) -> tuple[CaseEvaluator
             f"{config}: the evaluator must be monai_unetpp.engines.CaseEvaluator, got {type(evaluator).__name__}. "
             "Run this bundle with python -m monai.bundle run."
         )
+    if not evaluator.has_postprocessing:
+        raise ValueError(f"{config}: the evaluator must have postprocessing that writes results, got none. Add it.")
     evaluator.profile = chosen.profile
     return evaluator, _check_network(config, "network", evaluator.network)
 
@@ -171,6 +175,7 @@ def _segmented_cases(evaluator: CaseEvaluator, names: Mapping[int, str]) -> tupl
             seconds=done.seconds,
             stages=done.stages,
             instances=done.instances,
+            surround=done.surround,
         )
         for done in evaluator.completed
     )

@@ -137,12 +137,6 @@ def test_nothing_is_run(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_call_gets_the_objects(folder):
-    config = BundleConfig(folder, "inference.json")
-    config["input"] = "$1/0"
-    assert config.call("call")["given"] == "$1/0"
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -532,3 +532,16 @@ def test_scaled_labels_are_read_as_what_they_mean(cells, tmp_path):
     before = by_name(find_failures(cells, tmp_path / "out", tmp_path / "seg"))["half"].score
     save(path, np.asarray(nib.load(path).dataobj) * np.float32(0.996))
     assert by_name(find_failures(cells, tmp_path / "out", tmp_path / "seg"))["half"].score == before
+
+
+def test_equal_images_and_labels_that_no_case_has_are_told(cells, tmp_path, caplog):
+    content = json.loads((cells / "dataset.json").read_text())
+    content["labels"]["2"] = "wall"
+    (cells / "dataset.json").write_text(json.dumps(content))
+    find_failures(cells, tmp_path / "out", tmp_path / "seg")
+    lines = [record.getMessage() for record in caplog.records]
+    images = cells / "imagesTr"
+    assert f"{images}/half.nii.gz: the same image as {images}/good.nii.gz, both in 'validation'." in lines[0]
+    assert f"{cells}/labelsTr/empty.nii.gz: the label is empty, no voxel is foreground." in lines[1]
+    assert f"{cells}/dataset.json: no case of 'validation' has the label 'wall' (2)." in lines[2]
+    assert len(lines) == 3

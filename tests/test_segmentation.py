@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigParser
+from monai.bundle import ConfigParser, ConfigWorkflow
 from tiny_bundle import make_tiny_bundle
 
 from monai_unetpp import NestedUNet, files
@@ -340,6 +340,26 @@ def test_the_result_of_another_subject_is_kept_before_the_network_works(
     assert Path(done.output).read_bytes() != before
 
 
+def test_the_bundles_configuration_replaces_results_with_its_key_overwrite(hippocampus_bundle, two_subjects, tmp_path):
+    def run(image, **keys):
+        workflow = ConfigWorkflow(
+            str(hippocampus_bundle / "configs" / "inference.json"),
+            workflow_type="infer",
+            bundle_root=str(hippocampus_bundle),
+            **{"input": str(image), "output_dir": str(tmp_path / "out"), "device": "cpu", "level": "L1", "flips": []},
+            **keys,
+        )
+        workflow.initialize()
+        workflow.run()
+        return (tmp_path / "out" / "T1_seg.nii.gz").read_bytes()
+
+    first = run(two_subjects[0])
+    with pytest.raises(SystemExit):
+        run(two_subjects[1])
+    assert (tmp_path / "out" / "T1_seg.nii.gz").read_bytes() == first
+    assert run(two_subjects[1], overwrite=True) != first
+
+
 def test_two_subjects_in_one_run_get_names_of_their_own(hippocampus_bundle, two_subjects, tmp_path):
     summary = segment(two_subjects, tmp_path / "out", hippocampus_bundle, "L1", device="cpu", flips=[])
     assert [Path(done.output).name for done in summary.cases] == ["s1_T1_seg.nii.gz", "s2_T1_seg.nii.gz"]
@@ -429,6 +449,9 @@ def test_settings_are_never_read_as_configuration(hippocampus_bundle, case, tmp_
         ("network_def", "network"),
         ("network", None),
         ("network", "x"),
+        ("dataloader", None),
+        ("dataset", None),
+        ("postprocessing", None),
         ("device", "nowhere"),
         ("device", None),
         ("device", []),

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import re
 from collections.abc import Iterator
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from traceback import walk_tb
@@ -90,33 +88,6 @@ class BundleConfig:
             wrapped: BaseException = e
         # outside of the except block, so that the error keeps the cause that it had
         self._explain(key, wrapped)
-
-    def call(self, key: str) -> Any:
-        """The result of an entry that calls a function; errors of the call itself come out as they are.
-
-        Raises:
-            ValueError: as for :meth:`parse`, or arguments that the function does not take.
-        """
-        entry = self._parser.get(key)
-        if not isinstance(entry, dict) or "_target_" not in entry:
-            return self.parse(key)
-        self._parser[key] = {**entry, "_mode_": "callable"}
-        function = self.parse(key)
-        called, keywords = (function.func, function.keywords) if isinstance(function, partial) else (function, {})
-        signature = None
-        # functions of C may tell none
-        with contextlib.suppress(ValueError, TypeError):
-            signature = inspect.signature(called)
-        try:
-            _ = signature and signature.bind(**keywords)
-        except TypeError as e:
-            raise ValueError(f"{self}: {key!r} must call {entry['_target_']} as it is defined, but {e}.") from e
-        try:
-            return function()
-        except (TypeError, ValueError) as e:
-            if self._is_at_fault(e):
-                raise type(e)(f"{self}: {e}") from e
-            raise
 
     def _stand_in(self, value: Any) -> Any:
         """What stands for a value in the configuration: nothing in it is text of the value's own."""

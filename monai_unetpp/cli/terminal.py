@@ -27,7 +27,7 @@ DONE, CASES_FAILED, BAD_INPUT, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 
 def fail(message: str) -> None:
     """Say on standard error what went wrong."""
-    print(f"monai-unetpp: {printable(message)}", file=sys.stderr)
+    print(f"monai-unetpp: {printable(' '.join(message.splitlines()))}", file=sys.stderr)
 
 
 def show_failures(reasons: Collection[str], finished: int, rest: str, none: str) -> int:

@@ -5,15 +5,15 @@ from monai_unetpp.data.cases import find_cases
 from monai_unetpp.data.check import check_dataset, check_labelled_data
 from monai_unetpp.data.datalist import load_datalist
 from monai_unetpp.data.dataset import CaseDataset, SeededCacheDataset
-from monai_unetpp.data.errors import ImageFileError, describe_failure, one_line
 from monai_unetpp.data.exhaustion import describe_case_failure
 from monai_unetpp.data.geometry import check_same_geometry, read_geometry
 from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry
+from monai_unetpp.data.image_errors import ImageFileError, describe_failure
 from monai_unetpp.data.instances import SplitInstances, SplitInstancesd
 from monai_unetpp.data.intensity import ImageKind, InvertBrightBackground, InvertBrightBackgroundd, kind_weights
 from monai_unetpp.data.inversion import InvertProbabilitiesd
 from monai_unetpp.data.label_names import find_ignore_label
-from monai_unetpp.data.label_transforms import CheckLabelsd, OneHotLabelsd
+from monai_unetpp.data.label_transforms import CheckLabelsd, OneHotLabelsd, RandCropByKnownLabeld
 from monai_unetpp.data.naming import case_name
 from monai_unetpp.data.reader import VolumeReader
 from monai_unetpp.data.spacing import BlockwiseSpacingd
@@ -35,6 +35,7 @@ __all__ = [
     "InvertProbabilitiesd",
     "LevelSurroundd",
     "OneHotLabelsd",
+    "RandCropByKnownLabeld",
     "SeededCacheDataset",
     "SegmentationSaveImaged",
     "SplitInstances",
@@ -55,7 +56,6 @@ __all__ = [
     "find_surround",
     "kind_weights",
     "load_datalist",
-    "one_line",
     "read_geometry",
     "write_volume",
 ]

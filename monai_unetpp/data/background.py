@@ -15,7 +15,7 @@ from monai.transforms import CropForegroundd, MapTransform
 from monai.transforms.utils import is_positive
 from monai.utils import ImageMetaKey, ensure_tuple_rep
 
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.surround import Surround, find_surround
 
 __all__ = ["SURROUND_SHARE", "SURROUND_VALUE", "ClearBackgroundd", "CropBackgroundd", "LevelSurroundd"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import math
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -13,15 +12,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from monai_unetpp.data.errors import ImageFileError, describe_failure
-from monai_unetpp.data.grid import ImageGeometry, compare_geometry
+from monai_unetpp.data.grid import ImageGeometry, channel_axes, compare_geometry
+from monai_unetpp.data.image_errors import ImageFileError, describe_failure
 from monai_unetpp.data.label_values import check_label_values
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.labels import Volume, read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.reader import VolumeReader
 
-__all__ = ["CheckedCase", "check_case", "check_on_grid", "read_truth"]
+__all__ = ["CheckedCase", "check_case", "check_on_grid", "hash_voxels", "label_values", "read_image", "read_truth"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,15 +61,16 @@ def check_case(
     voxels = None
     try:
         label = read_truth(case, values, spatial_dims)
-        image, affine = _read_image(case, label.data.ndim)
-        voxels = _hash_voxels(image)
-        check_on_grid(Volume(image[0], affine), case.image[0], label, case.label)
-        if in_channels is not None and len(image) != in_channels:
+        image = read_image(case, label.data.ndim)
+        voxels = hash_voxels(image.data)
+        check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
+        channels = len(image.data)
+        if in_channels not in (None, channels):
             raise ImageFileError(
-                f"{case.image[0]}: the image must have {in_channels} channel(s) for this network, got {len(image)}. "
+                f"{case.image[0]}: the image must have {in_channels} channel(s) for this network, got {channels}. "
                 "Give one file per channel, or one file with the channels on its last axis."
             )
-        return CheckedCase(None, voxels, frozenset(_values(label.data)))
+        return CheckedCase(None, voxels, label_values(label.data))
     except (ImageFileError, OSError) as e:
         return CheckedCase(describe_failure(e), voxels)
 
@@ -88,7 +88,7 @@ def read_truth(case: LabelledCase, values: Collection[int] | None = None, spatia
     """
     label = read_label_map(case.label, spatial_dims)
     if values is not None:
-        check_label_values(_values(label.data), values, case.label)
+        check_label_values(label_values(label.data), values, case.label)
     elif label.data.min() < 0:
         raise ImageFileError(
             f"{case.label}: the label must hold no negative values, got {label.data.min()}. Correct it."
@@ -112,23 +112,36 @@ def check_on_grid(volume: Volume, path: Path, label: Volume, label_path: Path) -
         )
 
 
-def _read_image(case: LabelledCase, dims: int) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-    """The image ``(C, H, W[, D])`` as training reads it, and its affine."""
+def read_image(
+    case: LabelledCase, dims: int, allow_constant: bool = False, fill_nonfinite: float | None = None
+) -> Volume:
+    """The image of a case as training reads it, ``(C, H, W[, D])``.
+
+    Args:
+        case: the case.
+        dims: 2 or 3.
+        allow_constant: see :class:`monai_unetpp.data.VolumeReader`.
+        fill_nonfinite: as well.
+
+    Raises:
+        ImageFileError: a file that cannot be used.
+    """
     channels = 1
     if len(case.image) == 1 and is_nifti_name(case.image[0]):
-        channels = math.prod(open_nifti(case.image[0]).shape[dims:])
-    reader = VolumeReader(dims, channels=channels)
+        channels = channel_axes(open_nifti(case.image[0]).shape, dims)[1]
+    reader = VolumeReader(dims, allow_constant, fill_nonfinite, channels)
     image, metadata = reader.get_data(reader.read(case.image))
-    return (image if image.ndim > dims else image[None]), metadata["affine"]
+    return Volume(image if image.ndim > dims else image[None], metadata["original_affine"])
 
 
-def _values(data: npt.NDArray[Any]) -> set[int]:
+def label_values(data: npt.NDArray[Any]) -> frozenset[int]:
+    """What occurs in a label map of integers."""
     # counting is faster than sorting, where there are few values
     found = np.flatnonzero(np.bincount(data.ravel())) if data.dtype == np.uint8 else np.unique(data)
-    return {int(value) for value in found}
+    return frozenset(int(value) for value in found)
 
 
-def _hash_voxels(image: npt.NDArray[Any]) -> str:
+def hash_voxels(image: npt.NDArray[Any]) -> str:
     """SHA-256 of what a network would see, so that compression, headers and number types make no difference."""
     digest = hashlib.sha256(repr(image.shape).encode())
     for channel in image:

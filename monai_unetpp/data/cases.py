@@ -11,12 +11,13 @@ from typing import Any
 
 from monai_unetpp.data.datalist import read_content, read_datalist, read_entries
 from monai_unetpp.data.dicom import dicom_files, is_dicom_file
-from monai_unetpp.data.errors import ImageFileError, check_regular_file, one_line
+from monai_unetpp.data.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.naming import case_name, with_unique_names
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name
 from monai_unetpp.data.result_marks import is_result
+from monai_unetpp.errors import printable
 
 __all__ = ["expand_home", "find_cases"]
 
@@ -76,11 +77,11 @@ def find_cases(
         try:
             cases.extend(_readable_cases_of(expand_home(item), suffixes, list_key))
         except _OnlyResultsError as e:
-            only_results.append({**_case(item), "failure": one_line(str(e))})
+            only_results.append({**_case(item), "failure": printable(str(e))})
         except ImageFileError as e:
             if strict:
                 raise
-            cases.append({**_case(item), "failure": one_line(str(e))})
+            cases.append({**_case(item), "failure": printable(str(e))})
     if only_results and cases:
         example = only_results[0]["image"]
         logger.warning("%d inputs are results of monai-unetpp, such as %s, and left out.", len(only_results), example)

@@ -5,19 +5,20 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.case_check import CheckedCase, check_case
 from monai_unetpp.data.datalist import LISTS, is_complete, load_datalist, missing_list, read_content
+from monai_unetpp.data.grid import warn_once
 from monai_unetpp.data.label_names import LabelNames, read_label_names
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.naming import case_name
 from monai_unetpp.distributed import gather, rank, share
 
-__all__ = ["check_dataset", "check_labelled_data", "compare_cases"]
+__all__ = ["check_dataset", "check_labelled_data", "tell_doubtful", "tell_shared_images"]
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def check_dataset(dataset_dir: str | PathLike[str]) -> list[str]:
     checked = {files: check_case(case, values) for files, case in unique.items()}
     for each in checked.values():
         problems += [] if each.problem is None else [each.problem]
-    problems += compare_cases(path, listed, checked, names)
+    problems += _compare_cases(path, listed, checked, names)
     # names of files may hold line breaks
     return [" ".join(problem.splitlines()) for problem in problems]
 
@@ -100,12 +101,49 @@ def check_labelled_data(
         {files: check_case(case, values, spatial_dims, in_channels) for files, case in share(list(unique.items()))}
     )
     if rank() == 0:
-        _tell(compare_cases(path, listed, checked, names))
+        _tell(_compare_cases(path, listed, checked, names))
     problems = [checked[files].problem or "" for files in unique if checked[files].problem is not None]
     if problems:
         count = f"{path}: cases must be sound, got {len(problems)} of {len(unique)} with a problem"
         lines = "" if rank() else ":\n" + "\n".join(f"- {line}" for line in _shortened(problems))
         raise ValueError(f"{count}{lines}\nCorrect them, or leave these cases out.")
+
+
+def tell_doubtful(
+    where: str | PathLike[str], key: str, checked: Mapping[LabelledCase, CheckedCase], names: LabelNames | None
+) -> None:
+    """Log what looks doubtful about sound cases of one list, each thing once: equal images, labels that no case has.
+
+    Args:
+        where: what to name in messages: the ``dataset.json``, or the data set.
+        key: name of the list, or of the data set.
+        checked: what was found out about each case.
+        names: the labels; None where they have no names.
+    """
+    listed = [_ListedCase(key, case) for case in checked]
+    found = {case.files: each for case, each in checked.items()}
+    _tell(_compare_cases(where, listed, found, names), warn_once)
+
+
+def tell_shared_images(data_sets: Mapping[str, Mapping[LabelledCase, CheckedCase]]) -> None:
+    """Log which images are in more than one of several data sets, by their voxels.
+
+    Args:
+        data_sets: what was found out about the cases of each, by its name.
+    """
+    first_with: dict[str, tuple[str, LabelledCase]] = {}
+    notes = []
+    for name, checked in data_sets.items():
+        for case, found in checked.items():
+            if found.voxels is None:
+                continue
+            dataset, first = first_with.setdefault(found.voxels, (name, case))
+            if dataset != name:
+                notes.append(
+                    f"{case.image[0]} ({name}): the same image as {first.image[0]} ({dataset}), which counts in both. "
+                    "Leave it out of one of the data sets."
+                )
+    _tell(notes, warn_once)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +162,8 @@ class _ListedCase:
         return cls(key, LabelledCase(name, name, images, (folder or Path()) / entry["label"]))
 
 
-def compare_cases(
-    path: Path,
+def _compare_cases(
+    path: str | PathLike[str],
     listed: Sequence[_ListedCase],
     checked: Mapping[tuple[Path, ...], CheckedCase],
     names: LabelNames | None,
@@ -157,7 +195,7 @@ def compare_cases(
 
 
 def _unused_labels(
-    path: Path,
+    path: str | PathLike[str],
     listed: Sequence[_ListedCase],
     checked: Mapping[tuple[Path, ...], CheckedCase],
     names: LabelNames,
@@ -167,9 +205,13 @@ def _unused_labels(
     for each in listed:
         found.setdefault(each.key, set()).update(checked[each.case.files].values)
     everywhere = set().union(*found.values())
+    # other lists, which were not read, may have it
+    of_list = f" of {next(iter(found))!r}" if len(found) == 1 and str(path) not in found else ""
     for name, value in names.foreground.items():
         if value not in everywhere:
-            yield f"{path}: no case has the label {name!r} ({value}). Leave it out of labels, or add such cases."
+            yield (
+                f"{path}: no case{of_list} has the label {name!r} ({value}). Leave it out of labels, or add such cases."
+            )
         elif value not in found.get("training", everywhere):
             yield (
                 f"{path}: no case of 'training' has the label {name!r} ({value}), only of 'validation'. Exchange cases."
@@ -187,9 +229,10 @@ def _allowed(names: LabelNames | None, classes: int | None) -> Collection[int] |
     return [value for value in names.values if value in inside or value == names.ignore]
 
 
-def _tell(notes: Iterator[str]) -> None:
+def _tell(notes: Iterable[str], tell: Callable[[str], None] = logger.warning) -> None:
     for line in _shortened(list(notes)):
-        logger.warning("%s", " ".join(line.splitlines()))
+        # names of files may hold line breaks, and percent signs
+        tell(" ".join(line.splitlines()))
 
 
 def _shortened(lines: Sequence[str]) -> list[str]:
@@ -220,7 +263,7 @@ def _listed(path: Path, content: Mapping[str, Any]) -> tuple[list[_ListedCase], 
     return cases, problems
 
 
-def _listed_twice(path: Path, listed: Sequence[_ListedCase]) -> Iterator[str]:
+def _listed_twice(path: str | PathLike[str], listed: Sequence[_ListedCase]) -> Iterator[str]:
     """Cases with one image file, or one name: their results would be taken for each other's."""
     seen: dict[tuple[str, ...] | str, _ListedCase] = {}
     for each in listed:

@@ -124,7 +124,7 @@ def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[
         # the Decathlon lists its test images by their names alone
         entry = {"image": item} if isinstance(item, str) else item
         if not is_complete(entry, labelled=False):
-            raise ValueError(_incomplete(path, key, number, item))
+            raise ValueError(_incomplete(path, key, number, item, "an 'image'"))
         entries.append({name: _joined(path, name, value) for name, value in entry.items()})
     return entries
 
@@ -176,8 +176,8 @@ def _joined(path: Path, name: str, value: Any) -> Any:
     return os.path.normpath(path.parent / value)
 
 
-def _incomplete(path: Path, key: str, number: int, entry: Any) -> str:
-    return f"{path}: entry {number} of {key!r} must have an 'image' and a 'label', got {entry!r:.200}. Complete it."
+def _incomplete(path: Path, key: str, number: int, entry: Any, needed: str = "an 'image' and a 'label'") -> str:
+    return f"{path}: entry {number} of {key!r} must have {needed}, got {entry!r:.200}. Complete it."
 
 
 def _drawn_split(

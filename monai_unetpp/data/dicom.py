@@ -21,13 +21,22 @@ import numpy as np
 
 from monai_unetpp.data.dicom_planes import DicomFile, DicomPlane, quiet_pydicom, read_dicom_file
 from monai_unetpp.data.dicom_stack import stack_planes
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.image_errors import ImageFileError
 
 if TYPE_CHECKING:  # imported where a DICOM file is met: whoever has none does not wait for it
     from pydicom import Dataset
     from pydicom.uid import UID
 
-__all__ = ["DicomSeries", "DicomVolume", "dicom_files", "find_series", "is_dicom_file", "read_dicom", "read_series"]
+__all__ = [
+    "DicomSeries",
+    "DicomVolume",
+    "dicom_files",
+    "find_series",
+    "is_dicom_file",
+    "read_dicom",
+    "read_dicom_grid",
+    "read_series",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +121,23 @@ def read_dicom(paths: Sequence[Path]) -> DicomVolume:
     Raises:
         ImageFileError: no series or several, or one that is no volume; see :func:`read_series`.
     """
+    return read_series(_only_series(paths), paths[0])
+
+
+def read_dicom_grid(paths: Sequence[Path]) -> tuple[tuple[int, int, int], np.ndarray[Any, Any]]:
+    """The shape (columns, rows, slices) of one DICOM series and its affine ``(4, 4)``, RAS, from its headers alone.
+
+    Args:
+        paths: as for :func:`read_dicom`.
+
+    Raises:
+        ImageFileError: as there, but for pixels that are damaged.
+    """
+    planes, affine = _stack(_only_series(paths), paths[0])
+    return (*planes[0].size, len(planes)), affine
+
+
+def _only_series(paths: Sequence[Path]) -> DicomSeries:
     given = paths[0]
     series = find_series(paths)
     if len(series) > 1:
@@ -120,7 +146,7 @@ def read_dicom(paths: Sequence[Path]) -> DicomVolume:
         raise ImageFileError(
             f"{given}: holds {len(series)} DICOM series: {told}{more}. Put each series into a folder of its own."
         )
-    return read_series(series[0], given)
+    return series[0]
 
 
 def find_series(paths: Sequence[Path]) -> list[DicomSeries]:
@@ -170,6 +196,14 @@ def read_series(series: DicomSeries, given: Path) -> DicomVolume:
             volume (see :mod:`monai_unetpp.data.dicom_stack`); pixels that are damaged, or compressed in a way that
             nothing here reads.
     """
+    planes, affine = _stack(series, given)
+    if planes[0].attributes["PhotometricInterpretation"] == "MONOCHROME1":
+        logger.warning("%s: its low values are shown bright (MONOCHROME1); values are taken as they are stored.", given)
+    return DicomVolume(_voxels(planes), affine, tuple(planes))
+
+
+def _stack(series: DicomSeries, given: Path) -> tuple[list[DicomPlane], np.ndarray[Any, Any]]:
+    """The slices in their order, and the affine of the volume that they make."""
     for file in series.files:
         if file.refusal is not None:
             raise ImageFileError(f"{file.path}: {file.refusal}")
@@ -179,10 +213,7 @@ def read_series(series: DicomSeries, given: Path) -> DicomVolume:
             f"{given}: holds {len(many)} files of many frames in one series, such as {many[0].path.name}. "
             "Name one file."
         )
-    planes, affine = stack_planes([plane for file in series.files for plane in file.planes], given)
-    if planes[0].attributes["PhotometricInterpretation"] == "MONOCHROME1":
-        logger.warning("%s: its low values are shown bright (MONOCHROME1); values are taken as they are stored.", given)
-    return DicomVolume(_voxels(planes), affine, tuple(planes))
+    return stack_planes([plane for file in series.files for plane in file.planes], given)
 
 
 def _starts_with_elements(start: bytes) -> bool:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.image_errors import ImageFileError
 
 if TYPE_CHECKING:  # pydicom is imported where a DICOM file is met: whoever has none does not wait for it
     from pydicom import Dataset

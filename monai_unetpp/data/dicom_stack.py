@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_unetpp.data.dicom_planes import COMMON, CONVERT, DISTINGUISHING, DicomPlane
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.image_errors import ImageFileError
 
 __all__ = ["stack_planes"]
 

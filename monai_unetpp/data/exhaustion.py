@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
-from monai_unetpp.data.errors import describe_failure
 from monai_unetpp.data.geometry import read_geometry
-from monai_unetpp.data.itk_images import is_itk_name
-from monai_unetpp.data.nifti import is_nifti_name
+from monai_unetpp.data.image_errors import describe_failure
 from monai_unetpp.data.pictures import is_picture_name
 from monai_unetpp.measuring.memory import is_out_of_memory
 
@@ -54,13 +52,12 @@ def _find_exhaustion(error: BaseException | None) -> BaseException | None:
 
 
 def _size(file: str) -> str:
-    """The size of the image from its header, where that can be had without reading it."""
+    """The size of the image from its header, where that can be read."""
     path = Path(file)
     # memory is short, and whatever is wrong with the file is not what is told here
     with contextlib.suppress(Exception):
-        if path.is_file() and (is_nifti_name(path) or is_itk_name(path) or is_picture_name(path)):
-            grid = read_geometry(path)
-            shape, spacing = (" x ".join(f"{value:g}" for value in values) for values in (grid.shape, grid.spacing_mm))
-            unit = "pixels" if is_picture_name(path) else f"voxels of {spacing} mm"
-            return f" for {shape} {unit}"
+        grid = read_geometry(path)
+        shape, spacing = (" x ".join(f"{value:g}" for value in values) for values in (grid.shape, grid.spacing_mm))
+        unit = "pixels" if is_picture_name(path) else f"voxels of {spacing} mm"
+        return f" for {shape} {unit}"
     return ""

@@ -6,41 +6,45 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.dicom import is_dicom_file, read_dicom_grid
 from monai_unetpp.data.grid import (
     GEOMETRY_TOLERANCE_VOXELS,
     ImageGeometry,
+    check_grid,
     compare_geometry,
     shorten_shape,
 )
+from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.itk_images import is_itk_name, read_itk_header
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.pictures import is_picture_name, read_picture_shape
-from monai_unetpp.data.reader import VolumeReader
+from monai_unetpp.data.reader import not_supported
 
 __all__ = ["check_same_geometry", "read_geometry"]
 
 
 def read_geometry(path: str | Path) -> ImageGeometry:
-    """The grid of an image file, from its header alone; a DICOM series is read whole.
+    """The grid of an image file or a DICOM series, from headers alone.
 
     Pixels of PNG and TIFF count as 1 mm.
 
     Raises:
-        ImageFileError: the file cannot be read; see :class:`monai_unetpp.data.VolumeReader`.
+        ImageFileError: a header cannot be read; see :class:`monai_unetpp.data.VolumeReader`.
     """
     path = Path(path)
     if is_nifti_name(path):
         image = open_nifti(path)
         return ImageGeometry(shorten_shape(image.shape), np.asarray(image.affine, dtype=np.float64))
+    if path.is_dir() or is_dicom_file(path):
+        slices, affine = read_dicom_grid([path])
+        check_grid(slices, affine, path)
+        return ImageGeometry(slices, affine)
     if is_itk_name(path):
         shape, affine = read_itk_header(path)
         return ImageGeometry(shorten_shape(shape), affine)
     if is_picture_name(path):
         return ImageGeometry(shorten_shape(read_picture_shape(path), 2), np.eye(4))
-    reader = VolumeReader(allow_constant=True, fill_nonfinite=0.0)
-    array, metadata = reader.get_data(reader.read(path))
-    return ImageGeometry(array.shape, metadata["affine"])
+    raise not_supported(path)
 
 
 def check_same_geometry(

@@ -12,16 +12,20 @@ from os import PathLike
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.image_errors import ImageFileError
 
 __all__ = [
     "GEOMETRY_TOLERANCE_VOXELS",
     "ImageGeometry",
+    "channel_axes",
     "check_grid",
     "check_spacing",
     "compare_geometry",
+    "lay_flat",
     "shorten_shape",
+    "spatial_axes",
     "warn_once",
 ]
 
@@ -37,6 +41,9 @@ _PLAUSIBLE_MM = (0.01, 50.0)
 _SMALLEST_VOLUME = 1e-6
 #: Cosine of the angle between axes above which they are worth a word.
 _NOTICEABLE_SHEAR = 1e-3
+#: A slice counts as axial, else as coronal, if it is turned to that side nearly as much as to any: headers that round
+#: one slice at 45 degrees in two ways must not make two kinds of it.
+_NEARLY_MOST = 0.9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,6 +138,69 @@ def check_spacing(spacing_mm: Sequence[float], path: str | PathLike[str]) -> Non
             f"{path}: its header gives the voxel size {shown} mm, which is unusual. If it is wrong, correct the "
             "header: places, and what a network for other voxels finds, depend on it."
         )
+
+
+def spatial_axes(shape: Sequence[int], spatial_dims: Sequence[int]) -> tuple[int, ...] | None:
+    """The axes of space of an image without channels; the others have length one.
+
+    Args:
+        shape: as it is stored.
+        spatial_dims: how many may be needed, of 2 and 3; the first axes are taken where they suffice. One slice may lie
+            across any axis.
+
+    Returns:
+        Their indices; None where there are more or fewer, or it is not clear which they are.
+
+    Example:
+        >>> spatial_axes((1, 20, 30), [2]), spatial_axes((20, 30, 1), [2, 3]), spatial_axes((20, 30, 3), [2])
+        ((1, 2), (0, 1), None)
+    """
+    count = len(shorten_shape(shape, min(spatial_dims)))
+    if count in spatial_dims:
+        return tuple(range(count))
+    long = tuple(axis for axis, length in enumerate(shape) if length > 1)
+    return long if len(long) == 2 in spatial_dims and max(long) < 3 else None
+
+
+def channel_axes(shape: Sequence[int], dims: int) -> tuple[tuple[int, ...], int]:
+    """The axes of space of an image whose other axes come last and hold channels, and how many channels these are.
+
+    Args:
+        shape: as it is stored.
+        dims: 2 or 3, the axes of space that are needed.
+    """
+    axes = spatial_axes(shape, [dims])
+    if axes is not None:
+        return axes, 1
+    long = tuple(axis for axis, length in enumerate(shape[:3]) if length > 1)
+    if len(long) == dims:
+        return long, math.prod(shape[3:])
+    return tuple(range(dims)), math.prod(shape[dims:])
+
+
+def lay_flat(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The affine of an image with two axes, turned with its plane into that of the first two coordinates.
+
+    MONAI's transforms take an image's voxel size and orientation from these two alone: of a sagittal slice they would
+    see one axis, of an oblique one voxels that are too small. Axial slices keep R and A, coronal ones R and S, sagittal
+    ones A and S; oblique slices are turned from the nearest of these.
+
+    Args:
+        affine: ``(4, 4)``, from voxel indices to mm; the first two columns are the axes of the image.
+
+    Returns:
+        ``(4, 4)``, with the same distances between voxels; that of an axial slice as it is.
+    """
+    normal = np.abs(np.cross(affine[:3, 0], affine[:3, 1]))
+    dropped = next(axis for axis in (2, 1, 0) if normal[axis] >= _NEARLY_MOST * normal.max())
+    flat = affine[[*(axis for axis in range(3) if axis != dropped), dropped, 3]]
+    if flat[2, :2].any():
+        basis = np.linalg.qr(flat[:3, :2])[0]
+        left, _, right = np.linalg.svd(basis[:2])
+        directions = basis @ (left @ right).T  # those in the plane that are nearest to the coordinates kept
+        flat[:3] = np.column_stack([directions, np.cross(directions[:, 0], directions[:, 1])]).T @ flat[:3]
+        flat[2, :2] = 0
+    return flat
 
 
 def shorten_shape(shape: Sequence[int], least: int = 3) -> tuple[int, ...]:

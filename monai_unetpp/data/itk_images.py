@@ -11,8 +11,8 @@ import numpy as np
 import SimpleITK
 from monai.data.utils import orientation_ras_lps
 
-from monai_unetpp.data.errors import ImageFileError, check_regular_file
 from monai_unetpp.data.grid import check_grid
+from monai_unetpp.data.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.text_headers import check_text_header
 
 __all__ = ["ITK_SUFFIXES", "detached_files", "is_itk_name", "open_itk_file", "read_itk_file", "read_itk_header"]

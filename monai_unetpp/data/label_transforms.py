@@ -10,14 +10,15 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.networks import one_hot
-from monai.transforms import MapTransform
+from monai.transforms import MapTransform, RandCropByPosNegLabeld
+from monai.transforms.utils import map_binary_to_indices
 from monai.utils import MetaKeys, convert_to_tensor
 
-from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.grid import ImageGeometry, compare_geometry
+from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.label_values import list_values
 
-__all__ = ["CheckLabelsd", "OneHotLabelsd"]
+__all__ = ["CheckLabelsd", "OneHotLabelsd", "RandCropByKnownLabeld"]
 
 
 class CheckLabelsd(MapTransform):
@@ -42,7 +43,7 @@ class CheckLabelsd(MapTransform):
         >>> CheckLabelsd("label", image_key="image", classes=2)(item)
         Traceback (most recent call last):
         ...
-        monai_unetpp.data.errors.ImageFileError: label: the label must hold 0 and 1 only, got 2. Correct ...
+        monai_unetpp.data.image_errors.ImageFileError: label: the label must hold 0 and 1 only, got 2. Correct ...
     """
 
     def __init__(
@@ -120,6 +121,45 @@ class OneHotLabelsd(MapTransform):
             channels = one_hot(labels, num_classes=self.classes, dim=0)
             d[key] = channels if left_out is None else channels.masked_fill(left_out, 0)
         return d
+
+
+class RandCropByKnownLabeld(RandCropByPosNegLabeld):
+    """MONAI's ``RandCropByPosNegLabeld``, whose patches lie around voxels that somebody has labelled.
+
+    That takes all above 0 for foreground, also voxels that are to be ignored, from which nothing can be learned. Here
+    these are neither foreground nor background. Where there are no others, patches lie anywhere.
+
+    Args:
+        arguments: those of ``RandCropByPosNegLabeld``.
+        ignore_label: value of the voxels to ignore; None for none.
+        options: further arguments of ``RandCropByPosNegLabeld``.
+
+    Example:
+        >>> import torch
+        >>> crop = RandCropByKnownLabeld("label", "label", (1, 1), pos=1, neg=0, ignore_label=2)
+        >>> crop({"label": torch.tensor([[[0.0, 1.0], [2.0, 2.0]]])})[0]["label"].item()
+        1.0
+    """
+
+    def __init__(self, *arguments: Any, ignore_label: int | None = None, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.ignore_label = ignore_label
+
+    def randomize(
+        self,
+        label: torch.Tensor | None = None,
+        fg_indices: Any = None,
+        bg_indices: Any = None,
+        image: torch.Tensor | None = None,
+    ) -> None:
+        """Choose the centres of the patches."""
+        if self.ignore_label is not None and label is not None and (fg_indices is None or bg_indices is None):
+            known = (convert_to_tensor(label, track_meta=False) != self.ignore_label).all(dim=0).flatten()
+            found = map_binary_to_indices(label, image, self.cropper.image_threshold)
+            fg_indices, bg_indices = (indices[known[torch.as_tensor(indices)]] for indices in found)
+            if not len(fg_indices) and not len(bg_indices):
+                bg_indices = torch.arange(len(known))
+        super().randomize(label, fg_indices, bg_indices, image)
 
 
 def _file_of(image: Any, key: Hashable) -> str:

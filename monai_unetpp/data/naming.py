@@ -12,7 +12,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name

@@ -21,8 +21,8 @@ from nibabel.filebasedimages import ImageFileError as NibabelFileError
 from nibabel.nifti1 import Nifti1Header, Nifti1Pair
 from nibabel.spatialimages import HeaderDataError
 
-from monai_unetpp.data.errors import ImageFileError, check_regular_file
 from monai_unetpp.data.grid import ImageGeometry, check_grid, check_spacing, compare_geometry, warn_once
+from monai_unetpp.data.image_errors import ImageFileError, check_regular_file
 
 __all__ = ["NIFTI_SUFFIXES", "is_nifti_name", "open_nifti", "read_voxels", "stored_step"]
 

@@ -17,9 +17,16 @@ import SimpleITK
 import tifffile
 from PIL import ExifTags, Image, PngImagePlugin
 
-from monai_unetpp.data.errors import ImageFileError, check_regular_file, damaged_file
+from monai_unetpp.data.image_errors import ImageFileError, check_regular_file, damaged_file
 from monai_unetpp.data.itk_images import open_itk_file
-from monai_unetpp.data.tiff import TIFF_SIGNATURES, mean_of_colours, read_tiff, read_tiff_shape, tiff_appearance
+from monai_unetpp.data.tiff import (
+    TIFF_SIGNATURES,
+    labels_of_colours,
+    mean_of_colours,
+    read_tiff,
+    read_tiff_shape,
+    tiff_appearance,
+)
 from monai_unetpp.files import MARK, atomic_path
 
 __all__ = [
@@ -71,6 +78,7 @@ def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
         path: PNG or TIFF with 8 or 16 bits, or real numbers, per channel.
         labels: whether it is a label map. Then the numbers are taken that are stored: indices into a palette instead
             of its colours, and grey values of fewer than 8 bits, which otherwise are stretched to 255, as they are.
+            Colours are refused.
 
     Returns:
         ``(W, H)``, or ``(W, H, pages)`` for a TIFF of several pages. Grey values keep their type; colours become the
@@ -92,8 +100,9 @@ def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
         raise damaged_file(path) from e
     array = SimpleITK.GetArrayViewFromImage(image)
     has_colours = image.GetNumberOfComponentsPerPixel() > 1
-    grey: np.ndarray[Any, Any] = mean_of_colours(array) if has_colours else np.array(array)
-    return np.transpose(grey)
+    if not has_colours:
+        return np.transpose(np.array(array))
+    return np.transpose(np.array(labels_of_colours(array, path)) if labels else mean_of_colours(array))
 
 
 def write_picture(

@@ -15,14 +15,14 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from monai_unetpp.data.dicom import is_dicom_file, read_dicom
-from monai_unetpp.data.errors import ImageFileError
-from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry, shorten_shape
+from monai_unetpp.data.grid import ImageGeometry, channel_axes, check_grid, compare_geometry, lay_flat, spatial_axes
+from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.itk_images import ITK_SUFFIXES, is_itk_name, read_itk_file
 from monai_unetpp.data.label_values import as_integers
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_nifti_name, open_nifti, read_voxels, stored_step
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_picture
 
-__all__ = ["VolumeReader", "check_not_constant"]
+__all__ = ["VolumeReader", "not_supported"]
 
 # Where the name says nothing, the content of a file does: DICOM files often have no suffix.
 _SUPPORTED = (
@@ -51,7 +51,7 @@ class VolumeReader(ImageReader):
         labels: whether images are label maps. They become integers, also where a file holds them scaled or rounded
             (0.996 for 1), and any other fraction is an error; see :func:`monai_unetpp.data.label_values.as_integers`.
             Of pictures the numbers are taken that are stored: indices into a palette instead of its colours, and grey
-            values of fewer than 8 bits as they are.
+            values of fewer than 8 bits as they are; colours are an error.
 
     Several files make one image: slices of a DICOM series, or channels, which must lie on one grid.
 
@@ -126,8 +126,8 @@ class VolumeReader(ImageReader):
             return array, metadata
         for path, (other, other_metadata) in zip(img, images, strict=True):
             grids = (
-                ImageGeometry(array.shape, metadata[MetaKeys.AFFINE]),
-                ImageGeometry(other.shape, other_metadata[MetaKeys.AFFINE]),
+                ImageGeometry(array.shape, metadata[MetaKeys.ORIGINAL_AFFINE]),
+                ImageGeometry(other.shape, other_metadata[MetaKeys.ORIGINAL_AFFINE]),
             )
             difference = compare_geometry(*grids)
             if difference is not None or other.shape != array.shape:
@@ -149,8 +149,8 @@ class VolumeReader(ImageReader):
     def _read_channels(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         """One file that holds all channels."""
         image = open_nifti(path) if is_nifti_name(path) else None
-        axes = None if image is None else _find_axes_beside_channels(image.shape, self.spatial_dims[0], self.channels)
-        if image is None or axes is None:
+        axes, channels = ((), 0) if image is None else channel_axes(image.shape, self.spatial_dims[0])
+        if image is None or channels != self.channels:
             shape = "another file" if image is None else f"shape {image.shape}"
             raise ImageFileError(
                 f"{path}: must be NIfTI with {self.channels} channels on its last axis, got {shape}. Store it so, or "
@@ -159,7 +159,7 @@ class VolumeReader(ImageReader):
         spatial = tuple(image.shape[axis] for axis in axes)
         voxels = self._finite(read_voxels(image, path, single=True), path)
         if not self.allow_constant:
-            check_not_constant(voxels, path)
+            _check_not_constant(voxels, path)
         metadata = _metadata(image.affine, image.shape, axes, path)
         metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
         return np.moveaxis(voxels.reshape((*spatial, self.channels)), -1, 0), metadata
@@ -168,7 +168,7 @@ class VolumeReader(ImageReader):
         if is_nifti_name(path):
             image = open_nifti(path)
             self._find_axes(image.shape, path)  # before the voxels of a long series are read
-            voxels = read_voxels(image, path, single=True)
+            voxels = read_voxels(image, path, single=not self.labels)
             if self.labels:
                 voxels = as_integers(voxels, path, stored_step(image))
             return self._checked(voxels, {MetaKeys.AFFINE: image.affine}, path=path)
@@ -177,9 +177,7 @@ class VolumeReader(ImageReader):
             return self._checked(array, {MetaKeys.AFFINE: affine}, path=path)
         if is_picture_name(path):
             return self._checked(read_picture(path, self.labels), {MetaKeys.AFFINE: np.eye(4)}, path=path)
-        if not path.exists():
-            raise ImageFileError(f"{path}: no such file or folder. Check the path.")
-        raise ImageFileError(f"{path}: not a supported image. Give {_SUPPORTED}.")
+        raise not_supported(path)
 
     def _checked(
         self, array: np.ndarray[Any, Any], metadata: dict[str, Any], path: Path
@@ -189,7 +187,7 @@ class VolumeReader(ImageReader):
         array = array.reshape([full_shape[axis] for axis in axes])
         array = as_integers(array, path) if self.labels else self._finite(array, path)
         if not self.allow_constant:
-            check_not_constant(array, path)
+            _check_not_constant(array, path)
         return array, _metadata(metadata[MetaKeys.AFFINE], full_shape, axes, path)
 
     def _find_axes(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:
@@ -198,15 +196,15 @@ class VolumeReader(ImageReader):
         Raises:
             ImageFileError: there are more or fewer than are needed, or it is not clear which they are.
         """
-        fewest, most = min(self.spatial_dims), max(self.spatial_dims)
-        count = len(shorten_shape(shape, fewest))
-        if count in self.spatial_dims:
-            return tuple(range(count))
-        long = tuple(axis for axis, length in enumerate(shape) if length > 1)
-        if len(long) == 2 in self.spatial_dims and max(long) < 3:  # one slice, across any axis
-            return long
-        needed = "a volume with three axes" if fewest == 3 else "an image with two axes"
+        axes = spatial_axes(shape, self.spatial_dims)
+        if axes is not None:
+            return axes
         stored = tuple(int(length) for length in shape)
+        if self.labels:
+            needed = " or ".join(f"{dims}D" for dims in sorted(self.spatial_dims))
+            raise ImageFileError(f"{path}: the label must be {needed}, got shape {stored}. Give one label map.")
+        fewest, most = min(self.spatial_dims), max(self.spatial_dims)
+        needed = "a volume with three axes" if fewest == 3 else "an image with two axes"
         raise ImageFileError(f"{path}: its shape is {stored}, but {needed} is needed. {_remedy(stored, most)}")
 
     def _finite(self, array: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
@@ -233,7 +231,14 @@ def _hush_other_readers() -> None:
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
-def check_not_constant(array: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
+def not_supported(path: Path) -> ImageFileError:
+    """The error for what is no image of a kind that is read."""
+    if not path.exists():
+        return ImageFileError(f"{path}: no such file or folder. Check the path.")
+    return ImageFileError(f"{path}: not a supported image. Give {_SUPPORTED}.")
+
+
+def _check_not_constant(array: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
     """Refuse an image that has the same value everywhere.
 
     Raises:
@@ -264,16 +269,11 @@ def _remedy(shape: tuple[int, ...], dims: int) -> str:
     return "Extract one slice or channel, or use a network for volumes."
 
 
-def _find_axes_beside_channels(shape: Sequence[int], dims: int, channels: int) -> tuple[int, ...] | None:
-    """The axes of space in an image whose other axes hold the channels and come last, or None."""
-    if math.prod(shape[dims:]) == channels:
-        return tuple(range(dims))
-    long = tuple(axis for axis, length in enumerate(shape[:3]) if length > 1)
-    return long if dims == len(long) and math.prod(shape[3:]) == channels else None
-
-
 def _metadata(stored: np.ndarray[Any, Any], shape: Sequence[int], axes: tuple[int, ...], path: Path) -> dict[str, Any]:
-    """Metadata of the image along ``axes``; the affine's columns are those of these axes, then of the others."""
+    """Metadata of the image along ``axes``; the affines' columns are those of these axes, then of the others.
+
+    The original affine is that in space; the one for transforms of an image with two axes is in its plane.
+    """
     affine = np.eye(4)
     size = len(stored) - 1
     affine[:size, :size] = stored[:size, :size]
@@ -281,8 +281,8 @@ def _metadata(stored: np.ndarray[Any, Any], shape: Sequence[int], axes: tuple[in
     check_grid(shape, affine, path)
     affine = affine[:, [*axes, *(axis for axis in range(4) if axis not in axes)]]
     return {
-        MetaKeys.AFFINE: affine,
-        MetaKeys.ORIGINAL_AFFINE: affine.copy(),
+        MetaKeys.AFFINE: lay_flat(affine) if len(axes) == 2 else affine.copy(),
+        MetaKeys.ORIGINAL_AFFINE: affine,
         MetaKeys.SPATIAL_SHAPE: np.asarray([shape[axis] for axis in axes]),
         MetaKeys.SPACE: SpaceKeys.RAS,
         MetaKeys.ORIGINAL_CHANNEL_DIM: float("nan"),

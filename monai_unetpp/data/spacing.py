@@ -24,7 +24,7 @@ from monai.utils import (
     get_equivalent_dtype,
 )
 
-from monai_unetpp.data.errors import ImageFileError
+from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.target_grid import HEADER_ROUNDING, find_target_grid, lead_from_to, round_half_to_even
 from monai_unetpp.measuring.memory import available_bytes
 

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPage, TiffPageSeries, xml2dict
 
-from monai_unetpp.data.errors import ImageFileError, damaged_file
+from monai_unetpp.data.image_errors import ImageFileError, damaged_file
 
-__all__ = ["TIFF_SIGNATURES", "mean_of_colours", "read_tiff", "read_tiff_shape", "tiff_appearance"]
+__all__ = ["TIFF_SIGNATURES", "labels_of_colours", "mean_of_colours", "read_tiff", "read_tiff_shape", "tiff_appearance"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def read_tiff(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
     Args:
         path: a file of grey values, with transparency or without, of red, green and blue, or of a palette.
         labels: whether it is a label map, of which the numbers are taken that are stored: indices into a palette
-            instead of its colours, and one bit as 0 and 1 instead of 255.
+            instead of its colours, and one bit as 0 and 1 instead of 255. Colours are refused.
 
     Returns:
         ``(W, H)``, or ``(W, H, slices)``. Grey values keep their type, and grow with brightness; colours become their
@@ -118,6 +118,25 @@ def mean_of_colours(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         rows = slice(start, start + _ROWS_AT_ONCE)
         pixels[rows, ..., :_COLOURS].mean(axis=-1, dtype=np.float32, out=grey[rows])
     return grey
+
+
+def labels_of_colours(pixels: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
+    """The numbers of a label map whose red, green and blue are one.
+
+    Args:
+        pixels: ``(..., channels)``; what follows the third channel is left out.
+        path: the file, for the message.
+
+    Raises:
+        ImageFileError: a colour, of which nobody knows which label it means.
+    """
+    labels = pixels[..., 0]
+    if any((pixels[..., channel] != labels).any() for channel in range(1, _COLOURS)):
+        raise ImageFileError(
+            f"{path}: the label must hold one number per pixel, got colours. Save the numbers of the labels as grey "
+            "values, or as indices into a palette."
+        )
+    return labels
 
 
 @contextmanager
@@ -271,7 +290,7 @@ def _grey_rows(page: TiffPage, path: Path, labels: bool) -> np.ndarray[Any, Any]
     pixels = _decoded(page, path)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if page.photometric in _COLOURED:
-        return mean_of_colours(pixels)
+        return labels_of_colours(pixels, path) if labels else mean_of_colours(pixels)
     grey = pixels[..., 0]
     if page.photometric == PHOTOMETRIC.PALETTE and not labels:
         palette = np.asarray(page.colormap).T >> 8  # to the 8 bits of other palettes

@@ -17,7 +17,7 @@ from monai.utils import ImageMetaKey, MetaKeys
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
-from monai_unetpp.data.grid import ImageGeometry, compare_geometry
+from monai_unetpp.data.grid import ImageGeometry, compare_geometry, lay_flat
 from monai_unetpp.data.naming import RESULT_NAME, case_name, result_suffix
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.pictures import is_picture_name, read_picture_shape, write_picture
@@ -99,7 +99,8 @@ class SegmentationSaveImaged(SaveImaged):
             source = str(metadata[ImageMetaKey.FILENAME_OR_OBJ])
             labels = _labels(d[key], key)
             original_affine = np.asarray(metadata[MetaKeys.ORIGINAL_AFFINE], dtype=np.float64)
-            grid = ImageGeometry(labels.shape, original_affine)
+            loaded = lay_flat(original_affine) if labels.ndim == 2 else original_affine
+            grid = ImageGeometry(labels.shape, loaded)
             difference = compare_geometry(grid, ImageGeometry(labels.shape, np.asarray(d[key].affine)))
             if difference is not None:
                 raise ValueError(f"{key} must be on the grid of {source}: {difference}. Put Invertd before.")

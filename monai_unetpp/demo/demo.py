@@ -14,6 +14,7 @@ import torch
 from monai.metrics import compute_dice
 
 from monai_unetpp.bundles import find_bundle
+from monai_unetpp.data.nifti import open_nifti, read_voxels
 from monai_unetpp.demo.picture import Panel, draw_levels
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.files import atomic_path, write_figure
@@ -254,8 +255,7 @@ def _position(plan: _Plan, labels: npt.NDArray[Any]) -> list[int]:
 
 
 def _voxels(path: str) -> npt.NDArray[Any]:
-    image: Any = nib.load(path)
-    return np.asarray(image.dataobj)
+    return read_voxels(open_nifti(path), path)
 
 
 def _heading(result: LevelResult, deepest: LevelResult) -> str:

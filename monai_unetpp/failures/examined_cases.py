@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.data import ImageFileError
-from monai_unetpp.data.case_check import check_on_grid, read_truth
+from monai_unetpp.data.case_check import CheckedCase, check_on_grid, hash_voxels, label_values, read_image, read_truth
 from monai_unetpp.data.datalist import read_content
 from monai_unetpp.data.label_names import IGNORE, LabelNames, read_label_names
 from monai_unetpp.data.labelled import LabelledCase
-from monai_unetpp.data.labels import Volume, read_label_map, read_volume
+from monai_unetpp.data.labels import Volume, read_label_map
 from monai_unetpp.metrics import FOREGROUND, LabelScore, score_case, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
 
@@ -67,6 +67,7 @@ class CaseArrays:
         truth: labels that are scored, of the same shape.
         segmentation: the same of the segmentation; None where there is none to score.
         spacing_mm: voxel size by axis.
+        checked: what reading image and label has shown, as for every check of labelled cases.
         ignored: whether a voxel is left out, of the same shape; truth and segmentation are 0 there. None leaves out
             none.
     """
@@ -75,6 +76,7 @@ class CaseArrays:
     truth: _Array
     segmentation: _Array | None
     spacing_mm: tuple[float, ...]
+    checked: CheckedCase = dataclasses.field(default_factory=lambda: CheckedCase(None))
     ignored: npt.NDArray[np.bool_] | None = None
 
 
@@ -181,27 +183,21 @@ def read_arrays(
     """
     label = read_truth(case, labels.allowed, spatial_dims)
     dims = label.data.ndim
-    image = _first_channel(read_volume(case.image[0], dims), case.image[0], label, case.label)
+    # voxels outside of what was scanned are sometimes NaN; nothing is computed with the image but its kind
+    image = read_image(case, dims, allow_constant=True, fill_nonfinite=0.0)
+    check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
     ignored = None if labels.ignore is None else label.data == labels.ignore
     if ignored is not None and ignored.all():
         raise ImageFileError(f"{case.label}: every voxel is to be ignored, so nothing can be scored. Drop the case.")
     segmented = None if segmentation is None else _read_segmentation(segmentation, label, case.label, labels)
     return CaseArrays(
-        image=image,
+        image=image.data[0],
         truth=labels.pick(label.data),
         segmentation=segmented if segmented is None or ignored is None else np.where(ignored, 0, segmented),
         spacing_mm=spacing_of_affine(label.affine, dims),
+        checked=CheckedCase(None, hash_voxels(image.data), label_values(label.data)),
         ignored=ignored,
     )
-
-
-def _first_channel(image: Volume, path: Path, label: Volume, label_path: Path) -> _Array:
-    dims = label.data.ndim
-    grid = Volume(image.data.reshape(*image.data.shape[:dims], -1)[..., 0], image.affine)
-    check_on_grid(grid, path, label, label_path)
-    # voxels outside of what was scanned are sometimes NaN; nothing is computed with the image but its kind
-    finite: _Array = np.nan_to_num(grid.data, nan=0.0, posinf=0.0, neginf=0.0)
-    return finite
 
 
 def _read_segmentation(path: Path, label: Volume, label_path: Path, labels: ScoredLabels) -> _Array:

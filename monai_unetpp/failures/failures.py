@@ -10,7 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data import ImageKind, describe_case_failure, load_datalist
+from monai_unetpp.data.case_check import CheckedCase
+from monai_unetpp.data.check import tell_doubtful
 from monai_unetpp.data.datalist import read_content
+from monai_unetpp.data.label_names import LabelNames
 from monai_unetpp.data.labelled import LabelledCase, list_cases, repeated_names
 from monai_unetpp.failures.examined_cases import (
     CaseArrays,
@@ -76,7 +79,9 @@ def find_failures(
         check_drawing()
     listed = _listed(chosen)
     scored = choose_labels(dataset_dir, chosen.labels, chosen.instances)
-    examined, failures = _examine(listed, chosen.folder, scored, progress)
+    examined, checked, failures = _examine(listed, chosen.folder, scored, progress)
+    named = None if scored.allowed is None else LabelNames(scored.named, scored.ignore)
+    tell_doubtful(Path(dataset_dir) / "dataset.json", chosen.list_key, checked, named)
     case_kinds = kinds_of(examined)
     # labels that are mistaken for each other leave the pooled foreground as it is
     ranked_by = "mean_iou" if len(scored.named) > 1 else "foreground_iou"
@@ -114,30 +119,32 @@ def _listed(chosen: FailureOptions) -> list[LabelledCase]:
 
 def _examine(
     cases: Sequence[LabelledCase], folder: Path | None, labels: ScoredLabels, progress: Progress
-) -> tuple[list[ExaminedCase], dict[str, str]]:
-    """What each case is like and how it scores, and the reasons why some could not be scored."""
+) -> tuple[list[ExaminedCase], dict[LabelledCase, CheckedCase], dict[str, str]]:
+    """What each case is like and how it scores, what its files hold, and why some cases could not be scored."""
     examined: list[ExaminedCase] = []
+    checked: dict[LabelledCase, CheckedCase] = {}
     failures: dict[str, str] = {}
     with counting(progress, "examining") as count:
         for done, case in enumerate(cases, start=1):
             try:
                 # all cases must be like the first
                 dims = len(examined[0].spacing_mm) if examined else None
-                examined.append(_examine_case(case, folder, labels, dims))
+                examined_case, checked[case] = _examine_case(case, folder, labels, dims)
+                examined.append(examined_case)
             except (OSError, ValueError, MemoryError) as e:
                 file = str(case.image[0])
                 reason = describe_case_failure(e, file, "loading")
                 failures[case.name] = f"{file}: {reason}" if isinstance(e, MemoryError) else reason
             count(done, len(cases))
-    return examined, failures
+    return examined, checked, failures
 
 
 def _examine_case(
     case: LabelledCase, folder: Path | None, labels: ScoredLabels, spatial_dims: int | None
-) -> ExaminedCase:
+) -> tuple[ExaminedCase, CheckedCase]:
     path = None if folder is None else find_segmentation(case, folder)
     arrays = read_arrays(case, labels, path, spatial_dims)
-    return ExaminedCase(
+    examined = ExaminedCase(
         case=case.name,
         image=str(case.image[0]),
         label=str(case.label),
@@ -146,6 +153,7 @@ def _examine_case(
         spacing_mm=arrays.spacing_mm,
         score=None if path is None else score_arrays(arrays, labels.named),
     )
+    return examined, arrays.checked
 
 
 def _pick(wrong: Sequence[ExaminedCase], case_kinds: dict[str, dict[str, str]], count: int) -> list[ExaminedCase]:

@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from monai_unetpp.bundles import load_network, read_network_def
-from monai_unetpp.data.case_check import check_case
-from monai_unetpp.data.labelled import list_cases, repeated_names
+from monai_unetpp.data.case_check import CheckedCase, check_case
+from monai_unetpp.data.check import tell_shared_images
+from monai_unetpp.data.labelled import LabelledCase, list_cases, repeated_names
+from monai_unetpp.distributed import rank
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.inference import check_inference
@@ -71,30 +73,36 @@ def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
 def check_data_sets(
     plan: PruningPlan, entries: Mapping[str, Sequence[Mapping[str, Any]]], ignore_labels: Mapping[str, int | None]
 ) -> None:
-    """Check every data set before the first is scored: ``evaluate_levels`` checks its own only.
+    """Check every data set before the first is scored, and tell which images are in several of them.
+
+    ``evaluate_levels`` checks its own data set only.
 
     Raises:
         ValueError: cases with problems, all named, unless the plan leaves them out.
     """
-    if len(entries) < 2 or plan.data.exclude_problems:
+    if len(entries) < 2:
         return
     network, values = plan.pipeline.network, list(plan.pipeline.labels.values())
     problems = []
+    sound: dict[str, dict[LabelledCase, CheckedCase]] = {}
     for dataset, listed in entries.items():
         cases = list_cases(listed, plan.data.subjects, plan.data.subject_pattern)
         ignored = ignore_labels[dataset]
         allowed = values if ignored is None else [*values, ignored]
         reasons = dict.fromkeys(repeated_names(cases), "names of cases must differ. Rename the files.")
-        for case in cases:
-            reason = check_case(case, allowed, network.spatial_dims, network.in_channels).problem
-            if reason is not None:
-                reasons.setdefault(case.name, reason)
+        checked = {case: check_case(case, allowed, network.spatial_dims, network.in_channels) for case in cases}
+        for case, outcome in checked.items():
+            if outcome.problem is not None:
+                reasons.setdefault(case.name, outcome.problem)
+        sound[dataset] = {case: outcome for case, outcome in checked.items() if case.name not in reasons}
         problems += [f"- {dataset}, {name}: {reason}" for name, reason in reasons.items()]
-    if problems:
+    if problems and not plan.data.exclude_problems:
         raise ValueError(
             f"cases of all data sets must be sound, got {len(problems)} with a problem:\n" + "\n".join(problems) + "\n"
             "Correct them, or set exclude_problems to leave them out."
         )
+    if rank() == 0:
+        tell_shared_images(sound)
 
 
 def load_further(pipeline: EvaluatedNetwork) -> dict[str, NestedUNet]:

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from monai_unetpp.data.case_check import check_case
+from monai_unetpp.data.check import tell_doubtful
+from monai_unetpp.data.label_names import LabelNames
 from monai_unetpp.data.labelled import LabelledCase, hash_files, list_cases, repeated_names
 from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.pruning.case_scores import CaseEvaluation, CaseScores
@@ -112,10 +114,13 @@ def _check_cases(
     }
     single = [case for case in cases if case.name not in repeated]
     checked = gather(
-        {case.name: check_case(case, how.label_values, how.spatial_dims, in_channels).problem for case in share(single)}
+        {case.name: check_case(case, how.label_values, how.spatial_dims, in_channels) for case in share(single)}
     )
-    reasons |= {name: reason for name, reason in checked.items() if reason is not None}
-    sound = [case for case in single if checked[case.name] is None]
+    reasons |= {name: outcome.problem for name, outcome in checked.items() if outcome.problem is not None}
+    sound = [case for case in single if checked[case.name].problem is None]
+    if rank() == 0:
+        names_of_labels = LabelNames(dict(how.labels), how.ignore_label)
+        tell_doubtful(how.dataset, how.dataset, {case: checked[case.name] for case in sound}, names_of_labels)
     contents = gather({case.name: hash_files(case.files) for case in share(sound)})
     names = dict.fromkeys(case.name for case in cases)
     problems = [DataProblem(how.dataset, name, reasons[name]) for name in names if name in reasons]

@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
-from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.files import atomic_path, is_in_use, write_text
 from monai_unetpp.seeds import mix_seeds
 from monai_unetpp.spreadsheet import format_csv
 
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 #: Checkpoints that are kept: the last, and the one before it in case the last is damaged.
 _KEPT = 2
+#: Names of the files that ignite writes checkpoints to before it renames them.
+_UNFINISHED = r"tmp[a-z0-9_]{8}"
 #: What of a schedule's state tells how far it is, or are functions; all else are settings.
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step", "lr_lambdas")
 
@@ -99,7 +101,7 @@ class TrainingCheckpoint:
 
     Every epoch begins with random numbers of its own, in this process and, with
     :class:`monai_unetpp.data.SeededCacheDataset`, in those that load data: a training that was interrupted ends
-    like one that was not.
+    like one that was not. What a training that was killed has left of a checkpoint is removed by the next.
 
     Args:
         folder: where ``checkpoint_epoch=N.pt`` files are kept, the last two of them.
@@ -143,6 +145,8 @@ class TrainingCheckpoint:
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._remove_old)
 
     def _resume(self, engine: Engine, load_dict: dict[str, Any]) -> None:
+        if idist.get_rank() == 0:
+            self._remove_leftovers()
         for path in reversed(self._found()):
             try:
                 torch.load(path, map_location="cpu", weights_only=True)
@@ -187,6 +191,13 @@ class TrainingCheckpoint:
         # the saver only knows the files of this run
         for path in self._found()[:-_KEPT]:
             path.unlink()
+
+    def _remove_leftovers(self) -> None:
+        """Remove what a training that was killed while it saved has left behind."""
+        for path in self.folder.glob("tmp*") if self.folder.is_dir() else ():
+            with contextlib.suppress(OSError):
+                if re.fullmatch(_UNFINISHED, path.name) and path.is_file() and not is_in_use(path):
+                    path.unlink()
 
     def _found(self) -> list[Path]:
         """The checkpoints in the folder, oldest epoch first."""

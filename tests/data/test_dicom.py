@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from monai_unetpp.data import ImageFileError, VolumeReader, find_cases, read_geometry, write_volume
+from monai_unetpp.data import ImageFileError, VolumeReader, check_same_geometry, find_cases, read_geometry, write_volume
 
 
 @pytest.fixture
@@ -35,6 +35,20 @@ def test_a_series_is_read_with_its_geometry(series: Path, voxels: np.ndarray, se
     geometry = read_geometry(series)
     assert geometry.shape == (10, 8, 6)
     np.testing.assert_allclose(geometry.spacing_mm, np.linalg.norm(series_affine[:3, :3], axis=0), atol=1e-6)
+
+
+def test_geometry_is_that_of_the_headers_also_where_pixels_are_lost(
+    series: Path, series_affine: np.ndarray, tmp_path: Path
+) -> None:
+    for path in sorted(series.iterdir()):
+        path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(ImageFileError, match="its pixels are damaged"):
+        load(series)
+    np.testing.assert_allclose(read_geometry(series).affine, series_affine, atol=1e-6)
+    (tmp_path / "one").mkdir()
+    single = next(series.iterdir()).rename(tmp_path / "one" / "slice")
+    assert read_geometry(single).shape == (10, 8, 1)
+    assert check_same_geometry(series, series) is not None  # a slice is missing now
 
 
 def test_files_without_suffix_and_in_any_order(series: Path, voxels: np.ndarray) -> None:

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics import DiceMetric
-from monai.transforms import Compose, LoadImaged, Orientationd
+from monai.transforms import Compose, LoadImaged, Orientationd, RandCropByPosNegLabeld
 
-from monai_unetpp.data import CheckLabelsd, ImageFileError, OneHotLabelsd, VolumeReader
+from monai_unetpp.data import CheckLabelsd, ImageFileError, OneHotLabelsd, RandCropByKnownLabeld, VolumeReader
 
 LPS = np.diag([-1.0, -1, 1, 1])
 
@@ -97,3 +97,32 @@ def test_metrics_of_what_is_not_ignored_are_those_of_the_rest_alone(include_back
     prediction[:, :3] = 2 - prediction[:, :3]
     again = OneHotLabelsd(["pred", "label"], classes=3, ignore_label=7)({"pred": prediction, "label": partly})
     assert torch.equal(again["pred"], found["pred"])
+
+
+def crop(label, pos, ignore_label=3, count=200):
+    transform = RandCropByKnownLabeld(
+        ["image", "label"], "label", (1, 1), pos=pos, neg=1 - pos, num_samples=count, ignore_label=ignore_label
+    ).set_random_state(0)
+    item = {"image": torch.arange(label.size, dtype=torch.float32).reshape(1, *label.shape)}
+    return [each["label"].item() for each in transform({**item, "label": torch.as_tensor(label[None])})]
+
+
+@pytest.mark.parametrize(("pos", "expected"), [(1, {1, 2}), (0, {0}), (0.5, {0, 1, 2})])
+def test_crops_lie_around_voxels_that_somebody_labelled(pos, expected):
+    label = np.resize(np.array([0, 1, 2, 3, 3, 3], np.float32), (6, 7))
+    assert set(crop(label, pos)) == expected
+    assert set(crop(label, pos, ignore_label=None)) == (expected | {3} if pos else expected)
+
+
+def test_without_voxels_to_ignore_crops_are_those_of_monai():
+    label = np.resize(np.array([0, 1, 2], np.uint8), (6, 7))
+    options = {"spatial_size": (3, 2), "pos": 3, "num_samples": 20, "allow_smaller": True}
+    item = {"image": torch.rand(1, 6, 7), "label": torch.as_tensor(label[None])}
+    ours = RandCropByKnownLabeld(["image", "label"], "label", **options, ignore_label=7).set_random_state(1)(item)
+    monais = RandCropByPosNegLabeld(["image", "label"], "label", **options).set_random_state(1)(item)
+    for one, other in zip(ours, monais, strict=True):
+        np.testing.assert_array_equal(one["image"], other["image"])
+
+
+def test_where_all_is_to_be_ignored_crops_lie_anywhere():
+    assert set(crop(np.full((3, 4), 3, np.float32), 0.5)) == {3}

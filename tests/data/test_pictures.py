@@ -444,10 +444,22 @@ def test_labels_in_tiff_are_the_stored_numbers(tmp_path: Path, rows: np.ndarray,
     np.testing.assert_array_equal(read_label_map(tmp_path / "a.tif").data, pixels.T)
 
 
-def test_labels_with_colours_stay_their_mean(tmp_path: Path, rows: np.ndarray) -> None:
-    colours = np.stack([rows] * 3, axis=-1)
-    for suffix in (".png", ".tif"):
-        np.testing.assert_array_equal(read_label_map(save(tmp_path / f"a{suffix}", colours)).data, rows.T)
+def test_labels_saved_as_colours_without_any_colour_are_read(tmp_path: Path, rows: np.ndarray) -> None:
+    for channels in (3, 4):
+        for suffix in (".png", ".tif"):
+            path = save(tmp_path / f"a{suffix}", np.stack([rows] * channels, axis=-1))
+            np.testing.assert_array_equal(read_label_map(path).data, rows.T)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("colour", [(3, 0, 0), (0, 3, 0), (0, 0, 3), (255, 0, 0), (3, 3, 2), (1, 2, 3, 255)])
+def test_coloured_labels_are_refused(tmp_path: Path, colour: tuple[int, ...], suffix: str) -> None:
+    pixels = np.zeros((6, 5, len(colour)), np.uint8)
+    pixels[2, 3] = colour
+    path = save(tmp_path / f"a{suffix}", pixels)
+    read_picture(path)
+    with pytest.raises(ImageFileError, match=rf"a\{suffix}: the label must hold one number per pixel, got colours"):
+        read_label_map(path)
 
 
 def test_geometry_is_read_from_the_header(tmp_path: Path, rows: np.ndarray) -> None:

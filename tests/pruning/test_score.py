@@ -129,6 +129,20 @@ def dice(scores: Scores) -> dict[tuple[str, str], float | None]:
     return {(row.case, row.point): row.score.dice for row in scores.rows}
 
 
+def test_equal_images_and_labels_that_no_case_has_are_told_once(cases, caplog):
+    values = {"cube": 1, "ball": 2}
+    for _ in range(2):
+        evaluate_levels(
+            Thresholds(), cases, **{**settings(), "labels": values, "tolerance_mm": dict.fromkeys(values, 1.0)}
+        )
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("monai_unetpp.data")]
+    first, *others = (case["image"] for case in cases)
+    assert told == [
+        *(f"{image}: the same image as {first}, both in 'dataset'. Leave one of them out." for image in others),
+        "dataset: no case has the label 'ball' (2). Leave it out of labels, or add such cases.",
+    ]
+
+
 class TestScores:
     def test_how_to_score_may_be_given_as_an_object_and_changed_by_name(self, cases):
         how = Scoring(**settings(), levels=["L2"], dataset="cubes")

@@ -159,3 +159,15 @@ def test_the_gradient_scaler_is_kept(tmp_path):
 
 def set_scaler(engine, scale):
     engine.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+
+
+def test_what_a_killed_training_left_of_a_checkpoint_is_removed_by_the_next(tmp_path):
+    left, used = tmp_path / "tmpab1_x9zq", tmp_path / "tmpcd2_y8wv"
+    for path in (left, used, tmp_path / "tmp_notes.txt", tmp_path / "tmpabc"):
+        path.write_bytes(b"half a checkpoint")
+    (tmp_path / "tmpfolder_1").mkdir()
+    with used.open("rb"):
+        make_training(tmp_path, 1)[0].run()
+        assert {path.name for path in tmp_path.glob("tmp*")} == {used.name, "tmp_notes.txt", "tmpabc", "tmpfolder_1"}
+    make_training(tmp_path, 2)[0].run()
+    assert not used.exists()

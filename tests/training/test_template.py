@@ -71,6 +71,7 @@ def test_voxels_to_ignore_get_the_number_after_the_classes_and_no_loss():
         item = transform(item)
     label = item["label"][None]
     assert label.flatten()[:4].tolist() == [0, 1, 2, 3]
+    assert config.parse("train#augmentation").transforms[0].ignore_label == 3
     logits = torch.rand(1, 3, 8, 8)
     changed = torch.where(label == 3, 5.0, logits)
     loss = config.parse("loss")

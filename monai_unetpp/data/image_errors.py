@@ -7,7 +7,9 @@ import os
 import stat
 from os import PathLike
 
-__all__ = ["ImageFileError", "check_regular_file", "damaged_file", "describe_failure", "one_line"]
+from monai_unetpp.errors import printable
+
+__all__ = ["ImageFileError", "check_regular_file", "damaged_file", "describe_failure"]
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -76,19 +78,9 @@ def describe_failure(error: BaseException) -> str:
     while error.__cause__ is not None and _only_names_transform(error):
         error = error.__cause__
     if isinstance(error, ImageFileError):
-        return one_line(str(error).strip())
+        return printable(str(error).strip())
     lines = str(error).strip().splitlines()
-    return one_line(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
-
-
-def one_line(text: str) -> str:
-    r"""``text`` with escapes for what cannot be shown, such as line breaks and undecodable bytes in names of files.
-
-    Example:
-        >>> one_line("a\nb.nii")
-        'a\\nb.nii'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    return printable(f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__)
 
 
 def _only_names_transform(error: BaseException) -> bool:
