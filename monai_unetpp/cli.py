@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after ``--help`` or ``--version``, and with code 2 where ``arguments`` do not fit the command.
     """
-    options = vars(_parser().parse_args(arguments))
+    options = vars(make_parser().parse_args(arguments))
     command: Callable[..., int] = options.pop("command")
     verbose: bool = options.pop("verbose")
     _name_the_user()
@@ -400,7 +400,7 @@ def _study(list_only: bool, **options: Any) -> int:
     return _CASES_FAILED if outcome.failures else _DONE
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("-v", "--verbose", action="store_true", help="show log messages, and details of errors")
     parser = argparse.ArgumentParser(

@@ -63,22 +63,17 @@ def segment(run, hippocampus_bundle, tmp_path):
 
 def test_help_does_not_wait_for_torch():
     code = """
-import sys, time
-start = time.perf_counter()
+import sys
 from monai_unetpp.cli import main
 try:
     main(sys.argv[1:])
 finally:
-    seconds = time.perf_counter() - start
-    heavy = {"torch", "monai", "numpy", "nibabel", "matplotlib"} & set(sys.modules)
-    print("LOADED", sorted(heavy), "SECONDS", seconds)
+    print("LOADED", sorted({"torch", "monai", "numpy", "nibabel", "matplotlib"} & set(sys.modules)))
 """
     for arguments in (["--help"], ["segment", "--help"]):
         done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
         assert done.stdout.startswith("usage: monai-unetpp")
-        heavy, seconds = re.search(r"LOADED (\[.*\]) SECONDS (.*)", done.stdout).groups()
-        assert heavy == "[]"
-        assert float(seconds) < 1
+        assert done.stdout.endswith("LOADED []\n")
 
 
 def test_the_main_help(run):
@@ -98,7 +93,7 @@ def test_the_examples_of_each_help_can_be_parsed(run, command):
     for example in examples:
         arguments = example.split(" > ")[0].split()
         assert arguments[0] == command
-        cli._parser().parse_args(arguments)
+        cli.make_parser().parse_args(arguments)
 
 
 def test_the_version(run):
@@ -628,7 +623,7 @@ def test_every_option_of_benchmark_is_one_of_its_functions(run, stub_benchmark):
 
     from monai_unetpp.benchmark.speed import measure_inference
 
-    options = vars(cli._parser().parse_args(["benchmark"]))
+    options = vars(cli.make_parser().parse_args(["benchmark"]))
     known = {"command", "verbose", "output", "plot", *inspect.signature(measure_inference).parameters}
     assert set(options) <= known
 

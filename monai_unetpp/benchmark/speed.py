@@ -121,10 +121,10 @@ def measure_inference(
     with tempfile.TemporaryDirectory() as folder:
         given = {"features": features, "in_channels": in_channels, "out_channels": out_channels}
         shapes = {"volume_shape": volume_shape, "window_shape": window_shape, "overlap": overlap}
-        task = _make_task(given, shapes, sw_batch_size, device, bundle, quick, folder)
+        task = make_task(given, shapes, sw_batch_size, device, bundle, quick, folder)
         known = build_own_network(task).levels
         wanted = levels or (known[:1] + known[-1:] if quick else known)
-        contenders = _choose_contenders(wanted, known, runtimes, precisions, device)
+        contenders = choose_contenders(wanted, known, runtimes, precisions, device)
         with contextlib.ExitStack() as stack:
             contest = _Contest(task, contenders, known[-1], stack, tell)
             ceilings = _measure_ceilings(contenders, device)
@@ -154,7 +154,7 @@ def measure_inference(
 # -- the task --------------------------------------------------------------------------------------------------------
 
 
-def _make_task(
+def make_task(
     network: Mapping[str, Any],
     shapes: Mapping[str, Any],
     sw_batch_size: int,
@@ -255,7 +255,7 @@ def _checked_task(task: InferenceTask) -> InferenceTask:
     return task
 
 
-def _choose_contenders(
+def choose_contenders(
     levels: Sequence[str],
     known: Sequence[str],
     runtimes: Sequence[str] | None,

@@ -154,7 +154,7 @@ class TestOneContender:
 
     def test_each_has_a_folder_without_blanks(self, task):
         """Compilers fail with blanks in paths, and nobody shall profit from what another one converted."""
-        folders = [contenders._own_folder(each, task) for each in (SHALLOW, DEEP)]
+        folders = [contenders.own_folder(each, task) for each in (SHALLOW, DEEP)]
         assert [folder.name for folder in folders] == ["L1_torch_fp32", "L4_torch_fp32"]
 
     def test_the_ceiling_is_a_rate(self):
@@ -439,7 +439,7 @@ class TestProcesses:
             ContenderProcess(MONAI, task) as process,
             pytest.raises(RuntimeError, match="its process ended, perhaps for lack of memory"),
         ):
-            process._call(os._exit, 1)
+            process.call(os._exit, 1)
 
 
 class TestBundle:
@@ -447,7 +447,7 @@ class TestBundle:
     def chosen(self, hippocampus_bundle, tmp_path):
         shapes = {"volume_shape": None, "window_shape": None, "overlap": None}
         network = dict.fromkeys(("features", "in_channels", "out_channels"))
-        return speed._make_task(
+        return speed.make_task(
             network, shapes, 2, torch.device("cpu"), hippocampus_bundle, quick=True, folder=str(tmp_path)
         )
 
@@ -504,7 +504,7 @@ def test_arguments_that_cannot_work(change, message):
 @pytest.mark.parametrize(("installed", "other"), [(True, "openvino"), (False, "compile")])
 def test_runtimes_that_are_present(monkeypatch, installed, other):
     monkeypatch.setattr(speed.importlib.util, "find_spec", lambda name: installed or None)
-    chosen = speed._choose_contenders(["L1"], ["L1"], None, ["bf16"], torch.device("cpu"))
+    chosen = speed.choose_contenders(["L1"], ["L1"], None, ["bf16"], torch.device("cpu"))
     # the reference is fp32 whatever is asked for
     assert [contender.name for contender in chosen] == [
         "MONAI fp32",
@@ -515,7 +515,7 @@ def test_runtimes_that_are_present(monkeypatch, installed, other):
 
 
 def test_contenders_on_a_gpu():
-    chosen = speed._choose_contenders(["L1"], ["L1"], ["torch"], None, torch.device("cuda"))
+    chosen = speed.choose_contenders(["L1"], ["L1"], ["torch"], None, torch.device("cuda"))
     assert [contender.name for contender in chosen] == [
         "MONAI fp16",
         "MONAI fp32",

@@ -34,6 +34,7 @@ def test_verify_metadata_with_a_local_schema(bundle, tmp_path, caplog):
 
 
 @pytest.mark.parametrize("config", ["train.json", "inference.json"])
+@pytest.mark.slow
 def test_verify_net_in_out(bundle, caplog, config):
     folder = bundle / "configs"
     with caplog.at_level(logging.INFO):

@@ -36,13 +36,10 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.pruning import (
     PruningPlan,
-    decide,
-    evaluate_levels,
     prune,
     read_report,
     verdict,
     write_pruned_bundle,
-    write_report,
 )
 from monai_unetpp.pruning.configuration import describe_settings
 from monai_unetpp.pruning.confirmation import confirming_cases
@@ -632,6 +629,7 @@ SETTINGS = """[
 ]"""
 
 
+@pytest.mark.slow
 def test_settings_are_the_same_text_in_a_process_of_its_own():
     program = (
         "import functools, monai.transforms\n"
@@ -677,10 +675,3 @@ def test_settings_may_refer_to_themselves():
     value: list = [1]
     value.append(value)
     assert json.loads(describe_settings(value)) == [1, "the same object again"]
-
-
-# ---------------------------------------------------------------- names
-
-
-def test_stages_are_at_hand():
-    assert all(callable(function) for function in (evaluate_levels, decide, write_report, write_pruned_bundle, prune))
