@@ -53,7 +53,7 @@ def test_links_lead_to_files():
 
 
 def test_options_exist(capsys):
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["prune", "--help"])
     known = set(re.findall(r"(?<![\w-])--[a-z_]+", capsys.readouterr().out))
     command_line = TEXT.split("The same through MONAI")[0]
