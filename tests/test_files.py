@@ -1,4 +1,5 @@
 import errno
+import fcntl
 import os
 import shutil
 import time
@@ -37,9 +38,15 @@ def test_the_temporary_file_keeps_all_suffixes(tmp_path):
         temporary.touch()
 
 
-def leftover(folder, name):
-    """What a killed process leaves behind."""
-    path = folder / name
+def own_name(folder):
+    """The name of a temporary folder that a process on this computer made."""
+    with temporary_folder(folder) as made:
+        return made.name
+
+
+def leftover(folder, name=None):
+    """What a killed process leaves behind, by default one of this computer."""
+    path = folder / (name or own_name(folder))
     path.mkdir(parents=True)
     (path / ".in-use").touch()
     (path / "x.nii.gz").write_text("half")
@@ -52,7 +59,7 @@ def age(path):
 
 
 def test_what_killed_processes_left_is_removed(tmp_path):
-    ours = leftover(tmp_path, f"{files._PREFIX}abcd")
+    ours = leftover(tmp_path)
     write_text(tmp_path / "a.txt", "text")
     assert not ours.exists()
 
@@ -60,7 +67,7 @@ def test_what_killed_processes_left_is_removed(tmp_path):
 def test_folders_in_use_and_those_of_others_stay(tmp_path):
     elsewhere = leftover(tmp_path, ".monai-unetpp-000000-abcd")
     foreign = leftover(tmp_path, ".x_seg.nii.gz.abcd")
-    unlocked = leftover(tmp_path, f"{files._PREFIX}new")
+    unlocked = leftover(tmp_path)
     (unlocked / ".in-use").unlink()
     with temporary_folder(tmp_path) as busy:
         remove_leftovers(tmp_path)
@@ -77,15 +84,18 @@ def test_folders_in_use_and_those_of_others_stay(tmp_path):
 
 
 def test_the_only_copy_of_something_is_never_removed(tmp_path):
-    ours = leftover(tmp_path, f"{files._PREFIX}abcd")
+    ours = leftover(tmp_path)
     (ours / files.REPLACED).mkdir()
     remove_leftovers(tmp_path)
     assert ours.exists()
 
 
 def test_file_systems_without_locks(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_lock", lambda file, wait: None)
-    ours = leftover(tmp_path, f"{files._PREFIX}abcd")
+    def refuse(file, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    ours = leftover(tmp_path)
     write_text(tmp_path / "a.txt", "text")
     assert ours.exists()
     age(ours)
@@ -94,16 +104,16 @@ def test_file_systems_without_locks(tmp_path, monkeypatch):
 
 
 def test_a_folder_that_another_process_removed_before_it_was_locked_is_made_again(tmp_path, monkeypatch):
-    lock, made = files._lock, []
+    lock, made = fcntl.flock, []
 
-    def late(file, wait):
+    def late(file, how):
         if not made:
             (first,) = tmp_path.iterdir()
             made.append(first)
             shutil.rmtree(first)
-        return lock(file, wait)
+        lock(file, how)
 
-    monkeypatch.setattr(files, "_lock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with temporary_folder(tmp_path) as folder:
         assert folder.is_dir()
         assert folder != made[0]

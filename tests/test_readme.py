@@ -73,6 +73,7 @@ def installs():
 
 
 @pytest.mark.parametrize("command", commands())
+@pytest.mark.slow
 def test_commands(users_folder, command):
     words = shlex.split(command)
     if words[1] == "benchmark" or words[:3] == ["python", "-m", "benchmarks"]:
@@ -85,6 +86,7 @@ def test_commands(users_folder, command):
         assert done.returncode == 0, done.stderr[-2000:]
 
 
+@pytest.mark.slow
 def test_installs_are_constrained_and_end_in_commands_that_exist(users_folder, capsys):
     pytest.importorskip("nilearn", reason="the demonstration needs the extra 'demo'")
     assert installs()

@@ -19,6 +19,7 @@ def run(script, cwd, *arguments):
 
 
 @pytest.mark.parametrize("imports", [["$import monai_unetpp"], []], ids=["short names", "dotted paths"])
+@pytest.mark.slow
 def test_monai_configs_find_network_and_loss(tmp_path, imports):
     prefix = "" if imports else "monai_unetpp."
     config = {
@@ -43,6 +44,7 @@ print(network.levels[-1], value.dim(), len(sys.path) == len(set(sys.path)))
     assert run(script, tmp_path)[:2] == ["L1", "0"]
 
 
+@pytest.mark.slow
 def test_short_names_also_work_when_the_modules_were_imported_first(tmp_path):
     script = """
 from monai_unetpp.networks import NestedUNet

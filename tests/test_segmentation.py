@@ -396,7 +396,8 @@ def test_tildes(hippocampus_bundle, two_subjects, tmp_path, monkeypatch):
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
-    left = tmp_path / f"{files._PREFIX}abcd"
+    with files.temporary_folder(tmp_path) as made:
+        left = made
     left.mkdir()
     (left / ".in-use").touch()
     (left / "x_seg.nii.gz").write_text("half")

@@ -243,7 +243,7 @@ class ContenderProcess:
         Raises:
             RuntimeError: the contender cannot run here; the message tells why.
         """
-        started: StartedContender = self._call(_start_here, self.contender, self.task)
+        started: StartedContender = self.call(_start_here, self.contender, self.task)
         return started
 
     def expect(self) -> dict[str, npt.NDArray[np.float32]]:
@@ -252,7 +252,7 @@ class ContenderProcess:
         Raises:
             RuntimeError: this is not possible here.
         """
-        expected: dict[str, npt.NDArray[np.float32]] = self._call(expected_logits, self.task)
+        expected: dict[str, npt.NDArray[np.float32]] = self.call(expected_logits, self.task)
         return expected
 
     def run(self, stages: bool, labels: bool) -> SegmentedVolume:
@@ -265,10 +265,19 @@ class ContenderProcess:
         Raises:
             RuntimeError: it failed; the message tells why.
         """
-        done: SegmentedVolume = self._call(_run_here, stages, labels)
+        done: SegmentedVolume = self.call(_run_here, stages, labels)
         return done
 
-    def _call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What ``function`` returns in the process.
+
+        Args:
+            function: of a module, so that it can be sent.
+            *arguments: that can be sent too.
+
+        Raises:
+            RuntimeError: it failed, or the process ended.
+        """
         try:
             answer = self._pool.submit(_answered, function, *arguments).result()
         except BrokenProcessPool as e:
@@ -425,11 +434,11 @@ def _own_inferer(contender: Contender, task: InferenceTask) -> NestedSlidingWind
         runtime=contender.runtime,
         precision=contender.precision,
         # each its own, or one contender would pay for the conversion of another
-        cache_dir=_own_folder(contender, task),
+        cache_dir=own_folder(contender, task),
     )
 
 
-def _own_folder(contender: Contender, task: InferenceTask) -> Path:
+def own_folder(contender: Contender, task: InferenceTask) -> Path:
     """For what is converted and compiled; compilers do not take blanks in its name."""
     return Path(task.folder, contender.name.replace(" ", "_"))
 
@@ -475,7 +484,7 @@ def _answered(function: Callable[..., Any], *arguments: Any) -> Any:
 def _start_here(contender: Contender, task: InferenceTask) -> StartedContender:
     torch.set_num_threads(task.threads)
     # or an earlier run on this machine would have paid for the compilation
-    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(_own_folder(contender, task))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(own_folder(contender, task))
     _here[:] = [ContenderRun(contender, task)]
     return _here[0].start()
 

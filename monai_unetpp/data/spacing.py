@@ -273,7 +273,7 @@ class _BlockwiseResample(SpatialResample):
             resampled = plain.to(stored)
         else:
             resampled = plain.new_empty((len(plain), *size), dtype=stored)
-            for block in _list_blocks(resampled.shape, np.abs(matrix[:rank, :rank])):
+            for block in list_blocks(resampled.shape, np.abs(matrix[:rank, :rank])):
                 target = (slice(None), *block)
                 if mode == GridSampleMode.NEAREST:
                     resampled[target] = _pick_nearest(plain, matrix, block, padding_mode)
@@ -341,7 +341,7 @@ def _pick_nearest(
     return picked.masked_fill(outside, 0) if padding_mode == GridSamplePadMode.ZEROS else picked
 
 
-def _list_blocks(shape: Sequence[int], linear: npt.NDArray[np.float64]) -> Iterator[tuple[slice, ...]]:
+def list_blocks(shape: Sequence[int], linear: npt.NDArray[np.float64]) -> Iterator[tuple[slice, ...]]:
     """Cut ``(C, H, W[, D])`` into blocks that have, and need of the image, a bounded number of values."""
     lengths = [int(length) for length in shape[1:]]
     while max(lengths) > 1 and shape[0] * _count_voxels(lengths, linear) > _BLOCK_VALUES:

@@ -155,7 +155,7 @@ class TestOneContender:
 
     def test_each_has_a_folder_without_blanks(self, task):
         """Compilers fail with blanks in paths, and nobody shall profit from what another one converted."""
-        folders = [contenders._own_folder(each, task) for each in (SHALLOW, DEEP)]
+        folders = [contenders.own_folder(each, task) for each in (SHALLOW, DEEP)]
         assert [folder.name for folder in folders] == ["L1_torch_fp32", "L4_torch_fp32"]
 
     def test_the_ceiling_is_a_rate(self):
@@ -440,7 +440,7 @@ class TestProcesses:
             ContenderProcess(MONAI, task) as process,
             pytest.raises(RuntimeError, match="its process ended, perhaps for lack of memory"),
         ):
-            process._call(os._exit, 1)
+            process.call(os._exit, 1)
 
 
 class TestBundle:

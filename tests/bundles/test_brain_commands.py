@@ -6,9 +6,9 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
+from bundle_runs import configs, run_here
 from monai.bundle import ConfigParser
 from scipy.ndimage import gaussian_filter
-from test_bundle_commands import bundle_command, configs, succeed
 
 QUICK = ["--epochs", "1", "--val_interval", "1", "--passes_per_epoch", "1", "--num_workers", "0", "--precision", "fp32"]
 
@@ -42,18 +42,13 @@ def test_train_and_evaluate(brain_bundle, brains, tmp_path):
     out = tmp_path / "out"
     common = ["--bundle_root", brain_bundle, "--dataset_dir", brains, "--output_dir", out]
     shapes = ["--patch_size", "[32,32,32]", "--window_shape", "[32,32,32]"]
-    succeed(
-        bundle_command(tmp_path, "run", "--config_file", configs(brain_bundle, "train.json"), *common, *shapes, *QUICK)
-    )
+    run_here("run", "--config_file", configs(brain_bundle, "train.json"), *common, *shapes, *QUICK)
     with (out / "curves.csv").open(newline="", encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert 0 <= float(row["val_mean_dice"]) < 1
-    succeed(
-        bundle_command(
-            tmp_path,
-            *("run", "--config_file", configs(brain_bundle, "train.json", "evaluate.json"), *common, *shapes),
-            *("--checkpoint", out / "model.pt", "--level", "L1", "--precision", "fp32"),
-        )
+    run_here(
+        *("run", "--config_file", configs(brain_bundle, "train.json", "evaluate.json"), *common, *shapes),
+        *("--checkpoint", out / "model.pt", "--level", "L1", "--precision", "fp32"),
     )
     assert (out / "val_mean_dice_summary.csv").is_file()
 
@@ -77,13 +72,11 @@ def test_fine_tuning_changes_intensities_less(brain_bundle):
 
 def test_inference_on_the_grid_of_the_input(brain_bundle, brains, tmp_path):
     """With the trained weights: three tissues in a ball are no brain, but what is empty must stay so."""
-    done = bundle_command(
-        tmp_path,
+    run_here(
         *("run", "--config_file", brain_bundle / "configs" / "inference.json", "--bundle_root", brain_bundle),
         *("--input", brains / "imagesTr" / "brain_0.nii.gz", "--output_dir", tmp_path / "out", "--level", "L1"),
         *("--runtime", "torch", "--precision", "fp32", "--window_shape", "[32,32,32]"),
     )
-    succeed(done)
     segmentation = nib.load(tmp_path / "out" / "brain_0_seg.nii.gz")
     image = nib.load(brains / "imagesTr" / "brain_0.nii.gz")
     labels = np.asarray(segmentation.dataobj)

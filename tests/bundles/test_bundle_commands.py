@@ -1,15 +1,14 @@
-"""Every command that the bundles promise, run as a user runs it: from another working directory."""
+"""Every command that the bundles promise; of each kind one is run as a user runs it, from another working directory."""
 
 import csv
-import os
-import subprocess
-import sys
+import logging
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from bundle_runs import configs, run_command, run_here, succeed, train_in_two_processes
 from monai.bundle import ConfigParser
 
 from monai_unetpp import NestedUNet
@@ -19,82 +18,37 @@ SCHEMA = Path(__file__).resolve().parents[3] / "shared" / "schema" / "meta_schem
 QUICK = ["--epochs", "1", "--num_workers", "0", "--patch_size", "[16,16,16]", "--precision", "fp32"]
 
 
-def bundle_command(cwd, *arguments, launcher=(sys.executable,)):
-    """Run ``python -m monai.bundle`` in ``cwd`` and return the finished process."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [*launcher, "-m", "monai.bundle", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
-
-
-def succeed(process):
-    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
-    return process
-
-
-def train_in_two_processes(bundle, dataset_dir, cwd, *options):
-    """Train with two processes on this machine, and return the folder of what they wrote."""
-    out = cwd / "training"
-    succeed(
-        bundle_command(
-            cwd,
-            *("run", "--config_file", configs(bundle, "train.json", "multi_gpu_train.json")),
-            *("--bundle_root", bundle, "--dataset_dir", dataset_dir, "--output_dir", out, *options),
-            launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
-        )
-    )
-    return out
-
-
-def configs(bundle, *names):
-    return "[" + ",".join(f"'{bundle}/configs/{name}'" for name in names) + "]"
-
-
 def test_the_bundle_follows_the_rules_of_the_model_zoo(bundle):
     schema = SCHEMA if SCHEMA.is_file() else None
     assert check_bundle(bundle, schema=schema) == []
 
 
-def test_verify_metadata_with_a_local_schema(bundle, tmp_path):
+def test_verify_metadata_with_a_local_schema(bundle, tmp_path, caplog):
     if not SCHEMA.is_file():
         pytest.skip("the metadata schema is not at hand, and tests download nothing")
     local = tmp_path / "schema.json"
     local.write_bytes(SCHEMA.read_bytes())
-    meta = bundle / "configs" / "metadata.json"
-    done = succeed(bundle_command(tmp_path, "verify_metadata", "--meta_file", meta, "--filepath", local))
-    assert "metadata is verified with no error" in done.stdout + done.stderr
+    with caplog.at_level(logging.INFO):
+        run_here("verify_metadata", "--meta_file", bundle / "configs" / "metadata.json", "--filepath", local)
+    assert "metadata is verified with no error" in caplog.text
 
 
 @pytest.mark.parametrize("config", ["train.json", "inference.json"])
-def test_verify_net_in_out(bundle, tmp_path, config):
+@pytest.mark.slow
+def test_verify_net_in_out(bundle, caplog, config):
     folder = bundle / "configs"
-    done = succeed(
-        bundle_command(
-            tmp_path,
-            *("verify_net_in_out", "network_def"),
+    with caplog.at_level(logging.INFO):
+        run_here(
+            *("verify_net_in_out", "network_def", "--bundle_root", bundle),
             *("--config_file", folder / config, "--meta_file", folder / "metadata.json"),
-            *("--bundle_root", bundle),
         )
-    )
-    assert "data shape of network is verified with no error" in done.stdout + done.stderr
+    assert "data shape of network is verified with no error" in caplog.text
 
 
 def test_ckpt_export_gives_the_same_numbers(bundle, tmp_path):
     exported = tmp_path / "model.ts"
-    folder = bundle / "configs"
-    succeed(
-        bundle_command(
-            tmp_path,
-            *("ckpt_export", "network_def", "--filepath", exported),
-            *("--config_file", folder / "inference.json", "--bundle_root", bundle),
-        )
-    )
+    config = bundle / "configs" / "inference.json"
+    run_here("ckpt_export", "network_def", "--filepath", exported, "--config_file", config, "--bundle_root", bundle)
     network = NestedUNet.from_checkpoint(bundle / "models" / "model.pt").eval()
     size = (17, 16, 9)[: network.spatial_dims]
     x = torch.rand(1, 1, *size, generator=torch.Generator().manual_seed(0))
@@ -102,16 +56,23 @@ def test_ckpt_export_gives_the_same_numbers(bundle, tmp_path):
         torch.testing.assert_close(torch.jit.load(exported)(x), network(x), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.slow
+def test_commands_that_check_and_export_in_a_process_of_their_own(hippocampus_bundle, tmp_path):
+    folder = hippocampus_bundle / "configs"
+    common = ("--config_file", folder / "inference.json", "--bundle_root", hippocampus_bundle)
+    done = run_command(tmp_path, "verify_net_in_out", "network_def", *common, "--meta_file", folder / "metadata.json")
+    assert "data shape of network is verified with no error" in succeed(done).stdout + done.stderr
+    succeed(run_command(tmp_path, "ckpt_export", "network_def", *common, "--filepath", tmp_path / "model.ts"))
+    assert (tmp_path / "model.ts").is_file()
+
+
 @pytest.mark.parametrize("level", [None, "L1"])
 def test_inference_writes_labels_on_the_grid_of_the_input(hippocampus_bundle, decathlon_dir, tmp_path, level):
     case = decathlon_dir / "imagesTr" / "case_4.nii.gz"
-    succeed(
-        bundle_command(
-            tmp_path,
-            *("run", "--config_file", hippocampus_bundle / "configs" / "inference.json"),
-            *("--bundle_root", hippocampus_bundle, "--input", case, "--output_dir", tmp_path / "out"),
-            *(["--level", level] if level else []),
-        )
+    run_here(
+        *("run", "--config_file", hippocampus_bundle / "configs" / "inference.json"),
+        *("--bundle_root", hippocampus_bundle, "--input", case, "--output_dir", tmp_path / "out"),
+        *(["--level", level] if level else []),
     )
     image, labels = nib.load(case), nib.load(tmp_path / "out" / "case_4_seg.nii.gz")
     assert labels.shape == image.shape
@@ -120,12 +81,13 @@ def test_inference_writes_labels_on_the_grid_of_the_input(hippocampus_bundle, de
     assert set(np.unique(labels.dataobj)) <= {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_inference_takes_the_zoos_key_and_goes_on_after_a_broken_file(hippocampus_bundle, decathlon_dir, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "good.nii.gz").write_bytes((decathlon_dir / "imagesTr" / "case_0.nii.gz").read_bytes())
     (folder / "broken.nii.gz").write_text("no image")
-    done = bundle_command(
+    done = run_command(
         tmp_path,
         *("run", "--config_file", hippocampus_bundle / "configs" / "inference.json"),
         *("--bundle_root", hippocampus_bundle, "--dataset_dir", folder, "--output_dir", tmp_path / "out"),
@@ -136,24 +98,22 @@ def test_inference_takes_the_zoos_key_and_goes_on_after_a_broken_file(hippocampu
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["good_seg.nii.gz"]
 
 
+@pytest.mark.slow
 def test_train_resume_and_evaluate(hippocampus_bundle, decathlon_dir, tmp_path):
     out = tmp_path / "training"
     common = ["--bundle_root", hippocampus_bundle, "--dataset_dir", decathlon_dir]
     train = ["run", "--config_file", configs(hippocampus_bundle, "train.json"), *common, "--output_dir", out]
-    succeed(bundle_command(tmp_path, *train, *QUICK))
-    succeed(bundle_command(tmp_path, *train, *QUICK[2:], "--epochs", "2"))
+    succeed(run_command(tmp_path, *train, *QUICK))
+    run_here(*train, *QUICK[2:], "--epochs", "2")
     with (out / "curves.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert list((out / "tensorboard").iterdir())
     assert NestedUNet.from_checkpoint(out / "model.pt").levels == ("L1", "L2", "L3")
 
-    succeed(
-        bundle_command(
-            tmp_path,
-            *("run", "--config_file", configs(hippocampus_bundle, "train.json", "evaluate.json"), *common),
-            *("--output_dir", tmp_path / "evaluation", "--checkpoint", out / "model.pt", "--level", "L2"),
-        )
+    run_here(
+        *("run", "--config_file", configs(hippocampus_bundle, "train.json", "evaluate.json"), *common),
+        *("--output_dir", tmp_path / "evaluation", "--checkpoint", out / "model.pt", "--level", "L2"),
     )
     with (tmp_path / "evaluation" / "val_mean_dice_raw.csv").open() as file:
         cases = list(csv.DictReader(file))
@@ -162,13 +122,10 @@ def test_train_resume_and_evaluate(hippocampus_bundle, decathlon_dir, tmp_path):
 
 def test_fine_tuning_starts_from_the_weights_of_the_bundle(hippocampus_bundle, decathlon_dir, tmp_path):
     """With next to no learning rate they stay where they are."""
-    succeed(
-        bundle_command(
-            tmp_path,
-            *("run", "--config_file", configs(hippocampus_bundle, "train.json", "finetune.json")),
-            *("--bundle_root", hippocampus_bundle, "--dataset_dir", decathlon_dir, "--output_dir", tmp_path / "out"),
-            *("--learning_rate", "1e-9", *QUICK),
-        )
+    run_here(
+        *("run", "--config_file", configs(hippocampus_bundle, "train.json", "finetune.json")),
+        *("--bundle_root", hippocampus_bundle, "--dataset_dir", decathlon_dir, "--output_dir", tmp_path / "out"),
+        *("--learning_rate", "1e-9", *QUICK),
     )
     found = NestedUNet.from_checkpoint(tmp_path / "out" / "model.pt").state_dict()
     given = NestedUNet.from_checkpoint(hippocampus_bundle / "models" / "model.pt").state_dict()
@@ -178,18 +135,16 @@ def test_fine_tuning_starts_from_the_weights_of_the_bundle(hippocampus_bundle, d
 
 
 def test_a_level_trained_alone_has_only_its_own_nodes(hippocampus_bundle, decathlon_dir, tmp_path):
-    succeed(
-        bundle_command(
-            tmp_path,
-            *("run", "--config_file", configs(hippocampus_bundle, "train.json"), "--bundle_root", hippocampus_bundle),
-            *("--dataset_dir", decathlon_dir, "--output_dir", tmp_path / "alone", "--level", "L1", *QUICK),
-        )
+    run_here(
+        *("run", "--config_file", configs(hippocampus_bundle, "train.json"), "--bundle_root", hippocampus_bundle),
+        *("--dataset_dir", decathlon_dir, "--output_dir", tmp_path / "alone", "--level", "L1", *QUICK),
     )
     network = NestedUNet.from_checkpoint(tmp_path / "alone" / "model.pt")
     assert network.levels == ("L1",)
     assert set(network.nodes) == {"x_0_0", "x_1_0", "x_0_1"}
 
 
+@pytest.mark.slow
 def test_two_processes_train_together(hippocampus_bundle, decathlon_dir, tmp_path):
     out = train_in_two_processes(hippocampus_bundle, decathlon_dir, tmp_path, *QUICK)
     assert (out / "checkpoint_epoch=1.pt").is_file()

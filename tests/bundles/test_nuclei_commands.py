@@ -9,8 +9,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from bundle_runs import configs, run_here, train_in_two_processes
 from PIL import Image
-from test_bundle_commands import bundle_command, configs, succeed, train_in_two_processes
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import read_network_def
@@ -47,19 +47,19 @@ def pictures(nuclei_dir, tmp_path):
     return folder
 
 
-def inference(bundle, checkpoint, cwd, *options):
-    return bundle_command(
-        cwd,
+def infer(bundle, checkpoint, *options):
+    run_here(
         *("run", "--config_file", bundle / "configs" / "inference.json", "--bundle_root", bundle),
         *("--checkpoint", checkpoint, "--patch_size", "[32,32]", "--runtime", "torch", *options),
     )
 
 
-def test_every_kind_of_file_gives_labels_of_its_kind(nuclei_bundle, checkpoint, pictures, tmp_path):
+def test_every_kind_of_file_gives_labels_of_its_kind(nuclei_bundle, checkpoint, pictures, tmp_path, caplog, capfd):
     out = tmp_path / "out"
-    done = inference(nuclei_bundle, checkpoint, tmp_path, "--input", pictures, "--output_dir", out, "--slice_axis", "0")
-    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
-    assert "broken.png: damaged, or not an image" in done.stdout + done.stderr
+    with pytest.raises(SystemExit) as stopped:
+        infer(nuclei_bundle, checkpoint, "--input", pictures, "--output_dir", out, "--slice_axis", "0")
+    assert stopped.value.code == 1
+    assert "broken.png: damaged, or not an image" in caplog.text + capfd.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == [
         *("a_seg.nii.gz", "b_seg.png", "c_seg.tif", "d_seg.png", "one_seg.png", "volume_seg.nii.gz")
     ]
@@ -81,7 +81,7 @@ def test_objects_are_numbered(nuclei_bundle, checkpoint, pictures, tmp_path):
     for name, options in (("plain", []), ("objects", ["--instances", "True", "--min_instance_size", "3"])):
         out = tmp_path / name
         file = pictures / "b.png"
-        succeed(inference(nuclei_bundle, checkpoint, tmp_path, "--input", file, "--output_dir", out, *options))
+        infer(nuclei_bundle, checkpoint, "--input", file, "--output_dir", out, *options)
     plain, objects = (np.asarray(Image.open(tmp_path / name / "b_seg.png")) for name in ("plain", "objects"))
     assert not objects[plain == 0].any()
     assert set(np.unique(objects)) - {0} == set(range(1, int(objects.max()) + 1))
@@ -90,22 +90,14 @@ def test_objects_are_numbered(nuclei_bundle, checkpoint, pictures, tmp_path):
 def test_train_and_evaluate(nuclei_bundle, nuclei_dir, tmp_path):
     out = tmp_path / "training"
     common = ["--bundle_root", nuclei_bundle, "--dataset_dir", nuclei_dir]
-    succeed(
-        bundle_command(
-            tmp_path,
-            *("run", "--config_file", configs(nuclei_bundle, "train.json"), *common, "--output_dir", out, *QUICK),
-        )
-    )
+    run_here("run", "--config_file", configs(nuclei_bundle, "train.json"), *common, "--output_dir", out, *QUICK)
     with (out / "curves.csv").open() as file:
         (row,) = csv.DictReader(file)
     assert {"val_foreground_iou", "val_mean_iou"} <= set(row)
     assert NestedUNet.from_checkpoint(out / "model.pt").levels == ("L1", "L2", "L3", "L4")
-    succeed(
-        bundle_command(
-            tmp_path,
-            *("run", "--config_file", configs(nuclei_bundle, "train.json", "evaluate.json"), *common),
-            *("--output_dir", tmp_path / "evaluation", "--checkpoint", out / "model.pt", *QUICK[8:]),
-        )
+    run_here(
+        *("run", "--config_file", configs(nuclei_bundle, "train.json", "evaluate.json"), *common),
+        *("--output_dir", tmp_path / "evaluation", "--checkpoint", out / "model.pt", *QUICK[8:]),
     )
     for name in ("val_foreground_iou", "val_mean_iou"):
         with (tmp_path / "evaluation" / f"{name}_raw.csv").open() as file:
@@ -113,6 +105,7 @@ def test_train_and_evaluate(nuclei_bundle, nuclei_dir, tmp_path):
         assert [Path(case["filename"]).name for case in cases] == ["cells_4.nii.gz", "cells_5.nii.gz"]
 
 
+@pytest.mark.slow
 def test_two_processes_train_together(nuclei_bundle, nuclei_dir, tmp_path):
     out = train_in_two_processes(nuclei_bundle, nuclei_dir, tmp_path, *QUICK)
     assert (out / "checkpoint_epoch=1.pt").is_file()

@@ -407,6 +407,7 @@ class TestOpenVINO:
         assert predictor(torch.rand(2, 1, 8, 8)).shape == (2, 2, 8, 8)
         assert list(tmp_path.iterdir()) == []
 
+    @pytest.mark.slow
     def test_nothing_is_sent(self, tmp_path):
         """In a process of its own, where connecting anywhere or importing the package for telemetry would stop it."""
         folder = tmp_path / "openvino_telemetry"
@@ -470,6 +471,7 @@ def test_threads_do_not_mix_up_their_windows(tmp_path):
         torch.testing.assert_close(result, wanted)
 
 
+@pytest.mark.slow
 def test_signals_after_openvino_networks_came_and_went(tmp_path):
     """OpenVINO sets the stack that signals are handled on: it must not be one that is gone."""
     pytest.importorskip("openvino")

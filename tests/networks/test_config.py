@@ -75,7 +75,8 @@ def no_blocks(monkeypatch):
     def fail(*args, **kwargs):
         pytest.fail("a layer was built before the arguments were checked")
 
-    monkeypatch.setattr("monai_unetpp.networks.nested_unet._make_node", fail)
+    for layer in (nn.Conv2d, nn.Conv3d):
+        monkeypatch.setattr(layer, "__init__", fail)
 
 
 @pytest.mark.usefixtures("no_blocks")

@@ -6,9 +6,9 @@ import re
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
-from monai_unetpp.pruning import case_pictures
 from monai_unetpp.pruning.case_pictures import save_overlay
 
 SHAPE = (20, 18, 10)
@@ -68,16 +68,17 @@ class TestSaveOverlay:
     @pytest.mark.parametrize("spacing", [(1.0, 1.0, 9.0), (3.0, 1.0, 9.0), (1.0, 2.0, 9.0)])
     def test_voxels_keep_their_proportions(self, tmp_path, truth, monkeypatch, spacing):
         seen = {}
-        original = case_pictures._draw_image
+        original = Axes.imshow
 
-        def spy(axes, image, sizes):
-            original(axes, image, sizes)
-            seen["axes"], seen["shape"] = axes, image.shape
+        def spy(axes, image, **options):
+            seen["axes"], seen["rows_columns"] = axes, image.shape[:2]
+            return original(axes, image, **options)
 
-        monkeypatch.setattr(case_pictures, "_draw_image", spy)
+        monkeypatch.setattr(Axes, "imshow", spy)
         save_overlay(truth, truth, truth, truth, spacing, tmp_path / "a.png", "a")
         box = seen["axes"].get_window_extent()
-        width, height = box.width / seen["shape"][0], box.height / seen["shape"][1]
+        rows, columns = seen["rows_columns"]
+        width, height = box.width / columns, box.height / rows
         assert height / width == pytest.approx(spacing[1] / spacing[0], rel=1e-3)
 
     @pytest.mark.parametrize("dimensions", [2, 3])

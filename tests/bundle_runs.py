@@ -1,0 +1,75 @@
+"""Commands of ``python -m monai.bundle``, in this process or, as a user runs them, in one of their own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import fire
+import monai.bundle
+from monai.utils import set_determinism
+
+
+def configs(bundle: Path, *names: str) -> str:
+    """Files of the bundle as the value of ``--config_file``."""
+    return "[" + ",".join(f"'{bundle}/configs/{name}'" for name in names) + "]"
+
+
+def run_here(*arguments: object) -> None:
+    """Do what ``python -m monai.bundle`` does with these arguments, which are parsed as there, in this process."""
+    with _nothing_left():
+        fire.Fire(monai.bundle, command=list(map(str, arguments)))
+
+
+def run_command(
+    cwd: Path, *arguments: object, launcher: tuple[str, ...] = (sys.executable,)
+) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m monai.bundle`` in ``cwd``, with the package that is installed, and return the process."""
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*launcher, "-m", "monai.bundle", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+def succeed(process: subprocess.CompletedProcess[str]) -> subprocess.CompletedProcess[str]:
+    """The process, which must have ended well."""
+    assert process.returncode == 0, process.stdout[-3000:] + process.stderr[-3000:]
+    return process
+
+
+def train_in_two_processes(bundle: Path, dataset_dir: Path, cwd: Path, *options: str) -> Path:
+    """Train with two processes on this machine, and return the folder of what they wrote."""
+    out = cwd / "training"
+    succeed(
+        run_command(
+            cwd,
+            *("run", "--config_file", configs(bundle, "train.json", "multi_gpu_train.json")),
+            *("--bundle_root", bundle, "--dataset_dir", dataset_dir, "--output_dir", out, *options),
+            launcher=(sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"),
+        )
+    )
+    return out
+
+
+@contextmanager
+def _nothing_left() -> Iterator[None]:
+    """A bundle's logging.conf and its seed end with the run, so that the tests after it find nothing changed."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        set_determinism(seed=None)

@@ -1,0 +1,62 @@
+"""Which cases are drawn beside the verdict: those that lose most at the level that is shown."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from tiny_pruning import LABELS, SHAPE, intensity_network, make_pipeline, write_boxes
+
+from monai_unetpp.data import load_datalist
+from monai_unetpp.pruning import evaluate_levels
+from monai_unetpp.pruning.plan import EvaluatedNetwork
+from monai_unetpp.pruning.worst_cases import save_worst_cases
+
+LOSSES = {"case_01": 0.1, "case_02": 0.6, "case_04": 0.3, "case_05": 0.05}
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    tolerance_mm = dict.fromkeys(LABELS, 1.0)
+    return EvaluatedNetwork(
+        intensity_network(), **make_pipeline(), labels=LABELS, tolerance_mm=tolerance_mm, window_shape=SHAPE
+    )
+
+
+@pytest.fixture(scope="module")
+def scores(evaluated, tmp_path_factory):
+    """Six cases that both levels segment without an error."""
+    root = write_boxes(tmp_path_factory.mktemp("data") / "boxes", 6)
+    names = ("preprocessing", "inferer", "postprocessing", "labels", "tolerance_mm")
+    settings = {name: getattr(evaluated, name) for name in names}
+    return evaluate_levels(evaluated.network, load_datalist(root, "validation"), dataset="boxes", **settings)
+
+
+def lose(scores, losses, label="posterior"):
+    """The same scores, but with a lower Dice of one label at L1 in some cases."""
+
+    def changed(row):
+        if (row.point, row.label) != ("L1", label):
+            return row
+        dice = row.score.dice - losses.get(row.case, 0.0)
+        return dataclasses.replace(row, score=dataclasses.replace(row.score, dice=dice))
+
+    return dataclasses.replace(scores, rows=tuple(map(changed, scores.rows)))
+
+
+def test_the_cases_that_lose_most_are_drawn_the_worst_first(tmp_path, evaluated, scores):
+    found = save_worst_cases(tmp_path, evaluated, "L1", [lose(scores, LOSSES)])
+    assert found == tuple(f"overlays/boxes_case_0{number}.png" for number in (2, 4, 1, 5))
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.png")} == set(found)
+
+
+def test_a_label_that_gains_hides_no_loss_of_another(tmp_path, evaluated, scores):
+    mixed = lose(lose(scores, LOSSES), dict.fromkeys(LOSSES, -1.0), label="anterior")
+    assert save_worst_cases(tmp_path, evaluated, "L1", [mixed])[0] == "overlays/boxes_case_02.png"
+
+
+def test_cases_of_several_data_sets_are_compared_with_each_other(tmp_path, evaluated, scores):
+    worse = lose(scores, {"case_00": 0.4})
+    other = dataclasses.replace(worse, rows=tuple(dataclasses.replace(row, dataset="other") for row in worse.rows))
+    found = save_worst_cases(tmp_path, evaluated, "L1", [lose(scores, LOSSES), other])
+    assert found[:3] == ("overlays/boxes_case_02.png", "overlays/other_case_00.png", "overlays/boxes_case_04.png")
