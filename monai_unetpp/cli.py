@@ -29,16 +29,15 @@ __all__ = ["main"]
 
 _DONE, _CASES_FAILED, _BAD_INPUT, _INCONCLUSIVE, _INTERRUPTED = 0, 1, 2, 3, 130
 
-#: What they log is in the summary (failed cases) or in the one line that ends a run (why it stopped), or tells with
-#: each reader of MONAI that a decoder, which nobody asked for, is not there.
+#: What they log is in the summary as well, or tells that a decoder is not there that nobody asked for.
 _REPEATING_LOGGERS = (
     "monai_unetpp.engines",
     "ignite.engine.engine.CaseEvaluator",
-    "ignite.engine.engine.SupervisedTrainer",
-    "monai.handlers.StatsHandler",
     # MONAI says on import that a GPU decoder for DICOM is not installed
     "monai.data.nvimgcodec_pydicom_plugin",
 )
+#: What they log is, where all goes well, of no use, and else in the one line that ends a run.
+_DETAILED_LOGGERS = ("ignite.engine.engine.SupervisedTrainer", "monai.handlers.StatsHandler")
 
 _EXIT_CODES = """\
 exit codes:
@@ -122,7 +121,8 @@ class _Once(logging.Filter):
 def _logging(verbose: bool) -> Iterator[None]:
     """Log to standard error while a command runs; without ``verbose`` only what the summary does not say anyway."""
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
-    repeating = [logging.getLogger(name) for name in _REPEATING_LOGGERS]
+    names = _REPEATING_LOGGERS if verbose else (*_REPEATING_LOGGERS, *_DETAILED_LOGGERS)
+    repeating = [logging.getLogger(name) for name in names]
     disabled = [logger.disabled for logger in repeating]
     # nibabel's logger has a handler of its own: what it says would be there twice
     nibabel = logging.getLogger("nibabel.global")
@@ -138,8 +138,10 @@ def _logging(verbose: bool) -> Iterator[None]:
             warnings.simplefilter("ignore")
             # a thread that loads cases may die of a broken configuration
             threading.excepthook = lambda died: _fail(f"{died.exc_type.__name__}: {died.exc_value}")
-            for logger in repeating:
-                logger.disabled = True
+        # nothing is lost where a network for pictures takes them as they are
+        warnings.filterwarnings("ignore", message="inverse has been called but no invertible transforms")
+        for logger in repeating:
+            logger.disabled = True
         try:
             yield
         finally:

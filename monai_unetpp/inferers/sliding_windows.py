@@ -374,7 +374,7 @@ class NestedSlidingWindowInferer(Inferer):
         if estimate.total_bytes > self._logged_bytes:
             self._logged_bytes = estimate.total_bytes
             logger.info(
-                "%d windows of %s, %d at once, %s: %s.",
+                "%d window(s) of %s, %d at once, %s: %s.",
                 images.shape[0] * len(grid.positions),
                 "x".join(map(str, grid.window_size)),
                 predictor.batch_size,
