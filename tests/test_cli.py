@@ -332,6 +332,12 @@ def test_details_only_when_asked_for(segment, images, caplog):
     assert any(record.exc_info for record in caplog.records)
 
 
+def test_details_do_not_repeat_what_the_summary_says(segment, images, caplog):
+    (images / "broken.nii.gz").write_text("no image")
+    segment(images, "--verbose")
+    assert not any("broken" in record.getMessage() or "Engine run" in record.getMessage() for record in caplog.records)
+
+
 def test_an_interruption_keeps_what_is_finished(segment, images, tmp_path, monkeypatch):
     from monai_unetpp import engines
 

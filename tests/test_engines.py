@@ -367,6 +367,23 @@ def test_exit_only_after_failures() -> None:
         evaluate((-1,)).exit_if_failed()
 
 
+@pytest.mark.parametrize("profile", [False, True])
+def test_results_tell_what_surround_was_found(tmp_path: Path, profile: bool) -> None:
+    save(tmp_path / "scans" / "a.nii.gz", (4, 4, 4))
+    nib.save(nib.Nifti1Image(np.random.default_rng(0).random((6, 5, 4)), AFFINE), tmp_path / "scans" / "b.nii.gz")
+    parser = ConfigParser(config(tmp_path / "scans", tmp_path / "out"))
+    parser["preprocessing"]["transforms"].append({"_target_": "monai_unetpp.data.LevelSurroundd", "keys": "image"})
+    evaluator = parser.get_parsed_content("evaluator")
+    evaluator.profile = profile
+    evaluator.run()
+    surrounds = [done.surround for done in evaluator.completed]
+    # at 1 mm the second axis has 7 voxels
+    assert surrounds[0] is not None
+    assert surrounds[0]["value"] == 0
+    assert 0.5 < surrounds[0]["share"] < 1
+    assert surrounds[1] is None
+
+
 def test_dataset_hands_on_failures(tmp_path: Path) -> None:
     path = save(tmp_path / "a.nii")
 

@@ -11,18 +11,17 @@ from contextlib import contextmanager
 
 from monai_unetpp.cli.terminal import fail
 
-__all__ = ["REPEATING_LOGGERS", "logging_to_stderr", "shown"]
+__all__ = ["DETAILED_LOGGERS", "REPEATING_LOGGERS", "logging_to_stderr", "shown"]
 
-#: What they log is in the summary (failed cases) or in the one line that ends a run (why it stopped), or tells with
-#: each reader of MONAI that a decoder, which nobody asked for, is not there.
+#: What they log is in the summary as well, or tells that a decoder is not there that nobody asked for.
 REPEATING_LOGGERS = (
     "monai_unetpp.engines",
     "ignite.engine.engine.CaseEvaluator",
-    "ignite.engine.engine.SupervisedTrainer",
-    "monai.handlers.StatsHandler",
     # MONAI says on import that a GPU decoder for DICOM is not installed
     "monai.data.nvimgcodec_pydicom_plugin",
 )
+#: What they log is of no use where all goes well, and is otherwise in the one line that ends a run.
+DETAILED_LOGGERS = ("ignite.engine.engine.SupervisedTrainer", "monai.handlers.StatsHandler")
 
 
 @contextmanager
@@ -35,7 +34,9 @@ def logging_to_stderr(verbose: bool) -> Iterator[None]:
             warnings.simplefilter("ignore")
             # a thread that loads cases may die of a broken configuration
             threading.excepthook = lambda died: fail(f"{died.exc_type.__name__}: {died.exc_value}")
-        with _disabled(() if verbose else REPEATING_LOGGERS):
+        # nothing is lost where a network for pictures takes them as they are
+        warnings.filterwarnings("ignore", message="inverse has been called but no invertible transforms")
+        with _disabled(REPEATING_LOGGERS if verbose else (*REPEATING_LOGGERS, *DETAILED_LOGGERS)):
             try:
                 yield
             finally:

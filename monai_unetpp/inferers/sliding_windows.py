@@ -360,7 +360,7 @@ class NestedSlidingWindowInferer(Inferer):
         if estimate.total_bytes > self._logged_bytes:
             self._logged_bytes = estimate.total_bytes
             logger.info(
-                "%d windows of %s, %d at once, %s: %s.",
+                "%d window(s) of %s, %d at once, %s: %s.",
                 run.windows,
                 "x".join(map(str, run.grid.window_size)),
                 predictor.batch_size,

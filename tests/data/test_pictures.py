@@ -608,3 +608,18 @@ def test_pictures_are_cases_only_where_they_are_wanted(tmp_path: Path, rows: np.
     assert [case["case"] for case in find_cases(tmp_path)] == ["c"]
     with pytest.raises(ImageFileError, match=r"a\.png: not a supported image\. Give NIfTI .*\.mhd or DICOM"):
         find_cases(tmp_path / "a.png")
+
+
+def test_pages_along_an_axis_without_a_name_are_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="monai_unetpp.data")
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for value in range(3):
+            file.write(np.full((5, 6), value, np.uint8), metadata=None)
+    (case,) = find_cases(tmp_path, pictures=True)
+    image = load(Path(case["image"]), spatial_dims=(2, 3))
+    SegmentationSaveImaged("pred", tmp_path / "out")({"pred": image})
+    read_geometry(tmp_path / "a.tif")
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        f"{tmp_path}/a.tif: its 3 pages are taken for slices; they are of an axis that the file does not name."
+    ]
