@@ -1,13 +1,25 @@
 """Fixtures that several test modules share."""
 
 import json
+import os
 from pathlib import Path
+
+# two workers with several threads each wait for each other most of the time; before torch is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import nibabel as nib
 import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Escape what is no text in captured output: reports that hold it cannot be sent from worker to main process."""
+    report = yield
+    report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
+    return report
 
 
 @pytest.fixture(scope="session")

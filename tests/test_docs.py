@@ -98,7 +98,8 @@ def _all_of(module):
 
 class TestWheel:
     @pytest.fixture(scope="class")
-    def installed(self):
+    @classmethod
+    def installed(cls):
         tomllib = pytest.importorskip("tomllib", reason="Python 3.11 or later reads pyproject.toml")
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
         data = project["tool"]["setuptools"]["data-files"]

@@ -67,7 +67,8 @@ class TestFairness:
     """Both routes compute the same, and MONAI's does nothing that is not needed."""
 
     @pytest.fixture(scope="class")
-    def expected_by_level(self, tmp_path_factory):
+    @classmethod
+    def expected_by_level(cls, tmp_path_factory):
         return expected_logits(make_task(tmp_path_factory.mktemp("converted")))
 
     @pytest.mark.parametrize("level", ["L1", "L2", "L3", "L4"])

@@ -45,7 +45,8 @@ def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestMeasured:
     @pytest.fixture(scope="class")
-    def costs(self) -> dict[str, cost.PointCost]:
+    @classmethod
+    def costs(cls) -> dict[str, cost.PointCost]:
         full = make_network()
         return measure_costs(
             {"L1": full.prune("L1"), "whole": full},

@@ -669,7 +669,8 @@ class TestHonesty:
         assert page.tables["Non-inferiority on “oslo”"][0][1] == "Metric"
 
     @pytest.fixture(scope="class")
-    def stopped(self):
+    @classmethod
+    def stopped(cls):
         """L2 stops the search; L1 and the further checkpoint pass all the same."""
         base = make_result(costs={}, trade_offs=())
         rows = tuple(row for row in base.rows if row.dataset == "oslo")
@@ -768,7 +769,8 @@ class TestHonesty:
 
 class TestConfirmation:
     @pytest.fixture(scope="class")
-    def split(self):
+    @classmethod
+    def split(cls):
         """One data set whose cases were split: the choice says prune, the confirmation says keep."""
         base = make_result(costs={}, trade_offs=())
         rows = tuple(row for row in base.rows if row.dataset == "oslo")
