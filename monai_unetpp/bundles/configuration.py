@@ -43,7 +43,7 @@ class BundleConfig:
         ValueError: a file that is no JSON object.
 
     Example:
-        >>> config = BundleConfig("bundles/hippocampus_mri_unetpp", ["inference.json"])
+        >>> config = BundleConfig("bundles/hippocampus_mri_unetpp", "inference.json")
         >>> config["output_dir"] = "$HOME"
         >>> config.parse("output_dir")
         '$HOME'
