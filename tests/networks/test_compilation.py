@@ -111,6 +111,7 @@ class TestExport:
                 image = torch.rand(shape)
                 assert_close(program(image), net(image))
 
+    @pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch 2.6 cannot tell before it runs")
     def test_sizes_that_the_strides_divide_need_no_cropping(self):
         net = build()
         with torch.no_grad():
