@@ -677,6 +677,8 @@ def raiser(error):
         (RecursionError("too deep"), "RecursionError: too deep. This is an error in monai-unetpp"),
         (ValueError("one\ntwo \x1b[31m\udcff"), "one two \\x1b[31m\\udcff"),
     ],
+    # names of tests must be text for pytest-xdist
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "told",
 )
 def test_no_error_ends_in_a_traceback(run, monkeypatch, tmp_path, caplog, error, expected):
     monkeypatch.setattr("monai_unetpp.segmentation.segment", raiser(error))

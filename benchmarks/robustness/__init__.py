@@ -106,10 +106,12 @@ python -m benchmarks robustness --device cpu -o docs/robustness.md
 which builds every input in a temporary folder, runs the package on it, and compares the result with what is known to be
 right. If anything else comes out, the row says WRONG and the command ends with exit code 1: so it is a check as well.
 
-- **read right**: the voxels, places, labels or files are exactly those that are known, and there was nothing to tell;
+- **read right**: the voxels, labels and files are exactly those that are known, places but for the rounding of headers,
+  unless the row gives a tolerance; and there was nothing to tell;
 - **read, with a warning**: so too, and the message tells what is doubtful or had to be assumed;
-- **refused**: nothing is written for this input, and the message names the file (or the argument), the reason and the
-  remedy. Other cases of the same run are done all the same.
+- **refused**: the input is not used, and the message names the file (or the argument) and the reason, in most rows with
+  a remedy. Where a row says so, the other cases of the same run are done. `check` refuses nothing: its rows give the
+  problem that it finds.
 
 Names of temporary folders are left out of the messages, and long messages are cut (…). What stands beside *read right*
 is a note, which `-v` shows.
@@ -121,6 +123,7 @@ back."""
 _LIMITS = """\
 ## What is not tried here
 
+- What is right was decided by those who wrote the package, row by row: the command shows that it stays so.
 - The inputs are small and made by this command, with the libraries that also read them (pydicom, tifffile, nibabel);
   files of many scanners and programs are not among them, and every kind has variants that nobody has thought of yet.
 - Running out of memory and a full disk are simulated, by errors that are raised where they would be. A process that

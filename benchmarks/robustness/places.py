@@ -191,6 +191,7 @@ _TEXT: list[tuple[str, str, str, str, str, np.ndarray[Any, Any] | None]] = [
     ("MHA: without a matrix", "x.mha", "ElementSpacing = 1 1 2\n", TOLD, "its orientation is not known", _ORIGIN_LESS),
     ("MHA: without a voxel size", "x.mha", _PLACE, TOLD, "1 mm is assumed", None),
     ("MHA: a negative voxel size", "x.mha", _PLACE + "ElementSpacing = 1 -1 2\n", REFUSED, "which cannot be", None),
+    ("MHA: -1 axes, over which ITK would crash", "x.mha", "NDims = -1\n", REFUSED, "which cannot be", None),
     (
         "MHA: lengths in micrometres",
         "x.mha",

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from monai_unetpp.data.errors import ImageFileError
 from monai_unetpp.data.grid import check_spacing, warn_once
 
 __all__ = ["check_text_header"]
 
 _MOST_BYTES = 2**20
+#: Of a MetaImage.
+_MOST_AXES = 10
 #: The spaces of NRRD that say where left and right are, and that ITK converts.
 _KNOWN_SPACES = {
     "right-anterior-superior",
@@ -29,7 +32,7 @@ def check_text_header(path: Path) -> None:
         path: an existing file. Others than NRRD and MetaImage are passed over.
 
     Raises:
-        ImageFileError: a voxel size of 0 or less.
+        ImageFileError: a voxel size of 0 or less, or a number of axes that cannot be.
     """
     suffix = path.suffix.lower()
     if suffix in (".nrrd", ".nhdr"):
@@ -67,6 +70,7 @@ def _check_nrrd(fields: Mapping[str, str], path: Path) -> None:
 
 
 def _check_metaimage(fields: Mapping[str, str], path: Path) -> None:
+    _check_axes(fields.get("ndims", ""), fields.get("dimsize", ""), path)
     spacing = _numbers(fields.get("elementspacing") or fields.get("elementsize") or "")
     check_spacing(spacing, path)
     if not spacing:
@@ -74,6 +78,17 @@ def _check_metaimage(fields: Mapping[str, str], path: Path) -> None:
     if fields.get("ndims") != "2" and not {"transformmatrix", "rotation", "orientation"} & set(fields):
         _warn_of_unknown_orientation("has no TransformMatrix", path)
     _check_unit(fields.get("distanceunits", ""), path)
+
+
+def _check_axes(count: str, lengths: str, path: Path) -> None:
+    """Refuse numbers of axes that ITK takes as they are, and ends the process over."""
+    sizes = lengths.split()
+    usable = count.isascii() and count.isdecimal() and len(count) <= 2 and 0 < int(count) <= _MOST_AXES
+    if not usable or len(sizes) != int(count) or not all(size.isascii() and size.isdecimal() for size in sizes):
+        raise ImageFileError(
+            f"{path}: its header gives NDims {count[:20]!r} and DimSize {lengths[:60]!r}, which cannot be. Export or "
+            "copy it again."
+        )
 
 
 def _numbers(text: str) -> list[float]:

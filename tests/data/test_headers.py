@@ -255,6 +255,17 @@ def test_other_headers_that_cannot_be_are_refused(tmp_path: Path, name: str, fie
         assert str(caught.value).startswith(f"{path}: ")
 
 
+@pytest.mark.parametrize("count", ["-1", "0", "11", "99999999999", "3.5", "x", "", "\xb2"])
+@pytest.mark.parametrize("lengths", ["", "DimSize = 5 6 7\n", "DimSize = 5 6 -7\n"])
+def test_a_number_of_axes_that_would_end_the_process_is_refused(tmp_path: Path, count: str, lengths: str) -> None:
+    path = tmp_path / "a.mha"
+    text = f"ObjectType = Image\nNDims = {count}\n{lengths}ElementType = MET_SHORT\nElementDataFile = LOCAL\n"
+    path.write_bytes(text.encode("latin-1") + bytes(420))
+    for read in (load, read_geometry):
+        with pytest.raises(ImageFileError, match=r"its header gives NDims .* and DimSize .*, which cannot be"):
+            read(path)
+
+
 NUMBERS = st.one_of(
     st.sampled_from(["0", "1", "-1", "2.5", "1e-7", "1e30", "nan", "inf", "none", "x", ""]),
     st.floats(allow_nan=False, width=32).map(str),
