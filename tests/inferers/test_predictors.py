@@ -243,7 +243,8 @@ class TestCompiled:
 
     def test_more_predictors_than_torch_compiles_variants_of_one_function(self):
         small = nn.Conv2d(1, 1, 3, padding=1)
-        for size in range(8, 8 + torch._dynamo.config.recompile_limit + 1):
+        # the name of the limit in torch 2.6, which later versions know too
+        for size in range(8, 8 + torch._dynamo.config.cache_size_limit + 1):
             predictor = predictor_of(CompiledPredictor, small, None, window_shape=(size, 8))
             predictor(torch.rand(2, 1, size, 8))
 
