@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.grid import check_spacing, warn_once
+from monai_unetpp.data.image_errors import ImageFileError
 
 __all__ = ["check_text_header"]
 
