@@ -1,7 +1,11 @@
 """Fixtures that several test modules share."""
 
 import json
+import os
 from pathlib import Path
+
+# two workers with several threads each wait for each other most of the time; before torch is imported
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import nibabel as nib
 import numpy as np

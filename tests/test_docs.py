@@ -96,16 +96,16 @@ def _all_of(module):
     raise AssertionError(f"{module} has no __all__")
 
 
-@pytest.fixture(scope="module")
-def installed():
-    tomllib = pytest.importorskip("tomllib", reason="Python 3.11 or later reads pyproject.toml")
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    data = project["tool"]["setuptools"]["data-files"]
-    found = [(folder, path) for folder, patterns in data.items() for p in patterns for path in ROOT.glob(p)]
-    return {f"{folder}/{path.name}": path for folder, path in found}
-
-
 class TestWheel:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def installed(cls):
+        tomllib = pytest.importorskip("tomllib", reason="Python 3.11 or later reads pyproject.toml")
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+        data = project["tool"]["setuptools"]["data-files"]
+        found = [(folder, path) for folder, patterns in data.items() for p in patterns for path in ROOT.glob(p)]
+        return {f"{folder}/{path.name}": path for folder, path in found}
+
     @pytest.mark.parametrize("page", GUIDES)
     def test_guides_are_installed(self, installed, page):
         assert installed[f"share/monai-unetpp/docs/{page}"] == DOCS / page

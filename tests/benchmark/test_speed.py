@@ -63,13 +63,13 @@ def make_task(folder, **changes):
     return InferenceTask(**values)
 
 
-@pytest.fixture(scope="module")
-def expected_by_level(tmp_path_factory):
-    return expected_logits(make_task(tmp_path_factory.mktemp("converted")))
-
-
 class TestFairness:
     """Both routes compute the same, and MONAI's does nothing that is not needed."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def expected_by_level(cls, tmp_path_factory):
+        return expected_logits(make_task(tmp_path_factory.mktemp("converted")))
 
     @pytest.mark.parametrize("level", ["L1", "L2", "L3", "L4"])
     def test_each_level_gives_what_monais_network_gives(self, task, expected_by_level, level):

@@ -43,22 +43,22 @@ def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "_peak_memory", lambda *arguments: 1)
 
 
-@pytest.fixture(scope="module")
-def costs() -> dict[str, cost.PointCost]:
-    full = make_network()
-    return measure_costs(
-        {"L1": full.prune("L1"), "whole": full},
-        WINDOW,
-        VOLUME,
-        SlidingWindowInferer(WINDOW, sw_batch_size=2, overlap=0.25),
-        precision="fp32",
-        repeats=3,
-        warm_up=1,
-        full_network=full,
-    )
-
-
 class TestMeasured:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def costs(cls) -> dict[str, cost.PointCost]:
+        full = make_network()
+        return measure_costs(
+            {"L1": full.prune("L1"), "whole": full},
+            WINDOW,
+            VOLUME,
+            SlidingWindowInferer(WINDOW, sw_batch_size=2, overlap=0.25),
+            precision="fp32",
+            repeats=3,
+            warm_up=1,
+            full_network=full,
+        )
+
     def test_points_in_order(self, costs: dict[str, cost.PointCost]) -> None:
         assert list(costs) == ["L1", "whole"]
         assert [each.point for each in costs.values()] == ["L1", "whole"]

@@ -662,28 +662,28 @@ def test_the_schema_document_names_every_entry():
     assert f"schema {SCHEMA_VERSION}" in text
 
 
-@pytest.fixture(scope="module")
-def stopped():
-    """L2 stops the search; L1 and the further checkpoint pass all the same."""
-    base = make_result(costs={}, trade_offs=())
-    rows = tuple(row for row in base.rows if row.dataset == "oslo")
-    found = decision(rows, "oslo", LABELS, "L3")
-    l2 = [dataclasses.replace(c, state="fail") for c in found.comparisons if c.point == "L2"]
-    others = [
-        dataclasses.replace(c, point=point, state="pass")
-        for point in ("L1", "L2 trained alone")
-        for c in found.comparisons
-        if c.point == "L1"
-    ]
-    verdict = dataclasses.replace(found, comparisons=(*l2, *others), summary="Keep L3.")
-    return dataclasses.replace(base, rows=rows, decisions=(verdict,))
-
-
 class TestHonesty:
     def test_no_heading_is_a_name_of_the_code(self, written, page):
         for text in (page.text, written["markdown"].read_text(encoding="utf-8")):
             assert not re.search("CaseMetric|TableCell|WorstCase|PointCost", text)
         assert page.tables["Non-inferiority on “oslo”"][0][1] == "Metric"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def stopped(cls):
+        """L2 stops the search; L1 and the further checkpoint pass all the same."""
+        base = make_result(costs={}, trade_offs=())
+        rows = tuple(row for row in base.rows if row.dataset == "oslo")
+        found = decision(rows, "oslo", LABELS, "L3")
+        l2 = [dataclasses.replace(c, state="fail") for c in found.comparisons if c.point == "L2"]
+        others = [
+            dataclasses.replace(c, point=point, state="pass")
+            for point in ("L1", "L2 trained alone")
+            for c in found.comparisons
+            if c.point == "L1"
+        ]
+        verdict = dataclasses.replace(found, comparisons=(*l2, *others), summary="Keep L3.")
+        return dataclasses.replace(base, rows=rows, decisions=(verdict,))
 
     def test_what_lies_beyond_the_stop_is_not_a_pass(self, stopped):
         table = comparisons_table(stopped, stopped.decisions[0])
@@ -767,17 +767,17 @@ class TestHonesty:
         assert "Earlier rules" not in page.text
 
 
-@pytest.fixture(scope="module")
-def split():
-    """One data set whose cases were split: the choice says prune, the confirmation says keep."""
-    base = make_result(costs={}, trade_offs=())
-    rows = tuple(row for row in base.rows if row.dataset == "oslo")
-    choice = decision(rows, "oslo", LABELS, "L2", "choose")
-    check = dataclasses.replace(decision(rows, "oslo", LABELS, "L3", "confirm"), summary="Keep L3: not confirmed.")
-    return dataclasses.replace(base, rows=rows, decisions=(choice, check))
-
-
 class TestConfirmation:
+    @pytest.fixture(scope="class")
+    @classmethod
+    def split(cls):
+        """One data set whose cases were split: the choice says prune, the confirmation says keep."""
+        base = make_result(costs={}, trade_offs=())
+        rows = tuple(row for row in base.rows if row.dataset == "oslo")
+        choice = decision(rows, "oslo", LABELS, "L2", "choose")
+        check = dataclasses.replace(decision(rows, "oslo", LABELS, "L3", "confirm"), summary="Keep L3: not confirmed.")
+        return dataclasses.replace(base, rows=rows, decisions=(choice, check))
+
     def test_has_the_last_word(self, split, tmp_path):
         assert headline(split).role == "confirm"
         page = Page(write_report(split, tmp_path)["html"].read_text(encoding="utf-8"))
