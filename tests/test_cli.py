@@ -369,6 +369,7 @@ def test_a_run_leaves_logging_and_warnings_as_they_were(segment, tmp_path):
     assert state() == before
 
 
+@pytest.mark.slow
 def test_demo(run, tmp_path):
     pytest.importorskip("nilearn")
     code, out, err = run("demo", "hippocampus", "-o", tmp_path / "demo", "--device", "cpu")

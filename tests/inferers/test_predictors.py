@@ -292,6 +292,7 @@ class TestOpenVINO:
         network.float()
         assert relative_error(predictor(windows), exact.detach()) < 1e-2
 
+    @pytest.mark.slow
     def test_kept_models(self, tmp_path, monkeypatch, caplog):
         converted = []
         convert = openvino_conversion.convert_to_openvino
@@ -329,6 +330,7 @@ class TestOpenVINO:
         assert len(converted) == 6
         assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
+    @pytest.mark.slow
     def test_networks_that_were_not_used_for_longest_are_removed(self, tmp_path, monkeypatch):
         def use(batch_size):
             predictor_of(OpenVINOPredictor, build(2), tmp_path, batch_size=batch_size, window_shape=(8, 8))(windows)

@@ -59,6 +59,7 @@ class TestCompile:
         assert list(outputs) == list(expected)
         assert_close(list(outputs.values()), list(expected.values()))
 
+    @pytest.mark.slow
     def test_no_compilation_for_shapes_that_were_seen(self):
         counter = CompileCounter()
         net = build()
