@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import fire
@@ -22,8 +19,11 @@ def configs(bundle: Path, *names: str) -> str:
 
 def run_here(*arguments: object) -> None:
     """Do what ``python -m monai.bundle`` does with these arguments, which are parsed as there, in this process."""
-    with _nothing_left():
+    try:
         fire.Fire(monai.bundle, command=list(map(str, arguments)))
+    finally:
+        # the seed that bundles set
+        set_determinism(seed=None)
 
 
 def run_command(
@@ -60,16 +60,3 @@ def train_in_two_processes(bundle: Path, dataset_dir: Path, cwd: Path, *options:
         )
     )
     return out
-
-
-@contextmanager
-def _nothing_left() -> Iterator[None]:
-    """A bundle's logging.conf and its seed end with the run, so that the tests after it find nothing changed."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        set_determinism(seed=None)

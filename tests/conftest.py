@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -20,6 +21,16 @@ def pytest_runtest_makereport():
     report = yield
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before():
+    """What a bundle's logging.conf changes ends with the test that ran the bundle."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -157,7 +157,7 @@ def test_segment_prints_a_table(segment, images, tmp_path, caplog):
     code, out, err = segment(images)
     assert (code, err) == (0, "")
     # what is about to be done, and the memory that it takes
-    assert re.fullmatch(r"\d+ windows of 40x56x40, .* MB beside the network \(.*\)\.", caplog.messages[0])
+    assert re.fullmatch(r"\d+ window\(s\) of 40x56x40, .* MB beside the network \(.*\)\.", caplog.messages[0])
     lines = out.splitlines()
     assert re.fullmatch("hippocampus_mri_unetpp, level L1, on cpu, (torch|openvino), fp32", lines[0])
     assert lines[1].split() == ["case", "anterior", "(ml)", "posterior", "(ml)", "seconds"]
@@ -369,6 +369,7 @@ def test_a_run_leaves_logging_and_warnings_as_they_were(segment, tmp_path):
     assert state() == before
 
 
+@pytest.mark.slow
 def test_demo(run, tmp_path):
     pytest.importorskip("nilearn")
     code, out, err = run("demo", "hippocampus", "-o", tmp_path / "demo", "--device", "cpu")

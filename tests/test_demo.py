@@ -45,6 +45,7 @@ def centroid_mm(path):
     return image.affine[:3, :3] @ index + image.affine[:3, 3]
 
 
+@pytest.mark.slow
 def test_both_parts_at_every_level(result, brain, hippocampus, lines):
     assert isinstance(result, DemoResult)
     assert all(isinstance(part, DemoPart) for part in result.parts)
@@ -58,6 +59,7 @@ def test_both_parts_at_every_level(result, brain, hippocampus, lines):
     assert lines[0] == "brain: level L1 of 4 levels ..."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("part", "shape", "labels"), [(0, (197, 233, 189), 4), (1, (36, 50, 36), 3)])
 def test_the_files(result, part, shape, labels):
     image = nib.load(result.parts[part].image)
@@ -69,6 +71,7 @@ def test_the_files(result, part, shape, labels):
     assert set(np.unique(segmentation.dataobj)) == set(range(labels))
 
 
+@pytest.mark.slow
 def test_tissues_agree_with_the_maps_of_the_template(brain):
     """Recomputed here with numpy. The maps were made by other means: they and any segmentation differ at borders."""
     tissues = load_template()[1]
@@ -82,6 +85,7 @@ def test_tissues_agree_with_the_maps_of_the_template(brain):
             assert each.dice[name] > 0.75
 
 
+@pytest.mark.slow
 def test_ventricles_lie_in_the_middle_of_the_brain(brain):
     deepest = brain.levels[-1].case
     image = nib.load(deepest.output)
@@ -91,6 +95,7 @@ def test_ventricles_lie_in_the_middle_of_the_brain(brain):
     assert 5 < deepest.volumes_ml["CSF"] < 60
 
 
+@pytest.mark.slow
 def test_the_left_hippocampus_is_found_where_it_lies(hippocampus):
     """Where atlases of MNI152 space have it, and of a size that hippocampi have in templates: 2 to 6 ml."""
     deepest = hippocampus.levels[-1]
@@ -100,6 +105,7 @@ def test_the_left_hippocampus_is_found_where_it_lies(hippocampus):
     assert anterior[1] > posterior[1] + 8, "axis 1 runs to anterior"
 
 
+@pytest.mark.slow
 def test_all_levels_find_the_hippocampus(hippocampus):
     deepest = hippocampus.levels[-1]
     for each in hippocampus.levels:
@@ -109,6 +115,7 @@ def test_all_levels_find_the_hippocampus(hippocampus):
         assert each.dice == {}
 
 
+@pytest.mark.slow
 def test_parameters_are_those_of_the_pruned_networks(result):
     for part in result.parts:
         for each in part.levels:
@@ -117,6 +124,7 @@ def test_parameters_are_those_of_the_pruned_networks(result):
             assert each.parameters == sum(p.numel() for p in pruned.parameters())
 
 
+@pytest.mark.slow
 def test_times_leave_out_what_is_done_once(result):
     for part in result.parts:
         for each in part.levels:
@@ -125,6 +133,7 @@ def test_times_leave_out_what_is_done_once(result):
             assert 0 < each.network_s < each.seconds
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_hippocampus(hippocampus):
     image = pytest.importorskip("matplotlib.image")
     pixels = image.imread(hippocampus.picture)
@@ -139,6 +148,7 @@ def test_the_picture_of_the_hippocampus(hippocampus):
         assert all(((columns > start) & (columns < start + 380)).any() for start in (400, 760, 1120)), colour
 
 
+@pytest.mark.slow
 def test_the_picture_of_the_brain(brain):
     """The image alone is grey; all other columns, of five levels and maps, have colours."""
     image = pytest.importorskip("matplotlib.image")

@@ -40,6 +40,7 @@ def train(bundle, dataset_dir, folder, last_epoch, num_workers):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("name", ["hippocampus", "nuclei"])
+@pytest.mark.slow
 def test_the_weights_are_the_same_to_the_last_bit(name, num_workers, request, tmp_path):
     bundle = request.getfixturevalue(f"{name}_bundle")
     data = request.getfixturevalue({"hippocampus": "decathlon_dir", "nuclei": "nuclei_dir"}[name])

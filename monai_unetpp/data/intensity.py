@@ -97,13 +97,13 @@ class ImageKind:
     background: Literal["dark", "bright"]
 
     @classmethod
-    def of(cls, image: npt.ArrayLike) -> ImageKind:
+    def of(cls, image: npt.ArrayLike | torch.Tensor) -> ImageKind:
         """The kind of an image ``(H, W[, D])``, on any scale of grey values.
 
         As in :class:`InvertBrightBackground` the background is bright where the median is above the middle of the
         range; the range is that from the percentile 0.1 to 99.9. A constant image counts as dark.
         """
-        values = np.array(image, dtype=np.float32)
+        values = np.array(image.numpy() if isinstance(image, torch.Tensor) else image, dtype=np.float32)
         low, high = np.percentile(values, [0.1, 99.9])
         bright = _median(torch.from_numpy(values)) > (low + high) / 2
         return cls(values.shape, "bright" if bright else "dark")

@@ -16,6 +16,8 @@ __all__ = ["DecoderNode", "EncoderNode", "make_block", "make_upsample"]
 
 #: Whether torch.export is tracing; torch before 2.7 cannot tell it from torch.compile.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+#: Whether a graph in the making can be asked what is known of its sizes; that of torch 2.6 cuts by nothing too.
+_KNOWS_SIZES = hasattr(torch.compiler, "is_exporting")
 
 
 class EncoderNode(nn.Module):
@@ -136,7 +138,7 @@ def _cut_in_python(upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Te
     excess: list[int] = []
     equal = True
     for axis in range(reference.dim() - 1, 1, -1):
-        if statically_known_true(upsampled.shape[axis] == reference.shape[axis]):
+        if _KNOWS_SIZES and statically_known_true(upsampled.shape[axis] == reference.shape[axis]):
             excess.extend((0, 0))
         else:
             equal = False

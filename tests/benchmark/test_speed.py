@@ -408,6 +408,7 @@ class TestFailures:
 class TestProcesses:
     """Real processes, which take seconds to start."""
 
+    @pytest.mark.slow
     def test_measured(self):
         told = []
         result = measure_inference(

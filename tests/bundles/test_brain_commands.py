@@ -38,6 +38,7 @@ def brains(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_train_and_evaluate(brain_bundle, brains, tmp_path):
     out = tmp_path / "out"
     common = ["--bundle_root", brain_bundle, "--dataset_dir", brains, "--output_dir", out]

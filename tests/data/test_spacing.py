@@ -580,6 +580,7 @@ def measure(folder):
     (Path(folder) / "peaks").write_text(" ".join(map(str, peaks)), encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_memory(tmp_path):
     """Beyond the result, 13 MB, ours takes about 100 MB for any size; MONAI's 60 bytes for each voxel, 200 MB here."""
     measure_in_new_process(measure, tmp_path, name="resampling", remedy="take a smaller volume")

@@ -243,7 +243,8 @@ class TestCompiled:
 
     def test_more_predictors_than_torch_compiles_variants_of_one_function(self):
         small = nn.Conv2d(1, 1, 3, padding=1)
-        for size in range(8, 8 + torch._dynamo.config.recompile_limit + 1):
+        # the name of the limit in torch 2.6, which later versions know too
+        for size in range(8, 8 + torch._dynamo.config.cache_size_limit + 1):
             predictor = predictor_of(CompiledPredictor, small, None, window_shape=(size, 8))
             predictor(torch.rand(2, 1, size, 8))
 
@@ -291,6 +292,7 @@ class TestOpenVINO:
         network.float()
         assert relative_error(predictor(windows), exact.detach()) < 1e-2
 
+    @pytest.mark.slow
     def test_kept_models(self, tmp_path, monkeypatch, caplog):
         converted = []
         convert = openvino_conversion.convert_to_openvino
@@ -328,6 +330,7 @@ class TestOpenVINO:
         assert len(converted) == 6
         assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
+    @pytest.mark.slow
     def test_networks_that_were_not_used_for_longest_are_removed(self, tmp_path, monkeypatch):
         def use(batch_size):
             predictor_of(OpenVINOPredictor, build(2), tmp_path, batch_size=batch_size, window_shape=(8, 8))(windows)

@@ -95,6 +95,7 @@ class TestNewProcess:
         do_job(str(path))
         assert pickle.loads(path.read_bytes()) == "[1, 2]"
 
+    @pytest.mark.slow
     def test_a_real_process(self, tmp_path):
         # a function of the standard library that fails for a folder: its words come back
         with pytest.raises(RuntimeError, match=r"L1: .* failed \(IsADirectoryError"):

@@ -43,7 +43,7 @@ class TestByHand:
         # 64 voxels of 6 mm3
         assert result.truth_ml == pytest.approx(0.384)
 
-    @pytest.mark.parametrize(("axis", "step_mm"), enumerate(SPACING))
+    @pytest.mark.parametrize(("axis", "step_mm"), list(enumerate(SPACING)))
     def test_shift_by_one_voxel_counts_in_mm_of_its_axis(self, axis, step_mm):
         result = score(np.roll(cube(), 1, axis), cube())
         assert result.dice == pytest.approx(0.75)

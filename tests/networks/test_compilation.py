@@ -59,6 +59,7 @@ class TestCompile:
         assert list(outputs) == list(expected)
         assert_close(list(outputs.values()), list(expected.values()))
 
+    @pytest.mark.slow
     def test_no_compilation_for_shapes_that_were_seen(self):
         counter = CompileCounter()
         net = build()
@@ -111,6 +112,7 @@ class TestExport:
                 image = torch.rand(shape)
                 assert_close(program(image), net(image))
 
+    @pytest.mark.skipif(not hasattr(torch.compiler, "is_exporting"), reason="torch 2.6 cannot tell before it runs")
     def test_sizes_that_the_strides_divide_need_no_cropping(self):
         net = build()
         with torch.no_grad():

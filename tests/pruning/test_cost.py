@@ -43,6 +43,7 @@ def without_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cost, "_peak_memory", lambda *arguments: 1)
 
 
+@pytest.mark.slow
 class TestMeasured:
     @pytest.fixture(scope="class")
     @classmethod

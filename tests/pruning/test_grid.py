@@ -327,6 +327,7 @@ def test_costs_through_our_inferer(monkeypatch):
         measure_setting_costs(networks, bare, inferer, costs, reference="L1")
 
 
+@pytest.mark.slow
 def test_memory_of_our_inferer_is_measured_in_a_process_of_its_own():
     network = intensity_network().prune("L1").eval()
     (cost,) = measure_costs({"L1": network}, SHAPE, (48, 48, 48), make_inferer(), precision="fp32", repeats=1).values()

@@ -20,6 +20,7 @@ TEXT = GUIDE.read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 
 
+@pytest.mark.slow
 def test_python_blocks_run(tmp_path, monkeypatch):
     make_prunable_bundle(tmp_path / "my_bundle")
     write_boxes(tmp_path / "my_data", 3)
