@@ -197,7 +197,7 @@ _NONSENSE: list[tuple[str, str, dict[str, Any]]] = [
     ("an entry without a label", "must have an 'image' and a 'label'", {"training": [{"image": "images/a.nii.gz"}]}),
     (
         "an entry whose image is a number",
-        "must have an 'image' and a 'label'",
+        "must have an 'image'",
         {"training": [{"image": 5, "label": "x"}]},
     ),
     ("a training list of text", "training", {"training": "images"}),
