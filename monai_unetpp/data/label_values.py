@@ -15,6 +15,8 @@ __all__ = ["as_integers", "check_label_values", "list_values"]
 
 _ROUNDING = 0.01
 """How far a stored value may lie from the integer it means: more than saving scaled values again does to it."""
+_SINGLE = 4 * float(np.finfo(np.float32).eps)
+"""What the single precision of a header's scale factor adds to it, as a share of the value."""
 _LARGEST = np.iinfo(np.int32).max
 
 
@@ -49,8 +51,8 @@ def as_integers(voxels: npt.NDArray[Any], path: str | PathLike[str], step: float
     if not np.isfinite(voxels).all():
         raise ImageFileError(f"{path}: the label must hold integers, got NaN or infinity. Correct the label map.")
     rounded = np.rint(voxels)
-    allowed = max(_ROUNDING, step / 2 * (1 + 1e-6) if step < 1 else 0.0)
-    apart = np.abs(voxels - rounded) > allowed
+    allowed = max(_ROUNDING, step / 2 if step < 1 else 0.0)
+    apart = np.abs(voxels - rounded) > allowed + _SINGLE * np.abs(rounded)
     if apart.any():
         raise ImageFileError(
             f"{path}: the label must hold integers, got fractions such as {voxels[apart].flat[0]:.4g} at "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from monai_unetpp.data import ImageFileError, VolumeReader
@@ -35,6 +35,7 @@ def read_both_ways(path):
     dtype=st.sampled_from(["uint8", "int16", "uint16", "float32"]),
     again=st.booleans(),
 )
+@example(values=[0] * 58 + [117, 234], dtype="uint8", again=False)
 def test_labels_that_nibabel_scaled_are_the_integers_that_were_saved(tmp_path, values, dtype, again):
     true = np.array(values).reshape(SHAPE)
     path = tmp_path / "label.nii.gz"
