@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from monai_unetpp.topology import level_name
 
@@ -29,6 +30,9 @@ class NestedDeepSupervisionLoss(nn.Module):
             or Tversky loss, not at neighbours. Only with ``batch=False`` does cross-entropy change a little: each
             sample then counts the same, however many of its voxels are labelled. Where none is in a whole batch, the
             loss is 0.
+        distillation: weight of self-distillation: every shallower level also learns what the deepest one says of each
+            voxel, by the mean Kullback-Leibler divergence of its class probabilities from the deepest level's, through
+            which no gradient flows to the deepest. It is weighted by ``level_weights`` as well. 0 leaves it out.
 
     Shapes:
         Predictions ``(B, C, H, W[, D])``, as a list with the deepest level first (what ``NestedUNet`` returns in
@@ -49,7 +53,7 @@ class NestedDeepSupervisionLoss(nn.Module):
         True
 
     See:
-        Section III-B of arXiv:1912.05074.
+        Section III-B of arXiv:1912.05074; for self-distillation in networks for segmentation, arXiv:2306.03271.
     """
 
     # its public home: MONAI's ComponentLocator only takes a class from the module that the class says it belongs to
@@ -60,10 +64,14 @@ class NestedDeepSupervisionLoss(nn.Module):
         loss: nn.Module,
         level_weights: Mapping[str, float] | Sequence[float] | None = None,
         ignore_label: int | None = None,
+        distillation: float = 0.0,
     ) -> None:
         super().__init__()
         self.loss = loss
         self.ignore_label = ignore_label
+        if not (isinstance(distillation, (int, float)) and 0 <= distillation < math.inf):
+            raise ValueError(f"distillation must be 0 or a positive number, got {distillation!r}.")
+        self.distillation = distillation
         if isinstance(level_weights, str) or not isinstance(level_weights, (Mapping, Sequence, type(None))):
             raise TypeError(
                 "level_weights must be a mapping from level names, a sequence with the deepest level first, or None, "
@@ -101,7 +109,28 @@ class NestedDeepSupervisionLoss(nn.Module):
             raise ValueError("predictions must hold at least one level, got none.")
         weights = self._weights(list(outputs))
         terms = [weights[level] * self._loss(output, target) for level, output in outputs.items() if weights[level]]
+        if self.distillation:
+            terms += self._distill(outputs, weights, target)
         return torch.stack(terms).sum(dim=0)
+
+    def _distill(
+        self, outputs: Mapping[str, torch.Tensor], weights: Mapping[str, float], target: torch.Tensor
+    ) -> list[torch.Tensor]:
+        """The weighted divergences of the shallower levels from the deepest one."""
+        kept = None if self.ignore_label is None else (target != self.ignore_label).all(dim=1)
+        deepest, *shallower = sorted(outputs, key=lambda name: -int(name[1:]))
+        teacher = outputs[deepest].detach().log_softmax(dim=1)
+        terms = []
+        for level in shallower:
+            if not weights[level]:
+                continue
+            divergence = functional.kl_div(
+                outputs[level].log_softmax(dim=1), teacher, reduction="none", log_target=True
+            ).sum(dim=1)
+            count = divergence.numel() if kept is None else kept.sum().clamp(min=1)
+            total = divergence.sum() if kept is None else (divergence * kept).sum()
+            terms.append(self.distillation * weights[level] * total / count)
+        return terms
 
     def _loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss of one level, over the voxels that are not to be ignored."""
