@@ -121,7 +121,7 @@ class EvaluationData:
         tables = [tables] if isinstance(tables, (str, PathLike)) else tables
         object.__setattr__(self, "scores", tuple(Path(fspath(table)) for table in tables))
         if self.scores and len(folders) > 1:
-            raise ValueError(f"scores must be of one data set, got {len(folders)} with dataset_dir. Judge one at a time.")
+            raise ValueError(f"scores must be of one data set, got {len(folders)} with dataset_dir. Judge each alone.")
 
     @property
     def folders(self) -> tuple[Path, ...]:

@@ -44,7 +44,7 @@ from monai_unetpp.pruning.report_tables import (
     verdicts_table,
     worst_cases_table,
 )
-from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult, ScoreRow
+from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult
 from monai_unetpp.pruning.summary import (
     ALL,
     Summary,
