@@ -3,12 +3,6 @@
 from monai_unetpp.training.curves import draw_curves
 from monai_unetpp.training.handlers import BestModelSaver, CurveWriter, TrainingCheckpoint
 from monai_unetpp.training.patches import NumberedPatches, RemainingPatches
-from monai_unetpp.training.record import (
-    TrainingRecord,
-    hash_voxels,
-    read_training_record,
-    write_training_record,
-)
 from monai_unetpp.training.steps import LastModelSaver, StepCurve
 from monai_unetpp.training.template_bundle import TEMPLATE, write_template
 
@@ -21,10 +15,6 @@ __all__ = [
     "RemainingPatches",
     "StepCurve",
     "TrainingCheckpoint",
-    "TrainingRecord",
     "draw_curves",
-    "hash_voxels",
-    "read_training_record",
     "write_template",
-    "write_training_record",
 ]
