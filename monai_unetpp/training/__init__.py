@@ -7,12 +7,6 @@ from monai_unetpp.training.curves import draw_curves, draw_training
 from monai_unetpp.training.handlers import BestModelSaver, CurveWriter, TrainingCheckpoint
 from monai_unetpp.training.observing import LevelCurves, load_observed
 from monai_unetpp.training.patches import NumberedPatches, RemainingPatches
-from monai_unetpp.training.record import (
-    TrainingRecord,
-    hash_voxels,
-    read_training_record,
-    write_training_record,
-)
 from monai_unetpp.training.steps import LastModelSaver, StepCurve
 from monai_unetpp.training.template_bundle import TEMPLATE, write_template
 
@@ -28,14 +22,10 @@ __all__ = [
     "StepCurve",
     "TrainingBudget",
     "TrainingCheckpoint",
-    "TrainingRecord",
     "WeightAverage",
     "accelerate",
     "draw_curves",
     "draw_training",
-    "hash_voxels",
     "load_observed",
-    "read_training_record",
     "write_template",
-    "write_training_record",
 ]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_unetpp.training.record import LAST_AVERAGED, hash_voxels, read_training_record, write_training_record
+from monai_unetpp.bundles.training_record import LAST_AVERAGED, read_training_record, write_training_record
+from monai_unetpp.data.voxel_hash import hash_voxels
 
 
 @pytest.fixture

@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from monai_unetpp.bundles import read_metadata
-from monai_unetpp.data import VolumeReader
+from monai_unetpp.bundles.loading import read_metadata
 from monai_unetpp.data.labelled import list_cases
-from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.voxel_hash import hash_voxels
 from monai_unetpp.files import write_text
 
 __all__ = [
@@ -25,7 +20,6 @@ __all__ = [
     "LAST_AVERAGED",
     "RECORD_KEY",
     "TrainingRecord",
-    "hash_voxels",
     "read_training_record",
     "write_training_record",
 ]
@@ -40,8 +34,6 @@ LAST = "last"
 """Rule: the weights after the last step; no case selects anything."""
 BEST_ON_VALIDATION = "best on validation"
 """Rule: the weights of the epoch with the best score on the selecting cases."""
-
-_Image = str | PathLike[str] | Sequence[str | PathLike[str]] | npt.NDArray[Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,24 +59,6 @@ class TrainingRecord:
         if voxels in self.training.values():
             return "training"
         return "selecting" if voxels in self.selecting.values() else None
-
-
-def hash_voxels(image: _Image) -> str:
-    """SHA-256 of an image's shape and voxels, whatever the name, format, compression and header of its files.
-
-    Args:
-        image: a file, one file per channel, or the voxels ``(H, W[, D][, C])``. Channels in one file and in several
-            give the same. Axes of length 1 do not count, and values are compared as float32.
-
-    Raises:
-        ImageFileError: a file that cannot be read.
-    """
-    if isinstance(image, np.ndarray):
-        return _hash(image)
-    paths = [Path(image)] if isinstance(image, (str, PathLike)) else [Path(path) for path in image]
-    if len(paths) > 1 and all(path.suffix.lower() != ".dcm" for path in paths):
-        return _hash(np.stack([np.squeeze(_read([path])) for path in paths], axis=-1))
-    return _hash(_read(paths))
 
 
 def write_training_record(
@@ -144,19 +118,3 @@ def _is_table(value: Any) -> bool:
 
 def _hash_cases(cases: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {case.name: hash_voxels(case.image) for case in list_cases(cases)} if cases else {}
-
-
-def _read(paths: Sequence[Path]) -> npt.NDArray[Any]:
-    if len(paths) == 1 and is_nifti_name(paths[0]):
-        # with all axes that it has: the last one may be channels
-        return read_voxels(open_nifti(paths[0]), paths[0], single=True)
-    reader = VolumeReader((2, 3), allow_constant=True)
-    return reader.get_data(reader.read(paths))[0]
-
-
-def _hash(voxels: npt.NDArray[Any]) -> str:
-    # zero has two signs
-    plain = np.ascontiguousarray(np.squeeze(voxels), dtype="<f4") + np.float32(0)
-    digest = hashlib.sha256(repr(plain.shape).encode())
-    digest.update(plain.tobytes())
-    return digest.hexdigest()
