@@ -102,7 +102,7 @@ class Fingerprint:
         median_spacing_mm: median voxel size by axis.
         median_shape: median number of voxels by axis, at the cases' own voxel sizes.
         left_right: pairs of names of labels that are left and right of one kind.
-        intensity: of all cases together by channel: means of the percentiles' counterparts, each case with equal weight.
+        intensity: of all cases together by channel: of voxels drawn from all, the same number of each case.
     """
 
     spatial_dims: int
