@@ -19,6 +19,7 @@ __all__ = [
     "gather",
     "gathered",
     "local_device",
+    "process_count",
     "rank",
     "share",
     "start",
@@ -78,6 +79,11 @@ def finish(network: nn.Module | None = None) -> None:
 def rank() -> int:
     """The number of this process in the process group; 0 where there is none."""
     return dist.get_rank() if _in_group() else 0
+
+
+def process_count() -> int:
+    """How many processes the process group has; 1 where there is none."""
+    return dist.get_world_size() if _in_group() else 1
 
 
 def share(items: Sequence[_T]) -> Sequence[_T]:

@@ -71,9 +71,12 @@ class EvaluationData:
         subjects: subject by case, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name.
         exclude_problems: leave out cases whose data have problems instead of stopping.
+        scores: tables of out-of-fold scores, one of each fold, which judge the levels instead of scoring the cases of
+            ``dataset_dir`` anew; see :func:`monai_unetpp.pruning.judge`.
 
     Raises:
-        ValueError: no data set, two of one name, both ways to confirm, or a share out of its range.
+        ValueError: no data set, two of one name, both ways to confirm, a share out of its range, or tables of scores
+            for several data sets.
     """
 
     dataset_dir: tuple[Path, ...] = option(
@@ -99,6 +102,12 @@ class EvaluationData:
         "and a number or the like tells it, and each other case is a subject of its own)",
     )
     exclude_problems: bool = option(False, help="leave out cases with problems in their data")
+    scores: tuple[Path, ...] = option(
+        (),
+        action="append",
+        metavar="CSV",
+        help="out-of-fold scores of the cases, such as a fold's per_case.csv; repeatable, once for each fold",
+    )
 
     def __post_init__(self) -> None:
         given: Any = self.dataset_dir
@@ -110,6 +119,11 @@ class EvaluationData:
             raise ValueError("confirm_dir and confirm_share exclude each other. Give the one you want to confirm with.")
         if self.confirm_share is not None and not 0 < self.confirm_share < 1:
             raise ValueError(f"confirm_share must lie between 0 and 1, got {self.confirm_share}. 0.5 is a good split.")
+        tables: Any = self.scores or ()
+        tables = [tables] if isinstance(tables, (str, PathLike)) else tables
+        object.__setattr__(self, "scores", tuple(Path(fspath(table)) for table in tables))
+        if self.scores and len(folders) > 1:
+            raise ValueError(f"scores must be of one data set, got {len(folders)} with dataset_dir. Judge each alone.")
 
     @property
     def folders(self) -> tuple[Path, ...]:
