@@ -13,7 +13,7 @@ from monai_unetpp.planning.values import MOST_LEVELS
 if TYPE_CHECKING:
     from monai_unetpp.planning.machine import Machine, StepCost
 
-__all__ = ["NetworkTask", "choose_network", "choose_window", "kernels_of", "patch_of", "strides_of"]
+__all__ = ["NetworkTask", "choose_network", "choose_window", "kernels_of", "patch_of", "strides_of", "training_minutes"]
 
 #: Width at the top and edge of a cubic or square patch of as many voxels, the dearest first.
 _CANDIDATES = {
@@ -34,8 +34,11 @@ _BATCHES = {2: (4, 16), 3: (2, 8)}
 #: Steps that a training must at least have time for, and the most that it needs.
 _LEAST_STEPS = 1000
 _MOST_STEPS = 25_000
-#: Share of the time in which the network computes; patches, curves, scores and the report take the rest.
-_TRAINING_SHARE = 0.6
+#: Share of the time that is for training, and share of that in which the network computes: patches and curves take the
+#: rest of it. Scores and the report take what is left of the whole.
+_TRAINING_SHARE, _COMPUTING_SHARE = 0.8, 0.7
+#: The limit of steps in what is expected: time ends a training before it, unless the machine is faster than its class.
+_MARGIN = 2
 #: Share of the memory that is counted on for what a step keeps.
 _MEMORY_SHARE = 0.5
 #: Voxels of a window at inference, at most.
@@ -82,7 +85,7 @@ def choose_network(
         given: values that are set by hand, which the others follow.
     """
     norm = given.get("norm", "batch")
-    seconds = _TRAINING_SHARE * 60 * given.get("minutes", task.minutes) / (task.folds + 1)
+    seconds = _COMPUTING_SHARE * 60 * training_minutes(task.minutes, task.folds)
     limit = _MEMORY_SHARE * machine.memory_bytes
     seen: list[dict[str, Any]] = []
     for values in _candidates(task, given):
@@ -95,8 +98,17 @@ def choose_network(
         steps = int(seconds * machine.operations_per_s / cost.operations)
         if cost.memory_bytes <= limit and steps >= _LEAST_STEPS:
             break
-    values |= {"norm": norm, "steps": min(max(steps, 1), _MOST_STEPS)}
-    return _explained(values, task, machine, cost)
+    return _explained({**values, "norm": norm}, task, cost.operations / machine.operations_per_s, steps)
+
+
+def training_minutes(minutes: float, folds: int) -> float:
+    """The time of one training, of all that a bundle may take.
+
+    Args:
+        minutes: of everything.
+        folds: networks that are trained besides the last one.
+    """
+    return _TRAINING_SHARE * minutes / (folds + 1)
 
 
 def _candidates(task: NetworkTask, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -204,22 +216,25 @@ def choose_window(patch: Sequence[int], shape: Sequence[int], strides: Sequence[
     )
 
 
-def _explained(values: Mapping[str, Any], task: NetworkTask, machine: Machine, cost: StepCost) -> dict[str, Choice]:
-    levels, steps = len(values["strides"]), values["steps"]
-    seconds = cost.operations / machine.operations_per_s
+def _explained(values: Mapping[str, Any], task: NetworkTask, seconds: float, steps: int) -> dict[str, Choice]:
+    """The values with their reasons."""
     shape = " x ".join(map(str, task.shape))
-    enough = steps >= _LEAST_STEPS
     budget = (
-        f"The largest of a series from wide networks on large patches to narrow ones on small patches that has "
+        f"The largest of a series, from wide networks on large patches to narrow ones on small patches, that has "
         f"{_LEAST_STEPS} steps in the time and fits the memory here"
-        if enough
-        else "The smallest of the series: the time is short"
+        if steps >= _LEAST_STEPS
+        else f"The smallest of the series, as about {steps} steps are all that the time allows"
     )
+    shared = f", shared by {task.folds + 1} trainings" if task.folds else ""
+    limit = min(max(_MARGIN * steps, 1), _MOST_STEPS)
     reasons = {
-        "patch_size": (f"{budget}; of the shape of a typical image, {shape}, alike in mm along all axes.", ISENSEE),
+        "patch_size": (
+            f"{budget}; alike in mm along all axes, and no longer than a typical image, {shape} voxels.",
+            ISENSEE,
+        ),
         "strides": (
-            f"{levels} level(s): an axis is halved while {_LEAST_EDGE} voxels are left and its voxels are not twice as "
-            f"long as the shortest, at most {MOST_LEVELS} times.",
+            f"{len(values['strides'])} level(s): an axis is halved while {_LEAST_EDGE} voxels are left and its voxels "
+            f"are not twice as long as the shortest, at most {MOST_LEVELS} times.",
             ISENSEE,
         ),
         "kernel_size": ("Convolutions look along an axis once its voxels are about as short as the others.", ISENSEE),
@@ -227,10 +242,9 @@ def _explained(values: Mapping[str, Any], task: NetworkTask, machine: Machine, c
         "norm": ("Batch norm folds into the convolutions at inference and suits windows of any size.", OWN),
         "batch_size": ("Small patches come in larger batches, for steadier gradients.", OWN),
         "steps": (
-            f"What {task.minutes:g} minutes allow at about {seconds:.2g} s a step"
-            + (f", shared by {task.folds + 1} trainings" if task.folds else "")
-            + f", at most {_MOST_STEPS}; the network computes in {_TRAINING_SHARE:.0%} of the time.",
+            f"A limit: {task.minutes:g} minutes{shared} allow about {steps} steps of {seconds:.2g} s, and the clock "
+            f"ends the training; at most {_MOST_STEPS}.",
             OWN,
         ),
     }
-    return {name: Choice(values[name], *reason) for name, reason in reasons.items()}
+    return {name: Choice({**values, "steps": limit}[name], *reason) for name, reason in reasons.items()}

@@ -13,7 +13,7 @@ from typing import Any
 from monai_unetpp.planning.values import SETTABLE, check_values
 from monai_unetpp.version import __version__
 
-__all__ = ["PLAN_FILE", "Reason", "TrainingPlan", "load_plan"]
+__all__ = ["PLAN_FILE", "Reason", "TrainingPlan", "in_words", "load_plan"]
 
 PLAN_FILE = "configs/plan.json"
 """Where a bundle keeps the plan that it was written from."""
@@ -45,6 +45,9 @@ class TrainingPlan:
         channels: names of the channels of an image.
         labels: value in the label maps by name, without the background; classes are in the order of the values.
         ignore_label: value of voxels that take no part in training and scores; None where there are none.
+        modality: ``"CT"``, ``"MR"`` or ``"other"``.
+        minutes: time for everything.
+        folds: networks for cross-fitting besides the last one, 0 for none.
         machine: class of the machine that the budget was reckoned for, in words.
         values: by the names of :data:`monai_unetpp.planning.values.SETTABLE`.
         reasons: why, by the same names.
@@ -61,6 +64,9 @@ class TrainingPlan:
     channels: tuple[str, ...]
     labels: dict[str, int]
     ignore_label: int | None
+    modality: str
+    minutes: float
+    folds: int
     machine: str
     values: dict[str, Any]
     reasons: dict[str, Reason]

@@ -8,7 +8,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-__all__ = ["AUGMENTATIONS", "MOST_LEVELS", "NORMALIZATIONS", "SETTABLE", "check_values", "parse_settings"]
+__all__ = [
+    "AUGMENTATIONS",
+    "MOST_LEVELS",
+    "NORMALIZATIONS",
+    "SETTABLE",
+    "check_one",
+    "check_values",
+    "parse_settings",
+]
 
 MOST_LEVELS = 4
 """More levels have shown no gain in the papers, and each doubles the weights."""
@@ -52,6 +60,13 @@ def _number(low: float, high: float = math.inf, *, open_low: bool = True, open_h
     return check
 
 
+def _optional(check: _Check) -> _Check:
+    def check_unless_none(name: str, value: Any, dims: int) -> Any:
+        return None if value is None else check(name, value, dims)
+
+    return check_unless_none
+
+
 def _flag(name: str, value: Any, dims: int) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be true or false, got {value!r}. Write {name}=true.")
@@ -73,12 +88,10 @@ def _entries(name: str, value: Any, each: _Check, dims: int) -> list[Any]:
     return [each(f"every entry of {name}", entry, dims) for entry in value]
 
 
-def _per_axis(each: _Check, *, optional: bool = False) -> _Check:
+def _per_axis(each: _Check) -> _Check:
     """One number for all axes, or one per axis."""
 
     def check(name: str, value: Any, dims: int) -> Any:
-        if value is None and optional:
-            return None
         entries = [each(name, value, dims)] * dims if _is_number(value) else _entries(name, value, each, dims)
         if len(entries) != dims:
             raise ValueError(f"{name} must have one number per axis, {dims}, got {value!r}. Give {dims} numbers.")
@@ -131,7 +144,7 @@ def _ratios(name: str, value: Any, dims: int) -> list[float]:
 
 
 SETTABLE: dict[str, _Check] = {
-    "spacing_mm": _per_axis(_number(0), optional=True),
+    "spacing_mm": _optional(_per_axis(_number(0))),
     "crop_background": _flag,
     "normalization": _one_of(NORMALIZATIONS),
     "intensity_range": _range,
@@ -142,9 +155,11 @@ SETTABLE: dict[str, _Check] = {
     "features": _features,
     "norm": _one_of(("batch", "instance")),
     "batch_size": _whole(1),
-    "minutes": _number(0),
     "steps": _whole(1),
     "learning_rate": _number(0),
+    "weight_decay": _number(0, open_low=False),
+    "ema": _optional(_number(0, 1)),
+    "distillation": _number(0, open_low=False),
     "class_ratios": _ratios,
     "augmentation": _one_of(AUGMENTATIONS),
     "bias_field": _flag,
@@ -154,11 +169,25 @@ SETTABLE: dict[str, _Check] = {
     "overlap": _number(0, 1, open_low=False),
     "flips": _axes,
     "tolerance_mm": _number(0),
-    "folds": _one_of((0, 3, 5)),
     "cache_rate": _number(0, 1, open_low=False, open_high=False),
     "num_workers": _whole(0),
 }
 """Each value of a plan by name: what checks it and brings it into one form."""
+
+
+def check_one(name: str, value: Any, spatial_dims: int) -> Any:
+    """A value in the form that plans have.
+
+    Args:
+        name: of :data:`SETTABLE`.
+        value: what was given.
+        spatial_dims: 2 or 3.
+
+    Raises:
+        TypeError: a value of the wrong kind.
+        ValueError: a value that cannot work.
+    """
+    return SETTABLE[name](name, value, spatial_dims)
 
 
 def parse_settings(given: Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any]:
