@@ -137,7 +137,8 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
         content = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
     except OSError as e:
         raise ValueError(f"{folder}: cannot be read as a folder ({e.strerror}). {remedy}") from e
-    found, others = [], []
+    found: list[Path] = []
+    others: list[Path] = []
     for path in content:
         if path.is_dir():
             (found if series and any(dicom_files(path)) else others).append(path)

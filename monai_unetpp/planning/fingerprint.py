@@ -79,6 +79,15 @@ class CaseFingerprint:
     parts: dict[str, int]
     intensity: tuple[ChannelIntensity, ...]
 
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> CaseFingerprint:
+        """The case that ``dataclasses.asdict`` gave."""
+        values = dict(content)
+        for name in ("shape", "spacing_mm", "size_mm"):
+            values[name] = tuple(values[name])
+        values["intensity"] = tuple(map(_channel, values["intensity"]))
+        return cls(**values)
+
     @property
     def volumes_ml(self) -> dict[str, float]:
         """Volume by name of the label; of images with two axes, as if they were 1 mm thick."""
@@ -131,7 +140,7 @@ class Fingerprint:
             if content["form"] != _FORM:
                 raise ValueError(f"form {content['form']!r}")
             values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
-            values["cases"] = tuple(map(_case, values["cases"]))
+            values["cases"] = tuple(map(CaseFingerprint.from_dict, values["cases"]))
             values["intensity"] = tuple(map(_channel, values["intensity"]))
             values["left_right"] = tuple((left, right) for left, right in values["left_right"])
             for name in ("channels", "median_spacing_mm", "median_shape"):
@@ -158,14 +167,6 @@ class Fingerprint:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as e:
             raise ValueError(f"{path}: {e}") from e
-
-
-def _case(content: Mapping[str, Any]) -> CaseFingerprint:
-    values = dict(content)
-    for name in ("shape", "spacing_mm", "size_mm"):
-        values[name] = tuple(values[name])
-    values["intensity"] = tuple(map(_channel, values["intensity"]))
-    return CaseFingerprint(**values)
 
 
 def _channel(content: Mapping[str, Any]) -> ChannelIntensity:
