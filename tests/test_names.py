@@ -37,7 +37,7 @@ FLOORS = (
     {"measuring", "reporting"},
     {"data", "metrics", "networks", "losses"},
     {"bundles", "inferers", "engines", "segmentation_options"},
-    {"pruning", "export", "segmentation", "training"},
+    {"pruning", "export", "segmentation", "training", "planning"},
     {"study", "failures", "demo", "benchmark", "handlers"},
     {"cli"},
     {"__main__"},

@@ -13,6 +13,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.options import option, option_names
 from monai_unetpp.progress import Progress
 from monai_unetpp.pruning.rules import Rules
@@ -81,7 +82,7 @@ class EvaluationData:
     dataset_dir: tuple[Path, ...] = option(
         action="append",
         metavar="DIR",
-        help="folder with dataset.json in Decathlon form; repeatable, for a verdict each and one for all",
+        help=f"folder with {FORMS_HELP}; repeatable, for a verdict each and one for all",
     )
     list_key: str = option("validation", metavar="KEY", help="list of dataset.json to take")
     confirm_dir: Path | None = option(None, metavar="DIR", help="a data set that only confirms the chosen level")
@@ -97,7 +98,8 @@ class EvaluationData:
     subject_pattern: str | None = option(
         None,
         metavar="REGEX",
-        help="finds the subject in a case's name by its one group (default: each case is a subject of its own)",
+        help="finds the subject in a case's name by its one group (default: a name that begins with sub-..., patient "
+        "and a number or the like tells it, and each other case is a subject of its own)",
     )
     exclude_problems: bool = option(False, help="leave out cases with problems in their data")
     scores: tuple[Path, ...] = option(
