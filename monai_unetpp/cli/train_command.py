@@ -20,8 +20,8 @@ _EXAMPLES = """\
   torchrun --nproc_per_node=2 -m monai_unetpp train DATA -o my_bundle
   monai-unetpp segment --bundle my_bundle scan.nii.gz -o segmentations
 
-Planned is only where the folder has no plan yet: monai-unetpp plan writes one to look at first. Then it trains, finds out
-how shallow the network may be, writes my_bundle/pruning/report.html and my_bundle/docs/README.md and, if the verdict is to
+It plans where the folder has no plan yet; monai-unetpp plan writes one to look at first. Then it trains, finds out how
+shallow the network may be, writes my_bundle/pruning/report.html and my_bundle/docs/README.md and, if the verdict is to
 prune, the pruned bundle beside it. The same command goes on where it was interrupted, by Ctrl-C or otherwise.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from monai_unetpp.bundles import (
 )
 from monai_unetpp.bundles.training_record import LAST, LAST_AVERAGED
 from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.planning import write_readme
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.report_tables import accuracy_table, worst_cases_table
 from monai_unetpp.pruning.results import PruningResult
@@ -26,11 +26,10 @@ from monai_unetpp.reporting.markdown import escape
 from monai_unetpp.reporting.tables import Table
 from monai_unetpp.training_run.fitting import Fitted
 
-__all__ = ["describe_results", "describe_training", "install_weights"]
+__all__ = ["document", "install_weights"]
 
 #: What a training writes and a bundle shows.
 _SHOWN = ("curve.csv", "levels.csv", "training.png")
-_MARKS = ("<!-- {} -->", "<!-- end of {} -->")
 
 
 def install_weights(bundle: Path, fitted: Fitted, cases: Sequence[Mapping[str, Any]]) -> None:
@@ -53,58 +52,60 @@ def install_weights(bundle: Path, fitted: Fitted, cases: Sequence[Mapping[str, A
                 shutil.copyfile(fitted.folder / name, temporary)
 
 
-def describe_training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> None:
-    """Write into the bundle's README how it was trained.
+def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: PruningResult | None = None) -> None:
+    """Write the bundle's README anew: how it was trained and, after the verdict, what was reached.
 
     Args:
         bundle: the folder of the bundle.
         fitted: the training.
         cases: number of cases that were trained on.
         folds: number of trainings besides.
+        result: of the verdict, whose scores become the metadata's too; None before it.
     """
+    performance = None
+    if result is not None:
+        performance = _performance(bundle, result)
+        points = [point.name for point in result.points]
+        means = mean_accuracy(result.rows, points)
+        metrics = {f"mean_dice_{point}": round(means[point], 4) for point in points}
+        _write_metadata(bundle, read_metadata(bundle) | {"eval_metrics": metrics})
+    write_readme(bundle, training=_training(bundle, fitted, cases, folds), performance=performance)
+
+
+def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
     weights = "the moving average of the weights" if fitted.averaged else "the weights"
-    lines = [
+    parts = [
         f"Trained on {cases} cases in {fitted.steps} steps and {fitted.seconds / 60:.1f} minutes. The bundle holds "
-        f"{weights} after the last step: no case has selected anything. A training with `steps` {fitted.steps} and no "
-        "`minutes` has a schedule that can be repeated exactly.",
+        f"{weights} after the last step: no case has selected anything. A training with so many `steps` and no "
+        "`minutes` can be repeated exactly.",
     ]
     if folds:
-        lines.append(
+        parts.append(
             f"Besides, {folds} networks were trained on parts of the cases, so that each case is scored by a network "
             "that never saw its subject. Their scores judge the levels; the network in this bundle has seen all cases."
         )
     if fitted.transfer is not None:
-        lines.append(f"It began with weights {escape(fitted.transfer)}.")
+        parts.append(f"It began with weights {escape(fitted.transfer)}.")
     if (bundle / "docs" / "training.png").is_file():
-        lines.append("![Training loss, and Dice of every level on a few cases](training.png)")
-    _put_section(bundle, "Training", "\n\n".join(lines))
+        parts.append("![Training loss, and Dice of every level on a few cases](training.png)")
+    return "\n\n".join(parts)
 
 
-def describe_results(bundle: Path, result: PruningResult) -> None:
-    """Write the verdict, scores and worst cases into the bundle's README, and the scores into its metadata.
-
-    Args:
-        bundle: the folder of the bundle.
-        result: of the verdict.
-    """
-    final, summary = verdict(result), summarise(result)
-    parts = [escape(final.summary)]
+def _performance(bundle: Path, result: PruningResult) -> str:
+    summary = summarise(result)
+    parts = [escape(verdict(result).summary)]
     parts += [_below(accuracy_table(result, summary, name)) for name in data_sets(result)]
     worst = worst_cases_table(result, summary)
     if worst is not None:
         parts.append(_below(worst))
-    parts += [f"![{escape(name)}]({name})" for name in _copy_pictures(bundle, result)]
-    parts.append("All figures, with costs and how they were found, are in `pruning/report.html`.")
-    _put_section(bundle, "Results", "\n\n".join(parts))
-    points = [point.name for point in result.points]
-    means = mean_accuracy(result.rows, points)
-    metrics = {f"mean_dice_{point}": round(means[point], 4) for point in points}
-    _write_metadata(bundle, read_metadata(bundle) | {"eval_metrics": metrics})
+    parts += [f"![One of the worst cases]({name})" for name in _copy_pictures(bundle, result)]
+    parts.append("All figures, with costs and how they were found, are in `pruning/report.html` of the whole bundle.")
+    return "\n\n".join(parts)
 
 
 def _below(table: Table) -> str:
-    """A table with its heading one step below that of the section."""
-    return f"#{table.markdown()}"
+    """A table with its heading below that of the section."""
+    return f"##{table.markdown()}"
 
 
 def _copy_pictures(bundle: Path, result: PruningResult) -> list[str]:
@@ -118,15 +119,6 @@ def _copy_pictures(bundle: Path, result: PruningResult) -> list[str]:
             names.append(f"worst_{number}.png")
             shutil.copyfile(source, bundle / "docs" / names[-1])
     return names
-
-
-def _put_section(bundle: Path, title: str, text: str) -> None:
-    """Put a section into the README, in place of the one of an earlier run, else at the end."""
-    path = bundle / "docs" / "README.md"
-    content = path.read_text(encoding="utf-8") if path.is_file() else f"# {escape(bundle.name)}\n"
-    begin, end = (mark.format(title.lower()) for mark in _MARKS)
-    content = re.sub(rf"\n*{re.escape(begin)}.*?{re.escape(end)}\n*", "\n", content, flags=re.DOTALL)
-    write_text(path, f"{content.rstrip()}\n\n{begin}\n## {title}\n\n{text}\n{end}\n")
 
 
 def _write_metadata(bundle: Path, content: Mapping[str, Any]) -> None:

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from monai_unetpp.distributed import from_first, rank, waiting_group
-from monai_unetpp.planning import PLAN_FILE, PlanOptions, TrainingPlan, load_plan, parse_settings, plan_bundle
+from monai_unetpp.planning import TrainingPlan, load_plan, plan
+from monai_unetpp.planning.training_plan import PLAN_FILE
+from monai_unetpp.planning.values import parse_settings
 from monai_unetpp.training_run.options import TrainOptions
 
 __all__ = ["Planned", "planned_bundle"]
@@ -49,40 +51,37 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
         FileNotFoundError: no such data set.
     """
     with waiting_group() as group:
-        plan = None
-        if rank() == 0:
-            plan = _plan(options, tell)
-        plan = from_first(plan, group)
+        made = from_first(_plan(options, tell) if rank() == 0 else None, group)
     return Planned(
         bundle=options.output,
         dataset_dir=options.dataset_dir,
-        minutes=plan.minutes if options.minutes is None else options.minutes,
-        folds=plan.folds if options.folds is None else options.folds,
-        steps=plan["steps"] if "steps" in plan.by_hand else None,
+        minutes=made.minutes if options.minutes is None else options.minutes,
+        folds=made.folds if options.folds is None else options.folds,
+        steps=made["steps"] if "steps" in made.by_hand else None,
     )
 
 
 def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
     if not (options.output / PLAN_FILE).is_file():
         limits = {"minutes": options.minutes, "folds": options.folds}
-        asked = PlanOptions(
+        return plan(
             options.dataset_dir,
             options.output,
-            settings=list(options.settings) or None,
+            settings=list(options.settings),
             device=options.device,
+            progress=tell,
             **{name: value for name, value in limits.items() if value is not None},  # type: ignore[arg-type]
         )
-        return plan_bundle(asked, progress=tell)
-    plan = load_plan(options.output)
-    if Path(plan.dataset_dir).resolve() != options.dataset_dir.resolve():
+    made = load_plan(options.output)
+    if Path(made.dataset_dir).resolve() != options.dataset_dir.resolve():
         raise ValueError(
-            f"{options.output}: was planned for {plan.dataset_dir}, got {options.dataset_dir}. Take another folder."
+            f"{options.output}: was planned for {made.dataset_dir}, got {options.dataset_dir}. Take another folder."
         )
     for name, value in parse_settings(options.settings).items():
-        if plan[name] != value:
+        if made[name] != value:
             raise ValueError(
-                f"{options.output}: was planned with {name}={plan[name]}, got {value}. Take another folder, or remove "
+                f"{options.output}: was planned with {name}={made[name]}, got {value}. Take another folder, or remove "
                 "this one to plan anew."
             )
     tell(f"{options.output}: planned before.")
-    return plan
+    return made

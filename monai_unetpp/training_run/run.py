@@ -19,7 +19,7 @@ from monai_unetpp.progress import Progress, teller
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
-from monai_unetpp.training_run.documenting import describe_results, describe_training, install_weights
+from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit
 from monai_unetpp.training_run.judging import cut_bundle, judge_bundle, score_fold, split_folds, time_case
 from monai_unetpp.training_run.options import TrainOptions
@@ -176,7 +176,7 @@ class _Run:
         with waiting_group() as group:
             if rank() == 0:
                 install_weights(self.bundle, fitted, self.final_cases)
-                describe_training(self.bundle, fitted, len(self.final_cases), self.planned.folds)
+                document(self.bundle, fitted, len(self.final_cases), self.planned.folds)
             from_first(True if rank() == 0 else None, group)
 
     def judge(self, folds: list[Scores]) -> PruningResult:
@@ -189,7 +189,7 @@ class _Run:
         final = verdict(result)
         with waiting_group() as group:
             if rank() == 0:
-                describe_results(self.bundle, result)
+                document(self.bundle, fitted, len(self.final_cases), self.planned.folds, result)
                 cut_bundle(self.bundle, result, self.values)
             from_first(True if rank() == 0 else None, group)
         outcome = TrainingOutcome(
