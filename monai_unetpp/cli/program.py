@@ -14,6 +14,7 @@ from monai_unetpp.cli.command import EXIT_CODES
 from monai_unetpp.cli.demo_command import DEMO
 from monai_unetpp.cli.export_command import EXPORT
 from monai_unetpp.cli.failures_command import FAILURES
+from monai_unetpp.cli.plan_command import PLAN
 from monai_unetpp.cli.prune_command import PRUNE
 from monai_unetpp.cli.quiet import logging_to_stderr
 from monai_unetpp.cli.segment_command import SEGMENT
@@ -25,7 +26,7 @@ from monai_unetpp.version import __version__
 
 __all__ = ["main", "make_parser"]
 
-_COMMANDS = (DEMO, SEGMENT, TRAIN, PRUNE, EXPORT, CHECK, FAILURES, STUDY, BENCHMARK)
+_COMMANDS = (DEMO, SEGMENT, PLAN, TRAIN, PRUNE, EXPORT, CHECK, FAILURES, STUDY, BENCHMARK)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

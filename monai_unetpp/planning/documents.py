@@ -72,12 +72,13 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
     ignored = "" if plan.ignore_label is None else f" Voxels with the label {plan.ignore_label} are ignored."
     surround = statistics.fmean(case.constant_surround for case in cases)
     lines = [
-        f"{len(cases)} cases of {subjects} subjects in {code(plan.dataset_dir)}, {plan.spatial_dims}D, "
+        f"{len(cases)} training cases of {subjects} subjects in {code(plan.dataset_dir)}, {plan.spatial_dims}D, "
         f"{len(plan.channels)} channel(s) ({channels}), modality: {plan.modality}.",
         f"Sizes: {_range_text([case.shape for case in cases])} voxels, median {_joined(fingerprint.median_shape)}.",
         f"Voxel sizes: {_range_text([case.spacing_mm for case in cases])} mm, median "
         f"{_joined(fingerprint.median_spacing_mm)} mm.",
         f"{surround:.0%} of the cases have one constant value around their content.",
+        f"Not looked at, for validation: {plan.validation}.",
         f"Labels: {_labels_text(plan, fingerprint)}.{ignored}",
         *(_intensity_text(name, each.whole) for name, each in zip(plan.channels, fingerprint.intensity, strict=True)),
     ]

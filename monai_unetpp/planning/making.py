@@ -46,13 +46,14 @@ _LABEL_BYTES, _CHANNEL_BYTES, _CACHE_SHARE = 1, 4, 0.25
 _MOST_WORKERS = 8
 
 
-def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine) -> TrainingPlan:
+def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, validation: str) -> TrainingPlan:
     """Let the rules choose what is not set by hand.
 
     Args:
         fingerprint: what the data are like.
         options: the limits, and what is set by hand.
         machine: what computes.
+        validation: which cases validate, in words.
 
     Raises:
         TypeError: a setting of the wrong kind.
@@ -89,6 +90,7 @@ def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine) 
         modality=fingerprint.modality,
         minutes=float(options.minutes),
         folds=options.folds,
+        validation=validation,
         machine=str(machine),
         values={name: choices[name] for name in SETTABLE},
         reasons={name: choices.reasons[name] for name in SETTABLE},

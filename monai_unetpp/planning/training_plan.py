@@ -48,6 +48,7 @@ class TrainingPlan:
         modality: ``"CT"``, ``"MR"`` or ``"other"``.
         minutes: time for everything.
         folds: networks for cross-fitting besides the last one, 0 for none.
+        validation: which cases validate, in words.
         machine: class of the machine that the budget was reckoned for, in words.
         values: by the names of :data:`monai_unetpp.planning.values.SETTABLE`.
         reasons: why, by the same names.
@@ -67,6 +68,7 @@ class TrainingPlan:
     modality: str
     minutes: float
     folds: int
+    validation: str
     machine: str
     values: dict[str, Any]
     reasons: dict[str, Reason]
