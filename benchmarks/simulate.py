@@ -22,7 +22,7 @@ from scipy import stats
 
 from monai_unetpp.files import write_text
 from monai_unetpp.pruning.statistics import (
-    FEW_SUBJECTS,
+    MIN_SUBJECTS,
     FloatArray,
     bound_alpha,
     is_non_inferior,
@@ -180,7 +180,7 @@ def lower_bounds(
     """
     level = bound_alpha(samples.shape[1], alpha)
     bounds = skewness_corrected_t(samples, level)
-    if samples.shape[1] >= FEW_SUBJECTS:
+    if samples.shape[1] >= MIN_SUBJECTS:
         z, mean, sd = standardised(samples)
         varying = sd > 0
         bca = mean[varying] + sd[varying] * bca_lower_bounds(z[varying], level, bootstrap_samples, seed)
