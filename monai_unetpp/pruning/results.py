@@ -424,6 +424,7 @@ class PruningResult:
         stability: of the verdict on each data set.
         between_sets: how the losses of the levels differ between data sets.
         exposures: what the cases of each decision had to do with the weights; None where the bundle does not say.
+        doubts: what looks doubtful about the plan or the cases, in sentences.
         training_gap: accuracy on training cases beside that on the judging ones, where it was asked for.
     """
 
@@ -446,6 +447,7 @@ class PruningResult:
     stability: tuple[Stability, ...] = ()
     between_sets: tuple[SetDifference, ...] = ()
     exposures: tuple[Exposure, ...] | None = None
+    doubts: tuple[str, ...] = ()
     training_gap: tuple[TrainingGap, ...] = ()
 
     def with_overlays(self, overlays: tuple[str, ...]) -> PruningResult:

@@ -212,6 +212,10 @@ def _check_margin(margin: Margin) -> None:
         raise ValueError(
             f"margin must be positive, got {margin.value} for {margin.metric}. It is the largest mean loss to accept."
         )
+    if METRICS[margin.metric].larger_is_better and margin.value >= 1:
+        raise ValueError(
+            f"margin must be below 1, got {margin.value:g} for {margin.metric}: no level could lose more. Take 0.01."
+        )
     if margin.labels is not None and (not margin.labels or isinstance(margin.labels, str)):
         raise ValueError(f"labels must be names of labels or None for all, got {margin.labels!r}.")
 

@@ -12,6 +12,7 @@ from scipy import stats
 
 from benchmarks import simulate
 from monai_unetpp.pruning.statistics import (
+    FULL_SUBJECTS,
     MIN_SUBJECTS,
     bound_alpha,
     is_non_inferior,

@@ -206,8 +206,8 @@ class LevelTest:
         drops, gains = int((guard.drops < 0).sum()), int((guard.drops > 0).sum())
         limit = self.rules.max_case_drop.get(guard.metric, math.nan)
         text = (
-            f"{what} falls by more than {limit:g} in {drops} of {n} subjects (most in {worst_case}, by {-worst:.4f}) and "
-            f"rises by as much in {gains}"
+            f"{what} falls by more than {limit:g} in {drops} of {n} subjects (most in {worst_case}, by {-worst:.4f}) "
+            f"and rises by as much in {gains}"
         )
         if is_excess(drops, gains, self.rules.alpha):
             return "fail", f"{text}: more than chance."

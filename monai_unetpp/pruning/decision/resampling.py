@@ -126,7 +126,7 @@ def _without_gain(samples: PointSamples) -> PointSamples:
 
 def _balanced(signs: NDArray[np.int64]) -> NDArray[np.int64]:
     """As many in both directions: every other one of them is turned round."""
-    balanced = signs.copy()
+    balanced: NDArray[np.int64] = signs.copy()
     at = np.flatnonzero(signs)
     balanced[at] = np.where(np.arange(len(at)) % 2, -1, 1)
     return balanced
@@ -134,7 +134,7 @@ def _balanced(signs: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _passed(tested: Sequence[PointSamples], weights: FloatArray, rules: Rules) -> NDArray[np.int64]:
     """How many levels pass one after the other in each sample; -1 where there is no verdict."""
-    codes = np.array([each.states(weights, rules.alpha, rules.alpha) for each in tested])
+    codes: NDArray[np.int64] = np.array([each.states(weights, rules.alpha, rules.alpha) for each in tested])
     passed: NDArray[np.int64] = np.cumprod(codes == PASS, axis=0).sum(axis=0)
     none = (weights.sum(axis=1) < MIN_SUBJECTS) | ((passed == 0) & (codes[0] != FAIL))
     verdicts: NDArray[np.int64] = np.where(none, -1, passed)
