@@ -63,8 +63,8 @@ def _set_sentences(differences: Sequence[SetDifference]) -> list[str]:
         more, less = (each.first, each.second) if each.difference < 0 else (each.second, each.first)
         bounds = sorted(abs(end) for end in (each.lower, each.upper))
         sentences.append(
-            f"Depends on the set: {each.point} loses {abs(each.difference):.4f} more {metric.in_words} of {each.label} on "
-            f"{more} than on {less} (95 % interval {bounds[0]:.4f} to {bounds[1]:.4f})."
+            f"Depends on the set: {each.point} loses {abs(each.difference):.4f} more {metric.in_words} of {each.label} "
+            f"on {more} than on {less} (95 % interval {bounds[0]:.4f} to {bounds[1]:.4f})."
         )
     if differences and not found:
         sentences.append(
@@ -83,9 +83,9 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
     for each in exposures:
         if each.selecting and not each.training:
             sentences.append(
-                f"{each.selecting} of {each.cases} cases of {each.dataset} also chose the weights ({each.rule}): accuracies "
-                "are optimistic, most so for the deepest level, which was chosen by. That speaks against shallow levels, "
-                "so a verdict to prune stands."
+                f"{each.selecting} of {each.cases} cases of {each.dataset} also chose the weights ({each.rule}), by the "
+                "deepest level: accuracies are optimistic, most of all its own. That works against shallow levels, so a "
+                "verdict to prune stands; any other should be tested on unseen cases."
             )
     untouched = all(not each.training and not each.selecting for each in exposures)
     return sentences or (["No case that judges took part in the weights."] if untouched and exposures else [])

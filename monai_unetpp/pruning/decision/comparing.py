@@ -193,7 +193,7 @@ class LevelTest:
         found = guard.found
         if found is not None and np.isfinite(found).sum() > 1:
             seen = int(np.isfinite(found).sum())
-            on_found = self._judge_mean(f"{what}, where {self.reference} finds it,", guard, self._bounds(found), seen)
+            on_found = self._judge_mean(f"{what}, where both find it,", guard, self._bounds(found), seen)
             state, reason = min((state, reason), on_found, key=lambda each: _ORDER.index(each[0]))
         drops = self._judge_drops(what, guard, n, worst_case, worst)
         if _ORDER.index(drops[0]) < _ORDER.index(state):

@@ -38,7 +38,8 @@ class GuardSample:
         cases: names of the cases that are compared.
         differences: ``(subjects,)`` mean difference of each subject, negative where worse; NaN where there is nothing
             to compare.
-        found: the same on the cases where the reference does not miss the label; None where it never does.
+        found: the same on the cases where neither misses the label; None where that is all of them. Misses are judged by
+            their number.
         drops: ``(subjects,)`` -1 where a case drops by more than the limit, 1 where one gains as much, 0 otherwise.
     """
 
@@ -71,7 +72,8 @@ class GuardSample:
             ],
             dtype=np.float64,
         )
-        seen = np.array([paired.scores[reference, label, case].state != "missed" for case in cases], dtype=bool)
+        states = [{paired.scores[name, label, case].state for name in (point, reference)} for case in cases]
+        seen = np.array(["missed" not in each for each in states], dtype=bool)
         return cls(
             metric,
             label,
