@@ -334,8 +334,8 @@ def subjects_needed(
 ) -> int | None:
     """The subjects that the rule of this package needs: :func:`sample_size` with its corrections.
 
-    The quantile of t adds about two subjects, the stricter rule for few subjects makes 17 the least, and skewness is
-    not taken into account. For a standard deviation of 0.02, 0.03 and 0.05 and a margin of 0.01: 27, 58 and 156.
+    The quantile of t adds about two subjects, the stricter rule for few subjects makes 16 the least, and skewness is
+    not taken into account. For a standard deviation of 0.02, 0.03 and 0.05 and a margin of 0.01: 29, 58 and 156.
 
     Args:
         sd: standard deviation of the paired differences.

@@ -83,9 +83,9 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
     for each in exposures:
         if each.selecting and not each.training:
             sentences.append(
-                f"{each.selecting} of {each.cases} cases of {each.dataset} also chose the weights ({each.rule}), by the "
-                "deepest level: accuracies are optimistic, most of all its own. That works against shallow levels, so a "
-                "verdict to prune stands; any other should be tested on unseen cases."
+                f"{each.selecting} of {each.cases} cases of {each.dataset} also chose the weights ({each.rule}), by "
+                "the deepest level: accuracies are optimistic, most of all its own. That works against shallow levels, "
+                "so a verdict to prune stands; any other should be tested on unseen cases."
             )
     untouched = all(not each.training and not each.selecting for each in exposures)
     return sentences or (["No case that judges took part in the weights."] if untouched and exposures else [])

@@ -38,8 +38,8 @@ class GuardSample:
         cases: names of the cases that are compared.
         differences: ``(subjects,)`` mean difference of each subject, negative where worse; NaN where there is nothing
             to compare.
-        found: the same on the cases where neither misses the label; None where that is all of them. Misses are judged by
-            their number.
+        found: the same on the cases where neither misses the label; None where that is all of them. Misses are judged
+            by their number.
         drops: ``(subjects,)`` -1 where a case drops by more than the limit, 1 where one gains as much, 0 otherwise.
     """
 

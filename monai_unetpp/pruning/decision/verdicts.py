@@ -48,9 +48,9 @@ def decide(
     * is *inconclusive* otherwise, and where the deepest level is no reference: it misses the label in over a fifth of
       its cases, or its mean Dice is below ``rules.min_reference``.
 
-    Where a label is missed in some cases, the mean must also pass on those in which both levels find it: pairs that both
-    miss differ by 0 whatever the levels do, and what only the deepest misses would make up for a loss elsewhere. Missed
-    structures are counted in both directions and judged like large drops.
+    Where a label is missed in some cases, the mean must also pass on those in which both levels find it: pairs that
+    both miss differ by 0 whatever the levels do, and what only the deepest misses would make up for a loss elsewhere.
+    Missed structures are counted in both directions and judged like large drops.
 
     Differences are averaged within each subject first, and every subject weighs the same. Pairs in which truth and
     both predictions are empty are left out, and so are those in which both points have a false positive (the
