@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from monai_unetpp.data.case_check import check_case, repeated_images, same_image
+from monai_unetpp.data.case_check import check_case
 from monai_unetpp.data.check import tell_doubtful
 from monai_unetpp.data.label_names import LabelNames
 from monai_unetpp.data.labelled import LabelledCase, hash_files, list_cases, repeated_names
@@ -116,9 +116,6 @@ def _check_cases(
     checked = how.checked or gather(
         {case.name: check_case(case, how.label_values, how.spatial_dims, in_channels) for case in share(single)}
     )
-    images = {case.name: str(case.image[0]) for case in single}
-    same = repeated_images({case.name: checked[case.name] for case in single})
-    reasons |= {name: same_image(images[name], images[first]) for name, first in same.items()}
     reasons |= {name: outcome.problem for name, outcome in checked.items() if outcome.problem is not None}
     sound = [case for case in single if case.name not in reasons]
     if rank() == 0:
