@@ -38,7 +38,7 @@ FLOORS = (
     {"data", "metrics", "networks", "losses"},
     {"bundles", "inferers", "engines", "segmentation_options"},
     {"pruning", "export", "segmentation", "training", "planning"},
-    {"study", "failures", "demo", "benchmark", "handlers"},
+    {"study", "failures", "demo", "benchmark", "handlers", "training_run"},
     {"cli"},
     {"__main__"},
 )

@@ -20,12 +20,13 @@ from monai_unetpp.cli.quiet import logging_to_stderr
 from monai_unetpp.cli.segment_command import SEGMENT
 from monai_unetpp.cli.study_command import STUDY
 from monai_unetpp.cli.terminal import BAD_INPUT, INTERRUPTED, fail
+from monai_unetpp.cli.train_command import TRAIN
 from monai_unetpp.errors import is_deliberate
 from monai_unetpp.version import __version__
 
 __all__ = ["main", "make_parser"]
 
-_COMMANDS = (DEMO, SEGMENT, PLAN, PRUNE, EXPORT, CHECK, FAILURES, STUDY, BENCHMARK)
+_COMMANDS = (DEMO, SEGMENT, PLAN, TRAIN, PRUNE, EXPORT, CHECK, FAILURES, STUDY, BENCHMARK)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
