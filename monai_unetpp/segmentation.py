@@ -13,7 +13,6 @@ from typing import Any
 from ignite.engine import Events
 
 from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata_entry
-from monai_unetpp.choices import DEFAULT_BUNDLE
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.engines import CaseEvaluator, CaseResult
@@ -24,7 +23,7 @@ from monai_unetpp.progress import Progress, counting
 from monai_unetpp.segmentation_options import SegmentationOptions
 from monai_unetpp.topology import level_index
 
-__all__ = ["DEFAULT_BUNDLE", "SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment"]
+__all__ = ["SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +88,7 @@ class SegmentationSummary:
 def segment(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
     output_dir: str | PathLike[str],
-    bundle: str | PathLike[str] = DEFAULT_BUNDLE,
+    bundle: str | PathLike[str] | None = None,
     level: str | None = None,
     device: str | None = None,
     progress: Progress = False,
@@ -103,7 +102,7 @@ def segment(
         inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``.
         output_dir: folder for ``<case>_seg.nii.gz``, or PNG or TIFF for such images: integer labels on the input's own
             grid.
-        bundle: name or folder of a bundle.
+        bundle: name or folder of a bundle. One must be named: each takes other images.
         level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.
@@ -114,8 +113,8 @@ def segment(
         The finished cases with their volumes, and the failures.
 
     Raises:
-        ValueError: a bundle, level or device that cannot be used, or a setting that the bundle has not; the message
-            names it and the remedy.
+        ValueError: no bundle; a bundle, level or device that cannot be used, or a setting that the bundle has not;
+            the message names it and the remedy.
         FileNotFoundError: no such bundle, or none of the inputs exists.
         TypeError: inputs that are not paths, or an option that there is not.
         OSError: ``output_dir`` cannot be written to.
