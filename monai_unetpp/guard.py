@@ -38,6 +38,8 @@ _SIZE, _SPACING, _VOLUME = 1.25, 2.0, 2.0
 _EXPECTED = 0.95
 #: Intensities of images that hold Hounsfield units: air below, and soft tissue or bone above.
 _AIR_HU, _TISSUE_HU = -500.0, 30.0
+#: Part of an image's range below 0 from which it is no rounding.
+_NEGATIVE = 0.05
 #: By how much, in parts of the range of all training images in Hounsfield units, others may lie outside of it.
 _HU_MARGIN = 0.5
 
@@ -142,8 +144,10 @@ class TrainingRanges:
             affine: ``(4, 4)``, from voxel indices to mm.
         """
         found = []
+        has_surround = False
         if len(self.size_mm) == 3 and image.ndim == 4:
             extent = measure_extent(image, affine)
+            has_surround = extent.constant_surround
             if _outside(extent.size_mm, self.size_mm, _SIZE):
                 found.append(f"its size is {_listed(extent.size_mm)} mm, not {_listed_ranges(self.size_mm)} mm")
             if _outside(extent.spacing_mm, self.spacing_mm, _SPACING):
@@ -152,9 +156,9 @@ class TrainingRanges:
                 )
             if self.constant_surround >= _EXPECTED and not extent.constant_surround:
                 found.append("it has no constant surround, as images have whose background was set to one value")
-        return [*found, *self._other_intensities(image)]
+        return [*found, *self._other_intensities(image, has_surround)]
 
-    def _other_intensities(self, image: torch.Tensor) -> list[str]:
+    def _other_intensities(self, image: torch.Tensor, has_surround: bool) -> list[str]:
         found = []
         for number, channel in enumerate(image[: len(self.lowest)]):
             low, _, _, _, high = np.percentile(sample_evenly(_plain(channel)), PERCENTILES)
@@ -170,6 +174,11 @@ class TrainingRanges:
                     found.append(f"its intensities{name} are all 0 or above, which Hounsfield units are not")
             elif seems_ct and self.lowest[number][0] > _AIR_HU:
                 found.append(f"its intensities{name}, {low:.4g} to {high:.4g}, look like Hounsfield units of CT")
+            elif self.lowest[number][0] >= 0 and low < -_NEGATIVE * (high - low) and not has_surround:
+                # a constant surround of any value is leveled by bundles that expect one
+                found.append(
+                    f"its intensities{name} reach below 0, to {low:.4g}, as those of CT or normalised images do"
+                )
         return found
 
     def implausible(self, volumes_ml: Mapping[str, float]) -> list[str]:
