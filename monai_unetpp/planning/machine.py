@@ -20,7 +20,7 @@ __all__ = ["Machine", "StepCost", "count_step", "measure_machine"]
 #: Classes of machines differ by this factor, so that noise rarely moves one into another class.
 _CLASS_FACTOR = 4.0
 #: The step that is timed: a fraction of a second on one core.
-_TIMED_EDGE = {2: 128, 3: 32}
+_TIMED_EDGE = {2: 192, 3: 32}
 _TIMED_BATCH = 2
 _TIMED_FEATURES = (12, 24, 48, 96)
 _ROUNDS = 3
