@@ -111,10 +111,8 @@ class _Choices:
     def settle(self, name: str, choice: Choice) -> None:
         """Take what is given by hand, else what a rule has chosen."""
         if name in self.given:
-            differs = self.given[name] != choice.value
-            text = (
-                f"{_BY_HAND} The rule would have chosen {choice.value}." if differs else f"{_BY_HAND} So says the rule."
-            )
+            same = self.given[name] == choice.value
+            text = f"{_BY_HAND} {'So says the rule.' if same else f'The rule gives: {in_words(choice.value)}.'}"
             self.values[name], self.reasons[name] = self.given[name], Reason(text, "by hand", by_hand=True)
         else:
             self.values[name], self.reasons[name] = choice.value, Reason(choice.reason, choice.source)
