@@ -56,9 +56,8 @@ class StandardizeIntensityd(MapTransform):
                 d[key] = (image - mean).div_(deviation or 1.0)
                 continue
             moments = [self._moments(image, channel) for channel in image]
-            means, deviations = (
-                torch.tensor(each, device=image.device).reshape(-1, *[1] * (image.ndim - 1)) for each in zip(*moments, strict=True)
-            )
+            columns = torch.tensor(moments, device=image.device).T.reshape(2, -1, *[1] * (image.ndim - 1))
+            means, deviations = columns
             d[key] = (image - means).div_(torch.where(deviations == 0, 1.0, deviations))
         return d
 

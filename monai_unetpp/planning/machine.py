@@ -168,7 +168,8 @@ def _time_steps(config: Mapping[str, Any], shape: tuple[int, ...], device: torch
         optimizer.zero_grad()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             heads = network(image)
-        sum(torch.nn.functional.cross_entropy(head.float(), label[:, 0]) for head in heads).backward()
+        losses = [torch.nn.functional.cross_entropy(head.float(), label[:, 0]) for head in heads]
+        torch.stack(losses).sum().backward()
         optimizer.step()
         synchronize(device)
         seconds.append(clock() - start)
