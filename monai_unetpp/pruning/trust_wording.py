@@ -76,9 +76,7 @@ def _set_sentences(differences: Sequence[SetDifference]) -> list[str]:
 def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
     """What the judging cases had to do with the weights."""
     if exposures is None:
-        return [
-            "The bundle does not say which cases trained and selected its weights: judge on cases that did neither."
-        ]
+        return ["The bundle does not say which cases trained or chose its weights: judge on cases that did neither."]
     sentences = []
     for each in exposures:
         if each.selecting and not each.training:

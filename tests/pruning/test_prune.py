@@ -190,7 +190,7 @@ def test_budgets_and_utility_pick_a_level(complete):
     picked = {trade_off.rule: trade_off.points for trade_off in result.trade_offs}
     assert picked["parameters<=5000"] == ("L1",)
     assert any(rule.startswith("utility") for rule in picked)
-    assert sum(rule.startswith("pareto") for rule in picked) == 3
+    assert sum(rule.startswith("pareto") for rule in picked) == 4
 
 
 def test_uncertainty_maps_lie_on_the_images_grid(complete, boxes):
@@ -410,7 +410,7 @@ def break_label(folder: Path) -> None:
 
 
 def test_problems_in_any_data_set_stop_before_the_first_is_scored(tmp_path, few_boxes, no_network_work):
-    broken = Path(shutil.copytree(few_boxes, tmp_path / "broken"))
+    broken = write_boxes(tmp_path / "broken", 3, seed=9)
     break_label(broken)
     with pytest.raises(ValueError, match=r"cases of 'broken' must be sound, got 1 of 3(.|\n)*got 7"):
         run(intensity_network(), broken, tmp_path / "out")
@@ -421,7 +421,7 @@ def test_problems_in_any_data_set_stop_before_the_first_is_scored(tmp_path, few_
 
 
 def test_problems_are_left_out_with_the_flag(tmp_path, few_boxes, quick):
-    broken = Path(shutil.copytree(few_boxes, tmp_path / "broken"))
+    broken = write_boxes(tmp_path / "broken", 3, seed=9)
     break_label(broken)
     result = run(intensity_network(), [few_boxes, broken], tmp_path / "out", exclude_problems=True)
     assert [(problem.dataset, problem.case) for problem in result.problems] == [("broken", "case_01")]
@@ -518,9 +518,7 @@ def test_a_bare_text_is_one_setting(tmp_path, few_boxes, quick):
 
 def test_confirming_cases_must_be_others(tmp_path, few_boxes, other_boxes, no_network_work):
     again = copied(few_boxes, tmp_path / "again", 1)
-    with pytest.raises(
-        ValueError, match=r"- again, case_00: .*: the same image as .*case_00\.nii\.gz \(few\), which would count"
-    ):
+    with pytest.raises(ValueError, match=r"- again, case_00: .*the same image as .*\(few\), which would"):
         run(intensity_network(), few_boxes, tmp_path / "out", confirm_dir=again)
     with pytest.raises(ValueError, match=r"case_00 \(other\): the same subject, 'case_00', as case_00 \(few\)"):
         run(intensity_network(), few_boxes, tmp_path / "out", confirm_dir=other_boxes, subject_pattern="(case_..)")

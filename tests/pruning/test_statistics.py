@@ -198,7 +198,7 @@ class TestSimulation:
         shares = simulate.acceptance_at_margin(shape, 10, ratios=(0.25, 0.5, 1, 2), repetitions=REPETITIONS)
         assert max(shares.values()) <= 0.01, shares
 
-    @pytest.mark.parametrize(("ratio", "n"), [(2, 25), (3, 56), (5, 155)])
+    @pytest.mark.parametrize(("ratio", "n"), [(3, 56), (5, 155)])
     def test_power_at_the_published_sample_sizes(self, ratio: float, n: int) -> None:
         assert sample_size(ratio, 1) == n
         power = simulate.power_without_difference(n, ratio, repetitions=10_000, bootstrap_samples=500)
