@@ -2,8 +2,8 @@
 
 Run ``python -m benchmarks.nnunet DATASET_DIR --work EMPTY_DIR --python NNUNET_PYTHON``, where ``NNUNET_PYTHON`` is the
 interpreter of an environment with ``nnunetv2`` (``pip install nnunetv2``). Both get the training list alone, labels and
-all, and work one after the other. nnU-Net plans, preprocesses and trains its ``3d_fullres`` (or ``2d``) configuration as
-it comes, with a learning rate that follows the time; all of this counts. Prediction is timed apart.
+all, and work one after the other. nnU-Net plans, preprocesses and trains its ``3d_fullres`` (or ``2d``) configuration
+as it comes, with a learning rate that follows the time; all of this counts. Prediction is timed apart.
 """
 
 from __future__ import annotations
