@@ -6,6 +6,7 @@ import os
 import time
 from typing import Any
 
+import torch
 from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
 _MINUTES = "NNUNET_TRAINING_MINUTES"
@@ -20,8 +21,16 @@ class _TimeIsUp(Exception):  # noqa: N818  # it is no error
 class nnUNetTrainerMinutes(nnUNetTrainer):  # noqa: N801  # nnU-Net looks for names of this form
     """All of nnU-Net's own, but for the length: short epochs, and a learning rate that falls with the time used."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    # nnU-Net reads the names of these arguments
+    def __init__(
+        self,
+        plans: dict[str, Any],
+        configuration: str,
+        fold: int,
+        dataset_json: dict[str, Any],
+        device: torch.device,
+    ) -> None:
+        super().__init__(plans, configuration, fold, dataset_json, device)
         self.num_iterations_per_epoch = _STEPS_PER_EPOCH
         self.num_val_iterations_per_epoch = 1
         self.num_epochs = 100_000
