@@ -8,6 +8,7 @@ __all__ = [
     "BUNDLE_HELP",
     "DEFAULT_BUNDLE",
     "DEVICE_HELP",
+    "FORMS_HELP",
     "PRECISIONS",
     "RUNTIMES",
     "Precision",
@@ -27,3 +28,4 @@ BUNDLE_HELP = (
     "nuclei_microscopy_unetpp"
 )
 DEVICE_HELP = "cpu, cuda, cuda:1, ... (default: a GPU if there is one, else the CPU)"
+FORMS_HELP = "dataset.json in Decathlon or nnU-Net form, or with images and labels of the same names in two folders"

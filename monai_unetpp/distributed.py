@@ -19,7 +19,10 @@ __all__ = [
     "gather",
     "gathered",
     "local_device",
+    "process_count",
+    "process_group",
     "rank",
+    "release",
     "share",
     "start",
     "waiting_group",
@@ -67,17 +70,38 @@ def finish(network: nn.Module | None = None) -> None:
             reducer still holds the group, Gloo can abort the process at exit.
     """
     if network is not None:
-        for name in ("reducer", "logger"):
-            network.__dict__.pop(name, None)
+        release(network)
     gc.collect()
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
+def release(network: nn.Module) -> None:
+    """Let the gradient reducer of a ``DistributedDataParallel`` network go; it cannot be trained any further."""
+    for name in ("reducer", "logger"):
+        network.__dict__.pop(name, None)
+
+
+@contextmanager
+def process_group() -> Iterator[None]:
+    """Join the process group for the block where ``torchrun`` started this process; else there is none."""
+    if dist.is_available() and dist.is_torchelastic_launched():
+        start()
+    yield
+    # after an error the other processes may never come to the end: then the launcher ends them
+    if dist.is_available() and dist.is_initialized():
+        finish()
+
+
 def rank() -> int:
     """The number of this process in the process group; 0 where there is none."""
     return dist.get_rank() if _in_group() else 0
+
+
+def process_count() -> int:
+    """How many processes the process group has; 1 where there is none."""
+    return dist.get_world_size() if _in_group() else 1
 
 
 def share(items: Sequence[_T]) -> Sequence[_T]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ignite.engine import Events
 
-from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata_entry
+from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata, read_metadata_entry
 from monai_unetpp.choices import DEFAULT_BUNDLE
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.devices import resolve_device
@@ -209,9 +209,14 @@ def _summed(stages: Iterable[dict[str, float]]) -> dict[str, float]:
 def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
     """The labels that a bundle writes, without the background, from its metadata: value to name.
 
+    They are the entry ``labels`` where there is one, as where label maps have other values than the output's channels.
+
     Raises:
         ValueError: metadata without names of the output's channels.
     """
+    labels = read_metadata(bundle).get("labels")
+    if isinstance(labels, dict) and all(str(value).isdecimal() for value in labels):
+        return {int(value): str(name) for value, name in labels.items()}
     channels = read_metadata_entry(bundle, "network_data_format", "outputs", "pred", "channel_def")
     if not isinstance(channels, dict) or not all(str(value).isdecimal() for value in channels):
         raise ValueError(

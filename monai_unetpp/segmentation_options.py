@@ -54,7 +54,7 @@ class SegmentationOptions:
         nargs="+",
         metavar="INPUT",
         help="image file (NIfTI, .nrrd, .mha, DICOM, ...; for bundles of images also PNG and TIFF), folder of them, "
-        "DICOM series folder, or folder with dataset.json",
+        "DICOM series folder, or data set (a folder with dataset.json, or with images and labels)",
     )
     output_dir: _Path = option(
         flags=("-o", "--output"),

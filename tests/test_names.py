@@ -37,8 +37,8 @@ FLOORS = (
     {"measuring", "reporting"},
     {"data", "metrics", "networks", "losses"},
     {"bundles", "inferers", "engines", "segmentation_options"},
-    {"pruning", "export", "segmentation", "training"},
-    {"study", "failures", "demo", "benchmark", "handlers"},
+    {"pruning", "export", "segmentation", "training", "planning"},
+    {"study", "failures", "demo", "benchmark", "handlers", "training_run"},
     {"cli"},
     {"__main__"},
 )

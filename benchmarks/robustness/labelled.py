@@ -202,8 +202,8 @@ _NONSENSE: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("a training list of text", "training", {"training": "images"}),
     (
-        "nnU-Net's form, which lists no cases",
-        "nnU-Net's form",
+        "nnU-Net's form without names of channels",
+        "channel_names must name every channel",
         {"training": ..., "validation": ..., "numTraining": 3, "file_ending": ".nii.gz"},
     ),
 ]

@@ -5,11 +5,13 @@ from monai_unetpp.bundles.configuration import BundleConfig, bundle_code
 from monai_unetpp.bundles.finding import BUNDLES_VARIABLE, find_bundle, list_bundles
 from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_file, weights_entry
 from monai_unetpp.bundles.loading import load_network, read_metadata, read_metadata_entry, read_network_def
+from monai_unetpp.bundles.training_record import TrainingRecord, read_training_record, write_training_record
 
 __all__ = [
     "BUNDLES_VARIABLE",
     "WEIGHTS_FILE",
     "BundleConfig",
+    "TrainingRecord",
     "bundle_code",
     "check_bundle",
     "find_bundle",
@@ -19,5 +21,7 @@ __all__ = [
     "read_metadata",
     "read_metadata_entry",
     "read_network_def",
+    "read_training_record",
     "weights_entry",
+    "write_training_record",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail
 from monai_unetpp.errors import printable
@@ -23,20 +24,22 @@ that begins with $. That is no problem in itself, but use only bundles whose cod
 
 def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "target", metavar="BUNDLE_OR_DATASET", help="name or folder of a bundle, or folder with dataset.json"
+        "target", metavar="BUNDLE_OR_DATASET", help=f"name or folder of a bundle, or folder with {FORMS_HELP}"
     )
     parser.add_argument("--schema", metavar="FILE", help="JSON schema to check the bundle's metadata against")
 
 
 def _run(target: str, schema: str | None) -> int:
-    if (Path(target) / "dataset.json").is_file():
+    from monai_unetpp.data.forms import is_data_set
+
+    if is_data_set(target):
         from monai_unetpp.data.check import check_dataset
 
         problems = check_dataset(target)
     elif Path(target).is_dir() and not (Path(target) / "configs").is_dir():
         raise ValueError(
-            f"{target}: neither a bundle (it has no configs folder) nor a data set (it has no dataset.json). "
-            "Name the folder that holds one of them."
+            f"{target}: neither a bundle (it has no configs folder) nor a data set (it has no dataset.json, "
+            "nor images and labels). Name the folder that holds one of them."
         )
     else:
         from monai_unetpp.bundles import bundle_code, check_bundle, find_bundle

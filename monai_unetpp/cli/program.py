@@ -14,17 +14,19 @@ from monai_unetpp.cli.command import EXIT_CODES
 from monai_unetpp.cli.demo_command import DEMO
 from monai_unetpp.cli.export_command import EXPORT
 from monai_unetpp.cli.failures_command import FAILURES
+from monai_unetpp.cli.plan_command import PLAN
 from monai_unetpp.cli.prune_command import PRUNE
 from monai_unetpp.cli.quiet import logging_to_stderr
 from monai_unetpp.cli.segment_command import SEGMENT
 from monai_unetpp.cli.study_command import STUDY
 from monai_unetpp.cli.terminal import BAD_INPUT, INTERRUPTED, fail
+from monai_unetpp.cli.train_command import TRAIN
 from monai_unetpp.errors import is_deliberate
 from monai_unetpp.version import __version__
 
 __all__ = ["main", "make_parser"]
 
-_COMMANDS = (DEMO, SEGMENT, PRUNE, EXPORT, CHECK, FAILURES, STUDY, BENCHMARK)
+_COMMANDS = (DEMO, SEGMENT, PLAN, TRAIN, PRUNE, EXPORT, CHECK, FAILURES, STUDY, BENCHMARK)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from monai_unetpp.choices import DEVICE_HELP
+from monai_unetpp.choices import DEVICE_HELP, FORMS_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail, is_first_process, show_rows
 from monai_unetpp.options import add_options
@@ -33,9 +33,7 @@ those that the folder was begun with. For several GPUs: torchrun --nproc_per_nod
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--dataset_dir", required=True, metavar="DIR", help="folder with dataset.json in Decathlon form, 2D or 3D"
-    )
+    parser.add_argument("--dataset_dir", required=True, metavar="DIR", help=f"folder with {FORMS_HELP}; 2D or 3D")
     parser.add_argument(
         "-o",
         "--output_dir",

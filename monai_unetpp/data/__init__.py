@@ -5,6 +5,7 @@ from monai_unetpp.data.cases import find_cases
 from monai_unetpp.data.check import check_dataset, check_labelled_data
 from monai_unetpp.data.datalist import load_datalist
 from monai_unetpp.data.dataset import CaseDataset, SeededCacheDataset
+from monai_unetpp.data.description import DataSetDescription, describe_data_set
 from monai_unetpp.data.exhaustion import describe_case_failure
 from monai_unetpp.data.geometry import check_same_geometry, read_geometry
 from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry
@@ -27,6 +28,7 @@ __all__ = [
     "CheckLabelsd",
     "ClearBackgroundd",
     "CropBackgroundd",
+    "DataSetDescription",
     "ImageFileError",
     "ImageGeometry",
     "ImageKind",
@@ -50,6 +52,7 @@ __all__ = [
     "check_same_geometry",
     "compare_geometry",
     "describe_case_failure",
+    "describe_data_set",
     "describe_failure",
     "find_cases",
     "find_ignore_label",

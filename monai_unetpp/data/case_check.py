@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -19,8 +18,9 @@ from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.labels import Volume, read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.reader import VolumeReader
+from monai_unetpp.data.voxel_hash import hash_voxels
 
-__all__ = ["CheckedCase", "check_case", "check_on_grid", "hash_voxels", "label_values", "read_image", "read_truth"]
+__all__ = ["CheckedCase", "check_case", "check_on_grid", "label_values", "read_image", "read_truth"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +29,7 @@ class CheckedCase:
 
     Attributes:
         problem: what is wrong, in one line with the file and what to do; None if the case is sound.
-        voxels: SHA-256 of the image's voxels, as a network would see them; None where they could not be read.
+        voxels: :func:`~monai_unetpp.data.voxel_hash.hash_voxels` of the image; None where it could not be read.
         values: what occurs in the label map.
     """
 
@@ -62,7 +62,7 @@ def check_case(
     try:
         label = read_truth(case, values, spatial_dims)
         image = read_image(case, label.data.ndim)
-        voxels = hash_voxels(image.data)
+        voxels = hash_voxels(np.moveaxis(image.data, 0, -1))
         check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
         channels = len(image.data)
         if in_channels not in (None, channels):
@@ -139,11 +139,3 @@ def label_values(data: npt.NDArray[Any]) -> frozenset[int]:
     # counting is faster than sorting, where there are few values
     found = np.flatnonzero(np.bincount(data.ravel())) if data.dtype == np.uint8 else np.unique(data)
     return frozenset(int(value) for value in found)
-
-
-def hash_voxels(image: npt.NDArray[Any]) -> str:
-    """SHA-256 of what a network would see, so that compression, headers and number types make no difference."""
-    digest = hashlib.sha256(repr(image.shape).encode())
-    for channel in image:
-        digest.update(np.ascontiguousarray(channel, dtype=np.float32).data)
-    return digest.hexdigest()

@@ -9,11 +9,13 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.datalist import read_content, read_datalist, read_entries
+from monai_unetpp.data.channel_files import join_channels
+from monai_unetpp.data.datalist import read_content, read_datalist, read_entries, read_form
 from monai_unetpp.data.dicom import dicom_files, is_dicom_file
+from monai_unetpp.data.forms import images_folder, is_data_set
 from monai_unetpp.data.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.itk_images import ITK_SUFFIXES
-from monai_unetpp.data.naming import case_name, with_unique_names
+from monai_unetpp.data.naming import image_name, with_unique_names
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name
 from monai_unetpp.data.result_marks import is_result
@@ -31,6 +33,7 @@ def find_cases(
     strict: bool = True,
     pictures: bool = False,
     list_key: str | None = None,
+    channels: int = 1,
 ) -> list[dict[str, Any]]:
     """The cases that ``input`` stands for.
 
@@ -41,7 +44,9 @@ def find_cases(
             - a folder: each image file in it, by name, its DICOM files as one series, and each subfolder that is a
               DICOM series. Subfolders are not searched further;
             - a folder with ``dataset.json`` in Decathlon form: its ``test`` cases; where it has none, those of
-              ``validation``, else the files of ``imagesTs``, else the ``training`` cases.
+              ``validation``, else the files of ``imagesTs``, else the ``training`` cases;
+            - a folder in the form of nnU-Net, or with ``images`` and ``labels``: the files of ``imagesTs``, else those
+              of ``imagesTr`` or ``images``, with or without a label.
 
             Files that this package has written are no images, whatever their name: they are left out, by the mark that
             they carry. A path that is given twice is one case; two links to one file are two.
@@ -52,6 +57,8 @@ def find_cases(
         list_key: list to take from ``dataset.json``, such as ``"validation"``; the same cases as
             :func:`monai_unetpp.data.load_datalist` gives, also where the list must be drawn. ``input`` must be such
             folders then.
+        channels: of the network. Where it has several, ``case_0000.nii.gz``, ``case_0001.nii.gz`` and so on in one
+            folder, as nnU-Net names them, are the channels of one case. A file without such a number holds all of them.
 
     Returns:
         Dicts with ``image``, a path (or several, for several channels), and ``case``, a name for files. It is the
@@ -87,7 +94,7 @@ def find_cases(
         logger.warning("%d inputs are results of monai-unetpp, such as %s, and left out.", len(only_results), example)
     elif only_results and strict:
         raise ImageFileError(only_results[0]["failure"])
-    return with_unique_names(cases or only_results, strict)
+    return with_unique_names(join_channels(cases or only_results, channels, strict), strict)
 
 
 def expand_home(path: str | PathLike[str]) -> Path:
@@ -114,10 +121,13 @@ def _readable_cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | No
 def _cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
     check_regular_file(path, folders=True)
     is_folder = path.is_dir()
-    if is_folder and os.path.isfile(path / "dataset.json"):
-        return _decathlon_cases(path, suffixes, list_key)
+    if is_folder and is_data_set(path):
+        return _data_set_cases(path, suffixes, list_key)
     if list_key is not None:
-        raise ImageFileError(f"{path}: no folder with dataset.json to take {list_key!r} from. Leave list_key out.")
+        raise ImageFileError(
+            f"{path}: no folder with dataset.json, or with images and labels, to take {list_key!r} from. Leave "
+            "list_key out."
+        )
     if is_folder:
         return _folder_cases(path, suffixes)
     if is_result(path):
@@ -173,9 +183,15 @@ def _is_second_of_pair(path: Path) -> bool:
     return path.suffix.lower() == ".img" and any(path.with_suffix(suffix).is_file() for suffix in (".hdr", ".HDR"))
 
 
-def _decathlon_cases(folder: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
+def _data_set_cases(folder: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
     path = folder / "dataset.json"
     try:
+        if list_key is None and read_form(path) != "Decathlon":
+            # also images that nobody has labelled yet
+            unlisted = (folder / "imagesTs", folder / "imagesTr", images_folder(folder))
+            return _folder_cases(
+                next((each for each in unlisted if each is not None and each.is_dir()), folder), suffixes
+            )
         content = read_content(path)
         key = list_key or next((key for key in ("test", "validation") if content.get(key)), None)
         if key is None and (folder / "imagesTs").is_dir():
@@ -192,8 +208,8 @@ def _decathlon_cases(folder: Path, suffixes: tuple[str, ...], list_key: str | No
 
 def _case(image: str | PathLike[str] | Sequence[str]) -> dict[str, Any]:
     if isinstance(image, (list, tuple)):
-        return {"image": [_for_loader(path) for path in image], "case": case_name(image[0])}
-    return {"image": _for_loader(image), "case": case_name(image)}  # type: ignore[arg-type]
+        return {"image": [_for_loader(path) for path in image], "case": image_name(image)}
+    return {"image": _for_loader(image), "case": image_name(image)}  # type: ignore[arg-type]
 
 
 def _for_loader(path: str | PathLike[str]) -> str:

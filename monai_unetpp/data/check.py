@@ -15,7 +15,7 @@ from monai_unetpp.data.datalist import LISTS, is_complete, load_datalist, missin
 from monai_unetpp.data.grid import warn_once
 from monai_unetpp.data.label_names import LabelNames, read_label_names
 from monai_unetpp.data.labelled import LabelledCase
-from monai_unetpp.data.naming import case_name
+from monai_unetpp.data.naming import image_name
 from monai_unetpp.distributed import gather, rank, share
 
 __all__ = ["check_dataset", "check_labelled_data", "tell_doubtful", "tell_shared_images"]
@@ -26,8 +26,9 @@ _MOST_LINES = 20
 
 
 def check_dataset(dataset_dir: str | PathLike[str]) -> list[str]:
-    """The problems of a data set in Decathlon form; every image and label is read.
+    """The problems of a data set; every image and label is read.
 
+    The data set may have any form that :func:`monai_unetpp.data.load_datalist` takes. In Decathlon form
     ``dataset.json`` must list cases with image and label under ``training``, ``validation`` or both. What each of them
     must be like is said in :func:`monai_unetpp.data.case_check.check_case`, which also training, evaluation, pruning
     and studies call; here a label must not be background alone either. No case may be listed twice, and no two may
@@ -40,8 +41,8 @@ def check_dataset(dataset_dir: str | PathLike[str]) -> list[str]:
         One line per problem, with the file and what to do; none if all is well.
 
     Example:
-        >>> check_dataset("no/such/folder")
-        ['no/such/folder/dataset.json: no such file. Name a folder in Decathlon form.']
+        >>> check_dataset("no/such/folder")  # doctest: +ELLIPSIS
+        ['no/such/folder/dataset.json: no such file. Name a folder with ...']
     """
     path = Path(dataset_dir) / "dataset.json"
     try:
@@ -158,7 +159,7 @@ class _ListedCase:
         """Understand an entry of a list."""
         image = entry["image"]
         images = tuple((folder or Path()) / file for file in ([image] if isinstance(image, str) else image))
-        name = case_name(images[0])
+        name = image_name(images)
         return cls(key, LabelledCase(name, name, images, (folder or Path()) / entry["label"]))
 
 

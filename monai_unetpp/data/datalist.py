@@ -1,4 +1,4 @@
-"""Data sets in the form of the Medical Segmentation Decathlon."""
+"""The lists of cases of a data set, in the form of the Medical Segmentation Decathlon, whatever form it came in."""
 
 from __future__ import annotations
 
@@ -12,9 +12,21 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.choices import FORMS_HELP
+from monai_unetpp.data.forms import Form, folder_lists, form_of, is_data_set, nnunet_lists
+from monai_unetpp.data.subjects import subject_of_image
 from monai_unetpp.files import write_text
 
-__all__ = ["LISTS", "is_complete", "load_datalist", "missing_list", "read_content", "read_datalist", "read_entries"]
+__all__ = [
+    "LISTS",
+    "is_complete",
+    "load_datalist",
+    "missing_list",
+    "read_content",
+    "read_datalist",
+    "read_entries",
+    "read_form",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -26,20 +38,48 @@ _SPLIT_SEED = 0
 
 
 def read_content(path: str | PathLike[str]) -> dict[str, Any]:
-    """The object that a ``dataset.json`` holds.
+    """The object that a ``dataset.json`` holds, with lists of cases also where it or the folder has another form.
+
+    In the form of nnU-Net v2 the list ``training`` comes from the files beside it. Without a ``dataset.json``, folders
+    ``images`` and ``labels`` (or ``imagesTr`` and ``labelsTr``) with files of equal names make that list. See
+    :mod:`monai_unetpp.data.forms`.
 
     Args:
         path: the file.
 
     Raises:
-        FileNotFoundError: there is none.
-        ValueError: it cannot be read, or holds something else.
+        FileNotFoundError: there is none, nor such folders.
+        ValueError: it cannot be read, holds something else, or images and labels do not match.
     """
     path = Path(path)
+    form = read_form(path)
+    if form == "folder":
+        return dict(folder_lists(path.parent))
+    content = _read_object(path)
+    return {**content, **nnunet_lists(path, content)} if form == "nnU-Net" else content
+
+
+def read_form(path: str | PathLike[str]) -> Form:
+    """The form of a data set, whose cases are not looked at.
+
+    Args:
+        path: its ``dataset.json``, there or not.
+
+    Raises:
+        FileNotFoundError: no data set.
+        ValueError: ``dataset.json`` cannot be read, or holds something else than an object.
+    """
+    path = Path(path)
+    if not os.path.lexists(path) and is_data_set(path.parent):
+        return "folder"
+    return form_of(_read_object(path))
+
+
+def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file. Name a folder in Decathlon form.") from None
+        raise FileNotFoundError(f"{path}: no such file. Name a folder with {FORMS_HELP}.") from None
     except (OSError, ValueError, RecursionError) as e:
         reason = (str(e).splitlines() or [type(e).__name__])[0]
         raise ValueError(f"{path}: cannot be read as JSON ({reason}). Repair it.") from e
@@ -54,13 +94,15 @@ def load_datalist(
     split_dir: str | PathLike[str] | None = None,
     label_key: str = "label",
 ) -> list[dict[str, Any]]:
-    """The cases of one list of ``dataset.json``, with absolute paths.
+    """The cases of one list of a data set, with absolute paths.
 
-    Where ``dataset.json`` has no ``validation`` list, a fifth of the training cases is drawn for it, always the same
-    ones, with a warning, and written down as ``split.json``.
+    Where there is no ``validation`` list, a fifth of the training cases is drawn for it, always the same ones, with a
+    warning, and written down as ``split.json``. Cases of one subject stay together, where entries have a ``subject``
+    or names begin with one (:func:`monai_unetpp.data.subjects.subject_of_image`).
 
     Args:
-        dataset_dir: folder with ``dataset.json``.
+        dataset_dir: folder with ``dataset.json`` in the form of the Decathlon or of nnU-Net v2, or with ``images`` and
+            ``labels``; see :func:`read_content`.
         key: such as ``"training"`` or ``"validation"``.
         split_dir: folder for ``split.json``; not written when None.
         label_key: key under which the labels are handed out, for transforms that must leave them alone.
@@ -70,7 +112,8 @@ def load_datalist(
 
     Raises:
         FileNotFoundError: no ``dataset.json``.
-        ValueError: it cannot be read, has no such list, an empty one, or entries without image or label.
+        ValueError: it cannot be read, has no such list, an empty one, or entries without image or label; images and
+            labels do not match.
     """
     path = Path(dataset_dir) / "dataset.json"
     cases = read_datalist(path, key, split_dir)
@@ -130,12 +173,7 @@ def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[
 
 
 def missing_list(path: Path, content: Mapping[str, Any], needed: str) -> str:
-    """The message for a ``dataset.json`` without a list, which also knows nnU-Net's form."""
-    if not any(isinstance(value, list) for value in content.values()) and {"file_ending", "numTraining"} & set(content):
-        return (
-            f"{path}: must have {needed}, got nnU-Net's form, which lists no cases. Add lists of cases in Decathlon "
-            'form, with entries like {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}.'
-        )
+    """The message for a ``dataset.json`` without a list."""
     names = [name for name, value in content.items() if isinstance(value, list)]
     lists = ", ".join(name if name.isprintable() else repr(name) for name in names) or "none"
     return f"{path}: must have {needed}, got {lists:.200}. Give one of them as list_key, or add it."
@@ -183,19 +221,37 @@ def _incomplete(path: Path, key: str, number: int, entry: Any, needed: str = "an
 def _drawn_split(
     path: Path, cases: list[dict[str, Any]], split_dir: str | PathLike[str] | None
 ) -> dict[str, list[dict[str, Any]]]:
-    if len(cases) < 2:
-        raise ValueError(f"{path}: {len(cases)} training case(s) cannot be split. Add cases or a 'validation' list.")
-    order = sorted(range(len(cases)), key=lambda index: str(cases[index]["image"]))
+    groups = _by_subject(cases)
+    if len(groups) < 2:
+        of_one = f" of the subject {next(iter(groups))!r}" if len(cases) > 1 else ""
+        raise ValueError(
+            f"{path}: {len(cases)} training case(s){of_one} cannot be split. Add cases or a 'validation' list."
+        )
+    order = sorted(groups.values(), key=lambda indices: str(cases[indices[0]]["image"]))
     random.Random(_SPLIT_SEED).shuffle(order)
     count = max(1, round(len(cases) * _VALIDATION_SHARE))
+    drawn: set[int] = set()
+    for indices in order[:-1]:
+        if len(drawn) < count:
+            drawn.update(indices)
     split = {
-        "validation": [cases[index] for index in sorted(order[:count])],
-        "training": [cases[index] for index in sorted(order[count:])],
+        "validation": [case for index, case in enumerate(cases) if index in drawn],
+        "training": [case for index, case in enumerate(cases) if index not in drawn],
     }
     _tell_drawn(path, len(split["validation"]), len(cases))
     if split_dir is not None:
         write_text(Path(split_dir) / "split.json", json.dumps(split, indent=2, default=str) + "\n")
     return split
+
+
+def _by_subject(cases: list[dict[str, Any]]) -> dict[str, list[int]]:
+    """Indices of the cases of each subject, as entries or names tell it, in the order of the images' paths."""
+    groups: dict[str, list[int]] = {}
+    for index in sorted(range(len(cases)), key=lambda index: str(cases[index]["image"])):
+        image = cases[index]["image"]
+        subject = cases[index].get("subject") or subject_of_image(image[0] if isinstance(image, list) else image)
+        groups.setdefault(str(subject or image), []).append(index)
+    return groups
 
 
 @functools.lru_cache

@@ -12,7 +12,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.naming import case_name
+from monai_unetpp.data.naming import image_name
+from monai_unetpp.data.subjects import subject_of_image
 
 __all__ = ["LabelledCase", "hash_files", "list_cases", "repeated_names"]
 
@@ -30,7 +31,7 @@ class LabelledCase:
     """One labelled case.
 
     Attributes:
-        name: the image's file name without its suffix.
+        name: the image's file name without its suffix, and without the number of its channel where there are several.
         subject: whom the case is of; the case's own name where subjects are not known.
         image: the image's file, or one file per channel.
         label: the label's file.
@@ -59,7 +60,8 @@ def list_cases(
             ``subject``.
         subjects: subject by name of the case, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name. An entry's own
-            ``subject`` goes first, then ``subjects``, then the pattern.
+            ``subject`` goes first, then ``subjects``, then the pattern, and without these what the name itself tells;
+            see :func:`monai_unetpp.data.subjects.subject_of_image`.
 
     Raises:
         TypeError: entries of another kind.
@@ -80,8 +82,9 @@ def list_cases(
             raise ValueError(f"cases must have an 'image' and a 'label' each, got {dict(entry)!r}. Complete the entry.")
         image = entry["image"]
         files = tuple(Path(file) for file in ([image] if isinstance(image, (str, PathLike)) else image))
-        name = case_name(files[0])
-        found.append(LabelledCase(name, _subject(name, entry, named, pattern), files, Path(entry["label"])))
+        name = image_name(files)
+        subject = _subject(name, entry, named, pattern) or subject_of_image(files[0]) or name
+        found.append(LabelledCase(name, subject, files, Path(entry["label"])))
     return found
 
 
@@ -119,7 +122,8 @@ def _compile(subject_pattern: str | None) -> re.Pattern[str] | None:
 
 def _subject(
     name: str, entry: Mapping[str, Any], named: Mapping[str, str] | None, pattern: re.Pattern[str] | None
-) -> str:
+) -> str | None:
+    """The subject as it was given or as the pattern finds it; None where neither tells."""
     if entry.get("subject"):
         return str(entry["subject"])
     if named is not None:
@@ -127,7 +131,7 @@ def _subject(
             raise ValueError(f"subjects must name the subject of every case, got none for {name!r}. Add it.")
         return str(named[name])
     if pattern is None:
-        return name
+        return None
     match = pattern.search(name)
     if match is None or not match[1]:
         raise ValueError(

@@ -17,7 +17,7 @@ from monai_unetpp.data.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name
 
-__all__ = ["RESULT_NAME", "case_name", "result_suffix", "with_unique_names"]
+__all__ = ["RESULT_NAME", "case_name", "channel_of", "image_name", "result_suffix", "with_unique_names"]
 
 #: Key of the name that files of results get, where it is not that of the case.
 RESULT_NAME = "result_name"
@@ -26,6 +26,8 @@ RESULT_NAME = "result_name"
 _SUFFIXES = tuple(sorted((*NIFTI_SUFFIXES, *ITK_SUFFIXES, *PICTURE_SUFFIXES, ".dcm"), key=len, reverse=True))
 #: Folders that are named by whose scan they hold, as BIDS has them.
 _BIDS_FOLDER = re.compile(r"(sub|ses)-[0-9A-Za-z]+")
+#: Number of the channel at the end of a file's name, as nnU-Net has it.
+_CHANNEL = re.compile(r"(.+)_([0-9]{4})")
 #: Bytes of a name that folders are put in front of: file systems allow 255, with what is put behind it.
 _LONGEST = 200
 
@@ -39,6 +41,24 @@ def case_name(path: str | PathLike[str]) -> str:
         return os.path.basename(os.path.abspath(path))
     suffix = next((suffix for suffix in _SUFFIXES if path.name.lower().endswith(suffix)), "")
     return path.name[: -len(suffix)] if suffix and len(suffix) < len(path.name) else path.name
+
+
+def channel_of(path: str | PathLike[str]) -> tuple[str, int] | None:
+    """The name of the case and the number of the channel of a file like ``case_0001.nii.gz``, as nnU-Net has them.
+
+    Returns:
+        None for other names.
+    """
+    match = _CHANNEL.fullmatch(case_name(path))
+    return None if match is None else (match[1], int(match[2]))
+
+
+def image_name(image: str | PathLike[str] | Sequence[str | PathLike[str]]) -> str:
+    """The name of a case whose image is a file, or one file per channel: then without the channel's number."""
+    if isinstance(image, (str, PathLike)):
+        return case_name(image)
+    channel = channel_of(image[0]) if len(image) > 1 else None
+    return case_name(image[0]) if channel is None or channel[1] else channel[0]
 
 
 def result_suffix(image: str | PathLike[str]) -> str:

@@ -6,9 +6,12 @@ from collections.abc import Hashable, Mapping
 from typing import Any
 
 import torch
+from monai.config import KeysCollection
 from monai.data import get_track_meta
 from monai.transforms import MapTransform
 from monai.utils import convert_to_tensor
+
+from monai_unetpp.data.surround import find_surround
 
 __all__ = ["StandardizeIntensityd"]
 
@@ -21,6 +24,10 @@ class StandardizeIntensityd(MapTransform):
     Args:
         keys: images ``(C, H, W[, D])``, standardized over all channels together; they become float32.
         allow_missing_keys: whether items without a key are passed over.
+        channel_wise: whether each channel is standardized for itself.
+        inside_surround: whether mean and deviation are those of what the constant surround leaves, see
+            :func:`monai_unetpp.data.find_surround`. The surround becomes another constant. Images without one are
+            taken whole.
 
     Example:
         >>> import torch
@@ -28,11 +35,36 @@ class StandardizeIntensityd(MapTransform):
         [[[-1.0, 1.0]]]
     """
 
+    def __init__(
+        self,
+        keys: KeysCollection,
+        allow_missing_keys: bool = False,
+        channel_wise: bool = False,
+        inside_surround: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.channel_wise = channel_wise
+        self.inside_surround = inside_surround
+
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Standardize the images of one item."""
         d = dict(data)
         for key in self.key_iterator(d):
             image: Any = convert_to_tensor(d[key], dtype=torch.float32, track_meta=get_track_meta())
-            mean, deviation = image.mean().item(), image.std(unbiased=False).item()
-            d[key] = (image - mean).div_(deviation or 1.0)
+            if not self.channel_wise:
+                mean, deviation = self._moments(image, image)
+                d[key] = (image - mean).div_(deviation or 1.0)
+                continue
+            moments = [self._moments(image, channel) for channel in image]
+            means, deviations = (
+                torch.tensor(each, device=image.device).reshape(-1, *[1] * (image.ndim - 1)) for each in zip(*moments, strict=True)
+            )
+            d[key] = (image - means).div_(torch.where(deviations == 0, 1.0, deviations))
         return d
+
+    def _moments(self, image: torch.Tensor, part: torch.Tensor) -> tuple[float, float]:
+        """Mean and standard deviation of an image, or of a channel of it."""
+        surround = find_surround(image) if self.inside_surround else None
+        if surround is not None and surround.share < 1:
+            part = part[..., ~surround.mask]
+        return part.mean().item(), part.std(unbiased=False).item()

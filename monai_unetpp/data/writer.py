@@ -17,7 +17,7 @@ from monai.utils import ImageMetaKey, MetaKeys
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
-from monai_unetpp.data.grid import ImageGeometry, compare_geometry, lay_flat
+from monai_unetpp.data.grid import ImageGeometry, channel_axes, compare_geometry, lay_flat
 from monai_unetpp.data.naming import RESULT_NAME, case_name, result_suffix
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.pictures import is_picture_name, read_picture_shape, write_picture
@@ -174,7 +174,7 @@ def write_volume(
         path: the file to write, ``.nii`` or ``.nii.gz``.
         array: ``(H, W[, D])``, of the type that is to be stored.
         source: the image that ``array`` belongs to. If it is NIfTI its header is taken over, but not its extensions
-            and what describes its values.
+            and what describes its values; channels on its last axis have no part in the grid.
         affine: ``(4, 4)``, in RAS and mm: the grid of a ``source`` that is not NIfTI.
 
     Raises:
@@ -207,8 +207,10 @@ def _labels(label_map: MetaTensor, key: Hashable) -> np.ndarray[Any, Any]:
 
 def _on_nifti_grid(array: np.ndarray[Any, Any], source: Path) -> Nifti1Image:
     original = open_nifti(source)
-    # axes of length one may stand anywhere: a slice has two axes, and three in its file
-    long, given = ([length for length in shape if length > 1] for shape in (original.shape, array.shape))
+    # axes of length one may stand anywhere: a slice has two axes, and three in its file; channels come last
+    axes, channels = channel_axes(original.shape, array.ndim)
+    shape = original.shape if channels == 1 else original.shape[: max(axes) + 1]
+    long, given = ([length for length in lengths if length > 1] for lengths in (shape, array.shape))
     if long != given:
         raise ValueError(
             f"array must have the shape of {source}, {original.shape}, got {array.shape}. Put Invertd before."
@@ -223,7 +225,7 @@ def _on_nifti_grid(array: np.ndarray[Any, Any], source: Path) -> Nifti1Image:
     for field in ("cal_min", "cal_max", "aux_file"):
         header[field] = header_class()[field]
     # without an affine, sform and qform stay as they are in the header
-    return image_class(array.reshape(original.shape), None, header)
+    return image_class(array.reshape(shape), None, header)
 
 
 def _on_affine(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> Nifti1Image:

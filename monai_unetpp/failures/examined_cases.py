@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.data import ImageFileError
-from monai_unetpp.data.case_check import CheckedCase, check_on_grid, hash_voxels, label_values, read_image, read_truth
+from monai_unetpp.data.case_check import CheckedCase, check_on_grid, label_values, read_image, read_truth
 from monai_unetpp.data.datalist import read_content
 from monai_unetpp.data.label_names import IGNORE, LabelNames, read_label_names
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.labels import Volume, read_label_map
+from monai_unetpp.data.voxel_hash import hash_voxels
 from monai_unetpp.metrics import FOREGROUND, LabelScore, score_case, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
 
@@ -195,7 +196,7 @@ def read_arrays(
         truth=labels.pick(label.data),
         segmentation=segmented if segmented is None or ignored is None else np.where(ignored, 0, segmented),
         spacing_mm=spacing_of_affine(label.affine, dims),
-        checked=CheckedCase(None, hash_voxels(image.data), label_values(label.data)),
+        checked=CheckedCase(None, hash_voxels(np.moveaxis(image.data, 0, -1)), label_values(label.data)),
         ignored=ignored,
     )
 

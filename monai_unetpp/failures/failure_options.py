@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.options import option
 
 __all__ = ["FailureOptions"]
@@ -34,7 +35,7 @@ class FailureOptions:
         ValueError: ``worst`` is below 1.
     """
 
-    dataset_dir: _Path = option(metavar="DIR", help="folder with dataset.json in Decathlon form, 2D or 3D")
+    dataset_dir: _Path = option(metavar="DIR", help=f"folder with {FORMS_HELP}; 2D or 3D")
     output_dir: _Path = option(flags=("-o", "--output"), metavar="DIR", help="folder for the report")
     segmentations: _Path | None = option(
         None,

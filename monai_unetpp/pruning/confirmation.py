@@ -34,7 +34,7 @@ def confirming_cases(
     for dataset, listed in entries.items():
         cases = list_cases(listed, data.subjects, data.subject_pattern)
         by_dataset[dataset] = [
-            (case, case.subject if given or entry.get("subject") else None)
+            (case, case.subject if given or entry.get("subject") or case.subject != case.name else None)
             for case, entry in zip(cases, listed, strict=True)
         ]
     if data.confirm_dir is not None:

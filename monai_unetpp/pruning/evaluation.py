@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
+import torch.distributed as dist
+
+from monai_unetpp.data import load_datalist
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.measuring.environment import describe_environment
+from monai_unetpp.pruning.folds import join_folds, read_folds
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.provenance import command_line
 from monai_unetpp.pruning.report import write_report
 from monai_unetpp.pruning.results import Decision, PruningResult
+from monai_unetpp.pruning.score import Scores
 from monai_unetpp.pruning.stages import (
     Prepared,
     Scored,
@@ -25,7 +31,7 @@ from monai_unetpp.pruning.summary import headline
 from monai_unetpp.pruning.worst_cases import level_to_show, save_worst_cases
 from monai_unetpp.pruning.write import write_pruned_bundle
 
-__all__ = ["prune", "verdict"]
+__all__ = ["judge", "prune", "verdict"]
 
 logger = logging.getLogger(__name__)
 
@@ -54,20 +60,59 @@ def prune(plan: PruningPlan) -> PruningResult:
         ImportError: what draws the report, or a runtime of the settings, is not installed.
         RuntimeError: not a single case could be scored.
     """
+    if plan.data.scores:
+        entries = load_datalist(plan.data.dataset_dir[0], plan.data.list_key)
+        levels = plan.pipeline.network.levels
+        return judge(read_folds(plan.data.scores, entries, levels, plan.data.names[0]), plan)
     prepared = prepare(plan)
     with waiting_group() as group:
-        scored = score_data_sets(prepared)
-        if rank() > 0:
-            # the first process measures, decides and writes; the others wait for its result
-            return from_first(None, group)
-        result = _evaluate(prepared, scored)
-        paths = write_report(result, plan.outputs.output_dir)
-        _write_pruned(prepared, result)
-        logger.info("%s", verdict(result).summary)
-        if result.grid is not None:
-            logger.info("%s", result.grid.reason)
-        logger.info("The report is %s.", paths["html"])
-        return from_first(result, group)
+        return _conclude(prepared, score_data_sets(prepared), group)
+
+
+def judge(scores: Sequence[Scores], plan: PruningPlan) -> PruningResult:
+    """The rest of :func:`prune` for cases that are scored already, such as the out-of-fold ones of cross-fitting.
+
+    Each fold's network scores the cases of the subjects that it never saw, by
+    :func:`~monai_unetpp.pruning.evaluate_levels` with the name of the data set as ``dataset``; all folds together are
+    the judging cases. ``plan.pipeline.network`` is the final network, trained on all of them: its costs are measured,
+    it is what a pruned bundle is cut out of, and it scores the cases of ``confirm_dir``, if there are any. From tables
+    on disk, such as each fold's ``per_case.csv``, the same is ``scores=[...]`` in the plan, or ``--scores``.
+
+    Args:
+        scores: of each fold; no subject may be in two of them.
+        plan: as for :func:`prune`, with one ``dataset_dir``.
+
+    Returns:
+        The result.
+
+    Raises:
+        ValueError: folds that do not go together, or a plan that needs the cases to be scored anew (``settings`` and
+            ``extra``).
+
+    Everything else that :func:`prune` raises comes out as it is.
+    """
+    if len(plan.data.dataset_dir) > 1 or plan.costs.settings or plan.pipeline.extra:
+        raise ValueError(
+            "scores must be given without settings, extra and a second dataset_dir, which score cases anew. Leave "
+            "them out, or leave out scores."
+        )
+    given, prepared = join_folds(scores), prepare(plan)
+    with waiting_group() as group:
+        return _conclude(prepared, score_data_sets(prepared, given), group)
+
+
+def _conclude(prepared: Prepared, scored: Scored, group: dist.ProcessGroup | None) -> PruningResult:
+    """Measure, decide, report and write in the first process; the others wait for its result."""
+    if rank() > 0:
+        return from_first(None, group)
+    result = _evaluate(prepared, scored)
+    paths = write_report(result, prepared.plan.outputs.output_dir)
+    _write_pruned(prepared, result)
+    logger.info("%s", verdict(result).summary)
+    if result.grid is not None:
+        logger.info("%s", result.grid.reason)
+    logger.info("The report is %s.", paths["html"])
+    return from_first(result, group)
 
 
 def verdict(result: PruningResult) -> Decision:
@@ -103,6 +148,9 @@ def _evaluate(prepared: Prepared, scored: Scored) -> PruningResult:
         settings=prepared.settings | scored.left_out,
         grid=compare_settings(prepared, scored, costs),
     )
+    if scored.out_of_fold:
+        # the networks of the folds, which gave these scores, are not at hand to draw what they saw
+        return result
     shown = level_to_show(verdict(result), decisions, plan.pipeline.network.levels)
     return result.with_overlays(save_worst_cases(plan.outputs.output_dir, plan.pipeline, shown, scored.data_sets))
 

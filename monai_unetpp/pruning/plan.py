@@ -13,6 +13,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.options import option, option_names
 from monai_unetpp.progress import Progress
 from monai_unetpp.pruning.rules import Rules
@@ -70,15 +71,18 @@ class EvaluationData:
         subjects: subject by case, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name.
         exclude_problems: leave out cases whose data have problems instead of stopping.
+        scores: tables of out-of-fold scores, one of each fold, which judge the levels instead of scoring the cases of
+            ``dataset_dir`` anew; see :func:`monai_unetpp.pruning.judge`.
 
     Raises:
-        ValueError: no data set, two of one name, both ways to confirm, or a share out of its range.
+        ValueError: no data set, two of one name, both ways to confirm, a share out of its range, or tables of scores
+            for several data sets.
     """
 
     dataset_dir: tuple[Path, ...] = option(
         action="append",
         metavar="DIR",
-        help="folder with dataset.json in Decathlon form; repeatable, for a verdict each and one for all",
+        help=f"folder with {FORMS_HELP}; repeatable, for a verdict each and one for all",
     )
     list_key: str = option("validation", metavar="KEY", help="list of dataset.json to take")
     confirm_dir: Path | None = option(None, metavar="DIR", help="a data set that only confirms the chosen level")
@@ -94,9 +98,16 @@ class EvaluationData:
     subject_pattern: str | None = option(
         None,
         metavar="REGEX",
-        help="finds the subject in a case's name by its one group (default: each case is a subject of its own)",
+        help="finds the subject in a case's name by its one group (default: a name that begins with sub-..., patient "
+        "and a number or the like tells it, and each other case is a subject of its own)",
     )
     exclude_problems: bool = option(False, help="leave out cases with problems in their data")
+    scores: tuple[Path, ...] = option(
+        (),
+        action="append",
+        metavar="CSV",
+        help="out-of-fold scores of the cases, such as a fold's per_case.csv; repeatable, once for each fold",
+    )
 
     def __post_init__(self) -> None:
         given: Any = self.dataset_dir
@@ -108,6 +119,11 @@ class EvaluationData:
             raise ValueError("confirm_dir and confirm_share exclude each other. Give the one you want to confirm with.")
         if self.confirm_share is not None and not 0 < self.confirm_share < 1:
             raise ValueError(f"confirm_share must lie between 0 and 1, got {self.confirm_share}. 0.5 is a good split.")
+        tables: Any = self.scores or ()
+        tables = [tables] if isinstance(tables, (str, PathLike)) else tables
+        object.__setattr__(self, "scores", tuple(Path(fspath(table)) for table in tables))
+        if self.scores and len(folders) > 1:
+            raise ValueError(f"scores must be of one data set, got {len(folders)} with dataset_dir. Judge each alone.")
 
     @property
     def folders(self) -> tuple[Path, ...]:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.files import write_text
-from monai_unetpp.metrics import METRICS, RULES
+from monai_unetpp.metrics import RULES
+from monai_unetpp.pruning.folds import SCORE_COLUMNS, format_scores, score_cells
 from monai_unetpp.pruning.grid_tables import GRID_RULE, grid_networks_table, grid_table
 from monai_unetpp.pruning.report_plots import (
     Picture,
@@ -43,7 +44,7 @@ from monai_unetpp.pruning.report_tables import (
     verdicts_table,
     worst_cases_table,
 )
-from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult, ScoreRow
+from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult
 from monai_unetpp.pruning.summary import (
     ALL,
     Summary,
@@ -64,17 +65,6 @@ __all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
 
 SCHEMA_VERSION = "2.0"
 _GRID_FILE = "operating_points.csv"
-_COLUMNS = (
-    "dataset",
-    "case",
-    "subject",
-    "point",
-    "label",
-    "state",
-    *METRICS,
-    "prediction_ml",
-    "truth_ml",
-)
 
 
 def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict[str, Path]:
@@ -236,14 +226,14 @@ def _wrong(where: str, rule: str, value: Any) -> ValueError:
 
 
 def _csv(result: PruningResult) -> str:
-    return _csv_text(_COLUMNS, (_csv_row(row) for row in result.rows))
+    return format_scores(result.rows)
 
 
 def _grid_csv(grid: OperatingGrid) -> str:
     """Like ``per_case.csv``, with level and setting of the point."""
     settings = {point.name: (point.level, *_setting_columns(point)) for point in grid.points}
-    rows = ((*settings[row.point], *_csv_row(row)) for row in grid.rows)
-    return _csv_text(("level", "overlap", "flips", "precision", "runtime", *_COLUMNS), rows)
+    rows = ((*settings[row.point], *score_cells(row)) for row in grid.rows)
+    return _csv_text(("level", "overlap", "flips", "precision", "runtime", *SCORE_COLUMNS), rows)
 
 
 def _setting_columns(point: OperatingPoint) -> tuple[str, str, str, str]:
@@ -251,13 +241,6 @@ def _setting_columns(point: OperatingPoint) -> tuple[str, str, str, str]:
     if setting is None:
         return ("", "", "", "")
     return (" ".join(map(str, setting.overlap)), " ".join(map(str, setting.flips)), setting.precision, setting.runtime)
-
-
-def _csv_row(row: ScoreRow) -> tuple[str, ...]:
-    score = row.score
-    values = (getattr(score, key) for key in _COLUMNS[6:])
-    numbers_ = ("" if value is None else repr(float(value)) for value in values)
-    return (row.dataset, row.case, row.subject, row.point, row.label, score.state, *numbers_)
 
 
 def _single_tables(result: PruningResult, summary: Summary) -> dict[str, Table | None]:

@@ -110,6 +110,7 @@ class Scored:
         confirming: the scores of the data set that only confirms, if there is one.
         at_settings: the scores of the choosing data sets at each further setting.
         left_out: further networks that failed, for the report.
+        out_of_fold: whether other networks than that of the plan, one for each fold, scored the choosing cases.
     """
 
     points: tuple[OperatingPoint, ...]
@@ -117,6 +118,7 @@ class Scored:
     confirming: Scores | None
     at_settings: dict[InferenceSetting, list[Scores]]
     left_out: dict[str, str]
+    out_of_fold: bool = False
 
     @property
     def choosing(self) -> tuple[Scores, ...]:
@@ -213,11 +215,16 @@ def _steps(plan: PruningPlan, setting: InferenceSetting | None) -> dict[str, Any
 # ---------------------------------------------------------------- score
 
 
-def score_data_sets(prepared: Prepared) -> Scored:
-    """Score the levels on every data set, and at the further settings on those that choose."""
+def score_data_sets(prepared: Prepared, given: Scores | None = None) -> Scored:
+    """Score the levels on every data set, and at the further settings on those that choose.
+
+    Args:
+        prepared: the checked plan.
+        given: scores of the only data set that chooses, where its cases have been scored already.
+    """
     names = list(prepared.entries)
     has_confirming = prepared.plan.data.confirm_dir is not None
-    data_sets = [_score(prepared, name) for name in names]
+    data_sets = [_score(prepared, name) if given is None or number else given for number, name in enumerate(names)]
     at_settings = {
         setting: [_score_at(prepared, setting, name) for name in (names[:-1] if has_confirming else names)]
         for setting in prepared.others
@@ -232,6 +239,7 @@ def score_data_sets(prepared: Prepared) -> Scored:
         confirming=kept[-1] if has_confirming else None,
         at_settings=at_settings,
         left_out={"left out, as they fail on a case": ", ".join(failed)} if failed else {},
+        out_of_fold=given is not None,
     )
 
 

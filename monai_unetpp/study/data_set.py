@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data import case_name, load_datalist
-from monai_unetpp.data.datalist import read_content
-from monai_unetpp.data.label_names import IGNORE, read_label_names
-from monai_unetpp.data.labels import read_label_map
-from monai_unetpp.data.nifti import is_nifti_name, open_nifti
+from monai_unetpp.data import describe_data_set, load_datalist
+from monai_unetpp.data.label_names import IGNORE
+from monai_unetpp.data.naming import image_name
 
 __all__ = ["StudyCases", "find_study_cases"]
 
@@ -75,48 +72,28 @@ class StudyCases:
 
 
 def find_study_cases(dataset_dir: str | PathLike[str]) -> StudyCases:
-    """Read ``dataset.json``, and from the first case how many axes and channels the images have.
+    """Read what a data set says of itself, and from the first case how many axes and channels the images have.
 
     Args:
-        dataset_dir: folder in Decathlon form. Where it has no ``validation`` list, a fifth of the training cases is
-            drawn for it, always the same ones.
+        dataset_dir: folder that :func:`monai_unetpp.data.load_datalist` takes. Where it has no ``validation`` list, a
+            fifth of the training cases is drawn for it, always the same ones.
 
     Raises:
         FileNotFoundError: no ``dataset.json``.
         ValueError: it cannot be used, or has no names of labels.
     """
-    training = load_datalist(dataset_dir, "training")
-    validation = load_datalist(dataset_dir, "validation")
-    path = Path(dataset_dir) / "dataset.json"
-    content = read_content(path)
-    names = read_label_names(path, content.get("labels"))
-    spatial_dims = read_label_map(Path(training[0]["label"])).data.ndim
+    described = describe_data_set(dataset_dir)
     return StudyCases(
-        name=str(content.get("name", Path(dataset_dir).resolve().name)),
-        spatial_dims=spatial_dims,
-        in_channels=_count_channels(training[0]["image"], spatial_dims, path, content),
-        labels=names.foreground,
-        training=tuple(training),
-        validation=tuple(validation),
+        name=described.name,
+        spatial_dims=described.spatial_dims,
+        in_channels=len(described.channels),
+        labels=described.labels,
+        training=tuple(load_datalist(dataset_dir, "training")),
+        validation=tuple(load_datalist(dataset_dir, "validation")),
         folder=Path(dataset_dir),
-        ignore_label=names.ignore,
+        ignore_label=described.ignore_label,
     )
 
 
-def _count_channels(image: Any, spatial_dims: int, path: Path, content: Mapping[str, Any]) -> int:
-    if isinstance(image, list):
-        return len(image)
-    count = math.prod(open_nifti(image).shape[spatial_dims:]) if is_nifti_name(image) else 1
-    named = len(content.get("modality") or content.get("channel_names") or ())
-    # a further axis may also be time
-    if count not in (1, named):
-        raise ValueError(
-            f"{path}: modality must name the channels of the images, got {named} name(s) for {count} on the last axis "
-            f"of {image}. Name them, or give images without this axis."
-        )
-    return count
-
-
 def _name(case: Mapping[str, Any]) -> str:
-    image = case["image"]
-    return case_name(image[0] if isinstance(image, list) else image)
+    return image_name(case["image"])

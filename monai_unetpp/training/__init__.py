@@ -1,7 +1,11 @@
 """What a bundle's training needs beyond MONAI: checkpoints to resume from, curves, patches by number, a template."""
 
-from monai_unetpp.training.curves import draw_curves
+from monai_unetpp.training.acceleration import accelerate
+from monai_unetpp.training.averaging import WeightAverage
+from monai_unetpp.training.budget import BudgetedCosineSchedule, TrainingBudget
+from monai_unetpp.training.curves import draw_curves, draw_training
 from monai_unetpp.training.handlers import BestModelSaver, CurveWriter, TrainingCheckpoint
+from monai_unetpp.training.observing import LevelCurves, load_observed
 from monai_unetpp.training.patches import NumberedPatches, RemainingPatches
 from monai_unetpp.training.steps import LastModelSaver, StepCurve
 from monai_unetpp.training.template_bundle import TEMPLATE, write_template
@@ -9,12 +13,19 @@ from monai_unetpp.training.template_bundle import TEMPLATE, write_template
 __all__ = [
     "TEMPLATE",
     "BestModelSaver",
+    "BudgetedCosineSchedule",
     "CurveWriter",
     "LastModelSaver",
+    "LevelCurves",
     "NumberedPatches",
     "RemainingPatches",
     "StepCurve",
+    "TrainingBudget",
     "TrainingCheckpoint",
+    "WeightAverage",
+    "accelerate",
     "draw_curves",
+    "draw_training",
+    "load_observed",
     "write_template",
 ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from monai_unetpp.files import write_figure
 
-__all__ = ["draw_curves"]
+__all__ = ["draw_curves", "draw_training"]
 
 
 def draw_curves(curves: str | PathLike[str], picture: str | PathLike[str]) -> None:
@@ -23,10 +25,6 @@ def draw_curves(curves: str | PathLike[str], picture: str | PathLike[str]) -> No
         FileNotFoundError: no such CSV file.
         ValueError: a file without epochs.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as e:
-        raise ImportError(f'{e}. Drawing curves needs: pip install "monai-unetpp[report]"') from e
     with Path(curves).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows or "epoch" not in rows[0]:
@@ -35,7 +33,7 @@ def draw_curves(curves: str | PathLike[str], picture: str | PathLike[str]) -> No
     panels = [(name, [name]) for name in ("train_loss", "learning_rate") if name in rows[0]]
     if metrics:
         panels.insert(1, ("validation", metrics))
-    figure = Figure(figsize=(4 * len(panels), 3), layout="constrained", facecolor="white")
+    figure = _figure(len(panels))
     for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         for name in names:
             known = [(int(row["epoch"]), float(row[name])) for row in rows if row[name]]
@@ -46,3 +44,46 @@ def draw_curves(curves: str | PathLike[str], picture: str | PathLike[str]) -> No
         if title == "validation":
             axes.legend(frameon=False)
     write_figure(picture, figure, dpi=120)
+
+
+def draw_training(losses: Sequence[float], levels: Sequence[Mapping[str, float]], picture: str | PathLike[str]) -> None:
+    """Draw the loss of every step, smoothed, and the Dice of every level.
+
+    Args:
+        losses: of step 1, 2, ...
+        levels: rows with ``step`` and the mean Dice by name of the level.
+        picture: the image to write, such as ``training.png``.
+
+    Raises:
+        ImportError: matplotlib is missing; the message holds the command that installs it.
+    """
+    figure = _figure(2)
+    loss_axes, dice_axes = figure.subplots(1, 2)
+    steps, means = _smoothed(losses)
+    loss_axes.plot(steps, means, color="tab:gray")
+    loss_axes.set_title("training loss")
+    for name in (key for key in (levels[0] if levels else ()) if key != "step"):
+        dice_axes.plot([row["step"] for row in levels], [row[name] for row in levels], marker=".", label=name)
+    dice_axes.set_title("mean Dice on validation cases")
+    for axes in (loss_axes, dice_axes):
+        axes.set_xlabel("step")
+        axes.grid(alpha=0.3)
+    if levels:
+        dice_axes.legend(frameon=False)
+    write_figure(picture, figure, dpi=120)
+
+
+def _smoothed(losses: Sequence[float], most: int = 200) -> tuple[list[int], list[float]]:
+    """Means over neighbouring steps, at most ``most`` of them, with the last step of each."""
+    width = max(1, -(-len(losses) // most))
+    parts = [losses[start : start + width] for start in range(0, len(losses), width)]
+    ends = [min(len(losses), (n + 1) * width) for n in range(len(parts))]
+    return ends, [sum(part) / len(part) for part in parts]
+
+
+def _figure(panels: int) -> Any:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as e:
+        raise ImportError(f'{e}. Drawing curves needs: pip install "monai-unetpp[report]"') from e
+    return Figure(figsize=(4 * panels, 3), layout="constrained", facecolor="white")

@@ -8,6 +8,7 @@ import logging
 import math
 import pickle
 import re
+import time
 from collections.abc import Iterator, Sequence
 from os import PathLike
 from pathlib import Path
@@ -108,6 +109,7 @@ class TrainingCheckpoint:
         save_dict: what to save besides the trainer (network, optimizer, schedule, ...), by name. The trainer's gradient
             scaler is saved too, if it has one.
         save_interval: epochs between two checkpoints.
+        interval_s: seconds between two checkpoints, at least; for epochs of few steps.
         seed: what the random numbers of every epoch are made from, together with its number; by default the seed that
             ``monai.utils.set_determinism`` was given. Without any, they are left alone, and an interrupted training
             goes on with others.
@@ -123,7 +125,9 @@ class TrainingCheckpoint:
         save_interval: int = 1,
         seed: int | None = None,
         map_location: Any = None,
+        interval_s: float = 0.0,
     ) -> None:
+        self.interval_s = interval_s
         self.folder = Path(folder)
         self.save_dict = save_dict
         self.save_interval = save_interval
@@ -139,9 +143,12 @@ class TrainingCheckpoint:
         engine.add_event_handler(Events.EPOCH_STARTED, self._seed_epoch)
         engine.add_event_handler(Events.GET_BATCH_COMPLETED, self._seed_step)
         if idist.get_rank() == 0:
-            CheckpointSaver(
+            saver = CheckpointSaver(
                 save_dir=str(self.folder), save_dict=everything, save_interval=self.save_interval, n_saved=_KEPT
-            ).attach(engine)
+            )
+            if self.interval_s > 0:
+                _wait_between_saves(saver, self.interval_s)
+            saver.attach(engine)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._remove_old)
 
     def _resume(self, engine: Engine, load_dict: dict[str, Any]) -> None:
@@ -207,6 +214,19 @@ class TrainingCheckpoint:
             if match:
                 found.append((int(match[1]), path))
         return [path for _, path in sorted(found)]
+
+
+def _wait_between_saves(saver: Any, interval_s: float) -> None:
+    """Let MONAI's saver leave out checkpoints that would follow too soon."""
+    save, saved = saver.interval_completed, time.monotonic()
+
+    def save_now_and_then(engine: Engine) -> None:
+        nonlocal saved
+        if time.monotonic() - saved >= interval_s:
+            save(engine)
+            saved = time.monotonic()
+
+    saver.interval_completed = save_now_and_then
 
 
 class _ScalerOf:

@@ -11,6 +11,8 @@ from ignite.engine import Engine
 from monai.transforms import Compose
 from torch.utils.data import Dataset, Sampler
 
+from monai_unetpp.distributed import process_count, rank
+
 __all__ = ["NumberedPatches", "RemainingPatches"]
 
 
@@ -51,11 +53,12 @@ class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
 class RemainingPatches(Sampler[int]):
     """The numbers of the patches that are left, from the step on at which the trainer stands.
 
-    It must be among the trainer's handlers, so that it knows the trainer.
+    It must be among the trainer's handlers, so that it knows the trainer. Where several processes train together, each
+    takes every n-th patch: n processes do in a step what one would do with n times the batch.
 
     Args:
-        length: number of all patches.
-        batch_size: patches per step.
+        length: number of all patches of one process.
+        batch_size: patches per step and process.
     """
 
     def __init__(self, length: int, batch_size: int) -> None:
@@ -72,4 +75,4 @@ class RemainingPatches(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         done = 0 if self._engine is None else self._engine.state.iteration * self.batch_size
-        return iter(range(done, self.length))
+        return (number * process_count() + rank() for number in range(done, self.length))

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from monai_unetpp.distributed import rank
 from monai_unetpp.files import atomic_path, write_text
 
 __all__ = ["LastModelSaver", "StepCurve"]
@@ -30,6 +32,8 @@ class StepCurve:
             ``seconds`` (so far).
         loss: takes the prediction of one head and the target, such as :class:`~monai_unetpp.NestedDeepSupervisionLoss`.
         optimizer: whose learning rate to note.
+        interval_s: seconds between two writes of the file, at least; it is always written at the end. Under
+            ``torchrun`` the first process writes it.
     """
 
     def __init__(
@@ -37,7 +41,10 @@ class StepCurve:
         path: str | PathLike[str],
         loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
         optimizer: torch.optim.Optimizer,
+        interval_s: float = 0.0,
     ) -> None:
+        self.interval_s = interval_s
+        self._written = 0.0
         self.path = Path(path)
         self.loss = loss
         self.optimizer = optimizer
@@ -48,7 +55,7 @@ class StepCurve:
         """Follow the trainer ``engine``; attach before what changes the learning rate and what saves."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._write_now_and_then)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def __call__(self, engine: Engine) -> None:
@@ -70,6 +77,11 @@ class StepCurve:
         self._rows.append([value, self.optimizer.param_groups[0]["lr"], before + now - self._last])
         self._last = now
 
+    @property
+    def losses(self) -> list[float]:
+        """The loss of every step so far."""
+        return [row[0] for row in self._rows]
+
     def recent_loss(self, count: int) -> float:
         """Mean loss of the last ``count`` steps; not a number before the first."""
         values = [row[0] for row in self._rows[-count:]]
@@ -86,7 +98,14 @@ class StepCurve:
     def _start(self) -> None:
         self._last = time.perf_counter()
 
+    def _write_now_and_then(self) -> None:
+        if time.monotonic() - self._written >= self.interval_s:
+            self._write()
+            self._written = time.monotonic()
+
     def _write(self) -> None:
+        if rank() > 0:
+            return
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(["step", "loss", "learning_rate", "seconds"])
@@ -101,7 +120,7 @@ class LastModelSaver:
     Args:
         network: whose weights to keep.
         path: the file to write: a plain state dict, which carries the network's configuration. It is written whole
-            or not at all, and only when training is complete.
+            or not at all, and only when training is complete. Under ``torchrun`` the first process writes it.
     """
 
     def __init__(self, network: nn.Module, path: str | PathLike[str]) -> None:
@@ -113,6 +132,12 @@ class LastModelSaver:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Save the weights."""
+        """Save the weights, laid out as they come without any acceleration."""
+        if rank() > 0:
+            return
+        network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
+        weights = network.state_dict()
+        for key, value in weights.items():
+            weights[key] = value.contiguous()
         with atomic_path(self.path) as temporary:
-            torch.save(self.network.state_dict(), temporary)
+            torch.save(weights, temporary)

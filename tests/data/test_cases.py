@@ -145,7 +145,7 @@ def test_a_list_that_is_named(tmp_path: Path) -> None:
     touch(tmp_path / "a.nii.gz")
     for other in (tmp_path, tmp_path / "a.nii.gz"):
         with pytest.raises(
-            ImageFileError, match=r"no folder with dataset\.json to take 'test' from\. Leave list_key out"
+            ImageFileError, match=r"no folder with dataset\.json, or with .*, to take 'test' from\. Leave list_key out"
         ):
             find_cases(other, list_key="test")
 

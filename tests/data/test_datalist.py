@@ -40,16 +40,6 @@ def test_a_drawn_validation_list_is_told_once(tmp_path, caplog):
     assert caplog.text.count("has no 'validation' list") == 1
 
 
-def test_nnunets_form_is_named(tmp_path):
-    (tmp_path / "dataset.json").write_text(
-        json.dumps({"channel_names": {"0": "T1"}, "labels": {"a": 1}, "numTraining": 3, "file_ending": ".nii.gz"})
-    )
-    with pytest.raises(ValueError, match=r"must have the list 'training', got nnU-Net's form, which lists no cases"):
-        load_datalist(tmp_path, "training")
-    (problem,) = check_dataset(tmp_path)
-    assert "must have a list 'training' or 'validation', got nnU-Net's form, which lists no cases" in problem
-
-
 def test_only_image_and_label_are_paths(tmp_path):
     (tmp_path / "person").mkdir()
     entry = {"image": ["a.nii", "b.nii"], "label": "l.nii", "subject": "person", "fold": 3}

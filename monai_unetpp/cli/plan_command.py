@@ -1,0 +1,38 @@
+"""``monai-unetpp plan``: what it takes and prints."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from monai_unetpp.cli.command import Command
+from monai_unetpp.cli.terminal import DONE, show_rows
+from monai_unetpp.options import add_options
+from monai_unetpp.planning.plan_options import PlanOptions
+
+__all__ = ["PLAN"]
+
+_EXAMPLES = """\
+  monai-unetpp plan Task04_Hippocampus -o my_bundle
+  monai-unetpp plan Task04_Hippocampus -o my_bundle --minutes 20 --set batch_size=4 --set patch_size=[40,56,40]
+
+Nothing is trained: the training images are read once, a training step is timed, and a bundle without weights is written. Every
+value and its reason stand in my_bundle/docs/plan.md. An earlier plan in the same folder is replaced, a bundle with
+weights never.
+"""
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    add_options(parser, PlanOptions, defaults=True)
+
+
+def _run(**options: Any) -> int:
+    from monai_unetpp.planning import plan
+
+    made = plan(**options, progress=True)
+    show_rows(["name", "value", "by hand?"], [(name, value, by_hand) for name, value, _, _, by_hand in made.rows()])
+    print(f"Machine: {made.machine}. Nothing was trained.\nReasons: {options['output_dir']}/docs/plan.md")
+    return DONE
+
+
+PLAN = Command("plan", "plan a training for your data: a bundle without weights, explained", _EXAMPLES, _declare, _run)

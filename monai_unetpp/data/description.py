@@ -1,0 +1,124 @@
+"""What a data set says about itself, whatever its form: labels, channels, modality."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+from monai_unetpp.data.case_check import label_values
+from monai_unetpp.data.datalist import load_datalist, read_content, read_form
+from monai_unetpp.data.forms import Form
+from monai_unetpp.data.grid import channel_axes
+from monai_unetpp.data.label_names import LabelNames, read_label_names
+from monai_unetpp.data.label_values import list_values
+from monai_unetpp.data.labels import read_label_map
+from monai_unetpp.data.nifti import is_nifti_name, open_nifti
+
+__all__ = ["DataSetDescription", "Modality", "describe_data_set"]
+
+Modality = Literal["CT", "MR", "other"]
+
+_CT = re.compile(r"\b(CT|CBCT|computed tomography)\b", re.IGNORECASE)
+_MR = re.compile(r"\b(MRI?|T1\w*|T2\w*|FLAIR|PD|DWI|ADC|magnetic resonance)\b", re.IGNORECASE)
+#: What nnU-Net and this package write where nobody named the modality.
+_UNNAMED = re.compile(r"noNorm|zscore|rescale_to_0_1|rgb_to_0_1|channel_[0-9]+|[0-9]+", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSetDescription:
+    """What a data set says about itself, and what its first case shows.
+
+    Attributes:
+        form: the form it came in.
+        name: its own, or that of its folder.
+        spatial_dims: 2 or 3, as the first label has.
+        channels: name of every channel.
+        labels: value by name, without the background and without ``ignore``.
+        ignore_label: value of voxels that nobody labelled; None where there are none.
+        modality: as the channels' names tell it; None where they do not.
+    """
+
+    form: Form
+    name: str
+    spatial_dims: int
+    channels: tuple[str, ...]
+    labels: dict[str, int]
+    ignore_label: int | None
+    modality: Modality | None
+
+
+def describe_data_set(dataset_dir: str | PathLike[str]) -> DataSetDescription:
+    """Read what a data set says about its labels and channels, and the first case.
+
+    Without a ``dataset.json`` nobody has named the labels: then all label maps are read for their values, and value 3
+    is called ``label_3``.
+
+    Args:
+        dataset_dir: folder in any form that :func:`monai_unetpp.data.load_datalist` takes.
+
+    Raises:
+        FileNotFoundError: no data set.
+        ValueError: it cannot be used, or its ``dataset.json`` has no names of labels.
+    """
+    path = Path(dataset_dir) / "dataset.json"
+    content = read_content(path)
+    training = load_datalist(dataset_dir, "training")
+    form = read_form(path)
+    names = _scanned_labels(path, training) if form == "folder" else read_label_names(path, content.get("labels"))
+    spatial_dims = read_label_map(Path(training[0]["label"])).data.ndim
+    channels = _channels(path, content, training[0]["image"], spatial_dims)
+    return DataSetDescription(
+        form=form,
+        name=str(content.get("name") or Path(dataset_dir).resolve().name),
+        spatial_dims=spatial_dims,
+        channels=channels,
+        labels=names.foreground,
+        ignore_label=names.ignore,
+        modality=_modality(channels),
+    )
+
+
+def _scanned_labels(path: Path, cases: Sequence[Mapping[str, Any]]) -> LabelNames:
+    """The values of all label maps, under names made from them."""
+    found = frozenset[int]().union(*(label_values(read_label_map(Path(case["label"])).data) for case in cases))
+    if min(found) < 0 or max(found) == 0:
+        raise ValueError(
+            f"{path.parent}: labels must hold values above 0 and none below, got {list_values(sorted(found))}. Outline "
+            "what is to be found."
+        )
+    return LabelNames({f"label_{value}": value for value in sorted(found) if value})
+
+
+def _channels(path: Path, content: Mapping[str, Any], image: Any, spatial_dims: int) -> tuple[str, ...]:
+    """The names of the channels, in their order."""
+    named = content.get("modality") or content.get("channel_names") or {}
+    if isinstance(image, list):
+        count = len(image)
+    else:
+        count = channel_axes(open_nifti(image).shape, spatial_dims)[1] if is_nifti_name(image) else 1
+    # a further axis may also be time
+    if count not in (1, len(named)) and not (isinstance(image, list) or read_form(path) == "folder"):
+        raise ValueError(
+            f"{path}: modality must name the channels of the images, got {len(named)} name(s) for {count} on the last "
+            f"axis of {image}. Name them, or give images without this axis."
+        )
+    names = [str(name) for _, name in sorted(named.items(), key=_number)] if isinstance(named, Mapping) else []
+    return tuple(names) if len(names) == count else tuple(f"channel_{number}" for number in range(count))
+
+
+def _number(item: tuple[Any, Any]) -> tuple[int, str]:
+    key = str(item[0])
+    return (int(key), key) if key.isdecimal() else (0, key)
+
+
+def _modality(channels: Sequence[str]) -> Modality | None:
+    if all(_UNNAMED.fullmatch(name) for name in channels):
+        return None
+    for modality, pattern in (("CT", _CT), ("MR", _MR)):
+        if all(pattern.search(name) for name in channels):
+            return modality  # type: ignore[return-value]
+    return "other"

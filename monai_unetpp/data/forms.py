@@ -1,0 +1,219 @@
+"""The forms that data sets come in: their files become the lists of the Medical Segmentation Decathlon."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+from monai_unetpp.data.dicom import dicom_files
+from monai_unetpp.data.grid import warn_once
+from monai_unetpp.data.itk_images import ITK_SUFFIXES
+from monai_unetpp.data.label_values import list_values
+from monai_unetpp.data.naming import case_name, channel_of
+from monai_unetpp.data.nifti import NIFTI_SUFFIXES
+from monai_unetpp.data.pictures import PICTURE_SUFFIXES
+
+__all__ = ["Form", "folder_lists", "form_of", "images_folder", "is_data_set", "nnunet_lists"]
+
+Form = Literal["Decathlon", "nnU-Net", "folder"]
+
+_PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
+"""Folders of images and of their labels."""
+_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES, *PICTURE_SUFFIXES)
+#: Voxels beside a header.
+_BESIDE = (".raw", ".zraw", ".raw.gz", ".img", ".img.gz")
+_LISTS = ("training", "validation", "test")
+_Lists = dict[str, list[dict[str, Any]]]
+
+
+def is_data_set(folder: str | PathLike[str]) -> bool:
+    """Whether a folder is a data set in one of the forms."""
+    return os.path.isfile(Path(folder) / "dataset.json") or _pair(Path(folder)) is not None
+
+
+def images_folder(folder: str | PathLike[str]) -> Path | None:
+    """The folder of the labelled images of a data set without ``dataset.json``; None where there is none."""
+    pair = _pair(Path(folder))
+    return None if pair is None else pair[0]
+
+
+def form_of(content: Mapping[str, Any]) -> Form:
+    """The form of a ``dataset.json``, by what it holds."""
+    listed = any(isinstance(content.get(key), list) for key in _LISTS)
+    return "nnU-Net" if not listed and {"channel_names", "file_ending"} & set(content) else "Decathlon"
+
+
+def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
+    """The ``training`` list of a data set in the form of nnU-Net v2, whose ``dataset.json`` lists no cases.
+
+    Args:
+        path: the ``dataset.json``; beside it lie ``imagesTr`` with ``<case>_0000<ending>`` and so on, one file per
+            channel, and ``labelsTr`` with ``<case><ending>``. An entry ``dataset``, which names files by case, goes
+            first.
+        content: what it holds: ``channel_names`` and ``file_ending``.
+
+    Raises:
+        ValueError: one of these is missing or wrong, or images, channels or labels lack their counterparts.
+    """
+    channels, ending = content.get("channel_names"), content.get("file_ending")
+    if not isinstance(channels, Mapping) or not channels:
+        raise ValueError(
+            f'{path}: channel_names must name every channel, like {{"0": "T1"}}, got {channels!r:.200}. Add them.'
+        )
+    if isinstance(content.get("dataset"), Mapping):
+        return {"training": _listed_by_nnunet(path, content["dataset"], len(channels))}
+    if not isinstance(ending, str) or ending.lower() not in _SUFFIXES:
+        raise ValueError(f"{path}: file_ending must be one of {', '.join(_SUFFIXES)}, got {ending!r:.80}. Correct it.")
+    images, labels = path.parent / "imagesTr", path.parent / "labelsTr"
+    found = {
+        folder: _files(folder, "Put the training cases there, as nnU-Net has them.") for folder in (images, labels)
+    }
+    for folder, files in found.items():
+        _refuse(folder, "files that do not end in " + ending, [f.name for f in files if not f.name.endswith(ending)])
+    single = [file.name for file in found[images] if channel_of(file) is None]
+    _refuse(images, "files without a channel at the end of their names, like case_0000", single)
+    by_case: dict[str, dict[int, Path]] = defaultdict(dict)
+    for file in found[images]:
+        name, channel = channel_of(file) or ("", 0)
+        by_case[name][channel] = file
+    by_label = {case_name(file): file for file in found[labels]}
+    _match(images, labels, by_case, by_label)
+    _check_channels(images, by_case, range(len(channels)), ending)
+    return {"training": [_entry(path.parent, list(by_case[name].values()), by_label[name]) for name in sorted(by_case)]}
+
+
+def folder_lists(folder: Path) -> _Lists:
+    """The ``training`` list of a folder with ``images`` and ``labels`` (or ``imagesTr``, ``labelsTr``) of equal names.
+
+    An image has the name of its label, but for the suffix, or is one file per channel: ``<name>_0000``,
+    ``<name>_0001`` and so on. It may be a subfolder with a DICOM series.
+
+    Args:
+        folder: that holds the two.
+
+    Raises:
+        ValueError: no such folders, or images and labels that do not match: counterparts or channels that are
+            missing, or two of one name.
+    """
+    pair = _pair(folder)
+    if pair is None:
+        raise ValueError(f"{folder}: must hold the folders images and labels. Make them, or write a dataset.json.")
+    images, labels = pair
+    by_label = _by_name(labels, _files(labels, "Put the labels there."))
+    whole, by_channel = [], defaultdict[str, dict[int, Path]](dict)
+    for file in _files(images, "Put the images there.", series=True):
+        parts = channel_of(file)
+        if parts is None or case_name(file) in by_label or parts[0] not in by_label:
+            whole.append(file)
+        else:
+            by_channel[parts[0]][parts[1]] = file
+    by_image = _by_name(images, whole)
+    _refuse(images, "cases with one file and with one per channel", sorted(by_channel.keys() & by_image.keys()))
+    channels = range(max((1 + max(files) for files in by_channel.values()), default=0))
+    _check_channels(images, by_channel, channels)
+    files = {name: [file] for name, file in by_image.items()} | {n: list(f.values()) for n, f in by_channel.items()}
+    _match(images, labels, files, by_label)
+    return {"training": [_entry(folder, files[name], by_label[name]) for name in sorted(files)]}
+
+
+def _pair(folder: Path) -> tuple[Path, Path] | None:
+    for images, labels in _PAIRS:
+        if os.path.isdir(folder / images) and os.path.isdir(folder / labels):
+            return folder / images, folder / labels
+    return None
+
+
+def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
+    """The images of a folder by name; what else is there is told.
+
+    Raises:
+        ValueError: no such folder, or no images.
+    """
+    try:
+        content = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    except OSError as e:
+        raise ValueError(f"{folder}: cannot be read as a folder ({e.strerror}). {remedy}") from e
+    found: list[Path] = []
+    others: list[Path] = []
+    for path in content:
+        if path.is_dir():
+            (found if series and any(dicom_files(path)) else others).append(path)
+        elif path.name.lower().endswith(_SUFFIXES) and not _is_second_of_pair(path):
+            found.append(path)
+        elif not path.name.lower().endswith(_BESIDE):
+            others.append(path)
+    if others:
+        warn_once(f"{folder}: {len(others)} left out, no images: {list_values([path.name for path in others])}.")
+    if not found:
+        raise ValueError(f"{folder}: holds no images. {remedy}")
+    return found
+
+
+def _is_second_of_pair(path: Path) -> bool:
+    return path.suffix.lower() == ".img" and any(path.with_suffix(suffix).is_file() for suffix in (".hdr", ".HDR"))
+
+
+def _by_name(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    twice = []
+    for file in files:
+        if named.setdefault(case_name(file), file) is not file:
+            twice.append(f"{named[case_name(file)].name} and {file.name}")
+    _refuse(folder, "files of one name", twice)
+    return named
+
+
+def _match(images: Path, labels: Path, by_image: Collection[str], by_label: Collection[str]) -> None:
+    """Refuse images without a label, and labels without an image."""
+    for folder, ours, other, theirs in (
+        (images, by_image, f"a label in {labels.name}", by_label),
+        (labels, by_label, f"an image in {images.name}", by_image),
+    ):
+        without = sorted(set(ours) - set(theirs))
+        if without:
+            raise ValueError(
+                f"{folder}: all must have {other}, got {len(without)} of {len(ours)} without: {list_values(without)}. "
+                "Add what is missing, give both the same name, or move these elsewhere."
+            )
+
+
+def _check_channels(
+    folder: Path, by_case: Mapping[str, Mapping[int, Path]], needed: Sequence[int], ending: str = ""
+) -> None:
+    wrong = {name: sorted(files) for name, files in by_case.items() if sorted(files) != list(needed)}
+    if not wrong:
+        return
+    shown = [f"{name} ({', '.join(f'{each:04d}' for each in found)})" for name, found in sorted(wrong.items())]
+    colours = " The colours of a picture count as one channel." if ending.lower() in PICTURE_SUFFIXES else ""
+    raise ValueError(
+        f"{folder}: all cases must have {len(needed)} channel(s), {', '.join(f'{each:04d}' for each in needed)}, got "
+        f"{len(wrong)} of {len(by_case)} with others: {list_values(shown)}. Add the missing files, or correct their "
+        f"names.{colours}"
+    )
+
+
+def _listed_by_nnunet(path: Path, cases: Mapping[str, Any], channels: int) -> list[dict[str, Any]]:
+    entries = []
+    for name, files in cases.items():
+        images = files.get("images") if isinstance(files, Mapping) else None
+        if not isinstance(images, list) or len(images) != channels:
+            raise ValueError(
+                f"{path}: dataset must name {channels} image(s) for every case, one per channel, got {images!r:.200} "
+                f"for {name!r}. Correct it."
+            )
+        entries.append({"image": images[0] if channels == 1 else images, "label": files.get("label")})
+    return entries
+
+
+def _entry(folder: Path, images: Sequence[Path], label: Path) -> dict[str, Any]:
+    names = [os.path.relpath(file, folder) for file in sorted(images)]
+    return {"image": names[0] if len(names) == 1 else names, "label": os.path.relpath(label, folder)}
+
+
+def _refuse(folder: Path, what: str, found: Sequence[str]) -> None:
+    if found:
+        raise ValueError(f"{folder}: must hold no {what}, got {len(found)}: {list_values(found)}. Rename or move them.")

@@ -1,0 +1,44 @@
+"""Whom a case is of, as far as names tell."""
+
+from __future__ import annotations
+
+import re
+from os import PathLike
+from pathlib import Path
+
+__all__ = ["subject_of_image"]
+
+#: Folders above a file that may name its subject: in BIDS sub-01/ses-2/anat.
+_FOLDERS = 3
+#: BIDS' entity, names such as patient012_frame03, and the barcodes of TCGA and LIDC.
+_SUBJECT = re.compile(
+    r"^(sub-[0-9A-Za-z]+|(?:patient|subject|subj)[-_]?[0-9]+|TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}|LIDC-IDRI-[0-9]{4})"
+    r"(?![0-9A-Za-z])",
+    re.IGNORECASE,
+)
+_FOLDER = re.compile(r"sub-[0-9A-Za-z]+")
+
+
+def subject_of_image(path: str | PathLike[str]) -> str | None:
+    """The subject that begins the name of an image, or that a folder above it is named by as BIDS has it.
+
+    Names begin with a subject as BIDS has it (``sub-01_ses-2_T1w``), with ``patient``, ``subject`` or ``subj`` and a
+    number (``patient012_frame03``), or with a barcode of TCGA or LIDC. Other numbers may count anything.
+
+    Args:
+        path: of the image.
+
+    Returns:
+        None where nothing tells it, so that every case is its own.
+
+    Example:
+        >>> subject_of_image("sub-01_ses-2_T1w.nii.gz"), subject_of_image("sub-02/anat/T1w.nii.gz")
+        ('sub-01', 'sub-02')
+        >>> subject_of_image("hippocampus_003.nii.gz")
+    """
+    path = Path(path)
+    match = _SUBJECT.match(path.name)
+    if match is not None:
+        return match[1]
+    folders = [folder.name for folder in path.parents][:_FOLDERS]
+    return next((name for name in folders if _FOLDER.fullmatch(name)), None)

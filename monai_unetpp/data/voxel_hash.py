@@ -1,0 +1,53 @@
+"""One hash for the voxels of an image, so that the same image is known again under any name and in any format."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.reader import VolumeReader
+
+__all__ = ["hash_voxels"]
+
+_Image = str | PathLike[str] | Sequence[str | PathLike[str]] | npt.NDArray[Any]
+
+
+def hash_voxels(image: _Image) -> str:
+    """SHA-256 of an image's shape and voxels, whatever the name, format, compression and header of its files.
+
+    Args:
+        image: a file, one file per channel, or the voxels ``(H, W[, D][, C])``. Channels in one file and in several
+            give the same. Axes of length 1 do not count, and values are compared as float32.
+
+    Raises:
+        ImageFileError: a file that cannot be read.
+    """
+    if isinstance(image, np.ndarray):
+        return _hash(image)
+    paths = [Path(image)] if isinstance(image, (str, PathLike)) else [Path(path) for path in image]
+    if len(paths) > 1 and all(path.suffix.lower() != ".dcm" for path in paths):
+        return _hash(np.stack([np.squeeze(_read([path])) for path in paths], axis=-1))
+    return _hash(_read(paths))
+
+
+def _read(paths: Sequence[Path]) -> npt.NDArray[Any]:
+    if len(paths) == 1 and is_nifti_name(paths[0]):
+        # with all axes that it has: the last one may be channels
+        return read_voxels(open_nifti(paths[0]), paths[0], single=True)
+    reader = VolumeReader((2, 3), allow_constant=True)
+    return reader.get_data(reader.read(paths))[0]
+
+
+def _hash(voxels: npt.NDArray[Any]) -> str:
+    # zero has two signs
+    plain = np.ascontiguousarray(np.squeeze(voxels), dtype="<f4") + np.float32(0)
+    digest = hashlib.sha256(repr(plain.shape).encode())
+    digest.update(plain.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,50 @@
+"""From labelled data to a plan for a network, and to a bundle that only lacks its weights.
+
+The names are loaded when they are first used: the options and the rules need no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monai_unetpp.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from monai_unetpp.planning.fingerprint import CaseFingerprint, ChannelIntensity, Fingerprint, IntensityStatistics
+    from monai_unetpp.planning.machine import Machine, measure_machine
+    from monai_unetpp.planning.measuring import take_fingerprint
+    from monai_unetpp.planning.plan_making import plan
+    from monai_unetpp.planning.readme import write_readme
+    from monai_unetpp.planning.training_plan import Reason, TrainingPlan, load_plan
+
+__all__ = [
+    "CaseFingerprint",
+    "ChannelIntensity",
+    "Fingerprint",
+    "IntensityStatistics",
+    "Machine",
+    "Reason",
+    "TrainingPlan",
+    "load_plan",
+    "measure_machine",
+    "plan",
+    "take_fingerprint",
+    "write_readme",
+]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "monai_unetpp.planning.fingerprint": (
+            "CaseFingerprint",
+            "ChannelIntensity",
+            "Fingerprint",
+            "IntensityStatistics",
+        ),
+        "monai_unetpp.planning.machine": ("Machine", "measure_machine"),
+        "monai_unetpp.planning.measuring": ("take_fingerprint",),
+        "monai_unetpp.planning.plan_making": ("plan",),
+        "monai_unetpp.planning.readme": ("write_readme",),
+        "monai_unetpp.planning.training_plan": ("Reason", "TrainingPlan", "load_plan"),
+    },
+)

@@ -1,0 +1,160 @@
+"""A complete bundle from a plan: everything but the weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.files import write_text
+from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text
+from monai_unetpp.planning.fingerprint import Fingerprint
+from monai_unetpp.planning.network_rules import training_minutes
+from monai_unetpp.planning.readme import readme_text
+from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan
+from monai_unetpp.planning.transforms import augmentation, postprocessing, preparation, preprocessing, takes_slices
+
+__all__ = ["CACHE_FILE", "FINGERPRINT_FILE", "check_free", "write_bundle"]
+
+FINGERPRINT_FILE = "configs/fingerprint.json"
+CACHE_FILE = "training/fingerprint_cache.json"
+"""What was measured of each case, so that another plan for the same data need not read them again."""
+
+_TEMPLATE = Path(__file__).with_name("template")
+#: The room for training stands beside this one; its template is data, which needs no import.
+_TRAINING = Path(__file__).parents[1] / "training" / "template" / "configs"
+#: Values that stand in the configurations as they are in the plan.
+_TRAINED = (
+    *("spacing_mm", "patch_size", "strides", "kernel_size", "features", "norm", "batch_size", "steps"),
+    *("learning_rate", "weight_decay", "ema", "distillation", "flip_axes", "window_shape", "overlap", "flips"),
+    *("class_ratios", "cache_rate", "num_workers"),
+)
+_INFERRED = ("spacing_mm", "strides", "kernel_size", "features", "norm", "window_shape", "overlap", "flips")
+#: Fine-tuning is gentler than training.
+_FINETUNING_RATE = 0.25
+
+
+def check_free(bundle: str | PathLike[str]) -> None:
+    """Refuse a folder that holds anything but an earlier plan without weights.
+
+    Raises:
+        FileExistsError: it does.
+    """
+    root = Path(bundle)
+    if root.is_dir() and all(path == root / CACHE_FILE for path in root.rglob("*") if not path.is_dir()):
+        return
+    if root.exists() and (not (root / PLAN_FILE).is_file() or (root / "models").exists()):
+        what = "is a bundle with weights or a training" if (root / PLAN_FILE).is_file() else "exists"
+        raise FileExistsError(f"{root}: the bundle is to be made there, but it {what}. Give another folder.")
+
+
+def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | PathLike[str]) -> None:
+    """Write the bundle of a plan, without weights; ``configs/plan.json`` comes last, as the mark that it is complete.
+
+    Args:
+        plan: the plan.
+        fingerprint: of the data.
+        bundle: the folder, which may hold an earlier plan.
+
+    Raises:
+        FileExistsError: the folder holds something else.
+        OSError: it cannot be written to.
+    """
+    check_free(bundle)
+    root = Path(bundle)
+    inference, train, evaluate = _inference(plan), _training(plan), _evaluation()
+    configs = {"inference": inference, "train": train, "evaluate": evaluate, "prune": _read("prune")}
+    configs |= {"multi_gpu_train": _read("multi_gpu_train"), "finetune": _finetuning(plan)}
+    configs["prune"]["flips"] = plan["flips"]
+    (root / PLAN_FILE).unlink(missing_ok=True)
+    for name, content in configs.items():
+        write_text(root / "configs" / f"{name}.json", _as_text(content))
+    write_text(root / "configs" / "metadata.json", bundle_metadata(plan))
+    fingerprint.write(root / FINGERPRINT_FILE)
+    for name in ("LICENSE", "configs/logging.conf"):
+        write_text(root / name, (_TEMPLATE / name).read_text(encoding="utf-8"))
+    write_text(root / "docs" / "data_license.txt", DATA_LICENSE)
+    write_text(root / "docs" / "plan.md", plan_text(plan, fingerprint))
+    write_text(root / "docs" / "README.md", readme_text(plan, fingerprint))
+    write_text(root / PLAN_FILE, _as_text(plan.as_dict()))
+
+
+def _as_text(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=4) + "\n"
+
+
+def _read(name: str, folder: Path = _TEMPLATE / "configs") -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    return content
+
+
+def _chain(transforms: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"_target_": "Compose", "transforms": transforms}
+
+
+def _data(plan: TrainingPlan) -> dict[str, Any]:
+    """What configurations must say about the data: numbers only."""
+    return {
+        "spatial_dims": plan.spatial_dims,
+        "in_channels": len(plan.channels),
+        "out_channels": plan.out_channels,
+        "label_values": plan.label_values,
+    }
+
+
+def _training(plan: TrainingPlan) -> dict[str, Any]:
+    """``train.json``: the template of all trainings, with the plan's values and transforms, and a validation."""
+    content, evaluation = _read("train", _TRAINING), _read("evaluate", _TRAINING)
+    content["planned"] = {"_target_": "monai_unetpp.planning.load_plan", "bundle": "@bundle_root"}
+    content |= {"dataset_dir": "$@planned.dataset_dir", "output_dir": "$@bundle_root + '/training'"}
+    content |= {**_data(plan), "ignore_label": plan.ignore_label, **{name: plan[name] for name in _TRAINED}}
+    content |= {"minutes": round(training_minutes(plan.minutes, plan.folds), 2), "runtime": "torch", "val_interval": 1}
+    content["preprocessing"] = _chain(preprocessing(plan, labelled=True))
+    content["postprocessing"] = _chain(postprocessing(plan, discrete=True))
+    content["train"] |= {"preparation": preparation(plan), "augmentation": _chain(augmentation(plan))}
+    content["validate"] = {"preprocessing": evaluation["validate"]["dataset"]["transform"], **evaluation["validate"]}
+    content["validate"]["dataset"]["transform"] = "@validate#preprocessing"
+    content["validate"]["inferer"] = {
+        "_target_": "monai_unetpp.inferers.NestedSlidingWindowInferer",
+        "roi_size": "@window_shape",
+        "overlap": "@overlap",
+        "mode": "gaussian",
+        "flips": "@flips",
+        "runtime": "@runtime",
+        "precision": "@precision",
+        "output": "logits",
+    }
+    return content
+
+
+def _evaluation() -> dict[str, Any]:
+    """``evaluate.json``: what the training does not say."""
+    content = _read("evaluate", _TRAINING)
+    return {name: value for name, value in content.items() if name not in ("validate", "postprocessing")}
+
+
+def _inference(plan: TrainingPlan) -> dict[str, Any]:
+    content = _read("inference")
+    content |= {**_data(plan), **{name: plan[name] for name in _INFERRED}}
+    content["preprocessing"] = _chain(preprocessing(plan, labelled=False))
+    smooth = plan.spatial_dims == 3
+    save = content.pop("saving")
+    content["postprocessing"] = _chain([*postprocessing(plan, discrete=False, smooth=smooth), save])
+    if not smooth:
+        del content["smooth"]
+        content["inferer"]["output"] = "labels"
+        content["dataset"]["data"]["pictures"] = True
+    if takes_slices(plan):
+        content["slice_axis"] = -1
+        content["inferer"] = {
+            "_target_": "monai_unetpp.inferers.SlicewiseInferer",
+            "slice_axis": "@slice_axis",
+            "inferer": content["inferer"],
+        }
+    return content
+
+
+def _finetuning(plan: TrainingPlan) -> dict[str, Any]:
+    return _read("finetune") | {"learning_rate": _FINETUNING_RATE * plan["learning_rate"]}

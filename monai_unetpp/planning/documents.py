@@ -1,0 +1,178 @@
+"""What a planned bundle says about itself: its plan, its README and its metadata."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from importlib import metadata as installed
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.planning.fingerprint import Fingerprint
+from monai_unetpp.planning.training_plan import TrainingPlan
+from monai_unetpp.reporting.markdown import code, escape, format_table
+from monai_unetpp.version import __version__
+
+__all__ = ["DATA_LICENSE", "bundle_metadata", "plan_text", "preprocessing_text", "safe_name"]
+
+DATA_LICENSE = """\
+The weights in models/model.pt are trained on a data set whose licence is not stated here yet.
+
+Fill in before you pass the weights on:
+  Data set:
+  Source and authors:
+  Licence:
+  What the licence means for the weights:
+
+No image or label of the data set is part of this bundle.
+"""
+
+_PACKAGES = (
+    *("monai-unetpp", "pytorch-ignite", "nibabel", "highdicom", "pydicom", "python-gdcm", "SimpleITK", "scipy"),
+    *("fire", "tensorboard", "tqdm"),
+)
+_TEMPLATE = Path(__file__).with_name("template") / "configs" / "metadata.json"
+#: What begins so MONAI would take for more than text, also in metadata.
+_SIGNS = ("$", "@", "%")
+
+
+def plan_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
+    """The plan as Markdown: what the data are like, and every value with its reason."""
+    rows = [
+        [code(name), escape(value), escape(reason), escape(source), by_hand]
+        for name, value, reason, source, by_hand in plan.rows()
+    ]
+    table = format_table(["value", "is", "reason", "source", "by hand?"], rows, [False] * 5)
+    by_hand = ", ".join(map(code, plan.by_hand)) or "nothing"
+    folds = f"{plan.folds} networks for cross-fitting and " if plan.folds else ""
+    return f"""# Plan of {escape(plan.name)}
+
+Made by monai-unetpp {plan.version} for {folds}one network in {plan.minutes:g} minutes on a machine of the class: \
+{plan.machine}.
+Set by hand: {by_hand}. The same data, machine class and version give the same plan.
+
+## The data
+
+{data_text(plan, fingerprint)}
+
+## The values
+
+To change one, plan again with `--set NAME=VALUE`.
+
+{table}
+"""
+
+
+def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
+    """What the data are like, as a Markdown list."""
+    cases = fingerprint.cases
+    subjects = len({case.subject for case in cases})
+    channels = ", ".join(escape(name) for name in plan.channels)
+    ignored = "" if plan.ignore_label is None else f" Voxels with the label {plan.ignore_label} are ignored."
+    surround = statistics.fmean(case.constant_surround for case in cases)
+    lines = [
+        f"{len(cases)} training cases of {subjects} subjects in {code(plan.dataset_dir)}, {plan.spatial_dims}D, "
+        f"{len(plan.channels)} channel(s) ({channels}), modality: {plan.modality}.",
+        f"Sizes: {_range_text([case.shape for case in cases])} voxels, median {_joined(fingerprint.median_shape)}.",
+        f"Voxel sizes: {_range_text([case.spacing_mm for case in cases])} mm, median "
+        f"{_joined(fingerprint.median_spacing_mm)} mm.",
+        f"{surround:.0%} of the cases have one constant value around their content.",
+        f"Not looked at, for validation: {plan.validation}.",
+        f"Labels: {_labels_text(plan, fingerprint)}.{ignored}",
+        *(_intensity_text(name, each.whole) for name, each in zip(plan.channels, fingerprint.intensity, strict=True)),
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _labels_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
+    parts = []
+    total = sum(sum(case.voxels.values()) for case in fingerprint.cases) or 1
+    for name in plan.label_names:
+        counts = [case.voxels.get(name, 0) for case in fingerprint.cases]
+        missing = sum(not count for count in counts)
+        lacking = f", in {len(counts) - missing} of {len(counts)} cases" if missing else ""
+        share = sum(counts) / total
+        parts.append(f"{plan.labels[name]} {escape(name)} ({share:.1%} of the labelled voxels{lacking})")
+    return "; ".join(parts)
+
+
+def _intensity_text(name: str, whole: Any) -> str:
+    return (
+        f"Intensities of {escape(name)}: mean {whole.mean:.4g}, standard deviation {whole.sd:.4g}, 0.5th to 99.5th "
+        f"percentile {whole.p0_5:.4g} to {whole.p99_5:.4g}."
+    )
+
+
+def _range_text(rows: list[tuple[float, ...]]) -> str:
+    """The range along each axis, such as ``31-43 x 40-59``."""
+    parts = []
+    for values in zip(*rows, strict=True):
+        low, high = min(values), max(values)
+        parts.append(f"{low:.4g}" if low == high else f"{low:.4g} to {high:.4g}")
+    return " x ".join(parts)
+
+
+def _joined(values: tuple[float, ...]) -> str:
+    return " x ".join(f"{value:.4g}" for value in values)
+
+
+def preprocessing_text(plan: TrainingPlan) -> str:
+    """What happens to an image before the network sees it, with reasons, as a Markdown list."""
+    lines = ["Orientation to RAS, so that axes mean the same in all files."] if plan.spatial_dims == 3 else []
+    spacing = plan["spacing_mm"]
+    if spacing is not None:
+        lines.append(f"Resampling to {_joined(tuple(spacing))} mm. {escape(plan.reasons['spacing_mm'].text)}")
+    names = ("crop_background", "invert_bright_background")
+    lines += [escape(plan.reasons[name].text) for name in names if plan[name]]
+    lines.append(f"Intensities: {escape(plan.reasons['normalization'].text)}")
+    lines.append("Segmentations are brought back to the input's own grid.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def safe_name(name: str) -> str:
+    """A name that MONAI's configurations take for nothing but text."""
+    return f"label {name}" if name.startswith(_SIGNS) else name
+
+
+def bundle_metadata(plan: TrainingPlan) -> str:
+    """The metadata of a bundle, without scores and weights."""
+    content: dict[str, Any] = json.loads(_TEMPLATE.read_text(encoding="utf-8"))
+    labels = ["background", *map(safe_name, plan.label_names)]
+    repeated = {name for name, count in Counter(labels).items() if count > 1}
+    classes = {str(number): f"{name} {number}" if name in repeated else name for number, name in enumerate(labels)}
+    named = ", ".join(f"{value} is {safe_name(name)}" for name, value in sorted(plan.labels.items(), key=lambda e: e[1]))
+    content |= {
+        "version": "0.1.0",
+        "changelog": {"0.1.0": "first version"},
+        "name": safe_name(plan.name),
+        "task": safe_name(f"Segmentation of {', '.join(labels[1:])}"),
+        "description": f"A nested U-Net (UNet++) with {len(plan['strides'])} level(s) that can be pruned",
+        "authors": "fill in",
+        "copyright": "fill in",
+        "data_source": "fill in: data set, authors and licence, as in docs/data_license.txt",
+        "data_type": "nifti",
+        "image_classes": f"{len(plan.channels)} channel(s): {', '.join(map(safe_name, plan.channels))}",
+        "label_classes": f"single channel data, 0 is background, {named}",
+        "pred_classes": f"{plan.out_channels} channels of logits, in the order of the label values",
+        "labels": {str(plan.labels[name]): safe_name(name) for name in plan.label_names},
+        "intended_use": "Research only; not a medical device and not for clinical decisions",
+    }
+    content |= _versions()
+    form = content["network_data_format"]
+    image, pred = form["inputs"]["image"], form["outputs"]["pred"]
+    channels = {str(number): safe_name(name) for number, name in enumerate(plan.channels)}
+    image |= {"modality": plan.modality, "num_channels": len(channels), "spatial_shape": plan["patch_size"]}
+    if len(set(channels.values())) < len(channels):
+        channels = {number: f"{name} {number}" for number, name in channels.items()}
+    image["channel_def"] = channels
+    pred |= {"num_channels": plan.out_channels, "spatial_shape": plan["patch_size"], "channel_def": classes}
+    return json.dumps(content, indent=4) + "\n"
+
+
+def _versions() -> dict[str, Any]:
+    """Versions of what a bundle needs, as they are installed."""
+    needed = {name: __version__ if name == "monai-unetpp" else installed.version(name) for name in _PACKAGES}
+    main = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
+    versions = {key: installed.version(name).split("+")[0] for key, name in main.items()}
+    return {**versions, "required_packages_version": needed}

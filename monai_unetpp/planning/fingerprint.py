@@ -1,0 +1,176 @@
+"""What a labelled data set is like: sizes, voxels, intensities and labels, measured case by case."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.files import write_text
+
+__all__ = ["CaseFingerprint", "ChannelIntensity", "Fingerprint", "IntensityStatistics"]
+
+_FORM = 1
+"""Of the file; raised when what is measured changes its meaning."""
+
+
+@dataclasses.dataclass(frozen=True)
+class IntensityStatistics:
+    """How intensities are spread.
+
+    Attributes:
+        p0_5: the 0.5th percentile, in the units of the file; the following likewise.
+        p5: the 5th percentile.
+        p50: the median.
+        p95: the 95th percentile.
+        p99_5: the 99.5th percentile.
+        mean: arithmetic mean.
+        sd: standard deviation.
+    """
+
+    p0_5: float
+    p5: float
+    p50: float
+    p95: float
+    p99_5: float
+    mean: float
+    sd: float
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelIntensity:
+    """The intensities of one channel.
+
+    Attributes:
+        whole: of all voxels.
+        foreground: of the voxels inside labels; None where there are none.
+    """
+
+    whole: IntensityStatistics
+    foreground: IntensityStatistics | None
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseFingerprint:
+    """What one case is like. Axes are in the order R, A, S; of images with two axes, as they are stored.
+
+    Attributes:
+        name: of the case.
+        subject: whom it is of; its own name where subjects are not known.
+        shape: voxels by axis.
+        spacing_mm: voxel size by axis.
+        size_mm: physical size by axis, without the constant surround.
+        constant_surround: whether the image has a constant surround, as a skull-stripped brain has.
+        voxels: number of voxels by name of the label; 0 where a case lacks it.
+        parts: number of connected parts (through faces, edges and corners) by name of the label.
+        intensity: by channel.
+    """
+
+    name: str
+    subject: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    size_mm: tuple[float, ...]
+    constant_surround: bool
+    voxels: dict[str, int]
+    parts: dict[str, int]
+    intensity: tuple[ChannelIntensity, ...]
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> CaseFingerprint:
+        """The case that ``dataclasses.asdict`` gave."""
+        values = dict(content)
+        for name in ("shape", "spacing_mm", "size_mm"):
+            values[name] = tuple(values[name])
+        values["intensity"] = tuple(map(_channel, values["intensity"]))
+        return cls(**values)
+
+    @property
+    def volumes_ml(self) -> dict[str, float]:
+        """Volume by name of the label; of images with two axes, as if they were 1 mm thick."""
+        voxel_ml = 1e-3
+        for spacing in self.spacing_mm:
+            voxel_ml *= spacing
+        return {name: count * voxel_ml for name, count in self.voxels.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fingerprint:
+    """What a labelled data set is like.
+
+    Attributes:
+        spatial_dims: 2 or 3.
+        channels: names of the channels.
+        modality: ``"CT"``, ``"MR"`` or ``"other"``.
+        labels: value by name, without the background and without ``ignore``.
+        ignore_label: value of voxels that nobody labelled; None where there are none.
+        cases: what each case is like.
+        median_spacing_mm: median voxel size by axis.
+        median_shape: median number of voxels by axis, at the cases' own voxel sizes.
+        left_right: pairs of names of labels that are left and right of one kind.
+        intensity: of all cases together by channel: of voxels drawn from all, the same number of each case.
+    """
+
+    spatial_dims: int
+    channels: tuple[str, ...]
+    modality: str
+    labels: dict[str, int]
+    ignore_label: int | None
+    cases: tuple[CaseFingerprint, ...]
+    median_spacing_mm: tuple[float, ...]
+    median_shape: tuple[int, ...]
+    left_right: tuple[tuple[str, str], ...]
+    intensity: tuple[ChannelIntensity, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {"form": _FORM, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Fingerprint:
+        """The fingerprint that :meth:`as_dict` gave.
+
+        Raises:
+            ValueError: something else.
+        """
+        try:
+            if content["form"] != _FORM:
+                raise ValueError(f"form {content['form']!r}")
+            values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
+            values["cases"] = tuple(map(CaseFingerprint.from_dict, values["cases"]))
+            values["intensity"] = tuple(map(_channel, values["intensity"]))
+            values["left_right"] = tuple((left, right) for left, right in values["left_right"])
+            for name in ("channels", "median_spacing_mm", "median_shape"):
+                values[name] = tuple(values[name])
+            return cls(**values)
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
+            raise ValueError(
+                f"a fingerprint must have form {_FORM} and all its entries, got {type(e).__name__}: {e}. Take it anew."
+            ) from e
+
+    def write(self, path: str | PathLike[str]) -> None:
+        """Write it as JSON, whole or not at all."""
+        write_text(path, json.dumps(self.as_dict(), indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: str | PathLike[str]) -> Fingerprint:
+        """Read what :meth:`write` wrote.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: it is no fingerprint.
+        """
+        try:
+            return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except ValueError as e:
+            raise ValueError(f"{path}: {e}") from e
+
+
+def _channel(content: Mapping[str, Any]) -> ChannelIntensity:
+    foreground = content["foreground"]
+    return ChannelIntensity(
+        IntensityStatistics(**content["whole"]), None if foreground is None else IntensityStatistics(**foreground)
+    )

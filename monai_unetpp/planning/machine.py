@@ -1,0 +1,168 @@
+"""What a machine can compute, and what training a network asks of it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from monai_unetpp.devices import resolve_device, resolve_precision, synchronize
+from monai_unetpp.measuring.memory import available_bytes
+from monai_unetpp.measuring.size import count_flops
+from monai_unetpp.networks import NestedUNet
+
+__all__ = ["Machine", "StepCost", "count_step", "measure_machine"]
+
+#: Classes of machines differ by this factor, so that noise rarely moves one into another class.
+_CLASS_FACTOR = 4.0
+#: The step that is timed: a fraction of a second on one core.
+_TIMED_EDGE = {2: 128, 3: 32}
+_TIMED_BATCH = 2
+_TIMED_FEATURES = (12, 24, 48, 96)
+_ROUNDS = 3
+#: Forward, and twice as much backward.
+_PASSES = 3
+#: Where the system does not tell.
+_ASSUMED_MEMORY = 8 * 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Machine:
+    """What a machine can compute, in steps so coarse that the same machine gives the same again.
+
+    Attributes:
+        operations_per_s: floating-point operations of a training per second, a power of 4 times 1e9.
+        memory_bytes: memory that a training may take, a power of 2.
+        cores: of the processor.
+        device: ``"cpu"`` or ``"cuda"``.
+
+    Example:
+        >>> print(Machine.of(operations_per_s=9e10, memory_bytes=21 * 2**30, cores=2, device="cpu"))
+        cpu of about 64 billion operations/s, 2 cores, 16 GB
+    """
+
+    operations_per_s: float
+    memory_bytes: int
+    cores: int
+    device: str
+
+    @classmethod
+    def of(cls, operations_per_s: float, memory_bytes: int, cores: int, device: str) -> Machine:
+        """The class of a machine that has been measured."""
+        power = round(math.log(max(operations_per_s, 1e9) / 1e9, _CLASS_FACTOR))
+        return cls(1e9 * _CLASS_FACTOR**power, 2 ** int(math.log2(memory_bytes)), cores, device)
+
+    def __str__(self) -> str:
+        billions, gigabytes = self.operations_per_s / 1e9, self.memory_bytes / 2**30
+        return f"{self.device} of about {billions:g} billion operations/s, {self.cores} cores, {gigabytes:g} GB"
+
+
+@dataclasses.dataclass(frozen=True)
+class StepCost:
+    """What one training step asks of a machine.
+
+    Attributes:
+        operations: floating-point operations, forward and backward.
+        memory_bytes: what is kept for the backward pass, and weights with their gradients and averages.
+    """
+
+    operations: float
+    memory_bytes: int
+
+
+def measure_machine(spatial_dims: int, device: str | None = None) -> Machine:
+    """Time a training step of a small network here; the fastest of three counts.
+
+    On a CPU the time of one core is taken, which others who use the machine hardly change, and the cores are counted.
+
+    Args:
+        spatial_dims: 2 or 3.
+        device: such as ``"cpu"``; by default a GPU if there is one.
+
+    Raises:
+        ValueError: no such device.
+    """
+    where = resolve_device(device)
+    edge = _TIMED_EDGE[spatial_dims]
+    config = {"spatial_dims": spatial_dims, "in_channels": 1, "out_channels": 2, "features": _TIMED_FEATURES}
+    operations = count_step(config, [edge] * spatial_dims, _TIMED_BATCH).operations
+    shape, cores = (_TIMED_BATCH, 1, *[edge] * spatial_dims), _usable_cores()
+    if where.type == "cuda":
+        memory = int(torch.cuda.get_device_properties(where).total_memory)
+        return Machine.of(operations / min(_time_steps(config, shape, where)), memory, cores, where.type)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        seconds = min(_time_steps(config, shape, where))
+    finally:
+        torch.set_num_threads(threads)
+    return Machine.of(operations / seconds * cores, available_bytes() or _ASSUMED_MEMORY, cores, where.type)
+
+
+def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int) -> StepCost:
+    """Count what one training step takes; nothing is computed.
+
+    Args:
+        config: arguments of :class:`~monai_unetpp.NestedUNet`.
+        patch_size: voxels by axis.
+        batch_size: patches.
+
+    Raises:
+        ValueError: arguments that no network can be built from.
+    """
+    with torch.device("meta"):
+        network = NestedUNet(**config).train()
+        patch = torch.empty(1, config["in_channels"], *patch_size)
+    weights = sum(parameter.numel() for parameter in network.parameters())
+    # weights, gradients, two averages of the optimizer, and the moving average
+    memory = batch_size * _kept_bytes(network, patch) + 5 * 4 * weights
+    return StepCost(float(_PASSES * batch_size * count_flops(network, patch)), memory)
+
+
+def _kept_bytes(network: torch.nn.Module, patch: torch.Tensor) -> int:
+    """What a pass keeps for the way back, in fp32, its weights included."""
+    # the storages are held, so that each has an address of its own
+    storages: dict[int, torch.UntypedStorage] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        storages[storage._cdata] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        network(patch)
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def _usable_cores() -> int:
+    """Cores that this process may use, where the system tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _time_steps(config: Mapping[str, Any], shape: tuple[int, ...], device: torch.device) -> list[float]:
+    """Seconds of some steps, after one that does not count; on a CPU those in which it worked for this process."""
+    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    generator = torch.Generator().manual_seed(0)
+    image = torch.rand(shape, generator=generator).to(device)
+    label = (image > 0.5).long()
+    with torch.random.fork_rng(devices=[]):
+        network = NestedUNet(**config).to(device).train()
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
+    bf16 = resolve_precision("auto", device) == "bf16"
+    seconds = []
+    for _ in range(1 + _ROUNDS):
+        synchronize(device)
+        start = clock()
+        optimizer.zero_grad()
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+            heads = network(image)
+        sum(torch.nn.functional.cross_entropy(head.float(), label[:, 0]) for head in heads).backward()
+        optimizer.step()
+        synchronize(device)
+        seconds.append(clock() - start)
+    return seconds[1:]

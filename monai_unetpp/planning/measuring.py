@@ -1,0 +1,241 @@
+"""Measuring a labelled data set in one pass over its cases, one of them in memory at a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+
+from monai_unetpp.data import ImageFileError, describe_data_set, load_datalist
+from monai_unetpp.data.case_check import check_on_grid, read_image, read_truth
+from monai_unetpp.data.description import DataSetDescription
+from monai_unetpp.data.extent import PERCENTILES, measure_extent, sample_evenly
+from monai_unetpp.data.image_errors import describe_failure
+from monai_unetpp.data.labelled import LabelledCase, list_cases
+from monai_unetpp.data.labels import Volume
+from monai_unetpp.files import write_text
+from monai_unetpp.planning.fingerprint import CaseFingerprint, ChannelIntensity, Fingerprint, IntensityStatistics
+from monai_unetpp.planning.sides import left_right_pairs
+from monai_unetpp.progress import Progress, counting
+
+__all__ = ["take_fingerprint"]
+
+logger = logging.getLogger(__name__)
+
+_VERSION = 1
+"""Of what is measured of a case; raised when it changes, so that older caches are not used."""
+_QUANTILES = np.linspace(0.5, 99.5, 100)
+#: Where nobody named the modality: the lowest and highest intensities of most images in Hounsfield units.
+_LOWEST_HU, _HIGHEST_HU = (-4500.0, -500.0), (50.0, 6000.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Measured:
+    """A case, and quantiles of its channels for the statistics over all cases."""
+
+    case: CaseFingerprint
+    whole: tuple[tuple[float, ...], ...]
+    foreground: tuple[tuple[float, ...] | None, ...]
+
+
+def take_fingerprint(
+    dataset_dir: str | PathLike[str],
+    lists: Sequence[str] = ("training",),
+    *,
+    cache: str | PathLike[str] | None = None,
+    progress: Progress = None,
+) -> Fingerprint:
+    """Measure what the labelled cases of a data set are like.
+
+    Args:
+        dataset_dir: folder in any form that :func:`monai_unetpp.data.load_datalist` takes.
+        lists: of cases to measure.
+        cache: a JSON file. Cases whose files have the path, size and time of change that they had are not read again;
+            what was measured is written there, also after an interruption. With None nothing is kept.
+        progress: True shows a bar on standard error, a function is called with a line of text after each case.
+
+    Raises:
+        FileNotFoundError: no data set.
+        ValueError: it cannot be used; cases that cannot be read are counted and named.
+    """
+    described = describe_data_set(dataset_dir)
+    cases = [case for key in lists for case in list_cases(load_datalist(dataset_dir, key))]
+    kept = _Cache(cache, described)
+    measured: list[_Measured] = []
+    problems: list[str] = []
+    try:
+        with counting(progress, "measuring") as count:
+            for number, case in enumerate(cases, 1):
+                try:
+                    measured.append(kept.measure(case))
+                except (ImageFileError, OSError) as e:
+                    problems.append(describe_failure(e))
+                count(number, len(cases))
+    finally:
+        kept.write()
+    if problems:
+        shown = "\n".join(f"- {' '.join(line.splitlines())}" for line in problems[:20])
+        raise ValueError(
+            f"{dataset_dir}: cases must be sound, got {len(problems)} of {len(cases)} with a problem:\n{shown}\n"
+            "Correct them, or leave these cases out; monai-unetpp check lists all of them."
+        )
+    return _summarise(described, measured)
+
+
+class _Cache:
+    """What was measured before, by the identity of the files and of the labels."""
+
+    def __init__(self, path: str | PathLike[str] | None, described: DataSetDescription) -> None:
+        self.path = None if path is None else Path(path)
+        self.described = described
+        self.known = self._read()
+        self.changed = False
+
+    def measure(self, case: LabelledCase) -> _Measured:
+        key = self._key(case)
+        if key not in self.known:
+            self.known[key] = dataclasses.asdict(_measure(case, self.described))
+            self.changed = True
+        return _from_plain(self.known[key])
+
+    def write(self) -> None:
+        if self.path is not None and self.changed:
+            write_text(self.path, json.dumps({"version": _VERSION, "cases": self.known}) + "\n")
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            content = json.loads(self.path.read_text(encoding="utf-8")) if self.path is not None else {}
+            return dict(content["cases"]) if content.get("version") == _VERSION else {}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, AttributeError, KeyError, TypeError):
+            logger.warning("%s: no cache of measured cases. It is made anew.", self.path)
+            return {}
+
+    def _key(self, case: LabelledCase) -> str:
+        labels = [self.described.spatial_dims, self.described.labels, self.described.ignore_label, case.subject]
+        return hashlib.sha256(json.dumps([labels, [_identity(file) for file in case.files]]).encode()).hexdigest()
+
+
+def _identity(path: Path) -> list[Any]:
+    """Path, size and time of change of a file, or of all files in a folder."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return [[os.path.abspath(file), status.st_size, status.st_mtime_ns] for file in files for status in [file.stat()]]
+
+
+def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
+    allowed = [*described.labels.values(), *([] if described.ignore_label is None else [described.ignore_label])]
+    label = read_truth(case, allowed, described.spatial_dims)
+    image = read_image(case, described.spatial_dims, allow_constant=True, fill_nonfinite=0.0)
+    check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
+    if len(image.data) != len(described.channels):
+        raise ImageFileError(
+            f"{case.image[0]}: the image must have {len(described.channels)} channel(s) as the first case has, got "
+            f"{len(image.data)}. Give one file per channel, or one file with the channels on its last axis."
+        )
+    extent = measure_extent(torch.from_numpy(np.ascontiguousarray(image.data)), image.affine)
+    inside = np.isin(label.data, list(described.labels.values()))
+    whole = [sample_evenly(channel) for channel in image.data]
+    foreground = [sample_evenly(channel[inside]) if inside.any() else None for channel in image.data]
+    record = CaseFingerprint(
+        name=case.name,
+        subject=case.subject,
+        **dataclasses.asdict(extent),
+        voxels={name: int(np.count_nonzero(label.data == value)) for name, value in described.labels.items()},
+        parts={name: _count_parts(label.data == value) for name, value in described.labels.items()},
+        intensity=tuple(
+            ChannelIntensity(_statistics(all_), None if part is None else _statistics(part))
+            for all_, part in zip(whole, foreground, strict=True)
+        ),
+    )
+    return _Measured(
+        record, tuple(map(_quantiles, whole)), tuple(None if part is None else _quantiles(part) for part in foreground)
+    )
+
+
+def _count_parts(mask: npt.NDArray[np.bool_]) -> int:
+    """Connected parts, through faces, edges and corners, within the box around them."""
+    if not mask.any():
+        return 0
+    (box,) = ndimage.find_objects(mask.astype(np.uint8))
+    return int(ndimage.label(mask[box], ndimage.generate_binary_structure(mask.ndim, mask.ndim))[1])
+
+
+def _statistics(sample: npt.NDArray[np.float64]) -> IntensityStatistics:
+    return IntensityStatistics(
+        *(float(each) for each in np.percentile(sample, PERCENTILES)), float(sample.mean()), float(sample.std())
+    )
+
+
+def _quantiles(sample: npt.NDArray[np.float64]) -> tuple[float, ...]:
+    return tuple(float(each) for each in np.percentile(sample, _QUANTILES))
+
+
+def _from_plain(content: Mapping[str, Any]) -> _Measured:
+    return _Measured(
+        CaseFingerprint.from_dict(content["case"]),
+        tuple(map(tuple, content["whole"])),
+        tuple(None if each is None else tuple(each) for each in content["foreground"]),
+    )
+
+
+def _summarise(described: DataSetDescription, measured: Sequence[_Measured]) -> Fingerprint:
+    cases = tuple(each.case for each in measured)
+    channels = range(len(described.channels))
+    return Fingerprint(
+        spatial_dims=described.spatial_dims,
+        channels=described.channels,
+        modality=described.modality or ("CT" if _is_hounsfield(cases) else "other"),
+        labels=described.labels,
+        ignore_label=described.ignore_label,
+        cases=cases,
+        median_spacing_mm=tuple(_medians(case.spacing_mm for case in cases)),
+        median_shape=tuple(round(length) for length in _medians(case.shape for case in cases)),
+        left_right=left_right_pairs(described.labels),
+        intensity=tuple(_pooled(measured, channel) for channel in channels),
+    )
+
+
+def _medians(rows: Iterable[Sequence[float]]) -> list[float]:
+    return [float(each) for each in np.median(list(rows), axis=0)]
+
+
+def _is_hounsfield(cases: Sequence[CaseFingerprint]) -> bool:
+    """Whether most images look like CT in Hounsfield units: air around, and bone."""
+    looks = [
+        _LOWEST_HU[0] <= channel.whole.p0_5 <= _LOWEST_HU[1] and _HIGHEST_HU[0] <= channel.whole.p99_5 <= _HIGHEST_HU[1]
+        for case in cases
+        for channel in case.intensity
+    ]
+    return sum(looks) > len(looks) / 2
+
+
+def _pooled(measured: Sequence[_Measured], channel: int) -> ChannelIntensity:
+    """The statistics of one channel over all cases, each of which counts the same."""
+    whole = [(each.whole[channel], each.case.intensity[channel].whole) for each in measured]
+    inside = [
+        (quantiles, statistics)
+        for each in measured
+        if (quantiles := each.foreground[channel]) is not None
+        and (statistics := each.case.intensity[channel].foreground) is not None
+    ]
+    return ChannelIntensity(_pool(whole), _pool(inside) if inside else None)
+
+
+def _pool(parts: Sequence[tuple[Sequence[float], IntensityStatistics]]) -> IntensityStatistics:
+    percentiles = np.percentile(np.concatenate([quantiles for quantiles, _ in parts]), PERCENTILES)
+    means = np.array([statistics.mean for _, statistics in parts])
+    variance = np.mean([statistics.sd**2 for _, statistics in parts]) + means.var()
+    return IntensityStatistics(*(float(each) for each in percentiles), float(means.mean()), math.sqrt(float(variance)))

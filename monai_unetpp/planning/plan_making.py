@@ -1,0 +1,76 @@
+"""Planning a training: from a data set to a bundle without weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data.datalist import load_datalist, read_content
+from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_free, write_bundle
+from monai_unetpp.planning.machine import Machine, measure_machine
+from monai_unetpp.planning.making import make_plan
+from monai_unetpp.planning.measuring import take_fingerprint
+from monai_unetpp.planning.plan_options import PlanOptions
+from monai_unetpp.planning.training_plan import TrainingPlan
+from monai_unetpp.progress import Progress
+
+__all__ = ["plan"]
+
+
+def plan(
+    dataset_dir: str | PathLike[str],
+    output_dir: str | PathLike[str],
+    minutes: float = 60.0,
+    folds: int = 0,
+    settings: Sequence[str] | Mapping[str, Any] | None = None,
+    device: str | None = None,
+    progress: Progress = False,
+    measure: Callable[[int, str | None], Machine] = measure_machine,
+) -> TrainingPlan:
+    """Look at a data set and write the bundle of a training for it, without weights, and ``docs/plan.md``.
+
+    All training cases are read once. One training step of a small network is timed. The same data, class of machine and version
+    give the same plan.
+
+    Args:
+        dataset_dir: folder with ``dataset.json`` in Decathlon or nnU-Net form, or with images and labels.
+        output_dir: folder of the bundle, which is made; an earlier plan without weights is replaced.
+        minutes: time for training, scores and report together.
+        folds: networks for cross-fitting besides the last one: 0, 3 or 5.
+        settings: values to set by hand, as ``["batch_size=4"]`` or ``{"batch_size": 4}``.
+        device: such as ``"cpu"``; by default a GPU if there is one.
+        progress: True shows a bar on standard error, a function is called with a line of text after each case.
+        measure: says by ``spatial_dims`` and ``device`` what the machine can compute.
+
+    Returns:
+        The plan, which a notebook shows as a table.
+
+    Raises:
+        FileNotFoundError: no data set.
+        FileExistsError: ``output_dir`` holds something else than an earlier plan.
+        TypeError: a setting of the wrong kind.
+        ValueError: data or settings that cannot be used.
+
+    Example:
+        .. code-block:: python
+
+            from monai_unetpp.planning import plan
+
+            plan("Task04_Hippocampus", "my_bundle", minutes=20, settings={"batch_size": 4})
+    """
+    options = PlanOptions(dataset_dir, output_dir, minutes, folds, settings, device)
+    check_free(output_dir)
+    fingerprint = take_fingerprint(dataset_dir, cache=Path(output_dir) / CACHE_FILE, progress=progress)
+    made = make_plan(fingerprint, options, measure(fingerprint.spatial_dims, device), _count_validation(dataset_dir))
+    write_bundle(made, fingerprint, output_dir)
+    return made
+
+
+def _count_validation(dataset_dir: str | PathLike[str]) -> str:
+    """Which cases validate, in words."""
+    listed = "validation" in read_content(Path(dataset_dir) / "dataset.json")
+    count = len(load_datalist(dataset_dir, "validation"))
+    how = "the list of the data set" if listed else "drawn by subject, a fifth of the cases"
+    return f"{count} cases, {how}"

@@ -1,0 +1,69 @@
+"""What can be chosen when a training is planned. Importing this module takes no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.choices import DEVICE_HELP, FORMS_HELP
+from monai_unetpp.options import option
+from monai_unetpp.planning.values import parse_settings
+
+__all__ = ["PlanOptions"]
+
+_Path = str | PathLike[str]
+_FOLDS = (0, 3, 5)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanOptions:
+    """For which data a bundle is planned, and within which limits.
+
+    Attributes:
+        dataset_dir: folder of the data set.
+        output_dir: folder of the bundle, which is made.
+        minutes: time for everything: training, scores and report.
+        folds: networks for cross-fitting besides the last one: 0, 3 or 5.
+        settings: values of the plan that are set by hand, as ``"name=value"`` or by name.
+        device: where to train; by default a GPU if there is one.
+
+    Raises:
+        TypeError: a value of the wrong kind.
+        ValueError: a value that cannot work, or a setting that there is not.
+    """
+
+    dataset_dir: _Path = option(flags=("dataset_dir",), metavar="DATASET_DIR", help=f"folder with {FORMS_HELP}")
+    output_dir: _Path = option(flags=("-o", "--output"), metavar="BUNDLE", help="folder of the bundle, which is made")
+    minutes: float = option(
+        60.0, type=float, metavar="MINUTES", help="time for training, scores and report together"
+    )
+    folds: int = option(
+        0, type=int, choices=_FOLDS, help="cross-fitting by subject: every case is scored by a network that never "
+        "saw it (default: 0, none)"
+    )
+    settings: Sequence[str] | Mapping[str, Any] | None = option(
+        None,
+        flags=("--set",),
+        action="append",
+        metavar="KEY=VALUE",
+        help="a value of the plan to set by hand, such as batch_size=4 or patch_size=[64,64,32]; repeatable",
+    )
+    device: str | None = option(None, metavar="DEVICE", help=DEVICE_HELP)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dataset_dir", Path(fspath(self.dataset_dir)))
+        object.__setattr__(self, "output_dir", Path(fspath(self.output_dir)))
+        object.__setattr__(self, "settings", parse_settings(self.settings))
+        if not (isinstance(self.minutes, (int, float)) and 0 < self.minutes < math.inf):
+            raise ValueError(f"minutes must be a number above 0, got {self.minutes!r}. 60 is a good start.")
+        if self.folds not in _FOLDS or isinstance(self.folds, bool):
+            raise ValueError(f"folds must be one of {', '.join(map(str, _FOLDS))}, got {self.folds!r}. 0 has none.")
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """The values that are set by hand, by name."""
+        return dict(self.settings or {})  # type: ignore[arg-type]

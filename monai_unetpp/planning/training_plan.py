@@ -1,0 +1,183 @@
+"""A plan for a training: values, and why each is what it is. Importing this module takes no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import json
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.planning.values import SETTABLE, check_values
+from monai_unetpp.version import __version__
+
+__all__ = ["PLAN_FILE", "Reason", "TrainingPlan", "in_words", "load_plan"]
+
+PLAN_FILE = "configs/plan.json"
+"""Where a bundle keeps the plan that it was written from."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reason:
+    """Why a value of a plan is what it is.
+
+    Attributes:
+        text: one sentence.
+        source: where the rule comes from.
+        by_hand: whether the value was set by hand, so that the rule did not count.
+    """
+
+    text: str
+    source: str
+    by_hand: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingPlan:
+    """What a network is trained with on one data set, and why.
+
+    Attributes:
+        dataset_dir: absolute path of the data set.
+        name: of the bundle.
+        spatial_dims: 2 or 3.
+        channels: names of the channels of an image.
+        labels: value in the label maps by name, without the background; classes are in the order of the values.
+        ignore_label: value of voxels that take no part in training and scores; None where there are none.
+        modality: ``"CT"``, ``"MR"`` or ``"other"``.
+        minutes: time for everything.
+        folds: networks for cross-fitting besides the last one, 0 for none.
+        validation: which cases validate, in words.
+        machine: class of the machine that the budget was reckoned for, in words.
+        values: by the names of :data:`monai_unetpp.planning.values.SETTABLE`.
+        reasons: why, by the same names.
+        version: of the package that made the plan.
+
+    Raises:
+        TypeError: a value of the wrong kind.
+        ValueError: a value that cannot work, alone or with the others.
+    """
+
+    dataset_dir: str
+    name: str
+    spatial_dims: int
+    channels: tuple[str, ...]
+    labels: dict[str, int]
+    ignore_label: int | None
+    modality: str
+    minutes: float
+    folds: int
+    validation: str
+    machine: str
+    values: dict[str, Any]
+    reasons: dict[str, Reason]
+    version: str = __version__
+
+    def __post_init__(self) -> None:
+        missing = [name for name in SETTABLE if name not in self.values or name not in self.reasons]
+        if missing:
+            raise ValueError(f"a plan must have a value and a reason for {missing[0]}. Plan again.")
+        checked = check_values(self.values, self.spatial_dims, len(self.channels), self.labels)
+        object.__setattr__(self, "values", checked)
+
+    def __getitem__(self, name: str) -> Any:
+        """The value called ``name``."""
+        return self.values[name]
+
+    @property
+    def label_values(self) -> list[int]:
+        """Label values of the foreground, in the order of their classes."""
+        return sorted(self.labels.values())
+
+    @property
+    def out_channels(self) -> int:
+        """Classes with the background."""
+        return len(self.labels) + 1
+
+    @property
+    def label_names(self) -> list[str]:
+        """Names of the labels, in the order of their classes."""
+        return sorted(self.labels, key=lambda name: self.labels[name])
+
+    @property
+    def by_hand(self) -> tuple[str, ...]:
+        """Names of the values that were set by hand."""
+        return tuple(name for name, reason in self.reasons.items() if reason.by_hand)
+
+    @property
+    def tolerances_mm(self) -> dict[str, float]:
+        """Tolerance of the normalised surface Dice by name of the label."""
+        return dict.fromkeys(self.labels, float(self["tolerance_mm"]))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> TrainingPlan:
+        """The plan that :meth:`as_dict` gave.
+
+        Raises:
+            ValueError: something else.
+        """
+        try:
+            given = {field.name: content[field.name] for field in dataclasses.fields(cls)}
+            given["channels"] = tuple(given["channels"])
+            given["reasons"] = {name: Reason(**reason) for name, reason in given["reasons"].items()}
+            return cls(**given)
+        except (AttributeError, KeyError, TypeError) as e:
+            raise ValueError(f"a plan must have all its entries ({type(e).__name__}: {e}). Plan again.") from e
+
+    def rows(self) -> list[tuple[str, str, str, str, str]]:
+        """Name, value, reason, source, and whether it was set by hand, of each value, in words."""
+        return [
+            (
+                name,
+                in_words(self.values[name]),
+                self.reasons[name].text,
+                self.reasons[name].source,
+                "yes" if self.reasons[name].by_hand else "no",
+            )
+            for name in SETTABLE
+        ]
+
+    def _repr_html_(self) -> str:
+        head = "".join(f"<th>{title}</th>" for title in ("", "value", "reason", "source", "by hand?"))
+        lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows())
+        body = "".join(f"<tr>{line}</tr>" for line in lines)
+        return f"<table><caption>Plan of {html.escape(self.name)}</caption><tr>{head}</tr>{body}</table>"
+
+
+def in_words(value: Any) -> str:
+    """A value of a plan as text: ``None`` is a dash, and lists have commas."""
+    if value is None or value == []:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list):
+        parts = [f"({in_words(each)})" if isinstance(each, list) else in_words(each) for each in value]
+        return ", ".join(parts)
+    return str(value)
+
+
+def load_plan(bundle: str | PathLike[str]) -> TrainingPlan:
+    """The plan that a bundle was written from.
+
+    Args:
+        bundle: the folder of the bundle.
+
+    Raises:
+        FileNotFoundError: the bundle has none.
+        ValueError: it cannot be read.
+    """
+    path = Path(bundle) / PLAN_FILE
+    try:
+        return TrainingPlan.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"{path}: no such file. Make the bundle with monai-unetpp plan.") from e
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from e

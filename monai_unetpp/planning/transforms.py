@@ -1,0 +1,243 @@
+"""Transforms of a plan as MONAI's configurations hold them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from monai_unetpp.planning.rules import CROP_MARGIN, is_anisotropic
+from monai_unetpp.planning.training_plan import TrainingPlan
+
+__all__ = ["augmentation", "postprocessing", "preparation", "preprocessing"]
+
+_BOTH = ["@image", "@label"]
+#: Percentiles to which intensities are clipped; of volumes with a constant surround only the upper one.
+_LOW, _HIGH = 0.5, 99.5
+#: Patches are cut out of crops that are larger by this factor along each axis, so that turned ones have no gaps.
+_CROP_FACTOR = 1.4
+#: Voxels of each class of a case from which the places of patches are drawn, evenly spread.
+_PLACES_PER_CLASS = 20_000
+#: Largest rotation in radians, of thick slices out of their plane, and largest change of size; by strength.
+_ROTATION = {"light": 0.26, "strong": 0.4}
+_TILT = 0.05
+_SCALE = {"light": 0.15, "strong": 0.25}
+_ANY_ROTATION = math.pi / 4
+
+_Config = dict[str, Any]
+
+
+def _transform(name: str, keys: Any, **arguments: Any) -> _Config:
+    return {"_target_": name, "keys": keys, **arguments}
+
+
+def _reader(plan: TrainingPlan, **arguments: Any) -> _Config:
+    return {"_target_": "monai_unetpp.data.VolumeReader", "spatial_dims": plan.spatial_dims, **arguments}
+
+
+def preprocessing(plan: TrainingPlan, labelled: bool) -> list[_Config]:
+    """What loads an image, and its label where it is there, and brings them to one grid and scale.
+
+    Args:
+        plan: the plan.
+        labelled: whether labels may be there, as in training.
+    """
+    allow = {"allow_missing_keys": True} if labelled else {}
+    keys: Any = _BOTH if labelled else "@image"
+    mode: Any = ["bilinear", "nearest"] if labelled else "bilinear"
+    reader = _reader(plan, channels=len(plan.channels))
+    if plan.spatial_dims == 2:
+        # empty fields of view are common under a microscope
+        reader["allow_constant"] = True
+    if not labelled and takes_slices(plan):
+        reader["spatial_dims"] = [2, 3]
+    chain = [_transform("LoadImaged", "@image", reader=reader, ensure_channel_first=True)]
+    if labelled:
+        chain += _label_loading(plan)
+    if plan.spatial_dims == 3:
+        chain.append(_transform("Orientationd", keys, axcodes="RAS", labels=None, **allow))
+    if plan["crop_background"]:
+        chain.append(_transform("monai_unetpp.data.LevelSurroundd", "@image"))
+    if not labelled:
+        chain.append(_transform("EnsureTyped", "@image", device="@device"))
+    if plan["spacing_mm"] is not None:
+        chain.append(_transform("monai_unetpp.data.BlockwiseSpacingd", keys, pixdim="@spacing_mm", mode=mode, **allow))
+    if plan["crop_background"]:
+        crop = {"source_key": "@image", "margin": CROP_MARGIN, "allow_smaller": False}
+        chain.append(_transform("monai_unetpp.data.CropBackgroundd", keys, **crop, **allow))
+    return [*chain, *_intensities(plan)]
+
+
+def takes_slices(plan: TrainingPlan) -> bool:
+    """Whether volumes can be segmented slice by slice."""
+    return plan.spatial_dims == 2 and plan["spacing_mm"] is None and len(plan.channels) == 1
+
+
+def _label_loading(plan: TrainingPlan) -> list[_Config]:
+    reader = _reader(plan, channels=1, allow_constant=True, labels=True)
+    return [
+        _transform("LoadImaged", "@label", reader=reader, ensure_channel_first=True, allow_missing_keys=True),
+        _transform(
+            "monai_unetpp.data.CheckLabelsd",
+            "@label",
+            image_key="@image",
+            classes="@label_values",
+            ignore_label="@ignore_label",
+            allow_missing_keys=True,
+        ),
+    ]
+
+
+def _intensities(plan: TrainingPlan) -> list[_Config]:
+    kind = plan["normalization"]
+    if kind == "range":
+        low, high, mean, sd = plan["intensity_range"]
+        return [
+            _transform(
+                "ScaleIntensityRanged",
+                "@image",
+                a_min=low,
+                a_max=high,
+                b_min=round((low - mean) / sd, 6),
+                b_max=round((high - mean) / sd, 6),
+                clip=True,
+            )
+        ]
+    if plan["invert_bright_background"]:
+        bounds = {"lower": _LOW, "upper": _HIGH, "b_min": 0.0, "b_max": 1.0, "clip": True}
+        return [
+            _transform("ScaleIntensityRangePercentilesd", "@image", **bounds),
+            _transform("monai_unetpp.data.InvertBrightBackgroundd", "@image"),
+            _transform("monai_unetpp.data.StandardizeIntensityd", "@image"),
+        ]
+    lower = 0 if kind == "inside" else _LOW
+    several = {"channel_wise": True} if len(plan.channels) > 1 else {}
+    inside = {"inside_surround": True} if kind == "inside" else {}
+    return [
+        _transform("ClipIntensityPercentilesd", "@image", lower=lower, upper=_HIGH, **several),
+        _transform("monai_unetpp.data.StandardizeIntensityd", "@image", **several, **inside),
+    ]
+
+
+def preparation(plan: TrainingPlan) -> list[_Config]:
+    """What comes once per case before patches are drawn: classes instead of label values, and where each class is."""
+    return [
+        {
+            "_target_": "MapLabelValued",
+            "_disabled_": "$@file_values == @file_classes",
+            "keys": "@label",
+            "orig_labels": "@file_values",
+            "target_labels": "@file_classes",
+        },
+        _transform("EnsureTyped", _BOTH, dtype="@train#dtypes", track_meta=False),
+        _transform(
+            "ClassesToIndicesd", "@label", num_classes="@out_channels", max_samples_per_class=_PLACES_PER_CLASS
+        ),
+    ]
+
+
+def augmentation(plan: TrainingPlan) -> list[_Config]:
+    """What draws a patch and varies it."""
+    strength = plan["augmentation"]
+    larger = strength != "none"
+    crop_size = [math.ceil(_CROP_FACTOR * edge) if larger else edge for edge in plan["patch_size"]]
+    chain = [
+        _transform(
+            "RandCropByLabelClassesd",
+            _BOTH,
+            label_key="@label",
+            spatial_size=crop_size,
+            ratios="@class_ratios",
+            num_classes="@out_channels",
+            indices_key="$@label + '_cls_indices'",
+            allow_smaller=True,
+            warn=False,
+        )
+    ]
+    if larger:
+        chain.append(_affine(plan, crop_size))
+    else:
+        chain.append(_transform("ResizeWithPadOrCropd", _BOTH, spatial_size="@patch_size", mode="edge"))
+    chain += [_transform("RandFlipd", _BOTH, prob=0.5, spatial_axis=axis) for axis in plan["flip_axes"]]
+    if plan["rotate90"]:
+        chain.append(_transform("RandRotate90d", _BOTH, prob=0.5))
+    chain += _intensity_changes(plan)
+    return [
+        *chain,
+        _transform("EnsureTyped", _BOTH, dtype="@train#dtypes", track_meta=False),
+        _transform("SelectItemsd", _BOTH),
+    ]
+
+
+def _affine(plan: TrainingPlan, crop_size: list[int]) -> _Config:
+    dims, strength = plan.spatial_dims, plan["augmentation"]
+    angle = _ANY_ROTATION if plan["rotate90"] else _ROTATION[strength]
+    thick = is_anisotropic(plan["spacing_mm"])
+    angles = [angle if thick in (None, axis) else _TILT for axis in range(dims)] if dims == 3 else [angle]
+    return _transform(
+        "RandAffined",
+        _BOTH,
+        prob=0.7,
+        spatial_size="@patch_size",
+        rotate_range=angles,
+        scale_range=[_SCALE[strength]] * dims,
+        translate_range=[(crop - edge) // 2 for crop, edge in zip(crop_size, plan["patch_size"], strict=True)],
+        mode=["bilinear", "nearest"],
+        padding_mode="border" if plan["crop_background"] else "reflection",
+    )
+
+
+def _intensity_changes(plan: TrainingPlan) -> list[_Config]:
+    strength, upsample = plan["augmentation"], "trilinear" if plan.spatial_dims == 3 else "bilinear"
+    if strength == "none":
+        return []
+    bias = [_transform("RandBiasFieldd", "@image", prob=0.2, coeff_range=[0.0, 0.3])] if plan["bias_field"] else []
+    sigma = {f"sigma_{axis}": [0.5, 1.2] for axis in "xyz"}
+    light = [
+        _transform("RandGaussianNoised", "@image", prob=0.2, std=0.15),
+        _transform("RandAdjustContrastd", "@image", prob=0.3, gamma=[0.7, 1.5], retain_stats=True),
+        _transform("RandScaleIntensityd", "@image", prob=0.4, factors=0.25),
+        _transform("RandShiftIntensityd", "@image", prob=0.4, offsets=0.2),
+    ]
+    if strength == "light":
+        return [*bias, *light]
+    blurring = [
+        _transform("RandGaussianSmoothd", "@image", prob=0.2, **sigma),
+        _transform(
+            "RandSimulateLowResolutiond", "@image", prob=0.2, upsample_mode=upsample, zoom_range=[0.5, 1.0]
+        ),
+    ]
+    return [*bias, *blurring, *light]
+
+
+def postprocessing(plan: TrainingPlan, *, discrete: bool, smooth: bool = False) -> list[_Config]:
+    """What turns the output of the network into a label map with the values of the data set, on the input's grid.
+
+    Args:
+        plan: the plan.
+        discrete: whether logits come in, and not classes.
+        smooth: whether the key ``smooth`` may ask for classes that are interpolated.
+    """
+    chain = []
+    if plan["crop_background"]:
+        chain.append(_transform("monai_unetpp.data.ClearBackgroundd", "pred", image_key="@image"))
+    if discrete:
+        chain.append(_transform("AsDiscreted", "pred", argmax=True))
+    back = {"orig_keys": "@image", "transform": "@preprocessing"}
+    if smooth:
+        inversion = _transform("Invertd", "pred", **back, nearest_interp=True, to_tensor=True)
+        chain.append({"_disabled_": "@smooth", **inversion})
+        exact = _transform("monai_unetpp.data.InvertProbabilitiesd", "pred", **back)
+        chain.append({"_disabled_": "$not @smooth", **exact})
+    elif plan.spatial_dims == 3 or plan["spacing_mm"] is not None:
+        chain.append(_transform("Invertd", "pred", **back, nearest_interp=True, to_tensor=True))
+    if plan.label_values != list(range(1, plan.out_channels)):
+        chain.append(
+            _transform(
+                "MapLabelValued",
+                "pred",
+                orig_labels="$list(range(1, @out_channels))",
+                target_labels="@label_values",
+                dtype="$torch.int32",
+            )
+        )
+    return chain

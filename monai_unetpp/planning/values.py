@@ -1,0 +1,281 @@
+"""The values of a plan: their names, what they may be, and how they are read from text. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+__all__ = [
+    "AUGMENTATIONS",
+    "MOST_LEVELS",
+    "NORMALIZATIONS",
+    "SETTABLE",
+    "check_one",
+    "check_values",
+    "parse_settings",
+]
+
+MOST_LEVELS = 4
+"""More levels have shown no gain in the papers, and each doubles the weights."""
+
+NORMALIZATIONS = ("range", "volume", "inside")
+"""``range``: clipped to fixed intensities and standardised by fixed numbers, for images in physical units such as CT;
+``volume``: each image by its own mean and deviation; ``inside``: the same without the constant surround."""
+
+AUGMENTATIONS = ("none", "light", "strong")
+
+_Check = Callable[[str, Any, int], Any]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(least: int) -> _Check:
+    def check(name: str, value: Any, dims: int) -> int:
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise TypeError(f"{name} must be a whole number, got {value!r}. Write {name}={max(least, 1)}.")
+        if value < least:
+            raise ValueError(f"{name} must be {least} or more, got {value}. Give a larger number.")
+        return value
+
+    return check
+
+
+def _number(low: float, high: float = math.inf, *, open_low: bool = True, open_high: bool = True) -> _Check:
+    def check(name: str, value: Any, dims: int) -> float:
+        if not _is_number(value):
+            raise TypeError(f"{name} must be a number, got {value!r}. Write it like {name}=0.5.")
+        above = value > low if open_low else value >= low
+        below = value < high if open_high else value <= high
+        if not (above and below):
+            rule = f"{'above' if open_low else 'at least'} {low:g}"
+            rule += "" if high == math.inf else f" and {'below' if open_high else 'at most'} {high:g}"
+            raise ValueError(f"{name} must be {rule}, got {value}. Give another number.")
+        return float(value)
+
+    return check
+
+
+def _optional(check: _Check) -> _Check:
+    def check_unless_none(name: str, value: Any, dims: int) -> Any:
+        return None if value is None else check(name, value, dims)
+
+    return check_unless_none
+
+
+def _flag(name: str, value: Any, dims: int) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be true or false, got {value!r}. Write {name}=true.")
+    return value
+
+
+def _one_of(allowed: Sequence[Any]) -> _Check:
+    def check(name: str, value: Any, dims: int) -> Any:
+        if isinstance(value, bool) or value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}. Correct it.")
+        return value
+
+    return check
+
+
+def _entries(name: str, value: Any, each: _Check, dims: int) -> list[Any]:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{name} must be a list, got {value!r}. Write it like {name}=[1,2].")
+    return [each(f"every entry of {name}", entry, dims) for entry in value]
+
+
+def _per_axis(each: _Check) -> _Check:
+    """One number for all axes, or one per axis."""
+
+    def check(name: str, value: Any, dims: int) -> Any:
+        entries = [each(name, value, dims)] * dims if _is_number(value) else _entries(name, value, each, dims)
+        if len(entries) != dims:
+            raise ValueError(f"{name} must have one number per axis, {dims}, got {value!r}. Give {dims} numbers.")
+        return entries
+
+    return check
+
+
+def _per_level(least: int) -> _Check:
+    def check(name: str, value: Any, dims: int) -> list[list[int]]:
+        return _entries(name, value, _per_axis(_whole(least)), dims)
+
+    return check
+
+
+def _axes(name: str, value: Any, dims: int) -> list[int]:
+    axes = sorted(set(_entries(name, value, _whole(0), dims)))
+    if axes and axes[-1] >= dims:
+        raise ValueError(f"{name} must be axes of the image, 0 to {dims - 1}, got {axes[-1]}. Leave it out.")
+    return axes
+
+
+def _features(name: str, value: Any, dims: int) -> list[int]:
+    entries = _entries(name, value, _whole(1), dims)
+    if not 2 <= len(entries) <= MOST_LEVELS + 1:
+        raise ValueError(
+            f"{name} must have 2 to {MOST_LEVELS + 1} entries, for {MOST_LEVELS} levels at most, got {value!r}. "
+            "Give one more entry than levels."
+        )
+    return entries
+
+
+def _range(name: str, value: Any, dims: int) -> list[float] | None:
+    if value is None:
+        return None
+    entries = _entries(name, value, _number(-math.inf), dims)
+    if len(entries) != 4 or entries[0] >= entries[1] or entries[3] <= 0:
+        raise ValueError(
+            f"{name} must be the lowest and the highest intensity, mean and standard deviation, got {value!r}. Write "
+            f"it like {name}=[-100,300,60,40]."
+        )
+    return entries
+
+
+def _ratios(name: str, value: Any, dims: int) -> list[float]:
+    entries = _entries(name, value, _number(0, open_low=False), dims)
+    if not sum(entries):
+        raise ValueError(f"{name} must have a number above 0, got {value!r}. Give one per class.")
+    return entries
+
+
+SETTABLE: dict[str, _Check] = {
+    "spacing_mm": _optional(_per_axis(_number(0))),
+    "crop_background": _flag,
+    "normalization": _one_of(NORMALIZATIONS),
+    "intensity_range": _range,
+    "invert_bright_background": _flag,
+    "patch_size": _per_axis(_whole(1)),
+    "strides": _per_level(1),
+    "kernel_size": _per_level(1),
+    "features": _features,
+    "norm": _one_of(("batch", "instance")),
+    "batch_size": _whole(1),
+    "steps": _whole(1),
+    "learning_rate": _number(0),
+    "weight_decay": _number(0, open_low=False),
+    "ema": _optional(_number(0, 1)),
+    "distillation": _number(0, open_low=False),
+    "class_ratios": _ratios,
+    "augmentation": _one_of(AUGMENTATIONS),
+    "bias_field": _flag,
+    "rotate90": _flag,
+    "flip_axes": _axes,
+    "window_shape": _per_axis(_whole(1)),
+    "overlap": _number(0, 1, open_low=False),
+    "flips": _axes,
+    "tolerance_mm": _number(0),
+    "cache_rate": _number(0, 1, open_low=False, open_high=False),
+    "num_workers": _whole(0),
+}
+"""Each value of a plan by name: what checks it and brings it into one form."""
+
+
+def check_one(name: str, value: Any, spatial_dims: int) -> Any:
+    """A value in the form that plans have.
+
+    Args:
+        name: of :data:`SETTABLE`.
+        value: what was given.
+        spatial_dims: 2 or 3.
+
+    Raises:
+        TypeError: a value of the wrong kind.
+        ValueError: a value that cannot work.
+    """
+    return SETTABLE[name](name, value, spatial_dims)
+
+
+def parse_settings(given: Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Values by name from texts such as ``"patch_size=[64,64,32]"``: JSON where the value is such, else plain text.
+
+    Args:
+        given: the texts, or the values themselves by name.
+
+    Raises:
+        ValueError: a text without ``=``, a name that is no value of a plan, or one that is given twice.
+
+    Example:
+        >>> parse_settings(["batch_size=4", "norm=instance"])
+        {'batch_size': 4, 'norm': 'instance'}
+    """
+    pairs = list(given.items()) if isinstance(given, Mapping) else [_pair(text) for text in given or ()]
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name not in SETTABLE:
+            close = difflib.get_close_matches(name, SETTABLE, 1)
+            advice = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(SETTABLE)}."
+            raise ValueError(f"a plan has no value {name!r}. {advice}")
+        if name in values:
+            raise ValueError(f"{name} must be set once, got {values[name]!r} and {value!r}. Leave one out.")
+        values[name] = value
+    return values
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise ValueError(f"a setting must be a name, '=' and a value, got {text!r}. Write it like batch_size=4.")
+    try:
+        return name.strip(), json.loads(value)
+    except (ValueError, RecursionError):
+        return name.strip(), value.strip()
+
+
+def check_values(
+    values: Mapping[str, Any], spatial_dims: int, channels: int, labels: Mapping[str, int]
+) -> dict[str, Any]:
+    """All values in one form, as JSON holds them, after checks of each and of all together.
+
+    Args:
+        values: by the names of :data:`SETTABLE`.
+        spatial_dims: 2 or 3.
+        channels: number of channels of an image.
+        labels: value by name, without the background.
+
+    Raises:
+        TypeError: a value of the wrong kind.
+        ValueError: a value that cannot work.
+    """
+    found = {name: check(name, values[name], spatial_dims) for name, check in SETTABLE.items()}
+    levels = len(found["features"]) - 1
+    for name, count, per in (("strides", levels, "step down"), ("kernel_size", levels + 1, "resolution")):
+        if len(found[name]) != count:
+            raise ValueError(
+                f"{name} must have one entry per {per}, {count} for {levels} level(s), got {len(found[name])}. Give "
+                "as many as features ask for."
+            )
+    if any(size % 2 == 0 for kernel in found["kernel_size"] for size in kernel):
+        raise ValueError(f"kernel_size must be odd, got {found['kernel_size']}. Use 3, or 1 along an axis.")
+    if len(found["class_ratios"]) != len(labels) + 1:
+        raise ValueError(
+            f"class_ratios must have {len(labels) + 1} numbers, one per class with the background first, got "
+            f"{len(found['class_ratios'])}. Give one for each."
+        )
+    _check_intensities(found, channels)
+    if found["rotate90"] and (spatial_dims != 2 or len(set(found["patch_size"])) > 1):
+        raise ValueError(
+            f"rotate90 must be false for patches that are not square, got patch_size {found['patch_size']}. Give "
+            "rotate90=false, or a square patch_size."
+        )
+    return found
+
+
+def _check_intensities(found: Mapping[str, Any], channels: int) -> None:
+    if (found["normalization"] == "range") != (found["intensity_range"] is not None):
+        raise ValueError(
+            f"intensity_range must be given for the normalization 'range' and for no other, got "
+            f"{found['intensity_range']!r} for {found['normalization']!r}. Set both."
+        )
+    if found["normalization"] == "range" and found["crop_background"]:
+        raise ValueError(
+            "crop_background must be false for the normalization 'range', as it changes intensities. Set one of them."
+        )
+    if found["invert_bright_background"] and (channels > 1 or found["normalization"] == "range"):
+        raise ValueError(
+            "invert_bright_background must be false for several channels and for the normalization 'range'. Set it so."
+        )

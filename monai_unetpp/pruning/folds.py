@@ -1,0 +1,120 @@
+"""Out-of-fold scores as judging cases: each case scored by the network of a fold that never saw its subject."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data.labelled import LabelledCase, list_cases
+from monai_unetpp.metrics import METRICS, LabelScore
+from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
+from monai_unetpp.pruning.score import Scores
+from monai_unetpp.spreadsheet import format_csv
+
+__all__ = ["SCORE_COLUMNS", "format_scores", "join_folds", "read_folds", "score_cells"]
+
+SCORE_COLUMNS = ("dataset", "case", "subject", "point", "label", "state", *METRICS, "prediction_ml", "truth_ml")
+"""Columns of a table of scores: of ``per_case.csv``, and of what a fold writes."""
+
+
+def format_scores(rows: Iterable[ScoreRow]) -> str:
+    """A table of scores as text, one line per case, point and label, unrounded."""
+    return format_csv(SCORE_COLUMNS, (score_cells(row) for row in rows))
+
+
+def score_cells(row: ScoreRow) -> tuple[str, ...]:
+    """The cells of one score; an empty one where it has no such metric."""
+    score = row.score
+    values = (getattr(score, key) for key in SCORE_COLUMNS[6:])
+    numbers = ("" if value is None else repr(float(value)) for value in values)
+    return (row.dataset, row.case, row.subject, row.point, row.label, score.state, *numbers)
+
+
+def join_folds(folds: Sequence[Scores]) -> Scores:
+    """The scores of all folds as those of one data set.
+
+    Args:
+        folds: from :func:`~monai_unetpp.pruning.evaluate_levels`, one for each fold.
+
+    Raises:
+        ValueError: none, folds of other data sets or points, or a subject that is in two folds.
+    """
+    if not folds:
+        raise ValueError("folds must hold scores, got none. Score the cases of every fold.")
+    points = {tuple((point.name, point.level) for point in fold.points) for fold in folds}
+    if len(points) > 1:
+        raise ValueError(f"folds must be scored at the same points, got {sorted(points)}. Score them alike.")
+    names = {row.dataset for fold in folds for row in fold.rows}
+    if len(names) > 1:
+        raise ValueError(f"folds must be of one data set, got {', '.join(sorted(names))}. Give them one name.")
+    home: dict[str, int] = {}
+    for number, fold in enumerate(folds):
+        for row in fold.rows:
+            if home.setdefault(row.subject, number) != number:
+                raise ValueError(
+                    f"folds must share no subject, got {row.subject!r} in folds {home[row.subject]} and {number}. "
+                    "Split the cases by subject."
+                )
+    return dataclasses.replace(
+        folds[0],
+        rows=tuple(row for fold in folds for row in fold.rows),
+        problems=tuple(problem for fold in folds for problem in fold.problems),
+        cases=tuple(case for fold in folds for case in fold.cases),
+        error_auroc=None,
+    )
+
+
+def read_folds(
+    paths: Sequence[str | PathLike[str]], entries: Sequence[Mapping[str, Any]], levels: Sequence[str], dataset: str
+) -> list[Scores]:
+    """The tables that the folds wrote, each with the files of its cases.
+
+    Args:
+        paths: tables with the columns of :data:`SCORE_COLUMNS`, such as the ``per_case.csv`` of a report.
+        entries: of the data set; those that no table has are left alone.
+        levels: of the network, shallowest first.
+        dataset: name of the data set; that in the tables does not count.
+
+    Raises:
+        FileNotFoundError: no such table.
+        ValueError: another table, or one with cases that the data set lacks.
+    """
+    files = {case.name: case for case in list_cases(entries)}
+    points = tuple(OperatingPoint(level, level) for level in levels)
+    return [_read_fold(Path(path), files, points, dataset) for path in paths]
+
+
+def _read_fold(
+    path: Path, files: Mapping[str, LabelledCase], points: tuple[OperatingPoint, ...], dataset: str
+) -> Scores:
+    kept = {point.name for point in points}
+    rows = [row for row in _read_rows(path, dataset) if row.point in kept]
+    subjects = {row.case: row.subject for row in rows}
+    unknown = next((name for name in subjects if name not in files), None)
+    if unknown is not None:
+        raise ValueError(f"{path}: has scores of {unknown!r}, which the data set lacks. Name the list of its cases.")
+    cases = tuple(dataclasses.replace(files[name], subject=subject) for name, subject in subjects.items())
+    return Scores(points=points, rows=tuple(rows), problems=(), cases=cases)
+
+
+def _read_rows(path: Path, dataset: str) -> Iterator[ScoreRow]:
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        missing = [name for name in SCORE_COLUMNS if name not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(f"{path}: must have the column {missing[0]!r}. Give the per_case.csv of a report.")
+        for number, cells in enumerate(reader, start=2):
+            # an apostrophe stands before what a spreadsheet would run
+            texts = {name: (cell or "").removeprefix("'") for name, cell in cells.items() if name in SCORE_COLUMNS}
+            try:
+                score = LabelScore(
+                    texts["state"],  # type: ignore[arg-type]
+                    **{name: float(texts[name]) if texts[name] else None for name in SCORE_COLUMNS[6:]},  # type: ignore[arg-type]
+                )
+            except ValueError as e:
+                raise ValueError(f"{path}, line {number}: must hold numbers ({e}). Write the table again.") from e
+            yield ScoreRow(dataset, texts["case"], texts["subject"], texts["point"], texts["label"], score)

@@ -1,0 +1,181 @@
+"""Watching a training: Dice of every level on a few cases, and a picture of its curves while it runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data import CacheDataset
+
+from monai_unetpp.data import load_datalist
+from monai_unetpp.distributed import rank
+from monai_unetpp.files import write_text
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.training.curves import draw_training
+from monai_unetpp.training.steps import StepCurve
+
+__all__ = ["LevelCurves", "load_observed"]
+
+logger = logging.getLogger(__name__)
+
+_Case = Mapping[str, Any]
+
+
+def load_observed(
+    dataset_dir: str | PathLike[str], count: int, transform: Callable[..., Any], split_dir: str | PathLike[str]
+) -> Sequence[_Case]:
+    """The first cases of the validation list, prepared as for training; they are prepared once.
+
+    Args:
+        dataset_dir: folder with ``dataset.json``.
+        count: how many; 0 reads nothing.
+        transform: what prepares a case.
+        split_dir: folder for ``split.json``.
+    """
+    if count < 1:
+        return ()
+    cases = load_datalist(dataset_dir, "validation", split_dir)[:count]
+    prepared: Sequence[_Case] = CacheDataset(cases, transform, progress=False)
+    return prepared
+
+
+class LevelCurves:
+    """Now and then, score every level on a few cases, and draw the curves of the training so far.
+
+    It only observes: nothing is selected, and no random numbers are drawn. Between two looks at least ``interval_s``
+    pass, and so much time that all of them together take about ``share`` of it. Under ``torchrun`` the first process
+    looks. It has a state, so that a training which goes on continues its curves.
+
+    Args:
+        network: whose levels to score.
+        cases: prepared, with the keys ``image`` ``(C, H, W[, D])`` and ``label`` ``(1, H, W[, D])`` of classes.
+        inferer: runs the network over an image.
+        curve: the losses, for the picture.
+        folder: receives ``levels.csv`` (mean Dice over cases and classes without the background, by step and level),
+            ``training.png`` where matplotlib is installed, and ``tensorboard``, where that is.
+        device: where the network is.
+        ignored_class: number in the label of voxels that nobody labelled.
+        keys: of image and label.
+        share: of the time, at most.
+        interval_s: seconds between two looks, at least.
+    """
+
+    def __init__(
+        self,
+        network: NestedUNet,
+        cases: Sequence[_Case],
+        inferer: Callable[..., Any],
+        curve: StepCurve,
+        folder: str | PathLike[str],
+        device: torch.device | str = "cpu",
+        ignored_class: int | None = None,
+        keys: tuple[str, str] = ("image", "label"),
+        share: float = 0.05,
+        interval_s: float = 60.0,
+    ) -> None:
+        if not 0 < share < 1:
+            raise ValueError(f"share must lie between 0 and 1, got {share}. 0.05 is enough to look now and then.")
+        self.network = network
+        self.cases = cases
+        self.inferer = inferer
+        self.curve = curve
+        self.folder = Path(folder)
+        self.device = torch.device(device)
+        self.ignored_class = ignored_class
+        self.keys = keys
+        self.share = share
+        self.interval_s = interval_s
+        self._rows: list[dict[str, float]] = []
+        self._ended = 0.0
+        self._took = 0.0
+        self._board: Any = None
+
+    def attach(self, engine: Engine) -> None:
+        """Follow the trainer ``engine``; attach after what changes the weights, before what saves."""
+        if len(self.cases) > 0 and rank() == 0:
+            engine.add_event_handler(Events.STARTED, self._start)
+            engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+            engine.add_event_handler(Events.COMPLETED, self._close)
+
+    def __call__(self, engine: Engine) -> None:
+        """Look, if it is time to."""
+        began = time.monotonic()
+        if began - self._ended < max(self.interval_s, self._took * (1 - self.share) / self.share):
+            return
+        step = engine.state.iteration
+        self._rows.append({"step": step, **self._score()})
+        self._write()
+        self._tell_board(engine.state.epoch_length or 1)
+        self._ended = time.monotonic()
+        self._took = self._ended - began
+
+    def state_dict(self) -> dict[str, Any]:
+        """All scores so far."""
+        return {"rows": [dict(row) for row in self._rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave."""
+        self._rows = [dict(row) for row in state_dict["rows"]]
+
+    def _start(self) -> None:
+        self._ended = time.monotonic()
+
+    @torch.inference_mode()
+    def _score(self) -> dict[str, float]:
+        """Mean Dice by level."""
+        training = self.network.training
+        self.network.eval()
+        found: dict[str, list[float]] = {level: [] for level in self.network.levels}
+        for case in self.cases:
+            image, label = (torch.as_tensor(case[key]).to(self.device) for key in self.keys)
+            for level, logits in self.inferer(image[None].float(), self.network.forward_levels).items():
+                found[level] += _dice(logits[0], label[0].long(), self.ignored_class)
+        self.network.train(training)
+        return {level: sum(values) / len(values) for level, values in found.items() if values}
+
+    def _write(self) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["step", *self.network.levels], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({k: v if k == "step" else f"{v:.4f}" for k, v in row.items()} for row in self._rows)
+        write_text(self.folder / "levels.csv", text.getvalue())
+        try:
+            draw_training(self.curve.losses, self._rows, self.folder / "training.png")
+        except ImportError as e:
+            logger.info("%s", e)
+
+    def _tell_board(self, steps: int) -> None:
+        if self._board is None:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError as e:
+                logger.info("Nothing is written for TensorBoard (%s).", e)
+                return
+            self._board = SummaryWriter(str(self.folder / "tensorboard"))
+        row = dict(self._rows[-1])
+        step = int(row.pop("step"))
+        self._board.add_scalar("loss", self.curve.recent_loss(steps), step)
+        self._board.add_scalars("dice", row, step)
+        self._board.flush()
+
+    def _close(self) -> None:
+        if self._board is not None:
+            self._board.close()
+
+
+def _dice(logits: torch.Tensor, label: torch.Tensor, ignored: int | None) -> list[float]:
+    """Dice of every class but the background that is in the label or was found."""
+    classes = logits.shape[0]
+    found = logits.argmax(0)
+    counted = label < classes if ignored is None else label != ignored
+    pairs = torch.bincount(label[counted] * classes + found[counted], minlength=classes**2).reshape(classes, classes)
+    sizes = pairs.sum(0) + pairs.sum(1)
+    return [float(2 * pairs[n, n] / sizes[n]) for n in range(1, classes) if sizes[n] > 0]

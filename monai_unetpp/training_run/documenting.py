@@ -1,0 +1,125 @@
+"""What a finished training adds to its bundle: weights with their hash and record, curves, and the README's results."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.bundles import (
+    WEIGHTS_FILE,
+    read_metadata,
+    weights_entry,
+    write_training_record,
+)
+from monai_unetpp.bundles.training_record import LAST, LAST_AVERAGED
+from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.planning import write_readme
+from monai_unetpp.pruning import verdict
+from monai_unetpp.pruning.report_tables import accuracy_table, worst_cases_table
+from monai_unetpp.pruning.results import PruningResult
+from monai_unetpp.pruning.summary import data_sets, summarise
+from monai_unetpp.pruning.tradeoffs import mean_accuracy
+from monai_unetpp.reporting.markdown import escape
+from monai_unetpp.reporting.tables import Table
+from monai_unetpp.training_run.fitting import Fitted
+
+__all__ = ["document", "install_weights"]
+
+#: What a training writes and a bundle shows.
+_SHOWN = ("curve.csv", "levels.csv", "training.png")
+
+
+def install_weights(bundle: Path, fitted: Fitted, cases: Sequence[Mapping[str, Any]]) -> None:
+    """Put the weights of a training into the bundle, and note in its metadata where they come from.
+
+    Args:
+        bundle: the folder of the bundle.
+        fitted: the training.
+        cases: that were trained on. None selects anything: the weights are those after the last step.
+    """
+    with atomic_path(bundle / WEIGHTS_FILE) as temporary:
+        shutil.copyfile(fitted.weights, temporary)
+    metadata = read_metadata(bundle)
+    metadata.pop("eval_metrics", None)
+    _write_metadata(bundle, metadata | weights_entry(bundle))
+    write_training_record(bundle, training=cases, rule=LAST_AVERAGED if fitted.averaged else LAST)
+    for name in _SHOWN:
+        if (fitted.folder / name).is_file():
+            with atomic_path(bundle / "docs" / name) as temporary:
+                shutil.copyfile(fitted.folder / name, temporary)
+
+
+def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: PruningResult | None = None) -> None:
+    """Write the bundle's README anew: how it was trained and, after the verdict, what was reached.
+
+    Args:
+        bundle: the folder of the bundle.
+        fitted: the training.
+        cases: number of cases that were trained on.
+        folds: number of trainings besides.
+        result: of the verdict, whose scores become the metadata's too; None before it.
+    """
+    performance = None
+    if result is not None:
+        performance = _performance(bundle, result)
+        points = [point.name for point in result.points]
+        means = mean_accuracy(result.rows, points)
+        metrics = {f"mean_dice_{point}": round(means[point], 4) for point in points}
+        _write_metadata(bundle, read_metadata(bundle) | {"eval_metrics": metrics})
+    write_readme(bundle, training=_training(bundle, fitted, cases, folds), performance=performance)
+
+
+def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
+    weights = "the moving average of the weights" if fitted.averaged else "the weights"
+    parts = [
+        f"Trained on {cases} cases in {fitted.steps} steps and {fitted.seconds / 60:.1f} minutes. The bundle holds "
+        f"{weights} after the last step: no case has selected anything. A training with so many `steps` and no "
+        "`minutes` can be repeated exactly.",
+    ]
+    if folds:
+        parts.append(
+            f"Besides, {folds} networks were trained on parts of the cases, so that each case is scored by a network "
+            "that never saw its subject. Their scores judge the levels; the network in this bundle has seen all cases."
+        )
+    if fitted.transfer is not None:
+        parts.append(f"It began with weights {escape(fitted.transfer)}.")
+    if (bundle / "docs" / "training.png").is_file():
+        parts.append("![Training loss, and Dice of every level on a few cases](training.png)")
+    return "\n\n".join(parts)
+
+
+def _performance(bundle: Path, result: PruningResult) -> str:
+    summary = summarise(result)
+    parts = [escape(verdict(result).summary)]
+    parts += [_below(accuracy_table(result, summary, name)) for name in data_sets(result)]
+    worst = worst_cases_table(result, summary)
+    if worst is not None:
+        parts.append(_below(worst))
+    parts += [f"![One of the worst cases]({name})" for name in _copy_pictures(bundle, result)]
+    parts.append("All figures, with costs and how they were found, are in `pruning/report.html` of the whole bundle.")
+    return "\n\n".join(parts)
+
+
+def _below(table: Table) -> str:
+    """A table with its heading below that of the section."""
+    return f"##{table.markdown()}"
+
+
+def _copy_pictures(bundle: Path, result: PruningResult) -> list[str]:
+    """The pictures of the worst cases, in ``docs``; their names by number, as those of cases are users' text."""
+    for old in (bundle / "docs").glob("worst_*.png"):
+        old.unlink()
+    names = []
+    for number, path in enumerate(result.overlays, start=1):
+        source = bundle / "pruning" / path
+        if source.is_file():
+            names.append(f"worst_{number}.png")
+            shutil.copyfile(source, bundle / "docs" / names[-1])
+    return names
+
+
+def _write_metadata(bundle: Path, content: Mapping[str, Any]) -> None:
+    write_text(bundle / "configs" / "metadata.json", json.dumps(content, indent=4, ensure_ascii=False) + "\n")

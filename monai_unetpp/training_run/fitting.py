@@ -1,0 +1,147 @@
+"""One training of a bundle's network, by the bundle's own ``train.json``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+from torch.nn.parallel import DistributedDataParallel
+
+from monai_unetpp.bundles import BundleConfig
+from monai_unetpp.distributed import from_first, process_count, rank, release, waiting_group
+from monai_unetpp.files import write_text
+
+__all__ = ["Fitted", "fit", "read_fitted"]
+
+_SUMMARY = "training.json"
+_WEIGHTS = "model.pt"
+#: Seconds between two lines about the progress.
+_TOLD_S = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitted:
+    """A training that is complete.
+
+    Attributes:
+        folder: holds ``model.pt``, ``curve.csv`` and, where cases were looked at, ``levels.csv`` and ``training.png``.
+        steps: that were done. The same number given as ``steps``, without minutes, is repeated bit by bit.
+        seconds: that they took, over all sessions.
+        loss: mean over the last steps.
+        averaged: whether the weights are the moving average.
+        transfer: what was taken from other weights, in words; None where training began with random ones.
+    """
+
+    folder: Path
+    steps: int
+    seconds: float
+    loss: float
+    averaged: bool
+    transfer: str | None = None
+
+    @property
+    def weights(self) -> Path:
+        """The file of the weights."""
+        return self.folder / _WEIGHTS
+
+
+def read_fitted(folder: Path) -> Fitted | None:
+    """The training that was completed in a folder; None where there is none."""
+    if not ((folder / _WEIGHTS).is_file() and (folder / _SUMMARY).is_file()):
+        return None
+    content: dict[str, Any] = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
+    return Fitted(folder, **content)
+
+
+def fit(
+    bundle: Path,
+    folder: Path,
+    values: Mapping[str, Any],
+    tell: Callable[[str], None],
+    *,
+    name: str,
+    cases: Sequence[Mapping[str, Any]] | None = None,
+) -> Fitted:
+    """Train the network of a bundle, from where it was interrupted if it was. Under ``torchrun`` all processes train.
+
+    Args:
+        bundle: the folder of the bundle.
+        folder: for checkpoints, curves and weights.
+        values: by key of ``train.json``, such as ``minutes``.
+        tell: is told the step, the loss and the time that is left.
+        name: of this training, in what is told.
+        cases: to train on, instead of the training list.
+
+    Raises:
+        RuntimeError: the loss became infinite or not a number.
+    """
+    finished = read_fitted(folder)
+    if finished is not None:
+        tell(f"{name}: done before, {finished.steps} steps")
+        return finished
+    names = ["train.json"] + (["multi_gpu_train.json"] if process_count() > 1 else [])
+    config = BundleConfig(bundle, *names)
+    for key, value in {**values, "output_dir": str(folder)}.items():
+        config[key] = value
+    if cases is not None:
+        config["train#cases#data"] = list(cases)
+    config.parse("initialize")
+    trainer = config.parse("train#trainer")
+    if rank() == 0:
+        _tell_progress(trainer, config, tell, name)
+    config.parse("run")
+    fitted = _summarise(folder, config, trainer)
+    network = config.parse("network")
+    if isinstance(network, DistributedDataParallel):
+        release(network)
+    with waiting_group() as group:
+        if rank() == 0:
+            _finish(fitted)
+        return from_first(fitted if rank() == 0 else None, group)
+
+
+def _tell_progress(trainer: Engine, config: BundleConfig, tell: Callable[[str], None], name: str) -> None:
+    pace, curve = config.parse("pace"), config.parse("train#curve")
+    told = time.monotonic()
+
+    def tell_step(engine: Engine) -> None:
+        nonlocal told
+        if time.monotonic() - told < _TOLD_S:
+            return
+        told = time.monotonic()
+        step = engine.state.iteration
+        left = _clock(pace.remaining_s(step))
+        tell(f"{name}: step {step}, loss {curve.recent_loss(50):.3f}, {_clock(pace.seconds)} gone, {left} left")
+
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, tell_step)
+
+
+def _summarise(folder: Path, config: BundleConfig, trainer: Any) -> Fitted:
+    transfer = config.parse("transfer")
+    return Fitted(
+        folder=folder,
+        steps=int(trainer.state.iteration),
+        seconds=round(config.parse("pace").seconds, 1),
+        loss=config.parse("train#curve").recent_loss(50),
+        averaged=config.parse("ema") is not None,
+        transfer=None if transfer is None else str(transfer),
+    )
+
+
+def _finish(fitted: Fitted) -> None:
+    content = {key: value for key, value in dataclasses.asdict(fitted).items() if key != "folder"}
+    write_text(fitted.folder / _SUMMARY, json.dumps(content, indent=1) + "\n")
+    for path in fitted.folder.glob("checkpoint_*.pt"):
+        path.unlink()
+
+
+def _clock(seconds: float) -> str:
+    """Minutes and seconds, such as ``"3:05"``."""
+    if seconds != seconds:
+        return "?"
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

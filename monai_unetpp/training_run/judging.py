@@ -1,0 +1,162 @@
+"""The verdict on a bundle that was just trained: on untouched cases, or on all by cross-fitting."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+
+from monai_unetpp.bundles import BundleConfig
+from monai_unetpp.data import find_ignore_label
+from monai_unetpp.data.labelled import list_cases
+from monai_unetpp.distributed import from_first, rank, waiting_group
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.pruning import PruningPlan, evaluate_levels, judge, prune, verdict, write_pruned_bundle
+from monai_unetpp.pruning.pipeline_text import describe_settings
+from monai_unetpp.pruning.predict import Pipeline
+from monai_unetpp.pruning.preflight import check_write
+from monai_unetpp.pruning.results import PruningResult
+from monai_unetpp.pruning.score import Scores
+
+__all__ = ["cut_bundle", "judge_bundle", "pruning_plan", "score_fold", "split_folds", "time_case"]
+
+_Entries = Sequence[Mapping[str, Any]]
+
+
+def pruning_plan(bundle: Path, **values: Any) -> PruningPlan:
+    """The plan of a bundle's ``prune.json``, with some keys of its configurations set.
+
+    Args:
+        bundle: the folder of the bundle.
+        **values: such as ``dataset_dir``, ``device`` and ``checkpoint``, or the ``network`` itself.
+    """
+    config = BundleConfig(bundle, "train.json", "prune.json")
+    for key, value in values.items():
+        config[key] = value
+    plan: PruningPlan = config.parse("plan")
+    return plan
+
+
+def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[float, int]:
+    """Seconds in which a case is scored at all levels, and the number of levels; by an untrained network.
+
+    Args:
+        bundle: the folder of the bundle.
+        entry: the case.
+        values: keys of its configurations.
+    """
+    network: NestedUNet = BundleConfig(bundle, "train.json").parse("network_def")
+    plan = pruning_plan(bundle, **values, network=network)
+    with waiting_group() as group:
+        seconds = None
+        if rank() == 0:
+            started = time.monotonic()
+            with torch.inference_mode():
+                image = _prepared(plan, entry)
+                plan.pipeline.inferer(image, network.to(plan.pipeline.device).eval().forward_levels)
+            seconds = time.monotonic() - started
+        return from_first(seconds, group), len(network.levels)
+
+
+def _prepared(plan: PruningPlan, entry: Mapping[str, Any]) -> torch.Tensor:
+    pipeline = Pipeline(plan.pipeline.preprocessing, plan.pipeline.inferer, plan.pipeline.postprocessing)
+    image: torch.Tensor = pipeline.load(list_cases([entry])[0])
+    return torch.as_tensor(image)[None].to(plan.pipeline.device)
+
+
+def split_folds(entries: _Entries, count: int, seed: int = 0) -> list[list[Mapping[str, Any]]]:
+    """The cases of each fold; all cases of a subject are in one of them.
+
+    Args:
+        entries: all cases.
+        count: number of folds.
+        seed: of the order of the subjects.
+
+    Raises:
+        ValueError: fewer subjects than folds.
+    """
+    by_subject: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for case, entry in zip(list_cases(entries), entries, strict=True):
+        by_subject[case.subject].append(entry)
+    if len(by_subject) < count:
+        raise ValueError(f"folds must not be more than subjects, got {count} for {len(by_subject)}. Leave them out.")
+    subjects = sorted(by_subject)
+    Random(seed).shuffle(subjects)
+    folds: list[list[Mapping[str, Any]]] = [[] for _ in range(count)]
+    for subject in sorted(subjects, key=lambda name: -len(by_subject[name])):
+        min(folds, key=len).extend(by_subject[subject])
+    return folds
+
+
+def score_fold(bundle: Path, entries: _Entries, folder: Path, values: Mapping[str, Any]) -> Scores:
+    """The scores of a fold's cases by the network that never saw them; finished ones are kept.
+
+    Args:
+        bundle: the folder of the bundle.
+        entries: the cases.
+        folder: of the fold's training.
+        values: keys of the bundle's configurations, such as ``dataset_dir`` and ``device``.
+    """
+    plan = pruning_plan(bundle, **values, checkpoint=str(folder / "model.pt"))
+    pipeline = plan.pipeline
+    steps = {
+        "preprocessing": pipeline.preprocessing,
+        "inferer": pipeline.inferer,
+        "postprocessing": pipeline.postprocessing,
+    }
+    return evaluate_levels(
+        pipeline.network,
+        entries,
+        **steps,
+        labels=pipeline.labels,
+        tolerance_mm=pipeline.tolerance_mm,
+        ignore_label=find_ignore_label(values["dataset_dir"]),
+        dataset=plan.data.names[0],
+        device=pipeline.device,
+        subjects=plan.data.subjects,
+        subject_pattern=plan.data.subject_pattern,
+        configuration=json.dumps(describe_settings(steps)),
+        store=folder / "scores",
+    )
+
+
+def judge_bundle(bundle: Path, folds: Sequence[Scores], repeats: int, values: Mapping[str, Any]) -> PruningResult:
+    """The verdict on the levels, with its report in the folder ``pruning`` of the bundle.
+
+    Args:
+        bundle: the folder of the bundle.
+        folds: scores of all cases by networks that never saw them; empty takes the bundle's validation cases.
+        repeats: measured runs of each level.
+        values: keys of the bundle's configurations.
+    """
+    plan = _final_plan(bundle, values).with_fields(repeats=repeats, progress=False)
+    return judge(folds, plan) if folds else prune(plan)
+
+
+def cut_bundle(bundle: Path, result: PruningResult, values: Mapping[str, Any]) -> Path | None:
+    """Write the pruned bundle beside the whole one; None where the verdict is not to prune.
+
+    Args:
+        bundle: the folder of the bundle.
+        result: of the verdict.
+        values: keys of the bundle's configurations.
+    """
+    final = verdict(result)
+    if final.verdict != "prune":
+        return None
+    target = bundle.with_name(f"{bundle.name}_{final.level}")
+    plan = _final_plan(bundle, values).with_fields(write=target, overwrite=True)
+    inference = check_write(plan.pipeline, plan.outputs)
+    return write_pruned_bundle(
+        bundle, final.level, target, decision=final, result=result, inference=inference, overwrite=True
+    )
+
+
+def _final_plan(bundle: Path, values: Mapping[str, Any]) -> PruningPlan:
+    return pruning_plan(bundle, **values, output_dir=str(bundle / "pruning"))

@@ -1,0 +1,250 @@
+"""A whole training, from labelled images to a judged and documented bundle, stage by stage."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.bundles import find_bundle
+from monai_unetpp.data import load_datalist
+from monai_unetpp.devices import resolve_device
+from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
+from monai_unetpp.files import write_text
+from monai_unetpp.progress import Progress, teller
+from monai_unetpp.pruning import verdict
+from monai_unetpp.pruning.results import PruningResult
+from monai_unetpp.pruning.score import Scores
+from monai_unetpp.training_run.documenting import document, install_weights
+from monai_unetpp.training_run.fitting import Fitted, fit
+from monai_unetpp.training_run.judging import cut_bundle, judge_bundle, score_fold, split_folds, time_case
+from monai_unetpp.training_run.options import TrainOptions
+from monai_unetpp.training_run.planned import Planned, planned_bundle
+from monai_unetpp.training_run.sharing import TimeShares, share_time
+
+__all__ = ["TrainingOutcome", "train"]
+
+logger = logging.getLogger(__name__)
+
+_Entries = Sequence[Mapping[str, Any]]
+
+#: Seconds between two checkpoints: what an interruption can cost at most, with a step or two.
+_CHECKPOINT_S = 30.0
+#: Steps after which it is asked whether a checkpoint is due.
+_STEPS_BETWEEN = 5
+#: So many steps end no training that ends by time.
+_ENDLESS = 10**7
+#: Looks at the validation cases during a training, about, and seconds between two at most.
+_LOOKS, _LONGEST_S = 20, 300.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingOutcome:
+    """What a whole training gave.
+
+    Attributes:
+        bundle: folder of the trained bundle.
+        pruned: folder of the pruned bundle; None where the verdict is not to prune.
+        report: the report of the verdict.
+        verdict: ``"prune"``, ``"keep"`` or ``"inconclusive"``.
+        level: the level to use.
+        summary: the verdict in one sentence.
+        steps: of the final training.
+        left_out: cases that could not be scored, and why.
+    """
+
+    bundle: Path
+    pruned: Path | None
+    report: Path
+    verdict: str
+    level: str
+    summary: str
+    steps: int
+    left_out: tuple[str, ...] = ()
+
+
+def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutcome:
+    """Plan if there is no plan, train, judge the levels, write the report, the pruned bundle and the documentation.
+
+    The same call goes on where it was interrupted: a training loses no more than a minute, finished cases of the
+    verdict are kept, and nothing is repeated that is done. Under ``torchrun`` all processes train together, and share
+    the cases of the verdict.
+
+    Args:
+        options: from which data to train which bundle.
+        progress: True shows what is going on on standard error, a function is called with each line of it.
+
+    Returns:
+        Where the results are, and the verdict.
+
+    Raises:
+        FileNotFoundError: no such data set, or weights to begin with.
+        ValueError: data with problems, all named; or values that cannot work.
+        RuntimeError: the loss became infinite or not a number.
+    """
+    started = time.monotonic()
+    with process_group():
+        tell = teller(progress if rank() == 0 else False, logger)
+        planned = planned_bundle(options, tell)
+        finished = _read_outcome(planned.bundle)
+        if finished is not None:
+            tell(f"{planned.bundle}: trained and judged before.")
+            return finished
+        run = _Run.of(options, planned, started, tell)
+        folds = run.cross_fit()
+        fitted = run.fit_final()
+        run.install(fitted)
+        result = run.judge(folds)
+        return run.finish(fitted, result)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """All that the stages share."""
+
+    planned: Planned
+    values: dict[str, Any]
+    init: str | None
+    training: _Entries
+    validation: _Entries
+    shares: TimeShares
+    tell: Callable[[str], None]
+
+    @classmethod
+    def of(cls, options: TrainOptions, planned: Planned, started: float, tell: Callable[[str], None]) -> _Run:
+        """List the cases, and share out the time."""
+        bundle, folder = planned.bundle, planned.bundle / "training"
+        device = local_device() if options.device is None else resolve_device(options.device)
+        values = {"dataset_dir": str(planned.dataset_dir), "device": device}
+        training = load_datalist(planned.dataset_dir, "training", folder)
+        validation = load_datalist(planned.dataset_dir, "validation", folder)
+        judging = [*training, *validation] if planned.folds else validation
+        case_s, levels = time_case(bundle, judging[0], values)
+        with waiting_group() as group:
+            shares = None
+            if rank() == 0:
+                shares = share_time(
+                    folder / "time.json",
+                    planned.minutes,
+                    started=started,
+                    case_s=case_s,
+                    cases=len(judging),
+                    levels=levels,
+                    folds=planned.folds,
+                )
+            shares = from_first(shares, group)
+        init = None if options.init is None else _weights_of(options.init)
+        return cls(planned, values, init, training, validation, shares, tell)
+
+    @property
+    def bundle(self) -> Path:
+        """The folder of the bundle."""
+        return self.planned.bundle
+
+    @property
+    def final_cases(self) -> _Entries:
+        """What the final network is trained on: everything where folds judge, else the training list."""
+        return [*self.training, *self.validation] if self.planned.folds else self.training
+
+    def cross_fit(self) -> list[Scores]:
+        """Train on all but one fold and score this one, for each fold."""
+        if not self.planned.folds:
+            return []
+        folds = split_folds([*self.training, *self.validation], self.planned.folds)
+        scores = []
+        for number, held_out in enumerate(folds, start=1):
+            rest = [entry for fold in folds if fold is not held_out for entry in fold]
+            folder = self.bundle / "training" / f"fold_{number}"
+            name = f"fold {number} of {len(folds)}"
+            fit(self.bundle, folder, self._training_values(self.shares.fold, 0), self.tell, name=name, cases=rest)
+            self.tell(f"{name}: scoring {len(held_out)} cases")
+            scores.append(score_fold(self.bundle, held_out, folder, self.values))
+        return scores
+
+    def fit_final(self) -> Fitted:
+        """The training whose weights the bundle gets."""
+        values = self._training_values(self.shares.final, 0 if self.planned.folds else self.planned.observed)
+        folder = self.bundle / "training"
+        return fit(self.bundle, folder, values, self.tell, name="training", cases=self.final_cases)
+
+    def install(self, fitted: Fitted) -> None:
+        """Put the weights into the bundle and say where they come from."""
+        with waiting_group() as group:
+            if rank() == 0:
+                install_weights(self.bundle, fitted, self.final_cases)
+                document(self.bundle, fitted, len(self.final_cases), self.planned.folds)
+            from_first(True if rank() == 0 else None, group)
+
+    def judge(self, folds: list[Scores]) -> PruningResult:
+        """The verdict, its report and the pruned bundle."""
+        self.tell("judging the levels")
+        return judge_bundle(self.bundle, folds, self.shares.repeats, self.values)
+
+    def finish(self, fitted: Fitted, result: PruningResult) -> TrainingOutcome:
+        """Document the results, and write the pruned bundle."""
+        final = verdict(result)
+        with waiting_group() as group:
+            if rank() == 0:
+                document(self.bundle, fitted, len(self.final_cases), self.planned.folds, result)
+                cut_bundle(self.bundle, result, self.values)
+            from_first(True if rank() == 0 else None, group)
+        outcome = TrainingOutcome(
+            bundle=self.bundle,
+            pruned=_pruned(self.bundle, final.verdict, final.level),
+            report=self.bundle / "pruning" / "report.html",
+            verdict=final.verdict,
+            level=final.level,
+            summary=final.summary,
+            steps=fitted.steps,
+            left_out=tuple(f"{problem.case}: {problem.reason}" for problem in result.problems),
+        )
+        if rank() == 0:
+            _write_outcome(outcome)
+        return outcome
+
+    def _training_values(self, minutes: float, observed: int) -> dict[str, Any]:
+        by_time = self.planned.steps is None
+        return {
+            **self.values,
+            "init": self.init,
+            "steps": _ENDLESS if by_time else self.planned.steps,
+            "minutes": minutes if by_time else None,
+            "checkpoint_steps": _STEPS_BETWEEN,
+            "checkpoint_seconds": min(_CHECKPOINT_S, 6 * minutes),
+            "observed_cases": observed,
+            "observed_seconds": min(60 * minutes / _LOOKS, _LONGEST_S),
+        }
+
+
+def _weights_of(source: str) -> str:
+    """The file or folder that ``--init`` names: a file, or a bundle by name or folder."""
+    return source if Path(source).is_file() else str(find_bundle(source))
+
+
+def _outcome_path(bundle: Path) -> Path:
+    return bundle / "training" / "outcome.json"
+
+
+def _write_outcome(outcome: TrainingOutcome) -> None:
+    content = dataclasses.asdict(outcome)
+    for name in ("bundle", "pruned", "report"):
+        del content[name]
+    write_text(_outcome_path(outcome.bundle), json.dumps(content, indent=1) + "\n")
+
+
+def _read_outcome(bundle: Path) -> TrainingOutcome | None:
+    path = _outcome_path(bundle)
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["left_out"] = tuple(content["left_out"])
+    pruned = _pruned(bundle, content["verdict"], content["level"])
+    return TrainingOutcome(bundle=bundle, pruned=pruned, report=bundle / "pruning" / "report.html", **content)
+
+
+def _pruned(bundle: Path, verdict: str, level: str) -> Path | None:
+    return bundle.with_name(f"{bundle.name}_{level}") if verdict == "prune" else None

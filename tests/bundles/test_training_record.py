@@ -1,0 +1,64 @@
+"""The record of which cases a bundle's weights come from."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_unetpp.bundles.training_record import LAST_AVERAGED, read_training_record, write_training_record
+from monai_unetpp.data.voxel_hash import hash_voxels
+
+
+@pytest.fixture
+def files(tmp_path):
+    """The same two channels in one file and in two, another format, and other voxels."""
+    voxels = np.arange(4 * 5 * 6 * 2, dtype=np.int16).reshape(4, 5, 6, 2)
+    affine = np.diag([1, 2, 3, 1])
+
+    def save(name, data, affine=affine):
+        nib.save(nib.Nifti1Image(data, affine), tmp_path / name)
+        return tmp_path / name
+
+    return {
+        "both": save("both.nii.gz", voxels),
+        "first": save("first_0000.nii.gz", voxels[..., 0]),
+        "second": save("first_0001.nii.gz", voxels[..., 1]),
+        "float": save("other.nii", voxels[..., 0].astype(np.float32), np.eye(4)),
+        "changed": save("changed.nii.gz", voxels[..., 0] + 500),
+    }
+
+
+def test_voxels_have_one_hash_whatever_their_file(files, tmp_path):
+    assert hash_voxels(files["first"]) == hash_voxels(str(files["float"]))
+    assert hash_voxels(files["both"]) == hash_voxels([files["first"], files["second"]])
+    assert hash_voxels(nib.load(files["first"]).get_fdata()) == hash_voxels([files["first"]])
+    assert len({hash_voxels(files[name]) for name in ("both", "first", "second", "changed")}) == 4
+    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    Image.fromarray(pixels).save(tmp_path / "b.tif")
+    assert hash_voxels(tmp_path / "a.png") == hash_voxels(tmp_path / "b.tif") == hash_voxels(pixels.T)
+
+
+def test_a_record_is_kept_in_the_metadata(files, tmp_path):
+    path = tmp_path / "bundle" / "configs" / "metadata.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"version": "0.1.0"}))
+    assert read_training_record(tmp_path / "bundle") is None
+    case = {"image": str(files["first"]), "label": "a.nii.gz"}
+    written = write_training_record(tmp_path / "bundle", training=[case], rule=LAST_AVERAGED)
+    assert read_training_record(tmp_path / "bundle") == written
+    assert json.loads(path.read_text())["version"] == "0.1.0"
+    assert (written.rule, list(written.training), written.selecting) == ("last, averaged", ["first_0000"], {})
+    assert written.role_of(hash_voxels(files["float"])) == "training"
+    assert written.role_of(hash_voxels(files["changed"])) is None
+
+
+@pytest.mark.parametrize("wrong", [[], {"rule": "last"}, {"rule": "last", "training": [], "selecting": {}}])
+def test_a_record_of_another_form_is_refused(tmp_path, wrong):
+    path = tmp_path / "configs" / "metadata.json"
+    path.parent.mkdir()
+    path.write_text(json.dumps({"training_record": wrong}))
+    with pytest.raises(ValueError, match=r"metadata\.json: training_record must have training and selecting"):
+        read_training_record(tmp_path)

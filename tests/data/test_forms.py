@@ -1,0 +1,226 @@
+"""Data sets in the forms of nnU-Net and of plain folders: read like the Decathlon's, or refused by name."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+
+from monai_unetpp.cli import main
+from monai_unetpp.data import check_dataset, describe_data_set, find_cases, load_datalist
+from monai_unetpp.data.labelled import list_cases
+from monai_unetpp.study.data_set import find_study_cases
+
+AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
+
+
+def save(path, seed, values=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    voxels = np.random.default_rng(seed).normal(100, 9, (6, 7, 5)).astype(np.float32)
+    if values is not None:
+        voxels = np.zeros((6, 7, 5), np.uint8)
+        for position, value in enumerate(values):
+            voxels[1:4, 1 + position, 2:4] = value
+    if path.suffix == ".png":
+        Image.fromarray(voxels[..., 2].astype(np.uint8)).save(path)
+    else:
+        nibabel.save(nibabel.Nifti1Image(voxels, AFFINE), path)
+
+
+def nnunet(folder, names="abcde", channels=2, **content):
+    for number, name in enumerate(names):
+        for channel in range(channels):
+            save(folder / "imagesTr" / f"{name}_{channel:04d}.nii.gz", 10 * number + channel)
+        save(folder / "labelsTr" / f"{name}.nii.gz", 0, [1, 2])
+    known = {
+        "channel_names": {str(channel): f"T{channel + 1}" for channel in range(channels)},
+        "labels": {"background": 0, "left x": 1, "right x": 2},
+        "numTraining": len(names),
+        "file_ending": ".nii.gz",
+    }
+    (folder / "dataset.json").write_text(json.dumps({**known, **content}))
+    return folder
+
+
+def plain(folder, names="abcde", ending=".nii.gz", images="images", labels="labels"):
+    for number, name in enumerate(names):
+        save(folder / images / f"{name}{ending}", number)
+        save(folder / labels / f"{name}{ending}", 0, [3, 255])
+    return folder
+
+
+def test_nnunets_form_gives_one_case_with_all_channels_and_is_checked_and_studied(tmp_path):
+    folder = nnunet(tmp_path)
+    training, validation = (load_datalist(folder, key) for key in ("training", "validation"))
+    assert len(training) == 4
+    assert len(validation) == 1
+    first = min(training + validation, key=str)
+    assert first["image"] == [str(folder / "imagesTr" / f"a_000{channel}.nii.gz") for channel in (0, 1)]
+    assert first["label"] == str(folder / "labelsTr" / "a.nii.gz")
+    assert sorted(case.name for case in list_cases(training + validation)) == list("abcde")
+    assert check_dataset(folder) == []
+    study = find_study_cases(folder)
+    assert (study.in_channels, study.spatial_dims, study.labels) == (2, 3, {"left x": 1, "right x": 2})
+
+
+def test_nnunets_single_channel_is_one_file_and_its_ignore_label_is_known(tmp_path):
+    folder = nnunet(tmp_path, channels=1, labels={"background": 0, "a": 1, "ignore": 2}, channel_names={"0": "CT"})
+    assert load_datalist(folder, "training")[0]["image"].endswith("_0000.nii.gz")
+    described = describe_data_set(folder)
+    assert (described.form, described.modality, described.channels) == ("nnU-Net", "CT", ("CT",))
+    assert (described.labels, described.ignore_label) == ({"a": 1}, 2)
+
+
+def test_nnunets_list_of_files_by_case_goes_first(tmp_path):
+    cases = {"x": {"images": ["elsewhere/x.nii.gz"], "label": "elsewhere/y.nii.gz"}}
+    (tmp_path / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "T1"}, "file_ending": ".nii.gz", "dataset": cases, "validation_": 0})
+    )
+    with pytest.raises(ValueError, match=r"1 training case\(s\) cannot be split"):
+        load_datalist(tmp_path, "training")
+    cases["z"] = {"images": [], "label": "z.nii.gz"}
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "T1"}, "dataset": cases}))
+    with pytest.raises(
+        ValueError, match=r"dataset must name 1 image\(s\) for every case, one per channel, got \[\] for"
+    ):
+        load_datalist(tmp_path, "training")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".png"])
+@pytest.mark.parametrize(("images", "labels"), [("images", "labels"), ("imagesTr", "labelsTr")])
+def test_a_plain_folder_is_matched_by_name_and_its_labels_are_those_that_occur(tmp_path, ending, images, labels):
+    folder = plain(tmp_path, ending=ending, images=images, labels=labels)
+    assert len(load_datalist(folder, "training")) == 4
+    assert check_dataset(folder) == []
+    described = describe_data_set(folder)
+    assert (described.form, described.spatial_dims) == ("folder", 2 if ending == ".png" else 3)
+    assert described.labels == {"label_3": 3, "label_255": 255}
+    assert (described.modality, described.name) == (None, tmp_path.name)
+    assert find_study_cases(folder).values == [3, 255]
+    assert main(["check", str(folder)]) == 0
+
+
+def test_a_plain_folder_may_have_one_file_per_channel(tmp_path):
+    for name in ("a", "b_0001"):
+        for channel in (0, 1):
+            save(tmp_path / "images" / f"{name}_000{channel}.nii.gz", channel)
+        save(tmp_path / "labels" / f"{name}.nii.gz", 0, [1])
+    cases = load_datalist(tmp_path, "training") + load_datalist(tmp_path, "validation")
+    assert sorted(len(case["image"]) for case in cases) == [2, 2]
+    assert describe_data_set(tmp_path).channels == ("channel_0", "channel_1")
+
+
+def break_up(folder, *, remove=None, add=None, content=None):
+    if remove:
+        (folder / remove).unlink()
+    if add:
+        save(folder / add, 3, [1])
+    if content:
+        path = folder / "dataset.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **content}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"remove": "labelsTr/b.nii.gz"}, r"imagesTr: all must have a label in labelsTr, got 1 of 5 without: b\. Add"),
+        ({"add": "labelsTr/f.nii.gz"}, r"labelsTr: all must have an image in imagesTr, got 1 of 6 without: f\. Add"),
+        ({"remove": "imagesTr/c_0001.nii.gz"}, r"must have 2 channel.* got 1 of 5 with others: c \(0000\)\. Add"),
+        ({"add": "imagesTr/c_0002.nii.gz"}, r"1 of 5 with others: c \(0000, 0001, 0002\)"),
+        (
+            {"add": "imagesTr/c.nii.gz"},
+            r"must hold no files without a channel at the end of their names, .* c\.nii\.gz",
+        ),
+        ({"add": "imagesTr/c_0000.nii"}, r"must hold no files that do not end in \.nii\.gz, got 1: c_0000\.nii\. Ren"),
+        ({"content": {"file_ending": ".npz"}}, r"file_ending must be one of \.nii, .* got '\.npz'"),
+        ({"content": {"channel_names": []}}, r"channel_names must name every channel, like .* got \[\]"),
+    ],
+)
+def test_nnunets_files_that_do_not_match_are_named_counted_and_refused(tmp_path, change, message):
+    folder = nnunet(tmp_path)
+    break_up(folder, **change)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_datalist(folder, "training")
+    assert check_dataset(folder) == [str(caught.value)]
+    assert "\n" not in str(caught.value)
+
+
+def test_nnunets_regions_are_refused(tmp_path):
+    folder = nnunet(tmp_path, labels={"background": 0, "whole": [1, 2]})
+    assert "Regions of several labels are not supported" in check_dataset(folder)[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"remove": "labels/b.nii.gz"}, r"images: all must have a label in labels, got 1 of 5 without: b\. Add"),
+        ({"add": "labels/f.nii.gz"}, r"labels: all must have an image in images, got 1 of 6 without: f\. Add"),
+        ({"add": "images/a.nii"}, r"images: must hold no files of one name, got 1: a\.nii and a\.nii\.gz\. Rename"),
+        ({"add": "images/a_0000.nii.gz"}, r"must hold no cases with one file and with one per channel, got 1: a\."),
+    ],
+)
+def test_a_plain_folders_files_that_do_not_match_are_named_counted_and_refused(tmp_path, change, message):
+    folder = plain(tmp_path)
+    break_up(folder, **change)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_datalist(folder, "training")
+    assert check_dataset(folder) == [str(caught.value)]
+
+
+def test_what_is_no_image_is_told(tmp_path, caplog):
+    folder = plain(tmp_path)
+    (folder / "images" / "notes.txt").write_text("x")
+    load_datalist(folder, "training")
+    assert "images: 1 left out, no images: notes.txt." in caplog.text
+
+
+def test_images_are_segmented_with_or_without_labels(tmp_path):
+    folder = nnunet(tmp_path / "n", channels=1)
+    (folder / "labelsTr" / "a.nii.gz").unlink()
+    assert [case["case"] for case in find_cases(folder)] == [f"{name}_0000" for name in "abcde"]
+    folder = plain(tmp_path / "p")
+    (folder / "labels" / "a.nii.gz").unlink()
+    assert [case["case"] for case in find_cases(folder)] == list("abcde")
+    with pytest.raises(ValueError, match="all must have a label in labels, got 1 of 5 without: a"):
+        find_cases(folder, list_key="validation")
+
+
+def test_channels_of_one_case_are_joined_for_networks_of_several(tmp_path):
+    folder = nnunet(tmp_path, names="ab")
+    save(folder / "imagesTr" / "whole.nii.gz", 1)
+    save(folder / "imagesTr" / "c_0001.nii.gz", 1)
+    cases = find_cases(folder, channels=2, strict=False)
+    assert [(case["case"], "failure" in case) for case in cases] == [
+        ("a", False),
+        ("b", False),
+        ("c", True),
+        ("whole", False),
+    ]
+    assert cases[0]["image"] == [str(folder / "imagesTr" / f"a_000{channel}.nii.gz") for channel in (0, 1)]
+    with pytest.raises(
+        ValueError, match=r"the case 'c' must have a file for each .* 2 channels, 0000 to 0001, got c_0001"
+    ):
+        find_cases(folder, channels=2)
+
+
+def test_the_drawn_validation_list_keeps_subjects_together(tmp_path):
+    names = [f"sub-{number:02d}_ses-{visit}" for number in range(5) for visit in "ab"]
+    entries = [{"image": f"{name}.nii.gz", "label": f"l/{name}.nii.gz"} for name in names]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries}))
+    validation = list_cases(load_datalist(tmp_path, "validation", tmp_path))
+    training = list_cases(load_datalist(tmp_path, "training"))
+    assert (len(validation), len({case.subject for case in validation})) == (2, 1)
+    assert not {case.subject for case in validation} & {case.subject for case in training}
+    assert len(json.loads((tmp_path / "split.json").read_text())["validation"]) == 2
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries[:2]}))
+    with pytest.raises(ValueError, match=r"2 training case\(s\) of the subject 'sub-00' cannot be split"):
+        load_datalist(tmp_path, "training")
+
+
+def test_cases_of_one_name_in_folders_of_nobody_are_their_own_subjects(tmp_path):
+    entries = [{"image": f"{folder}/T1.nii.gz", "label": f"{folder}/l.nii.gz"} for folder in ("x", "y", "z")]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries}))
+    assert len(load_datalist(tmp_path, "validation")) == 1

@@ -1,0 +1,87 @@
+"""Out-of-fold scores of several folds judge the levels together."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from pathlib import Path
+
+import pytest
+from tiny_pruning import LABELS, SHAPE, half_blind_network, intensity_network, make_pipeline, write_boxes
+
+from monai_unetpp.data import load_datalist
+from monai_unetpp.files import write_text
+from monai_unetpp.pruning import PruningPlan, evaluate_levels, judge, prune, verdict
+from monai_unetpp.pruning.folds import format_scores, join_folds
+from monai_unetpp.pruning.score import Scores
+
+STAGES = importlib.import_module("monai_unetpp.pruning.stages")
+TOLERANCE = dict.fromkeys(LABELS, 1.0)
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory) -> Path:
+    return write_boxes(tmp_path_factory.mktemp("folds") / "boxes", 20)
+
+
+@pytest.fixture(scope="module")
+def folds(boxes) -> list[Scores]:
+    entries = load_datalist(boxes, "training")
+    how = {**make_pipeline(), "labels": LABELS, "tolerance_mm": TOLERANCE, "dataset": "boxes"}
+    return [evaluate_levels(intensity_network(), entries[start::2], **how) for start in range(2)]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    from test_prune import fake_costs
+
+    monkeypatch.setattr(STAGES, "measure_costs", fake_costs)
+
+
+def plan_of(boxes: Path, folder: Path, **changes) -> PruningPlan:
+    fields = {
+        **make_pipeline(),
+        "network": half_blind_network(),
+        "labels": LABELS,
+        "tolerance_mm": TOLERANCE,
+        "window_shape": SHAPE,
+        "dataset_dir": boxes,
+        "output_dir": folder,
+        "list_key": "training",
+        "bootstrap_samples": 200,
+        "progress": False,
+    }
+    return PruningPlan.of(**fields | changes)
+
+
+def test_the_networks_of_the_folds_are_judged_and_not_the_final_one(tmp_path, boxes, folds) -> None:
+    result = judge(folds, plan_of(boxes, tmp_path))
+    final = verdict(result)
+    # the network of the plan is blind at L1; it is measured, not scored
+    assert (final.verdict, final.level, final.subjects) == ("prune", "L1", 20)
+    assert set(result.costs) == {"L1", "L2"}
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds) -> None:
+    tables = [tmp_path / f"fold_{number}.csv" for number in range(2)]
+    for table, fold in zip(tables, folds, strict=True):
+        write_text(table, format_scores(fold.rows))
+    result = prune(plan_of(boxes, tmp_path / "out", scores=tables))
+    assert result.rows == join_folds(folds).rows
+
+
+def test_what_does_not_go_together_is_refused(tmp_path, boxes, folds) -> None:
+    with pytest.raises(ValueError, match="folds must share no subject, got 'case_00' in folds 0 and 1"):
+        join_folds([folds[0], folds[0]])
+    with pytest.raises(ValueError, match="folds must hold scores, got none"):
+        join_folds([])
+    other = dataclasses.replace(folds[1], points=folds[1].points[:1])
+    with pytest.raises(ValueError, match="folds must be scored at the same points"):
+        join_folds([folds[0], other])
+    with pytest.raises(ValueError, match="scores must be given without settings, extra"):
+        judge(folds, plan_of(boxes, tmp_path, extra={"alone": "alone.pt"}))
+    table = tmp_path / "fold.csv"
+    table.write_text("case,dice\na,1\n")
+    with pytest.raises(ValueError, match="must have the column 'dataset'"):
+        prune(plan_of(boxes, tmp_path, scores=table))

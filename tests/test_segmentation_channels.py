@@ -1,0 +1,60 @@
+"""Segmenting images of several channels, in one file or in one file each."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+
+from monai_unetpp import NestedUNet
+from monai_unetpp.segmentation import segment
+
+AFFINE = np.array([[1.0, 0, 0, -3], [0, 1.2, 0, 4], [0, 0, 1.5, 5], [0, 0, 0, 1]])
+SHAPE = (14, 15, 16)
+NETWORK = {"spatial_dims": 3, "in_channels": 2, "out_channels": 3, "features": [2, 4]}
+
+
+@pytest.fixture(scope="module")
+def bundle(hippocampus_bundle, tmp_path_factory):
+    """The hippocampus bundle with a tiny network of two channels, which says so where it reads."""
+    folder = tmp_path_factory.mktemp("bundle") / "two"
+    (folder / "models").mkdir(parents=True)
+    shutil.copytree(hippocampus_bundle / "configs", folder / "configs")
+    torch.manual_seed(0)
+    torch.save(NestedUNet(**NETWORK).state_dict(), folder / "models" / "model.pt")
+    path = folder / "configs" / "inference.json"
+    content = json.loads(path.read_text())
+    content["network_def"] = {"_target_": "monai_unetpp.NestedUNet", **NETWORK}
+    content["dataset"]["data"]["channels"] = "@network_def#in_channels"
+    content["preprocessing"]["transforms"][0]["reader"]["channels"] = "@network_def#in_channels"
+    path.write_text(json.dumps(content))
+    path = folder / "configs" / "metadata.json"
+    metadata = json.loads(path.read_text())
+    del metadata["sha256"]
+    path.write_text(json.dumps(metadata))
+    return folder
+
+
+def test_four_axes_and_one_file_per_channel_give_the_same_on_the_grid_of_the_image(bundle, tmp_path, caplog):
+    voxels = np.random.default_rng(0).normal(100, 20, (*SHAPE, 2)).astype(np.float32)
+    (tmp_path / "in").mkdir()
+    nibabel.save(nibabel.Nifti1Image(voxels, AFFINE), tmp_path / "in" / "whole.nii.gz")
+    for channel in (0, 1):
+        image = nibabel.Nifti1Image(voxels[..., channel], AFFINE)
+        nibabel.save(image, tmp_path / "in" / f"split_{channel:04d}.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(voxels[..., 0], AFFINE), tmp_path / "in" / "single.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(voxels[..., 0], AFFINE), tmp_path / "in" / "lacking_0001.nii.gz")
+    summary = segment(tmp_path / "in", tmp_path / "out", bundle, device="cpu", runtime="torch")
+    assert [case.case for case in summary.cases] == ["split", "whole"]
+    split, whole = (nibabel.load(case.output) for case in summary.cases)
+    assert split.shape == whole.shape == SHAPE
+    assert np.array_equal(split.dataobj, whole.dataobj)
+    assert np.allclose(split.affine, AFFINE)
+    assert np.allclose(whole.affine, AFFINE)
+    lacking, single = summary.failures
+    assert "the case 'lacking' must have a file for each of the network's 2 channels, 0000 to 0001, got lack" in lacking
+    assert "must be NIfTI with 2 channels on its last axis, got shape (14, 15, 16). Store it so, or give one" in single

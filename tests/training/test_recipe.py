@@ -1,0 +1,227 @@
+"""Trainings with all that the recipe adds: averaged weights, self-distillation, a budget of time, curves."""
+
+import csv
+import logging
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from ignite.engine import Engine
+from monai.optimizers import WarmupCosineSchedule
+
+from monai_unetpp import NestedUNet
+from monai_unetpp.training import (
+    BudgetedCosineSchedule,
+    LevelCurves,
+    RemainingPatches,
+    TrainingBudget,
+    WeightAverage,
+    accelerate,
+)
+from monai_unetpp.training import patches as patches_module
+from monai_unetpp.training.observing import _dice
+
+#: What a plan of this package's own adds to the template.
+RECIPE = {"ema": 0.04, "distillation": 0.5, "dropout": 0.1, "observed_cases": 2, "observed_seconds": 0}
+
+
+def weights(folder):
+    return torch.load(folder / "model.pt", weights_only=True)
+
+
+def are_equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def losses(folder):
+    return [float(row["loss"]) for row in csv.DictReader((folder / "curve.csv").open())]
+
+
+def rates(folder):
+    return [float(row["learning_rate"]) for row in csv.DictReader((folder / "curve.csv").open())]
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass with each look at the clock of the budget, by one each."""
+    now = [0.0]
+
+    def tick():
+        now[0] += 1
+        return now[0]
+
+    monkeypatch.setattr("monai_unetpp.training.budget.time", SimpleNamespace(monotonic=tick))
+    return now
+
+
+def test_an_interrupted_training_ends_like_one_that_was_not(train, discs_dir, tmp_path):
+    config, whole = train("whole", **RECIPE)
+    with pytest.MonkeyPatch.context() as patched:
+        original = patches_module.NumberedPatches.__getitem__
+
+        def stop(self, index):
+            if index == 9:
+                raise KeyboardInterrupt
+            return original(self, index)
+
+        patched.setattr(patches_module.NumberedPatches, "__getitem__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train("parts", **RECIPE)
+    assert not (tmp_path / "parts" / "model.pt").exists()
+    _, parts = train("parts", **RECIPE)
+    assert are_equal(weights(whole), weights(parts))
+    assert rates(whole) == rates(parts)
+    # when it is looked at depends on the time that this takes; what was seen before the interruption is kept
+    first = [(folder / "levels.csv").read_text().splitlines()[:2] for folder in (whole, parts)]
+    assert first[0] == first[1]
+    # what is kept are the averaged weights, which are not those of the last step
+    network = config.parse("network").state_dict()
+    assert not are_equal(weights(whole), network)
+    assert are_equal(weights(whole), config.parse("average").averaged.state_dict())
+
+
+def test_curves_are_written_while_it_runs_and_observe_only(train):
+    _, watched = train("watched", observed_cases=2, observed_seconds=0)
+    _, alone = train("alone")
+    rows = list(csv.DictReader((watched / "levels.csv").open()))
+    assert list(rows[0]) == ["step", "L1", "L2"]
+    assert rows[0]["step"] == "2"
+    assert all(0 <= float(row[level]) <= 1 for row in rows for level in ("L1", "L2"))
+    assert (watched / "training.png").read_bytes().startswith(b"\x89PNG")
+    assert list((watched / "tensorboard").iterdir())
+    assert not (alone / "levels.csv").exists()
+    assert are_equal(weights(watched), weights(alone))
+
+
+def test_minutes_end_a_training_with_its_learning_rate_down(train, clock):
+    # a second for each step, and one for the start
+    config, folder = train("timed", steps=1000, minutes=20.5 / 60, checkpoint_steps=4)
+    steps = rates(folder)
+    assert len(steps) == 21
+    assert max(steps) == pytest.approx(1e-3, rel=0.02)
+    assert steps[-1] < 0.02 * max(steps)
+    assert config.parse("pace").seconds == 21
+    assert (folder / "model.pt").is_file()
+
+
+def test_an_interrupted_training_has_the_time_that_was_left(train, clock):
+    with pytest.MonkeyPatch.context() as patched:
+        original = patches_module.NumberedPatches.__getitem__
+
+        def stop(self, index):
+            if index == 2 * 13:
+                raise KeyboardInterrupt
+            return original(self, index)
+
+        patched.setattr(patches_module.NumberedPatches, "__getitem__", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train("timed", steps=1000, minutes=20.5 / 60, checkpoint_steps=4)
+    # from the checkpoint after step 12 on, whatever passed since
+    clock[0] += 1000
+    _, folder = train("timed", steps=1000, minutes=20.5 / 60, checkpoint_steps=4)
+    assert len(rates(folder)) == 21
+    assert rates(folder)[-1] < 0.02 * max(rates(folder))
+
+
+def test_without_minutes_the_schedule_is_that_of_monai():
+    def factors(make):
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        schedule, found = make(optimizer), []
+        for _ in range(50):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        return found
+
+    ours = factors(lambda optimizer: BudgetedCosineSchedule(optimizer, TrainingBudget(50)))
+    assert ours == factors(
+        lambda optimizer: WarmupCosineSchedule(optimizer, round(0.05 * 50), 50, warmup_multiplier=0.1)
+    )
+
+
+def test_the_time_that_is_left():
+    budget = TrainingBudget(100, minutes=10)
+    assert math.isnan(budget.remaining_s(0))
+    budget.load_state_dict({"seconds": 60.0})
+    assert budget.remaining_s(5) == pytest.approx(540)
+    # with few steps left, training ends before its time
+    assert budget.remaining_s(75) == pytest.approx(20)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: TrainingBudget(0), "steps must be 1 or more, got 0"),
+        (lambda: TrainingBudget(5, minutes=0), "minutes must be above 0, got 0"),
+        (lambda: WeightAverage(torch.nn.Linear(1, 1), 1.0), "share must lie between 0 and 1, got 1.0"),
+        (lambda: WeightAverage(torch.nn.Linear(1, 1), 0.1, least=0), "least must lie between 0 and 1, got 0"),
+        (lambda: LevelCurves(None, (), None, None, ".", share=0), "share must lie between 0 and 1, got 0"),
+    ],
+)
+def test_values_that_cannot_work_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_the_average_reaches_back_over_a_share_of_the_steps():
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(network.weight)
+    average = WeightAverage(network, share=0.5)
+    engine = Engine(lambda engine, batch: torch.nn.init.constant_(network.weight, engine.state.iteration))
+    average.attach(engine)
+    engine.run([0, 0])
+    # momentum 1 / 1.5, then 1 / 2
+    first = 1 / 1.5
+    assert average.averaged.weight.item() == pytest.approx(first * 0.5 + 2 * 0.5)
+    assert WeightAverage(network).averaged is network
+    assert WeightAverage(network).state_dict() == {}
+
+
+def test_where_nothing_can_be_compiled_training_goes_on(monkeypatch, caplog):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no C++ compiler\nand more")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    network = NestedUNet(3, 1, 2, features=(2, 4))
+    keys = list(network.state_dict())
+    with caplog.at_level(logging.WARNING):
+        assert accelerate(network, channels_last=True, compile=True) is network
+    assert "without torch.compile, which does not work here (no C++ compiler)" in caplog.text
+    assert list(network.state_dict()) == keys
+    assert len(network(torch.rand(1, 1, 8, 8, 8))) == 1
+
+
+def test_an_accelerated_training_keeps_plain_weights(train, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **settings: compiled.append((self, settings)))
+    config, fast = train("fast", channels_last=True, compile=True)
+    _, plain = train("plain")
+    assert compiled == [(config.parse("network"), {"dynamic": False})]
+    assert weights(fast).keys() == weights(plain).keys()
+    assert all(value.is_contiguous() for value in weights(fast).values())
+    assert losses(fast)[0] == pytest.approx(losses(plain)[0], rel=1e-4)
+
+
+def test_dice_of_a_label_by_hand():
+    label = torch.tensor([[0, 1, 1, 3]])
+    logits = torch.nn.functional.one_hot(torch.tensor([[0, 1, 2, 2]]), 3).movedim(-1, 0).float()
+    # class 1: 1 of 2 and 1; class 2: one voxel that nobody labelled does not count, the other is wrong
+    assert _dice(logits, label, 3) == pytest.approx([2 / 3, 0])
+    assert _dice(logits[:2], torch.tensor([[0, 1, 0, 0]]), None) == [1.0]
+    # neither there nor found
+    assert _dice(torch.eye(1, 3).reshape(3, 1, 1), torch.tensor([[0]]), None) == []
+
+
+def test_processes_share_the_patches_of_a_step(monkeypatch):
+    found = {}
+    for rank in (0, 1):
+        monkeypatch.setattr(patches_module, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(patches_module, "process_count", lambda: 2)
+        sampler = RemainingPatches(length=6, batch_size=2)
+        engine = Engine(lambda engine, batch: None)
+        sampler.attach(engine)
+        engine.state.iteration = 1
+        found[rank] = list(sampler)
+    # of the twelve patches of three steps, the first step took four
+    assert found == {0: [4, 6, 8, 10], 1: [5, 7, 9, 11]}
