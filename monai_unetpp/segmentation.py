@@ -13,17 +13,17 @@ from typing import Any
 from ignite.engine import Events
 
 from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata, read_metadata_entry
-from monai_unetpp.choices import DEFAULT_BUNDLE
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.devices import resolve_device
-from monai_unetpp.engines import CaseEvaluator
+from monai_unetpp.engines import CaseEvaluator, CaseResult
 from monai_unetpp.files import remove_leftovers
+from monai_unetpp.guard import CaseGuard, find_guard
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import Progress, counting
 from monai_unetpp.segmentation_options import SegmentationOptions
 from monai_unetpp.topology import level_index
 
-__all__ = ["DEFAULT_BUNDLE", "SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment"]
+__all__ = ["SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,7 @@ class SegmentedCase:
         instances: number of objects, None unless they were numbered.
         surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 of a skull-stripped
             brain; None where there is none, or the bundle does not look for one.
+        warnings: in what the image or the result is unlike the cases that the bundle was trained on, one line each.
     """
 
     case: str
@@ -51,6 +52,7 @@ class SegmentedCase:
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     instances: int | None = None
     surround: dict[str, float] | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +88,7 @@ class SegmentationSummary:
 def segment(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
     output_dir: str | PathLike[str],
-    bundle: str | PathLike[str] = DEFAULT_BUNDLE,
+    bundle: str | PathLike[str] | None = None,
     level: str | None = None,
     device: str | None = None,
     progress: Progress = False,
@@ -100,7 +102,7 @@ def segment(
         inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``.
         output_dir: folder for ``<case>_seg.nii.gz``, or PNG or TIFF for such images: integer labels on the input's own
             grid.
-        bundle: name or folder of a bundle.
+        bundle: name or folder of a bundle. One must be named: each takes other images.
         level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.
@@ -111,8 +113,8 @@ def segment(
         The finished cases with their volumes, and the failures.
 
     Raises:
-        ValueError: a bundle, level or device that cannot be used, or a setting that the bundle has not; the message
-            names it and the remedy.
+        ValueError: no bundle; a bundle, level or device that cannot be used, or a setting that the bundle has not;
+            the message names it and the remedy.
         FileNotFoundError: no such bundle, or none of the inputs exists.
         TypeError: inputs that are not paths, or an option that there is not.
         OSError: ``output_dir`` cannot be written to.
@@ -121,13 +123,16 @@ def segment(
     folder = find_bundle(chosen.bundle)
     names = label_names(folder)
     evaluator, network = _evaluator(chosen, folder)
+    guard = find_guard(folder)
+    if guard is not None:
+        guard.watch(getattr(getattr(evaluator.data_loader, "dataset", None), "transform", None))
     make_output_dir(expand_home(chosen.output_dir))
     with counting(progress, "segmenting") as count:
         evaluator.add_event_handler(
             Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)
         )
         evaluator.run()
-    cases = _segmented_cases(evaluator, names if network.spatial_dims == 3 else {})
+    cases = _segmented_cases(evaluator, names if network.spatial_dims == 3 else {}, guard)
     ran_runtime, ran_precision = getattr(evaluator.inferer, "ran", None) or ("", "")
     return SegmentationSummary(
         bundle=folder.name,
@@ -164,20 +169,27 @@ def _evaluator(chosen: SegmentationOptions, folder: Path) -> tuple[CaseEvaluator
     return evaluator, _check_network(config, "network", evaluator.network)
 
 
-def _segmented_cases(evaluator: CaseEvaluator, names: Mapping[int, str]) -> tuple[SegmentedCase, ...]:
+def _segmented_cases(
+    evaluator: CaseEvaluator, names: Mapping[int, str], guard: CaseGuard | None
+) -> tuple[SegmentedCase, ...]:
     """What was finished, with the volumes of the labels of ``names``."""
-    return tuple(
-        SegmentedCase(
-            case=done.case,
-            image=done.file,
-            output=str(done.output),
-            volumes_ml={name: done.volumes_ml.get(value, 0.0) for value, name in names.items()},
-            seconds=done.seconds,
-            stages=done.stages,
-            instances=done.instances,
-            surround=done.surround,
-        )
-        for done in evaluator.completed
+    return tuple(_segmented_case(done, names, guard) for done in evaluator.completed)
+
+
+def _segmented_case(done: CaseResult, names: Mapping[int, str], guard: CaseGuard | None) -> SegmentedCase:
+    volumes_ml = {name: done.volumes_ml.get(value, 0.0) for value, name in names.items()}
+    if guard is not None:
+        guard.check_result(done.file, volumes_ml)
+    return SegmentedCase(
+        case=done.case,
+        image=done.file,
+        output=str(done.output),
+        volumes_ml=volumes_ml,
+        seconds=done.seconds,
+        stages=done.stages,
+        instances=done.instances,
+        surround=done.surround,
+        warnings=() if guard is None else tuple(guard.warnings.get(done.file, ())),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
 
-from monai_unetpp.choices import BUNDLE_HELP, DEFAULT_BUNDLE, DEVICE_HELP, PRECISIONS, RUNTIMES
+from monai_unetpp.choices import BUNDLE_HELP, DEVICE_HELP, PRECISIONS, RUNTIMES
 from monai_unetpp.options import option
 
 __all__ = ["SegmentationOptions"]
@@ -29,7 +29,7 @@ class SegmentationOptions:
         inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``.
         output_dir: folder for ``<case>_seg.nii.gz``, or PNG or TIFF for such images: integer labels on the input's own
             grid.
-        bundle: name or folder of a bundle.
+        bundle: name or folder of a bundle. One must be named: each takes other images.
         list_key: list of ``dataset.json`` to segment, where ``inputs`` are such folders, such as ``"validation"``.
         level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
@@ -61,7 +61,7 @@ class SegmentationOptions:
         metavar="DIR",
         help="folder for <case>_seg.nii.gz, .png or .tif, in the form of the input",
     )
-    bundle: _Path = option(DEFAULT_BUNDLE, metavar="BUNDLE", help=BUNDLE_HELP)
+    bundle: _Path | None = option(None, metavar="BUNDLE", help=BUNDLE_HELP)
     list_key: str | None = option(
         None,
         metavar="KEY",

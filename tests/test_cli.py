@@ -239,7 +239,7 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
     )
     plain, full = stub_segment
     assert {name for name, value in plain.items() if value is not None} == {
-        *("inputs", "output_dir", "bundle", "overwrite", "profile", "progress")
+        *("inputs", "output_dir", "overwrite", "profile", "progress")
     }
     assert full == {
         "inputs": ["a", "b"],

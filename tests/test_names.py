@@ -36,7 +36,7 @@ FLOORS = (
     },
     {"measuring", "reporting"},
     {"data", "metrics", "networks", "losses"},
-    {"bundles", "inferers", "engines", "segmentation_options"},
+    {"bundles", "inferers", "engines", "segmentation_options", "guard"},
     {"pruning", "export", "segmentation", "training", "planning"},
     {"study", "failures", "demo", "benchmark", "handlers", "training_run"},
     {"cli"},

@@ -8,26 +8,31 @@ import sysconfig
 from os import PathLike
 from pathlib import Path
 
+from monai_unetpp.bundles.json_files import read_object
+
 __all__ = ["BUNDLES_VARIABLE", "find_bundle", "list_bundles"]
 
 #: Environment variable that names a folder of bundles.
 BUNDLES_VARIABLE = "MONAI_UNETPP_BUNDLES"
 
 
-def find_bundle(bundle: str | PathLike[str]) -> Path:
+def find_bundle(bundle: str | PathLike[str] | None) -> Path:
     """The folder of a bundle.
 
     Args:
         bundle: path of a bundle's folder, or a bundle's name. A name is looked up in the folder that the environment
             variable ``MONAI_UNETPP_BUNDLES`` names, in ``bundles`` of the working directory, beside the package's
-            source, and among the data that was installed with the package.
+            source, and among the data that was installed with the package. None is refused with a list of bundles.
 
     Returns:
         The absolute path.
 
     Raises:
         FileNotFoundError: no such bundle; the message lists where it was looked for and what there is.
+        ValueError: None; the message lists what there is and which images each takes.
     """
+    if bundle is None:
+        raise ValueError(f"bundle must be named, as each takes other images. There are {_listed()}.")
     path = Path(bundle)
     if _is_bundle(path):
         return path.resolve()
@@ -55,6 +60,16 @@ def list_bundles() -> dict[str, Path]:
                 if _is_bundle(path):
                     found.setdefault(path.name, path.resolve())
     return found
+
+
+def _listed() -> str:
+    """All bundles with the images that they take."""
+    takes = []
+    for name, path in list_bundles().items():
+        with contextlib.suppress(OSError, ValueError):
+            images = read_object(path / "configs" / "metadata.json").get("image_classes")
+            takes.append(f"{name} ({images:.120})" if isinstance(images, str) else name)
+    return "; ".join(takes) or f"none where it was looked: set {BUNDLES_VARIABLE}"
 
 
 def _places() -> list[Path]:

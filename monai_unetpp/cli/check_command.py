@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from monai_unetpp.choices import FORMS_HELP
@@ -16,6 +17,7 @@ _EXAMPLES = """\
   monai-unetpp check hippocampus_mri_unetpp
   monai-unetpp check path/to/my_bundle --schema meta_schema.json
   monai-unetpp check path/to/Task04_Hippocampus
+  monai-unetpp check path/to/Task04_Hippocampus --fingerprint my_bundle/configs/fingerprint.json
 
 Of a bundle it also lists the Python code that the configurations run when they are used: MONAI evaluates every value
 that begins with $. That is no problem in itself, but use only bundles whose code you trust.
@@ -27,15 +29,25 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         "target", metavar="BUNDLE_OR_DATASET", help=f"name or folder of a bundle, or folder with {FORMS_HELP}"
     )
     parser.add_argument("--schema", metavar="FILE", help="JSON schema to check the bundle's metadata against")
+    parser.add_argument(
+        "--fingerprint",
+        metavar="FILE",
+        help="measure the training cases of a sound data set, and write what they have in common: as "
+        "configs/fingerprint.json of a bundle it lets segment tell which images are unlike them",
+    )
 
 
-def _run(target: str, schema: str | None) -> int:
+def _run(target: str, schema: str | None, fingerprint: str | None) -> int:
     from monai_unetpp.data.forms import is_data_set
 
     if is_data_set(target):
         from monai_unetpp.data.check import check_dataset
 
         problems = check_dataset(target)
+        if fingerprint is not None and not problems:
+            _write_fingerprint(target, fingerprint)
+    elif fingerprint is not None:
+        raise ValueError(f"{target}: must be a data set to take its fingerprint. Name one, or leave --fingerprint out.")
     elif Path(target).is_dir() and not (Path(target) / "configs").is_dir():
         raise ValueError(
             f"{target}: neither a bundle (it has no configs folder) nor a data set (it has no dataset.json, "
@@ -51,6 +63,13 @@ def _run(target: str, schema: str | None) -> int:
         fail(problem)
     print(f"{target}: {'no problems found' if not problems else f'{len(problems)} problem(s) found'}.")
     return CASES_FAILED if problems else DONE
+
+
+def _write_fingerprint(target: str, path: str) -> None:
+    from monai_unetpp.planning import take_fingerprint
+
+    take_fingerprint(target, progress=sys.stderr.isatty()).write(path, with_cases=False)
+    print(printable(f"{path}: what the training cases have in common."))
 
 
 def _show_code(code: dict[str, list[str]]) -> None:

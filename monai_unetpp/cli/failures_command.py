@@ -19,7 +19,7 @@ _EXAMPLES = """\
   monai-unetpp failures --dataset_dir DATA --segmentations segmentations -o failures --label tumour --worst 20
   monai-unetpp failures --dataset_dir DATA --list_key training -o kinds
 
-The segmentations are those of: monai-unetpp segment DATA --list_key validation -o segmentations
+The segmentations are those of: monai-unetpp segment DATA --bundle BUNDLE --list_key validation -o segmentations
 Kinds are the size of an image and its background, dark or bright; of volumes, the largest edge of a voxel. Written are
 failures.md, failures.png with the worst cases, and failures.json with the figures of all.
 """

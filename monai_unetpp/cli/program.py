@@ -67,7 +67,7 @@ def make_parser() -> argparse.ArgumentParser:
         description="Nested U-Nets (UNet++) for MONAI: segment images, and prune the network to the level you need.",
         epilog="first steps:\n"
         "  monai-unetpp demo                    segment a real MRI template, no data needed\n"
-        "  monai-unetpp segment scan.nii.gz -o segmentations\n"
+        "  monai-unetpp segment scan.nii.gz --bundle hippocampus_mri_unetpp -o segmentations\n"
         "  monai-unetpp COMMAND --help          options and examples of a command\n\n" + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["SEGMENT"]
 
 _EXAMPLES = """\
-  monai-unetpp segment scan.nii.gz -o segmentations
-  monai-unetpp segment scans dicom_series -o segmentations --level L2
+  monai-unetpp segment scan.nii.gz --bundle hippocampus_mri_unetpp -o segmentations
+  monai-unetpp segment scans dicom_series --bundle brain_tissue_mri_unetpp -o segmentations --level L2
   monai-unetpp segment cells.png --bundle nuclei_microscopy_unetpp --instances -o results
-  monai-unetpp segment my_dataset --list_key validation -o segmentations
-  monai-unetpp segment scans -o segmentations --json > volumes.json
-  monai-unetpp segment scans -o segmentations --no-flips --overlap 0.25 --precision auto --profile
+  monai-unetpp segment my_dataset --bundle my_bundle --list_key validation -o segmentations
+  monai-unetpp segment scans --bundle my_bundle -o segmentations --json > volumes.json
+  monai-unetpp segment scans --bundle my_bundle -o segmentations --no-flips --overlap 0.25 --precision auto --profile
 
 The configurations of a bundle can run Python code (what begins with $): use only bundles that you trust.
 monai-unetpp check BUNDLE lists it. Names of files and all other arguments are never run.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.files import write_text
+from monai_unetpp.guard import ImageRecord, TrainingRanges
 
 __all__ = ["CaseFingerprint", "ChannelIntensity", "Fingerprint", "IntensityStatistics"]
 
@@ -125,13 +126,42 @@ class Fingerprint:
     left_right: tuple[tuple[str, str], ...]
     intensity: tuple[ChannelIntensity, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"form": _FORM, **dataclasses.asdict(self)}
+    @property
+    def ranges(self) -> TrainingRanges:
+        """What the cases had in common, for the guard of a bundle.
+
+        Raises:
+            ValueError: there are no cases.
+        """
+        records = [
+            ImageRecord(
+                spacing_mm=case.spacing_mm,
+                size_mm=case.size_mm,
+                constant_surround=case.constant_surround,
+                lowest=tuple(channel.whole.p0_5 for channel in case.intensity),
+                highest=tuple(channel.whole.p99_5 for channel in case.intensity),
+                volumes_ml=case.volumes_ml,
+            )
+            for case in self.cases
+        ]
+        return TrainingRanges.of(records, self.modality)
+
+    def as_dict(self, with_cases: bool = True) -> dict[str, Any]:
+        """Plain values for JSON, with the ranges that the guard of a bundle reads.
+
+        Args:
+            with_cases: whether every case is in it, by its name; without, only what is said of all together.
+        """
+        content = {"form": _FORM, **dataclasses.asdict(self)}
+        if self.cases:
+            content["ranges"] = self.ranges.as_dict()
+        if not with_cases:
+            del content["cases"]
+        return content
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Fingerprint:
-        """The fingerprint that :meth:`as_dict` gave.
+        """The fingerprint that :meth:`as_dict` gave, without cases where it had none.
 
         Raises:
             ValueError: something else.
@@ -139,6 +169,7 @@ class Fingerprint:
         try:
             if content["form"] != _FORM:
                 raise ValueError(f"form {content['form']!r}")
+            content = {"cases": (), **content}
             values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
             values["cases"] = tuple(map(CaseFingerprint.from_dict, values["cases"]))
             values["intensity"] = tuple(map(_channel, values["intensity"]))
@@ -151,9 +182,14 @@ class Fingerprint:
                 f"a fingerprint must have form {_FORM} and all its entries, got {type(e).__name__}: {e}. Take it anew."
             ) from e
 
-    def write(self, path: str | PathLike[str]) -> None:
-        """Write it as JSON, whole or not at all."""
-        write_text(path, json.dumps(self.as_dict(), indent=1) + "\n")
+    def write(self, path: str | PathLike[str], with_cases: bool = True) -> None:
+        """Write it as JSON, whole or not at all.
+
+        Args:
+            path: the file, such as ``configs/fingerprint.json`` of a bundle.
+            with_cases: see :meth:`as_dict`.
+        """
+        write_text(path, json.dumps(self.as_dict(with_cases), indent=1) + "\n")
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Fingerprint:

@@ -1,0 +1,319 @@
+"""Whether an image is like those that a bundle was trained on, and whether what was found in it can be.
+
+A bundle's ``configs/fingerprint.json`` has an entry ``ranges``, which :class:`TrainingRanges` holds. The limits are
+wide: what they tell is worth a look, and what they do not tell is not thereby right.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, MapTransform
+from monai.utils import ImageMetaKey, MetaKeys
+
+from monai_unetpp.data.extent import PERCENTILES, measure_extent, sample_evenly
+
+__all__ = ["FINGERPRINT_FILE", "CaseGuard", "ImageRecord", "Range", "TrainingRanges", "find_guard"]
+
+logger = logging.getLogger(__name__)
+
+FINGERPRINT_FILE = "configs/fingerprint.json"
+"""Of a bundle."""
+
+Range = tuple[float, float]
+"""Lowest and highest value of the training cases."""
+
+#: By how much values may lie outside what was seen in training: sizes by a quarter, voxels and volumes by twice.
+_SIZE, _SPACING, _VOLUME = 1.25, 2.0, 2.0
+#: Share of the training images with a constant surround from which one is expected.
+_EXPECTED = 0.95
+#: Intensities of images that hold Hounsfield units: air below, and soft tissue or bone above.
+_AIR_HU, _TISSUE_HU = -500.0, 30.0
+#: Part of an image's range below 0 from which it is no rounding.
+_NEGATIVE = 0.05
+#: By how much, in parts of the range of all training images in Hounsfield units, others may lie outside of it.
+_HU_MARGIN = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageRecord:
+    """What a training case was like, as far as the ranges need it.
+
+    Attributes:
+        spacing_mm: voxel size by axis R, A, S; of images with two axes, as they are stored.
+        size_mm: physical size without the constant surround, likewise.
+        constant_surround: whether there was one.
+        lowest: the 0.5th percentile of each channel.
+        highest: the 99.5th percentile of each channel.
+        volumes_ml: by name of the label; 0 where the case lacked it.
+    """
+
+    spacing_mm: tuple[float, ...]
+    size_mm: tuple[float, ...]
+    constant_surround: bool
+    lowest: tuple[float, ...]
+    highest: tuple[float, ...]
+    volumes_ml: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingRanges:
+    """What the images that a bundle was trained on had in common; no number in it is of one case alone but extremes.
+
+    Attributes:
+        cases: how many there were.
+        modality: ``"CT"``, ``"MR"`` or ``"other"``.
+        spacing_mm: voxel size by axis.
+        size_mm: physical size by axis, without the constant surround.
+        constant_surround: share of the images that had one, 0 to 1.
+        lowest: the 0.5th percentile by channel.
+        highest: the 99.5th percentile by channel.
+        volumes_ml: by name of the label, the lowest 0 where a case lacked it; empty for images with two axes.
+    """
+
+    cases: int
+    modality: str
+    spacing_mm: tuple[Range, ...]
+    size_mm: tuple[Range, ...]
+    constant_surround: float
+    lowest: tuple[Range, ...]
+    highest: tuple[Range, ...]
+    volumes_ml: dict[str, Range]
+
+    @classmethod
+    def of(cls, records: Sequence[ImageRecord], modality: str) -> TrainingRanges:
+        """The ranges of some cases.
+
+        Raises:
+            ValueError: no cases.
+        """
+        if not records:
+            raise ValueError("records must be of one case or more, got none. Measure the training cases.")
+        is_volume = len(records[0].size_mm) == 3
+        return cls(
+            cases=len(records),
+            modality=modality,
+            spacing_mm=_ranges(record.spacing_mm for record in records),
+            size_mm=_ranges(record.size_mm for record in records),
+            constant_surround=sum(record.constant_surround for record in records) / len(records),
+            lowest=_ranges(record.lowest for record in records),
+            highest=_ranges(record.highest for record in records),
+            volumes_ml={name: _range(record.volumes_ml[name] for record in records) for name in records[0].volumes_ml}
+            if is_volume
+            else {},
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON, rounded to what they are good for."""
+        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)), parse_float=_rounded)
+        return plain
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> TrainingRanges:
+        """The ranges that :meth:`as_dict` gave.
+
+        Raises:
+            ValueError: something else.
+        """
+        try:
+            values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
+            for name in ("spacing_mm", "size_mm", "lowest", "highest"):
+                values[name] = tuple(_pair(each) for each in values[name])
+            values["volumes_ml"] = {str(name): _pair(each) for name, each in values["volumes_ml"].items()}
+            values["constant_surround"] = float(values["constant_surround"])
+            return cls(**values)
+        except (AttributeError, KeyError, TypeError, ValueError) as e:
+            raise ValueError(
+                f"ranges must have all their entries, got {type(e).__name__}: {e}. Write them anew."
+            ) from e
+
+    def unlike(self, image: torch.Tensor, affine: Any) -> list[str]:
+        """In what an image is unlike those of the training; empty if in nothing.
+
+        Args:
+            image: ``(C, H, W[, D])``, as it is in its file.
+            affine: ``(4, 4)``, from voxel indices to mm.
+        """
+        found = []
+        has_surround = False
+        if len(self.size_mm) == 3 and image.ndim == 4:
+            extent = measure_extent(image, affine)
+            has_surround = extent.constant_surround
+            if _outside(extent.size_mm, self.size_mm, _SIZE):
+                found.append(f"its size is {_listed(extent.size_mm)} mm, not {_listed_ranges(self.size_mm)} mm")
+            if _outside(extent.spacing_mm, self.spacing_mm, _SPACING):
+                found.append(
+                    f"its voxels are {_listed(extent.spacing_mm)} mm, not {_listed_ranges(self.spacing_mm)} mm"
+                )
+            if self.constant_surround >= _EXPECTED and not extent.constant_surround:
+                found.append("it has no constant surround, as images have whose background was set to one value")
+        return [*found, *self._other_intensities(image, has_surround)]
+
+    def _other_intensities(self, image: torch.Tensor, has_surround: bool) -> list[str]:
+        found = []
+        for number, channel in enumerate(image[: len(self.lowest)]):
+            low, _, _, _, high = np.percentile(sample_evenly(_plain(channel)), PERCENTILES)
+            name = f" of channel {number}" if len(self.lowest) > 1 else ""
+            seems_ct = low <= _AIR_HU and high >= _TISSUE_HU
+            margin = _HU_MARGIN * (self.highest[number][1] - self.lowest[number][0])
+            if self.modality == "CT":
+                if not (self.lowest[number][0] - margin <= low and high <= self.highest[number][1] + margin):
+                    found.append(
+                        f"its intensities{name}, {low:.4g} to {high:.4g}, are not the Hounsfield units of these"
+                    )
+                elif self.lowest[number][1] <= _AIR_HU / 5 and low >= 0:
+                    found.append(f"its intensities{name} are all 0 or above, which Hounsfield units are not")
+            elif seems_ct and self.lowest[number][0] > _AIR_HU:
+                found.append(f"its intensities{name}, {low:.4g} to {high:.4g}, look like Hounsfield units of CT")
+            elif self.lowest[number][0] >= 0 and low < -_NEGATIVE * (high - low) and not has_surround:
+                # a constant surround of any value is leveled by bundles that expect one
+                found.append(
+                    f"its intensities{name} reach below 0, to {low:.4g}, as those of CT or normalised images do"
+                )
+        return found
+
+    def implausible(self, volumes_ml: Mapping[str, float]) -> list[str]:
+        """What of a result is outside of what the training cases had; empty if nothing.
+
+        Args:
+            volumes_ml: by name of the label.
+        """
+        found = []
+        for name, (low, high) in self.volumes_ml.items():
+            volume = volumes_ml.get(name)
+            if volume is not None and not low / _VOLUME <= volume <= high * _VOLUME:
+                found.append(f"{name} has {volume:.3g} ml, not {low:.3g} to {high:.3g} ml")
+        return found
+
+
+class CaseGuard:
+    """Tells what is unlike the training cases of a bundle, each case in one line of the log.
+
+    Args:
+        ranges: of the training cases.
+    """
+
+    def __init__(self, ranges: TrainingRanges) -> None:
+        self.ranges = ranges
+        self.warnings: dict[str, list[str]] = {}
+
+    def watch(self, transform: Any, key: str = "image") -> None:
+        """Look at every image as soon as it is loaded.
+
+        Args:
+            transform: the preprocessing, a ``Compose`` that begins with ``LoadImaged``; others are left alone.
+            key: of the image.
+        """
+        if type(transform) is not Compose:
+            return
+        transforms = list(transform.transforms)
+        loading = [isinstance(each, (LoadImaged, EnsureChannelFirstd)) for each in transforms]
+        if not loading or not loading[0]:
+            return
+        place = loading.index(False) if False in loading else len(loading)
+        transform.transforms = (*transforms[:place], _Lookd(key, self), *transforms[place:])
+
+    def look(self, file: str, image: torch.Tensor, affine: Any) -> None:
+        """Tell what is unusual about an image."""
+        try:
+            found = self.ranges.unlike(image, affine)
+        except (ValueError, RuntimeError, IndexError) as e:  # a look costs no case
+            logger.debug("%s: not compared with the training images", file, exc_info=e)
+            return
+        self._tell(file, f"unlike the {self.ranges.cases} images that the bundle was trained on", found)
+
+    def check_result(self, file: str, volumes_ml: Mapping[str, float]) -> None:
+        """Tell what is unusual about a result.
+
+        Args:
+            file: the image.
+            volumes_ml: by name of the label.
+        """
+        found = self.ranges.implausible(volumes_ml) if volumes_ml else []
+        self._tell(file, f"the result is unlike the labels of the {self.ranges.cases} training cases", found)
+
+    def _tell(self, file: str, what: str, found: Sequence[str]) -> None:
+        if found:
+            line = f"{file}: {what}: {'; '.join(found)}. Check that this is the right bundle, and the result."
+            self.warnings.setdefault(file, []).append(line)
+            logger.warning("%s", line)
+
+
+class _Lookd(MapTransform):
+    """Lets a guard see an image, which goes through unchanged."""
+
+    def __init__(self, key: str, guard: CaseGuard) -> None:
+        super().__init__(key)
+        self.guard = guard
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        d = dict(data)
+        for key in self.key_iterator(d):
+            image = d[key]
+            if isinstance(image, MetaTensor):
+                file = str(image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, key))
+                affine = image.meta.get(MetaKeys.ORIGINAL_AFFINE, image.affine)
+                self.guard.look(file, image, affine)
+        return d
+
+
+def find_guard(bundle: str | PathLike[str]) -> CaseGuard | None:
+    """The guard of a bundle; None where it has no ``configs/fingerprint.json``.
+
+    Raises:
+        ValueError: the file cannot be read.
+    """
+    path = Path(bundle) / FINGERPRINT_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return CaseGuard(TrainingRanges.from_dict(content["ranges"]))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"{path}: cannot be read ({e}). Copy the bundle again, or remove the file.") from e
+
+
+def _plain(channel: torch.Tensor) -> Any:
+    tensor = channel.as_tensor() if isinstance(channel, MetaTensor) else channel
+    return tensor.cpu().numpy()
+
+
+def _range(values: Iterable[float]) -> Range:
+    listed = list(values)
+    return min(listed), max(listed)
+
+
+def _ranges(rows: Iterable[Sequence[float]]) -> tuple[Range, ...]:
+    return tuple(_range(column) for column in zip(*rows, strict=True))
+
+
+def _pair(values: Sequence[float]) -> Range:
+    low, high = values
+    return float(low), float(high)
+
+
+def _rounded(text: str) -> float:
+    return float(f"{float(text):.4g}")
+
+
+def _outside(values: Sequence[float], ranges: Sequence[Range], factor: float) -> bool:
+    return any(not low / factor <= value <= high * factor for value, (low, high) in zip(values, ranges, strict=True))
+
+
+def _listed(values: Sequence[float]) -> str:
+    return " x ".join(f"{value:.3g}" for value in values)
+
+
+def _listed_ranges(ranges: Sequence[Range]) -> str:
+    return " x ".join(
+        f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g}-{high:.3g}" for low, high in ranges
+    )

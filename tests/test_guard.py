@@ -1,0 +1,156 @@
+"""Images and results that are unlike the training cases of a bundle are told; others are not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose
+
+from monai_unetpp.bundles import find_bundle
+from monai_unetpp.guard import CaseGuard, ImageRecord, TrainingRanges, find_guard
+from monai_unetpp.segmentation import segment
+
+RECORD = ImageRecord((1.0, 1.0, 1.0), (40.0, 50.0, 40.0), True, (0.0,), (900.0,), {"a": 2.0, "b": 0.0})
+OTHER = dataclasses.replace(RECORD, size_mm=(44.0, 55.0, 44.0), highest=(700.0,), volumes_ml={"a": 3.0, "b": 1.0})
+RANGES = TrainingRanges.of([RECORD, OTHER], "MR")
+SHIPPED = {"hippocampus_mri_unetpp": "hippocampus", "brain_tissue_mri_unetpp": "brain_tissue"}
+
+
+def image(shape=(50, 60, 50), low=0.0, high=800.0, surround=4):
+    """Noise with a constant surround."""
+    voxels = torch.full((1, *shape), low)
+    inner = tuple(slice(surround, length - surround) for length in shape)
+    voxels[0][inner] = (
+        torch.linspace(low, high, 1009)
+        .repeat(voxels[0].numel() // 1009 + 1)[: voxels[0][inner].numel()]
+        .reshape(voxels[0][inner].shape)
+    )
+    return voxels
+
+
+def test_ranges_are_kept_in_plain_json():
+    plain = json.loads(json.dumps(RANGES.as_dict()))
+    assert TrainingRanges.from_dict(plain) == RANGES
+    assert plain["volumes_ml"] == {"a": [2.0, 3.0], "b": [0.0, 1.0]}
+    with pytest.raises(ValueError, match=r"ranges must have all their entries, got KeyError: 'size_mm'"):
+        TrainingRanges.from_dict({key: value for key, value in plain.items() if key != "size_mm"})
+    with pytest.raises(ValueError, match="records must be of one case or more, got none"):
+        TrainingRanges.of([], "MR")
+
+
+def test_an_image_like_those_of_the_training_is_passed_over_in_silence():
+    assert RANGES.unlike(image(), np.eye(4)) == []
+    # the same with its axes in another order
+    turned = np.array([[0, 1.0, 0, 0], [1.0, 0, 0, 0], [0, 0, -1.0, 0], [0, 0, 0, 1]])
+    assert RANGES.unlike(image((60, 50, 50)), turned) == []
+
+
+@pytest.mark.parametrize(
+    ("made", "affine", "message"),
+    [
+        (image((80, 60, 50)), np.eye(4), "its size is 72 x 52 x 42 mm, not 40-44 x 50-55 x 40-44 mm"),
+        (
+            image((30, 30, 30), surround=7),
+            np.diag([2.6, 2.6, 2.6, 1]),
+            "its voxels are 2.6 x 2.6 x 2.6 mm, not 1 x",
+        ),
+        (image(low=-1000.0), np.eye(4), "its intensities, -1000 to .*, look like Hounsfield units of CT"),
+        (torch.rand(1, 42, 52, 42), np.eye(4), "it has no constant surround"),
+    ],
+)
+def test_what_is_unlike_the_training_images_is_told(made, affine, message):
+    found = RANGES.unlike(made, affine)
+    assert len(found) == 1
+    assert re.search(message, found[0])
+
+
+def test_images_that_are_no_hounsfield_units_are_told_where_those_were_the_training():
+    ct = dataclasses.replace(RECORD, lowest=(-1000.0,), highest=(1200.0,), constant_surround=False)
+    ranges = TrainingRanges.of([ct], "CT")
+    like = image((40, 50, 40), -1020.0, 1500.0, 0)
+    assert ranges.unlike(like, np.eye(4)) == []
+    assert "are all 0 or above" in ranges.unlike(image((40, 50, 40), 0.0, 255.0, 0), np.eye(4))[0]
+    assert "are not the Hounsfield units" in ranges.unlike(image((40, 50, 40), 0.0, 40000.0, 0), np.eye(4))[0]
+
+
+def test_volumes_far_from_those_of_the_training_are_told():
+    assert RANGES.implausible({"a": 1.1, "b": 0.0}) == []
+    assert RANGES.implausible({"a": 0.0, "b": 3.0}) == ["a has 0 ml, not 2 to 3 ml", "b has 3 ml, not 0 to 1 ml"]
+
+
+def test_a_look_costs_no_case(caplog):
+    guard = CaseGuard(RANGES)
+    guard.look("x.nii", torch.zeros(0), np.eye(4))
+    guard.watch(lambda item: item)
+    untouched = Compose([str])
+    guard.watch(untouched)
+    assert (len(untouched.transforms), guard.warnings, caplog.text) == (1, {}, "")
+
+
+def test_segmenting_tells_in_one_line_and_in_the_summary(hippocampus_bundle, tmp_path, caplog):
+    head = np.random.default_rng(0).normal(100, 20, (30, 36, 30)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(head, np.diag([6.0, 6.0, 6.0, 1])), tmp_path / "head.nii.gz")
+    (case,) = segment(tmp_path / "head.nii.gz", tmp_path, hippocampus_bundle, "L1", device="cpu", flips=[]).cases
+    lines = [record.message for record in caplog.records if record.name == "monai_unetpp.guard"]
+    assert list(case.warnings) == lines
+    assert lines[0].startswith(f"{case.image}: unlike the 190 images that the bundle was trained on: its size")
+    assert "\n" not in lines[0]
+
+
+def test_a_bundle_without_a_fingerprint_has_no_guard_and_a_damaged_one_is_named(tmp_path):
+    assert find_guard(tmp_path) is None
+    (tmp_path / "configs").mkdir()
+    path = tmp_path / "configs" / "fingerprint.json"
+    for text in ("{", "[]", "{}", '{"ranges": 3}'):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"fingerprint\.json: cannot be read \(.*\)\. Copy the bundle again"):
+            find_guard(tmp_path)
+
+
+def test_a_bundle_must_be_named_and_those_there_are_are_listed(tmp_path):
+    with pytest.raises(ValueError, match=r"bundle must be named, .* hippocampus_mri_unetpp \(single channel data"):
+        segment("a.nii.gz", tmp_path)
+    with pytest.raises(ValueError, match="bundle must be named"):
+        find_bundle(None)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_bundles_take_their_own_kind_in_silence_and_tell_a_head_and_ct(name):
+    guard = find_guard(find_bundle(name))
+    assert guard is not None
+    size = [round((low + high) / 2) for low, high in guard.ranges.size_mm]
+    own = image([length + 8 for length in size], 0.0, guard.ranges.highest[0][0], 4 if "brain" in name else 0)
+    if "brain" not in name:
+        own = image(size, guard.ranges.lowest[0][0], guard.ranges.highest[0][0], 0)
+    assert guard.ranges.unlike(own, np.eye(4)) == []
+    ct = image([length + 8 for length in size], -1000.0, 1500.0)
+    assert any("Hounsfield" in line for line in guard.ranges.unlike(ct, np.eye(4)))
+    soft_tissue = image(size, -40.0, 90.0, 0)
+    assert any("below 0" in line for line in guard.ranges.unlike(soft_tissue, np.eye(4)))
+    # a head in air: 160 x 220 x 230 mm, in noise without a constant surround
+    head = torch.from_numpy(np.random.default_rng(0).normal(500, 90, (1, 80, 110, 115)).astype(np.float32))
+    assert any("size" in line for line in guard.ranges.unlike(head, np.diag([2.0, 2.0, 2.0, 1])))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_real_validation_images_give_no_false_alarm(name):
+    folder = Path("/work/shared/data") / SHIPPED[name]
+    if not folder.is_dir():
+        pytest.skip("the data are not here")
+    from monai_unetpp.data import VolumeReader, load_datalist
+
+    guard = find_guard(find_bundle(name))
+    told = 0
+    cases = load_datalist(folder, "validation")
+    for case in cases:
+        reader = VolumeReader(3)
+        voxels, meta = reader.get_data(reader.read(case["image"]))
+        told += bool(guard.ranges.unlike(torch.from_numpy(np.ascontiguousarray(voxels))[None], meta["original_affine"]))
+    assert told <= 0.05 * len(cases)
