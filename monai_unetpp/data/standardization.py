@@ -57,7 +57,8 @@ class StandardizeIntensityd(MapTransform):
                 continue
             moments = [self._moments(image, channel) for channel in image]
             means, deviations = (
-                torch.tensor(each, device=image.device).reshape(-1, *[1] * (image.ndim - 1)) for each in zip(*moments, strict=True)
+                torch.tensor(each, device=image.device).reshape(-1, *[1] * (image.ndim - 1))
+                for each in zip(*moments, strict=True)
             )
             d[key] = (image - means).div_(torch.where(deviations == 0, 1.0, deviations))
         return d

@@ -141,7 +141,9 @@ def bundle_metadata(plan: TrainingPlan) -> str:
     labels = ["background", *map(safe_name, plan.label_names)]
     repeated = {name for name, count in Counter(labels).items() if count > 1}
     classes = {str(number): f"{name} {number}" if name in repeated else name for number, name in enumerate(labels)}
-    named = ", ".join(f"{value} is {safe_name(name)}" for name, value in sorted(plan.labels.items(), key=lambda e: e[1]))
+    named = ", ".join(
+        f"{value} is {safe_name(name)}" for name, value in sorted(plan.labels.items(), key=lambda e: e[1])
+    )
     content |= {
         "version": "0.1.0",
         "changelog": {"0.1.0": "first version"},

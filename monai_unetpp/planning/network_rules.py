@@ -151,8 +151,7 @@ def patch_of(task: NetworkTask, edge: int) -> list[int]:
     strides = strides_of(rough, task.spacing_mm)
     steps = [math.prod(stride[axis] for stride in strides) for axis in range(dims)]
     return [
-        _rounded(length, step, up=length >= size)
-        for length, step, size in zip(rough, steps, task.shape, strict=True)
+        _rounded(length, step, up=length >= size) for length, step, size in zip(rough, steps, task.shape, strict=True)
     ]
 
 

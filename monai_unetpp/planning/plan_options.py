@@ -38,12 +38,12 @@ class PlanOptions:
 
     dataset_dir: _Path = option(flags=("dataset_dir",), metavar="DATASET_DIR", help=f"folder with {FORMS_HELP}")
     output_dir: _Path = option(flags=("-o", "--output"), metavar="BUNDLE", help="folder of the bundle, which is made")
-    minutes: float = option(
-        60.0, type=float, metavar="MINUTES", help="time for training, scores and report together"
-    )
+    minutes: float = option(60.0, type=float, metavar="MINUTES", help="time for training, scores and report together")
     folds: int = option(
-        0, type=int, choices=_FOLDS, help="cross-fitting by subject: every case is scored by a network that never "
-        "saw it (default: 0, none)"
+        0,
+        type=int,
+        choices=_FOLDS,
+        help="cross-fitting by subject: every case is scored by a network that never saw it (default: 0, none)",
     )
     settings: Sequence[str] | Mapping[str, Any] | None = option(
         None,

@@ -129,9 +129,7 @@ def preparation(plan: TrainingPlan) -> list[_Config]:
             "target_labels": "@file_classes",
         },
         _transform("EnsureTyped", _BOTH, dtype="@train#dtypes", track_meta=False),
-        _transform(
-            "ClassesToIndicesd", "@label", num_classes="@out_channels", max_samples_per_class=_PLACES_PER_CLASS
-        ),
+        _transform("ClassesToIndicesd", "@label", num_classes="@out_channels", max_samples_per_class=_PLACES_PER_CLASS),
     ]
 
 
@@ -202,9 +200,7 @@ def _intensity_changes(plan: TrainingPlan) -> list[_Config]:
         return [*bias, *light]
     blurring = [
         _transform("RandGaussianSmoothd", "@image", prob=0.2, **sigma),
-        _transform(
-            "RandSimulateLowResolutiond", "@image", prob=0.2, upsample_mode=upsample, zoom_range=[0.5, 1.0]
-        ),
+        _transform("RandSimulateLowResolutiond", "@image", prob=0.2, upsample_mode=upsample, zoom_range=[0.5, 1.0]),
     ]
     return [*bias, *blurring, *light]
 
