@@ -13,6 +13,7 @@ from monai_unetpp.pruning.results import Decision, PruningResult
 from monai_unetpp.pruning.stages import (
     Prepared,
     Scored,
+    compare_adaptive,
     compare_settings,
     decide_cases,
     inferer_precision,
@@ -66,6 +67,8 @@ def prune(plan: PruningPlan) -> PruningResult:
         logger.info("%s", verdict(result).summary)
         if result.grid is not None:
             logger.info("%s", result.grid.reason)
+        if result.adaptive is not None:
+            logger.info("%s", result.adaptive.reason)
         logger.info("The report is %s.", paths["html"])
         return from_first(result, group)
 
@@ -102,6 +105,7 @@ def _evaluate(prepared: Prepared, scored: Scored) -> PruningResult:
         error_auroc=scored.error_auroc,
         settings=prepared.settings | scored.left_out,
         grid=compare_settings(prepared, scored, costs),
+        adaptive=compare_adaptive(prepared, scored, costs),
     )
     shown = level_to_show(verdict(result), decisions, plan.pipeline.network.levels)
     return result.with_overlays(save_worst_cases(plan.outputs.output_dir, plan.pipeline, shown, scored.data_sets))
