@@ -20,8 +20,8 @@ ADAPTIVE_RULE = (
     "L1 and L2 of every window are computed. Where 1 - Dice between their segmentations is below the tolerance for "
     "every class that occurs in either, L2 is taken; else L3 is computed from the same nodes and compared with L2, and "
     "so on. The tolerances are tested in a fixed order, the smallest first, until one does not pass: so each is tested "
-    "at the full error level, by the margins and limits of the verdict, and no cases need to be kept back for the choice. The "
-    "verdict itself does not change."
+    "at the full error level, by the margins and limits of the verdict, and no cases need to be kept back for the "
+    "choice. The verdict itself does not change."
 )
 
 _Key = tuple[str, str]
