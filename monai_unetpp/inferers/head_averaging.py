@@ -12,8 +12,8 @@ __all__ = ["mean_of_heads"]
 def mean_of_heads(logits: Sequence[torch.Tensor]) -> torch.Tensor:
     """The mean of the heads' probabilities, given as logits: softmax (or sigmoid) of the result is that mean.
 
-    The paper, arXiv:1912.05074, averages the segmentation maps of all heads like this. It need not be more accurate than
-    the deepest head: measure it. What follows may treat the result like the logits of one head: take the highest,
+    The paper, arXiv:1912.05074, averages the segmentation maps of all heads like this. It need not be more accurate
+    than the deepest head: measure it. What follows may treat the result like the logits of one head: take the highest,
     threshold at 0, or activate it.
 
     Args:

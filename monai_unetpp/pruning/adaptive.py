@@ -22,7 +22,7 @@ __all__ = ["check_adaptive_network", "compare_in_sequence", "evaluate_adaptive",
 
 logger = logging.getLogger(__name__)
 
-_TIMED_CASES = 12
+_TIMED_CASES = 8
 _Outcomes = tuple[PointOutcome, ...]
 
 
