@@ -115,7 +115,7 @@ def compare_in_sequence(
     tested: list[tuple[_Outcomes, bool]] = []
     accepting = True
     for point in points:
-        outcomes = compare_points(rows, [point, reference], reference, rules)
+        outcomes = _compared(rows, point, reference, rules)
         accepting = accepting and all(each.state == "pass" for each in outcomes)
         tested.append((outcomes, accepting))
     return tested
@@ -124,6 +124,12 @@ def compare_in_sequence(
 def operations_ratio(windows: Mapping[str, int], operations: Mapping[str, float]) -> float:
     """Operations of windows by the level that they stopped at, in proportion to all at the deepest."""
     return sum(count * operations[level] for level, count in windows.items()) / max(sum(windows.values()), 1)
+
+
+def _compared(rows: Sequence[ScoreRow], point: str, reference: str, rules: Rules) -> _Outcomes:
+    """One point, by data set, at the full error level."""
+    pair = [point, reference]
+    return compare_points([row for row in rows if row.point in pair], pair, reference, rules)
 
 
 def _points(
@@ -151,7 +157,7 @@ def _points(
                 outcomes=outcomes,
                 accepted=accepted,
                 equal_cost=nearest,
-                equal_cost_outcomes=compare_points(rows, [nearest, reference], reference, rules),
+                equal_cost_outcomes=_compared(rows, nearest, reference, rules),
             )
         )
     return tuple(points)
