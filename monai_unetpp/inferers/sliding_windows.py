@@ -340,6 +340,9 @@ class NestedSlidingWindowInferer(Inferer):
                 runtime = resolve_runtime(self.runtime, run.network, run.device, self.precision)
             images, filled_up = run.images.shape[0], runtime == "openvino"
             chosen = choose_batch_size(run.network, run.grid, images, run.device, filled_up=filled_up)
+            if filled_up and self.levels == ADAPTIVE:
+                # it goes window by window: one size of batches needs one conversion
+                chosen = 1
         # what did not fit once is not tried for each further image
         return chosen if self._most_at_once is None else min(chosen, self._most_at_once)
 

@@ -91,6 +91,16 @@ def test_at_tolerance_zero_all_windows_go_to_the_deepest_level_and_changed_weigh
     torch.testing.assert_close(run(image, changed), before + 1.0, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_volumes_of_sizes_that_strides_do_not_divide_equal_the_whole_network(cache_dir, runtime):
+    torch.manual_seed(0)
+    net, volume = NestedUNet(3, 1, 3, features=(2, 3, 4, 4)).eval(), torch.rand(1, 1, 9, 7, 11)
+    settings = {"roi_size": (9, 7, 6), "precision": "fp32", "runtime": runtime, "cache_dir": cache_dir}
+    found = NestedSlidingWindowInferer(**settings, levels="adaptive", adaptive_tolerance=0.0)(volume, net)
+    expected = NestedSlidingWindowInferer((9, 7, 6), precision="fp32", runtime="torch")(volume, net)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+
+
 def test_work_that_no_window_needs_is_not_done(net, image):
     seen = dict.fromkeys(("x_0_2", "x_0_3", "x_0_4"), 0)
 

@@ -75,7 +75,27 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
         self._chain = []
         for number, stage in enumerate(network.split(FIRST_LEVELS)):
             model = load_or_convert_stage(network, FIRST_LEVELS, number, window, self.settings.cache_dir)
-            self._chain.append(_LinkedStage(self._compile(model), stage, tensors))
+            self._chain.append(_LinkedStage(self._compile(_with_channels_last(model, stage)), stage, tensors))
+
+
+def _with_channels_last(model: Any, stage: NetworkStage) -> Any:
+    """The model with channels last in the memory of all ports but those of image and logits.
+
+    There the channels of a voxel lie side by side, as in the blocks that convolutions take on a CPU.
+    """
+    import_openvino()
+    from openvino import Layout
+    from openvino.preprocess import PrePostProcessor
+
+    ports = PrePostProcessor(model)
+    axes = "HW" if len(model.inputs[0].shape) == 4 else "DHW"
+    inner, outer = Layout(f"NC{axes}"), Layout(f"N{axes}C")
+    inputs = [ports.input(n) for n, name in enumerate(stage.takes) if name != "input"]
+    outputs = [ports.output(n) for n in range(len(stage.levels), len(model.outputs))]
+    for port in (*inputs, *outputs):
+        port.model().set_layout(inner)
+        port.tensor().set_layout(outer)
+    return ports.build()
 
 
 class _LinkedStage:
