@@ -23,6 +23,13 @@ from monai_unetpp.pruning.results import ScoreRow
 from monai_unetpp.pruning.settings import adaptive_tolerances, parse_settings
 
 CASE_SCORES = importlib.import_module("monai_unetpp.pruning.case_scores")
+COST = importlib.import_module("monai_unetpp.pruning.cost")
+
+
+@pytest.fixture(autouse=True)
+def no_new_processes(monkeypatch):
+    """Memory, which takes a process for each level, has tests of its own."""
+    monkeypatch.setattr(COST, "_peak_memory", lambda *_: 1)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +78,7 @@ def run(network, dataset_dir, output_dir, **settings):
     return prune(PruningPlan.of(**(defaults | fields | settings)))
 
 
-def test_the_whole_path_scores_every_tolerance_in_the_pass_of_the_levels(network, boxes, tmp_path, monkeypatch):
+def test_the_whole_path_scores_every_tolerance_in_the_pass_of_the_levels(network, boxes, tmp_path):
     result = run(network, boxes, tmp_path)
     found = result.adaptive
     assert (found.reference, [point.name for point in found.points]) == ("L3", ["adaptive=0.05", "adaptive=1"])
@@ -97,10 +104,10 @@ def test_the_whole_path_scores_every_tolerance_in_the_pass_of_the_levels(network
     assert "Which cases stay shallow" in (tmp_path / "summary.md").read_text()
 
     # what is finished is not scored again, with its depths; without tolerances their file goes
-    monkeypatch.setattr(CASE_SCORES.CaseEvaluation, "score_source", lambda *_: pytest.fail("scored again"))
-    again = run(network, boxes, tmp_path).adaptive
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(CASE_SCORES.CaseEvaluation, "score_source", lambda *_: pytest.fail("scored again"))
+        again = run(network, boxes, tmp_path).adaptive
     assert (again.depths, again.rows) == (found.depths, found.rows)
-    monkeypatch.undo()
     assert run(network, boxes, tmp_path, settings=None).adaptive is None
     assert not (tmp_path / "adaptive_depth.csv").exists()
 
