@@ -60,7 +60,7 @@ def adaptive_table(result: PruningResult) -> Table | None:
         notes=[
             f"Operations and time are in proportion to {adaptive.reference}; time is that of {adaptive.timed_cases} "
             f"cases, evenly spread from the shallowest to the deepest, median (quartiles) of "
-            f"{adaptive.points[0].time_ratio.count} rounds. In brackets after the level of nearest cost: its "
+            f"{adaptive.points[0].time_ratio.count} round(s). In brackets after the level of nearest cost: its "
             "operations.",
             "Dice differences are those of the guarded label with the largest loss, from the deepest level, with "
             "one-sided bounds at the error level of the verdict.",
@@ -135,7 +135,10 @@ def _group_record(
 
 
 def _foreground(rows: Sequence[ScoreRow], point: str) -> dict[_Key, ScoreRow]:
-    return {(row.dataset, row.case): row for row in rows if row.point == point and row.label == FOREGROUND}
+    """The rows of all labels together; where there is one label alone, its own."""
+    labels = {row.label for row in rows}
+    label = FOREGROUND if FOREGROUND in labels else min(labels, default=FOREGROUND)
+    return {(row.dataset, row.case): row for row in rows if row.point == point and row.label == label}
 
 
 def _dice(outcome: PointOutcome) -> Comparison | None:
