@@ -66,6 +66,7 @@ class CaseResult:
         instances: number of objects, where the post-processing numbered them (``SplitInstancesd``).
         surround: ``value`` (of the first channel) and ``share`` of the constant surround that the preprocessing found
             (``LevelSurroundd``); None where it found none, or did not look for one.
+        depths: windows by the level that they stopped at, where the inferer chooses the depth of each.
     """
 
     case: str
@@ -76,6 +77,7 @@ class CaseResult:
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     instances: int | None = None
     surround: dict[str, float] | None = None
+    depths: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +88,7 @@ class _StartedCase:
     file: str
     started: float
     surround: dict[str, float] | None
+    depths: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -278,7 +281,8 @@ class CaseEvaluator(SupervisedEvaluator):
         return data
 
     def _finish(self, case: str, file: str, output: Any, surround: dict[str, float] | None) -> None:
-        started = _StartedCase(case, file, self._started, surround)
+        depths: Mapping[str, dict[str, int]] = getattr(self.inferer, "depths", None) or {}
+        started = _StartedCase(case, file, self._started, surround, dict(next(iter(depths.values()), {})))
         if self._unsaved is None or self._timer is not None or self._saver is None:
             self.completed.append(self._save(started, _only(output), self._unsaved))
             return
@@ -298,7 +302,14 @@ class CaseEvaluator(SupervisedEvaluator):
         output = None if saved_to is None else str(saved_to)
         seconds = time.perf_counter() - case.started
         return CaseResult(
-            case.case, case.file, output, seconds, volumes_ml, instances=instances, surround=case.surround
+            case.case,
+            case.file,
+            output,
+            seconds,
+            volumes_ml,
+            instances=instances,
+            surround=case.surround,
+            depths=case.depths,
         )
 
     def _await_saving(self) -> None:

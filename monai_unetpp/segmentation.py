@@ -42,6 +42,7 @@ class SegmentedCase:
         surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 of a skull-stripped
             brain; None where there is none, or the bundle does not look for one.
         warnings: in what the image or the result is unlike the cases that the bundle was trained on, one line each.
+        depths: windows by the level that they stopped at; empty unless the depth is chosen for each.
     """
 
     case: str
@@ -53,6 +54,7 @@ class SegmentedCase:
     instances: int | None = None
     surround: dict[str, float] | None = None
     warnings: tuple[str, ...] = ()
+    depths: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class SegmentationSummary:
 
     Attributes:
         bundle: name of the bundle.
-        level: the level that was run.
+        level: the level that was run; the deepest that a window may go to where the depth is chosen for each.
         device: where it was run.
         runtime: what ran the network, such as ``"openvino"``; empty where the bundle has another inferer than
             ``NestedSlidingWindowInferer``, or nothing was run.
@@ -69,6 +71,7 @@ class SegmentationSummary:
         cases: the finished cases.
         failures: one line for each failed case, which names its file.
         stages: seconds by stage of the work, summed over the finished cases; empty unless they were measured.
+        depths: windows by the level that they stopped at, summed likewise; empty unless the depth is chosen for each.
     """
 
     bundle: str
@@ -79,6 +82,7 @@ class SegmentationSummary:
     cases: tuple[SegmentedCase, ...]
     failures: tuple[str, ...]
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
+    depths: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -143,6 +147,7 @@ def segment(
         cases=cases,
         failures=tuple(map(str, evaluator.failures)),
         stages=_summed(case.stages for case in cases),
+        depths={level: int(count) for level, count in _summed(case.depths for case in cases).items()},
     )
 
 
@@ -190,6 +195,7 @@ def _segmented_case(done: CaseResult, names: Mapping[int, str], guard: CaseGuard
         instances=done.instances,
         surround=done.surround,
         warnings=() if guard is None else tuple(guard.warnings.get(done.file, ())),
+        depths=done.depths,
     )
 
 
@@ -210,11 +216,11 @@ def _change_settings(config: BundleConfig, folder: Path, settings: Mapping[str, 
         config[key] = value
 
 
-def _summed(stages: Iterable[dict[str, float]]) -> dict[str, float]:
+def _summed(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:
     total: dict[str, float] = {}
-    for each in stages:
-        for name, seconds in each.items():
-            total[name] = total.get(name, 0.0) + seconds
+    for each in numbers:
+        for name, number in each.items():
+            total[name] = total.get(name, 0.0) + number
     return total
 
 

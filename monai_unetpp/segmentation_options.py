@@ -32,6 +32,8 @@ class SegmentationOptions:
         bundle: name or folder of a bundle. One must be named: each takes other images.
         list_key: list of ``dataset.json`` to segment, where ``inputs`` are such folders, such as ``"validation"``.
         level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
+        adaptive: tolerance from 0 to 1, such as 0.03: each window runs only as deep as two neighbouring levels come to
+            differ by less (in ``1 - Dice`` of every class); not together with ``level``.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         runtime: ``"auto"``, ``"torch"``, ``"compile"`` or ``"openvino"``.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
@@ -46,7 +48,7 @@ class SegmentationOptions:
 
     Raises:
         TypeError: inputs that are not paths.
-        ValueError: no such runtime or precision.
+        ValueError: no such runtime or precision, or a tolerance that cannot be.
     """
 
     inputs: _Path | Sequence[_Path] = option(
@@ -70,6 +72,15 @@ class SegmentationOptions:
     )
     level: str | None = option(
         None, metavar="LEVEL", help="L1, L2, ...: build and run only what this level needs (default: the deepest)"
+    )
+    adaptive: float | None = option(
+        None,
+        group=_SPEED,
+        type=float,
+        metavar="TOLERANCE",
+        help="run each window only as deep as it needs: until two neighbouring levels differ by less than this in "
+        "1 - Dice of every class, such as 0.03 (default: all windows at one level); prune --settings adaptive=... "
+        "tells what it costs",
     )
     device: str | None = option(None, metavar="DEVICE", help=DEVICE_HELP)
     runtime: str | None = option(
@@ -124,6 +135,13 @@ class SegmentationOptions:
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}. Correct the name.")
+        if self.adaptive is not None and not 0 <= self.adaptive <= 1:
+            raise ValueError(f"adaptive must lie between 0 and 1, got {self.adaptive!r}. 0.03 is a good start.")
+        if self.adaptive is not None and self.level is not None:
+            raise ValueError(
+                f"adaptive and level exclude each other, got {self.adaptive!r} and {self.level!r}. Leave one out: "
+                "adaptive chooses the level of each window."
+            )
 
     @property
     def paths(self) -> list[str]:
@@ -136,5 +154,6 @@ class SegmentationOptions:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         # so that bundles without the key take what is false anyway
         values["overwrite"] = self.overwrite or None
+        values["adaptive_tolerance"] = values.pop("adaptive")
         values["flips"] = None if self.flips is None else list(self.flips)
         return {name: value for name, value in values.items() if name not in _OWN and value is not None}

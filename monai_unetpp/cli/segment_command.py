@@ -24,6 +24,7 @@ _EXAMPLES = """\
   monai-unetpp segment scan.nii.gz --bundle hippocampus_mri_unetpp -o segmentations
   monai-unetpp segment scans dicom_series --bundle brain_tissue_mri_unetpp -o segmentations --level L2
   monai-unetpp segment cells.png --bundle nuclei_microscopy_unetpp --instances -o results
+  monai-unetpp segment cells --bundle nuclei_microscopy_unetpp -o results --adaptive 0.033
   monai-unetpp segment my_dataset --bundle my_bundle --list_key validation -o segmentations
   monai-unetpp segment scans --bundle my_bundle -o segmentations --json > volumes.json
   monai-unetpp segment scans --bundle my_bundle -o segmentations --no-flips --overlap 0.25 --precision auto --profile
@@ -69,6 +70,10 @@ def _show_cases(summary: SegmentationSummary) -> None:
     counted = any(done.instances is not None for done in summary.cases)
     ran = ", ".join(filter(None, (summary.device, summary.runtime, summary.precision)))
     print(f"{summary.bundle}, level {summary.level}, on {ran}")
+    if summary.depths:
+        windows = sum(summary.depths.values())
+        shares = ", ".join(f"{level} {count / windows:.0%}" for level, count in summary.depths.items())
+        print(f"depth chosen for each of {windows} windows: {shares}")
     show_rows(
         ["case", *(f"{name} (ml)" for name in names), *(["objects"] if counted else []), "seconds"],
         [

@@ -19,6 +19,7 @@ from monai_unetpp.pruning.score import Scores
 from monai_unetpp.pruning.stages import (
     Prepared,
     Scored,
+    compare_adaptive,
     compare_settings,
     decide_cases,
     inferer_precision,
@@ -111,6 +112,8 @@ def _conclude(prepared: Prepared, scored: Scored, group: dist.ProcessGroup | Non
     logger.info("%s", verdict(result).summary)
     if result.grid is not None:
         logger.info("%s", result.grid.reason)
+    if result.adaptive is not None:
+        logger.info("%s", result.adaptive.reason)
     logger.info("The report is %s.", paths["html"])
     return from_first(result, group)
 
@@ -147,6 +150,7 @@ def _evaluate(prepared: Prepared, scored: Scored) -> PruningResult:
         error_auroc=scored.error_auroc,
         settings=prepared.settings | scored.left_out,
         grid=compare_settings(prepared, scored, costs),
+        adaptive=compare_adaptive(prepared, scored, costs),
     )
     if scored.out_of_fold:
         # the networks of the folds, which gave these scores, are not at hand to draw what they saw
