@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import datetime
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,18 +15,29 @@ from typing import Any
 
 from ignite.engine import Events
 
-from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata_entry
+from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, read_metadata, read_metadata_entry
 from monai_unetpp.choices import DEFAULT_BUNDLE
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.devices import resolve_device
-from monai_unetpp.engines import CaseEvaluator
-from monai_unetpp.files import remove_leftovers
+from monai_unetpp.engines import CaseEvaluator, CaseResult
+from monai_unetpp.files import hash_file, remove_leftovers
+from monai_unetpp.measuring.environment import command_line, software_versions
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import Progress, counting
+from monai_unetpp.results import (
+    LabelVolume,
+    RecordedCase,
+    ResultFolder,
+    collecting_warnings,
+    hash_image,
+    measure_labels,
+)
 from monai_unetpp.segmentation_options import SegmentationOptions
 from monai_unetpp.topology import level_index
 
-__all__ = ["DEFAULT_BUNDLE", "SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment"]
+__all__ = ["DEFAULT_BUNDLE", "SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment_files"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +55,8 @@ class SegmentedCase:
         instances: number of objects, None unless they were numbered.
         surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 of a skull-stripped
             brain; None where there is none, or the bundle does not look for one.
+        volumes: voxels and millilitres of every label, with its value; empty where objects were numbered.
+        warnings: what should be known before the result is used, one line each.
     """
 
     case: str
@@ -51,11 +67,13 @@ class SegmentedCase:
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     instances: int | None = None
     surround: dict[str, float] | None = None
+    volumes: tuple[LabelVolume, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationSummary:
-    """What :func:`segment` did.
+    """What :func:`segment_files` did.
 
     Attributes:
         bundle: name of the bundle.
@@ -67,6 +85,7 @@ class SegmentationSummary:
         cases: the finished cases.
         failures: one line for each failed case, which names its file.
         stages: seconds by stage of the work, summed over the finished cases; empty unless they were measured.
+        labels: name of each value of the label maps.
     """
 
     bundle: str
@@ -77,13 +96,14 @@ class SegmentationSummary:
     cases: tuple[SegmentedCase, ...]
     failures: tuple[str, ...]
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
+    labels: dict[int, str] = dataclasses.field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
 
 
-def segment(
+def segment_files(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
     output_dir: str | PathLike[str],
     bundle: str | PathLike[str] = DEFAULT_BUNDLE,
@@ -94,7 +114,9 @@ def segment(
 ) -> SegmentationSummary:
     """Segment images with a bundle's ``inference.json``; cases that fail are reported and the rest go on.
 
-    The network is loaded once. The next image is loaded and the last result written while it works.
+    The network is loaded once. The next image is loaded and the last result written while it works. Beside the label
+    maps ``output_dir`` gets ``volumes.csv`` (voxels and millilitres by case and label), ``run.json`` (how each was
+    made) and the names and colours of the labels for ITK-SNAP (``labels.label``) and 3D Slicer (``labels.ctbl``).
 
     Args:
         inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``.
@@ -111,8 +133,8 @@ def segment(
         The finished cases with their volumes, and the failures.
 
     Raises:
-        ValueError: a bundle, level or device that cannot be used, or a setting that the bundle has not; the message
-            names it and the remedy.
+        ValueError: a bundle, level or device that cannot be used, a setting that the bundle has not, or a file of
+            others in the place of one that is to be written; the message names it and the remedy.
         FileNotFoundError: no such bundle, or none of the inputs exists.
         TypeError: inputs that are not paths, or an option that there is not.
         OSError: ``output_dir`` cannot be written to.
@@ -121,24 +143,139 @@ def segment(
     folder = find_bundle(chosen.bundle)
     names = label_names(folder)
     evaluator, network = _evaluator(chosen, folder)
-    make_output_dir(expand_home(chosen.output_dir))
-    with counting(progress, "segmenting") as count:
-        evaluator.add_event_handler(
-            Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)
-        )
-        evaluator.run()
-    cases = _segmented_cases(evaluator, names if network.spatial_dims == 3 else {})
-    ran_runtime, ran_precision = getattr(evaluator.inferer, "ran", None) or ("", "")
+    results = ResultFolder(make_output_dir(expand_home(chosen.output_dir)), names)
+    results.check()
+    for saver in evaluator.savers:
+        saver.labels = names
+    run = _Run(evaluator, network, names, results, _described(chosen, folder))
+    run.run(progress)
+    ran_runtime, ran_precision = run.ran
     return SegmentationSummary(
         bundle=folder.name,
         level=network.levels[-1],
         device=str(evaluator.state.device),
         runtime=ran_runtime,
         precision=ran_precision,
-        cases=cases,
-        failures=tuple(map(str, evaluator.failures)),
-        stages=_summed(case.stages for case in cases),
+        cases=tuple(run.cases),
+        failures=tuple(run.failures),
+        stages=_summed(case.stages for case in run.cases),
+        labels=names,
     )
+
+
+class _Run:
+    """One run of an evaluator, which is told of in the folder of its results."""
+
+    def __init__(
+        self,
+        evaluator: CaseEvaluator,
+        network: NestedUNet,
+        names: Mapping[int, str],
+        results: ResultFolder,
+        described: Mapping[str, Any],
+    ) -> None:
+        self.evaluator, self.names, self.results, self.network = evaluator, names, results, network
+        self.cases: list[SegmentedCase] = []
+        self.failures: list[str] = []
+        self._warnings: list[str] = []
+        results.run.update(started=_now(), **described, level=network.levels[-1], device=str(evaluator.state.device))
+
+    @property
+    def ran(self) -> tuple[str, str]:
+        """Runtime and precision; empty where the inferer does not tell."""
+        return getattr(self.evaluator.inferer, "ran", None) or ("", "")
+
+    def run(self, progress: Progress) -> None:
+        """Segment all cases; what was finished is told of, also where that is interrupted."""
+        with counting(progress, "segmenting") as count, collecting_warnings() as self._warnings:
+            self.evaluator.add_event_handler(
+                Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)
+            )
+            self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._note_finished)
+            try:
+                self.evaluator.run()
+            finally:
+                self.failures = list(map(str, self.evaluator.failures))
+                self._note_finished()
+                self._write()
+
+    def _note_finished(self) -> None:
+        """Take over the cases that were finished since the last time."""
+        for done in self.evaluator.completed[len(self.cases) :]:
+            case = self._segmented_case(done)
+            self.cases.append(case)
+            with contextlib.suppress(OSError):  # told in the end, where it is tried again
+                self.results.add(_recorded(case), case.volumes)
+
+    def _segmented_case(self, done: CaseResult) -> SegmentedCase:
+        has_volume = self.network.spatial_dims == 3
+        volumes = measure_labels(self.names, done.voxels, done.volumes_ml if has_volume else None)
+        return SegmentedCase(
+            case=done.case,
+            image=done.file,
+            output=str(done.output),
+            volumes_ml={label.name: label.ml for label in volumes if label.ml is not None},
+            seconds=done.seconds,
+            stages=done.stages,
+            instances=done.instances,
+            surround=done.surround,
+            volumes=volumes if done.instances is None else (),
+            warnings=tuple(line for line in self._warnings if line.startswith(f"{done.file}: ")),
+        )
+
+    def _write(self) -> None:
+        inferer = self.evaluator.inferer
+        self.results.run.update(
+            finished=_now(),
+            runtime=self.ran[0],
+            precision=self.ran[1],
+            window=_plain(getattr(inferer, "roi_size", None)),
+            overlap=_plain(getattr(inferer, "overlap", None)),
+            flips=_plain(getattr(inferer, "flips", None)),
+            failures=self.failures,
+            warnings=list(self._warnings),
+        )
+        try:
+            self.results.write()
+        except (OSError, ValueError) as e:
+            logger.error("%s", e)
+            self.failures.append(str(e))
+
+
+def _described(chosen: SegmentationOptions, folder: Path) -> dict[str, Any]:
+    """What ``run.json`` says of a run before it begins."""
+    weights = folder / WEIGHTS_FILE
+    return {
+        "command": command_line(),
+        "options": {key: _plain(value) for key, value in chosen.settings().items()},
+        "bundle": {
+            "name": folder.name,
+            "folder": str(folder),
+            "version": str(read_metadata(folder).get("version", "")),
+            "weights": WEIGHTS_FILE,
+            "sha256": hash_file(weights) if weights.is_file() else None,
+        },
+        "versions": software_versions("nibabel", "SimpleITK", "highdicom", "openvino"),
+    }
+
+
+def _recorded(case: SegmentedCase) -> RecordedCase:
+    details = {"instances": case.instances, "surround": case.surround}
+    found = {key: value for key, value in details.items() if value is not None}
+    return RecordedCase(
+        case.case, case.image, hash_image(case.image), case.output, round(case.seconds, 3), case.warnings, found
+    )
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON has it."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(part) for part in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
 
 
 def _evaluator(chosen: SegmentationOptions, folder: Path) -> tuple[CaseEvaluator, NestedUNet]:
@@ -162,23 +299,6 @@ def _evaluator(chosen: SegmentationOptions, folder: Path) -> tuple[CaseEvaluator
         raise ValueError(f"{config}: the evaluator must have postprocessing that writes results, got none. Add it.")
     evaluator.profile = chosen.profile
     return evaluator, _check_network(config, "network", evaluator.network)
-
-
-def _segmented_cases(evaluator: CaseEvaluator, names: Mapping[int, str]) -> tuple[SegmentedCase, ...]:
-    """What was finished, with the volumes of the labels of ``names``."""
-    return tuple(
-        SegmentedCase(
-            case=done.case,
-            image=done.file,
-            output=str(done.output),
-            volumes_ml={name: done.volumes_ml.get(value, 0.0) for value, name in names.items()},
-            seconds=done.seconds,
-            stages=done.stages,
-            instances=done.instances,
-            surround=done.surround,
-        )
-        for done in evaluator.completed
-    )
 
 
 def _check_network(config: BundleConfig, key: str, network: Any) -> NestedUNet:

@@ -1,6 +1,7 @@
 """What can be chosen when images are segmented. Importing this module takes no torch.
 
-:func:`monai_unetpp.segmentation.segment` takes these options by name, and the command line derives its own from them.
+:func:`monai_unetpp.segmentation.segment_files` takes these options by name, and the command line derives
+its own from them.
 """
 
 from __future__ import annotations

@@ -181,7 +181,7 @@ def test_segment_names_what_failed_and_does_the_rest(segment, images, tmp_path):
     assert lines[1].startswith(f"monai-unetpp: {missing}: no such file or folder")
     assert lines[2] == "monai-unetpp: 2 of 4 cases failed; the others are done."
     assert [line.split()[0] for line in out.splitlines()[3:-1]] == ["a", "z"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_seg.nii.gz", "z_seg.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*_seg*")) == ["a_seg.nii.gz", "z_seg.nii.gz"]
 
 
 def test_segment_when_nothing_can_be_done(segment, tmp_path):
@@ -226,7 +226,7 @@ def stub_segment(monkeypatch):
         stages = {"other": 1.0, "load": 4.5, "network": 2.5} if options["profile"] else {}
         return segmentation.SegmentationSummary("tiny", "L1", "cpu", "torch", "fp32", cases, (), stages)
 
-    monkeypatch.setattr(segmentation, "segment", segment)
+    monkeypatch.setattr(segmentation, "segment_files", segment)
     return calls
 
 
@@ -266,7 +266,7 @@ def test_objects_are_counted(run, stub_segment, monkeypatch):
 
     case = segmentation.SegmentedCase("a", "a.png", "a_seg.png", {}, 0.5, instances=17)
     summary = segmentation.SegmentationSummary("tiny", "L1", "cpu", "torch", "fp32", (case,), ())
-    monkeypatch.setattr(segmentation, "segment", lambda **options: summary)
+    monkeypatch.setattr(segmentation, "segment_files", lambda **options: summary)
     code, out, _ = run("segment", "a", "-o", "O", "--instances")
     assert code == 0
     assert [line.split() for line in out.splitlines()[1:4:2]] == [["case", "objects", "seconds"], ["a", "17", "0.50"]]
@@ -682,7 +682,7 @@ def raiser(error):
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "told",
 )
 def test_no_error_ends_in_a_traceback(run, monkeypatch, tmp_path, caplog, error, expected):
-    monkeypatch.setattr("monai_unetpp.segmentation.segment", raiser(error))
+    monkeypatch.setattr("monai_unetpp.segmentation.segment_files", raiser(error))
     code, out, err = run("segment", "a", "-o", tmp_path)
     assert (code, out) == (2, "")
     assert err.startswith("monai-unetpp: ")
@@ -694,14 +694,14 @@ def test_no_error_ends_in_a_traceback(run, monkeypatch, tmp_path, caplog, error,
 
 
 def test_what_python_raises_itself_is_an_error_of_ours(run, monkeypatch, tmp_path):
-    monkeypatch.setattr("monai_unetpp.segmentation.segment", lambda **options: int("x"))
+    monkeypatch.setattr("monai_unetpp.segmentation.segment_files", lambda **options: int("x"))
     code, _, err = run("segment", "a", "-o", tmp_path)
     assert code == 2
     assert "ValueError: invalid literal for int() with base 10: 'x'. This is an error in monai-unetpp" in err
 
 
 def test_a_warning_is_said_once(run, monkeypatch, tmp_path, caplog, stub_segment):
-    stub = monai_unetpp.segmentation.segment
+    stub = monai_unetpp.segmentation.segment_files
 
     def warn(**options):
         for name in ("monai_unetpp.data", "nibabel.global"):
@@ -709,7 +709,7 @@ def test_a_warning_is_said_once(run, monkeypatch, tmp_path, caplog, stub_segment
                 logging.getLogger(name).warning("%s: the header lies", options["inputs"][0])
         return stub(**options)
 
-    monkeypatch.setattr("monai_unetpp.segmentation.segment", warn)
+    monkeypatch.setattr("monai_unetpp.segmentation.segment_files", warn)
     for _ in range(2):
         run("segment", "a", "-o", tmp_path)
     # once in each run, and nibabel's not a second time by our own handler

@@ -36,7 +36,7 @@ FLOORS = (
     },
     {"measuring", "reporting"},
     {"data", "metrics", "networks", "losses"},
-    {"bundles", "inferers", "engines", "segmentation_options"},
+    {"bundles", "inferers", "engines", "results", "segmentation_options"},
     {"pruning", "export", "segmentation", "training"},
     {"study", "failures", "demo", "benchmark", "handlers"},
     {"cli"},

@@ -49,10 +49,10 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(json_output: bool, **options: Any) -> int:
-    from monai_unetpp.segmentation import segment
+    from monai_unetpp.segmentation import segment_files
 
     with nullcontext() if json_output else shown("monai_unetpp.inferers.sliding_windows"):
-        summary = segment(**options, progress=not json_output and sys.stderr.isatty())
+        summary = segment_files(**options, progress=not json_output and sys.stderr.isatty())
     if json_output:
         print(json.dumps(summary.as_dict(), indent=2))
     elif summary.cases:
