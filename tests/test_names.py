@@ -38,7 +38,7 @@ FLOORS = (
     {"data", "metrics", "networks", "losses"},
     {"bundles", "inferers", "engines", "results", "segmentation_options"},
     {"pruning", "export", "segmentation", "training"},
-    {"study", "failures", "demo", "benchmark", "handlers"},
+    {"study", "failures", "demo", "benchmark", "handlers", "in_memory"},
     {"cli"},
     {"__main__"},
 )
