@@ -25,12 +25,18 @@ from monai_unetpp.measuring.environment import command_line, software_versions
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import Progress, counting
 from monai_unetpp.results import (
+    RUN_FILE,
+    EarlierResults,
     LabelVolume,
     RecordedCase,
     ResultFolder,
+    RunInputs,
     collecting_warnings,
     hash_image,
+    leave_out_finished,
     measure_labels,
+    read_runs,
+    write_bids_description,
 )
 from monai_unetpp.segmentation_options import SegmentationOptions
 from monai_unetpp.topology import level_index
@@ -86,6 +92,8 @@ class SegmentationSummary:
         failures: one line for each failed case, which names its file.
         stages: seconds by stage of the work, summed over the finished cases; empty unless they were measured.
         labels: name of each value of the label maps.
+        output_dir: where they are.
+        skipped: number of cases whose results were there already.
     """
 
     bundle: str
@@ -97,6 +105,8 @@ class SegmentationSummary:
     failures: tuple[str, ...]
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     labels: dict[int, str] = dataclasses.field(default_factory=dict)
+    output_dir: str = ""
+    skipped: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -105,7 +115,7 @@ class SegmentationSummary:
 
 def segment_files(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
-    output_dir: str | PathLike[str],
+    output_dir: str | PathLike[str] | None = None,
     bundle: str | PathLike[str] = DEFAULT_BUNDLE,
     level: str | None = None,
     device: str | None = None,
@@ -119,9 +129,11 @@ def segment_files(
     made) and the names and colours of the labels for ITK-SNAP (``labels.label``) and 3D Slicer (``labels.ctbl``).
 
     Args:
-        inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``.
+        inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``; or one BIDS data
+            set, of which the anatomical images are segmented by subject and session.
         output_dir: folder for ``<case>_seg.nii.gz``, or PNG or TIFF for such images: integer labels on the input's own
-            grid.
+            grid. Of a BIDS data set a derived one with ``<case>_dseg.nii.gz``, by default
+            ``derivatives/monai-unetpp`` in it.
         bundle: name or folder of a bundle.
         level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
@@ -142,12 +154,14 @@ def segment_files(
     chosen = SegmentationOptions(inputs, output_dir, bundle, level=level, device=device, **options)
     folder = find_bundle(chosen.bundle)
     names = label_names(folder)
-    evaluator, network = _evaluator(chosen, folder)
-    results = ResultFolder(make_output_dir(expand_home(chosen.output_dir)), names)
+    given = RunInputs.find(chosen.paths, chosen.output_dir, chosen.suffix)
+    evaluator, network = _evaluator(chosen, folder, given)
+    results = ResultFolder(make_output_dir(given.output_dir), names)
     results.check()
-    for saver in evaluator.savers:
-        saver.labels = names
-    run = _Run(evaluator, network, names, results, _described(chosen, folder))
+    if given.bids is not None:
+        write_bids_description(results.path, given.bids, names, folder.name)
+    run = _Run(evaluator, network, results, _described(chosen, folder))
+    run.arrange(given, chosen.skip_existing)
     run.run(progress)
     ran_runtime, ran_precision = run.ran
     return SegmentationSummary(
@@ -160,6 +174,8 @@ def segment_files(
         failures=tuple(run.failures),
         stages=_summed(case.stages for case in run.cases),
         labels=names,
+        output_dir=str(results.path),
+        skipped=run.skipped,
     )
 
 
@@ -167,23 +183,50 @@ class _Run:
     """One run of an evaluator, which is told of in the folder of its results."""
 
     def __init__(
-        self,
-        evaluator: CaseEvaluator,
-        network: NestedUNet,
-        names: Mapping[int, str],
-        results: ResultFolder,
-        described: Mapping[str, Any],
+        self, evaluator: CaseEvaluator, network: NestedUNet, results: ResultFolder, described: Mapping[str, Any]
     ) -> None:
-        self.evaluator, self.names, self.results, self.network = evaluator, names, results, network
+        self.evaluator, self.results = evaluator, results
         self.cases: list[SegmentedCase] = []
         self.failures: list[str] = []
+        self.skipped = 0
+        self._has_volume = network.spatial_dims == 3
         self._warnings: list[str] = []
+        for saver in evaluator.savers:
+            saver.labels = dict(results.names)
         results.run.update(started=_now(), **described, level=network.levels[-1], device=str(evaluator.state.device))
 
     @property
     def ran(self) -> tuple[str, str]:
         """Runtime and precision; empty where the inferer does not tell."""
         return getattr(self.evaluator.inferer, "ran", None) or ("", "")
+
+    def arrange(self, inputs: RunInputs, skip_existing: bool) -> None:
+        """Change the list of cases by what is known of them, before the first is loaded.
+
+        Raises:
+            ValueError: the bundle keeps its cases in another way than this package's.
+        """
+        if inputs.bids is None and not skip_existing:
+            return
+        items, savers = self._items(), self.evaluator.savers
+        inputs.name_results(items, savers)
+        if skip_existing:
+            earlier = EarlierResults(read_runs(self.results.path / RUN_FILE), self.results.run)
+            left_out = leave_out_finished(items, savers[0], earlier)
+            for case, _, output in left_out:
+                self.results.add_earlier(case, output, self._has_volume)
+            self.skipped = len(left_out)
+        self.evaluator.state.epoch_length = len(items)
+
+    def _items(self) -> list[dict[str, Any]]:
+        """The cases, as the data set of the bundle keeps them."""
+        items = getattr(getattr(self.evaluator.data_loader, "dataset", None), "data", None)
+        if not isinstance(items, list) or not self.evaluator.savers:
+            raise ValueError(
+                "BIDS, skip_existing and series need a bundle with CaseDataset and SegmentationSaveImaged of "
+                "monai_unetpp.data, got another. Take another bundle, or leave them out."
+            )
+        return items
 
     def run(self, progress: Progress) -> None:
         """Segment all cases; what was finished is told of, also where that is interrupted."""
@@ -193,7 +236,8 @@ class _Run:
             )
             self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._note_finished)
             try:
-                self.evaluator.run()
+                if self.evaluator.state.epoch_length:
+                    self.evaluator.run()
             finally:
                 self.failures = list(map(str, self.evaluator.failures))
                 self._note_finished()
@@ -208,8 +252,7 @@ class _Run:
                 self.results.add(_recorded(case), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:
-        has_volume = self.network.spatial_dims == 3
-        volumes = measure_labels(self.names, done.voxels, done.volumes_ml if has_volume else None)
+        volumes = measure_labels(self.results.names, done.voxels, done.volumes_ml if self._has_volume else None)
         return SegmentedCase(
             case=done.case,
             image=done.file,
@@ -247,7 +290,9 @@ def _described(chosen: SegmentationOptions, folder: Path) -> dict[str, Any]:
     weights = folder / WEIGHTS_FILE
     return {
         "command": command_line(),
-        "options": {key: _plain(value) for key, value in chosen.settings().items()},
+        "options": {
+            key: _plain(value) for key, value in chosen.settings().items() if key not in ("list_key", "overwrite")
+        },
         "bundle": {
             "name": folder.name,
             "folder": str(folder),
@@ -278,12 +323,12 @@ def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
 
 
-def _evaluator(chosen: SegmentationOptions, folder: Path) -> tuple[CaseEvaluator, NestedUNet]:
+def _evaluator(chosen: SegmentationOptions, folder: Path, inputs: RunInputs) -> tuple[CaseEvaluator, NestedUNet]:
     """The evaluator of a bundle's ``inference.json`` as the options want it, and its network."""
     config = BundleConfig(folder, "inference.json")
     if not any(os.path.lexists(expand_home(path)) for path in chosen.paths):
         raise FileNotFoundError(f"{', '.join(chosen.paths)}: no such file or folder. Check the path.")
-    config["output_dir"], config["input"] = fspath(expand_home(chosen.output_dir)), chosen.paths
+    config["output_dir"], config["input"] = fspath(inputs.output_dir), inputs.paths
     if chosen.device is not None:
         config["device"] = resolve_device(chosen.device)
     _change_settings(config, folder, chosen.settings())

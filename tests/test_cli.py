@@ -116,7 +116,7 @@ def test_the_version(run):
     [
         ([], "required: COMMAND"),
         (["paint"], "invalid choice: 'paint'"),
-        (["segment", "a.nii.gz"], "required: -o/--output"),
+        (["segment", "a.nii.gz"], "output_dir must name the folder for the results"),
         (["prune", "-o", "x"], "required: --dataset_dir"),
         (["failures", "--dataset_dir", "d"], "required: -o/--output"),
         (["failures", "--dataset_dir", "d", "-o", "x", "--worst", "all"], "invalid int value: 'all'"),

@@ -26,6 +26,8 @@ _EXAMPLES = """\
   monai-unetpp segment cells.png --bundle nuclei_microscopy_unetpp --instances -o results
   monai-unetpp segment my_dataset --list_key validation -o segmentations
   monai-unetpp segment scans -o segmentations --json > volumes.json
+  monai-unetpp segment bids_data_set --suffix T1w --skip-existing
+  monai-unetpp segment study -o segmentations --series all --dicom-seg
   monai-unetpp segment scans -o segmentations --no-flips --overlap 0.25 --precision auto --profile
 
 The configurations of a bundle can run Python code (what begins with $): use only bundles that you trust.
@@ -41,6 +43,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         groups={
             "speed and accuracy": "by default as the bundle says",
             "bundles of images": "for bundles that have these settings",
+            "BIDS and DICOM": "for folders of these",
         },
     )
     parser.add_argument(
@@ -60,7 +63,9 @@ def _run(json_output: bool, **options: Any) -> int:
         if summary.stages:
             print("Where the time went, in seconds:")
             _show_stages(summary)
-        print(printable(f"Segmentations are in {options['output_dir']}"))
+        print(printable(f"Segmentations are in {summary.output_dir}"))
+    if summary.skipped and not json_output:
+        print(f"{summary.skipped} segmented before and passed over.")
     return show_failures(summary.failures, len(summary.cases), "the others are done", "nothing was segmented")
 
 

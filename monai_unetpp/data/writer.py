@@ -119,6 +119,11 @@ class SegmentationSaveImaged(SaveImaged):
             metadata[MetaKeys.SAVED_TO] = str(path)
         return d
 
+    def result_path(self, source: str, item: Mapping[Any, Any]) -> Path:
+        """Where the result of an image goes; ``item`` has the case's own keys, such as ``case``."""
+        name = item.get(RESULT_NAME) or item.get(self.case_key) or case_name(source)
+        return self.output_dir / f"{name}_{self.output_postfix}{result_suffix(source)}"
+
     def check_result(self, source: str, item: Mapping[Any, Any]) -> Path:
         """Where the result of an image goes; to be asked before a network works for nothing.
 
@@ -133,8 +138,7 @@ class SegmentationSaveImaged(SaveImaged):
             FileExistsError: there is a file that this package did not write, or the result of another image.
             OSError: the name is too long.
         """
-        name = item.get(RESULT_NAME) or item.get(self.case_key) or case_name(source)
-        path = self.output_dir / f"{name}_{self.output_postfix}{result_suffix(source)}"
+        path = self.result_path(source, item)
         _check_replaceable(path, source, self.overwrite)
         return path
 

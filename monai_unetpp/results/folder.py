@@ -12,7 +12,7 @@ from typing import Any
 from monai_unetpp.files import MARK, write_text
 from monai_unetpp.results.colour_tables import TABLE_FILES, itk_snap_table, slicer_table
 from monai_unetpp.results.run_record import RUN_FILE, RecordedCase, format_runs, read_runs
-from monai_unetpp.results.volumes import VOLUMES_FILE, LabelVolume, format_volumes, read_volume_rows
+from monai_unetpp.results.volumes import VOLUMES_FILE, LabelVolume, format_volumes, measure_file, read_volume_rows
 
 __all__ = ["ResultFolder"]
 
@@ -64,17 +64,28 @@ class ResultFolder:
         if time.monotonic() - self._written > _PAUSE_S:
             self.write()
 
+    def add_earlier(self, case: str, output: Path, has_volume: bool) -> None:
+        """Note a case that was finished before; its sizes are measured where the table has lost them.
+
+        Args:
+            case: its name.
+            output: its label map.
+            has_volume: whether voxels have a size in mm.
+        """
+        if case not in {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}:
+            self._volumes[case] = measure_file(output, self.names, has_volume), ()
+
     def write(self) -> None:
-        """Write all files; nothing while no case is finished.
+        """Write all files; none while no case is finished.
 
         Raises:
             OSError: one cannot be written.
         """
-        if not self._cases:
-            return
         if self._volumes:
             text = format_volumes(self._volumes, read_volume_rows(self.path / VOLUMES_FILE))
             write_text(self.path / VOLUMES_FILE, text)
+        if not self._cases:
+            return
         earlier = [run for run in read_runs(self.path / RUN_FILE) if run.get("started") != self.run.get("started")]
         write_text(self.path / RUN_FILE, format_runs(self.run, list(self._cases.values()), earlier))
         for name, table in (("itk_snap", itk_snap_table), ("slicer", slicer_table)):

@@ -7,9 +7,21 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from monai_unetpp.data.nifti import open_nifti
+from monai_unetpp.data.pictures import is_picture_name, read_picture
 from monai_unetpp.spreadsheet import escape_cell, format_csv
 
-__all__ = ["HEADER", "VOLUMES_FILE", "LabelVolume", "format_volumes", "measure_labels", "read_volume_rows"]
+__all__ = [
+    "HEADER",
+    "VOLUMES_FILE",
+    "LabelVolume",
+    "format_volumes",
+    "measure_file",
+    "measure_labels",
+    "read_volume_rows",
+]
 
 VOLUMES_FILE = "volumes.csv"
 HEADER = ("case", "label", "name", "voxels", "ml", "warnings")
@@ -46,6 +58,25 @@ def measure_labels(
         LabelVolume(value, name, voxels.get(value, 0), None if volumes_ml is None else volumes_ml.get(value, 0.0))
         for value, name in names.items()
     )
+
+
+def measure_file(path: Path, names: Mapping[int, str], has_volume: bool) -> tuple[LabelVolume, ...]:
+    """The same of a label map that was written before.
+
+    Args:
+        path: NIfTI, PNG or TIFF.
+        names: name of each value.
+        has_volume: whether its voxels have a size in mm.
+    """
+    if is_picture_name(path):
+        labels, voxel_ml = read_picture(path, labels=True), 0.0
+    else:
+        image = open_nifti(path)
+        labels = np.asarray(image.dataobj)
+        voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
+    counts = {int(value): int(count) for value, count in zip(*np.unique(labels, return_counts=True), strict=True)}
+    volumes_ml = {value: count * voxel_ml for value, count in counts.items()}
+    return measure_labels(names, counts, volumes_ml if has_volume else None)
 
 
 def format_volumes(
