@@ -193,6 +193,16 @@ class CaseEvaluator(SupervisedEvaluator):
         transforms = () if self._saving is None else self._saving.transforms
         return tuple(transform for transform in transforms if isinstance(transform, SegmentationSaveImaged))
 
+    def add_saver(self, transform: Callable[[Any], Any]) -> None:
+        """Let a transform follow those at the end of ``postprocessing`` that save.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self._saving is None:
+            raise ValueError("postprocessing must end with a transform that saves, got none. Add one.")
+        self._saving.transforms = (*self._saving.transforms, transform)
+
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Segment all cases and log how many were done and which failed."""
         self.completed, self.failures = [], []

@@ -18,6 +18,9 @@ from ignite.engine import Events
 from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, read_metadata, read_metadata_entry
 from monai_unetpp.choices import DEFAULT_BUNDLE
 from monai_unetpp.data.cases import expand_home
+from monai_unetpp.data.dicom import is_dicom_file
+from monai_unetpp.data.dicom_seg import DicomSegSaved, read_label_codes
+from monai_unetpp.data.series_choice import choose_series
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.engines import CaseEvaluator, CaseResult
 from monai_unetpp.files import hash_file, remove_leftovers
@@ -161,7 +164,7 @@ def segment_files(
     if given.bids is not None:
         write_bids_description(results.path, given.bids, names, folder.name)
     run = _Run(evaluator, network, results, _described(chosen, folder))
-    run.arrange(given, chosen.skip_existing)
+    run.arrange(given, chosen, folder)
     run.run(progress)
     ran_runtime, ran_precision = run.ran
     return SegmentationSummary(
@@ -191,6 +194,7 @@ class _Run:
         self.skipped = 0
         self._has_volume = network.spatial_dims == 3
         self._warnings: list[str] = []
+        self._files_of: dict[str, list[str]] = {}
         for saver in evaluator.savers:
             saver.labels = dict(results.names)
         results.run.update(started=_now(), **described, level=network.levels[-1], device=str(evaluator.state.device))
@@ -200,31 +204,44 @@ class _Run:
         """Runtime and precision; empty where the inferer does not tell."""
         return getattr(self.evaluator.inferer, "ran", None) or ("", "")
 
-    def arrange(self, inputs: RunInputs, skip_existing: bool) -> None:
+    def arrange(self, inputs: RunInputs, chosen: SegmentationOptions, folder: Path) -> None:
         """Change the list of cases by what is known of them, before the first is loaded.
 
         Raises:
             ValueError: the bundle keeps its cases in another way than this package's.
         """
-        if inputs.bids is None and not skip_existing:
+        if inputs.bids is None and not (chosen.skip_existing or chosen.dicom_seg or chosen.series):
             return
         items, savers = self._items(), self.evaluator.savers
         inputs.name_results(items, savers)
-        if skip_existing:
+        if chosen.series is not None:
+            self._files_of = choose_series(items, chosen.series)
+        if chosen.dicom_seg:
+            self._add_dicom_seg(items, folder)
+        if chosen.skip_existing:
             earlier = EarlierResults(read_runs(self.results.path / RUN_FILE), self.results.run)
-            left_out = leave_out_finished(items, savers[0], earlier)
+            left_out = leave_out_finished(items, savers[0], earlier, ".dcm" if chosen.dicom_seg else "")
             for case, _, output in left_out:
                 self.results.add_earlier(case, output, self._has_volume)
             self.skipped = len(left_out)
         self.evaluator.state.epoch_length = len(items)
+
+    def _add_dicom_seg(self, items: list[dict[str, Any]], folder: Path) -> None:
+        metadata = folder / "configs" / "metadata.json"
+        codes = read_label_codes(metadata, read_metadata(folder).get("label_codes"))
+        self.evaluator.add_saver(DicomSegSaved("pred", self.results.names, codes, folder.name, self._files_of))
+        for item in items:
+            image = item["image"][0] if isinstance(item["image"], list) else item["image"]
+            if os.path.exists(image) and not (os.path.isdir(image) or is_dicom_file(image)):
+                item.setdefault("failure", f"{image}: no DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.")
 
     def _items(self) -> list[dict[str, Any]]:
         """The cases, as the data set of the bundle keeps them."""
         items = getattr(getattr(self.evaluator.data_loader, "dataset", None), "data", None)
         if not isinstance(items, list) or not self.evaluator.savers:
             raise ValueError(
-                "BIDS, skip_existing and series need a bundle with CaseDataset and SegmentationSaveImaged of "
-                "monai_unetpp.data, got another. Take another bundle, or leave them out."
+                "BIDS, skip_existing, series and dicom_seg need a bundle with CaseDataset and SegmentationSaveImaged. "
+                "Take another bundle, or leave them out."
             )
         return items
 
@@ -249,7 +266,7 @@ class _Run:
             case = self._segmented_case(done)
             self.cases.append(case)
             with contextlib.suppress(OSError):  # told in the end, where it is tried again
-                self.results.add(_recorded(case), case.volumes)
+                self.results.add(_recorded(case, self._files_of.get(case.image, [case.image])), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:
         volumes = measure_labels(self.results.names, done.voxels, done.volumes_ml if self._has_volume else None)
@@ -304,11 +321,11 @@ def _described(chosen: SegmentationOptions, folder: Path) -> dict[str, Any]:
     }
 
 
-def _recorded(case: SegmentedCase) -> RecordedCase:
+def _recorded(case: SegmentedCase, files: Sequence[str]) -> RecordedCase:
     details = {"instances": case.instances, "surround": case.surround}
     found = {key: value for key, value in details.items() if value is not None}
     return RecordedCase(
-        case.case, case.image, hash_image(case.image), case.output, round(case.seconds, 3), case.warnings, found
+        case.case, case.image, hash_image(*files), case.output, round(case.seconds, 3), case.warnings, found
     )
 
 

@@ -82,9 +82,15 @@ class RunInputs:
 
 
 def leave_out_finished(
-    items: list[dict[str, Any]], saver: SegmentationSaveImaged, earlier: EarlierResults
+    items: list[dict[str, Any]], saver: SegmentationSaveImaged, earlier: EarlierResults, also: str = ""
 ) -> list[tuple[str, str, Path]]:
     """Take those cases out of ``items`` whose results are there already.
+
+    Args:
+        items: the cases, which are changed.
+        saver: what writes their results.
+        earlier: what earlier runs made.
+        also: suffix of a file that must stand beside each result, such as ``".dcm"``.
 
     Returns:
         Name, image and result of each.
@@ -93,7 +99,8 @@ def leave_out_finished(
     for item in list(items):
         image = item["image"][0] if isinstance(item["image"], (list, tuple)) else item["image"]
         output = saver.result_path(image, item)
-        if "failure" not in item and earlier.has(image, output):
+        beside = output.with_name(f"{output.name.removesuffix('.nii.gz')}{also}") if also else output
+        if "failure" not in item and beside.exists() and earlier.has(image, output):
             left_out.append((item["case"], str(image), output))
             items.remove(item)
     return left_out

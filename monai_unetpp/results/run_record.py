@@ -49,14 +49,17 @@ class RecordedCase:
         return {**{key: value for key, value in plain.items() if key != "details"}, **self.details}
 
 
-def hash_image(image: str | PathLike[str]) -> str | None:
+def hash_image(*images: str | PathLike[str]) -> str | None:
     """SHA-256 of an image file; of several files, such as a DICOM series, that of their sorted hashes, one a line.
+
+    Args:
+        *images: files, or a folder with a DICOM series.
 
     Returns:
         None where they cannot be read.
     """
     try:
-        hashes = sorted(hash_file(path) for path in image_files(Path(image)))
+        hashes = sorted(hash_file(path) for image in images for path in image_files(Path(image)))
     except OSError:
         return None
     if len(hashes) < 2:
