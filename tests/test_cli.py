@@ -235,11 +235,11 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
     run(
         *("segment", "a", "b", "-o", "O", "--bundle", "B", "--level", "L2", "--device", "cpu", "--runtime", "openvino"),
         *("--precision", "bf16", "--overlap", "0.25", "--no-flips", "--smooth", "--profile", "--list_key", "training"),
-        "--overwrite",
+        *("--overwrite", "--skip-existing", "--suffix", "T2w", "--series", "all", "--dicom-seg"),
     )
     plain, full = stub_segment
     assert {name for name, value in plain.items() if value is not None} == {
-        *("inputs", "output_dir", "bundle", "overwrite", "profile", "progress")
+        *("inputs", "output_dir", "bundle", "overwrite", "profile", "progress", "skip_existing", "dicom_seg")
     }
     assert full == {
         "inputs": ["a", "b"],
@@ -256,6 +256,10 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         "slice_axis": None,
         "list_key": "training",
         "overwrite": True,
+        "skip_existing": True,
+        "suffix": "T2w",
+        "series": "all",
+        "dicom_seg": True,
         "profile": True,
         "progress": False,
     }
@@ -350,13 +354,15 @@ def test_an_interruption_keeps_what_is_finished(segment, images, tmp_path, monke
         return {}
 
     (images / "broken.nii.gz").unlink()
-    monkeypatch.setattr(engines, "_volumes_ml", interrupt)
+    monkeypatch.setattr(engines, "_count_voxels", interrupt)
     code, _, err = segment(images)
     assert code == 130
     assert err.splitlines()[-1] == "monai-unetpp: interrupted; finished cases are kept."
     assert "Traceback" not in err
     labels = nib.load(tmp_path / "out" / "a_seg.nii.gz")
     assert labels.shape == nib.load(images / "a.nii.gz").shape
+    (recorded,) = json.loads((tmp_path / "out" / "run.json").read_text())["runs"][0]["cases"]
+    assert recorded["case"] == "a"
 
 
 def test_a_run_leaves_logging_and_warnings_as_they_were(segment, tmp_path):
