@@ -9,10 +9,9 @@ import torch.distributed as dist
 
 from monai_unetpp.data import load_datalist
 from monai_unetpp.distributed import from_first, rank, waiting_group
-from monai_unetpp.measuring.environment import describe_environment
+from monai_unetpp.measuring.environment import command_line, describe_environment
 from monai_unetpp.pruning.folds import join_folds, read_folds
 from monai_unetpp.pruning.plan import PruningPlan
-from monai_unetpp.pruning.provenance import command_line
 from monai_unetpp.pruning.report import write_report
 from monai_unetpp.pruning.results import Decision, PruningResult
 from monai_unetpp.pruning.score import Scores

@@ -13,6 +13,7 @@ from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning.rules import Rules
+from monai_unetpp.reporting.html import html_paragraph, html_table
 
 __all__ = [
     "AdaptiveDepth",
@@ -239,6 +240,24 @@ class Decision:
     subjects_needed: int | None
     optimistic: bool
     summary: str
+
+    def _repr_html_(self) -> str:
+        """The verdict in a notebook: one sentence, what stopped it, and every comparison."""
+        rows = [
+            (
+                one.point,
+                one.metric,
+                one.label,
+                f"{one.mean_point:.4f}",
+                f"{one.mean_difference:+.4f}",
+                f"{one.lower_bound:+.4f}",
+                f"{-one.margin:g}",
+                one.state,
+            )
+            for one in self.comparisons
+        ]
+        header = ("level", "metric", "label", "mean", "difference", "lower bound", "must be above", "state")
+        return "".join([*map(html_paragraph, (self.summary, *self.blockers)), html_table(header, rows)])
 
 
 @dataclasses.dataclass(frozen=True)
