@@ -21,8 +21,9 @@ import scipy
 from scipy import stats
 
 from monai_unetpp.files import write_text
+from monai_unetpp.pruning.single_cases import is_excess, is_excess_excluded
 from monai_unetpp.pruning.statistics import (
-    FEW_SUBJECTS,
+    MIN_SUBJECTS,
     FloatArray,
     bound_alpha,
     is_non_inferior,
@@ -40,10 +41,12 @@ __all__ = [
     "Shape",
     "acceptance_at_margin",
     "bca_lower_bounds",
+    "count_rates",
     "lower_bounds",
     "main",
     "power_without_difference",
     "tables",
+    "unseen_table",
 ]
 
 RATIOS: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0)
@@ -180,7 +183,7 @@ def lower_bounds(
     """
     level = bound_alpha(samples.shape[1], alpha)
     bounds = skewness_corrected_t(samples, level)
-    if samples.shape[1] >= FEW_SUBJECTS:
+    if samples.shape[1] >= MIN_SUBJECTS:
         z, mean, sd = standardised(samples)
         varying = sd > 0
         bca = mean[varying] + sd[varying] * bca_lower_bounds(z[varying], level, bootstrap_samples, seed)
@@ -261,6 +264,119 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return format_table(header, rows, [False, *[True] * (len(header) - 1)])
 
 
+def _bounds_table(repetitions: int, bootstrap_samples: int, seed: int, alpha: float) -> list[str]:
+    rows = []
+    for shape in MODERATE_SHAPES:
+        cells = []
+        for subjects in (10, 30, 100):
+            samples = shape.draw(np.random.default_rng([seed, subjects]), (repetitions, subjects))
+            cells += [f"{share:.3f}" for share in _methods(samples, alpha, bootstrap_samples, seed)]
+        rows.append([shape.name, *cells])
+    names = ("t", "BCa", "corrected t", "lower of both")
+    header = ["differences", *(f"{name}, {n}" for n in (10, 30, 100) for name in names)]
+    return ["### Bounds alone: share above the true mean, by number of subjects", _table(header, rows)]
+
+
+def _levels_table(repetitions: int, bootstrap_samples: int, seed: int, alpha: float) -> list[str]:
+    """Where the stricter level of few subjects comes from."""
+    divisors = (1, 2, 5, 10, 20)
+    rows = []
+    for shape in (*MODERATE_SHAPES[:2], MODERATE_SHAPES[3], *MODERATE_SHAPES[-2:]):
+        samples = shape.draw(np.random.default_rng([seed, MIN_SUBJECTS]), (repetitions, MIN_SUBJECTS))
+        shares = [_methods(samples, alpha / divisor, bootstrap_samples, seed)[-1] for divisor in divisors]
+        rows.append([shape.name, *(f"{share:.3f}" for share in shares)])
+    header = ["differences", *(f"{100 * (1 - alpha / divisor):.4g} %" for divisor in divisors)]
+    return ["### Ten subjects: share of bounds above the true mean, by the level they are set at", _table(header, rows)]
+
+
+def _rule_tables(repetitions: int, bootstrap_samples: int, seed: int, alpha: float) -> list[str]:
+    sizes = (10, 12, 15, 20, 24, 25, 27, 30, 60, 100)
+    parts = []
+    for title, shapes in (
+        ("normal and moderately left-skewed differences", MODERATE_SHAPES),
+        ("rare very large drops", HEAVY_SHAPES),
+    ):
+        rows = []
+        for shape in shapes:
+            shares = [
+                acceptance_at_margin(
+                    shape,
+                    subjects,
+                    repetitions=repetitions,
+                    alpha=alpha,
+                    bootstrap_samples=bootstrap_samples,
+                    seed=seed,
+                )
+                for subjects in sizes
+            ]
+            rows.append([shape.name, f"{shape.skewness:.1f}", *(f"{max(share.values()):.3f}" for share in shares)])
+        parts += [
+            f"### The rule at a true drop equal to the margin: {title}",
+            "Share of samples accepted, by number of subjects; the highest over standard deviations of "
+            f"{', '.join(f'{ratio:g}' for ratio in RATIOS)} margins.",
+            _table(["differences", "skewness", *(str(n) for n in sizes)], rows),
+        ]
+    return parts
+
+
+def _power_table(repetitions: int, bootstrap_samples: int, seed: int, alpha: float) -> list[str]:
+    rows = []
+    for ratio in (0.5, 1.0, 1.5, 2.0, 3.0, 5.0):
+        cells = []
+        for size in (sample_size(ratio, 1.0, alpha=alpha), subjects_needed(ratio, 1.0, alpha=alpha) or MIN_SUBJECTS):
+            share = power_without_difference(
+                size, ratio, repetitions=repetitions, alpha=alpha, bootstrap_samples=bootstrap_samples, seed=seed
+            )
+            cells += [str(size), f"{share:.3f}"]
+        rows.append([f"{ratio:g}", *cells])
+    header = ["SD / margin", "textbook n", "accepted", "n of the rule", "accepted"]
+    return ["### The rule without a true difference: power", _table(header, rows)]
+
+
+def unseen_table() -> list[str]:
+    """How often a sample holds none of the large drops that a share of all subjects has: (1 - rate)^n."""
+    sizes = (10, 17, 25, 30, 60, 100, 150, 300)
+    rows = [[f"{100 * rate:g} %", *(f"{(1 - rate) ** n:.2f}" for n in sizes)] for rate in (0.01, 0.02, 0.05, 0.1)]
+    header = ["subjects with a large drop", *(str(n) for n in sizes)]
+    return ["### Samples without a single large drop, by number of subjects", _table(header, rows)]
+
+
+def count_rates(
+    worse: float, better: float, subjects: int, *, repetitions: int = 4000, alpha: float = 0.05, seed: int = 0
+) -> tuple[float, float]:
+    """How often counts of large drops and gains are refused, and how often they are accepted.
+
+    Args:
+        worse: true share of subjects with a large drop.
+        better: true share of subjects with a large gain.
+        subjects: size of a sample.
+        repetitions: number of samples.
+        alpha: one-sided error level.
+        seed: of the samples.
+    """
+    rng = np.random.default_rng([seed, subjects])
+    counts = rng.multinomial(subjects, [worse, better, 1 - worse - better], size=repetitions)
+    refused = is_excess(counts[:, 0], counts[:, 1], alpha)
+    accepted = is_excess_excluded(counts[:, 0], counts[:, 1], subjects, alpha) & ~refused
+    return float(np.mean(refused)), float(np.mean(accepted))
+
+
+def _counts_table(repetitions: int, seed: int, alpha: float) -> list[str]:
+    sizes = (30, 60, 110, 160, 400, 1000)
+    rows = []
+    for better in (0.0, 0.005, 0.02, 0.05):
+        for worse in (better, better + 0.05):
+            cells = [count_rates(worse, better, n, repetitions=repetitions, alpha=alpha, seed=seed) for n in sizes]
+            shares = (f"{refused:.3f} / {accepted:.3f}" for refused, accepted in cells)
+            rows.append([f"{100 * worse:g} %", f"{100 * better:g} %", *shares])
+    return [
+        "### Large drops and gains, or misses of either level: share of samples refused / accepted",
+        "Refusing is wrong where both shares are equal, accepting where the first exceeds the second by 5 %. A sample "
+        "without a single drop is accepted, and is left to the room for unseen drops.",
+        _table(["with a large drop", "with a large gain", *(str(n) for n in sizes)], rows),
+    ]
+
+
 def tables(repetitions: int = 4000, bootstrap_samples: int = 2000, seed: int = 0, alpha: float = 0.05) -> str:
     """All tables, as Markdown, with the versions and the date of the run."""
     error = math.sqrt(alpha * (1 - alpha) / repetitions)
@@ -268,70 +384,14 @@ def tables(repetitions: int = 4000, bootstrap_samples: int = 2000, seed: int = 0
         f"Python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}, "
         f"{datetime.date.today().isoformat()}; {repetitions} samples each, {bootstrap_samples} resamples, seed {seed}, "
         f"one-sided alpha {alpha:g}, so that {alpha:g} is seen as {alpha - 3 * error:.3f} to {alpha + 3 * error:.3f} "
-        "(three standard errors)."
+        "(three standard errors).",
+        *_bounds_table(repetitions, bootstrap_samples, seed, alpha),
+        *_levels_table(repetitions, bootstrap_samples, seed, alpha),
+        *_rule_tables(repetitions, bootstrap_samples, seed, alpha),
+        *unseen_table(),
+        *_counts_table(repetitions, seed, alpha),
+        *_power_table(repetitions, bootstrap_samples, seed, alpha),
     ]
-    methods = []
-    for shape in MODERATE_SHAPES:
-        cells = []
-        for subjects in (10, 30, 100):
-            samples = shape.draw(np.random.default_rng([seed, subjects]), (repetitions, subjects))
-            cells += [f"{share:.3f}" for share in _methods(samples, alpha, bootstrap_samples, seed)]
-        methods.append([shape.name, *cells])
-    names = ("t", "BCa", "corrected t", "lower of both")
-    header = ["differences", *(f"{name}, {n}" for n in (10, 30, 100) for name in names)]
-    parts += ["### Bounds alone: share above the true mean, by number of subjects", _table(header, methods)]
-
-    sizes = (10, 15, 20, 25, 30, 60, 100)
-    for title, shapes in (
-        ("Normal and moderately left-skewed differences", MODERATE_SHAPES),
-        ("Rare very large drops", HEAVY_SHAPES),
-    ):
-        rows = []
-        for shape in shapes:
-            shares = [
-                max(
-                    acceptance_at_margin(
-                        shape,
-                        subjects,
-                        repetitions=repetitions,
-                        alpha=alpha,
-                        bootstrap_samples=bootstrap_samples,
-                        seed=seed,
-                    ).values()
-                )
-                for subjects in sizes
-            ]
-            rows.append([shape.name, f"{shape.skewness:.1f}", *(f"{share:.3f}" for share in shares)])
-        header = ["differences", "skewness", *(str(n) for n in sizes)]
-        parts += [
-            f"### The rule at a true drop equal to the margin: {title[0].lower()}{title[1:]}",
-            "Share of samples accepted, by number of subjects; the highest over standard deviations of "
-            f"{', '.join(f'{ratio:g}' for ratio in RATIOS)} margins.",
-            _table(header, rows),
-        ]
-
-    powers = []
-    for ratio in (0.5, 1.0, 1.5, 2.0, 3.0, 5.0):
-        textbook = sample_size(ratio, 1.0, alpha=alpha)
-        needed = subjects_needed(ratio, 1.0, alpha=alpha)
-        cells = []
-        for size in (textbook, needed):
-            share = (
-                0.0
-                if size is None
-                else power_without_difference(
-                    size,
-                    ratio,
-                    repetitions=repetitions,
-                    alpha=alpha,
-                    bootstrap_samples=bootstrap_samples,
-                    seed=seed,
-                )
-            )
-            cells += [str(size), f"{share:.3f}"]
-        powers.append([f"{ratio:g}", *cells])
-    header = ["SD / margin", "textbook n", "accepted", "n of the rule", "accepted"]
-    parts += ["### The rule without a true difference: power", _table(header, powers)]
     return "\n\n".join(parts) + "\n"
 
 

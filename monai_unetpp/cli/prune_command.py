@@ -69,8 +69,12 @@ def _run(bundle: str, output_dir: str, write: str | None, **options: Any) -> int
 
 
 def _show(result: PruningResult) -> None:
+    from monai_unetpp.pruning.trust_wording import trust_sentences
+
     for decision in result.decisions:
         print(f"{decision.dataset} ({decision.role}): {decision.summary}")
+    for sentence in trust_sentences(result):
+        print(f"note: {sentence}")
     if result.grid is not None:
         print(f"operating points: {result.grid.reason}")
     if result.adaptive is not None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,19 @@ from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.reader import VolumeReader
 from monai_unetpp.data.voxel_hash import hash_voxels
 
-__all__ = ["CheckedCase", "check_case", "check_on_grid", "label_values", "read_image", "read_truth"]
+__all__ = [
+    "CheckedCase",
+    "check_case",
+    "check_on_grid",
+    "label_values",
+    "read_image",
+    "read_truth",
+    "repeated_images",
+    "same_image",
+]
+
+
+_K = TypeVar("_K")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,3 +151,19 @@ def label_values(data: npt.NDArray[Any]) -> frozenset[int]:
     # counting is faster than sorting, where there are few values
     found = np.flatnonzero(np.bincount(data.ravel())) if data.dtype == np.uint8 else np.unique(data)
     return frozenset(int(value) for value in found)
+
+
+def repeated_images(checked: Mapping[_K, CheckedCase]) -> dict[_K, _K]:
+    """The sound cases whose image an earlier one has too, with that one.
+
+    Args:
+        checked: what reading has shown, in order, by anything that names a case.
+    """
+    first: dict[str, _K] = {}
+    sound = {case: each.voxels for case, each in checked.items() if each.problem is None and each.voxels is not None}
+    return {case: first[voxels] for case, voxels in sound.items() if first.setdefault(voxels, case) != case}
+
+
+def same_image(image: str, first: str) -> str:
+    """What to say of an image that is there twice."""
+    return f"{image}: the same image as {first}, which would count as two subjects. Leave one of them out."

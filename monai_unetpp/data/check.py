@@ -18,7 +18,7 @@ from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.naming import image_name
 from monai_unetpp.distributed import gather, rank, share
 
-__all__ = ["check_dataset", "check_labelled_data", "tell_doubtful", "tell_shared_images"]
+__all__ = ["check_dataset", "check_labelled_data", "tell_doubtful"]
 
 logger = logging.getLogger(__name__)
 
@@ -124,27 +124,6 @@ def tell_doubtful(
     listed = [_ListedCase(key, case) for case in checked]
     found = {case.files: each for case, each in checked.items()}
     _tell(_compare_cases(where, listed, found, names), warn_once)
-
-
-def tell_shared_images(data_sets: Mapping[str, Mapping[LabelledCase, CheckedCase]]) -> None:
-    """Log which images are in more than one of several data sets, by their voxels.
-
-    Args:
-        data_sets: what was found out about the cases of each, by its name.
-    """
-    first_with: dict[str, tuple[str, LabelledCase]] = {}
-    notes = []
-    for name, checked in data_sets.items():
-        for case, found in checked.items():
-            if found.voxels is None:
-                continue
-            dataset, first = first_with.setdefault(found.voxels, (name, case))
-            if dataset != name:
-                notes.append(
-                    f"{case.image[0]} ({name}): the same image as {first.image[0]} ({dataset}), which counts in both. "
-                    "Leave it out of one of the data sets."
-                )
-    _tell(notes, warn_once)
 
 
 @dataclasses.dataclass(frozen=True)

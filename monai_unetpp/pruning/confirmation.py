@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_unetpp.data.labelled import LabelledCase, hash_files, list_cases
+from monai_unetpp.data.labelled import LabelledCase, list_cases
 from monai_unetpp.pruning.plan import EvaluationData
 from monai_unetpp.pruning.results import ScoreRow
 
@@ -141,26 +141,19 @@ def _keep_back(
 def _check_other_data(
     by_dataset: Mapping[str, Sequence[tuple[LabelledCase, str | None]]], confirming: frozenset[tuple[str, str]]
 ) -> None:
-    """Refuse confirming cases that also choose, or whose subject does."""
+    """Refuse confirming cases whose subject also chooses; equal images are refused everywhere."""
     choosing: dict[str, str] = {}
-    people: dict[str, str] = {}
-    images = []
+    people: list[tuple[str, str]] = []
     for dataset, cases in by_dataset.items():
         for case, subject in cases:
-            # a missing file is reported elsewhere
-            content = hash_files(case.image) if all(path.exists() for path in case.image) else None
-            if (dataset, case.name) in confirming:
-                images.append((f"{case.name} ({dataset})", content, subject))
-                continue
-            if content is not None:
-                choosing.setdefault(content, f"{case.name} ({dataset})")
-            if subject is not None:
-                people.setdefault(subject, f"{case.name} ({dataset})")
-    same = [f"- {name}: the same image as {choosing[content]}" for name, content, _ in images if content in choosing]
-    same += [
-        f"- {name}: the same subject, {subject!r}, as {people[subject]}"
-        for name, _, subject in images
-        if subject in people
+            if subject is not None and (dataset, case.name) in confirming:
+                people.append((f"{case.name} ({dataset})", subject))
+            elif subject is not None:
+                choosing.setdefault(subject, f"{case.name} ({dataset})")
+    same = [
+        f"- {name}: the same subject, {subject!r}, as {choosing[subject]}"
+        for name, subject in people
+        if subject in choosing
     ]
     if same:
         raise ValueError(

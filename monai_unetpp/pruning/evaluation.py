@@ -10,10 +10,12 @@ import torch.distributed as dist
 from monai_unetpp.data import load_datalist
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.measuring.environment import command_line, describe_environment
+from monai_unetpp.pruning.decision import trust
+from monai_unetpp.pruning.exposure import training_gap, with_exposures
 from monai_unetpp.pruning.folds import join_folds, read_folds
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.report import write_report
-from monai_unetpp.pruning.results import Decision, PruningResult
+from monai_unetpp.pruning.results import Decision, PruningResult, ScoreRow
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.pruning.stages import (
     Prepared,
@@ -21,10 +23,13 @@ from monai_unetpp.pruning.stages import (
     compare_adaptive,
     compare_settings,
     decide_cases,
+    doubts,
+    expose,
     inferer_precision,
     measure_levels,
     prepare,
     score_data_sets,
+    score_training,
     trade_offs,
 )
 from monai_unetpp.pruning.summary import headline
@@ -103,9 +108,10 @@ def judge(scores: Sequence[Scores], plan: PruningPlan) -> PruningResult:
 
 def _conclude(prepared: Prepared, scored: Scored, group: dist.ProcessGroup | None) -> PruningResult:
     """Measure, decide, report and write in the first process; the others wait for its result."""
+    training = score_training(prepared)
     if rank() > 0:
         return from_first(None, group)
-    result = _evaluate(prepared, scored)
+    result = _evaluate(prepared, scored, training)
     paths = write_report(result, prepared.plan.outputs.output_dir)
     _write_pruned(prepared, result)
     logger.info("%s", verdict(result).summary)
@@ -126,10 +132,14 @@ def verdict(result: PruningResult) -> Decision:
     return headline(result)
 
 
-def _evaluate(prepared: Prepared, scored: Scored) -> PruningResult:
+def _evaluate(prepared: Prepared, scored: Scored, training: Sequence[ScoreRow]) -> PruningResult:
     """Costs, decisions and pictures."""
     plan = prepared.plan
     decisions = decide_cases(scored, plan.rules, prepared.kept_back)
+    exposures = expose(prepared, scored, decisions)
+    if exposures is not None:
+        decisions = with_exposures(decisions, exposures, plan.pipeline.network.levels[-1])
+    stability, between_sets = trust(scored.all_rows, scored.points, plan.rules)
     costs = measure_levels(prepared, scored)
     result = PruningResult(
         title=plan.outputs.title,
@@ -150,6 +160,11 @@ def _evaluate(prepared: Prepared, scored: Scored) -> PruningResult:
         settings=prepared.settings | scored.left_out,
         grid=compare_settings(prepared, scored, costs),
         adaptive=compare_adaptive(prepared, scored, costs),
+        stability=stability,
+        between_sets=between_sets,
+        exposures=exposures,
+        doubts=doubts(prepared, scored),
+        training_gap=training_gap(training, scored.rows, plan.pipeline.network.levels),
     )
     if scored.out_of_fold:
         # the networks of the folds, which gave these scores, are not at hand to draw what they saw

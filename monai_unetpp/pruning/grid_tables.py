@@ -6,7 +6,7 @@ import dataclasses
 
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.results import OperatingGrid, PointOutcome, PruningResult
-from monai_unetpp.pruning.statistics import FEW_SUBJECTS
+from monai_unetpp.pruning.statistics import FULL_SUBJECTS
 from monai_unetpp.pruning.summary import Summary, data_sets, shown_labels
 from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_metric, quartiles, quoted, speed_up
 from monai_unetpp.reporting.numbers import NBSP, join_shape, significant, time_unit
@@ -141,7 +141,7 @@ def _grid_levels(grid: OperatingGrid, alpha: float) -> list[str]:
     spread = significant(levels[0], 2) + (f" to {significant(levels[-1], 2)}" if len(levels) > 1 else "")
     sentences = [
         f"Result: {len(points)} points share the one-sided alpha of {alpha:g} by Holm's procedure; bounds are at a "
-        f"level of {spread}, with fewer than {FEW_SUBJECTS} subjects at a tenth of it."
+        f"level of {spread}, with fewer than {FULL_SUBJECTS} subjects at less, down to a tenth of it with ten."
     ]
     for state in ("fail", "inconclusive"):
         first = next((o for o in grid.outcomes if o.state == state and o.reasons), None)

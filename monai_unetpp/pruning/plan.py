@@ -71,6 +71,8 @@ class EvaluationData:
         subjects: subject by case, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name.
         exclude_problems: leave out cases whose data have problems instead of stopping.
+        training_list: list of ``dataset.json`` that the network was trained on, such as ``"training"``: it is scored
+            too, for how much better each level is on cases that it knows.
         scores: tables of out-of-fold scores, one of each fold, which judge the levels instead of scoring the cases of
             ``dataset_dir`` anew; see :func:`monai_unetpp.pruning.judge`.
 
@@ -102,6 +104,9 @@ class EvaluationData:
         "and a number or the like tells it, and each other case is a subject of its own)",
     )
     exclude_problems: bool = option(False, help="leave out cases with problems in their data")
+    training_list: str | None = option(
+        None, metavar="KEY", help="also score this list of training cases, to see how each level overfits"
+    )
     scores: tuple[Path, ...] = option(
         (),
         action="append",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -10,13 +11,13 @@ from typing import Any
 
 import torch
 
-from monai_unetpp.bundles import load_network, read_network_def
-from monai_unetpp.data.case_check import CheckedCase, check_case
-from monai_unetpp.data.check import tell_shared_images
-from monai_unetpp.data.labelled import LabelledCase, list_cases, repeated_names
-from monai_unetpp.distributed import rank
+from monai_unetpp.bundles import load_network
+from monai_unetpp.data.case_check import CheckedCase, check_case, repeated_images, same_image
+from monai_unetpp.data.labelled import list_cases, repeated_names
+from monai_unetpp.distributed import gather, share
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.pruning.exposure import has_weights_of
 from monai_unetpp.pruning.inference import check_inference
 from monai_unetpp.pruning.plan import EvaluatedNetwork, Outputs, PruningPlan
 from monai_unetpp.pruning.write import check_writable
@@ -59,12 +60,10 @@ def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
             f"write must not hold output_dir, got {target} around {outputs.output_dir}. Give another folder."
         )
     check_writable(bundle, target, overwrite=outputs.overwrite)
-    weights = Path(bundle) / "models" / "model.pt"
-    own = load_network(weights, network_def=read_network_def(bundle)).state_dict()
-    evaluated = pipeline.network.state_dict()
-    if own.keys() != evaluated.keys() or any(not torch.equal(own[key], evaluated[key].cpu()) for key in own):
+    if not has_weights_of(pipeline.network, bundle):
         raise ValueError(
-            f"write must be left out where the evaluated weights are not the bundle's own, got others than {weights}, "
+            f"write must be left out where the evaluated weights are not the bundle's own, got others than "
+            f"{Path(bundle) / 'models' / 'model.pt'}, "
             "which the pruned bundle would be cut out of. Copy the checkpoint there, or leave write out."
         )
     return check_inference(bundle, pipeline.inferer, pipeline.device)
@@ -72,37 +71,45 @@ def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
 
 def check_data_sets(
     plan: PruningPlan, entries: Mapping[str, Sequence[Mapping[str, Any]]], ignore_labels: Mapping[str, int | None]
-) -> None:
-    """Check every data set before the first is scored, and tell which images are in several of them.
+) -> dict[str, dict[str, CheckedCase]]:
+    """Check the cases of all data sets before the first is scored.
 
-    ``evaluate_levels`` checks its own data set only.
+    The same image in two data sets, or twice in one, would count as two subjects: the later one is a problem. In a
+    process group each process reads its share.
+
+    Returns:
+        What was found out about each case, by data set and name.
 
     Raises:
-        ValueError: cases with problems, all named, unless the plan leaves them out.
+        ValueError: cases of several data sets with problems, all named, unless the plan leaves them out. With one data
+            set, ``evaluate_levels`` names them.
     """
-    if len(entries) < 2:
-        return
     network, values = plan.pipeline.network, list(plan.pipeline.labels.values())
-    problems = []
-    sound: dict[str, dict[LabelledCase, CheckedCase]] = {}
+    found: dict[tuple[str, str], CheckedCase] = {}
+    files: dict[tuple[str, str], str] = {}
     for dataset, listed in entries.items():
         cases = list_cases(listed, plan.data.subjects, plan.data.subject_pattern)
+        repeated = repeated_names(cases)
         ignored = ignore_labels[dataset]
         allowed = values if ignored is None else [*values, ignored]
-        reasons = dict.fromkeys(repeated_names(cases), "names of cases must differ. Rename the files.")
-        checked = {case: check_case(case, allowed, network.spatial_dims, network.in_channels) for case in cases}
-        for case, outcome in checked.items():
-            if outcome.problem is not None:
-                reasons.setdefault(case.name, outcome.problem)
-        sound[dataset] = {case: outcome for case, outcome in checked.items() if case.name not in reasons}
-        problems += [f"- {dataset}, {name}: {reason}" for name, reason in reasons.items()]
-    if problems and not plan.data.exclude_problems:
+        single = [case for case in cases if case.name not in repeated]
+        checked = gather(
+            {case.name: check_case(case, allowed, network.spatial_dims, network.in_channels) for case in share(single)}
+        )
+        found |= {(dataset, case.name): checked[case.name] for case in single}
+        files |= {(dataset, case.name): str(case.image[0]) for case in single}
+        found |= {(dataset, name): CheckedCase("names of cases must differ. Rename the files.") for name in repeated}
+    found |= {
+        case: dataclasses.replace(found[case], problem=same_image(files[case], f"{files[first]} ({first[0]})"))
+        for case, first in repeated_images(found).items()
+    }
+    problems = [f"- {dataset}, {name}: {each.problem}" for (dataset, name), each in found.items() if each.problem]
+    if problems and len(entries) > 1 and not plan.data.exclude_problems:
         raise ValueError(
             f"cases of all data sets must be sound, got {len(problems)} with a problem:\n" + "\n".join(problems) + "\n"
             "Correct them, or set exclude_problems to leave them out."
         )
-    if rank() == 0:
-        tell_shared_images(sound)
+    return {dataset: {name: each for (of, name), each in found.items() if of == dataset} for dataset in entries}
 
 
 def load_further(pipeline: EvaluatedNetwork) -> dict[str, NestedUNet]:

@@ -57,6 +57,7 @@ from monai_unetpp.pruning.summary import (
     shown_loser,
     summarise,
 )
+from monai_unetpp.pruning.trust_wording import trust_sentences
 from monai_unetpp.reporting.markdown import escape
 from monai_unetpp.reporting.numbers import significant
 from monai_unetpp.reporting.tables import Table
@@ -64,7 +65,7 @@ from monai_unetpp.spreadsheet import format_csv as _csv_text
 
 __all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
 
-SCHEMA_VERSION = "2.0"
+SCHEMA_VERSION = "2.1"
 _GRID_FILE = "operating_points.csv"
 _ADAPTIVE_FILE = "adaptive_depth.csv"
 
@@ -279,6 +280,7 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         f"# Pruning report: {escape(result.title)}",
         f"**{escape(decision.summary)}**",
         escape(_honesty(result)),
+        "\n".join(f"- {escape(line)}" for line in trust_sentences(result)),
         "## How the verdict came about",
         escape(DECISION_RULE),
     ]
@@ -335,6 +337,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         decision=decision,
         verdict=verdict_cell(decision),
         honesty=_honesty(result),
+        trust=trust_sentences(result),
         decision_rule=DECISION_RULE,
         earlier_rules=result.settings.get(EARLIER_RULES),
         **_single_tables(result, summary),
@@ -369,15 +372,6 @@ def _worst_title(result: PruningResult) -> str:
 
 
 def _honesty(result: PruningResult) -> str:
-    """Whether the figures are optimistic, in words."""
-    return (
-        f"{_honesty_of_choice(result)} This is about the choice of the level: where the same cases also selected the "
-        "weights, as a bundle does that keeps the best epoch on its validation list, figures are optimistic for that "
-        "reason too."
-    )
-
-
-def _honesty_of_choice(result: PruningResult) -> str:
     optimistic = [d.dataset for d in result.decisions if d.optimistic]
     if not optimistic:
         return "The figures are not optimistic: no case both chose the level and gave its figures."

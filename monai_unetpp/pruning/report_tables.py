@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
 from monai_unetpp.pruning.results import Comparison, Decision, PointCost, PruningResult
-from monai_unetpp.pruning.statistics import FEW_SUBJECTS, bound_alpha, unseen_rate
+from monai_unetpp.pruning.statistics import FULL_SUBJECTS, MIN_SUBJECTS, bound_alpha, unseen_rate
 from monai_unetpp.pruning.summary import (
     ALL,
     RelativeCost,
@@ -72,8 +72,8 @@ DECISION_RULE = (
     "Levels are tried in a fixed order from deep to shallow, and the first that does not pass stops the search: what "
     "lies beyond it is described, not tested. A level passes where, for every guarded metric and label, the one-sided "
     "lower confidence bound of its mean difference from the deepest level stays above minus the margin (see the rules "
-    "of this run), with room left for rare large drops that so few subjects cannot exclude; where it misses no "
-    "structure that the deepest level finds; and where no single case drops too far."
+    "of this run), with room left for rare large drops that so few subjects cannot exclude; and where neither missed "
+    "structures nor large drops of single cases exceed those in the other direction by 5 % of the subjects."
 )
 
 # Time and IoU are averages of arXiv:1807.10165; 75.6 % is 1 - 2,204,961 / 9,041,601, its network as NestedUNet has it.
@@ -251,7 +251,8 @@ def _comparison_notes(result: PruningResult, decision: Decision, tested: frozens
         "the lower of the two bounds counts, with few subjects that of t.",
         "A comparison passes where the lower bound lies above minus the margin and the mean leaves room for rare "
         "large drops that so few subjects cannot exclude. It fails where the upper bound lies below minus the "
-        "margin or a single case drops too far. Otherwise it is inconclusive.",
+        "margin, or where more subjects have a large drop than a large gain and an exact sign test shows it. Otherwise "
+        "it is inconclusive.",
         "Not tested: the order of the levels is fixed and the first that does not pass ends the test; further "
         "checkpoints are no candidates. Such rows are descriptive and never count for the verdict."
         if any(c.point not in tested for c in decision.comparisons)
@@ -430,8 +431,11 @@ def settings_table(result: PruningResult) -> Table:
         rows.append((f"Margin, {metric.name}", f"{value} on {'every label' if labels is None else ', '.join(labels)}"))
     if EARLIER_RULES in result.settings:
         rows.append((_capitalised(EARLIER_RULES), TableCell(result.settings[EARLIER_RULES], "unsure")))
-    few = confidence(bound_alpha(FEW_SUBJECTS - 1, result.rules.alpha))
-    bounds = f"{confidence(result.rules.alpha)}, one-sided; {few} with fewer than {FEW_SUBJECTS} subjects"
+    few = confidence(bound_alpha(MIN_SUBJECTS, result.rules.alpha))
+    bounds = (
+        f"{confidence(result.rules.alpha)}, one-sided; more with fewer than {FULL_SUBJECTS} subjects, up to {few} with "
+        f"{MIN_SUBJECTS}"
+    )
     rows.append(("Confidence of each bound", bounds))
     for key, drop in result.rules.max_case_drop.items():
         rows.append((f"Largest drop of a single case, {METRICS[key].name}", f"{drop:g}"))

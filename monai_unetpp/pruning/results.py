@@ -22,6 +22,7 @@ __all__ = [
     "Comparison",
     "DataProblem",
     "Decision",
+    "Exposure",
     "InferenceSetting",
     "OperatingGrid",
     "OperatingPoint",
@@ -30,7 +31,10 @@ __all__ = [
     "PruningResult",
     "ScoreRow",
     "SelfCheck",
+    "SetDifference",
+    "Stability",
     "TradeOff",
+    "TrainingGap",
     "Verdict",
 ]
 
@@ -173,6 +177,10 @@ class Comparison:
         state: ``"pass"``, ``"fail"`` or ``"inconclusive"``.
         subjects_needed: subjects for 80 % power if there is no true difference; None if unknown.
         reason: one sentence.
+        drops: subjects in which a case drops by more than the limit of single cases.
+        gains: subjects in which a case gains as much.
+        newly_missed: subjects in which the point misses the label altogether and the reference does not.
+        newly_found: subjects in which it is the other way round.
     """
 
     point: str
@@ -194,6 +202,10 @@ class Comparison:
     state: Literal["pass", "fail", "inconclusive"]
     subjects_needed: int | None
     reason: str
+    drops: int = 0
+    gains: int = 0
+    newly_missed: int = 0
+    newly_found: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,11 +216,13 @@ class TradeOff:
         rule: the rule as the user gave it, such as ``"latency_ms<=50"`` or ``"pareto"``.
         points: names of the points that it picks: the front, or a single one, or none.
         reason: why.
+        on_front: for a front, the share of 1,000 resamples of the subjects in which each point is on it.
     """
 
     rule: str
     points: tuple[str, ...]
     reason: str
+    on_front: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,6 +241,7 @@ class Decision:
         subjects_needed: how many would probably settle an inconclusive verdict; None if unknown.
         optimistic: whether the same cases chose the level and give its figures.
         summary: the verdict in one sentence.
+        warnings: what a reader should know before relying on it.
     """
 
     dataset: str
@@ -240,6 +255,100 @@ class Decision:
     subjects_needed: int | None
     optimistic: bool
     summary: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Stability:
+    """What the rule says of other samples of the same subjects.
+
+    The shares are by name of the level that would be used (the deepest for *keep*), with ``"inconclusive"`` where there
+    would be no verdict; verdicts that never come are left out.
+
+    Attributes:
+        dataset: name of the data set.
+        subjects: number of subjects.
+        halves: share of 1,000 random halves of the subjects with each verdict.
+        new_samples: the same with every subject of a half counted twice: such samples vary as new ones of the full size
+            do, as long as they come from where these come from.
+        leave_one_out: share of the samples in which one subject is left out.
+        turning: the subjects without which the verdict would be another.
+    """
+
+    dataset: str
+    subjects: int
+    halves: dict[str, float]
+    new_samples: dict[str, float]
+    leave_one_out: dict[str, float]
+    turning: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class SetDifference:
+    """How a level's loss differs between two data sets.
+
+    Attributes:
+        point: name of the level.
+        metric: name of the metric.
+        label: name of the label.
+        first: name of a data set.
+        second: name of another one.
+        difference: mean difference on ``first`` minus that on ``second``; negative where the level loses more on
+            ``first``.
+        lower: lower end of its two-sided 95 % interval.
+        upper: upper end.
+        depends_on_set: whether the interval excludes 0.
+    """
+
+    point: str
+    metric: str
+    label: str
+    first: str
+    second: str
+    difference: float
+    lower: float
+    upper: float
+    depends_on_set: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Exposure:
+    """How many of the cases that gave a verdict have taken part in the weights.
+
+    Attributes:
+        dataset: name of the data set.
+        role: role of the cases, as in :class:`Decision`.
+        cases: number of cases.
+        training: how many the network was trained on.
+        selecting: how many chose among weights.
+        rule: how the weights were chosen.
+    """
+
+    dataset: str
+    role: str
+    cases: int
+    training: int
+    selecting: int
+    rule: str
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingGap:
+    """Mean Dice of a level on cases that it was trained on, and on those that judge it.
+
+    Attributes:
+        dataset: name of the data set.
+        point: name of the level.
+        label: name of the label.
+        training: mean Dice on the training cases.
+        judging: mean Dice on the cases that judge.
+    """
+
+    dataset: str
+    point: str
+    label: str
+    training: float
+    judging: float
 
     def _repr_html_(self) -> str:
         """The verdict in a notebook: one sentence, what stopped it, and every comparison."""
@@ -404,6 +513,11 @@ class PruningResult:
             rules of an earlier report in the same folder, ...), as text by name, in the order to be shown.
         grid: the levels at further settings of the inferer; None where only the given one was evaluated.
         adaptive: depths that are chosen for each window; None where none were asked for.
+        stability: of the verdict on each data set.
+        between_sets: how the losses of the levels differ between data sets.
+        exposures: what the cases of each decision had to do with the weights; None where the bundle does not say.
+        doubts: what looks doubtful about the plan or the cases, in sentences.
+        training_gap: accuracy on training cases beside that on the judging ones, where it was asked for.
     """
 
     title: str
@@ -423,6 +537,11 @@ class PruningResult:
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
     grid: OperatingGrid | None = None
     adaptive: AdaptiveDepth | None = None
+    stability: tuple[Stability, ...] = ()
+    between_sets: tuple[SetDifference, ...] = ()
+    exposures: tuple[Exposure, ...] | None = None
+    doubts: tuple[str, ...] = ()
+    training_gap: tuple[TrainingGap, ...] = ()
 
     def with_overlays(self, overlays: tuple[str, ...]) -> PruningResult:
         """The same with the paths of the pictures."""

@@ -55,8 +55,11 @@ class Rules:
 
     Attributes:
         margins: what to guard; a margin with labels takes precedence over one without.
-        max_case_drop: the largest drop of a single case, for the guarded labels of guarded metrics. A dict holds all
-            limits; texts such as ``"dice=0.2"`` change single ones and leave the others at their defaults.
+        max_case_drop: what counts as a large drop of a single case, for the guarded labels of guarded metrics: large
+            drops are weighed against large gains. A dict holds all limits; texts such as ``"dice=0.2"`` change single
+            ones and leave the others at their defaults.
+        min_reference: the least mean Dice of a guarded label at the deepest level; below it there is no verdict, since
+            a broken level is no reference.
         alpha: one-sided error level, above 0 and below 0.5.
         bootstrap_samples: resamples of the bootstrap.
         seed: of the bootstrap, of the split by ``confirm_share`` and of the measurements. The same rules and scores
@@ -80,8 +83,14 @@ class Rules:
         None,
         action="append",
         metavar="METRIC=VALUE",
-        help="largest drop of a single case; repeatable; what is not named keeps its default (dice=0.2, iou=0.2 and "
-        "nsd=0.4)",
+        help="what counts as a large drop of a single case; repeatable; what is not named keeps its default (dice=0.2, "
+        "iou=0.2 and nsd=0.4)",
+    )
+    min_reference: float = option(
+        0.5,
+        type=float,
+        metavar="DICE",
+        help="least mean Dice of a guarded label at the deepest level, below which there is no verdict",
     )
     alpha: float = option(0.05, type=float, metavar="ALPHA", help="one-sided error level")
     bootstrap_samples: int = 9999
@@ -112,6 +121,10 @@ class Rules:
         object.__setattr__(self, "max_case_drop", _limits(self.max_case_drop))
         object.__setattr__(self, "budgets", tuple(as_list(self.budgets or ())))
         check_alpha(self.alpha)
+        if not 0 <= self.min_reference < 1:
+            raise ValueError(
+                f"min_reference must be 0 or more and below 1, got {self.min_reference}. 0.5 is the default."
+            )
         if self.bootstrap_samples < 100:
             raise ValueError(f"bootstrap_samples must be 100 or more, got {self.bootstrap_samples}. Take 9999.")
         for budget in self.budgets:
@@ -198,6 +211,10 @@ def _check_margin(margin: Margin) -> None:
     if not (math.isfinite(margin.value) and margin.value > 0):
         raise ValueError(
             f"margin must be positive, got {margin.value} for {margin.metric}. It is the largest mean loss to accept."
+        )
+    if METRICS[margin.metric].larger_is_better and margin.value >= 1:
+        raise ValueError(
+            f"margin must be below 1, got {margin.value:g} for {margin.metric}: no level could lose more. Take 0.01."
         )
     if margin.labels is not None and (not margin.labels or isinstance(margin.labels, str)):
         raise ValueError(f"labels must be names of labels or None for all, got {margin.labels!r}.")

@@ -117,11 +117,11 @@ def _check_cases(
         for name, same in repeated.items()
     }
     single = [case for case in cases if case.name not in repeated]
-    checked = gather(
+    checked = how.checked or gather(
         {case.name: check_case(case, how.label_values, how.spatial_dims, in_channels) for case in share(single)}
     )
     reasons |= {name: outcome.problem for name, outcome in checked.items() if outcome.problem is not None}
-    sound = [case for case in single if checked[case.name].problem is None]
+    sound = [case for case in single if case.name not in reasons]
     if rank() == 0:
         names_of_labels = LabelNames(dict(how.labels), how.ignore_label)
         tell_doubtful(how.dataset, how.dataset, {case: checked[case.name] for case in sound}, names_of_labels)

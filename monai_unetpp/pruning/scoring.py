@@ -10,6 +10,7 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from monai_unetpp.data.case_check import CheckedCase
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.metrics.scores import check_labels, check_tolerances
@@ -58,6 +59,7 @@ class Scoring:
             configuration or data changed; an interrupted run loses no more than the case it was at.
         exclude_problems: leave out cases with problems in their data and go on, instead of stopping before any
             network work.
+        checked: what an earlier check of the cases found, by name; by default they are checked.
         uncertainty: measure how well disagreement between the levels finds errors of the deepest one.
         uncertainty_dir: folder for ``<case>_uncertainty.nii.gz``, the disagreement per voxel (0 to 1) on the image's
             own grid; implies ``uncertainty``. Use one folder per data set.
@@ -88,6 +90,7 @@ class Scoring:
     configuration: str = ""
     store: str | PathLike[str] | None = None
     exclude_problems: bool = False
+    checked: Mapping[str, CheckedCase] | None = None
     uncertainty: bool = False
     uncertainty_dir: str | PathLike[str] | None = None
     progress: Callable[[int, int], None] | None = None

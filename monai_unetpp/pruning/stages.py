@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from monai_unetpp.bundles import TrainingRecord
 from monai_unetpp.data import find_ignore_label, load_datalist, read_geometry
+from monai_unetpp.data.case_check import CheckedCase
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
@@ -22,6 +24,8 @@ from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decision import confirm, confirm_jointly, decide_all
+from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances
+from monai_unetpp.pruning.exposure import exposures_of, record_of
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.operating_points import compare_grid, points_at_settings
 from monai_unetpp.pruning.pipeline_text import describe_settings
@@ -32,6 +36,7 @@ from monai_unetpp.pruning.provenance import earlier_rules, run_settings
 from monai_unetpp.pruning.results import (
     AdaptiveDepth,
     Decision,
+    Exposure,
     InferenceSetting,
     OperatingGrid,
     OperatingPoint,
@@ -49,7 +54,14 @@ from monai_unetpp.pruning.settings import (
     parse_settings,
     with_setting,
 )
-from monai_unetpp.pruning.tradeoffs import by_utility, mean_accuracy, pareto_front, within_budget
+from monai_unetpp.pruning.tradeoffs import (
+    by_utility,
+    front_of_labels,
+    mean_accuracy,
+    pareto_front,
+    resampled_accuracy,
+    within_budget,
+)
 
 __all__ = [
     "Prepared",
@@ -57,16 +69,20 @@ __all__ = [
     "compare_adaptive",
     "compare_settings",
     "decide_cases",
+    "doubts",
+    "expose",
     "inferer_precision",
     "measure_levels",
     "prepare",
     "score_data_sets",
+    "score_training",
     "trade_offs",
 ]
 
 logger = logging.getLogger(__name__)
 
 _FRONTS = (("latency_ms",), ("memory_mb",), ("parameters",))
+_ALL_COSTS = ("latency_ms", "memory_mb", "checkpoint_mb")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +101,8 @@ class Prepared:
         further: the networks to compare with, by name.
         settings: how images are segmented and cases chosen, in words.
         configurations: text of all that scores depend on, by setting; None for the inferer as it was given.
+        checked: what reading each case has shown, by data set and name.
+        record: which cases trained the weights, as the bundle says; None where it does not.
     """
 
     plan: PruningPlan
@@ -98,6 +116,8 @@ class Prepared:
     further: dict[str, NestedUNet]
     settings: dict[str, str]
     configurations: dict[InferenceSetting | None, str]
+    checked: dict[str, dict[str, CheckedCase]]
+    record: TrainingRecord | None
 
     @property
     def extra_points(self) -> dict[OperatingPoint, NestedUNet]:
@@ -169,7 +189,7 @@ def prepare(plan: PruningPlan) -> Prepared:
     ignore_labels = {
         name: find_ignore_label(directory) for name, directory in zip(plan.data.names, plan.data.folders, strict=True)
     }
-    check_data_sets(plan, entries, ignore_labels)
+    checked = check_data_sets(plan, entries, ignore_labels)
     further = load_further(pipeline)
     kept_back = confirming_cases(entries, plan.data, plan.rules.seed)
     settings = run_settings(plan, own)
@@ -185,6 +205,8 @@ def prepare(plan: PruningPlan) -> Prepared:
         further=further,
         settings=settings | earlier_rules(folder, plan.rules, settings),
         configurations=_configurations(plan, own, others, device),
+        checked=checked,
+        record=record_of(pipeline.network, pipeline.bundle),
     )
 
 
@@ -255,32 +277,58 @@ def score_data_sets(prepared: Prepared, given: Scores | None = None) -> Scored:
     )
 
 
-def _score(prepared: Prepared, name: str, setting: InferenceSetting | None = None) -> Scores:
-    """The levels and further networks as the inferer runs them, or the levels at another setting."""
+def score_training(prepared: Prepared) -> tuple[ScoreRow, ...]:
+    """The scores of the training cases that the plan asks for, of each data set that chooses."""
+    data, scores = prepared.plan.data, []
+    for name, directory in zip(data.names, data.dataset_dir, strict=False):
+        if data.training_list is not None:
+            scores.append(_score(prepared, name, training=load_datalist(directory, data.training_list)))
+    return tuple(row for each in scores for row in each.rows)
+
+
+def _score(
+    prepared: Prepared,
+    name: str,
+    setting: InferenceSetting | None = None,
+    training: Sequence[Mapping[str, Any]] | None = None,
+) -> Scores:
+    """The levels and further networks as the inferer runs them; the levels at another setting, or on other cases."""
     plan, folder = prepared.plan, prepared.plan.outputs.output_dir
-    entries: Sequence[Mapping[str, Any]] = prepared.entries[name]
+    entries: Sequence[Mapping[str, Any]] = training or prepared.entries[name]
     if setting:
         entries = choosing_entries(entries, name, prepared.kept_back)
-    title = f"scoring {name}, {setting.name}" if setting else f"scoring {name}"
+    title = f"scoring {name}, {setting.name}" if setting else f"scoring {name}{', training cases' * bool(training)}"
     with counting(rank() == 0 and plan.outputs.progress, title) as count:
         scoring = Scoring(
             **_steps(plan, setting),
             labels=plan.pipeline.labels,
             tolerance_mm=plan.pipeline.tolerance_mm,
             ignore_label=prepared.ignore_labels[name],
-            adaptive=() if setting else adaptive_tolerances(plan.costs.settings),
-            extra=None if setting else prepared.extra_points,
+            adaptive=() if setting or training else adaptive_tolerances(plan.costs.settings),
+            extra=None if setting or training else prepared.extra_points,
             dataset=name,
             device=prepared.device,
             subjects=plan.data.subjects,
             subject_pattern=plan.data.subject_pattern,
             configuration=prepared.configurations[setting],
-            store=folder / "operating_points" / setting.name.replace(" ", "_") if setting else folder / "scores",
+            store=folder / _memory(setting, training),
             exclude_problems=plan.data.exclude_problems,
-            uncertainty_dir=folder / "uncertainty" / name if plan.outputs.save_uncertainty and not setting else None,
+            checked=None if training else prepared.checked[name],
+            uncertainty_dir=folder / "uncertainty" / name if _saves_uncertainty(plan, setting, training) else None,
             progress=count,
         )
         return evaluate_levels(plan.pipeline.network, entries, scoring)
+
+
+def _memory(setting: InferenceSetting | None, training: Any) -> str:
+    """Where finished cases are kept, below the report."""
+    if setting:
+        return f"operating_points/{setting.name.replace(' ', '_')}"
+    return "training_scores" if training else "scores"
+
+
+def _saves_uncertainty(plan: PruningPlan, setting: Any, training: Any) -> bool:
+    return plan.outputs.save_uncertainty and not setting and not training
 
 
 def _score_at(prepared: Prepared, setting: InferenceSetting, name: str) -> Scores:
@@ -320,6 +368,19 @@ def measure_levels(prepared: Prepared, scored: Scored) -> dict[str, PointCost]:
     )
 
 
+def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
+    """What looks doubtful about the plan or the cases."""
+    plan = prepared.plan
+    subjects = len({(row.dataset, row.subject) for row in scored.rows})
+    edges = [min(read_geometry(case.label).spacing_mm) for each in scored.choosing for case in each.cases]
+    dims = plan.pipeline.network.spatial_dims
+    return (
+        *doubts_of_rules(plan.rules),
+        *doubts_of_split(subjects, plan.data.confirm_share),
+        *doubts_of_tolerances(plan.pipeline.tolerance_mm, scored.rows, float(np.median(edges)), dims),
+    )
+
+
 def _median_shape(plan: PruningPlan, scored: Scored) -> tuple[int, ...]:
     """The shape of the volume of median size among the choosing cases, as the network sees it."""
     cases = sorted((case for each in scored.choosing for case in each.cases), key=_voxels)
@@ -337,6 +398,18 @@ def inferer_precision(inferer: Any) -> str:
 
 
 # ---------------------------------------------------------------- decide
+
+
+def expose(prepared: Prepared, scored: Scored, decisions: Sequence[Decision]) -> tuple[Exposure, ...] | None:
+    """What the cases of each decision had to do with the weights; None where the bundle does not say."""
+    if prepared.record is None:
+        return None
+    names = {(row.dataset, row.case) for row in scored.all_rows}
+    voxels = {case: prepared.checked[case[0]][case[1]].voxels or "" for case in sorted(names)}
+    if scored.out_of_fold:
+        # no network of a fold saw the cases that it scored
+        voxels = {case: found for case, found in voxels.items() if case in prepared.kept_back}
+    return exposures_of(decisions, voxels, prepared.kept_back, prepared.record)
 
 
 def decide_cases(scored: Scored, rules: Rules, kept_back: frozenset[tuple[str, str]]) -> tuple[Decision, ...]:
@@ -401,11 +474,15 @@ def compare_adaptive(prepared: Prepared, scored: Scored, costs: dict[str, PointC
 
 def trade_offs(scored: Scored, costs: dict[str, PointCost], rules: Rules) -> tuple[TradeOff, ...]:
     """What other rules than non-inferiority pick: fronts, budgets, utility."""
-    accuracy = mean_accuracy(scored.rows, [point.name for point in scored.points])
+    names = [point.name for point in scored.points]
+    accuracy = mean_accuracy(scored.rows, names)
+    resampled = resampled_accuracy(scored.rows, names, seed=rules.seed)
     embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
-    picked = [pareto_front(accuracy, costs, keys) for keys in _FRONTS]
+    picked = [pareto_front(accuracy, costs, keys, resampled) for keys in _FRONTS]
+    picked.append(front_of_labels({name: costs[name] for name in names}, resampled, _ALL_COSTS))
     if rules.budgets:
-        picked.append(within_budget(embedded, costs, [parse_budget(budget) for budget in rules.budgets]))
+        limits = [parse_budget(budget) for budget in rules.budgets]
+        picked.append(within_budget(embedded, costs, limits, scored.rows, rules))
     if rules.utility_weight is not None:
         picked.append(by_utility(embedded, costs, rules.utility_weight))
     return tuple(picked)

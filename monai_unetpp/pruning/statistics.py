@@ -7,7 +7,8 @@ narrow. The rule here was chosen by simulation (``STATISTICS.md`` of the guide t
 
 * the bound is the lower one of the BCa bootstrap and of a t bound with Hall's correction for skewness, so that the
   level holds for normal and for moderately skewed differences;
-* with fewer than :data:`FEW_SUBJECTS` subjects there is no BCa, and the bound holds at a tenth of ``alpha``;
+* with fewer than :data:`FULL_SUBJECTS` subjects the bound holds at less than ``alpha``, the less the fewer they are:
+  at a tenth of it with ten (:func:`bound_alpha`);
 * the mean must leave room for drops that are rare enough not to show in so many subjects (:func:`least_mean`);
 * with fewer than :data:`MIN_SUBJECTS` subjects nothing is concluded.
 """
@@ -24,11 +25,12 @@ from numpy.typing import NDArray
 from scipy import special, stats
 
 __all__ = [
-    "FEW_SUBJECTS",
+    "FULL_SUBJECTS",
     "MIN_SUBJECTS",
     "MeanBounds",
     "bound_alpha",
     "check_alpha",
+    "corrected_quantile",
     "is_non_inferior",
     "least_mean",
     "mean_bounds",
@@ -45,11 +47,9 @@ FloatArray = NDArray[np.float64]
 MIN_SUBJECTS = 10
 """With fewer subjects every verdict is inconclusive."""
 
-FEW_SUBJECTS = 25
-"""From this many subjects on, the BCa bootstrap takes part and the bound holds at ``alpha`` itself."""
+FULL_SUBJECTS = 30
+"""From this many subjects on the bound holds at ``alpha`` itself."""
 
-_FEW_ALPHA_DIVISOR = 10
-_UNSEEN_DROP_FEW = 6.0
 _UNSEEN_DROP = 5.0
 _LARGEST_WIDENING = 2.0
 _LARGEST_SAMPLE = 10_000_000
@@ -85,54 +85,68 @@ def check_alpha(alpha: float) -> float:
     return alpha
 
 
-def bound_alpha(subjects: int, alpha: float) -> float:
-    """The one-sided level of the bound: ``alpha``, or a tenth of it with few subjects."""
-    return alpha / _FEW_ALPHA_DIVISOR if subjects < FEW_SUBJECTS else alpha
+def bound_alpha(subjects: int | FloatArray, alpha: float) -> Any:
+    """The one-sided level of the bound: ``alpha``, or less with few subjects, down to a tenth of it with ten.
+
+    Args:
+        subjects: how many; an array gives one.
+        alpha: one-sided error level.
+    """
+    return alpha * 10.0 ** -_shortage(subjects)
 
 
-def unseen_rate(subjects: int, alpha: float = 0.05) -> float:
+def _shortage(subjects: int | FloatArray) -> Any:
+    """How few subjects are: 0 from :data:`FULL_SUBJECTS` on, 1 with :data:`MIN_SUBJECTS`, and even in between."""
+    short = np.maximum(FULL_SUBJECTS - np.asarray(subjects, dtype=np.float64), 0) / (FULL_SUBJECTS - MIN_SUBJECTS)
+    return short if short.ndim else float(short)
+
+
+def unseen_rate(subjects: int | FloatArray, alpha: float = 0.05) -> Any:
     """The share of subjects that may behave otherwise without one of them being in the sample.
 
     The exact form of the rule of three: none of ``subjects`` shows it, so with confidence ``1 - alpha`` it is rarer
     than ``1 - alpha ** (1 / subjects)`` (26 % for 10 subjects, 9.5 % for 30, 3 % for 100).
     """
-    return float(1 - alpha ** (1 / subjects))
+    return 1 - alpha ** (1 / subjects)
 
 
-def least_mean(subjects: int, margin: float, alpha: float = 0.05) -> float:
+def least_mean(subjects: int | FloatArray, margin: float, alpha: float = 0.05) -> Any:
     """What the mean difference must exceed to leave room for drops that the sample may not show.
 
-    If drops of five margins (six with fewer than :data:`FEW_SUBJECTS` subjects) came at the rate that so many
+    If drops of five margins (up to six with fewer than :data:`FULL_SUBJECTS` subjects) came at the rate that so many
     subjects cannot exclude, the mean should still lie above ``-margin``. Five margins cost hardly any power at
-    the sample sizes of :func:`sample_size`; larger drops are left to the limit on a single case.
+    the sample sizes of :func:`sample_size`; larger drops are left to the limit on single cases.
 
     Args:
-        subjects: number of subjects.
+        subjects: number of subjects; an array gives one.
         margin: the non-inferiority margin.
         alpha: one-sided error level.
     """
-    drop = _UNSEEN_DROP_FEW if subjects < FEW_SUBJECTS else _UNSEEN_DROP
-    return margin * (unseen_rate(subjects, alpha) * drop - 1)
+    return margin * (unseen_rate(subjects, alpha) * (_UNSEEN_DROP + _shortage(subjects)) - 1)
 
 
 def is_non_inferior(
-    lower: float | FloatArray, mean: float | FloatArray, *, subjects: int, margin: float, alpha: float = 0.05
+    lower: float | FloatArray,
+    mean: float | FloatArray,
+    *,
+    subjects: int | FloatArray,
+    margin: float,
+    alpha: float = 0.05,
 ) -> Any:
     """Whether a sample shows that the mean loss is smaller than ``margin``.
 
     Args:
         lower: lower bound from :func:`mean_bounds`; an array is judged element by element.
         mean: mean difference, negative where worse.
-        subjects: size of the sample.
+        subjects: size of the sample, or of each.
         margin: the non-inferiority margin.
         alpha: one-sided error level.
 
     Returns:
         A bool, or an array of them.
     """
-    if subjects < MIN_SUBJECTS:
-        return np.zeros(np.shape(lower), dtype=bool) if np.ndim(lower) else False
-    accepted = (np.asarray(lower) > -margin) & (np.asarray(mean) > least_mean(subjects, margin, alpha))
+    room = np.asarray(mean) > least_mean(subjects, margin, alpha)
+    accepted = (np.asarray(lower) > -margin) & room & (np.asarray(subjects) >= MIN_SUBJECTS)
     return accepted if accepted.ndim else bool(accepted)
 
 
@@ -168,19 +182,28 @@ def skewness_corrected_t(samples: FloatArray, alpha: float = 0.05) -> FloatArray
     """
     n = samples.shape[-1]
     z, mean, sd = standardised(samples)
-    quantile = float(special.stdtrit(n - 1, 1 - alpha))
-    distance = np.full(mean.shape, quantile)
-    if n > 2:
-        skewness = np.minimum((z**3).sum(axis=-1) * n / ((n - 1) * (n - 2)), 0.0)
-        u = -skewness * (1 - skewness / 2) / math.sqrt(n)
-        # Beyond this value the transformation would turn back: it is no longer monotone.
-        u = np.minimum(u, 3 * (math.sqrt(quantile**2 + 0.75) - quantile))
-        positive = np.where(u > 1e-9, u, 1.0)
-        hall = 3 / positive * (1 - np.cbrt(1 - positive * (quantile + positive / 6)))
-        hall = np.clip(hall, quantile, _LARGEST_WIDENING * quantile)
-        distance = np.where(u > 1e-9, hall, distance)
-    bounds: FloatArray = mean - distance * sd / math.sqrt(n)
+    bounds: FloatArray = mean - corrected_quantile((z**3).sum(axis=-1) / n, n, alpha) * sd / math.sqrt(n)
     return bounds
+
+
+def corrected_quantile(third: FloatArray, subjects: int | FloatArray, alpha: float | FloatArray) -> FloatArray:
+    """How many standard errors the bound of :func:`skewness_corrected_t` lies below the mean.
+
+    Args:
+        third: third moments of standardised samples (with the standard deviation of ``n - 1``).
+        subjects: sizes of the samples, 2 or more.
+        alpha: one-sided error levels.
+    """
+    n = np.asarray(subjects, dtype=np.float64)
+    quantile = special.stdtrit(n - 1, 1 - alpha)
+    skewness = np.minimum(third * n**2 / ((n - 1) * np.maximum(n - 2, 1)), 0.0) * (n > 2)
+    u = -skewness * (1 - skewness / 2) / np.sqrt(n)
+    # Beyond this value the transformation would turn back: it is no longer monotone.
+    u = np.minimum(u, 3 * (np.sqrt(quantile**2 + 0.75) - quantile))
+    positive = np.where(u > 1e-9, u, 1.0)
+    hall = 3 / positive * (1 - np.cbrt(1 - positive * (quantile + positive / 6)))
+    distance: FloatArray = np.where(u > 1e-9, np.clip(hall, quantile, _LARGEST_WIDENING * quantile), quantile)
+    return distance
 
 
 def _rounded_mean(samples: FloatArray, axis: int = -1) -> Any:
@@ -210,7 +233,7 @@ def mean_bounds(
     """One-sided bounds of the mean of independent paired differences.
 
     The lower bound is the lower one, the upper bound the higher one of ``scipy.stats.bootstrap`` with BCa (from
-    :data:`FEW_SUBJECTS` differences on) and of :func:`skewness_corrected_t`, each at the level of
+    :data:`MIN_SUBJECTS` differences on) and of :func:`skewness_corrected_t`, each at the level of
     :func:`bound_alpha`. Equal differences give bounds equal to the mean.
 
     Args:
@@ -240,7 +263,7 @@ def mean_bounds(
         return MeanBounds(float(mean), 0.0, float(mean), float(mean), "t")
     lower, upper = float(skewness_corrected_t(z, level)), -float(skewness_corrected_t(-z, level))
     method: Literal["bca", "t"] = "t"
-    if x.size >= FEW_SUBJECTS:
+    if x.size >= MIN_SUBJECTS:
         bca_lower, bca_upper = _bca(z, level, bootstrap_samples, seed)
         if bca_lower < lower:
             lower, method = bca_lower, "bca"
@@ -311,8 +334,8 @@ def subjects_needed(
 ) -> int | None:
     """The subjects that the rule of this package needs: :func:`sample_size` with its corrections.
 
-    The quantile of t adds about two subjects, the stricter rule for few subjects makes 17 the least, and skewness is
-    not taken into account. For a standard deviation of 0.02, 0.03 and 0.05 and a margin of 0.01: 27, 58 and 156.
+    The quantile of t adds about two subjects, the stricter rule for few subjects makes 16 the least, and skewness is
+    not taken into account. For a standard deviation of 0.02, 0.03 and 0.05 and a margin of 0.01: 29, 58 and 156.
 
     Args:
         sd: standard deviation of the paired differences.
@@ -330,10 +353,10 @@ def subjects_needed(
     _check_size_arguments(sd, margin, alpha, power)
     if mean <= -margin:
         return None
-    for n in range(MIN_SUBJECTS, FEW_SUBJECTS):
+    for n in range(MIN_SUBJECTS, FULL_SUBJECTS):
         if _power(n, sd, margin, alpha, mean) >= power:
             return n
-    low, high = FEW_SUBJECTS - 1, FEW_SUBJECTS
+    low, high = FULL_SUBJECTS - 1, FULL_SUBJECTS
     while _power(high, sd, margin, alpha, mean) < power:
         low, high = high, 2 * high
         if high > _LARGEST_SAMPLE:

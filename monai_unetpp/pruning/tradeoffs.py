@@ -5,16 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from monai_unetpp.metrics.definitions import check_metric
 from monai_unetpp.pruning.budgets import Budget, check_cost_key
+from monai_unetpp.pruning.decision.many_points import compare_points
 from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import PointCost, ScoreRow, TradeOff
+from monai_unetpp.pruning.rules import Rules
+from monai_unetpp.pruning.statistics import FloatArray
 
 __all__ = [
     "by_utility",
     "cost_value",
+    "front_of_labels",
     "mean_accuracy",
     "pareto_front",
+    "resampled_accuracy",
     "within_budget",
 ]
 
@@ -77,7 +84,10 @@ def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str =
 
 
 def pareto_front(
-    accuracy: Mapping[str, float], costs: Mapping[str, PointCost], keys: Sequence[str] = ("latency_ms",)
+    accuracy: Mapping[str, float],
+    costs: Mapping[str, PointCost],
+    keys: Sequence[str] = ("latency_ms",),
+    resampled: FloatArray | None = None,
 ) -> TradeOff:
     """The points that no other point beats: none is as accurate and as cheap, and better in one of the two.
 
@@ -85,6 +95,8 @@ def pareto_front(
         accuracy: by name of the point, larger is better.
         costs: by name of the point, for every point in ``accuracy``.
         keys: the costs that count, one or several together.
+        resampled: ``(samples, points, labels)`` from :func:`resampled_accuracy`, points in the order of ``accuracy``:
+            says how often each point is on the front.
 
     Returns:
         The front, most accurate point first.
@@ -106,18 +118,106 @@ def pareto_front(
     what = ", ".join(keys)
     reason = f"No point is at least as accurate and as cheap in {what} as {' or '.join(front)}"
     reason += f"; {', '.join(beaten)}." if beaten else "; every point is on the front."
-    return TradeOff(f"pareto accuracy/{'+'.join(keys)}", tuple(front), reason)
+    shares = {} if resampled is None else _front_shares(table, np.nanmean(resampled, axis=2)[..., None])
+    if shares:
+        often = ", ".join(f"{name} in {share:.0%}" for name, share in shares.items())
+        reason += f" On the front of resampled subjects: {often}."
+    return TradeOff(f"pareto accuracy/{'+'.join(keys)}", tuple(front), reason, shares)
+
+
+def front_of_labels(costs: Mapping[str, PointCost], resampled: FloatArray, keys: Sequence[str]) -> TradeOff:
+    """The points that no other beats in the accuracy of every label and in several costs together.
+
+    Args:
+        costs: by name of the point.
+        resampled: ``(samples, points, labels)`` from :func:`resampled_accuracy`, points in the order of ``costs``.
+        keys: the costs that count.
+
+    Returns:
+        The points that are on the front in half of the samples or more, with how often each is.
+    """
+    shares = _front_shares({name: [cost_value(cost, key) for key in keys] for name, cost in costs.items()}, resampled)
+    front = [name for name, share in shares.items() if share >= 0.5]
+    left = [f"{name} in {share:.0%}" for name, share in shares.items()]
+    what = ", ".join(keys)
+    reason = (
+        f"In {len(resampled)} resamples of the subjects, a point is on the front where no other is at least as "
+        f"accurate on every label and as cheap in {what}: {', '.join(left)}."
+    )
+    return TradeOff(f"pareto accuracy of each label/{'+'.join(keys)}", tuple(front), reason, shares)
+
+
+def resampled_accuracy(
+    rows: Sequence[ScoreRow], points: Sequence[str], metric: str = "dice", seed: int = 0, samples: int = 1000
+) -> FloatArray:
+    """The accuracy of each point in resamples of the subjects (with replacement, each data set by itself).
+
+    Args:
+        rows: scores of all points.
+        points: names of the points.
+        metric: as in :func:`mean_accuracy`, which averages what this gives by label.
+        seed: of the resampling.
+        samples: how many.
+
+    Returns:
+        ``(samples, points, labels)``, the mean over data sets; NaN where no case of a sample has the label.
+    """
+    rng = np.random.default_rng([seed, 3])
+    by_dataset: list[dict[str, FloatArray]] = []
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        paired = PairedScores.from_rows(rows, points, dataset)
+        at = {subject: number for number, subject in enumerate(dict.fromkeys(paired.subjects.values()))}
+        weights = rng.multinomial(len(at), np.full(len(at), 1 / len(at)), size=samples).astype(np.float64)
+        by_label = {}
+        for label in paired.labels:
+            cases = paired.cases_with(label, points)
+            values = np.array([[paired.value(point, label, case, metric) for point in points] for case in cases])
+            drawn = weights[:, [at[paired.subjects[case]] for case in cases]]
+            total = drawn.sum(axis=1, keepdims=True)
+            means = drawn @ values.reshape(len(cases), len(points)) / np.maximum(total, 1)
+            by_label[label] = np.where(total > 0, means, np.nan)
+        by_dataset.append(by_label)
+    labels = dict.fromkeys(label for each in by_dataset for label in each)
+    of_label = [np.array([each[label] for each in by_dataset if label in each]) for label in labels]
+    # a sample without the label on one data set has the mean of the others
+    counts = [np.maximum(np.isfinite(each).sum(axis=0), 1) for each in of_label]
+    empty = [np.isnan(each).all(axis=0) for each in of_label]
+    means = [np.nansum(each, axis=0) / count for each, count in zip(of_label, counts, strict=True)]
+    return np.stack([np.where(none, np.nan, each) for each, none in zip(means, empty, strict=True)], axis=2)
+
+
+def _front_shares(table: Mapping[str, Sequence[float]], resampled: FloatArray) -> dict[str, float]:
+    """How often each point is on the front: of accuracies ``(samples, points, goals)`` and fixed costs."""
+    fixed = -np.array(list(table.values()), dtype=np.float64)
+    # what no case shows speaks for nobody
+    known = np.nan_to_num(resampled, nan=0.0)
+    goals = np.concatenate([known, np.broadcast_to(fixed, (len(known), *fixed.shape))], axis=2)
+    shares = {}
+    for number, name in enumerate(table):
+        own = goals[:, number : number + 1]
+        beaten = np.all(goals >= own, axis=2) & np.any(goals > own, axis=2)
+        shares[name] = float(np.mean(~np.any(beaten, axis=1)))
+    return shares
 
 
 def within_budget(
-    accuracy: Mapping[str, float], costs: Mapping[str, PointCost], budgets: Budget | Sequence[Budget]
+    accuracy: Mapping[str, float],
+    costs: Mapping[str, PointCost],
+    budgets: Budget | Sequence[Budget],
+    rows: Sequence[ScoreRow] = (),
+    rules: Rules | None = None,
 ) -> TradeOff:
-    """The most accurate point that keeps within every budget; of equally accurate ones the fastest.
+    """The cheapest point within every budget that is shown to be as good as the most accurate one within.
+
+    Cheapest is by the first budget, then the fastest. Without ``rows``, or where nothing is shown to be as good, it is
+    the most accurate point itself.
 
     Args:
         accuracy: by name of the point, larger is better.
         costs: by name of the point, for every point in ``accuracy``.
         budgets: one or several, all of which hold.
+        rows: scores of the points; see :func:`~monai_unetpp.pruning.compare_points` for how they are compared.
+        rules: of the comparison.
 
     Returns:
         One point, or none where every point costs more.
@@ -139,13 +239,33 @@ def within_budget(
             f"{min(column):.6g} {key}" for key, column in zip(keys, zip(*table.values(), strict=True), strict=True)
         ]
         return TradeOff(rule, (), f"No point is within {rule}; the least that any of them needs is {', '.join(least)}.")
-    chosen = min(allowed, key=lambda name: (-accuracy[name], cost_value(costs[name], "latency_ms")))
+
+    def price(name: str) -> tuple[float, float]:
+        return table[name][0], cost_value(costs[name], "latency_ms")
+
+    best = min(allowed, key=lambda name: (-accuracy[name], *price(name)))
+    equal = _not_worse(best, allowed, rows, rules) if rows and rules is not None else []
+    chosen = min([best, *equal], key=price)
     needs = ", ".join(f"{value:.6g} {key}" for key, value in zip(keys, table[chosen], strict=True))
-    reason = (
-        f"{chosen} is the most accurate of the {len(allowed)} point(s) within {rule}: accuracy "
-        f"{accuracy[chosen]:.4f} for {needs}."
-    )
+    found = f"accuracy {accuracy[chosen]:.4f} for {needs}"
+    if chosen == best:
+        reason = f"{chosen} is the most accurate of the {len(allowed)} point(s) within {rule}: {found}."
+    else:
+        reason = (
+            f"{chosen} is the cheapest within {rule} that is not worse than {best}, the most accurate there "
+            f"({accuracy[best]:.4f}), by more than the margins: {found}."
+        )
     return TradeOff(rule, (chosen,), reason)
+
+
+def _not_worse(best: str, allowed: Sequence[str], rows: Sequence[ScoreRow], rules: Rules) -> list[str]:
+    """The points that are shown to be as good as the best one on every data set."""
+    if len(allowed) < 2:
+        return []
+    states: dict[str, set[str]] = {}
+    for outcome in compare_points([row for row in rows if row.point in allowed], allowed, best, rules):
+        states.setdefault(outcome.point, set()).add(outcome.state)
+    return [point for point, seen in states.items() if seen == {"pass"}]
 
 
 def by_utility(

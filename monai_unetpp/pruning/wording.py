@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.results import Comparison
-from monai_unetpp.pruning.statistics import FEW_SUBJECTS, bound_alpha
+from monai_unetpp.pruning.statistics import FULL_SUBJECTS, bound_alpha
 from monai_unetpp.pruning.summary import ALL, MetricSummary
 from monai_unetpp.reporting.numbers import NBSP, minus, significant
 from monai_unetpp.reporting.tables import Tone
@@ -45,13 +45,14 @@ def format_difference(key: str, value: float) -> str:
 
 def confidence(alpha: float) -> str:
     """``1 - alpha`` in percent."""
-    return f"{100 * (1 - alpha):g}{NBSP}%"
+    return f"{100 * (1 - alpha):.4g}{NBSP}%"
 
 
 def interval_note(alpha: float, comparisons: Sequence[Comparison]) -> str:
     """What the intervals of these comparisons are."""
     levels = sorted({bound_alpha(c.clusters, alpha) for c in comparisons}, reverse=True)
-    few = f" ({confidence(levels[-1])} with fewer than {FEW_SUBJECTS} subjects)" if len(levels) > 1 else ""
+    fewest = min((c.clusters for c in comparisons), default=FULL_SUBJECTS)
+    few = f" (up to {confidence(levels[-1])} with {fewest} subjects, as they are few)" if len(levels) > 1 else ""
     bound = confidence(levels[0])
     return (
         "Differences are level minus deepest, signed so that negative is worse at the level; subjects weigh the same. "

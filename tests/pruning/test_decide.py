@@ -31,6 +31,7 @@ ALONE = OperatingPoint("L2 trained alone", "L2", "extra")
 DICE = (Margin("dice", 0.01),)
 FAST = {"bootstrap_samples": 500}
 OPTIONS = ("dataset", "role")
+MISSED = LabelScore("missed", 0.0, 0.0, 50.0, 0.0, -1.0, 0.0, 1.0)
 
 
 def with_rules(function: Callable[..., object], given: tuple[object, ...], options: dict[str, object]) -> object:
@@ -147,7 +148,7 @@ class TestVerdict:
         assert comparison.lower_bound < -0.01 < comparison.upper_bound
         assert comparison.state == "inconclusive"
         assert (decision.verdict, decision.level) == ("inconclusive", "L3")
-        assert decision.subjects_needed == comparison.subjects_needed
+        assert decision.subjects_needed == pytest.approx(comparison.subjects_needed, rel=0.15)
         assert f"about {decision.subjects_needed} subjects would be needed if there is no true" in decision.summary
 
     def test_enough_cases_for_no_difference_are_too_few_for_the_observed_one(self) -> None:
@@ -155,15 +156,29 @@ class TestVerdict:
         comparison = found(decision, "L2")
         assert (decision.verdict, comparison.state) == ("inconclusive", "inconclusive")
         assert comparison.subjects_needed < 40
-        assert decision.subjects_needed == pytest.approx((2.487 * comparison.sd_difference / 0.002) ** 2, rel=0.02)
+        assert decision.subjects_needed == pytest.approx((2.487 * comparison.sd_difference / 0.002) ** 2, rel=0.15)
         assert f"about {decision.subjects_needed} subjects would be needed if the true" in decision.summary
 
     def test_inconclusive_for_lack_of_cases_says_how_many(self) -> None:
         decision = decide(rows_of(levels(30, sd=0.045)), POINTS, DICE, dataset="A", **FAST)
         comparison = found(decision, "L2")
         assert decision.verdict == "inconclusive"
-        assert decision.subjects_needed == comparison.subjects_needed
-        assert decision.subjects_needed == pytest.approx((2.487 * comparison.sd_difference / 0.01) ** 2 + 2, abs=2)
+        assert decision.subjects_needed == pytest.approx((2.487 * comparison.sd_difference / 0.01) ** 2 + 2, rel=0.15)
+
+    def test_everything_together_needs_more_subjects_than_a_single_comparison(self) -> None:
+        wide = {point: 0.8 + noise(30, sd=0.03, seed=seed) for seed, point in enumerate(("L1", "L2"))}
+        rows = [
+            row
+            for seed, label in enumerate(("A", "B", "C", "D"))
+            for row in rows_of(
+                {p: v[np.random.default_rng(seed).permutation(30)] for p, v in wide.items()} | {"L3": [0.8] * 30},
+                label=label,
+            )
+        ]
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        single = max(c.subjects_needed for c in decision.comparisons if c.point == "L2")
+        assert decision.subjects_needed > 1.2 * single
+        assert "(everything together, 80 % power)" in decision.summary
 
     @pytest.mark.parametrize("change", [0.0, -0.5])
     def test_fewer_than_ten_are_inconclusive_whatever_the_numbers(self, change: float) -> None:
@@ -190,7 +205,7 @@ class TestVerdict:
     def test_equal_levels_on_twelve_cases_leave_room_for_unseen_drops(self) -> None:
         decision = decide(rows_of({p.name: [0.8] * 12 for p in POINTS}), POINTS, DICE, dataset="A", **FAST)
         assert decision.verdict == "inconclusive"
-        assert decision.subjects_needed == 17
+        assert 14 <= decision.subjects_needed <= 17
         assert "cannot exclude drops in up to 22.09 % of subjects" in decision.blockers[0]
         enough = rows_of({p.name: [0.8] * 17 for p in POINTS})
         assert decide(enough, POINTS, DICE, dataset="A", **FAST).verdict == "prune"
@@ -251,15 +266,36 @@ class TestGuards:
         named = decide(rows, POINTS, [Margin("dice", 0.01, ("foreground",))], dataset="A", **FAST)
         assert named.verdict == "keep"
 
-    def test_a_newly_missed_structure_stops_even_where_the_mean_gains(self) -> None:
-        n = 200
-        dice = {"L1": [0.9] * n, "L2": [0.9] * n, "L3": [0.8] * n}
-        missed = LabelScore("missed", 0.0, 0.0, 50.0, 0.0, -1.0, 0.0, 1.0)
-        rows = replace_score(rows_of(dice), "L2", "case_007", missed)
+    @staticmethod
+    def with_misses(dice: Mapping[str, Sequence[float]], missed: Mapping[str, Sequence[int]]) -> list[ScoreRow]:
+        rows = rows_of(dice)
+        for point, cases in missed.items():
+            for case in cases:
+                rows = replace_score(rows, point, f"case_{case:03d}", MISSED)
+        return rows
+
+    def test_more_newly_missed_structures_than_chance_stop_even_where_the_mean_gains(self) -> None:
+        rows = self.with_misses({"L1": [0.9] * 200, "L2": [0.9] * 200, "L3": [0.8] * 200}, {"L2": range(5)})
         decision = decide(rows, POINTS, DICE, dataset="A", max_case_drop={}, **FAST)
         assert found(decision, "L2").state == "pass"
+        assert (found(decision, "L2").newly_missed, found(decision, "L2").newly_found) == (5, 0)
         assert decision.verdict == "keep"
-        assert decision.blockers == ("L2: Anterior is missed in case_007, where L3 finds it.",)
+        assert decision.blockers[0].startswith("L2: Anterior is missed in case_000, case_001, case_002 and 2 more")
+        assert "5 of 200 subjects, 0 the other way round: more than chance" in decision.blockers[0]
+
+    def test_one_newly_missed_structure_among_few_leaves_the_verdict_open(self) -> None:
+        rows = self.with_misses({"L1": [0.9] * 40, "L2": [0.9] * 40, "L3": [0.8] * 40}, {"L2": [7]})
+        decision = decide(rows, POINTS, DICE, dataset="A", max_case_drop={}, **FAST)
+        assert decision.verdict == "inconclusive"
+        assert "does not exclude an excess of 5 %" in decision.blockers[0]
+
+    def test_one_missed_structure_against_twenty_of_the_deepest_level_is_no_reason_to_keep_it(self) -> None:
+        rows = self.with_misses(levels(120), {"L2": [7], "L1": [7], "L3": range(20, 40)})
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        assert (decision.verdict, decision.level) == ("prune", "L1")
+        assert "L1: Anterior is missed in case_007, where L3 finds it (1 of 120 subjects, 20 the other" in " ".join(
+            decision.warnings
+        )
 
     def test_a_structure_that_the_deepest_level_misses_too_is_not_new(self) -> None:
         missed = LabelScore("missed", 0.0, 0.0, 50.0, 0.0, -1.0, 0.0, 1.0)
@@ -268,17 +304,73 @@ class TestGuards:
             rows = replace_score(rows, point, "case_007", missed)
         assert decide(rows, POINTS, DICE, dataset="A", **FAST).level == "L1"
 
-    def test_a_single_case_that_drops_too_far_stops(self) -> None:
-        dice = {"L1": np.full(100, 0.9), "L2": np.full(100, 0.9), "L3": np.full(100, 0.85)}
-        dice["L2"][13] = 0.6
-        decision = decide(rows_of(dice), POINTS, DICE, dataset="A", **FAST)
+    @pytest.mark.parametrize(
+        ("n", "down", "up", "verdict"),
+        [(100, 1, 0, "inconclusive"), (110, 1, 0, "prune"), (100, 5, 0, "keep"), (150, 5, 5, "prune")],
+    )
+    def test_large_drops_are_weighed_against_large_gains(self, n: int, down: int, up: int, verdict: str) -> None:
+        dice = {point: np.full(n, 0.7) for point in ("L1", "L2", "L3")}
+        for point in ("L1", "L2"):
+            dice[point] += 0.03 * (up < down)
+            dice[point][:down] = 0.45
+            dice[point][down : down + up] = 0.95
+        decision = decide(rows_of(dice), POINTS, [Margin("dice", 0.02)], dataset="A", **FAST)
         comparison = found(decision, "L2")
-        assert (comparison.worst_case, comparison.state) == ("case_013", "fail")
-        assert comparison.worst_difference == pytest.approx(-0.25)
-        assert decision.verdict == "keep"
-        assert "falls by 0.2500 in case_013, more than the 0.2 that one case may" in decision.blockers[0]
-        loose = decide(rows_of(dice), POINTS, DICE, dataset="A", max_case_drop={"dice": 0.25}, **FAST)
+        assert (comparison.drops, comparison.gains) == (down, up)
+        assert (decision.verdict, comparison.worst_case) == (verdict, "case_000")
+        if verdict != "prune":
+            assert f"falls by more than 0.2 in {down} of {n} subjects (most in case_000" in decision.blockers[0]
+        loose = decide(rows_of(dice), POINTS, [Margin("dice", 0.02)], dataset="A", max_case_drop={"dice": 0.26}, **FAST)
         assert loose.level == "L1"
+
+    @pytest.mark.parametrize("n", [160, 400])
+    def test_more_subjects_never_turn_symmetric_noise_into_a_refusal(self, n: int) -> None:
+        rng = np.random.default_rng(4)
+        verdicts = []
+        for _ in range(12):
+            # a large drop in one case of 200, and a large gain as often
+            dice = {"L2": 0.5 + 0.07 * rng.standard_t(8, n) * 0.866, "L3": np.full(n, 0.5)}
+            rows = rows_of({point: np.clip(values, 0.01, 0.99) for point, values in dice.items()})
+            margin = [Margin("dice", 0.02)]
+            verdicts.append(decide(rows, POINTS[1:], margin, dataset="A", **FAST).verdict)
+        assert "keep" not in verdicts
+        assert verdicts.count("prune") >= 9
+
+    @pytest.mark.parametrize("broken", ["missed", "poor"])
+    def test_a_broken_reference_gives_no_verdict(self, broken: str) -> None:
+        if broken == "missed":
+            everywhere = dict.fromkeys(("L1", "L2", "L3"), range(40))
+            rows = self.with_misses({p: [0.8] * 40 for p in ("L1", "L2", "L3")}, everywhere)
+        else:
+            rows = rows_of({p: [0.3] * 40 for p in ("L1", "L2", "L3")})
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        assert (decision.verdict, decision.level) == ("inconclusive", "L3")
+        expected = {"missed": "L3 itself misses Anterior in 40 of 40 cases", "poor": "at L3 itself is 0.300, below 0.5"}
+        assert expected[broken] in decision.summary
+        assert expected[broken] in decision.blockers[0]
+        if broken == "poor":
+            assert decide(rows, POINTS, DICE, dataset="A", min_reference=0.2, **FAST).verdict == "prune"
+
+    def test_pairs_that_both_miss_do_not_dilute_a_loss(self) -> None:
+        shared = dict.fromkeys(("L1", "L2", "L3"), range(8))
+        loss = levels(48, l1=-0.011, l2=-0.011, sd=0.002)
+        decision = decide(self.with_misses(loss, shared), POINTS, DICE, dataset="A", **FAST)
+        assert found(decision, "L2").mean_difference > -0.01
+        assert decision.verdict == "keep"
+        assert "Dice of Anterior, where both find it, is worse by more than the margin" in decision.blockers[0]
+
+    def test_what_the_deepest_level_misses_does_not_make_up_for_a_loss_elsewhere(self) -> None:
+        rows = self.with_misses(levels(60, l1=-0.02, l2=-0.02), {"L3": range(6)})
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        assert found(decision, "L2").mean_difference > 0
+        assert decision.verdict == "keep"
+
+    def test_a_deepest_level_far_below_a_shallower_one_is_told(self) -> None:
+        decision = decide(rows_of(levels(40, l1=0.1)), POINTS, DICE, dataset="A", **FAST)
+        assert decision.warnings == (
+            "L1 is better than L3 by 0.100 in Dice of Anterior: the deepest level was not trained well; look at it "
+            "before you prune.",
+        )
 
     def test_pairs_without_the_structure_are_left_out(self) -> None:
         rows = rows_of(levels(40))
@@ -294,7 +386,7 @@ class TestGuards:
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
         assert (found(decision, "L2").cases, found(decision, "L1").cases) == (40, 39)
         assert found(decision, "L2").worst_difference == -1
-        assert decision.verdict == "keep"
+        assert decision.verdict == "inconclusive"
 
     @staticmethod
     def with_false_positives(dice: Mapping[str, Sequence[float]], count: int) -> list[ScoreRow]:
@@ -334,7 +426,7 @@ class TestGuards:
         rows += [dataclasses.replace(row, label="Tumour", score=empty("false_positive")) for row in rows]
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
         assert (decision.verdict, decision.subjects_needed) == ("inconclusive", None)
-        assert "cannot be tested: 0 case(s) have the structure; 40 case(s) left out" in decision.blockers[0]
+        assert decision.blockers[0].startswith("L2: Tumour is in no case, so nothing can be said about it.")
 
     def test_a_label_that_every_fourth_subject_has_needs_four_times_the_subjects(self) -> None:
         rows = rows_of(levels(80))
@@ -349,15 +441,15 @@ class TestGuards:
         comparison = found(decision, "L2", label="Tumour")
         assert (comparison.clusters, comparison.state, decision.verdict) == (20, "inconclusive", "inconclusive")
         assert comparison.subjects_needed > 20
-        assert decision.subjects_needed == 4 * comparison.subjects_needed
-        assert "(for each comparison alone, 80 % power)" in decision.summary
+        assert decision.subjects_needed == pytest.approx(4 * comparison.subjects_needed, rel=0.15)
+        assert "(everything together, 80 % power)" in decision.summary
 
     def test_a_label_that_is_never_there_leaves_the_verdict_open(self) -> None:
         rows = rows_of(levels(40))
         rows += [dataclasses.replace(row, label="Tumour", score=empty("both_empty")) for row in rows]
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
         assert decision.verdict == "inconclusive"
-        assert "Dice of Tumour cannot be tested: 0 case(s) have the structure" in decision.blockers[0]
+        assert "Add cases that have it, or name the labels to guard" in decision.blockers[0]
         assert {c.label for c in decision.comparisons} == {"Anterior"}
 
     def test_extra_points_are_described_and_never_chosen(self) -> None:
@@ -635,7 +727,7 @@ class TestErrors:
 class TestSimulatedDecisions:
     """The whole decision, on differences drawn as in STATISTICS.md."""
 
-    REPETITIONS = 200
+    REPETITIONS = 80
 
     def share_to_prune(self, n: int, shape: simulate.Shape, sd: float, mean: float) -> float:
         points = POINTS[1:]
@@ -648,7 +740,7 @@ class TestSimulatedDecisions:
             pruned += decision.verdict == "prune"
         return pruned / self.REPETITIONS
 
-    @pytest.mark.parametrize("n", [10, 30, 100])
+    @pytest.mark.parametrize("n", [10, 30])
     @pytest.mark.parametrize(
         "shape", [simulate.MODERATE_SHAPES[0], simulate.MODERATE_SHAPES[7]], ids=["normal", "drops"]
     )

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 
 from monai_unetpp.metrics import METRICS
+from monai_unetpp.pruning.decision.samples import (
+    FAIL,
+    OPEN,
+    PASS,
+    GuardSample,
+    MissSample,
+    PointSamples,
+    mean_state,
+)
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE, PairedScores
 from monai_unetpp.pruning.results import Comparison
 from monai_unetpp.pruning.rules import Margin, Rules
+from monai_unetpp.pruning.single_cases import MOST_WORSE, is_excess, is_excess_excluded
 from monai_unetpp.pruning.statistics import (
     MIN_SUBJECTS,
+    FloatArray,
     MeanBounds,
     bound_alpha,
-    is_non_inferior,
     mean_bounds,
     subject_means,
     subjects_needed,
@@ -31,7 +42,10 @@ State = Literal["pass", "fail", "inconclusive"]
 Guard = tuple[str, str, float]
 """Metric, label and margin."""
 
-_ROUNDING = 1e-9
+_ORDER: tuple[State, ...] = ("fail", "inconclusive", "pass")
+_FROM_STATE: dict[int, State] = {FAIL: "fail", OPEN: "inconclusive", PASS: "pass"}
+_MOST_MISSED = 0.2
+_FAR_ABOVE = 5.0
 
 
 class LevelTest:
@@ -44,28 +58,57 @@ class LevelTest:
         self.guards = _guards(rules.margins, paired)
         self.bound_alpha = rules.alpha / simultaneous
         self.subjects = len(set(paired.subjects.values()))
+        self.held = {label: text for _, label, _ in self.guards if (text := self._unfit_reference(label))}
+
+    def samples(self, point: str) -> PointSamples:
+        """Everything that is tested at ``point``, subject by subject."""
+        guards = [
+            GuardSample.of(self.paired, guard, point, self.reference, self.rules.max_case_drop.get(guard[0]))
+            for guard in self.guards
+        ]
+        tested = tuple(guard for guard in guards if np.isfinite(guard.differences).sum() > 1)
+        misses = tuple(MissSample.of(self.paired, label, point, self.reference) for label in self.paired.labels)
+        return PointSamples(point, tested, misses, bool(self.held) or len(tested) < len(guards))
 
     def compare(self, point: str) -> LevelOutcome:
         """Every guarded metric of every label at ``point``, and the structures that it newly misses."""
-        comparisons: list[Comparison] = []
-        untested: list[str] = []
-        for metric, label, margin in self.guards:
-            cases = self.paired.comparable_cases(label, point, self.reference)
-            if len({self.paired.subjects[case] for case in cases}) < 2:
-                untested.append(
-                    f"{point}: {METRICS[metric].in_words} of {label} cannot be tested: {len(cases)} case(s) have the "
-                    f"structure{self._left_out(label, point)}."
-                )
-                continue
-            comparisons.append(self._comparison(point, metric, label, margin, cases))
-        missed = [
-            f"{point}: {label} is missed in {_listed(cases)}, where {self.reference} finds it."
-            for label in self.paired.labels
-            if (cases := self.paired.newly_missed(point, self.reference, label))
+        samples = self.samples(point)
+        tested = {(guard.metric, guard.label) for guard in samples.guards}
+        comparisons = [self._comparison(point, guard, samples.misses) for guard in samples.guards]
+        untested = [
+            self._untested(point, metric, label) for metric, label, _ in self.guards if (metric, label) not in tested
         ]
-        stopped = [f"{point}: {each.reason}" for each in comparisons if each.state != "pass"]
-        return LevelOutcome(
-            point, comparisons, missed + stopped + untested, failed=bool(missed), untested=bool(untested)
+        missed = [(state, text) for miss in samples.misses if miss.cases for state, text in [self._missed(point, miss)]]
+        stopped = [text for state, text in missed if state != "pass"]
+        stopped += [f"{point}: {each.reason}" for each in comparisons if each.state != "pass"]
+        notes = [text for state, text in missed if state == "pass"]
+        notes += [text for each in comparisons if (text := self._weak_reference(each))]
+        return LevelOutcome(samples, comparisons, stopped + untested, notes, [state for state, _ in missed])
+
+    def _unfit_reference(self, label: str) -> str:
+        """Why the reference is no yardstick for a label; empty where it is one."""
+        scores = [self.paired.scores[self.reference, label, case] for case in self.paired.subjects]
+        dice = [score.dice or 0.0 for score in scores if score.state in ("ok", "missed")]
+        missed = sum(score.state == "missed" for score in scores)
+        if dice and missed > _MOST_MISSED * len(dice):
+            return f"{self.reference} itself misses {label} in {missed} of {len(dice)} cases"
+        if dice and (mean := float(np.mean(dice))) < self.rules.min_reference:
+            return (
+                f"the mean Dice of {label} at {self.reference} itself is {mean:.3f}, below {self.rules.min_reference:g}"
+            )
+        return ""
+
+    def _untested(self, point: str, metric: str, label: str) -> str:
+        scores = [self.paired.scores[self.reference, label, case] for case in self.paired.subjects]
+        if not any(score.state in ("ok", "missed") for score in scores):
+            return (
+                f"{point}: {label} is in no case, so nothing can be said about it. Add cases that have it, or name the "
+                "labels to guard, as in --margin dice:LABEL=0.01."
+            )
+        cases = self.paired.comparable_cases(label, point, self.reference)
+        return (
+            f"{point}: {METRICS[metric].in_words} of {label} cannot be tested: {len(cases)} case(s) have the "
+            f"structure{self._left_out(label, point)}."
         )
 
     def _left_out(self, label: str, point: str) -> str:
@@ -73,26 +116,47 @@ class LevelTest:
         count = len(self.paired.both_false_positive(label, point, self.reference))
         return f"; {count} {BOTH_FALSE_POSITIVE}" if count else ""
 
-    def _comparison(self, point: str, metric: str, label: str, margin: float, cases: tuple[str, ...]) -> Comparison:
+    def _missed(self, point: str, miss: MissSample) -> tuple[State, str]:
+        state = _FROM_STATE[int(miss.states(np.ones((1, self.subjects)), self.rules.alpha)[0])]
+        worse, better = int((miss.signs < 0).sum()), int((miss.signs > 0).sum())
+        text = f"{point}: {miss.label} is missed in {_listed(miss.cases)}, where {self.reference} finds it"
+        counts = f"{worse} of {int(miss.present.sum())} subjects, {better} the other way round"
+        ends = {
+            "fail": f"{counts}: more than chance",
+            "inconclusive": f"{counts}: this does not exclude an excess of {percent(MOST_WORSE)}",
+            "pass": counts,
+        }
+        return state, f"{text} ({ends[state]})."
+
+    def _weak_reference(self, comparison: Comparison) -> str:
+        """What to say where the reference is far worse than a shallower level."""
+        margin = comparison.margin
+        if comparison.mean_difference < _FAR_ABOVE * margin or comparison.lower_bound < margin:
+            return ""
+        what = f"{METRICS[comparison.metric].in_words} of {comparison.label}"
+        return (
+            f"{comparison.point} is better than {self.reference} by {comparison.mean_difference:.3f} in {what}: the "
+            "deepest level was not trained well; look at it before you prune."
+        )
+
+    def _comparison(self, point: str, guard: GuardSample, misses: Sequence[MissSample]) -> Comparison:
+        metric, label, cases = guard.metric, guard.label, guard.cases
         subjects = [self.paired.subjects[case] for case in cases]
         at_point = [self.paired.goodness(point, label, case, metric) for case in cases]
         at_reference = [self.paired.goodness(self.reference, label, case, metric) for case in cases]
         differences = [a - b for a, b in zip(at_point, at_reference, strict=True)]
-        means = subject_means(differences, subjects)
-        bounds = mean_bounds(
-            means, alpha=self.bound_alpha, bootstrap_samples=self.rules.bootstrap_samples, seed=self.rules.seed
-        )
         worst = int(np.argmin(differences))
-        needed = subjects_needed(bounds.sd, margin, alpha=self.bound_alpha)
-        state, reason = self._judge(metric, label, margin, bounds, len(means), cases[worst], differences[worst])
+        bounds = self._bounds(guard.differences)
+        state, reason = self._judge(guard, bounds, cases[worst], differences[worst])
+        signs = next((miss.signs for miss in misses if miss.label == label), np.zeros(0, dtype=np.int64))
         return Comparison(
             point=point,
             reference=self.reference,
             metric=metric,
             label=label,
-            margin=margin,
+            margin=guard.margin,
             cases=len(cases),
-            clusters=len(means),
+            clusters=int(np.isfinite(guard.differences).sum()),
             mean_reference=_plain_mean(at_reference, subjects, metric),
             mean_point=_plain_mean(at_point, subjects, metric),
             mean_difference=bounds.mean,
@@ -103,50 +167,102 @@ class LevelTest:
             worst_difference=differences[worst],
             worst_case=cases[worst],
             state=state,
-            subjects_needed=needed,
+            subjects_needed=subjects_needed(bounds.sd, guard.margin, alpha=self.bound_alpha),
             reason=f"{reason.rstrip('.')}{self._left_out(label, point)}.",
+            drops=int((guard.drops < 0).sum()),
+            gains=int((guard.drops > 0).sum()),
+            newly_missed=int((signs < 0).sum()),
+            newly_found=int((signs > 0).sum()),
         )
 
-    def _judge(
-        self, metric: str, label: str, margin: float, bounds: MeanBounds, n: int, worst_case: str, worst: float
-    ) -> tuple[State, str]:
-        what = f"{METRICS[metric].in_words} of {label}"
+    def _bounds(self, means: FloatArray) -> MeanBounds:
+        return mean_bounds(
+            means[np.isfinite(means)],
+            alpha=self.bound_alpha,
+            bootstrap_samples=self.rules.bootstrap_samples,
+            seed=self.rules.seed,
+        )
+
+    def _judge(self, guard: GuardSample, bounds: MeanBounds, worst_case: str, worst: float) -> tuple[State, str]:
+        """The state of a comparison and its reason: the worst of what is asked of it."""
+        n = int(np.isfinite(guard.differences).sum())
+        what = f"{METRICS[guard.metric].in_words} of {guard.label}"
+        state, reason = self._judge_mean(what, guard, bounds, n)
+        if n < MIN_SUBJECTS:
+            return state, reason
+        found = guard.found
+        if found is not None and np.isfinite(found).sum() > 1:
+            seen = int(np.isfinite(found).sum())
+            on_found = self._judge_mean(f"{what}, where both find it,", guard, self._bounds(found), seen)
+            state, reason = min((state, reason), on_found, key=lambda each: _ORDER.index(each[0]))
+        drops = self._judge_drops(what, guard, n, worst_case, worst)
+        if _ORDER.index(drops[0]) < _ORDER.index(state):
+            state, reason = drops
+        if state == "pass" and guard.label in self.held:
+            return "inconclusive", f"{what}: {self.held[guard.label]}, so that it is no reference."
+        return state, reason
+
+    def _judge_drops(self, what: str, guard: GuardSample, n: int, worst_case: str, worst: float) -> tuple[State, str]:
+        drops, gains = int((guard.drops < 0).sum()), int((guard.drops > 0).sum())
+        limit = self.rules.max_case_drop.get(guard.metric, math.nan)
+        text = (
+            f"{what} falls by more than {limit:g} in {drops} of {n} subjects (most in {worst_case}, by {-worst:.4f}) "
+            f"and rises by as much in {gains}"
+        )
+        if is_excess(drops, gains, self.rules.alpha):
+            return "fail", f"{text}: more than chance."
+        if is_excess_excluded(drops, gains, n, self.rules.alpha):
+            return "pass", f"{text}."
+        return "inconclusive", f"{text}: this does not exclude an excess of {percent(MOST_WORSE)}."
+
+    def _judge_mean(self, what: str, guard: GuardSample, bounds: MeanBounds, n: int) -> tuple[State, str]:
+        margin, alpha = guard.margin, self.rules.alpha
         interval = (
             f"mean difference {bounds.mean:+.4f}, one-sided {percent(1 - bound_alpha(n, self.bound_alpha))} bounds "
             f"{bounds.lower:+.4f} and {bounds.upper:+.4f}, margin {margin:g}"
         )
-        limit = self.rules.max_case_drop.get(metric)
         if n < MIN_SUBJECTS:
             return "inconclusive", f"{what}: {n} subjects are fewer than {MIN_SUBJECTS} ({interval})."
-        if limit is not None and worst < -limit - _ROUNDING:
-            return "fail", f"{what} falls by {-worst:.4f} in {worst_case}, more than the {limit:g} that one case may."
-        if bounds.upper < -margin:
+        found = int(mean_state(bounds.lower, bounds.upper, bounds.mean, subjects=n, margin=margin, error=alpha))
+        if found == FAIL:
             return "fail", f"{what} is worse by more than the margin ({interval})."
-        if is_non_inferior(bounds.lower, bounds.mean, subjects=n, margin=margin, alpha=self.rules.alpha):
+        if found == PASS:
             return "pass", f"{what} is not worse by more than the margin ({interval})."
         if bounds.lower > -margin:
             return "inconclusive", (
-                f"{what}: {n} subjects cannot exclude drops in up to {percent(unseen_rate(n, self.rules.alpha))} of "
+                f"{what}: {n} subjects cannot exclude drops in up to {percent(unseen_rate(n, alpha))} of "
                 f"subjects, and the mean leaves too little room for them ({interval})."
             )
         return "inconclusive", f"{what}: the loss may or may not exceed the margin ({interval})."
 
 
 class LevelOutcome:
-    """How one operating point compares with the deepest level."""
+    """How one operating point compares with the deepest level.
+
+    Attributes:
+        samples: what was tested.
+        comparisons: every guarded metric of every label that could be tested.
+        sentences: what did not pass.
+        notes: what a reader should know besides.
+        state: of all together.
+    """
 
     def __init__(
-        self, point: str, comparisons: list[Comparison], sentences: list[str], failed: bool, untested: bool
+        self,
+        samples: PointSamples,
+        comparisons: list[Comparison],
+        sentences: list[str],
+        notes: list[str],
+        missed: Sequence[State],
     ) -> None:
-        self.point = point
+        self.samples = samples
+        self.point = samples.point
         self.comparisons = comparisons
         self.sentences = sentences
-        self.untested = untested
-        states = {comparison.state for comparison in comparisons}
-        self.state: State = "pass"
-        if failed or "fail" in states:
-            self.state = "fail"
-        elif untested or "inconclusive" in states:
+        self.notes = notes
+        states = {*missed, *(comparison.state for comparison in comparisons)}
+        self.state: State = next((each for each in _ORDER if each in states), "pass")
+        if self.state == "pass" and samples.held:
             self.state = "inconclusive"
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
 from monai_unetpp.metrics import METRICS
+from monai_unetpp.pruning.decision.between_sets import differences_between
 from monai_unetpp.pruning.decision.comparing import DEFAULT_RULES, Guard, LevelOutcome, LevelTest, percent
+from monai_unetpp.pruning.decision.resampling import joint_subjects_needed, stability_of
 from monai_unetpp.pruning.pairing import PairedScores
-from monai_unetpp.pruning.results import Decision, OperatingPoint, ScoreRow, Verdict
+from monai_unetpp.pruning.results import Decision, OperatingPoint, ScoreRow, SetDifference, Stability, Verdict
 from monai_unetpp.pruning.rules import Rules
-from monai_unetpp.pruning.statistics import MIN_SUBJECTS, bound_alpha, subjects_needed
+from monai_unetpp.pruning.statistics import MIN_SUBJECTS, bound_alpha
 
-__all__ = ["confirm", "confirm_jointly", "decide", "decide_all"]
+__all__ = ["confirm", "confirm_jointly", "decide", "decide_all", "trust"]
 
 Role = Literal["choose", "confirm", "choose and report"]
 
@@ -36,14 +37,20 @@ def decide(
     *inconclusive*. Comparisons are made for all levels and extra points: those beyond the stop carry their own state,
     but are descriptive only and never change the verdict.
 
-    A level passes if every guarded metric of every guarded label passes and no label that the deepest level found is
-    missed altogether in any case. A metric of a label
+    A level passes if every guarded metric of every guarded label passes and it does not miss structures more often than
+    the deepest level does. A metric of a label
 
     * *passes* if the lower confidence bound of the mean paired difference lies above ``-margin``, the mean leaves room
-      for rare drops that so many subjects may not show (:func:`~monai_unetpp.pruning.statistics.least_mean`), and no
-      single case drops by more than its limit;
-    * *fails* if the upper bound lies below ``-margin``, or a single case drops by more than its limit;
-    * is *inconclusive* otherwise.
+      for rare drops that so many subjects may not show (:func:`~monai_unetpp.pruning.statistics.least_mean`), and large
+      drops of single cases do not exceed large gains by 5 % of the subjects
+      (:mod:`monai_unetpp.pruning.single_cases`);
+    * *fails* if the upper bound lies below ``-margin``, or an exact sign test shows more large drops than large gains;
+    * is *inconclusive* otherwise, and where the deepest level is no reference: it misses the label in over a fifth of
+      its cases, or its mean Dice is below ``rules.min_reference``.
+
+    Where a label is missed in some cases, the mean must also pass on those in which both levels find it: pairs that
+    both miss differ by 0 whatever the levels do, and what only the deepest misses would make up for a loss elsewhere.
+    Missed structures are counted in both directions and judged like large drops.
 
     Differences are averaged within each subject first, and every subject weighs the same. Pairs in which truth and
     both predictions are empty are left out, and so are those in which both points have a false positive (the
@@ -183,7 +190,33 @@ def confirm_jointly(confirmations: Sequence[Decision]) -> Decision:
         # unknown for one of them is unknown for all
         subjects_needed=max(needed) if len(needed) == len(stopped) and deciding.verdict == "inconclusive" else None,
         summary=texts[deciding.verdict],
+        warnings=_all_warnings(confirmations),
     )
+
+
+def trust(
+    rows: Sequence[ScoreRow],
+    points: Sequence[OperatingPoint],
+    rules: Rules = DEFAULT_RULES,
+) -> tuple[tuple[Stability, ...], tuple[SetDifference, ...]]:
+    """How far verdicts on these rows can be trusted: their stability, and how the data sets differ.
+
+    Args:
+        rows: scores of all data sets.
+        points: as in :func:`decide`.
+        rules: as in :func:`decide`.
+
+    Raises:
+        ValueError: anything that :func:`decide` refuses.
+    """
+    levels = _levels(points)
+    stability, tested = [], {}
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        test = LevelTest(_paired(rows, points, dataset), levels[-1].name, rules)
+        tested[dataset] = [test.samples(point.name) for point in reversed(levels[:-1])]
+        subjects = list(dict.fromkeys(test.paired.subjects.values()))
+        stability.append(stability_of(tested[dataset], [p.level for p in levels], subjects, rules, dataset))
+    return tuple(stability), differences_between(tested, rules.seed)
 
 
 def _verdict(
@@ -223,6 +256,7 @@ def _verdict(
         subjects_needed=needed,
         optimistic=role != "confirm",
         summary=_summary(test, verdict, chosen, deepest, tested[0], stop, needed, supposing, role),
+        warnings=tuple(dict.fromkeys(note for level in tested for note in level.notes)),
     )
 
 
@@ -230,29 +264,14 @@ def _needed(test: LevelTest, stop: LevelOutcome) -> tuple[int | None, str]:
     """Subjects that would settle what stopped the test, and what that supposes; None where there is no number.
 
     Where there are already as many as no true difference would need, the observed difference is supposed to be true.
-    A comparison counts the subjects with its label; where not every subject has it, so many more are needed in all.
     """
-    numbers: list[int] = [MIN_SUBJECTS]
-    supposing = "there is no true difference"
-    if stop.untested:
-        return None, supposing
-    for comparison in stop.comparisons:
-        if test.subjects >= MIN_SUBJECTS and comparison.state != "inconclusive":
-            continue
-        needed = comparison.subjects_needed
-        if needed is not None and needed <= comparison.clusters:
-            supposing = "the true difference is the observed one"
-            needed = subjects_needed(
-                comparison.sd_difference,
-                comparison.margin,
-                alpha=test.rules.alpha,
-                mean=min(comparison.mean_difference, 0.0),
-            )
-        if needed is None:
-            return None, supposing
-        numbers.append(math.ceil(needed * test.subjects / comparison.clusters))
-    most = max(numbers)
-    return (most if most > test.subjects else None), supposing
+    needed = joint_subjects_needed(stop.samples, test.rules, test.bound_alpha, no_difference=True)
+    if needed is None or needed > test.subjects:
+        return needed, "there is no true difference"
+    needed = joint_subjects_needed(stop.samples, test.rules, test.bound_alpha, no_difference=False)
+    return (
+        needed if needed is not None and needed > test.subjects else None
+    ), "the true difference is the observed one"
 
 
 def _levels(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
@@ -329,8 +348,10 @@ def _summary(
             text += f"{counted} are fewer than the {MIN_SUBJECTS} subjects that any verdict needs"
         else:
             text += f"{counted} do not show whether {first.point} is worse by more than the margins ({guarded})"
+        if test.held:
+            text += f"; {'; '.join(dict.fromkeys(test.held.values()))}, so that it is no reference"
         if needed is not None:
-            text += f"; about {needed} subjects would be needed if {supposing} (for each comparison alone, 80 % power)"
+            text += f"; about {needed} subjects would be needed if {supposing} (everything together, 80 % power)"
     if role == "choose and report" and verdict == "prune":
         text += "; the same cases chose the level, so its figures are optimistic"
     return f"{text}."
@@ -378,4 +399,9 @@ def _joint(decisions: Sequence[Decision], levels: Sequence[str], role: Role) -> 
         subjects_needed=max(known) if verdict == "inconclusive" and len(known) == len(needed) else None,
         optimistic=True,
         summary=f"{text}.",
+        warnings=_all_warnings(decisions),
     )
+
+
+def _all_warnings(decisions: Sequence[Decision]) -> tuple[str, ...]:
+    return tuple(f"{decision.dataset}: {warning}" for decision in decisions for warning in decision.warnings)

@@ -1,0 +1,219 @@
+"""What is tested at one operating point, subject by subject, as arrays that can be resampled."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_unetpp.pruning.pairing import PairedScores
+from monai_unetpp.pruning.single_cases import is_excess, is_excess_excluded
+from monai_unetpp.pruning.statistics import (
+    MIN_SUBJECTS,
+    FloatArray,
+    bound_alpha,
+    corrected_quantile,
+    is_non_inferior,
+)
+
+__all__ = ["FAIL", "OPEN", "PASS", "GuardSample", "MissSample", "PointSamples", "mean_state"]
+
+FAIL, OPEN, PASS = 0, 1, 2
+"""States as numbers: of several, the lowest holds."""
+
+_IntArray = NDArray[np.int64]
+_ROUNDING = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class GuardSample:
+    """A guarded metric of a label at a point, against the reference.
+
+    Attributes:
+        metric: name of the metric.
+        label: name of the label.
+        margin: the non-inferiority margin.
+        cases: names of the cases that are compared.
+        differences: ``(subjects,)`` mean difference of each subject, negative where worse; NaN where there is nothing
+            to compare.
+        found: the same on the cases where neither misses the label; None where that is all of them. Misses are judged
+            by their number.
+        drops: ``(subjects,)`` -1 where a case drops by more than the limit, 1 where one gains as much, 0 otherwise.
+    """
+
+    metric: str
+    label: str
+    margin: float
+    cases: tuple[str, ...]
+    differences: FloatArray
+    found: FloatArray | None
+    drops: _IntArray
+
+    @classmethod
+    def of(
+        cls,
+        paired: PairedScores,
+        guard: tuple[str, str, float],
+        point: str,
+        reference: str,
+        limit: float | None,
+    ) -> GuardSample:
+        """Collect a guard's differences; ``limit`` is the largest drop of a single case, if there is one."""
+        metric, label, margin = guard
+        cases = paired.comparable_cases(label, point, reference)
+        at = _subject_numbers(paired)
+        index = np.array([at[paired.subjects[case]] for case in cases], dtype=np.int64)
+        values = np.array(
+            [
+                paired.goodness(point, label, case, metric) - paired.goodness(reference, label, case, metric)
+                for case in cases
+            ],
+            dtype=np.float64,
+        )
+        states = [{paired.scores[name, label, case].state for name in (point, reference)} for case in cases]
+        seen = np.array(["missed" not in each for each in states], dtype=bool)
+        return cls(
+            metric,
+            label,
+            margin,
+            cases,
+            _means(values, index, len(at)),
+            None if seen.all() else _means(values[seen], index[seen], len(at)),
+            _extremes(values, index, len(at), limit),
+        )
+
+    def states(self, weights: FloatArray, alpha: float, error: float) -> _IntArray:
+        """The state in each of many samples of the subjects.
+
+        The bound is that of t with the correction for skewness: the lower one of the two in almost every sample.
+
+        Args:
+            weights: ``(samples, subjects)``, how often each subject is in a sample.
+            alpha: level of the bounds.
+            error: error level of the whole test.
+        """
+        parts = [self.differences] if self.found is None else [self.differences, self.found]
+        state = np.minimum.reduce([_mean_states(part, weights, self.margin, alpha, error) for part in parts])
+        counts = weights @ ~np.isnan(self.differences)
+        state = np.minimum(state, _count_states(self.drops, weights, counts, error))
+        return np.where(counts < MIN_SUBJECTS, OPEN, state)
+
+
+@dataclasses.dataclass(frozen=True)
+class MissSample:
+    """Structures that one of the two misses altogether.
+
+    Attributes:
+        label: name of the label.
+        cases: the cases in which the point misses it and the reference does not.
+        signs: ``(subjects,)`` -1 where only the point misses it, 1 where only the reference does, 0 otherwise.
+        present: ``(subjects,)`` whether a case of the subject has it.
+    """
+
+    label: str
+    cases: tuple[str, ...]
+    signs: _IntArray
+    present: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, paired: PairedScores, label: str, point: str, reference: str) -> MissSample:
+        """Collect the misses of both."""
+        at = _subject_numbers(paired)
+        lost, won = (paired.newly_missed(*pair, label) for pair in ((point, reference), (reference, point)))
+        signs = np.zeros(len(at), dtype=np.int64)
+        # a subject with both counts as worse
+        for sign, cases in ((1, won), (-1, lost)):
+            signs[[at[paired.subjects[case]] for case in cases]] = sign
+        present = np.zeros(len(at), dtype=bool)
+        for case, subject in paired.subjects.items():
+            present[at[subject]] |= paired.scores[reference, label, case].state in ("ok", "missed")
+        return cls(label, lost, signs, present)
+
+    def states(self, weights: FloatArray, error: float) -> _IntArray:
+        """The state in each of many samples; see :meth:`GuardSample.states`."""
+        return _count_states(self.signs, weights, weights @ self.present, error)
+
+
+@dataclasses.dataclass(frozen=True)
+class PointSamples:
+    """All that is tested at one point.
+
+    Attributes:
+        point: its name.
+        guards: the guarded metrics of the labels.
+        misses: of every label.
+        held: whether a guarded label can get no verdict, as nothing or the reference speaks against it.
+    """
+
+    point: str
+    guards: tuple[GuardSample, ...]
+    misses: tuple[MissSample, ...]
+    held: bool
+
+    def states(self, weights: FloatArray, alpha: float, error: float) -> _IntArray:
+        """The state of the point in each of many samples; see :meth:`GuardSample.states`."""
+        parts = [guard.states(weights, alpha, error) for guard in self.guards]
+        parts += [miss.states(weights, error) for miss in self.misses]
+        state: _IntArray = np.minimum.reduce([*parts, np.full(len(weights), OPEN if self.held else PASS)])
+        return state
+
+
+def mean_state(
+    lower: float | FloatArray,
+    upper: float | FloatArray,
+    mean: float | FloatArray,
+    *,
+    subjects: int | FloatArray,
+    margin: float,
+    error: float,
+) -> _IntArray:
+    """Whether bounds let a mean difference pass, fail or stay open; arrays are judged element by element."""
+    passed = is_non_inferior(lower, mean, subjects=subjects, margin=margin, alpha=error)
+    return np.where(np.asarray(upper) < -margin, FAIL, np.where(passed, PASS, OPEN))
+
+
+def _mean_states(values: FloatArray, weights: FloatArray, margin: float, alpha: float, error: float) -> _IntArray:
+    known = ~np.isnan(values)
+    if not known.any():
+        return np.full(len(weights), OPEN)
+    shift = float(values[known].mean())
+    x = np.where(known, values - shift, 0.0)
+    n = np.maximum(weights @ known, 2.0)
+    first, second, third = (weights @ x**power / n for power in (1, 2, 3))
+    variance = np.maximum(second - first**2, 0.0) * n / (n - 1)
+    sd = np.sqrt(np.where(variance <= 1e-24, 0.0, variance))
+    moment = np.where(sd > 0, third - 3 * first * second + 2 * first**3, 0.0) / np.where(sd > 0, sd, 1.0) ** 3
+    level, mean = bound_alpha(n, alpha), first + shift
+    lower = mean - corrected_quantile(moment, n, level) * sd / np.sqrt(n)
+    upper = mean + corrected_quantile(-moment, n, level) * sd / np.sqrt(n)
+    return mean_state(lower, upper, mean, subjects=n, margin=margin, error=error)
+
+
+def _count_states(signs: _IntArray, weights: FloatArray, subjects: FloatArray, error: float) -> _IntArray:
+    worse, better = weights @ (signs < 0), weights @ (signs > 0)
+    excluded = is_excess_excluded(worse, better, subjects, error)
+    return np.where(is_excess(worse, better, error), FAIL, np.where(excluded, PASS, OPEN))
+
+
+def _subject_numbers(paired: PairedScores) -> dict[str, int]:
+    return {subject: number for number, subject in enumerate(dict.fromkeys(paired.subjects.values()))}
+
+
+def _means(values: FloatArray, index: _IntArray, count: int) -> FloatArray:
+    """Mean of each subject's values; NaN where there are none."""
+    cases = np.bincount(index, minlength=count)
+    sums = np.bincount(index, values, minlength=count)
+    return np.where(cases > 0, sums / np.maximum(cases, 1), np.nan)
+
+
+def _extremes(values: FloatArray, index: Sequence[int] | _IntArray, count: int, limit: float | None) -> _IntArray:
+    signs = np.zeros(count, dtype=np.int64)
+    if limit is None:
+        return signs
+    at = np.asarray(index, dtype=np.int64)
+    # a subject with both counts as worse
+    signs[at[values > limit + _ROUNDING]] = 1
+    signs[at[values < -limit - _ROUNDING]] = -1
+    return signs

@@ -1,0 +1,71 @@
+"""What looks doubtful about a plan or its cases without being wrong, each in one sentence."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+
+from monai_unetpp.metrics import METRICS
+from monai_unetpp.pruning.results import ScoreRow
+from monai_unetpp.pruning.rules import Rules
+
+__all__ = ["doubts_of_rules", "doubts_of_split", "doubts_of_tolerances"]
+
+_WIDE_MARGIN = 0.05
+_HIGH_ALPHA = 0.1
+_SUBJECTS_TO_SPLIT = 60
+
+
+def doubts_of_rules(rules: Rules) -> Iterator[str]:
+    """Margins and error levels with which a verdict says little."""
+    for margin in rules.margins:
+        if METRICS[margin.metric].larger_is_better and margin.value > _WIDE_MARGIN:
+            yield (
+                f"The margin {margin} lets a level lose {100 * margin.value:g} points of "
+                f"{METRICS[margin.metric].name}: a verdict with it says little."
+            )
+    if rules.alpha > _HIGH_ALPHA:
+        yield f"With alpha {rules.alpha:g}, one verdict in {1 / rules.alpha:.0f} may be wrong; 0.05 is usual."
+
+
+def doubts_of_split(subjects: int, share: float | None) -> Iterator[str]:
+    """Too few subjects to keep some back.
+
+    Args:
+        subjects: of all data sets that are split.
+        share: that is kept back; None keeps none.
+    """
+    if share is not None and subjects < _SUBJECTS_TO_SPLIT:
+        yield (
+            f"confirm_share splits {subjects} subjects: with fewer than {_SUBJECTS_TO_SPLIT} there are too few on each "
+            "side for a verdict on both. Confirm on another data set, or take out-of-fold scores."
+        )
+
+
+def doubts_of_tolerances(
+    tolerance_mm: Mapping[str, float], rows: Sequence[ScoreRow], voxel_mm: float, spatial_dims: int
+) -> Iterator[str]:
+    """Tolerances of the surface Dice that are finer than the grid, or coarser than the structures.
+
+    Args:
+        tolerance_mm: by label.
+        rows: scores of cases, for the size of the structures; only those of volumes tell it.
+        voxel_mm: median over the cases of the shortest edge of a voxel.
+        spatial_dims: 2 or 3.
+    """
+    for label, tolerance in tolerance_mm.items():
+        if tolerance < voxel_mm * (1 - 1e-3):
+            yield (
+                f"The tolerance of {label}, {tolerance:g} mm, is smaller than a voxel ({voxel_mm:.3g} mm): a surface "
+                "that is one voxel off counts as wrong. Take at least a voxel's edge."
+            )
+        volumes = [row.score.truth_ml for row in rows if row.label == label and row.score.truth_ml > 0]
+        if spatial_dims != 3 or not volumes:
+            continue
+        radius = (3000 * statistics.median(volumes) / (4 * math.pi)) ** (1 / 3)
+        if tolerance > radius:
+            yield (
+                f"The tolerance of {label}, {tolerance:g} mm, is larger than half of the structure (a ball of its "
+                f"volume has a radius of {radius:.3g} mm): its surface Dice says little. Take a smaller one."
+            )

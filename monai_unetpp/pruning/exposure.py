@@ -1,0 +1,127 @@
+"""Whether the cases that judge have taken part in the weights, and what that does to a verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from monai_unetpp.bundles import TrainingRecord, load_network, read_network_def, read_training_record
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.pruning.results import Decision, Exposure, ScoreRow, TrainingGap
+from monai_unetpp.pruning.tradeoffs import mean_accuracy
+
+__all__ = ["SELECTION", "exposures_of", "has_weights_of", "record_of", "training_gap", "with_exposures"]
+
+SELECTION = "selection favours the deepest level; test on unseen cases"
+"""What is said of a verdict other than to prune, where the judging cases chose among weights by the deepest level."""
+
+_Case = tuple[str, str]
+
+
+def has_weights_of(network: NestedUNet, bundle: str | PathLike[str]) -> bool:
+    """Whether a network has the weights that a bundle holds."""
+    weights = Path(bundle) / "models" / "model.pt"
+    own = load_network(weights, network_def=read_network_def(bundle)).state_dict()
+    found = network.state_dict()
+    return own.keys() == found.keys() and all(torch.equal(own[key], found[key].cpu()) for key in own)
+
+
+def record_of(network: NestedUNet, bundle: str | PathLike[str] | None) -> TrainingRecord | None:
+    """What a bundle says about the cases behind a network's weights; None where it says nothing of these weights."""
+    if bundle is None or not (Path(bundle) / "configs" / "metadata.json").is_file():
+        return None
+    record = read_training_record(bundle)
+    return record if record is not None and has_weights_of(network, bundle) else None
+
+
+def exposures_of(
+    decisions: Sequence[Decision], voxels: Mapping[_Case, str], confirming: Collection[_Case], record: TrainingRecord
+) -> tuple[Exposure, ...]:
+    """What the cases of each decision had to do with the weights.
+
+    Args:
+        decisions: on each data set, and on all.
+        voxels: hash of the image of each case, by data set and name.
+        confirming: the cases that only confirm.
+        record: which cases trained the weights, and which chose among them.
+    """
+    return tuple(_exposure(decision, voxels, confirming, record) for decision in decisions)
+
+
+def _exposure(
+    decision: Decision, voxels: Mapping[_Case, str], confirming: Collection[_Case], record: TrainingRecord
+) -> Exposure:
+    confirms = decision.role == "confirm"
+    roles = [
+        record.role_of(found)
+        for case, found in voxels.items()
+        if (case in confirming) == confirms and decision.dataset in (case[0], "all")
+    ]
+    return Exposure(
+        dataset=decision.dataset,
+        role=decision.role,
+        cases=len(roles),
+        training=roles.count("training"),
+        selecting=roles.count("selecting"),
+        rule=record.rule,
+    )
+
+
+def with_exposures(decisions: Sequence[Decision], exposures: Sequence[Exposure], deepest: str) -> tuple[Decision, ...]:
+    """The decisions as far as they may stand: none on training cases, and a mark where the cases chose the weights.
+
+    Args:
+        decisions: as the scores give them.
+        exposures: one for each.
+        deepest: the deepest level, to be used where there is no verdict.
+    """
+    return tuple(_restricted(each, exposure, deepest) for each, exposure in zip(decisions, exposures, strict=True))
+
+
+def _restricted(decision: Decision, exposure: Exposure, deepest: str) -> Decision:
+    if exposure.training:
+        reason = (
+            f"{exposure.training} of {exposure.cases} cases that should judge the levels were trained on. Judge on "
+            "cases that the network never saw."
+        )
+        return dataclasses.replace(
+            decision,
+            verdict="inconclusive",
+            level=deepest,
+            subjects_needed=None,
+            blockers=(reason, *decision.blockers),
+            summary=f"No verdict, keep {deepest} for now: {reason}",
+        )
+    if exposure.selecting and decision.verdict != "prune":
+        text = f"{exposure.selecting} of {exposure.cases} cases chose the weights: {SELECTION}."
+        return dataclasses.replace(decision, warnings=(*decision.warnings, text))
+    return decision
+
+
+def training_gap(
+    training: Sequence[ScoreRow], judging: Sequence[ScoreRow], levels: Sequence[str]
+) -> tuple[TrainingGap, ...]:
+    """Mean Dice of every level and label on training cases and on those that judge, data set by data set.
+
+    Args:
+        training: scores of the training cases.
+        judging: scores of the cases that judge.
+        levels: names of the levels.
+    """
+    gaps = []
+    for dataset in dict.fromkeys(row.dataset for row in training):
+        for label in dict.fromkeys(row.label for row in training if row.dataset == dataset):
+            means = []
+            for rows in (training, judging):
+                kept = [r for r in rows if (r.dataset, r.label) == (dataset, label) and r.point in levels]
+                seen = any(row.score.state != "both_empty" for row in kept)
+                means.append(mean_accuracy(kept, levels) if seen else {})
+            first, second = means
+            gaps += [
+                TrainingGap(dataset, level, label, first[level], second[level]) for level in levels if first and second
+            ]
+    return tuple(gaps)

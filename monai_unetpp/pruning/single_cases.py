@@ -1,0 +1,69 @@
+"""Large drops of single subjects and missed structures, counted in both directions.
+
+A limit that one case may not cross is crossed by chance once there are enough cases. So drops are weighed against
+gains of the same size, and structures that only the shallower level misses against those that only the deepest does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+__all__ = ["MOST_WORSE", "is_excess", "is_excess_excluded"]
+
+MOST_WORSE = 0.05
+"""The largest share of subjects with a large drop, beyond those with a large gain, that is accepted."""
+
+_Counts = int | NDArray[Any]
+
+
+def is_excess(worse: _Counts, better: _Counts, alpha: float = 0.05) -> Any:
+    """Whether an exact sign test shows more subjects that are worse than such that are better.
+
+    Args:
+        worse: subjects that are much worse at the shallower level; an array gives a result for each.
+        better: subjects that are much better.
+        alpha: one-sided error level.
+
+    Example:
+        >>> is_excess(4, 0), is_excess(5, 0)
+        (False, True)
+    """
+    worse, both = np.asarray(worse, dtype=np.float64), np.asarray(worse, dtype=np.float64) + np.asarray(better)
+    # P(X >= worse) for X ~ Binomial(both, 1/2), which is 1 where nobody is worse
+    tail = np.where(worse > 0, special.betainc(np.maximum(worse, 1), both - worse + 1, 0.5), 1.0)
+    return _plain(tail <= alpha)
+
+
+def is_excess_excluded(worse: _Counts, better: _Counts, subjects: _Counts, alpha: float = 0.05) -> Any:
+    """Whether the subjects that are worse exceed those that are better by less than :data:`MOST_WORSE` of all.
+
+    Tango's score test of the difference of paired proportions (1998, doi
+    10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B) with a correction for continuity. Where no subject
+    is worse there is nothing to test: what so few subjects may not show is the concern of
+    :func:`~monai_unetpp.pruning.statistics.least_mean`.
+
+    Args:
+        worse: subjects that are much worse at the shallower level; an array gives a result for each.
+        better: subjects that are much better.
+        subjects: how many were compared.
+        alpha: one-sided error level.
+
+    Example:
+        >>> is_excess_excluded(1, 0, 30), is_excess_excluded(1, 20, 30), is_excess_excluded(1, 0, 110)
+        (False, True, True)
+    """
+    b, c, n = (np.asarray(each, dtype=np.float64) for each in (worse, better, subjects))
+    linear = (2 * n - b + c) * MOST_WORSE - b - c
+    # the share of subjects that are better, estimated where the difference is exactly at its limit
+    share = (np.sqrt(linear**2 + 8 * n * c * MOST_WORSE * (1 - MOST_WORSE)) - linear) / np.maximum(4 * n, 1)
+    spread = np.sqrt(n * (2 * share + MOST_WORSE * (1 - MOST_WORSE)))
+    z = (b - c + 0.5 - n * MOST_WORSE) / np.maximum(spread, 1e-12)
+    return _plain((b == 0) | (z <= -special.ndtri(1 - alpha)))
+
+
+def _plain(values: NDArray[np.bool_]) -> Any:
+    return values if values.ndim else bool(values)

@@ -1,0 +1,100 @@
+"""How far a verdict can be trusted, in the words of the report's first lines and of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from monai_unetpp.metrics import FOREGROUND, METRICS
+from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
+from monai_unetpp.pruning.summary import headline
+
+__all__ = ["trust_sentences"]
+
+_MOST_NAMES = 3
+
+
+def trust_sentences(result: PruningResult) -> list[str]:
+    """What a reader should know before relying on the verdict, the most important first."""
+    return [
+        *headline(result).warnings,
+        *_exposure_sentences(result.exposures),
+        *_set_sentences(result.between_sets),
+        *(_stability_sentence(each, len(result.stability) > 1) for each in result.stability),
+        *_gap_sentences(result),
+        *result.doubts,
+    ]
+
+
+def _stability_sentence(stability: Stability, several: bool) -> str:
+    where = f"On {stability.dataset}: another" if several else "Another"
+    count, turning = stability.subjects, stability.turning
+    if not turning:
+        left_out = "leaving out any single one changes nothing"
+    else:
+        names = ", ".join(turning[:_MOST_NAMES]) + (" ..." if len(turning) > _MOST_NAMES else "")
+        left_out = f"leaving out a single one changes the verdict for {len(turning)} of them ({names})"
+    return (
+        f"{where} {count} subjects like these would give {_shares(stability.new_samples)}; half of these subjects give "
+        f"{_shares(stability.halves)}; {left_out}."
+    )
+
+
+def _shares(shares: Mapping[str, float]) -> str:
+    """Such as ``"L2 in 62 %, L3 in 8 % and no verdict in 30 % of samples"``."""
+    texts = [
+        f"{'no verdict' if name == 'inconclusive' else name} in {_percent(share)}" for name, share in shares.items()
+    ]
+    if not texts:
+        return "no verdict"
+    joined = texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+    return f"{joined} of samples"
+
+
+def _percent(share: float) -> str:
+    return "under 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
+
+
+def _set_sentences(differences: Sequence[SetDifference]) -> list[str]:
+    """Where the loss of a level depends on the data set."""
+    found = [each for each in differences if each.depends_on_set]
+    sentences = []
+    for each in found:
+        metric = METRICS[each.metric]
+        more, less = (each.first, each.second) if each.difference < 0 else (each.second, each.first)
+        bounds = sorted(abs(end) for end in (each.lower, each.upper))
+        sentences.append(
+            f"Depends on the set: {each.point} loses {abs(each.difference):.4f} more {metric.in_words} of {each.label} "
+            f"on {more} than on {less} (95 % interval {bounds[0]:.4f} to {bounds[1]:.4f})."
+        )
+    if differences and not found:
+        sentences.append(
+            "No loss of a level is shown to differ between the data sets (bootstrap intervals of 95 % all hold 0)."
+        )
+    return sentences
+
+
+def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
+    """What the judging cases had to do with the weights."""
+    if exposures is None:
+        return ["The bundle does not say which cases trained or chose its weights: judge on cases that did neither."]
+    sentences = []
+    for each in exposures:
+        if each.selecting and not each.training:
+            sentences.append(
+                f"{each.selecting} of {each.cases} cases of {each.dataset} also chose the weights ({each.rule}), by "
+                "the deepest level: accuracies are optimistic, most of all its own. That works against shallow levels, "
+                "so a verdict to prune stands; any other should be tested on unseen cases."
+            )
+    untouched = all(not each.training and not each.selecting for each in exposures)
+    return sentences or (["No case that judges took part in the weights."] if untouched and exposures else [])
+
+
+def _gap_sentences(result: PruningResult) -> list[str]:
+    """How much better each level is on cases that it was trained on."""
+    gaps = [each for each in result.training_gap if each.label != FOREGROUND or len(result.labels) == 0]
+    sentences = []
+    for dataset, label in dict.fromkeys((each.dataset, each.label) for each in gaps):
+        own = [each for each in gaps if (each.dataset, each.label) == (dataset, label)]
+        texts = ", ".join(f"{each.point} {each.training - each.judging:+.3f}" for each in own)
+        sentences.append(f"Dice of {label} on training cases less that on judging ones ({dataset}): {texts}.")
+    return sentences

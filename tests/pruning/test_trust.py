@@ -1,0 +1,201 @@
+"""How far a verdict can be trusted: other samples, other data sets, and cases that took part in the weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+from test_decide import DICE, POINTS, decide, levels, ok, rows_of
+from test_prune import fake_costs, run
+from tiny_pruning import half_blind_network, intensity_network, make_prunable_bundle, write_boxes
+
+from monai_unetpp.bundles import load_network, write_training_record
+from monai_unetpp.bundles.training_record import BEST_ON_VALIDATION
+from monai_unetpp.cli.program import main
+from monai_unetpp.data import load_datalist
+from monai_unetpp.pruning import verdict
+from monai_unetpp.pruning.decision import trust
+from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances
+from monai_unetpp.pruning.results import ScoreRow
+from monai_unetpp.pruning.rules import Margin, Rules
+from monai_unetpp.pruning.tradeoffs import mean_accuracy, resampled_accuracy
+from monai_unetpp.pruning.trust_wording import trust_sentences
+
+STAGES = importlib.import_module("monai_unetpp.pruning.stages")
+RULES = Rules(margins=DICE, bootstrap_samples=500)
+
+
+class TestStability:
+    def test_a_clear_verdict_comes_from_every_sample(self) -> None:
+        ((stability,), between) = trust(rows_of(levels(60, l1=-0.05, sd=0.002)), POINTS, RULES)
+        assert stability.subjects == 60
+        for shares in (stability.halves, stability.new_samples, stability.leave_one_out):
+            assert shares == {"L2": 1.0}
+        assert (stability.turning, between) == ((), ())
+
+    def test_a_close_verdict_often_turns(self) -> None:
+        rows = rows_of(levels(40, l1=-0.006, sd=0.01))
+        decision = decide(rows, POINTS, DICE, dataset="A", bootstrap_samples=500)
+        ((stability,), _) = trust(rows, POINTS, RULES)
+        assert decision.level == "L1"
+        assert 0.3 < stability.new_samples["L1"] < 0.95
+        assert stability.halves["L1"] < stability.new_samples["L1"]
+        assert len(stability.turning) < 40
+        assert sum(stability.halves.values()) == pytest.approx(1)
+        assert stability.leave_one_out["L1"] == pytest.approx(1 - len(stability.turning) / 40)
+
+    def test_samples_of_few_subjects_have_no_verdict(self) -> None:
+        ((stability,), _) = trust(rows_of(levels(9)), POINTS, RULES)
+        assert stability.new_samples == stability.leave_one_out == {"inconclusive": 1.0}
+
+    def test_the_rule_of_the_samples_is_that_of_the_verdict(self) -> None:
+        for seed in range(12):
+            rng = np.random.default_rng(seed)
+            dice = {p: 0.8 + rng.normal(-0.004 * rng.random(), 0.015, 35) for p in ("L1", "L2")} | {"L3": [0.8] * 35}
+            rows = rows_of(dice)
+            for point, case in (("L1", 3), ("L3", 7), ("L2", 9)):
+                if rng.random() < 0.5:
+                    rows = [
+                        dataclasses.replace(row, score=ok(0.1))
+                        if (row.point, row.case) == (point, f"case_{case:03d}")
+                        else row
+                        for row in rows
+                    ]
+            decision = decide(rows, POINTS, DICE, dataset="A", bootstrap_samples=500)
+            ((stability,), _) = trust([*rows, *_twins(rows)], POINTS, RULES)
+            assert stability.subjects == 70
+            ((stability,), _) = trust(rows, POINTS, RULES)
+            name = "inconclusive" if decision.verdict == "inconclusive" else decision.level
+            assert stability.leave_one_out.get(name, 0) >= 1 - len(stability.turning) / 35
+
+
+def _twins(rows: list[ScoreRow]) -> list[ScoreRow]:
+    return [dataclasses.replace(row, case=f"{row.case}b", subject=f"{row.subject}b") for row in rows]
+
+
+class TestBetweenSets:
+    def test_a_loss_that_one_set_alone_has_depends_on_the_set(self) -> None:
+        rows = rows_of(levels(30, l1=-0.01)) + rows_of(levels(40), dataset="B")
+        _, between = trust(rows, POINTS, RULES)
+        (shallow,) = [each for each in between if each.point == "L1"]
+        assert shallow.difference == pytest.approx(-0.01)
+        assert shallow.lower < -0.01 < shallow.upper < 0
+        assert shallow.depends_on_set
+        assert not next(each for each in between if each.point == "L2").depends_on_set
+
+
+class TestDoubts:
+    def test_margins_and_levels_that_say_little(self) -> None:
+        assert list(doubts_of_rules(Rules())) == []
+        told = " ".join(doubts_of_rules(Rules(margins=["dice=0.08"], alpha=0.2)))
+        assert "dice=0.08 lets a level lose 8 points of Dice" in told
+        assert "alpha 0.2, one verdict in 5 may be wrong" in told
+        assert list(doubts_of_rules(Rules(margins=["hd95_mm=2"]))) == []
+        with pytest.raises(ValueError, match="margin must be below 1, got 1 for dice"):
+            Rules(margins=[Margin("dice", 1.0)])
+
+    def test_too_few_subjects_to_split(self) -> None:
+        assert list(doubts_of_split(60, 0.5)) == list(doubts_of_split(20, None)) == []
+        assert "splits 59 subjects: with fewer than 60" in next(iter(doubts_of_split(59, 0.5)))
+
+    def test_tolerances_finer_than_the_grid_or_coarser_than_the_structure(self) -> None:
+        # of 1 ml, as far as the score says: a ball with a radius of 6.2 mm
+        rows = rows_of({"L1": [0.8]}, label="liver")
+        assert list(doubts_of_tolerances({"liver": 1.0}, rows, 1.0, 3)) == []
+        assert "smaller than a voxel (1 mm)" in next(iter(doubts_of_tolerances({"liver": 0.5}, rows, 1.0, 3)))
+        assert "larger than half of the structure" in next(iter(doubts_of_tolerances({"liver": 7.0}, rows, 1.0, 3)))
+        assert list(doubts_of_tolerances({"liver": 7.0}, rows, 1.0, 2)) == []
+
+
+def test_resampled_accuracies_vary_around_the_accuracy() -> None:
+    rows = rows_of(levels(30, sd=0.05)) + rows_of(levels(30, l1=-0.1), label="Posterior")
+    names = [point.name for point in POINTS]
+    resampled = resampled_accuracy(rows, names)
+    assert resampled.shape == (1000, 3, 2)
+    means = dict(zip(names, resampled.mean(axis=(0, 2)), strict=True))
+    assert means == pytest.approx(mean_accuracy(rows, names), abs=0.002)
+    assert 0.005 < resampled[:, 0, 0].std() < 0.015
+
+
+# ---------------------------------------------------------------- the whole path
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory):
+    return write_boxes(tmp_path_factory.mktemp("trust") / "boxes", 20)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(STAGES, "measure_costs", fake_costs)
+    for name in ("monai_unetpp.pruning.worst_cases",):
+        monkeypatch.setattr(importlib.import_module(name), "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
+    evaluation = importlib.import_module("monai_unetpp.pruning.evaluation")
+    monkeypatch.setattr(evaluation, "write_report", lambda _, folder: {"html": folder / "report.html"})
+
+
+def recorded(folder, network, **lists):
+    bundle = make_prunable_bundle(folder, network)
+    write_training_record(bundle, rule=BEST_ON_VALIDATION, **lists)
+    return {"bundle": bundle, "network": load_network(bundle / "models" / "model.pt")}
+
+
+def test_training_cases_among_the_judging_ones_leave_no_verdict(tmp_path, boxes, quick) -> None:
+    entries = load_datalist(boxes, "validation")
+    result = run(dataset_dir=boxes, output_dir=tmp_path / "out", **recorded(tmp_path / "b", None, training=entries[:1]))
+    final = verdict(result)
+    assert (final.verdict, final.level) == ("inconclusive", "L2")
+    assert final.summary.startswith("No verdict, keep L2 for now: 1 of 20 cases that should judge")
+
+
+def test_the_selecting_list_lets_prune_stand_and_marks_all_else(tmp_path, boxes, quick) -> None:
+    entries = load_datalist(boxes, "validation")
+    lists = {"training": [], "selecting": entries}
+    good = run(dataset_dir=boxes, output_dir=tmp_path / "1", **recorded(tmp_path / "b1", None, **lists))
+    assert (verdict(good).verdict, verdict(good).warnings) == ("prune", ())
+    assert "20 of 20 cases of boxes also chose the weights (best on validation)" in " ".join(trust_sentences(good))
+    blind = recorded(tmp_path / "b2", half_blind_network(), **lists)
+    bad = run(dataset_dir=boxes, output_dir=tmp_path / "2", training_list="training", **blind)
+    assert verdict(bad).verdict == "keep"
+    assert "selection favours the deepest level; test on unseen cases" in verdict(bad).warnings[-1]
+    assert {(gap.point, gap.label) for gap in bad.training_gap} >= {("L1", "anterior"), ("L2", "posterior")}
+
+
+def test_other_weights_than_the_bundles_have_no_record(tmp_path, boxes, quick) -> None:
+    entries = load_datalist(boxes, "validation")
+    given = recorded(tmp_path / "b", None, training=entries) | {"network": half_blind_network()}
+    result = run(dataset_dir=boxes, output_dir=tmp_path / "out", **given)
+    assert result.exposures is None
+    assert "does not say which cases" in " ".join(trust_sentences(result))
+
+
+def test_the_same_voxels_under_two_names_are_refused(tmp_path, boxes, quick, capsys) -> None:
+    def copy(name, source, target, folder=boxes):
+        root = shutil.copytree(folder, tmp_path / name)
+        for part in ("imagesTr", "labelsTr"):
+            image = nibabel.load(root / part / source)
+            # another name, number type and compression
+            nibabel.save(nibabel.Nifti1Image(image.get_fdata(), image.affine), root / part / target)
+        return root
+
+    twice = copy("twice", "case_00.nii.gz", "copy.nii")
+    content = json.loads((twice / "dataset.json").read_text())
+    content["validation"] += [{"image": "./imagesTr/copy.nii", "label": "./labelsTr/copy.nii"}]
+    (twice / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"copy\.nii: the same image as .*case_00.*would count as two subjects"):
+        run(intensity_network(), twice, tmp_path / "1")
+    result = run(intensity_network(), twice, tmp_path / "2", exclude_problems=True)
+    assert ([problem.case for problem in result.problems], verdict(result).subjects) == (["copy"], 20)
+    other = write_boxes(tmp_path / "other", 12, seed=3)
+    for part in ("imagesTr", "labelsTr"):
+        shutil.copy(boxes / part / "case_03.nii.gz", other / part / "case_07.nii.gz")
+    for how in ({"dataset_dir": [boxes, other]}, {"dataset_dir": boxes, "confirm_dir": other}):
+        with pytest.raises(ValueError, match=r"other, case_07: .*the same image as .*case_03\.nii\.gz \(boxes\)"):
+            run(intensity_network(), output_dir=tmp_path / "3", **how)
+    assert main(["check", str(twice)]) != 0
+    assert "the same image as" in capsys.readouterr().err
