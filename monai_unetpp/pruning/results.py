@@ -257,6 +257,24 @@ class Decision:
     summary: str
     warnings: tuple[str, ...] = ()
 
+    def _repr_html_(self) -> str:
+        """The verdict in a notebook: one sentence, what stopped it, and every comparison."""
+        rows = [
+            (
+                one.point,
+                one.metric,
+                one.label,
+                f"{one.mean_point:.4f}",
+                f"{one.mean_difference:+.4f}",
+                f"{one.lower_bound:+.4f}",
+                f"{-one.margin:g}",
+                one.state,
+            )
+            for one in self.comparisons
+        ]
+        header = ("level", "metric", "label", "mean", "difference", "lower bound", "must be above", "state")
+        return "".join([*map(html_paragraph, (self.summary, *self.blockers)), html_table(header, rows)])
+
 
 @dataclasses.dataclass(frozen=True)
 class Stability:
@@ -349,24 +367,6 @@ class TrainingGap:
     label: str
     training: float
     judging: float
-
-    def _repr_html_(self) -> str:
-        """The verdict in a notebook: one sentence, what stopped it, and every comparison."""
-        rows = [
-            (
-                one.point,
-                one.metric,
-                one.label,
-                f"{one.mean_point:.4f}",
-                f"{one.mean_difference:+.4f}",
-                f"{one.lower_bound:+.4f}",
-                f"{-one.margin:g}",
-                one.state,
-            )
-            for one in self.comparisons
-        ]
-        header = ("level", "metric", "label", "mean", "difference", "lower bound", "must be above", "state")
-        return "".join([*map(html_paragraph, (self.summary, *self.blockers)), html_table(header, rows)])
 
 
 @dataclasses.dataclass(frozen=True)
