@@ -81,9 +81,7 @@ def test_it_is_the_same_from_json_and_without_cases_it_names_none(folder, tmp_pa
     assert "sub-1" not in (tmp_path / "some.json").read_text()
     assert Fingerprint.read(tmp_path / "some.json").cases == ()
     (tmp_path / "some.json").write_text('{"form": 0}')
-    with pytest.raises(
-        ValueError, match=r"some\.json: a fingerprint must have form 1 and all its entries, got .*"
-    ):
+    with pytest.raises(ValueError, match=r"some\.json: a fingerprint must have form 1 and all its entries, got .*"):
         Fingerprint.read(tmp_path / "some.json")
 
 
@@ -112,9 +110,7 @@ def test_a_second_run_reads_changed_cases_only(folder, tmp_path, monkeypatch):
 
 def test_cases_that_cannot_be_read_are_counted_and_named(folder):
     (folder / "sub-1_b.nii.gz").write_text("no image")
-    with pytest.raises(
-        ValueError, match=r"cases must be sound, got 1 of 3 with a problem:\n- .*sub-1_b\.nii\.gz: "
-    ):
+    with pytest.raises(ValueError, match=r"cases must be sound, got 1 of 3 with a problem:\n- .*sub-1_b\.nii\.gz: "):
         take_fingerprint(folder)
 
 
