@@ -12,14 +12,17 @@ from typing import TYPE_CHECKING, Any
 from monai_unetpp.version import __version__
 
 if TYPE_CHECKING:
+    from monai_unetpp.in_memory import Segmentation, segment
     from monai_unetpp.losses import NestedDeepSupervisionLoss
     from monai_unetpp.networks.nested_unet import NestedUNet
 
-__all__ = ["NestedDeepSupervisionLoss", "NestedUNet", "__version__"]
+__all__ = ["NestedDeepSupervisionLoss", "NestedUNet", "Segmentation", "__version__", "segment"]
 
 _HOMES = {
     "NestedDeepSupervisionLoss": "monai_unetpp.losses",
     "NestedUNet": "monai_unetpp.networks.nested_unet",
+    "Segmentation": "monai_unetpp.in_memory",
+    "segment": "monai_unetpp.in_memory",
 }
 
 
@@ -31,4 +34,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOMES})
+    return sorted(__all__)

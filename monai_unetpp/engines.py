@@ -61,11 +61,13 @@ class CaseResult:
             during the case before is not in it; writing may go on during the next case, so that the cases together
             may take longer than the run.
         volumes_ml: volume of each label of a 3D segmentation; empty where the prediction is no label map.
+        voxels: voxels or pixels of each label; empty likewise.
         stages: seconds by stage, where these were measured: they add up to ``seconds``, but for what the engine
             itself needs.
         instances: number of objects, where the post-processing numbered them (``SplitInstancesd``).
         surround: ``value`` (of the first channel) and ``share`` of the constant surround that the preprocessing found
             (``LevelSurroundd``); None where it found none, or did not look for one.
+        depths: windows by the level that they stopped at, where the inferer chooses the depth of each.
     """
 
     case: str
@@ -76,6 +78,8 @@ class CaseResult:
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     instances: int | None = None
     surround: dict[str, float] | None = None
+    depths: dict[str, int] = dataclasses.field(default_factory=dict)
+    voxels: dict[int, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,6 +90,7 @@ class _StartedCase:
     file: str
     started: float
     surround: dict[str, float] | None
+    depths: dict[str, int]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,6 +190,22 @@ class CaseEvaluator(SupervisedEvaluator):
         """Whether anything is done with predictions; without, nothing is written."""
         return self._postprocessing is not None or self._saving is not None
 
+    @property
+    def savers(self) -> tuple[SegmentationSaveImaged, ...]:
+        """The transforms of this package at the end of ``postprocessing`` that write label maps."""
+        transforms = () if self._saving is None else self._saving.transforms
+        return tuple(transform for transform in transforms if isinstance(transform, SegmentationSaveImaged))
+
+    def add_saver(self, transform: Callable[[Any], Any]) -> None:
+        """Let a transform follow those at the end of ``postprocessing`` that save.
+
+        Raises:
+            ValueError: there are none.
+        """
+        if self._saving is None:
+            raise ValueError("postprocessing must end with a transform that saves, got none. Add one.")
+        self._saving.transforms = (*self._saving.transforms, transform)
+
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Segment all cases and log how many were done and which failed."""
         self.completed, self.failures = [], []
@@ -254,13 +275,12 @@ class CaseEvaluator(SupervisedEvaluator):
         """Why the result could not be written, asked before the network works on the case."""
         image = batchdata.get(CommonKeys.IMAGE)
         file = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ) if isinstance(image, MetaTensor) else None
-        if file is None or self._saving is None:
+        if file is None:
             return None
         item = {key: _only(value) for key, value in batchdata.items()}
         try:
-            for transform in self._saving.transforms:
-                if isinstance(transform, SegmentationSaveImaged):
-                    transform.check_result(str(_only(file)), item)
+            for saver in self.savers:
+                saver.check_result(str(_only(file)), item)
         except OSError as e:
             return str(e)
         return None
@@ -278,7 +298,8 @@ class CaseEvaluator(SupervisedEvaluator):
         return data
 
     def _finish(self, case: str, file: str, output: Any, surround: dict[str, float] | None) -> None:
-        started = _StartedCase(case, file, self._started, surround)
+        depths: Mapping[str, dict[str, int]] = getattr(self.inferer, "depths", None) or {}
+        started = _StartedCase(case, file, self._started, surround, dict(next(iter(depths.values()), {})))
         if self._unsaved is None or self._timer is not None or self._saver is None:
             self.completed.append(self._save(started, _only(output), self._unsaved))
             return
@@ -294,11 +315,19 @@ class CaseEvaluator(SupervisedEvaluator):
         saved_to, instances = meta.get(MetaKeys.SAVED_TO), meta.get(INSTANCE_COUNT)
         with self._stage("volumes"):
             # the numbers of objects are no labels
-            volumes_ml = _volumes_ml(prediction) if instances is None else {}
+            voxels = _count_voxels(prediction) if instances is None else {}
         output = None if saved_to is None else str(saved_to)
         seconds = time.perf_counter() - case.started
         return CaseResult(
-            case.case, case.file, output, seconds, volumes_ml, instances=instances, surround=case.surround
+            case.case,
+            case.file,
+            output,
+            seconds,
+            _volumes_ml(prediction, voxels),
+            instances=instances,
+            surround=case.surround,
+            depths=case.depths,
+            voxels=voxels,
         )
 
     def _await_saving(self) -> None:
@@ -469,13 +498,20 @@ def _only(value: Any) -> Any:
     return value[0] if isinstance(value, (list, tuple)) else value
 
 
-def _volumes_ml(prediction: Any) -> dict[int, float]:
-    if not isinstance(prediction, MetaTensor) or prediction.ndim != 4 or prediction.shape[0] != 1:
+def _count_voxels(prediction: Any) -> dict[int, int]:
+    """Voxels of each label but 0; nothing where the prediction is no label map."""
+    if not isinstance(prediction, MetaTensor) or prediction.ndim not in (3, 4) or prediction.shape[0] != 1:
         return {}
     values = prediction.as_tensor().flatten()
     least, greatest = float(values.min()), float(values.max())
     if least < 0 or (values.is_floating_point() and not torch.equal(values, values.round())):
         return {}
     counts = torch.bincount(values.to(torch.uint8 if greatest <= 255 else torch.int64)).tolist()
+    return {label: count for label, count in enumerate(counts) if label and count}
+
+
+def _volumes_ml(prediction: Any, voxels: Mapping[int, int]) -> dict[int, float]:
+    if not voxels or prediction.ndim != 4:
+        return {}
     voxel_ml = abs(float(np.linalg.det(np.asarray(prediction.affine, dtype=np.float64)[:3, :3]))) / 1000
-    return {label: count * voxel_ml for label, count in enumerate(counts) if label and count}
+    return {label: count * voxel_ml for label, count in voxels.items()}

@@ -21,6 +21,7 @@ __all__ = [
     "MARK",
     "REPLACED",
     "atomic_path",
+    "hash_file",
     "is_in_use",
     "naming_full_disk",
     "remove_leftovers",
@@ -47,6 +48,7 @@ _LOCK = ".in-use"
 #: Age of a temporary folder whose process cannot be asked for, beyond which it is gone for certain.
 _OLD_S = 6 * 3600
 _cleaned: set[Path] = set()
+_CHUNK_BYTES = 1 << 20
 
 
 @contextmanager
@@ -152,6 +154,19 @@ def _remove_if_left(folder: Path) -> None:
     finally:
         if lock is not None:
             os.close(lock)
+
+
+def hash_file(path: str | PathLike[str]) -> str:
+    """SHA-256 of a file's content, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def is_in_use(path: str | PathLike[str]) -> bool:

@@ -59,7 +59,7 @@ def add_options(
         if group not in places:
             places[group] = parser.add_argument_group(group, groups.get(group))
         if field.default is dataclasses.MISSING:
-            arguments["required"] = True
+            arguments.setdefault("required", True)
         else:
             arguments["help"] += _default_text(field.default, arguments)
             arguments["default"] = field.default if defaults else None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import datetime
+import logging
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,18 +15,38 @@ from typing import Any
 
 from ignite.engine import Events
 
-from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata, read_metadata_entry
+from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, read_metadata, read_metadata_entry
 from monai_unetpp.data.cases import expand_home
+from monai_unetpp.data.dicom import is_dicom_file
+from monai_unetpp.data.dicom_seg import DicomSegSaved, read_label_codes
+from monai_unetpp.data.series_choice import choose_series
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.engines import CaseEvaluator, CaseResult
-from monai_unetpp.files import remove_leftovers
+from monai_unetpp.files import hash_file, remove_leftovers
 from monai_unetpp.guard import CaseGuard, find_guard
+from monai_unetpp.measuring.environment import command_line, software_versions
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import Progress, counting
+from monai_unetpp.results import (
+    RUN_FILE,
+    EarlierResults,
+    LabelVolume,
+    RecordedCase,
+    ResultFolder,
+    RunInputs,
+    collecting_warnings,
+    hash_image,
+    leave_out_finished,
+    measure_labels,
+    read_runs,
+    write_bids_description,
+)
 from monai_unetpp.segmentation_options import SegmentationOptions
 from monai_unetpp.topology import level_index
 
-__all__ = ["SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment"]
+__all__ = ["SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment_files"]
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +64,10 @@ class SegmentedCase:
         instances: number of objects, None unless they were numbered.
         surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 of a skull-stripped
             brain; None where there is none, or the bundle does not look for one.
-        warnings: in what the image or the result is unlike the cases that the bundle was trained on, one line each.
+        volumes: voxels and millilitres of every label, with its value; empty where objects were numbered.
+        warnings: what should be known before the result is used, such as in what the image or the result is unlike the
+            cases that the bundle was trained on, one line each.
+        depths: windows by the level that they stopped at; empty unless the depth is chosen for each.
     """
 
     case: str
@@ -52,16 +78,18 @@ class SegmentedCase:
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
     instances: int | None = None
     surround: dict[str, float] | None = None
+    volumes: tuple[LabelVolume, ...] = ()
     warnings: tuple[str, ...] = ()
+    depths: dict[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationSummary:
-    """What :func:`segment` did.
+    """What :func:`segment_files` did.
 
     Attributes:
         bundle: name of the bundle.
-        level: the level that was run.
+        level: the level that was run; the deepest that a window may go to where the depth is chosen for each.
         device: where it was run.
         runtime: what ran the network, such as ``"openvino"``; empty where the bundle has another inferer than
             ``NestedSlidingWindowInferer``, or nothing was run.
@@ -69,6 +97,10 @@ class SegmentationSummary:
         cases: the finished cases.
         failures: one line for each failed case, which names its file.
         stages: seconds by stage of the work, summed over the finished cases; empty unless they were measured.
+        depths: windows by the level that they stopped at, summed likewise; empty unless the depth is chosen for each.
+        labels: name of each value of the label maps.
+        output_dir: where they are.
+        skipped: number of cases whose results were there already.
     """
 
     bundle: str
@@ -79,15 +111,19 @@ class SegmentationSummary:
     cases: tuple[SegmentedCase, ...]
     failures: tuple[str, ...]
     stages: dict[str, float] = dataclasses.field(default_factory=dict)
+    depths: dict[str, int] = dataclasses.field(default_factory=dict)
+    labels: dict[int, str] = dataclasses.field(default_factory=dict)
+    output_dir: str = ""
+    skipped: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return dataclasses.asdict(self)
 
 
-def segment(
+def segment_files(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
-    output_dir: str | PathLike[str],
+    output_dir: str | PathLike[str] | None = None,
     bundle: str | PathLike[str] | None = None,
     level: str | None = None,
     device: str | None = None,
@@ -96,12 +132,16 @@ def segment(
 ) -> SegmentationSummary:
     """Segment images with a bundle's ``inference.json``; cases that fail are reported and the rest go on.
 
-    The network is loaded once. The next image is loaded and the last result written while it works.
+    The network is loaded once. The next image is loaded and the last result written while it works. Beside the label
+    maps ``output_dir`` gets ``volumes.csv`` (voxels and millilitres by case and label), ``run.json`` (how each was
+    made) and the names and colours of the labels for ITK-SNAP (``labels.label``) and 3D Slicer (``labels.ctbl``).
 
     Args:
-        inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``.
+        inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``; or one BIDS data
+            set, of which the anatomical images are segmented by subject and session.
         output_dir: folder for ``<case>_seg.nii.gz``, or PNG or TIFF for such images: integer labels on the input's own
-            grid.
+            grid. Of a BIDS data set a derived one with ``<case>_dseg.nii.gz``, by default
+            ``derivatives/monai-unetpp`` in it.
         bundle: name or folder of a bundle. One must be named: each takes other images.
         level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
@@ -113,8 +153,8 @@ def segment(
         The finished cases with their volumes, and the failures.
 
     Raises:
-        ValueError: no bundle; a bundle, level or device that cannot be used, or a setting that the bundle has not;
-            the message names it and the remedy.
+        ValueError: no bundle; a bundle, level or device that cannot be used, a setting that the bundle has not, or a
+            file of others in the place of one that is to be written; the message names it and the remedy.
         FileNotFoundError: no such bundle, or none of the inputs exists.
         TypeError: inputs that are not paths, or an option that there is not.
         OSError: ``output_dir`` cannot be written to.
@@ -122,36 +162,207 @@ def segment(
     chosen = SegmentationOptions(inputs, output_dir, bundle, level=level, device=device, **options)
     folder = find_bundle(chosen.bundle)
     names = label_names(folder)
-    evaluator, network = _evaluator(chosen, folder)
-    guard = find_guard(folder)
-    if guard is not None:
-        guard.watch(getattr(getattr(evaluator.data_loader, "dataset", None), "transform", None))
-    make_output_dir(expand_home(chosen.output_dir))
-    with counting(progress, "segmenting") as count:
-        evaluator.add_event_handler(
-            Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)
-        )
-        evaluator.run()
-    cases = _segmented_cases(evaluator, names if network.spatial_dims == 3 else {}, guard)
-    ran_runtime, ran_precision = getattr(evaluator.inferer, "ran", None) or ("", "")
+    given = RunInputs.find(chosen.paths, chosen.output_dir, chosen.suffix)
+    evaluator, network = _evaluator(chosen, folder, given)
+    results = ResultFolder(make_output_dir(given.output_dir), names)
+    results.check()
+    if given.bids is not None:
+        write_bids_description(results.path, given.bids, names, folder.name)
+    run = _Run(evaluator, network, results, _described(chosen, folder), find_guard(folder))
+    run.arrange(given, chosen, folder)
+    run.run(progress)
+    ran_runtime, ran_precision = run.ran
     return SegmentationSummary(
         bundle=folder.name,
         level=network.levels[-1],
         device=str(evaluator.state.device),
         runtime=ran_runtime,
         precision=ran_precision,
-        cases=cases,
-        failures=tuple(map(str, evaluator.failures)),
-        stages=_summed(case.stages for case in cases),
+        cases=tuple(run.cases),
+        failures=tuple(run.failures),
+        stages=_summed(case.stages for case in run.cases),
+        depths={level: int(count) for level, count in _summed(case.depths for case in run.cases).items()},
+        labels=names,
+        output_dir=str(results.path),
+        skipped=run.skipped,
     )
 
 
-def _evaluator(chosen: SegmentationOptions, folder: Path) -> tuple[CaseEvaluator, NestedUNet]:
+class _Run:
+    """One run of an evaluator, which is told of in the folder of its results."""
+
+    def __init__(
+        self,
+        evaluator: CaseEvaluator,
+        network: NestedUNet,
+        results: ResultFolder,
+        described: Mapping[str, Any],
+        guard: CaseGuard | None,
+    ) -> None:
+        self.evaluator, self.results, self.guard = evaluator, results, guard
+        if guard is not None:
+            guard.watch(getattr(getattr(evaluator.data_loader, "dataset", None), "transform", None))
+        self.cases: list[SegmentedCase] = []
+        self.failures: list[str] = []
+        self.skipped = 0
+        self._has_volume = network.spatial_dims == 3
+        self._warnings: list[str] = []
+        self._files_of: dict[str, list[str]] = {}
+        for saver in evaluator.savers:
+            saver.labels = dict(results.names)
+        results.run.update(started=_now(), **described, level=network.levels[-1], device=str(evaluator.state.device))
+
+    @property
+    def ran(self) -> tuple[str, str]:
+        """Runtime and precision; empty where the inferer does not tell."""
+        return getattr(self.evaluator.inferer, "ran", None) or ("", "")
+
+    def arrange(self, inputs: RunInputs, chosen: SegmentationOptions, folder: Path) -> None:
+        """Change the list of cases by what is known of them, before the first is loaded.
+
+        Raises:
+            ValueError: the bundle keeps its cases in another way than this package's.
+        """
+        if inputs.bids is None and not (chosen.skip_existing or chosen.dicom_seg or chosen.series):
+            return
+        items, savers = self._items(), self.evaluator.savers
+        inputs.name_results(items, savers)
+        if chosen.series is not None:
+            self._files_of = choose_series(items, chosen.series)
+        if chosen.dicom_seg:
+            self._add_dicom_seg(items, folder)
+        if chosen.skip_existing:
+            earlier = EarlierResults(read_runs(self.results.path / RUN_FILE), self.results.run)
+            left_out = leave_out_finished(items, savers[0], earlier, ".dcm" if chosen.dicom_seg else "")
+            for case, _, output in left_out:
+                self.results.add_earlier(case, output, self._has_volume)
+            self.skipped = len(left_out)
+        self.evaluator.state.epoch_length = len(items)
+
+    def _add_dicom_seg(self, items: list[dict[str, Any]], folder: Path) -> None:
+        metadata = folder / "configs" / "metadata.json"
+        codes = read_label_codes(metadata, read_metadata(folder).get("label_codes"))
+        self.evaluator.add_saver(DicomSegSaved("pred", self.results.names, codes, folder.name, self._files_of))
+        for item in items:
+            image = item["image"][0] if isinstance(item["image"], list) else item["image"]
+            if os.path.exists(image) and not (os.path.isdir(image) or is_dicom_file(image)):
+                item.setdefault("failure", f"{image}: no DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.")
+
+    def _items(self) -> list[dict[str, Any]]:
+        """The cases, as the data set of the bundle keeps them."""
+        items = getattr(getattr(self.evaluator.data_loader, "dataset", None), "data", None)
+        if not isinstance(items, list) or not self.evaluator.savers:
+            raise ValueError(
+                "BIDS, skip_existing, series and dicom_seg need a bundle with CaseDataset and SegmentationSaveImaged. "
+                "Take another bundle, or leave them out."
+            )
+        return items
+
+    def run(self, progress: Progress) -> None:
+        """Segment all cases; what was finished is told of, also where that is interrupted."""
+        with counting(progress, "segmenting") as count, collecting_warnings() as self._warnings:
+            self.evaluator.add_event_handler(
+                Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)
+            )
+            self.evaluator.add_event_handler(Events.ITERATION_COMPLETED, self._note_finished)
+            try:
+                if self.evaluator.state.epoch_length:
+                    self.evaluator.run()
+            finally:
+                self.failures = list(map(str, self.evaluator.failures))
+                self._note_finished()
+                self._write()
+
+    def _note_finished(self) -> None:
+        """Take over the cases that were finished since the last time."""
+        for done in self.evaluator.completed[len(self.cases) :]:
+            case = self._segmented_case(done)
+            self.cases.append(case)
+            with contextlib.suppress(OSError):  # told in the end, where it is tried again
+                self.results.add(_recorded(case, self._files_of.get(case.image, [case.image])), case.volumes)
+
+    def _segmented_case(self, done: CaseResult) -> SegmentedCase:
+        volumes = measure_labels(self.results.names, done.voxels, done.volumes_ml if self._has_volume else None)
+        volumes_ml = {label.name: label.ml for label in volumes if label.ml is not None}
+        if self.guard is not None:
+            self.guard.check_result(done.file, volumes_ml)
+        return SegmentedCase(
+            case=done.case,
+            image=done.file,
+            output=str(done.output),
+            volumes_ml=volumes_ml,
+            seconds=done.seconds,
+            stages=done.stages,
+            instances=done.instances,
+            surround=done.surround,
+            volumes=volumes if done.instances is None else (),
+            warnings=tuple(line for line in self._warnings if line.startswith(f"{done.file}: ")),
+            depths=done.depths,
+        )
+
+    def _write(self) -> None:
+        inferer = self.evaluator.inferer
+        self.results.run.update(
+            finished=_now(),
+            runtime=self.ran[0],
+            precision=self.ran[1],
+            window=_plain(getattr(inferer, "roi_size", None)),
+            overlap=_plain(getattr(inferer, "overlap", None)),
+            flips=_plain(getattr(inferer, "flips", None)),
+            failures=self.failures,
+            warnings=list(self._warnings),
+        )
+        try:
+            self.results.write()
+        except (OSError, ValueError) as e:
+            logger.error("%s", e)
+            self.failures.append(str(e))
+
+
+def _described(chosen: SegmentationOptions, folder: Path) -> dict[str, Any]:
+    """What ``run.json`` says of a run before it begins."""
+    weights = folder / WEIGHTS_FILE
+    return {
+        "command": command_line(),
+        "options": {
+            key: _plain(value) for key, value in chosen.settings().items() if key not in ("list_key", "overwrite")
+        },
+        "bundle": {
+            "name": folder.name,
+            "folder": str(folder),
+            "version": str(read_metadata(folder).get("version", "")),
+            "weights": WEIGHTS_FILE,
+            "sha256": hash_file(weights) if weights.is_file() else None,
+        },
+        "versions": software_versions("nibabel", "SimpleITK", "highdicom", "openvino"),
+    }
+
+
+def _recorded(case: SegmentedCase, files: Sequence[str]) -> RecordedCase:
+    details = {"instances": case.instances, "surround": case.surround}
+    found = {key: value for key, value in details.items() if value is not None}
+    return RecordedCase(
+        case.case, case.image, hash_image(*files), case.output, round(case.seconds, 3), case.warnings, found
+    )
+
+
+def _plain(value: Any) -> Any:
+    """``value`` as JSON has it."""
+    if isinstance(value, (tuple, list)):
+        return [_plain(part) for part in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
+
+
+def _evaluator(chosen: SegmentationOptions, folder: Path, inputs: RunInputs) -> tuple[CaseEvaluator, NestedUNet]:
     """The evaluator of a bundle's ``inference.json`` as the options want it, and its network."""
     config = BundleConfig(folder, "inference.json")
     if not any(os.path.lexists(expand_home(path)) for path in chosen.paths):
         raise FileNotFoundError(f"{', '.join(chosen.paths)}: no such file or folder. Check the path.")
-    config["output_dir"], config["input"] = fspath(expand_home(chosen.output_dir)), chosen.paths
+    config["output_dir"], config["input"] = fspath(inputs.output_dir), inputs.paths
     if chosen.device is not None:
         config["device"] = resolve_device(chosen.device)
     _change_settings(config, folder, chosen.settings())
@@ -167,30 +378,6 @@ def _evaluator(chosen: SegmentationOptions, folder: Path) -> tuple[CaseEvaluator
         raise ValueError(f"{config}: the evaluator must have postprocessing that writes results, got none. Add it.")
     evaluator.profile = chosen.profile
     return evaluator, _check_network(config, "network", evaluator.network)
-
-
-def _segmented_cases(
-    evaluator: CaseEvaluator, names: Mapping[int, str], guard: CaseGuard | None
-) -> tuple[SegmentedCase, ...]:
-    """What was finished, with the volumes of the labels of ``names``."""
-    return tuple(_segmented_case(done, names, guard) for done in evaluator.completed)
-
-
-def _segmented_case(done: CaseResult, names: Mapping[int, str], guard: CaseGuard | None) -> SegmentedCase:
-    volumes_ml = {name: done.volumes_ml.get(value, 0.0) for value, name in names.items()}
-    if guard is not None:
-        guard.check_result(done.file, volumes_ml)
-    return SegmentedCase(
-        case=done.case,
-        image=done.file,
-        output=str(done.output),
-        volumes_ml=volumes_ml,
-        seconds=done.seconds,
-        stages=done.stages,
-        instances=done.instances,
-        surround=done.surround,
-        warnings=() if guard is None else tuple(guard.warnings.get(done.file, ())),
-    )
 
 
 def _check_network(config: BundleConfig, key: str, network: Any) -> NestedUNet:
@@ -210,11 +397,11 @@ def _change_settings(config: BundleConfig, folder: Path, settings: Mapping[str, 
         config[key] = value
 
 
-def _summed(stages: Iterable[dict[str, float]]) -> dict[str, float]:
+def _summed(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:
     total: dict[str, float] = {}
-    for each in stages:
-        for name, seconds in each.items():
-            total[name] = total.get(name, 0.0) + seconds
+    for each in numbers:
+        for name, number in each.items():
+            total[name] = total.get(name, 0.0) + number
     return total
 
 

@@ -1,6 +1,7 @@
 """What can be chosen when images are segmented. Importing this module takes no torch.
 
-:func:`monai_unetpp.segmentation.segment` takes these options by name, and the command line derives its own from them.
+:func:`monai_unetpp.segmentation.segment_files` takes these options by name, and the command line derives
+its own from them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from monai_unetpp.options import option
 __all__ = ["SegmentationOptions"]
 
 _Path = str | PathLike[str]
-_SPEED, _OBJECTS = "speed and accuracy", "bundles of images"
+_SPEED, _OBJECTS, _SETS = "speed and accuracy", "bundles of images", "BIDS and DICOM"
 #: What is no setting of a bundle.
-_OWN = ("inputs", "output_dir", "bundle", "device", "profile")
+_OWN = ("inputs", "output_dir", "bundle", "device", "profile", "suffix", "series", "dicom_seg", "skip_existing")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,10 +29,12 @@ class SegmentationOptions:
     Attributes:
         inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``.
         output_dir: folder for ``<case>_seg.nii.gz``, or PNG or TIFF for such images: integer labels on the input's own
-            grid.
+            grid. It may be left out for a BIDS data set: ``derivatives/monai-unetpp`` in it.
         bundle: name or folder of a bundle. One must be named: each takes other images.
         list_key: list of ``dataset.json`` to segment, where ``inputs`` are such folders, such as ``"validation"``.
         level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
+        adaptive: tolerance from 0 to 1, such as 0.03: each window runs only as deep as two neighbouring levels come to
+            differ by less (in ``1 - Dice`` of every class); not together with ``level``.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         runtime: ``"auto"``, ``"torch"``, ``"compile"`` or ``"openvino"``.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
@@ -40,13 +43,19 @@ class SegmentationOptions:
         smooth: whether each class is interpolated on the input's grid, for smoother borders, instead of the labels.
         instances: whether every object gets a number of its own, for bundles that find many of a kind.
         slice_axis: for bundles of images: the axis of volumes across which the slices lie, 0 the first, -1 the last.
+        suffix: of a BIDS data set, what the names of the images end in; by default ``"T1w"``.
+        series: of a folder with several DICOM series: the number, UID or description of one, or ``"all"`` for each
+            that is a volume.
+        dicom_seg: whether to write a DICOM SEG beside each label map of a DICOM series.
+        skip_existing: whether images are passed over whose result is there already, made of the same content by the
+            same weights and options.
         overwrite: whether results of other images in ``output_dir`` may be replaced; otherwise the case fails before
             the network works on it. Results of the same image always are, and files of others never.
         profile: whether to measure the stages of the work; then nothing is done at the same time.
 
     Raises:
         TypeError: inputs that are not paths.
-        ValueError: no such runtime or precision.
+        ValueError: no such runtime or precision, or a tolerance that cannot be.
     """
 
     inputs: _Path | Sequence[_Path] = option(
@@ -54,12 +63,14 @@ class SegmentationOptions:
         nargs="+",
         metavar="INPUT",
         help="image file (NIfTI, .nrrd, .mha, DICOM, ...; for bundles of images also PNG and TIFF), folder of them, "
-        "DICOM series folder, or data set (a folder with dataset.json, or with images and labels)",
+        "DICOM series folder, BIDS data set, or data set (a folder with dataset.json, or with images and labels)",
     )
-    output_dir: _Path = option(
+    output_dir: _Path | None = option(
         flags=("-o", "--output"),
+        required=False,
         metavar="DIR",
-        help="folder for <case>_seg.nii.gz, .png or .tif, in the form of the input",
+        help="folder for <case>_seg.nii.gz, .png or .tif, in the form of the input (default for a BIDS data set: its "
+        "derivatives/monai-unetpp)",
     )
     bundle: _Path | None = option(None, metavar="BUNDLE", help=BUNDLE_HELP)
     list_key: str | None = option(
@@ -70,6 +81,15 @@ class SegmentationOptions:
     )
     level: str | None = option(
         None, metavar="LEVEL", help="L1, L2, ...: build and run only what this level needs (default: the deepest)"
+    )
+    adaptive: float | None = option(
+        None,
+        group=_SPEED,
+        type=float,
+        metavar="TOLERANCE",
+        help="run each window only as deep as it needs: until two neighbouring levels differ by less than this in "
+        "1 - Dice of every class, such as 0.03 (default: all windows at one level); prune --settings adaptive=... "
+        "tells what it costs",
     )
     device: str | None = option(None, metavar="DEVICE", help=DEVICE_HELP)
     runtime: str | None = option(
@@ -109,6 +129,27 @@ class SegmentationOptions:
         metavar="AXIS",
         help="axis of volumes across which the slices lie: 0, 1, 2 or -1",
     )
+    suffix: str | None = option(
+        None,
+        group=_SETS,
+        metavar="SUFFIX",
+        help="what the names of the images of a BIDS data set end in (default: T1w)",
+    )
+    series: str | None = option(
+        None,
+        group=_SETS,
+        metavar="SERIES",
+        help="of a folder with several DICOM series: number, UID or description of one, or all for each that is a "
+        "volume",
+    )
+    dicom_seg: bool = option(
+        False, flags=("--dicom-seg",), group=_SETS, help="write a DICOM SEG beside each label map of a DICOM series"
+    )
+    skip_existing: bool = option(
+        False,
+        flags=("--skip-existing",),
+        help="pass over images whose result is there already, made by the same weights and options",
+    )
     overwrite: bool = option(
         False, help="replace results of other images that have the same name (default: these cases fail)"
     )
@@ -124,6 +165,13 @@ class SegmentationOptions:
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}. Correct the name.")
+        if self.adaptive is not None and not 0 <= self.adaptive <= 1:
+            raise ValueError(f"adaptive must lie between 0 and 1, got {self.adaptive!r}. 0.03 is a good start.")
+        if self.adaptive is not None and self.level is not None:
+            raise ValueError(
+                f"adaptive and level exclude each other, got {self.adaptive!r} and {self.level!r}. Leave one out: "
+                "adaptive chooses the level of each window."
+            )
 
     @property
     def paths(self) -> list[str]:
@@ -136,5 +184,6 @@ class SegmentationOptions:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         # so that bundles without the key take what is false anyway
         values["overwrite"] = self.overwrite or None
+        values["adaptive_tolerance"] = values.pop("adaptive")
         values["flips"] = None if self.flips is None else list(self.flips)
         return {name: value for name, value in values.items() if name not in _OWN and value is not None}

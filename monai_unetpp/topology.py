@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple, get_args
 __all__ = [
     "VARIANTS",
     "Node",
+    "Stage",
     "Variant",
     "head_key",
     "head_node",
@@ -24,6 +25,7 @@ __all__ = [
     "level_names",
     "nodes_of_levels",
     "predecessors",
+    "stages_of_levels",
 ]
 
 Variant = Literal["unet", "unet_e", "unet+", "unet++"]
@@ -45,6 +47,22 @@ class Node(NamedTuple):
     def key(self) -> str:
         """The prefix of the node's entries in a state dict."""
         return f"nodes.{self.name}."
+
+
+class Stage(NamedTuple):
+    """What is computed to go from one level to the next, where the outputs of earlier nodes are kept.
+
+    Attributes:
+        levels: whose heads it gives, shallowest first.
+        nodes: that it computes, in an order in which they can be; in UNet++ one diagonal for each level.
+        takes: the nodes of earlier stages whose outputs it needs; the first stage needs the image alone.
+        keeps: its own nodes whose outputs later stages need.
+    """
+
+    levels: tuple[str, ...]
+    nodes: tuple[Node, ...]
+    takes: tuple[Node, ...]
+    keeps: tuple[Node, ...]
 
 
 def level_name(index: int) -> str:
@@ -115,6 +133,30 @@ def nodes_of_levels(levels: Iterable[str], variant: str) -> tuple[Node, ...]:
             needed.add(node)
             waiting.extend(predecessors(node, variant))
     return tuple(sorted(needed, key=lambda node: (node.depth + node.column, node.column)))
+
+
+def stages_of_levels(levels: Sequence[str], variant: str, first: int = 1) -> tuple[Stage, ...]:
+    """The stages in which the heads of ``levels`` can be computed one after the other, no node twice.
+
+    Args:
+        levels: shallowest first.
+        variant: one of :data:`VARIANTS`.
+        first: how many levels the first stage gives; each further stage gives one.
+    """
+    groups = [tuple(levels[:first]), *((level,) for level in levels[first:])]
+    done: set[Node] = set()
+    computed: list[tuple[Node, ...]] = []
+    for group in groups:
+        computed.append(tuple(node for node in nodes_of_levels(group, variant) if node not in done))
+        done.update(computed[-1])
+    stages: list[Stage] = []
+    needed_later: set[Node] = set()
+    for group, nodes in zip(reversed(groups), reversed(computed), strict=True):
+        needed = {used for node in nodes for used in predecessors(node, variant)} - set(nodes)
+        keeps = tuple(node for node in nodes if node in needed_later)
+        stages.insert(0, Stage(group, nodes, tuple(sorted(needed)), keeps))
+        needed_later |= needed
+    return tuple(stages)
 
 
 def last_uses(nodes: Sequence[Node], variant: str) -> dict[Node, tuple[Node, ...]]:

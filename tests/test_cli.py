@@ -116,7 +116,7 @@ def test_the_version(run):
     [
         ([], "required: COMMAND"),
         (["paint"], "invalid choice: 'paint'"),
-        (["segment", "a.nii.gz"], "required: -o/--output"),
+        (["segment", "a.nii.gz"], "output_dir must name the folder for the results"),
         (["prune", "-o", "x"], "required: --dataset_dir"),
         (["failures", "--dataset_dir", "d"], "required: -o/--output"),
         (["failures", "--dataset_dir", "d", "-o", "x", "--worst", "all"], "invalid int value: 'all'"),
@@ -182,7 +182,7 @@ def test_segment_names_what_failed_and_does_the_rest(segment, images, tmp_path):
     assert lines[1].startswith(f"monai-unetpp: {missing}: no such file or folder")
     assert lines[2] == "monai-unetpp: 2 of 4 cases failed; the others are done."
     assert [line.split()[0] for line in out.splitlines()[3:-1]] == ["a", "z"]
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_seg.nii.gz", "z_seg.nii.gz"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("*_seg*")) == ["a_seg.nii.gz", "z_seg.nii.gz"]
 
 
 def test_segment_when_nothing_can_be_done(segment, tmp_path):
@@ -227,7 +227,7 @@ def stub_segment(monkeypatch):
         stages = {"other": 1.0, "load": 4.5, "network": 2.5} if options["profile"] else {}
         return segmentation.SegmentationSummary("tiny", "L1", "cpu", "torch", "fp32", cases, (), stages)
 
-    monkeypatch.setattr(segmentation, "segment", segment)
+    monkeypatch.setattr(segmentation, "segment_files", segment)
     return calls
 
 
@@ -236,11 +236,11 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
     run(
         *("segment", "a", "b", "-o", "O", "--bundle", "B", "--level", "L2", "--device", "cpu", "--runtime", "openvino"),
         *("--precision", "bf16", "--overlap", "0.25", "--no-flips", "--smooth", "--profile", "--list_key", "training"),
-        "--overwrite",
+        *("--overwrite", "--skip-existing", "--suffix", "T2w", "--series", "all", "--dicom-seg"),
     )
     plain, full = stub_segment
     assert {name for name, value in plain.items() if value is not None} == {
-        *("inputs", "output_dir", "overwrite", "profile", "progress")
+        *("inputs", "output_dir", "overwrite", "profile", "progress", "skip_existing", "dicom_seg")
     }
     assert full == {
         "inputs": ["a", "b"],
@@ -257,6 +257,10 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         "slice_axis": None,
         "list_key": "training",
         "overwrite": True,
+        "skip_existing": True,
+        "suffix": "T2w",
+        "series": "all",
+        "dicom_seg": True,
         "profile": True,
         "progress": False,
     }
@@ -267,7 +271,7 @@ def test_objects_are_counted(run, stub_segment, monkeypatch):
 
     case = segmentation.SegmentedCase("a", "a.png", "a_seg.png", {}, 0.5, instances=17)
     summary = segmentation.SegmentationSummary("tiny", "L1", "cpu", "torch", "fp32", (case,), ())
-    monkeypatch.setattr(segmentation, "segment", lambda **options: summary)
+    monkeypatch.setattr(segmentation, "segment_files", lambda **options: summary)
     code, out, _ = run("segment", "a", "-o", "O", "--instances")
     assert code == 0
     assert [line.split() for line in out.splitlines()[1:4:2]] == [["case", "objects", "seconds"], ["a", "17", "0.50"]]
@@ -351,13 +355,15 @@ def test_an_interruption_keeps_what_is_finished(segment, images, tmp_path, monke
         return {}
 
     (images / "broken.nii.gz").unlink()
-    monkeypatch.setattr(engines, "_volumes_ml", interrupt)
+    monkeypatch.setattr(engines, "_count_voxels", interrupt)
     code, _, err = segment(images)
     assert code == 130
     assert err.splitlines()[-1] == "monai-unetpp: interrupted; finished cases are kept."
     assert "Traceback" not in err
     labels = nib.load(tmp_path / "out" / "a_seg.nii.gz")
     assert labels.shape == nib.load(images / "a.nii.gz").shape
+    (recorded,) = json.loads((tmp_path / "out" / "run.json").read_text())["runs"][0]["cases"]
+    assert recorded["case"] == "a"
 
 
 def test_a_run_leaves_logging_and_warnings_as_they_were(segment, tmp_path):
@@ -389,7 +395,9 @@ def test_demo(run, tmp_path):
     assert float(rows["L1"][1]) == pytest.approx(100 * parameters[0] / parameters[2], abs=0.06)
     named = [line.split(maxsplit=1)[1] for line in lines[start + 6 :]]
     assert len(named) == 5
-    assert sorted(named) == sorted(str(path) for path in (tmp_path / "demo").rglob("*.*"))
+    beside = {"labels.ctbl", "labels.label", "run.json", "volumes.csv"}
+    written = [str(path) for path in (tmp_path / "demo").rglob("*.*") if path.name not in beside]
+    assert sorted(named) == sorted(written)
 
 
 def test_demo_of_an_unknown_part(run, tmp_path):
@@ -683,7 +691,7 @@ def raiser(error):
     ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "told",
 )
 def test_no_error_ends_in_a_traceback(run, monkeypatch, tmp_path, caplog, error, expected):
-    monkeypatch.setattr("monai_unetpp.segmentation.segment", raiser(error))
+    monkeypatch.setattr("monai_unetpp.segmentation.segment_files", raiser(error))
     code, out, err = run("segment", "a", "-o", tmp_path)
     assert (code, out) == (2, "")
     assert err.startswith("monai-unetpp: ")
@@ -695,14 +703,14 @@ def test_no_error_ends_in_a_traceback(run, monkeypatch, tmp_path, caplog, error,
 
 
 def test_what_python_raises_itself_is_an_error_of_ours(run, monkeypatch, tmp_path):
-    monkeypatch.setattr("monai_unetpp.segmentation.segment", lambda **options: int("x"))
+    monkeypatch.setattr("monai_unetpp.segmentation.segment_files", lambda **options: int("x"))
     code, _, err = run("segment", "a", "-o", tmp_path)
     assert code == 2
     assert "ValueError: invalid literal for int() with base 10: 'x'. This is an error in monai-unetpp" in err
 
 
 def test_a_warning_is_said_once(run, monkeypatch, tmp_path, caplog, stub_segment):
-    stub = monai_unetpp.segmentation.segment
+    stub = monai_unetpp.segmentation.segment_files
 
     def warn(**options):
         for name in ("monai_unetpp.data", "nibabel.global"):
@@ -710,7 +718,7 @@ def test_a_warning_is_said_once(run, monkeypatch, tmp_path, caplog, stub_segment
                 logging.getLogger(name).warning("%s: the header lies", options["inputs"][0])
         return stub(**options)
 
-    monkeypatch.setattr("monai_unetpp.segmentation.segment", warn)
+    monkeypatch.setattr("monai_unetpp.segmentation.segment_files", warn)
     for _ in range(2):
         run("segment", "a", "-o", tmp_path)
     # once in each run, and nibabel's not a second time by our own handler

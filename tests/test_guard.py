@@ -16,7 +16,7 @@ from monai.transforms import Compose
 
 from monai_unetpp.bundles import find_bundle
 from monai_unetpp.guard import CaseGuard, ImageRecord, TrainingRanges, find_guard
-from monai_unetpp.segmentation import segment
+from monai_unetpp.segmentation import segment_files as segment
 
 RECORD = ImageRecord((1.0, 1.0, 1.0), (40.0, 50.0, 40.0), True, (0.0,), (900.0,), {"a": 2.0, "b": 0.0})
 OTHER = dataclasses.replace(RECORD, size_mm=(44.0, 55.0, 44.0), highest=(700.0,), volumes_ml={"a": 3.0, "b": 1.0})

@@ -36,9 +36,9 @@ FLOORS = (
     },
     {"measuring", "reporting"},
     {"data", "metrics", "networks", "losses"},
-    {"bundles", "inferers", "engines", "segmentation_options", "guard"},
+    {"bundles", "inferers", "engines", "results", "segmentation_options", "guard"},
     {"pruning", "export", "segmentation", "training", "planning"},
-    {"study", "failures", "demo", "benchmark", "handlers", "training_run"},
+    {"study", "failures", "demo", "benchmark", "handlers", "in_memory", "training_run"},
     {"cli"},
     {"__main__"},
 )

@@ -16,7 +16,10 @@ from tiny_bundle import make_tiny_bundle
 from monai_unetpp import NestedUNet, files
 from monai_unetpp.data import BlockwiseSpacingd
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.segmentation import SegmentationSummary, label_names, make_output_dir, segment
+from monai_unetpp.segmentation import SegmentationSummary, label_names, make_output_dir, segment_files
+
+#: What stands beside label maps.
+BESIDE = {"labels.ctbl", "labels.label", "run.json", "volumes.csv"}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def copied_bundle(hippocampus_bundle, tmp_path):
 
 
 def test_volumes_are_those_of_the_written_file(hippocampus_bundle, case, tmp_path):
-    summary = segment(case, tmp_path / "out", hippocampus_bundle, device="cpu")
+    summary = segment_files(case, tmp_path / "out", hippocampus_bundle, device="cpu")
     assert isinstance(summary, SegmentationSummary)
     assert (summary.bundle, summary.level, summary.device) == ("hippocampus_mri_unetpp", "L3", "cpu")
     assert summary.failures == ()
@@ -75,16 +78,16 @@ def test_on_a_gpu_from_resampling_to_inversion(hippocampus_bundle, case, tmp_pat
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(BlockwiseSpacingd, "__call__", noted(forth))
         patched.setattr(BlockwiseSpacingd, "inverse", noted(back))
-        found = segment(case, tmp_path / "gpu", hippocampus_bundle, device="cuda", precision="fp32").cases[0]
+        found = segment_files(case, tmp_path / "gpu", hippocampus_bundle, device="cuda", precision="fp32").cases[0]
     assert len(devices) >= 2
     assert set(devices) == {"cuda"}
-    expected = segment(case, tmp_path / "cpu", hippocampus_bundle, device="cpu", precision="fp32").cases[0]
+    expected = segment_files(case, tmp_path / "cpu", hippocampus_bundle, device="cpu", precision="fp32").cases[0]
     assert (voxels(found.output) != voxels(expected.output)).mean() < 1e-3
 
 
 @pytest.mark.parametrize("level", [None, "L1"])
 def test_the_same_as_the_bundles_own_configuration(hippocampus_bundle, case, tmp_path, level):
-    summary = segment(case, tmp_path / "ours", hippocampus_bundle, level, device="cpu")
+    summary = segment_files(case, tmp_path / "ours", hippocampus_bundle, level, device="cpu")
     monai.bundle.run(
         config_file=str(hippocampus_bundle / "configs" / "inference.json"),
         bundle_root=str(hippocampus_bundle),
@@ -102,13 +105,13 @@ def test_the_same_as_the_bundles_own_configuration(hippocampus_bundle, case, tmp
 
 def test_a_level_is_the_pruned_network(copied_bundle, case, tmp_path):
     """What ``level`` gives is what a bundle with nothing but the pruned network gives."""
-    by_level = segment(case, tmp_path / "by_level", copied_bundle, "L1", device="cpu")
+    by_level = segment_files(case, tmp_path / "by_level", copied_bundle, "L1", device="cpu")
     checkpoint = copied_bundle / "models" / "model.pt"
     pruned = NestedUNet.from_checkpoint(checkpoint).prune("L1")
     torch.save(pruned.state_dict(), checkpoint)
     network_def = {"_target_": "monai_unetpp.NestedUNet", **pruned.config}
     change(copied_bundle, "inference.json", lambda content: content.update(network_def=network_def))
-    alone = segment(case, tmp_path / "alone", copied_bundle, device="cpu")
+    alone = segment_files(case, tmp_path / "alone", copied_bundle, device="cpu")
     assert (by_level.level, alone.level) == ("L1", "L1")
     assert voxels(alone.cases[0].output).any()
     assert np.array_equal(voxels(by_level.cases[0].output), voxels(alone.cases[0].output))
@@ -125,7 +128,7 @@ def test_only_the_nodes_of_the_level_are_built(hippocampus_bundle, case, tmp_pat
         return content
 
     monkeypatch.setattr(ConfigParser, "get_parsed_content", recording)
-    segment(case, tmp_path, hippocampus_bundle, "L1", device="cpu")
+    segment_files(case, tmp_path, hippocampus_bundle, "L1", device="cpu")
     assert built == [{"x_0_0", "x_1_0", "x_0_1"}]
 
 
@@ -136,7 +139,7 @@ def test_failures_name_their_file_and_the_others_are_done(hippocampus_bundle, de
         shutil.copy(decathlon_dir / "imagesTr" / "case_0.nii.gz", folder / f"{name}.nii.gz")
     (folder / "broken.nii.gz").write_text("no image")
     missing = tmp_path / "missing.nii.gz"
-    summary = segment([folder, missing], tmp_path / "out", hippocampus_bundle, "L1", device="cpu")
+    summary = segment_files([folder, missing], tmp_path / "out", hippocampus_bundle, "L1", device="cpu")
     assert [done.case for done in summary.cases] == ["a", "z"]
     assert len(summary.failures) == 2
     assert summary.failures[0].startswith(f"{folder / 'broken.nii.gz'}: not a NIfTI image")
@@ -147,11 +150,11 @@ def test_failures_name_their_file_and_the_others_are_done(hippocampus_bundle, de
 def test_wrong_arguments_end_before_anything_is_written(hippocampus_bundle, case, tmp_path):
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=r"L9"):
-        segment(case, out, hippocampus_bundle, "L9")
+        segment_files(case, out, hippocampus_bundle, "L9")
     with pytest.raises(ValueError, match=r"device must be such as 'cpu' or 'cuda:0', got 'toaster'"):
-        segment(case, out, hippocampus_bundle, device="toaster")
+        segment_files(case, out, hippocampus_bundle, device="toaster")
     with pytest.raises(FileNotFoundError, match=r"bundle must be the folder or the name of a bundle, got 'nonsense'"):
-        segment(case, out, "nonsense")
+        segment_files(case, out, "nonsense")
     assert not out.exists()
 
 
@@ -160,27 +163,29 @@ def test_the_list_that_is_scored_can_be_segmented(hippocampus_bundle, decathlon_
     path = root / "dataset.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "test": ["./imagesTr/case_0.nii.gz"]}))
     options = {"level": "L1", "device": "cpu"}
-    assert [done.case for done in segment(root, tmp_path / "out", hippocampus_bundle, **options).cases] == ["case_0"]
-    summary = segment(root, tmp_path / "out", hippocampus_bundle, list_key="validation", **options)
+    assert [done.case for done in segment_files(root, tmp_path / "out", hippocampus_bundle, **options).cases] == [
+        "case_0"
+    ]
+    summary = segment_files(root, tmp_path / "out", hippocampus_bundle, list_key="validation", **options)
     assert [done.case for done in summary.cases] == ["case_4", "case_5"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_gpu_that_is_not_here(hippocampus_bundle, case, tmp_path):
     with pytest.raises(ValueError, match=r"device 'cuda:0' was asked for, but torch finds no CUDA GPU here"):
-        segment(case, tmp_path, hippocampus_bundle, device="cuda:0")
+        segment_files(case, tmp_path, hippocampus_bundle, device="cuda:0")
 
 
 def test_a_bundle_without_weights(copied_bundle, case, tmp_path):
     (copied_bundle / "models" / "model.pt").unlink()
     with pytest.raises(FileNotFoundError, match=r"copied/models/model\.pt"):
-        segment(case, tmp_path / "out", copied_bundle)
+        segment_files(case, tmp_path / "out", copied_bundle)
 
 
 def test_broken_weights(copied_bundle, case, tmp_path):
     (copied_bundle / "models" / "model.pt").write_bytes(b"nothing that torch wrote")
     with pytest.raises(ValueError, match=r"copied/models/model\.pt"):
-        segment(case, tmp_path / "out", copied_bundle)
+        segment_files(case, tmp_path / "out", copied_bundle)
 
 
 def test_a_bundle_with_another_evaluator(case, tmp_path):
@@ -190,17 +195,17 @@ def test_a_bundle_with_another_evaluator(case, tmp_path):
         content["network_data_format"]["outputs"]["pred"]["channel_def"] = {"0": "background", "1": "box"}
 
     with pytest.raises(ValueError, match=r"metadata\.json: must have .* 'channel_def' is missing"):
-        segment(case, tmp_path / "out", bundle)
+        segment_files(case, tmp_path / "out", bundle)
     change(bundle, "metadata.json", name_channels)
     with pytest.raises(ValueError, match=r"must be monai_unetpp\.engines\.CaseEvaluator, got SupervisedEvaluator"):
-        segment(case, tmp_path / "out", bundle)
+        segment_files(case, tmp_path / "out", bundle)
 
 
 def test_an_output_folder_that_cannot_be_written_to(hippocampus_bundle, case, tmp_path):
     (tmp_path / "file").write_text("")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(OSError, match=r"output_dir must be a folder that can be written to, got '.*file"):
-            segment(case, place, hippocampus_bundle, "L1", device="cpu")
+            segment_files(case, place, hippocampus_bundle, "L1", device="cpu")
 
 
 def test_an_output_folder_without_permission(tmp_path, monkeypatch):
@@ -240,9 +245,9 @@ def built_inferers(monkeypatch):
 
 
 def test_settings_take_the_place_of_the_bundles(hippocampus_bundle, case, tmp_path, built_inferers):
-    segment(case, tmp_path / "own", hippocampus_bundle, "L1", device="cpu")
+    segment_files(case, tmp_path / "own", hippocampus_bundle, "L1", device="cpu")
     settings = {"runtime": "torch", "precision": "bf16", "overlap": 0.25, "flips": ()}
-    segment(case, tmp_path / "given", hippocampus_bundle, "L1", device="cpu", **settings)
+    segment_files(case, tmp_path / "given", hippocampus_bundle, "L1", device="cpu", **settings)
     own, given = built_inferers
     assert (own.runtime, own.precision, own.overlap, list(own.flips)) == ("auto", "fp32", 0.5, [0])
     assert (given.runtime, given.precision, given.overlap, list(given.flips)) == ("torch", "bf16", 0.25, [])
@@ -252,7 +257,7 @@ def test_settings_take_the_place_of_the_bundles(hippocampus_bundle, case, tmp_pa
 def test_smooth_borders(hippocampus_bundle, case, tmp_path, built_inferers):
     """Here voxels are 1 x 1.2 x 1.5 mm and windows 1 mm: borders differ, the rest is the same."""
     both = [
-        segment(case, tmp_path / str(smooth), hippocampus_bundle, "L1", device="cpu", smooth=smooth)
+        segment_files(case, tmp_path / str(smooth), hippocampus_bundle, "L1", device="cpu", smooth=smooth)
         for smooth in (False, True)
     ]
     assert [inferer.output for inferer in built_inferers] == ["labels", "logits"]
@@ -265,7 +270,7 @@ def test_settings_that_the_bundle_has_not(copied_bundle, case, tmp_path):
     change(copied_bundle, "inference.json", lambda content: content.pop("runtime"))
     message = r"runtime must be left out for copied, got 'torch': its inference\.json has no key 'runtime'\. Give it"
     with pytest.raises(ValueError, match=message):
-        segment(case, tmp_path / "out", copied_bundle, runtime="torch")
+        segment_files(case, tmp_path / "out", copied_bundle, runtime="torch")
     assert not (tmp_path / "out").exists()
 
 
@@ -280,13 +285,13 @@ def test_settings_that_the_bundle_has_not(copied_bundle, case, tmp_path):
 )
 def test_settings_that_cannot_be(hippocampus_bundle, case, tmp_path, setting, message):
     with pytest.raises(ValueError, match=message):
-        segment(case, tmp_path / "out", hippocampus_bundle, "L1", device="cpu", **setting)
+        segment_files(case, tmp_path / "out", hippocampus_bundle, "L1", device="cpu", **setting)
     assert not (tmp_path / "out").exists()
 
 
 def test_a_profile_adds_up(hippocampus_bundle, decathlon_dir, tmp_path):
     cases = [decathlon_dir / "imagesTr" / f"case_{number}.nii.gz" for number in (4, 5)]
-    summary = segment(cases, tmp_path, hippocampus_bundle, "L1", device="cpu", profile=True)
+    summary = segment_files(cases, tmp_path, hippocampus_bundle, "L1", device="cpu", profile=True)
     stages = {
         "load",
         "resample",
@@ -321,21 +326,21 @@ def test_the_result_of_another_subject_is_kept_before_the_network_works(
     hippocampus_bundle, two_subjects, tmp_path, monkeypatch
 ):
     options = {"bundle": hippocampus_bundle, "level": "L1", "device": "cpu", "flips": []}
-    (done,) = segment(two_subjects[0], tmp_path / "out", **options).cases
+    (done,) = segment_files(two_subjects[0], tmp_path / "out", **options).cases
     before = Path(done.output).read_bytes()
     worked = []
     call = NestedSlidingWindowInferer.__call__
     monkeypatch.setattr(
         NestedSlidingWindowInferer, "__call__", lambda *arguments, **more: worked.append(1) or call(*arguments, **more)
     )
-    summary = segment(two_subjects[1], tmp_path / "out", **options)
+    summary = segment_files(two_subjects[1], tmp_path / "out", **options)
     assert not worked
     assert summary.failures == (
         f"{two_subjects[1]}: its result would replace {done.output}, which is of another image. Name another output "
         "folder, or let it be replaced with --overwrite (overwrite=True).",
     )
     assert Path(done.output).read_bytes() == before
-    assert not segment(two_subjects[1], tmp_path / "out", overwrite=True, **options).failures
+    assert not segment_files(two_subjects[1], tmp_path / "out", overwrite=True, **options).failures
     assert worked
     assert Path(done.output).read_bytes() != before
 
@@ -361,23 +366,23 @@ def test_the_bundles_configuration_replaces_results_with_its_key_overwrite(hippo
 
 
 def test_two_subjects_in_one_run_get_names_of_their_own(hippocampus_bundle, two_subjects, tmp_path):
-    summary = segment(two_subjects, tmp_path / "out", hippocampus_bundle, "L1", device="cpu", flips=[])
+    summary = segment_files(two_subjects, tmp_path / "out", hippocampus_bundle, "L1", device="cpu", flips=[])
     assert [Path(done.output).name for done in summary.cases] == ["s1_T1_seg.nii.gz", "s2_T1_seg.nii.gz"]
 
 
 def test_the_output_folder_may_be_the_input_folder(hippocampus_bundle, two_subjects):
     folder = two_subjects[0].parent
     for _ in range(2):
-        summary = segment(folder, folder, hippocampus_bundle, "L1", device="cpu", flips=[])
+        summary = segment_files(folder, folder, hippocampus_bundle, "L1", device="cpu", flips=[])
         assert [done.case for done in summary.cases] == ["T1"]
-        assert sorted(path.name for path in folder.iterdir()) == ["T1.nii.gz", "T1_seg.nii.gz"]
+        assert sorted(path.name for path in folder.iterdir()) == sorted({"T1.nii.gz", "T1_seg.nii.gz"} | BESIDE)
 
 
 def test_names_that_are_long_and_those_that_are_too_long(hippocampus_bundle, two_subjects, tmp_path):
     long, too_long = (two_subjects[0].with_name(f"{'x' * length}.nii.gz") for length in (240, 248))
     two_subjects[0].rename(long)
     two_subjects[1].rename(too_long)
-    summary = segment([long, too_long], tmp_path / "out", hippocampus_bundle, "L1", device="cpu", flips=[])
+    summary = segment_files([long, too_long], tmp_path / "out", hippocampus_bundle, "L1", device="cpu", flips=[])
     assert [Path(done.output).name for done in summary.cases] == [f"{'x' * 240}_seg.nii.gz"]
     (failure,) = summary.failures
     assert failure == f"{too_long}: the name of its result would be too long for the file system. Rename it."
@@ -389,10 +394,10 @@ def test_tildes(hippocampus_bundle, two_subjects, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.chdir(tmp_path)
     two_subjects[0].rename(tmp_path / "~x.nii.gz")
-    summary = segment("~x.nii.gz", "~/out", hippocampus_bundle, "L1", device="cpu", flips=[])
+    summary = segment_files("~x.nii.gz", "~/out", hippocampus_bundle, "L1", device="cpu", flips=[])
     assert [done.output for done in summary.cases] == [str(home / "out" / "~x_seg.nii.gz")]
     with pytest.raises(FileNotFoundError, match=r"~nobody/a\.nii: no such file or folder"):
-        segment("~nobody/a.nii", "out", hippocampus_bundle)
+        segment_files("~nobody/a.nii", "out", hippocampus_bundle)
 
 
 def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
@@ -416,9 +421,11 @@ def test_names_of_files_and_folders_are_never_read_as_configuration(hippocampus_
         shutil.copy(case, f"{name}.nii.gz")
     for output_dir in ("$out", "@level"):
         given = {"device": "cpu", "level": "L1", "runtime": "torch", "flips": []}
-        summary = segment([f"{name}.nii.gz" for name in NAMES], output_dir, "$x#1", **given)
+        summary = segment_files([f"{name}.nii.gz" for name in NAMES], output_dir, "$x#1", **given)
         assert summary.failures == ()
-        assert {path.name for path in (tmp_path / output_dir).iterdir()} == {f"{name}_seg.nii.gz" for name in NAMES}
+        assert {path.name for path in (tmp_path / output_dir).iterdir()} == {
+            f"{name}_seg.nii.gz" for name in NAMES
+        } | BESIDE
     assert not (tmp_path / "ran").exists()
     assert summary.bundle == "$x#1"
 
@@ -429,7 +436,7 @@ def test_a_data_list_of_such_names(hippocampus_bundle, decathlon_dir, tmp_path):
     content = {"@list": [{"image": "imagesTr/$1.nii.gz"}], "training": []}
     (root / "dataset.json").write_text(json.dumps(content))
     given = {"device": "cpu", "level": "L1", "runtime": "torch"}
-    summary = segment(root, tmp_path / "out", hippocampus_bundle, list_key="@list", **given)
+    summary = segment_files(root, tmp_path / "out", hippocampus_bundle, list_key="@list", **given)
     assert [done.case for done in summary.cases] == ["$1"]
 
 
@@ -437,7 +444,7 @@ def test_a_data_list_of_such_names(hippocampus_bundle, decathlon_dir, tmp_path):
 def test_settings_are_never_read_as_configuration(hippocampus_bundle, case, tmp_path, setting):
     ((name, value),) = setting.items()
     with pytest.raises(ValueError, match=rf"{name} must .*got {re.escape(repr(value))}"):
-        segment(case, tmp_path / "out", hippocampus_bundle, device="cpu", **setting)
+        segment_files(case, tmp_path / "out", hippocampus_bundle, device="cpu", **setting)
 
 
 @pytest.mark.parametrize(
@@ -476,5 +483,25 @@ def test_settings_are_never_read_as_configuration(hippocampus_bundle, case, tmp_
 def test_a_broken_configuration_is_named(copied_bundle, case, tmp_path, key, value):
     change(copied_bundle, "inference.json", lambda content: content.update({key: value}))
     with pytest.raises((TypeError, ValueError), match=r"inference\.json: ") as caught:
-        segment(case, tmp_path / "out", copied_bundle, level="L1")
+        segment_files(case, tmp_path / "out", copied_bundle, level="L1")
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_depth_of_each_window_can_be_chosen_and_is_told(hippocampus_bundle, case, tmp_path):
+    deepest = segment(case, tmp_path / "deepest", hippocampus_bundle, device="cpu", runtime="torch", flips=[])
+    options = {"device": "cpu", "runtime": "torch", "flips": []}
+    never = segment(case, tmp_path / "never", hippocampus_bundle, adaptive=0.0, **options)
+    assert never.depths == never.cases[0].depths == {"L2": 0, "L3": 1}
+    assert json.loads(json.dumps(never.as_dict()))["cases"][0]["depths"] == {"L2": 0, "L3": 1}
+    assert (voxels(never.cases[0].output) == voxels(deepest.cases[0].output)).all()
+    assert deepest.depths == {}
+    shallow = segment(case, tmp_path / "shallow", hippocampus_bundle, adaptive=1.0, **options)
+    assert shallow.level == "L3"
+    assert sum(shallow.depths.values()) == 1
+
+
+def test_tolerances_that_cannot_be_are_refused(hippocampus_bundle, case, tmp_path):
+    with pytest.raises(ValueError, match=r"adaptive must lie between 0 and 1, got 2\.0\. 0\.03 is a good start"):
+        segment(case, tmp_path, hippocampus_bundle, adaptive=2.0)
+    with pytest.raises(ValueError, match=r"adaptive and level exclude each other, got 0\.1 and 'L2'"):
+        segment(case, tmp_path, hippocampus_bundle, adaptive=0.1, level="L2")

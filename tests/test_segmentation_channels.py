@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.segmentation import segment
+from monai_unetpp.segmentation import segment_files as segment
 
 AFFINE = np.array([[1.0, 0, 0, -3], [0, 1.2, 0, 4], [0, 0, 1.5, 5], [0, 0, 0, 1]])
 SHAPE = (14, 15, 16)

@@ -21,7 +21,7 @@ from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import find_bundle, weights_entry
 from monai_unetpp.cli import main
 from monai_unetpp.data import VolumeReader
-from monai_unetpp.segmentation import SegmentationSummary, segment
+from monai_unetpp.segmentation import SegmentationSummary, segment_files
 
 __all__ = [
     "LABELS",
@@ -145,7 +145,7 @@ def segmented(inputs: Path | Sequence[Path], output_dir: Path, **options: Any) -
     """Segment with the bundle whose network finds what is bright."""
     settings = {"bundle": bright_bundle(), "device": "cpu", "runtime": "torch", "flips": [], **options}
     # a list, as segment takes no other sequence
-    return segment(list(inputs) if not isinstance(inputs, Path) else inputs, output_dir, **settings)
+    return segment_files(list(inputs) if not isinstance(inputs, Path) else inputs, output_dir, **settings)
 
 
 def refuse_if_failed(summary: SegmentationSummary) -> SegmentationSummary:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+from monai_unetpp.files import hash_file
 
 __all__ = ["HASHES_KEY", "WEIGHTS_FILE", "hash_file", "hash_problems", "weights_entry"]
 
@@ -15,21 +16,6 @@ WEIGHTS_FILE = "models/model.pt"
 #: Key of ``metadata.json`` that maps files of the bundle to their SHA-256. It is kept there, and not in a file beside
 #: the weights, because version and changelog are too: new weights and what describes them change in one place.
 HASHES_KEY = "sha256"
-
-_CHUNK_BYTES = 1 << 20
-
-
-def hash_file(path: str | PathLike[str]) -> str:
-    """SHA-256 of a file's content, in hexadecimal.
-
-    Raises:
-        OSError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def weights_entry(bundle: str | PathLike[str]) -> dict[str, dict[str, str]]:

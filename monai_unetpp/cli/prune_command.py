@@ -24,6 +24,7 @@ _EXAMPLES = """\
   monai-unetpp prune --dataset_dir DATA --confirm_dir OTHER_DATA -o report --write pruned_bundle
   monai-unetpp prune --dataset_dir DATA -o report --budget latency_ms=50 --extra alone=L2_trained_alone.pt
   monai-unetpp prune --dataset_dir DATA -o report --settings overlap=0,0.25 --settings precision=fp32,bf16
+  monai-unetpp prune --bundle nuclei_microscopy_unetpp --dataset_dir DATA -o report --settings adaptive=0.02,0.033,0.05
 
 The report folder keeps finished cases: the same command goes on where it was interrupted.
 """
@@ -76,6 +77,8 @@ def _show(result: PruningResult) -> None:
         print(f"note: {sentence}")
     if result.grid is not None:
         print(f"operating points: {result.grid.reason}")
+    if result.adaptive is not None:
+        print(f"adaptive depth: {result.adaptive.reason}")
     for trade_off in result.trade_offs:
         print(f"{trade_off.rule}: {', '.join(trade_off.points) or 'none'}. {trade_off.reason}")
     for problem in result.problems:

@@ -24,8 +24,11 @@ _EXAMPLES = """\
   monai-unetpp segment scan.nii.gz --bundle hippocampus_mri_unetpp -o segmentations
   monai-unetpp segment scans dicom_series --bundle brain_tissue_mri_unetpp -o segmentations --level L2
   monai-unetpp segment cells.png --bundle nuclei_microscopy_unetpp --instances -o results
+  monai-unetpp segment cells --bundle nuclei_microscopy_unetpp -o results --adaptive 0.033
   monai-unetpp segment my_dataset --bundle my_bundle --list_key validation -o segmentations
   monai-unetpp segment scans --bundle my_bundle -o segmentations --json > volumes.json
+  monai-unetpp segment bids_data_set --bundle my_bundle --suffix T1w --skip-existing
+  monai-unetpp segment study --bundle my_bundle -o segmentations --series all --dicom-seg
   monai-unetpp segment scans --bundle my_bundle -o segmentations --no-flips --overlap 0.25 --precision auto --profile
 
 The configurations of a bundle can run Python code (what begins with $): use only bundles that you trust.
@@ -41,6 +44,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         groups={
             "speed and accuracy": "by default as the bundle says",
             "bundles of images": "for bundles that have these settings",
+            "BIDS and DICOM": "for folders of these",
         },
     )
     parser.add_argument(
@@ -49,10 +53,10 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(json_output: bool, **options: Any) -> int:
-    from monai_unetpp.segmentation import segment
+    from monai_unetpp.segmentation import segment_files
 
     with nullcontext() if json_output else shown("monai_unetpp.inferers.sliding_windows"):
-        summary = segment(**options, progress=not json_output and sys.stderr.isatty())
+        summary = segment_files(**options, progress=not json_output and sys.stderr.isatty())
     if json_output:
         print(json.dumps(summary.as_dict(), indent=2))
     elif summary.cases:
@@ -60,7 +64,9 @@ def _run(json_output: bool, **options: Any) -> int:
         if summary.stages:
             print("Where the time went, in seconds:")
             _show_stages(summary)
-        print(printable(f"Segmentations are in {options['output_dir']}"))
+        print(printable(f"Segmentations are in {summary.output_dir}"))
+    if summary.skipped and not json_output:
+        print(f"{summary.skipped} segmented before and passed over.")
     return show_failures(summary.failures, len(summary.cases), "the others are done", "nothing was segmented")
 
 
@@ -69,6 +75,10 @@ def _show_cases(summary: SegmentationSummary) -> None:
     counted = any(done.instances is not None for done in summary.cases)
     ran = ", ".join(filter(None, (summary.device, summary.runtime, summary.precision)))
     print(f"{summary.bundle}, level {summary.level}, on {ran}")
+    if summary.depths:
+        windows = sum(summary.depths.values())
+        shares = ", ".join(f"{level} {count / windows:.0%}" for level, count in summary.depths.items())
+        print(f"depth chosen for each of {windows} windows: {shares}")
     show_rows(
         ["case", *(f"{name} (ml)" for name in names), *(["objects"] if counted else []), "seconds"],
         [

@@ -31,6 +31,7 @@ __all__ = [
     "DicomSeries",
     "DicomVolume",
     "dicom_files",
+    "dicom_planes_of",
     "find_series",
     "is_dicom_file",
     "read_dicom",
@@ -70,7 +71,8 @@ class DicomSeries:
 
     def __str__(self) -> str:
         name = f"{self.description!r} " if self.description else ""
-        return f"{name}({self.modality}, {self.slices} slice{'s' * (self.slices > 1)}, {self.uid or 'no UID'})"
+        number = f"{self.number}: " if self.number else ""
+        return f"{number}{name}({self.modality}, {self.slices} slice{'s' * (self.slices > 1)}, {self.uid or 'no UID'})"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,6 +139,18 @@ def read_dicom_grid(paths: Sequence[Path]) -> tuple[tuple[int, int, int], np.nda
     return (*planes[0].size, len(planes)), affine
 
 
+def dicom_planes_of(paths: Sequence[Path]) -> list[DicomPlane]:
+    """The slices of one DICOM series in the order in which :func:`read_dicom` stacks them, from its headers alone.
+
+    Args:
+        paths: as for :func:`read_dicom`.
+
+    Raises:
+        ImageFileError: as there, but for pixels that are damaged.
+    """
+    return _stack(_only_series(paths), paths[0])[0]
+
+
 def _only_series(paths: Sequence[Path]) -> DicomSeries:
     given = paths[0]
     series = find_series(paths)
@@ -144,7 +158,8 @@ def _only_series(paths: Sequence[Path]) -> DicomSeries:
         told = "; ".join(str(one) for one in series[:_MOST_SERIES_TOLD])
         more = f"; and {len(series) - _MOST_SERIES_TOLD} more" if len(series) > _MOST_SERIES_TOLD else ""
         raise ImageFileError(
-            f"{given}: holds {len(series)} DICOM series: {told}{more}. Put each series into a folder of its own."
+            f"{given}: holds {len(series)} DICOM series: {told}{more}. Name one with --series (series=), "
+            "or put each into a folder of its own."
         )
     return series[0]
 

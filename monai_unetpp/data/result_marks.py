@@ -23,7 +23,15 @@ from monai_unetpp.data.nifti import is_nifti_name
 from monai_unetpp.data.pictures import is_picture_name, read_picture_mark
 from monai_unetpp.files import MARK
 
-__all__ = ["ImageIdentity", "identify_image", "is_result", "nifti_mark", "picture_mark", "read_identity"]
+__all__ = [
+    "ImageIdentity",
+    "identify_image",
+    "image_files",
+    "is_result",
+    "nifti_mark",
+    "picture_mark",
+    "read_identity",
+]
 
 #: How the description in the header of a NIfTI result begins; that of a picture begins with the package's name.
 _NIFTI_MARK = f"written by {MARK}"
@@ -57,7 +65,7 @@ def identify_image(image: str | PathLike[str]) -> ImageIdentity:
     # systems differ in how they compose letters in names
     path = unicodedata.normalize("NFC", os.path.abspath(image))
     try:
-        hashes = sorted(_hash_of_file(file) for file in _files_of(Path(image)))
+        hashes = sorted(_hash_of_file(file) for file in image_files(Path(image)))
     except OSError:
         hashes = []
     content = hashes[0] if len(hashes) == 1 else _hash(map(str.encode, hashes)) if hashes else None
@@ -109,7 +117,7 @@ def _read_nifti_mark(path: Path) -> str | None:
     return text if text == _NIFTI_MARK or text.startswith(f"{_NIFTI_MARK} ") else None
 
 
-def _files_of(image: Path) -> list[Path]:
+def image_files(image: Path) -> list[Path]:
     """The files that hold an image; none where it is not known which."""
     if os.path.isdir(image):
         return list(dicom_files(image))

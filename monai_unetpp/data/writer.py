@@ -18,6 +18,8 @@ from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.nifti2 import Nifti2Header, Nifti2Image
 
 from monai_unetpp.data.grid import ImageGeometry, channel_axes, compare_geometry, lay_flat
+from monai_unetpp.data.instances import INSTANCE_COUNT
+from monai_unetpp.data.label_table import label_table_extension
 from monai_unetpp.data.naming import RESULT_NAME, case_name, result_suffix
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.pictures import is_picture_name, read_picture_shape, write_picture
@@ -48,6 +50,7 @@ class SegmentationSaveImaged(SaveImaged):
             name of its input file is taken, and where it has a ``result_name``, that.
         allow_missing_keys: whether items without a key are passed over.
         overwrite: whether the result of another image may be replaced.
+        labels: name of each value, which NIfTI files then carry with colours; numbered objects have none.
 
     The path of the written file is kept in the metadata as ``saved_to``. Labels are stored as the smallest of uint8,
     uint16 and int32 that holds them.
@@ -66,6 +69,7 @@ class SegmentationSaveImaged(SaveImaged):
         case_key: str = "case",
         allow_missing_keys: bool = False,
         overwrite: bool = False,
+        labels: Mapping[int, str] | None = None,
     ) -> None:
         super().__init__(
             keys,
@@ -78,6 +82,7 @@ class SegmentationSaveImaged(SaveImaged):
         self.output_postfix = output_postfix
         self.case_key = case_key
         self.overwrite = overwrite
+        self.labels = {int(value): name for value, name in (labels or {}).items()}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the label maps of one item.
@@ -109,9 +114,15 @@ class SegmentationSaveImaged(SaveImaged):
                 _check_picture_shape(labels, source)
                 write_picture(path, labels, source, picture_mark(identify_image(source)))
             else:
-                write_volume(path, labels, source, original_affine)
+                names = {} if INSTANCE_COUNT in metadata else self.labels
+                write_volume(path, labels, source, original_affine, names)
             metadata[MetaKeys.SAVED_TO] = str(path)
         return d
+
+    def result_path(self, source: str, item: Mapping[Any, Any]) -> Path:
+        """Where the result of an image goes; ``item`` has the case's own keys, such as ``case``."""
+        name = item.get(RESULT_NAME) or item.get(self.case_key) or case_name(source)
+        return self.output_dir / f"{name}_{self.output_postfix}{result_suffix(source)}"
 
     def check_result(self, source: str, item: Mapping[Any, Any]) -> Path:
         """Where the result of an image goes; to be asked before a network works for nothing.
@@ -127,8 +138,7 @@ class SegmentationSaveImaged(SaveImaged):
             FileExistsError: there is a file that this package did not write, or the result of another image.
             OSError: the name is too long.
         """
-        name = item.get(RESULT_NAME) or item.get(self.case_key) or case_name(source)
-        path = self.output_dir / f"{name}_{self.output_postfix}{result_suffix(source)}"
+        path = self.result_path(source, item)
         _check_replaceable(path, source, self.overwrite)
         return path
 
@@ -167,6 +177,7 @@ def write_volume(
     array: np.ndarray[Any, Any],
     source: str | PathLike[str],
     affine: np.ndarray[Any, Any],
+    labels: Mapping[int, str] | None = None,
 ) -> None:
     """Write ``array`` as NIfTI on the grid of ``source``, whole or not at all.
 
@@ -176,6 +187,7 @@ def write_volume(
         source: the image that ``array`` belongs to. If it is NIfTI its header is taken over, but not its extensions
             and what describes its values; channels on its last axis have no part in the grid.
         affine: ``(4, 4)``, in RAS and mm: the grid of a ``source`` that is not NIfTI.
+        labels: name of each value of a label map, which the file then carries with colours.
 
     Raises:
         ImageFileError: ``source`` cannot be read any more.
@@ -184,6 +196,8 @@ def write_volume(
     """
     image = _on_nifti_grid(array, Path(source)) if is_nifti_name(source) else _on_affine(array, affine)
     image.header["descrip"] = nifti_mark(identify_image(source))
+    if labels:
+        image.header.extensions.append(label_table_extension(labels))
     with atomic_path(path) as temporary:
         nibabel.save(image, temporary)
 

@@ -20,7 +20,7 @@ from monai_unetpp.devices import resolve_device
 from monai_unetpp.files import atomic_path, write_figure
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.segmentation import SegmentedCase, label_names, make_output_dir, segment
+from monai_unetpp.segmentation import SegmentedCase, label_names, make_output_dir, segment_files
 from monai_unetpp.template import HIPPOCAMPUS_CENTRE_MM, HIPPOCAMPUS_SIZE_MM, crop_box, load_template
 
 if TYPE_CHECKING:
@@ -195,7 +195,7 @@ def _run_part(part: str, plan: _Plan, folder: Path, device: str | None, say: Cal
     levels, maps = [], []
     for level in full.levels:
         say(f"{part}: level {level} of {len(full.levels)} levels ...")
-        summary = segment(image_path, folder / level, bundle, level, device, profile=True)
+        summary = segment_files(image_path, folder / level, bundle, level, device, profile=True)
         if summary.failures:
             raise ValueError(summary.failures[0])
         labels = _voxels(summary.cases[0].output)

@@ -6,7 +6,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from monai_unetpp.bundles import find_bundle, load_network, read_metadata_entry, read_network_def
+from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.export.formats import FORMATS, Format
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.measuring.size import count_parameters
@@ -43,6 +44,8 @@ class NetworkExport:
         tolerance: what would have been accepted.
         source: the checkpoint, where it came from one.
         versions: of the packages that made it.
+        metadata: ``metadata.json`` of the bundle, where it came from one.
+        inference: ``inference.json`` of the bundle: how images become windows, and logits label maps.
     """
 
     path: str
@@ -55,6 +58,8 @@ class NetworkExport:
     tolerance: float
     source: str | None
     versions: dict[str, str]
+    metadata: dict[str, Any] | None = None
+    inference: dict[str, Any] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -71,6 +76,7 @@ def export_network(
     batch_size: int = 1,
     dynamic_batch: bool = False,
     source: str | None = None,
+    bundle: str | PathLike[str] | None = None,
 ) -> NetworkExport:
     """Write one level of a network to a file, with a small JSON file about it beside (``path`` + ``.json``).
 
@@ -86,6 +92,8 @@ def export_network(
         batch_size: windows that the file takes at once.
         dynamic_batch: let the file take any number of windows; TorchScript always does.
         source: where the weights come from, for the JSON file.
+        bundle: folder of the bundle whose ``metadata.json`` and ``inference.json`` the JSON file repeats; TorchScript
+            and ``torch.export`` hold them too, under these names, as files of MONAI's ``ckpt_export`` do.
 
     Raises:
         ImportError: a package that the format needs is missing; the message says how to install it.
@@ -104,7 +112,9 @@ def export_network(
     # a file that takes any number of windows is tried with one more than it was made from, too
     dynamic = dynamic_batch or format == "torchscript"
     tried = [windows, torch.rand(len(windows) + 1, *windows.shape[1:])] if dynamic else [windows]
-    output, difference = _write(pruned, tried, chosen, target, dynamic_batch, tolerance)
+    configs = {} if bundle is None else {name: _read_config(bundle, name) for name in ("metadata", "inference")}
+    extra = {f"{name}.json": json.dumps(content) for name, content in configs.items()}
+    output, difference = _write(pruned, tried, chosen, target, dynamic_batch, tolerance, extra)
     input_shape, output_shape = ((None if dynamic else batch_size, *x.shape[1:]) for x in (windows, output))
     result = NetworkExport(
         path=fspath(target),
@@ -117,6 +127,7 @@ def export_network(
         tolerance=tolerance,
         source=source,
         versions=_versions(chosen.packages),
+        **configs,
     )
     write_text(f"{target}.json", json.dumps(result.as_dict(), indent=2) + "\n")
     return result
@@ -147,7 +158,7 @@ def export_checkpoint(
         FileNotFoundError: no such bundle or file.
         ValueError: no ``window_shape`` for a checkpoint, and what :func:`export_network` raises, as all else.
     """
-    network_def = None
+    network_def, folder = None, None
     checkpoint = Path(source)
     if not checkpoint.is_file():
         folder = find_bundle(source)
@@ -166,7 +177,12 @@ def export_checkpoint(
         batch_size=batch_size,
         dynamic_batch=dynamic_batch,
         source=fspath(checkpoint),
+        bundle=folder,
     )
+
+
+def _read_config(bundle: str | PathLike[str], name: str) -> dict[str, Any]:
+    return read_object(Path(bundle) / "configs" / f"{name}.json")
 
 
 def _check(
@@ -198,11 +214,12 @@ def _write(
     target: Path,
     dynamic_batch: bool,
     tolerance: float,
+    extra: Mapping[str, str],
 ) -> tuple[torch.Tensor, float]:
     """The network's logits on the first windows, and by how much those of the file differ."""
     with torch.no_grad(), atomic_path(target) as temporary:
         expected = [network(each) for each in windows]
-        chosen.write(network, windows[0], dynamic_batch, temporary)
+        chosen.write(network, windows[0], dynamic_batch, temporary, extra)
         # what reads the file is let go before the file moves
         difference = _largest_difference(chosen.load(temporary), windows, expected)
         if not difference <= tolerance:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from monai_unetpp.networks import NestedUNet
 
 __all__ = ["FORMATS", "Format"]
 
-Writer = Callable[[NestedUNet, torch.Tensor, bool, Path], None]
+Writer = Callable[[NestedUNet, torch.Tensor, bool, Path, Mapping[str, str]], None]
 Runner = Callable[[torch.Tensor], torch.Tensor]
 
 
@@ -30,7 +30,8 @@ class Format:
 
     Attributes:
         suffix: of its files.
-        write: writes a network, given windows of the shape, whether their number stays open, and the file.
+        write: writes a network, given windows of the shape, whether their number stays open, the file, and texts by
+            name that go into the file where the format has room for them.
         load: reads a file and gives the function that runs it.
         packages: further packages whose versions matter.
         companions: suffixes of files that belong to the first and lie beside it.
@@ -48,16 +49,20 @@ def _program(network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool) ->
     return torch.export.export(network, (windows,), dynamic_shapes=shapes)
 
 
-def _write_program(network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path) -> None:
-    torch.export.save(_program(network, windows, dynamic_batch), path)
+def _write_program(
+    network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path, extra: Mapping[str, str]
+) -> None:
+    torch.export.save(_program(network, windows, dynamic_batch), path, extra_files=dict(extra))
 
 
 def _load_program(path: Path) -> Runner:
     return torch.export.load(path).module()
 
 
-def _write_script(network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path) -> None:
-    torch.jit.save(torch.jit.script(network), path)
+def _write_script(
+    network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path, extra: Mapping[str, str]
+) -> None:
+    torch.jit.save(torch.jit.script(network), path, dict(extra))
 
 
 def _load_script(path: Path) -> Runner:
@@ -65,7 +70,9 @@ def _load_script(path: Path) -> Runner:
     return loaded
 
 
-def _write_onnx(network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path) -> None:
+def _write_onnx(
+    network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path, extra: Mapping[str, str]
+) -> None:
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
             raise ImportError(f'format onnx needs {package}. Install it: pip install "monai-unetpp[export]"')
@@ -103,8 +110,14 @@ def _load_onnx(path: Path) -> Runner:
     return run
 
 
-def _write_openvino(network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path) -> None:
-    write_openvino_model(convert_to_openvino(network, None, windows, dynamic_batch=dynamic_batch), path)
+def _write_openvino(
+    network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path, extra: Mapping[str, str]
+) -> None:
+    model = convert_to_openvino(network, None, windows, dynamic_batch=dynamic_batch)
+    # as in ONNX
+    model.input(0).get_tensor().set_names({"image"})
+    model.output(0).get_tensor().set_names({"pred"})
+    write_openvino_model(model, path)
 
 
 def _load_openvino(path: Path) -> Runner:
@@ -112,7 +125,9 @@ def _load_openvino(path: Path) -> Runner:
     return lambda windows: torch.from_numpy(compiled(windows.numpy())[0].copy())
 
 
-def _write_tensorrt(network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path) -> None:
+def _write_tensorrt(
+    network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path, extra: Mapping[str, str]
+) -> None:
     tensorrt = _import_tensorrt()
     network, windows = network.cuda(), windows.cuda()
     shape = tuple(windows.shape)

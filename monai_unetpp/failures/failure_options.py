@@ -23,7 +23,8 @@ class FailureOptions:
         dataset_dir: folder with ``dataset.json`` in Decathlon form, 2D or 3D.
         output_dir: folder for the report.
         segmentations: folder with ``<case>_seg.nii.gz``, ``.png`` or ``.tif``, as
-            :func:`monai_unetpp.segmentation.segment` and the bundles write them; without it the kinds are counted only.
+            :func:`monai_unetpp.segmentation.segment_files` and the bundles write them; without it the kinds
+            are counted only.
         list_key: list of ``dataset.json``: ``"validation"`` or ``"training"``.
         worst: number of cases to list and to draw, from 1; of more than 24, the first 24 are drawn.
         labels: names of the labels to score; by default all that ``dataset.json`` names. Others become background.

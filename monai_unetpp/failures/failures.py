@@ -59,7 +59,7 @@ def find_failures(
         dataset_dir: folder with ``dataset.json`` in Decathlon form, 2D or 3D.
         output_dir: folder for the report.
         segmentations: folder with ``<case>_seg.nii.gz``, ``.png`` or ``.tif``, as
-            :func:`monai_unetpp.segmentation.segment` and the bundles write them.
+            :func:`monai_unetpp.segmentation.segment_files` and the bundles write them.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.
         **options: further ones of :class:`~monai_unetpp.failures.failure_options.FailureOptions`, such as ``worst=20``
             or ``labels=["tumour"]``.

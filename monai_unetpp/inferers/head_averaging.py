@@ -12,8 +12,9 @@ __all__ = ["mean_of_heads"]
 def mean_of_heads(logits: Sequence[torch.Tensor]) -> torch.Tensor:
     """The mean of the heads' probabilities, given as logits: softmax (or sigmoid) of the result is that mean.
 
-    This is the accurate mode of the paper, arXiv:1912.05074, which averages the segmentation maps of all heads. What
-    follows may treat the result like the logits of one head: take the highest, threshold at 0, or activate it.
+    The paper, arXiv:1912.05074, averages the segmentation maps of all heads like this. It need not be more accurate
+    than the deepest head: measure it. What follows may treat the result like the logits of one head: take the highest,
+    threshold at 0, or activate it.
 
     Args:
         logits: of each head, ``(B, C, *spatial)``. Several channels are taken as classes that exclude one another

@@ -41,6 +41,7 @@ class SlicewiseInferer(Inferer):
             raise ValueError(f"slice_axis must be an axis of a volume, 0, 1 or 2, got {slice_axis!r}.")
         self.inferer = inferer
         self.slice_axis = slice_axis % 3
+        self._depths: dict[str, dict[str, int]] = {}
 
     @property
     def timer(self) -> StageTimer | None:
@@ -58,19 +59,25 @@ class SlicewiseInferer(Inferer):
         ran: tuple[str, str] | None = getattr(self.inferer, "ran", None)
         return ran
 
+    @property
+    def depths(self) -> dict[str, dict[str, int]]:
+        """How deep the windows of the last run went, of an inferer that tells; summed over the slices."""
+        return self._depths
+
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Infer on ``inputs`` ``(B, C, H, W)`` or ``(B, C, H, W, D)``; results have the same spatial size.
 
         Raises:
             TypeError: the inferer gives something else than a tensor for a slice.
         """
+        self._depths = {}
         if inputs.ndim == 4:
-            return self.inferer(inputs, network, *args, **kwargs)
+            return self._infer(inputs, network, *args, **kwargs)
         axis = self.slice_axis + 2
         volume = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         result: torch.Tensor | None = None
         for index in range(volume.shape[axis]):
-            found = self.inferer(volume.select(axis, index), network, *args, **kwargs)
+            found = self._infer(volume.select(axis, index), network, *args, **kwargs)
             if not isinstance(found, torch.Tensor):
                 raise TypeError(
                     f"the inferer must give a tensor for a slice, got {type(found).__name__}. Ask for one level."
@@ -81,3 +88,11 @@ class SlicewiseInferer(Inferer):
                 result = found.new_empty(shape)
             result.select(axis, index).copy_(found)
         return MetaTensor(result).copy_meta_from(inputs) if isinstance(inputs, MetaTensor) else result
+
+    def _infer(self, images: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        found = self.inferer(images, network, *args, **kwargs)
+        for name, counts in getattr(self.inferer, "depths", {}).items():
+            total = self._depths.setdefault(name, dict.fromkeys(counts, 0))
+            for level, count in counts.items():
+                total[level] += count
+        return found

@@ -19,10 +19,11 @@ from tqdm import tqdm
 
 from monai_unetpp.choices import RUNTIMES
 from monai_unetpp.devices import resolve_device, resolve_precision
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, add_gated, check_adaptive, count_depths, gate_tolerance
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.inferers.logits import ONLY, full_precision, logits_by_name, through_pinned_memory
-from monai_unetpp.inferers.predictors import Predictor, make_predictor, resolve_runtime
+from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
 from monai_unetpp.inferers.window_memory import (
@@ -71,8 +72,10 @@ class NestedSlidingWindowInferer(Inferer):
             ``"circular"``. The padding is cut off again.
         cval: the value to pad with, for ``"constant"``.
         levels: ``None`` takes what ``network(windows)`` returns, the deepest level; ``"L2"`` that level; ``"mean"`` the
-            mean of the probabilities of all heads, given as logits (the paper's accurate mode; see
-            :func:`monai_unetpp.inferers.head_averaging.mean_of_heads`); a list of such gives a dict, from one pass.
+            mean of the probabilities of all heads, given as logits (see
+            :func:`monai_unetpp.inferers.head_averaging.mean_of_heads`); ``"adaptive=0.03"`` what ``"adaptive"`` would
+            give at this tolerance; a list of such gives a dict, from one pass. ``"adaptive"``, which stands alone,
+            runs each window only as deep as it needs, see ``adaptive_tolerance``.
         output: ``"logits"``, ``(B, C, *spatial)`` in float32, or ``"labels"``, ``(B, 1, *spatial)`` in uint8 (int16 for
             more than 256 classes): the class of the highest logit, and for one channel whether its logit is above 0.
             Label maps are made slab by slab, so that at no time more logits are held than of one window's length along
@@ -89,11 +92,18 @@ class NestedSlidingWindowInferer(Inferer):
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``, for the network; sums are float32 always.
         cache_dir: where converted networks are kept.
         progress: show a progress bar.
+        adaptive_tolerance: for ``levels="adaptive"``: L1 and L2 of a window are computed; where ``1 - Dice`` between
+            them is below this number for every class that occurs in either, L2 is taken; else L3 is computed and
+            compared with L2, and so on, each level from what the ones before it computed. From 0 (every window goes to
+            the deepest level) to 1. It works for the runtimes torch and OpenVINO; with flips every mirror image has a
+            depth of its own. Whether it pays, ``monai-unetpp prune --settings adaptive=0.02,0.033`` tells.
 
     Attributes:
         timer: if set, it is given the time of the stages ``"preparation"`` (conversion or compilation, once for
             a network and a shape of batches), ``"windows"``, ``"network"``, ``"stitching"`` and ``"argmax"``.
         ran: runtime and precision of the last run, never ``"auto"``; None before.
+        depths: of the last run, by name of each adaptive level, how many windows (with flips, mirror images of
+            windows) stopped at each level.
 
     Raises:
         TypeError: an argument of the wrong kind.
@@ -128,6 +138,7 @@ class NestedSlidingWindowInferer(Inferer):
         precision: str = "auto",
         cache_dir: str | PathLike[str] | None = None,
         progress: bool = False,
+        adaptive_tolerance: float | None = None,
     ) -> None:
         super().__init__()
         _check_sizes(roi_size)
@@ -153,6 +164,7 @@ class NestedSlidingWindowInferer(Inferer):
         self.cval = float(cval)
         self.sw_batch_size = sw_batch_size
         self.levels = _check_levels(levels)
+        self.adaptive_tolerance = check_adaptive(levels, adaptive_tolerance, runtime)
         self.output = output
         self.flips = FlipInferer(axes=flips).axes
         self.skip_constant = skip_constant
@@ -163,6 +175,7 @@ class NestedSlidingWindowInferer(Inferer):
         self.progress = progress
         self.timer: StageTimer | None = None
         self.ran: tuple[str, str] | None = None
+        self.depths: dict[str, dict[str, int]] = {}
         self._network: Callable[..., Any] | None = None
         self._predictors: dict[tuple[Any, ...], Predictor] = {}
         self._logged_bytes = -1
@@ -246,7 +259,7 @@ class NestedSlidingWindowInferer(Inferer):
             in_channels=image_shape[1],
             out_channels=out_channels,
             outputs=len(names),
-            predicted=heads if _MEAN in names else len(names),
+            predicted=heads if any(map(_needs_all_levels, names)) else len(names),
             batch_size=sw_batch_size or self.sw_batch_size or 4,
             labels=self.output == "labels",
             blended=self.mode == "gaussian",
@@ -327,6 +340,9 @@ class NestedSlidingWindowInferer(Inferer):
                 runtime = resolve_runtime(self.runtime, run.network, run.device, self.precision)
             images, filled_up = run.images.shape[0], runtime == "openvino"
             chosen = choose_batch_size(run.network, run.grid, images, run.device, filled_up=filled_up)
+            if filled_up and self.levels == ADAPTIVE:
+                # it goes window by window: one size of batches needs one conversion
+                chosen = 1
         # what did not fit once is not tried for each further image
         return chosen if self._most_at_once is None else min(chosen, self._most_at_once)
 
@@ -382,6 +398,7 @@ class NestedSlidingWindowInferer(Inferer):
     # -- one run -----------------------------------------------------------------------------------------------------
 
     def _infer(self, run: WindowRun, batch_size: int) -> dict[str, torch.Tensor]:
+        self.depths = {}
         with self._stage("preparation"):
             predictor = self._predictor(run, batch_size)
         self.ran = predictor.runtime, predictor.precision
@@ -394,7 +411,7 @@ class NestedSlidingWindowInferer(Inferer):
             run.device,
             self.padding_mode,
             self.cval,
-            fixed_size=predictor.runtime != "torch",
+            fixed_size=predictor.runtime != "torch" and self.levels != ADAPTIVE,
             skip_constant=self.skip_constant,
         )
         stitchers: dict[str, WindowStitcher] = {}
@@ -428,15 +445,18 @@ class NestedSlidingWindowInferer(Inferer):
         if key not in self._predictors:
             if len(self._predictors) == _MOST_KEPT:
                 del self._predictors[next(iter(self._predictors))]
-            self._predictors[key] = make_predictor(
-                run.called,
-                levels=levels,
-                window_shape=run.grid.window_size,
-                batch_size=batch_size,
-                device=run.device,
-                runtime="torch" if run.has_arguments else self.runtime,
-                precision=self.precision,
-                cache_dir=self.cache_dir,
+            settings: dict[str, Any] = {
+                "window_shape": run.grid.window_size,
+                "batch_size": batch_size,
+                "device": run.device,
+                "runtime": "torch" if run.has_arguments else self.runtime,
+                "precision": self.precision,
+                "cache_dir": self.cache_dir,
+            }
+            self._predictors[key] = (
+                make_predictor(run.called, levels=levels, **settings)
+                if self.adaptive_tolerance is None
+                else make_adaptive_predictor(run.called, self.adaptive_tolerance, **settings)
             )
         return self._predictors[key]
 
@@ -444,12 +464,12 @@ class NestedSlidingWindowInferer(Inferer):
         if self.levels is None:
             return None
         names = self._names()
-        if _MEAN not in names:
+        if not any(map(_needs_all_levels, names)):
             return names
         levels = getattr(network, "levels", None)
         if not levels:
             raise TypeError(
-                f"network must have levels for the mean of its heads, got {type(network).__name__}. Take a "
+                f"network must have levels for levels={self.levels!r}, got {type(network).__name__}. Take a "
                 "NestedUNet, or levels=None."
             )
         return tuple(levels)
@@ -477,16 +497,20 @@ class NestedSlidingWindowInferer(Inferer):
                     predictor.prepare(batch.windows)
                 prepared = True
             with self._stage("network"):
-                logits = self._predict(predictor, batch.windows) if len(batch.windows) else {}
+                used = 1 + max((window.slot for window in batch.placed if window.slot is not None), default=-1)
+                logits = self._predict(predictor, batch.windows, used) if used else {}
             yield batch, logits
             del logits
 
-    def _predict(self, predictor: Predictor, windows: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _predict(self, predictor: Predictor, windows: torch.Tensor, used: int) -> dict[str, torch.Tensor]:
+        """The logits of all windows, of which the first ``used`` are of an image."""
         outputs: dict[str, torch.Tensor]
         if self.flips:
-            outputs = FlipInferer(axes=self.flips)(windows, lambda x: full_precision(logits_by_name(predictor(x))))
+            outputs = FlipInferer(axes=self.flips)(
+                windows, lambda x: full_precision(self._at_depths(predictor, logits_by_name(predictor(x)), used))
+            )
         else:
-            outputs = logits_by_name(predictor(windows))
+            outputs = self._at_depths(predictor, logits_by_name(predictor(windows)), used)
         for found in outputs.values():
             if found.shape[0] != windows.shape[0] or found.shape[2:] != windows.shape[2:]:
                 raise ValueError(
@@ -495,9 +519,16 @@ class NestedSlidingWindowInferer(Inferer):
                 )
         if self.levels is None:
             return outputs
-        return {
-            name: mean_of_heads(list(outputs.values())) if name == _MEAN else outputs[name] for name in self._names()
-        }
+        heads = [found for name, found in outputs.items() if not name.startswith(ADAPTIVE)]
+        return {name: mean_of_heads(heads) if name == _MEAN else outputs[name] for name in self._names()}
+
+    def _at_depths(self, predictor: Predictor, outputs: dict[str, torch.Tensor], used: int) -> dict[str, torch.Tensor]:
+        """``outputs`` with those of gates, and the depths of the first ``used`` windows counted."""
+        outputs, depths = add_gated(outputs, self._names())
+        if predictor.depths is not None:
+            depths[ADAPTIVE] = predictor.depths
+        count_depths(self.depths, {name: each[:used] for name, each in depths.items()}, predictor.levels or ())
+        return outputs
 
     def _stitchers(self, run: WindowRun, logits: Mapping[str, torch.Tensor]) -> dict[str, WindowStitcher]:
         device, count = self.device or run.images.device, run.images.shape[0]
@@ -517,12 +548,25 @@ def _check_levels(levels: Sequence[str] | str | None) -> tuple[str, ...] | str |
     if levels is None:
         return None
     names = [levels] if isinstance(levels, str) else list(levels)
-    wrong = [name for name in names if not isinstance(name, str) or not re.fullmatch(rf"L[1-9]\d*|{_MEAN}", name)]
+    if levels == ADAPTIVE:
+        return ADAPTIVE
+    wrong = [
+        name
+        for name in names
+        if not isinstance(name, str)
+        or not (re.fullmatch(rf"L[1-9]\d*|{_MEAN}", name) or gate_tolerance(name) is not None)
+    ]
     if wrong or not names or len(set(names)) < len(names):
         raise ValueError(
-            f"levels must be None, a level such as 'L2', 'mean', or a list of different ones, got {levels!r}."
+            f"levels must be None, a level such as 'L2', 'mean', 'adaptive=0.03' or a list of different ones, or "
+            f"'adaptive', got {levels!r}."
         )
     return levels if isinstance(levels, str) else tuple(names)
+
+
+def _needs_all_levels(name: str) -> bool:
+    """Whether what stands among the levels is made from all of them."""
+    return name == _MEAN or name.startswith(ADAPTIVE)
 
 
 def _check_sizes(roi_size: Any) -> None:

@@ -8,6 +8,9 @@ import datetime
 import os
 import platform
 import re
+import shlex
+import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import monai
@@ -17,7 +20,7 @@ import torch
 from monai_unetpp.devices import resolve_precision
 from monai_unetpp.version import __version__
 
-__all__ = ["Environment", "describe_environment", "measuring_device"]
+__all__ = ["Environment", "command_line", "describe_environment", "measuring_device", "software_versions"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +55,7 @@ def describe_environment(
         ValueError: a device or precision that is not known.
     """
     device = measuring_device(device)
-    versions = {
-        "monai-unetpp": __version__,
-        "monai": monai.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    }
+    versions = software_versions()
     if device.type == "cuda":
         versions["cuda"] = str(torch.version.cuda)
         name = torch.cuda.get_device_name(device)
@@ -73,6 +69,34 @@ def describe_environment(
         versions=versions,
         date=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     )
+
+
+def software_versions(*packages: str) -> dict[str, str]:
+    """Versions of this package, what it stands on, Python and the system.
+
+    Args:
+        *packages: further ones, by the names under which they were installed; what is not is left out.
+    """
+    versions = {
+        "monai-unetpp": __version__,
+        "monai": monai.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
+
+
+def command_line() -> str:
+    """The command line that started the process."""
+    module = getattr(sys.modules.get("__main__"), "__spec__", None)
+    name = Path(sys.argv[0]).name
+    program = [name] if module is None else ["python", "-m", module.name.removesuffix(".__main__")]
+    return shlex.join([*program, *sys.argv[1:]])
 
 
 def measuring_device(device: torch.device | str) -> torch.device:

@@ -2,7 +2,7 @@
 
 # TorchScript reads the annotations of attributes, hence no "from __future__ import annotations" here.
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any
 
@@ -15,6 +15,7 @@ from monai_unetpp import topology
 from monai_unetpp.networks.blocks import DecoderNode, EncoderNode, make_block, make_upsample
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.networks.conversion import convert_basic_unetplusplus
+from monai_unetpp.networks.stages import NetworkStage, forward_in_stages
 
 __all__ = ["NestedUNet"]
 
@@ -197,6 +198,39 @@ class NestedUNet(nn.Module):
         for level in wanted:
             topology.level_index(level, self.levels)
         return self._forward(x, wanted)
+
+    def forward_stages(self, x: torch.Tensor, first: int = 1) -> Iterator[dict[str, torch.Tensor]]:
+        """Logits of one level after the other, each from the nodes that were computed before.
+
+        The consumer stops when a level is good enough: what only deeper levels need is never computed.
+
+        Args:
+            x: ``(B, in_channels, H, W[, D])``.
+            first: how many levels come in the first turn, together.
+
+        Yields:
+            Logits ``(B, out_channels, H, W[, D])`` by level: those of :meth:`forward_levels`, shallowest first.
+
+        Raises:
+            ValueError: see :meth:`split`; input of another shape.
+        """
+        stages = self.split(first)
+        self._check_input(x)
+        yield from forward_in_stages(stages, x)
+
+    def split(self, first: int = 1) -> tuple[NetworkStage, ...]:
+        """The network as stages, which share its nodes: the first takes the image, each further one adds a level.
+
+        Args:
+            first: how many levels the first stage gives.
+
+        Raises:
+            ValueError: ``first`` is not a number of levels that the network has.
+        """
+        if isinstance(first, bool) or first not in range(1, len(self.levels) + 1):
+            raise ValueError(f"first must be a number of levels from 1 to {len(self.levels)}, got {first!r}.")
+        stages = topology.stages_of_levels(self.levels, self._config.variant, first)
+        return tuple(NetworkStage(stage, self.nodes, self.heads) for stage in stages)
 
     def prune(self, level: str) -> "NestedUNet":
         """A new network with only the nodes and the head of ``level``.

@@ -49,11 +49,13 @@ class CaseScores:
         scores: by operating point and label.
         error_auroc: how well disagreement finds errors; None if not measured or not defined.
         failures: by key of a further network that failed, the reason.
+        depths: by gate and level, the windows that stopped there.
     """
 
     scores: _Scores
     error_auroc: float | None = None
     failures: dict[str, str] = dataclasses.field(default_factory=dict)
+    depths: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +85,7 @@ class CaseEvaluation:
         """
         if scoring.spatial_dims is None:
             scoring = dataclasses.replace(scoring, spatial_dims=getattr(network, "spatial_dims", None))
-        sources = list_sources(network, scoring.levels, scoring.extra or {})
+        sources = list_sources(network, scoring.levels, scoring.extra or {}, scoring.adaptive)
         pipeline = Pipeline(scoring.preprocessing, scoring.inferer, scoring.postprocessing)
         return cls(scoring, sources, pipeline, None if scoring.store is None else _Memory.of(scoring, sources))
 
@@ -91,6 +93,11 @@ class CaseEvaluation:
     def points(self) -> tuple[OperatingPoint, ...]:
         """The operating points of all networks."""
         return tuple(point for source in self.sources for point in source.points)
+
+    @property
+    def gates(self) -> tuple[OperatingPoint, ...]:
+        """The depths that are chosen for each window, as points."""
+        return self.sources[0].gates
 
     def rows(self, case: LabelledCase, scored: CaseScores, points: Sequence[OperatingPoint]) -> Iterator[ScoreRow]:
         """The scores of a case at some points, one row per label."""
@@ -108,6 +115,7 @@ class CaseEvaluation:
         """
         scores: _Scores = {}
         failures: dict[str, str] = {}
+        depths: dict[str, dict[str, int]] = {}
         auroc = None
         for source in self.sources:
             recalled = self._recall(case, source, content)
@@ -121,8 +129,9 @@ class CaseEvaluation:
             if recalled is None:
                 self._remember(case, source, content, outcome)
             scores |= outcome.scores
+            depths |= outcome.depths
             auroc = outcome.error_auroc if source.key == EMBEDDED else auroc
-        return CaseScores(scores, auroc, failures)
+        return CaseScores(scores, auroc, failures, depths)
 
     def score_source(self, case: LabelledCase, source: LevelSource) -> CaseScores | str:
         """The scores of the points of one network, or why it failed."""
@@ -139,6 +148,7 @@ class CaseEvaluation:
             shape = truth.data.shape
             entropy = self.pipeline.invert(disagreement(logits)[0], image, shape) if self._uncertain(source) else None
             maps = {point: self.pipeline.label_map(logits[point.level], image, shape) for point in source.points}
+            maps |= {gate: self.pipeline.label_map(outputs[gate.level], image, shape) for gate in source.gates}
             auroc = None if entropy is None else self._error_auroc(entropy, maps[source.points[-1]], truth.data)
         except Exception as e:
             return _failed(case, source, e)
@@ -146,7 +156,7 @@ class CaseEvaluation:
             _write_map(self._map_path(case), entropy, case, truth.affine)
         scores = self._scores(case, maps, truth)
         logger.info("%s (%s): scored in %.1f s.", case.name, source.key, time.perf_counter() - started)
-        return CaseScores(scores, auroc)
+        return CaseScores(scores, auroc, depths=self.pipeline.depths(source))
 
     def _scores(self, case: LabelledCase, maps: Mapping[OperatingPoint, _Array], truth: Volume) -> _Scores:
         how, scores = self.scoring, {}
@@ -182,15 +192,17 @@ class CaseEvaluation:
                 logger.info("%s: its uncertainty was not kept. The case is scored again.", case.name)
                 return None
         try:
-            by_point = {point.name: record["scores"][point.name] for point in source.points}
+            by_point = {point.name: record["scores"][point.name] for point in (*source.points, *source.gates)}
             scores = {
                 name: {label: LabelScore(**by_label[label]) for label in scored_labels(self.scoring.labels)}
                 for name, by_label in by_point.items()
             }
+            depths = {gate.name: dict(record["depths"][gate.name]) for gate in source.gates}
         except (KeyError, TypeError) as e:
             logger.warning("%s (%s): the finished case is damaged (%r). It is scored again.", case.name, source.key, e)
             return None
-        return CaseScores(scores, record.get("error_auroc") if self.scoring.measures_uncertainty else None)
+        auroc = record.get("error_auroc") if self.scoring.measures_uncertainty else None
+        return CaseScores(scores, auroc, depths=depths)
 
     def _remember(self, case: LabelledCase, source: LevelSource, content: str, scored: CaseScores) -> None:
         if self.memory is None:
@@ -202,6 +214,7 @@ class CaseEvaluation:
             },
             "uncertainty": self._uncertain(source),
             "error_auroc": scored.error_auroc,
+            **({"depths": scored.depths} if scored.depths else {}),
         }
         self.memory.finished.save(case.name, source.key, self.memory.fingerprint(source, content), record)
 
@@ -233,7 +246,7 @@ class _Memory:
                     f"{source.key!r}. Make it a module, so that changed weights are noticed, or leave store out."
                 )
             weights[source.key] = hash_network(source.module)
-            settings[source.key] = hash_text(json.dumps([configuration, *scored, source.levels]))
+            settings[source.key] = hash_text(json.dumps([configuration, *scored, source.asked]))
         return cls(FinishedCases(scoring.store or "", scoring.dataset), weights, settings)
 
     def fingerprint(self, source: LevelSource, content: str) -> Fingerprint:

@@ -9,18 +9,18 @@ import torch.distributed as dist
 
 from monai_unetpp.data import load_datalist
 from monai_unetpp.distributed import from_first, rank, waiting_group
-from monai_unetpp.measuring.environment import describe_environment
+from monai_unetpp.measuring.environment import command_line, describe_environment
 from monai_unetpp.pruning.decision import trust
 from monai_unetpp.pruning.exposure import training_gap, with_exposures
 from monai_unetpp.pruning.folds import join_folds, read_folds
 from monai_unetpp.pruning.plan import PruningPlan
-from monai_unetpp.pruning.provenance import command_line
 from monai_unetpp.pruning.report import write_report
 from monai_unetpp.pruning.results import Decision, PruningResult, ScoreRow
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.pruning.stages import (
     Prepared,
     Scored,
+    compare_adaptive,
     compare_settings,
     decide_cases,
     doubts,
@@ -117,6 +117,8 @@ def _conclude(prepared: Prepared, scored: Scored, group: dist.ProcessGroup | Non
     logger.info("%s", verdict(result).summary)
     if result.grid is not None:
         logger.info("%s", result.grid.reason)
+    if result.adaptive is not None:
+        logger.info("%s", result.adaptive.reason)
     logger.info("The report is %s.", paths["html"])
     return from_first(result, group)
 
@@ -157,6 +159,7 @@ def _evaluate(prepared: Prepared, scored: Scored, training: Sequence[ScoreRow]) 
         error_auroc=scored.error_auroc,
         settings=prepared.settings | scored.left_out,
         grid=compare_settings(prepared, scored, costs),
+        adaptive=compare_adaptive(prepared, scored, costs),
         stability=stability,
         between_sets=between_sets,
         exposures=exposures,

@@ -19,6 +19,7 @@ from torch import nn
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.inferers import NestedSlidingWindowInferer
+from monai_unetpp.inferers.depth_gate import gate_name
 from monai_unetpp.pruning.results import OperatingPoint
 
 __all__ = ["EMBEDDED", "LevelSource", "Network", "Pipeline", "list_sources", "networks_ready", "predict_case"]
@@ -72,16 +73,29 @@ def predict_case(
 
 @dataclasses.dataclass(frozen=True)
 class LevelSource:
-    """A network and the operating points that one pass of it gives."""
+    """A network and the operating points that one pass of it gives.
+
+    Attributes:
+        key: name of the network.
+        network: the network.
+        points: its levels.
+        gates: further points that the same pass gives: depths that are chosen for each window at some tolerance.
+    """
 
     key: str
     network: Network
     points: tuple[OperatingPoint, ...]
+    gates: tuple[OperatingPoint, ...] = ()
 
     @property
     def levels(self) -> list[str]:
         """Levels of the points."""
         return [point.level for point in self.points]
+
+    @property
+    def asked(self) -> list[str]:
+        """Levels and gates that the inferer is asked for."""
+        return [*self.levels, *(gate.level for gate in self.gates)]
 
     @property
     def module(self) -> nn.Module | None:
@@ -164,9 +178,13 @@ class Pipeline:
         if isinstance(self.inferer, NestedSlidingWindowInferer) and hasattr(source.network, "forward_levels"):
             # it compiles or converts the network itself, and keeps that for the next case
             if source.key not in self._by_source:
-                self._by_source[source.key] = self.inferer.with_options(levels=source.levels)
+                self._by_source[source.key] = self.inferer.with_options(levels=source.asked)
             return self._by_source[source.key](batch, source.network)
         return self.inferer(batch, source.forward)
+
+    def depths(self, source: LevelSource) -> dict[str, dict[str, int]]:
+        """How deep the windows of the last image went at each gate of a network."""
+        return dict(self._by_source[source.key].depths) if source.gates else {}
 
     def label_map(self, logits: torch.Tensor, image: torch.Tensor, shape: tuple[int, ...]) -> _Array:
         """Integer labels on the file's grid of ``shape``."""
@@ -221,7 +239,10 @@ def _on_grid(result: Any, shape: tuple[int, ...], rule: str) -> _Array:
 
 
 def list_sources(
-    network: Network, levels: Sequence[str] | None, extra: Mapping[OperatingPoint, Network]
+    network: Network,
+    levels: Sequence[str] | None,
+    extra: Mapping[OperatingPoint, Network],
+    adaptive: Sequence[float] = (),
 ) -> list[LevelSource]:
     """The networks to run on each case: the one whose levels are evaluated, then the extra ones.
 
@@ -236,7 +257,8 @@ def list_sources(
             "is keyed by, as in levels=['L1', 'L2']."
         )
     embedded = tuple(OperatingPoint(name=str(name), level=str(name)) for name in names)
-    sources = [LevelSource(EMBEDDED, network, embedded)]
+    gates = tuple(OperatingPoint(name=gate_name(each), level=gate_name(each)) for each in adaptive)
+    sources = [LevelSource(EMBEDDED, network, embedded, gates)]
     for point, other in extra.items():
         if not isinstance(point, OperatingPoint) or point.kind != "extra":
             raise TypeError(

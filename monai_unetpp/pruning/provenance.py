@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ from monai_unetpp.pruning.report_tables import EARLIER_RULES
 from monai_unetpp.pruning.results import InferenceSetting
 from monai_unetpp.pruning.rules import Rules
 
-__all__ = ["command_line", "earlier_rules", "run_settings"]
+__all__ = ["earlier_rules", "run_settings"]
 
 logger = logging.getLogger(__name__)
 
@@ -85,11 +83,3 @@ def earlier_rules(folder: Path, rules: Rules, settings: Mapping[str, str]) -> di
 
 def _compared(rules: Rules) -> tuple[Any, ...]:
     return set(rules.margins), rules.alpha, dict(rules.max_case_drop)
-
-
-def command_line() -> str:
-    """The command line that started the process."""
-    module = getattr(sys.modules.get("__main__"), "__spec__", None)
-    name = Path(sys.argv[0]).name
-    program = [name] if module is None else ["python", "-m", module.name.removesuffix(".__main__")]
-    return shlex.join([*program, *sys.argv[1:]])

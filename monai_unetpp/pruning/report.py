@@ -19,6 +19,7 @@ from typing import Any
 
 from monai_unetpp.files import write_text
 from monai_unetpp.metrics import RULES
+from monai_unetpp.pruning.adaptive_tables import ADAPTIVE_RULE, adaptive_cases_table, adaptive_csv, adaptive_table
 from monai_unetpp.pruning.folds import SCORE_COLUMNS, format_scores, score_cells
 from monai_unetpp.pruning.grid_tables import GRID_RULE, grid_networks_table, grid_table
 from monai_unetpp.pruning.report_plots import (
@@ -66,13 +67,15 @@ __all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
 
 SCHEMA_VERSION = "2.1"
 _GRID_FILE = "operating_points.csv"
+_ADAPTIVE_FILE = "adaptive_depth.csv"
 
 
 def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict[str, Path]:
     """Write ``report.html``, ``report.json``, ``per_case.csv`` and ``summary.md``.
 
-    Where the result holds a grid of operating points, ``operating_points.csv`` is written too; without one, that of an
-    earlier result is removed. All are rendered before the first is written, and each replaces its predecessor whole.
+    Where the result holds a grid of operating points, ``operating_points.csv`` is written too, and with depths that
+    were chosen for each window ``adaptive_depth.csv``; without, those of an earlier result are removed. All are
+    rendered before the first is written, and each replaces its predecessor whole.
     The HTML file stands alone: plots and overlay pictures are inside it, and nothing is loaded from elsewhere.
 
     Args:
@@ -80,7 +83,8 @@ def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict
         output_dir: folder to write to; made if missing.
 
     Returns:
-        The paths under ``"html"``, ``"json"``, ``"csv"`` and ``"markdown"``, with a grid also ``"operating_points"``.
+        The paths under ``"html"``, ``"json"``, ``"csv"`` and ``"markdown"``, with a grid also ``"operating_points"``,
+        with adaptive depths ``"adaptive_depth"``.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -103,6 +107,10 @@ def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict
         texts["operating_points"] = (_GRID_FILE, _grid_csv(result.grid))
     else:
         (folder / _GRID_FILE).unlink(missing_ok=True)
+    if result.adaptive is not None:
+        texts["adaptive_depth"] = (_ADAPTIVE_FILE, adaptive_csv(result.adaptive))
+    else:
+        (folder / _ADAPTIVE_FILE).unlink(missing_ok=True)
     paths = {}
     for kind, (name, text) in texts.items():
         paths[kind] = folder / name
@@ -253,6 +261,8 @@ def _single_tables(result: PruningResult, summary: Summary) -> dict[str, Table |
         "claims": claims_table(result, summary),
         "grid": grid_table(result, summary),
         "grid_networks": grid_networks_table(result),
+        "adaptive": adaptive_table(result),
+        "adaptive_cases": adaptive_cases_table(result),
         "trade_offs": trade_offs_table(result),
         "worst": worst_cases_table(result, summary),
         "problems": problems_table(result),
@@ -292,6 +302,9 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
     parts += [table.markdown() for table in tables if table is not None]
     if result.grid is not None:
         parts += ["## The operating points in words", f"**{escape(result.grid.reason)}**", escape(GRID_RULE)]
+    if result.adaptive is not None:
+        parts += ["## Depth chosen for each window, in words", f"**{escape(result.adaptive.reason)}**"]
+        parts += [escape(ADAPTIVE_RULE)]
     if result.error_auroc is not None:
         parts.append(escape(_auroc(result.error_auroc)))
     fence = "`" * (3 + result.command.count("```"))
@@ -337,6 +350,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         lines=_embed(plot_case_lines(result)),
         grid_plot=_embed(plot_grid(result)),
         grid_rule=GRID_RULE,
+        adaptive_rule=ADAPTIVE_RULE,
         worst_title=_worst_title(result),
         overlays=overlays,
         rules=RULES.strip().splitlines(),

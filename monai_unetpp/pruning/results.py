@@ -13,8 +13,12 @@ from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning.rules import Rules
+from monai_unetpp.reporting.html import html_paragraph, html_table
 
 __all__ = [
+    "AdaptiveDepth",
+    "AdaptivePoint",
+    "CaseDepth",
     "Comparison",
     "DataProblem",
     "Decision",
@@ -253,6 +257,24 @@ class Decision:
     summary: str
     warnings: tuple[str, ...] = ()
 
+    def _repr_html_(self) -> str:
+        """The verdict in a notebook: one sentence, what stopped it, and every comparison."""
+        rows = [
+            (
+                one.point,
+                one.metric,
+                one.label,
+                f"{one.mean_point:.4f}",
+                f"{one.mean_difference:+.4f}",
+                f"{one.lower_bound:+.4f}",
+                f"{-one.margin:g}",
+                one.state,
+            )
+            for one in self.comparisons
+        ]
+        header = ("level", "metric", "label", "mean", "difference", "lower bound", "must be above", "state")
+        return "".join([*map(html_paragraph, (self.summary, *self.blockers)), html_table(header, rows)])
+
 
 @dataclasses.dataclass(frozen=True)
 class Stability:
@@ -400,6 +422,75 @@ class OperatingGrid:
 
 
 @dataclasses.dataclass(frozen=True)
+class CaseDepth:
+    """How deep the windows of a case went where the depth was chosen for each.
+
+    Attributes:
+        dataset: name of the data set.
+        case: name of the case.
+        point: name of the point, such as ``"adaptive=0.033"``.
+        windows: number of windows by the level that they stopped at.
+    """
+
+    dataset: str
+    case: str
+    point: str
+    windows: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptivePoint:
+    """A tolerance at which the depth of each window is chosen, with what it costs and how accurate it is.
+
+    Attributes:
+        name: such as ``"adaptive=0.033"``.
+        tolerance: of ``1 - Dice`` between neighbouring levels.
+        windows: windows of all cases by the level that they stopped at.
+        operations_ratio: floating-point operations of all windows in proportion to those of the deepest level.
+        time_ratio: time of the timed cases in proportion to that of the deepest level in the same round.
+        outcomes: by data set, compared with the deepest level, at the full error level.
+        accepted: whether this tolerance and all smaller ones pass on every data set.
+        equal_cost: the level whose operations are nearest, without the deepest.
+        equal_cost_outcomes: of that level, by data set.
+    """
+
+    name: str
+    tolerance: float
+    windows: dict[str, int]
+    operations_ratio: float
+    time_ratio: Quartiles
+    outcomes: tuple[PointOutcome, ...]
+    accepted: bool
+    equal_cost: str
+    equal_cost_outcomes: tuple[PointOutcome, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptiveDepth:
+    """Depths that are chosen for each window: whether they pay.
+
+    Attributes:
+        reference: name of the deepest level.
+        points: by tolerance, the smallest first.
+        rows: their scores on the cases that choose.
+        depths: of every case at every point.
+        level_operations: operations of a window by the level that it stops at, in proportion to the deepest.
+        timed_cases: number of cases that were timed.
+        recommended: the accepted point with the fewest operations, if that is faster too; None where there is none.
+        reason: why, in one sentence.
+    """
+
+    reference: str
+    points: tuple[AdaptivePoint, ...]
+    rows: tuple[ScoreRow, ...]
+    depths: tuple[CaseDepth, ...]
+    level_operations: dict[str, float]
+    timed_cases: int
+    recommended: str | None
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
 class PruningResult:
     """The result of one run of the pruning evaluator.
 
@@ -421,6 +512,7 @@ class PruningResult:
         settings: how images were segmented and cases chosen (window, overlap, flips, list of cases, share kept back,
             rules of an earlier report in the same folder, ...), as text by name, in the order to be shown.
         grid: the levels at further settings of the inferer; None where only the given one was evaluated.
+        adaptive: depths that are chosen for each window; None where none were asked for.
         stability: of the verdict on each data set.
         between_sets: how the losses of the levels differ between data sets.
         exposures: what the cases of each decision had to do with the weights; None where the bundle does not say.
@@ -444,6 +536,7 @@ class PruningResult:
     error_auroc: float | None = None
     settings: dict[str, str] = dataclasses.field(default_factory=dict)
     grid: OperatingGrid | None = None
+    adaptive: AdaptiveDepth | None = None
     stability: tuple[Stability, ...] = ()
     between_sets: tuple[SetDifference, ...] = ()
     exposures: tuple[Exposure, ...] | None = None

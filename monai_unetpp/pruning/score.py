@@ -20,7 +20,7 @@ from monai_unetpp.data.labelled import LabelledCase, hash_files, list_cases, rep
 from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.pruning.case_scores import CaseEvaluation, CaseScores
 from monai_unetpp.pruning.predict import Network, networks_ready
-from monai_unetpp.pruning.results import DataProblem, OperatingPoint, ScoreRow
+from monai_unetpp.pruning.results import CaseDepth, DataProblem, OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring import Scoring
 
 __all__ = ["Scores", "evaluate_levels"]
@@ -39,6 +39,8 @@ class Scores:
         cases: the cases that have rows, with their files.
         error_auroc: how well disagreement between the levels finds errors of the deepest one: mean over cases of
             the area under the ROC curve; None if not measured or nowhere defined.
+        gate_rows: like ``rows`` for depths that were chosen for each window.
+        depths: how deep the windows of every case went then.
     """
 
     points: tuple[OperatingPoint, ...]
@@ -46,6 +48,8 @@ class Scores:
     problems: tuple[DataProblem, ...]
     cases: tuple[LabelledCase, ...]
     error_auroc: float | None = None
+    gate_rows: tuple[ScoreRow, ...] = ()
+    depths: tuple[CaseDepth, ...] = ()
 
 
 def evaluate_levels(
@@ -190,4 +194,10 @@ def _collect(
         problems=tuple(problems),
         cases=tuple(scored),
         error_auroc=float(np.mean(aurocs)) if aurocs else None,
+        gate_rows=tuple(row for case, each in scored.items() for row in evaluation.rows(case, each, evaluation.gates)),
+        depths=tuple(
+            CaseDepth(evaluation.scoring.dataset, case.name, gate, windows)
+            for case, each in scored.items()
+            for gate, windows in each.depths.items()
+        ),
     )

@@ -12,6 +12,7 @@ import torch
 
 from monai_unetpp.data.case_check import CheckedCase
 from monai_unetpp.data.labelled import LabelledCase
+from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.metrics.scores import check_labels, check_tolerances
 from monai_unetpp.pruning.predict import Network
 from monai_unetpp.pruning.results import OperatingPoint
@@ -40,6 +41,9 @@ class Scoring:
         tolerance_mm: tolerance of the normalised surface Dice by label in mm; ``"foreground"`` is optional.
         ignore_label: value of voxels in label files that take no part in any score, whatever is predicted there.
         levels: names of the levels to score, shallowest first; by default ``network.levels``.
+        adaptive: tolerances at which a depth is chosen for each window, see
+            :class:`~monai_unetpp.inferers.NestedSlidingWindowInferer`, which the inferer must then be; from the same
+            pass as the levels.
         extra: further networks, each an operating point of its own, scored on the same cases with the same
             transforms; a network returns logits, a dict of levels with the point's own, or has ``forward_levels``.
         dataset: name of the data set in all results.
@@ -77,6 +81,7 @@ class Scoring:
     tolerance_mm: Mapping[str, float]
     ignore_label: int | None = None
     levels: Sequence[str] | None = None
+    adaptive: Sequence[float] = ()
     extra: Mapping[OperatingPoint, Network] | None = None
     dataset: str = "dataset"
     device: torch.device | str = "cpu"
@@ -94,6 +99,11 @@ class Scoring:
 
     def __post_init__(self) -> None:
         check_labels(self.labels)
+        if self.adaptive and not isinstance(self.inferer, NestedSlidingWindowInferer):
+            raise TypeError(
+                f"inferer must be a NestedSlidingWindowInferer where adaptive is given, got "
+                f"{type(self.inferer).__name__}. Leave adaptive out, or take this one."
+            )
         check_tolerances(self.tolerance_mm, self.labels)
         if not isinstance(self.dataset, str):
             raise TypeError(f"dataset must be a name, got {self.dataset!r}. Pass a string.")

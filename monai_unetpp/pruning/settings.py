@@ -12,13 +12,22 @@ import torch
 
 from monai_unetpp.choices import PRECISIONS, RUNTIMES
 from monai_unetpp.inferers import NestedSlidingWindowInferer
+from monai_unetpp.inferers.depth_gate import check_tolerance
 from monai_unetpp.inferers.predictors import make_predictor
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.results import InferenceSetting
 from monai_unetpp.pruning.rules import as_list
 
-__all__ = ["SETTINGS", "SettingsGrid", "check_grid_inferer", "list_settings", "parse_settings", "with_setting"]
+__all__ = [
+    "SETTINGS",
+    "SettingsGrid",
+    "adaptive_tolerances",
+    "check_grid_inferer",
+    "list_settings",
+    "parse_settings",
+    "with_setting",
+]
 
 SETTINGS: dict[str, str] = {
     "overlap": "part of a window that the next one covers again, from 0 to below 1",
@@ -27,6 +36,9 @@ SETTINGS: dict[str, str] = {
     "runtime": ", ".join(RUNTIMES),
 }
 """What a grid can vary."""
+
+_ADAPTIVE = "adaptive"
+"""What is evaluated beside the grid, at the inferer's own setting."""
 
 #: Values to try by name of the setting; what is not named stays as the inferer has it.
 SettingsGrid = dict[str, tuple[Any, ...]]
@@ -51,19 +63,56 @@ def parse_settings(given: Mapping[str, Any] | Sequence[str] | str | None) -> Set
         >>> parse_settings(["overlap=0,0.25", "flips=none,0+1"])
         {'overlap': ((0.0,), (0.25,)), 'flips': ((), (0, 1))}
     """
-    if given is None:
-        return {}
-    pairs = list(given.items()) if isinstance(given, Mapping) else [_split(text) for text in as_list(given)]
+    pairs = _named_values(given)
     names = [name for name, _ in pairs]
     for name, values in pairs:
-        if name not in SETTINGS:
-            raise ValueError(f"settings must be among {', '.join(SETTINGS)}, got {name!r}. Correct the name.")
+        if name not in (*SETTINGS, _ADAPTIVE):
+            raise ValueError(
+                f"settings must be among {', '.join((*SETTINGS, _ADAPTIVE))}, got {name!r}. Correct the name."
+            )
         if names.count(name) > 1:
             raise ValueError(f"settings must name {name} once, got it twice. Write all values after one {name}=.")
         if isinstance(values, (str, Real)) or not isinstance(values, Sequence) or not values:
             raise ValueError(f"settings must list one value or more for {name}, got {values!r}. See the README.")
+    pairs = [(name, values) for name, values in pairs if name != _ADAPTIVE]
     parsed = {name: tuple(dict.fromkeys(_parse(name, value) for value in values)) for name, values in pairs}
     return {name: parsed[name] for name in SETTINGS if name in parsed}
+
+
+def adaptive_tolerances(given: Mapping[str, Any] | Sequence[str] | str | None) -> tuple[float, ...]:
+    """The tolerances at which a configuration or the command line wants the depth of each window to be chosen.
+
+    Args:
+        given: as for :func:`parse_settings`, with values of ``adaptive``.
+
+    Returns:
+        Different tolerances, the smallest first; empty for none.
+
+    Raises:
+        TypeError: values of another kind.
+        ValueError: another form, or a tolerance that is not above 0 and at most 1.
+
+    Example:
+        >>> adaptive_tolerances(["overlap=0,0.25", "adaptive=0.033,0.02"])
+        (0.02, 0.033)
+    """
+    parse_settings(given)
+    asked = [value for name, values in _named_values(given) if name == _ADAPTIVE for value in values]
+    tolerances = []
+    for value in asked:
+        try:
+            tolerances.append(check_tolerance(float(value)))
+        except (TypeError, ValueError) as e:
+            raise ValueError(
+                f"settings must have an adaptive tolerance between 0 and 1, got {value!r}. 0.03 is a good start."
+            ) from e
+    return tuple(sorted(set(tolerances)))
+
+
+def _named_values(given: Mapping[str, Any] | Sequence[str] | str | None) -> list[tuple[str, Any]]:
+    if given is None:
+        return []
+    return list(given.items()) if isinstance(given, Mapping) else [_split(text) for text in as_list(given)]
 
 
 def check_grid_inferer(inferer: Any) -> NestedSlidingWindowInferer:

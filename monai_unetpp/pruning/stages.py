@@ -19,6 +19,7 @@ from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import counting
+from monai_unetpp.pruning.adaptive import check_adaptive_network, evaluate_adaptive
 from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
@@ -33,6 +34,7 @@ from monai_unetpp.pruning.predict import Pipeline
 from monai_unetpp.pruning.preflight import check_data_sets, check_plan, check_write, load_further
 from monai_unetpp.pruning.provenance import earlier_rules, run_settings
 from monai_unetpp.pruning.results import (
+    AdaptiveDepth,
     Decision,
     Exposure,
     InferenceSetting,
@@ -45,7 +47,13 @@ from monai_unetpp.pruning.results import (
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.score import Scores, evaluate_levels
 from monai_unetpp.pruning.scoring import Scoring
-from monai_unetpp.pruning.settings import check_grid_inferer, list_settings, parse_settings, with_setting
+from monai_unetpp.pruning.settings import (
+    adaptive_tolerances,
+    check_grid_inferer,
+    list_settings,
+    parse_settings,
+    with_setting,
+)
 from monai_unetpp.pruning.tradeoffs import (
     by_utility,
     front_of_labels,
@@ -58,6 +66,7 @@ from monai_unetpp.pruning.tradeoffs import (
 __all__ = [
     "Prepared",
     "Scored",
+    "compare_adaptive",
     "compare_settings",
     "decide_cases",
     "doubts",
@@ -204,8 +213,11 @@ def prepare(plan: PruningPlan) -> Prepared:
 def _settings(plan: PruningPlan, device: torch.device) -> list[InferenceSetting] | list[None]:
     """The inferer's own setting and those asked for; the own one is None for inferers that have no settings."""
     asked, inferer = parse_settings(plan.costs.settings), plan.pipeline.inferer
-    if asked:
+    tolerances = adaptive_tolerances(plan.costs.settings)
+    if asked or tolerances:
         check_grid_inferer(inferer)
+    if tolerances:
+        check_adaptive_network(plan.pipeline.network)
     if not isinstance(inferer, NestedSlidingWindowInferer):
         return [None]
     return list(list_settings(inferer, dict(asked), plan.pipeline.network, device))
@@ -292,6 +304,7 @@ def _score(
             labels=plan.pipeline.labels,
             tolerance_mm=plan.pipeline.tolerance_mm,
             ignore_label=prepared.ignore_labels[name],
+            adaptive=() if setting or training else adaptive_tolerances(plan.costs.settings),
             extra=None if setting or training else prepared.extra_points,
             dataset=name,
             device=prepared.device,
@@ -435,6 +448,28 @@ def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, 
         seed=plan.rules.seed,
     )
     return compare_grid(points, at_points, costs, ratios, plan.rules, reference=reference, left_out=left_out)
+
+
+def compare_adaptive(prepared: Prepared, scored: Scored, costs: dict[str, PointCost]) -> AdaptiveDepth | None:
+    """Depths that are chosen for each window, with what they cost on real cases; None where none were asked for."""
+    plan = prepared.plan
+    tolerances = adaptive_tolerances(plan.costs.settings)
+    if not tolerances:
+        return None
+    used = [each for each in scored.choosing if each.gate_rows]
+    pipeline = Pipeline(**_steps(plan, None))
+    return evaluate_adaptive(
+        plan.pipeline.network,
+        check_grid_inferer(plan.pipeline.inferer),
+        used,
+        tolerances,
+        plan.rules,
+        kept_back=prepared.kept_back,
+        load=pipeline.load,
+        window_shape=next(iter(costs.values())).window_shape,
+        device=prepared.device,
+        repeats=plan.costs.settings_repeats,
+    )
 
 
 def trade_offs(scored: Scored, costs: dict[str, PointCost], rules: Rules) -> tuple[TradeOff, ...]:

@@ -295,8 +295,8 @@ class TestFolders:
         second = slice_dataset(np.ones((6, 7), np.int16), 0, GRID, SeriesInstanceUID="1.2.9", SeriesNumber=12)
         write(tmp_path / "scan" / "x.dcm", with_tags(second, {"SOPInstanceUID": "1.2.9.1", "Modality": "CT"}))
         assert refusal(tmp_path / "scan").endswith(
-            f": holds 2 DICOM series: 'T1 mprage' (MR, 6 slices, {SERIES}); (CT, 1 slice, 1.2.9). Put each series into "
-            "a folder of its own."
+            f": holds 2 DICOM series: 3: 'T1 mprage' (MR, 6 slices, {SERIES}); 12: (CT, 1 slice, 1.2.9). Name one with "
+            "--series (series=), or put each into a folder of its own."
         )
         assert [len(series.files) for series in find_series([tmp_path / "scan"])] == [6, 1]
 
@@ -304,7 +304,7 @@ class TestFolders:
         for k in range(11):
             one = slice_dataset(np.ones((6, 7), np.int16), k, GRID, SeriesInstanceUID=f"1.2.{k}", SeriesNumber=k)
             write(tmp_path / f"{k}.dcm", one)
-        assert "(MR, 1 slice, 1.2.7); and 3 more. Put" in refusal(tmp_path)
+        assert "(MR, 1 slice, 1.2.7); and 3 more. Name" in refusal(tmp_path)
 
     def test_descriptions_stay_on_one_line(self, tmp_path: Path) -> None:
         write_all(

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import torch
+from monai.data import load_net_with_metadata
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.cli import main
@@ -161,3 +162,29 @@ class TestCheckpoints:
         result = export_checkpoint(hippocampus_bundle, tmp_path / "network.ts", "torchscript", level="L1")
         assert result.source.endswith("model.pt")
         assert len(result.input_shape) == 5
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("torchscript", ".ts"), ("torch_export", ".pt2")])
+def test_the_export_of_a_bundle_carries_its_metadata_and_inference(hippocampus_bundle, tmp_path, kind, suffix):
+    path = tmp_path / f"hippocampus{suffix}"
+    export_checkpoint(hippocampus_bundle, path, kind, (8, 8, 8), level="L1")
+    expected = {
+        name: json.loads((hippocampus_bundle / "configs" / f"{name}.json").read_text())
+        for name in ("metadata", "inference")
+    }
+    beside = json.loads((tmp_path / f"{path.name}.json").read_text())
+    assert {name: beside[name] for name in expected} == expected
+    if suffix == ".ts":
+        _, metadata, more = load_net_with_metadata(str(path), more_extra_files=("inference.json",))
+        assert (metadata, json.loads(more["inference.json"])) == (expected["metadata"], expected["inference"])
+    else:
+        inside = dict.fromkeys(("metadata.json", "inference.json"), "")
+        torch.export.load(path, extra_files=inside)
+        assert {name: json.loads(inside[f"{name}.json"]) for name in expected} == expected
+
+
+def test_openvino_names_its_tensors_as_onnx_does(network, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    export_network(network, tmp_path / "a.xml", "openvino", (8, 8))
+    model = openvino.Core().read_model(tmp_path / "a.xml")
+    assert (model.input(0).get_any_name(), model.output(0).get_any_name()) == ("image", "pred")

@@ -10,6 +10,9 @@ import torch
 
 from monai_unetpp.choices import RUNTIMES
 from monai_unetpp.devices import resolve_precision
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, check_adaptive
+from monai_unetpp.inferers.predictors.adaptive import AdaptiveTorchPredictor
+from monai_unetpp.inferers.predictors.adaptive_openvino import AdaptiveOpenVINOPredictor
 from monai_unetpp.inferers.predictors.compiled import CompiledPredictor
 from monai_unetpp.inferers.predictors.eager import TorchPredictor
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
@@ -18,7 +21,7 @@ from monai_unetpp.inferers.predictors.openvino_runtime import OpenVINOPredictor
 from monai_unetpp.inferers.predictors.predictor import Predictor
 from monai_unetpp.inferers.predictors.predictor_settings import PredictorSettings
 
-__all__ = ["make_predictor", "resolve_runtime"]
+__all__ = ["make_adaptive_predictor", "make_predictor", "resolve_runtime"]
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +51,30 @@ def make_predictor(network: Callable[..., Any], *, runtime: str = "auto", **sett
     """
     chosen = PredictorSettings(**settings)
     return _PREDICTORS[resolve_runtime(runtime, network, chosen.device, chosen.precision)](network, **settings)
+
+
+def make_adaptive_predictor(
+    network: Callable[..., Any], tolerance: float, *, runtime: str = "auto", **settings: Any
+) -> AdaptiveTorchPredictor | AdaptiveOpenVINOPredictor:
+    """What runs every window of one shape as deep as it needs.
+
+    Args:
+        network: a ``NestedUNet`` with two levels or more.
+        tolerance: of ``1 - Dice`` between neighbouring levels, see
+            :func:`monai_unetpp.inferers.depth_gate.levels_agree`.
+        runtime: ``"torch"``, ``"openvino"``, or ``"auto"`` as for :func:`make_predictor`.
+        **settings: as for :func:`make_predictor`, without ``levels``.
+
+    Raises:
+        ImportError: OpenVINO was asked for and is not installed.
+        TypeError: another network.
+        ValueError: a network with one level, or a runtime that makes one program of the network.
+    """
+    check_adaptive(ADAPTIVE, tolerance, runtime)
+    chosen = PredictorSettings(**settings, levels=None)
+    if resolve_runtime(runtime, network, chosen.device, chosen.precision) == "openvino":
+        return AdaptiveOpenVINOPredictor(network, tolerance=tolerance, **settings)
+    return AdaptiveTorchPredictor(network, tolerance=tolerance, **settings)
 
 
 def resolve_runtime(

@@ -12,7 +12,7 @@ from torch import nn
 from monai_unetpp.inferers.predictors.network_copy import NetworkCopy, is_plain_nested_unet
 from monai_unetpp.inferers.predictors.predictor import Predictor, called, evaluating
 
-__all__ = ["TorchPredictor", "computing", "prepare_for_gpu"]
+__all__ = ["TorchPredictor", "channels_last", "computing", "prepare_for_gpu"]
 
 _HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -40,7 +40,7 @@ class TorchPredictor(Predictor):
         network = self.network
         if self._copy is not None:
             network = self._copy.current()
-            windows = windows.contiguous(memory_format=_channels_last(windows.dim()))
+            windows = windows.contiguous(memory_format=channels_last(windows.dim()))
         with evaluating(network), computing(self.device, self.precision):
             return called(network, self.levels, windows)
 
@@ -54,7 +54,7 @@ def prepare_for_gpu(network: nn.Module, precision: str) -> None:
     for module in network.modules():
         if isinstance(module, nn.modules.conv._ConvNd):
             module.to(_HALF_DTYPES.get(precision, module.weight.dtype))
-            module.weight.data = module.weight.data.contiguous(memory_format=_channels_last(module.weight.dim()))
+            module.weight.data = module.weight.data.contiguous(memory_format=channels_last(module.weight.dim()))
 
 
 @contextmanager
@@ -74,5 +74,6 @@ def computing(device: torch.device, precision: str) -> Iterator[None]:
             settings.benchmark = before
 
 
-def _channels_last(dims: int) -> torch.memory_format:
+def channels_last(dims: int) -> torch.memory_format:
+    """The memory format with channels last for tensors of so many axes."""
     return {4: torch.channels_last, 5: torch.channels_last_3d}.get(dims, torch.contiguous_format)

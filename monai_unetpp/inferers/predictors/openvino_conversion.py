@@ -12,7 +12,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from torch import nn
 
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
-from monai_unetpp.inferers.predictors.tracing import trace_network
+from monai_unetpp.inferers.predictors.tracing import trace_network, trace_stage
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.hashing import hash_network
 
@@ -33,6 +33,7 @@ __all__ = [
     "has_openvino",
     "import_openvino",
     "load_or_convert",
+    "load_or_convert_stage",
     "openvino_core",
     "write_openvino_model",
 ]
@@ -94,13 +95,20 @@ def convert_to_openvino(
     Raises:
         ImportError: OpenVINO is not installed.
     """
+    program = trace_network(network, levels, windows, dynamic_batch=dynamic_batch)
+    return _converted(program, [windows.shape], dynamic_batch=dynamic_batch)
+
+
+def _converted(
+    program: torch.export.ExportedProgram, shapes: Sequence[Sequence[int]], *, dynamic_batch: bool = False
+) -> Any:
+    """The ``openvino.Model`` of a graph whose inputs have these shapes."""
     import_openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
     from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
     from torch.export.decomp_utils import CustomDecompTable
 
-    program = trace_network(network, levels, windows, dynamic_batch=dynamic_batch)
     # taken apart, instance norm would cost several passes in another memory layout; whole, it becomes one operation
     # that also does the activation
     kept = CustomDecompTable()
@@ -112,7 +120,7 @@ def convert_to_openvino(
     # the decoder must live until the model is converted
     model = frontend.convert(frontend.load(decoder))
     if not dynamic_batch:
-        model.reshape(list(windows.shape))
+        model.reshape({number: list(shape) for number, shape in enumerate(shapes)})
     return model
 
 
@@ -148,11 +156,40 @@ def load_or_convert(
         windows: ``(B, C, *spatial)``; only the shape counts.
         cache_dir: folder for the files; by default :func:`default_cache_dir`.
     """
+    described = {"levels": None if levels is None else list(levels), "shape": list(windows.shape)}
+    return _load_or_make(network, described, lambda: convert_to_openvino(network, levels, windows), cache_dir)
+
+
+def load_or_convert_stage(
+    network: NestedUNet, first: int, number: int, windows: torch.Tensor, cache_dir: str | PathLike[str] | None = None
+) -> Any:
+    """The ``openvino.Model`` of one stage of a network, with a port for each node that it takes and keeps.
+
+    It is kept on disk as :func:`load_or_convert` keeps whole networks.
+
+    Args:
+        network: in eval mode.
+        first: levels of the first stage, see :meth:`monai_unetpp.NestedUNet.split`.
+        number: of the stage, from 0.
+        windows: ``(B, C, *spatial)`` that the first stage takes; only the shape counts.
+        cache_dir: folder for the files; by default :func:`default_cache_dir`.
+    """
+
+    def convert() -> Any:
+        program, shapes = trace_stage(network.split(first), number, windows)
+        return _converted(program, shapes)
+
+    return _load_or_make(network, {"stage": [first, number], "shape": list(windows.shape)}, convert, cache_dir)
+
+
+def _load_or_make(
+    network: nn.Module, described: dict[str, Any], convert: Callable[[], Any], cache_dir: str | PathLike[str] | None
+) -> Any:
     openvino = import_openvino()
     folder = default_cache_dir() if cache_dir is None else Path(cache_dir)
     if folder is None or not is_plain_nested_unet(network):
-        return _through_a_file(convert_to_openvino(network, levels, windows))
-    path = folder / f"{_key(network, levels, windows, openvino.__version__)}.xml"
+        return _through_a_file(convert())
+    path = folder / f"{_key(network, described, openvino.__version__)}.xml"
     checksum = path.with_suffix(".sha256")
     try:
         if checksum.read_text(encoding="utf-8").strip() == _hash_of_files(path):
@@ -164,7 +201,7 @@ def load_or_convert(
         logger.info("Converting the network for OpenVINO; the result is kept in %s.", folder)
     except (OSError, RuntimeError, UnicodeDecodeError) as e:
         logger.warning("%s: this converted network cannot be read and is made anew (%s).", path, e)
-    model = convert_to_openvino(network, levels, windows)
+    model = convert()
     try:
         # without a checksum of its own, what is there counts as not there
         checksum.unlink(missing_ok=True)
@@ -226,12 +263,11 @@ def write_openvino_model(model: Any, path: str | PathLike[str]) -> None:
         os.replace(temporary.with_suffix(".bin"), target.with_suffix(".bin"))
 
 
-def _key(network: NestedUNet, levels: Sequence[str] | None, windows: torch.Tensor, version: str) -> str:
+def _key(network: NestedUNet, described: dict[str, Any], version: str) -> str:
     described = {
+        **described,
         "conversion": _CONVERSION,
         "network": hash_network(network),
-        "levels": None if levels is None else list(levels),
-        "shape": list(windows.shape),
         "openvino": version,
         "torch": torch.__version__,
     }

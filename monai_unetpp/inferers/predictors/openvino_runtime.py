@@ -76,8 +76,11 @@ class OpenVINOPredictor(Predictor):
 
     def _compiled(self, windows: torch.Tensor) -> Any:
         copied = copy_for_inference(self._module, self.levels)
+        return self._compile(load_or_convert(copied, self.levels, windows, self.settings.cache_dir))
+
+    def _compile(self, model: Any) -> Any:
         return openvino_core().compile_model(
-            load_or_convert(copied, self.levels, windows, self.settings.cache_dir),
+            model,
             "CPU",
             {
                 "INFERENCE_PRECISION_HINT": _PRECISION_HINTS[self.precision],

@@ -34,6 +34,8 @@ class Predictor(ABC):
 
     #: What really runs: ``"torch"``, ``"compile"`` or ``"openvino"``.
     runtime: str
+    #: Number of the level, among ``levels``, that each window of the last batch got; None where none was chosen.
+    depths: torch.Tensor | None = None
 
     def __init__(self, network: Callable[..., Any], **settings: Any) -> None:
         chosen = PredictorSettings(**settings)

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from monai_unetpp.inferers.predictors.predictor import called
+from monai_unetpp.networks.stages import NetworkStage
 
-__all__ = ["trace_network"]
+__all__ = ["trace_network", "trace_stage"]
 
 
 class _Outputs(nn.Module):
@@ -39,3 +41,24 @@ def trace_network(
     shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
     with torch.no_grad():
         return torch.export.export(_Outputs(network, levels).eval(), (windows,), dynamic_shapes=shapes)
+
+
+def trace_stage(
+    stages: Sequence[NetworkStage], number: int, windows: torch.Tensor
+) -> tuple[torch.export.ExportedProgram, list[tuple[int, ...]]]:
+    """The graph of one stage, and the shapes that it takes.
+
+    Args:
+        stages: of a network in eval mode.
+        number: of the stage, from 0.
+        windows: ``(B, C, *spatial)`` that the first stage takes; only shape, kind and device count.
+    """
+    with torch.no_grad():
+        # without computing anything
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            kept = {"input": torch.empty_like(windows)}
+            for stage in stages[:number]:
+                kept = stage.advance(kept)[1]
+        shapes = [tuple(kept[name].shape) for name in stages[number].takes]
+        taken = tuple(torch.zeros(shape, dtype=windows.dtype, device=windows.device) for shape in shapes)
+        return torch.export.export(stages[number].eval(), taken), shapes

@@ -1,0 +1,38 @@
+"""Train nnU-Net v2 and this package on one data set for the same minutes, and score both on its validation list.
+
+Run ``python -m benchmarks.nnunet DATASET_DIR --work EMPTY_DIR --python NNUNET_PYTHON``, where ``NNUNET_PYTHON`` is the
+interpreter of an environment with ``nnunetv2`` (``pip install nnunetv2``). Both get the training list alone, labels and
+all, and work one after the other. nnU-Net plans, preprocesses and trains its ``3d_fullres`` (or ``2d``) configuration
+as it comes, with a learning rate that follows the time; all of this counts. Prediction is timed apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from benchmarks.nnunet.comparison import compare, format_comparison
+from monai_unetpp.files import write_text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compare and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.nnunet", description=__doc__)
+    parser.add_argument("dataset_dir", type=Path, help="folder with dataset.json and its validation list")
+    parser.add_argument("--minutes", type=float, default=20.0, help="for each of the two (default: 20)")
+    parser.add_argument("--python", type=Path, required=True, help="interpreter of an environment with nnunetv2")
+    parser.add_argument("--work", type=Path, required=True, help="empty folder for all that is made")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the table to FILE")
+    given = parser.parse_args(arguments)
+    text = format_comparison(
+        compare(given.dataset_dir.resolve(), given.work.resolve(), given.minutes, given.python.absolute())
+    )
+    print(text)
+    if given.output is not None:
+        write_text(given.output, text + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

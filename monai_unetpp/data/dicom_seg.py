@@ -1,0 +1,283 @@
+"""DICOM SEG: a label map of a DICOM series as archives and viewers keep it, with references to the images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import ImageMetaKey, MetaKeys
+
+from monai_unetpp.data.dicom import dicom_planes_of, is_dicom_file
+from monai_unetpp.data.dicom_planes import DicomPlane, quiet_pydicom
+from monai_unetpp.data.image_errors import ImageFileError
+from monai_unetpp.data.label_table import make_labels
+from monai_unetpp.files import MARK, atomic_path
+from monai_unetpp.version import __version__
+
+if TYPE_CHECKING:  # imported where a DICOM SEG is written
+    from pydicom import Dataset
+
+__all__ = ["Code", "DicomSegSaved", "LabelCodes", "read_label_codes", "write_dicom_seg"]
+
+#: Codes of this package, for labels that no terminology was given for.
+_OWN_SCHEME = "99MONAIUNETPP"
+#: What a file must have, and may leave empty; anonymised ones leave them out.
+_MAY_BE_EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"),
+    *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
+)
+_NEEDED = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+_LARGEST_DESCRIPTION = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Code:
+    """An entry of a terminology.
+
+    Attributes:
+        value: such as ``"5366008"``.
+        scheme: such as ``"SCT"``, SNOMED CT.
+        meaning: such as ``"Hippocampus"``.
+    """
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelCodes:
+    """What a label stands for, as DICOM says it.
+
+    Attributes:
+        category: the kind of thing, such as an anatomical structure.
+        type: the thing.
+        modifier: which part of it; None for all of it.
+    """
+
+    category: Code
+    type: Code
+    modifier: Code | None = None
+
+
+_STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
+
+
+def read_label_codes(path: str | PathLike[str], entry: Any) -> dict[int, LabelCodes]:
+    """Understand the entry ``label_codes`` of a bundle's metadata.
+
+    Args:
+        path: the ``metadata.json`` that it comes from, for the message.
+        entry: ``category``, ``type`` and perhaps ``modifier`` of each value, each with ``value``, ``scheme`` and
+            ``meaning``; None gives nothing.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        return {
+            int(value): LabelCodes(
+                **{part: Code(**{key: str(text) for key, text in code.items()}) for part, code in codes.items()}
+            )
+            for value, codes in (entry or {}).items()
+        }
+    except (AttributeError, TypeError, ValueError) as e:
+        raise ValueError(
+            f"{path}: label_codes must give category, type and perhaps modifier of each label, each with value, scheme "
+            f"and meaning, got {entry!r:.80}. Correct it, or leave it out."
+        ) from e
+
+
+class DicomSegSaved(MapTransform):
+    """Write a DICOM SEG beside each label map, with the suffix ``.dcm``; to be put after ``SegmentationSaveImaged``.
+
+    Args:
+        keys: label maps ``(1, H, W[, D])`` that were saved.
+        names: name of each value.
+        codes: codes of each value; a label without any gets one of this package's own.
+        model: name of the bundle.
+        files_of: the files of each series that is not all of its folder, by the first of them.
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection,
+        names: Mapping[int, str],
+        codes: Mapping[int, LabelCodes] | None = None,
+        model: str = "",
+        files_of: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
+        super().__init__(keys)
+        self.names, self.codes, self.model = names, codes or {}, model
+        self.files_of = files_of or {}
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Write the label maps of one item.
+
+        Raises:
+            ImageFileError: its image is no DICOM series, or says too little of itself.
+            OSError: the file cannot be written.
+        """
+        d = dict(data)
+        for key in self.key_iterator(d):
+            label_map: MetaTensor = d[key]
+            source = str(label_map.meta[ImageMetaKey.FILENAME_OR_OBJ])
+            saved = Path(label_map.meta[MetaKeys.SAVED_TO])
+            target = saved.with_name(f"{saved.name.removesuffix('.gz').removesuffix('.nii')}.dcm")
+            files = self.files_of.get(source, [source])
+            labels = np.asarray(label_map.detach().cpu())[0]
+            write_dicom_seg(target, labels, files, self.names, self.codes, self.model)
+        return d
+
+
+def write_dicom_seg(
+    path: str | PathLike[str],
+    labels: np.ndarray[Any, Any],
+    source: Sequence[str | PathLike[str]],
+    names: Mapping[int, str],
+    codes: Mapping[int, LabelCodes] | None = None,
+    model: str = "",
+) -> None:
+    """Write a label map as DICOM SEG, whole or not at all.
+
+    Args:
+        path: the file to write.
+        labels: ``(columns, rows[, slices])``, on the grid of the series as it is read.
+        source: the folder or the files of the series.
+        names: name of each value; each is a segment, numbered in their order, also where it is nowhere.
+        codes: codes of each value.
+        model: name of what segments.
+
+    Raises:
+        ImageFileError: ``source`` is no DICOM series, or lacks what a DICOM SEG refers to.
+        ValueError: labels of another shape.
+        FileExistsError: there is a file that this package did not write.
+        OSError: the file cannot be written.
+    """
+    _check_own(Path(path))
+    paths = [Path(file) for file in source]
+    if not (paths[0].is_dir() or is_dicom_file(paths[0])):
+        raise ImageFileError(f"{paths[0]}: no DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.")
+    planes = dicom_planes_of(paths)
+    shape = (*planes[0].size, len(planes))
+    if labels.size != np.prod(shape):
+        raise ValueError(f"labels must have the shape of {paths[0]}, {shape}, got {labels.shape}.")
+    frames = np.zeros(shape[::-1], np.uint8 if len(names) < 256 else np.uint16)
+    for number, value in enumerate(sorted(names), start=1):
+        frames[np.transpose(labels.reshape(shape)) == value] = number
+    with quiet_pydicom():
+        images, frames = _in_order_of_files(planes, frames)
+        segmentation = _segmentation(images, frames, names, codes or {}, model, paths[0])
+        with atomic_path(path) as temporary:
+            segmentation.save_as(temporary)
+
+
+def _check_own(path: Path) -> None:
+    if not path.exists():
+        return
+    import pydicom
+
+    try:
+        made_by = pydicom.dcmread(path, specific_tags=["Manufacturer"], stop_before_pixels=True).get("Manufacturer")
+    except (OSError, pydicom.errors.InvalidDicomError):
+        made_by = None
+    if made_by != MARK:
+        raise FileExistsError(
+            f"{path}: exists and was not written by monai-unetpp. Move it away, or name another output folder."
+        )
+
+
+def _segmentation(
+    images: Sequence[Dataset],
+    frames: np.ndarray[Any, Any],
+    names: Mapping[int, str],
+    codes: Mapping[int, LabelCodes],
+    model: str,
+    given: Path,
+) -> Dataset:
+    from highdicom import UID
+    from highdicom.seg import Segmentation, SegmentationTypeValues
+
+    for name in _NEEDED:
+        if not images[0].get(name):
+            raise ImageFileError(f"{given}: has no {name}, to which a DICOM SEG refers. Export the series again.")
+    return Segmentation(
+        source_images=images,
+        pixel_array=frames,
+        segmentation_type=SegmentationTypeValues.BINARY,
+        segment_descriptions=_descriptions(names, codes),
+        series_instance_uid=UID(),
+        series_number=100 + int(images[0].get("SeriesNumber") or 0),
+        sop_instance_uid=UID(),
+        instance_number=1,
+        manufacturer=MARK,
+        manufacturer_model_name=(model or MARK)[:_LARGEST_DESCRIPTION],
+        software_versions=__version__,
+        device_serial_number="1",
+        content_label="SEGMENTATION",
+        series_description=f"Segmentation by {model or MARK}"[:_LARGEST_DESCRIPTION],
+    )
+
+
+def _descriptions(names: Mapping[int, str], codes: Mapping[int, LabelCodes]) -> list[Any]:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.color import CIELabColor
+    from highdicom.seg import SegmentAlgorithmTypeValues, SegmentDescription
+    from pydicom.sr.codedict import codes as known
+
+    algorithm = AlgorithmIdentificationSequence(MARK, known.cid7162.ArtificialIntelligence, __version__)
+    descriptions = []
+    for number, label in enumerate(make_labels(names), start=1):
+        given = codes.get(label.value) or LabelCodes(_STRUCTURE, Code(str(label.value), _OWN_SCHEME, label.name))
+        description = SegmentDescription(
+            segment_number=number,
+            segment_label=label.name[:_LARGEST_DESCRIPTION],
+            segmented_property_category=_concept(given.category),
+            segmented_property_type=_concept(given.type),
+            algorithm_type=SegmentAlgorithmTypeValues.AUTOMATIC,
+            algorithm_identification=algorithm,
+            display_color=CIELabColor.from_rgb(*label.colour),
+        )
+        if given.modifier is not None:
+            kind = description.SegmentedPropertyTypeCodeSequence[0]
+            kind.SegmentedPropertyTypeModifierCodeSequence = [_concept(given.modifier)]
+        descriptions.append(description)
+    return descriptions
+
+
+def _concept(code: Code) -> Any:
+    from highdicom.sr import CodedConcept
+
+    return CodedConcept(code.value, code.scheme, code.meaning[:_LARGEST_DESCRIPTION])
+
+
+def _in_order_of_files(
+    planes: Sequence[DicomPlane], frames: np.ndarray[Any, Any]
+) -> tuple[list[Dataset], np.ndarray[Any, Any]]:
+    """The headers of the files, and the frames in their order."""
+    import pydicom
+
+    images: list[Dataset] = []
+    many = planes[0].frames > 1
+    for path in dict.fromkeys(plane.path for plane in planes):
+        image = pydicom.dcmread(fspath(path), stop_before_pixels=True, force=True)
+        for name in _MAY_BE_EMPTY:
+            if name not in image:
+                setattr(image, name, "")
+        if not image.get("SliceThickness") and not many:
+            image.SliceThickness = f"{_step_mm(planes):g}"
+        images.append(image)
+    return images, frames[np.argsort([plane.frame for plane in planes])] if many else frames
+
+
+def _step_mm(planes: Sequence[DicomPlane]) -> float:
+    """Distance from slice to slice."""
+    positions = [np.asarray(plane.position_mm or (0.0, 0.0, 0.0)) for plane in planes[:2]]
+    return float(np.linalg.norm(positions[-1] - positions[0])) or 1.0

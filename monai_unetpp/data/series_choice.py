@@ -1,0 +1,87 @@
+"""Folders with several DICOM series: which of them are segmented."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data.dicom import DicomSeries, dicom_planes_of, find_series
+from monai_unetpp.data.image_errors import ImageFileError
+from monai_unetpp.errors import printable
+
+__all__ = ["ALL_SERIES", "choose_series"]
+
+logger = logging.getLogger(__name__)
+
+#: Stands for each series that is a volume.
+ALL_SERIES = "all"
+
+
+def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[str]]:
+    """Put the series that are wanted in the place of each folder that holds several.
+
+    Args:
+        items: cases, as of :func:`monai_unetpp.data.find_cases`; they are changed. The number of a series stands behind
+            the name of its case. A folder without the series gets a ``failure``.
+        wanted: number, UID or description of a series, or ``"all"``.
+
+    Returns:
+        The files of each series, by the first of them.
+    """
+    files_of: dict[str, list[str]] = {}
+    arranged: list[dict[str, Any]] = []
+    for item in items:
+        series = _series_of(item)
+        if len(series) < 2:
+            arranged.append(item)
+            continue
+        folder = Path(item["image"])
+        chosen = _chosen(series, wanted, folder)
+        if not chosen:
+            there = "; ".join(map(str, series))
+            failure = f"{folder}: holds no DICOM series {wanted!r} that is a volume; there are {there}. Name another."
+            arranged.append({**item, "failure": printable(failure)})
+        for one, number in zip(chosen, _numbers(chosen), strict=True):
+            files = [str(file.path) for file in one.files]
+            files_of[files[0]] = files
+            arranged.append({**item, "image": files, "case": f"{item['case']}_{number}"})
+    items[:] = arranged
+    return files_of
+
+
+def _series_of(item: dict[str, Any]) -> Sequence[DicomSeries]:
+    image = item["image"]
+    if "failure" in item or not isinstance(image, (str, PathLike)) or not os.path.isdir(image):
+        return []
+    try:
+        return find_series([Path(image)])
+    except ImageFileError:  # told when the case is loaded
+        return []
+
+
+def _chosen(series: Sequence[DicomSeries], wanted: str, folder: Path) -> list[DicomSeries]:
+    if wanted != ALL_SERIES:
+        return [one for one in series if wanted in (one.number, one.uid, one.description)]
+    suitable = []
+    for one in series:
+        try:
+            dicom_planes_of([file.path for file in one.files])
+        except ImageFileError as e:
+            logger.warning("%s: series %s is left out: %s", folder, one, e)
+            continue
+        if one.slices > 1:
+            suitable.append(one)
+        else:
+            logger.warning("%s: series %s is left out: a single slice.", folder, one)
+    return suitable
+
+
+def _numbers(series: Sequence[DicomSeries]) -> list[str]:
+    """The number of each series, or its place where numbers are missing or the same."""
+    numbers = [one.number for one in series]
+    usable = len(set(numbers)) == len(numbers) and all(number.isdecimal() for number in numbers)
+    return numbers if usable else [str(place) for place in range(1, len(series) + 1)]

@@ -1,0 +1,240 @@
+"""Segmenting one image, which may be in memory, and what is found in it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import gzip
+import os
+import tempfile
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import nibabel
+import numpy as np
+import numpy.typing as npt
+from monai.data import MetaTensor
+from monai.data.utils import orientation_ras_lps, to_affine_nd
+from monai.utils import MetaKeys, SpaceKeys
+from nibabel.spatialimages import SpatialImage
+
+from monai_unetpp.data import VolumeReader, find_cases
+from monai_unetpp.data.cases import expand_home
+from monai_unetpp.data.nifti import is_nifti_name
+from monai_unetpp.data.pictures import is_picture_name, read_picture
+from monai_unetpp.files import atomic_path
+from monai_unetpp.reporting.html import embed_figure, html_paragraph, html_table
+from monai_unetpp.results import LabelVolume
+from monai_unetpp.results.overlay import draw_overlay
+from monai_unetpp.segmentation import SegmentedCase, segment_files
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Segmentation", "segment"]
+
+#: What an image that has no file is called in messages.
+_NAME = "image"
+#: Kinds of numbers that NIfTI files of any program hold.
+_STORED = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Segmentation:
+    """What was found in one image. Notebooks show it as a picture and a table.
+
+    Attributes:
+        array: label map ``(H, W[, D])`` on the grid of the image; axes are in the order of the file, as nibabel has
+            them, so those of SimpleITK's index.
+        affine: ``(4, 4)``, from its voxels to mm in RAS; the identity for pictures.
+        labels: name of each value.
+        volumes: value, name, voxels and millilitres of every label; empty where objects were numbered.
+        image: the intensities ``(H, W[, D])``.
+        bundle: name of the bundle that was used.
+        level: the level that was run.
+        instances: number of objects, None unless they were numbered.
+        warnings: what should be known before the result is used, one line each.
+    """
+
+    array: npt.NDArray[Any]
+    affine: npt.NDArray[np.float64]
+    labels: dict[int, str]
+    volumes: tuple[LabelVolume, ...]
+    image: npt.NDArray[Any]
+    bundle: str
+    level: str
+    instances: int | None = None
+    warnings: tuple[str, ...] = ()
+    _suffix: str = dataclasses.field(default=".nii.gz", repr=False)
+    _content: bytes = dataclasses.field(default=b"", repr=False)
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{label.name}: {_size(label)}" for label in self.volumes)
+        return f"Segmentation(shape={self.array.shape}, {self.bundle}, {self.level}, {found or self._objects()})"
+
+    def save(self, path: str | PathLike[str]) -> Path:
+        """Write the label map with the grid of the image, and with names and colours where it is NIfTI.
+
+        Args:
+            path: the file to write: ``.nii`` or ``.nii.gz``; for a picture one with the suffix of its kind.
+
+        Returns:
+            Its path.
+
+        Raises:
+            ValueError: another suffix.
+            OSError: it cannot be written.
+        """
+        target = expand_home(path)
+        is_nifti = self._suffix == ".nii.gz"
+        fits = is_nifti_name(target) if is_nifti else target.suffix.lower().startswith(self._suffix)
+        if not fits or target.suffix.lower() in (".hdr", ".img"):
+            kinds = ".nii or .nii.gz" if is_nifti else self._suffix
+            raise ValueError(f"{target}: the name must end in {kinds}. Correct it.")
+        packed = not is_nifti or target.suffix.lower() == ".gz"
+        with atomic_path(target) as temporary:
+            temporary.write_bytes(self._content if packed else gzip.decompress(self._content))
+        return target
+
+    def show(self) -> Figure:
+        """Draw the labels over the image: three planes of a volume through the middle of what was found.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        return draw_overlay(self.image, self.array.reshape(self.image.shape), self.affine, self.labels)
+
+    def _repr_html_(self) -> str:
+        rows = [(label.value, label.name, label.voxels, _size(label)) for label in self.volumes]
+        parts = [html_paragraph(f"{self.bundle}, level {self.level}"), *map(html_paragraph, self.warnings)]
+        with contextlib.suppress(ImportError):  # the table does without matplotlib
+            parts.append(embed_figure(self.show(), "the labels over the image"))
+        parts.append(html_table(("label", "name", "voxels", "size"), rows) if rows else html_paragraph(self._objects()))
+        return "".join(parts)
+
+    def _objects(self) -> str:
+        return f"{self.instances} objects"
+
+
+def segment(
+    image: str | PathLike[str] | SpatialImage | MetaTensor | Any,
+    bundle: str | PathLike[str],
+    level: str | None = None,
+    device: str | None = None,
+    **options: Any,
+) -> Segmentation:
+    """Segment one image with a bundle.
+
+    For many files use :func:`monai_unetpp.segmentation.segment_files`, which loads the network once.
+
+    Args:
+        image: a path (an image file or the folder of a DICOM series), an image of nibabel or SimpleITK, or a
+            ``MetaTensor`` ``(1, H, W[, D])``.
+        bundle: name or folder of a bundle.
+        level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
+        device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
+        **options: further ones of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as
+            ``flips=[]``.
+
+    Raises:
+        TypeError: an image of another kind.
+        ValueError: the image cannot be segmented, or is several; or a bundle, level, device or option that cannot be
+            used.
+        FileNotFoundError: no such bundle or file.
+
+    Example:
+        .. code-block:: python
+
+            found = monai_unetpp.segment("T1.nii.gz", bundle="brain_tissue_mri_unetpp")
+            found.volumes[0].ml, found.save("tissues.nii.gz")
+    """
+    with tempfile.TemporaryDirectory(prefix="monai-unetpp-") as folder:
+        source = _file_of(image, Path(folder) / _NAME)
+        _check_single(source)
+        summary = segment_files(source, Path(folder) / "result", bundle, level, device, **options)
+        for failure in summary.failures:
+            raise ValueError(failure.replace(str(source), _NAME) if source.is_relative_to(folder) else failure)
+        return _loaded(summary.cases[0], source, labels=summary.labels, bundle=summary.bundle, level=summary.level)
+
+
+def _loaded(case: SegmentedCase, source: Path, **described: Any) -> Segmentation:
+    """What was written for a case, read into memory."""
+    output = Path(case.output)
+    if is_picture_name(output):
+        array, affine = read_picture(output, labels=True), np.eye(4)
+    else:
+        result = nibabel.load(output)
+        array, affine = np.asarray(result.dataobj), np.asarray(result.affine)  # type: ignore[attr-defined]
+    reader = VolumeReader(spatial_dims=(2, 3), allow_constant=True, fill_nonfinite=0)
+    image, _ = reader.get_data(reader.read(source))
+    return Segmentation(
+        array,
+        affine,
+        volumes=case.volumes,
+        image=image,
+        instances=case.instances,
+        warnings=case.warnings,
+        _suffix=".nii.gz" if output.name.endswith(".nii.gz") else output.suffix,
+        _content=output.read_bytes(),
+        **described,
+    )
+
+
+def _check_single(source: Path) -> None:
+    if source.is_dir():
+        found = len(find_cases(source, strict=False))
+        if found > 1:
+            raise ValueError(
+                f"{source}: holds {found} images. Name one, or use monai_unetpp.segmentation.segment_files."
+            )
+
+
+def _file_of(image: Any, path: Path) -> Path:
+    """The file of an image; one in memory is written to ``path`` and a suffix."""
+    if isinstance(image, (str, PathLike)):
+        return Path(os.path.abspath(expand_home(fspath(image))))
+    if isinstance(image, MetaTensor):
+        return _saved_nifti(*_of_tensor(image), path)
+    if isinstance(image, SpatialImage):
+        return _saved_nifti(np.asanyarray(image.dataobj), np.asarray(image.affine), path, image)
+    if type(image).__module__.startswith("SimpleITK"):
+        import SimpleITK
+
+        target = path.with_suffix(".mha")
+        SimpleITK.WriteImage(image, str(target))
+        return target
+    raise TypeError(
+        f"image must be a path, an image of nibabel or SimpleITK, or a MetaTensor, got {type(image).__name__}. "
+        "Give an array with its affine as nibabel.Nifti1Image(array, affine)."
+    )
+
+
+def _of_tensor(image: MetaTensor) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    if image.ndim not in (3, 4) or image.shape[0] != 1:
+        raise ValueError(
+            f"image must have the shape (1, H, W) or (1, H, W, D), got {tuple(image.shape)}. Put its channel first."
+        )
+    affine = to_affine_nd(3, np.asarray(image.affine.cpu(), dtype=np.float64))
+    if image.meta.get(MetaKeys.SPACE) == SpaceKeys.LPS:
+        affine = orientation_ras_lps(affine)
+    return np.asarray(image.detach().cpu())[0], np.asarray(affine)
+
+
+def _saved_nifti(
+    array: npt.NDArray[Any], affine: npt.NDArray[Any], path: Path, image: SpatialImage | None = None
+) -> Path:
+    """``array`` as an uncompressed file with the header of ``image``, if that is NIfTI, and with no scale."""
+    if array.dtype.name not in _STORED:
+        array = array.astype(np.float64)
+    header = image.header.copy() if isinstance(image, nibabel.Nifti1Image) else None
+    if header is not None:
+        header.set_data_dtype(array.dtype)
+        header.set_slope_inter(1, 0)
+    target = path.with_suffix(".nii")
+    nibabel.save(nibabel.Nifti1Image(array, affine, header), target)
+    return target
+
+
+def _size(label: LabelVolume) -> str:
+    return f"{label.voxels:,} pixels" if label.ml is None else f"{label.ml:.3f} ml"

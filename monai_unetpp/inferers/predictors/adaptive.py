@@ -1,0 +1,116 @@
+"""Running each window only as deep as it needs, with torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, levels_agree
+from monai_unetpp.inferers.predictors.eager import TorchPredictor, channels_last, computing
+from monai_unetpp.inferers.predictors.predictor import evaluating
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.networks.stages import NetworkStage
+
+__all__ = ["FIRST_LEVELS", "AdaptiveTorchPredictor", "as_nested_unet", "check_levels_to_choose"]
+
+#: Levels that the first stage gives: a window cannot stop before two can be compared.
+FIRST_LEVELS = 2
+
+
+class AdaptiveTorchPredictor(TorchPredictor):
+    """Gives each window the logits of the first level that agrees with the one before it, and computes no more.
+
+    The windows of a batch go from stage to stage together; those that are done stay behind. The result is a dict with
+    the one name ``"adaptive"``.
+
+    Args:
+        network: a ``NestedUNet`` with two levels or more.
+        tolerance: of ``1 - Dice`` between two levels, see :func:`monai_unetpp.inferers.depth_gate.levels_agree`.
+        **settings: see :class:`Predictor`, without ``levels``.
+
+    Attributes:
+        depths: number of the level, among ``levels``, that each window of the last batch got, ``(B,)``.
+
+    Raises:
+        TypeError: another network.
+        ValueError: a network with one level.
+    """
+
+    def __init__(self, network: Callable[..., Any], *, tolerance: float, **settings: Any) -> None:
+        nested = check_levels_to_choose(network)
+        super().__init__(nested, **{**settings, "levels": nested.levels})
+        self.tolerance = tolerance
+        self._stages = (nested if self._copy is None else as_nested_unet(self._copy.current())).split(FIRST_LEVELS)
+
+    def _predict(self, windows: torch.Tensor) -> dict[str, torch.Tensor]:
+        network: Any = self.network
+        if self._copy is not None:
+            # the stages share the modules of the copy, which takes over the weights that the network has now
+            network = self._copy.current()
+            windows = windows.contiguous(memory_format=channels_last(windows.dim()))
+        with evaluating(network), computing(self.device, self.precision):
+            logits, self.depths = self._deepened(windows)
+        return {ADAPTIVE: logits}
+
+    def _deepened(self, windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        outputs, kept = self._stages[0].advance({"input": windows})
+        shallower, result = (outputs[level] for level in self._stages[0].levels)
+        deeper, places = result, torch.arange(len(windows))
+        depths = torch.full((len(windows),), FIRST_LEVELS - 1)
+        for number, stage in enumerate(self._stages[1:], start=FIRST_LEVELS):
+            going_on = (~levels_agree(shallower, deeper, self.tolerance)).cpu().nonzero()[:, 0]
+            if not len(going_on):
+                break
+            places, shallower = places[going_on], deeper[going_on]
+            deeper, kept = _advanced(stage, kept, going_on)
+            result[places] = deeper
+            depths[places] = number
+        return result, depths
+
+
+def _advanced(
+    stage: NetworkStage, kept: Mapping[str, torch.Tensor], windows: torch.Tensor
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The logits of the next level for some windows, and what is kept of them."""
+    count = len(windows)
+    some = next(iter(kept.values()))
+    if count < len(some):
+        if some.device.type == "cuda":
+            # few different sizes of batches: for each, cuDNN tries which convolutions are fastest
+            padded = min(1 << (count - 1).bit_length(), len(some))
+            windows = torch.cat([windows, windows[-1:].expand(padded - count)])
+        kept = {name: value[windows] for name, value in kept.items()}
+    outputs, kept = stage.advance(kept)
+    return outputs[stage.levels[0]][:count], {name: value[:count] for name, value in kept.items()}
+
+
+def check_levels_to_choose(network: Any) -> NestedUNet:
+    """``network`` if a depth can be chosen in it.
+
+    Raises:
+        TypeError: it is no ``NestedUNet``.
+        ValueError: it has one level.
+    """
+    nested = as_nested_unet(network)
+    if len(nested.levels) < FIRST_LEVELS:
+        raise ValueError(
+            f"network must have two levels or more for levels={ADAPTIVE!r}, got {nested.levels[0]} alone. Take the "
+            "whole network, trained with deep_supervision, or leave the adaptive depth out."
+        )
+    return nested
+
+
+def as_nested_unet(network: Any) -> NestedUNet:
+    """``network`` if it is a ``NestedUNet``.
+
+    Raises:
+        TypeError: it is another.
+    """
+    if not isinstance(network, NestedUNet):
+        raise TypeError(
+            f"network must be a NestedUNet for levels={ADAPTIVE!r}, got {type(network).__name__}. Convert "
+            "BasicUNetPlusPlus with NestedUNet.from_basic_unetplusplus, or leave the adaptive depth out."
+        )
+    return network

@@ -1,0 +1,171 @@
+"""The tables of depths that are chosen for each window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+
+from monai_unetpp.metrics import FOREGROUND
+from monai_unetpp.pruning.adaptive import operations_ratio
+from monai_unetpp.pruning.results import AdaptiveDepth, AdaptivePoint, Comparison, PointOutcome, PruningResult, ScoreRow
+from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_metric, interval, quartiles
+from monai_unetpp.reporting.numbers import significant
+from monai_unetpp.reporting.tables import Table, TableCell
+from monai_unetpp.spreadsheet import format_csv
+
+__all__ = ["ADAPTIVE_RULE", "adaptive_cases_table", "adaptive_csv", "adaptive_table"]
+
+ADAPTIVE_RULE = (
+    "L1 and L2 of every window are computed. Where 1 - Dice between their segmentations is below the tolerance for "
+    "every class that occurs in either, L2 is taken; else L3 is computed from the same nodes and compared with L2, and "
+    "so on. The tolerances are tested in a fixed order, the smallest first, until one does not pass: so each is tested "
+    "at the full error level, by the margins and limits of the verdict, and no cases need to be kept back for the "
+    "choice. The verdict itself does not change."
+)
+
+_Key = tuple[str, str]
+
+
+def adaptive_table(result: PruningResult) -> Table | None:
+    """Every tolerance with its cost and accuracy, beside the level of nearest cost; None where none was evaluated."""
+    adaptive = result.adaptive
+    if adaptive is None:
+        return None
+    records: list[dict[str, TableCell | str | None]] = []
+    for point in adaptive.points:
+        for outcome, level in zip(point.outcomes, point.equal_cost_outcomes, strict=True):
+            dice, static = _dice(outcome), _dice(level)
+            records.append(
+                {
+                    "Tolerance": f"{point.tolerance:g}",
+                    **({"Data set": outcome.dataset} if len(point.outcomes) > 1 else {}),
+                    "Result": _state(adaptive, point, outcome),
+                    **{f"Windows at {name}": _share(count, point.windows) for name, count in point.windows.items()},
+                    "Operations": significant(point.operations_ratio, 3),
+                    "Time": quartiles(point.time_ratio, 1.0),
+                    "Dice difference": _interval(dice),
+                    "Worst case": _worst(dice),
+                    "Level of nearest cost": f"{level.point} ({adaptive.level_operations[level.point]:.2f})",
+                    "Its Dice difference": _interval(static),
+                    "Its worst case": _worst(static),
+                }
+            )
+    marked = [n for n, point in enumerate(adaptive.points) if point.name == adaptive.recommended]
+    return Table.of(
+        "Depth chosen for each window",
+        records,
+        words=("Data set", "Result", "Worst case", "Level of nearest cost", "Its worst case"),
+        marked=marked if len(records) == len(adaptive.points) else (),
+        notes=[
+            f"Operations and time are in proportion to {adaptive.reference}; time is that of {adaptive.timed_cases} "
+            f"cases, evenly spread from the shallowest to the deepest, median (quartiles) of "
+            f"{adaptive.points[0].time_ratio.count} round(s). In brackets after the level of nearest cost: its "
+            "operations.",
+            "Dice differences are those of the guarded label with the largest loss, from the deepest level, with "
+            "one-sided bounds at the error level of the verdict.",
+        ],
+    )
+
+
+def adaptive_cases_table(result: PruningResult) -> Table | None:
+    """Which kinds of cases stay shallow: thirds of the cases by their depth; None where none was evaluated."""
+    adaptive = result.adaptive
+    if adaptive is None:
+        return None
+    shown = adaptive.recommended or adaptive.points[-1].name
+    depths = {(each.dataset, each.case): each.windows for each in adaptive.depths if each.point == shown}
+    ratios = {case: operations_ratio(windows, adaptive.level_operations) for case, windows in depths.items()}
+    ordered = sorted(ratios, key=lambda case: (ratios[case], case))
+    found = _foreground(adaptive.rows, shown)
+    deepest = _foreground(result.rows, adaptive.reference)
+    records = []
+    for name, group in zip(("shallow third", "middle third", "deep third"), np.array_split(ordered, 3), strict=True):
+        cases = [(str(dataset), str(case)) for dataset, case in group]
+        if cases:
+            records.append(_group_record(name, cases, ratios, depths, found, deepest))
+    return Table.of(
+        f"Which cases stay shallow at {shown}",
+        records,
+        words=("Cases", "Such as"),
+        notes=[
+            "Cases in the order of their operations, in proportion to the deepest level; means of each third. Dice is "
+            "that of all labels together. adaptive_depth.csv lists every case."
+        ],
+    )
+
+
+def adaptive_csv(adaptive: AdaptiveDepth) -> str:
+    """Windows by level of every case at every tolerance, with the operations in proportion to the deepest level."""
+    levels = list(adaptive.points[0].windows)
+    rows = (
+        (
+            each.dataset,
+            each.case,
+            each.point,
+            *(each.windows.get(level, 0) for level in levels),
+            repr(operations_ratio(each.windows, adaptive.level_operations)),
+        )
+        for each in adaptive.depths
+    )
+    return format_csv(("dataset", "case", "point", *(f"windows_{level}" for level in levels), "operations_ratio"), rows)
+
+
+def _group_record(
+    name: str,
+    cases: Sequence[_Key],
+    ratios: Mapping[_Key, float],
+    depths: Mapping[_Key, Mapping[str, int]],
+    found: Mapping[_Key, ScoreRow],
+    deepest: Mapping[_Key, ScoreRow],
+) -> dict[str, TableCell | str | None]:
+    pairs = [(found[case].score, deepest[case].score) for case in cases if case in found and case in deepest]
+    dice = [(a.dice, b.dice) for a, b in pairs if a.dice is not None and b.dice is not None]
+    truth = [b.truth_ml for _, b in pairs if b.truth_ml is not None]
+    middle = len(cases) // 2
+    return {
+        "Cases": f"{name} ({len(cases)})",
+        "Operations": significant(float(np.mean([ratios[case] for case in cases])), 3),
+        "Windows of a case": significant(float(np.mean([sum(depths[case].values()) for case in cases])), 2),
+        "True volume (ml)": significant(float(np.mean(truth)), 3) if truth else None,
+        "Dice at the deepest": format_metric("dice", float(np.mean([b for _, b in dice]))) if dice else None,
+        "Difference": format_difference("dice", float(np.mean([a - b for a, b in dice]))) if dice else None,
+        "Such as": ", ".join(case for _, case in (cases[0], cases[middle], cases[-1])),
+    }
+
+
+def _foreground(rows: Sequence[ScoreRow], point: str) -> dict[_Key, ScoreRow]:
+    """The rows of all labels together; where there is one label alone, its own."""
+    labels = {row.label for row in rows}
+    label = FOREGROUND if FOREGROUND in labels else min(labels, default=FOREGROUND)
+    return {(row.dataset, row.case): row for row in rows if row.point == point and row.label == label}
+
+
+def _dice(outcome: PointOutcome) -> Comparison | None:
+    """The comparison of Dice with the largest loss; of another metric where Dice is not guarded."""
+    comparisons: Iterator[Comparison] = iter(
+        sorted(outcome.comparisons, key=lambda each: (each.metric != "dice", each.mean_difference))
+    )
+    return next(comparisons, None)
+
+
+def _interval(comparison: Comparison | None) -> str | None:
+    return None if comparison is None else interval(comparison)
+
+
+def _worst(comparison: Comparison | None) -> str | None:
+    if comparison is None:
+        return None
+    return f"{format_difference(comparison.metric, comparison.worst_difference)} ({comparison.worst_case})"
+
+
+def _share(count: int, windows: Mapping[str, int]) -> str:
+    return f"{100 * count / max(sum(windows.values()), 1):.0f} %"
+
+
+def _state(adaptive: AdaptiveDepth, point: AdaptivePoint, outcome: PointOutcome) -> TableCell:
+    if point.name == adaptive.recommended:
+        return TableCell("pass, recommended", "good")
+    if outcome.state == "pass" and not point.accepted:
+        return TableCell("not tested: one before it does not pass", "unsure")
+    return TableCell(outcome.state, STATE_TONES.get(outcome.state, ""))

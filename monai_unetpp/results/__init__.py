@@ -1,0 +1,29 @@
+"""What lies beside label maps in a folder of results: tables of colours and volumes, and how they were made."""
+
+from monai_unetpp.results.bids import write_bids_description
+from monai_unetpp.results.colour_tables import TABLE_FILES, itk_snap_table, slicer_table
+from monai_unetpp.results.earlier import EarlierResults
+from monai_unetpp.results.folder import ResultFolder
+from monai_unetpp.results.inputs import RunInputs, leave_out_finished
+from monai_unetpp.results.run_record import RUN_FILE, RecordedCase, collecting_warnings, hash_image, read_runs
+from monai_unetpp.results.volumes import VOLUMES_FILE, LabelVolume, measure_file, measure_labels
+
+__all__ = [
+    "RUN_FILE",
+    "TABLE_FILES",
+    "VOLUMES_FILE",
+    "EarlierResults",
+    "LabelVolume",
+    "RecordedCase",
+    "ResultFolder",
+    "RunInputs",
+    "collecting_warnings",
+    "hash_image",
+    "itk_snap_table",
+    "leave_out_finished",
+    "measure_file",
+    "measure_labels",
+    "read_runs",
+    "slicer_table",
+    "write_bids_description",
+]

@@ -1,0 +1,132 @@
+"""BIDS: which images a data set holds, and where their segmentations belong in a data set derived from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data.label_table import make_labels
+from monai_unetpp.files import MARK, write_text
+from monai_unetpp.results.colour_tables import TABLE_FILES
+from monai_unetpp.results.run_record import RUN_FILE
+from monai_unetpp.results.volumes import VOLUMES_FILE
+from monai_unetpp.version import __version__
+
+__all__ = ["BidsImage", "default_bids_output", "find_bids_images", "is_bids", "write_bids_description"]
+
+_DESCRIPTION = "dataset_description.json"
+_LABELS = "dseg.tsv"
+_IGNORED = ".bidsignore"
+_VERSION = "1.10.0"
+_FOLDERS = {"sub": re.compile(r"sub-[0-9A-Za-z+]+"), "ses": re.compile(r"ses-[0-9A-Za-z+]+")}
+
+
+@dataclasses.dataclass(frozen=True)
+class BidsImage:
+    """One image of a BIDS data set.
+
+    Attributes:
+        path: its file.
+        result: where its segmentation belongs in the derived data set, without ``_dseg`` and suffix, such as
+            ``"sub-01/anat/sub-01_run-1"``.
+    """
+
+    path: Path
+    result: str
+
+    @property
+    def case(self) -> str:
+        """Its entities, such as ``"sub-01_run-1"``."""
+        return self.result.rpartition("/")[2]
+
+
+def is_bids(folder: Path) -> bool:
+    """Whether a folder is a BIDS data set: it says so, and has a folder for a subject."""
+    if not os.path.isfile(folder / _DESCRIPTION):
+        return False
+    return any(True for _ in _folders(folder, "sub"))
+
+
+def default_bids_output(folder: Path) -> Path:
+    """The derived data set in a data set."""
+    return folder / "derivatives" / MARK
+
+
+def find_bids_images(folder: Path, suffix: str) -> list[BidsImage]:
+    """The anatomical images of one kind, by subject and session.
+
+    Args:
+        folder: a BIDS data set, raw or derived.
+        suffix: what the names of the images end in, such as ``"T1w"``.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found: list[BidsImage] = []
+    others: set[str] = set()
+    for subject in _folders(folder, "sub"):
+        for place in (subject, *_folders(subject, "ses")):
+            for path in sorted((place / "anat").glob("*.nii*")):
+                stem, _, end = path.name.removesuffix(".gz").removesuffix(".nii").rpartition("_")
+                if end == suffix and path.name.endswith((".nii", ".nii.gz")) and stem.startswith("sub-"):
+                    found.append(BidsImage(path, f"{path.parent.relative_to(folder).as_posix()}/{stem}"))
+                others.add(end)
+    if not found:
+        there = f"there are {', '.join(sorted(others))}" if others else "its anat folders hold no NIfTI files"
+        raise ValueError(
+            f"{folder}: holds no image of suffix {suffix!r} in sub-*/[ses-*/]anat; {there}. Name another with --suffix."
+        )
+    return found
+
+
+def write_bids_description(folder: Path, source: Path, names: Mapping[int, str], bundle: str) -> None:
+    """Write what makes a folder a derived data set: its description, the table of labels, and what BIDS passes over.
+
+    Args:
+        folder: the derived data set.
+        source: the data set that it is derived from.
+        names: name of each value.
+        bundle: name of the bundle that segments.
+
+    Raises:
+        ValueError: the folder is a data set of others, or one of another bundle.
+        OSError: a file cannot be written.
+    """
+    path, made_by = folder / _DESCRIPTION, {"Name": MARK, "Version": __version__, "Description": f"bundle {bundle}"}
+    _check_description(path, made_by)
+    content = {
+        "Name": f"Segmentations of {source.resolve().name} by {MARK}",
+        "BIDSVersion": _VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [made_by],
+        "SourceDatasets": [{"URL": f"bids::{os.path.relpath(source.resolve(), folder.resolve())}"}],
+    }
+    write_text(path, json.dumps(content, indent=2) + "\n")
+    rows = [("index", "name", "color"), ("0", "background", "#000000")]
+    rows += [(str(label.value), label.name, label.hex_colour) for label in make_labels(names)]
+    write_text(folder / _LABELS, "".join("\t".join(row) + "\n" for row in rows))
+    ignored = (VOLUMES_FILE, RUN_FILE, *TABLE_FILES.values())
+    write_text(folder / _IGNORED, "".join(f"{name}\n" for name in ignored))
+
+
+def _check_description(path: Path, wanted: Mapping[str, Any]) -> None:
+    if not path.exists():
+        return
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["GeneratedBy"][0]
+        made_by, by = found["Name"], found["Description"]
+    except (OSError, ValueError, TypeError, LookupError):
+        made_by, by = None, None
+    if (made_by, by) != (wanted["Name"], wanted["Description"]):
+        of_whom = f"segmentations by {by}" if made_by == MARK else f"a data set that {MARK} did not write"
+        raise ValueError(f"{path}: describes {of_whom}. Name another output folder with -o.")
+
+
+def _folders(folder: Path, kind: str) -> Iterator[Path]:
+    """The folders of subjects or sessions, by name; links to folders count."""
+    return (path for path in sorted(folder.glob(f"{kind}-*")) if _FOLDERS[kind].fullmatch(path.name) and path.is_dir())

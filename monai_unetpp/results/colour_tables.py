@@ -1,0 +1,41 @@
+"""Names and colours of labels, in the forms that ITK-SNAP and 3D Slicer load."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from monai_unetpp.data.label_table import make_labels
+from monai_unetpp.files import MARK
+
+__all__ = ["TABLE_FILES", "itk_snap_table", "slicer_table"]
+
+#: Their files in a folder of results.
+TABLE_FILES = {"itk_snap": "labels.label", "slicer": "labels.ctbl"}
+
+
+def itk_snap_table(names: Mapping[int, str]) -> str:
+    """Label descriptions of ITK-SNAP: number, colour, opacity, whether it is shown in 2D and in 3D, and name.
+
+    Args:
+        names: name of each value, without the background.
+    """
+    rows = [(0, (0, 0, 0), 0, 0, "Clear Label")]
+    rows += [(label.value, label.colour, 1, 1, label.name.replace('"', "'")) for label in make_labels(names)]
+    lines = [
+        f'{value:5d} {red:5d} {green:4d} {blue:4d} {opacity:9d} {shown:4d} {shown:4d}    "{name}"'
+        for value, (red, green, blue), opacity, shown, name in rows
+    ]
+    return "\n".join([f"# written by {MARK}: label descriptions of ITK-SNAP", *lines, ""])
+
+
+def slicer_table(names: Mapping[int, str]) -> str:
+    """A colour table of 3D Slicer: number, name without spaces, red, green, blue and opacity.
+
+    Args:
+        names: name of each value, without the background.
+    """
+    lines = [
+        f"{label.value} {'_'.join(label.name.split())} {' '.join(map(str, label.colour))} 255"
+        for label in make_labels(names)
+    ]
+    return "\n".join([f"# written by {MARK}: colour table of 3D Slicer", "0 background 0 0 0 0", *lines, ""])

@@ -1,0 +1,38 @@
+"""Which cases earlier runs have finished already."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data.result_marks import identify_image, read_identity
+
+__all__ = ["EarlierResults"]
+
+
+class EarlierResults:
+    """Finds results that need not be made again.
+
+    Args:
+        runs: what ``run.json`` tells of earlier runs.
+        wanted: the entries ``bundle`` and ``options`` of this run.
+
+    A result counts if it carries the mark of the same image with the same content, and ``runs`` do not say that it was
+    made by other weights or with other options. So an interrupted run goes on, and one with another level begins anew.
+    """
+
+    def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
+        self._wanted = _compared(wanted)
+        self._made_by = {case.get("output"): _compared(run) for run in runs for case in run["cases"]}
+
+    def has(self, image: str | Path, output: Path) -> bool:
+        """Whether ``output`` is the finished result of ``image``."""
+        if not output.is_file() or self._made_by.get(str(output), self._wanted) != self._wanted:
+            return False
+        made_of = read_identity(output)
+        return made_of is not None and made_of.content is not None and made_of.content == identify_image(image).content
+
+
+def _compared(run: Mapping[str, Any]) -> tuple[Any, Any]:
+    return (run.get("bundle") or {}).get("sha256"), run.get("options")

@@ -1,0 +1,105 @@
+"""A folder of results, and the files in it that tell of its label maps."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.files import MARK, write_text
+from monai_unetpp.results.colour_tables import TABLE_FILES, itk_snap_table, slicer_table
+from monai_unetpp.results.run_record import RUN_FILE, RecordedCase, format_runs, read_runs
+from monai_unetpp.results.volumes import VOLUMES_FILE, LabelVolume, format_volumes, measure_file, read_volume_rows
+
+__all__ = ["ResultFolder"]
+
+#: Seconds between two writings during a run: of thousands of images, not each one writes the whole table.
+_PAUSE_S = 5.0
+
+
+@dataclasses.dataclass
+class ResultFolder:
+    """Writes what lies beside label maps, and keeps what earlier runs wrote of other cases.
+
+    Each file is replaced as a whole, so that another process may read it at any time.
+
+    Attributes:
+        path: the folder.
+        names: the labels of its maps, value to name.
+        run: what ``run.json`` says of the run; more may be added until :meth:`write`.
+    """
+
+    path: Path
+    names: Mapping[int, str]
+    run: dict[str, Any] = dataclasses.field(default_factory=dict)
+    _cases: dict[str, RecordedCase] = dataclasses.field(default_factory=dict, init=False)
+    _volumes: dict[str, tuple[Sequence[LabelVolume], Sequence[str]]] = dataclasses.field(
+        default_factory=dict, init=False
+    )
+    _written: float = dataclasses.field(default=0.0, init=False)
+
+    def check(self) -> None:
+        """See that nothing of others would be replaced; to be asked before any work is done.
+
+        Raises:
+            ValueError: a file of one of the names was not written by this package.
+        """
+        read_volume_rows(self.path / VOLUMES_FILE)
+        read_runs(self.path / RUN_FILE)
+        for name in TABLE_FILES.values():
+            _check_table(self.path / name)
+
+    def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
+        """Note a finished case; what is noted is written now and then.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self._cases[case.case] = case
+        if volumes:
+            self._volumes[case.case] = volumes, case.warnings
+        if time.monotonic() - self._written > _PAUSE_S:
+            self.write()
+
+    def add_earlier(self, case: str, output: Path, has_volume: bool) -> None:
+        """Note a case that was finished before; its sizes are measured where the table has lost them.
+
+        Args:
+            case: its name.
+            output: its label map.
+            has_volume: whether voxels have a size in mm.
+        """
+        if case not in {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}:
+            self._volumes[case] = measure_file(output, self.names, has_volume), ()
+
+    def write(self) -> None:
+        """Write all files; none while no case is finished.
+
+        Raises:
+            OSError: one cannot be written.
+        """
+        if self._volumes:
+            text = format_volumes(self._volumes, read_volume_rows(self.path / VOLUMES_FILE))
+            write_text(self.path / VOLUMES_FILE, text)
+        if not self._cases:
+            return
+        earlier = [run for run in read_runs(self.path / RUN_FILE) if run.get("started") != self.run.get("started")]
+        write_text(self.path / RUN_FILE, format_runs(self.run, list(self._cases.values()), earlier))
+        for name, table in (("itk_snap", itk_snap_table), ("slicer", slicer_table)):
+            write_text(self.path / TABLE_FILES[name], table(self.names))
+        self._written = time.monotonic()
+
+
+def _check_table(path: str | PathLike[str]) -> None:
+    try:
+        with Path(path).open(encoding="utf-8", errors="replace") as file:
+            first = file.readline()
+    except FileNotFoundError:
+        return
+    except OSError:
+        first = ""
+    if not first.startswith(f"# written by {MARK}"):
+        raise ValueError(f"{path}: exists and was not written by monai-unetpp. Move it away, or name another folder.")

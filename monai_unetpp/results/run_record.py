@@ -1,0 +1,122 @@
+"""How the label maps of a folder were made, so that it can be told and repeated."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data.result_marks import image_files
+from monai_unetpp.files import MARK, hash_file
+
+__all__ = ["RUN_FILE", "RecordedCase", "collecting_warnings", "format_runs", "hash_image", "read_runs"]
+
+RUN_FILE = "run.json"
+_PACKAGE = "monai_unetpp"
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordedCase:
+    """What is written of one finished case.
+
+    Attributes:
+        case: its name.
+        image: the file or folder that was read.
+        sha256: of the image, see :func:`hash_image`.
+        output: the file that was written.
+        seconds: how long it took.
+        warnings: what should be known before its result is used.
+        details: what else was found, such as the number of objects.
+    """
+
+    case: str
+    image: str
+    sha256: str | None
+    output: str
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    details: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        plain = dataclasses.asdict(self)
+        return {**{key: value for key, value in plain.items() if key != "details"}, **self.details}
+
+
+def hash_image(*images: str | PathLike[str]) -> str | None:
+    """SHA-256 of an image file; of several files, such as a DICOM series, that of their sorted hashes, one a line.
+
+    Args:
+        *images: files, or a folder with a DICOM series.
+
+    Returns:
+        None where they cannot be read.
+    """
+    try:
+        hashes = sorted(hash_file(path) for image in images for path in image_files(Path(image)))
+    except OSError:
+        return None
+    if len(hashes) < 2:
+        return hashes[0] if hashes else None
+    return hashlib.sha256("".join(f"{line}\n" for line in hashes).encode()).hexdigest()
+
+
+def read_runs(path: Path) -> list[dict[str, Any]]:
+    """The runs that an earlier record tells of; none where there is no file.
+
+    Raises:
+        ValueError: it is no such record.
+    """
+    if not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["software"] == MARK and all(isinstance(run["cases"], list) for run in content["runs"]):
+            return list(content["runs"])
+    except (OSError, ValueError, TypeError, KeyError):
+        pass
+    raise ValueError(f"{path}: exists and was not written by monai-unetpp. Move it away, or name another folder.")
+
+
+def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: Sequence[Mapping[str, Any]]) -> str:
+    """The record as text: each case once, in the run that made its result.
+
+    Args:
+        run: of this run, all but its cases.
+        cases: the finished ones of this run.
+        earlier: what :func:`read_runs` gave; runs of which no case is left are dropped.
+    """
+    redone = {case.case for case in cases}
+    kept = [{**run, "cases": [case for case in run["cases"] if case.get("case") not in redone]} for run in earlier]
+    runs = [*(run for run in kept if run["cases"]), {**run, "cases": [case.as_dict() for case in cases]}]
+    return json.dumps({"software": MARK, "runs": runs}, indent=2) + "\n"
+
+
+@contextmanager
+def collecting_warnings() -> Iterator[list[str]]:
+    """A list of what this package warns of inside the block, one line each; it is logged as ever."""
+    handler = _Collector()
+    logger = logging.getLogger(_PACKAGE)
+    logger.addHandler(handler)
+    try:
+        yield handler.lines
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Collector(logging.Handler):
+    """Keeps warnings; errors are told as failures."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            self.lines.append(record.getMessage())

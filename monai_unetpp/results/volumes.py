@@ -1,0 +1,115 @@
+"""Sizes of labels, and the table of them over all cases of a folder."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from monai_unetpp.data.nifti import open_nifti
+from monai_unetpp.data.pictures import is_picture_name, read_picture
+from monai_unetpp.spreadsheet import escape_cell, format_csv
+
+__all__ = [
+    "HEADER",
+    "VOLUMES_FILE",
+    "LabelVolume",
+    "format_volumes",
+    "measure_file",
+    "measure_labels",
+    "read_volume_rows",
+]
+
+VOLUMES_FILE = "volumes.csv"
+HEADER = ("case", "label", "name", "voxels", "ml", "warnings")
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelVolume:
+    """How much of one label a case has.
+
+    Attributes:
+        value: its number in the label map.
+        name: what it stands for.
+        voxels: how many voxels or pixels it has.
+        ml: its volume in millilitres; None where pixels have no size in mm.
+    """
+
+    value: int
+    name: str
+    voxels: int
+    ml: float | None
+
+
+def measure_labels(
+    names: Mapping[int, str], voxels: Mapping[int, int], volumes_ml: Mapping[int, float] | None
+) -> tuple[LabelVolume, ...]:
+    """Every label of ``names`` with its size, also where it has none.
+
+    Args:
+        names: name of each value.
+        voxels: voxels of each value; what is missing has none.
+        volumes_ml: millilitres of each value likewise; None where they have no meaning.
+    """
+    return tuple(
+        LabelVolume(value, name, voxels.get(value, 0), None if volumes_ml is None else volumes_ml.get(value, 0.0))
+        for value, name in names.items()
+    )
+
+
+def measure_file(path: Path, names: Mapping[int, str], has_volume: bool) -> tuple[LabelVolume, ...]:
+    """The same of a label map that was written before.
+
+    Args:
+        path: NIfTI, PNG or TIFF.
+        names: name of each value.
+        has_volume: whether its voxels have a size in mm.
+    """
+    if is_picture_name(path):
+        labels, voxel_ml = read_picture(path, labels=True), 0.0
+    else:
+        image = open_nifti(path)
+        labels = np.asarray(image.dataobj)
+        voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
+    counts = {int(value): int(count) for value, count in zip(*np.unique(labels, return_counts=True), strict=True)}
+    volumes_ml = {value: count * voxel_ml for value, count in counts.items()}
+    return measure_labels(names, counts, volumes_ml if has_volume else None)
+
+
+def format_volumes(
+    cases: Mapping[str, tuple[Sequence[LabelVolume], Sequence[str]]], others: Iterable[Sequence[str]] = ()
+) -> str:
+    """The table as text.
+
+    Args:
+        cases: sizes of the labels and warnings, by the name of the case.
+        others: rows of further cases, as :func:`read_volume_rows` gives them.
+    """
+    rows = [
+        (case, label.value, label.name, label.voxels, "" if label.ml is None else f"{label.ml:.6g}", "; ".join(told))
+        for case, (labels, told) in cases.items()
+        for label in labels
+    ]
+    kept = [row for row in others if row[0] not in {escape_cell(case) for case in cases}]
+    return format_csv(HEADER, sorted([*kept, *rows], key=lambda row: (str(row[0]), int(row[1]))))
+
+
+def read_volume_rows(path: Path) -> list[list[str]]:
+    """The rows of an earlier table without its header; none where there is no file.
+
+    Raises:
+        ValueError: it is no such table.
+    """
+    if not path.exists():
+        return []
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = list(csv.reader(file)) or [[]]
+    except (OSError, UnicodeDecodeError, csv.Error):
+        header, rows = [], []
+    if tuple(header) != HEADER or any(len(row) != len(HEADER) or not row[1].isdecimal() for row in rows):
+        raise ValueError(f"{path}: exists and was not written by monai-unetpp. Move it away, or name another folder.")
+    return rows

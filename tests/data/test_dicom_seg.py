@@ -1,0 +1,170 @@
+"""DICOM series in, DICOM SEG out: read back by highdicom, it is the label map, voxel by voxel."""
+
+import json
+import shutil
+
+import highdicom
+import nibabel as nib
+import numpy as np
+import pydicom
+import pytest
+from dicom_builder import SERIES, Grid, enhanced_dataset, frame_groups, series_datasets, slice_dataset, write, write_all
+
+from monai_unetpp.data.cases import find_cases
+from monai_unetpp.data.dicom import read_dicom
+from monai_unetpp.data.dicom_seg import read_label_codes, write_dicom_seg
+from monai_unetpp.data.image_errors import ImageFileError
+from monai_unetpp.data.series_choice import choose_series
+from monai_unetpp.results import hash_image
+from monai_unetpp.segmentation import segment_files
+
+NAMES = {1: "anterior", 4: "posterior"}
+STUDY = {"StudyInstanceUID": f"{SERIES}.9", "FrameOfReferenceUID": f"{SERIES}.8"}
+OBLIQUE = Grid(orientation=(0.8, 0.6, 0.0, 0.0, 0.0, -1.0), step_mm=2.5)
+
+
+@pytest.fixture
+def voxels():
+    return np.random.default_rng(0).integers(0, 1000, (7, 6, 5)).astype(np.int16)
+
+
+@pytest.fixture
+def labels(voxels):
+    return np.random.default_rng(1).choice([0, 1, 4], voxels.shape).astype(np.uint8)
+
+
+def labels_at(path, positions):
+    """What a DICOM SEG says at positions in mm (RAS), by segment; slices at its ends that hold none are left out."""
+    volume = highdicom.seg.segread(path).get_volume(combine_segments=True)
+    indices = nib.affines.apply_affine(np.linalg.inv(volume.affine), positions * (-1, -1, 1))
+    rounded = np.rint(indices).astype(int)
+    np.testing.assert_allclose(indices, rounded, atol=1e-3)
+    inside = ((rounded >= 0) & (rounded < volume.array.shape)).all(axis=1)
+    found = np.zeros(len(positions), int)
+    found[inside] = volume.array[tuple(rounded[inside].T)]
+    return found
+
+
+@pytest.mark.parametrize("grid", [Grid(), OBLIQUE], ids=["axial", "oblique"])
+def test_equal_voxel_for_voxel_with_references_to_the_images(tmp_path, voxels, labels, grid):
+    datasets = series_datasets(voxels, grid, [STUDY] * 5)
+    folder = write_all(tmp_path / "scan", datasets, order=[3, 1, 4, 0, 2])
+    write_dicom_seg(tmp_path / "a.dcm", labels, [folder], NAMES, model="tiny")
+    affine = read_dicom([folder]).affine
+    index = np.argwhere(labels >= 0)
+    found = labels_at(tmp_path / "a.dcm", nib.affines.apply_affine(affine, index))
+    # segments are numbered in their order
+    np.testing.assert_array_equal(np.array([0, 1, 4])[found], labels[tuple(index.T)])
+    written = highdicom.seg.segread(tmp_path / "a.dcm")
+    references = {uid for _, _, uid in written.get_source_image_uids()}
+    assert references == {dataset.SOPInstanceUID for dataset in datasets}
+    assert [written.get_segment_description(n).segment_label for n in (1, 2)] == list(NAMES.values())
+    assert written.StudyInstanceUID == STUDY["StudyInstanceUID"]
+
+
+def test_one_file_of_many_frames(tmp_path, voxels, labels):
+    frames = np.transpose(voxels, (2, 1, 0))
+    order = [2, 0, 4, 1, 3]
+    dataset = enhanced_dataset(frames[order], Grid(), [frame_groups(Grid(), k, shared=True) for k in order])
+    for name, uid in STUDY.items():
+        setattr(dataset, name, uid)
+    path = write(tmp_path / "many.dcm", dataset)
+    write_dicom_seg(tmp_path / "seg.dcm", labels, [path], NAMES)
+    index = np.argwhere(labels >= 0)
+    found = labels_at(tmp_path / "seg.dcm", nib.affines.apply_affine(read_dicom([path]).affine, index))
+    np.testing.assert_array_equal(np.array([0, 1, 4])[found], labels[tuple(index.T)])
+
+
+def test_labels_that_are_nowhere(tmp_path, voxels, labels):
+    folder = write_all(tmp_path / "scan", series_datasets(voxels, Grid(), [STUDY] * 5))
+    write_dicom_seg(tmp_path / "a.dcm", np.zeros_like(labels), [folder], NAMES)
+    assert not highdicom.seg.segread(tmp_path / "a.dcm").get_volume(combine_segments=True).array.any()
+
+
+def test_codes_of_every_bundle(tmp_path, voxels, bundle, labels):
+    path = bundle / "configs" / "metadata.json"
+    content = json.loads(path.read_text())
+    codes = read_label_codes(path, content["label_codes"])
+    channels = content["network_data_format"]["outputs"]["pred"]["channel_def"]
+    names = {int(value): name for value, name in channels.items() if value != "0"}
+    assert set(codes) == set(names)
+    folder = write_all(tmp_path / "scan", series_datasets(voxels, Grid(), [STUDY] * 5))
+    write_dicom_seg(tmp_path / "a.dcm", np.minimum(labels, 1), [folder], names, codes)
+    written = pydicom.dcmread(tmp_path / "a.dcm")
+    for segment, value in zip(written.SegmentSequence, sorted(names), strict=True):
+        kind = segment.SegmentedPropertyTypeCodeSequence[0]
+        assert (kind.CodeValue, kind.CodingSchemeDesignator) == (codes[value].type.value, "SCT")
+        modifiers = kind.get("SegmentedPropertyTypeModifierCodeSequence", [])
+        assert [one.CodeValue for one in modifiers] == [one.value for one in [codes[value].modifier] if one is not None]
+
+
+def test_what_cannot_be_written_is_named(tmp_path, voxels, labels):
+    with pytest.raises(ValueError, match=r"metadata\.json: label_codes must give category, type"):
+        read_label_codes("metadata.json", {"1": {"type": {"value": "1"}}})
+    folder = write_all(tmp_path / "scan", series_datasets(voxels, Grid()))
+    with pytest.raises(ImageFileError, match=r"scan: has no StudyInstanceUID, to which a DICOM SEG refers"):
+        write_dicom_seg(tmp_path / "a.dcm", labels, [folder], NAMES)
+    (tmp_path / "a.nii").touch()
+    with pytest.raises(ImageFileError, match=r"a\.nii: no DICOM, so no DICOM SEG"):
+        write_dicom_seg(tmp_path / "a.dcm", labels, [tmp_path / "a.nii"], NAMES)
+    shutil.copy(folder / "000.dcm", tmp_path / "a.dcm")
+    with pytest.raises(FileExistsError, match=r"a\.dcm: exists and was not written by monai-unetpp"):
+        write_dicom_seg(tmp_path / "a.dcm", labels, [folder], NAMES)
+
+
+@pytest.fixture
+def study(tmp_path, decathlon_dir):
+    """A folder with two series that are volumes and a localizer in two directions."""
+    folder = tmp_path / "study"
+    for number in (3, 4):
+        image = nib.load(decathlon_dir / "imagesTr" / f"case_{number}.nii.gz")
+        voxels = np.asarray(image.dataobj).astype(np.int16)
+        tags = {**STUDY, "SeriesNumber": str(number), "SeriesInstanceUID": f"{SERIES}.{number}"}
+        tags["SeriesDescription"] = f"T{number}"
+        for k in range(voxels.shape[2]):
+            dataset = slice_dataset(voxels[:, :, k].T, k, Grid(), **tags)
+            dataset.SOPInstanceUID = f"{SERIES}.{number}.{k}"
+            write(folder / f"{number}_{k:02d}.dcm", dataset)
+    for k, grid in enumerate((Grid(), OBLIQUE)):
+        localizer = slice_dataset(np.eye(5, dtype=np.int16), k, grid, **STUDY, SeriesNumber="1")
+        localizer.SeriesInstanceUID, localizer.SOPInstanceUID = f"{SERIES}.1", f"{SERIES}.1.{k}"
+        write(folder / f"1_{k}.dcm", localizer)
+    return folder
+
+
+@pytest.mark.parametrize("wanted", ["4", "T4", f"{SERIES}.4"])
+def test_one_series_by_number_description_or_uid(study, wanted):
+    items = find_cases(study)
+    files_of = choose_series(items, wanted)
+    (item,) = items
+    assert item["case"] == "study_4"
+    assert {path.split("/")[-1][0] for path in item["image"]} == {"4"}
+    assert files_of == {item["image"][0]: item["image"]}
+
+
+def test_a_series_that_there_is_not(study):
+    items = find_cases(study)
+    choose_series(items, "9")
+    assert "holds no DICOM series '9' that is a volume; there are 1: (MR, 2 slices" in items[0]["failure"]
+    assert "4: 'T4' (MR, 16 slices" in items[0]["failure"]
+
+
+def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, decathlon_dir, tmp_path, caplog):
+    options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": [], "series": "all", "dicom_seg": True}
+    plain = decathlon_dir / "imagesTr" / "case_0.nii.gz"
+    summary = segment_files([study, plain], tmp_path / "out", hippocampus_bundle, **options)
+    assert [done.case for done in summary.cases] == ["study_3", "study_4"]
+    assert summary.failures == (f"{plain}: no DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.",)
+    assert "series 1: (MR, 2 slices" in caplog.text
+    for done in summary.cases:
+        result = nib.load(done.output)
+        labels = np.asarray(result.dataobj)
+        assert labels.any()
+        index = np.argwhere(labels >= 0)
+        positions = nib.affines.apply_affine(result.affine, index)
+        found = labels_at(tmp_path / "out" / f"{done.case}_seg.dcm", positions)
+        np.testing.assert_array_equal(found, labels[tuple(index.T)])
+    run = json.loads((tmp_path / "out" / "run.json").read_text())["runs"][0]
+    assert run["cases"][0]["sha256"] == hash_image(*sorted(study.glob("3_*.dcm")))
+    again = segment_files(study, tmp_path / "out", hippocampus_bundle, **options, skip_existing=True)
+    assert again.skipped == 2

@@ -1,0 +1,108 @@
+"""A BIDS data set in, a derived one out."""
+
+import csv
+import json
+import shutil
+
+import nibabel as nib
+import pytest
+
+from monai_unetpp.results import RunInputs
+from monai_unetpp.results.bids import find_bids_images
+from monai_unetpp.segmentation import segment_files
+
+OPTIONS = {"device": "cpu", "runtime": "torch", "precision": "fp32", "flips": []}
+IMAGES = ("sub-01/anat/sub-01_T1w", "sub-02/ses-a/anat/sub-02_ses-a_run-1_T1w", "sub-02/ses-b/anat/sub-02_ses-b_T1w")
+
+
+@pytest.fixture
+def data_set(decathlon_dir, tmp_path):
+    """Two subjects, one with two sessions, and what is not to be segmented."""
+    root = tmp_path / "study"
+    for number, name in enumerate(IMAGES):
+        (root / name).parent.mkdir(parents=True)
+        shutil.copy(decathlon_dir / "imagesTr" / f"case_{number}.nii.gz", root / f"{name}.nii.gz")
+    shutil.copy(root / f"{IMAGES[0]}.nii.gz", root / "sub-01" / "anat" / "sub-01_T2w.nii.gz")
+    (root / "sub-01" / "anat" / "sub-01_T1w.json").write_text("{}")
+    (root / "code").mkdir()
+    (root / "dataset_description.json").write_text(json.dumps({"Name": "Study", "BIDSVersion": "1.8.0"}))
+    return root
+
+
+def segment(data_set, bundle, level="L1", **options):
+    return segment_files(data_set, bundle=bundle, level=level, **OPTIONS, **options)
+
+
+def table(folder):
+    with (folder / "volumes.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_derived_data_set_with_one_table_of_volumes(data_set, hippocampus_bundle):
+    summary = segment(data_set, hippocampus_bundle)
+    out = data_set / "derivatives" / "monai-unetpp"
+    assert (summary.failures, summary.output_dir) == ((), str(out))
+    for name in IMAGES:
+        result = nib.load(out / f"{name.removesuffix('_T1w')}_dseg.nii.gz")
+        assert result.shape == nib.load(data_set / f"{name}.nii.gz").shape
+    assert len(list(out.rglob("*.nii.gz"))) == 3
+    rows = [line.split("\t") for line in (out / "dseg.tsv").read_text().splitlines()]
+    assert rows == [
+        ["index", "name", "color"],
+        ["0", "background", "#000000"],
+        ["1", "anterior", "#e69f00"],
+        ["2", "posterior", "#56b4e9"],
+    ]
+    described = json.loads((out / "dataset_description.json").read_text())
+    assert described["DatasetType"] == "derivative"
+    assert described["GeneratedBy"][0]["Name"] == "monai-unetpp"
+    assert {row["case"] for row in table(out)} == {"sub-01", "sub-02_ses-a_run-1", "sub-02_ses-b"}
+    assert (out / ".bidsignore").read_text().split() == ["volumes.csv", "run.json", "labels.label", "labels.ctbl"]
+
+
+def test_it_goes_on_where_it_stopped(data_set, hippocampus_bundle):
+    out = data_set / "derivatives" / "monai-unetpp"
+    segment(data_set, hippocampus_bundle)
+    before = table(out)
+    lost = out / "sub-01" / "anat" / "sub-01_dseg.nii.gz"
+    lost.unlink()
+    (out / "volumes.csv").unlink()
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.nii.gz")}
+    summary = segment(data_set, hippocampus_bundle, skip_existing=True)
+    assert ([done.case for done in summary.cases], summary.skipped) == (["sub-01"], 2)
+    assert lost.exists()
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    assert table(out) == before
+    assert segment(data_set, hippocampus_bundle, skip_existing=True).skipped == 3
+    # another level, and another image
+    assert segment(data_set, hippocampus_bundle, level="L2", skip_existing=True).skipped == 0
+    shutil.copy(data_set / f"{IMAGES[1]}.nii.gz", data_set / f"{IMAGES[0]}.nii.gz")
+    assert segment(data_set, hippocampus_bundle, level="L2", skip_existing=True).skipped == 2
+
+
+def test_another_suffix_and_what_there_is_instead(data_set, tmp_path):
+    (found,) = RunInputs.find([str(data_set)], tmp_path / "out", "T2w").images.values()
+    assert found.result == "sub-01/anat/sub-01"
+    with pytest.raises(ValueError, match=r"no image of suffix 'FLAIR' .* there are T1w, T2w\. Name another"):
+        find_bids_images(data_set, "FLAIR")
+
+
+def test_what_is_no_bids_data_set_needs_an_output_folder(data_set, tmp_path):
+    with pytest.raises(ValueError, match=r"output_dir must name the folder for the results"):
+        RunInputs.find([str(tmp_path / "a.nii.gz")], None)
+    with pytest.raises(ValueError, match=r"suffix must be left out, got 'T2w'"):
+        RunInputs.find([str(tmp_path / "a.nii.gz")], tmp_path, "T2w")
+    with pytest.raises(ValueError, match=r"must be the only input, got 2\."):
+        RunInputs.find([str(data_set), str(tmp_path / "a.nii.gz")], tmp_path)
+
+
+@pytest.mark.parametrize("name", ["someone", "monai-unetpp"])
+def test_data_sets_of_others_are_not_written_to(data_set, hippocampus_bundle, name):
+    out = data_set / "derivatives" / "monai-unetpp"
+    out.mkdir(parents=True)
+    text = json.dumps({"Name": "x", "GeneratedBy": [{"Name": name, "Description": "bundle other"}]})
+    (out / "dataset_description.json").write_text(text)
+    expected = "segmentations by bundle other" if name == "monai-unetpp" else "a data set that monai-unetpp did not"
+    with pytest.raises(ValueError, match=rf"dataset_description\.json: describes {expected}"):
+        segment(data_set, hippocampus_bundle)
+    assert [path.name for path in out.iterdir()] == ["dataset_description.json"]

@@ -1,0 +1,138 @@
+"""What stands beside the label maps of ``segment``: names and colours, volumes, and how they were made."""
+
+import csv
+import hashlib
+import json
+import logging
+from xml.etree import ElementTree
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_unetpp.bundles import hash_file
+from monai_unetpp.data.label_table import make_labels
+from monai_unetpp.results import ResultFolder, collecting_warnings, hash_image, itk_snap_table, slicer_table
+from monai_unetpp.results.run_record import RecordedCase
+from monai_unetpp.results.volumes import LabelVolume
+from monai_unetpp.segmentation import segment_files
+
+NAMES = {1: "anterior", 2: "posterior"}
+OPTIONS = {"level": "L1", "device": "cpu", "runtime": "torch", "precision": "fp32", "flips": []}
+
+
+def rows_of(path):
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def segmented(hippocampus_bundle, decathlon_dir, tmp_path_factory):
+    """Two cases of a folder, and the summary of the run."""
+    out = tmp_path_factory.mktemp("out")
+    images = [decathlon_dir / "imagesTr" / f"case_{number}.nii.gz" for number in (0, 1)]
+    return segment_files(images, out, hippocampus_bundle, **OPTIONS), out
+
+
+def test_a_label_map_carries_names_and_colours(segmented):
+    result = nib.load(segmented[0].cases[0].output)
+    (extension,) = result.header.extensions
+    assert extension.get_code() == 0
+    table = ElementTree.fromstring(extension.get_content()).find("VolumeInformation/LabelTable")
+    assert [(int(label.get("Key")), label.text) for label in table] == list(NAMES.items())
+    assert all(0 <= float(label.get(part)) <= 1 for label in table for part in ("Red", "Green", "Blue"))
+    # whole blocks, so that readers which look for the next extension find the voxels
+    assert extension.get_sizeondisk() % 16 == 0
+
+
+def test_tables_of_colours_agree(segmented):
+    _, out = segmented
+    snap = [line.split() for line in (out / "labels.label").read_text().splitlines() if not line.startswith("#")]
+    slicer = [line.split() for line in (out / "labels.ctbl").read_text().splitlines() if not line.startswith("#")]
+    assert [row[0] for row in snap] == [row[0] for row in slicer] == ["0", "1", "2"]
+    assert [row[1:4] for row in snap[1:]] == [row[2:5] for row in slicer[1:]]
+    assert [row[7] for row in snap[1:]] == ['"anterior"', '"posterior"']
+
+
+def test_names_with_spaces_and_quotes_keep_the_form_of_the_tables():
+    assert '    "grey "'.replace(" ", "") in itk_snap_table({1: 'grey "'}).replace(" ", "").replace("'", '"')[:-1] + '"'
+    assert "1 grey_matter 230 159 0 255" in slicer_table({1: "grey matter"})
+
+
+def test_colours_stay_apart_for_many_labels():
+    assert len({label.colour for label in make_labels({value: str(value) for value in range(1, 118)})}) > 110
+
+
+def test_volumes_are_those_of_the_files(segmented):
+    summary, out = segmented
+    rows = rows_of(out / "volumes.csv")
+    assert [(row["case"], row["label"], row["name"]) for row in rows] == [
+        (case, str(value), name) for case in ("case_0", "case_1") for value, name in NAMES.items()
+    ]
+    for done in summary.cases:
+        labels = nib.load(done.output)
+        for label in done.volumes:
+            (row,) = [row for row in rows if (row["case"], row["label"]) == (done.case, str(label.value))]
+            assert int(row["voxels"]) == label.voxels == (np.asarray(labels.dataobj) == label.value).sum()
+            assert float(row["ml"]) == pytest.approx(label.voxels * 1.0 * 1.2 * 1.5 / 1000, rel=1e-5)
+    assert summary.as_dict()["cases"][0]["volumes"][0]["value"] == 1
+
+
+def test_a_run_can_be_told_and_repeated(segmented, hippocampus_bundle, decathlon_dir):
+    _, out = segmented
+    (run,) = json.loads((out / "run.json").read_text())["runs"]
+    weights = hippocampus_bundle / "models" / "model.pt"
+    assert (run["bundle"]["name"], run["bundle"]["sha256"]) == (hippocampus_bundle.name, hash_file(weights))
+    assert (run["level"], run["precision"], run["runtime"], run["flips"]) == ("L1", "fp32", "torch", [])
+    assert (run["window"], run["failures"]) == ([40, 56, 40], [])
+    assert run["versions"]["monai-unetpp"]
+    assert run["command"]
+    image = decathlon_dir / "imagesTr" / "case_0.nii.gz"
+    assert run["cases"][0]["sha256"] == hashlib.sha256(image.read_bytes()).hexdigest()
+
+
+def test_what_earlier_runs_finished_is_kept(tmp_path):
+    def write(started, case, voxels, warnings=()):
+        folder = ResultFolder(tmp_path, NAMES, {"started": started})
+        folder.add(
+            RecordedCase(case, "a.nii", None, "a_seg.nii.gz", 1.0, warnings), [LabelVolume(1, "a", voxels, None)]
+        )
+        folder.write()
+
+    write("1", "one", 1)
+    write("2", "=two", 2, ("strange",))
+    write("3", "one", 3)
+    found = [(row["case"], row["voxels"], row["ml"], row["warnings"]) for row in rows_of(tmp_path / "volumes.csv")]
+    assert found == [("'=two", "2", "", "strange"), ("one", "3", "", "")]
+    write("4", "=two", 4)
+    assert [row["voxels"] for row in rows_of(tmp_path / "volumes.csv")] == ["4", "3"]
+    runs = json.loads((tmp_path / "run.json").read_text())["runs"]
+    assert [(run["started"], [case["case"] for case in run["cases"]]) for run in runs] == [
+        ("3", ["one"]),
+        ("4", ["=two"]),
+    ]
+
+
+@pytest.mark.parametrize("name", ["volumes.csv", "run.json", "labels.ctbl", "labels.label"])
+def test_files_of_others_are_not_replaced(hippocampus_bundle, decathlon_dir, tmp_path, name):
+    (tmp_path / name).write_text("mine\n")
+    with pytest.raises(ValueError, match=rf"{name}: exists and was not written by monai-unetpp\. Move it away"):
+        segment_files(decathlon_dir / "imagesTr" / "case_0.nii.gz", tmp_path, hippocampus_bundle, **OPTIONS)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine\n"
+
+
+def test_warnings_are_collected_and_errors_are_not():
+    with collecting_warnings() as lines:
+        logging.getLogger("monai_unetpp.data.dicom").warning("%s: odd", "a.dcm")
+        logging.getLogger("monai_unetpp.engines").error("b.dcm: failed")
+    logging.getLogger("monai_unetpp.data.dicom").warning("later")
+    assert lines == ["a.dcm: odd"]
+
+
+def test_the_hash_of_several_files_does_not_depend_on_their_order(tmp_path):
+    (tmp_path / "a.dcm").write_bytes(b"1")
+    (tmp_path / "b.dcm").write_bytes(b"2")
+    lines = sorted(hashlib.sha256(content).hexdigest() for content in (b"1", b"2"))
+    assert hash_image(tmp_path) == hashlib.sha256("".join(f"{line}\n" for line in lines).encode()).hexdigest()
+    assert hash_image(tmp_path / "missing.nii") is None

@@ -1,0 +1,122 @@
+"""One image in, one segmentation out, whatever holds the image."""
+
+import re
+
+import monai.transforms
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK
+import torch
+from monai.data import MetaTensor
+from PIL import Image
+
+import monai_unetpp
+from monai_unetpp import Segmentation, segment
+from monai_unetpp.data import VolumeReader
+from monai_unetpp.pruning.results import Comparison, Decision
+from monai_unetpp.segmentation import segment_files
+
+OPTIONS = {"level": "L1", "device": "cpu", "runtime": "torch", "precision": "fp32", "flips": []}
+
+
+@pytest.fixture(scope="module")
+def path(decathlon_dir):
+    return decathlon_dir / "imagesTr" / "case_1.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def of_path(hippocampus_bundle, path):
+    return segment(path, bundle=hippocampus_bundle, **OPTIONS)
+
+
+def test_dir_shows_the_public_names_only():
+    assert dir(monai_unetpp) == sorted(monai_unetpp.__all__)
+    assert {"NestedUNet", "Segmentation", "segment", "__version__"} <= set(dir(monai_unetpp))
+
+
+def test_the_same_as_segmenting_files(of_path, hippocampus_bundle, path, tmp_path):
+    (done,) = segment_files(path, tmp_path, hippocampus_bundle, **OPTIONS).cases
+    written = nib.load(done.output)
+    assert isinstance(of_path, Segmentation)
+    assert of_path.array.any()
+    np.testing.assert_array_equal(of_path.array, np.asarray(written.dataobj))
+    np.testing.assert_array_equal(of_path.affine, nib.load(path).affine)
+    assert of_path.volumes == done.volumes
+    assert of_path.labels == {1: "anterior", 2: "posterior"}
+    assert (of_path.bundle, of_path.level) == (hippocampus_bundle.name, "L1")
+    saved = nib.load(of_path.save(tmp_path / "labels.nii"))
+    np.testing.assert_array_equal(np.asarray(saved.dataobj), of_path.array)
+    assert saved.header.extensions == written.header.extensions
+
+
+def images_of(path):
+    transform = monai.transforms.LoadImage(reader=VolumeReader(), ensure_channel_first=True)
+    scaled = nib.load(path)
+    return {
+        "str": str(path),
+        "nibabel": nib.load(path),
+        "nibabel, integers of 64 bits": nib.Nifti1Image(
+            np.rint(scaled.get_fdata()).astype(np.int64), scaled.affine, dtype="int64"
+        ),
+        "SimpleITK": SimpleITK.ReadImage(str(path)),
+        "MetaTensor": transform(path),
+    }
+
+
+@pytest.mark.parametrize("kind", ["nibabel", "nibabel, integers of 64 bits", "SimpleITK", "MetaTensor"])
+def test_any_holder_of_an_image_gives_the_same(of_path, hippocampus_bundle, path, kind):
+    found = segment(images_of(path)[kind], bundle=hippocampus_bundle, **OPTIONS)
+    share = (found.array != of_path.array).mean()
+    assert share <= (0.001 if "64" in kind else 0)
+    np.testing.assert_allclose(found.affine, of_path.affine, atol=1e-5)
+    np.testing.assert_allclose(found.image, of_path.image, atol=0.51 if "64" in kind else 0)
+
+
+def test_it_shows_itself_in_a_notebook(of_path):
+    figure = of_path.show()
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["sagittal", "coronal", "axial"]
+    page = of_path._repr_html_()
+    assert "<td>anterior</td>" in page
+    assert re.search(r'<img alt="the labels over the image" src="data:image/png;base64,\w', page)
+    assert "anterior: " in repr(of_path)
+
+
+def test_a_picture(nuclei_bundle, tmp_path):
+    rows = np.full((40, 50), 10, np.uint8)
+    rows[8:20, 10:22] = 200
+    Image.fromarray(rows).save(tmp_path / "cells.png")
+    found = segment(tmp_path / "cells.png", nuclei_bundle, **OPTIONS)
+    assert found.array.shape == found.image.shape == (50, 40)
+    assert [label.ml for label in found.volumes] == [None]
+    assert "<img" in found._repr_html_()
+    with Image.open(found.save(tmp_path / "labels.png")) as saved:
+        np.testing.assert_array_equal(np.asarray(saved).T, found.array)
+    with pytest.raises(ValueError, match=r"labels\.nii: the name must end in \.png"):
+        found.save(tmp_path / "labels.nii")
+
+
+def test_what_is_no_image_is_named(hippocampus_bundle, decathlon_dir, of_path, tmp_path):
+    with pytest.raises(TypeError, match=r"image must be a path, .* got ndarray\. .*nibabel\.Nifti1Image"):
+        segment(np.zeros((4, 4, 4)), hippocampus_bundle)
+    with pytest.raises(ValueError, match=r"image must have the shape .*, got \(4, 4, 4, 4\)"):
+        segment(MetaTensor(torch.zeros(4, 4, 4, 4)), hippocampus_bundle)
+    with pytest.raises(ValueError, match=r"^image: every voxel has the value 0"):
+        segment(MetaTensor(torch.zeros(1, 4, 4, 4)), hippocampus_bundle, **OPTIONS)
+    with pytest.raises(ValueError, match=r"holds 6 images\. Name one"):
+        segment(decathlon_dir / "imagesTr", hippocampus_bundle)
+    with pytest.raises(ValueError, match=r"labels\.png: the name must end in \.nii or \.nii\.gz"):
+        of_path.save(tmp_path / "labels.png")
+
+
+def test_a_verdict_shows_itself_in_a_notebook():
+    one = Comparison(
+        *("L2", "L3", "dice", "<liver>", 0.01, 9, 9, 0.9, 0.899, -0.001, 0.002, -0.003, 0.001, "bca", -0.01, "a"),
+        *("pass", None, "good enough"),
+    )
+    decision = Decision(
+        "all", "prune", "L2", "choose", 9, 9, (one,), ("L1: fails",), None, False, "Prune to L2 & save."
+    )
+    page = decision._repr_html_()
+    assert page.startswith("<p>Prune to L2 &amp; save.</p><p>L1: fails</p><table>")
+    assert "<td>&lt;liver&gt;</td>" in page
