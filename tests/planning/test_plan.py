@@ -12,7 +12,7 @@ from PIL import Image
 from monai_unetpp.bundles import BundleConfig, check_bundle
 from monai_unetpp.cli import main
 from monai_unetpp.planning import Machine, TrainingPlan, load_plan, plan, write_readme
-from monai_unetpp.segmentation import label_names, segment
+from monai_unetpp.segmentation import label_names, segment_files
 
 #: Signs of MONAI's configurations in names that users give.
 HOSTILE = "$1 a#b::c @seed"
@@ -118,7 +118,7 @@ def test_monai_trains_evaluates_and_segments_with_it(thick_dir, thick_bundle, tm
     evaluation = ("--config_file", configs(bundle, "train.json", "evaluate.json"), *common)
     run_here("run", *evaluation, "--output_dir", tmp_path / "scores")
     assert len((tmp_path / "scores" / "val_mean_dice_raw.csv").read_text().splitlines()) == 2
-    summary = segment(thick_dir, tmp_path / "labels", bundle, runtime="torch", level="L1", list_key="training")
+    summary = segment_files(thick_dir, tmp_path / "labels", bundle, runtime="torch", level="L1", list_key="training")
     assert summary.failures == ()
     labels = np.asarray(nib.load(summary.cases[0].output).dataobj)
     assert set(np.unique(labels)) <= {0, 10, 250}
