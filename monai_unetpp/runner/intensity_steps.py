@@ -68,7 +68,9 @@ def scale_range(
     volume: Volume, a_min: float, a_max: float, b_min: float | None, b_max: float | None, clip: bool
 ) -> None:
     """Let ``a_min`` and ``a_max`` become ``b_min`` and ``b_max``."""
-    volume.voxels = _scaled(volume.voxels, np.asarray(a_min, np.float32), np.asarray(a_max, np.float32), b_min, b_max, clip)
+    volume.voxels = _scaled(
+        volume.voxels, np.asarray(a_min, np.float32), np.asarray(a_max, np.float32), b_min, b_max, clip
+    )
 
 
 def invert_bright_background(volume: Volume, low: float, high: float) -> None:
@@ -120,9 +122,7 @@ def _standardized(values: Array) -> Array:
     return result
 
 
-def _scaled(
-    values: Array, a_min: Array, a_max: Array, b_min: float | None, b_max: float | None, clip: bool
-) -> Array:
+def _scaled(values: Array, a_min: Array, a_max: Array, b_min: float | None, b_max: float | None, clip: bool) -> Array:
     if a_max == a_min:
         return np.asarray(values - a_min + np.float32(b_min or 0))
     values = (values - a_min) / (a_max - a_min)

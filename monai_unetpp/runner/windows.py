@@ -49,7 +49,8 @@ def label_image(image: Array, windows: Mapping[str, Any], predict: Predict) -> A
     stitcher: _LabelStitcher | None = None
     for position in layout.positions:
         parts = tuple(slice(start, start + size) for start, size in zip(position, layout.window_size, strict=True))
-        logits = predict(np.ascontiguousarray(image[(slice(None), *parts)]))
+        cut = (slice(None), *parts)
+        logits = predict(np.ascontiguousarray(image[cut]))
         if stitcher is None:
             stitcher = _LabelStitcher(layout, len(logits), windows)
         stitcher.add(position, logits)
