@@ -6,9 +6,11 @@ import functools
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["OPENVINO_INSTALL", "has_openvino", "import_openvino", "openvino_core"]
+__all__ = ["OPENVINO_INSTALL", "has_openvino", "import_openvino", "openvino_core", "without_telemetry"]
 
 OPENVINO_INSTALL = 'pip install "monai-unetpp[openvino]"'
 _TELEMETRY = "openvino_telemetry"
@@ -30,18 +32,26 @@ def import_openvino() -> Any:
     """
     if "openvino" in sys.modules:
         return sys.modules["openvino"]
+    with without_telemetry():
+        try:
+            return importlib.import_module("openvino")
+        except ImportError as e:
+            if has_openvino() and getattr(e, "name", None) != "openvino":
+                raise ImportError(
+                    f"OpenVINO is installed but cannot be loaded ({e}). Install it again, or take runtime 'torch'."
+                ) from e
+            raise ImportError(f"runtime 'openvino' needs OpenVINO. Install it: {OPENVINO_INSTALL}") from e
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """Hide the package ``openvino_telemetry`` from what is imported meanwhile, which then sends nothing."""
     hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _TELEMETRY}
     for name in hidden:
         del sys.modules[name]
     sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
-        return importlib.import_module("openvino")
-    except ImportError as e:
-        if has_openvino() and getattr(e, "name", None) != "openvino":
-            raise ImportError(
-                f"OpenVINO is installed but cannot be loaded ({e}). Install it again, or take runtime 'torch'."
-            ) from e
-        raise ImportError(f"runtime 'openvino' needs OpenVINO. Install it: {OPENVINO_INSTALL}") from e
+        yield
     finally:
         del sys.modules[_TELEMETRY]
         sys.modules.update(hidden)

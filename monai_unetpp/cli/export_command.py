@@ -46,8 +46,13 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="windows at once (default: %(default)s)")
     parser.add_argument(
         "--precision",
-        choices=["fp32", "bf16"],
-        help="what the runner computes in (format runner only, default: fp32)",
+        choices=["fp32", "bf16", "int8"],
+        help="what the runner computes in (format runner only, default: fp32); int8 needs --calibration",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="DATASET_DIR",
+        help="folder with dataset.json, from whose training cases int8 takes the ranges of values",
     )
     parser.add_argument(
         "--network_format",
@@ -58,7 +63,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(source: str, output: str, format: str | None, **options: Any) -> int:
-    of_runner = {name: options.pop(name) for name in ("precision", "network_format")}
+    of_runner = {name: options.pop(name) for name in ("precision", "network_format", "calibration")}
     given = {name: value for name, value in of_runner.items() if value is not None}
     if format == "runner":
         return _run_runner(source, output, **given, **options)

@@ -14,6 +14,7 @@ from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata_entry
 from monai_unetpp.export.export import NetworkExport, export_network
 from monai_unetpp.export.formats import FORMATS
 from monai_unetpp.export.pipeline_steps import NoTranslationError, translate_postprocessing, translate_preprocessing
+from monai_unetpp.export.quantization import calibration_windows, quantize_model
 from monai_unetpp.files import temporary_folder
 from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
 from monai_unetpp.networks import NestedUNet
@@ -23,7 +24,7 @@ from monai_unetpp.runner.pipeline import PIPELINE_FILE, Pipeline, hash_files
 __all__ = ["RUNNER_NETWORKS", "RUNNER_PRECISIONS", "RunnerExport", "export_runner"]
 
 RUNNER_NETWORKS = ("openvino", "onnx")
-RUNNER_PRECISIONS = ("fp32", "bf16")
+RUNNER_PRECISIONS = ("fp32", "bf16", "int8")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,7 @@ def export_runner(
     precision: str = "fp32",
     network_format: str = "openvino",
     window_shape: Sequence[int] | None = None,
+    calibration: str | PathLike[str] | None = None,
 ) -> RunnerExport:
     """Write a folder with a bundle's network and its whole pipeline, for ``python -m monai_unetpp.runner``.
 
@@ -60,9 +62,11 @@ def export_runner(
         bundle: name or folder of a bundle.
         folder: the folder to write; it must not exist, or be one that this function wrote.
         level: such as ``"L2"``; by default the deepest.
-        precision: ``"fp32"`` or ``"bf16"``, which OpenVINO computes in.
+        precision: ``"fp32"`` or ``"bf16"``, which OpenVINO computes in, or ``"int8"``: convolutions in whole numbers,
+            which changes labels; evaluate it before you use it.
         network_format: ``"openvino"`` or ``"onnx"``.
         window_shape: spatial size of the windows; by default the bundle's.
+        calibration: for int8, a folder with ``dataset.json``, from whose training cases the ranges of values are taken.
 
     Raises:
         FileNotFoundError: no such bundle.
@@ -71,13 +75,8 @@ def export_runner(
         NoTranslationError: a part of the bundle that the runner cannot do.
         ValueError: another argument that cannot be.
     """
+    _check_precision(precision, network_format, calibration)
     target = Path(folder)
-    for name, value, known in (
-        ("precision", precision, RUNNER_PRECISIONS),
-        ("network_format", network_format, RUNNER_NETWORKS),
-    ):
-        if value not in known:
-            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
     if target.exists() and not _is_replaceable(target):
         raise FileExistsError(f"{folder}: exists and is no exported folder. Move it away, or name another one.")
     source = find_bundle(bundle)
@@ -95,6 +94,8 @@ def export_runner(
         file = written / f"network{FORMATS[network_format].suffix}"
         export = export_network(network, file, network_format, described["windows"]["shape"], source=str(source))
         Path(f"{file}.json").unlink()
+        if calibration is not None:
+            quantize_model(file, calibration_windows(config, calibration, described["windows"]["shape"]))
         files = [file, *(file.with_suffix(suffix) for suffix in FORMATS[network_format].companions)]
         described["network"] = {
             "files": [each.name for each in files],
@@ -107,6 +108,22 @@ def export_runner(
         _put_in_place(written, target, temporary)
     size = sum(path.stat().st_size for path in target.iterdir())
     return RunnerExport(str(target), pipeline, dataclasses.replace(export, path=str(target / file.name)), size)
+
+
+def _check_precision(precision: str, network_format: str, calibration: str | PathLike[str] | None) -> None:
+    for name, value, known in (
+        ("precision", precision, RUNNER_PRECISIONS),
+        ("network_format", network_format, RUNNER_NETWORKS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+    if (precision == "int8") != (calibration is not None):
+        raise ValueError(
+            f"calibration must be given for precision int8, and for no other, got {calibration!r} for {precision}. "
+            "Name a folder with dataset.json and training cases."
+        )
+    if precision == "int8" and network_format != "openvino":
+        raise ValueError(f"network_format must be openvino for precision int8, got {network_format!r}.")
 
 
 def _describe(
