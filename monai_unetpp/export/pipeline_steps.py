@@ -132,7 +132,7 @@ def _only(values: Iterable[Any]) -> Any:
 def _orientation(transform: Orientationd) -> Step:
     inner = transform.ornt_transform
     _plain(transform, inner, as_closest_canonical=False, labels=None)
-    return {"step": "orientation", "axcodes": "".join(inner.axcodes or "")}
+    return {"step": "orient", "axcodes": "".join(inner.axcodes or "")}
 
 
 def _spacing(transform: BlockwiseSpacingd) -> Step:

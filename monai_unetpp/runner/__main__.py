@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from monai_unetpp.errors import printable
 from monai_unetpp.runner.segmenter import Segmenter
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         segmenter = Segmenter(given.folder, given.threads)
     except (ImportError, OSError, RuntimeError, ValueError) as e:
-        print(printable(str(e)), file=sys.stderr)
+        _tell(sys.stderr, str(e))
         return _BAD_ARGUMENTS
     failed = [image for image in given.images if not _segment(segmenter, image, given.output, given.overwrite)]
     return _SOME_FAILED if failed else _DONE
@@ -38,12 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _segment(segmenter: Segmenter, image: Path, output: Path, overwrite: bool) -> bool:
     try:
-        print(printable(f"{image}: {segmenter.segment(image, output, overwrite)}"), flush=True)
+        _tell(sys.stdout, f"{image}: {segmenter.segment(image, output, overwrite)}")
     except (OSError, RuntimeError, ValueError, MemoryError) as e:
         message = str(e) or type(e).__name__
-        print(printable(message if str(image) in message else f"{image}: {message}"), file=sys.stderr, flush=True)
+        _tell(sys.stderr, message if str(image) in message else f"{image}: {message}")
         return False
     return True
+
+
+def _tell(stream: TextIO, line: str) -> None:
+    stream.write(f"{printable(line)}\n")
+    stream.flush()
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from monai_unetpp.data.surround_search import search_surround
 from monai_unetpp.data.target_grid import find_target_grid, lead_from_to
 from monai_unetpp.runner.volume import Array, LabelMap, Volume
 
-__all__ = ["PADDINGS", "crop_background", "crop_foreground", "orientation", "spacing"]
+__all__ = ["PADDINGS", "crop_background", "crop_foreground", "orient", "spacing"]
 
 #: How a place outside the image gets its value: by the name of ``grid_sample``, and of scipy.
 PADDINGS = {"border": "nearest", "zeros": "grid-constant"}
 
 
-def orientation(volume: Volume, axcodes: str) -> None:
+def orient(volume: Volume, axcodes: str) -> None:
     """Turn and mirror the axes so that they run towards ``axcodes``, such as ``"RAS"``."""
     shape, affine = volume.shape, volume.affine
     wanted = nibabel.orientations.axcodes2ornt(tuple(axcodes)[: len(shape)])
