@@ -195,13 +195,13 @@ def _score(folder: Path, cases: Sequence[dict[str, Any]]) -> npt.NDArray[np.floa
 def _dice(found: npt.NDArray[Any], label: str, values: Sequence[int]) -> float:
     stored: Any = nibabel.load(label)
     truth = np.asarray(stored.dataobj).reshape(found.shape)
+    counts = [(np.count_nonzero(found == value), np.count_nonzero(truth == value), value) for value in values]
     overlaps = [
-        2
-        * np.count_nonzero((found == value) & (truth == value))
-        / max(np.count_nonzero(found == value) + np.count_nonzero(truth == value), 1)
-        for value in values
+        2 * np.count_nonzero((found == value) & (truth == value)) / (one + other)
+        for one, other, value in counts
+        if one + other
     ]
-    return float(np.mean(overlaps))
+    return float(np.mean(overlaps)) if overlaps else 1.0
 
 
 def _compare(scores: npt.NDArray[np.float64], reference: npt.NDArray[np.float64]) -> tuple[float, float]:
