@@ -26,13 +26,15 @@ from monai_unetpp.inferers.logits import ONLY, full_precision, logits_by_name, t
 from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
+from monai_unetpp.inferers.window_choice import choose_windows, downsampling_of
 from monai_unetpp.inferers.window_memory import (
     WindowMemory,
     choose_batch_size,
     estimate_window_memory,
     free_memory_bytes,
+    most_window_voxels,
 )
-from monai_unetpp.inferers.window_run import WindowRun
+from monai_unetpp.inferers.window_run import WindowRun, device_of
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.measuring.stage_timer import StageTimer
@@ -42,6 +44,8 @@ __all__ = ["NestedSlidingWindowInferer"]
 logger = logging.getLogger(__name__)
 
 Output = Literal["logits", "labels"]
+#: What lets the size of windows be chosen for each image.
+AUTO = "auto"
 #: The name of the mean of all heads among the levels.
 _MEAN = "mean"
 #: Predictors that are kept, one for each shape of windows and of batches.
@@ -61,9 +65,13 @@ class NestedSlidingWindowInferer(Inferer):
 
     Args:
         roi_size: spatial size of the windows, one for all axes or each; ``None``, 0 or -1 stands for the image's own
-            size. Take the patch size of the training: deep levels are worse in smaller windows.
-        sw_batch_size: windows that the network gets at once. ``None`` chooses from the device's free memory; the result
-            does not depend on it beyond rounding.
+            size. Take the patch size of the training: deep levels are worse in smaller windows. ``"auto"`` takes for
+            each image as few and as large windows as the free memory surely holds, the whole image where it does, in
+            multiples of the network's downsampling; see :func:`monai_unetpp.inferers.window_choice.choose_windows`.
+            It computes fewer voxels, but only for networks that do not mind what else is in a window, as with batch
+            norm: with instance norm a window of another size changes every voxel.
+        sw_batch_size: windows that the network gets at once. ``None`` takes one with OpenVINO, else chooses from the
+            device's free memory; the result does not depend on it beyond rounding.
         overlap: part of a window that the next one covers again, from 0 to below 1, for all axes or each. More is
             slower and smoother.
         mode: ``"gaussian"`` lets the middle of a window count more than its edges; ``"constant"`` does not.
@@ -122,7 +130,7 @@ class NestedSlidingWindowInferer(Inferer):
 
     def __init__(
         self,
-        roi_size: Sequence[int | None] | int | None,
+        roi_size: Sequence[int | None] | int | str | None,
         sw_batch_size: int | None = None,
         overlap: Sequence[float] | float = 0.25,
         mode: str = "gaussian",
@@ -207,7 +215,7 @@ class NestedSlidingWindowInferer(Inferer):
             ValueError: inputs that do not fit the arguments, or a network that changes the size of windows.
             MemoryError: also half as many windows at once need more memory than there is.
         """
-        grid = self._grid(inputs.shape)
+        grid = self._grid(inputs.shape, network, inputs.device)
         images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         run = WindowRun(images, network, grid, args, kwargs)
         if run.has_arguments:
@@ -236,6 +244,7 @@ class NestedSlidingWindowInferer(Inferer):
         sw_batch_size: int | None = None,
         heads: int = 4,
         input_itemsize: int = 4,
+        network: Callable[..., Any] | None = None,
     ) -> WindowMemory:
         """The memory that a run takes, without what the network itself takes.
 
@@ -248,13 +257,14 @@ class NestedSlidingWindowInferer(Inferer):
             sw_batch_size: windows at once; by default the constructor's, or 4.
             heads: levels of the network, for ``levels="mean"``.
             input_itemsize: bytes of a value of the images.
+            network: what is run, where ``roi_size="auto"`` lets it matter.
 
         Raises:
             ValueError: a shape that does not fit the arguments.
         """
         names = self._names()
         return estimate_window_memory(
-            self._grid(image_shape),
+            self._grid(image_shape, network, torch.device("cpu")),
             images=image_shape[0],
             in_channels=image_shape[1],
             out_channels=out_channels,
@@ -277,7 +287,7 @@ class NestedSlidingWindowInferer(Inferer):
     def _gives_one(self, outputs: Mapping[str, torch.Tensor]) -> bool:
         return isinstance(self.levels, str) or (self.levels is None and ONLY in outputs)
 
-    def _grid(self, shape: Sequence[int]) -> WindowGrid:
+    def _grid(self, shape: Sequence[int], network: Any, device: torch.device) -> WindowGrid:
         if len(shape) < 3:
             raise ValueError(
                 f"inputs must have shape (B, C, *spatial), got {list(shape)}. Add the axes of the batch and the "
@@ -290,7 +300,10 @@ class NestedSlidingWindowInferer(Inferer):
                 f"sigma_scale must have one entry per spatial axis of the image, {len(shape) - 2}, got "
                 f"{list(self.sigma_scale)}. Give one number for all axes."
             )
-        return WindowGrid.over(shape[2:], self.roi_size, self.overlap)
+        if not isinstance(self.roi_size, str):
+            return WindowGrid.over(shape[2:], self.roi_size, self.overlap)
+        most = most_window_voxels(network, device_of(network, device))
+        return choose_windows(shape[2:], most, downsampling_of(network, len(shape) - 2), self.overlap)
 
     def _check_extra_arguments(self) -> None:
         if self.runtime not in ("auto", "torch"):
@@ -332,19 +345,16 @@ class NestedSlidingWindowInferer(Inferer):
             raise MemoryError(self._memory_message(run, batch_size // 2)) from e
 
     def _batch_size(self, run: WindowRun) -> int:
-        if self.sw_batch_size is not None:
-            chosen = self.sw_batch_size
-        else:
-            runtime = "torch"
-            if not run.has_arguments:
-                runtime = resolve_runtime(self.runtime, run.network, run.device, self.precision)
-            images, filled_up = run.images.shape[0], runtime == "openvino"
-            chosen = choose_batch_size(run.network, run.grid, images, run.device, filled_up=filled_up)
-            if filled_up and self.levels == ADAPTIVE:
-                # it goes window by window: one size of batches needs one conversion
-                chosen = 1
+        chosen = self.sw_batch_size
+        if chosen is None:
+            # a window alone takes OpenVINO no longer, and what it gives does not depend on how many there are
+            alone = not run.has_arguments and self._runtime_of(run) == "openvino"
+            chosen = 1 if alone else choose_batch_size(run.network, run.grid, run.images.shape[0], run.device)
         # what did not fit once is not tried for each further image
         return chosen if self._most_at_once is None else min(chosen, self._most_at_once)
+
+    def _runtime_of(self, run: WindowRun) -> str:
+        return resolve_runtime(self.runtime, run.network, run.device, self.precision)
 
     def _memory_message(self, run: WindowRun, batch_size: int) -> str:
         return (
@@ -371,6 +381,7 @@ class NestedSlidingWindowInferer(Inferer):
             sw_batch_size=predictor.batch_size,
             heads=len(predictor.levels or (ONLY,)),
             input_itemsize=run.images.element_size(),
+            network=run.network,
         )
         # not for each of the many images that a training is validated on
         if estimate.total_bytes > self._logged_bytes:
@@ -570,11 +581,13 @@ def _needs_all_levels(name: str) -> bool:
 
 
 def _check_sizes(roi_size: Any) -> None:
+    if roi_size == AUTO:
+        return
     sizes = list(roi_size) if isinstance(roi_size, Sequence) and not isinstance(roi_size, str) else [roi_size]
     if not sizes or any(size is not None and not _is_whole(size) for size in sizes):
         raise TypeError(
-            f"roi_size must be whole numbers, one for all axes or each, got {roi_size!r}. None stands for the "
-            "image's size."
+            f"roi_size must be whole numbers, one for all axes or each, or 'auto', got {roi_size!r}. None stands for "
+            "the image's size."
         )
 
 
