@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from numbers import Integral, Real
 from os import PathLike
 from typing import Any, Literal, get_args
 
@@ -19,12 +17,13 @@ from tqdm import tqdm
 
 from monai_unetpp.choices import RUNTIMES
 from monai_unetpp.devices import resolve_device, resolve_precision
-from monai_unetpp.inferers.depth_gate import ADAPTIVE, add_gated, check_adaptive, count_depths, gate_tolerance
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, add_gated, check_adaptive, count_depths
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.inferers.logits import ONLY, full_precision, logits_by_name, through_pinned_memory
 from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
+from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_sizes, is_whole
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
 from monai_unetpp.inferers.window_choice import choose_windows, downsampling_of
 from monai_unetpp.inferers.window_memory import (
@@ -44,10 +43,6 @@ __all__ = ["NestedSlidingWindowInferer"]
 logger = logging.getLogger(__name__)
 
 Output = Literal["logits", "labels"]
-#: What lets the size of windows be chosen for each image.
-AUTO = "auto"
-#: The name of the mean of all heads among the levels.
-_MEAN = "mean"
 #: Predictors that are kept, one for each shape of windows and of batches.
 _MOST_KEPT = 4
 
@@ -149,10 +144,10 @@ class NestedSlidingWindowInferer(Inferer):
         adaptive_tolerance: float | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(roi_size)
-        _check_numbers("overlap", overlap, lambda value: 0 <= value < 1, "from 0 to below 1")
-        _check_numbers("sigma_scale", sigma_scale, lambda value: value > 0, "above 0")
-        if sw_batch_size is not None and (not _is_whole(sw_batch_size) or sw_batch_size < 1):
+        check_sizes(roi_size)
+        check_numbers("overlap", overlap, lambda value: 0 <= value < 1, "from 0 to below 1")
+        check_numbers("sigma_scale", sigma_scale, lambda value: value > 0, "above 0")
+        if sw_batch_size is not None and (not is_whole(sw_batch_size) or sw_batch_size < 1):
             raise ValueError(
                 f"sw_batch_size must be a whole number from 1 on, got {sw_batch_size!r}. None chooses one from the "
                 "free memory."
@@ -171,7 +166,7 @@ class NestedSlidingWindowInferer(Inferer):
         self.padding_mode = str(look_up_option(padding_mode, PytorchPadMode).value)
         self.cval = float(cval)
         self.sw_batch_size = sw_batch_size
-        self.levels = _check_levels(levels)
+        self.levels = check_levels(levels)
         self.adaptive_tolerance = check_adaptive(levels, adaptive_tolerance, runtime)
         self.output = output
         self.flips = FlipInferer(axes=flips).axes
@@ -348,12 +343,12 @@ class NestedSlidingWindowInferer(Inferer):
         chosen = self.sw_batch_size
         if chosen is None:
             # a window alone takes OpenVINO no longer, and what it gives does not depend on how many there are
-            alone = not run.has_arguments and self._runtime_of(run) == "openvino"
+            alone = not run.has_arguments and self._resolved(run) == "openvino"
             chosen = 1 if alone else choose_batch_size(run.network, run.grid, run.images.shape[0], run.device)
         # what did not fit once is not tried for each further image
         return chosen if self._most_at_once is None else min(chosen, self._most_at_once)
 
-    def _runtime_of(self, run: WindowRun) -> str:
+    def _resolved(self, run: WindowRun) -> str:
         return resolve_runtime(self.runtime, run.network, run.device, self.precision)
 
     def _memory_message(self, run: WindowRun, batch_size: int) -> str:
@@ -531,7 +526,7 @@ class NestedSlidingWindowInferer(Inferer):
         if self.levels is None:
             return outputs
         heads = [found for name, found in outputs.items() if not name.startswith(ADAPTIVE)]
-        return {name: mean_of_heads(heads) if name == _MEAN else outputs[name] for name in self._names()}
+        return {name: mean_of_heads(heads) if name == MEAN else outputs[name] for name in self._names()}
 
     def _at_depths(self, predictor: Predictor, outputs: dict[str, torch.Tensor], used: int) -> dict[str, torch.Tensor]:
         """``outputs`` with those of gates, and the depths of the first ``used`` windows counted."""
@@ -555,49 +550,6 @@ class NestedSlidingWindowInferer(Inferer):
         }
 
 
-def _check_levels(levels: Sequence[str] | str | None) -> tuple[str, ...] | str | None:
-    if levels is None:
-        return None
-    names = [levels] if isinstance(levels, str) else list(levels)
-    if levels == ADAPTIVE:
-        return ADAPTIVE
-    wrong = [
-        name
-        for name in names
-        if not isinstance(name, str)
-        or not (re.fullmatch(rf"L[1-9]\d*|{_MEAN}", name) or gate_tolerance(name) is not None)
-    ]
-    if wrong or not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"levels must be None, a level such as 'L2', 'mean', 'adaptive=0.03' or a list of different ones, or "
-            f"'adaptive', got {levels!r}."
-        )
-    return levels if isinstance(levels, str) else tuple(names)
-
-
 def _needs_all_levels(name: str) -> bool:
     """Whether what stands among the levels is made from all of them."""
-    return name == _MEAN or name.startswith(ADAPTIVE)
-
-
-def _check_sizes(roi_size: Any) -> None:
-    if roi_size == AUTO:
-        return
-    sizes = list(roi_size) if isinstance(roi_size, Sequence) and not isinstance(roi_size, str) else [roi_size]
-    if not sizes or any(size is not None and not _is_whole(size) for size in sizes):
-        raise TypeError(
-            f"roi_size must be whole numbers, one for all axes or each, or 'auto', got {roi_size!r}. None stands for "
-            "the image's size."
-        )
-
-
-def _check_numbers(name: str, value: Any, fits: Callable[[float], bool], rule: str) -> None:
-    numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    if not numbers or any(isinstance(number, bool) or not isinstance(number, Real) for number in numbers):
-        raise TypeError(f"{name} must be a number, or one per axis, got {value!r}.")
-    if not all(fits(number) for number in numbers):
-        raise ValueError(f"{name} must be {rule}, got {value!r}.")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return name == MEAN or name.startswith(ADAPTIVE)

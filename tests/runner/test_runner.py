@@ -16,7 +16,7 @@ from monai_unetpp.export.pipeline_steps import NoTranslationError
 from monai_unetpp.openvino_loading import has_openvino
 from monai_unetpp.runner import Segmenter
 from monai_unetpp.runner.__main__ import main
-from monai_unetpp.segmentation import segment
+from monai_unetpp.segmentation import segment_files
 
 pytestmark = pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
 
@@ -49,7 +49,7 @@ def brain(tmp_path_factory):
 
 def test_labels_of_a_volume_are_those_of_segment(brain, tmp_path):
     bundle, folder, image = brain
-    (case,) = segment(image, tmp_path / "a", bundle).cases
+    (case,) = segment_files(image, tmp_path / "a", bundle).cases
     assert main([str(folder), str(image), "-o", str(tmp_path / "b")]) == 0
     expected, found = nibabel.load(case.output), nibabel.load(tmp_path / "b" / "head_seg.nii.gz")
     np.testing.assert_array_equal(found.get_fdata(), expected.get_fdata())
@@ -66,7 +66,7 @@ def test_labels_of_images_and_slices_are_those_of_segment(tmp_path):
     ]
     segmenter = Segmenter(folder, threads=1)
     assert segmenter.pipeline.level == "L1"
-    for case in segment(images, tmp_path / "out", bundle, level="L1").cases:
+    for case in segment_files(images, tmp_path / "out", bundle, level="L1").cases:
         np.testing.assert_array_equal(segmenter.label(case.image), nibabel.load(case.output).get_fdata())
 
 
