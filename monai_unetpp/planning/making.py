@@ -8,7 +8,7 @@ from typing import Any
 
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.machine import Machine, count_step
-from monai_unetpp.planning.network_rules import NetworkTask, choose_network, choose_window
+from monai_unetpp.planning.network_rules import NetworkTask, choose_network, choose_window, training_minutes
 from monai_unetpp.planning.plan_options import PlanOptions
 from monai_unetpp.planning.rules import (
     OWN,
@@ -44,6 +44,8 @@ _RECIPE = {
 #: Bytes of a voxel of a prepared case besides its channels, and share of the memory that prepared cases may take.
 _LABEL_BYTES, _CHANNEL_BYTES, _CACHE_SHARE = 1, 4, 0.25
 _MOST_WORKERS = 8
+#: Minutes of one training from which on ``torch.compile`` gains more than it takes.
+_WORTH_COMPILING = 15
 
 
 def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, validation: str) -> TrainingPlan:
@@ -78,7 +80,11 @@ def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, 
         choices.settle(name, choice)
     window = choose_window(choices["patch_size"], shape, choices["strides"], choices["norm"])
     choices.settle("window_shape", window)
-    for name, choice in {**_RECIPE, **_choose_for_machine(fingerprint, shape, machine)}.items():
+    for name, choice in {
+        **_RECIPE,
+        **_choose_for_machine(fingerprint, shape, machine),
+        **_choose_for_speed(options),
+    }.items():
         choices.settle(name, choice)
     return TrainingPlan(
         dataset_dir=os.path.abspath(options.dataset_dir),
@@ -155,5 +161,20 @@ def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Mac
             "With two cores the network and the patches take turns in one process."
             if workers == 0
             else "Half of the cores draw patches while the network computes.",
+        ),
+    }
+
+
+def _choose_for_speed(options: PlanOptions) -> dict[str, Choice]:
+    """How the network is laid out in memory, and whether it is compiled."""
+    minutes = training_minutes(options.minutes, options.folds)
+    worth = minutes >= _WORTH_COMPILING
+    return {
+        "channels_last": Choice(True, "Convolutions are faster with the channels of a voxel side by side in memory."),
+        "compile": Choice(
+            worth,
+            f"torch.compile takes a minute at first and makes steps faster; a training of {minutes:.0f} minutes "
+            f"{'gains' if worth else 'is too short to gain'} by it. Where there is no compiler, training goes on "
+            "without.",
         ),
     }

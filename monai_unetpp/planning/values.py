@@ -171,6 +171,8 @@ SETTABLE: dict[str, _Check] = {
     "tolerance_mm": _number(0),
     "cache_rate": _number(0, 1, open_low=False, open_high=False),
     "num_workers": _whole(0),
+    "channels_last": _flag,
+    "compile": _flag,
 }
 """Each value of a plan by name: what checks it and brings it into one form."""
 
