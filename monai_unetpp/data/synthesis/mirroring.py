@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Flip, MapTransform, RandomizableTransform
+from monai.transforms import MapTransform, RandomizableTransform
 from monai.utils import convert_to_tensor, ensure_tuple
 
 __all__ = ["RandMirrorLabelsd"]
@@ -18,6 +18,7 @@ class RandMirrorLabelsd(RandomizableTransform, MapTransform):
     """Mirror an item at random, and swap the labels of the two sides.
 
     After a plain flip what is called left lies on the right; a network that learns from both tells sides by chance.
+    Unlike MONAI's flips this keeps the grid as it is in space, and makes a mirrored head on it.
 
     Args:
         keys: images and label maps ``(C, H, W[, D])``, all mirrored together.
@@ -51,7 +52,7 @@ class RandMirrorLabelsd(RandomizableTransform, MapTransform):
             raise ValueError(f"pairs must be of two labels each, every label once, got {[list(p) for p in pairs]}.")
         self.label_keys = ensure_tuple(label_keys)
         self.pairs = [list(pair) for pair in pairs]
-        self.flip = Flip(spatial_axis)
+        self.spatial_axis = spatial_axis
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Mirror one item, or leave it as it is."""
@@ -60,16 +61,14 @@ class RandMirrorLabelsd(RandomizableTransform, MapTransform):
         if not self._do_transform:
             return d
         for key in self.key_iterator(d):
-            d[key] = self.flip(d[key])
-            if key in self.label_keys:
-                d[key] = self._swap(d[key])
+            values = convert_to_tensor(d[key], track_meta=False).flip(self.spatial_axis + 1)
+            mirrored = self._swap(values) if key in self.label_keys else values
+            d[key] = MetaTensor(mirrored, meta=d[key].meta) if isinstance(d[key], MetaTensor) else mirrored
         return d
 
-    def _swap(self, label: Any) -> Any:
-        values = convert_to_tensor(label, track_meta=False)
-        indices = values.to(torch.int64)
+    def _swap(self, label: torch.Tensor) -> torch.Tensor:
+        indices = label.to(torch.int64)
         names = torch.arange(1 + max(int(indices.max()), *(name for pair in self.pairs for name in pair), 0))
         for left, right in self.pairs:
             names[left], names[right] = right, left
-        swapped = names[indices].to(values.dtype)
-        return MetaTensor(swapped, meta=label.meta) if isinstance(label, MetaTensor) else swapped
+        return names[indices].to(label.dtype)
