@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -203,7 +204,7 @@ class SparseVoxelLoss(nn.Module):
     def forward(self, input: torch.Tensor | Sequence[torch.Tensor], target: torch.Tensor) -> torch.Tensor:
         """The loss of ``input`` against ``target``; see the class for their forms."""
         first = [int(torch.randint(min(self.step, length), ())) for length in target.shape[2:]]
-        taken = (..., *(slice(start, None, self.step) for start in first))
+        taken: Any = (..., *(slice(start, None, self.step) for start in first))
         output = input[taken] if isinstance(input, torch.Tensor) else [one[taken] for one in input]
         loss: torch.Tensor = self.loss(output, target[taken])
         return loss
