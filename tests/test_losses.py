@@ -6,6 +6,7 @@ from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
 from torch import nn
 
 from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
+from monai_unetpp.losses import SparseVoxelLoss
 
 
 @pytest.fixture
@@ -169,3 +170,28 @@ def test_without_any_labelled_voxel_the_loss_is_0_and_reaches_all_weights(output
 def test_nothing_changes_where_nothing_is_ignored(outputs, target, monai_loss):
     plain, ignoring = (NestedDeepSupervisionLoss(monai_loss, ignore_label=value) for value in (None, 9))
     assert torch.equal(plain(outputs, target), ignoring(outputs, target))
+
+
+def test_a_sparse_loss_looks_at_every_second_voxel_of_all_heads_and_at_all_in_the_long_run(outputs, target):
+    seen = torch.zeros(8, 8)
+    places = torch.arange(64.0).reshape(1, 1, 8, 8)
+    loss = SparseVoxelLoss(lambda heads, voxels: (heads, voxels))
+    for _ in range(40):
+        heads, voxels = loss([places, places + 100], places)
+        assert voxels.shape == (1, 1, 4, 4)
+        assert torch.equal(heads[0], voxels)
+        assert torch.equal(heads[1], voxels + 100)
+        seen.flatten()[voxels.flatten().long()] = 1
+    assert bool(seen.all())
+
+
+def test_a_sparse_loss_of_every_voxel_is_the_loss_itself(outputs, target, monai_loss):
+    whole = NestedDeepSupervisionLoss(monai_loss)
+    assert torch.equal(SparseVoxelLoss(whole, step=1)(outputs, target), whole(outputs, target))
+    thin = torch.zeros(1, 3, 8, 1), torch.zeros(1, 1, 8, 1)
+    assert torch.isfinite(SparseVoxelLoss(monai_loss, step=4)(*thin)), "an axis shorter than the step"
+
+
+def test_a_step_below_one_is_refused(monai_loss):
+    with pytest.raises(ValueError, match="step must be at least 1, got 0"):
+        SparseVoxelLoss(monai_loss, step=0)
