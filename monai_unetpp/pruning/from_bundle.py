@@ -67,10 +67,11 @@ def prune_bundle(
             continue
         if PruningPlan.has_field(key):
             changes[key] = value
-        elif key in config:
-            config[key] = value
-        else:
+        elif key not in config:
             raise ValueError(_unknown(key, sorted(config.keys)))
+        if key in config:
+            # what the plan and the inferer share, such as the window, is the same for both
+            config[key] = value
     plan = config.parse("plan")
     if not isinstance(plan, PruningPlan):
         raise ValueError(

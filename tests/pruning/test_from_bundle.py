@@ -224,6 +224,21 @@ def test_evaluated_flips_are_written_into_the_hippocampus_bundle(hippocampus_bun
         check_inference(hippocampus_bundle, SlidingWindowInferer([40, 56, 40], overlap=0.5), "cpu")
 
 
+def test_a_window_that_is_given_is_that_of_scores_and_of_costs(bundle, few_boxes, tmp_path, monkeypatch):
+    other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    path = other / "configs" / "prune.json"
+    content = json.loads(path.read_text())
+    content["window_shape"] = [16] * len(SHAPE)
+    content["plan"]["window_shape"] = "@window_shape"
+    content["plan"]["inferer"] = {"_target_": "SlidingWindowInferer", "roi_size": "@window_shape"}
+    path.write_text(json.dumps(content))
+    plans = []
+    monkeypatch.setattr(importlib.import_module("monai_unetpp.pruning.from_bundle"), "prune", plans.append)
+    prune_bundle(other, few_boxes, tmp_path / "out", window_shape=[8] * len(SHAPE))
+    (plan,) = plans
+    assert list(plan.pipeline.window_shape) == list(plan.pipeline.inferer.roi_size) == [8] * len(SHAPE)
+
+
 def run_module(command: list[str], bundle: Path, dataset: Path, output: Path) -> subprocess.CompletedProcess[str]:
     configs = [str(bundle / "configs" / name) for name in ("train.json", "prune.json")]
     command = [*command, "-m", "monai.bundle", "run", "--config_file", str(configs), "--bundle_root", str(bundle)]
