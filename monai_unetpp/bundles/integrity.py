@@ -42,6 +42,6 @@ def hash_problems(bundle: Path, metadata: Mapping[str, Any]) -> Iterator[str]:
         elif hash_file(path) != expected.lower():
             yield (
                 f"{name}: not the file that configs/metadata.json describes: its SHA-256 is {hash_file(path)} instead "
-                f"of {expected}. Copy the bundle again or, if you have trained it anew, write the new value under "
+                f"of {expected}. Copy the bundle again or, if you have retrained it, write the new value under "
                 f"{HASHES_KEY}."
             )

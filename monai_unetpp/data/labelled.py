@@ -32,7 +32,7 @@ class LabelledCase:
 
     Attributes:
         name: the image's file name without its suffix, and without the number of its channel where there are several.
-        subject: whom the case is of; the case's own name where subjects are not known.
+        subject: the subject's name; the case's own where subjects are not known.
         image: the image's file, or one file per channel.
         label: the label's file.
     """

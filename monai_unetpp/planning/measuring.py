@@ -121,7 +121,7 @@ class _Cache:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, KeyError, TypeError):
-            logger.warning("%s: no cache of measured cases. It is made anew.", self.path)
+            logger.warning("%s: is no cache of measured cases. All cases are measured again.", self.path)
             return {}
 
     def _key(self, case: LabelledCase) -> str:

@@ -297,7 +297,7 @@ def _reading(study: Mapping[str, Any], reference: str) -> str:
     return (
         "## How to read this\n\n"
         f"- IoU and Dice: mean over the foreground classes ({classes}) of a case, then over the cases; the background "
-        "does not count, and a class that is missed or invented scores 0. After ± the standard deviation over seeds "
+        "does not count, and a class that is missed, or a false positive, scores 0. After ± the standard deviation over seeds "
         f"(seed {', '.join(seeds)}), where there are several.\n"
         f'- The reference is "{reference}" at its deepest level. Differences are paired by case and seed; positive '
         f"is better than the reference. The intervals{level} are over cases: they say nothing about other seeds or "

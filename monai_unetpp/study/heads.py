@@ -15,7 +15,7 @@ __all__ = ["MeanOfHeads"]
 
 
 class MeanOfHeads(nn.Module):
-    """A nested U-Net with one more level: the mean of all heads, as ``segment`` takes it (the paper's accurate mode).
+    """A nested U-Net with one more level: the mean of all heads, as ``segment`` takes it.
 
     Args:
         network: with deep supervision.

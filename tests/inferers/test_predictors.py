@@ -317,7 +317,7 @@ class TestOpenVINO:
         weights.write_bytes(damaged)
         with caplog.at_level(logging.WARNING):
             assert torch.equal(predicted(), first)
-        assert "is damaged; it is made anew" in caplog.text
+        assert "is damaged; it is converted again" in caplog.text
         assert len(converted) == 2
         weights.unlink()
         assert torch.equal(predicted(), first)

@@ -105,7 +105,7 @@ def load_or_convert(
 
     Nested U-Nets are kept by a hash of their weights, configuration, levels, window shape, batch, and the versions of
     OpenVINO and torch; precision and threads are chosen when a model is compiled, so that one file serves all. An
-    entry that is damaged is made anew. Above 2 GiB those that were not used for longest are removed. Other networks are
+    entry that is damaged is converted again. Above 2 GiB those that were not used for longest are removed. Other networks are
     converted every time, and so are all where there is no folder or it cannot be written to.
 
     Args:
@@ -154,11 +154,11 @@ def _load_or_make(
             with contextlib.suppress(OSError):
                 os.utime(checksum)
             return openvino_core().read_model(path)
-        logger.warning("%s: this converted network is damaged; it is made anew.", path)
+        logger.warning("%s: this converted network is damaged; it is converted again.", path)
     except FileNotFoundError:
         logger.info("Converting the network for OpenVINO; the result is kept in %s.", folder)
     except (OSError, RuntimeError, UnicodeDecodeError) as e:
-        logger.warning("%s: this converted network cannot be read and is made anew (%s).", path, e)
+        logger.warning("%s: this converted network cannot be read and is converted again (%s).", path, e)
     model = convert()
     try:
         # without a checksum of its own, what is there counts as not there
