@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from monai_unetpp.measuring.quartiles import Quartiles
@@ -16,6 +17,7 @@ from monai_unetpp.reporting.tables import Tone
 __all__ = [
     "STATE_TONES",
     "confidence",
+    "costs_in_words",
     "format_difference",
     "format_metric",
     "interval",
@@ -24,6 +26,7 @@ __all__ = [
     "named_data_set",
     "quartiles",
     "quoted",
+    "rule_in_words",
     "speed_up",
 ]
 
@@ -31,6 +34,55 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 
 STATE_TONES: dict[str, Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unsure"}
 """By the state of a comparison."""
+
+
+_COSTS = {
+    "window_latency_ms": ("time per window", "ms"),
+    "latency_ms": ("time per volume", "ms"),
+    "parameters": ("number of parameters", ""),
+    "memory_mb": ("peak memory", "MB"),
+    "flops": ("operations per window", ""),
+    "checkpoint_mb": ("size of the weights", "MB"),
+}
+"""What each key of :data:`~monai_unetpp.pruning.budgets.COST_KEYS` is in words, and its unit."""
+
+_KEY = re.compile(rf"\b({'|'.join(_COSTS)})\b")
+_LIMIT = re.compile(rf"\b({'|'.join(_COSTS)})<=(\S+?)(?=[,;:.]?(?:\s|$))")
+_AMOUNT = re.compile(rf"(\d) ({'|'.join(_COSTS)})\b")
+
+
+def costs_in_words(text: str) -> str:
+    """``text`` with names of costs, as the command line has them, in words.
+
+    Example:
+        >>> costs_in_words("within latency_ms<=30: 21.5 latency_ms")
+        'within a time per volume of at most 30 ms: 21.5 ms'
+    """
+    text = _LIMIT.sub(lambda found: f"a {_COSTS[found[1]][0]} of at most {_with_unit(found[2], found[1])}", text)
+    text = _AMOUNT.sub(lambda found: _with_unit(found[1], found[2]), text)
+    return _KEY.sub(lambda found: _COSTS[found[1]][0], text)
+
+
+def _with_unit(number: str, key: str) -> str:
+    return f"{number} {_COSTS[key][1] or key}"
+
+
+def rule_in_words(rule: str) -> str:
+    """A rule of a trade-off, as ``report.json`` has it, in words.
+
+    Example:
+        >>> rule_in_words("pareto accuracy/latency_ms+memory_mb")
+        'Pareto front: accuracy against time per volume and peak memory'
+    """
+    front, _, costs = rule.partition("/")
+    if front.startswith("pareto"):
+        goals = front.removeprefix("pareto").strip()
+        against = " and ".join(costs_in_words(key) for key in costs.split("+") if key)
+        return "Pareto front" + (f": {goals} against {against}" if goals and against else "")
+    if rule.startswith("utility accuracy-"):
+        weight, _, key = rule.removeprefix("utility accuracy-").partition("*")
+        return f"Utility: accuracy less {weight} of the relative {costs_in_words(key)}"
+    return f"Budget: {costs_in_words(rule)}"
 
 
 def format_metric(key: str, value: float) -> str:
