@@ -340,6 +340,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         honesty=_honesty(result),
         plain=plain_verdict(result),
         facts=key_facts(result, summary),
+        picture_lead=_picture_lead(result),
         trust=trust_lines(result),
         decision_rule=DECISION_RULE,
         earlier_rules=result.settings.get(EARLIER_RULES),
@@ -372,6 +373,11 @@ def _worst_title(result: PruningResult) -> str:
     if loser is None or chosen_point(result) != deepest_point(result):
         return "Worst cases of the chosen level"
     return f"Worst cases of {loser.name}, which was not accepted"
+
+
+def _picture_lead(result: PruningResult) -> str:
+    loser = shown_loser(result)
+    return f"The case that loses most at {loser.name}. " if loser else ""
 
 
 def _honesty(result: PruningResult) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from monai_unetpp.pruning.report_plots import Picture, Spot, picture_of
+from monai_unetpp.pruning.report_plots import Picture, picture_of
 from monai_unetpp.pruning.results import OperatingPoint, PruningResult, ScoreRow
 from monai_unetpp.pruning.summary import chosen_point, deepest_point
 from monai_unetpp.pruning.tradeoffs import mean_accuracy, resampled_accuracy
@@ -50,12 +50,11 @@ def plot_trade_off(result: PruningResult) -> Picture | None:
         reference = next((place for place in places if deepest and place.name == deepest.name), None)
         if reference is not None and len(places) > 1:
             axes.axhline(reference.dice, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
-            style: dict[str, Any] = {"textcoords": "offset points", "fontsize": 8.5, "va": "bottom", "ha": "right"}
-            axes.annotate(
-                f"as accurate as {reference.name}", (1, reference.dice), (-2, 3), axes.get_yaxis_transform(), **style
-            )
         for place, below in zip(places, _sides(places), strict=True):
-            _draw(axes, place, place.name == (chosen and chosen.name), below, unit)
+            role = "chosen" if chosen and place.name == chosen.name else ""
+            if deepest and place.name == deepest.name:
+                role = "deepest, kept" if role else "deepest"
+            _draw(axes, place, role, below, unit)
         axes.set_xlim(0, 1.16 * max(place.time for place in places))
         axes.margins(y=0.32)
         axes.set_xlabel(f"time per volume ({unit}, median): further left is faster")
@@ -89,7 +88,9 @@ def _places(result: PruningResult, scale: float) -> list[_Place]:
     deepest = deepest_point(result)
     bars = dict.fromkeys(names, None) | (_bars(accuracy, resampled, deepest.name) if deepest in points.values() else {})
     places = [
-        _Place(name, result.costs[name].volume_latency_s.median * scale, accuracy[name], bars[name], point.kind == "extra")
+        _Place(
+            name, result.costs[name].volume_latency_s.median * scale, accuracy[name], bars[name], point.kind == "extra"
+        )
         for name, point in points.items()
     ]
     return sorted(places, key=lambda place: place.time)
@@ -107,16 +108,17 @@ def _bars(accuracy: dict[str, float], resampled: Any, deepest: str) -> dict[str,
 
 
 def _sides(places: Sequence[_Place]) -> list[bool]:
-    """Whether the words of each point stand below it: every second one where points crowd."""
+    """Whether the words of each point stand below it: where points crowd, those of the less accurate one."""
     width = max(place.time for place in places)
-    sides: list[bool] = []
-    for number, place in enumerate(places):
-        near = number > 0 and place.time - places[number - 1].time < _CROWDED * width
-        sides.append(near and not sides[-1])
-    return sides
+
+    def crowded(one: _Place, other: _Place) -> bool:
+        return one is not other and abs(one.time - other.time) < _CROWDED * width
+
+    return [any(crowded(each, other) and other.dice > each.dice for other in places) for each in places]
 
 
-def _draw(axes: Axes, place: _Place, chosen: bool, below: bool, unit: str) -> None:
+def _draw(axes: Axes, place: _Place, role: str, below: bool, unit: str) -> None:
+    chosen = role not in ("", "deepest")
     colour = PALETTE[1] if chosen else PALETTE[0]
     low, high = place.bar or (place.dice, place.dice)
     if place.bar:
@@ -132,7 +134,7 @@ def _draw(axes: Axes, place: _Place, chosen: bool, below: bool, unit: str) -> No
         markeredgewidth=1.8,
         zorder=3,
     )
-    name = f"{place.name}, chosen" if chosen else place.name
+    name = f"{place.name}, {role}" if role else place.name
     axes.annotate(
         f"{name}\n{format_metric('dice', place.dice)} in {significant(place.time)} {unit}",
         (place.time, low if below else high),

@@ -25,8 +25,8 @@ def plain_verdict(result: PruningResult) -> str:
     decision, deepest = headline(result), deepest_point(result)
     name = deepest.name if deepest else decision.level
     if decision.verdict == "prune" and decision.level != name:
-        found = "confirmed to be" if decision.role == "confirm" else ""
-        return f"Use {decision.level}: {found} as accurate as {name} within the margins, at less cost.".replace(":  ", ": ")
+        lead = "Confirmed: use" if decision.role == "confirm" else "Use"
+        return f"{lead} {decision.level}: as accurate as {name} within the margins, at less cost."
     if decision.verdict == "keep":
         loser = shown_loser(result)
         return f"Keep {name}: {loser.name if loser else 'a shallower level'} is not accurate enough."

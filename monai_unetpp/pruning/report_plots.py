@@ -129,7 +129,9 @@ def plot_grid(result: PruningResult) -> Picture | None:
         axes.set_xlabel("time per volume (times that of the reference; median, logarithmic)")
         axes.set_ylabel("mean Dice over the labels (0 to 1)")
         _legend_grid(figure, grid, levels, kinds)
-        words = {p.name: f"{p.name} {grid.accuracy[p.name]:.3f} at {significant(place[p.name][0])}" for p in grid.points}
+        words = {
+            p.name: f"{p.name} {grid.accuracy[p.name]:.3f} at {significant(place[p.name][0])}" for p in grid.points
+        }
         marks = [(axes, place[name], f"{text} of the reference's time") for name, text in words.items()]
         alt = "Mean Dice against time relative to the reference: " + "; ".join(words.values()) + "."
         return picture_of(figure, alt, marks)

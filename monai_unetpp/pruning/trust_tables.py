@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.results import PruningResult
+from monai_unetpp.pruning.summary import deepest_point
 from monai_unetpp.pruning.wording import format_difference
 from monai_unetpp.reporting.numbers import NBSP, percent
 from monai_unetpp.reporting.tables import Table, TableCell
@@ -30,7 +31,7 @@ def stability_table(result: PruningResult) -> Table | None:
             "Sample": name,
             **({"Data set": each.dataset} if len(result.stability) > 1 else {}),
             "Subjects": str(each.subjects),
-            **{_verdict(verdict): _share(shares.get(verdict, 0.0)) for verdict in verdicts},
+            **{_verdict(result, verdict): _share(shares.get(verdict, 0.0)) for verdict in verdicts},
         }
         for each, name, shares in samples
     ]
@@ -76,8 +77,11 @@ def between_sets_table(result: PruningResult) -> Table | None:
     )
 
 
-def _verdict(name: str) -> str:
-    return "No verdict" if name == "inconclusive" else name
+def _verdict(result: PruningResult, name: str) -> str:
+    if name == "inconclusive":
+        return "No verdict"
+    deepest = deepest_point(result)
+    return f"Keep {name}" if deepest and name == deepest.name else f"Prune to {name}"
 
 
 def _share(share: float) -> str:

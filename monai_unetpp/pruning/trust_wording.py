@@ -82,10 +82,10 @@ def _set_sentences(differences: Sequence[SetDifference]) -> list[str]:
             f"on {more} than on {less} (95 % interval {bounds[0]:.4f} to {bounds[1]:.4f})."
         )
     if len(found) > _MOST_DIFFERENCES:
-        sentences.append(f"So do {len(found) - _MOST_DIFFERENCES} further comparisons, which the report lists.")
+        sentences.append(f"The table of the report lists {len(found) - _MOST_DIFFERENCES} more.")
     if differences and not found:
         sentences.append(
-            "No level is shown to lose more on one data set than on another (every 95 % interval of the difference holds 0)."
+            "No level is shown to lose more on one data set than on another (all intervals of 95 % hold 0)."
         )
     return sentences
 

@@ -39,16 +39,15 @@ STATE_TONES: dict[str, Tone] = {"pass": "good", "fail": "bad", "inconclusive": "
 _COSTS = {
     "window_latency_ms": ("time per window", "ms"),
     "latency_ms": ("time per volume", "ms"),
-    "parameters": ("number of parameters", ""),
+    "parameters": ("size of the network", "parameters"),
     "memory_mb": ("peak memory", "MB"),
-    "flops": ("operations per window", ""),
+    "flops": ("operations per window", "operations"),
     "checkpoint_mb": ("size of the weights", "MB"),
 }
 """What each key of :data:`~monai_unetpp.pruning.budgets.COST_KEYS` is in words, and its unit."""
 
-_KEY = re.compile(rf"\b({'|'.join(_COSTS)})\b")
-_LIMIT = re.compile(rf"\b({'|'.join(_COSTS)})<=(\S+?)(?=[,;:.]?(?:\s|$))")
-_AMOUNT = re.compile(rf"(\d) ({'|'.join(_COSTS)})\b")
+_KEYS = "|".join(_COSTS)
+_COST = re.compile(rf"\b({_KEYS})<=(\S+?)(?=[,;:.]?(?:\s|$))|(?<=\d )({_KEYS})\b|\b({_KEYS})\b")
 
 
 def costs_in_words(text: str) -> str:
@@ -56,15 +55,17 @@ def costs_in_words(text: str) -> str:
 
     Example:
         >>> costs_in_words("within latency_ms<=30: 21.5 latency_ms")
-        'within a time per volume of at most 30 ms: 21.5 ms'
+        'within time per volume of at most 30 ms: 21.5 ms'
     """
-    text = _LIMIT.sub(lambda found: f"a {_COSTS[found[1]][0]} of at most {_with_unit(found[2], found[1])}", text)
-    text = _AMOUNT.sub(lambda found: _with_unit(found[1], found[2]), text)
-    return _KEY.sub(lambda found: _COSTS[found[1]][0], text)
+    return _COST.sub(_cost_in_words, text)
 
 
-def _with_unit(number: str, key: str) -> str:
-    return f"{number} {_COSTS[key][1] or key}"
+def _cost_in_words(found: re.Match[str]) -> str:
+    limited, limit, amount, key = found.groups()
+    if limited:
+        words, unit = _COSTS[limited]
+        return f"{words} of at most {limit} {unit}"
+    return _COSTS[amount][1] if amount else _COSTS[key][0]
 
 
 def rule_in_words(rule: str) -> str:

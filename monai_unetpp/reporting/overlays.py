@@ -1,4 +1,4 @@
-"""What is drawn over images: borders of labels, tints, scale bars and letters; and which slice of a volume to look at."""
+"""What is drawn over images: borders of labels, tints, scale bars and letters; and which slice to look at."""
 
 from __future__ import annotations
 
@@ -113,7 +113,9 @@ def draw_scale_bar(axes: Axes, shape: tuple[int, int], spacing: Sequence[float],
         unit: such as ``"mm"``.
     """
     width = shape[0] * spacing[0]
-    length = max(step * 10.0**power for power in range(-4, 6) for step in (1, 2, 5) if step * 10.0**power <= width / 2)
+    length = max(
+        step * 10.0**power for power in range(-4, 6) for step in (1, 2, 5) if step * 10.0**power <= 0.4 * width
+    )
     x, y = 0.04 * shape[0] - 0.5, 0.05 * shape[1] - 0.5
     for colour, thickness in ((HALO, 5.5), ("white", 3.0)):
         axes.plot([x, x + length / spacing[0]], [y, y], color=colour, linewidth=thickness, solid_capstyle="butt")
