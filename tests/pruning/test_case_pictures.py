@@ -61,7 +61,7 @@ class TestSaveOverlay:
         )
         path = save_overlay(truth, truth, truth, truth, (1, 2, 1), tmp_path / "a.png", "a", orientation="LSP")
         # axis 1, towards the head, is the coarsest: axial planes, whose axes run to the left and to the back
-        assert "a, axial slice 8: image" in Image.open(path).info["Description"]
+        assert "a, axial slice 6: image" in Image.open(path).info["Description"]
         left, right, bottom, top = seen[:4]
         assert [letter for letter, _, _ in (left, right, bottom, top)] == ["R", "L", "A", "P"]
         assert left[1] < 0.5 < right[1]
