@@ -23,7 +23,7 @@ from monai_unetpp.pruning.adaptive_tables import ADAPTIVE_RULE, adaptive_cases_t
 from monai_unetpp.pruning.folds import SCORE_COLUMNS, format_scores, score_cells
 from monai_unetpp.pruning.grid_tables import GRID_RULE, grid_networks_table, grid_table
 from monai_unetpp.pruning.report_front import plot_trade_off
-from monai_unetpp.pruning.report_opening import key_facts, plain_verdict
+from monai_unetpp.pruning.report_opening import first_lines, key_facts, plain_verdict
 from monai_unetpp.pruning.report_plots import Picture, plot_case_lines, plot_differences, plot_grid
 from monai_unetpp.pruning.report_tables import (
     DECISION_RULE,
@@ -54,7 +54,6 @@ from monai_unetpp.pruning.summary import (
     summarise,
 )
 from monai_unetpp.pruning.trust_tables import between_sets_table, stability_table
-from monai_unetpp.pruning.trust_wording import trust_lines
 from monai_unetpp.reporting.markdown import escape
 from monai_unetpp.reporting.numbers import significant
 from monai_unetpp.reporting.tables import Table
@@ -281,7 +280,7 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         "\n".join(f"- **{escape(fact.value)}** {escape(fact.meaning)}" for fact in key_facts(result, summary)),
         escape(decision.summary),
         escape(_honesty(result)),
-        "\n".join(f"- **{escape(line.topic)}.** {escape(line.sentence)}" for line in trust_lines(result)),
+        "\n".join(f"- **{escape(line.topic)}.** {escape(line.sentence)}" for line in first_lines(result)),
         "## How the verdict came about",
         escape(DECISION_RULE),
     ]
@@ -341,7 +340,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         plain=plain_verdict(result),
         facts=key_facts(result, summary),
         picture_lead=_picture_lead(result),
-        trust=trust_lines(result),
+        trust=first_lines(result),
         decision_rule=DECISION_RULE,
         earlier_rules=result.settings.get(EARLIER_RULES),
         **_single_tables(result, summary),

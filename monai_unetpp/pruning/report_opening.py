@@ -7,10 +7,11 @@ from typing import NamedTuple
 from monai_unetpp.pruning.report_front import mean_dice
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.summary import Summary, deepest_point, headline, shown_loser
+from monai_unetpp.pruning.trust_wording import TrustLine, trust_lines
 from monai_unetpp.pruning.wording import format_difference, format_metric, speed_up
 from monai_unetpp.reporting.numbers import minus, percent
 
-__all__ = ["Fact", "key_facts", "plain_verdict"]
+__all__ = ["Fact", "first_lines", "key_facts", "plain_verdict"]
 
 
 class Fact(NamedTuple):
@@ -54,3 +55,13 @@ def key_facts(result: PruningResult, summary: Summary) -> list[Fact]:
         difference = format_difference("dice", means[shown.name] - means[deepest.name])
         facts.append(Fact(difference, f"mean Dice, {own} against {other}"))
     return facts
+
+
+def first_lines(result: PruningResult) -> list[TrustLine]:
+    """How far to trust the verdict, and what other ways of running the levels would give."""
+    lines = trust_lines(result)
+    if result.grid is not None:
+        lines.append(TrustLine("Other settings", result.grid.reason))
+    if result.adaptive is not None:
+        lines.append(TrustLine("Depth per window", result.adaptive.reason))
+    return lines

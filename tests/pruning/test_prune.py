@@ -387,7 +387,13 @@ def test_what_goes_on_after_scoring_is_told(tmp_path, few_boxes, quick):
     lines = []
     run(intensity_network(), few_boxes, tmp_path, progress=lines.append)
     after = lines[[line.endswith("3 of 3") for line in lines].index(True) + 1 :]
-    order = ["deciding: comparing", "deciding: repeating", "measuring the costs of L1, L2", "drawing", "writing the report"]
+    order = [
+        "deciding: comparing",
+        "deciding: repeating",
+        "measuring the costs of L1, L2",
+        "drawing",
+        "writing the report",
+    ]
     assert len(after) == len(order)
     assert all(line.startswith(start) for line, start in zip(after, order, strict=True))
 
