@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
-from monai_unetpp.pruning.summary import headline
+from monai_unetpp.pruning.summary import ALL, headline
 
 __all__ = ["TrustLine", "trust_lines", "trust_sentences"]
 
@@ -94,14 +94,18 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
     """What the judging cases had to do with the weights."""
     if exposures is None:
         return ["The bundle does not say which cases trained or chose its weights: judge on cases that did neither."]
+    single = [each for each in exposures if each.dataset != ALL] or list(exposures)
+    selecting = [each for each in single if each.selecting and not each.training]
     sentences = []
-    for each in exposures:
-        if each.selecting and not each.training:
-            sentences.append(
-                f"{each.selecting} of {each.cases} cases of {each.dataset} also chose the weights ({each.rule}), by "
-                "the deepest level: accuracies are optimistic, most of all its own. That works against shallow levels, "
-                "so a verdict to prune stands; any other should be tested on unseen cases."
-            )
+    for rule in dict.fromkeys(each.rule for each in selecting):
+        counts = ", ".join(
+            f"{each.selecting} of {each.cases} cases of {each.dataset}" for each in selecting if each.rule == rule
+        )
+        sentences.append(
+            f"{counts} also chose the weights ({rule}), by the deepest level: accuracies are optimistic, most of all "
+            "its own. That works against shallow levels, so a verdict to prune stands; any other should be tested on "
+            "unseen cases."
+        )
     untouched = all(not each.training and not each.selecting for each in exposures)
     return sentences or (["No case that judges took part in the weights."] if untouched and exposures else [])
 
