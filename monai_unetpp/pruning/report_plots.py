@@ -172,7 +172,7 @@ def plot_differences(result: PruningResult, decision: Decision) -> Picture | Non
         for axes, metric, comparisons in zip(grid.flat, metrics, groups, strict=True):
             _draw_differences(axes, comparisons, tested)
             axes.set_title(METRICS[metric].heading)
-            unit = METRICS[metric].unit or "scale of 0 to 1"
+            unit = METRICS[metric].unit or "share"
             axes.set_xlabel(f"level minus deepest ({unit}); left is worse")
         untested = any(c.point not in tested for c in decision.comparisons)
         _legend_differences(figure, {c.state for c in decision.comparisons if c.point in tested}, untested)
