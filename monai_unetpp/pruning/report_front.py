@@ -44,22 +44,22 @@ def plot_trade_off(result: PruningResult) -> Picture | None:
     places = _places(result, scale)
     if not places:
         return None
-    chosen, deepest = chosen_point(result), deepest_point(result)
+    chosen, deepest = (point.name if point else "" for point in (chosen_point(result), deepest_point(result)))
     with new_figure(8.6, 4.3) as (figure, grid):
         axes = grid[0, 0]
-        reference = next((place for place in places if deepest and place.name == deepest.name), None)
+        reference = next((place for place in places if place.name == deepest), None)
         if reference is not None and len(places) > 1:
             axes.axhline(reference.dice, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
         for place, below in zip(places, _sides(places), strict=True):
-            role = "chosen" if chosen and place.name == chosen.name else ""
-            if deepest and place.name == deepest.name:
+            role = "chosen" if place.name == chosen else ""
+            if place.name == deepest:
                 role = "deepest, kept" if role else "deepest"
             _draw(axes, place, role, below, unit)
         axes.set_xlim(0, 1.16 * max(place.time for place in places))
         axes.margins(y=0.32)
         axes.set_xlabel(f"time per volume ({unit}, median): further left is faster")
         axes.set_ylabel("mean Dice over the labels (0 to 1)")
-        spots = [(axes, (place.time, place.dice), _words(place, deepest and deepest.name, unit)) for place in places]
+        spots = [(axes, (place.time, place.dice), _words(place, deepest, unit)) for place in places]
         words = "; ".join(text for _, _, text in spots)
         return picture_of(figure, f"Accuracy against time. {words}.", spots)
 
@@ -86,7 +86,9 @@ def _places(result: PruningResult, scale: float) -> list[_Place]:
         return []
     resampled = np.nanmean(resampled_accuracy(_rows(result, names), names, seed=result.rules.seed), axis=2)
     deepest = deepest_point(result)
-    bars = dict.fromkeys(names, None) | (_bars(accuracy, resampled, deepest.name) if deepest in points.values() else {})
+    bars: dict[str, tuple[float, float] | None] = dict.fromkeys(names)
+    if deepest is not None and deepest.name in points:
+        bars = _bars(accuracy, resampled, deepest.name)
     places = [
         _Place(
             name, result.costs[name].volume_latency_s.median * scale, accuracy[name], bars[name], point.kind == "extra"
@@ -149,7 +151,7 @@ def _draw(axes: Axes, place: _Place, role: str, below: bool, unit: str) -> None:
     )
 
 
-def _words(place: _Place, deepest: str | None, unit: str) -> str:
+def _words(place: _Place, deepest: str, unit: str) -> str:
     text = f"{place.name}: mean Dice {format_metric('dice', place.dice)} in {significant(place.time)} {unit}"
     if place.bar is None or place.name == deepest:
         return text
