@@ -11,8 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.files import write_figure
-from monai_unetpp.reporting.figures import new_figure
-from monai_unetpp.reporting.overlays import draw_contour, draw_grey, error_slice, tint
+from monai_unetpp.reporting.figures import NEUTRAL, new_figure
+from monai_unetpp.reporting.overlays import (
+    draw_contour,
+    draw_grey,
+    draw_letters,
+    draw_scale_bar,
+    error_slice,
+    plane_name,
+    tint,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -40,13 +48,15 @@ def save_overlay(
     deepest_name: str = "deepest level",
     label_names: Sequence[str] | None = None,
     unit: str = "mm",
+    orientation: str | None = None,
 ) -> Path:
     """Draw image, truth, chosen and deepest level side by side at the slice where the chosen level errs most.
 
     A volume is cut across its coarsest axis (the last one where all are equal) and cropped around the structures. The
     first of the remaining axes runs to the right, the second upwards (for a RAS volume, seen from above: the patient's
     right is on the right); in 2D it runs downwards, as in photographs. Contours take a colour per label; wrongly
-    labelled voxels are tinted red. Where nothing is wrong, the slice with most of the structure is shown.
+    labelled voxels are tinted red. Where nothing is wrong, the slice with most of the structure is shown. The picture
+    has no ground of its own: its words can be read on white and on black.
 
     Args:
         image: intensities ``(H, W)`` or ``(H, W, D)``.
@@ -60,6 +70,8 @@ def save_overlay(
         deepest_name: what to call the deepest level.
         label_names: names of the labels 1, 2, …; numbers where None.
         unit: unit of ``spacing``.
+        orientation: where the indices of each axis grow to, such as ``"RAS"``: the slice is called by its plane, and
+            letters stand at the edges of the image. None where that is not known, and in 2D.
 
     Returns:
         ``path``. The file's own title and description (for alternative text) are stored in it.
@@ -72,22 +84,28 @@ def save_overlay(
     masks = {"truth": np.asarray(truth), "chosen": np.asarray(chosen), "deepest": np.asarray(deepest)}
     sizes = tuple(float(size) for size in spacing)
     _check(values, masks, sizes)
-    values, masks, sizes, where = _view(values, masks, sizes)
+    values, masks, sizes, where, letters = _view(values, masks, sizes, orientation)
     headings, description = _words(title + where, masks, chosen_name, deepest_name)
     names = _label_names(masks, label_names)
     with new_figure(11.0, _height(values.shape, sizes), 1, 4) as (figure, grid):
         _draw(grid[0], values, masks, sizes, headings, names)
-        _draw_scale(grid[0][0], values.shape, sizes, unit)
+        draw_scale_bar(grid[0][0], values.shape, sizes, unit)
+        if letters:
+            draw_letters(grid[0][0], *letters)
         _legend(figure, names)
-        figure.suptitle(title + where, fontsize=11, x=0.01, ha="left")
+        figure.suptitle(title + where, fontsize=11, x=0.01, ha="left", color=NEUTRAL)
+        figure.patch.set_alpha(0.0)
         write_figure(Path(path), figure, dpi=110, metadata={"Title": title, "Description": description})
     return Path(path)
 
 
 def _view(
-    image: _Array, masks: dict[str, _Array], spacing: tuple[float, ...]
-) -> tuple[_Array, dict[str, _Array], tuple[float, ...], str]:
-    """The slice with most errors, cropped around the structures, its voxel sizes, and its place in words."""
+    image: _Array, masks: dict[str, _Array], spacing: tuple[float, ...], orientation: str | None
+) -> tuple[_Array, dict[str, _Array], tuple[float, ...], str, str]:
+    """The slice with most errors, cropped around the structures, its voxel sizes, its place in words, and letters.
+
+    The letters say where its two axes grow to; none where that is not known.
+    """
     axis, index = error_slice(masks["truth"], masks["chosen"], spacing)
     if image.ndim == 3:
         image = np.take(image, index, axis)
@@ -96,8 +114,11 @@ def _view(
     window = _window(masks, spacing)
     image, masks = image[window], {name: mask[window] for name, mask in masks.items()}
     if axis is None:
-        return image[:, ::-1], {name: mask[:, ::-1] for name, mask in masks.items()}, spacing, ""
-    return image, masks, spacing, f", slice {index} across axis {axis}"
+        return image[:, ::-1], {name: mask[:, ::-1] for name, mask in masks.items()}, spacing, "", ""
+    if orientation is None:
+        return image, masks, spacing, f", slice {index} across axis {axis}", ""
+    where = f", {plane_name(orientation[axis])} slice {index}"
+    return image, masks, spacing, where, orientation[:axis] + orientation[axis + 1 :]
 
 
 def _check(image: _Array, masks: dict[str, _Array], spacing: tuple[float, ...]) -> None:
@@ -172,7 +193,7 @@ def _draw(
 ) -> None:
     for axes, name in zip(row, ("", *headings), strict=True):
         _draw_image(axes, image, spacing)
-        axes.set_title(headings.get(name, "image"))
+        axes.set_title(headings.get(name, "image"), color=NEUTRAL)
         if name:
             _draw_labels(axes, masks[name], masks["truth"], names)
 
@@ -189,22 +210,11 @@ def _colour(value: int) -> str:
     return _COLOURS[(value - 1) % len(_COLOURS)]
 
 
-def _draw_scale(axes: Axes, shape: tuple[int, ...], spacing: tuple[float, ...], unit: str) -> None:
-    width = shape[0] * spacing[0]
-    length = max(step * 10.0**power for power in range(-4, 6) for step in (1, 2, 5) if step * 10.0**power <= width / 2)
-    x, y = 0.04 * shape[0] - 0.5, 0.05 * shape[1] - 0.5
-    axes.plot([x, x + length / spacing[0]], [y, y], color="white", linewidth=3, solid_capstyle="butt")
-    axes.annotate(f"{length:g} {unit}", (x, y), xytext=(0, 4), textcoords="offset points", color="white", fontsize=8)
-    axes.set_xlim(-0.5, shape[0] - 0.5)
-    axes.set_ylim(-0.5, shape[1] - 0.5)
-
-
 def _legend(figure: Any, names: dict[int, str]) -> None:
-    from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    handles: list[Any] = [
-        Line2D([], [], color=_colour(value), linewidth=2.4, label=name) for value, name in names.items()
+    handles = [
+        Patch(facecolor="none", edgecolor=_colour(value), linewidth=2.4, label=name) for value, name in names.items()
     ]
-    handles.append(Patch(facecolor=_ERROR, alpha=0.5, label="differs from the truth"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=8.5)
+    handles.append(Patch(facecolor=_ERROR, alpha=0.6, label="differs from the truth"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=9.5, labelcolor=NEUTRAL)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch.distributed as dist
 
 from monai_unetpp.data import load_datalist
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.measuring.environment import command_line, describe_environment
+from monai_unetpp.progress import teller
 from monai_unetpp.pruning.decision import trust
 from monai_unetpp.pruning.exposure import training_gap, with_exposures
 from monai_unetpp.pruning.folds import join_folds, read_folds
@@ -111,7 +112,9 @@ def _conclude(prepared: Prepared, scored: Scored, group: dist.ProcessGroup | Non
     training = score_training(prepared)
     if rank() > 0:
         return from_first(None, group)
-    result = _evaluate(prepared, scored, training)
+    tell = teller(prepared.plan.outputs.progress, logger)
+    result = _evaluate(prepared, scored, training, tell)
+    tell("writing the report ...")
     paths = write_report(result, prepared.plan.outputs.output_dir)
     _write_pruned(prepared, result)
     logger.info("%s", verdict(result).summary)
@@ -132,15 +135,22 @@ def verdict(result: PruningResult) -> Decision:
     return headline(result)
 
 
-def _evaluate(prepared: Prepared, scored: Scored, training: Sequence[ScoreRow]) -> PruningResult:
-    """Costs, decisions and pictures."""
+def _evaluate(
+    prepared: Prepared, scored: Scored, training: Sequence[ScoreRow], tell: Callable[[str], None]
+) -> PruningResult:
+    """Costs, decisions and pictures; ``tell`` hears of each before it begins, as each may take minutes."""
     plan = prepared.plan
+    tell("deciding: comparing the levels, case by case, on all subjects ...")
     decisions = decide_cases(scored, plan.rules, prepared.kept_back)
     exposures = expose(prepared, scored, decisions)
     if exposures is not None:
         decisions = with_exposures(decisions, exposures, plan.pipeline.network.levels[-1])
+    tell("deciding: repeating the verdict on other samples of the subjects ...")
     stability, between_sets = trust(scored.all_rows, scored.points, plan.rules)
+    tell(f"measuring the costs of {', '.join(point.name for point in scored.points)} ...")
     costs = measure_levels(prepared, scored)
+    if plan.costs.settings:
+        tell("measuring and comparing the further settings ...")
     result = PruningResult(
         title=plan.outputs.title,
         points=scored.points,
@@ -169,6 +179,7 @@ def _evaluate(prepared: Prepared, scored: Scored, training: Sequence[ScoreRow]) 
     if scored.out_of_fold:
         # the networks of the folds, which gave these scores, are not at hand to draw what they saw
         return result
+    tell("drawing the worst cases ...")
     shown = level_to_show(verdict(result), decisions, plan.pipeline.network.levels)
     return result.with_overlays(save_worst_cases(plan.outputs.output_dir, plan.pipeline, shown, scored.data_sets))
 

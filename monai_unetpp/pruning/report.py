@@ -22,13 +22,9 @@ from monai_unetpp.metrics import RULES
 from monai_unetpp.pruning.adaptive_tables import ADAPTIVE_RULE, adaptive_cases_table, adaptive_csv, adaptive_table
 from monai_unetpp.pruning.folds import SCORE_COLUMNS, format_scores, score_cells
 from monai_unetpp.pruning.grid_tables import GRID_RULE, grid_networks_table, grid_table
-from monai_unetpp.pruning.report_plots import (
-    Picture,
-    plot_accuracy_latency,
-    plot_case_lines,
-    plot_differences,
-    plot_grid,
-)
+from monai_unetpp.pruning.report_front import plot_trade_off
+from monai_unetpp.pruning.report_opening import first_lines, key_facts, plain_verdict
+from monai_unetpp.pruning.report_plots import Picture, plot_case_lines, plot_differences, plot_grid
 from monai_unetpp.pruning.report_tables import (
     DECISION_RULE,
     EARLIER_RULES,
@@ -57,7 +53,7 @@ from monai_unetpp.pruning.summary import (
     shown_loser,
     summarise,
 )
-from monai_unetpp.pruning.trust_wording import trust_sentences
+from monai_unetpp.pruning.trust_tables import between_sets_table, stability_table
 from monai_unetpp.reporting.markdown import escape
 from monai_unetpp.reporting.numbers import significant
 from monai_unetpp.reporting.tables import Table
@@ -257,6 +253,8 @@ def _single_tables(result: PruningResult, summary: Summary) -> dict[str, Table |
     return {
         "verdicts": verdicts_table(result),
         "glance": glance_table(result, summary),
+        "stability": stability_table(result),
+        "between_sets": between_sets_table(result),
         "cost": cost_table(result, summary),
         "claims": claims_table(result, summary),
         "grid": grid_table(result, summary),
@@ -278,9 +276,11 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
     decision = headline(result)
     parts = [
         f"# Pruning report: {escape(result.title)}",
-        f"**{escape(decision.summary)}**",
+        f"**{escape(plain_verdict(result))}**",
+        "\n".join(f"- **{escape(fact.value)}** {escape(fact.meaning)}" for fact in key_facts(result, summary)),
+        escape(decision.summary),
         escape(_honesty(result)),
-        "\n".join(f"- {escape(line)}" for line in trust_sentences(result)),
+        "\n".join(f"- **{escape(line.topic)}.** {escape(line.sentence)}" for line in first_lines(result)),
         "## How the verdict came about",
         escape(DECISION_RULE),
     ]
@@ -314,7 +314,7 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         "## Command",
         f"{fence}\n{result.command}\n{fence}",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
 # ---------------------------------------------------------------- HTML
@@ -337,11 +337,14 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         decision=decision,
         verdict=verdict_cell(decision),
         honesty=_honesty(result),
-        trust=trust_sentences(result),
+        plain=plain_verdict(result),
+        facts=key_facts(result, summary),
+        picture_lead=_picture_lead(result),
+        trust=first_lines(result),
         decision_rule=DECISION_RULE,
         earlier_rules=result.settings.get(EARLIER_RULES),
         **_single_tables(result, summary),
-        latency=_embed(plot_accuracy_latency(result, summary)),
+        trade_off=_embed(plot_trade_off(result)),
         decisions=[
             (d, _named(d), comparisons_table(result, d) if d.comparisons else None, _embed(plot_differences(result, d)))
             for d in ordered_decisions(result)
@@ -371,6 +374,11 @@ def _worst_title(result: PruningResult) -> str:
     return f"Worst cases of {loser.name}, which was not accepted"
 
 
+def _picture_lead(result: PruningResult) -> str:
+    loser = shown_loser(result)
+    return f"The case that loses most at {loser.name}. " if loser else ""
+
+
 def _honesty(result: PruningResult) -> str:
     optimistic = [d.dataset for d in result.decisions if d.optimistic]
     if not optimistic:
@@ -395,11 +403,11 @@ def _auroc(value: float) -> str:
     )
 
 
-def _embed(picture: Picture | None) -> dict[str, str] | None:
+def _embed(picture: Picture | None) -> dict[str, Any] | None:
     if picture is None:
         return None
     data = base64.b64encode(picture.svg.encode()).decode("ascii")
-    return {"src": f"data:image/svg+xml;base64,{data}", "alt": picture.alt}
+    return {"src": f"data:image/svg+xml;base64,{data}", "alt": picture.alt, "spots": picture.spots}
 
 
 def _find(path: str, folder: Path) -> Path:

@@ -14,14 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.grid_tables import grid_state
 from monai_unetpp.pruning.results import Comparison, Decision, OperatingGrid, OperatingPoint, PruningResult
-from monai_unetpp.pruning.summary import (
-    Summary,
-    chosen_point,
-    data_sets,
-    deepest_point,
-    points_under_test,
-    shown_labels,
-)
+from monai_unetpp.pruning.summary import points_under_test, shown_labels
 from monai_unetpp.pruning.wording import format_difference, format_metric
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure, use_log_scale
 from monai_unetpp.reporting.numbers import significant
@@ -32,26 +25,49 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Picture",
-    "plot_accuracy_latency",
+    "Spot",
+    "picture_of",
     "plot_case_lines",
     "plot_differences",
     "plot_grid",
 ]
 
 _MAX_PANELS = 6
+_MAX_SPOTS = 600
+
+
+class Spot(NamedTuple):
+    """A place in a plot, in percent of its width from the left and of its height from the top, and its values."""
+
+    left: float
+    top: float
+    text: str
 
 
 class Picture(NamedTuple):
-    """A plot: its SVG source, and what it shows in words."""
+    """A plot: its SVG source without a ground, what it shows in words, and where to point for which values."""
 
     svg: str
     alt: str
+    spots: tuple[Spot, ...] = ()
 
 
-def _svg(figure: Figure) -> str:
+def picture_of(figure: Figure, alt: str, marks: Sequence[tuple[Axes, tuple[float, float], str]] = ()) -> Picture:
+    """The finished figure.
+
+    Args:
+        figure: the figure.
+        alt: what it shows in words.
+        marks: axes, position in data, and the values that are shown there; left out where they are very many.
+    """
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
-    return buffer.getvalue()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    spots = []
+    for axes, position, text in marks if len(marks) <= _MAX_SPOTS else ():
+        x, y = figure.transFigure.inverted().transform(axes.transData.transform(position))
+        if math.isfinite(x) and math.isfinite(y):
+            spots.append(Spot(round(100 * float(x), 2), round(100 * (1 - float(y)), 2), text))
+    return Picture(buffer.getvalue(), alt, tuple(spots))
 
 
 def _panels(count: int, **options: Any) -> Any:
@@ -62,90 +78,6 @@ def _panels(count: int, **options: Any) -> Any:
 
 def _panel_labels(result: PruningResult) -> tuple[str, ...]:
     return shown_labels(result)[-_MAX_PANELS:]
-
-
-def plot_accuracy_latency(result: PruningResult, summary: Summary) -> Picture | None:
-    """Mean Dice against the time per volume, a panel per label, with the Pareto front; None without costs."""
-    points = [point for point in result.points if point.name in result.costs]
-    if not points:
-        return None
-    dataset, labels = data_sets(result)[0], _panel_labels(result)
-    times = {point.name: result.costs[point.name].volume_latency_s.median for point in points}
-    unit, scale = ("ms", 1e3) if max(times.values()) < 1 else ("s", 1.0)
-    words = []
-    with _panels(len(labels), sharex=True) as (figure, grid):
-        for axes, label in zip(grid.flat, labels, strict=False):
-            placed = {}
-            for point in points:
-                accuracy = summary.of(dataset, point.name, label)
-                mean = accuracy.metrics["dice"].mean if accuracy else None
-                if mean is None:
-                    continue
-                placed[point.name] = (times[point.name] * scale, mean)
-                words.append(
-                    f"{point.name} {label} {format_metric('dice', mean)} at "
-                    f"{significant(times[point.name] * scale)} {unit}"
-                )
-            front = sorted(placed[name] for name in _front(result) if name in placed)
-            if len(front) > 1:
-                axes.plot(*zip(*front, strict=True), color=FAINT, linewidth=1.6, linestyle="--", zorder=1)
-            for point in points:
-                if point.name in placed:
-                    _mark_point(axes, result, point.name, point.kind == "extra", placed[point.name])
-            axes.set_title(label)
-            axes.margins(0.22, 0.25)
-        _hide_unused(grid, len(labels))
-        _label_outer(grid, f"time per volume ({unit}, median)", "mean Dice", len(labels))
-        _legend_points(figure, result)
-        return Picture(_svg(figure), "Mean Dice against median time per volume: " + "; ".join(words) + ".")
-
-
-def _front(result: PruningResult) -> tuple[str, ...]:
-    fronts = [trade for trade in result.trade_offs if trade.rule.lower().startswith("pareto")]
-    timed = [trade for trade in fronts if "latency" in trade.rule.lower() or "time" in trade.rule.lower()]
-    # the front of time alone, where there are others that also weigh memory or parameters
-    return min(timed or fronts, key=lambda trade: len(trade.rule)).points if fronts else ()
-
-
-def _mark_point(axes: Axes, result: PruningResult, name: str, extra: bool, position: tuple[float, float]) -> None:
-    chosen = chosen_point(result)
-    is_chosen = chosen is not None and chosen.name == name
-    axes.plot(
-        *position,
-        marker="D" if extra else "o",
-        markersize=10 if is_chosen else 7.5,
-        color=PALETTE[1] if is_chosen else (PALETTE[2] if extra else PALETTE[0]),
-        markerfacecolor="white" if extra else None,
-        markeredgewidth=1.8,
-        linestyle="none",
-        zorder=3,
-    )
-    axes.annotate(
-        name,
-        position,
-        xytext=(0, -9 if extra else 9),
-        textcoords="offset points",
-        ha="center",
-        va="top" if extra else "bottom",
-        fontsize=8.5,
-        zorder=4,
-    )
-
-
-def _legend_points(figure: Figure, result: PruningResult) -> None:
-    chosen, deepest = chosen_point(result), deepest_point(result)
-    style: dict[str, Any] = {"linestyle": "none", "markeredgewidth": 1.8}
-    handles = []
-    if any(p.kind == "embedded" and p != chosen for p in result.points):
-        handles.append(_handle("level of the network", PALETTE[0], marker="o", **style))
-    if chosen is not None:
-        label = "deepest level, kept" if chosen == deepest else "chosen level"
-        handles.append(_handle(label, PALETTE[1], marker="o", markersize=9, **style))
-    if any(p.kind == "extra" for p in result.points):
-        handles.append(_handle("further checkpoint", PALETTE[2], marker="D", markerfacecolor="white", **style))
-    if len(_front(result)) > 1:
-        handles.append(_handle("Pareto front", FAINT, linestyle="--"))
-    _legend(figure, handles, 4)
 
 
 _SETTING_MARKERS = "osD^vP"
@@ -194,11 +126,15 @@ def plot_grid(result: PruningResult) -> Picture | None:
             )
         axes.margins(0.08, 0.14)
         use_log_scale(axes)
-        axes.set_xlabel("time per volume, 1 for the reference (median, logarithmic)")
-        axes.set_ylabel("mean Dice over the labels")
+        axes.set_xlabel("time per volume (times that of the reference; median, logarithmic)")
+        axes.set_ylabel("mean Dice over the labels (0 to 1)")
         _legend_grid(figure, grid, levels, kinds)
-        words = (f"{p.name} {grid.accuracy[p.name]:.3f} at {significant(place[p.name][0])}" for p in grid.points)
-        return Picture(_svg(figure), "Mean Dice against time relative to the reference: " + "; ".join(words) + ".")
+        words = {
+            p.name: f"{p.name} {grid.accuracy[p.name]:.3f} at {significant(place[p.name][0])}" for p in grid.points
+        }
+        marks = [(axes, place[name], f"{text} of the reference's time") for name, text in words.items()]
+        alt = "Mean Dice against time relative to the reference: " + "; ".join(words.values()) + "."
+        return picture_of(figure, alt, marks)
 
 
 def _kind(point: OperatingPoint) -> str:
@@ -236,15 +172,23 @@ def plot_differences(result: PruningResult, decision: Decision) -> Picture | Non
         for axes, metric, comparisons in zip(grid.flat, metrics, groups, strict=True):
             _draw_differences(axes, comparisons, tested)
             axes.set_title(METRICS[metric].heading)
-            axes.set_xlabel("level minus deepest (left is worse)")
+            unit = METRICS[metric].unit or "share"
+            axes.set_xlabel(f"level minus deepest ({unit}); left is worse")
         untested = any(c.point not in tested for c in decision.comparisons)
         _legend_differences(figure, {c.state for c in decision.comparisons if c.point in tested}, untested)
-        words = (
+        words = [
             f"{c.point} {METRICS[c.metric].name} {c.label} {format_difference(c.metric, c.mean_difference)}, bound "
             f"{format_difference(c.metric, c.lower_bound)}, margin {c.margin:g}, {_outcome(c, tested)}"
             for c in decision.comparisons
-        )
-        return Picture(_svg(figure), "Mean differences from the deepest level with bounds: " + "; ".join(words) + ".")
+        ]
+        marks = [
+            (axes, (c.mean_difference, row), words[decision.comparisons.index(c)])
+            for axes, comparisons in zip(grid.flat, groups, strict=True)
+            for row, c in enumerate(comparisons)
+            if axes.get_xlim()[0] <= c.mean_difference <= axes.get_xlim()[1]
+        ]
+        alt = "Mean differences from the deepest level with bounds: " + "; ".join(words) + "."
+        return picture_of(figure, alt, marks)
 
 
 _STATE_STYLE = {"pass": ("o", PALETTE[0]), "fail": ("s", PALETTE[1]), "inconclusive": ("D", PALETTE[4])}
@@ -340,14 +284,22 @@ def plot_case_lines(result: PruningResult) -> Picture | None:
             axes.set_xlim(-0.4, len(names) - 0.6)
             axes.set_title(label)
         _hide_unused(grid, len(labels))
-        _label_outer(grid, "", "Dice", len(labels))
+        _label_outer(grid, "level", "Dice (0 to 1)", len(labels))
         _legend_cases(figure, colours, bool(missed))
         count = len({(row.dataset, row.case) for row in result.rows})
         alt = (
             f"Dice of each of {count} cases at {', '.join(names)}, one line per case, for {', '.join(labels)}; "
             f"{len(missed)} marks of missed structures."
         )
-        return Picture(_svg(figure), alt)
+        marks = [
+            (axes, (names.index(point), value), f"{case} ({dataset}), {point}: Dice {format_metric('dice', value)}")
+            for axes, label in zip(grid.flat, labels, strict=False)
+            for (of, dataset, case), scores in dice.items()
+            if of == label
+            for point, value in scores.items()
+            if value >= axes.get_ylim()[0]
+        ]
+        return picture_of(figure, alt, marks)
 
 
 def _draw_cases(

@@ -30,6 +30,7 @@ from monai_unetpp.pruning.summary import (
 from monai_unetpp.pruning.wording import (
     STATE_TONES,
     confidence,
+    costs_in_words,
     format_difference,
     format_metric,
     interval,
@@ -38,6 +39,7 @@ from monai_unetpp.pruning.wording import (
     named_data_set,
     quartiles,
     quoted,
+    rule_in_words,
     speed_up,
 )
 from monai_unetpp.reporting.numbers import NBSP, join_shape, minus, percent, significant, time_unit
@@ -392,7 +394,10 @@ def _iou_points_lost(result: PruningResult, summary: Summary, dataset: str, poin
 def trade_offs_table(result: PruningResult) -> Table | None:
     """The rules other than non-inferiority and what they pick; None where there are none."""
     columns = ("Rule", "Picks", "Why")
-    records = [{"Rule": t.rule, "Picks": ", ".join(t.points) or "none", "Why": t.reason} for t in result.trade_offs]
+    records = [
+        {"Rule": rule_in_words(t.rule), "Picks": ", ".join(t.points) or "none", "Why": costs_in_words(t.reason)}
+        for t in result.trade_offs
+    ]
     return Table.of("Trade-offs", records, words=columns) if records else None
 
 

@@ -3,39 +3,54 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
-from monai_unetpp.pruning.summary import headline
+from monai_unetpp.pruning.summary import ALL, headline
 
-__all__ = ["trust_sentences"]
+__all__ = ["TrustLine", "trust_lines", "trust_sentences"]
 
 _MOST_NAMES = 3
+_MOST_DIFFERENCES = 3
+
+
+class TrustLine(NamedTuple):
+    """A sentence, and what it is about in a word or three."""
+
+    topic: str
+    sentence: str
+
+
+def trust_lines(result: PruningResult) -> list[TrustLine]:
+    """What a reader should know before relying on the verdict, the most important first."""
+    sentences = {
+        "Warning": headline(result).warnings,
+        "Cases and weights": _exposure_sentences(result.exposures),
+        "Other samples": [_stability_sentence(each, len(result.stability) > 1) for each in result.stability],
+        "Other data sets": _set_sentences(result.between_sets),
+        "Overfitting": _gap_sentences(result),
+        "Settings in doubt": result.doubts,
+    }
+    return [TrustLine(topic, sentence) for topic, found in sentences.items() for sentence in found]
 
 
 def trust_sentences(result: PruningResult) -> list[str]:
-    """What a reader should know before relying on the verdict, the most important first."""
-    return [
-        *headline(result).warnings,
-        *_exposure_sentences(result.exposures),
-        *_set_sentences(result.between_sets),
-        *(_stability_sentence(each, len(result.stability) > 1) for each in result.stability),
-        *_gap_sentences(result),
-        *result.doubts,
-    ]
+    """The sentences of :func:`trust_lines` alone."""
+    return [line.sentence for line in trust_lines(result)]
 
 
 def _stability_sentence(stability: Stability, several: bool) -> str:
-    where = f"On {stability.dataset}: another" if several else "Another"
+    where = f"On {stability.dataset}, another" if several else "Another"
     count, turning = stability.subjects, stability.turning
     if not turning:
-        left_out = "leaving out any single one changes nothing"
+        left_out = "Leaving out any single one changes nothing."
     else:
         names = ", ".join(turning[:_MOST_NAMES]) + (" ..." if len(turning) > _MOST_NAMES else "")
-        left_out = f"leaving out a single one changes the verdict for {len(turning)} of them ({names})"
+        left_out = f"Leaving out a single one changes the verdict for {len(turning)} of them ({names})."
     return (
         f"{where} {count} subjects like these would give {_shares(stability.new_samples)}; half of these subjects give "
-        f"{_shares(stability.halves)}; {left_out}."
+        f"{_shares(stability.halves)}. {left_out}"
     )
 
 
@@ -58,7 +73,7 @@ def _set_sentences(differences: Sequence[SetDifference]) -> list[str]:
     """Where the loss of a level depends on the data set."""
     found = [each for each in differences if each.depends_on_set]
     sentences = []
-    for each in found:
+    for each in sorted(found, key=lambda one: -max(-one.upper, one.lower))[:_MOST_DIFFERENCES]:
         metric = METRICS[each.metric]
         more, less = (each.first, each.second) if each.difference < 0 else (each.second, each.first)
         bounds = sorted(abs(end) for end in (each.lower, each.upper))
@@ -66,9 +81,11 @@ def _set_sentences(differences: Sequence[SetDifference]) -> list[str]:
             f"Depends on the set: {each.point} loses {abs(each.difference):.4f} more {metric.in_words} of {each.label} "
             f"on {more} than on {less} (95 % interval {bounds[0]:.4f} to {bounds[1]:.4f})."
         )
+    if len(found) > _MOST_DIFFERENCES:
+        sentences.append(f"The table of the report lists {len(found) - _MOST_DIFFERENCES} more.")
     if differences and not found:
         sentences.append(
-            "No loss of a level is shown to differ between the data sets (bootstrap intervals of 95 % all hold 0)."
+            "No level is shown to lose more on one data set than on another (all intervals of 95 % hold 0)."
         )
     return sentences
 
@@ -77,14 +94,18 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
     """What the judging cases had to do with the weights."""
     if exposures is None:
         return ["The bundle does not say which cases trained or chose its weights: judge on cases that did neither."]
+    single = [each for each in exposures if each.dataset != ALL] or list(exposures)
+    selecting = [each for each in single if each.selecting and not each.training]
     sentences = []
-    for each in exposures:
-        if each.selecting and not each.training:
-            sentences.append(
-                f"{each.selecting} of {each.cases} cases of {each.dataset} also chose the weights ({each.rule}), by "
-                "the deepest level: accuracies are optimistic, most of all its own. That works against shallow levels, "
-                "so a verdict to prune stands; any other should be tested on unseen cases."
-            )
+    for rule in dict.fromkeys(each.rule for each in selecting):
+        counts = ", ".join(
+            f"{each.selecting} of {each.cases} cases of {each.dataset}" for each in selecting if each.rule == rule
+        )
+        sentences.append(
+            f"{counts} also chose the weights ({rule}), by the deepest level: accuracies are optimistic, most of all "
+            "its own. That works against shallow levels, so a verdict to prune stands; any other should be tested on "
+            "unseen cases."
+        )
     untouched = all(not each.training and not each.selecting for each in exposures)
     return sentences or (["No case that judges took part in the weights."] if untouched and exposures else [])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from monai_unetpp.measuring.quartiles import Quartiles
@@ -16,6 +17,7 @@ from monai_unetpp.reporting.tables import Tone
 __all__ = [
     "STATE_TONES",
     "confidence",
+    "costs_in_words",
     "format_difference",
     "format_metric",
     "interval",
@@ -24,6 +26,7 @@ __all__ = [
     "named_data_set",
     "quartiles",
     "quoted",
+    "rule_in_words",
     "speed_up",
 ]
 
@@ -31,6 +34,56 @@ _TIMES = "\N{MULTIPLICATION SIGN}"
 
 STATE_TONES: dict[str, Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unsure"}
 """By the state of a comparison."""
+
+
+_COSTS = {
+    "window_latency_ms": ("time per window", "ms"),
+    "latency_ms": ("time per volume", "ms"),
+    "parameters": ("size of the network", "parameters"),
+    "memory_mb": ("peak memory", "MB"),
+    "flops": ("operations per window", "operations"),
+    "checkpoint_mb": ("size of the weights", "MB"),
+}
+"""What each key of :data:`~monai_unetpp.pruning.budgets.COST_KEYS` is in words, and its unit."""
+
+_KEYS = "|".join(_COSTS)
+_COST = re.compile(rf"\b({_KEYS})<=(\S+?)(?=[,;:.]?(?:\s|$))|(?<=\d )({_KEYS})\b|\b({_KEYS})\b")
+
+
+def costs_in_words(text: str) -> str:
+    """``text`` with names of costs, as the command line has them, in words.
+
+    Example:
+        >>> costs_in_words("within latency_ms<=30: 21.5 latency_ms")
+        'within time per volume of at most 30 ms: 21.5 ms'
+    """
+    return _COST.sub(_cost_in_words, text)
+
+
+def _cost_in_words(found: re.Match[str]) -> str:
+    limited, limit, amount, key = found.groups()
+    if limited:
+        words, unit = _COSTS[limited]
+        return f"{words} of at most {limit} {unit}"
+    return _COSTS[amount][1] if amount else _COSTS[key][0]
+
+
+def rule_in_words(rule: str) -> str:
+    """A rule of a trade-off, as ``report.json`` has it, in words.
+
+    Example:
+        >>> rule_in_words("pareto accuracy/latency_ms+memory_mb")
+        'Pareto front: accuracy against time per volume and peak memory'
+    """
+    front, _, costs = rule.partition("/")
+    if front.startswith("pareto"):
+        goals = front.removeprefix("pareto").strip()
+        against = " and ".join(costs_in_words(key) for key in costs.split("+") if key)
+        return "Pareto front" + (f": {goals} against {against}" if goals and against else "")
+    if rule.startswith("utility accuracy-"):
+        weight, _, key = rule.removeprefix("utility accuracy-").partition("*")
+        return f"Utility: accuracy less {weight} of the relative {costs_in_words(key)}"
+    return f"Budget: {costs_in_words(rule)}"
 
 
 def format_metric(key: str, value: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import numpy.typing as npt
 
@@ -93,6 +94,7 @@ def _save_case(
         levels=list(levels),
         device=pipeline.device,
     )
+    geometry = read_geometry(case.label)
     path = folder / "overlays" / f"{dataset}_{case.name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_overlay(
@@ -100,12 +102,13 @@ def _save_case(
         truth.data,
         maps[chosen],
         maps[deepest],
-        read_geometry(case.label).spacing_mm[: truth.data.ndim],
+        geometry.spacing_mm[: truth.data.ndim],
         path,
         f"{case.name} ({dataset}): {text}",
         chosen_name=chosen,
         deepest_name=deepest,
         label_names=_names_by_value(pipeline.labels),
+        orientation="".join(nibabel.aff2axcodes(geometry.affine)) if truth.data.ndim == 3 else None,
     )
     return str(path.relative_to(folder))
 

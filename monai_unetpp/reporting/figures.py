@@ -10,13 +10,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["FAINT", "HALO", "INK", "PALETTE", "check_drawing", "new_figure", "use_log_scale"]
+__all__ = ["FAINT", "HALO", "INK", "NEUTRAL", "PALETTE", "check_drawing", "new_figure", "use_log_scale"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Colours of Okabe and Ito, which stay apart for all common kinds of colour blindness."""
 
 INK = "#1f2933"
 FAINT = "#9aa5b1"
+NEUTRAL = "#707d8a"
+"""Of words in pictures without a ground: it stands out from white and from black alike (4.2 to 1)."""
+
 HALO = "#1a1a1a"
 """Around what is drawn on images, so that it can be seen on bright ground too."""
 

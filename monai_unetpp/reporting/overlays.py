@@ -1,4 +1,4 @@
-"""What is drawn over images: the borders of labels, and tints; and which slice of a volume to look at."""
+"""What is drawn over images: borders of labels, tints, scale bars and letters; and which slice to look at."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from monai_unetpp.reporting.figures import HALO
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["draw_contour", "draw_grey", "error_slice", "tint"]
+__all__ = ["draw_contour", "draw_grey", "draw_letters", "draw_scale_bar", "error_slice", "plane_name", "tint"]
+
+_PLANES = {"L": "sagittal", "R": "sagittal", "P": "coronal", "A": "coronal", "I": "axial", "S": "axial"}
+_OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
 
 _FINE = 4
 """Points of a contour along the edge of a voxel."""
@@ -98,6 +101,63 @@ def draw_contour(
     if halo:
         axes.contour(x, y, fine.T, levels=[0.5], colors=[HALO], linewidths=width + 1.2, alpha=0.5)
     axes.contour(x, y, fine.T, levels=[0.5], colors=[colour], linewidths=width)
+
+
+def draw_scale_bar(axes: Axes, shape: tuple[int, int], spacing: Sequence[float], unit: str) -> None:
+    """A bar of a round length in the lower left corner, readable on black and on white.
+
+    Args:
+        axes: where :func:`draw_grey` drew the image, upright.
+        shape: of the image ``(W, H)``.
+        spacing: size of a voxel along both axes, in ``unit``.
+        unit: such as ``"mm"``.
+    """
+    width = shape[0] * spacing[0]
+    length = max(
+        step * 10.0**power for power in range(-4, 6) for step in (1, 2, 5) if step * 10.0**power <= 0.4 * width
+    )
+    x, y = 0.04 * shape[0] - 0.5, 0.05 * shape[1] - 0.5
+    for colour, thickness in ((HALO, 5.5), ("white", 3.0)):
+        axes.plot([x, x + length / spacing[0]], [y, y], color=colour, linewidth=thickness, solid_capstyle="butt")
+    style: dict[str, Any] = {"textcoords": "offset points", "color": "white", "fontsize": 8.5}
+    _outline(axes.annotate(f"{length:g} {unit}", (x, y), xytext=(0, 4), **style))
+    axes.set_xlim(-0.5, shape[0] - 0.5)
+    axes.set_ylim(-0.5, shape[1] - 0.5)
+
+
+def draw_letters(axes: Axes, right: str, top: str) -> None:
+    """Letters at the four edges that say where the patient's right (R), front (A), head (S) and so on are.
+
+    Args:
+        axes: where the image is drawn.
+        right: the letter of the right edge, such as ``"R"``; its opposite stands at the left edge.
+        top: the letter of the upper edge.
+    """
+    places = (
+        (_OPPOSITE[right], 0.02, 0.5, "left", "center"),
+        (right, 0.98, 0.5, "right", "center"),
+        (_OPPOSITE[top], 0.5, 0.02, "center", "bottom"),
+        (top, 0.5, 0.98, "center", "top"),
+    )
+    for letter, x, y, side, height in places:
+        style: dict[str, Any] = {"ha": side, "va": height, "transform": axes.transAxes}
+        _outline(axes.text(x, y, letter, color="white", fontsize=9.5, fontweight="bold", **style))
+
+
+def plane_name(across: str) -> str:
+    """``"axial"``, ``"coronal"`` or ``"sagittal"``: the plane that an axis towards ``across`` stands on.
+
+    Example:
+        >>> plane_name("S")
+        'axial'
+    """
+    return _PLANES[across]
+
+
+def _outline(text: Any) -> None:
+    from matplotlib.patheffects import withStroke
+
+    text.set_path_effects([withStroke(linewidth=2.2, foreground=HALO)])
 
 
 def error_slice(truth: npt.ArrayLike, prediction: npt.ArrayLike, spacing: Sequence[float]) -> tuple[int | None, int]:

@@ -53,6 +53,24 @@ class TestSaveOverlay:
             )
         assert [p.name for p in path.parent.iterdir()] == ["case.png"]
 
+    def test_planes_and_sides_of_the_patient_have_names(self, tmp_path, truth, monkeypatch):
+        seen = []
+        original = Axes.text
+        monkeypatch.setattr(
+            Axes, "text", lambda axes, x, y, s, **o: seen.append((s, x, y)) or original(axes, x, y, s, **o)
+        )
+        path = save_overlay(truth, truth, truth, truth, (1, 2, 1), tmp_path / "a.png", "a", orientation="LSP")
+        # axis 1, towards the head, is the coarsest: axial planes, whose axes run to the left and to the back
+        assert "a, axial slice 6: image" in Image.open(path).info["Description"]
+        left, right, bottom, top = seen[:4]
+        assert [letter for letter, _, _ in (left, right, bottom, top)] == ["R", "L", "A", "P"]
+        assert left[1] < 0.5 < right[1]
+        assert bottom[2] < 0.5 < top[2]
+
+    def test_the_ground_is_that_of_the_page(self, tmp_path, truth):
+        path = save_overlay(truth, truth, truth, truth, (1, 1, 1), tmp_path / "a.png", "a")
+        assert np.asarray(Image.open(path).convert("RGBA"))[0, 0, 3] == 0
+
     def test_contour_colours_are_there_and_errors_are_tinted(self, tmp_path, truth):
         def pixels(chosen):
             path = save_overlay(truth * 0.0, truth, chosen, truth, (1, 1, 1), tmp_path / "a.png", "a")

@@ -383,6 +383,21 @@ def test_interruption_keeps_finished_cases(tmp_path, few_boxes, quick, scored):
     assert len({row.case for row in result.rows}) == 3
 
 
+def test_what_goes_on_after_scoring_is_told(tmp_path, few_boxes, quick):
+    lines = []
+    run(intensity_network(), few_boxes, tmp_path, progress=lines.append)
+    after = lines[[line.endswith("3 of 3") for line in lines].index(True) + 1 :]
+    order = [
+        "deciding: comparing",
+        "deciding: repeating",
+        "measuring the costs of L1, L2",
+        "drawing",
+        "writing the report",
+    ]
+    assert len(after) == len(order)
+    assert all(line.startswith(start) for line, start in zip(after, order, strict=True))
+
+
 def test_further_checkpoint_does_not_cost_the_scores_of_the_first(tmp_path, few_boxes, quick, scored):
     run(intensity_network(), few_boxes, tmp_path)
     torch.save(half_blind_network().state_dict(), tmp_path / "full.pt")

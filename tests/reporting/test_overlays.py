@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from monai_unetpp.reporting.figures import new_figure
-from monai_unetpp.reporting.overlays import draw_contour, draw_grey, error_slice, tint
+from monai_unetpp.reporting.overlays import (
+    draw_contour,
+    draw_grey,
+    draw_letters,
+    draw_scale_bar,
+    error_slice,
+    plane_name,
+    tint,
+)
 
 SHAPE = (20, 18, 10)
 
@@ -98,3 +109,17 @@ def test_a_tint_covers_its_mask_and_nothing_else(axes):
 def test_an_image_without_contrast_is_black(axes):
     draw_grey(axes, np.full((3, 2), 7.0), (7, 7))
     assert axes.images[0].get_clim() == (7, 8)
+
+
+def test_a_scale_bar_and_letters_can_be_read_on_white():
+    with new_figure(2, 2) as (figure, grid):
+        grid[0, 0].set_axis_off()
+        draw_scale_bar(grid[0, 0], (20, 20), (0.5, 0.5), "mm")
+        draw_letters(grid[0, 0], "L", "S")
+        texts = [text.get_text() for text in grid[0, 0].texts]
+        figure.savefig(content := io.BytesIO(), format="png")
+    # the longest round length within two fifths of 10 mm; right hand and foot of the patient are opposite to L and S
+    assert texts == ["2 mm", "R", "L", "I", "S"]
+    pixels = np.asarray(Image.open(content).convert("L"))
+    assert (pixels < 60).sum() > 200
+    assert [plane_name(axis) for axis in "LAI"] == ["sagittal", "coronal", "axial"]

@@ -1,0 +1,67 @@
+"""The first lines of a pruning report: the verdict in plain words, and what it buys."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from monai_unetpp.pruning.report_front import mean_dice
+from monai_unetpp.pruning.results import PruningResult
+from monai_unetpp.pruning.summary import Summary, deepest_point, headline, shown_loser
+from monai_unetpp.pruning.trust_wording import TrustLine, trust_lines
+from monai_unetpp.pruning.wording import format_difference, format_metric, speed_up
+from monai_unetpp.reporting.numbers import minus, percent
+
+__all__ = ["Fact", "first_lines", "key_facts", "plain_verdict"]
+
+
+class Fact(NamedTuple):
+    """A figure of the first screen, and what it is."""
+
+    value: str
+    meaning: str
+
+
+def plain_verdict(result: PruningResult) -> str:
+    """What to do, in one short sentence without figures."""
+    decision, deepest = headline(result), deepest_point(result)
+    name = deepest.name if deepest else decision.level
+    if decision.verdict == "prune" and decision.level != name:
+        lead = "Confirmed: use" if decision.role == "confirm" else "Use"
+        return f"{lead} {decision.level}: as accurate as {name} within the margins, at less cost."
+    if decision.verdict == "keep":
+        loser = shown_loser(result)
+        return f"Keep {name}: {loser.name if loser else 'a shallower level'} is not accurate enough."
+    if decision.verdict == "inconclusive":
+        return f"No verdict: keep {decision.level} for now."
+    return f"Use {decision.level}."
+
+
+def key_facts(result: PruningResult, summary: Summary) -> list[Fact]:
+    """What the chosen level saves and loses, or the one that was refused: time, parameters, memory and Dice."""
+    shown, deepest = shown_loser(result), deepest_point(result)
+    if shown is None or deepest is None:
+        return []
+    pair = f"{shown.name} against {deepest.name}"
+    cost = next(each for each in summary.costs if each.point == shown.name)
+    facts = []
+    if cost.volume_speed_up is not None:
+        facts.append(Fact(speed_up(cost.volume_speed_up) or "", f"speed, {pair}"))
+    for share, what in ((cost.parameter_share, "parameters"), (cost.memory_share, "peak memory")):
+        if share is not None:
+            facts.append(Fact(minus(percent(share)), f"of the {what} of {deepest.name}"))
+    means = mean_dice(result, [shown, deepest])
+    if means:
+        own, other = (format_metric("dice", means[point.name]) for point in (shown, deepest))
+        difference = format_difference("dice", means[shown.name] - means[deepest.name])
+        facts.append(Fact(difference, f"mean Dice, {own} against {other}"))
+    return facts
+
+
+def first_lines(result: PruningResult) -> list[TrustLine]:
+    """How far to trust the verdict, and what other ways of running the levels would give."""
+    lines = trust_lines(result)
+    if result.grid is not None:
+        lines.append(TrustLine("Other settings", result.grid.reason))
+    if result.adaptive is not None:
+        lines.append(TrustLine("Depth per window", result.adaptive.reason))
+    return lines

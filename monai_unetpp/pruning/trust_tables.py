@@ -1,0 +1,88 @@
+"""The tables on how far a verdict can be trusted: other samples, and other data sets."""
+
+from __future__ import annotations
+
+from monai_unetpp.metrics import METRICS
+from monai_unetpp.pruning.results import PruningResult
+from monai_unetpp.pruning.summary import deepest_point
+from monai_unetpp.pruning.wording import format_difference
+from monai_unetpp.reporting.numbers import NBSP, percent
+from monai_unetpp.reporting.tables import Table, TableCell
+
+__all__ = ["between_sets_table", "stability_table"]
+
+
+def stability_table(result: PruningResult) -> Table | None:
+    """How often each verdict comes from other samples of the same subjects; None where that is not known."""
+    samples = [
+        (each, name, shares)
+        for each in result.stability
+        for name, shares in (
+            ("new subjects, as many", each.new_samples),
+            ("half of these subjects", each.halves),
+            ("all but one subject", each.leave_one_out),
+        )
+    ]
+    found = {verdict for _, _, shares in samples for verdict in shares}
+    verdicts = [point.name for point in result.points if point.name in found]
+    verdicts += sorted(found - set(verdicts))
+    records = [
+        {
+            "Sample": name,
+            **({"Data set": each.dataset} if len(result.stability) > 1 else {}),
+            "Subjects": str(each.subjects),
+            **{_verdict(result, verdict): _share(shares.get(verdict, 0.0)) for verdict in verdicts},
+        }
+        for each, name, shares in samples
+    ]
+    if not records:
+        return None
+    return Table.of(
+        "How often other samples would give each verdict",
+        records,
+        words=("Sample", "Data set"),
+        notes=[
+            "Share of samples. New subjects are imitated by random halves in which every subject counts twice: such "
+            "samples vary as new ones of the full size do, as long as they come from where these come from.",
+        ],
+    )
+
+
+def between_sets_table(result: PruningResult) -> Table | None:
+    """How the loss of each level differs between data sets; None with a single one."""
+    records = [
+        {
+            "Level": each.point,
+            "Metric": METRICS[each.metric].heading,
+            "Label": each.label,
+            "Data sets": f"{each.first} less {each.second}",
+            "Difference of the losses": format_difference(each.metric, each.difference),
+            f"95{NBSP}% interval": (
+                f"{format_difference(each.metric, each.lower)} to {format_difference(each.metric, each.upper)}"
+            ),
+            "Depends on the set": TableCell("yes", "unsure") if each.depends_on_set else "not shown",
+        }
+        for each in result.between_sets
+    ]
+    if not records:
+        return None
+    return Table.of(
+        "Does the loss depend on the data set?",
+        records,
+        words=("Level", "Metric", "Label", "Data sets", "Depends on the set"),
+        notes=[
+            "How much more a level gains (+) or loses (\N{MINUS SIGN}) against the deepest on the first data set than "
+            "on the second. It depends on the set where the bootstrap interval excludes 0.",
+        ],
+    )
+
+
+def _verdict(result: PruningResult, name: str) -> str:
+    if name == "inconclusive":
+        return "No verdict"
+    deepest = deepest_point(result)
+    return f"Keep {name}" if deepest and name == deepest.name else f"Prune to {name}"
+
+
+def _share(share: float) -> str:
+    return f"under 1{NBSP}%" if 0 < share < 0.01 else percent(share)
