@@ -16,6 +16,7 @@ from monai_unetpp.inferers.predictors.openvino_conversion import (
     openvino_core,
     write_openvino_model,
 )
+from monai_unetpp.installing import install_command
 from monai_unetpp.networks import NestedUNet
 
 __all__ = ["FORMATS", "Format"]
@@ -75,7 +76,7 @@ def _write_onnx(
 ) -> None:
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
-            raise ImportError(f'format onnx needs {package}. Install it: pip install "monai-unetpp[export]"')
+            raise ImportError(f"format onnx needs {package}. Install it: {install_command('export')}")
     program = torch.onnx.export(
         network,
         (windows,),

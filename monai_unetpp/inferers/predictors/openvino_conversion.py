@@ -23,6 +23,7 @@ from torch import nn
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.tracing import trace_network, trace_stage
+from monai_unetpp.installing import install_command
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.hashing import hash_network
 
@@ -40,7 +41,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-OPENVINO_INSTALL = 'pip install "monai-unetpp[openvino]"'
+OPENVINO_INSTALL = install_command("openvino")
 _TELEMETRY = "openvino_telemetry"
 #: Goes up when models are converted in another way, so that kept ones are not taken any more.
 _CONVERSION = 1
