@@ -23,7 +23,10 @@ from monai_unetpp.options import option_names
 from monai_unetpp.pruning import PruningPlan
 from monai_unetpp.pruning.results import DataProblem, Decision, OperatingGrid, PruningResult, TradeOff
 
-COMMANDS = ("demo", "segment", "prune", "check", "failures", "study", "benchmark")
+COMMANDS = (
+    *("demo", "bundles", "segment", "plan", "train", "prune", "export"),
+    *("check", "failures", "study", "benchmark", "completion"),
+)
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ for command in (None, *sys.argv[1:]):
         assert e.code == 0
     print("LOADED", sorted({"torch", "monai", "numpy", "nibabel", "matplotlib"} & set(sys.modules)))
 """
-    commands = [*COMMANDS, "export"]
+    commands = COMMANDS
     done = subprocess.run([sys.executable, "-c", code, *commands], capture_output=True, text=True, check=True)
     assert re.findall(r"^LOADED (.*)$", done.stdout, re.MULTILINE) == ["[]"] * (len(commands) + 1)
 
@@ -115,13 +118,17 @@ def test_the_version(run):
     ("arguments", "message"),
     [
         ([], "required: COMMAND"),
-        (["paint"], "invalid choice: 'paint'"),
+        (["paint"], "there is no command 'paint'"),
+        (["segmnt", "a.nii.gz"], "there is no command 'segmnt'. Did you mean segment?"),
         (["segment", "a.nii.gz"], "output_dir must name the folder for the results"),
-        (["prune", "-o", "x"], "required: --dataset_dir"),
-        (["failures", "--dataset_dir", "d"], "required: -o/--output"),
+        (["prune", "-o", "x"], "one of the arguments DATASET_DIR -i/--input/--dataset_dir is required"),
+        (["prune", "d", "-i", "e", "-o", "x"], "not allowed with argument DATASET_DIR"),
+        (["segment", "-o", "x"], "one of the arguments INPUT -i/--input is required"),
+        (["failures", "--dataset_dir", "d"], "required: -o/--output/--output_dir"),
         (["failures", "--dataset_dir", "d", "-o", "x", "--worst", "all"], "invalid int value: 'all'"),
         (["prune", "-o", "x", "--dataset_dir", "d", "--confirm_share", "half"], "invalid float value: 'half'"),
-        (["segment", "a.nii.gz", "-o", "x", "--lvl", "L1"], "unrecognized arguments: --lvl"),
+        (["segment", "a.nii.gz", "-o", "x", "--lvl", "L1"], "unrecognized arguments: --lvl L1. Did you mean --level?"),
+        (["segment", "a.nii.gz", "-o", "x", "--quiet", "--verbose"], "not allowed with argument"),
         (["segment", "a.nii.gz", "-o", "x", "--runtime", "gpu"], "invalid choice: 'gpu'"),
         (["segment", "a.nii.gz", "-o", "x", "--precision", "int8"], "invalid choice: 'int8'"),
         (["segment", "a.nii.gz", "-o", "x", "--overlap", "half"], "invalid float value: 'half'"),
@@ -261,7 +268,7 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         "series": "all",
         "dicom_seg": True,
         "profile": True,
-        "progress": False,
+        "progress": True,
     }
 
 
@@ -409,7 +416,7 @@ def test_demo_without_its_extra(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nilearn.datasets", None)
     code, _, err = run("demo", "-o", tmp_path / "demo")
     assert code == 2
-    assert 'pip install "monai-unetpp[demo]"' in err
+    assert re.search(r'pip install .*\[demo\]"', err)
     assert err.count("\n") == 1
 
 
@@ -722,3 +729,109 @@ def test_a_warning_is_said_once(run, monkeypatch, tmp_path, caplog, stub_segment
         run("segment", "a", "-o", tmp_path)
     # once in each run, and nibabel's not a second time by our own handler
     assert [record.name for record in caplog.records] == ["monai_unetpp.data"] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["segment", "-i", "a", "b", "-o", "O", "--list-key", "test", "--level", "2"], ("list_key", "test")),
+        (["segment", "a", "b", "--output-dir", "O", "--list-key=a-b", "--level=l2"], ("list_key", "a-b")),
+        (["segment", "a", "b", "-o", "O", "--no-flips", "--level", "L2"], ("flips", ())),
+    ],
+)
+def test_options_have_dashes_or_underscores(run, stub_segment, given, expected):
+    assert run(*given)[0] == 0
+    (options,) = stub_segment
+    assert (options["inputs"], options["output_dir"], options["level"]) == (["a", "b"], "O", "L2")
+    assert options[expected[0]] == expected[1]
+
+
+def test_every_option_has_underscores_alone_so_that_dashes_can_be_taken_for_them():
+    commands = cli.make_parser()._commands()
+    assert set(commands) == set(COMMANDS)
+    names = {name for command in commands.values() for name in command.option_names()}
+    assert {name for name in names if "-" in name[2:]} == set()
+
+
+@pytest.mark.parametrize("command", ["prune", "failures", "study", "plan", "train"])
+@pytest.mark.parametrize("given", [["D"], ["-i", "D"], ["--dataset_dir", "D"], ["--dataset-dir", "D"]])
+def test_every_command_takes_its_data_set_in_the_same_ways(command, given):
+    options = cli.make_parser().parse_args([command, *given, "-o", "O"])
+    assert options.dataset_dir in ("D", ["D"])
+
+
+def test_what_nobody_knows_is_shown_as_it_was_typed_with_the_usage_of_the_command(run):
+    code, _, err = run("prune", "D", "-o", "O", "--confirm-shar-e", "0.5")
+    assert code == 2
+    assert err.startswith("usage: monai-unetpp prune ")
+    assert "unrecognized arguments: --confirm-shar-e 0.5. Did you mean --confirm_share" in err
+
+
+def test_quiet_says_nothing_but_errors(run, stub_segment):
+    assert run("segment", "a", "-o", "O", "--quiet") == (0, "", "")
+    code, out, _ = run("segment", "a", "-o", "O", "-q", "--json")
+    assert (code, json.loads(out)["bundle"]) == (0, "tiny")
+    code, out, err = run("check", "no/such/bundle", "-q")
+    assert (code, out) == (2, "")
+    assert "no/such/bundle" in err
+
+
+def test_bundles_are_listed_with_their_levels(run, hippocampus_bundle):
+    code, out, err = run("bundles")
+    assert (code, err) == (0, "")
+    assert "hippocampus_mri_unetpp 0" in out
+    assert re.search(r"^L1 +74,099 ", out, re.MULTILINE)
+    listed = {bundle["name"]: bundle for bundle in json.loads(run("bundles", "--json")[1])}
+    assert [level["level"] for level in listed["hippocampus_mri_unetpp"]["levels"]] == ["L1", "L2", "L3"]
+    assert listed["hippocampus_mri_unetpp"]["path"] == str(hippocampus_bundle)
+
+
+def test_a_bundle_that_cannot_be_read_does_not_hide_the_others(run, tmp_path, monkeypatch):
+    for name, text in (("broken", "{"), ("planned", '{"task": "of hearts", "version": "0.1.0"}')):
+        (tmp_path / name / "configs").mkdir(parents=True)
+        (tmp_path / name / "configs" / "metadata.json").write_text(text)
+    monkeypatch.setenv("MONAI_UNETPP_BUNDLES", str(tmp_path))
+    listed = {bundle["name"]: bundle for bundle in json.loads(run("bundles", "--json")[1])}
+    assert listed["broken"]["task"].startswith("cannot be read: ")
+    assert (listed["planned"]["task"], listed["planned"]["levels"]) == ("of hearts", [])
+    assert "hippocampus_mri_unetpp" in listed
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_script_completes_commands(run, shell):
+    code, out, _ = run("completion", shell)
+    assert code == 0
+    assert all(word in out for word in ("segment", "skip_existing", "monai-unetpp"))
+
+
+def test_the_beginning_of_a_name_is_enough_for_a_bundle(hippocampus_bundle, tmp_path, monkeypatch):
+    from monai_unetpp.bundles import find_bundle
+
+    assert find_bundle("hippo") == hippocampus_bundle
+    for name in ("heart_a", "heart_b"):
+        (tmp_path / name / "configs").mkdir(parents=True)
+        (tmp_path / name / "configs" / "metadata.json").write_text("{}")
+    monkeypatch.setenv("MONAI_UNETPP_BUNDLES", str(tmp_path))
+    with pytest.raises(ValueError, match=r"bundle must be clear, got 'heart': it may be heart_a, heart_b\. Give more"):
+        find_bundle("heart")
+    assert find_bundle("heart_a") == tmp_path / "heart_a"
+
+
+def test_a_gpu_is_a_gpu_by_either_name(monkeypatch):
+    import torch
+
+    from monai_unetpp.devices import resolve_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [str(resolve_device(name)) for name in ("gpu", "GPU:1", "cuda:1")] == ["cuda", "cuda:1", "cuda:1"]
+
+
+@pytest.mark.parametrize(
+    ("published", "command"),
+    [(True, r'pip install "monai-unetpp\[report\]"'), (False, r'pip install -c ".+" -e ".+\[report\]"')],
+)
+def test_the_command_that_installs_an_extra_changes_by_one_constant(published, command, monkeypatch):
+    from monai_unetpp import installing
+
+    monkeypatch.setattr(installing, "PUBLISHED", published)
+    assert re.fullmatch(command, installing.install_command("report"))

@@ -75,3 +75,7 @@ __all__ = [
 ]
 
 __getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -29,7 +29,9 @@ class Parser(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(given, namespace)
         if unknown:
             responsible = self._commands().get(_first_word(given), self)
-            responsible.error(_unknown_message(unknown, responsible.option_names()))
+            as_given = {_with_underscores(argument): argument for argument in given}
+            told = [as_given.get(argument, argument) for argument in unknown]
+            responsible.error(_unknown_message(told, responsible.option_names()))
         return options
 
     def option_names(self) -> list[str]:

@@ -19,3 +19,7 @@ __getattr__ = lazy_names(
         "monai_unetpp.networks.transfer": ("Transfer", "transfer_weights"),
     },
 )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
