@@ -1,5 +1,6 @@
 """Every code block of the README and of the guides is run in a folder that looks like a user's."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -93,10 +94,8 @@ def test_commands(users_folder, command):
 
 
 def _is_understood(words):
-    try:
+    with contextlib.suppress(SystemExit) if "--help" in words else contextlib.nullcontext():
         make_parser().parse_args(words)
-    except SystemExit as e:
-        assert e.code == 0
 
 
 def test_the_readme_shows_its_picture_and_states_the_licence_of_it():

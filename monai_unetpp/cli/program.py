@@ -81,7 +81,8 @@ def make_parser() -> Parser:
         "  monai-unetpp train DATASET_DIR -o my_bundle --minutes 20\n"
         "  monai-unetpp COMMAND --help          options and examples of a command\n\n"
         "In all commands: inputs stand by themselves or behind -i, results go where -o says; --list-key is the\n"
-        "same as --list_key, a level is 2 or L2, a device gpu or cuda, and the beginning of a bundle's name is enough.\n\n"
+        "same as --list_key, a level is 2 or L2, a device gpu or cuda, and the beginning of a bundle's name is\n"
+        "enough.\n\n"
         + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
