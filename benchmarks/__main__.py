@@ -16,6 +16,7 @@ KINDS = {
     "training": "time and memory of a training step, beside MONAI's BasicUNetPlusPlus",
     "scoring": "all levels from one pass, beside the deepest alone",
     "skipping": "what leaving out empty windows saves on a brain (needs the extra demo)",
+    "runner": "exported folders: level by precision by format (needs --bundle and --dataset_dir)",
     "robustness": "what becomes of hostile and odd inputs; ends with exit code 1 if anything is wrong",
 }
 
@@ -29,6 +30,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("kind", choices=KINDS, help="; ".join(f"{kind}: {text}" for kind, text in KINDS.items()))
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
+    parser.add_argument("--bundle", help="of kind runner: name or folder of a bundle")
+    parser.add_argument("--dataset_dir", help="of kind runner: folder with dataset.json, training and validation cases")
     parser.add_argument("--quick", action="store_true", help="small networks and few repeats: to see that it works")
     parser.add_argument(
         "-o",
@@ -40,7 +43,10 @@ def main(arguments: list[str] | None = None) -> int:
     # in a module of its own, as processes that measure memory import it by its name
     module = importlib.import_module(f"benchmarks.{given.kind}")
     measure, describe = (getattr(module, name.format(given.kind)) for name in ("measure_{}", "format_{}_benchmark"))
-    result = measure(device=str(resolve_device(given.device)), **(module.QUICK if given.quick else {}))
+    named = {name: getattr(given, name) for name in ("bundle", "dataset_dir") if getattr(given, name) is not None}
+    if (given.kind == "runner") != (len(named) == 2):
+        parser.error("give --bundle and --dataset_dir for kind runner, and for no other")
+    result = measure(**named, device=str(resolve_device(given.device)), **(module.QUICK if given.quick else {}))
     text = describe(result)
     print(text)
     if given.output is not None:

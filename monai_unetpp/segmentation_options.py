@@ -39,6 +39,8 @@ class SegmentationOptions:
         runtime: ``"auto"``, ``"torch"``, ``"compile"`` or ``"openvino"``.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         overlap: part of a window that the next one covers again, from 0 to below 1: less is faster.
+        window_shape: ``"auto"`` takes as few and as large windows as memory allows, for bundles whose network does not
+            mind what else is in a window (batch norm); otherwise they are as the bundle says.
         flips: axes of the image to flip at test time, 0 the first; ``[]`` for none, which is fastest.
         smooth: whether each class is interpolated on the input's grid, for smoother borders, instead of the labels.
         instances: whether every object gets a number of its own, for bundles that find many of a kind.
@@ -107,6 +109,12 @@ class SegmentationOptions:
         type=float,
         metavar="SHARE",
         help="of neighbouring windows, from 0 to below 1: less is faster",
+    )
+    window_shape: str | None = option(
+        None,
+        group=_SPEED,
+        choices=("auto",),
+        help="auto: as few and as large windows as memory allows, for networks with batch norm (default: the bundle's)",
     )
     flips: Sequence[int] | None = option(
         None,

@@ -164,7 +164,8 @@ def test_segment_prints_a_table(segment, images, tmp_path, caplog):
     code, out, err = segment(images)
     assert (code, err) == (0, "")
     # what is about to be done, and the memory that it takes
-    assert re.fullmatch(r"\d+ window\(s\) of 40x56x40, .* MB beside the network \(.*\)\.", caplog.messages[0])
+    (told,) = [record.message for record in caplog.records if record.name != "monai_unetpp.guard"]
+    assert re.fullmatch(r"\d+ window\(s\) of 40x56x40, .* MB beside the network \(.*\)\.", told)
     lines = out.splitlines()
     assert re.fullmatch("hippocampus_mri_unetpp, level L1, on cpu, (torch|openvino), fp32", lines[0])
     assert lines[1].split() == ["case", "anterior", "(ml)", "posterior", "(ml)", "seconds"]
@@ -597,7 +598,7 @@ def test_check_a_data_set(run, decathlon_dir, tmp_path):
 def test_check_what_is_neither(run, tmp_path):
     code, out, err = run("check", tmp_path)
     assert (code, out) == (2, "")
-    assert "neither a bundle (it has no configs folder) nor a data set (it has no dataset.json)" in err
+    assert "neither a bundle (it has no configs folder) nor a data set (it has no dataset.json, nor" in err
     code, _, err = run("check", tmp_path / "missing")
     assert code == 2
     assert "bundle must be the folder or the name of a bundle" in err

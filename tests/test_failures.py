@@ -442,7 +442,7 @@ def test_bad_arguments(cells, tmp_path, options, error, message):
 
 
 def test_a_folder_without_data(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"dataset\.json: no such file\. Name a folder in Decathlon form"):
+    with pytest.raises(FileNotFoundError, match=r"dataset\.json: no such file\. Name a folder with dataset"):
         find_failures(tmp_path, tmp_path / "out")
 
 

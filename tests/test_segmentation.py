@@ -488,20 +488,20 @@ def test_a_broken_configuration_is_named(copied_bundle, case, tmp_path, key, val
 
 
 def test_the_depth_of_each_window_can_be_chosen_and_is_told(hippocampus_bundle, case, tmp_path):
-    deepest = segment(case, tmp_path / "deepest", hippocampus_bundle, device="cpu", runtime="torch", flips=[])
+    deepest = segment_files(case, tmp_path / "deepest", hippocampus_bundle, device="cpu", runtime="torch", flips=[])
     options = {"device": "cpu", "runtime": "torch", "flips": []}
-    never = segment(case, tmp_path / "never", hippocampus_bundle, adaptive=0.0, **options)
+    never = segment_files(case, tmp_path / "never", hippocampus_bundle, adaptive=0.0, **options)
     assert never.depths == never.cases[0].depths == {"L2": 0, "L3": 1}
     assert json.loads(json.dumps(never.as_dict()))["cases"][0]["depths"] == {"L2": 0, "L3": 1}
     assert (voxels(never.cases[0].output) == voxels(deepest.cases[0].output)).all()
     assert deepest.depths == {}
-    shallow = segment(case, tmp_path / "shallow", hippocampus_bundle, adaptive=1.0, **options)
+    shallow = segment_files(case, tmp_path / "shallow", hippocampus_bundle, adaptive=1.0, **options)
     assert shallow.level == "L3"
     assert sum(shallow.depths.values()) == 1
 
 
 def test_tolerances_that_cannot_be_are_refused(hippocampus_bundle, case, tmp_path):
     with pytest.raises(ValueError, match=r"adaptive must lie between 0 and 1, got 2\.0\. 0\.03 is a good start"):
-        segment(case, tmp_path, hippocampus_bundle, adaptive=2.0)
+        segment_files(case, tmp_path, hippocampus_bundle, adaptive=2.0)
     with pytest.raises(ValueError, match=r"adaptive and level exclude each other, got 0\.1 and 'L2'"):
-        segment(case, tmp_path, hippocampus_bundle, adaptive=0.1, level="L2")
+        segment_files(case, tmp_path, hippocampus_bundle, adaptive=0.1, level="L2")

@@ -16,6 +16,7 @@ _EXAMPLES = """\
   monai-unetpp export hippocampus_mri_unetpp -o network.onnx --level L2
   monai-unetpp export hippocampus_mri_unetpp -o network.pt2 --dynamic_batch
   monai-unetpp export model.pt -o network.xml --window_shape 96 96 96 --batch_size 2
+  monai-unetpp export hippocampus_mri_unetpp -o folder --format runner --level L2
 """
 
 
@@ -31,13 +32,15 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         "-o",
         "--output",
         required=True,
-        metavar="FILE",
-        help="file to write: .pt2 (torch.export), .ts (TorchScript), .onnx, .xml (OpenVINO) or .ep (TensorRT)",
+        metavar="FILE_OR_FOLDER",
+        help="file to write: .pt2 (torch.export), .ts (TorchScript), .onnx, .xml (OpenVINO) or .ep (TensorRT); for "
+        "format runner a folder",
     )
     parser.add_argument(
         "--format",
-        choices=["torch_export", "torchscript", "onnx", "openvino", "tensorrt"],
-        help="what to write (default: what the file's suffix says)",
+        choices=["torch_export", "torchscript", "onnx", "openvino", "tensorrt", "runner"],
+        help="what to write (default: what the file's suffix says); runner: a folder with the whole way from image to "
+        "labels, for python -m monai_unetpp.runner",
     )
     parser.add_argument(
         "--level",
@@ -53,10 +56,31 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         help="spatial size of the input, one per axis (default: what the bundle's metadata say)",
     )
     parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="windows at once (default: %(default)s)")
+    parser.add_argument(
+        "--precision",
+        choices=["fp32", "bf16", "int8"],
+        help="what the runner computes in (format runner only, default: fp32); int8 needs --calibration",
+    )
+    parser.add_argument(
+        "--calibration",
+        metavar="DATASET_DIR",
+        help="folder with dataset.json, from whose training cases int8 takes the ranges of values",
+    )
+    parser.add_argument(
+        "--network_format",
+        choices=["openvino", "onnx"],
+        help="of the network in the folder (format runner only, default: openvino)",
+    )
     parser.add_argument("--dynamic_batch", action="store_true", help="let the file take any number of windows")
 
 
 def _run(source: str, output: str, format: str | None, **options: Any) -> int:
+    of_runner = {name: options.pop(name) for name in ("precision", "network_format", "calibration")}
+    given = {name: value for name, value in of_runner.items() if value is not None}
+    if format == "runner":
+        return _run_runner(source, output, **given, **options)
+    if given:
+        raise ValueError(f"{next(iter(given))} must be left out, or given with --format runner.")
     from monai_unetpp.export import FORMATS, export_checkpoint
 
     by_suffix = {entry.suffix: name for name, entry in FORMATS.items()}
@@ -68,6 +92,19 @@ def _run(source: str, output: str, format: str | None, **options: Any) -> int:
     print(
         f"{result.path}: level {result.level}, {result.parameters:,} parameters, for input {shape}; differs from the "
         f"network by {result.largest_difference:.1e} of its largest logit at most"
+    )
+    return DONE
+
+
+def _run_runner(source: str, output: str, batch_size: int, dynamic_batch: bool, **options: Any) -> int:
+    from monai_unetpp.export import export_runner
+
+    if batch_size != 1 or dynamic_batch:
+        raise ValueError("batch_size and dynamic_batch must be left out with --format runner: it takes one window.")
+    result = export_runner(source, output, **options)
+    print(
+        f"{result.path}: level {result.pipeline.level}, {result.network.parameters:,} parameters, "
+        f"{result.size_bytes / 1e6:.1f} MB; run it with python -m monai_unetpp.runner {result.path} IMAGE -o OUT"
     )
     return DONE
 

@@ -1,26 +1,101 @@
-"""From files to cases: lists, readers, checks and writers."""
+"""From files to cases: lists, readers, checks and writers.
 
-from monai_unetpp.data.background import ClearBackgroundd, CropBackgroundd, LevelSurroundd
-from monai_unetpp.data.cases import find_cases
-from monai_unetpp.data.check import check_dataset, check_labelled_data
-from monai_unetpp.data.datalist import load_datalist
-from monai_unetpp.data.dataset import CaseDataset, SeededCacheDataset
-from monai_unetpp.data.description import DataSetDescription, describe_data_set
-from monai_unetpp.data.exhaustion import describe_case_failure
-from monai_unetpp.data.geometry import check_same_geometry, read_geometry
-from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry
-from monai_unetpp.data.image_errors import ImageFileError, describe_failure
-from monai_unetpp.data.instances import SplitInstances, SplitInstancesd
-from monai_unetpp.data.intensity import ImageKind, InvertBrightBackground, InvertBrightBackgroundd, kind_weights
-from monai_unetpp.data.inversion import InvertProbabilitiesd
-from monai_unetpp.data.label_names import find_ignore_label
-from monai_unetpp.data.label_transforms import CheckLabelsd, OneHotLabelsd, RandCropByKnownLabeld
-from monai_unetpp.data.naming import case_name
-from monai_unetpp.data.reader import VolumeReader
-from monai_unetpp.data.spacing import BlockwiseSpacingd
-from monai_unetpp.data.standardization import StandardizeIntensityd
-from monai_unetpp.data.surround import Surround, find_surround
-from monai_unetpp.data.writer import SegmentationSaveImaged, write_volume
+The public names are loaded when they are first used, so that modules that need no torch can be had without it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monai_unetpp.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from monai_unetpp.data.background import ClearBackgroundd, CropBackgroundd, LevelSurroundd
+    from monai_unetpp.data.cases import find_cases
+    from monai_unetpp.data.check import check_dataset, check_labelled_data
+    from monai_unetpp.data.datalist import load_datalist
+    from monai_unetpp.data.dataset import CaseDataset, SeededCacheDataset
+    from monai_unetpp.data.description import DataSetDescription, describe_data_set
+    from monai_unetpp.data.exhaustion import describe_case_failure
+    from monai_unetpp.data.geometry import check_same_geometry, read_geometry
+    from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry
+    from monai_unetpp.data.image_errors import ImageFileError, describe_failure
+    from monai_unetpp.data.instances import SplitInstances, SplitInstancesd
+    from monai_unetpp.data.intensity import ImageKind, InvertBrightBackground, InvertBrightBackgroundd, kind_weights
+    from monai_unetpp.data.inversion import InvertProbabilitiesd
+    from monai_unetpp.data.label_names import find_ignore_label
+    from monai_unetpp.data.label_transforms import CheckLabelsd, OneHotLabelsd, RandCropByKnownLabeld
+    from monai_unetpp.data.naming import case_name
+    from monai_unetpp.data.reader import VolumeReader
+    from monai_unetpp.data.spacing import BlockwiseSpacingd
+    from monai_unetpp.data.standardization import StandardizeIntensityd
+    from monai_unetpp.data.surround import Surround, find_surround
+    from monai_unetpp.data.writer import SegmentationSaveImaged, write_volume
+
+_HOMES = {
+    "monai_unetpp.data.background": (
+        "ClearBackgroundd",
+        "CropBackgroundd",
+        "LevelSurroundd",
+    ),
+    "monai_unetpp.data.cases": ("find_cases",),
+    "monai_unetpp.data.check": (
+        "check_dataset",
+        "check_labelled_data",
+    ),
+    "monai_unetpp.data.datalist": ("load_datalist",),
+    "monai_unetpp.data.dataset": (
+        "CaseDataset",
+        "SeededCacheDataset",
+    ),
+    "monai_unetpp.data.description": (
+        "DataSetDescription",
+        "describe_data_set",
+    ),
+    "monai_unetpp.data.exhaustion": ("describe_case_failure",),
+    "monai_unetpp.data.geometry": (
+        "check_same_geometry",
+        "read_geometry",
+    ),
+    "monai_unetpp.data.grid": (
+        "ImageGeometry",
+        "check_grid",
+        "compare_geometry",
+    ),
+    "monai_unetpp.data.image_errors": (
+        "ImageFileError",
+        "describe_failure",
+    ),
+    "monai_unetpp.data.instances": (
+        "SplitInstances",
+        "SplitInstancesd",
+    ),
+    "monai_unetpp.data.intensity": (
+        "ImageKind",
+        "InvertBrightBackground",
+        "InvertBrightBackgroundd",
+        "kind_weights",
+    ),
+    "monai_unetpp.data.inversion": ("InvertProbabilitiesd",),
+    "monai_unetpp.data.label_names": ("find_ignore_label",),
+    "monai_unetpp.data.label_transforms": (
+        "CheckLabelsd",
+        "OneHotLabelsd",
+        "RandCropByKnownLabeld",
+    ),
+    "monai_unetpp.data.naming": ("case_name",),
+    "monai_unetpp.data.reader": ("VolumeReader",),
+    "monai_unetpp.data.spacing": ("BlockwiseSpacingd",),
+    "monai_unetpp.data.standardization": ("StandardizeIntensityd",),
+    "monai_unetpp.data.surround": (
+        "Surround",
+        "find_surround",
+    ),
+    "monai_unetpp.data.writer": (
+        "SegmentationSaveImaged",
+        "write_volume",
+    ),
+}
 
 __all__ = [
     "BlockwiseSpacingd",
@@ -62,3 +137,10 @@ __all__ = [
     "read_geometry",
     "write_volume",
 ]
+
+
+__getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

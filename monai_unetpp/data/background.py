@@ -6,8 +6,6 @@ import logging
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -15,6 +13,7 @@ from monai.transforms import CropForegroundd, MapTransform
 from monai.transforms.utils import is_positive
 from monai.utils import ImageMetaKey, ensure_tuple_rep
 
+from monai_unetpp.data.black_level import find_black
 from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.surround import Surround, find_surround
 
@@ -24,19 +23,6 @@ logger = logging.getLogger(__name__)
 
 #: Keys of an image's metadata: the value of its surround, NaN where there is none, and its share, then 0.
 SURROUND_VALUE, SURROUND_SHARE = "surround_value", "surround_share"
-
-#: Percentiles of what is inside that stand for its lowest, middle and highest values, whatever single voxels have.
-_LOWEST, _MIDDLE, _HIGHEST = 0.1, 50, 99.5
-#: How far above the lowest and below it a constant may be, in parts of the range, and still be taken for black:
-#: interpolation undershoots.
-_HIGHEST_BLACK, _FARTHEST_BLACK = 0.25, 1.0
-#: How far below its range black lies in skull-stripped T1-weighted MRI, where the median lies at a certain place in the
-#: range, all in parts of it; and how much farther with the median, as less contrast raises both. Fitted to OASIS-1 and
-#: MNI152.
-_BLACK_BELOW, _MEDIAN, _BLACK_BELOW_BY_MEDIAN = 0.15, 0.59, 1.85
-_LEAST_BELOW, _MOST_BELOW = 0.1, 0.4
-#: Voxels from which percentiles of large images are taken, evenly spread: exact enough, and bounded in memory.
-_MOST_VOXELS = 2**20
 
 
 class LevelSurroundd(MapTransform):
@@ -190,25 +176,16 @@ def _tell(image: torch.Tensor, key: Hashable, surround: Surround | None) -> None
 
 def _leveled(image: torch.Tensor, surround: Surround) -> torch.Tensor:
     plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-    blacks = [_black(channel, value, surround.mask) for channel, value in zip(plain, surround.values, strict=True)]
+    blacks = [
+        find_black(channel[~surround.mask].cpu().numpy(), value)
+        for channel, value in zip(plain, surround.values, strict=True)
+    ]
     lowest = [float(channel.amin()) for channel in plain]
     if not any(blacks) and not any(lowest) and surround.constants == 1:
         return image
     leveled = plain.float() - torch.tensor(blacks, device=plain.device).reshape(-1, *[1] * surround.mask.ndim)
     leveled.clamp_(min=0).masked_fill_(surround.mask, 0)
     return MetaTensor(leveled).copy_meta_from(image) if isinstance(image, MetaTensor) else leveled
-
-
-def _black(channel: torch.Tensor, value: float, mask: torch.Tensor) -> float:
-    """The value of one channel that is to become 0."""
-    inside = channel[~mask]
-    sample: npt.NDArray[Any] = inside[:: max(1, len(inside) // _MOST_VOXELS)].cpu().numpy()
-    lowest, middle, highest = (float(each) for each in np.percentile(sample, [_LOWEST, _MIDDLE, _HIGHEST]))
-    extent = highest - lowest
-    if extent == 0 or -_HIGHEST_BLACK <= (lowest - value) / extent <= _FARTHEST_BLACK:
-        return value
-    below = _BLACK_BELOW + _BLACK_BELOW_BY_MEDIAN * ((middle - lowest) / extent - _MEDIAN)
-    return lowest - min(max(below, _LEAST_BELOW), _MOST_BELOW) * extent
 
 
 def _cleared(found: torch.Tensor, background: torch.Tensor) -> torch.Tensor:

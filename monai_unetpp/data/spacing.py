@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +10,6 @@ import numpy.typing as npt
 import torch
 from monai.config import DtypeLike, KeysCollection, SequenceStr
 from monai.data import MetaTensor, get_track_meta
-from monai.data.utils import AFFINE_TOL
 from monai.networks.layers import AffineTransform
 from monai.transforms import Spacing, Spacingd, SpatialResample
 from monai.utils import (
@@ -24,22 +21,19 @@ from monai.utils import (
     get_equivalent_dtype,
 )
 
-from monai_unetpp.data.image_errors import ImageFileError
-from monai_unetpp.data.target_grid import HEADER_ROUNDING, find_target_grid, lead_from_to, round_half_to_even
+from monai_unetpp.data.resampling import (
+    check_resampled_size,
+    choose_spacing,
+    is_same_place,
+    list_blocks,
+    nearest_voxels,
+    needed_box,
+)
+from monai_unetpp.data.target_grid import find_target_grid, lead_from_to
 from monai_unetpp.measuring.memory import available_bytes
 
 __all__ = ["BlockwiseSpacingd"]
 
-#: Values of input and of output that a block has at most: about 100 MB with the coordinates in float64.
-_BLOCK_VALUES = 2**20
-#: Largest distance in voxels between two grids that are taken for one.
-_SAME_PLACE_VOXELS = 1e-3
-#: Relative difference of two voxel sizes that are taken for one; and no more than MONAI's tolerance in mm.
-_SAME_SPACING = 1e-3
-#: An axis that is sampled so many times more finely, and would keep fewer voxels than that, is lost.
-_LOST_FACTOR, _LOST_VOXELS = 10, 4
-#: Bytes of a result where the system does not tell how many it has.
-_ASSUMED_MEMORY = 2**40
 _BLOCKWISE_MODES = (GridSampleMode.BILINEAR, GridSampleMode.NEAREST)
 _BLOCKWISE_PADDING = (GridSamplePadMode.BORDER, GridSamplePadMode.ZEROS)
 
@@ -134,7 +128,15 @@ class _AnchoredSpacing(Spacing):
         spacing = np.linalg.norm(affine[:-1, : len(shape)], axis=0)
         wanted = self._choose_spacing(spacing)
         size, target = find_target_grid(shape, affine, wanted, self.diagonal)
-        _check_size(data_array, shape, spacing, size, wanted)
+        check_resampled_size(
+            data_array.meta.get("filename_or_obj", "image"),
+            shape,
+            spacing,
+            size,
+            wanted,
+            len(data_array) * data_array.element_size(),
+            available_bytes(),
+        )
         forced: Any = output_spatial_shape
         return self.sp_resample(
             data_array,
@@ -153,41 +155,9 @@ class _AnchoredSpacing(Spacing):
         wanted = self.pixdim[:rank]
         wanted = np.append(wanted, [wanted[-1]] * (rank - len(wanted)))
         least, most = (
-            choose(np.append(limit[:rank], [np.nan] * (rank - len(limit))), wanted)
-            for choose, limit in ((np.fmin, self.min_pixdim), (np.fmax, self.max_pixdim))
+            np.append(limit[:rank], [np.nan] * (rank - len(limit))) for limit in (self.min_pixdim, self.max_pixdim)
         )
-        tolerance = np.minimum(AFFINE_TOL, _SAME_SPACING * wanted)
-        kept = (wanted <= 0) | ((least - tolerance <= spacing) & (spacing <= most + tolerance))
-        return np.where(kept, spacing, wanted)
-
-
-def _check_size(
-    image: MetaTensor,
-    shape: Sequence[int],
-    spacing: npt.NDArray[np.float64],
-    size: Sequence[int],
-    wanted: npt.NDArray[np.float64],
-) -> None:
-    """Refuse a volume of which resampling would leave nothing, or make more than memory holds."""
-    finer = wanted / spacing
-    lost = any(
-        length > 1 and factor >= _LOST_FACTOR and kept < _LOST_VOXELS
-        for length, factor, kept in zip(shape, finer, size, strict=True)
-    )
-    free = available_bytes()
-    too_large = image.shape[0] * math.prod(size) * image.element_size() > (_ASSUMED_MEMORY if free is None else free)
-    if lost or too_large:
-        path = image.meta.get("filename_or_obj", "image")
-        trouble = "of which hardly any is left" if lost else "more than memory holds"
-        raise ImageFileError(
-            f"{path}: its {_product(shape)} voxels of {_product(spacing)} mm would become {_product(size)} of "
-            f"{_product(wanted)} mm, {trouble}. Correct the voxel size in its header, or take a network for "
-            "such voxels."
-        )
-
-
-def _product(numbers: Sequence[float] | npt.NDArray[np.float64]) -> str:
-    return " x ".join(f"{number:.6g}" for number in numbers)
+        return choose_spacing(spacing, wanted, least, most)
 
 
 class _BlockwiseResample(SpatialResample):
@@ -252,7 +222,7 @@ class _BlockwiseResample(SpatialResample):
         affine = convert_to_numpy(img.affine) if isinstance(img, MetaTensor) else np.eye(rank + 1)
         source = np.asarray(affine, dtype=np.float64)
         matrix = lead_from_to(source, np.asarray(convert_to_numpy(dst_affine), dtype=np.float64), rank)
-        unchanged = size == tuple(plain.shape[1:]) and _is_same_place(matrix, size)
+        unchanged = size == tuple(plain.shape[1:]) and is_same_place(matrix, size)
         meta = self.track_transform_meta(
             image,
             sp_size=size,
@@ -285,13 +255,6 @@ class _BlockwiseResample(SpatialResample):
         return result
 
 
-def _is_same_place(matrix: npt.NDArray[np.float64], size: Sequence[int]) -> bool:
-    rank = len(size)
-    moved = np.abs(matrix[:rank] - np.eye(rank + 1)[:rank])
-    furthest = moved[:, :rank] @ np.maximum(np.array(size) - 1, 1) + moved[:, rank]
-    return bool((furthest <= _SAME_PLACE_VOXELS).all())
-
-
 def _interpolate(
     image: torch.Tensor,
     matrix: npt.NDArray[np.float64],
@@ -301,19 +264,9 @@ def _interpolate(
 ) -> torch.Tensor:
     """A block of the result, linearly; ``matrix`` leads from voxels of the result to those of the image."""
     sample = AffineTransform(normalized=False, mode="bilinear", padding_mode=padding_mode, align_corners=False)
-    rank = len(block)
-    linear = np.abs(matrix[:rank, :rank])
-    first = np.array([part.start for part in block])
-    half = np.array([part.stop - part.start - 1 for part in block]) / 2
-    centre, reach = matrix[:rank, :rank] @ (first + half) + matrix[:rank, rank], linear @ half
-    # one voxel more than is needed, so that rounding never looks for one beyond
-    last = np.array(image.shape[1:]) - 1
-    low = np.clip(np.floor(centre - reach) - 1, 0, last).astype(int)
-    high = np.clip(np.floor(centre + reach) + 2, 0, last).astype(int)
-    box = (slice(None), *(slice(int(start), int(stop) + 1) for start, stop in zip(low, high, strict=True)))
-    local = matrix.copy()
-    local[:rank, rank] += matrix[:rank, :rank] @ first - low
-    needed = image[box].to(computed)
+    box, local = needed_box(matrix, block, image.shape[1:])
+    whole = (slice(None), *box)
+    needed = image[whole].to(computed)
     theta = torch.as_tensor(local, dtype=computed, device=needed.device)
     sampled: torch.Tensor = sample(needed[None], theta, [part.stop - part.start for part in block])[0]
     return sampled
@@ -323,37 +276,10 @@ def _pick_nearest(
     image: torch.Tensor, matrix: npt.NDArray[np.float64], block: tuple[slice, ...], padding_mode: str
 ) -> torch.Tensor:
     """A block of the result from the nearest voxels; ``matrix`` leads from voxels of the result to the image's."""
-    rank = len(block)
-    rounding = HEADER_ROUNDING * max(image.shape[1:])
     indices: list[slice | torch.Tensor] = [slice(None)]
-    outside = torch.zeros((1,) * (rank + 1), dtype=torch.bool, device=image.device)
-    steps = np.ogrid[block]
-    for axis, length in enumerate(image.shape[1:]):
-        place = np.full((1,) * rank, matrix[axis, rank])
-        for factor, step in zip(matrix[axis, :rank], steps, strict=True):
-            if factor:  # along the other axes the place stays, and need not be computed for every voxel
-                place = place + factor * step
-        nearest = round_half_to_even(place, rounding)
-        index = torch.as_tensor(np.clip(nearest, 0, length - 1).astype(np.int64), device=image.device)
-        indices.append(index)
-        outside = outside | torch.as_tensor((nearest < 0) | (nearest >= length), device=image.device)
+    outside = torch.zeros((1,) * image.ndim, dtype=torch.bool, device=image.device)
+    for index, beyond in nearest_voxels(matrix, block, image.shape[1:]):
+        indices.append(torch.as_tensor(index, device=image.device))
+        outside = outside | torch.as_tensor(beyond, device=image.device)
     picked = image[tuple(indices)]
     return picked.masked_fill(outside, 0) if padding_mode == GridSamplePadMode.ZEROS else picked
-
-
-def list_blocks(shape: Sequence[int], linear: npt.NDArray[np.float64]) -> Iterator[tuple[slice, ...]]:
-    """Cut ``(C, H, W[, D])`` into blocks that have, and need of the image, a bounded number of values."""
-    lengths = [int(length) for length in shape[1:]]
-    while max(lengths) > 1 and shape[0] * _count_voxels(lengths, linear) > _BLOCK_VALUES:
-        longest = lengths.index(max(lengths))
-        lengths[longest] = -(-lengths[longest] // 2)
-    ranges = [
-        [slice(start, min(start + length, whole)) for start in range(0, whole, length)]
-        for whole, length in zip(shape[1:], lengths, strict=True)
-    ]
-    yield from itertools.product(*ranges)
-
-
-def _count_voxels(lengths: Sequence[int], linear: npt.NDArray[np.float64]) -> int:
-    """Of a block or of what it needs, whichever are more."""
-    return max(math.prod(lengths), math.prod(int(needed) for needed in linear @ np.array(lengths) + 3))

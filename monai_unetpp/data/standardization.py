@@ -16,10 +16,14 @@ from monai_unetpp.data.surround import find_surround
 __all__ = ["StandardizeIntensityd"]
 
 
+_PART = 2**22
+"""Values whose squares are taken at a time."""
+
+
 class StandardizeIntensityd(MapTransform):
     """Give each image mean 0 and standard deviation 1, as ``NormalizeIntensityd`` does without further arguments.
 
-    The same values, but memory for one further volume where MONAI takes two. A constant image becomes 0.
+    The same values to rounding, but memory for one further volume where MONAI takes two. A constant image becomes 0.
 
     Args:
         keys: images ``(C, H, W[, D])``, standardized over all channels together; they become float32.
@@ -56,10 +60,8 @@ class StandardizeIntensityd(MapTransform):
                 d[key] = (image - mean).div_(deviation or 1.0)
                 continue
             moments = [self._moments(image, channel) for channel in image]
-            means, deviations = (
-                torch.tensor(each, device=image.device).reshape(-1, *[1] * (image.ndim - 1))
-                for each in zip(*moments, strict=True)
-            )
+            columns = torch.tensor(moments, device=image.device).T.reshape(2, -1, *[1] * (image.ndim - 1))
+            means, deviations = columns
             d[key] = (image - means).div_(torch.where(deviations == 0, 1.0, deviations))
         return d
 
@@ -68,4 +70,15 @@ class StandardizeIntensityd(MapTransform):
         surround = find_surround(image) if self.inside_surround else None
         if surround is not None and surround.share < 1:
             part = part[..., ~surround.mask]
-        return part.mean().item(), part.std(unbiased=False).item()
+        return _statistics(part)
+
+
+def _statistics(values: torch.Tensor) -> tuple[float, float]:
+    """Mean and standard deviation, summed up in float64, so that they are the same on every device.
+
+    Squares are taken of a part at a time, which bounds the memory.
+    """
+    flat = torch.as_tensor(values).reshape(-1)
+    mean = (flat.sum(dtype=torch.float64) / flat.numel()).item()
+    squares = torch.stack([(part.double() - mean).square_().sum() for part in flat.split(_PART)])
+    return mean, (squares.sum() / flat.numel()).sqrt().item()

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from monai.data import MetaTensor
-from scipy import ndimage
+
+from monai_unetpp.data.surround_search import search_surround
 
 __all__ = ["Surround", "find_surround"]
-
-_Array = npt.NDArray[Any]
-
-#: Share of the border from which one value counts whatever it looks like, and from which it does if it is no noise.
-_MOST_OF_BORDER, _PART_OF_BORDER = 0.95, 0.05
-#: Share of the neighbours of a surround's voxels that belong to it too. Of noise only the share of the value does.
-_LEAST_SOLID = 0.7
-#: Padding around a background, and the like.
-_MOST_CONSTANTS = 4
-#: In standard deviations of a channel: what rounding leaves of a constant, and what interpolation does around edges.
-_ROUNDING, _RINGING = 1e-4, 0.02
-#: How many times larger a surround must be with ringing than without, as single voxels of tissue may be near.
-_RINGS = 1.02
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -80,117 +64,7 @@ def find_surround(image: torch.Tensor) -> Surround | None:
         0, 81 % of the image
     """
     plain = image.as_tensor() if isinstance(image, MetaTensor) else image
-    mask = np.zeros(tuple(plain.shape[1:]), dtype=bool)
-    values: list[tuple[float, ...]] = []
-    while len(values) < _MOST_CONSTANTS and not mask.all():
-        box = _box_around(~mask)
-        inner_box = (slice(None), *box)
-        inner = plain[inner_box]
-        found = _constant_part(inner, mask[box])
-        if found is None or (values and not _varies(inner, ~(mask[box] | found[1]))):
-            break
-        values.append(found[0])
-        mask[box] |= found[1]
-    if not values:
+    found = search_surround(plain.cpu().numpy())
+    if found is None:
         return None
-    return Surround(values[0], torch.from_numpy(mask).to(plain.device), len(values), float(mask.mean()))
-
-
-def _box_around(inside: _Array) -> tuple[slice, ...]:
-    axes = range(inside.ndim)
-    found = [np.flatnonzero(inside.any(axis=tuple(other for other in axes if other != axis))) for axis in axes]
-    return tuple(slice(int(each[0]), int(each[-1]) + 1) for each in found)
-
-
-def _constant_part(image: torch.Tensor, known: _Array) -> tuple[tuple[float, ...], _Array] | None:
-    """The commonest value of what is not ``known`` on the border, and what is connected to the border with it."""
-    if np.count_nonzero(~_border(known)) < _PART_OF_BORDER * _border(known).size:
-        return None
-    deviations = [float(channel.float().std(unbiased=False)) for channel in image]
-    for rounding in (0.0, _ROUNDING):
-        found = _commonest_on_border(image, known, [rounding * deviation for deviation in deviations])
-        if found is None:
-            continue
-        values, share = found
-        part = _flooded(image, known, values, [rounding * deviation for deviation in deviations])
-        if not all(bool(channel.amin() >= value) for channel, value in zip(image, values, strict=True)):
-            ringing = _flooded(image, known, values, [_RINGING * deviation for deviation in deviations])
-            if np.count_nonzero(ringing) > _RINGS * np.count_nonzero(part):
-                part = ringing
-        if share >= _MOST_OF_BORDER or _solidity(part) >= _LEAST_SOLID:
-            return values, part
-    return None
-
-
-def _flooded(image: torch.Tensor, known: _Array, values: Sequence[float], tolerances: Sequence[float]) -> _Array:
-    """What is connected to the border and has the value of every channel."""
-    equal = _equal(image, values, tolerances) & ~known
-    flooded: _Array = ndimage.binary_propagation(_on_border(equal), mask=equal)
-    return flooded
-
-
-def _commonest_on_border(
-    image: torch.Tensor, known: _Array, tolerances: Sequence[float]
-) -> tuple[tuple[float, ...], float] | None:
-    """The value of every channel, and the share of the border where all have it, if that is enough."""
-    chosen = ~_border(known)
-    values: list[float] = []
-    for channel, tolerance in zip(image, tolerances, strict=True):
-        if not chosen.any():
-            return None
-        value, same = _commonest(_border(channel)[chosen], tolerance)
-        chosen[chosen] = same
-        values.append(value)
-    share = np.count_nonzero(chosen) / len(chosen)
-    return (tuple(values), share) if share >= _PART_OF_BORDER else None
-
-
-def _border(image: _Array | torch.Tensor) -> _Array:
-    """All values on the sides of ``(H, W[, D])``, in a row; those of edges more than once."""
-    sides = [side.cpu().numpy() if isinstance(side := image[at], torch.Tensor) else side for at in _sides(image.ndim)]
-    return np.concatenate([side.ravel() for side in sides])
-
-
-def _on_border(equal: _Array) -> _Array:
-    seeds = np.zeros_like(equal)
-    for at in _sides(equal.ndim):
-        seeds[at] = equal[at]
-    return seeds
-
-
-def _sides(dims: int) -> list[tuple[slice, ...]]:
-    whole = [slice(None)] * dims
-    return [(*whole[:axis], end, *whole[axis + 1 :]) for axis in range(dims) for end in (slice(0, 1), slice(-1, None))]
-
-
-def _commonest(values: _Array, tolerance: float) -> tuple[float, _Array]:
-    """The commonest value, and where it is; the lowest of several."""
-    keys = np.round(values / tolerance) if tolerance else values
-    kinds, counts = np.unique(keys, return_counts=True)
-    same: _Array = keys == kinds[counts.argmax()]
-    return (float(np.median(values[same])) if same.any() else float("nan")), same
-
-
-def _equal(image: torch.Tensor, values: Sequence[float], tolerances: Sequence[float]) -> _Array:
-    equal = torch.ones(image.shape[1:], dtype=torch.bool, device=image.device)
-    for channel, value, tolerance in zip(image, values, tolerances, strict=True):
-        if tolerance:
-            equal &= (channel >= value - tolerance) & (channel <= value + tolerance)
-        else:
-            equal &= channel == value
-    return equal.cpu().numpy()
-
-
-def _solidity(part: _Array) -> float:
-    """Share of the next voxels of those in ``part``, along all axes, that are in it too."""
-    both = neighbours = 0
-    for axis in range(part.ndim):
-        turned = np.moveaxis(part, axis, 0)
-        neighbours += np.count_nonzero(turned[:-1])
-        both += np.count_nonzero(turned[:-1] & turned[1:])
-    return both / neighbours if neighbours else 0.0
-
-
-def _varies(image: torch.Tensor, where: _Array) -> bool:
-    inside = torch.from_numpy(where).to(image.device)
-    return any(len(rest) > 0 and bool(rest.min() < rest.max()) for channel in image for rest in [channel[inside]])
+    return Surround(found.values, torch.from_numpy(found.mask).to(plain.device), found.constants, found.share)

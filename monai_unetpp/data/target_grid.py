@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from monai.data.utils import zoom_affine
 
 __all__ = ["HEADER_ROUNDING", "find_target_grid", "lead_from_to", "round_half_to_even"]
 
@@ -108,9 +107,7 @@ def _scale_axes(axes: _Array, spacing_mm: _Array, diagonal: bool) -> _Array:
     lengths = np.linalg.norm(axes, axis=0)
     rank = axes.shape[1]
     if _is_straight(axes) and len(axes) == rank:
-        homogeneous = np.eye(rank + 1)
-        homogeneous[:rank, :rank] = axes
-        return np.asarray(zoom_affine(homogeneous, spacing_mm, diagonal=False)[:rank, :rank], dtype=np.float64)
+        return np.asarray(np.sign(axes) * spacing_mm, dtype=np.float64)
     cosines = (axes / lengths).T @ (axes / lengths) - np.eye(rank)
     if np.abs(cosines).max() <= _RIGHT_ANGLE:
         return np.asarray(axes * (spacing_mm / lengths), dtype=np.float64)

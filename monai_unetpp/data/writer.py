@@ -14,14 +14,14 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import SaveImaged
 from monai.utils import ImageMetaKey, MetaKeys
-from nibabel.nifti1 import Nifti1Header, Nifti1Image
-from nibabel.nifti2 import Nifti2Header, Nifti2Image
+from nibabel.nifti1 import Nifti1Image
 
-from monai_unetpp.data.grid import ImageGeometry, channel_axes, compare_geometry, lay_flat
+from monai_unetpp.data.grid import ImageGeometry, compare_geometry, lay_flat
 from monai_unetpp.data.instances import INSTANCE_COUNT
 from monai_unetpp.data.label_table import label_table_extension
 from monai_unetpp.data.naming import RESULT_NAME, case_name, result_suffix
-from monai_unetpp.data.nifti import is_nifti_name, open_nifti
+from monai_unetpp.data.nifti import is_nifti_name
+from monai_unetpp.data.nifti_results import on_nifti_grid, smallest_dtype
 from monai_unetpp.data.pictures import is_picture_name, read_picture_shape, write_picture
 from monai_unetpp.data.result_marks import identify_image, is_result, nifti_mark, picture_mark, read_identity
 from monai_unetpp.files import atomic_path
@@ -194,7 +194,7 @@ def write_volume(
         ValueError: ``array`` has another shape than ``source``.
         OSError: the file cannot be written.
     """
-    image = _on_nifti_grid(array, Path(source)) if is_nifti_name(source) else _on_affine(array, affine)
+    image = on_nifti_grid(array, Path(source)) if is_nifti_name(source) else _on_affine(array, affine)
     image.header["descrip"] = nifti_mark(identify_image(source))
     if labels:
         image.header.extensions.append(label_table_extension(labels))
@@ -215,31 +215,7 @@ def _labels(label_map: MetaTensor, key: Hashable) -> np.ndarray[Any, Any]:
             f"{key} must hold labels 0, 1, 2, ..., got values from {least} to {greatest}. "
             "Put AsDiscreted before, and invert with nearest_interp."
         )
-    dtype = next(t for t in (np.uint8, np.uint16, np.int32) if greatest <= np.iinfo(t).max)
-    return np.asarray(values, dtype=dtype)
-
-
-def _on_nifti_grid(array: np.ndarray[Any, Any], source: Path) -> Nifti1Image:
-    original = open_nifti(source)
-    # axes of length one may stand anywhere: a slice has two axes, and three in its file; channels come last
-    axes, channels = channel_axes(original.shape, array.ndim)
-    shape = original.shape if channels == 1 else original.shape[: max(axes) + 1]
-    long, given = ([length for length in lengths if length > 1] for lengths in (shape, array.shape))
-    if long != given:
-        raise ValueError(
-            f"array must have the shape of {source}, {original.shape}, got {array.shape}. Put Invertd before."
-        )
-    image_class, header_class = (
-        (Nifti2Image, Nifti2Header) if isinstance(original.header, Nifti2Header) else (Nifti1Image, Nifti1Header)
-    )
-    # through bytes, because nibabel's own conversion from the header of a pair drops sform and qform
-    header = header_class(original.header.binaryblock, original.header.endianness, check=False).as_byteswapped("<")
-    header.set_data_dtype(array.dtype)
-    header.set_intent("none")
-    for field in ("cal_min", "cal_max", "aux_file"):
-        header[field] = header_class()[field]
-    # without an affine, sform and qform stay as they are in the header
-    return image_class(array.reshape(shape), None, header)
+    return np.asarray(values, dtype=smallest_dtype(int(greatest)))
 
 
 def _on_affine(array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any]) -> Nifti1Image:

@@ -1,5 +1,6 @@
 """Networks as files for other programs, each checked by reading it back."""
 
 from monai_unetpp.export.export import FORMATS, NetworkExport, export_checkpoint, export_network
+from monai_unetpp.export.runner_folder import RunnerExport, export_runner
 
-__all__ = ["FORMATS", "NetworkExport", "export_checkpoint", "export_network"]
+__all__ = ["FORMATS", "NetworkExport", "RunnerExport", "export_checkpoint", "export_network", "export_runner"]

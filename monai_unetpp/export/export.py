@@ -19,6 +19,7 @@ from monai_unetpp.export.formats import FORMATS, Format
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.networks.folding import fold_batch_norms
 from monai_unetpp.version import __version__
 
 __all__ = ["FORMATS", "NetworkExport", "export_checkpoint", "export_network"]
@@ -106,6 +107,7 @@ def export_network(
     chosen = FORMATS[format]
     level = network.levels[-1] if level is None else level
     pruned = network.prune(level).cpu().eval().requires_grad_(False)
+    parameters = count_parameters(pruned)
     tolerance = _TOLERANCES.get(format, TOLERANCE)
     # with one window, torch.export would take their number for a constant
     windows = torch.rand(max(batch_size, 2) if dynamic_batch else batch_size, network.in_channels, *window_shape)
@@ -122,7 +124,7 @@ def export_network(
         level=level,
         input_shape=input_shape,
         output_shape=output_shape,
-        parameters=count_parameters(pruned),
+        parameters=parameters,
         largest_difference=difference,
         tolerance=tolerance,
         source=source,
@@ -219,6 +221,7 @@ def _write(
     """The network's logits on the first windows, and by how much those of the file differ."""
     with torch.no_grad(), atomic_path(target) as temporary:
         expected = [network(each) for each in windows]
+        fold_batch_norms(network)
         chosen.write(network, windows[0], dynamic_batch, temporary, extra)
         # what reads the file is let go before the file moves
         difference = _largest_difference(chosen.load(temporary), windows, expected)

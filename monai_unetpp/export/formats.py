@@ -11,13 +11,10 @@ from typing import Any
 
 import torch
 
-from monai_unetpp.inferers.predictors.openvino_conversion import (
-    convert_to_openvino,
-    openvino_core,
-    write_openvino_model,
-)
+from monai_unetpp.inferers.predictors.openvino_conversion import convert_to_openvino, write_openvino_model
 from monai_unetpp.installing import install_command
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.openvino_loading import openvino_core
 
 __all__ = ["FORMATS", "Format"]
 

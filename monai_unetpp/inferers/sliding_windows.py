@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from numbers import Integral, Real
 from os import PathLike
 from typing import Any, Literal, get_args
 
@@ -19,20 +17,23 @@ from tqdm import tqdm
 
 from monai_unetpp.choices import RUNTIMES
 from monai_unetpp.devices import resolve_device, resolve_precision
-from monai_unetpp.inferers.depth_gate import ADAPTIVE, add_gated, check_adaptive, count_depths, gate_tolerance
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, add_gated, check_adaptive, count_depths
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.inferers.logits import ONLY, full_precision, logits_by_name, through_pinned_memory
 from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
+from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_sizes, is_whole
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
+from monai_unetpp.inferers.window_choice import choose_windows, downsampling_of
 from monai_unetpp.inferers.window_memory import (
     WindowMemory,
     choose_batch_size,
     estimate_window_memory,
     free_memory_bytes,
+    most_window_voxels,
 )
-from monai_unetpp.inferers.window_run import WindowRun
+from monai_unetpp.inferers.window_run import WindowRun, device_of
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.measuring.stage_timer import StageTimer
@@ -42,8 +43,6 @@ __all__ = ["NestedSlidingWindowInferer"]
 logger = logging.getLogger(__name__)
 
 Output = Literal["logits", "labels"]
-#: The name of the mean of all heads among the levels.
-_MEAN = "mean"
 #: Predictors that are kept, one for each shape of windows and of batches.
 _MOST_KEPT = 4
 
@@ -61,9 +60,13 @@ class NestedSlidingWindowInferer(Inferer):
 
     Args:
         roi_size: spatial size of the windows, one for all axes or each; ``None``, 0 or -1 stands for the image's own
-            size. Take the patch size of the training: deep levels are worse in smaller windows.
-        sw_batch_size: windows that the network gets at once. ``None`` chooses from the device's free memory; the result
-            does not depend on it beyond rounding.
+            size. Take the patch size of the training: deep levels are worse in smaller windows. ``"auto"`` takes for
+            each image as few and as large windows as the free memory surely holds, the whole image where it does, in
+            multiples of the network's downsampling; see :func:`monai_unetpp.inferers.window_choice.choose_windows`.
+            It computes fewer voxels, but only for networks that do not mind what else is in a window, as with batch
+            norm: with instance norm a window of another size changes every voxel.
+        sw_batch_size: windows that the network gets at once. ``None`` takes one with OpenVINO, else chooses from the
+            device's free memory; the result does not depend on it beyond rounding.
         overlap: part of a window that the next one covers again, from 0 to below 1, for all axes or each. More is
             slower and smoother.
         mode: ``"gaussian"`` lets the middle of a window count more than its edges; ``"constant"`` does not.
@@ -122,7 +125,7 @@ class NestedSlidingWindowInferer(Inferer):
 
     def __init__(
         self,
-        roi_size: Sequence[int | None] | int | None,
+        roi_size: Sequence[int | None] | int | str | None,
         sw_batch_size: int | None = None,
         overlap: Sequence[float] | float = 0.25,
         mode: str = "gaussian",
@@ -141,10 +144,10 @@ class NestedSlidingWindowInferer(Inferer):
         adaptive_tolerance: float | None = None,
     ) -> None:
         super().__init__()
-        _check_sizes(roi_size)
-        _check_numbers("overlap", overlap, lambda value: 0 <= value < 1, "from 0 to below 1")
-        _check_numbers("sigma_scale", sigma_scale, lambda value: value > 0, "above 0")
-        if sw_batch_size is not None and (not _is_whole(sw_batch_size) or sw_batch_size < 1):
+        check_sizes(roi_size)
+        check_numbers("overlap", overlap, lambda value: 0 <= value < 1, "from 0 to below 1")
+        check_numbers("sigma_scale", sigma_scale, lambda value: value > 0, "above 0")
+        if sw_batch_size is not None and (not is_whole(sw_batch_size) or sw_batch_size < 1):
             raise ValueError(
                 f"sw_batch_size must be a whole number from 1 on, got {sw_batch_size!r}. None chooses one from the "
                 "free memory."
@@ -163,7 +166,7 @@ class NestedSlidingWindowInferer(Inferer):
         self.padding_mode = str(look_up_option(padding_mode, PytorchPadMode).value)
         self.cval = float(cval)
         self.sw_batch_size = sw_batch_size
-        self.levels = _check_levels(levels)
+        self.levels = check_levels(levels)
         self.adaptive_tolerance = check_adaptive(levels, adaptive_tolerance, runtime)
         self.output = output
         self.flips = FlipInferer(axes=flips).axes
@@ -207,7 +210,7 @@ class NestedSlidingWindowInferer(Inferer):
             ValueError: inputs that do not fit the arguments, or a network that changes the size of windows.
             MemoryError: also half as many windows at once need more memory than there is.
         """
-        grid = self._grid(inputs.shape)
+        grid = self._grid(inputs.shape, network, inputs.device)
         images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         run = WindowRun(images, network, grid, args, kwargs)
         if run.has_arguments:
@@ -236,6 +239,7 @@ class NestedSlidingWindowInferer(Inferer):
         sw_batch_size: int | None = None,
         heads: int = 4,
         input_itemsize: int = 4,
+        network: Callable[..., Any] | None = None,
     ) -> WindowMemory:
         """The memory that a run takes, without what the network itself takes.
 
@@ -248,13 +252,14 @@ class NestedSlidingWindowInferer(Inferer):
             sw_batch_size: windows at once; by default the constructor's, or 4.
             heads: levels of the network, for ``levels="mean"``.
             input_itemsize: bytes of a value of the images.
+            network: what is run, where ``roi_size="auto"`` lets it matter.
 
         Raises:
             ValueError: a shape that does not fit the arguments.
         """
         names = self._names()
         return estimate_window_memory(
-            self._grid(image_shape),
+            self._grid(image_shape, network, torch.device("cpu")),
             images=image_shape[0],
             in_channels=image_shape[1],
             out_channels=out_channels,
@@ -277,7 +282,7 @@ class NestedSlidingWindowInferer(Inferer):
     def _gives_one(self, outputs: Mapping[str, torch.Tensor]) -> bool:
         return isinstance(self.levels, str) or (self.levels is None and ONLY in outputs)
 
-    def _grid(self, shape: Sequence[int]) -> WindowGrid:
+    def _grid(self, shape: Sequence[int], network: Any, device: torch.device) -> WindowGrid:
         if len(shape) < 3:
             raise ValueError(
                 f"inputs must have shape (B, C, *spatial), got {list(shape)}. Add the axes of the batch and the "
@@ -290,7 +295,10 @@ class NestedSlidingWindowInferer(Inferer):
                 f"sigma_scale must have one entry per spatial axis of the image, {len(shape) - 2}, got "
                 f"{list(self.sigma_scale)}. Give one number for all axes."
             )
-        return WindowGrid.over(shape[2:], self.roi_size, self.overlap)
+        if not isinstance(self.roi_size, str):
+            return WindowGrid.over(shape[2:], self.roi_size, self.overlap)
+        most = most_window_voxels(network, device_of(network, device))
+        return choose_windows(shape[2:], most, downsampling_of(network, len(shape) - 2), self.overlap)
 
     def _check_extra_arguments(self) -> None:
         if self.runtime not in ("auto", "torch"):
@@ -332,19 +340,16 @@ class NestedSlidingWindowInferer(Inferer):
             raise MemoryError(self._memory_message(run, batch_size // 2)) from e
 
     def _batch_size(self, run: WindowRun) -> int:
-        if self.sw_batch_size is not None:
-            chosen = self.sw_batch_size
-        else:
-            runtime = "torch"
-            if not run.has_arguments:
-                runtime = resolve_runtime(self.runtime, run.network, run.device, self.precision)
-            images, filled_up = run.images.shape[0], runtime == "openvino"
-            chosen = choose_batch_size(run.network, run.grid, images, run.device, filled_up=filled_up)
-            if filled_up and self.levels == ADAPTIVE:
-                # it goes window by window: one size of batches needs one conversion
-                chosen = 1
+        chosen = self.sw_batch_size
+        if chosen is None:
+            # a window alone takes OpenVINO no longer, and what it gives does not depend on how many there are
+            alone = not run.has_arguments and self._resolved(run) == "openvino"
+            chosen = 1 if alone else choose_batch_size(run.network, run.grid, run.images.shape[0], run.device)
         # what did not fit once is not tried for each further image
         return chosen if self._most_at_once is None else min(chosen, self._most_at_once)
+
+    def _resolved(self, run: WindowRun) -> str:
+        return resolve_runtime(self.runtime, run.network, run.device, self.precision)
 
     def _memory_message(self, run: WindowRun, batch_size: int) -> str:
         return (
@@ -371,6 +376,7 @@ class NestedSlidingWindowInferer(Inferer):
             sw_batch_size=predictor.batch_size,
             heads=len(predictor.levels or (ONLY,)),
             input_itemsize=run.images.element_size(),
+            network=run.network,
         )
         # not for each of the many images that a training is validated on
         if estimate.total_bytes > self._logged_bytes:
@@ -520,7 +526,7 @@ class NestedSlidingWindowInferer(Inferer):
         if self.levels is None:
             return outputs
         heads = [found for name, found in outputs.items() if not name.startswith(ADAPTIVE)]
-        return {name: mean_of_heads(heads) if name == _MEAN else outputs[name] for name in self._names()}
+        return {name: mean_of_heads(heads) if name == MEAN else outputs[name] for name in self._names()}
 
     def _at_depths(self, predictor: Predictor, outputs: dict[str, torch.Tensor], used: int) -> dict[str, torch.Tensor]:
         """``outputs`` with those of gates, and the depths of the first ``used`` windows counted."""
@@ -544,47 +550,6 @@ class NestedSlidingWindowInferer(Inferer):
         }
 
 
-def _check_levels(levels: Sequence[str] | str | None) -> tuple[str, ...] | str | None:
-    if levels is None:
-        return None
-    names = [levels] if isinstance(levels, str) else list(levels)
-    if levels == ADAPTIVE:
-        return ADAPTIVE
-    wrong = [
-        name
-        for name in names
-        if not isinstance(name, str)
-        or not (re.fullmatch(rf"L[1-9]\d*|{_MEAN}", name) or gate_tolerance(name) is not None)
-    ]
-    if wrong or not names or len(set(names)) < len(names):
-        raise ValueError(
-            f"levels must be None, a level such as 'L2', 'mean', 'adaptive=0.03' or a list of different ones, or "
-            f"'adaptive', got {levels!r}."
-        )
-    return levels if isinstance(levels, str) else tuple(names)
-
-
 def _needs_all_levels(name: str) -> bool:
     """Whether what stands among the levels is made from all of them."""
-    return name == _MEAN or name.startswith(ADAPTIVE)
-
-
-def _check_sizes(roi_size: Any) -> None:
-    sizes = list(roi_size) if isinstance(roi_size, Sequence) and not isinstance(roi_size, str) else [roi_size]
-    if not sizes or any(size is not None and not _is_whole(size) for size in sizes):
-        raise TypeError(
-            f"roi_size must be whole numbers, one for all axes or each, got {roi_size!r}. None stands for the "
-            "image's size."
-        )
-
-
-def _check_numbers(name: str, value: Any, fits: Callable[[float], bool], rule: str) -> None:
-    numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    if not numbers or any(isinstance(number, bool) or not isinstance(number, Real) for number in numbers):
-        raise TypeError(f"{name} must be a number, or one per axis, got {value!r}.")
-    if not all(fits(number) for number in numbers):
-        raise ValueError(f"{name} must be {rule}, got {value!r}.")
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool)
+    return name == MEAN or name.startswith(ADAPTIVE)

@@ -14,16 +14,16 @@ from monai_unetpp.inferers.stitching import label_dtype
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.measuring.memory import available_bytes
 
-__all__ = ["WindowMemory", "choose_batch_size", "estimate_window_memory", "free_memory_bytes"]
+__all__ = ["WindowMemory", "choose_batch_size", "estimate_window_memory", "free_memory_bytes", "most_window_voxels"]
 
 #: On a CPU torch's convolutions take far longer for one window alone than for each of two, and four are enough.
 _CPU_BATCH = (2, 4)
 #: A GPU is busy with this many voxels in a batch, and with this many windows.
 _GPU_BATCH_VOXELS, _GPU_BATCH_WINDOWS = 2**23, 64
+#: Voxels of a window where the device does not tell its free memory.
+_ASSUMED_VOXELS = 128**3
 #: Part of the free memory that a batch of windows may take.
 _FREE_PART = 0.5
-#: Part of the windows that may be computed for nothing, to fill up the last batch.
-_MOST_WASTED = 1 / 16
 #: Full-resolution feature maps held at once, in multiples of the first convolution's channels.
 _MAPS_HELD = 16
 
@@ -95,9 +95,20 @@ def estimate_window_memory(
     )
 
 
-def choose_batch_size(
-    network: Callable[..., Any], grid: WindowGrid, images: int, device: torch.device, filled_up: bool = False
-) -> int:
+def most_window_voxels(network: Callable[..., Any], device: torch.device) -> int:
+    """Voxels of the largest window that the free memory of the device surely holds.
+
+    Args:
+        network: its first convolution tells roughly how much memory a voxel takes.
+        device: where the network runs. Where it does not tell its free memory, windows of 128 x 128 x 128 are assumed.
+    """
+    free = free_memory_bytes(device)
+    if free is None:
+        return _ASSUMED_VOXELS
+    return max(int(_FREE_PART * free) // (4 * _MAPS_HELD * _first_channels(network)), 1)
+
+
+def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int, device: torch.device) -> int:
     """How many windows to give to the network at once, from the free memory of the device.
 
     Args:
@@ -105,9 +116,6 @@ def choose_batch_size(
         grid: the windows.
         images: number of images.
         device: where the network runs. On a CPU 2 or 4; on a GPU at most as many as keep it busy.
-        filled_up: whether the last batch costs as much as a full one and a window alone no more than others, as in
-            OpenVINO; then smaller batches are taken, down to one window, where otherwise more than a sixteenth of the
-            work would be wasted.
 
     Returns:
         A power of two, or the number of all windows where they are fewer.
@@ -120,11 +128,7 @@ def choose_batch_size(
     else:
         least, most = 1, max(min(_GPU_BATCH_VOXELS // grid.window_voxels, _GPU_BATCH_WINDOWS), 1)
     chosen = min(max(fitting, least), most)
-    windows = images * len(grid.positions)
-    batch_size = min(1 << (chosen.bit_length() - 1), windows)
-    while filled_up and batch_size > 1 and -windows % batch_size > _MOST_WASTED * windows:
-        batch_size = 1 << ((batch_size - 1).bit_length() - 1)
-    return batch_size
+    return min(1 << (chosen.bit_length() - 1), images * len(grid.positions))
 
 
 def free_memory_bytes(device: torch.device | str) -> int | None:

@@ -14,7 +14,15 @@ from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.predictor import evaluating
 from monai_unetpp.inferers.windows import WindowGrid
 
-__all__ = ["WindowRun"]
+__all__ = ["WindowRun", "device_of"]
+
+
+def device_of(network: Any, otherwise: torch.device) -> torch.device:
+    """Where the weights of a network are; ``otherwise`` for what has none."""
+    if isinstance(network, nn.Module):
+        for weights in (*network.parameters(), *network.buffers()):
+            return weights.device
+    return otherwise
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,10 +56,7 @@ class WindowRun:
     @functools.cached_property
     def device(self) -> torch.device:
         """Where the weights of the network are; what has none runs where the images are."""
-        if isinstance(self.network, nn.Module):
-            for weights in (*self.network.parameters(), *self.network.buffers()):
-                return weights.device
-        return self.images.device
+        return device_of(self.network, self.images.device)
 
     @property
     def out_channels(self) -> int | None:

@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 import torch.nn.functional as F
-from monai.data.utils import compute_importance_map, dense_patch_slices
 from monai.utils import fall_back_tuple
+
+from monai_unetpp.window_layout import WindowLayout, gaussian_weights, overlapping_starts
 
 __all__ = ["WindowGrid", "importance_of", "summed_importance"]
 
 
 @dataclass(frozen=True)
-class WindowGrid:
-    """The windows that cover an image: the same ones as MONAI's ``SlidingWindowInferer`` takes.
-
-    Along an axis that is shorter than the window, one window covers the image padded to its size. Positions are counted
-    in the padded image.
-
-    Attributes:
-        image_size: spatial size of the image.
-        window_size: spatial size of every window.
-        starts: where windows start, for each axis; the windows are all combinations.
-    """
-
-    image_size: tuple[int, ...]
-    window_size: tuple[int, ...]
-    starts: tuple[tuple[int, ...], ...]
+class WindowGrid(WindowLayout):
+    """The windows that cover an image, with what cuts them out of it; see :class:`WindowLayout` for its attributes."""
 
     @classmethod
     def over(
@@ -59,47 +44,10 @@ class WindowGrid:
         window = tuple(int(size) for size in fall_back_tuple(roi_size, image_size))
         overlaps = overlap if isinstance(overlap, Sequence) else [overlap] * axes
         starts = tuple(
-            _starts(max(size, length), length, part)
+            overlapping_starts(max(size, length), length, part)
             for size, length, part in zip(image_size, window, overlaps, strict=True)
         )
         return cls(tuple(image_size), window, starts)
-
-    @property
-    def padding(self) -> tuple[tuple[int, int], ...]:
-        """Elements added before and after each axis; along a padded axis there is one window."""
-        missing = [max(length - size, 0) for size, length in zip(self.image_size, self.window_size, strict=True)]
-        return tuple((count // 2, count - count // 2) for count in missing)
-
-    @cached_property
-    def padded_size(self) -> tuple[int, ...]:
-        """Spatial size of the image after padding."""
-        return tuple(max(size, length) for size, length in zip(self.image_size, self.window_size, strict=True))
-
-    @cached_property
-    def slab_axis(self) -> int:
-        """The axis along which slabs of one window's length are the smallest part of the image; the first of such."""
-        parts = [length / size for length, size in zip(self.window_size, self.padded_size, strict=True)]
-        return parts.index(min(parts))
-
-    @property
-    def slab_size(self) -> tuple[int, ...]:
-        """Spatial size of a slab: the padded image, as long as a window along :attr:`slab_axis`."""
-        axis = self.slab_axis
-        return (*self.padded_size[:axis], self.window_size[axis], *self.padded_size[axis + 1 :])
-
-    @cached_property
-    def positions(self) -> tuple[tuple[int, ...], ...]:
-        """Where each window starts, slab by slab: the start along :attr:`slab_axis` never goes back."""
-        axis = self.slab_axis
-        others = [starts for other, starts in enumerate(self.starts) if other != axis]
-        return tuple(
-            (*rest[:axis], start, *rest[axis:]) for start in self.starts[axis] for rest in itertools.product(*others)
-        )
-
-    @property
-    def window_voxels(self) -> int:
-        """Voxels of a window."""
-        return math.prod(self.window_size)
 
     def cut(self, image: torch.Tensor, position: Sequence[int], padding_mode: str, cval: float) -> torch.Tensor:
         """One window of an image.
@@ -141,11 +89,6 @@ class WindowGrid:
         return padded
 
 
-def _starts(size: int, length: int, overlap: float) -> tuple[int, ...]:
-    step = length if length == size else max(int(length * (1 - overlap)), 1)
-    return tuple(int(place.start) for (place,) in dense_patch_slices((size,), (length,), (step,)))
-
-
 def importance_of(
     grid: WindowGrid, mode: str, sigma_scale: Sequence[float] | float, device: torch.device | str = "cpu"
 ) -> torch.Tensor | None:
@@ -159,7 +102,7 @@ def importance_of(
     """
     if mode == "constant":
         return None
-    return compute_importance_map(grid.window_size, mode=mode, sigma_scale=sigma_scale, device=device)
+    return torch.from_numpy(gaussian_weights(grid.window_size, sigma_scale)).to(device)
 
 
 def summed_importance(grid: WindowGrid, importance: torch.Tensor | None, device: torch.device | str) -> torch.Tensor:

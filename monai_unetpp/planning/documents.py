@@ -125,7 +125,7 @@ def preprocessing_text(plan: TrainingPlan) -> str:
         lines.append(f"Resampling to {_joined(tuple(spacing))} mm. {escape(plan.reasons['spacing_mm'].text)}")
     names = ("crop_background", "invert_bright_background")
     lines += [escape(plan.reasons[name].text) for name in names if plan[name]]
-    lines.append(f"Intensities: {escape(plan.reasons['normalization'].text)}")
+    lines.append(escape(plan.reasons["normalization"].text))
     lines.append("Segmentations are brought back to the input's own grid.")
     return "\n".join(f"- {line}" for line in lines)
 

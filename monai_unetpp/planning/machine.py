@@ -12,7 +12,6 @@ from typing import Any
 import torch
 
 from monai_unetpp.devices import resolve_device, resolve_precision, synchronize
-from monai_unetpp.measuring.memory import available_bytes
 from monai_unetpp.measuring.size import count_flops
 from monai_unetpp.networks import NestedUNet
 
@@ -21,7 +20,7 @@ __all__ = ["Machine", "StepCost", "count_step", "measure_machine"]
 #: Classes of machines differ by this factor, so that noise rarely moves one into another class.
 _CLASS_FACTOR = 4.0
 #: The step that is timed: a fraction of a second on one core.
-_TIMED_EDGE = {2: 128, 3: 32}
+_TIMED_EDGE = {2: 192, 3: 32}
 _TIMED_BATCH = 2
 _TIMED_FEATURES = (12, 24, 48, 96)
 _ROUNDS = 3
@@ -101,7 +100,7 @@ def measure_machine(spatial_dims: int, device: str | None = None) -> Machine:
         seconds = min(_time_steps(config, shape, where))
     finally:
         torch.set_num_threads(threads)
-    return Machine.of(operations / seconds * cores, available_bytes() or _ASSUMED_MEMORY, cores, where.type)
+    return Machine.of(operations / seconds * cores, _total_bytes(), cores, where.type)
 
 
 def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int) -> StepCost:
@@ -139,6 +138,14 @@ def _kept_bytes(network: torch.nn.Module, patch: torch.Tensor) -> int:
     return sum(storage.nbytes() for storage in storages.values())
 
 
+def _total_bytes() -> int:
+    """Memory of the machine; what is free of it would change from plan to plan."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return _ASSUMED_MEMORY
+
+
 def _usable_cores() -> int:
     """Cores that this process may use, where the system tells."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -161,7 +168,8 @@ def _time_steps(config: Mapping[str, Any], shape: tuple[int, ...], device: torch
         optimizer.zero_grad()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             heads = network(image)
-        sum(torch.nn.functional.cross_entropy(head.float(), label[:, 0]) for head in heads).backward()
+        losses = [torch.nn.functional.cross_entropy(head.float(), label[:, 0]) for head in heads]
+        torch.stack(losses).sum().backward()
         optimizer.step()
         synchronize(device)
         seconds.append(clock() - start)

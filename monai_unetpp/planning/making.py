@@ -26,7 +26,7 @@ from monai_unetpp.planning.rules import (
     choose_tolerance,
     typical_shape,
 )
-from monai_unetpp.planning.training_plan import Reason, TrainingPlan
+from monai_unetpp.planning.training_plan import Reason, TrainingPlan, in_words
 from monai_unetpp.planning.values import SETTABLE, check_one
 
 __all__ = ["make_plan"]
@@ -34,9 +34,7 @@ __all__ = ["make_plan"]
 _BY_HAND = "Set by hand."
 #: What holds for all data, by name.
 _RECIPE = {
-    "learning_rate": Choice(
-        0.002, "The highest of a warm-up and a cosine; networks of this size take it well with AdamW."
-    ),
+    "learning_rate": Choice(0.002, "The highest, between a warm-up and a cosine; AdamW takes it well."),
     "weight_decay": Choice(1e-4, "Keeps weights small.", "AdamW, arXiv:1711.05101"),
     "ema": Choice(0.04, "The average of the weights over the last steps is steadier than the last ones."),
     "distillation": Choice(0.0, "Each level learns from the labels.", "UNet++, arXiv:1912.05074"),
@@ -113,10 +111,8 @@ class _Choices:
     def settle(self, name: str, choice: Choice) -> None:
         """Take what is given by hand, else what a rule has chosen."""
         if name in self.given:
-            differs = self.given[name] != choice.value
-            text = (
-                f"{_BY_HAND} The rule would have chosen {choice.value}." if differs else f"{_BY_HAND} So says the rule."
-            )
+            same = self.given[name] == choice.value
+            text = f"{_BY_HAND} {'So says the rule.' if same else f'The rule gives: {in_words(choice.value)}.'}"
             self.values[name], self.reasons[name] = self.given[name], Reason(text, "by hand", by_hand=True)
         else:
             self.values[name], self.reasons[name] = choice.value, Reason(choice.reason, choice.source)

@@ -174,9 +174,12 @@ def _count_parts(mask: npt.NDArray[np.bool_]) -> int:
 
 
 def _statistics(sample: npt.NDArray[np.float64]) -> IntensityStatistics:
-    return IntensityStatistics(
-        *(float(each) for each in np.percentile(sample, PERCENTILES)), float(sample.mean()), float(sample.std())
-    )
+    return _described(np.percentile(sample, PERCENTILES), float(sample.mean()), float(sample.std()))
+
+
+def _described(percentiles: Iterable[float], mean: float, sd: float) -> IntensityStatistics:
+    p0_5, p5, p50, p95, p99_5 = (float(each) for each in percentiles)
+    return IntensityStatistics(p0_5, p5, p50, p95, p99_5, mean, sd)
 
 
 def _quantiles(sample: npt.NDArray[np.float64]) -> tuple[float, ...]:
@@ -238,4 +241,4 @@ def _pool(parts: Sequence[tuple[Sequence[float], IntensityStatistics]]) -> Inten
     percentiles = np.percentile(np.concatenate([quantiles for quantiles, _ in parts]), PERCENTILES)
     means = np.array([statistics.mean for _, statistics in parts])
     variance = np.mean([statistics.sd**2 for _, statistics in parts]) + means.var()
-    return IntensityStatistics(*(float(each) for each in percentiles), float(means.mean()), math.sqrt(float(variance)))
+    return _described(percentiles, float(means.mean()), math.sqrt(float(variance)))

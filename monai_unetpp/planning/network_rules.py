@@ -29,8 +29,8 @@ _LEAST_EDGE = 4
 #: Axes whose voxels are less than so many times longer than the shortest are treated alike.
 _ALIKE = 2.0
 #: Voxels of a step that batches aim at, and the fewest and most patches of one.
-_STEP_VOXELS = {2: 8 * 192**2, 3: 2 * 64**3}
-_BATCHES = {2: (4, 16), 3: (2, 8)}
+_STEP_VOXELS = {2: 4 * 192**2, 3: 2 * 48**3}
+_BATCHES = {2: (4, 8), 3: (2, 4)}
 #: Steps that a training must at least have time for, and the most that it needs.
 _LEAST_STEPS = 1000
 _MOST_STEPS = 25_000

@@ -31,8 +31,8 @@ def plan(
 ) -> TrainingPlan:
     """Look at a data set and write the bundle of a training for it, without weights, and ``docs/plan.md``.
 
-    All training cases are read once. One training step of a small network is timed. The same data, class of machine and version
-    give the same plan.
+    All training cases are read once. One training step of a small network is timed. The same data, class of machine
+    and version give the same plan.
 
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon or nnU-Net form, or with images and labels.

@@ -13,6 +13,8 @@ from monai_unetpp.reporting.markdown import escape
 
 __all__ = ["readme_text", "write_readme"]
 
+#: What stands in every README: the commands, and the licence of code and weights.
+_COMMANDS = Path(__file__).with_name("template") / "commands.md"
 _NOT_TRAINED = "The network has not been trained yet: `monai-unetpp train` with the same data and folder does so."
 
 
@@ -84,7 +86,7 @@ One {form} per case on the input's grid: 0 background; {values}.
 
 {performance or _NOT_TRAINED}
 
-{_COMMANDS}"""
+{_COMMANDS.read_text(encoding="utf-8")}"""
 
 
 def _configuration(plan: TrainingPlan) -> str:
@@ -92,59 +94,10 @@ def _configuration(plan: TrainingPlan) -> str:
     lines = [
         f"network: `NestedUNet`, features {in_words(plan['features'])}, {plan['norm']} normalisation;",
         "loss: cross-entropy plus soft Dice at every head;",
-        f"patches of {' x '.join(map(str, plan['patch_size']))} voxels, {plan['batch_size']} in a batch, around voxels of "
-        f"the background and of the labels in the ratio {':'.join(f'{ratio:g}' for ratio in plan['class_ratios'])};",
+        f"patches of {' x '.join(map(str, plan['patch_size']))} voxels, {plan['batch_size']} in a batch, around voxels "
+        f"of the background and of the labels in the ratio {':'.join(f'{ratio:g}' for ratio in plan['class_ratios'])};",
         f"AdamW with a learning rate of {plan['learning_rate']:g} and a cosine schedule;",
         f"{augmentation[plan['augmentation']]}; mirror images along the axes: {in_words(plan['flip_axes'])};",
         f"at inference, windows of {' x '.join(map(str, plan['window_shape']))} voxels with Gaussian weights.",
     ]
     return "\n".join(f"- {line}" for line in lines)
-
-
-_COMMANDS = """## MONAI Bundle Commands
-
-`monai-unetpp` must be installed; all commands work from any directory. `B` stands for the folder of this bundle, `D` for
-a data set, `O` for an output folder. Without `--dataset_dir D`, the training takes the folder that the plan names.
-
-#### Segment images:
-
-```
-monai-unetpp segment FILE_OR_FOLDER -o O --bundle B
-python -m monai.bundle run --config_file B/configs/inference.json --bundle_root B --input FILE_OR_FOLDER --output_dir O
-```
-
-#### Train, and go on after an interruption with the same command:
-
-```
-python -m monai.bundle run --config_file "['B/configs/train.json']" --bundle_root B --dataset_dir D --output_dir O
-```
-
-#### Fine-tune the weights:
-
-```
-python -m monai.bundle run --config_file "['B/configs/train.json','B/configs/finetune.json']" --bundle_root B --dataset_dir D --output_dir O
-```
-
-#### Train in several processes; each takes a batch of its own:
-
-```
-torchrun --nproc_per_node=2 -m monai.bundle run --config_file "['B/configs/train.json','B/configs/multi_gpu_train.json']" --bundle_root B --dataset_dir D --output_dir O
-```
-
-#### Evaluate:
-
-```
-python -m monai.bundle run --config_file "['B/configs/train.json','B/configs/evaluate.json']" --bundle_root B --dataset_dir D --output_dir O
-```
-
-#### Find out how shallow it may be, and write the pruned bundle:
-
-```
-python -m monai.bundle run --config_file "['B/configs/train.json','B/configs/prune.json']" --bundle_root B --dataset_dir D --output_dir O --plan#write O/pruned_bundle
-```
-
-# License
-
-The code and configurations are under the Apache License 2.0, see `LICENSE`; the weights as `data_license.txt` says. The
-authors of UNet++ state a pending patent. Research only, not a medical device.
-"""

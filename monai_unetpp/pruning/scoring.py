@@ -52,7 +52,8 @@ class Scoring:
         subjects: subject by name of the case (image file name without suffix), or a CSV file with the columns
             ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name. A case's own
-            ``subject`` takes precedence, then ``subjects``, then the pattern; without any, each case is a subject.
+            ``subject`` takes precedence, then ``subjects``, then the pattern; without any, what a case's name tells
+            (``sub-01_...``), else each case is a subject.
         configuration: text of all settings of transforms and inferer, so that a finished case is scored again when
             they change. Required with ``store``.
         store: folder to keep finished cases in. A rerun scores only cases that are new or whose weights,

@@ -405,10 +405,10 @@ def expose(prepared: Prepared, scored: Scored, decisions: Sequence[Decision]) ->
     if prepared.record is None:
         return None
     names = {(row.dataset, row.case) for row in scored.all_rows}
-    voxels = {case: prepared.checked[case[0]][case[1]].voxels or "" for case in sorted(names)}
     if scored.out_of_fold:
-        # no network of a fold saw the cases that it scored
-        voxels = {case: found for case, found in voxels.items() if case in prepared.kept_back}
+        # no network of a fold saw the cases that it scored, which may come from other lists than the plan's
+        names &= prepared.kept_back
+    voxels = {case: prepared.checked[case[0]][case[1]].voxels or "" for case in sorted(names)}
     return exposures_of(decisions, voxels, prepared.kept_back, prepared.record)
 
 

@@ -43,8 +43,8 @@ def load_observed(
     if count < 1:
         return ()
     cases = load_datalist(dataset_dir, "validation", split_dir)[:count]
-    prepared: Sequence[_Case] = CacheDataset(cases, transform, progress=False)
-    return prepared
+    prepared: Any = CacheDataset(cases, transform, progress=False)
+    return [prepared[number] for number in range(len(cases))]
 
 
 class LevelCurves:

@@ -75,7 +75,7 @@ def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: Pruni
 def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
     weights = "the moving average of the weights" if fitted.averaged else "the weights"
     parts = [
-        f"Trained on {cases} cases in {fitted.steps} steps and {fitted.seconds / 60:.1f} minutes. The bundle holds "
+        f"Trained on {cases} cases, by {fitted.steps} step(s) in {fitted.seconds / 60:.1f} minutes. The bundle holds "
         f"{weights} after the last step: no case has selected anything. A training with so many `steps` and no "
         "`minutes` can be repeated exactly.",
     ]

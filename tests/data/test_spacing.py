@@ -29,7 +29,7 @@ from monai_unetpp.data import (
     ImageFileError,
     InvertProbabilitiesd,
     VolumeReader,
-    spacing,
+    resampling,
 )
 from monai_unetpp.measuring.memory import measure_in_new_process, peak_resident_bytes, reset_peak
 
@@ -108,13 +108,13 @@ def resample_by_simpleitk(image, like, nearest=False):
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     """So small that every volume here is cut along each axis."""
-    monkeypatch.setattr(spacing, "_BLOCK_VALUES", 150)
+    monkeypatch.setattr(resampling, "_BLOCK_VALUES", 150)
 
 
 @pytest.fixture
 def _large_blocks(_small_blocks, monkeypatch):
     """Where many volumes are resampled, and blocks are not what is tested."""
-    monkeypatch.setattr(spacing, "_BLOCK_VALUES", 2**16)
+    monkeypatch.setattr(resampling, "_BLOCK_VALUES", 2**16)
 
 
 def volume(affine, shape=SHAPE, channels=1, seed=0):
@@ -141,7 +141,7 @@ def assert_same(ours, theirs):
 
 def test_the_blocks_are_many_and_cover_everything_once():
     covered = np.zeros(SHAPE, int)
-    blocks = list(spacing.list_blocks((1, *SHAPE), np.eye(3)))
+    blocks = list(resampling.list_blocks((1, *SHAPE), np.eye(3)))
     for block in blocks:
         covered[block] += 1
     assert len(blocks) > 8
@@ -151,7 +151,7 @@ def test_the_blocks_are_many_and_cover_everything_once():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_blocks_and_what_they_need_are_bounded(channels):
     """A voxel of the result for each 3 x 3 x 3 of the image: the image decides, not the result."""
-    blocks = list(spacing.list_blocks((channels, 20, 20, 20), 3 * np.eye(3)))
+    blocks = list(resampling.list_blocks((channels, 20, 20, 20), 3 * np.eye(3)))
     sizes = [channels * np.prod([3 * (part.stop - part.start - 1) + 1 for part in block]) for block in blocks]
     assert max(sizes) <= 150
 

@@ -41,3 +41,24 @@ def test_memory_for_one_further_volume():
     before = peak_resident_bytes()
     StandardizeIntensityd("image")({"image": image})
     assert peak_resident_bytes() - before < 1.5 * image.nbytes
+
+
+def test_channels_are_standardized_for_themselves():
+    image = torch.stack([torch.rand(4, 5, 6), 100 + 50 * torch.rand(4, 5, 6), torch.full((4, 5, 6), 7.0)])
+    found = StandardizeIntensityd("image", channel_wise=True)({"image": image})["image"]
+    expected = NormalizeIntensityd("image", channel_wise=True)({"image": image})["image"]
+    torch.testing.assert_close(found, torch.as_tensor(expected), rtol=1e-4, atol=1e-4)
+
+
+def test_the_surround_does_not_count_and_stays_constant():
+    inside = torch.rand(1, 6, 6, 6) + 1
+    image = torch.zeros(1, 12, 12, 12)
+    image[:, 3:9, 3:9, 3:9] = inside
+    found = StandardizeIntensityd("image", inside_surround=True)({"image": image})["image"]
+    alone = StandardizeIntensityd("image")({"image": inside})["image"]
+    torch.testing.assert_close(found[:, 3:9, 3:9, 3:9], alone)
+    assert found[0, 0, 0, 0] == found.min() == found[0, 11, 5, 5]
+    # without a surround, and of nothing but surround, all counts
+    for other in (torch.rand(1, 6, 6, 6), torch.full((1, 6, 6, 6), 3.0)):
+        plain = StandardizeIntensityd("image")({"image": other})["image"]
+        assert torch.equal(StandardizeIntensityd("image", inside_surround=True)({"image": other})["image"], plain)

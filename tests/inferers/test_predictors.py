@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from monai_unetpp import NestedUNet
+from monai_unetpp import NestedUNet, openvino_loading
 from monai_unetpp.inferers.predictors import (
     CompiledPredictor,
     OpenVINOPredictor,
@@ -25,7 +25,7 @@ from monai_unetpp.inferers.predictors import (
 )
 
 SHAPE = (9, 8, 12)
-needs_openvino = pytest.mark.skipif(not openvino_conversion.has_openvino(), reason="needs the extra openvino")
+needs_openvino = pytest.mark.skipif(not openvino_loading.has_openvino(), reason="needs the extra openvino")
 RUNTIMES = [TorchPredictor, CompiledPredictor, pytest.param(OpenVINOPredictor, marks=needs_openvino)]
 
 
@@ -207,7 +207,7 @@ class TestChoice:
             raise ImportError("libtbb.so.12: cannot open shared object file")
 
         monkeypatch.delitem(sys.modules, "openvino", raising=False)
-        monkeypatch.setattr(openvino_conversion.importlib, "import_module", broken)
+        monkeypatch.setattr(openvino_loading.importlib, "import_module", broken)
         monkeypatch.setattr(choice, "_told", set())
         with caplog.at_level(logging.WARNING):
             assert [resolve_runtime("auto", build(), "cpu") for _ in range(2)] == ["torch", "torch"]
@@ -220,9 +220,9 @@ class TestChoice:
 
     def test_openvino_is_missing(self, monkeypatch):
         monkeypatch.delitem(sys.modules, "openvino", raising=False)
-        monkeypatch.setattr(openvino_conversion.importlib, "import_module", _missing)
+        monkeypatch.setattr(openvino_loading.importlib, "import_module", _missing)
         with pytest.raises(ImportError, match=r'needs OpenVINO. Install it: pip install .*\[openvino\]"'):
-            openvino_conversion.import_openvino()
+            openvino_loading.import_openvino()
 
 
 def _missing(name):
@@ -424,7 +424,7 @@ def stop(event, arguments):
 sys.addaudithook(stop)
 sys.path.insert(0, {str(tmp_path)!r})
 import torch
-from monai_unetpp import NestedUNet
+from monai_unetpp import NestedUNet, openvino_loading
 from monai_unetpp.inferers.predictors import make_predictor
 network = NestedUNet(2, 1, 2, features=(2, 4))
 predictor = make_predictor(network, levels=None, window_shape=(8, 8), batch_size=1, device="cpu", runtime="openvino",
@@ -483,7 +483,7 @@ def test_signals_after_openvino_networks_came_and_went(tmp_path):
         """
 import gc, os, signal, sys
 import torch
-from monai_unetpp import NestedUNet
+from monai_unetpp import NestedUNet, openvino_loading
 from monai_unetpp.inferers.predictors import make_predictor
 
 def predictor(level):

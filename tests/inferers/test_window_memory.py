@@ -31,15 +31,6 @@ def test_no_more_windows_than_there_are():
     assert choose_batch_size(lambda x: x, WindowGrid.over((8, 8), 8, 0.25), 1, CPU) == 1
 
 
-@pytest.mark.parametrize(("length", "windows", "chosen"), [(8, 1, 1), (26, 4, 4), (32, 5, 1), (62, 10, 2), (98, 16, 4)])
-def test_little_is_wasted_where_batches_are_filled_up(monkeypatch, length, windows, chosen):
-    monkeypatch.setattr(window_memory, "free_memory_bytes", lambda device: 10**12)
-    grid = WindowGrid.over((length,), 8, 0.25)
-    assert len(grid.positions) == windows
-    assert choose_batch_size(nn.Conv1d(1, 8, 3), grid, 1, CPU, filled_up=True) == chosen
-    assert choose_batch_size(nn.Conv1d(1, 8, 3), grid, 1, CPU) == min(4, windows)
-
-
 def test_free_memory_where_the_system_tells():
     free = free_memory_bytes("cpu")
     assert free is None or 10**6 < free < 10**14

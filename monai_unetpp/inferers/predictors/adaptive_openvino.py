@@ -12,9 +12,10 @@ import torch
 from monai_unetpp.inferers.depth_gate import ADAPTIVE, levels_agree
 from monai_unetpp.inferers.predictors.adaptive import FIRST_LEVELS, as_nested_unet, check_levels_to_choose
 from monai_unetpp.inferers.predictors.network_copy import copy_for_inference, state_of_weights
-from monai_unetpp.inferers.predictors.openvino_conversion import import_openvino, load_or_convert_stage
+from monai_unetpp.inferers.predictors.openvino_conversion import load_or_convert_stage
 from monai_unetpp.inferers.predictors.openvino_runtime import OpenVINOPredictor
 from monai_unetpp.networks.stages import NetworkStage
+from monai_unetpp.openvino_loading import import_openvino
 
 __all__ = ["AdaptiveOpenVINOPredictor"]
 

@@ -16,10 +16,10 @@ from monai_unetpp.inferers.predictors.adaptive_openvino import AdaptiveOpenVINOP
 from monai_unetpp.inferers.predictors.compiled import CompiledPredictor
 from monai_unetpp.inferers.predictors.eager import TorchPredictor
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
-from monai_unetpp.inferers.predictors.openvino_conversion import OPENVINO_INSTALL, has_openvino, import_openvino
 from monai_unetpp.inferers.predictors.openvino_runtime import OpenVINOPredictor
 from monai_unetpp.inferers.predictors.predictor import Predictor
 from monai_unetpp.inferers.predictors.predictor_settings import PredictorSettings
+from monai_unetpp.openvino_loading import OPENVINO_INSTALL, has_openvino, import_openvino
 
 __all__ = ["make_adaptive_predictor", "make_predictor", "resolve_runtime"]
 

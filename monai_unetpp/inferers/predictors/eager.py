@@ -20,8 +20,9 @@ _HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 class TorchPredictor(Predictor):
     """Runs a network with torch, under autocast where half precision is asked for.
 
-    On a GPU a nested U-Net is run from a copy with channels last in memory and the weights of convolutions in the
-    precision that they are computed in; elsewhere, and any other network, as it is.
+    A nested U-Net with batch norms is run from a copy in which they are folded into the convolutions. On a GPU every
+    nested U-Net is run from a copy with channels last in memory and the weights of convolutions in the precision that
+    they are computed in. Any other network is run as it is.
 
     Args:
         network: a network, or any function of a tensor.
@@ -33,16 +34,25 @@ class TorchPredictor(Predictor):
     def __init__(self, network: Callable[..., Any], **settings: Any) -> None:
         super().__init__(network, **settings)
         self._copy: NetworkCopy | None = None
-        if is_plain_nested_unet(network) and self.device.type == "cuda":
-            self._copy = NetworkCopy(network, self.levels, lambda copied: prepare_for_gpu(copied, self.precision))
+        if is_plain_nested_unet(network) and (self.device.type == "cuda" or _has_batch_norms(network)):
+            self._copy = NetworkCopy(network, self.levels, self._lay_out)
+
+    def _lay_out(self, network: nn.Module) -> None:
+        if self.device.type == "cuda":
+            prepare_for_gpu(network, self.precision)
 
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         network = self.network
         if self._copy is not None:
             network = self._copy.current()
-            windows = windows.contiguous(memory_format=channels_last(windows.dim()))
+            if self.device.type == "cuda":
+                windows = windows.contiguous(memory_format=channels_last(windows.dim()))
         with evaluating(network), computing(self.device, self.precision):
             return called(network, self.levels, windows)
+
+
+def _has_batch_norms(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
 def prepare_for_gpu(network: nn.Module, precision: str) -> None:

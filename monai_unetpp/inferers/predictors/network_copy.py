@@ -10,12 +10,15 @@ import torch
 from torch import nn
 
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.networks.folding import fold_batch_norms
 
 __all__ = ["NetworkCopy", "copy_for_inference", "is_plain_nested_unet", "state_of_weights"]
 
 
 class NetworkCopy:
     """A copy of a network, in eval mode and without gradients, that takes over the weights when they change.
+
+    Its batch norms are folded into its convolutions.
 
     What is done to the copy, such as another memory layout, the network itself does not see.
 
@@ -30,15 +33,19 @@ class NetworkCopy:
     ) -> None:
         self._network = network
         self._state = state_of_weights(network)
-        self._copy = copy_for_inference(network, levels)
+        self._levels = levels
+        self._copy = self._made()
         if prepare is not None:
             prepare(self._copy)
+
+    def _made(self) -> nn.Module:
+        return fold_batch_norms(copy_for_inference(self._network, self._levels))
 
     def current(self) -> nn.Module:
         """The copy, with the weights that the network has now; always the same object."""
         state = state_of_weights(self._network)
         if state != self._state:
-            weights = self._network.state_dict()
+            weights = self._made().state_dict()
             with torch.no_grad():
                 for name, kept in self._copy.state_dict().items():
                     kept.copy_(weights[name])

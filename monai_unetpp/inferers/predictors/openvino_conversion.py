@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
-import importlib
-import importlib.util
 import json
 import logging
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from os import PathLike
@@ -23,63 +19,24 @@ from torch import nn
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.tracing import trace_network, trace_stage
-from monai_unetpp.installing import install_command
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.hashing import hash_network
+from monai_unetpp.openvino_loading import import_openvino, openvino_core
 
 __all__ = [
-    "OPENVINO_INSTALL",
     "convert_to_openvino",
     "default_cache_dir",
-    "has_openvino",
-    "import_openvino",
     "load_or_convert",
     "load_or_convert_stage",
-    "openvino_core",
     "write_openvino_model",
 ]
 
 logger = logging.getLogger(__name__)
 
-OPENVINO_INSTALL = install_command("openvino")
-_TELEMETRY = "openvino_telemetry"
 #: Goes up when models are converted in another way, so that kept ones are not taken any more.
 _CONVERSION = 1
 #: What converted networks may take on disk: some dozens of the bundles' networks.
 _MOST_BYTES = 2**31
-
-
-def has_openvino() -> bool:
-    """Whether OpenVINO is installed; it is not imported for that."""
-    return "openvino" in sys.modules or importlib.util.find_spec("openvino") is not None
-
-
-def import_openvino() -> Any:
-    """The module ``openvino``, imported so that it reports nothing.
-
-    Its first import and its converter send events through the package ``openvino_telemetry``. Where that package is
-    missing, OpenVINO takes a stand-in that sends nothing: so it is hidden while OpenVINO is imported.
-
-    Raises:
-        ImportError: OpenVINO is not installed, or cannot be loaded.
-    """
-    if "openvino" in sys.modules:
-        return sys.modules["openvino"]
-    hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _TELEMETRY}
-    for name in hidden:
-        del sys.modules[name]
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        return importlib.import_module("openvino")
-    except ImportError as e:
-        if has_openvino() and getattr(e, "name", None) != "openvino":
-            raise ImportError(
-                f"OpenVINO is installed but cannot be loaded ({e}). Install it again, or take runtime 'torch'."
-            ) from e
-        raise ImportError(f"runtime 'openvino' needs OpenVINO. Install it: {OPENVINO_INSTALL}") from e
-    finally:
-        del sys.modules[_TELEMETRY]
-        sys.modules.update(hidden)
 
 
 def convert_to_openvino(
@@ -230,23 +187,6 @@ def _through_a_file(model: Any) -> Any:
     except (OSError, RuntimeError) as e:
         logger.info("The converted network is taken as it is; it cannot be written to a temporary file (%s).", e)
         return model
-
-
-@functools.cache
-def openvino_core() -> Any:
-    """The one ``openvino.Core`` of this process, which lives as long as the process does.
-
-    Each core's CPU plugin sets the thread's alternate signal stack, and when it goes puts the one back that was there
-    before. Of several cores that may be the stack of another one that is gone already; the next signal, such as that of
-    a child process that ends, would then end this process.
-
-    Raises:
-        ImportError: OpenVINO is not installed.
-    """
-    core = import_openvino().Core()
-    # models own their weights then, and do not depend on files
-    core.set_property({"ENABLE_MMAP": False})
-    return core
 
 
 def write_openvino_model(model: Any, path: str | PathLike[str]) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from monai_unetpp.inferers.predictors.network_copy import copy_for_inference, state_of_weights
-from monai_unetpp.inferers.predictors.openvino_conversion import import_openvino, load_or_convert, openvino_core
+from monai_unetpp.inferers.predictors.openvino_conversion import load_or_convert
 from monai_unetpp.inferers.predictors.predictor import Predictor, check_module, complete_batch, named_outputs
+from monai_unetpp.openvino_loading import import_openvino, openvino_core
 
 __all__ = ["OpenVINOPredictor"]
 

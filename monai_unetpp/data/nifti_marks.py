@@ -1,0 +1,103 @@
+"""The mark in the header of a NIfTI result, which says of which image it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+import hashlib
+import os
+import re
+import unicodedata
+import zlib
+from collections.abc import Iterable
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+
+from monai_unetpp.files import MARK
+
+__all__ = ["ImageIdentity", "hash_bytes", "hash_file", "hash_path", "nifti_mark", "nifti_pair", "read_nifti_mark"]
+
+#: How the description in the header begins.
+_NIFTI_MARK = f"written by {MARK}"
+_IDENTITY = re.compile(r" src=([0-9a-f]{12})(?: data=([0-9a-f]{12}))?")
+_HASH_BYTES = 6
+_CHUNK = 2**20
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageIdentity:
+    """Of which image a result is, without giving away its path.
+
+    Attributes:
+        path: short hash of the absolute path.
+        content: short hash of the bytes of its files; None where they could not be read.
+    """
+
+    path: str
+    content: str | None
+
+    def is_same(self, other: ImageIdentity) -> bool:
+        """Whether it is one image: one that was moved, or one whose file has changed."""
+        return self.path == other.path or (self.content is not None and self.content == other.content)
+
+    @classmethod
+    def from_mark(cls, mark: str | None) -> ImageIdentity | None:
+        """What a mark says; None where there is none, and of versions that did not note it."""
+        found = _IDENTITY.search(mark or "")
+        return None if found is None else cls(found[1], found[2])
+
+    def __str__(self) -> str:
+        return f"src={self.path}" + ("" if self.content is None else f" data={self.content}")
+
+
+def nifti_mark(image: ImageIdentity) -> bytes:
+    """The description in the header of a result of ``image``; it has room for 80 bytes."""
+    return f"{_NIFTI_MARK} {image}".encode()
+
+
+def read_nifti_mark(path: Path) -> str | None:
+    """The mark of a NIfTI file; None where this package did not write it."""
+    if path.suffix.lower() == ".img":
+        path = next((other for other in nifti_pair(path) if other.suffix.lower() == ".hdr"), path)
+    if not os.path.isfile(path):
+        return None
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
+            start = file.read(Nifti2Header.template_dtype.itemsize)
+    except (OSError, EOFError, zlib.error):
+        return None
+    header = Nifti2Header if start[:4] in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else Nifti1Header
+    if len(start) < header.template_dtype.itemsize:
+        return None
+    fields = np.frombuffer(start, header.template_dtype, count=1)
+    text = bytes(fields["descrip"][0]).rstrip(b"\0").decode("latin-1")
+    return text if text == _NIFTI_MARK or text.startswith(f"{_NIFTI_MARK} ") else None
+
+
+def nifti_pair(path: Path) -> list[Path]:
+    """A header and its voxels."""
+    pair = {path, *(path.with_suffix(suffix) for suffix in (".hdr", ".img", ".HDR", ".IMG"))}
+    return [file for file in pair if os.path.isfile(file)]
+
+
+def hash_path(path: str | PathLike[str]) -> str:
+    """A short hash of an absolute path; systems differ in how they compose letters in names."""
+    return hash_bytes([os.fsencode(unicodedata.normalize("NFC", os.path.abspath(path)))])
+
+
+def hash_file(path: Path) -> str:
+    """A short hash of the bytes of a file."""
+    with path.open("rb") as file:
+        return hash_bytes(iter(lambda: file.read(_CHUNK), b""))
+
+
+def hash_bytes(parts: Iterable[bytes]) -> str:
+    """A short hash of bytes in parts."""
+    digest = hashlib.blake2b(digest_size=_HASH_BYTES)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

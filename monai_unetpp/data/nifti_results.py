@@ -1,0 +1,54 @@
+"""Results on the grid of a NIfTI file, with its header."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
+from nibabel.nifti2 import Nifti2Header, Nifti2Image
+
+from monai_unetpp.data.grid import channel_axes
+from monai_unetpp.data.nifti import open_nifti
+
+__all__ = ["on_nifti_grid", "smallest_dtype"]
+
+
+def smallest_dtype(greatest: int) -> npt.DTypeLike:
+    """The smallest of uint8, uint16 and int32 that holds labels up to ``greatest``."""
+    return next(t for t in (np.uint8, np.uint16, np.int32) if greatest <= np.iinfo(t).max)
+
+
+def on_nifti_grid(array: npt.NDArray[Any], source: Path) -> Nifti1Image:
+    """An image of ``array`` with the header of ``source``, but for what describes its values.
+
+    Args:
+        array: ``(H, W[, D])``, of the type that is to be stored.
+        source: the NIfTI file on whose grid it is.
+
+    Raises:
+        ImageFileError: ``source`` cannot be read any more.
+        ValueError: ``array`` has another shape than ``source``.
+    """
+    original = open_nifti(source)
+    # axes of length one may stand anywhere: a slice has two axes, and three in its file; channels come last
+    axes, channels = channel_axes(original.shape, array.ndim)
+    shape = original.shape if channels == 1 else original.shape[: max(axes) + 1]
+    long, given = ([length for length in lengths if length > 1] for lengths in (shape, array.shape))
+    if long != given:
+        raise ValueError(
+            f"array must have the shape of {source}, {original.shape}, got {array.shape}. Put Invertd before."
+        )
+    image_class, header_class = (
+        (Nifti2Image, Nifti2Header) if isinstance(original.header, Nifti2Header) else (Nifti1Image, Nifti1Header)
+    )
+    # through bytes, because nibabel's own conversion from the header of a pair drops sform and qform
+    header = header_class(original.header.binaryblock, original.header.endianness, check=False).as_byteswapped("<")
+    header.set_data_dtype(array.dtype)
+    header.set_intent("none")
+    for field in ("cal_min", "cal_max", "aux_file"):
+        header[field] = header_class()[field]
+    # without an affine, sform and qform stay as they are in the header
+    return image_class(array.reshape(shape), None, header)

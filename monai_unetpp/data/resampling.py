@@ -1,0 +1,160 @@
+"""What resampling to another grid needs besides the values: blocks, places and limits, without torch."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from os import PathLike
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_unetpp.data.image_errors import ImageFileError
+from monai_unetpp.data.target_grid import HEADER_ROUNDING, round_half_to_even
+
+__all__ = ["check_resampled_size", "choose_spacing", "is_same_place", "list_blocks", "nearest_voxels", "needed_box"]
+
+#: Values of input and of output that a block has at most: about 100 MB with the coordinates in float64.
+_BLOCK_VALUES = 2**20
+#: Largest distance in voxels between two grids that are taken for one.
+_SAME_PLACE_VOXELS = 1e-3
+#: Difference of two voxel sizes that are taken for one: relative, and no more than MONAI's tolerance in mm.
+_SAME_SPACING, _SAME_SPACING_MM = 1e-3, 1e-3
+#: An axis that is sampled so many times more finely, and would keep fewer voxels than that, is lost.
+_LOST_FACTOR, _LOST_VOXELS = 10, 4
+#: Bytes of a result where the system does not tell how many it has.
+_ASSUMED_MEMORY = 2**40
+
+_Array = npt.NDArray[np.float64]
+
+
+def choose_spacing(spacing: _Array, wanted: _Array, least: _Array | None = None, most: _Array | None = None) -> _Array:
+    """The voxel size of the result, one number per axis: the volume's own where that is wanted, or within the limits.
+
+    Args:
+        spacing: of the volume.
+        wanted: of the result; 0 or less for the volume's own.
+        least: voxel sizes from which on the volume's own is kept, NaN for ``wanted``; None for ``wanted`` everywhere.
+        most: up to which it is kept, likewise.
+    """
+    low = wanted if least is None else np.fmin(least, wanted)
+    high = wanted if most is None else np.fmax(most, wanted)
+    tolerance = np.minimum(_SAME_SPACING_MM, _SAME_SPACING * wanted)
+    kept = (wanted <= 0) | ((low - tolerance <= spacing) & (spacing <= high + tolerance))
+    return np.where(kept, spacing, wanted)
+
+
+def check_resampled_size(
+    path: str | PathLike[str],
+    shape: Sequence[int],
+    spacing: _Array,
+    size: Sequence[int],
+    wanted: _Array,
+    voxel_bytes: int,
+    free_bytes: int | None,
+) -> None:
+    """Refuse a volume of which resampling would leave nothing, or make more than memory holds.
+
+    Args:
+        path: its file.
+        shape: of the volume.
+        spacing: of its voxels, in mm.
+        size: shape of the result.
+        wanted: spacing of that.
+        voxel_bytes: of all channels of a voxel.
+        free_bytes: what memory holds; None where that is not known.
+
+    Raises:
+        ImageFileError: nearly nothing would be left of an axis, or it is too large.
+    """
+    finer = wanted / spacing
+    lost = any(
+        length > 1 and factor >= _LOST_FACTOR and kept < _LOST_VOXELS
+        for length, factor, kept in zip(shape, finer, size, strict=True)
+    )
+    too_large = voxel_bytes * math.prod(size) > (_ASSUMED_MEMORY if free_bytes is None else free_bytes)
+    if lost or too_large:
+        trouble = "of which hardly any is left" if lost else "more than memory holds"
+        raise ImageFileError(
+            f"{path}: its {_product(shape)} voxels of {_product(spacing)} mm would become {_product(size)} of "
+            f"{_product(wanted)} mm, {trouble}. Correct the voxel size in its header, or take a network for "
+            "such voxels."
+        )
+
+
+def _product(numbers: Sequence[float] | npt.NDArray[np.float64]) -> str:
+    return " x ".join(f"{number:.6g}" for number in numbers)
+
+
+def is_same_place(matrix: _Array, size: Sequence[int]) -> bool:
+    """Whether ``matrix`` leads from every voxel of a volume of this size to, nearly, the same voxel."""
+    rank = len(size)
+    moved = np.abs(matrix[:rank] - np.eye(rank + 1)[:rank])
+    furthest = moved[:, :rank] @ np.maximum(np.array(size) - 1, 1) + moved[:, rank]
+    return bool((furthest <= _SAME_PLACE_VOXELS).all())
+
+
+def needed_box(matrix: _Array, block: Sequence[slice], shape: Sequence[int]) -> tuple[tuple[slice, ...], _Array]:
+    """The part of an image that a block of the result needs for linear interpolation, and the way into it.
+
+    Args:
+        matrix: from voxels of the result to those of the image.
+        block: of the result.
+        shape: of the image, without channels.
+
+    Returns:
+        The part, and the matrix from voxels of the block to those of the part.
+    """
+    rank = len(block)
+    linear = np.abs(matrix[:rank, :rank])
+    first = np.array([part.start for part in block])
+    half = np.array([part.stop - part.start - 1 for part in block]) / 2
+    centre, reach = matrix[:rank, :rank] @ (first + half) + matrix[:rank, rank], linear @ half
+    # one voxel more than is needed, so that rounding never looks for one beyond
+    last = np.array(shape) - 1
+    low = np.clip(np.floor(centre - reach) - 1, 0, last).astype(int)
+    high = np.clip(np.floor(centre + reach) + 2, 0, last).astype(int)
+    local = matrix.copy()
+    local[:rank, rank] += matrix[:rank, :rank] @ first - low
+    return tuple(slice(int(start), int(stop) + 1) for start, stop in zip(low, high, strict=True)), local
+
+
+def nearest_voxels(
+    matrix: _Array, block: Sequence[slice], shape: Sequence[int]
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
+    """For each axis of the image the nearest voxel to every voxel of a block of the result, and whether it is outside.
+
+    Args:
+        matrix: from voxels of the result to those of the image.
+        block: of the result.
+        shape: of the image, without channels.
+    """
+    rank = len(block)
+    rounding = HEADER_ROUNDING * max(shape)
+    steps = np.ogrid[tuple(block)]
+    for axis, length in enumerate(shape):
+        place = np.full((1,) * rank, matrix[axis, rank])
+        for factor, step in zip(matrix[axis, :rank], steps, strict=True):
+            if factor:  # along the other axes the place stays, and need not be computed for every voxel
+                place = place + factor * step
+        nearest = round_half_to_even(place, rounding)
+        yield np.clip(nearest, 0, length - 1).astype(np.int64), (nearest < 0) | (nearest >= length)
+
+
+def list_blocks(shape: Sequence[int], linear: npt.NDArray[np.float64]) -> Iterator[tuple[slice, ...]]:
+    """Cut ``(C, H, W[, D])`` into blocks that have, and need of the image, a bounded number of values."""
+    lengths = [int(length) for length in shape[1:]]
+    while max(lengths) > 1 and shape[0] * _count_voxels(lengths, linear) > _BLOCK_VALUES:
+        longest = lengths.index(max(lengths))
+        lengths[longest] = -(-lengths[longest] // 2)
+    ranges = [
+        [slice(start, min(start + length, whole)) for start in range(0, whole, length)]
+        for whole, length in zip(shape[1:], lengths, strict=True)
+    ]
+    yield from itertools.product(*ranges)
+
+
+def _count_voxels(lengths: Sequence[int], linear: npt.NDArray[np.float64]) -> int:
+    """Of a block or of what it needs, whichever are more."""
+    return max(math.prod(lengths), math.prod(int(needed) for needed in linear @ np.array(lengths) + 3))

@@ -1,0 +1,216 @@
+"""The transforms of a bundle as named steps for the runner; what has no translation is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from monai.transforms import (
+    AdjustContrastd,
+    AsDiscreted,
+    ClipIntensityPercentilesd,
+    Compose,
+    CropForegroundd,
+    EnsureTyped,
+    Invertd,
+    LoadImaged,
+    NormalizeIntensityd,
+    Orientationd,
+    ScaleIntensityRanged,
+    ScaleIntensityRangePercentilesd,
+)
+
+from monai_unetpp.data import (
+    BlockwiseSpacingd,
+    ClearBackgroundd,
+    CropBackgroundd,
+    InvertBrightBackgroundd,
+    LevelSurroundd,
+    SegmentationSaveImaged,
+    StandardizeIntensityd,
+    VolumeReader,
+)
+from monai_unetpp.runner.geometry_steps import PADDINGS
+from monai_unetpp.runner.segmenter import CLEAR_BACKGROUND
+
+__all__ = ["NoTranslationError", "translate_postprocessing", "translate_preprocessing"]
+
+Step = dict[str, Any]
+
+
+class NoTranslationError(ValueError):
+    """A part of a bundle that the runner cannot do; the message says which."""
+
+
+def translate_preprocessing(preprocessing: Any) -> tuple[dict[str, Any], list[Step]]:
+    """What to ask of image files, and the steps that follow.
+
+    Args:
+        preprocessing: the parsed preprocessing of a bundle, a ``Compose``.
+
+    Raises:
+        NoTranslationError: a transform, or a setting of one, that the runner does not have.
+    """
+    first, *others = _transforms(preprocessing)
+    if not isinstance(first, LoadImaged):
+        raise _refused(first, "the first transform must be LoadImaged")
+    steps = (_translate(transform) for transform in others)
+    return _translate_reader(first), [step for step in steps if step is not None]
+
+
+def translate_postprocessing(postprocessing: Any, gives_labels: bool) -> list[Step]:
+    """The steps on the label map.
+
+    Args:
+        postprocessing: the parsed postprocessing of a bundle, a ``Compose``.
+        gives_labels: whether the inferer gives labels; otherwise there must be an argmax.
+
+    Raises:
+        NoTranslationError: a transform that the runner does not have.
+    """
+    steps: list[Step] = []
+    inverted = False
+    for transform in _transforms(postprocessing):
+        if isinstance(transform, ClearBackgroundd) and not inverted:
+            steps.append({"step": CLEAR_BACKGROUND})
+        elif isinstance(transform, AsDiscreted) and not inverted and transform.argmax == (True,):
+            gives_labels = True
+        elif isinstance(transform, Invertd) and gives_labels and all(transform.nearest_interp):
+            inverted = True
+        elif not isinstance(transform, SegmentationSaveImaged):
+            raise _refused(transform, "it has no such step after the network")
+    if not gives_labels or not inverted:
+        raise NoTranslationError("the postprocessing must make labels and bring them back by Invertd, nearest_interp.")
+    return steps
+
+
+def _transforms(compose: Any) -> list[Any]:
+    if not isinstance(compose, Compose):
+        raise NoTranslationError(f"transforms must be a Compose, got {type(compose).__name__}.")
+    return list(compose.flatten().transforms)
+
+
+def _translate_reader(load: LoadImaged) -> dict[str, Any]:
+    readers = [reader for reader in load._loader.readers if isinstance(reader, VolumeReader)]
+    if not readers:
+        raise _refused(load, "its reader must be VolumeReader")
+    reader = readers[-1]
+    return {
+        "spatial_dims": list(reader.spatial_dims),
+        "channels": reader.channels,
+        "allow_constant": reader.allow_constant,
+        "fill_nonfinite": reader.fill_nonfinite,
+    }
+
+
+def _translate(transform: Any) -> Step | None:
+    if type(transform) is EnsureTyped:
+        return None
+    translate = _TRANSLATIONS.get(type(transform))
+    if translate is None:
+        raise _refused(transform, "it has no such step")
+    return translate(transform)
+
+
+def _refused(transform: Any, why: str) -> NoTranslationError:
+    return NoTranslationError(f"{type(transform).__name__} cannot be done by the runner: {why}.")
+
+
+def _plain(owner: Any, transform: Any, **expected: Any) -> None:
+    """Refuse settings of a transform that the runner does not have."""
+    for name, value in expected.items():
+        if getattr(transform, name) != value:
+            raise _refused(owner, f"its {name} must be {value!r}, got {getattr(transform, name)!r}")
+
+
+def _only(values: Iterable[Any]) -> Any:
+    """The value for the one image key: MONAI repeats it by key."""
+    return next(iter(values))
+
+
+def _orientation(transform: Orientationd) -> Step:
+    inner = transform.ornt_transform
+    _plain(transform, inner, as_closest_canonical=False, labels=None)
+    return {"step": "orient", "axcodes": "".join(inner.axcodes or "")}
+
+
+def _spacing(transform: BlockwiseSpacingd) -> Step:
+    inner = transform.spacing_transform
+    _plain(transform, inner, recompute_affine=False)
+    mode, padding = str(_only(transform.mode)), str(_only(transform.padding_mode))
+    limits = [np.asarray(limit, dtype=float) for limit in (inner.min_pixdim, inner.max_pixdim)]
+    whole = _only(transform.scale_extent) or _only(transform.align_corners)
+    if mode != "bilinear" or padding not in PADDINGS or whole:
+        known = " or ".join(PADDINGS)
+        raise _refused(transform, f"it resamples bilinearly with padding {known}, got {mode} and {padding}")
+    if not all(np.isnan(limit).all() for limit in limits):
+        raise _refused(transform, "min_pixdim and max_pixdim must be left out")
+    return {
+        "step": "spacing",
+        "pixdim": [float(size) for size in inner.pixdim],
+        "padding": padding,
+        "diagonal": bool(inner.diagonal),
+    }
+
+
+def _crop(transform: CropForegroundd) -> Step:
+    cropper = transform.cropper
+    _plain(transform, cropper, channel_indices=None, k_divisible=1)
+    _plain(transform, cropper.padder, mode="constant", kwargs={})
+    ours = isinstance(transform, CropBackgroundd)
+    known = CropBackgroundd("image", "image") if ours else CropForegroundd("image", "image")
+    if cropper.select_fn is not known.cropper.select_fn:
+        raise _refused(transform, "select_fn must be left out")
+    margin = cropper.margin if isinstance(cropper.margin, int) else list(cropper.margin)
+    name = "crop_background" if ours else "crop_foreground"
+    return {"step": name, "margin": margin, "allow_smaller": bool(cropper.allow_smaller)}
+
+
+def _clip_percentiles(transform: ClipIntensityPercentilesd) -> Step:
+    inner = transform.scaler
+    _plain(transform, inner, sharpness_factor=None, return_clipping_values=False)
+    return {"step": "clip_percentiles", **_values(inner, "lower", "upper", "channel_wise")}
+
+
+def _scale_range_percentiles(transform: ScaleIntensityRangePercentilesd) -> Step:
+    _plain(transform, transform.scaler, relative=False)
+    names = ("lower", "upper", "b_min", "b_max", "clip", "channel_wise")
+    return {"step": "scale_range_percentiles", **_values(transform.scaler, *names)}
+
+
+def _scale_range(transform: ScaleIntensityRanged) -> Step:
+    return {"step": "scale_range", **_values(transform.scaler, "a_min", "a_max", "b_min", "b_max", "clip")}
+
+
+def _adjust_contrast(transform: AdjustContrastd) -> Step:
+    _plain(transform, transform.adjuster, invert_image=False, retain_stats=False)
+    return {"step": "adjust_contrast", **_values(transform.adjuster, "gamma")}
+
+
+def _normalize(transform: NormalizeIntensityd) -> Step:
+    _plain(transform, transform.normalizer, subtrahend=None, divisor=None)
+    return {"step": "normalize", **_values(transform.normalizer, "nonzero", "channel_wise")}
+
+
+def _values(transform: Any, *names: str) -> Mapping[str, Any]:
+    return {name: getattr(transform, name) for name in names}
+
+
+_TRANSLATIONS: dict[type, Callable[[Any], Step]] = {
+    Orientationd: _orientation,
+    BlockwiseSpacingd: _spacing,
+    CropBackgroundd: _crop,
+    CropForegroundd: _crop,
+    LevelSurroundd: lambda transform: {"step": "level_surround"},
+    ClipIntensityPercentilesd: _clip_percentiles,
+    ScaleIntensityRangePercentilesd: _scale_range_percentiles,
+    ScaleIntensityRanged: _scale_range,
+    InvertBrightBackgroundd: lambda transform: {
+        "step": "invert_bright_background",
+        **_values(transform.transform, "low", "high"),
+    },
+    AdjustContrastd: _adjust_contrast,
+    StandardizeIntensityd: lambda transform: {"step": "standardize"},
+    NormalizeIntensityd: _normalize,
+}

@@ -1,0 +1,91 @@
+"""OpenVINO models in whole numbers of 8 bits, calibrated on windows of training cases."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from monai_unetpp.bundles import BundleConfig
+from monai_unetpp.data import load_datalist
+from monai_unetpp.inferers.predictors.openvino_conversion import write_openvino_model
+from monai_unetpp.inferers.windows import WindowGrid
+from monai_unetpp.installing import install_command
+from monai_unetpp.openvino_loading import openvino_core, without_telemetry
+
+__all__ = ["QUANTIZATION_INSTALL", "calibration_windows", "quantize_model"]
+
+QUANTIZATION_INSTALL = install_command("int8")
+#: Training cases, and windows of each, that the ranges of values are taken from.
+_CASES, _WINDOWS_OF_CASE = 16, 4
+_CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
+
+
+def calibration_windows(
+    config: BundleConfig, dataset_dir: str | PathLike[str], window_shape: Sequence[int]
+) -> list[npt.NDArray[np.float32]]:
+    """Windows ``(1, C, *window_shape)`` of preprocessed training cases, evenly spread over the list and the images.
+
+    Args:
+        config: the bundle's ``inference.json``.
+        dataset_dir: folder with ``dataset.json``; of its list ``training`` the images are taken.
+        window_shape: of the windows.
+
+    Raises:
+        FileNotFoundError: no such folder or list.
+        ImageFileError: an image that cannot be used.
+    """
+    cases = load_datalist(dataset_dir, "training")
+    preprocess = config.parse("preprocessing")
+    chosen = [cases[index] for index in np.unique(np.linspace(0, len(cases) - 1, _CASES).round().astype(int))]
+    windows: list[npt.NDArray[np.float32]] = []
+    for case in chosen:
+        image = torch.as_tensor(preprocess({"image": case["image"]})["image"]).float().cpu()
+        grid = WindowGrid.over(image.shape[1:], window_shape, 0.25)
+        spread = np.unique(np.linspace(0, len(grid.positions) - 1, _WINDOWS_OF_CASE).round().astype(int))
+        windows += [grid.cut(image, grid.positions[index], "constant", 0.0).numpy()[None].copy() for index in spread]
+    return windows
+
+
+def quantize_model(path: str | PathLike[str], windows: Sequence[npt.NDArray[np.float32]]) -> None:
+    """Replace an OpenVINO model for one window by one whose convolutions compute in whole numbers of 8 bits.
+
+    The first convolution and the last one stay in floating point: what they lose, nothing makes good.
+
+    Args:
+        path: the ``.xml``, with its ``.bin`` beside.
+        windows: what the ranges of values are taken from.
+
+    Raises:
+        ImportError: NNCF is not installed.
+    """
+    nncf = _import_nncf()
+    model = openvino_core().read_model(Path(path))
+    kept = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in _CONVOLUTIONS]
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(list(windows)),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(windows),
+        ignored_scope=nncf.IgnoredScope(names=sorted({kept[0], kept[-1]})),
+    )
+    write_openvino_model(quantized, path)
+
+
+def _import_nncf() -> Any:
+    """The module ``nncf``, imported so that it reports nothing: its messenger is hidden, as from OpenVINO."""
+    openvino_core()
+    if "nncf" in sys.modules:
+        return sys.modules["nncf"]
+    try:
+        with without_telemetry():
+            return importlib.import_module("nncf")
+    except ImportError as e:
+        raise ImportError(f"precision 'int8' needs NNCF. Install it: {QUANTIZATION_INSTALL}") from e

@@ -1,0 +1,199 @@
+"""Exporting a bundle as a folder that ``monai_unetpp.runner`` segments with, without torch and MONAI."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata_entry
+from monai_unetpp.export.export import NetworkExport, export_network
+from monai_unetpp.export.formats import FORMATS
+from monai_unetpp.export.pipeline_steps import NoTranslationError, translate_postprocessing, translate_preprocessing
+from monai_unetpp.export.quantization import calibration_windows, quantize_model
+from monai_unetpp.files import temporary_folder
+from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.networks.hashing import hash_network
+from monai_unetpp.runner.pipeline import PIPELINE_FILE, Pipeline, hash_files
+
+__all__ = ["RUNNER_NETWORKS", "RUNNER_PRECISIONS", "RunnerExport", "export_runner"]
+
+RUNNER_NETWORKS = ("openvino", "onnx")
+RUNNER_PRECISIONS = ("fp32", "bf16", "int8")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunnerExport:
+    """An exported folder.
+
+    Attributes:
+        path: the folder.
+        pipeline: what its ``pipeline.json`` says.
+        network: how the network was written and checked.
+        size_bytes: of all its files.
+    """
+
+    path: str
+    pipeline: Pipeline
+    network: NetworkExport
+    size_bytes: int
+
+
+def export_runner(
+    bundle: str | PathLike[str],
+    folder: str | PathLike[str],
+    *,
+    level: str | None = None,
+    precision: str = "fp32",
+    network_format: str = "openvino",
+    window_shape: Sequence[int] | None = None,
+    calibration: str | PathLike[str] | None = None,
+) -> RunnerExport:
+    """Write a folder with a bundle's network and its whole pipeline, for ``python -m monai_unetpp.runner``.
+
+    In fp32 the runner gives the labels of ``monai-unetpp segment``.
+
+    Args:
+        bundle: name or folder of a bundle.
+        folder: the folder to write; it must not exist, or be one that this function wrote.
+        level: such as ``"L2"``; by default the deepest.
+        precision: ``"fp32"`` or ``"bf16"``, which OpenVINO computes in, or ``"int8"``: convolutions in whole numbers,
+            which changes labels; evaluate it before you use it.
+        network_format: ``"openvino"`` or ``"onnx"``.
+        window_shape: spatial size of the windows; by default the bundle's.
+        calibration: for int8, a folder with ``dataset.json``, from whose training cases the ranges of values are taken.
+
+    Raises:
+        FileNotFoundError: no such bundle.
+        FileExistsError: ``folder`` holds something else.
+        ImportError: what the format needs is not installed.
+        NoTranslationError: a part of the bundle that the runner cannot do.
+        ValueError: another argument that cannot be.
+    """
+    _check_precision(precision, network_format, calibration)
+    target = Path(folder)
+    if target.exists() and not _is_replaceable(target):
+        raise FileExistsError(f"{folder}: exists and is no exported folder. Move it away, or name another one.")
+    source = find_bundle(bundle)
+    config = BundleConfig(source, "inference.json")
+    if level is not None:
+        config["level"] = level
+    network = config.parse("network")
+    if not isinstance(network, NestedUNet):
+        raise ValueError(f"{config}: network must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with temporary_folder(target.parent) as temporary:
+        written = temporary / "folder"
+        written.mkdir()
+        described = _describe(config, source, network, window_shape)
+        file = written / f"network{FORMATS[network_format].suffix}"
+        export = export_network(network, file, network_format, described["windows"]["shape"], source=str(source))
+        Path(f"{file}.json").unlink()
+        if calibration is not None:
+            quantize_model(file, calibration_windows(config, calibration, described["windows"]["shape"]))
+        files = [file, *(file.with_suffix(suffix) for suffix in FORMATS[network_format].companions)]
+        described["network"] = {
+            "files": [each.name for each in files],
+            "format": network_format,
+            "precision": precision,
+            "sha256": hash_files(files),
+        }
+        pipeline = Pipeline(**described, versions=export.versions)
+        (written / PIPELINE_FILE).write_text(pipeline.as_text(), encoding="utf-8")
+        _put_in_place(written, target, temporary)
+    size = sum(path.stat().st_size for path in target.iterdir())
+    return RunnerExport(str(target), pipeline, dataclasses.replace(export, path=str(target / file.name)), size)
+
+
+def _check_precision(precision: str, network_format: str, calibration: str | PathLike[str] | None) -> None:
+    for name, value, known in (
+        ("precision", precision, RUNNER_PRECISIONS),
+        ("network_format", network_format, RUNNER_NETWORKS),
+    ):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+    if (precision == "int8") != (calibration is not None):
+        raise ValueError(
+            f"calibration must be given for precision int8, and for no other, got {calibration!r} for {precision}. "
+            "Name a folder with dataset.json and training cases."
+        )
+    if precision == "int8" and network_format != "openvino":
+        raise ValueError(f"network_format must be openvino for precision int8, got {network_format!r}.")
+
+
+def _describe(
+    config: BundleConfig, source: Path, network: NestedUNet, window_shape: Sequence[int] | None
+) -> dict[str, Any]:
+    """What ``pipeline.json`` says, without the network's files."""
+    inferer: Any = config.parse("inferer")
+    slice_axis = None
+    if isinstance(inferer, SlicewiseInferer):
+        slice_axis, inferer = inferer.slice_axis, inferer.inferer
+    if not isinstance(inferer, NestedSlidingWindowInferer) or inferer.levels is not None:
+        raise NoTranslationError(f"{config}: the inferer must be NestedSlidingWindowInferer without levels.")
+    try:
+        reading, preprocessing = translate_preprocessing(config.parse("preprocessing"))
+        postprocessing = translate_postprocessing(config.parse("postprocessing"), inferer.output == "labels")
+    except NoTranslationError as e:
+        raise NoTranslationError(f"{config}: {e} Segment with monai-unetpp segment instead.") from e
+    labels = read_metadata_entry(source, "network_data_format", "outputs", "pred", "channel_def")
+    return {
+        "name": source.name,
+        "level": network.levels[-1],
+        "spatial_dims": network.spatial_dims,
+        "labels": dict(labels),
+        "reading": reading,
+        "preprocessing": preprocessing,
+        "windows": _describe_windows(inferer, network.spatial_dims, window_shape),
+        "slice_axis": slice_axis,
+        "postprocessing": postprocessing,
+        "fingerprint": hash_network(network),
+    }
+
+
+def _describe_windows(
+    inferer: NestedSlidingWindowInferer, axes: int, window_shape: Sequence[int] | None
+) -> dict[str, Any]:
+    given = inferer.roi_size if window_shape is None else window_shape
+    shape = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * axes
+    if not all(isinstance(size, int) and size > 0 for size in shape):
+        raise NoTranslationError(
+            f"window_shape must be {axes} whole numbers for the runner, got {given!r}. Give --window_shape."
+        )
+    return {
+        "shape": shape,
+        "overlap": inferer.overlap if isinstance(inferer.overlap, (int, float)) else list(inferer.overlap),
+        "blending": inferer.mode,
+        "sigma_scale": inferer.sigma_scale
+        if isinstance(inferer.sigma_scale, (int, float))
+        else list(inferer.sigma_scale),
+        "padding_mode": inferer.padding_mode,
+        "cval": inferer.cval,
+        "flips": list(inferer.flips),
+        "skip_constant": inferer.skip_constant,
+    }
+
+
+def _is_replaceable(folder: Path) -> bool:
+    """Whether a folder is empty, or an exported one with nothing else in it."""
+    if not folder.is_dir():
+        return False
+    names = {path.name for path in folder.iterdir()}
+    if not names:
+        return True
+    try:
+        content = json.loads((folder / PIPELINE_FILE).read_text(encoding="utf-8"))
+        return names <= {PIPELINE_FILE, *content["network"]["files"]}
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
+
+
+def _put_in_place(written: Path, target: Path, temporary: Path) -> None:
+    if target.exists():
+        os.replace(target, temporary / "before")
+    os.replace(written, target)

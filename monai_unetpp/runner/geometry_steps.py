@@ -1,0 +1,161 @@
+"""Steps that change the grid of an image, each with its way back: orientation, voxel size, crop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import nibabel.orientations
+import numpy as np
+from scipy import ndimage
+
+from monai_unetpp.data.image_errors import ImageFileError
+from monai_unetpp.data.resampling import (
+    check_resampled_size,
+    choose_spacing,
+    is_same_place,
+    list_blocks,
+    nearest_voxels,
+    needed_box,
+)
+from monai_unetpp.data.surround_search import search_surround
+from monai_unetpp.data.target_grid import find_target_grid, lead_from_to
+from monai_unetpp.runner.volume import Array, LabelMap, Volume
+
+__all__ = ["PADDINGS", "crop_background", "crop_foreground", "orient", "spacing"]
+
+#: How a place outside the image gets its value: by the name of ``grid_sample``, and of scipy.
+PADDINGS = {"border": "nearest", "zeros": "grid-constant"}
+
+
+def orient(volume: Volume, axcodes: str) -> None:
+    """Turn and mirror the axes so that they run towards ``axcodes``, such as ``"RAS"``."""
+    shape, affine = volume.shape, volume.affine
+    wanted = nibabel.orientations.axcodes2ornt(tuple(axcodes)[: len(shape)])
+    turn = nibabel.orientations.ornt_transform(nibabel.orientations.io_orientation(affine), wanted)
+    back = nibabel.orientations.ornt_transform(wanted, nibabel.orientations.io_orientation(affine))
+    volume.voxels = np.stack([nibabel.orientations.apply_orientation(channel, turn) for channel in volume.voxels])
+    volume.affine = affine @ nibabel.orientations.inv_ornt_aff(turn, shape)
+
+    def inverse(found: LabelMap) -> LabelMap:
+        return nibabel.orientations.apply_orientation(found[0], back), affine
+
+    volume.inverses.append(inverse)
+
+
+def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: bool) -> None:
+    """Resample to voxels of ``pixdim`` mm, linearly; labels go back by the nearest voxel.
+
+    Args:
+        volume: the image.
+        pixdim: voxel size, one per axis; 0 or less keeps the image's own.
+        padding: of :data:`PADDINGS`.
+        diagonal: whether the axes of the result are those of the world.
+
+    Raises:
+        ImageFileError: nearly nothing would be left.
+    """
+    shape, affine, rank = volume.shape, np.asarray(volume.affine, dtype=np.float64), len(volume.shape)
+    own = np.linalg.norm(affine[:-1, :rank], axis=0)
+    wanted = choose_spacing(own, np.array([*pixdim[:rank], *[pixdim[-1]] * (rank - len(pixdim))], dtype=np.float64))
+    size, target = find_target_grid(shape, affine, wanted, diagonal)
+    check_resampled_size(volume.path, shape, own, size, wanted, volume.voxels.itemsize * len(volume.voxels), None)
+    matrix = lead_from_to(affine, target, rank)
+    if not (size == shape and is_same_place(matrix, size)):
+        volume.voxels = _interpolate(volume.voxels, matrix, size, padding)
+    volume.affine = target
+
+    def inverse(found: LabelMap) -> LabelMap:
+        there = lead_from_to(np.asarray(found[1], dtype=np.float64), affine, rank)
+        if found[0].shape == shape and is_same_place(there, shape):
+            return found[0], affine
+        return _pick_nearest(found[0], there, shape, padding), affine
+
+    volume.inverses.append(inverse)
+
+
+def crop_background(volume: Volume, margin: int | Sequence[int], allow_smaller: bool) -> None:
+    """Crop away the surround, or, where there is none, what is not above 0; see ``CropBackgroundd``.
+
+    Raises:
+        ImageFileError: there is no foreground.
+    """
+    found = search_surround(volume.voxels)
+    _crop(volume, _above_zero(volume) if found is None else ~found.mask, margin, allow_smaller)
+
+
+def crop_foreground(volume: Volume, margin: int | Sequence[int], allow_smaller: bool) -> None:
+    """Crop to what is above 0, as MONAI's ``CropForegroundd`` does.
+
+    Raises:
+        ImageFileError: nothing is.
+    """
+    _crop(volume, _above_zero(volume), margin, allow_smaller)
+
+
+def _above_zero(volume: Volume) -> Array:
+    return np.asarray((volume.voxels > 0).any(axis=0))
+
+
+def _crop(volume: Volume, foreground: Array, margin: int | Sequence[int], allow_smaller: bool) -> None:
+    if not foreground.any():
+        raise ImageFileError(
+            f"{volume.path}: no voxel is foreground: all of them have one value, or none is above 0 where that was "
+            "asked for. Set what is not to be segmented to one value, and the rest to others."
+        )
+    shape, affine, rank = volume.shape, volume.affine, len(volume.shape)
+    margins = [margin] * rank if isinstance(margin, int) else list(margin)
+    inner, padding, start = [], [], []
+    for axis, (length, more) in enumerate(zip(shape, margins, strict=True)):
+        others = tuple(other for other in range(rank) if other != axis)
+        reached = np.flatnonzero(foreground.any(axis=others))
+        low, high = int(reached[0]) - more, int(reached[-1]) + more + 1
+        if allow_smaller:
+            low, high = max(low, 0), min(high, length)
+        inner.append(slice(max(low, 0), min(high, length)))
+        padding.append((max(-low, 0), max(high - length, 0)))
+        start.append(low)
+    kept = (slice(None), *inner)
+    volume.voxels = np.pad(volume.voxels[kept], [(0, 0), *padding])
+    moved = np.array(affine, dtype=np.float64)
+    moved[:-1, -1] += moved[:-1, :rank] @ np.array(start)
+    volume.affine = moved
+
+    def inverse(found: LabelMap) -> LabelMap:
+        sides = zip(padding, found[0].shape, strict=True)
+        unpadded = tuple(slice(before, size - after) for (before, after), size in sides)
+        whole = np.zeros(shape, dtype=found[0].dtype)
+        whole[tuple(inner)] = found[0][unpadded]
+        return whole, affine
+
+    volume.inverses.append(inverse)
+
+
+def _interpolate(voxels: Array, matrix: Array, size: tuple[int, ...], padding: str) -> Array:
+    """Linearly, block by block; ``matrix`` leads from voxels of the result to those of the image."""
+    result = np.empty((len(voxels), *size), dtype=np.float32)
+    rank = len(size)
+    straight = np.count_nonzero(matrix[:rank, :rank]) == np.count_nonzero(np.diag(matrix[:rank, :rank]))
+    for block in list_blocks(result.shape, np.abs(matrix[:rank, :rank])):
+        box, local = needed_box(matrix, block, voxels.shape[1:])
+        linear = np.diag(local[:rank, :rank]) if straight else local[:rank, :rank]
+        for channel, written in zip(voxels, result, strict=True):
+            written[block] = ndimage.affine_transform(
+                channel[box].astype(np.float64),
+                linear,
+                local[:rank, rank],
+                tuple(part.stop - part.start for part in block),
+                order=1,
+                mode=PADDINGS[padding],
+            )
+    return result
+
+
+def _pick_nearest(labels: Array, matrix: Array, size: tuple[int, ...], padding: str) -> Array:
+    result = np.empty(size, dtype=labels.dtype)
+    for block in list_blocks((1, *size), np.abs(matrix[: len(size), : len(size)])):
+        found = list(nearest_voxels(matrix, block, labels.shape))
+        result[block] = labels[tuple(index for index, _ in found)]
+        if padding == "zeros":
+            for _, outside in found:
+                result[block] = np.where(outside, 0, result[block])
+    return result

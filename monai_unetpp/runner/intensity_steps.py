@@ -1,0 +1,145 @@
+"""Steps that change the values of an image; the numbers are those of the bundle's transforms, to float32 rounding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from monai_unetpp.data.black_level import find_black
+from monai_unetpp.data.surround_search import search_surround
+from monai_unetpp.runner.volume import Array, Volume
+
+__all__ = [
+    "adjust_contrast",
+    "clip_percentiles",
+    "invert_bright_background",
+    "level_surround",
+    "normalize",
+    "scale_range",
+    "scale_range_percentiles",
+    "standardize",
+]
+
+#: Values above which MONAI takes percentiles by numpy instead of torch.
+_MANY = 1_000_000
+#: Pixels from which the median of a large image is taken, as in ``InvertBrightBackground``.
+_MEDIAN_PIXELS = 2**20
+
+
+def level_surround(volume: Volume) -> None:
+    """Make the surround 0 and what it surrounds positive; see ``LevelSurroundd``."""
+    found = search_surround(volume.voxels)
+    if found is None or found.share == 1:
+        return
+    values = zip(volume.voxels, found.values, strict=True)
+    blacks = [find_black(channel[~found.mask], value) for channel, value in values]
+    lowest = [float(channel.min()) for channel in volume.voxels]
+    if not any(blacks) and not any(lowest) and found.constants == 1:
+        return
+    shifts = np.array(blacks, dtype=np.float32).reshape(-1, *[1] * len(volume.shape))
+    volume.voxels = np.maximum(volume.voxels - shifts, 0)
+    volume.voxels[:, found.mask] = 0
+
+
+def clip_percentiles(volume: Volume, lower: float | None, upper: float | None, channel_wise: bool) -> None:
+    """Bring what lies beyond two percentiles to these."""
+
+    def clip(values: Array) -> Array:
+        low, high = (_percentile(values, percent) for percent in (lower or 0, 100 if upper is None else upper))
+        return np.asarray(np.clip(values, low, high))
+
+    volume.voxels = _by_channel(volume.voxels, clip, channel_wise)
+
+
+def scale_range_percentiles(
+    volume: Volume, lower: float, upper: float, b_min: float | None, b_max: float | None, clip: bool, channel_wise: bool
+) -> None:
+    """Let two percentiles become ``b_min`` and ``b_max``."""
+
+    def scale(values: Array) -> Array:
+        return _scaled(values, _percentile(values, lower), _percentile(values, upper), b_min, b_max, clip)
+
+    volume.voxels = _by_channel(volume.voxels, scale, channel_wise)
+
+
+def scale_range(
+    volume: Volume, a_min: float, a_max: float, b_min: float | None, b_max: float | None, clip: bool
+) -> None:
+    """Let ``a_min`` and ``a_max`` become ``b_min`` and ``b_max``."""
+    volume.voxels = _scaled(
+        volume.voxels, np.asarray(a_min, np.float32), np.asarray(a_max, np.float32), b_min, b_max, clip
+    )
+
+
+def invert_bright_background(volume: Volume, low: float, high: float) -> None:
+    """Make an image whose median is above the middle of the range its negative."""
+    pixels = volume.voxels.reshape(-1)
+    pixels = pixels[:: max(1, len(pixels) // _MEDIAN_PIXELS)]
+    middle = (len(pixels) - 1) // 2
+    if np.partition(pixels, middle)[middle] > (low + high) / 2:
+        volume.voxels = np.float32(low + high) - volume.voxels
+
+
+def adjust_contrast(volume: Volume, gamma: float) -> None:
+    """Raise what is scaled to 0 to 1 to the power of ``gamma``, and scale it back."""
+    low = volume.voxels.min()
+    extent = volume.voxels.max() - low
+    part = (volume.voxels - low) / float(extent + np.float32(1e-7))
+    # numpy's power of float32 is less exact
+    volume.voxels = (part.astype(np.float64) ** gamma).astype(np.float32) * extent + low
+
+
+def standardize(volume: Volume) -> None:
+    """Give the image, all channels together, mean 0 and standard deviation 1."""
+    volume.voxels = _standardized(volume.voxels)
+
+
+def normalize(volume: Volume, nonzero: bool, channel_wise: bool) -> None:
+    """Mean 0 and standard deviation 1, if so wanted of what is not 0 and by channel."""
+
+    def normal(values: Array) -> Array:
+        if not nonzero:
+            return _standardized(values)
+        inside = values != 0
+        result: Array = values.copy()
+        if inside.any():
+            result[inside] = _standardized(values[inside])
+        return result
+
+    volume.voxels = _by_channel(volume.voxels, normal, channel_wise)
+
+
+def _by_channel(voxels: Array, change: Callable[[Array], Array], channel_wise: bool) -> Array:
+    return np.asarray(np.stack([change(channel) for channel in voxels]) if channel_wise else change(voxels))
+
+
+def _standardized(values: Array) -> Array:
+    mean = float(values.sum(dtype=np.float64) / values.size)
+    squares = math.fsum(float(np.square(part.astype(np.float64) - mean).sum()) for part in values)
+    result: Array = (values - np.float32(mean)) / np.float32(math.sqrt(squares / values.size) or 1.0)
+    return result
+
+
+def _scaled(values: Array, a_min: Array, a_max: Array, b_min: float | None, b_max: float | None, clip: bool) -> Array:
+    if a_max == a_min:
+        return np.asarray(values - a_min + np.float32(b_min or 0))
+    values = (values - a_min) / (a_max - a_min)
+    if b_min is not None and b_max is not None:
+        values = values * np.float32(b_max - b_min) + np.float32(b_min)
+    return np.asarray(np.clip(values, b_min, b_max) if clip else values)
+
+
+def _percentile(values: Array, percent: float) -> Array:
+    """As MONAI: in numpy for many values, else as ``torch.quantile`` computes it in float32."""
+    if values.size > _MANY:
+        return np.asarray(np.percentile(values, percent), dtype=np.float32)
+    place = np.float32(percent / 100) * np.float32(values.size - 1)
+    below, above = int(np.floor(place)), int(np.ceil(place))
+    ordered = np.partition(values.reshape(-1), sorted({below, above}))
+    low, high = np.float32(ordered[below]), np.float32(ordered[above])
+    weight = place - np.float32(below)
+    if weight < 0.5:
+        return np.asarray(low + weight * (high - low))
+    return np.asarray(high - (high - low) * (np.float32(1) - weight))

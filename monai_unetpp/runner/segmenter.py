@@ -1,0 +1,139 @@
+"""Segmenting files with an exported folder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+
+from monai_unetpp.data.image_errors import ImageFileError
+from monai_unetpp.data.nifti import NIFTI_SUFFIXES
+from monai_unetpp.data.nifti_marks import ImageIdentity, hash_file, hash_path, nifti_mark, nifti_pair, read_nifti_mark
+from monai_unetpp.data.nifti_results import on_nifti_grid, smallest_dtype
+from monai_unetpp.data.surround_search import search_surround
+from monai_unetpp.files import atomic_path
+from monai_unetpp.runner import geometry_steps, intensity_steps
+from monai_unetpp.runner.network import load_network
+from monai_unetpp.runner.pipeline import read_pipeline
+from monai_unetpp.runner.volume import Array, Volume, read_volume
+from monai_unetpp.runner.windows import label_image, label_slices
+
+__all__ = ["CLEAR_BACKGROUND", "STEPS", "Segmenter", "result_name"]
+
+#: The steps before the network, by their names in ``pipeline.json``.
+STEPS: dict[str, Callable[..., None]] = {
+    name: getattr(module, name)
+    for module in (geometry_steps, intensity_steps)
+    for name in module.__all__
+    if name.islower()
+}
+#: The step after it: what surrounds the content of the preprocessed image is background.
+CLEAR_BACKGROUND = "clear_background"
+
+
+class Segmenter:
+    """Segments NIfTI files with the network of an exported folder, which is loaded once.
+
+    Args:
+        folder: what ``monai-unetpp export --format runner`` wrote.
+        threads: how many to use; None leaves it to the runtime.
+
+    Raises:
+        FileNotFoundError: no such folder, or one without its files.
+        ImportError: what runs the network is not installed.
+        ValueError: a folder of another version, or with a changed network.
+    """
+
+    def __init__(self, folder: str | PathLike[str], threads: int | None = None) -> None:
+        self.pipeline = read_pipeline(folder)
+        unknown = [step["step"] for step in self.pipeline.preprocessing if step["step"] not in STEPS]
+        unknown += [step["step"] for step in self.pipeline.postprocessing if step["step"] != CLEAR_BACKGROUND]
+        if unknown:
+            raise ValueError(f"{folder}: unknown step {unknown[0]!r}. Take the runner of the version that made it.")
+        self._predict = load_network(Path(folder), self.pipeline.network, threads)
+
+    def label(self, image: str | PathLike[str]) -> Array:
+        """The labels of a NIfTI file on its own grid, ``(H, W[, D])`` of integers.
+
+        Raises:
+            ImageFileError: an image that cannot be used.
+        """
+        volume = read_volume(Path(image), self.pipeline.reading)
+        for step in self.pipeline.preprocessing:
+            STEPS[step["step"]](volume, **{name: value for name, value in step.items() if name != "step"})
+        labels = self._infer(volume)
+        if self.pipeline.postprocessing:
+            found = search_surround(volume.voxels)
+            if found is not None:
+                labels[found.mask] = 0
+        return volume.bring_back(labels)
+
+    def segment(self, image: str | PathLike[str], output_dir: str | PathLike[str], overwrite: bool = False) -> Path:
+        """Write the labels of a NIfTI file as ``<output_dir>/<case>_seg.nii.gz``, with the header of the file.
+
+        Args:
+            image: the file.
+            output_dir: where to write; it is made where it is missing.
+            overwrite: whether the result of another image may be replaced.
+
+        Returns:
+            The path of the result.
+
+        Raises:
+            ImageFileError: an image that cannot be used.
+            FileExistsError: a file that this package did not write, or the result of another image.
+        """
+        source = Path(image)
+        path = Path(output_dir) / result_name(source)
+        identity = _identify(source)
+        _check_replaceable(path, source, identity, overwrite)
+        labels = self.label(source)
+        result: Any = on_nifti_grid(labels.astype(smallest_dtype(int(labels.max()))), source)
+        result.header["descrip"] = nifti_mark(identity)
+        with atomic_path(path) as temporary:
+            nibabel.save(result, temporary)
+        return path
+
+    def _infer(self, volume: Volume) -> Array:
+        windows, axis = self.pipeline.windows, self.pipeline.slice_axis
+        image = np.ascontiguousarray(volume.voxels, dtype=np.float32)
+        if axis is not None and len(volume.shape) == 3 and self.pipeline.spatial_dims == 2:
+            return label_slices(image, windows, self._predict, axis)
+        return label_image(image, windows, self._predict)
+
+
+def result_name(image: Path) -> str:
+    """The name of the result of an image."""
+    suffix = next((each for each in sorted(NIFTI_SUFFIXES, key=len) if image.name.lower().endswith(each)), "")
+    longest = ".nii.gz" if image.name.lower().endswith(".nii.gz") else suffix
+    return f"{image.name[: len(image.name) - len(longest)]}_seg.nii.gz"
+
+
+def _identify(image: Path) -> ImageIdentity:
+    files = nifti_pair(image) if image.suffix.lower() in (".hdr", ".img") else [image]
+    try:
+        hashes = sorted(hash_file(file) for file in files)
+    except OSError as e:
+        raise ImageFileError(f"{image}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
+    return ImageIdentity(hash_path(image), hashes[0] if len(hashes) == 1 else None)
+
+
+def _check_replaceable(path: Path, source: Path, identity: ImageIdentity, overwrite: bool) -> None:
+    if not path.exists():
+        return
+    mark = read_nifti_mark(path)
+    if mark is None:
+        raise FileExistsError(
+            f"{source}: its result {path} exists and was not written by monai-unetpp. Move it away, or name another "
+            "output folder."
+        )
+    before = ImageIdentity.from_mark(mark)
+    if not overwrite and (before is None or not before.is_same(identity)):
+        raise FileExistsError(
+            f"{source}: its result would replace {path}, which is of another image. Name another output folder, or "
+            "let it be replaced with --overwrite."
+        )

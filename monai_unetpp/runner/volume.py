@@ -1,0 +1,110 @@
+"""An image on its way through the steps, and the way back of its labels."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from monai_unetpp.data.grid import channel_axes, check_grid, lay_flat, spatial_axes
+from monai_unetpp.data.image_errors import ImageFileError
+from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
+
+__all__ = ["Array", "LabelMap", "Volume", "read_volume"]
+
+Array = npt.NDArray[Any]
+#: Labels ``(H, W[, D])`` and the affine of their grid.
+LabelMap = tuple[Array, Array]
+
+
+@dataclasses.dataclass
+class Volume:
+    """An image.
+
+    Attributes:
+        voxels: ``(C, H, W[, D])`` in float32.
+        affine: ``(4, 4)``, from voxel indices to mm.
+        path: the file.
+        inverses: what brings a label map back, the last step first to be called.
+    """
+
+    voxels: Array
+    affine: Array
+    path: Path
+    inverses: list[Callable[[LabelMap], LabelMap]] = dataclasses.field(default_factory=list)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each axis of space."""
+        return self.voxels.shape[1:]
+
+    def bring_back(self, labels: Array) -> Array:
+        """A label map ``(H, W[, D])`` of the preprocessed image on the grid of the file."""
+        found = (labels, self.affine)
+        for inverse in reversed(self.inverses):
+            found = inverse(found)
+        return found[0]
+
+
+def read_volume(path: Path, reading: Mapping[str, Any]) -> Volume:
+    """Read a NIfTI file as the pipeline wants it.
+
+    Args:
+        path: the file.
+        reading: of a :class:`monai_unetpp.runner.Pipeline`.
+
+    Raises:
+        ImageFileError: missing, damaged or not NIfTI; another number of axes or channels; voxels that are not finite,
+            or all the same.
+    """
+    if not is_nifti_name(path):
+        raise ImageFileError(
+            f"{path}: the runner reads NIfTI (.nii, .nii.gz, .hdr, .img) only. Convert it, or use monai-unetpp segment."
+        )
+    image = open_nifti(path)
+    axes, channels = _find_axes(image.shape, reading, path)
+    voxels = _finite(read_voxels(image, path, single=True), path, reading["fill_nonfinite"])
+    if not reading["allow_constant"] and voxels.min() == voxels.max():
+        raise ImageFileError(
+            f"{path}: every voxel has the value {voxels.flat[0]}, so there is nothing to segment. Export it again."
+        )
+    check_grid(image.shape, image.affine, path)
+    affine = image.affine[:, [*axes, *(axis for axis in range(4) if axis not in axes)]]
+    size = tuple(image.shape[axis] for axis in axes)
+    channels_first = np.moveaxis(voxels.reshape((*size, channels)), -1, 0).astype(np.float32)
+    return Volume(channels_first, lay_flat(affine) if len(axes) == 2 else affine, path)
+
+
+def _find_axes(shape: tuple[int, ...], reading: Mapping[str, Any], path: Path) -> tuple[tuple[int, ...], int]:
+    dims, wanted = reading["spatial_dims"], reading["channels"]
+    if wanted == 1:
+        axes, channels = spatial_axes(shape, dims), 1
+    else:
+        axes, channels = channel_axes(shape, dims[0])
+    if axes is None or channels != wanted:
+        needed = " or ".join(f"{count}" for count in dims)
+        raise ImageFileError(
+            f"{path}: must have {needed} axes and {wanted} channel(s), got shape {tuple(shape)}. Store the part that "
+            "the network needs in a file of its own."
+        )
+    return axes, channels
+
+
+def _finite(voxels: Array, path: Path, fill: float | None) -> Array:
+    if voxels.dtype.kind != "f":
+        return voxels
+    # larger numbers are infinite in float32
+    largest = np.finfo(np.float32).max
+    if voxels.min() >= -largest and voxels.max() <= largest:  # not if there is a NaN
+        return voxels
+    usable = np.abs(voxels) <= largest
+    if fill is not None:
+        return np.where(usable, voxels, np.asarray(fill, dtype=voxels.dtype))
+    raise ImageFileError(
+        f"{path}: {voxels.size - int(np.count_nonzero(usable))} of {voxels.size} voxels are NaN or infinite. Replace "
+        "them, for example by the value of the background."
+    )

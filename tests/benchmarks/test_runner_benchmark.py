@@ -1,0 +1,37 @@
+"""What exported folders take and give, as whole processes."""
+
+import json
+
+import pytest
+from runner_bundle import write_bundle, write_image
+
+from benchmarks import runner
+from benchmarks.__main__ import main
+from monai_unetpp.openvino_loading import has_openvino
+
+
+@pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
+def test_every_level_has_its_size_time_memory_and_accuracy(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "_POINTS", (("fp32", "openvino"),))
+    step = {"_target_": "monai_unetpp.data.StandardizeIntensityd", "keys": "image"}
+    bundle = write_bundle(tmp_path / "tiny", 3, [step])
+    names = [write_image(tmp_path / f"{name}.nii.gz", (18, 17, 16), surround=False).name for name in "ab"]
+    folder = runner.export_runner(bundle, tmp_path / "folder").path
+    label = runner.Segmenter(folder).segment(tmp_path / names[0], tmp_path)
+    cases = [{"image": name, "label": label.name} for name in names]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": cases, "validation": cases}))
+    result = runner.measure_runner(str(bundle), str(tmp_path), repeats=1, threads=(1,))
+    assert [(folder.level, folder.dice) for folder in result.folders][-1] == ("L2", pytest.approx(1))
+    shallow, deep = result.folders
+    assert shallow.size_bytes < deep.size_bytes
+    assert deep.difference == deep.lower_bound == 0
+    assert all(folder.peak_bytes > 10**7 and folder.seconds[1].median > 0 for folder in result.folders)
+    text = runner.format_runner_benchmark(result)
+    assert "| L2 | fp32 | openvino |" in text
+    assert "The smallest that is not inferior by more than 0.01 Dice: L" in text
+
+
+def test_it_asks_for_a_bundle_and_cases(capsys):
+    with pytest.raises(SystemExit):
+        main(["runner"])
+    assert "give --bundle and --dataset_dir" in capsys.readouterr().err

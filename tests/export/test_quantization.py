@@ -1,0 +1,35 @@
+"""Networks in whole numbers of 8 bits: smaller, nearly the same, and only where they are asked for."""
+
+import importlib.util
+import json
+import sys
+
+import numpy as np
+import pytest
+from runner_bundle import write_bundle, write_image
+
+from monai_unetpp.export import export_runner
+from monai_unetpp.runner import Segmenter
+
+needs_nncf = pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="needs the extra int8")
+
+
+@needs_nncf
+def test_a_quantized_folder_segments_nearly_alike_and_is_smaller(tmp_path):
+    step = {"_target_": "monai_unetpp.data.StandardizeIntensityd", "keys": "image"}
+    bundle = write_bundle(tmp_path / "tiny", 3, [step])
+    image = write_image(tmp_path / "head.nii.gz", (20, 18, 24), surround=False)
+    case = {"image": image.name, "label": image.name}
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": [case], "validation": [case]}))
+    whole = export_runner(bundle, tmp_path / "fp32")
+    small = export_runner(bundle, tmp_path / "int8", precision="int8", calibration=tmp_path)
+    assert (tmp_path / "int8" / "network.bin").stat().st_size < (tmp_path / "fp32" / "network.bin").stat().st_size
+    assert small.pipeline.network["precision"] == "int8"
+    first, second = (Segmenter(each.path).label(image) for each in (whole, small))
+    assert np.mean(first == second) > 0.8
+    assert "openvino_telemetry" not in {name.partition(".")[0] for name, module in sys.modules.items() if module}
+
+
+def test_int8_without_cases_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="calibration must be given for precision int8"):
+        export_runner("hippocampus_mri_unetpp", tmp_path / "folder", precision="int8")

@@ -1,0 +1,71 @@
+"""Windows chosen for a volume: few and large, evenly laid, and hardly anything computed twice."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from monai_unetpp import NestedUNet
+from monai_unetpp.inferers import NestedSlidingWindowInferer, sliding_windows
+from monai_unetpp.inferers.window_choice import choose_windows, downsampling_of
+
+SIZES = st.tuples(*[st.integers(1, 300)] * 3)
+
+
+@settings(deadline=None, max_examples=30)
+@given(size=SIZES, most=st.integers(2**17, 2**24), overlap=st.floats(0, 0.75))
+def test_windows_cover_the_image_and_fit_and_compute_little_twice(size, most, overlap):
+    grid = choose_windows(size, most, (16, 16, 8), overlap)
+    assert grid.window_voxels <= most
+    assert all(length % multiple == 0 for length, multiple in zip(grid.window_size, (16, 16, 8), strict=True))
+    for starts, length, whole in zip(grid.starts, grid.window_size, grid.padded_size, strict=True):
+        assert starts[0] == 0
+        assert starts[-1] + length == whole
+        gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
+        assert all(gap <= length for gap in gaps)
+        assert max(gaps, default=0) - min(gaps, default=0) <= 1
+    fewest = math.prod(grid.padded_size) / most
+    assert len(grid.positions) >= fewest
+
+
+@pytest.mark.parametrize("size", [(160, 200, 170), (512, 512, 600), (181, 217, 181), (1388, 1040)])
+def test_no_more_than_a_fifth_is_computed_twice(size):
+    grid = choose_windows(size, 2**20, (16,) * len(size), 0.5)
+    assert grid.window_voxels * len(grid.positions) <= 1.2 * math.prod(grid.padded_size)
+
+
+def test_an_image_that_fits_is_one_window():
+    grid = choose_windows((30, 41, 20), 10**6, (8, 8, 4), 0.5)
+    assert (grid.window_size, grid.starts) == ((32, 48, 20), ((0,), (0,), (0,)))
+
+
+def test_downsampling_is_that_of_the_network():
+    network = NestedUNet(3, 1, 2, features=(4, 4, 4), strides=[(2, 2, 1), 2])
+    assert downsampling_of(network, 3) == (4, 4, 2)
+    assert downsampling_of(network.prune("L1"), 3) == (2, 2, 1)
+    assert downsampling_of(torch.neg, 2) == (1, 1)
+
+
+def test_one_window_gives_what_the_network_gives_for_the_whole_image():
+    network = NestedUNet(2, 1, 2, features=(4, 4, 4), norm="batch").eval()
+    image = torch.randn(1, 1, 24, 32)
+    inferer = NestedSlidingWindowInferer("auto", runtime="torch", precision="fp32")
+    with torch.no_grad():
+        torch.testing.assert_close(inferer(image, network), network(image))
+
+
+def test_few_shapes_of_windows_are_compiled_for_many_images(monkeypatch):
+    monkeypatch.setattr(sliding_windows, "most_window_voxels", lambda network, device: 16**2)
+    network = NestedUNet(2, 1, 2, features=(4, 4, 4), norm="batch").eval()
+    inferer = NestedSlidingWindowInferer("auto", overlap=0.25, runtime="torch", precision="fp32", output="labels")
+    for size in (25, 26, 27, 28):
+        assert inferer(torch.randn(1, 1, size, 20), network).shape == (1, 1, size, 20)
+    assert len(inferer._predictors) <= 2
+
+
+def test_another_word_than_auto_is_refused():
+    with pytest.raises(TypeError, match="roi_size must be whole numbers, one for all axes or each, or 'auto'"):
+        NestedSlidingWindowInferer("large")

@@ -1,0 +1,157 @@
+"""What a labelled data set is like, against numbers made by hand."""
+
+from __future__ import annotations
+
+import json
+
+import nibabel
+import numpy as np
+import pytest
+
+from monai_unetpp.cli import main
+from monai_unetpp.data import case_check
+from monai_unetpp.guard import find_guard
+from monai_unetpp.planning import Fingerprint, take_fingerprint
+from monai_unetpp.planning.sides import left_right_pairs
+
+# axes P, R, S with voxels of 2, 1 and 3 mm
+AFFINE = np.array([[0, 1.0, 0, 5], [-2.0, 0, 0, 6], [0, 0, 3.0, 7], [0, 0, 0, 1]])
+
+
+def voxels(length):
+    """A ramp from 100 in a surround of 0, and its labels."""
+    image = np.zeros((12, length, 8), np.float32)
+    image[2:-2, 3:-3, 1:-1] = np.linspace(100, 200, length - 6, dtype=np.float32)[:, None]
+    label = np.zeros(image.shape, np.uint8)
+    label[3, 4, 2:4] = 1
+    label[6, 6, 4] = 1
+    label[8, 4:6, 2] = 2
+    label[2, 3, 1] = 3
+    return image, label
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two volumes of one subject and one of another, two channels on a fourth axis."""
+    entries = []
+    for name, length in (("sub-1_a", 14), ("sub-1_b", 14), ("sub-2_a", 16)):
+        image, label = voxels(length)
+        nibabel.save(nibabel.Nifti1Image(np.stack([image, -image], -1), AFFINE), tmp_path / f"{name}.nii.gz")
+        nibabel.save(nibabel.Nifti1Image(label, AFFINE), tmp_path / f"{name}_label.nii.gz")
+        entries.append({"image": f"{name}.nii.gz", "label": f"{name}_label.nii.gz"})
+    content = {
+        "modality": {"0": "T1", "1": "FLAIR"},
+        "labels": {"0": "background", "1": "left x", "2": "right x", "3": "ignore"},
+        "training": entries,
+        "validation": [],
+    }
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_numbers_are_those_made_by_hand_and_axes_are_in_the_order_of_ras(folder):
+    found = take_fingerprint(folder)
+    assert (found.spatial_dims, found.channels, found.modality) == (3, ("T1", "FLAIR"), "MR")
+    assert (found.labels, found.ignore_label) == ({"left x": 1, "right x": 2}, 3)
+    assert found.left_right == (("left x", "right x"),)
+    assert found.median_spacing_mm == (1.0, 2.0, 3.0)
+    assert found.median_shape == (14, 12, 8)
+    first, _, last = found.cases
+    assert (first.name, first.subject, last.subject) == ("sub-1_a", "sub-1", "sub-2")
+    assert (first.shape, last.shape) == ((14, 12, 8), (16, 12, 8))
+    assert first.size_mm == (8.0, 16.0, 18.0)
+    assert first.constant_surround
+    assert (first.voxels, first.parts) == ({"left x": 3, "right x": 2}, {"left x": 2, "right x": 1})
+    assert first.volumes_ml == pytest.approx({"left x": 0.018, "right x": 0.012})
+    image, label = voxels(14)
+    inside = image[(label == 1) | (label == 2)]
+    assert first.intensity[0].foreground.mean == pytest.approx(inside.mean())
+    assert first.intensity[1].foreground.sd == pytest.approx(inside.std(), rel=1e-5)
+    assert first.intensity[0].whole.p50 == np.median(image)
+    pooled = found.intensity[0].foreground
+    assert pooled.mean == pytest.approx(np.mean([case.intensity[0].foreground.mean for case in found.cases]))
+    assert (pooled.p0_5, pooled.p50) == pytest.approx((111.111, 114.286), abs=1e-3)
+
+
+def test_it_is_the_same_from_json_and_without_cases_it_names_none(folder, tmp_path):
+    found = take_fingerprint(folder)
+    found.write(tmp_path / "all.json")
+    assert Fingerprint.read(tmp_path / "all.json") == found
+    found.write(tmp_path / "some.json", with_cases=False)
+    assert "sub-1" not in (tmp_path / "some.json").read_text()
+    assert Fingerprint.read(tmp_path / "some.json").cases == ()
+    (tmp_path / "some.json").write_text('{"form": 0}')
+    with pytest.raises(ValueError, match=r"some\.json: a fingerprint must have form 1 and all its entries, got .*"):
+        Fingerprint.read(tmp_path / "some.json")
+
+
+def test_a_second_run_reads_changed_cases_only(folder, tmp_path, monkeypatch):
+    from monai_unetpp.planning import measuring
+
+    cache, read = tmp_path / "cache.json", []
+
+    def noted(case, *arguments, **options):
+        read.append(case.name)
+        return case_check.read_image(case, *arguments, **options)
+
+    monkeypatch.setattr(measuring, "read_image", noted)
+    lines = []
+    first = take_fingerprint(folder, cache=cache, progress=lines.append)
+    assert lines == [f"measuring: {number} of 3" for number in (1, 2, 3)]
+    assert take_fingerprint(folder, cache=cache) == first
+    assert len(read) == 3
+    image, _ = voxels(16)
+    nibabel.save(nibabel.Nifti1Image(np.stack([2 * image, image], -1), AFFINE), folder / "sub-2_a.nii.gz")
+    assert take_fingerprint(folder, cache=cache) != first
+    assert read[3:] == ["sub-2_a"]
+    cache.write_text("no json")
+    assert len(take_fingerprint(folder, cache=cache).cases) == 3
+
+
+def test_cases_that_cannot_be_read_are_counted_and_named(folder):
+    (folder / "sub-1_b.nii.gz").write_text("no image")
+    with pytest.raises(ValueError, match=r"cases must be sound, got 1 of 3 with a problem:\n- .*sub-1_b\.nii\.gz: "):
+        take_fingerprint(folder)
+
+
+def test_hounsfield_units_are_known_where_nobody_named_the_modality(tmp_path):
+    for number in range(2):
+        image, label = voxels(14)
+        for kind, array in (("images", np.where(image == 0, -1000, image)), ("labels", np.where(label > 1, 0, label))):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            nibabel.save(nibabel.Nifti1Image(array.astype(np.int16), AFFINE), tmp_path / kind / f"{number}.nii.gz")
+    found = take_fingerprint(tmp_path)
+    assert (found.modality, found.channels, found.labels) == ("CT", ("channel_0",), {"label_1": 1})
+
+
+def test_check_writes_what_a_guard_reads(folder, tmp_path, capsys):
+    bundle = tmp_path / "bundle"
+    content = json.loads((folder / "dataset.json").read_text())
+    content["labels"] = {"a": 1, "b": 2, "ignore": 3}
+    del content["validation"]
+    (folder / "dataset.json").write_text(json.dumps(content))
+    # sub-1_a and sub-1_b are equal, which check tells
+    assert main(["check", str(folder), "--fingerprint", str(bundle / "configs" / "fingerprint.json")]) == 1
+    image, label = voxels(15)
+    nibabel.save(nibabel.Nifti1Image(np.stack([image, -image], -1), AFFINE), folder / "sub-1_b.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(label, AFFINE), folder / "sub-1_b_label.nii.gz")
+    assert main(["check", str(folder), "--fingerprint", str(bundle / "configs" / "fingerprint.json")]) == 0
+    assert "what the training cases have in common" in capsys.readouterr().out
+    assert find_guard(bundle).ranges.constant_surround == 1.0
+    assert main(["check", "hippocampus_mri_unetpp", "--fingerprint", "x.json"]) == 2
+    assert "must be a data set to take its fingerprint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "pairs"),
+    [
+        (["LeftKidney", "RightKidney"], [("LeftKidney", "RightKidney")]),
+        (["kidney_left", "kidney_right", "spleen"], [("kidney_left", "kidney_right")]),
+        (["L putamen", "R putamen"], [("L putamen", "R putamen")]),
+        (["ctx-lh-precuneus", "ctx-rh-precuneus"], []),
+        (["left atrium", "right ventricle"], []),
+        (["R lung", "L lung"], [("L lung", "R lung")]),
+    ],
+)
+def test_left_and_right_are_known_by_name(names, pairs):
+    assert list(left_right_pairs(names)) == pairs

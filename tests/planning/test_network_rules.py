@@ -1,0 +1,119 @@
+"""Network, patch and batch within memory and time."""
+
+import math
+
+import pytest
+
+from monai_unetpp.planning.machine import Machine, StepCost, count_step, measure_machine
+from monai_unetpp.planning.network_rules import (
+    NetworkTask,
+    choose_network,
+    choose_window,
+    kernels_of,
+    patch_of,
+    strides_of,
+)
+
+CPU = Machine.of(1e11, 2**34, 2, "cpu")
+
+
+def task(shape=(64, 64, 64), spacing=(1.0, 1.0, 1.0), **others):
+    values = {"spatial_dims": len(shape), "in_channels": 1, "out_channels": 2, "square": False, "minutes": 60.0}
+    return NetworkTask(**{**values, "folds": 0, **others}, shape=shape, spacing_mm=spacing)
+
+
+def cheap(config, patch, batch):
+    """Nearly what a step costs, without building networks."""
+    operations = 6e4 * batch * math.prod(patch) * (config["features"][0] / 12) ** 2
+    return StepCost(operations, int(batch * math.prod(patch) * config["features"][0] * 100))
+
+
+def chosen(given=None, machine=CPU, **others):
+    return {name: choice.value for name, choice in choose_network(task(**others), machine, cheap, given or {}).items()}
+
+
+def test_axes_are_halved_while_four_voxels_are_left():
+    assert strides_of([40, 56, 40], None) == [[2, 2, 2]] * 3
+    assert strides_of([64, 64], None) == [[2, 2]] * 4
+    assert strides_of([1024, 1024], None) == [[2, 2]] * 4
+    # even the smallest patch has a level
+    assert strides_of([4, 4], None) == [[2, 2]]
+
+
+def test_thick_slices_are_halved_and_convolved_once_they_are_as_thin_as_the_rest():
+    strides = strides_of([64, 64, 16], [0.5, 0.5, 3.0])
+    assert strides == [[2, 2, 1], [2, 2, 1], [2, 2, 2], [2, 2, 2]]
+    kernels = kernels_of(strides, [0.5, 0.5, 3.0], 3)
+    assert kernels == [[3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3], [3, 3, 3]]
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing", "edge"),
+    [((36, 50, 36), (1.0, 1.0, 1.0), 64), ((512, 512, 30), (0.7, 0.7, 5.0), 64), ((300, 200), None, 128)],
+)
+def test_patches_are_no_larger_than_allowed_and_divisible(shape, spacing, edge):
+    patch = patch_of(task(shape, spacing), edge)
+    strides = strides_of(patch, spacing)
+    assert all(length % math.prod(s[axis] for s in strides) == 0 for axis, length in enumerate(patch))
+    assert math.prod(patch) <= 1.3 * edge ** len(shape)
+    # beyond the images only to the next multiple
+    assert all(length < size + 16 for length, size in zip(patch, shape, strict=True))
+
+
+def test_patches_that_are_turned_by_quarters_are_square():
+    assert patch_of(task((300, 200), None, square=True), 128) == [128, 128]
+
+
+def test_more_time_buys_a_larger_network_and_memory_limits_it():
+    short, long = chosen(minutes=10.0), chosen(minutes=600.0)
+    assert long["features"][0] > short["features"][0]
+    assert short["steps"] >= 1000
+    small = chosen(minutes=600.0, machine=Machine.of(1e11, 2**28, 2, "cpu"))
+    assert math.prod(small["patch_size"]) * small["features"][0] < math.prod(long["patch_size"]) * long["features"][0]
+
+
+def test_without_enough_time_the_smallest_network_is_taken_and_the_plan_says_so():
+    choices = choose_network(task(minutes=0.1), CPU, cheap, {})
+    assert choices["features"].value[0] == 8
+    assert "all that the time allows" in choices["patch_size"].reason
+    assert choices["steps"].value >= 1
+
+
+def test_folds_share_the_time():
+    assert chosen(folds=5)["steps"] <= chosen()["steps"] or chosen(folds=5)["features"] != chosen()["features"]
+
+
+def test_what_is_set_by_hand_is_followed_by_the_rest():
+    values = chosen({"features": [4, 8, 8], "patch_size": [32, 32, 32]})
+    assert values["features"] == [4, 8, 8]
+    assert values["patch_size"] == [32, 32, 32]
+    assert len(values["strides"]) == 2
+    assert len(values["kernel_size"]) == 3
+
+
+def test_windows_grow_with_batch_norm_only():
+    strides = [[2, 2, 2]] * 3
+    assert choose_window([48, 48, 48], [94, 114, 60], strides, "batch").value == [96, 96, 64]
+    assert choose_window([48, 48, 48], [94, 114, 60], strides, "instance").value == [48, 48, 48]
+    large = choose_window([96, 96, 96], [400, 400, 400], strides, "batch").value
+    assert math.prod(large) <= 128**3
+    assert min(large) >= 96
+
+
+def test_machines_of_one_class_are_equal():
+    # 64 billion, whatever between a half and the double of it was measured
+    assert Machine.of(4e10, 20 * 2**30, 2, "cpu") == Machine.of(1e11, 30 * 2**30, 2, "cpu")
+    assert str(Machine.of(4e10, 20 * 2**30, 2, "cpu")) == "cpu of about 64 billion operations/s, 2 cores, 16 GB"
+
+
+def test_a_step_is_counted_without_computing_and_grows_with_the_patch():
+    config = {"spatial_dims": 2, "in_channels": 1, "out_channels": 2, "features": [4, 8], "norm": "batch"}
+    small, large = count_step(config, [64, 64], 1), count_step(config, [64, 64], 4)
+    assert large.operations == 4 * small.operations
+    assert 2 * small.memory_bytes < large.memory_bytes < 4 * small.memory_bytes
+
+
+def test_this_machine_has_a_class():
+    found = measure_machine(2, "cpu")
+    assert found.device == "cpu"
+    assert found == Machine.of(found.operations_per_s, found.memory_bytes, found.cores, "cpu")

@@ -1,0 +1,164 @@
+"""From a data set to a bundle that only lacks its weights, and what MONAI makes of it."""
+
+import json
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from bundle_runs import configs, run_here
+from PIL import Image
+
+from monai_unetpp.bundles import BundleConfig, check_bundle
+from monai_unetpp.cli import main
+from monai_unetpp.planning import Machine, TrainingPlan, load_plan, plan, write_readme
+from monai_unetpp.segmentation import label_names, segment_files
+
+#: Signs of MONAI's configurations in names that users give.
+HOSTILE = "$1 a#b::c @seed"
+TINY = {"features": [4, 8], "patch_size": [16, 16, 8], "strides": [[2, 2, 1]], "batch_size": 2}
+
+
+def machine(spatial_dims, device):
+    return Machine.of(4e9, 2**34, 2, "cpu")
+
+
+def write_data_set(root, save, labels, shape, channels, modality, count=4):
+    """Cases with two boxes, the first of which has the lowest label value and the second the highest."""
+    generator, entries = np.random.default_rng(0), []
+    for folder in ("imagesTr", "labelsTr"):
+        (root / folder).mkdir(parents=True)
+    for number in range(count):
+        label = np.zeros(shape, np.uint8)
+        label[tuple(slice(edge // 8, edge // 2) for edge in shape)] = min(labels.values())
+        label[tuple(slice(edge // 2, 7 * edge // 8) for edge in shape)] = max(labels.values())
+        image = 100.0 * (label > 0) + 100 * (label == max(labels.values())) + generator.normal(20, 5, shape)
+        image = image if channels == 1 else np.stack([image, generator.normal(size=shape)], axis=-1)
+        entries.append(
+            {key: save(root, f"{key}sTr", number, array) for key, array in {"image": image, "label": label}.items()}
+        )
+    names = {str(value): name for name, value in labels.items()}
+    content = {"modality": modality, "labels": {"0": "background", **names}, "training": entries}
+    (root / "dataset.json").write_text(json.dumps(content))
+    return root
+
+
+def save_volume(root, folder, number, array):
+    affine = np.diag([-1.0, 1.0, 5.0, 1.0])
+    kind = np.float32 if folder == "imagesTr" else np.uint8
+    nib.save(nib.Nifti1Image(array.astype(kind), affine), root / folder / f"case_{number}.nii.gz")
+    return f"./{folder}/case_{number}.nii.gz"
+
+
+def save_picture(root, folder, number, array):
+    Image.fromarray(np.clip(array, 0, 255).astype(np.uint8).T).save(root / folder / f"case_{number}.png")
+    return f"./{folder}/case_{number}.png"
+
+
+@pytest.fixture(scope="module")
+def thick_dir(tmp_path_factory):
+    """Two channels, thick slices, labels of any values with hostile names, in a folder with one."""
+    root = tmp_path_factory.mktemp("data") / HOSTILE
+    labels = {HOSTILE: 10, "other": 250}
+    return write_data_set(root, save_volume, labels, (32, 28, 12), 2, {"0": "T1", "1": "T2"})
+
+
+@pytest.fixture(scope="module")
+def thick_bundle(thick_dir, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bundles") / "thick"
+    plan(thick_dir, folder, minutes=1, settings=TINY, measure=machine)
+    return folder
+
+
+def test_a_bundle_lacks_nothing_but_weights(thick_bundle):
+    assert check_bundle(thick_bundle) == ["models/model.pt: missing."]
+
+
+def test_the_same_data_and_machine_give_the_same_bundle(thick_dir, thick_bundle, tmp_path):
+    again = tmp_path / "thick"
+    plan(thick_dir, again, minutes=1, settings=TINY, measure=machine)
+    written = [path.relative_to(thick_bundle) for path in thick_bundle.rglob("*") if path.is_file()]
+    differing = [path for path in written if (again / path).read_bytes() != (thick_bundle / path).read_bytes()]
+    assert [path for path in differing if path.parts[0] != "training"] == []
+
+
+def test_texts_of_users_are_read_as_they_are(thick_dir, thick_bundle):
+    config = BundleConfig(thick_bundle, "train.json", "prune.json")
+    assert config.parse("dataset_dir") == str(thick_dir)
+    assert config.parse("planned").labels == {HOSTILE: 10, "other": 250}
+    assert label_names(thick_bundle) == {10: f"label {HOSTILE}", 250: "other"}
+    for name in ("train", "inference", "evaluate", "prune", "finetune", "multi_gpu_train"):
+        assert "a#b" not in (thick_bundle / "configs" / f"{name}.json").read_text()
+
+
+def test_the_plan_says_what_was_set_by_hand_and_why_the_rest_is_as_it_is(thick_bundle):
+    made = load_plan(thick_bundle)
+    assert set(made.by_hand) == set(TINY)
+    assert made == TrainingPlan.from_dict(made.as_dict())
+    text = (thick_bundle / "docs" / "plan.md").read_text()
+    assert "| `batch_size` | 2 | Set by hand. " in text
+    assert "| `flip_axes` | 0 | Bodies are nearly symmetric" in text
+    assert "4 training cases" not in text
+    assert "3 training cases of 3 subjects" in text
+    assert "1 cases, drawn by subject" in text
+    assert "<td>Set by hand. " in made._repr_html_()
+    # thick slices are turned in their plane alone
+    affine = json.loads((thick_bundle / "configs" / "train.json").read_text())["train"]["augmentation"]["transforms"][1]
+    assert affine["rotate_range"] == [0.05, 0.05, 0.4]
+
+
+def test_monai_trains_evaluates_and_segments_with_it(thick_dir, thick_bundle, tmp_path):
+    bundle = shutil.copytree(thick_bundle, tmp_path / "bundle")
+    common = ("--bundle_root", bundle)
+    steps = ("--steps", 2, "--checkpoint_steps", 2, "--minutes", "None")
+    run_here("run", "--config_file", configs(bundle, "train.json"), *common, "--output_dir", tmp_path / "out", *steps)
+    (bundle / "models").mkdir()
+    shutil.copy(tmp_path / "out" / "model.pt", bundle / "models")
+    assert check_bundle(bundle) == []
+    evaluation = ("--config_file", configs(bundle, "train.json", "evaluate.json"), *common)
+    run_here("run", *evaluation, "--output_dir", tmp_path / "scores")
+    assert len((tmp_path / "scores" / "val_mean_dice_raw.csv").read_text().splitlines()) == 2
+    summary = segment_files(thick_dir, tmp_path / "labels", bundle, runtime="torch", level="L1", list_key="training")
+    assert summary.failures == ()
+    labels = np.asarray(nib.load(summary.cases[0].output).dataobj)
+    assert set(np.unique(labels)) <= {0, 10, 250}
+    with pytest.raises(FileExistsError, match=r"is a bundle with weights or a training\. Give another folder"):
+        plan(thick_dir, bundle, minutes=1, settings=TINY, measure=machine)
+
+
+def test_pictures_get_a_bundle_that_reads_them(tmp_path, monkeypatch, capsys):
+    root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"})
+    monkeypatch.setattr("monai_unetpp.planning.plan_making.plan.__defaults__", (60.0, 0, None, None, False, machine))
+    assert main(["plan", str(root), "-o", str(tmp_path / "bundle"), "--set", "features=[4,8]"]) == 0
+    printed = capsys.readouterr().out
+    assert "features" in printed
+    assert "Nothing was trained." in printed
+    assert check_bundle(tmp_path / "bundle") == ["models/model.pt: missing."]
+    inference = json.loads((tmp_path / "bundle" / "configs" / "inference.json").read_text())
+    assert inference["dataset"]["data"]["pictures"]
+    assert inference["inferer"]["_target_"] == "monai_unetpp.inferers.SlicewiseInferer"
+
+
+def test_values_that_do_not_go_together_leave_nothing_behind(thick_dir, tmp_path, capsys):
+    folder = tmp_path / "bundle"
+    with pytest.raises(ValueError, match="class_ratios must have 3 numbers"):
+        plan(thick_dir, folder, settings=["class_ratios=[1,1]"], measure=machine)
+    assert not (folder / "configs").exists()
+    # and another attempt is free to go
+    plan(thick_dir, folder, settings=TINY, measure=machine)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "work.txt").write_text("weeks")
+    assert main(["plan", str(thick_dir), "-o", str(tmp_path / "mine")]) == 2
+    assert "the bundle is to be made there, but it exists" in capsys.readouterr().err
+
+
+def test_the_readme_is_written_anew_with_what_was_reached(thick_bundle):
+    before = (thick_bundle / "docs" / "README.md").read_text()
+    assert "has not been trained yet" in before
+    after = write_readme(
+        thick_bundle, training="Trained for a minute.", performance="#### Scores\n\nDice 0.9"
+    ).read_text()
+    assert "has not been trained yet" not in after
+    assert "Trained for a minute." in after
+    assert "#### Scores" in after
+    (thick_bundle / "docs" / "README.md").write_text(before)

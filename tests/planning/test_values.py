@@ -1,0 +1,68 @@
+"""Values of a plan that are set by hand."""
+
+import pytest
+
+from monai_unetpp.planning.plan_options import PlanOptions
+from monai_unetpp.planning.values import check_one, parse_settings
+
+
+def test_settings_are_json_or_plain_text_and_never_configuration():
+    texts = ["batch_size=4", "norm=instance", "spacing_mm=null", "flips=[0,1]", "augmentation=$print(1)"]
+    expected = {"batch_size": 4, "norm": "instance", "spacing_mm": None, "flips": [0, 1], "augmentation": "$print(1)"}
+    assert parse_settings(texts) == expected
+    with pytest.raises(ValueError, match=r"augmentation must be one of none, light, strong, got '\$print\(1\)'"):
+        check_one("augmentation", "$print(1)", 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("batch_size", "must be a name, '=' and a value, got 'batch_size'"),
+        ("batchsize=4", "a plan has no value 'batchsize'. Did you mean 'batch_size'"),
+        ("zzz=4", "a plan has no value 'zzz'. There are spacing_mm, "),
+    ],
+)
+def test_settings_that_there_are_not_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_settings([text])
+
+
+def test_a_setting_is_given_once():
+    with pytest.raises(ValueError, match="batch_size must be set once, got 4 and 5"):
+        parse_settings(["batch_size=4", "batch_size=5"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("batch_size", 0, "batch_size must be 1 or more, got 0"),
+        ("batch_size", True, "batch_size must be a whole number, got True"),
+        ("batch_size", "@seed", "batch_size must be a whole number, got '@seed'"),
+        ("learning_rate", "$1", r"learning_rate must be a number, got '\$1'"),
+        ("learning_rate", 0, "learning_rate must be above 0, got 0"),
+        ("overlap", 1, "overlap must be at least 0 and below 1, got 1"),
+        ("patch_size", [64, 64], "patch_size must have one number per axis, 3"),
+        ("patch_size", "64", "patch_size must be a list, got '64'"),
+        ("flip_axes", [3], "flip_axes must be axes of the image, 0 to 2, got 3"),
+        ("features", [8] * 6, "features must have 2 to 5 entries"),
+        ("norm", "group", "norm must be one of batch, instance, got 'group'"),
+        ("bias_field", 1, "bias_field must be true or false, got 1"),
+        ("intensity_range", [5, 1, 0, 1], "intensity_range must be the lowest and the highest intensity"),
+        ("class_ratios", [0, 0], "class_ratios must have a number above 0"),
+    ],
+)
+def test_values_of_the_wrong_kind_are_refused(name, value, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        check_one(name, value, 3)
+
+
+def test_one_number_stands_for_all_axes():
+    assert check_one("patch_size", 64, 3) == [64, 64, 64]
+    assert check_one("strides", [2, [2, 2, 1]], 3) == [[2, 2, 2], [2, 2, 1]]
+
+
+def test_limits_are_checked():
+    with pytest.raises(ValueError, match="minutes must be a number above 0, got 0"):
+        PlanOptions("data", "bundle", minutes=0)
+    with pytest.raises(ValueError, match="folds must be one of 0, 3, 5, got 4"):
+        PlanOptions("data", "bundle", folds=4)

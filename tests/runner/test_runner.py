@@ -1,0 +1,168 @@
+"""The runner gives the labels of ``segment``, without torch and MONAI."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import pytest
+from runner_bundle import write_bundle, write_image
+
+from monai_unetpp.data import ImageFileError
+from monai_unetpp.export import export_runner
+from monai_unetpp.export.pipeline_steps import NoTranslationError
+from monai_unetpp.openvino_loading import has_openvino
+from monai_unetpp.runner import Segmenter
+from monai_unetpp.runner.__main__ import main
+from monai_unetpp.segmentation import segment_files
+
+pytestmark = pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
+
+_BRAIN = [
+    {"_target_": "Orientationd", "keys": "image", "axcodes": "RAS", "labels": None},
+    {"_target_": "monai_unetpp.data.LevelSurroundd", "keys": "image"},
+    {"_target_": "EnsureTyped", "keys": "image"},
+    {"_target_": "monai_unetpp.data.BlockwiseSpacingd", "keys": "image", "pixdim": [1.0, 1.2, 0.9]},
+    {"_target_": "monai_unetpp.data.CropBackgroundd", "keys": "image", "source_key": "image", "margin": 3},
+    {"_target_": "ClipIntensityPercentilesd", "keys": "image", "lower": 0.5, "upper": 99.5},
+    {"_target_": "monai_unetpp.data.StandardizeIntensityd", "keys": "image"},
+]
+_PICTURE = [
+    {"_target_": "ScaleIntensityRangePercentilesd", "keys": "image", "lower": 0.1, "upper": 99.9, "b_min": 0.0}
+    | {"b_max": 1.0, "clip": True},
+    {"_target_": "monai_unetpp.data.InvertBrightBackgroundd", "keys": "image"},
+    {"_target_": "AdjustContrastd", "keys": "image", "gamma": 0.7},
+    {"_target_": "NormalizeIntensityd", "keys": "image", "channel_wise": True},
+]
+
+
+@pytest.fixture(scope="module")
+def brain(tmp_path_factory):
+    """A bundle with all geometric steps, its exported folder, and an image."""
+    root = tmp_path_factory.mktemp("brain")
+    bundle = write_bundle(root / "tiny", 3, _BRAIN, clear=True, overlap=0.5, flips=[0])
+    export_runner(bundle, root / "folder")
+    return bundle, root / "folder", write_image(root / "head.nii.gz", (28, 31, 26))
+
+
+def test_labels_of_a_volume_are_those_of_segment(brain, tmp_path):
+    bundle, folder, image = brain
+    (case,) = segment_files(image, tmp_path / "a", bundle).cases
+    assert main([str(folder), str(image), "-o", str(tmp_path / "b")]) == 0
+    expected, found = nibabel.load(case.output), nibabel.load(tmp_path / "b" / "head_seg.nii.gz")
+    np.testing.assert_array_equal(found.get_fdata(), expected.get_fdata())
+    assert len(np.unique(found.get_fdata())) > 1
+    assert found.header.binaryblock == expected.header.binaryblock
+
+
+def test_labels_of_images_and_slices_are_those_of_segment(tmp_path):
+    bundle = write_bundle(tmp_path / "tiny", 2, _PICTURE, skip_constant=True, mode="constant")
+    folder = export_runner(bundle, tmp_path / "folder", level="L1", network_format="onnx").path
+    images = [
+        write_image(tmp_path / "flat.nii.gz", (20, 27), surround=False),
+        write_image(tmp_path / "stack.nii", (20, 13, 3), surround=False),
+    ]
+    segmenter = Segmenter(folder, threads=1)
+    assert segmenter.pipeline.level == "L1"
+    for case in segment_files(images, tmp_path / "out", bundle, level="L1").cases:
+        np.testing.assert_array_equal(segmenter.label(case.image), nibabel.load(case.output).get_fdata())
+
+
+def test_it_runs_where_torch_and_monai_cannot_be_imported(brain, tmp_path):
+    _, folder, image = brain
+    code = "import sys; sys.modules.update(dict.fromkeys(['torch', 'monai', 'ignite', 'SimpleITK', 'pydicom', 'PIL']));"
+    code += "from monai_unetpp.runner.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    arguments = [sys.executable, "-c", code, folder, image, "-o", tmp_path]
+    done = subprocess.run(list(map(str, arguments)), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "head_seg.nii.gz").exists()
+
+
+def test_one_broken_image_does_not_end_the_others(brain, tmp_path, capsys):
+    _, folder, image = brain
+    (tmp_path / "broken.nii.gz").write_bytes(b"no image")
+    arguments = [folder, tmp_path / "broken.nii.gz", image, "-o", tmp_path]
+    assert main(list(map(str, arguments))) == 1
+    assert "broken.nii.gz: not a NIfTI image" in capsys.readouterr().err
+    assert (tmp_path / "head_seg.nii.gz").exists()
+
+
+def test_results_of_others_stay(brain, tmp_path):
+    _, folder, image = brain
+    segmenter = Segmenter(folder)
+    other = write_image(tmp_path / "head_seg.nii.gz", (5, 5, 5), surround=False)
+    with pytest.raises(FileExistsError, match="was not written by monai-unetpp"):
+        segmenter.segment(image, tmp_path)
+    other.unlink()
+    moved = write_image(tmp_path / "head.nii.gz", (20, 20, 21))
+    segmenter.segment(moved, tmp_path)
+    with pytest.raises(FileExistsError, match="is of another image"):
+        segmenter.segment(image, tmp_path)
+    assert segmenter.segment(image, tmp_path, overwrite=True) == tmp_path / "head_seg.nii.gz"
+
+
+def test_a_changed_network_and_another_version_are_refused(brain, tmp_path):
+    _, folder, _ = brain
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with (tmp_path / "network.bin").open("ab") as file:
+        file.write(b"x")
+    with pytest.raises(ValueError, match=r"damaged, or not what pipeline\.json means"):
+        Segmenter(tmp_path)
+    content = json.loads((tmp_path / "pipeline.json").read_text()) | {"version": 99}
+    (tmp_path / "pipeline.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="version must be 1, got 99"):
+        Segmenter(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"no pipeline.json there"):
+        Segmenter(tmp_path / "nowhere")
+
+
+def test_images_that_cannot_be_used_are_named(brain, tmp_path):
+    _, folder, _ = brain
+    segmenter = Segmenter(folder)
+    with pytest.raises(ImageFileError, match="must have 3 axes and 1 channel"):
+        segmenter.label(write_image(tmp_path / "flat.nii", (9, 9), surround=False))
+    with pytest.raises(ImageFileError, match="reads NIfTI"):
+        segmenter.label(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        ({"_target_": "MedianSmoothd", "keys": "image", "radius": 1}, "MedianSmoothd cannot be done by the runner"),
+        (
+            {"_target_": "AdjustContrastd", "keys": "image", "gamma": 1.0, "invert_image": True},
+            "its invert_image must be False, got True",
+        ),
+    ],
+)
+def test_what_has_no_translation_is_refused(tmp_path, step, reason):
+    bundle = write_bundle(tmp_path / "tiny", 3, [step])
+    with pytest.raises(NoTranslationError, match=reason):
+        export_runner(bundle, tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_a_folder_with_other_things_is_not_replaced(brain, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is no exported folder"):
+        export_runner(brain[0], tmp_path)
+
+
+def test_the_script_of_the_guide_reads_the_folder(tmp_path, monkeypatch):
+    steps = [step for step in _BRAIN if step["_target_"].endswith(("Percentilesd", "Orientationd", "Intensityd"))]
+    bundle = write_bundle(tmp_path / "tiny", 3, steps, mode="constant")
+    folder = export_runner(bundle, tmp_path / "folder").path
+    image = write_image(tmp_path / "head.nii.gz", (24, 30, 18), surround=False)
+    guide = (Path(__file__).parents[2] / "docs" / "runner.md").read_text(encoding="utf-8")
+    script = guide.split("## A script of your own")[1].split("```python\n")[1].split("```")[0]
+    assert len(script.splitlines()) <= 48
+    monkeypatch.setattr(sys, "argv", ["script", folder, str(image), str(tmp_path / "labels.nii.gz")])
+    exec(compile(script, "docs/runner.md", "exec"), {})
+    found = nibabel.load(tmp_path / "labels.nii.gz")
+    expected = nibabel.as_closest_canonical(
+        nibabel.Nifti1Image(Segmenter(folder).label(image), nibabel.load(image).affine)
+    )
+    assert (found.get_fdata() == expected.get_fdata()).mean() > 0.999
