@@ -251,6 +251,8 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         *("inputs", "output_dir", "overwrite", "profile", "progress", "skip_existing", "dicom_seg")
     }
     assert full == {
+        "adaptive": None,
+        "window_shape": None,
         "inputs": ["a", "b"],
         "output_dir": "O",
         "bundle": "B",

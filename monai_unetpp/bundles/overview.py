@@ -74,8 +74,15 @@ def _overview(name: str, path: Path) -> BundleOverview:
         return BundleOverview(name, str(path), "", f"cannot be read: {e}", "", "", "", 0.0, ())
     weights = path / "models" / "model.pt"
     size = weights.stat().st_size / 1e6 if weights.is_file() else 0.0
-    texts = [str(metadata.get(key, "")) for key in ("version", "task", "image_classes", "intended_use", "data_source")]
-    return BundleOverview(name, str(path), *texts, round(size, 2), _levels(weights, metadata.get("eval_metrics")))
+    said = {key: str(metadata.get(key, "")) for key in ("version", "task", "intended_use", "data_source")}
+    return BundleOverview(
+        name,
+        str(path),
+        images=str(metadata.get("image_classes", "")),
+        megabytes=round(size, 2),
+        levels=_levels(weights, metadata.get("eval_metrics")),
+        **said,
+    )
 
 
 def _levels(weights: Path, metrics: Any) -> tuple[BundleLevel, ...]:

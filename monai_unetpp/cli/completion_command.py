@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE
 
-__all__ = ["COMPLETION"]
+__all__ = ["completion_command"]
 
 _EXAMPLES = """\
   monai-unetpp completion bash > ~/.local/share/bash-completion/completions/monai-unetpp
@@ -24,14 +25,13 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="the shell that you use")
 
 
-def _run(shell: str) -> int:
-    import shtab
+def completion_command(make_parser: Callable[[], Any]) -> Command:
+    """The command that completes those of a parser, which is made when it is asked for."""
 
-    from monai_unetpp.cli.program import make_parser
+    def run(shell: str) -> int:
+        import shtab
 
-    parser: Any = make_parser()
-    print(shtab.complete(parser, shell))
-    return DONE
+        print(shtab.complete(make_parser(), shell))
+        return DONE
 
-
-COMPLETION = Command("completion", "print a script that lets your shell complete commands", _EXAMPLES, _declare, _run)
+    return Command("completion", "print a script that lets your shell complete commands", _EXAMPLES, _declare, run)

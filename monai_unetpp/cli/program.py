@@ -12,7 +12,7 @@ from monai_unetpp.cli.benchmark_command import BENCHMARK
 from monai_unetpp.cli.bundles_command import BUNDLES
 from monai_unetpp.cli.check_command import CHECK
 from monai_unetpp.cli.command import EXIT_CODES
-from monai_unetpp.cli.completion_command import COMPLETION
+from monai_unetpp.cli.completion_command import completion_command
 from monai_unetpp.cli.demo_command import DEMO
 from monai_unetpp.cli.export_command import EXPORT
 from monai_unetpp.cli.failures_command import FAILURES
@@ -30,7 +30,7 @@ from monai_unetpp.version import __version__
 
 __all__ = ["main", "make_parser"]
 
-_COMMANDS = (DEMO, BUNDLES, SEGMENT, PLAN, TRAIN, PRUNE, EXPORT, CHECK, FAILURES, STUDY, BENCHMARK, COMPLETION)
+_COMMANDS = (DEMO, BUNDLES, SEGMENT, PLAN, TRAIN, PRUNE, EXPORT, CHECK, FAILURES, STUDY, BENCHMARK)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def make_parser() -> Parser:
     """What reads the command line."""
-    common = argparse.ArgumentParser(add_help=False)
+    common = Parser(add_help=False)
     loudness = common.add_mutually_exclusive_group()
     loudness.add_argument("-v", "--verbose", action="store_true", help="show log messages, and details of errors")
     loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors; --json is still printed")
@@ -82,13 +82,12 @@ def make_parser() -> Parser:
         "  monai-unetpp COMMAND --help          options and examples of a command\n\n"
         "In all commands: inputs stand by themselves or behind -i, results go where -o says; --list-key is the\n"
         "same as --list_key, a level is 2 or L2, a device gpu or cuda, and the beginning of a bundle's name is\n"
-        "enough.\n\n"
-        + EXIT_CODES,
+        "enough.\n\n" + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"monai-unetpp {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in _COMMANDS:
+    for command in (*_COMMANDS, completion_command(make_parser)):
         each = commands.add_parser(
             command.name,
             parents=[common],
