@@ -25,7 +25,7 @@ DEFAULT_BUNDLE = "hippocampus_mri_unetpp"
 
 BUNDLE_HELP = (
     "folder of a bundle, or one that comes with the package: brain_tissue_mri_unetpp, hippocampus_mri_unetpp or "
-    "nuclei_microscopy_unetpp"
+    "nuclei_microscopy_unetpp, or the beginning of its name"
 )
-DEVICE_HELP = "cpu, cuda, cuda:1, ... (default: a GPU if there is one, else the CPU)"
+DEVICE_HELP = "cpu, gpu (or cuda), cuda:1, ... (default: a GPU if there is one, else the CPU)"
 FORMS_HELP = "dataset.json in Decathlon or nnU-Net form, or with images and labels of the same names in two folders"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ def resolve_device(name: str | None = None) -> torch.device:
     """The device of a name, or a GPU if there is one.
 
     Args:
-        name: such as ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        name: such as ``"cpu"``, ``"cuda"``, for which ``"gpu"`` stands too, or ``"cuda:1"``.
 
     Raises:
         ValueError: not a device, or one that is not here.
@@ -23,7 +24,8 @@ def resolve_device(name: str | None = None) -> torch.device:
     if name is None:
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        # people say gpu, torch says cuda
+        device = torch.device(re.sub(r"^gpu\b", "cuda", name.lower()))
     except RuntimeError as e:
         raise ValueError(f"device must be such as 'cpu' or 'cuda:0', got {name!r}.") from e
     if device.type == "cuda" and not torch.cuda.is_available():

@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from monai_unetpp.installing import install_command
+
 __all__ = ["OPENVINO_INSTALL", "has_openvino", "import_openvino", "openvino_core", "without_telemetry"]
 
-OPENVINO_INSTALL = 'pip install "monai-unetpp[openvino]"'
+OPENVINO_INSTALL = install_command("openvino")
 _TELEMETRY = "openvino_telemetry"
 
 

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["add_options", "option", "option_names", "separate_names", "whole_numbers"]
+__all__ = [
+    "add_input",
+    "add_options",
+    "as_level",
+    "as_levels",
+    "option",
+    "option_names",
+    "separate_names",
+    "whole_numbers",
+]
 
 _KEY = "option"
 
@@ -20,8 +30,8 @@ def option(
     Args:
         default: of the field; without one the option is required.
         help: what it is for. The default is added, unless it is None, False or empty, or ``help`` tells it itself.
-        flags: such as ``("-o", "--output")``; by default two dashes and the field's name. One without a dash makes it
-            an argument without a name, such as a list of files.
+        flags: such as ``("-o", "--output")``; by default two dashes and the field's name. A first one without a dash
+            makes it an argument without a name, such as a list of files; those after it are options for the same.
         group: heading of the help under which it stands.
         **arguments: further ones of ``ArgumentParser.add_argument``, such as ``metavar`` or ``type``.
 
@@ -66,10 +76,38 @@ def add_options(
         if field.default is False:
             arguments.setdefault("action", "store_true")
         if flags[0].startswith("-"):
-            arguments["dest"] = field.name
+            places[group].add_argument(*flags, dest=field.name, **arguments)
         else:
-            arguments.pop("required", None)
-        places[group].add_argument(*flags, **arguments)
+            add_input(places[group], field.name, flags[1:], **arguments)
+
+
+def add_input(
+    parser: argparse._ActionsContainer, name: str, flags: Sequence[str], *, required: bool = True, **arguments: Any
+) -> None:
+    """Add what a command reads: without a name, or by options for the same.
+
+    Args:
+        parser: what it is added to.
+        name: of the argument.
+        flags: of the option, such as ``("-i", "--input")``; none for an argument without a name alone.
+        required: whether it must be given.
+        **arguments: of ``add_argument``: ``metavar``, ``help`` and, for several, ``nargs="+"`` or ``action="append"``.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> add_input(parser, "images", ("-i", "--input"), nargs="+", metavar="IMAGE", help="to segment")
+        >>> parser.parse_args(["a", "b"]) == parser.parse_args(["-i", "a", "b"])
+        True
+    """
+    if not flags:
+        parser.add_argument(name, **arguments)
+        return
+    several = arguments.get("nargs") == "+" or arguments.get("action") == "append"
+    # without a default of its own, which would replace what the option was given
+    unnamed = {"metavar": arguments["metavar"], "help": arguments["help"], "default": argparse.SUPPRESS}
+    either = parser.add_mutually_exclusive_group(required=required)
+    either.add_argument(name, nargs="*" if several else "?", **unnamed)
+    either.add_argument(*flags, dest=name, **(arguments | {"help": f"the same as {arguments['metavar']}"}))
 
 
 def option_names(owner: type[Any]) -> tuple[str, ...]:
@@ -83,6 +121,17 @@ def whole_numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError as e:
         raise argparse.ArgumentTypeError(f"must be whole numbers between commas, got {text!r}") from e
+
+
+def as_level(text: str) -> str:
+    """For ``type`` of an option: the name of a level, of which ``2`` and ``l2`` are also written ``L2``."""
+    found = re.fullmatch(r"[Ll]?(\d+)", text.strip())
+    return f"L{int(found[1])}" if found else text
+
+
+def as_levels(text: str) -> list[str]:
+    """For ``type`` of an option: names of levels between commas."""
+    return [as_level(name) for name in separate_names(text)]
 
 
 def separate_names(text: str) -> list[str]:

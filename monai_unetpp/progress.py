@@ -4,13 +4,40 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
-__all__ = ["Progress", "counting", "teller"]
+__all__ = ["Progress", "counting", "silenced", "teller", "write_line"]
 
 Progress = bool | Callable[[str], None] | None
 """True shows it on standard error, a function is called with each line of text, False and None show nothing."""
+
+#: Seconds after which a bar tells the time again, and after which a line is written where there is no terminal.
+_BAR_S, _LINE_S = 1.0, 30.0
+
+_silenced: ContextVar[bool] = ContextVar("silenced", default=False)
+
+
+@contextmanager
+def silenced(silent: bool = True) -> Iterator[None]:
+    """Show no progress on standard error while this lasts."""
+    before = _silenced.set(silent)
+    try:
+        yield
+    finally:
+        _silenced.reset(before)
+
+
+def write_line(line: str) -> None:
+    """Write a line to standard error, above the bar if one is there."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is None:
+        sys.stderr.write(f"{line}\n")
+    else:
+        tqdm.tqdm.write(line, file=sys.stderr)
 
 
 def teller(progress: Progress, logger: logging.Logger) -> Callable[[str], None]:
@@ -25,8 +52,8 @@ def teller(progress: Progress, logger: logging.Logger) -> Callable[[str], None]:
         logger.info("%s", line)
         if callable(progress):
             progress(line)
-        elif progress:
-            sys.stderr.write(f"{line}\n")
+        elif progress and not _silenced.get():
+            write_line(line)
 
     return tell
 
@@ -36,7 +63,7 @@ def counting(progress: Progress, title: str, unit: str = "case") -> Iterator[Cal
     """A function to call with the number of finished ones and of all: a bar on standard error, or lines of text.
 
     Args:
-        progress: who is told; True draws a bar.
+        progress: who is told; True draws a bar on a terminal, and elsewhere writes a line every half minute.
         title: what is being done.
         unit: what is counted.
 
@@ -51,13 +78,59 @@ def counting(progress: Progress, title: str, unit: str = "case") -> Iterator[Cal
     if callable(progress):
         tell = progress
         yield lambda done, total: tell(f"{title}: {done} of {total}")
-        return
+    elif not progress or _silenced.get():
+        yield lambda done, total: None
+    elif sys.stderr.isatty():
+        with _bar(title, unit) as count:
+            yield count
+    else:
+        with _lines(title) as count:
+            yield count
+
+
+@contextmanager
+def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     from tqdm import tqdm
 
-    with tqdm(desc=title, unit=unit, disable=not progress) as bar:
+    with tqdm(desc=title, unit=unit) as bar, _repeating(bar.refresh, _BAR_S):
 
         def count(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
         yield count
+
+
+@contextmanager
+def _lines(title: str) -> Iterator[Callable[[int, int], None]]:
+    start = time.monotonic()
+    state = f"{title}: begun"
+
+    def tell() -> None:
+        sys.stderr.write(f"{state}, {(time.monotonic() - start) / 60:.1f} min so far\n")
+        sys.stderr.flush()
+
+    def count(done: int, total: int) -> None:
+        nonlocal state
+        state = f"{title}: {done} of {total} done"
+
+    with _repeating(tell, _LINE_S):
+        yield count
+
+
+@contextmanager
+def _repeating(call: Callable[[], object], pause_s: float) -> Iterator[None]:
+    """Call again and again in a thread, so that a single long step is not silent."""
+    over = threading.Event()
+
+    def repeat() -> None:
+        while not over.wait(pause_s):
+            call()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()

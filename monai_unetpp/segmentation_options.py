@@ -12,7 +12,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from monai_unetpp.choices import BUNDLE_HELP, DEVICE_HELP, PRECISIONS, RUNTIMES
-from monai_unetpp.options import option
+from monai_unetpp.options import as_level, option
 
 __all__ = ["SegmentationOptions"]
 
@@ -61,14 +61,14 @@ class SegmentationOptions:
     """
 
     inputs: _Path | Sequence[_Path] = option(
-        flags=("inputs",),
+        flags=("inputs", "-i", "--input"),
         nargs="+",
         metavar="INPUT",
         help="image file (NIfTI, .nrrd, .mha, DICOM, ...; for bundles of images also PNG and TIFF), folder of them, "
         "DICOM series folder, BIDS data set, or data set (a folder with dataset.json, or with images and labels)",
     )
     output_dir: _Path | None = option(
-        flags=("-o", "--output"),
+        flags=("-o", "--output", "--output_dir"),
         required=False,
         metavar="DIR",
         help="folder for <case>_seg.nii.gz, .png or .tif, in the form of the input (default for a BIDS data set: its "
@@ -82,7 +82,10 @@ class SegmentationOptions:
         "else training)",
     )
     level: str | None = option(
-        None, metavar="LEVEL", help="L1, L2, ...: build and run only what this level needs (default: the deepest)"
+        None,
+        type=as_level,
+        metavar="LEVEL",
+        help="L1 or 1, L2, ...: build and run only what this level needs (default: the deepest)",
     )
     adaptive: float | None = option(
         None,
@@ -115,7 +118,7 @@ class SegmentationOptions:
     )
     flips: Sequence[int] | None = option(
         None,
-        flags=("--no-flips",),
+        flags=("--no_flips",),
         group=_SPEED,
         action="store_const",
         const=(),
@@ -150,12 +153,9 @@ class SegmentationOptions:
         help="of a folder with several DICOM series: number, UID or description of one, or all for each that is a "
         "volume",
     )
-    dicom_seg: bool = option(
-        False, flags=("--dicom-seg",), group=_SETS, help="write a DICOM SEG beside each label map of a DICOM series"
-    )
+    dicom_seg: bool = option(False, group=_SETS, help="write a DICOM SEG beside each label map of a DICOM series")
     skip_existing: bool = option(
         False,
-        flags=("--skip-existing",),
         help="pass over images whose result is there already, made by the same weights and options",
     )
     overwrite: bool = option(

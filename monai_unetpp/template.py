@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 
+from monai_unetpp.installing import install_command
+
 if TYPE_CHECKING:
     import numpy.typing as npt
 
@@ -34,7 +36,7 @@ def load_template() -> tuple[Any, npt.NDArray[np.uint8]]:
     try:
         from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
     except ImportError as e:
-        raise ImportError(f'{e}. The template needs: pip install "monai-unetpp[demo]"') from e
+        raise ImportError(f"{e}. The template needs: {install_command('demo')}") from e
     loaded = load_mni152_template(resolution=1)
     image = nib.Nifti1Image(np.asarray(loaded.dataobj, dtype=np.float32), loaded.affine)
     image.header.set_xyzt_units("mm")

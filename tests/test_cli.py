@@ -23,7 +23,10 @@ from monai_unetpp.options import option_names
 from monai_unetpp.pruning import PruningPlan
 from monai_unetpp.pruning.results import DataProblem, Decision, OperatingGrid, PruningResult, TradeOff
 
-COMMANDS = ("demo", "segment", "prune", "check", "failures", "study", "benchmark")
+COMMANDS = (
+    *("demo", "bundles", "segment", "plan", "train", "prune", "export"),
+    *("check", "failures", "study", "benchmark", "completion"),
+)
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ for command in (None, *sys.argv[1:]):
         assert e.code == 0
     print("LOADED", sorted({"torch", "monai", "numpy", "nibabel", "matplotlib"} & set(sys.modules)))
 """
-    commands = [*COMMANDS, "export"]
+    commands = COMMANDS
     done = subprocess.run([sys.executable, "-c", code, *commands], capture_output=True, text=True, check=True)
     assert re.findall(r"^LOADED (.*)$", done.stdout, re.MULTILINE) == ["[]"] * (len(commands) + 1)
 
@@ -102,7 +105,8 @@ def test_the_examples_of_each_help_can_be_parsed(run, command):
     assert examples
     for example in examples:
         arguments = example.split(" > ")[0].split()
-        assert arguments[0] == command
+        # what comes next after training is shown too
+        assert arguments[0] == command or (command, arguments[0]) == ("train", "segment")
         cli.make_parser().parse_args(arguments)
 
 
@@ -115,13 +119,17 @@ def test_the_version(run):
     ("arguments", "message"),
     [
         ([], "required: COMMAND"),
-        (["paint"], "invalid choice: 'paint'"),
-        (["segment", "a.nii.gz"], "output_dir must name the folder for the results"),
-        (["prune", "-o", "x"], "required: --dataset_dir"),
-        (["failures", "--dataset_dir", "d"], "required: -o/--output"),
+        (["paint"], "there is no command 'paint'"),
+        (["segmnt", "a.nii.gz"], "there is no command 'segmnt'. Did you mean segment?"),
+        (["segment", "a.nii.gz", "--bundle", "hippo"], "output_dir must name the folder for the results"),
+        (["prune", "-o", "x"], "one of the arguments DATASET_DIR -i/--input/--dataset_dir is required"),
+        (["prune", "d", "-i", "e", "-o", "x"], "not allowed with argument DATASET_DIR"),
+        (["segment", "-o", "x"], "one of the arguments INPUT -i/--input is required"),
+        (["failures", "--dataset_dir", "d"], "required: -o/--output/--output_dir"),
         (["failures", "--dataset_dir", "d", "-o", "x", "--worst", "all"], "invalid int value: 'all'"),
         (["prune", "-o", "x", "--dataset_dir", "d", "--confirm_share", "half"], "invalid float value: 'half'"),
-        (["segment", "a.nii.gz", "-o", "x", "--lvl", "L1"], "unrecognized arguments: --lvl"),
+        (["segment", "a.nii.gz", "-o", "x", "--lvl", "L1"], "unrecognized arguments: --lvl L1. Did you mean --level?"),
+        (["segment", "a.nii.gz", "-o", "x", "--quiet", "--verbose"], "not allowed with argument"),
         (["segment", "a.nii.gz", "-o", "x", "--runtime", "gpu"], "invalid choice: 'gpu'"),
         (["segment", "a.nii.gz", "-o", "x", "--precision", "int8"], "invalid choice: 'int8'"),
         (["segment", "a.nii.gz", "-o", "x", "--overlap", "half"], "invalid float value: 'half'"),
@@ -135,7 +143,7 @@ def test_bad_usage(run, arguments, message):
 
 def test_the_help_of_segment_names_pictures_and_bundles(run):
     text = " ".join(run("segment", "--help")[1].split())
-    for part in ("also PNG and TIFF", "<case>_seg.nii.gz, .png or .tif", "segment cells.png --bundle nuclei_"):
+    for part in ("also PNG and TIFF", "<case>_seg.nii.gz, .png or .tif", "segment cells.png --bundle nuclei "):
         assert part in text
     for bundle in ("brain_tissue_mri_unetpp", "hippocampus_mri_unetpp", "nuclei_microscopy_unetpp"):
         assert bundle in text
@@ -243,6 +251,8 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         *("inputs", "output_dir", "overwrite", "profile", "progress", "skip_existing", "dicom_seg")
     }
     assert full == {
+        "adaptive": None,
+        "window_shape": None,
         "inputs": ["a", "b"],
         "output_dir": "O",
         "bundle": "B",
@@ -262,7 +272,7 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         "series": "all",
         "dicom_seg": True,
         "profile": True,
-        "progress": False,
+        "progress": True,
     }
 
 
@@ -410,7 +420,7 @@ def test_demo_without_its_extra(run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "nilearn.datasets", None)
     code, _, err = run("demo", "-o", tmp_path / "demo")
     assert code == 2
-    assert 'pip install "monai-unetpp[demo]"' in err
+    assert re.search(r'pip install .*\[demo\]"', err)
     assert err.count("\n") == 1
 
 
@@ -425,6 +435,7 @@ def pruning_result(verdict="keep", problems=()):
         "problems": tuple(problems),
         "trade_offs": (TradeOff("pareto", ("L1", "L2"), "No other is better."), TradeOff("flops<=1", (), "Too dear.")),
         "grid": None,
+        "adaptive": None,
     }
     return PruningResult(**values)
 
@@ -511,6 +522,9 @@ def test_prune_hands_on_its_arguments(run, stub_prune):
         "output_dir": "O",
         "write": "P",
         "dataset_dir": ["D", "E"],
+        "min_reference": None,
+        "scores": None,
+        "training_list": None,
         "list_key": "test",
         "checkpoint": "C",
         "confirm_dir": "F",
@@ -599,14 +613,14 @@ def test_check_what_is_neither(run, tmp_path):
 
 @pytest.fixture
 def stub_benchmark(monkeypatch):
-    """The arguments with which ``run_benchmark`` was called; it tells one line of progress."""
+    """The arguments with which ``run_benchmark`` was called; it is to tell how far it is."""
     from monai_unetpp import benchmark
 
     calls = []
 
     def run_benchmark(*, progress, **options):
         calls.append(options)
-        progress("Round 1 of 1.")
+        assert progress is True
         return "a table", {"seconds": 1.5}
 
     monkeypatch.setattr(benchmark, "run_benchmark", run_benchmark, raising=False)
@@ -615,7 +629,7 @@ def stub_benchmark(monkeypatch):
 
 def test_benchmark(run, stub_benchmark, tmp_path):
     code, out, err = run("benchmark", "--quick", "-o", tmp_path / "figures.json")
-    assert (code, out, err) == (0, "a table\n", "Round 1 of 1.\n")
+    assert (code, out, err) == (0, "a table\n", "")
     assert stub_benchmark == [{"quick": True}]
     assert json.loads((tmp_path / "figures.json").read_text()) == {"seconds": 1.5}
 
@@ -646,7 +660,7 @@ def test_benchmark_hands_on_its_arguments(run, stub_benchmark):
 
 def test_every_option_of_benchmark_is_one_of_its_functions(run, stub_benchmark):
     options = vars(cli.make_parser().parse_args(["benchmark"]))
-    known = {"command", "verbose", "output", "plot", "device", *option_names(SpeedOptions)}
+    known = {"command", "verbose", "quiet", "output", "plot", "device", *option_names(SpeedOptions)}
     assert set(options) <= known
 
 
@@ -723,3 +737,109 @@ def test_a_warning_is_said_once(run, monkeypatch, tmp_path, caplog, stub_segment
         run("segment", "a", "-o", tmp_path)
     # once in each run, and nibabel's not a second time by our own handler
     assert [record.name for record in caplog.records] == ["monai_unetpp.data"] * 2
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["segment", "-i", "a", "b", "-o", "O", "--list-key", "test", "--level", "2"], ("list_key", "test")),
+        (["segment", "a", "b", "--output-dir", "O", "--list-key=a-b", "--level=l2"], ("list_key", "a-b")),
+        (["segment", "a", "b", "-o", "O", "--no-flips", "--level", "L2"], ("flips", ())),
+    ],
+)
+def test_options_have_dashes_or_underscores(run, stub_segment, given, expected):
+    assert run(*given)[0] == 0
+    (options,) = stub_segment
+    assert (options["inputs"], options["output_dir"], options["level"]) == (["a", "b"], "O", "L2")
+    assert options[expected[0]] == expected[1]
+
+
+def test_every_option_has_underscores_alone_so_that_dashes_can_be_taken_for_them():
+    commands = cli.make_parser()._commands()
+    assert set(commands) == set(COMMANDS)
+    names = {name for command in commands.values() for name in command.option_names()}
+    assert {name for name in names if "-" in name[2:]} == set()
+
+
+@pytest.mark.parametrize("command", ["prune", "failures", "study", "plan", "train"])
+@pytest.mark.parametrize("given", [["D"], ["-i", "D"], ["--dataset_dir", "D"], ["--dataset-dir", "D"]])
+def test_every_command_takes_its_data_set_in_the_same_ways(command, given):
+    options = cli.make_parser().parse_args([command, *given, "-o", "O"])
+    assert options.dataset_dir in ("D", ["D"])
+
+
+def test_what_nobody_knows_is_shown_as_it_was_typed_with_the_usage_of_the_command(run):
+    code, _, err = run("prune", "D", "-o", "O", "--confirm-shar-e", "0.5")
+    assert code == 2
+    assert err.startswith("usage: monai-unetpp prune ")
+    assert "unrecognized arguments: --confirm-shar-e 0.5. Did you mean --confirm_share" in err
+
+
+def test_quiet_says_nothing_but_errors(run, stub_segment):
+    assert run("segment", "a", "-o", "O", "--quiet") == (0, "", "")
+    code, out, _ = run("segment", "a", "-o", "O", "-q", "--json")
+    assert (code, json.loads(out)["bundle"]) == (0, "tiny")
+    code, out, err = run("check", "no/such/bundle", "-q")
+    assert (code, out) == (2, "")
+    assert "no/such/bundle" in err
+
+
+def test_bundles_are_listed_with_their_levels(run, hippocampus_bundle):
+    code, out, err = run("bundles")
+    assert (code, err) == (0, "")
+    assert "hippocampus_mri_unetpp 0" in out
+    assert re.search(r"^L1 +74,099 ", out, re.MULTILINE)
+    listed = {bundle["name"]: bundle for bundle in json.loads(run("bundles", "--json")[1])}
+    assert [level["level"] for level in listed["hippocampus_mri_unetpp"]["levels"]] == ["L1", "L2", "L3"]
+    assert listed["hippocampus_mri_unetpp"]["path"] == str(hippocampus_bundle)
+
+
+def test_a_bundle_that_cannot_be_read_does_not_hide_the_others(run, tmp_path, monkeypatch):
+    for name, text in (("broken", "{"), ("planned", '{"task": "of hearts", "version": "0.1.0"}')):
+        (tmp_path / name / "configs").mkdir(parents=True)
+        (tmp_path / name / "configs" / "metadata.json").write_text(text)
+    monkeypatch.setenv("MONAI_UNETPP_BUNDLES", str(tmp_path))
+    listed = {bundle["name"]: bundle for bundle in json.loads(run("bundles", "--json")[1])}
+    assert listed["broken"]["task"].startswith("cannot be read: ")
+    assert (listed["planned"]["task"], listed["planned"]["levels"]) == ("of hearts", [])
+    assert "hippocampus_mri_unetpp" in listed
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_script_completes_commands(run, shell):
+    code, out, _ = run("completion", shell)
+    assert code == 0
+    assert all(word in out for word in ("segment", "skip_existing", "monai-unetpp"))
+
+
+def test_the_beginning_of_a_name_is_enough_for_a_bundle(hippocampus_bundle, tmp_path, monkeypatch):
+    from monai_unetpp.bundles import find_bundle
+
+    assert find_bundle("hippo") == hippocampus_bundle
+    for name in ("heart_a", "heart_b"):
+        (tmp_path / name / "configs").mkdir(parents=True)
+        (tmp_path / name / "configs" / "metadata.json").write_text("{}")
+    monkeypatch.setenv("MONAI_UNETPP_BUNDLES", str(tmp_path))
+    with pytest.raises(ValueError, match=r"bundle must be clear, got 'heart': it may be heart_a, heart_b\. Give more"):
+        find_bundle("heart")
+    assert find_bundle("heart_a") == tmp_path / "heart_a"
+
+
+def test_a_gpu_is_a_gpu_by_either_name(monkeypatch):
+    import torch
+
+    from monai_unetpp.devices import resolve_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert [str(resolve_device(name)) for name in ("gpu", "GPU:1", "cuda:1")] == ["cuda", "cuda:1", "cuda:1"]
+
+
+@pytest.mark.parametrize(
+    ("published", "command"),
+    [(True, r'pip install "monai-unetpp\[report\]"'), (False, r'pip install -c ".+" -e ".+\[report\]"')],
+)
+def test_the_command_that_installs_an_extra_changes_by_one_constant(published, command, monkeypatch):
+    from monai_unetpp import installing
+
+    monkeypatch.setattr(installing, "PUBLISHED", published)
+    assert re.fullmatch(command, installing.install_command("report"))

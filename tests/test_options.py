@@ -9,7 +9,16 @@ import sys
 
 import pytest
 
-from monai_unetpp.options import add_options, option, option_names, separate_names, whole_numbers
+from monai_unetpp.options import (
+    add_input,
+    add_options,
+    as_level,
+    as_levels,
+    option,
+    option_names,
+    separate_names,
+    whole_numbers,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +97,34 @@ def test_an_argument_without_a_name_is_required(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args([])
     assert "required: INPUT" in capsys.readouterr().err
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    images: tuple[str, ...] = option(flags=("images", "-i", "--input"), nargs="+", metavar="IMAGE", help="to read")
+    folder: str = option(flags=("folder", "--folder"), metavar="FOLDER", help="to look into")
+
+
+@pytest.mark.parametrize("given", [["-i", "a", "b", "--folder", "f"], ["--folder", "f", "a", "b"]])
+def test_inputs_stand_by_themselves_or_behind_an_option(given):
+    parser = argparse.ArgumentParser()
+    add_options(parser, Reading)
+    assert vars(parser.parse_args(given)) == {"images": ["a", "b"], "folder": "f"}
+
+
+@pytest.mark.parametrize("given", [[], ["a", "-i", "b"]])
+def test_inputs_are_given_once(given, capsys):
+    parser = argparse.ArgumentParser()
+    add_input(parser, "images", ("-i", "--input"), nargs="+", metavar="IMAGE", help="to read")
+    with pytest.raises(SystemExit):
+        parser.parse_args(given)
+    assert "IMAGE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("text", "level"), [("2", "L2"), ("l2", "L2"), ("L02", "L2"), ("deep", "deep"), ("-2", "-2")])
+def test_a_level_is_a_number_or_its_name(text, level):
+    assert as_level(text) == level
+    assert as_levels(f"L1, {text}") == ["L1", level]
 
 
 def test_the_plan_of_pruning_is_read_without_torch():

@@ -1,10 +1,13 @@
 """Who is told how far a run is."""
 
 import logging
+import sys
+import time
 
 import pytest
 
-from monai_unetpp.progress import counting, teller
+from monai_unetpp import progress as module
+from monai_unetpp.progress import counting, silenced, teller, write_line
 
 LOGGER = logging.getLogger("monai_unetpp.tried")
 
@@ -29,9 +32,49 @@ def test_a_function_is_given_every_line(capsys):
 
 
 @pytest.mark.parametrize(("progress", "shown"), [(True, True), (False, False), (None, False)])
-def test_what_is_counted_is_a_bar(progress, shown, capsys):
+def test_what_is_counted_is_a_bar_on_a_terminal(progress, shown, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     with counting(progress, "scoring", "window") as count:
         count(2, 3)
     out, err = capsys.readouterr()
     assert out == ""
     assert ("scoring" in err and "2/3" in err) is shown
+
+
+def test_a_line_is_written_now_and_then_where_there_is_no_terminal(capsys, monkeypatch):
+    monkeypatch.setattr(module, "_LINE_S", 0.005)
+    err = ""
+    with counting(True, "scoring") as count:
+        count(2, 3)
+        for _ in range(1000):
+            err += capsys.readouterr().err
+            if "2 of 3" in err:
+                break
+            time.sleep(0.005)
+    assert "scoring: 2 of 3 done, 0.0 min so far\n" in err
+
+
+def test_what_ends_soon_is_told_without_a_line(capsys):
+    with counting(True, "scoring") as count:
+        count(1, 1)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_nothing_is_shown_while_silenced(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with silenced(), counting(True, "scoring") as count:
+        count(1, 1)
+        teller(True, LOGGER)("one")
+    assert capsys.readouterr() == ("", "")
+    teller(True, LOGGER)("two")
+    assert capsys.readouterr().err == "two\n"
+
+
+def test_lines_stand_above_a_bar(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with counting(True, "scoring") as count:
+        count(1, 3)
+        write_line("the header lies")
+    before, after = capsys.readouterr().err.split("the header lies\n")
+    assert before.endswith("\r")
+    assert "scoring" in after

@@ -1,5 +1,6 @@
-"""Every code block of the README is run, in order, in a folder that looks like a user's."""
+"""Every code block of the README and of the guides is run in a folder that looks like a user's."""
 
+import contextlib
 import json
 import re
 import shlex
@@ -16,12 +17,14 @@ from monai.bundle import ConfigParser
 from monai.networks.nets import BasicUNetPlusPlus
 
 from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
-from monai_unetpp.cli import main
+from monai_unetpp.cli import main, make_parser
 from monai_unetpp.data import case_name, load_datalist, write_volume
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+GUIDES = ("segment.md", "train.md", "networks.md", "export.md", "command_line.md", "faq.md")
+TEXT = "\n".join([README, *((ROOT / "docs" / name).read_text(encoding="utf-8") for name in GUIDES)])
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", TEXT, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def blocks(language):
 
 def test_the_readme_has_no_blocks_of_other_kinds():
     assert {kind for kind, _ in BLOCKS} == {"text", "bash", "python", "json"}
-    assert "@" not in re.sub(r"`[^`]*`|```.*?```", "", README, flags=re.DOTALL), "an unfilled place"
+    assert "@" not in re.sub(r"`[^`]*`|```.*?```", "", TEXT, flags=re.DOTALL), "an unfilled place"
 
 
 @pytest.mark.parametrize("index", range(len(blocks("python"))))
@@ -65,7 +68,8 @@ def test_the_config_builds_what_it_says():
 
 def commands():
     lines = [line for text in blocks("bash") for line in text.splitlines() if line.strip()]
-    return [line for line in lines if not line.startswith("pip install")]
+    # what the README and a guide both show is run once
+    return list(dict.fromkeys(line for line in lines if not line.startswith("pip install")))
 
 
 def installs():
@@ -78,12 +82,34 @@ def test_commands(users_folder, command):
     words = shlex.split(command)
     if words[1] == "benchmark" or words[:3] == ["python", "-m", "benchmarks"]:
         words.append("--quick")
-    if words[0] == "monai-unetpp":
+    if words[1] in ("plan", "train") or "my_bundle" in words or "--help" in words:
+        # tests of training do what takes its time, and make the bundle
+        _is_understood(words[1:])
+    elif words[0] == "monai-unetpp":
         # two cases are too few for a verdict
         assert main(words[1:]) == (3 if words[1] == "prune" else 0)
     else:
         done = subprocess.run([sys.executable, *words[1:]], capture_output=True, text=True, timeout=280, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
+
+
+def _is_understood(words):
+    with contextlib.suppress(SystemExit) if "--help" in words else contextlib.nullcontext():
+        make_parser().parse_args(words)
+
+
+def test_the_readme_shows_its_picture_and_states_the_licence_of_it():
+    pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", README)
+    assert pictures == ["docs/images/demo.png"]
+    assert (ROOT / pictures[0]).stat().st_size < 500_000
+    assert "Copyright (C) 1993" in (ROOT / "docs/images/LICENSE.txt").read_text(encoding="utf-8")
+
+
+def test_blocks_for_continuous_integration_install_and_run():
+    for name, end in (("demo", "&& monai-unetpp demo"), ("test", "&& pytest")):
+        block = re.search(rf"<!-- {name} command -->\n```bash\n(.*?)```", README, re.DOTALL)
+        assert block[1].strip().startswith("pip install -c constraints.txt -e ")
+        assert block[1].strip().endswith(end)
 
 
 @pytest.mark.slow

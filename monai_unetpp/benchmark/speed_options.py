@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from os import PathLike
 from typing import Any
 
-from monai_unetpp.options import option, separate_names, whole_numbers
+from monai_unetpp.options import as_levels, option, separate_names, whole_numbers
 
 __all__ = ["SpeedOptions"]
 
@@ -67,9 +67,7 @@ class SpeedOptions:
     out_channels: int | None = option(
         None, flags=("--classes",), type=int, metavar="N", help="output channels (default: 4)"
     )
-    levels: Sequence[str] | None = option(
-        None, type=separate_names, metavar="L,L,...", help="such as L1,L4 (default: all)"
-    )
+    levels: Sequence[str] | None = option(None, type=as_levels, metavar="L,L,...", help="such as L1,L4 (default: all)")
     runtimes: Sequence[str] | None = option(
         None,
         type=separate_names,

@@ -1,22 +1,70 @@
-"""Bundles in the layout of MONAI's model zoo: finding, reading, loading and checking them offline."""
+"""Bundles in the layout of MONAI's model zoo: finding, reading, loading and checking them offline.
 
-from monai_unetpp.bundles.checking import check_bundle
-from monai_unetpp.bundles.configuration import BundleConfig, bundle_code
-from monai_unetpp.bundles.finding import BUNDLES_VARIABLE, find_bundle, list_bundles
-from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_file, weights_entry
-from monai_unetpp.bundles.loading import load_network, read_metadata, read_metadata_entry, read_network_def
-from monai_unetpp.bundles.training_record import TrainingRecord, read_training_record, write_training_record
+The public names are loaded when they are first used, so that bundles can be found and listed without waiting for MONAI.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monai_unetpp.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from monai_unetpp.bundles.checking import check_bundle
+    from monai_unetpp.bundles.configuration import BundleConfig, bundle_code
+    from monai_unetpp.bundles.finding import BUNDLES_VARIABLE, find_bundle, list_bundles
+    from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_file, weights_entry
+    from monai_unetpp.bundles.loading import load_network, read_metadata, read_metadata_entry, read_network_def
+    from monai_unetpp.bundles.overview import BundleLevel, BundleOverview, list_overviews
+    from monai_unetpp.bundles.training_record import TrainingRecord, read_training_record, write_training_record
+
+_HOMES = {
+    "monai_unetpp.bundles.checking": ("check_bundle",),
+    "monai_unetpp.bundles.configuration": (
+        "BundleConfig",
+        "bundle_code",
+    ),
+    "monai_unetpp.bundles.finding": (
+        "BUNDLES_VARIABLE",
+        "find_bundle",
+        "list_bundles",
+    ),
+    "monai_unetpp.bundles.integrity": (
+        "WEIGHTS_FILE",
+        "hash_file",
+        "weights_entry",
+    ),
+    "monai_unetpp.bundles.loading": (
+        "load_network",
+        "read_metadata",
+        "read_metadata_entry",
+        "read_network_def",
+    ),
+    "monai_unetpp.bundles.overview": (
+        "BundleLevel",
+        "BundleOverview",
+        "list_overviews",
+    ),
+    "monai_unetpp.bundles.training_record": (
+        "TrainingRecord",
+        "read_training_record",
+        "write_training_record",
+    ),
+}
 
 __all__ = [
     "BUNDLES_VARIABLE",
     "WEIGHTS_FILE",
     "BundleConfig",
+    "BundleLevel",
+    "BundleOverview",
     "TrainingRecord",
     "bundle_code",
     "check_bundle",
     "find_bundle",
     "hash_file",
     "list_bundles",
+    "list_overviews",
     "load_network",
     "read_metadata",
     "read_metadata_entry",
@@ -25,3 +73,9 @@ __all__ = [
     "weights_entry",
     "write_training_record",
 ]
+
+__getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

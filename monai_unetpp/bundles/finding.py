@@ -20,7 +20,8 @@ def find_bundle(bundle: str | PathLike[str] | None) -> Path:
     """The folder of a bundle.
 
     Args:
-        bundle: path of a bundle's folder, or a bundle's name. A name is looked up in the folder that the environment
+        bundle: path of a bundle's folder, or a bundle's name, of which the
+            beginning is enough where no other begins so. A name is looked up in the folder that the environment
             variable ``MONAI_UNETPP_BUNDLES`` names, in ``bundles`` of the working directory, beside the package's
             source, and among the data that was installed with the package. None is refused with a list of bundles.
 
@@ -29,7 +30,7 @@ def find_bundle(bundle: str | PathLike[str] | None) -> Path:
 
     Raises:
         FileNotFoundError: no such bundle; the message lists where it was looked for and what there is.
-        ValueError: None; the message lists what there is and which images each takes.
+        ValueError: a beginning of several names, or None; the message lists what there is and which images each takes.
     """
     if bundle is None:
         raise ValueError(f"bundle must be named, as each takes other images. There are {_listed()}.")
@@ -39,9 +40,16 @@ def find_bundle(bundle: str | PathLike[str] | None) -> Path:
     found = list_bundles()
     if str(bundle) in found:
         return found[str(bundle)]
+    begun = [name for name in found if str(bundle) and name.startswith(str(bundle))]
+    if len(begun) == 1 and not path.exists():
+        return found[begun[0]]
     if path.is_dir():
         raise FileNotFoundError(
             f"{path}: a folder, but not of a bundle. A bundle has configs/metadata.json and configs/inference.json."
+        )
+    if len(begun) > 1:
+        raise ValueError(
+            f"bundle must be clear, got {str(bundle)!r}: it may be {', '.join(begun)}. Give more of the name."
         )
     places = ", ".join(str(place) for place in _places())
     raise FileNotFoundError(

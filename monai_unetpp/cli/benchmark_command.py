@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from typing import Any
 
 from monai_unetpp.benchmark.speed_options import SpeedOptions
@@ -33,7 +32,7 @@ def _run(output: str | None, **options: Any) -> int:
     from monai_unetpp.benchmark import run_benchmark
 
     given = {name: value for name, value in options.items() if value is not None}
-    text, figures = run_benchmark(**given, progress=lambda line: print(line, file=sys.stderr, flush=True))
+    text, figures = run_benchmark(**given, progress=True)
     print(text)
     if output is not None:
         from monai_unetpp.files import write_text

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail
 from monai_unetpp.errors import printable
+from monai_unetpp.options import add_input
 
 __all__ = ["CHECK"]
 
@@ -25,8 +25,12 @@ that begins with $. That is no problem in itself, but use only bundles whose cod
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "target", metavar="BUNDLE_OR_DATASET", help=f"name or folder of a bundle, or folder with {FORMS_HELP}"
+    add_input(
+        parser,
+        "target",
+        ("-i", "--input"),
+        metavar="BUNDLE_OR_DATASET",
+        help=f"name or folder of a bundle, or folder with {FORMS_HELP}",
     )
     parser.add_argument("--schema", metavar="FILE", help="JSON schema to check the bundle's metadata against")
     parser.add_argument(
@@ -68,7 +72,7 @@ def _run(target: str, schema: str | None, fingerprint: str | None) -> int:
 def _write_fingerprint(target: str, path: str) -> None:
     from monai_unetpp.planning import take_fingerprint
 
-    take_fingerprint(target, progress=sys.stderr.isatty()).write(path, with_cases=False)
+    take_fingerprint(target, progress=True).write(path, with_cases=False)
     print(printable(f"{path}: what the training cases have in common."))
 
 

@@ -29,7 +29,13 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         help="brain (tissues of the whole brain) or hippocampus; both if none is named",
     )
     parser.add_argument(
-        "-o", "--output", dest="output_dir", default="demo", metavar="DIR", help="folder (default: %(default)s)"
+        "-o",
+        "--output",
+        "--output_dir",
+        dest="output_dir",
+        default="demo",
+        metavar="DIR",
+        help="folder (default: %(default)s)",
     )
     parser.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
 

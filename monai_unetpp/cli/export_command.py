@@ -8,6 +8,7 @@ from typing import Any
 
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE
+from monai_unetpp.options import add_input, as_level
 
 __all__ = ["EXPORT"]
 
@@ -20,7 +21,13 @@ _EXAMPLES = """\
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("source", metavar="BUNDLE_OR_CHECKPOINT", help="name or folder of a bundle, or a checkpoint")
+    add_input(
+        parser,
+        "source",
+        ("-i", "--input"),
+        metavar="BUNDLE_OR_CHECKPOINT",
+        help="name or folder of a bundle, or a checkpoint",
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -35,7 +42,12 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         help="what to write (default: what the file's suffix says); runner: a folder with the whole way from image to "
         "labels, for python -m monai_unetpp.runner",
     )
-    parser.add_argument("--level", metavar="LEVEL", help="L1, L2, ...: only what this level needs (default: deepest)")
+    parser.add_argument(
+        "--level",
+        type=as_level,
+        metavar="LEVEL",
+        help="L1 or 1, L2, ...: only what this level needs (default: deepest)",
+    )
     parser.add_argument(
         "--window_shape",
         nargs="+",

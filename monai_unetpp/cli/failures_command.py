@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from typing import Any
 
 from monai_unetpp.cli.command import Command
@@ -33,7 +32,7 @@ def _run(output_dir: str, **options: Any) -> int:
     from monai_unetpp.failures import find_failures
     from monai_unetpp.failures.kind_tables import kind_table
 
-    report = find_failures(output_dir=output_dir, **options, progress=sys.stderr.isatty())
+    report = find_failures(output_dir=output_dir, **options, progress=True)
     if report.cases:
         show_table(kind_table(report))
     if report.worst:

@@ -9,24 +9,28 @@ import os
 from collections.abc import Callable, Sequence
 
 from monai_unetpp.cli.benchmark_command import BENCHMARK
+from monai_unetpp.cli.bundles_command import BUNDLES
 from monai_unetpp.cli.check_command import CHECK
 from monai_unetpp.cli.command import EXIT_CODES
+from monai_unetpp.cli.completion_command import completion_command
 from monai_unetpp.cli.demo_command import DEMO
 from monai_unetpp.cli.export_command import EXPORT
 from monai_unetpp.cli.failures_command import FAILURES
+from monai_unetpp.cli.parser import Parser
 from monai_unetpp.cli.plan_command import PLAN
 from monai_unetpp.cli.prune_command import PRUNE
 from monai_unetpp.cli.quiet import logging_to_stderr
 from monai_unetpp.cli.segment_command import SEGMENT
 from monai_unetpp.cli.study_command import STUDY
-from monai_unetpp.cli.terminal import BAD_INPUT, INTERRUPTED, fail
+from monai_unetpp.cli.terminal import BAD_INPUT, INTERRUPTED, fail, muted
 from monai_unetpp.cli.train_command import TRAIN
 from monai_unetpp.errors import is_deliberate
+from monai_unetpp.progress import silenced
 from monai_unetpp.version import __version__
 
 __all__ = ["main", "make_parser"]
 
-_COMMANDS = (DEMO, SEGMENT, PLAN, TRAIN, PRUNE, EXPORT, CHECK, FAILURES, STUDY, BENCHMARK)
+_COMMANDS = (DEMO, BUNDLES, SEGMENT, PLAN, TRAIN, PRUNE, EXPORT, CHECK, FAILURES, STUDY, BENCHMARK)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,8 +48,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = vars(make_parser().parse_args(arguments))
     run: Callable[..., int] = options.pop("command")
     verbose: bool = options.pop("verbose")
+    quiet: bool = options.pop("quiet")
+    # JSON is what was asked for, not something said beside it
+    mute = quiet and not options.get("json_output")
     _name_the_user()
-    with logging_to_stderr(verbose):
+    with logging_to_stderr(verbose, quiet), silenced(quiet), muted(mute):
         try:
             return run(**options)
         except KeyboardInterrupt:
@@ -58,22 +65,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return BAD_INPUT
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """What reads the command line."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("-v", "--verbose", action="store_true", help="show log messages, and details of errors")
-    parser = argparse.ArgumentParser(
+    common = Parser(add_help=False)
+    loudness = common.add_mutually_exclusive_group()
+    loudness.add_argument("-v", "--verbose", action="store_true", help="show log messages, and details of errors")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors; --json is still printed")
+    parser = Parser(
         prog="monai-unetpp",
         description="Nested U-Nets (UNet++) for MONAI: segment images, and prune the network to the level you need.",
         epilog="first steps:\n"
         "  monai-unetpp demo                    segment a real MRI template, no data needed\n"
+        "  monai-unetpp bundles                 what can be segmented, and in which images\n"
         "  monai-unetpp segment scan.nii.gz --bundle hippocampus_mri_unetpp -o segmentations\n"
-        "  monai-unetpp COMMAND --help          options and examples of a command\n\n" + EXIT_CODES,
+        "  monai-unetpp train DATASET_DIR -o my_bundle --minutes 20\n"
+        "  monai-unetpp COMMAND --help          options and examples of a command\n\n"
+        "In all commands: inputs stand by themselves or behind -i, results go where -o says; --list-key is the\n"
+        "same as --list_key, a level is 2 or L2, a device gpu or cuda, and the beginning of a bundle's name is\n"
+        "enough.\n\n" + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"monai-unetpp {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in _COMMANDS:
+    for command in (*_COMMANDS, completion_command(make_parser)):
         each = commands.add_parser(
             command.name,
             parents=[common],

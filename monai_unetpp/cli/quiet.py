@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import sys
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from monai_unetpp.cli.terminal import fail
+from monai_unetpp.progress import write_line
 
 __all__ = ["DETAILED_LOGGERS", "REPEATING_LOGGERS", "logging_to_stderr", "shown"]
 
@@ -25,9 +25,15 @@ DETAILED_LOGGERS = ("ignite.engine.engine.SupervisedTrainer", "monai.handlers.St
 
 
 @contextmanager
-def logging_to_stderr(verbose: bool) -> Iterator[None]:
-    """Log to standard error; without ``verbose`` only what a command's output does not say anyway."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(message)s", stream=sys.stderr)
+def logging_to_stderr(verbose: bool, quiet: bool = False) -> Iterator[None]:
+    """Log to standard error; without ``verbose`` only what a command's output does not say anyway.
+
+    Args:
+        verbose: log all that is going on.
+        quiet: log errors only.
+    """
+    level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
+    logging.basicConfig(level=level, format="%(message)s", handlers=[_AboveBars()])
     thread_hook = threading.excepthook
     with _each_warning_once(), warnings.catch_warnings():
         if not verbose:
@@ -84,6 +90,16 @@ def _each_warning_once() -> Iterator[None]:
         nibabel.propagate = propagated
         for filterer, once in filtered:
             filterer.removeFilter(once)
+
+
+class _AboveBars(logging.Handler):
+    """Writes to standard error without breaking a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            write_line(self.format(record))
+        except Exception:
+            self.handleError(record)
 
 
 class _Once(logging.Filter):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -23,13 +22,13 @@ __all__ = ["SEGMENT"]
 _EXAMPLES = """\
   monai-unetpp segment scan.nii.gz --bundle hippocampus_mri_unetpp -o segmentations
   monai-unetpp segment scans dicom_series --bundle brain_tissue_mri_unetpp -o segmentations --level L2
-  monai-unetpp segment cells.png --bundle nuclei_microscopy_unetpp --instances -o results
+  monai-unetpp segment cells.png --bundle nuclei --instances -o results
   monai-unetpp segment cells --bundle nuclei_microscopy_unetpp -o results --adaptive 0.033
   monai-unetpp segment my_dataset --bundle my_bundle --list_key validation -o segmentations
   monai-unetpp segment scans --bundle my_bundle -o segmentations --json > volumes.json
-  monai-unetpp segment bids_data_set --bundle my_bundle --suffix T1w --skip-existing
-  monai-unetpp segment study --bundle my_bundle -o segmentations --series all --dicom-seg
-  monai-unetpp segment scans --bundle my_bundle -o segmentations --no-flips --overlap 0.25 --precision auto --profile
+  monai-unetpp segment bids_data_set --bundle my_bundle --suffix T1w --skip_existing
+  monai-unetpp segment study --bundle my_bundle -o segmentations --series all --dicom_seg
+  monai-unetpp segment scans --bundle my_bundle -o segmentations --no_flips --overlap 0.25 --precision auto --profile
 
 The configurations of a bundle can run Python code (what begins with $): use only bundles that you trust.
 monai-unetpp check BUNDLE lists it. Names of files and all other arguments are never run.
@@ -56,7 +55,7 @@ def _run(json_output: bool, **options: Any) -> int:
     from monai_unetpp.segmentation import segment_files
 
     with nullcontext() if json_output else shown("monai_unetpp.inferers.sliding_windows"):
-        summary = segment_files(**options, progress=not json_output and sys.stderr.isatty())
+        summary = segment_files(**options, progress=not json_output)
     if json_output:
         print(json.dumps(summary.as_dict(), indent=2))
     elif summary.cases:

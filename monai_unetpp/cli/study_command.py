@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from monai_unetpp.choices import DEVICE_HELP, FORMS_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail, is_first_process, show_rows
-from monai_unetpp.options import add_options
+from monai_unetpp.options import add_input, add_options
 from monai_unetpp.study.design import RunOptions, StudySettings
 
 if TYPE_CHECKING:
@@ -33,10 +33,18 @@ those that the folder was begun with. For several GPUs: torchrun --nproc_per_nod
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dataset_dir", required=True, metavar="DIR", help=f"folder with {FORMS_HELP}; 2D or 3D")
+    add_input(
+        parser,
+        "dataset_dir",
+        ("-i", "--input", "--dataset_dir"),
+        metavar="DATASET_DIR",
+        help=f"folder with {FORMS_HELP}; 2D or 3D",
+    )
     parser.add_argument(
         "-o",
+        "--output",
         "--output_dir",
+        dest="output_dir",
         required=True,
         metavar="DIR",
         help="folder for runs, study.md, study.json, accuracy.png and curves.png",

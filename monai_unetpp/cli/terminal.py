@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from monai_unetpp.errors import printable
+from monai_unetpp.progress import write_line
 from monai_unetpp.reporting.tables import Table
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "INTERRUPTED",
     "fail",
     "is_first_process",
+    "muted",
     "show_failures",
     "show_rows",
     "show_table",
@@ -27,7 +29,7 @@ DONE, CASES_FAILED, BAD_INPUT, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 
 def fail(message: str) -> None:
     """Say on standard error what went wrong."""
-    print(f"monai-unetpp: {printable(' '.join(message.splitlines()))}", file=sys.stderr)
+    write_line(f"monai-unetpp: {printable(' '.join(message.splitlines()))}")
 
 
 def show_failures(reasons: Collection[str], finished: int, rest: str, none: str) -> int:
@@ -58,6 +60,16 @@ def show_table(table: Table) -> None:
 def show_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """Print rows of which the first column names what the others tell the numbers of."""
     show_table(Table.of_rows("", columns, rows, columns[:1]))
+
+
+@contextlib.contextmanager
+def muted(mute: bool) -> Iterator[None]:
+    """Print nothing on standard output while this lasts, if ``mute``."""
+    if not mute:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def is_first_process() -> bool:

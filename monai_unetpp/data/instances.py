@@ -13,6 +13,8 @@ from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from scipy import ndimage
 
+from monai_unetpp.installing import install_command
+
 __all__ = ["INSTANCE_COUNT", "SplitInstances", "SplitInstancesd"]
 
 #: Key of the metadata under which the number of objects is kept.
@@ -139,6 +141,6 @@ def _watershed() -> Any:
         from skimage.segmentation import watershed
     except ImportError as e:
         raise ImportError(
-            'Splitting instances needs scikit-image. Install it with: pip install "monai-unetpp[instances]"'
+            f"Splitting instances needs scikit-image. Install it with: {install_command('instances')}"
         ) from e
     return watershed

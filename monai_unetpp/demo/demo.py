@@ -18,6 +18,7 @@ from monai_unetpp.data.nifti import open_nifti, read_voxels
 from monai_unetpp.demo.picture import Panel, draw_levels
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.files import atomic_path, write_figure
+from monai_unetpp.installing import install_command
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.segmentation import SegmentedCase, label_names, make_output_dir, segment_files
@@ -147,7 +148,7 @@ def demo(
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError as e:
-        raise ImportError(f'{e}. The demonstration needs: pip install "monai-unetpp[demo]"') from e
+        raise ImportError(f"{e}. The demonstration needs: {install_command('demo')}") from e
     template, tissues = load_template()
     resolve_device(device)
     folder = make_output_dir(output_dir)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from monai_unetpp.inferers.predictors.openvino_conversion import convert_to_openvino, write_openvino_model
+from monai_unetpp.installing import install_command
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.openvino_loading import openvino_core
 
@@ -72,7 +73,7 @@ def _write_onnx(
 ) -> None:
     for package in ("onnx", "onnxscript"):
         if importlib.util.find_spec(package) is None:
-            raise ImportError(f'format onnx needs {package}. Install it: pip install "monai-unetpp[export]"')
+            raise ImportError(f"format onnx needs {package}. Install it: {install_command('export')}")
     program = torch.onnx.export(
         network,
         (windows,),

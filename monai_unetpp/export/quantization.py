@@ -17,11 +17,12 @@ from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.data import load_datalist
 from monai_unetpp.inferers.predictors.openvino_conversion import write_openvino_model
 from monai_unetpp.inferers.windows import WindowGrid
+from monai_unetpp.installing import install_command
 from monai_unetpp.openvino_loading import openvino_core, without_telemetry
 
 __all__ = ["QUANTIZATION_INSTALL", "calibration_windows", "quantize_model"]
 
-QUANTIZATION_INSTALL = 'pip install "monai-unetpp[int8]"'
+QUANTIZATION_INSTALL = install_command("int8")
 #: Training cases, and windows of each, that the ranges of values are taken from.
 _CASES, _WINDOWS_OF_CASE = 16, 4
 _CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")

@@ -36,8 +36,12 @@ class FailureOptions:
         ValueError: ``worst`` is below 1.
     """
 
-    dataset_dir: _Path = option(metavar="DIR", help=f"folder with {FORMS_HELP}; 2D or 3D")
-    output_dir: _Path = option(flags=("-o", "--output"), metavar="DIR", help="folder for the report")
+    dataset_dir: _Path = option(
+        flags=("dataset_dir", "-i", "--input", "--dataset_dir"),
+        metavar="DATASET_DIR",
+        help=f"folder with {FORMS_HELP}; 2D or 3D",
+    )
+    output_dir: _Path = option(flags=("-o", "--output", "--output_dir"), metavar="DIR", help="folder for the report")
     segmentations: _Path | None = option(
         None,
         metavar="DIR",

@@ -1,6 +1,25 @@
-"""Nested U-Nets and what makes and loads them."""
+"""Nested U-Nets and what makes and loads them. The public names are loaded when they are first used."""
 
-from monai_unetpp.networks.nested_unet import NestedUNet
-from monai_unetpp.networks.transfer import Transfer, transfer_weights
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monai_unetpp.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from monai_unetpp.networks.nested_unet import NestedUNet
+    from monai_unetpp.networks.transfer import Transfer, transfer_weights
 
 __all__ = ["NestedUNet", "Transfer", "transfer_weights"]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "monai_unetpp.networks.nested_unet": ("NestedUNet",),
+        "monai_unetpp.networks.transfer": ("Transfer", "transfer_weights"),
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -36,8 +36,12 @@ class PlanOptions:
         ValueError: a value that cannot work, or a setting that there is not.
     """
 
-    dataset_dir: _Path = option(flags=("dataset_dir",), metavar="DATASET_DIR", help=f"folder with {FORMS_HELP}")
-    output_dir: _Path = option(flags=("-o", "--output"), metavar="BUNDLE", help="folder of the bundle, which is made")
+    dataset_dir: _Path = option(
+        flags=("dataset_dir", "-i", "--input", "--dataset_dir"), metavar="DATASET_DIR", help=f"folder with {FORMS_HELP}"
+    )
+    output_dir: _Path = option(
+        flags=("-o", "--output", "--output_dir"), metavar="BUNDLE", help="folder of the bundle, which is made"
+    )
     minutes: float = option(60.0, type=float, metavar="MINUTES", help="time for training, scores and report together")
     folds: int = option(
         0,

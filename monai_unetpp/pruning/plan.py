@@ -82,8 +82,9 @@ class EvaluationData:
     """
 
     dataset_dir: tuple[Path, ...] = option(
+        flags=("dataset_dir", "-i", "--input", "--dataset_dir"),
         action="append",
-        metavar="DIR",
+        metavar="DATASET_DIR",
         help=f"folder with {FORMS_HELP}; repeatable, for a verdict each and one for all",
     )
     list_key: str = option("validation", metavar="KEY", help="list of dataset.json to take")
@@ -191,7 +192,7 @@ class Outputs:
         progress: True shows bars on standard error, a function is called with a line of text after each case.
     """
 
-    output_dir: Path = option(flags=("-o", "--output"), metavar="DIR", help="folder for the report")
+    output_dir: Path = option(flags=("-o", "--output", "--output_dir"), metavar="DIR", help="folder for the report")
     title: str = "nested U-Net"
     save_uncertainty: bool = option(False, help="write maps of where the levels disagree")
     write: Path | None = option(None, metavar="DIR", help="write the pruned bundle there if the verdict is to prune")

@@ -15,6 +15,7 @@ from monai_unetpp.bundles import load_network
 from monai_unetpp.data.case_check import CheckedCase, check_case, repeated_images, same_image
 from monai_unetpp.data.labelled import list_cases, repeated_names
 from monai_unetpp.distributed import gather, share
+from monai_unetpp.installing import install_command
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.exposure import has_weights_of
@@ -150,4 +151,4 @@ def _check_report() -> None:
     """Refuse at the start what would otherwise stop the run at its end."""
     missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
     if missing:
-        raise ImportError(f'Reports need {" and ".join(missing)}: pip install "monai-unetpp[report]"')
+        raise ImportError(f"Reports need {' and '.join(missing)}: {install_command('report')}")

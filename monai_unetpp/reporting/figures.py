@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from monai_unetpp.installing import install_command
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -65,7 +67,7 @@ def new_figure(
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError as e:
-        raise ImportError('Reports need matplotlib: pip install "monai-unetpp[report]"') from e
+        raise ImportError(f"Reports need matplotlib: {install_command('report')}") from e
     with rc_context(_STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, figure.subplots(rows, columns, squeeze=False, **options)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.files import write_figure
+from monai_unetpp.installing import install_command
 
 __all__ = ["draw_curves", "draw_training"]
 
@@ -85,5 +86,5 @@ def _figure(panels: int) -> Any:
     try:
         from matplotlib.figure import Figure
     except ImportError as e:
-        raise ImportError(f'{e}. Drawing curves needs: pip install "monai-unetpp[report]"') from e
+        raise ImportError(f"{e}. Drawing curves needs: {install_command('report')}") from e
     return Figure(figsize=(4 * panels, 3), layout="constrained", facecolor="white")

@@ -1,6 +1,29 @@
-"""From labelled data to a trained, judged and documented bundle: the whole task of ``monai-unetpp train``."""
+"""From labelled data to a trained, judged and documented bundle: the whole task of ``monai-unetpp train``.
 
-from monai_unetpp.training_run.options import TrainOptions
-from monai_unetpp.training_run.run import TrainingOutcome, train
+The public names are loaded when they are first used, so that the command line can read the options without waiting for
+torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from monai_unetpp.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from monai_unetpp.training_run.options import TrainOptions
+    from monai_unetpp.training_run.run import TrainingOutcome, train
 
 __all__ = ["TrainOptions", "TrainingOutcome", "train"]
+
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "monai_unetpp.training_run.options": ("TrainOptions",),
+        "monai_unetpp.training_run.run": ("TrainingOutcome", "train"),
+    },
+)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -27,11 +27,13 @@ class TrainOptions:
     """
 
     dataset_dir: Path = option(
-        flags=("dataset_dir",),
+        flags=("dataset_dir", "-i", "--input", "--dataset_dir"),
         metavar="DATASET_DIR",
         help="folder with labelled images: dataset.json in Decathlon or nnU-Net form, or images/ and labels/",
     )
-    output: Path = option(flags=("-o", "--output"), metavar="BUNDLE", help="folder of the bundle that is made")
+    output: Path = option(
+        flags=("-o", "--output", "--output_dir"), metavar="BUNDLE", help="folder of the bundle that is made"
+    )
     minutes: float | None = option(
         None, type=float, metavar="M", help="time for everything, in minutes (default: that of the plan, else 60)"
     )

@@ -195,7 +195,7 @@ class TestChoice:
                 assert resolve_runtime("auto", network, "cpu") == ("openvino" if installed else "torch")
         lines = [record.getMessage() for record in caplog.records]
         assert len(lines) == (0 if installed else 1)
-        assert all('pip install "monai-unetpp[openvino]"' in line for line in lines)
+        assert all('[openvino]"' in line and "pip install" in line for line in lines)
         assert resolve_runtime("auto", network, "cuda", "fp32") == "torch"
         assert resolve_runtime("auto", network, "cpu", "fp16") == "torch"
         assert resolve_runtime("auto", nn.Conv2d(1, 1, 1), "cpu") == "torch"
@@ -221,7 +221,7 @@ class TestChoice:
     def test_openvino_is_missing(self, monkeypatch):
         monkeypatch.delitem(sys.modules, "openvino", raising=False)
         monkeypatch.setattr(openvino_loading.importlib, "import_module", _missing)
-        with pytest.raises(ImportError, match=r'needs OpenVINO. Install it: pip install "monai-unetpp\[openvino\]"'):
+        with pytest.raises(ImportError, match=r'needs OpenVINO. Install it: pip install .*\[openvino\]"'):
             openvino_loading.import_openvino()
 
 

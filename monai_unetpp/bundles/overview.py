@@ -1,0 +1,115 @@
+"""What bundles there are, what each is for, and what its levels cost and reach."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.bundles.finding import list_bundles
+from monai_unetpp.bundles.json_files import read_object
+from monai_unetpp.networks.checkpoint import read_checkpoint
+from monai_unetpp.topology import keys_of_level, level_names
+
+__all__ = ["BundleLevel", "BundleOverview", "list_overviews"]
+
+
+@dataclasses.dataclass(frozen=True)
+class BundleLevel:
+    """One level of a bundle's network.
+
+    Attributes:
+        level: such as ``"L2"``.
+        parameters: of the network pruned to it.
+        scores: what the metadata say it reached, by metric, such as ``{"mean_dice": 0.886}``.
+    """
+
+    level: str
+    parameters: int
+    scores: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class BundleOverview:
+    """A bundle in short.
+
+    Attributes:
+        name: as ``--bundle`` takes it.
+        path: its folder.
+        version: of the bundle.
+        task: what it segments.
+        images: which images it takes.
+        intended_use: what it may be used for.
+        data_source: what it was trained on, with the licence of the data.
+        megabytes: size of the weights; 0 where there are none yet.
+        levels: shallowest first; none without weights.
+    """
+
+    name: str
+    path: str
+    version: str
+    task: str
+    images: str
+    intended_use: str
+    data_source: str
+    megabytes: float
+    levels: tuple[BundleLevel, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return dataclasses.asdict(self)
+
+
+def list_overviews() -> list[BundleOverview]:
+    """All bundles that are found by name; one that cannot be read says so in its ``task``."""
+    return [_overview(name, path) for name, path in list_bundles().items()]
+
+
+def _overview(name: str, path: Path) -> BundleOverview:
+    try:
+        metadata = read_object(path / "configs" / "metadata.json")
+    except (OSError, ValueError) as e:
+        return BundleOverview(name, str(path), "", f"cannot be read: {e}", "", "", "", 0.0, ())
+    weights = path / "models" / "model.pt"
+    size = weights.stat().st_size / 1e6 if weights.is_file() else 0.0
+    said = {key: str(metadata.get(key, "")) for key in ("version", "task", "intended_use", "data_source")}
+    return BundleOverview(
+        name,
+        str(path),
+        images=str(metadata.get("image_classes", "")),
+        megabytes=round(size, 2),
+        levels=_levels(weights, metadata.get("eval_metrics")),
+        **said,
+    )
+
+
+def _levels(weights: Path, metrics: Any) -> tuple[BundleLevel, ...]:
+    if not weights.is_file():
+        return ()
+    with contextlib.suppress(OSError, ValueError):
+        tensors, config = read_checkpoint(weights)
+        if config is not None:
+            variant = str(config.get("variant", "unet++"))
+            names = level_names(len(config["features"]) - 1, variant)
+            return tuple(
+                BundleLevel(
+                    level,
+                    sum(tensors[key].numel() for key in keys_of_level(tensors, level, variant)),
+                    _scores(metrics, level),
+                )
+                for level in names
+            )
+    return ()
+
+
+def _scores(metrics: Any, level: str) -> dict[str, float]:
+    """Of ``{"mean_dice_L1": 0.88, ...}`` those of one level, without its name."""
+    given = metrics if isinstance(metrics, Mapping) else {}
+    ending = f"_{level}"
+    return {
+        name.removesuffix(ending): float(value)
+        for name, value in given.items()
+        if name.endswith(ending) and isinstance(value, (int, float))
+    }

@@ -1,0 +1,37 @@
+"""``monai-unetpp completion``: what it takes and prints."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from monai_unetpp.cli.command import Command
+from monai_unetpp.cli.terminal import DONE
+
+__all__ = ["completion_command"]
+
+_EXAMPLES = """\
+  monai-unetpp completion bash > ~/.local/share/bash-completion/completions/monai-unetpp
+  monai-unetpp completion zsh > ~/.zfunc/_monai-unetpp
+  monai-unetpp completion tcsh > ~/.monai-unetpp.tcsh
+
+For bash the folder must exist, and the package bash-completion. For zsh the folder must be in fpath, before compinit.
+For tcsh source the file in ~/.tcshrc. A new shell then completes commands, options and choices with the tab key.
+"""
+
+
+def _declare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="the shell that you use")
+
+
+def completion_command(make_parser: Callable[[], Any]) -> Command:
+    """The command that completes those of a parser, which is made when it is asked for."""
+
+    def run(shell: str) -> int:
+        import shtab
+
+        print(shtab.complete(make_parser(), shell))
+        return DONE
+
+    return Command("completion", "print a script that lets your shell complete commands", _EXAMPLES, _declare, run)

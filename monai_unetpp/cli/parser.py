@@ -1,0 +1,81 @@
+"""What reads the command line: names of options with - or _, and errors that say what was meant."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any, NoReturn
+
+__all__ = ["Parser"]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that takes ``--list-key`` for ``--list_key``, and suggests what was meant.
+
+    Options are declared with underscores, as MONAI and Python write them.
+    """
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it, after the names of options were written in one way."""
+        given = [_with_underscores(str(each)) for each in (sys.argv[1:] if args is None else args)]
+        self._check_command(given)
+        return super().parse_known_args(given, namespace)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse does it; what nobody knows is an error of the command that it was given to."""
+        given = list(sys.argv[1:] if args is None else map(str, args))
+        options, unknown = self.parse_known_args(given, namespace)
+        if unknown:
+            responsible = self._commands().get(_first_word(given), self)
+            as_given = {_with_underscores(argument): argument for argument in given}
+            told = [as_given.get(argument, argument) for argument in unknown]
+            responsible.error(_unknown_message(told, responsible.option_names()))
+        return options
+
+    def option_names(self) -> list[str]:
+        """The long names of all options."""
+        return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
+
+    def error(self, message: str) -> NoReturn:
+        """Say how the command is called and what is wrong, and end with exit code 2."""
+        self.print_usage(sys.stderr)
+        end = "" if message.endswith((".", "?")) else "."
+        self.exit(2, f"{self.prog}: error: {message}{end} See {self.prog} --help.\n")
+
+    def _check_command(self, given: Sequence[str]) -> None:
+        """Refuse a command that there is not: it comes first, after options without values."""
+        commands = self._commands()
+        name = _first_word(given)
+        if commands and name and name not in commands:
+            self.error(f"there is no command {name!r}{_suggestion(name, commands)}")
+
+    def _commands(self) -> dict[str, Parser]:
+        found = [action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction)]
+        return dict(found[0]) if found else {}
+
+
+def _first_word(arguments: Sequence[str]) -> str:
+    return next((argument for argument in arguments if not argument.startswith("-")), "")
+
+
+def _with_underscores(argument: str) -> str:
+    """``--list-key=a-b`` as ``--list_key=a-b``; what is no long option stays as it is."""
+    if not argument.startswith("--") or argument == "--":
+        return argument
+    name, equals, value = argument[2:].partition("=")
+    return f"--{name.replace('-', '_')}{equals}{value}"
+
+
+def _unknown_message(unknown: Sequence[str], names: Sequence[str]) -> str:
+    options = [argument for argument in unknown if argument.startswith("-")]
+    if not options:
+        return f"unrecognized arguments: {' '.join(unknown)}. Name all inputs one after the other"
+    asked = options[0].partition("=")[0]
+    return f"unrecognized arguments: {' '.join(unknown)}{_suggestion(asked, names)}"
+
+
+def _suggestion(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=2, cutoff=0.6)
+    return f". Did you mean {' or '.join(close)}?" if close else ""

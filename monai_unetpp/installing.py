@@ -1,0 +1,25 @@
+"""How what is missing is installed: the one place that knows whether the package is on an index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+__all__ = ["PUBLISHED", "install_command"]
+
+#: Whether ``pip install monai-unetpp`` finds the package on an index. Until then it is installed from a clone.
+PUBLISHED = False
+
+_CLONE = Path(__file__).resolve().parents[1]
+
+
+def install_command(extra: str) -> str:
+    """The command that installs what one of the package's extras holds, such as ``"report"``.
+
+    From a clone it can be typed in any folder. Where there is neither an index nor a clone, the place of the clone is
+    left to the reader.
+    """
+    if PUBLISHED:
+        return f'pip install "monai-unetpp[{extra}]"'
+    if (_CLONE / "pyproject.toml").is_file():
+        return f'pip install -c "{_CLONE / "constraints.txt"}" -e "{_CLONE}[{extra}]"'
+    return f'pip install "FOLDER_OF_THE_CLONE[{extra}]"'
