@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import find_bundle, weights_entry
 from monai_unetpp.cli import main
 from monai_unetpp.data import VolumeReader
+from monai_unetpp.results import RUN_FILE, TABLE_FILES, VOLUMES_FILE
 from monai_unetpp.segmentation import SegmentationSummary, segment_files
 
 __all__ = [
@@ -115,7 +117,14 @@ def bright_bundle() -> Path:
     for name in ("inference.json", "train.json"):
         change_json(root / "configs" / name, network_def={"_target_": "monai_unetpp.NestedUNet", **arguments})
     change_json(root / "configs" / "metadata.json", **weights_entry(root))
+    # the images here are like none that a hippocampus was seen in, and that is not what is tried
+    (root / "configs" / "fingerprint.json").unlink(missing_ok=True)
     return root
+
+
+def names_of_images(folder: Path) -> list[str]:
+    """What lies in a folder, without the tables that lie beside label maps."""
+    return sorted({*os.listdir(folder)} - {*TABLE_FILES.values(), RUN_FILE, VOLUMES_FILE})
 
 
 def _let_find_bright(network: NestedUNet) -> None:

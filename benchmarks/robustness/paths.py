@@ -10,7 +10,16 @@ import shutil
 from pathlib import Path
 from unittest import mock
 
-from benchmarks.robustness.inputs import LABELS, bright_bundle, change_json, labels_of, run_command, save, segmented
+from benchmarks.robustness.inputs import (
+    LABELS,
+    bright_bundle,
+    change_json,
+    labels_of,
+    names_of_images,
+    run_command,
+    save,
+    segmented,
+)
 from benchmarks.robustness.situations import REFUSED, Kind, expect, expect_equal
 from monai_unetpp.bundles import BundleConfig, bundle_code
 from monai_unetpp.data import find_cases
@@ -48,7 +57,8 @@ def _segment_name(folder: Path, name: str) -> None:
     summary = segmented(image, folder / "out")
     expect_equal(labels_of(summary), LABELS)
     stem = name.removesuffix(".nii.gz")
-    expect(os.listdir(folder / "out") == [f"{stem}_seg.nii.gz"], f"the result is called {os.listdir(folder / 'out')}")
+    found = names_of_images(folder / "out")
+    expect(found == [f"{stem}_seg.nii.gz"], f"the result is called {found}")
     _no_trace(folder)
 
 

@@ -19,6 +19,7 @@ from benchmarks.robustness.inputs import (
     STRAIGHT,
     VOXELS,
     labels_of,
+    names_of_images,
     read,
     refuse_if_failed,
     save,
@@ -33,16 +34,12 @@ __all__ = ["KIND"]
 KIND = Kind("Files and results")
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(os.listdir(folder))
-
-
 def _others_are_done(folder: Path) -> None:
     """The one good scan of a folder is segmented, whatever is wrong with its neighbour, which is a refusal."""
     save(folder / "good.nii.gz")
     summary = segmented(folder, folder / "out")
     expect([done.case for done in summary.cases] == ["good"], f"segmented were {[done.case for done in summary.cases]}")
-    expect(_names(folder / "out") == ["good_seg.nii.gz"], f"there are {_names(folder / 'out')}")
+    expect(names_of_images(folder / "out") == ["good_seg.nii.gz"], f"there are {names_of_images(folder / 'out')}")
     expect_equal(labels_of(summary), LABELS)
     refuse_if_failed(summary)
 
@@ -107,7 +104,7 @@ def _in_place(folder: Path) -> None:
     save(folder / "x.nii.gz")
     for _ in range(2):
         expect_equal(labels_of(segmented(folder, folder)), LABELS)
-        expect(_names(folder) == ["x.nii.gz", "x_seg.nii.gz"], f"there are {_names(folder)}")
+        expect(names_of_images(folder) == ["x.nii.gz", "x_seg.nii.gz"], f"there are {names_of_images(folder)}")
 
 
 @KIND.situation("a scan of the user's that is called `x_seg.nii.gz`: an image, as no mark says otherwise")
@@ -128,7 +125,10 @@ def _renamed_result(folder: Path) -> None:
 def _two_subjects(folder: Path) -> None:
     images = [save(folder / f"sub-0{number}" / "anat" / "T1.nii.gz") for number in (1, 2)]
     segmented(images, folder / "out")
-    expect(_names(folder / "out") == ["sub-01_T1_seg.nii.gz", "sub-02_T1_seg.nii.gz"], f"{_names(folder / 'out')}")
+    expect(
+        names_of_images(folder / "out") == ["sub-01_T1_seg.nii.gz", "sub-02_T1_seg.nii.gz"],
+        f"{names_of_images(folder / 'out')}",
+    )
 
 
 @KIND.situation("another subject's `T1.nii.gz` in a later run: the first result stays", REFUSED, "is of another image")
@@ -182,7 +182,9 @@ def _leftovers(folder: Path) -> None:
     for path in (left / "x_seg.nii.gz", left):
         os.utime(path, (long_ago, long_ago))
     segmented(image, folder / "out")
-    expect(_names(folder / "out") == [".hidden", "x_seg.nii.gz"], f"there are {_names(folder / 'out')}")
+    expect(
+        names_of_images(folder / "out") == [".hidden", "x_seg.nii.gz"], f"there are {names_of_images(folder / 'out')}"
+    )
 
 
 @KIND.situation("an output folder that is a file", REFUSED, "must be a folder that can be written to")

@@ -163,7 +163,10 @@ def test_configs_repeat_each_other_exactly(bundle):
     is_2d = train["network_def"]["spatial_dims"] == 2
     # labels are enough to write, while metrics of the training take logits
     inferer = inference["inferer"]["inferer"] if is_2d else inference["inferer"]
-    assert {**inferer, "output": "logits"} == train["validate"]["inferer"]
+    adaptive = {"levels": "$None if @adaptive_tolerance is None else 'adaptive'"}
+    adaptive["adaptive_tolerance"] = "@adaptive_tolerance"
+    assert inference["adaptive_tolerance"] is None
+    assert {**inferer, "output": "logits"} == {**train["validate"]["inferer"], **adaptive}
 
     def for_the_image(transform):
         kept = {k: v for k, v in transform.items() if k != "allow_missing_keys"}
