@@ -235,7 +235,7 @@ class _Run:
             earlier = EarlierResults(read_runs(self.results.path / RUN_FILE), self.results.run)
             left_out = leave_out_finished(items, savers[0], earlier, ".dcm" if chosen.dicom_seg else "")
             for case, _, output in left_out:
-                self.results.add_earlier(case, output, self._has_volume)
+                self.results.add_earlier(case, output, self._has_volume, earlier.warnings(output))
             self.skipped = len(left_out)
         self.evaluator.state.epoch_length = len(items)
 

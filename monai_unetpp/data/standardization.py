@@ -16,8 +16,8 @@ from monai_unetpp.data.surround import find_surround
 __all__ = ["StandardizeIntensityd"]
 
 
-_PART = 2**22
-"""Values whose squares are taken at a time."""
+_PART = 2**20
+"""Values that are taken at a time."""
 
 
 class StandardizeIntensityd(MapTransform):
@@ -76,9 +76,10 @@ class StandardizeIntensityd(MapTransform):
 def _statistics(values: torch.Tensor) -> tuple[float, float]:
     """Mean and standard deviation, summed up in float64, so that they are the same on every device.
 
-    Squares are taken of a part at a time, which bounds the memory.
+    It takes a part at a time, which bounds the memory.
     """
     flat = torch.as_tensor(values).reshape(-1)
-    mean = (flat.sum(dtype=torch.float64) / flat.numel()).item()
-    squares = torch.stack([(part.double() - mean).square_().sum() for part in flat.split(_PART)])
+    parts = flat.split(_PART)
+    mean = (torch.stack([part.double().sum() for part in parts]).sum() / flat.numel()).item()
+    squares = torch.stack([part.double().sub_(mean).square_().sum() for part in parts])
     return mean, (squares.sum() / flat.numel()).sqrt().item()

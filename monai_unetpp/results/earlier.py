@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,13 @@ class EarlierResults:
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
         self._wanted = _compared(wanted)
-        self._made_by = {case.get("output"): _compared(run) for run in runs for case in run["cases"]}
+        made = [(case, run) for run in runs for case in run["cases"]]
+        self._made_by = {case.get("output"): _compared(run) for case, run in made}
+        self._warnings = {case.get("output"): case.get("warnings") or () for case, _ in made}
+
+    def warnings(self, output: Path) -> Sequence[str]:
+        """What was told of a result when it was made."""
+        return tuple(self._warnings.get(str(output), ()))
 
     def has(self, image: str | Path, output: Path) -> bool:
         """Whether ``output`` is the finished result of ``image``."""

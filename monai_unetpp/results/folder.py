@@ -64,16 +64,17 @@ class ResultFolder:
         if time.monotonic() - self._written > _PAUSE_S:
             self.write()
 
-    def add_earlier(self, case: str, output: Path, has_volume: bool) -> None:
+    def add_earlier(self, case: str, output: Path, has_volume: bool, warnings: Sequence[str] = ()) -> None:
         """Note a case that was finished before; its sizes are measured where the table has lost them.
 
         Args:
             case: its name.
             output: its label map.
             has_volume: whether voxels have a size in mm.
+            warnings: what was told of it then.
         """
         if case not in {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}:
-            self._volumes[case] = measure_file(output, self.names, has_volume), ()
+            self._volumes[case] = measure_file(output, self.names, has_volume), tuple(warnings)
 
     def write(self) -> None:
         """Write all files; none while no case is finished.

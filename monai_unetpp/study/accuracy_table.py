@@ -291,14 +291,16 @@ def _reading(study: Mapping[str, Any], reference: str) -> str:
     seeds = sorted({seed for row in study["rows"] for seed in row["iou"]["by_seed"]}, key=int)
     classes = ", ".join(study["cases"]["labels"])
     confidences = {
-        f"{100 * row['iou_difference']['confidence']:g} %" for row in study["rows"] if row["iou_difference"] is not None
+        f"{100 * row['iou_difference']['confidence']:.3g} %"
+        for row in study["rows"]
+        if row["iou_difference"] is not None
     }
     level = f" ({', '.join(sorted(confidences))})" if confidences else ""
     return (
         "## How to read this\n\n"
         f"- IoU and Dice: mean over the foreground classes ({classes}) of a case, then over the cases; the background "
-        "does not count, and a class that is missed, or a false positive, scores 0. After ± the standard deviation over seeds "
-        f"(seed {', '.join(seeds)}), where there are several.\n"
+        "does not count, and a class that is missed, or a false positive, scores 0. After ± the standard deviation "
+        f"over seeds (seed {', '.join(seeds)}), where there are several.\n"
         f'- The reference is "{reference}" at its deepest level. Differences are paired by case and seed; positive '
         f"is better than the reference. The intervals{level} are over cases: they say nothing about other seeds or "
         "training cases, and they are not corrected for the number of comparisons.\n"

@@ -6,9 +6,9 @@ from monai.data import MetaTensor
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
-from monai_unetpp.inferers.predictors import openvino_conversion
+from monai_unetpp.openvino_loading import has_openvino
 
-needs_openvino = pytest.mark.skipif(not openvino_conversion.has_openvino(), reason="needs the extra openvino")
+needs_openvino = pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
 RUNTIMES = ["torch", pytest.param("openvino", marks=needs_openvino)]
 TOLERANCE = 0.1
 #: Where the levels cut between background and foreground: L1 and L4 far from L2 and L3.

@@ -534,8 +534,8 @@ def test_results_carry_no_gradient(image):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"roi_size": 1.5}, TypeError, "roi_size must be whole numbers, one for all axes or each, got 1.5"),
-        ({"roi_size": ()}, TypeError, r"roi_size must be whole numbers, one for all axes or each, got \(\)"),
+        ({"roi_size": 1.5}, TypeError, "roi_size must be whole numbers, one for all axes or each, or 'auto', got 1.5"),
+        ({"roi_size": ()}, TypeError, r"roi_size must be whole numbers, one for all axes or each, or 'auto', got \(\)"),
         ({"overlap": 1.0}, ValueError, "overlap must be from 0 to below 1, got 1.0"),
         ({"overlap": "half"}, TypeError, "overlap must be a number, or one per axis, got 'half'"),
         ({"sigma_scale": (0.1, 0)}, ValueError, r"sigma_scale must be above 0, got \(0.1, 0\)"),
@@ -547,7 +547,7 @@ def test_results_carry_no_gradient(image):
         ({"levels": ["L1", "L1"]}, ValueError, r"levels must be None, .* got \['L1', 'L1'\]"),
         ({"output": "classes"}, ValueError, "output must be one of logits, labels, got 'classes'"),
         ({"flips": [0, 0]}, ValueError, "axes must be different spatial axes"),
-        ({"device": "gpu"}, ValueError, "device must be such as 'cpu' or 'cuda:0', got 'gpu'"),
+        ({"device": "npu:x"}, ValueError, "device must be such as 'cpu' or 'cuda:0', got 'npu:x'"),
         ({"runtime": "onnx"}, ValueError, "runtime must be one of auto, torch, compile, openvino, got 'onnx'"),
         ({"precision": "int8"}, ValueError, "precision must be one of auto, fp32, bf16, fp16, got 'int8'"),
     ],

@@ -162,7 +162,7 @@ class TestScores:
         for row in scores.rows:
             assert row.score.dice == pytest.approx(expected[row.point])
             assert row.score.truth_ml == pytest.approx(0.432)
-            assert (row.dataset, row.label, row.subject) == ("cubes", "cube", row.case)
+            assert (row.dataset, row.label, row.subject) == ("cubes", "cube", row.case.split("_")[0])
         assert scores.points == (OperatingPoint("L1", "L1"), OperatingPoint("L2", "L2"))
         assert [case.name for case in scores.cases] == ["sub-0_run-0", "sub-0_run-1", "sub-1_run-2"]
         assert scores.problems == ()

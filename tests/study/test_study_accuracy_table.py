@@ -7,7 +7,7 @@ import pytest
 
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
-from monai_unetpp.pruning.statistics import mean_bounds
+from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds
 from monai_unetpp.study import StudySettings, draw_accuracy, draw_learning_curves, format_study
 from monai_unetpp.study.accuracy_table import RunResult, case_means, compare_cases, summarise
 from monai_unetpp.study.costs import RowLatency
@@ -78,8 +78,8 @@ def test_differences_are_paired_by_case_and_seed(study):
     bounds = mean_bounds([-0.35, -0.05], alpha=0.025)
     assert (found["mean"], found["lower"], found["upper"]) == pytest.approx((-0.2, bounds.lower, bounds.upper))
     assert found["seeds"] == 2
-    # with fewer than 25 cases the bounds hold at a tenth of the level
-    assert found["confidence"] == pytest.approx(0.995)
+    # with few cases the bounds hold at a stricter level
+    assert found["confidence"] == pytest.approx(1 - 2 * bound_alpha(2, 0.025))
 
 
 def test_embedded_against_isolated(study):
@@ -118,7 +118,7 @@ def test_the_markdown_holds_the_numbers(study):
     assert "| L1 | 0.5500 ± 0.0707 | 0.6000 | -0.1000 (-0.1000 to -0.1000) |" in text
     assert "abacus, 1 thread(s)" in text
     assert "2026-01-02" in text
-    assert "99.5 %" in text
+    assert "99.8 %" in text
 
 
 def test_a_study_without_the_reference_or_latencies(study):

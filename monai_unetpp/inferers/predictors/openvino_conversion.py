@@ -105,8 +105,8 @@ def load_or_convert(
 
     Nested U-Nets are kept by a hash of their weights, configuration, levels, window shape, batch, and the versions of
     OpenVINO and torch; precision and threads are chosen when a model is compiled, so that one file serves all. An
-    entry that is damaged is converted again. Above 2 GiB those that were not used for longest are removed. Other networks are
-    converted every time, and so are all where there is no folder or it cannot be written to.
+    entry that is damaged is converted again. Above 2 GiB those that were not used for longest are removed. Other
+    networks are converted every time, and so are all where there is no folder or it cannot be written to.
 
     Args:
         network: in eval mode.
