@@ -41,7 +41,7 @@ class CheckedCase:
 
     Attributes:
         problem: what is wrong, in one line with the file and what to do; None if the case is sound.
-        voxels: :func:`~monai_unetpp.data.voxel_hash.hash_voxels` of the image; None where it could not be read.
+        voxels: ``hash_voxels`` of the image; None where it could not be read.
         values: what occurs in the label map.
     """
 

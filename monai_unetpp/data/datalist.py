@@ -98,7 +98,7 @@ def load_datalist(
 
     Where there is no ``validation`` list, a fifth of the training cases is drawn for it, always the same ones, with a
     warning, and written down as ``split.json``. Cases of one subject stay together, where entries have a ``subject``
-    or names begin with one (:func:`monai_unetpp.data.subjects.subject_of_image`).
+    or names begin with one (``monai_unetpp.data.subjects.subject_of_image``).
 
     Args:
         dataset_dir: folder with ``dataset.json`` in the form of the Decathlon or of nnU-Net v2, or with ``images`` and

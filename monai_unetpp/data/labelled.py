@@ -61,7 +61,7 @@ def list_cases(
         subjects: subject by name of the case, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name. An entry's own
             ``subject`` goes first, then ``subjects``, then the pattern, and without these what the name itself tells;
-            see :func:`monai_unetpp.data.subjects.subject_of_image`.
+            see ``monai_unetpp.data.subjects.subject_of_image``.
 
     Raises:
         TypeError: entries of another kind.
