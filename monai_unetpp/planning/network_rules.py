@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.planning.rules import ISENSEE, OWN, Choice
-from monai_unetpp.planning.values import MOST_LEVELS
+from monai_unetpp.planning.values import LEAST_LEVELS, MOST_LEVELS
 
 if TYPE_CHECKING:
     from monai_unetpp.planning.machine import Machine, StepCost
@@ -162,13 +162,14 @@ def _rounded(length: float, step: int, up: bool = False) -> int:
 def strides_of(patch: Sequence[int], spacing_mm: Sequence[float] | None) -> list[list[int]]:
     """Steps down by axis: 2 where voxels are not longer than twice the shortest, and enough of them are left.
 
-    At least one step, and no more than :data:`~monai_unetpp.planning.values.MOST_LEVELS`.
+    At least two steps, so that there is a level to prune to, and no more than
+    :data:`~monai_unetpp.planning.values.MOST_LEVELS`.
 
     Example:
         >>> strides_of([40, 56, 40], [1.0, 1.0, 1.0])
         [[2, 2, 2], [2, 2, 2], [2, 2, 2]]
         >>> strides_of([64, 64, 12], [0.5, 0.5, 3.0])
-        [[2, 2, 1], [2, 2, 1], [2, 2, 1], [2, 2, 2]]
+        [[2, 2, 1], [2, 2, 1], [2, 2, 2], [2, 2, 1]]
     """
     edges, spacing = [float(edge) for edge in patch], list(spacing_mm or [1.0] * len(patch))
     strides: list[list[int]] = []
@@ -181,7 +182,10 @@ def strides_of(patch: Sequence[int], spacing_mm: Sequence[float] | None) -> list
         strides.append([2 if each else 1 for each in pooled])
         edges = [edge / 2 if each else edge for edge, each in zip(edges, pooled, strict=True)]
         spacing = [2 * mm if each else mm for mm, each in zip(spacing, pooled, strict=True)]
-    return strides or [[2] * len(patch)]
+    while len(strides) < LEAST_LEVELS:
+        strides.append([2 if edge >= 2 else 1 for edge in edges] if max(edges) >= 2 else [2] * len(patch))
+        edges = [edge / step for edge, step in zip(edges, strides[-1], strict=True)]
+    return strides
 
 
 def kernels_of(strides: Sequence[Sequence[int]], spacing_mm: Sequence[float] | None, dims: int) -> list[list[int]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 __all__ = [
     "AUGMENTATIONS",
+    "LEAST_LEVELS",
     "MOST_LEVELS",
     "NORMALIZATIONS",
     "SETTABLE",
@@ -17,6 +18,9 @@ __all__ = [
     "check_values",
     "parse_settings",
 ]
+
+LEAST_LEVELS = 2
+"""With one there would be nothing to prune to."""
 
 MOST_LEVELS = 4
 """More levels have shown no gain in the papers, and each doubles the weights."""
@@ -116,10 +120,10 @@ def _axes(name: str, value: Any, dims: int) -> list[int]:
 
 def _features(name: str, value: Any, dims: int) -> list[int]:
     entries = _entries(name, value, _whole(1), dims)
-    if not 2 <= len(entries) <= MOST_LEVELS + 1:
+    if not LEAST_LEVELS < len(entries) <= MOST_LEVELS + 1:
         raise ValueError(
-            f"{name} must have 2 to {MOST_LEVELS + 1} entries, for {MOST_LEVELS} levels at most, got {value!r}. "
-            "Give one more entry than levels."
+            f"{name} must have {LEAST_LEVELS + 1} to {MOST_LEVELS + 1} entries, one more than levels, got {value!r}. "
+            "With one level there would be nothing to prune to."
         )
     return entries
 

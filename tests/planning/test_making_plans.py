@@ -16,7 +16,7 @@ from monai_unetpp.segmentation import label_names, segment_files
 
 #: Signs of MONAI's configurations in names that users give.
 HOSTILE = "$1 a#b::c @seed"
-TINY = {"features": [4, 8], "patch_size": [16, 16, 8], "strides": [[2, 2, 1]], "batch_size": 2}
+TINY = {"features": [4, 8, 8], "patch_size": [16, 16, 8], "strides": [[2, 2, 1], [2, 2, 2]], "batch_size": 2}
 
 
 def machine(spatial_dims, device):
@@ -129,7 +129,7 @@ def test_monai_trains_evaluates_and_segments_with_it(thick_dir, thick_bundle, tm
 def test_pictures_get_a_bundle_that_reads_them(tmp_path, monkeypatch, capsys):
     root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"})
     monkeypatch.setattr("monai_unetpp.planning.plan_making.plan.__defaults__", (60.0, 0, None, None, False, machine))
-    assert main(["plan", str(root), "-o", str(tmp_path / "bundle"), "--set", "features=[4,8]"]) == 0
+    assert main(["plan", str(root), "-o", str(tmp_path / "bundle"), "--set", "features=[4,8,8]"]) == 0
     printed = capsys.readouterr().out
     assert "features" in printed
     assert "Nothing was trained." in printed

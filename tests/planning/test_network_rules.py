@@ -36,8 +36,9 @@ def test_axes_are_halved_while_four_voxels_are_left():
     assert strides_of([40, 56, 40], None) == [[2, 2, 2]] * 3
     assert strides_of([64, 64], None) == [[2, 2]] * 4
     assert strides_of([1024, 1024], None) == [[2, 2]] * 4
-    # even the smallest patch has a level
-    assert strides_of([4, 4], None) == [[2, 2]]
+    # even the smallest patch has a level to prune to
+    assert strides_of([4, 4], None) == [[2, 2], [2, 2]]
+    assert strides_of([8, 8, 1], None) == [[2, 2, 1], [2, 2, 1]]
 
 
 def test_thick_slices_are_halved_and_convolved_once_they_are_as_thin_as_the_rest():

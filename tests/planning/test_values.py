@@ -44,7 +44,7 @@ def test_a_setting_is_given_once():
         ("patch_size", [64, 64], "patch_size must have one number per axis, 3"),
         ("patch_size", "64", "patch_size must be a list, got '64'"),
         ("flip_axes", [3], "flip_axes must be axes of the image, 0 to 2, got 3"),
-        ("features", [8] * 6, "features must have 2 to 5 entries"),
+        ("features", [8] * 6, "features must have 3 to 5 entries"),
         ("norm", "group", "norm must be one of batch, instance, got 'group'"),
         ("bias_field", 1, "bias_field must be true or false, got 1"),
         ("intensity_range", [5, 1, 0, 1], "intensity_range must be the lowest and the highest intensity"),
