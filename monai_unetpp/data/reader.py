@@ -154,7 +154,7 @@ class VolumeReader(ImageReader):
             shape = "another file" if image is None else f"shape {image.shape}"
             raise ImageFileError(
                 f"{path}: must be NIfTI with {self.channels} channels on its last axis, got {shape}. Store it so, or "
-                "give one file per channel."
+                "give a folder with one file per channel, such as case_0000 and case_0001."
             )
         spatial = tuple(image.shape[axis] for axis in axes)
         voxels = self._finite(read_voxels(image, path, single=True), path)

@@ -20,7 +20,9 @@ _FOLDS_SHARE = 0.6
 #: Most of all time that is kept back for the verdict.
 _MOST_KEPT = 0.5
 #: Seconds for what takes no longer on large images: the report, and a process for the memory of each level.
-_REPORT_S, _LEVEL_S = 15.0, 12.0
+_REPORT_S, _LEVEL_S = 25.0, 12.0
+#: What is kept back besides: the program's own start, before the clock runs, and a share for machines that slow down.
+_START_S, _RESERVE = 15.0, 1.25
 #: Measured runs of each level for its latency: as many as the time allows.
 _REPEATS = (10, 5, 3, 1)
 _WARM_UP = 2
@@ -64,7 +66,7 @@ def share_time(
     total_s = 60 * minutes
     scoring_s = case_s * cases / process_count() + _REPORT_S + _LEVEL_S * levels
     most_s = _MOST_KEPT * total_s
-    needed = {n: scoring_s + (n + _WARM_UP) * _PASSES * case_s for n in _REPEATS}
+    needed = {n: _START_S + _RESERVE * (scoring_s + (n + _WARM_UP) * _PASSES * case_s) for n in _REPEATS}
     repeats = next((n for n in _REPEATS if needed[n] <= most_s / 2), _REPEATS[-1])
     kept_s = min(needed[repeats], most_s)
     if needed[repeats] > most_s:

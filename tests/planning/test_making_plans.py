@@ -136,6 +136,8 @@ def test_pictures_get_a_bundle_that_reads_them(tmp_path, monkeypatch, capsys):
     assert check_bundle(tmp_path / "bundle") == ["models/model.pt: missing."]
     inference = json.loads((tmp_path / "bundle" / "configs" / "inference.json").read_text())
     assert inference["dataset"]["data"]["pictures"]
+    # one file per channel is one case
+    assert inference["dataset"]["data"]["channels"] == "@network_def#in_channels"
     assert inference["inferer"]["_target_"] == "monai_unetpp.inferers.SlicewiseInferer"
 
 
