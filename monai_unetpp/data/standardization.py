@@ -55,22 +55,21 @@ class StandardizeIntensityd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             image: Any = convert_to_tensor(d[key], dtype=torch.float32, track_meta=get_track_meta())
+            kept = self._kept(image)
             if not self.channel_wise:
-                mean, deviation = self._moments(image, image)
+                mean, deviation = _statistics(image if kept is None else image[..., kept])
                 d[key] = (image - mean).div_(deviation or 1.0)
                 continue
-            moments = [self._moments(image, channel) for channel in image]
+            moments = [_statistics(channel if kept is None else channel[kept]) for channel in image]
             columns = torch.tensor(moments, device=image.device).T.reshape(2, -1, *[1] * (image.ndim - 1))
             means, deviations = columns
             d[key] = (image - means).div_(torch.where(deviations == 0, 1.0, deviations))
         return d
 
-    def _moments(self, image: torch.Tensor, part: torch.Tensor) -> tuple[float, float]:
-        """Mean and standard deviation of an image, or of a channel of it."""
+    def _kept(self, image: torch.Tensor) -> torch.Tensor | None:
+        """Which voxels count; None where all do."""
         surround = find_surround(image) if self.inside_surround else None
-        if surround is not None and surround.share < 1:
-            part = part[..., ~surround.mask]
-        return _statistics(part)
+        return None if surround is None or surround.share >= 1 else ~surround.mask
 
 
 def _statistics(values: torch.Tensor) -> tuple[float, float]:

@@ -66,7 +66,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     root = Path(bundle)
     inference, train, evaluate = _inference(plan), _training(plan), _evaluation()
     configs = {"inference": inference, "train": train, "evaluate": evaluate, "prune": _read("prune")}
-    configs |= {"multi_gpu_train": _read("multi_gpu_train"), "finetune": _finetuning(plan)}
+    configs |= {"multi_gpu_train": _read("multi_gpu_train", _TRAINING), "finetune": _finetuning(plan)}
     configs["prune"]["flips"] = plan["flips"]
     (root / PLAN_FILE).unlink(missing_ok=True)
     for name, content in configs.items():
