@@ -18,7 +18,6 @@ from monai.transforms import (
 )
 
 from monai_unetpp.data import BlockwiseSpacingd, InvertProbabilitiesd, SegmentationSaveImaged, VolumeReader
-from monai_unetpp.measuring.memory import peak_resident_bytes, reset_peak
 
 #: Axes swapped and turned, 1.5 x 2 x 3 mm.
 AFFINE = np.array([[0, 2.0, 0, 10], [-1.5, 0, 0, 20], [0, 0, -3.0, 5], [0, 0, 0, 1]])
@@ -244,17 +243,6 @@ def test_one_slice_across_any_axis_comes_back_with_its_own_shape(tmp_path, shape
     assert written.shape == shape
     assert np.array_equal(written.affine, nib.load(tmp_path / "a.nii.gz").affine)
     assert (np.asarray(written.dataobj).reshape(20, 16) == voxels).mean() > 0.97
-
-
-def test_memory_does_not_grow_with_the_number_of_classes():
-    """The logits are coarse here; 24 maps on the input's grid, in single precision alone, would take 24 map sizes."""
-    shape = (96, 96, 96)
-    preprocessing, image = prepare([Spacingd("image", pixdim=(6.0, 6.0, 6.0))], shape, np.eye(4))
-    logits = smooth_logits(image, 24)
-    reset_peak()
-    before = peak_resident_bytes()
-    invert(preprocessing, image, logits)
-    assert peak_resident_bytes() - before < 18 * 4 * np.prod(shape)
 
 
 @pytest.mark.gpu

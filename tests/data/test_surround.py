@@ -9,7 +9,6 @@ from monai.data import MetaTensor
 from scipy import ndimage
 
 from monai_unetpp.data import find_surround
-from monai_unetpp.measuring.memory import peak_resident_bytes, reset_peak
 
 SHAPE = (20, 24, 18)
 
@@ -106,13 +105,3 @@ def test_ringing_of_splines_belongs_to_the_surround():
 def test_metadata_and_types_do_not_matter():
     image = MetaTensor((brain(0.0) * 100).to(torch.int16) * torch.from_numpy(ball()))
     assert find_surround(image).values == (0.0,)
-
-
-def test_memory_of_some_bytes_per_voxel():
-    image = torch.zeros(1, 160, 160, 160)
-    image[:, 40:-40, 40:-40, 40:-40] = torch.rand(80, 80, 80) - 0.5
-    find_surround(image)
-    reset_peak()
-    before = peak_resident_bytes()
-    find_surround(image)
-    assert peak_resident_bytes() - before < 2 * image.nbytes

@@ -1,0 +1,72 @@
+"""How much memory the transforms take beyond their results, measured in one process of its own."""
+
+import numpy as np
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, Invertd, Spacingd
+
+from monai_unetpp.data import BlockwiseSpacingd, InvertProbabilitiesd, StandardizeIntensityd, find_surround
+from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_process
+
+pytestmark = pytest.mark.slow
+
+SHAPE = (160, 160, 160)
+
+
+def rise(work, *arguments):
+    """How far the peak rises over what is in use before, in bytes, and what the work returns."""
+    memory = PeakMemory("cpu")
+    result = work(*arguments)
+    return memory.bytes(), result
+
+
+def measure():
+    """The rises of all of them, by name."""
+    image = torch.rand(1, *SHAPE)
+    rises = {"standardization": rise(StandardizeIntensityd("image"), {"image": image})[0]}
+    inside = torch.zeros(1, *SHAPE)
+    inside[:, 40:-40, 40:-40, 40:-40] = torch.rand(80, 80, 80) - 0.5
+    rises["surround"] = rise(find_surround, inside)[0]
+    for name, transform_class in (("ours", BlockwiseSpacingd), ("theirs", Spacingd)):
+        transform = transform_class("image", (1.0, 1.0, 1.0))
+        image = MetaTensor(torch.rand(1, *SHAPE), affine=np.diag([0.8, 0.9, 1.1, 1]))
+        rises[f"{name}: there"], prepared = rise(transform, {"image": image})
+        labels = MetaTensor(torch.ones(prepared["image"].shape, dtype=torch.uint8))
+        back = Invertd("pred", transform, orig_keys="image")
+        rises[f"{name}: back"] = rise(back, {"image": prepared["image"], "pred": labels})[0]
+    coarse = Compose([Spacingd("image", pixdim=(6.0, 6.0, 6.0))])
+    prepared = coarse({"image": MetaTensor(torch.rand(1, *SHAPE), affine=torch.eye(4))})["image"]
+    logits = MetaTensor(torch.rand(24, *prepared.shape[1:])).copy_meta_from(prepared)
+    invert = InvertProbabilitiesd("pred", coarse, "image")
+    rises["24 classes"] = rise(invert, {"image": prepared, "pred": logits})[0]
+    return rises
+
+
+@pytest.fixture(scope="module")
+def volumes():
+    """The rises in units of one volume in single precision."""
+    with pytest.MonkeyPatch.context() as patch:
+        # what is freed goes back to the system at once, so that the order of the work does not matter
+        patch.setenv("MALLOC_MMAP_THRESHOLD_", str(2**18))
+        rises = measure_in_new_process(measure, name="transforms", remedy="free some")
+    return {name: size / (4 * np.prod(SHAPE)) for name, size in rises.items()}
+
+
+def test_standardization_takes_one_further_volume(volumes):
+    assert volumes["standardization"] < 1.9
+
+
+def test_the_surround_takes_some_bytes_per_voxel(volumes):
+    assert volumes["surround"] < 2.5
+
+
+def test_resampling_takes_less_than_monais(volumes):
+    """Beyond the result, ours takes about 100 MB for any size; MONAI's 60 bytes for each voxel."""
+    assert max(volumes["ours: there"], volumes["ours: back"]) < 8
+    assert min(volumes["theirs: there"], volumes["theirs: back"]) > 10
+
+
+def test_inversion_does_not_grow_with_the_number_of_classes(volumes):
+    """24 maps on the input's grid, in single precision alone, would take 24 volumes."""
+    assert volumes["24 classes"] < 16
