@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from tiny_bundle import make_tiny_bundle
 
 from monai_unetpp import NestedUNet, files
+from monai_unetpp.bundles import label_names
 from monai_unetpp.data import BlockwiseSpacingd
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.segmentation import SegmentationSummary, make_output_dir, segment_files

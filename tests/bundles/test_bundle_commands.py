@@ -2,6 +2,8 @@
 
 import csv
 import logging
+import sys
+import types
 from pathlib import Path
 
 import nibabel as nib
@@ -12,7 +14,7 @@ from bundle_runs import configs, run_command, run_here, succeed, train_in_two_pr
 from monai.bundle import ConfigParser
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.bundles import check_bundle
+from monai_unetpp.bundles import BundleConfig, check_bundle
 
 SCHEMA = Path(__file__).resolve().parents[3] / "shared" / "schema" / "meta_schema_20240725.json"
 QUICK = ["--epochs", "1", "--num_workers", "0", "--patch_size", "[16,16,16]", "--precision", "fp32"]
@@ -80,7 +82,8 @@ def test_inference_writes_labels_on_the_grid_of_the_input(hippocampus_bundle, de
     assert labels.header["sform_code"] == image.header["sform_code"]
     assert set(np.unique(labels.dataobj)) <= {0, 1, 2}
     (names,) = labels.header.extensions
-    assert b">anterior<" in names.get_content() and b">posterior<" in names.get_content()
+    assert b">anterior<" in names.get_content()
+    assert b">posterior<" in names.get_content()
 
 
 @pytest.mark.slow
@@ -151,6 +154,25 @@ def test_two_processes_train_together(hippocampus_bundle, decathlon_dir, tmp_pat
     out = train_in_two_processes(hippocampus_bundle, decathlon_dir, tmp_path, *QUICK)
     assert (out / "checkpoint_epoch=1.pt").is_file()
     assert NestedUNet.from_checkpoint(out / "model.pt").levels == ("L1", "L2", "L3")
+
+
+def test_hosts_that_read_images_themselves_find_what_they_need(bundle):
+    """The MONAI Deploy App SDK leaves LoadImaged out, and takes a ``network`` before ``network_def``."""
+    inference = ConfigParser.load_config_file(bundle / "configs" / "inference.json")
+    load, channel = inference["preprocessing"]["transforms"][:2]
+    assert "ensure_channel_first" not in load
+    assert channel == {"_target_": "EnsureChannelFirstd", "keys": "@image"}
+    assert "network" not in inference
+
+
+def test_monai_label_finds_the_model_that_it_trained(bundle, monkeypatch):
+    config = BundleConfig(bundle, "train.json")
+    config["output_dir"] = "elsewhere"
+    assert config.parse("validate#best_model").path == Path("elsewhere/model.pt")
+    monkeypatch.setitem(sys.modules, "monailabel", types.ModuleType("monailabel"))
+    config = BundleConfig(bundle, "train.json")
+    assert config.parse("validate#best_model").path == bundle / "models" / "model.pt"
+    assert config.parse("check_data") is False
 
 
 def test_configs_repeat_each_other_exactly(bundle):

@@ -1,4 +1,4 @@
-"""What the hosts' packages need beyond themselves, and what no bundle has to do with, is replaced where it is missing."""
+"""What hosts need beyond themselves, and no bundle has to do with, is replaced where it is missing."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
-from tests.data.dicom_builder import Grid, series_datasets, write_all
 
 import monai_unetpp
+from tests.data.dicom_builder import Grid, series_datasets, write_all
 
 core = pytest.importorskip("monai.deploy.core", reason="the MONAI Deploy App SDK is not installed")
 operators = pytest.importorskip("monai.deploy.operators", reason="the MONAI Deploy App SDK cannot be loaded")

@@ -139,6 +139,9 @@ def test_pictures_get_a_bundle_that_reads_them(tmp_path, monkeypatch, capsys):
     # one file per channel is one case
     assert inference["dataset"]["data"]["channels"] == "@network_def#in_channels"
     assert inference["inferer"]["_target_"] == "monai_unetpp.inferers.SlicewiseInferer"
+    # for hosts that read images themselves
+    assert inference["preprocessing"]["transforms"][1]["_target_"] == "EnsureChannelFirstd"
+    assert "network" not in inference
 
 
 def test_values_that_do_not_go_together_leave_nothing_behind(thick_dir, tmp_path, capsys):
