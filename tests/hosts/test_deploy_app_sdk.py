@@ -22,6 +22,9 @@ operators = pytest.importorskip("monai.deploy.operators", reason="the MONAI Depl
 # what the host's own code warns of is no fault of a bundle
 pytestmark = pytest.mark.filterwarnings("default")
 
+#: The SDK mistakes the distance of rows for that of columns.
+SQUARE = Grid(spacing_mm=(1.0, 1.0))
+
 
 @pytest.fixture(scope="module")
 def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -32,7 +35,7 @@ def series(tmp_path_factory: pytest.TempPathFactory) -> Path:
     voxels[10:18, 12:20, 5:10] = 700
     tags = {"StudyInstanceUID": "1.2.826.0.1.3680043.10.1.8", "PatientID": "p", "StudyID": "1", "SeriesNumber": "1"}
     tags |= {"StudyDate": "20200101", "StudyTime": "120000", "SeriesDescription": "T1", "SliceThickness": "2.0"}
-    datasets = series_datasets(voxels, Grid(), [tags] * voxels.shape[2])
+    datasets = series_datasets(voxels, SQUARE, [tags] * voxels.shape[2])
     return write_all(tmp_path_factory.mktemp("series"), datasets)
 
 
