@@ -1,13 +1,11 @@
 """Whole trainings: planned, trained, judged and documented; interrupted, cross-fitted, refused."""
 
 import importlib
-import json
 import time
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
+from disc_images import write_disc_images
 
 from monai_unetpp import NestedUNet, cli
 from monai_unetpp.bundles import check_bundle, read_metadata, read_training_record
@@ -35,20 +33,8 @@ def slow_machine(spatial_dims, device):
 
 @pytest.fixture(scope="module")
 def discs_dir(tmp_path_factory):
-    """Nine images of 24 x 24 pixels with a bright disc each: six for training."""
-    root = tmp_path_factory.mktemp("discs")
-    generator = np.random.default_rng(0)
-    grid = np.moveaxis(np.indices((24, 24)), 0, -1)
-    entries = []
-    for number in range(9):
-        label = 7 * (np.linalg.norm(grid - generator.uniform(8, 16, 2), axis=-1) < 5).astype(np.uint8)
-        image = (20 * label + generator.normal(200, 20, label.shape)).astype(np.float32)
-        for kind, data in (("image", image), ("label", label)):
-            nib.save(nib.Nifti1Image(data, np.eye(4)), root / f"{kind}_{number}.nii.gz")
-        entries.append({"image": f"image_{number}.nii.gz", "label": f"label_{number}.nii.gz"})
-    content = {"labels": {"0": "background", "7": "disc"}, "training": entries[:6], "validation": entries[6:]}
-    (root / "dataset.json").write_text(json.dumps(content))
-    return root
+    """Nine images with a bright disc each: six for training."""
+    return write_disc_images(tmp_path_factory.mktemp("discs"), training=6, validation=3, value=7)
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +71,7 @@ def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, 
     assert outcome.report.is_file()
     record = read_training_record(bundle)
     assert (record.rule, record.selecting) == ("last, averaged", {})
-    assert sorted(record.training) == [f"image_{number}" for number in range(6)]
+    assert sorted(record.training) == [f"disc_{number}" for number in range(6)]
     readme = (bundle / "docs" / "README.md").read_text()
     assert "Trained on 6 cases, by 6 step(s)" in readme
     assert "| L1 | disc |" in readme
@@ -128,7 +114,7 @@ def test_folds_let_every_case_judge(discs_dir, planned):
     bundle = planned("folds", folds=3)
     outcome = train(options(discs_dir, bundle, init=None))
     table = (bundle / "pruning" / "per_case.csv").read_text()
-    assert all(f"image_{number}," in table for number in range(9))
+    assert all(f"disc_{number}," in table for number in range(9))
     assert len(read_training_record(bundle).training) == 9
     assert "3 networks were trained on parts of the cases" in (bundle / "docs" / "README.md").read_text()
     assert outcome.steps == 6
