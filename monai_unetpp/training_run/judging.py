@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -104,7 +104,13 @@ def split_folds(entries: _Entries, count: int, seed: int = 0) -> list[list[Mappi
     return folds
 
 
-def score_fold(bundle: Path, entries: _Entries, folder: Path, values: Mapping[str, Any]) -> Scores:
+def score_fold(
+    bundle: Path,
+    entries: _Entries,
+    folder: Path,
+    values: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None = None,
+) -> Scores:
     """The scores of a fold's cases by the network that never saw them; finished ones are kept.
 
     Args:
@@ -112,6 +118,7 @@ def score_fold(bundle: Path, entries: _Entries, folder: Path, values: Mapping[st
         entries: the cases.
         folder: of the fold's training.
         values: keys of the bundle's configurations, such as ``dataset_dir`` and ``device``.
+        progress: called with the number of finished cases and of all.
     """
     plan = pruning_plan(bundle, **values, checkpoint=str(folder / "model.pt"))
     pipeline = plan.pipeline
@@ -133,10 +140,17 @@ def score_fold(bundle: Path, entries: _Entries, folder: Path, values: Mapping[st
         subject_pattern=plan.data.subject_pattern,
         configuration=json.dumps(describe_settings(steps)),
         store=folder / "scores",
+        progress=progress,
     )
 
 
-def judge_bundle(bundle: Path, folds: Sequence[Scores], repeats: int, values: Mapping[str, Any]) -> PruningResult:
+def judge_bundle(
+    bundle: Path,
+    folds: Sequence[Scores],
+    repeats: int,
+    values: Mapping[str, Any],
+    tell: Callable[[str], None] | None = None,
+) -> PruningResult:
     """The verdict on the levels, with its report in the folder ``pruning`` of the bundle.
 
     Args:
@@ -144,8 +158,9 @@ def judge_bundle(bundle: Path, folds: Sequence[Scores], repeats: int, values: Ma
         folds: scores of all cases by networks that never saw them; empty takes the bundle's validation cases.
         repeats: measured runs of each level.
         values: keys of the bundle's configurations.
+        tell: is told what is going on.
     """
-    plan = _final_plan(bundle, values).with_fields(repeats=repeats, progress=False)
+    plan = _final_plan(bundle, values).with_fields(repeats=repeats, progress=tell)
     return judge(folds, plan) if folds else prune(plan)
 
 

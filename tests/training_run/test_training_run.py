@@ -77,7 +77,8 @@ def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, 
     assert "| L1 | disc |" in readme
     assert set(read_metadata(bundle)["eval_metrics"]) == {"mean_dice_L1", "mean_dice_L2"}
     assert not list((bundle / "training").glob("checkpoint_*"))
-    assert lines[-1] == "judging the levels"
+    assert "judging the levels" in lines
+    assert lines[-1] == "writing the report ..."
     # what is done is not repeated
     monkeypatch.setattr(stages, "fit", None)
     assert train(options(discs_dir, bundle)) == outcome
