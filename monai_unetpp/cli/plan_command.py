@@ -23,7 +23,7 @@ bundle with weights never.
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
-    add_options(parser, PlanOptions, defaults=True)
+    add_options(parser, PlanOptions)
 
 
 def _run(**options: Any) -> int:

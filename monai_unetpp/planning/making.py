@@ -73,8 +73,8 @@ def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, 
         shape=shape,
         spacing_mm=choices["spacing_mm"],
         square=choices["rotate90"],
-        minutes=options.minutes,
-        folds=options.folds,
+        minutes=options.budget_minutes,
+        folds=options.fold_count,
     )
     for name, choice in choose_network(task, machine, count_step, given).items():
         choices.settle(name, choice)
@@ -94,8 +94,8 @@ def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, 
         labels=dict(fingerprint.labels),
         ignore_label=fingerprint.ignore_label,
         modality=fingerprint.modality,
-        minutes=float(options.minutes),
-        folds=options.folds,
+        minutes=float(options.budget_minutes),
+        folds=options.fold_count,
         validation=validation,
         machine=str(machine),
         values={name: choices[name] for name in SETTABLE},
@@ -167,7 +167,7 @@ def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Mac
 
 def _choose_for_speed(options: PlanOptions) -> dict[str, Choice]:
     """How the network is laid out in memory, and whether it is compiled."""
-    minutes = training_minutes(options.minutes, options.folds)
+    minutes = training_minutes(options.budget_minutes, options.fold_count)
     worth = minutes >= _WORTH_COMPILING
     return {
         "channels_last": Choice(True, "Convolutions are faster with the channels of a voxel side by side in memory."),

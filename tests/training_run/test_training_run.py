@@ -14,6 +14,7 @@ from monai_unetpp.training import NumberedPatches
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
 from monai_unetpp.training_run.judging import split_folds
+from monai_unetpp.training_run.planned import planned_bundle
 from monai_unetpp.training_run.sharing import share_time
 
 TINY = {
@@ -139,15 +140,15 @@ def test_a_bundle_that_was_planned_otherwise_is_refused(discs_dir, planned, tmp_
         train(options(tmp_path, bundle))
     with pytest.raises(ValueError, match=r"was planned with batch_size=2, got 4\. Take another folder"):
         train(options(discs_dir, bundle, settings=("batch_size=4",)))
+    with pytest.raises(ValueError, match=r"patch_size=\[16, 16\], got 8\. Take another folder"):
+        train(options(discs_dir, bundle, settings=("patch_size=8",)))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [({"minutes": 0}, "minutes must be above 0, got 0"), ({"folds": 4}, "folds must be 0, 3 or 5, got 4")],
-)
-def test_limits_that_cannot_work_are_refused(values, message):
-    with pytest.raises(ValueError, match=message):
-        TrainOptions("data", "bundle", **values)
+def test_values_set_by_hand_are_compared_as_the_plan_reads_them(discs_dir, planned):
+    told = []
+    given = options(discs_dir, planned("same"), settings=("patch_size=16", "strides=[2,2]", "overlap=0.25"))
+    assert planned_bundle(given, told.append).steps == 6
+    assert told[-1].endswith("planned before.")
 
 
 def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog):
