@@ -21,6 +21,7 @@ from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, MapTransf
 from monai.utils import ImageMetaKey, MetaKeys
 
 from monai_unetpp.data.extent import PERCENTILES, measure_extent, sample_evenly
+from monai_unetpp.plain_values import from_plain, to_plain
 
 __all__ = ["FINGERPRINT_FILE", "CaseGuard", "ImageRecord", "Range", "TrainingRanges", "find_guard"]
 
@@ -114,7 +115,7 @@ class TrainingRanges:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, rounded to what they are good for."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)), parse_float=_rounded)
+        plain: dict[str, Any] = json.loads(json.dumps(to_plain(self)), parse_float=_rounded)
         return plain
 
     @classmethod
@@ -124,17 +125,7 @@ class TrainingRanges:
         Raises:
             ValueError: something else.
         """
-        try:
-            values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
-            for name in ("spacing_mm", "size_mm", "lowest", "highest"):
-                values[name] = tuple(_pair(each) for each in values[name])
-            values["volumes_ml"] = {str(name): _pair(each) for name, each in values["volumes_ml"].items()}
-            values["constant_surround"] = float(values["constant_surround"])
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError) as e:
-            raise ValueError(
-                f"ranges must have all their entries, got {type(e).__name__}: {e}. Write them anew."
-            ) from e
+        return from_plain(cls, content, "ranges")
 
     def unlike(self, image: torch.Tensor, affine: Any) -> list[str]:
         """In what an image is unlike those of the training; empty if in nothing.
@@ -294,11 +285,6 @@ def _range(values: Iterable[float]) -> Range:
 
 def _ranges(rows: Iterable[Sequence[float]]) -> tuple[Range, ...]:
     return tuple(_range(column) for column in zip(*rows, strict=True))
-
-
-def _pair(values: Sequence[float]) -> Range:
-    low, high = values
-    return float(low), float(high)
 
 
 def _rounded(text: str) -> float:

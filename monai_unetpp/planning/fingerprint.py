@@ -11,6 +11,7 @@ from typing import Any
 
 from monai_unetpp.files import write_text
 from monai_unetpp.guard import ImageRecord, TrainingRanges
+from monai_unetpp.plain_values import from_plain, to_plain
 
 __all__ = ["CaseFingerprint", "ChannelIntensity", "Fingerprint", "IntensityStatistics"]
 
@@ -80,15 +81,6 @@ class CaseFingerprint:
     parts: dict[str, int]
     intensity: tuple[ChannelIntensity, ...]
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> CaseFingerprint:
-        """The case that ``dataclasses.asdict`` gave."""
-        values = dict(content)
-        for name in ("shape", "spacing_mm", "size_mm"):
-            values[name] = tuple(values[name])
-        values["intensity"] = tuple(map(_channel, values["intensity"]))
-        return cls(**values)
-
     @property
     def volumes_ml(self) -> dict[str, float]:
         """Volume by name of the label; of images with two axes, as if they were 1 mm thick."""
@@ -152,7 +144,7 @@ class Fingerprint:
         Args:
             with_cases: whether every case is in it, by its name; without, only what is said of all together.
         """
-        content = {"form": _FORM, **dataclasses.asdict(self)}
+        content = {"form": _FORM, **to_plain(self)}
         if self.cases:
             content["ranges"] = self.ranges.as_dict()
         if not with_cases:
@@ -166,21 +158,9 @@ class Fingerprint:
         Raises:
             ValueError: something else.
         """
-        try:
-            if content["form"] != _FORM:
-                raise ValueError(f"form {content['form']!r}")
-            content = {"cases": (), **content}
-            values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
-            values["cases"] = tuple(map(CaseFingerprint.from_dict, values["cases"]))
-            values["intensity"] = tuple(map(_channel, values["intensity"]))
-            values["left_right"] = tuple((left, right) for left, right in values["left_right"])
-            for name in ("channels", "median_spacing_mm", "median_shape"):
-                values[name] = tuple(values[name])
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError) as e:
-            raise ValueError(
-                f"a fingerprint must have form {_FORM} and all its entries, got {type(e).__name__}: {e}. Take it anew."
-            ) from e
+        if content.get("form") != _FORM:
+            raise ValueError(f"a fingerprint must have form {_FORM}, got {content.get('form')!r}. Write it again.")
+        return from_plain(cls, {"cases": [], **content}, "fingerprint")
 
     def write(self, path: str | PathLike[str], with_cases: bool = True) -> None:
         """Write it as JSON, whole or not at all.
@@ -203,10 +183,3 @@ class Fingerprint:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as e:
             raise ValueError(f"{path}: {e}") from e
-
-
-def _channel(content: Mapping[str, Any]) -> ChannelIntensity:
-    foreground = content["foreground"]
-    return ChannelIntensity(
-        IntensityStatistics(**content["whole"]), None if foreground is None else IntensityStatistics(**foreground)
-    )

@@ -10,6 +10,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.planning.values import SETTABLE, check_values
 from monai_unetpp.version import __version__
 
@@ -112,7 +113,7 @@ class TrainingPlan:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        content: dict[str, Any] = to_plain(self)
         return content
 
     @classmethod
@@ -120,15 +121,10 @@ class TrainingPlan:
         """The plan that :meth:`as_dict` gave.
 
         Raises:
+            TypeError: a value of the wrong kind.
             ValueError: something else.
         """
-        try:
-            given = {field.name: content[field.name] for field in dataclasses.fields(cls)}
-            given["channels"] = tuple(given["channels"])
-            given["reasons"] = {name: Reason(**reason) for name, reason in given["reasons"].items()}
-            return cls(**given)
-        except (AttributeError, KeyError, TypeError) as e:
-            raise ValueError(f"a plan must have all its entries ({type(e).__name__}: {e}). Plan again.") from e
+        return from_plain(cls, content, "plan")
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:
         """Name, value, reason, source, and whether it was set by hand, of each value, in words."""
@@ -179,5 +175,5 @@ def load_plan(bundle: str | PathLike[str]) -> TrainingPlan:
         return TrainingPlan.from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as e:
         raise FileNotFoundError(f"{path}: no such file. Make the bundle with monai-unetpp plan.") from e
-    except ValueError as e:
+    except (TypeError, ValueError) as e:
         raise ValueError(f"{path}: {e}") from e
