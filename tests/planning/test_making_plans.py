@@ -6,7 +6,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from bundle_runs import configs, run_here
+from bundle_runs import configs, missing_properties, run_here
 from PIL import Image
 
 from monai_unetpp.bundles import BundleConfig, check_bundle
@@ -72,6 +72,11 @@ def thick_bundle(thick_dir, tmp_path_factory):
 
 def test_a_bundle_lacks_nothing_but_weights(thick_bundle):
     assert check_bundle(thick_bundle) == ["models/model.pt: missing."]
+
+
+def test_monai_finds_all_properties_of_the_training(thick_dir, thick_bundle, tmp_path):
+    # inference needs weights
+    assert missing_properties(thick_bundle, "train", thick_dir, tmp_path) == []
 
 
 def test_the_same_data_and_machine_give_the_same_bundle(thick_dir, thick_bundle, tmp_path):
