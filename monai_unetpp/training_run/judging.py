@@ -24,7 +24,7 @@ from monai_unetpp.pruning.preflight import check_write
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
 
-__all__ = ["cut_bundle", "judge_bundle", "pruning_plan", "score_fold", "split_folds", "time_case"]
+__all__ = ["cut_bundle", "fold_dir", "judge_bundle", "pruning_plan", "score_fold", "split_folds", "time_case"]
 
 _Entries = Sequence[Mapping[str, Any]]
 
@@ -78,6 +78,11 @@ def _prepared(plan: PruningPlan, entry: Mapping[str, Any]) -> torch.Tensor:
     pipeline = Pipeline(plan.pipeline.preprocessing, plan.pipeline.inferer, plan.pipeline.postprocessing)
     image: torch.Tensor = pipeline.load(list_cases([entry])[0])
     return torch.as_tensor(image)[None].to(plan.pipeline.device)
+
+
+def fold_dir(bundle: Path, number: int) -> Path:
+    """Where the training of a fold, the first being 1, keeps its files."""
+    return bundle / "training" / f"fold_{number}"
 
 
 def split_folds(entries: _Entries, count: int, seed: int = 0) -> list[list[Mapping[str, Any]]]:
@@ -161,7 +166,11 @@ def judge_bundle(
         tell: is told what is going on.
     """
     plan = _final_plan(bundle, values).with_fields(repeats=repeats, progress=tell)
-    return judge(folds, plan) if folds else prune(plan)
+    if not folds:
+        return prune(plan)
+    checkpoints = [fold_dir(bundle, number) / "model.pt" for number in range(1, len(folds) + 1)]
+    networks = [pruning_plan(bundle, **values, checkpoint=str(path)).pipeline.network for path in checkpoints]
+    return judge(folds, plan, networks=networks)
 
 
 def cut_bundle(bundle: Path, result: PruningResult, values: Mapping[str, Any]) -> Path | None:

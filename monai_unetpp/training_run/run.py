@@ -21,7 +21,7 @@ from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit
-from monai_unetpp.training_run.judging import cut_bundle, judge_bundle, score_fold, split_folds, time_case
+from monai_unetpp.training_run.judging import cut_bundle, fold_dir, judge_bundle, score_fold, split_folds, time_case
 from monai_unetpp.training_run.options import TrainOptions
 from monai_unetpp.training_run.planned import Planned, planned_bundle
 from monai_unetpp.training_run.sharing import TimeShares, share_time
@@ -158,7 +158,7 @@ class _Run:
         scores = []
         for number, held_out in enumerate(folds, start=1):
             rest = [entry for fold in folds if fold is not held_out for entry in fold]
-            folder = self.bundle / "training" / f"fold_{number}"
+            folder = fold_dir(self.bundle, number)
             name = f"fold {number} of {len(folds)}"
             fit(self.bundle, folder, self._training_values(self.shares.fold, 0), self.tell, name=name, cases=rest)
             with counting(self.tell, f"{name}: scoring") as count:

@@ -121,6 +121,8 @@ def test_folds_let_every_case_judge(discs_dir, planned):
     assert "3 networks were trained on parts of the cases" in (bundle / "docs" / "README.md").read_text()
     assert outcome.steps == 6
     assert check_bundle(bundle) == []
+    # the pictures are of what the folds' networks saw
+    assert list((bundle / "docs").glob("worst_*.png"))
 
 
 def test_weights_to_begin_with_are_named_in_the_readme(discs_dir, planned, monkeypatch, tmp_path):
