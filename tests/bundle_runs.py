@@ -26,7 +26,7 @@ def run_here(*arguments: object) -> None:
         set_determinism(seed=None)
 
 
-def missing_properties(bundle: Path, workflow_type: str, dataset_dir: Path, output_dir: Path) -> list[str] | None:
+def missing_properties(bundle: Path, workflow_type: str, **overrides: object) -> list[str] | None:
     """What MONAI misses in the ``train`` or ``infer`` workflow of a bundle, by its own check of the properties."""
     name = {"train": "train.json", "infer": "inference.json"}[workflow_type]
     workflow = monai.bundle.ConfigWorkflow(
@@ -34,8 +34,7 @@ def missing_properties(bundle: Path, workflow_type: str, dataset_dir: Path, outp
         meta_file=str(bundle / "configs" / "metadata.json"),
         workflow_type=workflow_type,
         bundle_root=str(bundle),
-        dataset_dir=str(dataset_dir),
-        output_dir=str(output_dir),
+        **{name: str(value) for name, value in overrides.items()},
     )
     try:
         workflow.initialize()

@@ -113,7 +113,7 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
     content |= {"minutes": round(training_minutes(plan.minutes, plan.folds), 2), "runtime": "torch", "val_interval": 1}
     content["preprocessing"] = _chain(preprocessing(plan, labelled=True))
     content["postprocessing"] = _chain(postprocessing(plan, discrete=True))
-    content["train"] |= {"preparation": preparation(plan), "augmentation": _chain(augmentation(plan))}
+    content["train"] |= {"preparation": preparation(), "augmentation": _chain(augmentation(plan))}
     content["validate"] = {"preprocessing": evaluation["validate"]["dataset"]["transform"], **evaluation["validate"]}
     content["validate"]["dataset"]["transform"] = "@validate#preprocessing"
     content["validate"]["inferer"] = {

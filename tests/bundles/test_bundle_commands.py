@@ -49,7 +49,7 @@ def test_verify_net_in_out(bundle, caplog, config):
 def test_monai_finds_all_properties_of_a_workflow(bundle, decathlon_dir, nuclei_dir, tmp_path, workflow_type):
     labelled = nuclei_dir if "nuclei" in bundle.name else decathlon_dir
     images = labelled if workflow_type == "train" else labelled / "imagesTr"
-    assert missing_properties(bundle, workflow_type, images, tmp_path) == []
+    assert missing_properties(bundle, workflow_type, dataset_dir=images, output_dir=tmp_path) == []
 
 
 def test_ckpt_export_gives_the_same_numbers(bundle, tmp_path):

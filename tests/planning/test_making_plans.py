@@ -74,9 +74,9 @@ def test_a_bundle_lacks_nothing_but_weights(thick_bundle):
     assert check_bundle(thick_bundle) == ["models/model.pt: missing."]
 
 
-def test_monai_finds_all_properties_of_the_training(thick_dir, thick_bundle, tmp_path):
-    # inference needs weights
-    assert missing_properties(thick_bundle, "train", thick_dir, tmp_path) == []
+def test_monai_finds_all_properties_of_the_training(thick_bundle, tmp_path):
+    # inference needs weights; the plan knows the data set
+    assert missing_properties(thick_bundle, "train", output_dir=tmp_path) == []
 
 
 def test_the_same_data_and_machine_give_the_same_bundle(thick_dir, thick_bundle, tmp_path):
