@@ -17,7 +17,7 @@ __all__ = ["Progress", "counting", "silenced", "spaced", "teller", "write_line"]
 Progress = bool | Callable[[str], None] | None
 """True shows it on standard error, a function is called with each line of text, False and None show nothing."""
 
-#: Seconds after which a bar tells the time again, and after which a line is written where there is no terminal.
+#: Seconds after which a bar updates the time, and after which a line is written where there is no terminal.
 _BAR_S, _LINE_S = 1.0, 30.0
 _COUNT = re.compile(r": (\d+) of (\d+)$")
 

@@ -65,7 +65,7 @@ class SegmentedCase:
         surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 of a skull-stripped
             brain; None where there is none, or the bundle does not look for one.
         volumes: voxels and millilitres of every label, with its value; empty where objects were numbered.
-        warnings: what should be known before the result is used, such as in what the image or the result is unlike the
+        warnings: what should be known before the result is used, such as how the image or the result differs from the
             cases that the bundle was trained on, one line each.
         depths: windows by the level that they stopped at; empty unless the depth is chosen for each.
     """
@@ -153,7 +153,7 @@ def segment_files(
         The finished cases with their volumes, and the failures.
 
     Raises:
-        ValueError: no bundle; a bundle, level or device that cannot be used, a setting that the bundle has not, or a
+        ValueError: no bundle; a bundle, level or device that cannot be used, a setting that the bundle does not have, or a
             file of others in the place of one that is to be written; the message names it and the remedy.
         FileNotFoundError: no such bundle, or none of the inputs exists.
         TypeError: inputs that are not paths, or an option that there is not.

@@ -20,7 +20,7 @@ _EXAMPLES = """\
   monai-unetpp bundles
   monai-unetpp bundles --json
 
-Bundles are looked for in the folder that MONAI_UNETPP_BUNDLES names, in the folder bundles of the working directory,
+Bundles are searched for in the folder that MONAI_UNETPP_BUNDLES names, in the folder bundles of the working directory,
 and beside the package. Scores are those of the bundle's metadata; its docs/README.md says on which cases.
 """
 

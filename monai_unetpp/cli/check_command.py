@@ -37,7 +37,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         "--fingerprint",
         metavar="FILE",
         help="measure the training cases of a sound data set, and write what they have in common: as "
-        "configs/fingerprint.json of a bundle it lets segment tell which images are unlike them",
+        "configs/fingerprint.json of a bundle segment warns about images that differ from them",
     )
 
 

@@ -54,7 +54,7 @@ class Code:
 
 @dataclasses.dataclass(frozen=True)
 class LabelCodes:
-    """What a label stands for, as DICOM says it.
+    """What a label means, in terms of DICOM.
 
     Attributes:
         category: the kind of thing, such as an anatomical structure.

@@ -167,7 +167,7 @@ def _check_places(planes: Sequence[DicomPlane], distances: _Array, given: Path) 
 
 
 def _difference(planes: Sequence[DicomPlane], places: _Array) -> str:
-    """What tells slices at one place apart."""
+    """The attribute that distinguishes slices at the same position."""
     found: dict[str, list[str]] = {}
     for name in DISTINGUISHING:
         at_place: dict[int, set[str]] = defaultdict(set)

@@ -32,7 +32,7 @@ class LabelNames:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """All values that label maps may hold besides 0."""
+        """All values other than 0 that label maps may hold."""
         return (*self.foreground.values(), *(() if self.ignore is None else (self.ignore,)))
 
 

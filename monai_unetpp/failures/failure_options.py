@@ -32,7 +32,7 @@ class FailureOptions:
 
     Raises:
         FileNotFoundError: no folder ``segmentations``.
-        TypeError: ``worst`` is no whole number.
+        TypeError: ``worst`` is not a whole number.
         ValueError: ``worst`` is below 1.
     """
 

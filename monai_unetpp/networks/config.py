@@ -239,7 +239,7 @@ def _check_layers(given: Mapping[str, Any], channels: set[int]) -> None:
         elif value is None:
             continue
         layer, arguments = _split_layer(name, value)
-        # GEGLU halves the last axis, which in an image is no channel axis
+        # GEGLU halves the last axis, which is not the channel axis of an image
         known = [option.lower() for option in factory.names if option != "GEGLU"]
         if layer.lower() not in known:
             raise ValueError(

@@ -25,7 +25,7 @@ CACHE_FILE = "training/fingerprint_cache.json"
 _TEMPLATE = Path(__file__).with_name("template")
 #: The room for training stands beside this one; its template is data, which needs no import.
 _TRAINING = Path(__file__).parents[1] / "training" / "template" / "configs"
-#: Values that stand in the configurations as they are in the plan.
+#: Values that the configurations take from the plan as they are.
 _TRAINED = (
     *("spacing_mm", "patch_size", "strides", "kernel_size", "features", "norm", "batch_size", "steps"),
     *("learning_rate", "weight_decay", "ema", "distillation", "flip_axes", "window_shape", "overlap", "flips"),

@@ -1,4 +1,4 @@
-"""What a labelled data set is like: sizes, voxels, intensities and labels, measured case by case."""
+"""Properties of a labelled data set: sizes, voxels, intensities and labels, measured case by case."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _FORM = 1
 
 @dataclasses.dataclass(frozen=True)
 class IntensityStatistics:
-    """How intensities are spread.
+    """The distribution of intensities.
 
     Attributes:
-        p0_5: the 0.5th percentile, in the units of the file; the following likewise.
+        p0_5: the 0.5th percentile, in the units of the file, as are the following.
         p5: the 5th percentile.
         p50: the median.
         p95: the 95th percentile.
@@ -57,11 +57,11 @@ class ChannelIntensity:
 
 @dataclasses.dataclass(frozen=True)
 class CaseFingerprint:
-    """What one case is like. Axes are in the order R, A, S; of images with two axes, as they are stored.
+    """Properties of one case. Axes are in the order R, A, S; of images with two axes, as they are stored.
 
     Attributes:
         name: of the case.
-        subject: whom it is of; its own name where subjects are not known.
+        subject: the person or animal; the case's own name where subjects are not known.
         shape: voxels by axis.
         spacing_mm: voxel size by axis.
         size_mm: physical size by axis, without the constant surround.
@@ -92,18 +92,18 @@ class CaseFingerprint:
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """What a labelled data set is like.
+    """Properties of a labelled data set.
 
     Attributes:
         spatial_dims: 2 or 3.
         channels: names of the channels.
         modality: ``"CT"``, ``"MR"`` or ``"other"``.
         labels: value by name, without the background and without ``ignore``.
-        ignore_label: value of voxels that nobody labelled; None where there are none.
+        ignore_label: value of voxels without a label; None where there are none.
         cases: what each case is like.
         median_spacing_mm: median voxel size by axis.
         median_shape: median number of voxels by axis, at the cases' own voxel sizes.
-        left_right: pairs of names of labels that are left and right of one kind.
+        left_right: pairs of names of labels: the left and the right one of a structure.
         intensity: of all cases together by channel: of voxels drawn from all, the same number of each case.
     """
 
@@ -177,7 +177,7 @@ class Fingerprint:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: it is no fingerprint.
+            ValueError: it is not a fingerprint.
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))

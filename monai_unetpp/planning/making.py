@@ -41,7 +41,7 @@ _RECIPE = {
     "overlap": Choice(0.25, "Enough for smooth seams with windows that count most in their middle."),
     "flips": Choice([], "Mirror images at inference take several times as long for little."),
 }
-#: Bytes of a voxel of a prepared case besides its channels, and share of the memory that prepared cases may take.
+#: Bytes per voxel of a prepared case: of the label and of each channel; share of the memory for prepared cases.
 _LABEL_BYTES, _CHANNEL_BYTES, _CACHE_SHARE = 1, 4, 0.25
 _MOST_WORKERS = 8
 #: Minutes of one training from which on ``torch.compile`` gains more than it takes.
@@ -154,7 +154,9 @@ def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Mac
     workers = 0 if machine.cores <= 2 else min(_MOST_WORKERS, machine.cores // 2)
     return {
         "cache_rate": Choice(
-            round(share, 2), f"{kept} into a quarter of the memory here; others are prepared anew for every patch.", OWN
+            round(share, 2),
+            f"{kept} into a quarter of the memory here; the others are prepared again for every patch.",
+            OWN,
         ),
         "num_workers": Choice(
             workers,

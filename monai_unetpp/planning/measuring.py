@@ -122,7 +122,7 @@ class _Cache:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, KeyError, TypeError):
-            logger.warning("%s: is no cache of measured cases. All cases are measured again.", self.path)
+            logger.warning("%s: is not a cache of measured cases. All cases are measured again.", self.path)
             return {}
 
     def _key(self, case: LabelledCase) -> str:

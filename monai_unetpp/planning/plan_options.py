@@ -27,7 +27,7 @@ class PlanOptions:
         dataset_dir: folder of the data set.
         output_dir: folder of the bundle, which is made.
         minutes: time for everything: training, scores and report; None where it is not given.
-        folds: networks for cross-fitting besides the last one: 0, 3 or 5; None where it is not given.
+        folds: networks for cross-fitting in addition to the last one: 0, 3 or 5; None where it is not given.
         settings: values of the plan that are set by hand, as ``"name=value"`` or by name.
         device: where to train; by default a GPU if there is one.
 

@@ -46,12 +46,12 @@ class TrainingPlan:
         spatial_dims: 2 or 3.
         channels: names of the channels of an image.
         labels: value in the label maps by name, without the background; classes are in the order of the values.
-        ignore_label: value of voxels that take no part in training and scores; None where there are none.
+        ignore_label: value of voxels that are left out of training and scores; None where there are none.
         modality: ``"CT"``, ``"MR"`` or ``"other"``.
         minutes: time for everything.
-        folds: networks for cross-fitting besides the last one, 0 for none.
+        folds: networks for cross-fitting in addition to the last one, 0 for none.
         validation: which cases validate, in words.
-        machine: class of the machine that the budget was reckoned for, in words.
+        machine: class of the machine that the budget was computed for, in words.
         values: by the names of :data:`monai_unetpp.planning.values.SETTABLE`.
         reasons: why, by the same names.
         version: of the package that made the plan.

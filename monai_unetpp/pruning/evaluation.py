@@ -94,7 +94,7 @@ def judge(scores: Sequence[Scores], plan: PruningPlan, *, networks: Sequence[Nes
         The result.
 
     Raises:
-        ValueError: folds that do not go together, or a plan that needs the cases to be scored anew (``settings`` and
+        ValueError: folds that do not go together, or a plan that needs the cases to be scored again (``settings`` and
             ``extra``).
 
     Everything else that :func:`prune` raises comes out as it is.

@@ -74,7 +74,7 @@ class EvaluationData:
         training_list: list of ``dataset.json`` that the network was trained on, such as ``"training"``: it is scored
             too, for how much better each level is on cases that it knows.
         scores: tables of out-of-fold scores, one of each fold, which judge the levels instead of scoring the cases of
-            ``dataset_dir`` anew; see :func:`monai_unetpp.pruning.judge`.
+            ``dataset_dir`` again; see :func:`monai_unetpp.pruning.judge`.
 
     Raises:
         ValueError: no data set, two of one name, both ways to confirm, a share out of its range, or tables of scores
@@ -152,7 +152,7 @@ class CostSettings:
             combinations, such as ``{"overlap": [0.0, 0.25], "precision": ["fp32", "bf16"]}`` or ``["overlap=0,0.25",
             "precision=fp32,bf16"]``; the inferer must then be a ``NestedSlidingWindowInferer``. ``adaptive`` lists
             tolerances at which the depth of each window is chosen, at the inferer's own setting. The verdict stays that
-            of the levels as the inferer runs them; the report compares the operating points besides.
+            of the levels as the inferer runs them; the report also compares the operating points.
         settings_repeats: measured runs of each operating point of ``settings`` for its latency.
 
     Raises:

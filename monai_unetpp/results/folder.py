@@ -22,7 +22,7 @@ _PAUSE_S = 5.0
 
 @dataclasses.dataclass
 class ResultFolder:
-    """Writes what lies beside label maps, and keeps what earlier runs wrote of other cases.
+    """Writes the files beside the label maps, and keeps what earlier runs wrote of other cases.
 
     Each file is replaced as a whole, so that another process may read it at any time.
 

@@ -68,10 +68,10 @@ def hash_image(*images: str | PathLike[str]) -> str | None:
 
 
 def read_runs(path: Path) -> list[dict[str, Any]]:
-    """The runs that an earlier record tells of; none where there is no file.
+    """The runs in an earlier record; none where there is no file.
 
     Raises:
-        ValueError: it is no such record.
+        ValueError: it is not such a record.
     """
     if not path.exists():
         return []

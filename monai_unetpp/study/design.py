@@ -103,7 +103,7 @@ class StudySettings:
 
         Raises:
             TypeError: a value of the wrong kind.
-            ValueError: a name that is no setting, or a value that cannot work.
+            ValueError: a name that is not a setting, or a value that cannot work.
         """
         names = option_names(cls)
         unknown = next((name for name in given if name not in names), None)

@@ -106,7 +106,7 @@ class TrainingCheckpoint:
 
     Args:
         folder: where ``checkpoint_epoch=N.pt`` files are kept, the last two of them.
-        save_dict: what to save besides the trainer (network, optimizer, schedule, ...), by name. The trainer's gradient
+        save_dict: what to save in addition to the trainer (network, optimizer, schedule, ...), by name. The trainer's gradient
             scaler is saved too, if it has one.
         save_interval: epochs between two checkpoints.
         interval_s: seconds between two checkpoints, at least; for epochs of few steps.

@@ -116,7 +116,7 @@ def _tell_progress(trainer: Engine, config: BundleConfig, tell: Callable[[str], 
         told = time.monotonic()
         step = engine.state.iteration
         left = _clock(pace.remaining_s(step))
-        tell(f"{name}: step {step}, loss {curve.recent_loss(50):.3f}, {_clock(pace.seconds)} gone, {left} left")
+        tell(f"{name}: step {step}, loss {curve.recent_loss(50):.3f}, {_clock(pace.seconds)} elapsed, {left} left")
 
     trainer.add_event_handler(Events.ITERATION_COMPLETED, tell_step)
 

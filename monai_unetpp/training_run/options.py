@@ -18,7 +18,7 @@ class TrainOptions(PlanOptions):
     not given here, and other settings are refused.
 
     Attributes:
-        init: bundle or checkpoint whose weights to begin with, as far as they fit.
+        init: bundle or checkpoint with the initial weights, as far as they fit.
     """
 
-    init: str | None = option(None, metavar="BUNDLE_OR_FILE", help="begin with these weights, as far as they fit")
+    init: str | None = option(None, metavar="BUNDLE_OR_FILE", help="start from these weights, as far as they fit")
