@@ -48,7 +48,8 @@ def find_cases(
             - a folder in the form of nnU-Net, or with ``images`` and ``labels``: the files of ``imagesTs``, else those
               of ``imagesTr`` or ``images``, with or without a label.
 
-            Files that this package has written are left out, whatever their name, by the mark that they carry. A path that is given twice is one case; two links to one file are two.
+            Files that this package has written are left out, whatever their name, by the mark that they carry. A
+            path that is given twice is one case; two links to one file are two.
         strict: whether an ``input`` that is missing, empty or not an image is an error. Otherwise it becomes a case
             with the reason as ``failure``, which :class:`monai_unetpp.data.CaseDataset` hands on.
         pictures: whether PNG and TIFF files are images too, for networks in 2D. For others a PNG in a folder is
