@@ -153,8 +153,8 @@ def segment_files(
         The finished cases with their volumes, and the failures.
 
     Raises:
-        ValueError: no bundle; a bundle, level or device that cannot be used, a setting that the bundle does not have, or a
-            file of others in the place of one that is to be written; the message names it and the remedy.
+        ValueError: no bundle; a bundle, level or device that cannot be used, a setting that the bundle does not have, or
+            another program's file in the place of one that is to be written; the message names it and the remedy.
         FileNotFoundError: no such bundle, or none of the inputs exists.
         TypeError: inputs that are not paths, or an option that there is not.
         OSError: ``output_dir`` cannot be written to.

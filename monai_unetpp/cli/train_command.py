@@ -39,7 +39,7 @@ def _run(**options: Any) -> int:
         outcome = train(TrainOptions(**options), progress=spaced(lambda line: print(line, flush=True)))
     except KeyboardInterrupt:
         if is_first_process():
-            fail(f"interrupted. The same command goes on from there: monai-unetpp {' '.join(sys.argv[1:])}")
+            fail(f"interrupted. The same command continues from there: monai-unetpp {' '.join(sys.argv[1:])}")
         return INTERRUPTED
     if is_first_process():
         print(outcome.summary)

@@ -78,7 +78,7 @@ def export_runner(
     _check_precision(precision, network_format, calibration)
     target = Path(folder)
     if target.exists() and not _is_replaceable(target):
-        raise FileExistsError(f"{folder}: exists and is not an exported folder. Move it away, or name another one.")
+        raise FileExistsError(f"{folder}: exists and is no exported folder. Move it away, or name another one.")
     source = find_bundle(bundle)
     config = BundleConfig(source, "inference.json")
     if level is not None:

@@ -176,7 +176,7 @@ def _choose_for_speed(options: PlanOptions) -> dict[str, Choice]:
         "compile": Choice(
             worth,
             f"torch.compile takes a minute at first and makes steps faster; a training of {minutes:.0f} minutes "
-            f"{'gains' if worth else 'is too short to gain'} by it. Where there is no compiler, training goes on "
+            f"{'gains' if worth else 'is too short to gain'} by it. Where there is no compiler, training continues "
             "without.",
         ),
     }

@@ -19,7 +19,7 @@ class EarlierResults:
         wanted: the entries ``bundle`` and ``options`` of this run.
 
     A result counts if it carries the mark of the same image with the same content, and ``runs`` do not say that it was
-    made by other weights or with other options. So an interrupted run continues, and one with another level starts again.
+    made by other weights or with other options. An interrupted run continues, and one with another level starts again.
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:

@@ -50,7 +50,7 @@ class TimeShares:
 def share_time(
     path: Path, minutes: float, *, started: float, case_s: float, cases: int, levels: int, folds: int
 ) -> TimeShares:
-    """Share out the time once, and remember it, so that a training which goes on keeps its schedule.
+    """Divide the time once, and write the shares down, so that a resumed training keeps its schedule.
 
     Args:
         path: where it is written down.
