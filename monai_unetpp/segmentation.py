@@ -153,7 +153,7 @@ def segment_files(
         The finished cases with their volumes, and the failures.
 
     Raises:
-        ValueError: no bundle; a bundle, level or device that cannot be used, a setting that the bundle does not have, or
+        ValueError: no bundle; a bundle, level or device that cannot be used, or a setting that it does not have;
             another program's file in the place of one that is to be written; the message names it and the remedy.
         FileNotFoundError: no such bundle, or none of the inputs exists.
         TypeError: inputs that are not paths, or an option that there is not.

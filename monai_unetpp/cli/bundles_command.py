@@ -71,4 +71,4 @@ def _show(bundle: BundleOverview) -> None:
     print()
 
 
-BUNDLES = Command("bundles", "list the bundles that there are: task, levels, size, licence", _EXAMPLES, _declare, _run)
+BUNDLES = Command("bundles", "list the available bundles: task, levels, size, licence", _EXAMPLES, _declare, _run)

@@ -35,4 +35,4 @@ def _run(**options: Any) -> int:
     return DONE
 
 
-PLAN = Command("plan", "plan a training for your data: a bundle without weights, explained", _EXAMPLES, _declare, _run)
+PLAN = Command("plan", "plan a training for your data, and write a bundle without weights", _EXAMPLES, _declare, _run)

@@ -27,7 +27,9 @@ It trains U-Nets of every depth, a wide U-Net with as many parameters as UNet++,
 deep supervision, and single levels of UNet++, all on the same patches and with the same loss, schedule and number of
 steps. The last weights are scored on the validation list. Where features are too small for a wide U-Net, it is left
 out. After an interruption (by Ctrl-C, or killed) the same command continues from the last checkpoint and repeats
-nothing that is finished; settings that are not given are those of the first run in the folder. For several GPUs: torchrun --nproc_per_node=N -m monai_unetpp.cli study ...
+nothing that is finished; settings that are not given are those of the first run in the folder.
+
+For several GPUs: torchrun --nproc_per_node=N -m monai_unetpp.cli study ...
 """
 
 

@@ -49,7 +49,7 @@ def prune(plan: PruningPlan) -> PruningResult:
     The stages are :func:`~monai_unetpp.pruning.evaluate_levels`, :func:`~monai_unetpp.pruning.measure_costs`,
     :func:`~monai_unetpp.pruning.decide_all`, :func:`~monai_unetpp.pruning.write_report` and
     :func:`~monai_unetpp.pruning.write_pruned_bundle`; each can be called alone. Finished cases are kept in
-    ``output_dir/scores``, and an interrupted run continues from there. Under ``torchrun`` the processes share the cases;
+    ``output_dir/scores``, from where an interrupted run continues. Under ``torchrun`` the processes share the cases;
     the first one measures, decides and writes. What can be refused is refused before the first case is scored.
 
     Args:

@@ -85,15 +85,15 @@ class EvaluationData:
         flags=("dataset_dir", "-i", "--input", "--dataset_dir"),
         action="append",
         metavar="DATASET_DIR",
-        help=f"folder with {FORMS_HELP}; repeatable, for a verdict each and one for all",
+        help=f"folder with {FORMS_HELP}; repeatable: gives a verdict for each and one for all",
     )
-    list_key: str = option("validation", metavar="KEY", help="list of dataset.json to take")
+    list_key: str = option("validation", metavar="KEY", help="list of dataset.json to use")
     confirm_dir: Path | None = option(None, metavar="DIR", help="a data set that only confirms the chosen level")
     confirm_share: float | None = option(
         None,
         type=float,
         metavar="SHARE",
-        help="share of the subjects, between 0 and 1, that is kept back to confirm",
+        help="share of the subjects, between 0 and 1, that is held out to confirm the chosen level",
     )
     subjects: Mapping[str, str] | _Path | None = option(
         None, metavar="FILE", help="CSV file with the columns case and subject"
@@ -101,8 +101,8 @@ class EvaluationData:
     subject_pattern: str | None = option(
         None,
         metavar="REGEX",
-        help="finds the subject in a case's name by its one group (default: a name that begins with sub-..., patient "
-        "and a number or the like tells it, and each other case is a subject of its own)",
+        help="regular expression whose one group is the subject in a case's name (default: such as sub-01 or patient3 at "
+        "the beginning; every other case counts as its own subject)",
     )
     exclude_problems: bool = option(False, help="leave out cases with problems in their data")
     training_list: str | None = option(
