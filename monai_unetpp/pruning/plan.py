@@ -101,8 +101,8 @@ class EvaluationData:
     subject_pattern: str | None = option(
         None,
         metavar="REGEX",
-        help="regular expression whose one group is the subject in a case's name (default: such as sub-01 or patient3 at "
-        "the beginning; every other case counts as its own subject)",
+        help="regular expression whose one group is the subject in a case's name (default: sub-..., patient and a "
+        "number or the like at the beginning; every other case counts as its own subject)",
     )
     exclude_problems: bool = option(False, help="leave out cases with problems in their data")
     training_list: str | None = option(

@@ -83,8 +83,8 @@ class Rules:
         None,
         action="append",
         metavar="METRIC=VALUE",
-        help="smallest drop of a single case that counts as large; repeatable; other metrics keep their default (dice=0.2, "
-        "iou=0.2 and nsd=0.4)",
+        help="smallest drop of a single case that counts as large; repeatable; other metrics keep their default "
+        "(dice=0.2, iou=0.2 and nsd=0.4)",
     )
     min_reference: float = option(
         0.5,
