@@ -360,8 +360,8 @@ class CaseEvaluator(SupervisedEvaluator):
         """Stop where the loader's thread has died of an error, as ignite would begin again with the first case."""
         done, expected = self.state.iteration, self.state.epoch_length
         raise RuntimeError(
-            f"val_data_loader must give {expected} cases, got {done}. What ended it may stand above: keep errors of "
-            "single cases out of it with monai_unetpp.data.CaseDataset."
+            f"val_data_loader must give {expected} cases, got {done}. The cause may be in the messages above: keep "
+            "errors of single cases out of it with monai_unetpp.data.CaseDataset."
         )
 
     def _stage(self, name: str) -> contextlib.AbstractContextManager[None]:

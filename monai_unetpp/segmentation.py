@@ -246,7 +246,8 @@ class _Run:
         for item in items:
             image = item["image"][0] if isinstance(item["image"], list) else item["image"]
             if os.path.exists(image) and not (os.path.isdir(image) or is_dicom_file(image)):
-                item.setdefault("failure", f"{image}: no DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.")
+                reason = "not DICOM, so no DICOM SEG can be written. Leave --dicom-seg out."
+                item.setdefault("failure", f"{image}: {reason}")
 
     def _items(self) -> list[dict[str, Any]]:
         """The cases, as the data set of the bundle keeps them."""

@@ -113,7 +113,7 @@ class BundleConfig:
                 raise type(error)(f"{self}: {error}") from error
             raise error
         raise ValueError(
-            f"{self}: {key!r} cannot be made of it ({_in_words(error)}{place}). Correct the configuration."
+            f"{self}: {key!r} cannot be created from it ({_in_words(error)}{place}). Correct the configuration."
         ) from error
 
     def _is_at_fault(self, error: BaseException) -> bool:

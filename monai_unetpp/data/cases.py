@@ -170,7 +170,7 @@ def _is_series(path: Path, folder: Path) -> bool:
     try:
         return any(dicom_files(path))
     except OSError as e:
-        logger.warning("%s: cannot be read (%s) and is passed over.", path, e.strerror)
+        logger.warning("%s: cannot be read (%s) and is skipped.", path, e.strerror)
         return False
 
 

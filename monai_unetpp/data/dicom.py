@@ -254,7 +254,7 @@ def _images(names: Sequence[Path], given: Path) -> list[DicomFile]:
     if len(found) == sum(others.values()):
         raise ImageFileError(f"{given}: holds no image, only {told}. Name a folder with one DICOM series in it.")
     if others:
-        logger.info("%s: DICOM files that are no images are left out: %s.", given, told)
+        logger.info("%s: DICOM files that are not images are left out: %s.", given, told)
     return [file for file in found if file.is_image]
 
 

@@ -117,7 +117,7 @@ def _common_orientation(planes: Sequence[DicomPlane], given: Path) -> _Array:
         odd = planes[min(groups, key=len)[0]].label
         raise ImageFileError(
             f"{given}: its slices have {len(groups)} orientations, of {_listed(sizes)} slices; {odd} is not parallel "
-            f"to the others. Localizers and views in several planes are no volume. {_SPLIT}"
+            f"to the others. Localizers and views in several planes do not form a volume. {_SPLIT}"
         )
     return _orthonormal(orientations.mean(axis=0), given)
 

@@ -101,7 +101,7 @@ def judge(scores: Sequence[Scores], plan: PruningPlan, *, networks: Sequence[Nes
     """
     if len(plan.data.dataset_dir) > 1 or plan.costs.settings or plan.pipeline.extra:
         raise ValueError(
-            "scores must be given without settings, extra and a second dataset_dir, which score cases anew. Leave "
+            "scores must be given without settings, extra and a second dataset_dir, which score cases again. Leave "
             "them out, or leave out scores."
         )
     given, prepared = join_folds(scores), prepare(plan)
