@@ -189,7 +189,7 @@ def segment_files(
 
 
 class _Run:
-    """One run of an evaluator, which is told of in the folder of its results."""
+    """One run of an evaluator, which is recorded in the folder of its results."""
 
     def __init__(
         self,
@@ -260,7 +260,7 @@ class _Run:
         return items
 
     def run(self, progress: Progress) -> None:
-        """Segment all cases; what was finished is told of, also where that is interrupted."""
+        """Segment all cases; finished ones are recorded even after an interruption."""
         with counting(progress, "segmenting") as count, collecting_warnings() as self._warnings:
             self.evaluator.add_event_handler(
                 Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)
@@ -279,7 +279,7 @@ class _Run:
         for done in self.evaluator.completed[len(self.cases) :]:
             case = self._segmented_case(done)
             self.cases.append(case)
-            with contextlib.suppress(OSError):  # told in the end, where it is tried again
+            with contextlib.suppress(OSError):  # reported at the end, where it is tried again
                 self.results.add(_recorded(case, self._files_of.get(case.image, [case.image])), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:

@@ -1,4 +1,4 @@
-"""What the inference benchmark compares: MONAI's route and ours, each living in a process of its own."""
+"""What the inference benchmark compares: MONAI's route and ours, each living in a separate process."""
 
 from __future__ import annotations
 

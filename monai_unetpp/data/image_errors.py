@@ -1,4 +1,4 @@
-"""Trouble with image files, told in one line."""
+"""Problems with image files, described in one line."""
 
 from __future__ import annotations
 

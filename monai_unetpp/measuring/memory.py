@@ -63,7 +63,7 @@ def available_bytes() -> int | None:
 
 
 def measure_in_new_process(measure: Callable[..., _T], *arguments: Any, name: str, remedy: str) -> _T:
-    """What ``measure(*arguments)`` returns in a process of its own, whose memory nothing else has touched.
+    """What ``measure(*arguments)`` returns in a separate process, whose memory nothing else has touched.
 
     Args:
         measure: a function of a module.

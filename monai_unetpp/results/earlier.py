@@ -29,7 +29,7 @@ class EarlierResults:
         self._warnings = {case.get("output"): case.get("warnings") or () for case, _ in made}
 
     def warnings(self, output: Path) -> Sequence[str]:
-        """What was told of a result when it was made."""
+        """The warnings about a result when it was made."""
         return tuple(self._warnings.get(str(output), ()))
 
     def has(self, image: str | Path, output: Path) -> bool:

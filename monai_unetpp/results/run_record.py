@@ -1,4 +1,4 @@
-"""How the label maps of a folder were made, so that it can be told and repeated."""
+"""A record of how the label maps of a folder were made, so that they can be reproduced."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def collecting_warnings() -> Iterator[list[str]]:
 
 
 class _Collector(logging.Handler):
-    """Keeps warnings; errors are told as failures."""
+    """Keeps warnings; errors are recorded as failures."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

@@ -73,8 +73,8 @@ def fit(
         bundle: the folder of the bundle.
         folder: for checkpoints, curves and weights.
         values: by key of ``train.json``, such as ``minutes``.
-        tell: is told the step, the loss and the time that is left.
-        name: of this training, in what is told.
+        tell: is called with the step, the loss and the remaining time.
+        name: of this training, in these lines.
         cases: to train on, instead of the training list.
 
     Raises:

@@ -44,7 +44,7 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
 
     Args:
         options: what was asked for.
-        tell: is told what is going on.
+        tell: is called with lines about the progress.
 
     Raises:
         ValueError: the folder was planned for other data or with other values by hand, or data with problems.
