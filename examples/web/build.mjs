@@ -1,7 +1,7 @@
 // Makes dist/, the whole page, from exported folders: node build.mjs FOLDER...
 
 import { build } from "esbuild";
-import { cp, mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { checkNetwork, checkPipeline } from "./src/pipeline.js";
@@ -37,8 +37,7 @@ async function describe(path) {
   checkPipeline(pipeline, path);
   const network = join(path, pipeline.network.files[0]);
   await checkNetwork(await readFile(network), pipeline, path);
-  const megabytes = ((await stat(network)).size / 1e6).toFixed(1);
-  const title = `${pipeline.name.replaceAll("_", " ")}, ${pipeline.level}, ${pipeline.network.precision} (${megabytes} MB)`;
+  const title = `${pipeline.name.replaceAll("_", " ")}, ${pipeline.level}, ${pipeline.network.precision}`;
   return { path, folder, title, files: ["pipeline.json", pipeline.network.files[0]] };
 }
 

@@ -1,6 +1,6 @@
 // The image with its labels in NiiVue.
 
-import { NVImage, Niivue, SHOW_RENDER } from "@niivue/niivue";
+import { MULTIPLANAR_TYPE, NVImage, Niivue, SHOW_RENDER } from "@niivue/niivue";
 
 const COLOURS = [
   [230, 97, 1], [94, 160, 220], [27, 158, 119], [231, 41, 138], [230, 171, 2], [117, 112, 179], [102, 166, 30], [166, 86, 40],
@@ -12,8 +12,9 @@ export const colourOf = (label) => COLOURS[(label - 1) % COLOURS.length];
 export class View {
   constructor(canvas) {
     this.viewer = new Niivue({
-      backColor: [0, 0, 0, 1], crosshairColor: [1, 1, 1, 0.6], show3Dcrosshair: true, dragAndDropEnabled: false,
-      loadingText: "", logLevel: "error", multiplanarShowRender: SHOW_RENDER.ALWAYS,
+      backColor: [0, 0, 0, 1], crosshairColor: [1, 1, 1, 0.6], crosshairWidthUnit: "voxels", crosshairWidth: 0.3,
+      dragAndDropEnabled: false, loadingText: "", logLevel: "error", multiplanarLayout: MULTIPLANAR_TYPE.GRID,
+      multiplanarShowRender: SHOW_RENDER.ALWAYS,
     });
     this.ready = this.viewer.attachToCanvas(canvas);
   }
