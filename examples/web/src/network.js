@@ -8,7 +8,8 @@
  */
 export async function loadNetwork(ort, bytes, size, device) {
   const provider = device === "webgpu" ? { name: "webgpu", forceCpuNodeNames: findNodes(bytes, "ConvTranspose") } : "wasm";
-  const session = await ort.InferenceSession.create(bytes, { executionProviders: [provider] });
+  // without the warnings that some nodes are on the processor, which is meant
+  const session = await ort.InferenceSession.create(bytes, { executionProviders: [provider], logSeverityLevel: 3 });
   const [input] = session.inputNames, [output] = session.outputNames;
   return async (window) => {
     const results = await session.run({ [input]: new ort.Tensor("float32", window, [1, 1, ...size]) });

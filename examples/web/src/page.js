@@ -10,7 +10,9 @@ let view, file, result;
 start().catch((error) => fail(error.message));
 
 async function start() {
-  const folders = await (await fetch("models/index.json")).json();
+  const response = await fetch("models/index.json");
+  if (!response.ok) throw new Error("models/index.json: missing. Build the page again.");
+  const folders = await response.json();
   for (const { folder, title } of folders) element("folder").add(new Option(title, folder));
   const wanted = asked.get("folder");
   if (wanted !== null && !folders.some(({ folder }) => folder === wanted)) {
