@@ -54,7 +54,7 @@ async function check() {
   if (await page.$eval("#error", (found) => !found.hidden)) throw new Error(await read("error"));
   return {
     folder, image: basename(image), stage: await read("stage"), secondsFromChoiceToPicture: Number(seconds.toFixed(1)),
-    peakMegabytes: await peakMegabytes(), volumes: await read("volumes"), ...(await compare(page)), ...seen,
+    ...(await cost()), volumes: await read("volumes"), ...(await compare(page)), ...seen,
     pictures: await takePictures(page), browser: await browser.version(), processor: cpus()[0].model,
     ...(await versions()), date: new Date().toISOString().slice(0, 10),
   };
@@ -85,15 +85,15 @@ async function compare(page) {
   return { saved: name, sameGrid, differing, voxels: found.voxels.length };
 }
 
-async function peakMegabytes() {
+/** Of the process that holds page and worker: what it took of the processor, and its peak of memory (on Linux). */
+async function cost() {
   const session = await browser.target().createCDPSession();
   const { processInfo } = await session.send("SystemInfo.getProcessInfo");
-  const peaks = await Promise.all(
-    processInfo
-      .filter(({ type }) => type === "renderer")
-      .map(({ id }) => readFile(`/proc/${id}/status`, "utf-8").then((text) => Number(/VmHWM:\s+(\d+)/.exec(text)[1]) / 1000, () => 0)),
-  );
-  return Math.round(Math.max(...peaks));
+  const renderers = processInfo.filter(({ type }) => type === "renderer");
+  const { id, cpuTime } = renderers.reduce((most, each) => (each.cpuTime > most.cpuTime ? each : most));
+  const status = await readFile(`/proc/${id}/status`, "utf-8").catch(() => "");
+  const peak = /VmHWM:\s+(\d+)/.exec(status);
+  return { processorSeconds: Number(cpuTime.toFixed(1)), peakMegabytes: peak && Math.round(peak[1] / 1000) };
 }
 
 async function takePictures(page) {
