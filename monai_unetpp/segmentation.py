@@ -15,7 +15,7 @@ from typing import Any
 
 from ignite.engine import Events
 
-from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, read_metadata, read_metadata_entry
+from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, label_names, read_metadata
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.data.dicom import is_dicom_file
 from monai_unetpp.data.dicom_seg import DicomSegSaved, read_label_codes
@@ -44,7 +44,7 @@ from monai_unetpp.results import (
 from monai_unetpp.segmentation_options import SegmentationOptions
 from monai_unetpp.topology import level_index
 
-__all__ = ["SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment_files"]
+__all__ = ["SegmentationSummary", "SegmentedCase", "make_output_dir", "segment_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -404,26 +404,6 @@ def _summed(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, number in each.items():
             total[name] = total.get(name, 0.0) + number
     return total
-
-
-def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
-    """The labels that a bundle writes, without the background, from its metadata: value to name.
-
-    They are the entry ``labels`` where there is one, as where label maps have other values than the output's channels.
-
-    Raises:
-        ValueError: metadata without names of the output's channels.
-    """
-    labels = read_metadata(bundle).get("labels")
-    if isinstance(labels, dict) and all(str(value).isdecimal() for value in labels):
-        return {int(value): str(name) for value, name in labels.items()}
-    channels = read_metadata_entry(bundle, "network_data_format", "outputs", "pred", "channel_def")
-    if not isinstance(channels, dict) or not all(str(value).isdecimal() for value in channels):
-        raise ValueError(
-            f"{Path(bundle) / 'configs' / 'metadata.json'}: channel_def must map values to names like "
-            f'{{"0": "background"}}, got {channels!r:.80}. Correct it, or copy the bundle again.'
-        )
-    return {int(value): str(name) for value, name in channels.items() if int(value) > 0}
 
 
 def make_output_dir(folder: str | PathLike[str]) -> Path:

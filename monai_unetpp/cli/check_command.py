@@ -47,7 +47,7 @@ def _run(target: str, schema: str | None, fingerprint: str | None) -> int:
     if is_data_set(target):
         from monai_unetpp.data.check import check_dataset
 
-        problems = check_dataset(target)
+        problems = check_dataset(target, progress=True)
         if fingerprint is not None and not problems:
             _write_fingerprint(target, fingerprint)
     elif fingerprint is not None:

@@ -9,10 +9,10 @@ import pytest
 from bundle_runs import configs, missing_properties, run_here
 from PIL import Image
 
-from monai_unetpp.bundles import BundleConfig, check_bundle
+from monai_unetpp.bundles import BundleConfig, check_bundle, label_names
 from monai_unetpp.cli import main
 from monai_unetpp.planning import Machine, TrainingPlan, load_plan, plan, write_readme
-from monai_unetpp.segmentation import label_names, segment_files
+from monai_unetpp.segmentation import segment_files
 
 #: Signs of MONAI's configurations in names that users give.
 HOSTILE = "$1 a#b::c @seed"
