@@ -65,7 +65,7 @@ class SegmentedCase:
         surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 of a skull-stripped
             brain; None where there is none, or the bundle does not look for one.
         volumes: voxels and millilitres of every label, with its value; empty where objects were numbered.
-        warnings: what should be known before the result is used, such as in what the image or the result is unlike the
+        warnings: what should be known before the result is used, such as how the image or the result differs from the
             cases that the bundle was trained on, one line each.
         depths: windows by the level that they stopped at; empty unless the depth is chosen for each.
     """
@@ -153,8 +153,8 @@ def segment_files(
         The finished cases with their volumes, and the failures.
 
     Raises:
-        ValueError: no bundle; a bundle, level or device that cannot be used, a setting that the bundle has not, or a
-            file of others in the place of one that is to be written; the message names it and the remedy.
+        ValueError: no bundle; a bundle, level or device that cannot be used, or a setting that it does not have;
+            another program's file in the place of one that is to be written; the message names it and the remedy.
         FileNotFoundError: no such bundle, or none of the inputs exists.
         TypeError: inputs that are not paths, or an option that there is not.
         OSError: ``output_dir`` cannot be written to.
@@ -189,7 +189,7 @@ def segment_files(
 
 
 class _Run:
-    """One run of an evaluator, which is told of in the folder of its results."""
+    """One run of an evaluator, which is recorded in the folder of its results."""
 
     def __init__(
         self,
@@ -246,7 +246,8 @@ class _Run:
         for item in items:
             image = item["image"][0] if isinstance(item["image"], list) else item["image"]
             if os.path.exists(image) and not (os.path.isdir(image) or is_dicom_file(image)):
-                item.setdefault("failure", f"{image}: no DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.")
+                reason = "not DICOM, so no DICOM SEG can be written. Leave --dicom-seg out."
+                item.setdefault("failure", f"{image}: {reason}")
 
     def _items(self) -> list[dict[str, Any]]:
         """The cases, as the data set of the bundle keeps them."""
@@ -259,7 +260,7 @@ class _Run:
         return items
 
     def run(self, progress: Progress) -> None:
-        """Segment all cases; what was finished is told of, also where that is interrupted."""
+        """Segment all cases; finished ones are recorded even after an interruption."""
         with counting(progress, "segmenting") as count, collecting_warnings() as self._warnings:
             self.evaluator.add_event_handler(
                 Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)
@@ -278,7 +279,7 @@ class _Run:
         for done in self.evaluator.completed[len(self.cases) :]:
             case = self._segmented_case(done)
             self.cases.append(case)
-            with contextlib.suppress(OSError):  # told in the end, where it is tried again
+            with contextlib.suppress(OSError):  # reported at the end, where it is tried again
                 self.results.add(_recorded(case, self._files_of.get(case.image, [case.image])), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:

@@ -50,7 +50,7 @@ def load_network(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that holds no such weights, or a level that the network has not.
+        ValueError: a file that holds no such weights, or a level that the network does not have.
 
     Example:
         A part of a bundle's configuration::

@@ -26,7 +26,7 @@ _EXAMPLES = """\
   monai-unetpp prune DATA --bundle my_bundle -o report --settings overlap=0,0.25 --settings precision=fp32,bf16
   monai-unetpp prune DATA --bundle nuclei_microscopy_unetpp -o report --settings adaptive=0.02,0.033,0.05
 
-The report folder keeps finished cases: the same command goes on where it was interrupted.
+The report folder keeps finished cases: after an interruption the same command continues.
 """
 
 

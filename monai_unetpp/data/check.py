@@ -141,7 +141,7 @@ def tell_doubtful(
 
 @dataclasses.dataclass(frozen=True)
 class _ListedCase:
-    """A case and the list that it stands in."""
+    """A case and the list that it belongs to."""
 
     key: str
     case: LabelledCase
@@ -212,10 +212,10 @@ def _unused_labels(
 
 
 def _allowed(names: LabelNames | None, classes: int | None) -> Collection[int] | None:
-    """Values besides 0 that the network's labels may have."""
+    """Values other than 0 that the network's labels may have."""
     if classes is None:
         return None if names is None else names.values
-    # a network with one output tells one class from the background
+    # a network with one output separates one class from the background
     inside = range(1, max(classes, 2))
     if names is None:
         return inside

@@ -119,7 +119,7 @@ def _intensities(plan: TrainingPlan) -> list[_Config]:
     ]
 
 
-def preparation(plan: TrainingPlan) -> list[_Config]:
+def preparation() -> list[_Config]:
     """What comes once per case before patches are drawn: classes instead of label values, and where each class is."""
     return [
         {

@@ -135,10 +135,11 @@ class PointCost:
         window_latency_s: seconds per window.
         volume_latency_s: seconds per whole volume, the inferer's work included.
         peak_memory_bytes: most memory in use while one volume is segmented: device memory on CUDA, on a CPU the
-            growth of the resident set of a process of its own.
+            growth of the resident set of a separate process.
         window_shape: spatial shape of the window.
         volume_shape: spatial shape of the volume.
         self_check: the pruned network against the level that was scored; None for further checkpoints.
+        volume_energy_j: joules per whole volume, what the idle machine uses included; None where it does not tell.
     """
 
     point: str
@@ -151,6 +152,7 @@ class PointCost:
     window_shape: tuple[int, ...]
     volume_shape: tuple[int, ...]
     self_check: SelfCheck | None = None
+    volume_energy_j: Quartiles | None = None
 
 
 @dataclasses.dataclass(frozen=True)

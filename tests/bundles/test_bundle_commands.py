@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_runs import configs, run_command, run_here, succeed, train_in_two_processes
+from bundle_runs import configs, missing_properties, run_command, run_here, succeed, train_in_two_processes
 from monai.bundle import ConfigParser
 
 from monai_unetpp import NestedUNet
@@ -45,6 +45,13 @@ def test_verify_net_in_out(bundle, caplog, config):
             *("--config_file", folder / config, "--meta_file", folder / "metadata.json"),
         )
     assert "data shape of network is verified with no error" in caplog.text
+
+
+@pytest.mark.parametrize("workflow_type", ["train", "infer"])
+def test_monai_finds_all_properties_of_a_workflow(bundle, decathlon_dir, nuclei_dir, tmp_path, workflow_type):
+    labelled = nuclei_dir if "nuclei" in bundle.name else decathlon_dir
+    images = labelled if workflow_type == "train" else labelled / "imagesTr"
+    assert missing_properties(bundle, workflow_type, dataset_dir=images, output_dir=tmp_path) == []
 
 
 def test_ckpt_export_gives_the_same_numbers(bundle, tmp_path):

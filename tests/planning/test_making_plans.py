@@ -6,7 +6,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from bundle_runs import configs, run_here
+from bundle_runs import configs, missing_properties, run_here
 from PIL import Image
 
 from monai_unetpp.bundles import BundleConfig, check_bundle, label_names
@@ -74,6 +74,11 @@ def test_a_bundle_lacks_nothing_but_weights(thick_bundle):
     assert check_bundle(thick_bundle) == ["models/model.pt: missing."]
 
 
+def test_monai_finds_all_properties_of_the_training(thick_bundle, tmp_path):
+    # inference needs weights; the plan knows the data set
+    assert missing_properties(thick_bundle, "train", output_dir=tmp_path) == []
+
+
 def test_the_same_data_and_machine_give_the_same_bundle(thick_dir, thick_bundle, tmp_path):
     again = tmp_path / "thick"
     plan(thick_dir, again, minutes=1, settings=TINY, measure=machine)
@@ -89,6 +94,15 @@ def test_texts_of_users_are_read_as_they_are(thick_dir, thick_bundle):
     assert label_names(thick_bundle) == {10: f"label {HOSTILE}", 250: "other"}
     for name in ("train", "inference", "evaluate", "prune", "finetune", "multi_gpu_train"):
         assert "a#b" not in (thick_bundle / "configs" / f"{name}.json").read_text()
+
+
+def test_a_bundle_that_is_passed_on_names_no_folder_of_its_maker(thick_dir, thick_bundle, tmp_path):
+    for name in ("plan.md", "README.md"):
+        assert str(thick_dir.parent) not in (thick_bundle / "docs" / name).read_text()
+    content = json.loads((thick_bundle / "configs" / "plan.json").read_text())
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "plan.json").write_text(json.dumps(content | {"dataset_dir": "data"}))
+    assert load_plan(tmp_path).dataset_dir == str(tmp_path / "data")
 
 
 def test_the_plan_says_what_was_set_by_hand_and_why_the_rest_is_as_it_is(thick_bundle):
