@@ -57,7 +57,7 @@ def test_each_round_of_training_writes_the_model_that_the_host_loads(hippocampus
     before = torch.load(model, weights_only=True)
     for _ in range(2):
         task = train.BundleTrainTask(str(bundle), {})
-        task({"device": "cpu", "max_epochs": 1, "val_split": 0.25}, datastore)
+        task({"model": bundle.name, "device": "cpu", "max_epochs": 1, "val_split": 0.25}, datastore)
         after = torch.load(model, weights_only=True)
         assert any(not torch.equal(after[key], before[key]) for key in before)
         before = after
