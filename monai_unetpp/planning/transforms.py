@@ -59,7 +59,8 @@ def preprocessing(plan: TrainingPlan, labelled: bool) -> list[_Config]:
     if plan["crop_background"]:
         chain.append(_transform("monai_unetpp.data.LevelSurroundd", "@image"))
     if not labelled:
-        chain.append(_transform("EnsureTyped", "@image", device="@device"))
+        # hosts hand on integers as they are in the file
+        chain.append(_transform("EnsureTyped", "@image", device="@device", dtype="$torch.float32"))
     if plan["spacing_mm"] is not None:
         chain.append(_transform("monai_unetpp.data.BlockwiseSpacingd", keys, pixdim="@spacing_mm", mode=mode, **allow))
     if plan["crop_background"]:
