@@ -325,7 +325,9 @@ class TestFolders:
         with caplog.at_level(logging.INFO):
             np.testing.assert_array_equal(read_dicom([tmp_path]).array, VOXELS)
         assert caplog.text.count("are left out") == 1
-        assert "no images are left out: KO (1), MR (2), OT (1), PR (1), RTDOSE (1), RTSTRUCT (1), SR (1)" in caplog.text
+        assert (
+            "not images are left out: KO (1), MR (2), OT (1), PR (1), RTDOSE (1), RTSTRUCT (1), SR (1)" in caplog.text
+        )
 
     def test_a_folder_of_reports_holds_no_image(self, tmp_path: Path) -> None:
         report = image_dataset(np.ones((4, 3), np.uint8), "1.2.3", "1.2.840.10008.5.1.4.1.1.88.22", Modality="SR")
