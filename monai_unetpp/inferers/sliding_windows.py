@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
@@ -37,6 +38,7 @@ from monai_unetpp.inferers.window_run import WindowRun, device_of
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.measuring.stage_timer import StageTimer
+from monai_unetpp.window_layout import AUTO
 
 __all__ = ["NestedSlidingWindowInferer"]
 
@@ -183,6 +185,7 @@ class NestedSlidingWindowInferer(Inferer):
         self._predictors: dict[tuple[Any, ...], Predictor] = {}
         self._logged_bytes = -1
         self._most_at_once: int | None = None
+        self._most_voxels: tuple[Any, torch.device, int] | None = None
 
     @torch.no_grad()
     def __call__(
@@ -297,8 +300,15 @@ class NestedSlidingWindowInferer(Inferer):
             )
         if not isinstance(self.roi_size, str):
             return WindowGrid.over(shape[2:], self.roi_size, self.overlap)
-        most = most_window_voxels(network, device_of(network, device))
+        most = self._most_voxels_for(network, device_of(network, device))
         return choose_windows(shape[2:], most, downsampling_of(network, len(shape) - 2), self.overlap)
+
+    def _most_voxels_for(self, network: Any, device: torch.device) -> int:
+        """Of a window; what the kept predictors have taken since it was asked for does not count."""
+        known = self._most_voxels
+        if known is None or known[0] is not network or known[1] != device:
+            known = self._most_voxels = network, device, most_window_voxels(network, device)
+        return known[2]
 
     def _check_extra_arguments(self) -> None:
         if self.runtime not in ("auto", "torch"):
@@ -343,7 +353,7 @@ class NestedSlidingWindowInferer(Inferer):
         chosen = self.sw_batch_size
         if chosen is None:
             # a window alone takes OpenVINO no longer, and what it gives does not depend on how many there are
-            alone = not run.has_arguments and self._resolved(run) == "openvino"
+            alone = self.roi_size == AUTO or (not run.has_arguments and self._resolved(run) == "openvino")
             chosen = 1 if alone else choose_batch_size(run.network, run.grid, run.images.shape[0], run.device)
         # what did not fit once is not tried for each further image
         return chosen if self._most_at_once is None else min(chosen, self._most_at_once)
@@ -449,8 +459,7 @@ class NestedSlidingWindowInferer(Inferer):
             self._network = run.called
         key = (levels, run.grid.window_size, batch_size, run.device, self.runtime, self.precision)
         if key not in self._predictors:
-            if len(self._predictors) == _MOST_KEPT:
-                del self._predictors[next(iter(self._predictors))]
+            self._make_room(run)
             settings: dict[str, Any] = {
                 "window_shape": run.grid.window_size,
                 "batch_size": batch_size,
@@ -465,6 +474,15 @@ class NestedSlidingWindowInferer(Inferer):
                 else make_adaptive_predictor(run.called, self.adaptive_tolerance, **settings)
             )
         return self._predictors[key]
+
+    def _make_room(self, run: WindowRun) -> None:
+        """Let go of the oldest predictors; of windows as large as memory allows, all that is kept fits together."""
+        most = self._most_voxels[2] if self.roi_size == AUTO and self._most_voxels is not None else None
+        while self._predictors:
+            kept = sum(math.prod(predictor.window_shape) for predictor in self._predictors.values())
+            if len(self._predictors) < _MOST_KEPT and (most is None or kept + run.grid.window_voxels <= most):
+                return
+            del self._predictors[next(iter(self._predictors))]
 
     def _predicted_levels(self, network: Callable[..., Any]) -> tuple[str, ...] | None:
         if self.levels is None:

@@ -10,22 +10,25 @@ from typing import Any
 import torch
 from torch import nn
 
+from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.inferers.stitching import label_dtype
 from monai_unetpp.inferers.windows import WindowGrid
-from monai_unetpp.measuring.memory import available_bytes
+from monai_unetpp.window_layout import FREE_PART, MAPS_HELD
+from monai_unetpp.window_layout import most_window_voxels as most_voxels_in
 
-__all__ = ["WindowMemory", "choose_batch_size", "estimate_window_memory", "free_memory_bytes", "most_window_voxels"]
+__all__ = [
+    "WindowMemory",
+    "choose_batch_size",
+    "estimate_window_memory",
+    "first_channels",
+    "free_memory_bytes",
+    "most_window_voxels",
+]
 
 #: On a CPU torch's convolutions take far longer for one window alone than for each of two, and four are enough.
 _CPU_BATCH = (2, 4)
 #: A GPU is busy with this many voxels in a batch, and with this many windows.
 _GPU_BATCH_VOXELS, _GPU_BATCH_WINDOWS = 2**23, 64
-#: Voxels of a window where the device does not tell its free memory.
-_ASSUMED_VOXELS = 128**3
-#: Part of the free memory that a batch of windows may take.
-_FREE_PART = 0.5
-#: Full-resolution feature maps held at once, in multiples of the first convolution's channels.
-_MAPS_HELD = 16
 
 
 @dataclass(frozen=True)
@@ -100,12 +103,9 @@ def most_window_voxels(network: Callable[..., Any], device: torch.device) -> int
 
     Args:
         network: its first convolution tells roughly how much memory a voxel takes.
-        device: where the network runs. Where it does not tell its free memory, windows of 128 x 128 x 128 are assumed.
+        device: where the network runs.
     """
-    free = free_memory_bytes(device)
-    if free is None:
-        return _ASSUMED_VOXELS
-    return max(int(_FREE_PART * free) // (4 * _MAPS_HELD * _first_channels(network)), 1)
+    return most_voxels_in(free_memory_bytes(device), first_channels(network))
 
 
 def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int, device: torch.device) -> int:
@@ -120,9 +120,9 @@ def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int
     Returns:
         A power of two, or the number of all windows where they are fewer.
     """
-    window_bytes = grid.window_voxels * 4 * _MAPS_HELD * _first_channels(network)
+    window_bytes = grid.window_voxels * 4 * MAPS_HELD * first_channels(network)
     free = free_memory_bytes(device)
-    fitting = int(_FREE_PART * free) // window_bytes if free is not None else 1
+    fitting = int(FREE_PART * free) // window_bytes if free is not None else 1
     if device.type == "cpu":
         least, most = _CPU_BATCH
     else:
@@ -135,7 +135,7 @@ def free_memory_bytes(device: torch.device | str) -> int | None:
     """Memory of a device that can still be had; ``None`` where the system does not tell.
 
     On a GPU this includes what torch keeps but does not use; else see
-    :func:`monai_unetpp.measuring.memory.available_bytes`.
+    :func:`monai_unetpp.free_memory.available_bytes`.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -144,7 +144,8 @@ def free_memory_bytes(device: torch.device | str) -> int | None:
     return available_bytes()
 
 
-def _first_channels(network: Callable[..., Any]) -> int:
+def first_channels(network: Callable[..., Any]) -> int:
+    """Channels of a network's first convolution; 32 for any other function."""
     modules = network.modules() if isinstance(network, nn.Module) else ()
     convolutions = (module for module in modules if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
     return next((module.out_channels for module in convolutions), 32)
