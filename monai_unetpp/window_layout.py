@@ -68,6 +68,26 @@ class WindowLayout:
         return parts.index(min(parts))
 
     @property
+    def row_axis(self) -> int | None:
+        """The axis along which the windows of a slab come row by row; None for one axis."""
+        return next((axis for axis in range(len(self.window_size)) if axis != self.slab_axis), None)
+
+    @property
+    def row_size(self) -> tuple[int, ...]:
+        """Spatial size of a row of windows: the slab, as long as a window along :attr:`row_axis`."""
+        kept = (self.slab_axis, self.row_axis)
+        sizes = zip(self.window_size, self.padded_size, strict=True)
+        return tuple(length if axis in kept else size for axis, (length, size) in enumerate(sizes))
+
+    @property
+    def carried_size(self) -> tuple[int, ...]:
+        """Spatial size of what a slab shares at most with the next one."""
+        axis = self.slab_axis
+        starts, length = self.starts[axis], self.window_size[axis]
+        planes = max((length - later + earlier for earlier, later in itertools.pairwise(starts)), default=0)
+        return (*self.padded_size[:axis], planes, *self.padded_size[axis + 1 :])
+
+    @property
     def slab_size(self) -> tuple[int, ...]:
         """Spatial size of a slab: the padded image, as long as a window along :attr:`slab_axis`."""
         axis = self.slab_axis

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from monai_unetpp.free_memory import available_bytes
-from monai_unetpp.inferers.stitching import label_dtype
+from monai_unetpp.inferers.label_maps import are_joined, label_dtype
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.window_layout import FREE_PART, MAPS_HELD
 from monai_unetpp.window_layout import most_window_voxels as most_voxels_in
@@ -38,9 +38,11 @@ class WindowMemory:
     Attributes:
         input_bytes: the images.
         window_bytes: a batch of windows and the logits that the network gives for it.
-        sums_bytes: summed logits: of a slab for label maps, else of the whole images.
+        sums_bytes: summed logits: for label maps of a row of windows and of what two slabs share, else of the whole
+            images.
         importance_bytes: weights of the voxels of a window, and their sums over all windows, which logits need.
         labels_bytes: label maps; 0 for logits.
+        joined_bytes: what holds the labels of all levels until all are known; 0 where each has its map from the start.
     """
 
     input_bytes: int
@@ -48,11 +50,25 @@ class WindowMemory:
     sums_bytes: int
     importance_bytes: int
     labels_bytes: int
+    joined_bytes: int
 
     @property
     def total_bytes(self) -> int:
-        """All parts together."""
-        return sum(asdict(self).values())
+        """The most that is held at a time."""
+        return self.input_bytes + self.importance_bytes + max(self.window_bytes + self._running_bytes, self._end_bytes)
+
+    @property
+    def stitching_bytes(self) -> int:
+        """The same without the images, and without windows and their logits."""
+        return self.importance_bytes + max(self._running_bytes, self._end_bytes)
+
+    @property
+    def _running_bytes(self) -> int:
+        return self.sums_bytes + (self.joined_bytes or self.labels_bytes)
+
+    @property
+    def _end_bytes(self) -> int:
+        return self.joined_bytes + self.labels_bytes
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name.removesuffix('_bytes')} {value / 1e6:.0f}" for name, value in asdict(self).items())
@@ -87,7 +103,9 @@ def estimate_window_memory(
         input_itemsize: bytes of a value of the images.
     """
     image_voxels, padded_voxels = math.prod(grid.image_size), math.prod(grid.padded_size)
-    sums_voxels = math.prod(grid.slab_size) if labels else images * padded_voxels
+    in_rows = math.prod(grid.row_size) + math.prod(grid.carried_size)
+    sums_voxels = in_rows if labels else images * padded_voxels
+    joined = labels and are_joined([out_channels] * outputs)
     importance_voxels = (grid.window_voxels if blended else 0) + (0 if labels else padded_voxels)
     return WindowMemory(
         input_bytes=images * in_channels * image_voxels * input_itemsize,
@@ -95,6 +113,7 @@ def estimate_window_memory(
         sums_bytes=outputs * out_channels * sums_voxels * 4,
         importance_bytes=importance_voxels * 4,
         labels_bytes=outputs * images * padded_voxels * label_dtype(out_channels).itemsize if labels else 0,
+        joined_bytes=images * padded_voxels if joined else 0,
     )
 
 
