@@ -34,6 +34,8 @@ def write_bundle(root: Path, dims: int, steps: list[Any], clear: bool = False, *
         "device": "cpu",
         "precision": "fp32",
         "window_shape": [16] * dims,
+        "overlap": 0.25,
+        "flips": [],
         "network_def": {"_target_": "monai_unetpp.NestedUNet", **network},
         "network": {"_target_": "monai_unetpp.bundles.load_network", "checkpoint": str(root / "models" / "model.pt")}
         | {"level": "@level", "network_def": "@network_def"},

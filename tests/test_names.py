@@ -35,6 +35,7 @@ FLOORS = (
         "template",
         "openvino_loading",
         "window_layout",
+        "free_memory",
     },
     {"measuring", "reporting"},
     {"data", "metrics", "networks", "losses"},
