@@ -208,7 +208,7 @@ def _way_of_nnunet(source: Path, image: Path, folder: Path, level: str, python: 
     launch([*alone, str(python), str(script), str(folder / "nnunet"), json.dumps(described)])
     inputs, out = folder / "nnunet_images", folder / "nnunet_out"
     inputs.mkdir()
-    nibabel.save(nibabel.load(image), inputs / "image_0000.nii.gz")  # type: ignore[attr-defined]
+    nibabel.save(nibabel.load(image), inputs / "image_0000.nii.gz")
     command = [*alone, str(python.parent / "nnUNetv2_predict_from_modelfolder"), "-i", str(inputs), "-o", str(out)]
     command += ["-m", str(folder / "nnunet"), "-f", "0", "-step_size", str(1 - config["overlap"]), "--disable_tta"]
     command += ["-device", "cpu", "-npp", "1", "-nps", "1"]
