@@ -107,7 +107,7 @@ def _plans(features: list[int], patch_size: list[int], spacing: list[float], cha
         "transpose_backward": [0, 1, 2],
         "experiment_planner_used": "ExperimentPlanner",
         "label_manager": "LabelManager",
-        "foreground_intensity_properties_per_channel": {},
+        "foreground_intensity_properties_per_channel": {str(number): {} for number in range(channels)},
         "configurations": {_CONFIGURATION: configuration},
     }
 
