@@ -48,7 +48,7 @@ _PREFIX_OF_ALL = f".{MARK}-"
 _LOCK = ".in-use"
 #: Locked by whoever changes what several processes write to in one folder.
 _TURN = f".{MARK}.lock"
-#: Age of a temporary folder whose process cannot be asked for, beyond which it is gone for certain.
+#: Age of a temporary folder whose process cannot be asked for, beyond which it has certainly ended.
 _OLD_S = 6 * 3600
 _cleaned: set[Path] = set()
 _CHUNK_BYTES = 1 << 20
@@ -225,13 +225,13 @@ def _lock(file: int, wait: bool) -> bool | None:
 
 
 def write_text(path: str | PathLike[str], text: str) -> None:
-    """Write ``text`` to ``path`` as UTF-8, whole or not at all; bytes of names that are no text become escapes."""
+    """Write ``text`` to ``path`` as UTF-8, whole or not at all; bytes of names that are not UTF-8 are escaped."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_figure(path: str | PathLike[str], figure: Any, dpi: float, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a figure of matplotlib as PNG, whole or not at all, with the mark that it is no image to segment.
+    """Write a figure of matplotlib as PNG, whole or not at all, marked as not being an image to segment.
 
     Args:
         path: the file to write.

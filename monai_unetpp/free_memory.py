@@ -8,7 +8,7 @@ from pathlib import Path
 
 __all__ = ["available_bytes"]
 
-#: Where Linux tells what a container may take and has taken, and the part of it that can be freed at once: of control
+#: Where Linux says what a container may take and has taken, and the part of it that can be freed at once: of control
 #: groups of the second kind, then of the first. In a container its own group is mounted there.
 _CONTROL_GROUPS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),

@@ -15,7 +15,7 @@ from typing import Any
 
 from ignite.engine import Events
 
-from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, read_metadata, read_metadata_entry
+from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, label_names, read_metadata
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.data.dicom import is_dicom_file
 from monai_unetpp.data.dicom_seg import DicomSegSaved, read_label_codes
@@ -45,7 +45,7 @@ from monai_unetpp.results import (
 from monai_unetpp.segmentation_options import SegmentationOptions
 from monai_unetpp.topology import level_index
 
-__all__ = ["SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment_files"]
+__all__ = ["SegmentationSummary", "SegmentedCase", "make_output_dir", "segment_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class SegmentedCase:
         surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 of a skull-stripped
             brain; None where there is none, or the bundle does not look for one.
         volumes: voxels and millilitres of every label, with its value; empty where objects were numbered.
-        warnings: what should be known before the result is used, such as in what the image or the result is unlike the
+        warnings: what should be known before the result is used, such as how the image or the result differs from the
             cases that the bundle was trained on, one line each.
         depths: windows by the level that they stopped at; empty unless the depth is chosen for each.
     """
@@ -156,8 +156,8 @@ def segment_files(
         The finished cases with their volumes, and the failures.
 
     Raises:
-        ValueError: no bundle; a bundle, level or device that cannot be used, a setting that the bundle has not, or a
-            file of others in the place of one that is to be written; the message names it and the remedy.
+        ValueError: no bundle; a bundle, level or device that cannot be used, or a setting that it does not have;
+            another program's file in the place of one that is to be written; the message names it and the remedy.
         FileNotFoundError: no such bundle, or none of the inputs exists.
         TypeError: inputs that are not paths, or an option that there is not.
         OSError: ``output_dir`` cannot be written to.
@@ -195,7 +195,7 @@ def segment_files(
 
 
 class _Run:
-    """One run of an evaluator, which is told of in the folder of its results."""
+    """One run of an evaluator, which is recorded in the folder of its results."""
 
     def __init__(
         self,
@@ -257,7 +257,8 @@ class _Run:
         for item in items:
             image = item["image"][0] if isinstance(item["image"], list) else item["image"]
             if os.path.exists(image) and not (os.path.isdir(image) or is_dicom_file(image)):
-                item.setdefault("failure", f"{image}: no DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.")
+                reason = "not DICOM, so no DICOM SEG can be written. Leave --dicom-seg out."
+                item.setdefault("failure", f"{image}: {reason}")
 
     def _items(self) -> list[dict[str, Any]]:
         """The cases, as the data set of the bundle keeps them."""
@@ -270,7 +271,7 @@ class _Run:
         return items
 
     def run(self, progress: Progress) -> None:
-        """Segment all cases; what was finished is told of, also where that is interrupted."""
+        """Segment all cases; finished ones are recorded even after an interruption."""
         with counting(progress, "segmenting") as count, collecting_warnings() as self._warnings:
             self.evaluator.add_event_handler(
                 Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)
@@ -289,7 +290,7 @@ class _Run:
         for done in self.evaluator.completed[len(self.cases) :]:
             case = self._segmented_case(done)
             self.cases.append(case)
-            with contextlib.suppress(OSError):  # told in the end, where it is tried again
+            with contextlib.suppress(OSError):  # reported at the end, where it is tried again
                 self.results.add(_recorded(case, self._files_of.get(case.image, [case.image])), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:
@@ -430,26 +431,6 @@ def _summed(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:
         for name, number in each.items():
             total[name] = total.get(name, 0.0) + number
     return total
-
-
-def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
-    """The labels that a bundle writes, without the background, from its metadata: value to name.
-
-    They are the entry ``labels`` where there is one, as where label maps have other values than the output's channels.
-
-    Raises:
-        ValueError: metadata without names of the output's channels.
-    """
-    labels = read_metadata(bundle).get("labels")
-    if isinstance(labels, dict) and all(str(value).isdecimal() for value in labels):
-        return {int(value): str(name) for value, name in labels.items()}
-    channels = read_metadata_entry(bundle, "network_data_format", "outputs", "pred", "channel_def")
-    if not isinstance(channels, dict) or not all(str(value).isdecimal() for value in channels):
-        raise ValueError(
-            f"{Path(bundle) / 'configs' / 'metadata.json'}: channel_def must map values to names like "
-            f'{{"0": "background"}}, got {channels!r:.80}. Correct it, or copy the bundle again.'
-        )
-    return {int(value): str(name) for value, name in channels.items() if int(value) > 0}
 
 
 def make_output_dir(folder: str | PathLike[str]) -> Path:

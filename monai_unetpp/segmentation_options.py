@@ -18,7 +18,7 @@ __all__ = ["SegmentationOptions"]
 
 _Path = str | PathLike[str]
 _SPEED, _OBJECTS, _SETS = "speed and accuracy", "bundles of images", "BIDS and DICOM"
-#: What is no setting of a bundle.
+#: Keys that are not settings of a bundle.
 _OWN = (
     "inputs",
     "output_dir",

@@ -56,7 +56,7 @@ def _run(json_output: bool, **options: Any) -> int:
     from monai_unetpp.segmentation import segment_files
 
     with nullcontext() if json_output else shown("monai_unetpp.inferers.sliding_windows"):
-        summary = segment_files(**options, progress=not json_output and is_first_process())
+        summary = segment_files(**options, progress=is_first_process())
     if not is_first_process():
         return CASES_FAILED if summary.failures else DONE
     if json_output:

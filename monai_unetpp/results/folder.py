@@ -23,7 +23,7 @@ _PAUSE_S = 5.0
 
 @dataclasses.dataclass
 class ResultFolder:
-    """Writes what lies beside label maps, and keeps what earlier runs wrote of other cases.
+    """Writes the files beside the label maps, and keeps what earlier runs wrote of other cases.
 
     Each file is replaced as a whole, so that another process may read it at any time.
 
@@ -75,7 +75,7 @@ class ResultFolder:
             case: its name.
             output: its label map.
             has_volume: whether voxels have a size in mm.
-            warnings: what was told of it then.
+            warnings: those about it at the time.
         """
         if self._listed is None:
             self._listed = {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}
