@@ -5,11 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import itertools
-import os
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from benchmarks.launching import launch
 from monai_unetpp.bundles import find_bundle, read_network_def
 from monai_unetpp.data import load_datalist
 from monai_unetpp.export import export_runner
@@ -176,13 +174,8 @@ def _export_all(bundle: str, dataset_dir: str, root: Path) -> list[tuple[str, st
 def _run_process(folder: Path, image: Path, out: Path, threads: int) -> tuple[float, int]:
     """Seconds and peak resident memory of a process that segments one image."""
     command = [sys.executable, "-m", "monai_unetpp.runner", str(folder), str(image), "-o", str(out)]
-    start = time.perf_counter()
-    process = subprocess.Popen([*command, "--threads", str(threads)], stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - start
-    if status:
-        raise RuntimeError(f"{' '.join(command)}: ended with status {status}.")
-    return seconds, usage.ru_maxrss * 1024
+    done = launch([*command, "--threads", str(threads)])
+    return done.seconds, done.peak_bytes
 
 
 def _score(folder: Path, cases: Sequence[dict[str, Any]]) -> npt.NDArray[np.float64]:

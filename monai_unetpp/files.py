@@ -21,6 +21,7 @@ __all__ = [
     "MARK",
     "REPLACED",
     "atomic_path",
+    "exclusively",
     "hash_file",
     "is_in_use",
     "naming_full_disk",
@@ -45,6 +46,8 @@ _PREFIX = f".{MARK}-{hashlib.blake2b(socket.gethostname().encode(), digest_size=
 _PREFIX_OF_ALL = f".{MARK}-"
 #: Locked for as long as its process writes to the folder.
 _LOCK = ".in-use"
+#: Locked by whoever changes what several processes write to in one folder.
+_TURN = f".{MARK}.lock"
 #: Age of a temporary folder whose process cannot be asked for, beyond which it has certainly ended.
 _OLD_S = 6 * 3600
 _cleaned: set[Path] = set()
@@ -94,6 +97,21 @@ def naming_full_disk(path: str | PathLike[str]) -> Iterator[None]:
         reason = os.strerror(number) if number is not None else "no space is left on the device, or a quota is reached"
         message = f"{path}: cannot be written ({reason}). Free space there, or choose another folder."
         raise OSError(message) from e
+
+
+@contextmanager
+def exclusively(folder: str | PathLike[str]) -> Iterator[None]:
+    """Let one process at a time do the block for a folder; where a file system has no locks, nobody waits.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    lock = os.open(Path(folder) / _TURN, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        _lock(lock, wait=True)
+        yield
+    finally:
+        os.close(lock)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ __all__ = [
     "as_levels",
     "option",
     "option_names",
+    "own_shard",
     "separate_names",
     "whole_numbers",
 ]
@@ -146,3 +148,26 @@ def _default_text(default: Any, arguments: Mapping[str, Any]) -> str:
         # as they are typed: one option with several values, or several options
         default = (" " if "nargs" in arguments else " and ").join(map(str, default))
     return f" (default: {default})"
+
+
+def own_shard(shard: str | None) -> tuple[int, int]:
+    """K and N where this process does every N-th piece of work from the K-th on.
+
+    Args:
+        shard: ``"K/N"``; None stands for the rank and the number of processes under ``torchrun``, else for 1 and 1.
+
+    Raises:
+        ValueError: no such text, or one under ``torchrun``.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if shard is None:
+        return (int(os.environ.get("RANK", "0")) + 1, processes) if processes > 1 else (1, 1)
+    if processes > 1:
+        raise ValueError(f"shard must not be given under torchrun, got {shard!r}. Its processes share the work.")
+    parts = shard.split("/")
+    if len(parts) != 2 or not all(part.isdecimal() for part in parts):
+        raise ValueError(f"shard must be K/N, got {shard!r}. For two processes give 1/2 and 2/2.")
+    k, n = int(parts[0]), int(parts[1])
+    if not 1 <= k <= n:
+        raise ValueError(f"shard must be K/N with K from 1 to N, got {k}/{n}. For two processes give 1/2 and 2/2.")
+    return k, n

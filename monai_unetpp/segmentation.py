@@ -21,6 +21,7 @@ from monai_unetpp.data.dicom import is_dicom_file
 from monai_unetpp.data.dicom_seg import DicomSegSaved, read_label_codes
 from monai_unetpp.data.series_choice import choose_series
 from monai_unetpp.devices import resolve_device
+from monai_unetpp.distributed import gathered, local_device
 from monai_unetpp.engines import CaseEvaluator, CaseResult
 from monai_unetpp.files import hash_file, remove_leftovers
 from monai_unetpp.guard import CaseGuard, find_guard
@@ -136,6 +137,8 @@ def segment_files(
     maps ``output_dir`` gets ``volumes.csv`` (voxels and millilitres by case and label), ``run.json`` (how each was
     made) and the names and colours of the labels for ITK-SNAP (``labels.label``) and 3D Slicer (``labels.ctbl``).
 
+    Under ``torchrun`` the processes share the cases, wait for each other at the end, and return the same summary.
+
     Args:
         inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``; or one BIDS data
             set, of which the anatomical images are segmented by subject and session.
@@ -164,7 +167,7 @@ def segment_files(
     names = label_names(folder)
     given = RunInputs.find(chosen.paths, chosen.output_dir, chosen.suffix)
     evaluator, network = _evaluator(chosen, folder, given)
-    results = ResultFolder(make_output_dir(given.output_dir), names)
+    results = ResultFolder(make_output_dir(given.output_dir), names, shard=chosen.part())
     results.check()
     if given.bids is not None:
         write_bids_description(results.path, given.bids, names, folder.name)
@@ -172,7 +175,7 @@ def segment_files(
     run.arrange(given, chosen, folder)
     run.run(progress)
     ran_runtime, ran_precision = run.ran
-    return SegmentationSummary(
+    own = SegmentationSummary(
         bundle=folder.name,
         level=network.levels[-1],
         device=str(evaluator.state.device),
@@ -186,6 +189,9 @@ def segment_files(
         output_dir=str(results.path),
         skipped=run.skipped,
     )
+    # torchrun ends all processes when one of them has ended with an error, such as failed cases
+    with gathered(own) as parts:
+        return _joined(parts)
 
 
 class _Run:
@@ -211,6 +217,8 @@ class _Run:
         for saver in evaluator.savers:
             saver.labels = dict(results.names)
         results.run.update(started=_now(), **described, level=network.levels[-1], device=str(evaluator.state.device))
+        if results.shard[1] > 1:
+            results.run["shard"] = "{}/{}".format(*results.shard)
 
     @property
     def ran(self) -> tuple[str, str]:
@@ -223,12 +231,15 @@ class _Run:
         Raises:
             ValueError: the bundle keeps its cases in another way than this package's.
         """
-        if inputs.bids is None and not (chosen.skip_existing or chosen.dicom_seg or chosen.series):
+        number, count = self.results.shard
+        if inputs.bids is None and not (chosen.skip_existing or chosen.dicom_seg or chosen.series or count > 1):
             return
         items, savers = self._items(), self.evaluator.savers
         inputs.name_results(items, savers)
         if chosen.series is not None:
             self._files_of = choose_series(items, chosen.series)
+        # before any is left out, so that all processes count the same cases
+        items[:] = items[number - 1 :: count]
         if chosen.dicom_seg:
             self._add_dicom_seg(items, folder)
         if chosen.skip_existing:
@@ -254,8 +265,8 @@ class _Run:
         items = getattr(getattr(self.evaluator.data_loader, "dataset", None), "data", None)
         if not isinstance(items, list) or not self.evaluator.savers:
             raise ValueError(
-                "BIDS, skip_existing, series and dicom_seg need a bundle with CaseDataset and SegmentationSaveImaged. "
-                "Take another bundle, or leave them out."
+                "BIDS, skip_existing, series, shard and dicom_seg need a bundle with CaseDataset and "
+                "SegmentationSaveImaged. Take another bundle, or leave them out."
             )
         return items
 
@@ -366,6 +377,8 @@ def _evaluator(chosen: SegmentationOptions, folder: Path, inputs: RunInputs) -> 
     config["output_dir"], config["input"] = fspath(inputs.output_dir), inputs.paths
     if chosen.device is not None:
         config["device"] = resolve_device(chosen.device)
+    elif "LOCAL_RANK" in os.environ:
+        config["device"] = local_device()
     _change_settings(config, folder, chosen.settings())
     if chosen.level is not None:
         level_index(chosen.level, _check_network(config, "network_def", config.parse("network_def")).levels)
@@ -396,6 +409,20 @@ def _change_settings(config: BundleConfig, folder: Path, settings: Mapping[str, 
                 "Give it this key and use it there, or take another bundle."
             )
         config[key] = value
+
+
+def _joined(parts: Sequence[SegmentationSummary]) -> SegmentationSummary:
+    """What processes that shared the cases did together."""
+    return dataclasses.replace(
+        parts[0],
+        runtime=next((part.runtime for part in parts if part.runtime), ""),
+        precision=next((part.precision for part in parts if part.precision), ""),
+        cases=tuple(case for part in parts for case in part.cases),
+        failures=tuple(line for part in parts for line in part.failures),
+        stages=_summed(part.stages for part in parts),
+        depths={level: int(count) for level, count in _summed(part.depths for part in parts).items()},
+        skipped=sum(part.skipped for part in parts),
+    )
 
 
 def _summed(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:

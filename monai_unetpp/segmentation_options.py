@@ -12,14 +12,25 @@ from os import PathLike, fspath
 from typing import Any
 
 from monai_unetpp.choices import BUNDLE_HELP, DEVICE_HELP, PRECISIONS, RUNTIMES
-from monai_unetpp.options import as_level, option
+from monai_unetpp.options import as_level, option, own_shard
 
 __all__ = ["SegmentationOptions"]
 
 _Path = str | PathLike[str]
 _SPEED, _OBJECTS, _SETS = "speed and accuracy", "bundles of images", "BIDS and DICOM"
 #: Keys that are not settings of a bundle.
-_OWN = ("inputs", "output_dir", "bundle", "device", "profile", "suffix", "series", "dicom_seg", "skip_existing")
+_OWN = (
+    "inputs",
+    "output_dir",
+    "bundle",
+    "device",
+    "profile",
+    "suffix",
+    "series",
+    "dicom_seg",
+    "skip_existing",
+    "shard",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +62,8 @@ class SegmentationOptions:
         dicom_seg: whether to write a DICOM SEG beside each label map of a DICOM series.
         skip_existing: whether images are passed over whose result is there already, made of the same content by the
             same weights and options.
+        shard: ``"K/N"`` for every N-th case from the K-th on: N processes, on any computers that see one
+            ``output_dir``, share the cases. Under ``torchrun`` the processes share them by rank.
         overwrite: whether results of other images in ``output_dir`` may be replaced; otherwise the case fails before
             the network works on it. Results of the same image always are, and files of others never.
         profile: whether to measure the stages of the work; then nothing is done at the same time.
@@ -158,6 +171,11 @@ class SegmentationOptions:
         False,
         help="pass over images whose result is there already, made by the same weights and options",
     )
+    shard: str | None = option(
+        None,
+        metavar="K/N",
+        help="do every N-th case from the K-th on: N processes with one output folder share the cases",
+    )
     overwrite: bool = option(
         False, help="replace results of other images that have the same name (default: these cases fail)"
     )
@@ -180,6 +198,12 @@ class SegmentationOptions:
                 f"adaptive and level exclude each other, got {self.adaptive!r} and {self.level!r}. Leave one out: "
                 "adaptive chooses the level of each window."
             )
+
+        self.part()
+
+    def part(self) -> tuple[int, int]:
+        """K and N of the cases of this process."""
+        return own_shard(self.shard)
 
     @property
     def paths(self) -> list[str]:

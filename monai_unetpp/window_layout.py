@@ -12,10 +12,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["WindowLayout", "gaussian_weights", "overlapping_starts"]
+__all__ = ["AUTO", "WindowLayout", "choose_layout", "gaussian_weights", "most_window_voxels", "overlapping_starts"]
+
+AUTO = "auto"
+"""Windows that are chosen for each image."""
 
 #: Voxels at the corners of a window count at least so much, relative to those in its middle; as in MONAI.
 _LEAST_WEIGHT = 1e-3
+#: Voxels that all windows together may have more than the image that they cover.
+_MOST_RECOMPUTED = 0.2
+#: Overlaps that are tried, in parts of the one that is wanted.
+_OVERLAP_PARTS = (1.0, 0.75, 0.5, 0.25, 0.0)
+#: Windows along an axis; more would be far smaller than any that a training takes.
+_MOST_ALONG_AXIS = 16
+#: Voxels of a window where the device does not tell its free memory.
+_ASSUMED_VOXELS = 128**3
+#: Part of the free memory that a batch of windows may take.
+FREE_PART = 0.5
+#: Full-resolution feature maps held at once, in multiples of the first convolution's channels.
+MAPS_HELD = 16
 
 
 @dataclass(frozen=True)
@@ -51,6 +66,26 @@ class WindowLayout:
         """The axis along which slabs of one window's length are the smallest part of the image; the first of such."""
         parts = [length / size for length, size in zip(self.window_size, self.padded_size, strict=True)]
         return parts.index(min(parts))
+
+    @property
+    def row_axis(self) -> int | None:
+        """The axis along which the windows of a slab come row by row; None for one axis."""
+        return next((axis for axis in range(len(self.window_size)) if axis != self.slab_axis), None)
+
+    @property
+    def row_size(self) -> tuple[int, ...]:
+        """Spatial size of a row of windows: the slab, as long as a window along :attr:`row_axis`."""
+        kept = (self.slab_axis, self.row_axis)
+        sizes = zip(self.window_size, self.padded_size, strict=True)
+        return tuple(length if axis in kept else size for axis, (length, size) in enumerate(sizes))
+
+    @property
+    def carried_size(self) -> tuple[int, ...]:
+        """Spatial size of what a slab shares at most with the next one."""
+        axis = self.slab_axis
+        starts, length = self.starts[axis], self.window_size[axis]
+        planes = max((length - later + earlier for earlier, later in itertools.pairwise(starts)), default=0)
+        return (*self.padded_size[:axis], planes, *self.padded_size[axis + 1 :])
 
     @property
     def slab_size(self) -> tuple[int, ...]:
@@ -101,3 +136,87 @@ def gaussian_weights(window_size: Sequence[int], sigma_scale: Sequence[float] | 
         along = np.exp(place**2 / (-2 * (length * scale) ** 2)).astype(np.float32)
         weights = weights[..., None] * along
     return np.asarray(np.maximum(weights, np.float32(max(float(weights.min()), _LEAST_WEIGHT))))
+
+
+def most_window_voxels(free_bytes: int | None, channels: int) -> int:
+    """Voxels of the largest window that the free memory surely holds, as a power of two.
+
+    The power of two lets the same windows be chosen again although a little more or less memory is free.
+
+    Args:
+        free_bytes: free memory; None, where it is not known, gives windows of 128 x 128 x 128.
+        channels: of the network's first convolution, which tell roughly how much memory a voxel takes.
+    """
+    if free_bytes is None:
+        return _ASSUMED_VOXELS
+    fitting = int(FREE_PART * free_bytes) // (4 * MAPS_HELD * channels)
+    return 1 << max(fitting.bit_length() - 1, 0)
+
+
+def choose_layout(
+    image_size: Sequence[int], most_voxels: int, multiples: Sequence[int], overlap: Sequence[float] | float
+) -> WindowLayout:
+    """The fewest windows of one size over an image that fit into memory, evenly laid.
+
+    Sizes are multiples of the network's downsampling, which also keeps the number of different sizes low. Where the
+    overlap that is wanted would let more than a fifth of the voxels be computed again, it is less.
+
+    Args:
+        image_size: spatial size of the image.
+        most_voxels: of a window.
+        multiples: of which the size of a window is one, for each axis.
+        overlap: part of a window that the next one should cover again, from 0 to below 1, for all axes or each.
+
+    Returns:
+        The windows; the whole image is one where it fits. Where not even the smallest would fit, they are the smallest.
+
+    Example:
+        >>> choose_layout((160, 200, 170), most_voxels=2**22, multiples=(16, 16, 16), overlap=0.25).starts
+        ((0,), (0, 72), (0,))
+    """
+    wanted = list(overlap) if isinstance(overlap, Sequence) else [overlap] * len(image_size)
+    for part in _OVERLAP_PARTS:
+        grid = _fewest(image_size, most_voxels, multiples, [part * share for share in wanted])
+        covered = math.prod(grid.padded_size)
+        if grid.window_voxels * len(grid.positions) <= (1 + _MOST_RECOMPUTED) * covered:
+            break
+    return grid
+
+
+def _fewest(
+    image_size: Sequence[int], most_voxels: int, multiples: Sequence[int], overlaps: Sequence[float]
+) -> WindowLayout:
+    """Of the grids whose windows fit that with the fewest windows, and of these the one that computes least."""
+    along = [
+        [(count, _length(size, count, multiple, share)) for count in _counts(size, multiple)]
+        for size, multiple, share in zip(image_size, multiples, overlaps, strict=True)
+    ]
+    choices = [
+        (math.prod(count for count, _ in chosen), math.prod(length for _, length in chosen), chosen)
+        for chosen in itertools.product(*along)
+    ]
+    fitting = [choice for choice in choices if choice[1] <= most_voxels] or [min(choices, key=lambda each: each[1])]
+    chosen = min(fitting, key=lambda each: (each[0], each[1]))[2]
+    return WindowLayout(
+        tuple(image_size),
+        tuple(length for _, length in chosen),
+        tuple(
+            _even_starts(max(size, length), length, count)
+            for size, (count, length) in zip(image_size, chosen, strict=True)
+        ),
+    )
+
+
+def _counts(size: int, multiple: int) -> range:
+    return range(1, min(-(-size // multiple), _MOST_ALONG_AXIS) + 1)
+
+
+def _length(size: int, count: int, multiple: int, overlap: float) -> int:
+    """Of the ``count`` windows that cover an axis, each overlapping the next."""
+    shortest = size / (1 + (count - 1) * (1 - overlap))
+    return math.ceil(shortest / multiple - 1e-9) * multiple
+
+
+def _even_starts(size: int, length: int, count: int) -> tuple[int, ...]:
+    last = size - length
+    return tuple(sorted({round(index * last / max(count - 1, 1)) for index in range(count)}))

@@ -18,7 +18,7 @@ def write_bundle(root: Path, dims: int, steps: list[Any], clear: bool = False, *
     network = {"spatial_dims": dims, "in_channels": 1, "out_channels": 3, "features": [4, 8, 8], "norm": "batch"}
     reader = {"_target_": "monai_unetpp.data.VolumeReader", "spatial_dims": [2, 3] if dims == 2 else 3}
     load = {"_target_": "LoadImaged", "keys": "image", "reader": reader, "ensure_channel_first": True}
-    inferer = {"_target_": "monai_unetpp.inferers.NestedSlidingWindowInferer", "roi_size": [16] * dims}
+    inferer = {"_target_": "monai_unetpp.inferers.NestedSlidingWindowInferer", "roi_size": "@window_shape"}
     inferer |= {"output": "labels", "runtime": "openvino", "precision": "@precision", **windows}
     if dims == 2:
         inferer = {"_target_": "monai_unetpp.inferers.SlicewiseInferer", "inferer": inferer}
@@ -33,6 +33,9 @@ def write_bundle(root: Path, dims: int, steps: list[Any], clear: bool = False, *
         "level": None,
         "device": "cpu",
         "precision": "fp32",
+        "window_shape": [16] * dims,
+        "overlap": 0.25,
+        "flips": [],
         "network_def": {"_target_": "monai_unetpp.NestedUNet", **network},
         "network": {"_target_": "monai_unetpp.bundles.load_network", "checkpoint": str(root / "models" / "model.pt")}
         | {"level": "@level", "network_def": "@network_def"},

@@ -245,7 +245,7 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
     run(
         *("segment", "a", "b", "-o", "O", "--bundle", "B", "--level", "L2", "--device", "cpu", "--runtime", "openvino"),
         *("--precision", "bf16", "--overlap", "0.25", "--no-flips", "--smooth", "--profile", "--list_key", "training"),
-        *("--overwrite", "--skip-existing", "--suffix", "T2w", "--series", "all", "--dicom-seg"),
+        *("--overwrite", "--skip-existing", "--suffix", "T2w", "--series", "all", "--dicom-seg", "--shard", "2/3"),
     )
     plain, full = stub_segment
     assert {name for name, value in plain.items() if value is not None} == {
@@ -269,6 +269,7 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         "list_key": "training",
         "overwrite": True,
         "skip_existing": True,
+        "shard": "2/3",
         "suffix": "T2w",
         "series": "all",
         "dicom_seg": True,

@@ -36,6 +36,7 @@ FLOORS = (
         "template",
         "openvino_loading",
         "window_layout",
+        "free_memory",
     },
     {"measuring", "reporting"},
     {"data", "metrics", "networks", "losses"},

@@ -51,9 +51,10 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--window_shape",
         nargs="+",
-        type=int,
+        type=_as_size,
         metavar="SIZE",
-        help="spatial size of the input, one per axis (default: by the bundle's metadata)",
+        help="spatial size of the input, one per axis (default: by the bundle's metadata); auto, for format runner: as "
+        "few and as large windows as memory allows, for networks with batch norm",
     )
     parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="windows a call (default: %(default)s)")
     parser.add_argument(
@@ -74,11 +75,17 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dynamic_batch", action="store_true", help="accept any number of windows per call")
 
 
+def _as_size(text: str) -> int | str:
+    return text if text == "auto" else int(text)
+
+
 def _run(source: str, output: str, format: str | None, **options: Any) -> int:
     of_runner = {name: options.pop(name) for name in ("precision", "network_format", "calibration")}
     given = {name: value for name, value in of_runner.items() if value is not None}
     if format == "runner":
         return _run_runner(source, output, **given, **options)
+    if "auto" in (options["window_shape"] or ()):
+        raise ValueError("window_shape must be whole numbers, got auto. Give one size per axis, or --format runner.")
     if given:
         raise ValueError(f"{next(iter(given))} must be left out, or given with --format runner.")
     from monai_unetpp.export import FORMATS, export_checkpoint
@@ -101,6 +108,8 @@ def _run_runner(source: str, output: str, batch_size: int, dynamic_batch: bool, 
 
     if batch_size != 1 or dynamic_batch:
         raise ValueError("batch_size and dynamic_batch must be left out with --format runner: it takes one window.")
+    if options["window_shape"] == ["auto"]:
+        options["window_shape"] = "auto"
     result = export_runner(source, output, **options)
     print(
         f"{result.path}: level {result.pipeline.level}, {result.network.parameters:,} parameters, "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.quiet import shown
-from monai_unetpp.cli.terminal import show_failures, show_rows
+from monai_unetpp.cli.terminal import CASES_FAILED, DONE, is_first_process, show_failures, show_rows
 from monai_unetpp.errors import printable
 from monai_unetpp.options import add_options
 from monai_unetpp.segmentation_options import SegmentationOptions
@@ -27,6 +27,7 @@ _EXAMPLES = """\
   monai-unetpp segment my_dataset --bundle my_bundle --list_key validation -o segmentations
   monai-unetpp segment scans --bundle my_bundle -o segmentations --json > volumes.json
   monai-unetpp segment bids_data_set --bundle my_bundle --suffix T1w --skip_existing
+  monai-unetpp segment cohort --bundle my_bundle -o segmentations --skip_existing --shard 3/40
   monai-unetpp segment study --bundle my_bundle -o segmentations --series all --dicom_seg
   monai-unetpp segment scans --bundle my_bundle -o segmentations --no_flips --overlap 0.25 --precision auto --profile
 
@@ -55,7 +56,9 @@ def _run(json_output: bool, **options: Any) -> int:
     from monai_unetpp.segmentation import segment_files
 
     with nullcontext() if json_output else shown("monai_unetpp.inferers.sliding_windows"):
-        summary = segment_files(**options, progress=True)
+        summary = segment_files(**options, progress=is_first_process())
+    if not is_first_process():
+        return CASES_FAILED if summary.failures else DONE
     if json_output:
         print(json.dumps(summary.as_dict(), indent=2))
     elif summary.cases:

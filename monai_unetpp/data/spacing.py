@@ -30,7 +30,7 @@ from monai_unetpp.data.resampling import (
     needed_box,
 )
 from monai_unetpp.data.target_grid import find_target_grid, lead_from_to
-from monai_unetpp.measuring.memory import available_bytes
+from monai_unetpp.free_memory import available_bytes
 
 __all__ = ["BlockwiseSpacingd"]
 

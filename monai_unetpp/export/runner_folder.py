@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,12 @@ from monai_unetpp.export.pipeline_steps import NoTranslationError, translate_pos
 from monai_unetpp.export.quantization import calibration_windows, quantize_model
 from monai_unetpp.files import temporary_folder
 from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
+from monai_unetpp.inferers.window_choice import downsampling_of
+from monai_unetpp.inferers.window_memory import first_channels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.runner.pipeline import PIPELINE_FILE, Pipeline, hash_files
+from monai_unetpp.window_layout import AUTO
 
 __all__ = ["RUNNER_NETWORKS", "RUNNER_PRECISIONS", "RunnerExport", "export_runner"]
 
@@ -51,7 +54,7 @@ def export_runner(
     level: str | None = None,
     precision: str = "fp32",
     network_format: str = "openvino",
-    window_shape: Sequence[int] | None = None,
+    window_shape: Sequence[int] | str | None = None,
     calibration: str | PathLike[str] | None = None,
 ) -> RunnerExport:
     """Write a folder with a bundle's network and its whole pipeline, for ``python -m monai_unetpp.runner``.
@@ -65,7 +68,8 @@ def export_runner(
         precision: ``"fp32"`` or ``"bf16"``, which OpenVINO computes in, or ``"int8"``: convolutions in whole numbers,
             which changes labels; evaluate it before you use it.
         network_format: ``"openvino"`` or ``"onnx"``.
-        window_shape: spatial size of the windows; by default the bundle's.
+        window_shape: spatial size of the windows; ``"auto"`` for those that ``segment`` chooses for each image, which
+            OpenVINO can; by default the bundle's.
         calibration: for int8, a folder with ``dataset.json``, from whose training cases the ranges of values are taken.
 
     Raises:
@@ -91,11 +95,17 @@ def export_runner(
         written = temporary / "folder"
         written.mkdir()
         described = _describe(config, source, network, window_shape)
+        shape = _example_shape(described["windows"], source)
+        if described["windows"]["shape"] == AUTO and network_format != "openvino":
+            raise ValueError(
+                f"network_format must be openvino for windows that each image chooses, got {network_format!r}. Give "
+                "--window_shape with one size per axis."
+            )
         file = written / f"network{FORMATS[network_format].suffix}"
-        export = export_network(network, file, network_format, described["windows"]["shape"], source=str(source))
+        export = export_network(network, file, network_format, shape, source=str(source))
         Path(f"{file}.json").unlink()
         if calibration is not None:
-            quantize_model(file, calibration_windows(config, calibration, described["windows"]["shape"]))
+            quantize_model(file, calibration_windows(config, calibration, shape))
         files = [file, *(file.with_suffix(suffix) for suffix in FORMATS[network_format].companions)]
         described["network"] = {
             "files": [each.name for each in files],
@@ -127,7 +137,7 @@ def _check_precision(precision: str, network_format: str, calibration: str | Pat
 
 
 def _describe(
-    config: BundleConfig, source: Path, network: NestedUNet, window_shape: Sequence[int] | None
+    config: BundleConfig, source: Path, network: NestedUNet, window_shape: Sequence[int] | str | None
 ) -> dict[str, Any]:
     """What ``pipeline.json`` says, without the network's files."""
     inferer: Any = config.parse("inferer")
@@ -149,7 +159,7 @@ def _describe(
         "labels": dict(labels),
         "reading": reading,
         "preprocessing": preprocessing,
-        "windows": _describe_windows(inferer, network.spatial_dims, window_shape),
+        "windows": _describe_windows(inferer, network, window_shape),
         "slice_axis": slice_axis,
         "postprocessing": postprocessing,
         "fingerprint": hash_network(network),
@@ -157,16 +167,22 @@ def _describe(
 
 
 def _describe_windows(
-    inferer: NestedSlidingWindowInferer, axes: int, window_shape: Sequence[int] | None
+    inferer: NestedSlidingWindowInferer, network: NestedUNet, window_shape: Sequence[int] | str | None
 ) -> dict[str, Any]:
+    axes = network.spatial_dims
     given = inferer.roi_size if window_shape is None else window_shape
-    shape = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * axes
-    if not all(isinstance(size, int) and size > 0 for size in shape):
-        raise NoTranslationError(
-            f"window_shape must be {axes} whole numbers for the runner, got {given!r}. Give --window_shape."
-        )
-    return {
-        "shape": shape,
+    described: dict[str, Any] = {"shape": AUTO}
+    if given == AUTO:
+        described |= {"multiples": list(downsampling_of(network, axes)), "channels": first_channels(network)}
+    else:
+        shape = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * axes
+        if not all(isinstance(size, int) and size > 0 for size in shape):
+            raise NoTranslationError(
+                f"window_shape must be {axes} whole numbers for the runner, or auto, got {given!r}. Give "
+                "--window_shape."
+            )
+        described["shape"] = shape
+    return described | {
         "overlap": inferer.overlap if isinstance(inferer.overlap, (int, float)) else list(inferer.overlap),
         "blending": inferer.mode,
         "sigma_scale": inferer.sigma_scale
@@ -177,6 +193,13 @@ def _describe_windows(
         "flips": list(inferer.flips),
         "skip_constant": inferer.skip_constant,
     }
+
+
+def _example_shape(windows: Mapping[str, Any], source: Path) -> list[int]:
+    """The windows that the network is written and checked for; for those of an image the runner reshapes it."""
+    if windows["shape"] != AUTO:
+        return list(windows["shape"])
+    return list(read_metadata_entry(source, "network_data_format", "inputs", "image", "spatial_shape"))
 
 
 def _is_replaceable(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Putting the predictions of windows together: logits of the whole image, or label maps slab by slab."""
+"""Putting the predictions of windows together: logits of the whole image, or label maps row by row."""
 
 from __future__ import annotations
 
@@ -8,12 +8,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from monai_unetpp.inferers.label_maps import LabelMaps
 from monai_unetpp.inferers.windows import WindowGrid, summed_importance
 
-__all__ = ["LabelStitcher", "LogitStitcher", "WindowStitcher", "label_dtype", "write_labels"]
-
-#: Most voxels that are turned into labels at once, which bounds the memory for it.
-_CHUNK_VOXELS = 2**22
+__all__ = ["LabelStitcher", "LogitStitcher", "WindowStitcher"]
 
 Stage = Callable[[str], AbstractContextManager[None]]
 
@@ -61,6 +59,10 @@ class WindowStitcher(ABC):
             logits: ``(channels, *window_size)``, which is not changed.
         """
 
+    def finish(self) -> None:
+        """Let go of what is not needed any more after the last window, before the first result is asked for."""
+        return
+
     @abstractmethod
     def result(self) -> torch.Tensor:
         """What all windows give together; call it once, after the last window."""
@@ -101,11 +103,12 @@ class LogitStitcher(WindowStitcher):
 
 
 class LabelStitcher(WindowStitcher):
-    """The label maps of the images, ``(images, 1, *image_size)``, while only one slab of logits is held.
+    """The label maps of the images, ``(images, 1, *image_size)``, while logits are held of one row of windows only.
 
-    The slab is as long as a window. As the windows move on along the grid's slab axis, the planes that no later window
-    reaches become labels, and the others move to the front. Labels need no division by the summed importance, which
-    is the same for all classes.
+    Windows come slab by slab along the grid's slab axis, and row by row in each slab. When the windows move on to the
+    next row, the lines that no later row of the slab reaches are done with: their planes that no later slab reaches
+    become labels, and the others are carried over to the next slab. So sums are added up in the order of the windows.
+    Labels need no division by the summed importance, which is the same for all classes.
 
     Args:
         grid: the windows.
@@ -115,6 +118,8 @@ class LabelStitcher(WindowStitcher):
         dtype: of the logits.
         device: where to stitch.
         stage: makes a context from the name of a stage, for the time that ``"argmax"`` takes.
+        maps: where to write to, shared by the levels of a network; by default one of its own.
+        level: number of the map in ``maps``.
     """
 
     def __init__(
@@ -126,99 +131,104 @@ class LabelStitcher(WindowStitcher):
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
         stage: Stage = _no_stage,
+        maps: LabelMaps | None = None,
+        level: int = 0,
     ) -> None:
         super().__init__(grid, importance, images, channels, dtype, device)
-        self._labels = torch.empty((images, 1, *grid.padded_size), dtype=label_dtype(channels), device=device)
+        self._carried = self._sums.new_zeros((channels, *grid.carried_size))
+        self._maps = LabelMaps(grid, images, (channels,), device) if maps is None else maps
+        self._level = level
         self._stage = stage
-        self._image = 0
-        self._begin = 0
+        self._image = self._slab = self._row = 0
+        self._finished = False
 
     def add(self, image: int, position: Sequence[int], logits: torch.Tensor) -> None:
         """Add one window."""
-        axis = self.grid.slab_axis
+        axis, row_axis = self.grid.slab_axis, self.grid.row_axis
+        row = 0 if row_axis is None else position[row_axis]
         if image != self._image:
-            self._finish_image()
+            self._begin_slab(0)
             self._image = image
-        if position[axis] > self._begin:
-            self._move_to(position[axis])
-        self._accumulate(self._sums, [0 if other == axis else start for other, start in enumerate(position)], logits)
+        elif position[axis] != self.grid.starts[axis][self._slab]:
+            self._begin_slab(self._slab + 1)
+        if row > self._row:
+            self._move_to(row)
+        within = [0 if other in (axis, row_axis) else start for other, start in enumerate(position)]
+        self._accumulate(self._sums, within, logits)
+
+    def finish(self) -> None:
+        """Turn what is left into labels, and let go of the sums."""
+        if not self._finished:
+            self._leave(self._row_length)
+            self._sums, self._carried = self._sums.new_empty(0), self._carried.new_empty(0)
+            self._finished = True
 
     def result(self) -> torch.Tensor:
         """The label maps of the images."""
-        self._finish_image()
-        return self.grid.crop(self._labels)
+        self.finish()
+        return self.grid.crop(self._maps.result(self._level))
 
     @property
     def buffer_bytes(self) -> int:
         """Memory of what is held between windows."""
-        return super().buffer_bytes + self._labels.nbytes
+        return super().buffer_bytes + self._carried.nbytes + self._maps.nbytes
 
     def _sums_shape(self, images: int, channels: int) -> tuple[int, ...]:
-        return (channels, *self.grid.slab_size)
+        return (channels, *self.grid.row_size)
 
-    def _finish_image(self) -> None:
-        self._write(self.grid.window_size[self.grid.slab_axis])
-        self._sums.zero_()
-        self._begin = 0
+    @property
+    def _row_length(self) -> int:
+        return 1 if self.grid.row_axis is None else self.grid.window_size[self.grid.row_axis]
 
-    def _move_to(self, begin: int) -> None:
-        """Let the slab start at plane ``begin``."""
-        step, dim = begin - self._begin, self.grid.slab_axis + 1
-        kept = self.grid.window_size[self.grid.slab_axis] - step
-        self._write(step)
+    def _shared(self, slab: int) -> int:
+        """Planes that a slab has in common with the one before; none with what does not exist."""
+        starts = self.grid.starts[self.grid.slab_axis]
+        if not 0 < slab < len(starts):
+            return 0
+        return self.grid.window_size[self.grid.slab_axis] - starts[slab] + starts[slab - 1]
+
+    def _begin_slab(self, slab: int) -> None:
+        self._leave(self._row_length)
+        self._slab, self._row = slab, 0
+        self._enter(0, self._row_length)
+
+    def _move_to(self, row: int) -> None:
+        """Let the rows of sums start at line ``row``."""
+        step, length = row - self._row, self._row_length
+        self._leave(step)
         # at most a step at a time, since a copy must not overlap what it reads
-        for place in range(0, kept, step):
-            size = min(step, kept - place)
-            self._sums.narrow(dim, place, size).copy_(self._sums.narrow(dim, place + step, size))
-        self._sums.narrow(dim, kept, step).zero_()
-        self._begin = begin
+        for place in range(0, length - step, step):
+            size = min(step, length - step - place)
+            self._lines(self._sums, place, size).copy_(self._lines(self._sums, place + step, size))
+        self._row = row
+        self._enter(length - step, step)
 
-    def _write(self, planes: int) -> None:
-        """Turn the first ``planes`` planes of the slab into labels."""
-        axis = self.grid.slab_axis
+    def _enter(self, place: int, lines: int) -> None:
+        """Lines of the sums from ``place`` on begin with what the slab before has carried over."""
+        shared = self._shared(self._slab)
+        sums = self._lines(self._sums, place, lines)
+        sums.zero_()
+        if shared:
+            carried = self._lines(self._planes(self._carried, 0, shared), self._row + place, lines)
+            self._planes(sums, 0, shared).copy_(carried)
+
+    def _leave(self, lines: int) -> None:
+        """The first lines of the sums are done with in this slab."""
+        axis, shared = self.grid.slab_axis, self._shared(self._slab + 1)
+        done = self.grid.window_size[axis] - shared
+        sums = self._lines(self._sums, 0, lines)
+        if shared:
+            carried = self._lines(self._planes(self._carried, 0, shared), self._row, lines)
+            carried.copy_(self._planes(sums, done, shared))
+        place = [slice(None)] * len(self.grid.window_size)
+        place[axis] = slice(self.grid.starts[axis][self._slab], self.grid.starts[axis][self._slab] + done)
+        if self.grid.row_axis is not None:
+            place[self.grid.row_axis] = slice(self._row, self._row + lines)
         with self._stage("argmax"):
-            labels = self._labels[self._image, 0].narrow(axis, self._begin, planes)
-            write_labels(self._sums.narrow(axis + 1, 0, planes), labels)
+            self._maps.write(self._level, self._image, tuple(place), self._planes(sums, 0, done))
 
+    def _planes(self, sums: torch.Tensor, start: int, count: int) -> torch.Tensor:
+        return sums.narrow(self.grid.slab_axis + 1, start, count)
 
-def label_dtype(channels: int) -> torch.dtype:
-    """The type of label maps: uint8 for up to 256 classes, else int16."""
-    return torch.uint8 if channels <= 256 else torch.int16
-
-
-def write_labels(logits: torch.Tensor, labels: torch.Tensor) -> None:
-    """Write the class of the highest logit; of equal ones the first.
-
-    A single channel is taken as the logit of the foreground against the background: above 0 gives 1.
-
-    Args:
-        logits: ``(C, *spatial)``.
-        labels: ``(*spatial)`` of an integer type, which is written to.
-
-    Raises:
-        ValueError: a highest logit that is not a finite number.
-    """
-    if logits.shape[0] == 1:
-        _check_finite(logits[0])
-        labels.copy_(logits[0] > 0)
-        return
-    rows = max(_CHUNK_VOXELS * labels.shape[0] // max(labels.numel(), 1), 1)
-    for part, written in zip(logits.split(rows, dim=1), labels.split(rows), strict=True):
-        # many times faster than argmax over the first of several axes, and without its 8 bytes per voxel
-        best = part[0].clone()
-        written.zero_()
-        for number in range(1, part.shape[0]):
-            won = (part[number] > best).to(labels.dtype).mul_(number)
-            torch.maximum(written, won, out=written)
-            torch.maximum(best, part[number], out=best)
-        # a maximum with NaN is NaN
-        _check_finite(best)
-
-
-def _check_finite(logits: torch.Tensor) -> None:
-    # the sum of finite numbers is finite, or the numbers are looked at one by one
-    if not bool(logits.sum().isfinite()) and not bool(logits.isfinite().all()):
-        raise ValueError(
-            "network must give finite logits, got NaN or infinity. Its weights are damaged (check the bundle), or the "
-            "precision does not hold its values (try precision='fp32')."
-        )
+    def _lines(self, sums: torch.Tensor, start: int, count: int) -> torch.Tensor:
+        return sums if self.grid.row_axis is None else sums.narrow(self.grid.row_axis + 1, start, count)

@@ -8,11 +8,10 @@ from numbers import Integral, Real
 from typing import Any
 
 from monai_unetpp.inferers.depth_gate import ADAPTIVE, gate_tolerance
+from monai_unetpp.window_layout import AUTO
 
-__all__ = ["AUTO", "MEAN", "check_levels", "check_numbers", "check_sizes", "is_whole"]
+__all__ = ["MEAN", "check_levels", "check_numbers", "check_sizes", "is_whole"]
 
-AUTO = "auto"
-"""Windows that are chosen for each image."""
 MEAN = "mean"
 """What stands among levels for the mean of all heads."""
 

@@ -10,22 +10,25 @@ from typing import Any
 import torch
 from torch import nn
 
-from monai_unetpp.inferers.stitching import label_dtype
+from monai_unetpp.free_memory import available_bytes
+from monai_unetpp.inferers.label_maps import are_joined, label_dtype
 from monai_unetpp.inferers.windows import WindowGrid
-from monai_unetpp.measuring.memory import available_bytes
+from monai_unetpp.window_layout import FREE_PART, MAPS_HELD
+from monai_unetpp.window_layout import most_window_voxels as most_voxels_in
 
-__all__ = ["WindowMemory", "choose_batch_size", "estimate_window_memory", "free_memory_bytes", "most_window_voxels"]
+__all__ = [
+    "WindowMemory",
+    "choose_batch_size",
+    "estimate_window_memory",
+    "first_channels",
+    "free_memory_bytes",
+    "most_window_voxels",
+]
 
 #: On a CPU torch's convolutions take far longer for one window alone than for each of two, and four are enough.
 _CPU_BATCH = (2, 4)
 #: A GPU is busy with this many voxels in a batch, and with this many windows.
 _GPU_BATCH_VOXELS, _GPU_BATCH_WINDOWS = 2**23, 64
-#: Voxels of a window where the device does not tell its free memory.
-_ASSUMED_VOXELS = 128**3
-#: Part of the free memory that a batch of windows may take.
-_FREE_PART = 0.5
-#: Full-resolution feature maps held at once, in multiples of the first convolution's channels.
-_MAPS_HELD = 16
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,11 @@ class WindowMemory:
     Attributes:
         input_bytes: the images.
         window_bytes: a batch of windows and the logits that the network gives for it.
-        sums_bytes: summed logits: of a slab for label maps, else of the whole images.
+        sums_bytes: summed logits: for label maps of a row of windows and of what two slabs share, else of the whole
+            images.
         importance_bytes: weights of the voxels of a window, and their sums over all windows, which logits need.
         labels_bytes: label maps; 0 for logits.
+        joined_bytes: what holds the labels of all levels until all are known; 0 where each has its map from the start.
     """
 
     input_bytes: int
@@ -45,11 +50,25 @@ class WindowMemory:
     sums_bytes: int
     importance_bytes: int
     labels_bytes: int
+    joined_bytes: int
 
     @property
     def total_bytes(self) -> int:
-        """All parts together."""
-        return sum(asdict(self).values())
+        """The most that is held at a time."""
+        return self.input_bytes + self.importance_bytes + max(self.window_bytes + self._running_bytes, self._end_bytes)
+
+    @property
+    def stitching_bytes(self) -> int:
+        """The same without the images, and without windows and their logits."""
+        return self.importance_bytes + max(self._running_bytes, self._end_bytes)
+
+    @property
+    def _running_bytes(self) -> int:
+        return self.sums_bytes + (self.joined_bytes or self.labels_bytes)
+
+    @property
+    def _end_bytes(self) -> int:
+        return self.joined_bytes + self.labels_bytes
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name.removesuffix('_bytes')} {value / 1e6:.0f}" for name, value in asdict(self).items())
@@ -84,7 +103,9 @@ def estimate_window_memory(
         input_itemsize: bytes of a value of the images.
     """
     image_voxels, padded_voxels = math.prod(grid.image_size), math.prod(grid.padded_size)
-    sums_voxels = math.prod(grid.slab_size) if labels else images * padded_voxels
+    in_rows = math.prod(grid.row_size) + math.prod(grid.carried_size)
+    sums_voxels = in_rows if labels else images * padded_voxels
+    joined = labels and are_joined([out_channels] * outputs)
     importance_voxels = (grid.window_voxels if blended else 0) + (0 if labels else padded_voxels)
     return WindowMemory(
         input_bytes=images * in_channels * image_voxels * input_itemsize,
@@ -92,6 +113,7 @@ def estimate_window_memory(
         sums_bytes=outputs * out_channels * sums_voxels * 4,
         importance_bytes=importance_voxels * 4,
         labels_bytes=outputs * images * padded_voxels * label_dtype(out_channels).itemsize if labels else 0,
+        joined_bytes=images * padded_voxels if joined else 0,
     )
 
 
@@ -100,12 +122,9 @@ def most_window_voxels(network: Callable[..., Any], device: torch.device) -> int
 
     Args:
         network: its first convolution tells roughly how much memory a voxel takes.
-        device: where the network runs. Where it does not tell its free memory, windows of 128 x 128 x 128 are assumed.
+        device: where the network runs.
     """
-    free = free_memory_bytes(device)
-    if free is None:
-        return _ASSUMED_VOXELS
-    return max(int(_FREE_PART * free) // (4 * _MAPS_HELD * _first_channels(network)), 1)
+    return most_voxels_in(free_memory_bytes(device), first_channels(network))
 
 
 def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int, device: torch.device) -> int:
@@ -120,9 +139,9 @@ def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int
     Returns:
         A power of two, or the number of all windows where they are fewer.
     """
-    window_bytes = grid.window_voxels * 4 * _MAPS_HELD * _first_channels(network)
+    window_bytes = grid.window_voxels * 4 * MAPS_HELD * first_channels(network)
     free = free_memory_bytes(device)
-    fitting = int(_FREE_PART * free) // window_bytes if free is not None else 1
+    fitting = int(FREE_PART * free) // window_bytes if free is not None else 1
     if device.type == "cpu":
         least, most = _CPU_BATCH
     else:
@@ -135,7 +154,7 @@ def free_memory_bytes(device: torch.device | str) -> int | None:
     """Memory of a device that can still be had; ``None`` where the system does not tell.
 
     On a GPU this includes what torch keeps but does not use; else see
-    :func:`monai_unetpp.measuring.memory.available_bytes`.
+    :func:`monai_unetpp.free_memory.available_bytes`.
     """
     device = torch.device(device)
     if device.type == "cuda":
@@ -144,7 +163,8 @@ def free_memory_bytes(device: torch.device | str) -> int | None:
     return available_bytes()
 
 
-def _first_channels(network: Callable[..., Any]) -> int:
+def first_channels(network: Callable[..., Any]) -> int:
+    """Channels of a network's first convolution; 32 for any other function."""
     modules = network.modules() if isinstance(network, nn.Module) else ()
     convolutions = (module for module in modules if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Conv3d)))
     return next((module.out_channels for module in convolutions), 32)

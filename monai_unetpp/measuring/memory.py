@@ -1,4 +1,4 @@
-"""How much memory there is, how much a process has used at most, and processes that are there to measure it."""
+"""How much memory a process has used at most, and processes that are there to measure it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ from monai_unetpp.devices import synchronize
 
 __all__ = [
     "PeakMemory",
-    "available_bytes",
     "do_job",
     "is_out_of_memory",
     "measure_in_new_process",
@@ -40,26 +39,6 @@ _ALLOCATION_TEXTS = (
 )
 
 _T = TypeVar("_T")
-
-#: Where Linux says what a container may take and has taken, and the part of it that can be freed at once: of control
-#: groups of the second kind, then of the first. In a container its own group is mounted there.
-_CONTROL_GROUPS = (
-    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
-    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
-
-
-def available_bytes() -> int | None:
-    """Memory that this process can still get without swapping; ``None`` where the system does not tell.
-
-    On Linux what the system can free at once, or what is left of a container's limit where that is less.
-    """
-    with contextlib.suppress(OSError):
-        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
-        if found:
-            left = _left_in_container()
-            return int(found[1]) * 1024 if left is None else min(int(found[1]) * 1024, left)
-    return None
 
 
 def measure_in_new_process(measure: Callable[..., _T], *arguments: Any, name: str, remedy: str) -> _T:
@@ -174,17 +153,6 @@ def _peak_working_set_bytes() -> int:
     except ImportError as e:
         raise ImportError("Measuring memory on this system needs psutil. Install it: pip install psutil") from e
     return int(psutil.Process().memory_info().peak_wset)
-
-
-def _left_in_container() -> int | None:
-    for folder, limit, used, freed in _CONTROL_GROUPS:
-        with contextlib.suppress(OSError, ValueError):
-            # "max" where there is no limit
-            most = int(Path(folder, limit).read_text(encoding="utf-8"))
-            taken = int(Path(folder, used).read_text(encoding="utf-8"))
-            found = re.search(rf"^{freed} (\d+)$", Path(folder, "memory.stat").read_text(encoding="utf-8"), re.M)
-            return max(most - taken + (int(found[1]) if found else 0), 0)
-    return None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

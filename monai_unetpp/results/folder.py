@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.files import MARK, write_text
+from monai_unetpp.files import MARK, exclusively, write_text
 from monai_unetpp.results.colour_tables import TABLE_FILES, itk_snap_table, slicer_table
 from monai_unetpp.results.run_record import RUN_FILE, RecordedCase, format_runs, read_runs
 from monai_unetpp.results.volumes import VOLUMES_FILE, LabelVolume, format_volumes, measure_file, read_volume_rows
@@ -30,15 +31,18 @@ class ResultFolder:
         path: the folder.
         names: the labels of its maps, value to name.
         run: what ``run.json`` says of the run; more may be added until :meth:`write`.
+        shard: K and N where N processes write to the folder at the same time, each of its own cases.
     """
 
     path: Path
     names: Mapping[int, str]
     run: dict[str, Any] = dataclasses.field(default_factory=dict)
+    shard: tuple[int, int] = (1, 1)
     _cases: dict[str, RecordedCase] = dataclasses.field(default_factory=dict, init=False)
     _volumes: dict[str, tuple[Sequence[LabelVolume], Sequence[str]]] = dataclasses.field(
         default_factory=dict, init=False
     )
+    _listed: set[str] | None = dataclasses.field(default=None, init=False)
     _written: float = dataclasses.field(default=0.0, init=False)
 
     def check(self) -> None:
@@ -61,7 +65,7 @@ class ResultFolder:
         self._cases[case.case] = case
         if volumes:
             self._volumes[case.case] = volumes, case.warnings
-        if time.monotonic() - self._written > _PAUSE_S:
+        if time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
             self.write()
 
     def add_earlier(self, case: str, output: Path, has_volume: bool, warnings: Sequence[str] = ()) -> None:
@@ -73,7 +77,9 @@ class ResultFolder:
             has_volume: whether voxels have a size in mm.
             warnings: those about it at the time.
         """
-        if case not in {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}:
+        if self._listed is None:
+            self._listed = {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}
+        if case not in self._listed:
             self._volumes[case] = measure_file(output, self.names, has_volume), tuple(warnings)
 
     def write(self) -> None:
@@ -82,16 +88,25 @@ class ResultFolder:
         Raises:
             OSError: one cannot be written.
         """
+        with nullcontext() if self.shard[1] == 1 else exclusively(self.path):
+            self._write()
+
+    def _write(self) -> None:
         if self._volumes:
             text = format_volumes(self._volumes, read_volume_rows(self.path / VOLUMES_FILE))
             write_text(self.path / VOLUMES_FILE, text)
         if not self._cases:
             return
-        earlier = [run for run in read_runs(self.path / RUN_FILE) if run.get("started") != self.run.get("started")]
+        earlier = [run for run in read_runs(self.path / RUN_FILE) if _identity(run) != _identity(self.run)]
         write_text(self.path / RUN_FILE, format_runs(self.run, list(self._cases.values()), earlier))
         for name, table in (("itk_snap", itk_snap_table), ("slicer", slicer_table)):
             write_text(self.path / TABLE_FILES[name], table(self.names))
         self._written = time.monotonic()
+
+
+def _identity(run: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What no two runs have in common: processes that share cases may start at the same time."""
+    return run.get("started"), run.get("shard")
 
 
 def _check_table(path: str | PathLike[str]) -> None:

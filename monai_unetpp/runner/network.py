@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,17 @@ __all__ = ["load_network"]
 _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 
 
-def load_network(folder: Path, network: Mapping[str, Any], threads: int | None = None) -> Predict:
-    """Read and compile the network.
+def load_network(
+    folder: Path, network: Mapping[str, Any], threads: int | None = None, most_voxels: int | None = None
+) -> Predict:
+    """Read the network, and compile it for the windows that it was made for.
 
     Args:
         folder: where its files are.
         network: of a :class:`monai_unetpp.runner.Pipeline`.
         threads: how many to use; None leaves it to the runtime.
+        most_voxels: of a window, where windows differ from image to image: the network is then compiled for each of
+            their shapes when one first comes, and kept for as many shapes as have so many voxels together.
 
     Raises:
         ImportError: what runs it is not installed.
@@ -36,20 +41,47 @@ def load_network(folder: Path, network: Mapping[str, Any], threads: int | None =
         packages = "OpenVINO" if network["format"] == "openvino" else "ONNX Runtime or OpenVINO"
         install = "openvino" if network["format"] == "openvino" else "onnxruntime"
         raise ImportError(f"{path}: the network needs {packages}. Install it: pip install {install}")
-    return _with_openvino(path, network["precision"], threads)
-
-
-def _with_openvino(path: Path, precision: str, threads: int | None) -> Predict:
-    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "PERFORMANCE_HINT": "LATENCY"}
+    settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": _HINTS[network["precision"]]}
+    settings["PERFORMANCE_HINT"] = "LATENCY"
     if threads is not None:
         settings["INFERENCE_NUM_THREADS"] = threads
-    request = openvino_core().compile_model(path, "CPU", settings).create_infer_request()
+    if most_voxels is not None:
+        return _OfAnyShape(path, settings, most_voxels)
+    return _compiled(path, settings)
+
+
+def _compiled(model: Any, settings: Mapping[str, Any]) -> Predict:
+    """An OpenVINO model, or the path of one, for windows of its own shape."""
+    request = openvino_core().compile_model(model, "CPU", dict(settings)).create_infer_request()
 
     def predict(window: Array) -> Array:
         request.infer([window[None]], share_inputs=False)
         return np.array(request.get_output_tensor(0).data[0])
 
     return predict
+
+
+class _OfAnyShape:
+    """An OpenVINO model that is compiled for each shape of windows when one first comes."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], most_voxels: int) -> None:
+        self._model = openvino_core().read_model(path)
+        self._settings = settings
+        self._most_voxels = most_voxels
+        self._compiled: dict[tuple[int, ...], Predict] = {}
+
+    def __call__(self, window: Array) -> Array:
+        shape = (1, *window.shape)
+        if shape not in self._compiled:
+            self._make_room(math.prod(window.shape[1:]))
+            self._model.reshape(shape)
+            self._compiled[shape] = _compiled(self._model, self._settings)
+        return self._compiled[shape](window)
+
+    def _make_room(self, voxels: int) -> None:
+        """Let go of the oldest, as each holds the memory that its windows need."""
+        while self._compiled and voxels + sum(math.prod(shape[2:]) for shape in self._compiled) > self._most_voxels:
+            del self._compiled[next(iter(self._compiled))]
 
 
 def _with_onnxruntime(path: Path, threads: int | None) -> Predict:

@@ -33,7 +33,8 @@ class Pipeline:
         network: ``files`` (the first is the one to open), ``format`` (``"openvino"`` or ``"onnx"``), ``precision`` to
             compute in, and ``sha256`` of the files together.
         windows: ``shape``, ``overlap``, ``blending``, ``sigma_scale``, ``padding_mode``, ``cval``, ``flips`` and
-            ``skip_constant``.
+            ``skip_constant``. Where the shape is ``"auto"``, also ``multiples``, which sizes are of, and ``channels``
+            of the first convolution, which tell how much memory a window takes.
         slice_axis: axis of volumes across which slices lie, for a network of images; None for one of volumes.
         postprocessing: steps on the label map, before it goes back to the grid of the file.
         fingerprint: of the network's weights and configuration.

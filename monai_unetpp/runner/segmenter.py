@@ -16,11 +16,13 @@ from monai_unetpp.data.nifti_marks import ImageIdentity, hash_file, hash_path, n
 from monai_unetpp.data.nifti_results import on_nifti_grid, smallest_dtype
 from monai_unetpp.data.surround_search import search_surround
 from monai_unetpp.files import atomic_path
+from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.runner import geometry_steps, intensity_steps
 from monai_unetpp.runner.network import load_network
 from monai_unetpp.runner.pipeline import read_pipeline
 from monai_unetpp.runner.volume import Array, Volume, read_volume
 from monai_unetpp.runner.windows import label_image, label_slices
+from monai_unetpp.window_layout import AUTO, most_window_voxels
 
 __all__ = ["CLEAR_BACKGROUND", "STEPS", "Segmenter", "result_name"]
 
@@ -54,7 +56,12 @@ class Segmenter:
         unknown += [step["step"] for step in self.pipeline.postprocessing if step["step"] != CLEAR_BACKGROUND]
         if unknown:
             raise ValueError(f"{folder}: unknown step {unknown[0]!r}. Take the runner of the version that made it.")
-        self._predict = load_network(Path(folder), self.pipeline.network, threads)
+        windows = self.pipeline.windows
+        #: Of a window, where each image gets its own; asked once, so that equal images get equal windows.
+        self._most_voxels = (
+            most_window_voxels(available_bytes(), windows["channels"]) if windows["shape"] == AUTO else None
+        )
+        self._predict = load_network(Path(folder), self.pipeline.network, threads, self._most_voxels)
 
     def label(self, image: str | PathLike[str]) -> Array:
         """The labels of a NIfTI file on its own grid, ``(H, W[, D])`` of integers.
@@ -102,8 +109,8 @@ class Segmenter:
         windows, axis = self.pipeline.windows, self.pipeline.slice_axis
         image = np.ascontiguousarray(volume.voxels, dtype=np.float32)
         if axis is not None and len(volume.shape) == 3 and self.pipeline.spatial_dims == 2:
-            return label_slices(image, windows, self._predict, axis)
-        return label_image(image, windows, self._predict)
+            return label_slices(image, windows, self._predict, axis, self._most_voxels)
+        return label_image(image, windows, self._predict, self._most_voxels)
 
 
 def result_name(image: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from monai_unetpp.runner.volume import Array
-from monai_unetpp.window_layout import WindowLayout, gaussian_weights, overlapping_starts
+from monai_unetpp.window_layout import WindowLayout, choose_layout, gaussian_weights, overlapping_starts
 
 __all__ = ["Predict", "label_image", "label_slices"]
 
@@ -18,13 +18,15 @@ Predict = Callable[[Array], Array]
 _PADDINGS = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
-def label_slices(image: Array, windows: Mapping[str, Any], predict: Predict, axis: int) -> Array:
+def label_slices(
+    image: Array, windows: Mapping[str, Any], predict: Predict, axis: int, most_voxels: int | None = None
+) -> Array:
     """The labels of a volume ``(C, H, W, D)`` by a network of images, slice by slice across ``axis``."""
-    slices = [label_image(part, windows, predict) for part in np.moveaxis(image, axis + 1, 0)]
+    slices = [label_image(part, windows, predict, most_voxels) for part in np.moveaxis(image, axis + 1, 0)]
     return np.stack(slices, axis=axis)
 
 
-def label_image(image: Array, windows: Mapping[str, Any], predict: Predict) -> Array:
+def label_image(image: Array, windows: Mapping[str, Any], predict: Predict, most_voxels: int | None = None) -> Array:
     """The class of the highest logit at each voxel; for one channel whether its logit is above 0.
 
     The windows and their weights are those of ``NestedSlidingWindowInferer``, and no more logits are held than of one
@@ -34,11 +36,12 @@ def label_image(image: Array, windows: Mapping[str, Any], predict: Predict) -> A
         image: ``(C, *spatial)``.
         windows: of a :class:`monai_unetpp.runner.Pipeline`.
         predict: the network.
+        most_voxels: of a window, where ``windows`` are to be chosen for the image.
 
     Returns:
         ``(*spatial)``, uint8 for up to 256 classes, else int16.
     """
-    layout = _lay_out(image.shape[1:], windows)
+    layout = _lay_out(image.shape[1:], windows, most_voxels)
     mode = _PADDINGS[windows["padding_mode"]]
     fill = {"constant_values": windows["cval"]} if mode == "constant" else {}
     if any(after for _, after in layout.padding):
@@ -59,7 +62,9 @@ def label_image(image: Array, windows: Mapping[str, Any], predict: Predict) -> A
     return stitcher.result()
 
 
-def _lay_out(size: Sequence[int], windows: Mapping[str, Any]) -> WindowLayout:
+def _lay_out(size: Sequence[int], windows: Mapping[str, Any], most_voxels: int | None) -> WindowLayout:
+    if most_voxels is not None:
+        return choose_layout(size, most_voxels, windows["multiples"], windows["overlap"])
     shape, overlap = tuple(windows["shape"]), windows["overlap"]
     overlaps = overlap if isinstance(overlap, list) else [overlap] * len(shape)
     starts = tuple(

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.options import option, option_names
+from monai_unetpp.options import option, option_names, own_shard
 
 __all__ = ["RunOptions", "StudySettings", "read_config"]
 
@@ -199,20 +198,7 @@ class RunOptions:
 
     def part(self) -> tuple[int, int]:
         """K and N of the runs of this process, which are its rank and the number of processes under ``torchrun``."""
-        processes = int(os.environ.get("WORLD_SIZE", "1"))
-        if self.shard is None:
-            return (int(os.environ.get("RANK", "0")) + 1, processes) if processes > 1 else (1, 1)
-        if processes > 1:
-            raise ValueError(
-                f"shard must not be given under torchrun, got {self.shard!r}. Its processes share the runs."
-            )
-        parts = self.shard.split("/")
-        if len(parts) != 2 or not all(part.isdecimal() for part in parts):
-            raise ValueError(f"shard must be K/N, got {self.shard!r}. For two processes give 1/2 and 2/2.")
-        k, n = int(parts[0]), int(parts[1])
-        if not 1 <= k <= n:
-            raise ValueError(f"shard must be K/N with K from 1 to N, got {k}/{n}. For two processes give 1/2 and 2/2.")
-        return k, n
+        return own_shard(self.shard)
 
 
 def read_config(path: str | PathLike[str]) -> dict[str, Any]:

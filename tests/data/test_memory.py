@@ -1,4 +1,4 @@
-"""How much memory the transforms take beyond their results, measured in one process of its own."""
+"""How much memory transforms and sliding windows take beyond their input, measured in one process of its own."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, Invertd, Spacingd
 
 from monai_unetpp.data import BlockwiseSpacingd, InvertProbabilitiesd, StandardizeIntensityd, find_surround
+from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_process
 
 pytestmark = pytest.mark.slow
@@ -19,6 +20,18 @@ def rise(work, *arguments):
     memory = PeakMemory("cpu")
     result = work(*arguments)
     return memory.bytes(), result
+
+
+class FourLevels:
+    """A network for what little it computes."""
+
+    levels = ("L1", "L2", "L3", "L4")
+
+    def __call__(self, x):
+        return self.forward_levels(x, ["L4"])["L4"]
+
+    def forward_levels(self, x, levels):
+        return {level: torch.cat([x, -x, x - 0.5], 1) for level in levels}
 
 
 def measure():
@@ -40,6 +53,10 @@ def measure():
     logits = MetaTensor(torch.rand(24, *prepared.shape[1:])).copy_meta_from(prepared)
     invert = InvertProbabilitiesd("pred", coarse, "image")
     rises["24 classes"] = rise(invert, {"image": prepared, "pred": logits})[0]
+    inferer = NestedSlidingWindowInferer(
+        16, 1, levels=FourLevels.levels, output="labels", runtime="torch", precision="fp32"
+    )
+    rises["labels of four levels"] = rise(inferer, torch.rand(1, 1, *SHAPE), FourLevels())[0]
     return rises
 
 
@@ -70,3 +87,8 @@ def test_resampling_takes_less_than_monais(volumes):
 def test_inversion_does_not_grow_with_the_number_of_classes(volumes):
     """24 maps on the input's grid, in single precision alone, would take 24 volumes."""
     assert volumes["24 classes"] < 16
+
+
+def test_the_label_maps_of_four_levels_take_little_more_than_their_bytes(volumes):
+    """Four maps of a byte per voxel are one volume; the sums of a slab would be more than another one."""
+    assert volumes["labels of four levels"] < 1.7

@@ -426,9 +426,15 @@ class TestEstimate:
     def test_by_hand(self):
         estimate = inferer((96, 96, 96), output="labels", sw_batch_size=4).estimate_memory((1, 1, 512, 512, 600), 3)
         assert estimate.input_bytes == 512 * 512 * 600 * 4
-        assert estimate.sums_bytes == 3 * 512 * 512 * 96 * 4
+        assert estimate.sums_bytes == 3 * (96 * 512 * 96 + 512 * 512 * 24) * 4
         assert estimate.labels_bytes == 512 * 512 * 600
         assert estimate.window_bytes == 4 * 96**3 * (1 + 3) * 4
+        assert estimate.total_bytes < 1.5e9
+
+    def test_all_levels_of_a_large_volume_take_hardly_more(self):
+        used = inferer((96, 96, 96), output="labels", levels=["L1", "L2", "L3", "L4"], sw_batch_size=1)
+        estimate = used.estimate_memory((1, 1, 512, 512, 600), 3)
+        assert estimate.labels_bytes == 4 * estimate.joined_bytes == 4 * 512 * 512 * 600
         assert estimate.total_bytes < 1.5e9
 
     def test_logits_need_the_whole_image(self):

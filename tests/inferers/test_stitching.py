@@ -1,21 +1,22 @@
 import pytest
 import torch
 
-from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, label_dtype, write_labels
+from monai_unetpp.inferers.label_maps import LabelMaps, label_dtype, write_labels
+from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher
 from monai_unetpp.inferers.window_memory import estimate_window_memory
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
 
 
-@pytest.mark.parametrize("size", [(40, 9), (9, 40), (7, 5)])
+@pytest.mark.parametrize("size", [(40, 9), (9, 40), (7, 5), (30,), (20, 17, 14), (9, 14, 20)])
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5, 0.9])
-def test_slabs_and_the_whole_buffer_give_the_same_labels(size, overlap):
+def test_rows_and_the_whole_buffer_give_the_same_labels(size, overlap):
     grid = WindowGrid.over(size, 8, overlap)
     importance = importance_of(grid, "gaussian", 0.125)
     slabs = LabelStitcher(grid, importance, images=2, channels=4)
     whole = LogitStitcher(grid, importance, images=2, channels=4)
     for image in range(2):
         for position in grid.positions:
-            logits = torch.randn(4, 8, 8)
+            logits = torch.randn(4, *[8] * len(size))
             slabs.add(image, position, logits)
             whole.add(image, position, logits)
     assert torch.equal(slabs.result(), whole.result().argmax(1, keepdim=True).to(torch.uint8))
@@ -29,7 +30,26 @@ def test_no_more_is_held_than_estimated(stitcher, labels):
         grid, images=1, in_channels=1, out_channels=3, outputs=1, predicted=1, batch_size=1, labels=labels, blended=True
     )
     assert made.buffer_bytes <= estimate.sums_bytes + estimate.importance_bytes + estimate.labels_bytes
-    assert estimate.sums_bytes == 3 * 20 * (16 if labels else 64) * 24 * 4
+    # a row of 16 x 16 x 24, and 8 shared planes of 20 x 24
+    assert estimate.sums_bytes == 3 * (16 * 16 * 24 + 8 * 20 * 24 if labels else 20 * 64 * 24) * 4
+
+
+@pytest.mark.parametrize("channels", [(3, 3, 3), (1, 4, 2, 1), (5, 300), (7, 7, 7)])
+def test_levels_that_share_a_map_give_the_labels_of_each_alone(channels):
+    grid = WindowGrid.over((20, 9), 8, 0.25)
+    maps = LabelMaps(grid, 1, channels)
+    shared = [LabelStitcher(grid, None, 1, count, maps=maps, level=level) for level, count in enumerate(channels)]
+    alone = [LabelStitcher(grid, None, 1, count) for count in channels]
+    for position in grid.positions:
+        for count, *stitchers in zip(channels, shared, alone, strict=True):
+            logits = torch.randn(count, 8, 8)
+            for stitcher in stitchers:
+                stitcher.add(0, position, logits)
+    for stitcher in shared:
+        stitcher.finish()
+    for one, other in zip(shared, alone, strict=True):
+        assert torch.equal(one.result(), other.result())
+        assert one.result().dtype == other.result().dtype
 
 
 def test_labels_are_those_of_argmax_the_first_of_equal_ones():
@@ -58,7 +78,7 @@ def test_a_class_that_is_ruled_out_stays_so():
 
 
 def test_labels_in_chunks(monkeypatch):
-    monkeypatch.setattr("monai_unetpp.inferers.stitching._CHUNK_VOXELS", 50)
+    monkeypatch.setattr("monai_unetpp.inferers.label_maps._CHUNK_VOXELS", 50)
     logits = torch.randn(3, 31, 20)
     labels = torch.empty(31, 20, dtype=torch.uint8)
     write_labels(logits, labels)

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.inferers import NestedSlidingWindowInferer, sliding_windows
+from monai_unetpp.inferers import NestedSlidingWindowInferer, sliding_windows, window_memory
 from monai_unetpp.inferers.window_choice import choose_windows, downsampling_of
+from monai_unetpp.window_layout import most_window_voxels
 
 SIZES = st.tuples(*[st.integers(1, 300)] * 3)
 
@@ -64,6 +65,28 @@ def test_few_shapes_of_windows_are_compiled_for_many_images(monkeypatch):
     for size in (25, 26, 27, 28):
         assert inferer(torch.randn(1, 1, size, 20), network).shape == (1, 1, size, 20)
     assert len(inferer._predictors) <= 2
+
+
+def test_what_is_kept_fits_into_the_memory_together(monkeypatch):
+    monkeypatch.setattr(sliding_windows, "most_window_voxels", lambda network, device: 24**2)
+    network = NestedUNet(2, 1, 2, features=(4, 4, 4), norm="batch").eval()
+    inferer = NestedSlidingWindowInferer("auto", runtime="torch", precision="fp32")
+    for size in (16, 20, 24):
+        inferer(torch.randn(1, 1, size, 16), network)
+    assert [predictor.window_shape for predictor in inferer._predictors.values()] == [(24, 16)]
+
+
+def test_memory_is_asked_for_once_and_in_powers_of_two(monkeypatch):
+    free = [2**24, 2**20]
+    monkeypatch.setattr(window_memory, "free_memory_bytes", lambda device: free.pop(0))
+    network = NestedUNet(2, 1, 2, features=(4, 4, 4), norm="batch").eval()
+    inferer = NestedSlidingWindowInferer("auto", runtime="torch", precision="fp32")
+    image = torch.randn(1, 1, 64, 64)
+    torch.testing.assert_close(inferer(image, network), inferer(image, network))
+    assert free == [2**20]
+    assert most_window_voxels(2**24 + 10**6, 4) == most_window_voxels(2**24, 4) == 2**15
+    assert most_window_voxels(None, 4) == 128**3
+    assert most_window_voxels(0, 4) == 1
 
 
 def test_another_word_than_auto_is_refused():

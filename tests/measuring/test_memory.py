@@ -9,10 +9,11 @@ import tokenize
 import pytest
 import torch
 
+from monai_unetpp import free_memory
+from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.measuring import memory
 from monai_unetpp.measuring.memory import (
     PeakMemory,
-    available_bytes,
     do_job,
     measure_in_new_process,
     peak_resident_bytes,
@@ -123,7 +124,8 @@ def files_of_system(monkeypatch, contents):
                 raise FileNotFoundError(self.name)
             return contents[self.name]
 
-    monkeypatch.setattr(memory, "Path", FakePath)
+    for module in (memory, free_memory):
+        monkeypatch.setattr(module, "Path", FakePath)
 
 
 MEMINFO = {"/proc/meminfo": "MemTotal: 32000 kB\nMemAvailable:   16000 kB\n"}

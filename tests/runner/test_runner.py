@@ -13,8 +13,9 @@ from runner_bundle import write_bundle, write_image
 from monai_unetpp.data import ImageFileError
 from monai_unetpp.export import export_runner
 from monai_unetpp.export.pipeline_steps import NoTranslationError
+from monai_unetpp.inferers import sliding_windows
 from monai_unetpp.openvino_loading import has_openvino
-from monai_unetpp.runner import Segmenter
+from monai_unetpp.runner import Segmenter, segmenter
 from monai_unetpp.runner.__main__ import main
 from monai_unetpp.segmentation import segment_files
 
@@ -64,10 +65,30 @@ def test_labels_of_images_and_slices_are_those_of_segment(tmp_path):
         write_image(tmp_path / "flat.nii.gz", (20, 27), surround=False),
         write_image(tmp_path / "stack.nii", (20, 13, 3), surround=False),
     ]
-    segmenter = Segmenter(folder, threads=1)
-    assert segmenter.pipeline.level == "L1"
+    runner = Segmenter(folder, threads=1)
+    assert runner.pipeline.level == "L1"
     for case in segment_files(images, tmp_path / "out", bundle, level="L1").cases:
-        np.testing.assert_array_equal(segmenter.label(case.image), nibabel.load(case.output).get_fdata())
+        np.testing.assert_array_equal(runner.label(case.image), nibabel.load(case.output).get_fdata())
+
+
+@pytest.mark.parametrize("most", [2**20, 2**12])
+def test_windows_of_each_image_are_those_of_segment(brain, tmp_path, monkeypatch, most):
+    """In one window, and in several: the same layout, and the same labels."""
+    bundle, _, image = brain
+    images = [image, write_image(tmp_path / "other.nii.gz", (25, 22, 30))]
+    export_runner(bundle, tmp_path / "folder", window_shape="auto")
+    monkeypatch.setattr(sliding_windows, "most_window_voxels", lambda network, device: most)
+    monkeypatch.setattr(segmenter, "most_window_voxels", lambda free, channels: most)
+    runner = Segmenter(tmp_path / "folder")
+    for case in segment_files(images, tmp_path / "out", bundle, window_shape="auto").cases:
+        np.testing.assert_array_equal(runner.label(case.image), nibabel.load(case.output).get_fdata())
+    assert runner.pipeline.windows["multiples"] == [4, 4, 4]
+    assert runner.pipeline.windows["channels"] == 4
+
+
+def test_windows_of_each_image_need_a_network_that_can_be_reshaped(brain, tmp_path):
+    with pytest.raises(ValueError, match="network_format must be openvino for windows that each image chooses"):
+        export_runner(brain[0], tmp_path / "folder", window_shape="auto", network_format="onnx")
 
 
 def test_it_runs_where_torch_and_monai_cannot_be_imported(brain, tmp_path):
@@ -91,16 +112,16 @@ def test_one_broken_image_does_not_end_the_others(brain, tmp_path, capsys):
 
 def test_results_of_others_stay(brain, tmp_path):
     _, folder, image = brain
-    segmenter = Segmenter(folder)
+    runner = Segmenter(folder)
     other = write_image(tmp_path / "head_seg.nii.gz", (5, 5, 5), surround=False)
     with pytest.raises(FileExistsError, match="was not written by monai-unetpp"):
-        segmenter.segment(image, tmp_path)
+        runner.segment(image, tmp_path)
     other.unlink()
     moved = write_image(tmp_path / "head.nii.gz", (20, 20, 21))
-    segmenter.segment(moved, tmp_path)
+    runner.segment(moved, tmp_path)
     with pytest.raises(FileExistsError, match="is of another image"):
-        segmenter.segment(image, tmp_path)
-    assert segmenter.segment(image, tmp_path, overwrite=True) == tmp_path / "head_seg.nii.gz"
+        runner.segment(image, tmp_path)
+    assert runner.segment(image, tmp_path, overwrite=True) == tmp_path / "head_seg.nii.gz"
 
 
 def test_a_changed_network_and_another_version_are_refused(brain, tmp_path):
@@ -121,11 +142,11 @@ def test_a_changed_network_and_another_version_are_refused(brain, tmp_path):
 
 def test_images_that_cannot_be_used_are_named(brain, tmp_path):
     _, folder, _ = brain
-    segmenter = Segmenter(folder)
+    runner = Segmenter(folder)
     with pytest.raises(ImageFileError, match="must have 3 axes and 1 channel"):
-        segmenter.label(write_image(tmp_path / "flat.nii", (9, 9), surround=False))
+        runner.label(write_image(tmp_path / "flat.nii", (9, 9), surround=False))
     with pytest.raises(ImageFileError, match="reads NIfTI"):
-        segmenter.label(tmp_path / "a.png")
+        runner.label(tmp_path / "a.png")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,318 @@
+"""Whole process against whole process: one image by MONAI's route, by ``segment`` and by the runner.
+
+Run ``python -m benchmarks.process BUNDLE IMAGE``. All take turns, with the same windows and overlap and without flips,
+after one round that nobody counts, in which OpenVINO's converted networks are put where later runs find them. MONAI's
+route is ``python -m monai.bundle run`` with MONAI's own transforms, inferer and, where it can have the features of the
+bundle, network. ``--nnunet PYTHON`` adds nnU-Net's predictor, from an environment with ``nnunetv2``, with a plain U-Net
+of the same features, windows and overlap, random weights and no flips. ``--hold_to avx2`` holds oneDNN, in torch and in
+OpenVINO, and torch's own kernels to AVX2, as processors without AVX-512 have it; OpenVINO's instance norm does not heed
+it, and takes AVX-512 where there is some.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from benchmarks.launching import HOLDS, Launched, instruction_sets, launch
+from benchmarks.monai_route import write_monai_route
+from monai_unetpp.bundles import find_bundle, read_network_def
+from monai_unetpp.bundles.json_files import read_object
+from monai_unetpp.export import export_runner
+from monai_unetpp.files import write_text
+from monai_unetpp.measuring.environment import Environment, describe_environment
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.measuring.rounds import shuffled_rounds
+from monai_unetpp.reporting.markdown import format_table
+
+__all__ = ["ProcessBenchmark", "ProcessFigures", "format_process_benchmark", "main", "measure_process"]
+
+_MONAI, _SEGMENT, _RUNNER, _NNUNET = "MONAI", "segment", "runner", "nnU-Net"
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessFigures:
+    """What one way takes.
+
+    Attributes:
+        route: ``"MONAI"``, ``"segment"``, ``"runner"`` or ``"nnU-Net"``.
+        level: such as ``"L2"``.
+        precision: such as ``"fp32"``.
+        seconds: of the whole process.
+        cpu_seconds: of all its threads, which a busy machine changes less.
+        speed_up: how many times as fast as MONAI's route in the same round.
+        start_s: of a process that only starts: imports, and for the runner also the network read and compiled.
+        peak_bytes: resident memory.
+        same_labels: share of the voxels with the label that ``segment`` gives at this level in fp32; None for routes
+            whose weights may be random.
+    """
+
+    route: str
+    level: str
+    precision: str
+    seconds: Quartiles
+    cpu_seconds: Quartiles
+    speed_up: Quartiles
+    start_s: Quartiles
+    peak_bytes: int
+    same_labels: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ProcessBenchmark:
+    """All ways for one image.
+
+    Attributes:
+        bundle: its name.
+        network: of MONAI's route.
+        image_shape: voxels of the file.
+        threads: that each process was given.
+        processor: its instruction sets, and what the libraries are held to.
+        figures: of each way.
+        environment: where it was measured.
+    """
+
+    bundle: str
+    network: str
+    image_shape: tuple[int, ...]
+    threads: int
+    processor: str
+    figures: tuple[ProcessFigures, ...]
+    environment: Environment
+
+
+@dataclasses.dataclass(frozen=True)
+class _Way:
+    """A contender: the command for the image, the one that only starts, and the result."""
+
+    route: str
+    level: str
+    precision: str
+    command: list[str]
+    start: list[str]
+    output: Path
+
+
+def measure_process(
+    bundle: str,
+    image: str,
+    levels: Sequence[str] | None = None,
+    precisions: Sequence[str] = ("fp32",),
+    repeats: int = 5,
+    threads: int | None = None,
+    hold_to: str | None = None,
+    calibration: str | None = None,
+    nnunet: str | None = None,
+) -> ProcessBenchmark:
+    """Measure all ways in turns.
+
+    Args:
+        bundle: name or folder.
+        image: NIfTI file.
+        levels: to measure; by default the deepest and the shallowest. MONAI's route computes all of them always.
+        precisions: ``"fp32"``, ``"bf16"``, ``"int8"`` (the runner alone); MONAI's route is fp32.
+        repeats: rounds.
+        threads: for each process; by default as many as there are logical cores.
+        hold_to: ``"avx2"``, or None for all that the processor has.
+        calibration: data set for int8.
+        nnunet: Python interpreter of an environment with ``nnunetv2``, to measure its predictor too.
+
+    Raises:
+        RuntimeError: a process failed; its message is in the error's.
+    """
+    source = find_bundle(bundle)
+    depth = len(read_network_def(source)["features"]) - 1
+    chosen = [f"L{depth}", "L1"] if levels is None else list(levels)
+    count = threads or os.cpu_count() or 1
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        copied = folder / f"image{'.nii.gz' if image.endswith('.gz') else '.nii'}"
+        shutil.copyfile(image, copied)
+        route = write_monai_route(source, copied, folder, [sys.executable])
+        start = [
+            sys.executable,
+            "-c",
+            "import monai.bundle.scripts, monai.engines, monai.inferers, monai.networks.nets",
+        ]
+        ways = [_Way(_MONAI, f"L{depth}", "fp32", route.command, start, folder / "monai")]
+        for level in chosen:
+            for precision in precisions:
+                ways += _own_ways(source, copied, folder, level, precision, count, calibration)
+        if nnunet is not None:
+            ways.append(_way_of_nnunet(source, copied, folder, f"L{depth}", Path(nnunet).absolute()))
+        variables = {
+            "OMP_NUM_THREADS": str(count),
+            "XDG_CACHE_HOME": str(folder / "cache"),
+            **HOLDS.get(hold_to or "", {}),
+        }
+        took = _take_turns(ways, repeats, variables)
+        shape = tuple(nibabel.load(copied).shape)  # type: ignore[attr-defined]
+        figures = _figures(ways, took)
+    return ProcessBenchmark(
+        source.name,
+        route.network,
+        shape,
+        count,
+        instruction_sets(hold_to),
+        figures,
+        describe_environment("cpu", "fp32", "openvino"),
+    )
+
+
+def _own_ways(
+    source: Path, image: Path, folder: Path, level: str, precision: str, threads: int, calibration: str | None
+) -> list[_Way]:
+    ways = []
+    if precision != "int8":
+        out = folder / f"segment_{level}_{precision}"
+        command = [sys.executable, "-m", "monai_unetpp", "segment", str(image), "--bundle", str(source), "-o", str(out)]
+        command += ["--level", level, "--precision", precision, "--no_flips", "--device", "cpu"]
+        start = [sys.executable, "-c", "import monai_unetpp.segmentation"]
+        ways.append(_Way(_SEGMENT, level, precision, command, start, out))
+    exported, out = folder / f"folder_{level}_{precision}", folder / f"runner_{level}_{precision}"
+    export_runner(
+        source, exported, level=level, precision=precision, calibration=calibration if precision == "int8" else None
+    )
+    described = json.loads((exported / "pipeline.json").read_text(encoding="utf-8"))
+    described["windows"]["flips"] = []
+    (exported / "pipeline.json").write_text(json.dumps(described), encoding="utf-8")
+    own = ["--threads", str(threads)]
+    command = [sys.executable, "-m", "monai_unetpp.runner", str(exported), str(image), "-o", str(out), *own]
+    code = "import sys; from monai_unetpp.runner import Segmenter; Segmenter(sys.argv[1], int(sys.argv[2]))"
+    start = [sys.executable, "-c", code, str(exported), str(threads)]
+    ways.append(_Way(_RUNNER, level, precision, command, start, out))
+    return ways
+
+
+def _way_of_nnunet(source: Path, image: Path, folder: Path, level: str, python: Path) -> _Way:
+    network = read_network_def(source)
+    config = read_object(source / "configs" / "inference.json")
+    if network["spatial_dims"] != 3:
+        raise ValueError(f"{source.name}: nnU-Net is measured for networks of volumes. Leave --nnunet out.")
+    described = {name: network[name] for name in ("features", "in_channels", "out_channels")}
+    described["patch_size"] = config["window_shape"]
+    described["spacing"] = [float(size) for size in nibabel.load(image).header.get_zooms()[:3]]  # type: ignore[attr-defined]
+    # its interpreter must not find the packages of this one
+    alone = ["env", "-u", "PYTHONPATH"]
+    script = Path(__file__).parent / "nnunet" / "random_model.py"
+    launch([*alone, str(python), str(script), str(folder / "nnunet"), json.dumps(described)])
+    inputs, out = folder / "nnunet_images", folder / "nnunet_out"
+    inputs.mkdir()
+    nibabel.save(nibabel.load(image), inputs / "image_0000.nii.gz")
+    command = [*alone, str(python.parent / "nnUNetv2_predict_from_modelfolder"), "-i", str(inputs), "-o", str(out)]
+    command += ["-m", str(folder / "nnunet"), "-f", "0", "-step_size", str(1 - config["overlap"]), "--disable_tta"]
+    command += ["-device", "cpu", "-npp", "1", "-nps", "1"]
+    start = [*alone, str(python), "-c", "import nnunetv2.inference.predict_from_raw_data"]
+    return _Way(_NNUNET, level, "fp32", command, start, out)
+
+
+def _take_turns(
+    ways: Sequence[_Way], repeats: int, variables: dict[str, str]
+) -> dict[int, list[tuple[Launched, Launched]]]:
+    """Each round's process and start, by the number of the way; the first round is not counted."""
+    took: dict[int, list[tuple[Launched, Launched]]] = {number: [] for number in range(len(ways))}
+    for number, order in enumerate(shuffled_rounds(took, repeats + 1)):
+        for key in order:
+            done = launch(ways[key].command, variables), launch(ways[key].start, variables)
+            if number:
+                took[key].append(done)
+    return took
+
+
+def _figures(ways: Sequence[_Way], took: dict[int, list[tuple[Launched, Launched]]]) -> tuple[ProcessFigures, ...]:
+    reference = [whole.seconds for whole, _ in took[0]]
+    figures = []
+    for number, way in enumerate(ways):
+        wholes, starts = zip(*took[number], strict=True)
+        seconds = [whole.seconds for whole in wholes]
+        figures.append(
+            ProcessFigures(
+                way.route,
+                way.level,
+                way.precision,
+                Quartiles.of(seconds),
+                Quartiles.of([whole.cpu_seconds for whole in wholes]),
+                Quartiles.of_ratios(reference, seconds),
+                Quartiles.of([start.seconds for start in starts]),
+                max(whole.peak_bytes for whole in wholes),
+                _same_labels(way, ways),
+            )
+        )
+    return tuple(figures)
+
+
+def _same_labels(way: _Way, ways: Sequence[_Way]) -> float | None:
+    """Share of the voxels with the label of ``segment`` in fp32, where that was run."""
+    peer = next(
+        (each for each in ways if (each.route, each.level, each.precision) == (_SEGMENT, way.level, "fp32")), None
+    )
+    if way.route in (_MONAI, _NNUNET) or peer is None:
+        return None
+    found, expected = (np.asarray(nibabel.load(next(each.output.glob("*.nii*"))).dataobj) for each in (way, peer))  # type: ignore[attr-defined]
+    return float((found == expected).mean())
+
+
+def format_process_benchmark(result: ProcessBenchmark) -> str:
+    """The table in Markdown."""
+    header = ["route", "level", "precision", "seconds (quartiles)", "of them start-up", "CPU seconds"]
+    header += ["times as fast as MONAI (quartiles, per round)", "peak MB", "labels of segment fp32"]
+    rows = [
+        [
+            each.route,
+            each.level,
+            each.precision,
+            each.seconds.text(".2f"),
+            f"{each.start_s.median:.2f}",
+            f"{each.cpu_seconds.median:.1f}",
+            each.speed_up.text(".2f"),
+            f"{each.peak_bytes / 1e6:.0f}",
+            "" if each.same_labels is None else f"{100 * each.same_labels:.3f} %",
+        ]
+        for each in result.figures
+    ]
+    shape = " x ".join(map(str, result.image_shape))
+    return (
+        f"{result.bundle}, an image of {shape}, whole processes with {result.threads} thread(s), {len(rows)} ways in "
+        f"turns, {result.figures[0].seconds.count} rounds; MONAI's route runs {result.network}\n"
+        f"{result.environment.line()}\n{result.processor}\n\n{format_table(header, rows, [False] * 3 + [True] * 6)}\n"
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, print the table, and write it and the figures where that is asked for."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.process", description=__doc__)
+    parser.add_argument("bundle", help="name or folder of a bundle")
+    parser.add_argument("image", help="NIfTI file")
+    parser.add_argument("--levels", nargs="+", metavar="LEVEL", help="default: the deepest, and L1")
+    parser.add_argument("--precisions", nargs="+", default=["fp32"], choices=["fp32", "bf16", "int8"])
+    parser.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
+    parser.add_argument("--threads", type=int, help="for each process (default: all logical cores)")
+    parser.add_argument("--hold_to", choices=HOLDS, help="fewer instruction sets than the processor has")
+    parser.add_argument("--calibration", metavar="DATASET_DIR", help="for int8")
+    parser.add_argument("--nnunet", metavar="PYTHON", help="interpreter of an environment with nnunetv2")
+    parser.add_argument("-o", "--output", metavar="NAME", help="write NAME.md and NAME.json")
+    given = vars(parser.parse_args(arguments))
+    output = given.pop("output")
+    if "int8" in given["precisions"] and given["calibration"] is None:
+        parser.error("give --calibration for int8")
+    result = measure_process(**given)
+    text = format_process_benchmark(result)
+    print(text)
+    if output is not None:
+        write_text(f"{output}.md", text)
+        write_text(f"{output}.json", json.dumps(dataclasses.asdict(result), indent=2) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

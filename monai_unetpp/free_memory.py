@@ -1,0 +1,40 @@
+"""How much memory the system can still give, without torch."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+
+__all__ = ["available_bytes"]
+
+#: Where Linux says what a container may take and has taken, and the part of it that can be freed at once: of control
+#: groups of the second kind, then of the first. In a container its own group is mounted there.
+_CONTROL_GROUPS = (
+    ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
+    ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def available_bytes() -> int | None:
+    """Memory that this process can still get without swapping; ``None`` where the system does not tell.
+
+    On Linux what the system can free at once, or what is left of a container's limit where that is less.
+    """
+    with contextlib.suppress(OSError):
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
+        if found:
+            left = _left_in_container()
+            return int(found[1]) * 1024 if left is None else min(int(found[1]) * 1024, left)
+    return None
+
+
+def _left_in_container() -> int | None:
+    for folder, limit, used, freed in _CONTROL_GROUPS:
+        with contextlib.suppress(OSError, ValueError):
+            # "max" where there is no limit
+            most = int(Path(folder, limit).read_text(encoding="utf-8"))
+            taken = int(Path(folder, used).read_text(encoding="utf-8"))
+            found = re.search(rf"^{freed} (\d+)$", Path(folder, "memory.stat").read_text(encoding="utf-8"), re.M)
+            return max(most - taken + (int(found[1]) if found else 0), 0)
+    return None

@@ -1,0 +1,120 @@
+"""Label maps from logits, part by part; those of several levels in one number per voxel while they are made."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from collections.abc import Sequence
+
+import torch
+
+from monai_unetpp.inferers.windows import WindowGrid
+
+__all__ = ["LabelMaps", "are_joined", "label_dtype", "write_labels"]
+
+#: Most voxels that are turned into labels at once, which bounds the memory for it.
+_CHUNK_VOXELS = 2**22
+
+
+class LabelMaps:
+    """The label maps of the levels of a network, ``(images, 1, *padded_size)`` for each.
+
+    Where there are few classes, the labels of a voxel at all levels are kept as the digits of one number in a byte
+    until all of them are known, so that the maps of four levels take no more memory than one beside the sums.
+
+    Args:
+        grid: the windows.
+        images: number of images.
+        channels: of the logits of each level.
+        device: where to put them.
+    """
+
+    def __init__(
+        self, grid: WindowGrid, images: int, channels: Sequence[int], device: torch.device | str = "cpu"
+    ) -> None:
+        shape = (images, 1, *grid.padded_size)
+        self._classes = [max(count, 2) for count in channels]
+        self._joined: torch.Tensor | None = None
+        self._maps: list[torch.Tensor] = []
+        if are_joined(channels):
+            self._joined = torch.zeros(shape, dtype=torch.uint8, device=device)
+        else:
+            self._maps = [torch.empty(shape, dtype=label_dtype(count), device=device) for count in channels]
+        self._factors = [1, *itertools.accumulate(self._classes, operator.mul)][:-1]
+
+    def write(self, level: int, image: int, place: tuple[slice, ...], logits: torch.Tensor) -> None:
+        """Write the labels of a part of an image; each part once.
+
+        Args:
+            level: number of the level.
+            image: number of the image.
+            place: the part of the padded image.
+            logits: ``(C, *part)``.
+        """
+        if self._joined is None:
+            write_labels(logits, self._maps[level][image, 0][place])
+            return
+        labels = torch.empty(logits.shape[1:], dtype=torch.uint8, device=logits.device)
+        write_labels(logits, labels)
+        self._joined[image, 0][place].add_(labels.mul_(self._factors[level]))
+
+    def result(self, level: int) -> torch.Tensor:
+        """The label map of a level, when all is written."""
+        if self._joined is None:
+            return self._maps[level]
+        found = torch.div(self._joined, self._factors[level], rounding_mode="floor")
+        return found.remainder_(self._classes[level])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of what is held between windows."""
+        return sum(each.nbytes for each in self._maps) if self._joined is None else self._joined.nbytes
+
+
+def are_joined(channels: Sequence[int]) -> bool:
+    """Whether the labels of several levels fit into one byte together."""
+    return len(channels) > 1 and math.prod(max(count, 2) for count in channels) <= 256
+
+
+def label_dtype(channels: int) -> torch.dtype:
+    """The type of label maps: uint8 for up to 256 classes, else int16."""
+    return torch.uint8 if channels <= 256 else torch.int16
+
+
+def write_labels(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    """Write the class of the highest logit; of equal ones the first.
+
+    A single channel is taken as the logit of the foreground against the background: above 0 gives 1.
+
+    Args:
+        logits: ``(C, *spatial)``.
+        labels: ``(*spatial)`` of an integer type, which is written to.
+
+    Raises:
+        ValueError: a highest logit that is not a finite number.
+    """
+    if logits.shape[0] == 1:
+        _check_finite(logits[0])
+        labels.copy_(logits[0] > 0)
+        return
+    rows = max(_CHUNK_VOXELS * labels.shape[0] // max(labels.numel(), 1), 1)
+    for part, written in zip(logits.split(rows, dim=1), labels.split(rows), strict=True):
+        # many times faster than argmax over the first of several axes, and without its 8 bytes per voxel
+        best = part[0].clone()
+        written.zero_()
+        for number in range(1, part.shape[0]):
+            won = (part[number] > best).to(labels.dtype).mul_(number)
+            torch.maximum(written, won, out=written)
+            torch.maximum(best, part[number], out=best)
+        # a maximum with NaN is NaN
+        _check_finite(best)
+
+
+def _check_finite(logits: torch.Tensor) -> None:
+    # the sum of finite numbers is finite, or the numbers are looked at one by one
+    if not bool(logits.sum().isfinite()) and not bool(logits.isfinite().all()):
+        raise ValueError(
+            "network must give finite logits, got NaN or infinity. Its weights are damaged (check the bundle), or the "
+            "precision does not hold its values (try precision='fp32')."
+        )

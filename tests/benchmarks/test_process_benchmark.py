@@ -1,0 +1,95 @@
+"""Whole processes against each other; here each command runs in this process."""
+
+import json
+import shutil
+import sys
+
+import monai.bundle
+import nibabel
+import pytest
+from runner_bundle import write_bundle, write_image
+
+from benchmarks import launching, monai_route, process
+from benchmarks.launching import Launched, instruction_sets, launch
+from monai_unetpp import cli
+from monai_unetpp.openvino_loading import has_openvino
+from monai_unetpp.runner.__main__ import main as runner_main
+
+STEPS = [
+    {"_target_": "monai_unetpp.data.BlockwiseSpacingd", "keys": "image", "pixdim": [1.0, 1.2, 0.9]},
+    {"_target_": "monai_unetpp.data.StandardizeIntensityd", "keys": "image"},
+]
+
+
+def test_a_process_is_measured_by_itself():
+    block = launch([sys.executable, "-S", "-c", "block = bytearray(10**8)"])
+    assert block.peak_bytes > 10**8
+    assert min(block.seconds, block.cpu_seconds) > 0
+    # not the memory of the process that asks for it
+    assert launch([sys.executable, "-S", "-c", "pass"]).peak_bytes < 10**8
+    with pytest.raises(RuntimeError, match=r"ended with status \d+\. no such thing"):
+        launch([sys.executable, "-c", "import sys; sys.exit('no such thing')"])
+
+
+def test_variables_reach_the_process():
+    code = "import os, sys; sys.exit(os.environ['ONEDNN_MAX_CPU_ISA'] != 'AVX2')"
+    launch([sys.executable, "-S", "-c", code], launching.HOLDS["avx2"])
+    assert instruction_sets("avx2").endswith("; libraries held to AVX2")
+
+
+@pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
+def test_every_way_is_measured_beside_monais(tmp_path, monkeypatch):
+    calls = []
+
+    def run_here(command, variables):
+        calls.append(variables)
+        if command[1] == "-m":
+            program, arguments = command[2], command[3:]
+            if program == "monai.bundle":
+                given = dict(zip(arguments[1::2], arguments[2::2], strict=True))
+                monai.bundle.run(**{key.removeprefix("--"): value for key, value in given.items()})
+            else:
+                assert {"monai_unetpp": cli.main, "monai_unetpp.runner": runner_main}[program](arguments) == 0
+        return Launched(2.0 if "monai.bundle" in command else 0.5, 1.0, 10**8)
+
+    monkeypatch.setattr(process, "launch", run_here)
+    bundle = write_bundle(tmp_path / "tiny", 3, STEPS, overlap="@overlap", flips="@flips")
+    image = write_image(tmp_path / "head.nii.gz", (18, 17, 16), surround=False)
+    output = tmp_path / "figures"
+    options = ["--levels", "L1", "--repeats", "2", "--threads", "1", "--hold_to", "avx2", "-o", str(output)]
+    assert process.main([str(bundle), str(image), *options]) == 0
+    assert all(variables["ONEDNN_MAX_CPU_ISA"] == "AVX2" for variables in calls)
+    text = output.with_suffix(".md").read_text()
+    assert "libraries held to AVX2" in text
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows[2:]] == ["MONAI", "segment", "runner"]
+    assert [row[6] for row in rows[2:]] == ["1.00 (1.00-1.00)", "4.00 (4.00-4.00)", "4.00 (4.00-4.00)"]
+    assert [row[8] for row in rows[2:]] == ["", "100.000 %", "100.000 %"]
+    assert output.with_suffix(".json").exists()
+
+
+def test_monais_route_has_monais_network_and_transforms(brain_bundle, tmp_path):
+    copied = shutil.copytree(brain_bundle / "configs", tmp_path / "brain" / "configs").parent
+    config = json.loads((copied / "configs" / "inference.json").read_text())
+    config["window_shape"] = [32, 32, 32]
+    (copied / "configs" / "inference.json").write_text(json.dumps(config))
+    image = write_image(tmp_path / "head.nii.gz", (28, 31, 26))
+    route = monai_route.write_monai_route(copied, image, tmp_path, ["python"])
+    assert route.network == "BasicUNetPlusPlus"
+    text = (tmp_path / "monai.json").read_text()
+    assert "monai_unetpp" not in text
+    assert all(name in text for name in ("Spacingd", "CropForegroundd", "NormalizeIntensityd", "SlidingWindowInferer"))
+    monai.bundle.run(config_file=str(tmp_path / "monai.json"), bundle_root=str(tmp_path))
+    found = nibabel.load(tmp_path / "monai" / "head_seg.nii.gz")
+    assert found.shape == (28, 31, 26)
+
+
+def test_what_monai_has_not_is_named(tmp_path):
+    with pytest.raises(ValueError, match="MedianSmooth: MONAI has no such transform"):
+        monai_route._in_monai({"_target_": "monai_unetpp.data.MedianSmooth", "keys": "image"})
+
+
+def test_int8_needs_cases(capsys):
+    with pytest.raises(SystemExit):
+        process.main(["bundle", "image.nii", "--precisions", "int8"])
+    assert "give --calibration for int8" in capsys.readouterr().err

@@ -1,0 +1,100 @@
+"""Several processes segment the cases of one folder into one folder of results."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from runner_bundle import write_bundle, write_image
+
+from monai_unetpp.results import LabelVolume, RecordedCase, ResultFolder
+from monai_unetpp.segmentation import segment_files
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """A bundle, and five images of which the third is broken."""
+    root = tmp_path_factory.mktemp("cohort")
+    bundle = write_bundle(root / "tiny", 3, [], runtime="torch")
+    (root / "images").mkdir()
+    for number in range(5):
+        path = write_image(root / "images" / f"case_{number}.nii.gz", (16, 16, 16 + number), surround=False)
+        if number == 2:
+            path.write_bytes(b"no image")
+    return bundle, root / "images"
+
+
+def cases_in(folder):
+    """Of the table, and of each run in the record."""
+    with (folder / "volumes.csv").open(newline="") as file:
+        table = [row["case"] for row in csv.DictReader(file) if row["label"] == "1"]
+    runs = json.loads((folder / "run.json").read_text())["runs"]
+    return table, {run.get("shard"): [case["case"] for case in run["cases"]] for run in runs}
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_cases_and_the_first_tells_of_all(cohort, tmp_path):
+    bundle, images = cohort
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = subprocess.run(
+        [*launch, "-m", "monai_unetpp", "segment", images, "--bundle", bundle, "-o", tmp_path, "--json"],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    # torchrun tells of the failed case by a code of its own
+    assert done.returncode == 1, done.stderr
+    told = json.loads(done.stdout)
+    assert sorted(case["case"] for case in told["cases"]) == ["case_0", "case_1", "case_3", "case_4"]
+    assert done.stderr.count("1 of 5 cases failed; the others are done.") == 1
+    table, runs = cases_in(tmp_path)
+    assert table == ["case_0", "case_1", "case_3", "case_4"]
+    assert runs == {"1/2": ["case_0", "case_4"], "2/2": ["case_1", "case_3"]}
+
+
+def test_a_further_run_passes_over_what_the_shards_have_done(cohort, tmp_path):
+    bundle, images = cohort
+    first = segment_files(images, tmp_path, bundle, shard="1/3")
+    assert [case.case for case in first.cases] == ["case_0", "case_3"]
+    rest = segment_files(images, tmp_path, bundle, shard="1/2", skip_existing=True)
+    assert ([case.case for case in rest.cases], rest.skipped, len(rest.failures)) == (["case_4"], 1, 1)
+    (tmp_path / "volumes.csv").unlink()
+    last = segment_files(images, tmp_path, bundle, skip_existing=True)
+    assert ([case.case for case in last.cases], last.skipped) == (["case_1"], 3)
+    table, runs = cases_in(tmp_path)
+    assert table == ["case_0", "case_1", "case_3", "case_4"]
+    assert runs == {"1/3": ["case_0", "case_3"], "1/2": ["case_4"], None: ["case_1"]}
+
+
+def test_more_shards_than_cases(cohort, tmp_path):
+    bundle, images = cohort
+    summary = segment_files(images, tmp_path, bundle, shard="7/9")
+    assert (summary.cases, summary.failures) == ((), ())
+
+
+def test_a_shard_that_cannot_be(cohort, tmp_path, monkeypatch):
+    bundle, images = cohort
+    with pytest.raises(ValueError, match="shard must be K/N with K from 1 to N, got 3/2"):
+        segment_files(images, tmp_path, bundle, shard="3/2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="shard must not be given under torchrun, got '1/2'"):
+        segment_files(images, tmp_path, bundle, shard="1/2")
+
+
+def test_no_row_is_lost_when_many_write_at_the_same_time(tmp_path):
+    def write(number):
+        folder = ResultFolder(tmp_path, {1: "one"}, {"started": "now", "shard": f"{number}/4"}, shard=(number, 4))
+        for index in range(5):
+            name = f"case_{number}_{index}"
+            folder.add(RecordedCase(name, name, None, name, 0.1), [LabelVolume(1, "one", 5, 0.5)])
+            folder.write()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(1, 5)))
+    table, runs = cases_in(tmp_path)
+    assert len(table) == 20
+    assert {shard: len(cases) for shard, cases in runs.items()} == {f"{number}/4": 5 for number in range(1, 5)}
