@@ -40,6 +40,19 @@ def test_intensities_stay_in_the_ranges_given_and_are_noisy(head):
     assert 0.08 < float(drawn["image"][head["label"] == 507].std()) < 0.12
 
 
+def test_labels_with_a_range_of_their_own_look_alike_in_all_images(head):
+    draw = RandLabelsToImaged(
+        "label", alike=[[2, 41]], deviation=(0, 0), dark_prob=0.0, means=[([2, 41], (0.7, 0.9)), ([24], (0.0, 0.1))]
+    ).set_random_state(0)
+    drawn = [draw(head) for _ in range(8)]
+    for value, low, high in ((2, 0.7, 0.9), (24, 0.0, 0.1)):
+        means = [mean_of(item, value) for item in drawn]
+        assert low <= min(means) < max(means) <= high
+    assert all(mean_of(item, 2) == mean_of(item, 41) for item in drawn)
+    others = [mean_of(item, 507) for item in drawn]
+    assert max(others) - min(others) > 0.3
+
+
 def test_an_image_is_drawn_anew_each_time_and_again_with_the_same_seed(head):
     draw = RandLabelsToImaged("label")
     first, second = (draw.set_random_state(seed)(head)["image"] for seed in (5, 5))
@@ -103,6 +116,7 @@ def test_slices_are_thick_along_one_axis_which_varies():
     ("build", "message"),
     [
         (lambda: RandLabelsToImaged("label", mean=(1, 0)), "mean must be a range"),
+        (lambda: RandLabelsToImaged("label", means=[([2], (1, 0))]), "means must be a range"),
         (lambda: RandLabelsToImaged("label", alike=[[2, 41], [41]]), "alike must name each label once"),
         (lambda: RandMirrorLabelsd("label", "label", pairs=[[2, 41], [2, 3]]), "pairs must be of two labels each"),
         (lambda: RandMirrorLabelsd("label", "label", pairs=[[2]]), "pairs must be of two labels each"),

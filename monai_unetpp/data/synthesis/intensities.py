@@ -28,6 +28,8 @@ class RandLabelsToImaged(RandomizableTransform, MapTransform):
         deviation: range of a label's standard deviation.
         dark: labels that are black with probability ``dark_prob``, mean and deviation 0: air, or what was cut away.
         dark_prob: how often they are.
+        means: ranges for some labels in place of ``mean``, each as labels and their range: the looks of a kind of
+            scan that is to be seen often, T1-weighted ones for instance.
 
     Raises:
         ValueError: a range that does not ascend, or a label in two groups.
@@ -52,10 +54,12 @@ class RandLabelsToImaged(RandomizableTransform, MapTransform):
         deviation: tuple[float, float] = (0.0, 0.1),
         dark: Sequence[int] = (0,),
         dark_prob: float = 0.75,
+        means: Sequence[tuple[Sequence[int], tuple[float, float]]] = (),
     ) -> None:
         MapTransform.__init__(self, keys)
         RandomizableTransform.__init__(self, prob=1.0)
-        for name, (low, high) in {"mean": mean, "deviation": deviation}.items():
+        ranges = [("mean", mean), ("deviation", deviation), *(("means", each) for _, each in means)]
+        for name, (low, high) in ranges:
             if not low <= high:
                 raise ValueError(f"{name} must be a range (lowest, highest), got ({low}, {high}). Swap the two.")
         members = [label for group in alike for label in group]
@@ -67,6 +71,7 @@ class RandLabelsToImaged(RandomizableTransform, MapTransform):
         self.deviation = deviation
         self.dark = list(dark)
         self.dark_prob = dark_prob
+        self.means = [(list(labels), (float(low), float(high))) for labels, (low, high) in means]
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Add the image to one item."""
@@ -90,6 +95,9 @@ class RandLabelsToImaged(RandomizableTransform, MapTransform):
         mean, deviation = (
             low + (high - low) * share for (low, high), share in zip((self.mean, self.deviation), drawn, strict=True)
         )
+        for labels, (low, high) in self.means:
+            known = [label for label in labels if label < count]
+            mean[known] = low + (high - low) * drawn[0, known]
         for label in (label for label, is_dark in zip(self.dark, dark, strict=True) if is_dark and label < count):
             mean[label] = deviation[label] = 0.0
         return mean, deviation
