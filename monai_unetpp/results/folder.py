@@ -30,11 +30,13 @@ class ResultFolder:
         path: the folder.
         names: the labels of its maps, value to name.
         run: what ``run.json`` says of the run; more may be added until :meth:`write`.
+        totals: labels that are added up, by the name of the sum.
     """
 
     path: Path
     names: Mapping[int, str]
     run: dict[str, Any] = dataclasses.field(default_factory=dict)
+    totals: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
     _cases: dict[str, RecordedCase] = dataclasses.field(default_factory=dict, init=False)
     _volumes: dict[str, tuple[Sequence[LabelVolume], Sequence[str]]] = dataclasses.field(
         default_factory=dict, init=False
@@ -74,7 +76,7 @@ class ResultFolder:
             warnings: what was told of it then.
         """
         if case not in {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}:
-            self._volumes[case] = measure_file(output, self.names, has_volume), tuple(warnings)
+            self._volumes[case] = measure_file(output, self.names, has_volume, self.totals), tuple(warnings)
 
     def write(self) -> None:
         """Write all files; none while no case is finished.

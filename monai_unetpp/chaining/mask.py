@@ -1,0 +1,48 @@
+"""A brain mask out of labels."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from scipy.ndimage import binary_fill_holes
+
+__all__ = ["BrainMaskd", "mask_of"]
+
+
+def mask_of(labels: npt.NDArray[Any], values: Sequence[int]) -> npt.NDArray[np.bool_]:
+    """Where a label map has one of some values, and what these enclose on all sides.
+
+    Args:
+        labels: ``(H, W, D)``.
+        values: the labels that make the mask.
+    """
+    return np.asarray(binary_fill_holes(np.isin(labels, values)))
+
+
+class BrainMaskd(MapTransform):
+    """Make a mask of a label map, 1 inside, under a further key.
+
+    Args:
+        keys: label maps ``(1, H, W, D)``.
+        values: the labels that make the mask.
+        name: the further key.
+    """
+
+    def __init__(self, keys: KeysCollection, values: Sequence[int], name: str) -> None:
+        super().__init__(keys)
+        self.values, self.name = tuple(values), name
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Make the mask of one item."""
+        d = dict(data)
+        for key in self.key_iterator(d):
+            mask = mask_of(np.asarray(d[key].cpu())[0], self.values).astype(np.uint8)
+            d[self.name] = MetaTensor(torch.from_numpy(mask)[None], meta=dict(d[key].meta))
+        return d
