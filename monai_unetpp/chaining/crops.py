@@ -72,7 +72,8 @@ def cut_crop(scan: MetaTensor, crop: Crop, keep: Mask | None = None) -> MetaTens
         crop: the box.
         keep: ``(H, W, D)``, outside of which the image becomes background: 0, or its lowest value where that is less.
     """
-    image = scan.as_tensor()[(slice(None), *crop.box)].clone()
+    box = (slice(None), *crop.box)
+    image = scan.as_tensor()[box].clone()
     if keep is not None:
         outside = torch.from_numpy(~keep[crop.box]).to(image.device)
         image = image.masked_fill(outside, min(0.0, float(scan.min())))

@@ -47,7 +47,7 @@ GRIDS = {
 
 
 def make_scan(path, axes, sides=(-1, 1)):
-    """A faint corner, two balls of 9 mm, 100 to the left and 200 to the right of the middle of space, and the place of each voxel."""
+    """Two balls of 9 mm, 100 to the left and 200 to the right of the middle of space, and a faint corner."""
     shape = np.ceil(np.array([66, 44, 44]) @ np.abs(np.linalg.inv(axes)).T).astype(int)
     affine = np.eye(4)
     affine[:3, :3] = axes
