@@ -14,13 +14,13 @@ from monai.data.utils import affine_to_spacing
 from monai.transforms.utils import generate_spatial_bounding_box
 from monai.utils import ImageMetaKey, MetaKeys, SpaceKeys
 
-__all__ = ["Crop", "cut_crop", "find_crop"]
+__all__ = ["CropBox", "cut_crop", "find_crop"]
 
 Mask = npt.NDArray[np.bool_]
 
 
 @dataclasses.dataclass(frozen=True)
-class Crop:
+class CropBox:
     """A box of a scan.
 
     Attributes:
@@ -48,7 +48,7 @@ class Crop:
         return np.asarray(np.diag([-1.0, 1.0, 1.0, 1.0]) @ moved) if self.mirrored else moved
 
 
-def find_crop(region: Mask, affine: Any, margin_mm: float, mirrored: bool = False) -> Crop | None:
+def find_crop(region: Mask, affine: Any, margin_mm: float, mirrored: bool = False) -> CropBox | None:
     """The box around a region with a margin, as far as the scan goes; None where the region is empty.
 
     Args:
@@ -61,10 +61,10 @@ def find_crop(region: Mask, affine: Any, margin_mm: float, mirrored: bool = Fals
         return None
     margin = [math.ceil(round(margin_mm / size, 6)) for size in affine_to_spacing(np.asarray(affine))]
     start, end = generate_spatial_bounding_box(region[None], margin=margin)
-    return Crop(tuple(map(int, start)), tuple(map(int, end)), mirrored)
+    return CropBox(tuple(map(int, start)), tuple(map(int, end)), mirrored)
 
 
-def cut_crop(scan: MetaTensor, crop: Crop, keep: Mask | None = None) -> MetaTensor:
+def cut_crop(scan: MetaTensor, crop: CropBox, keep: Mask | None = None) -> MetaTensor:
     """The crop as an image of its own.
 
     Args:

@@ -17,6 +17,7 @@ from monai_unetpp.chaining.crops import Mask, cut_crop, find_crop
 from monai_unetpp.chaining.mask import mask_of
 from monai_unetpp.chaining.pair import CropRule, Pair
 from monai_unetpp.data.after_loading import steps_after_loading
+from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.nifti_results import smallest_dtype
 from monai_unetpp.engines import CaseEvaluator
 from monai_unetpp.guard import CaseGuard
@@ -77,7 +78,7 @@ class SegmentWithind(MapTransform):
         """Segment one scan.
 
         Raises:
-            ValueError: the first bundle has found none of the labels.
+            ImageFileError: the first bundle has found none of the labels.
         """
         d = dict(data)
         scan: MetaTensor = d[SCAN]
@@ -106,7 +107,7 @@ class SegmentWithind(MapTransform):
             if not self._add(number, rule, found, scan, keep, result, file)
         ]
         if len(missing) == len(self.pair.crops):
-            raise ValueError(
+            raise ImageFileError(
                 f"{file}: the place to segment was not found in it. Check the image, and that it shows what the bundle "
                 "of --within takes."
             )
