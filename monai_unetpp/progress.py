@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 import sys
 import threading
 import time
@@ -10,13 +12,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-__all__ = ["Progress", "counting", "silenced", "teller", "write_line"]
+__all__ = ["Progress", "counting", "silenced", "spaced", "teller", "write_line"]
 
 Progress = bool | Callable[[str], None] | None
 """True shows it on standard error, a function is called with each line of text, False and None show nothing."""
 
 #: Seconds after which a bar tells the time again, and after which a line is written where there is no terminal.
 _BAR_S, _LINE_S = 1.0, 30.0
+_COUNT = re.compile(r": (\d+) of (\d+)$")
 
 _silenced: ContextVar[bool] = ContextVar("silenced", default=False)
 
@@ -86,6 +89,27 @@ def counting(progress: Progress, title: str, unit: str = "case") -> Iterator[Cal
     else:
         with _lines(title) as count:
             yield count
+
+
+def spaced(tell: Callable[[str], None], seconds: float = 10.0) -> Callable[[str], None]:
+    """A function that passes lines on, but of lines that count, such as ``"scoring: 3 of 30"``, only some.
+
+    Args:
+        tell: is told every line that counts nothing, and the first and the last of those that do.
+        seconds: between two others that count.
+    """
+    last = -math.inf
+
+    def tell_some(line: str) -> None:
+        nonlocal last
+        count = _COUNT.search(line)
+        if count is not None and count[1] not in ("1", count[2]) and time.monotonic() - last < seconds:
+            return
+        if count is not None:
+            last = time.monotonic()
+        tell(line)
+
+    return tell_some
 
 
 @contextmanager

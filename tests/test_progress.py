@@ -78,3 +78,16 @@ def test_lines_stand_above_a_bar(capsys, monkeypatch):
     before, after = capsys.readouterr().err.split("the header lies\n")
     assert before.endswith("\r")
     assert "scoring" in after
+
+
+def test_of_lines_that_count_only_some_are_passed_on(monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(module.time, "monotonic", lambda: now)
+    lines = []
+    tell = module.spaced(lines.append, 10)
+    tell("begin")
+    for done in range(1, 8):
+        tell(f"scoring: {done} of 7")
+        now += 4
+    tell("end: 3 of 7 failed")
+    assert lines == ["begin", *(f"scoring: {done} of 7" for done in (1, 4, 7)), "end: 3 of 7 failed"]

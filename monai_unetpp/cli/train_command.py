@@ -9,6 +9,7 @@ from typing import Any
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, INCONCLUSIVE, INTERRUPTED, fail, is_first_process
 from monai_unetpp.options import add_options
+from monai_unetpp.progress import spaced
 from monai_unetpp.training_run.options import TrainOptions
 
 __all__ = ["TRAIN"]
@@ -35,7 +36,7 @@ def _run(**options: Any) -> int:
 
     asked = TrainOptions(**{name: value for name, value in options.items() if value is not None})
     try:
-        outcome = train(asked, progress=lambda line: print(line, flush=True))
+        outcome = train(asked, progress=spaced(lambda line: print(line, flush=True)))
     except KeyboardInterrupt:
         if is_first_process():
             fail(f"interrupted. The same command goes on from there: monai-unetpp {' '.join(sys.argv[1:])}")

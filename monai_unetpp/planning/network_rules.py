@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from monai_unetpp.planning.machine import Machine, StepCost
 
 __all__ = ["NetworkTask", "choose_network", "choose_window", "kernels_of", "patch_of", "strides_of", "training_minutes"]
+
+logger = logging.getLogger(__name__)
 
 #: Width at the top and edge of a cubic or square patch of as many voxels, the dearest first.
 _CANDIDATES = {
@@ -33,6 +36,8 @@ _STEP_VOXELS = {2: 4 * 192**2, 3: 2 * 48**3}
 _BATCHES = {2: (4, 8), 3: (2, 4)}
 #: Steps that a training must at least have time for, and the most that it needs.
 _LEAST_STEPS = 1000
+#: With fewer a network hardly finds anything.
+_USEFUL_STEPS = 300
 _MOST_STEPS = 25_000
 #: Share of the time that is for training, and share of that in which the network computes: patches and curves take the
 #: rest of it. Scores and the report take what is left of the whole.
@@ -98,6 +103,14 @@ def choose_network(
         steps = int(seconds * machine.operations_per_s / cost.operations)
         if cost.memory_bytes <= limit and steps >= _LEAST_STEPS:
             break
+    if steps < _USEFUL_STEPS and "steps" not in given:
+        logger.warning(
+            "%g minutes leave time for about %d training steps, and a network needs some hundreds to find anything. "
+            "Give --minutes %d or more.",
+            task.minutes,
+            steps,
+            math.ceil(task.minutes * _USEFUL_STEPS / max(steps, 1)),
+        )
     return _explained({**values, "norm": norm}, task, cost.operations / machine.operations_per_s, steps)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import html
 import json
+import os
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -39,7 +40,7 @@ class TrainingPlan:
     """What a network is trained with on one data set, and why.
 
     Attributes:
-        dataset_dir: absolute path of the data set.
+        dataset_dir: path of the data set, absolute or, in the file, relative to the bundle.
         name: of the bundle.
         spatial_dims: 2 or 3.
         channels: names of the channels of an image.
@@ -176,7 +177,9 @@ def load_plan(bundle: str | PathLike[str]) -> TrainingPlan:
     """
     path = Path(bundle) / PLAN_FILE
     try:
-        return TrainingPlan.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        made = TrainingPlan.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        # a bundle that is passed on names no folder of the machine that made it
+        return dataclasses.replace(made, dataset_dir=os.path.join(bundle, made.dataset_dir))
     except FileNotFoundError as e:
         raise FileNotFoundError(f"{path}: no such file. Make the bundle with monai-unetpp plan.") from e
     except ValueError as e:

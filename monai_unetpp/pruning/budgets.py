@@ -14,6 +14,7 @@ COST_KEYS: dict[str, str] = {
     "memory_mb": "peak memory in MB of 10^6 bytes while one volume is segmented",
     "flops": "floating-point operations per window",
     "checkpoint_mb": "size of the weights as a file in MB of 10^6 bytes",
+    "energy_j": "median joules per whole volume, where the machine tells",
 }
 """What can be traded against accuracy; less is always better."""
 

@@ -16,6 +16,7 @@ from monai.inferers.inferer import Inferer
 
 from monai_unetpp.devices import resolve_precision
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
+from monai_unetpp.measuring.energy import energy_rounds, find_counter
 from monai_unetpp.measuring.environment import measuring_device
 from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_process
 from monai_unetpp.measuring.quartiles import Quartiles
@@ -50,7 +51,7 @@ def measure_costs(
     full_network: NestedUNet | None = None,
     levels: Mapping[str, str] | None = None,
 ) -> dict[str, PointCost]:
-    """Measure parameters, work, file size, latency and memory of pruned networks.
+    """Measure parameters, work, file size, latency, memory and, where the machine tells, energy of pruned networks.
 
     Every round measures the latency of each network once, in an order that is shuffled anew, so that a noisy machine
     hits all of them alike. Memory is what segmenting one volume adds, weights included: on CUDA the peak of allocated
@@ -112,6 +113,7 @@ def _point_costs(
         tasks[point, "window"] = run.task(_over_one_window(inferers[point], window), network, window)
         tasks[point, "volume"] = run.task(inferers[point], network, volume)
     seconds = run.seconds(tasks)
+    energy = run.energy({point: tasks[point, "volume"] for point in networks})
     return {
         point: PointCost(
             point=point,
@@ -124,6 +126,7 @@ def _point_costs(
             window_shape=window,
             volume_shape=volume,
             self_check=checks.get(point),
+            volume_energy_j=energy.get(point),
         )
         for point, network in networks.items()
     }
@@ -249,6 +252,14 @@ class _Measurement:
         with torch.no_grad():
             return time_rounds(tasks, device=self.device, name="Latency", **options)
 
+    def energy(self, tasks: Mapping[Any, Callable[[], Any]]) -> dict[Any, Quartiles]:
+        counter = find_counter(self.device)
+        if counter is None:
+            return {}
+        with torch.no_grad():
+            joules = energy_rounds(tasks, counter, repeats=self.repeats, device=self.device, seed=self.seed)
+        return {key: Quartiles.of(values) for key, values in joules.items()}
+
     def peak_memory(self, point: str, network: NestedUNet, inferer: Inferer, shape: tuple[int, ...]) -> int:
         return _peak_memory(point, network, inferer, shape, self.device, self.seed)
 
@@ -272,7 +283,9 @@ def _at_point(
     cost, key = level_costs[point.level], _network_key(point)
     if key in memory:
         cost = dataclasses.replace(cost, window_latency_s=Quartiles.of(windows[key]), peak_memory_bytes=memory[key])
-    return dataclasses.replace(cost, point=point.name, volume_latency_s=Quartiles.of(volumes[point.name]))
+    return dataclasses.replace(
+        cost, point=point.name, volume_latency_s=Quartiles.of(volumes[point.name]), volume_energy_j=None
+    )
 
 
 def check_pruned_networks(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch.distributed as dist
 
 from monai_unetpp.data import load_datalist
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.measuring.environment import command_line, describe_environment
+from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import teller
 from monai_unetpp.pruning.decision import trust
 from monai_unetpp.pruning.exposure import training_gap, with_exposures
@@ -75,7 +76,7 @@ def prune(plan: PruningPlan) -> PruningResult:
         return _conclude(prepared, score_data_sets(prepared), group)
 
 
-def judge(scores: Sequence[Scores], plan: PruningPlan) -> PruningResult:
+def judge(scores: Sequence[Scores], plan: PruningPlan, *, networks: Sequence[NestedUNet] = ()) -> PruningResult:
     """The rest of :func:`prune` for cases that are scored already, such as the out-of-fold ones of cross-fitting.
 
     Each fold's network scores the cases of the subjects that it never saw, by
@@ -87,6 +88,7 @@ def judge(scores: Sequence[Scores], plan: PruningPlan) -> PruningResult:
     Args:
         scores: of each fold; no subject may be in two of them.
         plan: as for :func:`prune`, with one ``dataset_dir``.
+        networks: of each fold, to draw the worst cases as they were scored; without them none are drawn.
 
     Returns:
         The result.
@@ -103,17 +105,31 @@ def judge(scores: Sequence[Scores], plan: PruningPlan) -> PruningResult:
             "them out, or leave out scores."
         )
     given, prepared = join_folds(scores), prepare(plan)
+    scored_by = {
+        (row.dataset, row.case): network
+        for fold, network in zip(scores, networks, strict=bool(networks))
+        for row in fold.rows
+    }
     with waiting_group() as group:
-        return _conclude(prepared, score_data_sets(prepared, given), group)
+        return _conclude(prepared, score_data_sets(prepared, given), group, scored_by)
 
 
-def _conclude(prepared: Prepared, scored: Scored, group: dist.ProcessGroup | None) -> PruningResult:
+def _conclude(
+    prepared: Prepared,
+    scored: Scored,
+    group: dist.ProcessGroup | None,
+    scored_by: Mapping[tuple[str, str], NestedUNet] | None = None,
+) -> PruningResult:
     """Measure, decide, report and write in the first process; the others wait for its result."""
     training = score_training(prepared)
     if rank() > 0:
         return from_first(None, group)
     tell = teller(prepared.plan.outputs.progress, logger)
     result = _evaluate(prepared, scored, training, tell)
+    if scored_by or not scored.out_of_fold:
+        # else the networks that gave these scores are not at hand to draw what they saw
+        tell("drawing the worst cases ...")
+        result = _with_pictures(prepared, scored, result, scored_by)
     tell("writing the report ...")
     paths = write_report(result, prepared.plan.outputs.output_dir)
     _write_pruned(prepared, result)
@@ -138,7 +154,7 @@ def verdict(result: PruningResult) -> Decision:
 def _evaluate(
     prepared: Prepared, scored: Scored, training: Sequence[ScoreRow], tell: Callable[[str], None]
 ) -> PruningResult:
-    """Costs, decisions and pictures; ``tell`` hears of each before it begins, as each may take minutes."""
+    """Costs and decisions; ``tell`` hears of each before it begins, as each may take minutes."""
     plan = prepared.plan
     tell("deciding: comparing the levels, case by case, on all subjects ...")
     decisions = decide_cases(scored, plan.rules, prepared.kept_back)
@@ -151,7 +167,7 @@ def _evaluate(
     costs = measure_levels(prepared, scored)
     if plan.costs.settings:
         tell("measuring and comparing the further settings ...")
-    result = PruningResult(
+    return PruningResult(
         title=plan.outputs.title,
         points=scored.points,
         labels=tuple(plan.pipeline.labels),
@@ -176,12 +192,17 @@ def _evaluate(
         doubts=doubts(prepared, scored),
         training_gap=training_gap(training, scored.rows, plan.pipeline.network.levels),
     )
-    if scored.out_of_fold:
-        # the networks of the folds, which gave these scores, are not at hand to draw what they saw
-        return result
-    tell("drawing the worst cases ...")
-    shown = level_to_show(verdict(result), decisions, plan.pipeline.network.levels)
-    return result.with_overlays(save_worst_cases(plan.outputs.output_dir, plan.pipeline, shown, scored.data_sets))
+
+
+def _with_pictures(
+    prepared: Prepared,
+    scored: Scored,
+    result: PruningResult,
+    scored_by: Mapping[tuple[str, str], NestedUNet] | None,
+) -> PruningResult:
+    pipeline, folder = prepared.plan.pipeline, prepared.plan.outputs.output_dir
+    shown = level_to_show(verdict(result), result.decisions, pipeline.network.levels)
+    return result.with_overlays(save_worst_cases(folder, pipeline, shown, scored.data_sets, scored_by))
 
 
 def _write_pruned(prepared: Prepared, result: PruningResult) -> None:

@@ -298,6 +298,7 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
     window_unit, window_scale = time_unit(cost.window_latency_s.median for cost in costs.values())
     volume_unit, volume_scale = time_unit(cost.volume_latency_s.median for cost in costs.values())
     relative = {cost.point: cost for cost in summary.costs}
+    told = any(cost.volume_energy_j for cost in costs.values())
     records = []
     for point in result.points:
         cost, share = costs.get(point.name), relative[point.name]
@@ -312,6 +313,7 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
                 "Speed-up, window": speed_up(share.window_speed_up),
                 "Speed-up, volume": speed_up(share.volume_speed_up),
                 "Peak memory (MB)": significant(cost.peak_memory_bytes / _MEGA) if cost else None,
+                **({"Energy per volume (J)": _energy(cost)} if told else {}),
                 "Self-check": _self_check(cost) if cost else None,
             }
         )
@@ -328,11 +330,18 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
             "the deepest level.",
             "Time per window and FLOPs are those of one pass of the network. Time per volume and peak memory are those "
             "of segmenting a whole volume: the inferer's windows, their overlap and its flips are included.",
+            "Energy: median (quartiles), by the counters of the CPU (RAPL) or the GPU (NVML), with the idle machine's."
+            if told
+            else "",
             "Self-check: whether the pruned network's output equals the level that was scored."
             if any(cost.self_check for cost in costs.values())
             else "",
         ],
     )
+
+
+def _energy(cost: PointCost | None) -> str | None:
+    return quartiles(cost.volume_energy_j, 1.0) if cost and cost.volume_energy_j else None
 
 
 def _parameters(cost: PointCost, relative: RelativeCost) -> str:

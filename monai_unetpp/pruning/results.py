@@ -139,6 +139,7 @@ class PointCost:
         window_shape: spatial shape of the window.
         volume_shape: spatial shape of the volume.
         self_check: the pruned network against the level that was scored; None for further checkpoints.
+        volume_energy_j: joules per whole volume, what the idle machine uses included; None where it does not tell.
     """
 
     point: str
@@ -151,6 +152,7 @@ class PointCost:
     window_shape: tuple[int, ...]
     volume_shape: tuple[int, ...]
     self_check: SelfCheck | None = None
+    volume_energy_j: Quartiles | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -100,8 +100,8 @@ class Rules:
         flags=("--budget",),
         action="append",
         metavar="COST=VALUE",
-        help="also pick the most accurate level within latency_ms, window_latency_ms, parameters, memory_mb, flops or "
-        "checkpoint_mb; repeatable",
+        help="also pick the most accurate level within latency_ms, window_latency_ms, parameters, memory_mb, flops, "
+        "checkpoint_mb or energy_j; repeatable",
     )
     utility_weight: float | None = option(
         None, type=float, metavar="W", help="also pick by accuracy minus W times the relative latency"

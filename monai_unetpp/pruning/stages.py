@@ -478,8 +478,10 @@ def trade_offs(scored: Scored, costs: dict[str, PointCost], rules: Rules) -> tup
     accuracy = mean_accuracy(scored.rows, names)
     resampled = resampled_accuracy(scored.rows, names, seed=rules.seed)
     embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
-    picked = [pareto_front(accuracy, costs, keys, resampled) for keys in _FRONTS]
-    picked.append(front_of_labels({name: costs[name] for name in names}, resampled, _ALL_COSTS))
+    energy = ("energy_j",) if all(costs[name].volume_energy_j for name in names) else ()
+    fronts = [*_FRONTS, energy] if energy else _FRONTS
+    picked = [pareto_front(accuracy, costs, keys, resampled) for keys in fronts]
+    picked.append(front_of_labels({name: costs[name] for name in names}, resampled, (*_ALL_COSTS, *energy)))
     if rules.budgets:
         limits = [parse_budget(budget) for budget in rules.budgets]
         picked.append(within_budget(embedded, costs, limits, scored.rows, rules))

@@ -30,8 +30,10 @@ def cost_value(cost: PointCost, key: str) -> float:
     """What ``cost`` says about ``key``, in the key's unit.
 
     Raises:
-        ValueError: an unknown key.
+        ValueError: an unknown key, or energy where the machine does not tell it.
     """
+    if key == "energy_j" and cost.volume_energy_j is None:
+        raise ValueError("energy_j is not told by this machine (RAPL or NVML). Take another cost.")
     values = {
         "latency_ms": cost.volume_latency_s.median * 1e3,
         "window_latency_ms": cost.window_latency_s.median * 1e3,
@@ -39,6 +41,7 @@ def cost_value(cost: PointCost, key: str) -> float:
         "memory_mb": cost.peak_memory_bytes / 1e6,
         "flops": float(cost.flops_per_window),
         "checkpoint_mb": cost.checkpoint_bytes / 1e6,
+        "energy_j": cost.volume_energy_j.median if cost.volume_energy_j else math.nan,
     }
     return values[check_cost_key(key)]
 

@@ -43,6 +43,7 @@ _COSTS = {
     "memory_mb": ("peak memory", "MB"),
     "flops": ("operations per window", "operations"),
     "checkpoint_mb": ("size of the weights", "MB"),
+    "energy_j": ("energy per volume", "J"),
 }
 """What each key of :data:`~monai_unetpp.pruning.budgets.COST_KEYS` is in words, and its unit."""
 

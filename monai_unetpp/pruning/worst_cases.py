@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from monai_unetpp.data import VolumeReader, read_geometry
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.case_pictures import save_overlay
 from monai_unetpp.pruning.plan import EvaluatedNetwork
 from monai_unetpp.pruning.predict import predict_case
@@ -27,7 +29,11 @@ _OVERLAYS = 4
 
 
 def save_worst_cases(
-    folder: Path, pipeline: EvaluatedNetwork, chosen: str, scores: Sequence[Scores]
+    folder: Path,
+    pipeline: EvaluatedNetwork,
+    chosen: str,
+    scores: Sequence[Scores],
+    networks: Mapping[tuple[str, str], NestedUNet] | None = None,
 ) -> tuple[str, ...]:
     """Draw the worst cases of a level into ``folder/overlays``.
 
@@ -36,17 +42,25 @@ def save_worst_cases(
         pipeline: the network and how it segments.
         chosen: the level to show beside the deepest one.
         scores: of all data sets.
+        networks: by data set and case, where another network than that of the pipeline has scored it.
 
     Returns:
         Paths relative to ``folder``, the worst case first.
     """
-    network = pipeline.network
-    deepest = network.levels[-1]
+    deepest = pipeline.network.levels[-1]
     cases = {(each.rows[0].dataset, case.name): case for each in scores for case in each.cases}
     worst = _differences(scores, pipeline.labels, chosen, deepest)
+    shown = sorted(worst, key=lambda key: worst[key][0])[:_OVERLAYS]
     return tuple(
-        _save_case(folder, pipeline, (chosen, deepest), dataset, cases[dataset, name], worst[dataset, name][1])
-        for dataset, name in sorted(worst, key=lambda key: worst[key][0])[:_OVERLAYS]
+        _save_case(
+            folder,
+            dataclasses.replace(pipeline, network=(networks or {}).get(key, pipeline.network)),
+            (chosen, deepest),
+            key[0],
+            cases[key],
+            worst[key][1],
+        )
+        for key in shown
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +24,7 @@ from monai_unetpp.pruning.preflight import check_write
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
 
-__all__ = ["cut_bundle", "judge_bundle", "pruning_plan", "score_fold", "split_folds", "time_case"]
+__all__ = ["cut_bundle", "fold_dir", "judge_bundle", "pruning_plan", "score_fold", "split_folds", "time_case"]
 
 _Entries = Sequence[Mapping[str, Any]]
 
@@ -80,6 +80,11 @@ def _prepared(plan: PruningPlan, entry: Mapping[str, Any]) -> torch.Tensor:
     return torch.as_tensor(image)[None].to(plan.pipeline.device)
 
 
+def fold_dir(bundle: Path, number: int) -> Path:
+    """Where the training of a fold, the first being 1, keeps its files."""
+    return bundle / "training" / f"fold_{number}"
+
+
 def split_folds(entries: _Entries, count: int, seed: int = 0) -> list[list[Mapping[str, Any]]]:
     """The cases of each fold; all cases of a subject are in one of them.
 
@@ -104,7 +109,13 @@ def split_folds(entries: _Entries, count: int, seed: int = 0) -> list[list[Mappi
     return folds
 
 
-def score_fold(bundle: Path, entries: _Entries, folder: Path, values: Mapping[str, Any]) -> Scores:
+def score_fold(
+    bundle: Path,
+    entries: _Entries,
+    folder: Path,
+    values: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None = None,
+) -> Scores:
     """The scores of a fold's cases by the network that never saw them; finished ones are kept.
 
     Args:
@@ -112,6 +123,7 @@ def score_fold(bundle: Path, entries: _Entries, folder: Path, values: Mapping[st
         entries: the cases.
         folder: of the fold's training.
         values: keys of the bundle's configurations, such as ``dataset_dir`` and ``device``.
+        progress: called with the number of finished cases and of all.
     """
     plan = pruning_plan(bundle, **values, checkpoint=str(folder / "model.pt"))
     pipeline = plan.pipeline
@@ -133,10 +145,17 @@ def score_fold(bundle: Path, entries: _Entries, folder: Path, values: Mapping[st
         subject_pattern=plan.data.subject_pattern,
         configuration=json.dumps(describe_settings(steps)),
         store=folder / "scores",
+        progress=progress,
     )
 
 
-def judge_bundle(bundle: Path, folds: Sequence[Scores], repeats: int, values: Mapping[str, Any]) -> PruningResult:
+def judge_bundle(
+    bundle: Path,
+    folds: Sequence[Scores],
+    repeats: int,
+    values: Mapping[str, Any],
+    tell: Callable[[str], None] | None = None,
+) -> PruningResult:
     """The verdict on the levels, with its report in the folder ``pruning`` of the bundle.
 
     Args:
@@ -144,9 +163,14 @@ def judge_bundle(bundle: Path, folds: Sequence[Scores], repeats: int, values: Ma
         folds: scores of all cases by networks that never saw them; empty takes the bundle's validation cases.
         repeats: measured runs of each level.
         values: keys of the bundle's configurations.
+        tell: is told what is going on.
     """
-    plan = _final_plan(bundle, values).with_fields(repeats=repeats, progress=False)
-    return judge(folds, plan) if folds else prune(plan)
+    plan = _final_plan(bundle, values).with_fields(repeats=repeats, progress=tell)
+    if not folds:
+        return prune(plan)
+    checkpoints = [fold_dir(bundle, number) / "model.pt" for number in range(1, len(folds) + 1)]
+    networks = [pruning_plan(bundle, **values, checkpoint=str(path)).pipeline.network for path in checkpoints]
+    return judge(folds, plan, networks=networks)
 
 
 def cut_bundle(bundle: Path, result: PruningResult, values: Mapping[str, Any]) -> Path | None:

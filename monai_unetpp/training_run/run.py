@@ -15,13 +15,13 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
 from monai_unetpp.files import write_text
-from monai_unetpp.progress import Progress, teller
+from monai_unetpp.progress import Progress, counting, teller
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit
-from monai_unetpp.training_run.judging import cut_bundle, judge_bundle, score_fold, split_folds, time_case
+from monai_unetpp.training_run.judging import cut_bundle, fold_dir, judge_bundle, score_fold, split_folds, time_case
 from monai_unetpp.training_run.options import TrainOptions
 from monai_unetpp.training_run.planned import Planned, planned_bundle
 from monai_unetpp.training_run.sharing import TimeShares, share_time
@@ -158,11 +158,11 @@ class _Run:
         scores = []
         for number, held_out in enumerate(folds, start=1):
             rest = [entry for fold in folds if fold is not held_out for entry in fold]
-            folder = self.bundle / "training" / f"fold_{number}"
+            folder = fold_dir(self.bundle, number)
             name = f"fold {number} of {len(folds)}"
             fit(self.bundle, folder, self._training_values(self.shares.fold, 0), self.tell, name=name, cases=rest)
-            self.tell(f"{name}: scoring {len(held_out)} cases")
-            scores.append(score_fold(self.bundle, held_out, folder, self.values))
+            with counting(self.tell, f"{name}: scoring") as count:
+                scores.append(score_fold(self.bundle, held_out, folder, self.values, count))
         return scores
 
     def fit_final(self) -> Fitted:
@@ -182,7 +182,7 @@ class _Run:
     def judge(self, folds: list[Scores]) -> PruningResult:
         """The verdict, its report and the pruned bundle."""
         self.tell("judging the levels")
-        return judge_bundle(self.bundle, folds, self.shares.repeats, self.values)
+        return judge_bundle(self.bundle, folds, self.shares.repeats, self.values, self.tell)
 
     def finish(self, fitted: Fitted, result: PruningResult) -> TrainingOutcome:
         """Document the results, and write the pruned bundle."""

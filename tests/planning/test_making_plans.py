@@ -91,6 +91,15 @@ def test_texts_of_users_are_read_as_they_are(thick_dir, thick_bundle):
         assert "a#b" not in (thick_bundle / "configs" / f"{name}.json").read_text()
 
 
+def test_a_bundle_that_is_passed_on_names_no_folder_of_its_maker(thick_dir, thick_bundle, tmp_path):
+    for name in ("plan.md", "README.md"):
+        assert str(thick_dir.parent) not in (thick_bundle / "docs" / name).read_text()
+    content = json.loads((thick_bundle / "configs" / "plan.json").read_text())
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "plan.json").write_text(json.dumps(content | {"dataset_dir": "data"}))
+    assert load_plan(tmp_path).dataset_dir == str(tmp_path / "data")
+
+
 def test_the_plan_says_what_was_set_by_hand_and_why_the_rest_is_as_it_is(thick_bundle):
     made = load_plan(thick_bundle)
     assert set(made.by_hand) == set(TINY)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import subprocess
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -187,6 +189,21 @@ class TestArguments:
     def test_device(self, full: NestedUNet) -> None:
         with pytest.raises(ValueError, match="device must be a CPU or a CUDA device, got 'meta'"):
             self.measure({"L2": full}, device="meta")
+
+
+@pytest.mark.usefixtures("without_memory")
+def test_energy_is_measured_where_the_machine_tells(
+    pruned: dict[str, NestedUNet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joules = itertools.count()
+    counter = SimpleNamespace(read=lambda: 0.0, since=lambda before: float(next(joules)))
+    monkeypatch.setattr(cost, "find_counter", lambda device: counter)
+    costs = measure_costs(pruned, (8, 8), (8, 8), SimpleInferer(), repeats=2, warm_up=0)
+    found = [each.volume_energy_j for each in costs.values()]
+    assert all(each is not None and each.count == 2 for each in found)
+    monkeypatch.setattr(cost, "find_counter", lambda device: None)
+    [silent] = measure_costs({"L2": pruned["L2"]}, (8, 8), (8, 8), SimpleInferer(), repeats=1, warm_up=0).values()
+    assert silent.volume_energy_j is None
 
 
 @pytest.mark.usefixtures("without_memory")

@@ -650,6 +650,15 @@ class TestLittleToSay:
         assert [cell.text for cell in table.rows[0]] == ["L1", *[DASH] * 9]
         assert table.rows[1][1].text.startswith("1.51")
 
+    def test_energy_is_shown_where_the_machine_told(self):
+        joules = Quartiles(12.0, 11.5, 13.25, 5)
+        told = {name: dataclasses.replace(cost(name, 1.0), volume_energy_j=joules) for name in ("L1", "L2")}
+        result = make_result(costs={**told, "L3": cost("L3", 1.0)})
+        table = cost_table(result, summarise(result))
+        column = table.columns.index("Energy per volume (J)")
+        shown = [row[column].text.split() for row in table.rows[:3]]
+        assert shown == [["12.0", "(11.5", "to", "13.2)"]] * 2 + [[DASH]]
+
     def test_not_optimistic_is_said_too(self, tmp_path):
         verdict = dataclasses.replace(single().decisions[0], role="confirm", optimistic=False)
         result = dataclasses.replace(single(), decisions=(verdict,))

@@ -26,6 +26,7 @@ def cost(name: str, latency_s: float, parameters: int, memory: int = 10**8) -> P
         peak_memory_bytes=memory,
         window_shape=(32, 32, 32),
         volume_shape=(64, 64, 64),
+        volume_energy_j=Quartiles(30 * latency_s, 30 * latency_s, 30 * latency_s, 9),
     )
 
 
@@ -48,8 +49,15 @@ def test_every_key_reads_its_own_cost() -> None:
             "memory_mb": 100,
             "flops": 2_000_000,
             "checkpoint_mb": 2,
+            "energy_j": 1.2,
         }
     )
+
+
+def test_energy_that_the_machine_does_not_tell_is_refused() -> None:
+    silent = dataclasses.replace(COSTS["L2"], volume_energy_j=None)
+    with pytest.raises(ValueError, match="energy_j is not told by this machine"):
+        cost_value(silent, "energy_j")
 
 
 class TestParetoFront:

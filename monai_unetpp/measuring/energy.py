@@ -1,0 +1,132 @@
+"""Energy that a machine uses while something runs, where it tells: RAPL for CPUs under Linux, NVML for NVIDIA GPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from monai_unetpp.devices import synchronize
+from monai_unetpp.measuring.rounds import shuffled_rounds
+
+__all__ = ["EnergyCounter", "energy_rounds", "find_counter"]
+
+_RAPL = Path("/sys/class/powercap")
+_MICRO, _MILLI = 1e-6, 1e-3
+#: A task is repeated for so many seconds: counters move in steps of about a millisecond.
+_LEAST_S = 0.2
+
+_Key = TypeVar("_Key", bound=Hashable)
+
+
+class EnergyCounter(ABC):
+    """Counts joules, of the whole package or card: what it uses when idle, and what other programs use, included."""
+
+    @abstractmethod
+    def read(self) -> float:
+        """Joules since some moment."""
+
+    def since(self, before: float) -> float:
+        """Joules since :meth:`read` gave ``before``."""
+        return self.read() - before
+
+
+class _Rapl(EnergyCounter):
+    """The sum over the CPU packages; memory and the rest of the machine are not in it."""
+
+    def __init__(self, packages: list[Path]) -> None:
+        self._packages = packages
+        self._ranges = [_number(package / "max_energy_range_uj") for package in packages]
+        self._last = [_number(package / "energy_uj") for package in packages]
+        self._total = 0.0
+
+    def read(self) -> float:
+        now = [_number(package / "energy_uj") for package in self._packages]
+        # a counter that has reached the end of its range begins at 0 again
+        steps = zip(now, self._last, self._ranges, strict=True)
+        self._total += sum(new - old if new >= old else new - old + size for new, old, size in steps)
+        self._last = now
+        return self._total * _MICRO
+
+
+class _Nvml(EnergyCounter):
+    def __init__(self, nvml: Any, handle: Any) -> None:
+        self._nvml, self._handle = nvml, handle
+
+    def read(self) -> float:
+        return float(self._nvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) * _MILLI
+
+
+def find_counter(device: torch.device | str) -> EnergyCounter | None:
+    """The counter of a device; ``None`` where the machine has none, or it may not be read.
+
+    Args:
+        device: a CPU or a CUDA device. For CUDA the package ``nvidia-ml-py`` must be installed.
+    """
+    device = torch.device(device)
+    if device.type == "cuda":
+        return _find_nvml(device)
+    packages = [path for path in sorted(_RAPL.glob("intel-rapl:*")) if path.name.count(":") == 1]
+    with contextlib.suppress(OSError, ValueError):
+        return _Rapl(packages) if packages else None
+    return None
+
+
+def energy_rounds(
+    tasks: Mapping[_Key, Callable[[], Any]],
+    counter: EnergyCounter,
+    *,
+    repeats: int,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> dict[_Key, list[float]]:
+    """Joules of every task, one number per round; the tasks take turns as in :func:`~.rounds.time_rounds`.
+
+    Args:
+        tasks: what is run, in every round for a fifth of a second or longer.
+        counter: from :func:`find_counter`.
+        repeats: rounds.
+        device: what the tasks run on; a GPU is waited for before and after each.
+        seed: of the orders within the rounds.
+    """
+    joules: dict[_Key, list[float]] = {key: [] for key in tasks}
+    for order in shuffled_rounds(tasks, repeats, seed):
+        for key in order:
+            joules[key].append(_joules(tasks[key], counter, torch.device(device)))
+    return joules
+
+
+def _joules(task: Callable[[], Any], counter: EnergyCounter, device: torch.device) -> float:
+    synchronize(device)
+    before, start, runs = counter.read(), time.perf_counter(), 0
+    while not runs or time.perf_counter() - start < _LEAST_S:
+        task()
+        synchronize(device)
+        runs += 1
+    return counter.since(before) / runs
+
+
+def _find_nvml(device: torch.device) -> EnergyCounter | None:
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        # by its identity, as numbers of devices depend on what is visible
+        identity = str(torch.cuda.get_device_properties(device).uuid)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{identity}".encode())
+        counter = _Nvml(pynvml, handle)
+        counter.read()
+    except (pynvml.NVMLError, AttributeError):
+        return None
+    return counter
+
+
+def _number(path: Path) -> int:
+    return int(path.read_text(encoding="ascii"))
