@@ -50,7 +50,8 @@ def make_bundle(root: Path, inferer: str, labels: list[str], **metadata: Any) ->
     inference["inferer"] = {"_target_": f"chained_bundles.{inferer}"}
     content = json.loads((CONFIGS / "metadata.json").read_text(encoding="utf-8"))
     content["network_data_format"]["outputs"]["pred"]["channel_def"] = dict(enumerate(["background", *labels]))
-    content.pop("label_codes", None)
+    for key in ("label_codes", "within"):
+        content.pop(key, None)
     content.update(metadata)
     for name, entries in (("inference", inference), ("metadata", content)):
         (root / "configs" / f"{name}.json").write_text(json.dumps(entries), encoding="utf-8")
