@@ -11,7 +11,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform
-from scipy.ndimage import binary_fill_holes
+from scipy.ndimage import find_objects, label
 
 __all__ = ["BrainMaskd", "mask_of"]
 
@@ -23,7 +23,12 @@ def mask_of(labels: npt.NDArray[Any], values: Sequence[int]) -> npt.NDArray[np.b
         labels: ``(H, W, D)``.
         values: the labels that make the mask.
     """
-    return np.asarray(binary_fill_holes(np.isin(labels, values)))
+    inside = np.isin(labels, values)
+    for box in find_objects(inside.view(np.uint8)):
+        # many times as fast as binary_fill_holes, which goes inwards voxel by voxel
+        outside, _ = label(~np.pad(inside[box], 1))
+        inside[box] = (outside != outside[0, 0, 0])[1:-1, 1:-1, 1:-1]
+    return inside
 
 
 class BrainMaskd(MapTransform):
