@@ -21,9 +21,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from monai_unetpp.bundles import find_bundle
+from monai_unetpp.bundles import find_bundle, label_names
 from monai_unetpp.bundles.json_files import read_object
-from monai_unetpp.bundles.label_sets import label_names
 from monai_unetpp.data import load_datalist
 from monai_unetpp.files import write_text
 from monai_unetpp.guard import FINGERPRINT_FILE, ImageRecord, TrainingRanges

@@ -54,7 +54,7 @@ class TrainingCost:
         activation_bytes: memory that the forward pass keeps for the backward pass: parameters, input and target are
             not counted.
         peak_memory_bytes: most memory in use during a step: device memory on CUDA, on a CPU the growth of the
-            resident set of a process of its own, without what libraries load once.
+            resident set of a separate process, without what libraries load once.
     """
 
     name: str

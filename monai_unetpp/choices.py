@@ -6,7 +6,6 @@ from typing import Literal, get_args
 
 __all__ = [
     "BUNDLE_HELP",
-    "DEFAULT_BUNDLE",
     "DEVICE_HELP",
     "FORMS_HELP",
     "PRECISIONS",
@@ -20,8 +19,6 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 Runtime = Literal["auto", "torch", "compile", "openvino"]
 RUNTIMES: tuple[str, ...] = get_args(Runtime)
-
-DEFAULT_BUNDLE = "hippocampus_mri_unetpp"
 
 BUNDLE_HELP = (
     "folder of a bundle, or one that comes with the package: brain_tissue_mri_unetpp, hippocampus_mri_unetpp or "

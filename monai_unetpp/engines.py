@@ -61,8 +61,8 @@ class CaseResult:
         seconds: wall time that the case took, from asking for its data to the written file. Loading that went on
             during the case before is not in it; writing may go on during the next case, so that the cases together
             may take longer than the run.
-        volumes_ml: volume of each label of a 3D segmentation; empty where the prediction is no label map.
-        voxels: voxels or pixels of each label; empty likewise.
+        volumes_ml: volume of each label of a 3D segmentation; empty where the prediction is not a label map.
+        voxels: voxels or pixels of each label; empty where the prediction is not a label map.
         stages: seconds by stage, where these were measured: they add up to ``seconds``, but for what the engine
             itself needs.
         instances: number of objects, where the post-processing numbered them (``SplitInstancesd``).
@@ -201,7 +201,7 @@ class CaseEvaluator(SupervisedEvaluator):
         """Let a transform follow those at the end of ``postprocessing`` that save.
 
         Raises:
-            ValueError: there are none.
+            ValueError: there are no cases.
         """
         if self._saving is None:
             raise ValueError("postprocessing must end with a transform that saves, got none. Add one.")
@@ -342,7 +342,7 @@ class CaseEvaluator(SupervisedEvaluator):
         meta: Mapping[Any, Any] = prediction.meta if isinstance(prediction, MetaTensor) else {}
         saved_to, instances = meta.get(MetaKeys.SAVED_TO), meta.get(INSTANCE_COUNT)
         with self._stage("volumes"):
-            # the numbers of objects are no labels
+            # the numbers of objects are not labels
             voxels = _count_voxels(prediction) if instances is None else {}
         output = None if saved_to is None else str(saved_to)
         seconds = time.perf_counter() - case.started
@@ -388,8 +388,8 @@ class CaseEvaluator(SupervisedEvaluator):
         """Stop where the loader's thread has died of an error, as ignite would begin again with the first case."""
         done, expected = self.state.iteration, self.state.epoch_length
         raise RuntimeError(
-            f"val_data_loader must give {expected} cases, got {done}. What ended it may stand above: keep errors of "
-            "single cases out of it with monai_unetpp.data.CaseDataset."
+            f"val_data_loader must give {expected} cases, got {done}. The cause may be in the messages above: keep "
+            "errors of single cases out of it with monai_unetpp.data.CaseDataset."
         )
 
     def _stage(self, name: str) -> contextlib.AbstractContextManager[None]:
@@ -527,7 +527,7 @@ def _only(value: Any) -> Any:
 
 
 def _count_voxels(prediction: Any) -> dict[int, int]:
-    """Voxels of each label but 0; nothing where the prediction is no label map."""
+    """Voxels of each label but 0; nothing where the prediction is not a label map."""
     if not isinstance(prediction, MetaTensor) or prediction.ndim not in (3, 4) or prediction.shape[0] != 1:
         return {}
     values = prediction.as_tensor().flatten()

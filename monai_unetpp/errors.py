@@ -43,7 +43,7 @@ def tell_cause_last() -> None:
 
 
 class _CauseLast:
-    """A hook for what ends the program, which tells the cause after the traceback."""
+    """A hook for uncaught exceptions that prints the cause after the traceback."""
 
     def __init__(self, shown: Callable[..., Any]) -> None:
         self.shown = shown

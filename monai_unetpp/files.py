@@ -45,7 +45,7 @@ _PREFIX = f".{MARK}-{hashlib.blake2b(socket.gethostname().encode(), digest_size=
 _PREFIX_OF_ALL = f".{MARK}-"
 #: Locked for as long as its process writes to the folder.
 _LOCK = ".in-use"
-#: Age of a temporary folder whose process cannot be asked for, beyond which it is gone for certain.
+#: Age of a temporary folder whose process cannot be asked for, beyond which it has certainly ended.
 _OLD_S = 6 * 3600
 _cleaned: set[Path] = set()
 _CHUNK_BYTES = 1 << 20
@@ -207,13 +207,13 @@ def _lock(file: int, wait: bool) -> bool | None:
 
 
 def write_text(path: str | PathLike[str], text: str) -> None:
-    """Write ``text`` to ``path`` as UTF-8, whole or not at all; bytes of names that are no text become escapes."""
+    """Write ``text`` to ``path`` as UTF-8, whole or not at all; bytes of names that are not UTF-8 are escaped."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_figure(path: str | PathLike[str], figure: Any, dpi: float, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a figure of matplotlib as PNG, whole or not at all, with the mark that it is no image to segment.
+    """Write a figure of matplotlib as PNG, whole or not at all, marked as not being an image to segment.
 
     Args:
         path: the file to write.

@@ -1,7 +1,7 @@
-"""Whether an image is like those that a bundle was trained on, and whether what was found in it can be.
+"""Whether an image resembles those that a bundle was trained on, and whether the result is plausible.
 
 A bundle's ``configs/fingerprint.json`` has an entry ``ranges``, which :class:`TrainingRanges` holds. The limits are
-wide: what they tell is worth a look, and what they do not tell is not thereby right.
+wide: a warning is worth a look, and no warning does not mean that a result is right.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from monai.utils import ImageMetaKey, MetaKeys
 
 from monai_unetpp.data.after_loading import insert_after_loading
 from monai_unetpp.data.extent import PERCENTILES, measure_extent, sample_evenly
+from monai_unetpp.plain_values import from_plain, to_plain
 
 __all__ = ["FINGERPRINT_FILE", "CaseGuard", "ImageRecord", "Range", "TrainingRanges", "find_guard"]
 
@@ -39,7 +40,7 @@ _SIZE, _SPACING, _VOLUME = 1.25, 2.0, 2.0
 _EXPECTED = 0.95
 #: Intensities of images that hold Hounsfield units: air below, and soft tissue or bone above.
 _AIR_HU, _TISSUE_HU = -500.0, 30.0
-#: Part of an image's range below 0 from which it is no rounding.
+#: Part of an image's range that may lie below 0 by rounding.
 _NEGATIVE = 0.05
 #: By how much, in parts of the range of all training images in Hounsfield units, others may lie outside of it.
 _HU_MARGIN = 0.5
@@ -51,7 +52,7 @@ class ImageRecord:
 
     Attributes:
         spacing_mm: voxel size by axis R, A, S; of images with two axes, as they are stored.
-        size_mm: physical size without the constant surround, likewise.
+        size_mm: physical size by axis, without the constant surround.
         constant_surround: whether there was one.
         lowest: the 0.5th percentile of each channel.
         highest: the 99.5th percentile of each channel.
@@ -115,7 +116,7 @@ class TrainingRanges:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON, rounded to what they are good for."""
-        plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)), parse_float=_rounded)
+        plain: dict[str, Any] = json.loads(json.dumps(to_plain(self)), parse_float=_rounded)
         return plain
 
     @classmethod
@@ -125,20 +126,10 @@ class TrainingRanges:
         Raises:
             ValueError: something else.
         """
-        try:
-            values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
-            for name in ("spacing_mm", "size_mm", "lowest", "highest"):
-                values[name] = tuple(_pair(each) for each in values[name])
-            values["volumes_ml"] = {str(name): _pair(each) for name, each in values["volumes_ml"].items()}
-            values["constant_surround"] = float(values["constant_surround"])
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError) as e:
-            raise ValueError(
-                f"ranges must have all their entries, got {type(e).__name__}: {e}. Write them anew."
-            ) from e
+        return from_plain(cls, content, "ranges")
 
     def unlike(self, image: torch.Tensor, affine: Any) -> list[str]:
-        """In what an image is unlike those of the training; empty if in nothing.
+        """How an image differs from those of the training; empty if it does not.
 
         Args:
             image: ``(C, H, W[, D])``, as it is in its file.
@@ -183,7 +174,7 @@ class TrainingRanges:
         return found
 
     def implausible(self, volumes_ml: Mapping[str, float]) -> list[str]:
-        """What of a result is outside of what the training cases had; empty if nothing.
+        """What in a result is outside the range of the training cases; empty if nothing is.
 
         Args:
             volumes_ml: by name of the label.
@@ -197,7 +188,7 @@ class TrainingRanges:
 
 
 class CaseGuard:
-    """Tells what is unlike the training cases of a bundle, each case in one line of the log.
+    """Logs how cases differ from the training cases of a bundle, one line per case.
 
     Args:
         ranges: of the training cases.
@@ -288,11 +279,6 @@ def _range(values: Iterable[float]) -> Range:
 
 def _ranges(rows: Iterable[Sequence[float]]) -> tuple[Range, ...]:
     return tuple(_range(column) for column in zip(*rows, strict=True))
-
-
-def _pair(values: Sequence[float]) -> Range:
-    low, high = values
-    return float(low), float(high)
 
 
 def _rounded(text: str) -> float:

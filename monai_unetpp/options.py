@@ -29,7 +29,7 @@ def option(
 
     Args:
         default: of the field; without one the option is required.
-        help: what it is for. The default is added, unless it is None, False or empty, or ``help`` tells it itself.
+        help: what it is for. The default is added, unless it is None, False or empty, or ``help`` states it.
         flags: such as ``("-o", "--output")``; by default two dashes and the field's name. A first one without a dash
             makes it an argument without a name, such as a list of files; those after it are options for the same.
         group: heading of the help under which it stands.

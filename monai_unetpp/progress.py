@@ -17,7 +17,7 @@ __all__ = ["Progress", "counting", "silenced", "spaced", "teller", "write_line"]
 Progress = bool | Callable[[str], None] | None
 """True shows it on standard error, a function is called with each line of text, False and None show nothing."""
 
-#: Seconds after which a bar tells the time again, and after which a line is written where there is no terminal.
+#: Seconds after which a bar updates the time, and after which a line is written where there is no terminal.
 _BAR_S, _LINE_S = 1.0, 30.0
 _COUNT = re.compile(r": (\d+) of (\d+)$")
 
@@ -47,8 +47,8 @@ def teller(progress: Progress, logger: logging.Logger) -> Callable[[str], None]:
     """A function that takes lines of text about what is going on.
 
     Args:
-        progress: who is told.
-        logger: is told in any case, at level INFO.
+        progress: how progress is shown.
+        logger: gets every line at level INFO.
     """
 
     def tell(line: str) -> None:
@@ -66,7 +66,7 @@ def counting(progress: Progress, title: str, unit: str = "case") -> Iterator[Cal
     """A function to call with the number of finished ones and of all: a bar on standard error, or lines of text.
 
     Args:
-        progress: who is told; True draws a bar on a terminal, and elsewhere writes a line every half minute.
+        progress: how progress is shown: True draws a bar on a terminal, and elsewhere writes a line every half minute.
         title: what is being done.
         unit: what is counted.
 
@@ -95,7 +95,7 @@ def spaced(tell: Callable[[str], None], seconds: float = 10.0) -> Callable[[str]
     """A function that passes lines on, but of lines that count, such as ``"scoring: 3 of 30"``, only some.
 
     Args:
-        tell: is told every line that counts nothing, and the first and the last of those that do.
+        tell: gets every line that counts nothing, and the first and the last of those that do.
         seconds: between two others that count.
     """
     last = -math.inf

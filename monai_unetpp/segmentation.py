@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ignite.engine import Events
+from monai.utils import CommonKeys
 
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata
-from monai_unetpp.bundles.label_sets import label_names
 from monai_unetpp.chaining import Chain
 from monai_unetpp.data.dicom import is_dicom_file
 from monai_unetpp.data.dicom_seg import DicomSegSaved, dicom_seg_path, read_label_codes
@@ -40,7 +40,7 @@ from monai_unetpp.results import (
 )
 from monai_unetpp.segmentation_options import SegmentationOptions
 
-__all__ = ["SegmentationSummary", "SegmentedCase", "label_names", "make_output_dir", "segment_files"]
+__all__ = ["SegmentationSummary", "SegmentedCase", "make_output_dir", "segment_files"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ class SegmentedCase:
         surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 of a skull-stripped
             brain; None where there is none, or the bundle does not look for one.
         volumes: voxels and millilitres of every label, with its value; empty where objects were numbered.
-        warnings: what should be known before the result is used, such as in what the image or the result is unlike the
+        warnings: what should be known before the result is used, such as how the image or the result differs from the
             cases that the bundle was trained on, one line each.
         depths: windows by the level that they stopped at; empty unless the depth is chosen for each.
     """
@@ -151,8 +151,8 @@ def segment_files(
         The finished cases with their volumes, and the failures.
 
     Raises:
-        ValueError: no bundle; a bundle, level or device that cannot be used, a setting that the bundle has not, or a
-            file of others in the place of one that is to be written; the message names it and the remedy.
+        ValueError: no bundle; a bundle, level or device that cannot be used, or a setting that it does not have;
+            another program's file in the place of one that is to be written; the message names it and the remedy.
         FileNotFoundError: no such bundle, or none of the inputs exists.
         TypeError: inputs that are not paths, or an option that there is not.
         OSError: ``output_dir`` cannot be written to.
@@ -189,7 +189,7 @@ def segment_files(
 
 
 class _Run:
-    """One run of an evaluator, which is told of in the folder of its results."""
+    """One run of an evaluator, which is recorded in the folder of its results."""
 
     def __init__(self, chain: Chain, results: ResultFolder, described: Mapping[str, Any]) -> None:
         self.chain, self.evaluator, self.results = chain, chain.first.evaluator, results
@@ -199,7 +199,8 @@ class _Run:
         self._warnings: list[str] = []
         self._files_of: dict[str, list[str]] = {}
         for saver in self.evaluator.savers:
-            saver.labels = saver.labels or dict(results.names)
+            if CommonKeys.PRED in saver.keys:  # masks have a label of their own
+                saver.labels = dict(results.names)
         level, device = chain.last.network.levels[-1], str(self.evaluator.state.device)
         results.run.update(started=_now(), **described, level=level, device=device)
 
@@ -244,7 +245,8 @@ class _Run:
         for item in items:
             image = item["image"][0] if isinstance(item["image"], list) else item["image"]
             if os.path.exists(image) and not (os.path.isdir(image) or is_dicom_file(image)):
-                item.setdefault("failure", f"{image}: no DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.")
+                reason = "not DICOM, so no DICOM SEG can be written. Leave --dicom-seg out."
+                item.setdefault("failure", f"{image}: {reason}")
 
     def _items(self) -> list[dict[str, Any]]:
         """The cases, as the data set of the bundle keeps them."""
@@ -257,7 +259,7 @@ class _Run:
         return items
 
     def run(self, progress: Progress) -> None:
-        """Segment all cases; what was finished is told of, also where that is interrupted."""
+        """Segment all cases; finished ones are recorded even after an interruption."""
         with counting(progress, "segmenting") as count, collecting_warnings() as self._warnings:
             self.evaluator.add_event_handler(
                 Events.ITERATION_COMPLETED, lambda engine: count(engine.state.iteration, engine.state.epoch_length)
@@ -276,7 +278,7 @@ class _Run:
         for done in self.evaluator.completed[len(self.cases) :]:
             case = self._segmented_case(done)
             self.cases.append(case)
-            with contextlib.suppress(OSError):  # told in the end, where it is tried again
+            with contextlib.suppress(OSError):  # reported at the end, where it is tried again
                 self.results.add(_recorded(case, self._files_of.get(case.image, [case.image])), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:

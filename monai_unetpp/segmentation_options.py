@@ -18,7 +18,7 @@ __all__ = ["SegmentationOptions"]
 
 _Path = str | PathLike[str]
 _SPEED, _OBJECTS, _SETS = "speed and accuracy", "bundles of images", "BIDS and DICOM"
-#: What is no setting of a bundle.
+#: Keys that are not settings of a bundle.
 _OWN = (
     "inputs",
     "output_dir",
@@ -94,7 +94,7 @@ class SegmentationOptions:
     within: _Path | None = option(
         None,
         metavar="BUNDLE",
-        help="bundle that finds the place in the scan, such as head_mri_unetpp: the one of --bundle then segments "
+        help="bundle that finds the place in the scan: the one of --bundle then segments "
         "there, for pairs that its metadata name",
     )
     mask: bool = option(

@@ -26,6 +26,24 @@ def run_here(*arguments: object) -> None:
         set_determinism(seed=None)
 
 
+def missing_properties(bundle: Path, workflow_type: str, **overrides: object) -> list[str] | None:
+    """What MONAI misses in the ``train`` or ``infer`` workflow of a bundle, by its own check of the properties."""
+    name = {"train": "train.json", "infer": "inference.json"}[workflow_type]
+    workflow = monai.bundle.ConfigWorkflow(
+        config_file=str(bundle / "configs" / name),
+        meta_file=str(bundle / "configs" / "metadata.json"),
+        workflow_type=workflow_type,
+        bundle_root=str(bundle),
+        **{name: str(value) for name, value in overrides.items()},
+    )
+    try:
+        workflow.initialize()
+        return workflow.check_properties()
+    finally:
+        # the seed that bundles set
+        set_determinism(seed=None)
+
+
 def run_command(
     cwd: Path, *arguments: object, launcher: tuple[str, ...] = (sys.executable,)
 ) -> subprocess.CompletedProcess[str]:

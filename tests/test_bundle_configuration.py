@@ -144,7 +144,7 @@ def test_nothing_is_run(tmp_path, monkeypatch):
         ('{"a": ', r"inference\.json: not a JSON file"),
         ("\udcff".encode("utf-8", "surrogateescape").decode("latin-1"), r"inference\.json: not a JSON file"),
         ({"other": 1}, r"inference\.json: must have the key 'wanted'"),
-        ({"wanted": "$1/0"}, r"inference\.json: 'wanted' cannot be made of it \(ZeroDivisionError: .*, in '\$1/0'\)"),
+        ({"wanted": "$1/0"}, r"'wanted' cannot be created from it \(ZeroDivisionError: .*, in '\$1/0'\)"),
         ({"wanted": "$1+"}, r"inference\.json: 'wanted' .*SyntaxError"),
         ({"wanted": "$torch.nothere"}, r"inference\.json: 'wanted' .*AttributeError.*nothere"),
         ({"wanted": "$import nothere_at_all + 1"}, r"inference\.json: 'wanted' .*SyntaxError"),

@@ -123,6 +123,7 @@ def test_the_version(run):
         (["segmnt", "a.nii.gz"], "there is no command 'segmnt'. Did you mean segment?"),
         (["segment", "a.nii.gz", "--bundle", "hippo"], "output_dir must name the folder for the results"),
         (["prune", "-o", "x"], "one of the arguments DATASET_DIR -i/--input/--dataset_dir is required"),
+        (["prune", "d", "-o", "x"], "bundle must be named, as each takes other images. There are brain_tissue_mri"),
         (["prune", "d", "-i", "e", "-o", "x"], "not allowed with argument DATASET_DIR"),
         (["segment", "-o", "x"], "one of the arguments INPUT -i/--input is required"),
         (["failures", "--dataset_dir", "d"], "required: -o/--output/--output_dir"),
@@ -321,7 +322,7 @@ def test_a_profile_as_a_table(run, stub_segment):
 
 
 @pytest.mark.parametrize(
-    ("terminal", "options", "shown"), [(True, [], True), (False, [], False), (True, ["--json"], False)]
+    ("terminal", "options", "shown"), [(True, [], True), (False, [], False), (True, ["--json"], True)]
 )
 def test_a_progress_bar_on_a_terminal_only(segment, images, monkeypatch, terminal, options, shown):
     (images / "broken.nii.gz").unlink()
@@ -600,7 +601,7 @@ def test_check_a_bundle(run, hippocampus_bundle, tmp_path):
 
 @pytest.mark.parametrize(("problems", "expected"), [([], 0), (["case_1: no label", "case_2: no image"], 1)])
 def test_exit_codes_of_checking_a_data_set(run, decathlon_dir, monkeypatch, problems, expected):
-    stub = types.SimpleNamespace(check_dataset=lambda folder: problems)
+    stub = types.SimpleNamespace(check_dataset=lambda folder, progress: problems)
     monkeypatch.setitem(sys.modules, "monai_unetpp.data.check", stub)
     code, out, err = run("check", decathlon_dir)
     assert code == expected

@@ -32,6 +32,7 @@ FLOORS = (
         "devices",
         "distributed",
         "seeds",
+        "plain_values",
         "template",
         "openvino_loading",
         "window_layout",

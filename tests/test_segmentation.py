@@ -16,7 +16,7 @@ from tiny_bundle import make_tiny_bundle
 from monai_unetpp import NestedUNet, files
 from monai_unetpp.data import BlockwiseSpacingd
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.segmentation import SegmentationSummary, label_names, make_output_dir, segment_files
+from monai_unetpp.segmentation import SegmentationSummary, make_output_dir, segment_files
 
 #: What stands beside label maps.
 BESIDE = {"labels.ctbl", "labels.label", "run.json", "volumes.csv"}
@@ -455,8 +455,8 @@ def test_settings_are_never_read_as_configuration(hippocampus_bundle, case, tmp_
         ("network_def", None),
         ("network_def", {"_target_": "monai_unetpp.NestedUNet"}),
         ("network_def", "network"),
-        ("network", None),
-        ("network", "x"),
+        ("loaded_network", None),
+        ("loaded_network", "x"),
         ("dataloader", None),
         ("dataset", None),
         ("postprocessing", None),

@@ -27,7 +27,7 @@ class NnUNet:
     """nnU-Net with folders of its own.
 
     Args:
-        python: interpreter of an environment with ``nnunetv2``; its programs lie beside it.
+        python: interpreter of an environment with ``nnunetv2``; its programs are in the same folder.
         work: folder for raw, preprocessed and trained things.
         spatial_dims: 2 or 3.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,17 @@ from benchmarks.robustness.situations import REFUSED, TOLD, Kind, expect, expect
 from monai_unetpp.data.dicom import find_series
 from tests.data.dicom_builder import (
     SERIES,
+    SIDEWAYS,
     Grid,
+    Tags,
+    at,
     enhanced_dataset,
     frame_groups,
+    halves,
     image_dataset,
+    only_first,
     series_datasets,
     slice_dataset,
-    text,
     with_tags,
     write,
     write_all,
@@ -39,26 +43,14 @@ _SLICES = VOXELS.shape[2]
 _TURN = Rotation.from_euler("xyz", [14, -9, 21], degrees=True).as_matrix()
 _ROW, _COLUMN = _TURN[:, 0], _TURN[:, 1]
 _GRID = Grid((*_ROW, *_COLUMN), (1.0, 1.0), 2.0, (-7.0, -6.0, 5.0))
-_SIDEWAYS = ["0", "1", "0", "0", "0", "-1"]
-_Tags = Callable[[int], Mapping[str, Any]]
 
 
-def _slices(tags: _Tags = lambda k: {}) -> list[Dataset]:
+def _slices(tags: Tags = lambda k: {}) -> list[Dataset]:
     return series_datasets(VOXELS, _GRID, [tags(k) for k in range(_SLICES)])
 
 
-def _at(position: Any) -> dict[str, Any]:
-    return {"ImagePositionPatient": text(position)}
-
-
-def _halves(name: str, first: Any, second: Any) -> _Tags:
-    """Each place twice, with another value of one attribute."""
-    half = _SLICES // 2
-    return lambda k: {**_at(_GRID.position(k % half)), name: first if k < half else second}
-
-
-def _first(**tags: Any) -> _Tags:
-    return lambda k: tags if k == 0 else {}
+def _halves(name: str, first: Any, second: Any) -> Tags:
+    return halves(_GRID, _SLICES, name, first, second)
 
 
 def _is_known(path: Path, values: Any = VOXELS, within_mm: float = 1e-3) -> None:
@@ -69,7 +61,7 @@ def _is_known(path: Path, values: Any = VOXELS, within_mm: float = 1e-3) -> None
         expect(apart <= within_mm, f"a corner lies {apart:.3g} mm beside its place")
 
 
-def _series(folder: Path, tags: _Tags = lambda k: {}, order: Sequence[int] | None = None, **known: Any) -> None:
+def _series(folder: Path, tags: Tags = lambda k: {}, order: Sequence[int] | None = None, **known: Any) -> None:
     _is_known(write_all(folder / "scan", _slices(tags), order), **known)
 
 
@@ -84,7 +76,7 @@ _SERIES_READ: list[tuple[str, dict[str, Any]]] = [
     ("SliceThickness unlike the distance of the slices", {"tags": lambda k: {"SliceThickness": "5"}}),
     (
         "positions with one decimal (within 0.1 mm)",
-        {"tags": lambda k: _at(np.round(_GRID.position(k), 1)), "within_mm": 0.1},
+        {"tags": lambda k: at(np.round(_GRID.position(k), 1)), "within_mm": 0.1},
     ),
     (
         "a RescaleSlope of its own in every slice (PET)",
@@ -94,26 +86,26 @@ _SERIES_READ: list[tuple[str, dict[str, Any]]] = [
 for _title, _options in _SERIES_READ:
     KIND.add(f"series: {_title}", functools.partial(_series, **_options))
 
-_SERIES_REFUSED: list[tuple[str, str, _Tags]] = [
-    ("a slice is missing", "about 1 is missing", lambda k: _at(_GRID.position(k + (k > 3)))),
-    ("uneven steps", "not evenly spaced", lambda k: _at(_GRID.position(k + 0.2 * (k == 2)))),
-    ("gantry tilt", "tilted by 12 degrees", lambda k: _at(_GRID.position(k) + k * _TILT)),
+_SERIES_REFUSED: list[tuple[str, str, Tags]] = [
+    ("a slice is missing", "about 1 is missing", lambda k: at(_GRID.position(k + (k > 3)))),
+    ("uneven steps", "not evenly spaced", lambda k: at(_GRID.position(k + 0.2 * (k == 2)))),
+    ("gantry tilt", "tilted by 12 degrees", lambda k: at(_GRID.position(k) + k * _TILT)),
     (
         "one slice is shifted sideways",
         "shifted sideways",
-        lambda k: _at(_GRID.position(k) + 3 * (k == 4) * _ROW),
+        lambda k: at(_GRID.position(k) + 3 * (k == 4) * _ROW),
     ),
     ("two echoes", "EchoTime", _halves("EchoTime", "10", "20")),
     ("two b-values", "DiffusionBValue", _halves("DiffusionBValue", 0.0, 1000.0)),
     ("two points in time", "TemporalPosition", _halves("TemporalPositionIdentifier", 1, 2)),
     ("magnitude and phase", "ImageType", _halves("ImageType", ["ORIGINAL", "M"], ["ORIGINAL", "P"])),
-    ("one slice has no position", "no ImagePositionPatient", _first(ImagePositionPatient=None)),
+    ("one slice has no position", "no ImagePositionPatient", only_first(ImagePositionPatient=None)),
     ("no slice has a position", "no ImagePositionPatient", lambda k: {"ImagePositionPatient": None}),
     ("no pixel spacing", "no PixelSpacing", lambda k: {"PixelSpacing": None}),
     ("pixel spacing 0", "PixelSpacing is 0", lambda k: {"PixelSpacing": ["0", "1"]}),
-    ("slices in two directions", "2 orientations", lambda k: {"ImageOrientationPatient": _SIDEWAYS} if k < 2 else {}),
-    ("a localizer among the slices", "localizers", _first(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])),
-    ("only some slices have a scale", "only some of its", _first(RescaleSlope="2", RescaleIntercept="0")),
+    ("slices in two directions", "2 orientations", lambda k: {"ImageOrientationPatient": SIDEWAYS} if k < 2 else {}),
+    ("a localizer among the slices", "localizers", only_first(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])),
+    ("only some slices have a scale", "only some of its", only_first(RescaleSlope="2", RescaleIntercept="0")),
     ("slope 0", "RescaleSlope is 0", lambda k: {"RescaleSlope": "0"}),
     ("colours", "holds colours", lambda k: {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}),
     ("a Siemens mosaic", "mosaic", lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}),
@@ -241,7 +233,7 @@ _ENHANCED_REFUSED: list[tuple[str, str, list[Dataset]]] = [
     (
         "frames in two directions",
         "2 orientations",
-        _frames(range(18), lambda k: {"PlaneOrientationSequence": {"ImageOrientationPatient": _SIDEWAYS}} if k else {}),
+        _frames(range(18), lambda k: {"PlaneOrientationSequence": {"ImageOrientationPatient": SIDEWAYS}} if k else {}),
     ),
     ("fewer descriptions than frames", "but describes 17", _frames(range(17))),
     ("frames without positions", "have no positions", []),

@@ -1,4 +1,4 @@
-"""What the inference benchmark compares: MONAI's route and ours, each living in a process of its own."""
+"""What the inference benchmark compares: MONAI's route and ours, each living in a separate process."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def measure_matrix_ceiling(
         precision: ``"fp32"`` (TensorFloat32 on a GPU if torch's convolutions use it), ``"bf16"`` or ``"fp16"``.
         device: where.
         size: rows and columns of the matrices; by default 2048 on a CPU and 8192 on a GPU.
-        tries: the fastest of so many counts.
+        tries: number of attempts, of which the fastest counts.
     """
     device = torch.device(device)
     size = size or (8192 if device.type == "cuda" else 2048)
@@ -221,7 +221,7 @@ class ContenderProcess:
     def __init__(self, contender: Contender, task: InferenceTask) -> None:
         self.contender = contender
         self.task = task
-        # processes that fork from one that has imported all this start at once; systems without it import anew
+        # processes that fork from one that has imported all this start at once; systems without fork import it again
         methods = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         context.set_forkserver_preload([__name__])
@@ -241,7 +241,7 @@ class ContenderProcess:
         """Build and prepare the network, and segment one window.
 
         Raises:
-            RuntimeError: the contender cannot run here; the message tells why.
+            RuntimeError: the contender cannot run here; the message says why.
         """
         started: StartedContender = self.call(_start_here, self.contender, self.task)
         return started
@@ -263,7 +263,7 @@ class ContenderProcess:
             labels: return the label map.
 
         Raises:
-            RuntimeError: it failed; the message tells why.
+            RuntimeError: it failed; the message says why.
         """
         done: SegmentedVolume = self.call(_run_here, stages, labels)
         return done
@@ -365,7 +365,7 @@ class ContenderRun:
 
 
 def _load_libraries(contender: Contender, device: torch.device) -> None:
-    """What libraries bring once is no cost of a network."""
+    """Memory that libraries take once is not counted for a network."""
     if contender.runtime == "openvino" and importlib.util.find_spec("openvino"):
         importlib.import_module("openvino")
     if device.type == "cuda":

@@ -54,7 +54,7 @@ def measure_inference(
     All contenders segment the same volume with the same windows, overlap, blending and batches of windows, from the
     volume on the device to its label map there. Our network is MONAI's converted, so that the outputs agree, which is
     checked in the first window (every level against MONAI's output of this level, in fp32) and in the volume (the
-    deepest level). Each contender lives in a process of its own; the rounds alternate between the reference and the
+    deepest level). Each contender lives in a separate process; the rounds alternate between the reference and the
     contenders of one runtime and precision, so that a noisy machine hits all alike, and ratios are taken within a
     round.
 

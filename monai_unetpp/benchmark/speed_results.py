@@ -36,7 +36,7 @@ class InferenceCost:
         stages_s: median seconds by stage.
         outside_network: share of the time that is not spent in the network.
         preparation_s: conversion and compilation, once.
-        peak_memory_bytes: most memory in use: device memory on CUDA, on a CPU the growth of a process of its own,
+        peak_memory_bytes: most memory in use: device memory on CUDA, on a CPU the growth of a separate process,
             without what libraries load once.
         flops_per_s: operations per second, with the time outside the network counted too.
         ceiling_share: of what products of large matrices reach in the same precision.

@@ -14,7 +14,13 @@ if TYPE_CHECKING:
     from monai_unetpp.bundles.configuration import BundleConfig, bundle_code
     from monai_unetpp.bundles.finding import BUNDLES_VARIABLE, find_bundle, list_bundles
     from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_file, weights_entry
-    from monai_unetpp.bundles.loading import load_network, read_metadata, read_metadata_entry, read_network_def
+    from monai_unetpp.bundles.loading import (
+        label_names,
+        load_network,
+        read_metadata,
+        read_metadata_entry,
+        read_network_def,
+    )
     from monai_unetpp.bundles.overview import BundleLevel, BundleOverview, list_overviews
     from monai_unetpp.bundles.training_record import TrainingRecord, read_training_record, write_training_record
 
@@ -35,6 +41,7 @@ _HOMES = {
         "weights_entry",
     ),
     "monai_unetpp.bundles.loading": (
+        "label_names",
         "load_network",
         "read_metadata",
         "read_metadata_entry",
@@ -63,6 +70,7 @@ __all__ = [
     "check_bundle",
     "find_bundle",
     "hash_file",
+    "label_names",
     "list_bundles",
     "list_overviews",
     "load_network",

@@ -105,7 +105,7 @@ def check_bundle(bundle: str | PathLike[str], *, schema: str | PathLike[str] | N
 
     Raises:
         FileNotFoundError: no such folder, or no such schema.
-        ValueError: the schema is none.
+        ValueError: the schema is not a JSON schema.
     """
     root = Path(bundle)
     if not root.is_dir():
@@ -125,7 +125,7 @@ def check_bundle(bundle: str | PathLike[str], *, schema: str | PathLike[str] | N
 
 
 def _told(problems: Iterator[str]) -> Iterator[str]:
-    """The problems, of which one may be that the rest cannot be looked for."""
+    """The problems; the last one may be that the check could not go on."""
     try:
         yield from problems
     except (AttributeError, IndexError, KeyError, TypeError, RecursionError) as e:

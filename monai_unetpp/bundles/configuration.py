@@ -90,7 +90,7 @@ class BundleConfig:
         self._explain(key, wrapped)
 
     def _stand_in(self, value: Any) -> Any:
-        """What stands for a value in the configuration: nothing in it is text of the value's own."""
+        """The placeholder of a value in the configuration: it holds none of the value's own text."""
         if isinstance(value, (bool, int, float)) or value is None:
             return value
         if type(value) is list:
@@ -113,11 +113,11 @@ class BundleConfig:
                 raise type(error)(f"{self}: {error}") from error
             raise error
         raise ValueError(
-            f"{self}: {key!r} cannot be made of it ({_in_words(error)}{place}). Correct the configuration."
+            f"{self}: {key!r} cannot be created from it ({_in_words(error)}{place}). Correct the configuration."
         ) from error
 
     def _is_at_fault(self, error: BaseException) -> bool:
-        """Whether an error tells of an argument that no value from outside was set for, and names no other file."""
+        """Whether an error is about an argument that no value from outside was set for, and names no other file."""
         if type(error) not in (TypeError, ValueError):
             return False
         subject, rule, _ = str(error).partition(" must ")

@@ -29,7 +29,7 @@ def find_bundle(bundle: str | PathLike[str] | None) -> Path:
         The absolute path.
 
     Raises:
-        FileNotFoundError: no such bundle; the message lists where it was looked for and what there is.
+        FileNotFoundError: no such bundle; the message lists the folders that were searched and the bundles in them.
         ValueError: a beginning of several names, or None; the message lists what there is and which images each takes.
     """
     if bundle is None:

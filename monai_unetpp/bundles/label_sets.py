@@ -7,29 +7,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.bundles.loading import read_metadata, read_metadata_entry
+from monai_unetpp.bundles.loading import read_metadata
 
-__all__ = ["label_names", "label_values", "read_brain_mask", "read_totals"]
-
-
-def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
-    """The labels that a bundle writes, without the background, from its metadata: value to name.
-
-    They are the entry ``labels`` where there is one, as where label maps have other values than the output's channels.
-
-    Raises:
-        ValueError: metadata without names of the output's channels.
-    """
-    labels = read_metadata(bundle).get("labels")
-    if isinstance(labels, dict) and all(str(value).isdecimal() for value in labels):
-        return {int(value): str(name) for value, name in labels.items()}
-    channels = read_metadata_entry(bundle, "network_data_format", "outputs", "pred", "channel_def")
-    if not isinstance(channels, dict) or not all(str(value).isdecimal() for value in channels):
-        raise ValueError(
-            f"{Path(bundle) / 'configs' / 'metadata.json'}: channel_def must map values to names like "
-            f'{{"0": "background"}}, got {channels!r:.80}. Correct it, or copy the bundle again.'
-        )
-    return {int(value): str(name) for value, name in channels.items() if int(value) > 0}
+__all__ = ["label_values", "read_brain_mask", "read_totals"]
 
 
 def read_brain_mask(bundle: str | PathLike[str], names: Mapping[int, str]) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from monai_unetpp.networks.config import NestedUNetConfig
 
 __all__ = [
     "differing_arguments",
+    "label_names",
     "load_network",
     "network_arguments",
     "read_metadata",
@@ -49,7 +50,7 @@ def load_network(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that holds no such weights, or a level that the network has not.
+        ValueError: a file that holds no such weights, or a level that the network does not have.
 
     Example:
         A part of a bundle's configuration::
@@ -114,6 +115,26 @@ def read_metadata_entry(bundle: str | PathLike[str], *keys: str) -> Any:
             )
         entry = entry[key]
     return entry
+
+
+def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
+    """The labels that a bundle writes, without the background, from its metadata: value to name.
+
+    They are the entry ``labels`` where there is one, as where label maps have other values than the output's channels.
+
+    Raises:
+        ValueError: metadata without names of the output's channels.
+    """
+    labels = read_metadata(bundle).get("labels")
+    if isinstance(labels, dict) and all(str(value).isdecimal() for value in labels):
+        return {int(value): str(name) for value, name in labels.items()}
+    channels = read_metadata_entry(bundle, "network_data_format", "outputs", "pred", "channel_def")
+    if not isinstance(channels, dict) or not all(str(value).isdecimal() for value in channels):
+        raise ValueError(
+            f"{Path(bundle) / 'configs' / 'metadata.json'}: channel_def must map values to names like "
+            f'{{"0": "background"}}, got {channels!r:.80}. Correct it, or copy the bundle again.'
+        )
+    return {int(value): str(name) for value, name in channels.items() if int(value) > 0}
 
 
 def read_network_def(bundle: str | PathLike[str]) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from os import fspath
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.bundles import BundleConfig
-from monai_unetpp.bundles.label_sets import label_names
+from monai_unetpp.bundles import BundleConfig, label_names
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.engines import CaseEvaluator

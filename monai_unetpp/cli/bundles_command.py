@@ -20,7 +20,7 @@ _EXAMPLES = """\
   monai-unetpp bundles
   monai-unetpp bundles --json
 
-Bundles are looked for in the folder that MONAI_UNETPP_BUNDLES names, in the folder bundles of the working directory,
+Bundles are searched for in the folder that MONAI_UNETPP_BUNDLES names, in the folder bundles of the working directory,
 and beside the package. Scores are those of the bundle's metadata; its docs/README.md says on which cases.
 """
 
@@ -71,4 +71,4 @@ def _show(bundle: BundleOverview) -> None:
     print()
 
 
-BUNDLES = Command("bundles", "list the bundles that there are: task, levels, size, licence", _EXAMPLES, _declare, _run)
+BUNDLES = Command("bundles", "list the available bundles: task, levels, size, licence", _EXAMPLES, _declare, _run)

@@ -19,8 +19,8 @@ _EXAMPLES = """\
   monai-unetpp check path/to/Task04_Hippocampus
   monai-unetpp check path/to/Task04_Hippocampus --fingerprint my_bundle/configs/fingerprint.json
 
-Of a bundle it also lists the Python code that the configurations run when they are used: MONAI evaluates every value
-that begins with $. That is no problem in itself, but use only bundles whose code you trust.
+For a bundle it also lists the Python code that its configurations run: MONAI evaluates every value that begins with $.
+That is not a problem in itself, but use only bundles whose code you trust.
 """
 
 
@@ -36,8 +36,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fingerprint",
         metavar="FILE",
-        help="measure the training cases of a sound data set, and write what they have in common: as "
-        "configs/fingerprint.json of a bundle it lets segment tell which images are unlike them",
+        help="measure the training cases of a sound data set and write their ranges to this file: with it as "
+        "configs/fingerprint.json of a bundle segment warns about images that differ from them",
     )
 
 
@@ -47,7 +47,7 @@ def _run(target: str, schema: str | None, fingerprint: str | None) -> int:
     if is_data_set(target):
         from monai_unetpp.data.check import check_dataset
 
-        problems = check_dataset(target)
+        problems = check_dataset(target, progress=True)
         if fingerprint is not None and not problems:
             _write_fingerprint(target, fingerprint)
     elif fingerprint is not None:

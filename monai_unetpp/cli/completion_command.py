@@ -16,8 +16,9 @@ _EXAMPLES = """\
   monai-unetpp completion zsh > ~/.zfunc/_monai-unetpp
   monai-unetpp completion tcsh > ~/.monai-unetpp.tcsh
 
-For bash the folder must exist, and the package bash-completion. For zsh the folder must be in fpath, before compinit.
-For tcsh source the file in ~/.tcshrc. A new shell then completes commands, options and choices with the tab key.
+For bash the folder must exist, and the package bash-completion must be installed. For zsh the folder must be in fpath
+before compinit runs. For tcsh, source the file in ~/.tcshrc. A new shell then completes commands, options and choices
+with the tab key.
 """
 
 

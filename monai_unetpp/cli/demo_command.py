@@ -26,7 +26,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="PART",
         default=["brain", "hippocampus"],
-        help="brain (tissues of the whole brain) or hippocampus; both if none is named",
+        help="brain (tissues of the whole brain) or hippocampus; default: both",
     )
     parser.add_argument(
         "-o",

@@ -39,39 +39,39 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--format",
         choices=["torch_export", "torchscript", "onnx", "openvino", "tensorrt", "runner"],
-        help="what to write (default: what the file's suffix says); runner: a folder with the whole way from image to "
+        help="what to write (default: by the file's suffix); runner: a folder with the whole pipeline from image to "
         "labels, for python -m monai_unetpp.runner",
     )
     parser.add_argument(
         "--level",
         type=as_level,
         metavar="LEVEL",
-        help="L1 or 1, L2, ...: only what this level needs (default: deepest)",
+        help="L1 or 1, L2, ...: export only what this level needs (default: the deepest)",
     )
     parser.add_argument(
         "--window_shape",
         nargs="+",
         type=int,
         metavar="SIZE",
-        help="spatial size of the input, one per axis (default: what the bundle's metadata say)",
+        help="spatial size of the input, one per axis (default: by the bundle's metadata)",
     )
-    parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="windows at once (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="windows a call (default: %(default)s)")
     parser.add_argument(
         "--precision",
         choices=["fp32", "bf16", "int8"],
-        help="what the runner computes in (format runner only, default: fp32); int8 needs --calibration",
+        help="numbers that the runner computes with (format runner only, default: fp32); int8 needs --calibration",
     )
     parser.add_argument(
         "--calibration",
         metavar="DATASET_DIR",
-        help="folder with dataset.json, from whose training cases int8 takes the ranges of values",
+        help="folder with dataset.json, whose training cases calibrate int8",
     )
     parser.add_argument(
         "--network_format",
         choices=["openvino", "onnx"],
         help="of the network in the folder (format runner only, default: openvino)",
     )
-    parser.add_argument("--dynamic_batch", action="store_true", help="let the file take any number of windows")
+    parser.add_argument("--dynamic_batch", action="store_true", help="accept any number of windows per call")
 
 
 def _run(source: str, output: str, format: str | None, **options: Any) -> int:

@@ -19,8 +19,8 @@ _EXAMPLES = """\
   monai-unetpp failures --dataset_dir DATA --list_key training -o kinds
 
 The segmentations are those of: monai-unetpp segment DATA --bundle BUNDLE --list_key validation -o segmentations
-Kinds are the size of an image and its background, dark or bright; of volumes, the largest edge of a voxel. Written are
-failures.md, failures.png with the worst cases, and failures.json with the figures of all.
+Images are grouped by their size and background, dark or bright; volumes by the largest edge of a voxel. It writes
+failures.md, failures.png with the worst cases, and failures.json with the figures of all cases.
 """
 
 

@@ -17,13 +17,13 @@ _EXAMPLES = """\
   monai-unetpp plan Task04_Hippocampus -o my_bundle --minutes 20 --set batch_size=4 --set patch_size=[40,56,40]
 
 Nothing is trained: the training images are read once, a training step is timed, and a bundle without weights is
-written. Every value and its reason stand in my_bundle/docs/plan.md. An earlier plan in the same folder is replaced, a
-bundle with weights never.
+written. my_bundle/docs/plan.md lists every value and its reason. An earlier plan in the same folder is replaced, but
+never a bundle with weights.
 """
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
-    add_options(parser, PlanOptions, defaults=True)
+    add_options(parser, PlanOptions)
 
 
 def _run(**options: Any) -> int:
@@ -35,4 +35,4 @@ def _run(**options: Any) -> int:
     return DONE
 
 
-PLAN = Command("plan", "plan a training for your data: a bundle without weights, explained", _EXAMPLES, _declare, _run)
+PLAN = Command("plan", "plan a training for your data, and write a bundle without weights", _EXAMPLES, _declare, _run)

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING, Any
 
-from monai_unetpp.choices import BUNDLE_HELP, DEFAULT_BUNDLE, DEVICE_HELP
+from monai_unetpp.choices import BUNDLE_HELP, DEVICE_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, INCONCLUSIVE, fail, is_first_process
 from monai_unetpp.options import add_options
@@ -19,22 +19,20 @@ if TYPE_CHECKING:
 __all__ = ["PRUNE"]
 
 _EXAMPLES = """\
-  monai-unetpp prune --dataset_dir Task04_Hippocampus -o report
-  monai-unetpp prune --dataset_dir SITE_A --dataset_dir SITE_B -o report --margin dice=0.005
-  monai-unetpp prune --dataset_dir DATA --confirm_dir OTHER_DATA -o report --write pruned_bundle
-  monai-unetpp prune --dataset_dir DATA -o report --budget latency_ms=50 --extra alone=L2_trained_alone.pt
-  monai-unetpp prune --dataset_dir DATA -o report --settings overlap=0,0.25 --settings precision=fp32,bf16
-  monai-unetpp prune --bundle nuclei_microscopy_unetpp --dataset_dir DATA -o report --settings adaptive=0.02,0.033,0.05
+  monai-unetpp prune Task04_Hippocampus --bundle hippocampus_mri_unetpp -o report
+  monai-unetpp prune --dataset_dir SITE_A --dataset_dir SITE_B --bundle my_bundle -o report --margin dice=0.005
+  monai-unetpp prune DATA --bundle my_bundle --confirm_dir OTHER_DATA -o report --write pruned_bundle
+  monai-unetpp prune DATA --bundle my_bundle -o report --budget latency_ms=50 --extra alone=L2_trained_alone.pt
+  monai-unetpp prune DATA --bundle my_bundle -o report --settings overlap=0,0.25 --settings precision=fp32,bf16
+  monai-unetpp prune DATA --bundle nuclei_microscopy_unetpp -o report --settings adaptive=0.02,0.033,0.05
 
-The report folder keeps finished cases: the same command goes on where it was interrupted.
+The report folder keeps finished cases: after an interruption the same command continues.
 """
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
     networks = parser.add_argument_group("networks")
-    networks.add_argument(
-        "--bundle", default=DEFAULT_BUNDLE, metavar="BUNDLE", help=f"{BUNDLE_HELP} (default: %(default)s)"
-    )
+    networks.add_argument("--bundle", metavar="BUNDLE", help=BUNDLE_HELP)
     networks.add_argument("--checkpoint", metavar="FILE", help="weights to evaluate (default: those of the bundle)")
     networks.add_argument(
         "--extra",
@@ -50,7 +48,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     add_options(parser.add_argument_group("results"), Outputs)
 
 
-def _run(bundle: str, output_dir: str, write: str | None, **options: Any) -> int:
+def _run(bundle: str | None, output_dir: str, write: str | None, **options: Any) -> int:
     from monai_unetpp.pruning.evaluation import verdict
     from monai_unetpp.pruning.from_bundle import prune_bundle
 

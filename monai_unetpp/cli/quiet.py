@@ -13,7 +13,7 @@ from monai_unetpp.progress import write_line
 
 __all__ = ["DETAILED_LOGGERS", "REPEATING_LOGGERS", "logging_to_stderr", "shown"]
 
-#: What they log is in the summary as well, or tells that a decoder is not there that nobody asked for.
+#: What they log is in the summary as well, or is about a missing decoder that nobody asked for.
 REPEATING_LOGGERS = (
     "monai_unetpp.engines",
     "ignite.engine.engine.CaseEvaluator",

@@ -60,7 +60,7 @@ def _run(json_output: bool, **options: Any) -> int:
     from monai_unetpp.segmentation import segment_files
 
     with nullcontext() if json_output else shown("monai_unetpp.inferers.sliding_windows"):
-        summary = segment_files(**options, progress=not json_output)
+        summary = segment_files(**options, progress=True)
     if json_output:
         print(json.dumps(summary.as_dict(), indent=2))
     elif summary.cases:

@@ -23,12 +23,13 @@ _EXAMPLES = """\
   monai-unetpp study --dataset_dir nuclei -o study --seeds 0 1 2 --shard 1/2
   monai-unetpp study --dataset_dir nuclei -o study --report_only
 
-Trained are U-Nets of every depth, a wide U-Net with the parameters of UNet++, U-Net^e, UNet+ and UNet++ with and
-without deep supervision, and levels of UNet++ alone, all on the same patches, with one loss, schedule and number of
-steps. Scored are the last weights, on the validation list. Where features are too small for a wide U-Net, it is left
-out. The same command goes on where it was interrupted (by
-Ctrl-C, or killed) from the last checkpoint and repeats nothing that is finished; settings that are not given are
-those that the folder was begun with. For several GPUs: torchrun --nproc_per_node=N -m monai_unetpp.cli study ...
+It trains U-Nets of every depth, a wide U-Net with as many parameters as UNet++, U-Net^e, UNet+, UNet++ with and without
+deep supervision, and single levels of UNet++, all on the same patches and with the same loss, schedule and number of
+steps. The last weights are scored on the validation list. Where features are too small for a wide U-Net, it is left
+out. After an interruption (by Ctrl-C, or killed) the same command continues from the last checkpoint and repeats
+nothing that is finished; settings that are not given are those of the first run in the folder.
+
+For several GPUs: torchrun --nproc_per_node=N -m monai_unetpp.cli study ...
 """
 
 
@@ -51,16 +52,16 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
     parser.add_argument(
-        "--list", dest="list_only", action="store_true", help="show the runs and their state, do nothing"
+        "--list", dest="list_only", action="store_true", help="list the runs and their state, and run nothing"
     )
-    parser.add_argument("--report_only", action="store_true", help="train nothing, report what is finished")
+    parser.add_argument("--report_only", action="store_true", help="train nothing, report the finished runs")
     # what is not given is None: then the configuration, the folder or the default holds
     add_options(parser, RunOptions)
-    terms = parser.add_argument_group("terms, equal for all runs of a folder")
+    terms = parser.add_argument_group("settings, the same for all runs of a folder")
     terms.add_argument(
         "--config",
         metavar="FILE",
-        help="JSON object with any of these, variants and seeds; the command line goes first",
+        help="JSON object with any of these settings, variants and seeds; options on the command line take precedence",
     )
     add_options(terms, StudySettings)
 

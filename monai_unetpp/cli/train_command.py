@@ -21,9 +21,10 @@ _EXAMPLES = """\
   torchrun --nproc_per_node=2 -m monai_unetpp train DATA -o my_bundle
   monai-unetpp segment --bundle my_bundle scan.nii.gz -o segmentations
 
-It plans where the folder has no plan yet; monai-unetpp plan writes one to look at first. Then it trains, finds out how
-shallow the network may be, writes my_bundle/pruning/report.html and my_bundle/docs/README.md and, if the verdict is to
-prune, the pruned bundle beside it. The same command goes on where it was interrupted, by Ctrl-C or otherwise.
+It plans where the folder has no plan yet; monai-unetpp plan writes one to look at first. The minutes and folds of that
+plan hold unless others are given, and no other values can be set. Then it trains, finds out how shallow the network may
+be, writes my_bundle/pruning/report.html and my_bundle/docs/README.md and, if the verdict is to prune, the pruned bundle
+beside it. The same command continues after an interruption, by Ctrl-C or otherwise.
 """
 
 
@@ -34,12 +35,11 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 def _run(**options: Any) -> int:
     from monai_unetpp.training_run import train
 
-    asked = TrainOptions(**{name: value for name, value in options.items() if value is not None})
     try:
-        outcome = train(asked, progress=spaced(lambda line: print(line, flush=True)))
+        outcome = train(TrainOptions(**options), progress=spaced(lambda line: print(line, flush=True)))
     except KeyboardInterrupt:
         if is_first_process():
-            fail(f"interrupted. The same command goes on from there: monai-unetpp {' '.join(sys.argv[1:])}")
+            fail(f"interrupted. The same command continues from there: monai-unetpp {' '.join(sys.argv[1:])}")
         return INTERRUPTED
     if is_first_process():
         print(outcome.summary)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from monai_unetpp.data.dataset import CaseDataset, SeededCacheDataset
     from monai_unetpp.data.description import DataSetDescription, describe_data_set
     from monai_unetpp.data.exhaustion import describe_case_failure
-    from monai_unetpp.data.geometry import check_same_geometry, read_geometry
+    from monai_unetpp.data.geometry import read_geometry
     from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry
     from monai_unetpp.data.image_errors import ImageFileError, describe_failure
     from monai_unetpp.data.instances import SplitInstances, SplitInstancesd
@@ -53,10 +53,7 @@ _HOMES = {
         "describe_data_set",
     ),
     "monai_unetpp.data.exhaustion": ("describe_case_failure",),
-    "monai_unetpp.data.geometry": (
-        "check_same_geometry",
-        "read_geometry",
-    ),
+    "monai_unetpp.data.geometry": ("read_geometry",),
     "monai_unetpp.data.grid": (
         "ImageGeometry",
         "check_grid",
@@ -124,7 +121,6 @@ __all__ = [
     "check_dataset",
     "check_grid",
     "check_labelled_data",
-    "check_same_geometry",
     "compare_geometry",
     "describe_case_failure",
     "describe_data_set",

@@ -21,7 +21,7 @@ __all__ = ["SURROUND_SHARE", "SURROUND_VALUE", "ClearBackgroundd", "CropBackgrou
 
 logger = logging.getLogger(__name__)
 
-#: Keys of an image's metadata: the value of its surround, NaN where there is none, and its share, then 0.
+#: Keys of an image's metadata: the value of its surround, and its share of the image; NaN and 0 where there is none.
 SURROUND_VALUE, SURROUND_SHARE = "surround_value", "surround_share"
 
 

@@ -63,7 +63,7 @@ def check_case(
 
     Args:
         case: the case.
-        values: label values that may occur besides 0; None allows all from 0 up.
+        values: label values that may occur in addition to 0; None allows all from 0 up.
         spatial_dims: 2 or 3; None takes what the label has.
         in_channels: channels that the image must have; None does not check.
     """
@@ -92,7 +92,7 @@ def read_truth(case: LabelledCase, values: Collection[int] | None = None, spatia
 
     Args:
         case: the case.
-        values: what may occur besides 0; None allows all from 0 up.
+        values: values that may occur in addition to 0; None allows all from 0 up.
         spatial_dims: 2 or 3; None takes what the file has, without axes of length 1 at the end.
 
     Raises:

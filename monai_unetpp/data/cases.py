@@ -35,7 +35,7 @@ def find_cases(
     list_key: str | None = None,
     channels: int = 1,
 ) -> list[dict[str, Any]]:
-    """The cases that ``input`` stands for.
+    """The cases in ``input``.
 
     Args:
         input: any of these, or a list of them:
@@ -48,8 +48,8 @@ def find_cases(
             - a folder in the form of nnU-Net, or with ``images`` and ``labels``: the files of ``imagesTs``, else those
               of ``imagesTr`` or ``images``, with or without a label.
 
-            Files that this package has written are no images, whatever their name: they are left out, by the mark that
-            they carry. A path that is given twice is one case; two links to one file are two.
+            Files that this package has written are left out, whatever their name, by the mark that they carry. A
+            path that is given twice is one case; two links to one file are two.
         strict: whether an ``input`` that is missing, empty or not an image is an error. Otherwise it becomes a case
             with the reason as ``failure``, which :class:`monai_unetpp.data.CaseDataset` hands on.
         pictures: whether PNG and TIFF files are images too, for networks in 2D. For others a PNG in a folder is
@@ -170,7 +170,7 @@ def _is_series(path: Path, folder: Path) -> bool:
     try:
         return any(dicom_files(path))
     except OSError as e:
-        logger.warning("%s: cannot be read (%s) and is passed over.", path, e.strerror)
+        logger.warning("%s: cannot be read (%s) and is skipped.", path, e.strerror)
         return False
 
 

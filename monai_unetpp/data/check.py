@@ -17,6 +17,7 @@ from monai_unetpp.data.label_names import LabelNames, read_label_names
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.naming import image_name
 from monai_unetpp.distributed import gather, rank, share
+from monai_unetpp.progress import Progress, counting
 
 __all__ = ["check_dataset", "check_labelled_data", "tell_doubtful"]
 
@@ -25,7 +26,7 @@ logger = logging.getLogger(__name__)
 _MOST_LINES = 20
 
 
-def check_dataset(dataset_dir: str | PathLike[str]) -> list[str]:
+def check_dataset(dataset_dir: str | PathLike[str], progress: Progress = None) -> list[str]:
     """The problems of a data set; every image and label is read.
 
     The data set may have any form that :func:`monai_unetpp.data.load_datalist` takes. In Decathlon form
@@ -36,6 +37,7 @@ def check_dataset(dataset_dir: str | PathLike[str]) -> list[str]:
 
     Args:
         dataset_dir: folder with ``dataset.json``.
+        progress: who is told how far it is; see :data:`monai_unetpp.progress.Progress`.
 
     Returns:
         One line per problem, with the file and what to do; none if all is well.
@@ -59,12 +61,23 @@ def check_dataset(dataset_dir: str | PathLike[str]) -> list[str]:
     problems += found
     values = None if names is None else names.values
     unique = {each.case.files: each.case for each in listed}
-    checked = {files: check_case(case, values) for files, case in unique.items()}
+    checked = _check_cases(unique, values, progress)
     for each in checked.values():
         problems += [] if each.problem is None else [each.problem]
     problems += _compare_cases(path, listed, checked, names)
     # names of files may hold line breaks
     return [" ".join(problem.splitlines()) for problem in problems]
+
+
+def _check_cases(
+    cases: Mapping[tuple[Path, ...], LabelledCase], values: Collection[int] | None, progress: Progress
+) -> dict[tuple[Path, ...], CheckedCase]:
+    checked = {}
+    with counting(progress, "checking") as count:
+        for files, case in cases.items():
+            checked[files] = check_case(case, values)
+            count(len(checked), len(cases))
+    return checked
 
 
 def check_labelled_data(
@@ -128,7 +141,7 @@ def tell_doubtful(
 
 @dataclasses.dataclass(frozen=True)
 class _ListedCase:
-    """A case and the list that it stands in."""
+    """A case and the list that it belongs to."""
 
     key: str
     case: LabelledCase
@@ -199,10 +212,10 @@ def _unused_labels(
 
 
 def _allowed(names: LabelNames | None, classes: int | None) -> Collection[int] | None:
-    """Values besides 0 that the network's labels may have."""
+    """Values other than 0 that the network's labels may have."""
     if classes is None:
         return None if names is None else names.values
-    # a network with one output tells one class from the background
+    # a network with one output separates one class from the background
     inside = range(1, max(classes, 2))
     if names is None:
         return inside

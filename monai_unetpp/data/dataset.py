@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class CaseDataset(Dataset):
-    """MONAI's ``Dataset`` for cases from :func:`monai_unetpp.data.find_cases`, where one that is broken is no error.
+    """MONAI's ``Dataset`` for cases from :func:`monai_unetpp.data.find_cases`, where a broken case is not an error.
 
     Instead of data a case that cannot be loaded gives ``{"case": name, "file": path, "failure": reason}``, plain
     strings that pass any loader with ``batch_size=1``: in the same process, in worker processes, or
@@ -48,7 +48,7 @@ class CaseDataset(Dataset):
 
 
 class SeededCacheDataset(CacheDataset):
-    """MONAI's ``CacheDataset``, whose random transforms begin anew with every epoch, from a seed for it.
+    """MONAI's ``CacheDataset``, whose random transforms are seeded again for every epoch.
 
     So an epoch is the same whether training came to it in one go or was interrupted before, also where worker
     processes stay alive from epoch to epoch. :class:`monai_unetpp.training.TrainingCheckpoint` calls

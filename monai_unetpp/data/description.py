@@ -38,7 +38,7 @@ class DataSetDescription:
         spatial_dims: 2 or 3, as the first label has.
         channels: name of every channel.
         labels: value by name, without the background and without ``ignore``.
-        ignore_label: value of voxels that nobody labelled; None where there are none.
+        ignore_label: value of voxels without a label; None where there are none.
         modality: as the channels' names tell it; None where they do not.
     """
 

@@ -91,12 +91,12 @@ class DicomVolume:
 
 
 def is_dicom_file(path: str | Path) -> bool:
-    """Whether ``path`` is a DICOM file, by its content or its suffix; an index (``DICOMDIR``) is none.
+    """Whether ``path`` is a DICOM file, by its content or its suffix; an index (``DICOMDIR``) is not.
 
-    What cannot be read is none either, unless its suffix says so.
+    What cannot be read is not one either, unless its suffix says so.
     """
     path = Path(path)
-    # os.path tells of what it may not look at that it is no file, and pipes must not be opened
+    # os.path says of a file that may not be looked at that it does not exist, and pipes must not be opened
     if not os.path.isfile(path) or path.name.upper() == "DICOMDIR":
         return False
     if path.suffix.lower() == ".dcm":
@@ -121,7 +121,7 @@ def read_dicom(paths: Sequence[Path]) -> DicomVolume:
         paths: one folder with one series, or files of one series in one folder.
 
     Raises:
-        ImageFileError: no series or several, or one that is no volume; see :func:`read_series`.
+        ImageFileError: no series or several, or one that is not a volume; see :func:`read_series`.
     """
     return read_series(_only_series(paths), paths[0])
 
@@ -254,7 +254,7 @@ def _images(names: Sequence[Path], given: Path) -> list[DicomFile]:
     if len(found) == sum(others.values()):
         raise ImageFileError(f"{given}: holds no image, only {told}. Name a folder with one DICOM series in it.")
     if others:
-        logger.info("%s: DICOM files that are no images are left out: %s.", given, told)
+        logger.info("%s: DICOM files that are not images are left out: %s.", given, told)
     return [file for file in found if file.is_image]
 
 
@@ -318,7 +318,7 @@ def _scale(pixels: np.ndarray[Any, Any], plane: DicomPlane, out: np.ndarray[Any,
                 "Export or copy it again."
             )
     if out.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # the reader tells of what is infinite
+        with np.errstate(over="ignore"):  # the reader reports infinite values
             out[...] = pixels * np.float64(plane.slope) + plane.intercept
     else:
         np.add(pixels, int(plane.intercept), out=out, dtype=np.int64, casting="unsafe")

@@ -49,7 +49,7 @@ DISTINGUISHING = (
     "AcquisitionDateTime",
     "ContentTime",
 )
-#: What all slices of a volume must have in common, besides their grid.
+#: What all slices of a volume must have in common, apart from their grid.
 COMMON = ("FrameOfReferenceUID", "PhotometricInterpretation", "RescaleType", "Units")
 _OTHERS = (
     "BitsStored",

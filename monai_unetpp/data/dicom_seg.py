@@ -54,7 +54,7 @@ class Code:
 
 @dataclasses.dataclass(frozen=True)
 class LabelCodes:
-    """What a label stands for, as DICOM says it.
+    """What a label means, in terms of DICOM.
 
     Attributes:
         category: the kind of thing, such as an anatomical structure.
@@ -169,7 +169,7 @@ def write_dicom_seg(
     _check_own(Path(path))
     paths = [Path(file) for file in source]
     if not (paths[0].is_dir() or is_dicom_file(paths[0])):
-        raise ImageFileError(f"{paths[0]}: no DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.")
+        raise ImageFileError(f"{paths[0]}: not DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.")
     planes = dicom_planes_of(paths)
     shape = (*planes[0].size, len(planes))
     if labels.size != np.prod(shape):

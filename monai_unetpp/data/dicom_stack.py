@@ -117,7 +117,7 @@ def _common_orientation(planes: Sequence[DicomPlane], given: Path) -> _Array:
         odd = planes[min(groups, key=len)[0]].label
         raise ImageFileError(
             f"{given}: its slices have {len(groups)} orientations, of {_listed(sizes)} slices; {odd} is not parallel "
-            f"to the others. Localizers and views in several planes are no volume. {_SPLIT}"
+            f"to the others. Localizers and views in several planes do not form a volume. {_SPLIT}"
         )
     return _orthonormal(orientations.mean(axis=0), given)
 
@@ -167,7 +167,7 @@ def _check_places(planes: Sequence[DicomPlane], distances: _Array, given: Path) 
 
 
 def _difference(planes: Sequence[DicomPlane], places: _Array) -> str:
-    """What tells slices at one place apart."""
+    """The attribute that distinguishes slices at the same position."""
     found: dict[str, list[str]] = {}
     for name in DISTINGUISHING:
         at_place: dict[int, set[str]] = defaultdict(set)

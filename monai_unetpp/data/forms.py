@@ -128,7 +128,7 @@ def _pair(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
-    """The images of a folder by name; what else is there is told.
+    """The images of a folder by name; other files are logged.
 
     Raises:
         ValueError: no such folder, or no images.

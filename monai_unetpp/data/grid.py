@@ -90,7 +90,7 @@ def compare_geometry(
 def check_grid(shape: Sequence[int], affine: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
     """The check of what a header says about places, for all formats.
 
-    What cannot be is refused. What can be, but hardly is, is told once per file.
+    Impossible values are refused. Unlikely ones are logged once per file.
 
     Args:
         shape: voxels along each axis.

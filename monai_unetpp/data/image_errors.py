@@ -1,4 +1,4 @@
-"""Trouble with image files, told in one line."""
+"""Problems with image files, described in one line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def damaged_file(path: str | PathLike[str]) -> ImageFileError:
 
 
 def check_regular_file(path: str | PathLike[str], folders: bool = False) -> None:
-    """Refuse what is no file, without opening it: to open a pipe would wait for its writer.
+    """Refuse what is not a regular file, without opening it: to open a pipe would wait for its writer.
 
     Args:
         path: the file; it may be a link to one.

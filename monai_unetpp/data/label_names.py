@@ -32,7 +32,7 @@ class LabelNames:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """All values that label maps may hold besides 0."""
+        """All values other than 0 that label maps may hold."""
         return (*self.foreground.values(), *(() if self.ignore is None else (self.ignore,)))
 
 
@@ -64,7 +64,7 @@ def read_label_names(path: str | PathLike[str], labels: Any) -> LabelNames:
     if ignore is not None and ignore < max(foreground.values()):
         raise ValueError(
             f"{path}: labels must give {IGNORE!r} the highest value, got {ignore} with labels up to "
-            f"{max(foreground.values())}. Give it the highest, also in the label maps, or call the label otherwise."
+            f"{max(foreground.values())}. Give it the highest, also in the label maps, or rename the label."
         )
     return LabelNames(foreground, ignore)
 

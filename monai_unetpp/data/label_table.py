@@ -29,7 +29,7 @@ class Label:
 
     Attributes:
         value: its number in label maps, from 1.
-        name: what it stands for.
+        name: of the structure.
         colour: red, green and blue, each from 0 to 255.
     """
 

@@ -30,7 +30,7 @@ class CheckLabelsd(MapTransform):
         keys: label maps ``(1, H, W[, D])``.
         image_key: the image of the same item.
         classes: number of classes of the network, with the background: labels are 0 to one less. A network with one
-            output tells one class from the background. Or the values themselves that may occur besides 0.
+            output separates one class from the background. Or the values other than 0 that may occur.
         ignore_label: a further value, of voxels that are left out of loss and scores.
         allow_missing_keys: whether items without a key are passed over.
 

@@ -72,7 +72,7 @@ def check_label_values(found: Collection[int], values: Collection[int], path: st
 
     Args:
         found: what occurs.
-        values: what may occur besides 0.
+        values: values that may occur in addition to 0.
         path: the file, for the message.
 
     Raises:

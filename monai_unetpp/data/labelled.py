@@ -60,7 +60,7 @@ def list_cases(
             ``subject``.
         subjects: subject by name of the case, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name. An entry's own
-            ``subject`` goes first, then ``subjects``, then the pattern, and without these what the name itself tells;
+            ``subject`` goes first, then ``subjects``, then the pattern, and without these the name itself;
             see ``monai_unetpp.data.subjects.subject_of_image``.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Names of cases: those of their files, told apart by folders where need be."""
+"""Names of cases: those of their files, with folders where these are needed to distinguish them."""
 
 from __future__ import annotations
 

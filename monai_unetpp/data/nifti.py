@@ -38,7 +38,7 @@ _NOTICEABLE_DIFFERENCE = 0.01
 _LENGTH_BITS, _MM, _OTHER_UNITS = 7, 2, {1: "meter", 3: "micron"}
 #: What a code for sform or qform becomes that the standard does not know: aligned with something.
 _ALIGNED = 2
-#: How nibabel begins to tell of a quaternion that is none.
+#: How nibabel's message about an invalid quaternion begins.
 _NO_ROTATION = "w2 should be positive"
 _READ_ERRORS = (NibabelFileError, HeaderDataError, OSError, EOFError, ValueError, zlib.error, OverflowError)
 
@@ -228,7 +228,7 @@ def _check_voxel_size(image: Nifti1Pair, stored: Nifti1Header, path: Path) -> No
 def _compare_forms(image: Nifti1Pair, path: Path) -> None:
     try:
         qform: npt.NDArray[np.float64] | None = image.header.get_qform()
-    except (HeaderDataError, ValueError):  # a quaternion that is none
+    except (HeaderDataError, ValueError):  # an invalid quaternion
         qform = None
     if qform is None or not np.isfinite(qform).all():
         warn_once(f"{path}: its qform holds no rotation; the sform is used. Set qform_code to 0.")

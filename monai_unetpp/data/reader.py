@@ -232,7 +232,7 @@ def _hush_other_readers() -> None:
 
 
 def not_supported(path: Path) -> ImageFileError:
-    """The error for what is no image of a kind that is read."""
+    """The error for a file in no format that can be read."""
     if not path.exists():
         return ImageFileError(f"{path}: no such file or folder. Check the path.")
     return ImageFileError(f"{path}: not a supported image. Give {_SUPPORTED}.")

@@ -1,4 +1,4 @@
-"""What resampling to another grid needs besides the values: blocks, places and limits, without torch."""
+"""Resampling to another grid without torch: blocks, positions and limits."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _BLOCK_VALUES = 2**20
 _SAME_PLACE_VOXELS = 1e-3
 #: Difference of two voxel sizes that are taken for one: relative, and no more than MONAI's tolerance in mm.
 _SAME_SPACING, _SAME_SPACING_MM = 1e-3, 1e-3
-#: An axis that is sampled so many times more finely, and would keep fewer voxels than that, is lost.
+#: An axis that is sampled this many times more finely, and would keep fewer voxels than that, is lost.
 _LOST_FACTOR, _LOST_VOXELS = 10, 4
 #: Bytes of a result where the system does not tell how many it has.
 _ASSUMED_MEMORY = 2**40
@@ -36,7 +36,7 @@ def choose_spacing(spacing: _Array, wanted: _Array, least: _Array | None = None,
         spacing: of the volume.
         wanted: of the result; 0 or less for the volume's own.
         least: voxel sizes from which on the volume's own is kept, NaN for ``wanted``; None for ``wanted`` everywhere.
-        most: up to which it is kept, likewise.
+        most: largest index that is kept, by axis.
     """
     low = wanted if least is None else np.fmin(least, wanted)
     high = wanted if most is None else np.fmax(most, wanted)

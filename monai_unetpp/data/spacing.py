@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,6 +103,18 @@ class BlockwiseSpacingd(Spacingd):
             lazy=self.lazy,
         )
         self.spacing_transform.sp_resample = _BlockwiseResample(lazy=self.lazy)
+
+    def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
+        """Resample the images of one item, and leave its other entries as they are."""
+        # MONAI takes every entry whose name begins with that of an image for metadata, also MONAI Label's image_path
+        prefixes = tuple(f"{key}_" for key in self.keys)
+        kept = {
+            name: value
+            for name, value in data.items()
+            if str(name).startswith(prefixes) and name not in self.keys and not isinstance(value, dict)
+        }
+        others = {name: value for name, value in data.items() if name not in kept}
+        return {**super().__call__(others, lazy), **kept}
 
 
 class _AnchoredSpacing(Spacing):

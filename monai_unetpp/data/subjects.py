@@ -29,7 +29,7 @@ def subject_of_image(path: str | PathLike[str]) -> str | None:
         path: of the image.
 
     Returns:
-        None where nothing tells it, so that every case is its own.
+        None where nothing says so, and every case is its own subject.
 
     Example:
         >>> subject_of_image("sub-01_ses-2_T1w.nii.gz"), subject_of_image("sub-02/anat/T1w.nii.gz")

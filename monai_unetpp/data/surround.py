@@ -55,7 +55,7 @@ def find_surround(image: torch.Tensor) -> Surround | None:
         The surround, or None where there is none, as in a whole head with noise around it. An image that has one value
         everywhere is all surround.
 
-    In memory it takes some bytes per voxel, besides the image.
+    It needs a few bytes of memory per voxel, in addition to the image.
 
     Example:
         >>> image = torch.zeros(1, 8, 8)

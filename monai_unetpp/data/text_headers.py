@@ -94,7 +94,7 @@ def _check_axes(count: str, lengths: str, path: Path) -> None:
 def _numbers(text: str) -> list[float]:
     try:
         return [float(word) for word in text.split()]
-    except ValueError:  # ITK tells
+    except ValueError:  # ITK reports it
         return []
 
 

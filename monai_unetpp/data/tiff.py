@@ -320,7 +320,7 @@ def _decoded(page: TiffPage, path: Path) -> np.ndarray[Any, Any]:
     if pixels is None or pixels.shape[2] != page.samplesperpixel or pixels.dtype != page.dtype:
         stored_as = COMPRESSION(page.compression).name if page.compression in list(COMPRESSION) else page.compression
         raise ImageFileError(
-            f"{path}: its way of storing pixels ({stored_as}, {_described(page)}) takes another package to read. "
+            f"{path}: its pixel format ({stored_as}, {_described(page)}) needs another package. "
             "Install it with: pip install imagecodecs, or save the picture without compression, with 8 or 16 bits."
         )
     return pixels

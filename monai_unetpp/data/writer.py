@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,8 @@ class SegmentationSaveImaged(SaveImaged):
             name of its input file is taken, and where it has a ``result_name``, that.
         allow_missing_keys: whether items without a key are passed over.
         overwrite: whether the result of another image may be replaced.
-        labels: name of each value, which NIfTI files then carry with colours; numbered objects have none.
+        labels: name of each value, which NIfTI files then carry with colours, or a function that gives them when a
+            file is written; numbered objects have none.
 
     The path of the written file is kept in the metadata as ``saved_to``. Labels are stored as the smallest of uint8,
     uint16 and int32 that holds them.
@@ -69,7 +70,7 @@ class SegmentationSaveImaged(SaveImaged):
         case_key: str = "case",
         allow_missing_keys: bool = False,
         overwrite: bool = False,
-        labels: Mapping[int, str] | None = None,
+        labels: Mapping[int, str] | Callable[[], Mapping[int, str]] | None = None,
     ) -> None:
         super().__init__(
             keys,
@@ -82,7 +83,7 @@ class SegmentationSaveImaged(SaveImaged):
         self.output_postfix = output_postfix
         self.case_key = case_key
         self.overwrite = overwrite
-        self.labels = {int(value): name for value, name in (labels or {}).items()}
+        self.labels = labels or {}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Write the label maps of one item.
@@ -114,10 +115,14 @@ class SegmentationSaveImaged(SaveImaged):
                 _check_picture_shape(labels, source)
                 write_picture(path, labels, source, picture_mark(identify_image(source)))
             else:
-                names = {} if INSTANCE_COUNT in metadata else self.labels
+                names = {} if INSTANCE_COUNT in metadata else self._names()
                 write_volume(path, labels, source, original_affine, names)
             metadata[MetaKeys.SAVED_TO] = str(path)
         return d
+
+    def _names(self) -> dict[int, str]:
+        names = self.labels() if callable(self.labels) else self.labels
+        return {int(value): name for value, name in names.items()}
 
     def result_path(self, source: str, item: Mapping[Any, Any]) -> Path:
         """Where the result of an image goes; ``item`` has the case's own keys, such as ``case``."""

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from monai.metrics import compute_dice
 
-from monai_unetpp.bundles import find_bundle
+from monai_unetpp.bundles import find_bundle, label_names
 from monai_unetpp.data.nifti import open_nifti, read_voxels
 from monai_unetpp.demo.picture import Panel, draw_levels
 from monai_unetpp.devices import resolve_device
@@ -21,7 +21,7 @@ from monai_unetpp.files import atomic_path, write_figure
 from monai_unetpp.installing import install_command
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
-from monai_unetpp.segmentation import SegmentedCase, label_names, make_output_dir, segment_files
+from monai_unetpp.segmentation import SegmentedCase, make_output_dir, segment_files
 from monai_unetpp.template import HIPPOCAMPUS_CENTRE_MM, HIPPOCAMPUS_SIZE_MM, crop_box, load_template
 
 if TYPE_CHECKING:

@@ -92,19 +92,13 @@ def draw_levels(
             axes.set_axis_off()
             plane_of = functools.partial(np.take, indices=position[axis], axis=axis)
             extent = (0.0, size_mm[axis][0], 0.0, size_mm[axis][1])
-            shown: dict[str, Any] = {"extent": extent, "aspect": "auto"}
-            draw_grey(axes, plane_of(voxels), window, interpolation="bicubic", **shown)
+            draw_grey(axes, plane_of(voxels), window, interpolation="bicubic", extent=extent, aspect="auto")
             axes.set_autoscale_on(False)
             if panel.labels is None:
                 _draw_letters(axes, _LETTERS[axis])
                 _draw_scale_bar(axes, size_mm[axis], scale_bar_mm)
             else:
-                for value, colour in zip(names, colours, strict=True):
-                    mask = plane_of(panel.labels) == value
-                    if filled:
-                        tint(axes, mask, colour, 0.55, **shown)
-                    else:
-                        draw_contour(axes, mask, colour, 2.2, rounded=True, halo=True, extent=extent)
+                _draw_labels(axes, plane_of(panel.labels), dict(zip(names, colours, strict=True)), extent, filled)
             if axis == 0:
                 axes.set_title(panel.heading)
         figure.text(
@@ -119,6 +113,20 @@ def draw_levels(
         top -= _GAP
     figure.text((_MARGIN + _ROW_NAMES) / _WIDTH, 1 - _MARGIN / total, title, va="top", fontsize=15, weight="bold")
     _draw_legend(figure, names, colours, total)
+
+
+def _draw_labels(
+    axes: Any,
+    labels: npt.NDArray[Any],
+    colours: Mapping[int, str],
+    extent: tuple[float, float, float, float],
+    filled: bool,
+) -> None:
+    for value, colour in colours.items():
+        if filled:
+            tint(axes, labels == value, colour, 0.55, extent=extent, aspect="auto")
+        else:
+            draw_contour(axes, labels == value, colour, 2.2, rounded=True, halo=True, extent=extent)
 
 
 def _draw_letters(axes: Any, letters: str) -> None:

@@ -32,7 +32,7 @@ class Format:
             name that go into the file where the format has room for them.
         load: reads a file and gives the function that runs it.
         packages: further packages whose versions matter.
-        companions: suffixes of files that belong to the first and lie beside it.
+        companions: suffixes of further files that belong to the model and are written beside it.
     """
 
     suffix: str

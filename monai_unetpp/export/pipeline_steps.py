@@ -12,6 +12,7 @@ from monai.transforms import (
     ClipIntensityPercentilesd,
     Compose,
     CropForegroundd,
+    EnsureChannelFirstd,
     EnsureTyped,
     Invertd,
     LoadImaged,
@@ -106,6 +107,9 @@ def _translate_reader(load: LoadImaged) -> dict[str, Any]:
 
 def _translate(transform: Any) -> Step | None:
     if type(transform) is EnsureTyped:
+        return None
+    if type(transform) is EnsureChannelFirstd:
+        _plain(transform, transform.adjuster, input_channel_dim=None)
         return None
     translate = _TRANSLATIONS.get(type(transform))
     if translate is None:

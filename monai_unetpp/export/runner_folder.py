@@ -83,7 +83,7 @@ def export_runner(
     config = BundleConfig(source, "inference.json")
     if level is not None:
         config["level"] = level
-    network = config.parse("network")
+    network = config.parse("evaluator#network")
     if not isinstance(network, NestedUNet):
         raise ValueError(f"{config}: network must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -44,7 +44,7 @@ class ScoredLabels:
 
     Attributes:
         named: value by name.
-        allowed: values that the files may hold besides 0; with None any, and all above 0 count as the one label.
+        allowed: values other than 0 that the files may hold; with None any, and all above 0 count as the one label.
         ignore: value of voxels in the truth that are not scored; None where there are none.
     """
 

@@ -32,7 +32,7 @@ class FailureOptions:
 
     Raises:
         FileNotFoundError: no folder ``segmentations``.
-        TypeError: ``worst`` is no whole number.
+        TypeError: ``worst`` is not a whole number.
         ValueError: ``worst`` is below 1.
     """
 
@@ -47,7 +47,7 @@ class FailureOptions:
         metavar="DIR",
         help="folder with <case>_seg.nii.gz, .png or .tif, as segment writes them (default: only count the kinds)",
     )
-    list_key: str = option("validation", metavar="KEY", help="list of dataset.json to take, validation or training")
+    list_key: str = option("validation", metavar="KEY", help="list of dataset.json to use, validation or training")
     worst: int = option(10, type=int, metavar="N", help="cases to list and to draw")
     labels: Sequence[str] | None = option(
         None,

@@ -120,7 +120,7 @@ def kinds_of(cases: Sequence[ExaminedCase]) -> dict[str, dict[str, str]]:
 
     Images in 2D are of one kind if they have one shape and one background; the shape is left out where there are more
     than 20. Volumes all have shapes of their own: of one kind are those whose largest voxel edge is the same to one
-    digit, which tells thick slices from thin ones.
+    digit, which separates thick slices from thin ones.
     """
     shapes = {case.image_kind.shape for case in cases}
     return {case.case: _kind(case, with_shape=len(shapes) <= _MOST_SHAPES) for case in cases}

@@ -41,7 +41,7 @@ _ALLOCATION_TEXTS = (
 
 _T = TypeVar("_T")
 
-#: Where Linux tells what a container may take and has taken, and the part of it that can be freed at once: of control
+#: Where Linux says what a container may take and has taken, and the part of it that can be freed at once: of control
 #: groups of the second kind, then of the first. In a container its own group is mounted there.
 _CONTROL_GROUPS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
@@ -63,7 +63,7 @@ def available_bytes() -> int | None:
 
 
 def measure_in_new_process(measure: Callable[..., _T], *arguments: Any, name: str, remedy: str) -> _T:
-    """What ``measure(*arguments)`` returns in a process of its own, whose memory nothing else has touched.
+    """What ``measure(*arguments)`` returns in a separate process, whose memory nothing else has touched.
 
     Args:
         measure: a function of a module.
@@ -79,8 +79,8 @@ def measure_in_new_process(measure: Callable[..., _T], *arguments: Any, name: st
         job = pickle.dumps((measure, arguments, torch.get_num_threads()))
     except (pickle.PicklingError, AttributeError, TypeError) as e:
         raise ValueError(
-            f"{name}: all that is run must be what pickle takes, as memory is measured in a process of its own, got "
-            f"something that it refuses ({e}). Use functions of a module in it (an inferer, say), no lambdas."
+            f"{name}: the network and what runs it must be picklable, as memory is measured in a separate process, got "
+            f"an object that is not ({e}). Use functions of a module in it (in an inferer, say), no lambdas."
         ) from e
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "job.pkl")

@@ -319,7 +319,7 @@ def check_tolerances(tolerance_mm: Mapping[str, float], labels: Mapping[str, int
 
     Raises:
         TypeError: not a mapping.
-        ValueError: a label without a tolerance, a name that is no label, a negative or infinite number.
+        ValueError: a label without a tolerance, an unknown label, a negative or infinite number.
     """
     if not isinstance(tolerance_mm, Mapping):
         raise TypeError(f"tolerance_mm must map names of labels to mm, got {tolerance_mm!r}. Give one per label.")

@@ -87,7 +87,7 @@ def _check_sums(path: str | PathLike[str]) -> None:
     if not zipfile.is_zipfile(path):
         if _begins_as_zip(path):
             raise ValueError(f"{path}: damaged, its end is missing. Copy or download it again.")
-        # torch's format from before 1.6 has no checksums, and what is none of torch's is told later
+        # torch's format from before 1.6 has no checksums, and files that are not torch's are reported later
         return
     try:
         with zipfile.ZipFile(path) as archive:
@@ -123,7 +123,7 @@ def _is_torchscript(path: str | PathLike[str]) -> bool:
 
 
 def _problem(error: Exception) -> str:
-    """What torch has met, which tells of its own arguments instead, and what to do."""
+    """What torch found, in words of this package instead of torch's own arguments, and what to do."""
     if isinstance(error, OSError) and error.strerror is not None:
         return f"{error.strerror}. Check its permissions."
     if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():

@@ -83,25 +83,6 @@ class NestedUNetConfig:
             )
         depth = len(features) - 1
         strides = _per_level("strides", given["strides"], depth, dims)
-        kernels = _per_level("kernel_size", given["kernel_size"], depth + 1, dims)
-        for kernel in kernels:
-            if any(size % 2 == 0 for size in kernel):
-                raise ValueError(f"kernel_size must be odd, got {given['kernel_size']!r}. Use 3, or 1 along an axis.")
-        upsample = _one_of("upsample", given["upsample"], tuple(mode.value for mode in UpsampleMode))
-        if upsample == "pixelshuffle" and any(len(set(stride)) > 1 for stride in strides):
-            raise ValueError(
-                f"strides must be the same along every axis for upsample='pixelshuffle', got {given['strides']!r}. "
-                "Use upsample='deconv' for anisotropic strides."
-            )
-        if given["up_features"] is None:
-            up_features = features[:-1]
-        else:
-            up_features = _channels("up_features", given["up_features"])
-            if len(up_features) != depth:
-                raise ValueError(
-                    f"up_features must have one entry for each row that is upsampled into, {depth}, "
-                    f"got {list(up_features)}. Leave it out to take those of the rows."
-                )
         last = given["last_features"]
         last = features[0] if last is None else _positive("last_features", last)
         plain = {name: _plain(name, given[name]) for name in ("act", "norm", "dropout")}
@@ -117,15 +98,15 @@ class NestedUNetConfig:
             features=features,
             variant=_one_of("variant", given["variant"], topology.VARIANTS),
             strides=strides,
-            kernel_sizes=kernels,
+            kernel_sizes=_kernel_sizes(given["kernel_size"], depth, dims),
             block=_one_of("block", given["block"], BLOCKS),
             act=plain["act"],
             norm=plain["norm"],
             bias=given["bias"],
             dropout=plain["dropout"],
-            upsample=upsample,
+            upsample=_upsample(given, strides),
             deep_supervision=given["deep_supervision"],
-            up_features=up_features,
+            up_features=_up_features(given["up_features"], features),
             last_features=last,
             ceil_mode=given["ceil_mode"],
             use_checkpoint=given["use_checkpoint"],
@@ -227,6 +208,36 @@ def _per_level(name: str, value: Any, count: int, dims: int) -> tuple[tuple[int,
     return tuple(expanded)
 
 
+def _kernel_sizes(value: Any, depth: int, dims: int) -> tuple[tuple[int, ...], ...]:
+    kernels = _per_level("kernel_size", value, depth + 1, dims)
+    if any(size % 2 == 0 for kernel in kernels for size in kernel):
+        raise ValueError(f"kernel_size must be odd, got {value!r}. Use 3, or 1 along an axis.")
+    return kernels
+
+
+def _upsample(given: Mapping[str, Any], strides: tuple[tuple[int, ...], ...]) -> str:
+    upsample: str = _one_of("upsample", given["upsample"], tuple(mode.value for mode in UpsampleMode))
+    if upsample == "pixelshuffle" and any(len(set(stride)) > 1 for stride in strides):
+        raise ValueError(
+            f"strides must be the same along every axis for upsample='pixelshuffle', got {given['strides']!r}. "
+            "Use upsample='deconv' for anisotropic strides."
+        )
+    return upsample
+
+
+def _up_features(value: Any, features: tuple[int, ...]) -> tuple[int, ...]:
+    """Channels after the upsampling into each row: by default those of the row."""
+    if value is None:
+        return features[:-1]
+    up_features = _channels("up_features", value)
+    if len(up_features) != len(features) - 1:
+        raise ValueError(
+            f"up_features must have one entry for each row that is upsampled into, {len(features) - 1}, "
+            f"got {list(up_features)}. Leave it out to take those of the rows."
+        )
+    return up_features
+
+
 def _check_layers(given: Mapping[str, Any], channels: set[int]) -> None:
     """Let MONAI's factories make the layers once, on no device, so that what cannot work fails here."""
     for name, factory in (("act", Act), ("norm", Norm), ("dropout", Dropout)):
@@ -239,7 +250,7 @@ def _check_layers(given: Mapping[str, Any], channels: set[int]) -> None:
         elif value is None:
             continue
         layer, arguments = _split_layer(name, value)
-        # GEGLU halves the last axis, which in an image is no channel axis
+        # GEGLU halves the last axis, which is not the channel axis of an image
         known = [option.lower() for option in factory.names if option != "GEGLU"]
         if layer.lower() not in known:
             raise ValueError(

@@ -125,7 +125,7 @@ def _layer_spec(factory: LayerFactory, argument: str, layer: nn.Module | None, *
     """How ``factory`` names ``layer``: ``(name, arguments)``, or ``None`` for no layer."""
     if layer is None or isinstance(layer, nn.Identity):
         return None
-    # instance_nvfuser stands for plain instance norm where apex is missing, so the plain name is tried first
+    # instance_nvfuser means plain instance norm where apex is missing, so the plain name is tried first
     for name in sorted(factory.names, key=lambda name: name == "INSTANCE_NVFUSER"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

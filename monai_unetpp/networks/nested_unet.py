@@ -190,7 +190,7 @@ class NestedUNet(nn.Module):
             The logits ``(B, out_channels, H, W[, D])`` by level, shallowest first.
 
         Raises:
-            ValueError: no level, or one that the network has not.
+            ValueError: no level, or one that the network does not have.
         """
         wanted = list(self.levels if levels is None else levels)
         if isinstance(levels, str) or not wanted:
@@ -241,7 +241,7 @@ class NestedUNet(nn.Module):
             level: one of :attr:`levels`.
 
         Raises:
-            ValueError: a level that this network has not.
+            ValueError: a level that this network does not have.
         """
         pruned = _build(self._config, self.state_dict(), level).train(self.training)
         trainable = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
@@ -270,7 +270,7 @@ class NestedUNet(nn.Module):
 
         Raises:
             ValueError: a file that holds no weights of a nested U-Net, or none that fit, or no configuration to
-                build it from; a level that the network has not.
+                build it from; a level that the network does not have.
             FileNotFoundError: no such file.
         """
         from monai_unetpp.networks.checkpoint import read_checkpoint
@@ -305,7 +305,7 @@ class NestedUNet(nn.Module):
 
         Raises:
             ValueError: arguments that no network can be built from, weights that do not fit it, or a level that it
-                has not.
+                does not have.
         """
         try:
             checked = NestedUNetConfig.check(**config)

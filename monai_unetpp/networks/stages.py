@@ -1,4 +1,4 @@
-"""A nested U-Net in stages: each goes on from the nodes that the ones before it kept."""
+"""A nested U-Net in stages: each continues from the nodes that the ones before it kept."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ CACHE_FILE = "training/fingerprint_cache.json"
 _TEMPLATE = Path(__file__).with_name("template")
 #: The room for training stands beside this one; its template is data, which needs no import.
 _TRAINING = Path(__file__).parents[1] / "training" / "template" / "configs"
-#: Values that stand in the configurations as they are in the plan.
+#: Values that the configurations take from the plan as they are.
 _TRAINED = (
     *("spacing_mm", "patch_size", "strides", "kernel_size", "features", "norm", "batch_size", "steps"),
     *("learning_rate", "weight_decay", "ema", "distillation", "flip_axes", "window_shape", "overlap", "flips"),
@@ -113,7 +113,7 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
     content |= {"minutes": round(training_minutes(plan.minutes, plan.folds), 2), "runtime": "torch", "val_interval": 1}
     content["preprocessing"] = _chain(preprocessing(plan, labelled=True))
     content["postprocessing"] = _chain(postprocessing(plan, discrete=True))
-    content["train"] |= {"preparation": preparation(plan), "augmentation": _chain(augmentation(plan))}
+    content["train"] |= {"preparation": preparation(), "augmentation": _chain(augmentation(plan))}
     content["validate"] = {"preprocessing": evaluation["validate"]["dataset"]["transform"], **evaluation["validate"]}
     content["validate"]["dataset"]["transform"] = "@validate#preprocessing"
     content["validate"]["inferer"] = {

@@ -1,4 +1,4 @@
-"""What a labelled data set is like: sizes, voxels, intensities and labels, measured case by case."""
+"""Properties of a labelled data set: sizes, voxels, intensities and labels, measured case by case."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from monai_unetpp.files import write_text
 from monai_unetpp.guard import ImageRecord, TrainingRanges
+from monai_unetpp.plain_values import from_plain, to_plain
 
 __all__ = ["CaseFingerprint", "ChannelIntensity", "Fingerprint", "IntensityStatistics"]
 
@@ -20,10 +21,10 @@ _FORM = 1
 
 @dataclasses.dataclass(frozen=True)
 class IntensityStatistics:
-    """How intensities are spread.
+    """The distribution of intensities.
 
     Attributes:
-        p0_5: the 0.5th percentile, in the units of the file; the following likewise.
+        p0_5: the 0.5th percentile, in the units of the file, as are the following.
         p5: the 5th percentile.
         p50: the median.
         p95: the 95th percentile.
@@ -56,11 +57,11 @@ class ChannelIntensity:
 
 @dataclasses.dataclass(frozen=True)
 class CaseFingerprint:
-    """What one case is like. Axes are in the order R, A, S; of images with two axes, as they are stored.
+    """Properties of one case. Axes are in the order R, A, S; of images with two axes, as they are stored.
 
     Attributes:
         name: of the case.
-        subject: whom it is of; its own name where subjects are not known.
+        subject: the person or animal; the case's own name where subjects are not known.
         shape: voxels by axis.
         spacing_mm: voxel size by axis.
         size_mm: physical size by axis, without the constant surround.
@@ -80,15 +81,6 @@ class CaseFingerprint:
     parts: dict[str, int]
     intensity: tuple[ChannelIntensity, ...]
 
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> CaseFingerprint:
-        """The case that ``dataclasses.asdict`` gave."""
-        values = dict(content)
-        for name in ("shape", "spacing_mm", "size_mm"):
-            values[name] = tuple(values[name])
-        values["intensity"] = tuple(map(_channel, values["intensity"]))
-        return cls(**values)
-
     @property
     def volumes_ml(self) -> dict[str, float]:
         """Volume by name of the label; of images with two axes, as if they were 1 mm thick."""
@@ -100,18 +92,18 @@ class CaseFingerprint:
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """What a labelled data set is like.
+    """Properties of a labelled data set.
 
     Attributes:
         spatial_dims: 2 or 3.
         channels: names of the channels.
         modality: ``"CT"``, ``"MR"`` or ``"other"``.
         labels: value by name, without the background and without ``ignore``.
-        ignore_label: value of voxels that nobody labelled; None where there are none.
+        ignore_label: value of voxels without a label; None where there are none.
         cases: what each case is like.
         median_spacing_mm: median voxel size by axis.
         median_shape: median number of voxels by axis, at the cases' own voxel sizes.
-        left_right: pairs of names of labels that are left and right of one kind.
+        left_right: pairs of names of labels: the left and the right one of a structure.
         intensity: of all cases together by channel: of voxels drawn from all, the same number of each case.
     """
 
@@ -152,7 +144,7 @@ class Fingerprint:
         Args:
             with_cases: whether every case is in it, by its name; without, only what is said of all together.
         """
-        content = {"form": _FORM, **dataclasses.asdict(self)}
+        content = {"form": _FORM, **to_plain(self)}
         if self.cases:
             content["ranges"] = self.ranges.as_dict()
         if not with_cases:
@@ -166,21 +158,9 @@ class Fingerprint:
         Raises:
             ValueError: something else.
         """
-        try:
-            if content["form"] != _FORM:
-                raise ValueError(f"form {content['form']!r}")
-            content = {"cases": (), **content}
-            values = {field.name: content[field.name] for field in dataclasses.fields(cls)}
-            values["cases"] = tuple(map(CaseFingerprint.from_dict, values["cases"]))
-            values["intensity"] = tuple(map(_channel, values["intensity"]))
-            values["left_right"] = tuple((left, right) for left, right in values["left_right"])
-            for name in ("channels", "median_spacing_mm", "median_shape"):
-                values[name] = tuple(values[name])
-            return cls(**values)
-        except (AttributeError, KeyError, TypeError, ValueError) as e:
-            raise ValueError(
-                f"a fingerprint must have form {_FORM} and all its entries, got {type(e).__name__}: {e}. Take it anew."
-            ) from e
+        if content.get("form") != _FORM:
+            raise ValueError(f"a fingerprint must have form {_FORM}, got {content.get('form')!r}. Write it again.")
+        return from_plain(cls, {"cases": [], **content}, "fingerprint")
 
     def write(self, path: str | PathLike[str], with_cases: bool = True) -> None:
         """Write it as JSON, whole or not at all.
@@ -197,16 +177,9 @@ class Fingerprint:
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: it is no fingerprint.
+            ValueError: it is not a fingerprint.
         """
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as e:
             raise ValueError(f"{path}: {e}") from e
-
-
-def _channel(content: Mapping[str, Any]) -> ChannelIntensity:
-    foreground = content["foreground"]
-    return ChannelIntensity(
-        IntensityStatistics(**content["whole"]), None if foreground is None else IntensityStatistics(**foreground)
-    )

@@ -41,7 +41,7 @@ _RECIPE = {
     "overlap": Choice(0.25, "Enough for smooth seams with windows that count most in their middle."),
     "flips": Choice([], "Mirror images at inference take several times as long for little."),
 }
-#: Bytes of a voxel of a prepared case besides its channels, and share of the memory that prepared cases may take.
+#: Bytes per voxel of a prepared case: of the label and of each channel; share of the memory for prepared cases.
 _LABEL_BYTES, _CHANNEL_BYTES, _CACHE_SHARE = 1, 4, 0.25
 _MOST_WORKERS = 8
 #: Minutes of one training from which on ``torch.compile`` gains more than it takes.
@@ -73,8 +73,8 @@ def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, 
         shape=shape,
         spacing_mm=choices["spacing_mm"],
         square=choices["rotate90"],
-        minutes=options.minutes,
-        folds=options.folds,
+        minutes=options.budget_minutes,
+        folds=options.fold_count,
     )
     for name, choice in choose_network(task, machine, count_step, given).items():
         choices.settle(name, choice)
@@ -94,8 +94,8 @@ def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, 
         labels=dict(fingerprint.labels),
         ignore_label=fingerprint.ignore_label,
         modality=fingerprint.modality,
-        minutes=float(options.minutes),
-        folds=options.folds,
+        minutes=float(options.budget_minutes),
+        folds=options.fold_count,
         validation=validation,
         machine=str(machine),
         values={name: choices[name] for name in SETTABLE},
@@ -154,7 +154,9 @@ def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Mac
     workers = 0 if machine.cores <= 2 else min(_MOST_WORKERS, machine.cores // 2)
     return {
         "cache_rate": Choice(
-            round(share, 2), f"{kept} into a quarter of the memory here; others are prepared anew for every patch.", OWN
+            round(share, 2),
+            f"{kept} into a quarter of the memory here; the others are prepared again for every patch.",
+            OWN,
         ),
         "num_workers": Choice(
             workers,
@@ -167,14 +169,14 @@ def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Mac
 
 def _choose_for_speed(options: PlanOptions) -> dict[str, Choice]:
     """How the network is laid out in memory, and whether it is compiled."""
-    minutes = training_minutes(options.minutes, options.folds)
+    minutes = training_minutes(options.budget_minutes, options.fold_count)
     worth = minutes >= _WORTH_COMPILING
     return {
         "channels_last": Choice(True, "Convolutions are faster with the channels of a voxel side by side in memory."),
         "compile": Choice(
             worth,
             f"torch.compile takes a minute at first and makes steps faster; a training of {minutes:.0f} minutes "
-            f"{'gains' if worth else 'is too short to gain'} by it. Where there is no compiler, training goes on "
+            f"{'gains' if worth else 'is too short to gain'} by it. Where there is no compiler, training continues "
             "without.",
         ),
     }

@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from monai_unetpp.data.image_errors import describe_failure
 from monai_unetpp.data.labelled import LabelledCase, list_cases
 from monai_unetpp.data.labels import Volume
 from monai_unetpp.files import write_text
+from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.planning.fingerprint import CaseFingerprint, ChannelIntensity, Fingerprint, IntensityStatistics
 from monai_unetpp.planning.sides import left_right_pairs
 from monai_unetpp.progress import Progress, counting
@@ -106,9 +107,9 @@ class _Cache:
     def measure(self, case: LabelledCase) -> _Measured:
         key = self._key(case)
         if key not in self.known:
-            self.known[key] = dataclasses.asdict(_measure(case, self.described))
+            self.known[key] = to_plain(_measure(case, self.described))
             self.changed = True
-        return _from_plain(self.known[key])
+        return from_plain(_Measured, self.known[key], "case")
 
     def write(self) -> None:
         if self.path is not None and self.changed:
@@ -121,7 +122,7 @@ class _Cache:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, KeyError, TypeError):
-            logger.warning("%s: is no cache of measured cases. All cases are measured again.", self.path)
+            logger.warning("%s: is not a cache of measured cases. All cases are measured again.", self.path)
             return {}
 
     def _key(self, case: LabelledCase) -> str:
@@ -184,14 +185,6 @@ def _described(percentiles: Iterable[float], mean: float, sd: float) -> Intensit
 
 def _quantiles(sample: npt.NDArray[np.float64]) -> tuple[float, ...]:
     return tuple(float(each) for each in np.percentile(sample, _QUANTILES))
-
-
-def _from_plain(content: Mapping[str, Any]) -> _Measured:
-    return _Measured(
-        CaseFingerprint.from_dict(content["case"]),
-        tuple(map(tuple, content["whole"])),
-        tuple(None if each is None else tuple(each) for each in content["foreground"]),
-    )
 
 
 def _summarise(described: DataSetDescription, measured: Sequence[_Measured]) -> Fingerprint:

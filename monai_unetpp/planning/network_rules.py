@@ -18,7 +18,7 @@ __all__ = ["NetworkTask", "choose_network", "choose_window", "kernels_of", "patc
 
 logger = logging.getLogger(__name__)
 
-#: Width at the top and edge of a cubic or square patch of as many voxels, the dearest first.
+#: Width at the top and edge of a cubic or square patch of as many voxels, the most expensive first.
 _CANDIDATES = {
     2: ((32, 512), (32, 384), (32, 320), (32, 256), (24, 256), (24, 192), (16, 192), (16, 128), (16, 96), (12, 96)),
     3: (
@@ -29,7 +29,7 @@ _CANDIDATES = {
 _MOST_FEATURES = {2: 512, 3: 320}
 #: An axis is not pooled to fewer voxels than this.
 _LEAST_EDGE = 4
-#: Axes whose voxels are less than so many times longer than the shortest are treated alike.
+#: Axes whose voxels are less than this many times as long as the shortest are treated alike.
 _ALIKE = 2.0
 #: Voxels of a step that batches aim at, and the fewest and most patches of one.
 _STEP_VOXELS = {2: 4 * 192**2, 3: 2 * 48**3}
@@ -62,7 +62,7 @@ class NetworkTask:
         spacing_mm: voxel size by axis; None counts all axes alike.
         square: whether patches must have edges of one length.
         minutes: of the whole training.
-        folds: networks that share them besides the last, 0 for none.
+        folds: further networks that share the time with the last, 0 for none.
     """
 
     spatial_dims: int
@@ -81,7 +81,7 @@ def choose_network(
     count: Callable[[Mapping[str, Any], list[int], int], StepCost],
     given: Mapping[str, Any],
 ) -> dict[str, Choice]:
-    """Patch, strides, kernels, features, norm, batch and steps: the dearest that memory and time carry.
+    """Patch, strides, kernels, features, norm, batch and steps: the most expensive that memory and time allow.
 
     Args:
         task: what the network is for.
@@ -119,13 +119,13 @@ def training_minutes(minutes: float, folds: int) -> float:
 
     Args:
         minutes: of everything.
-        folds: networks that are trained besides the last one.
+        folds: networks that are trained in addition to the last one.
     """
     return _TRAINING_SHARE * minutes / (folds + 1)
 
 
 def _candidates(task: NetworkTask, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Values of networks that may be taken, the dearest first; what is given by hand is the same in all."""
+    """Candidate networks, the most expensive first; what is set by hand is the same in all."""
     for width, edge in _CANDIDATES[task.spatial_dims]:
         patch = list(given.get("patch_size") or patch_of(task, edge))
         most = len(given["features"]) - 1 if "features" in given else MOST_LEVELS

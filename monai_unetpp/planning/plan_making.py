@@ -22,14 +22,14 @@ __all__ = ["plan"]
 def plan(
     dataset_dir: str | PathLike[str],
     output_dir: str | PathLike[str],
-    minutes: float = 60.0,
-    folds: int = 0,
+    minutes: float | None = None,
+    folds: int | None = None,
     settings: Sequence[str] | Mapping[str, Any] | None = None,
     device: str | None = None,
     progress: Progress = False,
     measure: Callable[[int, str | None], Machine] = measure_machine,
 ) -> TrainingPlan:
-    """Look at a data set and write the bundle of a training for it, without weights, and ``docs/plan.md``.
+    """Measure a data set and write a bundle for training on it, without weights, and ``docs/plan.md``.
 
     All training cases are read once. One training step of a small network is timed. The same data, class of machine
     and version give the same plan.
@@ -37,8 +37,8 @@ def plan(
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon or nnU-Net form, or with images and labels.
         output_dir: folder of the bundle, which is made; an earlier plan without weights is replaced.
-        minutes: time for training, scores and report together.
-        folds: networks for cross-fitting besides the last one: 0, 3 or 5.
+        minutes: time for training, scores and report together; 60 by default.
+        folds: networks for cross-fitting in addition to the last one: 0, 3 or 5; 0 by default.
         settings: values to set by hand, as ``["batch_size=4"]`` or ``{"batch_size": 4}``.
         device: such as ``"cpu"``; by default a GPU if there is one.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.

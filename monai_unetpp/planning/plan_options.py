@@ -26,8 +26,8 @@ class PlanOptions:
     Attributes:
         dataset_dir: folder of the data set.
         output_dir: folder of the bundle, which is made.
-        minutes: time for everything: training, scores and report.
-        folds: networks for cross-fitting besides the last one: 0, 3 or 5.
+        minutes: time for everything: training, scores and report; None where it is not given.
+        folds: networks for cross-fitting in addition to the last one: 0, 3 or 5; None where it is not given.
         settings: values of the plan that are set by hand, as ``"name=value"`` or by name.
         device: where to train; by default a GPU if there is one.
 
@@ -42,9 +42,11 @@ class PlanOptions:
     output_dir: _Path = option(
         flags=("-o", "--output", "--output_dir"), metavar="BUNDLE", help="folder of the bundle, which is made"
     )
-    minutes: float = option(60.0, type=float, metavar="MINUTES", help="time for training, scores and report together")
-    folds: int = option(
-        0,
+    minutes: float | None = option(
+        None, type=float, metavar="MINUTES", help="time for training, scores and report together (default: 60)"
+    )
+    folds: int | None = option(
+        None,
         type=int,
         choices=_FOLDS,
         help="cross-fitting by subject: every case is scored by a network that never saw it (default: 0, none)",
@@ -62,10 +64,20 @@ class PlanOptions:
         object.__setattr__(self, "dataset_dir", Path(fspath(self.dataset_dir)))
         object.__setattr__(self, "output_dir", Path(fspath(self.output_dir)))
         object.__setattr__(self, "settings", parse_settings(self.settings))
-        if not (isinstance(self.minutes, (int, float)) and 0 < self.minutes < math.inf):
+        if not (isinstance(self.budget_minutes, (int, float)) and 0 < self.budget_minutes < math.inf):
             raise ValueError(f"minutes must be a number above 0, got {self.minutes!r}. 60 is a good start.")
-        if self.folds not in _FOLDS or isinstance(self.folds, bool):
+        if self.fold_count not in _FOLDS or isinstance(self.folds, bool):
             raise ValueError(f"folds must be one of {', '.join(map(str, _FOLDS))}, got {self.folds!r}. 0 has none.")
+
+    @property
+    def budget_minutes(self) -> float:
+        """The time for everything, 60 minutes where it is not given."""
+        return 60.0 if self.minutes is None else self.minutes
+
+    @property
+    def fold_count(self) -> int:
+        """The number of folds, 0 where it is not given."""
+        return 0 if self.folds is None else self.folds
 
     @property
     def given(self) -> dict[str, Any]:

@@ -13,18 +13,18 @@ from monai_unetpp.reporting.markdown import escape
 
 __all__ = ["readme_text", "write_readme"]
 
-#: What stands in every README: the commands, and the licence of code and weights.
+#: What every README holds: the commands, and the licence of code and weights.
 _COMMANDS = Path(__file__).with_name("template") / "commands.md"
-_NOT_TRAINED = "The network has not been trained yet: `monai-unetpp train` with the same data and folder does so."
+_NOT_TRAINED = "The network has not been trained yet: run `monai-unetpp train` with the same data and folder."
 
 
 def write_readme(bundle: str | PathLike[str], *, training: str | None = None, performance: str | None = None) -> Path:
-    """Write a bundle's ``docs/README.md`` anew from its plan and fingerprint.
+    """Write a bundle's ``docs/README.md`` from its plan and fingerprint; an earlier one is replaced.
 
     Args:
         bundle: the folder of the bundle.
         training: what the training was, as Markdown without headings; None where there was none.
-        performance: what was reached, as Markdown with headings from the fourth order down; None likewise.
+        performance: what was reached, as Markdown with headings from the fourth order down; None before it is known.
 
     Returns:
         The file.

@@ -42,7 +42,7 @@ _FINER_PERCENTILE = 10
 _MOST = 0.9
 #: Share of images of the rarer kind of background from which on there are two kinds.
 _SOME = 0.02
-#: A rare label is drawn at most so many times as often as the most frequent one.
+#: A rare label is drawn at most this many times as often as the most frequent one.
 _MOST_OFTEN = 4.0
 #: Patches around the background for each patch around a label.
 _BACKGROUND = 0.25

@@ -1,4 +1,4 @@
-"""Which labels are left and right of one kind, by their names."""
+"""Which labels are the left and the right one of a structure, by their names."""
 
 from __future__ import annotations
 

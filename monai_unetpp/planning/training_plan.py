@@ -11,6 +11,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.planning.values import SETTABLE, check_values
 from monai_unetpp.version import __version__
 
@@ -45,12 +46,12 @@ class TrainingPlan:
         spatial_dims: 2 or 3.
         channels: names of the channels of an image.
         labels: value in the label maps by name, without the background; classes are in the order of the values.
-        ignore_label: value of voxels that take no part in training and scores; None where there are none.
+        ignore_label: value of voxels that are left out of training and scores; None where there are none.
         modality: ``"CT"``, ``"MR"`` or ``"other"``.
         minutes: time for everything.
-        folds: networks for cross-fitting besides the last one, 0 for none.
+        folds: networks for cross-fitting in addition to the last one, 0 for none.
         validation: which cases validate, in words.
-        machine: class of the machine that the budget was reckoned for, in words.
+        machine: class of the machine that the budget was computed for, in words.
         values: by the names of :data:`monai_unetpp.planning.values.SETTABLE`.
         reasons: why, by the same names.
         version: of the package that made the plan.
@@ -113,7 +114,7 @@ class TrainingPlan:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        content: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
+        content: dict[str, Any] = to_plain(self)
         return content
 
     @classmethod
@@ -121,15 +122,10 @@ class TrainingPlan:
         """The plan that :meth:`as_dict` gave.
 
         Raises:
+            TypeError: a value of the wrong kind.
             ValueError: something else.
         """
-        try:
-            given = {field.name: content[field.name] for field in dataclasses.fields(cls)}
-            given["channels"] = tuple(given["channels"])
-            given["reasons"] = {name: Reason(**reason) for name, reason in given["reasons"].items()}
-            return cls(**given)
-        except (AttributeError, KeyError, TypeError) as e:
-            raise ValueError(f"a plan must have all its entries ({type(e).__name__}: {e}). Plan again.") from e
+        return from_plain(cls, content, "plan")
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:
         """Name, value, reason, source, and whether it was set by hand, of each value, in words."""
@@ -182,5 +178,5 @@ def load_plan(bundle: str | PathLike[str]) -> TrainingPlan:
         return dataclasses.replace(made, dataset_dir=os.path.join(bundle, made.dataset_dir))
     except FileNotFoundError as e:
         raise FileNotFoundError(f"{path}: no such file. Make the bundle with monai-unetpp plan.") from e
-    except ValueError as e:
+    except (TypeError, ValueError) as e:
         raise ValueError(f"{path}: {e}") from e

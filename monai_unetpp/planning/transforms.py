@@ -50,7 +50,8 @@ def preprocessing(plan: TrainingPlan, labelled: bool) -> list[_Config]:
         reader["allow_constant"] = True
     if not labelled and takes_slices(plan):
         reader["spatial_dims"] = [2, 3]
-    chain = [_transform("LoadImaged", "@image", reader=reader, ensure_channel_first=True)]
+    # apart from loading, because hosts that load images themselves leave LoadImaged out
+    chain = [_transform("LoadImaged", "@image", reader=reader), _transform("EnsureChannelFirstd", "@image")]
     if labelled:
         chain += _label_loading(plan)
     if plan.spatial_dims == 3:
@@ -118,7 +119,7 @@ def _intensities(plan: TrainingPlan) -> list[_Config]:
     ]
 
 
-def preparation(plan: TrainingPlan) -> list[_Config]:
+def preparation() -> list[_Config]:
     """What comes once per case before patches are drawn: classes instead of label values, and where each class is."""
     return [
         {

@@ -203,7 +203,7 @@ def parse_settings(given: Sequence[str] | Mapping[str, Any] | None) -> dict[str,
         given: the texts, or the values themselves by name.
 
     Raises:
-        ValueError: a text without ``=``, a name that is no value of a plan, or one that is given twice.
+        ValueError: a text without ``=``, a name that is not a value of a plan, or one that is given twice.
 
     Example:
         >>> parse_settings(["batch_size=4", "norm=instance"])

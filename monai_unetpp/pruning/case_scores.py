@@ -221,7 +221,7 @@ class CaseEvaluation:
 
 @dataclasses.dataclass(frozen=True)
 class _Memory:
-    """Where finished cases are kept, and what they depend on besides the data."""
+    """Where finished cases are kept, and what they depend on apart from the data."""
 
     finished: FinishedCases
     weights: dict[str, str]

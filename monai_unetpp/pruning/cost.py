@@ -53,9 +53,9 @@ def measure_costs(
 ) -> dict[str, PointCost]:
     """Measure parameters, work, file size, latency, memory and, where the machine tells, energy of pruned networks.
 
-    Every round measures the latency of each network once, in an order that is shuffled anew, so that a noisy machine
+    Every round measures the latency of each network once, in random order, so that a noisy machine
     hits all of them alike. Memory is what segmenting one volume adds, weights included: on CUDA the peak of allocated
-    device memory, on a CPU the growth of the resident set of a process of its own.
+    device memory, on a CPU the growth of the resident set of a separate process.
 
     Args:
         networks: by name of their operating point, pruned and in eval mode; they are moved to ``device``.

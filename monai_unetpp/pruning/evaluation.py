@@ -49,7 +49,7 @@ def prune(plan: PruningPlan) -> PruningResult:
     The stages are :func:`~monai_unetpp.pruning.evaluate_levels`, :func:`~monai_unetpp.pruning.measure_costs`,
     :func:`~monai_unetpp.pruning.decide_all`, :func:`~monai_unetpp.pruning.write_report` and
     :func:`~monai_unetpp.pruning.write_pruned_bundle`; each can be called alone. Finished cases are kept in
-    ``output_dir/scores``, and an interrupted run goes on from there. Under ``torchrun`` the processes share the cases;
+    ``output_dir/scores``, from where an interrupted run continues. Under ``torchrun`` the processes share the cases;
     the first one measures, decides and writes. What can be refused is refused before the first case is scored.
 
     Args:
@@ -94,14 +94,14 @@ def judge(scores: Sequence[Scores], plan: PruningPlan, *, networks: Sequence[Nes
         The result.
 
     Raises:
-        ValueError: folds that do not go together, or a plan that needs the cases to be scored anew (``settings`` and
+        ValueError: folds that do not go together, or a plan that needs the cases to be scored again (``settings`` and
             ``extra``).
 
     Everything else that :func:`prune` raises comes out as it is.
     """
     if len(plan.data.dataset_dir) > 1 or plan.costs.settings or plan.pipeline.extra:
         raise ValueError(
-            "scores must be given without settings, extra and a second dataset_dir, which score cases anew. Leave "
+            "scores must be given without settings, extra and a second dataset_dir, which score cases again. Leave "
             "them out, or leave out scores."
         )
     given, prepared = join_folds(scores), prepare(plan)

@@ -1,4 +1,4 @@
-"""Scored cases on disk, so that an interrupted evaluation goes on where it was."""
+"""Scored cases on disk, so that an interrupted evaluation can continue."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ _CONFIGS = ("train.json", "prune.json")
 
 
 def prune_bundle(
-    bundle: str | PathLike[str],
+    bundle: str | PathLike[str] | None,
     dataset_dir: str | PathLike[str] | Sequence[str | PathLike[str]],
     output_dir: str | PathLike[str],
     device: str | None = None,
@@ -33,7 +33,7 @@ def prune_bundle(
     processes share the cases.
 
     Args:
-        bundle: name or folder of a bundle.
+        bundle: name or folder of a bundle. One must be named: each takes other images.
         dataset_dir: folder with ``dataset.json``, or several.
         output_dir: folder for the report.
         device: such as ``"cpu"``; by default a GPU if there is one, under ``torchrun`` one for each process.
@@ -46,7 +46,7 @@ def prune_bundle(
 
     Raises:
         FileNotFoundError: no such bundle, data set or checkpoint.
-        ValueError: settings that the bundle does not have, or settings or data that cannot be used.
+        ValueError: no bundle; settings that the bundle does not have, or settings or data that cannot be used.
 
     Everything that :func:`monai_unetpp.pruning.prune` raises comes out as it is.
     """

@@ -74,7 +74,7 @@ class EvaluationData:
         training_list: list of ``dataset.json`` that the network was trained on, such as ``"training"``: it is scored
             too, for how much better each level is on cases that it knows.
         scores: tables of out-of-fold scores, one of each fold, which judge the levels instead of scoring the cases of
-            ``dataset_dir`` anew; see :func:`monai_unetpp.pruning.judge`.
+            ``dataset_dir`` again; see :func:`monai_unetpp.pruning.judge`.
 
     Raises:
         ValueError: no data set, two of one name, both ways to confirm, a share out of its range, or tables of scores
@@ -85,15 +85,15 @@ class EvaluationData:
         flags=("dataset_dir", "-i", "--input", "--dataset_dir"),
         action="append",
         metavar="DATASET_DIR",
-        help=f"folder with {FORMS_HELP}; repeatable, for a verdict each and one for all",
+        help=f"folder with {FORMS_HELP}; repeatable: gives a verdict for each and one for all",
     )
-    list_key: str = option("validation", metavar="KEY", help="list of dataset.json to take")
+    list_key: str = option("validation", metavar="KEY", help="list of dataset.json to use")
     confirm_dir: Path | None = option(None, metavar="DIR", help="a data set that only confirms the chosen level")
     confirm_share: float | None = option(
         None,
         type=float,
         metavar="SHARE",
-        help="share of the subjects, between 0 and 1, that is kept back to confirm",
+        help="share of the subjects, between 0 and 1, that is held out to confirm the chosen level",
     )
     subjects: Mapping[str, str] | _Path | None = option(
         None, metavar="FILE", help="CSV file with the columns case and subject"
@@ -101,8 +101,8 @@ class EvaluationData:
     subject_pattern: str | None = option(
         None,
         metavar="REGEX",
-        help="finds the subject in a case's name by its one group (default: a name that begins with sub-..., patient "
-        "and a number or the like tells it, and each other case is a subject of its own)",
+        help="regular expression whose one group is the subject in a case's name (default: sub-..., patient and a "
+        "number or the like at the beginning; every other case counts as its own subject)",
     )
     exclude_problems: bool = option(False, help="leave out cases with problems in their data")
     training_list: str | None = option(
@@ -152,7 +152,7 @@ class CostSettings:
             combinations, such as ``{"overlap": [0.0, 0.25], "precision": ["fp32", "bf16"]}`` or ``["overlap=0,0.25",
             "precision=fp32,bf16"]``; the inferer must then be a ``NestedSlidingWindowInferer``. ``adaptive`` lists
             tolerances at which the depth of each window is chosen, at the inferer's own setting. The verdict stays that
-            of the levels as the inferer runs them; the report compares the operating points besides.
+            of the levels as the inferer runs them; the report also compares the operating points.
         settings_repeats: measured runs of each operating point of ``settings`` for its latency.
 
     Raises:

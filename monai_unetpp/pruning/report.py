@@ -6,19 +6,14 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import json
-import math
-import numbers
-import types
-import typing
-from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from monai_unetpp.files import write_text
 from monai_unetpp.metrics import RULES
+from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.pruning.adaptive_tables import ADAPTIVE_RULE, adaptive_cases_table, adaptive_csv, adaptive_table
 from monai_unetpp.pruning.folds import SCORE_COLUMNS, format_scores, score_cells
 from monai_unetpp.pruning.grid_tables import GRID_RULE, grid_networks_table, grid_table
@@ -137,10 +132,9 @@ def read_report(path: str | PathLike[str]) -> PruningResult:
             "Read it with the version of monai-unetpp that wrote it."
         )
     try:
-        decoded = _decode(PruningResult, content.get("result"), "result")
+        return from_plain(PruningResult, content.get("result"), "result")
     except ValueError as e:
         raise ValueError(f"{source}: {e}") from e
-    return typing.cast(PruningResult, decoded)
 
 
 # ---------------------------------------------------------------- JSON and CSV
@@ -150,84 +144,10 @@ def _json(result: PruningResult, summary: Summary) -> str:
     content = {
         "schema_version": SCHEMA_VERSION,
         "rules": RULES,
-        "result": _encode(result),
-        "summary": _encode(summary),
+        "result": to_plain(result),
+        "summary": to_plain(summary),
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def _encode(value: Any) -> Any:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): _encode(item) for key, item in value.items()}
-    if isinstance(value, (tuple, list)):
-        return [_encode(item) for item in value]
-    if value is None or isinstance(value, (str, bool)):
-        return value
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        # JSON has no word for these; float() reads the strings back
-        return float(value) if math.isfinite(value) else str(float(value))
-    raise TypeError(f"result must hold plain values only, got {value!r} of type {type(value).__name__}.")
-
-
-# cattrs and dacite convert or pass over what is of another kind ("4" for 4, true for 1, a text for a list) and do not
-# both name the entry with its index: with the hooks against that, either takes more lines than this.
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    """``value`` from JSON as ``kind``, a type as the result classes annotate it."""
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (typing.Union, types.UnionType):
-        inner = next(argument for argument in arguments if argument is not types.NoneType)
-        return None if value is None else _decode(inner, value, where)
-    if origin is typing.Literal:
-        if value not in arguments:
-            raise _wrong(where, " or ".join(map(repr, arguments)), value)
-        return value
-    if origin is tuple:
-        items = _expect(list, value, where)
-        return tuple(_decode(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(items))
-    if origin is dict:
-        entries = _expect(dict, value, where)
-        return {key: _decode(arguments[1], item, f"{where}[{key!r}]") for key, item in entries.items()}
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _decode_fields(kind, _expect(dict, value, where), where)
-    if kind is float:
-        if value in ("nan", "inf", "-inf"):
-            return float(value)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise _wrong(where, "a number", value)
-        return float(value)
-    return _expect(kind, value, where)
-
-
-def _decode_fields(kind: type, entries: dict[str, Any], where: str) -> Any:
-    hints = typing.get_type_hints(kind)
-    fields = {}
-    for field in dataclasses.fields(kind):
-        if field.name in entries:
-            fields[field.name] = _decode(hints[field.name], entries[field.name], f"{where}.{field.name}")
-        elif field.default is dataclasses.MISSING:
-            raise ValueError(f"{where} must have the entry {field.name!r}, got {sorted(entries)}.")
-    return kind(**fields)
-
-
-def _expect(kind: type, value: Any, where: str) -> Any:
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        names: dict[type, str] = {
-            list: "a list",
-            dict: "an object",
-            str: "a string",
-            int: "a whole number",
-            bool: "true or false",
-        }
-        raise _wrong(where, names[kind], value)
-    return value
-
-
-def _wrong(where: str, rule: str, value: Any) -> ValueError:
-    return ValueError(f"{where} must be {rule}, got {str(value)[:80]!r}.")
 
 
 def _csv(result: PruningResult) -> str:

@@ -278,7 +278,7 @@ def _untested(result: PruningResult, point: str) -> str:
 
 
 def _unseen_note(decision: Decision, tested: frozenset[str], alpha: float) -> str:
-    """What a pass on so many subjects cannot exclude; nothing where the verdict is another."""
+    """What a pass on this number of subjects cannot exclude; nothing where the verdict is another."""
     subjects = [c.clusters for c in decision.comparisons if c.point in tested and c.state == "pass"]
     if decision.verdict != "prune" or not subjects:
         return ""

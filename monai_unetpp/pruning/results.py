@@ -135,7 +135,7 @@ class PointCost:
         window_latency_s: seconds per window.
         volume_latency_s: seconds per whole volume, the inferer's work included.
         peak_memory_bytes: most memory in use while one volume is segmented: device memory on CUDA, on a CPU the
-            growth of the resident set of a process of its own.
+            growth of the resident set of a separate process.
         window_shape: spatial shape of the window.
         volume_shape: spatial shape of the volume.
         self_check: the pruned network against the level that was scored; None for further checkpoints.

@@ -77,14 +77,14 @@ class Rules:
         flags=("--margin",),
         action="append",
         metavar="METRIC[:LABEL]=VALUE",
-        help="largest mean loss that still counts as the same; repeatable",
+        help="largest mean loss that still counts as equal; repeatable",
     )
     max_case_drop: dict[str, float] = option(
         None,
         action="append",
         metavar="METRIC=VALUE",
-        help="what counts as a large drop of a single case; repeatable; what is not named keeps its default (dice=0.2, "
-        "iou=0.2 and nsd=0.4)",
+        help="smallest drop of a single case that counts as large; repeatable; other metrics keep their default "
+        "(dice=0.2, iou=0.2 and nsd=0.4)",
     )
     min_reference: float = option(
         0.5,
@@ -94,7 +94,7 @@ class Rules:
     )
     alpha: float = option(0.05, type=float, metavar="ALPHA", help="one-sided error level")
     bootstrap_samples: int = 9999
-    seed: int = option(0, type=int, metavar="SEED", help="of the bootstrap and of the split by --confirm_share")
+    seed: int = option(0, type=int, metavar="SEED", help="seed of the bootstrap and of the split by --confirm_share")
     budgets: tuple[str, ...] = option(
         (),
         flags=("--budget",),

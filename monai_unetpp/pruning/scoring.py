@@ -117,5 +117,5 @@ class Scoring:
 
     @property
     def label_values(self) -> list[int]:
-        """What label files may hold besides 0."""
+        """Values other than 0 that label files may hold."""
         return [*self.labels.values(), *([] if self.ignore_label is None else [self.ignore_label])]

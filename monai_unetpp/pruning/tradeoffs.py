@@ -33,7 +33,7 @@ def cost_value(cost: PointCost, key: str) -> float:
         ValueError: an unknown key, or energy where the machine does not tell it.
     """
     if key == "energy_j" and cost.volume_energy_j is None:
-        raise ValueError("energy_j is not told by this machine (RAPL or NVML). Take another cost.")
+        raise ValueError("energy_j is not reported by this machine (RAPL or NVML). Take another cost.")
     values = {
         "latency_ms": cost.volume_latency_s.median * 1e3,
         "window_latency_ms": cost.window_latency_s.median * 1e3,

@@ -15,11 +15,11 @@ class EarlierResults:
     """Finds results that need not be made again.
 
     Args:
-        runs: what ``run.json`` tells of earlier runs.
+        runs: earlier runs in ``run.json``.
         wanted: the entries ``bundle``, ``within`` and ``options`` of this run.
 
     A result counts if it carries the mark of the same image with the same content, and ``runs`` do not say that it was
-    made by other weights or with other options. So an interrupted run goes on, and one with another level begins anew.
+    made by other weights or with other options. An interrupted run continues, and one with another level starts again.
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
@@ -29,7 +29,7 @@ class EarlierResults:
         self._warnings = {case.get("output"): case.get("warnings") or () for case, _ in made}
 
     def warnings(self, output: Path) -> Sequence[str]:
-        """What was told of a result when it was made."""
+        """The warnings about a result when it was made."""
         return tuple(self._warnings.get(str(output), ()))
 
     def has(self, image: str | Path, output: Path) -> bool:

@@ -22,7 +22,7 @@ _PAUSE_S = 5.0
 
 @dataclasses.dataclass
 class ResultFolder:
-    """Writes what lies beside label maps, and keeps what earlier runs wrote of other cases.
+    """Writes the files beside the label maps, and keeps what earlier runs wrote of other cases.
 
     Each file is replaced as a whole, so that another process may read it at any time.
 
@@ -73,7 +73,7 @@ class ResultFolder:
             case: its name.
             output: its label map.
             has_volume: whether voxels have a size in mm.
-            warnings: what was told of it then.
+            warnings: those about it at the time.
         """
         if case not in {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}:
             self._volumes[case] = measure_file(output, self.names, has_volume, self.totals), tuple(warnings)

@@ -1,4 +1,4 @@
-"""How the label maps of a folder were made, so that it can be told and repeated."""
+"""A record of how the label maps of a folder were made, so that they can be reproduced."""
 
 from __future__ import annotations
 
@@ -68,10 +68,10 @@ def hash_image(*images: str | PathLike[str]) -> str | None:
 
 
 def read_runs(path: Path) -> list[dict[str, Any]]:
-    """The runs that an earlier record tells of; none where there is no file.
+    """The runs in an earlier record; none where there is no file.
 
     Raises:
-        ValueError: it is no such record.
+        ValueError: it is not such a record.
     """
     if not path.exists():
         return []
@@ -111,7 +111,7 @@ def collecting_warnings() -> Iterator[list[str]]:
 
 
 class _Collector(logging.Handler):
-    """Keeps warnings; errors are told as failures."""
+    """Keeps warnings; errors are recorded as failures."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)

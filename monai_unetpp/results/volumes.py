@@ -33,7 +33,7 @@ class LabelVolume:
 
     Attributes:
         value: its number in the label map; None where it is the sum of several.
-        name: what it stands for.
+        name: of the structure.
         voxels: how many voxels or pixels it has.
         ml: its volume in millilitres; None where pixels have no size in mm.
     """
@@ -115,7 +115,7 @@ def read_volume_rows(path: Path) -> list[list[str]]:
     """The rows of an earlier table without its header; none where there is no file.
 
     Raises:
-        ValueError: it is no such table.
+        ValueError: it is not such a table.
     """
     if not path.exists():
         return []

@@ -60,16 +60,16 @@ class StudySettings:
     budget: int = option(1500, type=int, metavar="STEPS", help="training steps per run")
     batch_size: int = option(None, type=int, metavar="N", help="patches per step (default: 8 in 2D, 2 in 3D)")
     patch_size: tuple[int, ...] = option(
-        None, nargs="+", type=int, metavar="N", help="of patches and windows (default: 128 in 2D, 64 in 3D)"
+        None, nargs="+", type=int, metavar="N", help="size of patches and windows (default: 128 in 2D, 64 in 3D)"
     )
-    learning_rate: float = option(1e-3, type=float, metavar="RATE", help="the highest of the run")
+    learning_rate: float = option(1e-3, type=float, metavar="RATE", help="highest learning rate of the schedule")
     precision: str = option(
         "auto",
         metavar="NAME",
         help="auto, fp32 or bf16 (default: auto, bf16 where the device has it natively)",
     )
     spacing_mm: tuple[float, ...] | None = option(
-        None, nargs="+", type=float, metavar="MM", help="resample to this voxel size (default: do not)"
+        None, nargs="+", type=float, metavar="MM", help="resample to this voxel size (default: no resampling)"
     )
     flip_axes: tuple[int, ...] = option(
         None,
@@ -78,8 +78,8 @@ class StudySettings:
         metavar="AXIS",
         help="axes that patches are flipped along (default: 0 1 in 2D, 0 in 3D)",
     )
-    overlap: float = option(0.25, type=float, metavar="SHARE", help="of windows in scoring")
-    checkpoint_steps: int = option(50, type=int, metavar="STEPS", help="between checkpoints")
+    overlap: float = option(0.25, type=float, metavar="SHARE", help="overlap of windows in scoring")
+    checkpoint_steps: int = option(50, type=int, metavar="STEPS", help="steps between checkpoints")
 
     def __post_init__(self, spatial_dims: int) -> None:
         given = {name: getattr(self, name) for name in option_names(StudySettings)}
@@ -103,7 +103,7 @@ class StudySettings:
 
         Raises:
             TypeError: a value of the wrong kind.
-            ValueError: a name that is no setting, or a value that cannot work.
+            ValueError: a name that is not a setting, or a value that cannot work.
         """
         names = option_names(cls)
         unknown = next((name for name in given if name not in names), None)

@@ -32,7 +32,7 @@ def train_network(bundle: Path, values: Mapping[str, Any], tell: Callable[[str],
         bundle: the study's bundle.
         values: of this run by key of the configuration: ``output_dir``, ``device``, ``seed``, ``variant``, ...
             Patches are the same for all networks with one seed.
-        tell: is told the step and the mean loss of the last steps at every checkpoint.
+        tell: is called with the step and the mean loss of the last steps at every checkpoint.
 
     Returns:
         The prepared training cases, for the next run to use as ``train#cases``; None where this training was complete

@@ -111,7 +111,7 @@ def run_study(
 
     U-Nets of every depth, a wide U-Net with the parameters of UNet++, U-Net^e, UNet+ and UNet++ with and without deep
     supervision, and UNet++ cut to each level against the same level trained alone. Every seed and network is a run
-    with a folder of its own. The same call goes on where it was interrupted, loses no more than the steps since the
+    with a folder of its own. The same call continues where it was interrupted, loses no more than the steps since the
     last checkpoint, gives what it would have given without the interruption, and repeats nothing that is finished.
 
     Args:

@@ -20,7 +20,7 @@ def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = 
         network: a nested U-Net in training; a wrapper for distributed training is looked into.
         channels_last: keep the channels of a voxel together in memory, as many processors like them.
         compile: make one program of it with the first step, by ``torch.compile``; where that is impossible, such as
-            without a C++ compiler, a warning tells so and training goes on without.
+            without a C++ compiler, a warning is logged and training continues without.
 
     Returns:
         The same network.

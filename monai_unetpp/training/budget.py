@@ -17,7 +17,7 @@ class TrainingBudget:
     """Ends a training in time, whatever the speed of the machine, and knows how much of it is done.
 
     What is done is the larger of two shares: that of the steps and, where minutes are given, that of the time. Its
-    state is the time used so far, so that a training which goes on has what was left. Where several processes train
+    state is the time used so far, so that a resumed training has the rest of it. Where several processes train
     together, the clock of the first one counts for all, and all end after the same step.
 
     Args:

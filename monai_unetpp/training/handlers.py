@@ -98,7 +98,7 @@ class TrainingCheckpoint:
     MONAI's ``CheckpointSaver`` and ``CheckpointLoader`` do the work; this handler adds the trainer itself to what
     they save, finds the newest epoch, and takes the one before where an interruption damaged the file. Schedules that
     are functions of the epoch (``LambdaLR`` and its kinds, such as MONAI's ``WarmupCosineSchedule``) keep the settings
-    of now, so that a training which goes on with more epochs gets the learning rates of the longer schedule.
+    of now, so that a training which continues with more epochs gets the learning rates of the longer schedule.
 
     Every epoch begins with random numbers of its own, in this process and, with
     :class:`monai_unetpp.data.SeededCacheDataset`, in those that load data: a training that was interrupted ends
@@ -106,13 +106,13 @@ class TrainingCheckpoint:
 
     Args:
         folder: where ``checkpoint_epoch=N.pt`` files are kept, the last two of them.
-        save_dict: what to save besides the trainer (network, optimizer, schedule, ...), by name. The trainer's gradient
-            scaler is saved too, if it has one.
+        save_dict: what else to save with the trainer (network, optimizer, schedule, ...), by name. The trainer's
+            gradient scaler is saved too, if it has one.
         save_interval: epochs between two checkpoints.
         interval_s: seconds between two checkpoints, at least; for epochs of few steps.
         seed: what the random numbers of every epoch are made from, together with its number; by default the seed that
             ``monai.utils.set_determinism`` was given. Without any, they are left alone, and an interrupted training
-            goes on with others.
+            continues with others.
         map_location: where to put tensors when loading; see ``torch.load``.
 
     Attach it after all other handlers, so that what they do at the end of an epoch is in the checkpoint.
@@ -271,7 +271,7 @@ def _keep_settings(schedules: Sequence[LambdaLR]) -> Iterator[None]:
 class CurveWriter:
     """Write learning rate, mean training loss and validation metrics of every epoch to a CSV file.
 
-    Rows of earlier runs in the same file are kept up to the epoch from which training goes on.
+    Rows of earlier runs in the same file are kept up to the epoch from which training continues.
 
     Args:
         path: the CSV file; it is rewritten whole or not at all.

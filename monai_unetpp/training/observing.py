@@ -52,7 +52,7 @@ class LevelCurves:
 
     It only observes: nothing is selected, and no random numbers are drawn. Between two looks at least ``interval_s``
     pass, and so much time that all of them together take about ``share`` of it. Under ``torchrun`` the first process
-    looks. It has a state, so that a training which goes on continues its curves.
+    looks. It has a state, so that a resumed training continues its curves.
 
     Args:
         network: whose levels to score.

@@ -20,7 +20,7 @@ class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
     """Training patches by number: patch ``i`` depends on the seed and on ``i`` alone.
 
     So several networks can be trained on the same patches in the same order, with any number of workers, and an
-    interrupted training goes on with the patch that it would have seen next. Each pass over the cases has its own
+    interrupted training continues with the patch that it would have seen next. Each pass over the cases has its own
     order.
 
     Args:

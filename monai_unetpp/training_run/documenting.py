@@ -53,13 +53,13 @@ def install_weights(bundle: Path, fitted: Fitted, cases: Sequence[Mapping[str, A
 
 
 def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: PruningResult | None = None) -> None:
-    """Write the bundle's README anew: how it was trained and, after the verdict, what was reached.
+    """Write the bundle's README again: how it was trained and, after the verdict, its results.
 
     Args:
         bundle: the folder of the bundle.
         fitted: the training.
         cases: number of cases that were trained on.
-        folds: number of trainings besides.
+        folds: number of further trainings.
         result: of the verdict, whose scores become the metadata's too; None before it.
     """
     performance = None

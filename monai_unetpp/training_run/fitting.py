@@ -73,8 +73,8 @@ def fit(
         bundle: the folder of the bundle.
         folder: for checkpoints, curves and weights.
         values: by key of ``train.json``, such as ``minutes``.
-        tell: is told the step, the loss and the time that is left.
-        name: of this training, in what is told.
+        tell: is called with the step, the loss and the remaining time.
+        name: of this training, in these lines.
         cases: to train on, instead of the training list.
 
     Raises:
@@ -116,7 +116,7 @@ def _tell_progress(trainer: Engine, config: BundleConfig, tell: Callable[[str], 
         told = time.monotonic()
         step = engine.state.iteration
         left = _clock(pace.remaining_s(step))
-        tell(f"{name}: step {step}, loss {curve.recent_loss(50):.3f}, {_clock(pace.seconds)} gone, {left} left")
+        tell(f"{name}: step {step}, loss {curve.recent_loss(50):.3f}, {_clock(pace.seconds)} elapsed, {left} left")
 
     trainer.add_event_handler(Events.ITERATION_COMPLETED, tell_step)
 

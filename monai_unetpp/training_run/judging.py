@@ -163,7 +163,7 @@ def judge_bundle(
         folds: scores of all cases by networks that never saw them; empty takes the bundle's validation cases.
         repeats: measured runs of each level.
         values: keys of the bundle's configurations.
-        tell: is told what is going on.
+        tell: is called with lines about the progress.
     """
     plan = _final_plan(bundle, values).with_fields(repeats=repeats, progress=tell)
     if not folds:

@@ -9,7 +9,7 @@ from pathlib import Path
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.planning import TrainingPlan, load_plan, plan
 from monai_unetpp.planning.training_plan import PLAN_FILE
-from monai_unetpp.planning.values import parse_settings
+from monai_unetpp.planning.values import check_one
 from monai_unetpp.training_run.options import TrainOptions
 
 __all__ = ["Planned", "planned_bundle"]
@@ -44,7 +44,7 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
 
     Args:
         options: what was asked for.
-        tell: is told what is going on.
+        tell: is called with lines about the progress.
 
     Raises:
         ValueError: the folder was planned for other data or with other values by hand, or data with problems.
@@ -53,8 +53,8 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
     with waiting_group() as group:
         made = from_first(_plan(options, tell) if rank() == 0 else None, group)
     return Planned(
-        bundle=options.output,
-        dataset_dir=options.dataset_dir,
+        bundle=Path(options.output_dir),
+        dataset_dir=Path(options.dataset_dir),
         minutes=made.minutes if options.minutes is None else options.minutes,
         folds=made.folds if options.folds is None else options.folds,
         steps=made["steps"] if "steps" in made.by_hand else None,
@@ -62,26 +62,21 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
 
 
 def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
-    if not (options.output / PLAN_FILE).is_file():
-        limits = {"minutes": options.minutes, "folds": options.folds}
+    bundle = Path(options.output_dir)
+    if not (bundle / PLAN_FILE).is_file():
         return plan(
-            options.dataset_dir,
-            options.output,
-            settings=list(options.settings),
-            device=options.device,
-            progress=tell,
-            **{name: value for name, value in limits.items() if value is not None},  # type: ignore[arg-type]
+            options.dataset_dir, bundle, options.minutes, options.folds, options.given, options.device, progress=tell
         )
-    made = load_plan(options.output)
-    if Path(made.dataset_dir).resolve() != options.dataset_dir.resolve():
+    made = load_plan(bundle)
+    if Path(made.dataset_dir).resolve() != Path(options.dataset_dir).resolve():
         raise ValueError(
-            f"{options.output}: was planned for {made.dataset_dir}, got {options.dataset_dir}. Take another folder."
+            f"{bundle}: was planned for {made.dataset_dir}, got {options.dataset_dir}. Take another folder."
         )
-    for name, value in parse_settings(options.settings).items():
-        if made[name] != value:
+    for name, value in options.given.items():
+        if made[name] != check_one(name, value, made.spatial_dims):
             raise ValueError(
-                f"{options.output}: was planned with {name}={made[name]}, got {value}. Take another folder, or remove "
-                "this one to plan anew."
+                f"{bundle}: was planned with {name}={made[name]}, got {value}. Take another folder, or delete this one "
+                "to plan again."
             )
-    tell(f"{options.output}: planned before.")
+    tell(f"{bundle}: planned before.")
     return made

@@ -70,7 +70,7 @@ class TrainingOutcome:
 def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutcome:
     """Plan if there is no plan, train, judge the levels, write the report, the pruned bundle and the documentation.
 
-    The same call goes on where it was interrupted: a training loses no more than a minute, finished cases of the
+    The same call continues where it was interrupted: a training loses no more than a minute, finished cases of the
     verdict are kept, and nothing is repeated that is done. Under ``torchrun`` all processes train together, and share
     the cases of the verdict.
 
@@ -82,7 +82,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
         Where the results are, and the verdict.
 
     Raises:
-        FileNotFoundError: no such data set, or weights to begin with.
+        FileNotFoundError: no such data set, or no such initial weights.
         ValueError: data with problems, all named; or values that cannot work.
         RuntimeError: the loss became infinite or not a number.
     """

@@ -1,4 +1,4 @@
-"""How the time of a whole training is shared out: what the verdict will need is kept back, the rest is trained."""
+"""How the time of a whole training is divided: time for the verdict is reserved, the rest is used for training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FOLDS_SHARE = 0.6
 _MOST_KEPT = 0.5
 #: Seconds for what takes no longer on large images: the report, and a process for the memory of each level.
 _REPORT_S, _LEVEL_S = 25.0, 12.0
-#: What is kept back besides: the program's own start, before the clock runs, and a share for machines that slow down.
+#: What else is kept back: the program's own start, before the clock runs, and a share for machines that slow down.
 _START_S, _RESERVE = 15.0, 1.25
 #: Measured runs of each level for its latency: as many as the time allows.
 _REPEATS = (10, 5, 3, 1)
@@ -50,7 +50,7 @@ class TimeShares:
 def share_time(
     path: Path, minutes: float, *, started: float, case_s: float, cases: int, levels: int, folds: int
 ) -> TimeShares:
-    """Share out the time once, and remember it, so that a training which goes on keeps its schedule.
+    """Divide the time once, and write the shares down, so that a resumed training keeps its schedule.
 
     Args:
         path: where it is written down.

@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_runs import configs, run_command, run_here, succeed, train_in_two_processes
+from bundle_runs import configs, missing_properties, run_command, run_here, succeed, train_in_two_processes
 from monai.bundle import ConfigParser
 
 from monai_unetpp import NestedUNet
@@ -45,6 +45,13 @@ def test_verify_net_in_out(bundle, caplog, config):
     assert "data shape of network is verified with no error" in caplog.text
 
 
+@pytest.mark.parametrize("workflow_type", ["train", "infer"])
+def test_monai_finds_all_properties_of_a_workflow(bundle, decathlon_dir, nuclei_dir, tmp_path, workflow_type):
+    labelled = nuclei_dir if "nuclei" in bundle.name else decathlon_dir
+    images = labelled if workflow_type == "train" else labelled / "imagesTr"
+    assert missing_properties(bundle, workflow_type, dataset_dir=images, output_dir=tmp_path) == []
+
+
 def test_ckpt_export_gives_the_same_numbers(bundle, tmp_path):
     exported = tmp_path / "model.ts"
     config = bundle / "configs" / "inference.json"
@@ -79,6 +86,8 @@ def test_inference_writes_labels_on_the_grid_of_the_input(hippocampus_bundle, de
     assert np.array_equal(labels.affine, image.affine)
     assert labels.header["sform_code"] == image.header["sform_code"]
     assert set(np.unique(labels.dataobj)) <= {0, 1, 2}
+    (names,) = labels.header.extensions
+    assert b">anterior<" in names.get_content() and b">posterior<" in names.get_content()
 
 
 @pytest.mark.slow
@@ -176,7 +185,14 @@ def test_configs_repeat_each_other_exactly(bundle):
             kept["reader"] = {k: v for k, v in reader.items() if k != "spatial_dims"}
         return {**kept, "keys": "@image", **({"mode": mode[0]} if isinstance(mode, list) else {})}
 
-    ours = [for_the_image(t) for t in train["preprocessing"]["transforms"] if t["keys"] != "@label"]
+    def parts(transform):
+        # where hosts load images themselves, they leave LoadImaged out
+        if not transform.pop("ensure_channel_first", False):
+            return [transform]
+        return [transform, {"_target_": "EnsureChannelFirstd", "keys": "@image"}]
+
+    listed = [for_the_image(t) for t in train["preprocessing"]["transforms"] if t["keys"] != "@label"]
+    ours = [part for transform in listed for part in parts(transform)]
     # inference does the rest where the network is, training in processes that have no GPU
     theirs = [for_the_image(t) for t in inference["preprocessing"]["transforms"] if t["_target_"] != "EnsureTyped"]
     assert theirs == ours

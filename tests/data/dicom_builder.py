@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,11 @@ from pydicom.uid import UID, ExplicitVRLittleEndian
 
 MR, CT, ENHANCED_MR = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("4", "2", "4.1"))
 SERIES = "1.2.826.0.1.3680043.10.1.7"
+SIDEWAYS = ["0", "1", "0", "0", "0", "-1"]
+"""An ImageOrientationPatient across that of :class:`Grid`."""
+
+Tags = Callable[[int], Mapping[str, Any]]
+"""Attributes of a slice by its number."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +51,22 @@ class Grid:
 def text(numbers: Sequence[float] | np.ndarray) -> list[str]:
     """Decimal strings of at most 16 characters, as DICOM has them."""
     return [f"{number:.10f}"[:16] for number in numbers]
+
+
+def at(position: Sequence[float] | np.ndarray) -> dict[str, Any]:
+    """The attribute of a slice at ``position``."""
+    return {"ImagePositionPatient": text(position)}
+
+
+def only_first(**tags: Any) -> Tags:
+    """Attributes of the first slice alone."""
+    return lambda k: tags if k == 0 else {}
+
+
+def halves(grid: Grid, slices: int, name: str, first: Any, second: Any) -> Tags:
+    """Each position twice, with another value of one attribute."""
+    half = slices // 2
+    return lambda k: {**at(grid.position(k % half)), name: first if k < half else second}
 
 
 def image_dataset(pixels: np.ndarray, uid: str, sop_class: str = MR, **tags: Any) -> Dataset:

@@ -311,7 +311,7 @@ def test_files_and_folders_that_may_not_be_read(
     monkeypatch.setattr(Path, "iterdir", iterdir)
     monkeypatch.setattr(Path, "open", open_file)
     assert names(find_cases(tmp_path)) == ["a"]
-    assert "closed: cannot be read (Permission denied) and is passed over" in caplog.text
+    assert "closed: cannot be read (Permission denied) and is skipped" in caplog.text
     cases = find_cases([tmp_path, tmp_path / "secret", tmp_path / "closed"], strict=False)
     assert [case["case"] for case in cases if "Permission denied" in case.get("failure", "")] == ["secret", "closed"]
 

@@ -89,6 +89,12 @@ def test_two_dimensions_and_several_channels(tmp_path: Path, dims: int) -> None:
     assert check_dataset(tmp_path) == []
 
 
+def test_cases_are_counted_while_they_are_checked(decathlon_dir: Path) -> None:
+    lines: list[str] = []
+    check_dataset(decathlon_dir, progress=lines.append)
+    assert lines == [f"checking: {number} of 6" for number in range(1, 7)]
+
+
 class TestList:
     def test_missing(self, tmp_path: Path) -> None:
         (problem,) = check_dataset(tmp_path)

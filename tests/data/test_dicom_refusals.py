@@ -15,11 +15,16 @@ import pydicom.pixels.decoders.base
 import pytest
 from dicom_builder import (
     SERIES,
+    SIDEWAYS,
     Grid,
+    Tags,
+    at,
     enhanced_dataset,
     frame_groups,
     groups,
+    halves,
     image_dataset,
+    only_first,
     series_datasets,
     slice_dataset,
     text,
@@ -37,7 +42,6 @@ from monai_unetpp.data import ImageFileError
 from monai_unetpp.data.dicom import find_series, read_dicom
 
 VOXELS = np.random.default_rng(0).integers(0, 500, (7, 6, 6)).astype(np.int16)
-SIDEWAYS = ["0", "1", "0", "0", "0", "-1"]
 
 
 def refusal(path: Path) -> str:
@@ -50,55 +54,46 @@ def refusal(path: Path) -> str:
     return message
 
 
-def datasets(tags: Callable[[int], dict[str, Any]] = lambda k: {}, grid: Grid | None = None) -> list[Dataset]:
+def datasets(tags: Tags = lambda k: {}, grid: Grid | None = None) -> list[Dataset]:
     return series_datasets(VOXELS, grid or Grid(), [tags(k) for k in range(VOXELS.shape[2])])
 
 
-def _place(position: np.ndarray) -> dict[str, Any]:
-    return {"ImagePositionPatient": text(position)}
-
-
-def _first(tags: dict[str, Any]) -> Callable[[int], dict[str, Any]]:
-    return lambda k: tags if k == 0 else {}
-
-
 def _halves(name: str, first: Any, second: Any) -> list[Dataset]:
-    """Each of three places twice, with another value of one attribute."""
-    return datasets(lambda k: {**_place(Grid().position(k % 3)), name: first if k < 3 else second})
+    return datasets(halves(Grid(), VOXELS.shape[2], name, first, second))
 
 
 GRID = Grid()
 SERIES_REFUSED: dict[str, tuple[list[Dataset], str]] = {
     "slice missing": (
-        datasets(lambda k: _place(GRID.position(k + (k > 3)))),
+        datasets(lambda k: at(GRID.position(k + (k > 3)))),
         r"not evenly spaced: 4 mm lie between 003\.dcm and 004\.dcm, elsewhere 2 mm; about 1 is missing\. Export",
     ),
     "uneven": (
-        datasets(lambda k: _place(GRID.position(k + 0.2 * (k == 2)))),
+        datasets(lambda k: at(GRID.position(k + 0.2 * (k == 2)))),
         r"not evenly spaced: the steps are 1\.6 to 2\.4 mm\. Resample it to even steps\.",
     ),
     "steps that grow": (
-        datasets(lambda k: _place(GRID.position(k + 0.05 * k * k))),
+        datasets(lambda k: at(GRID.position(k + 0.05 * k * k))),
         r"not evenly spaced: the steps are 2\.1 to 2\.9 mm",
     ),
     "mixed thickness": (
-        datasets(lambda k: {**_place(GRID.position(min(k, 3) + 0.5 * max(k - 3, 0))), "SliceThickness": 2 - (k > 3)}),
+        datasets(lambda k: {**at(GRID.position(min(k, 3) + 0.5 * max(k - 3, 0))), "SliceThickness": 2 - (k > 3)}),
         r"not evenly spaced.*; their SliceThickness is mixed: 2 mm \(4\), 1 mm \(2\)",
     ),
     "gantry tilt": (
-        datasets(lambda k: _place(GRID.position(k) + np.array([0, 2 * k * np.tan(np.radians(12)), 0]))),
+        datasets(lambda k: at(GRID.position(k) + np.array([0, 2 * k * np.tan(np.radians(12)), 0]))),
         r"tilted by 12 degrees against their direction \(gantry tilt\)\. Resample it to right angles\..*dcm2niix",
     ),
     "small tilt": (
-        datasets(lambda k: _place(GRID.position(k) + np.array([0, 2 * k * np.tan(np.radians(2)), 0]))),
+        datasets(lambda k: at(GRID.position(k) + np.array([0, 2 * k * np.tan(np.radians(2)), 0]))),
         r"tilted by 2 degrees",
     ),
     "one slice sideways": (
-        datasets(lambda k: _place(GRID.position(k) + np.array([0, 3.0 * (k == 4), 0]))),
+        datasets(lambda k: at(GRID.position(k) + np.array([0, 3.0 * (k == 4), 0]))),
         r"shifted sideways against each other, 004\.dcm by 2\.5 mm",
     ),
     "one slice turned": (
-        datasets(_first({"ImageOrientationPatient": text([np.cos(0.01), np.sin(0.01), 0, -np.sin(0.01), 0.99995, 0])})),
+        datasets(only_first(ImageOrientationPatient=text([np.cos(0.01), np.sin(0.01), 0, -np.sin(0.01), 0.99995, 0]))),
         r"2 orientations, of 5, 1 slices; 000\.dcm is not parallel to the others",
     ),
     "three planes": (
@@ -113,11 +108,11 @@ SERIES_REFUSED: dict[str, tuple[list[Dataset], str]] = {
     "times alone": (_halves("ContentTime", "101010", "101011"), r"they differ in ContentTime"),
     "copies": (_halves("EchoTime", "10", "10"), r"they do not say in what they differ\. Remove the copies"),
     "no position": (
-        datasets(_first({"ImagePositionPatient": None})),
+        datasets(only_first(ImagePositionPatient=None)),
         r"1 of its 6 slices have no ImagePositionPatient, such as 000\.dcm\. Export the series again",
     ),
     "no positions": (datasets(lambda k: {"ImagePositionPatient": None}), r"6 of its 6 slices have no ImagePosition"),
-    "empty position": (datasets(_first({"ImagePositionPatient": []})), r"1 of its 6 slices have no ImagePosition"),
+    "empty position": (datasets(only_first(ImagePositionPatient=[])), r"1 of its 6 slices have no ImagePosition"),
     "no orientation": (datasets(lambda k: {"ImageOrientationPatient": None}), r"have no ImageOrientationPatient"),
     "no spacing": (datasets(lambda k: {"PixelSpacing": None}), r"have no PixelSpacing"),
     "spacing of the detector": (
@@ -126,7 +121,7 @@ SERIES_REFUSED: dict[str, tuple[list[Dataset], str]] = {
     ),
     "zero spacing": (datasets(lambda k: {"PixelSpacing": ["0", "1"]}), r"its PixelSpacing is 0 mm"),
     "several spacings": (
-        datasets(_first({"PixelSpacing": ["1", "2"]})),
+        datasets(only_first(PixelSpacing=["1", "2"])),
         r"several pixel spacings: 1 x 1\.5 mm \(5\), 1 x 2 mm \(1\)",
     ),
     "no directions": (
@@ -142,16 +137,16 @@ SERIES_REFUSED: dict[str, tuple[list[Dataset], str]] = {
         r"differ in FrameOfReferenceUID: 1\.2\.0 \(3\), 1\.2\.1 \(3\)",
     ),
     "inverted slices": (
-        datasets(_first({"PhotometricInterpretation": "MONOCHROME1"})),
+        datasets(only_first(PhotometricInterpretation="MONOCHROME1")),
         r"differ in PhotometricInterpretation: MONOCHROME2 \(5\), MONOCHROME1 \(1\)",
     ),
     "units": (datasets(lambda k: {"Units": "BQML" if k else "CNTS"}), r"differ in Units: BQML \(5\), CNTS \(1\)"),
     "scale of some": (
-        datasets(_first({"RescaleSlope": "2", "RescaleIntercept": "0"})),
+        datasets(only_first(RescaleSlope="2", RescaleIntercept="0")),
         r"only some of its 6 slices say how their values are scaled: none \(5\), rescale \(1\)",
     ),
     "localizer": (
-        datasets(_first({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "ImageOrientationPatient": SIDEWAYS})),
+        datasets(only_first(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"], ImageOrientationPatient=SIDEWAYS)),
         r"1 of its 6 slices are localizers \(scouts\), such as 000\.dcm\. Remove them\.",
     ),
     "several sizes": (
@@ -272,7 +267,7 @@ def test_several_files_of_many_frames_are_refused(tmp_path: Path) -> None:
 def test_any_tilt_is_told(angle: float, direction: float, step: float, order: list[int]) -> None:
     grid = Grid(step_mm=step)
     shift = np.tan(np.radians(angle)) * step * np.array([np.cos(direction), np.sin(direction), 0])
-    tilted = datasets(lambda k: _place(grid.position(k) + k * shift), grid)
+    tilted = datasets(lambda k: at(grid.position(k) + k * shift), grid)
     with tempfile.TemporaryDirectory() as name:
         assert f"tilted by {angle:.3g} degrees" in refusal(write_all(Path(name), tilted, order))
 

@@ -105,7 +105,7 @@ def test_what_cannot_be_written_is_named(tmp_path, voxels, labels):
     with pytest.raises(ImageFileError, match=r"scan: has no StudyInstanceUID, to which a DICOM SEG refers"):
         write_dicom_seg(tmp_path / "a.dcm", labels, [folder], NAMES)
     (tmp_path / "a.nii").touch()
-    with pytest.raises(ImageFileError, match=r"a\.nii: no DICOM, so no DICOM SEG"):
+    with pytest.raises(ImageFileError, match=r"a\.nii: not DICOM, so no DICOM SEG"):
         write_dicom_seg(tmp_path / "a.dcm", labels, [tmp_path / "a.nii"], NAMES)
     shutil.copy(folder / "000.dcm", tmp_path / "a.dcm")
     with pytest.raises(FileExistsError, match=r"a\.dcm: exists and was not written by monai-unetpp"):
@@ -154,7 +154,7 @@ def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, dec
     plain = decathlon_dir / "imagesTr" / "case_0.nii.gz"
     summary = segment_files([study, plain], tmp_path / "out", hippocampus_bundle, **options)
     assert [done.case for done in summary.cases] == ["study_3", "study_4"]
-    assert summary.failures == (f"{plain}: no DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.",)
+    assert summary.failures == (f"{plain}: not DICOM, so no DICOM SEG can be written. Leave --dicom-seg out.",)
     assert "series 1: (MR, 2 slices" in caplog.text
     for done in summary.cases:
         result = nib.load(done.output)

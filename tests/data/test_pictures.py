@@ -312,7 +312,7 @@ def test_tiff_that_needs_another_decoder(tmp_path: Path, camera: np.ndarray, mon
     for pixels, kind in ((np.stack([camera] * 3, axis=-1), "rgb"), (camera, "miniswhite")):
         tifffile.imwrite(path, pixels, tile=(32, 32), photometric=kind)
         with pytest.raises(
-            ImageFileError, match=r"a\.tif: its way of storing .*uint16.*: pip install imagecodecs, or save"
+            ImageFileError, match=r"a\.tif: its pixel format .*uint16.*: pip install imagecodecs, or save"
         ):
             read_picture(path)
 
@@ -559,7 +559,7 @@ def test_tiff_that_only_pillow_decodes_is_not_turned(tmp_path: Path, rows: np.nd
         if turned == 1:
             np.testing.assert_array_equal(read_picture(tmp_path / "a.tif"), rows.T)
         elif not importlib.util.find_spec("imagecodecs"):
-            with pytest.raises(ImageFileError, match=r"its way of storing pixels .LZW.*pip install imagecodecs"):
+            with pytest.raises(ImageFileError, match=r"its pixel format .LZW.*pip install imagecodecs"):
                 read_picture(tmp_path / "a.tif")
 
 

@@ -569,3 +569,12 @@ def test_work_stays_on_the_gpu():
     assert there.device.type == "cuda"
     assert_same(there.cpu(), transform({"image": image})["image"])
     assert transform.inverse({"image": there})["image"].device.type == "cuda"
+
+
+def test_entries_that_only_begin_like_the_image_are_left_alone(case):
+    """MONAI Label keeps the path as ``image_path`` and metadata as ``image_meta_dict``."""
+    loaded = LoadImaged("image", reader=VolumeReader(), ensure_channel_first=True)({"image": str(case)})
+    given = {**loaded, "image_path": str(case), "image_meta_dict": {}}
+    found = BlockwiseSpacingd("image", (1.0, 1.03, 1.1))(given)
+    assert found["image_path"] == str(case)
+    assert found["image_meta_dict"]["filename_or_obj"] == str(case)

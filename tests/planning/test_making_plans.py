@@ -6,13 +6,13 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from bundle_runs import configs, run_here
+from bundle_runs import configs, missing_properties, run_here
 from PIL import Image
 
-from monai_unetpp.bundles import BundleConfig, check_bundle
+from monai_unetpp.bundles import BundleConfig, check_bundle, label_names
 from monai_unetpp.cli import main
 from monai_unetpp.planning import Machine, TrainingPlan, load_plan, plan, write_readme
-from monai_unetpp.segmentation import label_names, segment_files
+from monai_unetpp.segmentation import segment_files
 
 #: Signs of MONAI's configurations in names that users give.
 HOSTILE = "$1 a#b::c @seed"
@@ -72,6 +72,11 @@ def thick_bundle(thick_dir, tmp_path_factory):
 
 def test_a_bundle_lacks_nothing_but_weights(thick_bundle):
     assert check_bundle(thick_bundle) == ["models/model.pt: missing."]
+
+
+def test_monai_finds_all_properties_of_the_training(thick_bundle, tmp_path):
+    # inference needs weights; the plan knows the data set
+    assert missing_properties(thick_bundle, "train", output_dir=tmp_path) == []
 
 
 def test_the_same_data_and_machine_give_the_same_bundle(thick_dir, thick_bundle, tmp_path):

@@ -121,7 +121,7 @@ def test_what_users_name_is_never_read_as_configuration(bundle, few_boxes, tmp_p
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("plan", {**PLAN, "alpha": "$1/0"}, r"prune\.json: 'plan' cannot be made of it \(ZeroDivisionError"),
+        ("plan", {**PLAN, "alpha": "$1/0"}, r"prune\.json: 'plan' cannot be created from it \(ZeroDivisionError"),
         ("plan", {**PLAN, "alpha": 7}, r"prune\.json: .*alpha must"),
         ("plan", {**PLAN, "labels": "@nothing"}, r"prune\.json: 'plan' cannot .*@nothing"),
         ("plan", {"_target_": PLAN["_target_"]}, r"prune\.json: 'plan' cannot .*missing"),

@@ -56,7 +56,7 @@ def test_every_key_reads_its_own_cost() -> None:
 
 def test_energy_that_the_machine_does_not_tell_is_refused() -> None:
     silent = dataclasses.replace(COSTS["L2"], volume_energy_j=None)
-    with pytest.raises(ValueError, match="energy_j is not told by this machine"):
+    with pytest.raises(ValueError, match="energy_j is not reported by this machine"):
         cost_value(silent, "energy_j")
 
 

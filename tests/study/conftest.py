@@ -1,10 +1,7 @@
 """A 2D data set that whole studies run on within seconds."""
 
-import json
-
-import nibabel as nib
-import numpy as np
 import pytest
+from disc_images import write_disc_images
 
 from monai_unetpp.study import run_study
 
@@ -21,28 +18,8 @@ _TINY = {
 
 @pytest.fixture(scope="session")
 def discs_dir(tmp_path_factory):
-    """Eight images of 32 x 32 pixels with a bright disc each, in Decathlon form: five for training, three to score."""
-    root = tmp_path_factory.mktemp("discs")
-    for folder in ("imagesTr", "labelsTr"):
-        (root / folder).mkdir()
-    generator = np.random.default_rng(0)
-    grid = np.moveaxis(np.indices((32, 32)), 0, -1)
-    entries = []
-    for number in range(8):
-        label = (np.linalg.norm(grid - generator.uniform(10, 22, 2), axis=-1) < 7).astype(np.uint8)
-        image = (100 * label + generator.normal(200, 20, label.shape)).astype(np.float32)
-        name = f"disc_{number}.nii.gz"
-        nib.save(nib.Nifti1Image(image, np.eye(4)), root / "imagesTr" / name)
-        nib.save(nib.Nifti1Image(label, np.eye(4)), root / "labelsTr" / name)
-        entries.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
-    content = {
-        "name": "Discs",
-        "labels": {"0": "background", "1": "disc"},
-        "training": entries[:5],
-        "validation": entries[5:],
-    }
-    (root / "dataset.json").write_text(json.dumps(content))
-    return root
+    """Eight images with a bright disc each: five for training, three to score."""
+    return write_disc_images(tmp_path_factory.mktemp("discs"), training=5, validation=3)
 
 
 @pytest.fixture

@@ -212,7 +212,7 @@ def test_a_loss_that_is_not_finite_fails_the_run(discs_dir, tmp_path, tiny):
 
 def test_broken_validation_cases_are_found_before_training(discs_dir, tmp_path, tiny, drawn):
     root = shutil.copytree(discs_dir, tmp_path / "data")
-    nib.save(nib.Nifti1Image(np.full((32, 32), 7, np.uint8), np.eye(4)), root / "labelsTr" / "disc_6.nii.gz")
+    nib.save(nib.Nifti1Image(np.full((24, 24), 7, np.uint8), np.eye(4)), root / "labelsTr" / "disc_6.nii.gz")
     with pytest.raises(ValueError, match=r"cases must be sound, got 1 of 8 with a problem:\n.*disc_6"):
         run_study(root, tmp_path / "out", variants=["unet_L1"], **tiny)
     assert drawn == []
@@ -229,7 +229,7 @@ def test_broken_validation_cases_are_found_before_training(discs_dir, tmp_path, 
 def test_broken_training_cases_are_found_before_training(discs_dir, tmp_path, tiny, drawn, file, value, message):
     root = shutil.copytree(discs_dir, tmp_path / "data")
     dtype = np.float32 if file == "imagesTr" else np.int16
-    nib.save(nib.Nifti1Image(np.full((32, 32), value, dtype), np.eye(4)), root / file / "disc_2.nii.gz")
+    nib.save(nib.Nifti1Image(np.full((24, 24), value, dtype), np.eye(4)), root / file / "disc_2.nii.gz")
     with pytest.raises(ValueError, match=rf"cases must be sound, got 1 of 8 with a problem:\n.*{message}"):
         run_study(root, tmp_path / "out", variants=["unet_L1"], **tiny)
     assert drawn == []

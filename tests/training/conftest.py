@@ -1,11 +1,8 @@
 """A tiny 2D data set, and trainings by the template on it."""
 
-import json
-
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
+from disc_images import write_disc_images
 from monai.utils import set_determinism
 
 from monai_unetpp.bundles import BundleConfig
@@ -24,20 +21,8 @@ TINY = {
 
 @pytest.fixture(scope="session")
 def discs_dir(tmp_path_factory):
-    """Six images of 24 x 24 pixels with a bright disc each, in Decathlon form: four for training."""
-    root = tmp_path_factory.mktemp("discs")
-    generator = np.random.default_rng(0)
-    grid = np.moveaxis(np.indices((24, 24)), 0, -1)
-    entries = []
-    for number in range(6):
-        label = (np.linalg.norm(grid - generator.uniform(8, 16, 2), axis=-1) < 5).astype(np.uint8)
-        image = (100 * label + generator.normal(200, 20, label.shape)).astype(np.float32)
-        for kind, data in (("image", image), ("label", label)):
-            nib.save(nib.Nifti1Image(data, np.eye(4)), root / f"{kind}_{number}.nii.gz")
-        entries.append({"image": f"image_{number}.nii.gz", "label": f"label_{number}.nii.gz"})
-    content = {"labels": {"0": "background", "1": "disc"}, "training": entries[:4], "validation": entries[4:]}
-    (root / "dataset.json").write_text(json.dumps(content))
-    return root
+    """Six images with a bright disc each: four for training."""
+    return write_disc_images(tmp_path_factory.mktemp("discs"), training=4, validation=2)
 
 
 @pytest.fixture

@@ -1,13 +1,11 @@
 """Whole trainings: planned, trained, judged and documented; interrupted, cross-fitted, refused."""
 
 import importlib
-import json
 import time
 
-import nibabel as nib
-import numpy as np
 import pytest
 import torch
+from disc_images import write_disc_images
 
 from monai_unetpp import NestedUNet, cli
 from monai_unetpp.bundles import check_bundle, read_metadata, read_training_record
@@ -16,6 +14,7 @@ from monai_unetpp.training import NumberedPatches
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
 from monai_unetpp.training_run.judging import split_folds
+from monai_unetpp.training_run.planned import planned_bundle
 from monai_unetpp.training_run.sharing import share_time
 
 TINY = {
@@ -35,20 +34,8 @@ def slow_machine(spatial_dims, device):
 
 @pytest.fixture(scope="module")
 def discs_dir(tmp_path_factory):
-    """Nine images of 24 x 24 pixels with a bright disc each: six for training."""
-    root = tmp_path_factory.mktemp("discs")
-    generator = np.random.default_rng(0)
-    grid = np.moveaxis(np.indices((24, 24)), 0, -1)
-    entries = []
-    for number in range(9):
-        label = 7 * (np.linalg.norm(grid - generator.uniform(8, 16, 2), axis=-1) < 5).astype(np.uint8)
-        image = (20 * label + generator.normal(200, 20, label.shape)).astype(np.float32)
-        for kind, data in (("image", image), ("label", label)):
-            nib.save(nib.Nifti1Image(data, np.eye(4)), root / f"{kind}_{number}.nii.gz")
-        entries.append({"image": f"image_{number}.nii.gz", "label": f"label_{number}.nii.gz"})
-    content = {"labels": {"0": "background", "7": "disc"}, "training": entries[:6], "validation": entries[6:]}
-    (root / "dataset.json").write_text(json.dumps(content))
-    return root
+    """Nine images with a bright disc each: six for training."""
+    return write_disc_images(tmp_path_factory.mktemp("discs"), training=6, validation=3, value=7)
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +72,7 @@ def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, 
     assert outcome.report.is_file()
     record = read_training_record(bundle)
     assert (record.rule, record.selecting) == ("last, averaged", {})
-    assert sorted(record.training) == [f"image_{number}" for number in range(6)]
+    assert sorted(record.training) == [f"disc_{number}" for number in range(6)]
     readme = (bundle / "docs" / "README.md").read_text()
     assert "Trained on 6 cases, by 6 step(s)" in readme
     assert "| L1 | disc |" in readme
@@ -116,7 +103,7 @@ def test_a_training_goes_on_where_it_was_interrupted(discs_dir, planned, monkeyp
 
         patched.setattr(NumberedPatches, "__getitem__", stop)
         assert cli.main(["train", str(discs_dir), "-o", str(one), "--device", "cpu"]) == 130
-    assert "interrupted. The same command goes on from there: monai-unetpp" in capsys.readouterr().err
+    assert "interrupted. The same command continues from there: monai-unetpp" in capsys.readouterr().err
     assert list((one / "training").glob("checkpoint_*"))
     fitted = train(options(discs_dir, one))
     assert fitted.steps == train(options(discs_dir, other)).steps == 6
@@ -129,7 +116,7 @@ def test_folds_let_every_case_judge(discs_dir, planned):
     bundle = planned("folds", folds=3)
     outcome = train(options(discs_dir, bundle, init=None))
     table = (bundle / "pruning" / "per_case.csv").read_text()
-    assert all(f"image_{number}," in table for number in range(9))
+    assert all(f"disc_{number}," in table for number in range(9))
     assert len(read_training_record(bundle).training) == 9
     assert "3 networks were trained on parts of the cases" in (bundle / "docs" / "README.md").read_text()
     assert outcome.steps == 6
@@ -155,15 +142,15 @@ def test_a_bundle_that_was_planned_otherwise_is_refused(discs_dir, planned, tmp_
         train(options(tmp_path, bundle))
     with pytest.raises(ValueError, match=r"was planned with batch_size=2, got 4\. Take another folder"):
         train(options(discs_dir, bundle, settings=("batch_size=4",)))
+    with pytest.raises(ValueError, match=r"patch_size=\[16, 16\], got 8\. Take another folder"):
+        train(options(discs_dir, bundle, settings=("patch_size=8",)))
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [({"minutes": 0}, "minutes must be above 0, got 0"), ({"folds": 4}, "folds must be 0, 3 or 5, got 4")],
-)
-def test_limits_that_cannot_work_are_refused(values, message):
-    with pytest.raises(ValueError, match=message):
-        TrainOptions("data", "bundle", **values)
+def test_values_set_by_hand_are_compared_as_the_plan_reads_them(discs_dir, planned):
+    told = []
+    given = options(discs_dir, planned("same"), settings=("patch_size=16", "strides=[2,2]", "overlap=0.25"))
+    assert planned_bundle(given, told.append).steps == 6
+    assert told[-1].endswith("planned before.")
 
 
 def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog):

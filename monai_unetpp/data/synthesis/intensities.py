@@ -1,4 +1,4 @@
-"""An image whose intensities are drawn anew for each label."""
+"""Images with random intensities for each label."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ __all__ = ["RandMirrorLabelsd"]
 class RandMirrorLabelsd(RandomizableTransform, MapTransform):
     """Mirror an item at random, and swap the labels of the two sides.
 
-    After a plain flip what is called left lies on the right; a network that learns from both tells sides by chance.
+    After a plain flip the left structure is on the right; a network that learns from both cannot tell the sides apart.
     Unlike MONAI's flips this keeps the grid as it is in space, and makes a mirrored head on it.
 
     Args:
@@ -28,7 +28,7 @@ class RandMirrorLabelsd(RandomizableTransform, MapTransform):
         spatial_axis: the axis from left to right.
 
     Raises:
-        ValueError: a label in two pairs, or a pair that is none.
+        ValueError: a label in two pairs, or a pair that is not two labels.
 
     Example:
         >>> import torch

@@ -27,7 +27,7 @@ class RandStripSurroundd(RandomizableTransform, MapTransform):
         margin: range of the distance in voxels up to which the surround stays.
 
     Raises:
-        ValueError: a margin that is no range from 0 up.
+        ValueError: ``margin`` is not a range of numbers from 0 up.
 
     Example:
         >>> import torch

@@ -27,7 +27,7 @@ class RandThickSlicesd(RandomizableTransform, MapTransform):
         thickness: range of the thickness of a slice in voxels, at least 1.
 
     Raises:
-        ValueError: a thickness that is no range from 1 up.
+        ValueError: ``thickness`` is not a range of numbers from 1 up.
 
     Example:
         >>> import torch

@@ -49,7 +49,7 @@ _FAR_ABOVE = 5.0
 
 
 class LevelTest:
-    """The test of one data set: compares any point with the reference, one of so many comparisons at once."""
+    """The test of one data set: compares any point with the reference, as one of several simultaneous comparisons."""
 
     def __init__(self, paired: PairedScores, reference: str, rules: Rules, simultaneous: int = 1) -> None:
         self.paired = paired
@@ -86,7 +86,7 @@ class LevelTest:
         return LevelOutcome(samples, comparisons, stopped + untested, notes, [state for state, _ in missed])
 
     def _unfit_reference(self, label: str) -> str:
-        """Why the reference is no yardstick for a label; empty where it is one."""
+        """Why a label cannot be compared with the reference; empty where it can."""
         scores = [self.paired.scores[self.reference, label, case] for case in self.paired.subjects]
         dice = [score.dice or 0.0 for score in scores if score.state in ("ok", "missed")]
         missed = sum(score.state == "missed" for score in scores)
@@ -243,7 +243,7 @@ class LevelOutcome:
         samples: what was tested.
         comparisons: every guarded metric of every label that could be tested.
         sentences: what did not pass.
-        notes: what a reader should know besides.
+        notes: what else a reader should know.
         state: of all together.
     """
 

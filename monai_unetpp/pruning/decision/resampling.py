@@ -16,7 +16,7 @@ from monai_unetpp.pruning.statistics import MIN_SUBJECTS, FloatArray
 __all__ = ["INCONCLUSIVE", "RESAMPLES", "joint_subjects_needed", "stability_of", "without_difference"]
 
 INCONCLUSIVE = "inconclusive"
-"""Stands for a level where there is no verdict."""
+"""Takes the place of a level where there is no verdict."""
 
 RESAMPLES = 1000
 _MOST_SUBJECTS = 100_000

@@ -1,0 +1,2 @@
+/** Something that the user can mend; its message is one line. */
+export class UserError extends Error {}

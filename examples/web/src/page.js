@@ -1,0 +1,119 @@
+// What the page shows and asks.
+
+import { View, colourOf } from "./view.js";
+
+const element = (id) => document.getElementById(id);
+const worker = new Worker("worker.js", { type: "module" });
+const asked = new URLSearchParams(location.search);
+let view, file, result;
+
+start().catch((error) => fail(error.message));
+
+async function start() {
+  const response = await fetch("models/index.json");
+  if (!response.ok) throw new Error("models/index.json: missing. Build the page again.");
+  const folders = await response.json();
+  for (const { folder, title } of folders) element("folder").add(new Option(title, folder));
+  const wanted = asked.get("folder");
+  if (wanted !== null && !folders.some(({ folder }) => folder === wanted)) {
+    fail(`folder: must be one of ${folders.map(({ folder }) => folder).join(", ")}, got ${wanted}.`);
+  } else if (wanted !== null) element("folder").value = wanted;
+  listen();
+}
+
+function listen() {
+  element("file").addEventListener("change", ({ target }) => target.files[0] && run(target.files[0]));
+  element("folder").addEventListener("change", () => file && run(file));
+  element("opacity").addEventListener("input", ({ target }) => view?.setOpacity(Number(target.value)));
+  element("download").addEventListener("click", download);
+  addEventListener("dragover", (event) => event.preventDefault());
+  addEventListener("dragenter", () => element("drop").classList.add("over"));
+  addEventListener("dragleave", (event) => event.relatedTarget ?? element("drop").classList.remove("over"));
+  addEventListener("drop", (event) => {
+    event.preventDefault();
+    element("drop").classList.remove("over");
+    if (event.dataTransfer.files.length && !element("file").disabled) run(event.dataTransfer.files[0]);
+  });
+  worker.addEventListener("message", ({ data }) => receive[data.kind](data));
+  worker.addEventListener("error", (event) => fail(event.message || "worker.js: cannot be loaded. Build the page again."));
+}
+
+async function run(chosen) {
+  file = chosen;
+  result = null;
+  element("error").hidden = element("result").hidden = true;
+  setBusy(true);
+  stage("Reading the image …");
+  worker.postMessage({ folder: element("folder").value, file, device: asked.get("device") });
+}
+
+const receive = {
+  stage: ({ text }) => stage(text),
+  progress: ({ done, all }) => {
+    stage(`Window ${done} of ${all}`);
+    element("progress").value = done / all;
+  },
+  failed: ({ message }) => fail(message),
+  done: async (found) => {
+    result = found;
+    stage(`Done in ${found.seconds.toFixed(1)} s (${found.used})`);
+    element("progress").value = 1;
+    listVolumes(found.volumes);
+    element("notes").textContent = found.notes.join(" ");
+    element("result").hidden = false;
+    setBusy(false);
+    await show(found).catch((error) => fail(`the viewer cannot show it (${error.message}). The labels can be downloaded.`));
+    document.body.dataset.state = "done";
+  },
+};
+
+async function show({ bytes, volumes }) {
+  view ??= new View(element("canvas"));
+  await view.showImage(file);
+  await view.showLabels(bytes, "labels.nii", volumes, Number(element("opacity").value));
+}
+
+function listVolumes(volumes) {
+  element("volumes").replaceChildren(
+    ...volumes.map(({ label, name, ml }) => {
+      const row = document.createElement("tr");
+      const swatch = document.createElement("span");
+      swatch.style.background = `rgb(${colourOf(label)})`;
+      const cells = [swatch, name, ml.toFixed(2)].map((content) => {
+        const cell = document.createElement("td");
+        cell.append(content);
+        return cell;
+      });
+      row.append(...cells);
+      return row;
+    }),
+  );
+}
+
+async function download() {
+  const packed = new Response(new Blob([result.bytes]).stream().pipeThrough(new CompressionStream("gzip")));
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(await packed.blob());
+  link.download = file.name.replace(/\.nii(\.gz)?$/i, "_seg.nii.gz");
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
+function stage(text) {
+  element("stage").textContent = `${file.name}: ${text}`;
+}
+
+function setBusy(isBusy) {
+  document.body.dataset.state = isBusy ? "busy" : "idle";
+  element("folder").disabled = element("file").disabled = isBusy;
+  element("working").hidden = false;
+  if (isBusy) element("progress").removeAttribute("value");
+}
+
+function fail(message) {
+  setBusy(false);
+  element("working").hidden = true;
+  element("error").textContent = message;
+  element("error").hidden = false;
+  document.body.dataset.state = "failed";
+}

@@ -1,0 +1,46 @@
+// pipeline.json of an exported folder: whether this page can follow it, and whether the network is the one it means.
+
+import { UserError } from "./errors.js";
+import * as geometry from "./geometry.js";
+import * as intensity from "./intensity.js";
+
+const VERSION = 1;
+export const STEPS = {
+  orient: geometry.orient,
+  spacing: geometry.spacing,
+  crop_background: geometry.cropBackground,
+  crop_foreground: geometry.cropForeground,
+  level_surround: intensity.levelSurround,
+  clip_percentiles: intensity.clipPercentiles,
+  scale_range_percentiles: intensity.scaleRangePercentiles,
+  scale_range: intensity.scaleRange,
+  invert_bright_background: intensity.invertBrightBackground,
+  adjust_contrast: intensity.adjustContrast,
+  standardize: intensity.standardize,
+  normalize: intensity.normalize,
+};
+const CLEAR_BACKGROUND = "clear_background";
+
+/** Refuse a folder that this page cannot follow, in one line. */
+export function checkPipeline(pipeline, name) {
+  const refuse = (reason) => {
+    throw new UserError(`${name}: ${reason}`);
+  };
+  if (pipeline?.version !== VERSION) refuse(`version must be ${VERSION}, got ${pipeline?.version}. Export the bundle again.`);
+  if (pipeline.network.format !== "onnx") refuse("its network is no ONNX file. Export it with --network_format onnx.");
+  if (pipeline.spatial_dims !== 3 || pipeline.reading.channels !== 1) {
+    refuse("this page takes networks of volumes with one channel. Use python -m monai_unetpp.runner for it.");
+  }
+  const unknown = [
+    ...pipeline.preprocessing.filter(({ step }) => !Object.hasOwn(STEPS, step)),
+    ...pipeline.postprocessing.filter(({ step }) => step !== CLEAR_BACKGROUND),
+  ];
+  if (unknown.length) refuse(`unknown step "${unknown[0].step}". Take the page of the version that made the folder.`);
+}
+
+/** Refuse a network other than the one that was exported. */
+export async function checkNetwork(bytes, pipeline, name) {
+  const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes));
+  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  if (found !== pipeline.network.sha256) throw new UserError(`${name}: its network is damaged. Export the bundle again.`);
+}

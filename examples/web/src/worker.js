@@ -1,0 +1,87 @@
+// Reads, segments and writes away from the page, so that it stays responsive.
+
+import { UserError } from "./errors.js";
+import { loadNetwork } from "./network.js";
+import { readNifti, writeLabels } from "./nifti.js";
+import { checkNetwork, checkPipeline } from "./pipeline.js";
+import { measure, segment } from "./segment.js";
+
+const MOST_THREADS = 8;
+// largest difference of logits between WebGPU and the processor, in parts of the largest logit
+const TOLERANCE = 1e-2;
+let opened = { key: null };
+
+self.onmessage = async ({ data: { folder, file, device } }) => {
+  const tell = (kind, content = {}) => self.postMessage({ kind, ...content });
+  try {
+    tell("stage", { text: "Reading the image …" });
+    const image = await readNifti(file);
+    tell("stage", { text: "Loading the network …" });
+    const { pipeline, predict, used } = await open(folder, device);
+    tell("stage", { text: "Preparing the image …" });
+    const start = performance.now();
+    const labels = await segment(image, pipeline, predict, (done, all) => tell("progress", { done, all }));
+    const seconds = (performance.now() - start) / 1000;
+    const bytes = writeLabels(labels, image);
+    const result = { bytes, volumes: measure(labels, image, pipeline.labels), notes: image.notes, used, seconds };
+    self.postMessage({ kind: "done", ...result }, [bytes.buffer]);
+  } catch (error) {
+    tell("failed", { message: messageOf(error, file.name) });
+  }
+};
+
+function messageOf(error, name) {
+  if (error instanceof UserError) return error.message;
+  if (error instanceof RangeError) return `${name}: the browser has not enough memory for it. Use python -m monai_unetpp.runner.`;
+  return `${name}: ${String(error?.message ?? error).split("\n")[0]}`;
+}
+
+async function open(folder, device) {
+  const key = `${folder} ${device}`;
+  if (opened.key === key) return opened;
+  const pipeline = await fetched(`models/${folder}/pipeline.json`).then((response) => response.json());
+  checkPipeline(pipeline, folder);
+  const bytes = new Uint8Array(await fetched(`models/${folder}/${pipeline.network.files[0]}`).then((r) => r.arrayBuffer()));
+  await checkNetwork(bytes, pipeline, folder);
+  const network = (device !== "wasm" && (await withWebGpu(bytes, pipeline))) || (await withProcessor(bytes, pipeline));
+  opened = { key, pipeline, ...network };
+  return opened;
+}
+
+async function fetched(path) {
+  const response = await fetch(path);
+  if (!response.ok) throw new UserError(`${path}: missing. Build the page again with this folder.`);
+  return response;
+}
+
+async function withProcessor(bytes, { windows }) {
+  const ort = await runtime("wasm");
+  return { predict: await loadNetwork(ort, bytes, windows.shape, "wasm"), used: `processor, ${ort.env.wasm.numThreads} thread(s)` };
+}
+
+/** The network on WebGPU, if there is one that gives the logits of the processor. */
+async function withWebGpu(bytes, { windows }) {
+  if (!(await navigator.gpu?.requestAdapter())) return null;
+  try {
+    const ort = await runtime("webgpu");
+    const predict = await loadNetwork(ort, bytes, windows.shape, "webgpu");
+    const expected = await loadNetwork(ort, bytes, windows.shape, "wasm");
+    const trial = Float32Array.from({ length: windows.shape.reduce((a, b) => a * b) }, (_, index) => Math.sin(index * index));
+    return areNear(await predict(trial), await expected(trial)) ? { predict, used: "WebGPU" } : null;
+  } catch (error) {
+    console.warn(`WebGPU is left out: ${error.message}`);
+    return null;
+  }
+}
+
+function areNear(found, expected) {
+  const largest = expected.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return found.every((value, index) => Math.abs(value - expected[index]) <= TOLERANCE * largest);
+}
+
+async function runtime(kind) {
+  const ort = await import(new URL(`ort/ort.${kind}.min.mjs`, self.location).href);
+  ort.env.wasm.wasmPaths = new URL("ort/", self.location).href;
+  ort.env.wasm.numThreads = self.crossOriginIsolated ? Math.min(navigator.hardwareConcurrency, MOST_THREADS) : 1;
+  return ort;
+}
