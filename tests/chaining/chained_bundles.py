@@ -44,7 +44,9 @@ def make_bundle(root: Path, inferer: str, labels: list[str], **metadata: Any) ->
     inference = json.loads((CONFIGS / "inference.json").read_text(encoding="utf-8"))
     steps = inference["preprocessing"]["transforms"]
     inference["preprocessing"]["transforms"] = [
-        step for step in steps if step["_target_"] in ("LoadImaged", "Orientationd", "EnsureTyped")
+        step
+        for step in steps
+        if step["_target_"] in ("LoadImaged", "EnsureChannelFirstd", "Orientationd", "EnsureTyped")
     ]
     inference["network_def"] = {"_target_": "monai_unetpp.NestedUNet", **network}
     inference["inferer"] = {"_target_": f"chained_bundles.{inferer}"}
