@@ -19,6 +19,7 @@ from ignite.handlers.base_logger import BaseOutputHandler
 from monai.data import MetaTensor
 from monai.engines import SupervisedEvaluator
 from monai.inferers import Inferer
+from monai.networks.utils import eval_mode
 from monai.transforms import AsDiscreted, Compose, Invertd, LoadImage, LoadImaged, SaveImaged
 from monai.utils import CommonKeys, ImageMetaKey, MetaKeys
 from torch.utils.data import DataLoader, IterableDataset
@@ -205,6 +206,33 @@ class CaseEvaluator(SupervisedEvaluator):
         if self._saving is None:
             raise ValueError("postprocessing must end with a transform that saves, got none. Add one.")
         self._saving.transforms = (*self._saving.transforms, transform)
+
+    def add_postprocessing(self, transform: Callable[[Any], Any]) -> None:
+        """Let a transform follow ``postprocessing``, before what saves.
+
+        Raises:
+            ValueError: there is no ``postprocessing``.
+        """
+        if not self.has_postprocessing:
+            raise ValueError("postprocessing must give label maps, got none. Add it.")
+        before = [] if self._postprocessing is None else [self._postprocessing]
+        self._postprocessing = Compose([*before, transform])
+
+    def process(self, item: Mapping[str, Any]) -> Any:
+        """Take one prepared item through network and post-processing, outside of a run; nothing is saved.
+
+        Args:
+            item: what the transform of the data set gave, with ``image`` ``(C, H, W[, D])``.
+
+        Returns:
+            What ``postprocessing`` gives, with ``pred``.
+        """
+        image = item[CommonKeys.IMAGE]
+        with eval_mode(self.network):
+            outputs = self.inferer(image.as_tensor()[None].to(self.state.device, torch.float32), self.network)
+        prediction = MetaTensor(outputs[0], meta=dict(image.meta))
+        done = {**item, CommonKeys.PRED: prediction}
+        return done if self._postprocessing is None else self._postprocessing(done)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
         """Segment all cases and log how many were done and which failed."""

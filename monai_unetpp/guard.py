@@ -17,9 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor
-from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, MapTransform
+from monai.transforms import MapTransform
 from monai.utils import ImageMetaKey, MetaKeys
 
+from monai_unetpp.data.after_loading import insert_after_loading
 from monai_unetpp.data.extent import PERCENTILES, measure_extent, sample_evenly
 from monai_unetpp.plain_values import from_plain, to_plain
 
@@ -204,14 +205,7 @@ class CaseGuard:
             transform: the preprocessing, a ``Compose`` that begins with ``LoadImaged``; others are left alone.
             key: of the image.
         """
-        if type(transform) is not Compose:
-            return
-        transforms = list(transform.transforms)
-        loading = [isinstance(each, (LoadImaged, EnsureChannelFirstd)) for each in transforms]
-        if not loading or not loading[0]:
-            return
-        place = loading.index(False) if False in loading else len(loading)
-        transform.transforms = (*transforms[:place], _Lookd(key, self), *transforms[place:])
+        insert_after_loading(transform, _Lookd(key, self))
 
     def look(self, file: str, image: torch.Tensor, affine: Any) -> None:
         """Tell what is unusual about an image."""

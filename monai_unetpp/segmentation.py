@@ -8,25 +8,23 @@ import datetime
 import logging
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 from ignite.engine import Events
+from monai.utils import CommonKeys
 
-from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, label_names, read_metadata
-from monai_unetpp.data.cases import expand_home
+from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata
+from monai_unetpp.chaining import Chain
 from monai_unetpp.data.dicom import is_dicom_file
-from monai_unetpp.data.dicom_seg import DicomSegSaved, read_label_codes
+from monai_unetpp.data.dicom_seg import DicomSegSaved, dicom_seg_path, read_label_codes
 from monai_unetpp.data.series_choice import choose_series
-from monai_unetpp.devices import resolve_device
-from monai_unetpp.distributed import gathered, local_device
-from monai_unetpp.engines import CaseEvaluator, CaseResult
+from monai_unetpp.distributed import gathered
+from monai_unetpp.engines import CaseResult
 from monai_unetpp.files import hash_file, remove_leftovers
-from monai_unetpp.guard import CaseGuard, find_guard
 from monai_unetpp.measuring.environment import command_line, software_versions
-from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import Progress, counting
 from monai_unetpp.results import (
     RUN_FILE,
@@ -38,12 +36,10 @@ from monai_unetpp.results import (
     collecting_warnings,
     hash_image,
     leave_out_finished,
-    measure_labels,
     read_runs,
     write_bids_description,
 )
 from monai_unetpp.segmentation_options import SegmentationOptions
-from monai_unetpp.topology import level_index
 
 __all__ = ["SegmentationSummary", "SegmentedCase", "make_output_dir", "segment_files"]
 
@@ -90,6 +86,7 @@ class SegmentationSummary:
 
     Attributes:
         bundle: name of the bundle.
+        within: name of the bundle that found the place in the scan; empty where there was none.
         level: the level that was run; the deepest that a window may go to where the depth is chosen for each.
         device: where it was run.
         runtime: what ran the network, such as ``"openvino"``; empty where the bundle has another inferer than
@@ -116,6 +113,7 @@ class SegmentationSummary:
     labels: dict[int, str] = dataclasses.field(default_factory=dict)
     output_dir: str = ""
     skipped: int = 0
+    within: str = ""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -164,21 +162,23 @@ def segment_files(
     """
     chosen = SegmentationOptions(inputs, output_dir, bundle, level=level, device=device, **options)
     folder = find_bundle(chosen.bundle)
-    names = label_names(folder)
     given = RunInputs.find(chosen.paths, chosen.output_dir, chosen.suffix)
-    evaluator, network = _evaluator(chosen, folder, given)
-    results = ResultFolder(make_output_dir(given.output_dir), names, shard=chosen.part())
+    chain = Chain.load(folder, chosen, given)
+    names = chain.names
+    own_totals = chain.totals if chain.pair is None else {}
+    output_dir = make_output_dir(given.output_dir)
+    results = ResultFolder(output_dir, names, shard=chosen.part(), totals=own_totals)
     results.check()
     if given.bids is not None:
         write_bids_description(results.path, given.bids, names, folder.name)
-    run = _Run(evaluator, network, results, _described(chosen, folder), find_guard(folder))
-    run.arrange(given, chosen, folder)
+    run = _Run(chain, results, _described(chosen, chain))
+    run.arrange(given, chosen)
     run.run(progress)
     ran_runtime, ran_precision = run.ran
     own = SegmentationSummary(
         bundle=folder.name,
-        level=network.levels[-1],
-        device=str(evaluator.state.device),
+        level=chain.last.network.levels[-1],
+        device=str(chain.first.evaluator.state.device),
         runtime=ran_runtime,
         precision=ran_precision,
         cases=tuple(run.cases),
@@ -188,6 +188,7 @@ def segment_files(
         labels=names,
         output_dir=str(results.path),
         skipped=run.skipped,
+        within="" if chain.pair is None else chain.first.folder.name,
     )
     # torchrun ends all processes when one of them has ended with an error, such as failed cases
     with gathered(own) as parts:
@@ -197,35 +198,27 @@ def segment_files(
 class _Run:
     """One run of an evaluator, which is recorded in the folder of its results."""
 
-    def __init__(
-        self,
-        evaluator: CaseEvaluator,
-        network: NestedUNet,
-        results: ResultFolder,
-        described: Mapping[str, Any],
-        guard: CaseGuard | None,
-    ) -> None:
-        self.evaluator, self.results, self.guard = evaluator, results, guard
-        if guard is not None:
-            guard.watch(getattr(getattr(evaluator.data_loader, "dataset", None), "transform", None))
+    def __init__(self, chain: Chain, results: ResultFolder, described: Mapping[str, Any]) -> None:
+        self.chain, self.evaluator, self.results = chain, chain.first.evaluator, results
         self.cases: list[SegmentedCase] = []
         self.failures: list[str] = []
         self.skipped = 0
-        self._has_volume = network.spatial_dims == 3
         self._warnings: list[str] = []
         self._files_of: dict[str, list[str]] = {}
-        for saver in evaluator.savers:
-            saver.labels = dict(results.names)
-        results.run.update(started=_now(), **described, level=network.levels[-1], device=str(evaluator.state.device))
+        for saver in self.evaluator.savers:
+            if CommonKeys.PRED in saver.keys:  # masks have a label of their own
+                saver.labels = dict(results.names)
+        level, device = chain.last.network.levels[-1], str(self.evaluator.state.device)
+        results.run.update(started=_now(), **described, level=level, device=device)
         if results.shard[1] > 1:
             results.run["shard"] = "{}/{}".format(*results.shard)
 
     @property
     def ran(self) -> tuple[str, str]:
         """Runtime and precision; empty where the inferer does not tell."""
-        return getattr(self.evaluator.inferer, "ran", None) or ("", "")
+        return getattr(self.chain.last.evaluator.inferer, "ran", None) or ("", "")
 
-    def arrange(self, inputs: RunInputs, chosen: SegmentationOptions, folder: Path) -> None:
+    def arrange(self, inputs: RunInputs, chosen: SegmentationOptions) -> None:
         """Change the list of cases by what is known of them, before the first is loaded.
 
         Raises:
@@ -241,18 +234,25 @@ class _Run:
         # before any is left out, so that all processes count the same cases
         items[:] = items[number - 1 :: count]
         if chosen.dicom_seg:
-            self._add_dicom_seg(items, folder)
+            self._add_dicom_seg(items)
         if chosen.skip_existing:
             earlier = EarlierResults(read_runs(self.results.path / RUN_FILE), self.results.run)
-            left_out = leave_out_finished(items, savers[0], earlier, ".dcm" if chosen.dicom_seg else "")
+            beside: list[Callable[[str, dict[str, Any]], Path]] = [saver.result_path for saver in savers[1:]]
+            if chosen.dicom_seg:
+                beside.append(lambda image, item: dicom_seg_path(savers[0].result_path(image, item)))
+            left_out = leave_out_finished(items, savers[0], earlier, beside)
             for case, _, output in left_out:
-                self.results.add_earlier(case, output, self._has_volume, earlier.warnings(output))
+                has_volume = self.chain.first.network.spatial_dims == 3
+                self.results.add_earlier(case, output, has_volume, earlier.warnings(output))
             self.skipped = len(left_out)
         self.evaluator.state.epoch_length = len(items)
 
-    def _add_dicom_seg(self, items: list[dict[str, Any]], folder: Path) -> None:
-        metadata = folder / "configs" / "metadata.json"
-        codes = read_label_codes(metadata, read_metadata(folder).get("label_codes"))
+    def _add_dicom_seg(self, items: list[dict[str, Any]]) -> None:
+        folder, pair = self.chain.last.folder, self.chain.pair
+        codes = read_label_codes(folder / "configs" / "metadata.json", read_metadata(folder).get("label_codes"))
+        if pair is not None:
+            numbers = range(len(pair.crops))
+            codes = {pair.value(number, value): code for number in numbers for value, code in codes.items()}
         self.evaluator.add_saver(DicomSegSaved("pred", self.results.names, codes, folder.name, self._files_of))
         for item in items:
             image = item["image"][0] if isinstance(item["image"], list) else item["image"]
@@ -294,10 +294,11 @@ class _Run:
                 self.results.add(_recorded(case, self._files_of.get(case.image, [case.image])), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:
-        volumes = measure_labels(self.results.names, done.voxels, done.volumes_ml if self._has_volume else None)
+        volumes = self.chain.measure(done)
         volumes_ml = {label.name: label.ml for label in volumes if label.ml is not None}
-        if self.guard is not None:
-            self.guard.check_result(done.file, volumes_ml)
+        # within another bundle, the guards have looked at each place
+        if self.chain.pair is None and self.chain.last.guard is not None:
+            self.chain.last.guard.check_result(done.file, volumes_ml)
         return SegmentedCase(
             case=done.case,
             image=done.file,
@@ -313,7 +314,7 @@ class _Run:
         )
 
     def _write(self) -> None:
-        inferer = self.evaluator.inferer
+        inferer = self.chain.last.evaluator.inferer
         self.results.run.update(
             finished=_now(),
             runtime=self.ran[0],
@@ -331,22 +332,27 @@ class _Run:
             self.failures.append(str(e))
 
 
-def _described(chosen: SegmentationOptions, folder: Path) -> dict[str, Any]:
+def _described(chosen: SegmentationOptions, chain: Chain) -> dict[str, Any]:
     """What ``run.json`` says of a run before it begins."""
-    weights = folder / WEIGHTS_FILE
     return {
         "command": command_line(),
         "options": {
             key: _plain(value) for key, value in chosen.settings().items() if key not in ("list_key", "overwrite")
         },
-        "bundle": {
-            "name": folder.name,
-            "folder": str(folder),
-            "version": str(read_metadata(folder).get("version", "")),
-            "weights": WEIGHTS_FILE,
-            "sha256": hash_file(weights) if weights.is_file() else None,
-        },
+        "bundle": _described_bundle(chain.last.folder),
+        **({} if chain.pair is None else {"within": _described_bundle(chain.first.folder)}),
         "versions": software_versions("nibabel", "SimpleITK", "highdicom", "openvino"),
+    }
+
+
+def _described_bundle(folder: Path) -> dict[str, Any]:
+    weights = folder / WEIGHTS_FILE
+    return {
+        "name": folder.name,
+        "folder": str(folder),
+        "version": str(read_metadata(folder).get("version", "")),
+        "weights": WEIGHTS_FILE,
+        "sha256": hash_file(weights) if weights.is_file() else None,
     }
 
 
@@ -367,48 +373,6 @@ def _plain(value: Any) -> Any:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="milliseconds")
-
-
-def _evaluator(chosen: SegmentationOptions, folder: Path, inputs: RunInputs) -> tuple[CaseEvaluator, NestedUNet]:
-    """The evaluator of a bundle's ``inference.json`` as the options want it, and its network."""
-    config = BundleConfig(folder, "inference.json")
-    if not any(os.path.lexists(expand_home(path)) for path in chosen.paths):
-        raise FileNotFoundError(f"{', '.join(chosen.paths)}: no such file or folder. Check the path.")
-    config["output_dir"], config["input"] = fspath(inputs.output_dir), inputs.paths
-    if chosen.device is not None:
-        config["device"] = resolve_device(chosen.device)
-    elif "LOCAL_RANK" in os.environ:
-        config["device"] = local_device()
-    _change_settings(config, folder, chosen.settings())
-    if chosen.level is not None:
-        level_index(chosen.level, _check_network(config, "network_def", config.parse("network_def")).levels)
-    evaluator = config.parse("evaluator")
-    if not isinstance(evaluator, CaseEvaluator):
-        raise ValueError(
-            f"{config}: the evaluator must be monai_unetpp.engines.CaseEvaluator, got {type(evaluator).__name__}. "
-            "Run this bundle with python -m monai.bundle run."
-        )
-    if not evaluator.has_postprocessing:
-        raise ValueError(f"{config}: the evaluator must have postprocessing that writes results, got none. Add it.")
-    evaluator.profile = chosen.profile
-    return evaluator, _check_network(config, "network", evaluator.network)
-
-
-def _check_network(config: BundleConfig, key: str, network: Any) -> NestedUNet:
-    if not isinstance(network, NestedUNet):
-        raise ValueError(f"{config}: {key} must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")
-    return network
-
-
-def _change_settings(config: BundleConfig, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Set the keys of a bundle, which must have them, as MONAI would take any other in silence."""
-    for key, value in settings.items():
-        if key not in config:
-            raise ValueError(
-                f"{key} must be left out for {folder.name}, got {value!r}: its inference.json has no key {key!r}. "
-                "Give it this key and use it there, or take another bundle."
-            )
-        config[key] = value
 
 
 def _joined(parts: Sequence[SegmentationSummary]) -> SegmentationSummary:

@@ -23,6 +23,8 @@ _OWN = (
     "inputs",
     "output_dir",
     "bundle",
+    "within",
+    "mask",
     "device",
     "profile",
     "suffix",
@@ -42,6 +44,10 @@ class SegmentationOptions:
         output_dir: folder for ``<case>_seg.nii.gz``, or PNG or TIFF for such images: integer labels on the input's own
             grid. It may be left out for a BIDS data set: ``derivatives/monai-unetpp`` in it.
         bundle: name or folder of a bundle. One must be named: each takes other images.
+        within: name or folder of a bundle that finds the place in the scan: ``bundle`` then segments crops around its
+            labels, or the scan outside of its brain mask made background, as the metadata of ``bundle`` says.
+        mask: whether to write a brain mask beside each label map, for bundles (of ``within``, if there is one) whose
+            metadata say which labels make it.
         list_key: list of ``dataset.json`` to segment, where ``inputs`` are such folders, such as ``"validation"``.
         level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
         adaptive: tolerance from 0 to 1, such as 0.03: each window runs only as deep as two neighbouring levels come to
@@ -88,6 +94,15 @@ class SegmentationOptions:
         "derivatives/monai-unetpp)",
     )
     bundle: _Path | None = option(None, metavar="BUNDLE", help=BUNDLE_HELP)
+    within: _Path | None = option(
+        None,
+        metavar="BUNDLE",
+        help="bundle that finds the place in the scan: the one of --bundle then segments "
+        "there, for pairs that its metadata name",
+    )
+    mask: bool = option(
+        False, help="write a brain mask beside each label map, for bundles whose metadata say which labels make it"
+    )
     list_key: str | None = option(
         None,
         metavar="KEY",
@@ -191,6 +206,8 @@ class SegmentationOptions:
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}. Correct the name.")
+        if self.within is not None and (self.instances or self.slice_axis is not None):
+            raise ValueError("within must be left out together with instances or slice_axis. It is for volumes.")
         if self.adaptive is not None and not 0 <= self.adaptive <= 1:
             raise ValueError(f"adaptive must lie between 0 and 1, got {self.adaptive!r}. 0.03 is a good start.")
         if self.adaptive is not None and self.level is not None:
@@ -210,6 +227,11 @@ class SegmentationOptions:
         """The inputs, also where there is only one."""
         given: Any = self.inputs
         return list(given)
+
+    def settings_within(self) -> dict[str, Any]:
+        """What is set in the ``inference.json`` of the bundle of ``within``: where cases are found, and how it runs."""
+        taken = ("list_key", "overwrite", "runtime", "precision")
+        return {name: value for name, value in self.settings().items() if name in taken}
 
     def settings(self) -> dict[str, Any]:
         """What is set in a bundle's ``inference.json``, by the name of its key; the others are as it says."""

@@ -246,10 +246,11 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         *("segment", "a", "b", "-o", "O", "--bundle", "B", "--level", "L2", "--device", "cpu", "--runtime", "openvino"),
         *("--precision", "bf16", "--overlap", "0.25", "--no-flips", "--smooth", "--profile", "--list_key", "training"),
         *("--overwrite", "--skip-existing", "--suffix", "T2w", "--series", "all", "--dicom-seg", "--shard", "2/3"),
+        *("--within", "F", "--mask"),
     )
     plain, full = stub_segment
     assert {name for name, value in plain.items() if value is not None} == {
-        *("inputs", "output_dir", "overwrite", "profile", "progress", "skip_existing", "dicom_seg")
+        *("inputs", "output_dir", "overwrite", "profile", "progress", "skip_existing", "dicom_seg", "mask")
     }
     assert full == {
         "adaptive": None,
@@ -257,6 +258,8 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         "inputs": ["a", "b"],
         "output_dir": "O",
         "bundle": "B",
+        "within": "F",
+        "mask": True,
         "level": "L2",
         "device": "cpu",
         "runtime": "openvino",
@@ -276,6 +279,21 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         "profile": True,
         "progress": True,
     }
+
+
+def test_many_labels_stand_below_each_other(run, stub_segment, monkeypatch):
+    from monai_unetpp import segmentation
+
+    volumes = {f"part {number}": float(number) for number in range(9)}
+    case = segmentation.SegmentedCase("a", "a.nii", "a_seg.nii.gz", volumes, 0.5)
+    summary = segmentation.SegmentationSummary("tiny", "L1", "cpu", "torch", "fp32", (case,), (), within="finder")
+    monkeypatch.setattr(segmentation, "segment_files", lambda **options: summary)
+    code, out, _ = run("segment", "a", "-o", "O")
+    lines = [line.split() for line in out.splitlines()]
+    assert code == 0
+    assert out.startswith("tiny within finder, level L1")
+    assert ["a", "part", "8", "8.000"] in lines
+    assert ["a", "0.50"] in lines
 
 
 def test_objects_are_counted(run, stub_segment, monkeypatch):

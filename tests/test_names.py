@@ -41,6 +41,7 @@ FLOORS = (
     {"measuring", "reporting"},
     {"data", "metrics", "networks", "losses"},
     {"runner", "bundles", "inferers", "engines", "results", "segmentation_options", "guard"},
+    {"chaining"},
     {"pruning", "export", "segmentation", "training", "planning"},
     {"study", "failures", "demo", "benchmark", "handlers", "in_memory", "training_run"},
     {"cli"},

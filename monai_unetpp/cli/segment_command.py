@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.quiet import shown
-from monai_unetpp.cli.terminal import CASES_FAILED, DONE, is_first_process, show_failures, show_rows
+from monai_unetpp.cli.terminal import CASES_FAILED, DONE, is_first_process, show_failures, show_rows, show_table
 from monai_unetpp.errors import printable
 from monai_unetpp.options import add_options
+from monai_unetpp.reporting.tables import Table
 from monai_unetpp.segmentation_options import SegmentationOptions
 
 if TYPE_CHECKING:
     from monai_unetpp.segmentation import SegmentationSummary
 
 __all__ = ["SEGMENT"]
+
+#: Labels that stand beside each other.
+_WIDEST = 8
 
 _EXAMPLES = """\
   monai-unetpp segment scan.nii.gz --bundle hippocampus_mri_unetpp -o segmentations
@@ -29,6 +33,7 @@ _EXAMPLES = """\
   monai-unetpp segment bids_data_set --bundle my_bundle --suffix T1w --skip_existing
   monai-unetpp segment cohort --bundle my_bundle -o segmentations --skip_existing --shard 3/40
   monai-unetpp segment study --bundle my_bundle -o segmentations --series all --dicom_seg
+  monai-unetpp segment scan.nii.gz --bundle my_structure --within my_finder --mask -o segmentations
   monai-unetpp segment scans --bundle my_bundle -o segmentations --no_flips --overlap 0.25 --precision auto --profile
 
 The configurations of a bundle can run Python code (what begins with $): use only bundles that you trust.
@@ -76,11 +81,15 @@ def _show_cases(summary: SegmentationSummary) -> None:
     names = list(summary.cases[0].volumes_ml)
     counted = any(done.instances is not None for done in summary.cases)
     ran = ", ".join(filter(None, (summary.device, summary.runtime, summary.precision)))
-    print(f"{summary.bundle}, level {summary.level}, on {ran}")
+    within = f" within {summary.within}" if summary.within else ""
+    print(f"{summary.bundle}{within}, level {summary.level}, on {ran}")
     if summary.depths:
         windows = sum(summary.depths.values())
         shares = ", ".join(f"{level} {count / windows:.0%}" for level, count in summary.depths.items())
         print(f"depth chosen for each of {windows} windows: {shares}")
+    if len(names) > _WIDEST:
+        _show_long(summary, names)
+        return
     show_rows(
         ["case", *(f"{name} (ml)" for name in names), *(["objects"] if counted else []), "seconds"],
         [
@@ -93,6 +102,13 @@ def _show_cases(summary: SegmentationSummary) -> None:
             for done in summary.cases
         ],
     )
+
+
+def _show_long(summary: SegmentationSummary, names: list[str]) -> None:
+    """The table with a row for each label, where these are too many to stand beside each other."""
+    cells = ((done.case, name, f"{done.volumes_ml[name]:.3f}") for done in summary.cases for name in names)
+    show_table(Table.of_rows("", ["case", "label", "ml"], cells, ["case", "label"]))
+    show_rows(["case", "seconds"], [[done.case, f"{done.seconds:.2f}"] for done in summary.cases])
 
 
 def _show_stages(summary: SegmentationSummary) -> None:

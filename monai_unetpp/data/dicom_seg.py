@@ -130,11 +130,16 @@ class DicomSegSaved(MapTransform):
             label_map: MetaTensor = d[key]
             source = str(label_map.meta[ImageMetaKey.FILENAME_OR_OBJ])
             saved = Path(label_map.meta[MetaKeys.SAVED_TO])
-            target = saved.with_name(f"{saved.name.removesuffix('.gz').removesuffix('.nii')}.dcm")
+            target = dicom_seg_path(saved)
             files = self.files_of.get(source, [source])
             labels = np.asarray(label_map.detach().cpu())[0]
             write_dicom_seg(target, labels, files, self.names, self.codes, self.model)
         return d
+
+
+def dicom_seg_path(label_map: Path) -> Path:
+    """The DICOM SEG beside a label map."""
+    return label_map.with_name(f"{label_map.name.removesuffix('.gz').removesuffix('.nii')}.dcm")
 
 
 def write_dicom_seg(

@@ -8,6 +8,7 @@ from pathlib import Path
 from monai_unetpp.data.geometry import read_geometry
 from monai_unetpp.data.image_errors import describe_failure
 from monai_unetpp.data.pictures import is_picture_name
+from monai_unetpp.errors import printable
 from monai_unetpp.measuring.memory import is_out_of_memory
 
 __all__ = ["describe_case_failure"]
@@ -40,7 +41,8 @@ def describe_case_failure(error: BaseException, file: str, stage: str) -> str:
     exhausted = _find_exhaustion(error)
     if exhausted is None:
         reason = describe_failure(error)
-        return reason if stage == "loading" else f"{stage} failed with {reason}"
+        speaks_for_itself = stage == "loading" or reason.startswith(f"{printable(file)}: ")
+        return reason if speaks_for_itself else f"{stage} failed with {reason}"
     return f"{stage} needs more memory than there is{_size(file)} ({describe_failure(exhausted)}). {_REMEDIES[stage]}"
 
 

@@ -16,7 +16,7 @@ class EarlierResults:
 
     Args:
         runs: earlier runs in ``run.json``.
-        wanted: the entries ``bundle`` and ``options`` of this run.
+        wanted: the entries ``bundle``, ``within`` and ``options`` of this run.
 
     A result counts if it carries the mark of the same image with the same content, and ``runs`` do not say that it was
     made by other weights or with other options. An interrupted run continues, and one with another level starts again.
@@ -40,5 +40,5 @@ class EarlierResults:
         return made_of is not None and made_of.content is not None and made_of.content == identify_image(image).content
 
 
-def _compared(run: Mapping[str, Any]) -> tuple[Any, Any]:
-    return (run.get("bundle") or {}).get("sha256"), run.get("options")
+def _compared(run: Mapping[str, Any]) -> tuple[Any, ...]:
+    return *((run.get(key) or {}).get("sha256") for key in ("bundle", "within")), run.get("options")

@@ -32,12 +32,14 @@ class ResultFolder:
         names: the labels of its maps, value to name.
         run: what ``run.json`` says of the run; more may be added until :meth:`write`.
         shard: K and N where N processes write to the folder at the same time, each of its own cases.
+        totals: labels that are added up, by the name of the sum.
     """
 
     path: Path
     names: Mapping[int, str]
     run: dict[str, Any] = dataclasses.field(default_factory=dict)
     shard: tuple[int, int] = (1, 1)
+    totals: Mapping[str, Sequence[int]] = dataclasses.field(default_factory=dict)
     _cases: dict[str, RecordedCase] = dataclasses.field(default_factory=dict, init=False)
     _volumes: dict[str, tuple[Sequence[LabelVolume], Sequence[str]]] = dataclasses.field(
         default_factory=dict, init=False
@@ -80,7 +82,7 @@ class ResultFolder:
         if self._listed is None:
             self._listed = {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}
         if case not in self._listed:
-            self._volumes[case] = measure_file(output, self.names, has_volume), tuple(warnings)
+            self._volumes[case] = measure_file(output, self.names, has_volume, self.totals), tuple(warnings)
 
     def write(self) -> None:
         """Write all files; none while no case is finished.

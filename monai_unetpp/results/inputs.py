@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from monai_unetpp.results.earlier import EarlierResults
 __all__ = ["RunInputs", "leave_out_finished"]
 
 _SUFFIX = "T1w"
+#: What BIDS calls label maps and masks.
+_POSTFIXES = {"seg": "dseg", "mask": "desc-brain_mask"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,11 +80,14 @@ class RunInputs:
             if image is not None:
                 item["case"], item[RESULT_NAME] = image.case, image.result
         for saver in savers:
-            saver.output_postfix = "dseg"
+            saver.output_postfix = _POSTFIXES[saver.output_postfix]
 
 
 def leave_out_finished(
-    items: list[dict[str, Any]], saver: SegmentationSaveImaged, earlier: EarlierResults, also: str = ""
+    items: list[dict[str, Any]],
+    saver: SegmentationSaveImaged,
+    earlier: EarlierResults,
+    beside: Sequence[Callable[[str, dict[str, Any]], Path]] = (),
 ) -> list[tuple[str, str, Path]]:
     """Take those cases out of ``items`` whose results are there already.
 
@@ -90,7 +95,7 @@ def leave_out_finished(
         items: the cases, which are changed.
         saver: what writes their results.
         earlier: what earlier runs made.
-        also: suffix of a file that must stand beside each result, such as ``".dcm"``.
+        beside: further files that must be there, by image and case.
 
     Returns:
         Name, image and result of each.
@@ -99,8 +104,8 @@ def leave_out_finished(
     for item in list(items):
         image = item["image"][0] if isinstance(item["image"], (list, tuple)) else item["image"]
         output = saver.result_path(image, item)
-        beside = output.with_name(f"{output.name.removesuffix('.nii.gz')}{also}") if also else output
-        if "failure" not in item and beside.exists() and earlier.has(image, output):
+        complete = all(path(image, item).exists() for path in beside)
+        if "failure" not in item and complete and earlier.has(image, output):
             left_out.append((item["case"], str(image), output))
             items.remove(item)
     return left_out

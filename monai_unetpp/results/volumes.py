@@ -29,44 +29,54 @@ HEADER = ("case", "label", "name", "voxels", "ml", "warnings")
 
 @dataclasses.dataclass(frozen=True)
 class LabelVolume:
-    """How much of one label a case has.
+    """How much of one label a case has, or of several together.
 
     Attributes:
-        value: its number in the label map.
+        value: its number in the label map; None where it is the sum of several.
         name: of the structure.
         voxels: how many voxels or pixels it has.
         ml: its volume in millilitres; None where pixels have no size in mm.
     """
 
-    value: int
+    value: int | None
     name: str
     voxels: int
     ml: float | None
 
 
 def measure_labels(
-    names: Mapping[int, str], voxels: Mapping[int, int], volumes_ml: Mapping[int, float] | None
+    names: Mapping[int, str],
+    voxels: Mapping[int, int],
+    volumes_ml: Mapping[int, float] | None,
+    totals: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[LabelVolume, ...]:
-    """Every label of ``names`` with its size, also where it has none.
+    """Every label of ``names`` with its size, also where it has none, and the sums of some.
 
     Args:
         names: name of each value.
         voxels: voxels of each value; what is missing has none.
         volumes_ml: millilitres of each value likewise; None where they have no meaning.
+        totals: values that are added up, by the name of the sum.
     """
-    return tuple(
-        LabelVolume(value, name, voxels.get(value, 0), None if volumes_ml is None else volumes_ml.get(value, 0.0))
-        for value, name in names.items()
-    )
+
+    def size(value: int | None, name: str, values: Sequence[int]) -> LabelVolume:
+        ml = None if volumes_ml is None else sum(volumes_ml.get(each, 0.0) for each in values)
+        return LabelVolume(value, name, sum(voxels.get(each, 0) for each in values), ml)
+
+    single = (size(value, name, [value]) for value, name in names.items())
+    return (*single, *(size(None, name, values) for name, values in (totals or {}).items()))
 
 
-def measure_file(path: Path, names: Mapping[int, str], has_volume: bool) -> tuple[LabelVolume, ...]:
+def measure_file(
+    path: Path, names: Mapping[int, str], has_volume: bool, totals: Mapping[str, Sequence[int]] | None = None
+) -> tuple[LabelVolume, ...]:
     """The same of a label map that was written before.
 
     Args:
         path: NIfTI, PNG or TIFF.
         names: name of each value.
         has_volume: whether its voxels have a size in mm.
+        totals: as for :func:`measure_labels`.
     """
     if is_picture_name(path):
         labels, voxel_ml = read_picture(path, labels=True), 0.0
@@ -76,7 +86,7 @@ def measure_file(path: Path, names: Mapping[int, str], has_volume: bool) -> tupl
         voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
     counts = {int(value): int(count) for value, count in zip(*np.unique(labels, return_counts=True), strict=True)}
     volumes_ml = {value: count * voxel_ml for value, count in counts.items()}
-    return measure_labels(names, counts, volumes_ml if has_volume else None)
+    return measure_labels(names, counts, volumes_ml if has_volume else None, totals)
 
 
 def format_volumes(
@@ -89,12 +99,16 @@ def format_volumes(
         others: rows of further cases, as :func:`read_volume_rows` gives them.
     """
     rows = [
-        (case, label.value, label.name, label.voxels, "" if label.ml is None else f"{label.ml:.6g}", "; ".join(told))
+        (case, _number(label), label.name, label.voxels, "" if label.ml is None else f"{label.ml:.6g}", "; ".join(told))
         for case, (labels, told) in cases.items()
         for label in labels
     ]
     kept = [row for row in others if row[0] not in {escape_cell(case) for case in cases}]
-    return format_csv(HEADER, sorted([*kept, *rows], key=lambda row: (str(row[0]), int(row[1]))))
+    return format_csv(HEADER, sorted([*kept, *rows], key=lambda row: (str(row[0]), row[1] == "", int(row[1] or 0))))
+
+
+def _number(label: LabelVolume) -> str:
+    return "" if label.value is None else str(label.value)
 
 
 def read_volume_rows(path: Path) -> list[list[str]]:
@@ -110,6 +124,6 @@ def read_volume_rows(path: Path) -> list[list[str]]:
             header, *rows = list(csv.reader(file)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error):
         header, rows = [], []
-    if tuple(header) != HEADER or any(len(row) != len(HEADER) or not row[1].isdecimal() for row in rows):
+    if tuple(header) != HEADER or any(len(row) != len(HEADER) or not (row[1] or "0").isdecimal() for row in rows):
         raise ValueError(f"{path}: exists and was not written by monai-unetpp. Move it away, or name another folder.")
     return rows

@@ -1,0 +1,7 @@
+"""One bundle within another: the first finds the place in a scan, the second segments there."""
+
+from monai_unetpp.chaining.chain import Chain
+from monai_unetpp.chaining.loading import LoadedBundle
+from monai_unetpp.chaining.pair import CropRule, Pair, read_pair
+
+__all__ = ["Chain", "CropRule", "LoadedBundle", "Pair", "read_pair"]

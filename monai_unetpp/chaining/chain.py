@@ -1,0 +1,108 @@
+"""The bundles of a run: one, or a second one within a first."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from monai_unetpp.bundles import find_bundle
+from monai_unetpp.bundles.label_sets import read_brain_mask, read_totals
+from monai_unetpp.chaining.loading import LoadedBundle
+from monai_unetpp.chaining.mask import BrainMaskd
+from monai_unetpp.chaining.pair import Pair, read_pair
+from monai_unetpp.chaining.within import SCAN, SegmentWithind
+from monai_unetpp.data import SegmentationSaveImaged
+from monai_unetpp.data.after_loading import KeepLoadedd, insert_after_loading
+from monai_unetpp.engines import CaseResult
+from monai_unetpp.results import LabelVolume, RunInputs, measure_labels
+from monai_unetpp.segmentation_options import SegmentationOptions
+
+__all__ = ["Chain"]
+
+_MASK = "mask"
+
+
+@dataclasses.dataclass(frozen=True)
+class Chain:
+    """What segments the cases of a run.
+
+    Attributes:
+        first: the bundle that takes the cases: that of ``within`` where there is one.
+        last: the bundle that finds the labels; the same where there is only one.
+        totals: labels of the first that are added up, by the name of the sum.
+        pair: how the last works within the first; None where there is only one.
+        step: what does that; None likewise.
+    """
+
+    first: LoadedBundle
+    last: LoadedBundle
+    totals: dict[str, tuple[int, ...]]
+    pair: Pair | None = None
+    step: SegmentWithind | None = None
+
+    @classmethod
+    def load(cls, folder: Path, chosen: SegmentationOptions, inputs: RunInputs) -> Chain:
+        """Load the bundles of a run.
+
+        Args:
+            folder: of the bundle that finds the labels.
+            chosen: what the user wants, as to whether it works within another.
+            inputs: the images.
+
+        Raises:
+            FileNotFoundError: as for :meth:`LoadedBundle.load`, or there is no such bundle.
+            ValueError: likewise, or the metadata do not say how the bundles work together.
+        """
+        if chosen.within is None:
+            last = first = LoadedBundle.load(folder, chosen, inputs, chosen.settings())
+            chain = cls(first, last, read_totals(folder, first.labels))
+        else:
+            chain = cls._within(find_bundle(chosen.within), folder, chosen, inputs)
+        if first_guard := chain.first.guard:
+            first_guard.watch(chain.first.transform)
+        if chosen.mask:
+            chain._write_masks(chosen, inputs)
+        # after the mask, which is made of the labels of the first
+        if chain.step is not None:
+            chain.first.evaluator.add_postprocessing(chain.step)
+        return chain
+
+    @classmethod
+    def _within(cls, outer: Path, folder: Path, chosen: SegmentationOptions, inputs: RunInputs) -> Chain:
+        first = LoadedBundle.load(outer, chosen, inputs, chosen.settings_within())
+        settings = {key: value for key, value in chosen.settings().items() if key not in ("list_key", "overwrite")}
+        last = LoadedBundle.load(folder, chosen, inputs, settings, is_second=True)
+        for bundle in (first, last):
+            if bundle.network.spatial_dims != 3:
+                raise ValueError(
+                    f"within is for bundles of volumes, and {bundle.folder.name} takes images. Leave it out."
+                )
+        pair = read_pair(folder, last.labels, outer, first.labels)
+        if not insert_after_loading(first.transform, KeepLoadedd("image", SCAN)):
+            raise ValueError(
+                f"within needs a bundle whose preprocessing begins with LoadImaged, and that of {outer.name} does "
+                "not. Take another bundle."
+            )
+        step = SegmentWithind("pred", pair, last.evaluator, first.guard, last.guard, first.labels)
+        return cls(first, last, read_totals(outer, first.labels), pair, step)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """What the label maps hold, value to name."""
+        return dict(self.last.labels) if self.pair is None else self.pair.names
+
+    def measure(self, done: CaseResult) -> tuple[LabelVolume, ...]:
+        """The sizes of the labels of a finished case, and of what is added up of them."""
+        ml = done.volumes_ml if self.first.network.spatial_dims == 3 else None
+        if self.step is None:
+            return measure_labels(self.names, done.voxels, ml, self.totals)
+        voxels, voxel_ml = self.step.found.pop(done.file, ({}, 0.0))
+        found_ml = {value: count * voxel_ml for value, count in voxels.items()}
+        return (*measure_labels(self.names, done.voxels, ml), *measure_labels({}, voxels, found_ml, self.totals))
+
+    def _write_masks(self, chosen: SegmentationOptions, inputs: RunInputs) -> None:
+        values = read_brain_mask(self.first.folder, self.first.labels)
+        self.first.evaluator.add_postprocessing(BrainMaskd("pred", values, _MASK))
+        self.first.evaluator.add_saver(
+            SegmentationSaveImaged(_MASK, inputs.output_dir, _MASK, overwrite=chosen.overwrite, labels={1: "brain"})
+        )

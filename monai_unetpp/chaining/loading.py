@@ -1,0 +1,117 @@
+"""A bundle that is ready to segment: its evaluator, as the options want it, and what is known of its labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from os import fspath
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.bundles import BundleConfig, label_names
+from monai_unetpp.data.cases import expand_home
+from monai_unetpp.devices import resolve_device
+from monai_unetpp.distributed import local_device
+from monai_unetpp.engines import CaseEvaluator
+from monai_unetpp.guard import CaseGuard, find_guard
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.results import RunInputs
+from monai_unetpp.segmentation_options import SegmentationOptions
+from monai_unetpp.topology import level_index
+
+__all__ = ["LoadedBundle"]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedBundle:
+    """A bundle whose network is loaded.
+
+    Attributes:
+        folder: its folder.
+        labels: what it finds, value to name.
+        evaluator: that of its ``inference.json``.
+        network: what the evaluator runs.
+        guard: compares with its training cases; None where it does not say what these were like.
+    """
+
+    folder: Path
+    labels: dict[int, str]
+    evaluator: CaseEvaluator
+    network: NestedUNet
+    guard: CaseGuard | None
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        chosen: SegmentationOptions,
+        inputs: RunInputs,
+        settings: Mapping[str, Any],
+        is_second: bool = False,
+    ) -> LoadedBundle:
+        """Load a bundle.
+
+        Args:
+            folder: of the bundle.
+            chosen: what the user wants.
+            inputs: the images of the run.
+            settings: what is set in ``inference.json``, by the name of its key.
+            is_second: whether another bundle takes the cases, and this one is given crops of them.
+
+        Raises:
+            FileNotFoundError: none of the inputs exists, or a file of the bundle is missing.
+            ValueError: a setting that the bundle has not, or a bundle of another kind.
+        """
+        labels = label_names(folder)
+        config = BundleConfig(folder, "inference.json")
+        if not any(os.path.lexists(expand_home(path)) for path in chosen.paths):
+            raise FileNotFoundError(f"{', '.join(chosen.paths)}: no such file or folder. Check the path.")
+        config["output_dir"], config["input"] = fspath(inputs.output_dir), inputs.paths
+        if is_second and "dataset#data" in config:
+            config["dataset#data"] = []
+        if chosen.device is not None:
+            config["device"] = resolve_device(chosen.device)
+        elif "LOCAL_RANK" in os.environ:
+            config["device"] = local_device()
+        _change_settings(config, folder, settings)
+        if "level" in settings:
+            level_index(settings["level"], _check_network(config, "network_def", config.parse("network_def")).levels)
+        evaluator = _check_evaluator(config)
+        evaluator.profile = chosen.profile
+        network = _check_network(config, "network", evaluator.network)
+        return cls(folder, labels, evaluator, network, find_guard(folder))
+
+    @property
+    def transform(self) -> Any:
+        """What prepares its images."""
+        return getattr(getattr(self.evaluator.data_loader, "dataset", None), "transform", None)
+
+
+def _check_evaluator(config: BundleConfig) -> CaseEvaluator:
+    evaluator = config.parse("evaluator")
+    if not isinstance(evaluator, CaseEvaluator):
+        raise ValueError(
+            f"{config}: the evaluator must be monai_unetpp.engines.CaseEvaluator, got {type(evaluator).__name__}. "
+            "Run this bundle with python -m monai.bundle run."
+        )
+    if not evaluator.has_postprocessing:
+        raise ValueError(f"{config}: the evaluator must have postprocessing that writes results, got none. Add it.")
+    return evaluator
+
+
+def _check_network(config: BundleConfig, key: str, network: Any) -> NestedUNet:
+    if not isinstance(network, NestedUNet):
+        raise ValueError(f"{config}: {key} must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")
+    return network
+
+
+def _change_settings(config: BundleConfig, folder: Path, settings: Mapping[str, Any]) -> None:
+    """Set the keys of a bundle, which must have them, as MONAI would take any other in silence."""
+    for key, value in settings.items():
+        if key not in config:
+            raise ValueError(
+                f"{key} must be left out for {folder.name}, got {value!r}: its inference.json has no key {key!r}. "
+                "Give it this key and use it there, or take another bundle."
+            )
+        config[key] = value

@@ -1,0 +1,129 @@
+"""How one bundle works within another, as its metadata says."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.bundles import read_metadata
+from monai_unetpp.bundles.label_sets import label_values, read_brain_mask
+
+__all__ = ["CropRule", "Pair", "read_pair"]
+
+
+@dataclasses.dataclass(frozen=True)
+class CropRule:
+    """One place to segment.
+
+    Attributes:
+        name: such as ``"left"``.
+        values: labels of the first bundle, around which the image is cropped.
+        mirrored: whether the second bundle is shown the mirror image, left and right exchanged: for one that knows
+            one side only.
+    """
+
+    name: str
+    values: tuple[int, ...]
+    mirrored: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Pair:
+    """A bundle within another.
+
+    Attributes:
+        crops: the places to segment.
+        margin_mm: how much of the image around the labels belongs to a crop, on each side.
+        mask: labels of the first bundle outside of which the image is made background; empty where nothing is.
+        labels: what the second bundle finds, value to name.
+    """
+
+    crops: tuple[CropRule, ...]
+    margin_mm: float
+    mask: tuple[int, ...]
+    labels: dict[int, str]
+
+    @property
+    def names(self) -> dict[int, str]:
+        """What the label maps hold: of several crops each has values of its own, and its name before the label's."""
+        if len(self.crops) == 1:
+            return dict(self.labels)
+        return {
+            self.value(number, value): f"{crop.name} {name}"
+            for number, crop in enumerate(self.crops)
+            for value, name in self.labels.items()
+        }
+
+    def value(self, number: int, value: int) -> int:
+        """What the label map holds for a label in the crop of that number."""
+        return value + number * max(self.labels)
+
+
+def read_pair(
+    bundle: str | PathLike[str],
+    labels: Mapping[int, str],
+    within: str | PathLike[str],
+    within_labels: Mapping[int, str],
+) -> Pair:
+    """Read how ``bundle`` works within ``within``: the entry ``within`` of its metadata.
+
+    The entry maps names of bundles to what :class:`Pair` holds; the only one counts for bundles of any name, such as
+    pruned copies:
+
+    .. code-block:: json
+
+        {"within": {"head_mri_unetpp": {
+            "margin_mm": 6,
+            "masked": false,
+            "crops": {
+                "left": {"labels": ["left hippocampus"]},
+                "right": {"labels": ["right hippocampus"], "mirrored": true}
+            }
+        }}}
+
+    A crop without ``labels`` is around the brain mask of ``within``, and ``masked`` makes all outside of it background.
+
+    Args:
+        bundle: the folder of the second bundle.
+        labels: its labels, value to name.
+        within: the folder of the first bundle.
+        within_labels: its labels, value to name.
+
+    Raises:
+        ValueError: there is no such entry, or it cannot be understood; or the first bundle lacks the labels.
+    """
+    path, name = Path(bundle) / "configs" / "metadata.json", Path(within).name
+    pairs = read_metadata(bundle).get("within", {})
+    if not isinstance(pairs, dict) or not pairs:
+        raise ValueError(
+            f"{path}: has no entry 'within', so {Path(bundle).name} works within no other bundle. Leave --within out, "
+            "or add the entry."
+        )
+    if name not in pairs and len(pairs) > 1:
+        raise ValueError(f"{path}: within must name {name}, got {', '.join(map(str, pairs))}. Take one of these.")
+    content = pairs.get(name, next(iter(pairs.values())))
+    try:
+        margin_mm, masked = float(content.get("margin_mm", 0)), bool(content.get("masked", False))
+        crops = {str(key): dict(crop) for key, crop in content["crops"].items()}
+        if not crops or not 0 <= margin_mm < float("inf"):
+            raise ValueError("no crops, or a margin below 0")
+    except (AttributeError, KeyError, TypeError, ValueError) as e:
+        raise ValueError(f"{path}: within {name!r} cannot be understood ({type(e).__name__}: {e}). Correct it.") from e
+
+    def values(crop: str, listed: Any) -> tuple[int, ...]:
+        if listed is None:
+            return read_brain_mask(within, within_labels)
+        return label_values(path, f"crop {crop!r} within {name}", listed, within_labels)
+
+    return Pair(
+        tuple(
+            CropRule(key, values(key, crop.get("labels")), bool(crop.get("mirrored", False)))
+            for key, crop in crops.items()
+        ),
+        margin_mm,
+        read_brain_mask(within, within_labels) if masked else (),
+        dict(labels),
+    )

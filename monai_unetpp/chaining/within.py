@@ -1,0 +1,162 @@
+"""Segmenting with a second bundle where a first one has found the place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from monai.utils import CommonKeys, ImageMetaKey
+
+from monai_unetpp.chaining.crops import Mask, cut_crop, find_crop
+from monai_unetpp.chaining.mask import mask_of
+from monai_unetpp.chaining.pair import CropRule, Pair
+from monai_unetpp.data.after_loading import steps_after_loading
+from monai_unetpp.data.image_errors import ImageFileError
+from monai_unetpp.data.nifti_results import smallest_dtype
+from monai_unetpp.engines import CaseEvaluator
+from monai_unetpp.guard import CaseGuard
+
+__all__ = ["SCAN", "SegmentWithind"]
+
+logger = logging.getLogger(__name__)
+
+SCAN = "scan"
+"""Key of the scan as it was loaded, beside the label map of the first bundle."""
+
+_Array = npt.NDArray[Any]
+
+
+class SegmentWithind(MapTransform):
+    """Replace the label map of a first bundle by what a second one finds in crops around its labels.
+
+    The item must hold the scan as it was loaded under :data:`SCAN`, on the grid of the label map. Where crops overlap,
+    the first that found something counts.
+
+    Args:
+        keys: label maps ``(1, H, W, D)`` of the first bundle.
+        pair: where to crop.
+        evaluator: that of the second bundle.
+        first_guard: of the first bundle, which looks at what that has found.
+        guard: of the second bundle, which looks at every crop and at what is found in it.
+        first_labels: what the first bundle finds, value to name.
+
+    Attributes:
+        found: voxels of each label of the first bundle, and millilitres of a voxel, by the scan.
+
+    Raises:
+        ValueError: the second bundle loads its images in another way than with ``LoadImaged``.
+    """
+
+    def __init__(
+        self,
+        keys: str,
+        pair: Pair,
+        evaluator: CaseEvaluator,
+        first_guard: CaseGuard | None,
+        guard: CaseGuard | None,
+        first_labels: Mapping[int, str],
+    ) -> None:
+        super().__init__(keys)
+        self.pair, self.evaluator = pair, evaluator
+        self.first_guard, self.guard, self.first_labels = first_guard, guard, first_labels
+        self.found: dict[str, tuple[dict[int, int], float]] = {}
+        preprocessing = steps_after_loading(getattr(getattr(evaluator.data_loader, "dataset", None), "transform", None))
+        if preprocessing is None:
+            raise ValueError(
+                "within needs a bundle whose preprocessing is a Compose that begins with LoadImaged. Take another "
+                "bundle, or leave it out."
+            )
+        self.preprocessing = preprocessing
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Segment one scan.
+
+        Raises:
+            ImageFileError: the first bundle has found none of the labels.
+        """
+        d = dict(data)
+        scan: MetaTensor = d[SCAN]
+        file = str(scan.meta.get(ImageMetaKey.FILENAME_OR_OBJ, CommonKeys.IMAGE))
+        for key in self.key_iterator(d):
+            found = np.asarray(d[key].cpu())[0].astype(np.int64)
+            self._note_found(found, scan, file)
+            d[key] = MetaTensor(torch.from_numpy(self._segment(found, scan, file))[None], meta=dict(d[key].meta))
+        return d
+
+    def _note_found(self, found: _Array, scan: MetaTensor, file: str) -> None:
+        counts, voxel_ml = np.bincount(found.ravel()), _voxel_ml(scan)
+        self.found[file] = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}, voxel_ml
+        if self.first_guard is not None:
+            sizes = self.found[file][0]
+            self.first_guard.check_result(
+                file, {name: sizes.get(value, 0) * voxel_ml for value, name in self.first_labels.items()}
+            )
+
+    def _segment(self, found: _Array, scan: MetaTensor, file: str) -> _Array:
+        result = np.zeros(found.shape, smallest_dtype(max(self.pair.names)))
+        keep = mask_of(found, self.pair.mask) if self.pair.mask else None
+        missing = [
+            rule.name
+            for number, rule in enumerate(self.pair.crops)
+            if not self._add(number, rule, found, scan, keep, result, file)
+        ]
+        if len(missing) == len(self.pair.crops):
+            raise ImageFileError(
+                f"{file}: the place to segment was not found in it. Check the image, and that it shows what the bundle "
+                "of --within takes."
+            )
+        if missing:
+            logger.warning(
+                "%s: the place to segment was not found on the side %s, which is left empty. Check the image.",
+                file,
+                ", ".join(missing),
+            )
+        return result
+
+    def _add(
+        self,
+        number: int,
+        rule: CropRule,
+        found: _Array,
+        scan: MetaTensor,
+        keep: Mask | None,
+        result: _Array,
+        file: str,
+    ) -> bool:
+        """Put what is found in one crop into ``result``, and tell whether there was anything to crop around."""
+        crop = find_crop(np.isin(found, rule.values), np.asarray(scan.affine.cpu()), self.pair.margin_mm, rule.mirrored)
+        if crop is None:
+            return False
+        name = f"{file}: {rule.name}" if len(self.pair.crops) > 1 else file
+        labels = self._labels(cut_crop(scan, crop, keep), name)
+        part = result[crop.box]
+        new = (labels > 0) & (part == 0)
+        part[new] = labels[new] + self.pair.value(number, 0)
+        return True
+
+    def _labels(self, image: MetaTensor, name: str) -> _Array:
+        """Label map ``(H, W, D)`` of a crop on its own grid."""
+        if self.guard is not None:
+            self.guard.look(name, image, image.affine)
+        done = self.evaluator.process(self.preprocessing({CommonKeys.IMAGE: image}))[CommonKeys.PRED]
+        labels: _Array = np.asarray(done.cpu())[0].astype(np.int64)
+        if labels.shape != image.shape[1:]:
+            raise ValueError(
+                f"{name}: postprocessing must bring labels back to the grid of the image {tuple(image.shape[1:])}, got "
+                f"{labels.shape}. Put Invertd before."
+            )
+        if self.guard is not None:
+            voxel_ml = _voxel_ml(image)
+            volumes = {label: int((labels == value).sum()) * voxel_ml for value, label in self.pair.labels.items()}
+            self.guard.check_result(name, volumes)
+        return labels
+
+
+def _voxel_ml(image: MetaTensor) -> float:
+    return abs(float(np.linalg.det(np.asarray(image.affine.cpu(), dtype=np.float64)[:3, :3]))) / 1000
