@@ -29,7 +29,7 @@ _TRAINING = Path(__file__).parents[1] / "training" / "template" / "configs"
 _TRAINED = (
     *("spacing_mm", "patch_size", "strides", "kernel_size", "features", "norm", "batch_size", "steps"),
     *("learning_rate", "weight_decay", "ema", "distillation", "flip_axes", "window_shape", "overlap", "flips"),
-    *("class_ratios", "cache_rate", "num_workers", "channels_last", "compile"),
+    *("class_ratios", "late_share", "cache_rate", "num_workers", "channels_last", "compile"),
 )
 _INFERRED = ("spacing_mm", "strides", "kernel_size", "features", "norm", "window_shape", "overlap", "flips")
 #: Fine-tuning is gentler than training.
@@ -114,6 +114,7 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
     content["preprocessing"] = _chain(preprocessing(plan, labelled=True))
     content["postprocessing"] = _chain(postprocessing(plan, discrete=True))
     content["train"] |= {"preparation": preparation(), "augmentation": _chain(augmentation(plan))}
+    content["train"]["late_augmentation"] = _chain(augmentation(plan, late=True))
     content["validate"] = {"preprocessing": evaluation["validate"]["dataset"]["transform"], **evaluation["validate"]}
     content["validate"]["dataset"]["transform"] = "@validate#preprocessing"
     content["validate"]["inferer"] = {

@@ -38,6 +38,9 @@ _RECIPE = {
     "weight_decay": Choice(1e-4, "Keeps weights small.", "AdamW, arXiv:1711.05101"),
     "ema": Choice(0.04, "The average of the weights over the last steps is steadier than the last ones."),
     "distillation": Choice(0.0, "Each level learns from the labels.", "UNet++, arXiv:1912.05074"),
+    "late_share": Choice(
+        0.25, "The last quarter of the training sees lightly varied patches, so that it settles on images as they are."
+    ),
     "overlap": Choice(0.25, "Enough for smooth seams with windows that count most in their middle."),
     "flips": Choice([], "Mirror images at inference take several times as long for little."),
 }

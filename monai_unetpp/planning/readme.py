@@ -91,13 +91,15 @@ One {form} per case on the input's grid: 0 background; {values}.
 
 def _configuration(plan: TrainingPlan) -> str:
     augmentation = {"none": "no augmentation", "light": "light augmentation", "strong": "strong augmentation"}
+    late = plan["late_share"] if plan["augmentation"] == "strong" else 0
+    settling = f", light in the last {late:.0%} of the training" if late else ""
     lines = [
         f"network: `NestedUNet`, features {in_words(plan['features'])}, {plan['norm']} normalisation;",
         "loss: cross-entropy plus soft Dice at every head;",
         f"patches of {' x '.join(map(str, plan['patch_size']))} voxels, {plan['batch_size']} in a batch, around voxels "
         f"of the background and of the labels in the ratio {':'.join(f'{ratio:g}' for ratio in plan['class_ratios'])};",
         f"AdamW with a learning rate of {plan['learning_rate']:g} and a cosine schedule;",
-        f"{augmentation[plan['augmentation']]}; mirror images along the axes: {in_words(plan['flip_axes'])};",
+        f"{augmentation[plan['augmentation']]}{settling}; mirror images along the axes: {in_words(plan['flip_axes'])};",
         f"at inference, windows of {' x '.join(map(str, plan['window_shape']))} voxels with Gaussian weights.",
     ]
     return "\n".join(f"- {line}" for line in lines)

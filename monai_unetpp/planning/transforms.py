@@ -135,9 +135,14 @@ def preparation() -> list[_Config]:
     ]
 
 
-def augmentation(plan: TrainingPlan) -> list[_Config]:
-    """What draws a patch and varies it."""
-    strength = plan["augmentation"]
+def augmentation(plan: TrainingPlan, late: bool = False) -> list[_Config]:
+    """What draws a patch and varies it.
+
+    Args:
+        plan: the plan.
+        late: whether the end of the training is meant, where patches are varied lightly at most.
+    """
+    strength = "light" if late and plan["augmentation"] == "strong" else plan["augmentation"]
     larger = strength != "none"
     crop_size = [math.ceil(_CROP_FACTOR * edge) if larger else edge for edge in plan["patch_size"]]
     chain = [
@@ -154,13 +159,13 @@ def augmentation(plan: TrainingPlan) -> list[_Config]:
         )
     ]
     if larger:
-        chain.append(_affine(plan, crop_size))
+        chain.append(_affine(plan, strength, crop_size))
     else:
         chain.append(_transform("ResizeWithPadOrCropd", _BOTH, spatial_size="@patch_size", mode="edge"))
     chain += [_transform("RandFlipd", _BOTH, prob=0.5, spatial_axis=axis) for axis in plan["flip_axes"]]
     if plan["rotate90"]:
         chain.append(_transform("RandRotate90d", _BOTH, prob=0.5))
-    chain += _intensity_changes(plan)
+    chain += _intensity_changes(plan, strength)
     return [
         *chain,
         _transform("EnsureTyped", _BOTH, dtype="@train#dtypes", track_meta=False),
@@ -168,8 +173,8 @@ def augmentation(plan: TrainingPlan) -> list[_Config]:
     ]
 
 
-def _affine(plan: TrainingPlan, crop_size: list[int]) -> _Config:
-    dims, strength = plan.spatial_dims, plan["augmentation"]
+def _affine(plan: TrainingPlan, strength: str, crop_size: list[int]) -> _Config:
+    dims = plan.spatial_dims
     angle = _ANY_ROTATION if plan["rotate90"] else _ROTATION[strength]
     thick = is_anisotropic(plan["spacing_mm"])
     angles = [angle if thick in (None, axis) else _TILT for axis in range(dims)] if dims == 3 else [angle]
@@ -186,8 +191,8 @@ def _affine(plan: TrainingPlan, crop_size: list[int]) -> _Config:
     )
 
 
-def _intensity_changes(plan: TrainingPlan) -> list[_Config]:
-    strength, upsample = plan["augmentation"], "trilinear" if plan.spatial_dims == 3 else "bilinear"
+def _intensity_changes(plan: TrainingPlan, strength: str) -> list[_Config]:
+    upsample = "trilinear" if plan.spatial_dims == 3 else "bilinear"
     if strength == "none":
         return []
     bias = [_transform("RandBiasFieldd", "@image", prob=0.2, coeff_range=[0.0, 0.3])] if plan["bias_field"] else []

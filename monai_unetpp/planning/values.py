@@ -166,6 +166,7 @@ SETTABLE: dict[str, _Check] = {
     "distillation": _number(0, open_low=False),
     "class_ratios": _ratios,
     "augmentation": _one_of(AUGMENTATIONS),
+    "late_share": _number(0, 1, open_low=False),
     "bias_field": _flag,
     "rotate90": _flag,
     "flip_axes": _axes,

@@ -12,8 +12,13 @@ from monai.transforms import Compose
 from torch.utils.data import Dataset, Sampler
 
 from monai_unetpp.distributed import process_count, rank
+from monai_unetpp.training.budget import TrainingBudget
 
-__all__ = ["NumberedPatches", "RemainingPatches"]
+__all__ = ["LateNumber", "NumberedPatches", "RemainingPatches"]
+
+
+class LateNumber(int):
+    """The number of a patch that is seen towards the end of a training."""
 
 
 class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
@@ -28,13 +33,22 @@ class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
         augmentation: the random transforms.
         seed: of order, patches and augmentation.
         length: number of patches.
+        late_augmentation: the random transforms of patches with a :class:`LateNumber`; None for the same.
     """
 
-    def __init__(self, data: Sequence[Mapping[str, Any]], augmentation: Compose, seed: int, length: int) -> None:
+    def __init__(
+        self,
+        data: Sequence[Mapping[str, Any]],
+        augmentation: Compose,
+        seed: int,
+        length: int,
+        late_augmentation: Compose | None = None,
+    ) -> None:
         self.data = data
         self.augmentation = augmentation
         self.seed = seed
         self.length = length
+        self.late_augmentation = late_augmentation or augmentation
 
     def __len__(self) -> int:
         return self.length
@@ -43,8 +57,9 @@ class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
         turn, place = divmod(index, len(self.data))
         order = np.random.default_rng((self.seed, 0, turn)).permutation(len(self.data))
         state = np.random.default_rng((self.seed, 1, index)).integers(2**31)
-        self.augmentation.set_random_state(seed=int(state))
-        patch: Any = self.augmentation(self.data[int(order[place])])
+        augmentation = self.late_augmentation if isinstance(index, LateNumber) else self.augmentation
+        augmentation.set_random_state(seed=int(state))
+        patch: Any = augmentation(self.data[int(order[place])])
         # the random crop gives a list of patches, here of one
         result: dict[str, torch.Tensor] = patch[0] if isinstance(patch, list) else patch
         return result
@@ -59,11 +74,22 @@ class RemainingPatches(Sampler[int]):
     Args:
         length: number of all patches of one process.
         batch_size: patches per step and process.
+        budget: tells how much of the training is done, for ``late_share``.
+        late_share: share of the training, at its end, whose patches get a :class:`LateNumber`.
+
+    Raises:
+        ValueError: ``late_share`` is no share, or given without ``budget``.
     """
 
-    def __init__(self, length: int, batch_size: int) -> None:
+    def __init__(
+        self, length: int, batch_size: int, budget: TrainingBudget | None = None, late_share: float = 0.0
+    ) -> None:
+        if not 0 <= late_share <= 1 or (late_share and budget is None):
+            raise ValueError(f"late_share must be 0 to 1, and 0 without a budget, got {late_share}. Correct it.")
         self.length = length
         self.batch_size = batch_size
+        self.budget = budget
+        self.late_share = late_share
         self._engine: Engine | None = None
 
     def attach(self, engine: Engine) -> None:
@@ -75,4 +101,11 @@ class RemainingPatches(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         done = 0 if self._engine is None else self._engine.state.iteration * self.batch_size
-        return (number * process_count() + rank() for number in range(done, self.length))
+        for number in range(done, self.length):
+            whole = number * process_count() + rank()
+            yield LateNumber(whole) if self._is_late(number) else whole
+
+    def _is_late(self, number: int) -> bool:
+        if self.budget is None or not self.late_share:
+            return False
+        return self.budget.position(number // self.batch_size) >= (1 - self.late_share) * self.budget.steps

@@ -117,8 +117,13 @@ def test_the_plan_says_what_was_set_by_hand_and_why_the_rest_is_as_it_is(thick_b
     assert "1 cases, drawn by subject" in text
     assert "<td>Set by hand. " in made._repr_html_()
     # thick slices are turned in their plane alone
-    affine = json.loads((thick_bundle / "configs" / "train.json").read_text())["train"]["augmentation"]["transforms"][1]
-    assert affine["rotate_range"] == [0.05, 0.05, 0.4]
+    train = json.loads((thick_bundle / "configs" / "train.json").read_text())["train"]
+    early, late = (train[name]["transforms"] for name in ("augmentation", "late_augmentation"))
+    assert early[1]["rotate_range"] == [0.05, 0.05, 0.4]
+    # at the end patches are varied lightly
+    assert late[1]["rotate_range"] == [0.05, 0.05, 0.26]
+    assert "RandGaussianSmoothd" in [each["_target_"] for each in early]
+    assert "RandGaussianSmoothd" not in [each["_target_"] for each in late]
 
 
 def test_monai_trains_evaluates_and_segments_with_it(thick_dir, thick_bundle, tmp_path):

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from monai.transforms import Compose
+from torch.utils.data import DataLoader
 
 from monai_unetpp.bundles import BundleConfig
-from monai_unetpp.training import TEMPLATE, NumberedPatches, RemainingPatches
+from monai_unetpp.training import TEMPLATE, LateNumber, NumberedPatches, RemainingPatches, TrainingBudget
 
 
 @pytest.fixture
@@ -62,3 +63,40 @@ def test_patches_go_on_at_the_step_of_the_trainer():
     assert list(sampler) == list(range(12))
     sampler.attach(type("Engine", (), {"state": type("State", (), {"iteration": 2})}))
     assert list(sampler) == [6, 7, 8, 9, 10, 11]
+
+
+class Marked:
+    """An augmentation that writes its name into the patch."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def set_random_state(self, seed):
+        pass
+
+    def __call__(self, case):
+        return {**case, "by": self.name}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_end_of_a_training_has_an_augmentation_of_its_own(workers):
+    dataset = NumberedPatches([{"image": torch.zeros(1)}], Marked("early"), 0, 12, Marked("late"))
+    sampler = RemainingPatches(12, 3, TrainingBudget(4), late_share=0.5)
+    loader = DataLoader(dataset, batch_size=3, sampler=sampler, num_workers=workers)
+    assert [batch["by"][0] for batch in loader] == ["early", "early", "late", "late"]
+    alike = NumberedPatches([{"image": torch.zeros(1)}], Marked("early"), 0, 12)
+    assert {alike[number]["by"] for number in sampler} == {"early"}
+
+
+def test_the_clock_tells_when_the_end_of_a_training_begins():
+    budget = TrainingBudget(1000, minutes=1)
+    numbers = iter(RemainingPatches(3000, 3, budget, late_share=0.25))
+    assert not isinstance(next(numbers), LateNumber)
+    budget.seconds = 46
+    assert isinstance(next(numbers), LateNumber)
+
+
+@pytest.mark.parametrize("arguments", [(None, 0.5), (TrainingBudget(4), 1.5)])
+def test_a_share_that_cannot_be_is_refused(arguments):
+    with pytest.raises(ValueError, match="late_share must be 0 to 1, and 0 without a budget"):
+        RemainingPatches(12, 3, *arguments)
