@@ -39,6 +39,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "last weights, not averaged": {"ema": None},
     "self-distillation 1": {"distillation": 1.0},
     "light augmentation": {"augmentation": "light"},
+    "strong augmentation to the end": {"late_share": 0.0},
     "weight decay 0.01": {"weight_decay": 0.01},
 }
 """Values of the plan that are set, by name of the variant; the first one is what others are compared with."""
