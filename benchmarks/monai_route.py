@@ -114,7 +114,7 @@ def _preprocessing(config: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _in_monai(step: Mapping[str, Any]) -> dict[str, Any] | None:
     name = step["_target_"].rpartition(".")[2]
     if name == "LoadImaged":
-        return {"_target_": name, "keys": "image", "ensure_channel_first": True}
+        return {key: value for key, value in step.items() if key != "reader"}
     if not step["_target_"].startswith(_OURS):
         return {**step, "device": "@device"} if "device" in step else dict(step)
     if name not in _TRANSFORMS:

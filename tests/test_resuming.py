@@ -27,6 +27,7 @@ def train(bundle, dataset_dir, folder, last_epoch, num_workers):
             "network_def#features": [2, 4, 4],
             "network_def#dropout": 0.2,
             "train#trainer#max_epochs": last_epoch,
+            "lr_scheduler#t_total": 3,
             # no bars, no TensorBoard
             "train#handlers": parser["train"]["handlers"][:-3],
             **({"steps_per_epoch": 2} if "steps_per_epoch" in parser else {}),
