@@ -37,6 +37,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "recipe": {},
     "instance norm": {"norm": "instance"},
     "last weights, not averaged": {"ema": None},
+    "averaged over five times as many steps": {"ema": 0.2},
     "self-distillation 1": {"distillation": 1.0},
     "light augmentation": {"augmentation": "light"},
     "strong augmentation to the end": {"late_share": 0.0},
