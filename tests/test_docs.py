@@ -1,6 +1,7 @@
 """The documentation: links lead somewhere, the architecture is that of the code, every room has its page."""
 
 import ast
+import importlib
 import json
 import re
 from pathlib import Path
@@ -86,6 +87,13 @@ def test_every_room_that_hands_on_names_has_its_place_in_the_reference():
     inner = {"monai_unetpp.networks", "monai_unetpp.pruning.decision"}
     assert set(packages) - set(silent) - inner <= documented
     assert documented <= set(MODULES)
+
+
+def test_names_that_are_loaded_on_demand_are_listed():
+    lazy = [module for module in MODULES if "__getattr__ = lazy_names(" in path_of(module).read_text(encoding="utf-8")]
+    assert len(lazy) > 5
+    for module in map(importlib.import_module, lazy):
+        assert set(module.__all__) <= set(dir(module)), module.__name__
 
 
 def _all_of(module):

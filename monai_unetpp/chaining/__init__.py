@@ -3,5 +3,6 @@
 from monai_unetpp.chaining.chain import Chain
 from monai_unetpp.chaining.loading import LoadedBundle
 from monai_unetpp.chaining.pair import CropRule, Pair, read_pair
+from monai_unetpp.chaining.within import SegmentWithind
 
-__all__ = ["Chain", "CropRule", "LoadedBundle", "Pair", "read_pair"]
+__all__ = ["Chain", "CropRule", "LoadedBundle", "Pair", "SegmentWithind", "read_pair"]

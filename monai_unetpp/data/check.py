@@ -37,7 +37,7 @@ def check_dataset(dataset_dir: str | PathLike[str], progress: Progress = None) -
 
     Args:
         dataset_dir: folder with ``dataset.json``.
-        progress: who is told how far it is; see :data:`monai_unetpp.progress.Progress`.
+        progress: True shows how far it is on standard error, a function is called with lines of text.
 
     Returns:
         One line per problem, with the file and what to do; none if all is well.

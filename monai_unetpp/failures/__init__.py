@@ -24,3 +24,7 @@ __getattr__ = lazy_names(
         "monai_unetpp.failures.kinds": ("ExaminedCase", "FailureReport", "KindSummary"),
     },
 )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from monai_unetpp.planning.machine import Machine, measure_machine
     from monai_unetpp.planning.measuring import take_fingerprint
     from monai_unetpp.planning.plan_making import plan
+    from monai_unetpp.planning.plan_options import PlanOptions
     from monai_unetpp.planning.readme import write_readme
     from monai_unetpp.planning.training_plan import Reason, TrainingPlan, load_plan
 
@@ -23,6 +24,7 @@ __all__ = [
     "Fingerprint",
     "IntensityStatistics",
     "Machine",
+    "PlanOptions",
     "Reason",
     "TrainingPlan",
     "load_plan",
@@ -44,7 +46,12 @@ __getattr__ = lazy_names(
         "monai_unetpp.planning.machine": ("Machine", "measure_machine"),
         "monai_unetpp.planning.measuring": ("take_fingerprint",),
         "monai_unetpp.planning.plan_making": ("plan",),
+        "monai_unetpp.planning.plan_options": ("PlanOptions",),
         "monai_unetpp.planning.readme": ("write_readme",),
         "monai_unetpp.planning.training_plan": ("Reason", "TrainingPlan", "load_plan"),
     },
 )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

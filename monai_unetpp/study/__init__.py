@@ -34,3 +34,7 @@ __getattr__ = lazy_names(
         "monai_unetpp.study.study_figures": ("draw_accuracy", "draw_learning_curves"),
     },
 )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
