@@ -120,7 +120,7 @@ class Segmentation:
 def segment(
     image: str | PathLike[str] | SpatialImage | MetaTensor | Any,
     bundle: str | PathLike[str],
-    level: str | None = None,
+    level: str | int | None = None,
     device: str | None = None,
     **options: Any,
 ) -> Segmentation:
@@ -132,7 +132,7 @@ def segment(
         image: a path (an image file or the folder of a DICOM series), an image of nibabel or SimpleITK, or a
             ``MetaTensor`` ``(1, H, W[, D])``.
         bundle: name or folder of a bundle.
-        level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
+        level: such as ``"L2"`` or 2: build and run only what this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         **options: further ones of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as
             ``flips=[]``.

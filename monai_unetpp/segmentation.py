@@ -124,7 +124,7 @@ def segment_files(
     inputs: str | PathLike[str] | Sequence[str | PathLike[str]],
     output_dir: str | PathLike[str] | None = None,
     bundle: str | PathLike[str] | None = None,
-    level: str | None = None,
+    level: str | int | None = None,
     device: str | None = None,
     progress: Progress = False,
     **options: Any,
@@ -144,7 +144,7 @@ def segment_files(
             grid. Of a BIDS data set a derived one with ``<case>_dseg.nii.gz``, by default
             ``derivatives/monai-unetpp`` in it.
         bundle: name or folder of a bundle. One must be named: each takes other images.
-        level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
+        level: such as ``"L2"`` or 2: build and run only what this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.
         **options: further ones of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as

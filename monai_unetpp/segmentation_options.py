@@ -49,7 +49,7 @@ class SegmentationOptions:
         mask: whether to write a brain mask beside each label map, for bundles (of ``within``, if there is one) whose
             metadata say which labels make it.
         list_key: list of ``dataset.json`` to segment, where ``inputs`` are such folders, such as ``"validation"``.
-        level: such as ``"L2"``: build and run only what this level needs; by default the deepest.
+        level: such as ``"L2"`` or 2: build and run only what this level needs; by default the deepest.
         adaptive: tolerance from 0 to 1, such as 0.03: each window runs only as deep as two neighbouring levels come to
             differ by less (in ``1 - Dice`` of every class); not together with ``level``.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
@@ -109,7 +109,7 @@ class SegmentationOptions:
         help="list of dataset.json to segment, such as validation (default: test if there is one, else validation, "
         "else training)",
     )
-    level: str | None = option(
+    level: str | int | None = option(
         None,
         type=as_level,
         metavar="LEVEL",
@@ -202,6 +202,8 @@ class SegmentationOptions:
         if not isinstance(paths, (list, tuple)) or not all(isinstance(path, (str, PathLike)) for path in paths):
             raise TypeError(f"inputs must be a path or a list of paths, got {given!r}. Name a file or a folder.")
         object.__setattr__(self, "inputs", tuple(map(fspath, paths)))
+        if self.level is not None:
+            object.__setattr__(self, "level", as_level(str(self.level)))
         for name, known in (("runtime", RUNTIMES), ("precision", PRECISIONS)):
             value = getattr(self, name)
             if value is not None and value not in known:
@@ -215,7 +217,6 @@ class SegmentationOptions:
                 f"adaptive and level exclude each other, got {self.adaptive!r} and {self.level!r}. Leave one out: "
                 "adaptive chooses the level of each window."
             )
-
         self.part()
 
     def part(self) -> tuple[int, int]:

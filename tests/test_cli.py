@@ -863,3 +863,12 @@ def test_the_command_that_installs_an_extra_changes_by_one_constant(published, c
 
     monkeypatch.setattr(installing, "PUBLISHED", published)
     assert re.fullmatch(command, installing.install_command("report"))
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(run, monkeypatch):
+    def refuse(*arguments):
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr("monai_unetpp.cli.bundles_command.show_rows", refuse)
+    code, _, err = run("bundles")
+    assert (code, err) == (0, "")

@@ -18,6 +18,7 @@ from monai_unetpp.bundles import label_names
 from monai_unetpp.data import BlockwiseSpacingd
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.segmentation import SegmentationSummary, make_output_dir, segment_files
+from monai_unetpp.segmentation_options import SegmentationOptions
 
 #: What stands beside label maps.
 BESIDE = {"labels.ctbl", "labels.label", "run.json", "volumes.csv"}
@@ -506,3 +507,8 @@ def test_tolerances_that_cannot_be_are_refused(hippocampus_bundle, case, tmp_pat
         segment_files(case, tmp_path, hippocampus_bundle, adaptive=2.0)
     with pytest.raises(ValueError, match=r"adaptive and level exclude each other, got 0\.1 and 'L2'"):
         segment_files(case, tmp_path, hippocampus_bundle, adaptive=0.1, level="L2")
+
+
+@pytest.mark.parametrize("level", [2, "2", "l2", "L2"])
+def test_a_level_may_be_a_number(level):
+    assert SegmentationOptions("a.nii", "out", "bundle", level=level).level == "L2"

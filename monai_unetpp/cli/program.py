@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import getpass
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
 
 from monai_unetpp.cli.benchmark_command import BENCHMARK
@@ -22,7 +24,7 @@ from monai_unetpp.cli.prune_command import PRUNE
 from monai_unetpp.cli.quiet import logging_to_stderr
 from monai_unetpp.cli.segment_command import SEGMENT
 from monai_unetpp.cli.study_command import STUDY
-from monai_unetpp.cli.terminal import BAD_INPUT, INTERRUPTED, fail, muted
+from monai_unetpp.cli.terminal import BAD_INPUT, DONE, INTERRUPTED, fail, muted
 from monai_unetpp.cli.train_command import TRAIN
 from monai_unetpp.errors import is_deliberate
 from monai_unetpp.progress import silenced
@@ -58,6 +60,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             fail("interrupted; finished cases are kept.")
             return INTERRUPTED
+        except BrokenPipeError:
+            # who reads the output, such as head, has seen enough
+            with contextlib.suppress(OSError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
         except Exception as e:
             if verbose:
                 logging.getLogger(__name__).exception("the command failed")
