@@ -202,7 +202,10 @@ def _file_of(image: Any, path: Path) -> Path:
         import SimpleITK
 
         target = path.with_suffix(".mha")
-        SimpleITK.WriteImage(image, str(target))
+        plain = SimpleITK.Image(image)
+        for key in plain.GetMetaDataKeys():  # what another format has said there, ITK warns of
+            plain.EraseMetaData(key)
+        SimpleITK.WriteImage(plain, str(target))
         return target
     raise TypeError(
         f"image must be a path, an image of nibabel or SimpleITK, or a MetaTensor, got {type(image).__name__}. "
