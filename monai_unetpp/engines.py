@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any
 
-import numpy as np
 import torch
 from ignite.engine import Engine, Events
 from ignite.engine.events import CallableEventWithFilter
@@ -32,6 +31,7 @@ from monai_unetpp.data import (
     describe_case_failure,
 )
 from monai_unetpp.data.background import SURROUND_SHARE, SURROUND_VALUE
+from monai_unetpp.data.grid import voxel_ml
 from monai_unetpp.data.instances import INSTANCE_COUNT
 from monai_unetpp.errors import printable
 from monai_unetpp.measuring.stage_timer import StageTimer
@@ -541,5 +541,5 @@ def _count_voxels(prediction: Any) -> dict[int, int]:
 def _volumes_ml(prediction: Any, voxels: Mapping[int, int]) -> dict[int, float]:
     if not voxels or prediction.ndim != 4:
         return {}
-    voxel_ml = abs(float(np.linalg.det(np.asarray(prediction.affine, dtype=np.float64)[:3, :3]))) / 1000
-    return {label: count * voxel_ml for label, count in voxels.items()}
+    size_ml = voxel_ml(prediction.affine)
+    return {label: count * size_ml for label, count in voxels.items()}

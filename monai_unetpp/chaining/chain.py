@@ -83,7 +83,7 @@ class Chain:
                 f"within needs a bundle whose preprocessing begins with LoadImaged, and that of {outer.name} does "
                 "not. Take another bundle."
             )
-        step = SegmentWithind("pred", pair, last.evaluator, first.guard, last.guard, first.labels)
+        step = SegmentWithind("pred", pair, first, last)
         return cls(first, last, read_totals(outer, first.labels), pair, step)
 
     @property

@@ -14,13 +14,13 @@ from monai.transforms import MapTransform
 from monai.utils import CommonKeys, ImageMetaKey
 
 from monai_unetpp.chaining.crops import Mask, cut_crop, find_crop
+from monai_unetpp.chaining.loading import LoadedBundle
 from monai_unetpp.chaining.mask import mask_of
 from monai_unetpp.chaining.pair import CropRule, Pair
 from monai_unetpp.data.after_loading import steps_after_loading
+from monai_unetpp.data.grid import voxel_ml
 from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.nifti_results import smallest_dtype
-from monai_unetpp.engines import CaseEvaluator
-from monai_unetpp.guard import CaseGuard
 
 __all__ = ["SCAN", "SegmentWithind"]
 
@@ -41,10 +41,8 @@ class SegmentWithind(MapTransform):
     Args:
         keys: label maps ``(1, H, W, D)`` of the first bundle.
         pair: where to crop.
-        evaluator: that of the second bundle.
-        first_guard: of the first bundle, which looks at what that has found.
-        guard: of the second bundle, which looks at every crop and at what is found in it.
-        first_labels: what the first bundle finds, value to name.
+        first: the first bundle, whose guard looks at what it has found.
+        last: the second bundle, whose guard looks at every crop and at what is found in it.
 
     Attributes:
         found: voxels of each label of the first bundle, and millilitres of a voxel, by the scan.
@@ -53,20 +51,11 @@ class SegmentWithind(MapTransform):
         ValueError: the second bundle loads its images in another way than with ``LoadImaged``.
     """
 
-    def __init__(
-        self,
-        keys: str,
-        pair: Pair,
-        evaluator: CaseEvaluator,
-        first_guard: CaseGuard | None,
-        guard: CaseGuard | None,
-        first_labels: Mapping[int, str],
-    ) -> None:
+    def __init__(self, keys: str, pair: Pair, first: LoadedBundle, last: LoadedBundle) -> None:
         super().__init__(keys)
-        self.pair, self.evaluator = pair, evaluator
-        self.first_guard, self.guard, self.first_labels = first_guard, guard, first_labels
+        self.pair, self.first, self.last = pair, first, last
         self.found: dict[str, tuple[dict[int, int], float]] = {}
-        preprocessing = steps_after_loading(getattr(getattr(evaluator.data_loader, "dataset", None), "transform", None))
+        preprocessing = steps_after_loading(last.transform)
         if preprocessing is None:
             raise ValueError(
                 "within needs a bundle whose preprocessing is a Compose that begins with LoadImaged. Take another "
@@ -90,12 +79,12 @@ class SegmentWithind(MapTransform):
         return d
 
     def _note_found(self, found: _Array, scan: MetaTensor, file: str) -> None:
-        counts, voxel_ml = np.bincount(found.ravel()), _voxel_ml(scan)
-        self.found[file] = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}, voxel_ml
-        if self.first_guard is not None:
+        counts, size_ml = np.bincount(found.ravel()), voxel_ml(scan.affine.cpu())
+        self.found[file] = {int(value): int(counts[value]) for value in np.flatnonzero(counts)}, size_ml
+        if self.first.guard is not None:
             sizes = self.found[file][0]
-            self.first_guard.check_result(
-                file, {name: sizes.get(value, 0) * voxel_ml for value, name in self.first_labels.items()}
+            self.first.guard.check_result(
+                file, {name: sizes.get(value, 0) * size_ml for value, name in self.first.labels.items()}
             )
 
     def _segment(self, found: _Array, scan: MetaTensor, file: str) -> _Array:
@@ -142,21 +131,18 @@ class SegmentWithind(MapTransform):
 
     def _labels(self, image: MetaTensor, name: str) -> _Array:
         """Label map ``(H, W, D)`` of a crop on its own grid."""
-        if self.guard is not None:
-            self.guard.look(name, image, image.affine)
-        done = self.evaluator.process(self.preprocessing({CommonKeys.IMAGE: image}))[CommonKeys.PRED]
+        guard = self.last.guard
+        if guard is not None:
+            guard.look(name, image, image.affine)
+        done = self.last.evaluator.process(self.preprocessing({CommonKeys.IMAGE: image}))[CommonKeys.PRED]
         labels: _Array = np.asarray(done.cpu())[0].astype(np.int64)
         if labels.shape != image.shape[1:]:
             raise ValueError(
                 f"{name}: postprocessing must bring labels back to the grid of the image {tuple(image.shape[1:])}, got "
                 f"{labels.shape}. Put Invertd before."
             )
-        if self.guard is not None:
-            voxel_ml = _voxel_ml(image)
-            volumes = {label: int((labels == value).sum()) * voxel_ml for value, label in self.pair.labels.items()}
-            self.guard.check_result(name, volumes)
+        if guard is not None:
+            size_ml = voxel_ml(image.affine.cpu())
+            volumes = {label: int((labels == value).sum()) * size_ml for value, label in self.pair.labels.items()}
+            guard.check_result(name, volumes)
         return labels
-
-
-def _voxel_ml(image: MetaTensor) -> float:
-    return abs(float(np.linalg.det(np.asarray(image.affine.cpu(), dtype=np.float64)[:3, :3]))) / 1000

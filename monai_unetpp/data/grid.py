@@ -26,6 +26,7 @@ __all__ = [
     "lay_flat",
     "shorten_shape",
     "spatial_axes",
+    "voxel_ml",
     "warn_once",
 ]
 
@@ -215,3 +216,12 @@ def shorten_shape(shape: Sequence[int], least: int = 3) -> tuple[int, ...]:
 def warn_once(message: str) -> None:
     """Log a warning about a file, however often the file is read."""
     logger.warning("%s", message)
+
+
+def voxel_ml(affine: npt.ArrayLike) -> float:
+    """The volume of a voxel in millilitres.
+
+    Args:
+        affine: ``(4, 4)``, from indices to mm.
+    """
+    return abs(float(np.linalg.det(np.asarray(affine, dtype=np.float64)[:3, :3]))) / 1000

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from monai_unetpp.data.grid import voxel_ml
 from monai_unetpp.data.nifti import open_nifti
 from monai_unetpp.data.pictures import is_picture_name, read_picture
 from monai_unetpp.spreadsheet import escape_cell, format_csv
@@ -79,13 +80,13 @@ def measure_file(
         totals: as for :func:`measure_labels`.
     """
     if is_picture_name(path):
-        labels, voxel_ml = read_picture(path, labels=True), 0.0
+        labels, size_ml = read_picture(path, labels=True), 0.0
     else:
         image = open_nifti(path)
         labels = np.asarray(image.dataobj)
-        voxel_ml = abs(float(np.linalg.det(image.affine[:3, :3]))) / 1000
+        size_ml = voxel_ml(image.affine)
     counts = {int(value): int(count) for value, count in zip(*np.unique(labels, return_counts=True), strict=True)}
-    volumes_ml = {value: count * voxel_ml for value, count in counts.items()}
+    volumes_ml = {value: count * size_ml for value, count in counts.items()}
     return measure_labels(names, counts, volumes_ml if has_volume else None, totals)
 
 
