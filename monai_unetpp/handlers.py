@@ -1,5 +1,5 @@
 """The name under which bundles written for earlier versions find the handlers of :mod:`monai_unetpp.training`."""
 
-from monai_unetpp.training.handlers import BestModelSaver, CurveWriter, TrainingCheckpoint
+from monai_unetpp.training.recording import BestModelSaver, CurveWriter, TrainingCheckpoint
 
 __all__ = ["BestModelSaver", "CurveWriter", "TrainingCheckpoint"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from monai_unetpp.bundles import find_bundle
 from monai_unetpp.bundles.label_sets import read_brain_mask, read_totals
-from monai_unetpp.chaining.loading import LoadedBundle
+from monai_unetpp.chaining.loaded_bundle import LoadedBundle
 from monai_unetpp.chaining.mask import BrainMaskd
 from monai_unetpp.chaining.pair import Pair, read_pair
 from monai_unetpp.chaining.within import SCAN, SegmentWithind

@@ -14,7 +14,7 @@ from monai.transforms import MapTransform
 from monai.utils import CommonKeys, ImageMetaKey
 
 from monai_unetpp.chaining.crops import Mask, cut_crop, find_crop
-from monai_unetpp.chaining.loading import LoadedBundle
+from monai_unetpp.chaining.loaded_bundle import LoadedBundle
 from monai_unetpp.chaining.mask import mask_of
 from monai_unetpp.chaining.pair import CropRule, Pair
 from monai_unetpp.data.after_loading import steps_after_loading

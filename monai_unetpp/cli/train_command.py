@@ -10,7 +10,7 @@ from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, INCONCLUSIVE, INTERRUPTED, fail, is_first_process
 from monai_unetpp.options import add_options
 from monai_unetpp.progress import spaced
-from monai_unetpp.training_run.options import TrainOptions
+from monai_unetpp.training_run.train_options import TrainOptions
 
 __all__ = ["TRAIN"]
 

@@ -6,11 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from monai_unetpp.planning.fingerprint import Fingerprint
-from monai_unetpp.planning.machine import Machine, count_step
-from monai_unetpp.planning.network_rules import NetworkTask, choose_network, choose_window, training_minutes
-from monai_unetpp.planning.plan_options import PlanOptions
-from monai_unetpp.planning.rules import (
+from monai_unetpp.planning.data_rules import (
     OWN,
     Choice,
     choose_augmentation,
@@ -26,6 +22,10 @@ from monai_unetpp.planning.rules import (
     choose_tolerance,
     typical_shape,
 )
+from monai_unetpp.planning.fingerprint import Fingerprint
+from monai_unetpp.planning.machine import Machine, count_step
+from monai_unetpp.planning.network_rules import NetworkTask, choose_network, choose_window, training_minutes
+from monai_unetpp.planning.plan_options import PlanOptions
 from monai_unetpp.planning.training_plan import Reason, TrainingPlan, in_words
 from monai_unetpp.planning.values import SETTABLE, check_one
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from monai_unetpp.planning.rules import ISENSEE, OWN, Choice
+from monai_unetpp.planning.data_rules import ISENSEE, OWN, Choice
 from monai_unetpp.planning.values import LEAST_LEVELS, MOST_LEVELS
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from monai_unetpp.planning.rules import CROP_MARGIN, is_anisotropic
+from monai_unetpp.planning.data_rules import CROP_MARGIN, is_anisotropic
 from monai_unetpp.planning.training_plan import TrainingPlan
 
 __all__ = ["augmentation", "postprocessing", "preparation", "preprocessing"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from monai_unetpp.metrics import FOREGROUND
-from monai_unetpp.pruning.adaptive import operations_ratio
+from monai_unetpp.pruning.adaptive_points import operations_ratio
 from monai_unetpp.pruning.results import AdaptiveDepth, AdaptivePoint, Comparison, PointOutcome, PruningResult, ScoreRow
 from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_metric, interval, quartiles
 from monai_unetpp.reporting.numbers import significant

@@ -13,13 +13,7 @@ from monai_unetpp.measuring.environment import command_line, describe_environmen
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import teller
 from monai_unetpp.pruning.decision import trust
-from monai_unetpp.pruning.exposure import training_gap, with_exposures
-from monai_unetpp.pruning.folds import join_folds, read_folds
-from monai_unetpp.pruning.plan import PruningPlan
-from monai_unetpp.pruning.report import write_report
-from monai_unetpp.pruning.results import Decision, PruningResult, ScoreRow
-from monai_unetpp.pruning.score import Scores
-from monai_unetpp.pruning.stages import (
+from monai_unetpp.pruning.evaluation_stages import (
     Prepared,
     Scored,
     compare_adaptive,
@@ -34,6 +28,12 @@ from monai_unetpp.pruning.stages import (
     score_training,
     trade_offs,
 )
+from monai_unetpp.pruning.exposure import training_gap, with_exposures
+from monai_unetpp.pruning.folds import join_folds, read_folds
+from monai_unetpp.pruning.plan import PruningPlan
+from monai_unetpp.pruning.report import write_report
+from monai_unetpp.pruning.results import Decision, PruningResult, ScoreRow
+from monai_unetpp.pruning.score import Scores
 from monai_unetpp.pruning.summary import headline
 from monai_unetpp.pruning.worst_cases import level_to_show, save_worst_cases
 from monai_unetpp.pruning.write import write_pruned_bundle

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from monai_unetpp.openvino_loading import has_openvino, openvino_core
+from monai_unetpp.runner.labelling import Predict
 from monai_unetpp.runner.volume import Array
-from monai_unetpp.runner.windows import Predict
 
 __all__ = ["load_network"]
 

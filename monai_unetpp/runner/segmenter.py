@@ -18,10 +18,10 @@ from monai_unetpp.data.surround_search import search_surround
 from monai_unetpp.files import atomic_path
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.runner import geometry_steps, intensity_steps
+from monai_unetpp.runner.labelling import label_image, label_slices
 from monai_unetpp.runner.network import load_network
 from monai_unetpp.runner.pipeline import read_pipeline
 from monai_unetpp.runner.volume import Array, Volume, read_volume
-from monai_unetpp.runner.windows import label_image, label_slices
 from monai_unetpp.window_layout import AUTO, most_window_voxels
 
 __all__ = ["CLEAR_BACKGROUND", "STEPS", "Segmenter", "result_name"]

@@ -36,9 +36,9 @@ from monai_unetpp.study.costs import (
 )
 from monai_unetpp.study.data_set import StudyCases, find_study_cases
 from monai_unetpp.study.design import RunOptions, StudySettings, read_config
-from monai_unetpp.study.folder import State, StudyFolder, read_curve
-from monai_unetpp.study.run import score_network, train_network
+from monai_unetpp.study.single_run import score_network, train_network
 from monai_unetpp.study.study_figures import draw_accuracy, draw_learning_curves
+from monai_unetpp.study.study_folder import State, StudyFolder, read_curve
 from monai_unetpp.study.variants import (
     REFERENCE,
     WIDE,

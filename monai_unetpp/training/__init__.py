@@ -4,9 +4,9 @@ from monai_unetpp.training.acceleration import accelerate
 from monai_unetpp.training.averaging import WeightAverage
 from monai_unetpp.training.budget import BudgetedCosineSchedule, TrainingBudget
 from monai_unetpp.training.curves import draw_curves, draw_training
-from monai_unetpp.training.handlers import BestModelSaver, CurveWriter, TrainingCheckpoint
 from monai_unetpp.training.observing import LevelCurves, load_observed
 from monai_unetpp.training.patches import LateNumber, NumberedPatches, RemainingPatches
+from monai_unetpp.training.recording import BestModelSaver, CurveWriter, TrainingCheckpoint
 from monai_unetpp.training.steps import LastModelSaver, StepCurve
 from monai_unetpp.training.template_bundle import TEMPLATE, write_template
 

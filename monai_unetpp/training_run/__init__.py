@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 from monai_unetpp.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from monai_unetpp.training_run.options import TrainOptions
     from monai_unetpp.training_run.run import TrainingOutcome, train
+    from monai_unetpp.training_run.train_options import TrainOptions
 
 __all__ = ["TrainOptions", "TrainingOutcome", "train"]
 
 __getattr__ = lazy_names(
     __name__,
     {
-        "monai_unetpp.training_run.options": ("TrainOptions",),
+        "monai_unetpp.training_run.train_options": ("TrainOptions",),
         "monai_unetpp.training_run.run": ("TrainingOutcome", "train"),
     },
 )

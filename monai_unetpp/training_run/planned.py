@@ -10,7 +10,7 @@ from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.planning import TrainingPlan, load_plan, plan
 from monai_unetpp.planning.training_plan import PLAN_FILE
 from monai_unetpp.planning.values import check_one
-from monai_unetpp.training_run.options import TrainOptions
+from monai_unetpp.training_run.train_options import TrainOptions
 
 __all__ = ["Planned", "planned_bundle"]
 

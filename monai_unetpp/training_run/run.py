@@ -22,9 +22,9 @@ from monai_unetpp.pruning.score import Scores
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit
 from monai_unetpp.training_run.judging import cut_bundle, fold_dir, judge_bundle, score_fold, split_folds, time_case
-from monai_unetpp.training_run.options import TrainOptions
 from monai_unetpp.training_run.planned import Planned, planned_bundle
 from monai_unetpp.training_run.sharing import TimeShares, share_time
+from monai_unetpp.training_run.train_options import TrainOptions
 
 __all__ = ["TrainingOutcome", "train"]
 

@@ -15,7 +15,7 @@ from monai_unetpp.pruning import PruningPlan, evaluate_levels, judge, prune, ver
 from monai_unetpp.pruning.folds import format_scores, join_folds
 from monai_unetpp.pruning.score import Scores
 
-STAGES = importlib.import_module("monai_unetpp.pruning.stages")
+STAGES = importlib.import_module("monai_unetpp.pruning.evaluation_stages")
 TOLERANCE = dict.fromkeys(LABELS, 1.0)
 
 

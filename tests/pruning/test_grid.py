@@ -34,7 +34,7 @@ from monai_unetpp.pruning.summary import summarise
 from monai_unetpp.reporting.numbers import significant
 
 EVALUATION = importlib.import_module("monai_unetpp.pruning.evaluation")
-STAGES = importlib.import_module("monai_unetpp.pruning.stages")
+STAGES = importlib.import_module("monai_unetpp.pruning.evaluation_stages")
 COST = importlib.import_module("monai_unetpp.pruning.cost")
 CASE_SCORES = importlib.import_module("monai_unetpp.pruning.case_scores")
 SECOND = Quartiles(1.0, 1.0, 1.0, 1)

@@ -26,7 +26,7 @@ from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.tradeoffs import mean_accuracy, resampled_accuracy
 from monai_unetpp.pruning.trust_wording import trust_sentences
 
-STAGES = importlib.import_module("monai_unetpp.pruning.stages")
+STAGES = importlib.import_module("monai_unetpp.pruning.evaluation_stages")
 RULES = Rules(margins=DICE, bootstrap_samples=500)
 
 

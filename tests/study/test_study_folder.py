@@ -6,7 +6,7 @@ import pytest
 
 from monai_unetpp.study import StudySettings
 from monai_unetpp.study.data_set import find_study_cases
-from monai_unetpp.study.folder import StudyFolder
+from monai_unetpp.study.study_folder import StudyFolder
 
 
 def test_a_folder_holds_runs_of_one_setting(discs_dir, tmp_path):

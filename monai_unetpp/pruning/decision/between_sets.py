@@ -7,8 +7,8 @@ from itertools import combinations
 
 import numpy as np
 
-from monai_unetpp.pruning.decision.resampling import RESAMPLES
 from monai_unetpp.pruning.decision.samples import GuardSample, PointSamples
+from monai_unetpp.pruning.decision.stability import RESAMPLES
 from monai_unetpp.pruning.results import SetDifference
 from monai_unetpp.pruning.statistics import FloatArray
 

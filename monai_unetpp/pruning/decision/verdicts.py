@@ -10,7 +10,7 @@ from typing import Literal
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.decision.between_sets import differences_between
 from monai_unetpp.pruning.decision.comparing import DEFAULT_RULES, Guard, LevelOutcome, LevelTest, percent
-from monai_unetpp.pruning.decision.resampling import joint_subjects_needed, stability_of
+from monai_unetpp.pruning.decision.stability import joint_subjects_needed, stability_of
 from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import Decision, OperatingPoint, ScoreRow, SetDifference, Stability, Verdict
 from monai_unetpp.pruning.rules import Rules

@@ -19,7 +19,7 @@ from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import counting
-from monai_unetpp.pruning.adaptive import check_adaptive_network, evaluate_adaptive
+from monai_unetpp.pruning.adaptive_points import check_adaptive_network, evaluate_adaptive
 from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs

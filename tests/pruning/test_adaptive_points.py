@@ -17,8 +17,8 @@ from monai_unetpp import NestedUNet
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning import PruningPlan, Rules, prune, read_report
-from monai_unetpp.pruning.adaptive import compare_in_sequence
 from monai_unetpp.pruning.adaptive_cost import level_operations
+from monai_unetpp.pruning.adaptive_points import compare_in_sequence
 from monai_unetpp.pruning.results import ScoreRow
 from monai_unetpp.pruning.settings import adaptive_tolerances, parse_settings
 

@@ -3,17 +3,17 @@
 import pytest
 from fingerprints import BRIGHT, DARK, fingerprint
 
-from monai_unetpp.planning import rules
+from monai_unetpp.planning import data_rules
 
 
 def test_images_are_resampled_to_the_median_voxel_size():
     data = fingerprint(spacings=[(1.0, 1.0, 1.0), (1.0, 1.0, 2.0), (1.0, 1.0, 2.5)])
-    assert rules.choose_spacing(data).value == [1.0, 1.0, 2.0]
+    assert data_rules.choose_spacing(data).value == [1.0, 1.0, 2.0]
 
 
 def test_of_thick_slices_the_finer_cases_count():
     data = fingerprint(spacings=[(0.5, 0.5, mm) for mm in (2.0, 5.0, 5.0, 6.0, 6.0)])
-    found = rules.choose_spacing(data)
+    found = data_rules.choose_spacing(data)
     assert found.value[:2] == [0.5, 0.5]
     # the tenth percentile of 2, 5, 5, 6, 6
     assert found.value[2] == pytest.approx(3.2)
@@ -22,35 +22,35 @@ def test_of_thick_slices_the_finer_cases_count():
 
 def test_thick_slices_never_become_finer_than_the_other_axes():
     data = fingerprint(spacings=[(1.0, 1.0, mm) for mm in (0.5, 5.0, 5.0)])
-    assert rules.choose_spacing(data).value == pytest.approx([1.0, 1.0, 1.4])
+    assert data_rules.choose_spacing(data).value == pytest.approx([1.0, 1.0, 1.4])
     data = fingerprint(spacings=[(1.0, 1.0, mm) for mm in (0.5, 0.5, 5.0, 5.0, 5.0)])
-    assert rules.choose_spacing(data).value == [1.0, 1.0, 1.0]
+    assert data_rules.choose_spacing(data).value == [1.0, 1.0, 1.0]
 
 
 def test_images_of_one_pixel_size_stay_as_they_are():
-    assert rules.choose_spacing(fingerprint(shape=(64, 64))).value is None
+    assert data_rules.choose_spacing(fingerprint(shape=(64, 64))).value is None
     two = fingerprint(shape=(64, 64), spacings=[(1.0, 1.0), (1.0, 1.0), (2.0, 2.0)])
-    assert rules.choose_spacing(two).value == [1.0, 1.0]
+    assert data_rules.choose_spacing(two).value == [1.0, 1.0]
 
 
 def test_ct_keeps_its_scale_and_other_images_have_their_own():
     ct = fingerprint(modality="CT", surround=True)
-    assert not rules.choose_crop_background(ct).value
-    assert rules.choose_normalization(ct, False).value == "range"
-    assert rules.choose_intensity_range(ct, "range").value == [0.0, 100.0, 15.0, 20.0]
+    assert not data_rules.choose_crop_background(ct).value
+    assert data_rules.choose_normalization(ct, False).value == "range"
+    assert data_rules.choose_intensity_range(ct, "range").value == [0.0, 100.0, 15.0, 20.0]
     # nothing is known of the foreground, or of which channel is CT
-    assert rules.choose_normalization(fingerprint(modality="CT", foreground=None), False).value == "volume"
-    assert rules.choose_normalization(fingerprint(modality="CT", channels=("CT", "PET")), False).value == "volume"
+    assert data_rules.choose_normalization(fingerprint(modality="CT", foreground=None), False).value == "volume"
+    assert data_rules.choose_normalization(fingerprint(modality="CT", channels=("CT", "PET")), False).value == "volume"
     brain = fingerprint(surround=True)
-    assert rules.choose_crop_background(brain).value
-    assert rules.choose_normalization(brain, True).value == "inside"
-    assert rules.choose_normalization(fingerprint(), False).value == "volume"
+    assert data_rules.choose_crop_background(brain).value
+    assert data_rules.choose_normalization(brain, True).value == "inside"
+    assert data_rules.choose_normalization(fingerprint(), False).value == "volume"
 
 
 def test_images_of_both_backgrounds_are_made_alike():
     def inverts(*whole):
         data = fingerprint(shape=(64, 64), modality="other", whole=whole)
-        return rules.choose_inversion(data, "volume").value
+        return data_rules.choose_inversion(data, "volume").value
 
     assert inverts(DARK, BRIGHT)
     assert not inverts(DARK, DARK)
@@ -59,28 +59,28 @@ def test_images_of_both_backgrounds_are_made_alike():
 
 def test_rare_labels_are_drawn_more_often_and_background_for_a_fifth():
     data = fingerprint(labels={"b": 7, "a": 2}, voxels={"a": 1600, "b": 100})
-    assert rules.choose_class_ratios(data).value == [0.75, 1.0, 2.0]
+    assert data_rules.choose_class_ratios(data).value == [0.75, 1.0, 2.0]
     never = fingerprint(labels={"a": 1, "b": 2}, voxels={"a": 10**6, "b": 0})
-    assert rules.choose_class_ratios(never).value[2] == 4.0
+    assert data_rules.choose_class_ratios(never).value[2] == 4.0
 
 
 def test_left_and_right_labels_forbid_mirror_images():
     sided = fingerprint(labels={"left": 1, "right": 2}, left_right=(("left", "right"),))
-    assert rules.choose_flip_axes(sided, False).value == []
-    assert rules.choose_flip_axes(fingerprint(), False).value == [0]
+    assert data_rules.choose_flip_axes(sided, False).value == []
+    assert data_rules.choose_flip_axes(fingerprint(), False).value == [0]
     cells = fingerprint(shape=(64, 64), modality="other")
-    assert rules.choose_rotate90(cells).value
-    assert rules.choose_flip_axes(cells, True).value == [0, 1]
-    assert not rules.choose_rotate90(fingerprint(shape=(64, 64), modality="MR")).value
+    assert data_rules.choose_rotate90(cells).value
+    assert data_rules.choose_flip_axes(cells, True).value == [0, 1]
+    assert not data_rules.choose_rotate90(fingerprint(shape=(64, 64), modality="MR")).value
 
 
 def test_surfaces_may_be_a_voxel_apart_in_3d_and_two_pixels_in_2d():
-    assert rules.choose_tolerance([1.0, 1.0, 8.0], fingerprint()).value == 2.0
-    assert rules.choose_tolerance(None, fingerprint(shape=(64, 64))).value == 2.0
+    assert data_rules.choose_tolerance([1.0, 1.0, 8.0], fingerprint()).value == 2.0
+    assert data_rules.choose_tolerance(None, fingerprint(shape=(64, 64))).value == 2.0
 
 
 def test_typical_shapes_are_those_after_resampling_and_cropping():
     data = fingerprint(shape=(60, 50, 40), spacings=[(1.0, 1.0, 2.0)])
-    assert rules.typical_shape(data, [1.0, 1.0, 1.0], False) == [60, 50, 80]
+    assert data_rules.typical_shape(data, [1.0, 1.0, 1.0], False) == [60, 50, 80]
     # a margin of 4 voxels on each side of the content
-    assert rules.typical_shape(data, [1.0, 1.0, 1.0], True) == [68, 58, 88]
+    assert data_rules.typical_shape(data, [1.0, 1.0, 1.0], True) == [68, 58, 88]

@@ -11,7 +11,7 @@ from monai.optimizers import WarmupCosineSchedule
 from monai.transforms import AsDiscreted
 
 from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
-from monai_unetpp.training.handlers import BestModelSaver, CurveWriter, TrainingCheckpoint
+from monai_unetpp.training.recording import BestModelSaver, CurveWriter, TrainingCheckpoint
 
 
 def make_training(folder, epochs, make_schedule=None):
