@@ -19,6 +19,7 @@ __all__ = [
     "choose_augmentation",
     "choose_bias_field",
     "choose_class_ratios",
+    "choose_class_weights",
     "choose_crop_background",
     "choose_flip_axes",
     "choose_intensity_range",
@@ -155,6 +156,11 @@ def choose_class_ratios(fingerprint: Fingerprint) -> Choice:
         "A fifth of the patches lies around background; rare labels are drawn more often than they occur (by the "
         f"fourth root of their rarity, at most {_MOST_OFTEN:g} times).",
     )
+
+
+def choose_class_weights(fingerprint: Fingerprint) -> Choice:
+    """How much each class weighs in the loss."""
+    return Choice(None, "All classes weigh the same.")
 
 
 def choose_augmentation(fingerprint: Fingerprint) -> Choice:

@@ -165,6 +165,7 @@ SETTABLE: dict[str, _Check] = {
     "ema": _optional(_number(0, 1)),
     "distillation": _number(0, open_low=False),
     "class_ratios": _ratios,
+    "class_weights": _optional(_ratios),
     "augmentation": _one_of(AUGMENTATIONS),
     "late_share": _number(0, 1, open_low=False),
     "bias_field": _flag,
@@ -258,11 +259,12 @@ def check_values(
             )
     if any(size % 2 == 0 for kernel in found["kernel_size"] for size in kernel):
         raise ValueError(f"kernel_size must be odd, got {found['kernel_size']}. Use 3, or 1 along an axis.")
-    if len(found["class_ratios"]) != len(labels) + 1:
-        raise ValueError(
-            f"class_ratios must have {len(labels) + 1} numbers, one per class with the background first, got "
-            f"{len(found['class_ratios'])}. Give one for each."
-        )
+    for name in ("class_ratios", "class_weights"):
+        if found[name] is not None and len(found[name]) != len(labels) + 1:
+            raise ValueError(
+                f"{name} must have {len(labels) + 1} numbers, one per class with the background first, got "
+                f"{len(found[name])}. Give one for each."
+            )
     _check_intensities(found, channels)
     if found["rotate90"] and (spatial_dims != 2 or len(set(found["patch_size"])) > 1):
         raise ValueError(

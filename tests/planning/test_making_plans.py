@@ -167,6 +167,8 @@ def test_values_that_do_not_go_together_leave_nothing_behind(thick_dir, tmp_path
     folder = tmp_path / "bundle"
     with pytest.raises(ValueError, match="class_ratios must have 3 numbers"):
         plan(thick_dir, folder, settings=["class_ratios=[1,1]"], measure=machine)
+    with pytest.raises(ValueError, match="class_weights must have 3 numbers"):
+        plan(thick_dir, folder, settings=["class_weights=[1,1]"], measure=machine)
     assert not (folder / "configs").exists()
     # and another attempt is free to go
     plan(thick_dir, folder, settings=TINY, measure=machine)

@@ -49,6 +49,7 @@ def test_a_setting_is_given_once():
         ("bias_field", 1, "bias_field must be true or false, got 1"),
         ("intensity_range", [5, 1, 0, 1], "intensity_range must be the lowest and the highest intensity"),
         ("class_ratios", [0, 0], "class_ratios must have a number above 0"),
+        ("class_weights", 2, "class_weights must be a list, got 2"),
     ],
 )
 def test_values_of_the_wrong_kind_are_refused(name, value, message):

@@ -23,7 +23,14 @@ from monai_unetpp.training import patches as patches_module
 from monai_unetpp.training.observing import _dice
 
 #: What a plan of this package's own adds to the template.
-RECIPE = {"ema": 0.04, "distillation": 0.5, "dropout": 0.1, "observed_cases": 2, "observed_seconds": 0}
+RECIPE = {
+    "ema": 0.04,
+    "distillation": 0.5,
+    "dropout": 0.1,
+    "class_weights": [0.5, 1.5],
+    "observed_cases": 2,
+    "observed_seconds": 0,
+}
 
 
 def weights(folder):
