@@ -42,6 +42,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "light augmentation": {"augmentation": "light"},
     "strong augmentation to the end": {"late_share": 0.0},
     "weight decay 0.01": {"weight_decay": 0.01},
+    "all classes weigh the same": {"class_weights": None},
 }
 """Values of the plan that are set, by name of the variant; the first one is what others are compared with."""
 

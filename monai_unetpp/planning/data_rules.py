@@ -45,6 +45,8 @@ _MOST = 0.9
 _SOME = 0.02
 #: A rare label is drawn at most this many times as often as the most frequent one.
 _MOST_OFTEN = 4.0
+#: A rare label weighs at most this many times as much in the loss as the most frequent one.
+_HEAVIEST = 10.0
 #: Patches around the background for each patch around a label.
 _BACKGROUND = 0.25
 #: Margin around the cropped content, in voxels.
@@ -147,9 +149,7 @@ def choose_inversion(fingerprint: Fingerprint, normalization: str) -> Choice:
 
 def choose_class_ratios(fingerprint: Fingerprint) -> Choice:
     """How often a patch lies around a voxel of each class, the background first."""
-    names = sorted(fingerprint.labels, key=lambda name: fingerprint.labels[name])
-    counts = [max(1, sum(case.voxels.get(name, 0) for case in fingerprint.cases)) for name in names]
-    ratios = [min(_MOST_OFTEN, (max(counts) / count) ** 0.25) for count in counts]
+    ratios = [min(_MOST_OFTEN, times**0.25) for times in _rarities(fingerprint)]
     background = _BACKGROUND * sum(ratios)
     return Choice(
         [round(value, 2) for value in (background, *ratios)],
@@ -159,8 +159,23 @@ def choose_class_ratios(fingerprint: Fingerprint) -> Choice:
 
 
 def choose_class_weights(fingerprint: Fingerprint) -> Choice:
-    """How much each class weighs in the loss."""
-    return Choice(None, "All classes weigh the same.")
+    """How much each class weighs in the loss, the background first."""
+    if len(fingerprint.labels) < 2:
+        return Choice(None, "There is one label only.")
+    rarity = [min(_HEAVIEST, times**0.5) for times in _rarities(fingerprint)]
+    mean = sum(rarity) / len(rarity)
+    return Choice(
+        [round(value / mean, 2) for value in (min(rarity), *rarity)],
+        "A rare label weighs more, by the square root of its rarity and at most "
+        f"{_HEAVIEST:g} times as much, since it is learned much later otherwise; the background weighs least.",
+    )
+
+
+def _rarities(fingerprint: Fingerprint) -> list[float]:
+    """How many times as many voxels the most frequent label has as each, by value."""
+    names = sorted(fingerprint.labels, key=lambda name: fingerprint.labels[name])
+    counts = [max(1, sum(case.voxels.get(name, 0) for case in fingerprint.cases)) for name in names]
+    return [max(counts) / count for count in counts]
 
 
 def choose_augmentation(fingerprint: Fingerprint) -> Choice:

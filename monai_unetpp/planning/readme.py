@@ -89,13 +89,20 @@ One {form} per case on the input's grid: 0 background; {values}.
 {_COMMANDS.read_text(encoding="utf-8")}"""
 
 
+def _weighing(plan: TrainingPlan) -> str:
+    if plan["class_weights"] is None:
+        return ""
+    weights = ":".join(f"{weight:g}" for weight in plan["class_weights"])
+    return f", where the background and the labels weigh {weights}"
+
+
 def _configuration(plan: TrainingPlan) -> str:
     augmentation = {"none": "no augmentation", "light": "light augmentation", "strong": "strong augmentation"}
     late = plan["late_share"] if plan["augmentation"] == "strong" else 0
     settling = f", light in the last {late:.0%} of the training" if late else ""
     lines = [
         f"network: `NestedUNet`, features {in_words(plan['features'])}, {plan['norm']} normalisation;",
-        "loss: cross-entropy plus soft Dice at every head;",
+        f"loss: cross-entropy plus soft Dice at every head{_weighing(plan)};",
         f"patches of {' x '.join(map(str, plan['patch_size']))} voxels, {plan['batch_size']} in a batch, around voxels "
         f"of the background and of the labels in the ratio {':'.join(f'{ratio:g}' for ratio in plan['class_ratios'])};",
         f"AdamW with a learning rate of {plan['learning_rate']:g} and a cosine schedule;",

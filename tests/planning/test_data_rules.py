@@ -64,6 +64,16 @@ def test_rare_labels_are_drawn_more_often_and_background_for_a_fifth():
     assert data_rules.choose_class_ratios(never).value[2] == 4.0
 
 
+def test_rare_labels_weigh_more_and_the_background_least():
+    data = fingerprint(labels={"b": 7, "a": 2}, voxels={"a": 1600, "b": 100})
+    assert data_rules.choose_class_weights(data).value == [0.4, 0.4, 1.6]
+    never = fingerprint(labels={"a": 1, "b": 2}, voxels={"a": 10**6, "b": 0})
+    background, frequent, rare = data_rules.choose_class_weights(never).value
+    assert background == frequent
+    assert rare == pytest.approx(10 * frequent, rel=0.05)
+    assert data_rules.choose_class_weights(fingerprint(labels={"a": 1}, voxels={"a": 5})).value is None
+
+
 def test_left_and_right_labels_forbid_mirror_images():
     sided = fingerprint(labels={"left": 1, "right": 2}, left_right=(("left", "right"),))
     assert data_rules.choose_flip_axes(sided, False).value == []
