@@ -10,7 +10,7 @@ from bundle_runs import configs, run_here
 from monai.bundle import ConfigParser
 from scipy.ndimage import gaussian_filter
 
-QUICK = ["--epochs", "1", "--val_interval", "1", "--passes_per_epoch", "1", "--num_workers", "0", "--precision", "fp32"]
+QUICK = ["--steps", "2", "--num_workers", "0", "--compile", "False", "--precision", "fp32"]
 
 
 def make_brain(seed):
@@ -44,31 +44,13 @@ def test_train_and_evaluate(brain_bundle, brains, tmp_path):
     common = ["--bundle_root", brain_bundle, "--dataset_dir", brains, "--output_dir", out]
     shapes = ["--patch_size", "[32,32,32]", "--window_shape", "[32,32,32]"]
     run_here("run", "--config_file", configs(brain_bundle, "train.json"), *common, *shapes, *QUICK)
-    with (out / "curves.csv").open(newline="", encoding="utf-8") as file:
-        (row,) = csv.DictReader(file)
-    assert 0 <= float(row["val_mean_dice"]) < 1
+    with (out / "curve.csv").open(newline="", encoding="utf-8") as file:
+        assert len(list(csv.DictReader(file))) == 2
     run_here(
         *("run", "--config_file", configs(brain_bundle, "train.json", "evaluate.json"), *common, *shapes),
         *("--checkpoint", out / "model.pt", "--level", "L1", "--precision", "fp32"),
     )
     assert (out / "val_mean_dice_summary.csv").is_file()
-
-
-def test_fine_tuning_changes_intensities_less(brain_bundle):
-    def probabilities(*names):
-        parser = ConfigParser()
-        parser.read_config([brain_bundle / "configs" / name for name in names])
-        return {
-            transform["_target_"]: parser.get_parsed_content(f"train#augmentation#{index}#prob")
-            for index, transform in enumerate(parser["train"]["augmentation"])
-            if "prob" in transform
-        }
-
-    training, fine_tuning = probabilities("train.json"), probabilities("train.json", "finetune.json")
-    ratios = {name: fine_tuning[name] / training[name] for name in training}
-    assert ratios.pop("RandAffined") == ratios.pop("RandFlipd") == 1
-    assert len(ratios) == 9
-    assert list(ratios.values()) == pytest.approx([0.4] * 9)
 
 
 def test_inference_on_the_grid_of_the_input(brain_bundle, brains, tmp_path):
