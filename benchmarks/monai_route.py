@@ -57,6 +57,7 @@ def write_monai_route(bundle: Path, image: Path, folder: Path, program: list[str
     config = read_object(bundle / "configs" / "inference.json")
     network, initialize = _network(bundle, folder)
     written = {
+        **_plain_values(config),
         "imports": ["$import torch"],
         "image": "image",
         "device": "$torch.device('cpu')",
@@ -87,6 +88,11 @@ def write_monai_route(bundle: Path, image: Path, folder: Path, program: list[str
     path.write_text(json.dumps(written, indent=2), encoding="utf-8")
     command = [*program, "-m", "monai.bundle", "run", "--config_file", str(path), "--bundle_root", str(folder)]
     return MonaiRoute(command, network["_target_"].rpartition(".")[2])
+
+
+def _plain_values(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the transforms may refer to, such as ``spacing_mm``: numbers and lists at the top."""
+    return {key: value for key, value in config.items() if isinstance(value, (int, float, list))}
 
 
 def _network(bundle: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:

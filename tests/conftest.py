@@ -49,6 +49,16 @@ def bundle(request):
     return request.param
 
 
+@pytest.fixture(
+    scope="session",
+    params=[path for path in sorted(REPOSITORY.glob("bundles/*")) if not (path / "configs" / "plan.json").is_file()],
+    ids=lambda path: path.name,
+)
+def written_bundle(request):
+    """The folder of each bundle in the repository whose configurations were written by hand, not by a plan."""
+    return request.param
+
+
 @pytest.fixture(scope="session")
 def brain_bundle():
     """The folder of the brain-tissue bundle in the repository."""

@@ -172,20 +172,20 @@ def test_hosts_that_read_images_themselves_find_what_they_need(bundle):
     assert "network" not in inference
 
 
-def test_monai_label_finds_the_model_that_it_trained(bundle, monkeypatch):
-    config = BundleConfig(bundle, "train.json")
+def test_monai_label_finds_the_model_that_it_trained(written_bundle, monkeypatch):
+    config = BundleConfig(written_bundle, "train.json")
     config["output_dir"] = "elsewhere"
     assert config.parse("validate#best_model").path == Path("elsewhere/model.pt")
     monkeypatch.setitem(sys.modules, "monailabel", types.ModuleType("monailabel"))
-    config = BundleConfig(bundle, "train.json")
-    assert config.parse("validate#best_model").path == bundle / "models" / "model.pt"
+    config = BundleConfig(written_bundle, "train.json")
+    assert config.parse("validate#best_model").path == written_bundle / "models" / "model.pt"
     assert config.parse("check_data") is False
 
 
-def test_configs_repeat_each_other_exactly(bundle):
+def test_configs_repeat_each_other_exactly(written_bundle):
     """What inference.json must repeat from train.json is equal: the network, and the preprocessing of the image."""
     train, inference = (
-        ConfigParser.load_config_file(bundle / "configs" / name) for name in ("train.json", "inference.json")
+        ConfigParser.load_config_file(written_bundle / "configs" / name) for name in ("train.json", "inference.json")
     )
     assert inference["network_def"] == train["network_def"]
     for key in {"patch_size", "window_shape", "overlap"} & set(inference):

@@ -26,7 +26,8 @@ from monai_unetpp.pruning.inference import check_inference
 from monai_unetpp.pruning.results import PointCost
 
 EVALUATION, STAGES, WORST_CASES = (
-    importlib.import_module(f"monai_unetpp.pruning.{name}") for name in ("evaluation", "stages", "worst_cases")
+    importlib.import_module(f"monai_unetpp.pruning.{name}")
+    for name in ("evaluation", "evaluation_stages", "worst_cases")
 )
 
 PLAN = json.loads(

@@ -50,7 +50,7 @@ from monai_unetpp.pruning.rules import Margin, Rules
 
 EVALUATION, PREFLIGHT, STAGES, WORST_CASES = (
     importlib.import_module(f"monai_unetpp.pruning.{name}")
-    for name in ("evaluation", "preflight", "stages", "worst_cases")
+    for name in ("evaluation", "preflight", "evaluation_stages", "worst_cases")
 )
 COST = importlib.import_module("monai_unetpp.pruning.cost")
 CASE_SCORES = importlib.import_module("monai_unetpp.pruning.case_scores")
