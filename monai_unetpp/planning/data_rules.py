@@ -43,10 +43,8 @@ _FINER_PERCENTILE = 10
 _MOST = 0.9
 #: Share of images of the rarer kind of background from which on there are two kinds.
 _SOME = 0.02
-#: A rare label is drawn at most this many times as often as the most frequent one.
+#: A rare label is drawn, and weighs in the loss, at most this many times as often as the most frequent one.
 _MOST_OFTEN = 4.0
-#: A rare label weighs at most this many times as much in the loss as the most frequent one.
-_HEAVIEST = 10.0
 #: Patches around the background for each patch around a label.
 _BACKGROUND = 0.25
 #: Margin around the cropped content, in voxels.
@@ -162,12 +160,12 @@ def choose_class_weights(fingerprint: Fingerprint) -> Choice:
     """How much each class weighs in the loss, the background first."""
     if len(fingerprint.labels) < 2:
         return Choice(None, "There is one label only.")
-    rarity = [min(_HEAVIEST, times**0.5) for times in _rarities(fingerprint)]
+    rarity = [min(_MOST_OFTEN, times**0.25) for times in _rarities(fingerprint)]
     mean = sum(rarity) / len(rarity)
     return Choice(
         [round(value / mean, 2) for value in (min(rarity), *rarity)],
-        "A rare label weighs more, by the square root of its rarity and at most "
-        f"{_HEAVIEST:g} times as much, since it is learned much later otherwise; the background weighs least.",
+        "A rare label weighs more, by the fourth root of its rarity and at most "
+        f"{_MOST_OFTEN:g} times as much, since it is learned much later otherwise; the background weighs least.",
     )
 
 
