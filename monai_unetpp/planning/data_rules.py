@@ -147,7 +147,7 @@ def choose_inversion(fingerprint: Fingerprint, normalization: str) -> Choice:
 
 def choose_class_ratios(fingerprint: Fingerprint) -> Choice:
     """How often a patch lies around a voxel of each class, the background first."""
-    ratios = [min(_MOST_OFTEN, times**0.25) for times in _rarities(fingerprint)]
+    ratios = _emphases(fingerprint)
     background = _BACKGROUND * sum(ratios)
     return Choice(
         [round(value, 2) for value in (background, *ratios)],
@@ -160,20 +160,20 @@ def choose_class_weights(fingerprint: Fingerprint) -> Choice:
     """How much each class weighs in the loss, the background first."""
     if len(fingerprint.labels) < 2:
         return Choice(None, "There is one label only.")
-    rarity = [min(_MOST_OFTEN, times**0.25) for times in _rarities(fingerprint)]
-    mean = sum(rarity) / len(rarity)
+    emphases = _emphases(fingerprint)
+    mean = sum(emphases) / len(emphases)
     return Choice(
-        [round(value / mean, 2) for value in (min(rarity), *rarity)],
+        [round(value / mean, 2) for value in (min(emphases), *emphases)],
         "A rare label weighs more, by the fourth root of its rarity and at most "
         f"{_MOST_OFTEN:g} times as much, since it is learned much later otherwise; the background weighs least.",
     )
 
 
-def _rarities(fingerprint: Fingerprint) -> list[float]:
-    """How many times as many voxels the most frequent label has as each, by value."""
+def _emphases(fingerprint: Fingerprint) -> list[float]:
+    """How many times as much each label, by value, counts as the most frequent one: the fourth root of its rarity."""
     names = sorted(fingerprint.labels, key=lambda name: fingerprint.labels[name])
     counts = [max(1, sum(case.voxels.get(name, 0) for case in fingerprint.cases)) for name in names]
-    return [max(counts) / count for count in counts]
+    return [min(_MOST_OFTEN, (max(counts) / count) ** 0.25) for count in counts]
 
 
 def choose_augmentation(fingerprint: Fingerprint) -> Choice:
