@@ -51,3 +51,11 @@ def test_a_bundle_evaluated_with_another_window_can_be_written(shipped, tmp_path
     evaluate = config_of(written, "evaluate")
     assert evaluate["window_shape"] == window
     assert "patch_size" not in evaluate
+
+
+def test_depth_can_be_chosen_for_each_window(shipped):
+    config = BundleConfig(shipped, "inference.json")
+    assert config.parse("inferer") is not None
+    config["adaptive_tolerance"] = 0.03
+    inferer = config.parse("inferer")
+    assert getattr(inferer, "inferer", inferer).adaptive_tolerance == 0.03
