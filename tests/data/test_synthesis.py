@@ -4,7 +4,13 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_unetpp.data.synthesis import RandLabelsToImaged, RandMirrorLabelsd, RandStripSurroundd, RandThickSlicesd
+from monai_unetpp.data.synthesis import (
+    RandDeformLabelsd,
+    RandLabelsToImaged,
+    RandMirrorLabelsd,
+    RandStripSurroundd,
+    RandThickSlicesd,
+)
 
 
 @pytest.fixture
@@ -127,3 +133,47 @@ def test_slices_are_thick_along_one_axis_which_varies():
 def test_arguments_that_cannot_work_are_refused(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def deform(**given):
+    """What deforms to the head's own size, and does nothing unless told to."""
+    still = {"scale": (1, 1), "displacement": (0, 0)}
+    return RandDeformLabelsd("label", (12, 12, 12), **{**still, **given}).set_random_state(0)
+
+
+def test_without_ranges_a_deformation_leaves_the_labels_as_they_are(head):
+    assert torch.equal(deform()(head)["label"].as_tensor(), head["label"].as_tensor())
+
+
+def test_a_deformed_map_has_the_size_and_the_voxels_asked_for(head):
+    halved = RandDeformLabelsd("label", (6, 6, 6), scale=(2, 2), displacement=(0, 0))(head)["label"]
+    assert (halved.shape, halved.dtype) == ((1, 6, 6, 6), torch.int16)
+    for value, voxels in ((2, 96), (41, 96)):
+        assert int((halved == value).sum()) * 8 == pytest.approx(voxels, rel=0.7)
+    left, right = ((halved[0] == value).nonzero()[:, 0].float().mean() for value in (2, 41))
+    assert left < right
+
+
+@pytest.mark.parametrize(
+    "given", [{"displacement": (1.0, 1.0)}, {"rotate": 0.5}, {"translate": (3, 3, 3)}, {"shear": 0.5}]
+)
+def test_each_range_moves_labels_and_makes_none_anew(head, given):
+    moving = deform(**given)
+    moved, again = moving(head)["label"], moving(head)["label"]
+    assert not torch.equal(moved.as_tensor(), head["label"].as_tensor())
+    assert not torch.equal(moved.as_tensor(), again.as_tensor()), "drawn anew for every item"
+    assert set(moved.unique().tolist()) <= {0, 2, 24, 41, 507}
+
+
+def test_one_seed_gives_one_deformation(head):
+    ranges = {"rotate": 0.3, "translate": (2, 2, 2), "displacement": (1.0, 1.0)}
+    assert torch.equal(deform(**ranges)(head)["label"].as_tensor(), deform(**ranges)(head)["label"].as_tensor())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"scale": (2, 1)}, "scale must be a range"), ({"control_points": (1, 4)}, "control_points must be 2 or more")],
+)
+def test_ranges_of_a_deformation_are_checked(given, message):
+    with pytest.raises(ValueError, match=message):
+        deform(**given)
