@@ -275,13 +275,52 @@ def _interpolate(
     computed: torch.dtype,
 ) -> torch.Tensor:
     """A block of the result, linearly; ``matrix`` leads from voxels of the result to those of the image."""
-    sample = AffineTransform(normalized=False, mode="bilinear", padding_mode=padding_mode, align_corners=False)
     box, local = needed_box(matrix, block, image.shape[1:])
     whole = (slice(None), *box)
     needed = image[whole].to(computed)
+    size = [part.stop - part.start for part in block]
+    linear = local[: len(size), : len(size)]
+    if not np.any(linear[~np.eye(len(size), dtype=bool)]):
+        return _interpolate_along_axes(needed, np.diagonal(linear), local[: len(size), -1], size, padding_mode)
+    sample = AffineTransform(normalized=False, mode="bilinear", padding_mode=padding_mode, align_corners=False)
     theta = torch.as_tensor(local, dtype=computed, device=needed.device)
-    sampled: torch.Tensor = sample(needed[None], theta, [part.stop - part.start for part in block])[0]
+    sampled: torch.Tensor = sample(needed[None], theta, size)[0]
     return sampled
+
+
+def _interpolate_along_axes(
+    image: torch.Tensor,
+    steps: npt.NDArray[np.float64],
+    starts: npt.NDArray[np.float64],
+    size: Sequence[int],
+    padding_mode: str,
+) -> torch.Tensor:
+    """Linear interpolation where both grids have the same axes, one axis after the other: many times faster.
+
+    Args:
+        image: ``(C, H, W[, D])`` of floats.
+        steps: of the result, along each axis, in voxels of the image.
+        starts: the voxel of the image where the first voxel of the result lies.
+        size: of the result.
+        padding_mode: ``"border"`` or ``"zeros"``.
+    """
+    # the axis whose voxels lie side by side in memory is the slowest to pick from, so it goes first
+    for axis in range(len(size), 0, -1):
+        last = image.shape[axis] - 1
+        places = starts[axis - 1] + steps[axis - 1] * np.arange(size[axis - 1])
+        if padding_mode == GridSamplePadMode.BORDER:
+            places = places.clip(0, last)
+        below = np.floor(places)
+        sides = []
+        for index, weight in ((below, below + 1 - places), (below + 1, places - below)):
+            inside = (index >= 0) & (index <= last)
+            shape = [-1 if at == axis else 1 for at in range(image.ndim)]
+            weights = torch.as_tensor(weight * inside, dtype=image.dtype, device=image.device).reshape(shape)
+            rows = torch.as_tensor(index.clip(0, last), dtype=torch.int64, device=image.device)
+            sides.append((image.index_select(axis, rows), weights))
+        (nearer, share), (further, rest) = sides
+        image = nearer.mul_(share).addcmul_(further, rest)
+    return image
 
 
 def _pick_nearest(
