@@ -87,6 +87,7 @@ def check_labelled_data(
     classes: int | None = None,
     spatial_dims: int | None = None,
     in_channels: int | None = None,
+    values: Sequence[int] | None = None,
 ) -> None:
     """Refuse a data set that a network cannot be trained or scored on, and tell what looks doubtful.
 
@@ -99,6 +100,7 @@ def check_labelled_data(
         classes: of the network, with the background: labels must lie below. None allows all that are named.
         spatial_dims: 2 or 3, of the network.
         in_channels: of the network.
+        values: that labels may have besides 0, where they are not the classes themselves.
 
     Raises:
         FileNotFoundError: no ``dataset.json``.
@@ -110,9 +112,9 @@ def check_labelled_data(
     listed = [_ListedCase.of(key, entry) for key in lists for entry in load_datalist(dataset_dir, key)]
     unique = {case.case.files: case.case for case in listed}
     logger.info("Checking %d labelled cases of %s ...", len(unique), path)
-    values = _allowed(names, classes)
+    allowed = _allowed(names, classes) if values is None else values
     checked = gather(
-        {files: check_case(case, values, spatial_dims, in_channels) for files, case in share(list(unique.items()))}
+        {files: check_case(case, allowed, spatial_dims, in_channels) for files, case in share(list(unique.items()))}
     )
     if rank() == 0:
         _tell(_compare_cases(path, listed, checked, names))
