@@ -602,7 +602,8 @@ class TestGpu:
     @pytest.mark.parametrize(
         ("inputs_on", "stitched_on"), [("cpu", None), ("cpu", "cuda"), ("cuda", "cpu"), ("cuda", None)]
     )
-    def test_equal_to_the_cpu(self, net, image, output, inputs_on, stitched_on):
+    def test_equal_to_the_cpu(self, net, image, output, inputs_on, stitched_on, monkeypatch):
+        monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
         used = inferer(output=output, sw_batch_size=2, overlap=0.5)
         expected = used(image, net)
         on_gpu = NestedUNet(**net.config).eval().cuda()
