@@ -1,0 +1,109 @@
+"""Altered copies of a data set: ``python -m benchmarks.altered DATASET_DIR O``.
+
+``O/inverted`` holds the images of each list of ``dataset.json`` with their contrast inverted, what is bright dark and
+what is dark bright, over a surround that stays 0; ``O/thick`` the images averaged over slices of 5 mm, with the labels
+of the middle of each slice. Both are data sets for ``monai-unetpp prune`` and ``evaluate.json``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from monai_unetpp.data import load_datalist
+from monai_unetpp.data.nifti import open_nifti
+from monai_unetpp.files import write_text
+
+__all__ = ["ALTERATIONS", "invert", "main", "thicken"]
+
+#: Thickness of the slices in ``O/thick``.
+_THICKNESS_MM = 5.0
+
+_Array = np.ndarray[Any, Any]
+
+
+def invert(image: _Array, label: _Array, affine: _Array) -> tuple[_Array, _Array, _Array]:
+    """Invert the contrast where the image is not 0; the darkest voxel gets the value of the brightest."""
+    inside = image != 0
+    values = image[inside]
+    inverted = np.where(inside, values.max() + values.min() - image if values.size else image, 0)
+    return inverted.astype(np.float32), label, affine
+
+
+def thicken(image: _Array, label: _Array, affine: _Array) -> tuple[_Array, _Array, _Array]:
+    """Average over slices of 5 mm along the axis that runs from foot to head.
+
+    Args:
+        image: ``(H, W, D)``.
+        label: the same.
+        affine: ``(4, 4)``, of voxels of at most 5 mm.
+    """
+    axis = next(n for n, name in enumerate(nib.aff2axcodes(affine)) if name in "SI")
+    count = max(1, round(_THICKNESS_MM / float(np.linalg.norm(affine[:3, axis]))))
+    whole = image.shape[axis] // count
+    image, label = (np.moveaxis(volume, axis, 0)[: whole * count] for volume in (image, label))
+    averaged = image.reshape(whole, count, *image.shape[1:]).mean(axis=1, dtype=np.float32)
+    thick = affine.copy()
+    thick[:3, axis] *= count
+    thick[:3, 3] += affine[:3, axis] * (count - 1) / 2
+    return np.moveaxis(averaged, 0, axis), np.moveaxis(label[count // 2 :: count], 0, axis), thick
+
+
+#: Folder of a copy, and what makes it of image, label map and affine.
+ALTERATIONS: dict[str, Callable[[_Array, _Array, _Array], tuple[_Array, _Array, _Array]]] = {
+    "inverted": invert,
+    "thick": thicken,
+}
+
+
+def _write_copy(cases: Sequence[dict[str, Any]], folder: Path, name: str) -> list[dict[str, str]]:
+    copies = []
+    for case in cases:
+        image, label = (open_nifti(case[key]) for key in ("image", "label"))
+        arrays = (np.asarray(image.dataobj, dtype=np.float32), np.asarray(label.dataobj))
+        *altered, affine = ALTERATIONS[name](*arrays, image.affine)
+        copy = {}
+        for key, array in zip(("image", "label"), altered, strict=True):
+            path = folder / name / f"{key}s" / Path(case[key]).name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(array, affine), path)
+            copy[key] = str(path.relative_to(folder / name))
+        copies.append(copy)
+    return copies
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the copies.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.altered", description=__doc__)
+    for name in ("dataset_dir", "output"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--lists", nargs="+", default=["validation", "test"], help="of dataset.json (%(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        cases = {key: load_datalist(options.dataset_dir, key) for key in options.lists}
+        for name in ALTERATIONS:
+            lists = {key: _write_copy(entries, options.output, name) for key, entries in cases.items()}
+            content = json.dumps({"name": f"{options.dataset_dir.name}, {name}", **lists}, indent=2)
+            write_text(options.output / name / "dataset.json", content + "\n")
+    except (OSError, ValueError) as e:
+        parser.error(str(e))
+    sys.stdout.write(f"{sum(map(len, cases.values()))} cases, {' and '.join(ALTERATIONS)}.\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

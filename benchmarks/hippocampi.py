@@ -1,0 +1,103 @@
+"""Hippocampi of whole brains from one command, beside manual labels: ``python -m benchmarks.hippocampi DATASET_DIR O``.
+
+Segments the images of one list of ``dataset.json`` with ``hippocampus_mri_unetpp`` within ``head_mri_unetpp``, and with
+the latter alone, and compares both with label maps in FreeSurfer's numbers (17 and 53): Dice, and volumes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_unetpp.bundles import find_bundle, label_names
+from monai_unetpp.data import load_datalist
+from monai_unetpp.data.nifti import open_nifti, read_voxels
+from monai_unetpp.files import write_text
+from monai_unetpp.segmentation import segment_files
+
+__all__ = ["compare", "main"]
+
+_HEAD, _HIPPOCAMPUS = "head_mri_unetpp", "hippocampus_mri_unetpp"
+_MANUAL = {"left": 17, "right": 53}
+#: Anterior and posterior part of each side, as the chain numbers them.
+_PARTS = {"left": [1, 2], "right": [3, 4]}
+
+
+def compare(found: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float:
+    """Dice coefficient of two masks; 1 if both are empty."""
+    total = int(found.sum()) + int(truth.sum())
+    return 2 * int((found & truth).sum()) / total if total else 1.0
+
+
+def _segment(images: Sequence[str], folder: Path, bundle: str, within: str | None) -> list[Path]:
+    summary = segment_files(images, folder, bundle, within=within)
+    if summary.failures:
+        raise ValueError(summary.failures[0])
+    written = {case.image: Path(case.output) for case in summary.cases}
+    return [written[image] for image in images]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Segment, compare, print and write ``O/hippocampi.json``.
+
+    Args:
+        arguments: of the command line.
+
+    Returns:
+        The exit code.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.hippocampi", description=__doc__)
+    for name in ("dataset_dir", "output"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--list_key", default="brains", help="list of dataset.json (%(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        cases = load_datalist(options.dataset_dir, options.list_key)
+        images = [case["image"] for case in cases]
+        head_names = label_names(find_bundle(_HEAD))
+        of_head = {side: [v for v, name in head_names.items() if name == f"{side} hippocampus"] for side in _MANUAL}
+        routes = {
+            "chain": (_segment(images, options.output / "chain", _HIPPOCAMPUS, _HEAD), _PARTS),
+            "head alone": (_segment(images, options.output / "head", _HEAD, None), of_head),
+        }
+    except (OSError, ValueError) as e:
+        parser.error(str(e))
+    rows: list[dict[str, Any]] = []
+    for number, case in enumerate(cases):
+        manual = open_nifti(case["label"])
+        truth = read_voxels(manual, case["label"])
+        voxel_ml = float(np.prod(manual.header.get_zooms()[:3])) / 1000
+        for route, (outputs, values) in routes.items():
+            labels = read_voxels(open_nifti(outputs[number]), outputs[number])
+            for side, value in _MANUAL.items():
+                found, expected = np.isin(labels, values[side]), truth == value
+                rows.append(
+                    {
+                        "case": Path(case["image"]).name.split(".")[0],
+                        "route": route,
+                        "side": side,
+                        "dice": compare(found, expected),
+                        "ml": float(found.sum()) * voxel_ml,
+                        "manual_ml": float(expected.sum()) * voxel_ml,
+                    }
+                )
+    write_text(options.output / "hippocampi.json", json.dumps(rows, indent=1) + "\n")
+    for route in routes:
+        of_route = [row for row in rows if row["route"] == route]
+        dice, found_ml, manual_ml = (np.array([row[key] for row in of_route]) for key in ("dice", "ml", "manual_ml"))
+        correlation = float(np.corrcoef(found_ml, manual_ml)[0, 1]) if len(of_route) > 2 else float("nan")
+        sys.stdout.write(
+            f"{route}: {len(of_route)} hippocampi, mean Dice {dice.mean():.3f}, least {dice.min():.3f}; "
+            f"{found_ml.mean():.2f} ml, manually {manual_ml.mean():.2f} ml; correlation {correlation:.2f}\n"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

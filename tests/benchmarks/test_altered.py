@@ -1,0 +1,44 @@
+"""Copies of a data set with inverted contrast and thick slices."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from benchmarks.altered import invert, main, thicken
+
+
+def test_inverting_swaps_dark_and_bright_and_leaves_the_surround():
+    image, _, _ = invert(np.array([0, 10, 20, 40], np.float32), np.zeros(4), np.eye(4))
+    assert image.tolist() == [0, 40, 30, 10]
+
+
+def test_thick_slices_are_means_with_the_labels_and_the_place_of_their_middle():
+    image = np.arange(11, dtype=np.float32).reshape(1, 11, 1)
+    affine = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, 1, 0, 3], [0, 0, 0, 1]])
+    thick, label, placed = thicken(image, image.astype(np.int16), affine)
+    assert thick[0, :, 0].tolist() == [2, 7]
+    assert label[0, :, 0].tolist() == [2, 7]
+    assert nib.affines.voxel_sizes(placed).tolist() == [1, 5, 1]
+    assert (placed @ [0, 0, 0, 1]).tolist() == [0, 0, 5, 1]
+
+
+def test_every_list_becomes_a_list_of_each_copy(tmp_path, capsys):
+    for key in ("image", "label"):
+        nib.save(nib.Nifti1Image(np.ones((4, 4, 10), np.int16), np.eye(4)), tmp_path / f"{key}.nii.gz")
+    lists = {"test": [{"image": "image.nii.gz", "label": "label.nii.gz"}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(lists))
+    assert main([str(tmp_path), str(tmp_path / "out"), "--lists", "test"]) == 0
+    assert capsys.readouterr().out == "1 cases, inverted and thick.\n"
+    for name, depth in (("inverted", 10), ("thick", 2)):
+        made = json.loads((tmp_path / "out" / name / "dataset.json").read_text())["test"][0]
+        assert nib.load(tmp_path / "out" / name / made["image"]).shape == (4, 4, depth)
+        assert nib.load(tmp_path / "out" / name / made["label"]).shape == (4, 4, depth)
+
+
+def test_a_list_that_is_missing_is_named(tmp_path, capsys):
+    (tmp_path / "dataset.json").write_text(json.dumps({"test": []}))
+    with pytest.raises(SystemExit):
+        main([str(tmp_path), str(tmp_path / "out")])
+    assert "validation" in capsys.readouterr().err
