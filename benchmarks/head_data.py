@@ -3,8 +3,8 @@
 ``MAPS`` is a folder of label maps of heads in FreeSurfer's numbers, from which training draws its images; ``BRAINS`` a
 data set of real brains with the lists ``training`` and ``validation``; ``LABELS`` one with label maps in FreeSurfer's
 numbers of the same names. ``O/dataset.json`` lists the maps as ``training``; of the brains the first list is
-``validation``, which selects weights, and the second ``test``, which selects nothing. ``O/fingerprint.json`` holds the
-ranges of the heads, which the guard knows.
+``validation``, the second ``test``, and both are ``brains``. ``O/fingerprint.json`` holds the ranges of the heads,
+which the guard knows.
 """
 
 from __future__ import annotations
@@ -59,6 +59,7 @@ def make_datalist(maps: Path, brains: Path, labels: Path) -> dict[str, Any]:
             if not label.is_file():
                 raise FileNotFoundError(f"{label}: no such file. It must label {case['image']}.")
             lists[key].append({"image": case["image"], "label": os.path.abspath(label)})
+    lists["brains"] = lists["validation"] + lists["test"]
     return {"name": "head", "modality": {"0": "MRI"}, **lists}
 
 

@@ -146,7 +146,7 @@ def test_the_help_of_segment_names_pictures_and_bundles(run):
     text = " ".join(run("segment", "--help")[1].split())
     for part in ("also PNG and TIFF", "<case>_seg.nii.gz, .png or .tif", "segment cells.png --bundle nuclei "):
         assert part in text
-    for bundle in ("brain_tissue_mri_unetpp", "hippocampus_mri_unetpp", "nuclei_microscopy_unetpp"):
+    for bundle in ("brain_tissue_mri_unetpp", "head_mri_unetpp", "hippocampus_mri_unetpp", "nuclei_microscopy_unetpp"):
         assert bundle in text
 
 
@@ -433,7 +433,7 @@ def test_demo(run, tmp_path):
 def test_demo_of_an_unknown_part(run, tmp_path):
     code, _, err = run("demo", "heart", "-o", tmp_path / "demo")
     assert code == 2
-    assert "parts must be of brain, hippocampus, got 'heart'" in err
+    assert "parts must be of structures, brain, hippocampus, got 'heart'" in err
 
 
 def test_demo_without_its_extra(run, tmp_path, monkeypatch):

@@ -24,8 +24,8 @@ __all__ = ["SEGMENT"]
 _WIDEST = 8
 
 _EXAMPLES = """\
-  monai-unetpp segment scan.nii.gz --bundle hippocampus_mri_unetpp -o segmentations
-  monai-unetpp segment scans dicom_series --bundle brain_tissue_mri_unetpp -o segmentations --level L2
+  monai-unetpp segment scan.nii.gz --bundle head_mri_unetpp -o segmentations
+  monai-unetpp segment scans dicom_series --bundle head_mri_unetpp --mask -o segmentations --level L2
   monai-unetpp segment cells.png --bundle nuclei --instances -o results
   monai-unetpp segment cells --bundle nuclei_microscopy_unetpp -o results --adaptive 0.033
   monai-unetpp segment my_dataset --bundle my_bundle --list_key validation -o segmentations
@@ -33,7 +33,7 @@ _EXAMPLES = """\
   monai-unetpp segment bids_data_set --bundle my_bundle --suffix T1w --skip_existing
   monai-unetpp segment cohort --bundle my_bundle -o segmentations --skip_existing --shard 3/40
   monai-unetpp segment study --bundle my_bundle -o segmentations --series all --dicom_seg
-  monai-unetpp segment scan.nii.gz --bundle my_structure --within my_finder --mask -o segmentations
+  monai-unetpp segment scan.nii.gz --bundle hippocampus_mri_unetpp --within head_mri_unetpp -o segmentations
   monai-unetpp segment scans --bundle my_bundle -o segmentations --no_flips --overlap 0.25 --precision auto --profile
 
 The configurations of a bundle can run Python code (what begins with $): use only bundles that you trust.

@@ -1,7 +1,9 @@
 """Every command that the bundles promise; of each kind one is run as a user runs it, from another working directory."""
 
 import csv
+import json
 import logging
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -47,9 +49,23 @@ def test_verify_net_in_out(bundle, caplog, config):
     assert "data shape of network is verified with no error" in caplog.text
 
 
+def in_freesurfers_numbers(data_set, folder):
+    """A copy whose labels 1 and 2 are 17 and 53, as the head bundle takes them."""
+    shutil.copytree(data_set, folder)
+    for path in (folder / "labelsTr").iterdir():
+        label = nib.load(path)
+        voxels = np.array([0, 17, 53], np.uint8)[np.asarray(label.dataobj).astype(int)]
+        nib.save(nib.Nifti1Image(voxels, label.affine), path)
+    content = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps(content | {"labels": {"background": 0, "left": 17, "right": 53}}))
+    return folder
+
+
 @pytest.mark.parametrize("workflow_type", ["train", "infer"])
 def test_monai_finds_all_properties_of_a_workflow(bundle, decathlon_dir, nuclei_dir, tmp_path, workflow_type):
     labelled = nuclei_dir if "nuclei" in bundle.name else decathlon_dir
+    if "head" in bundle.name:
+        labelled = in_freesurfers_numbers(decathlon_dir, tmp_path / "heads")
     images = labelled if workflow_type == "train" else labelled / "imagesTr"
     assert missing_properties(bundle, workflow_type, dataset_dir=images, output_dir=tmp_path) == []
 
@@ -213,7 +229,8 @@ def test_configs_repeat_each_other_exactly(written_bundle):
             return [transform]
         return [transform, {"_target_": "EnsureChannelFirstd", "keys": "@image"}]
 
-    listed = [for_the_image(t) for t in train["preprocessing"]["transforms"] if t["keys"] != "@label"]
+    transforms = [train[t.removeprefix("@")] if isinstance(t, str) else t for t in train["preprocessing"]["transforms"]]
+    listed = [for_the_image(t) for t in transforms if t["keys"] != "@label"]
     ours = [part for transform in listed for part in parts(transform)]
     # inference does the rest where the network is, training in processes that have no GPU
     theirs = [for_the_image(t) for t in inference["preprocessing"]["transforms"] if t["_target_"] != "EnsureTyped"]

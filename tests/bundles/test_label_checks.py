@@ -18,6 +18,8 @@ SHAPES = {2: (48, 40), 3: (40, 48, 40)}
 @pytest.fixture
 def parsed(bundle, tmp_path):
     """A function that gives ``train.json``, with further files over it, as parsed configuration for data here."""
+    if bundle.name == "head_mri_unetpp":
+        pytest.skip("its label maps hold FreeSurfer's numbers: test_head_bundle.py")
 
     def parse(*names, **changes):
         parser = ConfigParser()

@@ -23,7 +23,7 @@ train = pytest.importorskip("monailabel.tasks.train.bundle", reason="MONAI Label
 # what the host's own code warns of is no fault of a bundle
 pytestmark = pytest.mark.filterwarnings("default")
 
-BUNDLES = ("hippocampus_mri_unetpp", "brain_tissue_mri_unetpp")
+BUNDLES = ("head_mri_unetpp", "hippocampus_mri_unetpp", "brain_tissue_mri_unetpp")
 
 
 @pytest.mark.parametrize("name", BUNDLES)
