@@ -26,13 +26,18 @@ def result(tmp_path_factory, lines):
 
 
 @pytest.fixture(scope="module")
-def brain(result):
+def structures(result):
     return result.parts[0]
 
 
 @pytest.fixture(scope="module")
-def hippocampus(result):
+def brain(result):
     return result.parts[1]
+
+
+@pytest.fixture(scope="module")
+def hippocampus(result):
+    return result.parts[2]
 
 
 def voxels(path):
@@ -46,21 +51,25 @@ def centroid_mm(path):
 
 
 @pytest.mark.slow
-def test_both_parts_at_every_level(result, brain, hippocampus, lines):
+def test_all_parts_at_every_level(result, structures, brain, hippocampus, lines):
     assert isinstance(result, DemoResult)
     assert all(isinstance(part, DemoPart) for part in result.parts)
     assert [(part.name, part.bundle) for part in result.parts] == [
+        ("structures", "head_mri_unetpp"),
         ("brain", "brain_tissue_mri_unetpp"),
         ("hippocampus", "hippocampus_mri_unetpp"),
     ]
+    assert [each.level for each in structures.levels] == ["L1", "L2", "L3", "L4"]
     assert [each.level for each in brain.levels] == ["L1", "L2", "L3", "L4"]
     assert [each.level for each in hippocampus.levels] == ["L1", "L2", "L3"]
-    assert len(lines) == 7
-    assert lines[0] == "brain: level L1 of 4 levels ..."
+    assert len(lines) == 11
+    assert lines[0] == "structures: level L1 of 4 levels ..."
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "shape", "labels"), [(0, (197, 233, 189), 4), (1, (36, 50, 36), 3)])
+@pytest.mark.parametrize(
+    ("part", "shape", "labels"), [(0, (197, 233, 189), 31), (1, (197, 233, 189), 4), (2, (36, 50, 36), 3)]
+)
 def test_the_files(result, part, shape, labels):
     image = nib.load(result.parts[part].image)
     for each in result.parts[part].levels:
@@ -96,6 +105,23 @@ def test_ventricles_lie_in_the_middle_of_the_brain(brain):
 
 
 @pytest.mark.slow
+def test_left_is_left_and_structures_lie_where_atlases_of_the_template_have_them(structures):
+    image = nib.load(structures.levels[-1].case.output)
+    labels = np.asarray(image.dataobj)
+    for values, place_mm in (
+        ((13, 27), (26, -22, -14)),
+        ((6, 23), (12, -19, 7)),
+        ((8, 25), (25, 3, 0)),
+        ((7, 24), (13, 10, 10)),
+        ((9, 26), (20, -4, -1)),
+        ((14, 28), (23, -4, -20)),
+    ):
+        for value, side in zip(values, (-1, 1), strict=True):
+            centre = image.affine[:3, :3] @ np.argwhere(labels == value).mean(axis=0) + image.affine[:3, 3]
+            assert np.linalg.norm(centre - (side * place_mm[0], *place_mm[1:])) < 5, value
+
+
+@pytest.mark.slow
 def test_the_left_hippocampus_is_found_where_it_lies(hippocampus):
     """Where atlases of MNI152 space have it, and of a size that hippocampi have in templates: 2 to 6 ml."""
     deepest = hippocampus.levels[-1]
@@ -110,7 +136,7 @@ def test_all_levels_find_the_hippocampus(hippocampus):
     deepest = hippocampus.levels[-1]
     for each in hippocampus.levels:
         assert np.linalg.norm(centroid_mm(each.case.output) - centroid_mm(deepest.case.output)) < 3
-        assert each.total_ml == pytest.approx(sum(each.case.volumes_ml.values()))
+        assert each.total_ml == pytest.approx(sum(each.case.volumes_ml[name] for name in each.labels))
         assert each.total_ml == pytest.approx(deepest.total_ml, rel=0.3)
         assert each.dice == {}
 
@@ -149,6 +175,16 @@ def test_the_picture_of_the_hippocampus(hippocampus):
 
 
 @pytest.mark.slow
+def test_the_picture_of_the_structures_is_coloured_at_every_level(structures):
+    image = pytest.importorskip("matplotlib.image")
+    pixels = image.imread(structures.picture)[100:-120, :, :3]
+    coloured = np.ptp(pixels, axis=-1) > 0.2
+    shares = [coloured[:, start : start + 220].mean() for start in (60, 350, 640, 930, 1220)]
+    assert shares[0] == 0
+    assert min(shares[1:]) > 0.1
+
+
+@pytest.mark.slow
 def test_the_picture_of_the_brain(brain):
     """The image alone is grey; all other columns, of five levels and maps, have colours."""
     image = pytest.importorskip("matplotlib.image")
@@ -169,7 +205,7 @@ def test_one_part_alone(tmp_path):
 
 @pytest.mark.parametrize("parts", [["heart"], []])
 def test_unknown_parts(tmp_path, parts):
-    with pytest.raises(ValueError, match=r"parts must be of brain, hippocampus, got ('heart'|none)"):
+    with pytest.raises(ValueError, match=r"parts must be of structures, brain, hippocampus, got ('heart'|none)"):
         demo(tmp_path / "out", parts=parts)
     assert not (tmp_path / "out").exists()
 

@@ -19,14 +19,17 @@ _EXAMPLES = """\
   monai-unetpp demo hippocampus -o results --device cpu
 """
 
+#: Labels whose volumes are printed one by one.
+_MOST_VOLUMES = 6
+
 
 def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "parts",
         nargs="*",
         metavar="PART",
-        default=["brain", "hippocampus"],
-        help="brain (tissues of the whole brain) or hippocampus; default: both",
+        default=["structures", "brain", "hippocampus"],
+        help="structures (of the brain, 30 of them), brain (its tissues) or hippocampus (its two parts); default: all",
     )
     parser.add_argument(
         "-o",
@@ -51,12 +54,13 @@ def _run(**options: Any) -> int:
 
 
 def _show_part(part: DemoPart) -> None:
-    names = list(part.levels[0].case.volumes_ml)
+    names = part.levels[0].labels
+    shown = names if len(names) <= _MOST_VOLUMES else ()
     compared = list(part.levels[0].dice)
     deepest = part.levels[-1]
     relative = f"% of {deepest.level}"
     print(f"\n{part.name}: {part.bundle} on {part.device}, {part.runtime}, {part.precision}")
-    volumes, dice = [f"{name} (ml)" for name in names], [f"Dice {name}" for name in compared]
+    volumes, dice = [f"{name} (ml)" for name in shown] or ["all (ml)"], [f"Dice {name}" for name in compared]
     show_rows(
         ["level", "parameters", relative, *volumes, *dice, "seconds", relative, "network"],
         [
@@ -64,7 +68,7 @@ def _show_part(part: DemoPart) -> None:
                 each.level,
                 f"{each.parameters:,}",
                 f"{100 * each.parameters / deepest.parameters:.1f}",
-                *(f"{each.case.volumes_ml[name]:.2f}" for name in names),
+                *([f"{each.case.volumes_ml[name]:.2f}" for name in shown] or [f"{each.total_ml:.2f}"]),
                 *(f"{each.dice[name]:.3f}" for name in compared),
                 f"{each.seconds:.2f}",
                 f"{100 * each.seconds / deepest.seconds:.0f}",

@@ -14,6 +14,7 @@ import torch
 from monai.metrics import compute_dice
 
 from monai_unetpp.bundles import find_bundle, label_names
+from monai_unetpp.data.label_table import make_labels
 from monai_unetpp.data.nifti import open_nifti, read_voxels
 from monai_unetpp.demo.picture import Panel, draw_levels
 from monai_unetpp.devices import resolve_device
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PARTS", "DemoPart", "DemoResult", "LevelResult", "demo"]
 
-PARTS = ("brain", "hippocampus")
+PARTS = ("structures", "brain", "hippocampus")
 """What of the template can be segmented."""
 
 _DPI = 100
@@ -42,19 +43,21 @@ class LevelResult:
     Attributes:
         level: such as ``"L2"``.
         parameters: of the network pruned to this level.
+        labels: their names.
         case: its segmentation, volumes and seconds.
         dice: Dice coefficient against the template's own tissues by the name of the label; empty where it has none.
     """
 
     level: str
     parameters: int
+    labels: tuple[str, ...]
     case: SegmentedCase
     dice: dict[str, float]
 
     @property
     def total_ml(self) -> float:
         """Volume of all labels together in millilitres."""
-        return sum(self.case.volumes_ml.values())
+        return sum(self.case.volumes_ml[name] for name in self.labels)
 
     @property
     def seconds(self) -> float:
@@ -111,7 +114,7 @@ class _Plan:
     image: Any
     file_name: str
     title: str
-    colours: tuple[str, ...]
+    colours: tuple[str, ...] | None = None
     label_suffix: str = ""
     filled: bool = False
     scale_bar_mm: float = 10
@@ -125,7 +128,7 @@ def demo(
     parts: Sequence[str] = PARTS,
     progress: Callable[[str], None] | None = None,
 ) -> DemoResult:
-    """Segment the MNI ICBM152 T1 template at every level: the tissues of the whole brain, and the left hippocampus.
+    """Segment the MNI ICBM152 T1 template at every level: the brain's structures and tissues, and a hippocampus.
 
     The template comes with the installed nilearn package; nothing is downloaded. Writes for each part the image, a
     segmentation per level and a picture. Grey and white matter are compared with nilearn's own tissue maps.
@@ -133,7 +136,7 @@ def demo(
     Args:
         output_dir: folder for the files.
         device: such as ``"cpu"``; by default a GPU if there is one.
-        parts: of ``"brain"`` and ``"hippocampus"``.
+        parts: of ``"structures"``, ``"brain"`` and ``"hippocampus"``.
         progress: is called with a line of text before each segmentation.
 
     Raises:
@@ -162,6 +165,16 @@ def _silent(line: str) -> None:
 
 
 def _plan(part: str, template: Any, tissues: npt.NDArray[Any]) -> _Plan:
+    if part == "structures":
+        return _Plan(
+            bundle="head_mri_unetpp",
+            image=template,
+            file_name="mni152_brain.nii.gz",
+            title="Structures of the MNI ICBM152 template, segmented by one nested U-Net pruned to each level",
+            filled=True,
+            scale_bar_mm=50,
+            position_mm=(-26.0, -18.0, 4.0),
+        )
     if part == "brain":
         return _Plan(
             bundle="brain_tissue_mri_unetpp",
@@ -201,20 +214,22 @@ def _run_part(part: str, plan: _Plan, folder: Path, device: str | None, say: Cal
             raise ValueError(summary.failures[0])
         labels = _voxels(summary.cases[0].output)
         parameters = count_parameters(full.prune(level))
-        levels.append(LevelResult(level, parameters, summary.cases[0], _dice(labels, plan.reference, names)))
+        dice = _dice(labels, plan.reference, names)
+        levels.append(LevelResult(level, parameters, tuple(names.values()), summary.cases[0], dice))
         maps.append(labels)
 
     figure = Figure(facecolor="white")
+    shown_as, structures = _without_sides(names)
     panels = [Panel("T1-weighted MRI")]
-    panels += [Panel(_heading(each, levels[-1]), labels) for each, labels in zip(levels, maps, strict=True)]
+    panels += [Panel(_heading(each, levels[-1]), shown_as[labels]) for each, labels in zip(levels, maps, strict=True)]
     if plan.reference is not None:
         panels.append(Panel("nilearn's tissue maps\n(no ventricles)", plan.reference))
     draw_levels(
         figure,
         plan.image,
         panels,
-        {value: name + plan.label_suffix for value, name in names.items()},
-        plan.colours,
+        {value: name + plan.label_suffix for value, name in structures.items()},
+        plan.colours or [label.hex_colour for label in make_labels(structures)],
         plan.title,
         position=_position(plan, maps[-1]),
         filled=plan.filled,
@@ -244,6 +259,17 @@ def _dice(labels: npt.NDArray[Any], reference: npt.NDArray[Any] | None, names: M
         for value, name in names.items()
         if (reference == value).any()
     }
+
+
+def _without_sides(names: Mapping[int, str]) -> tuple[npt.NDArray[Any], dict[int, str]]:
+    """Labels as the picture shows them, left and right alike: by value of the segmentation, and their names."""
+    plain = {value: name.removeprefix("left ").removeprefix("right ") for value, name in names.items()}
+    structures = dict(enumerate(dict.fromkeys(plain.values()), start=1))
+    number = {name: value for value, name in structures.items()}
+    table = np.zeros(max(names) + 1, np.uint8)
+    for value, name in plain.items():
+        table[value] = number[name]
+    return table, structures
 
 
 def _position(plan: _Plan, labels: npt.NDArray[Any]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,8 @@ _MARGIN = 0.1
 _GAP = 0.06
 _ROW_NAMES = 0.3
 _HEADINGS = 1.0
-_LEGEND = 0.4
+_LEGEND_ROW = 0.3
+_LEGEND_COLUMNS = 6
 
 _PLANES = (("sagittal", "x"), ("coronal", "y"), ("axial", "z"))
 #: What is at the left, the right, the bottom and the top of a plane across each axis, where axes run to R, A and S.
@@ -80,7 +82,7 @@ def draw_levels(
     size_mm = [np.delete(np.array(voxels.shape) * spacing, axis) for axis in range(3)]
     width = (_WIDTH - 2 * _MARGIN - _ROW_NAMES - (len(panels) - 1) * _GAP) / len(panels)
     heights = [width * vertical / horizontal for horizontal, vertical in size_mm]
-    total = _HEADINGS + sum(heights) + 2 * _GAP + _LEGEND
+    total = _HEADINGS + sum(heights) + 2 * _GAP + 0.1 + _LEGEND_ROW * math.ceil(len(names) / _LEGEND_COLUMNS)
     figure.set_size_inches(_WIDTH, total)
 
     top = total - _HEADINGS
@@ -167,7 +169,7 @@ def _draw_legend(figure: Any, names: Mapping[int, str], colours: Sequence[str], 
         ],
         loc="lower center",
         bbox_to_anchor=(0.5, 0.02 / total),
-        ncols=len(names),
+        ncols=min(len(names), _LEGEND_COLUMNS),
         frameon=False,
         fontsize=12,
     )
