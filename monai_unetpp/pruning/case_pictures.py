@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from monai_unetpp.data.label_table import make_labels
 from monai_unetpp.files import write_figure
 from monai_unetpp.reporting.figures import NEUTRAL, new_figure
 from monai_unetpp.reporting.overlays import (
@@ -29,6 +31,13 @@ __all__ = ["save_overlay"]
 
 _Array = npt.NDArray[Any]
 
+#: Of the picture and its legend, in inches.
+_WIDTH = 11.0
+_HANDLE_WIDTH = 0.7
+_LETTER_WIDTH = 0.075
+_ROW_HEIGHT = 0.22
+_MOST_COLUMNS = 6
+_DIFFERS = "differs from the truth"
 _COLOURS = ("#F0E442", "#56B4E9", "#E69F00", "#CC79A7", "#009E73", "#D55E00")
 _ERROR = "#FF3B30"
 _CONTEXT = 0.6
@@ -87,7 +96,8 @@ def save_overlay(
     values, masks, sizes, where, letters = _view(values, masks, sizes, orientation)
     headings, description = _words(title + where, masks, chosen_name, deepest_name)
     names = _label_names(masks, label_names)
-    with new_figure(11.0, _height(values.shape, sizes), 1, 4) as (figure, grid):
+    rows = math.ceil((len(names) + 1) / _legend_columns(names))
+    with new_figure(_WIDTH, _height(values.shape, sizes) + _ROW_HEIGHT * (rows - 1), 1, 4) as (figure, grid):
         _draw(grid[0], values, masks, sizes, headings, names)
         draw_scale_bar(grid[0][0], values.shape, sizes, unit)
         if letters:
@@ -207,7 +217,13 @@ def _draw_labels(axes: Axes, mask: _Array, truth: _Array, names: dict[int, str])
 
 
 def _colour(value: int) -> str:
-    return _COLOURS[(value - 1) % len(_COLOURS)]
+    return _COLOURS[value - 1] if value <= len(_COLOURS) else make_labels({value: ""})[0].hex_colour
+
+
+def _legend_columns(names: dict[int, str]) -> int:
+    """As many as fit side by side, with the longest name in each."""
+    longest = max(len(name) for name in (*names.values(), _DIFFERS))
+    return min(_MOST_COLUMNS, int(_WIDTH / (_HANDLE_WIDTH + _LETTER_WIDTH * longest)))
 
 
 def _legend(figure: Any, names: dict[int, str]) -> None:
@@ -216,5 +232,6 @@ def _legend(figure: Any, names: dict[int, str]) -> None:
     handles = [
         Patch(facecolor="none", edgecolor=_colour(value), linewidth=2.4, label=name) for value, name in names.items()
     ]
-    handles.append(Patch(facecolor=_ERROR, alpha=0.6, label="differs from the truth"))
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, fontsize=9.5, labelcolor=NEUTRAL)
+    handles.append(Patch(facecolor=_ERROR, alpha=0.6, label=_DIFFERS))
+    columns = _legend_columns(names)
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, fontsize=9.5, labelcolor=NEUTRAL)

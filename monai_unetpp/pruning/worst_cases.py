@@ -108,14 +108,17 @@ def _save_case(
         levels=list(levels),
         device=pipeline.device,
     )
+    # what has no score is not shown as an error
+    scored = list(pipeline.labels.values())
+    shown = {name: np.where(np.isin(values, scored), values, 0) for name, values in {"": truth.data, **maps}.items()}
     geometry = read_geometry(case.label)
     path = folder / "overlays" / f"{dataset}_{case.name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_overlay(
         _background(case, truth.data.shape),
-        truth.data,
-        maps[chosen],
-        maps[deepest],
+        shown[""],
+        shown[chosen],
+        shown[deepest],
         geometry.spacing_mm[: truth.data.ndim],
         path,
         f"{case.name} ({dataset}): {text}",

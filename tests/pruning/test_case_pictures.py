@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from PIL import Image
 
 from monai_unetpp.pruning.case_pictures import save_overlay
@@ -146,3 +147,21 @@ class TestSaveOverlay:
         with pytest.raises(ValueError, match=re.escape(message)):
             save_overlay(**arguments, path=tmp_path / "a.png", title="a")
         assert not list(tmp_path.iterdir())
+
+
+def test_the_legend_of_many_labels_stays_inside_the_picture(tmp_path, monkeypatch):
+    seen = {}
+    original = Figure.legend
+
+    def spy(figure, *arguments, **options):
+        seen["figure"], seen["legend"] = figure, original(figure, *arguments, **options)
+        return seen["legend"]
+
+    monkeypatch.setattr(Figure, "legend", spy)
+    truth = np.repeat(np.arange(36), 4).reshape(12, 12)
+    names = [f"right structure with a name {number}" for number in range(1, 36)]
+    save_overlay(truth, truth, truth, truth, (1, 1), tmp_path / "a.png", "a", label_names=names)
+    legend, page = seen["legend"].get_window_extent(), seen["figure"].bbox
+    assert page.x0 <= legend.x0 < legend.x1 <= page.x1
+    colours = {tuple(patch.get_edgecolor()) for patch in seen["legend"].get_patches()[:-1]}
+    assert len(colours) > 30, "hardly any label shares its colour"
