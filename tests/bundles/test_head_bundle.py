@@ -6,7 +6,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from monai.bundle import ConfigParser
+from monai.data import MetaTensor
 
 from monai_unetpp.data import describe_failure
 
@@ -96,3 +98,11 @@ def test_data_are_checked_before_any_work(tmp_path, names):
     with pytest.raises(RuntimeError, match="check_labelled_data") as caught:
         parse(tmp_path, *names).get_parsed_content("initialize")
     assert "bad_label.nii.gz: the label must hold 0 and" in str(caught.value.__cause__)
+
+
+def test_air_is_cropped_away_also_of_integers_which_hosts_hand_over():
+    transforms = ConfigParser(read("inference.json")).get_parsed_content("preprocessing").transforms
+    [crop] = [transform for transform in transforms if type(transform).__name__ == "CropForegroundd"]
+    image = torch.full((1, 20, 20, 20), 3, dtype=torch.int32)
+    image[:, 5:15, 6:15, 7:15] = 400
+    assert crop({"image": MetaTensor(image)})["image"].shape == (1, 14, 13, 12)
