@@ -18,7 +18,7 @@ import nibabel as nib
 import numpy as np
 
 from monai_unetpp.data import load_datalist
-from monai_unetpp.data.nifti import open_nifti
+from monai_unetpp.data.nifti import open_nifti, read_voxels
 from monai_unetpp.files import write_text
 
 __all__ = ["ALTERATIONS", "invert", "main", "thicken"]
@@ -66,9 +66,9 @@ ALTERATIONS: dict[str, Callable[[_Array, _Array, _Array], tuple[_Array, _Array, 
 def _write_copy(cases: Sequence[dict[str, Any]], folder: Path, name: str) -> list[dict[str, str]]:
     copies = []
     for case in cases:
-        image, label = (open_nifti(case[key]) for key in ("image", "label"))
-        arrays = (np.asarray(image.dataobj, dtype=np.float32), np.asarray(label.dataobj))
-        *altered, affine = ALTERATIONS[name](*arrays, image.affine)
+        opened = [open_nifti(case[key]) for key in ("image", "label")]
+        image, label = (read_voxels(each, case[key]) for each, key in zip(opened, ("image", "label"), strict=True))
+        *altered, affine = ALTERATIONS[name](image.astype(np.float32), label, opened[0].affine)
         copy = {}
         for key, array in zip(("image", "label"), altered, strict=True):
             path = folder / name / f"{key}s" / Path(case[key]).name

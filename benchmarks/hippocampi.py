@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from monai.metrics import compute_dice
 
 from monai_unetpp.bundles import find_bundle, label_names
-from monai_unetpp.data import load_datalist
+from monai_unetpp.data import case_name, load_datalist
+from monai_unetpp.data.grid import voxel_ml
 from monai_unetpp.data.nifti import open_nifti, read_voxels
 from monai_unetpp.files import write_text
 from monai_unetpp.segmentation import segment_files
@@ -31,8 +34,8 @@ _PARTS = {"left": [1, 2], "right": [3, 4]}
 
 def compare(found: np.ndarray[Any, Any], truth: np.ndarray[Any, Any]) -> float:
     """Dice coefficient of two masks; 1 if both are empty."""
-    total = int(found.sum()) + int(truth.sum())
-    return 2 * int((found & truth).sum()) / total if total else 1.0
+    prediction, manual = (torch.from_numpy(mask)[None, None] for mask in (found, truth))
+    return float(compute_dice(prediction, manual, ignore_empty=False))
 
 
 def _segment(images: Sequence[str], folder: Path, bundle: str, within: str | None) -> list[Path]:
@@ -71,20 +74,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[dict[str, Any]] = []
     for number, case in enumerate(cases):
         manual = open_nifti(case["label"])
-        truth = read_voxels(manual, case["label"])
-        voxel_ml = float(np.prod(manual.header.get_zooms()[:3])) / 1000
+        truth, size_ml = read_voxels(manual, case["label"]), voxel_ml(manual.affine)
         for route, (outputs, values) in routes.items():
             labels = read_voxels(open_nifti(outputs[number]), outputs[number])
             for side, value in _MANUAL.items():
                 found, expected = np.isin(labels, values[side]), truth == value
                 rows.append(
                     {
-                        "case": Path(case["image"]).name.split(".")[0],
+                        "case": case_name(case["image"]),
                         "route": route,
                         "side": side,
                         "dice": compare(found, expected),
-                        "ml": float(found.sum()) * voxel_ml,
-                        "manual_ml": float(expected.sum()) * voxel_ml,
+                        "ml": float(found.sum()) * size_ml,
+                        "manual_ml": float(expected.sum()) * size_ml,
                     }
                 )
     write_text(options.output / "hippocampi.json", json.dumps(rows, indent=1) + "\n")

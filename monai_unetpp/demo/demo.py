@@ -264,12 +264,11 @@ def _dice(labels: npt.NDArray[Any], reference: npt.NDArray[Any] | None, names: M
 def _without_sides(names: Mapping[int, str]) -> tuple[npt.NDArray[Any], dict[int, str]]:
     """Labels as the picture shows them, left and right alike: by value of the segmentation, and their names."""
     plain = {value: name.removeprefix("left ").removeprefix("right ") for value, name in names.items()}
-    structures = dict(enumerate(dict.fromkeys(plain.values()), start=1))
-    number = {name: value for value, name in structures.items()}
+    structures = list(dict.fromkeys(plain.values()))
     table = np.zeros(max(names) + 1, np.uint8)
     for value, name in plain.items():
-        table[value] = number[name]
-    return table, structures
+        table[value] = 1 + structures.index(name)
+    return table, dict(enumerate(structures, start=1))
 
 
 def _position(plan: _Plan, labels: npt.NDArray[Any]) -> list[int]:

@@ -110,15 +110,17 @@ def _save_case(
     )
     # what has no score is not shown as an error
     scored = list(pipeline.labels.values())
-    shown = {name: np.where(np.isin(values, scored), values, 0) for name, values in {"": truth.data, **maps}.items()}
+    true, less, most = (
+        np.where(np.isin(labels, scored), labels, 0) for labels in (truth.data, maps[chosen], maps[deepest])
+    )
     geometry = read_geometry(case.label)
     path = folder / "overlays" / f"{dataset}_{case.name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_overlay(
         _background(case, truth.data.shape),
-        shown[""],
-        shown[chosen],
-        shown[deepest],
+        true,
+        less,
+        most,
         geometry.spacing_mm[: truth.data.ndim],
         path,
         f"{case.name} ({dataset}): {text}",
