@@ -38,9 +38,11 @@ class TrainingBudget:
         self.seconds = 0.0
         self._before = 0.0
         self._started = 0.0
+        self._engine: Engine | None = None
 
     def attach(self, engine: Engine) -> None:
         """End the trainer ``engine``; attach before what changes the learning rate and what saves."""
+        self._engine = engine
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._end)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
@@ -57,6 +59,16 @@ class TrainingBudget:
             step: number of steps done.
         """
         return step if self.minutes is None else max(float(step), self.steps * self.seconds / (60 * self.minutes))
+
+    def is_late(self, late_share: float) -> bool:
+        """Whether the step that is being taken is in the last part of the training; never before a trainer is known.
+
+        Args:
+            late_share: how large that part is, as a share of the whole.
+        """
+        if self._engine is None:
+            return False
+        return self.position(self._engine.state.iteration - 1) >= (1 - late_share) * self.steps
 
     def remaining_s(self, step: int) -> float:
         """Seconds that are left, as the speed has been so far."""

@@ -7,12 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.optimizers import WarmupCosineSchedule
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.training import (
     BudgetedCosineSchedule,
+    LateLoss,
     LevelCurves,
     RemainingPatches,
     TrainingBudget,
@@ -47,6 +48,42 @@ def losses(folder):
 
 def rates(folder):
     return [float(row["learning_rate"]) for row in csv.DictReader((folder / "curve.csv").open())]
+
+
+def test_the_late_loss_takes_over_at_the_end_of_a_training():
+    class Constant(torch.nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.value = value
+
+        def forward(self, prediction, target):
+            return torch.tensor(self.value)
+
+    budget = TrainingBudget(8)
+    loss = LateLoss(Constant(1.0), Constant(2.0), budget, late_share=0.25)
+    assert float(loss(None, None)) == 1.0
+    engine = Engine(lambda engine, batch: float(loss(None, None)))
+    budget.attach(engine)
+    seen = []
+    engine.add_event_handler(Events.ITERATION_COMPLETED, lambda: seen.append(engine.state.output))
+    engine.run(range(8), max_epochs=1)
+    assert seen == [1, 1, 1, 1, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_the_share_of_a_late_loss_is_checked(share):
+    with pytest.raises(ValueError, match="late_share must be 0 to 1"):
+        LateLoss(torch.nn.L1Loss(), torch.nn.L1Loss(), TrainingBudget(8), share)
+
+
+def test_class_weights_count_until_the_last_part_of_a_training(train):
+    """As long as weights count, the loss of the same patches is another one."""
+    _, with_weights = train("weights", class_weights=[0.1, 5.0], late_share=0.5)
+    _, without = train("none", late_share=0.5)
+    _, throughout = train("throughout", class_weights=[0.1, 5.0], late_share=0.0)
+    assert losses(with_weights)[0] != losses(without)[0]
+    assert losses(with_weights)[:3] == losses(throughout)[:3]
+    assert losses(with_weights)[3:] != losses(throughout)[3:]
 
 
 @pytest.fixture
