@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 __all__ = ["lazy_names"]
 
 
-def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """A ``__getattr__`` for a package whose names take long to import.
+def lazy_names(
+    package: str, homes: Mapping[str, Sequence[str]]
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """A ``__getattr__`` and a ``__dir__`` for a package whose names take long to import.
 
     No module of the package may have one of the names, as the import of a module sets it in its package.
 
@@ -19,7 +22,7 @@ def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[st
         homes: names by the module that defines them.
 
     Example:
-        >>> find = lazy_names("example", {"math": ["pi"]})
+        >>> find, names = lazy_names("math", {"math": ["pi"]})
         >>> round(find("pi"), 2)
         3.14
     """
@@ -30,4 +33,8 @@ def lazy_names(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[st
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         return getattr(import_module(home), name)
 
-    return find
+    def list_names() -> list[str]:
+        known = vars(sys.modules[package])
+        return sorted({*known, *known.get("__all__", ())})
+
+    return find, list_names

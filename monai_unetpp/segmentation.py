@@ -8,7 +8,7 @@ import datetime
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from monai_unetpp.distributed import gathered
 from monai_unetpp.engines import CaseResult
 from monai_unetpp.files import hash_file, remove_leftovers
 from monai_unetpp.measuring.environment import command_line, software_versions
+from monai_unetpp.measuring.sums import summed
 from monai_unetpp.progress import Progress, counting
 from monai_unetpp.results import (
     RUN_FILE,
@@ -183,8 +184,8 @@ def segment_files(
         precision=ran_precision,
         cases=tuple(run.cases),
         failures=tuple(run.failures),
-        stages=_summed(case.stages for case in run.cases),
-        depths={level: int(count) for level, count in _summed(case.depths for case in run.cases).items()},
+        stages=summed(case.stages for case in run.cases),
+        depths=summed(case.depths for case in run.cases),
         labels=names,
         output_dir=str(results.path),
         skipped=run.skipped,
@@ -383,18 +384,10 @@ def _joined(parts: Sequence[SegmentationSummary]) -> SegmentationSummary:
         precision=next((part.precision for part in parts if part.precision), ""),
         cases=tuple(case for part in parts for case in part.cases),
         failures=tuple(line for part in parts for line in part.failures),
-        stages=_summed(part.stages for part in parts),
-        depths={level: int(count) for level, count in _summed(part.depths for part in parts).items()},
+        stages=summed(part.stages for part in parts),
+        depths=summed(part.depths for part in parts),
         skipped=sum(part.skipped for part in parts),
     )
-
-
-def _summed(numbers: Iterable[Mapping[str, float]]) -> dict[str, float]:
-    total: dict[str, float] = {}
-    for each in numbers:
-        for name, number in each.items():
-            total[name] = total.get(name, 0.0) + number
-    return total
 
 
 def make_output_dir(folder: str | PathLike[str]) -> Path:

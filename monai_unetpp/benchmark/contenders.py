@@ -27,7 +27,7 @@ from scipy import ndimage
 from torch import nn
 
 from monai_unetpp import topology
-from monai_unetpp.bundles import load_network, read_network_def
+from monai_unetpp.bundles import WEIGHTS_FILE, load_network, read_network_def
 from monai_unetpp.devices import synchronize
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.measuring.memory import PeakMemory
@@ -166,7 +166,7 @@ def build_own_network(task: InferenceTask) -> NestedUNet:
     """The whole ``NestedUNet``: the bundle's, or MONAI's network converted, so that both compute the same."""
     if task.bundle is None:
         return NestedUNet.from_basic_unetplusplus(build_monai_network(task))
-    checkpoint = Path(task.bundle, "models", "model.pt")
+    checkpoint = Path(task.bundle, WEIGHTS_FILE)
     return load_network(checkpoint, network_def=read_network_def(task.bundle))
 
 

@@ -17,7 +17,7 @@ from monai.bundle import ConfigParser
 from monai.bundle.config_item import ComponentLocator
 from monai.bundle.properties import InferProperties, TrainProperties
 
-from monai_unetpp.bundles.integrity import hash_problems
+from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_problems
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.bundles.loading import differing_arguments, network_arguments
 from monai_unetpp.networks import NestedUNet
@@ -111,7 +111,7 @@ def check_bundle(bundle: str | PathLike[str], *, schema: str | PathLike[str] | N
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder. Give the folder of a bundle.")
     problems = [*_file_problems(root), *_logging_problems(root / "configs" / "logging.conf")]
-    stored = _check_weights(root / "models" / "model.pt", problems)
+    stored = _check_weights(root / WEIGHTS_FILE, problems)
     configs = _read_configs(root, problems)
     metadata = configs.pop("metadata.json", None)
     if metadata is not None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.bundles.finding import list_bundles
+from monai_unetpp.bundles.integrity import WEIGHTS_FILE
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.networks.checkpoint import read_checkpoint
 from monai_unetpp.topology import keys_of_level, level_names
@@ -72,7 +73,7 @@ def _overview(name: str, path: Path) -> BundleOverview:
         metadata = read_object(path / "configs" / "metadata.json")
     except (OSError, ValueError) as e:
         return BundleOverview(name, str(path), "", f"cannot be read: {e}", "", "", "", 0.0, ())
-    weights = path / "models" / "model.pt"
+    weights = path / WEIGHTS_FILE
     size = weights.stat().st_size / 1e6 if weights.is_file() else 0.0
     said = {key: str(metadata.get(key, "")) for key in ("version", "task", "intended_use", "data_source")}
     return BundleOverview(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from monai.metrics import compute_dice
 
-from monai_unetpp.bundles import find_bundle, label_names
+from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, label_names
 from monai_unetpp.data.label_table import make_labels
 from monai_unetpp.data.nifti import open_nifti, read_voxels
 from monai_unetpp.demo.picture import Panel, draw_levels
@@ -205,7 +205,7 @@ def _run_part(part: str, plan: _Plan, folder: Path, device: str | None, say: Cal
     image_path = make_output_dir(folder) / plan.file_name
     with atomic_path(image_path) as temporary:
         nib.save(plan.image, temporary)
-    full = NestedUNet.from_checkpoint(bundle / "models" / "model.pt")
+    full = NestedUNet.from_checkpoint(bundle / WEIGHTS_FILE)
     levels, maps = [], []
     for level in full.levels:
         say(f"{part}: level {level} of {len(full.levels)} levels ...")

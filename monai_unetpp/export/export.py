@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from monai_unetpp.bundles import find_bundle, load_network, read_metadata_entry, read_network_def
+from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, load_network, read_metadata_entry, read_network_def
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.export.formats import FORMATS, Format
 from monai_unetpp.files import atomic_path, write_text
@@ -164,7 +164,7 @@ def export_checkpoint(
     checkpoint = Path(source)
     if not checkpoint.is_file():
         folder = find_bundle(source)
-        checkpoint = folder / "models" / "model.pt"
+        checkpoint = folder / WEIGHTS_FILE
         network_def = read_network_def(folder)
         if window_shape is None:
             window_shape = read_metadata_entry(folder, "network_data_format", "inputs", "image", "spatial_shape")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["CaseScore", "ExaminedCase", "FailureReport", "KindSummary", "find_failures"]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "monai_unetpp.failures.examined_cases": ("CaseScore",),
@@ -24,7 +24,3 @@ __getattr__ = lazy_names(
         "monai_unetpp.failures.kinds": ("ExaminedCase", "FailureReport", "KindSummary"),
     },
 )
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

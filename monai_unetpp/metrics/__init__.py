@@ -37,7 +37,7 @@ __all__ = [
     "spacing_of_affine",
 ]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "monai_unetpp.metrics.scores": (
@@ -52,7 +52,3 @@ __getattr__ = lazy_names(
         "monai_unetpp.metrics.uncertainty": ("disagreement", "error_auroc"),
     },
 )
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -12,14 +12,10 @@ if TYPE_CHECKING:
 
 __all__ = ["NestedUNet", "Transfer", "transfer_weights"]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "monai_unetpp.networks.nested_unet": ("NestedUNet",),
         "monai_unetpp.networks.transfer": ("Transfer", "transfer_weights"),
     },
 )
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

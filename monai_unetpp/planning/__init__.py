@@ -34,7 +34,7 @@ __all__ = [
     "write_readme",
 ]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "monai_unetpp.planning.fingerprint": (
@@ -51,7 +51,3 @@ __getattr__ = lazy_names(
         "monai_unetpp.planning.training_plan": ("Reason", "TrainingPlan", "load_plan"),
     },
 )
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

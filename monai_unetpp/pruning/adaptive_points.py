@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -11,6 +11,7 @@ from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.inferers.depth_gate import gate_name
 from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.measuring.sums import summed
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.adaptive_cost import level_operations, time_adaptive
 from monai_unetpp.pruning.decision import compare_points
@@ -144,7 +145,7 @@ def _points(
     reference, points = levels[-1], []
     compared = compare_in_sequence(rows, [gate_name(each) for each in tolerances], reference, rules)
     for tolerance, (outcomes, accepted) in zip(tolerances, compared, strict=True):
-        windows = _summed(depth.windows for depth in depths if depth.point == gate_name(tolerance))
+        windows = summed(depth.windows for depth in depths if depth.point == gate_name(tolerance))
         ratio = operations_ratio(windows, operations)
         nearest = min(levels[:-1], key=lambda level: abs(operations[level] - ratio))
         points.append(
@@ -187,11 +188,3 @@ def _evenly_spaced(cases: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     """Some cases, spread evenly over all, which come in the order of their depth."""
     count = min(len(cases), _TIMED_CASES)
     return [cases[(2 * number + 1) * len(cases) // (2 * count)] for number in range(count)]
-
-
-def _summed(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for each in counts:
-        for level, count in each.items():
-            total[level] = total.get(level, 0) + count
-    return total

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from monai_unetpp.bundles import TrainingRecord, load_network, read_network_def, read_training_record
+from monai_unetpp.bundles import WEIGHTS_FILE, TrainingRecord, load_network, read_network_def, read_training_record
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.results import Decision, Exposure, ScoreRow, TrainingGap
 from monai_unetpp.pruning.tradeoffs import mean_accuracy
@@ -24,7 +24,7 @@ _Case = tuple[str, str]
 
 def has_weights_of(network: NestedUNet, bundle: str | PathLike[str]) -> bool:
     """Whether a network has the weights that a bundle holds."""
-    weights = Path(bundle) / "models" / "model.pt"
+    weights = Path(bundle) / WEIGHTS_FILE
     own = load_network(weights, network_def=read_network_def(bundle)).state_dict()
     found = network.state_dict()
     return own.keys() == found.keys() and all(torch.equal(own[key], found[key].cpu()) for key in own)

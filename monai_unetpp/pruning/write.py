@@ -443,7 +443,7 @@ def _check_written(source: Path, new: Path, full: NestedUNet, level: str) -> Non
         raise ValueError(
             f"{source}: its pruned bundle does not pass the checks. Correct the source first: " + " ".join(problems)
         )
-    written = load_network(new / "models" / "model.pt")
+    written = load_network(new / WEIGHTS_FILE)
     size = [max(32, smallest) for smallest in NestedUNetConfig.check(**full.config).smallest_size()]
     check = check_pruned_networks(full, {level: written}, size)[level]
     if not check.equal:

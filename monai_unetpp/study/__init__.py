@@ -25,7 +25,7 @@ __all__ = [
     "run_study",
 ]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "monai_unetpp.study.accuracy_table": ("format_study",),
@@ -34,7 +34,3 @@ __getattr__ = lazy_names(
         "monai_unetpp.study.study_figures": ("draw_accuracy", "draw_learning_curves"),
     },
 )
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -16,14 +16,10 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainOptions", "TrainingOutcome", "train"]
 
-__getattr__ = lazy_names(
+__getattr__, __dir__ = lazy_names(
     __name__,
     {
         "monai_unetpp.training_run.train_options": ("TrainOptions",),
         "monai_unetpp.training_run.run": ("TrainingOutcome", "train"),
     },
 )
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

@@ -1,0 +1,26 @@
+"""Sums of numbers that come by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeVar
+
+__all__ = ["summed"]
+
+_Number = TypeVar("_Number", int, float)
+
+
+def summed(parts: Iterable[Mapping[str, _Number]]) -> dict[str, _Number]:
+    """The sum by name, in the order in which the names come.
+
+    A name whose sum is 0 stays, unlike with :class:`collections.Counter`.
+
+    Example:
+        >>> summed([{"L1": 2, "L2": 0}, {"L1": 1}])
+        {'L1': 3, 'L2': 0}
+    """
+    total: dict[str, _Number] = {}
+    for part in parts:
+        for name, number in part.items():
+            total[name] = total[name] + number if name in total else number
+    return total
