@@ -12,7 +12,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from monai_unetpp.choices import BUNDLE_HELP, DEVICE_HELP, PRECISIONS, RUNTIMES
-from monai_unetpp.options import as_level, option, own_shard
+from monai_unetpp.options import OnOrOff, as_level, option, own_shard
 
 __all__ = ["SegmentationOptions"]
 
@@ -154,9 +154,11 @@ class SegmentationOptions:
     )
     smooth: bool | None = option(
         None,
+        flags=("--smooth", "--no_smooth"),
         group=_SPEED,
-        action="store_true",
-        help="interpolate each class on the input's grid: smoother borders, takes longer",
+        action=OnOrOff,
+        help="interpolate each class on the input's grid: smoother borders, takes longer; or the labels (default: the "
+        "bundle's)",
     )
     instances: bool | None = option(
         None, group=_OBJECTS, action="store_true", help="number and count the objects, split where they touch"

@@ -8,7 +8,7 @@ from typing import Any
 
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE
-from monai_unetpp.options import add_input, as_level
+from monai_unetpp.options import OnOrOff, add_input, as_level
 
 __all__ = ["EXPORT"]
 
@@ -72,6 +72,12 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         choices=["openvino", "onnx"],
         help="of the network in the folder (format runner only, default: openvino)",
     )
+    parser.add_argument(
+        "--smooth",
+        "--no_smooth",
+        action=OnOrOff,
+        help="interpolate each class on the image's grid, or the labels (format runner only, default: the bundle's)",
+    )
     parser.add_argument("--dynamic_batch", action="store_true", help="accept any number of windows per call")
 
 
@@ -80,7 +86,7 @@ def _as_size(text: str) -> int | str:
 
 
 def _run(source: str, output: str, format: str | None, **options: Any) -> int:
-    of_runner = {name: options.pop(name) for name in ("precision", "network_format", "calibration")}
+    of_runner = {name: options.pop(name) for name in ("precision", "network_format", "calibration", "smooth")}
     given = {name: value for name, value in of_runner.items() if value is not None}
     if format == "runner":
         return _run_runner(source, output, **given, **options)

@@ -23,17 +23,19 @@ from monai.transforms import (
 )
 
 from monai_unetpp.data import (
+    AboveMean,
     BlockwiseSpacingd,
     ClearBackgroundd,
     CropBackgroundd,
     InvertBrightBackgroundd,
+    InvertProbabilitiesd,
     LevelSurroundd,
     SegmentationSaveImaged,
     StandardizeIntensityd,
     VolumeReader,
 )
 from monai_unetpp.runner.geometry_steps import PADDINGS
-from monai_unetpp.runner.segmenter import CLEAR_BACKGROUND
+from monai_unetpp.runner.segmenter import CLEAR_BACKGROUND, INVERT_PROBABILITIES
 
 __all__ = ["NoTranslationError", "translate_postprocessing", "translate_preprocessing"]
 
@@ -61,7 +63,7 @@ def translate_preprocessing(preprocessing: Any) -> tuple[dict[str, Any], list[St
 
 
 def translate_postprocessing(postprocessing: Any, gives_labels: bool) -> list[Step]:
-    """The steps on the label map.
+    """The steps on the label map, or on the logits where probabilities are inverted.
 
     Args:
         postprocessing: the parsed postprocessing of a bundle, a ``Compose``.
@@ -79,10 +81,16 @@ def translate_postprocessing(postprocessing: Any, gives_labels: bool) -> list[St
             gives_labels = True
         elif isinstance(transform, Invertd) and gives_labels and all(transform.nearest_interp):
             inverted = True
+        elif isinstance(transform, InvertProbabilitiesd) and not gives_labels and not inverted:
+            steps.append({"step": INVERT_PROBABILITIES})
+            gives_labels = inverted = True
         elif not isinstance(transform, SegmentationSaveImaged):
             raise _refused(transform, "it has no such step after the network")
     if not gives_labels or not inverted:
-        raise NoTranslationError("the postprocessing must make labels and bring them back by Invertd, nearest_interp.")
+        raise NoTranslationError(
+            "the postprocessing must make labels and bring them back by Invertd with nearest_interp, or by "
+            "InvertProbabilitiesd."
+        )
     return steps
 
 
@@ -164,11 +172,13 @@ def _crop(transform: CropForegroundd) -> Step:
     _plain(transform, cropper.padder, mode="constant", kwargs={})
     ours = isinstance(transform, CropBackgroundd)
     known = CropBackgroundd("image", "image") if ours else CropForegroundd("image", "image")
-    if cropper.select_fn is not known.cropper.select_fn:
-        raise _refused(transform, "select_fn must be left out")
     margin = cropper.margin if isinstance(cropper.margin, int) else list(cropper.margin)
-    name = "crop_background" if ours else "crop_foreground"
-    return {"step": name, "margin": margin, "allow_smaller": bool(cropper.allow_smaller)}
+    step = {"margin": margin, "allow_smaller": bool(cropper.allow_smaller)}
+    if isinstance(cropper.select_fn, AboveMean):
+        return {"step": "crop_above_mean", "part": cropper.select_fn.part, **step}
+    if cropper.select_fn is not known.cropper.select_fn:
+        raise _refused(transform, "select_fn must be monai_unetpp.data.AboveMean, or be left out")
+    return {"step": "crop_background" if ours else "crop_foreground", **step}
 
 
 def _clip_percentiles(transform: ClipIntensityPercentilesd) -> Step:
@@ -215,6 +225,9 @@ _TRANSLATIONS: dict[type, Callable[[Any], Step]] = {
         **_values(transform.transform, "low", "high"),
     },
     AdjustContrastd: _adjust_contrast,
-    StandardizeIntensityd: lambda transform: {"step": "standardize"},
+    StandardizeIntensityd: lambda transform: {
+        "step": "standardize",
+        **_values(transform, "channel_wise", "inside_surround"),
+    },
     NormalizeIntensityd: _normalize,
 }

@@ -56,6 +56,7 @@ def export_runner(
     network_format: str = "openvino",
     window_shape: Sequence[int] | str | None = None,
     calibration: str | PathLike[str] | None = None,
+    smooth: bool | None = None,
 ) -> RunnerExport:
     """Write a folder with a bundle's network and its whole pipeline, for ``python -m monai_unetpp.runner``.
 
@@ -71,6 +72,8 @@ def export_runner(
         window_shape: spatial size of the windows; ``"auto"`` for those that ``segment`` chooses for each image, which
             OpenVINO can; by default the bundle's.
         calibration: for int8, a folder with ``dataset.json``, from whose training cases the ranges of values are taken.
+        smooth: whether each class is interpolated on the image's grid instead of the labels; by default as the bundle
+            says. The page in ``examples/web`` cannot.
 
     Raises:
         FileNotFoundError: no such bundle.
@@ -87,6 +90,8 @@ def export_runner(
     config = BundleConfig(source, "inference.json")
     if level is not None:
         config["level"] = level
+    if smooth is not None:
+        config["smooth"] = smooth
     network = config.parse("evaluator#network")
     if not isinstance(network, NestedUNet):
         raise ValueError(f"{config}: network must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")
@@ -132,8 +137,11 @@ def _check_precision(precision: str, network_format: str, calibration: str | Pat
             f"calibration must be given for precision int8, and for no other, got {calibration!r} for {precision}. "
             "Name a folder with dataset.json and training cases."
         )
-    if precision == "int8" and network_format != "openvino":
-        raise ValueError(f"network_format must be openvino for precision int8, got {network_format!r}.")
+    if precision != "fp32" and network_format != "openvino":
+        raise ValueError(
+            f"network_format must be openvino for precision {precision}, got {network_format!r}. ONNX Runtime computes "
+            "in fp32."
+        )
 
 
 def _describe(

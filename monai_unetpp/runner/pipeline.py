@@ -14,7 +14,7 @@ __all__ = ["PIPELINE_FILE", "PIPELINE_VERSION", "Pipeline", "hash_files", "read_
 
 PIPELINE_FILE = "pipeline.json"
 #: Goes up when a runner must do something else to give the same labels.
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 
 Step = Mapping[str, Any]
 

@@ -134,7 +134,7 @@ def test_a_changed_network_and_another_version_are_refused(brain, tmp_path):
         Segmenter(tmp_path)
     content = json.loads((tmp_path / "pipeline.json").read_text()) | {"version": 99}
     (tmp_path / "pipeline.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="version must be 1, got 99"):
+    with pytest.raises(ValueError, match="version must be 2, got 99"):
         Segmenter(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"no pipeline.json there"):
         Segmenter(tmp_path / "nowhere")

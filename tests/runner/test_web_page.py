@@ -28,7 +28,7 @@ _BRAIN = [
     {"step": "spacing", "pixdim": [1.0, 1.2, 0.9], "padding": "border", "diagonal": False},
     {"step": "crop_background", "margin": 3, "allow_smaller": False},
     {"step": "clip_percentiles", "lower": 0.5, "upper": 99.5, "channel_wise": False},
-    {"step": "standardize"},
+    {"step": "standardize", "channel_wise": False, "inside_surround": False},
 ]
 _SKEWED = [
     {"step": "spacing", "pixdim": [1.0], "padding": "zeros", "diagonal": False},
@@ -59,7 +59,7 @@ def test_labels_in_javascript_are_those_of_the_runner(tmp_path, monkeypatch):
             _image(tmp_path / "c.nii.gz", _OBLIQUE, kind=nibabel.Nifti2Image, forms=("qform",)),
         ),
         (
-            _folder(tmp_path / "plain", [_BRAIN[0], _BRAIN[-1]], flips=[1]),
+            _folder(tmp_path / "plain", [_BRAIN[0], {**_BRAIN[-1], "inside_surround": True}], flips=[1]),
             _image(tmp_path / "d.nii", _SHEARED, forms=()),
         ),
     ]
