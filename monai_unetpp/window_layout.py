@@ -159,7 +159,8 @@ def choose_layout(
     """The fewest windows of one size over an image that fit into memory, evenly laid.
 
     Sizes are multiples of the network's downsampling, which also keeps the number of different sizes low. Where the
-    overlap that is wanted would let more than a fifth of the voxels be computed again, it is less.
+    overlap that is wanted would let more than a fifth of the voxels be computed again, it is less, down to none. Also
+    then more may be, where an axis is hardly longer than the multiple.
 
     Args:
         image_size: spatial size of the image.

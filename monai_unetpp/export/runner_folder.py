@@ -17,7 +17,7 @@ from monai_unetpp.export.pipeline_steps import NoTranslationError, translate_pos
 from monai_unetpp.export.quantization import calibration_windows, quantize_model
 from monai_unetpp.files import temporary_folder
 from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
-from monai_unetpp.inferers.window_choice import downsampling_of
+from monai_unetpp.inferers.window_choice import downsampling_of, warn_of_window_norms
 from monai_unetpp.inferers.window_memory import first_channels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.hashing import hash_network
@@ -181,6 +181,7 @@ def _describe_windows(
     given = inferer.roi_size if window_shape is None else window_shape
     described: dict[str, Any] = {"shape": AUTO}
     if given == AUTO:
+        warn_of_window_norms(network)
         described |= {"multiples": list(downsampling_of(network, axes)), "channels": first_channels(network)}
     else:
         shape = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * axes

@@ -27,7 +27,7 @@ from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor,
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
 from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_sizes, is_whole
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
-from monai_unetpp.inferers.window_choice import choose_windows, downsampling_of
+from monai_unetpp.inferers.window_choice import choose_windows, downsampling_of, warn_of_window_norms
 from monai_unetpp.inferers.window_memory import (
     WindowMemory,
     choose_batch_size,
@@ -67,7 +67,7 @@ class NestedSlidingWindowInferer(Inferer):
             each image as few and as large windows as the free memory surely holds, the whole image where it does, in
             multiples of the network's downsampling; see :func:`monai_unetpp.inferers.window_choice.choose_windows`.
             It computes fewer voxels, but only for networks that do not mind what else is in a window, as with batch
-            norm: with instance norm a window of another size changes every voxel.
+            norm: with instance norm a window of another size changes every voxel, which is warned of.
         sw_batch_size: windows that the network gets at once. ``None`` takes one with OpenVINO, else chooses from the
             device's free memory; the result does not depend on it beyond rounding.
         overlap: part of a window that the next one covers again, from 0 to below 1, for all axes or each. More is
@@ -309,6 +309,7 @@ class NestedSlidingWindowInferer(Inferer):
         """Of a window; what the kept predictors have taken since it was asked for does not count."""
         known = self._most_voxels
         if known is None or known[0] is not network or known[1] != device:
+            warn_of_window_norms(network)
             known = self._most_voxels = network, device, most_window_voxels(network, device)
         return known[2]
 

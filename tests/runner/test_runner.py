@@ -157,6 +157,14 @@ def test_images_that_cannot_be_used_are_named(brain, tmp_path):
             {"_target_": "AdjustContrastd", "keys": "image", "gamma": 1.0, "invert_image": True},
             "its invert_image must be False, got True",
         ),
+        (
+            {"_target_": "EnsureTyped", "keys": "image", "dtype": "$torch.int16"},
+            "EnsureTyped cannot be done by the runner: its dtype must be float32, got torch.int16",
+        ),
+        (
+            {"_target_": "CropForegroundd", "keys": "image", "source_key": "image", "select_fn": "$lambda x: x > 1"},
+            "select_fn must be monai_unetpp.data.AboveMean, or be left out",
+        ),
     ],
 )
 def test_what_has_no_translation_is_refused(tmp_path, step, reason):

@@ -1,6 +1,5 @@
 """The runner does with each bundle that comes with the package what ``segment`` does."""
 
-
 import nibabel
 import numpy as np
 import pytest
