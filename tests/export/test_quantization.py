@@ -30,6 +30,13 @@ def test_a_quantized_folder_segments_nearly_alike_and_is_smaller(tmp_path):
     assert "openvino_telemetry" not in {name.partition(".")[0] for name, module in sys.modules.items() if module}
 
 
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_precisions_that_onnx_runtime_ignores_are_refused(precision, tmp_path):
+    calibration = tmp_path if precision == "int8" else None
+    with pytest.raises(ValueError, match=f"network_format must be openvino for precision {precision}, got 'onnx'"):
+        export_runner("hippo", tmp_path / "a", precision=precision, network_format="onnx", calibration=calibration)
+
+
 def test_int8_without_cases_is_refused(tmp_path):
     with pytest.raises(ValueError, match="calibration must be given for precision int8"):
         export_runner("hippocampus_mri_unetpp", tmp_path / "folder", precision="int8")
