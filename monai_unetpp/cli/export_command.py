@@ -117,9 +117,10 @@ def _run_runner(source: str, output: str, batch_size: int, dynamic_batch: bool, 
     if options["window_shape"] == ["auto"]:
         options["window_shape"] = "auto"
     result = export_runner(source, output, **options)
+    same = "" if result.same_labels is None else f", {result.same_labels:.2%} of the voxels tried labelled as in fp32"
     print(
         f"{result.path}: level {result.pipeline.level}, {result.network.parameters:,} parameters, "
-        f"{result.size_bytes / 1e6:.1f} MB; run it with python -m monai_unetpp.runner {result.path} IMAGE -o OUT"
+        f"{result.size_bytes / 1e6:.1f} MB{same}; run it with python -m monai_unetpp.runner {result.path} IMAGE -o OUT"
     )
     return DONE
 

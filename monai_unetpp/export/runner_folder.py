@@ -39,12 +39,14 @@ class RunnerExport:
         pipeline: what its ``pipeline.json`` says.
         network: how the network was written and checked.
         size_bytes: of all its files.
+        same_labels: for int8, the part of the voxels of some calibration windows with the label that fp32 gives.
     """
 
     path: str
     pipeline: Pipeline
     network: NetworkExport
     size_bytes: int
+    same_labels: float | None = None
 
 
 def export_runner(
@@ -109,8 +111,9 @@ def export_runner(
         file = written / f"network{FORMATS[network_format].suffix}"
         export = export_network(network, file, network_format, shape, source=str(source))
         Path(f"{file}.json").unlink()
+        same = None
         if calibration is not None:
-            quantize_model(file, calibration_windows(config, calibration, shape))
+            same = quantize_model(file, calibration_windows(config, calibration, shape))
         files = [file, *(file.with_suffix(suffix) for suffix in FORMATS[network_format].companions)]
         described["network"] = {
             "files": [each.name for each in files],
@@ -122,7 +125,7 @@ def export_runner(
         (written / PIPELINE_FILE).write_text(pipeline.as_text(), encoding="utf-8")
         _put_in_place(written, target, temporary)
     size = sum(path.stat().st_size for path in target.iterdir())
-    return RunnerExport(str(target), pipeline, dataclasses.replace(export, path=str(target / file.name)), size)
+    return RunnerExport(str(target), pipeline, dataclasses.replace(export, path=str(target / file.name)), size, same)
 
 
 def _check_precision(precision: str, network_format: str, calibration: str | PathLike[str] | None) -> None:

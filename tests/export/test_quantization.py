@@ -27,6 +27,8 @@ def test_a_quantized_folder_segments_nearly_alike_and_is_smaller(tmp_path):
     assert small.pipeline.network["precision"] == "int8"
     first, second = (Segmenter(each.path).label(image) for each in (whole, small))
     assert np.mean(first == second) > 0.8
+    assert 0.8 < small.same_labels <= 1
+    assert whole.same_labels is None
     assert "openvino_telemetry" not in {name.partition(".")[0] for name, module in sys.modules.items() if module}
 
 

@@ -58,6 +58,15 @@ def test_labels_of_a_volume_are_those_of_segment(brain, tmp_path):
     assert found.header.binaryblock == expected.header.binaryblock
 
 
+def test_labels_from_probabilities_are_those_of_segment(tmp_path):
+    bundle = write_bundle(tmp_path / "tiny", 3, _BRAIN, clear=True, smooth=True)
+    image = write_image(tmp_path / "head.nii.gz", (22, 25, 20))
+    (case,) = segment_files(image, tmp_path / "out", bundle).cases
+    found = Segmenter(export_runner(bundle, tmp_path / "folder").path).label(image)
+    np.testing.assert_array_equal(found, nibabel.load(case.output).get_fdata())
+    assert len(np.unique(found)) > 1
+
+
 def test_labels_of_images_and_slices_are_those_of_segment(tmp_path):
     bundle = write_bundle(tmp_path / "tiny", 2, _PICTURE, skip_constant=True, mode="constant")
     folder = export_runner(bundle, tmp_path / "folder", level="L1", network_format="onnx").path
