@@ -18,7 +18,7 @@ def test_a_folder_holds_runs_of_one_setting(discs_dir, tmp_path):
     folder.claim(settings, cases)
     folder.claim(settings, cases)
     assert folder.compare(settings, cases) == fingerprint
-    with pytest.raises(ValueError, match=r"got .* with others: budget was 5 and is 6\. Give the settings"):
+    with pytest.raises(ValueError, match=r"got .* with others: budget was 5 and is 6\. Give its original"):
         folder.claim(StudySettings(2, budget=6), cases)
     fewer = dataclasses.replace(cases, validation=cases.validation[1:])
     with pytest.raises(ValueError, match=r"its cases or labels are not those of dataset_dir"):
