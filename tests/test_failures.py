@@ -284,7 +284,7 @@ def test_numbered_objects(cells, tmp_path):
     report = find_failures(cells, tmp_path / "out", tmp_path / "seg")
     assert report.failures == {
         "half": f"{path}: the segmentation must hold 0 and 1 only, got 7. Segment with a network for these labels, or "
-        "say that the objects are numbered (instances)."
+        "give instances if objects are numbered."
     }
     report = find_failures(cells, tmp_path / "out", tmp_path / "seg", instances=True)
     assert by_name(report)["half"].score.foreground_iou == pytest.approx(50 / 125)
@@ -316,7 +316,7 @@ def test_broken_and_missing_files_cost_one_case_each(cells, tmp_path):
         "(20, 30). Pair the right files, or resample one to the other."
     )
     assert report.failures["small"] == (
-        f"{seg / 'small_seg.nii.gz'}: small_seg.png is there too. Remove the one that is not to be scored."
+        f"{seg / 'small_seg.nii.gz'}: small_seg.png exists too. Remove the one that should not be scored."
     )
     text = (tmp_path / "out" / "failures.md").read_text()
     assert "5 cases" in text
@@ -457,7 +457,7 @@ def test_labels_either_way_round(cells, edit_dataset):
     edit_dataset(labels={"background": 0, "nucleus": 1, "debris": 4})
     chosen = choose_labels(cells, ["debris"])
     assert dataclasses.astuple(chosen) == ({"debris": 4}, (1, 4), None)
-    with pytest.raises(ValueError, match="instances must be left out for data of several labels, got nucleus, debris"):
+    with pytest.raises(ValueError, match="instances must be left out for data with several labels, got nucleus, debris"):
         choose_labels(cells, instances=True)
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from monai_unetpp.data import ImageKind
 from monai_unetpp.failures.examined_cases import CaseScore
 from monai_unetpp.reporting.numbers import join_shape
-from monai_unetpp.reporting.numbers import join_shape
 
 __all__ = ["ExaminedCase", "FailureReport", "KindSummary", "error_key", "kinds_of", "summarise_kinds"]
 
