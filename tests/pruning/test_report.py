@@ -518,9 +518,7 @@ class TestHtml:
         assert len(page.images) == 4  # the trade-off, two data sets' differences, case lines
         assert all(len(image["alt"]) > 20 for image in page.images)
         trade_off, differences = page.images[0]["alt"], page.images[1]["alt"]
-        assert re.search(
-            r"L2: mean Dice 0\.88\d in 21\.5 ms, 95.% interval relative to L3 0\.8\d+ to 0\.8", trade_off
-        )
+        assert re.search(r"L2: mean Dice 0\.88\d in 21\.5 ms, 95.% interval relative to L3 0\.8\d+ to 0\.8", trade_off)
         assert "margin 0.01, pass" in differences
 
     def test_pointing_at_a_plot_gives_the_values_there(self, written):
