@@ -175,7 +175,7 @@ class Scored:
 
 
 def prepare(plan: PruningPlan) -> Prepared:
-    """Refuse what can be refused before the first case is scored, and list what is to be done."""
+    """Check everything that can be checked before the first case is scored, and collect what scoring needs."""
     check_plan(plan)
     pipeline, folder = plan.pipeline, plan.outputs.output_dir
     device = torch.device(pipeline.device)

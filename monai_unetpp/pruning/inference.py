@@ -83,7 +83,7 @@ def check_inference(bundle: str | PathLike[str], inferer: Any, device: torch.dev
     differing = [key for key in {**evaluated, **own} if evaluated.get(key) != own.get(key)]
     if differing:
         raise ValueError(
-            "write must be left out where the bundle segments in another way than it is evaluated, got "
+            "write must be left out where the bundle segments differently from the evaluation, got "
             + "; ".join(f"{key} {own.get(key)!r} instead of {evaluated.get(key)!r}" for key in differing)
             + f". Change the inferer of {config}, or leave write out."
         )

@@ -158,7 +158,7 @@ class Pipeline:
                 if getattr(self.inferer, name) != wanted:
                     raise ValueError(
                         f"inferer must have {name}={wanted!r} where levels are scored, got "
-                        f"{getattr(self.inferer, name)!r}. Leave it out: every level is asked for here, and "
+                        f"{getattr(self.inferer, name)!r}. Leave it out: all levels are requested here, and "
                         "postprocessing takes the logits."
                     )
 
@@ -266,7 +266,7 @@ def list_sources(
                 "{OperatingPoint('L2 trained alone', 'L2', 'extra'): network}."
             )
         if point.name in {EMBEDDED, *(each.name for source in sources for each in source.points)}:
-            raise ValueError(f"extra must have names of its own, got {point.name!r} again. Rename the point.")
+            raise ValueError(f"extra must have unique names, got {point.name!r} again. Rename the point.")
         sources.append(LevelSource(point.name, other, (point,)))
     for source in sources:
         _check_levels(source)

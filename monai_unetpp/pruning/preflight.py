@@ -63,7 +63,7 @@ def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
     check_writable(bundle, target, overwrite=outputs.overwrite)
     if not has_weights_of(pipeline.network, bundle):
         raise ValueError(
-            f"write must be left out where the evaluated weights are not the bundle's own, got others than "
+            f"write must be left out where the evaluated weights are not the bundle's own, got weights other than "
             f"{Path(bundle) / 'models' / 'model.pt'}, from which the pruned bundle would be cut. Copy the checkpoint "
             "there, or leave write out."
         )

@@ -70,7 +70,7 @@ def _percent(share: float) -> str:
 
 
 def _set_sentences(differences: Sequence[SetDifference]) -> list[str]:
-    """Where the loss of a level depends on the data set."""
+    """Whether the loss of a level depends on the data set."""
     found = [each for each in differences if each.depends_on_set]
     sentences = []
     for each in sorted(found, key=lambda one: -max(-one.upper, one.lower))[:_MOST_DIFFERENCES]:

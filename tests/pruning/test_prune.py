@@ -496,7 +496,9 @@ def test_write_must_be_possible(tmp_path, few_boxes, no_network_work):
     with pytest.raises(FileExistsError, match=r"write must not exist yet, got .*there"):
         run(intensity_network(), few_boxes, tmp_path / "out", bundle=bundle, write=tmp_path / "there")
     # the pruned bundle is cut out of the bundle's own weights, which are not those that would be judged
-    with pytest.raises(ValueError, match=r"evaluated weights are not the bundle's own, got others than .*model\.pt"):
+    with pytest.raises(
+        ValueError, match=r"evaluated weights are not the bundle's own, got weights other than .*model\.pt"
+    ):
         run(half_blind_network(), few_boxes, tmp_path / "out", bundle=bundle, write=tmp_path / "pruned")
 
 
@@ -580,7 +582,7 @@ def test_what_cannot_be_written_is_refused_first(tmp_path, few_boxes, no_network
     with pytest.raises(FileExistsError, match="target must be a bundle to be replaced"):
         write(tmp_path / "thesis", overwrite=True)
     with pytest.raises(
-        ValueError, match=r"segments in another way than it is evaluated, got overlap 0\.25 instead of 0\.5"
+        ValueError, match=r"segments differently from the evaluation, got overlap 0\.25 instead of 0\.5"
     ):
         write(tmp_path / "pruned", **make_pipeline(overlap=0.5))
     (bundle / "docs" / "data_license.txt").unlink()

@@ -306,7 +306,7 @@ class TestNetworks:
         [
             ({"L1 alone": Thresholds()}, TypeError, "extra must map operating points of kind 'extra' to networks"),
             ({OperatingPoint("a", "L1"): Thresholds()}, TypeError, "extra must map operating points of kind 'extra'"),
-            ({OperatingPoint("L2", "L1", "extra"): Thresholds()}, ValueError, "names of its own, got 'L2' again"),
+            ({OperatingPoint("L2", "L1", "extra"): Thresholds()}, ValueError, "unique names, got 'L2' again"),
             ({OperatingPoint("a", "L4", "extra"): Thresholds()}, ValueError, "levels must be among L1, L2 of the net"),
         ],
     )
