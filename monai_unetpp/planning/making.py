@@ -41,7 +41,7 @@ _RECIPE = {
     "distillation": Choice(0.0, "Each level learns from the labels.", "UNet++, arXiv:1912.05074"),
     "late_share": Choice(
         0.25,
-        "The last quarter of the training sees lightly varied patches, and all classes weigh the same, so that it settles "
+        "In the last quarter of the training patches vary lightly and all classes weigh the same, so that it settles "
         "on images as they are.",
     ),
     "overlap": Choice(0.25, "Enough for smooth seams with windows that count most in their middle."),
