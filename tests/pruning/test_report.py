@@ -866,7 +866,7 @@ def test_interval_note_gives_the_confidence_that_was_used():
     assert "interval of 90\N{NO-BREAK SPACE}%" in interval_note(0.05, [many])
     ten = dataclasses.replace(few, cases=10, clusters=10)
     assert "one-sided 99.5\N{NO-BREAK SPACE}% lower" in interval_note(0.05, [ten])
-    assert "(up to 99.5\N{NO-BREAK SPACE}% with 10 subjects" in interval_note(0.05, [ten, many])
+    assert "(up to 99.5\N{NO-BREAK SPACE}% with only 10 subjects" in interval_note(0.05, [ten, many])
 
 
 class TestSummary:
