@@ -175,7 +175,7 @@ def test_what_was_found_is_told(caplog):
         assert level(noise) is noise
         level(MetaTensor(head() - 3, meta={"filename_or_obj": "a/brain.nii.gz"}))
     assert [record.message for record in caplog.records] == [
-        "a/head.nii.gz: no constant surround, as of a skull-stripped brain, was found.",
+        "a/head.nii.gz: no constant surround found, as around a skull-stripped brain.",
         "a/brain.nii.gz: the surround is -3, 84 % of the image.",
     ]
     assert np.isnan(noise.meta["surround_value"])

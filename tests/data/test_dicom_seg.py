@@ -145,7 +145,7 @@ def test_one_series_by_number_description_or_uid(study, wanted):
 def test_a_series_that_there_is_not(study):
     items = find_cases(study)
     choose_series(items, "9")
-    assert "holds no DICOM series '9' that is a volume; there are 1: (MR, 2 slices" in items[0]["failure"]
+    assert "has no DICOM series '9' that is a volume, only 1:  (MR, 2 slices" in items[0]["failure"]
     assert "4: 'T4' (MR, 16 slices" in items[0]["failure"]
 
 

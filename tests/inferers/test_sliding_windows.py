@@ -540,14 +540,14 @@ def test_results_carry_no_gradient(image):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"roi_size": 1.5}, TypeError, "roi_size must be whole numbers, one for all axes or each, or 'auto', got 1.5"),
-        ({"roi_size": ()}, TypeError, r"roi_size must be whole numbers, one for all axes or each, or 'auto', got \(\)"),
+        ({"roi_size": 1.5}, TypeError, "roi_size must be integers, one for all axes or each, or 'auto', got 1.5"),
+        ({"roi_size": ()}, TypeError, r"roi_size must be integers, one for all axes or each, or 'auto', got \(\)"),
         ({"overlap": 1.0}, ValueError, "overlap must be from 0 to below 1, got 1.0"),
         ({"overlap": "half"}, TypeError, "overlap must be a number, or one per axis, got 'half'"),
         ({"sigma_scale": (0.1, 0)}, ValueError, r"sigma_scale must be above 0, got \(0.1, 0\)"),
         ({"mode": "gausian"}, ValueError, "gaussian"),
         ({"padding_mode": "reflekt"}, ValueError, "reflect"),
-        ({"sw_batch_size": 0}, ValueError, "sw_batch_size must be a whole number from 1 on, got 0. None chooses"),
+        ({"sw_batch_size": 0}, ValueError, "sw_batch_size must be an integer from 1 on, got 0. None chooses"),
         ({"levels": "L0"}, ValueError, "levels must be None, a level such as 'L2', 'mean', .* got 'L0'"),
         ({"levels": []}, ValueError, r"levels must be None, .* got \[\]"),
         ({"levels": ["L1", "L1"]}, ValueError, r"levels must be None, .* got \['L1', 'L1'\]"),
