@@ -252,6 +252,6 @@ def _nan(folder: Path) -> None:
     read(save(folder / "x.nii.gz", voxels))
 
 
-@KIND.situation("an image of one value", REFUSED, "every voxel has the value")
+@KIND.situation("an image of one value", REFUSED, "all voxels have the value")
 def _constant(folder: Path) -> None:
     read(save(folder / "x.nii.gz", np.full_like(VOXELS, 7)))

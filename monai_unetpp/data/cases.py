@@ -76,17 +76,7 @@ def find_cases(
     if not items:
         raise ImageFileError("input must name a file or a folder, got an empty list.")
     suffixes = (*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES) if pictures else _VOLUME_SUFFIXES
-    cases: list[dict[str, Any]] = []
-    only_results: list[dict[str, Any]] = []
-    for item in items:
-        try:
-            cases.extend(_readable_cases_of(expand_home(item), suffixes, list_key))
-        except _OnlyResultsError as e:
-            only_results.append({**_case(item), "failure": printable(str(e))})
-        except ImageFileError as e:
-            if strict:
-                raise
-            cases.append({**_case(item), "failure": printable(str(e))})
+    cases, only_results = _collect(items, suffixes, list_key, strict)
     if only_results and cases:
         example = only_results[0]["image"]
         logger.warning("%d inputs are results of monai-unetpp, such as %s. Left out.", len(only_results), example)
@@ -103,6 +93,24 @@ def expand_home(path: str | PathLike[str]) -> Path:
     is_own_home = text == "~" or text.startswith(("~/", f"~{os.sep}"))
     home = os.path.expanduser(text)
     return Path(text if os.path.lexists(text) and not is_own_home else home)
+
+
+def _collect(
+    items: Sequence[str | PathLike[str]], suffixes: tuple[str, ...], list_key: str | None, strict: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The cases of all inputs, and failures for inputs that hold only results."""
+    cases: list[dict[str, Any]] = []
+    only_results: list[dict[str, Any]] = []
+    for item in items:
+        try:
+            cases.extend(_readable_cases_of(expand_home(item), suffixes, list_key))
+        except _OnlyResultsError as e:
+            only_results.append({**_case(item), "failure": printable(str(e))})
+        except ImageFileError as e:
+            if strict:
+                raise
+            cases.append({**_case(item), "failure": printable(str(e))})
+    return cases, only_results
 
 
 class _OnlyResultsError(ImageFileError):

@@ -183,8 +183,8 @@ def _check_layers(net: BasicUNetPlusPlus, arguments: Mapping[str, Any]) -> None:
         # without dropout, act or norm MONAI may omit the layer or use an identity
         if kept != wanted and not {kept, wanted} <= {"no layer", "Identity()", "Dropout(p=0.0, inplace=False)"}:
             raise ValueError(
-                f"net must have the layers that BasicUNetPlusPlus builds, the same in every block: expected {wanted} as "
-                f"{name}, got {kept}. Restore it before converting."
+                f"net must have the layers that BasicUNetPlusPlus builds, the same in every block: expected {wanted} "
+                f"as {name}, got {kept}. Restore it before converting."
             )
 
 

@@ -169,7 +169,7 @@ class TestFiles:
             ("images/b.nii.gz", Path.unlink, "no such file, but the data list names it"),
             ("labels/c.nii.gz", Path.unlink, "no such file, but the data list names it"),
             ("images/b.nii.gz", cut_off, "b.nii.gz: "),
-            ("images/b.nii.gz", fill(np.float32(3)), "every voxel has the value 3.0"),
+            ("images/b.nii.gz", fill(np.float32(3)), "all voxels have the value 3.0"),
             ("labels/b.nii.gz", fill(np.uint8(0)), "the label has no foreground"),
             ("labels/b.nii.gz", fill(np.float32(0.5)), "the label must hold integers, got fractions"),
             ("labels/b.nii.gz", fill(np.uint8(7)), "the label must hold 0 and 1, 2 only, got 7"),

@@ -524,7 +524,7 @@ def test_many_labels_need_tiff(tmp_path: Path) -> None:
 def test_labels_of_another_shape(tmp_path: Path, rows: np.ndarray) -> None:
     image = load(save(tmp_path / "a.png", rows))
     wrong = MetaTensor(torch.zeros(1, 4, 3)).copy_meta_from(image)
-    with pytest.raises(ValueError, match=r"must have the shape of .*a\.png, \(5, 3\), got \(4, 3\)\. Put Invertd"):
+    with pytest.raises(ValueError, match=r"must have the shape of .*a\.png, \(5, 3\), got \(4, 3\)\. Use Invertd"):
         SegmentationSaveImaged("pred", output_dir=tmp_path)({"pred": wrong})
 
 

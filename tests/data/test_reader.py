@@ -88,7 +88,7 @@ def test_channels_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"channels must be 1 or more, .* got 0"):
         VolumeReader(channels=0)
     path = save(tmp_path / "a.nii.gz", np.ones((5, 6, 7, 2), np.float32))
-    with pytest.raises(ImageFileError, match=r"every voxel has the value 1\.0"):
+    with pytest.raises(ImageFileError, match=r"all voxels have the value 1\.0"):
         load(path, channels=2)
 
 
@@ -326,7 +326,7 @@ BROKEN = {
     "text nii": r"not a NIfTI image, or damaged",
     "cut nii": r"damaged or cut off",
     "zero axis": r"empty, its shape is \(5, 0, 7\)",
-    "constant": r"every voxel has the value 0, so there is nothing to segment",
+    "constant": r"all voxels have the value 0, so there is nothing to segment",
     "nan": r"2 of 210 voxels are NaN or infinite\. Replace them",
     "inf": r"2 of 210 voxels are NaN or infinite",
     "huge": r"2 of 210 voxels are NaN or infinite",

@@ -389,7 +389,7 @@ class TestOutOfMemory:
         with caplog.at_level(logging.WARNING, LOGGER):
             found = inferer(sw_batch_size=4)(image, network)
         assert network.sizes == [4, 2, 2, 2, 2, 2, 2]
-        assert "Not enough memory for 4 windows at once: trying 2." in caplog.text
+        assert "Not enough memory for 4 windows per batch: trying 2." in caplog.text
         torch.testing.assert_close(found, inferer()(image, three_channels))
 
     @pytest.mark.parametrize(("sw_batch_size", "tried"), [(4, [4, 2]), (1, [1])])
@@ -445,7 +445,7 @@ class TestEstimate:
     def test_it_is_logged_before_the_run(self, image, caplog):
         with caplog.at_level(logging.INFO, LOGGER):
             inferer(sw_batch_size=3)(image, three_channels)
-        assert "12 window(s) of 8x8, 3 at once, torch fp32: 0 MB beside the network (input 0," in caplog.text
+        assert "12 window(s) of 8x8, 3 per batch, torch fp32: 0 MB besides the network (input 0," in caplog.text
 
     def test_of_a_nested_unet_even_before_the_first_batch(self, net, image, caplog, monkeypatch):
         def failing(*_, **__):
@@ -468,7 +468,9 @@ class TestEstimate:
         monkeypatch.setattr(sliding_windows, "free_memory_bytes", lambda device: free)
         with caplog.at_level(logging.WARNING, LOGGER):
             inferer(sw_batch_size=2)(image, three_channels)
-        expected = "0.0 GB of memory are needed and 0.0 GB are free: the system may end this program. Try sw_batch_size"
+        expected = (
+            "0.0 GB of memory are needed but 0.0 GB are free: the system may kill this program. Try sw_batch_size"
+        )
         assert (expected in caplog.text) == warned
 
 
@@ -521,9 +523,9 @@ def test_further_arguments_go_to_the_network(image):
 
 
 def test_further_arguments_with_another_runtime_or_levels(net, image):
-    with pytest.raises(ValueError, match="runtime must be 'torch' for further arguments of the network, got 'compile'"):
+    with pytest.raises(ValueError, match="runtime must be 'torch' for other arguments of the network, got 'compile'"):
         inferer(runtime="compile")(image, net, 1)
-    with pytest.raises(ValueError, match="levels must be None for further arguments of the network, got 'L1'"):
+    with pytest.raises(ValueError, match="levels must be None for other arguments of the network, got 'L1'"):
         inferer(levels="L1")(image, net, factor=1)
 
 
