@@ -110,7 +110,7 @@ def draw_levels(
 def _grey_window(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
     # a background of zeros would reduce the contrast of the tissues
     inside = voxels[voxels > 0]
-    return np.percentile(inside if len(inside) else voxels, (3, 97))
+    return np.asarray(np.percentile(inside if len(inside) else voxels, (3, 97)))
 
 
 def _draw_row_name(figure: Any, name: str, y: float) -> None:
