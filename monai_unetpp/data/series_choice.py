@@ -43,7 +43,7 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[st
         chosen = _chosen(series, wanted, folder)
         if not chosen:
             there = "; ".join(map(str, series))
-            failure = f"{folder}: has no DICOM series {wanted!r} that is a volume, only {there}. Name another."
+            failure = f"{folder}: has no DICOM series {wanted!r} that is a volume; it has {there}. Name another."
             arranged.append({**item, "failure": printable(failure)})
         for one, number in zip(chosen, _numbers(chosen), strict=True):
             files = [str(file.path) for file in one.files]

@@ -96,7 +96,7 @@ def test_crops_and_inverts_as_monai():
 @pytest.mark.parametrize("value", [0.0, -3.0])
 def test_an_image_without_foreground_is_named(value):
     image = MetaTensor(torch.full((1, 4, 4), value), meta={"filename_or_obj": "a/b.nii.gz"})
-    with pytest.raises(ImageFileError, match=r"a/b\.nii\.gz: no voxel is foreground"):
+    with pytest.raises(ImageFileError, match=r"a/b\.nii\.gz: has no foreground"):
         CropBackgroundd("image", "image")({"image": image})
 
 

@@ -136,7 +136,9 @@ def test_a_list_that_is_named(tmp_path: Path) -> None:
     assert names(find_cases(folder, list_key="validation")) == ["a"]
     assert names(find_cases(folder, list_key="training")) == ["b", "c", "d", "e"]
     assert names(find_cases(folder, list_key="test")) == ["t"]
-    with pytest.raises(ImageFileError, match=r"must have the list 'extra', got test, validation, training\. Give one"):
+    with pytest.raises(
+        ImageFileError, match=r"must have the list 'extra', got test, validation, training\. Add it, or give one"
+    ):
         find_cases(folder, list_key="extra")
     # a list that must be drawn holds the cases that others draw for it
     folder = decathlon(tmp_path / "d", test=["./imagesTs/t.nii.gz"], training=training)

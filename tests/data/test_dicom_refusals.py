@@ -351,7 +351,7 @@ class TestFolders:
 
     def test_mixed_thickness_on_an_even_grid_is_told(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         read_dicom([write_all(tmp_path, datasets(lambda k: {"SliceThickness": "1" if k else "5"}))])
-        assert "not of one kind; their SliceThickness is mixed: 1 mm (5), 5 mm (1)" in caplog.text
+        assert "differ in kind; their SliceThickness is mixed: 1 mm (5), 5 mm (1)" in caplog.text
 
     @pytest.mark.parametrize("length", [0, 20, 140, 300, 400])
     def test_cut_files_are_named(self, tmp_path: Path, length: int, capfd: pytest.CaptureFixture[str]) -> None:

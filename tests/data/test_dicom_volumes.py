@@ -373,8 +373,8 @@ class TestSingleSlices:
         ("tags", "spacing", "warning"),
         [
             ({"PixelSpacing": ["0.2", "0.3"]}, (0.3, 0.2), "has no position"),
-            ({"ImagerPixelSpacing": ["0.2", "0.3"]}, (0.3, 0.2), "no PixelSpacing; its ImagerPixelSpacing is taken"),
-            ({"NominalScannedPixelSpacing": ["2", "3"]}, (3, 2), "its NominalScannedPixelSpacing is taken instead"),
+            ({"ImagerPixelSpacing": ["0.2", "0.3"]}, (0.3, 0.2), "no PixelSpacing; its ImagerPixelSpacing is used"),
+            ({"NominalScannedPixelSpacing": ["2", "3"]}, (3, 2), "its NominalScannedPixelSpacing is used instead"),
             ({}, (1, 1), r"a.dcm: has no PixelSpacing; 1 mm is assumed"),
         ],
     )

@@ -85,8 +85,8 @@ DOUBTS = {
         {"sform_code": 7},
         "its sform_code 7 is not in the standard; the sform is",
     ),
-    "sform code below 0": ({"sform_code": -3, "qform_code": 1}, "its sform_code is -3, .* the sform is not used"),
-    "qform of another code": ({"sform_code": 0, "qform_code": 300}, "its qform_code is 300, .* the qform is used"),
+    "sform code below 0": ({"sform_code": -3, "qform_code": 1}, "its sform_code -3 is not .* the sform is not used"),
+    "qform of another code": ({"sform_code": 0, "qform_code": 300}, "its qform_code 300 is not .* the qform is used"),
     "pixdim 0": (
         {"pixdim": [1, 0, 0, 0, 0, 0, 0, 0]},
         "its pixdim gives the voxel size 0 x 0 x 0 mm, its sform 1",

@@ -91,7 +91,7 @@ def test_pages_are_slices_where_volumes_will_do(tmp_path: Path, rows: np.ndarray
     write_picture(tmp_path / "a.tif", np.stack([rows.T, rows.T + 20], axis=-1))
     assert load(tmp_path / "a.tif", [2, 3]).shape == (1, 5, 3, 2)
     assert load(save(tmp_path / "b.tif", rows), [2, 3]).shape == (1, 5, 3)
-    with pytest.raises(ImageFileError, match=r"a\.tif: its shape is \(5, 3, 2\), but an image with two axes is needed"):
+    with pytest.raises(ImageFileError, match=r"a\.tif: must be an image with two axes, got shape \(5, 3, 2\)"):
         load(tmp_path / "a.tif")
     with pytest.raises(ImageFileError, match=r"b\.tif: must be a volume with three axes, got shape \(5, 3\)"):
         load(tmp_path / "b.tif", 3)

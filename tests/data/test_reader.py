@@ -210,13 +210,13 @@ def test_one_slice_may_lie_across_any_axis(tmp_path: Path, shape: tuple[int, ...
     ("shape", "spatial_dims", "message"),
     [
         ((5, 6), 3, r"a\.nii: must be a volume with three axes, got shape \(5, 6\)\. Join the slices"),
-        ((5, 6, 7, 2), 3, r"a\.nii: its shape is \(5, 6, 7, 2\), .*\. Beyond its third axis it holds 2 channels"),
+        ((5, 6, 7, 2), 3, r"got shape \(5, 6, 7, 2\)\. Beyond its third axis it holds 2 channels"),
         (
             (5, 6, 7, 1, 3),
             3,
-            r"a\.nii: its shape is \(5, 6, 7, 1, 3\), .*\. Beyond its third axis it holds 3 chan",
+            r"got shape \(5, 6, 7, 1, 3\)\. Beyond its third axis it holds 3 chan",
         ),
-        ((5, 6, 7), 2, r"a\.nii: its shape is \(5, 6, 7\), but an image with two axes is needed\. Extract one slice"),
+        ((5, 6, 7), 2, r"a\.nii: must be an image with two axes, got shape \(5, 6, 7\)\. Extract one slice"),
         (
             (1, 5, 6, 7),
             3,

@@ -277,7 +277,7 @@ def test_label_map_that_was_not_inverted(tmp_path: Path, source: Path) -> None:
     pred = label_map(source, np.zeros((1, 2, 3, 4)))
     pred.affine = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
     with pytest.raises(
-        ValueError, match=r"pred must be on the grid of .*a\.nii\.gz: its corners lie .*Put Invertd before"
+        ValueError, match=r"pred must be on the grid of .*a\.nii\.gz: its corners lie .*Use Invertd first"
     ):
         SegmentationSaveImaged("pred", tmp_path)({"pred": pred})
 

@@ -250,7 +250,7 @@ class TestCompiled:
 
     def test_no_compiler(self, monkeypatch):
         monkeypatch.setattr(compiled.shutil, "which", lambda name: None)
-        with pytest.raises(RuntimeError, match=r"must find a C\+\+ compiler .* got none"):
+        with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler .* got none"):
             CompiledPredictor(build(2), levels=None, window_shape=(8, 8), batch_size=1, device="cpu")
 
 

@@ -395,7 +395,7 @@ class TestOutOfMemory:
     @pytest.mark.parametrize(("sw_batch_size", "tried"), [(4, [4, 2]), (1, [1])])
     def test_then_sizes_and_remedies_are_named(self, image, sw_batch_size, tried):
         network = self.Network(0, MemoryError())
-        expected = r"got \[2, 1, 19, 13\] with \d windows of \[8, 8\] at once.*output='labels', device='cpu'"
+        expected = r"got \[2, 1, 19, 13\] with \d windows of \[8, 8\] per batch.*output='labels', device='cpu'"
         with pytest.raises(MemoryError, match=expected) as found:
             inferer(sw_batch_size=sw_batch_size)(image, network)
         assert network.sizes == tried
@@ -454,7 +454,7 @@ class TestEstimate:
         monkeypatch.setattr(TorchPredictor, "_predict", failing)
         with caplog.at_level(logging.INFO, LOGGER), pytest.raises(RuntimeError, match="the first batch"):
             inferer(sw_batch_size=3)(image, net)
-        assert "12 window(s) of 8x8, 3 at once" in caplog.text
+        assert "12 window(s) of 8x8, 3 per batch" in caplog.text
 
     def test_later_runs_log_it_only_if_they_take_more(self, image, caplog):
         used = inferer()

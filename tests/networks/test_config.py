@@ -50,10 +50,10 @@ VALUE_ERRORS = [
 ]
 
 TYPE_ERRORS = [
-    ({"in_channels": 1.0}, r"in_channels must be a whole number, got 1.0"),
+    ({"in_channels": 1.0}, r"in_channels must be an integer, got 1.0"),
     ({"features": "big"}, r"features must be a sequence of integers such as \(32, 64, 128\), got 'big'"),
     ({"features": 32}, r"features must be a sequence of integers"),
-    ({"features": (4, 8.5)}, r"every entry of features must be a whole number, got 8.5"),
+    ({"features": (4, 8.5)}, r"every entry of features must be an integer, got 8.5"),
     ({"strides": "2"}, r"strides must be an integer or a sequence with one entry per level, got '2'"),
     ({"kernel_size": True}, r"kernel_size must be an integer or a sequence"),
     ({"act": nn.ReLU}, r"act must consist of plain values .* Name layers as for MONAI's factories"),
