@@ -302,7 +302,7 @@ def test_spacing_of_an_oblique_affine():
         ({"labels": {}}, ValueError, "labels must have at least one entry"),
         ({"labels": {"cube": 0}}, ValueError, "different values from 1 up"),
         ({"labels": {"cube": 1, "other": 1}}, ValueError, "different values from 1 up"),
-        ({"labels": {"cube": 1, "foreground": 2}}, ValueError, "labels must not be called 'foreground'"),
+        ({"labels": {"cube": 1, "foreground": 2}}, ValueError, "labels must not include 'foreground'"),
         ({"tolerance_mm": 1.0}, TypeError, "tolerance_mm must map names of labels to mm"),
         ({"tolerance_mm": {}}, ValueError, "tolerance_mm must have one entry for each of cube"),
         ({"tolerance_mm": {"cube": 1.0, "cub": 1.0}}, ValueError, "tolerance_mm must have one entry for each of cube"),
