@@ -130,7 +130,7 @@ def test_a_changed_network_and_another_version_are_refused(brain, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     with (tmp_path / "network.bin").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(ValueError, match=r"damaged, or does not belong to pipeline\.json means"):
+    with pytest.raises(ValueError, match=r"damaged, or does not belong to pipeline\.json"):
         Segmenter(tmp_path)
     content = json.loads((tmp_path / "pipeline.json").read_text()) | {"version": 99}
     (tmp_path / "pipeline.json").write_text(json.dumps(content))
