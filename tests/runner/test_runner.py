@@ -136,7 +136,7 @@ def test_a_changed_network_and_another_version_are_refused(brain, tmp_path):
     (tmp_path / "pipeline.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="version must be 1, got 99"):
         Segmenter(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no pipeline.json there"):
+    with pytest.raises(FileNotFoundError, match=r"has no pipeline.json"):
         Segmenter(tmp_path / "nowhere")
 
 
