@@ -167,7 +167,7 @@ def test_segment_prints_a_table(segment, images, tmp_path, caplog):
     assert (code, err) == (0, "")
     # what is about to be done, and the memory that it takes
     (told,) = [record.message for record in caplog.records if record.name != "monai_unetpp.guard"]
-    assert re.fullmatch(r"\d+ window\(s\) of 40x56x40, .* MB beside the network \(.*\)\.", told)
+    assert re.fullmatch(r"\d+ window\(s\) of 40x56x40, .* MB besides the network \(.*\)\.", told)
     lines = out.splitlines()
     assert re.fullmatch("hippocampus_mri_unetpp, level L1, on cpu, (torch|openvino), fp32", lines[0])
     assert lines[1].split() == ["case", "anterior", "(ml)", "posterior", "(ml)", "seconds"]

@@ -126,7 +126,7 @@ REASONS = {
     "b_cut": "damaged or cut off",
     "c_text": "not a NIfTI image",
     "d_nan": "120 of 120 voxels are NaN",
-    "f_constant": "every voxel has the value 0",
+    "f_constant": "all voxels have the value 0",
     "g_flat": r"its shape is (6, 5)",
     "h_series": r"its shape is (6, 5, 4, 3)",
     "i_network": "inference failed with RuntimeError: a negative voxel",

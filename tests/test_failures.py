@@ -542,6 +542,6 @@ def test_equal_images_and_labels_that_no_case_has_are_told(cells, tmp_path, capl
     lines = [record.getMessage() for record in caplog.records]
     images = cells / "imagesTr"
     assert f"{images}/half.nii.gz: the same image as {images}/good.nii.gz, both in 'validation'." in lines[0]
-    assert f"{cells}/labelsTr/empty.nii.gz: the label is empty, no voxel is foreground." in lines[1]
+    assert f"{cells}/labelsTr/empty.nii.gz: the label has no foreground." in lines[1]
     assert f"{cells}/dataset.json: no case of 'validation' has the label 'wall' (2)." in lines[2]
     assert len(lines) == 3

@@ -339,7 +339,7 @@ def test_the_result_of_another_subject_is_kept_before_the_network_works(
     assert not worked
     assert summary.failures == (
         f"{two_subjects[1]}: its result would replace {done.output}, which is of another image. Name another output "
-        "folder, or let it be replaced with --overwrite (overwrite=True).",
+        "folder, or replace it with --overwrite (overwrite=True).",
     )
     assert Path(done.output).read_bytes() == before
     assert not segment_files(two_subjects[1], tmp_path / "out", overwrite=True, **options).failures

@@ -140,10 +140,10 @@ def test_one_side_alone_is_segmented_and_told_and_none_is_a_failure(bundles, tmp
     (done,) = summary.cases
     (failure,) = summary.failures
     assert done.warnings == (
-        f"{inputs[0]}: the place to segment was not found on the side left, which is left empty. Check the image.",
+        f"{inputs[0]}: the region to segment was not found for left, which is left empty. Check the image.",
     )
     assert done.volumes_ml["left lateral"] == 0 < done.volumes_ml["right lateral"]
-    assert failure.startswith(f"{inputs[1]}: the place to segment was not found in it. Check")
+    assert failure.startswith(f"{inputs[1]}: the region to segment was not found. Check")
 
 
 def test_results_are_passed_over_only_if_made_within_the_same_bundle_and_complete(bundles, tmp_path):

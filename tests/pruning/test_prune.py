@@ -535,7 +535,7 @@ def test_a_bare_text_is_one_setting(tmp_path, few_boxes, quick):
 
 def test_confirming_cases_must_be_others(tmp_path, few_boxes, other_boxes, no_network_work):
     again = copied(few_boxes, tmp_path / "again", 1)
-    with pytest.raises(ValueError, match=r"- again, case_00: .*the same image as .*\(few\), which would"):
+    with pytest.raises(ValueError, match=r"- again, case_00: .*the same image as .*\(few\); they would"):
         run(intensity_network(), few_boxes, tmp_path / "out", confirm_dir=again)
     with pytest.raises(ValueError, match=r"case_00 \(other\): the same subject, 'case_00', as case_00 \(few\)"):
         run(intensity_network(), few_boxes, tmp_path / "out", confirm_dir=other_boxes, subject_pattern="(case_..)")
