@@ -340,7 +340,7 @@ def test_a_progress_bar_on_a_terminal_only(segment, images, monkeypatch, termina
         (["--level", "L9"], "L9"),
         (["--level", "deep"], "deep"),
         (["--bundle", "nonsense"], "got 'nonsense'"),
-        (["--device", "toaster"], "device must be such as 'cpu' or 'cuda:0', got 'toaster'"),
+        (["--device", "toaster"], "device must be a name like 'cpu' or 'cuda:0', got 'toaster'"),
     ],
 )
 def test_segment_with_arguments_that_name_nothing(segment, images, tmp_path, options, message):
@@ -687,7 +687,7 @@ def test_every_option_of_benchmark_is_one_of_its_functions(run, stub_benchmark):
 def test_benchmark_with_sizes_that_are_none(run):
     code, out, err = run("benchmark", "--window", "32,big")
     assert (code, out) == (2, "")
-    assert "argument --window: must be whole numbers between commas, got '32,big'" in err
+    assert "argument --window: must be whole numbers separated by commas, got '32,big'" in err
 
 
 def test_a_user_without_a_name(run, stub_segment, monkeypatch):

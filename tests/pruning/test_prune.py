@@ -610,7 +610,7 @@ def test_an_older_pruned_bundle_is_said_not_to_belong(tmp_path, few_boxes, quick
     bundle = make_prunable_bundle(tmp_path / "bundle")
     old = write_pruned_bundle(bundle, "L1", tmp_path / "old")
     run(intensity_network(), few_boxes, tmp_path / "out", bundle=bundle, write=old, overwrite=True)
-    assert f"{old} is of an earlier run and does not belong to this verdict" in caplog.text
+    assert f"{old} is from an earlier run and does not belong to this verdict" in caplog.text
 
 
 def test_the_level_that_failed_is_shown(complete):

@@ -103,7 +103,7 @@ def test_a_training_goes_on_where_it_was_interrupted(discs_dir, planned, monkeyp
 
         patched.setattr(NumberedPatches, "__getitem__", stop)
         assert cli.main(["train", str(discs_dir), "-o", str(one), "--device", "cpu"]) == 130
-    assert "interrupted. The same command continues from there: monai-unetpp" in capsys.readouterr().err
+    assert "interrupted. Run the same command again to continue: monai-unetpp" in capsys.readouterr().err
     assert list((one / "training").glob("checkpoint_*"))
     fitted = train(options(discs_dir, one))
     assert fitted.steps == train(options(discs_dir, other)).steps == 6
