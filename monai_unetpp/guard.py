@@ -74,7 +74,8 @@ class TrainingRanges:
     Attributes:
         cases: number of training cases.
         modality: ``"CT"``, ``"MR"`` or ``"other"``.
-        spacing_mm: voxel size by axis. size_mm: physical size by axis, without the constant surround.
+        spacing_mm: voxel size by axis.
+        size_mm: physical size by axis, without the constant surround.
         constant_surround: share of the images that had one, 0 to 1.
         lowest: the 0.5th percentile by channel.
         highest: the 99.5th percentile by channel.
