@@ -462,7 +462,7 @@ class TestCheckBundle:
             ({"0": "background", "1": "a", "3": "b"}, "must name the channels 0 to 2"),
             ({"0": "background", "one": "a", "2": "b"}, "must have whole numbers from 0 as keys, got 'one'"),
             ({"0": "background", "-1": "a", "2": "b"}, "must have whole numbers from 0 as keys, got '-1'"),
-            ({"0": "background", "1": "a", "2": "a"}, "must give each channel a name of its own"),
+            ({"0": "background", "1": "a", "2": "a"}, "must give each channel a different name"),
             ({"0": "background", "1": "", "2": "a"}, "must give names"),
             ({"0": "background", "1": ["a"], "2": "a"}, "must give names"),
             ({}, "must name the channels 0 to 2, got none"),

@@ -123,7 +123,7 @@ def test_the_version(run):
         (["segmnt", "a.nii.gz"], "there is no command 'segmnt'. Did you mean segment?"),
         (["segment", "a.nii.gz", "--bundle", "hippo"], "output_dir must name the folder for the results"),
         (["prune", "-o", "x"], "one of the arguments DATASET_DIR -i/--input/--dataset_dir is required"),
-        (["prune", "d", "-o", "x"], "bundle must be named, as each takes other images. There are brain_tissue_mri"),
+        (["prune", "d", "-o", "x"], "bundle must be named, as each is for other images. Available: brain_tissue_mri"),
         (["prune", "d", "-i", "e", "-o", "x"], "not allowed with argument DATASET_DIR"),
         (["segment", "-o", "x"], "one of the arguments INPUT -i/--input is required"),
         (["failures", "--dataset_dir", "d"], "required: -o/--output/--output_dir"),
@@ -840,7 +840,9 @@ def test_the_beginning_of_a_name_is_enough_for_a_bundle(hippocampus_bundle, tmp_
         (tmp_path / name / "configs").mkdir(parents=True)
         (tmp_path / name / "configs" / "metadata.json").write_text("{}")
     monkeypatch.setenv("MONAI_UNETPP_BUNDLES", str(tmp_path))
-    with pytest.raises(ValueError, match=r"bundle must be clear, got 'heart': it may be heart_a, heart_b\. Give more"):
+    with pytest.raises(
+        ValueError, match=r"bundle must be unambiguous, got 'heart': it may be heart_a, heart_b\. Give more"
+    ):
         find_bundle("heart")
     assert find_bundle("heart_a") == tmp_path / "heart_a"
 

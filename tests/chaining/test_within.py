@@ -160,7 +160,11 @@ def test_results_are_passed_over_only_if_made_within_the_same_bundle_and_complet
     ("bundle", "options", "message"),
     [
         ("outer", {"within": "inner"}, r"outer.configs.metadata\.json: has no entry 'within', so outer works within"),
-        ("inner", {"within": "inner"}, r"crop 'left' within inner must name labels, got 'left nut', which is none of"),
+        (
+            "inner",
+            {"within": "inner"},
+            r"crop 'left' within inner must name labels, got 'left nut', which is not one of",
+        ),
         ("stripped", {"within": "inner"}, r"inner.configs.metadata\.json: has no entry 'brain_mask'"),
         ("inner", {"mask": True}, r"inner.configs.metadata\.json: has no entry 'brain_mask'"),
         ("inner", {"within": "outer", "instances": True}, "within must not be combined with instances"),
