@@ -166,7 +166,7 @@ class TrainingRanges:
                 found.append(f"its intensities{name}, {low:.4g} to {high:.4g}, look like Hounsfield units of CT")
             elif self.lowest[number][0] >= 0 and low < -_NEGATIVE * (high - low) and not has_surround:
                 # bundles that expect a constant surround level one of any value
-                found.append(f"its intensities{name} go down to {low:.4g}, like those of CT or normalised images")
+                found.append(f"its intensities{name} go below 0, to {low:.4g}, like those of CT or normalised images")
         return found
 
     def implausible(self, volumes_ml: Mapping[str, float]) -> list[str]:

@@ -86,7 +86,7 @@ class TestFindBundle:
             find_bundle("nothing")
 
     def test_folder_that_is_no_bundle(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match="a folder, but not of a bundle"):
+        with pytest.raises(FileNotFoundError, match="not the folder of a bundle"):
             find_bundle(tmp_path / "work")
 
 
