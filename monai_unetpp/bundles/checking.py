@@ -19,7 +19,7 @@ from monai.bundle.properties import InferProperties, TrainProperties
 
 from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_problems
 from monai_unetpp.bundles.json_files import read_object
-from monai_unetpp.bundles.loading import differing_arguments, network_arguments
+from monai_unetpp.bundles.loading import differing_arguments, network_arguments, shortened
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
 
@@ -235,7 +235,7 @@ def _channel_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
         if named is None:
             continue
         if not isinstance(named, dict):
-            yield f'{key} must map channels to names like {{"0": "background"}}, got {_shortened(named)}.'
+            yield f'{key} must map channels to names like {{"0": "background"}}, got {shortened(named)}.'
             continue
         wrong = [value for value in named if not re.fullmatch("0|[1-9][0-9]*", str(value))]
         if wrong:
@@ -244,9 +244,9 @@ def _channel_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} must name the channels 0 to {channels - 1}, got {', '.join(named) or 'none'}."
         names = list(named.values())
         if any(not isinstance(text, str) or not text.strip() for text in names):
-            yield f"{key} must give names, got {_shortened(names)}."
+            yield f"{key} must give names, got {shortened(names)}."
         elif len(set(names)) < len(names):
-            yield f"{key} must give each channel a different name, got {_shortened(names)}."
+            yield f"{key} must give each channel a different name, got {shortened(names)}."
 
 
 def _schema_problems(metadata: Mapping[str, Any], path: Path) -> Iterator[str]:
@@ -288,7 +288,7 @@ def _key_problems(name: str, content: dict[str, Any]) -> Iterator[str]:
             if value is None or (isinstance(value, str) and value.startswith("$")):
                 continue
             if str(value).replace("::", "#") != f"@{key}":
-                yield f"{where} must be '@{key}', got {_shortened(value)}."
+                yield f"{where} must be '@{key}', got {shortened(value)}."
             elif key not in parser and key not in required:
                 yield f"must have the key {key!r}, which {where} refers to."
 
@@ -332,8 +332,3 @@ def _network_problems(content: dict[str, Any], stored: Mapping[str, Any] | None)
         return
     for name in differing:
         yield f"network_def must be that of models/model.pt, but differs in {name}."
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

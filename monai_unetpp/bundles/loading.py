@@ -26,6 +26,7 @@ __all__ = [
     "read_metadata",
     "read_metadata_entry",
     "read_network_def",
+    "shortened",
 ]
 
 logger = logging.getLogger(__name__)
@@ -160,7 +161,7 @@ def _arguments(network_def: Any) -> dict[str, Any]:
     if isinstance(network_def, NestedUNet):
         return network_def.config
     if not isinstance(network_def, Mapping):
-        raise TypeError(f"network_def must be a NestedUNet or its arguments, got {_shortened(network_def)}.")
+        raise TypeError(f"network_def must be a NestedUNet or its arguments, got {shortened(network_def)}.")
     return {name: value for name, value in network_def.items() if not re.fullmatch("_.*_", name)}
 
 
@@ -188,10 +189,11 @@ def network_arguments(content: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"network_def cannot be resolved ({e}).") from e
     network_def = item.config if isinstance(item, ConfigComponent) else item
     if not isinstance(network_def, dict) or str(network_def.get("_target_")).split(".")[-1] != "NestedUNet":
-        raise ValueError(f"network_def must have '_target_': 'monai_unetpp.NestedUNet', got {_shortened(network_def)}.")
+        raise ValueError(f"network_def must have '_target_': 'monai_unetpp.NestedUNet', got {shortened(network_def)}.")
     return _arguments(network_def)
 
 
-def _shortened(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """``repr`` of a value, of at most 60 characters, for messages."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

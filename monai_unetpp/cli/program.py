@@ -83,7 +83,7 @@ def make_parser() -> Parser:
         description="Nested U-Nets (UNet++) for MONAI: segment images, and prune the network to the level you need.",
         epilog="first steps:\n"
         "  monai-unetpp demo                    segment a real MRI template, no data needed\n"
-        " monai-unetpp bundles what can be segmented, and in which images\n"
+        "  monai-unetpp bundles                 what can be segmented, and in which images\n"
         "  monai-unetpp segment scan.nii.gz --bundle hippocampus_mri_unetpp -o segmentations\n"
         "  monai-unetpp train DATASET_DIR -o my_bundle --minutes 20\n"
         "  monai-unetpp COMMAND --help          options and examples of a command\n\n"
