@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.files import write_text
+from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.network_rules import training_minutes
@@ -16,9 +17,8 @@ from monai_unetpp.planning.readme import readme_text
 from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan
 from monai_unetpp.planning.transforms import augmentation, postprocessing, preparation, preprocessing, takes_slices
 
-__all__ = ["CACHE_FILE", "FINGERPRINT_FILE", "check_free", "write_bundle"]
+__all__ = ["CACHE_FILE", "check_free", "write_bundle"]
 
-FINGERPRINT_FILE = "configs/fingerprint.json"
 CACHE_FILE = "training/fingerprint_cache.json"
 """The measurements of each case, so that another plan for the same data need not read the images again."""
 

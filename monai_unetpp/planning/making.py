@@ -40,7 +40,9 @@ _RECIPE = {
     "ema": Choice(0.04, "The moving average of the weights is more stable than the last weights."),
     "distillation": Choice(0.0, "Each level learns from the labels.", "UNet++, arXiv:1912.05074"),
     "late_share": Choice(
-        0.25, "The last quarter of the training has light augmentation, so that the network adapts to realistic images."
+        0.25,
+        "In the last quarter of the training, the augmentation is light and all classes weigh the same, so that the "
+        "network adapts to realistic images.",
     ),
     "overlap": Choice(0.25, "Enough for smooth transitions between windows with Gaussian weights."),
     "flips": Choice([], "Test-time flips take several times as long for little gain."),
@@ -156,7 +158,7 @@ def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Mac
     wanted = voxels * (_CHANNEL_BYTES * len(fingerprint.channels) + _LABEL_BYTES)
     share = min(1.0, _CACHE_SHARE * machine.memory_bytes / wanted)
     kept = "All prepared cases fit" if share == 1 else "As many prepared cases are cached as fit"
-    workers = 0 if machine.cores <= 2 else min(_MOST_WORKERS, machine.cores // 2)
+    workers = min(_MOST_WORKERS, machine.cores // 2)
     return {
         "cache_rate": Choice(
             round(share, 2),
@@ -165,7 +167,7 @@ def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Mac
         ),
         "num_workers": Choice(
             workers,
-            "With two cores, patches are drawn in the process that trains the network."
+            "With one core, patches are drawn in the process that trains the network."
             if workers == 0
             else "Half of the cores draw patches while the network trains.",
         ),

@@ -6,6 +6,7 @@ from os import PathLike
 from pathlib import Path
 
 from monai_unetpp.files import write_text
+from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.documents import data_text, preprocessing_text
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.training_plan import TrainingPlan, in_words, load_plan
@@ -34,7 +35,7 @@ def write_readme(bundle: str | PathLike[str], *, training: str | None = None, pe
         ValueError: one of them cannot be read.
     """
     root = Path(bundle)
-    fingerprint = Fingerprint.read(root / "configs" / "fingerprint.json")
+    fingerprint = Fingerprint.read(root / FINGERPRINT_FILE)
     path = root / "docs" / "README.md"
     write_text(path, readme_text(load_plan(root), fingerprint, training=training, performance=performance))
     return path
@@ -92,7 +93,8 @@ def _weighing(plan: TrainingPlan) -> str:
     if plan["class_weights"] is None:
         return ""
     weights = ":".join(f"{weight:g}" for weight in plan["class_weights"])
-    return f", with the background and the labels weighted {weights}"
+    until = f" until the last {plan['late_share']:.0%} of the training" if plan["late_share"] else ""
+    return f", with the background and the labels weighted {weights}{until}"
 
 
 def _configuration(plan: TrainingPlan) -> str:
