@@ -74,7 +74,7 @@ def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, 
     assert (record.rule, record.selecting) == ("last, averaged", {})
     assert sorted(record.training) == [f"disc_{number}" for number in range(6)]
     readme = (bundle / "docs" / "README.md").read_text()
-    assert "Trained on 6 cases, by 6 step(s)" in readme
+    assert "Trained on 6 cases for 6 step(s)" in readme
     assert "| L1 | disc |" in readme
     assert set(read_metadata(bundle)["eval_metrics"]) == {"mean_dice_L1", "mean_dice_L2"}
     assert not list((bundle / "training").glob("checkpoint_*"))
