@@ -714,11 +714,11 @@ def raiser(error):
         (TypeError("inputs must be a path, got 5."), "inputs must be a path, got 5."),
         (OSError(28, "No space left on device", "out"), "No space left on device: 'out'"),
         (MemoryError(), "not enough memory"),
-        (KeyError("level"), "KeyError: 'level'. This is an error in monai-unetpp"),
-        (AttributeError("no such thing"), "AttributeError: no such thing. This is an error in monai-unetpp"),
-        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero. This is an error"),
-        (AssertionError(), "AssertionError. This is an error in monai-unetpp"),
-        (RecursionError("too deep"), "RecursionError: too deep. This is an error in monai-unetpp"),
+        (KeyError("level"), "KeyError: 'level'. This is a bug in monai-unetpp"),
+        (AttributeError("no such thing"), "AttributeError: no such thing. This is a bug in monai-unetpp"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero. This is a bug"),
+        (AssertionError(), "AssertionError. This is a bug in monai-unetpp"),
+        (RecursionError("too deep"), "RecursionError: too deep. This is a bug in monai-unetpp"),
         (ValueError("one\ntwo \x1b[31m\udcff"), "one two \\x1b[31m\\udcff"),
     ],
     # names of tests must be text for pytest-xdist
@@ -740,7 +740,7 @@ def test_what_python_raises_itself_is_an_error_of_ours(run, monkeypatch, tmp_pat
     monkeypatch.setattr("monai_unetpp.segmentation.segment_files", lambda **options: int("x"))
     code, _, err = run("segment", "a", "-o", tmp_path)
     assert code == 2
-    assert "ValueError: invalid literal for int() with base 10: 'x'. This is an error in monai-unetpp" in err
+    assert "ValueError: invalid literal for int() with base 10: 'x'. This is a bug in monai-unetpp" in err
 
 
 def test_a_warning_is_said_once(run, monkeypatch, tmp_path, caplog, stub_segment):
