@@ -356,7 +356,7 @@ def test_a_loader_that_dies_does_not_begin_again() -> None:
 
     loader = ThreadDataLoader(Dataset(items(0, 0, 0, 0)), batch_size=1, collate_fn=collate)
     evaluator = CaseEvaluator("cpu", loader, Threshold())
-    with pytest.raises(RuntimeError, match=r"val_data_loader must give 4 cases, got 2\. .* with .*CaseDataset"):
+    with pytest.raises(RuntimeError, match=r"val_data_loader must yield 4 cases, got 2\. .* with .*CaseDataset"):
         evaluator.run()
     assert [done.case for done in evaluator.completed] == ["case 0", "case 1"]
 

@@ -488,7 +488,7 @@ def test_the_command(cells, tmp_path, capsys):
     lines = out.splitlines()
     assert lines[0].split("  ")[0] == "pixels"
     assert lines[-3].split()[:2] == ["all", "5"]
-    assert lines[-2:] == ["The worst: bright", f"Report: {tmp_path / 'out' / 'failures.md'}"]
+    assert lines[-2:] == ["Worst cases: bright", f"Report: {tmp_path / 'out' / 'failures.md'}"]
 
     (tmp_path / "seg" / "half_seg.nii.gz").unlink()
     code, _, err = run(capsys, *common, "--segmentations", tmp_path / "seg")
@@ -503,7 +503,7 @@ def test_the_command(cells, tmp_path, capsys):
     (tmp_path / "nothing").mkdir()
     code, out, err = run(capsys, *common, "--segmentations", tmp_path / "nothing")
     assert (code, len(out.splitlines())) == (1, 1)
-    assert err.endswith("monai-unetpp: 5 of 5 cases failed; nothing is left.\n")
+    assert err.endswith("monai-unetpp: 5 of 5 cases failed; no case is left.\n")
 
     code, _, err = run(capsys, *common, "--label", "tumour")
     assert code == 2

@@ -160,10 +160,14 @@ def test_results_are_passed_over_only_if_made_within_the_same_bundle_and_complet
     ("bundle", "options", "message"),
     [
         ("outer", {"within": "inner"}, r"outer.configs.metadata\.json: has no entry 'within', so outer works within"),
-        ("inner", {"within": "inner"}, r"crop 'left' within inner must name labels, got 'left nut', which is none of"),
+        (
+            "inner",
+            {"within": "inner"},
+            r"crop 'left' within inner must name labels, got 'left nut', which is not one of",
+        ),
         ("stripped", {"within": "inner"}, r"inner.configs.metadata\.json: has no entry 'brain_mask'"),
         ("inner", {"mask": True}, r"inner.configs.metadata\.json: has no entry 'brain_mask'"),
-        ("inner", {"within": "outer", "instances": True}, "within must be left out together with instances"),
+        ("inner", {"within": "outer", "instances": True}, "within must not be combined with instances"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_line(bundles, tmp_path, bundle, options, message):

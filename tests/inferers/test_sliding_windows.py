@@ -555,7 +555,7 @@ def test_results_carry_no_gradient(image):
         ({"levels": ["L1", "L1"]}, ValueError, r"levels must be None, .* got \['L1', 'L1'\]"),
         ({"output": "classes"}, ValueError, "output must be one of logits, labels, got 'classes'"),
         ({"flips": [0, 0]}, ValueError, "axes must be different spatial axes"),
-        ({"device": "npu:x"}, ValueError, "device must be such as 'cpu' or 'cuda:0', got 'npu:x'"),
+        ({"device": "npu:x"}, ValueError, "device must be a name like 'cpu' or 'cuda:0', got 'npu:x'"),
         ({"runtime": "onnx"}, ValueError, "runtime must be one of auto, torch, compile, openvino, got 'onnx'"),
         ({"precision": "int8"}, ValueError, "precision must be one of auto, fp32, bf16, fp16, got 'int8'"),
     ],

@@ -169,7 +169,7 @@ def test_errors_come_out_as_they_are(bundle, few_boxes, tmp_path):
         prune_bundle(bundle, few_boxes, tmp_path / "out", budgets=["money=1"])
     with pytest.raises(ValueError, match="extra must be a name, '=' and a file, got 'alone'"):
         prune_bundle(bundle, few_boxes, tmp_path / "out", extra=["alone"])
-    with pytest.raises(ValueError, match="device must be such as 'cpu'"):
+    with pytest.raises(ValueError, match="device must be a name like 'cpu'"):
         prune_bundle(bundle, few_boxes, tmp_path / "out", device="abacus")
 
 
