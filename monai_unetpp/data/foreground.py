@@ -1,4 +1,4 @@
-"""What counts as foreground where an image is cropped to it."""
+"""Foreground criteria for cropping."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["AboveMean"]
 
 @dataclasses.dataclass(frozen=True)
 class AboveMean:
-    """Voxels brighter than a part of the image's mean, for ``select_fn`` of MONAI's ``CropForegroundd``.
+    """Select voxels brighter than a fraction of the mean, for ``select_fn`` of MONAI's ``CropForegroundd``.
 
-    A lambda says the same, but cannot be read by what exports a bundle.
+    Unlike a lambda in a configuration, it can be exported with the bundle.
 
     Attributes:
-        part: of the mean over all voxels and channels, such as 0.25.
+        part: fraction of the mean over all voxels and channels, such as 0.25.
 
     Example:
         >>> AboveMean(0.5)(torch.tensor([[1.0, 3.0, 8.0]])).tolist()
@@ -26,5 +26,5 @@ class AboveMean:
     part: float
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor:
-        """Which voxels are foreground, in the shape of ``image``, ``(C, H, W[, D])``."""
+        """Mark the foreground of ``image``, ``(C, H, W[, D])``, in the same shape."""
         return image.float() > self.part * (image.sum(dtype=torch.float64).item() / image.numel())

@@ -1,4 +1,4 @@
-"""A whole image through the network, window by window, to logits or to a label map in bounded memory."""
+"""Compute the logits of a whole image window by window, or its labels in bounded memory."""
 
 from __future__ import annotations
 
@@ -26,22 +26,21 @@ def infer_slices(
     axis: int,
     most_voxels: int | None = None,
 ) -> Array:
-    """What ``infer`` makes of a volume ``(C, H, W, D)`` by a network of images, slice by slice across ``axis``."""
+    """Apply ``infer`` with a 2D network to a volume ``(C, H, W, D)``, slice by slice across ``axis``."""
     slices = [infer(part, windows, predict, most_voxels) for part in np.moveaxis(image, axis + 1, 0)]
     return np.stack(slices, axis=axis - 3)
 
 
 def label_image(image: Array, windows: Mapping[str, Any], predict: Predict, most_voxels: int | None = None) -> Array:
-    """The class of the highest logit at each voxel; for one channel whether its logit is above 0.
+    """Find the class of the highest logit at each voxel; with one channel, whether its logit is above 0.
 
-    The windows and their weights are those of ``NestedSlidingWindowInferer``, and no more logits are held than of one
-    window's length along one axis.
+    Windows and weights are those of ``NestedSlidingWindowInferer``. Logits are held for one slab, one window long.
 
     Args:
         image: ``(C, *spatial)``.
-        windows: of a :class:`monai_unetpp.runner.Pipeline`.
+        windows: windows of a :class:`monai_unetpp.runner.Pipeline`.
         predict: the network.
-        most_voxels: of a window, where ``windows`` are to be chosen for the image.
+        most_voxels: largest window, if windows are chosen for each image.
 
     Returns:
         ``(*spatial)``, uint8 for up to 256 classes, else int16.
@@ -58,7 +57,7 @@ def label_image(image: Array, windows: Mapping[str, Any], predict: Predict, most
 
 
 def infer_logits(image: Array, windows: Mapping[str, Any], predict: Predict, most_voxels: int | None = None) -> Array:
-    """The weighted mean of the windows' logits at each voxel, ``(C, *spatial)`` in float32; see :func:`label_image`."""
+    """Average the windows' weighted logits at each voxel, ``(C, *spatial)`` in float32; see :func:`label_image`."""
     layout = _lay_out(image.shape[1:], windows, most_voxels)
     weights = _window_weights(layout, windows)
     counts = np.zeros(layout.padded_size, dtype=np.float32)
@@ -73,13 +72,14 @@ def infer_logits(image: Array, windows: Mapping[str, Any], predict: Predict, mos
     if sums is None:
         raise AssertionError("a layout has at least one window")
     sums /= counts
-    return sums[(slice(None), *_inner(layout))]
+    kept = (slice(None), *_inner(layout))
+    return sums[kept]
 
 
 def _predictions(
     image: Array, layout: WindowLayout, windows: Mapping[str, Any], predict: Predict
 ) -> Iterator[tuple[tuple[int, ...], Array]]:
-    """Where each window starts, and its logits."""
+    """Yield the start of each window and its logits."""
     mode = _PADDINGS[windows["padding_mode"]]
     fill = {"constant_values": windows["cval"]} if mode == "constant" else {}
     if any(after for _, after in layout.padding):
@@ -110,7 +110,7 @@ def _add(sums: Array, parts: tuple[slice, ...], found: Array, weights: Array | N
     if weights is None:
         sums[parts] += found
     else:
-        # in one rounding, as by the fused operation that torch takes
+        # round once, like torch's fused operation
         sums[parts] = sums[parts] + found.astype(np.float64) * weights
 
 
@@ -127,7 +127,7 @@ def _lay_out(size: Sequence[int], windows: Mapping[str, Any], most_voxels: int |
 
 
 def _averaging_flips(predict: Predict, axes: Sequence[int]) -> Predict:
-    """The mean over all mirror images along ``axes``."""
+    """Average the logits over all mirror images along ``axes``."""
     if not axes:
         return predict
 
@@ -144,7 +144,7 @@ def _averaging_flips(predict: Predict, axes: Sequence[int]) -> Predict:
 
 
 def _remembering_constants(predict: Predict) -> Predict:
-    """The latest constant window is not computed again."""
+    """Reuse the logits of the last constant window."""
     known: dict[bytes, Array] = {}
 
     def remembered(window: Array) -> Array:
@@ -161,7 +161,7 @@ def _remembering_constants(predict: Predict) -> Predict:
 
 
 class _LabelStitcher:
-    """Sums up weighted logits in a slab that moves along the image; what it leaves behind becomes labels."""
+    """Sums weighted logits in a slab that moves along the image, and turns finished planes into labels."""
 
     def __init__(self, layout: WindowLayout, channels: int, windows: Mapping[str, Any]) -> None:
         self._layout = layout

@@ -1,4 +1,4 @@
-"""From logits to labels on the grid of the file, class by class."""
+"""Labels on the grid of the file from logits, class by class."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ __all__ = ["likeliest_labels"]
 
 
 def likeliest_labels(logits: Array, volume: Volume) -> Array:
-    """The class whose probability is highest at each voxel of the file, as by ``InvertProbabilitiesd``.
+    """Find the class of the highest probability at each voxel of the file, like ``InvertProbabilitiesd``.
 
     Args:
         logits: ``(C, H, W[, D])`` of ``C >= 2`` classes, of the preprocessed image.
-        volume: that image, with its way back.
+        volume: that image, with the inverses of its steps.
 
     Returns:
-        ``(H, W[, D])``, uint8 for up to 256 classes, else int32; 0 where the preprocessing had cropped.
+        ``(H, W[, D])``, uint8 for up to 256 classes, else int32; 0 where the preprocessing cropped.
 
     Raises:
-        ValueError: logits that are not finite.
+        ValueError: the logits are not finite.
     """
     total = logits[0].copy()
     for channel in logits[1:]:
