@@ -168,7 +168,7 @@ def test_images_that_cannot_be_used_are_named(brain, tmp_path):
         ),
         (
             {"_target_": "EnsureTyped", "keys": "image", "dtype": "$torch.int16"},
-            "EnsureTyped cannot be done by the runner: its dtype must be float32, got torch.int16",
+            "EnsureTyped is not supported by the runner: its dtype must be float32, got torch.int16",
         ),
         (
             {"_target_": "CropForegroundd", "keys": "image", "source_key": "image", "select_fn": "$lambda x: x > 1"},

@@ -54,7 +54,7 @@ def test_the_guide_says_what_runs_each_shipped_bundle():
 
 def test_the_guide_names_the_norms_of_the_shipped_bundles():
     guide = (_REPOSITORY / "docs" / "segment.md").read_text(encoding="utf-8")
-    paragraph = guide[guide.index("`--window_shape auto` takes") :].split("\n\n")[0]
+    paragraph = guide[guide.index("`--window_shape auto` uses") :].split("\n\n")[0]
     named = [set(re.findall(r"`(\w+_unetpp)`", part)) for part in paragraph.split("With instance norm")]
     norms = {path.name: read_network_def(path).get("norm", "instance") for path in _REPOSITORY.glob("bundles/*_unetpp")}
     assert named == [{name for name, norm in norms.items() if norm == kind} for kind in ("batch", "instance")]
