@@ -127,8 +127,8 @@ REASONS = {
     "c_text": "not a NIfTI image",
     "d_nan": "120 of 120 voxels are NaN",
     "f_constant": "all voxels have the value 0",
-    "g_flat": r"its shape is (6, 5)",
-    "h_series": r"its shape is (6, 5, 4, 3)",
+    "g_flat": r"must be a volume with three axes, got shape (6, 5)",
+    "h_series": r"must be a volume with three axes, got shape (6, 5, 4, 3)",
     "i_network": "inference failed with RuntimeError: a negative voxel",
 }
 

@@ -431,7 +431,7 @@ def test_a_large_image_is_cropped_and_drawn(cells, tmp_path, edit_dataset):
         (
             {"list_key": "test"},
             ValueError,
-            r"dataset\.json: must have the list 'test', got training, validation\. Give one",
+            r"dataset\.json: must have the list 'test', got training, validation\. Add it",
         ),
     ],
 )

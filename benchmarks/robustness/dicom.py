@@ -127,7 +127,7 @@ def _segmented(folder: Path) -> None:
     expect_equal(labels_of(summary, 0), LABELS)
 
 
-@KIND.situation("series: slices of mixed thickness on an even grid", TOLD, "not of one kind")
+@KIND.situation("series: slices of mixed thickness on an even grid", TOLD, "differ in kind")
 def _thickness(folder: Path) -> None:
     _series(folder, lambda k: {"SliceThickness": 2 if k % 2 else 3})
 
@@ -149,7 +149,7 @@ def _reports(folder: Path) -> None:
     _is_known(scan)
 
 
-@KIND.situation("series: a slice is there twice", says="1 duplicate file(s) left out")
+@KIND.situation("series: a slice is there twice", says="1 duplicate file")
 def _copy(folder: Path) -> None:
     scan = write_all(folder / "scan", _slices())
     (scan / "copy.dcm").write_bytes((scan / "003.dcm").read_bytes())
@@ -256,7 +256,7 @@ def _single(folder: Path) -> None:
     read(write(folder / "a.dcm", _slices()[0]))
 
 
-@KIND.situation("a radiograph without a place in the patient, for a network in 2D", TOLD, "no place in the patient")
+@KIND.situation("a radiograph without a place in the patient, for a network in 2D", TOLD, "has no position")
 def _radiograph(folder: Path) -> None:
     plain = image_dataset(VOXELS[:, :, 5].T, "1.2.3", PixelSpacing=["1", "1"])
     voxels, _ = read(write(folder / "a.dcm", plain), spatial_dims=2)

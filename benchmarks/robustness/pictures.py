@@ -135,19 +135,19 @@ _TIFFS: list[tuple[str, str, str, dict[str, Any]]] = [
     (
         "ImageJ: points in time, taken for slices",
         "read right",
-        "they are time",
+        "they lie along time",
         {"pixels": _PAGES, "imagej": True, "metadata": {"axes": "TYX"}, "dims": 3, **_GREY},
     ),
     (
         "pages of an axis that the file does not name",
         "read right",
-        "does not name",
+        "along an unnamed axis",
         {"pixels": _PAGES, "metadata": None, "dims": 3, **_GREY},
     ),
     (
         "a volume for a network in 2D",
         REFUSED,
-        "but",
+        "two axes, got",
         {"pixels": _PAGES, "ome": True, "metadata": {"axes": "ZYX"}, **_GREY},
     ),
     ("colours: their mean", "read right", "", {"pixels": np.stack([_ROWS] * 3, -1), "photometric": "rgb"}),

@@ -114,10 +114,10 @@ def _header(folder: Path, codes: tuple[int, int] = (1, 0), **fields: Any) -> Non
 
 
 _NIFTI: list[tuple[str, str, str, dict[str, Any]]] = [
-    ("voxel size 0 in the qform", REFUSED, "which cannot be", {"codes": (0, 1), "pixdim": [1, 1, 1, 0, 0, 0, 0, 0]}),
+    ("voxel size 0 in the qform", REFUSED, "the impossible", {"codes": (0, 1), "pixdim": [1, 1, 1, 0, 0, 0, 0, 0]}),
     ("an sform of zeros", REFUSED, "its affine is singular", {"srow_x": 0, "srow_y": 0, "srow_z": 0}),
     ("NaN in the sform", REFUSED, "its affine is singular", {"srow_y": np.nan}),
-    ("a quaternion that is no rotation", REFUSED, "holds no rotation", {"codes": (0, 1), "quatern_b": 7}),
+    ("a quaternion that is no rotation", REFUSED, "its qform is not a rotation", {"codes": (0, 1), "quatern_b": 7}),
     ("voxels that begin inside of the header", REFUSED, "vox offset 16 too low", {"vox_offset": 16}),
     ("no voxels along one axis", REFUSED, "damaged|empty", {"dim": [3, 20, 0, 18, 1, 1, 1, 1]}),
     ("more voxels than the file holds", REFUSED, "cut off", {"dim": [3, 20, 2400, 18, 1, 1, 1, 1]}),
@@ -125,7 +125,7 @@ _NIFTI: list[tuple[str, str, str, dict[str, Any]]] = [
     ("colours", REFUSED, "colours", {"datatype": 128, "bitpix": 24}),
     ("pixdim 0 beside a sound sform", TOLD, "the sform is used", {"pixdim": [1, 0, 0, 0, 0, 0, 0, 0]}),
     ("a code that the standard does not know", TOLD, "its sform_code 9 is not", {"sform_code": 9}),
-    ("qform elsewhere than the sform", TOLD, "differently", {"codes": (1, 1), "qoffset_x": 80}),
+    ("qform elsewhere than the sform", TOLD, "disagree", {"codes": (1, 1), "qoffset_x": 80}),
     ("lengths in micrometres", TOLD, "lengths in micron", {"xyzt_units": 3}),
     ("NaN in numbers that are not used", "read right", "", {"quatern_b": np.nan, "cal_max": np.nan}),
 ]
@@ -170,7 +170,7 @@ _TEXT: list[tuple[str, str, str, str, str, np.ndarray[Any, Any] | None]] = [
     ),
     ("NRRD: without a space", "x.nrrd", "spacings: 1 1 2\n", TOLD, "its orientation is unknown", _ORIGIN_LESS),
     ("NRRD: in a space that says nothing", "x.nrrd", "space: scanner-xyz\n" + _DIRECTIONS, TOLD, "'scanner-xyz'", None),
-    ("NRRD: voxel size 0", "x.nrrd", "spacings: 1 0 2\n", REFUSED, "which cannot be", None),
+    ("NRRD: voxel size 0", "x.nrrd", "spacings: 1 0 2\n", REFUSED, "the impossible", None),
     (
         "NRRD: two axes in one direction",
         "x.nrrd",
@@ -190,8 +190,8 @@ _TEXT: list[tuple[str, str, str, str, str, np.ndarray[Any, Any] | None]] = [
     ("MHA: with its place", "x.mha", _PLACE + "ElementSpacing = 1 1 2\n", "read right", "", _LPS),
     ("MHA: without a matrix", "x.mha", "ElementSpacing = 1 1 2\n", TOLD, "its orientation is unknown", _ORIGIN_LESS),
     ("MHA: without a voxel size", "x.mha", _PLACE, TOLD, "1 mm is assumed", None),
-    ("MHA: a negative voxel size", "x.mha", _PLACE + "ElementSpacing = 1 -1 2\n", REFUSED, "which cannot be", None),
-    ("MHA: -1 axes, over which ITK would crash", "x.mha", "NDims = -1\n", REFUSED, "which cannot be", None),
+    ("MHA: a negative voxel size", "x.mha", _PLACE + "ElementSpacing = 1 -1 2\n", REFUSED, "the impossible", None),
+    ("MHA: -1 axes, over which ITK would crash", "x.mha", "NDims = -1\n", REFUSED, "the impossible", None),
     (
         "MHA: lengths in micrometres",
         "x.mha",
@@ -240,7 +240,7 @@ def _channel_first(folder: Path) -> None:
     read(save(folder / "x.nii.gz", VOXELS[None]))
 
 
-@KIND.situation("a series over time (X, Y, Z, T)", REFUSED, "points in time")
+@KIND.situation("a series over time (X, Y, Z, T)", REFUSED, "time points")
 def _over_time(folder: Path) -> None:
     read(save(folder / "x.nii.gz", np.stack([VOXELS] * 3, axis=-1)))
 

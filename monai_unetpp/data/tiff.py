@@ -145,7 +145,7 @@ def _usable_pages(path: Path, tell: bool = False) -> Iterator[list[TiffPage]]:
             _check_pages(usable, file, path)
             axis = _axis_of_pages(file, path, len(usable))
             if tell and axis not in ("", "Z"):
-                logger.info("%s: its %d pages are read as slices; they are %s.", path, len(usable), _named(axis))
+                logger.info("%s: its %d pages are read as slices; they lie along %s.", path, len(usable), _named(axis))
             yield _in_order(usable, file.series) if axis else usable
     except (ImageFileError, MemoryError):
         raise
@@ -183,7 +183,7 @@ def _axis_of_pages(file: TiffFile, path: Path, count: int) -> str:
 
 
 def _named(axis: str) -> str:
-    return _NAMES.get(axis, "along an unnamed axis")
+    return _NAMES.get(axis, "an unnamed axis")
 
 
 def _channel_names(file: TiffFile, count: int) -> str:

@@ -337,8 +337,8 @@ def test_channels_of_a_tiff_are_no_slices(tmp_path: Path, camera: np.ndarray, ki
     [
         ("ome", "ZYX", ""),
         ("imagej", "ZYX", ""),
-        ("ome", "TYX", "they are time"),
-        ("imagej", "TYX", "they are time"),
+        ("ome", "TYX", "they lie along time"),
+        ("imagej", "TYX", "they lie along time"),
         ("shaped", "YX", "along an unnamed axis"),
         (None, "YX", "along an unnamed axis"),
     ],
@@ -620,4 +620,4 @@ def test_pages_along_an_axis_without_a_name_are_told_once(tmp_path: Path, caplog
     SegmentationSaveImaged("pred", tmp_path / "out")({"pred": image})
     read_geometry(tmp_path / "a.tif")
     told = [record.getMessage() for record in caplog.records]
-    assert told == [f"{tmp_path}/a.tif: its 3 pages are read as slices; they are along an unnamed axis."]
+    assert told == [f"{tmp_path}/a.tif: its 3 pages are read as slices; they lie along an unnamed axis."]
