@@ -83,9 +83,9 @@ def test_the_networks_of_the_folds_are_judged_and_not_the_final_one(tmp_path, bo
 def test_a_verdict_stands_though_the_final_network_was_trained_on_all_cases(tmp_path, boxes, folds) -> None:
     bundle = make_prunable_bundle(tmp_path / "bundle", half_blind_network())
     write_training_record(bundle, training=load_datalist(boxes, "training"), rule=LAST)
-    result = judge(folds, plan_of(boxes, tmp_path / "out", bundle=bundle, confirm_share=0.5))
-    assert not any("trained on" in blocker for each in result.decisions for blocker in each.blockers)
-    assert {(each.cases, each.training, each.out_of_fold) for each in result.exposures} == {(10, 10, True)}
+    result = judge(folds, plan_of(boxes, tmp_path / "out", bundle=bundle))
+    assert verdict(result).verdict == "prune"
+    assert [(each.cases, each.training, each.out_of_fold) for each in result.exposures] == [(20, 20, True)]
     sentences = trust_sentences(result)
     assert "No case that judges took part in the weights." not in sentences
     assert any("The network of the bundle was trained on 20 of these 20 cases" in sentence for sentence in sentences)

@@ -110,14 +110,14 @@ class TestBudget:
 
     def test_the_cheapest_that_is_not_worse_than_the_best_within(self) -> None:
         rules = Rules(margins=DICE, bootstrap_samples=500)
-        alike = rows_of(levels(20, l1=-0.001, l2=0.002, sd=0.002))
+        alike = rows_of(levels(60, l1=-0.001, l2=0.002, sd=0.002))
         accuracy = mean_accuracy(alike, ["L1", "L2", "L3"])
         picked = within_budget(accuracy, COSTS, parse_budget("latency_ms=50"), alike, rules)
         assert picked.points == ("L1",)
         assert "L1 is the cheapest within latency_ms<=50 that is not worse than L2" in picked.reason
         # without scores nothing is shown to be as good
         assert within_budget(accuracy, COSTS, parse_budget("latency_ms=50")).points == ("L2",)
-        worse = rows_of(levels(20, l1=-0.05, l2=0.002, sd=0.002))
+        worse = rows_of(levels(60, l1=-0.05, l2=0.002, sd=0.002))
         accuracy = mean_accuracy(worse, ["L1", "L2", "L3"])
         assert within_budget(accuracy, COSTS, parse_budget("latency_ms=50"), worse, rules).points == ("L2",)
 
