@@ -220,7 +220,7 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
 
 def _entries(plan: PruningPlan, given: Scores | None) -> dict[str, list[dict[str, Any]]]:
     """The cases of each data set; those of the first are the ones that have been scored, where there are any."""
-    found = {}
+    found: dict[str, list[dict[str, Any]]] = {}
     for name, directory in zip(plan.data.names, plan.data.folders, strict=True):
         if given is not None and not found:
             found[name] = [case.as_entry() for case in given.cases]
