@@ -26,9 +26,10 @@ __all__ = ["LevelCurves", "load_observed"]
 
 logger = logging.getLogger(__name__)
 
-_Case = Mapping[str, Any]
 #: Steps whose mean loss TensorBoard shows.
 _RECENT = 50
+
+_Case = Mapping[str, Any]
 
 
 def load_observed(
