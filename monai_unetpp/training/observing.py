@@ -60,7 +60,7 @@ class LevelCurves:
 
     It only observes: nothing is selected, and no random numbers are drawn. Between two looks at least ``interval_s``
     pass, and so much time that all of them together take about ``share`` of it. Under ``torchrun`` the first process
-    looks. It has a state, so that a resumed training continues its curves. Without cases, only the loss is drawn.
+    looks. It has a state, so that a resumed training continues its curves.
 
     Args:
         network: whose levels to score.
@@ -74,6 +74,7 @@ class LevelCurves:
         keys: of image and label.
         share: of the time, at most.
         interval_s: seconds between two looks, at least.
+        loss_alone: whether to draw the loss where there are no cases to look at.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class LevelCurves:
         keys: tuple[str, str] = ("image", "label"),
         share: float = 0.05,
         interval_s: float = 60.0,
+        loss_alone: bool = False,
     ) -> None:
         if not 0 < share < 1:
             raise ValueError(f"share must lie between 0 and 1, got {share}. 0.05 is enough to look now and then.")
@@ -101,6 +103,7 @@ class LevelCurves:
         self.keys = keys
         self.share = share
         self.interval_s = interval_s
+        self.loss_alone = loss_alone
         self._rows: list[dict[str, float]] = []
         self._ended = 0.0
         self._took = 0.0
@@ -108,7 +111,7 @@ class LevelCurves:
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer ``engine``; attach after what changes the weights, before what saves."""
-        if rank() == 0:
+        if rank() == 0 and (len(self.cases) > 0 or self.loss_alone):
             engine.add_event_handler(Events.STARTED, self._start)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
             engine.add_event_handler(Events.COMPLETED, self._close)

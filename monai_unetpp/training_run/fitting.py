@@ -92,6 +92,7 @@ def fit(
         config[key] = value
     if cases is not None:
         config["train#cases#data"] = list(cases)
+    config["train#levels#loss_alone"] = True
     if observed is not None:
         config["train#levels#cases#cases"] = list(observed)
     config.parse("initialize")
