@@ -1,4 +1,4 @@
-"""One training of a bundle's network, by the bundle's own ``train.json``."""
+"""Training a bundle's network with its own ``train.json``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _TOLD_S = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """A training that is complete.
+    """A completed training.
 
     Attributes:
         folder: holds ``model.pt``, ``curve.csv``, ``training.png`` and, where cases were looked at, ``levels.csv``.
@@ -34,7 +34,7 @@ class Fitted:
         seconds: that they took, over all sessions.
         loss: mean over the last steps.
         averaged: whether the weights are the moving average.
-        transfer: what was taken from other weights, in words; None where training began with random ones.
+        transfer: the weights taken from elsewhere, in words; None if training started from random ones.
     """
 
     folder: Path
@@ -51,7 +51,7 @@ class Fitted:
 
 
 def read_fitted(folder: Path) -> Fitted | None:
-    """The training that was completed in a folder; None where there is none."""
+    """The completed training in a folder; None if there is none."""
     if not ((folder / _WEIGHTS).is_file() and (folder / _SUMMARY).is_file()):
         return None
     content: dict[str, Any] = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
@@ -68,7 +68,7 @@ def fit(
     cases: Sequence[Mapping[str, Any]] | None = None,
     observed: Sequence[Mapping[str, Any]] | None = None,
 ) -> Fitted:
-    """Train the network of a bundle, from where it was interrupted if it was. Under ``torchrun`` all processes train.
+    """Train the network of a bundle, resuming after an interruption. Under ``torchrun`` all processes train.
 
     Args:
         bundle: the folder of the bundle.

@@ -1,4 +1,4 @@
-"""The bundle to train: planned now, or before."""
+"""The bundle to train, planned now or earlier."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ _OBSERVED = 3
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """A bundle that is planned, and the limits of its training.
+    """A planned bundle, and the limits of its training.
 
     Attributes:
         bundle: its folder.
         dataset_dir: folder of the data set.
         plan: its plan.
         beginning: minutes, folds and initial weights.
-        steps: of each training where they were set by hand; None where the time ends it.
+        steps: steps of each training if set by hand; None if the time ends it.
         observed: number of validation cases to look at while training.
     """
 
@@ -53,15 +53,15 @@ class Planned:
 
 
 def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planned:
-    """Plan the bundle unless it is planned. Under ``torchrun`` the first process does, and the others wait.
+    """Plan the bundle unless it is planned. Under ``torchrun`` the first process plans, and the others wait.
 
     Args:
-        options: what was asked for.
-        tell: is called with lines about the progress.
+        options: the options.
+        tell: called with lines about the progress.
 
     Raises:
-        ValueError: the folder was planned for other data or with other values by hand, its training began with other
-            options, or data with problems.
+        ValueError: the folder was planned for other data or other values, its training began with other options, or
+            the data have problems.
         FileNotFoundError: no such data set, or no such initial weights.
     """
     bundle = Path(options.output_dir)
@@ -76,14 +76,14 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
 
 
 def _first(ask: Callable[[], _T]) -> _T:
-    """What the first process finds, in every process."""
+    """The result of the first process, in every process."""
     with waiting_group() as group:
         (found,) = from_first((ask(),) if rank() == 0 else None, group)
     return found
 
 
 def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
-    """Plan in the first process; all of them share the check of the data."""
+    """Plan in the first process; all processes share the check of the data."""
     described = _first(lambda: _describe(options))
     check_data(options.dataset_dir, described, options.output_dir, options.fold_count)
     return _first(lambda: plan_checked(options, described, tell))
@@ -95,20 +95,20 @@ def _describe(options: TrainOptions) -> DataSetDescription:
 
 
 def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan | None:
-    """The plan that is there, if it is for the same data and with the same values by hand; None where there is none."""
+    """The existing plan, which must be for the same data and values set by hand; None if there is none."""
     bundle = Path(options.output_dir)
     if not (bundle / PLAN_FILE).is_file():
         return None
     made = load_plan(bundle)
     if Path(made.dataset_dir).resolve() != Path(options.dataset_dir).resolve():
         raise ValueError(
-            f"{bundle}: was planned for {made.dataset_dir}, got {options.dataset_dir}. Take another folder."
+            f"{bundle}: was planned for {made.dataset_dir}, got {options.dataset_dir}. Use another folder."
         )
     for name, value in options.given.items():
         if made[name] != check_one(name, value, made.spatial_dims):
             raise ValueError(
-                f"{bundle}: was planned with {name}={made[name]}, got {value}. Take another folder, or delete this one "
+                f"{bundle}: was planned with {name}={made[name]}, got {value}. Use another folder, or delete this one "
                 "to plan again."
             )
-    tell(f"{bundle}: planned before.")
+    tell(f"{bundle}: already planned.")
     return made
