@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from os import PathLike
 from pathlib import Path
 
@@ -19,13 +20,20 @@ _COMMANDS = Path(__file__).with_name("template") / "commands.md"
 _NOT_TRAINED = "The network has not been trained yet: run `monai-unetpp train` with the same data and folder."
 
 
-def write_readme(bundle: str | PathLike[str], *, training: str | None = None, performance: str | None = None) -> Path:
+def write_readme(
+    bundle: str | PathLike[str],
+    *,
+    training: str | None = None,
+    performance: str | None = None,
+    folds: int | None = None,
+) -> Path:
     """Write or replace a bundle's ``docs/README.md``, from its plan and fingerprint.
 
     Args:
         bundle: the folder of the bundle.
         training: description of the training, as Markdown without headings; None before the training.
         performance: the results, as Markdown with headings of level four or lower; None before they are known.
+        folds: number of networks trained for cross-fitting; None takes that of the plan.
 
     Returns:
         The file.
@@ -36,8 +44,10 @@ def write_readme(bundle: str | PathLike[str], *, training: str | None = None, pe
     """
     root = Path(bundle)
     fingerprint = Fingerprint.read(root / FINGERPRINT_FILE)
-    path = root / "docs" / "README.md"
-    write_text(path, readme_text(load_plan(root), fingerprint, training=training, performance=performance))
+    path, plan = root / "docs" / "README.md", load_plan(root)
+    if folds is not None:
+        plan = dataclasses.replace(plan, folds=folds)
+    write_text(path, readme_text(plan, fingerprint, training=training, performance=performance))
     return path
 
 

@@ -70,11 +70,12 @@ class EvaluationData:
         confirm_share: share of the subjects held out to confirm the choice, such as 0.5.
         subjects: subject by case, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name.
-        exclude_problems: leave out cases with problems in their data instead of stopping.
-        training_list: list of ``dataset.json`` on which the network was trained, such as ``"training"``. It is scored
-            too, to show how much better each level is on cases that it knows.
-        scores: tables of out-of-fold scores, one per fold, to use instead of scoring the cases of ``dataset_dir``; see
-            :func:`monai_unetpp.pruning.judge`.
+        exclude_problems: leave out cases whose data have problems instead of stopping.
+        training_list: list of ``dataset.json`` that the network was trained on, such as ``"training"``: it is scored
+            too, for how much better each level is on cases that it knows.
+        scores: tables of out-of-fold scores, one of each fold, which judge the levels instead of scoring the cases of
+            ``dataset_dir`` again; see :func:`monai_unetpp.pruning.judge`. The cases may be of any of its lists. A
+            training with ``--folds`` writes them as ``training/fold_1/per_case.csv`` and so on.
 
     Raises:
         ValueError: no data set, two with the same name, both ways to confirm, a share out of range, or tables of

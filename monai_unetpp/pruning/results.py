@@ -339,9 +339,10 @@ class Exposure:
         dataset: name of the data set.
         role: role of the cases, as in :class:`Decision`.
         cases: number of cases.
-        training: how many were used for training.
-        selecting: how many chose the weights.
-        rule: how the weights were chosen.
+        training: how many the network was trained on.
+        selecting: how many chose among weights.
+        rule: how the weights were chosen; empty where the bundle does not say.
+        out_of_fold: whether other networks scored the cases, none of which was trained on the subjects that it scored.
     """
 
     dataset: str
@@ -350,6 +351,7 @@ class Exposure:
     training: int
     selecting: int
     rule: str
+    out_of_fold: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

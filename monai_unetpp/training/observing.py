@@ -26,14 +26,18 @@ __all__ = ["LevelCurves", "load_observed"]
 
 logger = logging.getLogger(__name__)
 
-#: Least number of steps over which TensorBoard shows the mean loss.
+#: Steps over which TensorBoard shows the mean loss.
 _RECENT = 50
 
 _Case = Mapping[str, Any]
 
 
 def load_observed(
-    dataset_dir: str | PathLike[str], count: int, transform: Callable[..., Any], split_dir: str | PathLike[str]
+    dataset_dir: str | PathLike[str],
+    count: int,
+    transform: Callable[..., Any],
+    split_dir: str | PathLike[str],
+    cases: Sequence[_Case] | None = None,
 ) -> Sequence[_Case]:
     """The first cases of the validation list, prepared once as for training.
 
@@ -42,12 +46,13 @@ def load_observed(
         count: how many; 0 reads nothing.
         transform: prepares a case.
         split_dir: folder for ``split.json``.
+        cases: to take instead of the validation list.
     """
     if count < 1:
         return ()
-    cases = load_datalist(dataset_dir, "validation", split_dir)[:count]
-    prepared: Any = CacheDataset(cases, transform, progress=False)
-    return [prepared[number] for number in range(len(cases))]
+    listed = load_datalist(dataset_dir, "validation", split_dir) if cases is None else cases
+    prepared: Any = CacheDataset(listed[:count], transform, progress=False)
+    return [prepared[number] for number in range(len(listed[:count]))]
 
 
 class LevelCurves:
@@ -63,12 +68,13 @@ class LevelCurves:
         inferer: runs the network over an image.
         curve: the losses, for the plot.
         folder: receives ``levels.csv`` (mean Dice over cases and classes without the background, by step and level),
-            ``training.png`` if matplotlib is installed, and ``tensorboard`` if TensorBoard is.
+            ``training.png`` if matplotlib is installed, also at the end, and ``tensorboard`` if TensorBoard is.
         device: the device of the network.
         ignored_class: value of unlabelled voxels in the label.
         keys: keys of image and label.
         share: largest share of the time for evaluations.
         interval_s: least seconds between two evaluations.
+        loss_alone: whether to draw the loss if there are no cases to observe.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class LevelCurves:
         keys: tuple[str, str] = ("image", "label"),
         share: float = 0.05,
         interval_s: float = 60.0,
+        loss_alone: bool = False,
     ) -> None:
         if not 0 < share < 1:
             raise ValueError(f"share must lie between 0 and 1, got {share}. 0.05 is enough.")
@@ -96,6 +103,7 @@ class LevelCurves:
         self.keys = keys
         self.share = share
         self.interval_s = interval_s
+        self.loss_alone = loss_alone
         self._rows: list[dict[str, float]] = []
         self._ended = 0.0
         self._took = 0.0
@@ -103,7 +111,7 @@ class LevelCurves:
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer ``engine``; attach after handlers that change the weights, before those that save."""
-        if len(self.cases) > 0 and rank() == 0:
+        if rank() == 0 and (len(self.cases) > 0 or self.loss_alone):
             engine.add_event_handler(Events.STARTED, self._start)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
             engine.add_event_handler(Events.COMPLETED, self._close)
@@ -113,10 +121,12 @@ class LevelCurves:
         began = time.monotonic()
         if began - self._ended < max(self.interval_s, self._took * (1 - self.share) / self.share):
             return
-        step = engine.state.iteration
-        self._rows.append({"step": step, **self._score()})
-        self._write()
-        self._tell_board(engine.state.epoch_length or 1)
+        scores = self._score() if len(self.cases) > 0 else {}
+        if scores:
+            self._rows.append({"step": engine.state.iteration, **scores})
+            self._write()
+        self._draw()
+        self._tell_board(engine, scores)
         self._ended = time.monotonic()
         self._took = self._ended - began
 
@@ -150,12 +160,14 @@ class LevelCurves:
         writer.writeheader()
         writer.writerows({k: v if k == "step" else f"{v:.4f}" for k, v in row.items()} for row in self._rows)
         write_text(self.folder / "levels.csv", text.getvalue())
+
+    def _draw(self) -> None:
         try:
             draw_training(self.curve.losses, self._rows, self.folder / "training.png")
         except ImportError as e:
             logger.info("%s", e)
 
-    def _tell_board(self, steps: int) -> None:
+    def _tell_board(self, engine: Engine, scores: Mapping[str, float]) -> None:
         if self._board is None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -163,13 +175,14 @@ class LevelCurves:
                 logger.info("Nothing is written for TensorBoard (%s).", e)
                 return
             self._board = SummaryWriter(str(self.folder / "tensorboard"))
-        row = dict(self._rows[-1])
-        step = int(row.pop("step"))
-        self._board.add_scalar("loss", self.curve.recent_loss(max(steps, _RECENT)), step)
-        self._board.add_scalars("dice", row, step)
+        step = engine.state.iteration
+        self._board.add_scalar("loss", self.curve.recent_loss(_RECENT), step)
+        if scores:
+            self._board.add_scalars("dice", dict(scores), step)
         self._board.flush()
 
     def _close(self) -> None:
+        self._draw()
         if self._board is not None:
             self._board.close()
 

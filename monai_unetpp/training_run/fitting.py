@@ -29,9 +29,9 @@ class Fitted:
     """A completed training.
 
     Attributes:
-        folder: contains ``model.pt``, ``curve.csv`` and, if cases were observed, ``levels.csv`` and ``training.png``.
-        steps: number of steps. The same number as ``steps``, without minutes, gives bit-identical weights.
-        seconds: their time, over all sessions.
+        folder: holds ``model.pt``, ``curve.csv``, ``training.png`` and, where cases were looked at, ``levels.csv``.
+        steps: that were done. The same number given as ``steps``, without minutes, is repeated bit by bit.
+        seconds: that they took, over all sessions.
         loss: mean over the last steps.
         averaged: whether the weights are the moving average.
         transfer: the weights taken from elsewhere, in words; None if training started from random ones.
@@ -66,16 +66,18 @@ def fit(
     *,
     name: str,
     cases: Sequence[Mapping[str, Any]] | None = None,
+    observed: Sequence[Mapping[str, Any]] | None = None,
 ) -> Fitted:
     """Train the network of a bundle, resuming after an interruption. Under ``torchrun`` all processes train.
 
     Args:
         bundle: the folder of the bundle.
         folder: for checkpoints, curves and weights.
-        values: values for keys of ``train.json``, such as ``minutes``.
-        tell: called with lines of step, loss and remaining time.
-        name: name of this training in these lines.
-        cases: cases to train on instead of the training list.
+        values: by key of ``train.json``, such as ``minutes``.
+        tell: is called with the step, the loss and the remaining time.
+        name: of this training, in these lines.
+        cases: to train on, instead of the training list.
+        observed: to look at while training, the first of them, instead of the validation list.
 
     Raises:
         RuntimeError: the loss became infinite or not a number.
@@ -90,6 +92,9 @@ def fit(
         config[key] = value
     if cases is not None:
         config["train#cases#data"] = list(cases)
+    config["train#levels#loss_alone"] = True
+    if observed is not None:
+        config["train#levels#cases#cases"] = list(observed)
     config.parse("initialize")
     trainer = config.parse("train#trainer")
     if rank() == 0:
