@@ -38,7 +38,7 @@ _COMMANDS = (DEMO, BUNDLES, SEGMENT, PLAN, TRAIN, PRUNE, EXPORT, CHECK, FAILURES
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    Exit codes: 0 done, 1 some cases failed or problems were found, 2 bad arguments or input, 3 inconclusive (prune),
+    Exit codes: 0 done, 1 some cases failed or problems were found, 2 bad arguments or input, 3 inconclusive verdict,
     130 interrupted.
 
     Args:
