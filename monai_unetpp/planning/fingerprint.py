@@ -138,6 +138,15 @@ class Fingerprint:
         ]
         return TrainingRanges.of(records, self.modality)
 
+    def without_names(self) -> Fingerprint:
+        """The same, with cases and subjects numbered in their order instead of named: for a bundle that is shared."""
+        subjects = list(dict.fromkeys(case.subject for case in self.cases))
+        cases = tuple(
+            dataclasses.replace(case, name=f"case_{number}", subject=f"subject_{1 + subjects.index(case.subject)}")
+            for number, case in enumerate(self.cases, 1)
+        )
+        return dataclasses.replace(self, cases=cases)
+
     def as_dict(self, with_cases: bool = True) -> dict[str, Any]:
         """Plain values for JSON, with the ranges that the guard of a bundle reads.
 

@@ -101,8 +101,8 @@ class Rules:
         flags=("--budget",),
         action="append",
         metavar="COST=VALUE",
-        help="also pick the cheapest level within a limit of latency_ms, window_latency_ms, parameters, memory_mb, flops, "
-        "checkpoint_mb or energy_j that is as good as the most accurate one within; repeatable",
+        help="also pick the cheapest level within latency_ms, window_latency_ms, parameters, memory_mb, flops, "
+        "checkpoint_mb or energy_j that is as good as the most accurate one there; repeatable",
     )
     utility_weight: float | None = option(
         None, type=float, metavar="W", help="also pick by accuracy minus W times the relative latency"
