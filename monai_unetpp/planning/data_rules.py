@@ -180,8 +180,9 @@ def choose_augmentation(fingerprint: Fingerprint) -> Choice:
     """How strongly patches are varied."""
     return Choice(
         "strong",
-        "Rotation, scaling, noise, blur, lower resolution, contrast and brightness stand for scanners and subjects "
-        f"that {len(fingerprint.cases)} cases do not show.",
+        "The same for every kind of image: rotation, scaling, noise, blur, lower resolution, contrast and brightness "
+        f"stand for scanners and subjects that {len(fingerprint.cases)} cases do not show. Their strength was not "
+        "tuned to the modality; only bias_field, rotate90 and flip_axes follow the data.",
         ISENSEE,
     )
 
