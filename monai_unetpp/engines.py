@@ -69,6 +69,7 @@ class CaseResult:
         surround: ``value`` (of the first channel) and ``share`` of the constant surround that the preprocessing found
             (``LevelSurroundd``); None where it found none, or did not look for one.
         depths: windows by the level that they stopped at, where the inferer chooses the depth of each.
+        pixels: of a label map with two axes, with those of the background; 0 for volumes and for what is none.
     """
 
     case: str
@@ -81,6 +82,7 @@ class CaseResult:
     surround: dict[str, float] | None = None
     depths: dict[str, int] = dataclasses.field(default_factory=dict)
     voxels: dict[int, int] = dataclasses.field(default_factory=dict)
+    pixels: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -356,6 +358,7 @@ class CaseEvaluator(SupervisedEvaluator):
             surround=case.surround,
             depths=case.depths,
             voxels=voxels,
+            pixels=_count_pixels(prediction) if instances is None else 0,
         )
 
     def _await_saving(self) -> None:
@@ -536,6 +539,11 @@ def _count_voxels(prediction: Any) -> dict[int, int]:
         return {}
     counts = torch.bincount(values.to(torch.uint8 if greatest <= 255 else torch.int64)).tolist()
     return {label: count for label, count in enumerate(counts) if label and count}
+
+
+def _count_pixels(prediction: Any) -> int:
+    is_map = isinstance(prediction, MetaTensor) and prediction.ndim == 3 and prediction.shape[0] == 1
+    return int(prediction.numel()) if is_map else 0
 
 
 def _volumes_ml(prediction: Any, voxels: Mapping[int, int]) -> dict[int, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -133,6 +134,7 @@ class Fingerprint:
                 lowest=tuple(channel.whole.p0_5 for channel in case.intensity),
                 highest=tuple(channel.whole.p99_5 for channel in case.intensity),
                 volumes_ml=case.volumes_ml,
+                area_shares={name: count / math.prod(case.shape) for name, count in case.voxels.items()},
             )
             for case in self.cases
         ]
