@@ -1,5 +1,6 @@
 """Whole trainings: planned, trained, judged and documented; interrupted, cross-fitted, refused."""
 
+import dataclasses
 import importlib
 import re
 import time
@@ -11,8 +12,9 @@ from disc_images import write_disc_images
 from monai_unetpp import NestedUNet, cli
 from monai_unetpp.bundles import check_bundle, read_metadata, read_training_record
 from monai_unetpp.planning import Machine, plan
+from monai_unetpp.pruning import verdict
 from monai_unetpp.training import NumberedPatches
-from monai_unetpp.training_run import TrainOptions, train
+from monai_unetpp.training_run import TrainOptions, judging, train
 from monai_unetpp.training_run import run as stages
 from monai_unetpp.training_run.judging import split_folds
 from monai_unetpp.training_run.planned import planned_bundle
@@ -127,6 +129,27 @@ def test_a_training_goes_on_where_it_was_interrupted(discs_dir, planned, monkeyp
     found = weights(one), weights(other)
     assert found[0].keys() == found[1].keys()
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
+
+
+def test_a_verdict_to_prune_ends_in_a_pruned_bundle_beside_the_whole_one(discs_dir, planned, monkeypatch, capsys):
+    """No verdict on three cases is to prune, so one is put in its place."""
+    bundle = planned("cut")
+
+    def to_prune(result):
+        return dataclasses.replace(verdict(result), verdict="prune", level="L1")
+
+    monkeypatch.setattr(stages, "verdict", to_prune)
+    monkeypatch.setattr(judging, "verdict", to_prune)
+    assert cli.main(["train", str(discs_dir), "-o", str(bundle), "--device", "cpu"]) == 0
+    pruned = bundle.with_name("cut_L1")
+    assert f"Pruned bundle: {pruned}" in capsys.readouterr().out
+    assert check_bundle(pruned) == []
+    assert NestedUNet.from_checkpoint(pruned / "models" / "model.pt").levels == ("L1",)
+    whole = NestedUNet.from_checkpoint(bundle / "models" / "model.pt").eval()
+    image = torch.rand(1, 1, 24, 24)
+    with torch.no_grad():
+        level = whole.forward_levels(image)["L1"]
+        assert torch.equal(NestedUNet.from_checkpoint(pruned / "models" / "model.pt").eval()(image), level)
 
 
 def test_folds_let_every_case_judge(discs_dir, planned):
