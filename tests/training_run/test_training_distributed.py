@@ -44,6 +44,7 @@ SETTINGS = {
     "patch_size": [16, 16],
     "window_shape": [24, 24],
     "norm": "instance",
+    "compile": False,
     "learning_rate": 0.02,
     "steps": 12,
 }
