@@ -1,4 +1,4 @@
-"""What a command of the command line is."""
+"""The description of a command."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Command:
     """One command: how it is called, and what it does.
 
     Attributes:
-        name: as it is typed.
-        summary: what it does, for the help of the program; begins in lower case and has no full stop.
-        examples: commands and what else is to be known, for the end of its own help.
+        name: its name on the command line.
+        summary: one line for the program's help, in lower case without a full stop.
+        examples: example commands and notes for the end of its own help.
         declare: adds its options to a parser.
         run: takes the options by name, prints, and returns the exit code.
     """

@@ -1,4 +1,4 @@
-"""Measuring a labelled data set in one pass over its cases, one of them in memory at a time."""
+"""Measuring a labelled data set in one pass, with one case in memory at a time."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ __all__ = ["take_fingerprint"]
 logger = logging.getLogger(__name__)
 
 _VERSION = 1
-"""Of what is measured of a case; raised when it changes, so that older caches are not used."""
+"""Version of the measurements; increased when they change, so that older caches are not used."""
 _QUANTILES = np.linspace(0.5, 99.5, 100)
-#: Where nobody named the modality: the lowest and highest intensities of most images in Hounsfield units.
+#: Ranges of the lowest and highest intensities of most CT images, for data sets that name no modality.
 _LOWEST_HU, _HIGHEST_HU = (-4500.0, -500.0), (50.0, 6000.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """A case, and quantiles of its channels for the statistics over all cases."""
+    """A case with quantiles of its channels, for the statistics over all cases."""
 
     case: CaseFingerprint
     whole: tuple[tuple[float, ...], ...]
@@ -58,18 +58,18 @@ def take_fingerprint(
     cache: str | PathLike[str] | None = None,
     progress: Progress = None,
 ) -> Fingerprint:
-    """Measure what the labelled cases of a data set are like.
+    """Measure the properties of the labelled cases of a data set.
 
     Args:
         dataset_dir: folder in any form that :func:`monai_unetpp.data.load_datalist` takes.
-        lists: of cases to measure.
-        cache: a JSON file. Cases whose files have the path, size and time of change that they had are not read again;
-            what was measured is written there, also after an interruption. With None nothing is kept.
+        lists: the lists of cases to measure.
+        cache: a JSON file for the measurements, written even after an interruption. Cases whose files have the same
+            path, size and modification time are not read again. With None nothing is cached.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.
 
     Raises:
         FileNotFoundError: no data set.
-        ValueError: it cannot be used; cases that cannot be read are counted and named.
+        ValueError: the data set is invalid; cases that cannot be read are counted and named.
     """
     described = describe_data_set(dataset_dir)
     cases = [case for key in lists for case in list_cases(load_datalist(dataset_dir, key))]
@@ -90,13 +90,13 @@ def take_fingerprint(
         shown = "\n".join(f"- {' '.join(line.splitlines())}" for line in problems[:20])
         raise ValueError(
             f"{dataset_dir}: cases must be sound, got {len(problems)} of {len(cases)} with a problem:\n{shown}\n"
-            "Correct them, or leave these cases out; monai-unetpp check lists all of them."
+            "Correct these cases, or leave them out; monai-unetpp check lists all of them."
         )
     return _summarise(described, measured)
 
 
 class _Cache:
-    """What was measured before, by the identity of the files and of the labels."""
+    """Earlier measurements, by the identity of the files and of the labels."""
 
     def __init__(self, path: str | PathLike[str] | None, described: DataSetDescription) -> None:
         self.path = None if path is None else Path(path)
@@ -122,7 +122,7 @@ class _Cache:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, KeyError, TypeError):
-            logger.warning("%s: is not a cache of measured cases. All cases are measured again.", self.path)
+            logger.warning("%s: not a cache of measured cases. All cases are measured again.", self.path)
             return {}
 
     def _key(self, case: LabelledCase) -> str:
@@ -131,7 +131,7 @@ class _Cache:
 
 
 def _identity(path: Path) -> list[Any]:
-    """Path, size and time of change of a file, or of all files in a folder."""
+    """Path, size and modification time of a file, or of all files in a folder."""
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     return [[os.path.abspath(file), status.st_size, status.st_mtime_ns] for file in files for status in [file.stat()]]
 
@@ -143,7 +143,7 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
     check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
     if len(image.data) != len(described.channels):
         raise ImageFileError(
-            f"{case.image[0]}: the image must have {len(described.channels)} channel(s) as the first case has, got "
+            f"{case.image[0]}: the image must have {len(described.channels)} channel(s) like the first case, got "
             f"{len(image.data)}. Give one file per channel, or one file with the channels on its last axis."
         )
     extent = measure_extent(torch.from_numpy(np.ascontiguousarray(image.data)), image.affine)
@@ -167,7 +167,7 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
 
 
 def _count_parts(mask: npt.NDArray[np.bool_]) -> int:
-    """Connected parts, through faces, edges and corners, within the box around them."""
+    """Number of connected components, through faces, edges and corners."""
     if not mask.any():
         return 0
     (box,) = ndimage.find_objects(mask.astype(np.uint8))
@@ -209,7 +209,7 @@ def _medians(rows: Iterable[Sequence[float]]) -> list[float]:
 
 
 def _is_hounsfield(cases: Sequence[CaseFingerprint]) -> bool:
-    """Whether most images look like CT in Hounsfield units: air around, and bone."""
+    """Whether most images look like CT in Hounsfield units, with air and bone."""
     looks = [
         _LOWEST_HU[0] <= channel.whole.p0_5 <= _LOWEST_HU[1] and _HIGHEST_HU[0] <= channel.whole.p99_5 <= _HIGHEST_HU[1]
         for case in cases
@@ -219,7 +219,7 @@ def _is_hounsfield(cases: Sequence[CaseFingerprint]) -> bool:
 
 
 def _pooled(measured: Sequence[_Measured], channel: int) -> ChannelIntensity:
-    """The statistics of one channel over all cases, each of which counts the same."""
+    """The statistics of one channel over all cases, with equal weights."""
     whole = [(each.whole[channel], each.case.intensity[channel].whole) for each in measured]
     inside = [
         (quantiles, statistics)

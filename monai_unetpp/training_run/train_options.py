@@ -1,4 +1,4 @@
-"""What a whole training is asked for. Importing this module takes no torch."""
+"""Options for a whole training. Does not import torch."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ __all__ = ["TrainOptions"]
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions(PlanOptions):
-    """From which data to train which bundle, with the options of its plan.
+    """The data and the bundle to train, with the options of its plan.
 
-    A bundle that ``monai-unetpp plan`` wrote is trained as it is planned: its plan has the minutes and folds that are
-    not given here, and other settings are refused.
+    A bundle from ``monai-unetpp plan`` is trained as planned: minutes and folds default to those of the plan, and other
+    settings must agree with it.
 
     Attributes:
-        init: bundle or checkpoint with the initial weights, as far as they fit.
+        init: bundle or checkpoint with initial weights, used as far as they fit.
     """
 
-    init: str | None = option(None, metavar="BUNDLE_OR_FILE", help="start from these weights, as far as they fit")
+    init: str | None = option(None, metavar="BUNDLE_OR_FILE", help="start from these weights, where they fit")

@@ -15,5 +15,5 @@ def test_a_picture_is_drawn_also_where_epochs_were_not_validated(tmp_path):
 def test_a_file_without_epochs(tmp_path):
     pytest.importorskip("matplotlib", reason="drawing needs matplotlib")
     (tmp_path / "curves.csv").write_text(HEADER)
-    with pytest.raises(ValueError, match=r"curves\.csv: must hold a row per epoch"):
+    with pytest.raises(ValueError, match=r"curves\.csv: must have a row per epoch"):
         draw_curves(tmp_path / "curves.csv", tmp_path / "curves.png")
