@@ -45,6 +45,7 @@ SETTINGS = {
     "window_shape": [24, 24],
     "norm": "instance",
     "compile": False,
+    "num_workers": 0,
     "learning_rate": 0.02,
     "steps": 12,
 }
@@ -103,7 +104,3 @@ def test_two_processes_agree_with_one(discs_dir, tmp_path, monkeypatch):
     assert read_training_record(two) == read_training_record(one)
     torch.testing.assert_close(outputs(two), outputs(one), atol=1e-3, rtol=1e-3)
     assert scores(two) == pytest.approx(scores(one), abs=0.01)
-    # as far apart as trainings are that see other patches
-    half = planned(discs_dir, tmp_path / "half", batch_size=2)
-    run(discs_dir, half)
-    assert (outputs(half) - outputs(one)).abs().max() > 0.05
