@@ -10,6 +10,7 @@ from typing import Any
 
 from monai_unetpp.files import write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
+from monai_unetpp.planning.data_check import CHECK_FILE
 from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.network_rules import training_minutes
@@ -22,6 +23,10 @@ __all__ = ["CACHE_FILE", "check_free", "write_bundle"]
 CACHE_FILE = "training/fingerprint_cache.json"
 """The measurements of each case, so that another plan for the same data need not read the images again."""
 
+#: Files that exist before there is a plan, and stay when it is replaced.
+_MEASURED = (CACHE_FILE, CHECK_FILE)
+#: Files of a training that has begun, by ``train`` or MONAI's own command.
+_BEGUN = ("start.json", "time.json", "checkpoint_*", "curve.csv", "model.pt")
 _TEMPLATE = Path(__file__).with_name("template")
 #: The template of the package ``training``: data, which needs no import.
 _TRAINING = Path(__file__).parents[1] / "training" / "template" / "configs"
@@ -37,15 +42,17 @@ _FINETUNING_RATE = 0.25
 
 
 def check_free(bundle: str | PathLike[str]) -> None:
-    """Refuse a folder that contains anything but an earlier plan without weights.
+    """Refuse a folder that contains anything but an earlier plan whose training has not begun.
 
     Raises:
         FileExistsError: the folder contains something else.
     """
     root = Path(bundle)
-    if root.is_dir() and all(path == root / CACHE_FILE for path in root.rglob("*") if not path.is_dir()):
+    measured = [root / name for name in _MEASURED]
+    if root.is_dir() and all(path in measured for path in root.rglob("*") if not path.is_dir()):
         return
-    if root.exists() and (not (root / PLAN_FILE).is_file() or (root / "models").exists()):
+    begun = (root / "models").exists() or any(any((root / "training").glob(name)) for name in _BEGUN)
+    if root.exists() and (begun or not (root / PLAN_FILE).is_file()):
         what = "is a bundle with weights or a training" if (root / PLAN_FILE).is_file() else "exists"
         raise FileExistsError(f"{root}: the bundle is to be made there, but it {what}. Give another folder.")
 
@@ -56,7 +63,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     Args:
         plan: the plan.
         fingerprint: of the data.
-        bundle: the folder, which may contain an earlier plan.
+        bundle: the folder, which may contain an earlier plan whose training has not begun.
 
     Raises:
         FileExistsError: the folder contains something else.

@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -23,7 +22,7 @@ from monai_unetpp.data.case_check import check_on_grid, read_image, read_truth
 from monai_unetpp.data.description import DataSetDescription
 from monai_unetpp.data.extent import PERCENTILES, measure_extent, sample_evenly
 from monai_unetpp.data.image_errors import describe_failure
-from monai_unetpp.data.labelled import LabelledCase, list_cases
+from monai_unetpp.data.labelled import LabelledCase, file_identity, list_cases
 from monai_unetpp.data.labels import Volume
 from monai_unetpp.files import write_text
 from monai_unetpp.plain_values import from_plain, to_plain
@@ -57,6 +56,7 @@ def take_fingerprint(
     *,
     cache: str | PathLike[str] | None = None,
     progress: Progress = None,
+    described: DataSetDescription | None = None,
 ) -> Fingerprint:
     """Measure the properties of the labelled cases of a data set.
 
@@ -66,12 +66,13 @@ def take_fingerprint(
         cache: a JSON file for the measurements, written even after an interruption. Cases whose files have the same
             path, size and modification time are not read again. With None nothing is cached.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.
+        described: the facts about the data set; read if None.
 
     Raises:
         FileNotFoundError: no data set.
         ValueError: the data set is invalid; cases that cannot be read are counted and named.
     """
-    described = describe_data_set(dataset_dir)
+    described = described or describe_data_set(dataset_dir)
     cases = [case for key in lists for case in list_cases(load_datalist(dataset_dir, key))]
     kept = _Cache(cache, described)
     measured: list[_Measured] = []
@@ -127,13 +128,7 @@ class _Cache:
 
     def _key(self, case: LabelledCase) -> str:
         labels = [self.described.spatial_dims, self.described.labels, self.described.ignore_label, case.subject]
-        return hashlib.sha256(json.dumps([labels, [_identity(file) for file in case.files]]).encode()).hexdigest()
-
-
-def _identity(path: Path) -> list[Any]:
-    """Path, size and modification time of a file, or of all files in a folder."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [[os.path.abspath(file), status.st_size, status.st_mtime_ns] for file in files for status in [file.stat()]]
+        return hashlib.sha256(json.dumps([labels, [file_identity(file) for file in case.files]]).encode()).hexdigest()
 
 
 def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:

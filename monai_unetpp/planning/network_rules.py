@@ -43,7 +43,7 @@ _MOST_STEPS = 25_000
 #: computes (the rest is for patches and curves).
 _TRAINING_SHARE, _COMPUTING_SHARE = 0.8, 0.7
 #: The limit of steps relative to the expected number: the time ends a training first, unless the machine is faster than
-#: its class.
+#: its class. The command ``train`` has no such limit.
 _MARGIN = 2
 #: Share of the memory that a step may take.
 _MEMORY_SHARE = 0.5
@@ -259,8 +259,9 @@ def _explained(values: Mapping[str, Any], task: NetworkTask, seconds: float, ste
         "norm": ("Batch norm is folded into the convolutions at inference and suits windows of any size.", OWN),
         "batch_size": ("Small patches come in larger batches, for more stable gradients.", OWN),
         "steps": (
-            f"An upper limit, at most {_MOST_STEPS}: {task.minutes:g} minutes{shared} allow about {steps} steps of "
-            f"{seconds:.2g} s, and the training ends when the time is up.",
+            f"{task.minutes:g} minutes{shared} allow about {steps} steps of {seconds:.2g} s. The command train ends "
+            "when the time is up, or after this number if it is set by hand; MONAI's own command ends at whichever "
+            f"comes first, so the number is larger, but at most {_MOST_STEPS}.",
             OWN,
         ),
     }

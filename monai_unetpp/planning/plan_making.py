@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.datalist import load_datalist, read_content
+from monai_unetpp.data.description import DataSetDescription, describe_data_set
 from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_free, write_bundle
+from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.planning.machine import Machine, measure_machine
 from monai_unetpp.planning.making import make_plan
 from monai_unetpp.planning.measuring import take_fingerprint
@@ -16,7 +18,7 @@ from monai_unetpp.planning.plan_options import PlanOptions
 from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.progress import Progress
 
-__all__ = ["plan"]
+__all__ = ["plan", "plan_checked"]
 
 
 def plan(
@@ -31,12 +33,12 @@ def plan(
 ) -> TrainingPlan:
     """Measure a data set, and write a bundle without weights for training on it, with ``docs/plan.md``.
 
-    All training cases are read once, and a training step of a small network is timed. The same data, class of machine
-    and version give the same plan.
+    All cases are checked first, then the training cases are measured, and a training step of a small network is timed.
+    The same data, class of machine and version give the same plan.
 
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon or nnU-Net form, or with images and labels.
-        output_dir: folder of the bundle to write; an earlier plan without weights is replaced.
+        output_dir: folder of the bundle to write; an earlier plan is replaced unless its training has begun.
         minutes: time for training, scores and report together; 60 by default.
         folds: networks for cross-fitting in addition to the final one: 0, 3 or 5; 0 by default.
         settings: values to set by hand, as ``["batch_size=4"]`` or ``{"batch_size": 4}``.
@@ -62,9 +64,32 @@ def plan(
     """
     options = PlanOptions(dataset_dir, output_dir, minutes, folds, settings, device)
     check_free(output_dir)
-    fingerprint = take_fingerprint(dataset_dir, cache=Path(output_dir) / CACHE_FILE, progress=progress)
-    made = make_plan(fingerprint, options, measure(fingerprint.spatial_dims, device), _count_validation(dataset_dir))
-    write_bundle(made, fingerprint, output_dir)
+    described = describe_data_set(dataset_dir)
+    check_data(dataset_dir, described, output_dir, options.fold_count)
+    return plan_checked(options, described, progress, measure)
+
+
+def plan_checked(
+    options: PlanOptions,
+    described: DataSetDescription,
+    progress: Progress = False,
+    measure: Callable[[int, str | None], Machine] = measure_machine,
+) -> TrainingPlan:
+    """Plan for data that have passed :func:`~monai_unetpp.planning.data_check.check_data`, in a free folder.
+
+    Args:
+        options: the options.
+        described: the facts about the data set.
+        progress: see :func:`plan`.
+        measure: see :func:`plan`.
+    """
+    folder = Path(options.output_dir)
+    fingerprint = take_fingerprint(
+        options.dataset_dir, cache=folder / CACHE_FILE, progress=progress, described=described
+    )
+    machine = measure(fingerprint.spatial_dims, options.device)
+    made = make_plan(fingerprint, options, machine, _count_validation(options.dataset_dir))
+    write_bundle(made, fingerprint, folder)
     return made
 
 

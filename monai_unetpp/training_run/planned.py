@@ -5,14 +5,22 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
+from monai_unetpp.data.description import DataSetDescription, describe_data_set
 from monai_unetpp.distributed import from_first, rank, waiting_group
-from monai_unetpp.planning import TrainingPlan, load_plan, plan
+from monai_unetpp.planning import TrainingPlan, load_plan
+from monai_unetpp.planning.bundle_writing import check_free
+from monai_unetpp.planning.data_check import check_data
+from monai_unetpp.planning.plan_making import plan_checked
 from monai_unetpp.planning.training_plan import PLAN_FILE
 from monai_unetpp.planning.values import check_one
+from monai_unetpp.training_run.beginning import Beginning, settle
 from monai_unetpp.training_run.train_options import TrainOptions
 
 __all__ = ["Planned", "planned_bundle"]
+
+_T = TypeVar("_T")
 
 #: Validation cases to look at while training.
 _OBSERVED = 3
@@ -25,18 +33,23 @@ class Planned:
     Attributes:
         bundle: its folder.
         dataset_dir: folder of the data set.
-        minutes: time for everything.
-        folds: trainings for cross-fitting; 0 for none.
+        plan: its plan.
+        beginning: minutes, folds and initial weights.
         steps: steps of each training if set by hand; None if the time ends it.
         observed: number of validation cases to look at while training.
     """
 
     bundle: Path
     dataset_dir: Path
-    minutes: float
-    folds: int
+    plan: TrainingPlan
+    beginning: Beginning
     steps: int | None
     observed: int = _OBSERVED
+
+    @property
+    def folds(self) -> int:
+        """Trainings for cross-fitting; 0 for none."""
+        return self.beginning.folds
 
 
 def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planned:
@@ -47,26 +60,45 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
         tell: called with lines about the progress.
 
     Raises:
-        ValueError: the folder was planned for other data or other values, or the data have problems.
-        FileNotFoundError: no such data set.
+        ValueError: the folder was planned for other data or other values, its training began with other options, or
+            the data have problems.
+        FileNotFoundError: no such data set, or no such initial weights.
     """
-    with waiting_group() as group:
-        made = from_first(_plan(options, tell) if rank() == 0 else None, group)
+    bundle = Path(options.output_dir)
+    made = _first(lambda: _planned_before(options, tell)) or _plan(options, tell)
     return Planned(
-        bundle=Path(options.output_dir),
+        bundle=bundle,
         dataset_dir=Path(options.dataset_dir),
-        minutes=made.minutes if options.minutes is None else options.minutes,
-        folds=made.folds if options.folds is None else options.folds,
+        plan=made,
+        beginning=_first(lambda: settle(bundle, made, options)),
         steps=made["steps"] if "steps" in made.by_hand else None,
     )
 
 
+def _first(ask: Callable[[], _T]) -> _T:
+    """The result of the first process, in every process."""
+    with waiting_group() as group:
+        (found,) = from_first((ask(),) if rank() == 0 else None, group)
+    return found
+
+
 def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
+    """Plan in the first process; all processes share the check of the data."""
+    described = _first(lambda: _describe(options))
+    check_data(options.dataset_dir, described, options.output_dir, options.fold_count)
+    return _first(lambda: plan_checked(options, described, tell))
+
+
+def _describe(options: TrainOptions) -> DataSetDescription:
+    check_free(options.output_dir)
+    return describe_data_set(options.dataset_dir)
+
+
+def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan | None:
+    """The existing plan, which must be for the same data and values set by hand; None if there is none."""
     bundle = Path(options.output_dir)
     if not (bundle / PLAN_FILE).is_file():
-        return plan(
-            options.dataset_dir, bundle, options.minutes, options.folds, options.given, options.device, progress=tell
-        )
+        return None
     made = load_plan(bundle)
     if Path(made.dataset_dir).resolve() != Path(options.dataset_dir).resolve():
         raise ValueError(

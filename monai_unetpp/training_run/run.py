@@ -10,15 +10,16 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.bundles import find_bundle
 from monai_unetpp.data import load_datalist
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
 from monai_unetpp.files import write_text
+from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.progress import Progress, counting, teller
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
+from monai_unetpp.training_run.beginning import write_beginning
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit
 from monai_unetpp.training_run.judging import cut_bundle, fold_dir, judge_bundle, score_fold, split_folds, time_case
@@ -34,8 +35,8 @@ _Entries = Sequence[Mapping[str, Any]]
 
 #: Seconds between two checkpoints: the most that an interruption can cost, plus a step or two.
 _CHECKPOINT_S = 30.0
-#: Steps between checks whether a checkpoint is due.
-_STEPS_BETWEEN = 5
+#: Steps between checks whether a checkpoint is due: one, as a step may take many seconds.
+_STEPS_BETWEEN = 1
 #: More steps than any training that ends by time.
 _ENDLESS = 10**7
 #: Approximate number of evaluations of the validation cases in a training, and most seconds between two.
@@ -82,7 +83,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
 
     Raises:
         FileNotFoundError: no such data set, or no such initial weights.
-        ValueError: data with problems, all of them listed; or invalid values.
+        ValueError: data with problems, all of them listed; invalid values, or others than the training began with.
         RuntimeError: the loss became infinite or not a number.
     """
     started = time.monotonic()
@@ -107,7 +108,6 @@ class _Run:
 
     planned: Planned
     values: dict[str, Any]
-    init: str | None
     training: _Entries
     validation: _Entries
     shares: TimeShares
@@ -115,8 +115,9 @@ class _Run:
 
     @classmethod
     def of(cls, options: TrainOptions, planned: Planned, started: float, tell: Callable[[str], None]) -> _Run:
-        """List the cases, and divide the time."""
+        """Check and list the cases, and divide the time."""
         bundle, folder = planned.bundle, planned.bundle / "training"
+        check_data(planned.dataset_dir, planned.plan, bundle, planned.folds)
         device = local_device() if options.device is None else resolve_device(options.device)
         values = {"dataset_dir": str(planned.dataset_dir), "device": device}
         training = load_datalist(planned.dataset_dir, "training", folder)
@@ -126,9 +127,10 @@ class _Run:
         with waiting_group() as group:
             shares = None
             if rank() == 0:
+                write_beginning(bundle, planned.beginning)
                 shares = share_time(
                     folder / "time.json",
-                    planned.minutes,
+                    planned.beginning.minutes,
                     started=started,
                     case_s=case_s,
                     cases=len(judging),
@@ -136,8 +138,7 @@ class _Run:
                     folds=planned.folds,
                 )
             shares = from_first(shares, group)
-        init = None if options.init is None else _weights_of(options.init)
-        return cls(planned, values, init, training, validation, shares, tell)
+        return cls(planned, values, training, validation, shares, tell)
 
     @property
     def bundle(self) -> Path:
@@ -209,7 +210,9 @@ class _Run:
         by_time = self.planned.steps is None
         return {
             **self.values,
-            "init": self.init,
+            "init": self.planned.beginning.init,
+            # done once for all trainings, by stricter rules
+            "check_data": False,
             "steps": _ENDLESS if by_time else self.planned.steps,
             "minutes": minutes if by_time else None,
             "checkpoint_steps": _STEPS_BETWEEN,
@@ -217,11 +220,6 @@ class _Run:
             "observed_cases": observed,
             "observed_seconds": min(60 * minutes / _LOOKS, _LONGEST_S),
         }
-
-
-def _weights_of(source: str) -> str:
-    """The file that ``--init`` names, or the folder of a bundle."""
-    return source if Path(source).is_file() else str(find_bundle(source))
 
 
 def _outcome_path(bundle: Path) -> Path:

@@ -1,0 +1,84 @@
+"""The check of all labelled cases before planning and training; repeated only if files have changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data import check_labelled_data, load_datalist
+from monai_unetpp.data.datalist import LISTS
+from monai_unetpp.data.description import DataSetDescription
+from monai_unetpp.data.label_names import LabelNames
+from monai_unetpp.data.labelled import LabelledCase, file_identity, list_cases
+from monai_unetpp.distributed import rank
+from monai_unetpp.files import write_text
+from monai_unetpp.planning.training_plan import TrainingPlan
+
+__all__ = ["CHECK_FILE", "check_data"]
+
+CHECK_FILE = "training/data_check.json"
+"""The state of the data that passed the check, so that the cases are not read again."""
+
+_VERSION = 1
+"""Version of the rules; increased when they become stricter."""
+
+
+def check_data(
+    dataset_dir: str | PathLike[str],
+    described: DataSetDescription | TrainingPlan,
+    bundle: str | PathLike[str],
+    folds: int,
+) -> None:
+    """Refuse data that the training or its verdict would refuse later; all problems of both lists are named.
+
+    In a process group each process reads its share. Nothing is read if no file has changed since the last check passed.
+
+    Args:
+        dataset_dir: folder of the data set.
+        described: the axes, channels and labels that all cases must have.
+        bundle: folder of the bundle, where the result is kept.
+        folds: trainings for cross-fitting; 0 for none.
+
+    Raises:
+        FileNotFoundError: no such data set.
+        ValueError: cases with problems, the same image or name twice, an empty list, or fewer subjects than folds.
+    """
+    cases = list_cases([entry for key in LISTS for entry in load_datalist(dataset_dir, key)])
+    subjects = len({case.subject for case in cases})
+    if subjects < folds:
+        raise ValueError(f"folds must not be more than subjects, got {folds} for {subjects}. Leave them out.")
+    state, passed = _state(cases, described), Path(bundle) / CHECK_FILE
+    if _read(passed) == state:
+        return
+    check_labelled_data(
+        dataset_dir,
+        spatial_dims=described.spatial_dims,
+        in_channels=len(described.channels),
+        names=LabelNames(dict(described.labels), described.ignore_label),
+        refuse_repeats=True,
+    )
+    if rank() == 0:
+        write_text(passed, json.dumps(state) + "\n")
+
+
+def _state(cases: Sequence[LabelledCase], described: DataSetDescription | TrainingPlan) -> dict[str, Any]:
+    """A hash of everything that the result of the check depends on."""
+    facts: Mapping[str, Any] = {
+        "spatial_dims": described.spatial_dims,
+        "channels": len(described.channels),
+        "labels": described.labels,
+        "ignore_label": described.ignore_label,
+        "files": [[file_identity(file) for file in case.files] for case in cases],
+    }
+    return {"version": _VERSION, "sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
