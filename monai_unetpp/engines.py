@@ -67,6 +67,7 @@ class CaseResult:
         surround: ``value`` (of the first channel) and ``share`` of the constant surround that the preprocessing found
             (``LevelSurroundd``); None if it found none or did not look for one.
         depths: number of windows by the level at which they stopped, if the inferer chooses the depth of each window.
+        pixels: of a 2D label map, with the background; 0 for volumes and if the prediction is not a label map.
     """
 
     case: str
@@ -79,6 +80,7 @@ class CaseResult:
     surround: dict[str, float] | None = None
     depths: dict[str, int] = dataclasses.field(default_factory=dict)
     voxels: dict[int, int] = dataclasses.field(default_factory=dict)
+    pixels: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -354,6 +356,7 @@ class CaseEvaluator(SupervisedEvaluator):
             surround=case.surround,
             depths=case.depths,
             voxels=voxels,
+            pixels=_count_pixels(prediction) if instances is None else 0,
         )
 
     def _await_saving(self) -> None:
@@ -534,6 +537,11 @@ def _count_voxels(prediction: Any) -> dict[int, int]:
         return {}
     counts = torch.bincount(values.to(torch.uint8 if greatest <= 255 else torch.int64)).tolist()
     return {label: count for label, count in enumerate(counts) if label and count}
+
+
+def _count_pixels(prediction: Any) -> int:
+    is_map = isinstance(prediction, MetaTensor) and prediction.ndim == 3 and prediction.shape[0] == 1
+    return int(prediction.numel()) if is_map else 0
 
 
 def _volumes_ml(prediction: Any, voxels: Mapping[int, int]) -> dict[int, float]:

@@ -34,8 +34,11 @@ FINGERPRINT_FILE = "configs/fingerprint.json"
 Range = tuple[float, float]
 """Lowest and highest value of the training cases."""
 
-#: Factors by which values may lie outside the range of the training cases.
-_SIZE, _SPACING, _VOLUME = 1.25, 2.0, 2.0
+#: Factors by which values may lie outside the range of the training cases; the last one for sizes of 2D images, whose
+#: borders are rather chance, and for the share of them that a label covers.
+_SIZE, _SPACING, _VOLUME, _PICTURE = 1.25, 2.0, 2.0, 2.0
+#: Pixel size of images whose files do not give one.
+_UNKNOWN_MM = (1.0, 1.0)
 #: A constant surround is expected if at least this share of the training images has one.
 _EXPECTED = 0.95
 #: Images in Hounsfield units have air at or below the first value, and soft tissue or bone at or above the second.
@@ -57,6 +60,7 @@ class ImageRecord:
         lowest: the 0.5th percentile of each channel.
         highest: the 99.5th percentile of each channel.
         volumes_ml: volume of each label by name; 0 if the case lacks it.
+        area_shares: share of the image that each label covers, 0 to 1, by name; empty for volumes.
     """
 
     spacing_mm: tuple[float, ...]
@@ -65,6 +69,7 @@ class ImageRecord:
     lowest: tuple[float, ...]
     highest: tuple[float, ...]
     volumes_ml: dict[str, float]
+    area_shares: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +85,7 @@ class TrainingRanges:
         lowest: the 0.5th percentile by channel.
         highest: the 99.5th percentile by channel.
         volumes_ml: by label name, with 0 as the lowest if a case lacked the label; empty for 2D images.
+        area_shares: share of a 2D image that each label covers, 0 to 1, by name; empty for volumes.
     """
 
     cases: int
@@ -90,6 +96,7 @@ class TrainingRanges:
     lowest: tuple[Range, ...]
     highest: tuple[Range, ...]
     volumes_ml: dict[str, Range]
+    area_shares: dict[str, Range] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def of(cls, records: Sequence[ImageRecord], modality: str) -> TrainingRanges:
@@ -109,9 +116,8 @@ class TrainingRanges:
             constant_surround=sum(record.constant_surround for record in records) / len(records),
             lowest=_ranges(record.lowest for record in records),
             highest=_ranges(record.highest for record in records),
-            volumes_ml={name: _range(record.volumes_ml[name] for record in records) for name in records[0].volumes_ml}
-            if is_volume
-            else {},
+            volumes_ml=_ranges_by_name([record.volumes_ml for record in records]) if is_volume else {},
+            area_shares={} if is_volume else _ranges_by_name([record.area_shares for record in records]),
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -148,7 +154,25 @@ class TrainingRanges:
                 )
             if self.constant_surround >= _EXPECTED and not extent.constant_surround:
                 found.append("it has no constant surround; the background of the training images was set to one value")
+        elif len(self.size_mm) == 2 and image.ndim == 3:
+            found += self._other_size(image, affine)
         return [*found, *self._other_intensities(image, has_surround)]
+
+    def _other_size(self, image: torch.Tensor, affine: Any) -> list[str]:
+        """How the size of an image with two axes differs, which may lie either way."""
+        extent = measure_extent(image, affine)
+        sizes, spacings = (_range(end for each in ends for end in each) for ends in (self.size_mm, self.spacing_mm))
+        lengths, unit = extent.size_mm, "mm"
+        if spacings == _UNKNOWN_MM:
+            lengths, unit = tuple(np.divide(extent.size_mm, extent.spacing_mm)), "pixels"
+        elif extent.spacing_mm == _UNKNOWN_MM:
+            return []
+        found = []
+        if _outside(lengths, [sizes] * 2, _PICTURE):
+            found.append(f"its size is {_listed(lengths)} {unit}, not {_listed_ranges([sizes] * 2)} {unit}")
+        if unit == "mm" and _outside(extent.spacing_mm, [spacings] * 2, _SPACING):
+            found.append(f"its pixels are {_listed(extent.spacing_mm)} mm, not {_listed_ranges([spacings] * 2)} mm")
+        return found
 
     def _other_intensities(self, image: torch.Tensor, has_surround: bool) -> list[str]:
         found = []
@@ -169,17 +193,24 @@ class TrainingRanges:
                 found.append(f"its intensities{name} go below 0, to {low:.4g}, like those of CT or normalised images")
         return found
 
-    def implausible(self, volumes_ml: Mapping[str, float]) -> list[str]:
-        """The volumes of a result that are outside the range of the training cases; empty if none is.
+    def implausible(self, volumes_ml: Mapping[str, float], area_shares: Mapping[str, float] | None = None) -> list[str]:
+        """The sizes of labels in a result that are outside the range of the training cases; empty if none is.
 
         Args:
             volumes_ml: by label name.
+            area_shares: share of a 2D image that each label covers, 0 to 1, by label name.
         """
         found = []
         for name, (low, high) in self.volumes_ml.items():
             volume = volumes_ml.get(name)
             if volume is not None and not low / _VOLUME <= volume <= high * _VOLUME:
                 found.append(f"{name} has {volume:.3g} ml, not {low:.3g} to {high:.3g} ml")
+        for name, (low, high) in self.area_shares.items():
+            share = (area_shares or {}).get(name)
+            if share is not None and not low / _PICTURE <= share <= high * _PICTURE:
+                found.append(
+                    f"{name} covers {100 * share:.3g} % of the image, not {100 * low:.3g} to {100 * high:.3g} %"
+                )
         return found
 
 
@@ -212,14 +243,17 @@ class CaseGuard:
             return
         self._tell(file, f"unlike the {self.ranges.cases} images that the bundle was trained on", found)
 
-    def check_result(self, file: str, volumes_ml: Mapping[str, float]) -> None:
+    def check_result(
+        self, file: str, volumes_ml: Mapping[str, float], area_shares: Mapping[str, float] | None = None
+    ) -> None:
         """Warn about what is unusual in a result.
 
         Args:
             file: the image.
             volumes_ml: by label name.
+            area_shares: share of a 2D image that each label covers, 0 to 1, by label name.
         """
-        found = self.ranges.implausible(volumes_ml) if volumes_ml else []
+        found = self.ranges.implausible(volumes_ml, area_shares)
         self._tell(file, f"the result is unlike the labels of the {self.ranges.cases} training cases", found)
 
     def _tell(self, file: str, what: str, found: Sequence[str]) -> None:
@@ -277,6 +311,10 @@ def _ranges(rows: Iterable[Sequence[float]]) -> tuple[Range, ...]:
     return tuple(_range(column) for column in zip(*rows, strict=True))
 
 
+def _ranges_by_name(records: Sequence[Mapping[str, float]]) -> dict[str, Range]:
+    return {name: _range(record[name] for record in records) for name in records[0]}
+
+
 def _rounded(text: str) -> float:
     return float(f"{float(text):.4g}")
 
@@ -285,11 +323,14 @@ def _outside(values: Sequence[float], ranges: Sequence[Range], factor: float) ->
     return any(not low / factor <= value <= high * factor for value, (low, high) in zip(values, ranges, strict=True))
 
 
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
+
+
 def _listed(values: Sequence[float]) -> str:
-    return " x ".join(f"{value:.3g}" for value in values)
+    return " x ".join(map(_short, values))
 
 
 def _listed_ranges(ranges: Sequence[Range]) -> str:
-    return " x ".join(
-        f"{low:.3g}" if f"{low:.3g}" == f"{high:.3g}" else f"{low:.3g}-{high:.3g}" for low, high in ranges
-    )
+    ends = [(_short(low), _short(high)) for low, high in ranges]
+    return " x ".join(low if low == high else f"{low}-{high}" for low, high in ends)

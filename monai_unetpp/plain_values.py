@@ -102,7 +102,7 @@ def _decode_fields(kind: type, entries: dict[str, Any], where: str) -> Any:
     for field in dataclasses.fields(kind):
         if field.name in entries:
             fields[field.name] = _decode(hints[field.name], entries[field.name], f"{where}.{field.name}")
-        elif field.default is dataclasses.MISSING:
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{where} must have the entry {field.name!r}, got {sorted(entries)}.")
     return kind(**fields)
 

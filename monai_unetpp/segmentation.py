@@ -306,7 +306,9 @@ class _Run:
         volumes_ml = {label.name: label.ml for label in volumes if label.ml is not None}
         # within another bundle, the guards have checked each crop
         if self.chain.pair is None and self.chain.last.guard is not None:
-            self.chain.last.guard.check_result(done.file, volumes_ml)
+            names = self.chain.names if done.pixels else {}
+            shares = {name: done.voxels.get(value, 0) / done.pixels for value, name in names.items()}
+            self.chain.last.guard.check_result(done.file, volumes_ml, shares)
         return SegmentedCase(
             case=done.case,
             image=done.file,

@@ -36,6 +36,27 @@ def test_links_lead_to_files(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_row_is_cut_off_its_table(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = [block.splitlines() for block in re.split(r"\n\s*\n", text)]
+    tables = [block for block in blocks if block and block[0].startswith("|")]
+    assert [table[0] for table in tables if len(table) < 2 or not re.fullmatch(r"[|:\- ]+", table[1])] == []
+
+
+def test_every_file_of_a_report_and_every_benchmark_has_its_row():
+    page = (DOCS / "pruning" / "REPORT.md").read_text(encoding="utf-8")
+    written = re.findall(r'"(\w+\.(?:csv|html|json|md))"', (ROOT / "monai_unetpp/pruning/report.py").read_text("utf-8"))
+    assert len(written) > 5
+    assert [name for name in written if f"| `{name}` |" not in page] == []
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    started = [path for path in ROOT.glob("benchmarks/**/*.py") if "ArgumentParser(" in path.read_text("utf-8")]
+    modules = [path.parent if path.name == "__main__.py" else path.with_suffix("") for path in started]
+    names = [path.relative_to(ROOT).as_posix().replace("/", ".") for path in modules if path.name != "benchmarks"]
+    assert len(names) > 8
+    assert [name for name in names if f"| `python -m {name}` |" not in page] == []
+
+
 class TestArchitecture:
     @pytest.mark.parametrize("heading", ["An input file through `segment`", "A case through `prune`"])
     def test_every_step_names_a_module_and_what_is_in_it(self, heading):

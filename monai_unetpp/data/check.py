@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.case_check import CheckedCase, check_case
-from monai_unetpp.data.datalist import LISTS, is_complete, load_datalist, missing_list, read_content
+from monai_unetpp.data.datalist import LISTS, is_complete, load_datalist, missing_list, read_content, read_form
 from monai_unetpp.data.grid import warn_once
-from monai_unetpp.data.label_names import LabelNames, read_label_names
+from monai_unetpp.data.label_names import LabelNames, name_values, read_label_names
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.naming import image_name
 from monai_unetpp.distributed import gather, rank, share
@@ -65,8 +65,22 @@ def check_dataset(dataset_dir: str | PathLike[str], progress: Progress = None) -
     for each in checked.values():
         problems += [] if each.problem is None else [each.problem]
     problems += _compare_cases(path, listed, checked, names)
+    if read_form(path) == "folder":
+        problems += _unnamed_values(path, checked)
     # file names may hold line breaks
     return [" ".join(problem.splitlines()) for problem in problems]
+
+
+def _unnamed_values(path: Path, checked: Mapping[tuple[Path, ...], CheckedCase]) -> list[str]:
+    """What keeps the values of all label maps together from being labels, where nobody has named them."""
+    found = frozenset[int]().union(*(each.values for each in checked.values()))
+    try:
+        # empty label maps are told one by one
+        if found - {0}:
+            name_values(path.parent, found)
+    except ValueError as e:
+        return [str(e)]
+    return []
 
 
 def _check_cases(

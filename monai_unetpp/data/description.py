@@ -13,8 +13,7 @@ from monai_unetpp.data.case_check import label_values
 from monai_unetpp.data.datalist import LISTS, load_datalist, read_content, read_form
 from monai_unetpp.data.forms import Form
 from monai_unetpp.data.grid import channel_axes
-from monai_unetpp.data.label_names import LabelNames, read_label_names
-from monai_unetpp.data.label_values import list_values
+from monai_unetpp.data.label_names import LabelNames, name_values, read_label_names
 from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 
@@ -85,12 +84,7 @@ def describe_data_set(dataset_dir: str | PathLike[str]) -> DataSetDescription:
 def _scanned_labels(path: Path, cases: Sequence[Mapping[str, Any]]) -> LabelNames:
     """The values of all label maps, with names made from them."""
     found = frozenset[int]().union(*(label_values(read_label_map(Path(case["label"])).data) for case in cases))
-    if min(found) < 0 or max(found) == 0:
-        raise ValueError(
-            f"{path.parent}: labels must hold values above 0 and none below, got {list_values(sorted(found))}. Outline "
-            "the structures to segment."
-        )
-    return LabelNames({f"label_{value}": value for value in sorted(found) if value})
+    return name_values(path.parent, found)
 
 
 def _channels(path: Path, content: Mapping[str, Any], image: Any, spatial_dims: int) -> tuple[str, ...]:

@@ -65,7 +65,9 @@ def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
             f'{path}: channel_names must name every channel, like {{"0": "T1"}}, got {channels!r:.200}. Add them.'
         )
     if isinstance(content.get("dataset"), Mapping):
-        return {"training": _listed_by_nnunet(path, content["dataset"], len(channels))}
+        listed = _listed_by_nnunet(path, content["dataset"], len(channels))
+        _tell_missing(path, content.get("numTraining"), len(listed))
+        return {"training": listed}
     if not isinstance(ending, str) or ending.lower() not in _SUFFIXES:
         raise ValueError(f"{path}: file_ending must be one of {', '.join(_SUFFIXES)}, got {ending!r:.80}. Correct it.")
     images, labels = path.parent / "imagesTr", path.parent / "labelsTr"
@@ -81,7 +83,17 @@ def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
     by_label = {case_name(file): file for file in found[labels]}
     _match(images, labels, by_case, by_label)
     _check_channels(images, by_case, range(len(channels)), ending)
+    _tell_missing(path, content.get("numTraining"), len(by_case))
     return {"training": [_entry(path.parent, list(by_case[name].values()), by_label[name]) for name in sorted(by_case)]}
+
+
+def _tell_missing(path: Path, promised: Any, found: int) -> None:
+    """Log that there are not as many cases as ``numTraining`` says: an image may be missing with its label."""
+    if isinstance(promised, int) and promised != found:
+        warn_once(
+            f"{path}: numTraining is {promised}, but {found} training case(s) were found. Add the files that are "
+            "missing, or correct the number."
+        )
 
 
 def folder_lists(folder: Path) -> _Lists:

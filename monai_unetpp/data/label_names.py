@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.datalist import read_content
+from monai_unetpp.data.label_values import list_values
 
-__all__ = ["IGNORE", "LabelNames", "find_ignore_label", "read_label_names"]
+__all__ = ["IGNORE", "LabelNames", "find_ignore_label", "name_values", "read_label_names"]
 
 IGNORE = "ignore"
 """nnU-Net's name for unlabelled voxels, which losses and scores leave out."""
 
 _LARGEST = 2**31 - 1
+#: Values above 0 that may be labels without names; more are rather what smooth edges of a mask have.
+_MOST_UNNAMED = 30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,31 @@ def read_label_names(path: str | PathLike[str], labels: Any) -> LabelNames:
             f"{max(foreground.values())}. Give it the highest, also in the label maps, or rename the label."
         )
     return LabelNames(foreground, ignore)
+
+
+def name_values(folder: str | PathLike[str], found: Collection[int]) -> LabelNames:
+    """Names for the values of label maps that nobody has named: value 3 is called ``label_3``.
+
+    Args:
+        folder: of the data set, for the message.
+        found: what occurs in all label maps together.
+
+    Raises:
+        ValueError: values below 0, none above, or so many that they are shades of grey rather than labels.
+    """
+    values = sorted(value for value in found if value)
+    if not values or values[0] < 0:
+        raise ValueError(
+            f"{folder}: labels must hold values above 0 and none below, got {list_values(sorted(found))}. Outline "
+            "the structures to segment."
+        )
+    if len(values) > _MOST_UNNAMED:
+        raise ValueError(
+            f"{folder}: labels without names must have at most {_MOST_UNNAMED} values above 0, got {len(values)}: "
+            f"{list_values(values)}. Smooth edges and JPEG make such shades of grey, and each would become a class: "
+            "save the masks again without them, as PNG. If all are labels, name them in a dataset.json."
+        )
+    return LabelNames({f"label_{value}": value for value in values})
 
 
 def find_ignore_label(dataset_dir: str | PathLike[str]) -> int | None:

@@ -79,7 +79,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     for name, content in configs.items():
         write_text(root / "configs" / f"{name}.json", _as_text(content))
     write_text(root / "configs" / "metadata.json", bundle_metadata(plan))
-    fingerprint.write(root / FINGERPRINT_FILE)
+    fingerprint.without_names().write(root / FINGERPRINT_FILE)
     for name in ("LICENSE", "configs/logging.conf"):
         write_text(root / name, (_TEMPLATE / name).read_text(encoding="utf-8"))
     write_text(root / "docs" / "data_license.txt", DATA_LICENSE)

@@ -181,8 +181,9 @@ def choose_augmentation(fingerprint: Fingerprint) -> Choice:
     """Strength of the augmentation."""
     return Choice(
         "strong",
-        "Rotation, scaling, noise, blur, lower resolution, contrast and brightness stand in for scanners and "
-        f"subjects that are not among the {len(fingerprint.cases)} cases.",
+        "The same for every kind of image: rotation, scaling, noise, blur, lower resolution, contrast and brightness "
+        f"stand in for scanners and subjects that are not among the {len(fingerprint.cases)} cases. Their strength is "
+        "not tuned to the modality; only bias_field, rotate90 and flip_axes follow the data.",
         ISENSEE,
     )
 

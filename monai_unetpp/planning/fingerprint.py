@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -133,10 +134,20 @@ class Fingerprint:
                 lowest=tuple(channel.whole.p0_5 for channel in case.intensity),
                 highest=tuple(channel.whole.p99_5 for channel in case.intensity),
                 volumes_ml=case.volumes_ml,
+                area_shares={name: count / math.prod(case.shape) for name, count in case.voxels.items()},
             )
             for case in self.cases
         ]
         return TrainingRanges.of(records, self.modality)
+
+    def without_names(self) -> Fingerprint:
+        """The same, with cases and subjects numbered in their order instead of named: for a bundle that is shared."""
+        subjects = list(dict.fromkeys(case.subject for case in self.cases))
+        cases = tuple(
+            dataclasses.replace(case, name=f"case_{number}", subject=f"subject_{1 + subjects.index(case.subject)}")
+            for number, case in enumerate(self.cases, 1)
+        )
+        return dataclasses.replace(self, cases=cases)
 
     def as_dict(self, with_cases: bool = True) -> dict[str, Any]:
         """Plain values for JSON, including the ranges that the guard of a bundle reads.

@@ -64,7 +64,8 @@ class Rules:
         bootstrap_samples: resamples of the bootstrap.
         seed: of the bootstrap, of the split by ``confirm_share`` and of the measurements. The same rules and scores
             always give the same verdict.
-        budgets: such as ``"latency_ms=50"``: also pick the most accurate level within all of them.
+        budgets: such as ``"latency_ms=50"``: also pick the cheapest level within all of them that
+            is shown to be as good as the most accurate one there.
         utility_weight: accuracy that the full cost of the most expensive level is worth; also pick the level with the
             highest utility.
 
@@ -100,8 +101,8 @@ class Rules:
         flags=("--budget",),
         action="append",
         metavar="COST=VALUE",
-        help="also pick the most accurate level within latency_ms, window_latency_ms, parameters, memory_mb, flops, "
-        "checkpoint_mb or energy_j; repeatable",
+        help="also pick the cheapest level within latency_ms, window_latency_ms, parameters, memory_mb, flops, "
+        "checkpoint_mb or energy_j that is as good as the most accurate one there; repeatable",
     )
     utility_weight: float | None = option(
         None, type=float, metavar="W", help="also pick by accuracy minus W times the relative latency"

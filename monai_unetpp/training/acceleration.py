@@ -18,7 +18,9 @@ def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = 
 
     Args:
         network: a nested U-Net in training, possibly wrapped for distributed training.
-        channels_last: keep the channels of a voxel adjacent in memory, which is faster on many processors.
+        channels_last: keep the channels of a voxel adjacent in memory, which is faster on many processors. A wrapper
+            for distributed training remembers the layout of its network, and would mix up gradients if it changed: then
+            nothing is done, and the network must be given before it is wrapped.
         compile: compile it by ``torch.compile`` at the first step. If this is impossible, such as without a C++
             compiler, a warning is logged and training continues without it.
 
@@ -26,7 +28,7 @@ def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = 
         The same network.
     """
     inner = network.module if isinstance(network, DistributedDataParallel) else network
-    if channels_last:
+    if channels_last and inner is network:
         flat = getattr(inner, "spatial_dims", 3) == 2
         inner.to(memory_format=torch.channels_last if flat else torch.channels_last_3d)  # type: ignore[call-overload]
     if compile and _can_compile(next(inner.parameters()).device):

@@ -113,6 +113,35 @@ def test_a_plain_folder_may_have_one_file_per_channel(tmp_path):
     assert describe_data_set(tmp_path).channels == ("channel_0", "channel_1")
 
 
+def test_shades_of_grey_are_no_labels_unless_they_have_names(tmp_path, capsys):
+    folder = plain(tmp_path, ending=".png")
+    smooth = np.linspace(0, 255, 6 * 7).reshape(6, 7).astype(np.uint8)
+    for name in "abcde":
+        Image.fromarray(smooth).save(folder / "labels" / f"{name}.png")
+    told = r"labels without names must have at most 30 values above 0, got 41: 6, 12, .* save the masks again without"
+    with pytest.raises(ValueError, match=told):
+        describe_data_set(folder)
+    assert main(["check", str(folder)]) == 1
+    assert "shades of grey, and each would become a class" in capsys.readouterr().err
+    labels = {f"part {value}": value for value in smooth.ravel().tolist() if value}
+    cases = [{"image": f"images/{name}.png", "label": f"labels/{name}.png"} for name in "abcde"]
+    (folder / "dataset.json").write_text(json.dumps({"labels": labels, "training": cases}))
+    assert describe_data_set(folder).labels == labels
+
+
+def test_nnunets_number_of_cases_is_compared_with_what_is_there(tmp_path, caplog):
+    folder = nnunet(tmp_path, names="abc", channels=1, channel_names={"0": "CT"}, numTraining=4)
+    load_datalist(folder, "training")
+    assert "dataset.json: numTraining is 4, but 3 training case(s) were found. Add the files" in caplog.text
+    files = {name: {"images": [f"{name}.nii.gz"], "label": f"{name}_label.nii.gz"} for name in "ab"}
+    caplog.clear()
+    (folder / "dataset.json").write_text(
+        json.dumps({"channel_names": {"0": "CT"}, "file_ending": ".nii.gz", "numTraining": 3, "dataset": files})
+    )
+    load_datalist(folder, "training")
+    assert "numTraining is 3, but 2 training case(s)" in caplog.text
+
+
 def break_up(folder, *, remove=None, add=None, content=None):
     if remove:
         (folder / remove).unlink()

@@ -82,6 +82,13 @@ def test_left_and_right_labels_forbid_mirror_images():
     assert not data_rules.choose_rotate90(fingerprint(shape=(64, 64), modality="MR")).value
 
 
+def test_the_augmentation_says_that_it_is_not_chosen_by_the_modality():
+    chosen = [data_rules.choose_augmentation(fingerprint(modality=modality)) for modality in ("CT", "MR", "other")]
+    assert {choice.value for choice in chosen} == {"strong"}
+    assert all(choice.reason.startswith("The same for every kind of image: ") for choice in chosen)
+    assert all("not tuned to the modality" in choice.reason for choice in chosen)
+
+
 def test_surfaces_may_be_a_voxel_apart_in_3d_and_two_pixels_in_2d():
     assert data_rules.choose_tolerance([1.0, 1.0, 8.0], fingerprint()).value == 2.0
     assert data_rules.choose_tolerance(None, fingerprint(shape=(64, 64))).value == 2.0

@@ -85,6 +85,17 @@ def test_it_is_the_same_from_json_and_without_cases_it_names_none(folder, tmp_pa
         Fingerprint.read(tmp_path / "some.json")
 
 
+def test_numbers_stand_in_the_place_of_names(folder, tmp_path):
+    found = take_fingerprint(folder)
+    found.without_names().write(tmp_path / "shared.json")
+    assert "sub-" not in (tmp_path / "shared.json").read_text()
+    shared = Fingerprint.read(tmp_path / "shared.json")
+    numbers = [("case_1", "subject_1"), ("case_2", "subject_1"), ("case_3", "subject_2")]
+    assert [(case.name, case.subject) for case in shared.cases] == numbers
+    assert [case.shape for case in shared.cases] == [case.shape for case in found.cases]
+    assert shared.ranges == found.ranges
+
+
 def test_a_second_run_reads_changed_cases_only(folder, tmp_path, monkeypatch):
     from monai_unetpp.planning import measuring
 

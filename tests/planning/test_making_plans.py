@@ -11,7 +11,7 @@ from PIL import Image
 
 from monai_unetpp.bundles import BundleConfig, check_bundle, label_names
 from monai_unetpp.cli import main
-from monai_unetpp.planning import Machine, TrainingPlan, load_plan, plan, write_readme
+from monai_unetpp.planning import Fingerprint, Machine, TrainingPlan, load_plan, plan, write_readme
 from monai_unetpp.segmentation import segment_files
 
 #: Signs of MONAI's configurations in names that users give.
@@ -96,7 +96,9 @@ def test_texts_of_users_are_read_as_they_are(thick_dir, thick_bundle):
         assert "a#b" not in (thick_bundle / "configs" / f"{name}.json").read_text()
 
 
-def test_a_bundle_that_is_passed_on_names_no_folder_of_its_maker(thick_dir, thick_bundle, tmp_path):
+def test_a_bundle_that_is_passed_on_names_no_case_and_no_folder_of_its_maker(thick_dir, thick_bundle, tmp_path):
+    cases = Fingerprint.read(thick_bundle / "configs" / "fingerprint.json").cases
+    assert [case.subject for case in cases] == ["subject_1", "subject_2", "subject_3"]
     for name in ("plan.md", "README.md"):
         assert str(thick_dir.parent) not in (thick_bundle / "docs" / name).read_text()
     content = json.loads((thick_bundle / "configs" / "plan.json").read_text())

@@ -12,6 +12,7 @@ from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning.budgets import COST_KEYS, Budget, parse_budget
 from monai_unetpp.pruning.results import PointCost, ScoreRow
+from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.tradeoffs import by_utility, cost_value, mean_accuracy, pareto_front, within_budget
 
 
@@ -105,6 +106,17 @@ class TestBudget:
 
     def test_of_equally_accurate_points_the_fastest(self) -> None:
         assert within_budget(dict.fromkeys(COSTS, 0.9), COSTS, Budget("latency_ms", 1000)).points == ("L1",)
+
+    @pytest.mark.parametrize(("limit", "best", "picked"), [(1000, "L4", "L2"), (100, "L3", "L2"), (20, "L1", "L1")])
+    def test_the_cheapest_that_is_shown_to_be_as_good_as_the_best_within(
+        self, limit: float, best: str, picked: str
+    ) -> None:
+        loss = {"L1": 0.05, "L2": 0.002, "L3": 0.001, "L4": 0.0}
+        rows = [row(point, "a", f"{n:03}", 0.9 - loss[point] * (n % 3)) for n in range(201) for point in COSTS]
+        rules = Rules(margins=("dice=0.01",), bootstrap_samples=200)
+        found = within_budget(mean_accuracy(rows, list(COSTS)), COSTS, Budget("latency_ms", limit), rows, rules)
+        assert found.points == (picked,)
+        assert f"not worse than {best}, the most accurate" in found.reason or picked == best
 
     @pytest.mark.parametrize(
         ("text", "message"),

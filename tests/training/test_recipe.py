@@ -9,6 +9,7 @@ import pytest
 import torch
 from ignite.engine import Engine, Events
 from monai.optimizers import WarmupCosineSchedule
+from torch.nn.parallel import DistributedDataParallel
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.training import (
@@ -234,6 +235,19 @@ def test_where_nothing_can_be_compiled_training_goes_on(monkeypatch, caplog):
     assert "without torch.compile, which does not work here (no C++ compiler)" in caplog.text
     assert list(network.state_dict()) == keys
     assert len(network(torch.rand(1, 1, 8, 8, 8))) == 1
+
+
+def test_the_layout_stays_once_a_network_is_wrapped_for_several_processes():
+    """Its gradients would come back from the other processes in another order."""
+    network = NestedUNet(2, 1, 2, features=(2, 4))
+    strides = [weight.stride() for weight in network.parameters()]
+    wrapped = DistributedDataParallel.__new__(DistributedDataParallel)
+    torch.nn.Module.__init__(wrapped)
+    wrapped.module = network
+    assert accelerate(wrapped, channels_last=True) is wrapped
+    assert [weight.stride() for weight in network.parameters()] == strides
+    accelerate(network, channels_last=True)
+    assert [weight.stride() for weight in network.parameters()] != strides
 
 
 def test_an_accelerated_training_keeps_plain_weights(train, monkeypatch):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import re
 import shutil
 import time
 
@@ -69,6 +70,24 @@ def weights(bundle):
     return torch.load(bundle / "models" / "model.pt", weights_only=True)
 
 
+def assert_told_what_it_holds(bundle, dataset_dir):
+    """What the bundle holds of the data is where ``data_license.txt`` says, and nowhere else."""
+    told = (bundle / "docs" / "data_license.txt").read_text()
+    files = {path.relative_to(bundle).as_posix(): path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    outside = {name: content for name, content in files.items() if not name.startswith(("pruning/", "training/"))}
+    pictures = {name for name in outside if name.endswith(".png")} - {"docs/training.png"}
+    # the README names the worst cases, if any case is worse at a shallower level
+    named = {name for name, content in outside.items() if re.search(rb"disc_\d", content)} - pictures
+    assert named | {"docs/README.md"} == {"configs/metadata.json", "docs/README.md"}
+    assert {name for name, content in outside.items() if bytes(dataset_dir) in content} == {"configs/plan.json"}
+    assert all(
+        place in told for place in (*named, "docs/README.md", "configs/plan.json", "the folders pruning and training")
+    )
+    assert pictures
+    assert all(re.fullmatch(r"docs/worst_\d+\.png", name) for name in pictures)
+    assert "docs/worst_*.png" in told
+
+
 def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, monkeypatch, capsys):
     bundle, lines = planned("whole"), []
     outcome = train(options(discs_dir, bundle, minutes=5), progress=lines.append)
@@ -84,6 +103,7 @@ def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, 
     assert "| L1 | disc |" in readme
     assert set(read_metadata(bundle)["eval_metrics"]) == {"mean_dice_L1", "mean_dice_L2"}
     assert not list((bundle / "training").glob("checkpoint_*"))
+    assert_told_what_it_holds(bundle, discs_dir)
     assert "comparing the levels" in lines
     assert lines[-1] == "writing the report ..."
     # what is done is not repeated
