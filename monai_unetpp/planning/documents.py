@@ -56,12 +56,34 @@ Set by hand: {by_hand}. The same data, machine class and version give the same p
 ## The data
 
 {data_text(plan, fingerprint)}
-
+{_start_text(plan)}
 ## The values
 
 To change one, plan again with `--set NAME=VALUE`.
 
 {table}
+"""
+
+
+def _start_text(plan: TrainingPlan) -> str:
+    """Which parts of the network start from other weights, as a section; empty where none do."""
+    start = plan.start
+    if start is None:
+        return ""
+    count = len(start.taken) + len(start.averaged)
+    parts = {
+        "Taken": start.taken,
+        "Taken, with the first layer as the mean over its channels": start.averaged,
+        "New, with random weights": start.fresh,
+    }
+    listed = "\n".join(f"- {title}: {', '.join(map(code, names))}." for title, names in parts.items() if names)
+    return f"""
+## The weights to start from
+
+The training starts from {code(os.path.basename(start.source))}: {count} of {count + len(start.fresh)} nodes and heads,
+with {start.weights:,} of {start.all_weights:,} weights.
+
+{listed}
 """
 
 

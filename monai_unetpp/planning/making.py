@@ -27,6 +27,7 @@ from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.machine import Machine, count_step
 from monai_unetpp.planning.network_rules import NetworkTask, choose_network, choose_window, training_minutes
 from monai_unetpp.planning.plan_options import PlanOptions
+from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.training_plan import Reason, TrainingPlan, in_words
 from monai_unetpp.planning.values import SETTABLE, check_one
 
@@ -52,7 +53,9 @@ _MOST_WORKERS = 8
 _WORTH_COMPILING = 15
 
 
-def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, validation: str) -> TrainingPlan:
+def make_plan(
+    fingerprint: Fingerprint, options: PlanOptions, machine: Machine, validation: str, source: Source | None = None
+) -> TrainingPlan:
     """Let the rules choose what is not set by hand.
 
     Args:
@@ -60,12 +63,18 @@ def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, 
         options: the limits, and what is set by hand.
         machine: what computes.
         validation: which cases validate, in words.
+        source: the network whose weights the training starts from; None starts from random ones.
 
     Raises:
         TypeError: a setting of the wrong kind.
         ValueError: a setting that cannot work, alone or with the others.
     """
     dims = fingerprint.spatial_dims
+    if source is not None and source.spatial_dims != dims:
+        raise ValueError(
+            f"init must be the weights of a {dims}D network for these data, got {source.name} of a "
+            f"{source.spatial_dims}D one. Give others, or leave init out."
+        )
     given = {name: check_one(name, value, dims) for name, value in options.given.items()}
     choices = _Choices(given)
     _choose_for_data(choices, fingerprint)
@@ -79,6 +88,7 @@ def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, 
         square=choices["rotate90"],
         minutes=options.budget_minutes,
         folds=options.fold_count,
+        source=source,
     )
     for name, choice in choose_network(task, machine, count_step, given).items():
         choices.settle(name, choice)

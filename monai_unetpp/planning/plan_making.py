@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,7 @@ from monai_unetpp.planning.machine import Machine, measure_machine
 from monai_unetpp.planning.making import make_plan
 from monai_unetpp.planning.measuring import take_fingerprint
 from monai_unetpp.planning.plan_options import PlanOptions
+from monai_unetpp.planning.starting import compare_start, read_source
 from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.progress import Progress
 
@@ -26,6 +28,7 @@ def plan(
     folds: int | None = None,
     settings: Sequence[str] | Mapping[str, Any] | None = None,
     device: str | None = None,
+    init: str | PathLike[str] | None = None,
     progress: Progress = False,
     measure: Callable[[int, str | None], Machine] = measure_machine,
 ) -> TrainingPlan:
@@ -41,6 +44,8 @@ def plan(
         folds: networks for cross-fitting in addition to the last one: 0, 3 or 5; 0 by default.
         settings: values to set by hand, as ``["batch_size=4"]`` or ``{"batch_size": 4}``.
         device: such as ``"cpu"``; by default a GPU if there is one.
+        init: bundle or checkpoint with weights to start from: what the network must have for them to fit is planned
+            as it is there, unless it is set by hand.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.
         measure: says by ``spatial_dims`` and ``device`` what the machine can compute.
 
@@ -48,10 +53,10 @@ def plan(
         The plan, which a notebook shows as a table.
 
     Raises:
-        FileNotFoundError: no data set.
+        FileNotFoundError: no data set, or no such ``init``.
         FileExistsError: ``output_dir`` holds something else than an earlier plan.
         TypeError: a setting of the wrong kind.
-        ValueError: data or settings that cannot be used.
+        ValueError: data or settings that cannot be used, or none of the weights of ``init`` fit.
 
     Example:
         .. code-block:: python
@@ -60,10 +65,14 @@ def plan(
 
             plan("Task04_Hippocampus", "my_bundle", minutes=20, settings={"batch_size": 4})
     """
-    options = PlanOptions(dataset_dir, output_dir, minutes, folds, settings, device)
+    options = PlanOptions(dataset_dir, output_dir, minutes, folds, settings, device, init)
     check_free(output_dir)
+    source = None if options.init is None else read_source(options.init)
     fingerprint = take_fingerprint(dataset_dir, cache=Path(output_dir) / CACHE_FILE, progress=progress)
-    made = make_plan(fingerprint, options, measure(fingerprint.spatial_dims, device), _count_validation(dataset_dir))
+    machine = measure(fingerprint.spatial_dims, device)
+    made = make_plan(fingerprint, options, machine, _count_validation(dataset_dir), source)
+    if options.init is not None:
+        made = dataclasses.replace(made, start=compare_start(made, options.init))
     write_bundle(made, fingerprint, output_dir)
     return made
 

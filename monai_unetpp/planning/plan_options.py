@@ -30,6 +30,7 @@ class PlanOptions:
         folds: networks for cross-fitting in addition to the last one: 0, 3 or 5; None where it is not given.
         settings: values of the plan that are set by hand, as ``"name=value"`` or by name.
         device: where to train; by default a GPU if there is one.
+        init: bundle or checkpoint with weights to start from; the plan follows its network.
 
     Raises:
         TypeError: a value of the wrong kind.
@@ -59,10 +60,17 @@ class PlanOptions:
         help="a value of the plan to set by hand, such as batch_size=4 or patch_size=[64,64,32]; repeatable",
     )
     device: str | None = option(None, metavar="DEVICE", help=DEVICE_HELP)
+    init: _Path | None = option(
+        None,
+        metavar="BUNDLE_OR_CHECKPOINT",
+        help="start from these weights: features, kernels and norm are planned as they are there, and docs/plan.md "
+        "says which layers start from them",
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dataset_dir", Path(fspath(self.dataset_dir)))
         object.__setattr__(self, "output_dir", Path(fspath(self.output_dir)))
+        object.__setattr__(self, "init", None if self.init is None else fspath(self.init))
         object.__setattr__(self, "settings", parse_settings(self.settings))
         if not (isinstance(self.budget_minutes, (int, float)) and 0 < self.budget_minutes < math.inf):
             raise ValueError(f"minutes must be a number above 0, got {self.minutes!r}. 60 is a good start.")

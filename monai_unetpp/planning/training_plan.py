@@ -15,7 +15,7 @@ from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.planning.values import SETTABLE, check_values
 from monai_unetpp.version import __version__
 
-__all__ = ["PLAN_FILE", "Reason", "TrainingPlan", "in_words", "load_plan"]
+__all__ = ["PLAN_FILE", "Reason", "StartingWeights", "TrainingPlan", "in_words", "load_plan"]
 
 PLAN_FILE = "configs/plan.json"
 """Where a bundle keeps the plan that it was written from."""
@@ -37,6 +37,27 @@ class Reason:
 
 
 @dataclasses.dataclass(frozen=True)
+class StartingWeights:
+    """Which parts of a planned network start from other weights than random ones.
+
+    Attributes:
+        source: name of a bundle, its folder, or a checkpoint.
+        taken: nodes and heads that start from it.
+        averaged: nodes that see other channels and start from it but for their first layer, which takes the mean.
+        fresh: nodes and heads that start from random weights.
+        weights: number of those that start from the source.
+        all_weights: number of all.
+    """
+
+    source: str
+    taken: tuple[str, ...]
+    averaged: tuple[str, ...]
+    fresh: tuple[str, ...]
+    weights: int
+    all_weights: int
+
+
+@dataclasses.dataclass(frozen=True)
 class TrainingPlan:
     """What a network is trained with on one data set, and why.
 
@@ -55,6 +76,7 @@ class TrainingPlan:
         values: by the names of :data:`monai_unetpp.planning.values.SETTABLE`.
         reasons: why, by the same names.
         version: of the package that made the plan.
+        start: the weights that the training starts from; None for random ones.
 
     Raises:
         TypeError: a value of the wrong kind.
@@ -75,6 +97,7 @@ class TrainingPlan:
     values: dict[str, Any]
     reasons: dict[str, Reason]
     version: str = __version__
+    start: StartingWeights | None = None
 
     def __post_init__(self) -> None:
         missing = [name for name in SETTABLE if name not in self.values or name not in self.reasons]
@@ -155,6 +178,8 @@ def in_words(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {in_words(each)}" for name, each in value.items())
     if isinstance(value, list):
         parts = [f"({in_words(each)})" if isinstance(each, list) else in_words(each) for each in value]
         return ", ".join(parts)

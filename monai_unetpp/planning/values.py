@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from monai_unetpp.choices import NORMS
+
 __all__ = [
     "AUGMENTATIONS",
     "LEAST_LEVELS",
@@ -86,6 +88,15 @@ def _one_of(allowed: Sequence[Any]) -> _Check:
     return check
 
 
+def _norm(name: str, value: Any, dims: int) -> Any:
+    given = list(value) if isinstance(value, tuple) else value
+    if given not in NORMS:
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(json.dumps, NORMS))}, got {value!r}. Write it like {name}=batch."
+        )
+    return given
+
+
 def _entries(name: str, value: Any, each: _Check, dims: int) -> list[Any]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise TypeError(f"{name} must be a list, got {value!r}. Write it like {name}=[1,2].")
@@ -157,7 +168,7 @@ SETTABLE: dict[str, _Check] = {
     "strides": _per_level(1),
     "kernel_size": _per_level(1),
     "features": _features,
-    "norm": _one_of(("batch", "instance")),
+    "norm": _norm,
     "batch_size": _whole(1),
     "steps": _whole(1),
     "learning_rate": _number(0),

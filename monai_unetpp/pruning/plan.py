@@ -13,7 +13,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_unetpp.choices import FORMS_HELP
+from monai_unetpp.choices import FORMS_HELP, SUBJECT_PATTERN_HELP, SUBJECTS_HELP
 from monai_unetpp.options import option, option_names
 from monai_unetpp.progress import Progress
 from monai_unetpp.pruning.rules import Rules
@@ -95,15 +95,8 @@ class EvaluationData:
         metavar="SHARE",
         help="share of the subjects, between 0 and 1, that is held out to confirm the chosen level",
     )
-    subjects: Mapping[str, str] | _Path | None = option(
-        None, metavar="FILE", help="CSV file with the columns case and subject"
-    )
-    subject_pattern: str | None = option(
-        None,
-        metavar="REGEX",
-        help="regular expression whose one group is the subject in a case's name (default: sub-..., patient and a "
-        "number or the like at the beginning; every other case counts as its own subject)",
-    )
+    subjects: Mapping[str, str] | _Path | None = option(None, metavar="FILE", help=SUBJECTS_HELP)
+    subject_pattern: str | None = option(None, metavar="REGEX", help=SUBJECT_PATTERN_HELP)
     exclude_problems: bool = option(False, help="leave out cases with problems in their data")
     training_list: str | None = option(
         None, metavar="KEY", help="also score this list of training cases, to see how each level overfits"

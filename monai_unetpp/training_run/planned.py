@@ -8,6 +8,7 @@ from pathlib import Path
 
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.planning import TrainingPlan, load_plan, plan
+from monai_unetpp.planning.starting import find_start
 from monai_unetpp.planning.training_plan import PLAN_FILE
 from monai_unetpp.planning.values import check_one
 from monai_unetpp.training_run.train_options import TrainOptions
@@ -29,6 +30,7 @@ class Planned:
         folds: trainings for cross-fitting; 0 for none.
         steps: of each training where they were set by hand; None where the time ends it.
         observed: number of validation cases to look at while training.
+        init: file or folder of the bundle with the weights that the training starts from; None for random ones.
     """
 
     bundle: Path
@@ -37,6 +39,7 @@ class Planned:
     folds: int
     steps: int | None
     observed: int = _OBSERVED
+    init: Path | None = None
 
 
 def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planned:
@@ -58,14 +61,39 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
         minutes=made.minutes if options.minutes is None else options.minutes,
         folds=made.folds if options.folds is None else options.folds,
         steps=made["steps"] if "steps" in made.by_hand else None,
+        init=_start(options, made),
     )
+
+
+def _start(options: TrainOptions, made: TrainingPlan) -> Path | None:
+    """The weights to start from: those of the plan, or others where it has none.
+
+    Raises:
+        ValueError: the plan has others.
+        FileNotFoundError: they are not there.
+    """
+    planned = None if made.start is None else find_start(made.start.source)
+    given = planned if options.init is None else find_start(options.init)
+    if planned is not None and given != planned:
+        raise ValueError(
+            f"{options.output_dir}: was planned with --init {planned}, got {given}. Take another folder, or delete "
+            "this one to plan again."
+        )
+    return given
 
 
 def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
     bundle = Path(options.output_dir)
     if not (bundle / PLAN_FILE).is_file():
         return plan(
-            options.dataset_dir, bundle, options.minutes, options.folds, options.given, options.device, progress=tell
+            options.dataset_dir,
+            bundle,
+            options.minutes,
+            options.folds,
+            options.given,
+            options.device,
+            init=options.init,
+            progress=tell,
         )
     made = load_plan(bundle)
     if Path(made.dataset_dir).resolve() != Path(options.dataset_dir).resolve():

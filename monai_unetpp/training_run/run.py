@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.bundles import find_bundle
 from monai_unetpp.data import load_datalist
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
@@ -137,7 +136,7 @@ class _Run:
                     folds=planned.folds,
                 )
             shares = from_first(shares, group)
-        init = None if options.init is None else _weights_of(options.init)
+        init = None if planned.init is None else str(planned.init)
         return cls(planned, values, init, training, validation, shares, tell)
 
     @property
@@ -218,11 +217,6 @@ class _Run:
             "observed_cases": observed,
             "observed_seconds": min(60 * minutes / _LOOKS, _LONGEST_S),
         }
-
-
-def _weights_of(source: str) -> str:
-    """The file or folder that ``--init`` names: a file, or a bundle by name or folder."""
-    return source if Path(source).is_file() else str(find_bundle(source))
 
 
 def _outcome_path(bundle: Path) -> Path:

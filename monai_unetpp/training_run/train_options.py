@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-from monai_unetpp.options import option
 from monai_unetpp.planning.plan_options import PlanOptions
 
 __all__ = ["TrainOptions"]
@@ -16,9 +15,4 @@ class TrainOptions(PlanOptions):
 
     A bundle that ``monai-unetpp plan`` wrote is trained as it is planned: its plan has the minutes and folds that are
     not given here, and other settings are refused.
-
-    Attributes:
-        init: bundle or checkpoint with the initial weights, as far as they fit.
     """
-
-    init: str | None = option(None, metavar="BUNDLE_OR_FILE", help="start from these weights, as far as they fit")
