@@ -14,6 +14,7 @@ from typing import Any
 
 from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.data.forms import Form, folder_lists, form_of, is_data_set, nnunet_lists
+from monai_unetpp.data.labelled import list_cases
 from monai_unetpp.data.subjects import subject_of_image
 from monai_unetpp.files import write_text
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 LISTS = ("training", "validation")
 """The lists of labelled cases."""
+
+_Subjects = Mapping[str, str] | str | PathLike[str] | None
 
 _VALIDATION_SHARE = 0.2
 _SPLIT_SEED = 0
@@ -93,12 +96,15 @@ def load_datalist(
     key: str,
     split_dir: str | PathLike[str] | None = None,
     label_key: str = "label",
+    subjects: _Subjects = None,
+    subject_pattern: str | None = None,
 ) -> list[dict[str, Any]]:
     """The cases of one list of a data set, with absolute paths.
 
     Where there is no ``validation`` list, a fifth of the training cases is drawn for it, always the same ones, with a
     warning, and written down as ``split.json``. Cases of one subject stay together, where entries have a ``subject``
-    or names begin with one (``monai_unetpp.data.subjects.subject_of_image``).
+    or names begin with one (``monai_unetpp.data.subjects.subject_of_image``), or as ``subjects`` or ``subject_pattern``
+    tell: then each entry gets its ``subject``.
 
     Args:
         dataset_dir: folder with ``dataset.json`` in the form of the Decathlon or of nnU-Net v2, or with ``images`` and
@@ -106,6 +112,8 @@ def load_datalist(
         key: such as ``"training"`` or ``"validation"``.
         split_dir: folder for ``split.json``; not written when None.
         label_key: key under which the labels are handed out, for transforms that must leave them alone.
+        subjects: subject by case, see :func:`monai_unetpp.data.labelled.list_cases`.
+        subject_pattern: finds the subject in the case's name, see there.
 
     Returns:
         Dicts with ``image`` and ``label_key``.
@@ -113,10 +121,10 @@ def load_datalist(
     Raises:
         FileNotFoundError: no ``dataset.json``.
         ValueError: it cannot be read, has no such list, an empty one, or entries without image or label; images and
-            labels do not match.
+            labels do not match; a case whose subject is not given or found.
     """
     path = Path(dataset_dir) / "dataset.json"
-    cases = read_datalist(path, key, split_dir)
+    cases = read_datalist(path, key, split_dir, subjects, subject_pattern)
     if not cases:
         raise ValueError(f"{path}: the list {key!r} must hold cases, got none. Add some, or leave it out.")
     for number, case in enumerate(cases):
@@ -126,7 +134,11 @@ def load_datalist(
 
 
 def read_datalist(
-    path: str | PathLike[str], key: str, split_dir: str | PathLike[str] | None = None
+    path: str | PathLike[str],
+    key: str,
+    split_dir: str | PathLike[str] | None = None,
+    subjects: _Subjects = None,
+    subject_pattern: str | None = None,
 ) -> list[dict[str, Any]]:
     """The entries of one list, with or without labels; a missing ``validation`` list is drawn as for ``load_datalist``.
 
@@ -134,6 +146,8 @@ def read_datalist(
         path: the ``dataset.json``.
         key: of the list.
         split_dir: folder for ``split.json``; not written when None.
+        subjects: as for ``load_datalist``; with these, the entries must have labels.
+        subject_pattern: the same.
 
     Raises:
         FileNotFoundError: no such file.
@@ -142,8 +156,19 @@ def read_datalist(
     path = Path(path)
     content = read_content(path)
     if key in LISTS and "training" in content and "validation" not in content:
-        return _drawn_split(path, read_entries(path, content, "training"), split_dir)[key]
-    return read_entries(path, content, key)
+        entries = _with_subjects(read_entries(path, content, "training"), subjects, subject_pattern)
+        return _drawn_split(path, entries, split_dir)[key]
+    return _with_subjects(read_entries(path, content, key), subjects, subject_pattern)
+
+
+def _with_subjects(
+    entries: list[dict[str, Any]], subjects: _Subjects, subject_pattern: str | None
+) -> list[dict[str, Any]]:
+    """The entries with the subjects that are given or found; unchanged where nothing tells of subjects."""
+    if not entries or (subjects is None and subject_pattern is None):
+        return entries
+    cases = list_cases(entries, subjects, subject_pattern)
+    return [{**entry, "subject": case.subject} for entry, case in zip(entries, cases, strict=True)]
 
 
 def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

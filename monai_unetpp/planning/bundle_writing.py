@@ -109,6 +109,7 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
     content, evaluation = _read("train", _TRAINING), _read("evaluate", _TRAINING)
     content["planned"] = {"_target_": "monai_unetpp.planning.load_plan", "bundle": "@bundle_root"}
     content |= {"dataset_dir": "$@planned.dataset_dir", "output_dir": "$@bundle_root + '/training'"}
+    content |= {name: f"$@planned.{name}_for(@dataset_dir)" for name in ("subjects", "subject_pattern")}
     content |= {**_data(plan), "ignore_label": plan.ignore_label, **{name: plan[name] for name in _TRAINED}}
     content |= {"minutes": round(training_minutes(plan.minutes, plan.folds), 2), "runtime": "torch", "val_interval": 1}
     content["preprocessing"] = _chain(preprocessing(plan, labelled=True))

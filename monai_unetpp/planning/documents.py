@@ -95,7 +95,7 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
     ignored = "" if plan.ignore_label is None else f" Voxels with the label {plan.ignore_label} are ignored."
     surround = statistics.fmean(case.constant_surround for case in cases)
     lines = [
-        f"{len(cases)} training cases of {subjects} subjects in {code(os.path.basename(plan.dataset_dir))}, "
+        f"{len(cases)} training cases of {subjects} subjects{_told_by(plan)} in {code(os.path.basename(plan.dataset_dir))}, "
         f"{plan.spatial_dims}D, {len(plan.channels)} channel(s) ({channels}), modality: {plan.modality}.",
         f"Sizes: {_range_text([case.shape for case in cases])} voxels, median {_joined(fingerprint.median_shape)}.",
         f"Voxel sizes: {_range_text([case.spacing_mm for case in cases])} mm, median "
@@ -106,6 +106,13 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         *(_intensity_text(name, each.whole) for name, each in zip(plan.channels, fingerprint.intensity, strict=True)),
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _told_by(plan: TrainingPlan) -> str:
+    """What told the subjects, where that was given."""
+    if plan.subjects is not None:
+        return f" (by {code(os.path.basename(plan.subjects))})"
+    return "" if plan.subject_pattern is None else f" (by {code(plan.subject_pattern)})"
 
 
 def _labels_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:

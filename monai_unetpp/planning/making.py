@@ -114,6 +114,7 @@ def make_plan(
         machine=str(machine),
         values={name: choices[name] for name in SETTABLE},
         reasons={name: choices.reasons[name] for name in SETTABLE},
+        **options.subject_rules,
     )
 
 

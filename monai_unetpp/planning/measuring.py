@@ -57,6 +57,7 @@ def take_fingerprint(
     *,
     cache: str | PathLike[str] | None = None,
     progress: Progress = None,
+    **subjects: Any,
 ) -> Fingerprint:
     """Measure what the labelled cases of a data set are like.
 
@@ -66,13 +67,14 @@ def take_fingerprint(
         cache: a JSON file. Cases whose files have the path, size and time of change that they had are not read again;
             what was measured is written there, also after an interruption. With None nothing is kept.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.
+        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
 
     Raises:
         FileNotFoundError: no data set.
         ValueError: it cannot be used; cases that cannot be read are counted and named.
     """
     described = describe_data_set(dataset_dir)
-    cases = [case for key in lists for case in list_cases(load_datalist(dataset_dir, key))]
+    cases = [case for key in lists for case in list_cases(load_datalist(dataset_dir, key, **subjects))]
     kept = _Cache(cache, described)
     measured: list[_Measured] = []
     problems: list[str] = []

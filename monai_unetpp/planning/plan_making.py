@@ -29,6 +29,8 @@ def plan(
     settings: Sequence[str] | Mapping[str, Any] | None = None,
     device: str | None = None,
     init: str | PathLike[str] | None = None,
+    subjects: str | PathLike[str] | None = None,
+    subject_pattern: str | None = None,
     progress: Progress = False,
     measure: Callable[[int, str | None], Machine] = measure_machine,
 ) -> TrainingPlan:
@@ -46,6 +48,8 @@ def plan(
         device: such as ``"cpu"``; by default a GPU if there is one.
         init: bundle or checkpoint with weights to start from: what the network must have for them to fit is planned
             as it is there, unless it is set by hand.
+        subjects: CSV file with the columns ``case`` and ``subject``: cases of a subject stay together.
+        subject_pattern: regular expression with one group that finds the subject in the case's name.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.
         measure: says by ``spatial_dims`` and ``device`` what the machine can compute.
 
@@ -65,21 +69,23 @@ def plan(
 
             plan("Task04_Hippocampus", "my_bundle", minutes=20, settings={"batch_size": 4})
     """
-    options = PlanOptions(dataset_dir, output_dir, minutes, folds, settings, device, init)
+    options = PlanOptions(dataset_dir, output_dir, minutes, folds, settings, device, init, subjects, subject_pattern)
     check_free(output_dir)
     source = None if options.init is None else read_source(options.init)
-    fingerprint = take_fingerprint(dataset_dir, cache=Path(output_dir) / CACHE_FILE, progress=progress)
+    fingerprint = take_fingerprint(
+        dataset_dir, cache=Path(output_dir) / CACHE_FILE, progress=progress, **options.subject_rules
+    )
     machine = measure(fingerprint.spatial_dims, device)
-    made = make_plan(fingerprint, options, machine, _count_validation(dataset_dir), source)
+    made = make_plan(fingerprint, options, machine, _count_validation(options), source)
     if options.init is not None:
         made = dataclasses.replace(made, start=compare_start(made, options.init))
     write_bundle(made, fingerprint, output_dir)
     return made
 
 
-def _count_validation(dataset_dir: str | PathLike[str]) -> str:
+def _count_validation(options: PlanOptions) -> str:
     """Which cases validate, in words."""
-    listed = "validation" in read_content(Path(dataset_dir) / "dataset.json")
-    count = len(load_datalist(dataset_dir, "validation"))
+    listed = "validation" in read_content(Path(options.dataset_dir) / "dataset.json")
+    count = len(load_datalist(options.dataset_dir, "validation", **options.subject_rules))
     how = "the list of the data set" if listed else "drawn by subject, a fifth of the cases"
     return f"{count} cases, {how}"

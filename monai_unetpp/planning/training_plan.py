@@ -6,7 +6,7 @@ import dataclasses
 import html
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from monai_unetpp.planning.values import SETTABLE, check_values
 from monai_unetpp.version import __version__
 
 __all__ = ["PLAN_FILE", "Reason", "StartingWeights", "TrainingPlan", "in_words", "load_plan"]
+
+_Folders = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 PLAN_FILE = "configs/plan.json"
 """Where a bundle keeps the plan that it was written from."""
@@ -77,6 +79,8 @@ class TrainingPlan:
         reasons: why, by the same names.
         version: of the package that made the plan.
         start: the weights that the training starts from; None for random ones.
+        subjects: CSV file with the subject of each case of the data set, as it was given; None for no such file.
+        subject_pattern: finds the subject in the name of a case of the data set, as it was given.
 
     Raises:
         TypeError: a value of the wrong kind.
@@ -98,6 +102,8 @@ class TrainingPlan:
     reasons: dict[str, Reason]
     version: str = __version__
     start: StartingWeights | None = None
+    subjects: str | None = None
+    subject_pattern: str | None = None
 
     def __post_init__(self) -> None:
         missing = [name for name in SETTABLE if name not in self.values or name not in self.reasons]
@@ -134,6 +140,18 @@ class TrainingPlan:
     def tolerances_mm(self) -> dict[str, float]:
         """Tolerance of the normalised surface Dice by name of the label."""
         return dict.fromkeys(self.labels, float(self["tolerance_mm"]))
+
+    def subjects_for(self, dataset_dir: _Folders) -> str | None:
+        """:attr:`subjects` if ``dataset_dir`` is the data set of the plan, else None: others have other cases."""
+        return self.subjects if self._is_own(dataset_dir) else None
+
+    def subject_pattern_for(self, dataset_dir: _Folders) -> str | None:
+        """:attr:`subject_pattern` if ``dataset_dir`` is the data set of the plan, else None."""
+        return self.subject_pattern if self._is_own(dataset_dir) else None
+
+    def _is_own(self, dataset_dir: _Folders) -> bool:
+        folders = [dataset_dir] if isinstance(dataset_dir, (str, PathLike)) else list(dataset_dir)
+        return [Path(folder).resolve() for folder in folders] == [Path(self.dataset_dir).resolve()]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""

@@ -68,7 +68,7 @@ def prune(plan: PruningPlan) -> PruningResult:
         RuntimeError: not a single case could be scored.
     """
     if plan.data.scores:
-        entries = load_datalist(plan.data.dataset_dir[0], plan.data.list_key)
+        entries = load_datalist(plan.data.dataset_dir[0], plan.data.list_key, **plan.data.subject_rules)
         levels = plan.pipeline.network.levels
         return judge(read_folds(plan.data.scores, entries, levels, plan.data.names[0]), plan)
     prepared = prepare(plan)

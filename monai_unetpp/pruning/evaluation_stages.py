@@ -183,7 +183,7 @@ def prepare(plan: PruningPlan) -> Prepared:
     inference = check_write(pipeline, plan.outputs)
     # data sets without a validation list write down how they were split
     entries = {
-        name: load_datalist(directory, plan.data.list_key, folder / "splits" / name)
+        name: load_datalist(directory, plan.data.list_key, folder / "splits" / name, **plan.data.subject_rules)
         for name, directory in zip(plan.data.names, plan.data.folders, strict=True)
     }
     ignore_labels = {
@@ -282,7 +282,8 @@ def score_training(prepared: Prepared) -> tuple[ScoreRow, ...]:
     data, scores = prepared.plan.data, []
     for name, directory in zip(data.names, data.dataset_dir, strict=False):
         if data.training_list is not None:
-            scores.append(_score(prepared, name, training=load_datalist(directory, data.training_list)))
+            training = load_datalist(directory, data.training_list, **data.subject_rules)
+            scores.append(_score(prepared, name, training=training))
     return tuple(row for each in scores for row in each.rows)
 
 

@@ -130,6 +130,11 @@ class EvaluationData:
         return (*self.dataset_dir, *([] if self.confirm_dir is None else [self.confirm_dir]))
 
     @property
+    def subject_rules(self) -> dict[str, Any]:
+        """How :func:`monai_unetpp.data.load_datalist` finds the subjects, as its arguments."""
+        return {"subjects": self.subjects, "subject_pattern": self.subject_pattern}
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Names of :attr:`folders`."""
         return tuple(folder.resolve().name for folder in self.folders)

@@ -30,7 +30,11 @@ _Case = Mapping[str, Any]
 
 
 def load_observed(
-    dataset_dir: str | PathLike[str], count: int, transform: Callable[..., Any], split_dir: str | PathLike[str]
+    dataset_dir: str | PathLike[str],
+    count: int,
+    transform: Callable[..., Any],
+    split_dir: str | PathLike[str],
+    **subjects: Any,
 ) -> Sequence[_Case]:
     """The first cases of the validation list, prepared as for training; they are prepared once.
 
@@ -39,10 +43,11 @@ def load_observed(
         count: how many; 0 reads nothing.
         transform: what prepares a case.
         split_dir: folder for ``split.json``.
+        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
     """
     if count < 1:
         return ()
-    cases = load_datalist(dataset_dir, "validation", split_dir)[:count]
+    cases = load_datalist(dataset_dir, "validation", split_dir, **subjects)[:count]
     prepared: Any = CacheDataset(cases, transform, progress=False)
     return [prepared[number] for number in range(len(cases))]
 

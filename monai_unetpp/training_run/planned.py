@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from monai_unetpp.distributed import from_first, rank, waiting_group
@@ -30,6 +30,7 @@ class Planned:
         folds: trainings for cross-fitting; 0 for none.
         steps: of each training where they were set by hand; None where the time ends it.
         observed: number of validation cases to look at while training.
+        subject_rules: how the subjects of the cases are found, as arguments of ``load_datalist``.
         init: file or folder of the bundle with the weights that the training starts from; None for random ones.
     """
 
@@ -40,6 +41,7 @@ class Planned:
     steps: int | None
     observed: int = _OBSERVED
     init: Path | None = None
+    subject_rules: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
 
 def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planned:
@@ -62,6 +64,7 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
         folds=made.folds if options.folds is None else options.folds,
         steps=made["steps"] if "steps" in made.by_hand else None,
         init=_start(options, made),
+        subject_rules={"subjects": made.subjects, "subject_pattern": made.subject_pattern},
     )
 
 
@@ -93,6 +96,8 @@ def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
             options.given,
             options.device,
             init=options.init,
+            subjects=options.subjects,
+            subject_pattern=options.subject_pattern,
             progress=tell,
         )
     made = load_plan(bundle)
@@ -105,6 +110,12 @@ def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
             raise ValueError(
                 f"{bundle}: was planned with {name}={made[name]}, got {value}. Take another folder, or delete this one "
                 "to plan again."
+            )
+    for name, given in options.subject_rules.items():
+        if given is not None and given != getattr(made, name):
+            raise ValueError(
+                f"{bundle}: was planned with {name} {getattr(made, name)}, got {given}. Take another folder, or delete "
+                "this one to plan again."
             )
     tell(f"{bundle}: planned before.")
     return made

@@ -119,8 +119,8 @@ class _Run:
         bundle, folder = planned.bundle, planned.bundle / "training"
         device = local_device() if options.device is None else resolve_device(options.device)
         values = {"dataset_dir": str(planned.dataset_dir), "device": device}
-        training = load_datalist(planned.dataset_dir, "training", folder)
-        validation = load_datalist(planned.dataset_dir, "validation", folder)
+        training = load_datalist(planned.dataset_dir, "training", folder, **planned.subject_rules)
+        validation = load_datalist(planned.dataset_dir, "validation", folder, **planned.subject_rules)
         judging = [*training, *validation] if planned.folds else validation
         case_s, levels = time_case(bundle, judging[0], values)
         with waiting_group() as group:
