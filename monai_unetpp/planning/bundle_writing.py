@@ -27,11 +27,14 @@ _TEMPLATE = Path(__file__).with_name("template")
 _TRAINING = Path(__file__).parents[1] / "training" / "template" / "configs"
 #: Values that the configurations take from the plan as they are.
 _TRAINED = (
-    *("spacing_mm", "patch_size", "strides", "kernel_size", "features", "norm", "batch_size", "steps"),
+    *("spacing_mm", "patch_size", "strides", "kernel_size", "features", "norm", "dropout", "batch_size", "steps"),
     *("learning_rate", "weight_decay", "ema", "distillation", "flip_axes", "window_shape", "overlap", "flips"),
     *("class_ratios", "class_weights", "late_share", "cache_rate", "num_workers", "channels_last", "compile"),
 )
-_INFERRED = ("spacing_mm", "strides", "kernel_size", "features", "norm", "window_shape", "overlap", "flips")
+_INFERRED = (
+    *("spacing_mm", "strides", "kernel_size", "features", "norm", "dropout"),
+    *("window_shape", "overlap", "flips"),
+)
 #: Fine-tuning is gentler than training.
 _FINETUNING_RATE = 0.25
 
@@ -111,6 +114,7 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
     content |= {"dataset_dir": "$@planned.dataset_dir", "output_dir": "$@bundle_root + '/training'"}
     content |= {name: f"$@planned.{name}_for(@dataset_dir)" for name in ("subjects", "subject_pattern")}
     content |= {**_data(plan), "ignore_label": plan.ignore_label, **{name: plan[name] for name in _TRAINED}}
+    content["level_weights"] = plan.level_weights
     content |= {"minutes": round(training_minutes(plan.minutes, plan.folds), 2), "runtime": "torch", "val_interval": 1}
     content["preprocessing"] = _chain(preprocessing(plan, labelled=True))
     content["postprocessing"] = _chain(postprocessing(plan, discrete=True))

@@ -95,7 +95,8 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
     ignored = "" if plan.ignore_label is None else f" Voxels with the label {plan.ignore_label} are ignored."
     surround = statistics.fmean(case.constant_surround for case in cases)
     lines = [
-        f"{len(cases)} training cases of {subjects} subjects{_told_by(plan)} in {code(os.path.basename(plan.dataset_dir))}, "
+        f"{len(cases)} training cases of {subjects} subjects{_told_by(plan)} in "
+        f"{code(os.path.basename(plan.dataset_dir))}, "
         f"{plan.spatial_dims}D, {len(plan.channels)} channel(s) ({channels}), modality: {plan.modality}.",
         f"Sizes: {_range_text([case.shape for case in cases])} voxels, median {_joined(fingerprint.median_shape)}.",
         f"Voxel sizes: {_range_text([case.spacing_mm for case in cases])} mm, median "

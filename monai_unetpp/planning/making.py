@@ -39,6 +39,8 @@ _RECIPE = {
     "learning_rate": Choice(0.002, "The highest, between a warm-up and a cosine; AdamW takes it well."),
     "weight_decay": Choice(1e-4, "Keeps weights small.", "AdamW, arXiv:1711.05101"),
     "ema": Choice(0.04, "The average of the weights over the last steps is steadier than the last ones."),
+    "dropout": Choice(0.0, "Varied patches already keep the network from learning its cases by heart."),
+    "level_weights": Choice(None, "The losses of all levels count the same.", "UNet++, arXiv:1912.05074"),
     "distillation": Choice(0.0, "Each level learns from the labels.", "UNet++, arXiv:1912.05074"),
     "late_share": Choice(
         0.25, "The last quarter of the training sees lightly varied patches, so that it settles on images as they are."

@@ -13,6 +13,7 @@ from typing import Any
 
 from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.planning.values import SETTABLE, check_values
+from monai_unetpp.topology import level_name
 from monai_unetpp.version import __version__
 
 __all__ = ["PLAN_FILE", "Reason", "StartingWeights", "TrainingPlan", "in_words", "load_plan"]
@@ -21,6 +22,12 @@ _Folders = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 PLAN_FILE = "configs/plan.json"
 """Where a bundle keeps the plan that it was written from."""
+
+#: Values that plans of 0.2.0 may lack, and with which their networks were trained.
+_ADDED = {"dropout": 0.0, "level_weights": None}
+_ADDED_REASONS = {
+    name: {"text": "The plan was made before this could be set.", "source": "monai-unetpp"} for name in _ADDED
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,6 +144,14 @@ class TrainingPlan:
         return tuple(name for name, reason in self.reasons.items() if reason.by_hand)
 
     @property
+    def level_weights(self) -> dict[str, float] | None:
+        """Weight of the loss by level; None where all count the same."""
+        weights = self["level_weights"]
+        return (
+            None if weights is None else {level_name(number): weight for number, weight in enumerate(weights, start=1)}
+        )
+
+    @property
     def tolerances_mm(self) -> dict[str, float]:
         """Tolerance of the normalised surface Dice by name of the label."""
         return dict.fromkeys(self.labels, float(self["tolerance_mm"]))
@@ -166,6 +181,9 @@ class TrainingPlan:
             TypeError: a value of the wrong kind.
             ValueError: something else.
         """
+        values, reasons = content.get("values"), content.get("reasons")
+        if isinstance(values, Mapping) and isinstance(reasons, Mapping):
+            content = {**content, "values": {**_ADDED, **values}, "reasons": {**_ADDED_REASONS, **reasons}}
         return from_plain(cls, content, "plan")
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:
