@@ -91,9 +91,8 @@ def _one_of(allowed: Sequence[Any]) -> _Check:
 def _norm(name: str, value: Any, dims: int) -> Any:
     given = list(value) if isinstance(value, tuple) else value
     if given not in NORMS:
-        raise ValueError(
-            f"{name} must be one of {', '.join(map(json.dumps, NORMS))}, got {value!r}. Write it like {name}=batch."
-        )
+        allowed = ", ".join(each if isinstance(each, str) else json.dumps(each) for each in NORMS)
+        raise ValueError(f"{name} must be one of {allowed}, got {value!r}. Correct it.")
     return given
 
 

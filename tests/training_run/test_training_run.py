@@ -9,11 +9,12 @@ from disc_images import write_disc_images
 
 from monai_unetpp import NestedUNet, cli
 from monai_unetpp.bundles import check_bundle, read_metadata, read_training_record
+from monai_unetpp.data import load_datalist
 from monai_unetpp.planning import Machine, plan
 from monai_unetpp.training import NumberedPatches
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
-from monai_unetpp.training_run.judging import split_folds
+from monai_unetpp.training_run.judging import pruning_plan, split_folds
 from monai_unetpp.training_run.planned import planned_bundle
 from monai_unetpp.training_run.sharing import share_time
 
@@ -151,6 +152,29 @@ def test_values_set_by_hand_are_compared_as_the_plan_reads_them(discs_dir, plann
     given = options(discs_dir, planned("same"), settings=("patch_size=16", "strides=[2,2]", "overlap=0.25"))
     assert planned_bundle(given, told.append).steps == 6
     assert told[-1].endswith("planned before.")
+
+
+def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp_path):
+    first, second, bundle, table = (tmp_path / name for name in ("first.pt", "second.pt", "bundle", "subjects.csv"))
+    for path in (first, second):
+        torch.save(NestedUNet(2, 1, 2, features=(2, 4, 4), norm="instance").state_dict(), path)
+    table.write_text("case,subject\n" + "".join(f"disc_{n},{n // 3}\n" for n in range(9)))
+    plan(discs_dir, bundle, settings=TINY, device="cpu", init=first, subjects=table, measure=slow_machine)
+    found = planned_bundle(options(discs_dir, bundle), print)
+    assert found.init == first
+    cases = load_datalist(discs_dir, "training", **found.subject_rules)
+    assert [case["subject"] for case in cases] == list("000111")
+    assert len(split_folds(cases, 2)) == 2
+    # what scores the cases knows them too
+    network = NestedUNet(2, 1, 2, features=(2, 4, 4))
+    judged = pruning_plan(bundle, dataset_dir=str(discs_dir), network=network, device="cpu")
+    assert judged.data.subjects == str(table)
+    with pytest.raises(
+        ValueError, match=r"was planned with --init .*first\.pt, got .*second\.pt\. Take another folder"
+    ):
+        planned_bundle(options(discs_dir, bundle, init=str(second)), print)
+    with pytest.raises(ValueError, match=r"was planned with subject_pattern None, got \(\.\)\. Take another folder"):
+        planned_bundle(options(discs_dir, bundle, subject_pattern="(.)"), print)
 
 
 def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog):
