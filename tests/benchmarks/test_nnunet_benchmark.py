@@ -1,5 +1,6 @@
 """The comparison with nnU-Net: its files, what it is asked, and the table; no nnU-Net is needed."""
 
+import itertools
 import json
 import math
 import subprocess
@@ -48,7 +49,7 @@ def commands(monkeypatch, tmp_path):
 
     def run(command, env=None, check=False):
         ran.append((command, env))
-        options = dict(zip(command, command[1:], strict=False))
+        options = dict(itertools.pairwise(command))
         if "segment" in command:
             for name in ("unseen0000", "unseen0001"):
                 save(Path(options["-o"]) / f"{name}_0000_seg.nii.gz", LABEL)

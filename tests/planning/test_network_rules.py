@@ -121,7 +121,7 @@ def test_less_time_takes_smaller_patches_of_the_network_to_start_from_or_refuses
     with pytest.raises(ValueError, match=rf"init: the features of head, \[16,32,96,96\], leave time for .*\. {advice}"):
         chosen(source=SOURCE, minutes=0.5)
     assert chosen({"features": [16, 32, 96, 96]}, source=SOURCE, minutes=0.5)["features"] == [16, 32, 96, 96]
-    with pytest.raises(ValueError, match="need more memory than there is. Leave init out"):
+    with pytest.raises(ValueError, match=r"need more memory than there is\. Leave init out"):
         chosen(source=SOURCE, machine=Machine.of(1e11, 2**24, 2, "cpu"))
 
 
