@@ -31,7 +31,7 @@ class Planned:
         steps: of each training where they were set by hand; None where the time ends it.
         observed: number of validation cases to look at while training.
         subject_rules: how the subjects of the cases are found, as arguments of ``load_datalist``.
-        init: file or folder of the bundle with the weights that the training starts from; None for random ones.
+        init: bundle or checkpoint with the weights that the training starts from; None for random ones.
     """
 
     bundle: Path
@@ -40,7 +40,7 @@ class Planned:
     folds: int
     steps: int | None
     observed: int = _OBSERVED
-    init: Path | None = None
+    init: str | None = None
     subject_rules: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
 
 
@@ -68,21 +68,21 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
     )
 
 
-def _start(options: TrainOptions, made: TrainingPlan) -> Path | None:
+def _start(options: TrainOptions, made: TrainingPlan) -> str | None:
     """The weights to start from: those of the plan, or others where it has none.
 
     Raises:
         ValueError: the plan has others.
         FileNotFoundError: they are not there.
     """
-    planned = None if made.start is None else find_start(made.start.source)
-    given = planned if options.init is None else find_start(options.init)
-    if planned is not None and given != planned:
+    planned = None if made.start is None else made.start.source
+    given = None if options.init is None else str(options.init)
+    if planned is not None and given is not None and find_start(given) != find_start(planned):
         raise ValueError(
             f"{options.output_dir}: was planned with --init {planned}, got {given}. Take another folder, or delete "
             "this one to plan again."
         )
-    return given
+    return planned or given
 
 
 def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:

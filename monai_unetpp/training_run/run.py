@@ -14,6 +14,7 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
 from monai_unetpp.files import write_text
+from monai_unetpp.planning.starting import find_start
 from monai_unetpp.progress import Progress, counting, teller
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.results import PruningResult
@@ -136,7 +137,7 @@ class _Run:
                     folds=planned.folds,
                 )
             shares = from_first(shares, group)
-        init = None if planned.init is None else str(planned.init)
+        init = None if planned.init is None else str(find_start(planned.init))
         return cls(planned, values, init, training, validation, shares, tell)
 
     @property

@@ -161,7 +161,7 @@ def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp
     table.write_text("case,subject\n" + "".join(f"disc_{n},{n // 3}\n" for n in range(9)))
     plan(discs_dir, bundle, settings=TINY, device="cpu", init=first, subjects=table, measure=slow_machine)
     found = planned_bundle(options(discs_dir, bundle), print)
-    assert found.init == first
+    assert found.init == str(first)
     cases = load_datalist(discs_dir, "training", **found.subject_rules)
     assert [case["subject"] for case in cases] == list("000111")
     assert len(split_folds(cases, 2)) == 2
