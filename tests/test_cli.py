@@ -495,8 +495,8 @@ def test_exit_codes_of_prune(run, stub_prune, verdict, problems, expected):
     code, out, err = run("prune", "--dataset_dir", "D", "-o", "O", "--write", "P")
     assert code == expected
     assert f"set (choose and report): The verdict: {verdict}." in out
-    assert "pareto: L1, L2. No other is better." in out
-    assert "flops<=1: none. Too dear." in out
+    assert "Pareto front: L1, L2. No other is better." in out
+    assert "Budget: operations per window of at most 1 operations: none. Too dear." in out
     assert "Report: O/report.html" in out
     assert ("Pruned bundle: P" in out) is (verdict == "prune")
     assert ("left out: case_3 (set): no label" in err) is bool(problems)

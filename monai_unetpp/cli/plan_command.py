@@ -17,9 +17,9 @@ _EXAMPLES = """\
   monai-unetpp plan Task04_Hippocampus -o my_bundle --minutes 20 --set batch_size=4 --set patch_size=[40,56,40]
   monai-unetpp plan DATA -o my_bundle --init brain_tissue_mri_unetpp
 
-Nothing is trained: the training images are read once, a training step is timed, and a bundle without weights is
-written. my_bundle/docs/plan.md lists every value and its reason. An earlier plan in the same folder is replaced, but
-never a bundle with weights.
+Nothing is trained: all cases are checked, the training images are measured, a training step is timed, and a bundle
+without weights is written. my_bundle/docs/plan.md lists every value and its reason. An earlier plan in the same folder
+is replaced, but never a bundle with weights or with a training that has begun.
 """
 
 

@@ -68,6 +68,7 @@ def _run(bundle: str | None, output_dir: str, write: str | None, **options: Any)
 
 def _show(result: PruningResult) -> None:
     from monai_unetpp.pruning.trust_wording import trust_sentences
+    from monai_unetpp.pruning.wording import costs_in_words, rule_in_words
 
     for decision in result.decisions:
         print(f"{decision.dataset} ({decision.role}): {decision.summary}")
@@ -78,7 +79,8 @@ def _show(result: PruningResult) -> None:
     if result.adaptive is not None:
         print(f"adaptive depth: {result.adaptive.reason}")
     for trade_off in result.trade_offs:
-        print(f"{trade_off.rule}: {', '.join(trade_off.points) or 'none'}. {trade_off.reason}")
+        picks, reason = ", ".join(trade_off.points) or "none", costs_in_words(trade_off.reason)
+        print(f"{rule_in_words(trade_off.rule)}: {picks}. {reason}")
     for problem in result.problems:
         fail(f"left out: {problem.case} ({problem.dataset}): {problem.reason}")
 

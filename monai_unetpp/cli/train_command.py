@@ -25,7 +25,8 @@ It plans where the folder has no plan yet; monai-unetpp plan writes one to look 
 plan hold unless others are given, and no other values can be set. With --init the plan follows the network whose
 weights are given, and my_bundle/docs/plan.md says which layers start from them. Then it trains, finds out how shallow
 the network may be, writes my_bundle/pruning/report.html and my_bundle/docs/README.md and, if the verdict is to prune,
-the pruned bundle beside it. The same command continues after an interruption, by Ctrl-C or otherwise.
+the pruned bundle beside it. The same command continues after an interruption, by Ctrl-C or otherwise, with the minutes,
+folds and initial weights that it began with.
 """
 
 

@@ -88,6 +88,8 @@ def check_labelled_data(
     spatial_dims: int | None = None,
     in_channels: int | None = None,
     values: Sequence[int] | None = None,
+    names: LabelNames | None = None,
+    refuse_repeats: bool = False,
 ) -> None:
     """Refuse a data set that a network cannot be trained or scored on, and tell what looks doubtful.
 
@@ -101,6 +103,9 @@ def check_labelled_data(
         spatial_dims: 2 or 3, of the network.
         in_channels: of the network.
         values: that labels may have besides 0, where they are not the classes themselves.
+        names: of the labels; None takes those of ``dataset.json``.
+        refuse_repeats: whether cases with the same image or the same name are problems, as they are to a verdict, or
+            are warned about.
 
     Raises:
         FileNotFoundError: no ``dataset.json``.
@@ -108,7 +113,8 @@ def check_labelled_data(
     """
     path = Path(dataset_dir) / "dataset.json"
     labels = read_content(path).get("labels")
-    names = None if labels is None else read_label_names(path, labels)
+    if names is None and labels is not None:
+        names = read_label_names(path, labels)
     listed = [_ListedCase.of(key, entry) for key in lists for entry in load_datalist(dataset_dir, key)]
     unique = {case.case.files: case.case for case in listed}
     logger.info("Checking %d labelled cases of %s ...", len(unique), path)
@@ -116,9 +122,11 @@ def check_labelled_data(
     checked = gather(
         {files: check_case(case, allowed, spatial_dims, in_channels) for files, case in share(list(unique.items()))}
     )
-    if rank() == 0:
-        _tell(_compare_cases(path, listed, checked, names))
     problems = [checked[files].problem or "" for files in unique if checked[files].problem is not None]
+    repeats = [" ".join(line.splitlines()) for line in _repeated_cases(path, listed, checked)]
+    if rank() == 0:
+        _tell([*([] if refuse_repeats else repeats), *_weak_labels(path, listed, checked, names)])
+    problems += repeats if refuse_repeats else []
     if problems:
         count = f"{path}: cases must be sound, got {len(problems)} of {len(unique)} with a problem"
         lines = "" if rank() else ":\n" + "\n".join(f"- {line}" for line in _shortened(problems))
@@ -171,22 +179,45 @@ def _compare_cases(
         checked: what was found out about them, by their files.
         names: the labels; None where they have no names.
     """
+    yield from _repeated_cases(path, listed, checked)
+    yield from _weak_labels(path, listed, checked, names)
+
+
+def _repeated_cases(
+    path: str | PathLike[str], listed: Sequence[_ListedCase], checked: Mapping[tuple[Path, ...], CheckedCase]
+) -> Iterator[str]:
+    """Cases that are listed twice, have the name of another one, or its voxels."""
     yield from _listed_twice(path, listed)
     first_with: dict[str, _ListedCase] = {}
-    seen: set[tuple[Path, ...]] = set()
-    for each in listed:
-        found, files = checked[each.case.files], each.case.files
-        if files in seen:
-            continue
-        seen.add(files)
-        if found.problem is None and found.values <= {0, *([] if names is None else [names.ignore])}:
-            yield f"{each.case.label}: the label is empty, no voxel is foreground. Outline it, or drop the case."
-        if found.voxels is not None:
-            other = first_with.setdefault(found.voxels, each)
+    for each in _once(listed):
+        voxels = checked[each.case.files].voxels
+        if voxels is not None:
+            other = first_with.setdefault(voxels, each)
             if other is not each and other.case.image != each.case.image:
                 yield _same_voxels(each, other)
+
+
+def _weak_labels(
+    path: str | PathLike[str],
+    listed: Sequence[_ListedCase],
+    checked: Mapping[tuple[Path, ...], CheckedCase],
+    names: LabelNames | None,
+) -> Iterator[str]:
+    """Label maps that are empty, and labels that no case has."""
+    for each in _once(listed):
+        found = checked[each.case.files]
+        if found.problem is None and found.values <= {0, *([] if names is None else [names.ignore])}:
+            yield f"{each.case.label}: the label is empty, no voxel is foreground. Outline it, or drop the case."
     if names is not None and listed and all(found.problem is None for found in checked.values()):
         yield from _unused_labels(path, listed, checked, names)
+
+
+def _once(listed: Sequence[_ListedCase]) -> Iterable[_ListedCase]:
+    """The first of all that have the same files."""
+    first: dict[tuple[Path, ...], _ListedCase] = {}
+    for each in listed:
+        first.setdefault(each.case.files, each)
+    return first.values()
 
 
 def _unused_labels(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from monai_unetpp.data.case_check import label_values
-from monai_unetpp.data.datalist import load_datalist, read_content, read_form
+from monai_unetpp.data.datalist import LISTS, load_datalist, read_content, read_form
 from monai_unetpp.data.forms import Form
 from monai_unetpp.data.grid import channel_axes
 from monai_unetpp.data.label_names import LabelNames, read_label_names
@@ -68,7 +68,8 @@ def describe_data_set(dataset_dir: str | PathLike[str]) -> DataSetDescription:
     content = read_content(path)
     training = load_datalist(dataset_dir, "training")
     form = read_form(path)
-    names = _scanned_labels(path, training) if form == "folder" else read_label_names(path, content.get("labels"))
+    listed = [case for key in LISTS for case in load_datalist(dataset_dir, key)] if form == "folder" else []
+    names = _scanned_labels(path, listed) if form == "folder" else read_label_names(path, content.get("labels"))
     spatial_dims = read_label_map(Path(training[0]["label"])).data.ndim
     channels = _channels(path, content, training[0]["image"], spatial_dims)
     return DataSetDescription(

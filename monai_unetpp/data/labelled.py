@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any
 from monai_unetpp.data.naming import image_name
 from monai_unetpp.data.subjects import subject_of_image
 
-__all__ = ["LabelledCase", "hash_files", "list_cases", "repeated_names"]
+__all__ = ["LabelledCase", "file_identity", "hash_files", "list_cases", "repeated_names", "same_name"]
 
 #: Suffixes of the file that holds the voxels beside a header file of the same name.
 _VOXEL_FILES = {
@@ -94,6 +95,17 @@ def repeated_names(cases: Sequence[LabelledCase]) -> dict[str, list[LabelledCase
     return {name: [case for case in cases if case.name == name] for name, count in counts.items() if count > 1}
 
 
+def same_name(name: str, cases: Sequence[LabelledCase]) -> str:
+    """What to say of cases that have one name.
+
+    Args:
+        name: the name.
+        cases: those that have it.
+    """
+    files = ", ".join(str(case.image[0]) for case in cases)
+    return f"{files}: names of cases must differ, got {name!r} {len(cases)} times. Rename the files."
+
+
 def _read_subjects(path: str | PathLike[str]) -> dict[str, str]:
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
@@ -141,6 +153,26 @@ def _subject(
     return match[1]
 
 
+def file_identity(path: Path) -> list[list[Any]]:
+    """Path, size and time of change of a file and of the voxels beside it, or of all files in a folder.
+
+    Args:
+        path: of the file or folder; what is not there has none.
+    """
+    files = sorted(path.iterdir()) if path.is_dir() else [path, *_voxel_files(path)]
+    return [
+        [os.path.abspath(file), status.st_size, status.st_mtime_ns]
+        for file in files
+        if file.exists()
+        for status in [file.stat()]
+    ]
+
+
+def _voxel_files(path: Path) -> list[Path]:
+    """Where the voxels beside a header may be."""
+    return [path.with_suffix(suffix) for suffix in _VOXEL_FILES.get(path.suffix.lower(), ())]
+
+
 def hash_files(paths: Sequence[Path]) -> str:
     """SHA-256 over the content of files, of voxels beside a header, and of all files in folders (DICOM series).
 
@@ -149,8 +181,7 @@ def hash_files(paths: Sequence[Path]) -> str:
     """
     digest = hashlib.sha256()
     for path in paths:
-        beside = [path.with_suffix(suffix) for suffix in _VOXEL_FILES.get(path.suffix.lower(), ())]
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path, *beside]:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path, *_voxel_files(path)]:
             if file.is_file():
                 digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.files import write_text
+from monai_unetpp.planning.data_check import CHECK_FILE
 from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.network_rules import training_minutes
@@ -22,6 +23,10 @@ FINGERPRINT_FILE = "configs/fingerprint.json"
 CACHE_FILE = "training/fingerprint_cache.json"
 """What was measured of each case, so that another plan for the same data need not read them again."""
 
+#: What is there before a plan, and stays where one is replaced.
+_MEASURED = (CACHE_FILE, CHECK_FILE)
+#: What a training that has begun leaves, with train or with MONAI's command.
+_BEGUN = ("start.json", "time.json", "checkpoint_*", "curve.csv", "model.pt")
 _TEMPLATE = Path(__file__).with_name("template")
 #: The room for training stands beside this one; its template is data, which needs no import.
 _TRAINING = Path(__file__).parents[1] / "training" / "template" / "configs"
@@ -40,15 +45,17 @@ _FINETUNING_RATE = 0.25
 
 
 def check_free(bundle: str | PathLike[str]) -> None:
-    """Refuse a folder that holds anything but an earlier plan without weights.
+    """Refuse a folder that holds anything but an earlier plan, for which no training has begun.
 
     Raises:
         FileExistsError: it does.
     """
     root = Path(bundle)
-    if root.is_dir() and all(path == root / CACHE_FILE for path in root.rglob("*") if not path.is_dir()):
+    measured = [root / name for name in _MEASURED]
+    if root.is_dir() and all(path in measured for path in root.rglob("*") if not path.is_dir()):
         return
-    if root.exists() and (not (root / PLAN_FILE).is_file() or (root / "models").exists()):
+    begun = (root / "models").exists() or any(any((root / "training").glob(name)) for name in _BEGUN)
+    if root.exists() and (begun or not (root / PLAN_FILE).is_file()):
         what = "is a bundle with weights or a training" if (root / PLAN_FILE).is_file() else "exists"
         raise FileExistsError(f"{root}: the bundle is to be made there, but it {what}. Give another folder.")
 
@@ -59,7 +66,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     Args:
         plan: the plan.
         fingerprint: of the data.
-        bundle: the folder, which may hold an earlier plan.
+        bundle: the folder, which may hold an earlier plan for which no training has begun.
 
     Raises:
         FileExistsError: the folder holds something else.

@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import math
-import os
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from pathlib import Path
@@ -23,7 +22,7 @@ from monai_unetpp.data.case_check import check_on_grid, read_image, read_truth
 from monai_unetpp.data.description import DataSetDescription
 from monai_unetpp.data.extent import PERCENTILES, measure_extent, sample_evenly
 from monai_unetpp.data.image_errors import describe_failure
-from monai_unetpp.data.labelled import LabelledCase, list_cases
+from monai_unetpp.data.labelled import LabelledCase, file_identity, list_cases
 from monai_unetpp.data.labels import Volume
 from monai_unetpp.files import write_text
 from monai_unetpp.plain_values import from_plain, to_plain
@@ -57,6 +56,7 @@ def take_fingerprint(
     *,
     cache: str | PathLike[str] | None = None,
     progress: Progress = None,
+    described: DataSetDescription | None = None,
     **subjects: Any,
 ) -> Fingerprint:
     """Measure what the labelled cases of a data set are like.
@@ -67,13 +67,14 @@ def take_fingerprint(
         cache: a JSON file. Cases whose files have the path, size and time of change that they had are not read again;
             what was measured is written there, also after an interruption. With None nothing is kept.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.
+        described: what the data set says about itself, where that is known; it is read where not.
         **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
 
     Raises:
         FileNotFoundError: no data set.
         ValueError: it cannot be used; cases that cannot be read are counted and named.
     """
-    described = describe_data_set(dataset_dir)
+    described = described or describe_data_set(dataset_dir)
     cases = [case for key in lists for case in list_cases(load_datalist(dataset_dir, key, **subjects))]
     kept = _Cache(cache, described)
     measured: list[_Measured] = []
@@ -129,13 +130,7 @@ class _Cache:
 
     def _key(self, case: LabelledCase) -> str:
         labels = [self.described.spatial_dims, self.described.labels, self.described.ignore_label, case.subject]
-        return hashlib.sha256(json.dumps([labels, [_identity(file) for file in case.files]]).encode()).hexdigest()
-
-
-def _identity(path: Path) -> list[Any]:
-    """Path, size and time of change of a file, or of all files in a folder."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    return [[os.path.abspath(file), status.st_size, status.st_mtime_ns] for file in files for status in [file.stat()]]
+        return hashlib.sha256(json.dumps([labels, [file_identity(file) for file in case.files]]).encode()).hexdigest()
 
 
 def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:

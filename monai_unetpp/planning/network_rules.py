@@ -45,6 +45,7 @@ _MOST_STEPS = 25_000
 #: rest of it. Scores and the report take what is left of the whole.
 _TRAINING_SHARE, _COMPUTING_SHARE = 0.8, 0.7
 #: The limit of steps in what is expected: time ends a training before it, unless the machine is faster than its class.
+#: It holds for MONAI's own command; ``train`` ends by time alone.
 _MARGIN = 2
 #: Share of the memory that is counted on for what a step keeps.
 _MEMORY_SHARE = 0.5
@@ -313,8 +314,9 @@ def _explained(values: Mapping[str, Any], task: NetworkTask, seconds: float, ste
         "norm": ("Batch norm folds into the convolutions at inference and suits windows of any size.", OWN),
         "batch_size": ("Small patches come in larger batches, for steadier gradients.", OWN),
         "steps": (
-            f"A limit: {task.minutes:g} minutes{shared} allow about {steps} steps of {seconds:.2g} s, and the clock "
-            f"ends the training; at most {_MOST_STEPS}.",
+            f"{task.minutes:g} minutes{shared} allow about {steps} steps of {seconds:.2g} s. The command train ends by "
+            "the clock, and by this number where it is set by hand alone; MONAI's own command ends by whichever comes "
+            f"first, so it is larger, but at most {_MOST_STEPS}.",
             OWN,
         ),
     }

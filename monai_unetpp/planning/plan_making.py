@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.datalist import load_datalist, read_content
+from monai_unetpp.data.description import DataSetDescription, describe_data_set
 from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_free, write_bundle
+from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.planning.machine import Machine, measure_machine
 from monai_unetpp.planning.making import make_plan
 from monai_unetpp.planning.measuring import take_fingerprint
@@ -18,7 +20,7 @@ from monai_unetpp.planning.starting import compare_start, read_source
 from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.progress import Progress
 
-__all__ = ["plan"]
+__all__ = ["describe_task", "plan", "plan_checked"]
 
 
 def plan(
@@ -36,12 +38,12 @@ def plan(
 ) -> TrainingPlan:
     """Measure a data set and write a bundle for training on it, without weights, and ``docs/plan.md``.
 
-    All training cases are read once. One training step of a small network is timed. The same data, class of machine
-    and version give the same plan.
+    All cases are checked first, then the training cases are measured, and a training step of a small network is timed.
+    The same data, class of machine and version give the same plan.
 
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon or nnU-Net form, or with images and labels.
-        output_dir: folder of the bundle, which is made; an earlier plan without weights is replaced.
+        output_dir: folder of the bundle, which is made; an earlier plan is replaced unless a training has begun.
         minutes: time for training, scores and report together; 60 by default.
         folds: networks for cross-fitting in addition to the last one: 0, 3 or 5; 0 by default.
         settings: values to set by hand, as ``["batch_size=4"]`` or ``{"batch_size": 4}``.
@@ -70,16 +72,51 @@ def plan(
             plan("Task04_Hippocampus", "my_bundle", minutes=20, settings={"batch_size": 4})
     """
     options = PlanOptions(dataset_dir, output_dir, minutes, folds, settings, device, init, subjects, subject_pattern)
-    check_free(output_dir)
+    described = describe_task(options)
+    check_data(dataset_dir, described, output_dir, options.fold_count, **options.subject_rules)
+    return plan_checked(options, described, progress, measure)
+
+
+def describe_task(options: PlanOptions) -> DataSetDescription:
+    """What the data set says about itself, if the folder is free and the weights to start from can be read.
+
+    Args:
+        options: what was asked for.
+    """
+    check_free(options.output_dir)
+    if options.init is not None:
+        read_source(options.init)
+    return describe_data_set(options.dataset_dir)
+
+
+def plan_checked(
+    options: PlanOptions,
+    described: DataSetDescription,
+    progress: Progress = False,
+    measure: Callable[[int, str | None], Machine] = measure_machine,
+) -> TrainingPlan:
+    """The same for data that :func:`~monai_unetpp.planning.data_check.check_data` has passed, in a folder that is free.
+
+    Args:
+        options: what was asked for.
+        described: what the data set says about itself.
+        progress: see :func:`plan`.
+        measure: as well.
+    """
+    folder = Path(options.output_dir)
     source = None if options.init is None else read_source(options.init)
     fingerprint = take_fingerprint(
-        dataset_dir, cache=Path(output_dir) / CACHE_FILE, progress=progress, **options.subject_rules
+        options.dataset_dir,
+        cache=folder / CACHE_FILE,
+        progress=progress,
+        described=described,
+        **options.subject_rules,
     )
-    machine = measure(fingerprint.spatial_dims, device)
+    machine = measure(fingerprint.spatial_dims, options.device)
     made = make_plan(fingerprint, options, machine, _count_validation(options), source)
     if options.init is not None:
         made = dataclasses.replace(made, start=compare_start(made, options.init))
-    write_bundle(made, fingerprint, output_dir)
+    write_bundle(made, fingerprint, folder)
     return made
 
 

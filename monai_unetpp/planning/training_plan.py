@@ -156,6 +156,11 @@ class TrainingPlan:
         """Tolerance of the normalised surface Dice by name of the label."""
         return dict.fromkeys(self.labels, float(self["tolerance_mm"]))
 
+    @property
+    def subject_rules(self) -> dict[str, str | None]:
+        """How the subjects of the data set's cases are found, as arguments of ``load_datalist``."""
+        return {"subjects": self.subjects, "subject_pattern": self.subject_pattern}
+
     def subjects_for(self, dataset_dir: _Folders) -> str | None:
         """:attr:`subjects` if ``dataset_dir`` is the data set of the plan, else None: others have other cases."""
         return self.subjects if self._is_own(dataset_dir) else None

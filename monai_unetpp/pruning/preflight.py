@@ -13,7 +13,7 @@ import torch
 
 from monai_unetpp.bundles import load_network
 from monai_unetpp.data.case_check import CheckedCase, check_case, repeated_images, same_image
-from monai_unetpp.data.labelled import list_cases, repeated_names
+from monai_unetpp.data.labelled import list_cases, repeated_names, same_name
 from monai_unetpp.distributed import gather, share
 from monai_unetpp.installing import install_command
 from monai_unetpp.metrics.scores import scored_labels
@@ -99,7 +99,7 @@ def check_data_sets(
         )
         found |= {(dataset, case.name): checked[case.name] for case in single}
         files |= {(dataset, case.name): str(case.image[0]) for case in single}
-        found |= {(dataset, name): CheckedCase("names of cases must differ. Rename the files.") for name in repeated}
+        found |= {(dataset, name): CheckedCase(same_name(name, same)) for name, same in repeated.items()}
     found |= {
         case: dataclasses.replace(found[case], problem=same_image(files[case], f"{files[first]} ({first[0]})"))
         for case, first in repeated_images(found).items()

@@ -16,7 +16,7 @@ import torch
 from monai_unetpp.data.case_check import check_case
 from monai_unetpp.data.check import tell_doubtful
 from monai_unetpp.data.label_names import LabelNames
-from monai_unetpp.data.labelled import LabelledCase, hash_files, list_cases, repeated_names
+from monai_unetpp.data.labelled import LabelledCase, hash_files, list_cases, repeated_names, same_name
 from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.pruning.case_scores import CaseEvaluation, CaseScores
 from monai_unetpp.pruning.predict import Network, networks_ready
@@ -111,11 +111,7 @@ def _check_cases(
     """The content's hash of every sound case by name, and the problems of the others."""
     how = evaluation.scoring
     repeated = repeated_names(cases)
-    reasons = {
-        name: f"{', '.join(str(case.image[0]) for case in same)}: names of cases must differ, got {name!r} "
-        f"{len(same)} times. Rename the files."
-        for name, same in repeated.items()
-    }
+    reasons = {name: same_name(name, same) for name, same in repeated.items()}
     single = [case for case in cases if case.name not in repeated]
     checked = how.checked or gather(
         {case.name: check_case(case, how.label_values, how.spatial_dims, in_channels) for case in share(single)}

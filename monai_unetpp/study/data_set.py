@@ -10,6 +10,7 @@ from typing import Any
 
 from monai_unetpp.data import describe_data_set, load_datalist
 from monai_unetpp.data.label_names import IGNORE
+from monai_unetpp.data.labelled import list_cases, repeated_names, same_name
 from monai_unetpp.data.naming import image_name
 
 __all__ = ["StudyCases", "find_study_cases"]
@@ -80,16 +81,19 @@ def find_study_cases(dataset_dir: str | PathLike[str]) -> StudyCases:
 
     Raises:
         FileNotFoundError: no ``dataset.json``.
-        ValueError: it cannot be used, or has no names of labels.
+        ValueError: it cannot be used, has no names of labels, or cases of one name that are to be scored.
     """
     described = describe_data_set(dataset_dir)
+    validation = load_datalist(dataset_dir, "validation")
+    for name, same in repeated_names(list_cases(validation)).items():
+        raise ValueError(same_name(name, same))
     return StudyCases(
         name=described.name,
         spatial_dims=described.spatial_dims,
         in_channels=len(described.channels),
         labels=described.labels,
         training=tuple(load_datalist(dataset_dir, "training")),
-        validation=tuple(load_datalist(dataset_dir, "validation")),
+        validation=tuple(validation),
         folder=Path(dataset_dir),
         ignore_label=described.ignore_label,
     )

@@ -26,6 +26,9 @@ __all__ = ["LevelCurves", "load_observed"]
 
 logger = logging.getLogger(__name__)
 
+#: Steps, at least, whose mean loss TensorBoard shows.
+_RECENT = 50
+
 _Case = Mapping[str, Any]
 
 
@@ -167,7 +170,7 @@ class LevelCurves:
             self._board = SummaryWriter(str(self.folder / "tensorboard"))
         row = dict(self._rows[-1])
         step = int(row.pop("step"))
-        self._board.add_scalar("loss", self.curve.recent_loss(steps), step)
+        self._board.add_scalar("loss", self.curve.recent_loss(max(steps, _RECENT)), step)
         self._board.add_scalars("dice", row, step)
         self._board.flush()
 

@@ -20,7 +20,7 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning import PruningPlan, evaluate_levels, judge, prune, verdict, write_pruned_bundle
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.predict import Pipeline
-from monai_unetpp.pruning.preflight import check_write
+from monai_unetpp.pruning.preflight import check_plan, check_write
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
 
@@ -53,9 +53,14 @@ def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any])
         bundle: the folder of the bundle.
         entry: the case.
         values: keys of its configurations.
+
+    Raises:
+        ImportError: what draws the report of the verdict is not installed.
+        ValueError: rules that the verdict would refuse.
     """
     network: NestedUNet = BundleConfig(bundle, "train.json").parse("network_def")
     plan = pruning_plan(bundle, **values, network=network)
+    check_plan(plan)
     with waiting_group() as group:
         seconds = None
         if rank() == 0:

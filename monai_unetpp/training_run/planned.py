@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from monai_unetpp.distributed import from_first, rank, waiting_group
-from monai_unetpp.planning import TrainingPlan, load_plan, plan
+from monai_unetpp.planning import TrainingPlan, load_plan
+from monai_unetpp.planning.data_check import check_data
+from monai_unetpp.planning.plan_making import describe_task, plan_checked
 from monai_unetpp.planning.starting import find_start
-from monai_unetpp.planning.training_plan import PLAN_FILE
+from monai_unetpp.planning.training_plan import PLAN_FILE, in_words
 from monai_unetpp.planning.values import check_one
+from monai_unetpp.training_run.beginning import Beginning, settle
 from monai_unetpp.training_run.train_options import TrainOptions
 
 __all__ = ["Planned", "planned_bundle"]
+
+_T = TypeVar("_T")
 
 #: Validation cases to look at while training.
 _OBSERVED = 3
@@ -26,22 +32,23 @@ class Planned:
     Attributes:
         bundle: its folder.
         dataset_dir: folder of the data set.
-        minutes: for everything.
-        folds: trainings for cross-fitting; 0 for none.
+        plan: its plan.
+        beginning: minutes, folds and initial weights.
         steps: of each training where they were set by hand; None where the time ends it.
         observed: number of validation cases to look at while training.
-        subject_rules: how the subjects of the cases are found, as arguments of ``load_datalist``.
-        init: bundle or checkpoint with the weights that the training starts from; None for random ones.
     """
 
     bundle: Path
     dataset_dir: Path
-    minutes: float
-    folds: int
+    plan: TrainingPlan
+    beginning: Beginning
     steps: int | None
     observed: int = _OBSERVED
-    init: str | None = None
-    subject_rules: Mapping[str, str | None] = dataclasses.field(default_factory=dict)
+
+    @property
+    def folds(self) -> int:
+        """Trainings for cross-fitting; 0 for none."""
+        return self.beginning.folds
 
 
 def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planned:
@@ -52,54 +59,40 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
         tell: is called with lines about the progress.
 
     Raises:
-        ValueError: the folder was planned for other data or with other values by hand, or data with problems.
-        FileNotFoundError: no such data set.
+        ValueError: the folder was planned for other data or with other values by hand, its training began with other
+            options, or data with problems.
+        FileNotFoundError: no such data set, or no such initial weights.
     """
-    with waiting_group() as group:
-        made = from_first(_plan(options, tell) if rank() == 0 else None, group)
+    bundle = Path(options.output_dir)
+    made = _first(lambda: _planned_before(options, tell)) or _plan(options, tell)
     return Planned(
-        bundle=Path(options.output_dir),
+        bundle=bundle,
         dataset_dir=Path(options.dataset_dir),
-        minutes=made.minutes if options.minutes is None else options.minutes,
-        folds=made.folds if options.folds is None else options.folds,
+        plan=made,
+        beginning=_first(lambda: settle(bundle, made, options)),
         steps=made["steps"] if "steps" in made.by_hand else None,
-        init=_start(options, made),
-        subject_rules={"subjects": made.subjects, "subject_pattern": made.subject_pattern},
     )
 
 
-def _start(options: TrainOptions, made: TrainingPlan) -> str | None:
-    """The weights to start from: those of the plan, or others where it has none.
-
-    Raises:
-        ValueError: the plan has others.
-        FileNotFoundError: they are not there.
-    """
-    planned = None if made.start is None else made.start.source
-    given = None if options.init is None else str(options.init)
-    if planned is not None and given is not None and find_start(given) != find_start(planned):
-        raise ValueError(
-            f"{options.output_dir}: was planned with --init {planned}, got {given}. Take another folder, or delete "
-            "this one to plan again."
-        )
-    return planned or given
+def _first(ask: Callable[[], _T]) -> _T:
+    """What the first process finds, in every process."""
+    with waiting_group() as group:
+        (found,) = from_first((ask(),) if rank() == 0 else None, group)
+    return found
 
 
 def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
+    """Plan in the first process; all of them share the check of the data."""
+    described = _first(lambda: describe_task(options))
+    check_data(options.dataset_dir, described, options.output_dir, options.fold_count, **options.subject_rules)
+    return _first(lambda: plan_checked(options, described, tell))
+
+
+def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan | None:
+    """The plan that is there, if it is for the same data and with the same values by hand; None where there is none."""
     bundle = Path(options.output_dir)
     if not (bundle / PLAN_FILE).is_file():
-        return plan(
-            options.dataset_dir,
-            bundle,
-            options.minutes,
-            options.folds,
-            options.given,
-            options.device,
-            init=options.init,
-            subjects=options.subjects,
-            subject_pattern=options.subject_pattern,
-            progress=tell,
-        )
+        return None
     made = load_plan(bundle)
     if Path(made.dataset_dir).resolve() != Path(options.dataset_dir).resolve():
         raise ValueError(
@@ -111,11 +104,20 @@ def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
                 f"{bundle}: was planned with {name}={made[name]}, got {value}. Take another folder, or delete this one "
                 "to plan again."
             )
-    for name, given in options.subject_rules.items():
-        if given is not None and given != getattr(made, name):
-            raise ValueError(
-                f"{bundle}: was planned with {name} {getattr(made, name)}, got {given}. Take another folder, or delete "
-                "this one to plan again."
-            )
+    _compare_rules(options, made)
     tell(f"{bundle}: planned before.")
     return made
+
+
+def _compare_rules(options: TrainOptions, made: TrainingPlan) -> None:
+    """Refuse weights to start from, and ways to find subjects, that the plan was not made with."""
+    asked: dict[str, str | None] = {**options.subject_rules, "init": None}
+    planned = {**made.subject_rules, "init": None}
+    if options.init is not None and made.start is not None:
+        asked["init"], planned["init"] = str(find_start(options.init)), str(find_start(made.start.source))
+    for name, given in asked.items():
+        if given not in (None, planned[name]):
+            raise ValueError(
+                f"{options.output_dir}: was planned with {name} {in_words(planned[name])}, got {given}. Take another "
+                "folder, or delete this one to plan again."
+            )

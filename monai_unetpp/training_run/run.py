@@ -14,11 +14,12 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
 from monai_unetpp.files import write_text
-from monai_unetpp.planning.starting import find_start
+from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.progress import Progress, counting, teller
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
+from monai_unetpp.training_run.beginning import write_beginning
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit
 from monai_unetpp.training_run.judging import cut_bundle, fold_dir, judge_bundle, score_fold, split_folds, time_case
@@ -34,8 +35,8 @@ _Entries = Sequence[Mapping[str, Any]]
 
 #: Seconds between two checkpoints: what an interruption can cost at most, with a step or two.
 _CHECKPOINT_S = 30.0
-#: Steps after which it is asked whether a checkpoint is due.
-_STEPS_BETWEEN = 5
+#: Steps after which it is asked whether a checkpoint is due: each, as one of them can take many seconds.
+_STEPS_BETWEEN = 1
 #: So many steps end no training that ends by time.
 _ENDLESS = 10**7
 #: Looks at the validation cases during a training, about, and seconds between two at most.
@@ -83,7 +84,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
 
     Raises:
         FileNotFoundError: no such data set, or no such initial weights.
-        ValueError: data with problems, all named; or values that cannot work.
+        ValueError: data with problems, all named; values that cannot work, or other ones than the training began with.
         RuntimeError: the loss became infinite or not a number.
     """
     started = time.monotonic()
@@ -108,7 +109,6 @@ class _Run:
 
     planned: Planned
     values: dict[str, Any]
-    init: str | None
     training: _Entries
     validation: _Entries
     shares: TimeShares
@@ -116,20 +116,23 @@ class _Run:
 
     @classmethod
     def of(cls, options: TrainOptions, planned: Planned, started: float, tell: Callable[[str], None]) -> _Run:
-        """List the cases, and share out the time."""
+        """Check and list the cases, and share out the time."""
         bundle, folder = planned.bundle, planned.bundle / "training"
+        subjects = planned.plan.subject_rules
+        check_data(planned.dataset_dir, planned.plan, bundle, planned.folds, **subjects)
         device = local_device() if options.device is None else resolve_device(options.device)
         values = {"dataset_dir": str(planned.dataset_dir), "device": device}
-        training = load_datalist(planned.dataset_dir, "training", folder, **planned.subject_rules)
-        validation = load_datalist(planned.dataset_dir, "validation", folder, **planned.subject_rules)
+        training = load_datalist(planned.dataset_dir, "training", folder, **subjects)
+        validation = load_datalist(planned.dataset_dir, "validation", folder, **subjects)
         judging = [*training, *validation] if planned.folds else validation
         case_s, levels = time_case(bundle, judging[0], values)
         with waiting_group() as group:
             shares = None
             if rank() == 0:
+                write_beginning(bundle, planned.beginning)
                 shares = share_time(
                     folder / "time.json",
-                    planned.minutes,
+                    planned.beginning.minutes,
                     started=started,
                     case_s=case_s,
                     cases=len(judging),
@@ -137,8 +140,7 @@ class _Run:
                     folds=planned.folds,
                 )
             shares = from_first(shares, group)
-        init = None if planned.init is None else str(find_start(planned.init))
-        return cls(planned, values, init, training, validation, shares, tell)
+        return cls(planned, values, training, validation, shares, tell)
 
     @property
     def bundle(self) -> Path:
@@ -210,7 +212,9 @@ class _Run:
         by_time = self.planned.steps is None
         return {
             **self.values,
-            "init": self.init,
+            "init": self.planned.beginning.init,
+            # it was done once for all trainings, by stricter rules
+            "check_data": False,
             "steps": _ENDLESS if by_time else self.planned.steps,
             "minutes": minutes if by_time else None,
             "checkpoint_steps": _STEPS_BETWEEN,

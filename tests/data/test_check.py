@@ -319,9 +319,17 @@ class TestBeforeWork:
         check_labelled_data(folder)
         lines = [record.getMessage() for record in caplog.records]
         assert len(lines) == 3
-        assert "b.nii.gz: the label is empty" in lines[0]
-        assert "a leak between the lists" in lines[1]
+        assert "a leak between the lists" in lines[0]
+        assert "b.nii.gz: the label is empty" in lines[1]
         assert "no case has the label 'top' (3)" in lines[2]
+
+    def test_cases_that_a_verdict_would_refuse_are_problems_where_asked(self, folder: Path) -> None:
+        shutil.copy(folder / "images" / "a.nii.gz", folder / "images" / "c.nii.gz")
+        change(folder, training=[entry("a"), entry("b"), entry("a")])
+        with pytest.raises(ValueError, match=r"got 2 of 3 with a problem") as caught:
+            check_labelled_data(folder, refuse_repeats=True)
+        assert "a leak between the lists" in str(caught.value)
+        assert "is listed twice (training)" in str(caught.value)
 
     @pytest.mark.parametrize(("classes", "found"), [(2, "hold 0 and 1 only, got 2"), (1, "hold 0 and 1 only, got 2")])
     def test_labels_that_the_network_has_no_class_for(self, folder: Path, classes: int, found: str) -> None:

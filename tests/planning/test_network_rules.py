@@ -151,3 +151,9 @@ def test_this_machine_has_a_class():
     found = measure_machine(2, "cpu")
     assert found.device == "cpu"
     assert found == Machine.of(found.operations_per_s, found.memory_bytes, found.cores, "cpu")
+
+
+def test_the_reason_of_the_steps_says_which_command_ends_by_them():
+    reason = choose_network(task(), CPU, cheap, {})["steps"].reason
+    assert "The command train ends by the clock" in reason
+    assert "where it is set by hand" in reason

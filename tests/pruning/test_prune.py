@@ -435,6 +435,18 @@ def test_problems_in_any_data_set_stop_before_the_first_is_scored(tmp_path, few_
         run(intensity_network(), few_boxes, tmp_path / "out", confirm_dir=broken)
 
 
+def test_cases_of_one_name_are_refused_with_their_files(tmp_path, few_boxes, no_network_work):
+    twice = Path(shutil.copytree(few_boxes, tmp_path / "twice"))
+    shutil.copytree(twice / "imagesTr", twice / "again")
+    content = json.loads((twice / "dataset.json").read_text())
+    content["validation"].append({**content["validation"][0], "image": "./again/case_00.nii.gz"})
+    (twice / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(
+        ValueError, match=r"imagesTr/case_00.*again/case_00\.nii\.gz: names of cases must differ, got 'c"
+    ):
+        run(intensity_network(), twice, tmp_path / "out")
+
+
 def test_problems_are_left_out_with_the_flag(tmp_path, few_boxes, quick):
     broken = write_boxes(tmp_path / "broken", 3, seed=9)
     break_label(broken)

@@ -75,3 +75,12 @@ def test_what_is_to_be_ignored_is_the_class_after_the_last(discs_dir, tmp_path):
     nib.save(nib.Nifti1Image(label, np.eye(4)), file)
     with pytest.raises(RuntimeError, match=r"applying transform .*CheckLabelsd"):
         preprocessing(cases.training[0])
+
+
+def test_cases_of_one_name_are_refused_before_they_are_scored(discs_dir, tmp_path):
+    root = shutil.copytree(discs_dir, tmp_path / "data")
+    content = json.loads((root / "dataset.json").read_text())
+    content["validation"].append({**content["validation"][0], "image": "again/disc_5.nii.gz"})
+    (root / "dataset.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"again/disc_5\.nii\.gz: names of cases must differ, got 'disc_5' 2 times"):
+        find_study_cases(root)

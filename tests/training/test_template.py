@@ -92,3 +92,10 @@ def test_a_bundle_is_written_once(tmp_path):
 def test_bundles_of_earlier_versions_find_their_handlers():
     for name in monai_unetpp.handlers.__all__:
         assert getattr(monai_unetpp.handlers, name) is getattr(monai_unetpp.training, name)
+
+
+def test_values_that_no_class_stands_for_are_refused_before_the_first_step(discs_dir):
+    config = configure(dataset_dir=str(discs_dir), label_values=[3])
+    with pytest.raises(RuntimeError, match="check_labelled_data") as caught:
+        config.parse("data_check")
+    assert "the label must hold 0 and 3 only, got 1" in str(caught.value.__cause__)

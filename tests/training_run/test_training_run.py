@@ -92,7 +92,6 @@ def test_a_training_goes_on_where_it_was_interrupted(discs_dir, planned, monkeyp
     one, other = planned("one"), planned("other")
     monkeypatch.setattr(stages._Run, "judge", lambda self, folds: None)
     monkeypatch.setattr(stages._Run, "finish", lambda self, fitted, result: fitted)
-    monkeypatch.setattr(stages, "_STEPS_BETWEEN", 2)
     monkeypatch.setattr(stages, "_CHECKPOINT_S", 0.0)
     with pytest.MonkeyPatch.context() as patched:
         original = NumberedPatches.__getitem__
@@ -105,7 +104,8 @@ def test_a_training_goes_on_where_it_was_interrupted(discs_dir, planned, monkeyp
         patched.setattr(NumberedPatches, "__getitem__", stop)
         assert cli.main(["train", str(discs_dir), "-o", str(one), "--device", "cpu"]) == 130
     assert "interrupted. The same command continues from there: monai-unetpp" in capsys.readouterr().err
-    assert list((one / "training").glob("checkpoint_*"))
+    # nothing is lost but the step that was interrupted, the fifth
+    assert (one / "training" / "checkpoint_epoch=4.pt").is_file()
     fitted = train(options(discs_dir, one))
     assert fitted.steps == train(options(discs_dir, other)).steps == 6
     found = weights(one), weights(other)
@@ -161,19 +161,17 @@ def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp
     table.write_text("case,subject\n" + "".join(f"disc_{n},{n // 3}\n" for n in range(9)))
     plan(discs_dir, bundle, settings=TINY, device="cpu", init=first, subjects=table, measure=slow_machine)
     found = planned_bundle(options(discs_dir, bundle), print)
-    assert found.init == str(first)
-    cases = load_datalist(discs_dir, "training", **found.subject_rules)
+    assert found.beginning.init == str(first)
+    cases = load_datalist(discs_dir, "training", **found.plan.subject_rules)
     assert [case["subject"] for case in cases] == list("000111")
     assert len(split_folds(cases, 2)) == 2
     # what scores the cases knows them too
     network = NestedUNet(2, 1, 2, features=(2, 4, 4))
     judged = pruning_plan(bundle, dataset_dir=str(discs_dir), network=network, device="cpu")
     assert judged.data.subjects == str(table)
-    with pytest.raises(
-        ValueError, match=r"was planned with --init .*first\.pt, got .*second\.pt\. Take another folder"
-    ):
+    with pytest.raises(ValueError, match=r"was planned with init .*first\.pt, got .*second\.pt\. Take another folder"):
         planned_bundle(options(discs_dir, bundle, init=str(second)), print)
-    with pytest.raises(ValueError, match=r"was planned with subject_pattern None, got \(\.\)\. Take another folder"):
+    with pytest.raises(ValueError, match=r"was planned with subject_pattern none, got \(\.\)\. Take another folder"):
         planned_bundle(options(discs_dir, bundle, subject_pattern="(.)"), print)
 
 

@@ -1,0 +1,86 @@
+"""The check of all labelled cases before anything is planned or trained, done once while no file changes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from monai_unetpp.data import check_labelled_data, load_datalist
+from monai_unetpp.data.datalist import LISTS
+from monai_unetpp.data.description import DataSetDescription
+from monai_unetpp.data.label_names import LabelNames
+from monai_unetpp.data.labelled import LabelledCase, file_identity, list_cases
+from monai_unetpp.distributed import rank
+from monai_unetpp.files import write_text
+from monai_unetpp.planning.training_plan import TrainingPlan
+
+__all__ = ["CHECK_FILE", "check_data"]
+
+CHECK_FILE = "training/data_check.json"
+"""Which state of the data passed, so that the cases are not read again."""
+
+_VERSION = 1
+"""Of the rules; raised when they become stricter."""
+
+
+def check_data(
+    dataset_dir: str | PathLike[str],
+    described: DataSetDescription | TrainingPlan,
+    bundle: str | PathLike[str],
+    folds: int,
+    **subjects: Any,
+) -> None:
+    """Refuse data that a training or its verdict would refuse later: cases of both lists, all problems named.
+
+    In a process group each process reads its share. Where no file has changed since a check that passed, none is read.
+
+    Args:
+        dataset_dir: folder of the data set.
+        described: axes, channels and labels that all cases must have.
+        bundle: its folder, which remembers what passed.
+        folds: trainings for cross-fitting, each of which needs a subject; 0 for none.
+        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
+
+    Raises:
+        FileNotFoundError: no data set.
+        ValueError: cases with problems, equal images, equal names, an empty list, or fewer subjects than folds.
+    """
+    cases = list_cases([entry for key in LISTS for entry in load_datalist(dataset_dir, key, **subjects)])
+    count = len({case.subject for case in cases})
+    if count < folds:
+        raise ValueError(f"folds must not be more than subjects, got {folds} for {count}. Leave them out.")
+    state, passed = _state(cases, described), Path(bundle) / CHECK_FILE
+    if _read(passed) == state:
+        return
+    check_labelled_data(
+        dataset_dir,
+        spatial_dims=described.spatial_dims,
+        in_channels=len(described.channels),
+        names=LabelNames(dict(described.labels), described.ignore_label),
+        refuse_repeats=True,
+    )
+    if rank() == 0:
+        write_text(passed, json.dumps(state) + "\n")
+
+
+def _state(cases: Sequence[LabelledCase], described: DataSetDescription | TrainingPlan) -> dict[str, Any]:
+    """What a check depends on, in short."""
+    facts: Mapping[str, Any] = {
+        "spatial_dims": described.spatial_dims,
+        "channels": len(described.channels),
+        "labels": described.labels,
+        "ignore_label": described.ignore_label,
+        "files": [[file_identity(file) for file in case.files] for case in cases],
+    }
+    return {"version": _VERSION, "sha256": hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()}
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None

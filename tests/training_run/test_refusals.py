@@ -1,0 +1,218 @@
+"""What plan and train refuse before anything is measured or trained, and what a training that began holds to."""
+
+import json
+import os
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from disc_images import write_disc_images
+
+from monai_unetpp.data import describe_data_set, load_datalist
+from monai_unetpp.planning import Machine, data_check, load_plan, plan, plan_making
+from monai_unetpp.pruning import preflight
+from monai_unetpp.training_run import TrainOptions, train
+from monai_unetpp.training_run import run as stages
+from monai_unetpp.training_run.beginning import Beginning, write_beginning
+from monai_unetpp.training_run.planned import planned_bundle
+
+TINY = {
+    "features": [2, 4, 4],
+    "strides": [[2, 2], [2, 2]],
+    "kernel_size": [[3, 3]] * 3,
+    "patch_size": [16, 16],
+    "window_shape": [24, 24],
+    "batch_size": 2,
+    "steps": 2,
+}
+
+
+def machine(spatial_dims, device):
+    return Machine.of(operations_per_s=1e10, memory_bytes=2**30, cores=2, device="cpu")
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Nine images with a bright disc each: six for training."""
+    (tmp_path / "discs").mkdir()
+    return write_disc_images(tmp_path / "discs", training=6, validation=3, value=7)
+
+
+def make_plan(data, bundle, folds=0):
+    return plan(data, bundle, folds=folds, settings=TINY, device="cpu", measure=machine)
+
+
+@pytest.fixture
+def bundle(data, tmp_path):
+    make_plan(data, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+def asked(data, bundle, **values):
+    return TrainOptions(data, bundle, device="cpu", settings=TINY, **values)
+
+
+def rewrite(folder, name, change):
+    path = folder / f"{name}.nii.gz"
+    image = nib.load(path)
+    nib.save(nib.Nifti1Image(change(np.asarray(image.dataobj)), image.affine), path)
+
+
+def edit(data, change):
+    path = data / "dataset.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def copy_image(source, target):
+    return lambda data: shutil.copy(data / f"imagesTr/disc_{source}.nii.gz", data / f"imagesTr/disc_{target}.nii.gz")
+
+
+def name_as_bids_does(data):
+    """The last two cases, which validate, become sub-1/T1w and sub-2/T1w."""
+
+    def change(content):
+        for number, entry in enumerate(content["validation"][-2:]):
+            moved = f"sub-{number}/T1w.nii.gz"
+            (data / f"sub-{number}").mkdir()
+            os.rename(data / entry["image"], data / moved)
+            entry["image"] = moved
+
+    edit(data, change)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (copy_image(1, 8), r"disc_8\.nii\.gz \(validation\): the same image as .*disc_1.*, a leak between the lists"),
+        (copy_image(7, 8), r"disc_8\.nii\.gz: the same image as .*disc_7.*, both in 'validation'"),
+        (copy_image(1, 2), r"disc_2\.nii\.gz: the same image as .*disc_1.*, both in 'training'"),
+        (name_as_bids_does, r"sub-1/T1w\.nii\.gz and .*sub-0/T1w\.nii\.gz have .* name, 'T1w'\. Rename one of them"),
+        (lambda data: rewrite(data / "labelsTr", "disc_8", lambda voxels: voxels + 2), "must hold 0 and 7 only, got 2"),
+        (lambda data: rewrite(data / "imagesTr", "disc_8", lambda voxels: voxels * np.nan), "NaN"),
+        (lambda data: rewrite(data / "imagesTr", "disc_2", np.zeros_like), r"disc_2\.nii\.gz: .*constant|one value"),
+        (
+            lambda data: edit(data, lambda content: content.update(validation=[])),
+            "'validation' must hold cases, got no",
+        ),
+    ],
+    ids=["leak", "twice for validation", "twice for training", "names", "value", "not finite", "constant", "empty"],
+)
+def test_what_a_verdict_would_refuse_is_refused_before_anything_is_done(
+    spoil, message, data, bundle, tmp_path, monkeypatch
+):
+    spoil(data)
+    monkeypatch.setattr(plan_making, "take_fingerprint", None)
+    monkeypatch.setattr(stages, "time_case", None)
+    for refuse in (
+        lambda: make_plan(data, tmp_path / "other"),
+        lambda: train(asked(data, tmp_path / "another")),
+        lambda: train(asked(data, bundle)),
+    ):
+        with pytest.raises(ValueError, match=message):
+            refuse()
+    # and nothing is in the way of another attempt
+    assert not (tmp_path / "other").exists()
+    assert not (bundle / "training" / "start.json").exists()
+
+
+def test_more_folds_than_subjects_are_refused_when_planning(data, tmp_path):
+    def change(content):
+        for entry in (*content["training"], *content["validation"]):
+            entry["subject"] = "one" if "disc_1" in entry["image"] else "other"
+
+    edit(data, change)
+    with pytest.raises(ValueError, match=r"folds must not be more than subjects, got 3 for 2\. Leave them out"):
+        make_plan(data, tmp_path / "bundle", folds=3)
+
+
+def test_a_report_that_could_not_be_drawn_is_told_before_the_training(data, bundle, monkeypatch):
+    def miss():
+        raise ImportError("Reports need matplotlib and jinja2")
+
+    monkeypatch.setattr(preflight, "_check_report", miss)
+    monkeypatch.setattr(stages, "fit", None)
+    with pytest.raises(ImportError, match="Reports need matplotlib and jinja2"):
+        train(asked(data, bundle))
+
+
+def test_data_that_passed_are_read_again_only_when_they_change(data, tmp_path, monkeypatch):
+    checks = []
+    monkeypatch.setattr(data_check, "check_labelled_data", lambda *_, **facts: checks.append(facts))
+
+    def check():
+        data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
+        return len(checks)
+
+    assert [check(), check()] == [1, 1]
+    assert checks[0]["refuse_repeats"]
+    os.utime(data / "imagesTr" / "disc_8.nii.gz", (1, 1))
+    assert [check(), check()] == [2, 2]
+    edit(data, lambda content: content["labels"].update({"8": "ring"}))
+    assert check() == 3
+    (tmp_path / "bundle" / data_check.CHECK_FILE).write_text("no json")
+    assert check() == 4
+
+
+def test_a_value_that_only_cases_drawn_for_validation_have_is_a_label(data, tmp_path, monkeypatch, caplog):
+    folder = tmp_path / "plain"
+    shutil.copytree(data / "imagesTr", folder / "images")
+    shutil.copytree(data / "labelsTr", folder / "labels")
+    name = load_datalist(folder, "validation")[0]["label"].split("/")[-1].removesuffix(".nii.gz")
+    rewrite(folder / "labels", name, lambda voxels: voxels + (np.indices(voxels.shape)[0] < 2).astype(np.uint8))
+    assert describe_data_set(folder).labels == {"label_1": 1, "label_7": 7}
+    monkeypatch.setattr(stages._Run, "judge", lambda self, folds: None)
+    monkeypatch.setattr(stages._Run, "finish", lambda self, fitted, result: fitted)
+    make_plan(folder, tmp_path / "bundle")
+    assert load_plan(tmp_path / "bundle").labels == {"label_1": 1, "label_7": 7}
+    assert "'label_1' (1)" in caplog.text
+    # the looks at cases for validation read it as well
+    assert train(asked(folder, tmp_path / "bundle")).steps == 2
+
+
+def test_a_training_that_began_goes_on_with_its_own_minutes_folds_and_weights(data, bundle, tmp_path):
+    weights = tmp_path / "weights.pt"
+    weights.touch()
+    write_beginning(bundle, Beginning(20.0, 3, str(weights)))
+    for given in ({}, {"minutes": 20}, {"folds": 3, "init": os.path.relpath(weights)}):
+        assert planned_bundle(asked(data, bundle, **given), print).beginning == Beginning(20.0, 3, str(weights))
+    (tmp_path / "others.pt").touch()
+    for given, message in (
+        ({"minutes": 60}, "its training began with minutes 20, got 60. Leave minutes out"),
+        ({"folds": 0}, "its training began with folds 3, got 0. Leave folds out"),
+        ({"init": str(tmp_path / "others.pt")}, f"its training began with init {weights}, got {tmp_path}/others.pt."),
+    ):
+        with pytest.raises(ValueError, match="began with") as refusal:
+            train(asked(data, bundle, **given))
+        assert message in str(refusal.value)
+        assert "give another folder" in str(refusal.value)
+        assert "\n" not in str(refusal.value)
+
+
+def test_what_a_training_begins_with_is_kept_until_after_its_end(data, bundle, monkeypatch):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stages, "fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(asked(data, bundle, minutes=5))
+    assert planned_bundle(asked(data, bundle), print).beginning == Beginning(5.0, 0, None)
+    outcome = {"verdict": "keep", "level": "L2", "summary": "Keep L2.", "steps": 2, "left_out": []}
+    (bundle / "training" / "outcome.json").write_text(json.dumps(outcome))
+    assert train(asked(data, bundle, minutes=5)).level == "L2"
+    with pytest.raises(ValueError, match="its training began with minutes 5, got 60"):
+        train(asked(data, bundle, minutes=60))
+
+
+@pytest.mark.parametrize("left", ["start.json", "time.json", "checkpoint_epoch=3.pt", "model.pt"])
+def test_a_plan_whose_training_began_is_not_replaced(data, bundle, left):
+    # these are from before
+    assert (bundle / "training" / "fingerprint_cache.json").is_file()
+    make_plan(data, bundle)
+    (bundle / "training" / left).touch()
+    before = (bundle / "configs" / "plan.json").read_bytes()
+    with pytest.raises(FileExistsError, match=r"is a bundle with weights or a training\. Give another folder"):
+        make_plan(data, bundle)
+    assert (bundle / "configs" / "plan.json").read_bytes() == before
