@@ -94,9 +94,9 @@ class PlanOptions:
         return 0 if self.folds is None else self.folds
 
     @property
-    def subject_rules(self) -> dict[str, str | None]:
+    def subject_rules(self) -> dict[str, Any]:
         """How :func:`monai_unetpp.data.load_datalist` finds the subjects, as its arguments."""
-        return {"subjects": self.subjects, "subject_pattern": self.subject_pattern}  # type: ignore[dict-item]
+        return {"subjects": self.subjects, "subject_pattern": self.subject_pattern}
 
     @property
     def given(self) -> dict[str, Any]:

@@ -157,7 +157,7 @@ class TrainingPlan:
         return dict.fromkeys(self.labels, float(self["tolerance_mm"]))
 
     @property
-    def subject_rules(self) -> dict[str, str | None]:
+    def subject_rules(self) -> dict[str, Any]:
         """How the subjects of the data set's cases are found, as arguments of ``load_datalist``."""
         return {"subjects": self.subjects, "subject_pattern": self.subject_pattern}
 

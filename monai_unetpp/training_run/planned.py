@@ -111,7 +111,7 @@ def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> Train
 
 def _compare_rules(options: TrainOptions, made: TrainingPlan) -> None:
     """Refuse weights to start from, and ways to find subjects, that the plan was not made with."""
-    asked: dict[str, str | None] = {**options.subject_rules, "init": None}
+    asked = {**options.subject_rules, "init": None}
     planned = {**made.subject_rules, "init": None}
     if options.init is not None and made.start is not None:
         asked["init"], planned["init"] = str(find_start(options.init)), str(find_start(made.start.source))
