@@ -48,6 +48,11 @@ class LabelledCase:
         """Image and label."""
         return (*self.image, self.label)
 
+    def as_entry(self) -> dict[str, Any]:
+        """The case as an entry of a data list, with its subject where that is not the case itself."""
+        entry: dict[str, Any] = {"image": [str(file) for file in self.image], "label": str(self.label)}
+        return entry if self.subject == self.name else {**entry, "subject": self.subject}
+
 
 def list_cases(
     cases: Sequence[Mapping[str, Any]],

@@ -102,7 +102,8 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         f"Voxel sizes: {_range_text([case.spacing_mm for case in cases])} mm, median "
         f"{_joined(fingerprint.median_spacing_mm)} mm.",
         f"{surround:.0%} of the cases have one constant value around their content.",
-        f"Not looked at, for validation: {plan.validation}.",
+        f"{'Trained on too, but not in these figures' if plan.folds else 'Not looked at, for validation'}: "
+        f"{plan.validation}.",
         f"Labels: {_labels_text(plan, fingerprint)}.{ignored}",
         *(_intensity_text(name, each.whole) for name, each in zip(plan.channels, fingerprint.intensity, strict=True)),
     ]

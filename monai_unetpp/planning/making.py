@@ -74,11 +74,7 @@ def make_plan(
         ValueError: a setting that cannot work, alone or with the others.
     """
     dims = fingerprint.spatial_dims
-    if source is not None and source.spatial_dims != dims:
-        raise ValueError(
-            f"init must be the weights of a {dims}D network for these data, got {source.name} of a "
-            f"{source.spatial_dims}D one. Give others, or leave init out."
-        )
+    _check_axes(source, dims)
     given = {name: check_one(name, value, dims) for name, value in options.given.items()}
     choices = _Choices(given)
     _choose_for_data(choices, fingerprint)
@@ -120,6 +116,14 @@ def make_plan(
         reasons={name: choices.reasons[name] for name in SETTABLE},
         **options.subject_rules,
     )
+
+
+def _check_axes(source: Source | None, dims: int) -> None:
+    if source is not None and source.spatial_dims != dims:
+        raise ValueError(
+            f"init must be the weights of a {dims}D network for these data, got {source.name} of a "
+            f"{source.spatial_dims}D one. Give others, or leave init out."
+        )
 
 
 class _Choices:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from os import PathLike
 from pathlib import Path
 
@@ -18,13 +19,20 @@ _COMMANDS = Path(__file__).with_name("template") / "commands.md"
 _NOT_TRAINED = "The network has not been trained yet: run `monai-unetpp train` with the same data and folder."
 
 
-def write_readme(bundle: str | PathLike[str], *, training: str | None = None, performance: str | None = None) -> Path:
+def write_readme(
+    bundle: str | PathLike[str],
+    *,
+    training: str | None = None,
+    performance: str | None = None,
+    folds: int | None = None,
+) -> Path:
     """Write a bundle's ``docs/README.md`` from its plan and fingerprint; an earlier one is replaced.
 
     Args:
         bundle: the folder of the bundle.
         training: what the training was, as Markdown without headings; None where there was none.
         performance: what was reached, as Markdown with headings from the fourth order down; None before it is known.
+        folds: networks that were trained for cross-fitting; None takes the number of the plan.
 
     Returns:
         The file.
@@ -35,8 +43,10 @@ def write_readme(bundle: str | PathLike[str], *, training: str | None = None, pe
     """
     root = Path(bundle)
     fingerprint = Fingerprint.read(root / "configs" / "fingerprint.json")
-    path = root / "docs" / "README.md"
-    write_text(path, readme_text(load_plan(root), fingerprint, training=training, performance=performance))
+    path, plan = root / "docs" / "README.md", load_plan(root)
+    if folds is not None:
+        plan = dataclasses.replace(plan, folds=folds)
+    write_text(path, readme_text(plan, fingerprint, training=training, performance=performance))
     return path
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch.distributed as dist
 
-from monai_unetpp.data import load_datalist
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.measuring.environment import command_line, describe_environment
 from monai_unetpp.networks import NestedUNet
@@ -29,7 +28,7 @@ from monai_unetpp.pruning.evaluation_stages import (
     trade_offs,
 )
 from monai_unetpp.pruning.exposure import training_gap, with_exposures
-from monai_unetpp.pruning.folds import join_folds, read_folds
+from monai_unetpp.pruning.folds import fold_entries, read_folds
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.report import write_report
 from monai_unetpp.pruning.results import Decision, PruningResult, ScoreRow
@@ -68,7 +67,7 @@ def prune(plan: PruningPlan) -> PruningResult:
         RuntimeError: not a single case could be scored.
     """
     if plan.data.scores:
-        entries = load_datalist(plan.data.dataset_dir[0], plan.data.list_key, **plan.data.subject_rules)
+        entries = fold_entries(plan.data.dataset_dir[0], plan.data.list_key)
         levels = plan.pipeline.network.levels
         return judge(read_folds(plan.data.scores, entries, levels, plan.data.names[0]), plan)
     prepared = prepare(plan)
@@ -94,8 +93,8 @@ def judge(scores: Sequence[Scores], plan: PruningPlan, *, networks: Sequence[Nes
         The result.
 
     Raises:
-        ValueError: folds that do not go together, or a plan that needs the cases to be scored again (``settings`` and
-            ``extra``).
+        ValueError: folds that do not go together, cases that must not judge, such as an image that is there twice, or
+            a plan that needs the cases to be scored again (``settings`` and ``extra``).
 
     Everything else that :func:`prune` raises comes out as it is.
     """
@@ -104,14 +103,14 @@ def judge(scores: Sequence[Scores], plan: PruningPlan, *, networks: Sequence[Nes
             "scores must be given without settings, extra and a second dataset_dir, which score cases again. Leave "
             "them out, or leave out scores."
         )
-    given, prepared = join_folds(scores), prepare(plan)
+    prepared = prepare(plan, scores)
     scored_by = {
         (row.dataset, row.case): network
         for fold, network in zip(scores, networks, strict=bool(networks))
         for row in fold.rows
     }
     with waiting_group() as group:
-        return _conclude(prepared, score_data_sets(prepared, given), group, scored_by)
+        return _conclude(prepared, score_data_sets(prepared), group, scored_by)
 
 
 def _conclude(

@@ -26,12 +26,13 @@ from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decision import confirm, confirm_jointly, decide_all
 from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances
 from monai_unetpp.pruning.exposure import exposures_of, record_of
+from monai_unetpp.pruning.folds import join_folds
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.operating_points import compare_grid, points_at_settings
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.predict import Pipeline
-from monai_unetpp.pruning.preflight import check_data_sets, check_plan, check_write, load_further
+from monai_unetpp.pruning.preflight import check_data_sets, check_plan, check_scored, check_write, load_further
 from monai_unetpp.pruning.provenance import earlier_rules, run_settings
 from monai_unetpp.pruning.results import (
     AdaptiveDepth,
@@ -103,6 +104,7 @@ class Prepared:
         configurations: text of all that scores depend on, by setting; None for the inferer as it was given.
         checked: what reading each case has shown, by data set and name.
         record: which cases trained the weights, as the bundle says; None where it does not.
+        given: out-of-fold scores of the only data set that chooses; None where the network scores it.
     """
 
     plan: PruningPlan
@@ -118,6 +120,7 @@ class Prepared:
     configurations: dict[InferenceSetting | None, str]
     checked: dict[str, dict[str, CheckedCase]]
     record: TrainingRecord | None
+    given: Scores | None = None
 
     @property
     def extra_points(self) -> dict[OperatingPoint, NestedUNet]:
@@ -174,25 +177,29 @@ class Scored:
 # ---------------------------------------------------------------- check
 
 
-def prepare(plan: PruningPlan) -> Prepared:
-    """Refuse what can be refused before the first case is scored, and list what is to be done."""
+def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepared:
+    """Refuse what can be refused before the first case is scored, and list what is to be done.
+
+    Args:
+        plan: the plan.
+        folds: out-of-fold scores of the only data set that chooses, if its cases are scored already.
+    """
+    given = None if folds is None else join_folds(folds, plan.data.names[0])
     check_plan(plan)
     pipeline, folder = plan.pipeline, plan.outputs.output_dir
     device = torch.device(pipeline.device)
     own, *others = _settings(plan, device)
     inference = check_write(pipeline, plan.outputs)
-    # data sets without a validation list write down how they were split
-    entries = {
-        name: load_datalist(directory, plan.data.list_key, folder / "splits" / name, **plan.data.subject_rules)
-        for name, directory in zip(plan.data.names, plan.data.folders, strict=True)
-    }
+    entries = _entries(plan, given)
     ignore_labels = {
         name: find_ignore_label(directory) for name, directory in zip(plan.data.names, plan.data.folders, strict=True)
     }
     checked = check_data_sets(plan, entries, ignore_labels)
+    if given is not None:
+        check_scored(plan.data.names[0], checked[plan.data.names[0]])
     further = load_further(pipeline)
     kept_back = confirming_cases(entries, plan.data, plan.rules.seed)
-    settings = run_settings(plan, own)
+    settings = run_settings(plan, own, 0 if folds is None else len(folds))
     return Prepared(
         plan=plan,
         device=device,
@@ -207,7 +214,21 @@ def prepare(plan: PruningPlan) -> Prepared:
         configurations=_configurations(plan, own, others, device),
         checked=checked,
         record=record_of(pipeline.network, pipeline.bundle),
+        given=given,
     )
+
+
+def _entries(plan: PruningPlan, given: Scores | None) -> dict[str, list[dict[str, Any]]]:
+    """The cases of each data set; those of the first are the ones that have been scored, where there are any."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for name, directory in zip(plan.data.names, plan.data.folders, strict=True):
+        if given is not None and not found:
+            found[name] = [case.as_entry() for case in given.cases]
+        else:
+            # data sets without a validation list write down how they were split
+            folder = plan.outputs.output_dir / "splits" / name
+            found[name] = load_datalist(directory, plan.data.list_key, folder, **plan.data.subject_rules)
+    return found
 
 
 def _settings(plan: PruningPlan, device: torch.device) -> list[InferenceSetting] | list[None]:
@@ -249,14 +270,9 @@ def _steps(plan: PruningPlan, setting: InferenceSetting | None) -> dict[str, Any
 # ---------------------------------------------------------------- score
 
 
-def score_data_sets(prepared: Prepared, given: Scores | None = None) -> Scored:
-    """Score the levels on every data set, and at the further settings on those that choose.
-
-    Args:
-        prepared: the checked plan.
-        given: scores of the only data set that chooses, where its cases have been scored already.
-    """
-    names = list(prepared.entries)
+def score_data_sets(prepared: Prepared) -> Scored:
+    """Score the levels on every data set, and at the further settings on those that choose."""
+    names, given = list(prepared.entries), prepared.given
     has_confirming = prepared.plan.data.confirm_dir is not None
     data_sets = [_score(prepared, name) if given is None or number else given for number, name in enumerate(names)]
     at_settings = {
@@ -403,14 +419,10 @@ def inferer_precision(inferer: Any) -> str:
 
 def expose(prepared: Prepared, scored: Scored, decisions: Sequence[Decision]) -> tuple[Exposure, ...] | None:
     """What the cases of each decision had to do with the weights; None where the bundle does not say."""
-    if prepared.record is None:
-        return None
-    names = {(row.dataset, row.case) for row in scored.all_rows}
-    if scored.out_of_fold:
-        # no network of a fold saw the cases that it scored, which may come from other lists than the plan's
-        names &= prepared.kept_back
-    voxels = {case: prepared.checked[case[0]][case[1]].voxels or "" for case in sorted(names)}
-    return exposures_of(decisions, voxels, prepared.kept_back, prepared.record)
+    names = sorted({(row.dataset, row.case) for row in scored.all_rows})
+    voxels = {case: prepared.checked[case[0]][case[1]].voxels or "" for case in names}
+    out_of_fold = prepared.plan.data.names[:1] if scored.out_of_fold else ()
+    return exposures_of(decisions, voxels, prepared.kept_back, prepared.record, out_of_fold)
 
 
 def decide_cases(scored: Scored, rules: Rules, kept_back: frozenset[tuple[str, str]]) -> tuple[Decision, ...]:

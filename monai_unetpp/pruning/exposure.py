@@ -39,25 +39,36 @@ def record_of(network: NestedUNet, bundle: str | PathLike[str] | None) -> Traini
 
 
 def exposures_of(
-    decisions: Sequence[Decision], voxels: Mapping[_Case, str], confirming: Collection[_Case], record: TrainingRecord
-) -> tuple[Exposure, ...]:
+    decisions: Sequence[Decision],
+    voxels: Mapping[_Case, str],
+    confirming: Collection[_Case],
+    record: TrainingRecord | None,
+    out_of_fold: Collection[str] = (),
+) -> tuple[Exposure, ...] | None:
     """What the cases of each decision had to do with the weights.
 
     Args:
         decisions: on each data set, and on all.
         voxels: hash of the image of each case, by data set and name.
         confirming: the cases that only confirm.
-        record: which cases trained the weights, and which chose among them.
+        record: which cases trained the weights, and which chose among them; None where the bundle does not say.
+        out_of_fold: names of the data sets whose cases other networks scored, none of which saw their subjects.
+
+    Returns:
+        One for each decision; None where the bundle does not say, and its network scored cases of one of them.
     """
-    return tuple(_exposure(decision, voxels, confirming, record) for decision in decisions)
+    if record is None and any(decision.dataset not in out_of_fold for decision in decisions):
+        return None
+    found = [_exposure(decision, voxels, confirming, record) for decision in decisions]
+    return tuple(dataclasses.replace(each, out_of_fold=each.dataset in out_of_fold) for each in found)
 
 
 def _exposure(
-    decision: Decision, voxels: Mapping[_Case, str], confirming: Collection[_Case], record: TrainingRecord
+    decision: Decision, voxels: Mapping[_Case, str], confirming: Collection[_Case], record: TrainingRecord | None
 ) -> Exposure:
     confirms = decision.role == "confirm"
     roles = [
-        record.role_of(found)
+        None if record is None else record.role_of(found)
         for case, found in voxels.items()
         if (case in confirming) == confirms and decision.dataset in (case[0], "all")
     ]
@@ -67,12 +78,14 @@ def _exposure(
         cases=len(roles),
         training=roles.count("training"),
         selecting=roles.count("selecting"),
-        rule=record.rule,
+        rule="" if record is None else record.rule,
     )
 
 
 def with_exposures(decisions: Sequence[Decision], exposures: Sequence[Exposure], deepest: str) -> tuple[Decision, ...]:
     """The decisions as far as they may stand: none on training cases, and a mark where the cases chose the weights.
+
+    A decision on out-of-fold scores stands, as the network that knows the cases has not scored them.
 
     Args:
         decisions: as the scores give them.
@@ -83,6 +96,8 @@ def with_exposures(decisions: Sequence[Decision], exposures: Sequence[Exposure],
 
 
 def _restricted(decision: Decision, exposure: Exposure, deepest: str) -> Decision:
+    if exposure.out_of_fold:
+        return decision
     if exposure.training:
         reason = (
             f"{exposure.training} of {exposure.cases} cases that should judge the levels were trained on. Judge on "

@@ -9,13 +9,14 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.data.datalist import LISTS, load_datalist, read_content
 from monai_unetpp.data.labelled import LabelledCase, list_cases
 from monai_unetpp.metrics import METRICS, LabelScore
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.spreadsheet import format_csv
 
-__all__ = ["SCORE_COLUMNS", "format_scores", "join_folds", "read_folds", "score_cells"]
+__all__ = ["SCORE_COLUMNS", "fold_entries", "format_scores", "join_folds", "read_folds", "score_cells"]
 
 SCORE_COLUMNS = ("dataset", "case", "subject", "point", "label", "state", *METRICS, "prediction_ml", "truth_ml")
 """Columns of a table of scores: of ``per_case.csv``, and of what a fold writes."""
@@ -34,11 +35,12 @@ def score_cells(row: ScoreRow) -> tuple[str, ...]:
     return (row.dataset, row.case, row.subject, row.point, row.label, score.state, *numbers)
 
 
-def join_folds(folds: Sequence[Scores]) -> Scores:
+def join_folds(folds: Sequence[Scores], dataset: str | None = None) -> Scores:
     """The scores of all folds as those of one data set.
 
     Args:
         folds: from :func:`~monai_unetpp.pruning.evaluate_levels`, one for each fold.
+        dataset: name that the data set must have in the scores; None takes any.
 
     Raises:
         ValueError: none, folds of other data sets or points, or a subject that is in two folds.
@@ -51,6 +53,8 @@ def join_folds(folds: Sequence[Scores]) -> Scores:
     names = {row.dataset for fold in folds for row in fold.rows}
     if len(names) > 1:
         raise ValueError(f"folds must be of one data set, got {', '.join(sorted(names))}. Give them one name.")
+    if dataset is not None and names - {dataset}:
+        raise ValueError(f"folds must be of the data set {dataset!r}, got {', '.join(names)}. Score them by its name.")
     home: dict[str, int] = {}
     for number, fold in enumerate(folds):
         for row in fold.rows:
@@ -68,6 +72,19 @@ def join_folds(folds: Sequence[Scores]) -> Scores:
     )
 
 
+def fold_entries(dataset_dir: str | PathLike[str], list_key: str) -> list[dict[str, Any]]:
+    """The cases that folds can be made of: those of the training and the validation list, and of ``list_key``.
+
+    Args:
+        dataset_dir: folder of the data set.
+        list_key: a further list, or one of these.
+    """
+    content = read_content(Path(dataset_dir) / "dataset.json")
+    # a validation list that is not there is drawn from the training list
+    keys = [key for key in LISTS if content.get(key, content.get("training"))]
+    return [entry for key in dict.fromkeys([*keys, list_key]) for entry in load_datalist(dataset_dir, key)]
+
+
 def read_folds(
     paths: Sequence[str | PathLike[str]], entries: Sequence[Mapping[str, Any]], levels: Sequence[str], dataset: str
 ) -> list[Scores]:
@@ -81,15 +98,20 @@ def read_folds(
 
     Raises:
         FileNotFoundError: no such table.
-        ValueError: another table, or one with cases that the data set lacks.
+        ValueError: another table, one with cases that the data set lacks, or two cases of one name.
     """
-    files = {case.name: case for case in list_cases(entries)}
+    files: dict[str, dict[tuple[Path, ...], LabelledCase]] = {}
+    for case in list_cases(entries):
+        files.setdefault(case.name, {})[case.files] = case
     points = tuple(OperatingPoint(level, level) for level in levels)
     return [_read_fold(Path(path), files, points, dataset) for path in paths]
 
 
 def _read_fold(
-    path: Path, files: Mapping[str, LabelledCase], points: tuple[OperatingPoint, ...], dataset: str
+    path: Path,
+    files: Mapping[str, Mapping[tuple[Path, ...], LabelledCase]],
+    points: tuple[OperatingPoint, ...],
+    dataset: str,
 ) -> Scores:
     kept = {point.name for point in points}
     rows = [row for row in _read_rows(path, dataset) if row.point in kept]
@@ -97,7 +119,13 @@ def _read_fold(
     unknown = next((name for name in subjects if name not in files), None)
     if unknown is not None:
         raise ValueError(f"{path}: has scores of {unknown!r}, which the data set lacks. Name the list of its cases.")
-    cases = tuple(dataclasses.replace(files[name], subject=subject) for name, subject in subjects.items())
+    repeated = next((name for name in subjects if len(files[name]) > 1), None)
+    if repeated is not None:
+        images = " and ".join(str(case.image[0]) for case in files[repeated].values())
+        raise ValueError(f"{path}: has scores of {repeated!r}, but {images} have this name. Rename one of them.")
+    cases = tuple(
+        dataclasses.replace(next(iter(files[name].values())), subject=subject) for name, subject in subjects.items()
+    )
     return Scores(points=points, rows=tuple(rows), problems=(), cases=cases)
 
 

@@ -74,7 +74,8 @@ class EvaluationData:
         training_list: list of ``dataset.json`` that the network was trained on, such as ``"training"``: it is scored
             too, for how much better each level is on cases that it knows.
         scores: tables of out-of-fold scores, one of each fold, which judge the levels instead of scoring the cases of
-            ``dataset_dir`` again; see :func:`monai_unetpp.pruning.judge`.
+            ``dataset_dir`` again; see :func:`monai_unetpp.pruning.judge`. The cases may be of any of its lists. A
+            training with ``--folds`` writes them as ``training/fold_1/per_case.csv`` and so on.
 
     Raises:
         ValueError: no data set, two of one name, both ways to confirm, a share out of its range, or tables of scores

@@ -23,7 +23,7 @@ from monai_unetpp.pruning.inference import check_inference
 from monai_unetpp.pruning.plan import EvaluatedNetwork, Outputs, PruningPlan
 from monai_unetpp.pruning.write import check_writable
 
-__all__ = ["check_data_sets", "check_plan", "check_write", "load_further"]
+__all__ = ["check_data_sets", "check_plan", "check_scored", "check_write", "load_further"]
 
 
 def check_plan(plan: PruningPlan) -> None:
@@ -111,6 +111,25 @@ def check_data_sets(
             "Correct them, or set exclude_problems to leave them out."
         )
     return {dataset: {name: each for (of, name), each in found.items() if of == dataset} for dataset in entries}
+
+
+def check_scored(dataset: str, checked: Mapping[str, CheckedCase]) -> None:
+    """Refuse folds with cases that must not judge, such as an image that is in two of them under two names.
+
+    Args:
+        dataset: name of the data set.
+        checked: what was found out about the cases of all folds, by name.
+
+    Raises:
+        ValueError: cases with problems, all named.
+    """
+    problems = [f"- {name}: {each.problem}" for name, each in checked.items() if each.problem]
+    if problems:
+        raise ValueError(
+            f"cases of {dataset!r} must be sound for folds, got {len(problems)} of {len(checked)} with a problem:\n"
+            + "\n".join(problems)
+            + "\nCorrect them, or leave them out, and split the folds again."
+        )
 
 
 def load_further(pipeline: EvaluatedNetwork) -> dict[str, NestedUNet]:

@@ -19,12 +19,13 @@ __all__ = ["earlier_rules", "run_settings"]
 logger = logging.getLogger(__name__)
 
 
-def run_settings(plan: PruningPlan, own: InferenceSetting | None) -> dict[str, str]:
+def run_settings(plan: PruningPlan, own: InferenceSetting | None, folds: int = 0) -> dict[str, str]:
     """How images are segmented and cases chosen, in words.
 
     Args:
         plan: the plan.
         own: the inferer's own setting, if it has any.
+        folds: number of networks that gave out-of-fold scores; 0 where the network itself scores the cases.
     """
     data = plan.data
     used = inference_of(plan.pipeline.inferer, plan.pipeline.device)
@@ -40,7 +41,7 @@ def run_settings(plan: PruningPlan, own: InferenceSetting | None) -> dict[str, s
     settings["precision"] = used["precision"]
     if own is not None:
         settings["runtime"] = own.runtime
-    settings["list of cases"] = data.list_key
+    settings["list of cases"] = f"out of fold, {folds} networks" if folds else data.list_key
     if data.confirm_dir is not None:
         settings["confirmed on"] = data.confirm_dir.resolve().name
     if data.confirm_share is not None:

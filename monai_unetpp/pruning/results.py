@@ -341,7 +341,8 @@ class Exposure:
         cases: number of cases.
         training: how many the network was trained on.
         selecting: how many chose among weights.
-        rule: how the weights were chosen.
+        rule: how the weights were chosen; empty where the bundle does not say.
+        out_of_fold: whether other networks scored the cases, none of which was trained on the subjects that it scored.
     """
 
     dataset: str
@@ -350,6 +351,7 @@ class Exposure:
     training: int
     selecting: int
     rule: str
+    out_of_fold: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,8 +95,8 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
     if exposures is None:
         return ["The bundle does not say which cases trained or chose its weights: judge on cases that did neither."]
     single = [each for each in exposures if each.dataset != ALL] or list(exposures)
-    selecting = [each for each in single if each.selecting and not each.training]
-    sentences = []
+    selecting = [each for each in single if each.selecting and not each.training and not each.out_of_fold]
+    sentences = _out_of_fold_sentences([each for each in single if each.out_of_fold])
     for rule in dict.fromkeys(each.rule for each in selecting):
         counts = ", ".join(
             f"{each.selecting} of {each.cases} cases of {each.dataset}" for each in selecting if each.rule == rule
@@ -108,6 +108,21 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
         )
     untouched = all(not each.training and not each.selecting for each in exposures)
     return sentences or (["No case that judges took part in the weights."] if untouched and exposures else [])
+
+
+def _out_of_fold_sentences(exposures: Sequence[Exposure]) -> list[str]:
+    sentences = []
+    for dataset in dict.fromkeys(each.dataset for each in exposures):
+        own = [each for each in exposures if each.dataset == dataset]
+        sentence = f"Each case of {dataset} was scored by a network that was not trained on its subject."
+        training = sum(each.training for each in own)
+        if training:
+            sentence += (
+                f" The network of the bundle was trained on {training} of these {sum(each.cases for each in own)} "
+                "cases: its own accuracy is not measured here."
+            )
+        sentences.append(sentence)
+    return sentences
 
 
 def _gap_sentences(result: PruningResult) -> list[str]:

@@ -52,25 +52,26 @@ def draw_training(losses: Sequence[float], levels: Sequence[Mapping[str, float]]
 
     Args:
         losses: of step 1, 2, ...
-        levels: rows with ``step`` and the mean Dice by name of the level.
+        levels: rows with ``step`` and the mean Dice by name of the level; without any, only the loss is drawn.
         picture: the image to write, such as ``training.png``.
 
     Raises:
         ImportError: matplotlib is missing; the message holds the command that installs it.
     """
-    figure = _figure(2)
-    loss_axes, dice_axes = figure.subplots(1, 2)
+    panels = 2 if levels else 1
+    figure = _figure(panels)
+    loss_axes, *others = figure.subplots(1, panels, squeeze=False)[0]
     steps, means = _smoothed(losses)
     loss_axes.plot(steps, means, color="tab:gray")
     loss_axes.set_title("training loss")
-    for name in (key for key in (levels[0] if levels else ()) if key != "step"):
-        dice_axes.plot([row["step"] for row in levels], [row[name] for row in levels], marker=".", label=name)
-    dice_axes.set_title("mean Dice on validation cases")
-    for axes in (loss_axes, dice_axes):
+    for axes in others:
+        for name in (key for key in levels[0] if key != "step"):
+            axes.plot([row["step"] for row in levels], [row[name] for row in levels], marker=".", label=name)
+        axes.set_title("mean Dice on validation cases")
+        axes.legend(frameon=False)
+    for axes in (loss_axes, *others):
         axes.set_xlabel("step")
         axes.grid(alpha=0.3)
-    if levels:
-        dice_axes.legend(frameon=False)
     write_figure(picture, figure, dpi=120)
 
 

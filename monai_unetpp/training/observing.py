@@ -26,7 +26,7 @@ __all__ = ["LevelCurves", "load_observed"]
 
 logger = logging.getLogger(__name__)
 
-#: Steps, at least, whose mean loss TensorBoard shows.
+#: Steps whose mean loss TensorBoard shows.
 _RECENT = 50
 
 _Case = Mapping[str, Any]
@@ -37,6 +37,7 @@ def load_observed(
     count: int,
     transform: Callable[..., Any],
     split_dir: str | PathLike[str],
+    cases: Sequence[_Case] | None = None,
     **subjects: Any,
 ) -> Sequence[_Case]:
     """The first cases of the validation list, prepared as for training; they are prepared once.
@@ -46,13 +47,14 @@ def load_observed(
         count: how many; 0 reads nothing.
         transform: what prepares a case.
         split_dir: folder for ``split.json``.
+        cases: to take instead of the validation list.
         **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
     """
     if count < 1:
         return ()
-    cases = load_datalist(dataset_dir, "validation", split_dir, **subjects)[:count]
-    prepared: Any = CacheDataset(cases, transform, progress=False)
-    return [prepared[number] for number in range(len(cases))]
+    listed = load_datalist(dataset_dir, "validation", split_dir, **subjects) if cases is None else cases
+    prepared: Any = CacheDataset(listed[:count], transform, progress=False)
+    return [prepared[number] for number in range(len(listed[:count]))]
 
 
 class LevelCurves:
@@ -60,7 +62,7 @@ class LevelCurves:
 
     It only observes: nothing is selected, and no random numbers are drawn. Between two looks at least ``interval_s``
     pass, and so much time that all of them together take about ``share`` of it. Under ``torchrun`` the first process
-    looks. It has a state, so that a resumed training continues its curves.
+    looks. It has a state, so that a resumed training continues its curves. Without cases, only the loss is drawn.
 
     Args:
         network: whose levels to score.
@@ -68,7 +70,7 @@ class LevelCurves:
         inferer: runs the network over an image.
         curve: the losses, for the picture.
         folder: receives ``levels.csv`` (mean Dice over cases and classes without the background, by step and level),
-            ``training.png`` where matplotlib is installed, and ``tensorboard``, where that is.
+            ``training.png`` where matplotlib is installed, also at the end, and ``tensorboard``, where that is.
         device: where the network is.
         ignored_class: number in the label of voxels that nobody labelled.
         keys: of image and label.
@@ -108,7 +110,7 @@ class LevelCurves:
 
     def attach(self, engine: Engine) -> None:
         """Follow the trainer ``engine``; attach after what changes the weights, before what saves."""
-        if len(self.cases) > 0 and rank() == 0:
+        if rank() == 0:
             engine.add_event_handler(Events.STARTED, self._start)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
             engine.add_event_handler(Events.COMPLETED, self._close)
@@ -118,10 +120,12 @@ class LevelCurves:
         began = time.monotonic()
         if began - self._ended < max(self.interval_s, self._took * (1 - self.share) / self.share):
             return
-        step = engine.state.iteration
-        self._rows.append({"step": step, **self._score()})
-        self._write()
-        self._tell_board(engine.state.epoch_length or 1)
+        scores = self._score() if len(self.cases) > 0 else {}
+        if scores:
+            self._rows.append({"step": engine.state.iteration, **scores})
+            self._write()
+        self._draw()
+        self._tell_board(engine, scores)
         self._ended = time.monotonic()
         self._took = self._ended - began
 
@@ -155,12 +159,14 @@ class LevelCurves:
         writer.writeheader()
         writer.writerows({k: v if k == "step" else f"{v:.4f}" for k, v in row.items()} for row in self._rows)
         write_text(self.folder / "levels.csv", text.getvalue())
+
+    def _draw(self) -> None:
         try:
             draw_training(self.curve.losses, self._rows, self.folder / "training.png")
         except ImportError as e:
             logger.info("%s", e)
 
-    def _tell_board(self, steps: int) -> None:
+    def _tell_board(self, engine: Engine, scores: Mapping[str, float]) -> None:
         if self._board is None:
             try:
                 from torch.utils.tensorboard import SummaryWriter
@@ -168,13 +174,14 @@ class LevelCurves:
                 logger.info("Nothing is written for TensorBoard (%s).", e)
                 return
             self._board = SummaryWriter(str(self.folder / "tensorboard"))
-        row = dict(self._rows[-1])
-        step = int(row.pop("step"))
-        self._board.add_scalar("loss", self.curve.recent_loss(max(steps, _RECENT)), step)
-        self._board.add_scalars("dice", row, step)
+        step = engine.state.iteration
+        self._board.add_scalar("loss", self.curve.recent_loss(_RECENT), step)
+        if scores:
+            self._board.add_scalars("dice", dict(scores), step)
         self._board.flush()
 
     def _close(self) -> None:
+        self._draw()
         if self._board is not None:
             self._board.close()
 

@@ -69,7 +69,7 @@ def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: Pruni
         means = mean_accuracy(result.rows, points)
         metrics = {f"mean_dice_{point}": round(means[point], 4) for point in points}
         _write_metadata(bundle, read_metadata(bundle) | {"eval_metrics": metrics})
-    write_readme(bundle, training=_training(bundle, fitted, cases, folds), performance=performance)
+    write_readme(bundle, training=_training(bundle, fitted, cases, folds), performance=performance, folds=folds)
 
 
 def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
@@ -87,7 +87,8 @@ def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
     if fitted.transfer is not None:
         parts.append(f"It began with weights {escape(fitted.transfer)}.")
     if (bundle / "docs" / "training.png").is_file():
-        parts.append("![Training loss, and Dice of every level on a few cases](training.png)")
+        dice = ", and Dice of every level on a few cases" if (bundle / "docs" / "levels.csv").is_file() else ""
+        parts.append(f"![Training loss{dice}](training.png)")
     return "\n\n".join(parts)
 
 

@@ -29,7 +29,7 @@ class Fitted:
     """A training that is complete.
 
     Attributes:
-        folder: holds ``model.pt``, ``curve.csv`` and, where cases were looked at, ``levels.csv`` and ``training.png``.
+        folder: holds ``model.pt``, ``curve.csv``, ``training.png`` and, where cases were looked at, ``levels.csv``.
         steps: that were done. The same number given as ``steps``, without minutes, is repeated bit by bit.
         seconds: that they took, over all sessions.
         loss: mean over the last steps.
@@ -66,6 +66,7 @@ def fit(
     *,
     name: str,
     cases: Sequence[Mapping[str, Any]] | None = None,
+    observed: Sequence[Mapping[str, Any]] | None = None,
 ) -> Fitted:
     """Train the network of a bundle, from where it was interrupted if it was. Under ``torchrun`` all processes train.
 
@@ -76,6 +77,7 @@ def fit(
         tell: is called with the step, the loss and the remaining time.
         name: of this training, in these lines.
         cases: to train on, instead of the training list.
+        observed: to look at while training, the first of them, instead of the validation list.
 
     Raises:
         RuntimeError: the loss became infinite or not a number.
@@ -90,6 +92,8 @@ def fit(
         config[key] = value
     if cases is not None:
         config["train#cases#data"] = list(cases)
+    if observed is not None:
+        config["train#levels#cases#cases"] = list(observed)
     config.parse("initialize")
     trainer = config.parse("train#trainer")
     if rank() == 0:

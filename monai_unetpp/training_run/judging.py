@@ -12,19 +12,33 @@ from typing import Any
 
 import torch
 
-from monai_unetpp.bundles import BundleConfig
+from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, hash_file, read_metadata
 from monai_unetpp.data import find_ignore_label
 from monai_unetpp.data.labelled import list_cases
 from monai_unetpp.distributed import from_first, rank, waiting_group
+from monai_unetpp.files import write_text
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.planning import load_plan
 from monai_unetpp.pruning import PruningPlan, evaluate_levels, judge, prune, verdict, write_pruned_bundle
+from monai_unetpp.pruning.folds import format_scores
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.predict import Pipeline
 from monai_unetpp.pruning.preflight import check_plan, check_write
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
+from monai_unetpp.topology import level_name
 
-__all__ = ["cut_bundle", "fold_dir", "judge_bundle", "pruning_plan", "score_fold", "split_folds", "time_case"]
+__all__ = [
+    "check_target",
+    "check_targets",
+    "cut_bundle",
+    "fold_dir",
+    "judge_bundle",
+    "pruning_plan",
+    "score_fold",
+    "split_folds",
+    "time_case",
+]
 
 _Entries = Sequence[Mapping[str, Any]]
 
@@ -123,6 +137,8 @@ def score_fold(
 ) -> Scores:
     """The scores of a fold's cases by the network that never saw them; finished ones are kept.
 
+    They are written to ``per_case.csv`` too, from where ``monai-unetpp prune --scores`` reads them.
+
     Args:
         bundle: the folder of the bundle.
         entries: the cases.
@@ -137,7 +153,7 @@ def score_fold(
         "inferer": pipeline.inferer,
         "postprocessing": pipeline.postprocessing,
     }
-    return evaluate_levels(
+    scores = evaluate_levels(
         pipeline.network,
         entries,
         **steps,
@@ -152,6 +168,9 @@ def score_fold(
         store=folder / "scores",
         progress=progress,
     )
+    if rank() == 0:
+        write_text(folder / "per_case.csv", format_scores(scores.rows))
+    return scores
 
 
 def judge_bundle(
@@ -178,6 +197,41 @@ def judge_bundle(
     return judge(folds, plan, networks=networks)
 
 
+def check_targets(bundle: Path) -> None:
+    """Refuse what lies where the pruned bundle of any level may have to be written, before the training.
+
+    Args:
+        bundle: the folder of the planned bundle.
+
+    Raises:
+        FileExistsError: see :func:`check_target`.
+    """
+    for number in range(1, len(load_plan(bundle)["strides"])):
+        check_target(bundle, level_name(number))
+
+
+def check_target(bundle: Path, level: str) -> Path:
+    """Where the bundle that is pruned to a level belongs.
+
+    Args:
+        bundle: the folder of the whole bundle.
+        level: such as ``"L2"``.
+
+    Raises:
+        FileExistsError: something else is there than a bundle that was cut out of the weights of this one.
+    """
+    target, weights = bundle.with_name(f"{bundle.name}_{level}"), bundle / WEIGHTS_FILE
+    if not target.exists():
+        return target
+    metadata = read_metadata(target) if (target / "configs" / "metadata.json").is_file() else {}
+    if not weights.is_file() or metadata.get("pruned_from", {}).get("sha256") != hash_file(weights):
+        raise FileExistsError(
+            f"{target}: exists and was not cut out of this training, but its pruned bundle may have to be written "
+            "there. Move it away, or take another folder."
+        )
+    return target
+
+
 def cut_bundle(bundle: Path, result: PruningResult, values: Mapping[str, Any]) -> Path | None:
     """Write the pruned bundle beside the whole one; None where the verdict is not to prune.
 
@@ -185,11 +239,14 @@ def cut_bundle(bundle: Path, result: PruningResult, values: Mapping[str, Any]) -
         bundle: the folder of the bundle.
         result: of the verdict.
         values: keys of the bundle's configurations.
+
+    Raises:
+        FileExistsError: something else is in its place; see :func:`check_target`.
     """
     final = verdict(result)
     if final.verdict != "prune":
         return None
-    target = bundle.with_name(f"{bundle.name}_{final.level}")
+    target = check_target(bundle, final.level)
     plan = _final_plan(bundle, values).with_fields(write=target, overwrite=True)
     inference = check_write(plan.pipeline, plan.outputs)
     return write_pruned_bundle(

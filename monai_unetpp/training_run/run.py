@@ -22,7 +22,15 @@ from monai_unetpp.pruning.score import Scores
 from monai_unetpp.training_run.beginning import write_beginning
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit
-from monai_unetpp.training_run.judging import cut_bundle, fold_dir, judge_bundle, score_fold, split_folds, time_case
+from monai_unetpp.training_run.judging import (
+    check_targets,
+    cut_bundle,
+    fold_dir,
+    judge_bundle,
+    score_fold,
+    split_folds,
+    time_case,
+)
 from monai_unetpp.training_run.planned import Planned, planned_bundle
 from monai_unetpp.training_run.sharing import TimeShares, share_time
 from monai_unetpp.training_run.train_options import TrainOptions
@@ -85,6 +93,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
     Raises:
         FileNotFoundError: no such data set, or no such initial weights.
         ValueError: data with problems, all named; values that cannot work, or other ones than the training began with.
+        FileExistsError: another bundle where the pruned one may have to be written.
         RuntimeError: the loss became infinite or not a number.
     """
     started = time.monotonic()
@@ -95,6 +104,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
         if finished is not None:
             tell(f"{planned.bundle}: trained and judged before.")
             return finished
+        check_targets(planned.bundle)
         run = _Run.of(options, planned, started, tell)
         folds = run.cross_fit()
         fitted = run.fit_final()
@@ -162,7 +172,8 @@ class _Run:
             rest = [entry for fold in folds if fold is not held_out for entry in fold]
             folder = fold_dir(self.bundle, number)
             name = f"fold {number} of {len(folds)}"
-            fit(self.bundle, folder, self._training_values(self.shares.fold, 0), self.tell, name=name, cases=rest)
+            values = self._training_values(self.shares.fold, self.planned.observed)
+            fit(self.bundle, folder, values, self.tell, name=name, cases=rest, observed=held_out)
             with counting(self.tell, f"{name}: scoring") as count:
                 scores.append(score_fold(self.bundle, held_out, folder, self.values, count))
         return scores

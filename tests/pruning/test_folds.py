@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
+import shutil
 from pathlib import Path
 
 import pytest
-from tiny_pruning import LABELS, SHAPE, half_blind_network, intensity_network, make_pipeline, write_boxes
+from tiny_pruning import (
+    LABELS,
+    SHAPE,
+    half_blind_network,
+    intensity_network,
+    make_pipeline,
+    make_prunable_bundle,
+    write_boxes,
+)
 
+from monai_unetpp.bundles import write_training_record
+from monai_unetpp.bundles.training_record import LAST
 from monai_unetpp.data import load_datalist
 from monai_unetpp.files import write_text
 from monai_unetpp.pruning import PruningPlan, evaluate_levels, judge, prune, verdict
-from monai_unetpp.pruning.folds import format_scores, join_folds
+from monai_unetpp.pruning.folds import format_scores, join_folds, read_folds
 from monai_unetpp.pruning.score import Scores
+from monai_unetpp.pruning.trust_wording import trust_sentences
 
 STAGES = importlib.import_module("monai_unetpp.pruning.evaluation_stages")
 TOLERANCE = dict.fromkeys(LABELS, 1.0)
@@ -61,14 +74,43 @@ def test_the_networks_of_the_folds_are_judged_and_not_the_final_one(tmp_path, bo
     assert (final.verdict, final.level, final.subjects) == ("prune", "L1", 20)
     assert set(result.costs) == {"L1", "L2"}
     assert (tmp_path / "report.html").is_file()
+    assert result.settings["list of cases"] == "out of fold, 2 networks"
+    sentences = trust_sentences(result)
+    assert "Each case of boxes was scored by a network that was not trained on its subject." in sentences
+    assert not any("does not say" in sentence for sentence in sentences)
+
+
+def test_a_verdict_stands_though_the_final_network_was_trained_on_all_cases(tmp_path, boxes, folds) -> None:
+    bundle = make_prunable_bundle(tmp_path / "bundle", half_blind_network())
+    write_training_record(bundle, training=load_datalist(boxes, "training"), rule=LAST)
+    result = judge(folds, plan_of(boxes, tmp_path / "out", bundle=bundle))
+    assert verdict(result).verdict == "prune"
+    assert [(each.cases, each.training, each.out_of_fold) for each in result.exposures] == [(20, 20, True)]
+    sentences = trust_sentences(result)
+    assert "No case that judges took part in the weights." not in sentences
+    assert any("The network of the bundle was trained on 20 of these 20 cases" in sentence for sentence in sentences)
 
 
 def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds) -> None:
     tables = [tmp_path / f"fold_{number}.csv" for number in range(2)]
     for table, fold in zip(tables, folds, strict=True):
         write_text(table, format_scores(fold.rows))
-    result = prune(plan_of(boxes, tmp_path / "out", scores=tables))
+    # the cases of both folds are in both lists
+    entries, halves = load_datalist(boxes, "training"), tmp_path / "boxes"
+    halves.mkdir()
+    content = {"training": entries[:10], "validation": entries[10:]}
+    (halves / "dataset.json").write_text(json.dumps(content, default=str))
+    result = prune(plan_of(halves, tmp_path / "out", scores=tables, list_key="validation"))
     assert result.rows == join_folds(folds).rows
+
+
+def test_a_copy_of_an_image_in_another_fold_is_refused(tmp_path, boxes, folds) -> None:
+    original, other = folds[0].cases[0], folds[1].cases[0]
+    shutil.copy(original.image[0], tmp_path / "copy.nii.gz")
+    copy = dataclasses.replace(other, image=(tmp_path / "copy.nii.gz",), label=original.label)
+    copied = dataclasses.replace(folds[1], cases=(copy, *folds[1].cases[1:]))
+    with pytest.raises(ValueError, match=r"must be sound for folds, got 1 of 20 .*\n- copy: .* the same image as"):
+        judge([folds[0], copied], plan_of(boxes, tmp_path / "out"))
 
 
 def test_what_does_not_go_together_is_refused(tmp_path, boxes, folds) -> None:
@@ -79,9 +121,16 @@ def test_what_does_not_go_together_is_refused(tmp_path, boxes, folds) -> None:
     other = dataclasses.replace(folds[1], points=folds[1].points[:1])
     with pytest.raises(ValueError, match="folds must be scored at the same points"):
         join_folds([folds[0], other])
+    with pytest.raises(ValueError, match="folds must be of the data set 'others', got boxes"):
+        join_folds(folds, "others")
     with pytest.raises(ValueError, match="scores must be given without settings, extra"):
         judge(folds, plan_of(boxes, tmp_path, extra={"alone": "alone.pt"}))
     table = tmp_path / "fold.csv"
     table.write_text("case,dice\na,1\n")
     with pytest.raises(ValueError, match="must have the column 'dataset'"):
         prune(plan_of(boxes, tmp_path, scores=table))
+    write_text(table, format_scores(folds[0].rows))
+    entries = load_datalist(boxes, "training")
+    twice = [*entries, {**entries[0], "image": tmp_path / "case_00.nii.gz"}]
+    with pytest.raises(ValueError, match=r"fold\.csv: has scores of 'case_00', but .* and .* have this name. Rename"):
+        read_folds([table], twice, ["L1", "L2"], "boxes")

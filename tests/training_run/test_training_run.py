@@ -1,6 +1,8 @@
 """Whole trainings: planned, trained, judged and documented; interrupted, cross-fitted, refused."""
 
+import dataclasses
 import importlib
+import shutil
 import time
 
 import pytest
@@ -8,13 +10,16 @@ import torch
 from disc_images import write_disc_images
 
 from monai_unetpp import NestedUNet, cli
-from monai_unetpp.bundles import check_bundle, read_metadata, read_training_record
+from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read_training_record
 from monai_unetpp.data import load_datalist
+from monai_unetpp.metrics import LabelScore
 from monai_unetpp.planning import Machine, plan
+from monai_unetpp.pruning import evaluate_levels
 from monai_unetpp.training import NumberedPatches
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
-from monai_unetpp.training_run.judging import pruning_plan, split_folds
+from monai_unetpp.training_run.fitting import fit
+from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds
 from monai_unetpp.training_run.planned import planned_bundle
 from monai_unetpp.training_run.sharing import share_time
 
@@ -114,17 +119,80 @@ def test_a_training_goes_on_where_it_was_interrupted(discs_dir, planned, monkeyp
     assert all(torch.equal(found[0][key], found[1][key]) for key in found[0])
 
 
-def test_folds_let_every_case_judge(discs_dir, planned):
-    bundle = planned("folds", folds=3)
+def test_folds_let_every_case_judge(discs_dir, planned, monkeypatch):
+    bundle, looked_at = planned("folds", folds=3), []
+
+    def noting(*args, cases, observed=None, **others):
+        looked_at.append((cases, observed))
+        return fit(*args, cases=cases, observed=observed, **others)
+
+    monkeypatch.setattr(stages, "fit", noting)
+    # a look at the end of each epoch
+    monkeypatch.setattr(stages, "_LOOKS", 10**9)
     outcome = train(options(discs_dir, bundle, init=None))
     table = (bundle / "pruning" / "per_case.csv").read_text()
     assert all(f"disc_{number}," in table for number in range(9))
+    # what each fold gave can be judged again
+    folds = [fold_dir(bundle, number) for number in (1, 2, 3)]
+    assert [len((folder / "per_case.csv").read_text().splitlines()) > 1 for folder in folds] == [True] * 3
+    assert all((folder / "levels.csv").is_file() for folder in folds)
+    assert all(observed and not any(case in cases for case in observed) for cases, observed in looked_at[:3])
+    assert looked_at[3][1] is None
     assert len(read_training_record(bundle).training) == 9
-    assert "3 networks were trained on parts of the cases" in (bundle / "docs" / "README.md").read_text()
+    readme = (bundle / "docs" / "README.md").read_text()
+    assert "3 networks were trained on parts of the cases" in readme
+    assert "Not looked at" not in readme
+    assert "![Training loss](training.png)" in readme
+    summary = (bundle / "pruning" / "summary.md").read_text()
+    assert "The network of the bundle was trained on 9 of these 9 cases" in summary
+    assert "took part in the weights" not in summary
     assert outcome.steps == 6
     assert check_bundle(bundle) == []
     # the pictures are of what the folds' networks saw
     assert list((bundle / "docs").glob("worst_*.png"))
+
+
+def test_a_copy_that_could_be_in_another_fold_is_refused_before_the_training(tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    write_disc_images(root, training=4, validation=2)
+    plan(root, tmp_path / "bundle", folds=3, settings=TINY, device="cpu", measure=slow_machine)
+    shutil.copy(root / "imagesTr" / "disc_0.nii.gz", root / "imagesTr" / "disc_5.nii.gz")
+    shutil.copy(root / "labelsTr" / "disc_0.nii.gz", root / "labelsTr" / "disc_5.nii.gz")
+    with pytest.raises(ValueError, match=r"disc_5\.nii\.gz.* the same image as .*disc_0\.nii\.gz"):
+        train(options(root, tmp_path / "bundle"))
+    assert not list(tmp_path.rglob("model.pt"))
+
+
+def _all_alike(network, entries, scoring):
+    scores = evaluate_levels(network, entries, scoring)
+    same = LabelScore("ok", 0.9, 0.8, 1.0, 0.9, 0.0, 1.0, 1.0)
+    return dataclasses.replace(scores, rows=tuple(dataclasses.replace(row, score=same) for row in scores.rows))
+
+
+def test_a_verdict_to_prune_ends_in_a_pruned_bundle_which_replaces_no_other(tmp_path, monkeypatch):
+    root, bundle = tmp_path / "data", tmp_path / "whole"
+    root.mkdir()
+    write_disc_images(root, training=2, validation=20)
+    plan(root, bundle, settings=TINY | {"steps": 1}, device="cpu", measure=slow_machine)
+    monkeypatch.setattr(
+        importlib.import_module("monai_unetpp.pruning.evaluation_stages"), "evaluate_levels", _all_alike
+    )
+    in_the_way = tmp_path / "whole_L1"
+    in_the_way.mkdir()
+    with pytest.raises(FileExistsError, match=r"whole_L1: exists and was not cut out of this training"):
+        train(options(root, bundle))
+    in_the_way.rmdir()
+    outcome = train(options(root, bundle))
+    assert (outcome.verdict, outcome.level, outcome.pruned) == ("prune", "L1", in_the_way)
+    assert check_bundle(in_the_way) == []
+    assert read_metadata(in_the_way)["pruned_from"]["name"] == "whole"
+    assert list(load_network(in_the_way / "models" / "model.pt").levels) == ["L1"]
+    # an interrupted run may write its own again, but not that of another training
+    assert check_target(bundle, "L1") == in_the_way
+    (bundle / "models" / "model.pt").write_bytes(b"other weights")
+    with pytest.raises(FileExistsError, match="Move it away, or take another folder"):
+        check_target(bundle, "L1")
 
 
 def test_weights_to_begin_with_are_named_in_the_readme(discs_dir, planned, monkeypatch, tmp_path):
