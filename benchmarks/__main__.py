@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", help="such as cpu or cuda:0 (default: a GPU if there is one)")
     parser.add_argument("--bundle", help="of kind runner: name or folder of a bundle")
     parser.add_argument("--dataset_dir", help="of kind runner: folder with dataset.json, training and validation cases")
-    parser.add_argument("--quick", action="store_true", help="small networks and few repeats: to see that it works")
+    parser.add_argument("--quick", action="store_true", help="small network and few rounds, to see that it works")
     parser.add_argument(
         "-o",
         "--output",

@@ -1,7 +1,7 @@
 """Nested U-Nets (UNet++) for MONAI that really get pruned.
 
-The public names are loaded when they are first used, so that ``monai-unetpp --help`` need not wait for torch. MONAI's
-configs find them by their short name once this package has been imported, and always by ``monai_unetpp.<name>``.
+Public names are loaded on first use, so that ``monai-unetpp --help`` need not wait for torch. MONAI configs find them
+by their short names once this package has been imported, and always as ``monai_unetpp.<name>``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Names that users choose by: runtimes, precisions, devices, bundles. Importing this module takes no torch."""
+"""Allowed names of runtimes and precisions, and help texts shared by several commands. Does not import torch."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ NORMS: tuple[Any, ...] = ("batch", "instance", ["instance", {"affine": True}])
 """Norms of planned networks, as MONAI's factories take them."""
 
 BUNDLE_HELP = (
-    "folder of a bundle, or one that comes with the package: brain_tissue_mri_unetpp, head_mri_unetpp, "
-    "hippocampus_mri_unetpp or nuclei_microscopy_unetpp, or the beginning of its name"
+    "folder of a bundle, or the name of one that comes with the package: brain_tissue_mri_unetpp, head_mri_unetpp, "
+    "hippocampus_mri_unetpp or nuclei_microscopy_unetpp; the beginning of the name is enough"
 )
 DEVICE_HELP = "cpu, gpu (or cuda), cuda:1, ... (default: a GPU if there is one, else the CPU)"
-FORMS_HELP = "dataset.json in Decathlon or nnU-Net form, or with images and labels of the same names in two folders"
+FORMS_HELP = "dataset.json in Decathlon or nnU-Net form, or with two subfolders of images and labels of the same names"
 SUBJECTS_HELP = "CSV file with the columns case and subject"
 SUBJECT_PATTERN_HELP = (
     "regular expression whose one group is the subject in a case's name (default: sub-..., patient and a number or the "
-    "like at the beginning; every other case counts as its own subject)"
+    "like at the start; every other case is its own subject)"
 )

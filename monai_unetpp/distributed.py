@@ -1,4 +1,4 @@
-"""The process group of what ``torchrun`` started: its start and its end, and waiting for each other."""
+"""The process group under ``torchrun``: joining, leaving, sharing work and waiting for each other."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ __all__ = [
 _K = TypeVar("_K")
 _T = TypeVar("_T")
 
-# torch.distributed itself, not ignite.distributed: that broadcasts no objects, and it looks up a group that it did not
-# start by collective calls at the first question for the rank, then keeps it when the group has ended.
+# torch.distributed, not ignite.distributed: the latter broadcasts no objects, and on the first query of the rank it
+# looks up a group that it did not start by collective calls, then keeps it after the group has ended.
 _LONGEST_WAIT = datetime.timedelta(days=14)
 
 
 def local_device() -> torch.device:
-    """The device of this process: its own GPU where there are GPUs, else the CPU."""
+    """This process's own GPU, or the CPU where there are no GPUs."""
     if torch.cuda.is_available():
         return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
     return torch.device("cpu")
 
 
 def start() -> None:
-    """Join the process group, with NCCL on GPUs and Gloo on CPUs. Does nothing when it has been joined.
+    """Join the process group, with NCCL on GPUs and Gloo on CPUs. Does nothing if already joined.
 
     Raises:
         RuntimeError: not started by ``torchrun``.
@@ -63,11 +63,11 @@ def start() -> None:
 
 
 def finish(network: nn.Module | None = None) -> None:
-    """Leave the process group, after the gradient reducer of ``network`` has let go of it.
+    """Leave the process group, after the gradient reducer of ``network`` has released it.
 
     Args:
-        network: the ``DistributedDataParallel`` network; it cannot be trained any further afterwards. While its
-            reducer still holds the group, Gloo can abort the process at exit.
+        network: the ``DistributedDataParallel`` network; it cannot be trained any further. If its reducer still held
+            the group, Gloo could abort the process at exit.
     """
     if network is not None:
         release(network)
@@ -78,14 +78,14 @@ def finish(network: nn.Module | None = None) -> None:
 
 
 def release(network: nn.Module) -> None:
-    """Let the gradient reducer of a ``DistributedDataParallel`` network go; it cannot be trained any further."""
+    """Release the gradient reducer of a ``DistributedDataParallel`` network, which cannot be trained any further."""
     for name in ("reducer", "logger"):
         network.__dict__.pop(name, None)
 
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Join the process group for the block where ``torchrun`` started this process; else there is none."""
+    """Join the process group for the block if ``torchrun`` started this process; otherwise do nothing."""
     if dist.is_available() and dist.is_torchelastic_launched():
         start()
     yield
@@ -95,22 +95,22 @@ def process_group() -> Iterator[None]:
 
 
 def rank() -> int:
-    """The number of this process in the process group; 0 where there is none."""
+    """The rank of this process; 0 without a process group."""
     return dist.get_rank() if _in_group() else 0
 
 
 def process_count() -> int:
-    """How many processes the process group has; 1 where there is none."""
+    """The number of processes in the process group; 1 without one."""
     return dist.get_world_size() if _in_group() else 1
 
 
 def share(items: Sequence[_T]) -> Sequence[_T]:
-    """What of ``items`` this process has to do: every n-th of n processes, all where there is no process group."""
+    """The items that this process handles: every n-th with n processes, all without a process group."""
     return items[dist.get_rank() :: dist.get_world_size()] if _in_group() else items
 
 
 def gather(own: dict[_K, _T]) -> dict[_K, _T]:
-    """What all processes of the process group have, in every one of them."""
+    """The merged dictionaries of all processes, returned to each of them."""
     if not _in_group():
         return own
     parts: list[Any] = [None] * dist.get_world_size()
@@ -124,22 +124,22 @@ def _in_group() -> bool:
 
 @contextmanager
 def gathered(value: Any) -> Iterator[list[Any]]:
-    """Wait until all processes of ``torchrun`` are here, and after the block until all have left it.
+    """Wait until all processes of ``torchrun`` arrive, and after the block until all have left it.
 
-    For processes that each do work of their own, one of them perhaps for days longer than another. If one ended with
-    an error before the others are done, ``torchrun`` would end them too.
+    For processes that work independently, one perhaps for days longer than another. If one exited with an error before
+    the others are done, ``torchrun`` would end them too.
 
     Args:
-        value: of this process; anything that can be pickled.
+        value: this process's value; anything that can be pickled.
 
     Yields:
-        The values of all processes by rank; only that of this one where ``torchrun`` started no others.
+        The values of all processes by rank; only this one's value if there are no other processes.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if processes == 1:
         yield [value]
         return
-    # Gloo also on GPUs: a wait of NCCL would keep the GPU busy
+    # Gloo also on GPUs: waiting with NCCL would keep the GPU busy
     dist.init_process_group("gloo", timeout=_LONGEST_WAIT)
     try:
         values = [None] * processes
@@ -151,12 +151,12 @@ def gathered(value: Any) -> Iterator[list[Any]]:
 
 @contextmanager
 def waiting_group() -> Iterator[dist.ProcessGroup | None]:
-    """A group to wait in for as long as the first process needs; starts the processes' own under ``torchrun``.
+    """A group in which to wait as long as the first process needs; under ``torchrun`` it also joins the process group.
 
     The default group gives up after minutes, and waiting with NCCL occupies the GPU.
 
     Yields:
-        The group; None where there is one process.
+        The group; None for a single process.
     """
     started = dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized()
     if started:
@@ -172,7 +172,7 @@ def from_first(result: _T | None, group: dist.ProcessGroup | None) -> _T:
     """The result of the first process, in every process.
 
     Args:
-        result: of this process; None in all but the first.
+        result: this process's result; None in all but the first.
         group: from :func:`waiting_group`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Segmenting case after case, where one broken case does not end the others."""
+"""Segmenting case after case; one broken case does not end the run."""
 
 from __future__ import annotations
 
@@ -52,23 +52,21 @@ _STAGES: tuple[tuple[type | tuple[type, ...], str], ...] = (
 
 @dataclasses.dataclass(frozen=True)
 class CaseResult:
-    """A case that was segmented.
+    """A segmented case.
 
     Attributes:
         case: its name.
         file: the input.
-        output: the written file; None where none was written.
-        seconds: wall time that the case took, from asking for its data to the written file. Loading that went on
-            during the case before is not in it; writing may go on during the next case, so that the cases together
-            may take longer than the run.
-        volumes_ml: volume of each label of a 3D segmentation; empty where the prediction is not a label map.
-        voxels: voxels or pixels of each label; empty where the prediction is not a label map.
-        stages: seconds by stage, where these were measured: they add up to ``seconds``, but for what the engine
-            itself needs.
-        instances: number of objects, where the post-processing numbered them (``SplitInstancesd``).
+        output: the written file; None if none was written.
+        seconds: wall time from requesting the data to the written file. Loading done during the previous case is not
+            counted. Writing may overlap with the next case, so the sum over the cases may exceed the time of the run.
+        volumes_ml: volume of each label of a 3D segmentation; empty if the prediction is not a label map.
+        voxels: voxels or pixels of each label; empty if the prediction is not a label map.
+        stages: seconds by stage, if measured. Apart from the engine's own overhead they add up to ``seconds``.
+        instances: number of objects, if the post-processing numbered them (``SplitInstancesd``).
         surround: ``value`` (of the first channel) and ``share`` of the constant surround that the preprocessing found
-            (``LevelSurroundd``); None where it found none, or did not look for one.
-        depths: windows by the level that they stopped at, where the inferer chooses the depth of each.
+            (``LevelSurroundd``); None if it found none or did not look for one.
+        depths: number of windows by the level at which they stopped, if the inferer chooses the depth of each window.
     """
 
     case: str
@@ -85,7 +83,7 @@ class CaseResult:
 
 @dataclasses.dataclass(frozen=True)
 class _StartedCase:
-    """A case that is not written yet: what :class:`CaseResult` says of it, and when it was begun."""
+    """A case that is not written yet: the known fields of its :class:`CaseResult`, and its start time."""
 
     case: str
     file: str
@@ -96,7 +94,7 @@ class _StartedCase:
 
 @dataclasses.dataclass(frozen=True)
 class CaseFailure:
-    """A case that could not be segmented, and why: one line that does not repeat the file."""
+    """A case that could not be segmented, and the reason: one line that does not repeat the file."""
 
     case: str
     file: str
@@ -108,38 +106,38 @@ class CaseFailure:
 
 
 class CaseEvaluator(SupervisedEvaluator):
-    """MONAI's ``SupervisedEvaluator`` for cases that stand alone: what fails is named, what follows is done.
+    """MONAI's ``SupervisedEvaluator`` for independent cases: failed ones are reported, and the run goes on.
 
     A case may fail in loading (with :class:`monai_unetpp.data.CaseDataset`), in the network, in post-processing or in
-    saving. It is logged in one line, the traceback at debug level, and kept in :attr:`failures`; handlers of
-    ``ITERATION_COMPLETED``, so also metrics, see completed cases only.
+    saving. It is logged in one line (with the traceback at debug level) and kept in :attr:`failures`. Handlers of
+    ``ITERATION_COMPLETED``, and so metrics, see completed cases only.
 
-    Transforms that save (``SaveImaged`` and what is derived from it) at the end of ``postprocessing`` run in a thread
-    of their own while the network is at the next case; one case at most waits to be written, and all are written when
-    :meth:`run` returns, also after an interruption. So handlers see a case before it is written, and also one that
-    then cannot be written. To load the next case meanwhile give MONAI's ``ThreadDataLoader``.
+    Saving transforms (``SaveImaged`` and subclasses) at the end of ``postprocessing`` run in a separate thread while
+    the network processes the next case. At most one case waits to be written, and all are written when :meth:`run`
+    returns, even after an interruption. So handlers see a case before it is written, even if writing it then fails. To
+    load the next case in parallel, use MONAI's ``ThreadDataLoader``.
 
     Args:
         device: where the network runs.
-        val_data_loader: gives one case at a time.
+        val_data_loader: yields one case at a time.
         network: the network.
         iteration_update: as in ``SupervisedEvaluator``.
         postprocessing: as in ``SupervisedEvaluator``.
-        profile: whether to measure the stages of each case, for :attr:`CaseResult.stages`: each transform of the data
-            set and of ``postprocessing``, and the inferer, from within if it has an attribute ``timer``. Then one
-            thing is done after the other, in one thread.
+        profile: whether to measure the stages of each case for :attr:`CaseResult.stages`: each transform of the data
+            set and of ``postprocessing``, and the inferer (in detail if it has an attribute ``timer``). Everything then
+            runs in one thread.
         **options: all further arguments of ``SupervisedEvaluator``.
 
     Attributes:
-        completed: the :class:`CaseResult` of each case that was segmented in this run, in the order of the cases.
+        completed: the :class:`CaseResult` of each case segmented in this run, in the order of the cases.
         failures: the :class:`CaseFailure` of each other case, in the order of the cases.
         profile: as the argument; may be set between runs.
 
     Raises:
-        ValueError: ``val_data_loader`` gives several cases at a time, or it or its data set is None.
-        RuntimeError: when running: ``val_data_loader`` ends before its last case.
+        ValueError: ``val_data_loader`` yields several cases at a time, or it or its data set is None.
+        RuntimeError: while running, ``val_data_loader`` ends before its last case.
 
-    In a bundle the last line makes the command end with exit code 1 if any case failed:
+    In a bundle, this makes the command end with exit code 1 if any case failed:
 
     .. code-block:: json
 
@@ -188,7 +186,7 @@ class CaseEvaluator(SupervisedEvaluator):
 
     @property
     def has_postprocessing(self) -> bool:
-        """Whether anything is done with predictions; without, nothing is written."""
+        """Whether there is any post-processing; without it, nothing is written."""
         return self._postprocessing is not None or self._saving is not None
 
     @property
@@ -198,17 +196,17 @@ class CaseEvaluator(SupervisedEvaluator):
         return tuple(transform for transform in transforms if isinstance(transform, SegmentationSaveImaged))
 
     def add_saver(self, transform: Callable[[Any], Any]) -> None:
-        """Let a transform follow those at the end of ``postprocessing`` that save.
+        """Add a transform after the saving ones at the end of ``postprocessing``.
 
         Raises:
-            ValueError: there are no cases.
+            ValueError: no transform at the end of ``postprocessing`` saves.
         """
         if self._saving is None:
             raise ValueError("postprocessing must end with a transform that saves, got none. Add one.")
         self._saving.transforms = (*self._saving.transforms, transform)
 
     def add_postprocessing(self, transform: Callable[[Any], Any]) -> None:
-        """Let a transform follow ``postprocessing``, before what saves.
+        """Add a transform to the end of ``postprocessing``, before those that save.
 
         Raises:
             ValueError: there is no ``postprocessing``.
@@ -219,13 +217,13 @@ class CaseEvaluator(SupervisedEvaluator):
         self._postprocessing = Compose([*before, transform])
 
     def process(self, item: Mapping[str, Any]) -> Any:
-        """Take one prepared item through network and post-processing, outside of a run; nothing is saved.
+        """Run network and post-processing on one prepared item, outside of a run; nothing is saved.
 
         Args:
-            item: what the transform of the data set gave, with ``image`` ``(C, H, W[, D])``.
+            item: as the transform of the data set returns it, with ``image`` ``(C, H, W[, D])``.
 
         Returns:
-            What ``postprocessing`` gives, with ``pred``.
+            The item after ``postprocessing``, with ``pred``.
         """
         image = item[CommonKeys.IMAGE]
         with eval_mode(self.network):
@@ -235,7 +233,7 @@ class CaseEvaluator(SupervisedEvaluator):
         return done if self._postprocessing is None else self._postprocessing(done)
 
     def run(self, global_epoch: int = 1) -> None:  # type: ignore[override]
-        """Segment all cases and log how many were done and which failed."""
+        """Segment all cases, and log how many succeeded and which failed."""
         self.completed, self.failures = [], []
         started = time.perf_counter()
         try:
@@ -257,7 +255,7 @@ class CaseEvaluator(SupervisedEvaluator):
             raise SystemExit(1)
 
     def add_event_handler(self, event_name: Any, handler: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """As in ignite, but handlers of ``ITERATION_COMPLETED`` that use the output are spared failed cases."""
+        """As in ignite, but handlers of ``ITERATION_COMPLETED`` that use the output are not called for failed cases."""
         if (
             isinstance(event_name, CallableEventWithFilter)
             and event_name == Events.ITERATION_COMPLETED
@@ -300,7 +298,7 @@ class CaseEvaluator(SupervisedEvaluator):
         return output
 
     def _refusal(self, batchdata: Mapping[str, Any]) -> str | None:
-        """Why the result could not be written, asked before the network works on the case."""
+        """Why the result cannot be written, checked before the network runs; None if it can."""
         image = batchdata.get(CommonKeys.IMAGE)
         file = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ) if isinstance(image, MetaTensor) else None
         if file is None:
@@ -317,7 +315,7 @@ class CaseEvaluator(SupervisedEvaluator):
         data = _run_stages(self._postprocessing, data, self._timer, "postprocessing")
         if self._saving is not None:
             keys = {key for transform in self._saving.transforms for key in transform.keys}
-            # images are not kept for as long as the writing takes, and no memory of a GPU
+            # do not hold images or GPU memory while the result is being written
             self._unsaved = {
                 key: value.cpu() if isinstance(value, torch.Tensor) else value
                 for key, value in data.items()
@@ -359,7 +357,7 @@ class CaseEvaluator(SupervisedEvaluator):
         )
 
     def _await_saving(self) -> None:
-        """Wait until the case before is written, and note how that went: so the order of cases is kept."""
+        """Wait until the previous case is written, and record the outcome, so that the order of cases is kept."""
         if self._being_saved is None:
             return
         case, file, saving = self._being_saved
@@ -385,10 +383,10 @@ class CaseEvaluator(SupervisedEvaluator):
             self._timer.reset()
 
     def _end_early(self) -> None:
-        """Stop where the loader's thread has died of an error, as ignite would begin again with the first case."""
+        """Stop if the loader's thread has died; ignite would start again with the first case."""
         done, expected = self.state.iteration, self.state.epoch_length
         raise RuntimeError(
-            f"val_data_loader must give {expected} cases, got {done}. The cause may be in the messages above: keep "
+            f"val_data_loader must yield {expected} cases, got {done}. The cause may be in the messages above: keep "
             "errors of single cases out of it with monai_unetpp.data.CaseDataset."
         )
 
@@ -397,7 +395,7 @@ class CaseEvaluator(SupervisedEvaluator):
 
     @contextlib.contextmanager
     def _measured(self) -> Iterator[None]:
-        """Let everything that a case needs tell its time, if that is wanted, and work in this thread."""
+        """If profiling, time every part of the work on a case, all in this thread."""
         if not self.profile:
             yield
             return
@@ -429,7 +427,7 @@ class CaseEvaluator(SupervisedEvaluator):
 
 
 class _TimedLoader:
-    """A loader whose work counts for a stage, but for what transforms count for stages of their own."""
+    """A loader whose time counts for a stage, except for transforms that count for stages of their own."""
 
     def __init__(self, loader: Iterable[Any], timer: StageTimer, stage: str) -> None:
         self.loader, self.timer, self.stage = loader, timer, stage
@@ -446,7 +444,7 @@ class _TimedLoader:
 
 
 class _TimedInferer(Inferer):
-    """An inferer that does not measure itself."""
+    """Times an inferer that does not time itself."""
 
     def __init__(self, inferer: Inferer, timer: StageTimer) -> None:
         super().__init__()
@@ -464,7 +462,7 @@ def _in_this_thread(loader: Iterable[Any]) -> Iterable[Any]:
 
 
 def _split_saving(postprocessing: Callable[[Any], Any] | None) -> tuple[Callable[[Any], Any] | None, Compose | None]:
-    """Post-processing without the transforms at its end that save, and these."""
+    """Split off the saving transforms at the end of the post-processing."""
     if isinstance(postprocessing, SaveImaged):
         postprocessing = Compose(postprocessing)
     if type(postprocessing) is not Compose:
@@ -481,10 +479,10 @@ def _split_saving(postprocessing: Callable[[Any], Any] | None) -> tuple[Callable
 
 
 def _run_stages(transform: Any, data: Any, timer: StageTimer | None, default: str) -> Any:
-    """Apply a transform; with a timer that of each part of a ``Compose`` is counted by its kind."""
+    """Apply a transform; with a timer, the time of each part of a ``Compose`` counts by its kind."""
     if timer is None:
         return transform(data)
-    # the parts of a lazy one do their work together
+    # a lazy Compose runs its parts together
     if type(transform) is not Compose or transform.lazy is not False:
         with timer.stage(_stage_of(transform, default)):
             return transform(data)
@@ -513,7 +511,7 @@ def _describe_case(batchdata: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _surround(batchdata: Mapping[str, Any]) -> dict[str, float] | None:
-    """What the preprocessing noted of the surround of the image."""
+    """The constant surround that the preprocessing recorded; None if there is none."""
     image = batchdata.get(CommonKeys.IMAGE)
     meta: Mapping[Any, Any] = image.meta if isinstance(image, MetaTensor) else {}
     if SURROUND_VALUE not in meta:
@@ -527,7 +525,7 @@ def _only(value: Any) -> Any:
 
 
 def _count_voxels(prediction: Any) -> dict[int, int]:
-    """Voxels of each label but 0; nothing where the prediction is not a label map."""
+    """Voxels of each label except 0; empty if the prediction is not a label map."""
     if not isinstance(prediction, MetaTensor) or prediction.ndim not in (3, 4) or prediction.shape[0] != 1:
         return {}
     values = prediction.as_tensor().flatten()

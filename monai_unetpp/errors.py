@@ -1,4 +1,4 @@
-"""Errors and names as they are shown: what was said on purpose, and what a terminal can show."""
+"""How errors and names are shown to the user."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ __all__ = ["is_deliberate", "printable", "tell_cause_last"]
 
 
 def is_deliberate(error: BaseException) -> bool:
-    """Whether somebody wrote the message of a ``TypeError`` or ``ValueError``, which Python also raises by itself.
+    """Whether a ``TypeError`` or ``ValueError`` was raised by a ``raise`` statement, not by Python itself.
 
     Returns:
-        True for other errors, and where the source is not there to tell.
+        True for other errors, and if the source is not available.
     """
     if type(error) not in (ValueError, TypeError):
         return True
@@ -24,7 +24,7 @@ def is_deliberate(error: BaseException) -> bool:
 
 
 def printable(text: str) -> str:
-    r"""``text`` on one line, with escapes for what a terminal would obey or cannot show.
+    r"""``text`` on one line, with control and unprintable characters escaped.
 
     Example:
         >>> printable("a\x1b[31m\nb.nii")
@@ -34,16 +34,16 @@ def printable(text: str) -> str:
 
 
 def tell_cause_last() -> None:
-    """Let a traceback that ends this program end with what went wrong, for ``initialize`` of a configuration.
+    """Make an uncaught exception's traceback end with the cause, for ``initialize`` of a configuration.
 
-    MONAI raises errors of its own from those in a bundle, which only say what it was at: they come last otherwise.
+    MONAI wraps errors in a bundle in its own, which only say what it was doing and would otherwise come last.
     """
     if not isinstance(sys.excepthook, _CauseLast):
         sys.excepthook = _CauseLast(sys.excepthook)
 
 
 class _CauseLast:
-    """A hook for uncaught exceptions that prints the cause after the traceback."""
+    """An exception hook that prints the cause after the traceback."""
 
     def __init__(self, shown: Callable[..., Any]) -> None:
         self.shown = shown

@@ -1,4 +1,4 @@
-"""Writing files so that an interruption never leaves half of one."""
+"""Writing files so that an interruption never leaves a partial one."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ __all__ = [
 ]
 
 _DISK_ERRORS = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EROFS") if hasattr(errno, name)}
-#: What torch.save says instead of an error number.
+#: Parts of torch.save's messages, which come without an error number.
 _DISK_WORDS = ("PytorchStreamWriter failed writing", "file write failed", "unexpected pos")
 
-#: Name of the software in every picture that is written, by which it is known not to be an image to segment.
+#: Software name in every picture that is written, which marks it as not being an image to segment.
 MARK = "monai-unetpp"
 
-#: What a temporary folder keeps under this name may be the only copy that is left, and is never removed.
+#: A file of this name in a temporary folder may be the only copy left, so the folder is never removed.
 REPLACED = "replaced"
 
-# short, as names of files may have 255 bytes only; the host, because processes of others cannot be seen
+# short, as file names are limited to 255 bytes; with the host, as processes on other hosts cannot be checked
 _PREFIX = f".{MARK}-{hashlib.blake2b(socket.gethostname().encode(), digest_size=3).hexdigest()}-"
 _PREFIX_OF_ALL = f".{MARK}-"
-#: Locked for as long as its process writes to the folder.
+#: Locked while its process writes to the folder.
 _LOCK = ".in-use"
-#: Locked by whoever changes what several processes write to in one folder.
+#: Locked by the process that changes files shared by several processes in a folder.
 _TURN = f".{MARK}.lock"
-#: Age of a temporary folder whose process cannot be asked for, beyond which it has certainly ended.
+#: Age after which a temporary folder is a leftover, if its process cannot be checked.
 _OLD_S = 6 * 3600
 _cleaned: set[Path] = set()
 _CHUNK_BYTES = 1 << 20
@@ -56,15 +56,15 @@ _CHUNK_BYTES = 1 << 20
 
 @contextmanager
 def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
-    """A temporary path beside ``path``, of the same name, that replaces ``path`` when the block succeeds.
+    """A temporary path with the same file name, which replaces ``path`` if the block succeeds.
 
-    What killed processes have left in the folder is removed when it is first written to.
+    Leftovers of killed processes are removed the first time that a folder is written to.
 
     Args:
-        path: the file to write; missing folders are made.
+        path: the file to write; missing folders are created.
 
     Raises:
-        OSError: the folder cannot be made or written to.
+        OSError: the folder cannot be created or written to.
     """
     target = Path(path)
     with naming_full_disk(target):
@@ -80,13 +80,13 @@ def atomic_path(path: str | PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def naming_full_disk(path: str | PathLike[str]) -> Iterator[None]:
-    """Let errors of a disk that takes no more name what was to be written there.
+    """Make errors of a full or read-only disk name the path that was to be written.
 
     Args:
-        path: the file or folder that is written to.
+        path: the file or folder being written.
 
     Raises:
-        OSError: with the path and the remedy, instead of an error of such a disk.
+        OSError: with the path and the remedy.
     """
     try:
         yield
@@ -101,7 +101,7 @@ def naming_full_disk(path: str | PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def exclusively(folder: str | PathLike[str]) -> Iterator[None]:
-    """Let one process at a time do the block for a folder; where a file system has no locks, nobody waits.
+    """Let one process at a time run the block for a folder; without effect on file systems without locks.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -116,7 +116,7 @@ def exclusively(folder: str | PathLike[str]) -> Iterator[None]:
 
 @contextmanager
 def temporary_folder(parent: str | PathLike[str]) -> Iterator[Path]:
-    """A hidden folder in ``parent`` that is removed in the end, if need be by :func:`remove_leftovers`.
+    """A hidden folder in ``parent``, removed at the end (after a crash, by :func:`remove_leftovers`).
 
     Raises:
         OSError: ``parent`` cannot be written to.
@@ -130,7 +130,7 @@ def temporary_folder(parent: str | PathLike[str]) -> Iterator[Path]:
             if (folder / _LOCK).exists():
                 yield folder
                 return
-            # another process took it for a leftover before it was locked
+            # another process removed it as a leftover before it was locked
         except FileNotFoundError:
             if folder.exists():
                 raise
@@ -141,10 +141,10 @@ def temporary_folder(parent: str | PathLike[str]) -> Iterator[Path]:
 
 
 def remove_leftovers(folder: str | PathLike[str]) -> None:
-    """Remove the temporary folders of killed processes from ``folder``; those in use stay, and what is not ours.
+    """Remove the temporary folders of killed processes from ``folder``; keep those in use and all other files.
 
-    A process that was killed has lost its lock. Where locks say nothing, on other computers and some file systems,
-    folders are removed that are older than six hours.
+    A killed process has lost its lock. Where locks cannot be checked (other computers, some file systems), folders
+    older than six hours are removed.
     """
     with contextlib.suppress(OSError), os.scandir(folder) as entries:
         found = [
@@ -175,11 +175,7 @@ def _remove_if_left(folder: Path) -> None:
 
 
 def hash_file(path: str | PathLike[str]) -> str:
-    """SHA-256 of a file's content, in hexadecimal.
-
-    Raises:
-        OSError: it cannot be read.
-    """
+    """SHA-256 of a file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while chunk := file.read(_CHUNK_BYTES):
@@ -188,13 +184,13 @@ def hash_file(path: str | PathLike[str]) -> str:
 
 
 def is_in_use(path: str | PathLike[str]) -> bool:
-    """Whether a process has a file open; where the system does not tell, whether it was written to in six hours."""
+    """Whether a process has a file open; if the system cannot tell, whether it was modified in the last six hours."""
     try:
         import fcntl
 
         file = os.open(path, os.O_RDWR)
         try:
-            # a lease for writing is only given where nobody else has the file open
+            # a write lease is only granted if no other process has the file open
             fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
             return False
         except BlockingIOError:
@@ -206,10 +202,10 @@ def is_in_use(path: str | PathLike[str]) -> bool:
 
 
 def _lock(file: int, wait: bool) -> bool | None:
-    """Lock an open file until it is closed, also by the end of the process.
+    """Lock an open file until it is closed or the process ends.
 
     Returns:
-        Whether that could be done; None on systems that have no such locks.
+        Whether the lock was acquired; None on systems without such locks.
     """
     if sys.platform == "win32":
         return None
@@ -225,19 +221,19 @@ def _lock(file: int, wait: bool) -> bool | None:
 
 
 def write_text(path: str | PathLike[str], text: str) -> None:
-    """Write ``text`` to ``path`` as UTF-8, whole or not at all; bytes of names that are not UTF-8 are escaped."""
+    """Write ``text`` to ``path`` as UTF-8, atomically; bytes that are not UTF-8 are escaped."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_figure(path: str | PathLike[str], figure: Any, dpi: float, metadata: Mapping[str, str] | None = None) -> None:
-    """Write a figure of matplotlib as PNG, whole or not at all, marked as not being an image to segment.
+    """Write a matplotlib figure as PNG, atomically, marked as not being an image to segment.
 
     Args:
         path: the file to write.
         figure: the ``matplotlib.figure.Figure``.
         dpi: dots per inch.
-        metadata: further texts in the file, such as its title.
+        metadata: further text entries of the file, such as its title.
     """
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi, metadata={**(metadata or {}), "Software": MARK})

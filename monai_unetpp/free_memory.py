@@ -1,4 +1,4 @@
-"""How much memory the system can still give, without torch."""
+"""How much memory is available, without torch."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 
 __all__ = ["available_bytes"]
 
-#: Where Linux says what a container may take and has taken, and the part of it that can be freed at once: of control
-#: groups of the second kind, then of the first. In a container its own group is mounted there.
+#: Memory limit, usage and reclaimable part of a container on Linux: control groups version 2, then version 1. In a
+#: container its own group is mounted there.
 _CONTROL_GROUPS = (
     ("/sys/fs/cgroup", "memory.max", "memory.current", "inactive_file"),
     ("/sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -17,9 +17,9 @@ _CONTROL_GROUPS = (
 
 
 def available_bytes() -> int | None:
-    """Memory that this process can still get without swapping; ``None`` where the system does not tell.
+    """Memory that this process can still get without swapping; ``None`` if the system does not report it.
 
-    On Linux what the system can free at once, or what is left of a container's limit where that is less.
+    On Linux, the system's available memory or what is left of the container's limit, whichever is less.
     """
     with contextlib.suppress(OSError):
         found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
@@ -32,7 +32,7 @@ def available_bytes() -> int | None:
 def _left_in_container() -> int | None:
     for folder, limit, used, freed in _CONTROL_GROUPS:
         with contextlib.suppress(OSError, ValueError):
-            # "max" where there is no limit
+            # "max" means no limit, a ValueError here
             most = int(Path(folder, limit).read_text(encoding="utf-8"))
             taken = int(Path(folder, used).read_text(encoding="utf-8"))
             found = re.search(rf"^{freed} (\d+)$", Path(folder, "memory.stat").read_text(encoding="utf-8"), re.M)

@@ -1,7 +1,7 @@
-"""Whether an image resembles those that a bundle was trained on, and whether the result is plausible.
+"""Warnings about images unlike the training images of a bundle, and about implausible results.
 
-A bundle's ``configs/fingerprint.json`` has an entry ``ranges``, which :class:`TrainingRanges` holds. The limits are
-wide: a warning is worth a look, and no warning does not mean that a result is right.
+:class:`TrainingRanges` holds the entry ``ranges`` of a bundle's ``configs/fingerprint.json``. The limits are wide: a
+warning is worth a look, but no warning does not mean that the result is right.
 """
 
 from __future__ import annotations
@@ -29,34 +29,34 @@ __all__ = ["FINGERPRINT_FILE", "CaseGuard", "ImageRecord", "Range", "TrainingRan
 logger = logging.getLogger(__name__)
 
 FINGERPRINT_FILE = "configs/fingerprint.json"
-"""Of a bundle."""
+"""Path within a bundle."""
 
 Range = tuple[float, float]
 """Lowest and highest value of the training cases."""
 
-#: By how much values may lie outside what was seen in training: sizes by a quarter, voxels and volumes by twice.
+#: Factors by which values may lie outside the range of the training cases.
 _SIZE, _SPACING, _VOLUME = 1.25, 2.0, 2.0
-#: Share of the training images with a constant surround from which one is expected.
+#: A constant surround is expected if at least this share of the training images has one.
 _EXPECTED = 0.95
-#: Intensities of images that hold Hounsfield units: air below, and soft tissue or bone above.
+#: Images in Hounsfield units have air at or below the first value, and soft tissue or bone at or above the second.
 _AIR_HU, _TISSUE_HU = -500.0, 30.0
-#: Part of an image's range that may lie below 0 by rounding.
+#: Share of an image's range that may lie below 0 due to rounding.
 _NEGATIVE = 0.05
-#: By how much, in parts of the range of all training images in Hounsfield units, others may lie outside of it.
+#: How far images in Hounsfield units may lie outside the range of the training images, as a share of that range.
 _HU_MARGIN = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageRecord:
-    """What a training case was like, as far as the ranges need it.
+    """The properties of a training case that the ranges are computed from.
 
     Attributes:
-        spacing_mm: voxel size by axis R, A, S; of images with two axes, as they are stored.
+        spacing_mm: voxel size along R, A and S; for 2D images in the order of storage.
         size_mm: physical size by axis, without the constant surround.
-        constant_surround: whether there was one.
+        constant_surround: whether the image had one.
         lowest: the 0.5th percentile of each channel.
         highest: the 99.5th percentile of each channel.
-        volumes_ml: by name of the label; 0 where the case lacked it.
+        volumes_ml: volume of each label by name; 0 if the case lacks it.
     """
 
     spacing_mm: tuple[float, ...]
@@ -69,17 +69,17 @@ class ImageRecord:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRanges:
-    """What the images that a bundle was trained on had in common; no number in it is of one case alone but extremes.
+    """The ranges of the images that a bundle was trained on; they describe no single case except the extremes.
 
     Attributes:
-        cases: how many there were.
+        cases: number of training cases.
         modality: ``"CT"``, ``"MR"`` or ``"other"``.
         spacing_mm: voxel size by axis.
         size_mm: physical size by axis, without the constant surround.
         constant_surround: share of the images that had one, 0 to 1.
         lowest: the 0.5th percentile by channel.
         highest: the 99.5th percentile by channel.
-        volumes_ml: by name of the label, the lowest 0 where a case lacked it; empty for images with two axes.
+        volumes_ml: by label name, with 0 as the lowest if a case lacked the label; empty for 2D images.
     """
 
     cases: int
@@ -96,10 +96,10 @@ class TrainingRanges:
         """The ranges of some cases.
 
         Raises:
-            ValueError: no cases.
+            ValueError: there are no cases.
         """
         if not records:
-            raise ValueError("records must be of one case or more, got none. Measure the training cases.")
+            raise ValueError("records must be of at least one case, got none. Measure the training cases.")
         is_volume = len(records[0].size_mm) == 3
         return cls(
             cases=len(records),
@@ -115,24 +115,24 @@ class TrainingRanges:
         )
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON, rounded to what they are good for."""
+        """Plain values for JSON, rounded to four digits."""
         plain: dict[str, Any] = json.loads(json.dumps(to_plain(self)), parse_float=_rounded)
         return plain
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> TrainingRanges:
-        """The ranges that :meth:`as_dict` gave.
+        """The inverse of :meth:`as_dict`.
 
         Raises:
-            ValueError: something else.
+            ValueError: ``content`` has another form.
         """
         return from_plain(cls, content, "ranges")
 
     def unlike(self, image: torch.Tensor, affine: Any) -> list[str]:
-        """How an image differs from those of the training; empty if it does not.
+        """How an image differs from the training images; empty if it does not.
 
         Args:
-            image: ``(C, H, W[, D])``, as it is in its file.
+            image: ``(C, H, W[, D])``, as stored in its file.
             affine: ``(4, 4)``, from voxel indices to mm.
         """
         found = []
@@ -147,7 +147,7 @@ class TrainingRanges:
                     f"its voxels are {_listed(extent.spacing_mm)} mm, not {_listed_ranges(self.spacing_mm)} mm"
                 )
             if self.constant_surround >= _EXPECTED and not extent.constant_surround:
-                found.append("it has no constant surround, as images have whose background was set to one value")
+                found.append("it has no constant surround; the background of the training images was set to one value")
         return [*found, *self._other_intensities(image, has_surround)]
 
     def _other_intensities(self, image: torch.Tensor, has_surround: bool) -> list[str]:
@@ -159,25 +159,21 @@ class TrainingRanges:
             margin = _HU_MARGIN * (self.highest[number][1] - self.lowest[number][0])
             if self.modality == "CT":
                 if not (self.lowest[number][0] - margin <= low and high <= self.highest[number][1] + margin):
-                    found.append(
-                        f"its intensities{name}, {low:.4g} to {high:.4g}, are not the Hounsfield units of these"
-                    )
+                    found.append(f"its intensities{name}, {low:.4g} to {high:.4g}, are not Hounsfield units like these")
                 elif self.lowest[number][1] <= _AIR_HU / 5 and low >= 0:
-                    found.append(f"its intensities{name} are all 0 or above, which Hounsfield units are not")
+                    found.append(f"its intensities{name} are all 0 or above, unlike Hounsfield units")
             elif seems_ct and self.lowest[number][0] > _AIR_HU:
                 found.append(f"its intensities{name}, {low:.4g} to {high:.4g}, look like Hounsfield units of CT")
             elif self.lowest[number][0] >= 0 and low < -_NEGATIVE * (high - low) and not has_surround:
-                # a constant surround of any value is leveled by bundles that expect one
-                found.append(
-                    f"its intensities{name} reach below 0, to {low:.4g}, as those of CT or normalised images do"
-                )
+                # bundles that expect a constant surround level one of any value
+                found.append(f"its intensities{name} go below 0, to {low:.4g}, like those of CT or normalised images")
         return found
 
     def implausible(self, volumes_ml: Mapping[str, float]) -> list[str]:
-        """What in a result is outside the range of the training cases; empty if nothing is.
+        """The volumes of a result that are outside the range of the training cases; empty if none is.
 
         Args:
-            volumes_ml: by name of the label.
+            volumes_ml: by label name.
         """
         found = []
         for name, (low, high) in self.volumes_ml.items():
@@ -191,7 +187,7 @@ class CaseGuard:
     """Logs how cases differ from the training cases of a bundle, one line per case.
 
     Args:
-        ranges: of the training cases.
+        ranges: of the training cases of the bundle.
     """
 
     def __init__(self, ranges: TrainingRanges) -> None:
@@ -199,29 +195,29 @@ class CaseGuard:
         self.warnings: dict[str, list[str]] = {}
 
     def watch(self, transform: Any, key: str = "image") -> None:
-        """Look at every image as soon as it is loaded.
+        """Check every image as soon as it is loaded.
 
         Args:
-            transform: the preprocessing, a ``Compose`` that begins with ``LoadImaged``; others are left alone.
-            key: of the image.
+            transform: the preprocessing, a ``Compose`` that begins with ``LoadImaged``; any other is left unchanged.
+            key: key of the image.
         """
         insert_after_loading(transform, _Lookd(key, self))
 
     def look(self, file: str, image: torch.Tensor, affine: Any) -> None:
-        """Tell what is unusual about an image."""
+        """Warn about what is unusual in an image."""
         try:
             found = self.ranges.unlike(image, affine)
-        except (ValueError, RuntimeError, IndexError) as e:  # a look costs no case
+        except (ValueError, RuntimeError, IndexError) as e:  # the check must not fail the case
             logger.debug("%s: not compared with the training images", file, exc_info=e)
             return
         self._tell(file, f"unlike the {self.ranges.cases} images that the bundle was trained on", found)
 
     def check_result(self, file: str, volumes_ml: Mapping[str, float]) -> None:
-        """Tell what is unusual about a result.
+        """Warn about what is unusual in a result.
 
         Args:
             file: the image.
-            volumes_ml: by name of the label.
+            volumes_ml: by label name.
         """
         found = self.ranges.implausible(volumes_ml) if volumes_ml else []
         self._tell(file, f"the result is unlike the labels of the {self.ranges.cases} training cases", found)
@@ -234,7 +230,7 @@ class CaseGuard:
 
 
 class _Lookd(MapTransform):
-    """Lets a guard see an image, which goes through unchanged."""
+    """Shows an image to a guard and passes it on unchanged."""
 
     def __init__(self, key: str, guard: CaseGuard) -> None:
         super().__init__(key)
@@ -252,7 +248,7 @@ class _Lookd(MapTransform):
 
 
 def find_guard(bundle: str | PathLike[str]) -> CaseGuard | None:
-    """The guard of a bundle; None where it has no ``configs/fingerprint.json``.
+    """The guard of a bundle; None if it has no ``configs/fingerprint.json``.
 
     Raises:
         ValueError: the file cannot be read.

@@ -1,4 +1,4 @@
-"""The name under which bundles written for earlier versions find the handlers of :mod:`monai_unetpp.training`."""
+"""The handlers of :mod:`monai_unetpp.training` under their earlier name, for older bundles."""
 
 from monai_unetpp.training.recording import BestModelSaver, CurveWriter, TrainingCheckpoint
 

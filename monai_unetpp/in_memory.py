@@ -1,4 +1,4 @@
-"""Segmenting one image, which may be in memory, and what is found in it."""
+"""Segmenting one image, from a file or in memory."""
 
 from __future__ import annotations
 
@@ -34,27 +34,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Segmentation", "segment"]
 
-#: What an image that has no file is called in messages.
+#: Name in messages of an image without a file.
 _NAME = "image"
-#: Kinds of numbers that NIfTI files of any program hold.
+#: Data types of NIfTI files that every program reads.
 _STORED = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Segmentation:
-    """What was found in one image. Notebooks show it as a picture and a table.
+    """The segmentation of one image. Notebooks show it as a picture and a table.
 
     Attributes:
-        array: label map ``(H, W[, D])`` on the grid of the image; axes are in the order of the file, as nibabel has
-            them, so those of SimpleITK's index.
-        affine: ``(4, 4)``, from its voxels to mm in RAS; the identity for pictures.
+        array: label map ``(H, W[, D])`` on the grid of the image; axes are in the order of the file, as in nibabel and
+            in SimpleITK's index.
+        affine: ``(4, 4)``, from voxels to mm in RAS; the identity for pictures.
         labels: name of each value.
-        volumes: value, name, voxels and millilitres of every label; empty where objects were numbered.
+        volumes: value, name, voxels and millilitres of every label; empty if objects were numbered.
         image: the intensities ``(H, W[, D])``.
         bundle: name of the bundle that was used.
         level: the level that was run.
         instances: number of objects, None unless they were numbered.
-        warnings: what should be known before the result is used, one line each.
+        warnings: what to know before using the result, one line each.
     """
 
     array: npt.NDArray[Any]
@@ -74,16 +74,16 @@ class Segmentation:
         return f"Segmentation(shape={self.array.shape}, {self.bundle}, {self.level}, {found or self._objects()})"
 
     def save(self, path: str | PathLike[str]) -> Path:
-        """Write the label map with the grid of the image, and with names and colours where it is NIfTI.
+        """Write the label map on the grid of the image; NIfTI files also hold the names and colours of the labels.
 
         Args:
-            path: the file to write: ``.nii`` or ``.nii.gz``; for a picture one with the suffix of its kind.
+            path: the file to write: ``.nii`` or ``.nii.gz``; for a picture, a name with the suffix of its format.
 
         Returns:
             Its path.
 
         Raises:
-            ValueError: another suffix.
+            ValueError: wrong suffix.
             OSError: it cannot be written.
         """
         target = expand_home(path)
@@ -98,7 +98,7 @@ class Segmentation:
         return target
 
     def show(self) -> Figure:
-        """Draw the labels over the image: three planes of a volume through the middle of what was found.
+        """Draw the labels over the image: for a volume, three planes through the middle of the labels.
 
         Raises:
             ImportError: matplotlib is not installed.
@@ -108,7 +108,7 @@ class Segmentation:
     def _repr_html_(self) -> str:
         rows = [(label.value, label.name, label.voxels, _size(label)) for label in self.volumes]
         parts = [html_paragraph(f"{self.bundle}, level {self.level}"), *map(html_paragraph, self.warnings)]
-        with contextlib.suppress(ImportError):  # the table does without matplotlib
+        with contextlib.suppress(ImportError):  # without matplotlib, only the table
             parts.append(embed_figure(self.show(), "the labels over the image"))
         parts.append(html_table(("label", "name", "voxels", "size"), rows) if rows else html_paragraph(self._objects()))
         return "".join(parts)
@@ -132,15 +132,15 @@ def segment(
         image: a path (an image file or the folder of a DICOM series), an image of nibabel or SimpleITK, or a
             ``MetaTensor`` ``(1, H, W[, D])``.
         bundle: name or folder of a bundle.
-        level: such as ``"L2"`` or 2: build and run only what this level needs; by default the deepest.
+        level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
-        **options: further ones of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as
+        **options: further options of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as
             ``flips=[]``.
 
     Raises:
-        TypeError: an image of another kind.
-        ValueError: the image cannot be segmented, or is several; or a bundle, level, device or option that cannot be
-            used.
+        TypeError: unsupported kind of image.
+        ValueError: the image cannot be segmented, or there are several; or the bundle, level, device or an option is
+            invalid.
         FileNotFoundError: no such bundle or file.
 
     Example:
@@ -159,7 +159,7 @@ def segment(
 
 
 def _loaded(case: SegmentedCase, source: Path, **described: Any) -> Segmentation:
-    """What was written for a case, read into memory."""
+    """Read the written result of a case into memory."""
     output = Path(case.output)
     if is_picture_name(output):
         array, affine = read_picture(output, labels=True), np.eye(4)
@@ -186,12 +186,12 @@ def _check_single(source: Path) -> None:
         found = len(find_cases(source, strict=False))
         if found > 1:
             raise ValueError(
-                f"{source}: holds {found} images. Name one, or use monai_unetpp.segmentation.segment_files."
+                f"{source}: contains {found} images. Name one, or use monai_unetpp.segmentation.segment_files."
             )
 
 
 def _file_of(image: Any, path: Path) -> Path:
-    """The file of an image; one in memory is written to ``path`` and a suffix."""
+    """The file of an image; one in memory is written to ``path`` with a suffix."""
     if isinstance(image, (str, PathLike)):
         return Path(os.path.abspath(expand_home(fspath(image))))
     if isinstance(image, MetaTensor):
@@ -203,7 +203,7 @@ def _file_of(image: Any, path: Path) -> Path:
 
         target = path.with_suffix(".mha")
         plain = SimpleITK.Image(image)
-        for key in plain.GetMetaDataKeys():  # what another format has said there, ITK warns of
+        for key in plain.GetMetaDataKeys():  # ITK warns about metadata of other formats
             plain.EraseMetaData(key)
         SimpleITK.WriteImage(plain, str(target))
         return target
@@ -227,7 +227,7 @@ def _of_tensor(image: MetaTensor) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
 def _saved_nifti(
     array: npt.NDArray[Any], affine: npt.NDArray[Any], path: Path, image: SpatialImage | None = None
 ) -> Path:
-    """``array`` as an uncompressed file with the header of ``image``, if that is NIfTI, and with no scale."""
+    """Write ``array`` unscaled and uncompressed, with the header of ``image`` if that is NIfTI."""
     if array.dtype.name not in _STORED:
         array = array.astype(np.float64)
     header = image.header.copy() if isinstance(image, nibabel.Nifti1Image) else None

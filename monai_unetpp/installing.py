@@ -1,4 +1,4 @@
-"""How what is missing is installed: the one place that knows whether the package is on an index."""
+"""The command that installs missing extras: the one place that knows whether the package is on an index."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _CLONE = Path(__file__).resolve().parents[1]
 
 
 def install_command(extra: str) -> str:
-    """The command that installs what one of the package's extras holds, such as ``"report"``.
+    """The command that installs one of the package's extras, such as ``"report"``.
 
-    From a clone it can be typed in any folder. Where there is neither an index nor a clone, the place of the clone is
-    left to the reader.
+    From a clone it works in any folder. With neither an index nor a clone, it holds a placeholder for the clone's
+    folder.
     """
     if PUBLISHED:
         return f'pip install "monai-unetpp[{extra}]"'

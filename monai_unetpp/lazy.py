@@ -1,4 +1,4 @@
-"""Names of a package that are loaded when they are first used."""
+"""Names of a package that are loaded on first use."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["lazy_names"]
 def lazy_names(
     package: str, homes: Mapping[str, Sequence[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """A ``__getattr__`` and a ``__dir__`` for a package whose names take long to import.
+    """A ``__getattr__`` and a ``__dir__`` for a package whose names are slow to import.
 
-    No module of the package may have one of the names, as the import of a module sets it in its package.
+    No module of the package may share one of the names, as importing a module sets its name in the package.
 
     Args:
         package: ``__name__`` of the package.
-        homes: names by the module that defines them.
+        homes: the names that each module defines.
 
     Example:
         >>> find, names = lazy_names("math", {"math": ["pi"]})

@@ -1,4 +1,4 @@
-"""Deep supervision by level."""
+"""Losses for deep supervision by level, and on a sample of the voxels."""
 
 from __future__ import annotations
 
@@ -26,22 +26,21 @@ class NestedDeepSupervisionLoss(nn.Module):
         level_weights: weights by level name (``{"L1": 0.5, "L2": 1.0}``) or in the order of the network's
             outputs, deepest level first. By default 1 for every level, as in the paper. A weight of 0 leaves a
             level out of the sum; at least one weight must be positive.
-        ignore_label: value in the target of voxels that nobody labelled: the loss is that of all others. It must then
-            be one of those that look at each voxel by itself or at sums over them, such as Dice, cross-entropy, focal
-            or Tversky loss, not at neighbours. Only with ``batch=False`` does cross-entropy change a little: each
-            sample then counts the same, however many of its voxels are labelled. Where none is in a whole batch, the
-            loss is 0.
-        distillation: weight of self-distillation: every shallower level also learns what the deepest one says of each
-            voxel, by the mean Kullback-Leibler divergence of its class probabilities from the deepest level's, through
-            which no gradient flows to the deepest. It is weighted by ``level_weights`` as well. 0 leaves it out.
+        ignore_label: value of unlabelled voxels in the target, which the loss ignores. ``loss`` must then work voxel by
+            voxel or on sums over voxels (Dice, cross-entropy, focal or Tversky loss), not on neighbours. With
+            ``batch=False`` each sample counts the same however many of its voxels are labelled, which changes
+            cross-entropy a little. If no voxel of a batch is labelled, the loss is 0.
+        distillation: weight of self-distillation: every shallower level also learns the deepest level's class
+            probabilities, by the mean Kullback-Leibler divergence over the voxels. No gradient flows to the deepest
+            level through it. ``level_weights`` apply as well. 0 turns it off.
 
     Shapes:
-        Predictions ``(B, C, H, W[, D])``, as a list with the deepest level first (what ``NestedUNet`` returns in
-        training), as a dict by level (``forward_levels``), or a single tensor (evaluation, or a network without
-        deep supervision), whose loss is not weighted. The target is whatever ``loss`` takes.
+        Predictions ``(B, C, H, W[, D])``: a list with the deepest level first (as ``NestedUNet`` returns in training),
+        a dict by level (``forward_levels``), or a single tensor (evaluation, or a network without deep supervision),
+        whose loss is not weighted. The target is whatever ``loss`` takes.
 
     Raises:
-        TypeError: predictions or weights of another kind.
+        TypeError: predictions or weights of the wrong type.
         ValueError: weights that are negative, all zero, or do not match the levels.
 
     Example:
@@ -57,7 +56,7 @@ class NestedDeepSupervisionLoss(nn.Module):
         Section III-B of arXiv:1912.05074; for self-distillation in networks for segmentation, arXiv:2306.03271.
     """
 
-    # its public home: MONAI's ComponentLocator only takes a class from the module that the class says it belongs to
+    # MONAI's ComponentLocator only finds a class in the module that its __module__ names
     __module__ = "monai_unetpp"
 
     def __init__(
@@ -100,7 +99,7 @@ class NestedDeepSupervisionLoss(nn.Module):
             outputs = dict(input)
         elif isinstance(input, (list, tuple)):
             if len(input) == 1:
-                # one level, whichever it is: there is nothing to weigh it against
+                # a single level is not weighted
                 return self.forward(input[0], target)
             names = [level_name(k) for k in range(len(input), 0, -1)]
             outputs = dict(zip(names, input, strict=True))
@@ -134,12 +133,12 @@ class NestedDeepSupervisionLoss(nn.Module):
         return terms
 
     def _loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The loss of one level, over the voxels that are not to be ignored."""
+        """The loss of one level over the voxels that are not ignored."""
         kept = None if self.ignore_label is None else (target != self.ignore_label).all(dim=1)
         if kept is None or bool(kept.all()):
             whole: torch.Tensor = self.loss(output, target)
             return whole
-        # losses that are a mean over samples get these one by one, all others the voxels of all samples together
+        # losses that average over samples get one sample at a time, others the voxels of all samples at once
         apart = any(getattr(module, "batch", True) is False for module in self.loss.modules())
         groups = [slice(n, n + 1) for n in range(len(target))] if apart else [slice(None)]
         terms = [
@@ -147,7 +146,7 @@ class NestedDeepSupervisionLoss(nn.Module):
             for group in groups
             if bool(kept[group].any())
         ]
-        # without any voxel, gradients of 0 still reach all weights, which distributed training waits for
+        # without labelled voxels: zero gradients for all weights, as distributed training waits for them
         return torch.stack(terms).mean(dim=0) if terms else output.sum() * 0
 
     def _weights(self, levels: list[str]) -> dict[str, float]:
@@ -167,22 +166,22 @@ class NestedDeepSupervisionLoss(nn.Module):
 
 
 def _voxels(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """The voxels of ``values`` ``(B, C, ...)`` that are kept by the mask ``(B, ...)``, as ``(1, C, voxels)``."""
+    """The voxels of ``values`` ``(B, C, ...)`` inside the mask ``(B, ...)``, as ``(1, C, voxels)``."""
     return values.movedim(1, -1)[kept].T[None]
 
 
 class SparseVoxelLoss(nn.Module):
-    """A loss over every n-th voxel along each axis, counted from a random one: neighbours say nearly the same.
+    """A loss over every n-th voxel along each axis from a random start: neighbours are nearly alike.
 
-    With many classes the loss takes longer than the network. In 3D every second voxel leaves it an eighth of the work.
+    With many classes the loss takes longer than the network. In 3D, every second voxel is an eighth of the work.
 
     Args:
-        loss: any loss that takes ``(prediction, target)``, such as :class:`NestedDeepSupervisionLoss`; not one that
-            looks at neighbours.
-        step: distance of the voxels; 1 takes all.
+        loss: any loss that takes ``(prediction, target)``, such as :class:`NestedDeepSupervisionLoss`, and does not
+            look at neighbouring voxels.
+        step: distance between the voxels; 1 takes all.
 
     Shapes:
-        Predictions ``(B, C, H, W[, D])``, or a list of them. The target has their spatial size.
+        Predictions ``(B, C, H, W[, D])``, or a list of them. The target has the same spatial size.
 
     Raises:
         ValueError: ``step`` below 1.

@@ -1,4 +1,4 @@
-"""OpenVINO, imported so that it reports nothing, and its one core. Importing this module takes no torch."""
+"""OpenVINO, imported without telemetry, and its one core. Does not import torch."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _TELEMETRY = "openvino_telemetry"
 
 
 def has_openvino() -> bool:
-    """Whether OpenVINO is installed; it is not imported for that."""
+    """Whether OpenVINO is installed, without importing it."""
     return "openvino" in sys.modules or importlib.util.find_spec("openvino") is not None
 
 
 def import_openvino() -> Any:
-    """The module ``openvino``, imported so that it reports nothing.
+    """The module ``openvino``, imported without telemetry.
 
-    Its first import and its converter send events through the package ``openvino_telemetry``. Where that package is
-    missing, OpenVINO takes a stand-in that sends nothing: so it is hidden while OpenVINO is imported.
+    Its first import and its converter send events through the package ``openvino_telemetry``. Without that package
+    OpenVINO uses a stub that sends nothing, so the package is hidden during the import.
 
     Raises:
         ImportError: OpenVINO is not installed, or cannot be loaded.
@@ -40,14 +40,14 @@ def import_openvino() -> Any:
         except ImportError as e:
             if has_openvino() and getattr(e, "name", None) != "openvino":
                 raise ImportError(
-                    f"OpenVINO is installed but cannot be loaded ({e}). Install it again, or take runtime 'torch'."
+                    f"OpenVINO is installed but cannot be loaded ({e}). Install it again, or use runtime 'torch'."
                 ) from e
             raise ImportError(f"runtime 'openvino' needs OpenVINO. Install it: {OPENVINO_INSTALL}") from e
 
 
 @contextmanager
 def without_telemetry() -> Iterator[None]:
-    """Hide the package ``openvino_telemetry`` from what is imported meanwhile, which then sends nothing."""
+    """Hide the package ``openvino_telemetry`` from imports within the block, which then send nothing."""
     hidden = {name: module for name, module in sys.modules.items() if name.partition(".")[0] == _TELEMETRY}
     for name in hidden:
         del sys.modules[name]
@@ -61,16 +61,16 @@ def without_telemetry() -> Iterator[None]:
 
 @functools.cache
 def openvino_core() -> Any:
-    """The one ``openvino.Core`` of this process, which lives as long as the process does.
+    """The one ``openvino.Core`` of this process, kept until the process ends.
 
-    Each core's CPU plugin sets the thread's alternate signal stack, and when it goes puts the one back that was there
-    before. Of several cores that may be the stack of another one that is gone already; the next signal, such as that of
-    a child process that ends, would then end this process.
+    Each core's CPU plugin sets the thread's alternate signal stack, and restores the previous one when it is destroyed.
+    With several cores that may be the freed stack of another core; the next signal, such as SIGCHLD, would then kill
+    this process.
 
     Raises:
         ImportError: OpenVINO is not installed.
     """
     core = import_openvino().Core()
-    # models own their weights then, and do not depend on files
+    # models then own their weights and do not depend on files
     core.set_property({"ENABLE_MMAP": False})
     return core

@@ -1,4 +1,4 @@
-"""Fields of dataclasses that are options of the command line too: name, help and default are stated once."""
+"""Dataclass fields that are also command-line options: name, help and default are stated once."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ _KEY = "option"
 def option(
     default: Any = dataclasses.MISSING, *, help: str, flags: Sequence[str] = (), group: str = "", **arguments: Any
 ) -> Any:
-    """A field of a dataclass that :func:`add_options` makes an option of.
+    """A dataclass field that :func:`add_options` turns into an option.
 
     Args:
-        default: of the field; without one the option is required.
-        help: what it is for. The default is added, unless it is None, False or empty, or ``help`` states it.
-        flags: such as ``("-o", "--output")``; by default two dashes and the field's name. A first one without a dash
-            makes it an argument without a name, such as a list of files; those after it are options for the same.
-        group: heading of the help under which it stands.
-        **arguments: further ones of ``ArgumentParser.add_argument``, such as ``metavar`` or ``type``.
+        default: default of the field; without one the option is required.
+        help: help text. The default is appended, unless it is None, False or empty, or ``help`` states it.
+        flags: such as ``("-o", "--output")``; by default two dashes and the field's name. A first flag without a dash
+            makes it a positional argument, such as a list of files; the flags after it are alternatives.
+        group: heading in the help under which it is listed.
+        **arguments: further arguments of ``ArgumentParser.add_argument``, such as ``metavar`` or ``type``.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -53,14 +53,14 @@ def option(
 def add_options(
     parser: argparse._ActionsContainer, owner: type[Any], *, defaults: bool = False, groups: Mapping[str, str] = {}
 ) -> None:
-    """Add an option for every field of ``owner`` that was made by :func:`option`.
+    """Add an option for every field of ``owner`` that :func:`option` declares.
 
     Args:
-        parser: what they are added to.
+        parser: the parser or group to add them to.
         owner: the dataclass.
-        defaults: whether what is not given on the command line has the field's default. Otherwise it is None: then
-            another default, such as that of a bundle, holds.
-        groups: sentences below the headings of groups.
+        defaults: whether an option that is not given has the field's default. Otherwise it is None, so that another
+            default, such as the bundle's, applies.
+        groups: descriptions of the groups by heading.
     """
     places: dict[str, argparse._ActionsContainer] = {"": parser}
     for field in dataclasses.fields(owner):
@@ -86,12 +86,12 @@ def add_options(
 def add_input(
     parser: argparse._ActionsContainer, name: str, flags: Sequence[str], *, required: bool = True, **arguments: Any
 ) -> None:
-    """Add what a command reads: without a name, or by options for the same.
+    """Add the input of a command as a positional argument, or alternatively as an option.
 
     Args:
-        parser: what it is added to.
-        name: of the argument.
-        flags: of the option, such as ``("-i", "--input")``; none for an argument without a name alone.
+        parser: the parser or group to add it to.
+        name: name of the argument.
+        flags: of the option, such as ``("-i", "--input")``; empty for a positional argument only.
         required: whether it must be given.
         **arguments: of ``add_argument``: ``metavar``, ``help`` and, for several, ``nargs="+"`` or ``action="append"``.
 
@@ -105,7 +105,7 @@ def add_input(
         parser.add_argument(name, **arguments)
         return
     several = arguments.get("nargs") == "+" or arguments.get("action") == "append"
-    # without a default of its own, which would replace what the option was given
+    # no default, as it would overwrite the option's value
     unnamed = {"metavar": arguments["metavar"], "help": arguments["help"], "default": argparse.SUPPRESS}
     either = parser.add_mutually_exclusive_group(required=required)
     either.add_argument(name, nargs="*" if several else "?", **unnamed)
@@ -118,26 +118,26 @@ def option_names(owner: type[Any]) -> tuple[str, ...]:
 
 
 def whole_numbers(text: str) -> tuple[int, ...]:
-    """For ``type`` of an option: whole numbers between commas."""
+    """``type`` of an option: whole numbers separated by commas."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError as e:
-        raise argparse.ArgumentTypeError(f"must be whole numbers between commas, got {text!r}") from e
+        raise argparse.ArgumentTypeError(f"must be whole numbers separated by commas, got {text!r}") from e
 
 
 def as_level(text: str) -> str:
-    """For ``type`` of an option: the name of a level, of which ``2`` and ``l2`` are also written ``L2``."""
+    """``type`` of an option: the name of a level; ``2`` and ``l2`` become ``L2``."""
     found = re.fullmatch(r"[Ll]?(\d+)", text.strip())
     return f"L{int(found[1])}" if found else text
 
 
 def as_levels(text: str) -> list[str]:
-    """For ``type`` of an option: names of levels between commas."""
+    """``type`` of an option: names of levels separated by commas."""
     return [as_level(name) for name in separate_names(text)]
 
 
 def separate_names(text: str) -> list[str]:
-    """For ``type`` of an option: names between commas."""
+    """``type`` of an option: names separated by commas."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -145,19 +145,19 @@ def _default_text(default: Any, arguments: Mapping[str, Any]) -> str:
     if default is None or default is False or default == () or "(default" in arguments["help"]:
         return ""
     if isinstance(default, tuple):
-        # as they are typed: one option with several values, or several options
+        # as they are typed: several values of one option, or a repeated option
         default = (" " if "nargs" in arguments else " and ").join(map(str, default))
     return f" (default: {default})"
 
 
 def own_shard(shard: str | None) -> tuple[int, int]:
-    """K and N where this process does every N-th piece of work from the K-th on.
+    """K and N of this process, which does every N-th piece of work starting from the K-th.
 
     Args:
-        shard: ``"K/N"``; None stands for the rank and the number of processes under ``torchrun``, else for 1 and 1.
+        shard: ``"K/N"``; None means the rank and number of processes under ``torchrun``, otherwise 1 and 1.
 
     Raises:
-        ValueError: no such text, or one under ``torchrun``.
+        ValueError: not of this form, or given under ``torchrun``.
     """
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     if shard is None:

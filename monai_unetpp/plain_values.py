@@ -1,4 +1,4 @@
-"""Dataclasses as plain values for JSON, and back with every type checked."""
+"""Dataclasses to plain values for JSON and back, with every type checked."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _Kind = TypeVar("_Kind")
 def to_plain(value: Any) -> Any:
     """Dataclasses and mappings as dictionaries, sequences as lists, numbers as Python's.
 
-    NaN and infinity become text, as JSON has no word for them.
+    NaN and infinity become strings, as JSON cannot represent them.
 
     Raises:
-        TypeError: something else is in it.
+        TypeError: a value of another type.
     """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
@@ -34,21 +34,21 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, numbers.Integral):
         return int(value)
     if isinstance(value, numbers.Real):
-        # JSON has no word for these; float() reads the strings back
+        # float() reads the strings "nan" and "inf" back
         return float(value) if math.isfinite(value) else str(float(value))
     raise TypeError(f"a result must hold plain values only, got {value!r} of type {type(value).__name__}.")
 
 
 def from_plain(kind: type[_Kind], value: Any, where: str) -> _Kind:
-    """What :func:`to_plain` gave, as it was. Entries that the class does not know are passed over.
+    """The inverse of :func:`to_plain`. Unknown entries are ignored.
 
     Args:
         kind: the dataclass.
         value: from JSON.
-        where: what it is, for messages.
+        where: name of the value in messages.
 
     Raises:
-        ValueError: an entry is missing or of another type; the message names its place.
+        ValueError: an entry is missing or of the wrong type; the message names it.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -63,8 +63,8 @@ def from_plain(kind: type[_Kind], value: Any, where: str) -> _Kind:
     return typing.cast(_Kind, _decode(kind, value, where))
 
 
-# cattrs and dacite convert or pass over what is of another kind ("4" for 4, true for 1, a text for a list) and do not
-# both name the entry with its index: with the hooks against that, either takes more lines than this.
+# cattrs and dacite convert or ignore values of the wrong type ("4" for 4, true for 1, a string for a list), and not
+# both name the entry with its index. With hooks against that, either would take more lines than this.
 def _decode(kind: Any, value: Any, where: str) -> Any:
     if kind is Any:
         return value

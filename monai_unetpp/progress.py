@@ -1,4 +1,4 @@
-"""How far a long run is: one argument ``progress`` for every function that takes its time."""
+"""Progress of long runs: the argument ``progress`` of every slow function."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from contextvars import ContextVar
 __all__ = ["Progress", "counting", "silenced", "spaced", "teller", "write_line"]
 
 Progress = bool | Callable[[str], None] | None
-"""True shows it on standard error, a function is called with each line of text, False and None show nothing."""
+"""True shows progress on standard error, a function is called with each line of text, False and None show nothing."""
 
-#: Seconds after which a bar updates the time, and after which a line is written where there is no terminal.
+#: Seconds between updates of a bar, and between lines if there is no terminal.
 _BAR_S, _LINE_S = 1.0, 30.0
 _COUNT = re.compile(r": (\d+) of (\d+)$")
 
@@ -26,7 +26,7 @@ _silenced: ContextVar[bool] = ContextVar("silenced", default=False)
 
 @contextmanager
 def silenced(silent: bool = True) -> Iterator[None]:
-    """Show no progress on standard error while this lasts."""
+    """Show no progress on standard error within the block."""
     before = _silenced.set(silent)
     try:
         yield
@@ -35,7 +35,7 @@ def silenced(silent: bool = True) -> Iterator[None]:
 
 
 def write_line(line: str) -> None:
-    """Write a line to standard error, above the bar if one is there."""
+    """Write a line to standard error, above the progress bar if there is one."""
     tqdm = sys.modules.get("tqdm")
     if tqdm is None:
         sys.stderr.write(f"{line}\n")
@@ -44,11 +44,11 @@ def write_line(line: str) -> None:
 
 
 def teller(progress: Progress, logger: logging.Logger) -> Callable[[str], None]:
-    """A function that takes lines of text about what is going on.
+    """A function that takes lines of text about the progress.
 
     Args:
         progress: how progress is shown.
-        logger: gets every line at level INFO.
+        logger: receives every line at level INFO.
     """
 
     def tell(line: str) -> None:
@@ -63,10 +63,10 @@ def teller(progress: Progress, logger: logging.Logger) -> Callable[[str], None]:
 
 @contextmanager
 def counting(progress: Progress, title: str, unit: str = "case") -> Iterator[Callable[[int, int], None]]:
-    """A function to call with the number of finished ones and of all: a bar on standard error, or lines of text.
+    """A function to call with the number of finished items and the total: shows a bar on standard error, or lines.
 
     Args:
-        progress: how progress is shown: True draws a bar on a terminal, and elsewhere writes a line every half minute.
+        progress: how progress is shown: True draws a bar on a terminal, and otherwise writes a line every half minute.
         title: what is being done.
         unit: what is counted.
 
@@ -92,11 +92,11 @@ def counting(progress: Progress, title: str, unit: str = "case") -> Iterator[Cal
 
 
 def spaced(tell: Callable[[str], None], seconds: float = 10.0) -> Callable[[str], None]:
-    """A function that passes lines on, but of lines that count, such as ``"scoring: 3 of 30"``, only some.
+    """A function that passes lines on, but thins out those that count, such as ``"scoring: 3 of 30"``.
 
     Args:
-        tell: gets every line that counts nothing, and the first and the last of those that do.
-        seconds: between two others that count.
+        tell: receives every line that does not count, and the first and last of those that do.
+        seconds: least time between two others that count.
     """
     last = -math.inf
 
@@ -128,7 +128,7 @@ def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 @contextmanager
 def _lines(title: str) -> Iterator[Callable[[int, int], None]]:
     start = time.monotonic()
-    state = f"{title}: begun"
+    state = f"{title}: started"
 
     def tell() -> None:
         sys.stderr.write(f"{state}, {(time.monotonic() - start) / 60:.1f} min so far\n")
@@ -144,7 +144,7 @@ def _lines(title: str) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def _repeating(call: Callable[[], object], pause_s: float) -> Iterator[None]:
-    """Call again and again in a thread, so that a single long step is not silent."""
+    """Call repeatedly in a thread, so that a single long step is not silent."""
     over = threading.Event()
 
     def repeat() -> None:

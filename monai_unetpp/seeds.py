@@ -8,13 +8,13 @@ __all__ = ["mix_seeds"]
 
 
 def mix_seeds(*seeds: int) -> int:
-    """One seed out of several, such as that of a training and the number of an epoch.
+    """Combine several seeds into one, such as the seed of a training and the number of an epoch.
 
     Args:
-        seeds: from 0 up.
+        seeds: non-negative numbers.
 
     Returns:
-        From 0 to 2³² - 1, most likely another one for any other numbers.
+        From 0 to 2³² - 1, most likely different for any other numbers.
 
     Example:
         >>> mix_seeds(0, 1) == mix_seeds(1, 0)

@@ -1,4 +1,4 @@
-"""Segmenting files with a bundle, from Python."""
+"""Segmenting files with a bundle."""
 
 from __future__ import annotations
 
@@ -52,20 +52,19 @@ class SegmentedCase:
     """One finished case.
 
     Attributes:
-        case: its name.
-        image: the file or folder that was read.
-        output: the file that was written: NIfTI, or PNG or TIFF for such images.
+        case: name of the case.
+        image: the input file or folder.
+        output: the written file: NIfTI, or PNG or TIFF for such images.
         volumes_ml: volume of every label in millilitres, by name; empty for 2D images.
-        seconds: wall time from asking for the image to the written file; the file may be written while the next case
-            is under way.
-        stages: seconds by stage of the work, empty unless they were measured.
+        seconds: wall time from requesting the image to the written file, which may overlap with the next case.
+        stages: seconds by stage of the work; empty unless measured.
         instances: number of objects, None unless they were numbered.
-        surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 of a skull-stripped
-            brain; None where there is none, or the bundle does not look for one.
-        volumes: voxels and millilitres of every label, with its value; empty where objects were numbered.
-        warnings: what should be known before the result is used, such as how the image or the result differs from the
-            cases that the bundle was trained on, one line each.
-        depths: windows by the level that they stopped at; empty unless the depth is chosen for each.
+        surround: ``value`` and ``share`` of the constant surround of the image, such as 0 and 0.6 for a skull-stripped
+            brain; None if there is none, or the bundle does not look for one.
+        volumes: value, voxels and millilitres of every label; empty if objects were numbered.
+        warnings: what to know before using the result, such as differences from the training cases of the bundle, one
+            line each.
+        depths: windows by the level at which they stopped; empty unless the depth is chosen for each.
     """
 
     case: str
@@ -87,19 +86,19 @@ class SegmentationSummary:
 
     Attributes:
         bundle: name of the bundle.
-        within: name of the bundle that found the place in the scan; empty where there was none.
-        level: the level that was run; the deepest that a window may go to where the depth is chosen for each.
-        device: where it was run.
-        runtime: what ran the network, such as ``"openvino"``; empty where the bundle has another inferer than
+        within: name of the bundle that located the structure in the scan; empty if none was used.
+        level: the level that was run; the deepest allowed if the depth is chosen for each window.
+        device: the device of the network.
+        runtime: runtime of the network, such as ``"openvino"``; empty if the bundle has another inferer than
             ``NestedSlidingWindowInferer``, or nothing was run.
         precision: such as ``"bf16"``; empty likewise.
         cases: the finished cases.
-        failures: one line for each failed case, which names its file.
-        stages: seconds by stage of the work, summed over the finished cases; empty unless they were measured.
-        depths: windows by the level that they stopped at, summed likewise; empty unless the depth is chosen for each.
+        failures: one line for each failed case, with its file.
+        stages: seconds by stage of the work, summed over the finished cases; empty unless measured.
+        depths: windows by the level at which they stopped, also summed; empty unless the depth is chosen for each.
         labels: name of each value of the label maps.
-        output_dir: where they are.
-        skipped: number of cases whose results were there already.
+        output_dir: folder of the label maps.
+        skipped: number of cases that had a result already.
     """
 
     bundle: str
@@ -130,74 +129,63 @@ def segment_files(
     progress: Progress = False,
     **options: Any,
 ) -> SegmentationSummary:
-    """Segment images with a bundle's ``inference.json``; cases that fail are reported and the rest go on.
+    """Segment images with a bundle's ``inference.json``; failed cases are reported, and the run goes on.
 
-    The network is loaded once. The next image is loaded and the last result written while it works. Beside the label
-    maps ``output_dir`` gets ``volumes.csv`` (voxels and millilitres by case and label), ``run.json`` (how each was
+    The network is loaded once. While it works, the next image is loaded and the last result written. Besides the label
+    maps, ``output_dir`` gets ``volumes.csv`` (voxels and millilitres by case and label), ``run.json`` (how each was
     made) and the names and colours of the labels for ITK-SNAP (``labels.label``) and 3D Slicer (``labels.ctbl``).
 
     Under ``torchrun`` the processes share the cases, wait for each other at the end, and return the same summary.
 
     Args:
         inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``; or one BIDS data
-            set, of which the anatomical images are segmented by subject and session.
+            set, whose anatomical images are segmented by subject and session.
         output_dir: folder for ``<case>_seg.nii.gz``, or PNG or TIFF for such images: integer labels on the input's own
-            grid. Of a BIDS data set a derived one with ``<case>_dseg.nii.gz``, by default
-            ``derivatives/monai-unetpp`` in it.
-        bundle: name or folder of a bundle. One must be named: each takes other images.
-        level: such as ``"L2"`` or 2: build and run only what this level needs; by default the deepest.
+            grid. For a BIDS data set, the folder of a derivative with ``<case>_dseg.nii.gz``, by default its
+            ``derivatives/monai-unetpp``.
+        bundle: name or folder of a bundle. Required, as each is for other images.
+        level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
-        progress: True shows a bar on standard error, a function is called with a line of text after each case.
-        **options: further ones of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as
+        progress: True shows a bar on standard error; a function is called with a line of text after each case.
+        **options: further options of :class:`~monai_unetpp.segmentation_options.SegmentationOptions`, such as
             ``runtime="openvino"`` or ``flips=[]``.
 
     Returns:
         The finished cases with their volumes, and the failures.
 
     Raises:
-        ValueError: no bundle; a bundle, level or device that cannot be used, or a setting that it does not have;
-            another program's file in the place of one that is to be written; the message names it and the remedy.
+        ValueError: no bundle is named; the bundle, level or device is invalid; the bundle lacks a setting; or a file of
+            another program has the name of one to be written.
         FileNotFoundError: no such bundle, or none of the inputs exists.
-        TypeError: inputs that are not paths, or an option that there is not.
+        TypeError: inputs that are not paths, or an unknown option.
         OSError: ``output_dir`` cannot be written to.
     """
     chosen = SegmentationOptions(inputs, output_dir, bundle, level=level, device=device, **options)
-    folder = find_bundle(chosen.bundle)
-    given = RunInputs.find(chosen.paths, chosen.output_dir, chosen.suffix)
-    chain = Chain.load(folder, chosen, given)
-    names = chain.names
-    own_totals = chain.totals if chain.pair is None else {}
-    output_dir = make_output_dir(given.output_dir)
-    results = ResultFolder(output_dir, names, shard=chosen.part(), totals=own_totals)
-    results.check()
-    if given.bids is not None:
-        write_bids_description(results.path, given.bids, names, folder.name)
-    run = _Run(chain, results, _described(chosen, chain))
-    run.arrange(given, chosen)
+    run = _prepared(chosen)
     run.run(progress)
-    ran_runtime, ran_precision = run.ran
-    own = SegmentationSummary(
-        bundle=folder.name,
-        level=chain.last.network.levels[-1],
-        device=str(chain.first.evaluator.state.device),
-        runtime=ran_runtime,
-        precision=ran_precision,
-        cases=tuple(run.cases),
-        failures=tuple(run.failures),
-        stages=summed(case.stages for case in run.cases),
-        depths=summed(case.depths for case in run.cases),
-        labels=names,
-        output_dir=str(results.path),
-        skipped=run.skipped,
-        within="" if chain.pair is None else chain.first.folder.name,
-    )
     # torchrun ends all processes when one of them has ended with an error, such as failed cases
-    with gathered(own) as parts:
+    with gathered(run.summary()) as parts:
         return _joined(parts)
 
 
+def _prepared(chosen: SegmentationOptions) -> _Run:
+    """Load the network, find the cases, and check the output folder."""
+    folder = find_bundle(chosen.bundle)
+    given = RunInputs.find(chosen.paths, chosen.output_dir, chosen.suffix)
+    chain = Chain.load(folder, chosen, given)
+    own_totals = chain.totals if chain.pair is None else {}
+    output_dir = make_output_dir(given.output_dir)
+    results = ResultFolder(output_dir, chain.names, shard=chosen.part(), totals=own_totals)
+    results.check()
+    if given.bids is not None:
+        write_bids_description(results.path, given.bids, chain.names, folder.name)
+    run = _Run(chain, results, _described(chosen, chain))
+    run.arrange(given, chosen)
+    return run
+
+
 class _Run:
-    """One run of an evaluator, which is recorded in the folder of its results."""
+    """One run of an evaluator, recorded in its output folder."""
 
     def __init__(self, chain: Chain, results: ResultFolder, described: Mapping[str, Any]) -> None:
         self.chain, self.evaluator, self.results = chain, chain.first.evaluator, results
@@ -207,7 +195,7 @@ class _Run:
         self._warnings: list[str] = []
         self._files_of: dict[str, list[str]] = {}
         for saver in self.evaluator.savers:
-            if CommonKeys.PRED in saver.keys:  # masks have a label of their own
+            if CommonKeys.PRED in saver.keys:  # masks have their own label
                 saver.labels = dict(results.names)
         level, device = chain.last.network.levels[-1], str(self.evaluator.state.device)
         results.run.update(started=_now(), **described, level=level, device=device)
@@ -216,14 +204,33 @@ class _Run:
 
     @property
     def ran(self) -> tuple[str, str]:
-        """Runtime and precision; empty where the inferer does not tell."""
+        """Runtime and precision; empty if the inferer does not report them."""
         return getattr(self.chain.last.evaluator.inferer, "ran", None) or ("", "")
 
+    def summary(self) -> SegmentationSummary:
+        """What this process has done."""
+        chain, (runtime, precision) = self.chain, self.ran
+        return SegmentationSummary(
+            bundle=chain.last.folder.name,
+            level=chain.last.network.levels[-1],
+            device=str(self.evaluator.state.device),
+            runtime=runtime,
+            precision=precision,
+            cases=tuple(self.cases),
+            failures=tuple(self.failures),
+            stages=summed(case.stages for case in self.cases),
+            depths=summed(case.depths for case in self.cases),
+            labels=chain.names,
+            output_dir=str(self.results.path),
+            skipped=self.skipped,
+            within="" if chain.pair is None else chain.first.folder.name,
+        )
+
     def arrange(self, inputs: RunInputs, chosen: SegmentationOptions) -> None:
-        """Change the list of cases by what is known of them, before the first is loaded.
+        """Name, share out and filter the cases before the first is loaded.
 
         Raises:
-            ValueError: the bundle keeps its cases in another way than this package's.
+            ValueError: the bundle does not use this package's data set and saver.
         """
         number, count = self.results.shard
         if inputs.bids is None and not (chosen.skip_existing or chosen.dicom_seg or chosen.series or count > 1):
@@ -232,7 +239,7 @@ class _Run:
         inputs.name_results(items, savers)
         if chosen.series is not None:
             self._files_of = choose_series(items, chosen.series)
-        # before any is left out, so that all processes count the same cases
+        # before any is skipped, so that all processes count the same cases
         items[:] = items[number - 1 :: count]
         if chosen.dicom_seg:
             self._add_dicom_seg(items)
@@ -262,12 +269,12 @@ class _Run:
                 item.setdefault("failure", f"{image}: {reason}")
 
     def _items(self) -> list[dict[str, Any]]:
-        """The cases, as the data set of the bundle keeps them."""
+        """The list of cases in the data set of the bundle."""
         items = getattr(getattr(self.evaluator.data_loader, "dataset", None), "data", None)
         if not isinstance(items, list) or not self.evaluator.savers:
             raise ValueError(
                 "BIDS, skip_existing, series, shard and dicom_seg need a bundle with CaseDataset and "
-                "SegmentationSaveImaged. Take another bundle, or leave them out."
+                "SegmentationSaveImaged. Use another bundle, or leave these options out."
             )
         return items
 
@@ -287,17 +294,17 @@ class _Run:
                 self._write()
 
     def _note_finished(self) -> None:
-        """Take over the cases that were finished since the last time."""
+        """Record the cases that have finished since the last call."""
         for done in self.evaluator.completed[len(self.cases) :]:
             case = self._segmented_case(done)
             self.cases.append(case)
-            with contextlib.suppress(OSError):  # reported at the end, where it is tried again
+            with contextlib.suppress(OSError):  # retried, and then reported, at the end
                 self.results.add(_recorded(case, self._files_of.get(case.image, [case.image])), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:
         volumes = self.chain.measure(done)
         volumes_ml = {label.name: label.ml for label in volumes if label.ml is not None}
-        # within another bundle, the guards have looked at each place
+        # within another bundle, the guards have checked each crop
         if self.chain.pair is None and self.chain.last.guard is not None:
             self.chain.last.guard.check_result(done.file, volumes_ml)
         return SegmentedCase(
@@ -334,7 +341,7 @@ class _Run:
 
 
 def _described(chosen: SegmentationOptions, chain: Chain) -> dict[str, Any]:
-    """What ``run.json`` says of a run before it begins."""
+    """What ``run.json`` records of a run before it starts."""
     return {
         "command": command_line(),
         "options": {
@@ -366,7 +373,7 @@ def _recorded(case: SegmentedCase, files: Sequence[str]) -> RecordedCase:
 
 
 def _plain(value: Any) -> Any:
-    """``value`` as JSON has it."""
+    """``value`` as JSON can hold it."""
     if isinstance(value, (tuple, list)):
         return [_plain(part) for part in value]
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
@@ -377,7 +384,7 @@ def _now() -> str:
 
 
 def _joined(parts: Sequence[SegmentationSummary]) -> SegmentationSummary:
-    """What processes that shared the cases did together."""
+    """The combined summary of processes that shared the cases."""
     return dataclasses.replace(
         parts[0],
         runtime=next((part.runtime for part in parts if part.runtime), ""),
@@ -391,16 +398,16 @@ def _joined(parts: Sequence[SegmentationSummary]) -> SegmentationSummary:
 
 
 def make_output_dir(folder: str | PathLike[str]) -> Path:
-    """Make a folder for results, and see that files can be written there before any work is done.
+    """Make the output folder, and check that it can be written to before any work is done.
 
     Args:
-        folder: the folder; its missing parents are made too. What killed runs left in it is removed.
+        folder: created with its missing parents. Leftovers of killed runs are removed from it.
 
     Returns:
         Its path.
 
     Raises:
-        OSError: it cannot be made or written to; the message names it.
+        OSError: it cannot be created or written to.
     """
     path = Path(folder)
     try:

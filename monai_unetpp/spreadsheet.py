@@ -1,4 +1,4 @@
-"""Tables of comma-separated values that a spreadsheet shows and never runs."""
+"""CSV tables whose cells a spreadsheet never runs as formulas."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 __all__ = ["escape_cell", "format_csv"]
 
-#: What a spreadsheet takes for the beginning of a formula, also in the wide forms that some turn into the narrow ones.
+#: Characters that start a formula in a spreadsheet, including the full-width forms, which some convert.
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")  # noqa: RUF001
 
 
 def format_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table as text, with ``escape_cell`` applied to each cell and lines that end in a line feed.
+    """A table as CSV text, with ``escape_cell`` applied to each cell and lines ending in a line feed.
 
     Args:
         header: name of each column.
-        rows: a text or number for each column.
+        rows: a string or number for each column.
     """
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -29,7 +29,7 @@ def format_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def escape_cell(value: Any) -> Any:
     """``value``, with an apostrophe before text that a spreadsheet would run as a formula.
 
-    Numbers stay numbers, also those that are written as text.
+    Numbers are left alone, even if written as text.
 
     Example:
         >>> escape_cell("=1+1"), escape_cell("-1.5"), escape_cell("liver")
@@ -45,5 +45,5 @@ def escape_cell(value: Any) -> Any:
 
 
 def _on_lines(value: Any) -> Any:
-    # the csv module does not quote a carriage return, which would begin a row
+    # the csv module does not quote a carriage return, which would start a row
     return value.replace("\r\n", "\n").replace("\r", "\n") if isinstance(value, str) else value

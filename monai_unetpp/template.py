@@ -1,4 +1,4 @@
-"""The MNI ICBM152 T1 template that the nilearn package carries, and what of it is segmented."""
+"""The MNI ICBM152 T1 template that comes with nilearn, and the position of the hippocampus in it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["GREY_MATTER", "HIPPOCAMPUS_CENTRE_MM", "HIPPOCAMPUS_SIZE_MM", "WHITE_MATTER", "crop_box", "load_template"]
 
-#: Where the left hippocampus lies in the template: centre and size of a box in mm (RAS), of the size of the crops that
-#: the hippocampus bundle was trained on.
+#: Box around the left hippocampus of the template in mm (RAS), as large as the crops that the hippocampus bundle was
+#: trained on.
 HIPPOCAMPUS_CENTRE_MM = (-23.0, -23.0, -12.0)
 HIPPOCAMPUS_SIZE_MM = (36, 50, 36)
 
@@ -24,14 +24,14 @@ GREY_MATTER, WHITE_MATTER = 2, 3
 
 
 def load_template() -> tuple[Any, npt.NDArray[np.uint8]]:
-    """The skull-stripped T1 template at 1 mm, and its tissues by nilearn's maps; nothing is downloaded.
+    """The skull-stripped T1 template at 1 mm, and its tissues from nilearn's maps, without a download.
 
     Returns:
-        The template as nibabel image, float32, and an array of its shape: 2 where grey and 3 where white matter is the
-        more probable of the two and at least as probable as neither, 0 elsewhere.
+        The template as a float32 nibabel image, and an array of its shape: 2 for grey and 3 for white matter, whichever
+        is more probable, or 0 where neither has a probability of at least 0.5.
 
     Raises:
-        ImportError: nilearn is missing; the message holds the command that installs it.
+        ImportError: nilearn is not installed; the message has the command that installs it.
     """
     try:
         from nilearn.datasets import load_mni152_gm_template, load_mni152_template, load_mni152_wm_template
@@ -53,15 +53,15 @@ def crop_box(image: Any, centre_mm: tuple[float, ...], size_mm: tuple[int, ...])
     """Cut a box out of a NIfTI image with axes along R, A and S.
 
     Args:
-        image: a 3D nibabel image with positive diagonal affine.
+        image: a 3D nibabel image with a positive diagonal affine.
         centre_mm: centre of the box in world coordinates.
-        size_mm: its size.
+        size_mm: size of the box.
 
     Returns:
         The cropped image; its affine keeps every voxel where it was in the world.
 
     Raises:
-        ValueError: axes that run otherwise, or a box that is not all in the image.
+        ValueError: axes with another orientation, or a box that extends beyond the image.
     """
     axes = "".join(nib.aff2axcodes(image.affine))
     spacing = np.diag(image.affine)[:3]

@@ -1,9 +1,8 @@
 """The triangle of nodes: which nodes exist, what each one joins, and what a level needs.
 
-Pure Python, no torch. Every other module asks here; nothing else re-derives which node belongs
-to which level. Indices are those of the UNet++ papers (arXiv:1807.10165, arXiv:1912.05074): node
-``X(i, j)`` has depth ``i`` (0 is full resolution) and column ``j`` (0 is the encoder). The head of
-level ``Lk`` sits on ``X(0, k)``.
+Pure Python, no torch. No other module derives which node belongs to which level. Indices are those of the UNet++ papers
+(arXiv:1807.10165, arXiv:1912.05074): node ``X(i, j)`` has depth ``i`` (0 is full resolution) and column ``j`` (0 is the
+encoder). The head of level ``Lk`` sits on ``X(0, k)``.
 """
 
 from __future__ import annotations
@@ -50,12 +49,12 @@ class Node(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """What is computed to go from one level to the next, where the outputs of earlier nodes are kept.
+    """The step from one level to the next, reusing the outputs of earlier nodes.
 
     Attributes:
-        levels: whose heads it gives, shallowest first.
-        nodes: that it computes, in an order in which they can be; in UNet++ one diagonal for each level.
-        takes: the nodes of earlier stages whose outputs it needs; the first stage needs the image alone.
+        levels: the levels whose outputs it yields, shallowest first.
+        nodes: the nodes that it computes, in order; in UNet++ one diagonal for each level.
+        takes: the nodes of earlier stages whose outputs it needs; the first stage needs only the image.
         keeps: its own nodes whose outputs later stages need.
     """
 
@@ -84,7 +83,7 @@ def level_index(level: str, levels: Sequence[str]) -> int:
     """The number in a level's name: ``"L2"`` gives 2.
 
     Raises:
-        ValueError: when ``level`` is not among ``levels``.
+        ValueError: ``level`` is not one of ``levels``.
     """
     if level not in levels:
         raise ValueError(f"level must be one of {', '.join(levels)}, got {level!r}.")
@@ -102,12 +101,11 @@ def head_key(level: str) -> str:
 
 
 def predecessors(node: Node, variant: str) -> tuple[Node, ...]:
-    """The nodes whose output ``node`` takes, in the order in which they are concatenated.
+    """The nodes whose outputs ``node`` takes, in the order of concatenation.
 
-    Encoder nodes take the node above. All others take nodes of their own row, left to right, and
-    last the node below, which is upsampled: in ``unet`` and ``unet_e`` the row's encoder node (long
-    skip), in ``unet+`` the left neighbour (short skip), in ``unet++`` all earlier nodes of the row
-    (dense skips).
+    Encoder nodes take the node above. All others take nodes of their own row, left to right: the encoder node in
+    ``unet`` and ``unet_e`` (long skip), the left neighbour in ``unet+`` (short skip), all earlier nodes in ``unet++``
+    (dense skips). The upsampled node below comes last.
     """
     i, j = node
     if j == 0:
@@ -121,9 +119,9 @@ def predecessors(node: Node, variant: str) -> tuple[Node, ...]:
 
 
 def nodes_of_levels(levels: Iterable[str], variant: str) -> tuple[Node, ...]:
-    """All nodes that the heads of ``levels`` need, in an order in which they can be computed.
+    """All nodes that ``levels`` need, in an order in which they can be computed.
 
-    The order goes diagonal by diagonal, so that the nodes of a shallower level always come first.
+    The order is diagonal by diagonal, so that the nodes of a shallower level come first.
     """
     needed: set[Node] = set()
     waiting = [head_node(level) for level in levels]
@@ -136,12 +134,12 @@ def nodes_of_levels(levels: Iterable[str], variant: str) -> tuple[Node, ...]:
 
 
 def stages_of_levels(levels: Sequence[str], variant: str, first: int = 1) -> tuple[Stage, ...]:
-    """The stages in which the heads of ``levels`` can be computed one after the other, no node twice.
+    """The stages that compute ``levels`` one after the other, each node once.
 
     Args:
         levels: shallowest first.
         variant: one of :data:`VARIANTS`.
-        first: how many levels the first stage gives; each further stage gives one.
+        first: how many levels the first stage yields; each further stage yields one.
     """
     groups = [tuple(levels[:first]), *((level,) for level in levels[first:])]
     done: set[Node] = set()
@@ -160,12 +158,12 @@ def stages_of_levels(levels: Sequence[str], variant: str, first: int = 1) -> tup
 
 
 def last_uses(nodes: Sequence[Node], variant: str) -> dict[Node, tuple[Node, ...]]:
-    """For each node, the nodes whose output no other node needs once it has been computed.
+    """For each node, the nodes whose outputs are no longer needed once it has been computed.
 
-    A node that no other takes lists itself. Heads are not counted: they are computed with their node.
+    A node whose output no other takes lists itself. Heads do not count, as they are computed with their node.
 
     Args:
-        nodes: in an order in which they can be computed, see :func:`nodes_of_levels`.
+        nodes: in the order of computation, see :func:`nodes_of_levels`.
         variant: one of :data:`VARIANTS`.
     """
     last = {node: node for node in nodes}
@@ -179,6 +177,6 @@ def last_uses(nodes: Sequence[Node], variant: str) -> dict[Node, tuple[Node, ...
 
 
 def keys_of_level(keys: Iterable[str], level: str, variant: str) -> list[str]:
-    """Those of the state-dict ``keys`` that a network pruned to ``level`` keeps, with its own head."""
+    """The state-dict ``keys`` that a network pruned to ``level`` keeps, with its own head only."""
     kept = (*(node.key for node in nodes_of_levels([level], variant)), head_key(level))
     return [key for key in keys if key.startswith(kept)]

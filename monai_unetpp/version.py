@@ -1,4 +1,4 @@
-"""The version of the package, readable without importing anything."""
+"""The version of the package, without further imports."""
 
 __all__ = ["__version__"]
 

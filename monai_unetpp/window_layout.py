@@ -1,4 +1,4 @@
-"""Where the windows over a volume lie, and how much each of their voxels counts, without torch."""
+"""Positions of sliding windows, and the weights of their voxels, without torch."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import numpy.typing as npt
 __all__ = ["AUTO", "WindowLayout", "choose_layout", "gaussian_weights", "most_window_voxels", "overlapping_starts"]
 
 AUTO = "auto"
-"""Windows that are chosen for each image."""
+"""Windows are chosen for each image."""
 
-#: Voxels at the corners of a window count at least so much, relative to those in its middle; as in MONAI.
+#: Least weight at the corners of a window, relative to its centre; as in MONAI.
 _LEAST_WEIGHT = 1e-3
-#: Voxels that all windows together may have more than the image that they cover.
+#: Share of the image that may be computed more than once.
 _MOST_RECOMPUTED = 0.2
-#: Overlaps that are tried, in parts of the one that is wanted.
+#: Overlaps to try, as shares of the requested one.
 _OVERLAP_PARTS = (1.0, 0.75, 0.5, 0.25, 0.0)
-#: Windows along an axis; more would be far smaller than any that a training takes.
+#: Most windows along an axis; with more they would be far smaller than any in training.
 _MOST_ALONG_AXIS = 16
-#: Voxels of a window where the device does not tell its free memory.
+#: Voxels of a window if the device does not report its free memory.
 _ASSUMED_VOXELS = 128**3
-#: Part of the free memory that a batch of windows may take.
+#: Share of the free memory that a batch of windows may take.
 FREE_PART = 0.5
 #: Full-resolution feature maps held at once, in multiples of the first convolution's channels.
 MAPS_HELD = 16
@@ -35,15 +35,15 @@ MAPS_HELD = 16
 
 @dataclass(frozen=True)
 class WindowLayout:
-    """The windows that cover an image: the same ones as MONAI's ``SlidingWindowInferer`` takes.
+    """The windows that cover an image, the same as those of MONAI's ``SlidingWindowInferer``.
 
-    Along an axis that is shorter than the window, one window covers the image padded to its size. Positions are counted
-    in the padded image.
+    Along an axis shorter than the window, the image is padded to the size of one window. Positions refer to the padded
+    image.
 
     Attributes:
         image_size: spatial size of the image.
         window_size: spatial size of every window.
-        starts: where windows start, for each axis; the windows are all combinations.
+        starts: start positions along each axis; the windows are all combinations.
     """
 
     image_size: tuple[int, ...]
@@ -52,7 +52,7 @@ class WindowLayout:
 
     @property
     def padding(self) -> tuple[tuple[int, int], ...]:
-        """Elements added before and after each axis; along a padded axis there is one window."""
+        """Voxels added before and after each axis; a padded axis has one window."""
         missing = [max(length - size, 0) for size, length in zip(self.image_size, self.window_size, strict=True)]
         return tuple((count // 2, count - count // 2) for count in missing)
 
@@ -63,25 +63,25 @@ class WindowLayout:
 
     @cached_property
     def slab_axis(self) -> int:
-        """The axis along which slabs of one window's length are the smallest part of the image; the first of such."""
+        """The axis along which a window covers the smallest share of the image; the first in case of a tie."""
         parts = [length / size for length, size in zip(self.window_size, self.padded_size, strict=True)]
         return parts.index(min(parts))
 
     @property
     def row_axis(self) -> int | None:
-        """The axis along which the windows of a slab come row by row; None for one axis."""
+        """The axis along which the rows of a slab follow each other; None for 1D images."""
         return next((axis for axis in range(len(self.window_size)) if axis != self.slab_axis), None)
 
     @property
     def row_size(self) -> tuple[int, ...]:
-        """Spatial size of a row of windows: the slab, as long as a window along :attr:`row_axis`."""
+        """Spatial size of a row of windows: a slab cut to the length of a window along :attr:`row_axis`."""
         kept = (self.slab_axis, self.row_axis)
         sizes = zip(self.window_size, self.padded_size, strict=True)
         return tuple(length if axis in kept else size for axis, (length, size) in enumerate(sizes))
 
     @property
     def carried_size(self) -> tuple[int, ...]:
-        """Spatial size of what a slab shares at most with the next one."""
+        """Spatial size of the largest overlap of a slab with the next one."""
         axis = self.slab_axis
         starts, length = self.starts[axis], self.window_size[axis]
         planes = max((length - later + earlier for earlier, later in itertools.pairwise(starts)), default=0)
@@ -89,13 +89,13 @@ class WindowLayout:
 
     @property
     def slab_size(self) -> tuple[int, ...]:
-        """Spatial size of a slab: the padded image, as long as a window along :attr:`slab_axis`."""
+        """Spatial size of a slab: the padded image cut to the length of a window along :attr:`slab_axis`."""
         axis = self.slab_axis
         return (*self.padded_size[:axis], self.window_size[axis], *self.padded_size[axis + 1 :])
 
     @cached_property
     def positions(self) -> tuple[tuple[int, ...], ...]:
-        """Where each window starts, slab by slab: the start along :attr:`slab_axis` never goes back."""
+        """Start of each window, slab by slab: the start along :attr:`slab_axis` never decreases."""
         axis = self.slab_axis
         others = [starts for other, starts in enumerate(self.starts) if other != axis]
         return tuple(
@@ -104,12 +104,12 @@ class WindowLayout:
 
     @property
     def window_voxels(self) -> int:
-        """Voxels of a window."""
+        """Number of voxels of a window."""
         return math.prod(self.window_size)
 
 
 def overlapping_starts(size: int, length: int, overlap: float) -> tuple[int, ...]:
-    """Where windows of ``length`` start that cover an axis of ``size >= length``, each overlapping the one before.
+    """Start positions of overlapping windows of ``length`` that cover an axis of ``size >= length``.
 
     Example:
         >>> overlapping_starts(size=10, length=4, overlap=0.25)
@@ -121,13 +121,13 @@ def overlapping_starts(size: int, length: int, overlap: float) -> tuple[int, ...
 
 
 def gaussian_weights(window_size: Sequence[int], sigma_scale: Sequence[float] | float) -> npt.NDArray[Any]:
-    """How much each voxel of a window counts, ``window_size`` in float32: most in the middle.
+    """Gaussian weights of the voxels of a window, ``window_size`` in float32, largest in the middle.
 
-    The same as MONAI's importance map, to float32 rounding.
+    The same as MONAI's importance map up to float32 rounding.
 
     Args:
         window_size: spatial size of the window.
-        sigma_scale: standard deviation of the Gaussian in lengths of the window, for all axes or each.
+        sigma_scale: standard deviation of the Gaussian as a share of the window's length, for all axes or each.
     """
     scales = list(sigma_scale) if isinstance(sigma_scale, Sequence) else [sigma_scale] * len(window_size)
     weights: npt.NDArray[np.float32] = np.ones((), dtype=np.float32)
@@ -139,13 +139,13 @@ def gaussian_weights(window_size: Sequence[int], sigma_scale: Sequence[float] | 
 
 
 def most_window_voxels(free_bytes: int | None, channels: int) -> int:
-    """Voxels of the largest window that the free memory surely holds, as a power of two.
+    """Number of voxels of the largest window that safely fits into the free memory, as a power of two.
 
-    The power of two lets the same windows be chosen again although a little more or less memory is free.
+    The power of two makes the choice of windows repeatable if a little more or less memory is free.
 
     Args:
-        free_bytes: free memory; None, where it is not known, gives windows of 128 x 128 x 128.
-        channels: of the network's first convolution, which tell roughly how much memory a voxel takes.
+        free_bytes: free memory; None (unknown) gives windows of 128 x 128 x 128.
+        channels: of the network's first convolution, a rough measure of the memory per voxel.
     """
     if free_bytes is None:
         return _ASSUMED_VOXELS
@@ -156,19 +156,19 @@ def most_window_voxels(free_bytes: int | None, channels: int) -> int:
 def choose_layout(
     image_size: Sequence[int], most_voxels: int, multiples: Sequence[int], overlap: Sequence[float] | float
 ) -> WindowLayout:
-    """The fewest windows of one size over an image that fit into memory, evenly laid.
+    """Cover an image with the fewest evenly spaced windows of one size that fit into memory.
 
-    Sizes are multiples of the network's downsampling, which also keeps the number of different sizes low. Where the
-    overlap that is wanted would let more than a fifth of the voxels be computed again, it is less.
+    Sizes are multiples of the network's downsampling factor, which also keeps the number of different sizes low. If the
+    requested overlap would recompute more than a fifth of the voxels, it is reduced.
 
     Args:
         image_size: spatial size of the image.
-        most_voxels: of a window.
-        multiples: of which the size of a window is one, for each axis.
-        overlap: part of a window that the next one should cover again, from 0 to below 1, for all axes or each.
+        most_voxels: largest number of voxels of a window.
+        multiples: the size of a window is a multiple of this, for each axis.
+        overlap: requested share of a window that overlaps with the next, from 0 to below 1, for all axes or each.
 
     Returns:
-        The windows; the whole image is one where it fits. Where not even the smallest would fit, they are the smallest.
+        The windows: a single one if the whole image fits; the smallest possible if none fits.
 
     Example:
         >>> choose_layout((160, 200, 170), most_voxels=2**22, multiples=(16, 16, 16), overlap=0.25).starts
@@ -186,7 +186,7 @@ def choose_layout(
 def _fewest(
     image_size: Sequence[int], most_voxels: int, multiples: Sequence[int], overlaps: Sequence[float]
 ) -> WindowLayout:
-    """Of the grids whose windows fit that with the fewest windows, and of these the one that computes least."""
+    """The grid with the fewest windows that fit, and among these the one with the smallest windows."""
     along = [
         [(count, _length(size, count, multiple, share)) for count in _counts(size, multiple)]
         for size, multiple, share in zip(image_size, multiples, overlaps, strict=True)
@@ -212,7 +212,7 @@ def _counts(size: int, multiple: int) -> range:
 
 
 def _length(size: int, count: int, multiple: int, overlap: float) -> int:
-    """Of the ``count`` windows that cover an axis, each overlapping the next."""
+    """Length of each of ``count`` overlapping windows that cover an axis."""
     shortest = size / (1 + (count - 1) * (1 - overlap))
     return math.ceil(shortest / multiple - 1e-9) * multiple
 

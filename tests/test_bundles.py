@@ -86,7 +86,7 @@ class TestFindBundle:
             find_bundle("nothing")
 
     def test_folder_that_is_no_bundle(self, tmp_path: Path) -> None:
-        with pytest.raises(FileNotFoundError, match="a folder, but not of a bundle"):
+        with pytest.raises(FileNotFoundError, match="not the folder of a bundle"):
             find_bundle(tmp_path / "work")
 
 
@@ -462,7 +462,7 @@ class TestCheckBundle:
             ({"0": "background", "1": "a", "3": "b"}, "must name the channels 0 to 2"),
             ({"0": "background", "one": "a", "2": "b"}, "must have whole numbers from 0 as keys, got 'one'"),
             ({"0": "background", "-1": "a", "2": "b"}, "must have whole numbers from 0 as keys, got '-1'"),
-            ({"0": "background", "1": "a", "2": "a"}, "must give each channel a name of its own"),
+            ({"0": "background", "1": "a", "2": "a"}, "must give each channel a different name"),
             ({"0": "background", "1": "", "2": "a"}, "must give names"),
             ({"0": "background", "1": ["a"], "2": "a"}, "must give names"),
             ({}, "must name the channels 0 to 2, got none"),

@@ -123,7 +123,7 @@ def test_the_version(run):
         (["segmnt", "a.nii.gz"], "there is no command 'segmnt'. Did you mean segment?"),
         (["segment", "a.nii.gz", "--bundle", "hippo"], "output_dir must name the folder for the results"),
         (["prune", "-o", "x"], "one of the arguments DATASET_DIR -i/--input/--dataset_dir is required"),
-        (["prune", "d", "-o", "x"], "bundle must be named, as each takes other images. There are brain_tissue_mri"),
+        (["prune", "d", "-o", "x"], "bundle must be named, as each is for other images. Available: brain_tissue_mri"),
         (["prune", "d", "-i", "e", "-o", "x"], "not allowed with argument DATASET_DIR"),
         (["segment", "-o", "x"], "one of the arguments INPUT -i/--input is required"),
         (["failures", "--dataset_dir", "d"], "required: -o/--output/--output_dir"),
@@ -167,7 +167,7 @@ def test_segment_prints_a_table(segment, images, tmp_path, caplog):
     assert (code, err) == (0, "")
     # what is about to be done, and the memory that it takes
     (told,) = [record.message for record in caplog.records if record.name != "monai_unetpp.guard"]
-    assert re.fullmatch(r"\d+ window\(s\) of 40x56x40, .* MB beside the network \(.*\)\.", told)
+    assert re.fullmatch(r"\d+ window\(s\) of 40x56x40, .* MB besides the network \(.*\)\.", told)
     lines = out.splitlines()
     assert re.fullmatch("hippocampus_mri_unetpp, level L1, on cpu, (torch|openvino), fp32", lines[0])
     assert lines[1].split() == ["case", "anterior", "(ml)", "posterior", "(ml)", "seconds"]
@@ -340,7 +340,7 @@ def test_a_progress_bar_on_a_terminal_only(segment, images, monkeypatch, termina
         (["--level", "L9"], "L9"),
         (["--level", "deep"], "deep"),
         (["--bundle", "nonsense"], "got 'nonsense'"),
-        (["--device", "toaster"], "device must be such as 'cpu' or 'cuda:0', got 'toaster'"),
+        (["--device", "toaster"], "device must be a name like 'cpu' or 'cuda:0', got 'toaster'"),
     ],
 )
 def test_segment_with_arguments_that_name_nothing(segment, images, tmp_path, options, message):
@@ -687,7 +687,7 @@ def test_every_option_of_benchmark_is_one_of_its_functions(run, stub_benchmark):
 def test_benchmark_with_sizes_that_are_none(run):
     code, out, err = run("benchmark", "--window", "32,big")
     assert (code, out) == (2, "")
-    assert "argument --window: must be whole numbers between commas, got '32,big'" in err
+    assert "argument --window: must be whole numbers separated by commas, got '32,big'" in err
 
 
 def test_a_user_without_a_name(run, stub_segment, monkeypatch):
@@ -714,11 +714,11 @@ def raiser(error):
         (TypeError("inputs must be a path, got 5."), "inputs must be a path, got 5."),
         (OSError(28, "No space left on device", "out"), "No space left on device: 'out'"),
         (MemoryError(), "not enough memory"),
-        (KeyError("level"), "KeyError: 'level'. This is an error in monai-unetpp"),
-        (AttributeError("no such thing"), "AttributeError: no such thing. This is an error in monai-unetpp"),
-        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero. This is an error"),
-        (AssertionError(), "AssertionError. This is an error in monai-unetpp"),
-        (RecursionError("too deep"), "RecursionError: too deep. This is an error in monai-unetpp"),
+        (KeyError("level"), "KeyError: 'level'. This is a bug in monai-unetpp"),
+        (AttributeError("no such thing"), "AttributeError: no such thing. This is a bug in monai-unetpp"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero. This is a bug"),
+        (AssertionError(), "AssertionError. This is a bug in monai-unetpp"),
+        (RecursionError("too deep"), "RecursionError: too deep. This is a bug in monai-unetpp"),
         (ValueError("one\ntwo \x1b[31m\udcff"), "one two \\x1b[31m\\udcff"),
     ],
     # names of tests must be text for pytest-xdist
@@ -740,7 +740,7 @@ def test_what_python_raises_itself_is_an_error_of_ours(run, monkeypatch, tmp_pat
     monkeypatch.setattr("monai_unetpp.segmentation.segment_files", lambda **options: int("x"))
     code, _, err = run("segment", "a", "-o", tmp_path)
     assert code == 2
-    assert "ValueError: invalid literal for int() with base 10: 'x'. This is an error in monai-unetpp" in err
+    assert "ValueError: invalid literal for int() with base 10: 'x'. This is a bug in monai-unetpp" in err
 
 
 def test_a_warning_is_said_once(run, monkeypatch, tmp_path, caplog, stub_segment):
@@ -840,7 +840,9 @@ def test_the_beginning_of_a_name_is_enough_for_a_bundle(hippocampus_bundle, tmp_
         (tmp_path / name / "configs").mkdir(parents=True)
         (tmp_path / name / "configs" / "metadata.json").write_text("{}")
     monkeypatch.setenv("MONAI_UNETPP_BUNDLES", str(tmp_path))
-    with pytest.raises(ValueError, match=r"bundle must be clear, got 'heart': it may be heart_a, heart_b\. Give more"):
+    with pytest.raises(
+        ValueError, match=r"bundle must be unambiguous, got 'heart': it may be heart_a, heart_b\. Give more"
+    ):
         find_bundle("heart")
     assert find_bundle("heart_a") == tmp_path / "heart_a"
 

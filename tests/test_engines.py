@@ -126,7 +126,7 @@ REASONS = {
     "b_cut": "damaged or cut off",
     "c_text": "not a NIfTI image",
     "d_nan": "120 of 120 voxels are NaN",
-    "f_constant": "every voxel has the value 0",
+    "f_constant": "all voxels have the value 0",
     "g_flat": r"its shape is (6, 5)",
     "h_series": r"its shape is (6, 5, 4, 3)",
     "i_network": "inference failed with RuntimeError: a negative voxel",
@@ -356,7 +356,7 @@ def test_a_loader_that_dies_does_not_begin_again() -> None:
 
     loader = ThreadDataLoader(Dataset(items(0, 0, 0, 0)), batch_size=1, collate_fn=collate)
     evaluator = CaseEvaluator("cpu", loader, Threshold())
-    with pytest.raises(RuntimeError, match=r"val_data_loader must give 4 cases, got 2\. .* with .*CaseDataset"):
+    with pytest.raises(RuntimeError, match=r"val_data_loader must yield 4 cases, got 2\. .* with .*CaseDataset"):
         evaluator.run()
     assert [done.case for done in evaluator.completed] == ["case 0", "case 1"]
 

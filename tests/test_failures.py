@@ -284,7 +284,7 @@ def test_numbered_objects(cells, tmp_path):
     report = find_failures(cells, tmp_path / "out", tmp_path / "seg")
     assert report.failures == {
         "half": f"{path}: the segmentation must hold 0 and 1 only, got 7. Segment with a network for these labels, or "
-        "say that the objects are numbered (instances)."
+        "give instances if objects are numbered."
     }
     report = find_failures(cells, tmp_path / "out", tmp_path / "seg", instances=True)
     assert by_name(report)["half"].score.foreground_iou == pytest.approx(50 / 125)
@@ -316,7 +316,7 @@ def test_broken_and_missing_files_cost_one_case_each(cells, tmp_path):
         "(20, 30). Pair the right files, or resample one to the other."
     )
     assert report.failures["small"] == (
-        f"{seg / 'small_seg.nii.gz'}: small_seg.png is there too. Remove the one that is not to be scored."
+        f"{seg / 'small_seg.nii.gz'}: small_seg.png exists too. Remove the one that should not be scored."
     )
     text = (tmp_path / "out" / "failures.md").read_text()
     assert "5 cases" in text
@@ -457,7 +457,7 @@ def test_labels_either_way_round(cells, edit_dataset):
     edit_dataset(labels={"background": 0, "nucleus": 1, "debris": 4})
     chosen = choose_labels(cells, ["debris"])
     assert dataclasses.astuple(chosen) == ({"debris": 4}, (1, 4), None)
-    with pytest.raises(ValueError, match="instances must be left out for data of several labels, got nucleus, debris"):
+    with pytest.raises(ValueError, match="instances must be left out for data with several labels, got nucleus"):
         choose_labels(cells, instances=True)
 
 
@@ -488,7 +488,7 @@ def test_the_command(cells, tmp_path, capsys):
     lines = out.splitlines()
     assert lines[0].split("  ")[0] == "pixels"
     assert lines[-3].split()[:2] == ["all", "5"]
-    assert lines[-2:] == ["The worst: bright", f"Report: {tmp_path / 'out' / 'failures.md'}"]
+    assert lines[-2:] == ["Worst cases: bright", f"Report: {tmp_path / 'out' / 'failures.md'}"]
 
     (tmp_path / "seg" / "half_seg.nii.gz").unlink()
     code, _, err = run(capsys, *common, "--segmentations", tmp_path / "seg")
@@ -503,7 +503,7 @@ def test_the_command(cells, tmp_path, capsys):
     (tmp_path / "nothing").mkdir()
     code, out, err = run(capsys, *common, "--segmentations", tmp_path / "nothing")
     assert (code, len(out.splitlines())) == (1, 1)
-    assert err.endswith("monai-unetpp: 5 of 5 cases failed; nothing is left.\n")
+    assert err.endswith("monai-unetpp: 5 of 5 cases failed; no case is left.\n")
 
     code, _, err = run(capsys, *common, "--label", "tumour")
     assert code == 2
@@ -542,6 +542,6 @@ def test_equal_images_and_labels_that_no_case_has_are_told(cells, tmp_path, capl
     lines = [record.getMessage() for record in caplog.records]
     images = cells / "imagesTr"
     assert f"{images}/half.nii.gz: the same image as {images}/good.nii.gz, both in 'validation'." in lines[0]
-    assert f"{cells}/labelsTr/empty.nii.gz: the label is empty, no voxel is foreground." in lines[1]
+    assert f"{cells}/labelsTr/empty.nii.gz: the label has no foreground." in lines[1]
     assert f"{cells}/dataset.json: no case of 'validation' has the label 'wall' (2)." in lines[2]
     assert len(lines) == 3

@@ -42,7 +42,7 @@ def test_ranges_are_kept_in_plain_json():
     assert plain["volumes_ml"] == {"a": [2.0, 3.0], "b": [0.0, 1.0]}
     with pytest.raises(ValueError, match="ranges must have the entry 'size_mm'"):
         TrainingRanges.from_dict({key: value for key, value in plain.items() if key != "size_mm"})
-    with pytest.raises(ValueError, match="records must be of one case or more, got none"):
+    with pytest.raises(ValueError, match="records must be of at least one case, got none"):
         TrainingRanges.of([], "MR")
 
 
@@ -78,7 +78,7 @@ def test_images_that_are_no_hounsfield_units_are_told_where_those_were_the_train
     like = image((40, 50, 40), -1020.0, 1500.0, 0)
     assert ranges.unlike(like, np.eye(4)) == []
     assert "are all 0 or above" in ranges.unlike(image((40, 50, 40), 0.0, 255.0, 0), np.eye(4))[0]
-    assert "are not the Hounsfield units" in ranges.unlike(image((40, 50, 40), 0.0, 40000.0, 0), np.eye(4))[0]
+    assert "are not Hounsfield units like these" in ranges.unlike(image((40, 50, 40), 0.0, 40000.0, 0), np.eye(4))[0]
 
 
 def test_volumes_far_from_those_of_the_training_are_told():

@@ -102,9 +102,9 @@ def test_what_is_no_image_is_named(hippocampus_bundle, decathlon_dir, of_path, t
         segment(np.zeros((4, 4, 4)), hippocampus_bundle)
     with pytest.raises(ValueError, match=r"image must have the shape .*, got \(4, 4, 4, 4\)"):
         segment(MetaTensor(torch.zeros(4, 4, 4, 4)), hippocampus_bundle)
-    with pytest.raises(ValueError, match=r"^image: every voxel has the value 0"):
+    with pytest.raises(ValueError, match=r"^image: all voxels have the value 0"):
         segment(MetaTensor(torch.zeros(1, 4, 4, 4)), hippocampus_bundle, **OPTIONS)
-    with pytest.raises(ValueError, match=r"holds 6 images\. Name one"):
+    with pytest.raises(ValueError, match=r"contains 6 images\. Name one"):
         segment(decathlon_dir / "imagesTr", hippocampus_bundle)
     with pytest.raises(ValueError, match=r"labels\.png: the name must end in \.nii or \.nii\.gz"):
         of_path.save(tmp_path / "labels.png")

@@ -153,7 +153,7 @@ def test_wrong_arguments_end_before_anything_is_written(hippocampus_bundle, case
     out = tmp_path / "out"
     with pytest.raises(ValueError, match=r"L9"):
         segment_files(case, out, hippocampus_bundle, "L9")
-    with pytest.raises(ValueError, match=r"device must be such as 'cpu' or 'cuda:0', got 'toaster'"):
+    with pytest.raises(ValueError, match=r"device must be a name like 'cpu' or 'cuda:0', got 'toaster'"):
         segment_files(case, out, hippocampus_bundle, device="toaster")
     with pytest.raises(FileNotFoundError, match=r"bundle must be the folder or the name of a bundle, got 'nonsense'"):
         segment_files(case, out, "nonsense")
@@ -339,7 +339,7 @@ def test_the_result_of_another_subject_is_kept_before_the_network_works(
     assert not worked
     assert summary.failures == (
         f"{two_subjects[1]}: its result would replace {done.output}, which is of another image. Name another output "
-        "folder, or let it be replaced with --overwrite (overwrite=True).",
+        "folder, or replace it with --overwrite (overwrite=True).",
     )
     assert Path(done.output).read_bytes() == before
     assert not segment_files(two_subjects[1], tmp_path / "out", overwrite=True, **options).failures

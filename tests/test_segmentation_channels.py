@@ -57,4 +57,4 @@ def test_four_axes_and_one_file_per_channel_give_the_same_on_the_grid_of_the_ima
     assert np.allclose(whole.affine, AFFINE)
     lacking, single = summary.failures
     assert "the case 'lacking' must have a file for each of the network's 2 channels, 0000 to 0001, got lack" in lacking
-    assert "must be NIfTI with 2 channels on its last axis, got shape (14, 15, 16). Store it so, or give a" in single
+    assert "must be NIfTI with 2 channels on its last axis, got shape (14, 15, 16). Convert it, or give a" in single

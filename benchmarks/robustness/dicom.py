@@ -105,7 +105,11 @@ _SERIES_REFUSED: list[tuple[str, str, Tags]] = [
     ("pixel spacing 0", "PixelSpacing is 0", lambda k: {"PixelSpacing": ["0", "1"]}),
     ("slices in two directions", "2 orientations", lambda k: {"ImageOrientationPatient": SIDEWAYS} if k < 2 else {}),
     ("a localizer among the slices", "localizers", only_first(ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"])),
-    ("only some slices have a scale", "only some of its", only_first(RescaleSlope="2", RescaleIntercept="0")),
+    (
+        "only some slices have a scale",
+        "scale their values in different ways",
+        only_first(RescaleSlope="2", RescaleIntercept="0"),
+    ),
     ("slope 0", "RescaleSlope is 0", lambda k: {"RescaleSlope": "0"}),
     ("colours", "holds colours", lambda k: {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3}),
     ("a Siemens mosaic", "mosaic", lambda k: {"ImageType": ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]}),
@@ -145,7 +149,7 @@ def _reports(folder: Path) -> None:
     _is_known(scan)
 
 
-@KIND.situation("series: a slice is there twice", says="left out as copies of others")
+@KIND.situation("series: a slice is there twice", says="1 duplicate file(s) left out")
 def _copy(folder: Path) -> None:
     scan = write_all(folder / "scan", _slices())
     (scan / "copy.dcm").write_bytes((scan / "003.dcm").read_bytes())

@@ -227,7 +227,7 @@ _MACHINE: dict[str, tuple[str, str, BaseException]] = {
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
     ),
     "memory runs out when an image is read": (
-        "loading needs more memory",
+        "loading ran out of memory",
         "monai_unetpp.data.reader.read_voxels",
         MemoryError("Unable to allocate 37.3 GiB"),
     ),

@@ -165,7 +165,7 @@ def _twice(folder: Path) -> None:
     check_labelled_data(folder)
 
 
-@KIND.situation("a label that is background alone", TOLD, "the label is empty")
+@KIND.situation("a label that is background alone", TOLD, "the label has no foreground")
 def _empty_label(folder: Path) -> None:
     _data_set(folder)
     save(folder / "labels" / "b.nii.gz", np.zeros_like(LABELS))

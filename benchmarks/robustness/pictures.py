@@ -169,7 +169,7 @@ for _title, _outcome, _says, _options in _TIFFS:
     KIND.add(_title, functools.partial(_tiff, right=_right, **_options), _outcome, _says)
 
 
-@KIND.situation("TIFF: pages of several sizes", REFUSED, "must be of one size and kind")
+@KIND.situation("TIFF: pages of several sizes", REFUSED, "must have the same size and kind")
 def _mixed_pages(folder: Path) -> None:
     with tifffile.TiffWriter(folder / "a.tif") as file:
         for rows in (_ROWS, _ROWS[:20]):

@@ -91,7 +91,7 @@ def _as_simpleitk(folder: Path) -> None:
 @KIND.situation(
     "axes at 84 degrees to each other (sheared): labels within a quarter of a voxel",
     TOLD,
-    "not at right angles, off by up to 6 degrees",
+    "its axes are up to 6 degrees off right angles",
 )
 def _shear(folder: Path) -> None:
     affine = STRAIGHT.copy()
@@ -124,7 +124,7 @@ _NIFTI: list[tuple[str, str, str, dict[str, Any]]] = [
     ("an unknown type of numbers", REFUSED, "damaged", {"datatype": 999}),
     ("colours", REFUSED, "colours", {"datatype": 128, "bitpix": 24}),
     ("pixdim 0 beside a sound sform", TOLD, "the sform is used", {"pixdim": [1, 0, 0, 0, 0, 0, 0, 0]}),
-    ("a code that the standard does not know", TOLD, "its sform_code is 9", {"sform_code": 9}),
+    ("a code that the standard does not know", TOLD, "its sform_code 9 is not", {"sform_code": 9}),
     ("qform elsewhere than the sform", TOLD, "differently", {"codes": (1, 1), "qoffset_x": 80}),
     ("lengths in micrometres", TOLD, "lengths in micron", {"xyzt_units": 3}),
     ("NaN in numbers that are not used", "read right", "", {"quatern_b": np.nan, "cal_max": np.nan}),
@@ -133,7 +133,7 @@ for _title, _outcome, _says, _fields in _NIFTI:
     KIND.add(f"NIfTI: {_title}", functools.partial(_header, **_fields), _outcome, _says)
 
 
-@KIND.situation("NIfTI: neither sform nor qform", TOLD, "its orientation is not known")
+@KIND.situation("NIfTI: neither sform nor qform", TOLD, "its orientation is unknown")
 def _no_forms(folder: Path) -> None:
     voxels, _ = read(save(folder / "x.nii.gz", codes=(0, 0)))
     expect_equal(voxels, VOXELS)
@@ -168,7 +168,7 @@ _TEXT: list[tuple[str, str, str, str, str, np.ndarray[Any, Any] | None]] = [
         "",
         np.diag([-1, -1, 1, 1]) @ _LPS,
     ),
-    ("NRRD: without a space", "x.nrrd", "spacings: 1 1 2\n", TOLD, "its orientation is not known", _ORIGIN_LESS),
+    ("NRRD: without a space", "x.nrrd", "spacings: 1 1 2\n", TOLD, "its orientation is unknown", _ORIGIN_LESS),
     ("NRRD: in a space that says nothing", "x.nrrd", "space: scanner-xyz\n" + _DIRECTIONS, TOLD, "'scanner-xyz'", None),
     ("NRRD: voxel size 0", "x.nrrd", "spacings: 1 0 2\n", REFUSED, "which cannot be", None),
     (
@@ -188,7 +188,7 @@ _TEXT: list[tuple[str, str, str, str, str, np.ndarray[Any, Any] | None]] = [
         None,
     ),
     ("MHA: with its place", "x.mha", _PLACE + "ElementSpacing = 1 1 2\n", "read right", "", _LPS),
-    ("MHA: without a matrix", "x.mha", "ElementSpacing = 1 1 2\n", TOLD, "its orientation is not known", _ORIGIN_LESS),
+    ("MHA: without a matrix", "x.mha", "ElementSpacing = 1 1 2\n", TOLD, "its orientation is unknown", _ORIGIN_LESS),
     ("MHA: without a voxel size", "x.mha", _PLACE, TOLD, "1 mm is assumed", None),
     ("MHA: a negative voxel size", "x.mha", _PLACE + "ElementSpacing = 1 -1 2\n", REFUSED, "which cannot be", None),
     ("MHA: -1 axes, over which ITK would crash", "x.mha", "NDims = -1\n", REFUSED, "which cannot be", None),
@@ -252,6 +252,6 @@ def _nan(folder: Path) -> None:
     read(save(folder / "x.nii.gz", voxels))
 
 
-@KIND.situation("an image of one value", REFUSED, "every voxel has the value")
+@KIND.situation("an image of one value", REFUSED, "all voxels have the value")
 def _constant(folder: Path) -> None:
     read(save(folder / "x.nii.gz", np.full_like(VOXELS, 7)))

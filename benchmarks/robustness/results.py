@@ -57,7 +57,7 @@ def _socket(folder: Path) -> None:
         _others_are_done(folder)
 
 
-@KIND.situation("a link to itself beside a good scan, which is segmented", REFUSED, "leads back to itself")
+@KIND.situation("a link to itself beside a good scan, which is segmented", REFUSED, "a circular link")
 def _loop(folder: Path) -> None:
     os.symlink(folder / "a.nii.gz", folder / "a.nii.gz")
     _others_are_done(folder)
@@ -204,7 +204,7 @@ def _no_image(folder: Path) -> None:
     find_cases(folder)
 
 
-@KIND.situation("gzip under the name `.nii`", REFUSED, "Let its name end in .nii.gz")
+@KIND.situation("gzip under the name `.nii`", REFUSED, "Rename it to .nii.gz")
 def _gzip_named_nii(folder: Path) -> None:
     save(folder / "x.nii.gz").rename(folder / "x.nii")
     read(folder / "x.nii")

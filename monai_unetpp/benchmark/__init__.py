@@ -1,4 +1,4 @@
-"""Segmenting whole volumes at each level, runtime and precision, measured beside MONAI's own route."""
+"""Benchmark of segmenting whole volumes at each level, runtime and precision, compared with MONAI."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["run_benchmark"]
 def run_benchmark(
     device: str | None = None, *, plot: str | PathLike[str] | None = None, **options: Any
 ) -> tuple[str, dict[str, Any]]:
-    """Measure on this machine, see :func:`~monai_unetpp.benchmark.speed.measure_inference`.
+    """Run the benchmark on this machine, see :func:`~monai_unetpp.benchmark.speed.measure_inference`.
 
     Args:
         device: such as ``"cpu"``; by default a GPU if there is one.
@@ -23,9 +23,9 @@ def run_benchmark(
         Text in Markdown, and the same figures ready for JSON.
 
     Raises:
-        ValueError: no such device, or an option with a value that cannot work.
+        ValueError: no such device, or an invalid option.
         ImportError: matplotlib, for a plot, is not installed.
-        RuntimeError: MONAI's route, with which all is compared, failed.
+        RuntimeError: MONAI's route, the reference, failed.
     """
     # torch is only imported when something is measured
     from monai_unetpp.benchmark.speed import measure_inference
@@ -34,7 +34,7 @@ def run_benchmark(
     from monai_unetpp.devices import resolve_device
 
     if plot is not None:
-        # before minutes of measuring are in vain
+        # fail before minutes of measuring
         check_plot_path(plot)
     result = measure_inference(device=resolve_device(device), **options)
     if plot is not None:

@@ -1,4 +1,4 @@
-"""What the inference benchmark compares: MONAI's route and ours, each living in a separate process."""
+"""The contenders of the inference benchmark: MONAI's route and ours, each in a separate process."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Contender:
 
     @property
     def name(self) -> str:
-        """As it is called in tables."""
+        """The name in tables."""
         if self.level is None:
             return f"MONAI {self.precision}"
         return f"{self.level} {self.runtime} {self.precision}"
@@ -79,7 +79,7 @@ class Contender:
 
 @dataclasses.dataclass(frozen=True)
 class InferenceTask:
-    """What all contenders do alike.
+    """The task that all contenders share.
 
     Attributes:
         in_channels: channels of the volume.
@@ -88,11 +88,11 @@ class InferenceTask:
         volume_shape: spatial shape of the volume.
         window_shape: spatial shape of the windows.
         overlap: of the windows.
-        sw_batch_size: windows at once.
-        device: where the networks run, and where the volume is.
-        threads: of torch.
-        folder: for what is converted and compiled, empty at first.
-        bundle: folder of the bundle whose network is ours; ``None`` for random weights.
+        sw_batch_size: windows per batch.
+        device: the device of the networks and of the volume.
+        threads: number of torch's threads.
+        folder: for converted and compiled networks, initially empty.
+        bundle: folder of the bundle with our network; ``None`` for random weights.
     """
 
     in_channels: int
@@ -110,13 +110,13 @@ class InferenceTask:
 
 @dataclasses.dataclass(frozen=True)
 class StartedContender:
-    """A contender that is ready.
+    """A contender that is ready to run.
 
     Attributes:
         parameters: of its network.
         flops_per_window: operations of one window.
-        preparation_s: what its first window took longer than its second: conversion, compilation.
-        logits: of the probe, ``(out_channels, *spatial)``.
+        preparation_s: extra time of the first window: conversion, compilation.
+        logits: logits of the probe, ``(out_channels, *spatial)``.
     """
 
     parameters: int
@@ -127,14 +127,14 @@ class StartedContender:
 
 @dataclasses.dataclass(frozen=True)
 class SegmentedVolume:
-    """What one run over the volume took.
+    """The result of one run over the volume.
 
     Attributes:
         seconds: wall time from the volume to its label map.
-        stages_s: its parts by stage; empty if they were not asked for.
+        stages_s: seconds by stage; empty unless requested.
         peak_memory_bytes: most memory of this contender so far: device memory on CUDA, on a CPU the growth of its
             process.
-        labels: the label map, ``(*spatial)``, if it was asked for.
+        labels: the label map, ``(*spatial)``, if requested.
     """
 
     seconds: float
@@ -149,10 +149,10 @@ def has_form_of_monai(features: tuple[int, ...]) -> bool:
 
 
 def build_monai_network(task: InferenceTask) -> BasicUNetPlusPlus:
-    """MONAI's network of the task's features with random weights, which are always the same ones."""
+    """MONAI's network with the task's features and reproducible random weights."""
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()):
         torch.manual_seed(0)
-        # its last node has as many channels as its first, as in ours
+        # as in ours, the last node has as many channels as the first
         return BasicUNetPlusPlus(
             spatial_dims=len(task.window_shape),
             in_channels=task.in_channels,
@@ -173,9 +173,9 @@ def build_own_network(task: InferenceTask) -> NestedUNet:
 def measure_matrix_ceiling(
     precision: str, device: torch.device | str, size: int | None = None, tries: int = 5
 ) -> float:
-    """The most operations per second that products of large matrices reach here in torch.
+    """The highest rate of operations that torch reaches on this device for products of large matrices.
 
-    Another runtime may multiply faster: its share of this can be above 1.
+    Another runtime may multiply faster, so its share of this can be above 1.
 
     Args:
         precision: ``"fp32"`` (TensorFloat32 on a GPU if torch's convolutions use it), ``"bf16"`` or ``"fp16"``.
@@ -190,7 +190,7 @@ def measure_matrix_ceiling(
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     fastest = float("inf")
     try:
-        # one more, as the first one starts threads and libraries
+        # one more, as the first one initialises threads and libraries
         for _ in range(tries + 1):
             synchronize(device)
             start = time.perf_counter()
@@ -203,13 +203,13 @@ def measure_matrix_ceiling(
 
 
 class ContenderProcess:
-    """A process in which one contender lives, so that its memory is its own and its failure hurts no other.
+    """A process for one contender, so that its memory is measured separately and a failure affects no other.
 
-    Functions are called one after the other; between calls the process sleeps.
+    Functions are called one after the other; the process is idle between calls.
 
     Args:
-        contender: who.
-        task: what to do.
+        contender: the contender.
+        task: the task.
 
     Example:
         >>> from monai_unetpp.benchmark.contenders import Contender, ContenderProcess
@@ -221,7 +221,7 @@ class ContenderProcess:
     def __init__(self, contender: Contender, task: InferenceTask) -> None:
         self.contender = contender
         self.task = task
-        # processes that fork from one that has imported all this start at once; systems without fork import it again
+        # forking from a process with all imports done is fast; systems without fork import again
         methods = multiprocessing.get_all_start_methods()
         context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         context.set_forkserver_preload([__name__])
@@ -247,10 +247,10 @@ class ContenderProcess:
         return started
 
     def expect(self) -> dict[str, npt.NDArray[np.float32]]:
-        """The probe's logits at every level in fp32, from the network that all others are compared with.
+        """The probe's logits at every level in fp32, from the reference network.
 
         Raises:
-            RuntimeError: this is not possible here.
+            RuntimeError: the network cannot run here.
         """
         expected: dict[str, npt.NDArray[np.float32]] = self.call(expected_logits, self.task)
         return expected
@@ -269,11 +269,11 @@ class ContenderProcess:
         return done
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What ``function`` returns in the process.
+        """Call ``function`` in the process.
 
         Args:
-            function: of a module, so that it can be sent.
-            *arguments: that can be sent too.
+            function: a module-level function, so that it can be pickled.
+            *arguments: arguments that can be pickled.
 
         Raises:
             RuntimeError: it failed, or the process ended.
@@ -291,8 +291,8 @@ class ContenderRun:
     """A contender in this process.
 
     Args:
-        contender: who.
-        task: what to do.
+        contender: the contender.
+        task: the task.
     """
 
     def __init__(self, contender: Contender, task: InferenceTask) -> None:
@@ -306,7 +306,7 @@ class ContenderRun:
         self._inferer = _own_inferer(contender, task) if contender.level else _monai_inferer(task)
 
     def start(self) -> StartedContender:
-        """Prepare, and segment the probe twice: what the second time does not need is preparation."""
+        """Prepare, and segment the probe twice: the extra time of the first is preparation."""
         probe = _probe(self.volume, self.task)
         seconds = []
         for _ in range(2):
@@ -327,7 +327,7 @@ class ContenderRun:
     def logits(self, volume: torch.Tensor, timer: StageTimer | None = None) -> torch.Tensor:
         """Logits ``(1, out_channels, *spatial)`` of a volume ``(1, in_channels, *spatial)``."""
         if isinstance(self._inferer, NestedSlidingWindowInferer):
-            # one inferer for everything, as it keeps what was compiled
+            # one inferer for both outputs, as it keeps the compiled network
             self._inferer.output, self._inferer.timer = "logits", timer
             return _single(self._inferer(volume, self.network))
 
@@ -365,7 +365,7 @@ class ContenderRun:
 
 
 def _load_libraries(contender: Contender, device: torch.device) -> None:
-    """Memory that libraries take once is not counted for a network."""
+    """Load libraries first, so that their memory does not count for a network."""
     if contender.runtime == "openvino" and importlib.util.find_spec("openvino"):
         importlib.import_module("openvino")
     if device.type == "cuda":
@@ -378,7 +378,7 @@ def _load_libraries(contender: Contender, device: torch.device) -> None:
 def expected_logits(task: InferenceTask) -> dict[str, npt.NDArray[np.float32]]:
     """The probe's logits ``(out_channels, *spatial)`` at every level in fp32.
 
-    They are those of MONAI's network, or of a bundle's own where there is one, in MONAI's sliding windows.
+    They are from MONAI's network, or the bundle's own if there is one, in MONAI's sliding windows.
     """
     device = torch.device(task.device)
     network = build_monai_network(task) if task.bundle is None else build_own_network(task)
@@ -389,7 +389,7 @@ def expected_logits(task: InferenceTask) -> dict[str, npt.NDArray[np.float32]]:
             return dict(network.forward_levels(windows))
         return {topology.level_name(number): logits for number, logits in enumerate(network(windows), start=1)}
 
-    # MONAI's inferer gives a dict for a dict
+    # MONAI's inferer returns a dict for a dict
     outputs: Any = _monai_inferer(task)(_probe(make_volume(task).to(device), task), by_level)
     return {level: logits[0].float().cpu().numpy() for level, logits in outputs.items()}
 
@@ -414,7 +414,7 @@ def _network_of(contender: Contender, task: InferenceTask) -> nn.Module:
     if not has_form_of_monai(task.features):
         return build_own_network(task)
     network = build_monai_network(task)
-    # MONAI's windows are then put together for the deepest output only, which is all that is wanted
+    # MONAI then stitches only the deepest output, the only one needed
     network.deep_supervision = False
     return network
 
@@ -433,18 +433,18 @@ def _own_inferer(contender: Contender, task: InferenceTask) -> NestedSlidingWind
         mode="gaussian",
         runtime=contender.runtime,
         precision=contender.precision,
-        # each its own, or one contender would pay for the conversion of another
+        # each its own, so that every contender does its own conversion
         cache_dir=own_folder(contender, task),
     )
 
 
 def own_folder(contender: Contender, task: InferenceTask) -> Path:
-    """For what is converted and compiled; compilers do not take blanks in its name."""
+    """The folder for converted and compiled networks; without spaces, which compilers do not accept."""
     return Path(task.folder, contender.name.replace(" ", "_"))
 
 
 def _single(output: Any) -> torch.Tensor:
-    """The output of an inferer that runs a network with one."""
+    """The output of an inferer, typed as the single tensor that it is."""
     logits: torch.Tensor = output
     return logits
 
@@ -471,19 +471,19 @@ _here: list[ContenderRun] = []
 
 
 def _answered(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What ``function`` returns, or why it failed in words: not every error can be sent to another process."""
+    """The result of ``function``, or the reason of its failure as text, as not every error can be pickled."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return function(*arguments)
-        # whatever a compiler or a driver raises is a reason to report this contender as missing
+        # any error of a compiler or driver means that this contender is missing
         except Exception as e:
             return _Failure(" ".join(f"{type(e).__name__}: {e}".split())[:300])
 
 
 def _start_here(contender: Contender, task: InferenceTask) -> StartedContender:
     torch.set_num_threads(task.threads)
-    # or an earlier run on this machine would have paid for the compilation
+    # so that no earlier run on this machine has done the compilation
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(own_folder(contender, task))
     _here[:] = [ContenderRun(contender, task)]
     return _here[0].start()

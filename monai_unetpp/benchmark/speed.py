@@ -1,4 +1,4 @@
-"""What segmenting a whole volume costs at each level, runtime and precision, beside MONAI's own route."""
+"""The cost of segmenting a whole volume at each level, runtime and precision, compared with MONAI."""
 
 from __future__ import annotations
 
@@ -51,49 +51,42 @@ def measure_inference(
 ) -> InferenceBenchmark:
     """Compare ``NestedUNet`` in our sliding windows with ``BasicUNetPlusPlus`` in MONAI's, over a whole volume.
 
-    All contenders segment the same volume with the same windows, overlap, blending and batches of windows, from the
-    volume on the device to its label map there. Our network is MONAI's converted, so that the outputs agree, which is
-    checked in the first window (every level against MONAI's output of this level, in fp32) and in the volume (the
-    deepest level). Each contender lives in a separate process; the rounds alternate between the reference and the
-    contenders of one runtime and precision, so that a noisy machine hits all alike, and ratios are taken within a
-    round.
+    All contenders segment the same volume with the same windows, overlap, blending and batches, from the volume on the
+    device to the label map there. Our network is converted from MONAI's, so the outputs must agree. This is checked in
+    the first window (every level against MONAI's, in fp32) and in the volume (the deepest level). Each contender runs
+    in a separate process. The rounds alternate between the reference and the contenders of one runtime and precision,
+    so that noise affects all alike, and ratios are taken within a round.
 
-    MONAI's route gets what makes it fast: only the deepest output is put together, in inference mode. The reference is
-    fp32 on a CPU and automatic mixed precision on a GPU; other precisions are measured for MONAI's route as well.
+    MONAI's route is made as fast as possible: only the deepest output is stitched, in inference mode. The reference is
+    fp32 on a CPU and automatic mixed precision on a GPU; MONAI's route is measured in the other precisions as well.
 
-    With a bundle its network, windows and overlap are taken. Then the reference is a ``BasicUNetPlusPlus`` with as many
-    channels and random weights where that has as many resolutions, else the bundle's whole network in MONAI's sliding
-    windows, and the outputs are compared with the bundle's own network.
+    With a bundle, its network, windows and overlap are used. The reference is then a ``BasicUNetPlusPlus`` with the
+    same channels and random weights if the number of resolutions allows it, else the bundle's whole network in MONAI's
+    sliding windows; outputs are compared with the bundle's own network.
 
     In a script, call this below ``if __name__ == "__main__":``, as with all of Python's ``multiprocessing``.
 
     Args:
         device: ``"cpu"`` or a CUDA device.
-        progress: True shows what is going on on standard error, a function is called with each line of it.
+        progress: True shows progress on standard error; a function is called with each line.
         **options: fields of :class:`~monai_unetpp.benchmark.speed_options.SpeedOptions`, such as ``quick=True``.
 
     Returns:
         Frozen results; ``dataclasses.asdict`` makes them ready for JSON.
 
     Raises:
-        TypeError: an option that there is not.
-        ValueError: an option with a value that cannot work.
+        TypeError: an unknown option.
+        ValueError: an invalid value.
         FileNotFoundError: no such bundle.
-        RuntimeError: the reference cannot run here, so that there is nothing to compare with.
+        RuntimeError: the reference cannot run here.
     """
     device = resolve_device(str(device))
     chosen = SpeedOptions(**options)
-    tell = teller(progress, logger)
     with tempfile.TemporaryDirectory() as folder:
         task = make_task(chosen, device, folder)
         known = build_own_network(task).levels
         contenders = choose_contenders(chosen, known, device)
-        with contextlib.ExitStack() as stack:
-            contest = _Contest(task, contenders, known[-1], stack, tell)
-            ceilings = _measure_ceilings(contenders, device)
-            contest.run_rounds(chosen.rounds)
-            again = _measure_ceilings(contenders, device)
-            costs = contest.costs({name: max(ceilings[name], again[name]) for name in ceilings})
+        ceilings, costs, missing = _measured(task, contenders, known[-1], chosen.rounds, teller(progress, logger))
     return InferenceBenchmark(
         reference=contenders[0].name,
         reference_network="BasicUNetPlusPlus" if has_form_of_monai(task.features) else "NestedUNet",
@@ -107,9 +100,9 @@ def measure_inference(
         windows=_count_windows(task),
         overlap=task.overlap,
         sw_batch_size=task.sw_batch_size,
-        ceilings={name: max(ceilings[name], again[name]) for name in ceilings},
+        ceilings=ceilings,
         costs=costs,
-        missing=tuple(contest.missing),
+        missing=missing,
         environment=_describe_environment(device),
     )
 
@@ -118,15 +111,15 @@ def measure_inference(
 
 
 def make_task(chosen: SpeedOptions, device: torch.device, folder: str) -> InferenceTask:
-    """What all contenders do alike.
+    """The task that all contenders share.
 
     Args:
         chosen: network, volume and windows.
-        device: where they run.
-        folder: for what is converted and compiled.
+        device: the device to run on.
+        folder: for converted and compiled networks.
 
     Raises:
-        ValueError: values that cannot work.
+        ValueError: invalid values.
         FileNotFoundError: no such bundle.
     """
     of_bundle = None if chosen.bundle is None else _of_bundle(chosen.bundle)
@@ -165,7 +158,7 @@ def _of_bundle(bundle: str | PathLike[str]) -> dict[str, Any]:
 
 
 def _placeholder(bundle: str) -> InferenceTask:
-    """A task to build a bundle's network by, which depends on nothing else."""
+    """A task for building a bundle's network, which depends only on the bundle."""
     return InferenceTask(1, 1, (), (), (), 0.0, 1, "cpu", 1, "", bundle)
 
 
@@ -175,7 +168,7 @@ def _checked_task(task: InferenceTask) -> InferenceTask:
         raise ValueError(f"window_shape must have 2 or 3 positive sizes, got {task.window_shape}.")
     if len(task.volume_shape) != dims or min(task.volume_shape) < 1:
         raise ValueError(
-            f"volume_shape must have {dims} positive sizes as the windows have, got {task.volume_shape}. Give one per "
+            f"volume_shape must have {dims} positive sizes like the windows, got {task.volume_shape}. Give one per "
             "axis."
         )
     if task.bundle is None and (not has_form_of_monai(task.features) or min(task.features) < 1):
@@ -190,7 +183,7 @@ def _checked_task(task: InferenceTask) -> InferenceTask:
     for name in ("in_channels", "out_channels", "sw_batch_size"):
         if getattr(task, name) < 1:
             raise ValueError(f"{name} must be 1 or more, got {getattr(task, name)}.")
-    # which also checks the overlap
+    # WindowGrid checks the rest
     if any(not 0 <= part < 1 for part in np.atleast_1d(task.overlap)):
         raise ValueError(f"overlap must be from 0 to below 1, got {task.overlap}.")
     WindowGrid.over(task.volume_shape, task.window_shape, task.overlap)
@@ -198,15 +191,15 @@ def _checked_task(task: InferenceTask) -> InferenceTask:
 
 
 def choose_contenders(chosen: SpeedOptions, known: Sequence[str], device: torch.device) -> list[Contender]:
-    """MONAI's route, its reference first, and then ours, the deepest level first.
+    """MONAI's route, with the reference first, then ours, the deepest level first.
 
     Args:
         chosen: levels, runtimes and precisions.
         known: the levels of the network.
-        device: where they run.
+        device: the device to run on.
 
     Raises:
-        ValueError: a level, runtime or precision that there is not.
+        ValueError: unknown level, runtime or precision.
     """
     cpu = device.type == "cpu"
     possible = [name for name in PRECISIONS if name != "auto" and not (cpu and name == "fp16")]
@@ -214,7 +207,7 @@ def choose_contenders(chosen: SpeedOptions, known: Sequence[str], device: torch.
     runtimes = _checked_choice("runtimes", chosen.runtimes, [name for name in RUNTIMES if name != "auto"])
     precisions = _checked_choice("precisions", chosen.precisions, possible) or possible
     if not runtimes:
-        # on a CPU torch.compile takes long to prepare, and is no match for OpenVINO
+        # on a CPU torch.compile is slow to prepare, and slower than OpenVINO
         other = "openvino" if cpu and importlib.util.find_spec("openvino") else "compile"
         runtimes = ["torch", other]
     reference = "fp32" if cpu else next(name for name in ("fp16", "bf16", "fp32") if name in precisions)
@@ -226,8 +219,8 @@ def choose_contenders(chosen: SpeedOptions, known: Sequence[str], device: torch.
 def _checked_choice(name: str, chosen: Sequence[str] | None, known: Sequence[str]) -> list[str]:
     for value in chosen or ():
         if value not in known:
-            raise ValueError(f"{name} must be out of {', '.join(known)}, got {value!r}.")
-    # in the order of what is known
+            raise ValueError(f"{name} must be among {', '.join(known)}, got {value!r}.")
+    # in the order of the known values
     return [value for value in known if value in (chosen or ())]
 
 
@@ -250,11 +243,25 @@ def _measure_ceilings(contenders: Sequence[Contender], device: torch.device) -> 
     }
 
 
+def _measured(
+    task: InferenceTask, contenders: Sequence[Contender], deepest: str, rounds: int, tell: Callable[[str], None]
+) -> tuple[dict[str, float], tuple[InferenceCost, ...], tuple[MissingContender, ...]]:
+    """The ceilings by precision, the costs, and the contenders that failed."""
+    device = torch.device(task.device)
+    with contextlib.ExitStack() as stack:
+        contest = _Contest(task, contenders, deepest, stack, tell)
+        before = _measure_ceilings(contenders, device)
+        contest.run_rounds(rounds)
+        after = _measure_ceilings(contenders, device)
+        ceilings = {name: max(before[name], after[name]) for name in before}
+        return ceilings, contest.costs(ceilings), tuple(contest.missing)
+
+
 # -- measuring -------------------------------------------------------------------------------------------------------
 
 
 class _Contest:
-    """Runs contenders in turns, drops those that fail, and keeps what was measured."""
+    """Runs the contenders in turn, drops those that fail, and keeps the measurements."""
 
     def __init__(
         self,
@@ -280,9 +287,9 @@ class _Contest:
         self._start(self._reference, stack)
 
     def run_rounds(self, repeats: int) -> None:
-        """Every contender ``repeats`` times, beside a run of the reference in the same round.
+        """Run every contender ``repeats`` times, with a run of the reference in each round.
 
-        One group of contenders after the other: all at once would not fit into memory.
+        One group of contenders after the other, as all together would not fit into memory.
         """
         for group in _groups(self._contenders[1:]):
             with contextlib.ExitStack() as stack:
@@ -293,7 +300,7 @@ class _Contest:
                     self._processes.pop(contender, None)
 
     def _run_group(self, group: Sequence[Contender], repeats: int) -> None:
-        # the stages cost a GPU its overlap, so that they have a round of their own there
+        # on a GPU, measuring stages prevents overlapping work, so it gets a separate round
         on_cpu = torch.device(self.task.device).type == "cpu"
         for number, order in enumerate(shuffled_rounds(group, repeats), start=1):
             done = {
@@ -315,7 +322,7 @@ class _Contest:
                 self._run(contender, stages=True, labels=False)
 
     def costs(self, ceilings: Mapping[str, float]) -> tuple[InferenceCost, ...]:
-        """What was measured, for the contenders that ran to the end."""
+        """The measurements of the contenders that completed."""
         windows = _count_windows(self.task)
         dropped = {missing.name for missing in self.missing}
         ran = [contender for contender in self._contenders if contender.name not in dropped]
@@ -359,7 +366,7 @@ class _Contest:
         process.close()
         if contender == self._reference:
             raise RuntimeError(
-                f"{contender.name}: MONAI's route failed ({error}), and all others are compared with it. If memory ran "
+                f"{contender.name}: MONAI's route failed ({error}), so there is nothing to compare with. If memory ran "
                 "out, give a smaller volume_shape or window_shape, or fewer features."
             ) from error
         self.missing.append(MissingContender(contender.name, str(error)))
@@ -411,7 +418,7 @@ class _Contest:
 
 
 def _groups(contenders: Sequence[Contender]) -> list[list[Contender]]:
-    """Contenders of one runtime and precision; MONAI's route in further precisions goes with the first of ours."""
+    """Contenders grouped by runtime and precision; MONAI's route in further precisions joins our first group."""
     groups: dict[tuple[str, str], list[Contender]] = {}
     for contender in contenders:
         if contender.level is not None:
@@ -427,7 +434,7 @@ def _labels_of(logits: npt.NDArray[np.float32]) -> npt.NDArray[Any]:
 
 
 def _median_stages(measured: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Median seconds by stage, with what is in no stage as ``other``."""
+    """Median seconds by stage, with the rest as ``other``."""
     names = [name for name in measured[0] if name != "total"]
     medians = {name: float(np.median([each.get(name, 0.0) for each in measured])) for name in names}
     other = [each["total"] - sum(each[name] for name in each if name != "total") for each in measured]

@@ -1,4 +1,4 @@
-"""What the inference benchmark measures. Importing this module takes no torch."""
+"""Options of the inference benchmark. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from monai_unetpp.options import as_levels, option, separate_names, whole_number
 
 __all__ = ["SpeedOptions"]
 
-#: What is measured where nothing else is given; the volume is about the box around a brain at 1 mm.
+#: Defaults; the volume is about the bounding box of a brain at 1 mm.
 _NETWORK = {"features": (16, 32, 64, 128, 256), "in_channels": 1, "out_channels": 4}
 _QUICK = {"features": (4, 8, 8, 8, 8), "volume_shape": (48, 32, 32), "window_shape": (32, 32, 32)}
 _OVERLAP = 0.25
@@ -21,31 +21,31 @@ _WINDOWS = {3: 96, 2: 256}
 
 @dataclasses.dataclass(frozen=True)
 class SpeedOptions:
-    """What all contenders segment, and which of them are measured. What is None takes its default.
+    """What the contenders segment, and which of them to measure. None means the default.
 
     Attributes:
-        quick: a small network and volume, two levels and two rounds, where nothing else is given.
-        bundle: name or folder of a bundle, whose network, windows and overlap are taken.
+        quick: by default a small network and volume, two levels and two rounds.
+        bundle: name or folder of a bundle whose network, windows and overlap to use.
         features: channels of the five resolutions; by default 16, 32, 64, 128, 256.
-        volume_shape: voxels of the volume; by default about the box around a brain at 1 mm.
+        volume_shape: voxels of the volume; by default about the bounding box of a brain at 1 mm.
         window_shape: voxels of the windows; by default 96 along every axis.
-        overlap: of the windows; by default 0.25.
+        overlap: overlap of the windows; by default 0.25.
         in_channels: channels of the volume; by default 1.
         out_channels: classes; by default 4.
         levels: levels to measure; by default all.
         runtimes: ``"torch"``, ``"compile"``, ``"openvino"``; by default torch, and on a CPU OpenVINO if it is
             installed, else torch.compile.
         precisions: ``"fp32"``, ``"bf16"`` and on a GPU ``"fp16"``; by default all of them.
-        sw_batch_size: windows that networks get at once.
+        sw_batch_size: windows per batch.
         repeats: measured rounds, at least 2; by default 3.
 
     Raises:
-        ValueError: too few rounds, or a network beside a bundle.
+        ValueError: too few rounds, or a network in addition to a bundle.
     """
 
-    quick: bool = option(False, help="small networks and few repeats: to see that it works")
+    quick: bool = option(False, help="small network and few rounds, to see that it works")
     bundle: str | PathLike[str] | None = option(
-        None, metavar="BUNDLE", help="take network, windows and overlap of this bundle"
+        None, metavar="BUNDLE", help="use the network, windows and overlap of this bundle"
     )
     features: Sequence[int] | None = option(
         None, type=whole_numbers, metavar="N,N,...", help="channels per resolution (default: 16,32,64,128,256)"
@@ -61,21 +61,23 @@ class SpeedOptions:
         None, flags=("--window",), type=whole_numbers, metavar="N,N,N", help="voxels of a window (default: 96,96,96)"
     )
     overlap: float | Sequence[float] | None = option(
-        None, type=float, metavar="PART", help="of the windows, 0 to below 1 (default: 0.25)"
+        None, type=float, metavar="SHARE", help="overlap of the windows, from 0 to below 1 (default: 0.25)"
     )
     in_channels: int | None = None
     out_channels: int | None = option(
         None, flags=("--classes",), type=int, metavar="N", help="output channels (default: 4)"
     )
-    levels: Sequence[str] | None = option(None, type=as_levels, metavar="L,L,...", help="such as L1,L4 (default: all)")
+    levels: Sequence[str] | None = option(
+        None, type=as_levels, metavar="L,L,...", help="levels, such as L1,L4 (default: all)"
+    )
     runtimes: Sequence[str] | None = option(
         None,
         type=separate_names,
         metavar="R,R,...",
-        help="of torch, compile, openvino (default: torch, and openvino on a CPU if it is installed, else compile)",
+        help="among torch, compile, openvino (default: torch, and openvino on a CPU if it is installed, else compile)",
     )
     precisions: Sequence[str] | None = option(
-        None, type=separate_names, metavar="P,P,...", help="of fp32, bf16, fp16 (default: all; fp16 on a GPU only)"
+        None, type=separate_names, metavar="P,P,...", help="among fp32, bf16, fp16 (default: all; fp16 only on a GPU)"
     )
     sw_batch_size: int = 4
     repeats: int | None = option(None, type=int, metavar="N", help="measured rounds (default: 3)")
@@ -92,11 +94,11 @@ class SpeedOptions:
 
     @property
     def rounds(self) -> int:
-        """How often each contender is measured."""
+        """Number of measured rounds."""
         return self.repeats or (2 if self.quick else 3)
 
     def task_values(self, of_bundle: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Network, volume and windows by name: what is given, else that of the bundle, else the default."""
+        """Network, volume and windows by name: as given, else from the bundle, else the default."""
         names = (*_NETWORK, "volume_shape", "window_shape", "overlap")
         given = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         known = of_bundle or {**_NETWORK, "overlap": _OVERLAP, **(_QUICK if self.quick else {})}

@@ -1,4 +1,4 @@
-"""The picture of an inference benchmark."""
+"""The plot of an inference benchmark."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _HATCHES = {"fp32": "", "bf16": "///", "fp16": "..."}
 def save_speed_plot(result: InferenceBenchmark, path: str | PathLike[str]) -> None:
     """Draw how many times as fast as MONAI's route each contender is, as bars on a logarithmic axis.
 
-    Colour stands for the runtime and hatching for the precision; the names beside the bars say both too. Whiskers are
-    the quartiles over the rounds.
+    Colour shows the runtime and hatching the precision, as do the names of the bars. Whiskers are the quartiles over
+    the rounds.
 
     Args:
-        result: what was measured.
+        result: the benchmark.
         path: the PNG file to write.
 
     Raises:
-        ValueError: a file of another kind.
+        ValueError: not a PNG file.
         ImportError: matplotlib is not installed.
     """
     check_plot_path(path)
@@ -36,7 +36,7 @@ def save_speed_plot(result: InferenceBenchmark, path: str | PathLike[str]) -> No
             speed_up = cost.speed_up
             axes.barh(
                 row,
-                # from 1 on, where MONAI's route is
+                # starting at 1, MONAI's speed
                 speed_up.median - 1,
                 left=1,
                 height=0.72,
@@ -69,7 +69,7 @@ def check_plot_path(path: str | PathLike[str]) -> None:
     """Check before measuring that a plot can be drawn.
 
     Raises:
-        ValueError: a file of another kind than PNG.
+        ValueError: not a PNG file.
         ImportError: matplotlib is not installed.
     """
     if not str(path).lower().endswith(".png"):

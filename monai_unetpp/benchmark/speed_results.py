@@ -1,4 +1,4 @@
-"""What was measured of each contender, and what this package promises."""
+"""The results of an inference benchmark, and the targets of this package."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ __all__ = [
 ]
 
 OUTPUT_TOLERANCE = 1e-3
-"""How far logits in fp32 may be from the expected ones, as a share of the largest of these, to count as equal."""
+"""Largest difference of fp32 logits from the expected ones to count as equal, as a share of the largest logit."""
 
 
 @dataclasses.dataclass(frozen=True)
 class InferenceCost:
-    """What segmenting the volume cost one contender.
+    """The cost of segmenting the volume for one contender.
 
     Attributes:
         name: of the contender.
         level: the level that it computes; ``None`` for MONAI's route.
         runtime: ``"torch"``, ``"compile"`` or ``"openvino"``.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
-        parameters: of its network.
-        flops: operations of the network for the whole volume, by count.
+        parameters: number of parameters of its network.
+        flops: counted operations of the network for the whole volume.
         seconds: from the volume to its label map.
         speed_up: how many times as fast as the reference in the same round.
         stages_s: median seconds by stage.
-        outside_network: share of the time that is not spent in the network.
-        preparation_s: conversion and compilation, once.
-        peak_memory_bytes: most memory in use: device memory on CUDA, on a CPU the growth of a separate process,
-            without what libraries load once.
-        flops_per_s: operations per second, with the time outside the network counted too.
-        ceiling_share: of what products of large matrices reach in the same precision.
+        outside_network: share of the time spent outside the network.
+        preparation_s: one-time conversion and compilation.
+        peak_memory_bytes: peak memory: device memory on CUDA, on a CPU the growth of a separate process, without
+            libraries.
+        flops_per_s: operations per second, including the time outside the network.
+        ceiling_share: the same relative to products of large matrices in the same precision.
         max_difference: largest difference of a logit of the first window from MONAI's network in fp32.
         relative_difference: the same as a share of the largest logit.
         same_labels: share of that window's voxels with the same label.
-        same_labels_volume: share of the volume's voxels with the label that the reference gave, where both compute the
-            same level of the same network.
+        same_labels_volume: share of the volume's voxels with the same label as the reference, if both compute the same
+            level of the same network.
     """
 
     name: str
@@ -69,7 +69,7 @@ class InferenceCost:
 
 @dataclasses.dataclass(frozen=True)
 class MissingContender:
-    """A contender that could not run, and why."""
+    """A contender that could not run, with the reason."""
 
     name: str
     reason: str
@@ -77,21 +77,21 @@ class MissingContender:
 
 @dataclasses.dataclass(frozen=True)
 class InferenceBenchmark:
-    """All contenders, measured in one run; ratios are to the reference, which is MONAI's route.
+    """The measurements of all contenders in one run; ratios are relative to the reference, MONAI's route.
 
     Attributes:
         reference: name of the contender that is the reference.
-        reference_network: what it runs.
-        bundle: name of the bundle whose network was taken; ``None`` for random weights.
-        levels: all levels of our network, also those that were not measured.
+        reference_network: the network of the reference.
+        bundle: name of the bundle with the network; ``None`` for random weights.
+        levels: all levels of our network, including those that were not measured.
         features: channels per resolution.
         in_channels: of the volume.
         out_channels: classes.
         volume_shape: spatial shape of the volume.
         window_shape: spatial shape of the windows.
-        windows: how many of them cover the volume.
-        overlap: of the windows.
-        sw_batch_size: windows at once, for all contenders.
+        windows: number of windows that cover the volume.
+        overlap: overlap of the windows.
+        sw_batch_size: windows per batch.
         ceilings: operations per second of products of large matrices, by precision.
         costs: per contender, the reference first.
         missing: contenders that could not run.
@@ -118,14 +118,14 @@ class InferenceBenchmark:
 
 @dataclasses.dataclass(frozen=True)
 class SpeedTarget:
-    """A target and what was measured.
+    """A target and the measured value.
 
     Attributes:
-        name: what it is about.
+        name: the quantity.
         wanted: the speed-up to reach, or the share not to exceed.
-        measured: the median; ``None`` where no contender of this kind was measured.
-        contender: whose figure it is.
-        at_most: whether the measured value must not be above ``wanted``, instead of not below.
+        measured: the median; ``None`` if no such contender was measured.
+        contender: the contender that was measured.
+        at_most: whether ``wanted`` is an upper limit, not a lower one.
     """
 
     name: str
@@ -136,17 +136,16 @@ class SpeedTarget:
 
     @property
     def met(self) -> bool:
-        """Whether it is reached; what was not measured is not."""
+        """Whether the target is met; False if it was not measured."""
         if self.measured is None:
             return False
         return self.measured <= self.wanted if self.at_most else self.measured >= self.wanted
 
 
 def check_targets(result: InferenceBenchmark) -> tuple[SpeedTarget, ...]:
-    """What this package promises, beside what was measured: on a GPU, and on a CPU with two cores.
+    """Compare the measurements with the targets of this package, on a GPU or on a CPU with two cores.
 
-    Of several contenders the fastest counts. The time outside the network is that of the named contenders that spends
-    the largest share there.
+    The fastest of several contenders counts. The time outside the network is the largest share among these contenders.
     """
     deepest, shallowest = result.levels[-1], result.levels[0]
     wanted: list[tuple[str, tuple[str, ...], float]]

@@ -1,4 +1,4 @@
-"""An inference benchmark in words and tables."""
+"""Text and tables of an inference benchmark."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _cost_table(result: InferenceBenchmark) -> list[str]:
 
 
 def _stage_table(result: InferenceBenchmark) -> list[str]:
-    # MONAI's inferer cannot be asked how long windows and stitching take each
+    # MONAI's inferer cannot time windows and stitching separately
     names = ("preparation", "windows", "network", "stitching", "windows, stitching", "argmax", "other")
     used = [name for name in names if any(name in cost.stages_s for cost in result.costs)]
     rows = [

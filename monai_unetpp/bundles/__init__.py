@@ -1,6 +1,6 @@
 """Bundles in the layout of MONAI's model zoo: finding, reading, loading and checking them offline.
 
-The public names are loaded when they are first used, so that bundles can be found and listed without waiting for MONAI.
+Public names are loaded on first use, so that bundles can be found and listed without importing MONAI.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from monai.bundle.properties import InferProperties, TrainProperties
 
 from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_problems
 from monai_unetpp.bundles.json_files import read_object
-from monai_unetpp.bundles.loading import differing_arguments, network_arguments
+from monai_unetpp.bundles.loading import differing_arguments, network_arguments, shortened
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
 
@@ -34,7 +34,7 @@ _FILES = (
     "docs/data_license.txt",
     "models/model.pt",
 )
-#: The model zoo takes no larger file.
+#: The model zoo accepts no larger files.
 _MAX_FILE_BYTES = 25_000_000
 _METADATA_KEYS = (
     "schema",
@@ -51,7 +51,7 @@ _METADATA_KEYS = (
     "copyright",
     "network_data_format",
 )
-#: Keys that a config must have, and what MONAI knows about the optional ones.
+#: Required keys of a config, and MONAI's table of all properties.
 _KEYS: dict[str, tuple[tuple[str, ...], Mapping[str, Mapping[Any, Any]]]] = {
     "inference.json": (
         (
@@ -92,16 +92,16 @@ _KEYS: dict[str, tuple[tuple[str, ...], Mapping[str, Mapping[Any, Any]]]] = {
 def check_bundle(bundle: str | PathLike[str], *, schema: str | PathLike[str] | None = None) -> list[str]:
     """Check a bundle against the rules of MONAI's model zoo, as far as they can be checked offline.
 
-    Files and their sizes, keys of the configurations, metadata, and weights are checked; all configurations must
-    define the network whose weights are stored. Modules that a ``_target_`` names are imported, so check only bundles
-    that you trust; expressions are not evaluated.
+    It checks files and their sizes, keys of the configurations, metadata, and weights; all configurations must define
+    the network whose weights are stored. Modules named by a ``_target_`` are imported, so check only bundles that you
+    trust; expressions are not evaluated.
 
     Args:
         bundle: the folder of the bundle.
-        schema: JSON schema file of the metadata; without it the fields that the zoo asks for are checked.
+        schema: JSON schema file of the metadata; by default only the fields required by the zoo are checked.
 
     Returns:
-        One line per problem, beginning with the file; empty where there is none.
+        One line per problem, beginning with the file; empty if there are none.
 
     Raises:
         FileNotFoundError: no such folder, or no such schema.
@@ -125,11 +125,11 @@ def check_bundle(bundle: str | PathLike[str], *, schema: str | PathLike[str] | N
 
 
 def _told(problems: Iterator[str]) -> Iterator[str]:
-    """The problems; the last one may be that the check could not go on."""
+    """The problems; if a check cannot continue, the last one says so."""
     try:
         yield from problems
     except (AttributeError, IndexError, KeyError, TypeError, RecursionError) as e:
-        yield f"cannot be checked any further, as an entry has another form than MONAI's ({type(e).__name__}: {e})."
+        yield f"cannot be checked further, as an entry does not have MONAI's form ({type(e).__name__}: {e})."
 
 
 def _file_problems(root: Path) -> Iterator[str]:
@@ -166,7 +166,7 @@ def _logging_problems(path: Path) -> Iterator[str]:
 
 
 def _check_weights(path: Path, problems: list[str]) -> dict[str, Any] | None:
-    """The configuration in the file of weights; what is wrong with the file is added to ``problems``."""
+    """The network's configuration in the weights file; faults of the file are added to ``problems``."""
     if not path.is_file():
         return None
     where = f"models/{path.name}"
@@ -227,7 +227,7 @@ def _metadata_problems(
 
 
 def _channel_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with the names of channels and labels; without it the output's labels have no names."""
+    """Faults in the names of channels, from which the labels of the output get their names."""
     parser = ConfigParser(dict(metadata))
     for side, name in (("inputs", "image"), ("outputs", "pred")):
         key = f"network_data_format#{side}#{name}#channel_def"
@@ -235,7 +235,7 @@ def _channel_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
         if named is None:
             continue
         if not isinstance(named, dict):
-            yield f'{key} must map channels to names like {{"0": "background"}}, got {_shortened(named)}.'
+            yield f'{key} must map channels to names like {{"0": "background"}}, got {shortened(named)}.'
             continue
         wrong = [value for value in named if not re.fullmatch("0|[1-9][0-9]*", str(value))]
         if wrong:
@@ -244,9 +244,9 @@ def _channel_problems(metadata: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} must name the channels 0 to {channels - 1}, got {', '.join(named) or 'none'}."
         names = list(named.values())
         if any(not isinstance(text, str) or not text.strip() for text in names):
-            yield f"{key} must give names, got {_shortened(names)}."
+            yield f"{key} must give names, got {shortened(names)}."
         elif len(set(names)) < len(names):
-            yield f"{key} must give each channel a name of its own, got {_shortened(names)}."
+            yield f"{key} must give each channel a different name, got {shortened(names)}."
 
 
 def _schema_problems(metadata: Mapping[str, Any], path: Path) -> Iterator[str]:
@@ -271,7 +271,7 @@ def _key_problems(name: str, content: dict[str, Any]) -> Iterator[str]:
     for key in required:
         if key not in parser:
             yield f"must have the key {key!r}."
-    # An optional property that is used must be used by its name, so that other programs can replace it there.
+    # An optional property must be used by reference, so that other programs can replace it.
     for prop, rule in properties.items():
         if rule.get("refer_id") is None:
             continue
@@ -288,7 +288,7 @@ def _key_problems(name: str, content: dict[str, Any]) -> Iterator[str]:
             if value is None or (isinstance(value, str) and value.startswith("$")):
                 continue
             if str(value).replace("::", "#") != f"@{key}":
-                yield f"{where} must be '@{key}', got {_shortened(value)}."
+                yield f"{where} must be '@{key}', got {shortened(value)}."
             elif key not in parser and key not in required:
                 yield f"must have the key {key!r}, which {where} refers to."
 
@@ -332,8 +332,3 @@ def _network_problems(content: dict[str, Any], stored: Mapping[str, Any] | None)
         return
     for name in differing:
         yield f"network_def must be that of models/model.pt, but differs in {name}."
-
-
-def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

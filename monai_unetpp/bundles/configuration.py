@@ -1,4 +1,4 @@
-"""A bundle's configurations as MONAI reads them, with values from outside that its syntax never reads."""
+"""A bundle's configurations, with values set from outside that MONAI never interprets."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ from monai_unetpp.errors import is_deliberate
 
 __all__ = ["BundleConfig", "bundle_code", "list_code"]
 
-#: Name in expressions of the list of values that were set from outside.
+#: Name of the list of values set from outside, for use in expressions.
 _GIVEN = "_given_values_"
-#: Packages whose functions a configuration may name without being told about.
+#: Packages whose functions a configuration may name without being listed.
 _KNOWN_PACKAGES = ("monai", "monai_unetpp", "torch")
 
 
 class BundleConfig:
-    """One or several configurations of a bundle, one over the other, into which values are set as objects.
+    """One or several combined configurations of a bundle, in which values are set as objects.
 
-    MONAI reads every string of a configuration: ``$`` begins Python code, ``@`` and ``%`` refer to other entries and
-    files, and ``#`` and ``::`` separate the parts of such a reference. What a user names, a file or a label, can begin
-    with or hold any of these. So a value that is set here never becomes a part of the configuration: an expression
-    that fetches it from a list takes its place. References and expressions of the bundle see the value.
+    MONAI interprets every string of a configuration: ``$`` starts Python code, ``@`` and ``%`` refer to other entries
+    and files, and ``#`` and ``::`` separate the parts of such a reference. Names from users, of files or labels, can
+    contain any of these. So a value set here never becomes part of the configuration: an expression that gets it from a
+    list takes its place. References and expressions of the bundle see the value.
 
     Args:
         bundle: the folder of the bundle, which becomes ``bundle_root``.
-        names: files of its ``configs``; later ones replace entries of those before.
+        names: files in its ``configs``; later ones override earlier ones.
 
     Attributes:
         files: their paths.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is no JSON object.
+        ValueError: a file that is not a JSON object.
 
     Example:
         >>> config = BundleConfig("bundles/hippocampus_mri_unetpp", "inference.json")
@@ -58,7 +58,7 @@ class BundleConfig:
         try:
             self._parser.read_config([str(file) for file in self.files])
         except (KeyError, IndexError, TypeError, ValueError) as e:
-            raise ValueError(f"{self}: the entries cannot be put together ({_in_words(e)}). Correct the file.") from e
+            raise ValueError(f"{self}: the entries cannot be combined ({_in_words(e)}). Correct the file.") from e
         self["bundle_root"] = str(bundle)
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class BundleConfig:
         return key in self._parser
 
     def __setitem__(self, key: str, value: Any) -> None:
-        """Let ``key``, in MONAI's form such as ``"train#inferer"``, be ``value``, whatever text it holds."""
+        """Set ``key``, in MONAI's form such as ``"train#inferer"``, to ``value``, whatever text it contains."""
         self._parser[key] = self._stand_in(value)
         self._set.add(key)
 
@@ -76,33 +76,33 @@ class BundleConfig:
         """The object that an entry describes.
 
         Raises:
-            ValueError: it cannot be made; the message names the files.
-            Exception: what the package itself raises for values that were set, as it is.
+            ValueError: it cannot be created; the message names the files.
+            Exception: errors of this package about values that were set, unchanged.
         """
         if key not in self:
             raise ValueError(f"{self}: must have the key {key!r}. Add it, or copy the bundle again.")
         try:
             return self._parser.get_parsed_content(key)
-        # an expression can also end the program
+        # an expression can also exit the program
         except (Exception, SystemExit) as e:
             wrapped: BaseException = e
-        # outside of the except block, so that the error keeps the cause that it had
+        # outside of the except block, so that the error keeps its own cause
         self._explain(key, wrapped)
 
     def _stand_in(self, value: Any) -> Any:
-        """The placeholder of a value in the configuration: it holds none of the value's own text."""
+        """The placeholder of a value in the configuration, without any of the value's own text."""
         if isinstance(value, (bool, int, float)) or value is None:
             return value
         if type(value) is list:
             return [self._stand_in(entry) for entry in value]
-        # ids of MONAI lead to the entries of a dict whose keys are plain words
+        # MONAI's ids can address the entries of a dict if its keys are plain words
         if type(value) is dict and all(isinstance(key, str) and re.fullmatch(r"[a-zA-Z]\w*", key) for key in value):
             return {key: self._stand_in(entry) for key, entry in value.items()}
         self._given.append(value)
         return f"${_GIVEN}[{len(self._given) - 1}]"
 
     def _explain(self, key: str, wrapped: BaseException) -> NoReturn:
-        """Raise the error behind those of MONAI, which name neither file nor remedy."""
+        """Raise the cause of MONAI's errors, which name neither file nor remedy."""
         error, place = wrapped, ""
         while error.__cause__ is not None and isinstance(error, RuntimeError) and str(error).startswith("Failed to "):
             found = re.search(r"ConfigExpression: \n(.*)", str(error), re.DOTALL)
@@ -117,7 +117,7 @@ class BundleConfig:
         ) from error
 
     def _is_at_fault(self, error: BaseException) -> bool:
-        """Whether an error is about an argument that no value from outside was set for, and names no other file."""
+        """Whether an error is about an argument that was not set from outside, and names no other file."""
         if type(error) not in (TypeError, ValueError):
             return False
         subject, rule, _ = str(error).partition(" must ")
@@ -127,15 +127,15 @@ class BundleConfig:
 
 
 def list_code(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """What a configuration would run beyond functions of MONAI, torch and this package.
+    """The code that a configuration would run beyond functions of MONAI, torch and this package.
 
     Args:
         content: of the file; nothing in it is evaluated.
-        place: of ``content`` in the file, in MONAI's form.
+        place: place of ``content`` in the file, in MONAI's form.
 
     Yields:
-        Place and text of every expression (``$``), of everything that is read from another file (``%``), and of every
-        ``_target_`` of other packages.
+        Place and text of every expression (``$``), every reference to another file (``%``), and every ``_target_`` in
+        other packages.
     """
     if isinstance(content, dict):
         for key, value in content.items():
@@ -151,9 +151,9 @@ def list_code(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
 
 
 def bundle_code(bundle: str | PathLike[str]) -> dict[str, list[str]]:
-    """What the configurations of a bundle would run, by its text, with the places where it stands.
+    """The code that the configurations of a bundle would run, with the places of each piece of code.
 
-    Nothing is evaluated. Files that cannot be read are left out, as nothing can be run of them.
+    Nothing is evaluated. Unreadable files are skipped, as nothing in them can run.
     """
     found: dict[str, list[str]] = {}
     for file in sorted((Path(bundle) / "configs").glob("*.json")):
@@ -171,7 +171,7 @@ def _in_words(error: BaseException) -> str:
 
 
 def _is_own(error: BaseException) -> bool:
-    """Whether the message was written in this package, or is that of a file that a function of it opened."""
+    """Whether this package raised the error, or it is about a file that this package opened."""
     names = [str(frame.f_globals.get("__name__")) for frame, _ in walk_tb(error.__traceback__)]
     inside = [name.startswith("monai_unetpp.") and name != __name__ for name in names]
     if isinstance(error, (OSError, ImportError, MemoryError)):

@@ -20,20 +20,20 @@ def find_bundle(bundle: str | PathLike[str] | None) -> Path:
     """The folder of a bundle.
 
     Args:
-        bundle: path of a bundle's folder, or a bundle's name, of which the
-            beginning is enough where no other begins so. A name is looked up in the folder that the environment
-            variable ``MONAI_UNETPP_BUNDLES`` names, in ``bundles`` of the working directory, beside the package's
-            source, and among the data that was installed with the package. None is refused with a list of bundles.
+        bundle: path of a bundle's folder, or a bundle's name or its beginning, if unambiguous. Names are searched for
+            in the folder named by the environment variable ``MONAI_UNETPP_BUNDLES``, in ``bundles`` of the working
+            directory, beside the package's source, and in the data installed with the package. None is refused with a
+            list of bundles.
 
     Returns:
         The absolute path.
 
     Raises:
-        FileNotFoundError: no such bundle; the message lists the folders that were searched and the bundles in them.
-        ValueError: a beginning of several names, or None; the message lists what there is and which images each takes.
+        FileNotFoundError: no such bundle; the message lists the searched folders and the bundles found.
+        ValueError: an ambiguous beginning, or None; the message lists the bundles and the images they are for.
     """
     if bundle is None:
-        raise ValueError(f"bundle must be named, as each takes other images. There are {_listed()}.")
+        raise ValueError(f"bundle must be named, as each is for other images. Available: {_listed()}.")
     path = Path(bundle)
     if _is_bundle(path):
         return path.resolve()
@@ -45,11 +45,11 @@ def find_bundle(bundle: str | PathLike[str] | None) -> Path:
         return found[begun[0]]
     if path.is_dir():
         raise FileNotFoundError(
-            f"{path}: a folder, but not of a bundle. A bundle has configs/metadata.json and configs/inference.json."
+            f"{path}: not the folder of a bundle. A bundle has configs/metadata.json and configs/inference.json."
         )
     if len(begun) > 1:
         raise ValueError(
-            f"bundle must be clear, got {str(bundle)!r}: it may be {', '.join(begun)}. Give more of the name."
+            f"bundle must be unambiguous, got {str(bundle)!r}: it may be {', '.join(begun)}. Give more of the name."
         )
     places = ", ".join(str(place) for place in _places())
     raise FileNotFoundError(
@@ -59,10 +59,10 @@ def find_bundle(bundle: str | PathLike[str] | None) -> Path:
 
 
 def list_bundles() -> dict[str, Path]:
-    """All bundles that :func:`find_bundle` knows by name, with their absolute paths; the first of a name counts."""
+    """All bundles that :func:`find_bundle` finds by name, with their absolute paths; the first of each name counts."""
     found: dict[str, Path] = {}
     for place in _places():
-        # what may not be read costs no other bundle
+        # an unreadable folder must not hide other bundles
         with contextlib.suppress(OSError):
             for path in sorted(place.iterdir()):
                 if _is_bundle(path):
@@ -71,13 +71,13 @@ def list_bundles() -> dict[str, Path]:
 
 
 def _listed() -> str:
-    """All bundles with the images that they take."""
+    """All bundles with the images they are for."""
     takes = []
     for name, path in list_bundles().items():
         with contextlib.suppress(OSError, ValueError):
             images = read_object(path / "configs" / "metadata.json").get("image_classes")
             takes.append(f"{name} ({images:.120})" if isinstance(images, str) else name)
-    return "; ".join(takes) or f"none where it was looked: set {BUNDLES_VARIABLE}"
+    return "; ".join(takes) or f"none; set {BUNDLES_VARIABLE}"
 
 
 def _places() -> list[Path]:

@@ -1,4 +1,4 @@
-"""Whether a bundle's weights are those that were published with it."""
+"""Checking that a bundle's weights are those published with it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from monai_unetpp.files import hash_file
 
 __all__ = ["HASHES_KEY", "WEIGHTS_FILE", "hash_file", "hash_problems", "weights_entry"]
 
-#: The weights, from the folder of the bundle.
+#: The weights, relative to the bundle's folder.
 WEIGHTS_FILE = "models/model.pt"
-#: Key of ``metadata.json`` that maps files of the bundle to their SHA-256. It is kept there, and not in a file beside
-#: the weights, because version and changelog are too: new weights and what describes them change in one place.
+#: Key of ``metadata.json`` that maps files of the bundle to their SHA-256: beside version and changelog, so that the
+#: description of new weights changes in one place.
 HASHES_KEY = "sha256"
 
 
 def weights_entry(bundle: str | PathLike[str]) -> dict[str, dict[str, str]]:
-    """What ``metadata.json`` says of the weights that the bundle holds now.
+    """The entry of ``metadata.json`` for the bundle's current weights.
 
     Raises:
         OSError: the weights cannot be read.
@@ -28,7 +28,7 @@ def weights_entry(bundle: str | PathLike[str]) -> dict[str, dict[str, str]]:
 
 
 def hash_problems(bundle: Path, metadata: Mapping[str, Any]) -> Iterator[str]:
-    """Files whose content is not the one that the metadata name, as lines for the user."""
+    """Problems with files that do not match the hashes in the metadata, one line each."""
     hashes = metadata.get(HASHES_KEY, {})
     if not isinstance(hashes, dict) or not all(isinstance(value, str) for value in hashes.values()):
         yield f"configs/metadata.json: {HASHES_KEY} must map files of the bundle to their SHA-256, got {hashes!r:.60}."

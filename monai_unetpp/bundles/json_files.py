@@ -14,7 +14,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not JSON, or no object.
+        ValueError: not a JSON object.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. A bundle must have it.")

@@ -1,4 +1,4 @@
-"""The labels of a bundle, and which of them belong together: to the brain mask, and to sums."""
+"""Sets of labels of a bundle: for the brain mask, and for total volumes."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ __all__ = ["label_values", "read_brain_mask", "read_totals"]
 
 
 def read_brain_mask(bundle: str | PathLike[str], names: Mapping[int, str]) -> tuple[int, ...]:
-    """The labels that make a brain mask: the entry ``brain_mask`` of the metadata, a list of names.
+    """The labels of a brain mask, from the entry ``brain_mask`` of the metadata, a list of names.
 
     Args:
-        bundle: its folder.
+        bundle: the folder of the bundle.
         names: its labels, value to name.
 
     Raises:
-        ValueError: it has no such entry, or one with other labels.
+        ValueError: no such entry, or unknown labels.
     """
     listed = read_metadata(bundle).get("brain_mask")
     path = _metadata_of(bundle)
     if listed is None:
         raise ValueError(
-            f"{path}: has no entry 'brain_mask', so a mask cannot be made. Leave the mask out, or take a bundle whose "
-            "labels make one."
+            f"{path}: has no entry 'brain_mask', so a mask cannot be made. Leave the mask out, or use a bundle that "
+            "defines one."
         )
     return label_values(path, "brain_mask", listed, names)
 
 
 def read_totals(bundle: str | PathLike[str], names: Mapping[int, str]) -> dict[str, tuple[int, ...]]:
-    """What is added up of several labels: the entry ``totals`` of the metadata, lists of names by the name of the sum.
+    """The total volumes over several labels, from the entry ``totals`` of the metadata.
 
     Args:
-        bundle: its folder.
+        bundle: the folder of the bundle.
         names: its labels, value to name.
 
     Returns:
-        The values by the name of the sum; empty where there is no such entry.
+        The values to sum by the name of the total; empty if there is no such entry.
 
     Raises:
-        ValueError: something else, or other labels.
+        ValueError: a malformed entry, or unknown labels.
     """
     totals = read_metadata(bundle).get("totals", {})
     path = _metadata_of(bundle)
@@ -55,16 +55,16 @@ def read_totals(bundle: str | PathLike[str], names: Mapping[int, str]) -> dict[s
 
 
 def label_values(path: Path, entry: str, listed: Any, names: Mapping[int, str]) -> tuple[int, ...]:
-    """The values of labels that metadata names.
+    """The values of labels that the metadata list by name.
 
     Args:
-        path: of the metadata, for the message.
-        entry: that names them, likewise.
+        path: path of the metadata, for messages.
+        entry: name of the entry, for messages.
         listed: the names.
         names: all labels, value to name.
 
     Raises:
-        ValueError: no list of names of labels.
+        ValueError: not a list of names of labels.
     """
     values = {name: value for value, name in names.items()}
     if not isinstance(listed, list) or not listed or not all(isinstance(name, str) for name in listed):
@@ -72,7 +72,7 @@ def label_values(path: Path, entry: str, listed: Any, names: Mapping[int, str]) 
     unknown = [name for name in listed if name not in values]
     if unknown:
         raise ValueError(
-            f"{path}: {entry} must name labels, got {unknown[0]!r}, which is none of {', '.join(values):.200}. "
+            f"{path}: {entry} must name labels, got {unknown[0]!r}, which is not one of {', '.join(values):.200}. "
             "Correct it."
         )
     return tuple(values[name] for name in listed)

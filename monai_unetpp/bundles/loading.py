@@ -1,4 +1,4 @@
-"""Loading the network of a bundle, and what its files say about it."""
+"""Loading the network of a bundle, and reading its metadata."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ __all__ = [
     "read_metadata",
     "read_metadata_entry",
     "read_network_def",
+    "shortened",
 ]
 
 logger = logging.getLogger(__name__)
@@ -37,12 +38,12 @@ def load_network(
     network_def: NestedUNet | Mapping[str, Any] | None = None,
     device: torch.device | str | None = None,
 ) -> NestedUNet:
-    """Load a trained network, whole or only what one level needs, ready to segment.
+    """Load a trained network, or only the nodes that one level needs, ready to segment.
 
     Args:
         checkpoint: file of the weights.
-        level: build this level alone, such as ``"L2"``; None takes the whole network.
-        network_def: the network of the configuration, or its arguments; used where the file does not carry its own.
+        level: build only this level, such as ``"L2"``; None for the whole network.
+        network_def: the network of the configuration, or its arguments; used if the file does not include them.
         device: where to put the network; by default the CPU.
 
     Returns:
@@ -50,7 +51,7 @@ def load_network(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that holds no such weights, or a level that the network does not have.
+        ValueError: a file without such weights, or a level that the network does not have.
 
     Example:
         A part of a bundle's configuration::
@@ -78,7 +79,7 @@ def load_network(
         raise ValueError(f"{checkpoint}: {e}") from e
     if differing:
         logger.warning(
-            "%s carries its own configuration, which is taken; network_def differs in %s.",
+            "%s includes its own configuration, which is used; network_def differs in %s.",
             checkpoint,
             ", ".join(differing),
         )
@@ -100,7 +101,7 @@ def read_metadata_entry(bundle: str | PathLike[str], *keys: str) -> Any:
 
     Args:
         bundle: the folder of the bundle.
-        *keys: the keys that lead to it, the outermost first.
+        *keys: the path of keys, the outermost first.
 
     Raises:
         FileNotFoundError: no such file.
@@ -120,10 +121,10 @@ def read_metadata_entry(bundle: str | PathLike[str], *keys: str) -> Any:
 def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
     """The labels that a bundle writes, without the background, from its metadata: value to name.
 
-    They are the entry ``labels`` where there is one, as where label maps have other values than the output's channels.
+    They are the entry ``labels`` if there is one, for label maps with other values than the output's channels.
 
     Raises:
-        ValueError: metadata without names of the output's channels.
+        ValueError: metadata without names for the output's channels.
     """
     labels = read_metadata(bundle).get("labels")
     if isinstance(labels, dict) and all(str(value).isdecimal() for value in labels):
@@ -138,14 +139,14 @@ def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
 
 
 def read_network_def(bundle: str | PathLike[str]) -> dict[str, Any]:
-    """The arguments of the network that a bundle's configurations define, references resolved.
+    """The arguments of the network in a bundle's configuration, with references resolved.
 
     Args:
         bundle: the folder of the bundle; its ``inference.json`` is read.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: it is no JSON object, or defines no ``NestedUNet``.
+        ValueError: it is not a JSON object, or does not define a ``NestedUNet``.
     """
     path = Path(bundle) / "configs" / "inference.json"
     try:
@@ -160,12 +161,12 @@ def _arguments(network_def: Any) -> dict[str, Any]:
     if isinstance(network_def, NestedUNet):
         return network_def.config
     if not isinstance(network_def, Mapping):
-        raise TypeError(f"network_def must be a NestedUNet or its arguments, got {_shortened(network_def)}.")
+        raise TypeError(f"network_def must be a NestedUNet or its arguments, got {shortened(network_def)}.")
     return {name: value for name, value in network_def.items() if not re.fullmatch("_.*_", name)}
 
 
 def differing_arguments(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Names of the arguments of ``NestedUNet`` in which two networks differ; how they are written does not count.
+    """Names of the arguments of ``NestedUNet`` in which two networks differ, however they are written.
 
     Raises:
         TypeError, ValueError: arguments that no network can be built from.
@@ -180,7 +181,7 @@ def network_arguments(content: dict[str, Any]) -> dict[str, Any]:
     """Resolve ``network_def`` without evaluating expressions.
 
     Raises:
-        ValueError: it is missing, refers to what is not there, or is no ``NestedUNet``.
+        ValueError: it is missing, has an invalid reference, or is not a ``NestedUNet``.
     """
     try:
         item = ConfigParser(content).get_parsed_content("network_def", instantiate=False, eval_expr=False)
@@ -188,10 +189,11 @@ def network_arguments(content: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"network_def cannot be resolved ({e}).") from e
     network_def = item.config if isinstance(item, ConfigComponent) else item
     if not isinstance(network_def, dict) or str(network_def.get("_target_")).split(".")[-1] != "NestedUNet":
-        raise ValueError(f"network_def must have '_target_': 'monai_unetpp.NestedUNet', got {_shortened(network_def)}.")
+        raise ValueError(f"network_def must have '_target_': 'monai_unetpp.NestedUNet', got {shortened(network_def)}.")
     return _arguments(network_def)
 
 
-def _shortened(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """``repr`` of a value, of at most 60 characters, for messages."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

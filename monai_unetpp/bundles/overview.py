@@ -1,4 +1,4 @@
-"""What bundles there are, what each is for, and what its levels cost and reach."""
+"""Overview of the available bundles: purpose, and size and scores of every level."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class BundleLevel:
 
     Attributes:
         level: such as ``"L2"``.
-        parameters: of the network pruned to it.
-        scores: what the metadata say it reached, by metric, such as ``{"mean_dice": 0.886}``.
+        parameters: number of parameters of the network pruned to this level.
+        scores: scores in the metadata by metric, such as ``{"mean_dice": 0.886}``.
     """
 
     level: str
@@ -34,7 +34,7 @@ class BundleLevel:
 
 @dataclasses.dataclass(frozen=True)
 class BundleOverview:
-    """A bundle in short.
+    """Overview of a bundle.
 
     Attributes:
         name: as ``--bundle`` takes it.
@@ -44,7 +44,7 @@ class BundleOverview:
         images: which images it takes.
         intended_use: what it may be used for.
         data_source: what it was trained on, with the licence of the data.
-        megabytes: size of the weights; 0 where there are none yet.
+        megabytes: size of the weights; 0 if there are none yet.
         levels: shallowest first; none without weights.
     """
 
@@ -64,7 +64,7 @@ class BundleOverview:
 
 
 def list_overviews() -> list[BundleOverview]:
-    """All bundles that are found by name; one that cannot be read says so in its ``task``."""
+    """All bundles that are found by name; the ``task`` of an unreadable one says why."""
     return [_overview(name, path) for name, path in list_bundles().items()]
 
 
@@ -106,7 +106,7 @@ def _levels(weights: Path, metrics: Any) -> tuple[BundleLevel, ...]:
 
 
 def _scores(metrics: Any, level: str) -> dict[str, float]:
-    """Of ``{"mean_dice_L1": 0.88, ...}`` those of one level, without its name."""
+    """The entries of ``{"mean_dice_L1": 0.88, ...}`` for one level, without its name."""
     given = metrics if isinstance(metrics, Mapping) else {}
     ending = f"_{level}"
     return {

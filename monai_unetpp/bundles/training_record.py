@@ -1,4 +1,4 @@
-"""Which cases trained a bundle's weights, which chose among them, and by which rule: kept in its metadata."""
+"""Record in a bundle's metadata of the cases used for training and for model selection."""
 
 from __future__ import annotations
 
@@ -24,25 +24,24 @@ __all__ = [
     "write_training_record",
 ]
 
-#: Key of ``metadata.json``. The record stands beside the SHA-256 of the weights, as it describes them, and a pruned
-#: bundle inherits it.
+#: Key of ``metadata.json``. The record is beside the SHA-256 of the weights, and a pruned bundle inherits it.
 RECORD_KEY = "training_record"
 
 LAST_AVERAGED = "last, averaged"
-"""Rule: the moving average of the weights after the last step; no case selects anything."""
+"""Rule: the moving average of the weights after the last step, without model selection."""
 LAST = "last"
-"""Rule: the weights after the last step; no case selects anything."""
+"""Rule: the weights after the last step, without model selection."""
 BEST_ON_VALIDATION = "best on validation"
-"""Rule: the weights of the epoch with the best score on the selecting cases."""
+"""Rule: the weights of the epoch with the best score on the selection cases."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingRecord:
-    """Which cases have taken part in a network's weights.
+    """The cases that influenced a network's weights.
 
     Attributes:
         training: :func:`hash_voxels` of the image of each training case, by the case's name.
-        selecting: the same of the cases that chose among weights; empty where the rule selects nothing.
+        selecting: the same for the cases used for model selection; empty if there was none.
         rule: which weights were taken, such as ``"last, averaged"`` or ``"best on validation"``.
     """
 
@@ -51,7 +50,7 @@ class TrainingRecord:
     rule: str
 
     def role_of(self, voxels: str) -> str | None:
-        """What a case with these voxels has done: ``"training"``, ``"selecting"``, or None for an untouched one.
+        """The role of a case with these voxels: ``"training"``, ``"selecting"``, or None for an untouched one.
 
         Args:
             voxels: from :func:`hash_voxels`.
@@ -68,12 +67,12 @@ def write_training_record(
     selecting: Sequence[Mapping[str, Any]] = (),
     rule: str,
 ) -> TrainingRecord:
-    """Note in a bundle's ``configs/metadata.json`` which cases its weights come from.
+    """Record in a bundle's ``configs/metadata.json`` which cases influenced its weights.
 
     Args:
         bundle: the folder of the bundle.
-        training: the cases that were trained on, as ``load_datalist`` gives them.
-        selecting: the cases that chose among weights.
+        training: the training cases, as from ``load_datalist``.
+        selecting: the cases used for model selection.
         rule: which weights were taken.
 
     Raises:
@@ -88,11 +87,11 @@ def write_training_record(
 
 
 def read_training_record(bundle: str | PathLike[str]) -> TrainingRecord | None:
-    """What :func:`write_training_record` noted; None where a bundle says nothing.
+    """The record of :func:`write_training_record`; None if the bundle has none.
 
     Raises:
         FileNotFoundError: the bundle has no metadata.
-        ValueError: a record of another form.
+        ValueError: a malformed record.
     """
     found = read_metadata(bundle).get(RECORD_KEY)
     if found is None:

@@ -1,4 +1,4 @@
-"""One bundle within another: the first finds the place in a scan, the second segments there."""
+"""Run one bundle within another: the first locates the region in a scan, the second segments it."""
 
 from monai_unetpp.chaining.chain import Chain
 from monai_unetpp.chaining.loaded_bundle import LoadedBundle

@@ -1,4 +1,4 @@
-"""The bundles of a run: one, or a second one within a first."""
+"""The bundles of a run: a single one, or a second one within a first."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _MASK = "mask"
 
 @dataclasses.dataclass(frozen=True)
 class Chain:
-    """What segments the cases of a run.
+    """The bundles that segment the cases of a run.
 
     Attributes:
-        first: the bundle that takes the cases: that of ``within`` where there is one.
-        last: the bundle that finds the labels; the same where there is only one.
-        totals: labels of the first that are added up, by the name of the sum.
-        pair: how the last works within the first; None where there is only one.
-        step: what does that; None likewise.
+        first: the bundle that takes the cases: that of ``within``, if given.
+        last: the bundle that finds the labels; the same if there is only one.
+        totals: labels of the first to sum, by the name of the sum.
+        pair: how the last works within the first; None if there is only one.
+        step: the step that runs the last; None likewise.
     """
 
     first: LoadedBundle
@@ -45,13 +45,13 @@ class Chain:
         """Load the bundles of a run.
 
         Args:
-            folder: of the bundle that finds the labels.
-            chosen: what the user wants, as to whether it works within another.
+            folder: folder of the bundle that finds the labels.
+            chosen: the user's options, including whether it works within another.
             inputs: the images.
 
         Raises:
-            FileNotFoundError: as for :meth:`LoadedBundle.load`, or there is no such bundle.
-            ValueError: likewise, or the metadata do not say how the bundles work together.
+            FileNotFoundError: as for :meth:`LoadedBundle.load`, or the bundle of ``within`` is missing.
+            ValueError: as for :meth:`LoadedBundle.load`, or the metadata does not say how the bundles work together.
         """
         if chosen.within is None:
             last = first = LoadedBundle.load(folder, chosen, inputs, chosen.settings())
@@ -62,7 +62,7 @@ class Chain:
             first_guard.watch(chain.first.transform)
         if chosen.mask:
             chain._write_masks(chosen, inputs)
-        # after the mask, which is made of the labels of the first
+        # after the mask, which is made from the labels of the first
         if chain.step is not None:
             chain.first.evaluator.add_postprocessing(chain.step)
         return chain
@@ -74,25 +74,23 @@ class Chain:
         last = LoadedBundle.load(folder, chosen, inputs, settings, is_second=True)
         for bundle in (first, last):
             if bundle.network.spatial_dims != 3:
-                raise ValueError(
-                    f"within is for bundles of volumes, and {bundle.folder.name} takes images. Leave it out."
-                )
+                raise ValueError(f"within is for 3D bundles, but {bundle.folder.name} is 2D. Leave it out.")
         pair = read_pair(folder, last.labels, outer, first.labels)
         if not insert_after_loading(first.transform, KeepLoadedd("image", SCAN)):
             raise ValueError(
-                f"within needs a bundle whose preprocessing begins with LoadImaged, and that of {outer.name} does "
-                "not. Take another bundle."
+                f"within needs a bundle whose preprocessing begins with LoadImaged, but that of {outer.name} does "
+                "not. Use another bundle."
             )
         step = SegmentWithind("pred", pair, first, last)
         return cls(first, last, read_totals(outer, first.labels), pair, step)
 
     @property
     def names(self) -> dict[int, str]:
-        """What the label maps hold, value to name."""
+        """The labels in the label maps, name by value."""
         return dict(self.last.labels) if self.pair is None else self.pair.names
 
     def measure(self, done: CaseResult) -> tuple[LabelVolume, ...]:
-        """The sizes of the labels of a finished case, and of what is added up of them."""
+        """The sizes of the labels of a finished case, and their sums."""
         ml = done.volumes_ml if self.first.network.spatial_dims == 3 else None
         if self.step is None:
             return measure_labels(self.names, done.voxels, ml, self.totals)

@@ -1,4 +1,4 @@
-"""Cropping a scan around labels, with its place in space."""
+"""Crop a scan around labels, keeping its position in space."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class CropBox:
 
     Attributes:
         start: first voxel along each axis.
-        end: the voxel behind the last.
-        mirrored: whether left and right are exchanged.
+        end: the voxel after the last.
+        mirrored: whether left and right are swapped.
     """
 
     start: tuple[int, ...]
@@ -39,9 +39,9 @@ class CropBox:
         return tuple(slice(start, end) for start, end in zip(self.start, self.end, strict=True))
 
     def affine(self, affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """From voxels of the crop to mm, if ``affine`` ``(4, 4)`` is that of the scan in RAS.
+        """The affine of the crop, if ``affine`` ``(4, 4)`` is that of the scan in RAS.
 
-        The mirror image has the same voxels; what changes is the side of space that they lie on.
+        A mirrored crop has the same voxels, on the other side of space.
         """
         moved = affine.copy()
         moved[:3, 3] += affine[:3, :3] @ np.asarray(self.start, dtype=np.float64)
@@ -49,13 +49,13 @@ class CropBox:
 
 
 def find_crop(region: Mask, affine: Any, margin_mm: float, mirrored: bool = False) -> CropBox | None:
-    """The box around a region with a margin, as far as the scan goes; None where the region is empty.
+    """Find the box around a region with a margin, within the scan; None if the region is empty.
 
     Args:
         region: ``(H, W, D)``.
         affine: ``(4, 4)``, from voxels to mm.
-        margin_mm: at least so much on each side.
-        mirrored: whether the crop is to be mirrored.
+        margin_mm: minimum margin on each side.
+        mirrored: whether to mirror the crop.
     """
     if not region.any():
         return None
@@ -65,12 +65,12 @@ def find_crop(region: Mask, affine: Any, margin_mm: float, mirrored: bool = Fals
 
 
 def cut_crop(scan: MetaTensor, crop: CropBox, keep: Mask | None = None) -> MetaTensor:
-    """The crop as an image of its own.
+    """Cut out the crop as a separate image.
 
     Args:
         scan: ``(C, H, W, D)``, with an affine in RAS.
         crop: the box.
-        keep: ``(H, W, D)``, outside of which the image becomes background: 0, or its lowest value where that is less.
+        keep: mask ``(H, W, D)``; outside it the image becomes background: 0, or its lowest value if that is negative.
     """
     box = (slice(None), *crop.box)
     image = scan.as_tensor()[box].clone()

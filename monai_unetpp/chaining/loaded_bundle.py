@@ -1,4 +1,4 @@
-"""A bundle that is ready to segment: its evaluator, as the options want it, and what is known of its labels."""
+"""A bundle that is ready to segment: its evaluator, set up by the options, and its labels."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ __all__ = ["LoadedBundle"]
 
 @dataclasses.dataclass(frozen=True)
 class LoadedBundle:
-    """A bundle whose network is loaded.
+    """A bundle with its network loaded.
 
     Attributes:
         folder: its folder.
-        labels: what it finds, value to name.
-        evaluator: that of its ``inference.json``.
-        network: what the evaluator runs.
-        guard: compares with its training cases; None where it does not say what these were like.
+        labels: the labels that it finds, name by value.
+        evaluator: the evaluator of its ``inference.json``.
+        network: the network of the evaluator.
+        guard: compares images with its training cases; None if these are not described.
     """
 
     folder: Path
@@ -53,15 +53,15 @@ class LoadedBundle:
         """Load a bundle.
 
         Args:
-            folder: of the bundle.
-            chosen: what the user wants.
+            folder: folder of the bundle.
+            chosen: the user's options.
             inputs: the images of the run.
-            settings: what is set in ``inference.json``, by the name of its key.
-            is_second: whether another bundle takes the cases, and this one is given crops of them.
+            settings: values to set in ``inference.json``, by key.
+            is_second: whether another bundle takes the cases, and this one gets crops of them.
 
         Raises:
             FileNotFoundError: none of the inputs exists, or a file of the bundle is missing.
-            ValueError: a setting that the bundle has not, or a bundle of another kind.
+            ValueError: the bundle lacks a setting, or is of another kind.
         """
         labels = label_names(folder)
         config = BundleConfig(folder, "inference.json")
@@ -84,7 +84,7 @@ class LoadedBundle:
 
     @property
     def transform(self) -> Any:
-        """What prepares its images."""
+        """The transform that prepares its images."""
         return getattr(getattr(self.evaluator.data_loader, "dataset", None), "transform", None)
 
 
@@ -107,11 +107,11 @@ def _check_network(config: BundleConfig, key: str, network: Any) -> NestedUNet:
 
 
 def _change_settings(config: BundleConfig, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Set the keys of a bundle, which must have them, as MONAI would take any other in silence."""
+    """Set the keys of a bundle, which must exist, as MONAI would silently accept any other."""
     for key, value in settings.items():
         if key not in config:
             raise ValueError(
                 f"{key} must be left out for {folder.name}, got {value!r}: its inference.json has no key {key!r}. "
-                "Give it this key and use it there, or take another bundle."
+                "Add and use this key there, or use another bundle."
             )
         config[key] = value

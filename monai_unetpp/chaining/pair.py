@@ -1,4 +1,4 @@
-"""How one bundle works within another, as its metadata says."""
+"""How one bundle works within another, from its metadata."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ __all__ = ["CropRule", "Pair", "read_pair"]
 
 @dataclasses.dataclass(frozen=True)
 class CropRule:
-    """One place to segment.
+    """One region to segment.
 
     Attributes:
         name: such as ``"left"``.
-        values: labels of the first bundle, around which the image is cropped.
-        mirrored: whether the second bundle is shown the mirror image, left and right exchanged: for one that knows
-            one side only.
+        values: labels of the first bundle around which the image is cropped.
+        mirrored: whether the second bundle gets the left-right mirror image, because it was trained on one side only.
     """
 
     name: str
@@ -35,10 +34,10 @@ class Pair:
     """A bundle within another.
 
     Attributes:
-        crops: the places to segment.
-        margin_mm: how much of the image around the labels belongs to a crop, on each side.
-        mask: labels of the first bundle outside of which the image is made background; empty where nothing is.
-        labels: what the second bundle finds, value to name.
+        crops: the regions to segment.
+        margin_mm: margin of a crop around the labels, on each side.
+        mask: labels of the first bundle outside which the image is set to background; empty for no masking.
+        labels: the labels that the second bundle finds, name by value.
     """
 
     crops: tuple[CropRule, ...]
@@ -48,7 +47,7 @@ class Pair:
 
     @property
     def names(self) -> dict[int, str]:
-        """What the label maps hold: of several crops each has values of its own, and its name before the label's."""
+        """The labels in the label maps; with several crops, each has its own values and its name as prefix."""
         if len(self.crops) == 1:
             return dict(self.labels)
         return {
@@ -58,7 +57,7 @@ class Pair:
         }
 
     def value(self, number: int, value: int) -> int:
-        """What the label map holds for a label in the crop of that number."""
+        """The value in the label map of a label in crop ``number``."""
         return value + number * max(self.labels)
 
 
@@ -68,10 +67,10 @@ def read_pair(
     within: str | PathLike[str],
     within_labels: Mapping[int, str],
 ) -> Pair:
-    """Read how ``bundle`` works within ``within``: the entry ``within`` of its metadata.
+    """Read how ``bundle`` works within ``within``, from the entry ``within`` of its metadata.
 
-    The entry maps names of bundles to what :class:`Pair` holds; the only one counts for bundles of any name, such as
-    pruned copies:
+    The entry maps names of bundles to the content of a :class:`Pair`; a single one is used for bundles of any name,
+    such as pruned copies:
 
     .. code-block:: json
 
@@ -84,34 +83,26 @@ def read_pair(
             }
         }}}
 
-    A crop without ``labels`` is around the brain mask of ``within``, and ``masked`` makes all outside of it background.
+    A crop without ``labels`` is around the brain mask of ``within``; ``masked`` sets everything outside to background.
 
     Args:
         bundle: the folder of the second bundle.
-        labels: its labels, value to name.
+        labels: its labels, name by value.
         within: the folder of the first bundle.
-        within_labels: its labels, value to name.
+        within_labels: its labels, name by value.
 
     Raises:
-        ValueError: there is no such entry, or it cannot be understood; or the first bundle lacks the labels.
+        ValueError: the entry is missing or invalid, or the first bundle lacks the labels.
     """
     path, name = Path(bundle) / "configs" / "metadata.json", Path(within).name
-    pairs = read_metadata(bundle).get("within", {})
-    if not isinstance(pairs, dict) or not pairs:
-        raise ValueError(
-            f"{path}: has no entry 'within', so {Path(bundle).name} works within no other bundle. Leave --within out, "
-            "or add the entry."
-        )
-    if name not in pairs and len(pairs) > 1:
-        raise ValueError(f"{path}: within must name {name}, got {', '.join(map(str, pairs))}. Take one of these.")
-    content = pairs.get(name, next(iter(pairs.values())))
+    content = _read_entry(path, read_metadata(bundle).get("within", {}), name)
     try:
         margin_mm, masked = float(content.get("margin_mm", 0)), bool(content.get("masked", False))
         crops = {str(key): dict(crop) for key, crop in content["crops"].items()}
         if not crops or not 0 <= margin_mm < float("inf"):
             raise ValueError("no crops, or a margin below 0")
     except (AttributeError, KeyError, TypeError, ValueError) as e:
-        raise ValueError(f"{path}: within {name!r} cannot be understood ({type(e).__name__}: {e}). Correct it.") from e
+        raise ValueError(f"{path}: within {name!r} is invalid ({type(e).__name__}: {e}). Correct it.") from e
 
     def values(crop: str, listed: Any) -> tuple[int, ...]:
         if listed is None:
@@ -127,3 +118,16 @@ def read_pair(
         read_brain_mask(within, within_labels) if masked else (),
         dict(labels),
     )
+
+
+def _read_entry(path: Path, pairs: Any, name: str) -> Any:
+    """The entry of ``within`` for the bundle ``name``, or the only one."""
+    if not isinstance(pairs, dict) or not pairs:
+        bundle = path.parent.parent.name
+        raise ValueError(
+            f"{path}: has no entry 'within', so {bundle} works within no other bundle. Leave --within out, or add the "
+            "entry."
+        )
+    if name not in pairs and len(pairs) > 1:
+        raise ValueError(f"{path}: within must name {name}, got {', '.join(map(str, pairs))}. Use one of these.")
+    return pairs.get(name, next(iter(pairs.values())))

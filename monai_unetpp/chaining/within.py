@@ -1,4 +1,4 @@
-"""Segmenting with a second bundle where a first one has found the place."""
+"""Segment with a second bundle in the region found by a first one."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ __all__ = ["SCAN", "SegmentWithind"]
 logger = logging.getLogger(__name__)
 
 SCAN = "scan"
-"""Key of the scan as it was loaded, beside the label map of the first bundle."""
+"""Key of the scan as loaded, beside the label map of the first bundle."""
 
 _Array = npt.NDArray[Any]
 
 
 class SegmentWithind(MapTransform):
-    """Replace the label map of a first bundle by what a second one finds in crops around its labels.
+    """Replace the label map of a first bundle with the labels of a second one in crops around it.
 
-    The item must hold the scan as it was loaded under :data:`SCAN`, on the grid of the label map. Where crops overlap,
-    the first that found something counts.
+    The item must hold the scan as loaded under :data:`SCAN`, on the grid of the label map. Where crops overlap, the
+    first label counts.
 
     Args:
         keys: label maps ``(1, H, W, D)`` of the first bundle.
-        pair: where to crop.
-        first: the first bundle, whose guard looks at what it has found.
-        last: the second bundle, whose guard looks at every crop and at what is found in it.
+        pair: the crops.
+        first: the first bundle; its guard checks its labels.
+        last: the second bundle; its guard checks every crop and its labels.
 
     Attributes:
-        found: voxels of each label of the first bundle, and millilitres of a voxel, by the scan.
+        found: voxels of each label of the first bundle, and millilitres of a voxel, by scan.
 
     Raises:
-        ValueError: the second bundle loads its images in another way than with ``LoadImaged``.
+        ValueError: the second bundle does not load its images with ``LoadImaged``.
     """
 
     def __init__(self, keys: str, pair: Pair, first: LoadedBundle, last: LoadedBundle) -> None:
@@ -58,7 +58,7 @@ class SegmentWithind(MapTransform):
         preprocessing = steps_after_loading(last.transform)
         if preprocessing is None:
             raise ValueError(
-                "within needs a bundle whose preprocessing is a Compose that begins with LoadImaged. Take another "
+                "within needs a bundle whose preprocessing is a Compose that begins with LoadImaged. Use another "
                 "bundle, or leave it out."
             )
         self.preprocessing = preprocessing
@@ -67,7 +67,7 @@ class SegmentWithind(MapTransform):
         """Segment one scan.
 
         Raises:
-            ImageFileError: the first bundle has found none of the labels.
+            ImageFileError: the first bundle found none of the labels.
         """
         d = dict(data)
         scan: MetaTensor = d[SCAN]
@@ -97,12 +97,12 @@ class SegmentWithind(MapTransform):
         ]
         if len(missing) == len(self.pair.crops):
             raise ImageFileError(
-                f"{file}: the place to segment was not found in it. Check the image, and that it shows what the bundle "
-                "of --within takes."
+                f"{file}: the region to segment was not found. Check the image, and that it is of the kind that the "
+                "bundle of --within segments."
             )
         if missing:
             logger.warning(
-                "%s: the place to segment was not found on the side %s, which is left empty. Check the image.",
+                "%s: the region to segment was not found for %s, which is left empty. Check the image.",
                 file,
                 ", ".join(missing),
             )
@@ -118,7 +118,7 @@ class SegmentWithind(MapTransform):
         result: _Array,
         file: str,
     ) -> bool:
-        """Put what is found in one crop into ``result``, and tell whether there was anything to crop around."""
+        """Add the labels of one crop to ``result``; False if there is nothing to crop around."""
         crop = find_crop(np.isin(found, rule.values), np.asarray(scan.affine.cpu()), self.pair.margin_mm, rule.mirrored)
         if crop is None:
             return False
@@ -130,7 +130,7 @@ class SegmentWithind(MapTransform):
         return True
 
     def _labels(self, image: MetaTensor, name: str) -> _Array:
-        """Label map ``(H, W, D)`` of a crop on its own grid."""
+        """Label a crop on its own grid, ``(H, W, D)``."""
         guard = self.last.guard
         if guard is not None:
             guard.look(name, image, image.affine)
@@ -139,7 +139,7 @@ class SegmentWithind(MapTransform):
         if labels.shape != image.shape[1:]:
             raise ValueError(
                 f"{name}: postprocessing must bring labels back to the grid of the image {tuple(image.shape[1:])}, got "
-                f"{labels.shape}. Put Invertd before."
+                f"{labels.shape}. Use Invertd first."
             )
         if guard is not None:
             size_ml = voxel_ml(image.affine.cpu())

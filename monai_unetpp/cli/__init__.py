@@ -1,6 +1,6 @@
-"""The console script ``monai-unetpp``: the only room that prints, with a file for every command.
+"""The console script ``monai-unetpp``: the only package that prints, with a file for every command.
 
-Every command calls one function with the same arguments; what takes long to import is imported when it is needed.
+Every command calls one function with the same arguments; slow imports are made only when needed.
 """
 
 from monai_unetpp.cli.program import main, make_parser

@@ -1,4 +1,4 @@
-"""``python -m monai_unetpp.cli``, such as for ``torchrun``."""
+"""``python -m monai_unetpp.cli``, for ``torchrun`` for example."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``monai-unetpp benchmark``: what it takes and prints."""
+"""``monai-unetpp benchmark``: its options and output."""
 
 from __future__ import annotations
 
@@ -41,4 +41,6 @@ def _run(output: str | None, **options: Any) -> int:
     return DONE
 
 
-BENCHMARK = Command("benchmark", "measure our networks against MONAI's on this machine", _EXAMPLES, _declare, _run)
+BENCHMARK = Command(
+    "benchmark", "compare the speed of our networks with MONAI's on this machine", _EXAMPLES, _declare, _run
+)

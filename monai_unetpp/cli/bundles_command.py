@@ -1,4 +1,4 @@
-"""``monai-unetpp bundles``: what it takes and prints."""
+"""``monai-unetpp bundles``: its options and output."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _EXAMPLES = """\
   monai-unetpp bundles
   monai-unetpp bundles --json
 
-Bundles are searched for in the folder that MONAI_UNETPP_BUNDLES names, in the folder bundles of the working directory,
-and beside the package. Scores are those of the bundle's metadata; its docs/README.md says on which cases.
+Bundles are searched for in the folder named by MONAI_UNETPP_BUNDLES, in ./bundles, and beside the package. The scores
+are from the bundle's metadata; its docs/README.md says on which cases they were measured.
 """
 
 

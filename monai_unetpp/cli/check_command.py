@@ -1,4 +1,4 @@
-"""``monai-unetpp check``: what it takes and prints."""
+"""``monai-unetpp check``: its options and output."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ _EXAMPLES = """\
   monai-unetpp check path/to/Task04_Hippocampus
   monai-unetpp check path/to/Task04_Hippocampus --fingerprint my_bundle/configs/fingerprint.json
 
-For a bundle it also lists the Python code that its configurations run: MONAI evaluates every value that begins with $.
-That is not a problem in itself, but use only bundles whose code you trust.
+For a bundle it also lists the Python code in its configurations: MONAI runs every value that begins with $. This is
+not a problem in itself, but use only bundles that you trust.
 """
 
 
@@ -36,8 +36,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--fingerprint",
         metavar="FILE",
-        help="measure the training cases of a sound data set and write their ranges to this file: with it as "
-        "configs/fingerprint.json of a bundle segment warns about images that differ from them",
+        help="if the data set has no problems, write the ranges of its training cases to this file: as "
+        "configs/fingerprint.json of a bundle it makes segment warn about images that differ from them",
     )
 
 
@@ -51,7 +51,7 @@ def _run(target: str, schema: str | None, fingerprint: str | None) -> int:
         if fingerprint is not None and not problems:
             _write_fingerprint(target, fingerprint)
     elif fingerprint is not None:
-        raise ValueError(f"{target}: must be a data set to take its fingerprint. Name one, or leave --fingerprint out.")
+        raise ValueError(f"{target}: must be a data set for --fingerprint. Name one, or leave --fingerprint out.")
     elif Path(target).is_dir() and not (Path(target) / "configs").is_dir():
         raise ValueError(
             f"{target}: neither a bundle (it has no configs folder) nor a data set (it has no dataset.json, "
@@ -73,13 +73,13 @@ def _write_fingerprint(target: str, path: str) -> None:
     from monai_unetpp.planning import take_fingerprint
 
     take_fingerprint(target, progress=True).write(path, with_cases=False)
-    print(printable(f"{path}: what the training cases have in common."))
+    print(printable(f"{path}: the ranges of the training cases."))
 
 
 def _show_code(code: dict[str, list[str]]) -> None:
     if not code:
         return
-    print("The configurations run this when they are used, as MONAI evaluates what begins with $ (information only):")
+    print("Python code in the configurations, which MONAI runs when they are used (for information):")
     for text, places in code.items():
         print(printable(f"  {text}    ({', '.join(places)})"))
 

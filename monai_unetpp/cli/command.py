@@ -1,4 +1,4 @@
-"""What a command of the command line is."""
+"""The description of a command."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ exit codes:
   0    done
   1    some cases failed, or problems were found; the rest is done
   2    bad arguments or input, or too little memory or disk
-  3    prune, train: the cases do not suffice for a verdict
+  3    prune, train: inconclusive, too few cases for a verdict
   130  interrupted; finished cases are kept
 """
 
@@ -23,9 +23,9 @@ class Command:
     """One command: how it is called, and what it does.
 
     Attributes:
-        name: as it is typed.
-        summary: what it does, for the help of the program; begins in lower case and has no full stop.
-        examples: commands and what else is to be known, for the end of its own help.
+        name: its name on the command line.
+        summary: one line for the program's help, in lower case without a full stop.
+        examples: example commands and notes for the end of its own help.
         declare: adds its options to a parser.
         run: takes the options by name, prints, and returns the exit code.
     """

@@ -1,4 +1,4 @@
-"""``monai-unetpp completion``: what it takes and prints."""
+"""``monai-unetpp completion``: its options and output."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ with the tab key.
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="the shell that you use")
+    parser.add_argument("shell", choices=["bash", "zsh", "tcsh"], help="your shell")
 
 
 def completion_command(make_parser: Callable[[], Any]) -> Command:
-    """The command that completes those of a parser, which is made when it is asked for."""
+    """The command that prints completions for a parser, which is built only when it runs."""
 
     def run(shell: str) -> int:
         import shtab

@@ -1,4 +1,4 @@
-"""``monai-unetpp demo``: what it takes and prints."""
+"""``monai-unetpp demo``: its options and output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _EXAMPLES = """\
   monai-unetpp demo hippocampus -o results --device cpu
 """
 
-#: Labels whose volumes are printed one by one.
+#: With more labels than this, only their total volume is printed.
 _MOST_VOLUMES = 6
 
 
@@ -29,7 +29,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="PART",
         default=["structures", "brain", "hippocampus"],
-        help="structures (of the brain, 30 of them), brain (its tissues) or hippocampus (its two parts); default: all",
+        help="structures (30 brain structures), brain (tissues) or hippocampus (its two parts); default: all",
     )
     parser.add_argument(
         "-o",

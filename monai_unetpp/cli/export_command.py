@@ -1,4 +1,4 @@
-"""``monai-unetpp export``: what it takes and prints."""
+"""``monai-unetpp export``: its options and output."""
 
 from __future__ import annotations
 
@@ -33,44 +33,46 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         "--output",
         required=True,
         metavar="FILE_OR_FOLDER",
-        help="file to write: .pt2 (torch.export), .ts (TorchScript), .onnx, .xml (OpenVINO) or .ep (TensorRT); for "
-        "format runner a folder",
+        help="file to write: .pt2 (torch.export), .ts (TorchScript), .onnx, .xml (OpenVINO) or .ep (TensorRT); a "
+        "folder for --format runner",
     )
     parser.add_argument(
         "--format",
         choices=["torch_export", "torchscript", "onnx", "openvino", "tensorrt", "runner"],
-        help="what to write (default: by the file's suffix); runner: a folder with the whole pipeline from image to "
+        help="format (default: by the file's suffix); runner: a folder with the whole pipeline from image to "
         "labels, for python -m monai_unetpp.runner",
     )
     parser.add_argument(
         "--level",
         type=as_level,
         metavar="LEVEL",
-        help="L1 or 1, L2, ...: export only what this level needs (default: the deepest)",
+        help="L1 or 1, L2, ...: export only the nodes that this level needs (default: the deepest)",
     )
     parser.add_argument(
         "--window_shape",
         nargs="+",
         type=_as_size,
         metavar="SIZE",
-        help="spatial size of the input, one per axis (default: by the bundle's metadata); auto, for format runner: as "
-        "few and as large windows as memory allows, for networks with batch norm",
+        help="spatial size of the input, one number per axis (default: from the bundle's metadata); auto, only for "
+        "--format runner: as few and as large windows as memory allows, for networks with batch norm",
     )
-    parser.add_argument("--batch_size", type=int, default=1, metavar="N", help="windows a call (default: %(default)s)")
+    parser.add_argument(
+        "--batch_size", type=int, default=1, metavar="N", help="windows per call (default: %(default)s)"
+    )
     parser.add_argument(
         "--precision",
         choices=["fp32", "bf16", "int8"],
-        help="numbers that the runner computes with (format runner only, default: fp32); int8 needs --calibration",
+        help="precision of the runner (only for --format runner; default: fp32); int8 needs --calibration",
     )
     parser.add_argument(
         "--calibration",
         metavar="DATASET_DIR",
-        help="folder with dataset.json, whose training cases calibrate int8",
+        help="folder with dataset.json, whose training cases calibrate int8 (only for --format runner)",
     )
     parser.add_argument(
         "--network_format",
         choices=["openvino", "onnx"],
-        help="of the network in the folder (format runner only, default: openvino)",
+        help="format of the network in the folder (only for --format runner; default: openvino)",
     )
     parser.add_argument("--dynamic_batch", action="store_true", help="accept any number of windows per call")
 
@@ -97,8 +99,8 @@ def _run(source: str, output: str, format: str | None, **options: Any) -> int:
     result = export_checkpoint(source, output, format or by_suffix[suffix], **options)
     shape = " x ".join("any" if size is None else str(size) for size in result.input_shape)
     print(
-        f"{result.path}: level {result.level}, {result.parameters:,} parameters, for input {shape}; differs from the "
-        f"network by {result.largest_difference:.1e} of its largest logit at most"
+        f"{result.path}: level {result.level}, {result.parameters:,} parameters, input {shape}; differs from the "
+        f"network by at most {result.largest_difference:.1e} of its largest logit"
     )
     return DONE
 
@@ -107,7 +109,7 @@ def _run_runner(source: str, output: str, batch_size: int, dynamic_batch: bool, 
     from monai_unetpp.export import export_runner
 
     if batch_size != 1 or dynamic_batch:
-        raise ValueError("batch_size and dynamic_batch must be left out with --format runner: it takes one window.")
+        raise ValueError("batch_size and dynamic_batch must be left out with --format runner. It takes one window.")
     if options["window_shape"] == ["auto"]:
         options["window_shape"] = "auto"
     result = export_runner(source, output, **options)
@@ -118,4 +120,4 @@ def _run_runner(source: str, output: str, batch_size: int, dynamic_batch: bool, 
     return DONE
 
 
-EXPORT = Command("export", "write a network for other programs, and check the file", _EXAMPLES, _declare, _run)
+EXPORT = Command("export", "export a network for other programs, and check the file", _EXAMPLES, _declare, _run)

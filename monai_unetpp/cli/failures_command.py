@@ -1,4 +1,4 @@
-"""``monai-unetpp failures``: what it takes and prints."""
+"""``monai-unetpp failures``: its options and output."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _EXAMPLES = """\
   monai-unetpp failures --dataset_dir DATA --segmentations segmentations -o failures --label tumour --worst 20
   monai-unetpp failures --dataset_dir DATA --list_key training -o kinds
 
-The segmentations are those of: monai-unetpp segment DATA --bundle BUNDLE --list_key validation -o segmentations
-Images are grouped by their size and background, dark or bright; volumes by the largest edge of a voxel. It writes
+Make the segmentations with: monai-unetpp segment DATA --bundle BUNDLE --list_key validation -o segmentations
+Images are grouped by size and by background (dark or bright), volumes by the largest voxel spacing. Output:
 failures.md, failures.png with the worst cases, and failures.json with the figures of all cases.
 """
 
@@ -36,11 +36,11 @@ def _run(output_dir: str, **options: Any) -> int:
     if report.cases:
         show_table(kind_table(report))
     if report.worst:
-        print(f"The worst: {', '.join(report.worst)}")
+        print(f"Worst cases: {', '.join(report.worst)}")
     print(f"Report: {os.path.join(output_dir, 'failures.md')}")
-    return show_failures(report.failures.values(), len(report.cases), "the others are in the report", "nothing is left")
+    return show_failures(report.failures.values(), len(report.cases), "the others are in the report", "no case is left")
 
 
 FAILURES = Command(
-    "failures", "show on which kinds of images, and on which cases, segmentations fail", _EXAMPLES, _declare, _run
+    "failures", "show which kinds of images and which cases are segmented badly", _EXAMPLES, _declare, _run
 )

@@ -1,4 +1,4 @@
-"""What reads the command line: names of options with - or _, and errors that say what was meant."""
+"""The parser of the command line: options with - or _, and suggestions for misspelt names."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ __all__ = ["Parser"]
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that takes ``--list-key`` for ``--list_key``, and suggests what was meant.
+    """A parser that accepts ``--list-key`` for ``--list_key``, and suggests names for misspelt ones.
 
-    Options are declared with underscores, as MONAI and Python write them.
+    Options are declared with underscores, as in MONAI and Python.
     """
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does it, after the names of options were written in one way."""
+        """As in argparse, with option names written with underscores."""
         given = [_with_underscores(str(each)) for each in (sys.argv[1:] if args is None else args)]
         self._check_command(given)
         return super().parse_known_args(given, namespace)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """As argparse does it; what nobody knows is an error of the command that it was given to."""
+        """As in argparse, but the command itself reports unknown arguments."""
         given = list(sys.argv[1:] if args is None else map(str, args))
         options, unknown = self.parse_known_args(given, namespace)
         if unknown:
@@ -39,13 +39,13 @@ class Parser(argparse.ArgumentParser):
         return [name for action in self._actions for name in action.option_strings if name.startswith("--")]
 
     def error(self, message: str) -> NoReturn:
-        """Say how the command is called and what is wrong, and end with exit code 2."""
+        """Print the usage and the error, and exit with code 2."""
         self.print_usage(sys.stderr)
         end = "" if message.endswith((".", "?")) else "."
         self.exit(2, f"{self.prog}: error: {message}{end} See {self.prog} --help.\n")
 
     def _check_command(self, given: Sequence[str]) -> None:
-        """Refuse a command that there is not: it comes first, after options without values."""
+        """Refuse an unknown command: the first argument after options without values."""
         commands = self._commands()
         name = _first_word(given)
         if commands and name and name not in commands:
@@ -61,7 +61,7 @@ def _first_word(arguments: Sequence[str]) -> str:
 
 
 def _with_underscores(argument: str) -> str:
-    """``--list-key=a-b`` as ``--list_key=a-b``; what is no long option stays as it is."""
+    """``--list-key=a-b`` as ``--list_key=a-b``; anything but a long option is unchanged."""
     if not argument.startswith("--") or argument == "--":
         return argument
     name, equals, value = argument[2:].partition("=")
@@ -71,7 +71,7 @@ def _with_underscores(argument: str) -> str:
 def _unknown_message(unknown: Sequence[str], names: Sequence[str]) -> str:
     options = [argument for argument in unknown if argument.startswith("-")]
     if not options:
-        return f"unrecognized arguments: {' '.join(unknown)}. Name all inputs one after the other"
+        return f"unrecognized arguments: {' '.join(unknown)}. List all inputs in one place"
     asked = options[0].partition("=")[0]
     return f"unrecognized arguments: {' '.join(unknown)}{_suggestion(asked, names)}"
 

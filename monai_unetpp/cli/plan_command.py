@@ -1,4 +1,4 @@
-"""``monai-unetpp plan``: what it takes and prints."""
+"""``monai-unetpp plan``: its options and output."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _EXAMPLES = """\
   monai-unetpp plan Task04_Hippocampus -o my_bundle --minutes 20 --set batch_size=4 --set patch_size=[40,56,40]
   monai-unetpp plan DATA -o my_bundle --init brain_tissue_mri_unetpp
 
-Nothing is trained: all cases are checked, the training images are measured, a training step is timed, and a bundle
-without weights is written. my_bundle/docs/plan.md lists every value and its reason. An earlier plan in the same folder
-is replaced, but never a bundle with weights or with a training that has begun.
+This trains nothing: it checks all cases, measures the training images, times a training step, and writes a bundle
+without weights. my_bundle/docs/plan.md lists every value with its reason. An earlier plan in the same folder is
+replaced, but never a bundle with weights or one whose training has begun.
 """
 
 
@@ -36,4 +36,4 @@ def _run(**options: Any) -> int:
     return DONE
 
 
-PLAN = Command("plan", "plan a training for your data, and write a bundle without weights", _EXAMPLES, _declare, _run)
+PLAN = Command("plan", "plan the training on your data, and write a bundle without weights", _EXAMPLES, _declare, _run)

@@ -1,4 +1,4 @@
-"""The program: its commands, and how it ends."""
+"""The program: its commands and exit codes."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ _COMMANDS = (DEMO, BUNDLES, SEGMENT, PLAN, TRAIN, PRUNE, EXPORT, CHECK, FAILURES
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code.
 
-    Exit codes: 0 done, 1 some cases failed or problems were found, 2 bad arguments or input, 3 inconclusive (prune),
-    130 interrupted.
+    Exit codes: 0 done, 1 some cases failed or problems were found, 2 bad arguments or input, 3 inconclusive (prune,
+    train), 130 interrupted.
 
     Args:
-        arguments: what follows the program's name; by default those of the process.
+        arguments: the command line without the program's name; by default that of the process.
 
     Raises:
-        SystemExit: after ``--help`` or ``--version``, and with code 2 where ``arguments`` do not fit the command.
+        SystemExit: after ``--help`` or ``--version``, and with code 2 for invalid arguments.
     """
     options = vars(make_parser().parse_args(arguments))
     run: Callable[..., int] = options.pop("command")
     verbose: bool = options.pop("verbose")
     quiet: bool = options.pop("quiet")
-    # JSON is what was asked for, not something said beside it
+    # JSON is the requested output, so --quiet does not mute it
     mute = quiet and not options.get("json_output")
     _name_the_user()
     with logging_to_stderr(verbose, quiet), silenced(quiet), muted(mute):
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             fail("interrupted; finished cases are kept.")
             return INTERRUPTED
         except BrokenPipeError:
-            # who reads the output, such as head, has seen enough
+            # the reader of the output, such as head, has closed it
             with contextlib.suppress(OSError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
@@ -73,11 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def make_parser() -> Parser:
-    """What reads the command line."""
+    """The parser of all commands."""
     common = Parser(add_help=False)
     loudness = common.add_mutually_exclusive_group()
-    loudness.add_argument("-v", "--verbose", action="store_true", help="show log messages, and details of errors")
-    loudness.add_argument("-q", "--quiet", action="store_true", help="say nothing but errors; --json is still printed")
+    loudness.add_argument("-v", "--verbose", action="store_true", help="show log messages and details of errors")
+    loudness.add_argument("-q", "--quiet", action="store_true", help="show errors only; --json is still printed")
     parser = Parser(
         prog="monai-unetpp",
         description="Nested U-Nets (UNet++) for MONAI: segment images, and prune the network to the level you need.",
@@ -87,9 +87,9 @@ def make_parser() -> Parser:
         "  monai-unetpp segment scan.nii.gz --bundle hippocampus_mri_unetpp -o segmentations\n"
         "  monai-unetpp train DATASET_DIR -o my_bundle --minutes 20\n"
         "  monai-unetpp COMMAND --help          options and examples of a command\n\n"
-        "In all commands: inputs stand by themselves or behind -i, results go where -o says; --list-key is the\n"
-        "same as --list_key, a level is 2 or L2, a device gpu or cuda, and the beginning of a bundle's name is\n"
-        "enough.\n\n" + EXIT_CODES,
+        "In all commands, inputs are given alone or after -i, and -o sets the output. --list-key and --list_key\n"
+        "are the same, as are the levels 2 and L2 and the devices gpu and cuda. The beginning of a bundle's name\n"
+        "is enough.\n\n" + EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"monai-unetpp {__version__}")
@@ -109,7 +109,7 @@ def make_parser() -> Parser:
 
 
 def _name_the_user() -> None:
-    """MONAI asks for the user's name when it is imported; in a container the user may be a number without one."""
+    """MONAI needs the user's name on import; in a container the user may have only a number."""
     try:
         getpass.getuser()
     except (KeyError, OSError):
@@ -117,15 +117,15 @@ def _name_the_user() -> None:
 
 
 def _told(error: Exception) -> str:
-    """An error in one line; what nobody foresaw is called by its name."""
+    """An error in one line, with its type if it is unexpected."""
     message = str(error).strip()
-    # RuntimeError: what torch raises where a device or memory fails
+    # RuntimeError: torch raises it if a device or memory fails
     foreseen = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
     if isinstance(error, MemoryError) and not message:
         return "there is not enough memory. Close other programs, or give smaller images."
     if message and isinstance(error, foreseen) and not isinstance(error, RecursionError) and is_deliberate(error):
         return message
     return (
-        f"{type(error).__name__}{': ' if message else ''}{message}. This is an error in monai-unetpp, or input that it "
-        "should refuse by name. Please report it, with what -v shows."
+        f"{type(error).__name__}{': ' if message else ''}{message}. This is a bug in monai-unetpp, or invalid input "
+        "without a proper message. Please report it, with the output of -v."
     )

@@ -1,4 +1,4 @@
-"""``monai-unetpp prune``: what it takes and prints."""
+"""``monai-unetpp prune``: its options and output."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ _EXAMPLES = """\
   monai-unetpp prune DATA --bundle my_bundle -o report --settings overlap=0,0.25 --settings precision=fp32,bf16
   monai-unetpp prune DATA --bundle nuclei_microscopy_unetpp -o report --settings adaptive=0.02,0.033,0.05
 
-The report folder keeps finished cases: after an interruption the same command continues.
+The report folder keeps finished cases: after an interruption, run the same command again to continue.
 """
 
 
 def _declare(parser: argparse.ArgumentParser) -> None:
     networks = parser.add_argument_group("networks")
     networks.add_argument("--bundle", metavar="BUNDLE", help=BUNDLE_HELP)
-    networks.add_argument("--checkpoint", metavar="FILE", help="weights to evaluate (default: those of the bundle)")
+    networks.add_argument("--checkpoint", metavar="FILE", help="weights to evaluate (default: the bundle's)")
     networks.add_argument(
         "--extra",
         action="append",
         metavar="NAME=FILE",
-        help="a further checkpoint to compare with, such as a level trained alone; repeatable",
+        help="another checkpoint to compare with, such as a level trained alone; repeatable",
     )
     networks.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
-    # what is not given is None, also a flag: then the bundle's own setting holds
+    # options that are not given are None, flags too: the bundle's own setting then applies
     add_options(parser.add_argument_group("cases"), EvaluationData)
     add_options(parser.add_argument_group("rules"), Rules)
     add_options(parser.add_argument_group("operating points"), CostSettings)
@@ -60,7 +60,7 @@ def _run(bundle: str | None, output_dir: str, write: str | None, **options: Any)
         if write is not None and final.verdict == "prune":
             print(f"Pruned bundle: {write}")
         elif write is not None and os.path.exists(write):
-            fail(f"{write} is of an earlier run and does not belong to this verdict.")
+            fail(f"{write} is from an earlier run and does not belong to this verdict.")
     if final.verdict == "inconclusive":
         return INCONCLUSIVE
     return CASES_FAILED if result.problems else DONE
@@ -85,4 +85,6 @@ def _show(result: PruningResult) -> None:
         fail(f"left out: {problem.case} ({problem.dataset}): {problem.reason}")
 
 
-PRUNE = Command("prune", "find out how shallow a bundle's network may be, with statistics", _EXAMPLES, _declare, _run)
+PRUNE = Command(
+    "prune", "find the shallowest level that is accurate enough, by statistical tests", _EXAMPLES, _declare, _run
+)

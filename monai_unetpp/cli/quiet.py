@@ -1,4 +1,4 @@
-"""Logs and warnings while a command runs: without ``--verbose`` only what its own output does not say anyway."""
+"""Logs and warnings of a command: without ``--verbose``, only what its own output does not show."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from monai_unetpp.progress import write_line
 
 __all__ = ["DETAILED_LOGGERS", "REPEATING_LOGGERS", "logging_to_stderr", "shown"]
 
-#: What they log is in the summary as well, or is about a missing decoder that nobody asked for.
+#: Their messages are repeated in the summary, or are about an optional decoder that is missing.
 REPEATING_LOGGERS = (
     "monai_unetpp.engines",
     "ignite.engine.engine.CaseEvaluator",
-    # MONAI says on import that a GPU decoder for DICOM is not installed
+    # on import, MONAI logs that a GPU decoder for DICOM is not installed
     "monai.data.nvimgcodec_pydicom_plugin",
 )
-#: What they log is of no use where all goes well, and is otherwise in the one line that ends a run.
+#: Their messages are of no use if all goes well; otherwise the final line of a run repeats them.
 DETAILED_LOGGERS = ("ignite.engine.engine.SupervisedTrainer", "monai.handlers.StatsHandler")
 
 
 @contextmanager
 def logging_to_stderr(verbose: bool, quiet: bool = False) -> Iterator[None]:
-    """Log to standard error; without ``verbose`` only what a command's output does not say anyway.
+    """Log to standard error; without ``verbose``, only what the command's output does not show.
 
     Args:
-        verbose: log all that is going on.
+        verbose: log everything.
         quiet: log errors only.
     """
     level = logging.INFO if verbose else logging.ERROR if quiet else logging.WARNING
@@ -38,9 +38,9 @@ def logging_to_stderr(verbose: bool, quiet: bool = False) -> Iterator[None]:
     with _each_warning_once(), warnings.catch_warnings():
         if not verbose:
             warnings.simplefilter("ignore")
-            # a thread that loads cases may die of a broken configuration
+            # a broken configuration may kill the thread that loads cases
             threading.excepthook = lambda died: fail(f"{died.exc_type.__name__}: {died.exc_value}")
-        # nothing is lost where a network for pictures takes them as they are
+        # harmless if a 2D network takes pictures without resampling
         warnings.filterwarnings("ignore", message="inverse has been called but no invertible transforms")
         with _disabled(REPEATING_LOGGERS if verbose else (*REPEATING_LOGGERS, *DETAILED_LOGGERS)):
             try:
@@ -51,7 +51,7 @@ def logging_to_stderr(verbose: bool, quiet: bool = False) -> Iterator[None]:
 
 @contextmanager
 def shown(name: str) -> Iterator[None]:
-    """Show what a logger says, such as the memory that windows will take."""
+    """Show the messages of a logger, such as the memory that windows will take."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.INFO)
@@ -76,7 +76,7 @@ def _disabled(names: tuple[str, ...]) -> Iterator[None]:
 
 @contextmanager
 def _each_warning_once() -> Iterator[None]:
-    # nibabel's logger has a handler of its own: what it says would be there twice
+    # nibabel's logger has its own handler: messages would be shown twice
     nibabel = logging.getLogger("nibabel.global")
     propagated, nibabel.propagate = nibabel.propagate, False
     filtered: list[tuple[logging.Filterer, logging.Filter]] = [

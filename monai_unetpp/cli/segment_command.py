@@ -1,4 +1,4 @@
-"""``monai-unetpp segment``: what it takes and prints."""
+"""``monai-unetpp segment``: its options and output."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SEGMENT"]
 
-#: Labels that stand beside each other.
+#: With more labels than this, each gets a row instead of a column.
 _WIDEST = 8
 
 _EXAMPLES = """\
@@ -36,8 +36,8 @@ _EXAMPLES = """\
   monai-unetpp segment scan.nii.gz --bundle hippocampus_mri_unetpp --within head_mri_unetpp -o segmentations
   monai-unetpp segment scans --bundle my_bundle -o segmentations --no_flips --overlap 0.25 --precision auto --profile
 
-The configurations of a bundle can run Python code (what begins with $): use only bundles that you trust.
-monai-unetpp check BUNDLE lists it. Names of files and all other arguments are never run.
+The configurations of a bundle can run Python code (values that begin with $): use only bundles that you trust.
+monai-unetpp check BUNDLE lists this code. File names and other arguments are never run as code.
 """
 
 
@@ -47,9 +47,9 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         SegmentationOptions,
         defaults=True,
         groups={
-            "speed and accuracy": "by default as the bundle says",
-            "bundles of images": "for bundles that have these settings",
-            "BIDS and DICOM": "for folders of these",
+            "speed and accuracy": "the defaults are the bundle's own settings",
+            "2D bundles": "for bundles that have these settings",
+            "BIDS and DICOM": "for such folders",
         },
     )
     parser.add_argument(
@@ -73,7 +73,7 @@ def _run(json_output: bool, **options: Any) -> int:
             _show_stages(summary)
         print(printable(f"Segmentations are in {summary.output_dir}"))
     if summary.skipped and not json_output:
-        print(f"{summary.skipped} segmented before and passed over.")
+        print(f"{summary.skipped} skipped, as they were segmented before.")
     return show_failures(summary.failures, len(summary.cases), "the others are done", "nothing was segmented")
 
 
@@ -105,7 +105,7 @@ def _show_cases(summary: SegmentationSummary) -> None:
 
 
 def _show_long(summary: SegmentationSummary, names: list[str]) -> None:
-    """The table with a row for each label, where these are too many to stand beside each other."""
+    """The table with a row for each label, if there are too many for columns."""
     cells = ((done.case, name, f"{done.volumes_ml[name]:.3f}") for done in summary.cases for name in names)
     show_table(Table.of_rows("", ["case", "label", "ml"], cells, ["case", "label"]))
     show_rows(["case", "seconds"], [[done.case, f"{done.seconds:.2f}"] for done in summary.cases])
@@ -113,7 +113,7 @@ def _show_long(summary: SegmentationSummary, names: list[str]) -> None:
 
 def _show_stages(summary: SegmentationSummary) -> None:
     total = sum(summary.stages.values())
-    # one after the other, as they come in the first case; "other" is what is left
+    # in the order of the first case, "other" last
     names = sorted(summary.stages, key=lambda name: name == "other")
     rows = [(done.case, done.stages) for done in summary.cases]
     if len(rows) > 1:

@@ -1,4 +1,4 @@
-"""``monai-unetpp study``: what it takes and prints."""
+"""``monai-unetpp study``: its options and output."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _EXAMPLES = """\
   monai-unetpp study --dataset_dir nuclei -o study --seeds 0 1 2 --shard 1/2
   monai-unetpp study --dataset_dir nuclei -o study --report_only
 
-It trains U-Nets of every depth, a wide U-Net with as many parameters as UNet++, U-Net^e, UNet+, UNet++ with and without
-deep supervision, and single levels of UNet++, all on the same patches and with the same loss, schedule and number of
-steps. The last weights are scored on the validation list. Where features are too small for a wide U-Net, it is left
-out. After an interruption (by Ctrl-C, or killed) the same command continues from the last checkpoint and repeats
-nothing that is finished; settings that are not given are those of the first run in the folder.
+This trains U-Nets of every depth, a wide U-Net with as many parameters as UNet++ (unless the features are too few),
+U-Net^e, UNet+, UNet++ with and without deep supervision, and single levels of UNet++, all on the same patches with the
+same loss, schedule and number of steps. The final weights are scored on the validation list. After an interruption,
+run the same command again: it continues from the last checkpoint and repeats nothing that is finished. Settings that
+are not given are those of the first run in the folder.
 
 For several GPUs: torchrun --nproc_per_node=N -m monai_unetpp.cli study ...
 """
@@ -52,12 +52,12 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
     parser.add_argument(
-        "--list", dest="list_only", action="store_true", help="list the runs and their state, and run nothing"
+        "--list", dest="list_only", action="store_true", help="list the runs and their state; train nothing"
     )
-    parser.add_argument("--report_only", action="store_true", help="train nothing, report the finished runs")
-    # what is not given is None: then the configuration, the folder or the default holds
+    parser.add_argument("--report_only", action="store_true", help="report the finished runs; train nothing")
+    # options that are not given are None: the configuration, the folder or the default then applies
     add_options(parser, RunOptions)
-    terms = parser.add_argument_group("settings, the same for all runs of a folder")
+    terms = parser.add_argument_group("settings, the same for all runs in a folder")
     terms.add_argument(
         "--config",
         metavar="FILE",
@@ -70,7 +70,7 @@ def _run(list_only: bool, **options: Any) -> int:
     from monai_unetpp.study import run_study
 
     outcome = run_study(**options, list_only=list_only, progress=lambda line: print(line, flush=True))
-    # an error of another process would have torchrun end this one
+    # if another process exited with an error, torchrun would end this one
     if not is_first_process():
         return DONE
     if list_only:
@@ -81,7 +81,7 @@ def _run(list_only: bool, **options: Any) -> int:
     for failure in outcome.failures:
         fail(failure)
     if outcome.failures:
-        fail(f"{len(outcome.failures)} run(s) failed; the others are done. The same command tries them again.")
+        fail(f"{len(outcome.failures)} run(s) failed; the others are done. Run the same command again to retry them.")
     return CASES_FAILED if outcome.failures else DONE
 
 

@@ -1,4 +1,4 @@
-"""What is printed by several commands, and the exit codes that they end with."""
+"""Output shared by several commands, and their exit codes."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ DONE, CASES_FAILED, BAD_INPUT, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def fail(message: str) -> None:
-    """Say on standard error what went wrong."""
+    """Print an error to standard error."""
     write_line(f"monai-unetpp: {printable(' '.join(message.splitlines()))}")
 
 
 def show_failures(reasons: Collection[str], finished: int, rest: str, none: str) -> int:
-    """Say why cases failed, and how many did.
+    """Print why cases failed, and how many.
 
     Args:
-        reasons: a line for each.
-        finished: number of the others.
-        rest: what is said of the others.
-        none: what is said where there are no others.
+        reasons: a line for each failed case.
+        finished: number of the other cases.
+        rest: what to say about the others.
+        none: what to say if there are no others.
 
     Returns:
         The exit code.
@@ -58,13 +58,13 @@ def show_table(table: Table) -> None:
 
 
 def show_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Print rows of which the first column names what the others tell the numbers of."""
+    """Print a table whose first column names the rows."""
     show_table(Table.of_rows("", columns, rows, columns[:1]))
 
 
 @contextlib.contextmanager
 def muted(mute: bool) -> Iterator[None]:
-    """Print nothing on standard output while this lasts, if ``mute``."""
+    """Print nothing to standard output within the block, if ``mute``."""
     if not mute:
         yield
         return
@@ -73,5 +73,5 @@ def muted(mute: bool) -> Iterator[None]:
 
 
 def is_first_process() -> bool:
-    """Whether this is the one of several processes of ``torchrun`` that speaks."""
+    """Whether this process prints: only the first one under ``torchrun``."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,4 +1,4 @@
-"""``monai-unetpp train``: what it takes and prints."""
+"""``monai-unetpp train``: its options and output."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _EXAMPLES = """\
   torchrun --nproc_per_node=2 -m monai_unetpp train DATA -o my_bundle
   monai-unetpp segment --bundle my_bundle scan.nii.gz -o segmentations
 
-It plans where the folder has no plan yet; monai-unetpp plan writes one to look at first. The minutes and folds of that
-plan hold unless others are given, and no other values can be set. With --init the plan follows the network whose
-weights are given, and my_bundle/docs/plan.md says which layers start from them. Then it trains, finds out how shallow
-the network may be, writes my_bundle/pruning/report.html and my_bundle/docs/README.md and, if the verdict is to prune,
-the pruned bundle beside it. The same command continues after an interruption, by Ctrl-C or otherwise, with the minutes,
-folds and initial weights that it began with.
+If the folder has no plan yet, one is made; to look at it first, use monai-unetpp plan. With an existing plan only
+--minutes and --folds can be changed. With --init the plan follows the network of these weights, and
+my_bundle/docs/plan.md lists the layers that start from them. After training, it finds the shallowest level that is
+accurate enough, writes my_bundle/pruning/report.html and my_bundle/docs/README.md and, if the verdict is to prune, the
+pruned bundle beside my_bundle. After an interruption, run the same command again to continue, with the minutes, folds
+and initial weights that it began with.
 """
 
 
@@ -41,7 +41,7 @@ def _run(**options: Any) -> int:
         outcome = train(TrainOptions(**options), progress=spaced(lambda line: print(line, flush=True)))
     except KeyboardInterrupt:
         if is_first_process():
-            fail(f"interrupted. The same command continues from there: monai-unetpp {' '.join(sys.argv[1:])}")
+            fail(f"interrupted. Run the same command again to continue: monai-unetpp {' '.join(sys.argv[1:])}")
         return INTERRUPTED
     if is_first_process():
         print(outcome.summary)

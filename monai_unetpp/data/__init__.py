@@ -1,6 +1,6 @@
 """From files to cases: lists, readers, checks and writers.
 
-The public names are loaded when they are first used, so that modules that need no torch can be had without it.
+Public names are loaded on first use, so modules that do not need torch can be imported without it.
 """
 
 from __future__ import annotations

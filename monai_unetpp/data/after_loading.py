@@ -1,8 +1,9 @@
-"""Putting a step behind those that load an image, in a pipeline that a bundle has."""
+"""Insert a step into a bundle's pipeline after the steps that load the image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
+from itertools import takewhile
 from typing import Any
 
 from monai.config import KeysCollection
@@ -12,11 +13,11 @@ __all__ = ["KeepLoadedd", "insert_after_loading", "steps_after_loading"]
 
 
 class KeepLoadedd(MapTransform):
-    """Keep an image as it was loaded under a further key.
+    """Keep a copy of an image as it was loaded, under another key.
 
     Args:
-        keys: of the image.
-        name: the further key.
+        keys: keys of the images.
+        name: key of the copy.
     """
 
     def __init__(self, keys: KeysCollection, name: str) -> None:
@@ -36,10 +37,10 @@ def insert_after_loading(transform: Any, step: Callable[[Any], Any]) -> bool:
 
     Args:
         transform: the preprocessing, a ``Compose`` that begins with ``LoadImaged``; others are left alone.
-        step: what is put behind it.
+        step: the step to insert.
 
     Returns:
-        Whether it was put there.
+        Whether it was inserted.
     """
     place = _loading_steps(transform)
     if place:
@@ -49,16 +50,13 @@ def insert_after_loading(transform: Any, step: Callable[[Any], Any]) -> bool:
 
 
 def steps_after_loading(transform: Any) -> Compose | None:
-    """The same without the steps that load, for images in memory; None where it does not begin with ``LoadImaged``."""
+    """The steps after loading, for images in memory; None if the pipeline does not begin with ``LoadImaged``."""
     place = _loading_steps(transform)
     return Compose(list(transform.transforms)[place:]) if place else None
 
 
 def _loading_steps(transform: Any) -> int:
-    """How many steps at the beginning load."""
+    """The number of steps at the beginning that load."""
     if type(transform) is not Compose:
         return 0
-    loading = [isinstance(each, (LoadImaged, EnsureChannelFirstd)) for each in transform.transforms]
-    if not loading or not loading[0]:
-        return 0
-    return loading.index(False) if False in loading else len(loading)
+    return len(list(takewhile(lambda step: isinstance(step, (LoadImaged, EnsureChannelFirstd)), transform.transforms)))

@@ -1,4 +1,4 @@
-"""The constant surround of an image: made the lowest value, cropped away, and kept free of what networks find there."""
+"""Transforms for the constant surround of an image: level it, crop it, or clear the segmentation in it."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ __all__ = ["SURROUND_SHARE", "SURROUND_VALUE", "ClearBackgroundd", "CropBackgrou
 
 logger = logging.getLogger(__name__)
 
-#: Keys of an image's metadata: the value of its surround, and its share of the image; NaN and 0 where there is none.
+#: Metadata keys: the value of the surround and its share of the image; NaN and 0 if there is none.
 SURROUND_VALUE, SURROUND_SHARE = "surround_value", "surround_share"
 
 
 class LevelSurroundd(MapTransform):
-    """Make the surround of an image 0 and what it surrounds positive, as in a skull-stripped image that is stored so.
+    """Set the surround of an image to 0 and make the rest positive, as in most skull-stripped images.
 
-    For images whose background has another value, such as -1024, or is not the lowest, such as the 0 around a brain
-    with mean 0 and standard deviation 1: then networks see it as grey. See
+    For images whose background is not 0, such as -1024, or not the lowest value, such as the 0 around a brain that was
+    normalized to mean 0 and standard deviation 1: networks see such a background as grey. See
     :func:`monai_unetpp.data.find_surround` for what counts as surround.
 
-    Where the surround is the lowest value, or below all but the undershoots of interpolation, it is subtracted from the
-    image. Where it lies within the range of what is inside (percentiles 0.1 to 99.5), or farther below than this is
-    wide, black is put where it lies in T1-weighted MRI of the brain, 0.1 to 0.4 of the range below it, as far as the
-    median tells, and subtracted. What is then negative becomes 0. So an image with a surround of 0 and nothing below
-    goes through unchanged, bit for bit, and so does one without a surround.
+    If the surround is the lowest value, apart from undershoots of interpolation, it is subtracted from the image. If it
+    lies within the intensity range inside (percentiles 0.1 to 99.5), or more than the width of this range below it, the
+    black level is estimated from the median as in T1-weighted MRI of the brain, 0.1 to 0.4 of the range below the
+    range, and subtracted. Negative values then become 0. An image without a surround, or with a surround of 0 and
+    nothing below it, is returned unchanged, bit for bit.
 
-    What was found is logged in one line per image, and kept in its metadata as ``surround_value`` (of the first
-    channel; NaN where there is none) and ``surround_share``, the part of the image.
+    The result is logged in one line per image and kept in its metadata as ``surround_value`` (of the first channel; NaN
+    if there is none) and ``surround_share``, a fraction of the image.
 
     Args:
-        keys: images ``(C, H, W[, D])``, each channel leveled for itself. They should not have been resampled yet,
-            so that the values at the rim of the surround are right as well.
-        allow_missing_keys: whether items without a key are passed over.
+        keys: images ``(C, H, W[, D])``; each channel is leveled separately. Level them before resampling, which blurs
+            the rim of the surround.
+        allow_missing_keys: whether items without a key are skipped.
 
     Example:
         >>> import torch
@@ -66,17 +66,17 @@ class LevelSurroundd(MapTransform):
 
 
 class ClearBackgroundd(MapTransform):
-    """Let a segmentation be background in the surround of the image.
+    """Set a segmentation to background in the surround of the image.
 
     For images whose background was set to one value, such as the 0 around a skull-stripped brain; see
-    :func:`monai_unetpp.data.find_surround`. A window that holds nothing else has no contrast, and a network that
-    normalizes each window may find anything in it. Where an image has no surround nothing is cleared.
+    :func:`monai_unetpp.data.find_surround`. A window inside the surround has no contrast, and a network that normalizes
+    each window may find anything in it. An image without a surround is left alone.
 
     Args:
-        keys: label maps ``(1, H, W[, D])`` of integers, which become 0 there, or logits ``(C, H, W[, D])`` of
-            ``C >= 2`` classes, class 0 the background, of which all but the first become minus infinity there.
+        keys: integer label maps ``(1, H, W[, D])``, set to 0 there, or logits ``(C, H, W[, D])`` of ``C >= 2`` classes,
+            of which all but class 0, the background, are set to minus infinity there.
         image_key: key of the preprocessed image ``(C, H, W[, D])``. One for all or one for each of ``keys``.
-        allow_missing_keys: whether items without a key are passed over.
+        allow_missing_keys: whether items without a key are skipped.
 
     Example:
         >>> import torch
@@ -97,7 +97,7 @@ class ClearBackgroundd(MapTransform):
         """Clear the segmentations of one item.
 
         Raises:
-            ValueError: a segmentation of another size than the image, or logits of a single channel.
+            ValueError: a segmentation and its image differ in size, or logits have a single channel.
         """
         d = dict(data)
         for key, image_key in self.key_iterator(d, self.image_key):
@@ -119,11 +119,11 @@ class ClearBackgroundd(MapTransform):
 
 
 class CropBackgroundd(CropForegroundd):
-    """MONAI's ``CropForegroundd``, whose foreground is all but the surround, whatever the value of that.
+    """MONAI's ``CropForegroundd`` with everything but the surround as foreground, whatever its value.
 
-    All arguments, and the inverse, are those of ``CropForegroundd``. Unless ``select_fn`` is given, what is cropped is
-    the surround; see :func:`monai_unetpp.data.find_surround`. In an image without one, voxels above 0 are foreground.
-    Without any foreground there is an error, where ``CropForegroundd`` would go on with an empty image.
+    Arguments and inverse are those of ``CropForegroundd``. Unless ``select_fn`` is given, the surround is cropped; see
+    :func:`monai_unetpp.data.find_surround`. In an image without one, voxels above 0 are foreground. An image without
+    foreground is an error, where ``CropForegroundd`` would go on with an empty image.
 
     Example:
         >>> import torch
@@ -147,9 +147,8 @@ class CropBackgroundd(CropForegroundd):
         source = data[self.source_key]
         if not self.cropper.select_fn(source).any():
             raise ImageFileError(
-                f"{_name(source, self.source_key)}: no voxel is foreground: all of them have one value, or none is "
-                "above 0 where that was asked for. Set what is not to be segmented to one value, and the rest to "
-                "others."
+                f"{_name(source, self.source_key)}: has no foreground: all voxels have the same value, or none is "
+                "above 0 where that is required. Set the background to one value, and the rest to others."
             )
         cropped: dict[Hashable, Any] = super().__call__(data, lazy)
         return cropped
@@ -166,7 +165,7 @@ def _name(image: Any, key: Hashable) -> Any:
 
 def _tell(image: torch.Tensor, key: Hashable, surround: Surround | None) -> None:
     if surround is None:
-        logger.info("%s: no constant surround, as of a skull-stripped brain, was found.", _name(image, key))
+        logger.info("%s: no constant surround found, as around a skull-stripped brain.", _name(image, key))
     else:
         logger.info("%s: the surround is %s.", _name(image, key), surround)
     if isinstance(image, MetaTensor):

@@ -1,4 +1,4 @@
-"""Whether image and label of one case can be trusted: the rules of every check."""
+"""Check image and label of one case: the rules that all checks share."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ _K = TypeVar("_K")
 
 @dataclasses.dataclass(frozen=True)
 class CheckedCase:
-    """What reading a case has shown.
+    """The result of checking a case.
 
     Attributes:
-        problem: what is wrong, in one line with the file and what to do; None if the case is sound.
-        voxels: ``hash_voxels`` of the image; None where it could not be read.
-        values: what occurs in the label map.
+        problem: what is wrong, in one line with the file and the remedy; None if the case is sound.
+        voxels: ``hash_voxels`` of the image; None if it could not be read.
+        values: the values in the label map.
     """
 
     problem: str | None
@@ -58,14 +58,14 @@ def check_case(
 ) -> CheckedCase:
     """Read image and label of a case and say what is wrong with them.
 
-    All files must be there and be readable; the image must be finite and not constant, and the label on its grid, with
-    integers that have a name. A label that is background alone is sound.
+    All files must exist and be readable. The image must be finite and not constant. The label must lie on its grid and
+    hold only integers that have a name. A label with background only is sound.
 
     Args:
         case: the case.
-        values: label values that may occur in addition to 0; None allows all from 0 up.
-        spatial_dims: 2 or 3; None takes what the label has.
-        in_channels: channels that the image must have; None does not check.
+        values: label values allowed besides 0; None allows all from 0 up.
+        spatial_dims: 2 or 3; None takes that of the label.
+        in_channels: channels that the image must have; None skips this check.
     """
     missing = next((file for file in case.files if not os.path.exists(file)), None)
     if missing is not None:
@@ -92,11 +92,11 @@ def read_truth(case: LabelledCase, values: Collection[int] | None = None, spatia
 
     Args:
         case: the case.
-        values: values that may occur in addition to 0; None allows all from 0 up.
-        spatial_dims: 2 or 3; None takes what the file has, without axes of length 1 at the end.
+        values: values allowed besides 0; None allows all from 0 up.
+        spatial_dims: 2 or 3; None takes that of the file, without trailing axes of length 1.
 
     Raises:
-        ImageFileError: a file that cannot be read, has other dimensions, holds no integers, or values without a name.
+        ImageFileError: the file cannot be read, or has other dimensions, non-integers, or values without a name.
     """
     label = read_label_map(case.label, spatial_dims)
     if values is not None:
@@ -112,7 +112,7 @@ def check_on_grid(volume: Volume, path: Path, label: Volume, label_path: Path) -
     """Refuse an image that does not lie on the grid of its label.
 
     Raises:
-        ImageFileError: it has another shape, or lies elsewhere.
+        ImageFileError: shape or position differ.
     """
     difference = compare_geometry(
         ImageGeometry(label.data.shape, label.affine), ImageGeometry(volume.data.shape, volume.affine)
@@ -133,10 +133,10 @@ def read_image(
         case: the case.
         dims: 2 or 3.
         allow_constant: see :class:`monai_unetpp.data.VolumeReader`.
-        fill_nonfinite: as well.
+        fill_nonfinite: likewise.
 
     Raises:
-        ImageFileError: a file that cannot be used.
+        ImageFileError: a file is unusable.
     """
     channels = 1
     if len(case.image) == 1 and is_nifti_name(case.image[0]):
@@ -147,17 +147,17 @@ def read_image(
 
 
 def label_values(data: npt.NDArray[Any]) -> frozenset[int]:
-    """What occurs in a label map of integers."""
-    # counting is faster than sorting, where there are few values
+    """The values that occur in an integer label map."""
+    # for few values counting is faster than sorting
     found = np.flatnonzero(np.bincount(data.ravel())) if data.dtype == np.uint8 else np.unique(data)
     return frozenset(int(value) for value in found)
 
 
 def repeated_images(checked: Mapping[_K, CheckedCase]) -> dict[_K, _K]:
-    """The sound cases whose image an earlier one has too, with that one.
+    """Sound cases with the same image as an earlier case, mapped to that case.
 
     Args:
-        checked: what reading has shown, in order, by anything that names a case.
+        checked: results of the checks in order, by anything that identifies a case.
     """
     first: dict[str, _K] = {}
     sound = {case: each.voxels for case, each in checked.items() if each.problem is None and each.voxels is not None}
@@ -165,5 +165,5 @@ def repeated_images(checked: Mapping[_K, CheckedCase]) -> dict[_K, _K]:
 
 
 def same_image(image: str, first: str) -> str:
-    """What to say of an image that is there twice."""
-    return f"{image}: the same image as {first}, which would count as two subjects. Leave one of them out."
+    """The message about a duplicate image."""
+    return f"{image}: the same image as {first}; they would count as two subjects. Leave one of them out."

@@ -1,4 +1,4 @@
-"""Finding what is to be segmented."""
+"""Find the cases to segment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monai_unetpp.data.forms import images_folder, is_data_set
 from monai_unetpp.data.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.naming import image_name, with_unique_names
-from monai_unetpp.data.nifti import NIFTI_SUFFIXES
+from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_second_of_pair
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name
 from monai_unetpp.data.result_marks import is_result
 from monai_unetpp.errors import printable
@@ -41,35 +41,33 @@ def find_cases(
         input: any of these, or a list of them:
 
             - an image file: NIfTI, ``.nrrd``, ``.nhdr``, ``.mha``, ``.mhd``, or a DICOM file of many frames;
-            - a folder: each image file in it, by name, its DICOM files as one series, and each subfolder that is a
-              DICOM series. Subfolders are not searched further;
-            - a folder with ``dataset.json`` in Decathlon form: its ``test`` cases; where it has none, those of
-              ``validation``, else the files of ``imagesTs``, else the ``training`` cases;
-            - a folder in the form of nnU-Net, or with ``images`` and ``labels``: the files of ``imagesTs``, else those
-              of ``imagesTr`` or ``images``, with or without a label.
+            - a folder: its image files sorted by name, its DICOM files as one series, and each subfolder that is a
+              DICOM series. Deeper subfolders are not searched;
+            - a folder with ``dataset.json`` in Decathlon form: its ``test`` cases, else its ``validation`` cases, else
+              the files of ``imagesTs``, else the ``training`` cases;
+            - a folder in nnU-Net form, or with ``images`` and ``labels``: the files of ``imagesTs``, else those of
+              ``imagesTr`` or ``images``, with or without a label.
 
-            Files that this package has written are left out, whatever their name, by the mark that they carry. A
-            path that is given twice is one case; two links to one file are two.
+            Files written by this package are recognized by their mark, whatever their name, and left out. A path
+            given twice is one case; two links to one file are two.
         strict: whether an ``input`` that is missing, empty or not an image is an error. Otherwise it becomes a case
-            with the reason as ``failure``, which :class:`monai_unetpp.data.CaseDataset` hands on.
-        pictures: whether PNG and TIFF files are images too, for networks in 2D. For others a PNG in a folder is
-            nothing to segment.
-        list_key: list to take from ``dataset.json``, such as ``"validation"``; the same cases as
-            :func:`monai_unetpp.data.load_datalist` gives, also where the list must be drawn. ``input`` must be such
-            folders then.
-        channels: of the network. Where it has several, ``case_0000.nii.gz``, ``case_0001.nii.gz`` and so on in one
+            with the reason as ``failure``, which :class:`monai_unetpp.data.CaseDataset` passes on.
+        pictures: whether PNG and TIFF files count as images, for 2D networks. Other networks skip them.
+        list_key: list to take from ``dataset.json``, such as ``"validation"``; the same cases as from
+            :func:`monai_unetpp.data.load_datalist`, even if the list must be drawn. Every ``input`` must then be such a
+            folder.
+        channels: channels of the network. With several, ``case_0000.nii.gz``, ``case_0001.nii.gz`` and so on in one
             folder, as nnU-Net names them, are the channels of one case. A file without such a number holds all of them.
 
     Returns:
-        Dicts with ``image``, a path (or several, for several channels), and ``case``, a name for files. It is the
-        name of the file or folder; images of one name in different folders get those folders' names in front that
-        tell them apart, and BIDS's ``sub-`` and ``ses-``. Images of
-        one name whose results differ in their suffix, such as ``a.png`` and ``a.nii.gz``, are cases of their whole
-        names, and keep the short one for their results as ``result_name``.
+        Dicts with ``image``, a path (or one per channel), and ``case``, a name for files: that of the file or folder.
+        Images of the same name in different folders are told apart by the folders' names in front, or by BIDS's
+        ``sub-`` and ``ses-``. Images of the same name whose results differ in suffix, such as ``a.png`` and
+        ``a.nii.gz``, use their full names as ``case``, and keep the short one for their results as ``result_name``.
 
     Raises:
-        ImageFileError: if ``strict``: nothing to segment, or two images in one folder whose results would have one
-            name.
+        ImageFileError: if ``strict``: nothing to segment, or two images in one folder whose results would have the
+            same name.
         TypeError: ``input`` is not a path or a list of paths.
     """
     items = [input] if isinstance(input, (str, PathLike)) else input
@@ -78,6 +76,29 @@ def find_cases(
     if not items:
         raise ImageFileError("input must name a file or a folder, got an empty list.")
     suffixes = (*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES) if pictures else _VOLUME_SUFFIXES
+    cases, only_results = _collect(items, suffixes, list_key, strict)
+    if only_results and cases:
+        example = only_results[0]["image"]
+        logger.warning("%d inputs are results of monai-unetpp, such as %s. Left out.", len(only_results), example)
+    elif only_results and strict:
+        raise ImageFileError(only_results[0]["failure"])
+    return with_unique_names(join_channels(cases or only_results, channels, strict), strict)
+
+
+def expand_home(path: str | PathLike[str]) -> Path:
+    """Expand ``~`` at the beginning of ``path``, unless a file has this name or the user does not exist."""
+    text = fspath(path)
+    if not text.startswith("~"):
+        return Path(text)
+    is_own_home = text == "~" or text.startswith(("~/", f"~{os.sep}"))
+    home = os.path.expanduser(text)
+    return Path(text if os.path.lexists(text) and not is_own_home else home)
+
+
+def _collect(
+    items: Sequence[str | PathLike[str]], suffixes: tuple[str, ...], list_key: str | None, strict: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The cases of all inputs, and failures for inputs that hold only results."""
     cases: list[dict[str, Any]] = []
     only_results: list[dict[str, Any]] = []
     for item in items:
@@ -89,26 +110,11 @@ def find_cases(
             if strict:
                 raise
             cases.append({**_case(item), "failure": printable(str(e))})
-    if only_results and cases:
-        example = only_results[0]["image"]
-        logger.warning("%d inputs are results of monai-unetpp, such as %s, and left out.", len(only_results), example)
-    elif only_results and strict:
-        raise ImageFileError(only_results[0]["failure"])
-    return with_unique_names(join_channels(cases or only_results, channels, strict), strict)
-
-
-def expand_home(path: str | PathLike[str]) -> Path:
-    """``path`` with the home that a ``~`` at its beginning stands for; the ``~`` of a file or of nobody is kept."""
-    text = fspath(path)
-    if not text.startswith("~"):
-        return Path(text)
-    is_own_home = text == "~" or text.startswith(("~/", f"~{os.sep}"))
-    home = os.path.expanduser(text)
-    return Path(text if os.path.lexists(text) and not is_own_home else home)
+    return cases, only_results
 
 
 class _OnlyResultsError(ImageFileError):
-    """What was named holds nothing but results of this package."""
+    """The input holds nothing but results of this package."""
 
 
 def _readable_cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
@@ -125,7 +131,7 @@ def _cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | None) -> li
         return _data_set_cases(path, suffixes, list_key)
     if list_key is not None:
         raise ImageFileError(
-            f"{path}: no folder with dataset.json, or with images and labels, to take {list_key!r} from. Leave "
+            f"{path}: not a folder with dataset.json, or with images and labels, to take {list_key!r} from. Leave "
             "list_key out."
         )
     if is_folder:
@@ -133,7 +139,7 @@ def _cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | None) -> li
     if is_result(path):
         raise _OnlyResultsError(f"{path}: a result of monai-unetpp, not an image. Name the image.")
     if not path.name.lower().endswith(suffixes) and not is_dicom_file(path):
-        with path.open("rb"):  # may it be read at all
+        with path.open("rb"):  # is it readable at all
             pass
         remedy = ""
         if is_picture_name(path):
@@ -144,9 +150,9 @@ def _cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | None) -> li
 
 def _folder_cases(folder: Path, suffixes: tuple[str, ...]) -> list[dict[str, Any]]:
     content = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".")]
-    # pipes and links to nowhere are kept: they are for the reader to name
+    # keep pipes and broken links: the reader reports them
     files = [path for path in content if path.name.lower().endswith(suffixes) and not os.path.isdir(path)]
-    files = [path for path in files if not _is_second_of_pair(path)]
+    files = [path for path in files if not is_second_of_pair(path)]
     images = [path for path in files if not is_result(path)]
     results = len(files) - len(images)
     if results:
@@ -179,15 +185,11 @@ def _formats(suffixes: tuple[str, ...]) -> str:
     return f"NIfTI ({', '.join(NIFTI_SUFFIXES)}), {', '.join(others)} or DICOM"
 
 
-def _is_second_of_pair(path: Path) -> bool:
-    return path.suffix.lower() == ".img" and any(path.with_suffix(suffix).is_file() for suffix in (".hdr", ".HDR"))
-
-
 def _data_set_cases(folder: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
     path = folder / "dataset.json"
     try:
         if list_key is None and read_form(path) != "Decathlon":
-            # also images that nobody has labelled yet
+            # unlabelled images as well
             unlisted = (folder / "imagesTs", folder / "imagesTr", images_folder(folder))
             return _folder_cases(
                 next((each for each in unlisted if each is not None and each.is_dir()), folder), suffixes
@@ -213,6 +215,6 @@ def _case(image: str | PathLike[str] | Sequence[str]) -> dict[str, Any]:
 
 
 def _for_loader(path: str | PathLike[str]) -> str:
-    """``path`` so that MONAI's loader takes a ``~`` at its beginning for nobody's home."""
+    """``path`` in a form in which MONAI's loader does not expand a ``~`` at its beginning."""
     text = fspath(path)
     return os.path.abspath(text) if text.startswith("~") else text

@@ -1,4 +1,4 @@
-"""Files that are one channel each, put together to the case that they are of."""
+"""Combine files of one channel each into cases."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _Case = dict[str, Any]
 
 
 def join_channels(cases: Sequence[_Case], channels: int, strict: bool) -> list[_Case]:
-    """Make one case of the files ``case_0000``, ``case_0001`` and so on of a folder, where a network has channels.
+    """Combine the files ``case_0000``, ``case_0001`` and so on of a folder into one case.
 
     Args:
-        cases: with ``image``, one path or several.
-        channels: of the network; with one, nothing is joined.
-        strict: whether a case that lacks channels or has too many is an error, or gets a ``failure``.
+        cases: dicts with ``image``, one path or several.
+        channels: channels of the network; with one, nothing is joined.
+        strict: whether a case with missing or surplus channels is an error; otherwise it gets a ``failure``.
 
     Returns:
-        The cases in their order; joined ones stand where their first file stood.
+        The cases in order; a joined case takes the place of its first file.
 
     Raises:
-        ImageFileError: such cases, if ``strict``.
+        ImageFileError: if ``strict``: a case with missing or surplus channels.
     """
     if channels == 1:
         return list(cases)

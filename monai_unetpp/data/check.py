@@ -1,4 +1,4 @@
-"""What is wrong with a data set, before a network is trained or scored on it."""
+"""Check a data set before a network is trained or scored on it."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ _MOST_LINES = 20
 
 
 def check_dataset(dataset_dir: str | PathLike[str], progress: Progress = None) -> list[str]:
-    """The problems of a data set; every image and label is read.
+    """List the problems of a data set; every image and label is read.
 
     The data set may have any form that :func:`monai_unetpp.data.load_datalist` takes. In Decathlon form
-    ``dataset.json`` must list cases with image and label under ``training``, ``validation`` or both. What each of them
-    must be like is said in :func:`monai_unetpp.data.case_check.check_case`, which also training, evaluation, pruning
-    and studies call; here a label must not be background alone either. No case may be listed twice, and no two may
-    have the same voxels: between the lists that would be a leak. Every label that is named must occur.
+    ``dataset.json`` must list cases with image and label under ``training``, ``validation`` or both. Each case must
+    pass :func:`monai_unetpp.data.case_check.check_case`, which training, evaluation, pruning and studies call too; here
+    a label must also have foreground. No case may be listed twice, and no two may have the same voxels: between the
+    lists that would be a leak. Every named label must occur.
 
     Args:
         dataset_dir: folder with ``dataset.json``.
-        progress: True shows how far it is on standard error, a function is called with lines of text.
+        progress: True shows progress on standard error; a function is called with lines of text.
 
     Returns:
-        One line per problem, with the file and what to do; none if all is well.
+        One line per problem, with the file and the remedy; empty if all is well.
 
     Example:
         >>> check_dataset("no/such/folder")  # doctest: +ELLIPSIS
@@ -65,7 +65,7 @@ def check_dataset(dataset_dir: str | PathLike[str], progress: Progress = None) -
     for each in checked.values():
         problems += [] if each.problem is None else [each.problem]
     problems += _compare_cases(path, listed, checked, names)
-    # names of files may hold line breaks
+    # file names may hold line breaks
     return [" ".join(problem.splitlines()) for problem in problems]
 
 
@@ -91,24 +91,24 @@ def check_labelled_data(
     names: LabelNames | None = None,
     refuse_repeats: bool = False,
 ) -> None:
-    """Refuse a data set that a network cannot be trained or scored on, and tell what looks doubtful.
+    """Refuse a data set that a network cannot be trained or scored on, and warn about what looks doubtful.
 
     For ``initialize`` of a configuration: every image and label is read once, before any work. In a process group
-    (``torchrun``) each process reads its share; all of them end if there is a problem, and process 0 says why.
+    (``torchrun``) each process reads its share; if there is a problem all of them end, and process 0 reports it.
 
     Args:
         dataset_dir: folder with ``dataset.json``.
-        lists: of cases to check; a validation list that must be drawn is.
-        classes: of the network, with the background: labels must lie below. None allows all that are named.
+        lists: lists of cases to check; a missing validation list is drawn.
+        classes: classes of the network with the background; labels must lie below. None allows all named labels.
         spatial_dims: 2 or 3, of the network.
-        in_channels: of the network.
-        values: that labels may have besides 0, where they are not the classes themselves.
+        in_channels: input channels of the network.
+        values: label values allowed besides 0, if they are not the classes themselves.
         names: of the labels; None takes those of ``dataset.json``.
         refuse_repeats: whether cases with the same image or the same name are problems, as they are to a verdict, or
             are warned about.
 
     Raises:
-        FileNotFoundError: no ``dataset.json``.
+        FileNotFoundError: there is no ``dataset.json``.
         ValueError: it cannot be read, or cases have problems.
     """
     path = Path(dataset_dir) / "dataset.json"
@@ -136,13 +136,13 @@ def check_labelled_data(
 def tell_doubtful(
     where: str | PathLike[str], key: str, checked: Mapping[LabelledCase, CheckedCase], names: LabelNames | None
 ) -> None:
-    """Log what looks doubtful about sound cases of one list, each thing once: equal images, labels that no case has.
+    """Log once what looks doubtful about sound cases of one list: equal images, labels that no case has.
 
     Args:
-        where: what to name in messages: the ``dataset.json``, or the data set.
+        where: the ``dataset.json`` or the data set, for messages.
         key: name of the list, or of the data set.
-        checked: what was found out about each case.
-        names: the labels; None where they have no names.
+        checked: result of the check of each case.
+        names: the labels; None if they have no names.
     """
     listed = [_ListedCase(key, case) for case in checked]
     found = {case.files: each for case, each in checked.items()}
@@ -158,7 +158,7 @@ class _ListedCase:
 
     @classmethod
     def of(cls, key: str, entry: Mapping[str, Any], folder: Path | None = None) -> _ListedCase:
-        """Understand an entry of a list."""
+        """Parse an entry of a list."""
         image = entry["image"]
         images = tuple((folder or Path()) / file for file in ([image] if isinstance(image, str) else image))
         name = image_name(images)
@@ -171,13 +171,13 @@ def _compare_cases(
     checked: Mapping[tuple[Path, ...], CheckedCase],
     names: LabelNames | None,
 ) -> Iterator[str]:
-    """What is doubtful about cases that are sound, each in one line.
+    """Yield one line for everything doubtful about sound cases.
 
     Args:
         path: the ``dataset.json``.
         listed: its cases.
-        checked: what was found out about them, by their files.
-        names: the labels; None where they have no names.
+        checked: results of their checks, by their files.
+        names: the labels; None if they have no names.
     """
     yield from _repeated_cases(path, listed, checked)
     yield from _weak_labels(path, listed, checked, names)
@@ -207,7 +207,7 @@ def _weak_labels(
     for each in _once(listed):
         found = checked[each.case.files]
         if found.problem is None and found.values <= {0, *([] if names is None else [names.ignore])}:
-            yield f"{each.case.label}: the label is empty, no voxel is foreground. Outline it, or drop the case."
+            yield f"{each.case.label}: the label has no foreground. Outline it, or leave the case out."
     if names is not None and listed and all(found.problem is None for found in checked.values()):
         yield from _unused_labels(path, listed, checked, names)
 
@@ -226,22 +226,20 @@ def _unused_labels(
     checked: Mapping[tuple[Path, ...], CheckedCase],
     names: LabelNames,
 ) -> Iterator[str]:
-    """Labels that no case has, or none of those for training."""
+    """Labels that no case has, or no training case."""
     found: dict[str, set[int]] = {}
     for each in listed:
         found.setdefault(each.key, set()).update(checked[each.case.files].values)
     everywhere = set().union(*found.values())
-    # other lists, which were not read, may have it
+    # lists that were not read may have it
     of_list = f" of {next(iter(found))!r}" if len(found) == 1 and str(path) not in found else ""
     for name, value in names.foreground.items():
         if value not in everywhere:
             yield (
-                f"{path}: no case{of_list} has the label {name!r} ({value}). Leave it out of labels, or add such cases."
+                f"{path}: no case{of_list} has the label {name!r} ({value}). Remove it from labels, or add such cases."
             )
         elif value not in found.get("training", everywhere):
-            yield (
-                f"{path}: no case of 'training' has the label {name!r} ({value}), only of 'validation'. Exchange cases."
-            )
+            yield (f"{path}: only cases of 'validation' have the label {name!r} ({value}). Move some to 'training'.")
 
 
 def _allowed(names: LabelNames | None, classes: int | None) -> Collection[int] | None:
@@ -257,7 +255,7 @@ def _allowed(names: LabelNames | None, classes: int | None) -> Collection[int] |
 
 def _tell(notes: Iterable[str], tell: Callable[[str], None] = logger.warning) -> None:
     for line in _shortened(list(notes)):
-        # names of files may hold line breaks, and percent signs
+        # file names may hold line breaks and percent signs
         tell(" ".join(line.splitlines()))
 
 
@@ -268,7 +266,7 @@ def _shortened(lines: Sequence[str]) -> list[str]:
 
 
 def _listed(path: Path, content: Mapping[str, Any]) -> tuple[list[_ListedCase], list[str]]:
-    """All cases of all lists that can be understood, and what is wrong with the others."""
+    """The valid entries of all lists, and what is wrong with the others."""
     cases, problems = [], []
     present = [key for key in LISTS if key in content]
     if not present:
@@ -290,7 +288,7 @@ def _listed(path: Path, content: Mapping[str, Any]) -> tuple[list[_ListedCase], 
 
 
 def _listed_twice(path: str | PathLike[str], listed: Sequence[_ListedCase]) -> Iterator[str]:
-    """Cases with one image file, or one name: their results would be taken for each other's."""
+    """Cases with the same image file or name: their results would be confused."""
     seen: dict[tuple[str, ...] | str, _ListedCase] = {}
     for each in listed:
         files = tuple(os.path.abspath(file) for file in each.case.image)
@@ -299,7 +297,7 @@ def _listed_twice(path: str | PathLike[str], listed: Sequence[_ListedCase]) -> I
             where = each.key if each.key == seen[files].key else f"{seen[files].key} and {each.key}"
             yield f"{path}: {image} is listed twice ({where}). Leave one of them out."
         elif name in seen:
-            yield f"{path}: {image} and {seen[name].case.image[0]} have one name, {name!r}. Rename one of them."
+            yield f"{path}: {image} and {seen[name].case.image[0]} have the same name, {name!r}. Rename one of them."
         seen.setdefault(files, each)
         seen.setdefault(name, each)
 

@@ -1,4 +1,4 @@
-"""The lists of cases of a data set, in the form of the Medical Segmentation Decathlon, whatever form it came in."""
+"""Lists of cases in the form of the Medical Segmentation Decathlon, whatever form the data set has."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ _SPLIT_SEED = 0
 
 
 def read_content(path: str | PathLike[str]) -> dict[str, Any]:
-    """The object that a ``dataset.json`` holds, with lists of cases also where it or the folder has another form.
+    """Read a ``dataset.json``; data sets in other forms get lists of cases as well.
 
-    In the form of nnU-Net v2 the list ``training`` comes from the files beside it. Without a ``dataset.json``, folders
-    ``images`` and ``labels`` (or ``imagesTr`` and ``labelsTr``) with files of equal names make that list. See
+    In nnU-Net v2 form the list ``training`` is made from the files beside it. Without a ``dataset.json`` it is made
+    from files of equal names in the folders ``images`` and ``labels`` (or ``imagesTr`` and ``labelsTr``). See
     :mod:`monai_unetpp.data.forms`.
 
     Args:
         path: the file.
 
     Raises:
-        FileNotFoundError: there is none, nor such folders.
-        ValueError: it cannot be read, holds something else, or images and labels do not match.
+        FileNotFoundError: there is neither the file nor such folders.
+        ValueError: it cannot be read, is not an object, or images and labels do not match.
     """
     path = Path(path)
     form = read_form(path)
@@ -63,14 +63,14 @@ def read_content(path: str | PathLike[str]) -> dict[str, Any]:
 
 
 def read_form(path: str | PathLike[str]) -> Form:
-    """The form of a data set, whose cases are not looked at.
+    """Find the form of a data set without reading its cases.
 
     Args:
-        path: its ``dataset.json``, there or not.
+        path: its ``dataset.json``, which need not exist.
 
     Raises:
-        FileNotFoundError: no data set.
-        ValueError: ``dataset.json`` cannot be read, or holds something else than an object.
+        FileNotFoundError: there is no data set.
+        ValueError: ``dataset.json`` cannot be read, or is not an object.
     """
     path = Path(path)
     if not os.path.lexists(path) and is_data_set(path.parent):
@@ -99,19 +99,19 @@ def load_datalist(
     subjects: _Subjects = None,
     subject_pattern: str | None = None,
 ) -> list[dict[str, Any]]:
-    """The cases of one list of a data set, with absolute paths.
+    """Load one list of cases of a data set, with absolute paths.
 
-    Where there is no ``validation`` list, a fifth of the training cases is drawn for it, always the same ones, with a
-    warning, and written down as ``split.json``. Cases of one subject stay together, where entries have a ``subject``
-    or names begin with one (``monai_unetpp.data.subjects.subject_of_image``), or as ``subjects`` or ``subject_pattern``
-    tell: then each entry gets its ``subject``.
+    If there is no ``validation`` list, a fifth of the training cases is drawn for it with a warning, always the same
+    ones, and written to ``split.json``. Cases of one subject stay together if entries have a ``subject`` or names begin
+    with one (``monai_unetpp.data.subjects.subject_of_image``), or as ``subjects`` or ``subject_pattern`` tell; then
+    each entry gets its ``subject``.
 
     Args:
-        dataset_dir: folder with ``dataset.json`` in the form of the Decathlon or of nnU-Net v2, or with ``images`` and
-            ``labels``; see :func:`read_content`.
+        dataset_dir: folder with ``dataset.json`` in Decathlon or nnU-Net v2 form, or with ``images`` and ``labels``;
+            see :func:`read_content`.
         key: such as ``"training"`` or ``"validation"``.
-        split_dir: folder for ``split.json``; not written when None.
-        label_key: key under which the labels are handed out, for transforms that must leave them alone.
+        split_dir: folder for ``split.json``; not written if None.
+        label_key: key of the labels in the result, for transforms that must leave them alone.
         subjects: subject by case, see :func:`monai_unetpp.data.labelled.list_cases`.
         subject_pattern: finds the subject in the case's name, see there.
 
@@ -119,9 +119,9 @@ def load_datalist(
         Dicts with ``image`` and ``label_key``.
 
     Raises:
-        FileNotFoundError: no ``dataset.json``.
-        ValueError: it cannot be read, has no such list, an empty one, or entries without image or label; images and
-            labels do not match; a case whose subject is not given or found.
+        FileNotFoundError: there is no ``dataset.json``.
+        ValueError: it cannot be read, the list is missing or empty, entries lack image or label, images and labels do
+            not match, or the subject of a case is not given or found.
     """
     path = Path(dataset_dir) / "dataset.json"
     cases = read_datalist(path, key, split_dir, subjects, subject_pattern)
@@ -140,17 +140,17 @@ def read_datalist(
     subjects: _Subjects = None,
     subject_pattern: str | None = None,
 ) -> list[dict[str, Any]]:
-    """The entries of one list, with or without labels; a missing ``validation`` list is drawn as for ``load_datalist``.
+    """Read one list, with or without labels; a missing ``validation`` list is drawn as in ``load_datalist``.
 
     Args:
         path: the ``dataset.json``.
-        key: of the list.
-        split_dir: folder for ``split.json``; not written when None.
+        key: key of the list.
+        split_dir: folder for ``split.json``; not written if None.
         subjects: as for ``load_datalist``; with these, the entries must have labels.
         subject_pattern: the same.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: the file does not exist.
         ValueError: it cannot be read, or has no such list.
     """
     path = Path(path)
@@ -172,12 +172,12 @@ def _with_subjects(
 
 
 def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
-    """The entries of a list that is there, with the paths of image and label joined to the folder.
+    """Read the entries of an existing list, with the paths of image and label joined to the folder.
 
     Args:
         path: the ``dataset.json``.
-        content: what it holds.
-        key: of the list.
+        content: its content.
+        key: key of the list.
 
     Raises:
         ValueError: it has no such list, or entries that name no image.
@@ -189,7 +189,7 @@ def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[
         raise ValueError(f"{path}: the list {key!r} must be a list of cases, got {listed!r:.200}. Correct it.")
     entries = []
     for number, item in enumerate(listed):
-        # the Decathlon lists its test images by their names alone
+        # the Decathlon lists test images as plain names
         entry = {"image": item} if isinstance(item, str) else item
         if not is_complete(entry, labelled=False):
             raise ValueError(_incomplete(path, key, number, item, "an 'image'"))
@@ -201,16 +201,11 @@ def missing_list(path: Path, content: Mapping[str, Any], needed: str) -> str:
     """The message for a ``dataset.json`` without a list."""
     names = [name for name, value in content.items() if isinstance(value, list)]
     lists = ", ".join(name if name.isprintable() else repr(name) for name in names) or "none"
-    return f"{path}: must have {needed}, got {lists:.200}. Give one of them as list_key, or add it."
+    return f"{path}: must have {needed}, got {lists:.200}. Add it, or give one of these as list_key."
 
 
 def is_complete(entry: Any, labelled: bool = True) -> bool:
-    """Whether an entry names its image, one file or several, and its label: one file, if there must be one.
-
-    Args:
-        entry: of a list.
-        labelled: whether it must have a label.
-    """
+    """Whether an entry of a list names its image (one or several files) and, if ``labelled``, its label (one file)."""
     if not isinstance(entry, Mapping):
         return False
     image, label = entry.get("image"), entry.get("label")
@@ -221,7 +216,7 @@ def is_complete(entry: Any, labelled: bool = True) -> bool:
 
 
 def _is_path(text: Any) -> bool:
-    """Whether a file can be called so at all."""
+    """Whether ``text`` is a possible file name."""
     if not isinstance(text, str) or not text or "\0" in text:
         return False
     try:
@@ -270,7 +265,7 @@ def _drawn_split(
 
 
 def _by_subject(cases: list[dict[str, Any]]) -> dict[str, list[int]]:
-    """Indices of the cases of each subject, as entries or names tell it, in the order of the images' paths."""
+    """Indices of the cases by subject, taken from entries or names, in the order of the images' paths."""
     groups: dict[str, list[int]] = {}
     for index in sorted(range(len(cases)), key=lambda index: str(cases[index]["image"])):
         image = cases[index]["image"]
@@ -281,7 +276,7 @@ def _by_subject(cases: list[dict[str, Any]]) -> dict[str, list[int]]:
 
 @functools.lru_cache
 def _tell_drawn(path: Path, drawn: int, count: int) -> None:
-    """Told once for all lists of a data set."""
+    """Log the split once for all lists of a data set."""
     logger.warning(
         "%s has no 'validation' list: %d of its %d training cases were drawn for it, and %d are left for training.",
         path,

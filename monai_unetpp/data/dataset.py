@@ -1,4 +1,4 @@
-"""Data sets: one in which a broken file costs one case, and one whose random numbers are known by epoch."""
+"""Data sets: one in which a broken file costs only its case, and one that is seeded for every epoch."""
 
 from __future__ import annotations
 
@@ -21,16 +21,15 @@ logger = logging.getLogger(__name__)
 
 
 class CaseDataset(Dataset):
-    """MONAI's ``Dataset`` for cases from :func:`monai_unetpp.data.find_cases`, where a broken case is not an error.
+    """MONAI's ``Dataset`` for cases from :func:`monai_unetpp.data.find_cases`; a broken case is not an error.
 
-    Instead of data a case that cannot be loaded gives ``{"case": name, "file": path, "failure": reason}``, plain
-    strings that pass any loader with ``batch_size=1``: in the same process, in worker processes, or
-    ``ThreadDataLoader``, which loads the next case while this one is segmented.
-    :class:`monai_unetpp.engines.CaseEvaluator` understands it.
+    A case that cannot be loaded gives ``{"case": name, "file": path, "failure": reason}``, plain strings that pass any
+    loader with ``batch_size=1``: in the same process, in worker processes, or in a ``ThreadDataLoader``, which loads
+    the next case while this one is segmented. :class:`monai_unetpp.engines.CaseEvaluator` reports it.
 
     Args:
         data: dicts with ``image`` and, if possible, ``case``.
-        transform: what to do with them, usually a ``Compose`` that begins with ``LoadImaged``.
+        transform: the preprocessing, usually a ``Compose`` that begins with ``LoadImaged``.
     """
 
     def _transform(self, index: int) -> Any:
@@ -48,15 +47,11 @@ class CaseDataset(Dataset):
 
 
 class SeededCacheDataset(CacheDataset):
-    """MONAI's ``CacheDataset``, whose random transforms are seeded again for every epoch.
+    """MONAI's ``CacheDataset`` with random transforms that are reseeded for every epoch.
 
-    So an epoch is the same whether training came to it in one go or was interrupted before, also where worker
-    processes stay alive from epoch to epoch. :class:`monai_unetpp.training.TrainingCheckpoint` calls
-    :meth:`set_seed` when an epoch begins; before that, this is a ``CacheDataset`` like any other.
-
-    Args:
-        arguments: those of ``CacheDataset``.
-        options: as well.
+    An epoch is thus the same whether or not training was interrupted before it, even if worker processes persist
+    across epochs. :class:`monai_unetpp.training.TrainingCheckpoint` calls :meth:`set_seed` when an epoch begins; before
+    that, this is a plain ``CacheDataset``. All arguments are those of ``CacheDataset``.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -72,7 +67,7 @@ class SeededCacheDataset(CacheDataset):
         return super().__getitem__(index)
 
     def set_seed(self, seed: int) -> None:
-        """Let the random numbers of all that is drawn from now on come from ``seed``, 0 or above."""
+        """Seed the random transforms with ``seed``, 0 or above, from the next item on."""
         self._seed.fill_(seed)
 
 
@@ -82,5 +77,5 @@ def _seed_transforms(seed: int, transform: Any) -> None:
     if isinstance(transform, Randomizable):
         transform.set_random_state(mixed)
     if worker is not None:
-        # some transforms take the numbers of their process; those of the main one, training has seeded
+        # some transforms use their process's generators; training has seeded those of the main process
         manual_seed(mixed)

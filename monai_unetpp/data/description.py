@@ -1,4 +1,4 @@
-"""What a data set says about itself, whatever its form: labels, channels, modality."""
+"""Labels, channels and modality of a data set, whatever its form."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ Modality = Literal["CT", "MR", "other"]
 
 _CT = re.compile(r"\b(CT|CBCT|computed tomography)\b", re.IGNORECASE)
 _MR = re.compile(r"\b(MRI?|T1\w*|T2\w*|FLAIR|PD|DWI|ADC|magnetic resonance)\b", re.IGNORECASE)
-#: What nnU-Net and this package write where nobody named the modality.
+#: Names that nnU-Net and this package write for channels without a known modality.
 _UNNAMED = re.compile(r"noNorm|zscore|rescale_to_0_1|rgb_to_0_1|channel_[0-9]+|[0-9]+", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
 class DataSetDescription:
-    """What a data set says about itself, and what its first case shows.
+    """Facts about a data set, from its ``dataset.json`` and its first case.
 
     Attributes:
         form: the form it came in.
-        name: its own, or that of its folder.
-        spatial_dims: 2 or 3, as the first label has.
+        name: its name, or that of its folder.
+        spatial_dims: 2 or 3, as in the first label.
         channels: name of every channel.
-        labels: value by name, without the background and without ``ignore``.
-        ignore_label: value of voxels without a label; None where there are none.
-        modality: as the channels' names tell it; None where they do not.
+        labels: value by name, without the background and ``ignore``.
+        ignore_label: value of voxels without a label; None if there are none.
+        modality: taken from the channels' names; None if they do not tell.
     """
 
     form: Form
@@ -52,17 +52,16 @@ class DataSetDescription:
 
 
 def describe_data_set(dataset_dir: str | PathLike[str]) -> DataSetDescription:
-    """Read what a data set says about its labels and channels, and the first case.
+    """Describe labels and channels of a data set from its ``dataset.json`` and its first case.
 
-    Without a ``dataset.json`` nobody has named the labels: then all label maps are read for their values, and value 3
-    is called ``label_3``.
+    Without a ``dataset.json`` all label maps are read for their values, and value 3 is called ``label_3``.
 
     Args:
         dataset_dir: folder in any form that :func:`monai_unetpp.data.load_datalist` takes.
 
     Raises:
-        FileNotFoundError: no data set.
-        ValueError: it cannot be used, or its ``dataset.json`` has no names of labels.
+        FileNotFoundError: there is no data set.
+        ValueError: it is unusable, or its ``dataset.json`` names no labels.
     """
     path = Path(dataset_dir) / "dataset.json"
     content = read_content(path)
@@ -84,12 +83,12 @@ def describe_data_set(dataset_dir: str | PathLike[str]) -> DataSetDescription:
 
 
 def _scanned_labels(path: Path, cases: Sequence[Mapping[str, Any]]) -> LabelNames:
-    """The values of all label maps, under names made from them."""
+    """The values of all label maps, with names made from them."""
     found = frozenset[int]().union(*(label_values(read_label_map(Path(case["label"])).data) for case in cases))
     if min(found) < 0 or max(found) == 0:
         raise ValueError(
             f"{path.parent}: labels must hold values above 0 and none below, got {list_values(sorted(found))}. Outline "
-            "what is to be found."
+            "the structures to segment."
         )
     return LabelNames({f"label_{value}": value for value in sorted(found) if value})
 
@@ -101,7 +100,7 @@ def _channels(path: Path, content: Mapping[str, Any], image: Any, spatial_dims: 
         count = len(image)
     else:
         count = channel_axes(open_nifti(image).shape, spatial_dims)[1] if is_nifti_name(image) else 1
-    # a further axis may also be time
+    # an extra axis may be time
     if count not in (1, len(named)) and not (isinstance(image, list) or read_form(path) == "folder"):
         raise ValueError(
             f"{path}: modality must name the channels of the images, got {len(named)} name(s) for {count} on the last "

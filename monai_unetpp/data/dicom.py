@@ -1,8 +1,8 @@
-"""Reading DICOM: every slice at its own place and scale, or the reason why that is not possible.
+"""Read DICOM series: every slice at its own position and scale, or an error that says why not.
 
-Values are the stored ones times RescaleSlope plus RescaleIntercept, slice by slice; where a series has no such scale,
-but a map to real-world values, that is applied. Grey values are never inverted (``MONOCHROME1``) and padding
-(PixelPaddingValue) stays as it is stored, since both concern what is shown.
+Values are the stored values times RescaleSlope plus RescaleIntercept, slice by slice; a series without this scale uses
+its real-world value map, if any. Grey values are never inverted (``MONOCHROME1``), and padding (PixelPaddingValue) is
+kept as stored, since both concern display only.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from monai_unetpp.data.dicom_planes import DicomFile, DicomPlane, quiet_pydicom,
 from monai_unetpp.data.dicom_stack import stack_planes
 from monai_unetpp.data.image_errors import ImageFileError
 
-if TYPE_CHECKING:  # imported where a DICOM file is met: whoever has none does not wait for it
+if TYPE_CHECKING:  # imported when a DICOM file is met, to keep start-up fast
     from pydicom import Dataset
     from pydicom.uid import UID
 
@@ -52,10 +52,10 @@ class DicomSeries:
 
     Attributes:
         uid: its SeriesInstanceUID.
-        number: its number in the study, as text.
+        number: its SeriesNumber, as text.
         modality: such as ``"MR"``.
-        description: what the scanner calls it.
-        files: its images, each once.
+        description: its SeriesDescription.
+        files: its images, without duplicates.
     """
 
     uid: str
@@ -66,7 +66,7 @@ class DicomSeries:
 
     @property
     def slices(self) -> int:
-        """How many slices it has, frames included."""
+        """Number of slices, counting frames."""
         return sum(max(len(file.planes), file.planes[0].frames) for file in self.files)
 
     def __str__(self) -> str:
@@ -80,9 +80,9 @@ class DicomVolume:
     """The voxels of one series.
 
     Attributes:
-        array: values ``(columns, rows, slices)``: integers where the scale is 1 and an integer is added, else float32.
+        array: values ``(columns, rows, slices)``: integers if slope is 1 and intercept an integer, else float32.
         affine: ``(4, 4)``, from voxel indices to positions in mm, RAS.
-        planes: its slices in this order, each with its file.
+        planes: its slices in order, each with its file.
     """
 
     array: np.ndarray[Any, Any]
@@ -91,12 +91,12 @@ class DicomVolume:
 
 
 def is_dicom_file(path: str | Path) -> bool:
-    """Whether ``path`` is a DICOM file, by its content or its suffix; an index (``DICOMDIR``) is not.
+    """Whether ``path`` is a DICOM file, by content or suffix; an index (``DICOMDIR``) is not.
 
-    What cannot be read is not one either, unless its suffix says so.
+    A file that cannot be read is judged by its suffix alone.
     """
     path = Path(path)
-    # os.path says of a file that may not be looked at that it does not exist, and pipes must not be opened
+    # os.path.isfile is False for inaccessible files, and for pipes, which must not be opened
     if not os.path.isfile(path) or path.name.upper() == "DICOMDIR":
         return False
     if path.suffix.lower() == ".dcm":
@@ -110,7 +110,7 @@ def is_dicom_file(path: str | Path) -> bool:
 
 
 def dicom_files(folder: str | Path) -> Iterator[Path]:
-    """The DICOM files of ``folder``, sorted by name, without those of its subfolders."""
+    """The DICOM files of ``folder`` sorted by name, without those of subfolders."""
     return (path for path in sorted(Path(folder).iterdir()) if not path.name.startswith(".") and is_dicom_file(path))
 
 
@@ -121,32 +121,32 @@ def read_dicom(paths: Sequence[Path]) -> DicomVolume:
         paths: one folder with one series, or files of one series in one folder.
 
     Raises:
-        ImageFileError: no series or several, or one that is not a volume; see :func:`read_series`.
+        ImageFileError: there is not exactly one series, or it is not a volume; see :func:`read_series`.
     """
     return read_series(_only_series(paths), paths[0])
 
 
 def read_dicom_grid(paths: Sequence[Path]) -> tuple[tuple[int, int, int], np.ndarray[Any, Any]]:
-    """The shape (columns, rows, slices) of one DICOM series and its affine ``(4, 4)``, RAS, from its headers alone.
+    """Read the shape (columns, rows, slices) of one DICOM series and its affine ``(4, 4)``, RAS, from its headers.
 
     Args:
         paths: as for :func:`read_dicom`.
 
     Raises:
-        ImageFileError: as there, but for pixels that are damaged.
+        ImageFileError: as there, except for damaged pixels.
     """
     planes, affine = _stack(_only_series(paths), paths[0])
     return (*planes[0].size, len(planes)), affine
 
 
 def dicom_planes_of(paths: Sequence[Path]) -> list[DicomPlane]:
-    """The slices of one DICOM series in the order in which :func:`read_dicom` stacks them, from its headers alone.
+    """Read the slices of one DICOM series from its headers, in the order in which :func:`read_dicom` stacks them.
 
     Args:
         paths: as for :func:`read_dicom`.
 
     Raises:
-        ImageFileError: as there, but for pixels that are damaged.
+        ImageFileError: as there, except for damaged pixels.
     """
     return _stack(_only_series(paths), paths[0])[0]
 
@@ -165,16 +165,15 @@ def _only_series(paths: Sequence[Path]) -> DicomSeries:
 
 
 def find_series(paths: Sequence[Path]) -> list[DicomSeries]:
-    """The series that a folder, or files of one, hold, by their number.
+    """Find the series in a folder, or among files of one, sorted by number.
 
-    What is not an image (reports, presentation states, segmentations, …) is left out with a note, and so is a file that
-    is there twice.
+    Files that are not images (reports, presentation states, segmentations, …) and duplicates are left out and logged.
 
     Args:
         paths: one folder, or files of one folder.
 
     Raises:
-        ImageFileError: no images, files of several folders, or files that cannot be read.
+        ImageFileError: there are no images, files of several folders, or unreadable files.
     """
     given = paths[0]
     folder = given if given.is_dir() else given.parent
@@ -204,35 +203,34 @@ def read_series(series: DicomSeries, given: Path) -> DicomVolume:
 
     Args:
         series: one of those that :func:`find_series` found.
-        given: what to name in messages.
+        given: the path for messages.
 
     Raises:
-        ImageFileError: colours, mosaics, several files of many frames, or parts of one; slices that do not make a
-            volume (see :mod:`monai_unetpp.data.dicom_stack`); pixels that are damaged, or compressed in a way that
-            nothing here reads.
+        ImageFileError: the series has colours, mosaics, several multi-frame files or parts of one; its slices do not
+            form a volume (see :mod:`monai_unetpp.data.dicom_stack`); or its pixels are damaged, or compressed in an
+            unsupported way.
     """
     planes, affine = _stack(series, given)
     if planes[0].attributes["PhotometricInterpretation"] == "MONOCHROME1":
-        logger.warning("%s: its low values are shown bright (MONOCHROME1); values are taken as they are stored.", given)
+        logger.warning("%s: low values are displayed bright (MONOCHROME1); values are used as stored.", given)
     return DicomVolume(_voxels(planes), affine, tuple(planes))
 
 
 def _stack(series: DicomSeries, given: Path) -> tuple[list[DicomPlane], np.ndarray[Any, Any]]:
-    """The slices in their order, and the affine of the volume that they make."""
+    """The slices in order, and the affine of the volume that they form."""
     for file in series.files:
         if file.refusal is not None:
             raise ImageFileError(f"{file.path}: {file.refusal}")
     many = [file for file in series.files if file.planes[0].frames > 1]
     if many and len(series.files) > 1:
         raise ImageFileError(
-            f"{given}: holds {len(many)} files of many frames in one series, such as {many[0].path.name}. "
-            "Name one file."
+            f"{given}: holds {len(many)} multi-frame files in one series, such as {many[0].path.name}. Name one file."
         )
     return stack_planes([plane for file in series.files for plane in file.planes], given)
 
 
 def _starts_with_elements(start: bytes) -> bool:
-    """Whether a file without DICOM's mark begins with an element of group 2 or 8, as old ones do."""
+    """Whether a file without the DICOM prefix begins with an element of group 2 or 8, as old files do."""
     if len(start) < 8:
         return False
     group, element, length = struct.unpack("<HHI", start[:8])
@@ -259,7 +257,7 @@ def _images(names: Sequence[Path], given: Path) -> list[DicomFile]:
 
 
 def _distinct(files: Sequence[DicomFile], given: Path) -> list[DicomFile]:
-    """Each image once, although a file may be there twice."""
+    """The files without duplicates."""
     first_of: dict[str, DicomFile] = {}
     distinct, copies = [], []
     for file in files:
@@ -270,16 +268,16 @@ def _distinct(files: Sequence[DicomFile], given: Path) -> list[DicomFile]:
             copies.append(file.path.name)
         else:
             raise ImageFileError(
-                f"{given}: {first.path.name} and {file.path.name} say that they are the same image (SOPInstanceUID), "
+                f"{given}: {first.path.name} and {file.path.name} claim to be the same image (SOPInstanceUID), "
                 "but differ. Remove the wrong one."
             )
     if copies:
-        logger.info("%s: %d file(s) left out as copies of others, such as %s.", given, len(copies), copies[0])
+        logger.info("%s: %d duplicate file(s) left out, such as %s.", given, len(copies), copies[0])
     return distinct
 
 
 def _voxels(planes: Sequence[DicomPlane]) -> np.ndarray[Any, Any]:
-    """The values ``(columns, rows, slices)``; beside them, one file at a time is in memory."""
+    """The values ``(columns, rows, slices)``; only one file at a time is held in memory besides them."""
     dtype = _value_type(planes)
     columns, rows = planes[0].size
     slots: dict[Path, dict[int, int]] = defaultdict(dict)
@@ -289,7 +287,7 @@ def _voxels(planes: Sequence[DicomPlane]) -> np.ndarray[Any, Any]:
     with quiet_pydicom():
         for path, slot_of in slots.items():
             for frame, pixels in enumerate(_frames(path, len(slot_of))):
-                if not voxels.size:  # not before one slice was there: a damaged header may claim any size
+                if not voxels.size:  # only once a slice was decoded: a damaged header may claim any size
                     voxels = np.empty((len(planes), rows, columns), dtype)
                 _scale(pixels, planes[slot_of[frame]], voxels[slot_of[frame]])
     return np.transpose(voxels, (2, 1, 0))
@@ -314,7 +312,7 @@ def _scale(pixels: np.ndarray[Any, Any], plane: DicomPlane, out: np.ndarray[Any,
         low, high = plane.stored_range
         if pixels.min() < low or pixels.max() > high:
             raise ImageFileError(
-                f"{plane.path}: has values of {pixels.min()} to {pixels.max()}, which its BitsStored does not allow. "
+                f"{plane.path}: has values from {pixels.min()} to {pixels.max()}, outside its BitsStored. "
                 "Export or copy it again."
             )
     if out.dtype.kind == "f":
@@ -325,7 +323,7 @@ def _scale(pixels: np.ndarray[Any, Any], plane: DicomPlane, out: np.ndarray[Any,
 
 
 def _frames(path: Path, count: int) -> Iterator[np.ndarray[Any, Any]]:
-    """The stored numbers ``(rows, columns)`` of each frame."""
+    """The stored values ``(rows, columns)`` of each frame."""
     import pydicom
     from pydicom.pixels.processing import apply_modality_lut
     from pydicom.pixels.utils import iter_pixels
@@ -335,8 +333,8 @@ def _frames(path: Path, count: int) -> Iterator[np.ndarray[Any, Any]]:
         dataset = pydicom.dcmread(path, force=True)
         syntax = _checked_syntax(dataset, path)
         if syntax.is_encapsulated:
-            trouble = f"damaged, or compressed ({syntax.name}) in a way that is not read. Export it uncompressed."
-        # With indices, pydicom also corrects the sign of JPEG 2000; without, its array is read-only then.
+            trouble = f"damaged, or compressed ({syntax.name}) in an unsupported way. Export it uncompressed."
+        # With indices, pydicom also corrects the sign of JPEG 2000; without them its array would be read-only.
         for pixels in iter_pixels(dataset, indices=range(count), raw=True):
             if pixels.shape != (dataset.Rows, dataset.Columns):
                 raise ValueError(f"a frame has the shape {pixels.shape}")
@@ -349,11 +347,11 @@ def _frames(path: Path, count: int) -> Iterator[np.ndarray[Any, Any]]:
 
 
 def _checked_syntax(dataset: Dataset, path: Path) -> UID:
-    """How the pixels are encoded, where that can be decoded."""
+    """The transfer syntax of the pixels, checked to be decodable."""
     from pydicom.pixels.decoders.base import get_decoder
     from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-    if "TransferSyntaxUID" not in dataset.file_meta:  # as in files without DICOM's mark
+    if "TransferSyntaxUID" not in dataset.file_meta:  # as in files without the DICOM prefix
         implicit, little = dataset.original_encoding
         native = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = native

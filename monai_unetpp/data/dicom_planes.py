@@ -1,4 +1,4 @@
-"""What the headers of DICOM files say about each of their slices, frames included."""
+"""Read the headers of DICOM files: one record per slice or frame."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.data.image_errors import ImageFileError
 
-if TYPE_CHECKING:  # pydicom is imported where a DICOM file is met: whoever has none does not wait for it
+if TYPE_CHECKING:  # pydicom is imported when a DICOM file is met, to keep start-up fast
     from pydicom import Dataset
 
 __all__ = ["COMMON", "CONVERT", "DISTINGUISHING", "DicomFile", "DicomPlane", "quiet_pydicom", "read_dicom_file"]
 
 logger = logging.getLogger(__name__)
 
-#: The remedy for series that another program knows how to read.
+#: The remedy for series that other programs can read.
 CONVERT = "Convert it to NIfTI, for example with dcm2niix."
-#: What two slices at one place may differ in, by the names of DICOM.
+#: DICOM attributes in which two slices at the same position may differ.
 DISTINGUISHING = (
     "FrameType",
     "ImageType",
@@ -49,7 +49,7 @@ DISTINGUISHING = (
     "AcquisitionDateTime",
     "ContentTime",
 )
-#: What all slices of a volume must have in common, apart from their grid.
+#: Attributes that all slices of a volume must share, besides their grid.
 COMMON = ("FrameOfReferenceUID", "PhotometricInterpretation", "RescaleType", "Units")
 _OTHERS = (
     "BitsStored",
@@ -95,19 +95,19 @@ class DicomPlane:
 
     Attributes:
         path: the file.
-        frame: number of the frame in it, from 0.
-        frames: frames of the file.
+        frame: index of the frame in the file, from 0.
+        frames: number of frames in the file.
         size: columns and rows.
         position_mm: of the centre of the first pixel, in DICOM's patient space (left, posterior, superior).
         orientation: direction cosines along a row, then down a column.
-        spacing_mm: distance of rows, then of columns.
-        spacing_source: the attribute that gives it: ``"PixelSpacing"``, or that of a detector or scanner.
-        thickness_mm: what SliceThickness says, which places nothing.
-        scale_source: ``"rescale"``, ``"map"`` (of real-world values), ``"table"`` (a modality LUT) or ``"none"``.
-        slope: what stored numbers are multiplied by.
-        intercept: what is added to the product.
-        stored_range: least and greatest number that the pixels can hold; None for floats.
-        attributes: others, as text, by keyword; those of the frame before those of the file.
+        spacing_mm: distance between rows, then between columns.
+        spacing_source: the attribute it comes from: ``"PixelSpacing"``, or that of a detector or scanner.
+        thickness_mm: SliceThickness, which says nothing about positions.
+        scale_source: ``"rescale"``, ``"map"`` (real-world values), ``"table"`` (a modality LUT) or ``"none"``.
+        slope: factor of the stored values.
+        intercept: added to the product.
+        stored_range: lowest and highest value that the pixels can hold; None for floats.
+        attributes: other attributes as text, by keyword; those of the frame override those of the file.
     """
 
     path: Path
@@ -137,13 +137,13 @@ class DicomFile:
 
     Attributes:
         path: the file.
-        kind: what it is, such as ``"MR"`` or ``"SR"``.
-        is_image: whether it holds an image to segment; reports, presentation states, segmentations and others do not.
-        instance_uid: its own identifier, or an empty string.
-        series_uid: that of its series, or an empty string.
+        kind: its modality, such as ``"MR"`` or ``"SR"``.
+        is_image: whether it holds an image to segment, not a report, presentation state, segmentation or the like.
+        instance_uid: its SOPInstanceUID, or an empty string.
+        series_uid: its SeriesInstanceUID, or an empty string.
         series_number: number of the series.
         description: name of the series.
-        refusal: why its pixels are not those of slices, with the remedy, or None.
+        refusal: why its pixels are not slices, with the remedy, or None.
         planes: its slices.
     """
 
@@ -159,10 +159,10 @@ class DicomFile:
 
 
 def read_dicom_file(path: Path) -> DicomFile | None:
-    """Read the header of a DICOM file, or None where it cannot be read.
+    """Read the header of a DICOM file; None if it cannot be read.
 
     Raises:
-        ImageFileError: the header holds something else where numbers are due.
+        ImageFileError: a numeric attribute holds something else.
     """
     import pydicom
 
@@ -180,7 +180,7 @@ def read_dicom_file(path: Path) -> DicomFile | None:
 
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Keep back what pydicom would say about files: what matters becomes an error here."""
+    """Silence pydicom's messages about files: what matters becomes an error here."""
     import pydicom
 
     def drop(record: logging.LogRecord) -> bool:
@@ -196,7 +196,7 @@ def quiet_pydicom() -> Iterator[None]:
 
 
 def _is_image(dataset: Dataset) -> bool | None:
-    """Whether a file is an image; None where it is no DICOM, or cut off."""
+    """Whether a file is an image; None if it is not DICOM, or cut off."""
     has_pixels = "Rows" in dataset and "Columns" in dataset
     if "SOPClassUID" not in dataset:
         return True if has_pixels else None
@@ -227,9 +227,9 @@ def _dicom_file(path: Path, dataset: Dataset, is_image: bool) -> DicomFile:
 def _refusal(texts: Mapping[str, str]) -> str | None:
     photometric = texts.get("PhotometricInterpretation") or "MONOCHROME2"
     if photometric not in _GREY or texts.get("SamplesPerPixel", "1") != "1":
-        return f"holds colours ({photometric}), but one grey value per voxel is needed. Convert it to grey values."
+        return f"holds colours ({photometric}) instead of one grey value per voxel. Convert it to grey values."
     if "MOSAIC" in texts.get("ImageType", "").upper().split("\\"):
-        return f"a Siemens mosaic, whose slices are tiles of one picture. {CONVERT}"
+        return f"a Siemens mosaic, with slices as tiles of one picture. {CONVERT}"
     if "TotalPixelMatrixColumns" in texts:
         return "a tiled slide image, not slices of a patient. Extract the part that you need as a picture."
     if texts.get("ConcatenationUID"):
@@ -241,14 +241,12 @@ def _planes(path: Path, values: dict[str, Any]) -> Iterator[DicomPlane]:
     frames = int((_numbers(path, values, "NumberOfFrames", 1) or (1,))[0])
     groups: list[Dataset | None] = list(_items(path, values, "PerFrameFunctionalGroupsSequence"))
     if groups and len(groups) != frames:
-        raise ImageFileError(
-            f"{path}: says that it has {frames} frames, but describes {len(groups)}. Export or copy it again."
-        )
+        raise ImageFileError(f"{path}: claims {frames} frames, but describes {len(groups)}. Export or copy it again.")
     of_file = {**values, **_map_values(path, values)}
     for shared in _items(path, values, "SharedFunctionalGroupsSequence")[:1]:
         of_file.update(_group_values(path, shared))
     if frames > 1 and not groups:
-        # one position, or none, cannot be that of all frames; and a header may claim any number of them
+        # one position cannot hold for all frames, and a header may claim any number of them
         of_file["ImagePositionPatient"] = None
         groups = [None]
     for index, group in enumerate(groups or [None]):
@@ -256,7 +254,7 @@ def _planes(path: Path, values: dict[str, Any]) -> Iterator[DicomPlane]:
 
 
 def _group_values(path: Path, group: Dataset) -> dict[str, Any]:
-    """The attributes in the functional groups of one frame, or of all."""
+    """The attributes in the functional groups of one frame, or in the shared ones."""
     values = _values(group)
     found = _map_values(path, values)
     for name in values:
@@ -310,18 +308,18 @@ def _scale(path: Path, values: Mapping[str, Any]) -> tuple[str, float, float]:
         if slope is None and intercept is None:
             continue
         if slope == (0.0,):
-            raise ImageFileError(f"{path}: its {names[0]} is 0, so that all values are the same. Export it again.")
+            raise ImageFileError(f"{path}: its {names[0]} is 0, which makes all values equal. Export it again.")
         return source, (slope or (1.0,))[0], (intercept or (0.0,))[0]
     if values.get("ModalityLUTSequence"):
         return "table", 1.0, 0.0
     if values.get("RealWorldValueLUTData"):
-        raise ImageFileError(f"{path}: its real-world values are in a table, which is not read. {CONVERT}")
+        raise ImageFileError(f"{path}: its real-world values are in a table, which is not supported. {CONVERT}")
     return "none", 1.0, 0.0
 
 
 def _stored_range(path: Path, values: Mapping[str, Any]) -> tuple[int, int] | None:
     bits, signed = (_numbers(path, values, name, 1) for name in ("BitsStored", "PixelRepresentation"))
-    if bits is None or signed is None:  # as floats have it
+    if bits is None or signed is None:  # as in floats
         return None
     if not 1 <= bits[0] <= 64:
         raise ImageFileError(f"{path}: its BitsStored is {bits[0]:g}. Export or copy it again.")
@@ -330,7 +328,7 @@ def _stored_range(path: Path, values: Mapping[str, Any]) -> tuple[int, int] | No
 
 
 def _values(dataset: Dataset) -> dict[str, Any]:
-    """Attributes by keyword; one whose bytes cannot be understood is these bytes."""
+    """Attributes by keyword; one that cannot be parsed is given as bytes."""
     from pydicom.datadict import keyword_for_tag
 
     found: dict[str, Any] = {}
@@ -345,7 +343,7 @@ def _values(dataset: Dataset) -> dict[str, Any]:
 
 
 def _items(path: Path, values: Mapping[str, Any], name: str) -> list[Dataset]:
-    """The items of a sequence, none where it is absent."""
+    """The items of a sequence; none if it is absent."""
     from pydicom.sequence import Sequence
 
     value = values.get(name)
@@ -355,7 +353,7 @@ def _items(path: Path, values: Mapping[str, Any], name: str) -> list[Dataset]:
 
 
 def _numbers(path: Path, values: Mapping[str, Any], name: str, count: int) -> tuple[float, ...] | None:
-    """``count`` finite numbers, or None where the attribute is absent or empty."""
+    """``count`` finite numbers; None if the attribute is absent or empty."""
     value = values.get(name)
     text = _text(value)
     if not text:
@@ -371,7 +369,7 @@ def _numbers(path: Path, values: Mapping[str, Any], name: str, count: int) -> tu
 
 
 def _text(value: Any) -> str:
-    """One printable line; several values are separated by backslashes, as DICOM does."""
+    """One printable line; several values are separated by backslashes, as in DICOM."""
     if value is None:
         return ""
     if isinstance(value, bytes):

@@ -1,4 +1,4 @@
-"""DICOM SEG: a label map of a DICOM series as archives and viewers keep it, with references to the images."""
+"""Write DICOM SEG: label maps of DICOM series for archives and viewers, with references to the images."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from monai_unetpp.data.label_table import make_labels
 from monai_unetpp.files import MARK, atomic_path
 from monai_unetpp.version import __version__
 
-if TYPE_CHECKING:  # imported where a DICOM SEG is written
+if TYPE_CHECKING:  # imported when a DICOM SEG is written
     from pydicom import Dataset
 
 __all__ = ["Code", "DicomSegSaved", "LabelCodes", "read_label_codes", "write_dicom_seg"]
 
-#: Codes of this package, for labels that no terminology was given for.
+#: This package's own coding scheme, for labels without a code.
 _OWN_SCHEME = "99MONAIUNETPP"
-#: What a file must have, and may leave empty; anonymised ones leave them out.
+#: Attributes that must exist but may be empty; anonymised files often lack them.
 _MAY_BE_EMPTY = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "ReferringPhysicianName"),
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime"),
@@ -54,11 +54,11 @@ class Code:
 
 @dataclasses.dataclass(frozen=True)
 class LabelCodes:
-    """What a label means, in terms of DICOM.
+    """The meaning of a label in DICOM terms.
 
     Attributes:
-        category: the kind of thing, such as an anatomical structure.
-        type: the thing.
+        category: the kind of structure, such as an anatomical structure.
+        type: the structure.
         modifier: which part of it; None for all of it.
     """
 
@@ -71,15 +71,15 @@ _STRUCTURE = Code("91723000", "SCT", "Anatomical Structure")
 
 
 def read_label_codes(path: str | PathLike[str], entry: Any) -> dict[int, LabelCodes]:
-    """Understand the entry ``label_codes`` of a bundle's metadata.
+    """Parse the entry ``label_codes`` of a bundle's metadata.
 
     Args:
-        path: the ``metadata.json`` that it comes from, for the message.
-        entry: ``category``, ``type`` and perhaps ``modifier`` of each value, each with ``value``, ``scheme`` and
-            ``meaning``; None gives nothing.
+        path: the ``metadata.json``, for the message.
+        entry: ``category``, ``type`` and optionally ``modifier`` of each value, each with ``value``, ``scheme`` and
+            ``meaning``; None gives an empty dict.
 
     Raises:
-        ValueError: anything else.
+        ValueError: the entry has another form.
     """
     try:
         return {
@@ -90,20 +90,20 @@ def read_label_codes(path: str | PathLike[str], entry: Any) -> dict[int, LabelCo
         }
     except (AttributeError, TypeError, ValueError) as e:
         raise ValueError(
-            f"{path}: label_codes must give category, type and perhaps modifier of each label, each with value, scheme "
+            f"{path}: label_codes must give category, type and optionally modifier per label, each with value, scheme "
             f"and meaning, got {entry!r:.80}. Correct it, or leave it out."
         ) from e
 
 
 class DicomSegSaved(MapTransform):
-    """Write a DICOM SEG beside each label map, with the suffix ``.dcm``; to be put after ``SegmentationSaveImaged``.
+    """Write a DICOM SEG beside each label map, with the suffix ``.dcm``; for use after ``SegmentationSaveImaged``.
 
     Args:
-        keys: label maps ``(1, H, W[, D])`` that were saved.
+        keys: saved label maps ``(1, H, W[, D])``.
         names: name of each value.
-        codes: codes of each value; a label without any gets one of this package's own.
+        codes: codes of each value; other labels get a code of this package.
         model: name of the bundle.
-        files_of: the files of each series that is not all of its folder, by the first of them.
+        files_of: the files of each series that shares its folder with others, by its first file.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class DicomSegSaved(MapTransform):
         """Write the label maps of one item.
 
         Raises:
-            ImageFileError: its image is no DICOM series, or says too little of itself.
+            ImageFileError: its image is not a DICOM series, or lacks attributes.
             OSError: the file cannot be written.
         """
         d = dict(data)
@@ -154,16 +154,16 @@ def write_dicom_seg(
 
     Args:
         path: the file to write.
-        labels: ``(columns, rows[, slices])``, on the grid of the series as it is read.
+        labels: ``(columns, rows[, slices])``, on the grid of the series.
         source: the folder or the files of the series.
-        names: name of each value; each is a segment, numbered in their order, also where it is nowhere.
+        names: name of each value; each becomes a segment, numbered in order, even if it does not occur.
         codes: codes of each value.
-        model: name of what segments.
+        model: name of the model.
 
     Raises:
-        ImageFileError: ``source`` is no DICOM series, or lacks what a DICOM SEG refers to.
-        ValueError: labels of another shape.
-        FileExistsError: there is a file that this package did not write.
+        ImageFileError: ``source`` is not a DICOM series, or lacks attributes that a DICOM SEG refers to.
+        ValueError: ``labels`` has another shape than the series.
+        FileExistsError: the file exists and was not written by this package.
         OSError: the file cannot be written.
     """
     _check_own(Path(path))
@@ -212,7 +212,7 @@ def _segmentation(
 
     for name in _NEEDED:
         if not images[0].get(name):
-            raise ImageFileError(f"{given}: has no {name}, to which a DICOM SEG refers. Export the series again.")
+            raise ImageFileError(f"{given}: has no {name}, which a DICOM SEG needs. Export the series again.")
     return Segmentation(
         source_images=images,
         pixel_array=frames,
@@ -266,7 +266,7 @@ def _concept(code: Code) -> Any:
 def _in_order_of_files(
     planes: Sequence[DicomPlane], frames: np.ndarray[Any, Any]
 ) -> tuple[list[Dataset], np.ndarray[Any, Any]]:
-    """The headers of the files, and the frames in their order."""
+    """The headers of the files, and the frames in the same order."""
     import pydicom
 
     images: list[Dataset] = []
@@ -283,6 +283,6 @@ def _in_order_of_files(
 
 
 def _step_mm(planes: Sequence[DicomPlane]) -> float:
-    """Distance from slice to slice."""
+    """Distance between neighbouring slices."""
     positions = [np.asarray(plane.position_mm or (0.0, 0.0, 0.0)) for plane in planes[:2]]
     return float(np.linalg.norm(positions[-1] - positions[0])) or 1.0

@@ -1,4 +1,4 @@
-"""Whether slices of DICOM make a volume: one check for files and for frames of a file."""
+"""Stack DICOM slices, from files or frames of a file, after checking that they form a volume."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ logger = logging.getLogger(__name__)
 
 _Array = np.ndarray[Any, Any]
 
-# Headers give cosines with a few decimals; slices of one scan have the same ones.
+# Headers give cosines with a few decimals; within a scan they are the same.
 _LARGEST_COSINE_ERROR = 2e-3
 _LARGEST_COSINE_DIFFERENCE = 2e-4
 _LARGEST_SPACING_DIFFERENCE = 1e-4
-#: Slices closer than this part of the usual step lie at one place.
+#: Slices closer than this fraction of the usual step lie at the same position.
 _SAME_PLACE = 0.1
-# Only among slices that differ in nothing else does their time tell them apart: it differs in every scan.
+# Times differ in every scan; they tell slices apart only if nothing else does.
 _TIMES = ("AcquisitionTime", "AcquisitionDateTime", "ContentTime")
 _SPLIT = "Put each kind into a folder of its own."
-_EXPORT = f"Export the series again with the place of every slice. {CONVERT.replace('Convert', 'Or convert')}"
+_EXPORT = f"Export the series again with the position of every slice. {CONVERT.replace('Convert', 'Or convert')}"
 
 
 def stack_planes(planes: Sequence[DicomPlane], given: Path) -> tuple[list[DicomPlane], _Array]:
-    """Bring slices into the order in which they lie.
+    """Sort slices along their normal.
 
     Args:
         planes: slices of one series, in any order.
-        given: what to name in messages.
+        given: the path for messages.
 
     Returns:
-        The slices, along the normal of their plane, and the affine ``(4, 4)`` in RAS from (column, row, slice) to mm.
+        The slices in order, and the affine ``(4, 4)`` in RAS from (column, row, slice) to mm.
 
     Raises:
-        ImageFileError: they do not make a volume: one is missing or lies at the place of another, or they are not
-            parallel, of one size and spacing, evenly spaced and at right angles to their direction.
+        ImageFileError: they do not form a volume: a slice is missing or duplicated, or they are not parallel, of one
+            size and spacing, evenly spaced and aligned along their normal.
     """
     _check_common(planes, given)
     if len(planes) == 1:
@@ -56,7 +56,7 @@ def stack_planes(planes: Sequence[DicomPlane], given: Path) -> tuple[list[DicomP
     _check_places(ordered, distances, given)
     origin, step = _fit(ordered, positions, normal, given)
     if mixed := _thicknesses(planes):
-        logger.warning("%s: its slices are evenly spaced, but not of one kind%s.", given, mixed)
+        logger.warning("%s: its slices are evenly spaced, but differ in kind%s.", given, mixed)
     return ordered, _affine(origin, orientation, spacing, step)
 
 
@@ -77,7 +77,7 @@ def _check_common(planes: Sequence[DicomPlane], given: Path) -> None:
     sources = Counter(plane.scale_source for plane in planes)
     if len(sources) > 1:
         raise ImageFileError(
-            f"{given}: only some of its {len(planes)} slices say how their values are scaled: {_counted(sources)}. "
+            f"{given}: its {len(planes)} slices scale their values in different ways: {_counted(sources)}. "
             "Export the whole series again."
         )
 
@@ -117,7 +117,7 @@ def _common_orientation(planes: Sequence[DicomPlane], given: Path) -> _Array:
         odd = planes[min(groups, key=len)[0]].label
         raise ImageFileError(
             f"{given}: its slices have {len(groups)} orientations, of {_listed(sizes)} slices; {odd} is not parallel "
-            f"to the others. Localizers and views in several planes do not form a volume. {_SPLIT}"
+            f"to the others. Localizers and other mixed views do not form a volume. {_SPLIT}"
         )
     return _orthonormal(orientations.mean(axis=0), given)
 
@@ -127,8 +127,8 @@ def _orthonormal(orientation: _Array, given: Path) -> _Array:
     errors = np.array([np.linalg.norm(row) - 1, np.linalg.norm(column) - 1, row @ column])
     if np.abs(errors).max() > _LARGEST_COSINE_ERROR:
         raise ImageFileError(
-            f"{given}: its ImageOrientationPatient {orientation.round(4).tolist()} is not two directions at right "
-            f"angles. {_EXPORT}"
+            f"{given}: its ImageOrientationPatient {orientation.round(4).tolist()} must give two perpendicular "
+            f"directions. {_EXPORT}"
         )
     row = row / np.linalg.norm(row)
     column = column - (column @ row) * row
@@ -144,7 +144,7 @@ def _sorted_along_normal(planes: Sequence[DicomPlane], orientation: _Array) -> t
 
 
 def _check_places(planes: Sequence[DicomPlane], distances: _Array, given: Path) -> None:
-    """Refuse slices at one place, and gaps."""
+    """Refuse slices at the same position, and gaps."""
     steps = np.diff(distances)
     apart = steps[steps > 1e-3]
     usual = float(np.median(apart)) if apart.size else 0.0
@@ -152,7 +152,7 @@ def _check_places(planes: Sequence[DicomPlane], distances: _Array, given: Path) 
     if same.any():
         places = np.concatenate([[0], np.cumsum(~same)[:-1]])
         raise ImageFileError(
-            f"{given}: {int(same.sum())} of its {len(planes)} slices lie at the place of another, such as "
+            f"{given}: {int(same.sum())} of its {len(planes)} slices lie at the position of another, such as "
             f"{planes[int(np.argmax(same))].label} and {planes[int(np.argmax(same)) + 1].label}; "
             f"{_difference(planes, places)}"
         )
@@ -160,7 +160,7 @@ def _check_places(planes: Sequence[DicomPlane], distances: _Array, given: Path) 
     if steps[widest] > 1.5 * usual:
         missing = max(1, round(steps[widest] / usual) - 1)
         raise ImageFileError(
-            f"{given}: its slices are not evenly spaced: {steps[widest]:.3g} mm lie between {planes[widest].label} and "
+            f"{given}: its slices are not evenly spaced: {steps[widest]:.3g} mm between {planes[widest].label} and "
             f"{planes[widest + 1].label}, elsewhere {usual:.3g} mm; about {missing} "
             f"{'is' if missing == 1 else 'are'} missing{_thicknesses(planes)}. Export the whole series again."
         )
@@ -178,7 +178,7 @@ def _difference(planes: Sequence[DicomPlane], places: _Array) -> str:
     if set(found) - set(_TIMES):
         found = {name: values for name, values in found.items() if name not in _TIMES}
     if not found:
-        return "they do not say in what they differ. Remove the copies, or export one scan alone."
+        return "no attribute tells them apart. Remove the copies, or export one scan alone."
     differences = "; ".join(f"{name} ({_listed(values)})" for name, values in found.items())
     return f"they differ in {differences}. {_SPLIT}"
 
@@ -191,7 +191,7 @@ def _fit(planes: Sequence[DicomPlane], positions: _Array, normal: _Array, given:
     beside = positions - np.outer(distances, normal)
     drift = np.polyfit(indices, beside, 1)[0]
     origin = beside.mean(axis=0) + start * normal
-    tolerance = 0.02 * step + min(0.05, 0.1 * step)  # rounded positions, such as those with one decimal
+    tolerance = 0.02 * step + min(0.05, 0.1 * step)  # for positions rounded to, say, one decimal
     uneven = np.abs(distances - start - step * indices).max()
     if uneven > tolerance:
         steps = np.diff(distances)
@@ -205,7 +205,7 @@ def _fit(planes: Sequence[DicomPlane], positions: _Array, normal: _Array, given:
         straight = np.linalg.norm(beside - beside.mean(axis=0) - np.outer(indices - indices.mean(), drift), axis=1)
         if straight.max() <= tolerance:
             angle = np.degrees(np.arctan2(np.linalg.norm(drift), step))
-            reason = f"its slices are tilted by {angle:.3g} degrees against their direction (gantry tilt)"
+            reason = f"its slices are tilted by {angle:.3g} degrees (gantry tilt)"
             raise ImageFileError(f"{given}: {reason}. Resample it to right angles. {CONVERT}")
         raise ImageFileError(
             f"{given}: its slices are shifted sideways against each other, {planes[worst].label} by "
@@ -218,16 +218,16 @@ def _affine_of_one(plane: DicomPlane, given: Path) -> _Array:
     """The affine of a single slice; what is missing is assumed with a warning."""
     if plane.frames > 1:
         raise ImageFileError(
-            f"{given}: its {plane.frames} frames have no positions, as in films and in scans of older kinds. {_EXPORT}"
+            f"{given}: its {plane.frames} frames have no positions, as in films and older scans. {_EXPORT}"
         )
     orientation, position = plane.orientation, plane.position_mm
     if orientation is None or position is None:
-        logger.warning("%s: has no place in the patient; it is taken as an axial slice at the origin.", given)
+        logger.warning("%s: has no position; it is treated as an axial slice at the origin.", given)
         orientation, position = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (0.0, 0.0, 0.0)
     if plane.spacing_source is None:
-        logger.warning("%s: has no PixelSpacing; its pixels are taken as 1 mm.", given)
+        logger.warning("%s: has no PixelSpacing; 1 mm is assumed.", given)
     elif plane.spacing_source != "PixelSpacing":
-        logger.warning("%s: has no PixelSpacing; its %s is taken instead.", given, plane.spacing_source)
+        logger.warning("%s: has no PixelSpacing; its %s is used instead.", given, plane.spacing_source)
     spacing = np.asarray(plane.spacing_mm or (1.0, 1.0))
     if spacing.min() <= 0:
         raise ImageFileError(f"{given}: its {plane.spacing_source} is {spacing.min():g} mm. {_EXPORT}")
@@ -251,7 +251,7 @@ def _thicknesses(planes: Sequence[DicomPlane]) -> str:
 
 
 def _counted(counts: Counter[str]) -> str:
-    """How often each of a few values is there, the most frequent first."""
+    """The most frequent values with their counts."""
     return _listed([f"{value} ({count})" for value, count in counts.most_common()])
 
 

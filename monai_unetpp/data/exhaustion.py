@@ -1,4 +1,4 @@
-"""What to say where an image needs more memory than there is."""
+"""Messages for images that need more memory than is available."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from monai_unetpp.measuring.memory import is_out_of_memory
 
 __all__ = ["describe_case_failure"]
 
-#: What helps, by what was being done.
+#: Remedy by stage.
 _REMEDIES = {
     "loading": "Resample the image to larger voxels or crop it first, or close other programs.",
     "inference": (
-        "Take a shallower --level, smaller windows (window_shape or patch_size of the bundle), --runtime torch or "
+        "Use a shallower --level, smaller windows (window_shape or patch_size of the bundle), --runtime torch or "
         "another --device, or resample the image to larger voxels or crop it first."
     ),
     "post-processing": (
@@ -28,7 +28,7 @@ _REMEDIES = {
 
 
 def describe_case_failure(error: BaseException, file: str, stage: str) -> str:
-    """What went wrong with a case, in one line; where memory ran out, for how large an image and what helps.
+    """Describe the failure of a case in one line; if memory ran out, with the size of the image and a remedy.
 
     Args:
         error: any exception.
@@ -41,22 +41,22 @@ def describe_case_failure(error: BaseException, file: str, stage: str) -> str:
     exhausted = _find_exhaustion(error)
     if exhausted is None:
         reason = describe_failure(error)
-        speaks_for_itself = stage == "loading" or reason.startswith(f"{printable(file)}: ")
-        return reason if speaks_for_itself else f"{stage} failed with {reason}"
-    return f"{stage} needs more memory than there is{_size(file)} ({describe_failure(exhausted)}). {_REMEDIES[stage]}"
+        names_file = stage == "loading" or reason.startswith(f"{printable(file)}: ")
+        return reason if names_file else f"{stage} failed with {reason}"
+    return f"{stage} ran out of memory{_size(file)} ({describe_failure(exhausted)}). {_REMEDIES[stage]}"
 
 
 def _find_exhaustion(error: BaseException | None) -> BaseException | None:
-    """The error that says that memory ran out, from which MONAI and the readers may have raised their own."""
+    """The out-of-memory error in the chain of causes, which MONAI and the readers may have wrapped."""
     while error is not None and not is_out_of_memory(error):
         error = error.__cause__ or error.__context__
     return error
 
 
 def _size(file: str) -> str:
-    """The size of the image from its header, where that can be read."""
+    """The size of the image from its header, if readable."""
     path = Path(file)
-    # memory is short, and whatever is wrong with the file is not what is told here
+    # memory is short, and other faults of the file do not matter here
     with contextlib.suppress(Exception):
         grid = read_geometry(path)
         shape, spacing = (" x ".join(f"{value:g}" for value in values) for values in (grid.shape, grid.spacing_mm))

@@ -1,4 +1,4 @@
-"""How large an image is, and its intensities: what a data set is measured by, and what an image is compared by."""
+"""Measure size and intensities of an image, to describe data sets and compare images with them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import torch
 from nibabel.orientations import io_orientation
 
 from monai_unetpp.data.surround import find_surround
+from monai_unetpp.data.surround_search import box_around
 
 __all__ = ["PERCENTILES", "ImageExtent", "measure_extent", "sample_evenly"]
 
 PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
-"""Of intensities, wherever they are described."""
+"""Percentiles that describe intensities everywhere."""
 
 _MOST_VOXELS = 2**20
-"""Voxels that percentiles are taken from: exact enough, and bounded in memory."""
+"""Voxels from which percentiles are taken, to bound memory."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageExtent:
-    """How large an image is. Axes are in the order R, A, S; of images with two axes, as they are stored.
+    """The size of an image. Axes are in the order R, A, S; in 2D, as stored.
 
     Attributes:
         shape: voxels by axis.
@@ -39,7 +40,7 @@ class ImageExtent:
 
 
 def measure_extent(image: torch.Tensor, affine: npt.ArrayLike) -> ImageExtent:
-    """Measure an image as it is in its file.
+    """Measure an image as stored in its file.
 
     Args:
         image: ``(C, H, W[, D])``.
@@ -50,7 +51,9 @@ def measure_extent(image: torch.Tensor, affine: npt.ArrayLike) -> ImageExtent:
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)[:dims]
     surround = find_surround(image)
     has_surround = surround is not None and surround.share < 1
-    inside = _lengths(~surround.mask) if surround is not None and has_surround else tuple(image.shape[1:])
+    inside = tuple(image.shape[1:])
+    if surround is not None and has_surround:
+        inside = tuple(side.stop - side.start for side in box_around(~surround.mask.cpu().numpy()))
     order = _ras_order(matrix) if dims == 3 else range(dims)
     return ImageExtent(
         shape=tuple(int(image.shape[1 + axis]) for axis in order),
@@ -61,22 +64,12 @@ def measure_extent(image: torch.Tensor, affine: npt.ArrayLike) -> ImageExtent:
 
 
 def sample_evenly(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """At most 2²⁰ of the values, evenly spread; always the same ones."""
+    """At most 2²⁰ evenly spaced values, always the same ones."""
     flat = values.reshape(-1)
     return flat[:: max(1, -(-len(flat) // _MOST_VOXELS))].astype(np.float64)
 
 
-def _lengths(inside: torch.Tensor) -> tuple[int, ...]:
-    """Lengths of the box around what is inside."""
-    lengths = []
-    for axis in range(inside.ndim):
-        others = [other for other in range(inside.ndim) if other != axis]
-        found = torch.nonzero(torch.amax(inside, dim=others))
-        lengths.append(int(found[-1] - found[0]) + 1)
-    return tuple(lengths)
-
-
 def _ras_order(affine: npt.NDArray[np.float64]) -> list[int]:
-    """The array's axes that lie nearest to R, A and S."""
+    """The array axes nearest to R, A and S."""
     towards = io_orientation(affine)[:, 0]
     return [int(np.flatnonzero(towards == axis)[0]) for axis in range(3)]

@@ -1,4 +1,4 @@
-"""The forms that data sets come in: their files become the lists of the Medical Segmentation Decathlon."""
+"""Convert data sets in other forms into lists as in the Medical Segmentation Decathlon."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from monai_unetpp.data.grid import warn_once
 from monai_unetpp.data.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.label_values import list_values
 from monai_unetpp.data.naming import case_name, channel_of
-from monai_unetpp.data.nifti import NIFTI_SUFFIXES
+from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_second_of_pair
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES
 
 __all__ = ["Form", "folder_lists", "form_of", "images_folder", "is_data_set", "nnunet_lists"]
@@ -24,7 +24,7 @@ Form = Literal["Decathlon", "nnU-Net", "folder"]
 _PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
 """Folders of images and of their labels."""
 _SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES, *PICTURE_SUFFIXES)
-#: Voxels beside a header.
+#: Suffixes of voxel files beside a header.
 _BESIDE = (".raw", ".zraw", ".raw.gz", ".img", ".img.gz")
 _LISTS = ("training", "validation", "test")
 _Lists = dict[str, list[dict[str, Any]]]
@@ -36,25 +36,25 @@ def is_data_set(folder: str | PathLike[str]) -> bool:
 
 
 def images_folder(folder: str | PathLike[str]) -> Path | None:
-    """The folder of the labelled images of a data set without ``dataset.json``; None where there is none."""
+    """The folder of the labelled images of a data set without ``dataset.json``; None if there is none."""
     pair = _pair(Path(folder))
     return None if pair is None else pair[0]
 
 
 def form_of(content: Mapping[str, Any]) -> Form:
-    """The form of a ``dataset.json``, by what it holds."""
+    """The form of a ``dataset.json``, judged by its content."""
     listed = any(isinstance(content.get(key), list) for key in _LISTS)
     return "nnU-Net" if not listed and {"channel_names", "file_ending"} & set(content) else "Decathlon"
 
 
 def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
-    """The ``training`` list of a data set in the form of nnU-Net v2, whose ``dataset.json`` lists no cases.
+    """Make the ``training`` list of a data set in nnU-Net v2 form, whose ``dataset.json`` lists no cases.
 
     Args:
         path: the ``dataset.json``; beside it lie ``imagesTr`` with ``<case>_0000<ending>`` and so on, one file per
-            channel, and ``labelsTr`` with ``<case><ending>``. An entry ``dataset``, which names files by case, goes
-            first.
-        content: what it holds: ``channel_names`` and ``file_ending``.
+            channel, and ``labelsTr`` with ``<case><ending>``. An entry ``dataset``, which names files by case, takes
+            precedence.
+        content: its content, with ``channel_names`` and ``file_ending``.
 
     Raises:
         ValueError: one of these is missing or wrong, or images, channels or labels lack their counterparts.
@@ -69,9 +69,7 @@ def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
     if not isinstance(ending, str) or ending.lower() not in _SUFFIXES:
         raise ValueError(f"{path}: file_ending must be one of {', '.join(_SUFFIXES)}, got {ending!r:.80}. Correct it.")
     images, labels = path.parent / "imagesTr", path.parent / "labelsTr"
-    found = {
-        folder: _files(folder, "Put the training cases there, as nnU-Net has them.") for folder in (images, labels)
-    }
+    found = {folder: _files(folder, "Put the training cases there, as nnU-Net does.") for folder in (images, labels)}
     for folder, files in found.items():
         _refuse(folder, "files that do not end in " + ending, [f.name for f in files if not f.name.endswith(ending)])
     single = [file.name for file in found[images] if channel_of(file) is None]
@@ -87,17 +85,17 @@ def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
 
 
 def folder_lists(folder: Path) -> _Lists:
-    """The ``training`` list of a folder with ``images`` and ``labels`` (or ``imagesTr``, ``labelsTr``) of equal names.
+    """Make the ``training`` list of a folder with ``images`` and ``labels``, or ``imagesTr`` and ``labelsTr``.
 
-    An image has the name of its label, but for the suffix, or is one file per channel: ``<name>_0000``,
+    An image has the name of its label, apart from the suffix, or is one file per channel: ``<name>_0000``,
     ``<name>_0001`` and so on. It may be a subfolder with a DICOM series.
 
     Args:
-        folder: that holds the two.
+        folder: parent of both.
 
     Raises:
-        ValueError: no such folders, or images and labels that do not match: counterparts or channels that are
-            missing, or two of one name.
+        ValueError: these folders are missing, or images and labels do not match: counterparts or channels are missing,
+            or names are repeated.
     """
     pair = _pair(folder)
     if pair is None:
@@ -131,7 +129,7 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
     """The images of a folder by name; other files are logged.
 
     Raises:
-        ValueError: no such folder, or no images.
+        ValueError: the folder is missing or holds no images.
     """
     try:
         content = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
@@ -142,7 +140,7 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
     for path in content:
         if path.is_dir():
             (found if series and any(dicom_files(path)) else others).append(path)
-        elif path.name.lower().endswith(_SUFFIXES) and not _is_second_of_pair(path):
+        elif path.name.lower().endswith(_SUFFIXES) and not is_second_of_pair(path):
             found.append(path)
         elif not path.name.lower().endswith(_BESIDE):
             others.append(path)
@@ -153,17 +151,13 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
     return found
 
 
-def _is_second_of_pair(path: Path) -> bool:
-    return path.suffix.lower() == ".img" and any(path.with_suffix(suffix).is_file() for suffix in (".hdr", ".HDR"))
-
-
 def _by_name(folder: Path, files: Iterable[Path]) -> dict[str, Path]:
     named: dict[str, Path] = {}
     twice = []
     for file in files:
         if named.setdefault(case_name(file), file) is not file:
             twice.append(f"{named[case_name(file)].name} and {file.name}")
-    _refuse(folder, "files of one name", twice)
+    _refuse(folder, "files of the same name", twice)
     return named
 
 

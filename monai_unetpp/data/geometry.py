@@ -1,4 +1,4 @@
-"""Where the voxels of an image lie, read from its header."""
+"""Read the grid of an image from its header."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["read_geometry"]
 
 
 def read_geometry(path: str | Path) -> ImageGeometry:
-    """The grid of an image file or a DICOM series, from headers alone.
+    """Read the grid of an image file or a DICOM series from its headers.
 
-    Pixels of PNG and TIFF count as 1 mm.
+    Pixels of PNG and TIFF count as 1 mm wide.
 
     Raises:
         ImageFileError: a header cannot be read; see :class:`monai_unetpp.data.VolumeReader`.

@@ -1,4 +1,4 @@
-"""The grid of an image: whether it can be, and whether another one is the same."""
+"""The grid of an image: check it, and compare it with another."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: Distance, in voxels along each axis, by which two grids may differ that are taken for one: enough for the rounding of
-#: headers, and far less than could move a label to another voxel, whether voxels have 0.005 mm or 5 mm.
+#: Distance in voxels along each axis up to which two grids count as the same: enough for the rounding of headers, and
+#: far too little to move a label to another voxel, whether voxels have 0.005 mm or 5 mm.
 GEOMETRY_TOLERANCE_VOXELS = 0.1
 
-#: Voxel sizes of microscopes and preclinical scanners at the lower end, of scintigraphy at the upper.
+#: Voxel sizes from microscopes and preclinical scanners up to scintigraphy.
 _PLAUSIBLE_MM = (0.01, 50.0)
-#: Volume that axes of length one span, below which they do not span space to the precision of a header.
+#: Volume spanned by unit axes below which an affine is singular to the precision of a header.
 _SMALLEST_VOLUME = 1e-6
-#: Cosine of the angle between axes above which they are worth a word.
+#: Cosine of the angle between axes above which a warning is logged.
 _NOTICEABLE_SHEAR = 1e-3
-#: A slice counts as axial, else as coronal, if it is turned to that side nearly as much as to any: headers that round
-#: one slice at 45 degrees in two ways must not make two kinds of it.
+#: A slice counts as axial, else as coronal, if its normal is nearly as close to that axis as to any: rounding of the
+#: header must not change the kind of a slice at 45 degrees.
 _NEARLY_MOST = 0.9
 
 
@@ -52,7 +52,7 @@ class ImageGeometry:
     """The grid of an image.
 
     Attributes:
-        shape: voxels along each axis, without axes of length one after the third.
+        shape: voxels along each axis, without trailing axes of length one after the third.
         affine: ``(4, 4)``, from voxel indices to positions in mm, RAS.
     """
 
@@ -61,19 +61,19 @@ class ImageGeometry:
 
     @property
     def spacing_mm(self) -> tuple[float, ...]:
-        """Distance of neighbouring voxels along each axis."""
+        """Voxel size along each axis."""
         return tuple(float(v) for v in np.linalg.norm(self.affine[:3, :3], axis=0)[: len(self.shape)])
 
 
 def compare_geometry(
     first: ImageGeometry, second: ImageGeometry, tolerance_voxels: float = GEOMETRY_TOLERANCE_VOXELS
 ) -> str | None:
-    """How ``second`` differs from ``first``, or None where they are the same grid.
+    """Describe how ``second`` differs from ``first``; None if the grids are the same.
 
     Args:
-        first: the one to compare with.
-        second: the other; axes of length one at the end count for nothing.
-        tolerance_voxels: distance, in voxels of ``first`` along each of its axes, by which no corner may be off.
+        first: the reference.
+        second: the other grid; trailing axes of length one are ignored.
+        tolerance_voxels: the largest distance between corners, in voxels along each axis of ``first``.
     """
     shapes = [shorten_shape(geometry.shape, 1) for geometry in (first, second)]
     if shapes[0] != shapes[1]:
@@ -89,9 +89,7 @@ def compare_geometry(
 
 
 def check_grid(shape: Sequence[int], affine: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
-    """The check of what a header says about places, for all formats.
-
-    Impossible values are refused. Unlikely ones are logged once per file.
+    """Check the grid in a header of any format: refuse impossible values, and log unlikely ones once per file.
 
     Args:
         shape: voxels along each axis.
@@ -99,7 +97,7 @@ def check_grid(shape: Sequence[int], affine: np.ndarray[Any, Any], path: str | P
         path: the file.
 
     Raises:
-        ImageFileError: no voxels, numbers that are not finite, a voxel size of 0, or axes that do not span space.
+        ImageFileError: there are no voxels, or the affine is not finite or singular.
     """
     if 0 in shape or not len(shape):
         raise ImageFileError(f"{path}: empty, its shape is {tuple(shape)}. Export it again.")
@@ -108,21 +106,21 @@ def check_grid(shape: Sequence[int], affine: np.ndarray[Any, Any], path: str | P
     singular = not np.isfinite(affine).all() or not spacing.all()
     if singular or abs(np.linalg.det(axes / spacing)) < _SMALLEST_VOLUME:
         raise ImageFileError(
-            f"{path}: its affine is singular, axes {axes.round(6).tolist()}, so that no position is known. "
-            "Repair its header (of NIfTI the sform or qform), or export it again."
+            f"{path}: its affine is singular, with axes {axes.round(6).tolist()}. "
+            "Repair its header (in NIfTI the sform or qform), or export it again."
         )
     check_spacing([size for size, length in zip(spacing, shape, strict=False) if length > 1], path)
     cosines = np.abs((axes / spacing).T @ (axes / spacing) - np.eye(3)).max()
     if cosines > _NOTICEABLE_SHEAR:
         degrees = math.degrees(math.asin(min(1.0, cosines)))
         warn_once(
-            f"{path}: its axes are not at right angles, off by up to {degrees:.2g} degrees. If the image looks skewed, "
+            f"{path}: its axes are up to {degrees:.2g} degrees off right angles. If the image looks skewed, "
             "repair its header, or resample it to axes at right angles."
         )
 
 
 def check_spacing(spacing_mm: Sequence[float], path: str | PathLike[str]) -> None:
-    """Refuse a voxel size that cannot be, and tell one that hardly can.
+    """Refuse an impossible voxel size, and warn about an unlikely one.
 
     Raises:
         ImageFileError: it is not finite, 0 or less.
@@ -130,27 +128,26 @@ def check_spacing(spacing_mm: Sequence[float], path: str | PathLike[str]) -> Non
     shown = " x ".join(f"{size:.4g}" for size in spacing_mm)
     if not all(math.isfinite(size) and size > 0 for size in spacing_mm):
         raise ImageFileError(
-            f"{path}: its header gives the voxel size {shown} mm, which cannot be. Correct the header, or export it "
-            "again."
+            f"{path}: its header gives the impossible voxel size {shown} mm. Correct the header, or export it again."
         )
     least, most = _PLAUSIBLE_MM
     if not all(least <= size <= most for size in spacing_mm):
         warn_once(
-            f"{path}: its header gives the voxel size {shown} mm, which is unusual. If it is wrong, correct the "
-            "header: places, and what a network for other voxels finds, depend on it."
+            f"{path}: its header gives the unusual voxel size {shown} mm. If it is wrong, correct the header: "
+            "positions and segmentations depend on it."
         )
 
 
 def spatial_axes(shape: Sequence[int], spatial_dims: Sequence[int]) -> tuple[int, ...] | None:
-    """The axes of space of an image without channels; the others have length one.
+    """Find the spatial axes of an image without channels; the others have length one.
 
     Args:
-        shape: as it is stored.
-        spatial_dims: how many may be needed, of 2 and 3; the first axes are taken where they suffice. One slice may lie
-            across any axis.
+        shape: shape as stored.
+        spatial_dims: the numbers that are allowed, of 2 and 3; the first axes are taken if they suffice. A single slice
+            may lie across any axis.
 
     Returns:
-        Their indices; None where there are more or fewer, or it is not clear which they are.
+        Their indices; None if there are more or fewer, or they are ambiguous.
 
     Example:
         >>> spatial_axes((1, 20, 30), [2]), spatial_axes((20, 30, 1), [2, 3]), spatial_axes((20, 30, 3), [2])
@@ -164,11 +161,11 @@ def spatial_axes(shape: Sequence[int], spatial_dims: Sequence[int]) -> tuple[int
 
 
 def channel_axes(shape: Sequence[int], dims: int) -> tuple[tuple[int, ...], int]:
-    """The axes of space of an image whose other axes come last and hold channels, and how many channels these are.
+    """Find the spatial axes of an image whose last axes hold channels, and the number of channels.
 
     Args:
-        shape: as it is stored.
-        dims: 2 or 3, the axes of space that are needed.
+        shape: shape as stored.
+        dims: number of spatial axes, 2 or 3.
     """
     axes = spatial_axes(shape, [dims])
     if axes is not None:
@@ -180,17 +177,17 @@ def channel_axes(shape: Sequence[int], dims: int) -> tuple[tuple[int, ...], int]
 
 
 def lay_flat(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The affine of an image with two axes, turned with its plane into that of the first two coordinates.
+    """Rotate the affine of a 2D image into the plane of the first two coordinates.
 
-    MONAI's transforms take an image's voxel size and orientation from these two alone: of a sagittal slice they would
-    see one axis, of an oblique one voxels that are too small. Axial slices keep R and A, coronal ones R and S, sagittal
-    ones A and S; oblique slices are turned from the nearest of these.
+    MONAI's transforms take voxel size and orientation from these two alone: they would see one axis of a sagittal
+    slice, and too small voxels in an oblique one. Axial slices keep R and A, coronal ones R and S, sagittal ones A and
+    S; oblique slices are rotated from the nearest of these.
 
     Args:
         affine: ``(4, 4)``, from voxel indices to mm; the first two columns are the axes of the image.
 
     Returns:
-        ``(4, 4)``, with the same distances between voxels; that of an axial slice as it is.
+        ``(4, 4)``, with the same distances between voxels; unchanged for an axial slice.
     """
     normal = np.abs(np.cross(affine[:3, 0], affine[:3, 1]))
     dropped = next(axis for axis in (2, 1, 0) if normal[axis] >= _NEARLY_MOST * normal.max())
@@ -198,14 +195,14 @@ def lay_flat(affine: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     if flat[2, :2].any():
         basis = np.linalg.qr(flat[:3, :2])[0]
         left, _, right = np.linalg.svd(basis[:2])
-        directions = basis @ (left @ right).T  # those in the plane that are nearest to the coordinates kept
+        directions = basis @ (left @ right).T  # in the plane, nearest to the two kept coordinates
         flat[:3] = np.column_stack([directions, np.cross(directions[:, 0], directions[:, 1])]).T @ flat[:3]
         flat[2, :2] = 0
     return flat
 
 
 def shorten_shape(shape: Sequence[int], least: int = 3) -> tuple[int, ...]:
-    """``shape`` without axes of length one at the end, with ``least`` axes or more."""
+    """``shape`` without trailing axes of length one, but with at least ``least`` axes."""
     short = tuple(int(length) for length in shape)
     while len(short) > least and short[-1] == 1:
         short = short[:-1]
@@ -214,7 +211,7 @@ def shorten_shape(shape: Sequence[int], least: int = 3) -> tuple[int, ...]:
 
 @functools.lru_cache(maxsize=4096)
 def warn_once(message: str) -> None:
-    """Log a warning about a file, however often the file is read."""
+    """Log a warning about a file once, however often the file is read."""
     logger.warning("%s", message)
 
 

@@ -1,4 +1,4 @@
-"""Problems with image files, described in one line."""
+"""One-line descriptions of problems with image files."""
 
 from __future__ import annotations
 
@@ -28,20 +28,19 @@ class ImageFileError(ValueError):
 
 
 def damaged_file(path: str | PathLike[str]) -> ImageFileError:
-    """The error for a picture whose bytes cannot be decoded."""
+    """The error for a picture that cannot be decoded."""
     return ImageFileError(f"{path}: damaged or cut off. Export or copy it again.")
 
 
 def check_regular_file(path: str | PathLike[str], folders: bool = False) -> None:
-    """Refuse what is not a regular file, without opening it: to open a pipe would wait for its writer.
+    """Refuse anything but a regular file, without opening it: opening a pipe would wait for its writer.
 
     Args:
-        path: the file; it may be a link to one.
-        folders: whether folders will do, too.
+        path: the file, or a link to one.
+        folders: whether folders are allowed as well.
 
     Raises:
-        ImageFileError: missing, a link to nothing or to itself, a folder, pipe, socket or device, or hidden by a
-            folder that may not be searched.
+        ImageFileError: it is missing, a broken or circular link, a folder, pipe, socket or device, or inaccessible.
     """
     try:
         mode = os.stat(path).st_mode
@@ -55,25 +54,18 @@ def check_regular_file(path: str | PathLike[str], folders: bool = False) -> None
 
 def _why_missing(path: str | PathLike[str], error: OSError, folders: bool) -> str:
     if error.errno == errno.ELOOP:
-        return f"{path}: a link that leads back to itself. Correct the link."
+        return f"{path}: a circular link. Correct the link."
     if error.errno not in (errno.ENOENT, errno.ENOTDIR):
         return f"{path}: cannot be read ({error.strerror}). Check the path and its permissions."
     if os.path.islink(path):
-        return f"{path}: a link to a file that is not there. Fetch it (datalad get), or correct the link."
+        return f"{path}: a link to a missing file. Fetch it (datalad get), or correct the link."
     return f"{path}: no such file{' or folder' if folders else ''}. Check the path."
 
 
 def describe_failure(error: BaseException) -> str:
-    """What went wrong, in one line.
+    """Describe an exception in one line: an :class:`ImageFileError` by its message, others by type and first line.
 
-    MONAI wraps errors of transforms in others that only name the transform: these are passed over. Any other error
-    that was raised from another speaks for itself.
-
-    Args:
-        error: any exception.
-
-    Returns:
-        The message of an :class:`ImageFileError` as it is, of any other exception its type and first line.
+    MONAI wraps errors of transforms in others that only name the transform; these are skipped.
     """
     while error.__cause__ is not None and _only_names_transform(error):
         error = error.__cause__

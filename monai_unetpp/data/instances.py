@@ -1,4 +1,4 @@
-"""From a label map to one label per object."""
+"""Split a label map into one label per object."""
 
 from __future__ import annotations
 
@@ -17,28 +17,27 @@ from monai_unetpp.installing import install_command
 
 __all__ = ["INSTANCE_COUNT", "SplitInstances", "SplitInstancesd"]
 
-#: Key of the metadata under which the number of objects is kept.
+#: Metadata key of the number of objects.
 INSTANCE_COUNT = "instance_count"
 
 
 class SplitInstances(Transform):
-    """Number the objects of a label map, with those that touch split.
+    """Number the objects of a label map and split those that touch.
 
     Connected components (of all labels but 0 together; neighbours share an edge, in 3D a face) are split by a
-    watershed on the distance to their border, from each of its peaks that stands out: where two objects touch, the
-    distance is less than inside of both. Objects that stay smaller than ``min_size`` are removed.
+    watershed on the distance to their border, seeded at its prominent peaks: where two objects touch, the distance is
+    smaller than inside both. Objects smaller than ``min_size`` are removed.
 
-    Components are worked on one by one, so that beside two label maps no more memory is needed than for the largest of
-    them.
+    Components are processed one by one, so memory is needed for two label maps and the largest component only.
 
     Args:
-        min_size: pixels that an object must have at least.
-        depth: how far a peak of the distance must rise above the saddle to the next, as part of the component's
-            largest distance, from 0 (split at every notch) to below 1. Raise it where elongated objects are cut in two.
+        min_size: smallest size of an object, in pixels.
+        depth: how far a peak of the distance must rise above the saddle to the next, as a fraction of the component's
+            largest distance, from 0 (split at every notch) to below 1. Raise it if elongated objects are cut in two.
 
     Raises:
         ImportError: scikit-image is not installed.
-        ValueError: an argument out of its range, or a label map with several channels.
+        ValueError: an argument is out of range, or a label map has several channels.
 
     Example:
         >>> import torch
@@ -55,14 +54,13 @@ class SplitInstances(Transform):
             raise ValueError(f"depth must be from 0 to below 1, got {depth}.")
         self.min_size = min_size
         self.depth = depth
-        _watershed()  # a missing package is named before any work is done
+        _watershed()  # report a missing package before any work
 
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
         """Number the objects of ``img`` ``(1, H, W[, D])``; the result is int32, with metadata if ``img`` has it."""
         if img.shape[0] != 1:
             raise ValueError(
-                f"the label map must have one channel, got shape {tuple(img.shape)}. "
-                "Put AsDiscreted with argmax before."
+                f"the label map must have one channel, got shape {tuple(img.shape)}. Use AsDiscreted with argmax first."
             )
         labels = img.detach().cpu().numpy()[0]
         pixdim = img.pixdim.numpy()[: labels.ndim] if isinstance(img, MetaTensor) else np.ones(labels.ndim)
@@ -93,8 +91,7 @@ class SplitInstances(Transform):
         return numbered, count
 
     def _split(self, inside: npt.NDArray[np.bool_], pixdim: tuple[float, ...]) -> npt.NDArray[np.int32]:
-        # outside of the box is outside of the object, except where the image ends there, which makes no difference
-        # to the place of its peaks
+        # outside the box is outside the object; at the image border this does not move the peaks
         padded = np.pad(inside, 1)
         distance = ndimage.distance_transform_edt(padded, sampling=pixdim).astype(np.float32)
         peaks = _peaks(distance, self.depth * float(distance.max()))
@@ -104,15 +101,15 @@ class SplitInstances(Transform):
 
 
 class SplitInstancesd(MapTransform):
-    """:class:`SplitInstances` for dictionaries, to be put after ``Invertd``.
+    """:class:`SplitInstances` for dictionaries, for use after ``Invertd``.
 
     The number of objects is kept in the metadata as ``instance_count``.
 
     Args:
         keys: label maps ``(1, H, W[, D])``.
-        min_size: pixels that an object must have at least.
+        min_size: smallest size of an object, in pixels.
         depth: see :class:`SplitInstances`.
-        allow_missing_keys: whether items without a key are passed over.
+        allow_missing_keys: whether items without a key are skipped.
     """
 
     def __init__(
@@ -132,7 +129,7 @@ class SplitInstancesd(MapTransform):
 def _peaks(distance: npt.NDArray[np.float32], height: float) -> npt.NDArray[np.bool_]:
     from skimage.morphology import local_maxima, reconstruction
 
-    # the maxima that remain when all below the height are filled up
+    # the maxima that remain after filling those below the height
     return np.asarray(local_maxima(reconstruction(distance - max(height, 1e-3), distance)), dtype=bool)
 
 

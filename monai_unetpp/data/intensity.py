@@ -1,4 +1,4 @@
-"""Images with dark and with bright backgrounds made alike."""
+"""Make images with dark and bright backgrounds look alike."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from monai_unetpp.data.reader import VolumeReader
 
 __all__ = ["ImageKind", "InvertBrightBackground", "InvertBrightBackgroundd", "kind_weights"]
 
-#: Pixels from which the median of a large image is taken, evenly spread: exact enough, and bounded in memory.
+#: Evenly spaced pixels from which the median of a large image is taken, to bound memory.
 _MEDIAN_PIXELS = 2**20
 
 
 class InvertBrightBackground(Transform):
     """Invert an image with a bright background, so that dark-field and bright-field images look alike.
 
-    The background is what most of an image shows: where the median is above the middle of the range, the image
-    becomes its negative, ``low + high - image``. In fluorescence nuclei are bright on dark and stay so, in
-    bright-field images they are dark on bright and become bright on dark.
+    Most of an image is background: if the median is above the middle of the range, the image becomes its negative,
+    ``low + high - image``. Nuclei in fluorescence are bright on dark and stay so; in bright-field images they are dark
+    on bright and become bright on dark.
 
     Args:
-        low: black, as scaled before.
-        high: white, as scaled before.
+        low: value of black.
+        high: value of white.
 
     Raises:
         ValueError: ``low`` is not below ``high``.
@@ -44,7 +44,7 @@ class InvertBrightBackground(Transform):
 
     def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
         if not low < high:
-            raise ValueError(f"low must be below high, got {low} and {high}. Give the range that the image has.")
+            raise ValueError(f"low must be below high, got {low} and {high}. Give the range of the image.")
         self.low = low
         self.high = high
 
@@ -60,9 +60,9 @@ class InvertBrightBackgroundd(MapTransform):
 
     Args:
         keys: the images.
-        low: black, as scaled before.
-        high: white, as scaled before.
-        allow_missing_keys: whether items without a key are passed over.
+        low: value of black.
+        high: value of white.
+        allow_missing_keys: whether items without a key are skipped.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class InvertBrightBackgroundd(MapTransform):
 
 @dataclasses.dataclass(frozen=True)
 class ImageKind:
-    """What images of one microscope and one preparation mostly have in common.
+    """Traits that images of one microscope and preparation mostly share.
 
     Attributes:
         shape: pixels along each axis.
-        background: which end of the grey values most of the image is nearer to.
+        background: the end of the grey values that most of the image is nearer to.
 
     Example:
         >>> import numpy as np
@@ -98,10 +98,10 @@ class ImageKind:
 
     @classmethod
     def of(cls, image: npt.ArrayLike | torch.Tensor) -> ImageKind:
-        """The kind of an image ``(H, W[, D])``, on any scale of grey values.
+        """Find the kind of an image ``(H, W[, D])``, on any grey scale.
 
-        As in :class:`InvertBrightBackground` the background is bright where the median is above the middle of the
-        range; the range is that from the percentile 0.1 to 99.9. A constant image counts as dark.
+        As in :class:`InvertBrightBackground`, the background is bright if the median is above the middle of the range,
+        here from percentile 0.1 to 99.9. A constant image counts as dark.
         """
         values = np.array(image.numpy() if isinstance(image, torch.Tensor) else image, dtype=np.float32)
         low, high = np.percentile(values, [0.1, 99.9])
@@ -112,15 +112,15 @@ class ImageKind:
 def kind_weights(
     data: Sequence[Mapping[str, Any]], power: float = 0.5, image_key: str = "image", spatial_dims: int = 2
 ) -> list[float]:
-    """How often to draw each case, so that rare kinds of images are seen more often than they occur.
+    """Compute sampling weights that oversample rare kinds of images.
 
-    Images of one shape and one background, dark or bright, are of one kind, see :class:`ImageKind`. A case of a kind
-    with ``n`` cases has the weight ``n ** -power``.
+    Images of the same shape and background, dark or bright, are of one kind; see :class:`ImageKind`. A case of a kind
+    with ``n`` cases gets the weight ``n ** -power``.
 
     Args:
         data: cases with the path of an image.
-        power: from 0 (all cases alike) to 1 (all kinds alike).
-        image_key: where a case has its path.
+        power: from 0 (all cases equally often) to 1 (all kinds equally often).
+        image_key: key of the path.
         spatial_dims: 2 or 3.
 
     Returns:
@@ -128,8 +128,8 @@ def kind_weights(
         ``DistributedWeightedRandomSampler``.
 
     Raises:
-        ImageFileError: an image that cannot be read.
-        ValueError: ``power`` out of range.
+        ImageFileError: an image cannot be read.
+        ValueError: ``power`` is out of range.
     """
     if not 0 <= power <= 1:
         raise ValueError(f"power must be from 0 to 1, got {power}.")

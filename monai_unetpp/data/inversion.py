@@ -1,4 +1,4 @@
-"""Back to the grid of the input, class by class."""
+"""Resample probabilities back to the grid of the input, class by class."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ __all__ = ["InvertProbabilitiesd"]
 class InvertProbabilitiesd(MapTransform):
     """Turn logits into a label map on the input's own grid, with smoother borders than by inverting labels.
 
-    The probabilities of one class at a time go back through the preprocessing, interpolated as the image was (splines
-    as linear), and the likeliest class so far is kept. So beside the logits there are never more than two maps of
-    floats on the input's grid, and what it takes to resample one, however many classes there are: little with
-    :class:`monai_unetpp.data.BlockwiseSpacingd`, about 60 bytes per voxel with MONAI's ``Spacingd``. It takes about as
-    many times longer than ``Invertd`` on labels as there are classes. Where preprocessing only turned, cropped or
+    The preprocessing is inverted for the probabilities of one class at a time, interpolated like the image (splines as
+    linear), and the likeliest class so far is kept. Whatever the number of classes, memory is needed for two float maps
+    on the input's grid besides the logits, and to resample one: little with
+    :class:`monai_unetpp.data.BlockwiseSpacingd`, about 60 bytes per voxel with MONAI's ``Spacingd``. The time is about
+    that of ``Invertd`` on labels times the number of classes. If preprocessing only rotated by right angles, cropped or
     padded the image, both give the same labels.
 
     Args:
-        keys: logits ``(C, H, W[, D])`` of ``C >= 2`` classes, class 0 the background, on any device; they become
-            labels ``(1, H, W[, D])`` on that device. What preprocessing had cropped away becomes 0.
-        transform: the preprocessing of the image, invertible, such as MONAI's ``Compose``.
+        keys: logits ``(C, H, W[, D])`` of ``C >= 2`` classes, class 0 the background, on any device; replaced by labels
+            ``(1, H, W[, D])`` on the same device. Regions that preprocessing cropped become 0.
+        transform: the invertible preprocessing of the image, such as MONAI's ``Compose``.
         orig_keys: key of the preprocessed image, a ``MetaTensor``; one for all or one for each of ``keys``.
-        allow_missing_keys: whether items without a key are passed over.
+        allow_missing_keys: whether items without a key are skipped.
 
     Raises:
-        ValueError: fewer than two classes, or a ``transform`` that cannot be inverted.
-        TypeError: an image without metadata.
+        ValueError: there are fewer than two classes, or ``transform`` is not invertible.
+        TypeError: an image has no metadata.
 
     Example:
         .. code-block:: json
@@ -65,8 +65,8 @@ class InvertProbabilitiesd(MapTransform):
         """Replace the logits of each key by labels.
 
         Raises:
-            ValueError: fewer than two classes, or logits that are not finite.
-            TypeError: an image without metadata.
+            ValueError: there are fewer than two classes, or logits are not finite.
+            TypeError: an image has no metadata.
         """
         d = dict(data)
         for key, orig_key in self.key_iterator(d, self.orig_keys):
@@ -89,10 +89,10 @@ class InvertProbabilitiesd(MapTransform):
         normaliser = _log_sum_exp(plain)
         if not bool(normaliser.isfinite().all()):
             raise ValueError(
-                "logits must be finite, got NaN or infinity. The network's weights are damaged, or its precision does "
-                "not hold them: try precision='fp32'."
+                "logits must be finite, got NaN or infinity. The network's weights are damaged, or they overflow its "
+                "precision: try precision='fp32'."
             )
-        # Invertd looks at the metadata of the image, never at its voxels
+        # Invertd uses the metadata of the image, not its voxels
         operations = _as_linear_float32(image.applied_operations)
         applied = MetaTensor(plain.new_empty(0), meta=image.meta, applied_operations=operations)
         invert = Invertd("probability", self.transform, orig_keys=orig_key, nearest_interp=False)
@@ -113,7 +113,7 @@ class InvertProbabilitiesd(MapTransform):
 
 
 def _log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
-    """As ``torch.logsumexp`` over the channels, which would need as many maps again."""
+    """Like ``torch.logsumexp`` over the channels, but without doubling the memory."""
     total = logits[0].float()
     for channel in logits[1:]:
         total = torch.logaddexp(total, channel.float())
@@ -121,7 +121,7 @@ def _log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
 
 
 def _as_linear_float32(operations: Any, key: str | None = None) -> Any:
-    """The applied operations with splines made linear, and in float32: half the memory, and ample for probabilities."""
+    """The applied operations with linear interpolation and float32: half the memory, enough for probabilities."""
     if isinstance(operations, Mapping):
         return {name: _as_linear_float32(value, name) for name, value in operations.items()}
     if isinstance(operations, (list, tuple)):

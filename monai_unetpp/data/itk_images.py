@@ -1,4 +1,4 @@
-"""Opening NRRD and MetaImage, and pictures, through SimpleITK with errors that name the file and the remedy."""
+"""Open NRRD, MetaImage and pictures through SimpleITK, with errors that name the file and the remedy."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _LONGEST_HEADER = 2**16
 
 
 def is_itk_name(path: str | Path) -> bool:
-    """Whether the name of ``path`` ends as one of the other formats does that are read through ITK."""
+    """Whether ``path`` has the suffix of a volume format that is read through ITK."""
     return Path(path).name.lower().endswith(ITK_SUFFIXES)
 
 
 def read_itk_header(path: Path) -> tuple[tuple[int, ...], np.ndarray[Any, Any]]:
-    """Shape and affine ``(4, 4)`` in RAS of one image file, without its voxels.
+    """Read shape and affine ``(4, 4)`` in RAS of one image file, without its voxels.
 
     Raises:
-        ImageFileError: the file is missing, empty, damaged, of no known format, has several numbers per voxel, or
-            a grid that cannot be.
+        ImageFileError: the file is missing, empty, damaged, of unknown format, or has several values per voxel or an
+            impossible grid.
     """
     reader = open_itk_file(path)
     _check_components(reader.GetNumberOfComponents(), path)
@@ -48,7 +48,7 @@ def read_itk_header(path: Path) -> tuple[tuple[int, ...], np.ndarray[Any, Any]]:
 
 
 def read_itk_file(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Voxels and affine ``(4, 4)`` in RAS of one image file.
+    """Read voxels and affine ``(4, 4)`` in RAS of one image file.
 
     Raises:
         ImageFileError: see :func:`read_itk_header`.
@@ -62,18 +62,18 @@ def read_itk_file(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
 
 
 def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
-    """A reader of one image file that has read its header.
+    """Open an image file and read its header.
 
     Raises:
-        ImageFileError: the file is missing, empty, damaged or of no known format.
+        ImageFileError: the file is missing, empty, damaged or of unknown format.
     """
     check_regular_file(path)
     for voxels in detached_files(path):
         check_regular_file(voxels)
     try:
         str(path).encode()
-    except UnicodeEncodeError as e:  # for which SimpleITK would end the process
-        raise ImageFileError(f"{path}: its path is not UTF-8, and ITK cannot open it. Rename it.") from e
+    except UnicodeEncodeError as e:  # SimpleITK would end the process
+        raise ImageFileError(f"{path}: its path is not UTF-8, so ITK cannot open it. Rename it.") from e
     if path.stat().st_size == 0:
         raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
     check_text_header(path)
@@ -89,7 +89,7 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
 
 
 def detached_files(header: Path) -> list[Path]:
-    """What a text header names as files of its voxels, on lines of their own or after ``=`` or ``:``, if it exists."""
+    """The existing voxel files that a text header names, on lines of their own or after ``=`` or ``:``."""
     if header.suffix.lower() not in _DETACHED_SUFFIXES:
         return []
     with header.open("rb") as file:
@@ -101,10 +101,8 @@ def detached_files(header: Path) -> list[Path]:
 
 def _check_components(components: int, given: Path) -> None:
     if components > 1:
-        raise ImageFileError(
-            f"{given}: holds {components} numbers per voxel, but one is needed. Convert it to grey values."
-        )
+        raise ImageFileError(f"{given}: holds {components} values per voxel instead of one. Convert it to grey values.")
 
 
 def _damaged(given: Path) -> str:
-    return f"{given}: damaged, or not an image of the kind that its name says. Export or copy it again."
+    return f"{given}: damaged, or not of the format that its suffix says. Export or copy it again."

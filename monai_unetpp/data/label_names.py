@@ -1,4 +1,4 @@
-"""What the values of label maps stand for: the entry ``labels`` of ``dataset.json``."""
+"""Names of label values: the entry ``labels`` of ``dataset.json``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from monai_unetpp.data.datalist import read_content
 __all__ = ["IGNORE", "LabelNames", "find_ignore_label", "read_label_names"]
 
 IGNORE = "ignore"
-"""The name that nnU-Net reserves for voxels that nobody labelled: they take no part in losses and scores."""
+"""nnU-Net's name for unlabelled voxels, which losses and scores leave out."""
 
 _LARGEST = 2**31 - 1
 
@@ -23,8 +23,8 @@ class LabelNames:
     """The labels of a data set.
 
     Attributes:
-        foreground: value of each label by its name, without the background and without ``ignore``.
-        ignore: value of the voxels that are left out of losses and scores; None where there are none.
+        foreground: value of each label by name, without the background and ``ignore``.
+        ignore: value of the voxels that losses and scores leave out; None if there are none.
     """
 
     foreground: dict[str, int]
@@ -32,20 +32,20 @@ class LabelNames:
 
     @property
     def values(self) -> tuple[int, ...]:
-        """All values other than 0 that label maps may hold."""
+        """All values that label maps may hold besides 0."""
         return (*self.foreground.values(), *(() if self.ignore is None else (self.ignore,)))
 
 
 def read_label_names(path: str | PathLike[str], labels: Any) -> LabelNames:
-    """Understand the entry ``labels``, either way round: ``{"0": "background", "1": "liver"}`` or ``{"liver": 1}``.
+    """Parse the entry ``labels``, either way round: ``{"0": "background", "1": "liver"}`` or ``{"liver": 1}``.
 
     Args:
-        path: the ``dataset.json`` that ``labels`` comes from, for the message.
-        labels: its entry.
+        path: the ``dataset.json``, for the message.
+        labels: the entry.
 
     Raises:
-        ValueError: anything else; no label above 0; a name or a value given twice; regions of several values; or
-            ``ignore`` without the highest value.
+        ValueError: the entry has another form or no label above 0, repeats a name or value, has regions of several
+            values, or ``ignore`` is not the highest value.
 
     Example:
         >>> read_label_names("dataset.json", {"background": 0, "liver": 1, "ignore": 2})
@@ -70,10 +70,10 @@ def read_label_names(path: str | PathLike[str], labels: Any) -> LabelNames:
 
 
 def find_ignore_label(dataset_dir: str | PathLike[str]) -> int | None:
-    """The value of ``ignore`` in a data set, for configurations.
+    """Find the value of ``ignore`` in a data set, for configurations.
 
     Args:
-        dataset_dir: folder with ``dataset.json``. Where there is none, or it names no labels, nothing is ignored.
+        dataset_dir: folder with ``dataset.json``. If this is missing or names no labels, nothing is ignored.
 
     Raises:
         ValueError: it cannot be read.
@@ -91,9 +91,9 @@ def _pairs(path: str | PathLike[str], labels: Any) -> Iterable[tuple[str, int]]:
         if isinstance(value, list):
             raise ValueError(
                 f"{path}: labels must have one value each, got {value!r:.100} for {str(key)!r:.100}. Regions of "
-                "several labels are not supported: name every label by itself."
+                "several labels are not supported: name every label separately."
             )
-        # {"liver": 1} before {"1": "liver"}
+        # {"liver": 1} takes precedence over {"1": "liver"}
         number, name = (value, key) if _is_number(value) else (key, value)
         if not _is_number(number) or not isinstance(name, str):
             raise ValueError(_problem(path, labels))
@@ -101,7 +101,7 @@ def _pairs(path: str | PathLike[str], labels: Any) -> Iterable[tuple[str, int]]:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is an integer from 0 up that label maps can hold, or the digits of one."""
+    """Whether ``value`` is a non-negative integer that label maps can hold, or its digits."""
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         return False
     if isinstance(value, str) and not (value.isascii() and value.isdecimal() and len(value) <= len(str(_LARGEST))):

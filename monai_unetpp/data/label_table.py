@@ -1,4 +1,4 @@
-"""Labels as people see them: value, name and colour, and the table of them that a NIfTI file carries."""
+"""Labels with name and colour, and their table in the header of a NIfTI file."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from monai_unetpp.errors import printable
 
 __all__ = ["Label", "label_table_extension", "make_labels"]
 
-#: Colours of Okabe and Ito, which stay apart for all common kinds of colour blindness.
+#: Colours of Okabe and Ito, distinct in all common kinds of colour blindness.
 _FIRST = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))
-#: Part of the circle of hues between one label and the next: no two come close to each other.
+#: Step of the hue from label to label: the golden ratio keeps hues apart.
 _GOLDEN = 0.61803398875
-#: Kind of a NIfTI extension that is not registered, as programs expect of a table of labels.
+#: Code of an unregistered NIfTI extension, which programs expect for label tables.
 _CODE = 0
 _HEADER_BYTES, _BLOCK_BYTES = 8, 16
 
@@ -28,8 +28,8 @@ class Label:
     """One label.
 
     Attributes:
-        value: its number in label maps, from 1.
-        name: of the structure.
+        value: its value in label maps, from 1.
+        name: name of the structure.
         colour: red, green and blue, each from 0 to 255.
     """
 
@@ -39,7 +39,7 @@ class Label:
 
     @property
     def hex_colour(self) -> str:
-        """Such as ``"#e69f00"``."""
+        """The colour as text, such as ``"#e69f00"``."""
         return "#{:02x}{:02x}{:02x}".format(*self.colour)
 
 
@@ -57,7 +57,7 @@ def make_labels(names: Mapping[int, str]) -> tuple[Label, ...]:
 
 
 def label_table_extension(labels: Mapping[int, str]) -> Nifti1Extension:
-    """The extension of a NIfTI header from which Connectome Workbench, TotalSegmentator and others read the labels.
+    """Make the NIfTI header extension from which Connectome Workbench, TotalSegmentator and others read labels.
 
     Args:
         labels: name of each value.
@@ -72,7 +72,7 @@ def label_table_extension(labels: Mapping[int, str]) -> Nifti1Extension:
     ElementTree.SubElement(volume, "StudyMetaDataLinkSet")
     ElementTree.SubElement(volume, "VolumeType").text = "Label"
     text = b'<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="utf-8")
-    # spaces instead of the zeros that would fill the block, at which some parsers stumble
+    # pad the block with spaces: some parsers stumble over zeros
     return Nifti1Extension(_CODE, text + b" " * (-(len(text) + _HEADER_BYTES) % _BLOCK_BYTES))
 
 

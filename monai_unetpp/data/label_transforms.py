@@ -1,4 +1,4 @@
-"""MONAI transforms that keep labels from going wrong without a word."""
+"""MONAI transforms that check labels, and leave out voxels to ignore."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["CheckLabelsd", "OneHotLabelsd", "RandCropByKnownLabeld"]
 
 
 class CheckLabelsd(MapTransform):
-    """Refuse label maps that do not lie on the grid of their image, or hold values that the network has no class for.
+    """Refuse label maps that are not on the grid of their image, or hold values without a class.
 
-    Grids are compared as the files have them, so that it may stand anywhere after ``LoadImaged``; best directly after.
+    The grids of the files are compared, so this may stand anywhere after ``LoadImaged``, best directly after it.
 
     Args:
         keys: label maps ``(1, H, W[, D])``.
-        image_key: the image of the same item.
-        classes: number of classes of the network, with the background: labels are 0 to one less. A network with one
-            output separates one class from the background. Or the values other than 0 that may occur.
-        ignore_label: a further value, of voxels that are left out of loss and scores.
-        allow_missing_keys: whether items without a key are passed over.
+        image_key: key of the image.
+        classes: number of classes of the network with the background, where one output separates one class from the
+            background; or the label values allowed besides 0.
+        ignore_label: value of voxels that loss and scores leave out.
+        allow_missing_keys: whether items without a key are skipped.
 
     Raises:
         ImageFileError: when called.
@@ -60,7 +60,7 @@ class CheckLabelsd(MapTransform):
         self.values = sorted({0, *values, *([] if ignore_label is None else [ignore_label])})
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Check the label maps of one item, which stays as it is."""
+        """Check the label maps of one item, which is returned unchanged."""
         d = dict(data)
         for key in self.key_iterator(d):
             self._check_grid(d[key], _file_of(d[key], key), d[self.image_key])
@@ -82,19 +82,19 @@ class CheckLabelsd(MapTransform):
             found = list_values([f"{value:g}" for value in values[~known].unique().tolist()])
             raise ImageFileError(
                 f"{file}: the label must hold 0 and {list_values(self.values[1:])} only, got {found}. Correct the "
-                "label map, or take a network with more classes."
+                "label map, or use a network with more classes."
             )
 
 
 class OneHotLabelsd(MapTransform):
-    """Turn label maps into one channel per class for MONAI's metrics, none at voxels that are to be ignored.
+    """Turn label maps into one channel per class for MONAI's metrics, all 0 at voxels to ignore.
 
-    What is predicted or true there counts for no class, so overlap is that of all other voxels.
+    Ignored voxels count for no class, so metrics are computed on all other voxels.
 
     Args:
-        keys: label maps ``(1, H, W[, D])`` on one grid: predictions, and last the truth.
+        keys: label maps ``(1, H, W[, D])`` on one grid: predictions, and the truth last.
         classes: channels of the result, with the background.
-        ignore_label: value in the truth of the voxels that are left out; None leaves out none.
+        ignore_label: value of the voxels to ignore in the truth; None for none.
 
     Example:
         >>> import torch
@@ -124,15 +124,15 @@ class OneHotLabelsd(MapTransform):
 
 
 class RandCropByKnownLabeld(RandCropByPosNegLabeld):
-    """MONAI's ``RandCropByPosNegLabeld``, whose patches lie around voxels that somebody has labelled.
+    """MONAI's ``RandCropByPosNegLabeld`` with patches centred on labelled voxels.
 
-    That takes all above 0 for foreground, also voxels that are to be ignored, from which nothing can be learned. Here
-    these are neither foreground nor background. Where there are no others, patches lie anywhere.
+    MONAI counts all values above 0 as foreground, even voxels to ignore, from which nothing can be learned. Here they
+    are neither foreground nor background. If there are no others, patches lie anywhere.
 
     Args:
-        arguments: those of ``RandCropByPosNegLabeld``.
+        arguments: arguments of ``RandCropByPosNegLabeld``.
         ignore_label: value of the voxels to ignore; None for none.
-        options: further arguments of ``RandCropByPosNegLabeld``.
+        options: keyword arguments of ``RandCropByPosNegLabeld``.
 
     Example:
         >>> import torch
@@ -167,7 +167,7 @@ def _file_of(image: Any, key: Hashable) -> str:
 
 
 def _grid_of_file(image: Any) -> ImageGeometry:
-    """The grid on which an image was before any transform; for arrays without metadata, the one it has."""
+    """The grid of an image before any transform; for arrays without metadata, the current one."""
     shape, affine = tuple(image.shape[1:]), np.eye(4)
     if isinstance(image, MetaTensor):
         shape = tuple(int(length) for length in image.meta.get(MetaKeys.SPATIAL_SHAPE, shape))

@@ -1,4 +1,4 @@
-"""The integers that label maps hold, also where a file keeps them scaled."""
+"""The integers of label maps, even if a file stores them scaled."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from monai_unetpp.data.image_errors import ImageFileError
 __all__ = ["as_integers", "check_label_values", "list_values"]
 
 _ROUNDING = 0.01
-"""How far a stored value may lie from the integer it means: more than saving scaled values again does to it."""
+"""Largest distance of a stored value from its integer: more than the error of saving scaled values again."""
 _SINGLE = 4 * float(np.finfo(np.float32).eps)
-"""What the single precision of a header's scale factor adds to it, as a share of the value."""
+"""Relative error from the single precision of a header's scale factor."""
 _LARGEST = np.iinfo(np.int32).max
 
 
 def as_integers(voxels: npt.NDArray[Any], path: str | PathLike[str], step: float = 0.0) -> npt.NDArray[Any]:
-    """The integers that the voxels of a label map mean.
+    """Convert the voxels of a label map to integers.
 
-    Programs that save a label map as real numbers under the header of an integer file have it scaled: 1 becomes 127
-    times 2/255, which is 0.996. Such values are the integers next to them. Every other fraction is refused: a label
-    map that was interpolated, or a map of probabilities.
+    Programs that save a label map as floats under the header of an integer file scale it: 1 becomes 127 times 2/255,
+    which is 0.996. Such values are rounded. Other fractions are refused: they come from interpolated label maps or from
+    probabilities.
 
     Args:
-        voxels: of any shape, as they are in the file.
+        voxels: voxels of any shape, as stored in the file.
         path: the file, for the message.
-        step: distance of neighbouring values where the file holds scaled integers. Below 1, every integer is stored
-            within half of it.
+        step: distance between neighbouring values if the file holds scaled integers. If it is below 1, integers are
+            stored with an error of at most half of it.
 
     Returns:
-        Integers as they are; real numbers as int32.
+        Integers unchanged; floats as int32.
 
     Raises:
-        ImageFileError: fractions, NaN, infinity, or numbers that no label has.
+        ImageFileError: there are fractions, NaN, infinity, or numbers too large for a label.
 
     Example:
         >>> import numpy as np
@@ -68,15 +68,15 @@ def as_integers(voxels: npt.NDArray[Any], path: str | PathLike[str], step: float
 
 
 def check_label_values(found: Collection[int], values: Collection[int], path: str | PathLike[str]) -> None:
-    """Refuse a label map with values that nobody named.
+    """Refuse a label map with values that have no name.
 
     Args:
-        found: what occurs.
-        values: values that may occur in addition to 0.
+        found: the values that occur.
+        values: the values allowed besides 0.
         path: the file, for the message.
 
     Raises:
-        ImageFileError: other values.
+        ImageFileError: other values occur.
     """
     unknown = sorted(set(found) - {0, *values})
     if unknown:

@@ -1,4 +1,4 @@
-"""The labelled cases of a data set: their files, names and subjects."""
+"""Labelled cases of a data set: files, names and subjects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from monai_unetpp.data.subjects import subject_of_image
 
 __all__ = ["LabelledCase", "file_identity", "hash_files", "list_cases", "repeated_names", "same_name"]
 
-#: Suffixes of the file that holds the voxels beside a header file of the same name.
+#: Suffixes of the voxel file beside a header file of the same name.
 _VOXEL_FILES = {
     ".mhd": (".raw", ".zraw"),
     ".nhdr": (".raw", ".raw.gz"),
@@ -32,8 +32,8 @@ class LabelledCase:
     """One labelled case.
 
     Attributes:
-        name: the image's file name without its suffix, and without the number of its channel where there are several.
-        subject: the subject's name; the case's own where subjects are not known.
+        name: the image's file name without suffix, and without channel number if there are several channels.
+        subject: the subject's name; that of the case if subjects are unknown.
         image: the image's file, or one file per channel.
         label: the label's file.
     """
@@ -59,20 +59,20 @@ def list_cases(
     subjects: Mapping[str, str] | str | PathLike[str] | None = None,
     subject_pattern: str | None = None,
 ) -> list[LabelledCase]:
-    """Give each entry of a data list its name and subject; no image is opened.
+    """Find name and subject of each entry of a data list, without opening images.
 
     Args:
         cases: dicts with ``image`` (a path, or a list of paths, one per channel), ``label`` (a path) and optionally
             ``subject``.
-        subjects: subject by name of the case, or a CSV file with the columns ``case`` and ``subject``.
+        subjects: subject by case name, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name. An entry's own
-            ``subject`` goes first, then ``subjects``, then the pattern, and without these the name itself;
-            see ``monai_unetpp.data.subjects.subject_of_image``.
+            ``subject`` takes precedence, then ``subjects``, then the pattern, then the name itself; see
+            ``monai_unetpp.data.subjects.subject_of_image``.
 
     Raises:
-        TypeError: entries of another kind.
-        ValueError: no entries, entries without image or label, a case whose subject is not given or found.
-        FileNotFoundError: no such CSV file.
+        TypeError: an entry is not a dict.
+        ValueError: there are no entries, or one has no image, label or subject.
+        FileNotFoundError: the CSV file does not exist.
     """
     if isinstance(cases, (str, Mapping)) or not all(isinstance(entry, Mapping) for entry in cases):
         raise TypeError(
@@ -95,7 +95,7 @@ def list_cases(
 
 
 def repeated_names(cases: Sequence[LabelledCase]) -> dict[str, list[LabelledCase]]:
-    """Names that more than one case has, with these cases."""
+    """Names shared by several cases, with these cases."""
     counts = Counter(case.name for case in cases)
     return {name: [case for case in cases if case.name == name] for name, count in counts.items() if count > 1}
 
@@ -140,7 +140,7 @@ def _compile(subject_pattern: str | None) -> re.Pattern[str] | None:
 def _subject(
     name: str, entry: Mapping[str, Any], named: Mapping[str, str] | None, pattern: re.Pattern[str] | None
 ) -> str | None:
-    """The subject as it was given or as the pattern finds it; None where neither tells."""
+    """The subject as given or found by the pattern; None if there is neither."""
     if entry.get("subject"):
         return str(entry["subject"])
     if named is not None:
@@ -152,7 +152,7 @@ def _subject(
     match = pattern.search(name)
     if match is None or not match[1]:
         raise ValueError(
-            f"subject_pattern must match the name of every case, got {pattern.pattern!r}, which finds nothing in "
+            f"subject_pattern must match the name of every case, got {pattern.pattern!r}, which does not match "
             f"{name!r}. Change the pattern, or give subjects."
         )
     return match[1]
@@ -179,7 +179,7 @@ def _voxel_files(path: Path) -> list[Path]:
 
 
 def hash_files(paths: Sequence[Path]) -> str:
-    """SHA-256 over the content of files, of voxels beside a header, and of all files in folders (DICOM series).
+    """SHA-256 over the content of files, voxel files beside headers, and all files in folders (DICOM series).
 
     Raises:
         OSError: a file cannot be read.

@@ -1,4 +1,4 @@
-"""Label maps as they are in their files."""
+"""Read label maps as stored."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["Volume", "read_label_map"]
 
 @dataclasses.dataclass(frozen=True)
 class Volume:
-    """Voxels and where they are.
+    """Voxels and their affine.
 
     Attributes:
         data: ``(H, W[, D])``.
-        affine: ``(4, 4)``, from voxel indices to mm; a further column is that of an axis of length one.
+        affine: ``(4, 4)``, from voxel indices to mm; in 2D the third column is that of an axis of length one.
     """
 
     data: npt.NDArray[Any]
@@ -28,15 +28,14 @@ class Volume:
 
 
 def read_label_map(path: Path, spatial_dims: int | None = None) -> Volume:
-    """A label map as it is in the file, ``(H, W[, D])`` of integers.
+    """Read a label map as stored, ``(H, W[, D])`` of integers.
 
     Args:
         path: the file.
-        spatial_dims: 2 or 3, also across other axes of length 1; None takes what the file has, without such axes at
-            the end.
+        spatial_dims: 2 or 3, not counting axes of length 1; None takes that of the file without trailing ones.
 
     Raises:
-        ImageFileError: a file that cannot be read, has other dimensions, or holds no integers.
+        ImageFileError: the file cannot be read, has other dimensions, or holds non-integers.
     """
     reader = VolumeReader(spatial_dims or (2, 3), allow_constant=True, labels=True)
     data, metadata = reader.get_data(reader.read(path))

@@ -1,4 +1,4 @@
-"""Names of cases: those of their files, with folders where these are needed to distinguish them."""
+"""Names of cases: those of their files, with folder names where needed to tell them apart."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name
 
 __all__ = ["RESULT_NAME", "case_name", "channel_of", "image_name", "result_suffix", "with_unique_names"]
 
-#: Key of the name that files of results get, where it is not that of the case.
+#: Key of the name of result files, if it differs from that of the case.
 RESULT_NAME = "result_name"
 
-# longest first, so that .nii.gz comes before what it may end in
+# longest first, so that .nii.gz is tried before shorter suffixes
 _SUFFIXES = tuple(sorted((*NIFTI_SUFFIXES, *ITK_SUFFIXES, *PICTURE_SUFFIXES, ".dcm"), key=len, reverse=True))
-#: Folders that are named by whose scan they hold, as BIDS has them.
+#: BIDS folders of subjects and sessions.
 _BIDS_FOLDER = re.compile(r"(sub|ses)-[0-9A-Za-z]+")
-#: Number of the channel at the end of a file's name, as nnU-Net has it.
+#: Channel number at the end of a file name, as in nnU-Net.
 _CHANNEL = re.compile(r"(.+)_([0-9]{4})")
-#: Bytes of a name that folders are put in front of: file systems allow 255, with what is put behind it.
+#: Longest name with folder names, in bytes: file systems allow 255, including suffixes.
 _LONGEST = 200
 
 _Case = dict[str, Any]
 
 
 def case_name(path: str | PathLike[str]) -> str:
-    """The name of a case: that of its file without the suffix, or of its folder."""
+    """The name of a case: that of its file without suffix, or of its folder."""
     path = Path(path)
     if os.path.isdir(path):
         return os.path.basename(os.path.abspath(path))
@@ -44,17 +44,13 @@ def case_name(path: str | PathLike[str]) -> str:
 
 
 def channel_of(path: str | PathLike[str]) -> tuple[str, int] | None:
-    """The name of the case and the number of the channel of a file like ``case_0001.nii.gz``, as nnU-Net has them.
-
-    Returns:
-        None for other names.
-    """
+    """Case name and channel number of a file like ``case_0001.nii.gz``, as in nnU-Net; None for other names."""
     match = _CHANNEL.fullmatch(case_name(path))
     return None if match is None else (match[1], int(match[2]))
 
 
 def image_name(image: str | PathLike[str] | Sequence[str | PathLike[str]]) -> str:
-    """The name of a case whose image is a file, or one file per channel: then without the channel's number."""
+    """The name of a case from its file, or from its files of one channel each, without the channel number."""
     if isinstance(image, (str, PathLike)):
         return case_name(image)
     channel = channel_of(image[0]) if len(image) > 1 else None
@@ -62,21 +58,21 @@ def image_name(image: str | PathLike[str] | Sequence[str | PathLike[str]]) -> st
 
 
 def result_suffix(image: str | PathLike[str]) -> str:
-    """The suffix of the segmentation of ``image``: NIfTI, but PNG or TIFF for such pictures."""
+    """The suffix of the segmentation of ``image``: PNG or TIFF for such pictures, else NIfTI."""
     if not is_picture_name(image):
         return ".nii.gz"
     return ".png" if fspath(image).lower().endswith(".png") else ".tif"
 
 
 def with_unique_names(cases: Sequence[_Case], strict: bool) -> list[_Case]:
-    """Each case once, under a name of its own.
+    """Remove duplicate cases and make their names unique.
 
     Args:
-        cases: with ``image`` and ``case``; these are changed.
-        strict: whether two cases whose results would have one name are an error, or the second one gets a ``failure``.
+        cases: dicts with ``image`` and ``case``; changed in place.
+        strict: whether two results of the same name are an error; otherwise the second case gets a ``failure``.
 
     Raises:
-        ImageFileError: such cases, if ``strict``.
+        ImageFileError: if ``strict``: two results would have the same name.
     """
     once = _once(cases)
     for same in _by_name(once):
@@ -93,7 +89,7 @@ def with_unique_names(cases: Sequence[_Case], strict: bool) -> list[_Case]:
 
 
 def _once(cases: Sequence[_Case]) -> list[_Case]:
-    """Leave out what was given before, under the same path or one that the file system does not tell from it."""
+    """Remove duplicates, also those under paths that the file system does not tell apart."""
     once: list[_Case] = []
     similar: dict[str, list[_Case]] = defaultdict(list)
     for case in cases:
@@ -116,7 +112,7 @@ def _is_one_image(case: _Case, other: _Case) -> bool:
 
 
 def _put_folders_in_front(same: Sequence[_Case]) -> None:
-    """As many parent folders as tell the cases apart, the nearest first; subject and session by BIDS always."""
+    """Prefix parent folders, nearest first, until names differ; subject and session of BIDS always."""
     folders = [Path(_folder(case)).parts[::-1] for case in same]
     different = [
         level for level in range(max(map(len, folders))) if len({parts[level : level + 1] for parts in folders}) > 1
@@ -147,7 +143,7 @@ def _with_hash(case: _Case, name: str) -> str:
 
 
 def _check_results(cases: Sequence[_Case], strict: bool) -> None:
-    """Mark every case whose result would have the file of an earlier one's."""
+    """Refuse or mark every case whose result would overwrite that of an earlier one."""
     for same in _by_name(cases):
         first_of: dict[str, _Case] = {}
         for case in same:
@@ -164,7 +160,7 @@ def _check_results(cases: Sequence[_Case], strict: bool) -> None:
 
 
 def _name_by_whole_file(cases: Sequence[_Case]) -> None:
-    """Tell cases of one name in one folder apart by their suffixes; their results keep the short name."""
+    """Add suffixes to equal names in one folder; their results keep the short name."""
     groups = _by_name(cases)
     taken = {_key(same[0]["case"]) for same in groups if len(same) == 1}
     for case in (case for same in groups if len(same) > 1 for case in same):
@@ -183,7 +179,7 @@ def _by_name(cases: Sequence[_Case]) -> list[list[_Case]]:
 
 
 def _key(name: str) -> str:
-    """A name as the least exact file systems see it, which tell neither A from a nor the two ways to write ä."""
+    """A name as seen by file systems that ignore case and Unicode composition."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

@@ -1,4 +1,4 @@
-"""The mark in the header of a NIfTI result, which says of which image it is."""
+"""The mark in the header of a NIfTI result, which identifies its image."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from monai_unetpp.files import MARK
 
 __all__ = ["ImageIdentity", "hash_bytes", "hash_file", "hash_path", "nifti_mark", "nifti_pair", "read_nifti_mark"]
 
-#: How the description in the header begins.
+#: Beginning of the description in the header.
 _NIFTI_MARK = f"written by {MARK}"
 _IDENTITY = re.compile(r" src=([0-9a-f]{12})(?: data=([0-9a-f]{12}))?")
 _HASH_BYTES = 6
@@ -30,23 +30,23 @@ _CHUNK = 2**20
 
 @dataclasses.dataclass(frozen=True)
 class ImageIdentity:
-    """Of which image a result is, without giving away its path.
+    """Identifies the image of a result without revealing its path.
 
     Attributes:
         path: short hash of the absolute path.
-        content: short hash of the bytes of its files; None where they could not be read.
+        content: short hash of the bytes of its files; None if they could not be read.
     """
 
     path: str
     content: str | None
 
     def is_same(self, other: ImageIdentity) -> bool:
-        """Whether it is one image: one that was moved, or one whose file has changed."""
+        """Whether both are the same image, possibly moved or changed."""
         return self.path == other.path or (self.content is not None and self.content == other.content)
 
     @classmethod
     def from_mark(cls, mark: str | None) -> ImageIdentity | None:
-        """What a mark says; None where there is none, and of versions that did not note it."""
+        """Parse a mark; None if there is none, or it is of an early version without identity."""
         found = _IDENTITY.search(mark or "")
         return None if found is None else cls(found[1], found[2])
 
@@ -55,12 +55,12 @@ class ImageIdentity:
 
 
 def nifti_mark(image: ImageIdentity) -> bytes:
-    """The description in the header of a result of ``image``; it has room for 80 bytes."""
+    """The description in the header of a result of ``image``, at most 80 bytes."""
     return f"{_NIFTI_MARK} {image}".encode()
 
 
 def read_nifti_mark(path: Path) -> str | None:
-    """The mark of a NIfTI file; None where this package did not write it."""
+    """The mark of a NIfTI file; None if this package did not write it."""
     if path.suffix.lower() == ".img":
         path = next((other for other in nifti_pair(path) if other.suffix.lower() == ".hdr"), path)
     if not os.path.isfile(path):
@@ -79,13 +79,13 @@ def read_nifti_mark(path: Path) -> str | None:
 
 
 def nifti_pair(path: Path) -> list[Path]:
-    """A header and its voxels."""
+    """The existing files of a header and its voxels."""
     pair = {path, *(path.with_suffix(suffix) for suffix in (".hdr", ".img", ".HDR", ".IMG"))}
     return [file for file in pair if os.path.isfile(file)]
 
 
 def hash_path(path: str | PathLike[str]) -> str:
-    """A short hash of an absolute path; systems differ in how they compose letters in names."""
+    """A short hash of an absolute path, in normal form because systems compose letters differently."""
     return hash_bytes([os.fsencode(unicodedata.normalize("NFC", os.path.abspath(path)))])
 
 
@@ -96,7 +96,7 @@ def hash_file(path: Path) -> str:
 
 
 def hash_bytes(parts: Iterable[bytes]) -> str:
-    """A short hash of bytes in parts."""
+    """A short hash of bytes given in parts."""
     digest = hashlib.blake2b(digest_size=_HASH_BYTES)
     for part in parts:
         digest.update(part)

@@ -1,4 +1,4 @@
-"""Results on the grid of a NIfTI file, with its header."""
+"""Make results on the grid of a NIfTI file, with its header."""
 
 from __future__ import annotations
 
@@ -22,33 +22,33 @@ def smallest_dtype(greatest: int) -> npt.DTypeLike:
 
 
 def on_nifti_grid(array: npt.NDArray[Any], source: Path) -> Nifti1Image:
-    """An image of ``array`` with the header of ``source``, but for what describes its values.
+    """Make an image of ``array`` with the header of ``source``, except for fields that describe values.
 
     Args:
-        array: ``(H, W[, D])``, of the type that is to be stored.
-        source: the NIfTI file on whose grid it is.
+        array: ``(H, W[, D])``, of the type to store.
+        source: the NIfTI file that defines the grid.
 
     Raises:
-        ImageFileError: ``source`` cannot be read any more.
+        ImageFileError: ``source`` can no longer be read.
         ValueError: ``array`` has another shape than ``source``.
     """
     original = open_nifti(source)
-    # axes of length one may stand anywhere: a slice has two axes, and three in its file; channels come last
+    # axes of length one may be anywhere: a 2D slice has three axes in its file; channels come last
     axes, channels = channel_axes(original.shape, array.ndim)
     shape = original.shape if channels == 1 else original.shape[: max(axes) + 1]
     long, given = ([length for length in lengths if length > 1] for lengths in (shape, array.shape))
     if long != given:
         raise ValueError(
-            f"array must have the shape of {source}, {original.shape}, got {array.shape}. Put Invertd before."
+            f"array must have the shape of {source}, {original.shape}, got {array.shape}. Use Invertd first."
         )
     image_class, header_class = (
         (Nifti2Image, Nifti2Header) if isinstance(original.header, Nifti2Header) else (Nifti1Image, Nifti1Header)
     )
-    # through bytes, because nibabel's own conversion from the header of a pair drops sform and qform
+    # via bytes, because nibabel's conversion from the header of a pair drops sform and qform
     header = header_class(original.header.binaryblock, original.header.endianness, check=False).as_byteswapped("<")
     header.set_data_dtype(array.dtype)
     header.set_intent("none")
     for field in ("cal_min", "cal_max", "aux_file"):
         header[field] = header_class()[field]
-    # without an affine, sform and qform stay as they are in the header
+    # without an affine, sform and qform of the header are kept
     return image_class(array.reshape(shape), None, header)

@@ -1,4 +1,4 @@
-"""PNG and TIFF, read as grey values and written as label maps."""
+"""Read PNG and TIFF as grey values, and write label maps in these formats."""
 
 from __future__ import annotations
 
@@ -42,23 +42,23 @@ logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff")
 
-#: Where every picture that is written names its software, by which an earlier result is known.
+#: Metadata fields for the software, by which earlier results are recognized.
 _PNG_SOFTWARE, _TIFF_SOFTWARE = "Software", 305
 _ORIENTATION = ExifTags.Base.Orientation
 _LARGEST_IN_PNG = np.iinfo(np.uint16).max
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-#: Where a PNG keeps its number of bits and its colour type, the part that they are in, and the checksum of that.
+#: Bytes of a PNG with bit depth and colour type, with the chunk around them, and with its checksum.
 _PNG_KIND, _PNG_HEADER, _PNG_CHECKSUM = slice(24, 26), slice(12, 29), slice(29, 33)
 _GREY, _PALETTE, _GREY_ALPHA, _COLOURS_ALPHA = 0, 3, 4, 6
 
 
 def is_picture_name(path: str | PathLike[str]) -> bool:
-    """Whether the name of ``path`` ends as those of PNG and TIFF files do."""
+    """Whether ``path`` has a suffix of PNG or TIFF."""
     return Path(path).name.lower().endswith(PICTURE_SUFFIXES)
 
 
 def read_picture_shape(path: Path) -> tuple[int, ...]:
-    """Width and height in pixels, and the number of pages of a TIFF that has several.
+    """Read width and height in pixels, and the number of pages if a TIFF has several.
 
     Raises:
         ImageFileError: the file is missing, empty, damaged or of another format.
@@ -72,17 +72,16 @@ def read_picture_shape(path: Path) -> tuple[int, ...]:
 
 
 def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
-    """The grey values of a picture.
+    """Read the grey values of a picture.
 
     Args:
-        path: PNG or TIFF with 8 or 16 bits, or real numbers, per channel.
-        labels: whether it is a label map. Then the numbers are taken that are stored: indices into a palette instead
-            of its colours, and grey values of fewer than 8 bits, which otherwise are stretched to 255, as they are.
-            Colours are refused.
+        path: PNG or TIFF with 8 or 16 bits, or floats, per channel.
+        labels: whether it is a label map. Values are then read as stored: palette indices instead of colours, and grey
+            values of fewer than 8 bits without stretching to 255. Colours are refused.
 
     Returns:
         ``(W, H)``, or ``(W, H, pages)`` for a TIFF of several pages. Grey values keep their type; colours become the
-        mean of red, green and blue in float32. Transparency is left out.
+        mean of red, green and blue in float32. Transparency is ignored.
 
     Raises:
         ImageFileError: the file is missing, empty, damaged or of another format.
@@ -116,12 +115,12 @@ def write_picture(
     Args:
         path: the file to write, with one of the suffixes.
         labels: ``(W, H)`` or, for TIFF, ``(W, H, pages)``; uint8, uint16 or int32.
-        mark: name of the software in the file, which must begin with that of this package.
-        source: the picture that ``labels`` belong to. Its orientation, resolution, pixel size and units are taken
-            over, so that viewers show both alike; pixels are in the order in which they are stored.
+        source: the picture that ``labels`` belong to. Its orientation, resolution, pixel size and units are copied, so
+            that viewers show both alike; pixels are in storage order.
+        mark: name of the software in the file, beginning with that of this package.
 
     Raises:
-        ValueError: labels that the format cannot hold.
+        ValueError: the format cannot hold the labels.
         OSError: the file cannot be written.
     """
     path = Path(path)
@@ -131,7 +130,7 @@ def write_picture(
             f"{path}: PNG holds one picture with labels up to {_LARGEST_IN_PNG}, got shape {labels.shape} and labels "
             f"up to {labels.max()}. Give the image as TIFF."
         )
-    rows = np.ascontiguousarray(labels.T)  # numpy's first axis is that of the rows in pictures
+    rows = np.ascontiguousarray(labels.T)  # pictures have rows on the first axis
     appearance = {} if source is None else _appearance(Path(source), rows)
     content = BytesIO()
     if is_png:
@@ -146,12 +145,12 @@ def write_picture(
 
 
 def _appearance(source: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
-    """How to save ``rows`` so that they are shown like ``source``; nothing if its metadata is broken."""
+    """Options to save ``rows`` so that viewers show them like ``source``; none if its metadata is broken."""
     try:
         if _head(source).startswith(TIFF_SIGNATURES):
             options = tiff_appearance(source)
             fits = len(options["metadata"]["axes"]) == rows.ndim if options["metadata"] else True
-            if fits and not (options.get("imagej") and rows.dtype.itemsize > 2):  # ImageJ has no larger integers
+            if fits and not (options.get("imagej") and rows.dtype.itemsize > 2):  # ImageJ lacks larger integers
                 return options
             return {key: value for key, value in options.items() if key not in ("imagej", "ome", "metadata")}
         with _opened(source) as picture:
@@ -160,26 +159,26 @@ def _appearance(source: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
                 options["exif"] = Image.Exif()
                 options["exif"][_ORIENTATION] = given[_ORIENTATION]
             return options
-    except Exception:  # libraries fail in many ways on what is broken, and the labels do not depend on it
+    except Exception:  # libraries fail in many ways on broken metadata, which the labels do not depend on
         logger.debug("%s: its metadata cannot be read", source, exc_info=True)
         return {}
 
 
 def read_picture_mark(path: Path) -> str | None:
-    """What a picture that this package has written names as its software; None for any other file."""
+    """The software named in a picture written by this package; None for any other file."""
     try:
         check_regular_file(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
                 software = picture.info.get(_PNG_SOFTWARE) or dict(getattr(picture, "tag_v2", {})).get(_TIFF_SOFTWARE)
-    except Exception:  # there is hardly one that Pillow does not raise for some damaged file
+    except Exception:  # Pillow raises almost anything for damaged files
         return None
     return software if str(software).split(" ")[0] == MARK else None
 
 
 def _head(path: Path) -> bytes:
-    """How a file begins: up to and with what a PNG says of its kind."""
+    """The beginning of a file, up to a PNG's bit depth and colour type."""
     check_regular_file(path)
     try:
         with path.open("rb") as file:
@@ -189,7 +188,7 @@ def _head(path: Path) -> bytes:
 
 
 def _png_kind(path: Path) -> tuple[int, int]:
-    """Bits and colour type of a PNG; -1 for other files."""
+    """Bit depth and colour type of a PNG; -1 for other files."""
     head = _head(path)
     if not head.startswith(_PNG_SIGNATURE) or len(head) < _PNG_KIND.stop:
         return -1, -1
@@ -198,7 +197,7 @@ def _png_kind(path: Path) -> tuple[int, int]:
 
 
 def _is_transparent_grey(path: Path) -> bool:
-    """Whether a picture has grey and transparency, which ITK cannot read."""
+    """Whether a picture is grey with transparency, which ITK cannot read."""
     _, colours = _png_kind(path)
     if colours != _GREY:
         return colours == _GREY_ALPHA
@@ -210,13 +209,13 @@ def _is_transparent_grey(path: Path) -> bool:
 
 
 def _read_stored_labels(path: Path) -> np.ndarray[Any, Any] | None:
-    """The numbers in a PNG whose pixels otherwise stand for others; None for any other picture."""
+    """The stored values of a PNG with palette or fewer than 8 bits; None for any other picture."""
     bits, colours = _png_kind(path)
     if colours != _PALETTE and not (colours == _GREY and bits < 8):
         return None
     with _opened_grey(path) as picture:
         pixels = np.asarray(picture, dtype=np.uint8)
-    # Pillow gives one bit as truth, and stretches two and four
+    # Pillow reads one bit as bool, and stretches two and four
     stretched = colours == _GREY and bits > 1
     return np.transpose(pixels // (255 // (2**bits - 1)) if stretched else pixels)
 
@@ -231,10 +230,9 @@ def _read_transparent_grey(path: Path) -> np.ndarray[Any, Any]:
 
 @contextmanager
 def _opened_grey(path: Path) -> Iterator[Image.Image]:
-    """A grey picture; where grey and transparency have 16 bits each, as the four bytes that these are.
+    """Open a grey picture; grey and transparency of 16 bits each are read as four bytes.
 
-    Pillow would cut such values to 8 bits, but takes their bytes for red, green, blue and transparency if the header
-    says so.
+    Pillow would cut such values to 8 bits. With a changed header it reads their bytes as red, green, blue and alpha.
     """
     file: Path | BytesIO = path
     if _png_kind(path) == (16, _GREY_ALPHA):
@@ -246,7 +244,7 @@ def _opened_grey(path: Path) -> Iterator[Image.Image]:
         with _opened(file) as picture:
             yield picture
     except Image.DecompressionBombError as e:
-        raise ImageFileError(f"{path}: too large for a picture of its kind. Save it with 8 bits of grey.") from e
+        raise ImageFileError(f"{path}: too large for this kind of picture. Save it with 8 bits of grey.") from e
     except (OSError, SyntaxError, ValueError) as e:
         raise damaged_file(path) from e
 
@@ -254,7 +252,7 @@ def _opened_grey(path: Path) -> Iterator[Image.Image]:
 @contextmanager
 def _opened(file: Path | BytesIO) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
-        # large pictures are welcome
+        # large pictures are fine
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(file) as picture:
             yield picture

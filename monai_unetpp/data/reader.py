@@ -1,4 +1,4 @@
-"""Reading volumes for MONAI's ``LoadImage`` with their geometry as it is in the file."""
+"""Read volumes for MONAI's ``LoadImage`` with their geometry as stored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_p
 
 __all__ = ["VolumeReader", "not_supported"]
 
-# Where the name says nothing, the content of a file does: DICOM files often have no suffix.
+# DICOM files often have no suffix, and are recognized by their content.
 _SUPPORTED = (
     f"NIfTI ({', '.join(NIFTI_SUFFIXES)}), {', '.join((*ITK_SUFFIXES, *PICTURE_SUFFIXES))}, or a folder with a DICOM "
     "series"
@@ -34,28 +34,27 @@ _SUPPORTED = (
 class VolumeReader(ImageReader):
     """Read NIfTI, DICOM series, ITK's own formats, PNG and TIFF, or say in one line what is wrong with a file.
 
-    MONAI's ``NibabelReader`` may replace a file's sform by its qform without a word. Here positions come from the
-    sform where its code is set, else from the qform, else, with a warning, from nibabel's default; nothing is
-    corrected.
+    MONAI's ``NibabelReader`` may silently replace a file's sform by its qform. Here positions come from the sform if
+    its code is set, else from the qform, else, with a warning, from nibabel's default; nothing is corrected.
 
-    Pictures (PNG, TIFF) are read as ``(W, H)`` grey values, the mean where they have colours, with pixels of 1 mm.
-    A TIFF of several pages is a volume.
+    Pictures (PNG, TIFF) are read as ``(W, H)`` grey values with pixels of 1 mm; colours are averaged. A TIFF of several
+    pages is a volume.
 
     Args:
-        spatial_dims: 2 or 3, axes that an image must have, or both where either will do; further axes of length one
-            are dropped.
+        spatial_dims: number of axes that an image must have, 2 or 3, or both if either is allowed; other axes of length
+            one are dropped.
         allow_constant: whether an image may have the same value everywhere, as a label map may.
-        fill_nonfinite: value for voxels that are NaN or infinite; with None they are an error.
-        channels: of images that are one NIfTI file each; where they are more than one, the file holds them on a
-            further axis, its last, as those of the Medical Segmentation Decathlon do.
-        labels: whether images are label maps. They become integers, also where a file holds them scaled or rounded
-            (0.996 for 1), and any other fraction is an error; see :func:`monai_unetpp.data.label_values.as_integers`.
-            Of pictures the numbers are taken that are stored: indices into a palette instead of its colours, and grey
-            values of fewer than 8 bits as they are; colours are an error.
+        fill_nonfinite: replaces NaN and infinite voxels; with None they are an error.
+        channels: channels of images that are single NIfTI files; if there are several, they are on the last axis, as in
+            the Medical Segmentation Decathlon.
+        labels: whether images are label maps. They become integers, even if a file stores them scaled or rounded (0.996
+            for 1); other fractions are an error; see :func:`monai_unetpp.data.label_values.as_integers`. Pictures are
+            read as stored: palette indices instead of colours, and grey values of fewer than 8 bits without stretching;
+            colours are an error.
 
-    Several files make one image: slices of a DICOM series, or channels, which must lie on one grid.
+    Several files form one image: slices of a DICOM series, or channels on the same grid.
 
-    In a configuration, an object with further arguments or a name will do:
+    In a configuration, the reader can be an object with arguments, or a name:
 
     .. code-block:: json
 
@@ -63,8 +62,8 @@ class VolumeReader(ImageReader):
          "reader": {"_target_": "monai_unetpp.data.VolumeReader", "spatial_dims": 3}}
 
     Raises:
-        ImageFileError: when loading: a missing, empty, damaged or unsupported file; another number of axes; more
-            than one number per voxel; non-finite or constant voxels; a singular affine.
+        ImageFileError: when loading: a file is missing, empty, damaged or unsupported, or has another number of axes,
+            several values per voxel, non-finite or constant voxels, or a singular affine.
     """
 
     def __init__(
@@ -82,7 +81,7 @@ class VolumeReader(ImageReader):
             raise ValueError(f"spatial_dims must be 2 or 3, or both, got {spatial_dims!r}.")
         if channels < 1 or (channels > 1 and len(self.spatial_dims) > 1):
             raise ValueError(
-                f"channels must be 1 or more, and 1 where spatial_dims are 2 and 3, got {channels!r}. Give one of "
+                f"channels must be 1 or more, and 1 if spatial_dims is (2, 3), got {channels!r}. Give one of "
                 "spatial_dims."
             )
         self.channels = channels
@@ -102,15 +101,14 @@ class VolumeReader(ImageReader):
         )
 
     def read(self, data: Sequence[str | PathLike[str]] | str | PathLike[str], **kwargs: Any) -> tuple[Path, ...]:
-        """Note the paths; :meth:`get_data` opens them.
+        """Return the paths; :meth:`get_data` opens them.
 
-        ``LoadImage`` tries other readers when this method fails, and would lose the reason or read the file in
-        another way.
+        If this method failed, ``LoadImage`` would try other readers, and lose the reason or read the file differently.
         """
         return tuple(Path(path) for path in ensure_tuple(data))
 
     def get_data(self, img: tuple[Path, ...]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-        """Read what :meth:`read` noted.
+        """Read the files from :meth:`read`.
 
         Returns:
             Array ``(H, W[, D])``, or ``(C, H, W[, D])`` for several files or channels, and metadata with the affine in
@@ -142,18 +140,18 @@ class VolumeReader(ImageReader):
         volume = read_dicom(paths)
         if 2 not in self.spatial_dims and volume.array.shape[2] == 1:
             raise ImageFileError(
-                f"{paths[0]}: a single slice, but a volume is needed. Name the folder of the whole series."
+                f"{paths[0]}: a single slice instead of a volume. Name the folder of the whole series."
             )
-        return self._checked(volume.array, {MetaKeys.AFFINE: volume.affine}, path=paths[0])
+        return self._checked(volume.array, volume.affine, paths[0])
 
     def _read_channels(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
-        """One file that holds all channels."""
+        """Read one file with all channels."""
         image = open_nifti(path) if is_nifti_name(path) else None
         axes, channels = ((), 0) if image is None else channel_axes(image.shape, self.spatial_dims[0])
         if image is None or channels != self.channels:
             shape = "another file" if image is None else f"shape {image.shape}"
             raise ImageFileError(
-                f"{path}: must be NIfTI with {self.channels} channels on its last axis, got {shape}. Store it so, or "
+                f"{path}: must be NIfTI with {self.channels} channels on its last axis, got {shape}. Convert it, or "
                 "give a folder with one file per channel, such as case_0000 and case_0001."
             )
         spatial = tuple(image.shape[axis] for axis in axes)
@@ -171,16 +169,15 @@ class VolumeReader(ImageReader):
             voxels = read_voxels(image, path, single=not self.labels)
             if self.labels:
                 voxels = as_integers(voxels, path, stored_step(image))
-            return self._checked(voxels, {MetaKeys.AFFINE: image.affine}, path=path)
+            return self._checked(voxels, image.affine, path)
         if is_itk_name(path):
-            array, affine = read_itk_file(path)
-            return self._checked(array, {MetaKeys.AFFINE: affine}, path=path)
+            return self._checked(*read_itk_file(path), path)
         if is_picture_name(path):
-            return self._checked(read_picture(path, self.labels), {MetaKeys.AFFINE: np.eye(4)}, path=path)
+            return self._checked(read_picture(path, self.labels), np.eye(4), path)
         raise not_supported(path)
 
     def _checked(
-        self, array: np.ndarray[Any, Any], metadata: dict[str, Any], path: Path
+        self, array: np.ndarray[Any, Any], affine: np.ndarray[Any, Any], path: Path
     ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         axes = self._find_axes(array.shape, path)
         full_shape = array.shape
@@ -188,13 +185,13 @@ class VolumeReader(ImageReader):
         array = as_integers(array, path) if self.labels else self._finite(array, path)
         if not self.allow_constant:
             _check_not_constant(array, path)
-        return array, _metadata(metadata[MetaKeys.AFFINE], full_shape, axes, path)
+        return array, _metadata(affine, full_shape, axes, path)
 
     def _find_axes(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:
-        """The axes of space; all others must have length one.
+        """Find the spatial axes; all others must have length one.
 
         Raises:
-            ImageFileError: there are more or fewer than are needed, or it is not clear which they are.
+            ImageFileError: there are too many or too few, or they are ambiguous.
         """
         axes = spatial_axes(shape, self.spatial_dims)
         if axes is not None:
@@ -205,14 +202,14 @@ class VolumeReader(ImageReader):
             raise ImageFileError(f"{path}: the label must be {needed}, got shape {stored}. Give one label map.")
         fewest, most = min(self.spatial_dims), max(self.spatial_dims)
         needed = "a volume with three axes" if fewest == 3 else "an image with two axes"
-        raise ImageFileError(f"{path}: its shape is {stored}, but {needed} is needed. {_remedy(stored, most)}")
+        raise ImageFileError(f"{path}: must be {needed}, got shape {stored}. {_remedy(stored, most)}")
 
     def _finite(self, array: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
         if array.dtype.kind != "f":
             return array
-        # MONAI computes in float32, where larger numbers are infinite
+        # MONAI computes in float32, where larger values are infinite
         largest = np.finfo(np.float32).max
-        if array.min() >= -largest and array.max() <= largest:  # not if there is a NaN
+        if array.min() >= -largest and array.max() <= largest:  # False if there is a NaN
             return array
         usable = np.abs(array) <= largest
         count = array.size - int(np.count_nonzero(usable))
@@ -220,59 +217,55 @@ class VolumeReader(ImageReader):
             return np.where(usable, array, np.asarray(self.fill_nonfinite, dtype=array.dtype))
         raise ImageFileError(
             f"{path}: {count} of {array.size} voxels are NaN or infinite. "
-            "Replace them, for example by the value of the background."
+            "Replace them, for example with the background value."
         )
 
 
 def _hush_other_readers() -> None:
-    # LoadImage makes all of MONAI's readers. Where pydicom is installed, one of them, which is never used here, warns
-    # each time that a decoder for GPUs is not.
+    # LoadImage creates all of MONAI's readers. With pydicom installed, one that is never used here warns each time
+    # that a GPU decoder is missing.
     warnings.filterwarnings("ignore", message="NvImgCodecPydicomReader")
     logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)
 
 
 def not_supported(path: Path) -> ImageFileError:
-    """The error for a file in no format that can be read."""
+    """The error for a file in an unsupported format."""
     if not path.exists():
         return ImageFileError(f"{path}: no such file or folder. Check the path.")
     return ImageFileError(f"{path}: not a supported image. Give {_SUPPORTED}.")
 
 
 def _check_not_constant(array: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
-    """Refuse an image that has the same value everywhere.
-
-    Raises:
-        ImageFileError: it has.
-    """
+    """Refuse an image that has the same value everywhere."""
     if array.min() == array.max():
         raise ImageFileError(
-            f"{path}: every voxel has the value {array.flat[0]}, so there is nothing to segment. Export it again."
+            f"{path}: all voxels have the value {array.flat[0]}, so there is nothing to segment. Export it again."
         )
 
 
 def _remedy(shape: tuple[int, ...], dims: int) -> str:
-    """What makes an image of ``shape`` one of ``dims`` axes."""
+    """How to turn an image of ``shape`` into one with ``dims`` axes."""
     if len(shape) < dims:
         return "Join the slices into one volume."
     squeezed = tuple(length for length in shape if length > 1)
     further = [length for length in shape[3:] if length > 1]
     if 1 in shape[:3] and len(squeezed) == dims:
         return (
-            f"If it is one image, store it with shape {squeezed} and the affine of these axes; if its last axis counts "
-            "channels or points in time, store the one that the network needs."
+            f"If it is one image, store it with shape {squeezed} and the affine of these axes; if its last axis is "
+            "channels or time, store the one that the network needs."
         )
     if further:
         return (
-            f"Beyond its third axis it holds {math.prod(further)} channels, components or points in time: store the "
-            "one that the network needs in a file of its own."
+            f"Beyond its third axis it holds {math.prod(further)} channels, components or time points: store the one "
+            "that the network needs in a separate file."
         )
     return "Extract one slice or channel, or use a network for volumes."
 
 
 def _metadata(stored: np.ndarray[Any, Any], shape: Sequence[int], axes: tuple[int, ...], path: Path) -> dict[str, Any]:
-    """Metadata of the image along ``axes``; the affines' columns are those of these axes, then of the others.
+    """Metadata of the image along ``axes``; the columns of the affines are these axes, then the others.
 
-    The original affine is that in space; the one for transforms of an image with two axes is in its plane.
+    The original affine is that in space; the affine for transforms of a 2D image lies in its plane.
     """
     affine = np.eye(4)
     size = len(stored) - 1

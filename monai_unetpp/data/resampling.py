@@ -1,4 +1,4 @@
-"""Resampling to another grid without torch: blocks, positions and limits."""
+"""Resample to another grid without torch: blocks, positions and limits."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from monai_unetpp.data.target_grid import HEADER_ROUNDING, round_half_to_even
 
 __all__ = ["check_resampled_size", "choose_spacing", "is_same_place", "list_blocks", "nearest_voxels", "needed_box"]
 
-#: Values of input and of output that a block has at most: about 100 MB with the coordinates in float64.
+#: Most values of input and output per block: about 100 MB with the coordinates in float64.
 _BLOCK_VALUES = 2**20
-#: Largest distance in voxels between two grids that are taken for one.
+#: Largest distance in voxels between two grids that count as the same.
 _SAME_PLACE_VOXELS = 1e-3
-#: Difference of two voxel sizes that are taken for one: relative, and no more than MONAI's tolerance in mm.
+#: Largest difference between two voxel sizes that count as the same: relative, and MONAI's tolerance in mm.
 _SAME_SPACING, _SAME_SPACING_MM = 1e-3, 1e-3
-#: An axis that is sampled this many times more finely, and would keep fewer voxels than that, is lost.
+#: An axis that is this many times finer than wanted, and would keep fewer voxels than that, is lost.
 _LOST_FACTOR, _LOST_VOXELS = 10, 4
-#: Bytes of a result where the system does not tell how many it has.
+#: Available bytes if the system does not report them.
 _ASSUMED_MEMORY = 2**40
 
 _Array = npt.NDArray[np.float64]
 
 
 def choose_spacing(spacing: _Array, wanted: _Array, least: _Array | None = None, most: _Array | None = None) -> _Array:
-    """The voxel size of the result, one number per axis: the volume's own where that is wanted, or within the limits.
+    """Choose the voxel size of the result per axis: the volume's own if wanted or within limits, else ``wanted``.
 
     Args:
-        spacing: of the volume.
-        wanted: of the result; 0 or less for the volume's own.
-        least: voxel sizes from which on the volume's own is kept, NaN for ``wanted``; None for ``wanted`` everywhere.
-        most: largest index that is kept, by axis.
+        spacing: voxel size of the volume.
+        wanted: voxel size of the result; 0 or less keeps the volume's own.
+        least: smallest voxel size that is kept, by axis; NaN for ``wanted``; None for ``wanted`` everywhere.
+        most: largest voxel size that is kept, likewise.
     """
     low = wanted if least is None else np.fmin(least, wanted)
     high = wanted if most is None else np.fmax(most, wanted)
@@ -54,19 +54,19 @@ def check_resampled_size(
     voxel_bytes: int,
     free_bytes: int | None,
 ) -> None:
-    """Refuse a volume of which resampling would leave nothing, or make more than memory holds.
+    """Refuse a volume that resampling would make nearly empty, or too large for memory.
 
     Args:
         path: its file.
-        shape: of the volume.
-        spacing: of its voxels, in mm.
+        shape: shape of the volume.
+        spacing: its voxel size in mm.
         size: shape of the result.
-        wanted: spacing of that.
-        voxel_bytes: of all channels of a voxel.
-        free_bytes: what memory holds; None where that is not known.
+        wanted: voxel size of the result in mm.
+        voxel_bytes: bytes of all channels of a voxel.
+        free_bytes: available memory; None if unknown.
 
     Raises:
-        ImageFileError: nearly nothing would be left of an axis, or it is too large.
+        ImageFileError: an axis would nearly vanish, or the result does not fit into memory.
     """
     finer = wanted / spacing
     lost = any(
@@ -75,11 +75,10 @@ def check_resampled_size(
     )
     too_large = voxel_bytes * math.prod(size) > (_ASSUMED_MEMORY if free_bytes is None else free_bytes)
     if lost or too_large:
-        trouble = "of which hardly any is left" if lost else "more than memory holds"
+        trouble = "nearly nothing" if lost else "more than memory holds"
         raise ImageFileError(
             f"{path}: its {_product(shape)} voxels of {_product(spacing)} mm would become {_product(size)} of "
-            f"{_product(wanted)} mm, {trouble}. Correct the voxel size in its header, or take a network for "
-            "such voxels."
+            f"{_product(wanted)} mm, {trouble}. Correct the voxel size in its header, or use a network for such voxels."
         )
 
 
@@ -88,7 +87,7 @@ def _product(numbers: Sequence[float] | npt.NDArray[np.float64]) -> str:
 
 
 def is_same_place(matrix: _Array, size: Sequence[int]) -> bool:
-    """Whether ``matrix`` leads from every voxel of a volume of this size to, nearly, the same voxel."""
+    """Whether ``matrix`` maps every voxel of a volume of this size nearly to itself."""
     rank = len(size)
     moved = np.abs(matrix[:rank] - np.eye(rank + 1)[:rank])
     furthest = moved[:, :rank] @ np.maximum(np.array(size) - 1, 1) + moved[:, rank]
@@ -96,22 +95,22 @@ def is_same_place(matrix: _Array, size: Sequence[int]) -> bool:
 
 
 def needed_box(matrix: _Array, block: Sequence[slice], shape: Sequence[int]) -> tuple[tuple[slice, ...], _Array]:
-    """The part of an image that a block of the result needs for linear interpolation, and the way into it.
+    """Find the part of an image that a block of the result needs for linear interpolation.
 
     Args:
-        matrix: from voxels of the result to those of the image.
-        block: of the result.
-        shape: of the image, without channels.
+        matrix: from voxels of the result to voxels of the image.
+        block: the block of the result.
+        shape: shape of the image, without channels.
 
     Returns:
-        The part, and the matrix from voxels of the block to those of the part.
+        The part, and the matrix from voxels of the block to voxels of the part.
     """
     rank = len(block)
     linear = np.abs(matrix[:rank, :rank])
     first = np.array([part.start for part in block])
     half = np.array([part.stop - part.start - 1 for part in block]) / 2
     centre, reach = matrix[:rank, :rank] @ (first + half) + matrix[:rank, rank], linear @ half
-    # one voxel more than is needed, so that rounding never looks for one beyond
+    # one voxel more than needed, as a margin for rounding
     last = np.array(shape) - 1
     low = np.clip(np.floor(centre - reach) - 1, 0, last).astype(int)
     high = np.clip(np.floor(centre + reach) + 2, 0, last).astype(int)
@@ -123,12 +122,12 @@ def needed_box(matrix: _Array, block: Sequence[slice], shape: Sequence[int]) -> 
 def nearest_voxels(
     matrix: _Array, block: Sequence[slice], shape: Sequence[int]
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]]:
-    """For each axis of the image the nearest voxel to every voxel of a block of the result, and whether it is outside.
+    """Yield, per image axis, the nearest voxel to every voxel of a block of the result, and whether it is outside.
 
     Args:
-        matrix: from voxels of the result to those of the image.
-        block: of the result.
-        shape: of the image, without channels.
+        matrix: from voxels of the result to voxels of the image.
+        block: the block of the result.
+        shape: shape of the image, without channels.
     """
     rank = len(block)
     rounding = HEADER_ROUNDING * max(shape)
@@ -136,14 +135,14 @@ def nearest_voxels(
     for axis, length in enumerate(shape):
         place = np.full((1,) * rank, matrix[axis, rank])
         for factor, step in zip(matrix[axis, :rank], steps, strict=True):
-            if factor:  # along the other axes the place stays, and need not be computed for every voxel
+            if factor:  # along other axes the position is constant: no need to compute it for every voxel
                 place = place + factor * step
         nearest = round_half_to_even(place, rounding)
         yield np.clip(nearest, 0, length - 1).astype(np.int64), (nearest < 0) | (nearest >= length)
 
 
 def list_blocks(shape: Sequence[int], linear: npt.NDArray[np.float64]) -> Iterator[tuple[slice, ...]]:
-    """Cut ``(C, H, W[, D])`` into blocks that have, and need of the image, a bounded number of values."""
+    """Cut ``(C, H, W[, D])`` into blocks with a bounded number of values in result and image."""
     lengths = [int(length) for length in shape[1:]]
     while max(lengths) > 1 and shape[0] * _count_voxels(lengths, linear) > _BLOCK_VALUES:
         longest = lengths.index(max(lengths))
@@ -156,5 +155,5 @@ def list_blocks(shape: Sequence[int], linear: npt.NDArray[np.float64]) -> Iterat
 
 
 def _count_voxels(lengths: Sequence[int], linear: npt.NDArray[np.float64]) -> int:
-    """Of a block or of what it needs, whichever are more."""
+    """Voxels of a block or of the part of the image that it needs, whichever are more."""
     return max(math.prod(lengths), math.prod(int(needed) for needed in linear @ np.array(lengths) + 3))

@@ -1,4 +1,4 @@
-"""Results, known by a mark in their file that says of which image they are, never by their name."""
+"""Recognize results by the mark in their file, which also identifies their image, never by name."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 
 
 def identify_image(image: str | PathLike[str]) -> ImageIdentity:
-    """The identity of an image file or of a folder with a DICOM series; every byte of it is read once."""
+    """The identity of an image file or of a folder with a DICOM series; every byte is read once."""
     try:
         hashes = sorted(hash_file(file) for file in image_files(Path(image)))
     except OSError:
@@ -43,17 +43,17 @@ def identify_image(image: str | PathLike[str]) -> ImageIdentity:
 
 
 def picture_mark(image: ImageIdentity) -> str:
-    """What a picture that is a result of ``image`` names as its software."""
+    """The software to name in a picture that is a result of ``image``."""
     return f"{MARK} {image}"
 
 
 def is_result(path: str | PathLike[str]) -> bool:
-    """Whether a file was written by this package, by what it says of itself."""
+    """Whether a file carries the mark of this package."""
     return _read_mark(Path(path)) is not None
 
 
 def read_identity(path: str | PathLike[str]) -> ImageIdentity | None:
-    """Of which image a result is; None for other files, and for results of versions that did not note it."""
+    """The identity of a result's image; None for other files, and for results of early versions."""
     return ImageIdentity.from_mark(_read_mark(Path(path)))
 
 
@@ -64,7 +64,7 @@ def _read_mark(path: Path) -> str | None:
 
 
 def image_files(image: Path) -> list[Path]:
-    """The files that hold an image; none where it is not known which."""
+    """The files that hold an image; empty if unknown."""
     if os.path.isdir(image):
         return list(dicom_files(image))
     suffix = image.suffix.lower()

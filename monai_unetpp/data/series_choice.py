@@ -1,4 +1,4 @@
-"""Folders with several DICOM series: which of them are segmented."""
+"""Choose which series of a DICOM folder to segment."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ __all__ = ["ALL_SERIES", "choose_series"]
 
 logger = logging.getLogger(__name__)
 
-#: Stands for each series that is a volume.
+#: Selects every series that is a volume.
 ALL_SERIES = "all"
 
 
 def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[str]]:
-    """Put the series that are wanted in the place of each folder that holds several.
+    """Replace each folder with several series by the wanted ones.
 
     Args:
-        items: cases, as of :func:`monai_unetpp.data.find_cases`; they are changed. The number of a series stands behind
-            the name of its case. A folder without the series gets a ``failure``.
+        items: cases from :func:`monai_unetpp.data.find_cases`; changed in place. The number of the series is appended
+            to the name of the case. A folder without the series gets a ``failure``.
         wanted: number, UID or description of a series, or ``"all"``.
 
     Returns:
-        The files of each series, by the first of them.
+        The files of each series, by its first file.
     """
     files_of: dict[str, list[str]] = {}
     arranged: list[dict[str, Any]] = []
@@ -43,7 +43,7 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[st
         chosen = _chosen(series, wanted, folder)
         if not chosen:
             there = "; ".join(map(str, series))
-            failure = f"{folder}: holds no DICOM series {wanted!r} that is a volume; there are {there}. Name another."
+            failure = f"{folder}: has no DICOM series {wanted!r} that is a volume; it has {there}. Name another."
             arranged.append({**item, "failure": printable(failure)})
         for one, number in zip(chosen, _numbers(chosen), strict=True):
             files = [str(file.path) for file in one.files]
@@ -59,7 +59,7 @@ def _series_of(item: dict[str, Any]) -> Sequence[DicomSeries]:
         return []
     try:
         return find_series([Path(image)])
-    except ImageFileError:  # told when the case is loaded
+    except ImageFileError:  # reported when the case is loaded
         return []
 
 
@@ -71,17 +71,17 @@ def _chosen(series: Sequence[DicomSeries], wanted: str, folder: Path) -> list[Di
         try:
             dicom_planes_of([file.path for file in one.files])
         except ImageFileError as e:
-            logger.warning("%s: series %s is left out: %s", folder, one, e)
+            logger.warning("%s: series %s left out: %s", folder, one, e)
             continue
         if one.slices > 1:
             suitable.append(one)
         else:
-            logger.warning("%s: series %s is left out: a single slice.", folder, one)
+            logger.warning("%s: series %s left out: a single slice.", folder, one)
     return suitable
 
 
 def _numbers(series: Sequence[DicomSeries]) -> list[str]:
-    """The number of each series, or its place where numbers are missing or the same."""
+    """The numbers of the series, or their positions if numbers are missing or repeated."""
     numbers = [one.number for one in series]
     usable = len(set(numbers)) == len(numbers) and all(number.isdecimal() for number in numbers)
     return numbers if usable else [str(place) for place in range(1, len(series) + 1)]

@@ -1,4 +1,4 @@
-"""Resampling large volumes to another voxel size, and back, in bounded memory."""
+"""Resample large volumes to another voxel size and back, in bounded memory."""
 
 from __future__ import annotations
 
@@ -39,36 +39,36 @@ _BLOCKWISE_PADDING = (GridSamplePadMode.BORDER, GridSamplePadMode.ZEROS)
 
 
 class BlockwiseSpacingd(Spacingd):
-    """MONAI's ``Spacingd``, block by block: the same result, but memory for little more than input and output.
+    """MONAI's ``Spacingd`` block by block: the same result, with little more memory than input and output need.
 
     ``Spacingd`` computes in float64 with the coordinates of all voxels at once, about 60 bytes per voxel of the result.
-    Here each block of the result is resampled from the voxels that it needs, in about 100 MB, forth and, through
-    ``Invertd`` or :class:`monai_unetpp.data.InvertProbabilitiesd`, back. Values agree to rounding. A volume that has
-    the voxel size already is not copied.
+    Here each block of the result is resampled from the voxels that it needs, in about 100 MB; so is the inverse through
+    ``Invertd`` or :class:`monai_unetpp.data.InvertProbabilitiesd`. Values agree to rounding. A volume that already has
+    the voxel size is not copied.
 
-    The result's first voxel has its centre where the volume's has it, also where axes are oblique: there MONAI moves
-    the grid by up to half a voxel as soon as the header's numbers are rounded, as all are. Sheared axes become
-    rectangular; see :func:`monai_unetpp.data.target_grid.find_target_grid`. With ``"nearest"`` a place exactly between
-    two voxels takes the value of the one with the even index, so that on the whole nothing moves.
+    The first voxels of result and volume have the same centre, even with oblique axes, where MONAI moves the grid by up
+    to half a voxel because numbers in headers are rounded. Sheared axes become rectangular; see
+    :func:`monai_unetpp.data.target_grid.find_target_grid`. With ``"nearest"``, a position halfway between two voxels
+    takes the one with the even index, so there is no shift on average.
 
     With ``"nearest"`` integers keep their type, where MONAI returns float32: a label map stays a quarter of the size.
 
     Args:
         keys: images and label maps ``(C, H, W[, D])``, ``MetaTensor`` with an affine.
-        pixdim: voxel size in mm, one number per axis; an axis that has none takes the last one.
+        pixdim: voxel size in mm, one number per axis; missing axes take the last one.
         diagonal: whether the result's axes are those of the world.
         mode: ``"bilinear"``, ``"nearest"`` or the order of a spline; one for all or one for each of ``keys``.
-        padding_mode: what lies outside: ``"border"``, ``"zeros"`` or ``"reflection"``; one for all or one for each.
-        align_corners: as of ``grid_sample``; one for all or one for each.
-        dtype: type that is computed in; one for all or one for each.
-        options: further arguments of ``Spacingd``.
+        padding_mode: ``"border"``, ``"zeros"`` or ``"reflection"``; one for all or one for each.
+        align_corners: as in ``grid_sample``; one for all or one for each.
+        dtype: type of the computation; one for all or one for each.
+        options: other arguments of ``Spacingd``.
 
-    Splines, reflection, ``align_corners`` and lazy resampling need the whole volume at once: MONAI does them as ever.
+    Splines, reflection, ``align_corners`` and lazy resampling need the whole volume at once and are left to MONAI.
     With ``scale_extent`` or ``recompute_affine`` the grid is MONAI's as well.
 
     Raises:
-        ImageFileError: when resampling: nearly nothing would be left of an axis, or more than memory holds, as where a
-            header gives a wrong voxel size.
+        ImageFileError: when resampling: an axis would nearly vanish, or the result does not fit into memory, for
+            example because of a wrong voxel size in the header.
 
     Example:
         .. code-block:: json
@@ -105,8 +105,8 @@ class BlockwiseSpacingd(Spacingd):
         self.spacing_transform.sp_resample = _BlockwiseResample(lazy=self.lazy)
 
     def __call__(self, data: Mapping[Hashable, torch.Tensor], lazy: bool | None = None) -> dict[Hashable, torch.Tensor]:
-        """Resample the images of one item, and leave its other entries as they are."""
-        # MONAI takes every entry whose name begins with that of an image for metadata, also MONAI Label's image_path
+        """Resample the images of one item, and leave its other entries alone."""
+        # MONAI mistakes entries whose names begin with that of an image for metadata, such as MONAI Label's image_path
         prefixes = tuple(f"{key}_" for key in self.keys)
         kept = {
             name: value
@@ -162,7 +162,7 @@ class _AnchoredSpacing(Spacing):
         )
 
     def _choose_spacing(self, spacing: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """The voxel size of the result: the volume's own where that is wanted, or within the limits."""
+        """Choose the voxel size of the result from MONAI's arguments; see ``choose_spacing``."""
         rank = len(spacing)
         wanted = self.pixdim[:rank]
         wanted = np.append(wanted, [wanted[-1]] * (rank - len(wanted)))
@@ -173,7 +173,7 @@ class _AnchoredSpacing(Spacing):
 
 
 class _BlockwiseResample(SpatialResample):
-    """What resamples for MONAI's ``Spacing``, in blocks where it can be done so."""
+    """MONAI's ``SpatialResample``, in blocks where possible."""
 
     def __call__(
         self,
@@ -274,7 +274,7 @@ def _interpolate(
     padding_mode: str,
     computed: torch.dtype,
 ) -> torch.Tensor:
-    """A block of the result, linearly; ``matrix`` leads from voxels of the result to those of the image."""
+    """Interpolate a block of the result linearly; ``matrix`` maps voxels of the result to voxels of the image."""
     box, local = needed_box(matrix, block, image.shape[1:])
     whole = (slice(None), *box)
     needed = image[whole].to(computed)
@@ -295,16 +295,16 @@ def _interpolate_along_axes(
     size: Sequence[int],
     padding_mode: str,
 ) -> torch.Tensor:
-    """Linear interpolation where both grids have the same axes, one axis after the other: many times faster.
+    """Interpolate linearly, axis by axis, between grids with the same axes: many times faster.
 
     Args:
         image: ``(C, H, W[, D])`` of floats.
-        steps: of the result, along each axis, in voxels of the image.
-        starts: the voxel of the image where the first voxel of the result lies.
-        size: of the result.
+        steps: voxel size of the result along each axis, in voxels of the image.
+        starts: position of the first voxel of the result, in voxels of the image.
+        size: shape of the result.
         padding_mode: ``"border"`` or ``"zeros"``.
     """
-    # the axis whose voxels lie side by side in memory is the slowest to pick from, so it goes first
+    # the axis that is contiguous in memory is the slowest to select from, so it goes first
     for axis in range(len(size), 0, -1):
         last = image.shape[axis] - 1
         places = starts[axis - 1] + steps[axis - 1] * np.arange(size[axis - 1])
@@ -326,7 +326,7 @@ def _interpolate_along_axes(
 def _pick_nearest(
     image: torch.Tensor, matrix: npt.NDArray[np.float64], block: tuple[slice, ...], padding_mode: str
 ) -> torch.Tensor:
-    """A block of the result from the nearest voxels; ``matrix`` leads from voxels of the result to the image's."""
+    """Fill a block of the result from the nearest voxels; ``matrix`` maps voxels of the result to the image."""
     indices: list[slice | torch.Tensor] = [slice(None)]
     outside = torch.zeros((1,) * image.ndim, dtype=torch.bool, device=image.device)
     for index, beyond in nearest_voxels(matrix, block, image.shape[1:]):

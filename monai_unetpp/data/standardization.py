@@ -1,4 +1,4 @@
-"""Intensities of mean 0 and standard deviation 1, in bounded memory."""
+"""Standardize intensities to mean 0 and standard deviation 1, in bounded memory."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ __all__ = ["StandardizeIntensityd"]
 
 
 _PART = 2**20
-"""Values that are taken at a time."""
+"""Values per chunk."""
 
 
 class StandardizeIntensityd(MapTransform):
-    """Give each image mean 0 and standard deviation 1, as ``NormalizeIntensityd`` does without further arguments.
+    """Give each image mean 0 and standard deviation 1, like ``NormalizeIntensityd`` with its default arguments.
 
-    The same values to rounding, but memory for one further volume where MONAI takes two. A constant image becomes 0.
+    Values agree to rounding, but it needs memory for one more volume instead of two. A constant image becomes 0.
 
     Args:
         keys: images ``(C, H, W[, D])``, standardized over all channels together; they become float32.
-        allow_missing_keys: whether items without a key are passed over.
-        channel_wise: whether each channel is standardized for itself.
-        inside_surround: whether mean and deviation are those of what the constant surround leaves, see
-            :func:`monai_unetpp.data.find_surround`. The surround becomes another constant. Images without one are
-            taken whole.
+        allow_missing_keys: whether items without a key are skipped.
+        channel_wise: whether each channel is standardized separately.
+        inside_surround: whether mean and deviation are computed inside the constant surround, see
+            :func:`monai_unetpp.data.find_surround`, which becomes another constant. Images without one are used whole.
 
     Example:
         >>> import torch
@@ -67,16 +66,13 @@ class StandardizeIntensityd(MapTransform):
         return d
 
     def _kept(self, image: torch.Tensor) -> torch.Tensor | None:
-        """Which voxels count; None where all do."""
+        """The voxels that count; None if all do."""
         surround = find_surround(image) if self.inside_surround else None
         return None if surround is None or surround.share >= 1 else ~surround.mask
 
 
 def _statistics(values: torch.Tensor) -> tuple[float, float]:
-    """Mean and standard deviation, summed up in float64, so that they are the same on every device.
-
-    It takes a part at a time, which bounds the memory.
-    """
+    """Mean and standard deviation, summed in float64 to be the same on every device, and in chunks to bound memory."""
     flat = torch.as_tensor(values).reshape(-1)
     parts = flat.split(_PART)
     mean = (torch.stack([part.double().sum() for part in parts]).sum() / flat.numel()).item()

@@ -1,4 +1,4 @@
-"""Whom a case is of, as far as names tell."""
+"""Find the subject of a case from file and folder names."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 __all__ = ["subject_of_image"]
 
-#: Folders above a file that may name its subject: in BIDS sub-01/ses-2/anat.
+#: Parent folders that may name the subject: in BIDS sub-01/ses-2/anat.
 _FOLDERS = 3
-#: BIDS' entity, names such as patient012_frame03, and the barcodes of TCGA and LIDC.
+#: Subjects of BIDS, names such as patient012_frame03, and barcodes of TCGA and LIDC.
 _SUBJECT = re.compile(
     r"^(sub-[0-9A-Za-z]+|(?:patient|subject|subj)[-_]?[0-9]+|TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}|LIDC-IDRI-[0-9]{4})"
     r"(?![0-9A-Za-z])",
@@ -20,16 +20,16 @@ _FOLDER = re.compile(r"sub-[0-9A-Za-z]+")
 
 
 def subject_of_image(path: str | PathLike[str]) -> str | None:
-    """The subject that begins the name of an image, or that a folder above it is named by as BIDS has it.
+    """Find the subject at the beginning of an image's name, or in the name of a BIDS folder above it.
 
-    Names begin with a subject as BIDS has it (``sub-01_ses-2_T1w``), with ``patient``, ``subject`` or ``subj`` and a
-    number (``patient012_frame03``), or with a barcode of TCGA or LIDC. Other numbers may count anything.
+    A name may begin with a BIDS subject (``sub-01_ses-2_T1w``), with ``patient``, ``subject`` or ``subj`` and a number
+    (``patient012_frame03``), or with a barcode of TCGA or LIDC. Other numbers may mean anything.
 
     Args:
-        path: of the image.
+        path: path of the image.
 
     Returns:
-        None where nothing says so, and every case is its own subject.
+        The subject, or None if the names do not tell.
 
     Example:
         >>> subject_of_image("sub-01_ses-2_T1w.nii.gz"), subject_of_image("sub-02/anat/T1w.nii.gz")

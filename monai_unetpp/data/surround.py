@@ -1,4 +1,4 @@
-"""The constant surround of an image, such as the 0 around a skull-stripped brain, found from the border inwards."""
+"""Find the constant surround of an image, such as the 0 around a skull-stripped brain."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["Surround", "find_surround"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Surround:
-    """What surrounds the content of an image.
+    """The constant surround of an image.
 
     Attributes:
-        values: the constant, one number per channel; where there are several, one inside the other or side by side,
-            that with the largest part of the border.
-        mask: ``(H, W[, D])`` of truth, on the device of the image.
-        constants: how many constants there are.
-        share: part of the image that is surround, from 0 to 1.
+        values: the constant, one number per channel; if there are several, nested or side by side, the one that covers
+            most of the border.
+        mask: boolean ``(H, W[, D])`` on the device of the image.
+        constants: number of constants.
+        share: fraction of the image that is surround, from 0 to 1.
     """
 
     values: tuple[float, ...]
@@ -36,26 +36,25 @@ class Surround:
 
 
 def find_surround(image: torch.Tensor) -> Surround | None:
-    """The part of an image that is constant and reaches its border, whatever its value.
+    """Find the part of an image that is constant and reaches its border, whatever its value.
 
-    The value is what more of the border of the field of view has than any other. That may be as little as 5 % of it,
-    where a brain reaches the border, but what has this value must hang together as noise does not. All voxels with it
-    that are connected to the border through their faces are surround. So holes of the same value inside are not, a
-    wall of one voxel keeps the surround out, and a gap of one voxel lets it in. Then the same is asked of the box
-    around the rest, for images that were padded with another value than that of their background; what is left must
-    vary, or the constant before is the last.
+    The value is the most frequent one on the border of the field of view. It may cover as little as 5 % of it, where a
+    brain reaches the border, but its voxels must be connected, unlike noise. All voxels with this value that are
+    connected to the border through faces are surround. Thus holes of the same value are not, a wall of one voxel keeps
+    the surround out, and a gap of one voxel lets it in. The search is then repeated in the bounding box of the rest,
+    for images that were padded with another value than their background, as long as the remainder varies.
 
-    Voxels must have the value exactly. But where it is not the lowest, and much of the image is within 0.02 standard
-    deviations of its channel around it, as interpolation leaves traces of either sign, these voxels count as well.
+    Voxels must have exactly this value. If it is not the lowest, and much of the image lies within 0.02 standard
+    deviations of its channel around it, as after interpolation, these voxels count as well.
 
     Args:
-        image: ``(C, H, W[, D])`` on any device. All channels must be constant at the same place.
+        image: ``(C, H, W[, D])`` on any device. All channels must be constant in the same region.
 
     Returns:
-        The surround, or None where there is none, as in a whole head with noise around it. An image that has one value
-        everywhere is all surround.
+        The surround, or None if there is none, as in a whole head surrounded by noise. A constant image is all
+        surround.
 
-    It needs a few bytes of memory per voxel, in addition to the image.
+    Needs a few bytes of memory per voxel besides the image.
 
     Example:
         >>> image = torch.zeros(1, 8, 8)

@@ -1,4 +1,4 @@
-"""The search for the constant surround of an image from its border inwards, in numpy."""
+"""Search for the constant surround of an image from its border inwards, in numpy."""
 
 from __future__ import annotations
 
@@ -10,32 +10,25 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-__all__ = ["SurroundMask", "search_surround"]
+__all__ = ["SurroundMask", "box_around", "search_surround"]
 
 _Array = npt.NDArray[Any]
 
-#: Share of the border from which one value counts whatever it looks like, and from which it does if it is no noise.
+#: Fraction of the border from which a value always counts, and from which it counts unless it is noise.
 _MOST_OF_BORDER, _PART_OF_BORDER = 0.95, 0.05
-#: Share of the neighbours of a surround's voxels that belong to it too. Of noise only the share of the value does.
+#: Least fraction of the neighbours of surround voxels that are surround too; in noise it is only the value's frequency.
 _LEAST_SOLID = 0.7
-#: Padding around a background, and the like.
+#: Most constants: a background with padding around it, and the like.
 _MOST_CONSTANTS = 4
-#: In standard deviations of a channel: what rounding leaves of a constant, and what interpolation does around edges.
+#: Deviations from a constant by rounding, and by interpolation around edges, in standard deviations of a channel.
 _ROUNDING, _RINGING = 1e-4, 0.02
-#: How many times larger a surround must be with ringing than without, as single voxels of tissue may be near.
+#: How many times larger the surround must be with ringing than without, as single voxels of tissue may be close to it.
 _RINGS = 1.02
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class SurroundMask:
-    """What surrounds the content of an image; see :class:`monai_unetpp.data.Surround`.
-
-    Attributes:
-        values: the constant, one number per channel.
-        mask: ``(H, W[, D])`` of truth.
-        constants: how many constants there are.
-        share: part of the image that is surround, from 0 to 1.
-    """
+    """The constant surround in numpy; the attributes are those of :class:`monai_unetpp.data.Surround`."""
 
     values: tuple[float, ...]
     mask: _Array
@@ -44,7 +37,7 @@ class SurroundMask:
 
 
 def search_surround(image: _Array) -> SurroundMask | None:
-    """The part of an image that is constant and reaches its border: :func:`monai_unetpp.data.find_surround` in numpy.
+    """Find the constant surround: :func:`monai_unetpp.data.find_surround` in numpy.
 
     Args:
         image: ``(C, H, W[, D])``.
@@ -52,7 +45,7 @@ def search_surround(image: _Array) -> SurroundMask | None:
     mask = np.zeros(image.shape[1:], dtype=bool)
     values: list[tuple[float, ...]] = []
     while len(values) < _MOST_CONSTANTS and not mask.all():
-        box = _box_around(~mask)
+        box = box_around(~mask)
         inner_box = (slice(None), *box)
         inner = image[inner_box]
         found = _constant_part(inner, mask[box])
@@ -65,14 +58,15 @@ def search_surround(image: _Array) -> SurroundMask | None:
     return SurroundMask(values[0], mask, len(values), float(mask.mean()))
 
 
-def _box_around(inside: _Array) -> tuple[slice, ...]:
+def box_around(inside: _Array) -> tuple[slice, ...]:
+    """The bounding box of a boolean array."""
     axes = range(inside.ndim)
     found = [np.flatnonzero(inside.any(axis=tuple(other for other in axes if other != axis))) for axis in axes]
     return tuple(slice(int(each[0]), int(each[-1]) + 1) for each in found)
 
 
 def _constant_part(image: _Array, known: _Array) -> tuple[tuple[float, ...], _Array] | None:
-    """The commonest value of what is not ``known`` on the border, and what is connected to the border with it."""
+    """The most frequent value on the border outside ``known``, and the voxels with it that connect to the border."""
     if np.count_nonzero(~_border(known)) < _PART_OF_BORDER * _border(known).size:
         return None
     deviations = [float(channel.std(dtype=np.float64)) for channel in image]
@@ -92,7 +86,7 @@ def _constant_part(image: _Array, known: _Array) -> tuple[tuple[float, ...], _Ar
 
 
 def _flooded(image: _Array, known: _Array, values: Sequence[float], tolerances: Sequence[float]) -> _Array:
-    """What is connected to the border and has the value of every channel."""
+    """The voxels that have the values of all channels and connect to the border."""
     equal = _equal(image, values, tolerances) & ~known
     flooded: _Array = ndimage.binary_propagation(_on_border(equal), mask=equal)
     return flooded
@@ -101,7 +95,7 @@ def _flooded(image: _Array, known: _Array, values: Sequence[float], tolerances: 
 def _commonest_on_border(
     image: _Array, known: _Array, tolerances: Sequence[float]
 ) -> tuple[tuple[float, ...], float] | None:
-    """The value of every channel, and the share of the border where all have it, if that is enough."""
+    """The value of every channel and the fraction of the border where all have it, if large enough."""
     chosen = ~_border(known)
     values: list[float] = []
     for channel, tolerance in zip(image, tolerances, strict=True):
@@ -115,7 +109,7 @@ def _commonest_on_border(
 
 
 def _border(image: _Array) -> _Array:
-    """All values on the sides of ``(H, W[, D])``, in a row; those of edges more than once."""
+    """All values on the sides of ``(H, W[, D])``, flattened; those on edges are repeated."""
     return np.concatenate([image[at].ravel() for at in _sides(image.ndim)])
 
 
@@ -132,7 +126,7 @@ def _sides(dims: int) -> list[tuple[slice, ...]]:
 
 
 def _commonest(values: _Array, tolerance: float) -> tuple[float, _Array]:
-    """The commonest value, and where it is; the lowest of several."""
+    """The most frequent value, the lowest of several, and where it occurs."""
     keys = np.round(values / tolerance) if tolerance else values
     kinds, counts = np.unique(keys, return_counts=True)
     same: _Array = keys == kinds[counts.argmax()]
@@ -150,7 +144,7 @@ def _equal(image: _Array, values: Sequence[float], tolerances: Sequence[float]) 
 
 
 def _solidity(part: _Array) -> float:
-    """Share of the next voxels of those in ``part``, along all axes, that are in it too."""
+    """The fraction of neighbours of voxels in ``part``, along all axes, that are in it too."""
     both = neighbours = 0
     for axis in range(part.ndim):
         turned = np.moveaxis(part, axis, 0)

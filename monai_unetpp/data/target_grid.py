@@ -1,4 +1,4 @@
-"""The grid that a volume is resampled to: where it begins, and how many voxels it has."""
+"""Find the grid to resample a volume to: its origin and its shape."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ __all__ = ["HEADER_ROUNDING", "find_target_grid", "lead_from_to", "round_half_to
 
 _Array = npt.NDArray[np.float64]
 
-#: Relative error of a number in a header: float32, quaternions, six digits of text. Two places that are nearer to each
-#: other than this, of the volume's length, are one place.
+#: Relative error of a number in a header: float32, quaternions, six digits of text. Positions closer than this
+#: fraction of the volume's length count as the same.
 HEADER_ROUNDING = 2e-6
-#: Cosine up to which axes count as being at right angles: headers in text have four digits and more.
+#: Cosine up to which axes count as perpendicular: text headers have at least four digits.
 _RIGHT_ANGLE = 1e-4
 
 
 def find_target_grid(
     shape: Sequence[int], affine: _Array, spacing_mm: Sequence[float] | _Array, diagonal: bool = False
 ) -> tuple[tuple[int, ...], _Array]:
-    """The grid of voxels of ``spacing_mm`` over a volume.
+    """Find the grid with voxels of ``spacing_mm`` over a volume.
 
-    Axes at right angles keep their directions, and the first voxel's centre stays where it is, whether they are
-    straight or oblique: how a header rounds the directions changes nothing. Sheared axes become rectangular, the first
-    one keeping its direction, and with ``diagonal`` the axes are those of the world; then the grid begins at the least
-    corner of the box that encloses the centres of all voxels. The last voxel's centre lies within half a voxel of the
-    volume's.
+    Perpendicular axes keep their directions, and the centre of the first voxel stays in place, whether they are
+    straight or oblique: rounding in the header changes nothing. Sheared axes become rectangular, with the direction of
+    the first one; with ``diagonal`` the axes are those of the world. In both cases the grid begins at the lowest corner
+    of the box around all voxel centres. The centre of the last voxel lies within half a voxel of the volume's.
 
     Args:
-        shape: voxels along each of the volume's axes, two or three.
+        shape: voxels along each of the volume's two or three axes.
         affine: ``(4, 4)``, or ``(3, 3)`` for two axes: from voxel indices to mm. Two axes may lie anywhere in space.
-        spacing_mm: distance of neighbouring voxels of the grid, one per axis.
+        spacing_mm: voxel size of the grid, one number per axis.
         diagonal: whether the grid's axes are those of the world.
 
     Returns:
@@ -55,7 +54,7 @@ def find_target_grid(
 
 
 def round_half_to_even(values: _Array, tolerance: float) -> _Array:
-    """Round; what is within ``tolerance`` of the middle between two integers goes to the even one."""
+    """Round; values within ``tolerance`` of a half go to the even integer."""
     halves = np.rint(values * 2) / 2
     return np.rint(np.where(np.abs(values - halves) <= tolerance, halves, values))
 
@@ -65,8 +64,8 @@ def lead_from_to(source: _Array, target: _Array, rank: int) -> _Array:
 
     Args:
         source: affine, ``(4, 4)`` or ``(rank + 1, rank + 1)``.
-        target: the other one, of either size.
-        rank: number of axes that are resampled.
+        target: affine of either size.
+        rank: number of axes to resample.
     """
     source, target = (_within_plane(affine, rank) for affine in _of_one_size(source, target))
     if len(source) == rank + 1:
@@ -75,7 +74,7 @@ def lead_from_to(source: _Array, target: _Array, rank: int) -> _Array:
         matrix = np.eye(rank + 1)
         there = np.column_stack([target[:-1, :rank], target[:-1, -1] - source[:-1, -1]])
         matrix[:rank] = _express(source[:-1, :rank], there)
-    # so that axes which are the same are so exactly
+    # make equal axes exactly equal
     linear = matrix[:rank, :rank]
     linear[np.abs(linear) < HEADER_ROUNDING**2 * np.abs(linear).max()] = 0
     return matrix
@@ -94,7 +93,7 @@ def _grow(affine: _Array, size: int) -> _Array:
 
 
 def _within_plane(affine: _Array, rank: int) -> _Array:
-    """Without the coordinates of the world in which the axes do not move."""
+    """``affine`` without the world coordinates that do not change along its axes."""
     if len(affine) == rank + 1 or affine[rank:-1, :rank].any():
         return affine
     kept = [*range(rank), len(affine) - 1]
@@ -122,7 +121,7 @@ def _is_straight(axes: _Array) -> bool:
 
 
 def _express(axes: _Array, vectors: _Array) -> _Array:
-    """``vectors``, columns, as sums of the columns of ``axes``."""
+    """The column ``vectors`` in coordinates of ``axes``."""
     if len(axes) == axes.shape[1]:
         return np.asarray(np.linalg.solve(axes, vectors), dtype=np.float64)
     return np.asarray(np.linalg.lstsq(axes, vectors, rcond=None)[0], dtype=np.float64)

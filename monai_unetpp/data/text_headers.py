@@ -1,4 +1,4 @@
-"""What headers of NRRD and MetaImage files leave unsaid, which ITK fills in without a word."""
+"""Check what headers of NRRD and MetaImage files leave out, which ITK fills in silently."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from monai_unetpp.data.image_errors import ImageFileError
 __all__ = ["check_text_header"]
 
 _MOST_BYTES = 2**20
-#: Of a MetaImage.
+#: Axes that a MetaImage may have.
 _MOST_AXES = 10
-#: The spaces of NRRD that say where left and right are, and that ITK converts.
+#: The NRRD spaces that define left and right, and that ITK converts.
 _KNOWN_SPACES = {
     "right-anterior-superior",
     "left-anterior-superior",
@@ -26,13 +26,13 @@ _IN_MM = ("mm", "millimeter", "millimeters", "millimetre", "millimetres", "")
 
 
 def check_text_header(path: Path) -> None:
-    """Refuse voxel sizes that cannot be, and tell, once per file, what is assumed where the header says nothing.
+    """Refuse impossible voxel sizes, and warn once per file about what is assumed if the header says nothing.
 
     Args:
-        path: an existing file. Others than NRRD and MetaImage are passed over.
+        path: an existing file. Formats other than NRRD and MetaImage are skipped.
 
     Raises:
-        ImageFileError: a voxel size of 0 or less, or a number of axes that cannot be.
+        ImageFileError: a voxel size is 0 or less, or the number of axes is impossible.
     """
     suffix = path.suffix.lower()
     if suffix in (".nrrd", ".nhdr"):
@@ -81,12 +81,12 @@ def _check_metaimage(fields: Mapping[str, str], path: Path) -> None:
 
 
 def _check_axes(count: str, lengths: str, path: Path) -> None:
-    """Refuse numbers of axes that ITK takes as they are, and ends the process over."""
+    """Refuse numbers of axes that would make ITK end the process."""
     sizes = lengths.split()
     usable = count.isascii() and count.isdecimal() and len(count) <= 2 and 0 < int(count) <= _MOST_AXES
     if not usable or len(sizes) != int(count) or not all(size.isascii() and size.isdecimal() for size in sizes):
         raise ImageFileError(
-            f"{path}: its header gives NDims {count[:20]!r} and DimSize {lengths[:60]!r}, which cannot be. Export or "
+            f"{path}: its header gives the impossible NDims {count[:20]!r} and DimSize {lengths[:60]!r}. Export or "
             "copy it again."
         )
 
@@ -100,7 +100,7 @@ def _numbers(text: str) -> list[float]:
 
 def _check_unit(unit: str, path: Path) -> None:
     if unit.lower() not in (*_IN_MM, "?", "???"):
-        warn_once(f"{path}: its header gives lengths in {unit}; they are taken as mm. If they are not, convert them.")
+        warn_once(f"{path}: its header gives lengths in {unit}; they are read as mm. If that is wrong, convert them.")
 
 
 def _warn_of_unknown_size(path: Path) -> None:
@@ -109,6 +109,6 @@ def _warn_of_unknown_size(path: Path) -> None:
 
 def _warn_of_unknown_orientation(missing: str, path: Path) -> None:
     warn_once(
-        f"{path}: its header {missing}, so its orientation is not known; axes are taken as right to left, anterior to "
-        "posterior, inferior to superior. Left and right may be swapped: convert the image again."
+        f"{path}: its header {missing}, so its orientation is unknown; axes are assumed to run from right to left, "
+        "anterior to posterior, inferior to superior. Left and right may be swapped: convert the image again."
     )

@@ -1,4 +1,4 @@
-"""TIFF of many kinds, read as grey values or refused with the reason."""
+"""Read TIFF of many kinds as grey values, or say why not."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ __all__ = ["TIFF_SIGNATURES", "labels_of_colours", "mean_of_colours", "read_tiff
 
 logger = logging.getLogger(__name__)
 
-#: How TIFF and BigTIFF begin, in either order of bytes.
+#: Signatures of TIFF and BigTIFF in either byte order.
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _COLOURS = 3
 _ROWS_AT_ONCE = 1024
 _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
 _COLOURED = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
-#: Axes of a file as tifffile names them: of a single picture, and what the others are for people.
+#: tifffile's axes of a single picture, and readable names of others.
 _PICTURE_AXES = "YXS"
 _NAMES = {"Z": "depth", "T": "time", "C": "channels"}
 _ORIENTATION, _RESOLUTION_X, _RESOLUTION_Y = 274, 282, 283
@@ -35,7 +35,7 @@ _IMAGEJ_SIZES = ("spacing", "unit", "finterval")
 
 
 def read_tiff_shape(path: Path) -> tuple[int, ...]:
-    """Width and height in pixels, and the number of slices where there are several, from the headers alone.
+    """Read width and height in pixels, and the number of slices if there are several, from the headers.
 
     Raises:
         ImageFileError: see :func:`read_tiff`.
@@ -45,24 +45,23 @@ def read_tiff_shape(path: Path) -> tuple[int, ...]:
 
 
 def read_tiff(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
-    """The grey values of a TIFF; reduced copies and masks of its pages are left out.
+    """Read the grey values of a TIFF; reduced copies and masks are left out.
 
-    Pages are slices of a volume: those along depth, as OME and ImageJ say, along time, or along an axis that the file
-    does not name, which is logged. Channels are not: a network for one would take them for slices, and scale them
-    together.
+    Pages are slices of a volume, along depth as given by OME or ImageJ. Pages along time or an unnamed axis are also
+    read as slices, which is logged. Channels are refused, as they would be mistaken for slices.
 
     Args:
-        path: a file of grey values, with transparency or without, of red, green and blue, or of a palette.
-        labels: whether it is a label map, of which the numbers are taken that are stored: indices into a palette
-            instead of its colours, and one bit as 0 and 1 instead of 255. Colours are refused.
+        path: a file of grey values with or without transparency, of red, green and blue, or with a palette.
+        labels: whether it is a label map. Values are then read as stored: palette indices instead of colours, and one
+            bit as 0 and 1 instead of 255. Colours are refused.
 
     Returns:
-        ``(W, H)``, or ``(W, H, slices)``. Grey values keep their type, and grow with brightness; colours become their
-        mean in float32.
+        ``(W, H)``, or ``(W, H, slices)``. Grey values keep their type and increase with brightness; colours become
+        their mean in float32.
 
     Raises:
-        ImageFileError: the file is damaged; has several channels, which the message names; has pages that do not
-            make one volume; or is stored in a way that takes ``imagecodecs`` to read.
+        ImageFileError: the file is damaged, has several channels or pages that do not form a volume, or needs
+            ``imagecodecs``.
     """
     with _usable_pages(path, tell=True) as pages:
         rows = _grey_rows(pages[0], path, labels)
@@ -76,11 +75,7 @@ def read_tiff(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
 
 
 def tiff_appearance(path: Path) -> dict[str, Any]:
-    """What makes viewers show a TIFF turned and in its size, as arguments of ``tifffile.imwrite`` for another.
-
-    Orientation and resolution are taken as they are; and with the sizes and the axis that OME or ImageJ give, the other
-    file is to be of their kind as well.
-    """
+    """Arguments of ``tifffile.imwrite`` that copy orientation, resolution, and sizes and axes of OME or ImageJ."""
     with TiffFile(path, _multifile=False) as file:
         tags = file.pages.first.tags
         options: dict[str, Any] = {"metadata": None}
@@ -108,10 +103,10 @@ def _first(values: Any) -> Any:
 
 
 def mean_of_colours(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Mean of red, green and blue in float32, in the memory of its result.
+    """Mean of red, green and blue in float32, without further memory.
 
     Args:
-        pixels: ``(..., channels)``; what follows the third channel is left out.
+        pixels: ``(..., channels)``; channels after the third are ignored.
     """
     grey = np.empty(pixels.shape[:-1], dtype=np.float32)
     for start in range(0, len(grey), _ROWS_AT_ONCE):
@@ -121,27 +116,27 @@ def mean_of_colours(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def labels_of_colours(pixels: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
-    """The numbers of a label map whose red, green and blue are one.
+    """The labels in a picture whose red, green and blue are equal.
 
     Args:
-        pixels: ``(..., channels)``; what follows the third channel is left out.
+        pixels: ``(..., channels)``; channels after the third are ignored.
         path: the file, for the message.
 
     Raises:
-        ImageFileError: a colour, of which nobody knows which label it means.
+        ImageFileError: a pixel has a colour, which stands for no label.
     """
     labels = pixels[..., 0]
     if any((pixels[..., channel] != labels).any() for channel in range(1, _COLOURS)):
         raise ImageFileError(
-            f"{path}: the label must hold one number per pixel, got colours. Save the numbers of the labels as grey "
-            "values, or as indices into a palette."
+            f"{path}: the label must hold one number per pixel, got colours. Save the labels as grey values, or as "
+            "palette indices."
         )
     return labels
 
 
 @contextmanager
 def _usable_pages(path: Path, tell: bool = False) -> Iterator[list[TiffPage]]:
-    """The slices of a file, in order."""
+    """Open a file and check and order its slices."""
     try:
         with TiffFile(path, _multifile=False) as file:
             pages = [page for page in file.pages if isinstance(page, TiffPage)]
@@ -150,16 +145,16 @@ def _usable_pages(path: Path, tell: bool = False) -> Iterator[list[TiffPage]]:
             _check_pages(usable, file, path)
             axis = _axis_of_pages(file, path, len(usable))
             if tell and axis not in ("", "Z"):
-                logger.info("%s: its %d pages are taken for slices; they are %s.", path, len(usable), _named(axis))
+                logger.info("%s: its %d pages are read as slices; they are %s.", path, len(usable), _named(axis))
             yield _in_order(usable, file.series) if axis else usable
     except (ImageFileError, MemoryError):
         raise
-    except Exception as e:  # what is broken makes tifffile and the decoders fail in many ways
+    except Exception as e:  # tifffile and the decoders fail in many ways on broken files
         raise damaged_file(path) from e
 
 
 def _axis_of_pages(file: TiffFile, path: Path, count: int) -> str:
-    """What the pages lie along, as tifffile calls it; nothing for a single page.
+    """The axis of the pages in tifffile's notation; empty for a single page.
 
     Raises:
         ImageFileError: they lie along channels, or several axes.
@@ -167,17 +162,17 @@ def _axis_of_pages(file: TiffFile, path: Path, count: int) -> str:
     if count == 1:
         return ""
     series = file.series
-    if len(series) > 1:  # each page was written by itself
+    if len(series) > 1:  # pages were written separately
         if file.is_ome:
-            raise ImageFileError(f"{path}: holds {len(series)} images, which need not belong together. Save one.")
+            raise ImageFileError(f"{path}: holds {len(series)} images, which may be unrelated. Save one.")
         return "I"
     lengths = {axis: length for axis, length in zip(series[0].axes, series[0].shape, strict=True) if length > 1}
     pages_along = {axis: length for axis, length in lengths.items() if axis not in _PICTURE_AXES}
     if "C" in pages_along:
         names = _channel_names(file, pages_along["C"])
         raise ImageFileError(
-            f"{path}: has {pages_along['C']} channels ({names}), but one is needed. Save the one to be segmented as a "
-            "file of its own."
+            f"{path}: has {pages_along['C']} channels ({names}) instead of one. Save the one to segment as a separate "
+            "file."
         )
     if len(pages_along) > 1 or math.prod(pages_along.values()) != count:
         axes = " and ".join(f"{length} along {_named(axis)}" for axis, length in pages_along.items())
@@ -188,11 +183,11 @@ def _axis_of_pages(file: TiffFile, path: Path, count: int) -> str:
 
 
 def _named(axis: str) -> str:
-    return _NAMES.get(axis, "of an axis that the file does not name")
+    return _NAMES.get(axis, "along an unnamed axis")
 
 
 def _channel_names(file: TiffFile, count: int) -> str:
-    """What the metadata of OME or ImageJ call the channels, or their numbers."""
+    """The names of the channels in the metadata of OME or ImageJ, or their numbers."""
     names: list[Any] = []
     if file.ome_metadata:
         channels = _first(xml2dict(file.ome_metadata)["OME"]["Image"])["Pixels"].get("Channel", [])
@@ -203,7 +198,7 @@ def _channel_names(file: TiffFile, count: int) -> str:
 
 
 def _in_order(pages: list[TiffPage], series: list[TiffPageSeries]) -> list[TiffPage]:
-    """The pages as OME lists them, which need not be their order in the file."""
+    """The pages in OME's order, which may differ from that in the file."""
     if len(series) > 1 or series[0].kind != "ome":
         return pages
     by_index = {page.index: page for page in pages}
@@ -211,7 +206,7 @@ def _in_order(pages: list[TiffPage], series: list[TiffPageSeries]) -> list[TiffP
 
 
 def _check_last(file: TiffFile, path: Path) -> None:
-    """See that the last page is the last: tifffile only logs that it cannot find a further one."""
+    """Check that no page is missing: tifffile only logs if it cannot find the next one."""
     end = file.pages.next_page_offset
     if end is not None:
         file.filehandle.seek(end)
@@ -225,7 +220,7 @@ def _check_pages(pages: list[TiffPage], file: TiffFile, path: Path) -> None:
     listed = (file.imagej_metadata or {}).get("images", 1)
     if listed > len(file.pages) or any(entry.get("truncated") for entry in file.shaped_metadata or ()):
         raise ImageFileError(
-            f"{path}: must list each of its pages, got only the first of several. Save them with one entry for each."
+            f"{path}: must list all of its pages, got only the first of several. Save them with one entry each."
         )
     first = pages[0]
     for page in pages:
@@ -233,8 +228,8 @@ def _check_pages(pages: list[TiffPage], file: TiffFile, path: Path) -> None:
         _check_data(page, file, path)
         if (page.shaped, page.dtype, page.photometric) != (first.shaped, first.dtype, first.photometric):
             raise ImageFileError(
-                f"{path}: its pages must be of one size and kind, got {_described(first)} and {_described(page)}. "
-                "Save one of them, or pages that are alike."
+                f"{path}: its pages must have the same size and kind, got {_described(first)} and {_described(page)}. "
+                "Save one of them, or make them alike."
             )
 
 
@@ -246,7 +241,7 @@ def _check_page(page: TiffPage, path: Path) -> None:
     usable = (
         (photometric in _GREY and (samples == 1 or transparent))
         or (photometric == PHOTOMETRIC.RGB and samples in (_COLOURS, _COLOURS + 1))
-        # only decoders of JPEG turn these into red, green and blue
+        # only JPEG decoders convert these to red, green and blue
         or (photometric == PHOTOMETRIC.YCBCR and samples == _COLOURS and page.compression == COMPRESSION.JPEG)
         or (photometric == PHOTOMETRIC.PALETTE and samples == 1 and page.colormap is not None)
     )
@@ -257,8 +252,8 @@ def _check_page(page: TiffPage, path: Path) -> None:
         )
     if photometric == PHOTOMETRIC.MINISWHITE and page.dtype.kind not in "bu":
         raise ImageFileError(
-            f"{path}: its values must grow with brightness, got {page.dtype} where the least is white. "
-            "Save it with black as the least."
+            f"{path}: its values must increase with brightness, got {page.dtype} with the lowest as white. "
+            "Save it with black as the lowest."
         )
 
 
@@ -293,7 +288,7 @@ def _grey_rows(page: TiffPage, path: Path, labels: bool) -> np.ndarray[Any, Any]
         return labels_of_colours(pixels, path) if labels else mean_of_colours(pixels)
     grey = pixels[..., 0]
     if page.photometric == PHOTOMETRIC.PALETTE and not labels:
-        palette = np.asarray(page.colormap).T >> 8  # to the 8 bits of other palettes
+        palette = np.asarray(page.colormap).T >> 8  # to 8 bits like other palettes
         return np.asarray(mean_of_colours(palette)[grey])
     if page.dtype == bool:
         grey = grey.astype(np.uint8) * np.uint8(1 if labels else 255)
@@ -303,9 +298,9 @@ def _grey_rows(page: TiffPage, path: Path, labels: bool) -> np.ndarray[Any, Any]
 
 
 def _decoded(page: TiffPage, path: Path) -> np.ndarray[Any, Any]:
-    """``(H, W, samples)`` of one page; Pillow decodes some of what takes tifffile another package."""
+    """Pixels ``(H, W, samples)`` of one page; Pillow decodes some formats for which tifffile needs another package."""
     try:
-        # separate channels stand first, joint ones last
+        # planar channels come first, interleaved ones last
         stored: np.ndarray[Any, Any] = page.asarray(squeeze=False)[:, 0]
         return np.moveaxis(stored, 0, -1)[..., 0, :] if page.samplesperpixel == len(stored) else stored[0]
     except (ImportError, NotImplementedError, ValueError) as e:
@@ -313,7 +308,7 @@ def _decoded(page: TiffPage, path: Path) -> np.ndarray[Any, Any]:
             raise
     pixels = None
     orientation = page.tags.valueof(_ORIENTATION, 1)
-    if page.photometric != PHOTOMETRIC.MINISWHITE and orientation == 1:  # Pillow turns these
+    if page.photometric != PHOTOMETRIC.MINISWHITE and orientation == 1:  # Pillow inverts or rotates others
         with suppress(UnidentifiedImageError), Image.open(path) as picture:
             picture.seek(page.index)
             pixels = np.asarray(picture).reshape(page.imagelength, page.imagewidth, -1)

@@ -1,4 +1,4 @@
-"""One hash for the voxels of an image, so that the same image is known again under any name and in any format."""
+"""Hash the voxels of an image, to recognize it under any name and in any format."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ def hash_voxels(image: _Image) -> str:
     """SHA-256 of an image's shape and voxels, whatever the name, format, compression and header of its files.
 
     Args:
-        image: a file, one file per channel, or the voxels ``(H, W[, D][, C])``. Channels in one file and in several
-            give the same. Axes of length 1 do not count, and values are compared as float32.
+        image: a file, one file per channel, or the voxels ``(H, W[, D][, C])``. Channels in one or in several files
+            give the same hash. Axes of length 1 are ignored, and values are compared as float32.
 
     Raises:
-        ImageFileError: a file that cannot be read.
+        ImageFileError: a file cannot be read.
     """
     if isinstance(image, np.ndarray):
         return _hash(image)
@@ -39,7 +39,7 @@ def hash_voxels(image: _Image) -> str:
 
 def _read(paths: Sequence[Path]) -> npt.NDArray[Any]:
     if len(paths) == 1 and is_nifti_name(paths[0]):
-        # with all axes that it has: the last one may be channels
+        # with all axes: the last one may be channels
         return read_voxels(open_nifti(paths[0]), paths[0], single=True)
     reader = VolumeReader((2, 3), allow_constant=True)
     return reader.get_data(reader.read(paths))[0]

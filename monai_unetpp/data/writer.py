@@ -1,4 +1,4 @@
-"""Writing label maps and other volumes on the grid of the image that they belong to."""
+"""Write label maps and other volumes on the grid of their image."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ __all__ = ["SegmentationSaveImaged", "write_volume"]
 class SegmentationSaveImaged(SaveImaged):
     """Write each label map as ``<output_dir>/<case>_<postfix>.nii.gz`` on the grid of its input.
 
-    PNG gives ``<case>_<postfix>.png`` and TIFF ``<case>_<postfix>.tif``, with the labels as grey values, and the
+    For PNG it is ``<case>_<postfix>.png`` and for TIFF ``<case>_<postfix>.tif``, with the labels as grey values and the
     orientation, resolution, pixel size and units of the input, so that viewers show both alike.
 
-    The header of a NIfTI input is taken over: shape, sform and qform with their codes, voxel sizes and units are the
-    input's own. For other inputs the affine is written as sform and qform with code 1, in mm. The file is written
-    whole or not at all and carries a mark with hashes of its input's path and content. It replaces an earlier result of
-    the same image, but neither one of another image, unless ``overwrite`` is set, nor a file that was not written by
-    this package. The class is a ``SaveImaged``, so that hosts which save by themselves take it out of a configuration.
+    The header of a NIfTI input is copied: shape, sform and qform with their codes, voxel sizes and units. For other
+    inputs the affine is written as sform and qform with code 1, in mm. The file is written whole or not at all and
+    carries a mark with hashes of its input's path and content. It replaces an earlier result of the same image, but not
+    of another image, unless ``overwrite`` is set, and never a file of another program. The class is a ``SaveImaged``,
+    so hosts that save results themselves remove it from a configuration.
 
     Args:
         keys: label maps ``(1, H, W[, D])`` on the input's own grid, so after ``AsDiscreted`` and ``Invertd``. They
             must be ``MetaTensor`` with the path of their input.
-        output_dir: folder to write to; it is made where it is missing.
+        output_dir: folder to write to; created if missing.
         output_postfix: end of the file name.
-        case_key: key of the case's name, as from :func:`monai_unetpp.data.find_cases`; where an item has none, the
-            name of its input file is taken, and where it has a ``result_name``, that.
-        allow_missing_keys: whether items without a key are passed over.
+        case_key: key of the case's name, as from :func:`monai_unetpp.data.find_cases`. The file is named by the item's
+            ``result_name``, else by the case, else by its input file.
+        allow_missing_keys: whether items without a key are skipped.
         overwrite: whether the result of another image may be replaced.
-        labels: name of each value, which NIfTI files then carry with colours, or a function that gives them when a
-            file is written; numbered objects have none.
+        labels: name of each value, stored in NIfTI files with colours, or a function that returns them when a file is
+            written; numbered objects have none.
 
     The path of the written file is kept in the metadata as ``saved_to``. Labels are stored as the smallest of uint8,
     uint16 and int32 that holds them.
@@ -89,8 +89,8 @@ class SegmentationSaveImaged(SaveImaged):
         """Write the label maps of one item.
 
         Raises:
-            TypeError: a label map without metadata.
-            ValueError: not one channel of labels, or not on the input's grid.
+            TypeError: a label map has no metadata.
+            ValueError: it has not one channel of labels, or is not on the input's grid.
             FileExistsError: see :meth:`check_result`.
             OSError: the file cannot be written.
         """
@@ -99,7 +99,7 @@ class SegmentationSaveImaged(SaveImaged):
             if not isinstance(d[key], MetaTensor) or ImageMetaKey.FILENAME_OR_OBJ not in d[key].meta:
                 raise TypeError(
                     f"{key} must be a MetaTensor that names its input, got {type(d[key]).__name__}. "
-                    "Load the image with LoadImaged and put Invertd before."
+                    "Load the image with LoadImaged and use Invertd first."
                 )
             metadata = d[key].meta
             source = str(metadata[ImageMetaKey.FILENAME_OR_OBJ])
@@ -109,7 +109,7 @@ class SegmentationSaveImaged(SaveImaged):
             grid = ImageGeometry(labels.shape, loaded)
             difference = compare_geometry(grid, ImageGeometry(labels.shape, np.asarray(d[key].affine)))
             if difference is not None:
-                raise ValueError(f"{key} must be on the grid of {source}: {difference}. Put Invertd before.")
+                raise ValueError(f"{key} must be on the grid of {source}: {difference}. Use Invertd first.")
             path = self.check_result(source, d)
             if is_picture_name(path):
                 _check_picture_shape(labels, source)
@@ -125,12 +125,12 @@ class SegmentationSaveImaged(SaveImaged):
         return {int(value): name for value, name in names.items()}
 
     def result_path(self, source: str, item: Mapping[Any, Any]) -> Path:
-        """Where the result of an image goes; ``item`` has the case's own keys, such as ``case``."""
+        """The path of an image's result; ``item`` has the case's own keys, such as ``case``."""
         name = item.get(RESULT_NAME) or item.get(self.case_key) or case_name(source)
         return self.output_dir / f"{name}_{self.output_postfix}{result_suffix(source)}"
 
     def check_result(self, source: str, item: Mapping[Any, Any]) -> Path:
-        """Where the result of an image goes; to be asked before a network works for nothing.
+        """Check that the result of an image may be written, before the network runs.
 
         Args:
             source: the image.
@@ -140,7 +140,7 @@ class SegmentationSaveImaged(SaveImaged):
             The path of the file to write.
 
         Raises:
-            FileExistsError: there is a file that this package did not write, or the result of another image.
+            FileExistsError: the file exists and was not written by this package, or is the result of another image.
             OSError: the name is too long.
         """
         path = self.result_path(source, item)
@@ -162,19 +162,17 @@ def _check_replaceable(path: Path, source: str, overwrite: bool) -> None:
         )
     before = read_identity(path)
     if not overwrite and (before is None or not before.is_same(identify_image(source))):
-        of_which = "does not say of which image it is" if before is None else "is of another image"
+        of_which = "does not name its image" if before is None else "is of another image"
         raise FileExistsError(
-            f"{source}: its result would replace {path}, which {of_which}. Name another output folder, or let it be "
-            "replaced with --overwrite (overwrite=True)."
+            f"{source}: its result would replace {path}, which {of_which}. Name another output folder, or replace it "
+            "with --overwrite (overwrite=True)."
         )
 
 
 def _check_picture_shape(labels: np.ndarray[Any, Any], source: str) -> None:
     shape = read_picture_shape(Path(source))
     if labels.shape != shape:
-        raise ValueError(
-            f"the labels must have the shape of {source}, {shape}, got {labels.shape}. Put Invertd before."
-        )
+        raise ValueError(f"the labels must have the shape of {source}, {shape}, got {labels.shape}. Use Invertd first.")
 
 
 def write_volume(
@@ -188,14 +186,14 @@ def write_volume(
 
     Args:
         path: the file to write, ``.nii`` or ``.nii.gz``.
-        array: ``(H, W[, D])``, of the type that is to be stored.
-        source: the image that ``array`` belongs to. If it is NIfTI its header is taken over, but not its extensions
-            and what describes its values; channels on its last axis have no part in the grid.
+        array: ``(H, W[, D])``, of the type to store.
+        source: the image that ``array`` belongs to. If it is NIfTI, its header is copied without extensions and fields
+            that describe values; channels on its last axis are ignored.
         affine: ``(4, 4)``, in RAS and mm: the grid of a ``source`` that is not NIfTI.
-        labels: name of each value of a label map, which the file then carries with colours.
+        labels: name of each value of a label map, stored in the file with colours.
 
     Raises:
-        ImageFileError: ``source`` cannot be read any more.
+        ImageFileError: ``source`` can no longer be read.
         ValueError: ``array`` has another shape than ``source``.
         OSError: the file cannot be written.
     """
@@ -211,14 +209,14 @@ def _labels(label_map: MetaTensor, key: Hashable) -> np.ndarray[Any, Any]:
     if label_map.shape[0] != 1:
         raise ValueError(
             f"{key} must have one channel of labels, got shape {tuple(label_map.shape)}. "
-            "Put AsDiscreted with argmax before."
+            "Use AsDiscreted with argmax first."
         )
     values = label_map.detach().cpu().numpy()[0]
     least, greatest = values.min(), values.max()
     if least < 0 or (values.dtype.kind == "f" and not np.array_equal(values, np.rint(values))):
         raise ValueError(
             f"{key} must hold labels 0, 1, 2, ..., got values from {least} to {greatest}. "
-            "Put AsDiscreted before, and invert with nearest_interp."
+            "Use AsDiscreted first, and invert with nearest_interp."
         )
     return np.asarray(values, dtype=smallest_dtype(int(greatest)))
 

@@ -1,4 +1,4 @@
-"""The demonstration: a real MRI template out of an installed package, segmented at every level of the MRI bundles."""
+"""The demonstration: an MRI template from an installed package, segmented at every level of the MRI bundles."""
 
 from monai_unetpp.demo.demo import PARTS, DemoPart, DemoResult, LevelResult, demo
 

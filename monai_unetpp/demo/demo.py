@@ -1,4 +1,4 @@
-"""What the demonstration does, and what it hands back."""
+"""Run the demonstration."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
 __all__ = ["PARTS", "DemoPart", "DemoResult", "LevelResult", "demo"]
 
 PARTS = ("structures", "brain", "hippocampus")
-"""What of the template can be segmented."""
+"""The parts of the template that can be segmented."""
 
 _DPI = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class LevelResult:
-    """What one level made of an image.
+    """The result of one level.
 
     Attributes:
         level: such as ``"L2"``.
-        parameters: of the network pruned to this level.
-        labels: their names.
-        case: its segmentation, volumes and seconds.
-        dice: Dice coefficient against the template's own tissues by the name of the label; empty where it has none.
+        parameters: number of parameters of the network pruned to this level.
+        labels: names of the labels.
+        case: its segmentation, volumes and times.
+        dice: Dice coefficient against the template's tissue maps by label name; empty if there are none.
     """
 
     level: str
@@ -61,12 +61,12 @@ class LevelResult:
 
     @property
     def seconds(self) -> float:
-        """Wall time from the file to the written segmentation, without what is done once for a level on a machine."""
+        """Wall time from the file to the written segmentation, without one-time preparation."""
         return sum(seconds for stage, seconds in self.case.stages.items() if stage != "preparation")
 
     @property
     def network_s(self) -> float:
-        """Of these seconds, those in the network itself."""
+        """The part of these seconds spent in the network."""
         return self.case.stages.get("network", 0.0)
 
 
@@ -77,11 +77,11 @@ class DemoPart:
     Attributes:
         name: one of :data:`PARTS`.
         bundle: the bundle that segmented it.
-        device: where the network ran.
-        runtime: what ran it, such as ``"openvino"``.
+        device: device of the network.
+        runtime: its runtime, such as ``"openvino"``.
         precision: such as ``"bf16"``.
-        image: the NIfTI file that was segmented.
-        picture: the PNG file that shows all levels on it.
+        image: the segmented NIfTI file.
+        picture: a PNG file that shows all levels on it.
         levels: shallowest first.
     """
 
@@ -100,7 +100,7 @@ class DemoResult:
     """Files and figures of the demonstration.
 
     Attributes:
-        parts: in the order that was asked for.
+        parts: the parts in the requested order.
     """
 
     parts: tuple[DemoPart, ...]
@@ -108,7 +108,7 @@ class DemoResult:
 
 @dataclasses.dataclass(frozen=True)
 class _Plan:
-    """What is segmented, and how it is shown."""
+    """What to segment, and how to show it."""
 
     bundle: str
     image: Any
@@ -137,13 +137,13 @@ def demo(
         output_dir: folder for the files.
         device: such as ``"cpu"``; by default a GPU if there is one.
         parts: of ``"structures"``, ``"brain"`` and ``"hippocampus"``.
-        progress: is called with a line of text before each segmentation.
+        progress: called with a line of text before each segmentation.
 
     Raises:
         FileNotFoundError: a bundle is not installed.
-        ImportError: nilearn or matplotlib is missing; the message holds the command that installs them.
+        ImportError: nilearn or matplotlib is missing; the message contains the install command.
         OSError: ``output_dir`` cannot be written to.
-        ValueError: no such part or device, or the image could not be segmented.
+        ValueError: a part or the device is unknown, or the image could not be segmented.
     """
     unknown = [part for part in parts if part not in PARTS]
     if unknown or not parts:
@@ -250,7 +250,7 @@ def _run_part(part: str, plan: _Plan, folder: Path, device: str | None, say: Cal
 
 
 def _dice(labels: npt.NDArray[Any], reference: npt.NDArray[Any] | None, names: Mapping[int, str]) -> dict[str, float]:
-    """Of each label that the reference has."""
+    """Dice coefficients of the labels in the reference."""
     if reference is None:
         return {}
     prediction, truth = (torch.from_numpy(np.asarray(array)) for array in (labels, reference))
@@ -262,7 +262,7 @@ def _dice(labels: npt.NDArray[Any], reference: npt.NDArray[Any] | None, names: M
 
 
 def _without_sides(names: Mapping[int, str]) -> tuple[npt.NDArray[Any], dict[int, str]]:
-    """Labels as the picture shows them, left and right alike: by value of the segmentation, and their names."""
+    """Merge left and right labels for the picture: a lookup table by value, and the names."""
     plain = {value: name.removeprefix("left ").removeprefix("right ") for value, name in names.items()}
     structures = list(dict.fromkeys(plain.values()))
     table = np.zeros(max(names) + 1, np.uint8)
@@ -272,7 +272,7 @@ def _without_sides(names: Mapping[int, str]) -> tuple[npt.NDArray[Any], dict[int
 
 
 def _position(plan: _Plan, labels: npt.NDArray[Any]) -> list[int]:
-    """The voxel that the planes of the picture run through: by default the middle of what was found."""
+    """The voxel in all planes of the picture: by default the centre of the segmentation."""
     if plan.position_mm is not None:
         inverse = np.linalg.inv(plan.image.affine)
         return [round(float(x)) for x in inverse[:3, :3] @ np.array(plan.position_mm) + inverse[:3, 3]]

@@ -1,4 +1,4 @@
-"""One picture of an image and of what every level made of it."""
+"""Draw an image with the segmentations of all levels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Panel", "draw_levels"]
 
-#: What the figure is measured in: inches.
+#: Measures of the figure in inches.
 _WIDTH = 15.0
 _MARGIN = 0.1
 _GAP = 0.06
@@ -28,7 +28,7 @@ _LEGEND_ROW = 0.3
 _LEGEND_COLUMNS = 6
 
 _PLANES = (("sagittal", "x"), ("coronal", "y"), ("axial", "z"))
-#: What is at the left, the right, the bottom and the top of a plane across each axis, where axes run to R, A and S.
+#: Letters at the left, right, bottom and top of the plane across each axis, with axes towards R, A and S.
 _LETTERS = ("PAIS", "LRIS", "LRPA")
 
 
@@ -37,7 +37,7 @@ class Panel:
     """One column of the picture.
 
     Attributes:
-        heading: stands above it.
+        heading: text above it.
         labels: label map on the image's grid; None for the image alone.
     """
 
@@ -57,28 +57,25 @@ def draw_levels(
     filled: bool = False,
     scale_bar_mm: float = 10,
 ) -> None:
-    """Draw panels side by side, in three planes: rows are planes, columns panels.
+    """Draw panels in three planes: rows are planes, columns are panels.
 
-    All panels are equally wide and as high as their plane asks for, so that no room is lost; each row has its scale.
+    All panels have the same width, and the height of their plane; each row has its own scale.
 
     Args:
         figure: an empty matplotlib figure; its size is set.
         image: 3D nibabel image with axes exactly along R, A and S.
         panels: the columns.
-        names: value and name of the labels.
+        names: names of the labels by value.
         colours: a colour for each label, in the order of ``names``.
-        title: stands above all.
-        position: voxel ``(x, y, z)`` that the planes run through.
-        filled: fill the labels in colours that let the image through, instead of drawing their borders.
+        title: text above all panels.
+        position: voxel ``(x, y, z)`` in all planes.
+        filled: fill the labels with transparent colours instead of drawing their borders.
         scale_bar_mm: length of the scale bars.
     """
     voxels = np.asarray(image.dataobj, dtype=np.float32)
     spacing = np.diag(image.affine)[:3]
     position_mm = image.affine[:3, :3] @ np.asarray(position) + image.affine[:3, 3]
-    # a background of zeros would take the contrast of the tissues
-    inside = voxels[voxels > 0]
-    window = np.percentile(inside if len(inside) else voxels, (3, 97))
-
+    window = _grey_window(voxels)
     size_mm = [np.delete(np.array(voxels.shape) * spacing, axis) for axis in range(3)]
     width = (_WIDTH - 2 * _MARGIN - _ROW_NAMES - (len(panels) - 1) * _GAP) / len(panels)
     heights = [width * vertical / horizontal for horizontal, vertical in size_mm]
@@ -103,18 +100,22 @@ def draw_levels(
                 _draw_labels(axes, plane_of(panel.labels), dict(zip(names, colours, strict=True)), extent, filled)
             if axis == 0:
                 axes.set_title(panel.heading)
-        figure.text(
-            (_MARGIN + _ROW_NAMES / 2) / _WIDTH,
-            (top + heights[axis] / 2) / total,
-            f"{plane}, {coordinate} = {position_mm[axis]:.0f} mm",
-            rotation="vertical",
-            ha="center",
-            va="center",
-            fontsize=12,
-        )
+        name = f"{plane}, {coordinate} = {position_mm[axis]:.0f} mm"
+        _draw_row_name(figure, name, (top + heights[axis] / 2) / total)
         top -= _GAP
     figure.text((_MARGIN + _ROW_NAMES) / _WIDTH, 1 - _MARGIN / total, title, va="top", fontsize=15, weight="bold")
     _draw_legend(figure, names, colours, total)
+
+
+def _grey_window(voxels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    # a background of zeros would reduce the contrast of the tissues
+    inside = voxels[voxels > 0]
+    return np.asarray(np.percentile(inside if len(inside) else voxels, (3, 97)))
+
+
+def _draw_row_name(figure: Any, name: str, y: float) -> None:
+    x = (_MARGIN + _ROW_NAMES / 2) / _WIDTH
+    figure.text(x, y, name, rotation="vertical", ha="center", va="center", fontsize=12)
 
 
 def _draw_labels(
@@ -153,7 +154,7 @@ def _draw_scale_bar(axes: Any, size_mm: npt.NDArray[Any], length_mm: float) -> N
 
 
 def _outlined(text: Any) -> None:
-    """Readable on bright and on dark ground."""
+    """Make text readable on bright and dark backgrounds."""
     from matplotlib.patheffects import withStroke
 
     text.set_path_effects([withStroke(linewidth=2.5, foreground=HALO)])

@@ -1,4 +1,4 @@
-"""Networks as files for other programs, each checked by reading it back."""
+"""Export networks to files for other programs, each verified by reading it back."""
 
 from monai_unetpp.export.export import FORMATS, NetworkExport, export_checkpoint, export_network
 from monai_unetpp.export.runner_folder import RunnerExport, export_runner

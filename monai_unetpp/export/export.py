@@ -1,4 +1,4 @@
-"""Exporting a network: write, read back, compare, and only then keep the file."""
+"""Export a network: write, read back, compare, and only then keep the file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from monai_unetpp.version import __version__
 
 __all__ = ["FORMATS", "NetworkExport", "export_checkpoint", "export_network"]
 
-#: Largest difference to the network that is accepted, relative to the largest logit.
+#: Largest accepted difference from the network, relative to the largest logit.
 TOLERANCE = 1e-4
 #: TensorRT computes convolutions in TF32 unless told otherwise.
 _TOLERANCES = {"tensorrt": 1e-2}
@@ -37,15 +37,15 @@ class NetworkExport:
     Attributes:
         path: the file.
         format: one of :data:`FORMATS`.
-        level: the level whose logits it gives.
-        input_shape: ``(B, C, *spatial)``; ``B`` is None where any number of windows is taken.
+        level: the level whose logits it returns.
+        input_shape: ``(B, C, *spatial)``; ``B`` is None for any number of windows.
         output_shape: likewise.
-        parameters: how many the network has.
-        largest_difference: to the network's logits on random windows, relative to the largest logit.
-        tolerance: what would have been accepted.
-        source: the checkpoint, where it came from one.
-        versions: of the packages that made it.
-        metadata: ``metadata.json`` of the bundle, where it came from one.
+        parameters: number of parameters of the network.
+        largest_difference: from the network's logits on random windows, relative to the largest logit.
+        tolerance: the largest accepted difference.
+        source: the checkpoint or bundle, if any.
+        versions: versions of the packages that wrote it.
+        metadata: ``metadata.json`` of the bundle, if any.
         inference: ``inference.json`` of the bundle: how images become windows, and logits label maps.
     """
 
@@ -79,7 +79,7 @@ def export_network(
     source: str | None = None,
     bundle: str | PathLike[str] | None = None,
 ) -> NetworkExport:
-    """Write one level of a network to a file, with a small JSON file about it beside (``path`` + ``.json``).
+    """Write one level of a network to a file, with a JSON file about it beside it (``path`` + ``.json``).
 
     The file is read back and run on random windows, and kept only if its logits are those of the network.
 
@@ -88,19 +88,19 @@ def export_network(
         path: the file, with the suffix of its format.
         format: ``"torch_export"`` (.pt2), ``"torchscript"`` (.ts), ``"onnx"`` (.onnx), ``"openvino"`` (.xml, with its
             weights in .bin) or ``"tensorrt"`` (.ep; needs a GPU).
-        window_shape: spatial shape that the file takes; TorchScript takes any.
+        window_shape: spatial shape of the windows; TorchScript takes any.
         level: such as ``"L2"``; by default the deepest.
-        batch_size: windows that the file takes at once.
-        dynamic_batch: let the file take any number of windows; TorchScript always does.
-        source: where the weights come from, for the JSON file.
-        bundle: folder of the bundle whose ``metadata.json`` and ``inference.json`` the JSON file repeats; TorchScript
-            and ``torch.export`` hold them too, under these names, as files of MONAI's ``ckpt_export`` do.
+        batch_size: number of windows per batch.
+        dynamic_batch: allow any number of windows; TorchScript always does.
+        source: origin of the weights, for the JSON file.
+        bundle: folder of the bundle whose ``metadata.json`` and ``inference.json`` are repeated in the JSON file, and
+            in TorchScript and ``torch.export`` files under these names, as in files of MONAI's ``ckpt_export``.
 
     Raises:
-        ImportError: a package that the format needs is missing; the message says how to install it.
-        RuntimeError: the file cannot be made, or does not agree with the network and was not kept.
-        TypeError: another kind of network.
-        ValueError: a format, level, suffix or shape that cannot be used.
+        ImportError: the format needs a missing package; the message says how to install it.
+        RuntimeError: the file cannot be written, or does not agree with the network and was not kept.
+        TypeError: the network is not a ``NestedUNet``.
+        ValueError: format, level, suffix or shape is invalid.
         OSError: ``path`` cannot be written to.
     """
     target = _check(network, path, format, window_shape, batch_size)
@@ -109,15 +109,14 @@ def export_network(
     pruned = network.prune(level).cpu().eval().requires_grad_(False)
     parameters = count_parameters(pruned)
     tolerance = _TOLERANCES.get(format, TOLERANCE)
-    # with one window, torch.export would take their number for a constant
-    windows = torch.rand(max(batch_size, 2) if dynamic_batch else batch_size, network.in_channels, *window_shape)
-    # a file that takes any number of windows is tried with one more than it was made from, too
     dynamic = dynamic_batch or format == "torchscript"
-    tried = [windows, torch.rand(len(windows) + 1, *windows.shape[1:])] if dynamic else [windows]
+    # with one window, torch.export would treat their number as a constant
+    count = max(batch_size, 2) if dynamic_batch else batch_size
+    # a file for any number of windows is also tried with one more
+    tried = [torch.rand(n, network.in_channels, *window_shape) for n in ((count, count + 1) if dynamic else (count,))]
     configs = {} if bundle is None else {name: _read_config(bundle, name) for name in ("metadata", "inference")}
-    extra = {f"{name}.json": json.dumps(content) for name, content in configs.items()}
-    output, difference = _write(pruned, tried, chosen, target, dynamic_batch, tolerance, extra)
-    input_shape, output_shape = ((None if dynamic else batch_size, *x.shape[1:]) for x in (windows, output))
+    output, difference = _write(pruned, tried, chosen, target, dynamic_batch, tolerance, configs)
+    input_shape, output_shape = ((None if dynamic else batch_size, *x.shape[1:]) for x in (tried[0], output))
     result = NetworkExport(
         path=fspath(target),
         format=format,
@@ -148,17 +147,17 @@ def export_checkpoint(
     """Export the network of a bundle or of a checkpoint; see :func:`export_network`.
 
     Args:
-        source: name or folder of a bundle, or a checkpoint that carries the network's configuration.
+        source: name or folder of a bundle, or a checkpoint with the network's configuration.
         path: the file to write.
         format: one of :data:`FORMATS`.
-        window_shape: spatial shape of the windows; by default the one that the bundle's metadata name.
+        window_shape: spatial shape of the windows; by default that in the bundle's metadata.
         level: such as ``"L2"``; by default the deepest.
-        batch_size: windows that the file takes at once.
-        dynamic_batch: let the file take any number of windows.
+        batch_size: number of windows per batch.
+        dynamic_batch: allow any number of windows.
 
     Raises:
-        FileNotFoundError: no such bundle or file.
-        ValueError: no ``window_shape`` for a checkpoint, and what :func:`export_network` raises, as all else.
+        FileNotFoundError: the bundle or file does not exist.
+        ValueError: ``window_shape`` is missing for a checkpoint; others as for :func:`export_network`.
     """
     network_def, folder = None, None
     checkpoint = Path(source)
@@ -201,8 +200,8 @@ def _check(
     whole = all(isinstance(size, int) and size > 0 for size in sizes)
     if not whole or len(sizes) != network.spatial_dims:
         raise ValueError(
-            f"window_shape must be {network.spatial_dims} positive whole numbers, got {sizes or window_shape}. Give "
-            "the size of the windows that the file will be fed with."
+            f"window_shape must be {network.spatial_dims} positive integers, got {sizes or window_shape}. Give the "
+            "size of the windows that the file will get."
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
@@ -216,14 +215,15 @@ def _write(
     target: Path,
     dynamic_batch: bool,
     tolerance: float,
-    extra: Mapping[str, str],
+    configs: Mapping[str, Any],
 ) -> tuple[torch.Tensor, float]:
-    """The network's logits on the first windows, and by how much those of the file differ."""
+    """Write and verify the file; returns the network's logits on the first windows, and the largest difference."""
+    extra = {f"{name}.json": json.dumps(content) for name, content in configs.items()}
     with torch.no_grad(), atomic_path(target) as temporary:
         expected = [network(each) for each in windows]
         fold_batch_norms(network)
         chosen.write(network, windows[0], dynamic_batch, temporary, extra)
-        # what reads the file is let go before the file moves
+        # the reader of the file is released before the file moves
         difference = _largest_difference(chosen.load(temporary), windows, expected)
         if not difference <= tolerance:
             raise RuntimeError(
@@ -238,7 +238,7 @@ def _write(
 def _largest_difference(
     run: Callable[[torch.Tensor], torch.Tensor], tried: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]
 ) -> float:
-    # torch's max, unlike Python's, does not lose what is not a number
+    # torch's max, unlike Python's, keeps NaN
     return float(torch.tensor([_difference(run(x), y) for x, y in zip(tried, expected, strict=True)]).max())
 
 

@@ -1,4 +1,4 @@
-"""The formats: how a network is written in each, and how the file is run to check it."""
+"""The formats: how to write a network, and how to run the file to verify it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Format:
     """One format of exported networks.
 
     Attributes:
-        suffix: of its files.
-        write: writes a network, given windows of the shape, whether their number stays open, the file, and texts by
-            name that go into the file where the format has room for them.
-        load: reads a file and gives the function that runs it.
-        packages: further packages whose versions matter.
-        companions: suffixes of further files that belong to the model and are written beside it.
+        suffix: suffix of its files.
+        write: writes a network, given example windows, whether their number is open, the file, and texts by name to
+            store in it if the format allows.
+        load: reads a file and returns the function that runs it.
+        packages: other packages whose versions matter.
+        companions: suffixes of other files of the model, written beside it.
     """
 
     suffix: str
@@ -112,7 +112,7 @@ def _write_openvino(
     network: NestedUNet, windows: torch.Tensor, dynamic_batch: bool, path: Path, extra: Mapping[str, str]
 ) -> None:
     model = convert_to_openvino(network, None, windows, dynamic_batch=dynamic_batch)
-    # as in ONNX
+    # the same names as in ONNX
     model.input(0).get_tensor().set_names({"image"})
     model.output(0).get_tensor().set_names({"pred"})
     write_openvino_model(model, path)
@@ -144,7 +144,7 @@ def _load_tensorrt(path: Path) -> Runner:
 def _import_tensorrt() -> Any:
     if importlib.util.find_spec("torch_tensorrt") is None or not torch.cuda.is_available():
         raise ImportError(
-            "format tensorrt needs torch-tensorrt and an NVIDIA GPU. Install it where a GPU is: pip install "
+            "format tensorrt needs torch-tensorrt and an NVIDIA GPU. Install it on a machine with a GPU: pip install "
             "torch-tensorrt"
         )
     with warnings.catch_warnings():

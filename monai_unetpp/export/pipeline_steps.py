@@ -1,4 +1,4 @@
-"""The transforms of a bundle as named steps for the runner; what has no translation is refused."""
+"""Translate the transforms of a bundle into named steps for the runner, or refuse them."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ Step = dict[str, Any]
 
 
 class NoTranslationError(ValueError):
-    """A part of a bundle that the runner cannot do; the message says which."""
+    """The runner does not support a part of a bundle; the message says which."""
 
 
 def translate_preprocessing(preprocessing: Any) -> tuple[dict[str, Any], list[Step]]:
-    """What to ask of image files, and the steps that follow.
+    """Translate the preprocessing into requirements on image files, and steps.
 
     Args:
         preprocessing: the parsed preprocessing of a bundle, a ``Compose``.
 
     Raises:
-        NoTranslationError: a transform, or a setting of one, that the runner does not have.
+        NoTranslationError: the runner lacks a transform, or a setting of one.
     """
     first, *others = _transforms(preprocessing)
     if not isinstance(first, LoadImaged):
@@ -61,14 +61,14 @@ def translate_preprocessing(preprocessing: Any) -> tuple[dict[str, Any], list[St
 
 
 def translate_postprocessing(postprocessing: Any, gives_labels: bool) -> list[Step]:
-    """The steps on the label map.
+    """Translate the postprocessing into steps on the label map.
 
     Args:
         postprocessing: the parsed postprocessing of a bundle, a ``Compose``.
-        gives_labels: whether the inferer gives labels; otherwise there must be an argmax.
+        gives_labels: whether the inferer returns labels; otherwise there must be an argmax.
 
     Raises:
-        NoTranslationError: a transform that the runner does not have.
+        NoTranslationError: the runner lacks a transform.
     """
     steps: list[Step] = []
     inverted = False
@@ -82,7 +82,7 @@ def translate_postprocessing(postprocessing: Any, gives_labels: bool) -> list[St
         elif not isinstance(transform, SegmentationSaveImaged):
             raise _refused(transform, "it has no such step after the network")
     if not gives_labels or not inverted:
-        raise NoTranslationError("the postprocessing must make labels and bring them back by Invertd, nearest_interp.")
+        raise NoTranslationError("the postprocessing must make labels and invert them with Invertd, nearest_interp.")
     return steps
 
 
@@ -118,18 +118,18 @@ def _translate(transform: Any) -> Step | None:
 
 
 def _refused(transform: Any, why: str) -> NoTranslationError:
-    return NoTranslationError(f"{type(transform).__name__} cannot be done by the runner: {why}.")
+    return NoTranslationError(f"{type(transform).__name__} is not supported by the runner: {why}.")
 
 
 def _plain(owner: Any, transform: Any, **expected: Any) -> None:
-    """Refuse settings of a transform that the runner does not have."""
+    """Refuse settings of a transform that the runner lacks."""
     for name, value in expected.items():
         if getattr(transform, name) != value:
             raise _refused(owner, f"its {name} must be {value!r}, got {getattr(transform, name)!r}")
 
 
 def _only(values: Iterable[Any]) -> Any:
-    """The value for the one image key: MONAI repeats it by key."""
+    """The value for the image, the only key: MONAI keeps one per key."""
     return next(iter(values))
 
 

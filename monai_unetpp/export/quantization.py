@@ -1,4 +1,4 @@
-"""OpenVINO models in whole numbers of 8 bits, calibrated on windows of training cases."""
+"""Quantize OpenVINO models to 8-bit integers, calibrated on windows of training cases."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from monai_unetpp.openvino_loading import openvino_core, without_telemetry
 __all__ = ["QUANTIZATION_INSTALL", "calibration_windows", "quantize_model"]
 
 QUANTIZATION_INSTALL = install_command("int8")
-#: Training cases, and windows of each, that the ranges of values are taken from.
+#: Number of training cases for calibration, and of windows per case.
 _CASES, _WINDOWS_OF_CASE = 16, 4
 _CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
 
@@ -31,16 +31,16 @@ _CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
 def calibration_windows(
     config: BundleConfig, dataset_dir: str | PathLike[str], window_shape: Sequence[int]
 ) -> list[npt.NDArray[np.float32]]:
-    """Windows ``(1, C, *window_shape)`` of preprocessed training cases, evenly spread over the list and the images.
+    """Cut windows ``(1, C, *window_shape)`` from training cases, evenly spaced over the list and the images.
 
     Args:
         config: the bundle's ``inference.json``.
-        dataset_dir: folder with ``dataset.json``; of its list ``training`` the images are taken.
-        window_shape: of the windows.
+        dataset_dir: folder with ``dataset.json``; its list ``training`` is used.
+        window_shape: shape of the windows.
 
     Raises:
-        FileNotFoundError: no such folder or list.
-        ImageFileError: an image that cannot be used.
+        FileNotFoundError: the folder or list does not exist.
+        ImageFileError: an image is unusable.
     """
     cases = load_datalist(dataset_dir, "training")
     preprocess = config.parse("preprocessing")
@@ -55,13 +55,13 @@ def calibration_windows(
 
 
 def quantize_model(path: str | PathLike[str], windows: Sequence[npt.NDArray[np.float32]]) -> None:
-    """Replace an OpenVINO model for one window by one whose convolutions compute in whole numbers of 8 bits.
+    """Replace an OpenVINO model for one window with one whose convolutions use 8-bit integers.
 
-    The first convolution and the last one stay in floating point: what they lose, nothing makes good.
+    The first and the last convolution stay in floating point: their errors could not be corrected.
 
     Args:
-        path: the ``.xml``, with its ``.bin`` beside.
-        windows: what the ranges of values are taken from.
+        path: the ``.xml``, with its ``.bin`` beside it.
+        windows: windows for calibration.
 
     Raises:
         ImportError: NNCF is not installed.
@@ -80,7 +80,7 @@ def quantize_model(path: str | PathLike[str], windows: Sequence[npt.NDArray[np.f
 
 
 def _import_nncf() -> Any:
-    """The module ``nncf``, imported so that it reports nothing: its messenger is hidden, as from OpenVINO."""
+    """Import ``nncf`` without its telemetry, as for OpenVINO."""
     openvino_core()
     if "nncf" in sys.modules:
         return sys.modules["nncf"]

@@ -1,4 +1,4 @@
-"""Exporting a bundle as a folder that ``monai_unetpp.runner`` segments with, without torch and MONAI."""
+"""Export a bundle to a folder for ``monai_unetpp.runner``, which needs neither torch nor MONAI."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class RunnerExport:
 
     Attributes:
         path: the folder.
-        pipeline: what its ``pipeline.json`` says.
-        network: how the network was written and checked.
-        size_bytes: of all its files.
+        pipeline: the content of its ``pipeline.json``.
+        network: how the network was written and verified.
+        size_bytes: size of all its files.
     """
 
     path: str
@@ -59,30 +59,30 @@ def export_runner(
 ) -> RunnerExport:
     """Write a folder with a bundle's network and its whole pipeline, for ``python -m monai_unetpp.runner``.
 
-    In fp32 the runner gives the labels of ``monai-unetpp segment``.
+    In fp32 the runner gives the same labels as ``monai-unetpp segment``.
 
     Args:
         bundle: name or folder of a bundle.
-        folder: the folder to write; it must not exist, or be one that this function wrote.
+        folder: the folder to write; it must not exist, be empty, or come from this function.
         level: such as ``"L2"``; by default the deepest.
-        precision: ``"fp32"`` or ``"bf16"``, which OpenVINO computes in, or ``"int8"``: convolutions in whole numbers,
-            which changes labels; evaluate it before you use it.
+        precision: ``"fp32"`` or ``"bf16"``, for computation with OpenVINO, or ``"int8"``: convolutions in 8-bit
+            integers, which changes labels; evaluate it before use.
         network_format: ``"openvino"`` or ``"onnx"``.
-        window_shape: spatial size of the windows; ``"auto"`` for those that ``segment`` chooses for each image, which
-            OpenVINO can; by default the bundle's.
-        calibration: for int8, a folder with ``dataset.json``, from whose training cases the ranges of values are taken.
+        window_shape: spatial size of the windows; ``"auto"`` to choose them for each image as ``segment`` does, with
+            OpenVINO only; by default the bundle's.
+        calibration: for int8, a folder with ``dataset.json`` whose training cases are used for calibration.
 
     Raises:
-        FileNotFoundError: no such bundle.
+        FileNotFoundError: the bundle does not exist.
         FileExistsError: ``folder`` holds something else.
-        ImportError: what the format needs is not installed.
-        NoTranslationError: a part of the bundle that the runner cannot do.
-        ValueError: another argument that cannot be.
+        ImportError: a package for the format is not installed.
+        NoTranslationError: the runner does not support a part of the bundle.
+        ValueError: another argument is invalid.
     """
     _check_precision(precision, network_format, calibration)
     target = Path(folder)
     if target.exists() and not _is_replaceable(target):
-        raise FileExistsError(f"{folder}: exists and is no exported folder. Move it away, or name another one.")
+        raise FileExistsError(f"{folder}: exists and is not an exported folder. Move it away, or name another one.")
     source = find_bundle(bundle)
     config = BundleConfig(source, "inference.json")
     if level is not None:
@@ -98,7 +98,7 @@ def export_runner(
         shape = _example_shape(described["windows"], source)
         if described["windows"]["shape"] == AUTO and network_format != "openvino":
             raise ValueError(
-                f"network_format must be openvino for windows that each image chooses, got {network_format!r}. Give "
+                f"network_format must be openvino for windows chosen per image, got {network_format!r}. Give "
                 "--window_shape with one size per axis."
             )
         file = written / f"network{FORMATS[network_format].suffix}"
@@ -106,18 +106,18 @@ def export_runner(
         Path(f"{file}.json").unlink()
         if calibration is not None:
             quantize_model(file, calibration_windows(config, calibration, shape))
-        files = [file, *(file.with_suffix(suffix) for suffix in FORMATS[network_format].companions)]
-        described["network"] = {
-            "files": [each.name for each in files],
-            "format": network_format,
-            "precision": precision,
-            "sha256": hash_files(files),
-        }
+        described["network"] = _describe_network(file, network_format, precision)
         pipeline = Pipeline(**described, versions=export.versions)
         (written / PIPELINE_FILE).write_text(pipeline.as_text(), encoding="utf-8")
         _put_in_place(written, target, temporary)
     size = sum(path.stat().st_size for path in target.iterdir())
     return RunnerExport(str(target), pipeline, dataclasses.replace(export, path=str(target / file.name)), size)
+
+
+def _describe_network(file: Path, network_format: str, precision: str) -> dict[str, Any]:
+    files = [file, *(file.with_suffix(suffix) for suffix in FORMATS[network_format].companions)]
+    names = [each.name for each in files]
+    return {"files": names, "format": network_format, "precision": precision, "sha256": hash_files(files)}
 
 
 def _check_precision(precision: str, network_format: str, calibration: str | PathLike[str] | None) -> None:
@@ -129,7 +129,7 @@ def _check_precision(precision: str, network_format: str, calibration: str | Pat
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
     if (precision == "int8") != (calibration is not None):
         raise ValueError(
-            f"calibration must be given for precision int8, and for no other, got {calibration!r} for {precision}. "
+            f"calibration must be given for precision int8 only, got {calibration!r} for {precision}. "
             "Name a folder with dataset.json and training cases."
         )
     if precision == "int8" and network_format != "openvino":
@@ -139,7 +139,7 @@ def _check_precision(precision: str, network_format: str, calibration: str | Pat
 def _describe(
     config: BundleConfig, source: Path, network: NestedUNet, window_shape: Sequence[int] | str | None
 ) -> dict[str, Any]:
-    """What ``pipeline.json`` says, without the network's files."""
+    """The content of ``pipeline.json`` without the network's files."""
     inferer: Any = config.parse("inferer")
     slice_axis = None
     if isinstance(inferer, SlicewiseInferer):
@@ -178,8 +178,7 @@ def _describe_windows(
         shape = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * axes
         if not all(isinstance(size, int) and size > 0 for size in shape):
             raise NoTranslationError(
-                f"window_shape must be {axes} whole numbers for the runner, or auto, got {given!r}. Give "
-                "--window_shape."
+                f"window_shape must be {axes} integers for the runner, or auto, got {given!r}. Give --window_shape."
             )
         described["shape"] = shape
     return described | {
@@ -196,14 +195,14 @@ def _describe_windows(
 
 
 def _example_shape(windows: Mapping[str, Any], source: Path) -> list[int]:
-    """The windows that the network is written and checked for; for those of an image the runner reshapes it."""
+    """The window shape for which the network is written and verified; with auto, the runner reshapes it."""
     if windows["shape"] != AUTO:
         return list(windows["shape"])
     return list(read_metadata_entry(source, "network_data_format", "inputs", "image", "spatial_shape"))
 
 
 def _is_replaceable(folder: Path) -> bool:
-    """Whether a folder is empty, or an exported one with nothing else in it."""
+    """Whether a folder is empty, or an exported one without other files."""
     if not folder.is_dir():
         return False
     names = {path.name for path in folder.iterdir()}

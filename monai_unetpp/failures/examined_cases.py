@@ -1,9 +1,9 @@
-"""The cases of a data set as they are in their files, and the scores of segmentations that were written for them."""
+"""Read the cases of a data set from their files, and score the segmentations that were written for them."""
 
 from __future__ import annotations
 
 import dataclasses
-import math
+import statistics
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 _SUFFIXES = (".nii.gz", ".png", ".tif")
-"""Of the files that :class:`~monai_unetpp.data.SegmentationSaveImaged` writes."""
+"""Suffixes of the files that :class:`~monai_unetpp.data.SegmentationSaveImaged` writes."""
 
 _Array = npt.NDArray[Any]
 
@@ -44,8 +44,8 @@ class ScoredLabels:
 
     Attributes:
         named: value by name.
-        allowed: values other than 0 that the files may hold; with None any, and all above 0 count as the one label.
-        ignore: value of voxels in the truth that are not scored; None where there are none.
+        allowed: values other than 0 that the files may hold. None allows any, and all above 0 count as one label.
+        ignore: value of voxels in the truth that are not scored; None if there are none.
     """
 
     named: dict[str, int]
@@ -53,7 +53,7 @@ class ScoredLabels:
     ignore: int | None = None
 
     def pick(self, data: _Array) -> _Array:
-        """A label map with the values of ``named`` only, all others become background."""
+        """The label map with only the values of ``named``; all others become background."""
         if self.allowed is None:
             return (data > 0).astype(np.uint8)
         return np.where(np.isin(data, list(self.named.values())), data, 0)
@@ -64,13 +64,12 @@ class CaseArrays:
     """One case on the grid of its label.
 
     Attributes:
-        image: grey values ``(H, W[, D])``, of the first channel where there are several.
-        truth: labels that are scored, of the same shape.
-        segmentation: the same of the segmentation; None where there is none to score.
+        image: grey values ``(H, W[, D])`` of the first channel.
+        truth: the scored labels, of the same shape.
+        segmentation: its labels, of the same shape; None if there is none to score.
         spacing_mm: voxel size by axis.
-        checked: what reading image and label has shown, as for every check of labelled cases.
-        ignored: whether a voxel is left out, of the same shape; truth and segmentation are 0 there. None leaves out
-            none.
+        checked: what was found while reading image and label, as in every check of labelled cases.
+        ignored: mask of the voxels that are left out; truth and segmentation are 0 there. None if there are none.
     """
 
     image: _Array
@@ -83,16 +82,16 @@ class CaseArrays:
 
 @dataclasses.dataclass(frozen=True)
 class CaseScore:
-    """How good the segmentation of one case is.
+    """The scores of one case.
 
     Attributes:
-        foreground_iou: intersection over union of all labels pooled; None where neither truth nor segmentation has any.
+        foreground_iou: intersection over union of all labels pooled; None if neither truth nor segmentation has any.
         dice: the same as Dice similarity.
-        background_iou: intersection over union of the background; None where neither has any.
-        mean_iou: mean over the background and every label that is in truth or segmentation.
+        background_iou: intersection over union of the background; None if neither has any.
+        mean_iou: mean IoU of the background and of every label that is in truth or segmentation.
         missed_voxels: labelled in the truth, background in the segmentation.
         false_positive_voxels: background in the truth, labelled in the segmentation.
-        confused_voxels: labelled in both, differently.
+        confused_voxels: labelled differently in the two.
         truth_voxels: labelled in the truth.
         segmentation_voxels: labelled in the segmentation.
         labels: all scores of each label, by name.
@@ -113,16 +112,16 @@ class CaseScore:
 def choose_labels(
     dataset_dir: str | PathLike[str], only: Sequence[str] | None = None, instances: bool = False
 ) -> ScoredLabels:
-    """The labels to score: those that ``dataset.json`` names, or some of them.
+    """The labels to score: all that ``dataset.json`` names, or some of them.
 
     Args:
-        dataset_dir: folder with ``dataset.json``. Where that names no labels, all values above 0 are one.
-        only: labels to choose; by default all.
-        instances: whether the label maps number their objects, so that all values above 0 are the one label.
+        dataset_dir: folder with ``dataset.json``. If that names no labels, all values above 0 are one label.
+        only: names of the labels to score; by default all.
+        instances: whether the label maps number their objects, so that all values above 0 are one label.
 
     Raises:
-        TypeError: ``only`` is a text instead of a list.
-        ValueError: labels that cannot be read or are not there, or several where objects are numbered.
+        TypeError: ``only`` is a string instead of a list.
+        ValueError: unreadable or unknown labels, or several labels although objects are numbered.
     """
     if isinstance(only, str):
         raise TypeError(f"labels must be a list of names, got {only!r}. Write ['{only}'].")
@@ -135,13 +134,13 @@ def choose_labels(
         raise ValueError(f"labels must be among {', '.join(named)}, got {unknown[0]!r}. Correct the name.")
     if instances and len(named) > 1:
         raise ValueError(
-            f"instances must be left out for data of several labels, got {', '.join(named)}. Numbers of objects and "
-            "values of labels cannot be told apart."
+            f"instances must be left out for data with several labels, got {', '.join(named)}. Object numbers and "
+            "label values cannot be told apart."
         )
     if instances and names.ignore is not None:
         raise ValueError(
-            f"{path}: labels must not have {IGNORE!r} where objects are numbered, got {names.ignore}. It could be the "
-            "number of an object: leave instances out."
+            f"{path}: labels must not have {IGNORE!r} where objects are numbered, got {names.ignore}. It could be an "
+            "object's number: leave instances out."
         )
     if instances or listed is None:
         return ScoredLabels(dict.fromkeys(named, 1), None)
@@ -162,9 +161,7 @@ def find_segmentation(case: LabelledCase, folder: Path) -> Path:
             f"{paths[0]}: no such file, nor one that ends in {' or '.join(_SUFFIXES[1:])}. Segment {case.image[0]}."
         )
     if len(existing) > 1:
-        raise ImageFileError(
-            f"{existing[0]}: {existing[1].name} is there too. Remove the one that is not to be scored."
-        )
+        raise ImageFileError(f"{existing[0]}: {existing[1].name} exists too. Remove the one that should not be scored.")
     return existing[0]
 
 
@@ -176,20 +173,20 @@ def read_arrays(
     Args:
         case: its image and label.
         labels: what is scored.
-        segmentation: the file of its segmentation; None where only the image is asked for.
-        spatial_dims: 2 or 3; None takes what the label has.
+        segmentation: its segmentation file; None reads image and label only.
+        spatial_dims: 2 or 3; None takes that of the label.
 
     Raises:
-        ImageFileError: a file that cannot be read, has values without a name, or lies on another grid than the label.
+        ImageFileError: a file is unreadable, has values without a name, or is not on the grid of the label.
     """
     label = read_truth(case, labels.allowed, spatial_dims)
     dims = label.data.ndim
-    # voxels outside of what was scanned are sometimes NaN; nothing is computed with the image but its kind
+    # voxels outside the scanned region are sometimes NaN; the image only serves to find its kind
     image = read_image(case, dims, allow_constant=True, fill_nonfinite=0.0)
     check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
     ignored = None if labels.ignore is None else label.data == labels.ignore
     if ignored is not None and ignored.all():
-        raise ImageFileError(f"{case.label}: every voxel is to be ignored, so nothing can be scored. Drop the case.")
+        raise ImageFileError(f"{case.label}: every voxel is to be ignored, so nothing can be scored. Remove the case.")
     segmented = None if segmentation is None else _read_segmentation(segmentation, label, case.label, labels)
     return CaseArrays(
         image=image.data[0],
@@ -209,7 +206,7 @@ def _read_segmentation(path: Path, label: Volume, label_path: Path, labels: Scor
         unknown = next(value for value in values if value not in (0, *labels.allowed))
         raise ImageFileError(
             f"{path}: the segmentation must hold 0 and {', '.join(map(str, sorted(labels.allowed)))} only, got "
-            f"{unknown}. Segment with a network for these labels, or say that the objects are numbered (instances)."
+            f"{unknown}. Segment with a network for these labels, or give instances if objects are numbered."
         )
     return labels.pick(segmentation.data)
 
@@ -227,7 +224,7 @@ def score_arrays(arrays: CaseArrays, labels: Mapping[str, int]) -> CaseScore:
     if arrays.segmentation is None:
         raise ValueError("arrays must have a segmentation to score, got None. Read it with the case.")
     true, segmented = arrays.truth != 0, arrays.segmentation != 0
-    # the surface Dice asks for a tolerance and is left out of the report: there is none that suits every data set
+    # the surface Dice needs a tolerance; none suits every data set, so the report leaves it out
     tolerances = dict.fromkeys(labels, max(arrays.spacing_mm))
     scores = score_case(arrays.segmentation, arrays.truth, arrays.spacing_mm, labels, tolerances)
     pooled = scores[scored_labels(labels)[-1]]
@@ -235,12 +232,12 @@ def score_arrays(arrays: CaseArrays, labels: Mapping[str, int]) -> CaseScore:
     nowhere = int(np.count_nonzero(~true & ~segmented)) - left_out
     not_both = true.size - int(np.count_nonzero(true & segmented)) - left_out
     background_iou = nowhere / not_both if not_both else None
-    classes = [background_iou, *(scores[name].iou for name in labels)]
+    by_class = [background_iou, *(scores[name].iou for name in labels)]
     return CaseScore(
         foreground_iou=pooled.iou,
         dice=pooled.dice,
         background_iou=background_iou,
-        mean_iou=math.fsum(defined := [iou for iou in classes if iou is not None]) / len(defined),
+        mean_iou=statistics.fmean(iou for iou in by_class if iou is not None),
         missed_voxels=int(np.count_nonzero(true & ~segmented)),
         false_positive_voxels=int(np.count_nonzero(segmented & ~true)),
         confused_voxels=int(np.count_nonzero(true & segmented & (arrays.truth != arrays.segmentation))),

@@ -1,4 +1,4 @@
-"""What is looked at when failures are sought. Importing this module takes no torch."""
+"""The options of the search for failures. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class FailureOptions:
         dataset_dir: folder with ``dataset.json`` in Decathlon form, 2D or 3D.
         output_dir: folder for the report.
         segmentations: folder with ``<case>_seg.nii.gz``, ``.png`` or ``.tif``, as
-            :func:`monai_unetpp.segmentation.segment_files` and the bundles write them; without it the kinds
-            are counted only.
+            :func:`monai_unetpp.segmentation.segment_files` and the bundles write them; without it, kinds are only
+            counted.
         list_key: list of ``dataset.json``: ``"validation"`` or ``"training"``.
-        worst: number of cases to list and to draw, from 1; of more than 24, the first 24 are drawn.
+        worst: number of cases to list and to draw, 1 or more; at most 24 are drawn.
         labels: names of the labels to score; by default all that ``dataset.json`` names. Others become background.
-        instances: whether label maps number their objects: then all values above 0 are the one label.
+        instances: whether label maps number their objects; then all values above 0 are one label.
 
     Raises:
         FileNotFoundError: no folder ``segmentations``.
@@ -64,9 +64,9 @@ class FailureOptions:
         if self.worst < 1:
             raise ValueError(f"worst must be at least 1, got {self.worst}. Give the number of cases to show.")
         if self.folder is not None and not self.folder.is_dir():
-            raise FileNotFoundError(f"{self.folder}: no such folder. segmentations must name what segment wrote to.")
+            raise FileNotFoundError(f"{self.folder}: no such folder. segmentations must be segment's output folder.")
 
     @property
     def folder(self) -> Path | None:
-        """Of the segmentations."""
+        """The folder of the segmentations."""
         return None if self.segmentations is None else Path(self.segmentations)

@@ -1,4 +1,4 @@
-"""The whole command: every case examined, the worst found, and the report written."""
+"""The whole command: examine every case, find the worst, write the report."""
 
 from __future__ import annotations
 
@@ -47,13 +47,10 @@ def find_failures(
 ) -> FailureReport:
     """Score segmentations against the labels of a data set, and show which kinds of images and which cases fail.
 
-    Written are ``failures.json`` with the figures of every case, ``failures.md`` with a table by kind and the worst
-    cases, and ``failures.png`` with pictures of them: the worst of each kind, then the worst of the others. A
-    segmentation that is missing or broken is reported and the others go on. Without ``segmentations`` the kinds are
-    counted only, and there is no picture.
-
-    Images in 2D are of one kind if they have one shape and one background, dark or bright
-    (:class:`monai_unetpp.data.ImageKind`), volumes if their largest voxel edge is the same to one digit.
+    Writes ``failures.json`` with the figures of every case, ``failures.md`` with a table by kind and the worst cases,
+    and ``failures.png`` with pictures: the worst case of each kind, then the worst of the others. A missing or broken
+    segmentation is reported, and the others go on. Without ``segmentations``, kinds are only counted and nothing is
+    drawn. See :func:`~monai_unetpp.failures.kinds.kinds_of` for the kinds.
 
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon form, 2D or 3D.
@@ -61,16 +58,13 @@ def find_failures(
         segmentations: folder with ``<case>_seg.nii.gz``, ``.png`` or ``.tif``, as
             :func:`monai_unetpp.segmentation.segment_files` and the bundles write them.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.
-        **options: further ones of :class:`~monai_unetpp.failures.failure_options.FailureOptions`, such as ``worst=20``
+        **options: other fields of :class:`~monai_unetpp.failures.failure_options.FailureOptions`, such as ``worst=20``
             or ``labels=["tumour"]``.
-
-    Returns:
-        What was found.
 
     Raises:
         FileNotFoundError: no ``dataset.json``, or no folder ``segmentations``.
-        TypeError: an option of another kind, or one that there is not.
-        ValueError: a list or labels that cannot be used, two cases of one name, or ``worst`` below 1.
+        TypeError: an option of the wrong type, or an unknown one.
+        ValueError: an unusable list or labels, two cases with the same name, or ``worst`` below 1.
         ImportError: matplotlib is not installed.
         OSError: ``output_dir`` cannot be written to.
     """
@@ -82,14 +76,28 @@ def find_failures(
     examined, checked, failures = _examine(listed, chosen.folder, scored, progress)
     named = None if scored.allowed is None else LabelNames(scored.named, scored.ignore)
     tell_doubtful(Path(dataset_dir) / "dataset.json", chosen.list_key, checked, named)
-    case_kinds = kinds_of(examined)
-    # labels that are mistaken for each other leave the pooled foreground as it is
+    # labels that are confused with each other leave the pooled foreground unchanged
     ranked_by = "mean_iou" if len(scored.named) > 1 else "foreground_iou"
-    kinds, overall = summarise_kinds(examined, case_kinds, ranked_by)
     ranked = sorted(examined, key=lambda case: error_key(case, ranked_by))
     wrong = [case for case in ranked if math.isfinite(error_key(case, ranked_by))]
-    report = FailureReport(
-        dataset=_dataset_name(Path(dataset_dir)),
+    report = _report(chosen, scored, ranked_by, examined, wrong, failures)
+    _write(report, Path(output_dir), _pick(wrong, report.case_kinds, chosen.worst), _reader(listed, scored))
+    return report
+
+
+def _report(
+    chosen: FailureOptions,
+    scored: ScoredLabels,
+    ranked_by: str,
+    examined: Sequence[ExaminedCase],
+    wrong: Sequence[ExaminedCase],
+    failures: dict[str, str],
+) -> FailureReport:
+    folder, where = Path(chosen.dataset_dir), describe_environment()
+    case_kinds = kinds_of(examined)
+    kinds, overall = summarise_kinds(examined, case_kinds, ranked_by)
+    return FailureReport(
+        dataset=str(read_content(folder / "dataset.json").get("name") or folder.resolve().name),
         list_key=chosen.list_key,
         segmentations=None if chosen.folder is None else str(chosen.folder),
         labels=scored.named,
@@ -100,14 +108,12 @@ def find_failures(
         overall=overall,
         worst=tuple(case.case for case in wrong[: chosen.worst]),
         failures=failures,
-        environment=_environment(),
+        environment={"device": where.device, "versions": where.versions, "date": where.date},
     )
-    _write(report, Path(output_dir), _pick(wrong, case_kinds, chosen.worst), _reader(listed, scored))
-    return report
 
 
 def _listed(chosen: FailureOptions) -> list[LabelledCase]:
-    """The cases of the list, no two of one name."""
+    """The cases of the list, which must have different names."""
     cases = list_cases(load_datalist(chosen.dataset_dir, chosen.list_key))
     for name, same in repeated_names(cases).items():
         files = " and ".join(str(case.image[0]) for case in same)
@@ -120,14 +126,14 @@ def _listed(chosen: FailureOptions) -> list[LabelledCase]:
 def _examine(
     cases: Sequence[LabelledCase], folder: Path | None, labels: ScoredLabels, progress: Progress
 ) -> tuple[list[ExaminedCase], dict[LabelledCase, CheckedCase], dict[str, str]]:
-    """What each case is like and how it scores, what its files hold, and why some cases could not be scored."""
+    """The examined cases, what their files hold, and why some could not be scored."""
     examined: list[ExaminedCase] = []
     checked: dict[LabelledCase, CheckedCase] = {}
     failures: dict[str, str] = {}
     with counting(progress, "examining") as count:
         for done, case in enumerate(cases, start=1):
             try:
-                # all cases must be like the first
+                # all cases must have the number of axes of the first
                 dims = len(examined[0].spacing_mm) if examined else None
                 examined_case, checked[case] = _examine_case(case, folder, labels, dims)
                 examined.append(examined_case)
@@ -175,15 +181,6 @@ def _reader(cases: Sequence[LabelledCase], labels: ScoredLabels) -> Callable[[Ex
     return read
 
 
-def _dataset_name(folder: Path) -> str:
-    return str(read_content(folder / "dataset.json").get("name") or folder.resolve().name)
-
-
-def _environment() -> dict[str, Any]:
-    where = describe_environment()
-    return {"device": where.device, "versions": where.versions, "date": where.date}
-
-
 def _write(
     report: FailureReport, folder: Path, drawn: Sequence[ExaminedCase], read: Callable[[ExaminedCase], CaseArrays]
 ) -> None:
@@ -191,7 +188,7 @@ def _write(
     if drawn:
         save_sheet(picture, drawn, report, read)
     else:
-        # one of an earlier run does not belong to this report
+        # remove the picture of an earlier run
         picture.unlink(missing_ok=True)
     write_text(folder / "failures.json", json.dumps(report.as_dict(), indent=2) + "\n")
     write_text(folder / "failures.md", format_failures(report, _PICTURE if drawn else None))

@@ -14,11 +14,11 @@ _WORDS = {"case", "pixels", "background", "largest voxel edge", "worst case"}
 
 
 def format_failures(report: FailureReport, picture: str | None) -> str:
-    """The report as Markdown: a table by kind, the worst cases, what could not be scored, and where it was computed.
+    """The report as Markdown: a table by kind, the worst cases, what could not be scored, and the environment.
 
     Args:
         report: from :func:`~monai_unetpp.failures.find_failures`.
-        picture: name of the picture beside it, if there is one.
+        picture: file name of the picture in the same folder, if any.
     """
     scored = report.segmentations is not None
     parts = [f"# {'Where does it fail?' if scored else 'Kinds of images'}", _summary(report)]
@@ -38,7 +38,7 @@ def format_failures(report: FailureReport, picture: str | None) -> str:
 
 
 def kind_table(report: FailureReport) -> Table:
-    """The table by kind; the last row is of all cases where there are several kinds."""
+    """The table by kind, with a last row for all cases if there are several kinds."""
     headings = list(report.kinds[0].kind)
     figures = [f"{name}, {what}" for name in _FIGURES.values() for what in ("mean", "least")]
     scored = report.segmentations is not None
@@ -47,7 +47,7 @@ def kind_table(report: FailureReport) -> Table:
     rows: list[list[TableCell | str]] = []
     for summary in summaries:
         words = [*summary.kind.values()] or ["all"]
-        # not a dash, which would mean that something is not known
+        # empty cells instead of dashes, which would mean unknown
         kind = map(TableCell, words + [""] * (len(headings) - len(words)))
         rows.append([*kind, str(summary.cases), *(_figures(summary) if scored else [])])
     return Table.of_rows("By kind", columns, rows, _WORDS)
@@ -103,15 +103,14 @@ def _percent(part: int, whole: int) -> str:
 
 def _meaning(report: FailureReport) -> str:
     lines = [
-        "- Foreground IoU: intersection over union of what is labelled, all labels pooled. Where neither truth nor "
-        "segmentation has a label it is not defined (n/a), and the case is left out of its mean; where only one of "
-        "them has, it is 0.",
-        "- Mean IoU: the mean of the IoU of the background and of every label, a figure that is often taken for "
-        "foreground IoU. It is closer to 1 where little is labelled.",
-        "- Missed: background in the segmentation, as a share of what is labelled in the truth. False positive: "
-        "background in the truth, as a share of what is labelled in the segmentation.",
-        f"- The worst have the lowest {_FIGURES[report.ranked_by]}.",
+        "- Foreground IoU: intersection over union of all labels pooled. If neither truth nor segmentation has a "
+        "label, it is undefined (n/a) and the case is left out of the mean; if only one of them has, it is 0.",
+        "- Mean IoU: the mean of the IoU of the background and of every label, often mistaken for foreground IoU. It "
+        "is closer to 1 where little is labelled.",
+        "- Missed: the share of voxels labelled in the truth that are background in the segmentation. False positive: "
+        "the share of voxels labelled in the segmentation that are background in the truth.",
+        f"- The worst cases have the lowest {_FIGURES[report.ranked_by]}.",
     ]
     if len(report.labels) > 1:
-        lines.insert(3, "- Wrong label: labelled in both, differently, as a share of what is labelled in the truth.")
+        lines.insert(3, "- Wrong label: the share of voxels labelled in the truth that are given another label.")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Examined cases sorted into kinds of images, and each kind summarised."""
+"""Sort examined cases into kinds of images, and summarise each kind."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from monai_unetpp.data import ImageKind
 from monai_unetpp.failures.examined_cases import CaseScore
+from monai_unetpp.reporting.numbers import join_shape
 
 __all__ = ["ExaminedCase", "FailureReport", "KindSummary", "error_key", "kinds_of", "summarise_kinds"]
 
-_TIMES = " \N{MULTIPLICATION SIGN} "
 _MOST_SHAPES = 20
-"""With more shapes than these, as in cropped photographs, the shape says nothing about the kind."""
+"""With more shapes than this, as in cropped photographs, the shape says nothing about the kind."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +25,12 @@ class ExaminedCase:
 
     Attributes:
         case: its name.
-        image: the image's file, the first one where there is a file per channel.
-        label: the label's file.
-        segmentation: the segmentation's file; None where only kinds were asked for.
+        image: the image file; the first one if each channel has its own.
+        label: the label file.
+        segmentation: the segmentation file; None if only kinds are counted.
         image_kind: shape and background.
         spacing_mm: voxel size by axis.
-        score: how good the segmentation is; None where only kinds were asked for.
+        score: of the segmentation; None if only kinds are counted.
     """
 
     case: str
@@ -49,9 +49,9 @@ class KindSummary:
     Attributes:
         kind: what they have in common, by heading, such as ``{"pixels": "256 x 256", "background": "dark"}``.
         cases: their number.
-        foreground_iou: ``"mean"`` and ``"least"`` over the cases where it is defined; None where it is not.
+        foreground_iou: ``"mean"`` and ``"least"`` over the cases where it is defined; None if there are none.
         mean_iou: the same for the mean IoU.
-        worst_case: name of the one that is ranked last.
+        worst_case: name of the case with the lowest rank.
     """
 
     kind: dict[str, str]
@@ -68,15 +68,15 @@ class FailureReport:
     Attributes:
         dataset: name of the data set.
         list_key: the list of ``dataset.json``.
-        segmentations: the folder that was scored; None where only kinds were asked for.
-        labels: value by name of the labels that were scored.
-        ranked_by: ``"foreground_iou"``, or ``"mean_iou"`` for several labels, which may be mistaken for each other.
+        segmentations: the folder that was scored; None if only kinds are counted.
+        labels: value of each scored label by name.
+        ranked_by: ``"foreground_iou"``, or ``"mean_iou"`` for several labels, which may be confused.
         cases: those that could be read, in the order of the list.
         case_kinds: the kind of each case by its name, as in ``kinds``.
         kinds: the worst first by the mean of ``ranked_by``; without scores, the most frequent first.
         overall: all cases as one kind.
-        worst: names of the worst cases, the worst first; cases without an error are not among them.
-        failures: reason by name of the case, for each that could not be read or scored.
+        worst: names of the worst cases, the worst first, without those that have no error.
+        failures: by name of the case, why it could not be read or scored.
         environment: versions, device and date.
     """
 
@@ -94,20 +94,20 @@ class FailureReport:
     environment: dict[str, Any]
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything as JSON takes it: ``case_kinds`` become the ``kind`` of each case."""
+        """The report for JSON, with ``case_kinds`` as the ``kind`` of each case."""
         content = dataclasses.asdict(self)
         kinds = content.pop("case_kinds")
         for case in content["cases"]:
             image_kind, score = case.pop("image_kind"), case.pop("score")
             case |= {**image_kind, "kind": kinds[case["case"]], **(score or {})}
             for each in case.get("labels", {}).values():
-                # at a tolerance that nobody chose
+                # computed at an arbitrary tolerance
                 del each["nsd"]
         return content
 
 
 def error_key(case: ExaminedCase, ranked_by: str) -> float:
-    """The figure by which cases are ranked, least is worst; infinite where it is not defined or there is no error."""
+    """The figure that ranks a case, lowest worst; infinite if it is undefined or the case has no error."""
     score = case.score
     if score is None or not (score.missed_voxels or score.false_positive_voxels or score.confused_voxels):
         return math.inf
@@ -118,9 +118,9 @@ def error_key(case: ExaminedCase, ranked_by: str) -> float:
 def kinds_of(cases: Sequence[ExaminedCase]) -> dict[str, dict[str, str]]:
     """The kind of each case by its name.
 
-    Images in 2D are of one kind if they have one shape and one background; the shape is left out where there are more
-    than 20. Volumes all have shapes of their own: of one kind are those whose largest voxel edge is the same to one
-    digit, which separates thick slices from thin ones.
+    2D images are of one kind if they share shape and background; with more than 20 shapes, only the background counts.
+    Volumes rarely share a shape: they are of one kind if their largest voxel edge is the same to one digit, which
+    separates thick slices from thin ones.
     """
     shapes = {case.image_kind.shape for case in cases}
     return {case.case: _kind(case, with_shape=len(shapes) <= _MOST_SHAPES) for case in cases}
@@ -129,7 +129,7 @@ def kinds_of(cases: Sequence[ExaminedCase]) -> dict[str, dict[str, str]]:
 def _kind(case: ExaminedCase, with_shape: bool) -> dict[str, str]:
     if len(case.spacing_mm) == 3:
         return {"largest voxel edge": f"{float(f'{max(case.spacing_mm):.1g}'):g} mm"}
-    size = {"pixels": _TIMES.join(map(str, case.image_kind.shape))} if with_shape else {}
+    size = {"pixels": join_shape(case.image_kind.shape)} if with_shape else {}
     return {**size, "background": case.image_kind.background}
 
 
@@ -141,7 +141,7 @@ def summarise_kinds(
     Args:
         cases: in any order.
         case_kinds: as from :func:`kinds_of`.
-        ranked_by: the figure by which kinds and cases are ranked.
+        ranked_by: the figure that ranks kinds and cases.
     """
     groups: dict[tuple[tuple[str, str], ...], list[ExaminedCase]] = defaultdict(list)
     for case in cases:

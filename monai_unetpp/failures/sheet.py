@@ -1,4 +1,4 @@
-"""A sheet of pictures: the whole image, and beside it a part where truth and segmentation can be told apart."""
+"""A sheet of pictures: each whole image, beside a part of it that shows truth and segmentation."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["error_window", "save_sheet"]
 _MOST_PICTURES = 24
 _LARGEST_WINDOW, _SMALLEST_WINDOW = 128, 48
 _CONTEXT = 0.3
-"""Around what is labelled, as a share of it."""
+"""Margin around the labels, as a share of their extent."""
 
 _TRUTH, _SEGMENTATION, _CONFUSED = PALETTE[5], PALETTE[4], PALETTE[3]
 _ALMOST_ALL = 0.75
-"""An image of which this much would be shown along both axes is shown whole."""
+"""The image is shown whole if a part of it would hold this share along both axes."""
 _PANEL_INCHES = 3.0
 _GAP = 0.06
 
@@ -42,16 +42,16 @@ def save_sheet(
     report: FailureReport,
     read: Callable[[ExaminedCase], CaseArrays],
 ) -> None:
-    """Draw cases, two in a row: the image, and the part of it with the most errors, with contours and errors.
+    """Draw cases, two in a row: the image, and beside it the part with the most errors, with contours and tints.
 
-    A volume is cut where most voxels are wrong, across its coarsest axis. Missed are areas inside the truth's contour
-    only, false positives those inside the segmentation's only: each is tinted in the colour of the contour around it.
+    Of a volume, the slice with the most errors is drawn, perpendicular to its coarsest axis. Missed areas lie inside
+    the truth's contour only, false positives inside the segmentation's only; each is tinted in its contour's colour.
 
     Args:
         path: the PNG to write.
-        cases: the cases in their order, with scores; the first 24 are drawn.
-        report: for the kinds and the labels.
-        read: gives image, truth and segmentation of a case.
+        cases: in order, with scores; the first 24 are drawn.
+        report: gives the kinds and the labels.
+        read: reads image, truth and segmentation of a case.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -77,20 +77,20 @@ def save_sheet(
 
 
 def error_window(truth: npt.ArrayLike, segmentation: npt.ArrayLike) -> tuple[slice, slice]:
-    """The part of a 2D image to look at: what is labelled and some context, or where that is large, where it is worst.
+    """The part of a 2D image to show: the labels with a margin or, if that is too large, where the errors are.
 
     Args:
         truth: labels ``(H, W)``.
         segmentation: labels of the same shape.
 
     Returns:
-        A part of 48 to 128 pixels along each axis, as far as the image has them, or the whole image if that is little
-        more. It is where the most pixels are wrong, but not all, so that the borders of what is wrong can be seen.
+        A part of 48 to 128 pixels along each axis (fewer in a smaller image), or the whole image if that is little
+        more. The share of wrong pixels in it is as close to a half as possible, so that the borders of errors show.
     """
     true, segmented = np.asarray(truth), np.asarray(segmentation)
     labelled, wrong = (true != 0) | (segmented != 0), true != segmented
     sides = [_side(labelled.any(axis=1 - axis)) for axis in range(2)]
-    # square, as far as the image is
+    # square, if the image is large enough
     size = [min(max(sides), length) for length in true.shape]
     if all(side >= _ALMOST_ALL * length for side, length in zip(size, true.shape, strict=True)):
         return slice(0, true.shape[0]), slice(0, true.shape[1])
@@ -106,7 +106,7 @@ def _side(occupied: npt.NDArray[np.bool_]) -> int:
 def _densest(wrong: _Array, labelled: _Array, size: Sequence[int]) -> tuple[slice, slice]:
     share = _window_sums(wrong, size) / math.prod(size)
     mixed = share * (1 - share)
-    # of equals the one that shows most of what is labelled, then the one in their middle
+    # among equals the one with the most labelled pixels, then the most central
     seen = np.where(mixed == mixed.max(), _window_sums(labelled, size), -1)
     places = np.argwhere(seen == seen.max())
     start = places[np.abs(places - places.mean(axis=0)).sum(axis=1).argmin()]
@@ -115,7 +115,7 @@ def _densest(wrong: _Array, labelled: _Array, size: Sequence[int]) -> tuple[slic
 
 
 def _window_sums(mask: _Array, size: Sequence[int]) -> _Array:
-    """Number of pixels of a mask in every window that lies inside, by the window's first pixel."""
+    """Number of pixels of a mask in every window inside the image, by the window's first pixel."""
     sums = np.pad(mask, ((1, 0), (1, 0))).cumsum(axis=0, dtype=np.int64).cumsum(axis=1)
     rows, columns = size
     total: _Array = sums[rows:, columns:] - sums[:-rows, columns:] - sums[rows:, :-columns] + sums[:-rows, :-columns]
@@ -123,7 +123,7 @@ def _window_sums(mask: _Array, size: Sequence[int]) -> _Array:
 
 
 def _title(case: ExaminedCase, report: FailureReport, where: str = "") -> str:
-    # where all are of one kind there is no need to name it
+    # a single kind need not be named
     kind = report.case_kinds[case.case].values() if len(report.kinds) > 1 else ()
     details = ", ".join(filter(None, (*kind, where)))
     score = case.score
@@ -133,7 +133,7 @@ def _title(case: ExaminedCase, report: FailureReport, where: str = "") -> str:
 
 
 def _draw_case(left: Axes, right: Axes, arrays: CaseArrays, values: Sequence[int]) -> str:
-    """Draw a case and say in words which slice is shown; of a 2D image, nothing."""
+    """Draw a case, and return a description of its slice (empty in 2D)."""
     segmented = np.zeros_like(arrays.truth) if arrays.segmentation is None else arrays.segmentation
     axis, index = error_slice(arrays.truth, segmented, arrays.spacing_mm)
     image, truth, spacing = arrays.image, arrays.truth, arrays.spacing_mm
@@ -157,7 +157,7 @@ def _draw_case(left: Axes, right: Axes, arrays: CaseArrays, values: Sequence[int
 
 
 def _draw_image(axes: Axes, image: _Array, spacing: Sequence[float], upright: bool) -> None:
-    # photographs begin at the top; of a volume in RAS, the second and third axis run upwards
+    # photographs start at the top; in a RAS volume, the second and third axis run upwards
     limits = np.percentile(image, (0.5, 99.5))
     draw_grey(axes, image, limits, upright=upright, aspect=spacing[1] / spacing[0])
     axes.set_autoscale_on(False)

@@ -1,4 +1,4 @@
-"""How a network is run over images."""
+"""Run networks over images."""
 
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.precision import PrecisionInferer

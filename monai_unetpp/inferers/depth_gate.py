@@ -1,4 +1,4 @@
-"""How deep a window needs to go: as far as two neighbouring levels agree."""
+"""Choose the depth of each window: stop at the first level that agrees with the one before it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ __all__ = [
     "levels_agree",
 ]
 
-#: The name of the depth that is chosen for each window, among the levels.
+#: Name, among the levels, of the depth chosen per window.
 ADAPTIVE = "adaptive"
 _GATE = re.compile(rf"{ADAPTIVE}=(\d+(?:\.\d*)?(?:e-?\d+)?)")
 
 
 def gate_name(tolerance: float) -> str:
-    """The name, among levels, of the depth chosen at a tolerance: 0.02 gives ``"adaptive=0.02"``."""
+    """The name, among levels, of the depth chosen at ``tolerance``: 0.02 gives ``"adaptive=0.02"``."""
     return f"{ADAPTIVE}={float(tolerance):g}"
 
 
@@ -38,11 +38,11 @@ def gate_tolerance(name: str) -> float | None:
 
 
 def check_tolerance(value: Any) -> float:
-    """``value`` if it can be a tolerance.
+    """Check a tolerance.
 
     Raises:
-        TypeError: no number.
-        ValueError: outside of 0 to 1.
+        TypeError: it is not a number.
+        ValueError: it lies outside 0 to 1.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"adaptive_tolerance must be a number such as 0.03, got {value!r}. It is 1 - Dice.")
@@ -53,12 +53,12 @@ def check_tolerance(value: Any) -> float:
 
 
 def check_adaptive(levels: Any, tolerance: Any, runtime: str) -> float | None:
-    """The tolerance of an inferer that chooses the depth; None for one that does not.
+    """Check the tolerance of an inferer with adaptive depth; None for other inferers.
 
     Raises:
-        TypeError: a tolerance that is no number.
-        ValueError: a tolerance without the level ``"adaptive"``, or the other way round, or a runtime that makes one
-            program of the whole network.
+        TypeError: the tolerance is not a number.
+        ValueError: a tolerance is given without the level ``"adaptive"`` or vice versa, or the runtime compiles the
+            whole network.
     """
     if (levels == ADAPTIVE) != (tolerance is not None):
         raise ValueError(
@@ -67,7 +67,7 @@ def check_adaptive(levels: Any, tolerance: Any, runtime: str) -> float | None:
         )
     if tolerance is not None and runtime == "compile":
         raise ValueError(
-            f"runtime must be auto, torch or openvino for levels={ADAPTIVE!r}, got 'compile'. Take one of these."
+            f"runtime must be auto, torch or openvino for levels={ADAPTIVE!r}, got 'compile'. Use one of these."
         )
     return None if tolerance is None else check_tolerance(tolerance)
 
@@ -78,10 +78,10 @@ def levels_agree(shallower: torch.Tensor, deeper: torch.Tensor, tolerance: float
     Args:
         shallower: logits of a level, ``(B, C, *spatial)``; a single channel is the foreground against the background.
         deeper: logits of the next level.
-        tolerance: of ``1 - Dice`` between the two segmentations. Every class that occurs in either must stay below.
+        tolerance: upper bound of ``1 - Dice`` between both segmentations, for every class that occurs in either.
 
     Returns:
-        ``(B,)`` of bool. At tolerance 0 no levels agree.
+        Boolean ``(B,)``. At tolerance 0 no levels agree.
     """
     classes, count = max(2, shallower.shape[1]), shallower.shape[0]
     pairs = (_class_map(shallower).long() * classes + _class_map(deeper)).flatten(1)
@@ -94,17 +94,16 @@ def levels_agree(shallower: torch.Tensor, deeper: torch.Tensor, tolerance: float
 
 
 def gated(logits: Mapping[str, torch.Tensor], tolerance: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """What a gate would give where all levels are known.
+    """Apply a gate to the known logits of all levels.
 
-    Level after level is compared with the one above it; the first that agrees with the one before is taken, at last the
-    deepest.
+    Each level is compared with the one before it; the first that agrees is used, else the deepest.
 
     Args:
-        logits: of two levels or more, ``(B, C, *spatial)`` each, shallowest first.
+        logits: logits of two or more levels, ``(B, C, *spatial)`` each, shallowest first.
         tolerance: as for :func:`levels_agree`.
 
     Returns:
-        The logits of each window's own level, and its number among ``logits``, ``(B,)``.
+        The logits of the level chosen for each window, and the indices of these levels in ``logits``, ``(B,)``.
     """
     found: Sequence[torch.Tensor] = list(logits.values())
     chosen = found[-1].clone()
@@ -121,14 +120,14 @@ def gated(logits: Mapping[str, torch.Tensor], tolerance: float) -> tuple[torch.T
 def add_gated(
     outputs: Mapping[str, torch.Tensor], names: Sequence[str]
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """What levels give, with what gates of some tolerances give beside.
+    """Add the outputs of gates to those of levels.
 
     Args:
         outputs: logits by level, shallowest first.
-        names: of levels and gates, such as ``"adaptive=0.02"``; others are passed over.
+        names: names of gates, such as ``"adaptive=0.02"``; others are ignored.
 
     Returns:
-        The outputs, and by gate the number of each window's level.
+        All outputs, and for each gate the index of each window's level.
     """
     extended, depths = dict(outputs), {}
     for name in names:
@@ -139,7 +138,7 @@ def add_gated(
 
 
 def count_depths(counts: dict[str, dict[str, int]], depths: Mapping[str, torch.Tensor], levels: Sequence[str]) -> None:
-    """Add to ``counts``, by gate and level, the windows whose levels have the numbers ``depths``."""
+    """Count the windows by gate and level; ``depths`` holds the indices of their levels."""
     for name, numbers in depths.items():
         of_gate = counts.setdefault(name, dict.fromkeys(levels[1:], 0))
         for number in numbers.tolist():
@@ -147,10 +146,10 @@ def count_depths(counts: dict[str, dict[str, int]], depths: Mapping[str, torch.T
 
 
 def _class_map(logits: torch.Tensor) -> torch.Tensor:
-    """The class of the highest logit, of equal ones the first, ``(B, *spatial)`` in int16."""
+    """The class of the highest logit, the first if several are equal, ``(B, *spatial)`` in int16."""
     if logits.shape[1] == 1:
         return (logits[:, 0] > 0).short()
-    # many times faster on a CPU than argmax over the first of several axes
+    # on a CPU many times faster than argmax over the first of several axes
     best = logits[:, 0].clone()
     classes = torch.zeros_like(best, dtype=torch.int16)
     for number in range(1, logits.shape[1]):

@@ -17,12 +17,12 @@ class FlipInferer(Inferer):
     """Average the logits over flips of the image along some axes: more accurate, for a multiple of the time.
 
     Args:
-        inferer: what to run; ``SimpleInferer`` by default.
-        axes: spatial axes to flip, 0 the first. ``n`` axes give ``2 ** n`` runs, none gives the inferer itself.
-            Flip only along axes along which the network was trained with mirror images.
+        inferer: the inferer to run; ``SimpleInferer`` by default.
+        axes: spatial axes to flip, from 0. ``n`` axes take ``2 ** n`` runs; without axes this is the inferer itself.
+            Flip only along axes that were flipped in training.
 
     Raises:
-        ValueError: an axis that is negative or given twice.
+        ValueError: an axis is negative or repeated.
     """
 
     def __init__(self, inferer: Inferer | None = None, axes: Sequence[int] = ()) -> None:
@@ -33,10 +33,10 @@ class FlipInferer(Inferer):
         self.axes = tuple(axes)
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Infer on ``inputs`` ``(B, C, *spatial)``; results keep the form that ``network`` gives them.
+        """Infer on ``inputs`` ``(B, C, *spatial)``; results have the structure of the network's output.
 
         Raises:
-            ValueError: an axis that ``inputs`` has not.
+            ValueError: ``inputs`` lacks an axis.
         """
         if any(axis >= inputs.dim() - 2 for axis in self.axes):
             raise ValueError(f"axes must be spatial axes of the image, {inputs.dim() - 2}, got {list(self.axes)}.")

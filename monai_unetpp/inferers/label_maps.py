@@ -1,4 +1,4 @@
-"""Label maps from logits, part by part; those of several levels in one number per voxel while they are made."""
+"""Make label maps from logits, part by part; several levels share one byte per voxel meanwhile."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from monai_unetpp.inferers.windows import WindowGrid
 
 __all__ = ["LabelMaps", "are_joined", "label_dtype", "write_labels"]
 
-#: Most voxels that are turned into labels at once, which bounds the memory for it.
+#: Most voxels converted to labels at once, to bound memory.
 _CHUNK_VOXELS = 2**22
 
 
 class LabelMaps:
     """The label maps of the levels of a network, ``(images, 1, *padded_size)`` for each.
 
-    Where there are few classes, the labels of a voxel at all levels are kept as the digits of one number in a byte
-    until all of them are known, so that the maps of four levels take no more memory than one beside the sums.
+    With few classes, the labels of a voxel at all levels are stored as digits of one byte until all are known, so the
+    maps of four levels take no more memory than one, besides the sums.
 
     Args:
         grid: the windows.
         images: number of images.
-        channels: of the logits of each level.
-        device: where to put them.
+        channels: channels of the logits of each level.
+        device: device of the maps.
     """
 
     def __init__(
@@ -44,11 +44,11 @@ class LabelMaps:
         self._factors = [1, *itertools.accumulate(self._classes, operator.mul)][:-1]
 
     def write(self, level: int, image: int, place: tuple[slice, ...], logits: torch.Tensor) -> None:
-        """Write the labels of a part of an image; each part once.
+        """Write the labels of a part of an image, once per part.
 
         Args:
-            level: number of the level.
-            image: number of the image.
+            level: index of the level.
+            image: index of the image.
             place: the part of the padded image.
             logits: ``(C, *part)``.
         """
@@ -60,7 +60,7 @@ class LabelMaps:
         self._joined[image, 0][place].add_(labels.mul_(self._factors[level]))
 
     def result(self, level: int) -> torch.Tensor:
-        """The label map of a level, when all is written."""
+        """The label map of a level, after all parts were written."""
         if self._joined is None:
             return self._maps[level]
         found = torch.div(self._joined, self._factors[level], rounding_mode="floor")
@@ -68,12 +68,12 @@ class LabelMaps:
 
     @property
     def nbytes(self) -> int:
-        """Memory of what is held between windows."""
+        """Memory held between windows."""
         return sum(each.nbytes for each in self._maps) if self._joined is None else self._joined.nbytes
 
 
 def are_joined(channels: Sequence[int]) -> bool:
-    """Whether the labels of several levels fit into one byte together."""
+    """Whether the labels of all levels fit into one byte."""
     return len(channels) > 1 and math.prod(max(count, 2) for count in channels) <= 256
 
 
@@ -83,16 +83,16 @@ def label_dtype(channels: int) -> torch.dtype:
 
 
 def write_labels(logits: torch.Tensor, labels: torch.Tensor) -> None:
-    """Write the class of the highest logit; of equal ones the first.
+    """Write the class of the highest logit, the first if several are equal.
 
-    A single channel is taken as the logit of the foreground against the background: above 0 gives 1.
+    A single channel is the logit of the foreground against the background: above 0 gives 1.
 
     Args:
         logits: ``(C, *spatial)``.
-        labels: ``(*spatial)`` of an integer type, which is written to.
+        labels: output ``(*spatial)`` of an integer type.
 
     Raises:
-        ValueError: a highest logit that is not a finite number.
+        ValueError: a highest logit is not finite.
     """
     if logits.shape[0] == 1:
         _check_finite(logits[0])
@@ -100,7 +100,7 @@ def write_labels(logits: torch.Tensor, labels: torch.Tensor) -> None:
         return
     rows = max(_CHUNK_VOXELS * labels.shape[0] // max(labels.numel(), 1), 1)
     for part, written in zip(logits.split(rows, dim=1), labels.split(rows), strict=True):
-        # many times faster than argmax over the first of several axes, and without its 8 bytes per voxel
+        # many times faster than argmax over the first of several axes, and saves its 8 bytes per voxel
         best = part[0].clone()
         written.zero_()
         for number in range(1, part.shape[0]):
@@ -112,9 +112,9 @@ def write_labels(logits: torch.Tensor, labels: torch.Tensor) -> None:
 
 
 def _check_finite(logits: torch.Tensor) -> None:
-    # the sum of finite numbers is finite, or the numbers are looked at one by one
+    # the sum of finite numbers is usually finite; only otherwise check them one by one
     if not bool(logits.sum().isfinite()) and not bool(logits.isfinite().all()):
         raise ValueError(
-            "network must give finite logits, got NaN or infinity. Its weights are damaged (check the bundle), or the "
-            "precision does not hold its values (try precision='fp32')."
+            "network must give finite logits, got NaN or infinity. Its weights are damaged (check the bundle), or its "
+            "values overflow the precision (try precision='fp32')."
         )

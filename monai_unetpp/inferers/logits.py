@@ -1,4 +1,4 @@
-"""The logits of a batch of windows by level, on their way from the network to where they are put together."""
+"""Logits of a batch of windows by level, on their way from the network to stitching."""
 
 from __future__ import annotations
 
@@ -11,35 +11,35 @@ from monai_unetpp.inferers.window_batches import WindowBatch
 
 __all__ = ["ONLY", "full_precision", "logits_by_name", "through_pinned_memory"]
 
-#: The name of the result of a network that is not asked for levels.
+#: Name of the output of a network without levels.
 ONLY = ""
 
 
 def logits_by_name(outputs: Any) -> dict[str, torch.Tensor]:
-    """What a network returned, by name.
+    """The outputs of a network by name.
 
     Raises:
-        TypeError: it is neither a tensor nor a dict of tensors.
+        TypeError: they are neither a tensor nor a dict of tensors.
     """
     named = dict(outputs) if isinstance(outputs, Mapping) else {ONLY: outputs}
     for found in named.values():
         if not isinstance(found, torch.Tensor):
             raise TypeError(
                 f"network must return a tensor or a dict of tensors, got {type(found).__name__}. Wrap it in a function "
-                "that picks one, or take levels of a NestedUNet."
+                "that returns one, or use levels of a NestedUNet."
             )
     return named
 
 
 def full_precision(outputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """In float32 at least."""
+    """Convert half precision to float32."""
     return {name: found.to(torch.promote_types(found.dtype, torch.float32)) for name, found in outputs.items()}
 
 
 def through_pinned_memory(
     predictions: Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]],
 ) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
-    """Bring logits from a GPU to the CPU, each batch while the GPU computes the next one."""
+    """Copy logits from the GPU to the CPU while the GPU computes the next batch."""
     waiting: tuple[WindowBatch, dict[str, torch.Tensor], torch.cuda.Event] | None = None
     for batch, logits in predictions:
         arrived = torch.cuda.Event()

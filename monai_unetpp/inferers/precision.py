@@ -16,14 +16,14 @@ _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PrecisionInferer(Inferer):
-    """Run another inferer with the network under autocast, and hand out its results in float32.
+    """Run another inferer with the network under autocast, and return its results in float32.
 
-    Unlike ``amp=True`` of MONAI's engines this also works on a CPU, and losses and stitching stay in float32.
+    Unlike ``amp=True`` of MONAI's engines this also works on a CPU, and keeps losses and stitching in float32.
 
     Args:
-        inferer: what to run; ``SimpleInferer`` by default.
-        precision: ``"auto"`` takes bf16 where the device computes it natively and fp32 elsewhere. With ``"fp16"``
-            training needs ``amp=True`` of MONAI's trainer, which scales the loss.
+        inferer: the inferer to run; ``SimpleInferer`` by default.
+        precision: ``"auto"`` uses bf16 if the device supports it natively, else fp32. For training, ``"fp16"`` needs
+            ``amp=True`` of MONAI's trainer, which scales the loss.
     """
 
     def __init__(self, inferer: Inferer | None = None, precision: str = "auto") -> None:
@@ -33,7 +33,7 @@ class PrecisionInferer(Inferer):
         self.precision = precision
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        """Infer on ``inputs`` ``(B, C, *spatial)``; results keep the form that ``network`` gives them."""
+        """Infer on ``inputs`` ``(B, C, *spatial)``; results have the structure of the network's output."""
         dtype = _DTYPES.get(resolve_precision(self.precision, inputs.device))
         if dtype is None:
             return self.inferer(inputs, network, *args, **kwargs)

@@ -1,4 +1,4 @@
-"""Volumes through networks for images, slice by slice."""
+"""Run 2D networks on volumes, slice by slice."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = ["SlicewiseInferer"]
 
 
 class SlicewiseInferer(Inferer):
-    """Run an inferer for images over each slice of a volume; images go through as they are.
+    """Run a 2D inferer over each slice of a volume; 2D images are passed through.
 
-    Unlike MONAI's ``SliceInferer``, which makes sliding windows of one voxel's depth, this one leaves the windows to
-    any inferer, so that label maps in bounded memory, flips and runtimes work for slices too.
+    Unlike MONAI's ``SliceInferer``, which uses sliding windows with a depth of one voxel, this one works with any
+    inferer, so label maps in bounded memory, flips and runtimes are available for slices too.
 
     Args:
-        inferer: what to run on ``(B, C, H, W)``; it must give one tensor.
-        slice_axis: spatial axis of volumes across which the slices lie, 0 the first, -1 the last.
+        inferer: the inferer for ``(B, C, H, W)``; it must return one tensor.
+        slice_axis: spatial axis of volumes perpendicular to the slices, 0 the first, -1 the last.
 
     Raises:
-        ValueError: ``slice_axis`` is none of a volume's.
+        ValueError: a volume has no such axis.
 
     Example:
         >>> import torch
@@ -55,20 +55,20 @@ class SlicewiseInferer(Inferer):
 
     @property
     def ran(self) -> tuple[str, str] | None:
-        """Runtime and precision of the last run, of an inferer that tells."""
+        """Runtime and precision of the last run, if the inferer reports them."""
         ran: tuple[str, str] | None = getattr(self.inferer, "ran", None)
         return ran
 
     @property
     def depths(self) -> dict[str, dict[str, int]]:
-        """How deep the windows of the last run went, of an inferer that tells; summed over the slices."""
+        """Windows of the last run by depth, summed over the slices, if the inferer reports them."""
         return self._depths
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Infer on ``inputs`` ``(B, C, H, W)`` or ``(B, C, H, W, D)``; results have the same spatial size.
 
         Raises:
-            TypeError: the inferer gives something else than a tensor for a slice.
+            TypeError: the inferer does not return a tensor for a slice.
         """
         self._depths = {}
         if inputs.ndim == 4:

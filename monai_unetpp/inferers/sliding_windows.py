@@ -1,4 +1,4 @@
-"""Segmenting whole volumes with a nested U-Net, window by window."""
+"""Segment whole volumes with a nested U-Net, window by window."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from monai.data import MetaTensor
@@ -16,8 +16,7 @@ from monai.inferers import Inferer
 from monai.utils import BlendMode, PytorchPadMode, look_up_option
 from tqdm import tqdm
 
-from monai_unetpp.choices import RUNTIMES
-from monai_unetpp.devices import resolve_device, resolve_precision
+from monai_unetpp.devices import resolve_device
 from monai_unetpp.inferers.depth_gate import ADAPTIVE, add_gated, check_adaptive, count_depths
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
@@ -25,7 +24,7 @@ from monai_unetpp.inferers.label_maps import LabelMaps
 from monai_unetpp.inferers.logits import ONLY, full_precision, logits_by_name, through_pinned_memory
 from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
-from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_sizes, is_whole
+from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_run, check_sizes
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
 from monai_unetpp.inferers.window_choice import choose_windows, downsampling_of
 from monai_unetpp.inferers.window_memory import (
@@ -45,76 +44,75 @@ __all__ = ["NestedSlidingWindowInferer"]
 
 logger = logging.getLogger(__name__)
 
-Output = Literal["logits", "labels"]
-#: Predictors that are kept, one for each shape of windows and of batches.
+#: Most predictors to keep, one per shape of windows and batches.
 _MOST_KEPT = 4
 
 
 class NestedSlidingWindowInferer(Inferer):
-    """Run a nested U-Net over images of any size, by overlapping windows of one size.
+    """Run a nested U-Net over images of any size in overlapping windows.
 
-    The windows, their weights and the padding are those of MONAI's ``SlidingWindowInferer``, and so are the names and
-    the order of the first arguments. With ``mode="constant"``, ``precision="fp32"`` and ``runtime="torch"``, MONAI's
-    defaults, the results agree to float32 rounding. MONAI's ``sw_device``, ``cache_roi_weight_map``, ``cpu_thresh``,
-    ``buffer_steps``, ``buffer_dim`` and ``with_coord`` have no counterpart: leave them out.
+    Windows, weights and padding are those of MONAI's ``SlidingWindowInferer``, and so are the names and the order of
+    the first arguments. With ``mode="constant"``, ``precision="fp32"`` and ``runtime="torch"``, MONAI's defaults, the
+    results agree to float32 rounding. MONAI's ``sw_device``, ``cache_roi_weight_map``, ``cpu_thresh``,
+    ``buffer_steps``, ``buffer_dim`` and ``with_coord`` have no counterpart.
 
-    Beyond MONAI's, this one knows levels, makes label maps in bounded memory, averages over flips, and runs the network
-    through torch, torch.compile or OpenVINO.
+    In addition, this inferer supports levels, label maps in bounded memory, test-time flips, and torch, torch.compile
+    or OpenVINO as runtime.
 
     Args:
         roi_size: spatial size of the windows, one for all axes or each; ``None``, 0 or -1 stands for the image's own
-            size. Take the patch size of the training: deep levels are worse in smaller windows. ``"auto"`` takes for
-            each image as few and as large windows as the free memory surely holds, the whole image where it does, in
+            size. Use the patch size of the training: deep levels are worse in smaller windows. ``"auto"`` chooses for
+            each image the fewest and largest windows that safely fit into free memory, if possible the whole image, in
             multiples of the network's downsampling; see :func:`monai_unetpp.inferers.window_choice.choose_windows`.
-            It computes fewer voxels, but only for networks that do not mind what else is in a window, as with batch
-            norm: with instance norm a window of another size changes every voxel.
-        sw_batch_size: windows that the network gets at once. ``None`` takes one with OpenVINO, else chooses from the
-            device's free memory; the result does not depend on it beyond rounding.
-        overlap: part of a window that the next one covers again, from 0 to below 1, for all axes or each. More is
+            This computes fewer voxels, but is only for networks whose output does not depend on the window size, as
+            with batch norm: with instance norm another window size changes every voxel.
+        sw_batch_size: windows per batch. ``None`` uses one with OpenVINO, else as many as suit the device's free
+            memory; results do not depend on it beyond rounding.
+        overlap: fraction of a window that overlaps with the next one, from 0 to below 1, for all axes or each. More is
             slower and smoother.
-        mode: ``"gaussian"`` lets the middle of a window count more than its edges; ``"constant"`` does not.
-        sigma_scale: standard deviation of the Gaussian in lengths of the window, for all axes or each.
-        padding_mode: how images shorter than a window are padded: ``"constant"``, ``"reflect"``, ``"replicate"`` or
-            ``"circular"``. The padding is cut off again.
-        cval: the value to pad with, for ``"constant"``.
-        levels: ``None`` takes what ``network(windows)`` returns, the deepest level; ``"L2"`` that level; ``"mean"`` the
-            mean of the probabilities of all heads, given as logits (see
-            :func:`monai_unetpp.inferers.head_averaging.mean_of_heads`); ``"adaptive=0.03"`` what ``"adaptive"`` would
-            give at this tolerance; a list of such gives a dict, from one pass. ``"adaptive"``, which stands alone,
-            runs each window only as deep as it needs, see ``adaptive_tolerance``.
+        mode: ``"gaussian"`` gives the centre of a window more weight than its edges; ``"constant"`` does not.
+        sigma_scale: standard deviation of the Gaussian in window lengths, for all axes or each.
+        padding_mode: how to pad images smaller than a window: ``"constant"``, ``"reflect"``, ``"replicate"`` or
+            ``"circular"``. The padding is cropped afterwards.
+        cval: the padding value for ``"constant"``.
+        levels: ``None`` uses what ``network(windows)`` returns, the deepest level; ``"L2"`` that level; ``"mean"`` the
+            mean of the probabilities of all heads as logits (see
+            :func:`monai_unetpp.inferers.head_averaging.mean_of_heads`); ``"adaptive=0.03"`` the result of
+            ``"adaptive"`` at this tolerance; a list of these gives a dict from one pass. ``"adaptive"``, only on its
+            own, runs each window only as deep as needed, see ``adaptive_tolerance``.
         output: ``"logits"``, ``(B, C, *spatial)`` in float32, or ``"labels"``, ``(B, 1, *spatial)`` in uint8 (int16 for
-            more than 256 classes): the class of the highest logit, and for one channel whether its logit is above 0.
-            Label maps are made row by row, so that at no time more logits are held than of one row of windows and of
-            what two slabs of windows share: all four levels of a volume of 512 x 512 x 600 with 3 classes take less
-            than 1.5 GB with the volume, beside the network. They are equal to those of the logits but for ties.
-        flips: spatial axes, 0 the first: each window's logits are averaged over all mirror images along these axes.
-            ``n`` axes take ``2 ** n`` times as long. Flip only along axes along which the training did.
-        skip_constant: run the network only once over equal constant windows. A window is constant if every channel
-            holds one value throughout, after padding. In its place stand the logits that the network gave for the
-            latest constant window, if that had the same values; so the result is the same for every network that
-            treats windows independently, and images with much empty background take less time.
-        device: where the predictions are put together, and where the result lies; by default where the inputs are.
-            The network runs where its weights are.
+            more than 256 classes): the class of the highest logit; with one channel, whether its logit is above 0.
+            Label maps are made row by row and hold only the logits of one row of windows and of the overlap of two
+            slabs: all four levels of a volume of 512 x 512 x 600 with 3 classes take less than 1.5 GB including the
+            volume, besides the network. They equal those from logits except for ties.
+        flips: spatial axes, from 0: each window's logits are averaged over all mirror images along these axes. ``n``
+            axes take ``2 ** n`` times as long. Flip only along axes that were flipped in training.
+        skip_constant: run the network only once on equal constant windows. A window is constant if every channel has
+            a single value after padding. The logits of the last constant window are reused if it had the same values.
+            Results are the same for every network that treats windows independently, and images with much empty
+            background take less time.
+        device: device for stitching and for the result; by default that of the inputs. The network runs where its
+            weights are.
         runtime: ``"auto"``, ``"torch"``, ``"compile"`` or ``"openvino"``.
-        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``, for the network; sums are float32 always.
-        cache_dir: where converted networks are kept.
+        precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``, for the network; sums are always float32.
+        cache_dir: folder for converted networks.
         progress: show a progress bar.
-        adaptive_tolerance: for ``levels="adaptive"``: L1 and L2 of a window are computed; where ``1 - Dice`` between
-            them is below this number for every class that occurs in either, L2 is taken; else L3 is computed and
-            compared with L2, and so on, each level from what the ones before it computed. From 0 (every window goes to
-            the deepest level) to 1. It works for the runtimes torch and OpenVINO; with flips every mirror image has a
-            depth of its own. Whether it pays, ``monai-unetpp prune --settings adaptive=0.02,0.033`` tells.
+        adaptive_tolerance: for ``levels="adaptive"``: L1 and L2 of a window are computed; if ``1 - Dice`` between them
+            is below this number for every class that occurs in either, L2 is used; else L3 is computed and compared
+            with L2, and so on, each level reusing the ones before it. From 0 (every window goes to the deepest level)
+            to 1. For the runtimes torch and OpenVINO; with flips every mirror image has its own depth. To see whether
+            it pays, run ``monai-unetpp prune --settings adaptive=0.02,0.033``.
 
     Attributes:
-        timer: if set, it is given the time of the stages ``"preparation"`` (conversion or compilation, once for
-            a network and a shape of batches), ``"windows"``, ``"network"``, ``"stitching"`` and ``"argmax"``.
+        timer: if set, it records the time of the stages ``"preparation"`` (conversion or compilation, once per
+            network and batch shape), ``"windows"``, ``"network"``, ``"stitching"`` and ``"argmax"``.
         ran: runtime and precision of the last run, never ``"auto"``; None before.
-        depths: of the last run, by name of each adaptive level, how many windows (with flips, mirror images of
-            windows) stopped at each level.
+        depths: number of windows (with flips, of mirror images) of the last run that stopped at each level, by name of
+            each adaptive level.
 
     Raises:
-        TypeError: an argument of the wrong kind.
-        ValueError: an argument with a value that cannot work.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument has an invalid value.
 
     Example:
         >>> import torch
@@ -151,18 +149,7 @@ class NestedSlidingWindowInferer(Inferer):
         check_sizes(roi_size)
         check_numbers("overlap", overlap, lambda value: 0 <= value < 1, "from 0 to below 1")
         check_numbers("sigma_scale", sigma_scale, lambda value: value > 0, "above 0")
-        if sw_batch_size is not None and (not is_whole(sw_batch_size) or sw_batch_size < 1):
-            raise ValueError(
-                f"sw_batch_size must be a whole number from 1 on, got {sw_batch_size!r}. None chooses one from the "
-                "free memory."
-            )
-        if output not in get_args(Output):
-            raise ValueError(f"output must be one of {', '.join(get_args(Output))}, got {output!r}.")
-        if runtime not in RUNTIMES:
-            raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}.")
-        resolve_precision(precision, "cpu")
-        if runtime == "openvino" and precision == "fp16":
-            raise ValueError("precision must be auto, fp32 or bf16 for runtime 'openvino', got 'fp16'. Use 'auto'.")
+        check_run(sw_batch_size, output, runtime, precision)
         self.roi_size = roi_size
         self.overlap = overlap
         self.mode = str(look_up_option(mode, BlendMode).value)
@@ -195,25 +182,25 @@ class NestedSlidingWindowInferer(Inferer):
     ) -> torch.Tensor | dict[str, torch.Tensor]:
         """Segment images.
 
-        The compiled or converted network is kept for further calls with the same ``network``, as long as this inferer
-        lives or until it is given another one; changed weights are seen.
+        The compiled or converted network is kept until this inferer is called with another one; changed weights are
+        noticed.
 
         Args:
-            inputs: ``(B, C, *spatial)``; the network gets windows as plain tensors. They may lie on a CPU while the
-                network's weights lie on a GPU.
+            inputs: ``(B, C, *spatial)``; the network gets windows as plain tensors. Inputs may be on the CPU and the
+                network on a GPU.
             network: a ``NestedUNet``, or any function of windows that returns logits ``(B, C, *window)`` or a dict of
                 them.
-            *args: further arguments of ``network``, unchanged for every window; only for runtime torch, without levels.
+            *args: other arguments of ``network``, the same for every window; only for runtime torch, without levels.
             **kwargs: likewise.
 
         Returns:
-            What ``levels`` and ``output`` ask for; for a ``MetaTensor`` with its metadata, so that it can be inverted
-            and saved like the image. It carries no gradient.
+            The result according to ``levels`` and ``output``, without gradient; for a ``MetaTensor`` with its
+            metadata, so that it can be inverted and saved like the image.
 
         Raises:
-            TypeError: ``levels`` for a network without them, or one that returns no tensor.
-            ValueError: inputs that do not fit the arguments, or a network that changes the size of windows.
-            MemoryError: also half as many windows at once need more memory than there is.
+            TypeError: the network does not have ``levels``, or does not return tensors.
+            ValueError: inputs do not fit the arguments, or the network changes the size of windows.
+            MemoryError: memory is insufficient even for half as many windows per batch.
         """
         grid = self._grid(inputs.shape, network, inputs.device)
         images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
@@ -226,13 +213,13 @@ class NestedSlidingWindowInferer(Inferer):
         return outputs[next(iter(outputs))] if self._gives_one(outputs) else outputs
 
     def with_options(self, **changes: Any) -> NestedSlidingWindowInferer:
-        """A new inferer with some arguments changed and the others as they are; its ``timer`` is not set.
+        """Copy this inferer with some arguments changed, without its ``timer``.
 
         Args:
             **changes: arguments of the constructor.
 
         Raises:
-            TypeError: an argument that the constructor has not.
+            TypeError: the constructor does not have an argument.
         """
         return type(self)(**{**self._options(), **changes})
 
@@ -246,21 +233,21 @@ class NestedSlidingWindowInferer(Inferer):
         input_itemsize: int = 4,
         network: Callable[..., Any] | None = None,
     ) -> WindowMemory:
-        """The memory that a run takes, without what the network itself takes.
+        """Estimate the memory of a run, without that of the network itself.
 
-        The first run logs it, and so does each later one that takes more: before the network is run where that is a
-        ``NestedUNet``, and after the first batch where only this tells the number of classes.
+        The first run logs it, and so does every later one that needs more: before the run for a ``NestedUNet``, else
+        after the first batch, which shows the number of classes.
 
         Args:
             image_shape: ``(B, C, *spatial)``.
-            out_channels: of the network.
-            sw_batch_size: windows at once; by default the constructor's, or 4.
+            out_channels: output channels of the network.
+            sw_batch_size: windows per batch; by default that of the constructor, or 4.
             heads: levels of the network, for ``levels="mean"``.
-            input_itemsize: bytes of a value of the images.
-            network: what is run, where ``roi_size="auto"`` lets it matter.
+            input_itemsize: bytes per value of the images.
+            network: the network, which matters for ``roi_size="auto"``.
 
         Raises:
-            ValueError: a shape that does not fit the arguments.
+            ValueError: the shape does not fit the arguments.
         """
         names = self._names()
         return estimate_window_memory(
@@ -290,8 +277,7 @@ class NestedSlidingWindowInferer(Inferer):
     def _grid(self, shape: Sequence[int], network: Any, device: torch.device) -> WindowGrid:
         if len(shape) < 3:
             raise ValueError(
-                f"inputs must have shape (B, C, *spatial), got {list(shape)}. Add the axes of the batch and the "
-                "channels."
+                f"inputs must have shape (B, C, *spatial), got {list(shape)}. Add the batch and channel axes."
             )
         if shape[0] < 1:
             raise ValueError(f"inputs must hold at least one image, got shape {list(shape)}. Check the data loader.")
@@ -306,7 +292,7 @@ class NestedSlidingWindowInferer(Inferer):
         return choose_windows(shape[2:], most, downsampling_of(network, len(shape) - 2), self.overlap)
 
     def _most_voxels_for(self, network: Any, device: torch.device) -> int:
-        """Of a window; what the kept predictors have taken since it was asked for does not count."""
+        """Most voxels of a window, estimated once: memory of kept predictors does not count."""
         known = self._most_voxels
         if known is None or known[0] is not network or known[1] != device:
             known = self._most_voxels = network, device, most_window_voxels(network, device)
@@ -315,12 +301,12 @@ class NestedSlidingWindowInferer(Inferer):
     def _check_extra_arguments(self) -> None:
         if self.runtime not in ("auto", "torch"):
             raise ValueError(
-                f"runtime must be 'torch' for further arguments of the network, got {self.runtime!r}. Leave them out, "
-                "or take runtime='torch'."
+                f"runtime must be 'torch' for other arguments of the network, got {self.runtime!r}. Leave them out, "
+                "or use runtime='torch'."
             )
         if self.levels is not None:
             raise ValueError(
-                f"levels must be None for further arguments of the network, got {self.levels!r}. Leave them out, or "
+                f"levels must be None for other arguments of the network, got {self.levels!r}. Leave them out, or "
                 "wrap the network."
             )
 
@@ -338,8 +324,8 @@ class NestedSlidingWindowInferer(Inferer):
                 raise
             if batch_size == 1:
                 raise MemoryError(self._memory_message(run, batch_size)) from e
-            logger.warning("Not enough memory for %d windows at once: trying %d.", batch_size, batch_size // 2)
-        # out of the handler, where nothing holds on to the memory of the failed run any more
+            logger.warning("Not enough memory for %d windows per batch: trying %d.", batch_size, batch_size // 2)
+        # outside the handler, where nothing refers to the memory of the failed run
         self._predictors.clear()
         self._most_at_once = batch_size // 2
         if torch.cuda.is_available():
@@ -354,10 +340,10 @@ class NestedSlidingWindowInferer(Inferer):
     def _batch_size(self, run: WindowRun) -> int:
         chosen = self.sw_batch_size
         if chosen is None:
-            # a window alone takes OpenVINO no longer, and what it gives does not depend on how many there are
+            # OpenVINO is as fast with single windows, and its results do not depend on the batch size
             alone = self.roi_size == AUTO or (not run.has_arguments and self._resolved(run) == "openvino")
             chosen = 1 if alone else choose_batch_size(run.network, run.grid, run.images.shape[0], run.device)
-        # what did not fit once is not tried for each further image
+        # do not retry what did not fit before
         return chosen if self._most_at_once is None else min(chosen, self._most_at_once)
 
     def _resolved(self, run: WindowRun) -> str:
@@ -366,7 +352,7 @@ class NestedSlidingWindowInferer(Inferer):
     def _memory_message(self, run: WindowRun, batch_size: int) -> str:
         return (
             f"inputs must fit into memory, got {list(run.images.shape)} with {batch_size} windows of "
-            f"{list(run.grid.window_size)} at once, output {self.output!r}. {self._memory_remedies(batch_size)}"
+            f"{list(run.grid.window_size)} per batch, output {self.output!r}. {self._memory_remedies(batch_size)}"
         )
 
     def _memory_remedies(self, batch_size: int) -> str:
@@ -390,11 +376,11 @@ class NestedSlidingWindowInferer(Inferer):
             input_itemsize=run.images.element_size(),
             network=run.network,
         )
-        # not for each of the many images that a training is validated on
+        # not for every image in the validation of a training
         if estimate.total_bytes > self._logged_bytes:
             self._logged_bytes = estimate.total_bytes
             logger.info(
-                "%d window(s) of %s, %d at once, %s: %s.",
+                "%d window(s) of %s, %d per batch, %s: %s.",
                 run.windows,
                 "x".join(map(str, run.grid.window_size)),
                 predictor.batch_size,
@@ -404,10 +390,10 @@ class NestedSlidingWindowInferer(Inferer):
         needed = estimate.stitching_bytes
         device = self.device or run.images.device
         free = free_memory_bytes(device)
-        # a GPU gives an error, which is dealt with; a system may end the process without one
+        # a GPU raises an error, which is handled; the system may kill the process without one
         if device.type == "cpu" and free is not None and needed > free:
             logger.warning(
-                "%.1f GB of memory are needed and %.1f GB are free: the system may end this program. %s",
+                "%.1f GB of memory are needed but %.1f GB are free: the system may kill this program. %s",
                 needed / 1e9,
                 free / 1e9,
                 self._memory_remedies(predictor.batch_size),
@@ -448,7 +434,7 @@ class NestedSlidingWindowInferer(Inferer):
                     if batch.kept_slot is not None:
                         kept = {name: found[batch.kept_slot].clone() for name, found in logits.items()}
                 bar.update(len(batch.placed))
-                # or it would lie in memory beside the next
+                # free it before the next batch
                 del logits
         with self._stage("stitching"):
             for stitcher in stitchers.values():
@@ -480,7 +466,7 @@ class NestedSlidingWindowInferer(Inferer):
         return self._predictors[key]
 
     def _make_room(self, run: WindowRun) -> None:
-        """Let go of the oldest predictors; of windows as large as memory allows, all that is kept fits together."""
+        """Drop the oldest predictors, so that with ``roi_size="auto"`` all kept ones fit into memory."""
         most = self._most_voxels[2] if self.roi_size == AUTO and self._most_voxels is not None else None
         while self._predictors:
             kept = sum(math.prod(predictor.window_shape) for predictor in self._predictors.values())
@@ -497,7 +483,7 @@ class NestedSlidingWindowInferer(Inferer):
         levels = getattr(network, "levels", None)
         if not levels:
             raise TypeError(
-                f"network must have levels for levels={self.levels!r}, got {type(network).__name__}. Take a "
+                f"network must have levels for levels={self.levels!r}, got {type(network).__name__}. Use a "
                 "NestedUNet, or levels=None."
             )
         return tuple(levels)
@@ -505,7 +491,7 @@ class NestedSlidingWindowInferer(Inferer):
     def _predictions(
         self, batches: WindowBatches, predictor: Predictor, device: torch.device
     ) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
-        """Each batch and its logits, which are on their way to ``device``."""
+        """Yield each batch with its logits, which may still be on their way to ``device``."""
         predictions = self._predictions_on_device(batches, predictor)
         if batches.device.type == "cuda" and device.type == "cpu":
             predictions = through_pinned_memory(predictions)
@@ -531,7 +517,7 @@ class NestedSlidingWindowInferer(Inferer):
             del logits
 
     def _predict(self, predictor: Predictor, windows: torch.Tensor, used: int) -> dict[str, torch.Tensor]:
-        """The logits of all windows, of which the first ``used`` are of an image."""
+        """The logits of all windows; only the first ``used`` belong to an image."""
         outputs: dict[str, torch.Tensor]
         if self.flips:
             outputs = FlipInferer(axes=self.flips)(
@@ -551,7 +537,7 @@ class NestedSlidingWindowInferer(Inferer):
         return {name: mean_of_heads(heads) if name == MEAN else outputs[name] for name in self._names()}
 
     def _at_depths(self, predictor: Predictor, outputs: dict[str, torch.Tensor], used: int) -> dict[str, torch.Tensor]:
-        """``outputs`` with those of gates, and the depths of the first ``used`` windows counted."""
+        """Add the outputs of gates, and count the depths of the first ``used`` windows."""
         outputs, depths = add_gated(outputs, self._names())
         if predictor.depths is not None:
             depths[ADAPTIVE] = predictor.depths
@@ -576,5 +562,5 @@ class NestedSlidingWindowInferer(Inferer):
 
 
 def _needs_all_levels(name: str) -> bool:
-    """Whether what stands among the levels is made from all of them."""
+    """Whether an entry of ``levels`` is computed from all levels."""
     return name == MEAN or name.startswith(ADAPTIVE)

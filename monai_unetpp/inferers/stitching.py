@@ -1,4 +1,4 @@
-"""Putting the predictions of windows together: logits of the whole image, or label maps row by row."""
+"""Stitch the predictions of windows: logits of the whole image, or label maps row by row."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def _no_stage(name: str) -> AbstractContextManager[None]:
 
 
 class WindowStitcher(ABC):
-    """Sums up the logits of the windows of a batch of images, weighted by the importance of their voxels.
+    """Sums the logits of the windows of a batch of images, weighted by the importance of their voxels.
 
-    Sums are float32, or float64 where the logits are, whatever precision the network runs in.
+    Sums are float32, or float64 for float64 logits, whatever the precision of the network.
 
     Args:
         grid: the windows.
-        importance: of each voxel of a window, ``grid.window_size``; ``None`` where all count the same.
+        importance: weight of each voxel of a window, ``grid.window_size``; ``None`` for equal weights.
         images: number of images.
-        channels: of the logits.
-        dtype: of the logits.
-        device: where to stitch.
+        channels: channels of the logits.
+        dtype: type of the logits.
+        device: device for stitching.
     """
 
     def __init__(
@@ -54,26 +54,26 @@ class WindowStitcher(ABC):
         """Add one window.
 
         Args:
-            image: number of the image; images come one after the other.
-            position: where the window starts; one of ``grid.positions``, in their order.
+            image: index of the image, in order.
+            position: where the window starts; one of ``grid.positions``, in order.
             logits: ``(channels, *window_size)``, which is not changed.
         """
 
     def finish(self) -> None:
-        """Let go of what is not needed any more after the last window, before the first result is asked for."""
+        """Free memory after the last window, before the first result is requested."""
         return
 
     @abstractmethod
     def result(self) -> torch.Tensor:
-        """What all windows give together; call it once, after the last window."""
+        """The result of all windows; call it once, after the last window."""
 
     @abstractmethod
     def _sums_shape(self, images: int, channels: int) -> tuple[int, ...]:
-        """Shape of the sums that are held."""
+        """Shape of the sums."""
 
     @property
     def buffer_bytes(self) -> int:
-        """Memory of what is held between windows."""
+        """Memory held between windows."""
         return self._sums.nbytes + (0 if self.importance is None else self.importance.nbytes)
 
     def _accumulate(self, sums: torch.Tensor, starts: Sequence[int], logits: torch.Tensor) -> None:
@@ -103,23 +103,23 @@ class LogitStitcher(WindowStitcher):
 
 
 class LabelStitcher(WindowStitcher):
-    """The label maps of the images, ``(images, 1, *image_size)``, while logits are held of one row of windows only.
+    """The label maps of the images, ``(images, 1, *image_size)``, holding the logits of one row of windows only.
 
-    Windows come slab by slab along the grid's slab axis, and row by row in each slab. When the windows move on to the
-    next row, the lines that no later row of the slab reaches are done with: their planes that no later slab reaches
-    become labels, and the others are carried over to the next slab. So sums are added up in the order of the windows.
-    Labels need no division by the summed importance, which is the same for all classes.
+    Windows come slab by slab along the grid's slab axis, and row by row in each slab. At the next row, lines that no
+    later row of the slab reaches are complete: planes that no later slab reaches become labels, and the others are
+    carried over to the next slab. Sums are thus added in the order of the windows. Labels need no division by the
+    summed importance, which is the same for all classes.
 
     Args:
         grid: the windows.
-        importance: of each voxel of a window, ``grid.window_size``; ``None`` where all count the same.
+        importance: weight of each voxel of a window, ``grid.window_size``; ``None`` for equal weights.
         images: number of images.
-        channels: of the logits.
-        dtype: of the logits.
-        device: where to stitch.
-        stage: makes a context from the name of a stage, for the time that ``"argmax"`` takes.
-        maps: where to write to, shared by the levels of a network; by default one of its own.
-        level: number of the map in ``maps``.
+        channels: channels of the logits.
+        dtype: type of the logits.
+        device: device for stitching.
+        stage: makes a context manager from the name of a stage, to time ``"argmax"``.
+        maps: the label maps to write, shared by the levels of a network; by default a new one.
+        level: index of the map in ``maps``.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class LabelStitcher(WindowStitcher):
         self._accumulate(self._sums, within, logits)
 
     def finish(self) -> None:
-        """Turn what is left into labels, and let go of the sums."""
+        """Turn the remaining sums into labels, and free them."""
         if not self._finished:
             self._leave(self._row_length)
             self._sums, self._carried = self._sums.new_empty(0), self._carried.new_empty(0)
@@ -170,7 +170,7 @@ class LabelStitcher(WindowStitcher):
 
     @property
     def buffer_bytes(self) -> int:
-        """Memory of what is held between windows."""
+        """Memory held between windows."""
         return super().buffer_bytes + self._carried.nbytes + self._maps.nbytes
 
     def _sums_shape(self, images: int, channels: int) -> tuple[int, ...]:
@@ -181,7 +181,7 @@ class LabelStitcher(WindowStitcher):
         return 1 if self.grid.row_axis is None else self.grid.window_size[self.grid.row_axis]
 
     def _shared(self, slab: int) -> int:
-        """Planes that a slab has in common with the one before; none with what does not exist."""
+        """Number of planes that a slab shares with the one before; 0 if either does not exist."""
         starts = self.grid.starts[self.grid.slab_axis]
         if not 0 < slab < len(starts):
             return 0
@@ -193,10 +193,10 @@ class LabelStitcher(WindowStitcher):
         self._enter(0, self._row_length)
 
     def _move_to(self, row: int) -> None:
-        """Let the rows of sums start at line ``row``."""
+        """Move the row of sums to start at line ``row``."""
         step, length = row - self._row, self._row_length
         self._leave(step)
-        # at most a step at a time, since a copy must not overlap what it reads
+        # copy at most one step at a time, since source and target must not overlap
         for place in range(0, length - step, step):
             size = min(step, length - step - place)
             self._lines(self._sums, place, size).copy_(self._lines(self._sums, place + step, size))
@@ -204,7 +204,7 @@ class LabelStitcher(WindowStitcher):
         self._enter(length - step, step)
 
     def _enter(self, place: int, lines: int) -> None:
-        """Lines of the sums from ``place`` on begin with what the slab before has carried over."""
+        """Initialize lines of the sums from ``place`` with the sums carried over from the previous slab."""
         shared = self._shared(self._slab)
         sums = self._lines(self._sums, place, lines)
         sums.zero_()
@@ -213,7 +213,7 @@ class LabelStitcher(WindowStitcher):
             self._planes(sums, 0, shared).copy_(carried)
 
     def _leave(self, lines: int) -> None:
-        """The first lines of the sums are done with in this slab."""
+        """Complete the first lines of the sums in this slab."""
         axis, shared = self.grid.slab_axis, self._shared(self._slab + 1)
         done = self.grid.window_size[axis] - shared
         sums = self._lines(self._sums, 0, lines)

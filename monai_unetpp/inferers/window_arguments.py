@@ -1,4 +1,4 @@
-"""Checks of what sliding windows are asked for."""
+"""Check the arguments of sliding windows."""
 
 from __future__ import annotations
 
@@ -7,20 +7,24 @@ from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Any
 
+from monai_unetpp.choices import RUNTIMES
+from monai_unetpp.devices import resolve_precision
 from monai_unetpp.inferers.depth_gate import ADAPTIVE, gate_tolerance
 from monai_unetpp.window_layout import AUTO
 
-__all__ = ["MEAN", "check_levels", "check_numbers", "check_sizes", "is_whole"]
+__all__ = ["MEAN", "check_levels", "check_numbers", "check_run", "check_sizes"]
+
+_OUTPUTS = ("logits", "labels")
 
 MEAN = "mean"
-"""What stands among levels for the mean of all heads."""
+"""Name, among levels, of the mean of all heads."""
 
 
 def check_levels(levels: Sequence[str] | str | None) -> tuple[str, ...] | str | None:
-    """Levels in one form: a name, or several.
+    """Check ``levels``, and turn lists into tuples.
 
     Raises:
-        ValueError: what is no level, or none, or one twice.
+        ValueError: there are none, or one is invalid or repeated.
     """
     if levels is None:
         return None
@@ -42,27 +46,27 @@ def check_levels(levels: Sequence[str] | str | None) -> tuple[str, ...] | str | 
 
 
 def check_sizes(roi_size: Any) -> None:
-    """Refuse what is no size of windows.
+    """Check the size of windows.
 
     Raises:
-        TypeError: it is neither whole numbers nor None nor ``"auto"``.
+        TypeError: it is not ``"auto"``, None or integers.
     """
     if roi_size == AUTO:
         return
     sizes = list(roi_size) if isinstance(roi_size, Sequence) and not isinstance(roi_size, str) else [roi_size]
-    if not sizes or any(size is not None and not is_whole(size) for size in sizes):
+    if not sizes or any(size is not None and not _is_integer(size) for size in sizes):
         raise TypeError(
-            f"roi_size must be whole numbers, one for all axes or each, or 'auto', got {roi_size!r}. None stands for "
-            "the image's size."
+            f"roi_size must be integers, one for all axes or each, or 'auto', got {roi_size!r}. None stands for the "
+            "image's size."
         )
 
 
 def check_numbers(name: str, value: Any, fits: Callable[[float], bool], rule: str) -> None:
-    """Refuse what is no number, or one per axis, that fits.
+    """Check a number, or one per axis; ``rule`` describes in words what ``fits`` tests.
 
     Raises:
-        TypeError: no number.
-        ValueError: one that does not fit; ``rule`` says what would.
+        TypeError: it is not a number.
+        ValueError: it does not fit.
     """
     numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not numbers or any(isinstance(number, bool) or not isinstance(number, Real) for number in numbers):
@@ -71,6 +75,24 @@ def check_numbers(name: str, value: Any, fits: Callable[[float], bool], rule: st
         raise ValueError(f"{name} must be {rule}, got {value!r}.")
 
 
-def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number."""
+def check_run(sw_batch_size: Any, output: str, runtime: str, precision: str) -> None:
+    """Check the arguments that say how windows are run.
+
+    Raises:
+        ValueError: one of them has an invalid value.
+    """
+    if sw_batch_size is not None and (not _is_integer(sw_batch_size) or sw_batch_size < 1):
+        raise ValueError(
+            f"sw_batch_size must be an integer from 1 on, got {sw_batch_size!r}. None chooses one from the free memory."
+        )
+    if output not in _OUTPUTS:
+        raise ValueError(f"output must be one of {', '.join(_OUTPUTS)}, got {output!r}.")
+    if runtime not in RUNTIMES:
+        raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}.")
+    resolve_precision(precision, "cpu")
+    if runtime == "openvino" and precision == "fp16":
+        raise ValueError("precision must be auto, fp32 or bf16 for runtime 'openvino', got 'fp16'. Use 'auto'.")
+
+
+def _is_integer(value: Any) -> bool:
     return isinstance(value, Integral) and not isinstance(value, bool)

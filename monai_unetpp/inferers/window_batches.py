@@ -1,4 +1,4 @@
-"""Batches of windows, cut out of images and brought to the network's device."""
+"""Cut batches of windows out of images, and copy them to the network's device."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from monai_unetpp.inferers.windows import WindowGrid
 
 __all__ = ["PlacedWindow", "WindowBatch", "WindowBatches"]
 
-#: A window is looked at every so many voxels first, to see at little cost that it is not constant.
+#: Step of the voxels that are checked first, to see cheaply that a window is not constant.
 _SAMPLED = 8
 
 
 @dataclass(frozen=True)
 class PlacedWindow:
-    """A window of an image, and where its prediction is found.
+    """A window of an image, and where to find its prediction.
 
     Attributes:
-        image: number of the image.
+        image: index of the image.
         position: where the window starts.
-        slot: its place in the batch; ``None`` for the prediction that was kept of an equal, constant window.
+        slot: its index in the batch; ``None`` for the kept prediction of an equal constant window.
     """
 
     image: int
@@ -35,10 +35,9 @@ class WindowBatch:
     """Windows for the network.
 
     Attributes:
-        windows: ``(B, C, *window_size)`` on the network's device, until the next batch is asked for. There may be slots
-            that no window is placed in.
-        placed: what is to be stitched, in the order of the grid.
-        kept_slot: the slot whose prediction must be kept for constant windows of later batches, if there is one.
+        windows: ``(B, C, *window_size)`` on the network's device, valid until the next batch. Slots may be unused.
+        placed: the windows to stitch, in the order of the grid.
+        kept_slot: slot of the prediction to keep for constant windows of later batches, if any.
     """
 
     windows: torch.Tensor
@@ -52,13 +51,13 @@ class WindowBatches:
     Args:
         inputs: the images ``(N, C, *spatial)``, on any device.
         grid: the windows.
-        batch_size: most windows in a batch.
-        device: the network's. Windows of images on a CPU go to a GPU through pinned memory, while it still computes.
+        batch_size: largest number of windows in a batch.
+        device: device of the network. Windows are copied from CPU to GPU through pinned memory, while it computes.
         padding_mode: as in ``torch.nn.functional.pad``, for axes shorter than a window.
-        cval: the value to pad with.
-        fixed_size: always give ``batch_size`` windows, for networks compiled for this size.
-        skip_constant: leave out windows in which every channel holds one value throughout, if such a window with the
-            same values is already in the batch, or was the last constant one before it.
+        cval: the padding value.
+        fixed_size: always return ``batch_size`` windows, for networks compiled for this size.
+        skip_constant: skip windows in which every channel has a single value, if a window with the same values is in
+            the batch already, or was the last constant one before it.
     """
 
     def __init__(
@@ -83,16 +82,16 @@ class WindowBatches:
         self._windows = ((image, position) for image in range(inputs.shape[0]) for position in grid.positions)
         self._known: tuple[float, ...] | None = None
         pinned = device.type == "cuda" and inputs.device.type == "cpu"
-        # while one buffer is on its way to the GPU, the other is filled
+        # fill one buffer while the other is being copied to the GPU
         self._stages = [_Stage(self._buffer(pinned), device, pinned) for _ in range(2 if pinned else 1)]
 
     def __iter__(self) -> Iterator[WindowBatch]:
-        """The batches; they can be gone through once."""
+        """Iterate over the batches, once."""
         while (batch := self.next_batch()) is not None:
             yield batch
 
     def next_batch(self) -> WindowBatch | None:
-        """The next batch, or ``None`` after the last. Constant windows at the end may be a batch without slots."""
+        """The next batch, or ``None`` after the last. The last one may have constant windows only, without slots."""
         stage = self._stages[0]
         stage.wait()
         placed: list[PlacedWindow] = []
@@ -124,12 +123,12 @@ class WindowBatches:
     def _buffer(self, pinned: bool) -> torch.Tensor:
         shape = (self.batch_size, self.inputs.shape[1], *self.grid.window_size)
         dtype = self.inputs.dtype if self.inputs.is_floating_point() else torch.float32
-        # zeros, since slots without a window must not hold what a network could choke on
+        # zeros, since unused slots must not hold values such as NaN
         return torch.zeros(shape, dtype=dtype, device="cpu" if pinned else self.device, pin_memory=pinned)
 
 
 class _Stage:
-    """A buffer for windows that are cut, and the way from there to the network's device."""
+    """A buffer for windows, and its copy to the network's device."""
 
     def __init__(self, buffer: torch.Tensor, device: torch.device, pinned: bool) -> None:
         self.buffer = buffer
@@ -142,7 +141,7 @@ class _Stage:
             self._sent.synchronize()
 
     def sent(self, count: int) -> torch.Tensor:
-        """The first windows, on the device."""
+        """The first ``count`` windows on the device."""
         if self._sent is None:
             return self.buffer[:count]
         windows = self.buffer[:count].to(self._device, non_blocking=True)
@@ -151,7 +150,7 @@ class _Stage:
 
 
 def _constant_values(window: torch.Tensor) -> tuple[float, ...] | None:
-    """The value of each channel of ``(C, *spatial)``, if each holds one value throughout."""
+    """The value of each channel of ``(C, *spatial)``, if all channels are constant."""
     first = window.flatten(1)[:, :1]
     some = (slice(None), *(slice(None, None, _SAMPLED) for _ in window.shape[1:]))
     sampled = window[some].flatten(1)

@@ -1,4 +1,4 @@
-"""Windows chosen for a volume: as few and as large as memory allows."""
+"""Choose the fewest and largest windows that fit into memory."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["choose_windows", "downsampling_of"]
 def choose_windows(
     image_size: Sequence[int], most_voxels: int, multiples: Sequence[int], overlap: Sequence[float] | float
 ) -> WindowGrid:
-    """The grid of the windows that :func:`monai_unetpp.window_layout.choose_layout` chooses."""
+    """The grid chosen by :func:`monai_unetpp.window_layout.choose_layout`."""
     layout = choose_layout(image_size, most_voxels, multiples, overlap)
     return WindowGrid(layout.image_size, layout.window_size, layout.starts)
 
 
 def downsampling_of(network: Callable[..., Any], axes: int) -> tuple[int, ...]:
-    """By how much a nested U-Net downsamples each axis; 1 for any other function."""
+    """The factor by which a nested U-Net downsamples each axis; 1 for any other function."""
     if not is_plain_nested_unet(network):
         return (1,) * axes
     factors = [1] * axes

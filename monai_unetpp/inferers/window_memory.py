@@ -1,4 +1,4 @@
-"""How much memory sliding windows need, how much there is, and how many windows fit into a batch."""
+"""Estimate the memory of sliding windows, and the batch size that fits."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ __all__ = [
     "most_window_voxels",
 ]
 
-#: On a CPU torch's convolutions take far longer for one window alone than for each of two, and four are enough.
+#: On a CPU torch's convolutions are far slower per window for one than for two, and four are enough.
 _CPU_BATCH = (2, 4)
-#: A GPU is busy with this many voxels in a batch, and with this many windows.
+#: Voxels and windows per batch that keep a GPU busy.
 _GPU_BATCH_VOXELS, _GPU_BATCH_WINDOWS = 2**23, 64
 
 
 @dataclass(frozen=True)
 class WindowMemory:
-    """Memory for sliding windows, without what the network itself takes.
+    """Memory for sliding windows, without that of the network itself.
 
     Attributes:
         input_bytes: the images.
-        window_bytes: a batch of windows and the logits that the network gives for it.
-        sums_bytes: summed logits: for label maps of a row of windows and of what two slabs share, else of the whole
+        window_bytes: a batch of windows and its logits.
+        sums_bytes: summed logits: for label maps of a row of windows and of the overlap of two slabs, else of the whole
             images.
-        importance_bytes: weights of the voxels of a window, and their sums over all windows, which logits need.
+        importance_bytes: weights of the voxels of a window, and for logits their sums over all windows.
         labels_bytes: label maps; 0 for logits.
-        joined_bytes: what holds the labels of all levels until all are known; 0 where each has its map from the start.
+        joined_bytes: the joint map of all levels until all labels are known; 0 if each level has its own map.
     """
 
     input_bytes: int
@@ -54,12 +54,12 @@ class WindowMemory:
 
     @property
     def total_bytes(self) -> int:
-        """The most that is held at a time."""
+        """Peak memory."""
         return self.input_bytes + self.importance_bytes + max(self.window_bytes + self._running_bytes, self._end_bytes)
 
     @property
     def stitching_bytes(self) -> int:
-        """The same without the images, and without windows and their logits."""
+        """Peak memory without images, windows and their logits."""
         return self.importance_bytes + max(self._running_bytes, self._end_bytes)
 
     @property
@@ -72,7 +72,7 @@ class WindowMemory:
 
     def __str__(self) -> str:
         parts = ", ".join(f"{name.removesuffix('_bytes')} {value / 1e6:.0f}" for name, value in asdict(self).items())
-        return f"{self.total_bytes / 1e6:.0f} MB beside the network ({parts})"
+        return f"{self.total_bytes / 1e6:.0f} MB besides the network ({parts})"
 
 
 def estimate_window_memory(
@@ -88,19 +88,19 @@ def estimate_window_memory(
     blended: bool,
     input_itemsize: int = 4,
 ) -> WindowMemory:
-    """The memory for the windows of a grid.
+    """Estimate the memory for the windows of a grid.
 
     Args:
         grid: the windows.
         images: number of images.
-        in_channels: of the images.
-        out_channels: of the logits.
-        outputs: levels that are stitched.
-        predicted: levels that the network computes for each window.
+        in_channels: channels of the images.
+        out_channels: channels of the logits.
+        outputs: number of levels to stitch.
+        predicted: number of levels that the network computes for each window.
         batch_size: windows in a batch.
-        labels: whether label maps are made, else logits.
+        labels: whether the output is label maps, not logits.
         blended: whether the voxels of a window differ in importance.
-        input_itemsize: bytes of a value of the images.
+        input_itemsize: bytes per value of the images.
     """
     image_voxels, padded_voxels = math.prod(grid.image_size), math.prod(grid.padded_size)
     in_rows = math.prod(grid.row_size) + math.prod(grid.carried_size)
@@ -118,26 +118,26 @@ def estimate_window_memory(
 
 
 def most_window_voxels(network: Callable[..., Any], device: torch.device) -> int:
-    """Voxels of the largest window that the free memory of the device surely holds.
+    """Voxels of the largest window that safely fits into the device's free memory.
 
     Args:
-        network: its first convolution tells roughly how much memory a voxel takes.
+        network: its first convolution gives a rough estimate of the memory per voxel.
         device: where the network runs.
     """
     return most_voxels_in(free_memory_bytes(device), first_channels(network))
 
 
 def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int, device: torch.device) -> int:
-    """How many windows to give to the network at once, from the free memory of the device.
+    """Choose the number of windows per batch from the device's free memory.
 
     Args:
-        network: its first convolution tells roughly how much memory a window takes.
+        network: its first convolution gives a rough estimate of the memory per window.
         grid: the windows.
         images: number of images.
-        device: where the network runs. On a CPU 2 or 4; on a GPU at most as many as keep it busy.
+        device: where the network runs. The result is 2 or 4 on a CPU, and just enough to keep a GPU busy.
 
     Returns:
-        A power of two, or the number of all windows where they are fewer.
+        A power of two, or the number of all windows if that is smaller.
     """
     window_bytes = grid.window_voxels * 4 * MAPS_HELD * first_channels(network)
     free = free_memory_bytes(device)
@@ -151,9 +151,9 @@ def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int
 
 
 def free_memory_bytes(device: torch.device | str) -> int | None:
-    """Memory of a device that can still be had; ``None`` where the system does not tell.
+    """Free memory of a device; ``None`` if unknown.
 
-    On a GPU this includes what torch keeps but does not use; else see
+    On a GPU this includes memory that torch has reserved but does not use; else see
     :func:`monai_unetpp.free_memory.available_bytes`.
     """
     device = torch.device(device)

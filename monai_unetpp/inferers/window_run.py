@@ -1,4 +1,4 @@
-"""One run of a network over the windows of images: what stays the same from the first batch to the last."""
+"""The constants of one run of a network over the windows of images."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["WindowRun", "device_of"]
 
 
 def device_of(network: Any, otherwise: torch.device) -> torch.device:
-    """Where the weights of a network are; ``otherwise`` for what has none."""
+    """The device of a network's weights; ``otherwise`` if it has none."""
     if isinstance(network, nn.Module):
         for weights in (*network.parameters(), *network.buffers()):
             return weights.device
@@ -27,13 +27,13 @@ def device_of(network: Any, otherwise: torch.device) -> torch.device:
 
 @dataclasses.dataclass(frozen=True)
 class WindowRun:
-    """Images, their windows, and the network that is to be run on them.
+    """Images, their windows, and the network to run.
 
     Attributes:
         images: ``(B, C, *spatial)``, a plain tensor.
         network: a network, or any function of windows.
-        grid: of the windows.
-        args: further arguments of ``network``.
+        grid: the windows.
+        args: other arguments of ``network``.
         kwargs: likewise.
     """
 
@@ -45,7 +45,7 @@ class WindowRun:
 
     @property
     def has_arguments(self) -> bool:
-        """Whether the network gets more than windows, which only torch can do."""
+        """Whether the network takes other arguments than windows, which only runtime torch supports."""
         return bool(self.args or self.kwargs)
 
     @property
@@ -55,12 +55,12 @@ class WindowRun:
 
     @functools.cached_property
     def device(self) -> torch.device:
-        """Where the weights of the network are; what has none runs where the images are."""
+        """The device of the network's weights, or of the images if it has none."""
         return device_of(self.network, self.images.device)
 
     @property
     def out_channels(self) -> int | None:
-        """Channels of the logits, where the network's configuration tells them."""
+        """Channels of the logits, if known from the network's configuration."""
         return int(self.network.config["out_channels"]) if is_plain_nested_unet(self.network) else None
 
     @functools.cached_property

@@ -1,4 +1,4 @@
-"""Which windows cover an image, and how much each of their voxels counts."""
+"""The windows that cover an image, and the weights of their voxels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["WindowGrid", "importance_of", "summed_importance"]
 
 @dataclass(frozen=True)
 class WindowGrid(WindowLayout):
-    """The windows that cover an image, with what cuts them out of it; see :class:`WindowLayout` for its attributes."""
+    """The windows that cover an image, with methods to cut them out; see :class:`WindowLayout` for its attributes."""
 
     @classmethod
     def over(
@@ -26,11 +26,11 @@ class WindowGrid(WindowLayout):
 
         Args:
             image_size: its spatial size.
-            roi_size: of the windows; ``None``, 0 or -1 stands for the image's own size, for all axes or one.
-            overlap: part of a window that the next one covers again, from 0 to below 1, for all axes or each.
+            roi_size: size of the windows; ``None``, 0 or -1 stands for the image's own size, for all axes or one.
+            overlap: fraction of a window that overlaps with the next one, from 0 to below 1, for all axes or each.
 
         Raises:
-            ValueError: sizes or overlaps for another number of axes, or an empty axis.
+            ValueError: sizes or overlaps are for another number of axes, or an axis is empty.
         """
         axes = len(image_size)
         if min(image_size) < 1:
@@ -50,19 +50,19 @@ class WindowGrid(WindowLayout):
         return cls(tuple(image_size), window, starts)
 
     def cut(self, image: torch.Tensor, position: Sequence[int], padding_mode: str, cval: float) -> torch.Tensor:
-        """One window of an image.
+        """Cut one window out of an image.
 
         Args:
             image: ``(C, *image_size)``.
             position: where the window starts.
             padding_mode: as in ``torch.nn.functional.pad``.
-            cval: the value to pad with, where ``padding_mode`` is ``"constant"``.
+            cval: the padding value for ``padding_mode="constant"``.
 
         Returns:
-            ``(C, *window_size)``: a view of the image where nothing is padded.
+            ``(C, *window_size)``: a view of the image if nothing is padded.
 
         Raises:
-            ValueError: an axis that is too short for this kind of padding.
+            ValueError: an axis is too short for this kind of padding.
         """
         view = image
         for axis, (start, length, size) in enumerate(
@@ -92,13 +92,13 @@ class WindowGrid(WindowLayout):
 def importance_of(
     grid: WindowGrid, mode: str, sigma_scale: Sequence[float] | float, device: torch.device | str = "cpu"
 ) -> torch.Tensor | None:
-    """How much each voxel of a window counts, ``window_size`` in float32; ``None`` where all count the same.
+    """The weight of each voxel of a window, ``window_size`` in float32; ``None`` for equal weights.
 
     Args:
         grid: the windows.
         mode: ``"gaussian"`` or ``"constant"``.
-        sigma_scale: standard deviation of the Gaussian in lengths of the window, for all axes or each.
-        device: where to put it.
+        sigma_scale: standard deviation of the Gaussian in window lengths, for all axes or each.
+        device: device of the result.
     """
     if mode == "constant":
         return None
@@ -106,15 +106,15 @@ def importance_of(
 
 
 def summed_importance(grid: WindowGrid, importance: torch.Tensor | None, device: torch.device | str) -> torch.Tensor:
-    """The importance of all windows at each voxel, ``padded_size`` in float32.
+    """The summed weights of all windows at each voxel, ``padded_size`` in float32.
 
     Args:
         grid: the windows.
-        importance: of each voxel of a window; ``None`` for 1.
-        device: where to put it.
+        importance: weight of each voxel of a window; ``None`` for 1.
+        device: device of the result.
     """
     total = torch.ones(grid.window_size, device=device) if importance is None else importance.to(device)
-    # the windows are all combinations of starts, so the axes can be summed one after the other
+    # windows are all combinations of starts, so the axes can be summed one by one
     for axis, starts in enumerate(grid.starts):
         shape = list(total.shape)
         shape[axis] = grid.padded_size[axis]

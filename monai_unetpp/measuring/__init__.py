@@ -1,3 +1,3 @@
-"""What measuring and comparing share: quartiles, rounds, memory, size, stages, and the machine they are measured on."""
+"""Tools for measurements: quartiles, rounds, memory, energy, size, stages, and the environment."""
 
 __all__: list[str] = []

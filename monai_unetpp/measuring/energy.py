@@ -1,4 +1,4 @@
-"""Energy that a machine uses while something runs, where it tells: RAPL for CPUs under Linux, NVML for NVIDIA GPUs."""
+"""Measure energy, where supported: RAPL for CPUs under Linux, NVML for NVIDIA GPUs."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ __all__ = ["EnergyCounter", "energy_rounds", "find_counter"]
 
 _RAPL = Path("/sys/class/powercap")
 _MICRO, _MILLI = 1e-6, 1e-3
-#: A task is repeated for so many seconds: counters move in steps of about a millisecond.
+#: A task is repeated for this many seconds: counters are updated about every millisecond.
 _LEAST_S = 0.2
 
 _Key = TypeVar("_Key", bound=Hashable)
 
 
 class EnergyCounter(ABC):
-    """Counts joules, of the whole package or card: what it uses when idle, and what other programs use, included."""
+    """Counts joules of the whole package or card, including idle power and other programs."""
 
     @abstractmethod
     def read(self) -> float:
-        """Joules since some moment."""
+        """Joules since an arbitrary moment."""
 
     def since(self, before: float) -> float:
-        """Joules since :meth:`read` gave ``before``."""
+        """Joules since :meth:`read` returned ``before``."""
         return self.read() - before
 
 
 class _Rapl(EnergyCounter):
-    """The sum over the CPU packages; memory and the rest of the machine are not in it."""
+    """The sum over the CPU packages, without memory and the rest of the machine."""
 
     def __init__(self, packages: list[Path]) -> None:
         self._packages = packages
@@ -47,7 +47,7 @@ class _Rapl(EnergyCounter):
 
     def read(self) -> float:
         now = [_number(package / "energy_uj") for package in self._packages]
-        # a counter that has reached the end of its range begins at 0 again
+        # a counter wraps around at the end of its range
         steps = zip(now, self._last, self._ranges, strict=True)
         self._total += sum(new - old if new >= old else new - old + size for new, old, size in steps)
         self._last = now
@@ -63,7 +63,7 @@ class _Nvml(EnergyCounter):
 
 
 def find_counter(device: torch.device | str) -> EnergyCounter | None:
-    """The counter of a device; ``None`` where the machine has none, or it may not be read.
+    """Find the energy counter of a device; ``None`` if there is none, or it is not readable.
 
     Args:
         device: a CPU or a CUDA device. For CUDA the package ``nvidia-ml-py`` must be installed.
@@ -85,14 +85,14 @@ def energy_rounds(
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> dict[_Key, list[float]]:
-    """Joules of every task, one number per round; the tasks take turns as in :func:`~.rounds.time_rounds`.
+    """Measure the joules of every task, one number per round; tasks take turns as in :func:`~.rounds.time_rounds`.
 
     Args:
-        tasks: what is run, in every round for a fifth of a second or longer.
+        tasks: the tasks; each runs for at least a fifth of a second per round.
         counter: from :func:`find_counter`.
-        repeats: rounds.
-        device: what the tasks run on; a GPU is waited for before and after each.
-        seed: of the orders within the rounds.
+        repeats: number of rounds.
+        device: device of the tasks; a GPU is synchronized before and after each.
+        seed: seed of the orders within the rounds.
     """
     joules: dict[_Key, list[float]] = {key: [] for key in tasks}
     for order in shuffled_rounds(tasks, repeats, seed):
@@ -118,7 +118,7 @@ def _find_nvml(device: torch.device) -> EnergyCounter | None:
         return None
     try:
         pynvml.nvmlInit()
-        # by its identity, as numbers of devices depend on what is visible
+        # by UUID, as device indices depend on which devices are visible
         identity = str(torch.cuda.get_device_properties(device).uuid)
         handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{identity}".encode())
         counter = _Nvml(pynvml, handle)

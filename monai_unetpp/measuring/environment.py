@@ -1,4 +1,4 @@
-"""The machine and the software that something was measured with."""
+"""Describe the machine and the software of a measurement."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["Environment", "command_line", "describe_environment", "measuring_dev
 
 @dataclasses.dataclass(frozen=True)
 class Environment:
-    """Where something was measured."""
+    """The machine and the software of a measurement."""
 
     device: str
     precision: str
@@ -35,7 +35,7 @@ class Environment:
     date: str
 
     def line(self) -> str:
-        """Device, threads, the versions that matter most, and the date."""
+        """Device, threads, the most important versions, and the date."""
         titles = {"torch": "torch", "monai": "MONAI", "openvino": "OpenVINO", "cuda": "CUDA"}
         versions = [f"{title} {self.versions[key]}" for key, title in titles.items() if key in self.versions]
         return ", ".join([self.device, f"{self.threads} thread(s)", *versions, self.date])
@@ -44,15 +44,15 @@ class Environment:
 def describe_environment(
     device: torch.device | str = "cpu", precision: str = "auto", runtime: str = "torch"
 ) -> Environment:
-    """Name the machine and the software, for a report that others can judge.
+    """Describe the machine and the software, for reports.
 
     Args:
-        device: where the networks run.
-        precision: as given; ``"auto"`` is written as what it means on ``device``.
-        runtime: what executes the network, such as ``"torch"`` or ``"openvino"``.
+        device: device of the networks.
+        precision: ``"auto"`` is resolved for ``device``.
+        runtime: runtime of the network, such as ``"torch"`` or ``"openvino"``.
 
     Raises:
-        ValueError: a device or precision that is not known.
+        ValueError: device or precision is unknown.
     """
     device = measuring_device(device)
     versions = software_versions()
@@ -72,10 +72,10 @@ def describe_environment(
 
 
 def software_versions(*packages: str) -> dict[str, str]:
-    """Versions of this package, what it stands on, Python and the system.
+    """Versions of this package, its main dependencies, Python and the system.
 
     Args:
-        *packages: further ones, by the names under which they were installed; what is not is left out.
+        *packages: names of other packages; missing ones are left out.
     """
     versions = {
         "monai-unetpp": __version__,
@@ -100,10 +100,10 @@ def command_line() -> str:
 
 
 def measuring_device(device: torch.device | str) -> torch.device:
-    """``device`` if costs can be measured there.
+    """Check that costs can be measured on ``device``.
 
     Raises:
-        ValueError: neither a CPU nor a CUDA device.
+        ValueError: it is neither a CPU nor a CUDA device.
     """
     checked = torch.device(device)
     if checked.type not in ("cpu", "cuda"):

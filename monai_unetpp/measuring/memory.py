@@ -1,4 +1,4 @@
-"""How much memory a process has used at most, and processes that are there to measure it."""
+"""Measure the peak memory of a process, if need be in a separate one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
     "reset_peak",
 ]
 
-#: What torch, and the libraries under it, OpenVINO and ITK say where they get no memory.
+#: Messages of torch, its libraries, OpenVINO and ITK when memory runs out.
 _ALLOCATION_TEXTS = (
     "not enough memory",
     "can't allocate memory",
@@ -42,24 +42,24 @@ _T = TypeVar("_T")
 
 
 def measure_in_new_process(measure: Callable[..., _T], *arguments: Any, name: str, remedy: str) -> _T:
-    """What ``measure(*arguments)`` returns in a separate process, whose memory nothing else has touched.
+    """Call ``measure(*arguments)`` in a separate process with unused memory.
 
     Args:
         measure: a function of a module.
-        *arguments: what pickle takes.
-        name: what is measured, for messages.
+        *arguments: picklable arguments.
+        name: name of the measurement, for messages.
         remedy: what to do if memory ran out, for the message.
 
     Raises:
-        ValueError: an argument that pickle refuses.
-        RuntimeError: the process failed; the last line that it wrote is in the message.
+        ValueError: an argument cannot be pickled.
+        RuntimeError: the process failed; the message contains its last line.
     """
     try:
         job = pickle.dumps((measure, arguments, torch.get_num_threads()))
     except (pickle.PicklingError, AttributeError, TypeError) as e:
         raise ValueError(
-            f"{name}: the network and what runs it must be picklable, as memory is measured in a separate process, got "
-            f"an object that is not ({e}). Use functions of a module in it (in an inferer, say), no lambdas."
+            f"{name}: the network and its inferer must be picklable, as memory is measured in a separate process, got "
+            f"an object that is not ({e}). Use functions of a module instead of lambdas."
         ) from e
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "job.pkl")
@@ -82,7 +82,7 @@ def measure_in_new_process(measure: Callable[..., _T], *arguments: Any, name: st
 
 
 def do_job(path: str) -> None:
-    """In the process that :func:`measure_in_new_process` starts: do what ``path`` holds, and put the result there."""
+    """Do the job in the file ``path`` of :func:`measure_in_new_process`, and write the result there."""
     measure, arguments, threads = pickle.loads(Path(path).read_bytes())
     torch.set_num_threads(threads)
     result = pickle.dumps(measure(*arguments))
@@ -90,9 +90,9 @@ def do_job(path: str) -> None:
 
 
 class PeakMemory:
-    """The most memory that has been in use since it was made, beyond what was in use then.
+    """The peak memory since this object was made, beyond what was in use then.
 
-    On CUDA it is device memory; on a CPU the resident set of this process.
+    On CUDA this is device memory; on a CPU the resident set of this process.
 
     Args:
         device: a CPU or a CUDA device.
@@ -105,7 +105,7 @@ class PeakMemory:
         self._before = int(torch.cuda.memory_allocated(self.device)) if on_gpu else peak_resident_bytes()
 
     def restart(self) -> None:
-        """Forget earlier peaks; what is compared with stays."""
+        """Forget earlier peaks, but keep the baseline."""
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -122,7 +122,7 @@ class PeakMemory:
 
 
 def reset_peak() -> None:
-    """Let the peak start from what is resident now, where the system can (Linux); elsewhere it only grows."""
+    """Reset the peak to the current resident set, which only Linux supports."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
@@ -130,10 +130,10 @@ def reset_peak() -> None:
 def peak_resident_bytes() -> int:
     """The largest resident set of this process so far.
 
-    On Linux ``ru_maxrss`` cannot serve: a new process starts with the peak of the one that started it.
+    On Linux ``ru_maxrss`` is no use: a new process inherits the peak of its parent.
 
     Raises:
-        ImportError: a system without either source, and psutil is not installed.
+        ImportError: the system has neither source, and psutil is not installed.
     """
     with contextlib.suppress(OSError):
         found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"))
@@ -156,7 +156,7 @@ def _peak_working_set_bytes() -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was asked for that is not there, on a GPU or a CPU."""
+    """Whether an error says that memory ran out, on a GPU or a CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _ALLOCATION_TEXTS)

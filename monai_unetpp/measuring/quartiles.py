@@ -12,7 +12,7 @@ __all__ = ["Quartiles"]
 
 @dataclasses.dataclass(frozen=True)
 class Quartiles:
-    """Median and quartiles of repeated measurements, and how many there were."""
+    """Median and quartiles of repeated measurements, and their number."""
 
     median: float
     lower: float
@@ -27,13 +27,13 @@ class Quartiles:
 
     @classmethod
     def of_ratios(cls, values: Sequence[float], references: Sequence[float]) -> Quartiles:
-        """Of each value divided by the reference that was measured in the same round.
+        """Median and quartiles of each value divided by the reference from the same round.
 
         Raises:
-            ValueError: not as many references as values.
+            ValueError: the numbers of references and values differ.
         """
         return cls.of([value / reference for value, reference in zip(values, references, strict=True)])
 
     def text(self, form: str, unit: str = "") -> str:
-        """Median and quartiles, each written as ``form`` says, such as ``"1.20 s (1.15-1.31)"`` by ``".2f"``."""
+        """Median and quartiles in the format ``form``, such as ``"1.20 s (1.15-1.31)"`` for ``".2f"``."""
         return f"{self.median:{form}}{unit} ({self.lower:{form}}-{self.upper:{form}})"

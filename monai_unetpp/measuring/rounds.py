@@ -1,4 +1,4 @@
-"""Timing several things in turns, so that a noisy machine hits all of them alike."""
+"""Time several tasks in turns, so that noise of the machine affects all of them equally."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 
 def shuffled_rounds(keys: Iterable[_Key], rounds: int, seed: int = 0) -> Iterator[tuple[_Key, ...]]:
-    """All keys once per round, in a new order each time: whoever comes first pays for what others left in the caches.
+    """Yield all keys once per round, each time in a new order, because tasks affect the caches of the next.
 
     Args:
-        keys: what takes turns.
-        rounds: how many orders.
-        seed: of the orders.
+        keys: the tasks.
+        rounds: number of rounds.
+        seed: seed of the orders.
     """
     order, shuffle = list(keys), random.Random(seed).shuffle
     for _ in range(rounds):
@@ -42,15 +42,15 @@ def time_rounds(
     seed: int = 0,
     name: str = "Timing",
 ) -> dict[_Key, list[float]]:
-    """Seconds of every task, one number per measured round; numbers at the same place are of the same round.
+    """Measure the seconds of every task, one number per measured round, in the order of the rounds.
 
     Args:
-        tasks: what is run, once in every round.
-        repeats: measured rounds.
-        warm_up: rounds before them.
-        device: what the tasks run on; a GPU is waited for before and after each.
-        seed: of the orders within the rounds.
-        name: what is measured, for the log.
+        tasks: the tasks, each run once per round.
+        repeats: number of measured rounds.
+        warm_up: number of rounds before them.
+        device: device of the tasks; a GPU is synchronized before and after each.
+        seed: seed of the orders within the rounds.
+        name: name of the measurement, for the log.
     """
     device = torch.device(device)
     seconds: dict[_Key, list[float]] = {key: [] for key in tasks}

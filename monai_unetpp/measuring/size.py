@@ -1,4 +1,4 @@
-"""How large a network is: its parameters, and the operations of one pass."""
+"""Measure the size of a network: its parameters, and the operations of one pass."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["count_flops", "count_parameters"]
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of parameters."""
+    """Number of parameters of a network."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def count_flops(network: Callable[[torch.Tensor], object], inputs: torch.Tensor) -> int:
-    """Floating-point operations of one pass: a multiplication and an addition are two.
+    """Floating-point operations of one pass; a multiplication and an addition count as two.
 
-    Only convolutions and matrix products are counted, which are nearly all.
+    Only convolutions and matrix products are counted, which make up nearly all.
 
     Args:
-        network: what is run, with the same device as ``inputs``; the meta device counts without computing.
+        network: the network, on the device of ``inputs``; the meta device counts without computing.
         inputs: ``(B, C, *spatial)``.
     """
     with torch.no_grad(), FlopCounterMode(display=False) as counter:

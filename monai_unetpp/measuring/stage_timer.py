@@ -1,4 +1,4 @@
-"""Where the time goes: wall time by stage."""
+"""Wall time by stage."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ __all__ = ["StageTimer"]
 
 
 class StageTimer:
-    """Adds up wall time by the name of a stage; several threads may use one timer.
+    """Sums wall time by stage; several threads may share one timer.
 
-    Stages may lie inside one another: the inner one's time is not counted for the outer one, so that all stages of a
-    thread add up to the time that passed in them.
+    Stages may be nested: the time of the inner one does not count for the outer one, so the stages of a thread add up
+    to the time spent in them.
 
     Args:
-        device: what the stages run on; a GPU is waited for at the borders of a stage, which costs a little time.
+        device: device of the stages; a GPU is synchronized at their borders, which costs a little time.
 
     Example:
         >>> timer = StageTimer()
@@ -39,7 +39,7 @@ class StageTimer:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Count the time of the block for ``name``."""
+        """Count the time of the block for stage ``name``."""
         inner: list[float] = self._open.__dict__.setdefault("inner", [])
         synchronize(self.device)
         inner.append(0.0)

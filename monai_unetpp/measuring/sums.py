@@ -1,4 +1,4 @@
-"""Sums of numbers that come by name."""
+"""Sums of numbers by name."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _Number = TypeVar("_Number", int, float)
 
 
 def summed(parts: Iterable[Mapping[str, _Number]]) -> dict[str, _Number]:
-    """The sum by name, in the order in which the names come.
+    """Sum numbers by name, in the order of first occurrence.
 
-    A name whose sum is 0 stays, unlike with :class:`collections.Counter`.
+    Unlike with :class:`collections.Counter`, names with the sum 0 are kept.
 
     Example:
         >>> summed([{"L1": 2, "L2": 0}, {"L1": 1}])

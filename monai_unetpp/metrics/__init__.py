@@ -1,6 +1,6 @@
-"""Case scores on the label's own grid, and how well disagreement between levels finds errors.
+"""Case scores on the label's own grid, and how well disagreement between levels predicts errors.
 
-What needs torch is loaded when it is first used, so that the options of the command line can name the metrics at once.
+Names that need torch are loaded on first use, so the command line can list the metrics quickly.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each metric is: its name, unit and direction, how it is written, and what is guarded by default."""
+"""Definitions of the metrics: name, unit, direction, format and default margins."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ class CaseMetric:
     """A metric of one label of one case.
 
     Attributes:
-        key: name of the attribute of :class:`~monai_unetpp.metrics.LabelScore`, as in files and on the command line.
-        name: as in tables.
-        unit: such as ``"mm"``; empty for a share.
+        key: attribute of :class:`~monai_unetpp.metrics.LabelScore`, also used in files and on the command line.
+        name: name in tables.
+        unit: such as ``"mm"``; empty for a ratio.
         larger_is_better: the direction.
-        perfect: the value of a prediction without error, also given where a structure is rightly not predicted.
-        decimals: of a value.
-        difference_decimals: of a difference.
+        perfect: the value of a perfect prediction, also of a structure that is correctly not predicted.
+        decimals: decimals of a value.
+        difference_decimals: decimals of a difference.
         guarded: whether a margin can be set for it.
-        margin: largest mean loss that still counts as the same; None where it is only guarded if that is asked for.
+        margin: largest mean loss that still counts as equal; None if it is guarded only on request.
         case_drop: largest drop of a single case; None for no limit.
     """
 
@@ -46,8 +46,8 @@ class CaseMetric:
         return f"{self.name} in {self.unit}" if self.unit else self.name
 
 
-# A tighter limit of single cases than twenty times the margin would contradict the sample sizes: with a standard
-# deviation of 0.05, one of 155 cases that do not differ in the mean drops by 0.10 almost surely, by 0.20 almost never.
+# The limit for single cases is twenty times the margin: with a standard deviation of 0.05, one of 155 cases without a
+# mean difference drops by 0.10 almost surely, but by 0.20 almost never.
 METRICS: dict[str, CaseMetric] = {
     metric.key: metric
     for metric in (
@@ -70,11 +70,11 @@ METRICS: dict[str, CaseMetric] = {
 """All metrics by key, in the order of tables and files."""
 
 GUARDED: dict[str, CaseMetric] = {key: metric for key, metric in METRICS.items() if metric.guarded}
-"""Those for which a margin can be set."""
+"""The metrics for which a margin can be set."""
 
 
 def check_metric(metric: str) -> str:
-    """``metric`` if it can be guarded.
+    """Check that ``metric`` can be guarded.
 
     Raises:
         ValueError: it cannot.

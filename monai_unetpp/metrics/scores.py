@@ -1,4 +1,4 @@
-"""Scores of one segmentation against its truth that cannot be gamed by missing structures."""
+"""Score a segmentation against its truth, without rewarding missing structures."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ _Array = npt.NDArray[Any]
 _Mask = npt.NDArray[np.bool_]
 
 _ROUNDING = 1e-5
-"""Share of a voxel by which a distance may exceed the tolerance: affines in NIfTI files are rounded to float32."""
+"""Fraction of a voxel by which a distance may exceed the tolerance: affines in NIfTI files are rounded to float32."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LabelScore:
-    """The score of one label of one case; ``None`` only where the state is ``both_empty``.
+    """The score of one label of one case; metrics are ``None`` only in the state ``both_empty``.
 
     Attributes:
         state: ``"ok"``; ``"missed"`` (truth, but no prediction); ``"false_positive"`` (prediction, but no truth);
@@ -70,12 +70,12 @@ class LabelScore:
 
 @dataclasses.dataclass(frozen=True)
 class EmptyRule:
-    """What a label scores where prediction or truth has no voxel of it, so that no metric is defined.
+    """The score of a label without voxels in prediction or truth, where metrics are undefined.
 
     Attributes:
         overlap: Dice, IoU and normalised surface Dice; None leaves the case out of their means.
-        distance: ``"diagonal"`` gives HD95 the diagonal of the image in mm, the largest distance there could be;
-            None leaves the case out.
+        distance: with ``"diagonal"``, HD95 is the diagonal of the image in mm, the largest possible distance; None
+            leaves the case out.
         text: the rule in words.
     """
 
@@ -116,7 +116,7 @@ RULES = "\n".join(
         "for oblique volumes; a shear is not taken into account. A 2D image counts as 1 mm thick.",
     )
 )
-"""The rules of scoring in words, one a line, as reports print them."""
+"""The rules of scoring in words, one per line, as printed in reports."""
 
 
 def score_case(
@@ -129,25 +129,25 @@ def score_case(
 ) -> dict[str, LabelScore]:
     """Score one label map against the truth, label by label and pooled.
 
-    The rules, also those for structures that are missing, are in :data:`RULES`. Nothing becomes NaN.
+    The rules, including those for missing structures, are in :data:`RULES`. Nothing becomes NaN.
 
     Args:
-        prediction: integer label map ``(H, W[, D])``; values that ``labels`` does not name count as background.
+        prediction: integer label map ``(H, W[, D])``; values not in ``labels`` count as background.
         truth: integer label map of the same shape.
-        spacing_mm: voxel size in mm, one number per axis; see :func:`spacing_of_affine`. A volume of a single
-            slice is scored as a 2D image, else every voxel would lie on its surface.
+        spacing_mm: voxel size in mm, one number per axis; see :func:`spacing_of_affine`. A volume with a single slice
+            is scored as a 2D image; otherwise every voxel would be on the surface.
         labels: value of each label by name, without the background 0.
-        tolerance_mm: tolerance of the normalised surface Dice by label: take the disagreement between two experts.
+        tolerance_mm: tolerance of the normalised surface Dice by label, such as the disagreement between two experts.
             An entry ``"foreground"`` is optional.
-        ignore_label: value in ``truth`` of voxels that nobody labelled. There prediction and truth count as
-            background: a structure that reaches into such a region ends at its border, in both.
+        ignore_label: value of unlabelled voxels in ``truth``, where prediction and truth count as background:
+            structures end at the border of such a region in both.
 
     Returns:
         The score of each label in the order of ``labels``; for several labels, ``"foreground"`` last.
 
     Raises:
-        TypeError: label maps that do not hold integers, labels or tolerances of another kind.
-        ValueError: shapes, spacing, labels or tolerances that do not go together.
+        TypeError: label maps do not hold integers, or labels or tolerances have the wrong type.
+        ValueError: shapes, spacing, labels or tolerances do not match.
 
     Example:
         >>> import numpy as np
@@ -159,7 +159,7 @@ def score_case(
         ('ok', 0.75, 3.0)
 
     See:
-        Reinke et al., "Metrics reloaded", doi:10.1038/s41592-023-02151-z, on overlap beside boundary metrics and on
+        Reinke et al., "Metrics reloaded", doi:10.1038/s41592-023-02151-z, on overlap and boundary metrics and on
         empty masks; Nikolov et al., arXiv:1809.04430, on the surface Dice.
     """
     predicted, true = _label_map(prediction, "prediction"), _label_map(truth, "truth")
@@ -168,7 +168,7 @@ def score_case(
 
 
 class CaseScorer:
-    """Score several label maps against one truth, whose surfaces and search trees are made only once.
+    """Score several label maps against one truth, computing its surfaces and search trees only once.
 
     Args:
         truth: as for :func:`score_case`.
@@ -210,14 +210,14 @@ class CaseScorer:
         self._truth = self._structures(self._scored(true))
 
     def score(self, prediction: npt.ArrayLike) -> dict[str, LabelScore]:
-        """The score of each label, as :func:`score_case` gives it.
+        """Score each label as in :func:`score_case`.
 
         Args:
             prediction: as for :func:`score_case`.
 
         Raises:
-            TypeError: a label map that does not hold integers.
-            ValueError: another shape than the truth.
+            TypeError: the label map does not hold integers.
+            ValueError: its shape differs from the truth.
         """
         predicted = _label_map(prediction, "prediction")
         _check_shapes(predicted.shape, self._shape)
@@ -227,17 +227,17 @@ class CaseScorer:
         }
 
     def _scored(self, label_map: _Array) -> _Array:
-        """The label map with background where nothing is scored."""
+        """The label map with ignored voxels set to background."""
         return label_map if self._ignored is None else np.where(self._ignored, 0, label_map)
 
     def _structures(self, label_map: _Array) -> dict[str, _Structure]:
-        """The voxels of each label, and of all pooled where there are several."""
+        """The voxels of each label, and of all pooled if there are several."""
         spacing = self._spacing
         if label_map.ndim == 3 and 1 in label_map.shape:
             axis = label_map.shape.index(1)
             label_map, spacing = label_map.squeeze(axis), spacing[:axis] + spacing[axis + 1 :]
         named = np.isin(label_map, list(self._labels.values()))
-        # nothing outside the box that holds all labels matters: it is searched for once
+        # nothing outside the box around all labels matters, so crop once
         box = _box(named)
         origin = tuple(part.start for part in box)
         structures = {
@@ -270,15 +270,14 @@ class CaseScorer:
 
 
 def scored_labels(labels: Mapping[str, int]) -> tuple[str, ...]:
-    """The keys of what :func:`score_case` returns, in their order."""
+    """The keys of the result of :func:`score_case`, in order."""
     return (*labels, FOREGROUND) if len(labels) > 1 else tuple(labels)
 
 
 def spacing_of_affine(affine: npt.ArrayLike, spatial_dims: int = 3) -> tuple[float, ...]:
     """Voxel sizes along the first ``spatial_dims`` array axes: the lengths of the affine's columns.
 
-    They are the true distances along each axis for every rotation. A sheared affine has axes that are not at right
-    angles; distances are then measured as if they were.
+    They are exact for every rotation. For a sheared affine, distances are measured as if axes were perpendicular.
 
     Args:
         affine: ``(4, 4)``, from voxel indices to mm.
@@ -291,8 +290,8 @@ def check_labels(labels: Mapping[str, int]) -> None:
     """Refuse labels that cannot be scored.
 
     Raises:
-        TypeError: not a mapping of names to integers.
-        ValueError: none at all, the background, one value twice, or the name of the pooled row.
+        TypeError: they are not a mapping of names to integers.
+        ValueError: there are none, a value is repeated or below 1, or a label has the name of the pooled row.
     """
     if not isinstance(labels, Mapping) or not all(
         isinstance(name, str) and isinstance(value, int) and not isinstance(value, bool)
@@ -309,17 +308,17 @@ def check_labels(labels: Mapping[str, int]) -> None:
         )
     if len(labels) > 1 and FOREGROUND in labels:
         raise ValueError(
-            f"labels must not be called {FOREGROUND!r} where there are several, got {dict(labels)!r}. That is the name "
-            "of all labels pooled: give this one another."
+            f"labels must not include {FOREGROUND!r} if there are several, got {dict(labels)!r}. This is the name of "
+            "all labels pooled: choose another."
         )
 
 
 def check_tolerances(tolerance_mm: Mapping[str, float], labels: Mapping[str, int]) -> dict[str, float]:
-    """The tolerance of every label, and of the foreground: the smallest one unless it has its own.
+    """Check the tolerances, and add that of the foreground: the smallest one unless given.
 
     Raises:
-        TypeError: not a mapping.
-        ValueError: a label without a tolerance, an unknown label, a negative or infinite number.
+        TypeError: they are not a mapping.
+        ValueError: a label has no tolerance or is unknown, or a number is negative or infinite.
     """
     if not isinstance(tolerance_mm, Mapping):
         raise TypeError(f"tolerance_mm must map names of labels to mm, got {tolerance_mm!r}. Give one per label.")
@@ -349,7 +348,7 @@ def _label_map(values: npt.ArrayLike, name: str) -> _Array:
 def _check_shapes(prediction: tuple[int, ...], truth: tuple[int, ...]) -> None:
     if prediction != truth or len(truth) not in (2, 3) or 0 in truth:
         raise ValueError(
-            f"prediction and truth must be 2D or 3D and of one shape, got {prediction} and {truth}. "
+            f"prediction and truth must be 2D or 3D and have the same shape, got {prediction} and {truth}. "
             "Bring the prediction back to the label's grid."
         )
 
@@ -374,10 +373,10 @@ def _state(predicted: int, true: int) -> State:
     return "false_positive" if predicted else "both_empty"
 
 
-# Surfaces are our own: MONAI's compute_hausdorff_distance and compute_surface_dice take 1.7 to 3.5 times as long on one
-# CPU core, and give the surface Dice in single precision, 8e-8 off.
+# Own surfaces: MONAI's compute_hausdorff_distance and compute_surface_dice take 1.7 to 3.5 times as long on one CPU
+# core, and compute the surface Dice in single precision, 8e-8 off.
 class _Points:
-    """Points of a grid, ready for the search of the nearest one."""
+    """Points of a grid, ready for nearest-neighbour search."""
 
     def __init__(self, mask: _Mask, origin: npt.NDArray[np.intp], spacing: tuple[float, ...]) -> None:
         self._mask = mask
@@ -391,7 +390,7 @@ class _Points:
 
     def distances_to(self, others: _Points) -> _Array:
         """Distance in mm from each point to the nearest of ``others``."""
-        # points on both have distance 0; most points of a good segmentation are such, and need no search
+        # points in both have distance 0 and need no search: most points of a good segmentation
         apart = ~others._hold(self._indices)
         distances = np.zeros(len(apart), dtype=np.float32)
         if apart.any():
@@ -407,11 +406,11 @@ class _Points:
 
 
 class _Structure:
-    """All voxels of one label; what its surface needs is computed when it is asked for, and kept.
+    """All voxels of one label; its surface is computed on demand and cached.
 
     Args:
-        mask: its voxels, within a part of the grid that holds them all.
-        origin: where that part begins.
+        mask: its voxels, in a part of the grid that contains them all.
+        origin: first voxel of this part.
         spacing: voxel size in mm.
     """
 
@@ -423,7 +422,7 @@ class _Structure:
         self.size = int(np.count_nonzero(self._mask))
 
     def overlap(self, other: _Structure) -> int:
-        """Number of voxels that belong to both."""
+        """Number of voxels in both structures."""
         low = np.maximum(self._origin, other._origin)
         high = np.minimum(self._origin + self._mask.shape, other._origin + other._mask.shape)
         if (high <= low).any():
@@ -435,14 +434,14 @@ class _Structure:
 
     @cached_property
     def boundary(self) -> _Points:
-        """Voxels with a face on the outside."""
+        """Voxels with a face to the outside."""
         return _Points(self._mask & ~ndimage.binary_erosion(self._mask), self._origin, self._spacing)
 
     @cached_property
     def surface(self) -> tuple[_Points, _Array]:
-        """Corners between voxels that the surface passes, and its area in mm² (in 2D, length in mm) at each.
+        """Corners between voxels on the surface, and its area in mm² (in 2D, length in mm) at each.
 
-        The same surface elements as in MONAI's ``compute_surface_dice``, whose convolution takes most of its time.
+        Surface elements are those of MONAI's ``compute_surface_dice``, without its slow convolution.
         """
         table, kernel = get_code_to_measure_table(self._spacing)
         weights = np.asarray(kernel).squeeze().astype(np.uint8)
@@ -457,7 +456,7 @@ class _Structure:
 
 
 def _box(mask: _Mask) -> tuple[slice, ...]:
-    """The smallest part of a grid that holds all of a mask; for an empty one, nothing."""
+    """The bounding box of a mask; empty for an empty mask."""
     box: tuple[slice, ...] | None = ndimage.find_objects(mask.view(np.uint8), max_label=1)[0]
     return box or (slice(0, 0),) * mask.ndim
 

@@ -1,4 +1,4 @@
-"""Where the levels of one network disagree, and whether that is where it errs."""
+"""Measure where the levels of a network disagree, and whether this predicts its errors."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ __all__ = ["disagreement", "error_auroc"]
 
 
 def disagreement(logits_by_level: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """Entropy of the mean of the levels' class probabilities, per voxel: 0 is certain, 1 is undecided.
+    """Entropy of the levels' mean class probabilities per voxel: 0 is certain, 1 is undecided.
 
     Probabilities are the softmax over the classes; for a single output channel, the sigmoid and its complement. The
     natural logarithm is divided by that of the number of classes.
 
     Args:
-        logits_by_level: logits ``(B, C, H, W[, D])`` of each level, all of one shape. A single level gives the
+        logits_by_level: logits ``(B, C, H, W[, D])`` of each level, all of the same shape. A single level gives the
             entropy of its own probabilities.
 
     Returns:
         ``(B, 1, H, W[, D])`` in float32, 0 to 1.
 
     Raises:
-        ValueError: no level, or different shapes.
+        ValueError: there is no level, or shapes differ.
 
     Example:
         >>> import torch
@@ -42,8 +42,8 @@ def disagreement(logits_by_level: Mapping[str, torch.Tensor]) -> torch.Tensor:
     if not logits or any(each.shape != logits[0].shape for each in logits):
         shapes = {level: list(each.shape) for level, each in logits_by_level.items()}
         raise ValueError(
-            f"logits_by_level must hold logits of one shape for at least one level, got {shapes}. Pass what "
-            "forward_levels gives."
+            f"logits_by_level must hold logits of the same shape for at least one level, got {shapes}. Pass the result "
+            "of forward_levels."
         )
     mean = torch.stack([_probabilities(each.float()) for each in logits]).mean(dim=0)
     entropy: torch.Tensor = torch.special.entr(mean).sum(dim=1, keepdim=True) / math.log(mean.shape[1])
@@ -51,17 +51,18 @@ def disagreement(logits_by_level: Mapping[str, torch.Tensor]) -> torch.Tensor:
 
 
 def error_auroc(uncertainty: npt.ArrayLike, error: npt.ArrayLike) -> float | None:
-    """How well uncertainty finds errors: the chance that an erroneous voxel is the more uncertain of a pair.
+    """How well uncertainty predicts errors: the chance that a wrong voxel is more uncertain than a correct one.
 
     Args:
-        uncertainty: a number per voxel, larger where less certain.
+        uncertainty: a number per voxel, larger if less certain.
         error: whether the voxel is wrong, of the same shape.
 
     Returns:
-        Area under the ROC curve, ties counted half: 0.5 is chance, 1 perfect. None where no voxel is wrong, or all.
+        Area under the ROC curve, with ties counted half: 0.5 is chance, 1 is perfect. None if no voxel or every voxel
+        is wrong.
 
     Raises:
-        ValueError: different shapes.
+        ValueError: shapes differ.
 
     Example:
         >>> error_auroc([0.1, 0.2, 0.9, 0.3], [False, False, True, True])
@@ -70,7 +71,7 @@ def error_auroc(uncertainty: npt.ArrayLike, error: npt.ArrayLike) -> float | Non
     values, wrong = np.asarray(uncertainty), np.asarray(error, dtype=bool)
     if values.shape != wrong.shape:
         raise ValueError(
-            f"uncertainty and error must have one shape, got {values.shape} and {wrong.shape}. Bring both to the "
+            f"uncertainty and error must have the same shape, got {values.shape} and {wrong.shape}. Bring both to the "
             "label's grid."
         )
     positives: npt.NDArray[Any] = values[wrong]

@@ -1,4 +1,4 @@
-"""Nested U-Nets and what makes and loads them. The public names are loaded when they are first used."""
+"""Nested U-Nets, their building blocks and their weights. Public names are loaded on first use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a node of the triangle is made of: pooling or upsampling, joining, and a block of convolutions."""
+"""The parts of a node: pooling or upsampling, concatenation, and a block of convolutions."""
 
 # TorchScript reads the annotations of attributes, hence no "from __future__ import annotations" here.
 
@@ -16,7 +16,7 @@ __all__ = ["DecoderNode", "EncoderNode", "make_block", "make_upsample"]
 
 #: Whether torch.export is tracing; torch before 2.7 cannot tell it from torch.compile.
 _is_exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
-#: Whether a graph in the making can be asked what is known of its sizes; that of torch 2.6 cuts by nothing too.
+#: Whether a graph can be asked about its sizes while it is traced; with torch 2.6 it also cuts by zero.
 _KNOWS_SIZES = hasattr(torch.compiler, "is_exporting")
 
 
@@ -26,12 +26,11 @@ class EncoderNode(nn.Module):
     Args:
         spatial_dims: 2 or 3.
         stride: pooling size and step per axis; ``None`` in the top row.
-        ceil_mode: what pooling does at the end of an axis that ``stride`` does not divide: keep it
-            (``True``) or drop it (``False``).
+        ceil_mode: whether pooling keeps (``True``) or drops (``False``) the end of an axis that ``stride`` does not
+            divide.
         block: the convolutions.
-        predecessors: names of the nodes whose output this one takes.
-        releases: names of the nodes whose output no other node needs afterwards, its own among them where nobody
-            takes it.
+        predecessors: names of the input nodes.
+        releases: names of the nodes whose output no later node needs, possibly including this one.
     """
 
     predecessors: list[str]
@@ -62,16 +61,15 @@ class EncoderNode(nn.Module):
 
 
 class DecoderNode(nn.Module):
-    """Node ``X(i, j)``, ``j > 0``: upsample the node below, join it with nodes of the row, then a block.
+    """Node ``X(i, j)``, ``j > 0``: upsample the node below, concatenate it with nodes of the row, then a block.
 
     Args:
-        upsample: brings the node below to the row's resolution, or up to one step beyond its end.
+        upsample: upsamples the node below to the row's resolution, or slightly beyond its end.
         block: the convolutions.
-        ceil_mode: must match the pooling: the upsampled map is cut to the row's size where pooling kept the
-            end of an axis, and extended by repeating its border where pooling dropped it.
-        predecessors: names of the nodes whose output this one takes, the node below last.
-        releases: names of the nodes whose output no other node needs afterwards, its own among them where nobody
-            takes it.
+        ceil_mode: as in the pooling: the upsampled map is cropped to the row's size if pooling kept the end of an axis,
+            and extended by repeating its border if pooling dropped it.
+        predecessors: names of the input nodes, the node below last.
+        releases: names of the nodes whose output no later node needs, possibly including this one.
     """
 
     predecessors: list[str]
@@ -88,9 +86,9 @@ class DecoderNode(nn.Module):
         self.releases = releases
 
     def forward(self, inputs: list[torch.Tensor]) -> torch.Tensor:
-        """Compute the node from the outputs of its predecessors, in their order; the list is emptied.
+        """Compute the node from the outputs of its predecessors, in order.
 
-        Emptying it lets maps that nobody else holds go before the convolutions, where memory peaks.
+        The list is emptied to free maps before the convolutions, where memory peaks.
         """
         below = self.upsample(inputs.pop())
         inputs.append(self._fit(below, inputs[0]))
@@ -124,10 +122,10 @@ def _cut(upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
 
 @torch.jit.unused
 def _cut_in_python(upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Cut ``upsampled`` to the size of ``reference``, also in an exported graph whose sizes are symbols.
+    """Crop ``upsampled`` to the size of ``reference``, also in an exported graph with symbolic sizes.
 
-    A slice asks whether it changes anything, which would tie an exported graph to even or to odd sizes. Padding
-    by a negative amount does not ask; eagerly it would cost a copy.
+    A slice tests whether it changes anything, which would restrict an exported graph to even or to odd sizes. Negative
+    padding does not; in eager mode it would cost a copy.
     """
     sizes = (*upsampled.shape[2:], *reference.shape[2:])
     known = not torch.compiler.is_dynamo_compiling() and all(isinstance(size, int) for size in sizes)
@@ -157,12 +155,12 @@ def make_block(
     bias: bool,
     dropout: float | tuple[Any, ...],
 ) -> nn.Module:
-    """A node's block: two convolutions, each with norm, dropout and activation as MONAI orders them.
+    """Make a node's block: two convolutions, each with norm, dropout and activation in MONAI's order.
 
     Args:
         kind: ``"plain"``, or ``"residual"`` for :class:`monai.networks.blocks.ResidualUnit`.
         spatial_dims: 2 or 3.
-        in_channels: channels of the joined inputs.
+        in_channels: channels of the concatenated inputs.
         out_channels: channels of the node.
         kernel_size: odd size per axis.
         act: MONAI's activation name or ``(name, arguments)``.
@@ -203,7 +201,7 @@ def make_block(
 def make_upsample(
     mode: str, spatial_dims: int, in_channels: int, out_channels: int, stride: tuple[int, ...]
 ) -> nn.Module:
-    """MONAI's upsampling by ``stride``, from ``in_channels`` to ``out_channels``."""
+    """Make MONAI's upsampling by ``stride``, from ``in_channels`` to ``out_channels``."""
     return UpSample(spatial_dims, in_channels, out_channels, scale_factor=stride, mode=mode)
 
 
@@ -251,7 +249,7 @@ class _GroupNorm(nn.GroupNorm):
 
 
 def _accept_single_values(module: nn.Module) -> None:
-    """Replace norms that refuse inputs with one value per channel, which tiny images lead to at depth."""
+    """Replace norms that refuse inputs with one value per channel, as in deep rows of tiny images."""
     for name, child in module.named_children():
         if isinstance(child, nn.modules.instancenorm._InstanceNorm):
             norm: nn.Module = _InstanceNorm(
@@ -271,5 +269,5 @@ def _accept_single_values(module: nn.Module) -> None:
 
 
 def _without_bias(norm: nn.modules.instancenorm._InstanceNorm | nn.GroupNorm) -> dict[str, Any]:
-    """The argument that leaves out the bias of ``norm``; only newer versions of torch have it."""
+    """The argument that omits the bias of ``norm``, which older versions of torch lack."""
     return {"bias": False} if norm.affine and norm.bias is None else {}

@@ -1,4 +1,4 @@
-"""Reading weights from files of several kinds, with the configuration that they carry."""
+"""Read weights from files of several kinds, with the stored configuration."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ import torch
 
 __all__ = ["read_checkpoint"]
 
-#: Names under which training checkpoints keep the network's weights (MONAI's engines and the model zoo).
+#: Keys of the network's weights in training checkpoints (MONAI's engines and the model zoo).
 _WEIGHT_KEYS = ("state_dict", "network", "model", "net")
 _ZIP_START = b"PK\x03\x04"
 
 
 def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any] | None]:
-    """Read the weights of a nested U-Net and, where the file carries it, its configuration.
+    """Read the weights of a nested U-Net and, if stored, its configuration.
 
-    The file's checksums are verified first, as torch does not: a flipped bit would change segmentations in silence.
-    The tensors are then mapped to the file, on the CPU, and take no memory of their own.
+    The file's checksums are verified first, which torch does not do: a flipped bit would silently change segmentations.
+    The tensors are then memory-mapped on the CPU.
 
     Args:
-        path: a file made by ``torch.save``: a state dict, a dict with ``state_dict`` (and ``config``), or a
-            training checkpoint that holds the weights under ``network``, ``model`` or ``net``.
+        path: a file from ``torch.save``: a state dict, a dict with ``state_dict`` (and ``config``), or a training
+            checkpoint with the weights under ``network``, ``model`` or ``net``.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a file of weights, or a damaged one.
+        FileNotFoundError: the file does not exist.
+        ValueError: it holds no weights, or is damaged.
         OSError: it cannot be read.
     """
     if not Path(path).is_file():
@@ -39,11 +39,11 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
     if _is_torchscript(path):
         raise ValueError(
             f"{path}: not a file of weights that can be read safely: it is TorchScript, which holds code. "
-            "Save the state_dict() of the network that it was made from with torch.save."
+            "Save the state_dict() of the original network with torch.save."
         )
     _check_sums(path)
     try:
-        # files of torch's old format, from before 1.6, cannot be mapped
+        # files in torch's old format, before 1.6, cannot be mapped
         content = torch.load(fspath(path), map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except (
         RuntimeError,
@@ -79,7 +79,7 @@ def read_checkpoint(path: str | PathLike[str]) -> tuple[dict[str, torch.Tensor],
 
 
 def _check_sums(path: str | PathLike[str]) -> None:
-    """Read the file once, in pieces, and compare its parts with their CRC-32.
+    """Verify the CRC-32 of all parts of the file.
 
     Raises:
         ValueError: a part is damaged.
@@ -87,7 +87,7 @@ def _check_sums(path: str | PathLike[str]) -> None:
     if not zipfile.is_zipfile(path):
         if _begins_as_zip(path):
             raise ValueError(f"{path}: damaged, its end is missing. Copy or download it again.")
-        # torch's format from before 1.6 has no checksums, and files that are not torch's are reported later
+        # torch's format before 1.6 has no checksums, and other files are reported later
         return
     try:
         with zipfile.ZipFile(path) as archive:
@@ -107,7 +107,7 @@ def _begins_as_zip(path: str | PathLike[str]) -> bool:
 
 
 def _stored_config(weights: Any) -> dict[str, Any] | None:
-    """The configuration that a state dict carries where torch keeps layer versions."""
+    """The configuration in a state dict's metadata, where torch keeps layer versions."""
     metadata = getattr(weights, "_metadata", {})
     entries = metadata.values() if isinstance(metadata, Mapping) else ()
     configs = (entry.get("config") for entry in entries if isinstance(entry, Mapping))
@@ -123,7 +123,7 @@ def _is_torchscript(path: str | PathLike[str]) -> bool:
 
 
 def _problem(error: Exception) -> str:
-    """What torch found, in words of this package instead of torch's own arguments, and what to do."""
+    """What torch found, in words of this package, and the remedy."""
     if isinstance(error, OSError) and error.strerror is not None:
         return f"{error.strerror}. Check its permissions."
     if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
@@ -135,7 +135,7 @@ def _problem(error: Exception) -> str:
 
 
 def _prefix(weights: Any) -> str | None:
-    """What wrappers (distributed training, compilation, averaging) put before the names; None without a network."""
+    """The prefix that wrappers (distributed training, compilation, averaging) add to names; None without a network."""
     if not isinstance(weights, Mapping):
         return None
     first = next((key for key in weights if "nodes.x_0_0." in str(key)), None)

@@ -20,7 +20,7 @@ __all__ = ["BLOCKS", "NestedUNetConfig"]
 Block = Literal["plain", "residual"]
 BLOCKS: tuple[str, ...] = get_args(Block)
 
-#: The arguments of NestedUNet in its order; a test holds its signature to them.
+#: The arguments of NestedUNet in order; a test compares its signature with them.
 _REQUIRED = ("spatial_dims", "in_channels", "out_channels")
 _DEFAULTS: dict[str, Any] = {
     "features": (32, 64, 128, 256, 512),
@@ -43,7 +43,7 @@ _DEFAULTS: dict[str, Any] = {
 
 @dataclasses.dataclass(frozen=True)
 class NestedUNetConfig:
-    """Arguments of ``NestedUNet`` after :meth:`check`: complete, of one form, and known to work together."""
+    """Arguments of ``NestedUNet`` after :meth:`check`: complete, normalized and compatible."""
 
     spatial_dims: int
     in_channels: int
@@ -67,11 +67,11 @@ class NestedUNetConfig:
 
     @classmethod
     def check(cls, **arguments: Any) -> NestedUNetConfig:
-        """Check the arguments of ``NestedUNet``; missing ones take its defaults.
+        """Check the arguments of ``NestedUNet``, with its defaults for missing ones.
 
         Raises:
-            TypeError: an argument of the wrong kind, or one that ``NestedUNet`` does not have.
-            ValueError: an argument with a value that cannot work.
+            TypeError: an argument has the wrong type, or ``NestedUNet`` does not have it.
+            ValueError: an argument has an invalid value.
         """
         given = _with_defaults(arguments)
         dims = _one_of("spatial_dims", given["spatial_dims"], (2, 3))
@@ -115,7 +115,7 @@ class NestedUNetConfig:
 
     @property
     def depth(self) -> int:
-        """Number of downsampling steps, which is the number of the deepest level."""
+        """Number of downsampling steps, and of the deepest level."""
         return len(self.features) - 1
 
     @property
@@ -129,13 +129,13 @@ class NestedUNetConfig:
         return self.last_features if node == (0, self.depth) else self.features[node.depth]
 
     def smallest_size(self) -> list[int]:
-        """The fewest elements along each axis that the deepest row can be computed from."""
+        """The smallest input size along each axis."""
         if self.ceil_mode:
             return [1] * self.spatial_dims
         return [math.prod(stride[axis] for stride in self.strides) for axis in range(self.spatial_dims)]
 
     def pruned(self, level: str) -> NestedUNetConfig:
-        """The configuration of the network that :meth:`NestedUNet.prune` makes."""
+        """The configuration of the network from :meth:`NestedUNet.prune`."""
         index = topology.level_index(level, self.levels)
         changes: dict[str, Any] = {"features": self.given["features"][: index + 1], "deep_supervision": False}
         for name, length in (("strides", index), ("kernel_size", index + 1), ("up_features", index)):
@@ -146,7 +146,7 @@ class NestedUNetConfig:
         return NestedUNetConfig.check(**{**self.given, **changes})
 
     def as_dict(self) -> dict[str, Any]:
-        """The constructor's arguments as plain values, which JSON and ``weights_only`` loading accept."""
+        """The constructor's arguments as plain values for JSON and ``weights_only`` loading."""
         return {name: _plain(name, value) for name, value in self.given.items()}
 
 
@@ -174,7 +174,7 @@ def _one_of(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
 
 def _positive(name: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be a whole number, got {value!r}.")
+        raise TypeError(f"{name} must be an integer, got {value!r}.")
     if value < 1:
         raise ValueError(f"{name} must be 1 or more, got {value}.")
     return value
@@ -182,7 +182,7 @@ def _positive(name: str, value: Any) -> int:
 
 def _channels(name: str, value: Any) -> tuple[int, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a sequence of whole numbers such as (32, 64, 128), got {value!r}.")
+        raise TypeError(f"{name} must be a sequence of integers such as (32, 64, 128), got {value!r}.")
     return tuple(_positive(f"every entry of {name}", entry) for entry in value)
 
 
@@ -191,7 +191,7 @@ def _per_level(name: str, value: Any, count: int, dims: int) -> tuple[tuple[int,
     if isinstance(value, int) and not isinstance(value, bool):
         return ((_positive(name, value),) * dims,) * count
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a whole number or a sequence with one entry per level, got {value!r}.")
+        raise TypeError(f"{name} must be an integer or a sequence with one entry per level, got {value!r}.")
     if len(value) != count:
         raise ValueError(
             f"{name} must have {count} entries, one per {'step down' if name == 'strides' else 'resolution'}, "
@@ -226,20 +226,20 @@ def _upsample(given: Mapping[str, Any], strides: tuple[tuple[int, ...], ...]) ->
 
 
 def _up_features(value: Any, features: tuple[int, ...]) -> tuple[int, ...]:
-    """Channels after the upsampling into each row: by default those of the row."""
+    """Channels of the maps upsampled into each row, by default those of the row."""
     if value is None:
         return features[:-1]
     up_features = _channels("up_features", value)
     if len(up_features) != len(features) - 1:
         raise ValueError(
-            f"up_features must have one entry for each row that is upsampled into, {len(features) - 1}, "
-            f"got {list(up_features)}. Leave it out to take those of the rows."
+            f"up_features must have one entry for each row but the deepest, {len(features) - 1}, got "
+            f"{list(up_features)}. Leave it out to use the features of the rows."
         )
     return up_features
 
 
 def _check_layers(given: Mapping[str, Any], channels: set[int]) -> None:
-    """Let MONAI's factories make the layers once, on no device, so that what cannot work fails here."""
+    """Make the layers once with MONAI's factories, on no device, so that invalid arguments fail here."""
     for name, factory in (("act", Act), ("norm", Norm), ("dropout", Dropout)):
         value = given[name]
         if name == "dropout":
@@ -274,8 +274,8 @@ def _check_layers(given: Mapping[str, Any], channels: set[int]) -> None:
                     get_dropout_layer((layer, arguments), dropout_dim=1)
         except (TypeError, ValueError, RuntimeError) as e:
             raise ValueError(
-                f"{name} must have the arguments that its layer takes, got {value!r}. Give ({layer!r}, {{...}}) with "
-                f"other arguments: {e}"
+                f"{name} must have the arguments of its layer, got {value!r}. Give ({layer!r}, {{...}}) with other "
+                f"arguments: {e}"
             ) from e
 
 
@@ -286,13 +286,13 @@ def _split_layer(name: str, value: Any) -> tuple[str, dict[str, Any]]:
         return value[0], dict(value[1])
     number = "a probability, " if name == "dropout" else ""
     raise TypeError(
-        f"{name} must be {number}a layer's name or (name, arguments), got {value!r}. Write it as MONAI's factories "
-        "do, such as 'relu' or ('instance', {'affine': True})."
+        f"{name} must be {number}a layer's name or (name, arguments), got {value!r}. Write it as for MONAI's "
+        "factories, such as 'relu' or ('instance', {'affine': True})."
     )
 
 
 def _plain(name: str, value: Any) -> Any:
-    """Copy ``value`` with sequences as lists; only what JSON can hold is allowed."""
+    """Copy ``value`` with sequences as lists; only values that JSON can hold are allowed."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, Mapping):
@@ -300,6 +300,6 @@ def _plain(name: str, value: Any) -> Any:
     if isinstance(value, Sequence):
         return [_plain(name, entry) for entry in value]
     raise TypeError(
-        f"{name} must be made of plain values (numbers, text, lists), got {value!r}. Name layers as MONAI's factories "
-        "do, such as 'relu' or ('instance', {'affine': True})."
+        f"{name} must consist of plain values (numbers, text, lists), got {value!r}. Name layers as for MONAI's "
+        "factories, such as 'relu' or ('instance', {'affine': True})."
     )

@@ -1,4 +1,4 @@
-"""Taking over a trained BasicUNetPlusPlus of MONAI."""
+"""Convert a trained BasicUNetPlusPlus of MONAI."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ __all__ = ["convert_basic_unetplusplus"]
 _Network = TypeVar("_Network", bound=nn.Module)
 
 _DEPTH = 4
-#: Arguments of layers that depend on where the layer is, not on how it is configured.
+#: Arguments of layers that depend on their place, not on their configuration.
 _PLACE_ARGUMENTS = ("num_features", "num_channels", "device", "dtype")
 
 
 def convert_basic_unetplusplus(net: nn.Module, network: Callable[..., _Network]) -> _Network:
-    """Build the nested U-Net that computes what a ``BasicUNetPlusPlus`` computes, around copies of its weights.
+    """Build the nested U-Net that is equivalent to a ``BasicUNetPlusPlus``, with copies of its weights.
 
-    MONAI's network repeats the border where an axis is odd, and halves the channels on the way up in every row but
-    the top one; the converted network does the same, through ``ceil_mode=False`` and ``up_features``.
+    MONAI's network repeats the border of odd axes, and halves the channels on the way up in every row but the top one;
+    the converted network does the same through ``ceil_mode=False`` and ``up_features``.
 
     Args:
-        net: 2D or 3D, with any layers that MONAI's factories can name. It is not changed.
+        net: a 2D or 3D network with any layers that MONAI's factories can name. It is not changed.
         network: the class ``NestedUNet``.
 
     Returns:
-        A network in the same mode, on the same device, with the same number type, whose level ``Lk`` gives what
-        output ``k`` of ``net`` gives (MONAI's list starts with L1).
+        A network with the same mode, device and dtype, whose level ``Lk`` equals output ``k`` of ``net`` (MONAI's list
+        starts with L1).
 
     Raises:
-        TypeError: another class of network, or a wrapped one.
-        ValueError: a 1D network, or layers that ``BasicUNetPlusPlus`` would not build by itself.
+        TypeError: ``net`` is of another class, or wrapped.
+        ValueError: ``net`` is 1D, or has layers that ``BasicUNetPlusPlus`` would not build.
 
     Warns:
-        UserWarning: ``net`` returns only its deepest output, so that the other heads may never have been trained.
+        UserWarning: ``net`` returns only its deepest output, so the other heads may not have been trained.
 
     Example:
         >>> from monai.networks.nets import BasicUNetPlusPlus
@@ -56,8 +56,8 @@ def convert_basic_unetplusplus(net: nn.Module, network: Callable[..., _Network])
     _check_layers(source, arguments)
     if not source.deep_supervision:
         warnings.warn(
-            "The network returns only its deepest output: if it was trained like this, the heads of L1, L2 and L3 were "
-            "not, and pruning to them gives noise. Train with deep_supervision=True to prune.",
+            "The network returns only its deepest output: if it was trained like this, the heads of L1, L2 and L3 are "
+            "untrained, and pruning to them gives noise. Train with deep_supervision=True to prune.",
             stacklevel=3,
         )
     features = arguments["features"]
@@ -88,7 +88,7 @@ def _checked_class(net: nn.Module) -> BasicUNetPlusPlus:
 
 
 def _constructor_arguments(net: BasicUNetPlusPlus) -> dict[str, Any]:
-    """The arguments with which ``net`` can have been built, read from its first blocks."""
+    """The arguments that build ``net``, read from its first blocks."""
     first = net.conv_0_0.conv_0
     if not hasattr(first, "conv") or not isinstance(first.conv, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
         raise ValueError(
@@ -116,16 +116,16 @@ def _constructor_arguments(net: BasicUNetPlusPlus) -> dict[str, Any]:
 
 
 def _upsample_mode(upsample: nn.Module) -> str:
-    """MONAI's UpSample names its layers after the mode."""
+    """The mode of MONAI's UpSample, after which its layers are named."""
     name = next((name for name, _ in upsample.named_children() if name != "preconv"), "deconv")
     return "nontrainable" if name == "upsample_non_trainable" else name
 
 
 def _layer_spec(factory: LayerFactory, argument: str, layer: nn.Module | None, *place: int) -> Any:
-    """How ``factory`` names ``layer``: ``(name, arguments)``, or ``None`` for no layer."""
+    """The spec ``(name, arguments)`` of ``layer`` for ``factory``; ``None`` for no layer."""
     if layer is None or isinstance(layer, nn.Identity):
         return None
-    # instance_nvfuser means plain instance norm where apex is missing, so the plain name is tried first
+    # without apex, instance_nvfuser means plain instance norm, so try the plain name first
     for name in sorted(factory.names, key=lambda name: name == "INSTANCE_NVFUSER"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -140,7 +140,7 @@ def _layer_spec(factory: LayerFactory, argument: str, layer: nn.Module | None, *
 
 
 def _layer_arguments(argument: str, layer: nn.Module) -> dict[str, Any]:
-    """The arguments of ``layer`` that are not defaults, read from the attributes of the same names."""
+    """The non-default arguments of ``layer``, read from the attributes of the same names."""
     arguments: dict[str, Any] = {}
     for name, parameter in inspect.signature(type(layer)).parameters.items():
         if name in _PLACE_ARGUMENTS or not hasattr(layer, name):
@@ -172,7 +172,7 @@ def _dropout_spec(layer: nn.Module | None) -> Any:
 
 
 def _check_layers(net: BasicUNetPlusPlus, arguments: Mapping[str, Any]) -> None:
-    """Rebuild MONAI's network from ``arguments`` and hold every layer of ``net`` against it."""
+    """Rebuild MONAI's network from ``arguments`` and compare every layer of ``net`` with it."""
     missing = {name: "" for name in ("act", "norm") if arguments[name] is None}
     with torch.device("meta"):
         rebuilt = BasicUNetPlusPlus(**{**arguments, **missing})
@@ -180,11 +180,11 @@ def _check_layers(net: BasicUNetPlusPlus, arguments: Mapping[str, Any]) -> None:
     found = {name: _description(module) for name, module in net.named_modules() if name}
     for name in (*found, *expected):
         kept, wanted = found.get(name, "no layer"), expected.get(name, "no layer")
-        # without dropout, act or norm MONAI may leave the layer out or put an identity there
+        # without dropout, act or norm MONAI may omit the layer or use an identity
         if kept != wanted and not {kept, wanted} <= {"no layer", "Identity()", "Dropout(p=0.0, inplace=False)"}:
             raise ValueError(
-                f"net must have the layers that BasicUNetPlusPlus builds, alike in every block: expected {wanted} as "
-                f"{name}, got {kept}. Put it back before converting."
+                f"net must have the layers that BasicUNetPlusPlus builds, the same in every block: expected {wanted} "
+                f"as {name}, got {kept}. Restore it before converting."
             )
 
 
@@ -195,7 +195,7 @@ def _description(module: nn.Module) -> str:
 
 
 def _renamed(key: str) -> str:
-    """MONAI's name of a weight in the names of ``NestedUNet``."""
+    """Translate MONAI's name of a weight to that of ``NestedUNet``."""
     part, _, rest = key.partition(".")
     kind, row, column = part.rsplit("_", 2)
     if kind == "final_conv":

@@ -1,4 +1,4 @@
-"""Batch norms folded into the convolutions before them, for inference."""
+"""Fold batch norms into the preceding convolutions, for inference."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _Network = TypeVar("_Network", bound=nn.Module)
 
 
 def fold_batch_norms(network: _Network) -> _Network:
-    """Let each convolution of a network do what the batch norm after it does, in place.
+    """Fold each batch norm of a network into the convolution before it, in place.
 
-    In eval mode a batch norm is a factor and an offset for every channel, which the convolution's weights and bias can
-    take in: the network gives the same to rounding, with one pass less over every feature map. Other norms stay, and
-    so do batch norms that do not come directly after a convolution, or gather no statistics.
+    In eval mode a batch norm scales and shifts every channel, which the convolution's weights and bias can do: the
+    results agree to rounding, with one pass less over every feature map. Other norms are kept, and so are batch norms
+    that do not directly follow a convolution, or have no running statistics.
 
     Args:
-        network: in eval mode, with float weights. Its parameters are no longer those of its configuration.
+        network: network in eval mode with float weights. Its parameters then no longer match its configuration.
 
     Returns:
         The network.

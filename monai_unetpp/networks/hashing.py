@@ -1,4 +1,4 @@
-"""The identity of a network: what kept scores and converted networks belong to."""
+"""Hash networks, to identify cached scores and converted models."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["hash_network"]
 
 
 def hash_network(network: nn.Module) -> str:
-    """SHA-256 of a network's weights, and of its ``config`` or, where it has none, its printed structure."""
+    """SHA-256 of a network's weights, and of its ``config`` or else its printed structure."""
     config = getattr(network, "config", None)
     digest = hashlib.sha256(repr(network if config is None else config).encode())
     for key, tensor in network.state_dict().items():

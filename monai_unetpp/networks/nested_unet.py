@@ -1,4 +1,4 @@
-"""NestedUNet: U-Nets of every depth in one network, which can be cut to any of them."""
+"""NestedUNet: U-Nets of every depth in one network, which can be pruned to any of them."""
 
 # TorchScript reads the annotations of attributes, hence no "from __future__ import annotations" here.
 
@@ -23,21 +23,20 @@ __all__ = ["NestedUNet"]
 class NestedUNet(nn.Module):
     """UNet++ and its relatives, in 2D and 3D, with levels that can be pruned.
 
-    Node ``X(i, j)`` joins earlier nodes of its row with the upsampled node below; the head of level
-    ``Lk`` sits on ``X(0, k)``. The levels are trained together, and afterwards :meth:`prune` cuts the
-    network to the nodes of one level: smaller on disk and in memory, faster, and with exactly the
-    output that this level had in the full network.
+    Node ``X(i, j)`` concatenates earlier nodes of its row with the upsampled node below; the head of level ``Lk`` is
+    attached to ``X(0, k)``. The levels are trained together. Then :meth:`prune` reduces the network to the nodes of one
+    level: smaller on disk and in memory, faster, and with exactly the output of this level in the full network.
 
     Args:
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
-        out_channels: channels of the segmentation, the background included where softmax follows.
+        out_channels: channels of the segmentation, including the background for softmax.
         features: channels of each resolution, finest first. ``n`` entries give the levels ``L1`` to
             ``L{n - 1}``. More entries give more context, larger ones more capacity.
         variant: ``"unet++"`` (dense skips), ``"unet+"`` (neighbouring nodes only), ``"unet_e"`` (a decoder
             for each depth on one encoder) or ``"unet"`` (one decoder, hence one level, the deepest).
         strides: downsampling between resolutions: one number, or ``len(features) - 1`` entries, each a
-            number or one per axis. Use 1 along an axis whose voxels are still thick.
+            number or one per axis. Use 1 along an axis with thick voxels.
         kernel_size: odd size of the convolutions: one number, or ``len(features)`` entries, each a number
             or one per axis.
         block: ``"plain"`` (convolution, norm, activation, twice) or ``"residual"``.
@@ -52,17 +51,17 @@ class NestedUNet(nn.Module):
             the row (``features[:-1]``).
         last_features: channels of the last node of the top row, which carries the deepest head; by default
             ``features[0]``.
-        ceil_mode: where a stride does not divide the size of an axis, keep its end (``True``: any size from 1
-            up works) or drop it and repeat the border on the way up (``False``, as ``BasicUNetPlusPlus``).
-        use_checkpoint: compute nodes again in the backward pass instead of keeping their inner activations:
-            less memory in training for more time.
+        ceil_mode: if a stride does not divide the size of an axis, keep its end (``True``: any size from 1 up works) or
+            drop it and repeat the border on the way up (``False``, as in ``BasicUNetPlusPlus``).
+        use_checkpoint: recompute nodes in the backward pass instead of keeping their activations: training needs less
+            memory but more time.
 
     Shapes:
         Input ``(B, in_channels, H, W[, D])``; each output ``(B, out_channels, H, W[, D])``.
 
     Raises:
-        TypeError: an argument of the wrong kind.
-        ValueError: an argument with a value that cannot work; the message names the remedy.
+        TypeError: an argument has the wrong type.
+        ValueError: an argument has an invalid value; the message names the remedy.
 
     Example:
         >>> import torch
@@ -79,7 +78,7 @@ class NestedUNet(nn.Module):
         Segmentation", arXiv:1912.05074; first in arXiv:1807.10165.
     """
 
-    # its public home: MONAI's ComponentLocator only takes a class from the module that the class says it belongs to
+    # the public module: MONAI's ComponentLocator finds a class only in its own __module__
     __module__ = "monai_unetpp"
 
     __jit_unused_properties__ = ("config",)
@@ -145,17 +144,8 @@ class NestedUNet(nn.Module):
         self._head_nodes = {level: topology.head_node(level).name for level in self.levels}
         self._smallest = checked.smallest_size()
 
-        nodes = topology.nodes_of_levels(self.levels, checked.variant)
-        released = topology.last_uses(nodes, checked.variant)
-        self.nodes = nn.ModuleDict({node.name: _make_node(node, checked, released[node]) for node in nodes})
-        self.heads = nn.ModuleDict(
-            {
-                level: Conv[Conv.CONV, spatial_dims](
-                    checked.channels(topology.head_node(level)), out_channels, kernel_size=1
-                )
-                for level in self.levels
-            }
-        )
+        self.nodes = _make_nodes(checked)
+        self.heads = _make_heads(checked)
         self.register_state_dict_post_hook(_store_config)
 
     @property
@@ -170,9 +160,9 @@ class NestedUNet(nn.Module):
             x: ``(B, in_channels, H, W[, D])``.
 
         Returns:
-            In eval mode, and in training without deep supervision, the logits of the deepest level,
-            ``(B, out_channels, H, W[, D])``. In training with deep supervision a list with the logits of
-            every level, deepest first, all at full resolution.
+            In eval mode, or without deep supervision, the logits of the deepest level,
+            ``(B, out_channels, H, W[, D])``. In training with deep supervision a list with the logits of every level,
+            deepest first, all at full resolution.
         """
         if self.training and self.deep_supervision:
             outputs = self._forward(x, self._deepest_first)
@@ -180,7 +170,7 @@ class NestedUNet(nn.Module):
         return self._forward(x, self._deepest)[self._deepest[0]]
 
     def forward_levels(self, x: torch.Tensor, levels: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
-        """Logits of several levels from one pass: shared nodes are computed once, unneeded ones never.
+        """Compute the logits of several levels in one pass, without nodes that none of them needs.
 
         Args:
             x: ``(B, in_channels, H, W[, D])``.
@@ -190,7 +180,7 @@ class NestedUNet(nn.Module):
             The logits ``(B, out_channels, H, W[, D])`` by level, shallowest first.
 
         Raises:
-            ValueError: no level, or one that the network does not have.
+            ValueError: no level is given, or the network lacks one.
         """
         wanted = list(self.levels if levels is None else levels)
         if isinstance(levels, str) or not wanted:
@@ -200,32 +190,32 @@ class NestedUNet(nn.Module):
         return self._forward(x, wanted)
 
     def forward_stages(self, x: torch.Tensor, first: int = 1) -> Iterator[dict[str, torch.Tensor]]:
-        """Logits of one level after the other, each from the nodes that were computed before.
+        """Compute the logits of one level after the other, reusing earlier nodes.
 
-        The consumer stops when a level is good enough: what only deeper levels need is never computed.
+        Stop iterating when a level is good enough: nodes that only deeper levels need are not computed.
 
         Args:
             x: ``(B, in_channels, H, W[, D])``.
-            first: how many levels come in the first turn, together.
+            first: number of levels in the first step.
 
         Yields:
             Logits ``(B, out_channels, H, W[, D])`` by level: those of :meth:`forward_levels`, shallowest first.
 
         Raises:
-            ValueError: see :meth:`split`; input of another shape.
+            ValueError: see :meth:`split`; or the input has another shape.
         """
         stages = self.split(first)
         self._check_input(x)
         yield from forward_in_stages(stages, x)
 
     def split(self, first: int = 1) -> tuple[NetworkStage, ...]:
-        """The network as stages, which share its nodes: the first takes the image, each further one adds a level.
+        """Split the network into stages that share its nodes: the first takes the image, each later one adds a level.
 
         Args:
-            first: how many levels the first stage gives.
+            first: number of levels of the first stage.
 
         Raises:
-            ValueError: ``first`` is not a number of levels that the network has.
+            ValueError: ``first`` is not between 1 and the number of levels.
         """
         if isinstance(first, bool) or first not in range(1, len(self.levels) + 1):
             raise ValueError(f"first must be a number of levels from 1 to {len(self.levels)}, got {first!r}.")
@@ -233,15 +223,15 @@ class NestedUNet(nn.Module):
         return tuple(NetworkStage(stage, self.nodes, self.heads) for stage in stages)
 
     def prune(self, level: str) -> "NestedUNet":
-        """A new network with only the nodes and the head of ``level``.
+        """Make a new network with only the nodes and the head of ``level``.
 
-        Its parameters are copies; its output equals that of ``level`` in this network exactly.
+        Its parameters are copies. Its output is exactly that of ``level`` in this network.
 
         Args:
             level: one of :attr:`levels`.
 
         Raises:
-            ValueError: a level that this network does not have.
+            ValueError: this network lacks the level.
         """
         pruned = _build(self._config, self.state_dict(), level).train(self.training)
         trainable = {name: parameter.requires_grad for name, parameter in self.named_parameters()}
@@ -257,21 +247,21 @@ class NestedUNet(nn.Module):
         config: Mapping[str, Any] | None = None,
         map_location: str | torch.device = "cpu",
     ) -> "NestedUNet":
-        """Rebuild a network from a file of weights, whole or only what one level needs.
+        """Rebuild a network, or one of its levels, from a file of weights.
 
-        Files written with ``torch.save(net.state_dict(), path)`` carry the configuration with them, also
-        inside the checkpoints of MONAI's ``CheckpointSaver`` and in a dict with ``state_dict`` and ``config``.
+        State dicts written with ``torch.save(net.state_dict(), path)`` contain the configuration, also inside
+        checkpoints of MONAI's ``CheckpointSaver``. A dict with ``state_dict`` and ``config`` works as well.
 
         Args:
             path: the file; it is read with ``weights_only=True``.
-            level: build and load this level alone.
-            config: constructor arguments, for a file that does not carry them.
-            map_location: where to put the weights.
+            level: build and load only this level.
+            config: constructor arguments, for a file without them.
+            map_location: device of the weights.
 
         Raises:
-            ValueError: a file that holds no weights of a nested U-Net, or none that fit, or no configuration to
-                build it from; a level that the network does not have.
-            FileNotFoundError: no such file.
+            ValueError: the file has no weights of a nested U-Net, or no configuration; the weights do not fit; or the
+                network lacks the level.
+            FileNotFoundError: the file does not exist.
         """
         from monai_unetpp.networks.checkpoint import read_checkpoint
 
@@ -295,17 +285,16 @@ class NestedUNet(nn.Module):
         level: str | None = None,
         map_location: str | torch.device = "cpu",
     ) -> "NestedUNet":
-        """Build a network, whole or only what one level needs, around copies of weights.
+        """Build a network, or one of its levels, from copies of weights.
 
         Args:
             weights: a state dict of the whole network.
             config: constructor arguments.
-            level: build this level alone.
-            map_location: where to put the weights.
+            level: build only this level.
+            map_location: device of the weights.
 
         Raises:
-            ValueError: arguments that no network can be built from, weights that do not fit it, or a level that it
-                does not have.
+            ValueError: the arguments are invalid, the weights do not fit, or the network lacks the level.
         """
         try:
             checked = NestedUNetConfig.check(**config)
@@ -325,17 +314,17 @@ class NestedUNet(nn.Module):
 
     @classmethod
     def from_basic_unetplusplus(cls, net: nn.Module) -> "NestedUNet":
-        """Take over a trained ``monai.networks.nets.BasicUNetPlusPlus``, so that it can be pruned.
+        """Convert a trained ``monai.networks.nets.BasicUNetPlusPlus``, so that it can be pruned.
 
         Args:
             net: the network; it is not changed.
 
         Returns:
-            A network whose level ``Lk`` computes what output ``k`` of ``net`` computes.
+            A network whose level ``Lk`` equals output ``k`` of ``net``.
 
         Raises:
-            TypeError: another class of network.
-            ValueError: layers that MONAI's factories cannot name.
+            TypeError: ``net`` is of another class.
+            ValueError: ``net`` has layers that MONAI's factories cannot name.
         """
         return convert_basic_unetplusplus(net, cls)
 
@@ -352,7 +341,7 @@ class NestedUNet(nn.Module):
                 for key in node.releases:  # type: ignore[union-attr]
                     if key != name:
                         features.pop(key)
-                # nothing but the dict may hold a map, or it would outlive its last use
+                # only the dict may refer to a map, so that it is freed after its last use
                 features[name] = node(inputs) if torch.jit.is_scripting() else self._node(node, inputs)  # type: ignore[attr-defined]
                 for level, head in self.heads.items():
                     if self._head_nodes[level] == name and level in levels:
@@ -380,6 +369,18 @@ class NestedUNet(nn.Module):
                     f"spatial axis {axis} of the input must have at least {self._smallest[axis]} elements, got "
                     f"{x.shape[axis + 2]}. Pad the image, use fewer levels, or build with ceil_mode=True."
                 )
+
+
+def _make_nodes(config: NestedUNetConfig) -> nn.ModuleDict:
+    nodes = topology.nodes_of_levels(config.levels, config.variant)
+    released = topology.last_uses(nodes, config.variant)
+    return nn.ModuleDict({node.name: _make_node(node, config, released[node]) for node in nodes})
+
+
+def _make_heads(config: NestedUNetConfig) -> nn.ModuleDict:
+    convolution = Conv[Conv.CONV, config.spatial_dims]
+    channels = {level: config.channels(topology.head_node(level)) for level in config.levels}
+    return nn.ModuleDict({level: convolution(count, config.out_channels, 1) for level, count in channels.items()})
 
 
 def _make_node(node: topology.Node, config: NestedUNetConfig, released: Sequence[topology.Node]) -> nn.Module:
@@ -422,7 +423,7 @@ def _build(
     level: str | None,
     device: str | torch.device | None = None,
 ) -> "NestedUNet":
-    """Build the network of ``config``, or of one of its levels, around copies of its part of ``weights``."""
+    """Build the network of ``config``, or of one of its levels, with copies of its part of ``weights``."""
     keys = list(weights)
     if level is not None:
         topology.level_index(level, config.levels)
@@ -430,7 +431,7 @@ def _build(
         config = config.pruned(level)
     with torch.device("meta"):
         net = NestedUNet(**config.as_dict())
-    # copies that can be trained, also when this is called while inferring
+    # make copies that can be trained, even if called in inference mode
     with torch.inference_mode(False):
         net.load_state_dict({key: weights[key].to(device, copy=True) for key in keys}, assign=True)
     return net

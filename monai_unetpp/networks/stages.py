@@ -1,4 +1,4 @@
-"""A nested U-Net in stages: each continues from the nodes that the ones before it kept."""
+"""A nested U-Net in stages: each continues from nodes of earlier ones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ __all__ = ["NetworkStage", "forward_in_stages"]
 
 
 class NetworkStage(nn.Module):
-    """The nodes and heads of one stage, as a function of tensors alone, which can be exported and converted.
+    """The nodes and heads of one stage, as a function of tensors that can be exported and converted.
 
-    It shares its nodes with the network that it was made from. In UNet++, going from one level to the next computes
-    one new diagonal of nodes.
+    It shares its nodes with the whole network. In UNet++, each next level needs one new diagonal of nodes.
 
     Args:
         stage: the nodes and levels.
@@ -24,9 +23,9 @@ class NetworkStage(nn.Module):
         heads: all heads of the network, by level.
 
     Shapes:
-        Takes the image ``(B, in_channels, H, W[, D])`` in the first stage, else the outputs of the nodes named in
-        :attr:`takes`; gives the logits ``(B, out_channels, H, W[, D])`` of :attr:`levels`, then the outputs of the
-        nodes named in :attr:`keeps`.
+        Takes the image ``(B, in_channels, H, W[, D])`` in the first stage, else the outputs of the nodes in
+        :attr:`takes`; returns the logits ``(B, out_channels, H, W[, D])`` of :attr:`levels`, then the outputs of the
+        nodes in :attr:`keeps`.
     """
 
     def __init__(self, stage: topology.Stage, nodes: nn.ModuleDict, heads: nn.ModuleDict) -> None:
@@ -39,7 +38,7 @@ class NetworkStage(nn.Module):
         self._head_nodes = {level: topology.head_node(level).name for level in stage.levels}
 
     def forward(self, *taken: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Compute the stage from the outputs of :attr:`takes`, in this order."""
+        """Compute the stage from the outputs of :attr:`takes`, in order."""
         features = dict(zip(self.takes, taken, strict=True))
         for name, node in self.nodes.items():
             features[name] = node([features[key] for key in node.predecessors])  # type: ignore[union-attr]
@@ -47,13 +46,13 @@ class NetworkStage(nn.Module):
         return (*logits, *(features[name] for name in self.keeps))
 
     def advance(self, kept: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-        """Compute the stage from what earlier ones kept.
+        """Compute the stage from the kept nodes of earlier ones.
 
         Args:
             kept: outputs of nodes by name; ``"input"`` is the image.
 
         Returns:
-            The logits by level, and ``kept`` with what this stage adds, without the image.
+            The logits by level, and ``kept`` without the image and with the nodes that this stage adds.
         """
         outputs = self(*(kept[name] for name in self.takes))
         logits = dict(zip(self.levels, outputs[: len(self.levels)], strict=True))
@@ -62,7 +61,7 @@ class NetworkStage(nn.Module):
 
 
 def forward_in_stages(stages: tuple[NetworkStage, ...], x: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
-    """The logits of each stage in turn; what comes after the last one that is asked for is never computed."""
+    """Yield the logits of each stage in turn, computing them on demand."""
     kept = {"input": x}
     for stage in stages:
         logits, kept = stage.advance(kept)

@@ -1,4 +1,4 @@
-"""Beginning with the weights of another network, as far as they fit."""
+"""Initialize a network with the weights of another one, as far as they fit."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _Tensors = Mapping[str, torch.Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class Transfer:
-    """Which parts of a network begin with other weights than random ones.
+    """Which parts of a network were initialized from a file.
 
     Attributes:
-        source: the file of the weights.
-        taken: nodes and heads whose weights are those of the file.
-        averaged: nodes that see other channels: their first convolution begins with the mean over the file's channels.
-        fresh: nodes and heads that begin with random weights, as the file has none of their shape.
-        weights: number of those that begin so.
+        source: the file of weights.
+        taken: nodes and heads with the weights of the file.
+        averaged: nodes with other input channels: their first convolution has the mean over the file's channels.
+        fresh: nodes and heads with random weights, as the file has none of their shape.
+        weights: number of weights taken from the file.
         all_weights: number of all weights of the network.
     """
 
@@ -67,22 +67,22 @@ class Transfer:
 
 
 def transfer_weights(network: NestedUNet, source: str | PathLike[str]) -> Transfer:
-    """Let a network begin with the weights of another one, node by node, where their shapes match.
+    """Initialize a network with the weights of another one, node by node, if their shapes match.
 
-    The other network may have another depth, variant, number of classes or of channels. A node or head is taken whole
-    or not at all. Only the first node may differ in its input channels: then its first convolution becomes the mean
-    over the channels of the other one, scaled so that images of equal channels give what they gave.
+    The other network may differ in depth, variant, and number of classes or channels. Nodes and heads are copied whole
+    or not at all. Only the first node may differ in input channels: then its first convolution becomes the mean over
+    the channels of the other one, scaled so that images with equal channels give the same result.
 
     Args:
-        network: is changed in place.
-        source: a checkpoint, which is read with ``weights_only=True``, or the folder of a bundle.
+        network: the network, changed in place.
+        source: a checkpoint, read with ``weights_only=True``, or the folder of a bundle.
 
     Returns:
-        What was taken.
+        The parts that were initialized.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: not a file of weights, or none of them fit.
+        FileNotFoundError: the file does not exist.
+        ValueError: it holds no weights, or none of them fit.
 
     Example:
         >>> import torch
@@ -193,12 +193,12 @@ def _as_json(value: Any) -> str:
 
 
 def _prefix(key: str) -> str:
-    """``"nodes.x_0_0."`` of all keys of this node."""
+    """The prefix of all keys of a node or head, such as ``"nodes.x_0_0."``."""
     return ".".join(key.split(".")[:2]) + "."
 
 
 def _parts(weights: _Tensors) -> dict[str, list[str]]:
-    """The keys of every node and head, by its name."""
+    """The keys of every node and head, by name."""
     parts: dict[str, list[str]] = {}
     for key in weights:
         parts.setdefault(key.split(".")[1], []).append(key)
@@ -210,7 +210,7 @@ def _fits(found: _Tensors, wanted: _Tensors) -> bool:
 
 
 def _with_channels(found: _Tensors, wanted: _Tensors) -> dict[str, torch.Tensor]:
-    """The weights with as many input channels as wanted, where that is all in which they differ."""
+    """The weights with the wanted number of input channels, if they differ in nothing else."""
     changed = dict(found)
     for key, value in found.items():
         goal = wanted[key].shape if key in wanted else value.shape

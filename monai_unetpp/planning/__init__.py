@@ -1,6 +1,6 @@
-"""From labelled data to a plan for a network, and to a bundle that only lacks its weights.
+"""From labelled data to a plan for a network, and to a bundle that lacks only its weights.
 
-The names are loaded when they are first used: the options and the rules need no torch.
+Names are loaded on first use, as the options and the rules need no torch.
 """
 
 from __future__ import annotations

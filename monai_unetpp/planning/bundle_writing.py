@@ -1,4 +1,4 @@
-"""A complete bundle from a plan: everything but the weights."""
+"""Writing a complete bundle from a plan, except for the weights."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.files import write_text
+from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.data_check import CHECK_FILE
 from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text
 from monai_unetpp.planning.fingerprint import Fingerprint
@@ -17,20 +18,19 @@ from monai_unetpp.planning.readme import readme_text
 from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan
 from monai_unetpp.planning.transforms import augmentation, postprocessing, preparation, preprocessing, takes_slices
 
-__all__ = ["CACHE_FILE", "FINGERPRINT_FILE", "check_free", "write_bundle"]
+__all__ = ["CACHE_FILE", "check_free", "write_bundle"]
 
-FINGERPRINT_FILE = "configs/fingerprint.json"
 CACHE_FILE = "training/fingerprint_cache.json"
-"""What was measured of each case, so that another plan for the same data need not read them again."""
+"""The measurements of each case, so that another plan for the same data need not read the images again."""
 
 #: What is there before a plan, and stays where one is replaced.
 _MEASURED = (CACHE_FILE, CHECK_FILE)
 #: What a training that has begun leaves, with train or with MONAI's command.
 _BEGUN = ("start.json", "time.json", "checkpoint_*", "curve.csv", "model.pt")
 _TEMPLATE = Path(__file__).with_name("template")
-#: The room for training stands beside this one; its template is data, which needs no import.
+#: The template of the package ``training``: data, which needs no import.
 _TRAINING = Path(__file__).parents[1] / "training" / "template" / "configs"
-#: Values that the configurations take from the plan as they are.
+#: Values that the configurations take unchanged from the plan.
 _TRAINED = (
     *("spacing_mm", "patch_size", "strides", "kernel_size", "features", "norm", "dropout", "batch_size", "steps"),
     *("learning_rate", "weight_decay", "ema", "distillation", "flip_axes", "window_shape", "overlap", "flips"),
@@ -45,10 +45,10 @@ _FINETUNING_RATE = 0.25
 
 
 def check_free(bundle: str | PathLike[str]) -> None:
-    """Refuse a folder that holds anything but an earlier plan, for which no training has begun.
+    """Refuse a folder that contains anything but an earlier plan, for which no training has begun.
 
     Raises:
-        FileExistsError: it does.
+        FileExistsError: the folder contains something else.
     """
     root = Path(bundle)
     measured = [root / name for name in _MEASURED]
@@ -61,15 +61,15 @@ def check_free(bundle: str | PathLike[str]) -> None:
 
 
 def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | PathLike[str]) -> None:
-    """Write the bundle of a plan, without weights; ``configs/plan.json`` comes last, as the mark that it is complete.
+    """Write the bundle of a plan, without weights; ``configs/plan.json`` is written last, to mark it as complete.
 
     Args:
         plan: the plan.
         fingerprint: of the data.
-        bundle: the folder, which may hold an earlier plan for which no training has begun.
+        bundle: the folder, which may contain an earlier plan for which no training has begun.
 
     Raises:
-        FileExistsError: the folder holds something else.
+        FileExistsError: the folder contains something else.
         OSError: it cannot be written to.
     """
     check_free(bundle)
@@ -105,7 +105,7 @@ def _chain(transforms: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _data(plan: TrainingPlan) -> dict[str, Any]:
-    """What configurations must say about the data: numbers only."""
+    """The entries of a configuration about the data: numbers only."""
     return {
         "spatial_dims": plan.spatial_dims,
         "in_channels": len(plan.channels),
@@ -115,7 +115,7 @@ def _data(plan: TrainingPlan) -> dict[str, Any]:
 
 
 def _training(plan: TrainingPlan) -> dict[str, Any]:
-    """``train.json``: the template of all trainings, with the plan's values and transforms, and a validation."""
+    """``train.json``: the common template with the plan's values and transforms, and a validation."""
     content, evaluation = _read("train", _TRAINING), _read("evaluate", _TRAINING)
     content["planned"] = {"_target_": "monai_unetpp.planning.load_plan", "bundle": "@bundle_root"}
     content |= {"dataset_dir": "$@planned.dataset_dir", "output_dir": "$@bundle_root + '/training'"}
@@ -143,7 +143,7 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
 
 
 def _evaluation() -> dict[str, Any]:
-    """``evaluate.json``: what the training does not say."""
+    """``evaluate.json``: the entries that ``train.json`` lacks."""
     content = _read("evaluate", _TRAINING)
     return {name: value for name, value in content.items() if name not in ("validate", "postprocessing")}
 

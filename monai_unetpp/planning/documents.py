@@ -1,4 +1,4 @@
-"""What a planned bundle says about itself: its plan, its README and its metadata."""
+"""The documents of a planned bundle: its plan, parts of its README, and its metadata."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _PACKAGES = (
     *("fire", "tensorboard", "tqdm"),
 )
 _TEMPLATE = Path(__file__).with_name("template") / "configs" / "metadata.json"
-#: What begins so MONAI would take for more than text, also in metadata.
+#: Strings that start with one of these have a meaning for MONAI, also in metadata.
 _SIGNS = ("$", "@", "%")
 
 
 def plan_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
-    """The plan as Markdown: what the data are like, and every value with its reason."""
+    """The plan as Markdown: the properties of the data, and every value with its reason."""
     rows = [
         [code(name), escape(value), escape(reason), escape(source), by_hand]
         for name, value, reason, source, by_hand in plan.rows()
@@ -88,7 +88,7 @@ with {start.weights:,} of {start.all_weights:,} weights.
 
 
 def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
-    """What the data are like, as a Markdown list."""
+    """The properties of the data, as a Markdown list."""
     cases = fingerprint.cases
     subjects = len({case.subject for case in cases})
     channels = ", ".join(escape(name) for name in plan.channels)
@@ -101,7 +101,7 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         f"Sizes: {_range_text([case.shape for case in cases])} voxels, median {_joined(fingerprint.median_shape)}.",
         f"Voxel sizes: {_range_text([case.spacing_mm for case in cases])} mm, median "
         f"{_joined(fingerprint.median_spacing_mm)} mm.",
-        f"{surround:.0%} of the cases have one constant value around their content.",
+        f"{surround:.0%} of the cases have a constant value around their content.",
         f"{'Trained on too, but not in these figures' if plan.folds else 'Not looked at, for validation'}: "
         f"{plan.validation}.",
         f"Labels: {_labels_text(plan, fingerprint)}.{ignored}",
@@ -150,7 +150,7 @@ def _joined(values: tuple[float, ...]) -> str:
 
 
 def preprocessing_text(plan: TrainingPlan) -> str:
-    """What happens to an image before the network sees it, with reasons, as a Markdown list."""
+    """The preprocessing of an image with reasons, as a Markdown list."""
     lines = ["Orientation to RAS, so that axes mean the same in all files."] if plan.spatial_dims == 3 else []
     spacing = plan["spacing_mm"]
     if spacing is not None:
@@ -163,7 +163,7 @@ def preprocessing_text(plan: TrainingPlan) -> str:
 
 
 def safe_name(name: str) -> str:
-    """A name that MONAI's configurations take for nothing but text."""
+    """A name that MONAI's configurations read as plain text."""
     return f"label {name}" if name.startswith(_SIGNS) else name
 
 
@@ -205,7 +205,7 @@ def bundle_metadata(plan: TrainingPlan) -> str:
 
 
 def _versions() -> dict[str, Any]:
-    """Versions of what a bundle needs, as they are installed."""
+    """Installed versions of the packages that a bundle needs."""
     needed = {name: __version__ if name == "monai-unetpp" else installed.version(name) for name in _PACKAGES}
     main = {"monai_version": "monai", "pytorch_version": "torch", "numpy_version": "numpy"}
     versions = {key: installed.version(name).split("+")[0] for key, name in main.items()}

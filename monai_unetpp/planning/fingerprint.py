@@ -1,4 +1,4 @@
-"""Properties of a labelled data set: sizes, voxels, intensities and labels, measured case by case."""
+"""Properties of a labelled data set: sizes, spacings, intensities and labels, measured case by case."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monai_unetpp.plain_values import from_plain, to_plain
 __all__ = ["CaseFingerprint", "ChannelIntensity", "Fingerprint", "IntensityStatistics"]
 
 _FORM = 1
-"""Of the file; raised when what is measured changes its meaning."""
+"""Version of the file format; increased when the meaning of an entry changes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ChannelIntensity:
 
     Attributes:
         whole: of all voxels.
-        foreground: of the voxels inside labels; None where there are none.
+        foreground: of the voxels inside labels; None if there are none.
     """
 
     whole: IntensityStatistics
@@ -57,17 +57,17 @@ class ChannelIntensity:
 
 @dataclasses.dataclass(frozen=True)
 class CaseFingerprint:
-    """Properties of one case. Axes are in the order R, A, S; of images with two axes, as they are stored.
+    """Properties of one case. Axes are in the order R, A, S; for 2D images in the order of storage.
 
     Attributes:
-        name: of the case.
-        subject: the person or animal; the case's own name where subjects are not known.
+        name: name of the case.
+        subject: the person or animal; the case's own name if subjects are unknown.
         shape: voxels by axis.
         spacing_mm: voxel size by axis.
         size_mm: physical size by axis, without the constant surround.
-        constant_surround: whether the image has a constant surround, as a skull-stripped brain has.
-        voxels: number of voxels by name of the label; 0 where a case lacks it.
-        parts: number of connected parts (through faces, edges and corners) by name of the label.
+        constant_surround: whether the image has a constant surround, like a skull-stripped brain.
+        voxels: number of voxels by label name; 0 if the case lacks the label.
+        parts: number of connected components (through faces, edges and corners) by label name.
         intensity: by channel.
     """
 
@@ -83,7 +83,7 @@ class CaseFingerprint:
 
     @property
     def volumes_ml(self) -> dict[str, float]:
-        """Volume by name of the label; of images with two axes, as if they were 1 mm thick."""
+        """Volume by label name; 2D images count as 1 mm thick."""
         voxel_ml = 1e-3
         for spacing in self.spacing_mm:
             voxel_ml *= spacing
@@ -99,12 +99,12 @@ class Fingerprint:
         channels: names of the channels.
         modality: ``"CT"``, ``"MR"`` or ``"other"``.
         labels: value by name, without the background and without ``ignore``.
-        ignore_label: value of voxels without a label; None where there are none.
-        cases: what each case is like.
+        ignore_label: value of unlabelled voxels; None if there are none.
+        cases: the properties of each case.
         median_spacing_mm: median voxel size by axis.
         median_shape: median number of voxels by axis, at the cases' own voxel sizes.
-        left_right: pairs of names of labels: the left and the right one of a structure.
-        intensity: of all cases together by channel: of voxels drawn from all, the same number of each case.
+        left_right: pairs of label names: left and right of one structure.
+        intensity: by channel over all cases, each of which counts the same.
     """
 
     spatial_dims: int
@@ -120,7 +120,7 @@ class Fingerprint:
 
     @property
     def ranges(self) -> TrainingRanges:
-        """What the cases had in common, for the guard of a bundle.
+        """The ranges of the cases, for the guard of a bundle.
 
         Raises:
             ValueError: there are no cases.
@@ -139,10 +139,10 @@ class Fingerprint:
         return TrainingRanges.of(records, self.modality)
 
     def as_dict(self, with_cases: bool = True) -> dict[str, Any]:
-        """Plain values for JSON, with the ranges that the guard of a bundle reads.
+        """Plain values for JSON, including the ranges that the guard of a bundle reads.
 
         Args:
-            with_cases: whether every case is in it, by its name; without, only what is said of all together.
+            with_cases: whether to include every case by name, or only the statistics over all.
         """
         content = {"form": _FORM, **to_plain(self)}
         if self.cases:
@@ -153,17 +153,17 @@ class Fingerprint:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Fingerprint:
-        """The fingerprint that :meth:`as_dict` gave, without cases where it had none.
+        """The inverse of :meth:`as_dict`.
 
         Raises:
-            ValueError: something else.
+            ValueError: ``content`` is not a fingerprint.
         """
         if content.get("form") != _FORM:
             raise ValueError(f"a fingerprint must have form {_FORM}, got {content.get('form')!r}. Write it again.")
         return from_plain(cls, {"cases": [], **content}, "fingerprint")
 
     def write(self, path: str | PathLike[str], with_cases: bool = True) -> None:
-        """Write it as JSON, whole or not at all.
+        """Write it as JSON, atomically.
 
         Args:
             path: the file, such as ``configs/fingerprint.json`` of a bundle.

@@ -1,4 +1,4 @@
-"""What a machine can compute, and what training a network asks of it."""
+"""The speed and memory of a machine, and the cost of training a network."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from monai_unetpp.networks import NestedUNet
 
 __all__ = ["Machine", "StepCost", "count_step", "measure_machine"]
 
-#: Classes of machines differ by this factor, so that noise rarely moves one into another class.
+#: Classes of machines differ by this factor, so that noise rarely changes the class.
 _CLASS_FACTOR = 4.0
-#: The step that is timed: a fraction of a second on one core.
+#: The timed step: a fraction of a second on one core.
 _TIMED_EDGE = {2: 192, 3: 32}
 _TIMED_BATCH = 2
 _TIMED_FEATURES = (12, 24, 48, 96)
 _ROUNDS = 3
-#: Forward, and twice as much backward.
+#: One forward pass, and a backward pass that costs twice as much.
 _PASSES = 3
-#: Where the system does not tell.
+#: If the system does not report its memory.
 _ASSUMED_MEMORY = 8 * 2**30
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
-    """What a machine can compute, in steps so coarse that the same machine gives the same again.
+    """The class of a machine, so coarse that repeated measurements give the same class.
 
     Attributes:
-        operations_per_s: floating-point operations of a training per second, a power of 4 times 1e9.
-        memory_bytes: memory that a training may take, a power of 2.
-        cores: of the processor.
+        operations_per_s: floating-point operations per second in training, a power of 4 times 1e9.
+        memory_bytes: memory available to a training, a power of 2.
+        cores: number of cores of the processor.
         device: ``"cpu"`` or ``"cuda"``.
 
     Example:
@@ -52,7 +52,7 @@ class Machine:
 
     @classmethod
     def of(cls, operations_per_s: float, memory_bytes: int, cores: int, device: str) -> Machine:
-        """The class of a machine that has been measured."""
+        """The class of a measured machine."""
         power = round(math.log(max(operations_per_s, 1e9) / 1e9, _CLASS_FACTOR))
         return cls(1e9 * _CLASS_FACTOR**power, 2 ** int(math.log2(memory_bytes)), cores, device)
 
@@ -63,11 +63,11 @@ class Machine:
 
 @dataclasses.dataclass(frozen=True)
 class StepCost:
-    """What one training step asks of a machine.
+    """The cost of one training step.
 
     Attributes:
         operations: floating-point operations, forward and backward.
-        memory_bytes: what is kept for the backward pass, and weights with their gradients and averages.
+        memory_bytes: activations kept for the backward pass, and weights with gradients and averages.
     """
 
     operations: float
@@ -75,9 +75,9 @@ class StepCost:
 
 
 def measure_machine(spatial_dims: int, device: str | None = None) -> Machine:
-    """Time a training step of a small network here; the fastest of three counts.
+    """Time a training step of a small network on this machine; the fastest of three counts.
 
-    On a CPU the time of one core is taken, which others who use the machine hardly change, and the cores are counted.
+    On a CPU, one core is timed, which is hardly affected by other users of the machine, and multiplied by the cores.
 
     Args:
         spatial_dims: 2 or 3.
@@ -104,12 +104,12 @@ def measure_machine(spatial_dims: int, device: str | None = None) -> Machine:
 
 
 def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int) -> StepCost:
-    """Count what one training step takes; nothing is computed.
+    """Count the cost of one training step without computing it.
 
     Args:
         config: arguments of :class:`~monai_unetpp.NestedUNet`.
         patch_size: voxels by axis.
-        batch_size: patches.
+        batch_size: number of patches.
 
     Raises:
         ValueError: arguments that no network can be built from.
@@ -124,8 +124,8 @@ def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int
 
 
 def _kept_bytes(network: torch.nn.Module, patch: torch.Tensor) -> int:
-    """What a pass keeps for the way back, in fp32, its weights included."""
-    # the storages are held, so that each has an address of its own
+    """Bytes that a forward pass keeps for the backward pass, in fp32, including the weights."""
+    # hold the storages, so that their addresses differ
     storages: dict[int, torch.UntypedStorage] = {}
 
     def note(tensor: torch.Tensor) -> torch.Tensor:
@@ -139,7 +139,7 @@ def _kept_bytes(network: torch.nn.Module, patch: torch.Tensor) -> int:
 
 
 def _total_bytes() -> int:
-    """Memory of the machine; what is free of it would change from plan to plan."""
+    """Total memory of the machine, as the free memory would change from plan to plan."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
@@ -147,12 +147,12 @@ def _total_bytes() -> int:
 
 
 def _usable_cores() -> int:
-    """Cores that this process may use, where the system tells."""
+    """Cores that this process may use, if the system reports it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _time_steps(config: Mapping[str, Any], shape: tuple[int, ...], device: torch.device) -> list[float]:
-    """Seconds of some steps, after one that does not count; on a CPU those in which it worked for this process."""
+    """Seconds of several steps after a warm-up; on a CPU, the time in which it worked for this process."""
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(shape, generator=generator).to(device)

@@ -1,4 +1,4 @@
-"""A plan from the fingerprint of a data set: every rule in its turn, and what is set by hand in its place."""
+"""Making a plan from the fingerprint of a data set: by rules, except for values set by hand."""
 
 from __future__ import annotations
 
@@ -34,39 +34,39 @@ from monai_unetpp.planning.values import SETTABLE, check_one
 __all__ = ["make_plan"]
 
 _BY_HAND = "Set by hand."
-#: What holds for all data, by name.
+#: Values that are the same for all data.
 _RECIPE = {
-    "learning_rate": Choice(0.002, "The highest, between a warm-up and a cosine; AdamW takes it well."),
-    "weight_decay": Choice(1e-4, "Keeps weights small.", "AdamW, arXiv:1711.05101"),
-    "ema": Choice(0.04, "The average of the weights over the last steps is steadier than the last ones."),
+    "learning_rate": Choice(0.002, "The maximum, after a warm-up and before a cosine decay; works well with AdamW."),
+    "weight_decay": Choice(1e-4, "Keeps the weights small.", "AdamW, arXiv:1711.05101"),
+    "ema": Choice(0.04, "The moving average of the weights is more stable than the last weights."),
     "dropout": Choice(0.0, "Varied patches already keep the network from learning its cases by heart."),
     "level_weights": Choice(None, "The losses of all levels count the same.", "UNet++, arXiv:1912.05074"),
     "distillation": Choice(0.0, "Each level learns from the labels.", "UNet++, arXiv:1912.05074"),
     "late_share": Choice(
         0.25,
-        "In the last quarter of the training patches vary lightly and all classes weigh the same, so that it settles "
-        "on images as they are.",
+        "In the last quarter of the training, the augmentation is light and all classes weigh the same, so that the "
+        "network adapts to realistic images.",
     ),
-    "overlap": Choice(0.25, "Enough for smooth seams with windows that count most in their middle."),
-    "flips": Choice([], "Mirror images at inference take several times as long for little."),
+    "overlap": Choice(0.25, "Enough for smooth transitions between windows with Gaussian weights."),
+    "flips": Choice([], "Test-time flips take several times as long for little gain."),
 }
-#: Bytes per voxel of a prepared case: of the label and of each channel; share of the memory for prepared cases.
+#: Bytes per voxel of the label and of each channel of a cached case; share of the memory for the cache.
 _LABEL_BYTES, _CHANNEL_BYTES, _CACHE_SHARE = 1, 4, 0.25
 _MOST_WORKERS = 8
-#: Minutes of one training from which on ``torch.compile`` gains more than it takes.
+#: Least minutes of a training for ``torch.compile`` to save more time than it takes.
 _WORTH_COMPILING = 15
 
 
 def make_plan(
     fingerprint: Fingerprint, options: PlanOptions, machine: Machine, validation: str, source: Source | None = None
 ) -> TrainingPlan:
-    """Let the rules choose what is not set by hand.
+    """Choose by rules all values that are not set by hand.
 
     Args:
-        fingerprint: what the data are like.
-        options: the limits, and what is set by hand.
-        machine: what computes.
-        validation: which cases validate, in words.
+        fingerprint: the properties of the data.
+        options: the limits, and the values set by hand.
+        machine: the class of the machine.
+        validation: the validation cases, in words.
         source: the network whose weights the training starts from; None starts from random ones.
 
     Raises:
@@ -127,7 +127,7 @@ def _check_axes(source: Source | None, dims: int) -> None:
 
 
 class _Choices:
-    """Values by name with their reasons; what is given by hand goes before every rule."""
+    """Values by name with their reasons; values set by hand take precedence over rules."""
 
     def __init__(self, given: Mapping[str, Any]) -> None:
         self.given = given
@@ -138,17 +138,17 @@ class _Choices:
         return self.values[name]
 
     def settle(self, name: str, choice: Choice) -> None:
-        """Take what is given by hand, else what a rule has chosen."""
+        """Take the value set by hand, else the one chosen by a rule."""
         if name in self.given:
             same = self.given[name] == choice.value
-            text = f"{_BY_HAND} {'So says the rule.' if same else f'The rule gives: {in_words(choice.value)}.'}"
+            text = f"{_BY_HAND} {'The rule agrees.' if same else f'The rule gives: {in_words(choice.value)}.'}"
             self.values[name], self.reasons[name] = self.given[name], Reason(text, "by hand", by_hand=True)
         else:
             self.values[name], self.reasons[name] = choice.value, Reason(choice.reason, choice.source)
 
 
 def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
-    """What the data alone decide; later rules build on earlier ones."""
+    """Settle the values that depend on the data alone; later rules build on earlier ones."""
     rules: tuple[tuple[str, Callable[[], Choice]], ...] = (
         ("spacing_mm", lambda: choose_spacing(fingerprint)),
         ("crop_background", lambda: choose_crop_background(fingerprint)),
@@ -168,39 +168,38 @@ def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
 
 
 def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Machine) -> dict[str, Choice]:
-    """What is kept in memory, and how many processes draw patches."""
+    """The cache of prepared cases, and the number of processes that draw patches."""
     voxels = len(fingerprint.cases)
     for length in shape:
         voxels *= length
     wanted = voxels * (_CHANNEL_BYTES * len(fingerprint.channels) + _LABEL_BYTES)
     share = min(1.0, _CACHE_SHARE * machine.memory_bytes / wanted)
-    kept = "All prepared cases fit" if share == 1 else "As many prepared cases are kept as fit"
+    kept = "All prepared cases fit" if share == 1 else "As many prepared cases are cached as fit"
     workers = min(_MOST_WORKERS, machine.cores // 2)
     return {
         "cache_rate": Choice(
             round(share, 2),
-            f"{kept} into a quarter of the memory here; the others are prepared again for every patch.",
+            f"{kept} into a quarter of the memory; any others are prepared again for every patch.",
             OWN,
         ),
         "num_workers": Choice(
             workers,
-            "With one core the network and the patches take turns."
+            "With one core, patches are drawn in the process that trains the network."
             if workers == 0
-            else "Half of the cores draw patches while the network computes.",
+            else "Half of the cores draw patches while the network trains.",
         ),
     }
 
 
 def _choose_for_speed(options: PlanOptions) -> dict[str, Choice]:
-    """How the network is laid out in memory, and whether it is compiled."""
+    """Memory format of the network, and whether it is compiled."""
     minutes = training_minutes(options.budget_minutes, options.fold_count)
     worth = minutes >= _WORTH_COMPILING
     return {
-        "channels_last": Choice(True, "Convolutions are faster with the channels of a voxel side by side in memory."),
+        "channels_last": Choice(True, "Convolutions are faster with the channels of a voxel adjacent in memory."),
         "compile": Choice(
             worth,
-            f"torch.compile takes a minute at first and makes steps faster; a training of {minutes:.0f} minutes "
-            f"{'gains' if worth else 'is too short to gain'} by it. Where there is no compiler, training continues "
-            "without.",
+            f"torch.compile takes a minute at first and makes steps faster; a training of {minutes:.0f} minutes is "
+            f"{'long enough' if worth else 'too short'} to benefit. Without a compiler, it is skipped.",
         ),
     }

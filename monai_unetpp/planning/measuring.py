@@ -1,4 +1,4 @@
-"""Measuring a labelled data set in one pass over its cases, one of them in memory at a time."""
+"""Measuring a labelled data set in one pass, with one case in memory at a time."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ __all__ = ["take_fingerprint"]
 logger = logging.getLogger(__name__)
 
 _VERSION = 1
-"""Of what is measured of a case; raised when it changes, so that older caches are not used."""
+"""Version of the measurements; increased when they change, so that older caches are not used."""
 _QUANTILES = np.linspace(0.5, 99.5, 100)
-#: Where nobody named the modality: the lowest and highest intensities of most images in Hounsfield units.
+#: Ranges of the lowest and highest intensities of most CT images, for data sets that name no modality.
 _LOWEST_HU, _HIGHEST_HU = (-4500.0, -500.0), (50.0, 6000.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """A case, and quantiles of its channels for the statistics over all cases."""
+    """A case with quantiles of its channels, for the statistics over all cases."""
 
     case: CaseFingerprint
     whole: tuple[tuple[float, ...], ...]
@@ -59,20 +59,20 @@ def take_fingerprint(
     described: DataSetDescription | None = None,
     **subjects: Any,
 ) -> Fingerprint:
-    """Measure what the labelled cases of a data set are like.
+    """Measure the properties of the labelled cases of a data set.
 
     Args:
         dataset_dir: folder in any form that :func:`monai_unetpp.data.load_datalist` takes.
-        lists: of cases to measure.
-        cache: a JSON file. Cases whose files have the path, size and time of change that they had are not read again;
-            what was measured is written there, also after an interruption. With None nothing is kept.
+        lists: the lists of cases to measure.
+        cache: a JSON file for the measurements, written even after an interruption. Cases whose files have the same
+            path, size and modification time are not read again. With None nothing is cached.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.
         described: what the data set says about itself, where that is known; it is read where not.
         **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
 
     Raises:
         FileNotFoundError: no data set.
-        ValueError: it cannot be used; cases that cannot be read are counted and named.
+        ValueError: the data set is invalid; cases that cannot be read are counted and named.
     """
     described = described or describe_data_set(dataset_dir)
     cases = [case for key in lists for case in list_cases(load_datalist(dataset_dir, key, **subjects))]
@@ -93,13 +93,13 @@ def take_fingerprint(
         shown = "\n".join(f"- {' '.join(line.splitlines())}" for line in problems[:20])
         raise ValueError(
             f"{dataset_dir}: cases must be sound, got {len(problems)} of {len(cases)} with a problem:\n{shown}\n"
-            "Correct them, or leave these cases out; monai-unetpp check lists all of them."
+            "Correct these cases, or leave them out; monai-unetpp check lists all of them."
         )
     return _summarise(described, measured)
 
 
 class _Cache:
-    """What was measured before, by the identity of the files and of the labels."""
+    """Earlier measurements, by the identity of the files and of the labels."""
 
     def __init__(self, path: str | PathLike[str] | None, described: DataSetDescription) -> None:
         self.path = None if path is None else Path(path)
@@ -125,7 +125,7 @@ class _Cache:
         except FileNotFoundError:
             return {}
         except (OSError, ValueError, AttributeError, KeyError, TypeError):
-            logger.warning("%s: is not a cache of measured cases. All cases are measured again.", self.path)
+            logger.warning("%s: not a cache of measured cases. All cases are measured again.", self.path)
             return {}
 
     def _key(self, case: LabelledCase) -> str:
@@ -140,7 +140,7 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
     check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
     if len(image.data) != len(described.channels):
         raise ImageFileError(
-            f"{case.image[0]}: the image must have {len(described.channels)} channel(s) as the first case has, got "
+            f"{case.image[0]}: the image must have {len(described.channels)} channel(s) like the first case, got "
             f"{len(image.data)}. Give one file per channel, or one file with the channels on its last axis."
         )
     extent = measure_extent(torch.from_numpy(np.ascontiguousarray(image.data)), image.affine)
@@ -164,7 +164,7 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
 
 
 def _count_parts(mask: npt.NDArray[np.bool_]) -> int:
-    """Connected parts, through faces, edges and corners, within the box around them."""
+    """Number of connected components, through faces, edges and corners."""
     if not mask.any():
         return 0
     (box,) = ndimage.find_objects(mask.astype(np.uint8))
@@ -206,7 +206,7 @@ def _medians(rows: Iterable[Sequence[float]]) -> list[float]:
 
 
 def _is_hounsfield(cases: Sequence[CaseFingerprint]) -> bool:
-    """Whether most images look like CT in Hounsfield units: air around, and bone."""
+    """Whether most images look like CT in Hounsfield units, with air and bone."""
     looks = [
         _LOWEST_HU[0] <= channel.whole.p0_5 <= _LOWEST_HU[1] and _HIGHEST_HU[0] <= channel.whole.p99_5 <= _HIGHEST_HU[1]
         for case in cases
@@ -216,7 +216,7 @@ def _is_hounsfield(cases: Sequence[CaseFingerprint]) -> bool:
 
 
 def _pooled(measured: Sequence[_Measured], channel: int) -> ChannelIntensity:
-    """The statistics of one channel over all cases, each of which counts the same."""
+    """The statistics of one channel over all cases, with equal weights."""
     whole = [(each.whole[channel], each.case.intensity[channel].whole) for each in measured]
     inside = [
         (quantiles, statistics)

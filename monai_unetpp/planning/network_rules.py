@@ -1,4 +1,4 @@
-"""Which network learns on which patches, within memory and time. Imports no torch."""
+"""Choosing the network and its patches within memory and time. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["NetworkTask", "choose_network", "choose_window", "kernels_of", "patc
 
 logger = logging.getLogger(__name__)
 
-#: Width at the top and edge of a cubic or square patch of as many voxels, the most expensive first.
+#: Features at full resolution, and edge of a cubic or square patch of as many voxels, the most expensive first.
 _CANDIDATES = {
     2: ((32, 512), (32, 384), (32, 320), (32, 256), (24, 256), (24, 192), (16, 192), (16, 128), (16, 96), (12, 96)),
     3: (
@@ -31,23 +31,23 @@ _CANDIDATES = {
 _MOST_FEATURES = {2: 512, 3: 320}
 #: An axis is not pooled to fewer voxels than this.
 _LEAST_EDGE = 4
-#: Axes whose voxels are less than this many times as long as the shortest are treated alike.
+#: Axes whose spacing is less than this many times the finest are treated alike.
 _ALIKE = 2.0
-#: Voxels of a step that batches aim at, and the fewest and most patches of one.
+#: Target number of voxels of a batch, and its fewest and most patches.
 _STEP_VOXELS = {2: 4 * 192**2, 3: 2 * 48**3}
 _BATCHES = {2: (4, 8), 3: (2, 4)}
-#: Steps that a training must at least have time for, and the most that it needs.
+#: Fewest steps that a training must have time for, and the most that it needs.
 _LEAST_STEPS = 1500
-#: With fewer a network hardly finds anything.
+#: With fewer steps a network hardly learns anything.
 _USEFUL_STEPS = 300
 _MOST_STEPS = 25_000
-#: Share of the time that is for training, and share of that in which the network computes: patches and curves take the
-#: rest of it. Scores and the report take what is left of the whole.
+#: Share of the time for training (the rest is for scores and report), and share of the training in which the network
+#: computes (the rest is for patches and curves).
 _TRAINING_SHARE, _COMPUTING_SHARE = 0.8, 0.7
-#: The limit of steps in what is expected: time ends a training before it, unless the machine is faster than its class.
-#: It holds for MONAI's own command; ``train`` ends by time alone.
+#: The limit of steps relative to the expected number: the time ends a training first, unless the machine is faster than
+#: its class. It holds for MONAI's own command; ``train`` ends by time alone.
 _MARGIN = 2
-#: Share of the memory that is counted on for what a step keeps.
+#: Share of the memory that a step may take.
 _MEMORY_SHARE = 0.5
 #: Voxels of a window at inference, at most.
 _MOST_WINDOW_VOXELS = {2: 1024**2, 3: 128**3}
@@ -55,17 +55,17 @@ _MOST_WINDOW_VOXELS = {2: 1024**2, 3: 128**3}
 
 @dataclasses.dataclass(frozen=True)
 class NetworkTask:
-    """What a network is chosen for.
+    """The task for which a network is chosen.
 
     Attributes:
         spatial_dims: 2 or 3.
         in_channels: channels of an image.
         out_channels: classes with the background.
         shape: typical number of voxels by axis after preprocessing.
-        spacing_mm: voxel size by axis; None counts all axes alike.
-        square: whether patches must have edges of one length.
-        minutes: of the whole training.
-        folds: further networks that share the time with the last, 0 for none.
+        spacing_mm: voxel size by axis; None treats all axes alike.
+        square: whether all edges of a patch must be equal.
+        minutes: time for everything.
+        folds: networks for cross-fitting that share the time with the final one, 0 for none.
         source: the network whose weights the training starts from; None starts from random ones.
     """
 
@@ -89,10 +89,10 @@ def choose_network(
     """Patch, strides, kernels, features, norm, batch and steps: the most expensive that memory and time allow.
 
     Args:
-        task: what the network is for.
-        machine: what computes.
-        count: says what a step of a network costs, as :func:`monai_unetpp.planning.machine.count_step` does.
-        given: values that are set by hand, which the others follow.
+        task: the task of the network.
+        machine: the class of the machine.
+        count: returns the cost of a step, like :func:`monai_unetpp.planning.machine.count_step`.
+        given: values set by hand, to which the others are adapted.
 
     Raises:
         ValueError: memory or time do not allow the network that the training is to start from.
@@ -115,7 +115,7 @@ def choose_network(
         _check_affordable(task.source, task, steps if "steps" not in given else None, cost.memory_bytes <= limit)
     if steps < _USEFUL_STEPS and "steps" not in given:
         logger.warning(
-            "%g minutes leave time for about %d training steps, and a network needs some hundreds to find anything. "
+            "%g minutes leave time for about %d training steps, but a network needs several hundred to learn anything. "
             "Give --minutes %d or more.",
             task.minutes,
             steps,
@@ -146,17 +146,17 @@ def _check_affordable(source: Source, task: NetworkTask, steps: int | None, fits
 
 
 def training_minutes(minutes: float, folds: int) -> float:
-    """The time of one training, of all that a bundle may take.
+    """The minutes for one training, out of those for everything.
 
     Args:
-        minutes: of everything.
-        folds: networks that are trained in addition to the last one.
+        minutes: time for everything.
+        folds: networks that are trained in addition to the final one.
     """
     return _TRAINING_SHARE * minutes / (folds + 1)
 
 
 def _candidates(task: NetworkTask, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Candidate networks, the most expensive first; what is set by hand is the same in all."""
+    """Candidate networks, the most expensive first; values set by hand are the same in all."""
     source = task.source
     for width, edge in _series(task):
         patch = list(given.get("patch_size") or patch_of(task, edge))
@@ -201,9 +201,9 @@ def _strides(patch: Sequence[int], task: NetworkTask) -> list[list[int]]:
 
 
 def patch_of(task: NetworkTask, edge: int) -> list[int]:
-    """A patch of ``edge ** spatial_dims`` voxels or fewer, alike in mm along all axes, and no longer than the images.
+    """A patch of at most ``edge ** spatial_dims`` voxels, equally long in mm on all axes, not longer than the images.
 
-    Its lengths are multiples of the steps down, so that no row is padded.
+    Its lengths are multiples of the downsampling factors, so that nothing is padded.
     """
     dims = task.spatial_dims
     if task.square:
@@ -229,7 +229,7 @@ def _rounded(length: float, step: int, up: bool = False) -> int:
 
 
 def strides_of(patch: Sequence[int], spacing_mm: Sequence[float] | None) -> list[list[int]]:
-    """Steps down by axis: 2 where voxels are not longer than twice the shortest, and enough of them are left.
+    """Strides by axis: 2 if the spacing is less than twice the finest and enough voxels are left, else 1.
 
     At least two steps, so that there is a level to prune to, and no more than
     :data:`~monai_unetpp.planning.values.MOST_LEVELS`.
@@ -258,7 +258,7 @@ def strides_of(patch: Sequence[int], spacing_mm: Sequence[float] | None) -> list
 
 
 def kernels_of(strides: Sequence[Sequence[int]], spacing_mm: Sequence[float] | None, dims: int) -> list[list[int]]:
-    """Sizes of kernels by resolution and axis: 1 along an axis while its voxels are at least twice as long, else 3."""
+    """Kernel sizes by resolution and axis: 1 along an axis with at least twice the finest spacing, else 3."""
     spacing = list(spacing_mm or [1.0] * dims)
     kernels = []
     for stride in [*strides, [1] * dims]:
@@ -268,22 +268,22 @@ def kernels_of(strides: Sequence[Sequence[int]], spacing_mm: Sequence[float] | N
 
 
 def choose_window(patch: Sequence[int], shape: Sequence[int], strides: Sequence[Sequence[int]], norm: str) -> Choice:
-    """Size of the windows at inference."""
+    """The size of the windows at inference."""
     dims = len(patch)
     if norm != "batch":
-        return Choice(list(patch), "Instance norm sees other statistics in windows of another size.")
+        return Choice(list(patch), "As large as a patch, as the statistics of instance norm depend on the size.")
     steps = [math.prod(stride[axis] for stride in strides) for axis in range(dims)]
     window = [
         max(edge, min(2 * edge, _rounded(size, step, up=True)))
         for edge, size, step in zip(patch, shape, steps, strict=True)
     ]
-    # the longest axis gives way first
+    # shorten the longest axis first
     while math.prod(window) > _MOST_WINDOW_VOXELS[dims] and any(a > b for a, b in zip(window, patch, strict=True)):
         axis = max(range(dims), key=lambda each: window[each] / patch[each])
         window[axis] = max(patch[axis], window[axis] - steps[axis])
     return Choice(
         window,
-        "Up to twice the patch, as far as images are that large: batch norm does not depend on the size, and larger "
+        "Up to twice the patch if images are that large: batch norm does not depend on the window's size, and larger "
         "windows overlap less.",
     )
 
@@ -292,27 +292,27 @@ def _explained(values: Mapping[str, Any], task: NetworkTask, seconds: float, ste
     """The values with their reasons."""
     shape = " x ".join(map(str, task.shape))
     budget = (
-        f"The largest of a series, from wide networks on large patches to narrow ones on small patches, that has "
-        f"{_LEAST_STEPS} steps in the time and fits the memory here"
+        f"The largest of a series, from wide networks on large patches to narrow ones on small patches, that fits the "
+        f"memory and allows {_LEAST_STEPS} steps in the time"
         if steps >= _LEAST_STEPS
-        else f"The smallest of the series, as about {steps} steps are all that the time allows"
+        else f"The smallest of the series, as the time allows only about {steps} steps"
     )
     shared = f", shared by {task.folds + 1} trainings" if task.folds else ""
     limit = min(max(_MARGIN * steps, 1), _MOST_STEPS)
     reasons: dict[str, tuple[str, str]] = {
         "patch_size": (
-            f"{budget}; alike in mm along all axes, and no longer than a typical image, {shape} voxels.",
+            f"{budget}; equally long in mm along all axes, but no longer than a typical image, {shape} voxels.",
             ISENSEE,
         ),
         "strides": (
-            f"{len(values['strides'])} level(s): an axis is halved while {_LEAST_EDGE} voxels are left and its voxels "
-            f"are not twice as long as the shortest, at most {MOST_LEVELS} times.",
+            f"{len(values['strides'])} level(s): an axis is halved while {_LEAST_EDGE} voxels are left and its spacing "
+            f"is less than twice the finest, at most {MOST_LEVELS} times.",
             ISENSEE,
         ),
-        "kernel_size": ("Convolutions look along an axis once its voxels are about as short as the others.", ISENSEE),
-        "features": (f"{budget}; they double with every step down.", "UNet++, arXiv:1912.05074"),
-        "norm": ("Batch norm folds into the convolutions at inference and suits windows of any size.", OWN),
-        "batch_size": ("Small patches come in larger batches, for steadier gradients.", OWN),
+        "kernel_size": ("Kernels extend along an axis once its spacing is about as fine as the others.", ISENSEE),
+        "features": (f"{budget}; they double with every downsampling.", "UNet++, arXiv:1912.05074"),
+        "norm": ("Batch norm is folded into the convolutions at inference and suits windows of any size.", OWN),
+        "batch_size": ("Small patches come in larger batches, for more stable gradients.", OWN),
         "steps": (
             f"{task.minutes:g} minutes{shared} allow about {steps} steps of {seconds:.2g} s. The command train ends by "
             "the clock, and by this number where it is set by hand alone; MONAI's own command ends by whichever comes "

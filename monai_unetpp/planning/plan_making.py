@@ -36,33 +36,33 @@ def plan(
     progress: Progress = False,
     measure: Callable[[int, str | None], Machine] = measure_machine,
 ) -> TrainingPlan:
-    """Measure a data set and write a bundle for training on it, without weights, and ``docs/plan.md``.
+    """Measure a data set, and write a bundle without weights for training on it, with ``docs/plan.md``.
 
     All cases are checked first, then the training cases are measured, and a training step of a small network is timed.
     The same data, class of machine and version give the same plan.
 
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon or nnU-Net form, or with images and labels.
-        output_dir: folder of the bundle, which is made; an earlier plan is replaced unless a training has begun.
+        output_dir: folder of the bundle to write; an earlier plan is replaced unless a training has begun.
         minutes: time for training, scores and report together; 60 by default.
-        folds: networks for cross-fitting in addition to the last one: 0, 3 or 5; 0 by default.
+        folds: networks for cross-fitting in addition to the final one: 0, 3 or 5; 0 by default.
         settings: values to set by hand, as ``["batch_size=4"]`` or ``{"batch_size": 4}``.
         device: such as ``"cpu"``; by default a GPU if there is one.
         init: bundle or checkpoint with weights to start from: what the network must have for them to fit is planned
             as it is there, unless it is set by hand.
         subjects: CSV file with the columns ``case`` and ``subject``: cases of a subject stay together.
         subject_pattern: regular expression with one group that finds the subject in the case's name.
-        progress: True shows a bar on standard error, a function is called with a line of text after each case.
-        measure: says by ``spatial_dims`` and ``device`` what the machine can compute.
+        progress: True shows a bar on standard error; a function is called with a line of text after each case.
+        measure: returns the class of the machine for ``spatial_dims`` and ``device``.
 
     Returns:
-        The plan, which a notebook shows as a table.
+        The plan, which notebooks show as a table.
 
     Raises:
-        FileNotFoundError: no data set, or no such ``init``.
-        FileExistsError: ``output_dir`` holds something else than an earlier plan.
-        TypeError: a setting of the wrong kind.
-        ValueError: data or settings that cannot be used, or none of the weights of ``init`` fit.
+        FileNotFoundError: no such data set, or no such ``init``.
+        FileExistsError: ``output_dir`` contains something other than an earlier plan.
+        TypeError: a setting of the wrong type.
+        ValueError: invalid data or settings, or none of the weights of ``init`` fit.
 
     Example:
         .. code-block:: python
@@ -121,7 +121,7 @@ def plan_checked(
 
 
 def _count_validation(options: PlanOptions) -> str:
-    """Which cases validate, in words."""
+    """The validation cases, in words."""
     listed = "validation" in read_content(Path(options.dataset_dir) / "dataset.json")
     count = len(load_datalist(options.dataset_dir, "validation", **options.subject_rules))
     how = "the list of the data set" if listed else "drawn by subject, a fifth of the cases"

@@ -1,4 +1,4 @@
-"""What can be chosen when a training is planned. Importing this module takes no torch."""
+"""Options for planning a training. Does not import torch."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ _FOLDS = (0, 3, 5)
 
 @dataclasses.dataclass(frozen=True)
 class PlanOptions:
-    """For which data a bundle is planned, and within which limits.
+    """The data and limits for which a bundle is planned.
 
     Attributes:
         dataset_dir: folder of the data set.
-        output_dir: folder of the bundle, which is made.
-        minutes: time for everything: training, scores and report; None where it is not given.
-        folds: networks for cross-fitting in addition to the last one: 0, 3 or 5; None where it is not given.
-        settings: values of the plan that are set by hand, as ``"name=value"`` or by name.
+        output_dir: folder of the bundle to write.
+        minutes: time for everything: training, scores and report; None for the default.
+        folds: networks for cross-fitting in addition to the final one: 0, 3 or 5; None for the default.
+        settings: values of the plan to set by hand, as ``"name=value"`` or by name.
         device: where to train; by default a GPU if there is one.
         init: bundle or checkpoint with weights to start from; the plan follows its network.
         subjects: CSV file with the subject of each case; its absolute path.
         subject_pattern: regular expression with one group that finds the subject in the case's name.
 
     Raises:
-        TypeError: a value of the wrong kind.
-        ValueError: a value that cannot work, or a setting that there is not.
+        TypeError: a value of the wrong type.
+        ValueError: an invalid value, or an unknown setting.
     """
 
     dataset_dir: _Path = option(
         flags=("dataset_dir", "-i", "--input", "--dataset_dir"), metavar="DATASET_DIR", help=f"folder with {FORMS_HELP}"
     )
     output_dir: _Path = option(
-        flags=("-o", "--output", "--output_dir"), metavar="BUNDLE", help="folder of the bundle, which is made"
+        flags=("-o", "--output", "--output_dir"), metavar="BUNDLE", help="folder of the bundle to write"
     )
     minutes: float | None = option(
         None, type=float, metavar="MINUTES", help="time for training, scores and report together (default: 60)"
@@ -53,14 +53,14 @@ class PlanOptions:
         None,
         type=int,
         choices=_FOLDS,
-        help="cross-fitting by subject: every case is scored by a network that never saw it (default: 0, none)",
+        help="cross-fitting by subject: every case is scored by a network that has never seen it (default: 0, none)",
     )
     settings: Sequence[str] | Mapping[str, Any] | None = option(
         None,
         flags=("--set",),
         action="append",
         metavar="KEY=VALUE",
-        help="a value of the plan to set by hand, such as batch_size=4 or patch_size=[64,64,32]; repeatable",
+        help="set a value of the plan by hand, such as batch_size=4 or patch_size=[64,64,32]; repeatable",
     )
     device: str | None = option(None, metavar="DEVICE", help=DEVICE_HELP)
     init: _Path | None = option(
@@ -81,16 +81,16 @@ class PlanOptions:
         if not (isinstance(self.budget_minutes, (int, float)) and 0 < self.budget_minutes < math.inf):
             raise ValueError(f"minutes must be a number above 0, got {self.minutes!r}. 60 is a good start.")
         if self.fold_count not in _FOLDS or isinstance(self.folds, bool):
-            raise ValueError(f"folds must be one of {', '.join(map(str, _FOLDS))}, got {self.folds!r}. 0 has none.")
+            raise ValueError(f"folds must be one of {', '.join(map(str, _FOLDS))}, got {self.folds!r}. 0 means none.")
 
     @property
     def budget_minutes(self) -> float:
-        """The time for everything, 60 minutes where it is not given."""
+        """The time for everything, by default 60 minutes."""
         return 60.0 if self.minutes is None else self.minutes
 
     @property
     def fold_count(self) -> int:
-        """The number of folds, 0 where it is not given."""
+        """The number of folds, by default 0."""
         return 0 if self.folds is None else self.folds
 
     @property
@@ -100,5 +100,5 @@ class PlanOptions:
 
     @property
     def given(self) -> dict[str, Any]:
-        """The values that are set by hand, by name."""
+        """The values set by hand, by name."""
         return dict(self.settings or {})  # type: ignore[arg-type]

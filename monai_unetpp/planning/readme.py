@@ -1,4 +1,4 @@
-"""The README of a planned bundle, before and after its training."""
+"""The README of a planned bundle, before and after training."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 
 from monai_unetpp.files import write_text
+from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.documents import data_text, preprocessing_text
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.training_plan import TrainingPlan, in_words, load_plan
@@ -14,7 +15,7 @@ from monai_unetpp.reporting.markdown import escape
 
 __all__ = ["readme_text", "write_readme"]
 
-#: What every README holds: the commands, and the licence of code and weights.
+#: The end of every README: the commands, and the licence of code and weights.
 _COMMANDS = Path(__file__).with_name("template") / "commands.md"
 _NOT_TRAINED = "The network has not been trained yet: run `monai-unetpp train` with the same data and folder."
 
@@ -26,12 +27,12 @@ def write_readme(
     performance: str | None = None,
     folds: int | None = None,
 ) -> Path:
-    """Write a bundle's ``docs/README.md`` from its plan and fingerprint; an earlier one is replaced.
+    """Write or replace a bundle's ``docs/README.md``, from its plan and fingerprint.
 
     Args:
         bundle: the folder of the bundle.
-        training: what the training was, as Markdown without headings; None where there was none.
-        performance: what was reached, as Markdown with headings from the fourth order down; None before it is known.
+        training: description of the training, as Markdown without headings; None before the training.
+        performance: the results, as Markdown with headings of level four or lower; None before they are known.
         folds: networks that were trained for cross-fitting; None takes the number of the plan.
 
     Returns:
@@ -42,7 +43,7 @@ def write_readme(
         ValueError: one of them cannot be read.
     """
     root = Path(bundle)
-    fingerprint = Fingerprint.read(root / "configs" / "fingerprint.json")
+    fingerprint = Fingerprint.read(root / FINGERPRINT_FILE)
     path, plan = root / "docs" / "README.md", load_plan(root)
     if folds is not None:
         plan = dataclasses.replace(plan, folds=folds)
@@ -62,14 +63,14 @@ def readme_text(
     return f"""# Model Overview
 
 {escape(plan.name)}: a nested U-Net (UNet++, arXiv:1912.05074) with {several}, for the {plan.spatial_dims}D segmentation
-of {names}. The levels are trained together by deep supervision; `--level` builds and runs only what a level needs.
+of {names}. The levels are trained together by deep supervision; `--level` builds and runs only the nodes of a level.
 {"" if performance else _NOT_TRAINED}
 
 ## Data
 
 {data_text(plan, fingerprint)}
 
-**Licence of the data: fill in here and in `data_license.txt`.** Weights carry what it asks for.
+**Licence of the data: fill in here and in `data_license.txt`.** Its terms apply to the weights as well.
 
 ### Preprocessing
 
@@ -85,8 +86,7 @@ Every value with its reason is in [plan.md](plan.md).
 
 ### Input
 
-{len(plan.channels)} channel(s): {", ".join(map(escape, plan.channels))}; the kind of image that the network is trained
-on, see above.
+{len(plan.channels)} channel(s): {", ".join(map(escape, plan.channels))}; images like the training images above.
 
 ### Output
 
@@ -104,7 +104,7 @@ def _weighing(plan: TrainingPlan) -> str:
         return ""
     weights = ":".join(f"{weight:g}" for weight in plan["class_weights"])
     until = f" until the last {plan['late_share']:.0%} of the training" if plan["late_share"] else ""
-    return f", where the background and the labels weigh {weights}{until}"
+    return f", with the background and the labels weighted {weights}{until}"
 
 
 def _norm_name(plan: TrainingPlan) -> str:
@@ -119,7 +119,7 @@ def _configuration(plan: TrainingPlan) -> str:
     lines = [
         f"network: `NestedUNet`, features {in_words(plan['features'])}, {_norm_name(plan)} normalisation;",
         f"loss: cross-entropy plus soft Dice at every head{_weighing(plan)};",
-        f"patches of {' x '.join(map(str, plan['patch_size']))} voxels, {plan['batch_size']} in a batch, around voxels "
+        f"patches of {' x '.join(map(str, plan['patch_size']))} voxels, {plan['batch_size']} per batch, around voxels "
         f"of the background and of the labels in the ratio {':'.join(f'{ratio:g}' for ratio in plan['class_ratios'])};",
         f"AdamW with a learning rate of {plan['learning_rate']:g} and a cosine schedule;",
         f"{augmentation[plan['augmentation']]}{settling}; mirror images along the axes: {in_words(plan['flip_axes'])};",

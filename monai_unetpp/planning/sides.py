@@ -1,4 +1,4 @@
-"""Which labels are the left and the right one of a structure, by their names."""
+"""Finding pairs of left and right labels by their names."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _LEFT, _RIGHT = ("left", "lh", "l"), ("right", "rh", "r")
 
 
 def left_right_pairs(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Pairs of names that differ by their side alone, the left one first.
+    """Pairs of names that differ only in the side, the left one first.
 
     Args:
-        names: of labels.
+        names: names of labels.
 
     Example:
         >>> left_right_pairs(["left lung", "right lung", "Left-Putamen", "Right-Putamen", "x_L", "x_R", "liver"])
@@ -29,13 +29,13 @@ def left_right_pairs(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _side_of(name: str) -> tuple[str | None, str]:
-    """``"left"`` or ``"right"``, and the name without it; None where no side is named."""
+    """``"left"`` or ``"right"``, and the name without it; None if it names no side."""
     # also names in camel case, such as LeftKidney
     words = [word.lower() for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+", name)]
     for place, word in enumerate(words):
         at_end = place in (0, len(words) - 1)
         for side, known in (("left", _LEFT), ("right", _RIGHT)):
-            # single letters say so at the beginning or the end only
+            # single letters and lh, rh only at the beginning or the end
             if word == known[0] or (at_end and word in known):
                 return side, " ".join(words[:place] + words[place + 1 :])
     return None, name

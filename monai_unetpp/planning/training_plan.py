@@ -1,4 +1,4 @@
-"""A plan for a training: values, and why each is what it is. Importing this module takes no torch."""
+"""A plan for a training: values and their reasons. Does not import torch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["PLAN_FILE", "Reason", "StartingWeights", "TrainingPlan", "in_words",
 _Folders = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 PLAN_FILE = "configs/plan.json"
-"""Where a bundle keeps the plan that it was written from."""
+"""The plan in a bundle, from which the bundle was written."""
 
 #: Values that plans of 0.2.0 may lack, and with which their networks were trained.
 _ADDED = {"dropout": 0.0, "level_weights": None}
@@ -32,12 +32,12 @@ _ADDED_REASONS = {
 
 @dataclasses.dataclass(frozen=True)
 class Reason:
-    """Why a value of a plan is what it is.
+    """The reason for a value of a plan.
 
     Attributes:
         text: one sentence.
         source: where the rule comes from.
-        by_hand: whether the value was set by hand, so that the rule did not count.
+        by_hand: whether the value was set by hand, overriding the rule.
     """
 
     text: str
@@ -68,30 +68,30 @@ class StartingWeights:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingPlan:
-    """What a network is trained with on one data set, and why.
+    """The settings of a training on one data set, with reasons.
 
     Attributes:
         dataset_dir: path of the data set, absolute or, in the file, relative to the bundle.
-        name: of the bundle.
+        name: name of the bundle.
         spatial_dims: 2 or 3.
         channels: names of the channels of an image.
         labels: value in the label maps by name, without the background; classes are in the order of the values.
-        ignore_label: value of voxels that are left out of training and scores; None where there are none.
+        ignore_label: value of voxels that are excluded from training and scores; None if there are none.
         modality: ``"CT"``, ``"MR"`` or ``"other"``.
         minutes: time for everything.
-        folds: networks for cross-fitting in addition to the last one, 0 for none.
-        validation: which cases validate, in words.
-        machine: class of the machine that the budget was computed for, in words.
-        values: by the names of :data:`monai_unetpp.planning.values.SETTABLE`.
-        reasons: why, by the same names.
+        folds: networks for cross-fitting in addition to the final one, 0 for none.
+        validation: the validation cases, in words.
+        machine: class of the machine for which the plan was made, in words.
+        values: by the names in :data:`monai_unetpp.planning.values.SETTABLE`.
+        reasons: by the same names.
         version: of the package that made the plan.
         start: the weights that the training starts from; None for random ones.
         subjects: CSV file with the subject of each case of the data set, as it was given; None for no such file.
         subject_pattern: finds the subject in the name of a case of the data set, as it was given.
 
     Raises:
-        TypeError: a value of the wrong kind.
-        ValueError: a value that cannot work, alone or with the others.
+        TypeError: a value of the wrong type.
+        ValueError: an invalid value, or values that do not fit together.
     """
 
     dataset_dir: str
@@ -130,7 +130,7 @@ class TrainingPlan:
 
     @property
     def out_channels(self) -> int:
-        """Classes with the background."""
+        """Number of classes, including the background."""
         return len(self.labels) + 1
 
     @property
@@ -153,7 +153,7 @@ class TrainingPlan:
 
     @property
     def tolerances_mm(self) -> dict[str, float]:
-        """Tolerance of the normalised surface Dice by name of the label."""
+        """Tolerance of the normalised surface Dice by label name."""
         return dict.fromkeys(self.labels, float(self["tolerance_mm"]))
 
     @property
@@ -180,11 +180,11 @@ class TrainingPlan:
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> TrainingPlan:
-        """The plan that :meth:`as_dict` gave.
+        """The inverse of :meth:`as_dict`.
 
         Raises:
-            TypeError: a value of the wrong kind.
-            ValueError: something else.
+            TypeError: a value of the wrong type.
+            ValueError: ``content`` is not a plan.
         """
         values, reasons = content.get("values"), content.get("reasons")
         if isinstance(values, Mapping) and isinstance(reasons, Mapping):
@@ -192,7 +192,7 @@ class TrainingPlan:
         return from_plain(cls, content, "plan")
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:
-        """Name, value, reason, source, and whether it was set by hand, of each value, in words."""
+        """Name, value, reason, source, and whether it was set by hand, of each value, as text."""
         return [
             (
                 name,
@@ -212,7 +212,7 @@ class TrainingPlan:
 
 
 def in_words(value: Any) -> str:
-    """A value of a plan as text: ``None`` is a dash, and lists have commas."""
+    """A value of a plan as text: ``None`` and empty lists are "none", and lists are separated by commas."""
     if value is None or value == []:
         return "none"
     if isinstance(value, bool):
@@ -228,19 +228,19 @@ def in_words(value: Any) -> str:
 
 
 def load_plan(bundle: str | PathLike[str]) -> TrainingPlan:
-    """The plan that a bundle was written from.
+    """The plan from which a bundle was written.
 
     Args:
         bundle: the folder of the bundle.
 
     Raises:
-        FileNotFoundError: the bundle has none.
+        FileNotFoundError: the bundle has no plan.
         ValueError: it cannot be read.
     """
     path = Path(bundle) / PLAN_FILE
     try:
         made = TrainingPlan.from_dict(json.loads(path.read_text(encoding="utf-8")))
-        # a bundle that is passed on names no folder of the machine that made it
+        # relative to the bundle, as a published bundle names no folder of the machine that made it
         return dataclasses.replace(made, dataset_dir=os.path.join(bundle, made.dataset_dir))
     except FileNotFoundError as e:
         raise FileNotFoundError(f"{path}: no such file. Make the bundle with monai-unetpp plan.") from e

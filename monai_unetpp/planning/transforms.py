@@ -1,4 +1,4 @@
-"""Transforms of a plan as MONAI's configurations hold them."""
+"""The transforms of a plan in the form of MONAI's configurations."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from monai_unetpp.planning.training_plan import TrainingPlan
 __all__ = ["augmentation", "postprocessing", "preparation", "preprocessing"]
 
 _BOTH = ["@image", "@label"]
-#: Percentiles to which intensities are clipped; of volumes with a constant surround only the upper one.
+#: Percentiles to which intensities are clipped; only the upper one for volumes with a constant surround.
 _LOW, _HIGH = 0.5, 99.5
-#: Patches are cut out of crops that are larger by this factor along each axis, so that turned ones have no gaps.
+#: Patches are cut from crops larger by this factor along each axis, so that rotated ones have no gaps.
 _CROP_FACTOR = 1.4
-#: Voxels of each class of a case from which the places of patches are drawn, evenly spread.
+#: Number of evenly spread voxels of each class of a case from which the centres of patches are drawn.
 _PLACES_PER_CLASS = 20_000
-#: Largest rotation in radians, of thick slices out of their plane, and largest change of size; by strength.
+#: Largest rotation in radians, in general and out of the plane of thick slices, and largest scaling; by strength.
 _ROTATION = {"light": 0.26, "strong": 0.4}
 _TILT = 0.05
 _SCALE = {"light": 0.15, "strong": 0.25}
@@ -35,22 +35,22 @@ def _reader(plan: TrainingPlan, **arguments: Any) -> _Config:
 
 
 def preprocessing(plan: TrainingPlan, labelled: bool) -> list[_Config]:
-    """What loads an image, and its label where it is there, and brings them to one grid and scale.
+    """Load an image, and its label if there is one, and bring them to a common grid and intensity scale.
 
     Args:
         plan: the plan.
-        labelled: whether labels may be there, as in training.
+        labelled: whether there may be labels, as in training.
     """
     allow = {"allow_missing_keys": True} if labelled else {}
     keys: Any = _BOTH if labelled else "@image"
     mode: Any = ["bilinear", "nearest"] if labelled else "bilinear"
     reader = _reader(plan, channels=len(plan.channels))
     if plan.spatial_dims == 2:
-        # empty fields of view are common under a microscope
+        # empty fields of view are common in microscopy
         reader["allow_constant"] = True
     if not labelled and takes_slices(plan):
         reader["spatial_dims"] = [2, 3]
-    # apart from loading, because hosts that load images themselves leave LoadImaged out
+    # separate from loading, because hosts that load images themselves remove LoadImaged
     chain = [_transform("LoadImaged", "@image", reader=reader), _transform("EnsureChannelFirstd", "@image")]
     if labelled:
         chain += _label_loading(plan)
@@ -59,7 +59,7 @@ def preprocessing(plan: TrainingPlan, labelled: bool) -> list[_Config]:
     if plan["crop_background"]:
         chain.append(_transform("monai_unetpp.data.LevelSurroundd", "@image"))
     if not labelled:
-        # hosts hand on integers as they are in the file
+        # hosts pass integers on as they are in the file
         chain.append(_transform("EnsureTyped", "@image", device="@device", dtype="$torch.float32"))
     if plan["spacing_mm"] is not None:
         chain.append(_transform("monai_unetpp.data.BlockwiseSpacingd", keys, pixdim="@spacing_mm", mode=mode, **allow))
@@ -121,7 +121,7 @@ def _intensities(plan: TrainingPlan) -> list[_Config]:
 
 
 def preparation() -> list[_Config]:
-    """What comes once per case before patches are drawn: classes instead of label values, and where each class is."""
+    """The steps before patches are drawn, once per case: classes instead of label values, and indices of each class."""
     return [
         {
             "_target_": "MapLabelValued",
@@ -136,11 +136,11 @@ def preparation() -> list[_Config]:
 
 
 def augmentation(plan: TrainingPlan, late: bool = False) -> list[_Config]:
-    """What draws a patch and varies it.
+    """Draw a patch and augment it.
 
     Args:
         plan: the plan.
-        late: whether the end of the training is meant, where patches are varied lightly at most.
+        late: for the end of the training, with light augmentation at most.
     """
     strength = "light" if late and plan["augmentation"] == "strong" else plan["augmentation"]
     larger = strength != "none"
@@ -213,12 +213,12 @@ def _intensity_changes(plan: TrainingPlan, strength: str) -> list[_Config]:
 
 
 def postprocessing(plan: TrainingPlan, *, discrete: bool, smooth: bool = False) -> list[_Config]:
-    """What turns the output of the network into a label map with the values of the data set, on the input's grid.
+    """Turn the network's output into a label map with the values of the data set, on the input's grid.
 
     Args:
         plan: the plan.
-        discrete: whether logits come in, and not classes.
-        smooth: whether the key ``smooth`` may ask for classes that are interpolated.
+        discrete: whether the input is logits, not classes.
+        smooth: whether the key ``smooth`` can choose to resample probabilities.
     """
     chain = []
     if plan["crop_background"]:

@@ -1,4 +1,4 @@
-"""The values of a plan: their names, what they may be, and how they are read from text. Imports no torch."""
+"""The values of a plan: names, allowed values, and parsing from text. Does not import torch."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ __all__ = [
 ]
 
 LEAST_LEVELS = 2
-"""With one there would be nothing to prune to."""
+"""With one level there would be nothing to prune to."""
 
 MOST_LEVELS = 4
-"""More levels have shown no gain in the papers, and each doubles the weights."""
+"""More levels have shown no gain in the papers, and each multiplies the number of weights."""
 
 NORMALIZATIONS = ("range", "volume", "inside")
 """``range``: clipped to fixed intensities and standardised by fixed numbers, for images in physical units such as CT;
@@ -192,15 +192,15 @@ SETTABLE: dict[str, _Check] = {
     "channels_last": _flag,
     "compile": _flag,
 }
-"""Each value of a plan by name: what checks it and brings it into one form."""
+"""The values of a plan by name, each with a function that checks and normalises it."""
 
 
 def check_one(name: str, value: Any, spatial_dims: int) -> Any:
-    """A value in the form that plans have.
+    """Check and normalise one value.
 
     Args:
-        name: of :data:`SETTABLE`.
-        value: what was given.
+        name: one of :data:`SETTABLE`.
+        value: the value to check.
         spatial_dims: 2 or 3.
 
     Raises:
@@ -211,13 +211,13 @@ def check_one(name: str, value: Any, spatial_dims: int) -> Any:
 
 
 def parse_settings(given: Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Values by name from texts such as ``"patch_size=[64,64,32]"``: JSON where the value is such, else plain text.
+    """Parse settings such as ``"patch_size=[64,64,32]"``, with values in JSON or as plain text.
 
     Args:
-        given: the texts, or the values themselves by name.
+        given: the strings, or the values themselves by name.
 
     Raises:
-        ValueError: a text without ``=``, a name that is not a value of a plan, or one that is given twice.
+        ValueError: no ``=``, an unknown name, or a name given twice.
 
     Example:
         >>> parse_settings(["batch_size=4", "norm=instance"])
@@ -228,7 +228,7 @@ def parse_settings(given: Sequence[str] | Mapping[str, Any] | None) -> dict[str,
     for name, value in pairs:
         if name not in SETTABLE:
             close = difflib.get_close_matches(name, SETTABLE, 1)
-            advice = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(SETTABLE)}."
+            advice = f"Did you mean {close[0]!r}?" if close else f"Known values: {', '.join(SETTABLE)}."
             raise ValueError(f"a plan has no value {name!r}. {advice}")
         if name in values:
             raise ValueError(f"{name} must be set once, got {values[name]!r} and {value!r}. Leave one out.")
@@ -249,10 +249,10 @@ def _pair(text: str) -> tuple[str, Any]:
 def check_values(
     values: Mapping[str, Any], spatial_dims: int, channels: int, labels: Mapping[str, int]
 ) -> dict[str, Any]:
-    """All values in one form, as JSON holds them, after checks of each and of all together.
+    """Check all values, alone and together, and normalise them as in JSON.
 
     Args:
-        values: by the names of :data:`SETTABLE`.
+        values: by the names in :data:`SETTABLE`.
         spatial_dims: 2 or 3.
         channels: number of channels of an image.
         labels: value by name, without the background.
@@ -263,11 +263,11 @@ def check_values(
     """
     found = {name: check(name, values[name], spatial_dims) for name, check in SETTABLE.items()}
     levels = len(found["features"]) - 1
-    for name, count, per in (("strides", levels, "step down"), ("kernel_size", levels + 1, "resolution")):
+    for name, count, per in (("strides", levels, "downsampling"), ("kernel_size", levels + 1, "resolution")):
         if len(found[name]) != count:
             raise ValueError(
-                f"{name} must have one entry per {per}, {count} for {levels} level(s), got {len(found[name])}. Give "
-                "as many as features ask for."
+                f"{name} must have one entry per {per}, {count} for {levels} level(s), got {len(found[name])}. "
+                "Give one fewer than features for strides, as many for kernel_size."
             )
     if any(size % 2 == 0 for kernel in found["kernel_size"] for size in kernel):
         raise ValueError(f"kernel_size must be odd, got {found['kernel_size']}. Use 3, or 1 along an axis.")

@@ -1,7 +1,7 @@
 """Score every level, measure its cost, decide how shallow is good enough, explain and write the result.
 
-The public names are loaded when they are first used, so that the command line can read the options of a
-:class:`PruningPlan` without waiting for torch. No module of this package has the name of one of its functions.
+Public names are loaded on first use, so that the command line can read the options of a :class:`PruningPlan` without
+importing torch. No module here has the name of a public function.
 """
 
 from __future__ import annotations

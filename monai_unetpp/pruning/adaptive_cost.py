@@ -1,4 +1,4 @@
-"""What it costs to choose the depth of each window: operations by depth, and time on real cases."""
+"""The cost of choosing the depth per window: operations by depth, and time on real cases."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["level_operations", "time_adaptive"]
 
 
 def level_operations(network: NestedUNet, window_shape: Sequence[int]) -> dict[str, float]:
-    """Operations of a window that stops at a level, in proportion to those of the deepest level alone.
+    """Operations of a window that stops at a level, relative to the deepest level alone.
 
-    A window that stops at a level has had all shallower ones, with their heads; what comes to the deepest so costs a
-    little more than the deepest alone.
+    A window that stops at a level has computed all shallower levels and their heads. So reaching the deepest level
+    costs a little more than computing it alone.
 
     Args:
         network: the whole network.
@@ -31,7 +31,7 @@ def level_operations(network: NestedUNet, window_shape: Sequence[int]) -> dict[s
     """
     levels = network.levels
     device = next(network.parameters()).device
-    # counted without being computed
+    # operations are counted without computing anything
     with FakeTensorMode(allow_non_fake_inputs=True):
         window = torch.zeros((1, network.in_channels, *window_shape), device=device)
         deepest = count_flops(network.eval(), window)
@@ -50,17 +50,17 @@ def time_adaptive(
     repeats: int,
     seed: int = 0,
 ) -> dict[float, Quartiles]:
-    """Time of all images together at each tolerance, divided by that of the deepest level in the same round.
+    """Total time of the images at each tolerance, relative to the deepest level in the same round.
 
-    Real images are needed: in noise all windows would have the same depth.
+    Real images are needed: in noise, all windows would have the same depth.
 
     Args:
         network: the whole network.
-        inferer: how it is run.
+        inferer: runs the network.
         images: prepared images, ``(C, H, W[, D])`` each.
-        tolerances: where windows stop.
+        tolerances: at which windows stop.
         device: where to run.
-        repeats: measured rounds, after one that warms up.
+        repeats: measured rounds, after one warm-up round.
         seed: of the order within the rounds.
     """
     batches = [image.as_tensor() if isinstance(image, MetaTensor) else image for image in images]

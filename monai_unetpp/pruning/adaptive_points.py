@@ -1,4 +1,4 @@
-"""Whether it pays to choose the depth of each window: accuracy, operations and time at some tolerances."""
+"""Whether choosing the depth per window pays: accuracy, operations and time at several tolerances."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _Outcomes = tuple[PointOutcome, ...]
 
 
 def check_adaptive_network(network: NestedUNet) -> None:
-    """Refuse networks in which there is no depth to choose.
+    """Refuse networks without a choice of depth.
 
     Raises:
         ValueError: fewer than three levels.
     """
     if len(network.levels) < 3:
         raise ValueError(
-            f"settings must leave out adaptive for a network with the levels {', '.join(network.levels)}: a window can "
-            "stop at the second level at the earliest. Leave it out."
+            f"settings must leave out adaptive for a network with the levels {', '.join(network.levels)}: the first "
+            "level at which a window can stop is the second. Leave it out."
         )
 
 
@@ -53,15 +53,15 @@ def evaluate_adaptive(
     device: torch.device,
     repeats: int,
 ) -> AdaptiveDepth:
-    """Compare depths that were chosen for each window with the deepest level, and measure their cost.
+    """Compare depths chosen per window with the deepest level, and measure their cost.
 
     Args:
         network: the whole network.
-        inferer: at the setting that cases were scored at.
+        inferer: at the setting at which cases were scored.
         scored: the scores of the choosing data sets, with those of the gates.
         tolerances: the smallest first.
-        rules: of the verdict.
-        kept_back: data set and name of cases that take no part.
+        rules: rules of the verdict.
+        kept_back: data set and name of the cases to leave out.
         load: prepares the image of a case, ``(C, H, W[, D])``.
         window_shape: spatial shape of a window.
         device: where to run.
@@ -97,15 +97,15 @@ def compare_in_sequence(
 ) -> list[tuple[_Outcomes, bool]]:
     """Test points one after the other until one does not pass, and describe the rest.
 
-    The order is fixed beforehand, from the point that differs least from the reference. So each is tested at the full
-    error level, and the chance that any is accepted which is worse by a margin stays at ``alpha``: no cases need to be
-    kept back for the choice. Subjects are the units.
+    The order is fixed in advance, starting with the point that differs least from the reference. So each is tested at
+    the full error level, and the chance of accepting any point that is worse by the margin stays at ``alpha``: no
+    cases need to be held out for the choice. Subjects are the units.
 
     Args:
-        rows: scores of all points on one data set or several; a point must pass on each.
+        rows: scores of all points on one or more data sets; a point must pass on each.
         points: in the order of the tests.
-        reference: name of the one that they are compared with.
-        rules: of the verdict.
+        reference: name of the point to compare with.
+        rules: rules of the verdict.
 
     Returns:
         For each point its outcomes by data set, and whether it is accepted.
@@ -123,12 +123,12 @@ def compare_in_sequence(
 
 
 def operations_ratio(windows: Mapping[str, int], operations: Mapping[str, float]) -> float:
-    """Operations of windows by the level that they stopped at, in proportion to all at the deepest."""
+    """Operations of windows that stopped at these levels, relative to running all at the deepest."""
     return sum(count * operations[level] for level, count in windows.items()) / max(sum(windows.values()), 1)
 
 
 def _compared(rows: Sequence[ScoreRow], point: str, reference: str, rules: Rules) -> _Outcomes:
-    """One point, by data set, at the full error level."""
+    """The outcomes of one point by data set, at the full error level."""
     pair = [point, reference]
     return compare_points([row for row in rows if row.point in pair], pair, reference, rules)
 
@@ -167,7 +167,7 @@ def _points(
 def _recommend(points: Sequence[AdaptivePoint], reference: str) -> tuple[str | None, str]:
     accepted = [point for point in points if point.accepted]
     if not accepted:
-        return None, f"No tolerance is shown to be not worse than {reference}: run all windows at one level."
+        return None, f"No tolerance is shown to be as good as {reference}: run all windows at one level."
     best = min(accepted, key=lambda point: point.operations_ratio)
     cost = (
         f"{best.name} is not worse than {reference} by more than the margins, with {best.operations_ratio:.2f} of its "
@@ -175,16 +175,16 @@ def _recommend(points: Sequence[AdaptivePoint], reference: str) -> tuple[str | N
     )
     if best.time_ratio.median >= 1:
         return None, f"{cost}: it does not pay, run all windows at one level."
-    cheaper = [each for each in best.equal_cost_outcomes if each.state != "pass"]
+    level_passes = all(each.state == "pass" for each in best.equal_cost_outcomes)
     versus = (
-        f"{best.equal_cost}, the level of nearest cost, is not shown to be so"
-        if cheaper
-        else f"but so is {best.equal_cost}, the level of nearest cost: take the one with the smaller worst drop"
+        f"but {best.equal_cost}, the level of nearest cost, passes too: take the one with the smaller worst drop"
+        if level_passes
+        else f"{best.equal_cost}, the level of nearest cost, does not pass"
     )
     return best.name, f"{cost}; {versus}."
 
 
 def _evenly_spaced(cases: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """Some cases, spread evenly over all, which come in the order of their depth."""
+    """Up to eight cases, evenly spaced in the given order of depth."""
     count = min(len(cases), _TIMED_CASES)
     return [cases[(2 * number + 1) * len(cases) // (2 * count)] for number in range(count)]

@@ -1,8 +1,8 @@
-"""The tables of depths that are chosen for each window."""
+"""The tables of depths chosen per window."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -17,10 +17,10 @@ from monai_unetpp.spreadsheet import format_csv
 __all__ = ["ADAPTIVE_RULE", "adaptive_cases_table", "adaptive_csv", "adaptive_table"]
 
 ADAPTIVE_RULE = (
-    "L1 and L2 of every window are computed. Where 1 - Dice between their segmentations is below the tolerance for "
-    "every class that occurs in either, L2 is taken; else L3 is computed from the same nodes and compared with L2, and "
-    "so on. The tolerances are tested in a fixed order, the smallest first, until one does not pass: so each is tested "
-    "at the full error level, by the margins and limits of the verdict, and no cases need to be kept back for the "
+    "L1 and L2 of every window are computed. If 1 - Dice between their segmentations is below the tolerance for every "
+    "class that occurs in either, L2 is taken; otherwise L3 is computed from the same nodes and compared with L2, and "
+    "so on. The tolerances are tested in a fixed order, the smallest first, until one does not pass. So each is tested "
+    "at the full error level, by the margins and limits of the verdict, and no cases need to be held out for the "
     "choice. The verdict itself does not change."
 )
 
@@ -28,7 +28,7 @@ _Key = tuple[str, str]
 
 
 def adaptive_table(result: PruningResult) -> Table | None:
-    """Every tolerance with its cost and accuracy, beside the level of nearest cost; None where none was evaluated."""
+    """Cost and accuracy of every tolerance, beside the level of nearest cost; None if none was evaluated."""
     adaptive = result.adaptive
     if adaptive is None:
         return None
@@ -58,18 +58,17 @@ def adaptive_table(result: PruningResult) -> Table | None:
         words=("Data set", "Result", "Worst case", "Level of nearest cost", "Its worst case"),
         marked=marked if len(records) == len(adaptive.points) else (),
         notes=[
-            f"Operations and time are in proportion to {adaptive.reference}; time is that of {adaptive.timed_cases} "
-            f"cases, evenly spread from the shallowest to the deepest, median (quartiles) of "
-            f"{adaptive.points[0].time_ratio.count} round(s). In brackets after the level of nearest cost: its "
-            "operations.",
-            "Dice differences are those of the guarded label with the largest loss, from the deepest level, with "
-            "one-sided bounds at the error level of the verdict.",
+            f"Operations and time are relative to {adaptive.reference}. Time: median (quartiles) of "
+            f"{adaptive.points[0].time_ratio.count} round(s) over {adaptive.timed_cases} cases, evenly spaced from the "
+            "shallowest to the deepest. In brackets after the level of nearest cost: its operations.",
+            "Dice difference: from the deepest level, for the guarded label with the largest loss, with one-sided "
+            "bounds at the error level of the verdict.",
         ],
     )
 
 
 def adaptive_cases_table(result: PruningResult) -> Table | None:
-    """Which kinds of cases stay shallow: thirds of the cases by their depth; None where none was evaluated."""
+    """Which cases stay shallow: thirds of the cases by depth; None if no tolerance was evaluated."""
     adaptive = result.adaptive
     if adaptive is None:
         return None
@@ -89,14 +88,14 @@ def adaptive_cases_table(result: PruningResult) -> Table | None:
         records,
         words=("Cases", "Such as"),
         notes=[
-            "Cases in the order of their operations, in proportion to the deepest level; means of each third. Dice is "
-            "that of all labels together. adaptive_depth.csv lists every case."
+            "Cases are ordered by their operations relative to the deepest level; figures are means of each third. "
+            "Dice is that of all labels pooled. adaptive_depth.csv lists every case."
         ],
     )
 
 
 def adaptive_csv(adaptive: AdaptiveDepth) -> str:
-    """Windows by level of every case at every tolerance, with the operations in proportion to the deepest level."""
+    """For every case and tolerance, the windows by level, and the operations relative to the deepest level."""
     levels = list(adaptive.points[0].windows)
     rows = (
         (
@@ -135,18 +134,15 @@ def _group_record(
 
 
 def _foreground(rows: Sequence[ScoreRow], point: str) -> dict[_Key, ScoreRow]:
-    """The rows of all labels together; where there is one label alone, its own."""
+    """The rows of the pooled labels; with a single label, its own."""
     labels = {row.label for row in rows}
     label = FOREGROUND if FOREGROUND in labels else min(labels, default=FOREGROUND)
     return {(row.dataset, row.case): row for row in rows if row.point == point and row.label == label}
 
 
 def _dice(outcome: PointOutcome) -> Comparison | None:
-    """The comparison of Dice with the largest loss; of another metric where Dice is not guarded."""
-    comparisons: Iterator[Comparison] = iter(
-        sorted(outcome.comparisons, key=lambda each: (each.metric != "dice", each.mean_difference))
-    )
-    return next(comparisons, None)
+    """The comparison of Dice with the largest loss; of another metric if Dice is not guarded."""
+    return min(outcome.comparisons, key=lambda each: (each.metric != "dice", each.mean_difference), default=None)
 
 
 def _interval(comparison: Comparison | None) -> str | None:

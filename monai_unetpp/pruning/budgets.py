@@ -1,4 +1,4 @@
-"""What a level may cost: budgets as users give them. Importing this module takes no torch."""
+"""What a level may cost: budgets as users give them. Importing this module does not import torch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import math
 __all__ = ["COST_KEYS", "Budget", "check_cost_key", "parse_budget"]
 
 COST_KEYS: dict[str, str] = {
-    "latency_ms": "median milliseconds per whole volume, what a user waits for",
+    "latency_ms": "median milliseconds per whole volume, the time a user waits",
     "window_latency_ms": "median milliseconds per window",
     "parameters": "number of parameters",
-    "memory_mb": "peak memory in MB of 10^6 bytes while one volume is segmented",
+    "memory_mb": "peak memory for one volume in MB of 10^6 bytes",
     "flops": "floating-point operations per window",
     "checkpoint_mb": "size of the weights as a file in MB of 10^6 bytes",
-    "energy_j": "median joules per whole volume, where the machine tells",
+    "energy_j": "median joules per whole volume, if the machine reports them",
 }
 """What can be traded against accuracy; less is always better."""
 
@@ -41,7 +41,7 @@ class Budget:
 
 
 def parse_budget(text: str) -> Budget:
-    """A budget as the command line takes it.
+    """A budget from its text on the command line.
 
     Args:
         text: ``"latency_ms=50"``; for the keys see :data:`COST_KEYS`.

@@ -1,4 +1,4 @@
-"""Pictures of one case: the image, and the contours of truth and two predictions where they differ most."""
+"""Pictures of one case: the image, and contours of the truth and two predictions, where errors are largest."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ __all__ = ["save_overlay"]
 
 _Array = npt.NDArray[Any]
 
-#: Of the picture and its legend, in inches.
+#: Sizes of the picture and its legend, in inches.
 _WIDTH = 11.0
 _HANDLE_WIDTH = 0.7
 _LETTER_WIDTH = 0.075
@@ -61,11 +61,10 @@ def save_overlay(
 ) -> Path:
     """Draw image, truth, chosen and deepest level side by side at the slice where the chosen level errs most.
 
-    A volume is cut across its coarsest axis (the last one where all are equal) and cropped around the structures. The
-    first of the remaining axes runs to the right, the second upwards (for a RAS volume, seen from above: the patient's
-    right is on the right); in 2D it runs downwards, as in photographs. Contours take a colour per label; wrongly
-    labelled voxels are tinted red. Where nothing is wrong, the slice with most of the structure is shown. The picture
-    has no ground of its own: its words can be read on white and on black.
+    The slice is perpendicular to the coarsest axis of a volume (the last one of equals) and cropped around the
+    structures. Without errors, it is the one with most of the structures. The first remaining axis runs to the right,
+    the second upwards (a RAS volume is seen from above: the patient's right is on the right), or downwards in 2D.
+    Contours are coloured by label; wrong voxels are tinted red. The background is transparent.
 
     Args:
         image: intensities ``(H, W)`` or ``(H, W, D)``.
@@ -73,17 +72,14 @@ def save_overlay(
         chosen: labels of the chosen level.
         deepest: labels of the deepest level.
         spacing: size of a voxel along each axis, in ``unit``.
-        path: the PNG to write.
+        path: the PNG to write, with title and description (for alternative text) in its metadata.
         title: heading, taken literally.
-        chosen_name: what to call the chosen level.
-        deepest_name: what to call the deepest level.
-        label_names: names of the labels 1, 2, …; numbers where None.
+        chosen_name: name of the chosen level.
+        deepest_name: name of the deepest level.
+        label_names: names of the labels 1, 2, …; None shows numbers.
         unit: unit of ``spacing``.
-        orientation: where the indices of each axis grow to, such as ``"RAS"``: the slice is called by its plane, and
-            letters stand at the edges of the image. None where that is not known, and in 2D.
-
-    Returns:
-        ``path``. The file's own title and description (for alternative text) are stored in it.
+        orientation: directions of the axes, such as ``"RAS"``, for the name of the plane and for letters at the edges.
+            None if unknown, and in 2D.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -112,9 +108,9 @@ def save_overlay(
 def _view(
     image: _Array, masks: dict[str, _Array], spacing: tuple[float, ...], orientation: str | None
 ) -> tuple[_Array, dict[str, _Array], tuple[float, ...], str, str]:
-    """The slice with most errors, cropped around the structures, its voxel sizes, its place in words, and letters.
+    """The slice with most errors, cropped around the structures: its voxel sizes, description, and orientation letters.
 
-    The letters say where its two axes grow to; none where that is not known.
+    The letters are empty if the orientation is unknown.
     """
     axis, index = error_slice(masks["truth"], masks["chosen"], spacing)
     if image.ndim == 3:
@@ -146,7 +142,7 @@ def _check(image: _Array, masks: dict[str, _Array], spacing: tuple[float, ...]) 
 
 
 def _window(masks: dict[str, _Array], spacing: tuple[float, ...]) -> tuple[slice, slice]:
-    """A window around everything that is labelled, about square in length, with some context."""
+    """A window around all labels with some context, roughly square in physical size."""
     union = np.any([mask != 0 for mask in masks.values()], axis=0)
     shape = union.shape
     if not union.any():
@@ -180,7 +176,7 @@ def _draw_image(axes: Axes, image: _Array, spacing: tuple[float, ...]) -> None:
 
 
 def _words(place: str, masks: dict[str, _Array], chosen: str, deepest: str) -> tuple[dict[str, str], str]:
-    """The headings of the label maps, and what the picture shows."""
+    """The headings of the label maps, and the description of the picture."""
     wrong = {name: int(np.count_nonzero(masks[name] != masks["truth"])) for name in ("chosen", "deepest")}
     headings = {
         "truth": "truth",
@@ -221,7 +217,7 @@ def _colour(value: int) -> str:
 
 
 def _legend_columns(names: dict[int, str]) -> int:
-    """As many as fit side by side, with the longest name in each."""
+    """As many columns as fit if each holds the longest name."""
     longest = max(len(name) for name in (*names.values(), _DIFFERS))
     return min(_MOST_COLUMNS, int(_WIDTH / (_HANDLE_WIDTH + _LETTER_WIDTH * longest)))
 

@@ -1,4 +1,4 @@
-"""Scoring one case: every network runs once, every operating point gets its scores, finished ones come from disk."""
+"""Score one case: each network runs once for all its operating points; finished scores are read from disk."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ class CaseScores:
 
     Attributes:
         scores: by operating point and label.
-        error_auroc: how well disagreement finds errors; None if not measured or not defined.
-        failures: by key of a further network that failed, the reason.
-        depths: by gate and level, the windows that stopped there.
+        error_auroc: how well disagreement finds errors; None if not measured or undefined.
+        failures: why further networks failed, by key.
+        depths: number of windows that stopped, by gate and level.
     """
 
     scores: _Scores
@@ -60,12 +60,12 @@ class CaseScores:
 
 @dataclasses.dataclass(frozen=True)
 class CaseEvaluation:
-    """All that scoring one case needs to know.
+    """Everything needed to score a case.
 
     Attributes:
         scoring: how to score.
-        sources: the networks, the one whose levels are evaluated first.
-        pipeline: the way of an image to its label maps.
+        sources: the networks, starting with the one whose levels are evaluated.
+        pipeline: turns an image into label maps.
         memory: where finished cases are kept; None keeps none.
     """
 
@@ -76,12 +76,12 @@ class CaseEvaluation:
 
     @classmethod
     def of(cls, network: Network, scoring: Scoring) -> CaseEvaluation:
-        """Check the networks against ``scoring`` and hash them where finished cases are kept.
+        """Check the networks against ``scoring``, and hash them if finished cases are kept.
 
         Raises:
-            TypeError: networks or further points of another kind.
-            ValueError: levels that a network lacks, an inferer that is set to levels of its own, or a ``store``
-                without ``configuration`` or for a network whose weights cannot be hashed.
+            TypeError: networks or further points of the wrong type.
+            ValueError: levels that a network lacks, an inferer with levels of its own, or a ``store`` without
+                ``configuration`` or with a network whose weights cannot be hashed.
         """
         if scoring.spatial_dims is None:
             scoring = dataclasses.replace(scoring, spatial_dims=getattr(network, "spatial_dims", None))
@@ -96,7 +96,7 @@ class CaseEvaluation:
 
     @property
     def gates(self) -> tuple[OperatingPoint, ...]:
-        """The depths that are chosen for each window, as points."""
+        """The depths chosen per window, as points."""
         return self.sources[0].gates
 
     def rows(self, case: LabelledCase, scored: CaseScores, points: Sequence[OperatingPoint]) -> Iterator[ScoreRow]:
@@ -107,12 +107,7 @@ class CaseEvaluation:
                 yield ScoreRow(self.scoring.dataset, case.name, case.subject, point.name, label, score)
 
     def score(self, case: LabelledCase, content: str) -> CaseScores | str:
-        """All scores of a case, finished ones from disk, or why there are none.
-
-        Args:
-            case: the case.
-            content: hash of its files.
-        """
+        """All scores of a case, or why there are none; ``content`` is the hash of its files."""
         scores: _Scores = {}
         failures: dict[str, str] = {}
         depths: dict[str, dict[str, int]] = {}
@@ -123,7 +118,7 @@ class CaseEvaluation:
             if isinstance(outcome, str):
                 if source.key == EMBEDDED:
                     return outcome
-                # a further network says nothing of the levels: the case stays
+                # failures of further networks do not concern the levels: keep the case
                 failures[source.key] = outcome
                 continue
             if recalled is None:
@@ -142,7 +137,7 @@ class CaseEvaluation:
             outputs = self.pipeline.infer(image, source, torch.device(self.scoring.device))
         except Exception as e:
             return _failed(case, source, e)
-        # a network or inferer of the wrong kind fails on every case: it is not the case's fault
+        # a wrong type of network or inferer is not the fault of the case: let it raise
         logits = source.pick(outputs)
         try:
             shape = truth.data.shape
@@ -189,7 +184,7 @@ class CaseEvaluation:
         if self._uncertain(source):
             missing_map = self.scoring.uncertainty_dir is not None and not self._map_path(case).is_file()
             if missing_map or not record.get("uncertainty"):
-                logger.info("%s: its uncertainty was not kept. The case is scored again.", case.name)
+                logger.info("%s: its uncertainty was not stored. The case is scored again.", case.name)
                 return None
         try:
             by_point = {point.name: record["scores"][point.name] for point in (*source.points, *source.gates)}
@@ -199,7 +194,7 @@ class CaseEvaluation:
             }
             depths = {gate.name: dict(record["depths"][gate.name]) for gate in source.gates}
         except (KeyError, TypeError) as e:
-            logger.warning("%s (%s): the finished case is damaged (%r). It is scored again.", case.name, source.key, e)
+            logger.warning("%s (%s): the stored scores are damaged (%r). It is scored again.", case.name, source.key, e)
             return None
         auroc = record.get("error_auroc") if self.scoring.measures_uncertainty else None
         return CaseScores(scores, auroc, depths=depths)
@@ -221,7 +216,7 @@ class CaseEvaluation:
 
 @dataclasses.dataclass(frozen=True)
 class _Memory:
-    """Where finished cases are kept, and what they depend on apart from the data."""
+    """Where finished cases are kept, and what they depend on besides the data."""
 
     finished: FinishedCases
     weights: dict[str, str]
@@ -232,7 +227,7 @@ class _Memory:
         if not isinstance(scoring.configuration, str) or not scoring.configuration:
             raise ValueError(
                 "configuration must be a text of all settings where store is given, got "
-                f"{scoring.configuration!r}. Pass the config files' content, so that finished cases are scored again "
+                f"{scoring.configuration!r}. Pass the content of the config files: finished cases are scored again "
                 "when it changes."
             )
         ignoring = "" if scoring.ignore_label is None else f"\nignore_label {scoring.ignore_label}"
@@ -243,7 +238,7 @@ class _Memory:
             if source.module is None:
                 raise ValueError(
                     f"network must be a torch.nn.Module where store is given, got {type(source.network).__name__} for "
-                    f"{source.key!r}. Make it a module, so that changed weights are noticed, or leave store out."
+                    f"{source.key!r}. Make it a module, so that changes of weights are detected, or leave store out."
                 )
             weights[source.key] = hash_network(source.module)
             settings[source.key] = hash_text(json.dumps([configuration, *scored, source.asked]))
@@ -261,6 +256,6 @@ def _failed(case: LabelledCase, source: LevelSource, error: Exception) -> str:
 
 
 def _write_map(path: Path, values: _Array, case: LabelledCase, affine: _Array) -> None:
-    # a file with several channels has another shape than its grid; the label lies on the same grid
+    # a file with several channels has more axes than its grid; the label is on the same grid
     single = compare_geometry(read_geometry(case.image[0]), ImageGeometry(values.shape, affine)) is None
     write_volume(path, values.astype(np.float32), case.image[0] if single else case.label, affine)

@@ -1,4 +1,4 @@
-"""Cases that confirm a choice, kept apart from those that made it."""
+"""Cases that confirm a choice, held out from those that made it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def confirming_cases(
     """Data set and name of the cases that only confirm: those of ``data.confirm_dir``, or a share of all.
 
     Args:
-        entries: of all data sets by name, the one of ``confirm_dir`` last.
+        entries: the cases of all data sets by name, that of ``confirm_dir`` last.
         data: which cases confirm, and their subjects.
         seed: of the split by ``confirm_share``.
 
     Raises:
-        ValueError: they overlap with the cases that choose.
+        ValueError: a subject both chooses and confirms.
     """
     if data.confirm_dir is None and data.confirm_share is None:
         return frozenset()
@@ -49,7 +49,7 @@ def confirming_cases(
 def choosing_entries(
     entries: Sequence[Mapping[str, Any]], dataset: str, kept_back: frozenset[tuple[str, str]]
 ) -> list[Mapping[str, Any]]:
-    """The entries whose cases choose; operating points are compared on these only."""
+    """The entries of the cases that choose; operating points are compared on these only."""
     names = [case.name for case in list_cases(entries)] if kept_back else [""] * len(entries)
     return [entry for entry, name in zip(entries, names, strict=True) if (dataset, name) not in kept_back]
 
@@ -60,13 +60,13 @@ def split_cases(cases: Mapping[str, str], share: float = 0.5, seed: int = 0) -> 
     Args:
         cases: subject of each case.
         share: share of the subjects that choose, above 0 and below 1.
-        seed: the same subjects, share and seed always give the same split, in whatever order they come.
+        seed: the same subjects, share and seed give the same split, whatever their order.
 
     Returns:
         Names of the choosing and of the confirming cases, sorted.
 
     Raises:
-        ValueError: a share out of its range or fewer than two subjects.
+        ValueError: a share out of range, or fewer than two subjects.
     """
     if not 0 < share < 1:
         raise ValueError(f"share must lie between 0 and 1, got {share}. 0.5 is a good split.")
@@ -105,7 +105,7 @@ def split_rows(
 def _keep_back(
     by_dataset: Mapping[str, Sequence[tuple[LabelledCase, str | None]]], share: float, seed: int
 ) -> frozenset[tuple[str, str]]:
-    """A share of the subjects of each data set; of all together where a subject is in several of them."""
+    """A share of the subjects of each data set, or of all together if a subject is in several."""
     places: dict[str, set[str]] = {}
     for dataset, cases in by_dataset.items():
         for _, subject in cases:
@@ -114,7 +114,7 @@ def _keep_back(
     joint = any(len(datasets) > 1 for datasets in places.values())
     confirming = set()
     for group in [list(by_dataset)] if joint else [[dataset] for dataset in by_dataset]:
-        # without given subjects, cases of one name in two data sets are two subjects
+        # without given subjects, cases with the same name in two data sets are two subjects
         members = {
             f"{dataset}/{case.name}": subject or (f"{dataset}/{case.name}" if joint else case.name)
             for dataset in group
@@ -157,7 +157,7 @@ def _check_other_data(
     ]
     if same:
         raise ValueError(
-            f"cases that confirm must be others than those that choose, got {len(same)} in common:\n"
+            f"cases that confirm must not share subjects with those that choose, got {len(same)} in common:\n"
             + "\n".join(same)
-            + "\nTake them out of one of the data sets."
+            + "\nRemove them from one of the data sets."
         )

@@ -1,4 +1,4 @@
-"""What an operating point costs, measured on the really pruned network and never estimated from the full one."""
+"""The cost of an operating point, measured on the pruned network, never estimated from the full one."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 _CPU = torch.device("cpu")
 
 _NetworkKey = tuple[str, str, str]
-"""Level, precision and runtime: what of a point decides which compiled or converted network runs."""
+"""Level, precision and runtime, which determine the compiled or converted network."""
 
 
 def measure_costs(
@@ -51,24 +51,24 @@ def measure_costs(
     full_network: NestedUNet | None = None,
     levels: Mapping[str, str] | None = None,
 ) -> dict[str, PointCost]:
-    """Measure parameters, work, file size, latency, memory and, where the machine tells, energy of pruned networks.
+    """Measure parameters, operations, file size, latency, memory and, if available, energy of pruned networks.
 
-    Every round measures the latency of each network once, in random order, so that a noisy machine
-    hits all of them alike. Memory is what segmenting one volume adds, weights included: on CUDA the peak of allocated
-    device memory, on a CPU the growth of the resident set of a separate process.
+    Every round measures the latency of each network once, in random order, so that noise affects all of them alike.
+    Memory is that of segmenting one volume, weights included: on CUDA the peak of allocated device memory, on a CPU
+    the growth of the resident set of a separate process.
 
     Args:
         networks: by name of their operating point, pruned and in eval mode; they are moved to ``device``.
         window_shape: spatial shape of one window, ``(H, W[, D])``.
         volume_shape: spatial shape of a whole volume.
-        inferer: runs a network over a volume, such as a ``SlidingWindowInferer``; its own precision is not used. The
-            runtime of a ``NestedSlidingWindowInferer`` counts for the windows too.
+        inferer: runs a network over a volume, such as a ``SlidingWindowInferer``; its own precision is ignored. The
+            runtime of a ``NestedSlidingWindowInferer`` applies to windows too.
         device: a CPU or a CUDA device.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         repeats: measured runs of each network; more give a narrower spread.
-        warm_up: runs before them that are not measured.
+        warm_up: unmeasured runs before them.
         seed: of the inputs, and of the order within the rounds.
-        full_network: the network that was scored, for the self-check; None leaves the check out.
+        full_network: the network that was scored, for the self-check; None skips the check.
         levels: as for :func:`check_pruned_networks`.
 
     Returns:
@@ -76,7 +76,7 @@ def measure_costs(
 
     Raises:
         TypeError: a network that is not a ``NestedUNet``.
-        ValueError: an argument with a value that cannot work, or an inferer that cannot be sent to another process.
+        ValueError: an invalid argument, or an inferer that cannot be pickled.
         RuntimeError: the process that measures memory failed.
     """
     run = _Measurement.of(device, repeats, warm_up, seed)
@@ -85,7 +85,7 @@ def measure_costs(
     first = next(iter(networks.values()))
     window = _checked_shape("window_shape", window_shape, first.spatial_dims)
     volume = _checked_shape("volume_shape", volume_shape, first.spatial_dims)
-    # an inferer of its own for each network: ours keep what they compiled for the last one
+    # one inferer per network, since ours keep what they compiled
     inferers = {point: _over_volumes(inferer, precision) for point in networks}
     memory = {
         point: run.peak_memory(point, network, _over_volumes(inferer, precision), volume)
@@ -144,25 +144,25 @@ def measure_setting_costs(
     warm_up: int = 1,
     seed: int = 0,
 ) -> tuple[dict[str, PointCost], dict[str, Quartiles]]:
-    """Measure the time of operating points that share their networks and differ in how these are run.
+    """Measure the time of operating points that share networks and differ in how these are run.
 
     Every round segments one volume at each point, in a new order. Time per window and memory do not depend on overlap
-    and flips: they are measured once for each level, precision and runtime.
+    and flips: they are measured once per level, precision and runtime.
 
     Args:
         networks: the pruned networks by level, in eval mode.
-        points: each with a level out of ``networks`` and a setting; those at the first one's setting take window time
+        points: each with a setting and a level in ``networks``; those at the first point's setting take window time
             and memory from ``level_costs``.
         inferer: runs a network over a volume at each setting.
         level_costs: from :func:`measure_costs` for each level, at the setting of the first point.
-        reference: name of the point that times are compared with.
+        reference: name of the point to compare times with.
         device: a CPU or a CUDA device.
         repeats: measured rounds.
         warm_up: rounds before them, in which networks are compiled or converted.
         seed: of the input, and of the order within the rounds.
 
     Returns:
-        By name of the point, the costs, and the time per volume divided by that of ``reference`` in the same round.
+        The costs, and the time per volume relative to ``reference`` in the same round, both by name of the point.
 
     Raises:
         ValueError: ``reference`` is not among the points.
@@ -183,7 +183,7 @@ def measure_setting_costs(
     }
     for network in networks.values():
         network.to(run.device)
-    # one after the other: the first tasks keep what was compiled or converted for whole volumes
+    # one after the other, since the tasks of the first keep their compiled or converted networks
     volumes = run.seconds(_volume_tasks(run, networks, points, inferer, cheapest, level_costs))
     windows = run.seconds(_window_tasks(run, networks, inferer, measured, level_costs))
     costs = {point.name: _at_point(point, level_costs, volumes, windows, memory) for point in points}
@@ -198,7 +198,7 @@ def _volume_tasks(
     cheapest: Mapping[_NetworkKey, InferenceSetting],
     level_costs: Mapping[str, PointCost],
 ) -> dict[str, Callable[[], Any]]:
-    # one inferer for all overlaps and flips of a network, which keeps what it compiled or converted
+    # one inferer for all overlaps and flips of a network, so that it is compiled or converted once
     shared = {key: _all_levels(inferer, setting) for key, setting in cheapest.items()}
     image = run.image(networks[points[0].level], level_costs[points[0].level].volume_shape)
     return {
@@ -226,7 +226,7 @@ def _window_tasks(
 
 @dataclasses.dataclass(frozen=True)
 class _Measurement:
-    """Where and how often something is measured, and the inputs it is measured on."""
+    """Where, how often and on which inputs to measure."""
 
     device: torch.device
     repeats: int
@@ -265,7 +265,7 @@ class _Measurement:
 
 
 def _cheapest_settings(points: Sequence[OperatingPoint]) -> dict[_NetworkKey, InferenceSetting]:
-    """The cheapest of the settings that share a network, by network."""
+    """By network, the cheapest setting that uses it."""
     cheapest: dict[_NetworkKey, InferenceSetting] = {}
     for point in sorted(points, key=lambda each: (len(_setting_of(each).flips), _setting_of(each).overlap)):
         cheapest.setdefault(_network_key(point), _setting_of(point))
@@ -279,7 +279,7 @@ def _at_point(
     windows: Mapping[_NetworkKey, Sequence[float]],
     memory: Mapping[_NetworkKey, int],
 ) -> PointCost:
-    """The cost of the level with what was measured at a point; window time and memory only where they were."""
+    """The cost of the level, updated with what was measured at the point."""
     cost, key = level_costs[point.level], _network_key(point)
     if key in memory:
         cost = dataclasses.replace(cost, window_latency_s=Quartiles.of(windows[key]), peak_memory_bytes=memory[key])
@@ -297,21 +297,21 @@ def check_pruned_networks(
     device: torch.device | str = "cpu",
     seed: int = 0,
 ) -> dict[str, SelfCheck]:
-    """Compare pruned networks with the levels of the network they were cut out of, in fp32 on a random window.
+    """Compare pruned networks with the levels of the full network, in fp32 on a random window.
 
-    The levels are computed in one pass, as they are when cases are scored.
+    The levels are computed in one pass, as in scoring.
 
     Args:
-        full_network: the whole network in eval mode; it is moved to ``device``, as the others are.
+        full_network: the whole network in eval mode; it is moved to ``device``, like the others.
         networks: the pruned networks by name of their operating point.
         window_shape: spatial shape of the window.
-        levels: the level by name of the operating point; by default the points named like a level. Points that
-            are not listed are not compared.
+        levels: the level by name of the operating point; by default, the points named like a level. Others are not
+            compared.
         device: where to compute.
         seed: of the window.
 
     Returns:
-        Largest difference (infinite where the shapes differ, nan where an output holds nan) and bitwise equality.
+        Largest difference (infinite if shapes differ, NaN if an output holds NaN) and bitwise equality.
 
     Raises:
         ValueError: a level that the network lacks, or a point that is not among ``networks``.
@@ -329,7 +329,7 @@ def check_pruned_networks(
     shape = _checked_shape("window_shape", window_shape, full_network.spatial_dims)
     inputs = _random_input(full_network, shape, device, seed)
     checks = {}
-    # Convolutions of one shape may otherwise take another algorithm the second time.
+    # otherwise cuDNN may choose another algorithm for the same shape the second time
     with torch.no_grad(), torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True):
         expected = full_network.to(device).forward_levels(inputs, list(dict.fromkeys(levels.values())))
         for point, level in levels.items():
@@ -386,7 +386,7 @@ def _segment_at(
 
 
 def _over_volumes(inferer: Inferer, precision: str) -> PrecisionInferer | NestedSlidingWindowInferer:
-    """A new inferer like ``inferer`` for one network at ``precision``."""
+    """A copy of ``inferer`` for one network at ``precision``."""
     if isinstance(inferer, NestedSlidingWindowInferer):
         return inferer.with_options(precision=precision, levels=None)
     return PrecisionInferer(inferer.inferer if isinstance(inferer, PrecisionInferer) else inferer, precision)
@@ -395,7 +395,7 @@ def _over_volumes(inferer: Inferer, precision: str) -> PrecisionInferer | Nested
 def _over_one_window(
     over_volumes: PrecisionInferer | NestedSlidingWindowInferer, shape: tuple[int, ...]
 ) -> PrecisionInferer | NestedSlidingWindowInferer:
-    """One pass of the network over a window of ``shape``, as ``over_volumes`` would run it."""
+    """An inferer that runs a network once over a window of ``shape``, as ``over_volumes`` would."""
     if isinstance(over_volumes, NestedSlidingWindowInferer):
         return over_volumes.with_options(
             roi_size=shape, overlap=0.0, mode="constant", flips=(), sw_batch_size=1, levels=None
@@ -427,7 +427,7 @@ def _peak_memory(
 
 def _peak_in_new_process(network: NestedUNet, inferer: Any, shape: tuple[int, ...], seed: int) -> int:
     weights: int = sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
-    # What the first run of any network brings (threads, libraries, compiled kernels) is not this network's cost.
+    # what the first run of any network allocates (threads, libraries, compiled kernels) is not this network's cost
     smallest = tuple(max(16, size) for size in NestedUNetConfig.check(**network.config).smallest_size())
     with torch.no_grad():
         _over_one_window(inferer, smallest)(_random_input(network, smallest, _CPU, seed), network)

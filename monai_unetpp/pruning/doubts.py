@@ -1,4 +1,4 @@
-"""What looks doubtful about a plan or its cases without being wrong, each in one sentence."""
+"""Doubts about a plan or its cases that are no errors, each in one sentence."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SUBJECTS_TO_SPLIT = 60
 
 
 def doubts_of_rules(rules: Rules) -> Iterator[str]:
-    """Margins and error levels with which a verdict says little."""
+    """Margins and error levels that make a verdict weak."""
     for margin in rules.margins:
         if METRICS[margin.metric].larger_is_better and margin.value > _WIDE_MARGIN:
             yield (
@@ -30,16 +30,16 @@ def doubts_of_rules(rules: Rules) -> Iterator[str]:
 
 
 def doubts_of_split(subjects: int, share: float | None) -> Iterator[str]:
-    """Too few subjects to keep some back.
+    """Too few subjects to hold some out.
 
     Args:
-        subjects: of all data sets that are split.
-        share: that is kept back; None keeps none.
+        subjects: number of subjects of all data sets that are split.
+        share: share that is held out; None for none.
     """
     if share is not None and subjects < _SUBJECTS_TO_SPLIT:
         yield (
-            f"confirm_share splits {subjects} subjects: with fewer than {_SUBJECTS_TO_SPLIT} there are too few on each "
-            "side for a verdict on both. Confirm on another data set, or take out-of-fold scores."
+            f"confirm_share splits {subjects} subjects: with fewer than {_SUBJECTS_TO_SPLIT}, each side has too few "
+            "for a verdict. Confirm on another data set, or use out-of-fold scores."
         )
 
 
@@ -50,15 +50,15 @@ def doubts_of_tolerances(
 
     Args:
         tolerance_mm: by label.
-        rows: scores of cases, for the size of the structures; only those of volumes tell it.
-        voxel_mm: median over the cases of the shortest edge of a voxel.
+        rows: scores of cases, for the size of the structures (in 3D only).
+        voxel_mm: median over the cases of the shortest voxel edge.
         spatial_dims: 2 or 3.
     """
     for label, tolerance in tolerance_mm.items():
         if tolerance < voxel_mm * (1 - 1e-3):
             yield (
                 f"The tolerance of {label}, {tolerance:g} mm, is smaller than a voxel ({voxel_mm:.3g} mm): a surface "
-                "that is one voxel off counts as wrong. Take at least a voxel's edge."
+                "that is one voxel off counts as wrong. Use at least the edge of a voxel."
             )
         volumes = [row.score.truth_ml for row in rows if row.label == label and row.score.truth_ml > 0]
         if spatial_dims != 3 or not volumes:
@@ -67,5 +67,5 @@ def doubts_of_tolerances(
         if tolerance > radius:
             yield (
                 f"The tolerance of {label}, {tolerance:g} mm, is larger than half of the structure (a ball of its "
-                f"volume has a radius of {radius:.3g} mm): its surface Dice says little. Take a smaller one."
+                f"volume has a radius of {radius:.3g} mm): its surface Dice says little. Use a smaller one."
             )

@@ -1,4 +1,4 @@
-"""The whole path in one call: check, score, cost, decide, report, write."""
+"""The whole evaluation in one call: check, score, measure costs, decide, report, write."""
 
 from __future__ import annotations
 
@@ -43,28 +43,25 @@ logger = logging.getLogger(__name__)
 
 
 def prune(plan: PruningPlan) -> PruningResult:
-    """Find out how shallow a network may be, explain it in a report, and write the pruned bundle.
+    """Find out how shallow a network can be, explain it in a report, and write the pruned bundle.
 
     The stages are :func:`~monai_unetpp.pruning.evaluate_levels`, :func:`~monai_unetpp.pruning.measure_costs`,
     :func:`~monai_unetpp.pruning.decide_all`, :func:`~monai_unetpp.pruning.write_report` and
     :func:`~monai_unetpp.pruning.write_pruned_bundle`; each can be called alone. Finished cases are kept in
-    ``output_dir/scores``, from where an interrupted run continues. Under ``torchrun`` the processes share the cases;
-    the first one measures, decides and writes. What can be refused is refused before the first case is scored.
+    ``output_dir/scores``, so that an interrupted run can continue. Under ``torchrun`` the processes share the cases;
+    the first one measures, decides and writes. Errors that can be found early are raised before any case is scored.
 
     Args:
         plan: what to evaluate, by which rules, and what to write.
 
-    Returns:
-        The result.
-
     Raises:
-        TypeError: a network that is no ``NestedUNet``; see ``evaluate_levels`` for others. An inferer that cannot run
-            at the settings asked for.
-        ValueError: parts of the plan that do not go together, or data with problems, all named.
+        TypeError: a network that is no ``NestedUNet`` (see ``evaluate_levels`` for others), or an inferer that cannot
+            run at the requested settings.
+        ValueError: inconsistent parts of the plan, or data with problems, all named.
         FileNotFoundError: a data set, checkpoint or bundle is missing.
         FileExistsError: the folder for the pruned bundle exists and may not be replaced.
-        ImportError: what draws the report, or a runtime of the settings, is not installed.
-        RuntimeError: not a single case could be scored.
+        ImportError: a package for the report, or a runtime of the settings, is not installed.
+        RuntimeError: no case could be scored.
     """
     if plan.data.scores:
         entries = fold_entries(plan.data.dataset_dir[0], plan.data.list_key)
@@ -76,32 +73,29 @@ def prune(plan: PruningPlan) -> PruningResult:
 
 
 def judge(scores: Sequence[Scores], plan: PruningPlan, *, networks: Sequence[NestedUNet] = ()) -> PruningResult:
-    """The rest of :func:`prune` for cases that are scored already, such as the out-of-fold ones of cross-fitting.
+    """The rest of :func:`prune` for cases that are already scored, such as out-of-fold ones of cross-fitting.
 
-    Each fold's network scores the cases of the subjects that it never saw, by
-    :func:`~monai_unetpp.pruning.evaluate_levels` with the name of the data set as ``dataset``; all folds together are
-    the judging cases. ``plan.pipeline.network`` is the final network, trained on all of them: its costs are measured,
-    it is what a pruned bundle is cut out of, and it scores the cases of ``confirm_dir``, if there are any. From tables
-    on disk, such as each fold's ``per_case.csv``, the same is ``scores=[...]`` in the plan, or ``--scores``.
+    Each fold's network scores the cases of subjects that it never saw, by
+    :func:`~monai_unetpp.pruning.evaluate_levels` with the name of the data set as ``dataset``; the cases of all folds
+    judge the levels. ``plan.pipeline.network`` is the final network, trained on all of them: its costs are measured, it
+    is pruned, and it scores the cases of ``confirm_dir``, if any. For tables on disk, such as each fold's
+    ``per_case.csv``, use ``scores=[...]`` in the plan, or ``--scores``.
 
     Args:
         scores: of each fold; no subject may be in two of them.
         plan: as for :func:`prune`, with one ``dataset_dir``.
         networks: of each fold, to draw the worst cases as they were scored; without them none are drawn.
 
-    Returns:
-        The result.
-
     Raises:
-        ValueError: folds that do not go together, cases that must not judge, such as an image that is there twice, or
-            a plan that needs the cases to be scored again (``settings`` and ``extra``).
+        ValueError: inconsistent folds, cases that must not judge, such as an image that occurs twice, or a plan that
+            requires scoring the cases again (``settings`` and ``extra``).
 
-    Everything else that :func:`prune` raises comes out as it is.
+    It also raises all that :func:`prune` raises.
     """
     if len(plan.data.dataset_dir) > 1 or plan.costs.settings or plan.pipeline.extra:
         raise ValueError(
             "scores must be given without settings, extra and a second dataset_dir, which score cases again. Leave "
-            "them out, or leave out scores."
+            "them out, or leave scores out."
         )
     prepared = prepare(plan, scores)
     scored_by = {
@@ -126,7 +120,7 @@ def _conclude(
     tell = teller(prepared.plan.outputs.progress, logger)
     result = _evaluate(prepared, scored, training, tell)
     if scored_by or not scored.out_of_fold:
-        # else the networks that gave these scores are not at hand to draw what they saw
+        # drawing needs the networks that gave these scores
         tell("drawing the worst cases ...")
         result = _with_pictures(prepared, scored, result, scored_by)
     tell("writing the report ...")
@@ -142,7 +136,7 @@ def _conclude(
 
 
 def verdict(result: PruningResult) -> Decision:
-    """The decision that counts: the confirmation if there is one, else the choice; on all data sets if several.
+    """The final decision: the confirmation if there is one, else the choice; on all data sets if several.
 
     Raises:
         ValueError: there is no decision.
@@ -153,7 +147,7 @@ def verdict(result: PruningResult) -> Decision:
 def _evaluate(
     prepared: Prepared, scored: Scored, training: Sequence[ScoreRow], tell: Callable[[str], None]
 ) -> PruningResult:
-    """Costs and decisions; ``tell`` hears of each before it begins, as each may take minutes."""
+    """Costs and decisions; ``tell`` announces each step, as it may take minutes."""
     plan = prepared.plan
     tell("deciding: comparing the levels, case by case, on all subjects ...")
     decisions = decide_cases(scored, plan.rules, prepared.kept_back)
@@ -221,4 +215,4 @@ def _write_pruned(prepared: Prepared, result: PruningResult) -> None:
         return
     logger.warning("No pruned bundle was written, as the verdict is not to prune.")
     if outputs.write.exists():
-        logger.warning("%s is of an earlier run and does not belong to this verdict.", outputs.write)
+        logger.warning("%s is from an earlier run and does not belong to this verdict.", outputs.write)

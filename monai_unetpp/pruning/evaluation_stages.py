@@ -1,4 +1,4 @@
-"""The stages of an evaluation, each from the result of the one before."""
+"""The stages of an evaluation, each working on the result of the one before."""
 
 from __future__ import annotations
 
@@ -88,22 +88,22 @@ _ALL_COSTS = ("latency_ms", "memory_mb", "checkpoint_mb")
 
 @dataclasses.dataclass(frozen=True)
 class Prepared:
-    """A plan that was checked, with what scoring needs.
+    """A checked plan, with everything that scoring needs.
 
     Attributes:
         plan: the plan.
         device: where to run.
-        own: the inferer's own setting; None for inferers that have none.
-        others: the further settings that the plan asks for.
-        inference: with which values the pruned bundle must segment; empty where none is written.
-        entries: of all data sets by name, the one that only confirms last.
-        ignore_labels: by data set, the label value that takes no part in scores, if there is one.
+        own: the inferer's own setting; None for inferers without settings.
+        others: the further settings in the plan.
+        inference: values with which the pruned bundle must segment; empty if none is written.
+        entries: the cases of all data sets by name, the confirming data set last.
+        ignore_labels: by data set, the label value that is not scored, if any.
         kept_back: data set and name of the cases that only confirm.
         further: the networks to compare with, by name.
         settings: how images are segmented and cases chosen, in words.
-        configurations: text of all that scores depend on, by setting; None for the inferer as it was given.
-        checked: what reading each case has shown, by data set and name.
-        record: which cases trained the weights, as the bundle says; None where it does not.
+        configurations: text of all that scores depend on, by setting; None for the inferer as given.
+        checked: what was found while reading each case, by data set and name.
+        record: which cases trained the weights, from the bundle; None if it does not say.
         given: out-of-fold scores of the only data set that chooses; None where the network scores it.
     """
 
@@ -138,11 +138,11 @@ class Scored:
 
     Attributes:
         points: the levels and further networks.
-        data_sets: the scores of each data set, the one that only confirms last.
-        confirming: the scores of the data set that only confirms, if there is one.
+        data_sets: the scores of each data set, the confirming one last.
+        confirming: the scores of the confirming data set, if there is one.
         at_settings: the scores of the choosing data sets at each further setting.
         left_out: further networks that failed, for the report.
-        out_of_fold: whether other networks than that of the plan, one for each fold, scored the choosing cases.
+        out_of_fold: whether the choosing cases were scored by one network per fold instead of the plan's network.
     """
 
     points: tuple[OperatingPoint, ...]
@@ -178,7 +178,7 @@ class Scored:
 
 
 def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepared:
-    """Refuse what can be refused before the first case is scored, and list what is to be done.
+    """Check everything that can be checked before the first case is scored, and collect what scoring needs.
 
     Args:
         plan: the plan.
@@ -232,7 +232,7 @@ def _entries(plan: PruningPlan, given: Scores | None) -> dict[str, list[dict[str
 
 
 def _settings(plan: PruningPlan, device: torch.device) -> list[InferenceSetting] | list[None]:
-    """The inferer's own setting and those asked for; the own one is None for inferers that have no settings."""
+    """The inferer's own setting and the requested ones; None for inferers without settings."""
     asked, inferer = parse_settings(plan.costs.settings), plan.pipeline.inferer
     tolerances = adaptive_tolerances(plan.costs.settings)
     if asked or tolerances:
@@ -247,10 +247,10 @@ def _settings(plan: PruningPlan, device: torch.device) -> list[InferenceSetting]
 def _configurations(
     plan: PruningPlan, own: InferenceSetting | None, others: Sequence[InferenceSetting | None], device: torch.device
 ) -> dict[InferenceSetting | None, str]:
-    """Everything that scores depend on but the weights and the data, as text by setting."""
-    # what precision "auto" is depends on the device, and results are not quite the same on another one
+    """Everything that scores depend on except weights and data, as text by setting."""
+    # precision "auto" depends on the device, and results differ slightly between devices
     machine = [inference_of(plan.pipeline.inferer, device)["precision"], device.type, *([own.runtime] if own else [])]
-    # all at once: transforms that have been used may not describe themselves as before
+    # all at once, since transforms may describe themselves differently after use
     return {
         setting: json.dumps([describe_settings(_steps(plan, setting)), *([device.type] if setting else machine)])
         for setting in (None, *others)
@@ -279,7 +279,7 @@ def score_data_sets(prepared: Prepared) -> Scored:
         setting: [_score_at(prepared, setting, name) for name in (names[:-1] if has_confirming else names)]
         for setting in prepared.others
     }
-    # a further network that failed on one data set is left out of all
+    # leave out a further network that failed on any data set
     points = tuple(point for point in data_sets[0].points if all(point in each.points for each in data_sets))
     failed = [point.name for point in prepared.extra_points if point not in points]
     kept = tuple(_of_points(each, points) for each in data_sets)
@@ -309,7 +309,7 @@ def _score(
     setting: InferenceSetting | None = None,
     training: Sequence[Mapping[str, Any]] | None = None,
 ) -> Scores:
-    """The levels and further networks as the inferer runs them; the levels at another setting, or on other cases."""
+    """Score levels and further networks as given, or only the levels at another setting or on training cases."""
     plan, folder = prepared.plan, prepared.plan.outputs.output_dir
     entries: Sequence[Mapping[str, Any]] = training or prepared.entries[name]
     if setting:
@@ -338,7 +338,7 @@ def _score(
 
 
 def _memory(setting: InferenceSetting | None, training: Any) -> str:
-    """Where finished cases are kept, below the report."""
+    """The folder of finished cases, relative to the report."""
     if setting:
         return f"operating_points/{setting.name.replace(' ', '_')}"
     return "training_scores" if training else "scores"
@@ -349,7 +349,7 @@ def _saves_uncertainty(plan: PruningPlan, setting: Any, training: Any) -> bool:
 
 
 def _score_at(prepared: Prepared, setting: InferenceSetting, name: str) -> Scores:
-    """The scores at a setting; where there are none, the message says at which."""
+    """The scores at a setting, which errors name."""
     try:
         return _score(prepared, name, setting)
     except (ValueError, RuntimeError) as e:
@@ -365,7 +365,7 @@ def _of_points(scores: Scores, points: tuple[OperatingPoint, ...]) -> Scores:
 
 
 def measure_levels(prepared: Prepared, scored: Scored) -> dict[str, PointCost]:
-    """The cost of every level as a really pruned network, and of the further networks."""
+    """The cost of every level as a pruned network, and of the further networks."""
     plan = prepared.plan
     logger.info("Measuring the cost of %d operating points ...", len(scored.points))
     network = plan.pipeline.network
@@ -386,7 +386,7 @@ def measure_levels(prepared: Prepared, scored: Scored) -> dict[str, PointCost]:
 
 
 def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
-    """What looks doubtful about the plan or the cases."""
+    """Doubts about the plan or the cases."""
     plan = prepared.plan
     subjects = len({(row.dataset, row.subject) for row in scored.rows})
     edges = [min(read_geometry(case.label).spacing_mm) for each in scored.choosing for case in each.cases]
@@ -399,7 +399,7 @@ def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
 
 
 def _median_shape(plan: PruningPlan, scored: Scored) -> tuple[int, ...]:
-    """The shape of the volume of median size among the choosing cases, as the network sees it."""
+    """The shape of the preprocessed volume of median size among the choosing cases."""
     cases = sorted((case for each in scored.choosing for case in each.cases), key=_voxels)
     image = Pipeline(**_steps(plan, None)).load(cases[len(cases) // 2])
     return tuple(image.shape[1:])
@@ -410,7 +410,7 @@ def _voxels(case: LabelledCase) -> int:
 
 
 def inferer_precision(inferer: Any) -> str:
-    """The precision that an inferer was asked for."""
+    """The precision that was requested of an inferer."""
     return inferer.precision if isinstance(inferer, (PrecisionInferer, NestedSlidingWindowInferer)) else "fp32"
 
 
@@ -418,7 +418,7 @@ def inferer_precision(inferer: Any) -> str:
 
 
 def expose(prepared: Prepared, scored: Scored, decisions: Sequence[Decision]) -> tuple[Exposure, ...] | None:
-    """What the cases of each decision had to do with the weights; None where the bundle does not say."""
+    """Whether the cases of each decision took part in the weights; None if the bundle does not say."""
     names = sorted({(row.dataset, row.case) for row in scored.all_rows})
     voxels = {case: prepared.checked[case[0]][case[1]].voxels or "" for case in names}
     out_of_fold = prepared.plan.data.names[:1] if scored.out_of_fold else ()
@@ -426,7 +426,7 @@ def expose(prepared: Prepared, scored: Scored, decisions: Sequence[Decision]) ->
 
 
 def decide_cases(scored: Scored, rules: Rules, kept_back: frozenset[tuple[str, str]]) -> tuple[Decision, ...]:
-    """The verdict on each data set and on all; where cases are kept back, the choice and its confirmation."""
+    """The verdict on each data set and on all; with held-out cases, the choice and its confirmation."""
     if not kept_back:
         return decide_all(scored.rows, scored.points, rules)
     available = scored.all_rows
@@ -441,7 +441,7 @@ def decide_cases(scored: Scored, rules: Rules, kept_back: frozenset[tuple[str, s
 
 
 def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, PointCost]) -> OperatingGrid | None:
-    """The levels at all settings that the plan asks for, with costs and outcomes; None without settings."""
+    """The levels at all settings in the plan, with costs and outcomes; None without settings."""
     plan, own = prepared.plan, prepared.own
     if own is None or not parse_settings(plan.costs.settings):
         return None
@@ -464,7 +464,7 @@ def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, 
 
 
 def compare_adaptive(prepared: Prepared, scored: Scored, costs: dict[str, PointCost]) -> AdaptiveDepth | None:
-    """Depths that are chosen for each window, with what they cost on real cases; None where none were asked for."""
+    """Depths chosen per window, with their cost on real cases; None without tolerances."""
     plan = prepared.plan
     tolerances = adaptive_tolerances(plan.costs.settings)
     if not tolerances:
@@ -486,7 +486,7 @@ def compare_adaptive(prepared: Prepared, scored: Scored, costs: dict[str, PointC
 
 
 def trade_offs(scored: Scored, costs: dict[str, PointCost], rules: Rules) -> tuple[TradeOff, ...]:
-    """What other rules than non-inferiority pick: fronts, budgets, utility."""
+    """What rules other than non-inferiority pick: fronts, budgets, utility."""
     names = [point.name for point in scored.points]
     accuracy = mean_accuracy(scored.rows, names)
     resampled = resampled_accuracy(scored.rows, names, seed=rules.seed)

@@ -1,4 +1,4 @@
-"""Whether the cases that judge have taken part in the weights, and what that does to a verdict."""
+"""Whether the judging cases took part in the weights, and what that means for a verdict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monai_unetpp.pruning.tradeoffs import mean_accuracy
 __all__ = ["SELECTION", "exposures_of", "has_weights_of", "record_of", "training_gap", "with_exposures"]
 
 SELECTION = "selection favours the deepest level; test on unseen cases"
-"""What is said of a verdict other than to prune, where the judging cases chose among weights by the deepest level."""
+"""Warning on a verdict other than to prune if the judging cases chose the weights by the deepest level."""
 
 _Case = tuple[str, str]
 
@@ -31,7 +31,7 @@ def has_weights_of(network: NestedUNet, bundle: str | PathLike[str]) -> bool:
 
 
 def record_of(network: NestedUNet, bundle: str | PathLike[str] | None) -> TrainingRecord | None:
-    """What a bundle says about the cases behind a network's weights; None where it says nothing of these weights."""
+    """What a bundle says about the cases behind a network's weights; None if it says nothing about these weights."""
     if bundle is None or not (Path(bundle) / "configs" / "metadata.json").is_file():
         return None
     record = read_training_record(bundle)
@@ -45,13 +45,13 @@ def exposures_of(
     record: TrainingRecord | None,
     out_of_fold: Collection[str] = (),
 ) -> tuple[Exposure, ...] | None:
-    """What the cases of each decision had to do with the weights.
+    """How many cases of each decision took part in the weights.
 
     Args:
         decisions: on each data set, and on all.
         voxels: hash of the image of each case, by data set and name.
         confirming: the cases that only confirm.
-        record: which cases trained the weights, and which chose among them; None where the bundle does not say.
+        record: which cases trained the weights, and which chose them; None if the bundle does not say.
         out_of_fold: names of the data sets whose cases other networks scored, none of which saw their subjects.
 
     Returns:
@@ -83,14 +83,14 @@ def _exposure(
 
 
 def with_exposures(decisions: Sequence[Decision], exposures: Sequence[Exposure], deepest: str) -> tuple[Decision, ...]:
-    """The decisions as far as they may stand: none on training cases, and a mark where the cases chose the weights.
+    """The decisions with verdicts on training cases withdrawn, and a warning if the cases chose the weights.
 
     A decision on out-of-fold scores stands, as the network that knows the cases has not scored them.
 
     Args:
-        decisions: as the scores give them.
+        decisions: from the scores.
         exposures: one for each.
-        deepest: the deepest level, to be used where there is no verdict.
+        deepest: the deepest level, to use without a verdict.
     """
     return tuple(_restricted(each, exposure, deepest) for each, exposure in zip(decisions, exposures, strict=True))
 
@@ -100,8 +100,8 @@ def _restricted(decision: Decision, exposure: Exposure, deepest: str) -> Decisio
         return decision
     if exposure.training:
         reason = (
-            f"{exposure.training} of {exposure.cases} cases that should judge the levels were trained on. Judge on "
-            "cases that the network never saw."
+            f"{exposure.training} of {exposure.cases} judging cases were used for training. Judge on cases that the "
+            "network never saw."
         )
         return dataclasses.replace(
             decision,
@@ -120,11 +120,11 @@ def _restricted(decision: Decision, exposure: Exposure, deepest: str) -> Decisio
 def training_gap(
     training: Sequence[ScoreRow], judging: Sequence[ScoreRow], levels: Sequence[str]
 ) -> tuple[TrainingGap, ...]:
-    """Mean Dice of every level and label on training cases and on those that judge, data set by data set.
+    """Mean Dice of every level and label on training and on judging cases, data set by data set.
 
     Args:
         training: scores of the training cases.
-        judging: scores of the cases that judge.
+        judging: scores of the judging cases.
         levels: names of the levels.
     """
     gaps = []

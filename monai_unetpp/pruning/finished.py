@@ -22,10 +22,10 @@ _FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Fingerprint:
-    """SHA-256 of all that scores depend on.
+    """SHA-256 of everything that scores depend on.
 
     Attributes:
-        weights: of the network's weights and its configuration.
+        weights: of the network's weights and configuration.
         configuration: of preprocessing, inferer, postprocessing, labels and tolerances.
         data: of the content of image and label files.
     """
@@ -44,10 +44,10 @@ class Fingerprint:
 
 
 class FinishedCases:
-    """What has been scored, one JSON file per case: ``<store>/<dataset>/<case>.json``.
+    """Scored cases, one JSON file each: ``<store>/<dataset>/<case>.json``.
 
-    A file holds one record per network, so that a further checkpoint does not cost the scores of the first. It is
-    written whole or not at all.
+    A file holds one record per network, so that adding a checkpoint keeps the scores of the others. It is written
+    atomically.
 
     Args:
         store: folder that holds the data sets' folders.
@@ -58,7 +58,7 @@ class FinishedCases:
         self.folder = Path(store) / dataset
 
     def load(self, case: str, network: str, fingerprint: Fingerprint) -> dict[str, Any] | None:
-        """The record of a network on a case if it is still valid; why not is logged."""
+        """The record of a network on a case if it is still valid; else the reason is logged."""
         entry = self._read(case).get(network)
         if entry is None:
             return None
@@ -78,7 +78,7 @@ class FinishedCases:
 
         Raises:
             OSError: the file cannot be written.
-            ValueError: a number that is not finite.
+            ValueError: a non-finite number.
         """
         networks = self._read(case)
         networks[network] = {"fingerprint": dataclasses.asdict(fingerprint), "record": dict(record)}

@@ -1,4 +1,4 @@
-"""Out-of-fold scores as judging cases: each case scored by the network of a fold that never saw its subject."""
+"""Out-of-fold scores, in which each case was scored by a fold's network that never saw its subject."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from monai_unetpp.spreadsheet import format_csv
 __all__ = ["SCORE_COLUMNS", "fold_entries", "format_scores", "join_folds", "read_folds", "score_cells"]
 
 SCORE_COLUMNS = ("dataset", "case", "subject", "point", "label", "state", *METRICS, "prediction_ml", "truth_ml")
-"""Columns of a table of scores: of ``per_case.csv``, and of what a fold writes."""
+"""Columns of a table of scores: ``per_case.csv``, and the tables of folds."""
 
 
 def format_scores(rows: Iterable[ScoreRow]) -> str:
@@ -28,7 +28,7 @@ def format_scores(rows: Iterable[ScoreRow]) -> str:
 
 
 def score_cells(row: ScoreRow) -> tuple[str, ...]:
-    """The cells of one score; an empty one where it has no such metric."""
+    """The cells of one score, empty for metrics that it lacks."""
     score = row.score
     values = (getattr(score, key) for key in SCORE_COLUMNS[6:])
     numbers = ("" if value is None else repr(float(value)) for value in values)
@@ -36,14 +36,14 @@ def score_cells(row: ScoreRow) -> tuple[str, ...]:
 
 
 def join_folds(folds: Sequence[Scores], dataset: str | None = None) -> Scores:
-    """The scores of all folds as those of one data set.
+    """Join the scores of all folds as those of one data set.
 
     Args:
         folds: from :func:`~monai_unetpp.pruning.evaluate_levels`, one for each fold.
         dataset: name that the data set must have in the scores; None takes any.
 
     Raises:
-        ValueError: none, folds of other data sets or points, or a subject that is in two folds.
+        ValueError: no folds, folds of different data sets or points, or a subject in two folds.
     """
     if not folds:
         raise ValueError("folds must hold scores, got none. Score the cases of every fold.")
@@ -88,17 +88,17 @@ def fold_entries(dataset_dir: str | PathLike[str], list_key: str) -> list[dict[s
 def read_folds(
     paths: Sequence[str | PathLike[str]], entries: Sequence[Mapping[str, Any]], levels: Sequence[str], dataset: str
 ) -> list[Scores]:
-    """The tables that the folds wrote, each with the files of its cases.
+    """Read the tables of the folds, and find the files of their cases.
 
     Args:
         paths: tables with the columns of :data:`SCORE_COLUMNS`, such as the ``per_case.csv`` of a report.
-        entries: of the data set; those that no table has are left alone.
+        entries: cases of the data set; those in no table are ignored.
         levels: of the network, shallowest first.
-        dataset: name of the data set; that in the tables does not count.
+        dataset: name of the data set, instead of that in the tables.
 
     Raises:
         FileNotFoundError: no such table.
-        ValueError: another table, one with cases that the data set lacks, or two cases of one name.
+        ValueError: a different table, one with cases that the data set lacks, or two cases of one name.
     """
     files: dict[str, dict[tuple[Path, ...], LabelledCase]] = {}
     for case in list_cases(entries):
@@ -136,7 +136,7 @@ def _read_rows(path: Path, dataset: str) -> Iterator[ScoreRow]:
         if missing:
             raise ValueError(f"{path}: must have the column {missing[0]!r}. Give the per_case.csv of a report.")
         for number, cells in enumerate(reader, start=2):
-            # an apostrophe stands before what a spreadsheet would run
+            # an apostrophe precedes what a spreadsheet would run as a formula
             texts = {name: (cell or "").removeprefix("'") for name, cell in cells.items() if name in SCORE_COLUMNS}
             try:
                 score = LabelScore(

@@ -1,4 +1,4 @@
-"""Pruning a bundle: its configurations name the network, the transforms and the rules."""
+"""Prune a bundle, whose configurations define the network, the transforms and the rules."""
 
 from __future__ import annotations
 
@@ -27,28 +27,26 @@ def prune_bundle(
     extra: Sequence[str] | None = None,
     **settings: Any,
 ) -> PruningResult:
-    """Evaluate the levels of a bundle's network as its ``configs/prune.json`` says.
+    """Evaluate the levels of a bundle's network by its ``configs/prune.json``.
 
-    The same as ``python -m monai.bundle run`` with ``train.json`` and ``prune.json``. Under ``torchrun`` the
+    Does the same as ``python -m monai.bundle run`` with ``train.json`` and ``prune.json``. Under ``torchrun`` the
     processes share the cases.
 
     Args:
-        bundle: name or folder of a bundle. One must be named: each takes other images.
+        bundle: name or folder of a bundle. It must be named, since each is for different images.
         dataset_dir: folder with ``dataset.json``, or several.
         output_dir: folder for the report.
         device: such as ``"cpu"``; by default a GPU if there is one, under ``torchrun`` one for each process.
         extra: further checkpoints to compare with, as ``"name=file"``.
-        **settings: fields of the plan to set instead of the values in ``prune.json``, such as
-            ``margins=["dice=0.02"]``, or keys of the configurations, such as ``checkpoint``; None leaves them.
+        **settings: fields of the plan that override ``prune.json``, such as ``margins=["dice=0.02"]``, or keys of the
+            configurations, such as ``checkpoint``; None changes nothing.
 
     Returns:
-        The result of :func:`monai_unetpp.pruning.prune`.
+        The result of :func:`monai_unetpp.pruning.prune`, whose errors it raises too.
 
     Raises:
         FileNotFoundError: no such bundle, data set or checkpoint.
-        ValueError: no bundle; settings that the bundle does not have, or settings or data that cannot be used.
-
-    Everything that :func:`monai_unetpp.pruning.prune` raises comes out as it is.
+        ValueError: no bundle, unknown settings, or settings or data that cannot be used.
     """
     folder = find_bundle(bundle)
     missing = next((name for name in _CONFIGS if not (folder / "configs" / name).is_file()), None)
@@ -60,7 +58,7 @@ def prune_bundle(
     if "plan" not in config:
         raise ValueError(f"{config.files[-1]}: must have the key 'plan', a monai_unetpp.pruning.PruningPlan.")
     config["device"] = local_device() if device is None else resolve_device(device)
-    # what a user gives is set in the finished plan, as objects
+    # the user's values are set in the finished plan, as objects
     changes: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output_dir}
     for key, value in {**settings, "extra": _named_files(extra)}.items():
         if value is None:
@@ -70,7 +68,7 @@ def prune_bundle(
         elif key not in config:
             raise ValueError(_unknown(key, sorted(config.keys)))
         if key in config:
-            # what the plan and the inferer share, such as the window, is the same for both
+            # plan and inferer share values such as the window
             config[key] = value
     plan = config.parse("plan")
     if not isinstance(plan, PruningPlan):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from monai_unetpp.metrics import FOREGROUND, METRICS
-from monai_unetpp.pruning.results import OperatingGrid, PointOutcome, PruningResult
+from monai_unetpp.pruning.results import OperatingGrid, PruningResult
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS
 from monai_unetpp.pruning.summary import Summary, data_sets, shown_labels
 from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_metric, quartiles, quoted, speed_up
@@ -18,21 +18,21 @@ _MEGA = 1e6
 
 GRID_RULE = (
     "Every level was run at every setting and is compared, case by case, with the reference: the deepest level as the "
-    "bundle runs it. Margins and limits are those of the verdict above, which these comparisons do not change. They "
-    "have no fixed order and are many, so the level of their bounds is corrected by Holm's procedure: the chance that "
-    "any point passes which is worse by a margin stays at alpha. The choice of a point is optimistic all the same, as "
-    "the same cases choose it and give its figures: confirm it on others."
+    "bundle runs it. Margins and limits are those of the verdict above, which these comparisons do not change. The "
+    "comparisons are many and have no fixed order, so the level of their bounds is corrected by Holm's procedure: the "
+    "chance that any point that is worse by the margin passes stays at alpha. Still, the choice of a point is "
+    "optimistic, as the same cases choose it and give its figures: confirm it on others."
 )
 
 
 def grid_state(grid: OperatingGrid, point: str) -> str:
-    """How a point came out on all data sets: ``"reference"``, ``"pass"``, ``"fail"`` or ``"inconclusive"``."""
+    """The state of a point over all data sets: ``"reference"``, ``"pass"``, ``"fail"`` or ``"inconclusive"``."""
     states = {outcome.state for outcome in grid.outcomes if outcome.point == point}
     return next((state for state in ("fail", "inconclusive", "pass") if state in states), "reference")
 
 
 def grid_table(result: PruningResult, summary: Summary) -> Table | None:
-    """Every operating point of the grid, the fastest first; None where there is no grid."""
+    """Every operating point of the grid, the fastest first; None without a grid."""
     grid = result.grid
     if grid is None:
         return None
@@ -77,12 +77,12 @@ def grid_table(result: PruningResult, summary: Summary) -> Table | None:
 def _grid_notes(grid: OperatingGrid, alpha: float) -> list[str]:
     first = grid.costs[grid.reference]
     return [
-        "Dice: mean over the cases that were compared. Bound nearest its margin: the lower confidence bound of a "
-        "mean difference from the reference that comes nearest to minus its margin, or lies furthest beyond it, of "
-        "all guarded metrics and labels.",
+        "Dice: mean over the cases that were compared. Bound nearest its margin: among all guarded metrics and labels, "
+        "the lower confidence bound of a mean difference from the reference that is nearest to minus its margin, or "
+        "furthest beyond it.",
         f"Time ratio: time per volume divided by that of the reference in the same round, median (quartiles) of "
         f"{grid.time_ratios[grid.reference].count} rounds on a volume of {join_shape(first.volume_shape)} voxels. "
-        "Speed-up: one over its median.",
+        "Speed-up: the inverse of its median.",
         "Front: number of the point in the plot, the most accurate first; no other point is both faster and more "
         "accurate (mean Dice over the labels).",
         *_grid_levels(grid, alpha),
@@ -100,7 +100,7 @@ def _closest_bound(grid: OperatingGrid, point: str) -> str | None:
 
 
 def grid_networks_table(result: PruningResult) -> Table | None:
-    """What overlap and flips do not change: time per window and memory; None where there is no grid."""
+    """Time per window and memory, which do not depend on overlap and flips; None without a grid."""
     grid = result.grid
     if grid is None:
         return None
@@ -118,9 +118,9 @@ def grid_networks_table(result: PruningResult) -> Table | None:
         [records[key] for key in sorted(records)],
         words=("Level", "Precision", "Runtime"),
         notes=[
-            "These do not depend on overlap and flips, and are measured once for each level, precision and runtime. "
-            "Peak memory is that of segmenting the whole volume; with a runtime that converts networks, the conversion "
-            "is in it unless a converted network was kept."
+            "These do not depend on overlap and flips, and are measured once per level, precision and runtime. Peak "
+            "memory is that of segmenting the whole volume. It includes the conversion if the runtime converts "
+            "networks, unless a converted network was cached."
         ],
     )
 
@@ -141,14 +141,11 @@ def _grid_levels(grid: OperatingGrid, alpha: float) -> list[str]:
     spread = significant(levels[0], 2) + (f" to {significant(levels[-1], 2)}" if len(levels) > 1 else "")
     sentences = [
         f"Result: {len(points)} points share the one-sided alpha of {alpha:g} by Holm's procedure; bounds are at a "
-        f"level of {spread}, with fewer than {FULL_SUBJECTS} subjects at less, down to a tenth of it with ten."
+        f"level of {spread}; with fewer than {FULL_SUBJECTS} subjects at a lower one, down to a tenth of it with ten."
     ]
     for state in ("fail", "inconclusive"):
         first = next((o for o in grid.outcomes if o.state == state and o.reasons), None)
         if first is not None:
-            sentences.append(f"Such as {first.point} ({quoted(first.dataset)}), {state}: {_first_reason(first)}")
+            reason = first.reasons[0].removeprefix(f"{first.point}: ")
+            sentences.append(f"Example: {first.point} ({quoted(first.dataset)}), {state}: {reason}")
     return sentences
-
-
-def _first_reason(outcome: PointOutcome) -> str:
-    return outcome.reasons[0].removeprefix(f"{outcome.point}: ")

@@ -15,23 +15,23 @@ from monai_unetpp.pruning.pipeline_text import describe_settings
 
 __all__ = ["BUNDLE_KEYS", "check_inference", "inference_of"]
 
-#: What a bundle's ``inference.json`` names at its top, and what a run may have set to something else.
+#: Keys at the top of a bundle's ``inference.json`` that an evaluation may override.
 BUNDLE_KEYS = ("precision", "flips", "window_shape")
 
 
 def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
-    """What an inferer's results depend on.
+    """The settings on which an inferer's results depend.
 
     Args:
-        inferer: any inferer; those of this package are looked into.
-        device: where the network runs, which says what precision ``"auto"`` is.
+        inferer: any inferer; those of this package are unwrapped.
+        device: where the network runs, which determines precision ``"auto"``.
 
     Returns:
-        ``precision`` and ``flips``; for sliding windows also ``window_shape`` and how the windows are blended, for
-        other inferers a description.
+        ``precision`` and ``flips``; for sliding windows also ``window_shape`` and the blending of windows, for other
+        inferers a description.
     """
     values: dict[str, Any] = {"precision": "fp32", "flips": []}
-    # slices only concern volumes, which a network for images is not evaluated on
+    # slices only concern volumes, on which a 2D network is not evaluated
     while isinstance(inferer, (PrecisionInferer, FlipInferer, SlicewiseInferer)):
         if isinstance(inferer, PrecisionInferer):
             values["precision"] = resolve_precision(inferer.precision, device)
@@ -39,7 +39,7 @@ def inference_of(inferer: Any, device: torch.device | str) -> dict[str, Any]:
             values["flips"] = sorted(inferer.axes)
         inferer = inferer.inferer
     if isinstance(inferer, NestedSlidingWindowInferer):
-        # the runtime is left out: at one precision all give the same but for rounding
+        # the runtime is left out: at the same precision, results differ by rounding only
         values["precision"] = resolve_precision(inferer.precision, device)
         values["flips"] = sorted(inferer.flips)
     elif type(inferer) is not SlidingWindowInferer:
@@ -61,11 +61,11 @@ def check_inference(bundle: str | PathLike[str], inferer: Any, device: torch.dev
 
     Args:
         bundle: the folder of the bundle.
-        inferer: what it was evaluated with.
-        device: where.
+        inferer: the evaluated inferer.
+        device: where it ran.
 
     Returns:
-        The evaluated values of :data:`BUNDLE_KEYS`, to be written into the bundle's configurations.
+        The evaluated values of :data:`BUNDLE_KEYS`, to write into the bundle's configurations.
 
     Raises:
         ValueError: ``inference.json`` has no inferer, or one that differs in more than these keys.
@@ -83,7 +83,7 @@ def check_inference(bundle: str | PathLike[str], inferer: Any, device: torch.dev
     differing = [key for key in {**evaluated, **own} if evaluated.get(key) != own.get(key)]
     if differing:
         raise ValueError(
-            "write must be left out where the bundle segments in another way than it is evaluated, got "
+            "write must be left out where the bundle segments differently from the evaluation, got "
             + "; ".join(f"{key} {own.get(key)!r} instead of {evaluated.get(key)!r}" for key in differing)
             + f". Change the inferer of {config}, or leave write out."
         )

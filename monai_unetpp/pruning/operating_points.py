@@ -1,4 +1,4 @@
-"""Operating points beyond the levels: every level at every setting of a grid, and which of them to take."""
+"""Operating points beyond the levels: every level at every setting of a grid, and which one to recommend."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def at_setting(
 
     Args:
         levels: the levels.
-        rows: their scores at ``setting``; rows of other points are left out.
+        rows: their scores at ``setting``; rows of other points are dropped.
         setting: how the levels were run.
     """
     points = {
@@ -50,13 +50,13 @@ def points_at_settings(
     own: InferenceSetting,
     further: Mapping[InferenceSetting, Sequence[Scores]],
 ) -> tuple[tuple[OperatingPoint, ...], tuple[ScoreRow, ...], dict[str, str]]:
-    """The points and scores of all settings that were run on every case, and why others are left out.
+    """The points and scores of all settings that ran on every case, and why others are left out.
 
     Args:
-        levels: the levels and further networks; only the levels are taken.
+        levels: the levels and further networks; only the levels are used.
         rows: their scores at the inferer's own setting.
         own: that setting.
-        further: the scores at the others.
+        further: the scores at the other settings.
     """
     embedded = [point for point in levels if point.kind == "embedded"]
     points, scored = at_setting(embedded, rows, own)
@@ -90,13 +90,13 @@ def compare_grid(
         points: levels at settings.
         rows: scores of all points on the same cases.
         costs: of all points.
-        time_ratios: time of all points in proportion to the reference.
+        time_ratios: time of all points relative to the reference.
         rules: as for :func:`~monai_unetpp.pruning.decide`, with the error level for all points together.
         reference: name of the deepest level at the setting of the given inferer.
         left_out: settings that could not be evaluated, and why.
 
     Raises:
-        ValueError: points without cost, rows that are not pairs, or anything that ``compare_points`` refuses.
+        ValueError: points without cost, unpaired rows, or anything that ``compare_points`` refuses.
     """
     names = [point.name for point in points]
     outcomes = compare_points(rows, names, reference, rules)
@@ -106,7 +106,7 @@ def compare_grid(
     if subjects < MIN_SUBJECTS:
         reason = (
             f"{subjects} subjects are fewer than the {MIN_SUBJECTS} that any verdict needs: no operating point is "
-            f"recommended instead of {reference}. Accuracy and cost are measured all the same."
+            f"recommended instead of {reference}. Accuracy and cost are still reported."
         )
     return OperatingGrid(
         reference=reference,
@@ -129,15 +129,15 @@ def recommend_point(
     """The fastest point that passes on every data set, if it is faster than the reference, and why.
 
     Args:
-        reference: name of the point that the others were compared with.
+        reference: name of the point to which the others were compared.
         outcomes: of all other points on all data sets.
-        time_ratios: time of all points in proportion to the reference.
+        time_ratios: time of all points relative to the reference.
     """
     states: dict[str, set[str]] = {}
     for outcome in outcomes:
         states.setdefault(outcome.point, set()).add(outcome.state)
     passed = [point for point, seen in states.items() if seen == {"pass"}]
-    counted = f"{len(passed)} of {len(states)} operating points are shown to be not worse than {reference}"
+    counted = f"{len(passed)} of {len(states)} operating points are shown to be no worse than {reference}"
     if not passed:
         return None, f"{counted}: keep it."
     fastest = min(passed, key=lambda point: time_ratios[point].median)

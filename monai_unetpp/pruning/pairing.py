@@ -1,4 +1,4 @@
-"""Scores of the same cases at several operating points, checked to be pairs."""
+"""Scores of the same cases at several operating points, checked to be paired."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from monai_unetpp.pruning.results import ScoreRow
 __all__ = ["BOTH_FALSE_POSITIVE", "PairedScores"]
 
 BOTH_FALSE_POSITIVE = "case(s) left out, where both find a structure that the truth lacks"
-"""What the reason of a comparison says of such pairs, after their number."""
+"""How the reason of a comparison describes such pairs, after their number."""
 
 _EMPTY_TRUTH = frozenset({"both_empty", "false_positive"})
 
@@ -25,8 +25,8 @@ class PairedScores:
         dataset: name of the data set.
         points: names of the operating points.
         subjects: subject of each case, in the order of the rows.
-        labels: names of the labels in the order of the rows, without the pooled foreground where there are others.
-        scores: by ``(point, label, case)``; the pooled foreground is among them.
+        labels: names of the labels in the order of the rows, without the pooled foreground if there are others.
+        scores: by ``(point, label, case)``, including the pooled foreground.
     """
 
     dataset: str
@@ -40,13 +40,13 @@ class PairedScores:
         """Pair the rows of ``dataset``.
 
         Args:
-            rows: scores, possibly of further data sets, which are ignored.
+            rows: scores; those of other data sets are ignored.
             points: names of the operating points; each must be scored on every case.
             dataset: name of the data set.
 
         Raises:
-            ValueError: no rows of the data set, a row of an unknown point, a score given twice, a case of two
-                subjects, a case that lacks a label at a point, or points scored against different truths.
+            ValueError: no rows of the data set, an unknown point, a duplicate score, a case with two subjects or
+                without a label at a point, or points scored against different truths.
         """
         subjects: dict[str, str] = {}
         names: dict[str, None] = {}
@@ -100,10 +100,7 @@ class PairedScores:
         return label
 
     def cases_with(self, label: str, points: Sequence[str]) -> tuple[str, ...]:
-        """The cases where ``label`` is in the truth or in the prediction of one of ``points`` at least.
-
-        The others are ``both_empty`` at all of them: there is nothing to compare.
-        """
+        """The cases where ``label`` is in the truth or in a prediction of ``points``; the others are all empty."""
         return tuple(
             case
             for case in self.subjects
@@ -111,15 +108,15 @@ class PairedScores:
         )
 
     def comparable_cases(self, label: str, point: str, reference: str) -> tuple[str, ...]:
-        """The cases that can tell two points apart: :meth:`cases_with` less :meth:`both_false_positive`."""
+        """The cases that can distinguish two points: :meth:`cases_with` minus :meth:`both_false_positive`."""
         without = set(self.both_false_positive(label, point, reference))
         return tuple(case for case in self.cases_with(label, (point, reference)) if case not in without)
 
     def both_false_positive(self, label: str, point: str, reference: str) -> tuple[str, ...]:
         """The cases where ``label`` is a false positive at both points.
 
-        Every overlap is 0 at both, so their difference is 0 whatever the points do: counted as pairs, such cases
-        would only dilute the loss on the others and narrow its interval.
+        Overlaps are 0 at both, so their difference is always 0: counted as pairs, such cases would only dilute the
+        loss on the others and narrow its interval.
         """
         return tuple(
             case
@@ -128,13 +125,13 @@ class PairedScores:
         )
 
     def value(self, point: str, label: str, case: str, metric: str) -> float:
-        """The metric as the scores hold it.
+        """The value of a metric.
 
-        A ``both_empty`` score counts as perfect here (Dice, IoU and NSD 1, HD95 0 mm), which matters where another
-        point is a false positive: leaving the pair out would hide that.
+        A ``both_empty`` score counts as perfect here (Dice, IoU and NSD 1, HD95 0 mm), so that a false positive at
+        another point counts as a loss.
 
         Raises:
-            ValueError: the score lacks the metric or it is not finite.
+            ValueError: the score lacks the metric, or it is not finite.
         """
         score = self.scores[point, label, case]
         if score.state == "both_empty":
@@ -153,7 +150,7 @@ class PairedScores:
         return value if METRICS[metric].larger_is_better else -value
 
     def newly_missed(self, point: str, reference: str, label: str) -> tuple[str, ...]:
-        """The cases where ``point`` misses ``label`` altogether and ``reference`` does not."""
+        """The cases where ``point`` misses ``label`` completely and ``reference`` does not."""
         return tuple(
             case
             for case in self.subjects

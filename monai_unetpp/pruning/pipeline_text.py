@@ -1,4 +1,4 @@
-"""The settings of transforms and inferers as text, so that a change of them is noticed."""
+"""The settings of transforms and inferers as text, to detect changes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from monai_unetpp.networks.hashing import hash_network
 __all__ = ["describe_settings"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
-#: What a NestedSlidingWindowInferer's results depend on; the rest is speed, and what it has compiled.
+#: What the results of a NestedSlidingWindowInferer depend on; its other attributes only affect speed.
 _INFERER_KEYS = (
     "roi_size",
     "overlap",
@@ -38,13 +38,12 @@ _INFERER_KEYS = (
 )
 
 
-# Not the resolved configuration's text: a plan that MONAI's bundle run or Python builds comes without one, and would
-# need all of this beside it.
+# Not the text of the configuration, since a plan built by MONAI's bundle run or from Python has none.
 def describe_settings(value: Any) -> str:
-    """Describe transforms, inferers and whatever they hold by their classes and attributes.
+    """Describe transforms, inferers and their contents by classes and attributes.
 
-    Functions are described by their code, so a changed expression is a changed setting. Random states are left out:
-    what is scored is not random.
+    Functions are described by their code, so a changed expression is a changed setting. Random states are left out, as
+    scoring is deterministic.
 
     Args:
         value: any object, or a container of them.
@@ -93,5 +92,5 @@ def _plain(value: Any, parents: tuple[int, ...]) -> Any:
         return type(value).__qualname__
     if hasattr(value, "__dict__"):
         return {type(value).__qualname__: _plain(vars(value), within)}
-    # such as torch.float16 or a compiled regular expression; the place in memory says nothing
+    # such as torch.float16 or a compiled regular expression; the memory address is dropped
     return _ADDRESS.sub("", repr(value))

@@ -1,7 +1,7 @@
-"""What an evaluation is to do: plain, frozen and checked, in groups. Importing this module takes no torch.
+"""The plan of an evaluation: plain, frozen and checked, in groups. Importing this module does not import torch.
 
 A bundle's ``prune.json`` builds a :class:`PruningPlan` by ``_target_``, the command line derives its options from the
-fields, and from Python :meth:`PruningPlan.of` takes them by name.
+fields, and :meth:`PruningPlan.of` takes them by name.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class EvaluatedNetwork:
         window_shape: spatial shape of the inferer's window, for the cost of one window.
         extra: further checkpoints to compare with, by name, such as ``{"L2 trained alone": "alone/model.pt"}``.
         device: where to run.
-        bundle: the bundle that ``network`` comes from; needed to write a pruned one.
+        bundle: the bundle of ``network``; needed to write a pruned one.
     """
 
     network: NestedUNet
@@ -62,24 +62,24 @@ class EvaluationData:
     """The labelled cases, and which of them only confirm.
 
     Attributes:
-        dataset_dir: folders with ``dataset.json``, one or several: each gets a verdict, and one is given for all. A
-            folder's name stands for the data set.
-        list_key: list of ``dataset.json`` to take.
-        confirm_dir: a further data set that only confirms the level which the others chose; it must have no image and
-            no subject in common with them.
-        confirm_share: share of the subjects that is kept back to confirm the choice, such as 0.5.
+        dataset_dir: one or more folders with ``dataset.json``: each gets a verdict, and all together one more. The
+            name of the folder is the name of the data set.
+        list_key: list of ``dataset.json`` to use.
+        confirm_dir: another data set that only confirms the level chosen on the others; it must share no image and no
+            subject with them.
+        confirm_share: share of the subjects held out to confirm the choice, such as 0.5.
         subjects: subject by case, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name.
-        exclude_problems: leave out cases whose data have problems instead of stopping.
-        training_list: list of ``dataset.json`` that the network was trained on, such as ``"training"``: it is scored
-            too, for how much better each level is on cases that it knows.
-        scores: tables of out-of-fold scores, one of each fold, which judge the levels instead of scoring the cases of
-            ``dataset_dir`` again; see :func:`monai_unetpp.pruning.judge`. The cases may be of any of its lists. A
-            training with ``--folds`` writes them as ``training/fold_1/per_case.csv`` and so on.
+        exclude_problems: leave out cases with problems in their data instead of stopping.
+        training_list: list of ``dataset.json`` on which the network was trained, such as ``"training"``. It is scored
+            too, to show how much better each level is on cases that it knows.
+        scores: tables of out-of-fold scores, one per fold, to use instead of scoring the cases of ``dataset_dir``; see
+            :func:`monai_unetpp.pruning.judge`. The cases may be of any of its lists. A training with ``--folds`` writes
+            them as ``training/fold_1/per_case.csv`` and so on.
 
     Raises:
-        ValueError: no data set, two of one name, both ways to confirm, a share out of its range, or tables of scores
-            for several data sets.
+        ValueError: no data set, two with the same name, both ways to confirm, a share out of range, or tables of
+            scores for several data sets.
     """
 
     dataset_dir: tuple[Path, ...] = option(
@@ -94,7 +94,7 @@ class EvaluationData:
         None,
         type=float,
         metavar="SHARE",
-        help="share of the subjects, between 0 and 1, that is held out to confirm the chosen level",
+        help="share of the subjects, between 0 and 1, to hold out to confirm the chosen level",
     )
     subjects: Mapping[str, str] | _Path | None = option(None, metavar="FILE", help=SUBJECTS_HELP)
     subject_pattern: str | None = option(None, metavar="REGEX", help=SUBJECT_PATTERN_HELP)
@@ -146,13 +146,13 @@ class CostSettings:
     """How costs are measured, and at which further settings of the inferer.
 
     Attributes:
-        repeats: measured runs of each level for its latency.
+        repeats: latency runs of each level.
         settings: values of overlap, flips, precision and runtime at which every level is evaluated too, in all
             combinations, such as ``{"overlap": [0.0, 0.25], "precision": ["fp32", "bf16"]}`` or ``["overlap=0,0.25",
             "precision=fp32,bf16"]``; the inferer must then be a ``NestedSlidingWindowInferer``. ``adaptive`` lists
-            tolerances at which the depth of each window is chosen, at the inferer's own setting. The verdict stays that
-            of the levels as the inferer runs them; the report also compares the operating points.
-        settings_repeats: measured runs of each operating point of ``settings`` for its latency.
+            tolerances for choosing the depth of each window, at the inferer's own setting. The verdict does not
+            change; the report also compares the operating points.
+        settings_repeats: latency runs of each operating point of ``settings``.
 
     Raises:
         ValueError: fewer than one run.
@@ -174,7 +174,7 @@ class CostSettings:
             raise ValueError(f"repeats must be 1 or more, got {self.repeats}. Ten give a usable spread.")
         if self.settings_repeats < 1:
             raise ValueError(
-                f"settings_repeats must be 1 or more, got {self.settings_repeats}. Three are the least to compare."
+                f"settings_repeats must be 1 or more, got {self.settings_repeats}. Use at least three to compare."
             )
 
 
@@ -183,9 +183,9 @@ class Outputs:
     """What is written, and where.
 
     Attributes:
-        output_dir: folder for the report; finished cases are kept in it.
-        title: what the report calls the model.
-        save_uncertainty: write a map of where the levels disagree for every case, and measure how it finds errors.
+        output_dir: folder for the report and for finished cases.
+        title: name of the model in the report.
+        save_uncertainty: write a map of where the levels disagree for every case, and measure how well it finds errors.
         write: folder for the pruned bundle; it is written if the verdict is to prune.
         overwrite: whether ``write`` may replace an earlier pruned bundle.
         progress: True shows bars on standard error, a function is called with a line of text after each case.
@@ -214,14 +214,14 @@ _GROUPS: dict[str, type[Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class PruningPlan:
-    """All that :func:`monai_unetpp.pruning.prune` needs.
+    """Everything that :func:`monai_unetpp.pruning.prune` needs.
 
     Attributes:
         pipeline: the network and its transforms.
         data: the cases.
         outputs: what to write.
-        rules: of the verdict, fixed before any case is scored.
-        costs: how they are measured.
+        rules: rules of the verdict, fixed before any case is scored.
+        costs: how costs are measured.
     """
 
     pipeline: EvaluatedNetwork
@@ -236,7 +236,7 @@ class PruningPlan:
 
         Raises:
             ValueError: no such field.
-            TypeError: a field without default that is missing.
+            TypeError: a missing field that has no default.
         """
         given = _by_group(fields)
         return cls(**{name: group(**given[name]) for name, group in _GROUPS.items()})
@@ -280,11 +280,11 @@ def _check_names(names: Sequence[str], count: int) -> None:
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise ValueError(
-            f"data sets must have folders of different names, got {repeated!r} twice. Rename one: the name stands for "
-            "the data set in the report."
+            f"data sets must have folders of different names, got {repeated!r} twice. Rename one: the folder names the "
+            "data set in the report."
         )
     if len(names) > 1 and "all" in names:
         raise ValueError(
-            "data sets must not be called 'all' where there are several. Rename the folder: the name stands for "
-            "all of them in the report."
+            "data sets must not be called 'all' where there are several. Rename the folder: 'all' means all of them in "
+            "the report."
         )

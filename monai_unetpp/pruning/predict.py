@@ -25,10 +25,10 @@ from monai_unetpp.pruning.results import OperatingPoint
 __all__ = ["EMBEDDED", "LevelSource", "Network", "Pipeline", "list_sources", "networks_ready", "predict_case"]
 
 EMBEDDED = "levels"
-"""Key of the network whose levels are evaluated, beside the names of extra operating points."""
+"""Key of the network whose levels are evaluated; extra operating points have their names as keys."""
 
 _LARGEST_COPY_BYTES = 2**30
-"""Logits beyond this are not copied for speed: memory may be short."""
+"""Larger logits are not copied for speed, as memory may be short."""
 
 Network = Callable[..., Any]
 _Array = npt.NDArray[Any]
@@ -44,7 +44,7 @@ def predict_case(
     levels: Sequence[str] | None = None,
     device: torch.device | str = "cpu",
 ) -> dict[str, _Array]:
-    """The label maps of one case, as ``evaluate_levels`` scores them: for pictures of chosen cases.
+    """The label maps of one case, as ``evaluate_levels`` scores them, for pictures.
 
     Args:
         network: as for ``evaluate_levels``.
@@ -59,8 +59,8 @@ def predict_case(
         Integer label map ``(H, W[, D])`` on the label's grid, by level.
 
     Raises:
-        TypeError: a network, inferer or transform that gives something of another kind.
-        ValueError: no such level, or label maps that are not on the label's grid.
+        TypeError: a network, inferer or transform that returns a wrong type.
+        ValueError: an unknown level, or label maps that are not on the label's grid.
     """
     source = list_sources(network, levels, {})[0]
     pipeline = Pipeline(preprocessing, inferer, postprocessing)
@@ -73,13 +73,13 @@ def predict_case(
 
 @dataclasses.dataclass(frozen=True)
 class LevelSource:
-    """A network and the operating points that one pass of it gives.
+    """A network and the operating points that come from one pass of it.
 
     Attributes:
         key: name of the network.
         network: the network.
         points: its levels.
-        gates: further points that the same pass gives: depths that are chosen for each window at some tolerance.
+        gates: further points from the same pass: depths chosen per window at some tolerance.
     """
 
     key: str
@@ -94,24 +94,24 @@ class LevelSource:
 
     @property
     def asked(self) -> list[str]:
-        """Levels and gates that the inferer is asked for."""
+        """Levels and gates to request from the inferer."""
         return [*self.levels, *(gate.level for gate in self.gates)]
 
     @property
     def module(self) -> nn.Module | None:
-        """The network, or the module whose method it is; None for other functions."""
+        """The network, or the module of which it is a method; None for other functions."""
         owner = getattr(self.network, "__self__", self.network)
         return owner if isinstance(owner, nn.Module) else None
 
     def forward(self, x: torch.Tensor) -> Any:
-        """Logits by level; a bare tensor where there is one level."""
+        """Logits by level; possibly a bare tensor if there is one level."""
         if hasattr(self.network, "forward_levels"):
             outputs: Any = self.network.forward_levels(x, self.levels)
         else:
             outputs = self.network(x)
         if not isinstance(outputs, Mapping):
             return outputs
-        # sliding windows weight the outputs in place: one tensor must not stand for two, nor for the input
+        # sliding windows weight the outputs in place, so outputs must share no memory with each other or the input
         seen, separate = {x.data_ptr()}, {}
         for level in self.levels:
             if level in outputs:
@@ -121,7 +121,7 @@ class LevelSource:
         return separate
 
     def pick(self, outputs: Any) -> dict[str, torch.Tensor]:
-        """The logits ``(1, C, H, W[, D])`` of each level out of what the inferer returned."""
+        """The logits ``(1, C, H, W[, D])`` of each level from the inferer's output."""
         if isinstance(outputs, torch.Tensor) and len(self.points) == 1:
             return {self.levels[0]: outputs}
         if not isinstance(outputs, Mapping):
@@ -141,10 +141,10 @@ class LevelSource:
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """The way of an image from its file to a label map on the same grid.
+    """From an image file to a label map on its grid.
 
     Raises:
-        ValueError: a ``NestedSlidingWindowInferer`` that is set to levels of its own, or to label maps.
+        ValueError: a ``NestedSlidingWindowInferer`` that has levels of its own, or returns label maps.
     """
 
     preprocessing: Callable[..., Any]
@@ -158,7 +158,7 @@ class Pipeline:
                 if getattr(self.inferer, name) != wanted:
                     raise ValueError(
                         f"inferer must have {name}={wanted!r} where levels are scored, got "
-                        f"{getattr(self.inferer, name)!r}. Leave it out: every level is asked for here, and "
+                        f"{getattr(self.inferer, name)!r}. Leave it out: all levels are requested here, and "
                         "postprocessing takes the logits."
                     )
 
@@ -172,18 +172,18 @@ class Pipeline:
         return image
 
     def infer(self, image: torch.Tensor, source: LevelSource, device: torch.device) -> Any:
-        """Whatever the inferer returns for the batch of one image."""
+        """The output of the inferer for a batch of one image."""
         plain = image.as_tensor() if isinstance(image, MetaTensor) else image
         batch = plain[None].to(device, torch.float32)
         if isinstance(self.inferer, NestedSlidingWindowInferer) and hasattr(source.network, "forward_levels"):
-            # it compiles or converts the network itself, and keeps that for the next case
+            # it compiles or converts the network itself, and keeps the result for the next case
             if source.key not in self._by_source:
                 self._by_source[source.key] = self.inferer.with_options(levels=source.asked)
             return self._by_source[source.key](batch, source.network)
         return self.inferer(batch, source.forward)
 
     def depths(self, source: LevelSource) -> dict[str, dict[str, int]]:
-        """How deep the windows of the last image went at each gate of a network."""
+        """The depths of the windows of the last image at each gate of a network."""
         return dict(self._by_source[source.key].depths) if source.gates else {}
 
     def label_map(self, logits: torch.Tensor, image: torch.Tensor, shape: tuple[int, ...]) -> _Array:
@@ -197,7 +197,7 @@ class Pipeline:
         return values
 
     def invert(self, values: torch.Tensor, image: torch.Tensor, shape: tuple[int, ...]) -> _Array:
-        """Numbers 0 to 1, ``(1, H, W[, D])`` on the prepared grid, interpolated on the file's grid of ``shape``."""
+        """Values from 0 to 1, ``(1, H, W[, D])``, interpolated onto the file's grid of ``shape``."""
         if not isinstance(self.preprocessing, InvertibleTransform):
             raise TypeError(
                 f"preprocessing must be invertible, got {type(self.preprocessing).__name__}. Use MONAI's Compose."
@@ -208,22 +208,22 @@ class Pipeline:
 
 
 def _without_missing_keys(preprocessing: Callable[..., Any]) -> contextlib.AbstractContextManager[Any]:
-    """Let transforms pass over keys that are not there, such as the label's."""
+    """Let transforms skip missing keys, such as that of the label."""
     flat = preprocessing.flatten().transforms if isinstance(preprocessing, Compose) else (preprocessing,)
     chosen: Any = Compose([each for each in flat if isinstance(each, MapTransform)])
     return allow_missing_keys_mode(chosen) if chosen.transforms else contextlib.nullcontext()
 
 
 def _with_meta(values: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
-    # Invertd passes over tensors that carry no metadata, with nothing but a warning
+    # Invertd skips tensors without metadata, with only a warning
     plain = values.as_tensor() if isinstance(values, MetaTensor) else values
     return MetaTensor(plain, meta=dict(image.meta)) if isinstance(image, MetaTensor) else plain
 
 
 def _channels_last(logits: torch.Tensor) -> torch.Tensor:
-    """The same ``(C, H, W[, D])``, where on a CPU the channels of a voxel lie side by side in memory.
+    """The same ``(C, H, W[, D])``, on a CPU with the channels of a voxel adjacent in memory.
 
-    There torch takes the argmax over them about ten times as fast.
+    This makes torch's argmax over them about ten times as fast.
     """
     if logits.device.type != "cpu" or logits.nbytes > _LARGEST_COPY_BYTES:
         return logits
@@ -247,14 +247,14 @@ def list_sources(
     """The networks to run on each case: the one whose levels are evaluated, then the extra ones.
 
     Raises:
-        TypeError: networks that cannot be called, extra points of another kind.
-        ValueError: levels that a network lacks, or names used twice.
+        TypeError: networks that cannot be called, or extra points of the wrong type.
+        ValueError: levels that a network lacks, or duplicate names.
     """
     names = getattr(network, "levels", None) if levels is None else levels
     if isinstance(names, str) or not names or len(set(names)) < len(names):
         raise ValueError(
-            f"levels must be different names of levels, shallowest first, got {names!r}. Pass what the network's dict "
-            "is keyed by, as in levels=['L1', 'L2']."
+            f"levels must be different names of levels, shallowest first, got {names!r}. Pass the keys of the "
+            "network's dict, as in levels=['L1', 'L2']."
         )
     embedded = tuple(OperatingPoint(name=str(name), level=str(name)) for name in names)
     gates = tuple(OperatingPoint(name=gate_name(each), level=gate_name(each)) for each in adaptive)
@@ -266,7 +266,7 @@ def list_sources(
                 "{OperatingPoint('L2 trained alone', 'L2', 'extra'): network}."
             )
         if point.name in {EMBEDDED, *(each.name for source in sources for each in source.points)}:
-            raise ValueError(f"extra must have names of its own, got {point.name!r} again. Rename the point.")
+            raise ValueError(f"extra must have unique names, got {point.name!r} again. Rename the point.")
         sources.append(LevelSource(point.name, other, (point,)))
     for source in sources:
         _check_levels(source)

@@ -1,4 +1,4 @@
-"""What is refused before the first case is scored, so that nothing stops a run at its end."""
+"""Checks before the first case is scored, so that a run does not fail at its end."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def check_plan(plan: PruningPlan) -> None:
     """Refuse a network without levels, margins for unknown labels, and missing packages.
 
     Raises:
-        TypeError: no ``NestedUNet``.
-        ValueError: one with a single level, or margins for other labels.
-        ImportError: what draws the report is not installed.
+        TypeError: the network is no ``NestedUNet``.
+        ValueError: it has a single level, or margins name unknown labels.
+        ImportError: a package for the report is not installed.
     """
     _check_network(plan.pipeline.network)
     plan.rules.check_labels(scored_labels(plan.pipeline.labels))
@@ -40,10 +40,10 @@ def check_plan(plan: PruningPlan) -> None:
 
 
 def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
-    """Refuse what could not be written at the end, and say with what values the new bundle must segment.
+    """Refuse what could not be written at the end, and return the values with which the new bundle must segment.
 
     Raises:
-        ValueError: no bundle to cut the pruned one out of, or one that segments in another way than is evaluated.
+        ValueError: no bundle to prune, or one that segments differently from the evaluation.
         FileExistsError: the target exists and may not be replaced.
     """
     target, bundle = outputs.write, pipeline.bundle
@@ -63,9 +63,9 @@ def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
     check_writable(bundle, target, overwrite=outputs.overwrite)
     if not has_weights_of(pipeline.network, bundle):
         raise ValueError(
-            f"write must be left out where the evaluated weights are not the bundle's own, got others than "
-            f"{Path(bundle) / 'models' / 'model.pt'}, "
-            "which the pruned bundle would be cut out of. Copy the checkpoint there, or leave write out."
+            f"write must be left out where the evaluated weights are not the bundle's own, got weights other than "
+            f"{Path(bundle) / 'models' / 'model.pt'}, from which the pruned bundle would be cut. Copy the checkpoint "
+            "there, or leave write out."
         )
     return check_inference(bundle, pipeline.inferer, pipeline.device)
 
@@ -75,15 +75,15 @@ def check_data_sets(
 ) -> dict[str, dict[str, CheckedCase]]:
     """Check the cases of all data sets before the first is scored.
 
-    The same image in two data sets, or twice in one, would count as two subjects: the later one is a problem. In a
-    process group each process reads its share.
+    A repeated image would count as another subject, so its later occurrence is a problem. In a process group each
+    process reads its share.
 
     Returns:
-        What was found out about each case, by data set and name.
+        What was found about each case, by data set and name.
 
     Raises:
-        ValueError: cases of several data sets with problems, all named, unless the plan leaves them out. With one data
-            set, ``evaluate_levels`` names them.
+        ValueError: cases with problems, all named, unless the plan leaves them out. With a single data set,
+            ``evaluate_levels`` raises this.
     """
     network, values = plan.pipeline.network, list(plan.pipeline.labels.values())
     found: dict[tuple[str, str], CheckedCase] = {}
@@ -133,7 +133,7 @@ def check_scored(dataset: str, checked: Mapping[str, CheckedCase]) -> None:
 
 
 def load_further(pipeline: EvaluatedNetwork) -> dict[str, NestedUNet]:
-    """The deepest level of each further checkpoint, which is what is scored and measured.
+    """The deepest level of each further checkpoint, to be scored and measured.
 
     Raises:
         FileNotFoundError: no such file.
@@ -167,7 +167,7 @@ def _check_network(network: NestedUNet) -> None:
 
 
 def _check_report() -> None:
-    """Refuse at the start what would otherwise stop the run at its end."""
+    """Refuse to start without the packages that the report needs at the end."""
     missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"Reports need {' and '.join(missing)}: {install_command('report')}")

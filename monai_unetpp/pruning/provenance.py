@@ -1,4 +1,4 @@
-"""What a report says about its own making: settings, earlier rules in the same folder, and the command."""
+"""How a report was made: its settings, and earlier rules in the same folder."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def run_settings(plan: PruningPlan, own: InferenceSetting | None, folds: int = 0
 
 
 def earlier_rules(folder: Path, rules: Rules, settings: Mapping[str, str]) -> dict[str, str]:
-    """The rules of a report that is already in the folder, if they were others: rules count only where fixed first."""
+    """Different rules of an earlier report in the folder, if any, since rules must be fixed in advance."""
     path = folder / "report.json"
     if not path.is_file():
         return {}

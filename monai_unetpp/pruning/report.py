@@ -1,6 +1,6 @@
-"""Writing the result of the pruning evaluator: for reading, for machines, and for rebuilding it.
+"""Write the result of the pruning evaluator, for readers and for programs, and read it back.
 
-``report.json`` is described in ``REPORT.md`` of the guide to pruning.
+``report.json`` is described in ``REPORT.md`` of the pruning guide.
 """
 
 from __future__ import annotations
@@ -64,14 +64,13 @@ _ADAPTIVE_FILE = "adaptive_depth.csv"
 def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict[str, Path]:
     """Write ``report.html``, ``report.json``, ``per_case.csv`` and ``summary.md``.
 
-    Where the result holds a grid of operating points, ``operating_points.csv`` is written too, and with depths that
-    were chosen for each window ``adaptive_depth.csv``; without, those of an earlier result are removed. All are
-    rendered before the first is written, and each replaces its predecessor whole.
-    The HTML file stands alone: plots and overlay pictures are inside it, and nothing is loaded from elsewhere.
+    With a grid of operating points ``operating_points.csv`` is written too, and with depths chosen per window
+    ``adaptive_depth.csv``; otherwise those of an earlier result are removed. All are rendered before the first is
+    written, and each is replaced atomically. The HTML file is self-contained: it includes plots and overlay pictures.
 
     Args:
         result: the result to write; it needs at least one score and one decision.
-        output_dir: folder to write to; made if missing.
+        output_dir: folder to write to; created if missing.
 
     Returns:
         The paths under ``"html"``, ``"json"``, ``"csv"`` and ``"markdown"``, with a grid also ``"operating_points"``,
@@ -91,7 +90,7 @@ def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict
     texts = {
         "html": ("report.html", _html(result, summary, folder)),
         "json": ("report.json", _json(result, summary)),
-        "csv": ("per_case.csv", _csv(result)),
+        "csv": ("per_case.csv", format_scores(result.rows)),
         "markdown": ("summary.md", _markdown(result, summary)),
     }
     if result.grid is not None:
@@ -113,12 +112,11 @@ def read_report(path: str | PathLike[str]) -> PruningResult:
     """The result that ``write_report`` wrote to ``report.json``.
 
     Args:
-        path: a ``report.json``. Its own averages (``"summary"``) are not read: they follow from the scores.
+        path: a ``report.json``. Its averages (``"summary"``) are not read, as they follow from the scores.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not JSON, not a report, or of a schema that this version does not know; the message names the
-            place in the file.
+        ValueError: not JSON, not a report, or an unknown schema; the message names the place in the file.
     """
     source = Path(path)
     try:
@@ -150,12 +148,8 @@ def _json(result: PruningResult, summary: Summary) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _csv(result: PruningResult) -> str:
-    return format_scores(result.rows)
-
-
 def _grid_csv(grid: OperatingGrid) -> str:
-    """Like ``per_case.csv``, with level and setting of the point."""
+    """Like ``per_case.csv``, with the level and setting of the point."""
     settings = {point.name: (point.level, *_setting_columns(point)) for point in grid.points}
     rows = ((*settings[row.point], *score_cells(row)) for row in grid.rows)
     return _csv_text(("level", "overlap", "flips", "precision", "runtime", *SCORE_COLUMNS), rows)
@@ -169,7 +163,7 @@ def _setting_columns(point: OperatingPoint) -> tuple[str, str, str, str]:
 
 
 def _single_tables(result: PruningResult, summary: Summary) -> dict[str, Table | None]:
-    """The tables that there is one of, by their names in ``report.html`` and in the order of ``summary.md``."""
+    """The tables that occur once, by their names in ``report.html`` and in the order of ``summary.md``."""
     return {
         "verdicts": verdicts_table(result),
         "glance": glance_table(result, summary),
@@ -306,8 +300,8 @@ def _honesty(result: PruningResult) -> str:
     confirmed = [d.dataset for d in result.decisions if d.role == "confirm" and not d.optimistic]
     if confirmed:
         return (
-            f"The level was confirmed or not on cases that took no part in choosing it ({', '.join(confirmed)}): those "
-            "figures are not optimistic, those of the choosing cases are."
+            f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)}): their figures "
+            "are not optimistic, those of the choosing cases are."
         )
     where = "" if len(optimistic) == len(result.decisions) else f" on {', '.join(optimistic)}"
     return (

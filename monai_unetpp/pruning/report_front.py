@@ -1,4 +1,4 @@
-"""The one picture of the trade-off: how accurate each level is for the time that it takes."""
+"""The plot of the trade-off: the accuracy of each level against its time."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["mean_dice", "plot_trade_off"]
 
 _CROWDED = 0.16
-"""Points nearer than this share of the time axis do not have their words on the same side."""
+"""Points closer than this share of the time axis have their text on different sides."""
 
 
 class _Place(NamedTuple):
-    """A point in the picture: its time in the picture's unit, and mean Dice; the bar around it where it has one."""
+    """A point in the plot: its time in the unit of the plot, its mean Dice, and its bar, if any."""
 
     name: str
     time: float
@@ -35,10 +35,10 @@ class _Place(NamedTuple):
 
 
 def plot_trade_off(result: PruningResult) -> Picture | None:
-    """Mean Dice of each point against its time per volume, with words at the points; None without costs or labels.
+    """Plot the mean Dice of each point against its time per volume; None without costs or labels.
 
-    Bars are bootstrap intervals of 95 % of the difference from the deepest level, over subjects, around the point's
-    mean: the spread between easy and hard cases, which all levels share, is not in them.
+    Bars are 95 % bootstrap intervals over subjects of the difference from the deepest level. They do not include the
+    spread between easy and hard cases, which all levels share.
     """
     unit, scale = time_unit(cost.volume_latency_s.median for cost in result.costs.values())
     places = _places(result, scale)
@@ -65,7 +65,7 @@ def plot_trade_off(result: PruningResult) -> Picture | None:
 
 
 def mean_dice(result: PruningResult, points: Sequence[OperatingPoint]) -> dict[str, float]:
-    """Mean Dice of each point over cases, labels and data sets, in that order; empty where no case has a label."""
+    """Mean Dice of each point over cases, labels and data sets, in that order; empty if no case has a label."""
     names = [point.name for point in points]
     rows = _rows(result, names)
     return mean_accuracy(rows, names) if rows else {}
@@ -79,7 +79,7 @@ def _rows(result: PruningResult, names: Sequence[str]) -> list[ScoreRow]:
 
 
 def _places(result: PruningResult, scale: float) -> list[_Place]:
-    """Every point that has a cost, the fastest first."""
+    """Every point with a cost, the fastest first."""
     points = {point.name: point for point in result.points if point.name in result.costs}
     accuracy, names = mean_dice(result, list(points.values())), list(points)
     if not accuracy:
@@ -99,7 +99,7 @@ def _places(result: PruningResult, scale: float) -> list[_Place]:
 
 
 def _bars(accuracy: dict[str, float], resampled: Any, deepest: str) -> dict[str, tuple[float, float] | None]:
-    """The interval of each mean, as it is known in relation to that of the deepest level."""
+    """The interval of each mean relative to that of the deepest level."""
     names = list(accuracy)
     differences = resampled - resampled[:, [names.index(deepest)]]
     ends = np.nanpercentile(differences, (2.5, 97.5), axis=0) + accuracy[deepest]
@@ -110,7 +110,7 @@ def _bars(accuracy: dict[str, float], resampled: Any, deepest: str) -> dict[str,
 
 
 def _sides(places: Sequence[_Place]) -> list[bool]:
-    """Whether the words of each point stand below it: where points crowd, those of the less accurate one."""
+    """Whether the text of each point is below it: among crowded points, that of the less accurate ones."""
     width = max(place.time for place in places)
 
     def crowded(one: _Place, other: _Place) -> bool:
@@ -155,8 +155,5 @@ def _words(place: _Place, deepest: str, unit: str) -> str:
     text = f"{place.name}: mean Dice {format_metric('dice', place.dice)} in {significant(place.time)} {unit}"
     if place.bar is None or place.name == deepest:
         return text
-    return f"{text}, 95{NBSP}% interval in relation to {deepest} {_interval(place.bar)}"
-
-
-def _interval(bar: tuple[float, float]) -> str:
-    return f"{bar[0]:.4f} to {bar[1]:.4f}"
+    low, high = place.bar
+    return f"{text}, 95{NBSP}% interval relative to {deepest} {low:.4f} to {high:.4f}"

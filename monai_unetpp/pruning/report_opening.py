@@ -1,4 +1,4 @@
-"""The first lines of a pruning report: the verdict in plain words, and what it buys."""
+"""The opening of a pruning report: the verdict in plain words, and what it saves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Fact", "first_lines", "key_facts", "plain_verdict"]
 
 
 class Fact(NamedTuple):
-    """A figure of the first screen, and what it is."""
+    """A figure on the first screen, and its meaning."""
 
     value: str
     meaning: str
@@ -37,7 +37,7 @@ def plain_verdict(result: PruningResult) -> str:
 
 
 def key_facts(result: PruningResult, summary: Summary) -> list[Fact]:
-    """What the chosen level saves and loses, or the one that was refused: time, parameters, memory and Dice."""
+    """What the chosen or refused level saves and loses: time, parameters, memory and Dice."""
     shown, deepest = shown_loser(result), deepest_point(result)
     if shown is None or deepest is None:
         return []
@@ -58,7 +58,7 @@ def key_facts(result: PruningResult, summary: Summary) -> list[Fact]:
 
 
 def first_lines(result: PruningResult) -> list[TrustLine]:
-    """How far to trust the verdict, and what other ways of running the levels would give."""
+    """How far to trust the verdict, and what other settings of the levels would give."""
     lines = trust_lines(result)
     if result.grid is not None:
         lines.append(TrustLine("Other settings", result.grid.reason))

@@ -1,7 +1,6 @@
-"""The plots of a pruning report, as SVG with every letter drawn as a path: they look the same on any machine.
+"""The plots of a pruning report, as SVG with text drawn as paths, so that they look the same on any machine.
 
-Shape or position always says the same as colour. Each function returns the picture and the words that replace it for
-those who cannot see it.
+Shape or position always repeats what colour says. Each function returns the picture and its alternative text.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ _MAX_SPOTS = 600
 
 
 class Spot(NamedTuple):
-    """A place in a plot, in percent of its width from the left and of its height from the top, and its values."""
+    """A place in a plot, in percent of its width from the left and of its height from the top, with its values."""
 
     left: float
     top: float
@@ -45,7 +44,7 @@ class Spot(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A plot: its SVG source without a ground, what it shows in words, and where to point for which values."""
+    """A plot: SVG source with a transparent background, alternative text, and places that show values."""
 
     svg: str
     alt: str
@@ -57,8 +56,8 @@ def picture_of(figure: Figure, alt: str, marks: Sequence[tuple[Axes, tuple[float
 
     Args:
         figure: the figure.
-        alt: what it shows in words.
-        marks: axes, position in data, and the values that are shown there; left out where they are very many.
+        alt: alternative text.
+        marks: axes, position in data coordinates, and the values to show there; dropped if there are very many.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -81,11 +80,11 @@ def _panel_labels(result: PruningResult) -> tuple[str, ...]:
 
 
 _SETTING_MARKERS = "osD^vP"
-"""One for each precision and runtime, again from the first where there are more."""
+"""One for each precision and runtime, repeated if there are more."""
 
 
 def plot_grid(result: PruningResult) -> Picture | None:
-    """Mean Dice of every operating point against its time, with the Pareto front; None without a grid.
+    """Plot the mean Dice of every operating point against its time, with the Pareto front; None without a grid.
 
     Colour is the level, shape the precision and runtime; filled points are the reference and those that pass.
     """
@@ -158,9 +157,9 @@ def _legend_grid(figure: Figure, grid: OperatingGrid, levels: Sequence[str], kin
 
 
 def plot_differences(result: PruningResult, decision: Decision) -> Picture | None:
-    """Mean differences with their bounds beside zero and the margin, a panel per metric; None without comparisons.
+    """Plot mean differences with bounds, zero and the margin, one panel per metric; None without comparisons.
 
-    What was only described, not tested, is grey and hollow.
+    Untested comparisons are grey and hollow.
     """
     metrics = tuple(dict.fromkeys(comparison.metric for comparison in decision.comparisons))
     if not metrics:
@@ -221,7 +220,7 @@ def _draw_differences(axes: Axes, comparisons: Sequence[Comparison], tested: fro
             axes.plot([c.mean_difference], [row], linestyle="none", **style)
         for edge, inward, out in ((low, 1, c.lower_bound < low), (high, -1, c.upper_bound > high)):
             if out:
-                # an arrow at the edge: the interval goes on beyond the picture
+                # an arrow at the edge: the interval continues beyond the plot
                 axes.plot(edge, row, marker="<" if inward > 0 else ">", markersize=9, color=colour, clip_on=False)
     axes.set_yticks(range(len(comparisons)), [f"{c.point} · {c.label} · {_outcome(c, tested)}" for c in comparisons])
     axes.set_ylim(len(comparisons) - 0.4, -0.6)
@@ -232,7 +231,7 @@ def _draw_differences(axes: Axes, comparisons: Sequence[Comparison], tested: fro
 
 
 def _difference_limits(comparisons: Sequence[Comparison]) -> tuple[float, float]:
-    """Room for everything that is near the margin; what failed by far must not squeeze the rest."""
+    """Limits that hold everything near the margin; clear failures must not squeeze the rest."""
     margin = max(c.margin for c in comparisons)
     near = [c for c in comparisons if c.state != "fail"]
     extent = max(
@@ -256,7 +255,7 @@ def _legend_differences(figure: Figure, states: set[str], untested: bool) -> Non
 
 
 def plot_case_lines(result: PruningResult) -> Picture | None:
-    """Dice of every case across the operating points, a panel per label; None where there is only one point."""
+    """Plot the Dice of every case across the operating points, one panel per label; None with a single point."""
     if len(result.points) < 2:
         return None
     labels, names = _panel_labels(result), [point.name for point in result.points]
@@ -307,7 +306,7 @@ def _draw_cases(
 ) -> None:
     style: dict[str, Any] = {"color": colour, "alpha": 0.45, "markersize": 3}
     for columns, marker, line in ((range(embedded), "o", 0.9), (range(embedded, len(names)), "D", 0.0)):
-        # all cases as one broken line: a thousand lines of their own would take a minute to draw
+        # all cases as one line with gaps, since a thousand separate lines would take a minute to draw
         x = [position for _ in cases for position in (*columns, math.nan)]
         y = [height for scores in cases for height in (*(scores.get(names[i], math.nan) for i in columns), math.nan)]
         axes.plot(x, y, linewidth=line, marker=marker, linestyle="-" if line else "none", **style)
@@ -323,7 +322,7 @@ def _draw_means(axes: Axes, cases: Sequence[dict[str, float]], names: Sequence[s
 
 
 def _draw_missed(axes: Axes, positions: Sequence[int], heights: Sequence[float]) -> None:
-    """Crosses at the lower edge, so that a few zeros do not flatten all other lines."""
+    """Draw crosses at the lower edge, so that a few zeros do not flatten all other lines."""
     low, high = (min(heights), max(heights)) if heights else (0.0, 1.0)
     room = 0.12 * max(high - low, 0.05)
     bottom = max(0.0, low - room)

@@ -1,8 +1,7 @@
-"""The tables of a pruning report, each worked out and worded once, so that every file says the same.
+"""The tables of a pruning report, each computed and worded once, so that all files agree.
 
-``report.html``, ``summary.md`` and the plots take their figures from here. Nothing in this module decides or measures:
-it sets the scores and costs of a :class:`~monai_unetpp.pruning.results.PruningResult` in proportion and puts them into
-words.
+This module neither decides nor measures: it compares the scores and costs of a
+:class:`~monai_unetpp.pruning.results.PruningResult` and words them for ``report.html`` and ``summary.md``.
 """
 
 from __future__ import annotations
@@ -68,21 +67,21 @@ _GIGA = 1e9
 _GLANCE_LABELS = 4
 
 EARLIER_RULES = "earlier rules"
-"""The entry of ``result.settings`` that says by which other rules the same cases were judged before."""
+"""The entry of ``result.settings`` with other rules by which the same cases were judged before."""
 
 DECISION_RULE = (
-    "Levels are tried in a fixed order from deep to shallow, and the first that does not pass stops the search: what "
-    "lies beyond it is described, not tested. A level passes where, for every guarded metric and label, the one-sided "
-    "lower confidence bound of its mean difference from the deepest level stays above minus the margin (see the rules "
-    "of this run), with room left for rare large drops that so few subjects cannot exclude; and where neither missed "
-    "structures nor large drops of single cases exceed those in the other direction by 5 % of the subjects."
+    "Levels are tested in a fixed order from deep to shallow, and the first that does not pass stops the search: "
+    "levels beyond it are described, not tested. A level passes if, for every guarded metric and label, the one-sided "
+    "lower confidence bound of its mean difference from the deepest level is above minus the margin (see the rules of "
+    "this run), with room for rare large drops that so few subjects cannot exclude, and if neither missed structures "
+    "nor large drops of single cases exceed those in the other direction by 5 % of the subjects."
 )
 
-# Time and IoU are averages of arXiv:1807.10165; 75.6 % is 1 - 2,204,961 / 9,041,601, its network as NestedUNet has it.
+# Time and IoU are averages in arXiv:1807.10165; 75.6 % is 1 - 2,204,961 / 9,041,601 for its network as a NestedUNet.
 PAPER_CLAIM = (
     "arXiv:1807.10165 reports for UNet++ L3 against L4, on average, 32.2 % less inference time and 0.6 points of IoU "
-    "lost, and that pruning further costs significant accuracy; the abstract of arXiv:1912.05074 speaks of significant "
-    "speed-up with only modest degradation. Parameters are counted on the papers' 2D network (2.20 M of 9.04 M). Data, "
+    "lost, and that pruning further costs significant accuracy; the abstract of arXiv:1912.05074 reports significant "
+    "speed-up with only modest degradation. Parameters are those of the papers' 2D network (2.20 M of 9.04 M). Data, "
     "network and hardware differ from those here: compare orders of magnitude only."
 )
 
@@ -120,14 +119,13 @@ def verdicts_table(result: PruningResult) -> Table:
         records,
         words=("Data set", "Verdict", "Cases used to", "Optimistic", "In words"),
         notes=[
-            "Optimistic: whether the same cases chose the level and give its figures; it says nothing about what "
-            "selected the weights."
+            "Optimistic: whether the same cases chose the level and give its figures, whatever selected the weights."
         ],
     )
 
 
 def glance_table(result: PruningResult, summary: Summary) -> Table:
-    """The levels in one view: accuracy of all cases together beside cost and speed-up."""
+    """The levels at a glance: accuracy over all cases, cost and speed-up."""
     dataset = data_sets(result)[0]
     labels = shown_labels(result)
     if len(labels) > _GLANCE_LABELS and FOREGROUND in labels:
@@ -150,7 +148,7 @@ def glance_table(result: PruningResult, summary: Summary) -> Table:
             }
         records.append(record)
     cases = "all data sets" if dataset == ALL else quoted(dataset)
-    ratio = "Speed-up: median time per volume of the deepest level divided by that of the level."
+    ratio = "Speed-up: median time per volume of the deepest level divided by that of this level."
     return Table.of(
         "The levels at a glance",
         records,
@@ -161,7 +159,7 @@ def glance_table(result: PruningResult, summary: Summary) -> Table:
 
 
 def _chosen_rows(result: PruningResult) -> list[int]:
-    """Where the chosen point is in a table with a row per point."""
+    """The index of the chosen point in a table with a row per point."""
     chosen = chosen_point(result)
     return [i for i, point in enumerate(result.points) if point == chosen]
 
@@ -169,10 +167,10 @@ def _chosen_rows(result: PruningResult) -> list[int]:
 def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Table:
     """Scores, states and the difference from the deepest level for every level and label of one data set."""
     chosen = chosen_point(result)
-    # cases of one data set that were split have two decisions, neither of which belongs to the means of all cases
+    # a data set that was split has two decisions, neither of which is about the means of all its cases
     decisions = [d for d in result.decisions if d.dataset == dataset]
     compared = {(c.point, c.label, c.metric): c for d in decisions[:1] for c in d.comparisons if len(decisions) == 1}
-    # one metric's interval fits beside the means; the others stand with the comparisons
+    # only one metric's interval fits beside the means; the comparisons hold the others
     guarded = [key for key in METRICS if any(metric == key for _, _, metric in compared)][:1]
     records: list[dict[str, TableCell | str | None]] = []
     marked: list[int] = []
@@ -202,9 +200,9 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
         words=("Level", "Label"),
         marked=marked,
         notes=[
-            "Mean ± standard deviation over cases; cases where truth and prediction are both empty are counted and "
-            "left out, at each level by itself: where only one of two levels has a false positive, their means are "
-            "over different cases.",
+            "Mean ± standard deviation over cases. Cases with truth and prediction both empty are counted but left "
+            "out, separately at each level: if only one of two levels has a false positive, their means are over "
+            "different cases.",
             f"NSD: normalised surface Dice at a tolerance of {tolerances}." if tolerances else "",
             "Missed: truth, but no prediction. False pos.: prediction, but no truth.",
             interval_note(result.rules.alpha, list(compared.values())) if guarded else "",
@@ -213,7 +211,7 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
 
 
 def comparisons_table(result: PruningResult, decision: Decision) -> Table:
-    """Every guarded metric of every level: what was tested, and how it came out."""
+    """The comparisons of every guarded metric at every level, with their results."""
     tested = points_under_test(result, decision)
     part = "" if decision.role == "choose and report" else f", cases that {decision.role}"
     return Table.of(
@@ -249,20 +247,19 @@ def _comparison_notes(result: PruningResult, decision: Decision, tested: frozens
     said = " ".join(decision.blockers)
     return [
         interval_note(result.rules.alpha, decision.comparisons),
-        "Bound by: BCa is the bias-corrected and accelerated bootstrap, t is Student's t corrected for skewness; "
-        "the lower of the two bounds counts, with few subjects that of t.",
-        "A comparison passes where the lower bound lies above minus the margin and the mean leaves room for rare "
-        "large drops that so few subjects cannot exclude. It fails where the upper bound lies below minus the "
-        "margin, or where more subjects have a large drop than a large gain and an exact sign test shows it. Otherwise "
-        "it is inconclusive.",
+        "Bound by: BCa is the bias-corrected and accelerated bootstrap, t is Student's t corrected for skewness. "
+        "The lower of the two bounds counts; with few subjects, that of t.",
+        "A comparison passes if the lower bound is above minus the margin and the mean leaves room for rare large "
+        "drops that so few subjects cannot exclude. It fails if the upper bound is below minus the margin, or if an "
+        "exact sign test shows more subjects with a large drop than with a large gain. Otherwise it is inconclusive.",
         "Not tested: the order of the levels is fixed and the first that does not pass ends the test; further "
         "checkpoints are no candidates. Such rows are descriptive and never count for the verdict."
         if any(c.point not in tested for c in decision.comparisons)
         else "",
         _unseen_note(decision, tested, result.rules.alpha),
-        "Cases: those with something to compare. Left out are cases where neither the truth nor either prediction "
-        "has the label, and cases where the truth lacks it and both find it.",
-        "Subjects needed: for each comparison alone, 80 % power, if level and deepest were truly equal; counted in "
+        "Cases: those that can be compared. Cases are left out if neither the truth nor either prediction has the "
+        "label, or if the truth lacks it and both predictions have it.",
+        "Subjects needed: for each comparison alone, at 80 % power, if level and deepest were truly equal; counted in "
         "subjects that have the label.",
         *(
             f"{c.point}: {c.reason}"
@@ -278,20 +275,19 @@ def _untested(result: PruningResult, point: str) -> str:
 
 
 def _unseen_note(decision: Decision, tested: frozenset[str], alpha: float) -> str:
-    """What a pass on this number of subjects cannot exclude; nothing where the verdict is another."""
+    """What a pass on this number of subjects cannot exclude; empty for other verdicts."""
     subjects = [c.clusters for c in decision.comparisons if c.point in tested and c.state == "pass"]
     if decision.verdict != "prune" or not subjects:
         return ""
     least = min(subjects)
     return (
-        f"A pass does not exclude that some subjects fare worse: {least} subjects without a large drop leave open, "
-        f"with {confidence(alpha)} confidence, that up to {percent(unseen_rate(least, alpha), 1)} of all subjects "
-        "have one."
+        f"A pass does not exclude that some subjects fare worse: even if none of {least} subjects has a large drop, up "
+        f"to {percent(unseen_rate(least, alpha), 1)} of all subjects may have one ({confidence(alpha)} confidence)."
     )
 
 
 def cost_table(result: PruningResult, summary: Summary) -> Table | None:
-    """What each point costs; None where no cost was measured."""
+    """The cost of each point; None if no cost was measured."""
     costs = result.costs
     if not costs:
         return None
@@ -319,21 +315,21 @@ def cost_table(result: PruningResult, summary: Summary) -> Table | None:
         )
     first = next(iter(costs.values()))
     return Table.of(
-        "Cost of each really pruned network",
+        "Cost of each pruned network",
         records,
         words=("Level", "Self-check"),
         marked=_chosen_rows(result),
         notes=[
             f"Times: median (quartiles) of {first.window_latency_s.count} windows of {join_shape(first.window_shape)} "
             f"voxels and {first.volume_latency_s.count} volumes of {join_shape(first.volume_shape)} voxels.",
-            "M: million; G: 10⁹; MB: 10⁶ bytes. A multiplication and an addition are two operations. Speed-up: against "
-            "the deepest level.",
+            "M: million; G: 10⁹; MB: 10⁶ bytes. A multiplication and an addition count as two operations. Speed-up: "
+            "against the deepest level.",
             "Time per window and FLOPs are those of one pass of the network. Time per volume and peak memory are those "
-            "of segmenting a whole volume: the inferer's windows, their overlap and its flips are included.",
-            "Energy: median (quartiles), by the counters of the CPU (RAPL) or the GPU (NVML), with the idle machine's."
+            "of segmenting a whole volume, with all windows, overlaps and flips.",
+            "Energy: median (quartiles) from the counters of the CPU (RAPL) or the GPU (NVML), idle power included."
             if told
             else "",
-            "Self-check: whether the pruned network's output equals the level that was scored."
+            "Self-check: whether the pruned network's output equals that of the scored level."
             if any(cost.self_check for cost in costs.values())
             else "",
         ],
@@ -357,7 +353,7 @@ def _self_check(cost: PointCost) -> TableCell | None:
 
 
 def claims_table(result: PruningResult, summary: Summary) -> Table | None:
-    """What pruning saves here, beside what the papers report; None where no cost was measured."""
+    """What pruning saves here, beside what the papers report; None if no cost was measured."""
     deepest = deepest_point(result)
     if not result.costs or deepest is None:
         return None
@@ -385,7 +381,7 @@ def claims_table(result: PruningResult, summary: Summary) -> Table | None:
         "What pruning saves, beside the papers' claims",
         [*records, dict(zip(records[0], papers, strict=True))],
         words=("Network",),
-        notes=["Time: per volume. IoU points: mean of the labels, 100 points are an IoU of 1.", PAPER_CLAIM],
+        notes=["Time: per volume. IoU points: mean over the labels; 100 points are an IoU of 1.", PAPER_CLAIM],
     )
 
 
@@ -401,7 +397,7 @@ def _iou_points_lost(result: PruningResult, summary: Summary, dataset: str, poin
 
 
 def trade_offs_table(result: PruningResult) -> Table | None:
-    """The rules other than non-inferiority and what they pick; None where there are none."""
+    """The rules other than non-inferiority and what they pick; None if there are none."""
     columns = ("Rule", "Picks", "Why")
     records = [
         {"Rule": rule_in_words(t.rule), "Picks": ", ".join(t.points) or "none", "Why": costs_in_words(t.reason)}
@@ -411,7 +407,7 @@ def trade_offs_table(result: PruningResult) -> Table | None:
 
 
 def worst_cases_table(result: PruningResult, summary: Summary) -> Table | None:
-    """The cases on which the level of :func:`shown_loser` loses most; None where there is none or none loses."""
+    """The cases on which the level of :func:`shown_loser` loses most; None without such a level or loss."""
     chosen, deepest = shown_loser(result), deepest_point(result)
     if not summary.worst_cases or chosen is None or deepest is None:
         return None
@@ -431,13 +427,13 @@ def worst_cases_table(result: PruningResult, summary: Summary) -> Table | None:
 
 
 def problems_table(result: PruningResult) -> Table | None:
-    """The cases that were left out; None where there are none."""
+    """The cases that were left out; None if there are none."""
     records = [{"Case": p.case, "Data set": p.dataset, "Reason": p.reason} for p in result.problems]
     return Table.of("Cases left out", records, words=("Case", "Data set", "Reason")) if records else None
 
 
 def settings_table(result: PruningResult) -> Table:
-    """By which rules and settings this run scored and decided."""
+    """The rules and settings of this run."""
     rows: list[tuple[str, TableCell | str]] = []
     for margin in result.rules.margins:
         metric, labels = METRICS[margin.metric], margin.labels
@@ -447,8 +443,8 @@ def settings_table(result: PruningResult) -> Table:
         rows.append((_capitalised(EARLIER_RULES), TableCell(result.settings[EARLIER_RULES], "unsure")))
     few = confidence(bound_alpha(MIN_SUBJECTS, result.rules.alpha))
     bounds = (
-        f"{confidence(result.rules.alpha)}, one-sided; more with fewer than {FULL_SUBJECTS} subjects, up to {few} with "
-        f"{MIN_SUBJECTS}"
+        f"{confidence(result.rules.alpha)}, one-sided; higher with fewer than {FULL_SUBJECTS} subjects, up to {few} "
+        f"with {MIN_SUBJECTS}"
     )
     rows.append(("Confidence of each bound", bounds))
     for key, drop in result.rules.max_case_drop.items():
@@ -469,7 +465,7 @@ def _capitalised(text: str) -> str:
 
 
 def environment_table(result: PruningResult) -> Table | None:
-    """Hardware and versions; None where they are not known."""
+    """Hardware and versions; None if unknown."""
     e = result.environment
     if e is None:
         return None

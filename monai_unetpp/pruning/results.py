@@ -1,4 +1,4 @@
-"""What the stages of pruning hand to each other: frozen, plain, and easy to write down.
+"""The results that the stages of pruning pass on: frozen, plain and easy to serialise.
 
 Scoring gives :class:`ScoreRow`, measuring gives :class:`PointCost`, deciding gives :class:`Decision`; a
 :class:`PruningResult` holds all of them, and the writers only read it.
@@ -43,11 +43,11 @@ Verdict = Literal["prune", "keep", "inconclusive"]
 
 @dataclasses.dataclass(frozen=True)
 class InferenceSetting:
-    """How a level is run over a volume: what a user can choose beside the level.
+    """How a level is run over a volume: what a user can choose besides the level.
 
     Attributes:
-        overlap: part of a window that the next one covers again, one number for all axes or one for each.
-        flips: spatial axes along which mirror images are averaged, 0 the first; empty for none.
+        overlap: share of a window that overlaps with the next, one number for all axes or one for each.
+        flips: spatial axes of test-time flips, from 0; empty for none.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         runtime: ``"torch"``, ``"compile"`` or ``"openvino"``.
     """
@@ -59,7 +59,7 @@ class InferenceSetting:
 
     @property
     def name(self) -> str:
-        """Short and always the same, such as ``"overlap=0 bf16 openvino"``; flips only where there are any."""
+        """Short and unique, such as ``"overlap=0 bf16 openvino"``; without flips if there are none."""
         overlap = "overlap=" + ",".join(f"{share:g}" for share in self.overlap)
         flips = ["flips=" + "+".join(map(str, self.flips))] if self.flips else []
         return " ".join([overlap, *flips, self.precision, self.runtime])
@@ -67,7 +67,7 @@ class InferenceSetting:
 
 @dataclasses.dataclass(frozen=True)
 class OperatingPoint:
-    """Something a user can choose: a level cut out of the full network, or a network of its own.
+    """Something a user can choose: a level cut out of the full network, or a separate network.
 
     Attributes:
         name: unique, such as ``"L2"``, ``"L2 trained alone"`` or ``"L2 overlap=0 bf16 openvino"``.
@@ -75,7 +75,7 @@ class OperatingPoint:
         kind: ``"embedded"`` for a level of the evaluated network, ``"extra"`` for a further checkpoint. Only
             embedded points are candidates for pruning; extra ones are compared.
         checkpoint: file name of the weights.
-        setting: how it is run, in a grid of settings; None stands for the inferer that was given.
+        setting: how it is run in a grid of settings; None for the given inferer.
     """
 
     name: str
@@ -92,7 +92,7 @@ class ScoreRow:
     Attributes:
         dataset: name of the data set.
         case: name of the case, unique in its data set.
-        subject: the subject of the case; equal to ``case`` where subjects are not known.
+        subject: the subject of the case; equal to ``case`` if unknown.
         point: name of the operating point.
         label: name of the label, or ``"foreground"`` for all labels pooled.
         score: the numbers and their state.
@@ -125,21 +125,21 @@ class SelfCheck:
 
 @dataclasses.dataclass(frozen=True)
 class PointCost:
-    """What an operating point costs, measured on the really pruned network.
+    """The cost of an operating point, measured on the pruned network.
 
     Attributes:
         point: name of the operating point.
         parameters: number of parameters.
-        flops_per_window: floating-point operations for one window (a multiplication and an addition are two).
+        flops_per_window: floating-point operations for one window (a multiplication and an addition count as two).
         checkpoint_bytes: size of the pruned state dict as a file.
         window_latency_s: seconds per window.
-        volume_latency_s: seconds per whole volume, the inferer's work included.
-        peak_memory_bytes: most memory in use while one volume is segmented: device memory on CUDA, on a CPU the
-            growth of the resident set of a separate process.
+        volume_latency_s: seconds per whole volume, including the inferer.
+        peak_memory_bytes: peak memory while one volume is segmented: device memory on CUDA, on a CPU the growth of the
+            resident set of a separate process.
         window_shape: spatial shape of the window.
         volume_shape: spatial shape of the volume.
-        self_check: the pruned network against the level that was scored; None for further checkpoints.
-        volume_energy_j: joules per whole volume, what the idle machine uses included; None where it does not tell.
+        self_check: the pruned network against the scored level; None for further checkpoints.
+        volume_energy_j: joules per whole volume, idle power included; None if the machine does not report it.
     """
 
     point: str
@@ -157,7 +157,7 @@ class PointCost:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """One guarded metric of one label: a level against the deepest, case by case.
+    """The comparison of a level with the deepest, for one guarded metric of one label.
 
     Attributes:
         point: name of the shallower operating point.
@@ -170,19 +170,19 @@ class Comparison:
         mean_reference: mean of the metric at the reference.
         mean_point: mean of the metric at the point.
         mean_difference: mean of the paired differences, signed so that negative is worse at the point.
-        sd_difference: their standard deviation (of subject means where there are several cases per subject).
+        sd_difference: their standard deviation (of subject means if subjects have several cases).
         lower_bound: one-sided lower confidence bound of the mean difference at ``1 - alpha``.
         upper_bound: the upper bound at the same level, for display.
         method: ``"bca"`` or ``"t"``.
         worst_difference: the most negative difference.
-        worst_case: name of the case it belongs to.
+        worst_case: name of its case.
         state: ``"pass"``, ``"fail"`` or ``"inconclusive"``.
         subjects_needed: subjects for 80 % power if there is no true difference; None if unknown.
         reason: one sentence.
         drops: subjects in which a case drops by more than the limit of single cases.
         gains: subjects in which a case gains as much.
-        newly_missed: subjects in which the point misses the label altogether and the reference does not.
-        newly_found: subjects in which it is the other way round.
+        newly_missed: subjects in which the point misses the label completely and the reference does not.
+        newly_found: subjects in which only the reference misses it.
     """
 
     point: str
@@ -215,8 +215,8 @@ class TradeOff:
     """An operating point picked by another rule than non-inferiority.
 
     Attributes:
-        rule: the rule as the user gave it, such as ``"latency_ms<=50"`` or ``"pareto"``.
-        points: names of the points that it picks: the front, or a single one, or none.
+        rule: the rule as given by the user, such as ``"latency_ms<=50"`` or ``"pareto"``.
+        points: names of the points it picks: the front, a single one, or none.
         reason: why.
         on_front: for a front, the share of 1,000 resamples of the subjects in which each point is on it.
     """
@@ -229,17 +229,17 @@ class TradeOff:
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
-    """The verdict on one data set (or on all), and what it rests on.
+    """The verdict on one data set (or on all), and its basis.
 
     Attributes:
         dataset: name of the data set, or ``"all"``.
         verdict: ``"prune"``, ``"keep"`` or ``"inconclusive"``.
-        level: the level to use: the pruned one, or the deepest where the verdict is not to prune.
+        level: the level to use: the pruned one, or the deepest if the verdict is not to prune.
         role: what the cases were used for.
         cases: number of cases.
         subjects: number of subjects.
         comparisons: every comparison made, deepest level first.
-        blockers: sentences on what stopped at which level (new missed structures, worst case, failed margin).
+        blockers: why the test stopped at a level (newly missed structures, large drops, failed margin), in sentences.
         subjects_needed: how many would probably settle an inconclusive verdict; None if unknown.
         optimistic: whether the same cases chose the level and give its figures.
         summary: the verdict in one sentence.
@@ -280,19 +280,19 @@ class Decision:
 
 @dataclasses.dataclass(frozen=True)
 class Stability:
-    """What the rule says of other samples of the same subjects.
+    """The verdicts on other samples of the same subjects.
 
-    The shares are by name of the level that would be used (the deepest for *keep*), with ``"inconclusive"`` where there
-    would be no verdict; verdicts that never come are left out.
+    Shares are by name of the level to use (the deepest for *keep*), or ``"inconclusive"``; verdicts that never occur
+    are left out.
 
     Attributes:
         dataset: name of the data set.
         subjects: number of subjects.
         halves: share of 1,000 random halves of the subjects with each verdict.
-        new_samples: the same with every subject of a half counted twice: such samples vary as new ones of the full size
-            do, as long as they come from where these come from.
-        leave_one_out: share of the samples in which one subject is left out.
-        turning: the subjects without which the verdict would be another.
+        new_samples: the same with every subject of a half counted twice: such samples vary like new ones of full size
+            from the same source.
+        leave_one_out: share of the samples without one subject with each verdict.
+        turning: the subjects without which the verdict would change.
     """
 
     dataset: str
@@ -333,15 +333,15 @@ class SetDifference:
 
 @dataclasses.dataclass(frozen=True)
 class Exposure:
-    """How many of the cases that gave a verdict have taken part in the weights.
+    """How many of the cases behind a verdict took part in the weights.
 
     Attributes:
         dataset: name of the data set.
         role: role of the cases, as in :class:`Decision`.
         cases: number of cases.
-        training: how many the network was trained on.
-        selecting: how many chose among weights.
-        rule: how the weights were chosen; empty where the bundle does not say.
+        training: how many were used for training.
+        selecting: how many chose the weights.
+        rule: how the weights were chosen; empty if the bundle does not say.
         out_of_fold: whether other networks scored the cases, none of which was trained on the subjects that it scored.
     """
 
@@ -356,14 +356,14 @@ class Exposure:
 
 @dataclasses.dataclass(frozen=True)
 class TrainingGap:
-    """Mean Dice of a level on cases that it was trained on, and on those that judge it.
+    """Mean Dice of a level on training cases and on judging cases.
 
     Attributes:
         dataset: name of the data set.
         point: name of the level.
         label: name of the label.
         training: mean Dice on the training cases.
-        judging: mean Dice on the cases that judge.
+        judging: mean Dice on the judging cases.
     """
 
     dataset: str
@@ -380,7 +380,7 @@ class PointOutcome:
     Attributes:
         point: name of the operating point.
         dataset: name of the data set.
-        state: ``"pass"`` where it is not worse by more than the margins, ``"fail"`` or ``"inconclusive"``.
+        state: ``"pass"`` if it is not worse by more than the margins, ``"fail"`` or ``"inconclusive"``.
         alpha: one-sided error level of its bounds, corrected for the number of points.
         comparisons: every guarded metric of every label.
         reasons: sentences on what did not pass.
@@ -401,13 +401,13 @@ class OperatingGrid:
     Attributes:
         reference: name of the deepest level at the setting of the given inferer.
         points: level by setting, the given inferer's setting first, levels shallowest first.
-        rows: scores of all points on the cases that choose.
+        rows: scores of all points on the choosing cases.
         accuracy: mean Dice by name of the point, over labels and data sets.
         costs: by name of the point.
-        time_ratios: by name of the point: time per volume divided by that of the reference in the same round.
-        outcomes: by data set, every point but the reference.
+        time_ratios: by name of the point: time per volume relative to the reference in the same round.
+        outcomes: by data set, of every point but the reference.
         front: names of the points that no other beats in both accuracy and time, most accurate first.
-        recommended: the fastest point that passes on every data set; None where none is faster than the reference.
+        recommended: the fastest point that passes on every data set; None if none is faster than the reference.
         reason: why, in one sentence.
         left_out: settings that failed on a case, and why.
     """
@@ -427,13 +427,13 @@ class OperatingGrid:
 
 @dataclasses.dataclass(frozen=True)
 class CaseDepth:
-    """How deep the windows of a case went where the depth was chosen for each.
+    """The depths of the windows of a case, chosen for each window.
 
     Attributes:
         dataset: name of the data set.
         case: name of the case.
         point: name of the point, such as ``"adaptive=0.033"``.
-        windows: number of windows by the level that they stopped at.
+        windows: number of windows by the level at which they stopped.
     """
 
     dataset: str
@@ -444,18 +444,18 @@ class CaseDepth:
 
 @dataclasses.dataclass(frozen=True)
 class AdaptivePoint:
-    """A tolerance at which the depth of each window is chosen, with what it costs and how accurate it is.
+    """A tolerance for choosing the depth of each window, with its cost and accuracy.
 
     Attributes:
         name: such as ``"adaptive=0.033"``.
         tolerance: of ``1 - Dice`` between neighbouring levels.
-        windows: windows of all cases by the level that they stopped at.
-        operations_ratio: floating-point operations of all windows in proportion to those of the deepest level.
-        time_ratio: time of the timed cases in proportion to that of the deepest level in the same round.
+        windows: windows of all cases by the level at which they stopped.
+        operations_ratio: floating-point operations of all windows relative to the deepest level.
+        time_ratio: time of the timed cases relative to the deepest level in the same round.
         outcomes: by data set, compared with the deepest level, at the full error level.
         accepted: whether this tolerance and all smaller ones pass on every data set.
-        equal_cost: the level whose operations are nearest, without the deepest.
-        equal_cost_outcomes: of that level, by data set.
+        equal_cost: the level with the nearest number of operations, except the deepest.
+        equal_cost_outcomes: outcomes of that level by data set.
     """
 
     name: str
@@ -471,16 +471,16 @@ class AdaptivePoint:
 
 @dataclasses.dataclass(frozen=True)
 class AdaptiveDepth:
-    """Depths that are chosen for each window: whether they pay.
+    """Whether choosing the depth per window pays.
 
     Attributes:
         reference: name of the deepest level.
         points: by tolerance, the smallest first.
-        rows: their scores on the cases that choose.
+        rows: their scores on the choosing cases.
         depths: of every case at every point.
-        level_operations: operations of a window by the level that it stops at, in proportion to the deepest.
+        level_operations: operations of a window by the level at which it stops, relative to the deepest.
         timed_cases: number of cases that were timed.
-        recommended: the accepted point with the fewest operations, if that is faster too; None where there is none.
+        recommended: the accepted point with the fewest operations, if it is also faster; else None.
         reason: why, in one sentence.
     """
 
@@ -507,21 +507,21 @@ class PruningResult:
         problems: cases that were left out.
         costs: by name of the operating point.
         environment: where costs were measured.
-        rules: of the verdict.
+        rules: rules of the verdict.
         decisions: one per data set and, for several, one for ``"all"``.
         trade_offs: Pareto front, budgets and utility.
         command: the command line or call.
-        overlays: for the worst cases of the chosen level, paths of pictures.
+        overlays: paths of pictures of the worst cases of the chosen level.
         error_auroc: how well disagreement between levels finds errors, mean over cases; None if not measured.
-        settings: how images were segmented and cases chosen (window, overlap, flips, list of cases, share kept back,
-            rules of an earlier report in the same folder, ...), as text by name, in the order to be shown.
-        grid: the levels at further settings of the inferer; None where only the given one was evaluated.
-        adaptive: depths that are chosen for each window; None where none were asked for.
+        settings: how images were segmented and cases chosen (window, overlap, flips, list of cases, share held out,
+            rules of an earlier report in the same folder, ...), as text by name, in display order.
+        grid: the levels at further settings of the inferer; None if only the given one was evaluated.
+        adaptive: depths chosen per window; None without tolerances.
         stability: of the verdict on each data set.
         between_sets: how the losses of the levels differ between data sets.
-        exposures: what the cases of each decision had to do with the weights; None where the bundle does not say.
-        doubts: what looks doubtful about the plan or the cases, in sentences.
-        training_gap: accuracy on training cases beside that on the judging ones, where it was asked for.
+        exposures: whether the cases of each decision took part in the weights; None if the bundle does not say.
+        doubts: doubts about the plan or the cases, in sentences.
+        training_gap: accuracy on training cases beside that on the judging ones, if requested.
     """
 
     title: str
@@ -548,5 +548,5 @@ class PruningResult:
     training_gap: tuple[TrainingGap, ...] = ()
 
     def with_overlays(self, overlays: tuple[str, ...]) -> PruningResult:
-        """The same with the paths of the pictures."""
+        """The same result with the paths of the pictures."""
         return dataclasses.replace(self, overlays=overlays)

@@ -1,6 +1,6 @@
 """The rules of a verdict: margins, limits and error level, fixed before any case is scored.
 
-Importing this module takes no torch.
+Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ __all__ = ["DEFAULT_MARGINS", "DEFAULT_MAX_CASE_DROP", "Margin", "Rules", "as_li
 
 @dataclasses.dataclass(frozen=True)
 class Margin:
-    """The largest mean loss that still counts as the same; to be fixed before looking.
+    """The largest mean loss that still counts as equal, to be fixed before looking at results.
 
     Attributes:
         metric: ``"dice"``, ``"iou"``, ``"nsd"`` (larger is better) or ``"hd95_mm"`` (smaller is better).
         value: the margin, positive, in the metric's unit.
-        labels: names of the labels it guards; None for every label on its own.
+        labels: names of the guarded labels; None for every label separately.
     """
 
     metric: str
@@ -39,37 +39,37 @@ class Margin:
 DEFAULT_MARGINS: tuple[Margin, ...] = tuple(
     Margin(metric.key, metric.margin) for metric in METRICS.values() if metric.margin is not None
 )
-"""What is guarded by default: every label's Dice and normalised surface Dice."""
+"""Guarded by default: Dice and normalised surface Dice of every label."""
 
 DEFAULT_MAX_CASE_DROP: Mapping[str, float] = {
     metric.key: metric.case_drop for metric in METRICS.values() if metric.case_drop is not None
 }
-"""The worst drop of a single case, twenty times the default margins."""
+"""The largest drops of a single case, twenty times the default margins."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Rules:
-    """What decides a verdict.
+    """The rules of a verdict.
 
-    Margins and limits may be given as texts, as on the command line; they are kept as :class:`Margin` and as a dict.
+    Margins and limits may be strings, as on the command line; they are stored as :class:`Margin` and as a dict.
 
     Attributes:
         margins: what to guard; a margin with labels takes precedence over one without.
-        max_case_drop: what counts as a large drop of a single case, for the guarded labels of guarded metrics: large
-            drops are weighed against large gains. A dict holds all limits; texts such as ``"dice=0.2"`` change single
-            ones and leave the others at their defaults.
-        min_reference: the least mean Dice of a guarded label at the deepest level; below it there is no verdict, since
+        max_case_drop: the size of a large drop of a single case, for guarded labels and metrics; large drops are
+            weighed against large gains. A dict holds all limits; strings such as ``"dice=0.2"`` change single limits
+            and leave the others at their defaults.
+        min_reference: the lowest mean Dice of a guarded label at the deepest level; below it there is no verdict, since
             a broken level is no reference.
         alpha: one-sided error level, above 0 and below 0.5.
         bootstrap_samples: resamples of the bootstrap.
         seed: of the bootstrap, of the split by ``confirm_share`` and of the measurements. The same rules and scores
             always give the same verdict.
         budgets: such as ``"latency_ms=50"``: also pick the most accurate level within all of them.
-        utility_weight: accuracy that the whole cost of the most expensive level is worth; also picks the level of
+        utility_weight: accuracy that the full cost of the most expensive level is worth; also pick the level with the
             highest utility.
 
     Raises:
-        ValueError: a value out of its range, an unknown metric, or a limit given twice.
+        ValueError: a value out of range, an unknown metric, or a limit given twice.
     """
 
     margins: tuple[Margin, ...] = option(
@@ -90,7 +90,7 @@ class Rules:
         0.5,
         type=float,
         metavar="DICE",
-        help="least mean Dice of a guarded label at the deepest level, below which there is no verdict",
+        help="lowest mean Dice of a guarded label at the deepest level; below it there is no verdict",
     )
     alpha: float = option(0.05, type=float, metavar="ALPHA", help="one-sided error level")
     bootstrap_samples: int = 9999
@@ -108,7 +108,7 @@ class Rules:
     )
 
     def __post_init__(self) -> None:
-        # scipy takes long to import
+        # scipy is slow to import
         from monai_unetpp.pruning.statistics import check_alpha
 
         margins = DEFAULT_MARGINS if self.margins is None else as_list(self.margins)
@@ -145,12 +145,12 @@ class Rules:
 
 
 def as_list(given: str | Sequence[Any]) -> Sequence[Any]:
-    """A single text as a list of one: it is not a list of its letters."""
+    """``given`` as a list, with a single string as its only entry."""
     return [given] if isinstance(given, str) else given
 
 
 def parse_margin(text: str) -> Margin:
-    """A margin as the command line takes it.
+    """A margin from its text on the command line.
 
     Args:
         text: ``"dice=0.01"`` for every label, ``"dice:Anterior=0.02"`` or ``"dice:Anterior,Posterior=0.02"`` for some.
@@ -173,7 +173,7 @@ def parse_margin(text: str) -> Margin:
 
 
 def parse_case_drop(text: str) -> tuple[str, float]:
-    """A limit on the drop of a single case as the command line takes it: ``"dice=0.1"``.
+    """A limit on the drop of a single case from its text on the command line, such as ``"dice=0.1"``.
 
     Raises:
         ValueError: another form, an unknown metric, or a value that is not a positive number.

@@ -1,7 +1,4 @@
-"""Score every level of a network on labelled cases, all levels from one pass per case.
-
-:func:`evaluate_levels` is the first stage of pruning: it knows nothing of costs and decides nothing.
-"""
+"""Score every level of a network on labelled cases, all levels from one pass per case: the first stage of pruning."""
 
 from __future__ import annotations
 
@@ -30,17 +27,17 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """What :func:`evaluate_levels` returns.
+    """The result of :func:`evaluate_levels`.
 
     Attributes:
         points: the operating points: the levels, shallowest first, then the extra ones.
-        rows: a score for every case, point and label, in the order of the cases, points and labels given.
-        problems: cases that have no rows, and why.
-        cases: the cases that have rows, with their files.
+        rows: a score for every case, point and label, in the given order.
+        problems: cases without rows, and why.
+        cases: the cases with rows, with their files.
         error_auroc: how well disagreement between the levels finds errors of the deepest one: mean over cases of
             the area under the ROC curve; None if not measured or nowhere defined.
-        gate_rows: like ``rows`` for depths that were chosen for each window.
-        depths: how deep the windows of every case went then.
+        gate_rows: like ``rows``, for depths chosen per window.
+        depths: the depths of the windows of every case.
     """
 
     points: tuple[OperatingPoint, ...]
@@ -57,33 +54,33 @@ def evaluate_levels(
 ) -> Scores:
     """Score all levels of a network on labelled volumes, from one pass per case.
 
-    Every case is checked before the network sees the first one. Predictions are compared on the label's own grid,
-    read from the file without resampling; see :data:`monai_unetpp.metrics.RULES` for what is measured. The pruning
-    guide runs this on a network of this package, on one trained with MONAI and on any other.
+    All cases are checked before the network sees the first one. Predictions are compared on the label's own grid, as
+    read from the file; see :data:`monai_unetpp.metrics.RULES` for what is measured. The pruning guide shows examples
+    for networks of this package, of MONAI and of your own.
 
-    In a process group (``torchrun``, with ``torch.distributed`` initialised) each process takes its share of the
-    cases, and every process returns all of them: the same as a single process would.
+    In a process group (``torchrun``, with ``torch.distributed`` initialised) each process scores its share of the
+    cases, and every process returns all scores, as a single process would.
 
     Args:
         network: anything with ``forward_levels(x, levels)`` such as :class:`~monai_unetpp.NestedUNet`, or any callable
             that takes a batch ``(1, C, H, W[, D])`` and returns a dict of logits ``(1, classes, H, W[, D])`` by level.
-            It is moved to the device and put in eval mode meanwhile.
+            It is moved to the device and put in eval mode for the scoring.
         cases: dicts with ``image`` (a path, or one per channel), ``label`` and optionally ``subject``, as
-            ``load_datalist`` gives them. Image and label must have one shape, and no corner of their grids may lie
-            further apart than a tenth of the shortest voxel edge.
+            ``load_datalist`` returns them. Image and label must have the same shape, and the corners of their grids may
+            differ by at most a tenth of the shortest voxel edge.
         scoring: how to score.
-        **fields: fields of :class:`~monai_unetpp.pruning.Scoring`, instead of those in ``scoring`` or of a default.
+        **fields: fields of :class:`~monai_unetpp.pruning.Scoring` that override ``scoring`` or the defaults.
 
     Returns:
-        The scores. Where ``exclude_problems`` is set, a case on which the network fails becomes a
+        The scores. With ``exclude_problems``, a case on which the network fails becomes a
         :class:`~monai_unetpp.pruning.results.DataProblem`, and a further network that fails on a case is left out as
         a point; a case has rows at every point or at none.
 
     Raises:
-        TypeError: an argument, or an output of the network or inferer, of the wrong kind.
-        ValueError: arguments that do not go together; unless ``exclude_problems``, cases with problems in their data
-            before any network work, and cases that failed after all others were scored (and kept in ``store``).
-        RuntimeError: not a single case could be scored.
+        TypeError: an argument, or an output of the network or inferer, of the wrong type.
+        ValueError: inconsistent arguments. Without ``exclude_problems``, also cases with problems in their data
+            (before scoring) and cases that failed (after all others were scored and kept in ``store``).
+        RuntimeError: no case could be scored.
     """
     how = Scoring(**fields) if scoring is None else dataclasses.replace(scoring, **fields)
     evaluation = CaseEvaluation.of(network, how)
@@ -108,7 +105,7 @@ def evaluate_levels(
 def _check_cases(
     cases: Sequence[LabelledCase], evaluation: CaseEvaluation, in_channels: int | None
 ) -> tuple[dict[str, str], list[DataProblem]]:
-    """The content's hash of every sound case by name, and the problems of the others."""
+    """The hash of every sound case's files by name, and the problems of the others."""
     how = evaluation.scoring
     repeated = repeated_names(cases)
     reasons = {name: same_name(name, same) for name, same in repeated.items()}
@@ -150,7 +147,7 @@ def _score_share(
 
 
 def _failed_points(scored: Mapping[LabelledCase, CaseScores], evaluation: CaseEvaluation) -> dict[str, list[str]]:
-    """By further point that failed somewhere: the case and the reason, for each case on which it failed."""
+    """By further point that failed: each case on which it failed, and the reason."""
     failed: dict[str, list[str]] = {}
     for source in evaluation.sources:
         reasons = [
@@ -169,7 +166,7 @@ def _check_failures(
         raise ValueError(
             f"cases of {dataset!r} must all be scored, got {len(lines)} failure(s) on {count} cases:\n"
             + "\n".join(lines)
-            + "\nFinished cases are kept where a store is given. Correct the cause and run again, or set "
+            + "\nFinished cases are kept if a store is given. Correct the cause and run again, or set "
             "exclude_problems to leave out these cases and further checkpoints."
         )
 

@@ -28,50 +28,48 @@ class Scoring:
 
     Attributes:
         preprocessing: MONAI ``Compose`` that loads and prepares key ``"image"`` to ``(C, H, W[, D])``. Transforms of
-            other keys, such as the label's, are left out.
-        inferer: MONAI inferer; called as ``inferer(batch, network)`` it must hand the dict of levels through, as
-            ``SimpleInferer`` and ``SlidingWindowInferer`` (without ``buffer_steps``) do. A
-            ``NestedSlidingWindowInferer`` is asked for the levels itself, so that it can compile or convert the
-            network; leave its ``levels`` and ``output`` at their defaults.
+            other keys, such as the label's, are skipped.
+        inferer: MONAI inferer; ``inferer(batch, network)`` must return the network's dict of levels, as with
+            ``SimpleInferer`` and ``SlidingWindowInferer`` (without ``buffer_steps``). A ``NestedSlidingWindowInferer``
+            gets the levels itself, so that it can compile or convert the network; leave its ``levels`` and ``output``
+            at their defaults.
         postprocessing: MONAI ``Compose`` that turns ``{"pred": logits, "image": image}`` of one level, without the
-            batch axis, into integer labels ``"pred"`` on the image's original grid: such as ``AsDiscreted(argmax)``
-            and ``Invertd``.
-        labels: value of each label by name, without the background. Values above 0 that are not named are a problem
-            in a label file, and background in a prediction.
+            batch axis, into integer labels ``"pred"`` on the image's original grid, for example by
+            ``AsDiscreted(argmax)`` and ``Invertd``.
+        labels: value of each label by name, without the background. Other values above 0 are a problem in a label
+            file, and background in a prediction.
         tolerance_mm: tolerance of the normalised surface Dice by label in mm; ``"foreground"`` is optional.
-        ignore_label: value of voxels in label files that take no part in any score, whatever is predicted there.
+        ignore_label: value of voxels in label files that are left out of every score.
         levels: names of the levels to score, shallowest first; by default ``network.levels``.
-        adaptive: tolerances at which a depth is chosen for each window, see
-            :class:`~monai_unetpp.inferers.NestedSlidingWindowInferer`, which the inferer must then be; from the same
-            pass as the levels.
-        extra: further networks, each an operating point of its own, scored on the same cases with the same
-            transforms; a network returns logits, a dict of levels with the point's own, or has ``forward_levels``.
+        adaptive: tolerances for choosing the depth of each window, from the same pass as the levels; the inferer must
+            then be a :class:`~monai_unetpp.inferers.NestedSlidingWindowInferer`.
+        extra: further networks, each an operating point, scored on the same cases with the same transforms; a network
+            returns logits, a dict of levels that includes the point's level, or has ``forward_levels``.
         dataset: name of the data set in all results.
         device: where the networks run.
-        spatial_dims: 2 or 3; by default ``network.spatial_dims``, else what each label has.
+        spatial_dims: 2 or 3; by default ``network.spatial_dims``, else that of each label.
         subjects: subject by name of the case (image file name without suffix), or a CSV file with the columns
             ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name. A case's own
-            ``subject`` takes precedence, then ``subjects``, then the pattern; without any, what a case's name tells
-            (``sub-01_...``), else each case is a subject.
-        configuration: text of all settings of transforms and inferer, so that a finished case is scored again when
-            they change. Required with ``store``.
-        store: folder to keep finished cases in. A rerun scores only cases that are new or whose weights,
-            configuration or data changed; an interrupted run loses no more than the case it was at.
-        exclude_problems: leave out cases with problems in their data and go on, instead of stopping before any
-            network work.
-        checked: what an earlier check of the cases found, by name; by default they are checked.
+            ``subject`` takes precedence, then ``subjects``, then the pattern, then a subject in the case's name
+            (``sub-01_...``); else each case is a subject.
+        configuration: text of all settings of transforms and inferer; when it changes, finished cases are scored
+            again. Required with ``store``.
+        store: folder for finished cases. A rerun scores only cases that are new or whose weights, configuration or
+            data changed; an interrupted run loses at most one case.
+        exclude_problems: leave out cases with problems in their data, instead of stopping before scoring.
+        checked: results of an earlier check of the cases by name; by default they are checked.
         uncertainty: measure how well disagreement between the levels finds errors of the deepest one.
         uncertainty_dir: folder for ``<case>_uncertainty.nii.gz``, the disagreement per voxel (0 to 1) on the image's
             own grid; implies ``uncertainty``. Use one folder per data set.
-        progress: called with the number of finished cases and of all, by process 0 for its own share.
+        progress: called with the numbers of finished and of all cases, by process 0 for its own share.
         on_prediction: called with the case, the operating point, its label map ``(H, W[, D])`` and the label's affine
-            (in mm) after each prediction; not for cases taken from ``store``. See
+            (in mm) after each prediction, but not for cases from ``store``. See
             :func:`~monai_unetpp.pruning.predict_case`.
 
     Raises:
-        TypeError: labels, tolerances or a name of another kind.
-        ValueError: labels or tolerances that do not go together, or a name that no folder can have.
+        TypeError: labels, tolerances or a name of the wrong type.
+        ValueError: inconsistent labels or tolerances, or a name that cannot be that of a folder.
     """
 
     preprocessing: Callable[..., Any]
@@ -102,7 +100,7 @@ class Scoring:
         if self.adaptive and not isinstance(self.inferer, NestedSlidingWindowInferer):
             raise TypeError(
                 f"inferer must be a NestedSlidingWindowInferer where adaptive is given, got "
-                f"{type(self.inferer).__name__}. Leave adaptive out, or take this one."
+                f"{type(self.inferer).__name__}. Use it, or leave adaptive out."
             )
         check_tolerances(self.tolerance_mm, self.labels)
         if not isinstance(self.dataset, str):

@@ -1,4 +1,4 @@
-"""Grids of inference settings: what a user can choose beside the level to trade accuracy against cost."""
+"""Grids of inference settings that trade accuracy against cost, besides the level."""
 
 from __future__ import annotations
 
@@ -30,34 +30,34 @@ __all__ = [
 ]
 
 SETTINGS: dict[str, str] = {
-    "overlap": "part of a window that the next one covers again, from 0 to below 1",
+    "overlap": "share of a window that overlaps with the next, from 0 to below 1",
     "flips": "spatial axes to flip at test time: none, 0, 0+1, ...",
     "precision": ", ".join(PRECISIONS),
     "runtime": ", ".join(RUNTIMES),
 }
-"""What a grid can vary."""
+"""The settings that a grid can vary."""
 
 _ADAPTIVE = "adaptive"
-"""What is evaluated beside the grid, at the inferer's own setting."""
+"""Evaluated besides the grid, at the inferer's own setting."""
 
-#: Values to try by name of the setting; what is not named stays as the inferer has it.
+#: Values to try by name of the setting; other settings stay as in the inferer.
 SettingsGrid = dict[str, tuple[Any, ...]]
 
 
 def parse_settings(given: Mapping[str, Any] | Sequence[str] | str | None) -> SettingsGrid:
-    """The grid that a configuration or the command line asks for.
+    """The grid from a configuration or the command line.
 
     Args:
-        given: a dict such as ``{"overlap": [0.0, 0.25], "flips": [[], [0]], "precision": ["fp32", "bf16"]}``, or texts
-            such as ``"overlap=0,0.25"`` and ``"flips=none,0+1"``, one for each setting. An overlap may be one number
-            for each axis in a dict. ``None`` stands for no grid.
+        given: a dict such as ``{"overlap": [0.0, 0.25], "flips": [[], [0]], "precision": ["fp32", "bf16"]}``, or
+            strings such as ``"overlap=0,0.25"`` and ``"flips=none,0+1"``, one for each setting. In a dict, an overlap
+            may be one number per axis. ``None`` is no grid.
 
     Returns:
-        Different values by setting, in the order of :data:`SETTINGS`; empty for no grid.
+        Distinct values by setting, in the order of :data:`SETTINGS`; empty for no grid.
 
     Raises:
-        TypeError: values of another kind.
-        ValueError: another form, an unknown setting, one that is given twice, or one without values.
+        TypeError: values of the wrong type.
+        ValueError: another form, or a setting that is unknown, given twice or without values.
 
     Example:
         >>> parse_settings(["overlap=0,0.25", "flips=none,0+1"])
@@ -80,16 +80,16 @@ def parse_settings(given: Mapping[str, Any] | Sequence[str] | str | None) -> Set
 
 
 def adaptive_tolerances(given: Mapping[str, Any] | Sequence[str] | str | None) -> tuple[float, ...]:
-    """The tolerances at which a configuration or the command line wants the depth of each window to be chosen.
+    """The tolerances for choosing the depth of each window, from a configuration or the command line.
 
     Args:
         given: as for :func:`parse_settings`, with values of ``adaptive``.
 
     Returns:
-        Different tolerances, the smallest first; empty for none.
+        Distinct tolerances, the smallest first; empty for none.
 
     Raises:
-        TypeError: values of another kind.
+        TypeError: values of the wrong type.
         ValueError: another form, or a tolerance that is not above 0 and at most 1.
 
     Example:
@@ -119,7 +119,7 @@ def check_grid_inferer(inferer: Any) -> NestedSlidingWindowInferer:
     """``inferer`` if it can be run at other settings.
 
     Raises:
-        TypeError: it is of another kind.
+        TypeError: it cannot.
     """
     if not isinstance(inferer, NestedSlidingWindowInferer):
         raise TypeError(
@@ -132,20 +132,20 @@ def check_grid_inferer(inferer: Any) -> NestedSlidingWindowInferer:
 def list_settings(
     inferer: NestedSlidingWindowInferer, grid: SettingsGrid, network: NestedUNet, device: torch.device | str
 ) -> tuple[InferenceSetting, ...]:
-    """All combinations of a grid, after the inferer's own setting, each once.
+    """The inferer's own setting, then all other combinations of a grid.
 
-    What ``"auto"`` stands for is found out by running the shallowest level on a window of the smallest size, so that
-    what this machine cannot do is refused before any case is scored.
+    ``"auto"`` is resolved by running the shallowest level on a window of the smallest size, so that settings which
+    this machine cannot run are refused before any case is scored.
 
     Args:
-        inferer: its setting comes first, and fills in what the grid does not name.
+        inferer: its setting comes first, and provides the values that the grid does not name.
         grid: from :func:`parse_settings`.
         network: the network to run.
-        device: where.
+        device: where to run.
 
     Raises:
-        ImportError: a runtime that is not installed.
-        ValueError: a value that the inferer refuses, or that cannot be run on ``device``.
+        ImportError: a runtime is not installed.
+        ValueError: a value that the inferer refuses, or that cannot run on ``device``.
     """
     shallow = network.prune(network.levels[0]).eval().to(device)
     known: dict[tuple[str, str], tuple[str, str]] = {}
@@ -174,7 +174,7 @@ def list_settings(
 
 
 def with_setting(inferer: NestedSlidingWindowInferer, setting: InferenceSetting) -> NestedSlidingWindowInferer:
-    """A new inferer like ``inferer`` that runs at ``setting``.
+    """A copy of ``inferer`` that runs at ``setting``.
 
     Raises:
         ValueError: a value that the inferer refuses.
@@ -192,7 +192,7 @@ def _what_runs(
     runtime: str,
     cache_dir: str | PathLike[str] | None,
 ) -> tuple[str, str]:
-    """The precision and the runtime that are really used."""
+    """The precision and runtime that are really used."""
     shape = tuple(max(16, size) for size in NestedUNetConfig.check(**network.config).smallest_size())
     try:
         predictor = make_predictor(
@@ -236,7 +236,7 @@ def _parse(name: str, value: Any) -> Any:
 
 
 def _parse_overlap(value: Any) -> tuple[float, ...]:
-    """One number where all axes have the same."""
+    """The overlap per axis, or one number if all are equal."""
     try:
         shares = tuple(float(each) for each in (value if isinstance(value, (list, tuple)) else (value,)))
     except (TypeError, ValueError) as e:

@@ -1,7 +1,7 @@
 """Large drops of single subjects and missed structures, counted in both directions.
 
-A limit that one case may not cross is crossed by chance once there are enough cases. So drops are weighed against
-gains of the same size, and structures that only the shallower level misses against those that only the deepest does.
+With enough cases, some case crosses any limit by chance. So drops are weighed against gains of the same size, and
+structures that only the shallower level misses against those that only the deepest misses.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _Counts = int | NDArray[Any]
 
 
 def is_excess(worse: _Counts, better: _Counts, alpha: float = 0.05) -> Any:
-    """Whether an exact sign test shows more subjects that are worse than such that are better.
+    """Whether an exact sign test shows more worse subjects than better ones.
 
     Args:
         worse: subjects that are much worse at the shallower level; an array gives a result for each.
@@ -39,12 +39,11 @@ def is_excess(worse: _Counts, better: _Counts, alpha: float = 0.05) -> Any:
 
 
 def is_excess_excluded(worse: _Counts, better: _Counts, subjects: _Counts, alpha: float = 0.05) -> Any:
-    """Whether the subjects that are worse exceed those that are better by less than :data:`MOST_WORSE` of all.
+    """Whether the worse subjects exceed the better ones by less than :data:`MOST_WORSE` of all.
 
     Tango's score test of the difference of paired proportions (1998, doi
-    10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B) with a correction for continuity. Where no subject
-    is worse there is nothing to test: what so few subjects may not show is the concern of
-    :func:`~monai_unetpp.pruning.statistics.least_mean`.
+    10.1002/(SICI)1097-0258(19980430)17:8<891::AID-SIM780>3.0.CO;2-B) with a continuity correction. If no subject is
+    worse there is nothing to test: :func:`~monai_unetpp.pruning.statistics.least_mean` allows for unseen drops.
 
     Args:
         worse: subjects that are much worse at the shallower level; an array gives a result for each.
@@ -58,7 +57,7 @@ def is_excess_excluded(worse: _Counts, better: _Counts, subjects: _Counts, alpha
     """
     b, c, n = (np.asarray(each, dtype=np.float64) for each in (worse, better, subjects))
     linear = (2 * n - b + c) * MOST_WORSE - b - c
-    # the share of subjects that are better, estimated where the difference is exactly at its limit
+    # the share of better subjects, estimated for a difference exactly at its limit
     share = (np.sqrt(linear**2 + 8 * n * c * MOST_WORSE * (1 - MOST_WORSE)) - linear) / np.maximum(4 * n, 1)
     spread = np.sqrt(n * (2 * share + MOST_WORSE * (1 - MOST_WORSE)))
     z = (b - c + 0.5 - n * MOST_WORSE) / np.maximum(spread, 1e-12)

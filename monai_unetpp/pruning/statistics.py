@@ -1,15 +1,14 @@
 """One-sided bounds of a mean paired difference, and how many subjects a verdict needs.
 
-Paired differences between two levels are often left-skewed: most cases hardly change, a few drop. With few subjects
-the drops may not be in the sample at all, and then every interval that is built from the sample alone is too
-narrow. The rule here was chosen by simulation (``STATISTICS.md`` of the guide to pruning, written by
-``python -m benchmarks.simulate``):
+Paired differences between two levels are often left-skewed: most cases hardly change, a few drop. With few subjects,
+the sample may not contain any drop, and every interval based on the sample alone is too narrow. The rule here was
+chosen by simulation (``STATISTICS.md`` of the pruning guide, written by ``python -m benchmarks.simulate``):
 
-* the bound is the lower one of the BCa bootstrap and of a t bound with Hall's correction for skewness, so that the
-  level holds for normal and for moderately skewed differences;
-* with fewer than :data:`FULL_SUBJECTS` subjects the bound holds at less than ``alpha``, the less the fewer they are:
-  at a tenth of it with ten (:func:`bound_alpha`);
-* the mean must leave room for drops that are rare enough not to show in so many subjects (:func:`least_mean`);
+* the bound is the lower of the BCa bootstrap and a t bound with Hall's correction for skewness, so that the level holds
+  for normal and moderately skewed differences;
+* with fewer than :data:`FULL_SUBJECTS` subjects the level of the bound falls from ``alpha`` to a tenth of it with ten
+  (:func:`bound_alpha`);
+* the mean must leave room for drops that are too rare to show in so few subjects (:func:`least_mean`);
 * with fewer than :data:`MIN_SUBJECTS` subjects nothing is concluded.
 """
 
@@ -48,7 +47,7 @@ MIN_SUBJECTS = 10
 """With fewer subjects every verdict is inconclusive."""
 
 FULL_SUBJECTS = 30
-"""From this many subjects on the bound holds at ``alpha`` itself."""
+"""From this many subjects on, the level of the bound is ``alpha`` itself."""
 
 _UNSEEN_DROP = 5.0
 _LARGEST_WIDENING = 2.0
@@ -64,7 +63,7 @@ class MeanBounds:
         sd: standard deviation (``n - 1``).
         lower: lower confidence bound of the mean.
         upper: upper confidence bound of the mean, at the same one-sided level.
-        method: which of the two methods gave the lower bound: ``"bca"`` or ``"t"``.
+        method: the method of the lower bound, ``"bca"`` or ``"t"``.
     """
 
     mean: float
@@ -89,36 +88,36 @@ def bound_alpha(subjects: int | FloatArray, alpha: float) -> Any:
     """The one-sided level of the bound: ``alpha``, or less with few subjects, down to a tenth of it with ten.
 
     Args:
-        subjects: how many; an array gives one.
+        subjects: number of subjects; an array gives an array.
         alpha: one-sided error level.
     """
     return alpha * 10.0 ** -_shortage(subjects)
 
 
 def _shortage(subjects: int | FloatArray) -> Any:
-    """How few subjects are: 0 from :data:`FULL_SUBJECTS` on, 1 with :data:`MIN_SUBJECTS`, and even in between."""
+    """The lack of subjects: 0 from :data:`FULL_SUBJECTS` on, 1 with :data:`MIN_SUBJECTS`, and linear in between."""
     short = np.maximum(FULL_SUBJECTS - np.asarray(subjects, dtype=np.float64), 0) / (FULL_SUBJECTS - MIN_SUBJECTS)
     return short if short.ndim else float(short)
 
 
 def unseen_rate(subjects: int | FloatArray, alpha: float = 0.05) -> Any:
-    """The share of subjects that may behave otherwise without one of them being in the sample.
+    """The share of all subjects that may behave differently although none in the sample does.
 
-    The exact form of the rule of three: none of ``subjects`` shows it, so with confidence ``1 - alpha`` it is rarer
-    than ``1 - alpha ** (1 / subjects)`` (26 % for 10 subjects, 9.5 % for 30, 3 % for 100).
+    The exact form of the rule of three: with confidence ``1 - alpha``, what none of ``subjects`` shows is rarer than
+    ``1 - alpha ** (1 / subjects)`` (26 % for 10 subjects, 9.5 % for 30, 3 % for 100).
     """
     return 1 - alpha ** (1 / subjects)
 
 
 def least_mean(subjects: int | FloatArray, margin: float, alpha: float = 0.05) -> Any:
-    """What the mean difference must exceed to leave room for drops that the sample may not show.
+    """The mean difference that must be exceeded to leave room for drops that the sample may not show.
 
-    If drops of five margins (up to six with fewer than :data:`FULL_SUBJECTS` subjects) came at the rate that so many
-    subjects cannot exclude, the mean should still lie above ``-margin``. Five margins cost hardly any power at
+    If drops of five margins (up to six with fewer than :data:`FULL_SUBJECTS` subjects) occurred at the highest rate
+    that the sample cannot exclude, the mean should still be above ``-margin``. Five margins cost hardly any power at
     the sample sizes of :func:`sample_size`; larger drops are left to the limit on single cases.
 
     Args:
-        subjects: number of subjects; an array gives one.
+        subjects: number of subjects; an array gives an array.
         margin: the non-inferiority margin.
         alpha: one-sided error level.
     """
@@ -151,10 +150,10 @@ def is_non_inferior(
 
 
 def standardised(samples: FloatArray) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """Samples along the last axis with mean 0 and standard deviation 1, their means and standard deviations.
+    """Samples along the last axis, standardised, with their means and standard deviations.
 
-    A sample that is constant up to rounding (of differences of metrics of about 1) becomes zeros, with a standard
-    deviation of exactly 0.
+    A sample that is constant up to rounding (for metrics of about 1) becomes zeros, with a standard deviation of
+    exactly 0.
     """
     mean = samples.mean(axis=-1, keepdims=True)
     sd = samples.std(axis=-1, ddof=1, keepdims=True)
@@ -168,10 +167,10 @@ def skewness_corrected_t(samples: FloatArray, alpha: float = 0.05) -> FloatArray
     """Lower t bounds of the mean, widened where the sample is skewed to the left.
 
     Hall's cubic transformation of the t statistic (1992, doi 10.1111/j.2517-6161.1992.tb01872.x) with the quantile
-    of t instead of that of the normal distribution, so that the bound is the ordinary one for a sample without
-    skewness. A sample that is skewed to the right gets the ordinary bound. Small samples underestimate skewness, hence
-    the estimate ``G`` is taken as ``G (1 + |G| / 2)``. The distance from the mean to the bound at most doubles, which
-    is about what the exact binomial bound asks for where a single subject drops and all others are the same.
+    of t instead of that of the normal distribution, so that a sample without skewness gets the ordinary bound. So does
+    a sample that is skewed to the right. Small samples underestimate skewness, hence the estimate ``G`` is replaced by
+    ``G (1 + |G| / 2)``. The distance from the mean to the bound at most doubles, about as in the exact binomial bound
+    if a single subject drops and all others are equal.
 
     Args:
         samples: ``(..., n)``, ``n`` at least 3 for a correction, 2 for a bound.
@@ -187,7 +186,7 @@ def skewness_corrected_t(samples: FloatArray, alpha: float = 0.05) -> FloatArray
 
 
 def corrected_quantile(third: FloatArray, subjects: int | FloatArray, alpha: float | FloatArray) -> FloatArray:
-    """How many standard errors the bound of :func:`skewness_corrected_t` lies below the mean.
+    """The distance from the mean to the bound of :func:`skewness_corrected_t`, in standard errors.
 
     Args:
         third: third moments of standardised samples (with the standard deviation of ``n - 1``).
@@ -198,7 +197,7 @@ def corrected_quantile(third: FloatArray, subjects: int | FloatArray, alpha: flo
     quantile = special.stdtrit(n - 1, 1 - alpha)
     skewness = np.minimum(third * n**2 / ((n - 1) * np.maximum(n - 2, 1)), 0.0) * (n > 2)
     u = -skewness * (1 - skewness / 2) / np.sqrt(n)
-    # Beyond this value the transformation would turn back: it is no longer monotone.
+    # beyond this value the transformation is no longer monotone
     u = np.minimum(u, 3 * (np.sqrt(quantile**2 + 0.75) - quantile))
     positive = np.where(u > 1e-9, u, 1.0)
     hall = 3 / positive * (1 - np.cbrt(1 - positive * (quantile + positive / 6)))
@@ -207,8 +206,8 @@ def corrected_quantile(third: FloatArray, subjects: int | FloatArray, alpha: flo
 
 
 def _rounded_mean(samples: FloatArray, axis: int = -1) -> Any:
-    # Resamples of few distinct values tie with the sample's own mean; without rounding the order of summation would
-    # decide whether they do, and with it the bias correction of BCa.
+    # Means of resamples with few distinct values often equal the sample's mean. Without rounding, the order of
+    # summation would decide whether they do, and change the bias correction of BCa.
     return np.round(np.mean(samples, axis=axis), 10)
 
 
@@ -232,9 +231,8 @@ def mean_bounds(
 ) -> MeanBounds:
     """One-sided bounds of the mean of independent paired differences.
 
-    The lower bound is the lower one, the upper bound the higher one of ``scipy.stats.bootstrap`` with BCa (from
-    :data:`MIN_SUBJECTS` differences on) and of :func:`skewness_corrected_t`, each at the level of
-    :func:`bound_alpha`. Equal differences give bounds equal to the mean.
+    Each bound is the wider one of ``scipy.stats.bootstrap`` with BCa (from :data:`MIN_SUBJECTS` differences on) and
+    :func:`skewness_corrected_t`, at the level of :func:`bound_alpha`. Equal differences give bounds equal to the mean.
 
     Args:
         differences: one per subject, at least two.
@@ -243,7 +241,7 @@ def mean_bounds(
         seed: of the resampling.
 
     Raises:
-        ValueError: fewer than two differences, values that are not finite, or a bad level or number of resamples.
+        ValueError: fewer than two differences, non-finite values, or an invalid level or number of resamples.
 
     Example:
         >>> mean_bounds([-0.01, 0.01] * 20, bootstrap_samples=999).lower > -0.01
@@ -274,8 +272,7 @@ def mean_bounds(
 def subject_means(values: Sequence[float], subjects: Sequence[str]) -> FloatArray:
     """The mean of each subject's values, subjects in the order of their first value.
 
-    Cases of one subject are not independent, so the subject is what is resampled and counted, and every subject
-    weighs the same.
+    Cases of one subject are not independent, so subjects are resampled and counted, with equal weights.
     """
     grouped: dict[str, list[float]] = {}
     for value, subject in zip(values, subjects, strict=True):
@@ -298,16 +295,16 @@ def sample_size(sd: float, margin: float, *, alpha: float = 0.05, power: float =
 
     ``n = ((z_alpha + z_beta) * sd / margin) ** 2``, rounded up. For a margin of 0.01 at 80 % power and a one-sided 5 %:
     25, 56 and 155 pairs for a standard deviation of 0.02, 0.03 and 0.05. See Ahn et al. 2013,
-    doi 10.1148/radiol.12120725; for the number that the rule of this package needs see :func:`subjects_needed`.
+    doi 10.1148/radiol.12120725; see :func:`subjects_needed` for the rule of this package.
 
     Args:
         sd: standard deviation of the paired differences.
         margin: the non-inferiority margin, positive, in the same unit.
         alpha: one-sided error level.
-        power: probability to show non-inferiority, 0.5 to below 1.
+        power: probability of showing non-inferiority, 0.5 to below 1.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: an argument out of range.
     """
     _check_size_arguments(sd, margin, alpha, power)
     z = float(special.ndtri(1 - alpha) + special.ndtri(power))
@@ -334,21 +331,21 @@ def subjects_needed(
 ) -> int | None:
     """The subjects that the rule of this package needs: :func:`sample_size` with its corrections.
 
-    The quantile of t adds about two subjects, the stricter rule for few subjects makes 16 the least, and skewness is
-    not taken into account. For a standard deviation of 0.02, 0.03 and 0.05 and a margin of 0.01: 29, 58 and 156.
+    The quantile of t adds about two subjects, and the stricter rule for few subjects makes 16 the minimum; skewness is
+    ignored. For a standard deviation of 0.02, 0.03 and 0.05 and a margin of 0.01: 29, 58 and 156.
 
     Args:
         sd: standard deviation of the paired differences.
         margin: the non-inferiority margin, positive, in the same unit.
         alpha: one-sided error level.
-        power: probability to show non-inferiority, 0.5 to below 1.
-        mean: the true mean difference to assume.
+        power: probability of showing non-inferiority, 0.5 to below 1.
+        mean: the assumed true mean difference.
 
     Returns:
-        The smallest such number; None where ``mean`` is not above ``-margin`` or ten million are not enough.
+        The smallest such number; None if ``mean`` is not above ``-margin`` or ten million are not enough.
 
     Raises:
-        ValueError: an argument out of its range.
+        ValueError: an argument out of range.
     """
     _check_size_arguments(sd, margin, alpha, power)
     if mean <= -margin:
@@ -363,8 +360,5 @@ def subjects_needed(
             return None
     while high - low > 1:
         middle = (low + high) // 2
-        if _power(middle, sd, margin, alpha, mean) >= power:
-            high = middle
-        else:
-            low = middle
+        low, high = (low, middle) if _power(middle, sd, margin, alpha, mean) >= power else (middle, high)
     return high

@@ -1,7 +1,4 @@
-"""A pruning result in figures: averages of the scores, costs in proportion, worst cases, and what it is about.
-
-Nothing here decides or measures.
-"""
+"""Figures from a pruning result: average scores, relative costs, worst cases, and the levels and decisions to show."""
 
 from __future__ import annotations
 
@@ -38,7 +35,7 @@ _WORST_CASES = 5
 
 @dataclasses.dataclass(frozen=True)
 class MetricSummary:
-    """Mean and standard deviation of a metric over the cases that have it; None where there is no such case."""
+    """Mean and standard deviation of a metric over the cases that have it; None if there are none."""
 
     mean: float | None
     sd: float | None
@@ -47,7 +44,7 @@ class MetricSummary:
 
 @dataclasses.dataclass(frozen=True)
 class AccuracySummary:
-    """How one operating point did on one label of one data set (``"all"``: of all together)."""
+    """The accuracy of one operating point on one label of one data set (``"all"``: all together)."""
 
     dataset: str
     point: str
@@ -62,7 +59,7 @@ class AccuracySummary:
 
 @dataclasses.dataclass(frozen=True)
 class RelativeCost:
-    """The cost of an operating point in proportion to the deepest level; None where either was not measured.
+    """The cost of an operating point relative to the deepest level; None if either was not measured.
 
     Attributes:
         point: name of the operating point.
@@ -81,7 +78,7 @@ class RelativeCost:
 
 @dataclasses.dataclass(frozen=True)
 class WorstCase:
-    """One label of a case on which the chosen level (or the one refused) does worse than the deepest, by Dice."""
+    """A label of a case on which the chosen (or refused) level has a lower Dice than the deepest."""
 
     dataset: str
     case: str
@@ -93,7 +90,7 @@ class WorstCase:
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Everything that the report adds to the result; ``report.json`` holds it under ``"summary"``."""
+    """The figures that the report adds to the result; in ``report.json`` under ``"summary"``."""
 
     accuracy: tuple[AccuracySummary, ...]
     costs: tuple[RelativeCost, ...]
@@ -106,7 +103,7 @@ class Summary:
 
 
 def data_sets(result: PruningResult) -> tuple[str, ...]:
-    """Names of the data sets in the order of the rows; where there are several, ``"all"`` comes first."""
+    """Names of the data sets in the order of the rows, after ``"all"`` if there are several."""
     names = tuple(dict.fromkeys(row.dataset for row in result.rows))
     return (ALL, *names) if len(names) > 1 else names
 
@@ -120,7 +117,7 @@ def shown_labels(result: PruningResult) -> tuple[str, ...]:
 
 
 def deepest_point(result: PruningResult) -> OperatingPoint | None:
-    """The deepest level of the evaluated network: what every other point is compared with."""
+    """The deepest level of the evaluated network, with which all other points are compared."""
     return next((p for p in reversed(result.points) if p.kind == "embedded"), None)
 
 
@@ -130,7 +127,7 @@ def ordered_decisions(result: PruningResult) -> tuple[Decision, ...]:
 
 
 def headline(result: PruningResult) -> Decision:
-    """The decision that has the last word: see :func:`ordered_decisions`.
+    """The final decision, the first of :func:`ordered_decisions`.
 
     Raises:
         ValueError: there is no decision.
@@ -141,13 +138,13 @@ def headline(result: PruningResult) -> Decision:
 
 
 def chosen_point(result: PruningResult) -> OperatingPoint | None:
-    """The operating point that the headline decision names."""
+    """The operating point named by the final decision."""
     level = headline(result).level
     return next((p for p in result.points if p.kind == "embedded" and level in (p.name, p.level)), None)
 
 
 def shown_loser(result: PruningResult) -> OperatingPoint | None:
-    """The level whose worst cases are shown: the chosen one or, where none was accepted, the next to the deepest."""
+    """The level whose worst cases are shown: the chosen one or, if none was accepted, the second deepest."""
     chosen, deepest = chosen_point(result), deepest_point(result)
     if chosen != deepest:
         return chosen
@@ -156,10 +153,10 @@ def shown_loser(result: PruningResult) -> OperatingPoint | None:
 
 
 def points_under_test(result: PruningResult, decision: Decision) -> frozenset[str]:
-    """Names of the points that took part in ``decision``; its other comparisons only describe.
+    """Names of the points tested in ``decision``; its other comparisons are descriptive.
 
-    These are the levels down to the one that it names, and the next, which stopped it. A confirmation compares
-    nothing but what it tests.
+    These are the levels down to the one it names, and the next, which stopped the test. A confirmation tests all that
+    it compares.
     """
     embedded = [p for p in result.points if p.kind == "embedded"]
     chosen = next((i for i, p in enumerate(embedded) if decision.level in (p.name, p.level)), 0)
@@ -168,7 +165,7 @@ def points_under_test(result: PruningResult, decision: Decision) -> frozenset[st
 
 
 def point_role(point: OperatingPoint, result: PruningResult) -> str:
-    """What a point is in this report, in words."""
+    """The role of a point in this report, in words."""
     if point.kind == "extra":
         return "further checkpoint"
     pick = "chosen" if headline(result).verdict == "prune" else "kept"
@@ -178,7 +175,7 @@ def point_role(point: OperatingPoint, result: PruningResult) -> str:
 
 
 def summarise(result: PruningResult) -> Summary:
-    """Averages of the scores, costs in proportion to the deepest level, and the worst cases of the chosen one."""
+    """Average scores, costs relative to the deepest level, and the worst cases of the chosen one."""
     return Summary(_accuracy(result), _relative_costs(result), _worst_cases(result), _grid_accuracy(result))
 
 

@@ -1,4 +1,4 @@
-"""Operating points picked by other rules than non-inferiority: fronts, budgets, utility."""
+"""Operating points picked by rules other than non-inferiority: fronts, budgets, utility."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = [
 
 
 def cost_value(cost: PointCost, key: str) -> float:
-    """What ``cost`` says about ``key``, in the key's unit.
+    """The cost ``key``, in its unit.
 
     Raises:
-        ValueError: an unknown key, or energy where the machine does not tell it.
+        ValueError: an unknown key, or energy if the machine does not report it.
     """
     if key == "energy_j" and cost.volume_energy_j is None:
         raise ValueError("energy_j is not reported by this machine (RAPL or NVML). Take another cost.")
@@ -49,9 +49,9 @@ def cost_value(cost: PointCost, key: str) -> float:
 def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str = "dice") -> dict[str, float]:
     """The accuracy of each point: the mean over data sets of the mean over labels of the mean over cases.
 
-    Labels weigh the same whatever their size, as do data sets. A case in which a label is absent from the truth and
-    from the predictions of all points is left out for that label; where only some points rightly predict
-    nothing, these count as perfect. The pooled foreground counts only where there is no other label.
+    All labels have the same weight, and so do all data sets. A case without a label in the truth and in all predictions
+    is left out for that label; if only some points rightly predict nothing, these count as perfect. The pooled
+    foreground counts only if there is no other label.
 
     Args:
         rows: scores of all points.
@@ -59,7 +59,7 @@ def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str =
         metric: ``"dice"``, ``"iou"`` or ``"nsd"``.
 
     Raises:
-        ValueError: another metric, no rows, rows that are not pairs, or no case with any label.
+        ValueError: another metric, no rows, unpaired rows, or no case with any label.
     """
     if check_metric(metric) == "hd95_mm":
         raise ValueError("metric must be one where larger is better, got 'hd95_mm'. Use dice, iou or nsd.")
@@ -92,14 +92,14 @@ def pareto_front(
     keys: Sequence[str] = ("latency_ms",),
     resampled: FloatArray | None = None,
 ) -> TradeOff:
-    """The points that no other point beats: none is as accurate and as cheap, and better in one of the two.
+    """The points that no other point beats by being at least as accurate and as cheap, and better in one of the two.
 
     Args:
         accuracy: by name of the point, larger is better.
         costs: by name of the point, for every point in ``accuracy``.
         keys: the costs that count, one or several together.
-        resampled: ``(samples, points, labels)`` from :func:`resampled_accuracy`, points in the order of ``accuracy``:
-            says how often each point is on the front.
+        resampled: ``(samples, points, labels)`` from :func:`resampled_accuracy`, points in the order of ``accuracy``,
+            for how often each point is on the front.
 
     Returns:
         The front, most accurate point first.
@@ -129,7 +129,7 @@ def pareto_front(
 
 
 def front_of_labels(costs: Mapping[str, PointCost], resampled: FloatArray, keys: Sequence[str]) -> TradeOff:
-    """The points that no other beats in the accuracy of every label and in several costs together.
+    """The points that no other beats in the accuracy of every label and in all of several costs.
 
     Args:
         costs: by name of the point.
@@ -137,15 +137,15 @@ def front_of_labels(costs: Mapping[str, PointCost], resampled: FloatArray, keys:
         keys: the costs that count.
 
     Returns:
-        The points that are on the front in half of the samples or more, with how often each is.
+        The points that are on the front in at least half of the samples, and how often each point is.
     """
     shares = _front_shares({name: [cost_value(cost, key) for key in keys] for name, cost in costs.items()}, resampled)
     front = [name for name, share in shares.items() if share >= 0.5]
     left = [f"{name} in {share:.0%}" for name, share in shares.items()]
     what = ", ".join(keys)
     reason = (
-        f"In {len(resampled)} resamples of the subjects, a point is on the front where no other is at least as "
-        f"accurate on every label and as cheap in {what}: {', '.join(left)}."
+        f"A point is on the front if no other is at least as accurate on every label and as cheap in {what}. In "
+        f"{len(resampled)} resamples of the subjects: {', '.join(left)}."
     )
     return TradeOff(f"pareto accuracy of each label/{'+'.join(keys)}", tuple(front), reason, shares)
 
@@ -158,9 +158,9 @@ def resampled_accuracy(
     Args:
         rows: scores of all points.
         points: names of the points.
-        metric: as in :func:`mean_accuracy`, which averages what this gives by label.
+        metric: as in :func:`mean_accuracy`.
         seed: of the resampling.
-        samples: how many.
+        samples: number of resamples.
 
     Returns:
         ``(samples, points, labels)``, the mean over data sets; NaN where no case of a sample has the label.
@@ -182,7 +182,7 @@ def resampled_accuracy(
         by_dataset.append(by_label)
     labels = dict.fromkeys(label for each in by_dataset for label in each)
     of_label = [np.array([each[label] for each in by_dataset if label in each]) for label in labels]
-    # a sample without the label on one data set has the mean of the others
+    # if a sample of one data set lacks the label, average over the others
     counts = [np.maximum(np.isfinite(each).sum(axis=0), 1) for each in of_label]
     empty = [np.isnan(each).all(axis=0) for each in of_label]
     means = [np.nansum(each, axis=0) / count for each, count in zip(of_label, counts, strict=True)]
@@ -190,9 +190,9 @@ def resampled_accuracy(
 
 
 def _front_shares(table: Mapping[str, Sequence[float]], resampled: FloatArray) -> dict[str, float]:
-    """How often each point is on the front: of accuracies ``(samples, points, goals)`` and fixed costs."""
+    """How often each point is on the front of accuracies ``(samples, points, goals)`` and fixed costs."""
     fixed = -np.array(list(table.values()), dtype=np.float64)
-    # what no case shows speaks for nobody
+    # a label that no case has favours no point
     known = np.nan_to_num(resampled, nan=0.0)
     goals = np.concatenate([known, np.broadcast_to(fixed, (len(known), *fixed.shape))], axis=2)
     shares = {}
@@ -210,15 +210,15 @@ def within_budget(
     rows: Sequence[ScoreRow] = (),
     rules: Rules | None = None,
 ) -> TradeOff:
-    """The cheapest point within every budget that is shown to be as good as the most accurate one within.
+    """The cheapest point within all budgets that is shown to be as good as the most accurate one there.
 
-    Cheapest is by the first budget, then the fastest. Without ``rows``, or where nothing is shown to be as good, it is
-    the most accurate point itself.
+    The cheapest is that by the first budget, then the fastest. Without ``rows``, or if none is shown to be as good, it
+    is the most accurate point itself.
 
     Args:
         accuracy: by name of the point, larger is better.
         costs: by name of the point, for every point in ``accuracy``.
-        budgets: one or several, all of which hold.
+        budgets: one or several, which must all hold.
         rows: scores of the points; see :func:`~monai_unetpp.pruning.compare_points` for how they are compared.
         rules: of the comparison.
 
@@ -241,7 +241,7 @@ def within_budget(
         least = [
             f"{min(column):.6g} {key}" for key, column in zip(keys, zip(*table.values(), strict=True), strict=True)
         ]
-        return TradeOff(rule, (), f"No point is within {rule}; the least that any of them needs is {', '.join(least)}.")
+        return TradeOff(rule, (), f"No point is within {rule}; the least that any point needs is {', '.join(least)}.")
 
     def price(name: str) -> tuple[float, float]:
         return table[name][0], cost_value(costs[name], "latency_ms")
@@ -276,8 +276,8 @@ def by_utility(
 ) -> TradeOff:
     """The point with the highest utility: accuracy minus ``weight`` times its share of the highest cost.
 
-    A weight of 0.02 says that going from the full cost to nothing is worth 0.02 of accuracy. Of equal points the
-    cheaper is picked.
+    A weight of 0.02 means that saving the full cost is worth 0.02 of accuracy. Among equal points, the cheaper is
+    picked.
 
     Args:
         accuracy: by name of the point, larger is better.

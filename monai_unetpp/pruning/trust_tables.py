@@ -1,4 +1,4 @@
-"""The tables on how far a verdict can be trusted: other samples, and other data sets."""
+"""The tables on the trust in a verdict: other samples, and other data sets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["between_sets_table", "stability_table"]
 
 
 def stability_table(result: PruningResult) -> Table | None:
-    """How often each verdict comes from other samples of the same subjects; None where that is not known."""
+    """How often other samples of the same subjects give each verdict; None if unknown."""
     samples = [
         (each, name, shares)
         for each in result.stability
@@ -43,7 +43,7 @@ def stability_table(result: PruningResult) -> Table | None:
         words=("Sample", "Data set"),
         notes=[
             "Share of samples. New subjects are imitated by random halves in which every subject counts twice: such "
-            "samples vary as new ones of the full size do, as long as they come from where these come from.",
+            "samples vary like new ones of full size from the same source.",
         ],
     )
 
@@ -55,7 +55,7 @@ def between_sets_table(result: PruningResult) -> Table | None:
             "Level": each.point,
             "Metric": METRICS[each.metric].heading,
             "Label": each.label,
-            "Data sets": f"{each.first} less {each.second}",
+            "Data sets": f"{each.first} minus {each.second}",
             "Difference of the losses": format_difference(each.metric, each.difference),
             f"95{NBSP}% interval": (
                 f"{format_difference(each.metric, each.lower)} to {format_difference(each.metric, each.upper)}"
@@ -72,7 +72,7 @@ def between_sets_table(result: PruningResult) -> Table | None:
         words=("Level", "Metric", "Label", "Data sets", "Depends on the set"),
         notes=[
             "How much more a level gains (+) or loses (\N{MINUS SIGN}) against the deepest on the first data set than "
-            "on the second. It depends on the set where the bootstrap interval excludes 0.",
+            "on the second. The loss depends on the set if the bootstrap interval excludes 0.",
         ],
     )
 

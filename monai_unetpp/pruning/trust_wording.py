@@ -1,4 +1,4 @@
-"""How far a verdict can be trusted, in the words of the report's first lines and of the command line."""
+"""How far a verdict can be trusted, in sentences for the top of the report and the command line."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MOST_DIFFERENCES = 3
 
 
 class TrustLine(NamedTuple):
-    """A sentence, and what it is about in a word or three."""
+    """A sentence and its topic."""
 
     topic: str
     sentence: str
@@ -44,10 +44,10 @@ def _stability_sentence(stability: Stability, several: bool) -> str:
     where = f"On {stability.dataset}, another" if several else "Another"
     count, turning = stability.subjects, stability.turning
     if not turning:
-        left_out = "Leaving out any single one changes nothing."
+        left_out = "Leaving out any single subject changes nothing."
     else:
         names = ", ".join(turning[:_MOST_NAMES]) + (" ..." if len(turning) > _MOST_NAMES else "")
-        left_out = f"Leaving out a single one changes the verdict for {len(turning)} of them ({names})."
+        left_out = f"Leaving out a single subject changes the verdict for {len(turning)} of them ({names})."
     return (
         f"{where} {count} subjects like these would give {_shares(stability.new_samples)}; half of these subjects give "
         f"{_shares(stability.halves)}. {left_out}"
@@ -55,7 +55,7 @@ def _stability_sentence(stability: Stability, several: bool) -> str:
 
 
 def _shares(shares: Mapping[str, float]) -> str:
-    """Such as ``"L2 in 62 %, L3 in 8 % and no verdict in 30 % of samples"``."""
+    """Text such as ``"L2 in 62 %, L3 in 8 % and no verdict in 30 % of samples"``."""
     texts = [
         f"{'no verdict' if name == 'inconclusive' else name} in {_percent(share)}" for name, share in shares.items()
     ]
@@ -70,7 +70,7 @@ def _percent(share: float) -> str:
 
 
 def _set_sentences(differences: Sequence[SetDifference]) -> list[str]:
-    """Where the loss of a level depends on the data set."""
+    """Whether the loss of a level depends on the data set."""
     found = [each for each in differences if each.depends_on_set]
     sentences = []
     for each in sorted(found, key=lambda one: -max(-one.upper, one.lower))[:_MOST_DIFFERENCES]:
@@ -82,16 +82,16 @@ def _set_sentences(differences: Sequence[SetDifference]) -> list[str]:
             f"on {more} than on {less} (95 % interval {bounds[0]:.4f} to {bounds[1]:.4f})."
         )
     if len(found) > _MOST_DIFFERENCES:
-        sentences.append(f"The table of the report lists {len(found) - _MOST_DIFFERENCES} more.")
+        sentences.append(f"The table in the report lists {len(found) - _MOST_DIFFERENCES} more.")
     if differences and not found:
         sentences.append(
-            "No level is shown to lose more on one data set than on another (all intervals of 95 % hold 0)."
+            "No level is shown to lose more on one data set than on another (all 95 % intervals include 0)."
         )
     return sentences
 
 
 def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
-    """What the judging cases had to do with the weights."""
+    """Whether the judging cases took part in the weights."""
     if exposures is None:
         return ["The bundle does not say which cases trained or chose its weights: judge on cases that did neither."]
     single = [each for each in exposures if each.dataset != ALL] or list(exposures)
@@ -102,12 +102,12 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
             f"{each.selecting} of {each.cases} cases of {each.dataset}" for each in selecting if each.rule == rule
         )
         sentences.append(
-            f"{counts} also chose the weights ({rule}), by the deepest level: accuracies are optimistic, most of all "
-            "its own. That works against shallow levels, so a verdict to prune stands; any other should be tested on "
-            "unseen cases."
+            f"{counts} also chose the weights ({rule}), by the deepest level: accuracies are optimistic, especially "
+            "that of the deepest. This works against shallow levels, so a verdict to prune stands; any other should be "
+            "tested on unseen cases."
         )
     untouched = all(not each.training and not each.selecting for each in exposures)
-    return sentences or (["No case that judges took part in the weights."] if untouched and exposures else [])
+    return sentences or (["No judging case took part in the weights."] if untouched and exposures else [])
 
 
 def _out_of_fold_sentences(exposures: Sequence[Exposure]) -> list[str]:
@@ -126,11 +126,11 @@ def _out_of_fold_sentences(exposures: Sequence[Exposure]) -> list[str]:
 
 
 def _gap_sentences(result: PruningResult) -> list[str]:
-    """How much better each level is on cases that it was trained on."""
+    """How much better each level is on training cases."""
     gaps = [each for each in result.training_gap if each.label != FOREGROUND or len(result.labels) == 0]
     sentences = []
     for dataset, label in dict.fromkeys((each.dataset, each.label) for each in gaps):
         own = [each for each in gaps if (each.dataset, each.label) == (dataset, label)]
         texts = ", ".join(f"{each.point} {each.training - each.judging:+.3f}" for each in own)
-        sentences.append(f"Dice of {label} on training cases less that on judging ones ({dataset}): {texts}.")
+        sentences.append(f"Dice of {label} on training cases minus that on judging ones ({dataset}): {texts}.")
     return sentences

@@ -1,4 +1,4 @@
-"""How a pruning report writes metrics, bounds, times and names, so that every file says the same."""
+"""How a pruning report writes metrics, bounds, times and names, so that all files agree."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 STATE_TONES: dict[str, Tone] = {"pass": "good", "fail": "bad", "inconclusive": "unsure"}
-"""By the state of a comparison."""
+"""Tone by the state of a comparison."""
 
 
 _COSTS = {
@@ -45,14 +45,14 @@ _COSTS = {
     "checkpoint_mb": ("size of the weights", "MB"),
     "energy_j": ("energy per volume", "J"),
 }
-"""What each key of :data:`~monai_unetpp.pruning.budgets.COST_KEYS` is in words, and its unit."""
+"""Each key of :data:`~monai_unetpp.pruning.budgets.COST_KEYS` in words, and its unit."""
 
 _KEYS = "|".join(_COSTS)
 _COST = re.compile(rf"\b({_KEYS})<=(\S+?)(?=[,;:.]?(?:\s|$))|(?<=\d )({_KEYS})\b|\b({_KEYS})\b")
 
 
 def costs_in_words(text: str) -> str:
-    """``text`` with names of costs, as the command line has them, in words.
+    """``text`` with the option names of costs replaced by words.
 
     Example:
         >>> costs_in_words("within latency_ms<=30: 21.5 latency_ms")
@@ -70,7 +70,7 @@ def _cost_in_words(found: re.Match[str]) -> str:
 
 
 def rule_in_words(rule: str) -> str:
-    """A rule of a trade-off, as ``report.json`` has it, in words.
+    """A rule of a trade-off from ``report.json``, in words.
 
     Example:
         >>> rule_in_words("pareto accuracy/latency_ms+memory_mb")
@@ -83,12 +83,12 @@ def rule_in_words(rule: str) -> str:
         return "Pareto front" + (f": {goals} against {against}" if goals and against else "")
     if rule.startswith("utility accuracy-"):
         weight, _, key = rule.removeprefix("utility accuracy-").partition("*")
-        return f"Utility: accuracy less {weight} of the relative {costs_in_words(key)}"
+        return f"Utility: accuracy minus {weight} times the relative {costs_in_words(key)}"
     return f"Budget: {costs_in_words(rule)}"
 
 
 def format_metric(key: str, value: float) -> str:
-    """A value of a metric with the decimals that all files use, without its unit."""
+    """A value of a metric with its standard decimals, without its unit."""
     return minus(f"{value:.{METRICS[key].decimals}f}")
 
 
@@ -103,20 +103,20 @@ def confidence(alpha: float) -> str:
 
 
 def interval_note(alpha: float, comparisons: Sequence[Comparison]) -> str:
-    """What the intervals of these comparisons are."""
+    """A note on the intervals of these comparisons."""
     levels = sorted({bound_alpha(c.clusters, alpha) for c in comparisons}, reverse=True)
     fewest = min((c.clusters for c in comparisons), default=FULL_SUBJECTS)
-    few = f" (up to {confidence(levels[-1])} with {fewest} subjects, as they are few)" if len(levels) > 1 else ""
+    few = f" (up to {confidence(levels[-1])} with only {fewest} subjects)" if len(levels) > 1 else ""
     bound = confidence(levels[0])
     return (
-        "Differences are level minus deepest, signed so that negative is worse at the level; subjects weigh the same. "
-        f"In brackets: one-sided {bound} lower bound to one-sided {bound} upper bound of the mean difference{few}, "
-        f"together an interval of {confidence(2 * levels[0])}. Only the lower bound can let a level pass."
+        "Differences are level minus deepest, signed so that negative is worse at the level; subjects have equal "
+        f"weights. In brackets: one-sided {bound} lower bound to one-sided {bound} upper bound of the mean "
+        f"difference{few}, together an interval of {confidence(2 * levels[0])}. Only the lower bound lets a level pass."
     )
 
 
 def mean_and_sd(key: str, summary: MetricSummary) -> str | None:
-    """Mean ± standard deviation of a metric; None where no case has it."""
+    """Mean ± standard deviation of a metric; None if no case has it."""
     if summary.mean is None:
         return None
     mean = format_metric(key, summary.mean)
@@ -137,7 +137,7 @@ def quartiles(time: Quartiles, scale: float) -> str:
 
 
 def speed_up(value: float | None) -> str | None:
-    """How many times as fast; None where that is not known."""
+    """How many times as fast; None if unknown."""
     return None if value is None else f"{significant(value, 2 if value < 10 else 3)}{_TIMES}"
 
 

@@ -1,4 +1,4 @@
-"""Pictures of the cases in which the chosen level is furthest behind the deepest."""
+"""Pictures of the cases on which the chosen level loses most against the deepest."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ def save_worst_cases(
     """Draw the worst cases of a level into ``folder/overlays``.
 
     Args:
-        folder: of the report.
+        folder: folder of the report.
         pipeline: the network and how it segments.
         chosen: the level to show beside the deepest one.
         scores: of all data sets.
-        networks: by data set and case, where another network than that of the pipeline has scored it.
+        networks: by data set and case, the network that scored it instead of that of the pipeline.
 
     Returns:
         Paths relative to ``folder``, the worst case first.
@@ -65,7 +65,7 @@ def save_worst_cases(
 
 
 def level_to_show(final: Decision, decisions: Sequence[Decision], levels: Sequence[str]) -> str:
-    """The level that was chosen, or the one that failed: the chosen one in its confirmation, else the first tested."""
+    """The chosen level, or the one that failed: in its confirmation, or else the first one tested."""
     if final.verdict == "prune" and final.level != levels[-1]:
         return final.level
     chosen = [each for each in decisions if each.role == "choose" and each.verdict == "prune"]
@@ -77,10 +77,10 @@ def level_to_show(final: Decision, decisions: Sequence[Decision], levels: Sequen
 def _differences(
     scores: Sequence[Scores], labels: Mapping[str, int], chosen: str, deepest: str
 ) -> dict[tuple[str, str], tuple[float, str]]:
-    """By data set and case: the largest loss of Dice over the labels, and the same in words."""
+    """By data set and case, the largest loss of Dice over the labels, as a number and in words."""
     worst: dict[tuple[str, str], tuple[float, str]] = {}
     for each in scores:
-        # a structure that is rightly not found scores nothing, and is worth as much as a perfect one
+        # a correctly empty prediction has no score and counts as perfect
         dice = {
             (row.dataset, row.case, row.label, row.point): 1.0 if row.score.dice is None else row.score.dice
             for row in each.rows
@@ -108,12 +108,13 @@ def _save_case(
         levels=list(levels),
         device=pipeline.device,
     )
-    # what has no score is not shown as an error
+    # labels that are not scored must not show as errors
     scored = list(pipeline.labels.values())
     true, less, most = (
         np.where(np.isin(labels, scored), labels, 0) for labels in (truth.data, maps[chosen], maps[deepest])
     )
     geometry = read_geometry(case.label)
+    names = {value: name for name, value in pipeline.labels.items()}
     path = folder / "overlays" / f"{dataset}_{case.name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_overlay(
@@ -126,7 +127,7 @@ def _save_case(
         f"{case.name} ({dataset}): {text}",
         chosen_name=chosen,
         deepest_name=deepest,
-        label_names=_names_by_value(pipeline.labels),
+        label_names=[names.get(value, str(value)) for value in range(1, max(names) + 1)],
         orientation="".join(nibabel.aff2axcodes(geometry.affine)) if truth.data.ndim == 3 else None,
     )
     return str(path.relative_to(folder))
@@ -141,9 +142,3 @@ def _background(case: LabelledCase, shape: tuple[int, ...]) -> npt.NDArray[Any]:
         reader = VolumeReader(len(shape), allow_constant=True)
         data = reader.get_data(reader.read(path))[0]
     return np.asarray(data).reshape(*shape, -1)[..., 0]
-
-
-def _names_by_value(labels: Mapping[str, int]) -> list[str]:
-    """Names of the labels 1, 2 and so on; numbers where there are gaps."""
-    names = {value: name for name, value in labels.items()}
-    return [names.get(value, str(value)) for value in range(1, max(names) + 1)]

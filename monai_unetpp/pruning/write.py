@@ -1,4 +1,4 @@
-"""Writing the pruned bundle: a bundle like the one it was cut out of, with one level's network and weights."""
+"""Write the pruned bundle: a copy of its source with the network and weights of one level."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ __all__ = ["check_writable", "write_pruned_bundle"]
 
 logger = logging.getLogger(__name__)
 
-#: What belongs to a bundle. Whatever else lies in its folder (data, outputs, exports of the full network) stays there.
+#: The parts of a bundle. Other files in its folder (data, outputs, exports of the full network) are not copied.
 _PARTS = ("LICENSE", "configs", "docs", "scripts")
 #: Configurations that make no sense with a single level.
 _DROPPED_CONFIGS = ("prune.json",)
@@ -50,7 +50,7 @@ _NEEDED = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/R
 
 @dataclasses.dataclass(frozen=True)
 class _Accuracy:
-    """Mean of a metric of one label at the deepest level and at the one that is kept."""
+    """Mean of a metric of one label at the deepest level and at the level to keep."""
 
     metric: str
     label: str
@@ -71,17 +71,17 @@ def write_pruned_bundle(
     inference: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write a bundle that holds one level of another bundle's network, and nothing that the level does not need.
+    """Write a bundle with one level of another bundle's network, and nothing that the level does not need.
 
-    Configurations define the pruned network, metadata and README say what it was cut out of and by which verdict.
-    The new bundle is built beside ``target``, has to pass :func:`monai_unetpp.bundles.check_bundle` and to give
-    exactly the level's output, and only then takes its place: a failure leaves nothing behind.
+    Configurations define the pruned network; metadata and README name its source and the verdict. The new bundle is
+    built beside ``target`` and moved there only if it passes :func:`monai_unetpp.bundles.check_bundle` and reproduces
+    the level's output exactly: a failure leaves nothing behind.
 
     Args:
         source_bundle: folder of the bundle to prune.
         level: the level to keep, such as ``"L2"``.
-        target: folder of the new bundle, which is made.
-        decision: the verdict; by default the headline of ``result``.
+        target: folder of the new bundle.
+        decision: the verdict; by default the final decision of ``result``.
         result: of the pruning evaluator, for the table of accuracy and cost.
         inference: values such as ``{"precision": "fp32", "flips": [0]}`` with which the level was evaluated; they
             replace those at the top of ``inference.json`` and ``evaluate.json``.
@@ -92,9 +92,8 @@ def write_pruned_bundle(
 
     Raises:
         FileExistsError: ``target`` exists and may not be replaced.
-        FileNotFoundError: the source lacks a file that it must have.
-        ValueError: a level that the network lacks, a source that cannot be pruned, or one whose pruned bundle
-            does not pass the checks.
+        FileNotFoundError: the source lacks a required file.
+        ValueError: an unknown level, a source that cannot be pruned, or a pruned bundle that fails the checks.
         RuntimeError: the pruned network does not give the level's output.
     """
     source, target = Path(source_bundle).resolve(), Path(target).resolve()
@@ -127,7 +126,7 @@ def _build(
     result: PruningResult | None,
     inference: Mapping[str, Any],
 ) -> None:
-    """The pruned bundle in a folder of its own, not yet checked."""
+    """Build the pruned bundle in the folder ``new``, without checks."""
     pruned = full.prune(level).eval()
     origin = _origin(source, level, decision, result)
     accuracy = _accuracy(level, decision, result)
@@ -144,7 +143,7 @@ def _build(
 
 
 def check_writable(source_bundle: str | PathLike[str], target: str | PathLike[str], *, overwrite: bool = False) -> None:
-    """Refuse what :func:`write_pruned_bundle` would refuse whatever the level, before long work.
+    """Refuse, before long work, what :func:`write_pruned_bundle` would refuse for any level.
 
     Args:
         source_bundle: folder of the bundle to prune.
@@ -153,9 +152,9 @@ def check_writable(source_bundle: str | PathLike[str], target: str | PathLike[st
 
     Raises:
         FileExistsError: ``target`` exists and may not be replaced.
-        FileNotFoundError: the source lacks a file that it must have.
-        ValueError: a target inside or around the source, a source that does not pass the checks, or one with a version
-            that cannot be counted up.
+        FileNotFoundError: the source lacks a required file.
+        ValueError: a target inside or around the source, or a source that fails the checks or has a version that
+            cannot be incremented.
     """
     source = Path(source_bundle).resolve()
     _check_folders(source, Path(target).resolve(), overwrite)
@@ -191,7 +190,7 @@ def _check_folders(source: Path, target: Path, overwrite: bool) -> None:
 
 
 def _point_names(result: PruningResult) -> dict[str, str]:
-    """Names of the operating points by level, shallowest first, of the network that is pruned."""
+    """Names of the embedded operating points by level, shallowest first."""
     return {point.level: point.name for point in result.points if point.kind == "embedded"}
 
 
@@ -209,7 +208,7 @@ def _copy_parts(source: Path, new: Path) -> None:
 
 
 def _rewrite_configs(folder: Path, config: Mapping[str, Any]) -> None:
-    """Let every configuration define the pruned network, whole, as there is no other level to choose."""
+    """Make every configuration define the pruned network, without a choice of level."""
     required = {name: config[name] for name in ("spatial_dims", "in_channels", "out_channels")}
     defaults = NestedUNetConfig.check(**required).as_dict()
     for path in sorted(folder.glob("*.json")):
@@ -227,8 +226,8 @@ def _rewrite_configs(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _set_inference(folder: Path, values: Mapping[str, Any]) -> None:
-    """Let the configurations that segment do so as the level was evaluated."""
-    # evaluate.json is read on top of train.json, and what it does not say is taken from there
+    """Make the configurations segment as the level was evaluated."""
+    # evaluate.json is read on top of train.json, which provides its missing keys
     for name, below in (("inference.json", ()), ("evaluate.json", ("train.json",))):
         path = folder / name
         if not path.is_file():
@@ -242,7 +241,7 @@ def _set_inference(folder: Path, values: Mapping[str, Any]) -> None:
 
 
 def _origin(source: Path, level: str, decision: Decision | None, result: PruningResult | None) -> dict[str, Any]:
-    """What the pruned bundle was cut out of, and why, as plain values for its metadata."""
+    """The source of the pruned bundle and the verdict, as plain values for its metadata."""
     metadata = read_metadata(source)
     origin: dict[str, Any] = {
         "name": source.name,
@@ -282,7 +281,7 @@ def _margins(decision: Decision, result: PruningResult | None) -> list[dict[str,
 
 
 def _accuracy(level: str, decision: Decision | None, result: PruningResult | None) -> list[_Accuracy]:
-    """By metric and label: what the verdict compared, or else means over all cases that have a value."""
+    """By metric and label, what the verdict compared, else means over all cases that have a value."""
     point = _point_names(result)[level] if result is not None else level
     compared = [
         _Accuracy(
@@ -326,7 +325,7 @@ def _rewrite_metadata(path: Path, origin: Mapping[str, Any], accuracy: list[_Acc
     metadata.pop("eval_metrics", None)
     if accuracy:
         metadata["eval_metrics"] = {f"{each.metric}_{each.label}": round(each.level, 4) for each in accuracy}
-    # other files that it had a hash of were not copied
+    # drop hashes of other files, which were not copied
     metadata |= weights_entry(path.parents[1])
     metadata["pruned_from"] = dict(origin)
     path.write_text(json.dumps(metadata, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -346,9 +345,9 @@ def _readme_section(
         f"# Pruned to level {level}",
         "",
         f"This bundle is level {level} of {code(origin['name'])} {origin['version']}, cut out on {origin['date']} "
-        f"(SHA-256 of the weights it was cut out of: `{origin['sha256']}`). It gives exactly the output that this "
-        f"level gave there, with {parameters[1]:,} instead of {parameters[0]:,} parameters in a file of "
-        f"{_megabytes(sizes[1])} instead of {_megabytes(sizes[0])}.",
+        f"(SHA-256 of the full weights: `{origin['sha256']}`). Its output is exactly that of this level there, with "
+        f"{parameters[1]:,} instead of {parameters[0]:,} parameters in a file of {_megabytes(sizes[1])} instead of "
+        f"{_megabytes(sizes[0])}.",
         "",
         *_verdict_lines(level, decision),
         "",
@@ -361,9 +360,9 @@ def _readme_section(
         if costs[0] is not None and costs[1] is not None:
             lines += [*_cost_lines(costs[0], costs[1], result), ""]
     lines += [
-        "It holds this one level, so `level` can be left out. The text below was written for the bundle it was cut "
-        "out of: figures there are of the full network, and what it says about other levels and about pruning does "
-        "not apply here.",
+        "It holds this one level, so `level` can be left out. The text below was written for the full bundle: its "
+        "figures are those of the full network, and what it says about other levels and about pruning does not apply "
+        "here.",
         "",
         "---",
         "",

@@ -1,4 +1,4 @@
-"""Figures in one style, with every letter drawn as a path: they look the same on any machine."""
+"""Figures in one style, with text drawn as paths, so that they look the same on any machine."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 __all__ = ["FAINT", "HALO", "INK", "NEUTRAL", "PALETTE", "check_drawing", "new_figure", "use_log_scale"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Colours of Okabe and Ito, which stay apart for all common kinds of colour blindness."""
+"""Okabe and Ito's colours, distinguishable with all common kinds of colour blindness."""
 
 INK = "#1f2933"
 FAINT = "#9aa5b1"
 NEUTRAL = "#707d8a"
-"""Of words in pictures without a ground: it stands out from white and from black alike (4.2 to 1)."""
+"""Text in pictures with a transparent background: its contrast is 4.2:1 on white and on black."""
 
 HALO = "#1a1a1a"
-"""Around what is drawn on images, so that it can be seen on bright ground too."""
+"""Outline of what is drawn on images, to keep it visible on bright areas."""
 
 _STYLE: Any = {
     "svg.fonttype": "path",
@@ -58,7 +58,7 @@ def new_figure(
 ) -> Iterator[tuple[Figure, Any]]:
     """A figure of ``width`` by ``height`` inches in the report's style, and its array of axes ``(rows, columns)``.
 
-    The style holds inside the block only; no window system is needed and nothing global is changed.
+    The style applies inside the block only. No display is needed, and no global setting changes.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -74,7 +74,7 @@ def new_figure(
 
 
 def check_drawing() -> None:
-    """Check before long work that figures can be drawn after it.
+    """Check, before long work, that its figures can be drawn.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -84,16 +84,16 @@ def check_drawing() -> None:
 
 
 def use_log_scale(axes: Axes, unit: str = "") -> None:
-    """A logarithmic x-axis with plain numbers, also where all lie within one power of ten.
+    """Make the x-axis logarithmic, with plain numbers even within one power of ten.
 
     Args:
-        axes: whose x-axis.
-        unit: stands behind each number, such as ``"x"``.
+        axes: the axes to change.
+        unit: written after each number, such as ``"x"``.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axes.set_xscale("log")
-    # the style draws no formulas, which matplotlib's own labels are
+    # matplotlib's own labels are formulas, which the style switches off
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
     axes.xaxis.set_minor_formatter(NullFormatter())

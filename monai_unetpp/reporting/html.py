@@ -1,4 +1,4 @@
-"""Pieces of HTML by which notebooks show results."""
+"""HTML fragments that show results in notebooks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _DPI = 80
 
 
 def html_paragraph(text: str) -> str:
-    """``text`` as a paragraph; nothing in it is taken for HTML."""
+    """``text``, escaped, as a paragraph."""
     return f"<p>{html.escape(text)}</p>"
 
 
 def html_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table whose cells are text, whatever they hold.
+    """A table with every cell escaped as text.
 
     Example:
         >>> html_table(["label"], [["<liver>"]])
@@ -33,11 +33,11 @@ def html_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def embed_figure(figure: Figure, description: str) -> str:
-    """A figure of matplotlib as a picture inside of HTML.
+    """An ``<img>`` with the figure embedded as PNG.
 
     Args:
-        figure: the figure.
-        description: what it shows, for those who cannot see it.
+        figure: the figure to embed.
+        description: alternative text.
     """
     content = BytesIO()
     figure.savefig(content, format="png", dpi=_DPI)

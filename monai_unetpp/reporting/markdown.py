@@ -10,12 +10,12 @@ __all__ = ["code", "escape", "format_table"]
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> str:
-    """A table, its cells as they are given.
+    """A Markdown table; cells are not escaped.
 
     Args:
         header: name of each column.
-        rows: a text for each column.
-        numeric: whether a column is set to the right, for each column.
+        rows: one text per column.
+        numeric: per column, whether it is right-aligned.
 
     Example:
         >>> print(format_table(["level", "Dice"], [["L1", "0.9"]], [False, True]))
@@ -28,7 +28,7 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], numeric: 
 
 
 def escape(text: str) -> str:
-    r"""``text`` with everything that Markdown or HTML would take for markup made literal, on one line.
+    r"""``text`` on one line, with Markdown and HTML markup escaped.
 
     Example:
         >>> print(escape("a|b *c*"))
@@ -41,7 +41,7 @@ def escape(text: str) -> str:
 
 
 def code(text: str) -> str:
-    """``text`` as code within a line, whatever it holds.
+    """``text`` as inline code, which may contain backticks.
 
     Example:
         >>> print(code("a`b"))

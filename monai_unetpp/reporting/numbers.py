@@ -1,4 +1,4 @@
-"""Numbers in words, as all reports write them."""
+"""How all reports write numbers."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 
 __all__ = ["NBSP", "join_shape", "minus", "percent", "significant", "time_unit"]
 
-# tables may break a mean from its spread, but neither of them in two
+# a line may break between a mean and its spread, but not inside either
 NBSP = "\N{NO-BREAK SPACE}"
 _TIMES = "\N{MULTIPLICATION SIGN}"
 
 
 def minus(text: str) -> str:
-    """``text`` with real minus signs."""
+    """``text`` with minus signs for hyphens."""
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -32,10 +32,10 @@ def percent(share: float, decimals: int = 0) -> str:
 
 
 def time_unit(seconds: Iterable[float]) -> tuple[str, float]:
-    """The unit that suits the largest of ``seconds``, and how many of it a second has."""
+    """The unit for the largest of ``seconds``, and the factor that converts seconds to it."""
     return ("ms", 1e3) if max(seconds, default=1.0) < 1 else ("s", 1.0)
 
 
 def join_shape(shape: Sequence[int]) -> str:
-    """Sizes with multiplication signs between them."""
+    """Sizes joined by multiplication signs."""
     return f" {_TIMES} ".join(map(str, shape))

@@ -1,4 +1,4 @@
-"""What is drawn over images: borders of labels, tints, scale bars and letters; and which slice to look at."""
+"""Drawing on images: label contours, tints, scale bars and orientation letters; and which slice to show."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _PLANES = {"L": "sagittal", "R": "sagittal", "P": "coronal", "A": "coronal", "I"
 _OPPOSITE = dict(zip("LRPAIS", "RLAPSI", strict=True))
 
 _FINE = 4
-"""Points of a contour along the edge of a voxel."""
+"""Contour points per voxel edge."""
 
 _ROUNDING = 0.6
-"""Of corners, in voxels."""
+"""Standard deviation of the filter that rounds corners, in voxels."""
 
 _Extent = tuple[float, float, float, float]
 
@@ -34,11 +34,11 @@ def draw_grey(
     """Draw a plane in grey: its first axis runs to the right, its second upwards, or downwards as in photographs.
 
     Args:
-        axes: where.
+        axes: where to draw.
         image: intensities ``(W, H)``.
-        limits: what is black and what is white; where both are the same, the image is black.
+        limits: intensities shown as black and as white; if they are equal, the image is black.
         upright: whether the second axis runs upwards.
-        **options: of ``imshow``, such as ``aspect``.
+        **options: for ``imshow``, such as ``aspect``.
     """
     low, high = limits
     options = {"interpolation": "nearest", "origin": "lower" if upright else "upper", **options}
@@ -46,14 +46,14 @@ def draw_grey(
 
 
 def tint(axes: Axes, mask: npt.NDArray[np.bool_], colour: str, strength: float, **options: Any) -> None:
-    """Lay a colour over the voxels of ``mask`` ``(W, H)``, on the image that is drawn already.
+    """Tint voxels of an image that is already drawn.
 
     Args:
         axes: where :func:`draw_grey` drew the image.
-        mask: the voxels.
+        mask: the voxels ``(W, H)``.
         colour: such as ``"#0072B2"``.
-        strength: 0 to let the image through, 1 to cover it.
-        **options: of ``imshow``, as the image had them.
+        strength: opacity, 0 to 1.
+        **options: for ``imshow``, the same as for the image.
     """
     from matplotlib.colors import to_rgb
 
@@ -75,16 +75,16 @@ def draw_contour(
     halo: bool = False,
     extent: _Extent | None = None,
 ) -> None:
-    """Draw the border of a label along the edges of its voxels: what was segmented, not an interpolation of it.
+    """Draw the border of a label along voxel edges, without interpolation.
 
     Args:
         axes: where the image is drawn.
         mask: the voxels of the label ``(W, H)``.
-        colour: of the line.
-        width: of the line, in points.
-        closed: draw the border of the picture too, where the label reaches it.
-        rounded: round the corners of voxels, for few large ones.
-        halo: a dark line around the line.
+        colour: line colour.
+        width: line width in points.
+        closed: also draw the border where the label touches the edge of the picture.
+        rounded: round the corners, for images of few large voxels.
+        halo: outline the line in a dark colour.
         extent: left, right, bottom and top of the image; by default voxels are 1 wide, the first one around 0.
     """
     # a label that fills the whole picture has no border inside it
@@ -104,11 +104,11 @@ def draw_contour(
 
 
 def draw_scale_bar(axes: Axes, shape: tuple[int, int], spacing: Sequence[float], unit: str) -> None:
-    """A bar of a round length in the lower left corner, readable on black and on white.
+    """Draw a scale bar of a round length in the lower left corner, readable on black and on white.
 
     Args:
         axes: where :func:`draw_grey` drew the image, upright.
-        shape: of the image ``(W, H)``.
+        shape: image size ``(W, H)``.
         spacing: size of a voxel along both axes, in ``unit``.
         unit: such as ``"mm"``.
     """
@@ -126,11 +126,11 @@ def draw_scale_bar(axes: Axes, shape: tuple[int, int], spacing: Sequence[float],
 
 
 def draw_letters(axes: Axes, right: str, top: str) -> None:
-    """Letters at the four edges that say where the patient's right (R), front (A), head (S) and so on are.
+    """Draw orientation letters at the four edges: R for the patient's right, A for anterior, S for superior, ...
 
     Args:
         axes: where the image is drawn.
-        right: the letter of the right edge, such as ``"R"``; its opposite stands at the left edge.
+        right: the letter of the right edge, such as ``"R"``; the left edge gets its opposite.
         top: the letter of the upper edge.
     """
     places = (
@@ -145,7 +145,7 @@ def draw_letters(axes: Axes, right: str, top: str) -> None:
 
 
 def plane_name(across: str) -> str:
-    """``"axial"``, ``"coronal"`` or ``"sagittal"``: the plane that an axis towards ``across`` stands on.
+    """``"axial"``, ``"coronal"`` or ``"sagittal"``: the plane perpendicular to the axis that points to ``across``.
 
     Example:
         >>> plane_name("S")
@@ -161,12 +161,12 @@ def _outline(text: Any) -> None:
 
 
 def error_slice(truth: npt.ArrayLike, prediction: npt.ArrayLike, spacing: Sequence[float]) -> tuple[int | None, int]:
-    """The slice to look at: its axis (None in 2D) and its number.
+    """The slice with the most errors (else the most labels, else the middle one): its axis (None in 2D) and index.
 
     Args:
         truth: labels ``(H, W)`` or ``(H, W, D)``.
         prediction: labels of the same shape.
-        spacing: voxel size by axis; the slice is across the coarsest axis, the last of equals.
+        spacing: voxel size by axis; the slice is perpendicular to the coarsest axis, the last of equals.
     """
     true, predicted = np.asarray(truth), np.asarray(prediction)
     if true.ndim == 2:

@@ -1,4 +1,4 @@
-"""A table for any medium: for the eye of a reader, as Markdown, or as cells for HTML."""
+"""A table for any medium: terminal, Markdown or HTML."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DASH = "\N{EN DASH}"
 
 @dataclasses.dataclass(frozen=True)
 class TableCell:
-    """One cell of a table: its text, and a tone that goes with (never replaces) the words."""
+    """One cell of a table: its text, and a tone that supports the text but never replaces it."""
 
     text: str
     tone: Tone = ""
@@ -25,14 +25,14 @@ class TableCell:
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table for any medium.
+    """A table.
 
     Attributes:
         caption: what the table shows.
         columns: headings; the first column names the row.
         rows: cells, as many as columns.
-        numeric: whether a column holds numbers (aligned to the right).
-        marked: numbers of the rows to stand out.
+        numeric: whether a column holds numbers, which are right-aligned.
+        marked: indices of the rows to highlight.
         notes: sentences below the table.
     """
 
@@ -57,9 +57,9 @@ class Table:
 
         Args:
             caption: what the table shows.
-            records: a cell by heading for each row; what is empty or None becomes a dash.
-            words: headings of the columns that hold words; all others hold numbers.
-            marked: numbers of the rows to stand out.
+            records: the cells of each row by heading; an empty one or None becomes a dash.
+            words: headings of the text columns; all others hold numbers.
+            marked: indices of the rows to highlight.
             notes: sentences below the table; empty ones are left out.
         """
         rows = list(records)
@@ -78,7 +78,7 @@ class Table:
         marked: Iterable[int] = (),
         notes: Iterable[str] = (),
     ) -> Table:
-        """A table of rows of cells, whose columns may have the same heading; see :meth:`of`."""
+        """A table of rows of cells; unlike in :meth:`of`, headings may repeat."""
         return cls(
             caption,
             tuple(columns),
@@ -100,7 +100,7 @@ class Table:
         return "  ".join(cell.rjust(width) if right else cell.ljust(width) for cell, width, right in cells).rstrip()
 
     def markdown(self) -> str:
-        """A section of its own: the caption as heading, the table with marked rows in bold, and the notes as a list."""
+        """A section: the caption as heading, the table with marked rows in bold, and the notes as a list."""
         rows = [[escape(cell.text) for cell in row] for row in self.rows]
         for index in self.marked:
             rows[index][0] = f"**{rows[index][0]}**"

@@ -1,4 +1,4 @@
-"""The files beside the label maps in a folder of results: tables of colours and volumes, and how they were made."""
+"""Files beside the label maps in a folder of results: tables of colours and volumes, and the record of the run."""
 
 from monai_unetpp.results.bids import write_bids_description
 from monai_unetpp.results.colour_tables import TABLE_FILES, itk_snap_table, slicer_table

@@ -1,4 +1,4 @@
-"""BIDS: which images a data set holds, and where their segmentations belong in a data set derived from it."""
+"""BIDS: find the images of a data set, and name their segmentations in a derived data set."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class BidsImage:
 
     Attributes:
         path: its file.
-        result: where its segmentation belongs in the derived data set, without ``_dseg`` and suffix, such as
+        result: path of its segmentation in the derived data set, without ``_dseg`` and suffix, such as
             ``"sub-01/anat/sub-01_run-1"``.
     """
 
@@ -46,26 +46,26 @@ class BidsImage:
 
 
 def is_bids(folder: Path) -> bool:
-    """Whether a folder is a BIDS data set: it says so, and has a folder for a subject."""
+    """Whether a folder is a BIDS data set: it has a description and a subject folder."""
     if not os.path.isfile(folder / _DESCRIPTION):
         return False
     return any(True for _ in _folders(folder, "sub"))
 
 
 def default_bids_output(folder: Path) -> Path:
-    """The derived data set in a data set."""
+    """The default folder of the derived data set."""
     return folder / "derivatives" / MARK
 
 
 def find_bids_images(folder: Path, suffix: str) -> list[BidsImage]:
-    """The anatomical images of one kind, by subject and session.
+    """Find the anatomical images of one kind, by subject and session.
 
     Args:
         folder: a BIDS data set, raw or derived.
-        suffix: what the names of the images end in, such as ``"T1w"``.
+        suffix: BIDS suffix of the images, such as ``"T1w"``.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are none.
     """
     found: list[BidsImage] = []
     others: set[str] = set()
@@ -79,22 +79,22 @@ def find_bids_images(folder: Path, suffix: str) -> list[BidsImage]:
     if not found:
         there = f"there are {', '.join(sorted(others))}" if others else "its anat folders hold no NIfTI files"
         raise ValueError(
-            f"{folder}: holds no image of suffix {suffix!r} in sub-*/[ses-*/]anat; {there}. Name another with --suffix."
+            f"{folder}: has no image with suffix {suffix!r} in sub-*/[ses-*/]anat; {there}. Name another with --suffix."
         )
     return found
 
 
 def write_bids_description(folder: Path, source: Path, names: Mapping[int, str], bundle: str) -> None:
-    """Write what makes a folder a derived data set: its description, the table of labels, and what BIDS passes over.
+    """Make a folder a derived data set: write its description, the table of labels, and the list of ignored files.
 
     Args:
         folder: the derived data set.
-        source: the data set that it is derived from.
+        source: the original data set.
         names: name of each value.
-        bundle: name of the bundle that segments.
+        bundle: name of the bundle.
 
     Raises:
-        ValueError: the folder is a data set of others, or one of another bundle.
+        ValueError: the folder is a data set of another program or bundle.
         OSError: a file cannot be written.
     """
     path, made_by = folder / _DESCRIPTION, {"Name": MARK, "Version": __version__, "Description": f"bundle {bundle}"}
@@ -128,5 +128,5 @@ def _check_description(path: Path, wanted: Mapping[str, Any]) -> None:
 
 
 def _folders(folder: Path, kind: str) -> Iterator[Path]:
-    """The folders of subjects or sessions, by name; links to folders count."""
+    """The folders of subjects or sessions sorted by name, including links."""
     return (path for path in sorted(folder.glob(f"{kind}-*")) if _FOLDERS[kind].fullmatch(path.name) and path.is_dir())

@@ -1,4 +1,4 @@
-"""Names and colours of labels, in the forms that ITK-SNAP and 3D Slicer load."""
+"""Names and colours of labels, in the formats of ITK-SNAP and 3D Slicer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TABLE_FILES = {"itk_snap": "labels.label", "slicer": "labels.ctbl"}
 
 
 def itk_snap_table(names: Mapping[int, str]) -> str:
-    """Label descriptions of ITK-SNAP: number, colour, opacity, whether it is shown in 2D and in 3D, and name.
+    """Label descriptions of ITK-SNAP: number, colour, opacity, visibility in 2D and 3D, and name.
 
     Args:
         names: name of each value, without the background.

@@ -1,4 +1,4 @@
-"""Which cases earlier runs have finished already."""
+"""Find cases that earlier runs have finished."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["EarlierResults"]
 
 
 class EarlierResults:
-    """Finds results that need not be made again.
+    """Finds results that can be kept.
 
     Args:
         runs: earlier runs in ``run.json``.
         wanted: the entries ``bundle``, ``within`` and ``options`` of this run.
 
-    A result counts if it carries the mark of the same image with the same content, and ``runs`` do not say that it was
-    made by other weights or with other options. An interrupted run continues, and one with another level starts again.
+    A result is kept if its mark names the same image with the same content, unless ``runs`` say that it was made with
+    other weights or options. So an interrupted run continues, but one with another level starts again.
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:

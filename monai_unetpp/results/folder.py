@@ -1,4 +1,4 @@
-"""A folder of results, and the files in it that tell of its label maps."""
+"""Write the files beside the label maps in a folder of results."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from monai_unetpp.results.volumes import VOLUMES_FILE, LabelVolume, format_volum
 
 __all__ = ["ResultFolder"]
 
-#: Seconds between two writings during a run: of thousands of images, not each one writes the whole table.
+#: Seconds between two writes during a run, so that not every one of thousands of images writes the whole table.
 _PAUSE_S = 5.0
 
 
 @dataclasses.dataclass
 class ResultFolder:
-    """Writes the files beside the label maps, and keeps what earlier runs wrote of other cases.
+    """Writes the files beside the label maps, and keeps entries of earlier runs about other cases.
 
-    Each file is replaced as a whole, so that another process may read it at any time.
+    Files are replaced as a whole, so other processes may read them at any time.
 
     Attributes:
         path: the folder.
-        names: the labels of its maps, value to name.
-        run: what ``run.json`` says of the run; more may be added until :meth:`write`.
-        shard: K and N where N processes write to the folder at the same time, each of its own cases.
-        totals: labels that are added up, by the name of the sum.
+        names: the labels of its maps, name by value.
+        run: the entry of the run in ``run.json``; it may be extended until :meth:`write`.
+        shard: K and N, if N processes write to the folder at the same time, each for its own cases.
+        totals: labels to sum, by the name of the sum.
     """
 
     path: Path
@@ -48,10 +48,10 @@ class ResultFolder:
     _written: float = dataclasses.field(default=0.0, init=False)
 
     def check(self) -> None:
-        """See that nothing of others would be replaced; to be asked before any work is done.
+        """Check before any work that no file of another program would be replaced.
 
         Raises:
-            ValueError: a file of one of the names was not written by this package.
+            ValueError: a file was not written by this package.
         """
         read_volume_rows(self.path / VOLUMES_FILE)
         read_runs(self.path / RUN_FILE)
@@ -59,7 +59,7 @@ class ResultFolder:
             _check_table(self.path / name)
 
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
-        """Note a finished case; what is noted is written now and then.
+        """Add a finished case; files are written from time to time.
 
         Raises:
             OSError: it cannot be written.
@@ -71,13 +71,13 @@ class ResultFolder:
             self.write()
 
     def add_earlier(self, case: str, output: Path, has_volume: bool, warnings: Sequence[str] = ()) -> None:
-        """Note a case that was finished before; its sizes are measured where the table has lost them.
+        """Add a case that was finished before; its volumes are measured if missing in the table.
 
         Args:
             case: its name.
             output: its label map.
             has_volume: whether voxels have a size in mm.
-            warnings: those about it at the time.
+            warnings: the warnings about it at the time.
         """
         if self._listed is None:
             self._listed = {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}
@@ -85,10 +85,10 @@ class ResultFolder:
             self._volumes[case] = measure_file(output, self.names, has_volume, self.totals), tuple(warnings)
 
     def write(self) -> None:
-        """Write all files; none while no case is finished.
+        """Write all files, if any case is finished.
 
         Raises:
-            OSError: one cannot be written.
+            OSError: a file cannot be written.
         """
         with nullcontext() if self.shard[1] == 1 else exclusively(self.path):
             self._write()
@@ -107,7 +107,7 @@ class ResultFolder:
 
 
 def _identity(run: Mapping[str, Any]) -> tuple[Any, Any]:
-    """What no two runs have in common: processes that share cases may start at the same time."""
+    """A unique key of a run: processes that share cases may start at the same time."""
     return run.get("started"), run.get("shard")
 
 

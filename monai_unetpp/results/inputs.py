@@ -1,4 +1,4 @@
-"""What a run segments and where the results belong, by what is named on the command line."""
+"""Find the inputs and the output folder of a run from the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from monai_unetpp.results.earlier import EarlierResults
 __all__ = ["RunInputs", "leave_out_finished"]
 
 _SUFFIX = "T1w"
-#: What BIDS calls label maps and masks.
+#: BIDS names of label maps and masks.
 _POSTFIXES = {"seg": "dseg", "mask": "desc-brain_mask"}
 
 
@@ -27,8 +27,8 @@ class RunInputs:
 
     Attributes:
         paths: files and folders, for :func:`monai_unetpp.data.find_cases`.
-        output_dir: where the results belong.
-        bids: the BIDS data set that the images are from; None for others.
+        output_dir: folder for the results.
+        bids: the BIDS data set of the images, if any.
         images: its images by their path.
     """
 
@@ -42,13 +42,13 @@ class RunInputs:
         """Look into ``paths`` for a BIDS data set.
 
         Args:
-            paths: what was named.
-            output_dir: where the results belong; None is for BIDS data sets only.
-            suffix: of the images of such a data set; None stands for ``"T1w"``.
+            paths: files and folders.
+            output_dir: folder for the results; None for BIDS data sets only.
+            suffix: BIDS suffix of the images; None stands for ``"T1w"``.
 
         Raises:
-            ValueError: a BIDS data set among others, or without such images; ``suffix`` or no ``output_dir`` for
-                others.
+            ValueError: a BIDS data set is not the only input, or has no such images; other inputs have a ``suffix`` or
+                no ``output_dir``.
         """
         folder = next((path for path in map(expand_home, paths) if is_bids(path)), None)
         if folder is not None:
@@ -58,20 +58,20 @@ class RunInputs:
             output = default_bids_output(folder) if output_dir is None else expand_home(output_dir)
             return cls(list(found), output, folder, found)
         if suffix is not None:
-            raise ValueError(f"suffix must be left out, got {suffix!r}: {paths[0]} is no BIDS data set.")
+            raise ValueError(f"suffix must be left out, got {suffix!r}: {paths[0]} is not a BIDS data set.")
         if output_dir is None:
             raise ValueError(
-                "output_dir must name the folder for the results, got none. Name it with -o; a BIDS data set alone has "
-                "one of its own."
+                "output_dir must name the folder for the results, got none. Name it with -o; only BIDS data sets have "
+                "a default."
             )
         return cls(list(paths), expand_home(output_dir))
 
     def name_results(self, items: Sequence[dict[str, Any]], savers: Sequence[SegmentationSaveImaged]) -> None:
-        """Let the results of a BIDS data set have the names and folders that BIDS wants.
+        """Give the results of a BIDS data set names and folders according to BIDS.
 
         Args:
-            items: the cases, which are changed.
-            savers: what writes their results, likewise.
+            items: the cases, changed in place.
+            savers: the savers of their results, likewise.
         """
         if self.bids is None:
             return
@@ -89,16 +89,16 @@ def leave_out_finished(
     earlier: EarlierResults,
     beside: Sequence[Callable[[str, dict[str, Any]], Path]] = (),
 ) -> list[tuple[str, str, Path]]:
-    """Take those cases out of ``items`` whose results are there already.
+    """Remove the cases from ``items`` whose results exist.
 
     Args:
-        items: the cases, which are changed.
-        saver: what writes their results.
-        earlier: what earlier runs made.
-        beside: further files that must be there, by image and case.
+        items: the cases, changed in place.
+        saver: the saver of their results.
+        earlier: results of earlier runs.
+        beside: other files that must exist, by image and case.
 
     Returns:
-        Name, image and result of each.
+        Name, image and result of each removed case.
     """
     left_out = []
     for item in list(items):

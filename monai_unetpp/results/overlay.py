@@ -1,4 +1,4 @@
-"""A label map drawn over its image, in planes through what was found."""
+"""Draw a label map over its image, in planes through the labels."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ __all__ = ["draw_overlay"]
 _INCHES = 3.2
 _STRENGTH = 0.35
 _LARGEST_LEGEND = 12
-#: Axis that a plane lies across, and what that is called in RAS.
+#: Axis perpendicular to a plane, and the name of the plane in RAS.
 _PLANES = ((0, "sagittal"), (1, "coronal"), (2, "axial"))
 
 _Array = npt.NDArray[Any]
 
 
 def draw_overlay(image: _Array, labels: _Array, affine: _Array, names: Mapping[int, str]) -> Figure:
-    """Draw labels over an image: a picture as it is, a volume in three planes with the head up and left on the left.
+    """Draw labels over an image: a 2D image as stored, a volume in three planes with head up and left on the left.
 
     Args:
         image: intensities ``(H, W[, D])``.
         labels: label map of the same shape.
         affine: ``(4, 4)``, from voxels to mm in RAS.
-        names: name of each value; where it has none, as of numbered objects, all get one colour.
+        names: name of each value; if values have no names, as for numbered objects, all get the same colour.
 
     Raises:
         ImportError: matplotlib is not installed.

@@ -1,4 +1,4 @@
-"""A record of how the label maps of a folder were made, so that they can be reproduced."""
+"""Record how the label maps of a folder were made, so that they can be reproduced."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _PACKAGE = "monai_unetpp"
 
 @dataclasses.dataclass(frozen=True)
 class RecordedCase:
-    """What is written of one finished case.
+    """The record of a finished case.
 
     Attributes:
         case: its name.
-        image: the file or folder that was read.
-        sha256: of the image, see :func:`hash_image`.
-        output: the file that was written.
-        seconds: how long it took.
-        warnings: what should be known before its result is used.
-        details: what else was found, such as the number of objects.
+        image: the input file or folder.
+        sha256: hash of the image, see :func:`hash_image`.
+        output: the output file.
+        seconds: processing time.
+        warnings: warnings to consider before using the result.
+        details: other results, such as the number of objects.
     """
 
     case: str
@@ -50,13 +50,13 @@ class RecordedCase:
 
 
 def hash_image(*images: str | PathLike[str]) -> str | None:
-    """SHA-256 of an image file; of several files, such as a DICOM series, that of their sorted hashes, one a line.
+    """SHA-256 of an image file; for several files, such as a DICOM series, of their sorted hashes, one per line.
 
     Args:
         *images: files, or a folder with a DICOM series.
 
     Returns:
-        None where they cannot be read.
+        The hash, or None if they cannot be read.
     """
     try:
         hashes = sorted(hash_file(path) for image in images for path in image_files(Path(image)))
@@ -68,7 +68,7 @@ def hash_image(*images: str | PathLike[str]) -> str | None:
 
 
 def read_runs(path: Path) -> list[dict[str, Any]]:
-    """The runs in an earlier record; none where there is no file.
+    """Read the runs in an earlier record; empty if there is no file.
 
     Raises:
         ValueError: it is not such a record.
@@ -85,12 +85,12 @@ def read_runs(path: Path) -> list[dict[str, Any]]:
 
 
 def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: Sequence[Mapping[str, Any]]) -> str:
-    """The record as text: each case once, in the run that made its result.
+    """The record as text, with each case once, in the run that made its result.
 
     Args:
-        run: of this run, all but its cases.
-        cases: the finished ones of this run.
-        earlier: what :func:`read_runs` gave; runs of which no case is left are dropped.
+        run: the entry of this run without its cases.
+        cases: the finished cases of this run.
+        earlier: runs from :func:`read_runs`; those without remaining cases are dropped.
     """
     redone = {case.case for case in cases}
     kept = [{**run, "cases": [case for case in run["cases"] if case.get("case") not in redone]} for run in earlier]
@@ -100,7 +100,7 @@ def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: 
 
 @contextmanager
 def collecting_warnings() -> Iterator[list[str]]:
-    """A list of what this package warns of inside the block, one line each; it is logged as ever."""
+    """Collect the warnings of this package inside the block, one line each; they are still logged."""
     handler = _Collector()
     logger = logging.getLogger(_PACKAGE)
     logger.addHandler(handler)

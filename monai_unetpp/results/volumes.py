@@ -1,4 +1,4 @@
-"""Sizes of labels, and the table of them over all cases of a folder."""
+"""Measure the volumes of labels, and write them as a table of all cases in a folder."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ HEADER = ("case", "label", "name", "voxels", "ml", "warnings")
 
 @dataclasses.dataclass(frozen=True)
 class LabelVolume:
-    """How much of one label a case has, or of several together.
+    """The size of a label in a case, or of several together.
 
     Attributes:
-        value: its number in the label map; None where it is the sum of several.
-        name: of the structure.
-        voxels: how many voxels or pixels it has.
-        ml: its volume in millilitres; None where pixels have no size in mm.
+        value: its value in the label map; None for a sum of several.
+        name: name of the structure.
+        voxels: number of voxels or pixels.
+        ml: its volume in millilitres; None if pixels have no size in mm.
     """
 
     value: int | None
@@ -51,13 +51,13 @@ def measure_labels(
     volumes_ml: Mapping[int, float] | None,
     totals: Mapping[str, Sequence[int]] | None = None,
 ) -> tuple[LabelVolume, ...]:
-    """Every label of ``names`` with its size, also where it has none, and the sums of some.
+    """The size of every label in ``names``, even if it is 0, and the sums of some.
 
     Args:
         names: name of each value.
-        voxels: voxels of each value; what is missing has none.
-        volumes_ml: millilitres of each value likewise; None where they have no meaning.
-        totals: values that are added up, by the name of the sum.
+        voxels: voxels of each value; missing values have none.
+        volumes_ml: millilitres of each value likewise; None if they have no meaning.
+        totals: values to sum, by the name of the sum.
     """
 
     def size(value: int | None, name: str, values: Sequence[int]) -> LabelVolume:
@@ -71,7 +71,7 @@ def measure_labels(
 def measure_file(
     path: Path, names: Mapping[int, str], has_volume: bool, totals: Mapping[str, Sequence[int]] | None = None
 ) -> tuple[LabelVolume, ...]:
-    """The same of a label map that was written before.
+    """Measure the labels of an existing label map; see :func:`measure_labels`.
 
     Args:
         path: NIfTI, PNG or TIFF.
@@ -96,8 +96,8 @@ def format_volumes(
     """The table as text.
 
     Args:
-        cases: sizes of the labels and warnings, by the name of the case.
-        others: rows of further cases, as :func:`read_volume_rows` gives them.
+        cases: sizes of the labels and warnings, by case name.
+        others: rows of other cases from :func:`read_volume_rows`.
     """
     rows = [
         (case, _number(label), label.name, label.voxels, "" if label.ml is None else f"{label.ml:.6g}", "; ".join(told))
@@ -113,7 +113,7 @@ def _number(label: LabelVolume) -> str:
 
 
 def read_volume_rows(path: Path) -> list[list[str]]:
-    """The rows of an earlier table without its header; none where there is no file.
+    """Read the rows of an earlier table without its header; empty if there is no file.
 
     Raises:
         ValueError: it is not such a table.

@@ -1,7 +1,7 @@
-"""Segmentation with an exported folder, by numpy, scipy, nibabel and OpenVINO or ONNX Runtime alone.
+"""Segment with an exported folder, using only numpy, scipy, nibabel and OpenVINO or ONNX Runtime.
 
-Nothing here imports torch or MONAI, so that a run starts in about a second. ``monai-unetpp export --format runner``
-makes the folder; the labels are those of ``monai-unetpp segment``.
+Nothing here imports torch or MONAI, so a run starts in about a second. ``monai-unetpp export --format runner`` writes
+the folder; the labels are those of ``monai-unetpp segment``.
 """
 
 from monai_unetpp.runner.pipeline import PIPELINE_FILE, Pipeline, read_pipeline

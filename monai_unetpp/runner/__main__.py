@@ -1,4 +1,4 @@
-"""``python -m monai_unetpp.runner``: what it takes and prints."""
+"""The command line ``python -m monai_unetpp.runner``."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _DONE, _SOME_FAILED, _BAD_ARGUMENTS = 0, 1, 2
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Segment NIfTI files with an exported folder; returns 0, 1 if an image failed, 2 if nothing could be done."""
+    """Segment NIfTI files with an exported folder; returns 0, 1 if an image failed, 2 if the folder is unusable."""
     parser = argparse.ArgumentParser(
         prog="python -m monai_unetpp.runner",
-        description="Segment NIfTI files with a folder that monai-unetpp export --format runner wrote.",
+        description="Segment NIfTI files with a folder written by monai-unetpp export --format runner.",
     )
     parser.add_argument("folder", type=Path, help="the exported folder")
     parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE", help="NIfTI file")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder for <case>_seg.nii.gz")
-    parser.add_argument("--threads", type=int, metavar="N", help="how many to use (default: as the runtime likes)")
+    parser.add_argument("--threads", type=int, metavar="N", help="number of threads (default: chosen by the runtime)")
     parser.add_argument("--overwrite", action="store_true", help="replace results of other images of the same name")
     given = parser.parse_args(arguments)
     try:

@@ -1,4 +1,4 @@
-"""Steps that change the grid of an image, each with its way back: orientation, voxel size, crop."""
+"""Steps that change the grid of an image, with their inverses: orientation, voxel size, crop."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from monai_unetpp.data.resampling import (
     nearest_voxels,
     needed_box,
 )
-from monai_unetpp.data.surround_search import search_surround
+from monai_unetpp.data.surround_search import box_around, search_surround
 from monai_unetpp.data.target_grid import find_target_grid, lead_from_to
 from monai_unetpp.runner.volume import Array, LabelMap, Volume
 
 __all__ = ["PADDINGS", "crop_background", "crop_foreground", "orient", "spacing"]
 
-#: How a place outside the image gets its value: by the name of ``grid_sample``, and of scipy.
+#: Padding modes by name in ``grid_sample``, with the name in scipy.
 PADDINGS = {"border": "nearest", "zeros": "grid-constant"}
 
 
 def orient(volume: Volume, axcodes: str) -> None:
-    """Turn and mirror the axes so that they run towards ``axcodes``, such as ``"RAS"``."""
+    """Permute and flip the axes to the orientation ``axcodes``, such as ``"RAS"``."""
     shape, affine = volume.shape, volume.affine
     wanted = nibabel.orientations.axcodes2ornt(tuple(axcodes)[: len(shape)])
     turn = nibabel.orientations.ornt_transform(nibabel.orientations.io_orientation(affine), wanted)
@@ -43,16 +43,16 @@ def orient(volume: Volume, axcodes: str) -> None:
 
 
 def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: bool) -> None:
-    """Resample to voxels of ``pixdim`` mm, linearly; labels go back by the nearest voxel.
+    """Resample linearly to voxels of ``pixdim`` mm; the inverse uses the nearest label.
 
     Args:
         volume: the image.
         pixdim: voxel size, one per axis; 0 or less keeps the image's own.
-        padding: of :data:`PADDINGS`.
+        padding: one of :data:`PADDINGS`.
         diagonal: whether the axes of the result are those of the world.
 
     Raises:
-        ImageFileError: nearly nothing would be left.
+        ImageFileError: an axis would nearly vanish.
     """
     shape, affine, rank = volume.shape, np.asarray(volume.affine, dtype=np.float64), len(volume.shape)
     own = np.linalg.norm(affine[:-1, :rank], axis=0)
@@ -74,7 +74,7 @@ def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: boo
 
 
 def crop_background(volume: Volume, margin: int | Sequence[int], allow_smaller: bool) -> None:
-    """Crop away the surround, or, where there is none, what is not above 0; see ``CropBackgroundd``.
+    """Crop the surround or, if there is none, voxels that are not above 0; see ``CropBackgroundd``.
 
     Raises:
         ImageFileError: there is no foreground.
@@ -84,10 +84,10 @@ def crop_background(volume: Volume, margin: int | Sequence[int], allow_smaller: 
 
 
 def crop_foreground(volume: Volume, margin: int | Sequence[int], allow_smaller: bool) -> None:
-    """Crop to what is above 0, as MONAI's ``CropForegroundd`` does.
+    """Crop to voxels above 0, like MONAI's ``CropForegroundd``.
 
     Raises:
-        ImageFileError: nothing is.
+        ImageFileError: there is no foreground.
     """
     _crop(volume, _above_zero(volume), margin, allow_smaller)
 
@@ -99,16 +99,14 @@ def _above_zero(volume: Volume) -> Array:
 def _crop(volume: Volume, foreground: Array, margin: int | Sequence[int], allow_smaller: bool) -> None:
     if not foreground.any():
         raise ImageFileError(
-            f"{volume.path}: no voxel is foreground: all of them have one value, or none is above 0 where that was "
-            "asked for. Set what is not to be segmented to one value, and the rest to others."
+            f"{volume.path}: has no foreground: all voxels have the same value, or none is above 0 where that is "
+            "required. Set the background to one value, and the rest to others."
         )
     shape, affine, rank = volume.shape, volume.affine, len(volume.shape)
     margins = [margin] * rank if isinstance(margin, int) else list(margin)
     inner, padding, start = [], [], []
-    for axis, (length, more) in enumerate(zip(shape, margins, strict=True)):
-        others = tuple(other for other in range(rank) if other != axis)
-        reached = np.flatnonzero(foreground.any(axis=others))
-        low, high = int(reached[0]) - more, int(reached[-1]) + more + 1
+    for box, length, more in zip(box_around(foreground), shape, margins, strict=True):
+        low, high = box.start - more, box.stop + more
         if allow_smaller:
             low, high = max(low, 0), min(high, length)
         inner.append(slice(max(low, 0), min(high, length)))
@@ -131,7 +129,7 @@ def _crop(volume: Volume, foreground: Array, margin: int | Sequence[int], allow_
 
 
 def _interpolate(voxels: Array, matrix: Array, size: tuple[int, ...], padding: str) -> Array:
-    """Linearly, block by block; ``matrix`` leads from voxels of the result to those of the image."""
+    """Interpolate linearly, block by block; ``matrix`` maps voxels of the result to voxels of the image."""
     result = np.empty((len(voxels), *size), dtype=np.float32)
     rank = len(size)
     straight = np.count_nonzero(matrix[:rank, :rank]) == np.count_nonzero(np.diag(matrix[:rank, :rank]))

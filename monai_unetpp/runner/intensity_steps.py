@@ -1,4 +1,4 @@
-"""Steps that change the values of an image; the numbers are those of the bundle's transforms, to float32 rounding."""
+"""Steps that change the values of an image, equal to the bundle's transforms up to float32 rounding."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = [
     "standardize",
 ]
 
-#: Values above which MONAI takes percentiles by numpy instead of torch.
+#: Number of values above which MONAI computes percentiles with numpy instead of torch.
 _MANY = 1_000_000
-#: Pixels from which the median of a large image is taken, as in ``InvertBrightBackground``.
+#: Pixels from which the median of a large image is computed, as in ``InvertBrightBackground``.
 _MEDIAN_PIXELS = 2**20
 
 
 def level_surround(volume: Volume) -> None:
-    """Make the surround 0 and what it surrounds positive; see ``LevelSurroundd``."""
+    """Set the surround to 0 and make the rest positive; see ``LevelSurroundd``."""
     found = search_surround(volume.voxels)
     if found is None or found.share == 1:
         return
@@ -44,7 +44,7 @@ def level_surround(volume: Volume) -> None:
 
 
 def clip_percentiles(volume: Volume, lower: float | None, upper: float | None, channel_wise: bool) -> None:
-    """Bring what lies beyond two percentiles to these."""
+    """Clip values to two percentiles."""
 
     def clip(values: Array) -> Array:
         low, high = (_percentile(values, percent) for percent in (lower or 0, 100 if upper is None else upper))
@@ -56,7 +56,7 @@ def clip_percentiles(volume: Volume, lower: float | None, upper: float | None, c
 def scale_range_percentiles(
     volume: Volume, lower: float, upper: float, b_min: float | None, b_max: float | None, clip: bool, channel_wise: bool
 ) -> None:
-    """Let two percentiles become ``b_min`` and ``b_max``."""
+    """Scale so that two percentiles become ``b_min`` and ``b_max``."""
 
     def scale(values: Array) -> Array:
         return _scaled(values, _percentile(values, lower), _percentile(values, upper), b_min, b_max, clip)
@@ -67,14 +67,14 @@ def scale_range_percentiles(
 def scale_range(
     volume: Volume, a_min: float, a_max: float, b_min: float | None, b_max: float | None, clip: bool
 ) -> None:
-    """Let ``a_min`` and ``a_max`` become ``b_min`` and ``b_max``."""
+    """Scale so that ``a_min`` and ``a_max`` become ``b_min`` and ``b_max``."""
     volume.voxels = _scaled(
         volume.voxels, np.asarray(a_min, np.float32), np.asarray(a_max, np.float32), b_min, b_max, clip
     )
 
 
 def invert_bright_background(volume: Volume, low: float, high: float) -> None:
-    """Make an image whose median is above the middle of the range its negative."""
+    """Invert an image if its median is above the middle of the range."""
     pixels = volume.voxels.reshape(-1)
     pixels = pixels[:: max(1, len(pixels) // _MEDIAN_PIXELS)]
     middle = (len(pixels) - 1) // 2
@@ -83,7 +83,7 @@ def invert_bright_background(volume: Volume, low: float, high: float) -> None:
 
 
 def adjust_contrast(volume: Volume, gamma: float) -> None:
-    """Raise what is scaled to 0 to 1 to the power of ``gamma``, and scale it back."""
+    """Scale to 0 to 1, raise to the power of ``gamma``, and scale back."""
     low = volume.voxels.min()
     extent = volume.voxels.max() - low
     part = (volume.voxels - low) / float(extent + np.float32(1e-7))
@@ -97,7 +97,7 @@ def standardize(volume: Volume) -> None:
 
 
 def normalize(volume: Volume, nonzero: bool, channel_wise: bool) -> None:
-    """Mean 0 and standard deviation 1, if so wanted of what is not 0 and by channel."""
+    """Give the image mean 0 and standard deviation 1, optionally by channel and only for nonzero values."""
 
     def normal(values: Array) -> Array:
         if not nonzero:
@@ -132,7 +132,7 @@ def _scaled(values: Array, a_min: Array, a_max: Array, b_min: float | None, b_ma
 
 
 def _percentile(values: Array, percent: float) -> Array:
-    """As MONAI: in numpy for many values, else as ``torch.quantile`` computes it in float32."""
+    """As in MONAI: numpy for many values, else like ``torch.quantile`` in float32."""
     if values.size > _MANY:
         return np.asarray(np.percentile(values, percent), dtype=np.float32)
     place = np.float32(percent / 100) * np.float32(values.size - 1)

@@ -1,4 +1,4 @@
-"""A whole image through the network, window by window, to a label map in bounded memory."""
+"""Label a whole image window by window, in bounded memory."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ _PADDINGS = {"constant": "constant", "reflect": "reflect", "replicate": "edge", 
 def label_slices(
     image: Array, windows: Mapping[str, Any], predict: Predict, axis: int, most_voxels: int | None = None
 ) -> Array:
-    """The labels of a volume ``(C, H, W, D)`` by a network of images, slice by slice across ``axis``."""
+    """Label a volume ``(C, H, W, D)`` with a 2D network, slice by slice across ``axis``."""
     slices = [label_image(part, windows, predict, most_voxels) for part in np.moveaxis(image, axis + 1, 0)]
     return np.stack(slices, axis=axis)
 
 
 def label_image(image: Array, windows: Mapping[str, Any], predict: Predict, most_voxels: int | None = None) -> Array:
-    """The class of the highest logit at each voxel; for one channel whether its logit is above 0.
+    """Find the class of the highest logit at each voxel; with one channel, whether its logit is above 0.
 
-    The windows and their weights are those of ``NestedSlidingWindowInferer``, and no more logits are held than of one
-    window's length along one axis.
+    Windows and weights are those of ``NestedSlidingWindowInferer``. Logits are held for one slab, one window long.
 
     Args:
         image: ``(C, *spatial)``.
-        windows: of a :class:`monai_unetpp.runner.Pipeline`.
+        windows: windows of a :class:`monai_unetpp.runner.Pipeline`.
         predict: the network.
-        most_voxels: of a window, where ``windows`` are to be chosen for the image.
+        most_voxels: largest window, if windows are chosen for each image.
 
     Returns:
         ``(*spatial)``, uint8 for up to 256 classes, else int16.
@@ -75,7 +74,7 @@ def _lay_out(size: Sequence[int], windows: Mapping[str, Any], most_voxels: int |
 
 
 def _averaging_flips(predict: Predict, axes: Sequence[int]) -> Predict:
-    """The mean over all mirror images along ``axes``."""
+    """Average the logits over all mirror images along ``axes``."""
     if not axes:
         return predict
 
@@ -92,7 +91,7 @@ def _averaging_flips(predict: Predict, axes: Sequence[int]) -> Predict:
 
 
 def _remembering_constants(predict: Predict) -> Predict:
-    """The latest constant window is not computed again."""
+    """Reuse the logits of the last constant window."""
     known: dict[bytes, Array] = {}
 
     def remembered(window: Array) -> Array:
@@ -109,7 +108,7 @@ def _remembering_constants(predict: Predict) -> Predict:
 
 
 class _LabelStitcher:
-    """Sums up weighted logits in a slab that moves along the image; what it leaves behind becomes labels."""
+    """Sums weighted logits in a slab that moves along the image, and turns finished planes into labels."""
 
     def __init__(self, layout: WindowLayout, channels: int, windows: Mapping[str, Any]) -> None:
         self._layout = layout
@@ -129,7 +128,7 @@ class _LabelStitcher:
             if self._weights is None:
                 sums[parts] += found
             else:
-                # in one rounding, as by the fused operation that torch takes
+                # round once, like torch's fused operation
                 sums[parts] = sums[parts] + found.astype(np.float64) * self._weights
 
     def result(self) -> Array:

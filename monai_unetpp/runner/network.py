@@ -22,17 +22,17 @@ _HINTS = {"fp32": "f32", "bf16": "bf16", "int8": "f32"}
 def load_network(
     folder: Path, network: Mapping[str, Any], threads: int | None = None, most_voxels: int | None = None
 ) -> Predict:
-    """Read the network, and compile it for the windows that it was made for.
+    """Load the network, and compile it for its windows.
 
     Args:
-        folder: where its files are.
-        network: of a :class:`monai_unetpp.runner.Pipeline`.
-        threads: how many to use; None leaves it to the runtime.
-        most_voxels: of a window, where windows differ from image to image: the network is then compiled for each of
-            their shapes when one first comes, and kept for as many shapes as have so many voxels together.
+        folder: folder of its files.
+        network: network of a :class:`monai_unetpp.runner.Pipeline`.
+        threads: number of threads; None leaves it to the runtime.
+        most_voxels: largest window, if windows differ between images: the network is compiled when a shape first
+            occurs, and kept for shapes with up to this many voxels in total.
 
     Raises:
-        ImportError: what runs it is not installed.
+        ImportError: the runtime is not installed.
     """
     path = folder / Path(network["files"][0]).name
     if network["format"] == "onnx" and importlib.util.find_spec("onnxruntime") is not None:
@@ -51,7 +51,7 @@ def load_network(
 
 
 def _compiled(model: Any, settings: Mapping[str, Any]) -> Predict:
-    """An OpenVINO model, or the path of one, for windows of its own shape."""
+    """Compile an OpenVINO model, or the path of one, for its input shape."""
     request = openvino_core().compile_model(model, "CPU", dict(settings)).create_infer_request()
 
     def predict(window: Array) -> Array:
@@ -62,7 +62,7 @@ def _compiled(model: Any, settings: Mapping[str, Any]) -> Predict:
 
 
 class _OfAnyShape:
-    """An OpenVINO model that is compiled for each shape of windows when one first comes."""
+    """An OpenVINO model that is compiled for each window shape on first use."""
 
     def __init__(self, path: Path, settings: Mapping[str, Any], most_voxels: int) -> None:
         self._model = openvino_core().read_model(path)
@@ -79,7 +79,7 @@ class _OfAnyShape:
         return self._compiled[shape](window)
 
     def _make_room(self, voxels: int) -> None:
-        """Let go of the oldest, as each holds the memory that its windows need."""
+        """Drop the oldest, as each holds the memory for its windows."""
         while self._compiled and voxels + sum(math.prod(shape[2:]) for shape in self._compiled) > self._most_voxels:
             del self._compiled[next(iter(self._compiled))]
 

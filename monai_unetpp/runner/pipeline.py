@@ -1,4 +1,4 @@
-"""What an exported folder says of itself in ``pipeline.json``."""
+"""The description of an exported folder, ``pipeline.json``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 __all__ = ["PIPELINE_FILE", "PIPELINE_VERSION", "Pipeline", "hash_files", "read_pipeline"]
 
 PIPELINE_FILE = "pipeline.json"
-#: Goes up when a runner must do something else to give the same labels.
+#: Increases when a runner must change to give the same labels.
 PIPELINE_VERSION = 1
 
 Step = Mapping[str, Any]
@@ -21,25 +21,25 @@ Step = Mapping[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Pipeline:
-    """The way from an image file to labels, as plain values.
+    """All steps from an image file to labels, as plain values.
 
     Attributes:
-        name: of the bundle.
-        level: of the network.
-        spatial_dims: of the network, 2 or 3.
+        name: name of the bundle.
+        level: level of the network.
+        spatial_dims: 2 or 3, of the network.
         labels: names of the labels, ``"0"`` the background.
-        reading: ``spatial_dims`` that an image may have, ``channels``, ``allow_constant`` and ``fill_nonfinite``.
+        reading: allowed ``spatial_dims`` of an image, ``channels``, ``allow_constant`` and ``fill_nonfinite``.
         preprocessing: steps, each with its name under ``step`` and its parameters.
-        network: ``files`` (the first is the one to open), ``format`` (``"openvino"`` or ``"onnx"``), ``precision`` to
-            compute in, and ``sha256`` of the files together.
+        network: ``files`` (the first is the one to open), ``format`` (``"openvino"`` or ``"onnx"``), ``precision`` of
+            the computation, and ``sha256`` of all files.
         windows: ``shape``, ``overlap``, ``blending``, ``sigma_scale``, ``padding_mode``, ``cval``, ``flips`` and
-            ``skip_constant``. Where the shape is ``"auto"``, also ``multiples``, which sizes are of, and ``channels``
-            of the first convolution, which tell how much memory a window takes.
-        slice_axis: axis of volumes across which slices lie, for a network of images; None for one of volumes.
-        postprocessing: steps on the label map, before it goes back to the grid of the file.
-        fingerprint: of the network's weights and configuration.
-        versions: of what made the folder.
-        version: of this format.
+            ``skip_constant``. For the shape ``"auto"`` also ``multiples``, of which sizes are multiples, and
+            ``channels`` of the first convolution, to estimate the memory of a window.
+        slice_axis: axis of volumes perpendicular to the slices, for a 2D network; None for a 3D network.
+        postprocessing: steps on the label map, before the inversion to the grid of the file.
+        fingerprint: hash of the network's weights and configuration.
+        versions: versions of the software that wrote the folder.
+        version: version of this format.
     """
 
     name: str
@@ -62,25 +62,25 @@ class Pipeline:
 
 
 def read_pipeline(folder: str | PathLike[str]) -> Pipeline:
-    """Read ``pipeline.json`` of an exported folder and check that the network beside it is the one it means.
+    """Read ``pipeline.json`` of an exported folder, and check that it belongs to the network beside it.
 
     Args:
-        folder: what ``monai-unetpp export --format runner`` wrote.
+        folder: the folder from ``monai-unetpp export --format runner``.
 
     Raises:
-        FileNotFoundError: no such folder, or one without its files.
-        ValueError: a file of another kind or version, or a changed network.
+        FileNotFoundError: the folder or one of its files is missing.
+        ValueError: the file has another form or version, or the network was changed.
     """
     path = Path(folder) / PIPELINE_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{folder}: no {PIPELINE_FILE} there. Make it by monai-unetpp export --format runner.")
+        raise FileNotFoundError(f"{folder}: has no {PIPELINE_FILE}. Write it with monai-unetpp export --format runner.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         version = content["version"]
         if version != PIPELINE_VERSION:
             raise ValueError(
-                f"{path}: version must be {PIPELINE_VERSION}, got {version!r}. Export the bundle again, or take the "
-                "runner of the version that made it."
+                f"{path}: version must be {PIPELINE_VERSION}, got {version!r}. Export the bundle again, or use the "
+                "runner of the version that wrote it."
             )
         pipeline = Pipeline(**content)
         files = [path.with_name(Path(name).name) for name in pipeline.network["files"]]
@@ -91,12 +91,12 @@ def read_pipeline(folder: str | PathLike[str]) -> Pipeline:
     if missing:
         raise FileNotFoundError(f"{folder}: {', '.join(missing)} is missing. Export the bundle again.")
     if hash_files(files) != expected:
-        raise ValueError(f"{files[0]}: damaged, or not what {PIPELINE_FILE} means. Export the bundle again.")
+        raise ValueError(f"{files[0]}: damaged, or does not belong to {PIPELINE_FILE}. Export the bundle again.")
     return pipeline
 
 
 def hash_files(files: Sequence[Path]) -> str:
-    """SHA-256 of the bytes of files, one after the other."""
+    """SHA-256 of the concatenated bytes of files."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes())

@@ -1,4 +1,4 @@
-"""Segmenting files with an exported folder."""
+"""Segment files with an exported folder."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ from monai_unetpp.window_layout import AUTO, most_window_voxels
 
 __all__ = ["CLEAR_BACKGROUND", "STEPS", "Segmenter", "result_name"]
 
-#: The steps before the network, by their names in ``pipeline.json``.
+#: The preprocessing steps by name in ``pipeline.json``.
 STEPS: dict[str, Callable[..., None]] = {
     name: getattr(module, name)
     for module in (geometry_steps, intensity_steps)
     for name in module.__all__
     if name.islower()
 }
-#: The step after it: what surrounds the content of the preprocessed image is background.
+#: The postprocessing step that sets the surround of the preprocessed image to background.
 CLEAR_BACKGROUND = "clear_background"
 
 
 class Segmenter:
-    """Segments NIfTI files with the network of an exported folder, which is loaded once.
+    """Segments NIfTI files with the network of an exported folder, loaded once.
 
     Args:
-        folder: what ``monai-unetpp export --format runner`` wrote.
-        threads: how many to use; None leaves it to the runtime.
+        folder: the folder from ``monai-unetpp export --format runner``.
+        threads: number of threads; None leaves it to the runtime.
 
     Raises:
-        FileNotFoundError: no such folder, or one without its files.
-        ImportError: what runs the network is not installed.
-        ValueError: a folder of another version, or with a changed network.
+        FileNotFoundError: the folder or one of its files is missing.
+        ImportError: the runtime of the network is not installed.
+        ValueError: the folder has another version, or the network was changed.
     """
 
     def __init__(self, folder: str | PathLike[str], threads: int | None = None) -> None:
@@ -55,19 +55,19 @@ class Segmenter:
         unknown = [step["step"] for step in self.pipeline.preprocessing if step["step"] not in STEPS]
         unknown += [step["step"] for step in self.pipeline.postprocessing if step["step"] != CLEAR_BACKGROUND]
         if unknown:
-            raise ValueError(f"{folder}: unknown step {unknown[0]!r}. Take the runner of the version that made it.")
+            raise ValueError(f"{folder}: unknown step {unknown[0]!r}. Use the runner of the version that wrote it.")
         windows = self.pipeline.windows
-        #: Of a window, where each image gets its own; asked once, so that equal images get equal windows.
+        #: Largest window with shape auto; estimated once, so that equal images get equal windows.
         self._most_voxels = (
             most_window_voxels(available_bytes(), windows["channels"]) if windows["shape"] == AUTO else None
         )
         self._predict = load_network(Path(folder), self.pipeline.network, threads, self._most_voxels)
 
     def label(self, image: str | PathLike[str]) -> Array:
-        """The labels of a NIfTI file on its own grid, ``(H, W[, D])`` of integers.
+        """Label a NIfTI file on its own grid, ``(H, W[, D])`` of integers.
 
         Raises:
-            ImageFileError: an image that cannot be used.
+            ImageFileError: the image is unusable.
         """
         volume = read_volume(Path(image), self.pipeline.reading)
         for step in self.pipeline.preprocessing:
@@ -84,15 +84,15 @@ class Segmenter:
 
         Args:
             image: the file.
-            output_dir: where to write; it is made where it is missing.
+            output_dir: folder to write to; created if missing.
             overwrite: whether the result of another image may be replaced.
 
         Returns:
             The path of the result.
 
         Raises:
-            ImageFileError: an image that cannot be used.
-            FileExistsError: a file that this package did not write, or the result of another image.
+            ImageFileError: the image is unusable.
+            FileExistsError: the file exists and was not written by this package, or is the result of another image.
         """
         source = Path(image)
         path = Path(output_dir) / result_name(source)
@@ -114,7 +114,7 @@ class Segmenter:
 
 
 def result_name(image: Path) -> str:
-    """The name of the result of an image."""
+    """The file name of an image's result."""
     suffix = next((each for each in sorted(NIFTI_SUFFIXES, key=len) if image.name.lower().endswith(each)), "")
     longest = ".nii.gz" if image.name.lower().endswith(".nii.gz") else suffix
     return f"{image.name[: len(image.name) - len(longest)]}_seg.nii.gz"
@@ -142,5 +142,5 @@ def _check_replaceable(path: Path, source: Path, identity: ImageIdentity, overwr
     if not overwrite and (before is None or not before.is_same(identity)):
         raise FileExistsError(
             f"{source}: its result would replace {path}, which is of another image. Name another output folder, or "
-            "let it be replaced with --overwrite."
+            "replace it with --overwrite."
         )

@@ -1,4 +1,4 @@
-"""An image on its way through the steps, and the way back of its labels."""
+"""An image in the steps of the pipeline, with the inverses for its labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Volume:
         voxels: ``(C, H, W[, D])`` in float32.
         affine: ``(4, 4)``, from voxel indices to mm.
         path: the file.
-        inverses: what brings a label map back, the last step first to be called.
+        inverses: the inverses of the steps so far, called in reverse order.
     """
 
     voxels: Array
@@ -39,11 +39,11 @@ class Volume:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Voxels along each axis of space."""
+        """Voxels along each spatial axis."""
         return self.voxels.shape[1:]
 
     def bring_back(self, labels: Array) -> Array:
-        """A label map ``(H, W[, D])`` of the preprocessed image on the grid of the file."""
+        """Bring a label map ``(H, W[, D])`` of the preprocessed image to the grid of the file."""
         found = (labels, self.affine)
         for inverse in reversed(self.inverses):
             found = inverse(found)
@@ -51,15 +51,15 @@ class Volume:
 
 
 def read_volume(path: Path, reading: Mapping[str, Any]) -> Volume:
-    """Read a NIfTI file as the pipeline wants it.
+    """Read a NIfTI file for the pipeline.
 
     Args:
         path: the file.
-        reading: of a :class:`monai_unetpp.runner.Pipeline`.
+        reading: ``reading`` of a :class:`monai_unetpp.runner.Pipeline`.
 
     Raises:
-        ImageFileError: missing, damaged or not NIfTI; another number of axes or channels; voxels that are not finite,
-            or all the same.
+        ImageFileError: the file is missing, damaged or not NIfTI, has another number of axes or channels, or voxels
+            that are not finite or all the same.
     """
     if not is_nifti_name(path):
         raise ImageFileError(
@@ -70,7 +70,7 @@ def read_volume(path: Path, reading: Mapping[str, Any]) -> Volume:
     voxels = _finite(read_voxels(image, path, single=True), path, reading["fill_nonfinite"])
     if not reading["allow_constant"] and voxels.min() == voxels.max():
         raise ImageFileError(
-            f"{path}: every voxel has the value {voxels.flat[0]}, so there is nothing to segment. Export it again."
+            f"{path}: all voxels have the value {voxels.flat[0]}, so there is nothing to segment. Export it again."
         )
     check_grid(image.shape, image.affine, path)
     affine = image.affine[:, [*axes, *(axis for axis in range(4) if axis not in axes)]]
@@ -89,7 +89,7 @@ def _find_axes(shape: tuple[int, ...], reading: Mapping[str, Any], path: Path) -
         needed = " or ".join(f"{count}" for count in dims)
         raise ImageFileError(
             f"{path}: must have {needed} axes and {wanted} channel(s), got shape {tuple(shape)}. Store the part that "
-            "the network needs in a file of its own."
+            "the network needs in a separate file."
         )
     return axes, channels
 
@@ -97,14 +97,14 @@ def _find_axes(shape: tuple[int, ...], reading: Mapping[str, Any], path: Path) -
 def _finite(voxels: Array, path: Path, fill: float | None) -> Array:
     if voxels.dtype.kind != "f":
         return voxels
-    # larger numbers are infinite in float32
+    # larger values are infinite in float32
     largest = np.finfo(np.float32).max
-    if voxels.min() >= -largest and voxels.max() <= largest:  # not if there is a NaN
+    if voxels.min() >= -largest and voxels.max() <= largest:  # False if there is a NaN
         return voxels
     usable = np.abs(voxels) <= largest
     if fill is not None:
         return np.where(usable, voxels, np.asarray(fill, dtype=voxels.dtype))
     raise ImageFileError(
         f"{path}: {voxels.size - int(np.count_nonzero(usable))} of {voxels.size} voxels are NaN or infinite. Replace "
-        "them, for example by the value of the background."
+        "them, for example with the background value."
     )

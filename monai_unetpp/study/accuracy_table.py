@@ -1,7 +1,6 @@
-"""From the results of the runs to the numbers of the study, and the numbers as Markdown.
+"""Summarise the results of the runs as the numbers of a study, and format these as Markdown.
 
-Nothing here trains, scores or measures, and nothing is worked out twice: ``study.json`` is what :func:`summarise`
-returns, and the table and the plots only read it.
+``study.json`` is what :func:`summarise` returns; the table and the plots only read it.
 """
 
 from __future__ import annotations
@@ -30,27 +29,27 @@ __all__ = [
 ]
 
 METRICS = ("iou", "dice")
-"""What is compared."""
+"""The metrics that are compared."""
 
 CaseMetrics = dict[str, dict[str, dict[str, float | None]]]
-"""Metrics by case, then label, then name; None where neither the case nor its segmentation has the label."""
+"""Metrics by case, then label, then name; None where neither truth nor segmentation has the label."""
 
-_ALPHA = 0.025  # on either side
+_ALPHA = 0.025  # on each side
 _CURVE_POINTS = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class RunResult:
-    """What a finished run leaves behind.
+    """The result of a finished run.
 
     Attributes:
         variant: name of the trained network.
         seed: of weights and patches.
         config: arguments of :class:`~monai_unetpp.NestedUNet`.
-        fingerprint: of the settings and cases that it was done with.
-        training_seconds: time in training, over all parts of an interrupted run.
+        fingerprint: hash of its settings and cases.
+        training_seconds: training time, summed over all parts of an interrupted run.
         environment: where it was scored.
-        sizes: ``parameters`` and ``flops`` of the network as it is used at each level.
+        sizes: by level, ``parameters`` and ``flops`` of the network as used there.
         scores: metrics of every case and class by level.
         curve: loss of the deepest head by step.
     """
@@ -67,7 +66,7 @@ class RunResult:
 
 
 def case_means(scores: CaseMetrics, metric: str) -> dict[str, float]:
-    """The mean of a metric over the foreground classes by case; cases where no class is defined are left out."""
+    """The mean of a metric over the foreground classes by case; cases without a defined class are left out."""
     means = {}
     for case, by_label in scores.items():
         values = [value for each in by_label.values() if (value := each[metric]) is not None]
@@ -81,15 +80,15 @@ def compare_cases(
 ) -> dict[str, Any] | None:
     """The mean paired difference of two networks with its confidence interval over the cases.
 
-    The difference of a case is its mean over the seeds that both have, so that a case counts once.
+    The difference of a case is its mean over the seeds that both have, so that each case counts once.
 
     Args:
         mine: metric by seed and case.
-        theirs: that of the network to compare with.
+        theirs: the same of the network to compare with.
 
     Returns:
-        ``mean``, ``lower``, ``upper``, ``confidence``, ``cases`` and ``seeds``, the difference being positive where
-        ``mine`` is better; None with fewer than two cases in common.
+        ``mean`` (positive if ``mine`` is better), ``lower``, ``upper``, ``confidence``, ``cases`` and ``seeds``; None
+        with fewer than two cases in common.
     """
     seeds = [seed for seed in mine if seed in theirs]
     shared = set.intersection(*(set(of[seed]) for seed in seeds for of in (mine, theirs))) if seeds else set()
@@ -115,14 +114,14 @@ def summarise(
     cases: Mapping[str, Any],
     environment: Environment,
 ) -> dict[str, Any]:
-    """All numbers of the study, as JSON holds them.
+    """All numbers of the study, ready for JSON.
 
     Args:
-        rows: of the table; those without a result are named as missing.
+        rows: rows of the table; those without a result are listed as missing.
         results: of the finished runs.
         latencies: by name of the row.
-        settings: the terms that all runs share.
-        cases: the data set, as ``StudyCases.as_dict`` gives it.
+        settings: shared by all runs.
+        cases: the data set, from ``StudyCases.as_dict``.
         environment: where the latencies were measured.
     """
     runs: dict[str, dict[int, RunResult]] = {}
@@ -178,7 +177,7 @@ def _row(row: StudyRow, runs: Mapping[int, RunResult], means: _Means, latency: R
 
 
 def _spread(by_seed: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
-    """Mean over the cases by seed, and mean and standard deviation over the seeds."""
+    """The mean over cases by seed, and the mean and standard deviation over seeds."""
     seeds = {str(seed): statistics.fmean(of.values()) for seed, of in by_seed.items() if of}
     values = list(seeds.values())
     return {
@@ -189,7 +188,7 @@ def _spread(by_seed: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
 
 
 def _pairs(rows: Sequence[StudyRow], means: _Means) -> list[dict[str, Any]]:
-    """Each level of UNet++ cut out of the whole network, against the same level trained alone."""
+    """Compare each level cut out of UNet++ with the same level trained alone."""
     embedded = {row.level: row.name for row in rows if row.kind == "embedded"}
     isolated = {row.level: row.name for row in rows if row.kind == "isolated"}
     return [
@@ -208,7 +207,7 @@ def _pairs(rows: Sequence[StudyRow], means: _Means) -> list[dict[str, Any]]:
 
 
 def _thinned(curve: Sequence[float]) -> dict[str, list[float]]:
-    """The curve as means over parts of it, each at its last step."""
+    """The curve as means of consecutive parts, each at the last step of its part."""
     size = max(1, math.ceil(len(curve) / _CURVE_POINTS))
     parts = [
         (start + len(part), statistics.fmean(part))
@@ -231,10 +230,10 @@ def measured_where(study: Mapping[str, Any]) -> str:
 
 
 def format_study(study: Mapping[str, Any]) -> str:
-    """The study in Markdown: its terms, the table, embedded against isolated levels, and how to read them.
+    """The study in Markdown: its settings, the table, embedded against isolated levels, and how to read them.
 
     Args:
-        study: what :func:`summarise` returns, or ``study.json`` holds.
+        study: from :func:`summarise` or ``study.json``.
     """
     cases, settings, reference = study["cases"], study["settings"], study["reference"]
     parts = [
@@ -242,9 +241,9 @@ def format_study(study: Mapping[str, Any]) -> str:
         measured_where(study),
         f"Every network was trained for {settings['budget']} steps of {settings['batch_size']} patches of "
         f"{_times(settings['patch_size'])} from {len(cases['training'])} cases, the same patches in the same order for "
-        f"each seed, with one loss, one schedule and the learning rate {settings['learning_rate']:g}; features "
-        f"{', '.join(map(str, settings['features']))}. Scored are the weights after the last step, on "
-        f"{len(cases['validation'])} cases that selected nothing.",
+        f"each seed, with the same loss, schedule and learning rate ({settings['learning_rate']:g}); features "
+        f"{', '.join(map(str, settings['features']))}. The weights after the last step were scored on "
+        f"{len(cases['validation'])} cases that had selected nothing.",
     ]
     if study["missing"]:
         parts.append(f"Not trained yet: {'; '.join(study['missing'])}.")
@@ -276,7 +275,7 @@ def _pairs_table(study: Mapping[str, Any]) -> str:
         return ""
     rows = {row["name"]: row for row in study["rows"]}
     lines = [
-        "## A level of the whole UNet++, or the same network alone?",
+        "## A level cut out of UNet++, or the same network trained alone?",
         "",
         "| level | trained in UNet++, then cut (IoU) | trained alone (IoU) | embedded minus alone (interval) |",
         "|---|---:|---:|---:|",
@@ -298,16 +297,16 @@ def _reading(study: Mapping[str, Any], reference: str) -> str:
     level = f" ({', '.join(sorted(confidences))})" if confidences else ""
     return (
         "## How to read this\n\n"
-        f"- IoU and Dice: mean over the foreground classes ({classes}) of a case, then over the cases; the background "
-        "does not count, and a class that is missed, or a false positive, scores 0. After ± the standard deviation "
-        f"over seeds (seed {', '.join(seeds)}), where there are several.\n"
+        f"- IoU and Dice: mean over the foreground classes ({classes}) of a case, then over the cases. The background "
+        "does not count; a missed class or a false positive scores 0. With several seeds, ± gives the standard "
+        f"deviation over seeds (seed {', '.join(seeds)}).\n"
         f'- The reference is "{reference}" at its deepest level. Differences are paired by case and seed; positive '
-        f"is better than the reference. The intervals{level} are over cases: they say nothing about other seeds or "
-        "training cases, and they are not corrected for the number of comparisons.\n"
+        f"means better than the reference. The intervals{level} are over cases: they say nothing about other seeds or "
+        "training cases, and are not corrected for the number of comparisons.\n"
         "- Parameters, FLOPs and time are those of the network as it would be used: cut to its level, without other "
-        "heads. The mean of heads needs all of them. Time is the median of one window, measured in turns with all "
-        "others in one process.\n"
-        "- Embedded levels are cut out of the reference and not trained again. UNet++ L1 alone is the same network as "
+        "heads. The mean of heads needs all heads. Time is the median for one window; all networks were timed in "
+        "turns in one process.\n"
+        "- Embedded levels are cut out of the reference and not retrained. UNet++ L1 alone is the same network as "
         "U-Net L1, and is trained once.\n"
         "- The curves show the loss of the deepest head, which all networks have."
     )

@@ -1,4 +1,4 @@
-"""What the rows of a study's table cost, each as the network that would really be used."""
+"""What each row of a study's table costs: the network as it would really be used."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class RowLatency:
     """How long one window takes.
 
     Attributes:
-        seconds: of one window.
-        ratio: to the reference within the same round; None without a reference.
+        seconds: time for one window.
+        ratio: to the reference in the same round; None without a reference.
     """
 
     seconds: Quartiles
@@ -38,14 +38,14 @@ class RowLatency:
 
 
 def cut_network(network: NestedUNet, level: str) -> nn.Module:
-    """What is needed to use ``network`` at ``level``: one head and its nodes, or all of it for the mean of heads."""
+    """The part of ``network`` that ``level`` needs: one head and its nodes, or everything for the mean of heads."""
     if level == MEAN_OF_HEADS:
         return MeanOfHeads(network).eval()
     return network.prune(level).eval()
 
 
 def network_size(network: NestedUNet, level: str, window_shape: Sequence[int]) -> dict[str, int]:
-    """``parameters``, and ``flops`` of one window (a multiplication and an addition are two).
+    """``parameters``, and ``flops`` of one window (a multiplication and an addition count as two).
 
     Args:
         network: the trained network.
@@ -69,17 +69,17 @@ def measure_latencies(
     repeats: int = 15,
     warm_up: int = 2,
 ) -> dict[str, RowLatency]:
-    """Time one window of every network, in rounds of shuffled order: a noisy machine hits all of them alike.
+    """Time one window with every network, in rounds of shuffled order, so that noise affects all of them alike.
 
     Args:
         networks: by name of their row, in eval mode.
-        in_channels: of the window.
+        in_channels: channels of the window.
         window_shape: ``(H, W[, D])``.
         reference: name of the row that ratios refer to, or None.
         device: where to measure.
         precision: such as ``"bf16"``.
         repeats: measured rounds.
-        warm_up: rounds before them.
+        warm_up: unmeasured rounds before them.
 
     Raises:
         ValueError: fewer than one round.
@@ -101,7 +101,7 @@ def measure_latencies(
 
 
 def write_latencies(path: Path, latencies: Mapping[str, RowLatency], environment: Environment) -> None:
-    """Keep what was measured, and where."""
+    """Write the latencies and the environment in which they were measured."""
     rows = {name: dataclasses.asdict(each) for name, each in latencies.items()}
     content = {"environment": dataclasses.asdict(environment), "rows": rows}
     write_text(path, json.dumps(content, indent=1) + "\n")
@@ -110,13 +110,13 @@ def write_latencies(path: Path, latencies: Mapping[str, RowLatency], environment
 def read_latencies(
     path: Path, names: Sequence[str], environment: Environment
 ) -> tuple[dict[str, RowLatency], Environment] | None:
-    """What :func:`write_latencies` kept, and where it was measured; None if that is of other rows or circumstances."""
+    """What :func:`write_latencies` wrote; None if it is missing, or of other rows or another environment."""
     if not path.is_file():
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
     before = Environment(**content["environment"])
-    circumstances = [(each.device, each.threads, each.precision) for each in (before, environment)]
-    if circumstances[0] != circumstances[1] or list(content["rows"]) != list(names):
+    known, asked = ((each.device, each.threads, each.precision) for each in (before, environment))
+    if known != asked or list(content["rows"]) != list(names):
         return None
     latencies = {
         name: RowLatency(Quartiles(**row["seconds"]), row["ratio"] and Quartiles(**row["ratio"]))

@@ -1,4 +1,4 @@
-"""The data of a study: its cases, and what a network for them must look like."""
+"""The data of a study: its cases, and what they require of a network."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ __all__ = ["StudyCases", "find_study_cases"]
 
 @dataclasses.dataclass(frozen=True)
 class StudyCases:
-    """The cases of a data set in Decathlon form, and what a network for them must look like.
+    """The cases of a data set in Decathlon form, and what they require of a network.
 
     Attributes:
-        name: of the data set.
-        spatial_dims: 2 or 3, as the first label has.
-        in_channels: channels per image, in files of their own or on the last axis of one.
+        name: name of the data set.
+        spatial_dims: 2 or 3, from the first label.
+        in_channels: channels per image, in separate files or on the last axis of one.
         labels: value of each foreground class by name. In a network the classes are 1 to n, in the order of values.
         training: dicts with ``image`` and ``label``.
         validation: the cases that are scored.
-        folder: that the data set lies in.
-        ignore_label: value of voxels that take no part in training and scores, if there are such.
+        folder: folder of the data set.
+        ignore_label: value of voxels that are left out of training and scores, if any.
     """
 
     name: str
@@ -47,11 +47,11 @@ class StudyCases:
 
     @property
     def out_channels(self) -> int:
-        """Classes with the background."""
+        """Number of classes, including the background."""
         return len(self.values) + 1
 
     def network_data(self) -> dict[str, Any]:
-        """What the bundle of a study must say about the data: numbers only."""
+        """What the bundle of a study must know about the data."""
         return {
             "spatial_dims": self.spatial_dims,
             "in_channels": self.in_channels,
@@ -61,7 +61,7 @@ class StudyCases:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """What must be the same wherever runs of one study are done; folders may differ."""
+        """What all runs of a study must share; their folders may differ."""
         return {
             "name": self.name,
             "spatial_dims": self.spatial_dims,
@@ -73,15 +73,15 @@ class StudyCases:
 
 
 def find_study_cases(dataset_dir: str | PathLike[str]) -> StudyCases:
-    """Read what a data set says of itself, and from the first case how many axes and channels the images have.
+    """Read the description of a data set, and the number of axes and channels from its first case.
 
     Args:
-        dataset_dir: folder that :func:`monai_unetpp.data.load_datalist` takes. Where it has no ``validation`` list, a
-            fifth of the training cases is drawn for it, always the same ones.
+        dataset_dir: folder for :func:`monai_unetpp.data.load_datalist`. Without a ``validation`` list, a fifth of the
+            training cases is drawn for it, always the same ones.
 
     Raises:
         FileNotFoundError: no ``dataset.json``.
-        ValueError: it cannot be used, has no names of labels, or cases of one name that are to be scored.
+        ValueError: it cannot be used, does not name its labels, or has cases of one name that are to be scored.
     """
     described = describe_data_set(dataset_dir)
     validation = load_datalist(dataset_dir, "validation")

@@ -1,4 +1,4 @@
-"""The terms of a study and which of its runs are asked for; imports no torch, so that ``--help`` need not wait."""
+"""The settings of a study, and which of its runs to do. Does not import torch, so that ``--help`` is fast."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["RunOptions", "StudySettings", "read_config"]
 _RUNS, _SPEED = "runs", "speed"
 _PRECISIONS = ("auto", "fp32", "bf16")
 
-#: Defaults that depend on the number of axes: by 2 and 3.
+#: Defaults by number of axes.
 _BY_AXES: dict[str, dict[int, Any]] = {
     "patch_size": {2: 128, 3: 64},
     "batch_size": {2: 8, 3: 2},
@@ -27,29 +27,28 @@ _BY_AXES: dict[str, dict[int, Any]] = {
 
 @dataclasses.dataclass(frozen=True)
 class StudySettings:
-    """The terms of a study, equal for all of its runs. What is None takes a default that suits the number of axes.
+    """The settings that all runs of a study share. Settings that are None get a default for the number of axes.
 
     Args:
-        spatial_dims: axes of the images, 2 or 3. One number of ``patch_size`` or ``spacing_mm`` will do for all axes.
+        spatial_dims: axes of the images, 2 or 3. ``patch_size`` and ``spacing_mm`` may be one number for all axes.
 
     Attributes:
         features: channels of each resolution of U-Net, U-Net^e, UNet+ and UNet++, finest first, at least three.
-        budget: training steps of each run. Steps and not minutes, since in the same time a smaller network would see
-            more patches, and the result would depend on the machine.
-        patch_size: voxels of a patch along each axis; also of a window when cases are scored.
+        budget: training steps of each run. Steps, not minutes: in the same time a smaller network would see more
+            patches, and the result would depend on the machine.
+        patch_size: size of a patch along each axis, in voxels; also that of a window in scoring.
         batch_size: patches per step.
-        learning_rate: of AdamW at its highest; it rises over the first twentieth of the steps and falls to 0 as a
-            cosine.
+        learning_rate: peak learning rate of AdamW, reached after a twentieth of the steps; then cosine decay to 0.
         precision: ``"auto"``, ``"fp32"`` or ``"bf16"``, in training and scoring. Weights, loss and scores stay in
             fp32.
         spacing_mm: voxel size to resample volumes to; None leaves the images on their own grids.
-        flip_axes: axes that training patches are flipped along, at random. Leave out those that tell classes apart.
-        overlap: share of a window that overlaps with the next when cases are scored.
-        checkpoint_steps: steps between two checkpoints, which is the most that an interruption can cost.
+        flip_axes: axes of random flips of training patches. Leave out axes whose direction distinguishes classes.
+        overlap: overlap of neighbouring windows in scoring, as a share of a window.
+        checkpoint_steps: steps between two checkpoints; an interruption costs at most as many.
 
     Raises:
-        TypeError: a value of the wrong kind.
-        ValueError: a value that cannot work.
+        TypeError: a value of the wrong type.
+        ValueError: an invalid value.
     """
 
     spatial_dims: dataclasses.InitVar[int]
@@ -98,11 +97,11 @@ class StudySettings:
 
     @classmethod
     def complete(cls, given: Mapping[str, Any], spatial_dims: int) -> StudySettings:
-        """The settings by name; None, and what is left out, take the default.
+        """The settings by name; missing ones and None get the default.
 
         Raises:
-            TypeError: a value of the wrong kind.
-            ValueError: a name that is not a setting, or a value that cannot work.
+            TypeError: a value of the wrong type.
+            ValueError: an unknown setting, or an invalid value.
         """
         names = option_names(cls)
         unknown = next((name for name in given if name not in names), None)
@@ -111,7 +110,7 @@ class StudySettings:
         return cls(spatial_dims, **{name: value for name, value in given.items() if value is not None})
 
     def as_dict(self) -> dict[str, Any]:
-        """The settings as JSON holds them."""
+        """The settings as JSON types."""
         values: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(self)))
         return values
 
@@ -128,7 +127,7 @@ class StudySettings:
         # instance norm needs more than one element in the coarsest map
         if max(self.patch_size) <= 2**depth:
             raise ValueError(
-                f"patch_size must be more than {2**depth} along one axis at least for {len(self.features)} features, "
+                f"patch_size must be more than {2**depth} along at least one axis for {len(self.features)} features, "
                 f"got {list(self.patch_size)}. Give a larger patch_size, or fewer features."
             )
         if self.learning_rate <= 0:
@@ -144,18 +143,18 @@ class StudySettings:
 
 @dataclasses.dataclass(frozen=True)
 class RunOptions:
-    """Which runs to do, and how; nothing here changes what a run gives.
+    """Which runs to do, and how; nothing here changes the result of a run.
 
     Attributes:
         variants: names or patterns such as ``"unet++*"``; None is all.
         seeds: one training of each network per seed.
         shard: ``"K/N"`` for every N-th run from the K-th on; None is all of them.
         num_workers: processes that draw patches; 0 draws them in this one.
-        cache_rate: share of the prepared training cases that is kept in memory.
+        cache_rate: share of the prepared training cases to keep in memory.
 
     Raises:
-        TypeError: a value of the wrong kind.
-        ValueError: a value that cannot work.
+        TypeError: a value of the wrong type.
+        ValueError: an invalid value.
     """
 
     variants: Sequence[str] | None = option(
@@ -197,7 +196,7 @@ class RunOptions:
         self.part()
 
     def part(self) -> tuple[int, int]:
-        """K and N of the runs of this process, which are its rank and the number of processes under ``torchrun``."""
+        """K and N of this process; under ``torchrun``, from its rank and the number of processes."""
         return own_shard(self.shard)
 
 

@@ -32,7 +32,7 @@ class MeanOfHeads(nn.Module):
         self.levels = (*network.levels, MEAN_OF_HEADS)
 
     def forward_levels(self, x: torch.Tensor, levels: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Logits ``(B, C, H, W[, D])`` of each level, the mean's as :func:`mean_of_heads` gives them."""
+        """Logits ``(B, C, H, W[, D])`` of each level; those of the mean come from :func:`mean_of_heads`."""
         if MEAN_OF_HEADS not in levels:
             return self.network.forward_levels(x, levels)
         outputs = self.network.forward_levels(x)

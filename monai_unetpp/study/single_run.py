@@ -1,4 +1,4 @@
-"""One run of a study: a network trained and scored by the study's bundle, with the values of this run in place."""
+"""One run of a study: train and score a network with the study's bundle and the values of this run."""
 
 from __future__ import annotations
 
@@ -22,24 +22,26 @@ from monai_unetpp.study.heads import MeanOfHeads
 
 __all__ = ["score_network", "train_network"]
 
-_TOLERANCE_MM = 1.0  # of the surface Dice, which the scorer asks for and the study leaves out
+_TOLERANCE_MM = 1.0  # of the surface Dice, which the scorer needs and the study ignores
 
 
 def train_network(bundle: Path, values: Mapping[str, Any], tell: Callable[[str], None]) -> Any:
-    """Train a network by a bundle's ``train.json``, from where it was interrupted if it was.
+    """Train a network by a bundle's ``train.json``, or continue an interrupted training.
+
+    The weights after the last step are kept; none are selected.
 
     Args:
         bundle: the study's bundle.
-        values: of this run by key of the configuration: ``output_dir``, ``device``, ``seed``, ``variant``, ...
-            Patches are the same for all networks with one seed.
-        tell: is called with the step and the mean loss of the last steps at every checkpoint.
+        values: of this run, by key of the configuration: ``output_dir``, ``device``, ``seed``, ``variant``, ...
+            All networks with the same seed get the same patches.
+        tell: called at every checkpoint with the step and the mean loss of the last steps.
 
     Returns:
-        The prepared training cases, for the next run to use as ``train#cases``; None where this training was complete
-        already. Its weights are those after the last step: none are selected.
+        The prepared training cases, which the next run may use as ``train#cases``; None if this training was already
+        complete.
 
     Raises:
-        RuntimeError: the loss became infinite or not a number.
+        RuntimeError: the loss became infinite or NaN.
     """
     folder = Path(values["output_dir"])
     if (folder / "model.pt").is_file():
@@ -66,17 +68,17 @@ def score_network(
     cases: StudyCases,
     settings: StudySettings,
 ) -> tuple[NestedUNet, dict[str, CaseMetrics]]:
-    """IoU and Dice of every foreground class, case by case, on the grids of the labels' own files.
+    """IoU and Dice of every case and foreground class, on the grid of the label file.
 
     Args:
         bundle: the study's bundle, whose ``evaluate.json`` prepares the images and gives the inferer.
         values: of this run, as in training.
         levels: of the network, or :data:`~monai_unetpp.study.variants.MEAN_OF_HEADS`.
-        cases: whose validation list is scored.
-        settings: the terms of the study.
+        cases: the data set, of which the validation list is scored.
+        settings: settings of the study.
 
     Returns:
-        The trained network, and the metrics by level. What is missed, or found where nothing is, scores 0, see
+        The trained network, and the metrics by level. A missed or false positive class scores 0, see
         :data:`monai_unetpp.metrics.RULES`.
 
     Raises:

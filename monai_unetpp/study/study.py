@@ -1,4 +1,4 @@
-"""A whole study: which runs are left, doing them one after the other, and the report when all are done."""
+"""A whole study: do the runs that are left, one after the other, then write the report."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class StudyRun:
         variant: the network.
         seed: of weights and patches.
         folder: where its checkpoints, curve, weights and result are.
-        parameters: of the network in training, with all of its heads.
+        parameters: of the network in training, with all heads.
         state: ``"finished"``, ``"failed"`` (tried again the next time), ``"interrupted"`` or ``"open"``.
     """
 
@@ -77,17 +77,17 @@ class StudyRun:
 
     @property
     def name(self) -> str:
-        """As in messages."""
+        """Its name in messages."""
         return f"{self.variant.name}, seed {self.seed}"
 
 
 @dataclasses.dataclass(frozen=True)
 class StudyOutcome:
-    """How a study stands.
+    """The state of a study.
 
     Attributes:
-        runs: all that were asked for, also those of other processes.
-        failures: run and reason of what failed in this process; under ``torchrun`` in all of its processes.
+        runs: all requested runs, also those of other processes.
+        failures: failed runs and why, of this process; under ``torchrun``, of all its processes.
         report: ``study.md``; None if this process has not written it. Under ``torchrun`` the first one does.
     """
 
@@ -109,49 +109,35 @@ def run_study(
 ) -> StudyOutcome:
     """Train and compare the networks of the UNet++ paper on equal terms: same data, patches, loss, schedule, steps.
 
-    U-Nets of every depth, a wide U-Net with the parameters of UNet++, U-Net^e, UNet+ and UNet++ with and without deep
-    supervision, and UNet++ cut to each level against the same level trained alone. Every seed and network is a run
-    with a folder of its own. The same call continues where it was interrupted, loses no more than the steps since the
-    last checkpoint, gives what it would have given without the interruption, and repeats nothing that is finished.
+    The networks are U-Nets of every depth, a wide U-Net with the parameters of UNet++, U-Net^e, and UNet+ and UNet++
+    with and without deep supervision. UNet++ cut to each level is compared with the same level trained alone. Each
+    network and seed is a run in its own folder. The same call continues an interrupted study with the same result as
+    without the interruption: it loses at most the steps since the last checkpoint, and repeats no finished run. A
+    failed run does not stop the others.
 
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon form, 2D or 3D. Networks are trained on its
             ``training`` list and scored on its ``validation`` list, with the weights after the last step.
-        output_dir: folder of the study, for runs of one setting only. It receives ``study.md``, ``study.json``,
-            ``accuracy.png`` and ``curves.png`` over all finished runs in it.
-        config: JSON file with ``variants``, ``seeds`` and settings by their names; arguments go first.
+        output_dir: folder of the study, for runs with the same settings. It receives ``study.md``, ``study.json``,
+            ``accuracy.png`` and ``curves.png`` on all finished runs in it.
+        config: JSON file with ``variants``, ``seeds`` and settings by name; arguments override it.
         device: such as ``"cpu"``; by default a GPU if there is one.
-        report_only: train nothing, and report what is finished.
-        list_only: do nothing but look at the state of the runs.
-        progress: True shows what is going on on standard error, a function is called with each line of it.
-        **options: which runs, as :class:`~monai_unetpp.study.design.RunOptions` has them, such as
-            ``variants=["unet++*"]``, and settings, see :class:`~monai_unetpp.study.design.StudySettings`. A setting
-            that is not given is as in ``output_dir``, else the default. Under ``torchrun`` the processes share the
-            runs by rank, and each GPU does runs of its own; they wait for each other at the end.
-
-    Returns:
-        The state of all runs, and what failed. A run that fails does not keep the others from being done.
+        report_only: train nothing, only report the finished runs.
+        list_only: only look up the state of the runs.
+        progress: True shows progress on standard error, a function is called with each line of it.
+        **options: fields of :class:`~monai_unetpp.study.design.RunOptions`, such as ``variants=["unet++*"]``, and of
+            :class:`~monai_unetpp.study.design.StudySettings`. A missing setting is taken from ``output_dir``, else
+            the default. Under ``torchrun`` the processes share the runs by rank and wait for each other at the end.
 
     Raises:
-        TypeError: an argument of the wrong kind.
-        ValueError: an argument that cannot work, cases with problems, or an ``output_dir`` with runs of
-            other settings or cases.
+        TypeError: an argument of the wrong type.
+        ValueError: an invalid argument, cases with problems, or an ``output_dir`` with runs of other settings or cases.
         FileNotFoundError: no such data set or configuration.
-        ImportError: matplotlib is missing; the message holds the command that installs it.
+        ImportError: matplotlib is not installed.
     """
-    content = {} if config is None else read_config(config)
-    given = {name: value for name, value in options.items() if value is not None}
-    listed = {name: content.pop(name) for name in ("variants", "seeds") if content.get(name) is not None}
-    asked = {name: given.pop(name) for name in option_names(RunOptions) if name in given}
-    runs = RunOptions(**{**listed, **asked})
-    study = _Study.of(
-        find_study_cases(dataset_dir),
-        StudyFolder(Path(output_dir)),
-        {**content, **given},
-        runs,
-        _device(device),
-        teller(progress, logger),
-    )
+    runs, settings = _asked(config, options)
+    cases, folder = find_study_cases(dataset_dir), StudyFolder(Path(output_dir))
+    study = _Study.of(cases, folder, settings, runs, _device(device), teller(progress, logger))
     plan = [(variant, seed) for seed in runs.seeds for variant in study.variants()]
     if list_only:
         return StudyOutcome(study.states(plan))
@@ -160,20 +146,23 @@ def run_study(
     k, n = runs.part()
     with gathered([] if report_only else study.do(plan[k - 1 :: n])) as failures:
         states = study.states(plan)
-        left = [run.name for run in states if run.state not in ("finished", "failed")]
-        report = None
-        if report_only or not (left or all(run.state == "failed" for run in states)):
-            report = study.report() if k == 1 or runs.shard is not None else None
-        elif left:
-            study.tell(
-                f"{len(left)} runs of other processes are left; the process that finishes last writes the report."
-            )
+        due = report_only or study.is_done(states)
+        report = study.report() if due and (k == 1 or runs.shard is not None) else None
     return StudyOutcome(states, tuple(itertools.chain(*failures)), report)
+
+
+def _asked(config: str | PathLike[str] | None, options: Mapping[str, Any]) -> tuple[RunOptions, dict[str, Any]]:
+    """Which runs, and the settings; ``options`` override ``config``."""
+    content = {} if config is None else read_config(config)
+    given = {name: value for name, value in options.items() if value is not None}
+    listed = {name: content.pop(name) for name in ("variants", "seeds") if content.get(name) is not None}
+    asked = {name: given.pop(name) for name in option_names(RunOptions) if name in given}
+    return RunOptions(**{**listed, **asked}), {**content, **given}
 
 
 @dataclasses.dataclass(frozen=True)
 class _Study:
-    """All that the runs share."""
+    """What all runs share."""
 
     folder: StudyFolder
     cases: StudyCases
@@ -193,15 +182,15 @@ class _Study:
         device: torch.device,
         tell: Callable[[str], None],
     ) -> _Study:
-        """A study with the settings that are given, else those of the folder, else the defaults."""
+        """A study with the given settings, else those of the folder, else the defaults."""
         settings = StudySettings.complete({**folder.read_settings(cases), **given}, cases.spatial_dims)
-        # what "auto" means here is part of the terms
+        # what "auto" means here is part of the settings
         precision = resolve_precision(settings.precision, device)
         settings = dataclasses.replace(settings, spatial_dims=cases.spatial_dims, precision=precision)
         return cls(folder, cases, settings, options, device, tell)
 
     def variants(self) -> tuple[StudyVariant, ...]:
-        """The networks that are asked for; without the wide one where there is none, unless it is named."""
+        """The requested networks; an impossible wide U-Net is left out, or refused if it is named."""
         features, patterns = self.settings.features, self.options.variants
         names = choose_names(variant_names(features), patterns)
         wide = None
@@ -232,7 +221,7 @@ class _Study:
         return self.folder.compare(self.settings, self.cases)
 
     def _rows(self) -> list[StudyRow]:
-        """Of the table; without the wide U-Net where there is none."""
+        """The rows of the table, without the wide U-Net if there is none."""
         rows = list_rows(self.settings.features)
         return [row for row in rows if row.variant != WIDE or not isinstance(self._wide_features, ValueError)]
 
@@ -249,7 +238,7 @@ class _Study:
         )
 
     def do(self, plan: Sequence[tuple[StudyVariant, int]]) -> list[str]:
-        """Do what is not finished, and return what failed and why."""
+        """Do the runs that are not finished, and return which failed and why."""
         failures = []
         waiting = [run for run in self.states(plan) if run.state != "finished"]
         if waiting:
@@ -269,8 +258,15 @@ class _Study:
                 self.tell(f"failed: {failures[-1]}")
         return failures
 
+    def is_done(self, states: Sequence[StudyRun]) -> bool:
+        """Whether no run is left and at least one has finished."""
+        left = sum(run.state not in ("finished", "failed") for run in states)
+        if left:
+            self.tell(f"{left} runs of other processes are left; the process that finishes last writes the report.")
+        return not left and any(run.state == "finished" for run in states)
+
     def report(self) -> Path:
-        """Write the report over all finished runs of the folder."""
+        """Write the report on all finished runs of the folder."""
         rows = self._rows()
         results = list(self.folder.read_results(self._fingerprint))
         folder = self.folder.path
@@ -289,7 +285,7 @@ class _Study:
         values = self._values(run)
         if not self.prepared:
             self.tell(f"preparing {len(self.cases.training)} training cases")
-        # at first the very list that was checked, and that settings.json names
+        # the first run takes the list that was checked and is in settings.json
         data = self.prepared or {"train#cases#data": self.cases.training}
         cases = train_network(
             self.folder.bundle,
@@ -315,7 +311,7 @@ class _Study:
         self.folder.write_result(result)
 
     def _values(self, run: StudyRun) -> dict[str, Any]:
-        """What the bundle's configuration says otherwise in this run."""
+        """The values of the bundle's configuration that this run sets."""
         return {
             "dataset_dir": fspath(self.cases.folder),
             "output_dir": fspath(run.folder),
@@ -326,13 +322,13 @@ class _Study:
             "deep_supervision": run.variant.deep_supervision,
             "num_workers": self.options.num_workers,
             "cache_rate": self.options.cache_rate,
-            "check_data": False,  # done for all runs
+            "check_data": False,  # already done for all runs
         }
 
     def _latencies(
         self, rows: Sequence[StudyRow], results: Sequence[RunResult]
     ) -> tuple[dict[str, RowLatency], Environment]:
-        """Those on disk if they are of the same networks on the same machine, else measured now."""
+        """The latencies on disk if they are of the same networks and machine, else measured now."""
         configs = {result.variant: result.config for result in results}
         present = [row for row in rows if row.variant in configs]
         environment = describe_environment(self.device, self.settings.precision)

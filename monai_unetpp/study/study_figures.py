@@ -19,7 +19,7 @@ __all__ = ["draw_accuracy", "draw_learning_curves"]
 
 _DPI = 130
 
-#: Colour and marker of each family; shape says the same as colour.
+#: Colour and marker of each family; the marker repeats what the colour says.
 _FAMILIES = {
     "U-Net": (PALETTE[0], "o"),
     "wide U-Net": (PALETTE[5], "s"),
@@ -32,7 +32,7 @@ _FAMILIES = {
 
 
 def draw_accuracy(study: Mapping[str, Any], path: str | PathLike[str]) -> None:
-    """IoU of every row against its parameters and against the time of a window, with the spread over seeds.
+    """Plot the IoU of every row against its parameters and its time per window, with the spread over seeds.
 
     Args:
         study: the content of ``study.json``.
@@ -60,7 +60,7 @@ def draw_accuracy(study: Mapping[str, Any], path: str | PathLike[str]) -> None:
 
 
 def draw_learning_curves(study: Mapping[str, Any], path: str | PathLike[str]) -> None:
-    """Loss of the deepest head of every trained network by step, as the mean over seeds.
+    """Plot the loss of the deepest head of every network by step, as the mean over seeds.
 
     Args:
         study: the content of ``study.json``.
@@ -74,7 +74,7 @@ def draw_learning_curves(study: Mapping[str, Any], path: str | PathLike[str]) ->
         for number, (variant, by_seed) in enumerate(study["curves"].items()):
             curves = list(by_seed.values())
             loss = [statistics.fmean(values) for values in zip(*(curve["loss"] for curve in curves), strict=False)]
-            # the colours come round again with other dashes
+            # when colours repeat, the dashes change
             dashes = ("-", "--", ":")[number // len(PALETTE) % 3]
             axes.plot(
                 curves[0]["step"][: len(loss)],
@@ -98,7 +98,7 @@ def _family(row: Mapping[str, Any]) -> str:
 
 
 def _draw_points(axes: Axes, rows: Sequence[Mapping[str, Any]], costs: Sequence[float], numbers: Sequence[int]) -> None:
-    """A mark with a number for each row: its name would not fit beside it."""
+    """Draw a numbered mark for each row, as its name would not fit."""
     for row, cost, number in zip(rows, costs, numbers, strict=True):
         colour, marker = _FAMILIES[_family(row)]
         mean, sd = row["iou"]["mean"], row["iou"]["sd"]
@@ -113,7 +113,7 @@ def _draw_points(axes: Axes, rows: Sequence[Mapping[str, Any]], costs: Sequence[
 
 
 def _smoothed(values: Sequence[float], width: int = 5) -> list[float]:
-    """The mean of each value and those before it, ``width`` at most."""
+    """The moving average over each value and up to ``width - 1`` before it."""
     return [statistics.fmean(values[max(0, at - width + 1) : at + 1]) for at in range(len(values))]
 
 

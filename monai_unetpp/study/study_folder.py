@@ -1,4 +1,4 @@
-"""The output folder of a study: what its runs share, how each of them stands, and what the finished ones left."""
+"""The output folder of a study: shared settings, state and result of each run."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ State = Literal["finished", "failed", "interrupted", "open"]
 
 @dataclasses.dataclass(frozen=True)
 class StudyFolder:
-    """An output folder, for runs of one setting and one data set.
+    """An output folder for runs with the same settings and data set.
 
-    It holds ``settings.json``, the bundle that every run is trained by, and ``runs/<variant>/seed_<n>/`` with the
+    It holds ``settings.json``, the bundle that trains every run, and ``runs/<variant>/seed_<n>/`` with the
     checkpoints or weights of a run, its ``curve.csv``, and ``result.json`` or ``failure.txt``.
 
     Attributes:
-        path: the folder; it need not be there yet.
+        path: the folder; it need not exist yet.
     """
 
     path: Path
 
     @property
     def settings_file(self) -> Path:
-        """What the runs share."""
+        """The settings and cases that all runs share."""
         return self.path / "settings.json"
 
     @property
     def bundle(self) -> Path:
-        """The bundle that every run is trained by."""
+        """The bundle that trains every run."""
         return self.path / "bundle"
 
     def run(self, variant: str, seed: int) -> Path:
@@ -49,7 +49,7 @@ class StudyFolder:
         return self.path / "runs" / variant / f"seed_{seed}"
 
     def read_settings(self, cases: StudyCases) -> dict[str, Any]:
-        """The settings that the folder was begun with; none for a new one.
+        """The settings that the folder was started with; none for a new one.
 
         Raises:
             ValueError: the folder holds runs of other cases, or its settings cannot be read.
@@ -62,7 +62,7 @@ class StudyFolder:
         return stored
 
     def compare(self, settings: StudySettings, cases: StudyCases) -> str:
-        """Compare with what the folder holds already, and write nothing.
+        """Compare settings and cases with those in the folder, and write nothing.
 
         Returns:
             The fingerprint of settings and cases, which every result carries.
@@ -79,7 +79,7 @@ class StudyFolder:
         return hashlib.sha256(json.dumps(terms, sort_keys=True).encode()).hexdigest()
 
     def claim(self, settings: StudySettings, cases: StudyCases) -> None:
-        """Note what the runs share and write their bundle, or compare with what is there already.
+        """Write settings, cases and bundle, or compare them with those in the folder.
 
         Raises:
             ValueError: the folder holds runs of other settings or cases, or another bundle.
@@ -93,7 +93,7 @@ class StudyFolder:
             write_text(self.settings_file, json.dumps(terms, indent=2) + "\n")
 
     def state(self, variant: str, seed: int) -> State:
-        """How a run stands."""
+        """The state of a run."""
         folder = self.run(variant, seed)
         if (folder / "result.json").is_file():
             return "finished"
@@ -103,7 +103,7 @@ class StudyFolder:
         return "interrupted" if begun else "open"
 
     def note_failure(self, variant: str, seed: int, text: str | None) -> None:
-        """Keep the reason why a run failed; None forgets it."""
+        """Write why a run failed; None deletes an earlier reason."""
         path = self.run(variant, seed) / "failure.txt"
         if text is None:
             path.unlink(missing_ok=True)
@@ -111,13 +111,13 @@ class StudyFolder:
             write_text(path, text)
 
     def write_result(self, result: RunResult) -> None:
-        """Keep what a finished run gave, but for its curve, which has a file of its own."""
+        """Write the result of a finished run, without the curve, which has its own file."""
         content = {name: value for name, value in dataclasses.asdict(result).items() if name != "curve"}
         path = self.run(result.variant, result.seed) / "result.json"
         write_text(path, json.dumps(content, indent=1) + "\n")
 
     def read_results(self, fingerprint: str) -> Iterator[RunResult]:
-        """What all finished runs gave.
+        """The results of all finished runs.
 
         Raises:
             ValueError: one of them is of other settings or cases.
@@ -126,8 +126,8 @@ class StudyFolder:
             content = json.loads(path.read_text(encoding="utf-8"))
             if content["fingerprint"] != fingerprint:
                 raise ValueError(
-                    f"{path}: must be a run of the settings and cases of this study, got one of others. Take it out "
-                    "of the folder."
+                    f"{path}: must be a run of the settings and cases of this study, got one of others. Remove it "
+                    "from the folder."
                 )
             curve = read_curve(path.parent)
             yield RunResult(**content, curve=[row["loss"] for row in curve])
@@ -135,7 +135,7 @@ class StudyFolder:
     def _refusal(self, differences: str) -> str:
         return (
             f"output_dir must hold runs of the same settings only, got {self.path} with others: {differences}. "
-            "Give the settings that it was begun with, or another output_dir."
+            "Give its original settings, or another output_dir."
         )
 
 

@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 MEAN_OF_HEADS = "mean"
-"""Name, in place of a level's, of the mean of the class probabilities of all heads."""
+"""Stands in for a level: the mean of the class probabilities of all heads."""
 
 REFERENCE = "UNet++, deep supervision"
 """Name of the row that all others are compared with."""
@@ -47,7 +47,7 @@ Kind = Literal["network", "mean", "embedded", "isolated"]
 
 @dataclasses.dataclass(frozen=True)
 class StudyVariant:
-    """A network that is trained, once per seed.
+    """A network that is trained once per seed.
 
     Attributes:
         name: as in folders and on the command line, such as ``"unet++_ds"``.
@@ -132,7 +132,7 @@ def list_rows(features: Sequence[int]) -> tuple[StudyRow, ...]:
     plain = {"UNet+": "unet+", "UNet++": "unet++"}
     rows = [StudyRow(f"U-Net {level}", f"unet_{level}", level, "network") for level in levels]
     rows.append(StudyRow("wide U-Net", WIDE, deepest, "network"))
-    # each network without deep supervision before the same with it
+    # each network first without deep supervision, then with it
     for name, variant in sorted({**plain, **supervised}.items(), key=lambda item: _ORDER.index(item[1])):
         rows.append(StudyRow(name, variant, deepest, "network"))
         if name in supervised:
@@ -149,12 +149,12 @@ _ORDER = ("unet_e", "unet+", "unet+_ds", "unet++", "unet++_ds")
 
 
 def variant_names(features: Sequence[int]) -> tuple[str, ...]:
-    """Names of all networks, also of the wide one, whether or not there is one for these ``features``."""
+    """Names of all networks, including the wide one even if there is none for these ``features``."""
     return tuple(each.name for each in list_variants(features, features))
 
 
 def choose_names(names: Sequence[str], patterns: Sequence[str] | None) -> tuple[str, ...]:
-    """Those of ``names`` that are given or match a pattern such as ``"unet++*"``; None means all of them.
+    """The ``names`` that match one of ``patterns``, such as ``"unet++*"``; None means all of them.
 
     Raises:
         ValueError: a pattern that no name matches.
@@ -169,7 +169,7 @@ def choose_names(names: Sequence[str], patterns: Sequence[str] | None) -> tuple[
 
 
 def count_parameters(config: Mapping[str, Any]) -> int:
-    """Number of parameters of the network of ``config``, which is built without memory for its weights."""
+    """Number of parameters of the network of ``config``, without allocating its weights."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in NestedUNet(**config).parameters())
 
@@ -177,12 +177,11 @@ def count_parameters(config: Mapping[str, Any]) -> int:
 def match_wide_features(
     features: Sequence[int], *, spatial_dims: int, in_channels: int = 1, out_channels: int = 2
 ) -> tuple[int, ...]:
-    """Features of a U-Net that has as many parameters as UNet++, in the proportions of ``features``.
+    """Features of a U-Net with as many parameters as UNet++, in the proportions of ``features``.
 
-    All features are multiplied by one factor, which is found by bisection, and rounded. Where that is not within
-    :data:`PARAMETER_TOLERANCE`, each is rounded up or down so that the number of parameters is closest; where that does
-    not do either, as with few channels, each may differ by one more, two more and three more channels, but is never
-    lower than in ``features``.
+    All features are multiplied by one factor, found by bisection, and rounded. If that is not within
+    :data:`PARAMETER_TOLERANCE`, each is rounded up or down to come closest. If that does not suffice, as with few
+    channels, each may differ by up to three more channels, but is never lower than in ``features``.
 
     Args:
         features: channels of each resolution of UNet++.
@@ -191,7 +190,7 @@ def match_wide_features(
         out_channels: classes with the background.
 
     Raises:
-        ValueError: features so small that nothing comes within :data:`PARAMETER_TOLERANCE`.
+        ValueError: ``features`` are too small for any to come within :data:`PARAMETER_TOLERANCE`.
 
     Example:
         >>> match_wide_features((32, 64, 128, 256, 512), spatial_dims=2)
@@ -222,13 +221,13 @@ def match_wide_features(
 
 
 def _parameter_polynomial(features: Sequence[int], common: Mapping[str, Any]) -> Callable[[Sequence[int]], int]:
-    """Number of parameters by features, without building each network.
+    """The number of parameters as a function of the features, without building each network.
 
-    It is of second degree, and only those of neighbouring resolutions are multiplied with each other, as a convolution
-    has inputs of its own and of one other resolution. So a few networks determine it.
+    It is a polynomial of second degree, whose mixed terms join neighbouring resolutions only, as a convolution has
+    inputs of its own and of one other resolution. So a few networks determine it.
 
     Args:
-        features: about which it is developed; it is exact everywhere.
+        features: point of the expansion, which is exact everywhere.
         common: the other arguments of :class:`~monai_unetpp.NestedUNet`.
     """
     count = len(features)
@@ -240,7 +239,7 @@ def _parameter_polynomial(features: Sequence[int], common: Mapping[str, Any]) ->
     base = more()
     once, twice = [more(i) - base for i in range(count)], [more(i, i) - base for i in range(count)]
     mixed = [more(i, i + 1) - base - once[i] - once[i + 1] for i in range(count - 1)]
-    # second differences are even: a square has the factor of half of them
+    # second differences are even: the coefficient of a square is half of one
     squares = [(twice[i] - 2 * once[i]) // 2 for i in range(count)]
 
     def parameters(candidate: Sequence[int]) -> int:

@@ -1,4 +1,4 @@
-"""What a bundle's training needs beyond MONAI: checkpoints to resume from, curves, patches by number, a template."""
+"""What training a bundle needs beyond MONAI: resumable checkpoints, curves, numbered patches, a template."""
 
 from monai_unetpp.training.acceleration import accelerate
 from monai_unetpp.training.averaging import WeightAverage

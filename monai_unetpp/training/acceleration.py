@@ -1,4 +1,4 @@
-"""Faster steps of training: the layout of weights in memory, and torch.compile."""
+"""Faster training steps: memory format of the weights, and torch.compile."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ logger = logging.getLogger(__name__)
 
 
 def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = False) -> nn.Module:
-    """Let a network compute faster, in place; names and values of its weights stay.
+    """Speed up a network in place; names and values of its weights stay the same.
 
     Args:
-        network: a nested U-Net in training; a wrapper for distributed training is looked into.
-        channels_last: keep the channels of a voxel together in memory, as many processors like them.
-        compile: make one program of it with the first step, by ``torch.compile``; where that is impossible, such as
-            without a C++ compiler, a warning is logged and training continues without.
+        network: a nested U-Net in training, possibly wrapped for distributed training.
+        channels_last: keep the channels of a voxel adjacent in memory, which is faster on many processors.
+        compile: compile it by ``torch.compile`` at the first step. If this is impossible, such as without a C++
+            compiler, a warning is logged and training continues without it.
 
     Returns:
         The same network.
@@ -30,7 +30,7 @@ def accelerate(network: nn.Module, channels_last: bool = False, compile: bool = 
         flat = getattr(inner, "spatial_dims", 3) == 2
         inner.to(memory_format=torch.channels_last if flat else torch.channels_last_3d)  # type: ignore[call-overload]
     if compile and _can_compile(next(inner.parameters()).device):
-        # of the module itself: a wrapper would change the names of its weights
+        # in place, as a wrapper would change the names of the weights
         inner.compile(dynamic=False)
     return network
 

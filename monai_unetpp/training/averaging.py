@@ -1,4 +1,4 @@
-"""The moving average of weights in training."""
+"""The moving average of the weights in training."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _STATE = "ema_momentum"
 class WeightAverage:
     """The exponential moving average of a network's weights, by ignite's ``EMAHandler``, or the network itself.
 
-    The average reaches back over a share of the steps done so far, so that nobody has to know how many there will be,
-    and at most 500 steps: the momentum of step ``t`` is ``1 / (1 + share * t)``, and never below 0.002. It has a state,
-    so that an interrupted training ends like one that was not.
+    The average covers a share of the steps done so far, so that their final number need not be known, but at most 500
+    steps: the momentum of step ``t`` is ``1 / (1 + share * t)``, but at least 0.002. It has a state, so that an
+    interrupted training gives the same result.
 
     Args:
-        network: whose weights to average; a wrapper for distributed training is taken off.
-        share: over how much of the steps so far, such as 0.04; None averages nothing.
-        least: the lowest momentum.
+        network: the network whose weights to average, possibly wrapped for distributed training.
+        share: share of the steps so far to average over, such as 0.04; None for no average.
+        least: the smallest momentum.
 
     Raises:
         ValueError: a share or momentum outside of 0 to 1.
@@ -42,7 +42,7 @@ class WeightAverage:
 
     @property
     def averaged(self) -> nn.Module:
-        """The network with the averaged weights; the network itself where nothing is averaged."""
+        """The network with the averaged weights; the network itself without averaging."""
         return self._network if self._handler is None else self._handler.ema_model
 
     def attach(self, engine: Engine) -> None:
@@ -52,11 +52,11 @@ class WeightAverage:
             self._handler.attach(engine, _STATE, warn_if_exists=False)
 
     def state_dict(self) -> dict[str, Any]:
-        """The averaged weights; nothing where nothing is averaged."""
+        """The averaged weights; empty without averaging."""
         return {} if self._handler is None else self.averaged.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` gave."""
+        """Restore a state from :meth:`state_dict`."""
         if self._handler is not None:
             self.averaged.load_state_dict(state_dict)
 

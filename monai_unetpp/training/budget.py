@@ -1,4 +1,4 @@
-"""How much of a training is done, by steps and by time, and a learning rate that has come down when it ends."""
+"""Progress of a training by steps and by time, and a learning rate schedule that follows it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["BudgetedCosineSchedule", "TrainingBudget"]
 
 
 class TrainingBudget:
-    """Ends a training in time, whatever the speed of the machine, and knows how much of it is done.
+    """Ends a training in time, whatever the speed of the machine, and tracks its progress.
 
-    What is done is the larger of two shares: that of the steps and, where minutes are given, that of the time. Its
-    state is the time used so far, so that a resumed training has the rest of it. Where several processes train
-    together, the clock of the first one counts for all, and all end after the same step.
+    The progress is the share of the steps done or, if minutes are given, of the time used, whichever is larger. Its
+    state is the time used so far, so that a resumed training has the rest of it. With several processes, the clock of
+    the first one counts for all, and all end after the same step.
 
     Args:
-        steps: after how many steps training ends at the latest.
-        minutes: after how much time; None for none, and then a training can be repeated exactly.
+        steps: the largest number of steps.
+        minutes: the time for training; None for no limit, which makes a training exactly repeatable.
 
     Raises:
         ValueError: fewer than one step, or no time.
@@ -41,19 +41,19 @@ class TrainingBudget:
         self._engine: Engine | None = None
 
     def attach(self, engine: Engine) -> None:
-        """End the trainer ``engine``; attach before what changes the learning rate and what saves."""
+        """End the trainer ``engine``; attach before handlers that change the learning rate or save."""
         self._engine = engine
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.EPOCH_STARTED, self._end)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Note the time at the end of a step, and end the training if it is over."""
+        """Record the time at the end of a step, and end the training if the time is up."""
         self.seconds = self._agreed(self._before + time.monotonic() - self._started)
         self._end(engine)
 
     def position(self, step: int) -> float:
-        """How far a training is after a step, in steps of one that takes all of :attr:`steps`.
+        """The progress of the training after a step, on a scale from 0 to :attr:`steps`.
 
         Args:
             step: number of steps done.
@@ -61,17 +61,17 @@ class TrainingBudget:
         return step if self.minutes is None else max(float(step), self.steps * self.seconds / (60 * self.minutes))
 
     def is_late(self, late_share: float) -> bool:
-        """Whether the step that is being taken is in the last part of the training; never before a trainer is known.
+        """Whether the current step is in the last part of the training; False if not attached to a trainer.
 
         Args:
-            late_share: how large that part is, as a share of the whole.
+            late_share: the last part, as a share of the training.
         """
         if self._engine is None:
             return False
         return self.position(self._engine.state.iteration - 1) >= (1 - late_share) * self.steps
 
     def remaining_s(self, step: int) -> float:
-        """Seconds that are left, as the speed has been so far."""
+        """Estimated seconds that are left, at the speed so far."""
         share = min(1.0, self.position(step) / self.steps)
         return self.seconds * (1 - share) / share if share > 0 else float("nan")
 
@@ -80,7 +80,7 @@ class TrainingBudget:
         return {"seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` gave."""
+        """Restore a state from :meth:`state_dict`."""
         self.seconds = self._before = state_dict["seconds"]
 
     def _start(self) -> None:
@@ -105,10 +105,10 @@ class BudgetedCosineSchedule(WarmupCosineSchedule):
     Without minutes it is the same, step by step.
 
     Args:
-        optimizer: whose learning rate to set.
-        budget: how much is done. It must be among the trainer's handlers, before the one of this schedule.
+        optimizer: the optimizer whose learning rate to set.
+        budget: tracks the progress. It must be among the trainer's handlers, before the one of this schedule.
         warmup_share: share of the budget in which the learning rate rises.
-        warmup_multiplier: with what factor it begins.
+        warmup_multiplier: the initial factor of the learning rate.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class BudgetedCosineSchedule(WarmupCosineSchedule):
         return factor
 
     def state_dict(self) -> dict[str, Any]:
-        """How far it is; the budget has a state of its own."""
+        """The state of the schedule; the budget has its own."""
         state: dict[str, Any] = super().state_dict()
         state.pop("budget", None)
         return state

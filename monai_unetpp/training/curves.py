@@ -1,4 +1,4 @@
-"""A picture of the curves that a training wrote."""
+"""Drawing the curves of a training."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def draw_curves(curves: str | PathLike[str], picture: str | PathLike[str]) -> No
         picture: the image to write, such as ``curves.png``.
 
     Raises:
-        ImportError: matplotlib is missing; the message holds the command that installs it.
+        ImportError: matplotlib is not installed; the message has the command that installs it.
         FileNotFoundError: no such CSV file.
         ValueError: a file without epochs.
     """
     with Path(curves).open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows or "epoch" not in rows[0]:
-        raise ValueError(f"{curves}: must hold a row per epoch with a column 'epoch'. Give the training's curves.csv.")
+        raise ValueError(f"{curves}: must have a row per epoch with a column 'epoch'. Give the training's curves.csv.")
     metrics = [name for name in rows[0] if name.startswith("val_")]
     panels = [(name, [name]) for name in ("train_loss", "learning_rate") if name in rows[0]]
     if metrics:
@@ -51,12 +51,12 @@ def draw_training(losses: Sequence[float], levels: Sequence[Mapping[str, float]]
     """Draw the loss of every step, smoothed, and the Dice of every level.
 
     Args:
-        losses: of step 1, 2, ...
-        levels: rows with ``step`` and the mean Dice by name of the level; without any, only the loss is drawn.
+        losses: the losses of step 1, 2, ...
+        levels: rows with ``step`` and the mean Dice of each level by name; without any, only the loss is drawn.
         picture: the image to write, such as ``training.png``.
 
     Raises:
-        ImportError: matplotlib is missing; the message holds the command that installs it.
+        ImportError: matplotlib is not installed; the message has the command that installs it.
     """
     panels = 2 if levels else 1
     figure = _figure(panels)
@@ -76,7 +76,7 @@ def draw_training(losses: Sequence[float], levels: Sequence[Mapping[str, float]]
 
 
 def _smoothed(losses: Sequence[float], most: int = 200) -> tuple[list[int], list[float]]:
-    """Means over neighbouring steps, at most ``most`` of them, with the last step of each."""
+    """At most ``most`` means over consecutive steps, with the last step of each."""
     width = max(1, -(-len(losses) // most))
     parts = [losses[start : start + width] for start in range(0, len(losses), width)]
     ends = [min(len(losses), (n + 1) * width) for n in range(len(parts))]

@@ -11,18 +11,18 @@ __all__ = ["LateLoss"]
 
 
 class LateLoss(nn.Module):
-    """One loss for most of a training, another one for its end.
+    """One loss for most of a training, another for its end.
 
-    Weights that let rare classes be found early would otherwise shift the borders between classes for good.
+    Class weights help rare classes to be learned early, but would shift the borders between classes if kept to the end.
 
     Args:
         early: the loss at first; it takes ``(prediction, target)``.
         late: the loss at the end.
-        budget: tells how much of the training is done; it must be attached to the trainer.
-        late_share: share of the training, at its end, that has the late loss.
+        budget: tracks the progress; it must be attached to the trainer.
+        late_share: share of the training at its end with the late loss.
 
     Raises:
-        ValueError: ``late_share`` is no share.
+        ValueError: ``late_share`` is not between 0 and 1.
 
     Example:
         >>> from monai.losses import DiceCELoss
@@ -41,7 +41,7 @@ class LateLoss(nn.Module):
         self.late_share = late_share
 
     def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """The loss of ``input`` against ``target``, by the one whose turn it is."""
+        """The early or late loss of ``input`` against ``target``."""
         loss = self.late if self.budget.is_late(self.late_share) else self.early
         value: torch.Tensor = loss(input, target)
         return value

@@ -1,4 +1,4 @@
-"""Watching a training: Dice of every level on a few cases, and a picture of its curves while it runs."""
+"""Monitoring a training: Dice of every level on a few cases, and plots of its curves."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def load_observed(
     cases: Sequence[_Case] | None = None,
     **subjects: Any,
 ) -> Sequence[_Case]:
-    """The first cases of the validation list, prepared as for training; they are prepared once.
+    """The first cases of the validation list, prepared once as for training.
 
     Args:
         dataset_dir: folder with ``dataset.json``.
         count: how many; 0 reads nothing.
-        transform: what prepares a case.
+        transform: prepares a case.
         split_dir: folder for ``split.json``.
         cases: to take instead of the validation list.
         **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
@@ -58,24 +58,24 @@ def load_observed(
 
 
 class LevelCurves:
-    """Now and then, score every level on a few cases, and draw the curves of the training so far.
+    """From time to time, score every level on a few cases, and draw the curves of the training so far.
 
-    It only observes: nothing is selected, and no random numbers are drawn. Between two looks at least ``interval_s``
-    pass, and so much time that all of them together take about ``share`` of it. Under ``torchrun`` the first process
-    looks. It has a state, so that a resumed training continues its curves. Without cases, only the loss is drawn.
+    It only observes: it selects nothing and draws no random numbers. Two evaluations are at least ``interval_s`` apart,
+    and take about ``share`` of the time. Under ``torchrun`` only the first process evaluates. It has a state, so that a
+    resumed training continues its curves. Without cases, only the loss is drawn.
 
     Args:
-        network: whose levels to score.
-        cases: prepared, with the keys ``image`` ``(C, H, W[, D])`` and ``label`` ``(1, H, W[, D])`` of classes.
+        network: the network whose levels to score.
+        cases: prepared cases with ``image`` ``(C, H, W[, D])`` and ``label`` ``(1, H, W[, D])``, the latter as classes.
         inferer: runs the network over an image.
-        curve: the losses, for the picture.
+        curve: the losses, for the plot.
         folder: receives ``levels.csv`` (mean Dice over cases and classes without the background, by step and level),
-            ``training.png`` where matplotlib is installed, also at the end, and ``tensorboard``, where that is.
-        device: where the network is.
-        ignored_class: number in the label of voxels that nobody labelled.
-        keys: of image and label.
-        share: of the time, at most.
-        interval_s: seconds between two looks, at least.
+            ``training.png`` if matplotlib is installed, also at the end, and ``tensorboard`` if TensorBoard is.
+        device: the device of the network.
+        ignored_class: value of unlabelled voxels in the label.
+        keys: keys of image and label.
+        share: largest share of the time for evaluations.
+        interval_s: least seconds between two evaluations.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class LevelCurves:
         interval_s: float = 60.0,
     ) -> None:
         if not 0 < share < 1:
-            raise ValueError(f"share must lie between 0 and 1, got {share}. 0.05 is enough to look now and then.")
+            raise ValueError(f"share must lie between 0 and 1, got {share}. 0.05 is enough.")
         self.network = network
         self.cases = cases
         self.inferer = inferer
@@ -109,14 +109,14 @@ class LevelCurves:
         self._board: Any = None
 
     def attach(self, engine: Engine) -> None:
-        """Follow the trainer ``engine``; attach after what changes the weights, before what saves."""
+        """Follow the trainer ``engine``; attach after handlers that change the weights, before those that save."""
         if rank() == 0:
             engine.add_event_handler(Events.STARTED, self._start)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self)
             engine.add_event_handler(Events.COMPLETED, self._close)
 
     def __call__(self, engine: Engine) -> None:
-        """Look, if it is time to."""
+        """Evaluate, if it is time."""
         began = time.monotonic()
         if began - self._ended < max(self.interval_s, self._took * (1 - self.share) / self.share):
             return
@@ -134,7 +134,7 @@ class LevelCurves:
         return {"rows": [dict(row) for row in self._rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` gave."""
+        """Restore a state from :meth:`state_dict`."""
         self._rows = [dict(row) for row in state_dict["rows"]]
 
     def _start(self) -> None:
@@ -187,7 +187,7 @@ class LevelCurves:
 
 
 def _dice(logits: torch.Tensor, label: torch.Tensor, ignored: int | None) -> list[float]:
-    """Dice of every class but the background that is in the label or was found."""
+    """Dice of every foreground class in the label or the prediction."""
     classes = logits.shape[0]
     found = logits.argmax(0)
     counted = label < classes if ignored is None else label != ignored

@@ -1,4 +1,4 @@
-"""Training patches by number: the same for every network, process and day."""
+"""Numbered training patches, the same in every run."""
 
 from __future__ import annotations
 
@@ -18,22 +18,21 @@ __all__ = ["LateNumber", "NumberedPatches", "RemainingPatches"]
 
 
 class LateNumber(int):
-    """The number of a patch that is seen towards the end of a training."""
+    """The number of a patch near the end of a training."""
 
 
 class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
-    """Training patches by number: patch ``i`` depends on the seed and on ``i`` alone.
+    """Numbered training patches: patch ``i`` depends only on the seed and ``i``.
 
-    So several networks can be trained on the same patches in the same order, with any number of workers, and an
-    interrupted training continues with the patch that it would have seen next. Each pass over the cases has its own
-    order.
+    So different networks can be trained on the same patches in the same order, with any number of workers, and an
+    interrupted training continues with the next patch. Each pass over the cases has its own order.
 
     Args:
-        data: prepared cases by number.
+        data: prepared cases.
         augmentation: the random transforms.
-        seed: of order, patches and augmentation.
+        seed: seed of order, patches and augmentation.
         length: number of patches.
-        late_augmentation: the random transforms of patches with a :class:`LateNumber`; None for the same.
+        late_augmentation: the random transforms for a :class:`LateNumber`; None for the same.
     """
 
     def __init__(
@@ -60,25 +59,25 @@ class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
         augmentation = self.late_augmentation if isinstance(index, LateNumber) else self.augmentation
         augmentation.set_random_state(seed=int(state))
         patch: Any = augmentation(self.data[int(order[place])])
-        # the random crop gives a list of patches, here of one
+        # the random crop returns a list, here of one patch
         result: dict[str, torch.Tensor] = patch[0] if isinstance(patch, list) else patch
         return result
 
 
 class RemainingPatches(Sampler[int]):
-    """The numbers of the patches that are left, from the step on at which the trainer stands.
+    """The numbers of the remaining patches, from the trainer's current step on.
 
-    It must be among the trainer's handlers, so that it knows the trainer. Where several processes train together, each
-    takes every n-th patch: n processes do in a step what one would do with n times the batch.
+    It must be among the trainer's handlers, to know the current step. Each of n processes takes every n-th patch, so a
+    step is that of one process with n times the batch.
 
     Args:
-        length: number of all patches of one process.
+        length: total number of patches of one process.
         batch_size: patches per step and process.
-        budget: tells how much of the training is done, for ``late_share``.
-        late_share: share of the training, at its end, whose patches get a :class:`LateNumber`.
+        budget: tracks the progress, for ``late_share``.
+        late_share: share of the training at its end whose patches get a :class:`LateNumber`.
 
     Raises:
-        ValueError: ``late_share`` is no share, or given without ``budget``.
+        ValueError: ``late_share`` is not between 0 and 1, or given without ``budget``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Training handlers for what MONAI's and ignite's own leave open: resuming without loss, and curves as CSV."""
+"""Training handlers that MONAI and ignite lack: exact resuming, and curves as CSV."""
 
 from __future__ import annotations
 
@@ -33,24 +33,23 @@ __all__ = ["BestModelSaver", "CurveWriter", "TrainingCheckpoint"]
 
 logger = logging.getLogger(__name__)
 
-#: Checkpoints that are kept: the last, and the one before it in case the last is damaged.
+#: Number of checkpoints to keep: the last, and the one before in case the last is damaged.
 _KEPT = 2
-#: Names of the files that ignite writes checkpoints to before it renames them.
+#: Names of the files to which ignite writes checkpoints before it renames them.
 _UNFINISHED = r"tmp[a-z0-9_]{8}"
-#: What of a schedule's state tells how far it is, or are functions; all else are settings.
+#: Entries of a schedule's state that are progress or functions; all others are settings.
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step", "lr_lambdas")
 
 
 class BestModelSaver:
-    """Keep the weights of the best validation so far, also across an interrupted training.
+    """Keep the weights of the best validation so far, even if training is interrupted and resumed.
 
-    MONAI's ``CheckpointSaver`` forgets the best metric when training resumes, and then overwrites the best model
+    MONAI's ``CheckpointSaver`` forgets the best metric when training resumes, and may then overwrite the best model
     with a worse one. This handler has a state that can be saved and restored with the trainer's.
 
     Args:
-        network: whose weights to keep; a wrapper for distributed training is taken off.
-        path: the file to write: a plain state dict, which carries the network's configuration. It is written whole
-            or not at all.
+        network: the network whose weights to keep, possibly wrapped for distributed training.
+        path: the file to write, atomically: a state dict that includes the network's configuration.
 
     Attach it to the evaluator; it follows the evaluator's key metric, larger is better.
     """
@@ -70,7 +69,7 @@ class BestModelSaver:
         name: str = engine.state.key_metric_name  # type: ignore[attr-defined]  # MONAI's engines have it
         metric = float(engine.state.metrics[name])
         if math.isnan(metric):
-            logger.warning("%s is not a number at epoch %d; the best model stays.", name, engine.state.epoch)
+            logger.warning("%s is not a number at epoch %d; the best model is kept.", name, engine.state.epoch)
             return
         if self.best_metric is not None and metric <= self.best_metric:
             return
@@ -93,29 +92,28 @@ class BestModelSaver:
 
 
 class TrainingCheckpoint:
-    """Save everything that training needs after every epoch, and continue from it when it starts again.
+    """Save the complete state of the training after every epoch, and resume from it.
 
-    MONAI's ``CheckpointSaver`` and ``CheckpointLoader`` do the work; this handler adds the trainer itself to what
-    they save, finds the newest epoch, and takes the one before where an interruption damaged the file. Schedules that
-    are functions of the epoch (``LambdaLR`` and its kinds, such as MONAI's ``WarmupCosineSchedule``) keep the settings
-    of now, so that a training which continues with more epochs gets the learning rates of the longer schedule.
+    MONAI's ``CheckpointSaver`` and ``CheckpointLoader`` do the work; this handler adds the trainer itself to what they
+    save, finds the newest epoch, and uses the one before if an interruption damaged the file. Schedules that are
+    functions of the epoch (``LambdaLR`` and subclasses, such as MONAI's ``WarmupCosineSchedule``) keep their current
+    settings, so that a training resumed with more epochs follows the longer schedule.
 
-    Every epoch begins with random numbers of its own, in this process and, with
-    :class:`monai_unetpp.data.SeededCacheDataset`, in those that load data: a training that was interrupted ends
-    like one that was not. What a training that was killed has left of a checkpoint is removed by the next.
+    Every epoch starts with its own random seed, in this process and, with
+    :class:`monai_unetpp.data.SeededCacheDataset`, in those that load data, so that an interrupted training gives the
+    same result. Partial checkpoints of a killed training are removed by the next one.
 
     Args:
-        folder: where ``checkpoint_epoch=N.pt`` files are kept, the last two of them.
-        save_dict: what else to save with the trainer (network, optimizer, schedule, ...), by name. The trainer's
-            gradient scaler is saved too, if it has one.
+        folder: folder of the last two ``checkpoint_epoch=N.pt`` files.
+        save_dict: what to save besides the trainer (network, optimizer, schedule, ...), by name. The trainer's gradient
+            scaler is saved too, if it has one.
         save_interval: epochs between two checkpoints.
-        interval_s: seconds between two checkpoints, at least; for epochs of few steps.
-        seed: what the random numbers of every epoch are made from, together with its number; by default the seed that
-            ``monai.utils.set_determinism`` was given. Without any, they are left alone, and an interrupted training
-            continues with others.
+        interval_s: least seconds between two checkpoints, for epochs of few steps.
+        seed: combined with the number of an epoch into the epoch's seed; by default the seed given to
+            ``monai.utils.set_determinism``. Without any, nothing is seeded, and a resumed training differs.
         map_location: where to put tensors when loading; see ``torch.load``.
 
-    Attach it after all other handlers, so that what they do at the end of an epoch is in the checkpoint.
+    Attach it after all other handlers, so that the checkpoint includes what they do at the end of an epoch.
     """
 
     def __init__(
@@ -166,7 +164,7 @@ class TrainingCheckpoint:
             return
 
     def _seed_epoch(self, engine: Engine) -> None:
-        """Seed what draws the cases of an epoch: the sampler, and random transforms."""
+        """Seed the sampler and the random transforms of an epoch."""
         seed = self._mixed_seed(engine.state.epoch)
         loader: Any = getattr(engine, "data_loader", None)
         if seed is None or loader is None:
@@ -174,18 +172,18 @@ class TrainingCheckpoint:
         manual_seed(seed)
         sampler: Any = getattr(loader, "sampler", None)
         if hasattr(sampler, "generator"):
-            # of its own: loaders take other numbers from the process when they start workers than when they go on
+            # its own generator, as starting workers would change the numbers drawn from the process
             sampler.generator = torch.Generator().manual_seed(seed)
         dataset: Any = getattr(loader, "dataset", None)
         transform = getattr(dataset, "transform", None)
         if hasattr(dataset, "set_seed"):
             dataset.set_seed(seed)
         elif isinstance(transform, Randomizable):
-            # transforms that run in this process hold random numbers of their own
+            # transforms in this process have their own random state
             transform.set_random_state(seed)
 
     def _seed_step(self, engine: Engine) -> None:
-        """Seed what the network draws, such as dropout."""
+        """Seed the network's own random numbers, such as dropout."""
         seed = self._mixed_seed(engine.state.epoch, engine.state.iteration)
         if seed is not None:
             manual_seed(seed)
@@ -200,7 +198,7 @@ class TrainingCheckpoint:
             path.unlink()
 
     def _remove_leftovers(self) -> None:
-        """Remove what a training that was killed while it saved has left behind."""
+        """Remove partial checkpoints of a training that was killed while saving."""
         for path in self.folder.glob("tmp*") if self.folder.is_dir() else ():
             with contextlib.suppress(OSError):
                 if re.fullmatch(_UNFINISHED, path.name) and path.is_file() and not is_in_use(path):
@@ -217,7 +215,7 @@ class TrainingCheckpoint:
 
 
 def _wait_between_saves(saver: Any, interval_s: float) -> None:
-    """Let MONAI's saver leave out checkpoints that would follow too soon."""
+    """Make MONAI's saver skip checkpoints that would follow too soon."""
     save, saved = saver.interval_completed, time.monotonic()
 
     def save_now_and_then(engine: Engine) -> None:
@@ -230,7 +228,7 @@ def _wait_between_saves(saver: Any, interval_s: float) -> None:
 
 
 class _ScalerOf:
-    """The gradient scaler of a trainer of MONAI's, which makes a new one whenever it is run.
+    """The gradient scaler of a MONAI trainer, which creates a new one for every run.
 
     Args:
         engine: the trainer.
@@ -240,7 +238,7 @@ class _ScalerOf:
         self.engine = engine
 
     def state_dict(self) -> dict[str, Any]:
-        """That of the scaler."""
+        """The state of the scaler."""
         state: dict[str, Any] = self.engine.scaler.state_dict()
         return state
 
@@ -251,7 +249,7 @@ class _ScalerOf:
 
 @contextlib.contextmanager
 def _keep_settings(schedules: Sequence[LambdaLR]) -> Iterator[None]:
-    """Let schedules load only how far they are, and the optimizer the learning rates that follow."""
+    """Let schedules load only their progress, and set the learning rates that follow from it."""
     settings = [
         {name: value for name, value in schedule.state_dict().items() if name not in _PROGRESS}
         for schedule in schedules
@@ -274,9 +272,9 @@ class CurveWriter:
     Rows of earlier runs in the same file are kept up to the epoch from which training continues.
 
     Args:
-        path: the CSV file; it is rewritten whole or not at all.
-        evaluator: the validation engine; its scalar metrics become columns, empty where it did not run.
-        optimizer: whose learning rate to note.
+        path: the CSV file, written atomically.
+        evaluator: the validation engine; its scalar metrics become columns, empty for epochs without validation.
+        optimizer: the optimizer whose learning rate to record.
     """
 
     def __init__(
@@ -310,7 +308,7 @@ class CurveWriter:
 
     def _note_loss(self, engine: Engine) -> None:
         output: Any = engine.state.output
-        # MONAI's engines hand out a list of one dict where they have split the batch
+        # MONAI's engines return a list of one dict if they have split the batch
         first: Any = output[0] if isinstance(output, list) else output
         self._losses.append(float(first["loss"]))
 

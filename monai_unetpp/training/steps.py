@@ -1,4 +1,4 @@
-"""Handlers of trainings that count steps, not epochs: a curve by step, and the weights after the last one."""
+"""Handlers for trainings that count steps, not epochs: a curve by step, and the weights after the last step."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ __all__ = ["LastModelSaver", "StepCurve"]
 
 
 class StepCurve:
-    """Write the loss of every step to a CSV file, comparable between networks with one head and with several.
+    """Write the loss of every step to a CSV file, comparable between networks with one and with several heads.
 
-    It has a state, so that a checkpoint holds the curve up to its own step; the file is written with each epoch.
+    It has a state, so that a checkpoint has the curve up to its step; the file is written after each epoch.
 
     Args:
-        path: the CSV file, with the columns ``step``, ``loss`` (of the deepest head), ``learning_rate`` and
-            ``seconds`` (so far).
+        path: the CSV file, with the columns ``step``, ``loss`` (of the deepest head), ``learning_rate`` and ``seconds``
+            (since the start).
         loss: takes the prediction of one head and the target, such as :class:`~monai_unetpp.NestedDeepSupervisionLoss`.
-        optimizer: whose learning rate to note.
-        interval_s: seconds between two writes of the file, at least; it is always written at the end. Under
-            ``torchrun`` the first process writes it.
+        optimizer: the optimizer whose learning rate to record.
+        interval_s: least seconds between two writes of the file, which is always written at the end. Under ``torchrun``
+            only the first process writes it.
     """
 
     def __init__(
@@ -52,14 +52,14 @@ class StepCurve:
         self._last = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Follow the trainer ``engine``; attach before what changes the learning rate and what saves."""
+        """Follow the trainer ``engine``; attach before handlers that change the learning rate or save."""
         engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._write_now_and_then)
         engine.add_event_handler(Events.COMPLETED, self._write)
 
     def __call__(self, engine: Engine) -> None:
-        """Note the step that ended.
+        """Record the step that ended.
 
         Raises:
             RuntimeError: its loss is infinite or not a number.
@@ -83,7 +83,7 @@ class StepCurve:
         return [row[0] for row in self._rows]
 
     def recent_loss(self, count: int) -> float:
-        """Mean loss of the last ``count`` steps; not a number before the first."""
+        """Mean loss of the last ``count`` steps; NaN before the first."""
         values = [row[0] for row in self._rows[-count:]]
         return sum(values) / len(values) if values else math.nan
 
@@ -92,7 +92,7 @@ class StepCurve:
         return {"rows": [list(row) for row in self._rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` gave."""
+        """Restore a state from :meth:`state_dict`."""
         self._rows = [list(row) for row in state_dict["rows"]]
 
     def _start(self) -> None:
@@ -115,12 +115,12 @@ class StepCurve:
 
 
 class LastModelSaver:
-    """Keep the weights after the last step: for trainings that select nothing.
+    """Keep the weights after the last step, for trainings without model selection.
 
     Args:
-        network: whose weights to keep.
-        path: the file to write: a plain state dict, which carries the network's configuration. It is written whole
-            or not at all, and only when training is complete. Under ``torchrun`` the first process writes it.
+        network: the network whose weights to keep.
+        path: the file to write, atomically and only when training is complete: a state dict that includes the network's
+            configuration. Under ``torchrun`` only the first process writes it.
     """
 
     def __init__(self, network: nn.Module, path: str | PathLike[str]) -> None:
@@ -132,7 +132,7 @@ class LastModelSaver:
         engine.add_event_handler(Events.COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Save the weights, laid out as they come without any acceleration."""
+        """Save the weights in the default memory format."""
         if rank() > 0:
             return
         network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network

@@ -1,4 +1,4 @@
-"""The bundle that all trainings of this package's own begin with: a template for 2D and 3D."""
+"""The template of all trainings of this package, for 2D and 3D."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from monai_unetpp.files import write_text
 __all__ = ["TEMPLATE", "write_template"]
 
 TEMPLATE = Path(__file__).with_name("template")
-"""Folder of the template: ``configs/train.json``, and ``configs/evaluate.json`` to put over it."""
+"""Folder of the template: ``configs/train.json``, and ``configs/evaluate.json`` to combine with it."""
 
 
 def write_template(bundle: str | PathLike[str], settings: Mapping[str, Any]) -> None:
     """Write a bundle's ``configs/train.json`` and ``configs/evaluate.json`` from the template.
 
     Args:
-        bundle: the folder of the bundle. Files that are there already must be the same.
-        settings: values of keys of the template, as JSON holds them; others are left out. They become configuration,
-            which MONAI reads by its syntax, so texts of users do not belong here.
+        bundle: the folder of the bundle. Existing files must be identical.
+        settings: JSON values for keys of the template; other keys are ignored. MONAI interprets strings among them, so
+            they must not come from users.
 
     Raises:
-        ValueError: the folder holds other configurations.
+        ValueError: the folder contains other configurations.
     """
     for template in sorted(TEMPLATE.glob("configs/*.json")):
         content = json.loads(template.read_text(encoding="utf-8"))
@@ -36,6 +36,6 @@ def write_template(bundle: str | PathLike[str], settings: Mapping[str, Any]) -> 
             write_text(path, text)
         elif path.read_text(encoding="utf-8") != text:
             raise ValueError(
-                f"{path}: must be what this version writes for these settings, so that all runs are on equal terms, "
-                f"but differs. Take another output_dir, or remove {bundle} if the difference does not matter."
+                f"{path}: differs from what this version writes for these settings, so runs would not be comparable. "
+                f"Use another output_dir, or remove {bundle} if the difference does not matter."
             )

@@ -1,7 +1,6 @@
-"""From labelled data to a trained, judged and documented bundle: the whole task of ``monai-unetpp train``.
+"""From labelled data to a trained, evaluated and documented bundle: ``monai-unetpp train``.
 
-The public names are loaded when they are first used, so that the command line can read the options without waiting for
-torch.
+Public names are loaded on first use, so that the command line can read the options without importing torch.
 """
 
 from __future__ import annotations

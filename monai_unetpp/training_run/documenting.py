@@ -1,4 +1,4 @@
-"""What a finished training adds to its bundle: weights with their hash and record, curves, and the README's results."""
+"""Adding the results of a training to its bundle: weights with hash and record, curves, and the README."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from monai_unetpp.training_run.fitting import Fitted
 
 __all__ = ["document", "install_weights"]
 
-#: What a training writes and a bundle shows.
+#: Files of a training that are copied to the bundle's docs.
 _SHOWN = ("curve.csv", "levels.csv", "training.png")
 
 
 def install_weights(bundle: Path, fitted: Fitted, cases: Sequence[Mapping[str, Any]]) -> None:
-    """Put the weights of a training into the bundle, and note in its metadata where they come from.
+    """Copy the weights of a training into the bundle, and record their origin in its metadata.
 
     Args:
         bundle: the folder of the bundle.
         fitted: the training.
-        cases: that were trained on. None selects anything: the weights are those after the last step.
+        cases: the training cases. There is no model selection: the weights are those after the last step.
     """
     with atomic_path(bundle / WEIGHTS_FILE) as temporary:
         shutil.copyfile(fitted.weights, temporary)
@@ -53,14 +53,14 @@ def install_weights(bundle: Path, fitted: Fitted, cases: Sequence[Mapping[str, A
 
 
 def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: PruningResult | None = None) -> None:
-    """Write the bundle's README again: how it was trained and, after the verdict, its results.
+    """Rewrite the bundle's README: how it was trained and, after the verdict, its results.
 
     Args:
         bundle: the folder of the bundle.
         fitted: the training.
-        cases: number of cases that were trained on.
-        folds: number of further trainings.
-        result: of the verdict, whose scores become the metadata's too; None before it.
+        cases: number of training cases.
+        folds: number of trainings for cross-fitting.
+        result: the result of pruning, whose scores are also written to the metadata; None before the verdict.
     """
     performance = None
     if result is not None:
@@ -75,17 +75,18 @@ def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: Pruni
 def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
     weights = "the moving average of the weights" if fitted.averaged else "the weights"
     parts = [
-        f"Trained on {cases} cases, by {fitted.steps} step(s) in {fitted.seconds / 60:.1f} minutes. The bundle holds "
-        f"{weights} after the last step: no case has selected anything. A training with so many `steps` and no "
-        "`minutes` can be repeated exactly.",
+        f"Trained on {cases} cases for {fitted.steps} step(s) in {fitted.seconds / 60:.1f} minutes. The bundle has "
+        f"{weights} after the last step; no cases were used for model selection. A training with this number of "
+        "`steps` and no `minutes` is exactly repeatable.",
     ]
     if folds:
         parts.append(
-            f"Besides, {folds} networks were trained on parts of the cases, so that each case is scored by a network "
-            "that never saw its subject. Their scores judge the levels; the network in this bundle has seen all cases."
+            f"In addition, {folds} networks were trained on parts of the cases, so that each case is scored by a "
+            "network that has never seen its subject. Their scores decide between the levels; the network in this "
+            "bundle was trained on all cases."
         )
     if fitted.transfer is not None:
-        parts.append(f"It began with weights {escape(fitted.transfer)}.")
+        parts.append(f"It started from weights {escape(fitted.transfer)}.")
     if (bundle / "docs" / "training.png").is_file():
         dice = ", and Dice of every level on a few cases" if (bundle / "docs" / "levels.csv").is_file() else ""
         parts.append(f"![Training loss{dice}](training.png)")
@@ -100,17 +101,17 @@ def _performance(bundle: Path, result: PruningResult) -> str:
     if worst is not None:
         parts.append(_below(worst))
     parts += [f"![One of the worst cases]({name})" for name in _copy_pictures(bundle, result)]
-    parts.append("All figures, with costs and how they were found, are in `pruning/report.html` of the whole bundle.")
+    parts.append("All figures, with costs and methods, are in `pruning/report.html` of the unpruned bundle.")
     return "\n\n".join(parts)
 
 
 def _below(table: Table) -> str:
-    """A table with its heading below that of the section."""
+    """A table with its heading one level below that of the section."""
     return f"##{table.markdown()}"
 
 
 def _copy_pictures(bundle: Path, result: PruningResult) -> list[str]:
-    """The pictures of the worst cases, in ``docs``; their names by number, as those of cases are users' text."""
+    """Copy the pictures of the worst cases to ``docs``, with numbers as names, as case names are users' text."""
     for old in (bundle / "docs").glob("worst_*.png"):
         old.unlink()
     names = []

@@ -1,4 +1,4 @@
-"""One training of a bundle's network, by the bundle's own ``train.json``."""
+"""Training a bundle's network with its own ``train.json``."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _TOLD_S = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Fitted:
-    """A training that is complete.
+    """A completed training.
 
     Attributes:
-        folder: holds ``model.pt``, ``curve.csv``, ``training.png`` and, where cases were looked at, ``levels.csv``.
-        steps: that were done. The same number given as ``steps``, without minutes, is repeated bit by bit.
-        seconds: that they took, over all sessions.
+        folder: contains ``model.pt``, ``curve.csv``, ``training.png`` and, if cases were observed, ``levels.csv``.
+        steps: number of steps. The same number as ``steps``, without minutes, gives bit-identical weights.
+        seconds: their time, over all sessions.
         loss: mean over the last steps.
         averaged: whether the weights are the moving average.
-        transfer: what was taken from other weights, in words; None where training began with random ones.
+        transfer: the weights taken from elsewhere, in words; None if training started from random ones.
     """
 
     folder: Path
@@ -51,7 +51,7 @@ class Fitted:
 
 
 def read_fitted(folder: Path) -> Fitted | None:
-    """The training that was completed in a folder; None where there is none."""
+    """The completed training in a folder; None if there is none."""
     if not ((folder / _WEIGHTS).is_file() and (folder / _SUMMARY).is_file()):
         return None
     content: dict[str, Any] = json.loads((folder / _SUMMARY).read_text(encoding="utf-8"))
@@ -68,16 +68,16 @@ def fit(
     cases: Sequence[Mapping[str, Any]] | None = None,
     observed: Sequence[Mapping[str, Any]] | None = None,
 ) -> Fitted:
-    """Train the network of a bundle, from where it was interrupted if it was. Under ``torchrun`` all processes train.
+    """Train the network of a bundle, resuming after an interruption. Under ``torchrun`` all processes train.
 
     Args:
         bundle: the folder of the bundle.
         folder: for checkpoints, curves and weights.
-        values: by key of ``train.json``, such as ``minutes``.
-        tell: is called with the step, the loss and the remaining time.
-        name: of this training, in these lines.
-        cases: to train on, instead of the training list.
-        observed: to look at while training, the first of them, instead of the validation list.
+        values: values for keys of ``train.json``, such as ``minutes``.
+        tell: called with lines of step, loss and remaining time.
+        name: name of this training in these lines.
+        cases: cases to train on instead of the training list.
+        observed: cases to observe, the first of them, instead of the validation list.
 
     Raises:
         RuntimeError: the loss became infinite or not a number.

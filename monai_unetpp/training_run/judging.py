@@ -1,4 +1,4 @@
-"""The verdict on a bundle that was just trained: on untouched cases, or on all by cross-fitting."""
+"""The verdict on a newly trained bundle: on untouched cases, or on all by cross-fitting."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ __all__ = [
 
 _Entries = Sequence[Mapping[str, Any]]
 
-#: A pass of fewer seconds is timed twice.
+#: A pass faster than this is timed twice.
 _WARM_S = 20.0
 
 
 def pruning_plan(bundle: Path, **values: Any) -> PruningPlan:
-    """The plan of a bundle's ``prune.json``, with some keys of its configurations set.
+    """The pruning plan of a bundle's ``prune.json``, with some keys overridden.
 
     Args:
         bundle: the folder of the bundle.
@@ -61,12 +61,12 @@ def pruning_plan(bundle: Path, **values: Any) -> PruningPlan:
 
 
 def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[float, int]:
-    """Seconds in which a case is scored at all levels, and the number of levels; by an untrained network.
+    """Seconds for scoring a case at all levels, measured with an untrained network, and the number of levels.
 
     Args:
         bundle: the folder of the bundle.
         entry: the case.
-        values: keys of its configurations.
+        values: overrides of its configurations.
 
     Raises:
         ImportError: what draws the report of the verdict is not installed.
@@ -81,7 +81,7 @@ def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any])
             network.to(plan.pipeline.device).eval()
             seconds = _time_pass(plan, entry, network)
             if seconds < _WARM_S:
-                # the first time something is loaded that later cases find there
+                # the first pass includes one-time initialisation
                 seconds = min(seconds, _time_pass(plan, entry, network))
         return from_first(seconds, group), len(network.levels)
 
@@ -100,17 +100,17 @@ def _prepared(plan: PruningPlan, entry: Mapping[str, Any]) -> torch.Tensor:
 
 
 def fold_dir(bundle: Path, number: int) -> Path:
-    """Where the training of a fold, the first being 1, keeps its files."""
+    """The folder for the training of a fold, numbered from 1."""
     return bundle / "training" / f"fold_{number}"
 
 
 def split_folds(entries: _Entries, count: int, seed: int = 0) -> list[list[Mapping[str, Any]]]:
-    """The cases of each fold; all cases of a subject are in one of them.
+    """The cases of each fold; all cases of a subject are in the same fold.
 
     Args:
         entries: all cases.
         count: number of folds.
-        seed: of the order of the subjects.
+        seed: for the order of the subjects.
 
     Raises:
         ValueError: fewer subjects than folds.
@@ -119,7 +119,7 @@ def split_folds(entries: _Entries, count: int, seed: int = 0) -> list[list[Mappi
     for case, entry in zip(list_cases(entries), entries, strict=True):
         by_subject[case.subject].append(entry)
     if len(by_subject) < count:
-        raise ValueError(f"folds must not be more than subjects, got {count} for {len(by_subject)}. Leave them out.")
+        raise ValueError(f"folds must not be more than subjects, got {count} for {len(by_subject)}. Use fewer, or 0.")
     subjects = sorted(by_subject)
     Random(seed).shuffle(subjects)
     folds: list[list[Mapping[str, Any]]] = [[] for _ in range(count)]
@@ -135,16 +135,16 @@ def score_fold(
     values: Mapping[str, Any],
     progress: Callable[[int, int], None] | None = None,
 ) -> Scores:
-    """The scores of a fold's cases by the network that never saw them; finished ones are kept.
+    """Score a fold's cases with the network that has never seen them; finished ones are kept.
 
     They are written to ``per_case.csv`` too, from where ``monai-unetpp prune --scores`` reads them.
 
     Args:
         bundle: the folder of the bundle.
         entries: the cases.
-        folder: of the fold's training.
-        values: keys of the bundle's configurations, such as ``dataset_dir`` and ``device``.
-        progress: called with the number of finished cases and of all.
+        folder: folder of the fold's training.
+        values: overrides of the bundle's configurations, such as ``dataset_dir`` and ``device``.
+        progress: called with the number of finished cases and the total.
     """
     plan = pruning_plan(bundle, **values, checkpoint=str(folder / "model.pt"))
     pipeline = plan.pipeline
@@ -180,14 +180,14 @@ def judge_bundle(
     values: Mapping[str, Any],
     tell: Callable[[str], None] | None = None,
 ) -> PruningResult:
-    """The verdict on the levels, with its report in the folder ``pruning`` of the bundle.
+    """Decide between the levels, and write the report to the folder ``pruning`` of the bundle.
 
     Args:
         bundle: the folder of the bundle.
-        folds: scores of all cases by networks that never saw them; empty takes the bundle's validation cases.
-        repeats: measured runs of each level.
-        values: keys of the bundle's configurations.
-        tell: is called with lines about the progress.
+        folds: scores of all cases by networks that have never seen them; if empty, the validation cases are scored.
+        repeats: number of measured runs of each level.
+        values: overrides of the bundle's configurations.
+        tell: called with lines about the progress.
     """
     plan = _final_plan(bundle, values).with_fields(repeats=repeats, progress=tell)
     if not folds:
@@ -233,12 +233,12 @@ def check_target(bundle: Path, level: str) -> Path:
 
 
 def cut_bundle(bundle: Path, result: PruningResult, values: Mapping[str, Any]) -> Path | None:
-    """Write the pruned bundle beside the whole one; None where the verdict is not to prune.
+    """Write the pruned bundle beside the unpruned one; None if the verdict is not to prune.
 
     Args:
         bundle: the folder of the bundle.
-        result: of the verdict.
-        values: keys of the bundle's configurations.
+        result: the result of pruning.
+        values: overrides of the bundle's configurations.
 
     Raises:
         FileExistsError: something else is in its place; see :func:`check_target`.

@@ -1,4 +1,4 @@
-"""The bundle to train: planned now, or before."""
+"""The bundle to train, planned now or earlier."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _OBSERVED = 3
 
 @dataclasses.dataclass(frozen=True)
 class Planned:
-    """A bundle that is planned, and the limits of its training.
+    """A planned bundle, and the limits of its training.
 
     Attributes:
         bundle: its folder.
         dataset_dir: folder of the data set.
         plan: its plan.
         beginning: minutes, folds and initial weights.
-        steps: of each training where they were set by hand; None where the time ends it.
+        steps: steps of each training if set by hand; None if the time ends it.
         observed: number of validation cases to look at while training.
     """
 
@@ -52,11 +52,11 @@ class Planned:
 
 
 def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planned:
-    """Plan the bundle unless it is planned. Under ``torchrun`` the first process does, and the others wait.
+    """Plan the bundle unless it is planned. Under ``torchrun`` the first process plans, and the others wait.
 
     Args:
-        options: what was asked for.
-        tell: is called with lines about the progress.
+        options: the options.
+        tell: called with lines about the progress.
 
     Raises:
         ValueError: the folder was planned for other data or with other values by hand, its training began with other
@@ -96,16 +96,16 @@ def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> Train
     made = load_plan(bundle)
     if Path(made.dataset_dir).resolve() != Path(options.dataset_dir).resolve():
         raise ValueError(
-            f"{bundle}: was planned for {made.dataset_dir}, got {options.dataset_dir}. Take another folder."
+            f"{bundle}: was planned for {made.dataset_dir}, got {options.dataset_dir}. Use another folder."
         )
     for name, value in options.given.items():
         if made[name] != check_one(name, value, made.spatial_dims):
             raise ValueError(
-                f"{bundle}: was planned with {name}={made[name]}, got {value}. Take another folder, or delete this one "
+                f"{bundle}: was planned with {name}={made[name]}, got {value}. Use another folder, or delete this one "
                 "to plan again."
             )
     _compare_rules(options, made)
-    tell(f"{bundle}: planned before.")
+    tell(f"{bundle}: already planned.")
     return made
 
 

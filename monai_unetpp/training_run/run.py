@@ -1,4 +1,4 @@
-"""A whole training, from labelled images to a judged and documented bundle, stage by stage."""
+"""A whole training, from labelled images to an evaluated and documented bundle, stage by stage."""
 
 from __future__ import annotations
 
@@ -41,29 +41,29 @@ logger = logging.getLogger(__name__)
 
 _Entries = Sequence[Mapping[str, Any]]
 
-#: Seconds between two checkpoints: what an interruption can cost at most, with a step or two.
+#: Seconds between two checkpoints: the most that an interruption can cost, plus a step or two.
 _CHECKPOINT_S = 30.0
-#: Steps after which it is asked whether a checkpoint is due: each, as one of them can take many seconds.
+#: Steps between checks whether a checkpoint is due: one, as a step can take many seconds.
 _STEPS_BETWEEN = 1
-#: So many steps end no training that ends by time.
+#: More steps than any training that ends by time.
 _ENDLESS = 10**7
-#: Looks at the validation cases during a training, about, and seconds between two at most.
+#: Approximate number of evaluations of the validation cases in a training, and most seconds between two.
 _LOOKS, _LONGEST_S = 20, 300.0
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingOutcome:
-    """What a whole training gave.
+    """The outcome of a whole training.
 
     Attributes:
         bundle: folder of the trained bundle.
-        pruned: folder of the pruned bundle; None where the verdict is not to prune.
+        pruned: folder of the pruned bundle; None if the verdict is not to prune.
         report: the report of the verdict.
         verdict: ``"prune"``, ``"keep"`` or ``"inconclusive"``.
         level: the level to use.
         summary: the verdict in one sentence.
-        steps: of the final training.
-        left_out: cases that could not be scored, and why.
+        steps: number of steps of the final training.
+        left_out: cases that could not be scored, with reasons.
     """
 
     bundle: Path
@@ -77,18 +77,17 @@ class TrainingOutcome:
 
 
 def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutcome:
-    """Plan if there is no plan, train, judge the levels, write the report, the pruned bundle and the documentation.
+    """Plan if there is no plan, train, decide between the levels, and write report, pruned bundle and documentation.
 
-    The same call continues where it was interrupted: a training loses no more than a minute, finished cases of the
-    verdict are kept, and nothing is repeated that is done. Under ``torchrun`` all processes train together, and share
-    the cases of the verdict.
+    After an interruption, the same call continues: a training loses at most a minute, and finished stages and scored
+    cases are not repeated. Under ``torchrun`` all processes train together, and share the cases to score.
 
     Args:
-        options: from which data to train which bundle.
-        progress: True shows what is going on on standard error, a function is called with each line of it.
+        options: the data, the bundle and the limits.
+        progress: True shows progress on standard error; a function is called with each line.
 
     Returns:
-        Where the results are, and the verdict.
+        The paths of the results, and the verdict.
 
     Raises:
         FileNotFoundError: no such data set, or no such initial weights.
@@ -102,7 +101,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
         planned = planned_bundle(options, tell)
         finished = _read_outcome(planned.bundle)
         if finished is not None:
-            tell(f"{planned.bundle}: trained and judged before.")
+            tell(f"{planned.bundle}: already trained and evaluated.")
             return finished
         check_targets(planned.bundle)
         run = _Run.of(options, planned, started, tell)
@@ -115,7 +114,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
 
 @dataclasses.dataclass(frozen=True)
 class _Run:
-    """All that the stages share."""
+    """The data shared by the stages."""
 
     planned: Planned
     values: dict[str, Any]
@@ -126,7 +125,7 @@ class _Run:
 
     @classmethod
     def of(cls, options: TrainOptions, planned: Planned, started: float, tell: Callable[[str], None]) -> _Run:
-        """Check and list the cases, and share out the time."""
+        """Check and list the cases, and divide the time."""
         bundle, folder = planned.bundle, planned.bundle / "training"
         subjects = planned.plan.subject_rules
         check_data(planned.dataset_dir, planned.plan, bundle, planned.folds, **subjects)
@@ -159,11 +158,11 @@ class _Run:
 
     @property
     def final_cases(self) -> _Entries:
-        """What the final network is trained on: everything where folds judge, else the training list."""
+        """The training cases of the final network: all with cross-fitting, else the training list."""
         return [*self.training, *self.validation] if self.planned.folds else self.training
 
     def cross_fit(self) -> list[Scores]:
-        """Train on all but one fold and score this one, for each fold."""
+        """For each fold, train on all others and score this one."""
         if not self.planned.folds:
             return []
         folds = split_folds([*self.training, *self.validation], self.planned.folds)
@@ -179,13 +178,13 @@ class _Run:
         return scores
 
     def fit_final(self) -> Fitted:
-        """The training whose weights the bundle gets."""
+        """Train the final network."""
         values = self._training_values(self.shares.final, 0 if self.planned.folds else self.planned.observed)
         folder = self.bundle / "training"
         return fit(self.bundle, folder, values, self.tell, name="training", cases=self.final_cases)
 
     def install(self, fitted: Fitted) -> None:
-        """Put the weights into the bundle and say where they come from."""
+        """Copy the weights into the bundle, and record their origin."""
         with waiting_group() as group:
             if rank() == 0:
                 install_weights(self.bundle, fitted, self.final_cases)
@@ -193,8 +192,8 @@ class _Run:
             from_first(True if rank() == 0 else None, group)
 
     def judge(self, folds: list[Scores]) -> PruningResult:
-        """The verdict, its report and the pruned bundle."""
-        self.tell("judging the levels")
+        """Decide between the levels, and write the report."""
+        self.tell("comparing the levels")
         return judge_bundle(self.bundle, folds, self.shares.repeats, self.values, self.tell)
 
     def finish(self, fitted: Fitted, result: PruningResult) -> TrainingOutcome:

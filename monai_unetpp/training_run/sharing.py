@@ -1,4 +1,4 @@
-"""How the time of a whole training is divided: time for the verdict is reserved, the rest is used for training."""
+"""Dividing the time of a whole training: some is reserved for the verdict, the rest is for training."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ __all__ = ["TimeShares", "share_time"]
 
 logger = logging.getLogger(__name__)
 
-#: Of the time for training, what the folds have together; the final training has the rest.
+#: Share of the training time for all folds together; the final training has the rest.
 _FOLDS_SHARE = 0.6
-#: Most of all time that is kept back for the verdict.
+#: Largest share of the time that is reserved for the verdict.
 _MOST_KEPT = 0.5
-#: Seconds for what takes no longer on large images: the report, and a process for the memory of each level.
+#: Seconds that do not depend on the image size: the report, and a process per level that measures memory.
 _REPORT_S, _LEVEL_S = 25.0, 12.0
-#: What else is kept back: the program's own start, before the clock runs, and a share for machines that slow down.
+#: Further reserves: seconds for the start of the program, and a factor for machines that slow down.
 _START_S, _RESERVE = 15.0, 1.25
 #: Measured runs of each level for its latency: as many as the time allows.
 _REPEATS = (10, 5, 3, 1)
 _WARM_UP = 2
-#: All levels as pruned networks, in passes of the deepest one.
+#: Time of all levels as pruned networks, relative to the deepest one.
 _PASSES = 2.0
 
 
@@ -35,10 +35,10 @@ class TimeShares:
     """Minutes by task.
 
     Attributes:
-        final: of the final training.
-        fold: of each fold's training; 0 where there are none.
-        verdict: that are kept back for scores, costs and report.
-        repeats: measured runs of each level.
+        final: for the final training.
+        fold: for each fold's training; 0 without folds.
+        verdict: reserved for scores, costs and report.
+        repeats: number of measured runs of each level.
     """
 
     final: float
@@ -50,16 +50,16 @@ class TimeShares:
 def share_time(
     path: Path, minutes: float, *, started: float, case_s: float, cases: int, levels: int, folds: int
 ) -> TimeShares:
-    """Divide the time once, and write the shares down, so that a resumed training keeps its schedule.
+    """Divide the time once, and save the shares, so that a resumed training keeps its schedule.
 
     Args:
-        path: where it is written down.
-        minutes: for everything.
-        started: ``time.monotonic()`` when it all began.
-        case_s: seconds in which one case is scored at all levels.
-        cases: number of judging cases.
-        levels: of the network.
-        folds: number of them.
+        path: the file for the shares.
+        minutes: time for everything.
+        started: ``time.monotonic()`` at the start.
+        case_s: seconds for scoring one case at all levels.
+        cases: number of cases to score.
+        levels: number of levels of the network.
+        folds: number of folds.
     """
     if path.is_file():
         return TimeShares(**json.loads(path.read_text(encoding="utf-8")))

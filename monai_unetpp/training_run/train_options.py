@@ -1,4 +1,4 @@
-"""What a whole training is asked for. Importing this module takes no torch."""
+"""Options for a whole training. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ __all__ = ["TrainOptions"]
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions(PlanOptions):
-    """From which data to train which bundle, with the options of its plan.
+    """The data and the bundle to train, with the options of its plan.
 
-    A bundle that ``monai-unetpp plan`` wrote is trained as it is planned: its plan has the minutes and folds that are
-    not given here, and other settings are refused. Once its training has begun, other minutes, folds and initial
-    weights are refused too: what is left out is as it was.
+    A bundle from ``monai-unetpp plan`` is trained as planned: minutes and folds default to those of the plan, and other
+    settings must agree with it. Once its training has begun, other minutes, folds and initial weights are refused too.
     """

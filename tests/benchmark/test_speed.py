@@ -486,14 +486,14 @@ class TestBundle:
         ({"features": (4, 8)}, r"features must have 5 positive entries, got \(4, 8\). BasicUNetPlusPlus has a fixed"),
         ({"window_shape": (32,)}, r"window_shape must have 2 or 3 positive sizes, got \(32,\)"),
         ({"window_shape": (32, 32, 16)}, r"window_shape must have sizes of 32 or more, got \(32, 32, 16\)"),
-        ({"volume_shape": (32, 32)}, r"volume_shape must have 3 positive sizes as the windows have, got \(32, 32\)"),
+        ({"volume_shape": (32, 32)}, r"volume_shape must have 3 positive sizes like the windows, got \(32, 32\)"),
         ({"overlap": 1.0}, "overlap must be from 0 to below 1, got 1.0"),
         ({"overlap": (0.5, 0.5)}, r"overlap must have one entry per spatial axis of the image, 3, got \[0.5, 0.5\]"),
         ({"out_channels": 0}, "out_channels must be 1 or more, got 0"),
         ({"sw_batch_size": 0}, "sw_batch_size must be 1 or more, got 0"),
-        ({"levels": ["L5"]}, "levels must be out of L1, L2, L3, L4, got 'L5'"),
-        ({"runtimes": ["auto"]}, "runtimes must be out of torch, compile, openvino, got 'auto'"),
-        ({"precisions": ["fp16"]}, "precisions must be out of fp32, bf16, got 'fp16'"),
+        ({"levels": ["L5"]}, "levels must be among L1, L2, L3, L4, got 'L5'"),
+        ({"runtimes": ["auto"]}, "runtimes must be among torch, compile, openvino, got 'auto'"),
+        ({"precisions": ["fp16"]}, "precisions must be among fp32, bf16, got 'fp16'"),
     ],
 )
 def test_arguments_that_cannot_work(change, message):

@@ -140,10 +140,10 @@ def test_one_side_alone_is_segmented_and_told_and_none_is_a_failure(bundles, tmp
     (done,) = summary.cases
     (failure,) = summary.failures
     assert done.warnings == (
-        f"{inputs[0]}: the place to segment was not found on the side left, which is left empty. Check the image.",
+        f"{inputs[0]}: the region to segment was not found for left, which is left empty. Check the image.",
     )
     assert done.volumes_ml["left lateral"] == 0 < done.volumes_ml["right lateral"]
-    assert failure.startswith(f"{inputs[1]}: the place to segment was not found in it. Check")
+    assert failure.startswith(f"{inputs[1]}: the region to segment was not found. Check")
 
 
 def test_results_are_passed_over_only_if_made_within_the_same_bundle_and_complete(bundles, tmp_path):
@@ -160,10 +160,14 @@ def test_results_are_passed_over_only_if_made_within_the_same_bundle_and_complet
     ("bundle", "options", "message"),
     [
         ("outer", {"within": "inner"}, r"outer.configs.metadata\.json: has no entry 'within', so outer works within"),
-        ("inner", {"within": "inner"}, r"crop 'left' within inner must name labels, got 'left nut', which is none of"),
+        (
+            "inner",
+            {"within": "inner"},
+            r"crop 'left' within inner must name labels, got 'left nut', which is not one of",
+        ),
         ("stripped", {"within": "inner"}, r"inner.configs.metadata\.json: has no entry 'brain_mask'"),
         ("inner", {"mask": True}, r"inner.configs.metadata\.json: has no entry 'brain_mask'"),
-        ("inner", {"within": "outer", "instances": True}, "within must be left out together with instances"),
+        ("inner", {"within": "outer", "instances": True}, "within must not be combined with instances"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_line(bundles, tmp_path, bundle, options, message):

@@ -96,7 +96,7 @@ def test_crops_and_inverts_as_monai():
 @pytest.mark.parametrize("value", [0.0, -3.0])
 def test_an_image_without_foreground_is_named(value):
     image = MetaTensor(torch.full((1, 4, 4), value), meta={"filename_or_obj": "a/b.nii.gz"})
-    with pytest.raises(ImageFileError, match=r"a/b\.nii\.gz: no voxel is foreground"):
+    with pytest.raises(ImageFileError, match=r"a/b\.nii\.gz: has no foreground"):
         CropBackgroundd("image", "image")({"image": image})
 
 
@@ -175,7 +175,7 @@ def test_what_was_found_is_told(caplog):
         assert level(noise) is noise
         level(MetaTensor(head() - 3, meta={"filename_or_obj": "a/brain.nii.gz"}))
     assert [record.message for record in caplog.records] == [
-        "a/head.nii.gz: no constant surround, as of a skull-stripped brain, was found.",
+        "a/head.nii.gz: no constant surround found, as around a skull-stripped brain.",
         "a/brain.nii.gz: the surround is -3, 84 % of the image.",
     ]
     assert np.isnan(noise.meta["surround_value"])

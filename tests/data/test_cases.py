@@ -136,7 +136,9 @@ def test_a_list_that_is_named(tmp_path: Path) -> None:
     assert names(find_cases(folder, list_key="validation")) == ["a"]
     assert names(find_cases(folder, list_key="training")) == ["b", "c", "d", "e"]
     assert names(find_cases(folder, list_key="test")) == ["t"]
-    with pytest.raises(ImageFileError, match=r"must have the list 'extra', got test, validation, training\. Give one"):
+    with pytest.raises(
+        ImageFileError, match=r"must have the list 'extra', got test, validation, training\. Add it, or give one"
+    ):
         find_cases(folder, list_key="extra")
     # a list that must be drawn holds the cases that others draw for it
     folder = decathlon(tmp_path / "d", test=["./imagesTs/t.nii.gz"], training=training)
@@ -145,7 +147,8 @@ def test_a_list_that_is_named(tmp_path: Path) -> None:
     touch(tmp_path / "a.nii.gz")
     for other in (tmp_path, tmp_path / "a.nii.gz"):
         with pytest.raises(
-            ImageFileError, match=r"no folder with dataset\.json, or with .*, to take 'test' from\. Leave list_key out"
+            ImageFileError,
+            match=r"not a folder with dataset\.json, or with .*, to take 'test' from\. Leave list_key",
         ):
             find_cases(other, list_key="test")
 
@@ -258,8 +261,8 @@ def socket_at(path: Path) -> None:
         (os.mkfifo, r"x\.nii: a pipe \(FIFO\), not an image file"),
         (socket_at, r"x\.nii: a socket, not an image file"),
         (lambda path: path.symlink_to("/dev/null"), r"x\.nii: a device, not an image file"),
-        (lambda path: path.symlink_to("nowhere"), r"x\.nii: a link to a file that is not there\. Fetch it"),
-        (lambda path: path.symlink_to(path), r"x\.nii: a link that leads back to itself"),
+        (lambda path: path.symlink_to("nowhere"), r"x\.nii: a link to a missing file\. Fetch it"),
+        (lambda path: path.symlink_to(path), r"x\.nii: a circular link"),
     ],
 )
 def test_what_is_no_file_costs_one_case(tmp_path: Path, make: Callable[[Path], None], reason: str) -> None:

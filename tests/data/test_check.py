@@ -151,7 +151,7 @@ class TestList:
         save(folder / "more" / "a.nii.gz", generator.random(SHAPE, np.float32))
         change(folder, validation=[{"image": "more/a.nii.gz", "label": "labels/c.nii.gz"}])
         (problem,) = check_dataset(folder)
-        assert "have one name, 'a'" in problem
+        assert "have the same name, 'a'" in problem
 
 
 def cut_off(path: Path) -> None:
@@ -169,8 +169,8 @@ class TestFiles:
             ("images/b.nii.gz", Path.unlink, "no such file, but the data list names it"),
             ("labels/c.nii.gz", Path.unlink, "no such file, but the data list names it"),
             ("images/b.nii.gz", cut_off, "b.nii.gz: "),
-            ("images/b.nii.gz", fill(np.float32(3)), "every voxel has the value 3.0"),
-            ("labels/b.nii.gz", fill(np.uint8(0)), "the label is empty, no voxel is foreground"),
+            ("images/b.nii.gz", fill(np.float32(3)), "all voxels have the value 3.0"),
+            ("labels/b.nii.gz", fill(np.uint8(0)), "the label has no foreground"),
             ("labels/b.nii.gz", fill(np.float32(0.5)), "the label must hold integers, got fractions"),
             ("labels/b.nii.gz", fill(np.uint8(7)), "the label must hold 0 and 1, 2 only, got 7"),
             ("labels/b.nii.gz", lambda path: save(path, np.ones((6, 5, 3), np.uint8)), "its shape is (6, 5, 4), not"),
@@ -278,21 +278,21 @@ class TestLabels:
         change(folder, labels={"background": 0, "front": 1, "back": 2, "top": 3})
         (problem,) = check_dataset(folder)
         path = folder / "dataset.json"
-        assert problem == f"{path}: no case has the label 'top' (3). Leave it out of labels, or add such cases."
+        assert problem == f"{path}: no case has the label 'top' (3). Remove it from labels, or add such cases."
 
     def test_a_label_that_no_case_for_training_has(self, folder: Path) -> None:
         for name in "ab":
             path = folder / "labels" / f"{name}.nii.gz"
             save(path, np.minimum(np.asarray(nib.load(path).dataobj), 1))
         (problem,) = check_dataset(folder)
-        assert "no case of 'training' has the label 'back' (2), only of 'validation'" in problem
+        assert "only cases of 'validation' have the label 'back' (2)" in problem
 
     def test_what_is_ignored_is_no_label(self, folder: Path) -> None:
         change(folder, labels={"background": 0, "front": 1, "back": 2, "ignore": 3})
         assert check_dataset(folder) == []
         fill(np.uint8(3))(folder / "labels" / "b.nii.gz")
         (problem,) = check_dataset(folder)
-        assert "b.nii.gz: the label is empty, no voxel is foreground" in problem
+        assert "b.nii.gz: the label has no foreground" in problem
 
 
 class TestBeforeWork:
@@ -320,7 +320,7 @@ class TestBeforeWork:
         lines = [record.getMessage() for record in caplog.records]
         assert len(lines) == 3
         assert "a leak between the lists" in lines[0]
-        assert "b.nii.gz: the label is empty" in lines[1]
+        assert "b.nii.gz: the label has no foreground" in lines[1]
         assert "no case has the label 'top' (3)" in lines[2]
 
     def test_cases_that_a_verdict_would_refuse_are_problems_where_asked(self, folder: Path) -> None:

@@ -102,7 +102,7 @@ def test_what_cannot_be_written_is_named(tmp_path, voxels, labels):
     with pytest.raises(ValueError, match=r"metadata\.json: label_codes must give category, type"):
         read_label_codes("metadata.json", {"1": {"type": {"value": "1"}}})
     folder = write_all(tmp_path / "scan", series_datasets(voxels, Grid()))
-    with pytest.raises(ImageFileError, match=r"scan: has no StudyInstanceUID, to which a DICOM SEG refers"):
+    with pytest.raises(ImageFileError, match=r"scan: has no StudyInstanceUID, which a DICOM SEG needs"):
         write_dicom_seg(tmp_path / "a.dcm", labels, [folder], NAMES)
     (tmp_path / "a.nii").touch()
     with pytest.raises(ImageFileError, match=r"a\.nii: not DICOM, so no DICOM SEG"):
@@ -145,7 +145,7 @@ def test_one_series_by_number_description_or_uid(study, wanted):
 def test_a_series_that_there_is_not(study):
     items = find_cases(study)
     choose_series(items, "9")
-    assert "holds no DICOM series '9' that is a volume; there are 1: (MR, 2 slices" in items[0]["failure"]
+    assert "has no DICOM series '9' that is a volume; it has 1: (MR, 2 slices" in items[0]["failure"]
     assert "4: 'T4' (MR, 16 slices" in items[0]["failure"]
 
 

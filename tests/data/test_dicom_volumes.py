@@ -197,7 +197,7 @@ def test_padding_and_low_values_shown_bright_stay_as_they_are_stored(
     voxels[0] = -2000
     tags = {"PhotometricInterpretation": "MONOCHROME1", "PixelPaddingValue": -2000}
     np.testing.assert_array_equal(read(write_all(tmp_path, series_datasets(voxels, Grid(), [tags] * 5))).array, voxels)
-    assert "low values are shown bright (MONOCHROME1); values are taken as they are stored" in caplog.text
+    assert "low values are displayed bright (MONOCHROME1); values are used as stored" in caplog.text
 
 
 def _map(slope: float) -> Dataset:
@@ -372,10 +372,10 @@ class TestSingleSlices:
     @pytest.mark.parametrize(
         ("tags", "spacing", "warning"),
         [
-            ({"PixelSpacing": ["0.2", "0.3"]}, (0.3, 0.2), "has no place in the patient"),
-            ({"ImagerPixelSpacing": ["0.2", "0.3"]}, (0.3, 0.2), "no PixelSpacing; its ImagerPixelSpacing is taken"),
-            ({"NominalScannedPixelSpacing": ["2", "3"]}, (3, 2), "its NominalScannedPixelSpacing is taken instead"),
-            ({}, (1, 1), r"a.dcm: has no PixelSpacing; its pixels are taken as 1 mm"),
+            ({"PixelSpacing": ["0.2", "0.3"]}, (0.3, 0.2), "has no position"),
+            ({"ImagerPixelSpacing": ["0.2", "0.3"]}, (0.3, 0.2), "no PixelSpacing; its ImagerPixelSpacing is used"),
+            ({"NominalScannedPixelSpacing": ["2", "3"]}, (3, 2), "its NominalScannedPixelSpacing is used instead"),
+            ({}, (1, 1), r"a.dcm: has no PixelSpacing; 1 mm is assumed"),
         ],
     )
     def test_a_radiograph_is_read_with_a_warning(
@@ -390,7 +390,7 @@ class TestSingleSlices:
     def test_a_volume_is_not_made_of_one(self, tmp_path: Path) -> None:
         path = write(tmp_path / "a.dcm", slice_dataset(random_voxels(shape=(6, 7)), 0, Grid()))
         reader = VolumeReader()
-        with pytest.raises(ImageFileError, match=r"a single slice, but a volume is needed"):
+        with pytest.raises(ImageFileError, match=r"a single slice instead of a volume"):
             reader.get_data(reader.read(path))
 
 

@@ -40,7 +40,7 @@ def file(request, tmp_path):
 def test_size_spacing_and_remedy(file, error, stage, remedy):
     told = describe_case_failure(error, str(file), stage)
     size = "30 x 20 pixels" if file.suffix == ".png" else "20 x 30 x 40 voxels of 0.5 x 1 x 2 mm"
-    assert told.startswith(f"{stage} needs more memory than there is for {size} (")
+    assert told.startswith(f"{stage} ran out of memory for {size} (")
     assert remedy in told
     assert len(told.splitlines()) == 1
 
@@ -55,7 +55,7 @@ def test_errors_that_others_raised_from_it_are_seen_through(tmp_path):
     with pytest.raises(ImageFileError) as caught:
         read()
     told = describe_case_failure(caught.value, "a.nrrd", "loading")
-    assert told.startswith("loading needs more memory than there is (RuntimeError: std::bad_alloc). ")
+    assert told.startswith("loading ran out of memory (RuntimeError: std::bad_alloc). ")
 
 
 def test_other_errors_stay_as_they_are():
@@ -71,4 +71,4 @@ def test_a_case_that_is_too_large_to_load(tmp_path):
         raise MemoryError("Unable to allocate 37.3 GiB")
 
     item = CaseDataset([{"image": str(path), "case": "large"}], load)[0]
-    assert item["failure"].startswith("loading needs more memory than there is for 4 x 4 x 4 voxels of 1 x 1 x 1 mm")
+    assert item["failure"].startswith("loading ran out of memory for 4 x 4 x 4 voxels of 1 x 1 x 1 mm")

@@ -158,7 +158,10 @@ def test_nnunets_regions_are_refused(tmp_path):
     [
         ({"remove": "labels/b.nii.gz"}, r"images: all must have a label in labels, got 1 of 5 without: b\. Add"),
         ({"add": "labels/f.nii.gz"}, r"labels: all must have an image in images, got 1 of 6 without: f\. Add"),
-        ({"add": "images/a.nii"}, r"images: must hold no files of one name, got 1: a\.nii and a\.nii\.gz\. Rename"),
+        (
+            {"add": "images/a.nii"},
+            r"images: must hold no files of the same name, got 1: a\.nii and a\.nii\.gz\. Rename",
+        ),
         ({"add": "images/a_0000.nii.gz"}, r"must hold no cases with one file and with one per channel, got 1: a\."),
     ],
 )

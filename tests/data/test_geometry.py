@@ -53,7 +53,7 @@ def test_unreadable_files(tmp_path: Path) -> None:
     with pytest.raises(ImageFileError, match="no such file"):
         read_geometry(tmp_path / "a.nii")
     (tmp_path / "a.nrrd").write_text("no")
-    with pytest.raises(ImageFileError, match="damaged, or not an image of the kind"):
+    with pytest.raises(ImageFileError, match="damaged, or not of the format"):
         read_geometry(tmp_path / "a.nrrd")
 
 
@@ -102,7 +102,7 @@ def test_the_tolerance_is_a_tenth_of_a_voxel_whatever_its_size(size_mm: float, a
 @pytest.mark.parametrize(
     ("affine", "message"),
     [
-        (np.diag([1.0, 0.0, 1.0, 1.0]), r"x: its affine is singular, axes .*\. Repair its header"),
+        (np.diag([1.0, 0.0, 1.0, 1.0]), r"x: its affine is singular, with axes .*\. Repair its header"),
         (np.diag([1.0, np.nan, 1.0, 1.0]), r"x: its affine is singular"),
         (np.diag([1.0, np.inf, 1.0, 1.0]), r"x: its affine is singular"),
         (np.array([[1.0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]), r"x: its affine is singular"),
@@ -126,10 +126,10 @@ SHEARED = AFFINE @ np.array([[1, 0.1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 
     [
         (
             AFFINE * [1e-3, 1, 1, 1],
-            r"{path}: its header gives the voxel size 0\.001 x 1\.5 x 2 mm, which is unu",
+            r"{path}: its header gives the unusual voxel size 0\.001 x 1\.5 x 2 mm",
         ),
-        (AFFINE * [1000, 1, 1, 1], r"{path}: its header gives the voxel size 1000 x 1\.5 x 2 mm, which is unusual"),
-        (SHEARED, r"{path}: its axes are not at right angles, off by up to 3\.8 degrees\. If the image looks skewed"),
+        (AFFINE * [1000, 1, 1, 1], r"{path}: its header gives the unusual voxel size 1000 x 1\.5 x 2 mm"),
+        (SHEARED, r"{path}: its axes are up to 3\.8 degrees off right angles\. If the image looks skewed"),
         (AFFINE, None),
         (AFFINE * [0.05, 0.05, 0.05, 1], None),
         (AFFINE * [1, 1, 15, 1], None),

@@ -110,7 +110,7 @@ def test_arguments(options: dict[str, float], message: str) -> None:
 
 
 def test_channels() -> None:
-    with pytest.raises(ValueError, match=r"must have one channel, got shape \(2, 4, 4\)\. Put AsDiscreted"):
+    with pytest.raises(ValueError, match=r"must have one channel, got shape \(2, 4, 4\)\. Use AsDiscreted"):
         SplitInstances()(torch.zeros(2, 4, 4))
 
 

@@ -91,9 +91,9 @@ def test_pages_are_slices_where_volumes_will_do(tmp_path: Path, rows: np.ndarray
     write_picture(tmp_path / "a.tif", np.stack([rows.T, rows.T + 20], axis=-1))
     assert load(tmp_path / "a.tif", [2, 3]).shape == (1, 5, 3, 2)
     assert load(save(tmp_path / "b.tif", rows), [2, 3]).shape == (1, 5, 3)
-    with pytest.raises(ImageFileError, match=r"a\.tif: its shape is \(5, 3, 2\), but an image with two axes is needed"):
+    with pytest.raises(ImageFileError, match=r"a\.tif: must be an image with two axes, got shape \(5, 3, 2\)"):
         load(tmp_path / "a.tif")
-    with pytest.raises(ImageFileError, match=r"b\.tif: its shape is \(5, 3\), but a volume with three axes is needed"):
+    with pytest.raises(ImageFileError, match=r"b\.tif: must be a volume with three axes, got shape \(5, 3\)"):
         load(tmp_path / "b.tif", 3)
 
 
@@ -103,7 +103,7 @@ def test_pages_are_slices_where_volumes_will_do(tmp_path: Path, rows: np.ndarray
     [
         (None, "no such file. Check the path"),
         (b"", "empty, it has 0 bytes"),
-        (b"no picture", "damaged, or not an image of the kind that its name says"),
+        (b"no picture", "damaged, or not of the format that its suffix says"),
         ("half", "damaged"),
     ],
 )
@@ -198,7 +198,7 @@ def test_tiff_where_white_is_zero_grows_with_brightness(tmp_path: Path, rows: np
     tifffile.imwrite(path, rows > 6, photometric="miniswhite")
     np.testing.assert_array_equal(read_picture(path), np.where(rows > 6, 0, 255).T)
     tifffile.imwrite(path, rows.astype(np.float32), photometric="miniswhite")
-    with pytest.raises(ImageFileError, match=r"a\.tif: its values must grow with brightness, got float32"):
+    with pytest.raises(ImageFileError, match=r"a\.tif: its values must increase with brightness, got float32"):
         read_picture(path)
 
 
@@ -252,11 +252,11 @@ def test_tiff_with_pages_that_make_no_volume(tmp_path: Path, camera: np.ndarray)
             file.write(camera)
             file.write(other)
         for read in (read_picture, read_picture_shape):
-            message = r"its pages must be of one size and kind, got 100 x 120 pixels of uint16 .* and 100 x \d+ pix"
+            message = r"its pages must have the same size and kind, got 100 x 120 pixels of uint16 .* and 100 x \d+ pix"
             with pytest.raises(ImageFileError, match=message):
                 read(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "a.tif", np.stack([camera] * 3), photometric="minisblack", truncate=True)
-    with pytest.raises(ImageFileError, match="must list each of its pages, got only the first of several"):
+    with pytest.raises(ImageFileError, match="must list all of its pages, got only the first of several"):
         read_picture(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "a.tif", camera.astype(np.complex64))
     with pytest.raises(ImageFileError, match=r"must hold pictures of plain numbers, got .* complex64 .*\. Convert it"):
@@ -325,7 +325,7 @@ def test_channels_of_a_tiff_are_no_slices(tmp_path: Path, camera: np.ndarray, ki
         pixels = np.broadcast_to(camera, shape)
         tifffile.imwrite(path, pixels, **{kind: True}, metadata={"axes": axes, **names}, photometric="minisblack")
         for read in (read_picture, read_picture_shape):
-            with pytest.raises(ImageFileError, match=r"has 2 channels \(DAPI, GFP\), but one is needed. Save the one"):
+            with pytest.raises(ImageFileError, match=r"has 2 channels \(DAPI, GFP\) instead of one. Save the one"):
                 read(path)
     tifffile.imwrite(path, pixels[0], **{kind: True}, metadata={"axes": "CYX"}, photometric="minisblack")
     with pytest.raises(ImageFileError, match=r"has 2 channels \(1, 2\)"):
@@ -339,8 +339,8 @@ def test_channels_of_a_tiff_are_no_slices(tmp_path: Path, camera: np.ndarray, ki
         ("imagej", "ZYX", ""),
         ("ome", "TYX", "they are time"),
         ("imagej", "TYX", "they are time"),
-        ("shaped", "YX", "that the file does not name"),
-        (None, "YX", "that the file does not name"),
+        ("shaped", "YX", "along an unnamed axis"),
+        (None, "YX", "along an unnamed axis"),
     ],
 )
 def test_pages_that_are_slices_say_along_what(
@@ -366,7 +366,7 @@ def test_pages_along_two_axes_are_refused(tmp_path: Path, camera: np.ndarray) ->
     with tifffile.TiffWriter(tmp_path / "b.ome.tif", ome=True) as file:
         for _ in range(2):
             file.write(camera)
-    with pytest.raises(ImageFileError, match=r"holds 2 images, which need not belong together. Save one"):
+    with pytest.raises(ImageFileError, match=r"holds 2 images, which may be unrelated. Save one"):
         read_picture(tmp_path / "b.ome.tif")
 
 
@@ -524,7 +524,7 @@ def test_many_labels_need_tiff(tmp_path: Path) -> None:
 def test_labels_of_another_shape(tmp_path: Path, rows: np.ndarray) -> None:
     image = load(save(tmp_path / "a.png", rows))
     wrong = MetaTensor(torch.zeros(1, 4, 3)).copy_meta_from(image)
-    with pytest.raises(ValueError, match=r"must have the shape of .*a\.png, \(5, 3\), got \(4, 3\)\. Put Invertd"):
+    with pytest.raises(ValueError, match=r"must have the shape of .*a\.png, \(5, 3\), got \(4, 3\)\. Use Invertd"):
         SegmentationSaveImaged("pred", output_dir=tmp_path)({"pred": wrong})
 
 
@@ -620,6 +620,4 @@ def test_pages_along_an_axis_without_a_name_are_told_once(tmp_path: Path, caplog
     SegmentationSaveImaged("pred", tmp_path / "out")({"pred": image})
     read_geometry(tmp_path / "a.tif")
     told = [record.getMessage() for record in caplog.records]
-    assert told == [
-        f"{tmp_path}/a.tif: its 3 pages are taken for slices; they are of an axis that the file does not name."
-    ]
+    assert told == [f"{tmp_path}/a.tif: its 3 pages are read as slices; they are along an unnamed axis."]

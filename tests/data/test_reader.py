@@ -88,7 +88,7 @@ def test_channels_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"channels must be 1 or more, .* got 0"):
         VolumeReader(channels=0)
     path = save(tmp_path / "a.nii.gz", np.ones((5, 6, 7, 2), np.float32))
-    with pytest.raises(ImageFileError, match=r"every voxel has the value 1\.0"):
+    with pytest.raises(ImageFileError, match=r"all voxels have the value 1\.0"):
         load(path, channels=2)
 
 
@@ -127,7 +127,7 @@ def test_affine_by_codes(
     _, metadata = load(tmp_path / "a.nii")
     np.testing.assert_allclose(metadata["affine"], AFFINE if expected == "sform" else qform, atol=1e-6)
     assert len(caplog.records) == (sform_code > 0 and qform_code > 0)
-    assert "a.nii: sform and qform place it differently" in caplog.text or not caplog.records
+    assert "a.nii: sform and qform disagree" in caplog.text or not caplog.records
 
 
 def test_no_codes_is_a_warning(tmp_path: Path, voxels: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
@@ -149,7 +149,7 @@ def test_odd_units_are_a_warning(
     image.header.set_xyzt_units(unit)
     nib.save(image, tmp_path / "a.nii")
     load(tmp_path / "a.nii")
-    assert f"lengths in {unit}; they are taken as mm" in caplog.text
+    assert f"lengths in {unit}; they are read as mm" in caplog.text
 
 
 def test_sform_wins_over_pixdim_that_disagrees(
@@ -209,14 +209,14 @@ def test_one_slice_may_lie_across_any_axis(tmp_path: Path, shape: tuple[int, ...
 @pytest.mark.parametrize(
     ("shape", "spatial_dims", "message"),
     [
-        ((5, 6), 3, r"a\.nii: its shape is \(5, 6\), but a volume with three axes is needed\. Join the slices"),
-        ((5, 6, 7, 2), 3, r"a\.nii: its shape is \(5, 6, 7, 2\), .*\. Beyond its third axis it holds 2 channels"),
+        ((5, 6), 3, r"a\.nii: must be a volume with three axes, got shape \(5, 6\)\. Join the slices"),
+        ((5, 6, 7, 2), 3, r"got shape \(5, 6, 7, 2\)\. Beyond its third axis it holds 2 channels"),
         (
             (5, 6, 7, 1, 3),
             3,
-            r"a\.nii: its shape is \(5, 6, 7, 1, 3\), .*\. Beyond its third axis it holds 3 chan",
+            r"got shape \(5, 6, 7, 1, 3\)\. Beyond its third axis it holds 3 chan",
         ),
-        ((5, 6, 7), 2, r"a\.nii: its shape is \(5, 6, 7\), but an image with two axes is needed\. Extract one slice"),
+        ((5, 6, 7), 2, r"a\.nii: must be an image with two axes, got shape \(5, 6, 7\)\. Extract one slice"),
         (
             (1, 5, 6, 7),
             3,
@@ -226,9 +226,9 @@ def test_one_slice_may_lie_across_any_axis(tmp_path: Path, shape: tuple[int, ...
         (
             (2, 5, 6, 7),
             3,
-            r"Beyond its third axis it holds 7 channels, components or points in time: store",
+            r"Beyond its third axis it holds 7 channels, components or time points: store",
         ),
-        ((5, 6, 1, 3), 2, r"Beyond its third axis it holds 3 channels, components or points in time"),
+        ((5, 6, 1, 3), 2, r"Beyond its third axis it holds 3 channels, components or time points"),
         ((1, 5, 1, 6), 2, r"If it is one image, store it with shape \(5, 6\)"),
         ((1, 5, 6, 7), 2, r"Beyond its third axis it holds 7 channels"),
     ],
@@ -317,29 +317,29 @@ def broken(kind: str, folder: Path, voxels: np.ndarray) -> Path:
 BROKEN = {
     "missing": r"no such file\. Check the path\.",
     "cut": r"damaged or cut off \(.*\)\. Export or copy it again\.",
-    "cut header": r"not a NIfTI image, or a damaged one",
+    "cut header": r"not a NIfTI image, or damaged",
     "checksum": r"damaged or cut off \(CRC check failed",
-    "text": r"not a NIfTI image, although it is named like one",
+    "text": r"not a NIfTI image, despite its name",
     "empty": r"empty, it has 0 bytes\. Export or copy it again\.",
-    "uncompressed": r"not compressed, although its name ends in \.gz\. Let its name end in \.nii\.",
-    "compressed": r"compressed with gzip, but its name does not say so\. Let its name end in \.nii\.gz\.",
-    "text nii": r"not a NIfTI image, or a damaged one",
+    "uncompressed": r"not compressed, although its name ends in \.gz\. Rename it to \.nii\.",
+    "compressed": r"compressed with gzip, but its name says otherwise\. Rename it to \.nii\.gz\.",
+    "text nii": r"not a NIfTI image, or damaged",
     "cut nii": r"damaged or cut off",
     "zero axis": r"empty, its shape is \(5, 0, 7\)",
-    "constant": r"every voxel has the value 0, so there is nothing to segment",
+    "constant": r"all voxels have the value 0, so there is nothing to segment",
     "nan": r"2 of 210 voxels are NaN or infinite\. Replace them",
     "inf": r"2 of 210 voxels are NaN or infinite",
     "huge": r"2 of 210 voxels are NaN or infinite",
-    "rgb": r"holds colours, but one real number per voxel is needed\. Convert it to grey values\.",
-    "complex": r"holds values of type complex64, but one real number per voxel is needed",
-    "singular": r"its affine is singular, .*\. Repair its header \(of NIfTI the sform or qform\)",
+    "rgb": r"holds colours instead of one real number per voxel\. Convert it to grey values\.",
+    "complex": r"holds values of type complex64 instead of one real number per voxel",
+    "singular": r"its affine is singular, .*\. Repair its header \(in NIfTI the sform or qform\)",
     "nan affine": r"its affine is singular",
-    "analyze": r"an image of type Spm2AnalyzeImage, whose orientation is not known\. Convert it to NIfTI\.",
+    "analyze": r"an image of type Spm2AnalyzeImage of unknown orientation\. Convert it to NIfTI\.",
     "half a pair": r"damaged or cut off|not a NIfTI image",
     "suffix": r"not a supported image\. Give NIfTI \(\.nii, \.nii\.gz, \.hdr, \.img\), \.nrrd, .*DICOM series",
-    "text nrrd": r"damaged, or not an image of the kind that its name says",
+    "text nrrd": r"damaged, or not of the format that its suffix says",
     "empty mha": r"empty, it has 0 bytes",
-    "vector mha": r"holds 3 numbers per voxel, but one is needed",
+    "vector mha": r"holds 3 values per voxel instead of one",
 }
 
 

@@ -163,7 +163,7 @@ def test_a_result_that_does_not_say_of_what_is_kept(tmp_path: Path) -> None:
     old = nib.load(written)
     old.header["descrip"] = b"written by monai-unetpp"
     nib.save(old, written)
-    with pytest.raises(FileExistsError, match="which does not say of which image it is"):
+    with pytest.raises(FileExistsError, match="which does not name its image"):
         save(first, tmp_path / "out")
     save(first, tmp_path / "out", overwrite=True)
 

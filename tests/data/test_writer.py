@@ -261,7 +261,7 @@ def test_missing_keys(source: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (np.zeros((2, 2, 3, 4)), r"pred must have one channel of labels, got shape \(2, 2, 3, 4\)\. Put AsDiscreted"),
+        (np.zeros((2, 2, 3, 4)), r"pred must have one channel of labels, got shape \(2, 2, 3, 4\)\. Use AsDiscreted"),
         (np.full((1, 2, 3, 4), 0.25), r"pred must hold labels 0, 1, 2, \.\.\., got values from 0\.25 to 0\.25"),
         (np.full((1, 2, 3, 4), -1), r"pred must hold labels 0, 1, 2, \.\.\., got values from -1 to -1"),
         (np.zeros((1, 2, 3, 5)), r"array must have the shape of .*a\.nii\.gz, \(2, 3, 4\), got \(2, 3, 5\)"),
@@ -277,7 +277,7 @@ def test_label_map_that_was_not_inverted(tmp_path: Path, source: Path) -> None:
     pred = label_map(source, np.zeros((1, 2, 3, 4)))
     pred.affine = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
     with pytest.raises(
-        ValueError, match=r"pred must be on the grid of .*a\.nii\.gz: its corners lie .*Put Invertd before"
+        ValueError, match=r"pred must be on the grid of .*a\.nii\.gz: its corners lie .*Use Invertd first"
     ):
         SegmentationSaveImaged("pred", tmp_path)({"pred": pred})
 

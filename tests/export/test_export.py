@@ -104,9 +104,9 @@ def test_the_network_stays_as_it_is(network, tmp_path):
     [
         ({"format": "keras"}, "format must be one of torch_export, torchscript, onnx, openvino, tensorrt, got 'keras'"),
         ({"path": "network.pt"}, r"path must end in .ts for format torchscript, got 'network.pt'"),
-        ({"window_shape": (8, 8, 8)}, r"window_shape must be 2 positive whole numbers, got \[8, 8, 8\]"),
-        ({"window_shape": (8, 0)}, r"window_shape must be 2 positive whole numbers, got \[8, 0\]"),
-        ({"window_shape": "ab"}, r"window_shape must be 2 positive whole numbers, got \['a', 'b'\]"),
+        ({"window_shape": (8, 8, 8)}, r"window_shape must be 2 positive integers, got \[8, 8, 8\]"),
+        ({"window_shape": (8, 0)}, r"window_shape must be 2 positive integers, got \[8, 0\]"),
+        ({"window_shape": "ab"}, r"window_shape must be 2 positive integers, got \['a', 'b'\]"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"level": "L9"}, "L9"),
     ],

@@ -156,7 +156,7 @@ def test_what_cannot_be_is_refused(options, message):
 
 
 def test_networks_without_levels_to_choose_from_are_refused(net, image):
-    with pytest.raises(ValueError, match="network must have two levels or more for levels='adaptive', got L2 alone"):
+    with pytest.raises(ValueError, match="network must have two or more levels for levels='adaptive', got only L2"):
         adaptive()(image, net.prune("L2"))
     with pytest.raises(TypeError, match="network must have levels for levels='adaptive', got function"):
         adaptive()(image, lambda x: x)

@@ -389,13 +389,13 @@ class TestOutOfMemory:
         with caplog.at_level(logging.WARNING, LOGGER):
             found = inferer(sw_batch_size=4)(image, network)
         assert network.sizes == [4, 2, 2, 2, 2, 2, 2]
-        assert "Not enough memory for 4 windows at once: trying 2." in caplog.text
+        assert "Not enough memory for 4 windows per batch: trying 2." in caplog.text
         torch.testing.assert_close(found, inferer()(image, three_channels))
 
     @pytest.mark.parametrize(("sw_batch_size", "tried"), [(4, [4, 2]), (1, [1])])
     def test_then_sizes_and_remedies_are_named(self, image, sw_batch_size, tried):
         network = self.Network(0, MemoryError())
-        expected = r"got \[2, 1, 19, 13\] with \d windows of \[8, 8\] at once.*output='labels', device='cpu'"
+        expected = r"got \[2, 1, 19, 13\] with \d windows of \[8, 8\] per batch.*output='labels', device='cpu'"
         with pytest.raises(MemoryError, match=expected) as found:
             inferer(sw_batch_size=sw_batch_size)(image, network)
         assert network.sizes == tried
@@ -445,7 +445,7 @@ class TestEstimate:
     def test_it_is_logged_before_the_run(self, image, caplog):
         with caplog.at_level(logging.INFO, LOGGER):
             inferer(sw_batch_size=3)(image, three_channels)
-        assert "12 window(s) of 8x8, 3 at once, torch fp32: 0 MB beside the network (input 0," in caplog.text
+        assert "12 window(s) of 8x8, 3 per batch, torch fp32: 0 MB besides the network (input 0," in caplog.text
 
     def test_of_a_nested_unet_even_before_the_first_batch(self, net, image, caplog, monkeypatch):
         def failing(*_, **__):
@@ -454,7 +454,7 @@ class TestEstimate:
         monkeypatch.setattr(TorchPredictor, "_predict", failing)
         with caplog.at_level(logging.INFO, LOGGER), pytest.raises(RuntimeError, match="the first batch"):
             inferer(sw_batch_size=3)(image, net)
-        assert "12 window(s) of 8x8, 3 at once" in caplog.text
+        assert "12 window(s) of 8x8, 3 per batch" in caplog.text
 
     def test_later_runs_log_it_only_if_they_take_more(self, image, caplog):
         used = inferer()
@@ -468,7 +468,9 @@ class TestEstimate:
         monkeypatch.setattr(sliding_windows, "free_memory_bytes", lambda device: free)
         with caplog.at_level(logging.WARNING, LOGGER):
             inferer(sw_batch_size=2)(image, three_channels)
-        expected = "0.0 GB of memory are needed and 0.0 GB are free: the system may end this program. Try sw_batch_size"
+        expected = (
+            "0.0 GB of memory are needed but 0.0 GB are free: the system may kill this program. Try sw_batch_size"
+        )
         assert (expected in caplog.text) == warned
 
 
@@ -521,9 +523,9 @@ def test_further_arguments_go_to_the_network(image):
 
 
 def test_further_arguments_with_another_runtime_or_levels(net, image):
-    with pytest.raises(ValueError, match="runtime must be 'torch' for further arguments of the network, got 'compile'"):
+    with pytest.raises(ValueError, match="runtime must be 'torch' for other arguments of the network, got 'compile'"):
         inferer(runtime="compile")(image, net, 1)
-    with pytest.raises(ValueError, match="levels must be None for further arguments of the network, got 'L1'"):
+    with pytest.raises(ValueError, match="levels must be None for other arguments of the network, got 'L1'"):
         inferer(levels="L1")(image, net, factor=1)
 
 
@@ -540,20 +542,20 @@ def test_results_carry_no_gradient(image):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"roi_size": 1.5}, TypeError, "roi_size must be whole numbers, one for all axes or each, or 'auto', got 1.5"),
-        ({"roi_size": ()}, TypeError, r"roi_size must be whole numbers, one for all axes or each, or 'auto', got \(\)"),
+        ({"roi_size": 1.5}, TypeError, "roi_size must be integers, one for all axes or each, or 'auto', got 1.5"),
+        ({"roi_size": ()}, TypeError, r"roi_size must be integers, one for all axes or each, or 'auto', got \(\)"),
         ({"overlap": 1.0}, ValueError, "overlap must be from 0 to below 1, got 1.0"),
         ({"overlap": "half"}, TypeError, "overlap must be a number, or one per axis, got 'half'"),
         ({"sigma_scale": (0.1, 0)}, ValueError, r"sigma_scale must be above 0, got \(0.1, 0\)"),
         ({"mode": "gausian"}, ValueError, "gaussian"),
         ({"padding_mode": "reflekt"}, ValueError, "reflect"),
-        ({"sw_batch_size": 0}, ValueError, "sw_batch_size must be a whole number from 1 on, got 0. None chooses"),
+        ({"sw_batch_size": 0}, ValueError, "sw_batch_size must be an integer from 1 on, got 0. None chooses"),
         ({"levels": "L0"}, ValueError, "levels must be None, a level such as 'L2', 'mean', .* got 'L0'"),
         ({"levels": []}, ValueError, r"levels must be None, .* got \[\]"),
         ({"levels": ["L1", "L1"]}, ValueError, r"levels must be None, .* got \['L1', 'L1'\]"),
         ({"output": "classes"}, ValueError, "output must be one of logits, labels, got 'classes'"),
         ({"flips": [0, 0]}, ValueError, "axes must be different spatial axes"),
-        ({"device": "npu:x"}, ValueError, "device must be such as 'cpu' or 'cuda:0', got 'npu:x'"),
+        ({"device": "npu:x"}, ValueError, "device must be a name like 'cpu' or 'cuda:0', got 'npu:x'"),
         ({"runtime": "onnx"}, ValueError, "runtime must be one of auto, torch, compile, openvino, got 'onnx'"),
         ({"precision": "int8"}, ValueError, "precision must be one of auto, fp32, bf16, fp16, got 'int8'"),
     ],

@@ -90,5 +90,5 @@ def test_memory_is_asked_for_once_and_in_powers_of_two(monkeypatch):
 
 
 def test_another_word_than_auto_is_refused():
-    with pytest.raises(TypeError, match="roi_size must be whole numbers, one for all axes or each, or 'auto'"):
+    with pytest.raises(TypeError, match="roi_size must be integers, one for all axes or each, or 'auto'"):
         NestedSlidingWindowInferer("large")

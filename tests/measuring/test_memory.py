@@ -77,7 +77,9 @@ class TestNewProcess:
         assert set(sys.path) - {""} <= set(options["env"]["PYTHONPATH"].split(os.pathsep))
 
     def test_what_cannot_be_sent(self):
-        with pytest.raises(ValueError, match=r"L1: the network and what runs it must be picklable, .* no lambdas"):
+        with pytest.raises(
+            ValueError, match=r"L1: the network and its inferer must be picklable, .* instead of lambdas"
+        ):
             measure_in_new_process(lambda: 1, name="L1", remedy="wait")
 
     @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ def test_scorer_that_is_used_again_scores_as_a_new_one():
     scorer = CaseScorer(truth, SPACING, labels, tolerance_mm)
     for prediction in (truth, np.zeros_like(truth), np.roll(truth, 1, axis=1), 2 * blobs((9, 8, 7), 2, 0.5)):
         assert scorer.score(prediction) == score_case(prediction, truth, SPACING, labels, tolerance_mm)
-    with pytest.raises(ValueError, match=r"must be 2D or 3D and of one shape, got \(9, 8\) and \(9, 8, 7\)"):
+    with pytest.raises(ValueError, match=r"must be 2D or 3D and have the same shape, got \(9, 8\) and \(9, 8, 7\)"):
         scorer.score(truth[..., 0])
     with pytest.raises(ValueError, match=r"truth must be 2D or 3D and not empty, got shape \(3,\)"):
         CaseScorer(np.ones(3, int), (1.0,), labels, tolerance_mm)
@@ -289,7 +289,11 @@ def test_spacing_of_an_oblique_affine():
     ("change", "kind", "message"),
     [
         ({"prediction": np.zeros((10, 10, 10))}, TypeError, "prediction must hold integer labels, got float64"),
-        ({"truth": np.zeros((10, 10), int)}, ValueError, r"must be 2D or 3D and of one shape, got \(10, 10, 10\) and"),
+        (
+            {"truth": np.zeros((10, 10), int)},
+            ValueError,
+            r"must be 2D or 3D and have the same shape, got \(10, 10, 10\) and",
+        ),
         ({"spacing_mm": (1.0, 1.0)}, ValueError, "spacing_mm must be 3 positive numbers, got"),
         ({"spacing_mm": (1.0, 0.0, 1.0)}, ValueError, "spacing_mm must be 3 positive numbers, got"),
         ({"spacing_mm": (1.0, math.nan, 1.0)}, ValueError, "spacing_mm must be 3 positive numbers, got"),
@@ -298,7 +302,7 @@ def test_spacing_of_an_oblique_affine():
         ({"labels": {}}, ValueError, "labels must have at least one entry"),
         ({"labels": {"cube": 0}}, ValueError, "different values from 1 up"),
         ({"labels": {"cube": 1, "other": 1}}, ValueError, "different values from 1 up"),
-        ({"labels": {"cube": 1, "foreground": 2}}, ValueError, "labels must not be called 'foreground'"),
+        ({"labels": {"cube": 1, "foreground": 2}}, ValueError, "labels must not include 'foreground'"),
         ({"tolerance_mm": 1.0}, TypeError, "tolerance_mm must map names of labels to mm"),
         ({"tolerance_mm": {}}, ValueError, "tolerance_mm must have one entry for each of cube"),
         ({"tolerance_mm": {"cube": 1.0, "cub": 1.0}}, ValueError, "tolerance_mm must have one entry for each of cube"),

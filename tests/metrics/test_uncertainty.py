@@ -41,7 +41,9 @@ class TestDisagreement:
     @pytest.mark.parametrize("shapes", [[], [(1, 2, 4, 4), (1, 2, 4, 5)]])
     def test_bad_arguments(self, shapes):
         logits = {f"L{i}": torch.zeros(shape) for i, shape in enumerate(shapes, 1)}
-        with pytest.raises(ValueError, match="logits_by_level must hold logits of one shape for at least one level"):
+        with pytest.raises(
+            ValueError, match="logits_by_level must hold logits of the same shape for at least one level"
+        ):
             disagreement(logits)
 
 
@@ -63,7 +65,7 @@ class TestAuroc:
         assert error_auroc(np.zeros((2, 2)), error) is None
 
     def test_shapes_must_agree(self):
-        with pytest.raises(ValueError, match=r"uncertainty and error must have one shape, got \(2,\) and \(3,\)"):
+        with pytest.raises(ValueError, match=r"uncertainty and error must have the same shape, got \(2,\) and \(3,\)"):
             error_auroc(np.zeros(2), np.zeros(3))
 
 

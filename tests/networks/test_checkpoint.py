@@ -162,7 +162,7 @@ def test_files_that_would_run_code_are_refused(path):
         (lambda network, path: torch.save({"network": network}, path), "it holds Python objects besides tensors"),
         (
             lambda network, path: torch.jit.script(network).save(path),
-            r"it is TorchScript, which holds code\. Save the state_dict\(\) of the network",
+            r"it is TorchScript, which holds code\. Save the state_dict\(\) of the orig",
         ),
         (lambda _, path: path.write_bytes(b"PK broken"), r"it is damaged, or was not .*\. Copy or save it again"),
     ],

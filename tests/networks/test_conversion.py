@@ -129,7 +129,7 @@ def test_synchronised_batch_norm_made_by_torch():
 
 def test_heads_that_may_be_untrained_are_named():
     net = trained(deep_supervision=False).eval()
-    with pytest.warns(UserWarning, match=r"the heads of L1, L2 and L3 were not, and pruning to them gives noise"):
+    with pytest.warns(UserWarning, match=r"the heads of L1, L2 and L3 are untrained, and pruning to them gives noise"):
         converted = NestedUNet.from_basic_unetplusplus(net)
     image = torch.rand(1, 2, 32, 32)
     assert torch.allclose(converted(image), net(image)[0], atol=1e-5)

@@ -136,10 +136,10 @@ def test_check_writes_what_a_guard_reads(folder, tmp_path, capsys):
     nibabel.save(nibabel.Nifti1Image(np.stack([image, -image], -1), AFFINE), folder / "sub-1_b.nii.gz")
     nibabel.save(nibabel.Nifti1Image(label, AFFINE), folder / "sub-1_b_label.nii.gz")
     assert main(["check", str(folder), "--fingerprint", str(bundle / "configs" / "fingerprint.json")]) == 0
-    assert "what the training cases have in common" in capsys.readouterr().out
+    assert "the ranges of the training cases" in capsys.readouterr().out
     assert find_guard(bundle).ranges.constant_surround == 1.0
     assert main(["check", "hippocampus_mri_unetpp", "--fingerprint", "x.json"]) == 2
-    assert "must be a data set to take its fingerprint" in capsys.readouterr().err
+    assert "must be a data set for --fingerprint" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -77,9 +77,9 @@ def test_more_time_buys_a_larger_network_and_memory_limits_it():
 def test_without_enough_time_the_smallest_network_is_taken_and_the_plan_says_so(caplog):
     choices = choose_network(task(minutes=0.1), CPU, cheap, {})
     assert choices["features"].value[0] == 8
-    assert "all that the time allows" in choices["patch_size"].reason
+    assert "as the time allows only about" in choices["patch_size"].reason
     assert choices["steps"].value >= 1
-    assert "some hundreds to find anything. Give --minutes " in caplog.text
+    assert "several hundred to learn anything. Give --minutes " in caplog.text
 
 
 def test_folds_share_the_time():

@@ -90,7 +90,7 @@ def test_the_whole_path_scores_every_tolerance_in_the_pass_of_the_levels(network
     assert {point.name for point in result.points} == {"L1", "L2", "L3"}
     assert result.grid is None
     assert (found.recommended, found.timed_cases) == (None, 3)
-    assert found.reason == "No tolerance is shown to be not worse than L3: run all windows at one level."
+    assert found.reason == "No tolerance is shown to be as good as L3: run all windows at one level."
     assert read_report(tmp_path / "report.json") == result
     rows = list(csv.DictReader((tmp_path / "adaptive_depth.csv").open()))
     assert len(rows) == 6

@@ -253,7 +253,7 @@ class TestMemoryProcess:
         class Local(SimpleInferer):
             pass
 
-        with pytest.raises(ValueError, match="L2: the network and what runs it must be picklable"):
+        with pytest.raises(ValueError, match="L2: the network and its inferer must be picklable"):
             measure_costs({"L2": full}, (8, 8), (8, 8), Local(), repeats=1)
 
     def test_failed_process(self, full: NestedUNet, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -368,7 +368,7 @@ class TestGuards:
     def test_a_deepest_level_far_below_a_shallower_one_is_told(self) -> None:
         decision = decide(rows_of(levels(40, l1=0.1)), POINTS, DICE, dataset="A", **FAST)
         assert decision.warnings == (
-            "L1 is better than L3 by 0.100 in Dice of Anterior: the deepest level was not trained well; look at it "
+            "L1 is better than L3 by 0.100 in Dice of Anterior: the deepest level was not trained well. Check it "
             "before you prune.",
         )
 

@@ -169,7 +169,7 @@ def test_errors_come_out_as_they_are(bundle, few_boxes, tmp_path):
         prune_bundle(bundle, few_boxes, tmp_path / "out", budgets=["money=1"])
     with pytest.raises(ValueError, match="extra must be a name, '=' and a file, got 'alone'"):
         prune_bundle(bundle, few_boxes, tmp_path / "out", extra=["alone"])
-    with pytest.raises(ValueError, match="device must be such as 'cpu'"):
+    with pytest.raises(ValueError, match="device must be a name like 'cpu'"):
         prune_bundle(bundle, few_boxes, tmp_path / "out", device="abacus")
 
 
@@ -200,7 +200,7 @@ def test_command_line_names_an_older_pruned_bundle(bundle, few_boxes, tmp_path, 
     arguments = ["prune", "--bundle", str(bundle), "--dataset_dir", str(few_boxes), "-o", str(tmp_path / "out")]
     arguments += ["--device", "cpu", "--subjects", str(table), "--alpha", "0.025", "--seed", "3"]
     assert cli.main([*arguments, "--write", str(old), "--overwrite"]) == 3
-    assert f"{old} is of an earlier run and does not belong to this verdict" in capsys.readouterr().err
+    assert f"{old} is from an earlier run and does not belong to this verdict" in capsys.readouterr().err
 
 
 def test_command_line_turns_type_errors_into_one_line(bundle, few_boxes, tmp_path, capsys):

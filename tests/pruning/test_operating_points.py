@@ -141,15 +141,15 @@ def outcome(point: str, state: str) -> PointOutcome:
         (
             {"a": ("pass", 0.5), "b": ("pass", 0.25), "c": ("fail", 0.1)},
             "b",
-            "2 of 3 operating points are shown to be not worse than R by more than the margins; the fastest of them is "
+            "2 of 3 operating points are shown to be no worse than R by more than the margins; the fastest of them is "
             "b, which takes 0.25 times as long (4 times as fast).",
         ),
         (
             {"a": ("pass", 1.5)},
             None,
-            "1 of 1 operating points are shown to be not worse than R, none of which is faster",
+            "1 of 1 operating points are shown to be no worse than R, none of which is faster",
         ),
-        ({"a": ("inconclusive", 0.5)}, None, "0 of 1 operating points are shown to be not worse than R: keep it."),
+        ({"a": ("inconclusive", 0.5)}, None, "0 of 1 operating points are shown to be no worse than R: keep it."),
     ],
 )
 def test_the_fastest_that_passes_is_recommended(found, expected, reason):

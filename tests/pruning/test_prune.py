@@ -511,7 +511,9 @@ def test_write_must_be_possible(tmp_path, few_boxes, no_network_work):
     with pytest.raises(FileExistsError, match=r"write must not exist yet, got .*there"):
         run(intensity_network(), few_boxes, tmp_path / "out", bundle=bundle, write=tmp_path / "there")
     # the pruned bundle is cut out of the bundle's own weights, which are not those that would be judged
-    with pytest.raises(ValueError, match=r"evaluated weights are not the bundle's own, got others than .*model\.pt"):
+    with pytest.raises(
+        ValueError, match=r"evaluated weights are not the bundle's own, got weights other than .*model\.pt"
+    ):
         run(half_blind_network(), few_boxes, tmp_path / "out", bundle=bundle, write=tmp_path / "pruned")
 
 
@@ -548,7 +550,7 @@ def test_a_bare_text_is_one_setting(tmp_path, few_boxes, quick):
 
 def test_confirming_cases_must_be_others(tmp_path, few_boxes, other_boxes, no_network_work):
     again = copied(few_boxes, tmp_path / "again", 1)
-    with pytest.raises(ValueError, match=r"- again, case_00: .*the same image as .*\(few\), which would"):
+    with pytest.raises(ValueError, match=r"- again, case_00: .*the same image as .*\(few\); they would"):
         run(intensity_network(), few_boxes, tmp_path / "out", confirm_dir=again)
     with pytest.raises(ValueError, match=r"case_00 \(other\): the same subject, 'case_00', as case_00 \(few\)"):
         run(intensity_network(), few_boxes, tmp_path / "out", confirm_dir=other_boxes, subject_pattern="(case_..)")
@@ -595,7 +597,7 @@ def test_what_cannot_be_written_is_refused_first(tmp_path, few_boxes, no_network
     with pytest.raises(FileExistsError, match="target must be a bundle to be replaced"):
         write(tmp_path / "thesis", overwrite=True)
     with pytest.raises(
-        ValueError, match=r"segments in another way than it is evaluated, got overlap 0\.25 instead of 0\.5"
+        ValueError, match=r"segments differently from the evaluation, got overlap 0\.25 instead of 0\.5"
     ):
         write(tmp_path / "pruned", **make_pipeline(overlap=0.5))
     (bundle / "docs" / "data_license.txt").unlink()
@@ -625,7 +627,7 @@ def test_an_older_pruned_bundle_is_said_not_to_belong(tmp_path, few_boxes, quick
     bundle = make_prunable_bundle(tmp_path / "bundle")
     old = write_pruned_bundle(bundle, "L1", tmp_path / "old")
     run(intensity_network(), few_boxes, tmp_path / "out", bundle=bundle, write=old, overwrite=True)
-    assert f"{old} is of an earlier run and does not belong to this verdict" in caplog.text
+    assert f"{old} is from an earlier run and does not belong to this verdict" in caplog.text
 
 
 def test_the_level_that_failed_is_shown(complete):

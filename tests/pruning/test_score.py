@@ -139,7 +139,7 @@ def test_equal_images_and_labels_that_no_case_has_are_told_once(cases, caplog):
     first, *others = (case["image"] for case in cases)
     assert told == [
         *(f"{image}: the same image as {first}, both in 'dataset'. Leave one of them out." for image in others),
-        "dataset: no case has the label 'ball' (2). Leave it out of labels, or add such cases.",
+        "dataset: no case has the label 'ball' (2). Remove it from labels, or add such cases.",
     ]
 
 
@@ -306,7 +306,7 @@ class TestNetworks:
         [
             ({"L1 alone": Thresholds()}, TypeError, "extra must map operating points of kind 'extra' to networks"),
             ({OperatingPoint("a", "L1"): Thresholds()}, TypeError, "extra must map operating points of kind 'extra'"),
-            ({OperatingPoint("L2", "L1", "extra"): Thresholds()}, ValueError, "names of its own, got 'L2' again"),
+            ({OperatingPoint("L2", "L1", "extra"): Thresholds()}, ValueError, "unique names, got 'L2' again"),
             ({OperatingPoint("a", "L4", "extra"): Thresholds()}, ValueError, "levels must be among L1, L2 of the net"),
         ],
     )
@@ -485,7 +485,7 @@ class TestSubjects:
         [
             ({"subject_pattern": r"sub-\d+"}, "subject_pattern must have one group, got 'sub-.*' with 0"),
             ({"subject_pattern": "("}, "subject_pattern must be a regular expression"),
-            ({"subject_pattern": "(patient)"}, "must match the name of every case.*finds nothing in 'sub-0_run-0'"),
+            ({"subject_pattern": "(patient)"}, "must match the name of every case.*does not match 'sub-0_run-0'"),
             (
                 {"subjects": {"sub-0_run-0": "a"}},
                 "subjects must name the subject of every case, got none for 'sub-0_run-1",

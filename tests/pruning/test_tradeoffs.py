@@ -101,7 +101,7 @@ class TestBudget:
     def test_none_within(self) -> None:
         picked = within_budget(ACCURACY, COSTS, [Budget("latency_ms", 5)])
         assert picked.points == ()
-        assert picked.reason == "No point is within latency_ms<=5; the least that any of them needs is 20 latency_ms."
+        assert picked.reason == "No point is within latency_ms<=5; the least that any point needs is 20 latency_ms."
 
     def test_of_equally_accurate_points_the_fastest(self) -> None:
         assert within_budget(dict.fromkeys(COSTS, 0.9), COSTS, Budget("latency_ms", 1000)).points == ("L1",)

@@ -150,7 +150,7 @@ def test_training_cases_among_the_judging_ones_leave_no_verdict(tmp_path, boxes,
     result = run(dataset_dir=boxes, output_dir=tmp_path / "out", **recorded(tmp_path / "b", None, training=entries[:1]))
     final = verdict(result)
     assert (final.verdict, final.level) == ("inconclusive", "L2")
-    assert final.summary.startswith("No verdict, keep L2 for now: 1 of 20 cases that should judge")
+    assert final.summary.startswith("No verdict, keep L2 for now: 1 of 20 judging cases were used for training")
 
 
 def test_the_selecting_list_lets_prune_stand_and_marks_all_else(tmp_path, boxes, quick) -> None:

@@ -87,7 +87,7 @@ def test_windows_of_each_image_are_those_of_segment(brain, tmp_path, monkeypatch
 
 
 def test_windows_of_each_image_need_a_network_that_can_be_reshaped(brain, tmp_path):
-    with pytest.raises(ValueError, match="network_format must be openvino for windows that each image chooses"):
+    with pytest.raises(ValueError, match="network_format must be openvino for windows chosen per image"):
         export_runner(brain[0], tmp_path / "folder", window_shape="auto", network_format="onnx")
 
 
@@ -130,13 +130,13 @@ def test_a_changed_network_and_another_version_are_refused(brain, tmp_path):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     with (tmp_path / "network.bin").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(ValueError, match=r"damaged, or not what pipeline\.json means"):
+    with pytest.raises(ValueError, match=r"damaged, or does not belong to pipeline\.json"):
         Segmenter(tmp_path)
     content = json.loads((tmp_path / "pipeline.json").read_text()) | {"version": 99}
     (tmp_path / "pipeline.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match="version must be 1, got 99"):
         Segmenter(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"no pipeline.json there"):
+    with pytest.raises(FileNotFoundError, match=r"has no pipeline.json"):
         Segmenter(tmp_path / "nowhere")
 
 
@@ -152,7 +152,7 @@ def test_images_that_cannot_be_used_are_named(brain, tmp_path):
 @pytest.mark.parametrize(
     ("step", "reason"),
     [
-        ({"_target_": "MedianSmoothd", "keys": "image", "radius": 1}, "MedianSmoothd cannot be done by the runner"),
+        ({"_target_": "MedianSmoothd", "keys": "image", "radius": 1}, "MedianSmoothd is not supported by the runner"),
         (
             {"_target_": "AdjustContrastd", "keys": "image", "gamma": 1.0, "invert_image": True},
             "its invert_image must be False, got True",
@@ -168,7 +168,7 @@ def test_what_has_no_translation_is_refused(tmp_path, step, reason):
 
 def test_a_folder_with_other_things_is_not_replaced(brain, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="is no exported folder"):
+    with pytest.raises(FileExistsError, match="is not an exported folder"):
         export_runner(brain[0], tmp_path)
 
 

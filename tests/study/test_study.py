@@ -223,7 +223,7 @@ def test_broken_validation_cases_are_found_before_training(discs_dir, tmp_path, 
     [
         ("labelsTr", 7, r"disc_2\.nii\.gz: the label must hold 0 and 1 only, got 7\. Name the value"),
         ("labelsTr", 257, r"disc_2\.nii\.gz: the label must hold 0 and 1 only, got 257"),
-        ("imagesTr", 7, r"disc_2\.nii\.gz: every voxel has the value 7\.0, so there is nothing to segment"),
+        ("imagesTr", 7, r"disc_2\.nii\.gz: all voxels have the value 7\.0, so there is nothing to segment"),
     ],
 )
 def test_broken_training_cases_are_found_before_training(discs_dir, tmp_path, tiny, drawn, file, value, message):

@@ -56,7 +56,7 @@ def test_settings_fit_json():
         (
             {"features": [2] * 5, "patch_size": [8, 16]},
             ValueError,
-            r"patch_size must be more than 16 along one axis at least for 5 features, got \[8, 16\]\. Give a larger",
+            r"patch_size must be more than 16 along at least one axis for 5 features, got \[8, 16\]\. Give a larger",
         ),
     ],
 )

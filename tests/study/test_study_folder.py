@@ -18,7 +18,7 @@ def test_a_folder_holds_runs_of_one_setting(discs_dir, tmp_path):
     folder.claim(settings, cases)
     folder.claim(settings, cases)
     assert folder.compare(settings, cases) == fingerprint
-    with pytest.raises(ValueError, match=r"got .* with others: budget was 5 and is 6\. Give the settings"):
+    with pytest.raises(ValueError, match=r"got .* with others: budget was 5 and is 6\. Give its original"):
         folder.claim(StudySettings(2, budget=6), cases)
     fewer = dataclasses.replace(cases, validation=cases.validation[1:])
     with pytest.raises(ValueError, match=r"its cases or labels are not those of dataset_dir"):
@@ -39,7 +39,7 @@ def test_a_bundle_that_was_changed_is_not_on_equal_terms(discs_dir, tmp_path):
     folder.claim(settings, cases)
     path = folder.bundle / "configs" / "train.json"
     path.write_text(path.read_text().replace("0.0001", "0.1"))
-    with pytest.raises(ValueError, match=r"train\.json: must be what this version writes .* but differs"):
+    with pytest.raises(ValueError, match=r"train\.json: differs from what this version writes"):
         folder.claim(settings, cases)
 
 

@@ -28,5 +28,5 @@ def test_other_cases_than_the_validation_list_can_be_looked_at(tmp_path):
 def test_a_file_without_epochs(tmp_path):
     pytest.importorskip("matplotlib", reason="drawing needs matplotlib")
     (tmp_path / "curves.csv").write_text(HEADER)
-    with pytest.raises(ValueError, match=r"curves\.csv: must hold a row per epoch"):
+    with pytest.raises(ValueError, match=r"curves\.csv: must have a row per epoch"):
         draw_curves(tmp_path / "curves.csv", tmp_path / "curves.png")

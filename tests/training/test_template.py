@@ -85,7 +85,7 @@ def test_a_bundle_is_written_once(tmp_path):
     assert content == {**template, "steps": 7}
     assert (tmp_path / "configs" / "evaluate.json").is_file()
     write_template(tmp_path, {"steps": 7})
-    with pytest.raises(ValueError, match=r"train\.json: must be what this version writes for these settings"):
+    with pytest.raises(ValueError, match=r"train\.json: differs from what this version writes for these settings"):
         write_template(tmp_path, {"steps": 8})
 
 

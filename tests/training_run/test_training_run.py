@@ -81,11 +81,11 @@ def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, 
     assert (record.rule, record.selecting) == ("last, averaged", {})
     assert sorted(record.training) == [f"disc_{number}" for number in range(6)]
     readme = (bundle / "docs" / "README.md").read_text()
-    assert "Trained on 6 cases, by 6 step(s)" in readme
+    assert "Trained on 6 cases for 6 step(s)" in readme
     assert "| L1 | disc |" in readme
     assert set(read_metadata(bundle)["eval_metrics"]) == {"mean_dice_L1", "mean_dice_L2"}
     assert not list((bundle / "training").glob("checkpoint_*"))
-    assert "judging the levels" in lines
+    assert "comparing the levels" in lines
     assert lines[-1] == "writing the report ..."
     # what is done is not repeated
     monkeypatch.setattr(stages, "fit", None)
@@ -109,7 +109,7 @@ def test_a_training_goes_on_where_it_was_interrupted(discs_dir, planned, monkeyp
 
         patched.setattr(NumberedPatches, "__getitem__", stop)
         assert cli.main(["train", str(discs_dir), "-o", str(one), "--device", "cpu"]) == 130
-    assert "interrupted. The same command continues from there: monai-unetpp" in capsys.readouterr().err
+    assert "interrupted. Run the same command again to continue: monai-unetpp" in capsys.readouterr().err
     # nothing is lost but the step that was interrupted, the fifth
     assert (one / "training" / "checkpoint_epoch=4.pt").is_file()
     fitted = train(options(discs_dir, one))
@@ -203,16 +203,16 @@ def test_weights_to_begin_with_are_named_in_the_readme(discs_dir, planned, monke
     monkeypatch.setattr(stages._Run, "finish", lambda self, fitted, result: fitted)
     fitted = train(options(discs_dir, bundle, init=str(path)))
     assert "fresh: L1, L2" in fitted.transfer
-    assert "It began with weights from" in (bundle / "docs" / "README.md").read_text()
+    assert "It started from weights from" in (bundle / "docs" / "README.md").read_text()
 
 
 def test_a_bundle_that_was_planned_otherwise_is_refused(discs_dir, planned, tmp_path):
     bundle = planned("planned")
-    with pytest.raises(ValueError, match=r"was planned for .*discs.*, got .*\. Take another folder"):
+    with pytest.raises(ValueError, match=r"was planned for .*discs.*, got .*\. Use another folder"):
         train(options(tmp_path, bundle))
-    with pytest.raises(ValueError, match=r"was planned with batch_size=2, got 4\. Take another folder"):
+    with pytest.raises(ValueError, match=r"was planned with batch_size=2, got 4\. Use another folder"):
         train(options(discs_dir, bundle, settings=("batch_size=4",)))
-    with pytest.raises(ValueError, match=r"patch_size=\[16, 16\], got 8\. Take another folder"):
+    with pytest.raises(ValueError, match=r"patch_size=\[16, 16\], got 8\. Use another folder"):
         train(options(discs_dir, bundle, settings=("patch_size=8",)))
 
 
@@ -220,7 +220,7 @@ def test_values_set_by_hand_are_compared_as_the_plan_reads_them(discs_dir, plann
     told = []
     given = options(discs_dir, planned("same"), settings=("patch_size=16", "strides=[2,2]", "overlap=0.25"))
     assert planned_bundle(given, told.append).steps == 6
-    assert told[-1].endswith("planned before.")
+    assert told[-1].endswith("already planned.")
 
 
 def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp_path):

@@ -1,4 +1,4 @@
-"""Training images drawn from label maps alone."""
+"""Synthesize training images from label maps alone."""
 
 from monai_unetpp.data.synthesis.deforming import RandDeformLabelsd
 from monai_unetpp.data.synthesis.intensities import RandLabelsToImaged

@@ -1,4 +1,4 @@
-"""Random shapes, positions and sizes for label maps."""
+"""Random deformation of label maps."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["RandDeformLabelsd"]
 
 
 class RandDeformLabelsd(RandomizableTransform, MapTransform):
-    """Turn, shift, stretch and bend a label map at random while it is resampled, once, to a size and voxel size.
+    """Rotate, shift, scale, shear and warp a label map at random, in a single resampling to a given size.
 
-    MONAI's ``Rand3DElasticd`` smooths a displacement of every voxel, which takes a processor most of a second. Here a
+    MONAI's ``Rand3DElasticd`` smooths a displacement of every voxel, which takes most of a second on a CPU. Here a
     coarse grid of displacements is drawn and interpolated.
 
     Args:
-        keys: label maps ``(1, H, W, D)`` of whole numbers; each gets the nearest label, and 0 from outside.
-        spatial_size: the size of the result in voxels.
-        scale: range of the factor, one for each axis, by which a voxel of the result is longer than one of the input.
-        rotate: largest rotation about each axis, in radians, either way.
-        shear: largest shear, either way.
-        translate: largest shift of the centre along each axis in voxels of the result, either way.
+        keys: integer label maps ``(1, H, W, D)``; resampled with the nearest label, and 0 outside.
+        spatial_size: size of the result in voxels.
+        scale: range of the ratio between the voxel sizes of result and input, drawn for each axis.
+        rotate: largest rotation about each axis in radians, in either direction.
+        shear: largest shear, in either direction.
+        translate: largest shift of the centre along each axis in voxels of the result, in either direction.
         control_points: range of the number of displacements along each axis.
         displacement: range of their standard deviation, in voxels of the result.
 
@@ -76,7 +76,7 @@ class RandDeformLabelsd(RandomizableTransform, MapTransform):
         self.resample = Resample(mode="nearest", padding_mode="zeros", dtype="float32")
 
     def set_random_state(self, seed: Any = None, state: Any = None) -> RandDeformLabelsd:
-        """Seed this transform and the one that it uses."""
+        """Seed this transform and the affine one inside."""
         super().set_random_state(seed, state)
         self.affine.set_random_state(state=self.R)
         return self
@@ -93,7 +93,7 @@ class RandDeformLabelsd(RandomizableTransform, MapTransform):
         return d
 
     def _bent_grid(self) -> torch.Tensor:
-        """Homogeneous coordinates ``(4, *spatial_size)`` of the voxels from the centre, each with its displacement."""
+        """Homogeneous coordinates ``(4, *spatial_size)`` of the displaced voxels, relative to the centre."""
         axes = [torch.arange(size, dtype=torch.float32) - (size - 1) / 2 for size in self.spatial_size]
         grid = torch.stack([*torch.meshgrid(*axes, indexing="ij"), torch.ones(self.spatial_size)])
         count = [int(self.R.randint(self.control_points[0], self.control_points[1] + 1)) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Images with random intensities for each label."""
+"""Draw images with random intensities for each label."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ __all__ = ["RandLabelsToImaged"]
 
 
 class RandLabelsToImaged(RandomizableTransform, MapTransform):
-    """Draw an image from a label map: each label gets a normal distribution of intensities of its own.
+    """Draw an image from a label map: each label gets its own normal distribution of intensities.
 
     Networks that see a new contrast in every step learn shapes, and segment scans of any contrast. Blur, bias field,
-    resolution and further noise are left to the transforms that follow.
+    resolution and other noise are left to later transforms.
 
     Args:
-        keys: the label map ``(1, H, W[, D])`` of whole numbers from 0 up. It stays as it is.
-        image_key: key of the image to make, float32 and as large as the label map.
-        alike: groups of labels that share one distribution, such as the two sides of a structure.
+        keys: the label map ``(1, H, W[, D])`` of integers from 0 up, which is not changed.
+        image_key: key of the image, float32 and as large as the label map.
+        alike: groups of labels that share a distribution, such as the two sides of a structure.
         mean: range of a label's mean intensity.
         deviation: range of a label's standard deviation.
-        dark: labels that are black with probability ``dark_prob``, mean and deviation 0: air, or what was cut away.
-        dark_prob: how often they are.
-        means: ranges for some labels in place of ``mean``, each as labels and their range: the looks of a kind of
-            scan that is to be seen often, T1-weighted ones for instance.
+        dark: labels that are black (mean and deviation 0) with probability ``dark_prob``, such as air or removed
+            tissue.
+        dark_prob: see ``dark``.
+        means: pairs of labels and a range that replaces ``mean`` for them, to imitate a common kind of scan such as
+            T1-weighted MRI.
 
     Raises:
-        ValueError: a range that does not ascend, or a label in two groups.
+        ValueError: a range does not ascend, or a label is in two groups.
 
     Example:
         >>> import torch
@@ -86,7 +87,7 @@ class RandLabelsToImaged(RandomizableTransform, MapTransform):
         return d
 
     def _draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Mean and standard deviation of the labels 0 to ``count`` - 1."""
+        """Draw mean and standard deviation of the labels 0 to ``count`` - 1."""
         drawn = torch.as_tensor(self.R.uniform(size=(2, count)), dtype=torch.float32)
         dark = self.R.uniform(size=len(self.dark)) < self.dark_prob
         for group in self.alike:

@@ -1,4 +1,4 @@
-"""Left-right mirroring after which left is still called left."""
+"""Left-right mirroring that swaps the labels of the two sides."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["RandMirrorLabelsd"]
 class RandMirrorLabelsd(RandomizableTransform, MapTransform):
     """Mirror an item at random, and swap the labels of the two sides.
 
-    After a plain flip the left structure is on the right; a network that learns from both cannot tell the sides apart.
-    Unlike MONAI's flips this keeps the grid as it is in space, and makes a mirrored head on it.
+    After a plain flip, structures with a left label are on the right, so a network trained on both cannot tell the
+    sides apart. Unlike MONAI's flips this keeps the grid in place and mirrors the content.
 
     Args:
         keys: images and label maps ``(C, H, W[, D])``, all mirrored together.
-        label_keys: those of them that are label maps of whole numbers from 0 up.
+        label_keys: the keys of label maps with integers from 0 up.
         pairs: labels of the two sides, such as ``[[17, 53]]``.
-        prob: how often to mirror.
-        spatial_axis: the axis from left to right.
+        prob: probability of mirroring.
+        spatial_axis: the left-right axis.
 
     Raises:
-        ValueError: a label in two pairs, or a pair that is not two labels.
+        ValueError: a label is in two pairs, or a pair does not have two labels.
 
     Example:
         >>> import torch
@@ -55,7 +55,7 @@ class RandMirrorLabelsd(RandomizableTransform, MapTransform):
         self.spatial_axis = spatial_axis
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Mirror one item, or leave it as it is."""
+        """Mirror one item, or leave it unchanged."""
         d = dict(data)
         self.randomize(None)
         if not self._do_transform:

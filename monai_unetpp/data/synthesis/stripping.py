@@ -1,4 +1,4 @@
-"""Removal of what surrounds the brain, as tools for skull-stripping leave it."""
+"""Random removal of the tissue around an organ, as by skull-stripping."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ __all__ = ["RandStripSurroundd"]
 class RandStripSurroundd(RandomizableTransform, MapTransform):
     """Set the labels around an organ to 0 at random, up to a random distance from it.
 
-    It belongs before :class:`RandLabelsToImaged`, which then draws what is left; the label map says so as well.
+    Use it before :class:`RandLabelsToImaged`, so that image and label map agree.
 
     Args:
         keys: label maps ``(1, H, W[, D])``.
-        surround: the labels around it; all others but 0 are the organ.
-        prob: how often to strip.
-        margin: range of the distance in voxels up to which the surround stays.
+        surround: labels around the organ; all others but 0 are the organ.
+        prob: probability of stripping.
+        margin: range of the distance in voxels up to which the surround is kept.
 
     Raises:
         ValueError: ``margin`` is not a range of numbers from 0 up.
@@ -47,7 +47,7 @@ class RandStripSurroundd(RandomizableTransform, MapTransform):
         self.margin = margin
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Strip one item, or leave it as it is."""
+        """Strip one item, or leave it unchanged."""
         d = dict(data)
         self.randomize(None)
         if not self._do_transform:

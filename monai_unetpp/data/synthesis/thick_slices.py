@@ -1,4 +1,4 @@
-"""Thick slices along one axis, as most clinical scans have them."""
+"""Simulate thick slices along one axis, as in most clinical scans."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ __all__ = ["RandThickSlicesd"]
 
 
 class RandThickSlicesd(RandomizableTransform, MapTransform):
-    """Average an image over slices along a random axis, and bring it back to its own grid.
+    """Average an image over thick slices along a random axis, and interpolate it back to its own grid.
 
-    What MONAI's ``RandSimulateLowResolutiond`` does along all axes alike, this does along one, with averaging, so that
-    structures thinner than a slice get partial volume.
+    MONAI's ``RandSimulateLowResolutiond`` lowers the resolution along all axes; this transform averages along one, so
+    structures thinner than a slice get partial volume effects.
 
     Args:
         keys: images ``(C, H, W[, D])``, all along the same axis.
-        prob: how often to do so.
-        thickness: range of the thickness of a slice in voxels, at least 1.
+        prob: probability of the transform.
+        thickness: range of the slice thickness in voxels, at least 1.
 
     Raises:
         ValueError: ``thickness`` is not a range of numbers from 1 up.
@@ -45,7 +45,7 @@ class RandThickSlicesd(RandomizableTransform, MapTransform):
         self.thickness = thickness
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Thicken the slices of one item, or leave it as it is."""
+        """Thicken the slices of one item, or leave it unchanged."""
         d = dict(data)
         self.randomize(None)
         if not self._do_transform:

@@ -1,4 +1,4 @@
-"""One interface for every way to run a network on batches of windows: torch, torch.compile, OpenVINO."""
+"""One interface to run networks on batches of windows with torch, torch.compile or OpenVINO."""
 
 from monai_unetpp.inferers.predictors.adaptive import AdaptiveTorchPredictor
 from monai_unetpp.inferers.predictors.adaptive_openvino import AdaptiveOpenVINOPredictor

@@ -1,4 +1,4 @@
-"""Running each window only as deep as it needs, with torch."""
+"""Run each window only as deep as needed, with torch."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from monai_unetpp.networks.stages import NetworkStage
 
 __all__ = ["FIRST_LEVELS", "AdaptiveTorchPredictor", "as_nested_unet", "check_levels_to_choose"]
 
-#: Levels that the first stage gives: a window cannot stop before two can be compared.
+#: Levels of the first stage: a window cannot stop before two levels can be compared.
 FIRST_LEVELS = 2
 
 
 class AdaptiveTorchPredictor(TorchPredictor):
-    """Gives each window the logits of the first level that agrees with the one before it, and computes no more.
+    """Computes each window up to the first level that agrees with the one before it.
 
-    The windows of a batch go from stage to stage together; those that are done stay behind. The result is a dict with
-    the one name ``"adaptive"``.
+    The windows of a batch go from stage to stage together; finished ones drop out. The result is a dict with the single
+    key ``"adaptive"``.
 
     Args:
-        network: a ``NestedUNet`` with two levels or more.
+        network: a ``NestedUNet`` with two or more levels.
         tolerance: of ``1 - Dice`` between two levels, see :func:`monai_unetpp.inferers.depth_gate.levels_agree`.
         **settings: see :class:`Predictor`, without ``levels``.
 
     Attributes:
-        depths: number of the level, among ``levels``, that each window of the last batch got, ``(B,)``.
+        depths: index in ``levels`` of the level chosen for each window of the last batch, ``(B,)``.
 
     Raises:
-        TypeError: another network.
-        ValueError: a network with one level.
+        TypeError: the network is not a ``NestedUNet``.
+        ValueError: the network has one level.
     """
 
     def __init__(self, network: Callable[..., Any], *, tolerance: float, **settings: Any) -> None:
@@ -47,7 +47,7 @@ class AdaptiveTorchPredictor(TorchPredictor):
     def _predict(self, windows: torch.Tensor) -> dict[str, torch.Tensor]:
         network: Any = self.network
         if self._copy is not None:
-            # the stages share the modules of the copy, which takes over the weights that the network has now
+            # the stages share the modules of the copy, which is updated to the network's current weights
             network = self._copy.current()
             windows = windows.contiguous(memory_format=channels_last(windows.dim()))
         with evaluating(network), computing(self.device, self.precision):
@@ -73,12 +73,12 @@ class AdaptiveTorchPredictor(TorchPredictor):
 def _advanced(
     stage: NetworkStage, kept: Mapping[str, torch.Tensor], windows: torch.Tensor
 ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The logits of the next level for some windows, and what is kept of them."""
+    """The logits of the next level for some windows, and the nodes kept for later stages."""
     count = len(windows)
     some = next(iter(kept.values()))
     if count < len(some):
         if some.device.type == "cuda":
-            # few different sizes of batches: for each, cuDNN tries which convolutions are fastest
+            # use few batch sizes: cuDNN benchmarks convolutions for each
             padded = min(1 << (count - 1).bit_length(), len(some))
             windows = torch.cat([windows, windows[-1:].expand(padded - count)])
         kept = {name: value[windows] for name, value in kept.items()}
@@ -87,26 +87,26 @@ def _advanced(
 
 
 def check_levels_to_choose(network: Any) -> NestedUNet:
-    """``network`` if a depth can be chosen in it.
+    """Check that the depth of ``network`` can be chosen.
 
     Raises:
-        TypeError: it is no ``NestedUNet``.
+        TypeError: it is not a ``NestedUNet``.
         ValueError: it has one level.
     """
     nested = as_nested_unet(network)
     if len(nested.levels) < FIRST_LEVELS:
         raise ValueError(
-            f"network must have two levels or more for levels={ADAPTIVE!r}, got {nested.levels[0]} alone. Take the "
+            f"network must have two or more levels for levels={ADAPTIVE!r}, got only {nested.levels[0]}. Use the "
             "whole network, trained with deep_supervision, or leave the adaptive depth out."
         )
     return nested
 
 
 def as_nested_unet(network: Any) -> NestedUNet:
-    """``network`` if it is a ``NestedUNet``.
+    """Check that ``network`` is a ``NestedUNet``.
 
     Raises:
-        TypeError: it is another.
+        TypeError: it is not.
     """
     if not isinstance(network, NestedUNet):
         raise TypeError(

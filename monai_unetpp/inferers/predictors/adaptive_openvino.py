@@ -1,4 +1,4 @@
-"""Running each window only as deep as it needs, with OpenVINO."""
+"""Run each window only as deep as needed, with OpenVINO."""
 
 from __future__ import annotations
 
@@ -23,18 +23,17 @@ _Array = npt.NDArray[np.float32]
 
 
 class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
-    """The same as ``AdaptiveTorchPredictor`` with OpenVINO, window after window.
+    """``AdaptiveTorchPredictor`` with OpenVINO, one window at a time.
 
-    Every stage is a model of its own. What one keeps lies in memory that the next ones read from: nothing is copied
-    between them.
+    Every stage is a separate model. Stages share memory for the nodes that they keep: nothing is copied between them.
 
     Args:
-        network: a ``NestedUNet`` with two levels or more.
+        network: a ``NestedUNet`` with two or more levels.
         tolerance: as for ``AdaptiveTorchPredictor``.
         **settings: see :class:`OpenVINOPredictor`, without ``levels``.
 
     Attributes:
-        depths: number of the level, among ``levels``, that each window of the last batch got, ``(B,)``.
+        depths: index in ``levels`` of the level chosen for each window of the last batch, ``(B,)``.
     """
 
     def __init__(self, network: Callable[..., Any], *, tolerance: float, **settings: Any) -> None:
@@ -45,7 +44,7 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
         self._image: _Array = np.zeros(0, np.float32)
 
     def prepare(self, windows: torch.Tensor) -> None:
-        """Convert the stages, unless that was done for the weights that the network has now."""
+        """Convert the stages, unless this was done for the network's current weights."""
         with self._lock:
             state = state_of_weights(self._module)
             if state != self._state:
@@ -60,7 +59,7 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
         return {ADAPTIVE: torch.cat([logits for logits, _ in found])}
 
     def _deepened(self, window: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """The logits of one window, and the number of their level."""
+        """The logits of one window, and the index of their level."""
         np.copyto(self._image, window.numpy())
         shallower, deeper = self._chain[0].run()
         for number, stage in enumerate(self._chain[1:], start=FIRST_LEVELS):
@@ -80,10 +79,7 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
 
 
 def _with_channels_last(model: Any, stage: NetworkStage) -> Any:
-    """The model with channels last in the memory of all ports but those of image and logits.
-
-    There the channels of a voxel lie side by side, as in the blocks that convolutions take on a CPU.
-    """
+    """The model with channels last in memory at all ports but those of image and logits, as CPU convolutions use it."""
     import_openvino()
     from openvino import Layout
     from openvino.preprocess import PrePostProcessor
@@ -100,7 +96,7 @@ def _with_channels_last(model: Any, stage: NetworkStage) -> Any:
 
 
 class _LinkedStage:
-    """A compiled stage that reads what earlier ones wrote, and adds its own to ``tensors``."""
+    """A compiled stage that reads ``tensors`` of earlier stages, and adds its own."""
 
     def __init__(self, compiled: Any, stage: NetworkStage, tensors: dict[str, _Array]) -> None:
         tensor = import_openvino().Tensor
@@ -115,6 +111,6 @@ class _LinkedStage:
         self._held = (written, dict(tensors))
 
     def run(self) -> tuple[torch.Tensor, ...]:
-        """The logits, which the next run overwrites."""
+        """Compute the logits, which the next run overwrites."""
         self._request.infer()
         return tuple(self._logits)

@@ -1,4 +1,4 @@
-"""Choosing how to run a network."""
+"""Choose the runtime of a network."""
 
 from __future__ import annotations
 
@@ -32,22 +32,21 @@ _PREDICTORS: dict[str, type[Predictor]] = {
 
 
 def make_predictor(network: Callable[..., Any], *, runtime: str = "auto", **settings: Any) -> Predictor:
-    """What runs ``network`` on batches of windows of one shape.
+    """Make the predictor that runs ``network`` on batches of windows of one shape.
 
     Args:
         network: a network on the device, or any function of a tensor (with runtime ``"auto"`` or ``"torch"``).
         runtime: ``"torch"``, ``"compile"`` (torch.compile), ``"openvino"`` (CPU only), or ``"auto"``: OpenVINO for a
-            nested U-Net on a CPU, where it is installed and the precision is not fp16; else torch. Choose ``"torch"``
-            where the weights change after every few batches, as they do in training: other runtimes are not worth
-            their preparation there.
+            nested U-Net on a CPU if installed and the precision is not fp16; else torch. Use ``"torch"`` if the weights
+            change every few batches, as in training: the preparation of other runtimes does not pay there.
         **settings: fields of :class:`~monai_unetpp.inferers.predictors.predictor_settings.PredictorSettings`: shape of
             the batches, levels, device and precision.
 
     Raises:
-        ImportError: OpenVINO was asked for and is not installed.
-        RuntimeError: torch.compile was asked for and finds no compiler.
-        TypeError: a network that does not have the levels, or that the runtime cannot take.
-        ValueError: an argument with a value that cannot be.
+        ImportError: OpenVINO was requested but is not installed.
+        RuntimeError: torch.compile was requested but there is no compiler.
+        TypeError: the network lacks the levels, or is not supported by the runtime.
+        ValueError: an argument has an invalid value.
     """
     chosen = PredictorSettings(**settings)
     return _PREDICTORS[resolve_runtime(runtime, network, chosen.device, chosen.precision)](network, **settings)
@@ -56,19 +55,19 @@ def make_predictor(network: Callable[..., Any], *, runtime: str = "auto", **sett
 def make_adaptive_predictor(
     network: Callable[..., Any], tolerance: float, *, runtime: str = "auto", **settings: Any
 ) -> AdaptiveTorchPredictor | AdaptiveOpenVINOPredictor:
-    """What runs every window of one shape as deep as it needs.
+    """Make the predictor that runs every window only as deep as needed.
 
     Args:
-        network: a ``NestedUNet`` with two levels or more.
+        network: a ``NestedUNet`` with two or more levels.
         tolerance: of ``1 - Dice`` between neighbouring levels, see
             :func:`monai_unetpp.inferers.depth_gate.levels_agree`.
         runtime: ``"torch"``, ``"openvino"``, or ``"auto"`` as for :func:`make_predictor`.
         **settings: as for :func:`make_predictor`, without ``levels``.
 
     Raises:
-        ImportError: OpenVINO was asked for and is not installed.
-        TypeError: another network.
-        ValueError: a network with one level, or a runtime that makes one program of the network.
+        ImportError: OpenVINO was requested but is not installed.
+        TypeError: the network is not a ``NestedUNet``.
+        ValueError: the network has one level, or the runtime compiles the whole network.
     """
     check_adaptive(ADAPTIVE, tolerance, runtime)
     chosen = PredictorSettings(**settings, levels=None)
@@ -80,10 +79,10 @@ def make_adaptive_predictor(
 def resolve_runtime(
     runtime: str, network: Callable[..., Any], device: torch.device | str, precision: str = "auto"
 ) -> str:
-    """What ``runtime`` means for ``network``; see :func:`make_predictor`.
+    """Resolve ``runtime`` for ``network``; see :func:`make_predictor`.
 
     Raises:
-        ValueError: another runtime or precision.
+        ValueError: runtime or precision is unknown.
     """
     if runtime not in RUNTIMES:
         raise ValueError(f"runtime must be one of {', '.join(RUNTIMES)}, got {runtime!r}.")

@@ -1,4 +1,4 @@
-"""Running a network that torch.compile made into one program."""
+"""Run a network with torch.compile."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ __all__ = ["CompiledPredictor"]
 
 
 class CompiledPredictor(Predictor):
-    """Runs a network as one program that torch.compile makes for the one shape of batches.
+    """Runs a network as one program compiled by torch.compile for a single batch shape.
 
-    It is made with the first batch, which takes from seconds to minutes; later batches never start it again. Smaller
-    batches are filled up with zeros, and cost as much as whole ones.
+    It is compiled with the first batch, which takes seconds to minutes, and never again. Smaller batches are padded
+    with zeros, and cost as much as full ones.
 
     Args:
-        network: a module that ``torch.export`` takes.
-        backend: of torch.compile.
+        network: a module that ``torch.export`` supports.
+        backend: backend of torch.compile.
         **settings: see :class:`Predictor`.
 
     Raises:
-        TypeError: a network that is no module.
+        TypeError: the network is not a module.
         RuntimeError: there is no C++ compiler, which torch needs for a CPU.
     """
 
@@ -48,7 +48,7 @@ class CompiledPredictor(Predictor):
         self._program: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None
 
     def prepare(self, windows: torch.Tensor) -> None:
-        """Compile, unless that was done; torch does it with the first batch."""
+        """Compile with a first batch, unless already done."""
         if self._program is None:
             self(windows)
 
@@ -58,12 +58,12 @@ class CompiledPredictor(Predictor):
 
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         network = self._copy.current()
-        # the program is made for one dtype and one layout, in which even the stride of an axis of one element counts
+        # the program is compiled for one dtype and one layout, down to the strides of axes of length one
         batch = complete_batch(windows, self.batch_size).float().clone(memory_format=torch.contiguous_format)
         with computing(self.device, self.precision):
             if self._program is None:
-                # every graph has code of its own, so that the programs of many predictors do not count as
-                # compilations of one function, of which torch allows few
+                # a traced graph has its own code, so the programs of many predictors do not count as compilations of
+                # one function, of which torch allows few
                 graph = trace_network(network, self.levels, batch).module()
                 self._program = torch.compile(graph, fullgraph=True, dynamic=False, backend=self.backend)
             outputs = self._program(batch)
@@ -74,6 +74,6 @@ def _check_cpp_compiler() -> None:
     names = (os.environ.get("CXX"), "g++", "clang++", "cl")
     if not any(shutil.which(name) for name in names if name):
         raise RuntimeError(
-            "runtime 'compile' must find a C++ compiler to make programs for a CPU, got none (looked for CXX, g++, "
-            "clang++, cl). Install one, such as g++, or use runtime 'openvino' or 'torch'."
+            "runtime 'compile' needs a C++ compiler on a CPU, got none (looked for CXX, g++, clang++, cl). Install "
+            "one, such as g++, or use runtime 'openvino' or 'torch'."
         )

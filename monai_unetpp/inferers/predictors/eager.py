@@ -1,4 +1,4 @@
-"""Running a network with torch, operation by operation."""
+"""Run a network with eager torch."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchPredictor(Predictor):
-    """Runs a network with torch, under autocast where half precision is asked for.
+    """Runs a network with torch, under autocast for half precision.
 
-    A nested U-Net with batch norms is run from a copy in which they are folded into the convolutions. On a GPU every
-    nested U-Net is run from a copy with channels last in memory and the weights of convolutions in the precision that
-    they are computed in. Any other network is run as it is.
+    A nested U-Net with batch norms is run as a copy with these folded into the convolutions. On a GPU every nested
+    U-Net is run as a copy with channels last in memory and convolution weights in the precision of the computation. Any
+    other network is run unchanged.
 
     Args:
         network: a network, or any function of a tensor.
@@ -56,10 +56,9 @@ def _has_batch_norms(network: nn.Module) -> bool:
 
 
 def prepare_for_gpu(network: nn.Module, precision: str) -> None:
-    """Lay out a network's weights, in place, as the fastest convolutions of a GPU take them.
+    """Lay out a network's weights, in place, for the fastest convolutions of a GPU.
 
-    Convolutions get their weights in half precision where autocast would convert them for every batch; norms keep
-    theirs in float32.
+    Convolution weights are converted to half precision if autocast would do so for every batch; norms stay float32.
     """
     for module in network.modules():
         if isinstance(module, nn.modules.conv._ConvNd):
@@ -69,7 +68,7 @@ def prepare_for_gpu(network: nn.Module, precision: str) -> None:
 
 @contextmanager
 def computing(device: torch.device, precision: str) -> Iterator[None]:
-    """Autocast for ``precision``; on a GPU let cuDNN try which convolutions are fastest for the one shape."""
+    """Autocast for ``precision``; on a GPU let cuDNN benchmark convolutions for the batch shape."""
     dtype = _HALF_DTYPES.get(precision)
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
         if device.type != "cuda":
@@ -85,5 +84,5 @@ def computing(device: torch.device, precision: str) -> Iterator[None]:
 
 
 def channels_last(dims: int) -> torch.memory_format:
-    """The memory format with channels last for tensors of so many axes."""
+    """The memory format with channels last for tensors with ``dims`` axes."""
     return {4: torch.channels_last, 5: torch.channels_last_3d}.get(dims, torch.contiguous_format)

@@ -1,4 +1,4 @@
-"""Copies of networks for inference that follow the weights of the network."""
+"""Copies of networks for inference that follow weight changes."""
 
 from __future__ import annotations
 
@@ -16,15 +16,14 @@ __all__ = ["NetworkCopy", "copy_for_inference", "is_plain_nested_unet", "state_o
 
 
 class NetworkCopy:
-    """A copy of a network, in eval mode and without gradients, that takes over the weights when they change.
+    """A copy of a network, in eval mode and without gradients, that is updated when the weights change.
 
-    Its batch norms are folded into its convolutions.
-
-    What is done to the copy, such as another memory layout, the network itself does not see.
+    Its batch norms are folded into its convolutions. Changes of the copy, such as another memory layout, do not affect
+    the network itself.
 
     Args:
         network: the network; it is not changed.
-        levels: the levels that will be asked for; with one, the copy is cut to it.
+        levels: the levels to compute; with one, the copy is pruned to it.
         prepare: changes the copy in place.
     """
 
@@ -42,7 +41,7 @@ class NetworkCopy:
         return fold_batch_norms(copy_for_inference(self._network, self._levels))
 
     def current(self) -> nn.Module:
-        """The copy, with the weights that the network has now; always the same object."""
+        """The copy with the network's current weights; always the same object."""
         state = state_of_weights(self._network)
         if state != self._state:
             weights = self._made().state_dict()
@@ -54,12 +53,12 @@ class NetworkCopy:
 
 
 def is_plain_nested_unet(network: Any) -> TypeGuard[NestedUNet]:
-    """Whether configuration and weights say all about a network; a subclass may compute something else."""
+    """Whether configuration and weights fully define a network; a subclass may compute something else."""
     return type(network) is NestedUNet
 
 
 def copy_for_inference(network: nn.Module, levels: Sequence[str] | None) -> nn.Module:
-    """A copy in eval mode and without gradients; of a nested U-Net from which one level is wanted, only that level."""
+    """A copy in eval mode and without gradients; a nested U-Net is pruned if a single level is wanted."""
     level = levels[0] if levels is not None and len(levels) == 1 else None
     if is_plain_nested_unet(network) and (level is not None or levels is None):
         copied: nn.Module = network.prune(network.levels[-1] if level is None else level)
@@ -69,9 +68,9 @@ def copy_for_inference(network: nn.Module, levels: Sequence[str] | None) -> nn.M
 
 
 def state_of_weights(network: nn.Module) -> tuple[tuple[int, int], ...]:
-    """Something that differs after the weights were trained on, loaded or moved.
+    """A key that changes when the weights are trained, loaded or moved, computed without reading their values.
 
-    It costs no look at the values; changes through ``.data`` cannot be seen.
+    Changes through ``.data`` are not noticed.
     """
     tensors = (*network.parameters(), *network.buffers())
     return tuple((tensor.data_ptr(), -1 if tensor.is_inference() else tensor._version) for tensor in tensors)

@@ -1,4 +1,4 @@
-"""Networks as OpenVINO models: converted without telemetry, and kept on disk."""
+"""Convert networks to OpenVINO models without telemetry, and cache them on disk."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-#: Goes up when models are converted in another way, so that kept ones are not taken any more.
+#: Version of the conversion, to invalidate cached models.
 _CONVERSION = 1
-#: What converted networks may take on disk: some dozens of the bundles' networks.
+#: Size limit of the cache: some dozens of the bundles' networks.
 _MOST_BYTES = 2**31
 
 
 def convert_to_openvino(
     network: nn.Module, levels: Sequence[str] | None, windows: torch.Tensor, *, dynamic_batch: bool = False
 ) -> Any:
-    """The ``openvino.Model`` of a network for windows of one shape, with one output per level, in float32.
+    """Convert a network to an ``openvino.Model`` for windows of one shape, with one float32 output per level.
 
     Args:
-        network: in eval mode.
-        levels: levels to put out, in this order; ``None`` for what the network returns.
+        network: network in eval mode.
+        levels: output levels in order; ``None`` for what the network returns.
         windows: ``(B, C, *spatial)``; only the shape counts.
-        dynamic_batch: keep the number of windows open; ``B`` must then be 2 or more.
+        dynamic_batch: allow any number of windows; ``B`` must then be 2 or more.
 
     Raises:
         ImportError: OpenVINO is not installed.
@@ -60,15 +60,15 @@ def convert_to_openvino(
 def _converted(
     program: torch.export.ExportedProgram, shapes: Sequence[Sequence[int]], *, dynamic_batch: bool = False
 ) -> Any:
-    """The ``openvino.Model`` of a graph whose inputs have these shapes."""
+    """Convert a graph with inputs of these shapes."""
     import_openvino()
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
     from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
     from torch.export.decomp_utils import CustomDecompTable
 
-    # taken apart, instance norm would cost several passes in another memory layout; whole, it becomes one operation
-    # that also does the activation
+    # do not decompose instance norm, which would cost several passes in another memory layout: whole, it becomes one
+    # operation together with the activation
     kept = CustomDecompTable()
     for operation in (*ops_to_not_decompose(), torch.ops.aten.instance_norm.default):
         if operation in kept.keys():  # noqa: SIM118 (the table has no __contains__)
@@ -83,13 +83,13 @@ def _converted(
 
 
 def default_cache_dir() -> Path | None:
-    """``monai-unetpp/openvino`` in the user's folder for caches (``XDG_CACHE_HOME``, or ``~/.cache``).
+    """``monai-unetpp/openvino`` in the user's cache folder (``XDG_CACHE_HOME``, or ``~/.cache``).
 
-    None where neither is an absolute path: nobody's files would be safe in a folder that all may write to.
+    None if neither is an absolute path: a shared folder would not be safe.
     """
     caches = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(caches):
-        # an empty HOME would stand for the root folder
+        # an empty HOME would mean the root folder
         home = os.path.expanduser("~") if os.environ.get("HOME", "/") else ""
         caches = os.path.join(home, ".cache")
     return Path(caches) / "monai-unetpp" / "openvino" if os.path.isabs(caches) else None
@@ -101,18 +101,18 @@ def load_or_convert(
     windows: torch.Tensor,
     cache_dir: str | PathLike[str] | None = None,
 ) -> Any:
-    """The ``openvino.Model`` of a network, from disk if it was converted before.
+    """Load the ``openvino.Model`` of a network from the cache, or convert it.
 
-    Nested U-Nets are kept by a hash of their weights, configuration, levels, window shape, batch, and the versions of
-    OpenVINO and torch; precision and threads are chosen when a model is compiled, so that one file serves all. An
-    entry that is damaged is converted again. Above 2 GiB those that were not used for longest are removed. Other
-    networks are converted every time, and so are all where there is no folder or it cannot be written to.
+    Nested U-Nets are cached by a hash of their weights, configuration, levels, window shape, batch, and the versions of
+    OpenVINO and torch; precision and threads are chosen when a model is compiled, so one file serves all. Damaged
+    entries are converted again. Above 2 GiB the least recently used are removed. Other networks are converted every
+    time, and so are all if there is no writable folder.
 
     Args:
-        network: in eval mode.
-        levels: levels to put out, in this order; ``None`` for what the network returns.
+        network: network in eval mode.
+        levels: output levels in order; ``None`` for what the network returns.
         windows: ``(B, C, *spatial)``; only the shape counts.
-        cache_dir: folder for the files; by default :func:`default_cache_dir`.
+        cache_dir: cache folder; by default :func:`default_cache_dir`.
     """
     described = {"levels": None if levels is None else list(levels), "shape": list(windows.shape)}
     return _load_or_make(network, described, lambda: convert_to_openvino(network, levels, windows), cache_dir)
@@ -121,16 +121,14 @@ def load_or_convert(
 def load_or_convert_stage(
     network: NestedUNet, first: int, number: int, windows: torch.Tensor, cache_dir: str | PathLike[str] | None = None
 ) -> Any:
-    """The ``openvino.Model`` of one stage of a network, with a port for each node that it takes and keeps.
-
-    It is kept on disk as :func:`load_or_convert` keeps whole networks.
+    """Load or convert one stage of a network like :func:`load_or_convert`, with a port for each input and kept node.
 
     Args:
-        network: in eval mode.
+        network: network in eval mode.
         first: levels of the first stage, see :meth:`monai_unetpp.NestedUNet.split`.
-        number: of the stage, from 0.
-        windows: ``(B, C, *spatial)`` that the first stage takes; only the shape counts.
-        cache_dir: folder for the files; by default :func:`default_cache_dir`.
+        number: index of the stage.
+        windows: ``(B, C, *spatial)`` for the first stage; only the shape counts.
+        cache_dir: cache folder; by default :func:`default_cache_dir`.
     """
 
     def convert() -> Any:
@@ -154,14 +152,14 @@ def _load_or_make(
             with contextlib.suppress(OSError):
                 os.utime(checksum)
             return openvino_core().read_model(path)
-        logger.warning("%s: this converted network is damaged; it is converted again.", path)
+        logger.warning("%s: this converted network is damaged and is converted again.", path)
     except FileNotFoundError:
-        logger.info("Converting the network for OpenVINO; the result is kept in %s.", folder)
+        logger.info("Converting the network for OpenVINO; the result is cached in %s.", folder)
     except (OSError, RuntimeError, UnicodeDecodeError) as e:
         logger.warning("%s: this converted network cannot be read and is converted again (%s).", path, e)
     model = convert()
     try:
-        # without a checksum of its own, what is there counts as not there
+        # a model without its checksum counts as missing
         checksum.unlink(missing_ok=True)
         write_openvino_model(model, path)
         write_text(checksum, _hash_of_files(path) + "\n")
@@ -169,31 +167,28 @@ def _load_or_make(
         return openvino_core().read_model(path)
     except (OSError, RuntimeError) as e:
         logger.warning(
-            "%s: the converted network cannot be kept there (%s). Let XDG_CACHE_HOME name a "
-            "folder that can be written to.",
-            folder,
-            e,
+            "%s: the converted network cannot be cached there (%s). Set XDG_CACHE_HOME to a writable folder.", folder, e
         )
     return model
 
 
 def _through_a_file(model: Any) -> Any:
-    """A model as it comes from a file, where a temporary one can be written."""
+    """Write a model to a temporary file and read it back, if possible."""
     try:
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / "network.xml"
             write_openvino_model(model, path)
             return openvino_core().read_model(path)
     except (OSError, RuntimeError) as e:
-        logger.info("The converted network is taken as it is; it cannot be written to a temporary file (%s).", e)
+        logger.info("The converted network cannot be written to a temporary file (%s); it is used directly.", e)
         return model
 
 
 def write_openvino_model(model: Any, path: str | PathLike[str]) -> None:
-    """Write an ``openvino.Model`` to ``path``, which must end in ``.xml``, and its float32 weights to ``.bin`` beside.
+    """Write an ``openvino.Model`` to ``path``, which must end in ``.xml``, and its float32 weights to ``.bin``.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: ``path`` has another suffix.
         OSError: the folder cannot be written to.
     """
     target = Path(path)
@@ -216,11 +211,11 @@ def _key(network: NestedUNet, described: dict[str, Any], version: str) -> str:
 
 
 def _remove_unused(folder: Path, newest: Path) -> None:
-    """Bring the kept networks down to ``_MOST_BYTES``, but for the newest; other processes may do the same."""
+    """Shrink the cache to ``_MOST_BYTES`` without removing the newest; other processes may do the same."""
     left = _MOST_BYTES
     with contextlib.suppress(OSError):
         for checksum in sorted(folder.glob("*.sha256"), key=lambda path: path.stat().st_mtime, reverse=True):
-            # the checksum goes first: without it the rest counts as not there
+            # remove the checksum first: a model without it counts as missing
             files = [checksum, checksum.with_suffix(".xml"), checksum.with_suffix(".bin")]
             left -= sum(file.stat().st_size for file in files if file.exists())
             if left < 0 and checksum != newest:

@@ -1,4 +1,4 @@
-"""Running a network on a CPU with OpenVINO."""
+"""Run a network on a CPU with OpenVINO."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _PRECISION_HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class OpenVINOPredictor(Predictor):
-    """Runs a network on a CPU with OpenVINO, which joins norms and activations and lays out memory as the CPU likes it.
+    """Runs a network on a CPU with OpenVINO, which fuses norms and activations and optimizes the memory layout.
 
-    The network is converted with the first batch, which takes seconds, and again after its weights have changed. Nested
-    U-Nets that were converted once are kept on disk. Smaller batches are filled up with zeros, and cost as much as
-    whole ones. It takes as many threads as torch does. Nothing is sent anywhere.
+    The network is converted with the first batch, which takes seconds, and again after its weights have changed.
+    Converted nested U-Nets are cached on disk. Smaller batches are padded with zeros, and cost as much as full ones.
+    OpenVINO uses as many threads as torch. Nothing is sent anywhere.
 
     Args:
-        network: a module that ``torch.export`` takes.
-        **settings: see :class:`Predictor`; ``device`` must be ``"cpu"``, and the logits are float32 always.
+        network: a module that ``torch.export`` supports.
+        **settings: see :class:`Predictor`; ``device`` must be ``"cpu"``, and logits are always float32.
 
     Raises:
         ImportError: OpenVINO is not installed.
-        TypeError: a network that is no module.
-        ValueError: another device, or fp16.
+        TypeError: the network is not a module.
+        ValueError: the device is not a CPU, or the precision is fp16.
     """
 
     runtime = "openvino"
@@ -52,11 +52,11 @@ class OpenVINOPredictor(Predictor):
         import_openvino()
         self._state: tuple[tuple[int, int], ...] | None = None
         self._request: Any = None
-        # there is one request, and its outputs are read after it ran
+        # the outputs of the only request are read after its run
         self._lock = threading.RLock()
 
     def prepare(self, windows: torch.Tensor) -> None:
-        """Convert, unless that was done for the weights that the network has now."""
+        """Convert, unless this was done for the network's current weights."""
         with self._lock:
             state = state_of_weights(self._module)
             if state != self._state:
@@ -67,7 +67,7 @@ class OpenVINOPredictor(Predictor):
         batch = complete_batch(windows, self.batch_size).float().contiguous()
         with self._lock:
             self.prepare(windows)
-            # copied in and out: the request would keep memory that it shares with torch for longer than torch does
+            # copy inputs and outputs: the request would keep shared memory longer than torch does
             self._request.infer([batch.numpy()], share_inputs=False)
             outputs = [
                 torch.from_numpy(np.array(self._request.get_output_tensor(index).data[: windows.shape[0]]))

@@ -1,4 +1,4 @@
-"""What every runtime offers: logits for a batch of windows, with the weights that the network has now."""
+"""The interface of all runtimes: logits for a batch of windows with the network's current weights."""
 
 from __future__ import annotations
 
@@ -19,22 +19,21 @@ __all__ = ["Predictor", "called", "check_module", "complete_batch", "evaluating"
 class Predictor(ABC):
     """Runs one network on batches of windows of one shape, without gradients and in eval mode.
 
-    A predictor may keep a copy of the network. It sees when the weights change, and takes them over before the next
-    batch; but not changes that torch does not count: through ``.data``, or of tensors made in
-    ``torch.inference_mode()``.
+    A predictor may keep a copy of the network, which it updates before the next batch when the weights change. It does
+    not notice changes that torch does not count: through ``.data``, or of tensors made in ``torch.inference_mode()``.
 
     Args:
         network: a network, or any function of a tensor.
         **settings: fields of :class:`~monai_unetpp.inferers.predictors.predictor_settings.PredictorSettings`.
 
     Raises:
-        TypeError: ``levels`` for a network without them, or a network that cannot be called.
-        ValueError: levels that the network has not, or another argument that cannot be.
+        TypeError: the network has no levels, or is not callable.
+        ValueError: the network lacks a level, or another argument is invalid.
     """
 
-    #: What really runs: ``"torch"``, ``"compile"`` or ``"openvino"``.
+    #: The runtime: ``"torch"``, ``"compile"`` or ``"openvino"``.
     runtime: str
-    #: Number of the level, among ``levels``, that each window of the last batch got; None where none was chosen.
+    #: Index in ``levels`` of the level chosen for each window of the last batch; None without adaptive depth.
     depths: torch.Tensor | None = None
 
     def __init__(self, network: Callable[..., Any], **settings: Any) -> None:
@@ -52,14 +51,14 @@ class Predictor(ABC):
         """Logits of a batch of windows.
 
         Args:
-            windows: ``(B, C, *window_shape)`` with ``B`` from 1 to ``batch_size``, a plain tensor on the device.
+            windows: a plain tensor ``(B, C, *window_shape)`` on the device, with ``B`` from 1 to ``batch_size``.
 
         Returns:
-            The logits ``(B, out_channels, *window_shape)``, or such by level where levels were asked for. They may
-            be of half precision, and memory that must not be written to.
+            The logits ``(B, out_channels, *window_shape)``, or a dict of them by level if levels were requested. They
+            may be in half precision, and must not be written to.
 
         Raises:
-            ValueError: windows of another shape, or too many.
+            ValueError: there are too many windows, or they have another shape.
         """
         if tuple(windows.shape[2:]) != self.window_shape or not 1 <= windows.shape[0] <= self.batch_size:
             shape = ", ".join(map(str, self.window_shape))
@@ -71,7 +70,7 @@ class Predictor(ABC):
             return self._predict(windows)
 
     def prepare(self, windows: torch.Tensor) -> None:
-        """Do now what the next batch would have to wait for: conversion or compilation, if any is due.
+        """Convert or compile now, if necessary, so that the next batch does not wait.
 
         Args:
             windows: as for a call; only the shape counts.
@@ -85,7 +84,7 @@ class Predictor(ABC):
 
 @contextmanager
 def evaluating(network: Any) -> Iterator[None]:
-    """Every module of ``network`` in eval mode; afterwards each is as it was."""
+    """Put all modules of ``network`` in eval mode, and restore them afterwards."""
     training = [module for module in network.modules() if module.training] if isinstance(network, nn.Module) else []
     for module in training:
         module.training = False
@@ -103,7 +102,7 @@ def _check_levels(network: Callable[..., Any], levels: Sequence[str] | None) -> 
         return None
     if not hasattr(network, "forward_levels"):
         raise TypeError(
-            f"network must have forward_levels for levels {list(levels)}, got {type(network).__name__}. Take a "
+            f"network must have forward_levels for levels {list(levels)}, got {type(network).__name__}. Use a "
             "NestedUNet, or levels=None."
         )
     if isinstance(levels, str) or not levels:
@@ -116,10 +115,10 @@ def _check_levels(network: Callable[..., Any], levels: Sequence[str] | None) -> 
 
 
 def check_module(network: Callable[..., Any], runtime: str) -> nn.Module:
-    """``network``, which a runtime that converts or compiles can only take if it is a module.
+    """Check that ``network`` is a module, as conversion and compilation need.
 
     Raises:
-        TypeError: it is another function.
+        TypeError: it is not.
     """
     if not isinstance(network, nn.Module):
         raise TypeError(
@@ -129,7 +128,7 @@ def check_module(network: Callable[..., Any], runtime: str) -> nn.Module:
 
 
 def called(network: Any, levels: Sequence[str] | None, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-    """What ``network`` returns for ``windows``, or its logits by level, in the order of ``levels``."""
+    """The output of ``network`` for ``windows``, or its logits by level in the order of ``levels``."""
     if levels is None:
         outputs: torch.Tensor = network(windows)
         return outputs
@@ -138,7 +137,7 @@ def called(network: Any, levels: Sequence[str] | None, windows: torch.Tensor) ->
 
 
 def complete_batch(windows: torch.Tensor, batch_size: int) -> torch.Tensor:
-    """``windows``, filled up with zeros to ``batch_size`` of them."""
+    """Pad ``windows`` with zeros to ``batch_size``."""
     missing = batch_size - windows.shape[0]
     return torch.cat([windows, windows.new_zeros((missing, *windows.shape[1:]))]) if missing else windows
 

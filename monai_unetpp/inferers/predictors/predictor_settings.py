@@ -1,4 +1,4 @@
-"""What every predictor is told about the batches that it will get."""
+"""Settings that all predictors share."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ __all__ = ["PredictorSettings"]
 
 @dataclasses.dataclass(frozen=True)
 class PredictorSettings:
-    """Shape of the batches, and how they are computed.
+    """Shape of the batches, and how to compute them.
 
     Attributes:
-        levels: levels whose logits are wanted, which needs a network with ``forward_levels``; ``None`` for what the
-            network itself returns.
+        levels: levels to compute, which needs a network with ``forward_levels``; ``None`` for the network's own output.
         window_shape: spatial shape of all windows.
-        batch_size: most windows in a batch.
-        device: where the windows are, and the network too.
-        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; ``"auto"`` becomes what it means on the device.
-        cache_dir: folder for networks that were converted for OpenVINO; by default ``monai-unetpp/openvino`` in the
-            user's folder for caches.
+        batch_size: largest number of windows in a batch.
+        device: device of windows and network.
+        precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``; ``"auto"`` is resolved for the device.
+        cache_dir: folder for networks converted for OpenVINO; by default ``monai-unetpp/openvino`` in the user's cache
+            folder.
 
     Raises:
-        ValueError: a value that cannot be.
+        ValueError: a value is invalid.
     """
 
     levels: Sequence[str] | None

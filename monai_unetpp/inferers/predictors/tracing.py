@@ -1,4 +1,4 @@
-"""One graph of a network for windows of one shape, from which compilers and converters start."""
+"""Trace a network into a graph for windows of one shape, for compilers and converters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["trace_network", "trace_stage"]
 
 
 class _Outputs(nn.Module):
-    """What a network returns as a tuple: its output, or the logits of some levels in order."""
+    """Returns the output of a network, or the logits of some levels in order, as a tuple."""
 
     def __init__(self, network: nn.Module, levels: Sequence[str] | None) -> None:
         super().__init__()
@@ -30,13 +30,13 @@ class _Outputs(nn.Module):
 def trace_network(
     network: nn.Module, levels: Sequence[str] | None, windows: torch.Tensor, *, dynamic_batch: bool = False
 ) -> torch.export.ExportedProgram:
-    """The graph of ``network`` for ``windows``, whose outputs are a tuple.
+    """Trace ``network`` for ``windows``; the outputs of the graph are a tuple.
 
     Args:
-        network: in eval mode.
-        levels: levels to put out, in this order; ``None`` for what the network returns, which must be one tensor.
-        windows: ``(B, C, *spatial)``; only the shape, kind and device count.
-        dynamic_batch: keep the number of windows open; ``B`` must then be 2 or more.
+        network: network in eval mode.
+        levels: output levels in order; ``None`` for what the network returns, which must be one tensor.
+        windows: ``(B, C, *spatial)``; only shape, dtype and device count.
+        dynamic_batch: allow any number of windows; ``B`` must then be 2 or more.
     """
     shapes = ({0: torch.export.Dim("batch")},) if dynamic_batch else None
     with torch.no_grad():
@@ -46,12 +46,12 @@ def trace_network(
 def trace_stage(
     stages: Sequence[NetworkStage], number: int, windows: torch.Tensor
 ) -> tuple[torch.export.ExportedProgram, list[tuple[int, ...]]]:
-    """The graph of one stage, and the shapes that it takes.
+    """Trace one stage, and return the shapes of its inputs as well.
 
     Args:
-        stages: of a network in eval mode.
-        number: of the stage, from 0.
-        windows: ``(B, C, *spatial)`` that the first stage takes; only shape, kind and device count.
+        stages: stages of a network in eval mode.
+        number: index of the stage.
+        windows: ``(B, C, *spatial)`` for the first stage; only shape, dtype and device count.
     """
     with torch.no_grad():
         # without computing anything

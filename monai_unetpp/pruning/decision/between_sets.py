@@ -1,4 +1,4 @@
-"""Whether the loss of a level is the same on every data set."""
+"""Whether the loss of a level depends on the data set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CONFIDENCE = 0.95
 
 
 def differences_between(tested: Mapping[str, Sequence[PointSamples]], seed: int = 0) -> tuple[SetDifference, ...]:
-    """The difference of the mean differences of each pair of data sets, level by level and guard by guard.
+    """For each pair of data sets, level and guard, the difference between the two mean differences.
 
     Subjects of each data set are resampled (percentile bootstrap, two-sided 95 %). One interval in twenty excludes 0 by
     chance.

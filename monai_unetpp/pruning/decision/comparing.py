@@ -1,4 +1,4 @@
-"""One operating point against the deepest level on one data set, metric by metric and label by label."""
+"""Compare one operating point with the deepest level on one data set, metric by metric and label by label."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _FAR_ABOVE = 5.0
 
 
 class LevelTest:
-    """The test of one data set: compares any point with the reference, as one of several simultaneous comparisons."""
+    """Compares any point with the reference on one data set, as one of several simultaneous comparisons."""
 
     def __init__(self, paired: PairedScores, reference: str, rules: Rules, simultaneous: int = 1) -> None:
         self.paired = paired
@@ -61,7 +61,7 @@ class LevelTest:
         self.held = {label: text for _, label, _ in self.guards if (text := self._unfit_reference(label))}
 
     def samples(self, point: str) -> PointSamples:
-        """Everything that is tested at ``point``, subject by subject."""
+        """Everything tested at ``point``, subject by subject."""
         guards = [
             GuardSample.of(self.paired, guard, point, self.reference, self.rules.max_case_drop.get(guard[0]))
             for guard in self.guards
@@ -71,7 +71,7 @@ class LevelTest:
         return PointSamples(point, tested, misses, bool(self.held) or len(tested) < len(guards))
 
     def compare(self, point: str) -> LevelOutcome:
-        """Every guarded metric of every label at ``point``, and the structures that it newly misses."""
+        """Compare every guarded metric of every label at ``point``, and the structures that it newly misses."""
         samples = self.samples(point)
         tested = {(guard.metric, guard.label) for guard in samples.guards}
         comparisons = [self._comparison(point, guard, samples.misses) for guard in samples.guards]
@@ -86,7 +86,7 @@ class LevelTest:
         return LevelOutcome(samples, comparisons, stopped + untested, notes, [state for state, _ in missed])
 
     def _unfit_reference(self, label: str) -> str:
-        """Why a label cannot be compared with the reference; empty where it can."""
+        """Why a label cannot be compared with the reference; empty if it can."""
         scores = [self.paired.scores[self.reference, label, case] for case in self.paired.subjects]
         dice = [score.dice or 0.0 for score in scores if score.state in ("ok", "missed")]
         missed = sum(score.state == "missed" for score in scores)
@@ -112,7 +112,7 @@ class LevelTest:
         )
 
     def _left_out(self, label: str, point: str) -> str:
-        """How many pairs are left out because both points are false positives, for the end of a sentence."""
+        """End of a sentence: how many pairs are left out because both points have a false positive."""
         count = len(self.paired.both_false_positive(label, point, self.reference))
         return f"; {count} {BOTH_FALSE_POSITIVE}" if count else ""
 
@@ -129,14 +129,14 @@ class LevelTest:
         return state, f"{text} ({ends[state]})."
 
     def _weak_reference(self, comparison: Comparison) -> str:
-        """What to say where the reference is far worse than a shallower level."""
+        """A warning if the reference is far worse than a shallower level."""
         margin = comparison.margin
         if comparison.mean_difference < _FAR_ABOVE * margin or comparison.lower_bound < margin:
             return ""
         what = f"{METRICS[comparison.metric].in_words} of {comparison.label}"
         return (
             f"{comparison.point} is better than {self.reference} by {comparison.mean_difference:.3f} in {what}: the "
-            "deepest level was not trained well; look at it before you prune."
+            "deepest level was not trained well. Check it before you prune."
         )
 
     def _comparison(self, point: str, guard: GuardSample, misses: Sequence[MissSample]) -> Comparison:
@@ -184,7 +184,7 @@ class LevelTest:
         )
 
     def _judge(self, guard: GuardSample, bounds: MeanBounds, worst_case: str, worst: float) -> tuple[State, str]:
-        """The state of a comparison and its reason: the worst of what is asked of it."""
+        """The state of a comparison and its reason: the worst of all its tests."""
         n = int(np.isfinite(guard.differences).sum())
         what = f"{METRICS[guard.metric].in_words} of {guard.label}"
         state, reason = self._judge_mean(what, guard, bounds, n)
@@ -199,7 +199,7 @@ class LevelTest:
         if _ORDER.index(drops[0]) < _ORDER.index(state):
             state, reason = drops
         if state == "pass" and guard.label in self.held:
-            return "inconclusive", f"{what}: {self.held[guard.label]}, so that it is no reference."
+            return "inconclusive", f"{what}: {self.held[guard.label]}, so it is no reference."
         return state, reason
 
     def _judge_drops(self, what: str, guard: GuardSample, n: int, worst_case: str, worst: float) -> tuple[State, str]:
@@ -243,8 +243,8 @@ class LevelOutcome:
         samples: what was tested.
         comparisons: every guarded metric of every label that could be tested.
         sentences: what did not pass.
-        notes: what else a reader should know.
-        state: of all together.
+        notes: other information for the reader.
+        state: the worst of all states.
     """
 
     def __init__(
@@ -267,7 +267,7 @@ class LevelOutcome:
 
 
 def _plain_mean(goodness: Sequence[float], subjects: Sequence[str], metric: str) -> float:
-    """Mean over subjects of the metric itself, its sign given back."""
+    """Mean over subjects of the metric with its original sign."""
     mean = float(subject_means(goodness, subjects).mean())
     return -mean if metric == "hd95_mm" else mean
 
@@ -287,7 +287,7 @@ def _guards(margins: Sequence[Margin], paired: PairedScores) -> list[Guard]:
 
 
 def percent(share: float) -> str:
-    """A share for a sentence, such as ``"95 %"``."""
+    """A share as text, such as ``"95 %"``."""
     return f"{100 * share:.4g} %"
 
 

@@ -1,4 +1,4 @@
-"""Many operating points against one reference, with the error level corrected for their number."""
+"""Compare many operating points with one reference, at an error level corrected for their number."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def compare_points(
     """Compare many operating points with one, by the rule of :func:`decide` corrected for their number.
 
     These points have no natural order, so they are tested by Holm's procedure: with ``m`` points left, those whose
-    bounds at ``alpha / m`` pass are set aside, until none does. The chance that any point is accepted which is worse by
-    the margin stays at ``alpha``, as far as the bounds hold. Only the bounds are corrected; the limit of a single case
-    and the room for unseen drops are those of :func:`decide`. On several data sets a point must pass on each, which
-    needs no further correction.
+    bounds at ``alpha / m`` pass are accepted, until none passes. If the bounds hold, the chance of accepting any point
+    that is worse by the margin stays at ``alpha``. Only the bounds are corrected; the limit on single cases and the
+    room for unseen drops are those of :func:`decide`. With several data sets, a point must pass on each, which needs
+    no further correction.
 
     Args:
-        rows: scores of all points on one data set or several.
+        rows: scores of all points on one or more data sets.
         points: names of the points.
-        reference: name of the one that the others are compared with.
+        reference: name of the point to compare with.
         rules: as in :func:`decide`, with the error level for all points together.
 
     Returns:
-        Outcomes by data set, of all points but the reference, in the order given.
+        By data set, the outcomes of all points but the reference, in the order given.
 
     Raises:
-        ValueError: a reference that is not among the points, or anything that :func:`decide` refuses.
+        ValueError: ``reference`` is not among the points, or anything that :func:`decide` refuses.
 
     See:
         Holm 1979, https://www.jstor.org/stable/4615733.

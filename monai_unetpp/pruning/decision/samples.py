@@ -1,4 +1,4 @@
-"""What is tested at one operating point, subject by subject, as arrays that can be resampled."""
+"""The data tested at one operating point, subject by subject, as arrays that can be resampled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from monai_unetpp.pruning.statistics import (
 __all__ = ["FAIL", "OPEN", "PASS", "GuardSample", "MissSample", "PointSamples", "mean_state"]
 
 FAIL, OPEN, PASS = 0, 1, 2
-"""States as numbers: of several, the lowest holds."""
+"""States as numbers: the lowest of several wins."""
 
 _IntArray = NDArray[np.int64]
 _ROUNDING = 1e-9
@@ -35,10 +35,9 @@ class GuardSample:
         metric: name of the metric.
         label: name of the label.
         margin: the non-inferiority margin.
-        cases: names of the cases that are compared.
-        differences: ``(subjects,)`` mean difference of each subject, negative where worse; NaN where there is nothing
-            to compare.
-        found: the same on the cases where neither misses the label; None where that is all of them. Misses are judged
+        cases: names of the compared cases.
+        differences: ``(subjects,)`` mean difference of each subject, negative where worse; NaN without a comparison.
+        found: the same on the cases where neither misses the label; None if these are all cases. Misses are judged
             by their number.
         drops: ``(subjects,)`` -1 where a case drops by more than the limit, 1 where one gains as much, 0 otherwise.
     """
@@ -60,7 +59,7 @@ class GuardSample:
         reference: str,
         limit: float | None,
     ) -> GuardSample:
-        """Collect a guard's differences; ``limit`` is the largest drop of a single case, if there is one."""
+        """Collect a guard's differences; ``limit`` is the largest drop of a single case, if any."""
         metric, label, margin = guard
         cases = paired.comparable_cases(label, point, reference)
         at = _subject_numbers(paired)
@@ -87,7 +86,7 @@ class GuardSample:
     def states(self, weights: FloatArray, alpha: float, error: float) -> _IntArray:
         """The state in each of many samples of the subjects.
 
-        The bound is that of t with the correction for skewness: the lower one of the two in almost every sample.
+        Only the t bound with correction for skewness is used, which is almost always the lower of the two bounds.
 
         Args:
             weights: ``(samples, subjects)``, how often each subject is in a sample.
@@ -103,7 +102,7 @@ class GuardSample:
 
 @dataclasses.dataclass(frozen=True)
 class MissSample:
-    """Structures that one of the two misses altogether.
+    """Structures that the point or the reference misses completely.
 
     Attributes:
         label: name of the label.
@@ -138,13 +137,13 @@ class MissSample:
 
 @dataclasses.dataclass(frozen=True)
 class PointSamples:
-    """All that is tested at one point.
+    """Everything tested at one point.
 
     Attributes:
         point: its name.
         guards: the guarded metrics of the labels.
         misses: of every label.
-        held: whether a guarded label can get no verdict, as nothing or the reference speaks against it.
+        held: whether a guarded label cannot pass, because it cannot be tested or the deepest level is no reference.
     """
 
     point: str
@@ -169,7 +168,7 @@ def mean_state(
     margin: float,
     error: float,
 ) -> _IntArray:
-    """Whether bounds let a mean difference pass, fail or stay open; arrays are judged element by element."""
+    """Whether a mean difference passes, fails or stays open by its bounds; arrays are judged element by element."""
     passed = is_non_inferior(lower, mean, subjects=subjects, margin=margin, alpha=error)
     return np.where(np.asarray(upper) < -margin, FAIL, np.where(passed, PASS, OPEN))
 

@@ -1,4 +1,4 @@
-"""What other samples of the same subjects would have said: stability of a verdict, and subjects for a joint power."""
+"""The stability of a verdict under resampling, and the subjects needed for a joint power."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from monai_unetpp.pruning.statistics import MIN_SUBJECTS, FloatArray
 __all__ = ["INCONCLUSIVE", "RESAMPLES", "joint_subjects_needed", "stability_of", "without_difference"]
 
 INCONCLUSIVE = "inconclusive"
-"""Takes the place of a level where there is no verdict."""
+"""Stands in for a level without a verdict."""
 
 RESAMPLES = 1000
 _MOST_SUBJECTS = 100_000
@@ -26,7 +26,7 @@ _POWER_SAMPLES = 300
 def stability_of(
     tested: Sequence[PointSamples], levels: Sequence[str], subjects: Sequence[str], rules: Rules, dataset: str
 ) -> Stability:
-    """How the verdict would have been on other samples of the subjects.
+    """How often other samples of the subjects give each verdict.
 
     Args:
         tested: the levels below the deepest, deepest first.
@@ -50,7 +50,7 @@ def stability_of(
         dataset=dataset,
         subjects=count,
         halves=_shares(verdicts(halves), names),
-        # half of the subjects, each counted twice: the mean of such a sample varies like that of a new one of full size
+        # the mean of a half with every subject counted twice varies like that of a new sample of full size
         new_samples=_shares(verdicts(halves * (count / (count // 2))), names) if count > 1 else {},
         leave_one_out=_shares(left_out, names),
         turning=tuple(subject for subject, each in zip(subjects, left_out, strict=True) if each != own),
@@ -60,20 +60,19 @@ def stability_of(
 def joint_subjects_needed(
     samples: PointSamples, rules: Rules, alpha: float, no_difference: bool, power: float = 0.8
 ) -> int | None:
-    """The number of subjects with which everything that is tested at a point passes together.
+    """The number of subjects with which all tests at a point pass together.
 
-    Samples of that many subjects are drawn from those that there are, so that metrics and labels that go together do
-    so in them too.
+    Samples of that size are drawn from the observed subjects, which keeps the correlation of metrics and labels.
 
     Args:
         samples: of the point.
         rules: as for the verdict.
         alpha: level of the bounds.
-        no_difference: whether to suppose that there is no true difference, rather than the observed one.
-        power: share of the samples that are to pass.
+        no_difference: whether to assume no true difference, instead of the observed one.
+        power: share of the samples that must pass.
 
     Returns:
-        The number; None where it cannot be found in this way or is above 100,000.
+        The number; None if it cannot be found in this way or is above 100,000.
     """
     if samples.held or not samples.guards:
         return None
@@ -97,7 +96,7 @@ def joint_subjects_needed(
 
 
 def without_difference(samples: PointSamples) -> PointSamples:
-    """The same spread without a true difference: means of 0, and no more large drops than gains."""
+    """The same spread without a true difference: means of 0, and as many large gains as drops."""
     guards = tuple(
         dataclasses.replace(
             guard,
@@ -112,7 +111,7 @@ def without_difference(samples: PointSamples) -> PointSamples:
 
 
 def _without_gain(samples: PointSamples) -> PointSamples:
-    """The observed differences, where the mean is a loss; a gain is not relied on."""
+    """The observed differences, with mean gains set to 0."""
     guards = tuple(
         dataclasses.replace(
             guard,
@@ -125,7 +124,7 @@ def _without_gain(samples: PointSamples) -> PointSamples:
 
 
 def _balanced(signs: NDArray[np.int64]) -> NDArray[np.int64]:
-    """As many in both directions: every other one of them is turned round."""
+    """The signs alternating, so that both directions are equally frequent."""
     balanced: NDArray[np.int64] = signs.copy()
     at = np.flatnonzero(signs)
     balanced[at] = np.where(np.arange(len(at)) % 2, -1, 1)
@@ -133,7 +132,7 @@ def _balanced(signs: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def _passed(tested: Sequence[PointSamples], weights: FloatArray, rules: Rules) -> NDArray[np.int64]:
-    """How many levels pass one after the other in each sample; -1 where there is no verdict."""
+    """How many levels pass in sequence in each sample; -1 without a verdict."""
     codes: NDArray[np.int64] = np.array([each.states(weights, rules.alpha, rules.alpha) for each in tested])
     passed: NDArray[np.int64] = np.cumprod(codes == PASS, axis=0).sum(axis=0)
     none = (weights.sum(axis=1) < MIN_SUBJECTS) | ((passed == 0) & (codes[0] != FAIL))
@@ -142,6 +141,6 @@ def _passed(tested: Sequence[PointSamples], weights: FloatArray, rules: Rules) -
 
 
 def _shares(verdicts: Sequence[str], names: Sequence[str]) -> dict[str, float]:
-    """The share of each verdict, shallowest level first and no verdict last; without those that never come."""
+    """The share of each verdict that occurs, shallowest level first and inconclusive last."""
     shares = {name: verdicts.count(name) / len(verdicts) for name in (*reversed(names), INCONCLUSIVE)}
     return {name: share for name, share in shares.items() if share > 0}

@@ -1,7 +1,8 @@
-"""The decision how shallow is good enough: non-inferiority with margins fixed in advance."""
+"""Decide how shallow is good enough: non-inferiority with margins fixed in advance."""
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -29,50 +30,46 @@ def decide(
     dataset: str,
     role: Literal["choose", "choose and report"] = "choose and report",
 ) -> Decision:
-    """How shallow one may go on one data set.
+    """Decide on one data set which is the shallowest level that is good enough.
 
-    Levels are tested in a fixed order from deep to shallow, and the first that does not pass ends the test, so no
-    correction for multiple levels is needed. The verdict is *prune* to the last level that passed. If the very first
-    fails clearly it is *keep*; if it neither passes nor fails clearly, or if there are fewer than ten subjects, it is
-    *inconclusive*. Comparisons are made for all levels and extra points: those beyond the stop carry their own state,
-    but are descriptive only and never change the verdict.
+    Levels are tested in a fixed order from deep to shallow, and the first that does not pass ends the test, so several
+    levels need no correction. The verdict is *prune* to the last level that passed. If the first level tested fails, it
+    is *keep*; if that neither passes nor fails, or with fewer than ten subjects, it is *inconclusive*. All levels and
+    extra points are compared: those beyond the stop are descriptive and never change the verdict.
 
     A level passes if every guarded metric of every guarded label passes and it does not miss structures more often than
     the deepest level does. A metric of a label
 
-    * *passes* if the lower confidence bound of the mean paired difference lies above ``-margin``, the mean leaves room
-      for rare drops that so many subjects may not show (:func:`~monai_unetpp.pruning.statistics.least_mean`), and large
-      drops of single cases do not exceed large gains by 5 % of the subjects
-      (``monai_unetpp.pruning.single_cases``);
-    * *fails* if the upper bound lies below ``-margin``, or an exact sign test shows more large drops than large gains;
-    * is *inconclusive* otherwise, and where the deepest level is no reference: it misses the label in over a fifth of
+    * *passes* if the lower confidence bound of the mean paired difference is above ``-margin``, the mean leaves room
+      for rare drops that so few subjects may not show (:func:`~monai_unetpp.pruning.statistics.least_mean`), and large
+      drops of single cases do not exceed large gains by 5 % of the subjects (``monai_unetpp.pruning.single_cases``);
+    * *fails* if the upper bound is below ``-margin``, or an exact sign test shows more large drops than large gains;
+    * is *inconclusive* otherwise, and if the deepest level is no reference: it misses the label in over a fifth of
       its cases, or its mean Dice is below ``rules.min_reference``.
 
-    Where a label is missed in some cases, the mean must also pass on those in which both levels find it: pairs that
-    both miss differ by 0 whatever the levels do, and what only the deepest misses would make up for a loss elsewhere.
+    If a label is missed in some cases, the mean must also pass on the cases in which both levels find it: pairs that
+    both miss always differ by 0, and structures that only the deepest level misses would offset losses elsewhere.
     Missed structures are counted in both directions and judged like large drops.
 
-    Differences are averaged within each subject first, and every subject weighs the same. Pairs in which truth and
-    both predictions are empty are left out, and so are those in which both points have a false positive (the
-    reason of the comparison counts them): neither can show a loss. Where only one of the two points has one, the
-    other counts as perfect, so that a new one is a drop of 1 in Dice. HD95 is reversed, so
-    that negative is always worse.
+    Differences are first averaged within each subject, and all subjects have the same weight. Pairs that cannot show a
+    loss are left out: truth and both predictions are empty, or both points have a false positive (the reason of the
+    comparison counts these). If only one point has a false positive, the other counts as perfect: a new one is a drop
+    of 1 in Dice. HD95 is negated, so that negative is always worse.
 
     Args:
-        rows: scores of all points, possibly of further data sets, which are ignored.
-        points: operating points; the embedded ones are the levels of the network, of which the deepest is the
-            reference.
+        rows: scores of all points; other data sets are ignored.
+        points: operating points; the embedded ones are the levels, and the deepest of these is the reference.
         rules: margins, limits and error level, see :class:`~monai_unetpp.pruning.rules.Rules`.
         dataset: name of the data set.
-        role: what the cases are used for; the figures are optimistic either way, see :func:`confirm`.
+        role: use of the cases; the figures are optimistic either way, see :func:`confirm`.
 
     Raises:
-        ValueError: fewer than two levels, a margin for an unknown label, or rows that are not pairs; see
+        ValueError: fewer than two levels, a margin for an unknown label, or unpaired rows; see
             :meth:`~monai_unetpp.pruning.pairing.PairedScores.from_rows`.
 
     See:
-        Ahn et al. 2013, doi 10.1148/radiol.12120725, for margins and bounds; ``STATISTICS.md`` of the guide to pruning
-        for how often the rule accepts what it should not.
+        Ahn et al. 2013, doi 10.1148/radiol.12120725, for margins and bounds; ``STATISTICS.md`` of the pruning guide
+        for the error rates of the rule.
     """
     if role not in ("choose", "choose and report"):
         raise ValueError(f"role must be 'choose' or 'choose and report', got {role!r}. Use confirm() to confirm.")
@@ -94,13 +91,12 @@ def confirm(
 ) -> Decision:
     """Test the chosen level, and no other, on cases that had no part in choosing it.
 
-    Its figures are not optimistic. If the level passes, the verdict is *prune*; if it fails clearly, *keep*; otherwise
-    *inconclusive*. No other level is tried, as that would be choosing again.
+    Its figures are not optimistic. If the level passes, the verdict is *prune*; if it fails, *keep*; otherwise
+    *inconclusive*. Trying another level would be choosing again.
 
     Args:
-        decision: what the choosing cases gave; its verdict must be to prune.
-        confirm_rows: scores of other subjects. Whether they are others is for the caller to ensure, for example with
-            :func:`split_rows`.
+        decision: from the choosing cases; its verdict must be to prune.
+        confirm_rows: scores of other subjects, which the caller must ensure, for example by :func:`split_rows`.
         points: as in :func:`decide`.
         rules: as in :func:`decide`, the same as for choosing.
         dataset: name of the confirming data set; by default the only one in ``confirm_rows``.
@@ -138,9 +134,9 @@ def decide_all(
 ) -> tuple[Decision, ...]:
     """A decision for each data set in ``rows``, and for several one more, named ``"all"``.
 
-    A level is acceptable for all only if it is on every data set, so the joint level is the deepest of the single
-    ones, and each of these must be to prune. All data sets must agree, which needs no correction for their number.
-    The joint decision has no comparisons of its own; its blockers name the data set that stopped it.
+    A level must be acceptable on every data set, so the joint level is the deepest of the single ones, and every
+    single verdict must be to prune. This needs no correction for the number of data sets. The joint decision has no
+    comparisons of its own; its blockers name the data set that stopped it.
 
     Args:
         rows: scores of all data sets.
@@ -163,7 +159,7 @@ def decide_all(
 
 
 def confirm_jointly(confirmations: Sequence[Decision]) -> Decision:
-    """One decision for several confirmations: the choice is confirmed if each of them confirms it.
+    """One decision for several confirmations, each of which must confirm the choice.
 
     Args:
         confirmations: from :func:`confirm`, one for each data set, two or more.
@@ -187,7 +183,7 @@ def confirm_jointly(confirmations: Sequence[Decision]) -> Decision:
         subjects=sum(each.subjects for each in confirmations),
         comparisons=(),
         blockers=tuple(f"{each.dataset}: {blocker}" for each in confirmations for blocker in each.blockers),
-        # unknown for one of them is unknown for all
+        # unknown for one is unknown for all
         subjects_needed=max(needed) if len(needed) == len(stopped) and deciding.verdict == "inconclusive" else None,
         summary=texts[deciding.verdict],
         warnings=_all_warnings(confirmations),
@@ -199,7 +195,7 @@ def trust(
     points: Sequence[OperatingPoint],
     rules: Rules = DEFAULT_RULES,
 ) -> tuple[tuple[Stability, ...], tuple[SetDifference, ...]]:
-    """How far verdicts on these rows can be trusted: their stability, and how the data sets differ.
+    """The stability of verdicts on these rows, and the differences between data sets.
 
     Args:
         rows: scores of all data sets.
@@ -225,20 +221,10 @@ def _verdict(
     deepest = levels[-1]
     by_name = {point.name: point.level for point in levels}
     enough = test.subjects >= MIN_SUBJECTS
-    passed: list[LevelOutcome] = []
-    stop: LevelOutcome | None = None
-    for level in tested:
-        if not enough or level.state != "pass":
-            stop = level
-            break
-        passed.append(level)
-    verdict: Verdict
-    if passed:
-        verdict = "prune"
-    elif enough and stop is not None and stop.state == "fail":
-        verdict = "keep"
-    else:
-        verdict = "inconclusive"
+    passed = list(itertools.takewhile(lambda level: enough and level.state == "pass", tested))
+    stop = tested[len(passed)] if len(passed) < len(tested) else None
+    failed = enough and stop is not None and stop.state == "fail"
+    verdict: Verdict = "prune" if passed else "keep" if failed else "inconclusive"
     needed, supposing = _needed(test, stop) if verdict == "inconclusive" and stop is not None else (None, "")
     blockers = list(stop.sentences) if stop is not None else []
     if not enough:
@@ -261,9 +247,9 @@ def _verdict(
 
 
 def _needed(test: LevelTest, stop: LevelOutcome) -> tuple[int | None, str]:
-    """Subjects that would settle what stopped the test, and what that supposes; None where there is no number.
+    """Subjects that would settle the test that stopped, or None if unknown; and the assumption behind it.
 
-    Where there are already as many as no true difference would need, the observed difference is supposed to be true.
+    If there are already enough subjects for no true difference, the observed difference is assumed to be true.
     """
     needed = joint_subjects_needed(stop.samples, test.rules, test.bound_alpha, no_difference=True)
     if needed is None or needed > test.subjects:
@@ -349,7 +335,7 @@ def _summary(
         else:
             text += f"{counted} do not show whether {first.point} is worse by more than the margins ({guarded})"
         if test.held:
-            text += f"; {'; '.join(dict.fromkeys(test.held.values()))}, so that it is no reference"
+            text += f"; {'; '.join(dict.fromkeys(test.held.values()))}, so it is no reference"
         if needed is not None:
             text += f"; about {needed} subjects would be needed if {supposing} (everything together, 80 % power)"
     if role == "choose and report" and verdict == "prune":
@@ -395,7 +381,7 @@ def _joint(decisions: Sequence[Decision], levels: Sequence[str], role: Role) -> 
             if decision.verdict != "prune" or decision.level == level
             for blocker in decision.blockers
         ),
-        # one data set whose number is not known leaves that of all unknown
+        # unknown for one is unknown for all
         subjects_needed=max(known) if verdict == "inconclusive" and len(known) == len(needed) else None,
         optimistic=True,
         summary=f"{text}.",
