@@ -47,9 +47,7 @@ def test_a_drawn_validation_list_keeps_subjects_together_as_they_are_given(tmp_p
     persons = [{case["subject"] for case in cases} for cases in lists]
     assert [len(found) for found in persons] == [3, 1]
     assert set.union(*persons) == set("abcd")
-    with pytest.raises(
-        ValueError, match=r"subject_pattern must match the name of every case, got '\(x\)', which finds"
-    ):
+    with pytest.raises(ValueError, match=r"subject_pattern must match the name of every case, got '\(x\)', which does"):
         load_datalist(tmp_path, "training", subject_pattern="(x)")
 
 
