@@ -5,23 +5,26 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import itertools
+import math
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel
-import numpy as np
-import numpy.typing as npt
-from scipy import stats
-
-from benchmarks.launching import launch
+from benchmarks.launching import instruction_sets, launch
 from monai_unetpp.bundles import find_bundle, read_network_def
 from monai_unetpp.data import load_datalist
+from monai_unetpp.data.labelled import LabelledCase, list_cases
+from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.export import export_runner
 from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.measuring.rounds import shuffled_rounds
+from monai_unetpp.metrics import METRICS, CaseScorer, spacing_of_affine
+from monai_unetpp.pruning.decision import compare_points
+from monai_unetpp.pruning.results import Comparison, PointOutcome, ScoreRow
+from monai_unetpp.pruning.tradeoffs import mean_accuracy
 from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.runner import Segmenter
 
@@ -30,9 +33,10 @@ __all__ = ["QUICK", "FolderFigures", "RunnerBenchmark", "format_runner_benchmark
 QUICK: dict[str, Any] = {"repeats": 1, "most_cases": 2}
 """Arguments for a run that only shows that it works."""
 
-#: By how much the mean Dice may be lower than that of the deepest level in fp32.
-_MARGIN = 0.01
 _POINTS = (("fp32", "openvino"), ("bf16", "openvino"), ("int8", "openvino"), ("fp32", "onnx"))
+#: Of the surface Dice.
+_TOLERANCE_MM = 1.0
+_STATES = {"pass": "as good", "fail": "worse", "inconclusive": "not shown"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +44,7 @@ class FolderFigures:
     """What one exported folder takes and gives.
 
     Attributes:
+        point: its name, such as ``"L2 int8 openvino"``.
         level: such as ``"L2"``.
         precision: ``"fp32"``, ``"bf16"`` or ``"int8"``.
         network_format: ``"openvino"`` or ``"onnx"``.
@@ -47,10 +52,10 @@ class FolderFigures:
         peak_bytes: resident memory of a process that segments one volume.
         seconds: of such a process from start to end, by the number of threads.
         dice: mean over labels and cases.
-        difference: of ``dice`` to that of the deepest level in fp32.
-        lower_bound: of the difference, one-sided 95 %.
+        nsd: the same of the normalised surface Dice at 1 mm.
     """
 
+    point: str
     level: str
     precision: str
     network_format: str
@@ -58,8 +63,7 @@ class FolderFigures:
     peak_bytes: int
     seconds: dict[int, Quartiles]
     dice: float
-    difference: float
-    lower_bound: float
+    nsd: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +74,21 @@ class RunnerBenchmark:
         bundle: its name.
         cases: how many the accuracy comes from.
         folders: one for each level, precision and format.
+        reference: the point that the others are compared with: the deepest level in fp32.
+        outcomes: of all others, by the rule of pruning: Dice and surface Dice of each label, and single cases.
+        rows: the scores of every case.
         environment: where it was measured.
+        instruction_sets: of the processor.
     """
 
     bundle: str
     cases: int
     folders: tuple[FolderFigures, ...]
+    reference: str
+    outcomes: tuple[PointOutcome, ...]
+    rows: tuple[ScoreRow, ...]
     environment: Environment
+    instruction_sets: str
 
 
 def measure_runner(
@@ -93,73 +105,107 @@ def measure_runner(
         bundle: name or folder.
         dataset_dir: folder with ``dataset.json``: ``validation`` is segmented, ``training`` calibrates int8.
         device: only ``"cpu"``; for the call that all benchmarks have.
-        repeats: processes for each time, in turns.
+        repeats: processes for each time, in turns of shuffled order.
         most_cases: of the validation list.
         threads: how many to measure with.
     """
-    cases = load_datalist(dataset_dir, "validation")[:most_cases]
+    cases = list_cases(load_datalist(dataset_dir, "validation")[:most_cases])
     with tempfile.TemporaryDirectory() as temporary:
-        points = _export_all(bundle, dataset_dir, Path(temporary))
-        image, out = Path(cases[0]["image"]), Path(temporary) / "out"
+        folders = _export_all(bundle, dataset_dir, Path(temporary))
+        image, out = cases[0].image[0], Path(temporary) / "out"
         took: dict[tuple[Path, int], list[tuple[float, int]]] = {}
-        for _ in range(repeats):
-            for (_, _, _, folder), count in itertools.product(points, threads):
+        for order in shuffled_rounds(itertools.product(folders.values(), threads), repeats):
+            for folder, count in order:
                 took.setdefault((folder, count), []).append(_run_process(folder, image, out, count))
-        scores = {folder: _score(folder, cases) for _, _, _, folder in points}
-        reference = scores[[folder for _, precision, form, folder in points if (precision, form) == _POINTS[0]][-1]]
-        folders = tuple(
+        rows = tuple(row for point, folder in folders.items() for row in _score(point, folder, cases))
+        points = [" ".join(point) for point in folders]
+        means = {metric: mean_accuracy(rows, points, metric) for metric in ("dice", "nsd")}
+        figures = tuple(
             FolderFigures(
-                level,
-                precision,
-                form,
+                " ".join(point),
+                *point,
                 sum(file.stat().st_size for file in folder.iterdir()),
                 max(peak for count in threads for _, peak in took[folder, count]),
                 {count: Quartiles.of([seconds for seconds, _ in took[folder, count]]) for count in threads},
-                float(scores[folder].mean()),
-                *_compare(scores[folder], reference),
+                *(means[metric][" ".join(point)] for metric in ("dice", "nsd")),
             )
-            for level, precision, form, folder in points
+            for point, folder in folders.items()
         )
+    reference = [each.point for each in figures if (each.precision, each.network_format) == _POINTS[0]][-1]
     return RunnerBenchmark(
-        find_bundle(bundle).name, len(cases), folders, describe_environment(device, "fp32", "openvino")
+        find_bundle(bundle).name,
+        len(cases),
+        figures,
+        reference,
+        compare_points(rows, points, reference),
+        rows,
+        describe_environment(device, "fp32", "openvino"),
+        instruction_sets(),
     )
 
 
 def format_runner_benchmark(result: RunnerBenchmark) -> str:
-    """The table in Markdown, and the smallest folder that is not inferior."""
+    """The table in Markdown, and the smallest folder that is as good as the reference."""
     counts = sorted(result.folders[0].seconds)
-    header = ["level", "precision", "format", "MB", "peak MB", *(f"s, {n} thread(s)" for n in counts), "Dice"]
+    header = ["level", "precision", "format", "MB", "peak MB", *(f"s, {n} thread(s)" for n in counts), "Dice", "NSD"]
+    judged = ["weakest difference (bounds)", "worst case", "verdict"]
+    outcomes = {outcome.point: outcome for outcome in result.outcomes}
     rows = [
         [
-            point.level,
-            point.precision,
-            point.network_format,
-            f"{point.size_bytes / 1e6:.2f}",
-            f"{point.peak_bytes / 1e6:.0f}",
-            *(f"{point.seconds[n].median:.2f}" for n in counts),
-            f"{point.dice:.4f}",
-            f"{point.difference:+.4f} (from {point.lower_bound:+.4f})",
+            each.level,
+            each.precision,
+            each.network_format,
+            f"{each.size_bytes / 1e6:.2f}",
+            f"{each.peak_bytes / 1e6:.0f}",
+            *(each.seconds[n].text(".2f") for n in counts),
+            f"{each.dice:.4f}",
+            f"{each.nsd:.4f}",
+            *_judged(outcomes.get(each.point)),
         ]
-        for point in result.folders
+        for each in result.folders
     ]
-    good = [point for point in result.folders if point.lower_bound > -_MARGIN]
-    least = min(good, key=lambda point: point.size_bytes)
+    good = [each for each in result.folders if each.point == result.reference or outcomes[each.point].state == "pass"]
+    least = min(good, key=lambda each: each.size_bytes)
     return "\n".join(
         [
-            f"{result.bundle}, {result.cases} validation cases; {result.environment}",
+            f"{result.bundle}, {result.cases} validation cases; {result.environment.line()}; {result.instruction_sets}",
             "",
-            format_table([*header, "difference"], rows, [False] * 3 + [True] * (len(header) - 2)),
+            format_table([*header, *judged], rows, [False] * 3 + [True] * (len(header) - 3) + [False] * len(judged)),
             "",
-            f"The smallest that is not inferior by more than {_MARGIN} Dice: {least.level} {least.precision} "
-            f"{least.network_format}.",
+            f"The smallest that is as good as {result.reference}: {least.point}.",
         ]
     )
 
 
-def _export_all(bundle: str, dataset_dir: str, root: Path) -> list[tuple[str, str, str, Path]]:
-    network = read_network_def(find_bundle(bundle))
-    depth = len(network["features"]) - 1
-    points = []
+def _judged(outcome: PointOutcome | None) -> list[str]:
+    """The difference nearest to its margin, the largest drop of a case, and the verdict."""
+    if outcome is None:
+        return ["", "", "reference"]
+    if not outcome.comparisons:
+        return ["", "", _STATES[outcome.state]]
+    weakest = min(outcome.comparisons, key=_room)
+    worst = min(outcome.comparisons, key=lambda each: each.worst_difference)
+    bounds = f"{weakest.lower_bound:+.4f} to {weakest.upper_bound:+.4f}"
+    return [
+        f"{_named(weakest)} {weakest.mean_difference:+.4f} ({bounds})",
+        f"{_named(worst)} {worst.worst_difference:+.3f} ({worst.worst_case})",
+        _STATES[outcome.state],
+    ]
+
+
+def _room(comparison: Comparison) -> float:
+    room = comparison.lower_bound + comparison.margin
+    return -math.inf if math.isnan(room) else room
+
+
+def _named(comparison: Comparison) -> str:
+    return f"{METRICS[comparison.metric].name} of {comparison.label}"
+
+
+def _export_all(bundle: str, dataset_dir: str, root: Path) -> dict[tuple[str, str, str], Path]:
+    """The folders by level, precision and format; what needs a package that is not there is left out."""
+    depth = len(read_network_def(find_bundle(bundle))["features"]) - 1
+    folders = {}
     for level, (precision, form) in itertools.product([f"L{index}" for index in range(1, depth + 1)], _POINTS):
         missing = {"int8": "nncf"}.get(precision) or {"onnx": "onnxruntime"}.get(form)
         if missing is not None and importlib.util.find_spec(missing) is None:
@@ -167,8 +213,8 @@ def _export_all(bundle: str, dataset_dir: str, root: Path) -> list[tuple[str, st
         folder = root / f"{level}_{precision}_{form}"
         calibration = dataset_dir if precision == "int8" else None
         export_runner(bundle, folder, level=level, precision=precision, network_format=form, calibration=calibration)
-        points.append((level, precision, form, folder))
-    return points
+        folders[level, precision, form] = folder
+    return folders
 
 
 def _run_process(folder: Path, image: Path, out: Path, threads: int) -> tuple[float, int]:
@@ -178,28 +224,13 @@ def _run_process(folder: Path, image: Path, out: Path, threads: int) -> tuple[fl
     return done.seconds, done.peak_bytes
 
 
-def _score(folder: Path, cases: Sequence[dict[str, Any]]) -> npt.NDArray[np.float64]:
-    """The mean Dice of each case over the labels."""
+def _score(point: tuple[str, str, str], folder: Path, cases: Sequence[LabelledCase]) -> Iterator[ScoreRow]:
     segmenter = Segmenter(folder)
-    values = [int(value) for value in segmenter.pipeline.labels if int(value) > 0]
-    return np.array([_dice(segmenter.label(case["image"]), case["label"], values) for case in cases])
-
-
-def _dice(found: npt.NDArray[Any], label: str, values: Sequence[int]) -> float:
-    stored: Any = nibabel.load(label)
-    truth = np.asarray(stored.dataobj).reshape(found.shape)
-    counts = [(np.count_nonzero(found == value), np.count_nonzero(truth == value), value) for value in values]
-    overlaps = [
-        2 * np.count_nonzero((found == value) & (truth == value)) / (one + other)
-        for one, other, value in counts
-        if one + other
-    ]
-    return float(np.mean(overlaps)) if overlaps else 1.0
-
-
-def _compare(scores: npt.NDArray[np.float64], reference: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """The mean difference, and its lower bound by Student's t."""
-    differences = scores - reference
-    mean, count = float(differences.mean()), len(differences)
-    error = float(differences.std(ddof=1) / np.sqrt(count)) if count > 1 else float("inf")
-    return mean, mean - float(stats.t.ppf(0.95, max(count - 1, 1))) * error if error else mean
+    labels = {name: int(value) for value, name in segmenter.pipeline.labels.items() if int(value) > 0}
+    for case in cases:
+        truth = read_label_map(case.label)
+        spacing = spacing_of_affine(truth.affine, truth.data.ndim)
+        scorer = CaseScorer(truth.data, spacing, labels, dict.fromkeys(labels, _TOLERANCE_MM))
+        found = segmenter.label(case.image[0]).reshape(truth.data.shape)
+        for label, score in scorer.score(found).items():
+            yield ScoreRow("validation", case.name, case.subject, " ".join(point), label, score)

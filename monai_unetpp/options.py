@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = [
+    "OnOrOff",
     "add_input",
     "add_options",
     "as_level",
@@ -22,6 +23,26 @@ __all__ = [
 ]
 
 _KEY = "option"
+
+
+class OnOrOff(argparse.Action):
+    """For ``action`` of an option with two flags, such as ``--smooth`` and ``--no_smooth``: True, False or neither.
+
+    Example:
+        >>> parser = argparse.ArgumentParser()
+        >>> _ = parser.add_argument("--smooth", "--no_smooth", action=OnOrOff)
+        >>> [parser.parse_args(arguments).smooth for arguments in ([], ["--smooth"], ["--no_smooth"])]
+        [None, True, False]
+    """
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, flag: str | None = None
+    ) -> None:
+        """Set the value by the flag."""
+        setattr(namespace, self.dest, not str(flag).startswith("--no_"))
 
 
 def option(

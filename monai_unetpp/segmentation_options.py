@@ -11,7 +11,7 @@ from os import PathLike, fspath
 from typing import Any
 
 from monai_unetpp.choices import BUNDLE_HELP, DEVICE_HELP, PRECISIONS, RUNTIMES
-from monai_unetpp.options import as_level, option, own_shard
+from monai_unetpp.options import OnOrOff, as_level, option, own_shard
 
 __all__ = ["SegmentationOptions"]
 
@@ -153,9 +153,11 @@ class SegmentationOptions:
     )
     smooth: bool | None = option(
         None,
+        flags=("--smooth", "--no_smooth"),
         group=_SPEED,
-        action="store_true",
-        help="resample probabilities instead of labels to the input's grid: smoother borders, slower",
+        action=OnOrOff,
+        help="resample probabilities instead of labels to the input's grid: smoother borders, slower (default: the "
+        "bundle's)",
     )
     instances: bool | None = option(
         None, group=_OBJECTS, action="store_true", help="number and count the objects, split where they touch"

@@ -159,7 +159,8 @@ def choose_layout(
     """Cover an image with the fewest evenly spaced windows of one size that fit into memory.
 
     Sizes are multiples of the network's downsampling factor, which also keeps the number of different sizes low. If the
-    requested overlap would recompute more than a fifth of the voxels, it is reduced.
+    requested overlap would recompute more than a fifth of the voxels, it is reduced, down to
+    none. Even without overlap it can be more if an axis is hardly longer than the multiple.
 
     Args:
         image_size: spatial size of the image.

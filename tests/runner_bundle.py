@@ -13,7 +13,9 @@ import torch
 from monai_unetpp import NestedUNet
 
 
-def write_bundle(root: Path, dims: int, steps: list[Any], clear: bool = False, **windows: Any) -> Path:
+def write_bundle(
+    root: Path, dims: int, steps: list[Any], clear: bool = False, smooth: bool = False, **windows: Any
+) -> Path:
     """A bundle whose network is untrained, with batch norm, which does not mind what else is in a window."""
     network = {"spatial_dims": dims, "in_channels": 1, "out_channels": 3, "features": [4, 8, 8], "norm": "batch"}
     reader = {"_target_": "monai_unetpp.data.VolumeReader", "spatial_dims": [2, 3] if dims == 2 else 3}
@@ -25,6 +27,10 @@ def write_bundle(root: Path, dims: int, steps: list[Any], clear: bool = False, *
     post = [{"_target_": "monai_unetpp.data.ClearBackgroundd", "keys": "pred"}] if clear else []
     post.append({"_target_": "Invertd", "keys": "pred", "orig_keys": "image", "transform": "@preprocessing"})
     post[-1] |= {"nearest_interp": True, "to_tensor": True}
+    if smooth:
+        inferer["output"] = "logits"
+        inversion = {"_target_": "monai_unetpp.data.InvertProbabilitiesd", "keys": "pred", "orig_keys": "image"}
+        post[-1] = inversion | {"transform": "@preprocessing"}
     save = {"_target_": "monai_unetpp.data.SegmentationSaveImaged", "keys": "pred", "output_dir": "@output_dir"}
     config = {
         "input": "",

@@ -248,7 +248,9 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         *("--overwrite", "--skip-existing", "--suffix", "T2w", "--series", "all", "--dicom-seg", "--shard", "2/3"),
         *("--within", "F", "--mask"),
     )
-    plain, full = stub_segment
+    run("segment", "a", "-o", "O", "--no-smooth")
+    plain, full, rough = stub_segment
+    assert rough["smooth"] is False
     assert {name for name, value in plain.items() if value is not None} == {
         *("inputs", "output_dir", "overwrite", "profile", "progress", "skip_existing", "dicom_seg", "mask")
     }

@@ -8,7 +8,7 @@ from typing import Any
 
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE
-from monai_unetpp.options import add_input, as_level
+from monai_unetpp.options import OnOrOff, add_input, as_level
 
 __all__ = ["EXPORT"]
 
@@ -74,6 +74,12 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         choices=["openvino", "onnx"],
         help="format of the network in the folder (only for --format runner; default: openvino)",
     )
+    parser.add_argument(
+        "--smooth",
+        "--no_smooth",
+        action=OnOrOff,
+        help="interpolate each class on the image's grid, or the labels (format runner only, default: the bundle's)",
+    )
     parser.add_argument("--dynamic_batch", action="store_true", help="accept any number of windows per call")
 
 
@@ -82,7 +88,7 @@ def _as_size(text: str) -> int | str:
 
 
 def _run(source: str, output: str, format: str | None, **options: Any) -> int:
-    of_runner = {name: options.pop(name) for name in ("precision", "network_format", "calibration")}
+    of_runner = {name: options.pop(name) for name in ("precision", "network_format", "calibration", "smooth")}
     given = {name: value for name, value in of_runner.items() if value is not None}
     if format == "runner":
         return _run_runner(source, output, **given, **options)
@@ -113,9 +119,10 @@ def _run_runner(source: str, output: str, batch_size: int, dynamic_batch: bool, 
     if options["window_shape"] == ["auto"]:
         options["window_shape"] = "auto"
     result = export_runner(source, output, **options)
+    same = "" if result.same_labels is None else f", {result.same_labels:.2%} of the voxels tried labelled as in fp32"
     print(
         f"{result.path}: level {result.pipeline.level}, {result.network.parameters:,} parameters, "
-        f"{result.size_bytes / 1e6:.1f} MB; run it with python -m monai_unetpp.runner {result.path} IMAGE -o OUT"
+        f"{result.size_bytes / 1e6:.1f} MB{same}; run it with python -m monai_unetpp.runner {result.path} IMAGE -o OUT"
     )
     return DONE
 

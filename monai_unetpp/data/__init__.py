@@ -59,6 +59,7 @@ _HOMES = {
         "check_grid",
         "compare_geometry",
     ),
+    "monai_unetpp.data.foreground": ("AboveMean",),
     "monai_unetpp.data.image_errors": (
         "ImageFileError",
         "describe_failure",
@@ -95,6 +96,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AboveMean",
     "BlockwiseSpacingd",
     "CaseDataset",
     "CheckLabelsd",

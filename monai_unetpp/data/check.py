@@ -186,7 +186,7 @@ def _compare_cases(
 def _repeated_cases(
     path: str | PathLike[str], listed: Sequence[_ListedCase], checked: Mapping[tuple[Path, ...], CheckedCase]
 ) -> Iterator[str]:
-    """Cases that are listed twice, have the name of another one, or its voxels."""
+    """Cases that are listed twice, or have the same name or voxels as another one."""
     yield from _listed_twice(path, listed)
     first_with: dict[str, _ListedCase] = {}
     for each in _once(listed):
@@ -203,7 +203,7 @@ def _weak_labels(
     checked: Mapping[tuple[Path, ...], CheckedCase],
     names: LabelNames | None,
 ) -> Iterator[str]:
-    """Label maps that are empty, and labels that no case has."""
+    """Label maps without foreground, and labels that no case has."""
     for each in _once(listed):
         found = checked[each.case.files]
         if found.problem is None and found.values <= {0, *([] if names is None else [names.ignore])}:
@@ -213,7 +213,7 @@ def _weak_labels(
 
 
 def _once(listed: Sequence[_ListedCase]) -> Iterable[_ListedCase]:
-    """The first of all that have the same files."""
+    """Each case once, by its files."""
     first: dict[tuple[Path, ...], _ListedCase] = {}
     for each in listed:
         first.setdefault(each.case.files, each)

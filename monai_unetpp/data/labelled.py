@@ -101,11 +101,11 @@ def repeated_names(cases: Sequence[LabelledCase]) -> dict[str, list[LabelledCase
 
 
 def same_name(name: str, cases: Sequence[LabelledCase]) -> str:
-    """What to say of cases that have one name.
+    """The message about cases with the same name.
 
     Args:
         name: the name.
-        cases: those that have it.
+        cases: the cases with this name.
     """
     files = ", ".join(str(case.image[0]) for case in cases)
     return f"{files}: names of cases must differ, got {name!r} {len(cases)} times. Rename the files."
@@ -159,10 +159,10 @@ def _subject(
 
 
 def file_identity(path: Path) -> list[list[Any]]:
-    """Path, size and time of change of a file and of the voxels beside it, or of all files in a folder.
+    """Path, size and modification time of a file and of the voxels beside it, or of all files in a folder.
 
     Args:
-        path: of the file or folder; what is not there has none.
+        path: the file or folder; files that do not exist are left out.
     """
     files = sorted(path.iterdir()) if path.is_dir() else [path, *_voxel_files(path)]
     return [
@@ -174,7 +174,7 @@ def file_identity(path: Path) -> list[list[Any]]:
 
 
 def _voxel_files(path: Path) -> list[Path]:
-    """Where the voxels beside a header may be."""
+    """Files that may hold the voxels of a header."""
     return [path.with_suffix(suffix) for suffix in _VOXEL_FILES.get(path.suffix.lower(), ())]
 
 

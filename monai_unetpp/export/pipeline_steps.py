@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from monai.transforms import (
     AdjustContrastd,
     AsDiscreted,
@@ -21,19 +22,22 @@ from monai.transforms import (
     ScaleIntensityRanged,
     ScaleIntensityRangePercentilesd,
 )
+from monai.utils import get_equivalent_dtype
 
 from monai_unetpp.data import (
+    AboveMean,
     BlockwiseSpacingd,
     ClearBackgroundd,
     CropBackgroundd,
     InvertBrightBackgroundd,
+    InvertProbabilitiesd,
     LevelSurroundd,
     SegmentationSaveImaged,
     StandardizeIntensityd,
     VolumeReader,
 )
 from monai_unetpp.runner.geometry_steps import PADDINGS
-from monai_unetpp.runner.segmenter import CLEAR_BACKGROUND
+from monai_unetpp.runner.segmenter import CLEAR_BACKGROUND, INVERT_PROBABILITIES
 
 __all__ = ["NoTranslationError", "translate_postprocessing", "translate_preprocessing"]
 
@@ -61,7 +65,7 @@ def translate_preprocessing(preprocessing: Any) -> tuple[dict[str, Any], list[St
 
 
 def translate_postprocessing(postprocessing: Any, gives_labels: bool) -> list[Step]:
-    """Translate the postprocessing into steps on the label map.
+    """Translate the postprocessing into steps on the label map, or on the logits if probabilities are inverted.
 
     Args:
         postprocessing: the parsed postprocessing of a bundle, a ``Compose``.
@@ -76,13 +80,21 @@ def translate_postprocessing(postprocessing: Any, gives_labels: bool) -> list[St
         if isinstance(transform, ClearBackgroundd) and not inverted:
             steps.append({"step": CLEAR_BACKGROUND})
         elif isinstance(transform, AsDiscreted) and not inverted and transform.argmax == (True,):
+            _plain(transform, transform, to_onehot=[None], threshold=[None], rounding=(None,))
             gives_labels = True
         elif isinstance(transform, Invertd) and gives_labels and all(transform.nearest_interp):
+            _plain(transform, transform, post_func=(None,))
             inverted = True
+        elif isinstance(transform, InvertProbabilitiesd) and not gives_labels and not inverted:
+            steps.append({"step": INVERT_PROBABILITIES})
+            gives_labels = inverted = True
         elif not isinstance(transform, SegmentationSaveImaged):
             raise _refused(transform, "it has no such step after the network")
     if not gives_labels or not inverted:
-        raise NoTranslationError("the postprocessing must make labels and invert them with Invertd, nearest_interp.")
+        raise NoTranslationError(
+            "the postprocessing must make labels and invert them with Invertd, nearest_interp, or invert probabilities "
+            "with InvertProbabilitiesd."
+        )
     return steps
 
 
@@ -96,7 +108,9 @@ def _translate_reader(load: LoadImaged) -> dict[str, Any]:
     readers = [reader for reader in load._loader.readers if isinstance(reader, VolumeReader)]
     if not readers:
         raise _refused(load, "its reader must be VolumeReader")
+    _float32(load, load._loader.dtype)
     reader = readers[-1]
+    _plain(load, reader, labels=False)
     return {
         "spatial_dims": list(reader.spatial_dims),
         "channels": reader.channels,
@@ -107,6 +121,7 @@ def _translate_reader(load: LoadImaged) -> dict[str, Any]:
 
 def _translate(transform: Any) -> Step | None:
     if type(transform) is EnsureTyped:
+        _float32(transform, _only(transform.dtype))
         return None
     if type(transform) is EnsureChannelFirstd:
         _plain(transform, transform.adjuster, input_channel_dim=None)
@@ -126,6 +141,12 @@ def _plain(owner: Any, transform: Any, **expected: Any) -> None:
     for name, value in expected.items():
         if getattr(transform, name) != value:
             raise _refused(owner, f"its {name} must be {value!r}, got {getattr(transform, name)!r}")
+
+
+def _float32(owner: Any, dtype: Any) -> None:
+    """Refuse a type that images would be stored in, where it is not the runner's; None leaves it as it is."""
+    if dtype is not None and get_equivalent_dtype(dtype, torch.Tensor) is not torch.float32:
+        raise _refused(owner, f"its dtype must be float32, got {dtype}")
 
 
 def _only(values: Iterable[Any]) -> Any:
@@ -160,30 +181,36 @@ def _spacing(transform: BlockwiseSpacingd) -> Step:
 
 def _crop(transform: CropForegroundd) -> Step:
     cropper = transform.cropper
+    _plain(transform, transform, source_key=transform.keys[0])
     _plain(transform, cropper, channel_indices=None, k_divisible=1)
     _plain(transform, cropper.padder, mode="constant", kwargs={})
     ours = isinstance(transform, CropBackgroundd)
     known = CropBackgroundd("image", "image") if ours else CropForegroundd("image", "image")
-    if cropper.select_fn is not known.cropper.select_fn:
-        raise _refused(transform, "select_fn must be left out")
     margin = cropper.margin if isinstance(cropper.margin, int) else list(cropper.margin)
-    name = "crop_background" if ours else "crop_foreground"
-    return {"step": name, "margin": margin, "allow_smaller": bool(cropper.allow_smaller)}
+    step = {"margin": margin, "allow_smaller": bool(cropper.allow_smaller)}
+    if isinstance(cropper.select_fn, AboveMean):
+        return {"step": "crop_above_mean", "part": cropper.select_fn.part, **step}
+    if cropper.select_fn is not known.cropper.select_fn:
+        raise _refused(transform, "select_fn must be monai_unetpp.data.AboveMean, or be left out")
+    return {"step": "crop_background" if ours else "crop_foreground", **step}
 
 
 def _clip_percentiles(transform: ClipIntensityPercentilesd) -> Step:
     inner = transform.scaler
+    _float32(transform, inner.dtype)
     _plain(transform, inner, sharpness_factor=None, return_clipping_values=False)
     return {"step": "clip_percentiles", **_values(inner, "lower", "upper", "channel_wise")}
 
 
 def _scale_range_percentiles(transform: ScaleIntensityRangePercentilesd) -> Step:
+    _float32(transform, transform.scaler.dtype)
     _plain(transform, transform.scaler, relative=False)
     names = ("lower", "upper", "b_min", "b_max", "clip", "channel_wise")
     return {"step": "scale_range_percentiles", **_values(transform.scaler, *names)}
 
 
 def _scale_range(transform: ScaleIntensityRanged) -> Step:
+    _float32(transform, transform.scaler.dtype)
     return {"step": "scale_range", **_values(transform.scaler, "a_min", "a_max", "b_min", "b_max", "clip")}
 
 
@@ -193,6 +220,7 @@ def _adjust_contrast(transform: AdjustContrastd) -> Step:
 
 
 def _normalize(transform: NormalizeIntensityd) -> Step:
+    _float32(transform, transform.normalizer.dtype)
     _plain(transform, transform.normalizer, subtrahend=None, divisor=None)
     return {"step": "normalize", **_values(transform.normalizer, "nonzero", "channel_wise")}
 
@@ -215,6 +243,9 @@ _TRANSLATIONS: dict[type, Callable[[Any], Step]] = {
         **_values(transform.transform, "low", "high"),
     },
     AdjustContrastd: _adjust_contrast,
-    StandardizeIntensityd: lambda transform: {"step": "standardize"},
+    StandardizeIntensityd: lambda transform: {
+        "step": "standardize",
+        **_values(transform, "channel_wise", "inside_surround"),
+    },
     NormalizeIntensityd: _normalize,
 }

@@ -25,6 +25,8 @@ __all__ = ["QUANTIZATION_INSTALL", "calibration_windows", "quantize_model"]
 QUANTIZATION_INSTALL = install_command("int8")
 #: Number of training cases for calibration, and of windows per case.
 _CASES, _WINDOWS_OF_CASE = 16, 4
+#: Windows that the quantised network is compared on.
+_TRIED = 4
 _CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
 
 
@@ -54,7 +56,7 @@ def calibration_windows(
     return windows
 
 
-def quantize_model(path: str | PathLike[str], windows: Sequence[npt.NDArray[np.float32]]) -> None:
+def quantize_model(path: str | PathLike[str], windows: Sequence[npt.NDArray[np.float32]]) -> float:
     """Replace an OpenVINO model for one window with one whose convolutions use 8-bit integers.
 
     The first and the last convolution stay in floating point: their errors could not be corrected.
@@ -63,11 +65,17 @@ def quantize_model(path: str | PathLike[str], windows: Sequence[npt.NDArray[np.f
         path: the ``.xml``, with its ``.bin`` beside it.
         windows: windows for calibration.
 
+    Returns:
+        The part of the voxels of some of the windows that the new file, read back, labels as the old one did.
+
     Raises:
         ImportError: NNCF is not installed.
+        RuntimeError: the new network gives NaN or infinity.
     """
     nncf = _import_nncf()
     model = openvino_core().read_model(Path(path))
+    tried = windows[:: -(-len(windows) // _TRIED)]
+    expected = _labels(path, tried)
     kept = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in _CONVOLUTIONS]
     quantized = nncf.quantize(
         model,
@@ -77,6 +85,16 @@ def quantize_model(path: str | PathLike[str], windows: Sequence[npt.NDArray[np.f
         ignored_scope=nncf.IgnoredScope(names=sorted({kept[0], kept[-1]})),
     )
     write_openvino_model(quantized, path)
+    return float(np.mean([found == before for found, before in zip(_labels(path, tried), expected, strict=True)]))
+
+
+def _labels(path: str | PathLike[str], windows: Sequence[npt.NDArray[np.float32]]) -> list[npt.NDArray[Any]]:
+    """What the network in a file finds in windows."""
+    compiled = openvino_core().compile_model(Path(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    logits = [np.array(compiled(window)[0][0]) for window in windows]
+    if not all(np.isfinite(each).all() for each in logits):
+        raise RuntimeError(f"{path}: the network gives NaN or infinity in whole numbers. Export it in fp32.")
+    return [each[0] > 0 if len(each) == 1 else each.argmax(axis=0) for each in logits]
 
 
 def _import_nncf() -> Any:

@@ -17,7 +17,7 @@ from monai_unetpp.export.pipeline_steps import NoTranslationError, translate_pos
 from monai_unetpp.export.quantization import calibration_windows, quantize_model
 from monai_unetpp.files import temporary_folder
 from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
-from monai_unetpp.inferers.window_choice import downsampling_of
+from monai_unetpp.inferers.window_choice import downsampling_of, warn_of_window_norms
 from monai_unetpp.inferers.window_memory import first_channels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.hashing import hash_network
@@ -39,12 +39,14 @@ class RunnerExport:
         pipeline: the content of its ``pipeline.json``.
         network: how the network was written and verified.
         size_bytes: size of all its files.
+        same_labels: for int8, the fraction of voxels of some calibration windows that keep their fp32 label.
     """
 
     path: str
     pipeline: Pipeline
     network: NetworkExport
     size_bytes: int
+    same_labels: float | None = None
 
 
 def export_runner(
@@ -56,6 +58,7 @@ def export_runner(
     network_format: str = "openvino",
     window_shape: Sequence[int] | str | None = None,
     calibration: str | PathLike[str] | None = None,
+    smooth: bool | None = None,
 ) -> RunnerExport:
     """Write a folder with a bundle's network and its whole pipeline, for ``python -m monai_unetpp.runner``.
 
@@ -71,6 +74,8 @@ def export_runner(
         window_shape: spatial size of the windows; ``"auto"`` to choose them for each image as ``segment`` does, with
             OpenVINO only; by default the bundle's.
         calibration: for int8, a folder with ``dataset.json`` whose training cases are used for calibration.
+        smooth: whether probabilities are resampled to the image's grid instead of labels; by default as in the bundle.
+            The page in ``examples/web`` does not support it.
 
     Raises:
         FileNotFoundError: the bundle does not exist.
@@ -87,6 +92,8 @@ def export_runner(
     config = BundleConfig(source, "inference.json")
     if level is not None:
         config["level"] = level
+    if smooth is not None:
+        config["smooth"] = smooth
     network = config.parse("evaluator#network")
     if not isinstance(network, NestedUNet):
         raise ValueError(f"{config}: network must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")
@@ -104,14 +111,15 @@ def export_runner(
         file = written / f"network{FORMATS[network_format].suffix}"
         export = export_network(network, file, network_format, shape, source=str(source))
         Path(f"{file}.json").unlink()
+        same = None
         if calibration is not None:
-            quantize_model(file, calibration_windows(config, calibration, shape))
+            same = quantize_model(file, calibration_windows(config, calibration, shape))
         described["network"] = _describe_network(file, network_format, precision)
         pipeline = Pipeline(**described, versions=export.versions)
         (written / PIPELINE_FILE).write_text(pipeline.as_text(), encoding="utf-8")
         _put_in_place(written, target, temporary)
     size = sum(path.stat().st_size for path in target.iterdir())
-    return RunnerExport(str(target), pipeline, dataclasses.replace(export, path=str(target / file.name)), size)
+    return RunnerExport(str(target), pipeline, dataclasses.replace(export, path=str(target / file.name)), size, same)
 
 
 def _describe_network(file: Path, network_format: str, precision: str) -> dict[str, Any]:
@@ -132,8 +140,11 @@ def _check_precision(precision: str, network_format: str, calibration: str | Pat
             f"calibration must be given for precision int8 only, got {calibration!r} for {precision}. "
             "Name a folder with dataset.json and training cases."
         )
-    if precision == "int8" and network_format != "openvino":
-        raise ValueError(f"network_format must be openvino for precision int8, got {network_format!r}.")
+    if precision != "fp32" and network_format != "openvino":
+        raise ValueError(
+            f"network_format must be openvino for precision {precision}, got {network_format!r}. ONNX Runtime computes "
+            "in fp32."
+        )
 
 
 def _describe(
@@ -173,6 +184,7 @@ def _describe_windows(
     given = inferer.roi_size if window_shape is None else window_shape
     described: dict[str, Any] = {"shape": AUTO}
     if given == AUTO:
+        warn_of_window_norms(network)
         described |= {"multiples": list(downsampling_of(network, axes)), "channels": first_channels(network)}
     else:
         shape = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given] * axes

@@ -26,7 +26,7 @@ from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor,
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
 from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_run, check_sizes
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
-from monai_unetpp.inferers.window_choice import choose_windows, downsampling_of
+from monai_unetpp.inferers.window_choice import choose_windows, downsampling_of, warn_of_window_norms
 from monai_unetpp.inferers.window_memory import (
     WindowMemory,
     choose_batch_size,
@@ -65,7 +65,7 @@ class NestedSlidingWindowInferer(Inferer):
             each image the fewest and largest windows that safely fit into free memory, if possible the whole image, in
             multiples of the network's downsampling; see :func:`monai_unetpp.inferers.window_choice.choose_windows`.
             This computes fewer voxels, but is only for networks whose output does not depend on the window size, as
-            with batch norm: with instance norm another window size changes every voxel.
+            with batch norm: with instance norm another window size changes every voxel, and a warning says so.
         sw_batch_size: windows per batch. ``None`` uses one with OpenVINO, else as many as suit the device's free
             memory; results do not depend on it beyond rounding.
         overlap: fraction of a window that overlaps with the next one, from 0 to below 1, for all axes or each. More is
@@ -295,6 +295,7 @@ class NestedSlidingWindowInferer(Inferer):
         """Most voxels of a window, estimated once: memory of kept predictors does not count."""
         known = self._most_voxels
         if known is None or known[0] is not network or known[1] != device:
+            warn_of_window_norms(network)
             known = self._most_voxels = network, device, most_window_voxels(network, device)
         return known[2]
 

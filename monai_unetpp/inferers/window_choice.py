@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from torch import nn
+from torch.nn.modules.instancenorm import _InstanceNorm
 
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.window_layout import choose_layout
 
-__all__ = ["choose_windows", "downsampling_of"]
+__all__ = ["choose_windows", "downsampling_of", "warn_of_window_norms"]
+
+logger = logging.getLogger(__name__)
 
 
 def choose_windows(
@@ -31,3 +37,21 @@ def downsampling_of(network: Callable[..., Any], axes: int) -> tuple[int, ...]:
         along = [step] * axes if isinstance(step, int) else step
         factors = [factor * each for factor, each in zip(factors, along, strict=True)]
     return tuple(factors)
+
+
+def warn_of_window_norms(network: Callable[..., Any]) -> None:
+    """Say in one line that windows of another size change what a network finds, where it has norms by the window."""
+    modules = network.modules() if isinstance(network, nn.Module) else ()
+    found = next((type(each).__name__ for each in modules if _is_by_window(each)), None)
+    if found is not None:
+        logger.warning(
+            "Window shape auto: the network has %s, which takes its statistics from each window, so other windows than "
+            "the bundle's change every voxel. Leave auto out for this network.",
+            found,
+        )
+
+
+def _is_by_window(module: nn.Module) -> bool:
+    if isinstance(module, _InstanceNorm):
+        return not module.track_running_stats
+    return isinstance(module, (nn.GroupNorm, nn.LayerNorm))

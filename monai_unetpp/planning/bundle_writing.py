@@ -23,9 +23,9 @@ __all__ = ["CACHE_FILE", "check_free", "write_bundle"]
 CACHE_FILE = "training/fingerprint_cache.json"
 """The measurements of each case, so that another plan for the same data need not read the images again."""
 
-#: What is there before a plan, and stays where one is replaced.
+#: Files that exist before there is a plan, and stay when it is replaced.
 _MEASURED = (CACHE_FILE, CHECK_FILE)
-#: What a training that has begun leaves, with train or with MONAI's command.
+#: Files of a training that has begun, by ``train`` or MONAI's own command.
 _BEGUN = ("start.json", "time.json", "checkpoint_*", "curve.csv", "model.pt")
 _TEMPLATE = Path(__file__).with_name("template")
 #: The template of the package ``training``: data, which needs no import.

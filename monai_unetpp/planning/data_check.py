@@ -1,4 +1,4 @@
-"""The check of all labelled cases before anything is planned or trained, done once while no file changes."""
+"""The check of all labelled cases before planning and training; repeated only if files have changed."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from monai_unetpp.planning.training_plan import TrainingPlan
 __all__ = ["CHECK_FILE", "check_data"]
 
 CHECK_FILE = "training/data_check.json"
-"""Which state of the data passed, so that the cases are not read again."""
+"""The state of the data that passed the check, so that the cases are not read again."""
 
 _VERSION = 1
-"""Of the rules; raised when they become stricter."""
+"""Version of the rules; increased when they become stricter."""
 
 
 def check_data(
@@ -34,9 +34,9 @@ def check_data(
     folds: int,
     **subjects: Any,
 ) -> None:
-    """Refuse data that a training or its verdict would refuse later: cases of both lists, all problems named.
+    """Refuse data that the training or its verdict would refuse later; all problems of both lists are named.
 
-    In a process group each process reads its share. Where no file has changed since a check that passed, none is read.
+    In a process group each process reads its share. Nothing is read if no file has changed since the last check passed.
 
     Args:
         dataset_dir: folder of the data set.
@@ -46,8 +46,8 @@ def check_data(
         **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
 
     Raises:
-        FileNotFoundError: no data set.
-        ValueError: cases with problems, equal images, equal names, an empty list, or fewer subjects than folds.
+        FileNotFoundError: no such data set.
+        ValueError: cases with problems, the same image or name twice, an empty list, or fewer subjects than folds.
     """
     cases = list_cases([entry for key in LISTS for entry in load_datalist(dataset_dir, key, **subjects)])
     count = len({case.subject for case in cases})
@@ -68,7 +68,7 @@ def check_data(
 
 
 def _state(cases: Sequence[LabelledCase], described: DataSetDescription | TrainingPlan) -> dict[str, Any]:
-    """What a check depends on, in short."""
+    """A hash of everything that the result of the check depends on."""
     facts: Mapping[str, Any] = {
         "spatial_dims": described.spatial_dims,
         "channels": len(described.channels),

@@ -95,13 +95,13 @@ def plan_checked(
     progress: Progress = False,
     measure: Callable[[int, str | None], Machine] = measure_machine,
 ) -> TrainingPlan:
-    """The same for data that :func:`~monai_unetpp.planning.data_check.check_data` has passed, in a folder that is free.
+    """Plan for data that have passed :func:`~monai_unetpp.planning.data_check.check_data`, in a free folder.
 
     Args:
-        options: what was asked for.
-        described: what the data set says about itself.
+        options: the options.
+        described: the facts about the data set.
         progress: see :func:`plan`.
-        measure: as well.
+        measure: see :func:`plan`.
     """
     folder = Path(options.output_dir)
     source = None if options.init is None else read_source(options.init)

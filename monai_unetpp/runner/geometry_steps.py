@@ -19,9 +19,9 @@ from monai_unetpp.data.resampling import (
 )
 from monai_unetpp.data.surround_search import box_around, search_surround
 from monai_unetpp.data.target_grid import find_target_grid, lead_from_to
-from monai_unetpp.runner.volume import Array, LabelMap, Volume
+from monai_unetpp.runner.volume import Array, OnGrid, Volume
 
-__all__ = ["PADDINGS", "crop_background", "crop_foreground", "orient", "spacing"]
+__all__ = ["PADDINGS", "crop_above_mean", "crop_background", "crop_foreground", "orient", "spacing"]
 
 #: Padding modes by name in ``grid_sample``, with the name in scipy.
 PADDINGS = {"border": "nearest", "zeros": "grid-constant"}
@@ -36,14 +36,14 @@ def orient(volume: Volume, axcodes: str) -> None:
     volume.voxels = np.stack([nibabel.orientations.apply_orientation(channel, turn) for channel in volume.voxels])
     volume.affine = affine @ nibabel.orientations.inv_ornt_aff(turn, shape)
 
-    def inverse(found: LabelMap) -> LabelMap:
+    def inverse(found: OnGrid, linear: bool) -> OnGrid:
         return nibabel.orientations.apply_orientation(found[0], back), affine
 
     volume.inverses.append(inverse)
 
 
 def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: bool) -> None:
-    """Resample linearly to voxels of ``pixdim`` mm; the inverse uses the nearest label.
+    """Resample linearly to voxels of ``pixdim`` mm; the inverse uses the nearest label, or is linear.
 
     Args:
         volume: the image.
@@ -64,10 +64,12 @@ def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: boo
         volume.voxels = _interpolate(volume.voxels, matrix, size, padding)
     volume.affine = target
 
-    def inverse(found: LabelMap) -> LabelMap:
+    def inverse(found: OnGrid, linear: bool) -> OnGrid:
         there = lead_from_to(np.asarray(found[1], dtype=np.float64), affine, rank)
         if found[0].shape == shape and is_same_place(there, shape):
             return found[0], affine
+        if linear:
+            return _interpolate(found[0][None], there, shape, padding)[0], affine
         return _pick_nearest(found[0], there, shape, padding), affine
 
     volume.inverses.append(inverse)
@@ -90,6 +92,16 @@ def crop_foreground(volume: Volume, margin: int | Sequence[int], allow_smaller: 
         ImageFileError: there is no foreground.
     """
     _crop(volume, _above_zero(volume), margin, allow_smaller)
+
+
+def crop_above_mean(volume: Volume, part: float, margin: int | Sequence[int], allow_smaller: bool) -> None:
+    """Crop to voxels brighter than a fraction of the mean; see ``AboveMean``.
+
+    Raises:
+        ImageFileError: there is no foreground.
+    """
+    limit = np.float32(part * float(volume.voxels.sum(dtype=np.float64) / volume.voxels.size))
+    _crop(volume, np.asarray((volume.voxels > limit).any(axis=0)), margin, allow_smaller)
 
 
 def _above_zero(volume: Volume) -> Array:
@@ -118,7 +130,7 @@ def _crop(volume: Volume, foreground: Array, margin: int | Sequence[int], allow_
     moved[:-1, -1] += moved[:-1, :rank] @ np.array(start)
     volume.affine = moved
 
-    def inverse(found: LabelMap) -> LabelMap:
+    def inverse(found: OnGrid, linear: bool) -> OnGrid:
         sides = zip(padding, found[0].shape, strict=True)
         unpadded = tuple(slice(before, size - after) for (before, after), size in sides)
         whole = np.zeros(shape, dtype=found[0].dtype)

@@ -26,6 +26,8 @@ __all__ = [
 _MANY = 1_000_000
 #: Pixels from which the median of a large image is computed, as in ``InvertBrightBackground``.
 _MEDIAN_PIXELS = 2**20
+#: Values that are summed up at a time.
+_PART = 2**20
 
 
 def level_surround(volume: Volume) -> None:
@@ -91,9 +93,15 @@ def adjust_contrast(volume: Volume, gamma: float) -> None:
     volume.voxels = (part.astype(np.float64) ** gamma).astype(np.float32) * extent + low
 
 
-def standardize(volume: Volume) -> None:
-    """Give the image, all channels together, mean 0 and standard deviation 1."""
-    volume.voxels = _standardized(volume.voxels)
+def standardize(volume: Volume, channel_wise: bool, inside_surround: bool) -> None:
+    """Mean 0 and standard deviation 1, if so wanted by channel and counting only what the surround leaves."""
+    surround = search_surround(volume.voxels) if inside_surround else None
+    kept = None if surround is None or surround.share == 1 else ~surround.mask
+
+    def standard(values: Array) -> Array:
+        return _standardized(values, values if kept is None else values[..., kept])
+
+    volume.voxels = _by_channel(volume.voxels, standard, channel_wise)
 
 
 def normalize(volume: Volume, nonzero: bool, channel_wise: bool) -> None:
@@ -101,11 +109,11 @@ def normalize(volume: Volume, nonzero: bool, channel_wise: bool) -> None:
 
     def normal(values: Array) -> Array:
         if not nonzero:
-            return _standardized(values)
+            return _standardized(values, values)
         inside = values != 0
         result: Array = values.copy()
         if inside.any():
-            result[inside] = _standardized(values[inside])
+            result[inside] = _standardized(values[inside], values[inside])
         return result
 
     volume.voxels = _by_channel(volume.voxels, normal, channel_wise)
@@ -115,10 +123,13 @@ def _by_channel(voxels: Array, change: Callable[[Array], Array], channel_wise: b
     return np.asarray(np.stack([change(channel) for channel in voxels]) if channel_wise else change(voxels))
 
 
-def _standardized(values: Array) -> Array:
-    mean = float(values.sum(dtype=np.float64) / values.size)
-    squares = math.fsum(float(np.square(part.astype(np.float64) - mean).sum()) for part in values)
-    result: Array = (values - np.float32(mean)) / np.float32(math.sqrt(squares / values.size) or 1.0)
+def _standardized(values: Array, counted: Array) -> Array:
+    """``values`` by mean and standard deviation of ``counted``, summed up in float64, a part at a time."""
+    flat = counted.ravel(order="K")
+    mean = float(flat.sum(dtype=np.float64) / flat.size)
+    parts = (flat[start : start + _PART] for start in range(0, flat.size, _PART))
+    squares = math.fsum(float(np.square(part.astype(np.float64) - mean).sum()) for part in parts)
+    result: Array = (values - np.float32(mean)) / np.float32(math.sqrt(squares / flat.size) or 1.0)
     return result
 
 

@@ -1,9 +1,9 @@
-"""Label a whole image window by window, in bounded memory."""
+"""Compute the logits of a whole image window by window, or its labels in bounded memory."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,19 +11,24 @@ import numpy as np
 from monai_unetpp.runner.volume import Array
 from monai_unetpp.window_layout import WindowLayout, choose_layout, gaussian_weights, overlapping_starts
 
-__all__ = ["Predict", "label_image", "label_slices"]
+__all__ = ["Predict", "infer_logits", "infer_slices", "label_image"]
 
 #: Logits ``(C, *window)`` of a window ``(C, *window)``.
 Predict = Callable[[Array], Array]
 _PADDINGS = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
-def label_slices(
-    image: Array, windows: Mapping[str, Any], predict: Predict, axis: int, most_voxels: int | None = None
+def infer_slices(
+    infer: Callable[..., Array],
+    image: Array,
+    windows: Mapping[str, Any],
+    predict: Predict,
+    axis: int,
+    most_voxels: int | None = None,
 ) -> Array:
-    """Label a volume ``(C, H, W, D)`` with a 2D network, slice by slice across ``axis``."""
-    slices = [label_image(part, windows, predict, most_voxels) for part in np.moveaxis(image, axis + 1, 0)]
-    return np.stack(slices, axis=axis)
+    """Apply ``infer`` with a 2D network to a volume ``(C, H, W, D)``, slice by slice across ``axis``."""
+    slices = [infer(part, windows, predict, most_voxels) for part in np.moveaxis(image, axis + 1, 0)]
+    return np.stack(slices, axis=axis - 3)
 
 
 def label_image(image: Array, windows: Mapping[str, Any], predict: Predict, most_voxels: int | None = None) -> Array:
@@ -41,6 +46,40 @@ def label_image(image: Array, windows: Mapping[str, Any], predict: Predict, most
         ``(*spatial)``, uint8 for up to 256 classes, else int16.
     """
     layout = _lay_out(image.shape[1:], windows, most_voxels)
+    stitcher: _LabelStitcher | None = None
+    for position, logits in _predictions(image, layout, windows, predict):
+        if stitcher is None:
+            stitcher = _LabelStitcher(layout, len(logits), windows)
+        stitcher.add(position, logits)
+    if stitcher is None:
+        raise AssertionError("a layout has at least one window")
+    return stitcher.result()
+
+
+def infer_logits(image: Array, windows: Mapping[str, Any], predict: Predict, most_voxels: int | None = None) -> Array:
+    """Average the windows' weighted logits at each voxel, ``(C, *spatial)`` in float32; see :func:`label_image`."""
+    layout = _lay_out(image.shape[1:], windows, most_voxels)
+    weights = _window_weights(layout, windows)
+    counts = np.zeros(layout.padded_size, dtype=np.float32)
+    sums: Array | None = None
+    for position, logits in _predictions(image, layout, windows, predict):
+        if sums is None:
+            sums = np.zeros((len(logits), *layout.padded_size), dtype=np.float32)
+        parts = _parts(position, layout)
+        counts[parts] += 1 if weights is None else weights
+        for channel, found in zip(sums, logits, strict=True):
+            _add(channel, parts, found, weights)
+    if sums is None:
+        raise AssertionError("a layout has at least one window")
+    sums /= counts
+    kept = (slice(None), *_inner(layout))
+    return sums[kept]
+
+
+def _predictions(
+    image: Array, layout: WindowLayout, windows: Mapping[str, Any], predict: Predict
+) -> Iterator[tuple[tuple[int, ...], Array]]:
+    """Yield the start of each window and its logits."""
     mode = _PADDINGS[windows["padding_mode"]]
     fill = {"constant_values": windows["cval"]} if mode == "constant" else {}
     if any(after for _, after in layout.padding):
@@ -48,17 +87,31 @@ def label_image(image: Array, windows: Mapping[str, Any], predict: Predict, most
     predict = _averaging_flips(predict, windows["flips"])
     if windows["skip_constant"]:
         predict = _remembering_constants(predict)
-    stitcher: _LabelStitcher | None = None
     for position in layout.positions:
-        parts = tuple(slice(start, start + size) for start, size in zip(position, layout.window_size, strict=True))
-        cut = (slice(None), *parts)
-        logits = predict(np.ascontiguousarray(image[cut]))
-        if stitcher is None:
-            stitcher = _LabelStitcher(layout, len(logits), windows)
-        stitcher.add(position, logits)
-    if stitcher is None:
-        raise AssertionError("a layout has at least one window")
-    return stitcher.result()
+        cut = (slice(None), *_parts(position, layout))
+        yield position, predict(np.ascontiguousarray(image[cut]))
+
+
+def _parts(starts: Sequence[int], layout: WindowLayout) -> tuple[slice, ...]:
+    return tuple(slice(start, start + size) for start, size in zip(starts, layout.window_size, strict=True))
+
+
+def _inner(layout: WindowLayout) -> tuple[slice, ...]:
+    """The image in the padded one."""
+    inner = zip(layout.padding, layout.image_size, strict=True)
+    return tuple(slice(before, before + size) for (before, _), size in inner)
+
+
+def _window_weights(layout: WindowLayout, windows: Mapping[str, Any]) -> Array | None:
+    return gaussian_weights(layout.window_size, windows["sigma_scale"]) if windows["blending"] == "gaussian" else None
+
+
+def _add(sums: Array, parts: tuple[slice, ...], found: Array, weights: Array | None) -> None:
+    if weights is None:
+        sums[parts] += found
+    else:
+        # round once, like torch's fused operation
+        sums[parts] = sums[parts] + found.astype(np.float64) * weights
 
 
 def _lay_out(size: Sequence[int], windows: Mapping[str, Any], most_voxels: int | None) -> WindowLayout:
@@ -113,8 +166,7 @@ class _LabelStitcher:
     def __init__(self, layout: WindowLayout, channels: int, windows: Mapping[str, Any]) -> None:
         self._layout = layout
         self._axis = layout.slab_axis
-        blended = windows["blending"] == "gaussian"
-        self._weights = gaussian_weights(layout.window_size, windows["sigma_scale"]) if blended else None
+        self._weights = _window_weights(layout, windows)
         self._sums = np.zeros((channels, *layout.slab_size), dtype=np.float32)
         self._labels = np.empty(layout.padded_size, dtype=np.uint8 if channels <= 256 else np.int16)
         self._begin = 0
@@ -123,18 +175,13 @@ class _LabelStitcher:
         if position[self._axis] > self._begin:
             self._move_to(position[self._axis])
         starts = [0 if axis == self._axis else start for axis, start in enumerate(position)]
-        parts = tuple(slice(start, start + size) for start, size in zip(starts, self._layout.window_size, strict=True))
+        parts = _parts(starts, self._layout)
         for sums, found in zip(self._sums, logits, strict=True):
-            if self._weights is None:
-                sums[parts] += found
-            else:
-                # round once, like torch's fused operation
-                sums[parts] = sums[parts] + found.astype(np.float64) * self._weights
+            _add(sums, parts, found, self._weights)
 
     def result(self) -> Array:
         self._write(self._layout.window_size[self._axis])
-        inner = zip(self._layout.padding, self._layout.image_size, strict=True)
-        return self._labels[tuple(slice(before, before + size) for (before, _), size in inner)]
+        return self._labels[_inner(self._layout)]
 
     def _move_to(self, begin: int) -> None:
         step = begin - self._begin

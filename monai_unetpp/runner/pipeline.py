@@ -14,7 +14,7 @@ __all__ = ["PIPELINE_FILE", "PIPELINE_VERSION", "Pipeline", "hash_files", "read_
 
 PIPELINE_FILE = "pipeline.json"
 #: Increases when a runner must change to give the same labels.
-PIPELINE_VERSION = 1
+PIPELINE_VERSION = 2
 
 Step = Mapping[str, Any]
 

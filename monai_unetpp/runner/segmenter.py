@@ -18,13 +18,14 @@ from monai_unetpp.data.surround_search import search_surround
 from monai_unetpp.files import atomic_path
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.runner import geometry_steps, intensity_steps
-from monai_unetpp.runner.labelling import label_image, label_slices
+from monai_unetpp.runner.labelling import infer_logits, infer_slices, label_image
+from monai_unetpp.runner.likeliest import likeliest_labels
 from monai_unetpp.runner.network import load_network
 from monai_unetpp.runner.pipeline import read_pipeline
 from monai_unetpp.runner.volume import Array, Volume, read_volume
 from monai_unetpp.window_layout import AUTO, most_window_voxels
 
-__all__ = ["CLEAR_BACKGROUND", "STEPS", "Segmenter", "result_name"]
+__all__ = ["CLEAR_BACKGROUND", "INVERT_PROBABILITIES", "STEPS", "Segmenter", "result_name"]
 
 #: The preprocessing steps by name in ``pipeline.json``.
 STEPS: dict[str, Callable[..., None]] = {
@@ -33,8 +34,10 @@ STEPS: dict[str, Callable[..., None]] = {
     for name in module.__all__
     if name.islower()
 }
-#: The postprocessing step that sets the surround of the preprocessed image to background.
-CLEAR_BACKGROUND = "clear_background"
+#: The postprocessing steps: one sets the surround of the preprocessed image to background, the other inverts
+#: probabilities instead of labels.
+CLEAR_BACKGROUND, INVERT_PROBABILITIES = "clear_background", "invert_probabilities"
+_AFTER = (CLEAR_BACKGROUND, INVERT_PROBABILITIES)
 
 
 class Segmenter:
@@ -53,7 +56,7 @@ class Segmenter:
     def __init__(self, folder: str | PathLike[str], threads: int | None = None) -> None:
         self.pipeline = read_pipeline(folder)
         unknown = [step["step"] for step in self.pipeline.preprocessing if step["step"] not in STEPS]
-        unknown += [step["step"] for step in self.pipeline.postprocessing if step["step"] != CLEAR_BACKGROUND]
+        unknown += [step["step"] for step in self.pipeline.postprocessing if step["step"] not in _AFTER]
         if unknown:
             raise ValueError(f"{folder}: unknown step {unknown[0]!r}. Use the runner of the version that wrote it.")
         windows = self.pipeline.windows
@@ -72,11 +75,17 @@ class Segmenter:
         volume = read_volume(Path(image), self.pipeline.reading)
         for step in self.pipeline.preprocessing:
             STEPS[step["step"]](volume, **{name: value for name, value in step.items() if name != "step"})
-        labels = self._infer(volume)
-        if self.pipeline.postprocessing:
-            found = search_surround(volume.voxels)
+        after = [step["step"] for step in self.pipeline.postprocessing]
+        found = search_surround(volume.voxels) if CLEAR_BACKGROUND in after else None
+        if INVERT_PROBABILITIES in after:
+            logits = self._infer(volume, infer_logits)
             if found is not None:
-                labels[found.mask] = 0
+                logits[0][found.mask] = 0
+                logits[1:][:, found.mask] = -np.inf
+            return likeliest_labels(logits, volume)
+        labels = self._infer(volume, label_image)
+        if found is not None:
+            labels[found.mask] = 0
         return volume.bring_back(labels)
 
     def segment(self, image: str | PathLike[str], output_dir: str | PathLike[str], overwrite: bool = False) -> Path:
@@ -105,12 +114,12 @@ class Segmenter:
             nibabel.save(result, temporary)
         return path
 
-    def _infer(self, volume: Volume) -> Array:
+    def _infer(self, volume: Volume, infer: Callable[..., Array]) -> Array:
         windows, axis = self.pipeline.windows, self.pipeline.slice_axis
         image = np.ascontiguousarray(volume.voxels, dtype=np.float32)
         if axis is not None and len(volume.shape) == 3 and self.pipeline.spatial_dims == 2:
-            return label_slices(image, windows, self._predict, axis, self._most_voxels)
-        return label_image(image, windows, self._predict, self._most_voxels)
+            return infer_slices(infer, image, windows, self._predict, axis, self._most_voxels)
+        return infer(image, windows, self._predict, self._most_voxels)
 
 
 def result_name(image: Path) -> str:

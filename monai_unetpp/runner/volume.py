@@ -14,11 +14,11 @@ from monai_unetpp.data.grid import channel_axes, check_grid, lay_flat, spatial_a
 from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
 
-__all__ = ["Array", "LabelMap", "Volume", "read_volume"]
+__all__ = ["Array", "OnGrid", "Volume", "read_volume"]
 
 Array = npt.NDArray[Any]
-#: Labels ``(H, W[, D])`` and the affine of their grid.
-LabelMap = tuple[Array, Array]
+#: Labels, or the probability of one, ``(H, W[, D])`` and the affine of their grid.
+OnGrid = tuple[Array, Array]
 
 
 @dataclasses.dataclass
@@ -29,25 +29,30 @@ class Volume:
         voxels: ``(C, H, W[, D])`` in float32.
         affine: ``(4, 4)``, from voxel indices to mm.
         path: the file.
-        inverses: the inverses of the steps so far, called in reverse order.
+        inverses: the inverses of the steps so far, called in reverse order, with True to interpolate linearly.
     """
 
     voxels: Array
     affine: Array
     path: Path
-    inverses: list[Callable[[LabelMap], LabelMap]] = dataclasses.field(default_factory=list)
+    inverses: list[Callable[[OnGrid, bool], OnGrid]] = dataclasses.field(default_factory=list)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Voxels along each spatial axis."""
         return self.voxels.shape[1:]
 
-    def bring_back(self, labels: Array) -> Array:
-        """Bring a label map ``(H, W[, D])`` of the preprocessed image to the grid of the file."""
-        found = (labels, self.affine)
+    def bring_back(self, found: Array, linear: bool = False) -> Array:
+        """Bring a map ``(H, W[, D])`` of the preprocessed image to the grid of the file.
+
+        Args:
+            found: labels, or the probabilities of one label.
+            linear: whether to resample linearly, for probabilities.
+        """
+        placed = (found, self.affine)
         for inverse in reversed(self.inverses):
-            found = inverse(found)
-        return found[0]
+            placed = inverse(placed, linear)
+        return placed[0]
 
 
 def read_volume(path: Path, reading: Mapping[str, Any]) -> Volume:

@@ -1,4 +1,4 @@
-"""What a training began with: its minutes, folds and initial weights, which hold until its end."""
+"""The minutes, folds and initial weights that a training began with, which may not change before its end."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _FILE = Path("training") / "start.json"
 
 @dataclasses.dataclass(frozen=True)
 class Beginning:
-    """What a training began with.
+    """The options that a training began with.
 
     Attributes:
-        minutes: for everything.
+        minutes: time for everything.
         folds: trainings for cross-fitting; 0 for none.
-        init: file or bundle with the initial weights; None where they are random.
+        init: file or bundle with the initial weights; None for random ones.
     """
 
     minutes: float
@@ -33,15 +33,15 @@ class Beginning:
 
 
 def settle(bundle: Path, made: TrainingPlan, options: TrainOptions) -> Beginning:
-    """What holds for a training: what it began with, else what is given, else what is planned.
+    """The options of a training: those it began with; before it has begun, those given, then those of the plan.
 
     Args:
         bundle: the folder of the bundle.
         made: its plan.
-        options: what was asked for.
+        options: the options given now.
 
     Raises:
-        ValueError: the training began, or was even done, with other values than are given.
+        ValueError: the training began with other options, whether it is finished or not.
         FileNotFoundError: no such initial weights.
     """
     init = None if options.init is None else str(find_start(options.init))
@@ -56,13 +56,13 @@ def settle(bundle: Path, made: TrainingPlan, options: TrainOptions) -> Beginning
         if given not in (None, kept):
             raise ValueError(
                 f"{bundle}: its training began with {name} {in_words(kept)}, got {in_words(given)}. Leave {name} out "
-                "to go on with it, or give another folder."
+                "to continue it, or use another folder."
             )
     return begun
 
 
 def write_beginning(bundle: Path, beginning: Beginning) -> None:
-    """Keep what a training begins with, for the calls that continue it."""
+    """Write down the options that a training begins with, for the calls that continue it."""
     write_text(bundle / _FILE, json.dumps(dataclasses.asdict(beginning), indent=1) + "\n")
 
 

@@ -69,7 +69,7 @@ def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any])
         values: overrides of its configurations.
 
     Raises:
-        ImportError: what draws the report of the verdict is not installed.
+        ImportError: the packages that draw the report are not installed.
         ValueError: rules that the verdict would refuse.
     """
     network: NestedUNet = BundleConfig(bundle, "train.json").parse("network_def")

@@ -75,7 +75,7 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
 
 
 def _first(ask: Callable[[], _T]) -> _T:
-    """What the first process finds, in every process."""
+    """The result of the first process, in every process."""
     with waiting_group() as group:
         (found,) = from_first((ask(),) if rank() == 0 else None, group)
     return found
@@ -89,7 +89,7 @@ def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
 
 
 def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan | None:
-    """The plan that is there, if it is for the same data and with the same values by hand; None where there is none."""
+    """The existing plan, which must be for the same data and values set by hand; None if there is none."""
     bundle = Path(options.output_dir)
     if not (bundle / PLAN_FILE).is_file():
         return None

@@ -223,7 +223,7 @@ class _Run:
         return {
             **self.values,
             "init": self.planned.beginning.init,
-            # it was done once for all trainings, by stricter rules
+            # done once for all trainings, by stricter rules
             "check_data": False,
             "steps": _ENDLESS if by_time else self.planned.steps,
             "minutes": minutes if by_time else None,

@@ -1,6 +1,8 @@
 """What exported folders take and give, as whole processes."""
 
+import dataclasses
 import json
+import re
 
 import pytest
 from runner_bundle import write_bundle, write_image
@@ -21,14 +23,21 @@ def test_every_level_has_its_size_time_memory_and_accuracy(tmp_path, monkeypatch
     cases = [{"image": name, "label": label.name} for name in names]
     (tmp_path / "dataset.json").write_text(json.dumps({"training": cases, "validation": cases}))
     result = runner.measure_runner(str(bundle), str(tmp_path), repeats=1, threads=(1,))
-    assert [(folder.level, folder.dice) for folder in result.folders][-1] == ("L2", pytest.approx(1))
+    assert [(folder.level, folder.dice, folder.nsd) for folder in result.folders][-1] == ("L2", 1, 1)
     shallow, deep = result.folders
     assert shallow.size_bytes < deep.size_bytes
-    assert deep.difference == deep.lower_bound == 0
+    assert len(result.rows) == 2 * 2 * 3
+    (outcome,) = result.outcomes
+    assert (outcome.point, outcome.state) == ("L1 fp32 openvino", "inconclusive")
     assert all(folder.peak_bytes > 10**7 and folder.seconds[1].median > 0 for folder in result.folders)
     text = runner.format_runner_benchmark(result)
-    assert "| L2 | fp32 | openvino |" in text
-    assert "The smallest that is not inferior by more than 0.01 Dice: L" in text
+    assert re.search(r"\| L2 \| fp32 \| openvino \|.*\| reference \|", text)
+    assert re.search(r"\| L1 \|.*\| \w+ of \w+ [+-][\d.]+ \(.*\| not shown \|", text)
+    assert "The smallest that is as good as L2 fp32 openvino: L2 fp32 openvino." in text
+    assert "Environment(" not in text
+    written = json.loads(json.dumps(dataclasses.asdict(result)))
+    assert [row["score"]["dice"] for row in written["rows"]] == [row.score.dice for row in result.rows]
+    assert result.instruction_sets in text
 
 
 def test_it_asks_for_a_bundle_and_cases(capsys):

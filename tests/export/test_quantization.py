@@ -27,7 +27,16 @@ def test_a_quantized_folder_segments_nearly_alike_and_is_smaller(tmp_path):
     assert small.pipeline.network["precision"] == "int8"
     first, second = (Segmenter(each.path).label(image) for each in (whole, small))
     assert np.mean(first == second) > 0.8
+    assert 0.8 < small.same_labels <= 1
+    assert whole.same_labels is None
     assert "openvino_telemetry" not in {name.partition(".")[0] for name, module in sys.modules.items() if module}
+
+
+@pytest.mark.parametrize("precision", ["bf16", "int8"])
+def test_precisions_that_onnx_runtime_ignores_are_refused(precision, tmp_path):
+    calibration = tmp_path if precision == "int8" else None
+    with pytest.raises(ValueError, match=f"network_format must be openvino for precision {precision}, got 'onnx'"):
+        export_runner("hippo", tmp_path / "a", precision=precision, network_format="onnx", calibration=calibration)
 
 
 def test_int8_without_cases_is_refused(tmp_path):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 
 import pytest
 import torch
@@ -28,6 +29,9 @@ def test_windows_cover_the_image_and_fit_and_compute_little_twice(size, most, ov
         gaps = [later - earlier for earlier, later in itertools.pairwise(starts)]
         assert all(gap <= length for gap in gaps)
         assert max(gaps, default=0) - min(gaps, default=0) <= 1
+    plain = choose_windows(size, most, (16, 16, 8), 0)
+    least = plain.window_voxels * len(plain.positions)
+    assert grid.window_voxels * len(grid.positions) <= max(1.2 * math.prod(grid.padded_size), least)
     fewest = math.prod(grid.padded_size) / most
     assert len(grid.positions) >= fewest
 
@@ -41,6 +45,17 @@ def test_no_more_than_a_fifth_is_computed_twice(size):
 def test_an_image_that_fits_is_one_window():
     grid = choose_windows((30, 41, 20), 10**6, (8, 8, 4), 0.5)
     assert (grid.window_size, grid.starts) == ((32, 48, 20), ((0,), (0,), (0,)))
+
+
+@pytest.mark.parametrize("norm", ["instance", ("group", {"num_groups": 2}), "batch", None])
+def test_norms_that_mind_the_window_are_warned_of_once(norm, caplog):
+    network = NestedUNet(2, 1, 2, features=(4, 4), norm=norm).eval()
+    inferer = NestedSlidingWindowInferer("auto", runtime="torch", precision="fp32")
+    for _ in range(2):
+        inferer(torch.randn(1, 1, 8, 8), network)
+    assert len(caplog.messages) == (norm not in ("batch", None))
+    for message in caplog.messages:
+        assert re.search("the network has .*Norm.*change every voxel. Leave auto out", message)
 
 
 def test_downsampling_is_that_of_the_network():

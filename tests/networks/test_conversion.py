@@ -7,7 +7,10 @@ from monai.networks.nets import BasicUNet, BasicUNetPlusPlus
 from torch import nn
 
 from monai_unetpp import NestedUNet
+from monai_unetpp.export import FORMATS, export_network
 from monai_unetpp.networks.conversion import convert_basic_unetplusplus
+from monai_unetpp.networks.folding import fold_batch_norms
+from monai_unetpp.openvino_loading import has_openvino
 
 FEATURES = (2, 4, 6, 8, 10, 3)
 
@@ -57,6 +60,21 @@ def test_any_features(features):
     assert converted.config["features"] == list(features[:5])
     assert converted.config["last_features"] == features[5]
     assert_same_outputs(net, converted, (1, 2, 35, 33))
+
+
+@pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
+def test_a_converted_network_with_batch_norm_folds_and_runs_in_openvino(tmp_path):
+    net = trained(norm="batch").eval()
+    converted = NestedUNet.from_basic_unetplusplus(net).eval()
+    image = torch.rand(1, 2, 32, 48)
+    with torch.no_grad():
+        expected = net(image)[-1]
+        folded = fold_batch_norms(converted.prune("L4"))
+        torch.testing.assert_close(folded(image), expected, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in folded.modules())
+    path = tmp_path / "network.xml"
+    export_network(converted, path, "openvino", (32, 48))
+    torch.testing.assert_close(FORMATS["openvino"].load(path)(image), expected, rtol=1e-4, atol=1e-4)
 
 
 ACTS = ["relu", "elu", "relu6", "selu", "celu", "sigmoid", "tanh", "memswish", "mish", ("swish", {"alpha": 2.0})]

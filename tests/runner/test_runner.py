@@ -58,6 +58,15 @@ def test_labels_of_a_volume_are_those_of_segment(brain, tmp_path):
     assert found.header.binaryblock == expected.header.binaryblock
 
 
+def test_labels_from_probabilities_are_those_of_segment(tmp_path):
+    bundle = write_bundle(tmp_path / "tiny", 3, _BRAIN, clear=True, smooth=True)
+    image = write_image(tmp_path / "head.nii.gz", (22, 25, 20))
+    (case,) = segment_files(image, tmp_path / "out", bundle).cases
+    found = Segmenter(export_runner(bundle, tmp_path / "folder").path).label(image)
+    np.testing.assert_array_equal(found, nibabel.load(case.output).get_fdata())
+    assert len(np.unique(found)) > 1
+
+
 def test_labels_of_images_and_slices_are_those_of_segment(tmp_path):
     bundle = write_bundle(tmp_path / "tiny", 2, _PICTURE, skip_constant=True, mode="constant")
     folder = export_runner(bundle, tmp_path / "folder", level="L1", network_format="onnx").path
@@ -134,7 +143,7 @@ def test_a_changed_network_and_another_version_are_refused(brain, tmp_path):
         Segmenter(tmp_path)
     content = json.loads((tmp_path / "pipeline.json").read_text()) | {"version": 99}
     (tmp_path / "pipeline.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="version must be 1, got 99"):
+    with pytest.raises(ValueError, match="version must be 2, got 99"):
         Segmenter(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"has no pipeline.json"):
         Segmenter(tmp_path / "nowhere")
@@ -156,6 +165,14 @@ def test_images_that_cannot_be_used_are_named(brain, tmp_path):
         (
             {"_target_": "AdjustContrastd", "keys": "image", "gamma": 1.0, "invert_image": True},
             "its invert_image must be False, got True",
+        ),
+        (
+            {"_target_": "EnsureTyped", "keys": "image", "dtype": "$torch.int16"},
+            "EnsureTyped is not supported by the runner: its dtype must be float32, got torch.int16",
+        ),
+        (
+            {"_target_": "CropForegroundd", "keys": "image", "source_key": "image", "select_fn": "$lambda x: x > 1"},
+            "select_fn must be monai_unetpp.data.AboveMean, or be left out",
         ),
     ],
 )

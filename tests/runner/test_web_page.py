@@ -28,8 +28,9 @@ _BRAIN = [
     {"step": "spacing", "pixdim": [1.0, 1.2, 0.9], "padding": "border", "diagonal": False},
     {"step": "crop_background", "margin": 3, "allow_smaller": False},
     {"step": "clip_percentiles", "lower": 0.5, "upper": 99.5, "channel_wise": False},
-    {"step": "standardize"},
+    {"step": "standardize", "channel_wise": False, "inside_surround": False},
 ]
+_ABOVE_MEAN = {"step": "crop_above_mean", "part": 0.25, "margin": 2, "allow_smaller": False}
 _SKEWED = [
     {"step": "spacing", "pixdim": [1.0], "padding": "zeros", "diagonal": False},
     {"step": "orient", "axcodes": "ILP"},
@@ -59,7 +60,7 @@ def test_labels_in_javascript_are_those_of_the_runner(tmp_path, monkeypatch):
             _image(tmp_path / "c.nii.gz", _OBLIQUE, kind=nibabel.Nifti2Image, forms=("qform",)),
         ),
         (
-            _folder(tmp_path / "plain", [_BRAIN[0], _BRAIN[-1]], flips=[1]),
+            _folder(tmp_path / "plain", [_BRAIN[0], _ABOVE_MEAN, {**_BRAIN[-1], "inside_surround": True}], flips=[1]),
             _image(tmp_path / "d.nii", _SHEARED, forms=()),
         ),
     ]
@@ -102,7 +103,9 @@ def test_what_the_page_cannot_use_is_refused_in_one_line(tmp_path):
     holed = tmp_path / "holed.nii"
     nibabel.save(nibabel.Nifti1Image(np.full((5, 5, 5), np.nan, np.float32), np.eye(4)), holed)
     other = _folder(tmp_path / "other", [{"step": "median_smooth"}])
-    changed = _folder(tmp_path / "changed", _BRAIN)
+    changed, smooth = (_folder(tmp_path / name, _BRAIN) for name in ("changed", "smooth"))
+    content = json.loads((smooth / PIPELINE_FILE).read_text()) | {"postprocessing": [{"step": "invert_probabilities"}]}
+    (smooth / PIPELINE_FILE).write_text(json.dumps(content))
     (changed / "network.onnx").write_bytes(b"changed")
     expected = {
         (good, cut): "cut.nii.gz: damaged or cut off",
@@ -112,6 +115,7 @@ def test_what_the_page_cannot_use_is_refused_in_one_line(tmp_path):
         (good, series): "series.nii: must have 3 axes and 1 channel, got shape (5, 5, 5, 2)",
         (good, holed): "holed.nii: 125 of 125 voxels are NaN or infinite",
         (other, image): 'other: unknown step "median_smooth"',
+        (smooth, image): "smooth: it brings back probabilities, this page labels. Export it with --no_smooth",
         (changed, image): "changed: its network is damaged",
     }
     for message, found in zip(expected.values(), _run_javascript(list(expected), tmp_path), strict=True):

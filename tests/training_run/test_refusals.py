@@ -1,4 +1,4 @@
-"""What plan and train refuse before anything is measured or trained, and what a training that began holds to."""
+"""Data and options that plan and train refuse, before anything is measured or after a training has begun."""
 
 import json
 import os
@@ -191,7 +191,7 @@ def test_a_training_that_began_goes_on_with_its_own_minutes_folds_and_weights(da
         with pytest.raises(ValueError, match="began with") as refusal:
             train(asked(data, bundle, **given))
         assert message in str(refusal.value)
-        assert "give another folder" in str(refusal.value)
+        assert "use another folder" in str(refusal.value)
         assert "\n" not in str(refusal.value)
 
 

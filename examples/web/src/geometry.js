@@ -6,6 +6,7 @@ import {
   HEADER_ROUNDING, checkResampledSize, chooseSpacing, findTargetGrid, isSamePlace, leadFromTo, roundHalfToEven,
 } from "./grid.js";
 import { columnLengths, linearPart, moveOrigin, multiply, nearestRotation, transpose } from "./matrix.js";
+import { momentsOf } from "./statistics.js";
 import { searchSurround } from "./surround.js";
 
 const CODES = { L: [0, -1], R: [0, 1], P: [1, -1], A: [1, 1], I: [2, -1], S: [2, 1] };
@@ -55,6 +56,12 @@ export function cropBackground(volume, settings) {
 /** Crop to what is above 0. */
 export function cropForeground(volume, settings) {
   crop(volume, (index) => volume.voxels[index] > 0, settings);
+}
+
+/** Crop to what is brighter than a part of the mean. */
+export function cropAboveMean(volume, { part, ...settings }) {
+  const limit = Math.fround(part * momentsOf(volume.voxels).mean);
+  crop(volume, (index) => volume.voxels[index] > limit, settings);
 }
 
 /** For each axis of the image the axis of the world it runs along, and whether towards right, anterior, superior. */

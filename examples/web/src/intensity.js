@@ -48,9 +48,12 @@ export function adjustContrast(volume, { gamma }) {
   change(volume, (value) => fround(fround(fround(fround(value - low) / divisor) ** gamma) * extent) + low);
 }
 
-/** Mean 0 and standard deviation 1. */
-export function standardize(volume) {
-  normalizeWhere(volume, volume.voxels, () => true);
+/** Mean 0 and standard deviation 1, if so wanted of what the surround leaves. */
+export function standardize(volume, { inside_surround: insideSurround }) {
+  const found = insideSurround ? searchSurround(volume.voxels, volume.shape) : null;
+  const leaves = found && found.share < 1;
+  const counted = leaves ? volume.voxels.filter((_, index) => !found.mask[index]) : volume.voxels;
+  normalizeWhere(volume, counted, () => true);
 }
 
 /** The same, if so wanted of what is not 0. */

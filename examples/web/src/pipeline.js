@@ -4,10 +4,11 @@ import { UserError } from "./errors.js";
 import * as geometry from "./geometry.js";
 import * as intensity from "./intensity.js";
 
-const VERSION = 1;
+const VERSION = 2;
 export const STEPS = {
   orient: geometry.orient,
   spacing: geometry.spacing,
+  crop_above_mean: geometry.cropAboveMean,
   crop_background: geometry.cropBackground,
   crop_foreground: geometry.cropForeground,
   level_surround: intensity.levelSurround,
@@ -19,7 +20,7 @@ export const STEPS = {
   standardize: intensity.standardize,
   normalize: intensity.normalize,
 };
-const CLEAR_BACKGROUND = "clear_background";
+const CLEAR_BACKGROUND = "clear_background", INVERT_PROBABILITIES = "invert_probabilities";
 
 /** Refuse a folder that this page cannot follow, in one line. */
 export function checkPipeline(pipeline, name) {
@@ -30,6 +31,9 @@ export function checkPipeline(pipeline, name) {
   if (pipeline.network.format !== "onnx") refuse("its network is no ONNX file. Export it with --network_format onnx.");
   if (pipeline.spatial_dims !== 3 || pipeline.reading.channels !== 1) {
     refuse("this page takes networks of volumes with one channel. Use python -m monai_unetpp.runner for it.");
+  }
+  if (pipeline.postprocessing.some(({ step }) => step === INVERT_PROBABILITIES)) {
+    refuse("it brings back probabilities, this page labels. Export it with --no_smooth, or use python -m monai_unetpp.runner.");
   }
   const unknown = [
     ...pipeline.preprocessing.filter(({ step }) => !Object.hasOwn(STEPS, step)),
