@@ -314,9 +314,9 @@ def _explained(values: Mapping[str, Any], task: NetworkTask, seconds: float, ste
         "norm": ("Batch norm is folded into the convolutions at inference and suits windows of any size.", OWN),
         "batch_size": ("Small patches come in larger batches, for more stable gradients.", OWN),
         "steps": (
-            f"{task.minutes:g} minutes{shared} allow about {steps} steps of {seconds:.2g} s. The command train ends by "
-            "the clock, and by this number where it is set by hand alone; MONAI's own command ends by whichever comes "
-            f"first, so it is larger, but at most {_MOST_STEPS}.",
+            f"{task.minutes:g} minutes{shared} allow about {steps} steps of {seconds:.2g} s. The command train ends "
+            "when the time is up, or after this number if it is set by hand; MONAI's own command ends at whichever "
+            f"comes first, so the number is larger, but at most {_MOST_STEPS}.",
             OWN,
         ),
     }
