@@ -33,6 +33,12 @@ from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.training_run.fitting import fit
 from monai_unetpp.training_run.judging import score_fold
 
+
+def halve(levels: int) -> list[float]:
+    """Weights of the losses by level, the shallowest first: each level counts half as much as the next."""
+    return [0.5 ** (levels - level) for level in range(1, levels + 1)]
+
+
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "recipe": {},
     "instance norm": {"norm": "instance"},
@@ -43,8 +49,11 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "strong augmentation to the end": {"late_share": 0.0},
     "weight decay 0.01": {"weight_decay": 0.01},
     "all classes weigh the same": {"class_weights": None},
+    "dropout 0.1": {"dropout": 0.1},
+    "each level weighs half of the next": {"level_weights": halve},
 }
-"""Values of the plan that are set, by name of the variant; the first one is what others are compared with."""
+"""Values of the plan that are set, by name of the variant; the first one is what others are compared with. A function
+gives the value for a number of levels."""
 
 _Cases = Mapping[str, float]
 
@@ -76,8 +85,7 @@ def run_variant(dataset_dir: Path, work: Path, settings: Mapping[str, Any], whol
         whole: whether to score with one window over the whole image too.
     """
     bundle, folder = work / "bundle", work / "training"
-    if not bundle.is_dir():
-        plan(dataset_dir, bundle, settings=settings)
+    plan_variant(dataset_dir, bundle, settings)
     values = {"dataset_dir": str(dataset_dir)}
     training = {"steps": load_plan(bundle)["steps"], "checkpoint_seconds": 30.0, "checkpoint_steps": 10}
     fitted = fit(bundle, folder, {**values, **training}, _tell, name=work.name)
@@ -95,6 +103,25 @@ def run_variant(dataset_dir: Path, work: Path, settings: Mapping[str, Any], whol
         score("whole", unseen, window_shape=_whole_window(bundle)) if whole else None,
         score("seen", seen[: len(unseen)]),
     )
+
+
+def plan_variant(dataset_dir: Path, bundle: Path, settings: Mapping[str, Any]) -> None:
+    """Plan a variant unless it is planned: first without what depends on the number of levels, if anything does.
+
+    Args:
+        dataset_dir: folder of the data set.
+        bundle: folder of the bundle, which is made.
+        settings: values of the plan that are set.
+    """
+    if bundle.is_dir():
+        return
+    plain = {name: value for name, value in settings.items() if not callable(value)}
+    if len(plain) == len(settings):
+        plan(dataset_dir, bundle, settings=plain)
+        return
+    levels = len(plan(dataset_dir, bundle.with_name("levels"), settings=plain)["strides"])
+    given = {name: value(levels) if callable(value) else value for name, value in settings.items()}
+    plan(dataset_dir, bundle, settings=given)
 
 
 def _whole_window(bundle: Path) -> list[int]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 __all__ = [
     "BUNDLE_HELP",
     "DEVICE_HELP",
     "FORMS_HELP",
+    "NORMS",
     "PRECISIONS",
     "RUNTIMES",
+    "SUBJECTS_HELP",
+    "SUBJECT_PATTERN_HELP",
     "Precision",
     "Runtime",
 ]
@@ -20,9 +23,17 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 Runtime = Literal["auto", "torch", "compile", "openvino"]
 RUNTIMES: tuple[str, ...] = get_args(Runtime)
 
+NORMS: tuple[Any, ...] = ("batch", "instance", ["instance", {"affine": True}])
+"""Norms of planned networks, as MONAI's factories take them."""
+
 BUNDLE_HELP = (
     "folder of a bundle, or the name of one that comes with the package: brain_tissue_mri_unetpp, head_mri_unetpp, "
     "hippocampus_mri_unetpp or nuclei_microscopy_unetpp; the beginning of the name is enough"
 )
 DEVICE_HELP = "cpu, gpu (or cuda), cuda:1, ... (default: a GPU if there is one, else the CPU)"
 FORMS_HELP = "dataset.json in Decathlon or nnU-Net form, or with two subfolders of images and labels of the same names"
+SUBJECTS_HELP = "CSV file with the columns case and subject"
+SUBJECT_PATTERN_HELP = (
+    "regular expression whose one group is the subject in a case's name (default: sub-..., patient and a number or the "
+    "like at the start; every other case is its own subject)"
+)

@@ -22,10 +22,11 @@ _EXAMPLES = """\
   monai-unetpp segment --bundle my_bundle scan.nii.gz -o segmentations
 
 If the folder has no plan yet, one is made; to look at it first, use monai-unetpp plan. With an existing plan only
---minutes and --folds can be changed. After training, it finds the shallowest level that is accurate enough, writes
-my_bundle/pruning/report.html and my_bundle/docs/README.md and, if the verdict is to prune, the pruned bundle beside
-my_bundle. After an interruption, run the same command again to continue; minutes, folds and initial weights stay as
-they were.
+--minutes and --folds can be changed. With --init the plan follows the network of these weights, and
+my_bundle/docs/plan.md lists the layers that start from them. After training, it finds the shallowest level that is
+accurate enough, writes my_bundle/pruning/report.html and my_bundle/docs/README.md and, if the verdict is to prune, the
+pruned bundle beside my_bundle. After an interruption, run the same command again to continue, with the minutes, folds
+and initial weights that it began with.
 """
 
 

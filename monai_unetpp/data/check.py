@@ -117,9 +117,9 @@ def check_labelled_data(
         spatial_dims: 2 or 3, of the network.
         in_channels: input channels of the network.
         values: label values allowed besides 0, if they are not the classes themselves.
-        names: the labels; None takes those of ``dataset.json``.
-        refuse_repeats: whether cases with the same image or the same name are problems, as they are for a verdict;
-            else there is a warning.
+        names: of the labels; None takes those of ``dataset.json``.
+        refuse_repeats: whether cases with the same image or the same name are problems, as they are to a verdict, or
+            are warned about.
 
     Raises:
         FileNotFoundError: there is no ``dataset.json``.

@@ -14,6 +14,7 @@ from typing import Any
 
 from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.data.forms import Form, folder_lists, form_of, is_data_set, nnunet_lists
+from monai_unetpp.data.labelled import list_cases
 from monai_unetpp.data.subjects import subject_of_image
 from monai_unetpp.files import write_text
 
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 LISTS = ("training", "validation")
 """The lists of labelled cases."""
+
+_Subjects = Mapping[str, str] | str | PathLike[str] | None
 
 _VALIDATION_SHARE = 0.2
 _SPLIT_SEED = 0
@@ -93,12 +96,15 @@ def load_datalist(
     key: str,
     split_dir: str | PathLike[str] | None = None,
     label_key: str = "label",
+    subjects: _Subjects = None,
+    subject_pattern: str | None = None,
 ) -> list[dict[str, Any]]:
     """Load one list of cases of a data set, with absolute paths.
 
     If there is no ``validation`` list, a fifth of the training cases is drawn for it with a warning, always the same
     ones, and written to ``split.json``. Cases of one subject stay together if entries have a ``subject`` or names begin
-    with one (``monai_unetpp.data.subjects.subject_of_image``).
+    with one (``monai_unetpp.data.subjects.subject_of_image``), or as ``subjects`` or ``subject_pattern`` tell; then
+    each entry gets its ``subject``.
 
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon or nnU-Net v2 form, or with ``images`` and ``labels``;
@@ -106,17 +112,19 @@ def load_datalist(
         key: such as ``"training"`` or ``"validation"``.
         split_dir: folder for ``split.json``; not written if None.
         label_key: key of the labels in the result, for transforms that must leave them alone.
+        subjects: subject by case, see :func:`monai_unetpp.data.labelled.list_cases`.
+        subject_pattern: finds the subject in the case's name, see there.
 
     Returns:
         Dicts with ``image`` and ``label_key``.
 
     Raises:
         FileNotFoundError: there is no ``dataset.json``.
-        ValueError: it cannot be read, the list is missing or empty, entries lack image or label, or images and labels
-            do not match.
+        ValueError: it cannot be read, the list is missing or empty, entries lack image or label, images and labels do
+            not match, or the subject of a case is not given or found.
     """
     path = Path(dataset_dir) / "dataset.json"
-    cases = read_datalist(path, key, split_dir)
+    cases = read_datalist(path, key, split_dir, subjects, subject_pattern)
     if not cases:
         raise ValueError(f"{path}: the list {key!r} must hold cases, got none. Add some, or leave it out.")
     for number, case in enumerate(cases):
@@ -126,7 +134,11 @@ def load_datalist(
 
 
 def read_datalist(
-    path: str | PathLike[str], key: str, split_dir: str | PathLike[str] | None = None
+    path: str | PathLike[str],
+    key: str,
+    split_dir: str | PathLike[str] | None = None,
+    subjects: _Subjects = None,
+    subject_pattern: str | None = None,
 ) -> list[dict[str, Any]]:
     """Read one list, with or without labels; a missing ``validation`` list is drawn as in ``load_datalist``.
 
@@ -134,6 +146,8 @@ def read_datalist(
         path: the ``dataset.json``.
         key: key of the list.
         split_dir: folder for ``split.json``; not written if None.
+        subjects: as for ``load_datalist``; with these, the entries must have labels.
+        subject_pattern: the same.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -142,8 +156,19 @@ def read_datalist(
     path = Path(path)
     content = read_content(path)
     if key in LISTS and "training" in content and "validation" not in content:
-        return _drawn_split(path, read_entries(path, content, "training"), split_dir)[key]
-    return read_entries(path, content, key)
+        entries = _with_subjects(read_entries(path, content, "training"), subjects, subject_pattern)
+        return _drawn_split(path, entries, split_dir)[key]
+    return _with_subjects(read_entries(path, content, key), subjects, subject_pattern)
+
+
+def _with_subjects(
+    entries: list[dict[str, Any]], subjects: _Subjects, subject_pattern: str | None
+) -> list[dict[str, Any]]:
+    """The entries with the subjects that are given or found; unchanged where nothing tells of subjects."""
+    if not entries or (subjects is None and subject_pattern is None):
+        return entries
+    cases = list_cases(entries, subjects, subject_pattern)
+    return [{**entry, "subject": case.subject} for entry, case in zip(entries, cases, strict=True)]
 
 
 def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import shlex
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from monai_unetpp.choices import NORMS
 from monai_unetpp.networks.checkpoint import read_checkpoint
+from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.networks.nested_unet import NestedUNet
+from monai_unetpp.plain_values import to_plain
 
-__all__ = ["Transfer", "transfer_weights"]
+__all__ = ["Transfer", "compare_weights", "shaping_arguments", "transfer_weights"]
 
 logger = logging.getLogger(__name__)
 
 _FIRST = "nodes.x_0_0."
 _IN_BUNDLE = Path("models") / "model.pt"
+#: Arguments that the shapes of weights depend on: those that a plan can set, and others.
+_SETTABLE = ("features", "kernel_size", "norm", "strides")
+_FIXED = ("spatial_dims", "block", "bias", "upsample")
 
 _Tensors = Mapping[str, torch.Tensor]
 
@@ -32,18 +41,29 @@ class Transfer:
         taken: nodes and heads with the weights of the file.
         averaged: nodes with other input channels: their first convolution has the mean over the file's channels.
         fresh: nodes and heads with random weights, as the file has none of their shape.
+        weights: number of weights taken from the file.
+        all_weights: number of all weights of the network.
     """
 
     source: str
     taken: tuple[str, ...]
     averaged: tuple[str, ...]
     fresh: tuple[str, ...]
+    weights: int
+    all_weights: int
 
     def __str__(self) -> str:
-        parts = [f"{len(self.taken)} of {len(self.taken) + len(self.averaged) + len(self.fresh)} nodes and heads"]
+        count = len(self.taken) + len(self.averaged) + len(self.fresh)
+        parts = [f"{len(self.taken)} of {count} nodes and heads ({self.weights:,} of {self.all_weights:,} weights)"]
         parts += [f"the first layer of {name} as the mean over its channels" for name in self.averaged]
         fresh = f"; fresh: {', '.join(self.fresh)}" if self.fresh else ""
-        return f"from {self.source}: {' and '.join(parts)}{fresh}"
+        return f"from {self._name}: {' and '.join(parts)}{fresh}"
+
+    @property
+    def _name(self) -> str:
+        """That of the bundle or the file, without the folders of the machine."""
+        path = Path(self.source)
+        return path.parents[1].name if path.parts[-2:] == _IN_BUNDLE.parts else path.name
 
 
 def transfer_weights(network: NestedUNet, source: str | PathLike[str]) -> Transfer:
@@ -70,10 +90,32 @@ def transfer_weights(network: NestedUNet, source: str | PathLike[str]) -> Transf
         >>> shallow = NestedUNet(2, 1, 2, features=(4, 8))
         >>> torch.save(shallow.state_dict(), "shallow.pt")
         >>> print(transfer_weights(NestedUNet(2, 1, 2, features=(4, 8, 16)), "shallow.pt"))
-        from shallow.pt: 4 of 8 nodes and heads; fresh: x_2_0, x_1_1, x_0_2, L2
+        from shallow.pt: 4 of 8 nodes and heads (1,714 of 8,304 weights); fresh: x_2_0, x_1_1, x_0_2, L2
     """
+    transfer, chosen = _match(network, source)
+    network.load_state_dict({**network.state_dict(), **chosen})
+    logger.info("Training begins with weights %s.", transfer)
+    return transfer
+
+
+def compare_weights(network: NestedUNet, source: str | PathLike[str]) -> Transfer:
+    """What :func:`transfer_weights` would take; the network stays as it is, and may be on the device ``meta``.
+
+    Args:
+        network: that would begin with the weights.
+        source: see there.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not a file of weights, or none of them fit.
+    """
+    return _match(network, source)[0]
+
+
+def _match(network: NestedUNet, source: str | PathLike[str]) -> tuple[Transfer, dict[str, torch.Tensor]]:
+    """What the network takes, and its weights by name."""
     path = Path(source) / _IN_BUNDLE if Path(source).is_dir() else Path(source)
-    given, _ = read_checkpoint(path)
+    given, config = read_checkpoint(path)
     own = network.state_dict()
     taken, averaged, fresh = [], [], []
     chosen: dict[str, torch.Tensor] = {}
@@ -88,15 +130,66 @@ def transfer_weights(network: NestedUNet, source: str | PathLike[str]) -> Transf
             fresh.append(name)
             continue
         chosen |= found
-    if not chosen:
-        raise ValueError(
-            f"{path}: none of its weights fit the network, which differs in features, kernels, norm or axes. Give "
-            "weights of a network with the same features."
-        )
-    network.load_state_dict({**own, **chosen})
-    transfer = Transfer(str(path), tuple(taken), tuple(averaged), tuple(fresh))
-    logger.info("Training begins with weights %s.", transfer)
-    return transfer
+    # heads alone would classify what random nodes give them
+    if not any(key.startswith("nodes.") for key in chosen):
+        raise ValueError(f"{path}: none of its weights fit the network{_difference(network.config, config)}")
+    sizes = {key: parameter.numel() for key, parameter in network.named_parameters()}
+    weights = sum(size for key, size in sizes.items() if key in chosen)
+    transfer = Transfer(
+        str(path), tuple(taken), tuple(averaged), tuple(fresh), weights=weights, all_weights=sum(sizes.values())
+    )
+    return transfer, chosen
+
+
+def _difference(own: Mapping[str, Any], given: Mapping[str, Any] | None) -> str:
+    """In what networks differ whose weights do not fit, and which values would make them fit."""
+    unknown = ", which has other features, kernels, norm or axes. Give weights of a network like it."
+    if given is None:
+        return unknown
+    ours, theirs = shaping_arguments(own), shaping_arguments(given)
+    names = [name for name in ours if not _agree(name, ours[name], theirs[name])]
+    if not names:
+        return unknown
+    told = "; ".join(f"{name} is {_as_json(theirs[name])} there and {_as_json(ours[name])} here" for name in names)
+    if not set(names) <= set(_SETTABLE) or theirs["norm"] not in NORMS:
+        return f": {told}. Give weights of a network like it."
+    settings = " ".join(f"--set {shlex.quote(f'{name}={_as_json(theirs[name])}')}" for name in names)
+    return f": {told}. Plan with {settings}, or with --init alone."
+
+
+def shaping_arguments(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a network that the shapes of its weights depend on, as plain values of one form.
+
+    Args:
+        config: arguments of :class:`~monai_unetpp.NestedUNet`.
+
+    Raises:
+        TypeError, ValueError: arguments that no network can be built from.
+
+    Example:
+        >>> shaping_arguments(dict(spatial_dims=2, in_channels=1, out_channels=2, features=[4, 8]))["kernel_size"]
+        [[3, 3], [3, 3]]
+    """
+    checked = NestedUNetConfig.check(**config)
+    norm: Any = checked.norm
+    if norm is not None:
+        name, arguments = (norm, {}) if isinstance(norm, str) else norm
+        norm = [name.lower(), arguments] if arguments else name.lower()
+    values = {name: getattr(checked, name) for name in _FIXED}
+    values |= {"features": checked.features, "kernel_size": checked.kernel_sizes, "norm": norm}
+    plain: dict[str, Any] = to_plain({**values, "strides": checked.strides})
+    return plain
+
+
+def _agree(name: str, one: Any, other: Any) -> bool:
+    """Whether the values are equal; of those that list resolutions, as far as both go."""
+    if name in ("features", "kernel_size", "strides"):
+        return all(a == b for a, b in zip(one, other, strict=False))
+    return bool(one == other)
+
+
+def _as_json(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 def _prefix(key: str) -> str:

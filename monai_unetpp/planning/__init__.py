@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from monai_unetpp.planning.plan_making import plan
     from monai_unetpp.planning.plan_options import PlanOptions
     from monai_unetpp.planning.readme import write_readme
-    from monai_unetpp.planning.training_plan import Reason, TrainingPlan, load_plan
+    from monai_unetpp.planning.training_plan import Reason, StartingWeights, TrainingPlan, load_plan
 
 __all__ = [
     "CaseFingerprint",
@@ -26,6 +26,7 @@ __all__ = [
     "Machine",
     "PlanOptions",
     "Reason",
+    "StartingWeights",
     "TrainingPlan",
     "load_plan",
     "measure_machine",
@@ -48,6 +49,6 @@ __getattr__, __dir__ = lazy_names(
         "monai_unetpp.planning.plan_making": ("plan",),
         "monai_unetpp.planning.plan_options": ("PlanOptions",),
         "monai_unetpp.planning.readme": ("write_readme",),
-        "monai_unetpp.planning.training_plan": ("Reason", "TrainingPlan", "load_plan"),
+        "monai_unetpp.planning.training_plan": ("Reason", "StartingWeights", "TrainingPlan", "load_plan"),
     },
 )

@@ -32,17 +32,20 @@ _TEMPLATE = Path(__file__).with_name("template")
 _TRAINING = Path(__file__).parents[1] / "training" / "template" / "configs"
 #: Values that the configurations take unchanged from the plan.
 _TRAINED = (
-    *("spacing_mm", "patch_size", "strides", "kernel_size", "features", "norm", "batch_size", "steps"),
+    *("spacing_mm", "patch_size", "strides", "kernel_size", "features", "norm", "dropout", "batch_size", "steps"),
     *("learning_rate", "weight_decay", "ema", "distillation", "flip_axes", "window_shape", "overlap", "flips"),
     *("class_ratios", "class_weights", "late_share", "cache_rate", "num_workers", "channels_last", "compile"),
 )
-_INFERRED = ("spacing_mm", "strides", "kernel_size", "features", "norm", "window_shape", "overlap", "flips")
+_INFERRED = (
+    *("spacing_mm", "strides", "kernel_size", "features", "norm", "dropout"),
+    *("window_shape", "overlap", "flips"),
+)
 #: Fine-tuning is gentler than training.
 _FINETUNING_RATE = 0.25
 
 
 def check_free(bundle: str | PathLike[str]) -> None:
-    """Refuse a folder that contains anything but an earlier plan whose training has not begun.
+    """Refuse a folder that contains anything but an earlier plan, for which no training has begun.
 
     Raises:
         FileExistsError: the folder contains something else.
@@ -63,7 +66,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     Args:
         plan: the plan.
         fingerprint: of the data.
-        bundle: the folder, which may contain an earlier plan whose training has not begun.
+        bundle: the folder, which may contain an earlier plan for which no training has begun.
 
     Raises:
         FileExistsError: the folder contains something else.
@@ -116,7 +119,9 @@ def _training(plan: TrainingPlan) -> dict[str, Any]:
     content, evaluation = _read("train", _TRAINING), _read("evaluate", _TRAINING)
     content["planned"] = {"_target_": "monai_unetpp.planning.load_plan", "bundle": "@bundle_root"}
     content |= {"dataset_dir": "$@planned.dataset_dir", "output_dir": "$@bundle_root + '/training'"}
+    content |= {name: f"$@planned.{name}_for(@dataset_dir)" for name in ("subjects", "subject_pattern")}
     content |= {**_data(plan), "ignore_label": plan.ignore_label, **{name: plan[name] for name in _TRAINED}}
+    content["level_weights"] = plan.level_weights
     content |= {"minutes": round(training_minutes(plan.minutes, plan.folds), 2), "runtime": "torch", "val_interval": 1}
     content["preprocessing"] = _chain(preprocessing(plan, labelled=True))
     content["postprocessing"] = _chain(postprocessing(plan, discrete=True))

@@ -32,6 +32,7 @@ def check_data(
     described: DataSetDescription | TrainingPlan,
     bundle: str | PathLike[str],
     folds: int,
+    **subjects: Any,
 ) -> None:
     """Refuse data that the training or its verdict would refuse later; all problems of both lists are named.
 
@@ -39,18 +40,19 @@ def check_data(
 
     Args:
         dataset_dir: folder of the data set.
-        described: the axes, channels and labels that all cases must have.
-        bundle: folder of the bundle, where the result is kept.
-        folds: trainings for cross-fitting; 0 for none.
+        described: axes, channels and labels that all cases must have.
+        bundle: its folder, which remembers what passed.
+        folds: trainings for cross-fitting, each of which needs a subject; 0 for none.
+        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
 
     Raises:
         FileNotFoundError: no such data set.
         ValueError: cases with problems, the same image or name twice, an empty list, or fewer subjects than folds.
     """
-    cases = list_cases([entry for key in LISTS for entry in load_datalist(dataset_dir, key)])
-    subjects = len({case.subject for case in cases})
-    if subjects < folds:
-        raise ValueError(f"folds must not be more than subjects, got {folds} for {subjects}. Leave them out.")
+    cases = list_cases([entry for key in LISTS for entry in load_datalist(dataset_dir, key, **subjects)])
+    count = len({case.subject for case in cases})
+    if count < folds:
+        raise ValueError(f"folds must not be more than subjects, got {folds} for {count}. Leave them out.")
     state, passed = _state(cases, described), Path(bundle) / CHECK_FILE
     if _read(passed) == state:
         return

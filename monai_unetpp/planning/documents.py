@@ -64,12 +64,34 @@ Set by hand: {by_hand}. The same data, machine class and version give the same p
 ## The data
 
 {data_text(plan, fingerprint)}
-
+{_start_text(plan)}
 ## The values
 
 To change one, plan again with `--set NAME=VALUE`.
 
 {table}
+"""
+
+
+def _start_text(plan: TrainingPlan) -> str:
+    """Which parts of the network start from other weights, as a section; empty where none do."""
+    start = plan.start
+    if start is None:
+        return ""
+    count = len(start.taken) + len(start.averaged)
+    parts = {
+        "Taken": start.taken,
+        "Taken, with the first layer as the mean over its channels": start.averaged,
+        "New, with random weights": start.fresh,
+    }
+    listed = "\n".join(f"- {title}: {', '.join(map(code, names))}." for title, names in parts.items() if names)
+    return f"""
+## The weights to start from
+
+The training starts from {code(os.path.basename(start.source))}: {count} of {count + len(start.fresh)} nodes and heads,
+with {start.weights:,} of {start.all_weights:,} weights.
+
+{listed}
 """
 
 
@@ -81,7 +103,8 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
     ignored = "" if plan.ignore_label is None else f" Voxels with the label {plan.ignore_label} are ignored."
     surround = statistics.fmean(case.constant_surround for case in cases)
     lines = [
-        f"{len(cases)} training cases of {subjects} subjects in {code(os.path.basename(plan.dataset_dir))}, "
+        f"{len(cases)} training cases of {subjects} subjects{_told_by(plan)} in "
+        f"{code(os.path.basename(plan.dataset_dir))}, "
         f"{plan.spatial_dims}D, {len(plan.channels)} channel(s) ({channels}), modality: {plan.modality}.",
         f"Sizes: {_range_text([case.shape for case in cases])} voxels, median {_joined(fingerprint.median_shape)}.",
         f"Voxel sizes: {_range_text([case.spacing_mm for case in cases])} mm, median "
@@ -93,6 +116,13 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         *(_intensity_text(name, each.whole) for name, each in zip(plan.channels, fingerprint.intensity, strict=True)),
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _told_by(plan: TrainingPlan) -> str:
+    """What told the subjects, where that was given."""
+    if plan.subjects is not None:
+        return f" (by {code(os.path.basename(plan.subjects))})"
+    return "" if plan.subject_pattern is None else f" (by {code(plan.subject_pattern)})"
 
 
 def _labels_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:

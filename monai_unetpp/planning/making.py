@@ -27,6 +27,7 @@ from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.machine import Machine, count_step
 from monai_unetpp.planning.network_rules import NetworkTask, choose_network, choose_window, training_minutes
 from monai_unetpp.planning.plan_options import PlanOptions
+from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.training_plan import Reason, TrainingPlan, in_words
 from monai_unetpp.planning.values import SETTABLE, check_one
 
@@ -38,6 +39,8 @@ _RECIPE = {
     "learning_rate": Choice(0.002, "The maximum, after a warm-up and before a cosine decay; works well with AdamW."),
     "weight_decay": Choice(1e-4, "Keeps the weights small.", "AdamW, arXiv:1711.05101"),
     "ema": Choice(0.04, "The moving average of the weights is more stable than the last weights."),
+    "dropout": Choice(0.0, "Varied patches already keep the network from learning its cases by heart."),
+    "level_weights": Choice(None, "The losses of all levels count the same.", "UNet++, arXiv:1912.05074"),
     "distillation": Choice(0.0, "Each level learns from the labels.", "UNet++, arXiv:1912.05074"),
     "late_share": Choice(
         0.25,
@@ -54,7 +57,9 @@ _MOST_WORKERS = 8
 _WORTH_COMPILING = 15
 
 
-def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, validation: str) -> TrainingPlan:
+def make_plan(
+    fingerprint: Fingerprint, options: PlanOptions, machine: Machine, validation: str, source: Source | None = None
+) -> TrainingPlan:
     """Choose by rules all values that are not set by hand.
 
     Args:
@@ -62,12 +67,14 @@ def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, 
         options: the limits, and the values set by hand.
         machine: the class of the machine.
         validation: the validation cases, in words.
+        source: the network whose weights the training starts from; None starts from random ones.
 
     Raises:
         TypeError: a setting of the wrong kind.
         ValueError: a setting that cannot work, alone or with the others.
     """
     dims = fingerprint.spatial_dims
+    _check_axes(source, dims)
     given = {name: check_one(name, value, dims) for name, value in options.given.items()}
     choices = _Choices(given)
     _choose_for_data(choices, fingerprint)
@@ -81,6 +88,7 @@ def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, 
         square=choices["rotate90"],
         minutes=options.budget_minutes,
         folds=options.fold_count,
+        source=source,
     )
     for name, choice in choose_network(task, machine, count_step, given).items():
         choices.settle(name, choice)
@@ -106,7 +114,16 @@ def make_plan(fingerprint: Fingerprint, options: PlanOptions, machine: Machine, 
         machine=str(machine),
         values={name: choices[name] for name in SETTABLE},
         reasons={name: choices.reasons[name] for name in SETTABLE},
+        **options.subject_rules,
     )
+
+
+def _check_axes(source: Source | None, dims: int) -> None:
+    if source is not None and source.spatial_dims != dims:
+        raise ValueError(
+            f"init must be the weights of a {dims}D network for these data, got {source.name} of a "
+            f"{source.spatial_dims}D one. Give others, or leave init out."
+        )
 
 
 class _Choices:

@@ -57,6 +57,7 @@ def take_fingerprint(
     cache: str | PathLike[str] | None = None,
     progress: Progress = None,
     described: DataSetDescription | None = None,
+    **subjects: Any,
 ) -> Fingerprint:
     """Measure the properties of the labelled cases of a data set.
 
@@ -66,14 +67,15 @@ def take_fingerprint(
         cache: a JSON file for the measurements, written even after an interruption. Cases whose files have the same
             path, size and modification time are not read again. With None nothing is cached.
         progress: True shows a bar on standard error, a function is called with a line of text after each case.
-        described: the facts about the data set; read if None.
+        described: what the data set says about itself, where that is known; it is read where not.
+        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
 
     Raises:
         FileNotFoundError: no data set.
         ValueError: the data set is invalid; cases that cannot be read are counted and named.
     """
     described = described or describe_data_set(dataset_dir)
-    cases = [case for key in lists for case in list_cases(load_datalist(dataset_dir, key))]
+    cases = [case for key in lists for case in list_cases(load_datalist(dataset_dir, key, **subjects))]
     kept = _Cache(cache, described)
     measured: list[_Measured] = []
     problems: list[str] = []

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.planning.data_rules import ISENSEE, OWN, Choice
+from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.values import LEAST_LEVELS, MOST_LEVELS
 
 if TYPE_CHECKING:
@@ -43,7 +45,7 @@ _MOST_STEPS = 25_000
 #: computes (the rest is for patches and curves).
 _TRAINING_SHARE, _COMPUTING_SHARE = 0.8, 0.7
 #: The limit of steps relative to the expected number: the time ends a training first, unless the machine is faster than
-#: its class. The command ``train`` has no such limit.
+#: its class. It holds for MONAI's own command; ``train`` ends by time alone.
 _MARGIN = 2
 #: Share of the memory that a step may take.
 _MEMORY_SHARE = 0.5
@@ -64,6 +66,7 @@ class NetworkTask:
         square: whether all edges of a patch must be equal.
         minutes: time for everything.
         folds: networks for cross-fitting that share the time with the final one, 0 for none.
+        source: the network whose weights the training starts from; None starts from random ones.
     """
 
     spatial_dims: int
@@ -74,6 +77,7 @@ class NetworkTask:
     square: bool
     minutes: float
     folds: int
+    source: Source | None = None
 
 
 def choose_network(
@@ -89,8 +93,11 @@ def choose_network(
         machine: the class of the machine.
         count: returns the cost of a step, like :func:`monai_unetpp.planning.machine.count_step`.
         given: values set by hand, to which the others are adapted.
+
+    Raises:
+        ValueError: memory or time do not allow the network that the training is to start from.
     """
-    norm = given.get("norm", "batch")
+    norm = given.get("norm") or (task.source and task.source.norm) or "batch"
     seconds = _COMPUTING_SHARE * 60 * training_minutes(task.minutes, task.folds)
     limit = _MEMORY_SHARE * machine.memory_bytes
     seen: list[dict[str, Any]] = []
@@ -104,15 +111,38 @@ def choose_network(
         steps = int(seconds * machine.operations_per_s / cost.operations)
         if cost.memory_bytes <= limit and steps >= _LEAST_STEPS:
             break
+    if task.source is not None and "features" not in given:
+        _check_affordable(task.source, task, steps if "steps" not in given else None, cost.memory_bytes <= limit)
     if steps < _USEFUL_STEPS and "steps" not in given:
         logger.warning(
             "%g minutes leave time for about %d training steps, but a network needs several hundred to learn anything. "
             "Give --minutes %d or more.",
             task.minutes,
             steps,
-            math.ceil(task.minutes * _USEFUL_STEPS / max(steps, 1)),
+            _useful_minutes(task, steps),
         )
     return _explained({**values, "norm": norm}, task, cost.operations / machine.operations_per_s, steps)
+
+
+def _useful_minutes(task: NetworkTask, steps: int) -> int:
+    """Minutes that leave time for a useful number of steps, where those given leave it for ``steps``."""
+    return math.ceil(task.minutes * _USEFUL_STEPS / max(steps, 1))
+
+
+def _check_affordable(source: Source, task: NetworkTask, steps: int | None, fits: bool) -> None:
+    """Refuse to start from a network that is too large for the time or the memory even on the smallest patches."""
+    if steps is not None and steps < _USEFUL_STEPS:
+        problem = f"leave time for about {steps} training steps in {task.minutes:g} minutes"
+        advice = f"Give --minutes {_useful_minutes(task, steps)} or more"
+    elif not fits:
+        problem, advice = "need more memory than there is", "Leave init out"
+    else:
+        return
+    features = json.dumps(source.features[: MOST_LEVELS + 1], separators=(",", ":"))
+    raise ValueError(
+        f"init: the features of {source.name}, {features}, {problem}. {advice}, or --set features={features} to take "
+        "them all the same."
+    )
 
 
 def training_minutes(minutes: float, folds: int) -> float:
@@ -127,10 +157,11 @@ def training_minutes(minutes: float, folds: int) -> float:
 
 def _candidates(task: NetworkTask, given: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Candidate networks, the most expensive first; values set by hand are the same in all."""
-    for width, edge in _CANDIDATES[task.spatial_dims]:
+    source = task.source
+    for width, edge in _series(task):
         patch = list(given.get("patch_size") or patch_of(task, edge))
         most = len(given["features"]) - 1 if "features" in given else MOST_LEVELS
-        strides = given.get("strides") or strides_of(patch, task.spacing_mm)[:most]
+        strides = given.get("strides") or _strides(patch, task)[:most]
         most_features = _MOST_FEATURES[task.spatial_dims]
         features = [min(width * 2**depth, most_features) for depth in range(len(strides) + 1)]
         fewest, largest = _BATCHES[task.spatial_dims]
@@ -139,10 +170,34 @@ def _candidates(task: NetworkTask, given: Mapping[str, Any]) -> Iterator[dict[st
         yield {
             "patch_size": patch,
             "strides": strides,
-            "kernel_size": given.get("kernel_size") or kernels,
-            "features": given.get("features") or features,
+            "kernel_size": given.get("kernel_size") or (source.begin("kernel_size", kernels) if source else kernels),
+            "features": given.get("features") or (source.begin("features", features) if source else features),
             "batch_size": given.get("batch_size") or batch,
         }
+
+
+def _series(task: NetworkTask) -> Sequence[tuple[int, int]]:
+    """Width and edge of the candidates; the width is that of the source, if there is one."""
+    series = _CANDIDATES[task.spatial_dims]
+    if task.source is None:
+        return series
+    return [(task.source.features[0], edge) for edge in dict.fromkeys(edge for _, edge in series)]
+
+
+def _strides(patch: Sequence[int], task: NetworkTask) -> list[list[int]]:
+    """Steps down: those of the source as long as enough voxels are left, else by the rule."""
+    own = strides_of(patch, task.spacing_mm)
+    if task.source is None:
+        return own
+    most = min(len(task.source.strides), MOST_LEVELS)
+    kept: list[list[int]] = []
+    edges = [float(edge) for edge in patch]
+    for stride in task.source.strides[:most]:
+        edges = [edge / step for edge, step in zip(edges, stride, strict=True)]
+        if any(step > 1 and edge < _LEAST_EDGE for edge, step in zip(edges, stride, strict=True)):
+            break
+        kept.append(stride)
+    return kept if len(kept) >= LEAST_LEVELS else own[: max(most, LEAST_LEVELS)]
 
 
 def patch_of(task: NetworkTask, edge: int) -> list[int]:
@@ -162,7 +217,7 @@ def patch_of(task: NetworkTask, edge: int) -> list[int]:
         low, high = (middle, high) if math.prod(lengths) <= wanted else (low, middle)
     lengths = [min(low / mm, size) for mm, size in zip(spacing, task.shape, strict=True)]
     rough = [max(1, round(length)) for length in lengths]
-    strides = strides_of(rough, task.spacing_mm)
+    strides = _strides(rough, task)
     steps = [math.prod(stride[axis] for stride in strides) for axis in range(dims)]
     return [
         _rounded(length, step, up=length >= size) for length, step, size in zip(rough, steps, task.shape, strict=True)
@@ -244,7 +299,7 @@ def _explained(values: Mapping[str, Any], task: NetworkTask, seconds: float, ste
     )
     shared = f", shared by {task.folds + 1} trainings" if task.folds else ""
     limit = min(max(_MARGIN * steps, 1), _MOST_STEPS)
-    reasons = {
+    reasons: dict[str, tuple[str, str]] = {
         "patch_size": (
             f"{budget}; equally long in mm along all axes, but no longer than a typical image, {shape} voxels.",
             ISENSEE,
@@ -265,4 +320,6 @@ def _explained(values: Mapping[str, Any], task: NetworkTask, seconds: float, ste
             OWN,
         ),
     }
+    if task.source is not None:
+        reasons |= task.source.reasons(values)
     return {name: Choice({**values, "steps": limit}[name], *reason) for name, reason in reasons.items()}

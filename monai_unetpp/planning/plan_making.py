@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -15,10 +16,11 @@ from monai_unetpp.planning.machine import Machine, measure_machine
 from monai_unetpp.planning.making import make_plan
 from monai_unetpp.planning.measuring import take_fingerprint
 from monai_unetpp.planning.plan_options import PlanOptions
+from monai_unetpp.planning.starting import compare_start, read_source
 from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.progress import Progress
 
-__all__ = ["plan", "plan_checked"]
+__all__ = ["describe_task", "plan", "plan_checked"]
 
 
 def plan(
@@ -28,6 +30,9 @@ def plan(
     folds: int | None = None,
     settings: Sequence[str] | Mapping[str, Any] | None = None,
     device: str | None = None,
+    init: str | PathLike[str] | None = None,
+    subjects: str | PathLike[str] | None = None,
+    subject_pattern: str | None = None,
     progress: Progress = False,
     measure: Callable[[int, str | None], Machine] = measure_machine,
 ) -> TrainingPlan:
@@ -38,11 +43,15 @@ def plan(
 
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon or nnU-Net form, or with images and labels.
-        output_dir: folder of the bundle to write; an earlier plan is replaced unless its training has begun.
+        output_dir: folder of the bundle to write; an earlier plan is replaced unless a training has begun.
         minutes: time for training, scores and report together; 60 by default.
         folds: networks for cross-fitting in addition to the final one: 0, 3 or 5; 0 by default.
         settings: values to set by hand, as ``["batch_size=4"]`` or ``{"batch_size": 4}``.
         device: such as ``"cpu"``; by default a GPU if there is one.
+        init: bundle or checkpoint with weights to start from: what the network must have for them to fit is planned
+            as it is there, unless it is set by hand.
+        subjects: CSV file with the columns ``case`` and ``subject``: cases of a subject stay together.
+        subject_pattern: regular expression with one group that finds the subject in the case's name.
         progress: True shows a bar on standard error; a function is called with a line of text after each case.
         measure: returns the class of the machine for ``spatial_dims`` and ``device``.
 
@@ -50,10 +59,10 @@ def plan(
         The plan, which notebooks show as a table.
 
     Raises:
-        FileNotFoundError: no such data set.
+        FileNotFoundError: no such data set, or no such ``init``.
         FileExistsError: ``output_dir`` contains something other than an earlier plan.
         TypeError: a setting of the wrong type.
-        ValueError: invalid data or settings.
+        ValueError: invalid data or settings, or none of the weights of ``init`` fit.
 
     Example:
         .. code-block:: python
@@ -62,11 +71,22 @@ def plan(
 
             plan("Task04_Hippocampus", "my_bundle", minutes=20, settings={"batch_size": 4})
     """
-    options = PlanOptions(dataset_dir, output_dir, minutes, folds, settings, device)
-    check_free(output_dir)
-    described = describe_data_set(dataset_dir)
-    check_data(dataset_dir, described, output_dir, options.fold_count)
+    options = PlanOptions(dataset_dir, output_dir, minutes, folds, settings, device, init, subjects, subject_pattern)
+    described = describe_task(options)
+    check_data(dataset_dir, described, output_dir, options.fold_count, **options.subject_rules)
     return plan_checked(options, described, progress, measure)
+
+
+def describe_task(options: PlanOptions) -> DataSetDescription:
+    """What the data set says about itself, if the folder is free and the weights to start from can be read.
+
+    Args:
+        options: what was asked for.
+    """
+    check_free(options.output_dir)
+    if options.init is not None:
+        read_source(options.init)
+    return describe_data_set(options.dataset_dir)
 
 
 def plan_checked(
@@ -84,18 +104,25 @@ def plan_checked(
         measure: see :func:`plan`.
     """
     folder = Path(options.output_dir)
+    source = None if options.init is None else read_source(options.init)
     fingerprint = take_fingerprint(
-        options.dataset_dir, cache=folder / CACHE_FILE, progress=progress, described=described
+        options.dataset_dir,
+        cache=folder / CACHE_FILE,
+        progress=progress,
+        described=described,
+        **options.subject_rules,
     )
     machine = measure(fingerprint.spatial_dims, options.device)
-    made = make_plan(fingerprint, options, machine, _count_validation(options.dataset_dir))
+    made = make_plan(fingerprint, options, machine, _count_validation(options), source)
+    if options.init is not None:
+        made = dataclasses.replace(made, start=compare_start(made, options.init))
     write_bundle(made, fingerprint, folder)
     return made
 
 
-def _count_validation(dataset_dir: str | PathLike[str]) -> str:
+def _count_validation(options: PlanOptions) -> str:
     """The validation cases, in words."""
-    listed = "validation" in read_content(Path(dataset_dir) / "dataset.json")
-    count = len(load_datalist(dataset_dir, "validation"))
+    listed = "validation" in read_content(Path(options.dataset_dir) / "dataset.json")
+    count = len(load_datalist(options.dataset_dir, "validation", **options.subject_rules))
     how = "the list of the data set" if listed else "drawn by subject, a fifth of the cases"
     return f"{count} cases, {how}"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import os
 from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.choices import DEVICE_HELP, FORMS_HELP
+from monai_unetpp.choices import DEVICE_HELP, FORMS_HELP, SUBJECT_PATTERN_HELP, SUBJECTS_HELP
 from monai_unetpp.options import option
 from monai_unetpp.planning.values import parse_settings
 
@@ -30,6 +31,9 @@ class PlanOptions:
         folds: networks for cross-fitting in addition to the final one: 0, 3 or 5; None for the default.
         settings: values of the plan to set by hand, as ``"name=value"`` or by name.
         device: where to train; by default a GPU if there is one.
+        init: bundle or checkpoint with weights to start from; the plan follows its network.
+        subjects: CSV file with the subject of each case; its absolute path.
+        subject_pattern: regular expression with one group that finds the subject in the case's name.
 
     Raises:
         TypeError: a value of the wrong type.
@@ -59,10 +63,20 @@ class PlanOptions:
         help="set a value of the plan by hand, such as batch_size=4 or patch_size=[64,64,32]; repeatable",
     )
     device: str | None = option(None, metavar="DEVICE", help=DEVICE_HELP)
+    init: _Path | None = option(
+        None,
+        metavar="BUNDLE_OR_CHECKPOINT",
+        help="start from these weights: features, kernels and norm are planned as they are there, and docs/plan.md "
+        "says which layers start from them",
+    )
+    subjects: _Path | None = option(None, metavar="FILE", help=SUBJECTS_HELP)
+    subject_pattern: str | None = option(None, metavar="REGEX", help=SUBJECT_PATTERN_HELP)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dataset_dir", Path(fspath(self.dataset_dir)))
         object.__setattr__(self, "output_dir", Path(fspath(self.output_dir)))
+        object.__setattr__(self, "init", None if self.init is None else fspath(self.init))
+        object.__setattr__(self, "subjects", None if self.subjects is None else os.path.abspath(self.subjects))
         object.__setattr__(self, "settings", parse_settings(self.settings))
         if not (isinstance(self.budget_minutes, (int, float)) and 0 < self.budget_minutes < math.inf):
             raise ValueError(f"minutes must be a number above 0, got {self.minutes!r}. 60 is a good start.")
@@ -78,6 +92,11 @@ class PlanOptions:
     def fold_count(self) -> int:
         """The number of folds, by default 0."""
         return 0 if self.folds is None else self.folds
+
+    @property
+    def subject_rules(self) -> dict[str, Any]:
+        """How :func:`monai_unetpp.data.load_datalist` finds the subjects, as its arguments."""
+        return {"subjects": self.subjects, "subject_pattern": self.subject_pattern}
 
     @property
     def given(self) -> dict[str, Any]:

@@ -107,12 +107,17 @@ def _weighing(plan: TrainingPlan) -> str:
     return f", with the background and the labels weighted {weights}{until}"
 
 
+def _norm_name(plan: TrainingPlan) -> str:
+    norm = plan["norm"]
+    return norm if isinstance(norm, str) else str(norm[0])
+
+
 def _configuration(plan: TrainingPlan) -> str:
     augmentation = {"none": "no augmentation", "light": "light augmentation", "strong": "strong augmentation"}
     late = plan["late_share"] if plan["augmentation"] == "strong" else 0
     settling = f", light in the last {late:.0%} of the training" if late else ""
     lines = [
-        f"network: `NestedUNet`, features {in_words(plan['features'])}, {plan['norm']} normalisation;",
+        f"network: `NestedUNet`, features {in_words(plan['features'])}, {_norm_name(plan)} normalisation;",
         f"loss: cross-entropy plus soft Dice at every head{_weighing(plan)};",
         f"patches of {' x '.join(map(str, plan['patch_size']))} voxels, {plan['batch_size']} per batch, around voxels "
         f"of the background and of the labels in the ratio {':'.join(f'{ratio:g}' for ratio in plan['class_ratios'])};",

@@ -6,19 +6,28 @@ import dataclasses
 import html
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.planning.values import SETTABLE, check_values
+from monai_unetpp.topology import level_name
 from monai_unetpp.version import __version__
 
-__all__ = ["PLAN_FILE", "Reason", "TrainingPlan", "in_words", "load_plan"]
+__all__ = ["PLAN_FILE", "Reason", "StartingWeights", "TrainingPlan", "in_words", "load_plan"]
+
+_Folders = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 PLAN_FILE = "configs/plan.json"
 """The plan in a bundle, from which the bundle was written."""
+
+#: Values that plans of 0.2.0 may lack, and with which their networks were trained.
+_ADDED = {"dropout": 0.0, "level_weights": None}
+_ADDED_REASONS = {
+    name: {"text": "The plan was made before this could be set.", "source": "monai-unetpp"} for name in _ADDED
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +43,27 @@ class Reason:
     text: str
     source: str
     by_hand: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class StartingWeights:
+    """Which parts of a planned network start from other weights than random ones.
+
+    Attributes:
+        source: name of a bundle, its folder, or a checkpoint.
+        taken: nodes and heads that start from it.
+        averaged: nodes that see other channels and start from it but for their first layer, which takes the mean.
+        fresh: nodes and heads that start from random weights.
+        weights: number of those that start from the source.
+        all_weights: number of all.
+    """
+
+    source: str
+    taken: tuple[str, ...]
+    averaged: tuple[str, ...]
+    fresh: tuple[str, ...]
+    weights: int
+    all_weights: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +85,9 @@ class TrainingPlan:
         values: by the names in :data:`monai_unetpp.planning.values.SETTABLE`.
         reasons: by the same names.
         version: of the package that made the plan.
+        start: the weights that the training starts from; None for random ones.
+        subjects: CSV file with the subject of each case of the data set, as it was given; None for no such file.
+        subject_pattern: finds the subject in the name of a case of the data set, as it was given.
 
     Raises:
         TypeError: a value of the wrong type.
@@ -75,6 +108,9 @@ class TrainingPlan:
     values: dict[str, Any]
     reasons: dict[str, Reason]
     version: str = __version__
+    start: StartingWeights | None = None
+    subjects: str | None = None
+    subject_pattern: str | None = None
 
     def __post_init__(self) -> None:
         missing = [name for name in SETTABLE if name not in self.values or name not in self.reasons]
@@ -108,9 +144,34 @@ class TrainingPlan:
         return tuple(name for name, reason in self.reasons.items() if reason.by_hand)
 
     @property
+    def level_weights(self) -> dict[str, float] | None:
+        """Weight of the loss by level; None where all count the same."""
+        weights = self["level_weights"]
+        return (
+            None if weights is None else {level_name(number): weight for number, weight in enumerate(weights, start=1)}
+        )
+
+    @property
     def tolerances_mm(self) -> dict[str, float]:
         """Tolerance of the normalised surface Dice by label name."""
         return dict.fromkeys(self.labels, float(self["tolerance_mm"]))
+
+    @property
+    def subject_rules(self) -> dict[str, Any]:
+        """How the subjects of the data set's cases are found, as arguments of ``load_datalist``."""
+        return {"subjects": self.subjects, "subject_pattern": self.subject_pattern}
+
+    def subjects_for(self, dataset_dir: _Folders) -> str | None:
+        """:attr:`subjects` if ``dataset_dir`` is the data set of the plan, else None: others have other cases."""
+        return self.subjects if self._is_own(dataset_dir) else None
+
+    def subject_pattern_for(self, dataset_dir: _Folders) -> str | None:
+        """:attr:`subject_pattern` if ``dataset_dir`` is the data set of the plan, else None."""
+        return self.subject_pattern if self._is_own(dataset_dir) else None
+
+    def _is_own(self, dataset_dir: _Folders) -> bool:
+        folders = [dataset_dir] if isinstance(dataset_dir, (str, PathLike)) else list(dataset_dir)
+        return [Path(folder).resolve() for folder in folders] == [Path(self.dataset_dir).resolve()]
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -125,6 +186,9 @@ class TrainingPlan:
             TypeError: a value of the wrong type.
             ValueError: ``content`` is not a plan.
         """
+        values, reasons = content.get("values"), content.get("reasons")
+        if isinstance(values, Mapping) and isinstance(reasons, Mapping):
+            content = {**content, "values": {**_ADDED, **values}, "reasons": {**_ADDED_REASONS, **reasons}}
         return from_plain(cls, content, "plan")
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:
@@ -155,6 +219,8 @@ def in_words(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {in_words(each)}" for name, each in value.items())
     if isinstance(value, list):
         parts = [f"({in_words(each)})" if isinstance(each, list) else in_words(each) for each in value]
         return ", ".join(parts)

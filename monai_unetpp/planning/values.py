@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from monai_unetpp.choices import NORMS
+
 __all__ = [
     "AUGMENTATIONS",
     "LEAST_LEVELS",
@@ -86,6 +88,14 @@ def _one_of(allowed: Sequence[Any]) -> _Check:
     return check
 
 
+def _norm(name: str, value: Any, dims: int) -> Any:
+    given = list(value) if isinstance(value, tuple) else value
+    if given not in NORMS:
+        allowed = ", ".join(each if isinstance(each, str) else json.dumps(each) for each in NORMS)
+        raise ValueError(f"{name} must be one of {allowed}, got {value!r}. Correct it.")
+    return given
+
+
 def _entries(name: str, value: Any, each: _Check, dims: int) -> list[Any]:
     if isinstance(value, str) or not isinstance(value, Sequence):
         raise TypeError(f"{name} must be a list, got {value!r}. Write it like {name}=[1,2].")
@@ -143,7 +153,7 @@ def _range(name: str, value: Any, dims: int) -> list[float] | None:
 def _ratios(name: str, value: Any, dims: int) -> list[float]:
     entries = _entries(name, value, _number(0, open_low=False), dims)
     if not sum(entries):
-        raise ValueError(f"{name} must have a number above 0, got {value!r}. Give one per class.")
+        raise ValueError(f"{name} must have a number above 0, got {value!r}. Give another list.")
     return entries
 
 
@@ -157,7 +167,8 @@ SETTABLE: dict[str, _Check] = {
     "strides": _per_level(1),
     "kernel_size": _per_level(1),
     "features": _features,
-    "norm": _one_of(("batch", "instance")),
+    "norm": _norm,
+    "dropout": _number(0, 1, open_low=False),
     "batch_size": _whole(1),
     "steps": _whole(1),
     "learning_rate": _number(0),
@@ -166,6 +177,7 @@ SETTABLE: dict[str, _Check] = {
     "distillation": _number(0, open_low=False),
     "class_ratios": _ratios,
     "class_weights": _optional(_ratios),
+    "level_weights": _optional(_ratios),
     "augmentation": _one_of(AUGMENTATIONS),
     "late_share": _number(0, 1, open_low=False),
     "bias_field": _flag,
@@ -265,6 +277,11 @@ def check_values(
                 f"{name} must have {len(labels) + 1} numbers, one per class with the background first, got "
                 f"{len(found[name])}. Give one for each."
             )
+    if found["level_weights"] is not None and len(found["level_weights"]) != levels:
+        raise ValueError(
+            f"level_weights must have {levels} numbers, one per level with the shallowest first, got "
+            f"{len(found['level_weights'])}. Give one for each."
+        )
     _check_intensities(found, channels)
     if found["rotate90"] and (spatial_dims != 2 or len(set(found["patch_size"])) > 1):
         raise ValueError(

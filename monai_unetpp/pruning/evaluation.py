@@ -87,8 +87,8 @@ def judge(scores: Sequence[Scores], plan: PruningPlan, *, networks: Sequence[Nes
         networks: of each fold, to draw the worst cases as they were scored; without them none are drawn.
 
     Raises:
-        ValueError: folds that do not go together, cases that must not judge, such as an image that is there twice, or
-            a plan that needs the cases to be scored again (``settings`` and ``extra``).
+        ValueError: inconsistent folds, cases that must not judge, such as an image that occurs twice, or a plan that
+            requires scoring the cases again (``settings`` and ``extra``).
 
     It also raises all that :func:`prune` raises.
     """

@@ -101,9 +101,9 @@ class Prepared:
         kept_back: data set and name of the cases that only confirm.
         further: the networks to compare with, by name.
         settings: how images are segmented and cases chosen, in words.
-        configurations: text of all that scores depend on, by setting; None for the inferer as it was given.
-        checked: what reading each case has shown, by data set and name.
-        record: which cases trained the weights, as the bundle says; None where it does not.
+        configurations: text of all that scores depend on, by setting; None for the inferer as given.
+        checked: what was found while reading each case, by data set and name.
+        record: which cases trained the weights, from the bundle; None if it does not say.
         given: out-of-fold scores of the only data set that chooses; None where the network scores it.
     """
 
@@ -178,7 +178,7 @@ class Scored:
 
 
 def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepared:
-    """Refuse what can be refused before the first case is scored, and list what is to be done.
+    """Check everything that can be checked before the first case is scored, and collect what scoring needs.
 
     Args:
         plan: the plan.
@@ -226,7 +226,8 @@ def _entries(plan: PruningPlan, given: Scores | None) -> dict[str, list[dict[str
             found[name] = [case.as_entry() for case in given.cases]
         else:
             # data sets without a validation list write down how they were split
-            found[name] = load_datalist(directory, plan.data.list_key, plan.outputs.output_dir / "splits" / name)
+            folder = plan.outputs.output_dir / "splits" / name
+            found[name] = load_datalist(directory, plan.data.list_key, folder, **plan.data.subject_rules)
     return found
 
 
@@ -297,7 +298,8 @@ def score_training(prepared: Prepared) -> tuple[ScoreRow, ...]:
     data, scores = prepared.plan.data, []
     for name, directory in zip(data.names, data.dataset_dir, strict=False):
         if data.training_list is not None:
-            scores.append(_score(prepared, name, training=load_datalist(directory, data.training_list)))
+            training = load_datalist(directory, data.training_list, **data.subject_rules)
+            scores.append(_score(prepared, name, training=training))
     return tuple(row for each in scores for row in each.rows)
 
 
@@ -416,7 +418,7 @@ def inferer_precision(inferer: Any) -> str:
 
 
 def expose(prepared: Prepared, scored: Scored, decisions: Sequence[Decision]) -> tuple[Exposure, ...] | None:
-    """What the cases of each decision had to do with the weights; None where the bundle does not say."""
+    """Whether the cases of each decision took part in the weights; None if the bundle does not say."""
     names = sorted({(row.dataset, row.case) for row in scored.all_rows})
     voxels = {case: prepared.checked[case[0]][case[1]].voxels or "" for case in names}
     out_of_fold = prepared.plan.data.names[:1] if scored.out_of_fold else ()

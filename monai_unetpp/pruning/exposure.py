@@ -45,13 +45,13 @@ def exposures_of(
     record: TrainingRecord | None,
     out_of_fold: Collection[str] = (),
 ) -> tuple[Exposure, ...] | None:
-    """What the cases of each decision had to do with the weights.
+    """How many cases of each decision took part in the weights.
 
     Args:
         decisions: on each data set, and on all.
         voxels: hash of the image of each case, by data set and name.
         confirming: the cases that only confirm.
-        record: which cases trained the weights, and which chose among them; None where the bundle does not say.
+        record: which cases trained the weights, and which chose them; None if the bundle does not say.
         out_of_fold: names of the data sets whose cases other networks scored, none of which saw their subjects.
 
     Returns:

@@ -36,7 +36,7 @@ def score_cells(row: ScoreRow) -> tuple[str, ...]:
 
 
 def join_folds(folds: Sequence[Scores], dataset: str | None = None) -> Scores:
-    """The scores of all folds as those of one data set.
+    """Join the scores of all folds as those of one data set.
 
     Args:
         folds: from :func:`~monai_unetpp.pruning.evaluate_levels`, one for each fold.
@@ -98,7 +98,7 @@ def read_folds(
 
     Raises:
         FileNotFoundError: no such table.
-        ValueError: another table, one with cases that the data set lacks, or two cases of one name.
+        ValueError: a different table, one with cases that the data set lacks, or two cases of one name.
     """
     files: dict[str, dict[tuple[Path, ...], LabelledCase]] = {}
     for case in list_cases(entries):

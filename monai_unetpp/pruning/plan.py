@@ -13,7 +13,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from monai_unetpp.choices import FORMS_HELP
+from monai_unetpp.choices import FORMS_HELP, SUBJECT_PATTERN_HELP, SUBJECTS_HELP
 from monai_unetpp.options import option, option_names
 from monai_unetpp.progress import Progress
 from monai_unetpp.pruning.rules import Rules
@@ -70,12 +70,12 @@ class EvaluationData:
         confirm_share: share of the subjects held out to confirm the choice, such as 0.5.
         subjects: subject by case, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name.
-        exclude_problems: leave out cases whose data have problems instead of stopping.
-        training_list: list of ``dataset.json`` that the network was trained on, such as ``"training"``: it is scored
-            too, for how much better each level is on cases that it knows.
-        scores: tables of out-of-fold scores, one of each fold, which judge the levels instead of scoring the cases of
-            ``dataset_dir`` again; see :func:`monai_unetpp.pruning.judge`. The cases may be of any of its lists. A
-            training with ``--folds`` writes them as ``training/fold_1/per_case.csv`` and so on.
+        exclude_problems: leave out cases with problems in their data instead of stopping.
+        training_list: list of ``dataset.json`` on which the network was trained, such as ``"training"``. It is scored
+            too, to show how much better each level is on cases that it knows.
+        scores: tables of out-of-fold scores, one per fold, to use instead of scoring the cases of ``dataset_dir``; see
+            :func:`monai_unetpp.pruning.judge`. The cases may be of any of its lists. A training with ``--folds`` writes
+            them as ``training/fold_1/per_case.csv`` and so on.
 
     Raises:
         ValueError: no data set, two with the same name, both ways to confirm, a share out of range, or tables of
@@ -96,15 +96,8 @@ class EvaluationData:
         metavar="SHARE",
         help="share of the subjects, between 0 and 1, to hold out to confirm the chosen level",
     )
-    subjects: Mapping[str, str] | _Path | None = option(
-        None, metavar="FILE", help="CSV file with the columns case and subject"
-    )
-    subject_pattern: str | None = option(
-        None,
-        metavar="REGEX",
-        help="regular expression whose one group is the subject in a case's name (default: sub-..., patient and a "
-        "number or the like at the start; every other case is its own subject)",
-    )
+    subjects: Mapping[str, str] | _Path | None = option(None, metavar="FILE", help=SUBJECTS_HELP)
+    subject_pattern: str | None = option(None, metavar="REGEX", help=SUBJECT_PATTERN_HELP)
     exclude_problems: bool = option(False, help="leave out cases with problems in their data")
     training_list: str | None = option(
         None, metavar="KEY", help="also score this list of training cases, to see how each level overfits"
@@ -136,6 +129,11 @@ class EvaluationData:
     def folders(self) -> tuple[Path, ...]:
         """All data sets, the one that only confirms last."""
         return (*self.dataset_dir, *([] if self.confirm_dir is None else [self.confirm_dir]))
+
+    @property
+    def subject_rules(self) -> dict[str, Any]:
+        """How :func:`monai_unetpp.data.load_datalist` finds the subjects, as its arguments."""
+        return {"subjects": self.subjects, "subject_pattern": self.subject_pattern}
 
     @property
     def names(self) -> tuple[str, ...]:

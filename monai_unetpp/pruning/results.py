@@ -339,9 +339,9 @@ class Exposure:
         dataset: name of the data set.
         role: role of the cases, as in :class:`Decision`.
         cases: number of cases.
-        training: how many the network was trained on.
-        selecting: how many chose among weights.
-        rule: how the weights were chosen; empty where the bundle does not say.
+        training: how many were used for training.
+        selecting: how many chose the weights.
+        rule: how the weights were chosen; empty if the bundle does not say.
         out_of_fold: whether other networks scored the cases, none of which was trained on the subjects that it scored.
     """
 

@@ -81,7 +81,7 @@ def find_study_cases(dataset_dir: str | PathLike[str]) -> StudyCases:
 
     Raises:
         FileNotFoundError: no ``dataset.json``.
-        ValueError: it cannot be used, does not name its labels, or has validation cases with the same name.
+        ValueError: it cannot be used, does not name its labels, or has cases of one name that are to be scored.
     """
     described = describe_data_set(dataset_dir)
     validation = load_datalist(dataset_dir, "validation")

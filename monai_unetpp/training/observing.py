@@ -38,6 +38,7 @@ def load_observed(
     transform: Callable[..., Any],
     split_dir: str | PathLike[str],
     cases: Sequence[_Case] | None = None,
+    **subjects: Any,
 ) -> Sequence[_Case]:
     """The first cases of the validation list, prepared once as for training.
 
@@ -47,10 +48,11 @@ def load_observed(
         transform: prepares a case.
         split_dir: folder for ``split.json``.
         cases: to take instead of the validation list.
+        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
     """
     if count < 1:
         return ()
-    listed = load_datalist(dataset_dir, "validation", split_dir) if cases is None else cases
+    listed = load_datalist(dataset_dir, "validation", split_dir, **subjects) if cases is None else cases
     prepared: Any = CacheDataset(listed[:count], transform, progress=False)
     return [prepared[number] for number in range(len(listed[:count]))]
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from pathlib import Path
 
-from monai_unetpp.bundles import find_bundle
 from monai_unetpp.files import write_text
 from monai_unetpp.planning import TrainingPlan
+from monai_unetpp.planning.starting import find_start
 from monai_unetpp.planning.training_plan import in_words
 from monai_unetpp.training_run.train_options import TrainOptions
 
@@ -45,9 +44,11 @@ def settle(bundle: Path, made: TrainingPlan, options: TrainOptions) -> Beginning
         ValueError: the training began with other options, whether it is finished or not.
         FileNotFoundError: no such initial weights.
     """
-    init = None if options.init is None else _weights_of(options.init)
+    init = None if options.init is None else str(find_start(options.init))
     begun = _read(bundle)
     if begun is None:
+        if init is None and made.start is not None:
+            init = str(find_start(made.start.source))
         minutes = made.minutes if options.minutes is None else float(options.minutes)
         return Beginning(minutes, made.folds if options.folds is None else options.folds, init)
     for name, given in (("minutes", options.minutes), ("folds", options.folds), ("init", init)):
@@ -68,8 +69,3 @@ def write_beginning(bundle: Path, beginning: Beginning) -> None:
 def _read(bundle: Path) -> Beginning | None:
     path = bundle / _FILE
     return Beginning(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
-
-
-def _weights_of(source: str) -> str:
-    """The file or folder that ``--init`` names: a file, or a bundle by name or folder."""
-    return os.path.abspath(source if Path(source).is_file() else find_bundle(source))

@@ -29,9 +29,9 @@ class Fitted:
     """A completed training.
 
     Attributes:
-        folder: holds ``model.pt``, ``curve.csv``, ``training.png`` and, where cases were looked at, ``levels.csv``.
-        steps: that were done. The same number given as ``steps``, without minutes, is repeated bit by bit.
-        seconds: that they took, over all sessions.
+        folder: contains ``model.pt``, ``curve.csv``, ``training.png`` and, if cases were observed, ``levels.csv``.
+        steps: number of steps. The same number as ``steps``, without minutes, gives bit-identical weights.
+        seconds: their time, over all sessions.
         loss: mean over the last steps.
         averaged: whether the weights are the moving average.
         transfer: the weights taken from elsewhere, in words; None if training started from random ones.
@@ -73,11 +73,11 @@ def fit(
     Args:
         bundle: the folder of the bundle.
         folder: for checkpoints, curves and weights.
-        values: by key of ``train.json``, such as ``minutes``.
-        tell: is called with the step, the loss and the remaining time.
-        name: of this training, in these lines.
-        cases: to train on, instead of the training list.
-        observed: to look at while training, the first of them, instead of the validation list.
+        values: values for keys of ``train.json``, such as ``minutes``.
+        tell: called with lines of step, loss and remaining time.
+        name: name of this training in these lines.
+        cases: cases to train on instead of the training list.
+        observed: cases to observe, the first of them, instead of the validation list.
 
     Raises:
         RuntimeError: the loss became infinite or not a number.

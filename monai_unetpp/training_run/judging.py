@@ -237,8 +237,8 @@ def cut_bundle(bundle: Path, result: PruningResult, values: Mapping[str, Any]) -
 
     Args:
         bundle: the folder of the bundle.
-        result: of the verdict.
-        values: keys of the bundle's configurations.
+        result: the result of pruning.
+        values: overrides of the bundle's configurations.
 
     Raises:
         FileExistsError: something else is in its place; see :func:`check_target`.

@@ -7,13 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from monai_unetpp.data.description import DataSetDescription, describe_data_set
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.planning import TrainingPlan, load_plan
-from monai_unetpp.planning.bundle_writing import check_free
 from monai_unetpp.planning.data_check import check_data
-from monai_unetpp.planning.plan_making import plan_checked
-from monai_unetpp.planning.training_plan import PLAN_FILE
+from monai_unetpp.planning.plan_making import describe_task, plan_checked
+from monai_unetpp.planning.starting import find_start
+from monai_unetpp.planning.training_plan import PLAN_FILE, in_words
 from monai_unetpp.planning.values import check_one
 from monai_unetpp.training_run.beginning import Beginning, settle
 from monai_unetpp.training_run.train_options import TrainOptions
@@ -60,8 +59,8 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
         tell: called with lines about the progress.
 
     Raises:
-        ValueError: the folder was planned for other data or other values, its training began with other options, or
-            the data have problems.
+        ValueError: the folder was planned for other data or with other values by hand, its training began with other
+            options, or data with problems.
         FileNotFoundError: no such data set, or no such initial weights.
     """
     bundle = Path(options.output_dir)
@@ -83,15 +82,10 @@ def _first(ask: Callable[[], _T]) -> _T:
 
 
 def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
-    """Plan in the first process; all processes share the check of the data."""
-    described = _first(lambda: _describe(options))
-    check_data(options.dataset_dir, described, options.output_dir, options.fold_count)
+    """Plan in the first process; all of them share the check of the data."""
+    described = _first(lambda: describe_task(options))
+    check_data(options.dataset_dir, described, options.output_dir, options.fold_count, **options.subject_rules)
     return _first(lambda: plan_checked(options, described, tell))
-
-
-def _describe(options: TrainOptions) -> DataSetDescription:
-    check_free(options.output_dir)
-    return describe_data_set(options.dataset_dir)
 
 
 def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan | None:
@@ -110,5 +104,20 @@ def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> Train
                 f"{bundle}: was planned with {name}={made[name]}, got {value}. Use another folder, or delete this one "
                 "to plan again."
             )
+    _compare_rules(options, made)
     tell(f"{bundle}: already planned.")
     return made
+
+
+def _compare_rules(options: TrainOptions, made: TrainingPlan) -> None:
+    """Refuse weights to start from, and ways to find subjects, that the plan was not made with."""
+    asked = {**options.subject_rules, "init": None}
+    planned = {**made.subject_rules, "init": None}
+    if options.init is not None and made.start is not None:
+        asked["init"], planned["init"] = str(find_start(options.init)), str(find_start(made.start.source))
+    for name, given in asked.items():
+        if given not in (None, planned[name]):
+            raise ValueError(
+                f"{options.output_dir}: was planned with {name} {in_words(planned[name])}, got {given}. Take another "
+                "folder, or delete this one to plan again."
+            )

@@ -43,7 +43,7 @@ _Entries = Sequence[Mapping[str, Any]]
 
 #: Seconds between two checkpoints: the most that an interruption can cost, plus a step or two.
 _CHECKPOINT_S = 30.0
-#: Steps between checks whether a checkpoint is due: one, as a step may take many seconds.
+#: Steps between checks whether a checkpoint is due: one, as a step can take many seconds.
 _STEPS_BETWEEN = 1
 #: More steps than any training that ends by time.
 _ENDLESS = 10**7
@@ -127,11 +127,12 @@ class _Run:
     def of(cls, options: TrainOptions, planned: Planned, started: float, tell: Callable[[str], None]) -> _Run:
         """Check and list the cases, and divide the time."""
         bundle, folder = planned.bundle, planned.bundle / "training"
-        check_data(planned.dataset_dir, planned.plan, bundle, planned.folds)
+        subjects = planned.plan.subject_rules
+        check_data(planned.dataset_dir, planned.plan, bundle, planned.folds, **subjects)
         device = local_device() if options.device is None else resolve_device(options.device)
         values = {"dataset_dir": str(planned.dataset_dir), "device": device}
-        training = load_datalist(planned.dataset_dir, "training", folder)
-        validation = load_datalist(planned.dataset_dir, "validation", folder)
+        training = load_datalist(planned.dataset_dir, "training", folder, **subjects)
+        validation = load_datalist(planned.dataset_dir, "validation", folder, **subjects)
         judging = [*training, *validation] if planned.folds else validation
         case_s, levels = time_case(bundle, judging[0], values)
         with waiting_group() as group:

@@ -40,6 +40,17 @@ def test_a_drawn_validation_list_is_told_once(tmp_path, caplog):
     assert caplog.text.count("has no 'validation' list") == 1
 
 
+def test_a_drawn_validation_list_keeps_subjects_together_as_they_are_given(tmp_path):
+    entries = [{"image": f"{person}-{n}.nii.gz", "label": f"l/{person}{n}.nii.gz"} for person in "abcd" for n in "123"]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries}))
+    lists = [load_datalist(tmp_path, key, subject_pattern="^(.)-") for key in ("training", "validation")]
+    persons = [{case["subject"] for case in cases} for cases in lists]
+    assert [len(found) for found in persons] == [3, 1]
+    assert set.union(*persons) == set("abcd")
+    with pytest.raises(ValueError, match=r"subject_pattern must match the name of every case, got '\(x\)', which does"):
+        load_datalist(tmp_path, "training", subject_pattern="(x)")
+
+
 def test_only_image_and_label_are_paths(tmp_path):
     (tmp_path / "person").mkdir()
     entry = {"image": ["a.nii", "b.nii"], "label": "l.nii", "subject": "person", "fold": 3}

@@ -5,6 +5,7 @@ import torch
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.networks import transfer_weights
+from monai_unetpp.networks.transfer import compare_weights
 
 
 def net(seed=0, **changes):
@@ -60,6 +61,27 @@ def test_other_channels_begin_with_the_mean(source):
     assert "the first layer of x_0_0 as the mean over its channels" in str(transfer)
 
 
-def test_weights_that_do_not_fit_at_all_are_refused(source):
-    with pytest.raises(ValueError, match=r"model\.pt: none of its weights fit the network"):
+def test_weights_that_do_not_fit_at_all_are_refused_with_what_would_make_them_fit(source):
+    advice = (
+        r"features is \[4,8,8\] there and \[3,5\] here\. Plan with --set 'features=\[4,8,8\]', or with --init alone"
+    )
+    with pytest.raises(ValueError, match=rf"model\.pt: none of its weights fit the network: {advice}"):
         transfer_weights(net(features=(3, 5)), source)
+    with pytest.raises(
+        ValueError, match=r"norm is .* and batch here\. Plan with --set 'norm=\[\"instance\",\{\"affine\""
+    ):
+        transfer_weights(net(norm="batch"), source)
+    with pytest.raises(ValueError, match=r"block is plain there and residual here\. Give weights of a network like it"):
+        transfer_weights(net(block="residual"), source)
+
+
+def test_what_would_fit_is_told_without_changing_anything(source):
+    with torch.device("meta"):
+        network = net(out_channels=5, in_channels=3)
+    found = compare_weights(network, source)
+    heads = 2 * (4 * 5 + 5)
+    assert (found.averaged, found.fresh) == (("x_0_0",), ("L1", "L2"))
+    assert found.all_weights - found.weights == heads
+    assert all(value.is_meta for value in network.state_dict().values())
+    # a machine's folders are nobody's business
+    assert str(found).startswith(f"from {source.parents[1].name}: 5 of 8 nodes and heads ({found.weights:,} of ")

@@ -149,7 +149,7 @@ def test_monai_trains_evaluates_and_segments_with_it(thick_dir, thick_bundle, tm
 
 def test_pictures_get_a_bundle_that_reads_them(tmp_path, monkeypatch, capsys):
     root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"})
-    monkeypatch.setattr("monai_unetpp.planning.plan_making.plan.__defaults__", (60.0, 0, None, None, False, machine))
+    monkeypatch.setattr("monai_unetpp.planning.plan_making.plan.__defaults__", (60.0, 0, *[None] * 5, False, machine))
     assert main(["plan", str(root), "-o", str(tmp_path / "bundle"), "--set", "features=[4,8,8]"]) == 0
     printed = capsys.readouterr().out
     assert "features" in printed
@@ -171,6 +171,8 @@ def test_values_that_do_not_go_together_leave_nothing_behind(thick_dir, tmp_path
         plan(thick_dir, folder, settings=["class_ratios=[1,1]"], measure=machine)
     with pytest.raises(ValueError, match="class_weights must have 3 numbers"):
         plan(thick_dir, folder, settings=["class_weights=[1,1]"], measure=machine)
+    with pytest.raises(ValueError, match="level_weights must have 2 numbers, one per level with the shallowest first"):
+        plan(thick_dir, folder, settings={**TINY, "level_weights": [1]}, measure=machine)
     assert not (folder / "configs").exists()
     # and another attempt is free to go
     plan(thick_dir, folder, settings=TINY, measure=machine)
@@ -178,6 +180,37 @@ def test_values_that_do_not_go_together_leave_nothing_behind(thick_dir, tmp_path
     (tmp_path / "mine" / "work.txt").write_text("weeks")
     assert main(["plan", str(thick_dir), "-o", str(tmp_path / "mine")]) == 2
     assert "the bundle is to be made there, but it exists" in capsys.readouterr().err
+
+
+def test_dropout_and_the_weights_of_the_levels_reach_the_training(thick_dir, tmp_path):
+    folder = tmp_path / "bundle"
+    plan(thick_dir, folder, settings={**TINY, "dropout": 0.25, "level_weights": [0.5, 1]}, measure=machine)
+    config = BundleConfig(folder, "train.json")
+    assert config.parse("network_def").config["dropout"] == 0.25
+    assert config.parse("loss").level_weights == {"L1": 0.5, "L2": 1.0}
+    # plans of before had neither
+    content = load_plan(folder).as_dict()
+    for name in ("dropout", "level_weights"):
+        del content["values"][name], content["reasons"][name]
+    assert TrainingPlan.from_dict(content)["dropout"] == 0.0
+
+
+def test_subjects_that_are_given_are_those_of_this_data_set_alone(thick_dir, tmp_path):
+    folder, table = tmp_path / "bundle", tmp_path / "subjects.csv"
+    table.write_text("case,subject\ncase_0,a\ncase_1,a\ncase_2,a\ncase_3,b\n")
+    plan(thick_dir, folder, settings=TINY, subjects=table, measure=machine)
+    made = load_plan(folder)
+    assert made.validation.startswith(("1 cases", "3 cases"))
+    assert "of 1 subjects (by `subjects.csv`)" in (folder / "docs" / "plan.md").read_text()
+    config = BundleConfig(folder, "train.json")
+    kept = {case["subject"] for case in config.parse("train#cases").data}
+    assert len(kept) == 1
+    assert config.parse("subjects") == str(table)
+    assert (made.subjects_for([thick_dir]), made.subject_pattern_for(thick_dir)) == (str(table), None)
+    assert made.subjects_for([thick_dir, tmp_path]) is None
+    config = BundleConfig(folder, "train.json")
+    config["dataset_dir"] = str(tmp_path)
+    assert config.parse("subjects") is None
 
 
 def test_the_readme_is_written_anew_with_what_was_reached(thick_bundle):

@@ -13,6 +13,7 @@ from monai_unetpp.planning.network_rules import (
     patch_of,
     strides_of,
 )
+from monai_unetpp.planning.source import Source
 
 CPU = Machine.of(1e11, 2**34, 2, "cpu")
 
@@ -91,6 +92,37 @@ def test_what_is_set_by_hand_is_followed_by_the_rest():
     assert values["patch_size"] == [32, 32, 32]
     assert len(values["strides"]) == 2
     assert len(values["kernel_size"]) == 3
+
+
+SOURCE = Source("head", 3, [16, 32, 96, 96], [[2, 2, 2], [2, 2, 1], [2, 2, 2]], [[3, 3, 3]] * 4, "instance")
+
+
+def test_the_network_to_start_from_is_followed_as_far_as_it_goes():
+    values = chosen(source=SOURCE)
+    assert values["features"] == [16, 32, 96, 96]
+    assert values["strides"] == SOURCE.strides
+    assert values["norm"] == "instance"
+    # a smaller patch has fewer levels, and all weights of these fit
+    small = chosen({"patch_size": [24, 24, 16]}, source=SOURCE)
+    assert small["strides"] == SOURCE.strides[:2]
+    assert small["features"] == [16, 32, 96]
+    # thick slices do not change kernels of which weights are there
+    assert chosen(source=SOURCE, spacing=(0.5, 0.5, 3.0))["kernel_size"][0] == [3, 3, 3]
+    reasons = choose_network(task(source=SOURCE), CPU, cheap, {})
+    assert reasons["norm"].reason.startswith("As in head, so that its weights fit")
+    by_hand = chosen({"features": [4, 8, 8], "norm": "batch"}, source=SOURCE)
+    assert (by_hand["features"], by_hand["norm"]) == ([4, 8, 8], "batch")
+
+
+def test_less_time_takes_smaller_patches_of_the_network_to_start_from_or_refuses_it(caplog):
+    short, long = chosen(source=SOURCE, minutes=20.0), chosen(source=SOURCE, minutes=2000.0)
+    assert math.prod(short["patch_size"]) < math.prod(long["patch_size"])
+    advice = r"Give --minutes \d+ or more, or --set features=\[16,32,96,96\] to take them all the same"
+    with pytest.raises(ValueError, match=rf"init: the features of head, \[16,32,96,96\], leave time for .*\. {advice}"):
+        chosen(source=SOURCE, minutes=0.5)
+    assert chosen({"features": [16, 32, 96, 96]}, source=SOURCE, minutes=0.5)["features"] == [16, 32, 96, 96]
+    with pytest.raises(ValueError, match=r"need more memory than there is\. Leave init out"):
+        chosen(source=SOURCE, machine=Machine.of(1e11, 2**24, 2, "cpu"))
 
 
 def test_windows_grow_with_batch_norm_only():

@@ -12,6 +12,7 @@ from disc_images import write_disc_images
 
 from monai_unetpp import NestedUNet, cli
 from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read_training_record
+from monai_unetpp.data import load_datalist
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.planning import Machine, plan
 from monai_unetpp.pruning import evaluate_levels
@@ -19,7 +20,7 @@ from monai_unetpp.training import NumberedPatches
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
 from monai_unetpp.training_run.fitting import fit
-from monai_unetpp.training_run.judging import check_target, fold_dir, split_folds
+from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds
 from monai_unetpp.training_run.planned import planned_bundle
 from monai_unetpp.training_run.sharing import share_time
 
@@ -129,7 +130,7 @@ def test_a_training_goes_on_where_it_was_interrupted(discs_dir, planned, monkeyp
         patched.setattr(NumberedPatches, "__getitem__", stop)
         assert cli.main(["train", str(discs_dir), "-o", str(one), "--device", "cpu"]) == 130
     assert "interrupted. Run the same command again to continue: monai-unetpp" in capsys.readouterr().err
-    # only the interrupted step, the fifth, is lost
+    # nothing is lost but the step that was interrupted, the fifth
     assert (one / "training" / "checkpoint_epoch=4.pt").is_file()
     fitted = train(options(discs_dir, one))
     assert fitted.steps == train(options(discs_dir, other)).steps == 6
@@ -240,6 +241,27 @@ def test_values_set_by_hand_are_compared_as_the_plan_reads_them(discs_dir, plann
     given = options(discs_dir, planned("same"), settings=("patch_size=16", "strides=[2,2]", "overlap=0.25"))
     assert planned_bundle(given, told.append).steps == 6
     assert told[-1].endswith("already planned.")
+
+
+def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp_path):
+    first, second, bundle, table = (tmp_path / name for name in ("first.pt", "second.pt", "bundle", "subjects.csv"))
+    for path in (first, second):
+        torch.save(NestedUNet(2, 1, 2, features=(2, 4, 4), norm="instance").state_dict(), path)
+    table.write_text("case,subject\n" + "".join(f"disc_{n},{n // 3}\n" for n in range(9)))
+    plan(discs_dir, bundle, settings=TINY, device="cpu", init=first, subjects=table, measure=slow_machine)
+    found = planned_bundle(options(discs_dir, bundle), print)
+    assert found.beginning.init == str(first)
+    cases = load_datalist(discs_dir, "training", **found.plan.subject_rules)
+    assert [case["subject"] for case in cases] == list("000111")
+    assert len(split_folds(cases, 2)) == 2
+    # what scores the cases knows them too
+    network = NestedUNet(2, 1, 2, features=(2, 4, 4))
+    judged = pruning_plan(bundle, dataset_dir=str(discs_dir), network=network, device="cpu")
+    assert judged.data.subjects == str(table)
+    with pytest.raises(ValueError, match=r"was planned with init .*first\.pt, got .*second\.pt\. Take another folder"):
+        planned_bundle(options(discs_dir, bundle, init=str(second)), print)
+    with pytest.raises(ValueError, match=r"was planned with subject_pattern none, got \(\.\)\. Take another folder"):
+        planned_bundle(options(discs_dir, bundle, subject_pattern="(.)"), print)
 
 
 def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog):

@@ -1,0 +1,74 @@
+"""The weights that a training starts from: whose they are, and which parts of a planned network take them."""
+
+from __future__ import annotations
+
+import os
+from os import PathLike
+from pathlib import Path
+
+import torch
+
+from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_network_def
+from monai_unetpp.choices import NORMS
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.networks.checkpoint import read_checkpoint
+from monai_unetpp.networks.transfer import compare_weights, shaping_arguments
+from monai_unetpp.planning.source import Source
+from monai_unetpp.planning.training_plan import StartingWeights, TrainingPlan
+
+__all__ = ["compare_start", "find_start", "read_source"]
+
+
+def find_start(init: str | PathLike[str]) -> Path:
+    """The file of weights, or the folder of the bundle, that ``init`` names.
+
+    Raises:
+        FileNotFoundError: no such file or bundle.
+    """
+    return Path(init).resolve() if Path(init).is_file() else find_bundle(init)
+
+
+def read_source(init: str | PathLike[str]) -> Source | None:
+    """The network whose weights ``init`` names; None where the file does not say how it was built.
+
+    Args:
+        init: bundle or checkpoint.
+
+    Raises:
+        FileNotFoundError: no such file or bundle.
+        ValueError: not a file of weights.
+    """
+    path = find_start(init)
+    file = path / WEIGHTS_FILE if path.is_dir() else path
+    _, config = read_checkpoint(file)
+    if config is None and path.is_dir():
+        config = read_network_def(path)
+    if config is None:
+        return None
+    try:
+        found = shaping_arguments(config)
+    except (TypeError, ValueError) as e:
+        raise ValueError(f"{file}: {e}") from e
+    values = {name: found[name] for name in ("spatial_dims", "features", "strides", "kernel_size")}
+    return Source(path.name, **values, norm=found["norm"] if found["norm"] in NORMS else None)
+
+
+def compare_start(plan: TrainingPlan, init: str | PathLike[str]) -> StartingWeights:
+    """Which parts of the planned network start from the weights that ``init`` names.
+
+    Args:
+        plan: whose network it is.
+        init: bundle or checkpoint.
+
+    Raises:
+        FileNotFoundError: no such file or bundle.
+        ValueError: not a file of weights, or none of them fit.
+    """
+    shape = {name: plan[name] for name in ("features", "strides", "kernel_size", "norm")}
+    with torch.device("meta"):
+        network = NestedUNet(plan.spatial_dims, len(plan.channels), plan.out_channels, **shape)
+    path = find_start(init)
+    found = compare_weights(network, path)
+    # a bundle that is found by its name is found so on other machines too
+    source = os.path.abspath(init) if os.path.exists(init) else path.name
+    return StartingWeights(source, found.taken, found.averaged, found.fresh, found.weights, found.all_weights)

@@ -1,0 +1,76 @@
+"""Plans that start from the weights of another network."""
+
+import pytest
+import torch
+from disc_images import write_disc_images
+
+from monai_unetpp import NestedUNet
+from monai_unetpp.networks import transfer_weights
+from monai_unetpp.planning import Machine, load_plan, plan
+from monai_unetpp.planning.bundle_writing import PLAN_FILE
+
+AFFINE = ["instance", {"affine": True}]
+SHAPE = {"features": [4, 8, 24], "kernel_size": [[3, 1], [3, 3], [3, 3]], "norm": AFFINE}
+
+
+def machine(spatial_dims, device):
+    return Machine.of(1e10, 2**30, 2, "cpu")
+
+
+@pytest.fixture(scope="module")
+def discs_dir(tmp_path_factory):
+    return write_disc_images(tmp_path_factory.mktemp("discs"), training=3, validation=1)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """Of a network that no rule would choose, for two channels and five classes."""
+    path = tmp_path_factory.mktemp("before") / "before.pt"
+    torch.save(NestedUNet(2, 2, 5, **SHAPE).state_dict(), path)
+    return path
+
+
+def planned(discs_dir, folder, weights, *settings):
+    return plan(discs_dir, folder, settings=settings, device="cpu", init=weights, measure=machine)
+
+
+def test_the_plan_has_the_network_whose_weights_are_given_and_says_what_starts_from_them(discs_dir, weights, tmp_path):
+    made = planned(discs_dir, tmp_path / "one", weights)
+    assert {name: made[name] for name in SHAPE} == SHAPE
+    assert all(made.reasons[name].source == "--init" for name in SHAPE)
+    assert made.by_hand == ()
+    assert (made.start.averaged, made.start.fresh) == (("x_0_0",), ("L1", "L2"))
+    text = (tmp_path / "one" / "docs" / "plan.md").read_text()
+    assert "starts from `before.pt`: 6 of 8 nodes and heads" in text
+    assert f"with {made.start.weights:,} of {made.start.all_weights:,} weights" in text
+    assert "- New, with random weights: `L1`, `L2`." in text
+    assert "instance normalisation" in (tmp_path / "one" / "docs" / "README.md").read_text()
+    # what the plan says is what the training does
+    network = NestedUNet(2, 1, 2, strides=made["strides"], **SHAPE)
+    assert transfer_weights(network, weights).weights == made.start.weights
+    planned(discs_dir, tmp_path / "two" / "one", weights)
+    assert (tmp_path / "one" / PLAN_FILE).read_bytes() == (tmp_path / "two" / "one" / PLAN_FILE).read_bytes()
+    assert load_plan(tmp_path / "one").start == made.start
+
+
+def test_what_is_set_by_hand_goes_before_the_weights(discs_dir, weights, tmp_path):
+    made = planned(discs_dir, tmp_path / "some", weights, "features=[4,8,16]")
+    assert (made["features"], made["kernel_size"]) == ([4, 8, 16], SHAPE["kernel_size"])
+    assert set(made.start.fresh) == {"x_2_0", "x_1_1", "L1", "L2"}
+    with pytest.raises(ValueError, match=r"norm is .* there and batch here\. Plan with --set 'norm=\[\"instance\""):
+        planned(discs_dir, tmp_path / "none", weights, "norm=batch")
+    assert not (tmp_path / "none" / PLAN_FILE).exists()
+
+
+def test_weights_for_images_of_other_axes_are_refused(discs_dir, tmp_path):
+    torch.save(NestedUNet(3, 1, 2, features=[2, 2, 2]).state_dict(), tmp_path / "solid.pt")
+    with pytest.raises(ValueError, match=r"init must be the weights of a 2D network .* got solid\.pt of a 3D one"):
+        planned(discs_dir, tmp_path / "bundle", tmp_path / "solid.pt")
+
+
+def test_weights_that_do_not_say_how_they_were_built_are_taken_where_they_fit(discs_dir, weights, tmp_path):
+    content = torch.load(weights, weights_only=True)
+    torch.save({"state_dict": dict(content)}, tmp_path / "bare.pt")
+    fitting = [f"{name}={value}" for name, value in SHAPE.items() if name != "norm"]
+    made = planned(discs_dir, tmp_path / "bundle", tmp_path / "bare.pt", *fitting, 'norm=["instance",{"affine":true}]')
+    assert made.start.fresh == ("L1", "L2")
