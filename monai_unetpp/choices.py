@@ -21,8 +21,8 @@ Runtime = Literal["auto", "torch", "compile", "openvino"]
 RUNTIMES: tuple[str, ...] = get_args(Runtime)
 
 BUNDLE_HELP = (
-    "folder of a bundle, or one that comes with the package: brain_tissue_mri_unetpp, head_mri_unetpp, "
-    "hippocampus_mri_unetpp or nuclei_microscopy_unetpp, or the beginning of its name"
+    "folder of a bundle, or one that comes with the package: brain_tissue_mri_unetpp, fetal_brain_mri_unetpp, "
+    "head_mri_unetpp, hippocampus_mri_unetpp or nuclei_microscopy_unetpp, or the beginning of its name"
 )
 DEVICE_HELP = "cpu, gpu (or cuda), cuda:1, ... (default: a GPU if there is one, else the CPU)"
 FORMS_HELP = "dataset.json in Decathlon or nnU-Net form, or with images and labels of the same names in two folders"
