@@ -165,7 +165,8 @@ def choose_class_weights(fingerprint: Fingerprint) -> Choice:
     return Choice(
         [round(value / mean, 2) for value in (min(emphases), *emphases)],
         "A rare label weighs more, by the fourth root of its rarity and at most "
-        f"{_MOST_OFTEN:g} times as much, since it is learned much later otherwise; the background weighs least.",
+        f"{_MOST_OFTEN:g} times as much, since it is learned much later otherwise; the background weighs least. In the "
+        "last part of the training, `late_share`, all weigh the same.",
     )
 
 

@@ -40,7 +40,9 @@ _RECIPE = {
     "ema": Choice(0.04, "The average of the weights over the last steps is steadier than the last ones."),
     "distillation": Choice(0.0, "Each level learns from the labels.", "UNet++, arXiv:1912.05074"),
     "late_share": Choice(
-        0.25, "The last quarter of the training sees lightly varied patches, so that it settles on images as they are."
+        0.25,
+        "In the last quarter of the training patches vary lightly and all classes weigh the same, so that it settles "
+        "on images as they are.",
     ),
     "overlap": Choice(0.25, "Enough for smooth seams with windows that count most in their middle."),
     "flips": Choice([], "Mirror images at inference take several times as long for little."),
@@ -156,7 +158,7 @@ def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Mac
     wanted = voxels * (_CHANNEL_BYTES * len(fingerprint.channels) + _LABEL_BYTES)
     share = min(1.0, _CACHE_SHARE * machine.memory_bytes / wanted)
     kept = "All prepared cases fit" if share == 1 else "As many prepared cases are kept as fit"
-    workers = 0 if machine.cores <= 2 else min(_MOST_WORKERS, machine.cores // 2)
+    workers = min(_MOST_WORKERS, machine.cores // 2)
     return {
         "cache_rate": Choice(
             round(share, 2),
@@ -165,7 +167,7 @@ def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Mac
         ),
         "num_workers": Choice(
             workers,
-            "With two cores the network and the patches take turns in one process."
+            "With one core the network and the patches take turns."
             if workers == 0
             else "Half of the cores draw patches while the network computes.",
         ),

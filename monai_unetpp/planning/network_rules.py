@@ -35,7 +35,7 @@ _ALIKE = 2.0
 _STEP_VOXELS = {2: 4 * 192**2, 3: 2 * 48**3}
 _BATCHES = {2: (4, 8), 3: (2, 4)}
 #: Steps that a training must at least have time for, and the most that it needs.
-_LEAST_STEPS = 1000
+_LEAST_STEPS = 1500
 #: With fewer a network hardly finds anything.
 _USEFUL_STEPS = 300
 _MOST_STEPS = 25_000

@@ -93,7 +93,8 @@ def _weighing(plan: TrainingPlan) -> str:
     if plan["class_weights"] is None:
         return ""
     weights = ":".join(f"{weight:g}" for weight in plan["class_weights"])
-    return f", where the background and the labels weigh {weights}"
+    until = f" until the last {plan['late_share']:.0%} of the training" if plan["late_share"] else ""
+    return f", where the background and the labels weigh {weights}{until}"
 
 
 def _configuration(plan: TrainingPlan) -> str:

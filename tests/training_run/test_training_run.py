@@ -25,6 +25,7 @@ TINY = {
     "window_shape": [24, 24],
     "batch_size": 2,
     "steps": 6,
+    "num_workers": 0,
 }
 
 
