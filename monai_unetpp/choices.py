@@ -27,8 +27,9 @@ NORMS: tuple[Any, ...] = ("batch", "instance", ["instance", {"affine": True}])
 """Norms of planned networks, as MONAI's factories take them."""
 
 BUNDLE_HELP = (
-    "folder of a bundle, or the name of one that comes with the package: brain_tissue_mri_unetpp, head_mri_unetpp, "
-    "hippocampus_mri_unetpp or nuclei_microscopy_unetpp; the beginning of the name is enough"
+    "folder of a bundle, or the name of one that comes with the package: brain_tissue_mri_unetpp, "
+    "fetal_brain_mri_unetpp, head_mri_unetpp, hippocampus_mri_unetpp or nuclei_microscopy_unetpp; the beginning of "
+    "the name is enough"
 )
 DEVICE_HELP = "cpu, gpu (or cuda), cuda:1, ... (default: a GPU if there is one, else the CPU)"
 FORMS_HELP = "dataset.json in Decathlon or nnU-Net form, or with two subfolders of images and labels of the same names"

@@ -146,7 +146,13 @@ def test_the_help_of_segment_names_pictures_and_bundles(run):
     text = " ".join(run("segment", "--help")[1].split())
     for part in ("also PNG and TIFF", "<case>_seg.nii.gz, .png or .tif", "segment cells.png --bundle nuclei "):
         assert part in text
-    for bundle in ("brain_tissue_mri_unetpp", "head_mri_unetpp", "hippocampus_mri_unetpp", "nuclei_microscopy_unetpp"):
+    for bundle in (
+        "brain_tissue_mri_unetpp",
+        "fetal_brain_mri_unetpp",
+        "head_mri_unetpp",
+        "hippocampus_mri_unetpp",
+        "nuclei_microscopy_unetpp",
+    ):
         assert bundle in text
 
 

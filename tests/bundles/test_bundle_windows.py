@@ -11,7 +11,13 @@ from monai_unetpp.inferers.precision import resolve_precision
 from monai_unetpp.pruning import write_pruned_bundle
 from monai_unetpp.pruning.inference import check_inference
 
-NAMES = ("brain_tissue_mri_unetpp", "head_mri_unetpp", "hippocampus_mri_unetpp", "nuclei_microscopy_unetpp")
+NAMES = (
+    "brain_tissue_mri_unetpp",
+    "fetal_brain_mri_unetpp",
+    "head_mri_unetpp",
+    "hippocampus_mri_unetpp",
+    "nuclei_microscopy_unetpp",
+)
 
 
 def config_of(bundle, name):
