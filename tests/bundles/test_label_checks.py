@@ -69,6 +69,8 @@ def refusal(parser, entry):
 
 def test_scaled_labels_keep_their_classes(parsed, tmp_path):
     parser = parsed()
+    if parser.get("spacing_mm"):
+        parser["spacing_mm"] = [1.0] * 3  # that of the image, so that no voxel is resampled
     header = nib.Nifti1Header()
     header.set_data_dtype("uint8")
     entry, true = write(tmp_path, parser, "a", label=lambda true: true.astype(np.float64), header=header)
@@ -82,7 +84,7 @@ def test_what_cannot_be_a_label_is_refused(parsed, tmp_path):
     parser = parsed()
     for name, change, found in (
         ("half", lambda true: (true / 2).astype(np.float32), "must hold integers, got fractions such as 0.5"),
-        ("unknown", lambda true: (true + 5).astype(np.uint8), "only, got 5"),
+        ("unknown", lambda true: (true + 50).astype(np.uint8), "only, got 50"),
         ("negative", lambda true: -true.astype(np.int16), "only, got -"),
     ):
         message = refusal(parser, write(tmp_path, parser, name, label=change)[0])

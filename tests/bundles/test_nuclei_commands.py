@@ -59,7 +59,7 @@ def test_every_kind_of_file_gives_labels_of_its_kind(nuclei_bundle, checkpoint, 
     with pytest.raises(SystemExit) as stopped:
         infer(nuclei_bundle, checkpoint, "--input", pictures, "--output_dir", out, "--slice_axis", "0")
     assert stopped.value.code == 1
-    assert "broken.png: damaged or cut off" in caplog.text + capfd.readouterr().out
+    assert "broken.png: damaged, or not of the format" in caplog.text + capfd.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == [
         *("a_seg.nii.gz", "b_seg.png", "c_seg.tif", "d_seg.png", "one_seg.png", "volume_seg.nii.gz")
     ]
