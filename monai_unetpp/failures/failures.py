@@ -50,7 +50,7 @@ def find_failures(
     Writes ``failures.json`` with the figures of every case, ``failures.md`` with a table by kind and the worst cases,
     and ``failures.png`` with pictures: the worst case of each kind, then the worst of the others. A missing or broken
     segmentation is reported, and the others go on. Without ``segmentations``, kinds are only counted and nothing is
-    drawn. See :func:`~monai_unetpp.failures.kinds.kinds_of` for the kinds.
+    drawn. See ``kinds_of`` in ``monai_unetpp.failures.kinds`` for the kinds.
 
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon form, 2D or 3D.
