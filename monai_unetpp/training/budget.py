@@ -60,15 +60,19 @@ class TrainingBudget:
         """
         return step if self.minutes is None else max(float(step), self.steps * self.seconds / (60 * self.minutes))
 
-    def is_late(self, late_share: float) -> bool:
-        """Whether the current step is in the last part of the training; False if not attached to a trainer.
+    def is_late(self, late_share: float, step: int | None = None) -> bool:
+        """Whether a step is in the last part of the training.
 
         Args:
             late_share: the last part, as a share of the training.
+            step: number of steps before it; by default the trainer's current step is meant, and without a trainer
+                none is late.
         """
-        if self._engine is None:
-            return False
-        return self.position(self._engine.state.iteration - 1) >= (1 - late_share) * self.steps
+        if step is None:
+            if self._engine is None:
+                return False
+            step = self._engine.state.iteration - 1
+        return self.position(step) >= (1 - late_share) * self.steps
 
     def remaining_s(self, step: int) -> float:
         """Estimated seconds that are left, at the speed so far."""

@@ -107,4 +107,4 @@ class RemainingPatches(Sampler[int]):
     def _is_late(self, number: int) -> bool:
         if self.budget is None or not self.late_share:
             return False
-        return self.budget.position(number // self.batch_size) >= (1 - self.late_share) * self.budget.steps
+        return self.budget.is_late(self.late_share, number // self.batch_size)

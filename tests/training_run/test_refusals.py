@@ -8,29 +8,17 @@ import nibabel as nib
 import numpy as np
 import pytest
 from disc_images import write_disc_images
+from tiny_planning import TINY, slow_machine
 
 from monai_unetpp.data import describe_data_set, load_datalist
-from monai_unetpp.planning import Machine, data_check, load_plan, plan, plan_making
+from monai_unetpp.planning import data_check, load_plan, plan, plan_making
 from monai_unetpp.pruning import preflight
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
 from monai_unetpp.training_run.beginning import Beginning, write_beginning
 from monai_unetpp.training_run.planned import planned_bundle
 
-TINY = {
-    "features": [2, 4, 4],
-    "strides": [[2, 2], [2, 2]],
-    "kernel_size": [[3, 3]] * 3,
-    "patch_size": [16, 16],
-    "window_shape": [24, 24],
-    "batch_size": 2,
-    "steps": 2,
-    "num_workers": 0,
-}
-
-
-def machine(spatial_dims, device):
-    return Machine.of(operations_per_s=1e10, memory_bytes=2**30, cores=2, device="cpu")
+SETTINGS = TINY | {"steps": 2}
 
 
 @pytest.fixture
@@ -41,7 +29,7 @@ def data(tmp_path):
 
 
 def make_plan(data, bundle, folds=0):
-    return plan(data, bundle, folds=folds, settings=TINY, device="cpu", measure=machine)
+    return plan(data, bundle, folds=folds, settings=SETTINGS, device="cpu", measure=slow_machine)
 
 
 @pytest.fixture
@@ -51,7 +39,7 @@ def bundle(data, tmp_path):
 
 
 def asked(data, bundle, **values):
-    return TrainOptions(data, bundle, device="cpu", settings=TINY, **values)
+    return TrainOptions(data, bundle, device="cpu", settings=SETTINGS, **values)
 
 
 def rewrite(folder, name, change):

@@ -9,12 +9,13 @@ import time
 import pytest
 import torch
 from disc_images import write_disc_images
+from tiny_planning import TINY, slow_machine
 
 from monai_unetpp import NestedUNet, cli
 from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read_training_record
 from monai_unetpp.data import load_datalist
 from monai_unetpp.metrics import LabelScore
-from monai_unetpp.planning import Machine, plan
+from monai_unetpp.planning import plan
 from monai_unetpp.pruning import evaluate_levels
 from monai_unetpp.training import NumberedPatches
 from monai_unetpp.training_run import TrainOptions, train
@@ -23,21 +24,6 @@ from monai_unetpp.training_run.fitting import fit
 from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds
 from monai_unetpp.training_run.planned import planned_bundle
 from monai_unetpp.training_run.sharing import share_time
-
-TINY = {
-    "features": [2, 4, 4],
-    "strides": [[2, 2], [2, 2]],
-    "kernel_size": [[3, 3]] * 3,
-    "patch_size": [16, 16],
-    "window_shape": [24, 24],
-    "batch_size": 2,
-    "steps": 6,
-    "num_workers": 0,
-}
-
-
-def slow_machine(spatial_dims, device):
-    return Machine.of(operations_per_s=1e10, memory_bytes=2**30, cores=2, device="cpu")
 
 
 @pytest.fixture(scope="module")
