@@ -13,9 +13,9 @@ from monai_unetpp.benchmark.contenders import has_form_of_monai
 from monai_unetpp.bundles import read_network_def
 from monai_unetpp.bundles.json_files import read_object
 
-__all__ = ["MonaiRoute", "write_monai_route"]
+__all__ = ["MonaiRoute", "step_in_monai", "write_monai_route"]
 
-#: MONAI's transforms for those of this package; None where there is none, and without the arguments that it has not.
+#: MONAI's transforms for those of this package; None where there is none, and without the arguments that it lacks.
 _TRANSFORMS: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "LevelSurroundd": (None, ()),
     "BlockwiseSpacingd": ("Spacingd", ("pixdim", "mode", "padding_mode", "diagonal")),
@@ -114,10 +114,15 @@ def _network(bundle: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
 
 
 def _preprocessing(config: Mapping[str, Any]) -> list[dict[str, Any]]:
-    return [step for given in config["preprocessing"]["transforms"] if (step := _in_monai(given)) is not None]
+    return [step for given in config["preprocessing"]["transforms"] if (step := step_in_monai(given)) is not None]
 
 
-def _in_monai(step: Mapping[str, Any]) -> dict[str, Any] | None:
+def step_in_monai(step: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The configuration of a transform with MONAI's own; None if MONAI's route does without it.
+
+    Raises:
+        ValueError: MONAI has no such transform.
+    """
     name = step["_target_"].rpartition(".")[2]
     if name == "LoadImaged":
         return {key: value for key, value in step.items() if key != "reader"}

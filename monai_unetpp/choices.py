@@ -7,9 +7,12 @@ from typing import Any, Literal, get_args
 __all__ = [
     "BUNDLE_HELP",
     "DEVICE_HELP",
+    "EXPORT_SUFFIXES",
     "FORMS_HELP",
     "NORMS",
     "PRECISIONS",
+    "RUNNER_NETWORKS",
+    "RUNNER_PRECISIONS",
     "RUNTIMES",
     "SUBJECTS_HELP",
     "SUBJECT_PATTERN_HELP",
@@ -22,6 +25,21 @@ PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 Runtime = Literal["auto", "torch", "compile", "openvino"]
 RUNTIMES: tuple[str, ...] = get_args(Runtime)
+
+EXPORT_SUFFIXES = {
+    "torch_export": ".pt2",
+    "torchscript": ".ts",
+    "onnx": ".onnx",
+    "openvino": ".xml",
+    "tensorrt": ".ep",
+}
+"""Suffixes of exported networks by format."""
+
+RUNNER_NETWORKS = ("openvino", "onnx")
+"""Formats of the network in the folder of a runner."""
+
+RUNNER_PRECISIONS = ("fp32", "bf16", "int8")
+"""Precisions of the folder of a runner."""
 
 NORMS: tuple[Any, ...] = ("batch", "instance", ["instance", {"affine": True}])
 """Norms of planned networks, as MONAI's factories take them."""

@@ -12,11 +12,16 @@ from monai_unetpp.options import as_levels, option, separate_names, whole_number
 __all__ = ["SpeedOptions"]
 
 #: Defaults; the volume is about the bounding box of a brain at 1 mm.
-_NETWORK = {"features": (16, 32, 64, 128, 256), "in_channels": 1, "out_channels": 4}
+_NETWORK: dict[str, Any] = {"features": (16, 32, 64, 128, 256), "in_channels": 1, "out_channels": 4}
 _QUICK = {"features": (4, 8, 8, 8, 8), "volume_shape": (48, 32, 32), "window_shape": (32, 32, 32)}
 _OVERLAP = 0.25
 _VOLUMES = {3: (152, 168, 152), 2: (1024, 1024)}
 _WINDOWS = {3: 96, 2: 256}
+_ROUNDS = 3
+
+
+def _default(sizes: Sequence[int]) -> str:
+    return f"(default: {','.join(map(str, sizes))})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +31,18 @@ class SpeedOptions:
     Attributes:
         quick: by default a small network and volume, two levels and two rounds.
         bundle: name or folder of a bundle whose network, windows and overlap to use.
-        features: channels of the five resolutions; by default 16, 32, 64, 128, 256.
+        features: channels of the five resolutions.
         volume_shape: voxels of the volume; by default about the bounding box of a brain at 1 mm.
-        window_shape: voxels of the windows; by default 96 along every axis.
-        overlap: overlap of the windows; by default 0.25.
-        in_channels: channels of the volume; by default 1.
-        out_channels: classes; by default 4.
+        window_shape: voxels of the windows; by default a cube or square.
+        overlap: overlap of the windows, as a share of a window.
+        in_channels: channels of the volume.
+        out_channels: classes.
         levels: levels to measure; by default all.
         runtimes: ``"torch"``, ``"compile"``, ``"openvino"``; by default torch, and on a CPU OpenVINO if it is
             installed, else torch.compile.
         precisions: ``"fp32"``, ``"bf16"`` and on a GPU ``"fp16"``; by default all of them.
         sw_batch_size: windows per batch.
-        repeats: measured rounds, at least 2; by default 3.
+        repeats: measured rounds, at least 2.
 
     Raises:
         ValueError: too few rounds, or a network in addition to a bundle.
@@ -48,24 +53,28 @@ class SpeedOptions:
         None, metavar="BUNDLE", help="use the network, windows and overlap of this bundle"
     )
     features: Sequence[int] | None = option(
-        None, type=whole_numbers, metavar="N,N,...", help="channels per resolution (default: 16,32,64,128,256)"
+        None, type=whole_numbers, metavar="N,N,...", help=f"channels per resolution {_default(_NETWORK['features'])}"
     )
     volume_shape: Sequence[int] | None = option(
         None,
         flags=("--volume",),
         type=whole_numbers,
         metavar="N,N,N",
-        help="voxels of the volume (default: 152,168,152)",
+        help=f"voxels of the volume {_default(_VOLUMES[3])}",
     )
     window_shape: Sequence[int] | None = option(
-        None, flags=("--window",), type=whole_numbers, metavar="N,N,N", help="voxels of a window (default: 96,96,96)"
+        None,
+        flags=("--window",),
+        type=whole_numbers,
+        metavar="N,N,N",
+        help=f"voxels of a window {_default((_WINDOWS[3],) * 3)}",
     )
     overlap: float | Sequence[float] | None = option(
-        None, type=float, metavar="SHARE", help="overlap of the windows, from 0 to below 1 (default: 0.25)"
+        None, type=float, metavar="SHARE", help=f"overlap of the windows, from 0 to below 1 (default: {_OVERLAP})"
     )
     in_channels: int | None = None
     out_channels: int | None = option(
-        None, flags=("--classes",), type=int, metavar="N", help="output channels (default: 4)"
+        None, flags=("--classes",), type=int, metavar="N", help=f"output channels (default: {_NETWORK['out_channels']})"
     )
     levels: Sequence[str] | None = option(
         None, type=as_levels, metavar="L,L,...", help="levels, such as L1,L4 (default: all)"
@@ -80,7 +89,7 @@ class SpeedOptions:
         None, type=separate_names, metavar="P,P,...", help="among fp32, bf16, fp16 (default: all; fp16 only on a GPU)"
     )
     sw_batch_size: int = 4
-    repeats: int | None = option(None, type=int, metavar="N", help="measured rounds (default: 3)")
+    repeats: int | None = option(None, type=int, metavar="N", help=f"measured rounds (default: {_ROUNDS})")
 
     def __post_init__(self) -> None:
         if self.repeats is not None and self.repeats < 2:
@@ -95,7 +104,7 @@ class SpeedOptions:
     @property
     def rounds(self) -> int:
         """Number of measured rounds."""
-        return self.repeats or (2 if self.quick else 3)
+        return self.repeats or (2 if self.quick else _ROUNDS)
 
     def task_values(self, of_bundle: dict[str, Any] | None = None) -> dict[str, Any]:
         """Network, volume and windows by name: as given, else from the bundle, else the default."""

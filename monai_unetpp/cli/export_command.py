@@ -6,6 +6,7 @@ import argparse
 import os
 from typing import Any
 
+from monai_unetpp.choices import EXPORT_SUFFIXES, RUNNER_NETWORKS, RUNNER_PRECISIONS
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE
 from monai_unetpp.options import OnOrOff, add_input, as_level
@@ -38,7 +39,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=["torch_export", "torchscript", "onnx", "openvino", "tensorrt", "runner"],
+        choices=[*EXPORT_SUFFIXES, "runner"],
         help="format (default: by the file's suffix); runner: a folder with the whole pipeline from image to "
         "labels, for python -m monai_unetpp.runner",
     )
@@ -61,8 +62,9 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--precision",
-        choices=["fp32", "bf16", "int8"],
-        help="precision of the runner (only for --format runner; default: fp32); int8 needs --calibration",
+        choices=RUNNER_PRECISIONS,
+        help=f"precision of the runner (only for --format runner; default: {RUNNER_PRECISIONS[0]}); int8 needs "
+        "--calibration",
     )
     parser.add_argument(
         "--calibration",
@@ -71,8 +73,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--network_format",
-        choices=["openvino", "onnx"],
-        help="format of the network in the folder (only for --format runner; default: openvino)",
+        choices=RUNNER_NETWORKS,
+        help=f"format of the network in the folder (only for --format runner; default: {RUNNER_NETWORKS[0]})",
     )
     parser.add_argument(
         "--smooth",
@@ -96,9 +98,9 @@ def _run(source: str, output: str, format: str | None, **options: Any) -> int:
         raise ValueError("window_shape must be whole numbers, got auto. Give one size per axis, or --format runner.")
     if given:
         raise ValueError(f"{next(iter(given))} must be left out, or given with --format runner.")
-    from monai_unetpp.export import FORMATS, export_checkpoint
+    from monai_unetpp.export import export_checkpoint
 
-    by_suffix = {entry.suffix: name for name, entry in FORMATS.items()}
+    by_suffix = {suffix: name for name, suffix in EXPORT_SUFFIXES.items()}
     suffix = os.path.splitext(output)[1]
     if format is None and suffix not in by_suffix:
         raise ValueError(f"output must end in one of {', '.join(by_suffix)}, got {output!r}. Or give --format.")

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import SimpleITK
 from monai.data.utils import orientation_ras_lps
 
 from monai_unetpp.data.grid import check_grid
 from monai_unetpp.data.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.text_headers import check_text_header
+
+if TYPE_CHECKING:
+    import SimpleITK
 
 __all__ = ["ITK_SUFFIXES", "detached_files", "is_itk_name", "open_itk_file", "read_itk_file", "read_itk_header"]
 
@@ -58,6 +60,8 @@ def read_itk_file(path: Path) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
         image = open_itk_file(path).Execute()
     except RuntimeError as e:
         raise ImageFileError(_damaged(path)) from e
+    import SimpleITK  # takes a moment that NIfTI files need not wait for
+
     return SimpleITK.GetArrayFromImage(image).T, affine
 
 
@@ -77,6 +81,8 @@ def open_itk_file(path: Path) -> SimpleITK.ImageFileReader:
     if path.stat().st_size == 0:
         raise ImageFileError(f"{path}: empty, it has 0 bytes. Export or copy it again.")
     check_text_header(path)
+    import SimpleITK
+
     reader = SimpleITK.ImageFileReader()
     reader.SetFileName(str(path))
     try:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK
 import tifffile
 from PIL import ExifTags, Image, PngImagePlugin
 
@@ -97,6 +96,8 @@ def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
         image = reader.Execute()
     except RuntimeError as e:
         raise damaged_file(path) from e
+    import SimpleITK
+
     array = SimpleITK.GetArrayViewFromImage(image)
     has_colours = image.GetNumberOfComponentsPerPixel() > 1
     if not has_colours:

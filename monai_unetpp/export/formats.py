@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from monai_unetpp.choices import EXPORT_SUFFIXES
 from monai_unetpp.inferers.predictors.openvino_conversion import convert_to_openvino, write_openvino_model
 from monai_unetpp.installing import install_command
 from monai_unetpp.networks import NestedUNet
@@ -155,9 +156,9 @@ def _import_tensorrt() -> Any:
 
 
 FORMATS = {
-    "torch_export": Format(".pt2", _write_program, _load_program),
-    "torchscript": Format(".ts", _write_script, _load_script),
-    "onnx": Format(".onnx", _write_onnx, _load_onnx, ("onnx", "onnxscript")),
-    "openvino": Format(".xml", _write_openvino, _load_openvino, ("openvino",), (".bin",)),
-    "tensorrt": Format(".ep", _write_tensorrt, _load_tensorrt, ("torch_tensorrt",)),
+    "torch_export": Format(EXPORT_SUFFIXES["torch_export"], _write_program, _load_program),
+    "torchscript": Format(EXPORT_SUFFIXES["torchscript"], _write_script, _load_script),
+    "onnx": Format(EXPORT_SUFFIXES["onnx"], _write_onnx, _load_onnx, ("onnx", "onnxscript")),
+    "openvino": Format(EXPORT_SUFFIXES["openvino"], _write_openvino, _load_openvino, ("openvino",), (".bin",)),
+    "tensorrt": Format(EXPORT_SUFFIXES["tensorrt"], _write_tensorrt, _load_tensorrt, ("torch_tensorrt",)),
 }

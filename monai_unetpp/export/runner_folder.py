@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata_entry
+from monai_unetpp.choices import RUNNER_NETWORKS, RUNNER_PRECISIONS
 from monai_unetpp.export.export import NetworkExport, export_network
 from monai_unetpp.export.formats import FORMATS
 from monai_unetpp.export.pipeline_steps import NoTranslationError, translate_postprocessing, translate_preprocessing
@@ -24,10 +25,7 @@ from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.runner.pipeline import PIPELINE_FILE, Pipeline, hash_files
 from monai_unetpp.window_layout import AUTO
 
-__all__ = ["RUNNER_NETWORKS", "RUNNER_PRECISIONS", "RunnerExport", "export_runner"]
-
-RUNNER_NETWORKS = ("openvino", "onnx")
-RUNNER_PRECISIONS = ("fp32", "bf16", "int8")
+__all__ = ["RunnerExport", "export_runner"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -60,7 +60,7 @@ class PlanOptions:
         flags=("--set",),
         action="append",
         metavar="KEY=VALUE",
-        help="set a value of the plan by hand, such as batch_size=4 or patch_size=[64,64,32]; repeatable",
+        help="set a value of the plan by hand, such as batch_size=4 or patch_size=64,64,32; repeatable",
     )
     device: str | None = option(None, metavar="DEVICE", help=DEVICE_HELP)
     init: _Path | None = option(

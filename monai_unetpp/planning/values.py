@@ -98,7 +98,7 @@ def _norm(name: str, value: Any, dims: int) -> Any:
 
 def _entries(name: str, value: Any, each: _Check, dims: int) -> list[Any]:
     if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{name} must be a list, got {value!r}. Write it like {name}=[1,2].")
+        raise TypeError(f"{name} must be a list, got {value!r}. Write it like {name}=1,2.")
     return [each(f"every entry of {name}", entry, dims) for entry in value]
 
 
@@ -211,7 +211,7 @@ def check_one(name: str, value: Any, spatial_dims: int) -> Any:
 
 
 def parse_settings(given: Sequence[str] | Mapping[str, Any] | None) -> dict[str, Any]:
-    """Parse settings such as ``"patch_size=[64,64,32]"``, with values in JSON or as plain text.
+    """Parse settings such as ``"patch_size=64,64,32"``: values in JSON, values with commas, or plain text.
 
     Args:
         given: the strings, or the values themselves by name.
@@ -241,9 +241,26 @@ def _pair(text: str) -> tuple[str, Any]:
     if not sign:
         raise ValueError(f"a setting must be a name, '=' and a value, got {text!r}. Write it like batch_size=4.")
     try:
-        return name.strip(), json.loads(value)
-    except (ValueError, RecursionError):
+        return name.strip(), _read(value)
+    except ValueError:
+        pass
+    try:
+        # square brackets mean something to some shells
+        return name.strip(), [_read(part) for part in value.split(",")] if "," in value else value.strip()
+    except ValueError:
         return name.strip(), value.strip()
+
+
+def _read(text: str) -> Any:
+    """The value that ``text`` means as JSON.
+
+    Raises:
+        ValueError: it is not JSON.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as e:
+        raise ValueError("brackets within brackets within ...") from e
 
 
 def check_values(

@@ -27,7 +27,7 @@ from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, PointCost, SelfCheck
 from monai_unetpp.pruning.settings import with_setting
 
-__all__ = ["check_pruned_networks", "measure_costs", "measure_setting_costs"]
+__all__ = ["check_pruned_networks", "measure_costs", "measure_peak_memory", "measure_setting_costs"]
 
 logger = logging.getLogger(__name__)
 
@@ -261,7 +261,7 @@ class _Measurement:
         return {key: Quartiles.of(values) for key, values in joules.items()}
 
     def peak_memory(self, point: str, network: NestedUNet, inferer: Inferer, shape: tuple[int, ...]) -> int:
-        return _peak_memory(point, network, inferer, shape, self.device, self.seed)
+        return measure_peak_memory(point, network, inferer, shape, self.device, self.seed)
 
 
 def _cheapest_settings(points: Sequence[OperatingPoint]) -> dict[_NetworkKey, InferenceSetting]:
@@ -415,9 +415,19 @@ def _compare(output: torch.Tensor, expected: torch.Tensor) -> SelfCheck:
     return SelfCheck(max_difference=float((output - expected).abs().max()), equal=torch.equal(output, expected))
 
 
-def _peak_memory(
+def measure_peak_memory(
     name: str, network: NestedUNet, inferer: Inferer, shape: tuple[int, ...], device: torch.device, seed: int
 ) -> int:
+    """Measure the peak memory in bytes of segmenting one random volume, weights included.
+
+    Args:
+        name: what is measured, for messages.
+        network: pruned and in eval mode; it is moved to ``device``.
+        inferer: runs the network over the volume.
+        shape: spatial shape of the volume.
+        device: on CUDA the peak of allocated memory, on a CPU the growth of the resident set of a separate process.
+        seed: of the volume.
+    """
     logger.info("Measuring the memory of %s.", name)
     if device.type == "cuda":
         return _peak_of_run(network.cpu(), inferer, shape, device, seed)

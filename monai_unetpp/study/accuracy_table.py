@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai_unetpp.measuring.environment import Environment
+from monai_unetpp.metrics.definitions import METRICS
 from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds
 from monai_unetpp.study.costs import RowLatency
 from monai_unetpp.study.design import StudySettings
 from monai_unetpp.study.variants import REFERENCE, StudyRow
 
 __all__ = [
-    "METRICS",
+    "COMPARED",
     "CaseMetrics",
     "RunResult",
     "case_means",
@@ -28,8 +29,8 @@ __all__ = [
     "summarise",
 ]
 
-METRICS = ("iou", "dice")
-"""The metrics that are compared."""
+COMPARED = ("iou", "dice")
+"""The metrics that are compared, the first of them also with the reference."""
 
 CaseMetrics = dict[str, dict[str, dict[str, float | None]]]
 """Metrics by case, then label, then name; None where neither truth nor segmentation has the label."""
@@ -131,7 +132,7 @@ def summarise(
     means = {
         row.name: {
             metric: {seed: case_means(run.scores[row.level], metric) for seed, run in runs[row.variant].items()}
-            for metric in METRICS
+            for metric in COMPARED
         }
         for row in present
     }
@@ -168,7 +169,7 @@ def _row(row: StudyRow, runs: Mapping[int, RunResult], means: _Means, latency: R
         "latency_ratio": None if latency is None or latency.ratio is None else dataclasses.asdict(latency.ratio),
         "training_seconds": {str(seed): run.training_seconds for seed, run in runs.items()},
     }
-    for metric in METRICS:
+    for metric in COMPARED:
         mine = means[row.name][metric]
         content[metric] = _spread(mine)
         compared = reference is not None and row.name != REFERENCE
@@ -198,7 +199,7 @@ def _pairs(rows: Sequence[StudyRow], means: _Means) -> list[dict[str, Any]]:
             "isolated": isolated[level],
             **{
                 f"{metric}_difference": compare_cases(means[name][metric], means[isolated[level]][metric])
-                for metric in METRICS
+                for metric in COMPARED
             },
         }
         for level, name in embedded.items()
@@ -252,9 +253,10 @@ def format_study(study: Mapping[str, Any]) -> str:
 
 
 def _main_table(study: Mapping[str, Any]) -> str:
+    first = METRICS[COMPARED[0]].heading
     lines = [
-        "| network | parameters | GFLOPs per window | time per window (share of the reference) | IoU | Dice | "
-        "IoU against the reference (interval) |",
+        "| network | parameters | GFLOPs per window | time per window (share of the reference) | "
+        f"{' | '.join(METRICS[key].heading for key in COMPARED)} | {first} against the reference (interval) |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for row in study["rows"]:

@@ -10,12 +10,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.choices import PRECISIONS
 from monai_unetpp.options import option, option_names, own_shard
 
 __all__ = ["RunOptions", "StudySettings", "read_config"]
 
 _RUNS, _SPEED = "runs", "speed"
-_PRECISIONS = ("auto", "fp32", "bf16")
+_PRECISIONS = tuple(name for name in PRECISIONS if name != "fp16")  # its gradients underflow
 
 #: Defaults by number of axes.
 _BY_AXES: dict[str, dict[int, Any]] = {
@@ -23,6 +24,11 @@ _BY_AXES: dict[str, dict[int, Any]] = {
     "batch_size": {2: 8, 3: 2},
     "flip_axes": {2: (0, 1), 3: (0,)},
 }
+
+
+def _default(name: str) -> str:
+    flat, deep = (" ".join(map(str, value)) if isinstance(value, tuple) else value for value in _BY_AXES[name].values())
+    return f"(default: {flat} in 2D, {deep} in 3D)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,9 +62,9 @@ class StudySettings:
         (16, 32, 64, 128, 256), nargs="+", type=int, metavar="N", help="channels by resolution"
     )
     budget: int = option(1500, type=int, metavar="STEPS", help="training steps per run")
-    batch_size: int = option(None, type=int, metavar="N", help="patches per step (default: 8 in 2D, 2 in 3D)")
+    batch_size: int = option(None, type=int, metavar="N", help=f"patches per step {_default('batch_size')}")
     patch_size: tuple[int, ...] = option(
-        None, nargs="+", type=int, metavar="N", help="size of patches and windows (default: 128 in 2D, 64 in 3D)"
+        None, nargs="+", type=int, metavar="N", help=f"size of patches and windows {_default('patch_size')}"
     )
     learning_rate: float = option(1e-3, type=float, metavar="RATE", help="highest learning rate of the schedule")
     precision: str = option(
@@ -74,7 +80,7 @@ class StudySettings:
         nargs="*",
         type=int,
         metavar="AXIS",
-        help="axes that patches are flipped along (default: 0 1 in 2D, 0 in 3D)",
+        help=f"axes that patches are flipped along {_default('flip_axes')}",
     )
     overlap: float = option(0.25, type=float, metavar="SHARE", help="overlap of windows in scoring")
     checkpoint_steps: int = option(50, type=int, metavar="STEPS", help="steps between checkpoints")

@@ -15,7 +15,7 @@ from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning import evaluate_levels
-from monai_unetpp.study.accuracy_table import METRICS, CaseMetrics
+from monai_unetpp.study.accuracy_table import COMPARED, CaseMetrics
 from monai_unetpp.study.data_set import StudyCases
 from monai_unetpp.study.design import StudySettings
 from monai_unetpp.study.heads import MeanOfHeads
@@ -105,7 +105,7 @@ def score_network(
     for row in scores.rows:
         # the pooled foreground would count large structures twice
         if row.label != FOREGROUND or row.label in cases.labels:
-            metrics: dict[str, float | None] = {name: getattr(row.score, name) for name in METRICS}
+            metrics: dict[str, float | None] = {name: getattr(row.score, name) for name in COMPARED}
             by_level[row.point].setdefault(row.case, {})[row.label] = metrics
     shutil.rmtree(folder / "cases", ignore_errors=True)
     return network, by_level

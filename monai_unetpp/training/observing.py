@@ -22,7 +22,7 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.training.curves import draw_training
 from monai_unetpp.training.steps import StepCurve
 
-__all__ = ["LevelCurves", "load_observed"]
+__all__ = ["LevelCurves", "dice_of_classes", "load_observed"]
 
 logger = logging.getLogger(__name__)
 
@@ -152,7 +152,7 @@ class LevelCurves:
         for case in self.cases:
             image, label = (torch.as_tensor(case[key]).to(self.device) for key in self.keys)
             for level, logits in self.inferer(image[None].float(), self.network.forward_levels).items():
-                found[level] += _dice(logits[0], label[0].long(), self.ignored_class)
+                found[level] += dice_of_classes(logits[0], label[0].long(), self.ignored_class)
         self.network.train(training)
         return {level: sum(values) / len(values) for level, values in found.items() if values}
 
@@ -189,8 +189,14 @@ class LevelCurves:
             self._board.close()
 
 
-def _dice(logits: torch.Tensor, label: torch.Tensor, ignored: int | None) -> list[float]:
-    """Dice of every foreground class in the label or the prediction."""
+def dice_of_classes(logits: torch.Tensor, label: torch.Tensor, ignored: int | None) -> list[float]:
+    """Dice of the foreground classes that the label or the prediction has, in the order of the classes.
+
+    Args:
+        logits: ``(C, H, W[, D])``.
+        label: class of every voxel, ``(H, W[, D])``.
+        ignored: class of the label whose voxels do not count; None counts all.
+    """
     classes = logits.shape[0]
     found = logits.argmax(0)
     counted = label < classes if ignored is None else label != ignored

@@ -86,7 +86,7 @@ def test_monais_route_has_monais_network_and_transforms(brain_bundle, tmp_path):
 
 def test_what_monai_has_not_is_named(tmp_path):
     with pytest.raises(ValueError, match="MedianSmooth: MONAI has no such transform"):
-        monai_route._in_monai({"_target_": "monai_unetpp.data.MedianSmooth", "keys": "image"})
+        monai_route.step_in_monai({"_target_": "monai_unetpp.data.MedianSmooth", "keys": "image"})
 
 
 def test_int8_needs_cases(capsys):

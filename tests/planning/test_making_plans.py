@@ -150,7 +150,7 @@ def test_monai_trains_evaluates_and_segments_with_it(thick_dir, thick_bundle, tm
 def test_pictures_get_a_bundle_that_reads_them(tmp_path, monkeypatch, capsys):
     root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"})
     monkeypatch.setattr("monai_unetpp.planning.plan_making.plan.__defaults__", (60.0, 0, *[None] * 5, False, machine))
-    assert main(["plan", str(root), "-o", str(tmp_path / "bundle"), "--set", "features=[4,8,8]"]) == 0
+    assert main(["plan", str(root), "-o", str(tmp_path / "bundle"), "--set", "features=4,8,8"]) == 0
     printed = capsys.readouterr().out
     assert "features" in printed
     assert "Nothing was trained." in printed

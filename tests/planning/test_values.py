@@ -10,6 +10,10 @@ def test_settings_are_json_or_plain_text_and_never_configuration():
     texts = ["batch_size=4", "norm=instance", "spacing_mm=null", "flips=[0,1]", "augmentation=$print(1)"]
     expected = {"batch_size": 4, "norm": "instance", "spacing_mm": None, "flips": [0, 1], "augmentation": "$print(1)"}
     assert parse_settings(texts) == expected
+    assert parse_settings(["features=4,8, 16", "class_weights=0.5,1"]) == {
+        "features": [4, 8, 16],
+        "class_weights": [0.5, 1],
+    }
     with pytest.raises(ValueError, match=r"augmentation must be one of none, light, strong, got '\$print\(1\)'"):
         check_one("augmentation", "$print(1)", 3)
 

@@ -29,7 +29,7 @@ COST = importlib.import_module("monai_unetpp.pruning.cost")
 @pytest.fixture(autouse=True)
 def no_new_processes(monkeypatch):
     """Memory, which takes a process for each level, has tests of its own."""
-    monkeypatch.setattr(COST, "_peak_memory", lambda *_: 1)
+    monkeypatch.setattr(COST, "measure_peak_memory", lambda *_: 1)
 
 
 @pytest.fixture(scope="module")

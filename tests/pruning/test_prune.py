@@ -127,7 +127,7 @@ def complete(tmp_path_factory, boxes):
     alone = root / "alone.pt"
     torch.save(half_blind_network().prune("L1").state_dict(), alone)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(COST, "_peak_memory", lambda *_: 1_000_000)
+        patch.setattr(COST, "measure_peak_memory", lambda *_: 1_000_000)
         patch.setattr("sys.argv", ["/usr/bin/monai-unetpp", *COMMAND.split()[1:]])
         result = run(
             load_network(bundle / "models" / "model.pt"),

@@ -5,12 +5,15 @@ from __future__ import annotations
 import builtins
 import csv
 import dataclasses
+import html
 import io
 import json
 import math
 import random
 import re
+import shutil
 import statistics
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -299,6 +302,32 @@ def written(result, tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope="module")
 def page(written) -> Page:
     return Page(written["html"].read_text(encoding="utf-8"))
+
+
+@pytest.mark.slow
+def test_a_click_on_a_heading_sorts_the_table_and_a_second_one_reverses_it(written, tmp_path):
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("needs Chromium")
+    clicks = """<script>
+const table = [...document.querySelectorAll("table")].find(each => each.caption.textContent.startsWith("Accuracy on"));
+const column = [...table.tHead.rows[0].cells].findIndex(head => head.textContent.trim() == "Dice");
+const read = () => [...table.tBodies[0].rows].map(row => row.cells[column].textContent.trim());
+const found = [read()];
+for (let n = 0; n < 2; n++) { table.tHead.rows[0].cells[column].querySelector("button").click(); found.push(read()); }
+document.title = "SORTED" + JSON.stringify(found);
+</script></body>"""
+    text = written["html"].read_text(encoding="utf-8").replace("</body>", clicks)
+    path = tmp_path / "clicked.html"
+    path.write_text(text, encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    done = subprocess.run([browser, *options, path.as_uri()], capture_output=True, text=True, check=True, timeout=120)
+    title = re.search(r"<title>SORTED(.*?)</title>", done.stdout, re.DOTALL)[1]
+    as_written, rising, falling = ([number(cell) for cell in each] for each in json.loads(html.unescape(title)))
+    assert len(set(as_written)) > 2
+    assert as_written != sorted(as_written)
+    assert rising == sorted(as_written)
+    assert falling == rising[::-1]
 
 
 class TestSameNumbers:

@@ -22,7 +22,7 @@ from monai_unetpp.training import (
     accelerate,
 )
 from monai_unetpp.training import patches as patches_module
-from monai_unetpp.training.observing import _dice
+from monai_unetpp.training.observing import dice_of_classes
 
 #: What a plan of this package's own adds to the template.
 RECIPE = {
@@ -265,10 +265,10 @@ def test_dice_of_a_label_by_hand():
     label = torch.tensor([[0, 1, 1, 3]])
     logits = torch.nn.functional.one_hot(torch.tensor([[0, 1, 2, 2]]), 3).movedim(-1, 0).float()
     # class 1: 1 of 2 and 1; class 2: one voxel that nobody labelled does not count, the other is wrong
-    assert _dice(logits, label, 3) == pytest.approx([2 / 3, 0])
-    assert _dice(logits[:2], torch.tensor([[0, 1, 0, 0]]), None) == [1.0]
+    assert dice_of_classes(logits, label, 3) == pytest.approx([2 / 3, 0])
+    assert dice_of_classes(logits[:2], torch.tensor([[0, 1, 0, 0]]), None) == [1.0]
     # neither there nor found
-    assert _dice(torch.eye(1, 3).reshape(3, 1, 1), torch.tensor([[0]]), None) == []
+    assert dice_of_classes(torch.eye(1, 3).reshape(3, 1, 1), torch.tensor([[0]]), None) == []
 
 
 def test_processes_share_the_patches_of_a_step(monkeypatch):

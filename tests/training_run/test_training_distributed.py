@@ -26,7 +26,7 @@ import sys
 from monai_unetpp.training_run import TrainOptions, train
 
 # no process of its own for the memory
-importlib.import_module("monai_unetpp.pruning.cost")._peak_memory = lambda *_: 1_000_000
+importlib.import_module("monai_unetpp.pruning.cost").measure_peak_memory = lambda *_: 1_000_000
 
 
 def run(dataset_dir, bundle):
@@ -95,7 +95,7 @@ def test_two_processes_agree_with_one(discs_dir, tmp_path, monkeypatch):
     )
     assert done.returncode == 0, done.stderr
     cost = importlib.import_module("monai_unetpp.pruning.cost")
-    monkeypatch.setattr(cost, "_peak_memory", cost._peak_memory)
+    monkeypatch.setattr(cost, "measure_peak_memory", cost.measure_peak_memory)
     run = runpy.run_path(str(program))["run"]
     one = planned(discs_dir, tmp_path / "one", batch_size=4)
     outcome = run(discs_dir, one)
