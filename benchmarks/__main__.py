@@ -16,6 +16,7 @@ KINDS = {
     "training": "time and memory of a training step, beside MONAI's BasicUNetPlusPlus",
     "scoring": "all levels from one pass, beside the deepest alone",
     "skipping": "what leaving out empty windows saves on a brain (needs the extra demo)",
+    "streaming": "memory and time of a volume of 512 x 512 x 600 voxels: one level, and all levels in one pass",
     "runner": "exported folders: level by precision by format (needs --bundle and --dataset_dir)",
     "robustness": "what becomes of hostile and odd inputs; ends with exit code 1 if anything is wrong",
 }

@@ -1,0 +1,158 @@
+"""The memory of a large volume whose label maps are computed row by row: one level, and all levels in one pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from monai_unetpp.devices import resolve_device
+from monai_unetpp.inferers import NestedSlidingWindowInferer
+from monai_unetpp.inferers.windows import WindowGrid
+from monai_unetpp.measuring.environment import Environment, describe_environment
+from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_process
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.reporting.markdown import format_table
+
+__all__ = ["QUICK", "StreamedVolume", "StreamingBenchmark", "format_streaming_benchmark", "measure_streaming"]
+
+QUICK: dict[str, Any] = {"volume_shape": (64, 64, 72), "features": (4, 8, 8), "window_shape": (32, 32, 32)}
+"""Arguments for a run that only shows that it works."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamedVolume:
+    """The cost of a volume.
+
+    Attributes:
+        levels: whose label maps were computed.
+        estimated_bytes: by ``NestedSlidingWindowInferer.estimate_memory``: the volume and all buffers, without the
+            network.
+        peak_bytes: measured growth of the process, or of the memory of a GPU, by the volume, the buffers and the runs
+            of the network; its weights and compiled kernels were there before.
+        seconds: for the volume.
+        runtime: that was used.
+        precision: that was used.
+    """
+
+    levels: tuple[str, ...]
+    estimated_bytes: int
+    peak_bytes: int
+    seconds: float
+    runtime: str
+    precision: str
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamingBenchmark:
+    """One level beside all levels.
+
+    Attributes:
+        features: channels per resolution.
+        volume_shape: voxels of the volume.
+        window_shape: voxels of a window.
+        windows: how many cover the volume.
+        classes: of the network.
+        volumes: the deepest level, then all levels.
+        environment: device, versions, threads and date.
+    """
+
+    features: tuple[int, ...]
+    volume_shape: tuple[int, ...]
+    window_shape: tuple[int, ...]
+    windows: int
+    classes: int
+    volumes: tuple[StreamedVolume, ...]
+    environment: Environment
+
+
+def measure_streaming(
+    volume_shape: Sequence[int] = (512, 512, 600),
+    window_shape: Sequence[int] = (96, 96, 96),
+    features: Sequence[int] = (16, 32, 64, 128, 256),
+    classes: int = 3,
+    overlap: float = 0.25,
+    device: str = "cpu",
+) -> StreamingBenchmark:
+    """Measure one volume at the deepest level, then at all levels in one pass, each in a process of its own.
+
+    The volume is random, and so are the weights; memory does not depend on either.
+
+    Args:
+        volume_shape: voxels of the volume; by default a CT of the trunk.
+        window_shape: voxels of a window.
+        features: channels of each resolution.
+        classes: output channels.
+        overlap: of the windows.
+        device: ``"cpu"`` or a CUDA device.
+
+    Raises:
+        RuntimeError: a process failed, for example because memory ran out.
+    """
+    shapes = tuple(volume_shape), tuple(window_shape)
+    levels = NestedUNet(3, 1, classes, features=features).levels
+    volumes = tuple(
+        measure_in_new_process(
+            _stream, chosen, *shapes, tuple(features), classes, overlap, device, name="streaming", remedy="close others"
+        )
+        for chosen in (levels[-1:], levels)
+    )
+    return StreamingBenchmark(
+        features=tuple(features),
+        volume_shape=shapes[0],
+        window_shape=shapes[1],
+        windows=len(WindowGrid.over(shapes[0], shapes[1], overlap).positions),
+        classes=classes,
+        volumes=volumes,
+        environment=describe_environment(resolve_device(device), volumes[0].precision, volumes[0].runtime),
+    )
+
+
+def format_streaming_benchmark(result: StreamingBenchmark) -> str:
+    """The results as a table in Markdown."""
+    rows = [
+        [
+            ", ".join(each.levels),
+            f"{each.estimated_bytes / 1e6:,.0f}",
+            f"{each.peak_bytes / 1e6:,.0f}",
+            f"{each.seconds:.0f}",
+            f"{each.seconds / result.volumes[0].seconds:.2f}",
+        ]
+        for each in result.volumes
+    ]
+    header = ["levels", "estimated MB, without the network", "measured MB", "seconds", "times the first row"]
+    return (
+        f"A volume of {' x '.join(map(str, result.volume_shape))}, {result.windows} windows of "
+        f"{' x '.join(map(str, result.window_shape))}, {result.classes} classes, features "
+        f"{', '.join(map(str, result.features))}; {result.environment.runtime} {result.environment.precision}\n"
+        f"{result.environment.line()}\n\n"
+        f"{format_table(header, rows, [False] + [True] * 4)}\n"
+    )
+
+
+def _stream(
+    levels: tuple[str, ...],
+    volume_shape: tuple[int, ...],
+    window_shape: tuple[int, ...],
+    features: tuple[int, ...],
+    classes: int,
+    overlap: float,
+    device: str,
+) -> StreamedVolume:
+    torch.manual_seed(0)
+    resolved = resolve_device(device)
+    network = NestedUNet(3, 1, classes, features=features).eval().to(resolved)
+    inferer = NestedSlidingWindowInferer(window_shape, overlap=overlap, output="labels", levels=levels)
+    with torch.no_grad():
+        inferer(torch.randn(1, 1, *window_shape, device=resolved), network)  # converts and loads what all volumes need
+        peak = PeakMemory(resolved)
+        volume = torch.randn(1, 1, *volume_shape, device=resolved)
+        start = time.perf_counter()
+        inferer(volume, network)
+        seconds = time.perf_counter() - start
+    runtime, precision = inferer.ran or ("torch", "fp32")
+    estimate = inferer.estimate_memory(tuple(volume.shape), classes, network=network)
+    return StreamedVolume(levels, estimate.total_bytes, peak.bytes(), seconds, runtime, precision)
