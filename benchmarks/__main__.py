@@ -18,7 +18,7 @@ KINDS = {
     "skipping": "what leaving out empty windows saves on a brain (needs the extra demo)",
     "streaming": "memory and time of a volume of 512 x 512 x 600 voxels: one level, and all levels in one pass",
     "runner": "exported folders: level by precision by format (needs --bundle and --dataset_dir)",
-    "robustness": "what becomes of hostile and odd inputs; ends with exit code 1 if anything is wrong",
+    "robustness": "how unusual and hostile inputs are handled; ends with exit code 1 if anything is wrong",
 }
 
 

@@ -502,6 +502,22 @@ def test_the_depth_of_each_window_can_be_chosen_and_is_told(hippocampus_bundle, 
     assert sum(shallow.depths.values()) == 1
 
 
+def test_the_depth_that_is_asked_for_takes_the_place_of_the_bundles_own(hippocampus_bundle, case, tmp_path):
+    copied = tmp_path / "bundle"
+    shutil.copytree(hippocampus_bundle, copied)
+    file = copied / "configs" / "inference.json"
+    config = json.loads(file.read_text())
+    options = {"device": "cpu", "runtime": "torch", "flips": []}
+    file.write_text(json.dumps(config | {"level": "L1"}))
+    assert segment_files(case, tmp_path / "own", copied, **options).level == "L1"
+    assert segment_files(case, tmp_path / "asked", copied, level="L2", **options).level == "L2"
+    assert segment_files(case, tmp_path / "adaptive", copied, adaptive=0.0, **options).depths == {"L2": 0, "L3": 1}
+    file.write_text(json.dumps(config | {"adaptive_tolerance": 1.0}))
+    assert segment_files(case, tmp_path / "each", copied, **options).depths.keys() == {"L2", "L3"}
+    one = segment_files(case, tmp_path / "one", copied, level="L2", **options)
+    assert (one.level, one.depths) == ("L2", {})
+
+
 def test_tolerances_that_cannot_be_are_refused(hippocampus_bundle, case, tmp_path):
     with pytest.raises(ValueError, match=r"adaptive must lie between 0 and 1, got 2\.0\. 0\.03 is a good start"):
         segment_files(case, tmp_path, hippocampus_bundle, adaptive=2.0)

@@ -1,4 +1,4 @@
-"""What the package makes of hostile and odd inputs, which are built here, beside what is known to be right."""
+"""How the package handles unusual and hostile inputs, which are built here, compared with the correct results."""
 
 from __future__ import annotations
 
@@ -94,46 +94,46 @@ def measure_robustness(kinds: Sequence[str] = KINDS, device: str = "cpu") -> Rob
 
 
 _INTRODUCTION = """\
-# Tried, refused, read right
+# Unusual and hostile inputs
 
-Hostile and odd inputs, most of them after public bug reports of programs for medical images, and what this version of
-the package makes of them. The table is made by
+How this version of the package handles unusual and hostile inputs, most of them taken from public bug reports of
+medical imaging software. This page is written by
 
 ```bash
 python -m benchmarks robustness --device cpu -o docs/robustness.md
 ```
 
-which builds every input in a temporary folder, runs the package on it, and compares the result with what is known to be
-right. If anything else comes out, the row says WRONG and the command ends with exit code 1: so it is a check as well.
+which builds every input in a temporary folder, runs the package on it, and compares the result with the correct one. If
+they differ, the row says WRONG and the command ends with exit code 1, so it also serves as a test.
 
-- **read right**: the voxels, labels and files are exactly those that are known, places but for the rounding of headers,
-  unless the row gives a tolerance; and there was nothing to tell;
-- **read, with a warning**: so too, and the message tells what is doubtful or had to be assumed;
-- **refused**: the input is not used, and the message names the file (or the argument) and the reason, in most rows with
-  a remedy. Where a row says so, the other cases of the same run are done. `check` refuses nothing: its rows give the
-  problem that it finds.
+- **read correctly**: voxels, labels and files are exactly right, positions up to the rounding of headers, unless the
+  row gives a tolerance; there was nothing to warn about;
+- **read, with a warning**: the same, but the message says what is doubtful or had to be assumed;
+- **refused**: the input is not used; the message names the file (or the argument), the reason and, in most rows, a
+  remedy. Where a row says so, the other cases of the same run are finished. `check` refuses nothing: its rows give the
+  problem that it reports.
 
-Names of temporary folders are left out of the messages, and long messages are cut (…). What stands beside *read right*
-is a note, which `-v` shows.
+Names of temporary folders are left out of the messages, and long messages are cut (…). A message beside *read
+correctly* is a note, which `-v` shows.
 
-Where images are segmented, the network is one of a few weights that finds bright voxels, within the configuration of
-the hippocampus bundle: so the right label of every voxel is known, through orientation, resampling, windows and the way
-back."""
+Where images are segmented, a network with a few weights labels bright voxels, in the configuration of the hippocampus
+bundle. So the correct label of every voxel is known, all the way through orientation, resampling, windows and back."""
 
 _LIMITS = """\
-## What is not tried here
+## What this page does not cover
 
-- What is right was decided by those who wrote the package, row by row: the command shows that it stays so.
-- The inputs are small and made by this command, with the libraries that also read them (pydicom, tifffile, nibabel);
-  files of many scanners and programs are not among them, and every kind has variants that nobody has thought of yet.
-- Running out of memory and a full disk are simulated, by errors that are raised where they would be. A process that
-  the system kills for its memory can say nothing.
-- It is tried on a CPU with Linux. Names and links follow the rules of its file system, and those of Windows and macOS
-  are only considered (letter case, ways to write ä), not tried.
+- The authors of the package decided what is correct, row by row; the command shows that it stays so.
+- The inputs are small, and this command makes them with the libraries that also read them (pydicom, tifffile, nibabel).
+  Files of real scanners and programs vary in ways that are not among them.
+- A full disk and a lack of memory are simulated by raising the errors that they cause. A process that the system kills
+  for lack of memory cannot report anything.
+- Only Linux on a CPU was tried. Names and links follow the rules of its file system; those of Windows and macOS (letter
+  case, composed characters) are considered, but not tried.
 - Whether the labels of a *trained* network are good on an unusual image is another question: a scan of another
-  contrast, species or body part is read right, and segmented as if it were of the kind that the bundle was trained for.
-- Expressions in a bundle's own configurations run by MONAI's design. Take bundles from people whom you would also let
-  run a program; `monai-unetpp check` lists the expressions."""
+  contrast, species or body part is read correctly, and segmented as if it were of the kind that the bundle was trained
+  on.
+- Expressions in a bundle's own configurations are run, by MONAI's design. Take bundles only from people whose programs
+  you would run; `monai-unetpp check` lists the expressions."""
 
 
 def format_robustness_benchmark(result: RobustnessBenchmark) -> str:
@@ -142,7 +142,7 @@ def format_robustness_benchmark(result: RobustnessBenchmark) -> str:
     wrong = f", **{counts[WRONG]} WRONG**" if counts[WRONG] else ""
     versions = result.environment.versions
     summary = (
-        f"{len(result.rows)} situations: {counts[READ]} read right, {counts[TOLD]} read with a warning, "
+        f"{len(result.rows)} situations: {counts[READ]} read correctly, {counts[TOLD]} read with a warning, "
         f"{counts[REFUSED]} refused{wrong}. monai-unetpp {versions['monai-unetpp']}, Python {versions['python']}; "
         f"{result.environment.line()}."
     )

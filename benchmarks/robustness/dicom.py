@@ -149,7 +149,7 @@ def _reports(folder: Path) -> None:
     _is_known(scan)
 
 
-@KIND.situation("series: a slice is there twice", says="1 duplicate file")
+@KIND.situation("series: a slice occurs twice", says="1 duplicate file")
 def _copy(folder: Path) -> None:
     scan = write_all(folder / "scan", _slices())
     (scan / "copy.dcm").write_bytes((scan / "003.dcm").read_bytes())

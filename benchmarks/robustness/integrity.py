@@ -60,11 +60,11 @@ _ENTRIES: dict[str, tuple[str, dict[str, Any]]] = {
     "without `evaluator`": ("evaluator", {"evaluator": ...}),
     "`overlap` is `$1/0`": ("ZeroDivisionError", {"overlap": "$1/0"}),
     "`overlap` is `$1+`": ("SyntaxError", {"overlap": "$1+"}),
-    "`overlap` names what torch has not": ("AttributeError", {"overlap": "$torch.nothere"}),
+    "`overlap` names something that torch lacks": ("AttributeError", {"overlap": "$torch.nothere"}),
     "`overlap` is 7": ("overlap must", {"overlap": 7}),
     "an expression ends the program": ("SystemExit", {"overlap": "$exit(0)"}),
     "a reference to itself": ("overlap", {"overlap": "@overlap"}),
-    "a class that nobody has": ("nothere", {"inferer": {"_target_": "monai_unetpp.nothere"}}),
+    "a class that does not exist": ("nothere", {"inferer": {"_target_": "monai_unetpp.nothere"}}),
 }
 for _title, (_says, _entries) in _ENTRIES.items():
     _attempt = functools.partial(_with_entry, **_entries)

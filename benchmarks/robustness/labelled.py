@@ -104,7 +104,7 @@ _MOVED = STRAIGHT + 3 * np.eye(4, k=3)
 _SPOILT: list[tuple[str, str, dict[str, Any]]] = [
     ("a label that was interpolated (0.5)", "must hold integers, got fractions such as 0.5", {"voxels": _half}),
     (
-        "a value that nobody has named",
+        "a value without a name",
         "must hold 0 and 1, 2 only, got 7",
         {"voxels": np.where(LABELS == 2, 7, LABELS).astype(np.uint8)},
     ),
@@ -165,7 +165,7 @@ def _twice(folder: Path) -> None:
     check_labelled_data(folder)
 
 
-@KIND.situation("a label that is background alone", TOLD, "the label has no foreground")
+@KIND.situation("a label with nothing but background", TOLD, "the label has no foreground")
 def _empty_label(folder: Path) -> None:
     _data_set(folder)
     save(folder / "labels" / "b.nii.gz", np.zeros_like(LABELS))
@@ -179,7 +179,7 @@ def _no_validation(folder: Path) -> None:
     expect([len(cases) for cases in lists] == [2, 1], f"{[len(cases) for cases in lists]} cases")
 
 
-@KIND.situation("a label that is not there", REFUSED, "no such file, but the data list names it")
+@KIND.situation("a label that does not exist", REFUSED, "no such file, but the data list names it")
 def _missing(folder: Path) -> None:
     _data_set(folder)
     (folder / "labels" / "b.nii.gz").unlink()
@@ -222,7 +222,7 @@ _BROKEN = {
     "cut off": json.dumps({"training": [_entry("a")]}).encode()[:-4],
     "a list": b"[1]",
     "empty": b"",
-    "bytes that are no text": b'{"a": "\xff"}',
+    "bytes that are not text": b'{"a": "\xff"}',
     "nested 100 000 deep": b"[" * 100_000,
     "a number of 5000 digits": b'{"a": ' + b"9" * 5000 + b"}",
 }

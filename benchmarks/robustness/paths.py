@@ -35,7 +35,7 @@ _NAMES = {
     "a scan called `@level`": "@level.nii.gz",
     "a scan called `%x#y::z`": "%x#y::z.nii.gz",
     "a scan with a line break and a colour code in its name": "a\nb\x1b[31m.nii.gz",
-    "a scan whose name is no UTF-8": os.fsdecode(b"a\xff.nii.gz"),
+    "a scan whose name is not UTF-8": os.fsdecode(b"a\xff.nii.gz"),
     "a scan called `-rf`": "-rf.nii.gz",
     "a name of 240 letters": f"{'x' * 233}.nii.gz",
     "a name with spaces, quotes and `;`": "a 'b' \"c\"; d.nii.gz",
@@ -127,7 +127,7 @@ def _values(folder: Path) -> None:
     _no_trace(folder)
 
 
-@KIND.situation("`~` of one's own home, of nobody, and as the name of a file")
+@KIND.situation("`~` for the user's home, for an unknown user, and as the name of a file")
 def _tildes(folder: Path) -> None:
     save(folder / "x.nii.gz")
     save(folder / "~nobody-has-this-name.nii.gz")

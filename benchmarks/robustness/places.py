@@ -39,7 +39,7 @@ def _keeps_labels(folder: Path, affine: np.ndarray[Any, Any], codes: tuple[int, 
 
 KIND.add("straight, voxels of 1 x 1 x 2 mm (resampled to 1 mm and back)", lambda f: _keeps_labels(f, STRAIGHT))
 KIND.add("oblique by three angles, sform in float32", lambda f: _keeps_labels(f, _OBLIQUE))
-KIND.add("oblique, qform alone (quaternion in float32)", lambda f: _keeps_labels(f, _OBLIQUE, (0, 1)))
+KIND.add("oblique, qform only (quaternion in float32)", lambda f: _keeps_labels(f, _OBLIQUE, (0, 1)))
 KIND.add("oblique, sform and qform", lambda f: _keeps_labels(f, _OBLIQUE, (2, 1)))
 KIND.add("left-handed axes (radiological order)", lambda f: _keeps_labels(f, np.diag([-1.0, 1, 1, 1]) @ _OBLIQUE))
 KIND.add(
@@ -127,7 +127,7 @@ _NIFTI: list[tuple[str, str, str, dict[str, Any]]] = [
     ("a code that the standard does not know", TOLD, "its sform_code 9 is not", {"sform_code": 9}),
     ("qform elsewhere than the sform", TOLD, "disagree", {"codes": (1, 1), "qoffset_x": 80}),
     ("lengths in micrometres", TOLD, "lengths in micron", {"xyzt_units": 3}),
-    ("NaN in numbers that are not used", "read right", "", {"quatern_b": np.nan, "cal_max": np.nan}),
+    ("NaN in numbers that are not used", "read correctly", "", {"quatern_b": np.nan, "cal_max": np.nan}),
 ]
 for _title, _outcome, _says, _fields in _NIFTI:
     KIND.add(f"NIfTI: {_title}", functools.partial(_header, **_fields), _outcome, _says)
@@ -139,12 +139,12 @@ def _no_forms(folder: Path) -> None:
     expect_equal(voxels, VOXELS)
 
 
-@KIND.situation("voxels of 0.001 mm, as of a header in metres: refused before they are resampled", REFUSED, "mm")
+@KIND.situation("voxels of 0.001 mm, as in a header in metres: refused before they are resampled", REFUSED, "mm")
 def _tiny_voxels(folder: Path) -> None:
     refuse_if_failed(segmented(save(folder / "x.nii.gz", affine=np.diag([1e-3, 1e-3, 1e-3, 1])), folder / "out"))
 
 
-@KIND.situation("voxels of 1000 mm, as of a header in micrometres", REFUSED, "1000|mm")
+@KIND.situation("voxels of 1000 mm, as in a header in micrometres", REFUSED, "1000|mm")
 def _huge_voxels(folder: Path) -> None:
     refuse_if_failed(segmented(save(folder / "x.nii.gz", affine=np.diag([1e3, 1e3, 1e3, 1])), folder / "out"))
 
@@ -159,12 +159,12 @@ _PLACE = "TransformMatrix = 1 0 0 0 1 0 0 0 1\nOffset = 9 -12 30\n"
 _LPS = np.diag([-1.0, -1, 1, 1]) @ np.array([[1, 0, 0, 9], [0, 1, 0, -12], [0, 0, 2, 30], [0, 0, 0, 1.0]])
 _ORIGIN_LESS = np.diag([-1.0, -1, 2, 1])
 _TEXT: list[tuple[str, str, str, str, str, np.ndarray[Any, Any] | None]] = [
-    ("NRRD: in LPS", "x.nrrd", "space: LPS\n" + _DIRECTIONS, "read right", "", _LPS),
+    ("NRRD: in LPS", "x.nrrd", "space: LPS\n" + _DIRECTIONS, "read correctly", "", _LPS),
     (
         "NRRD: in RAS",
         "x.nrrd",
         "space: right-anterior-superior\n" + _DIRECTIONS,
-        "read right",
+        "read correctly",
         "",
         np.diag([-1, -1, 1, 1]) @ _LPS,
     ),
@@ -187,7 +187,7 @@ _TEXT: list[tuple[str, str, str, str, str, np.ndarray[Any, Any] | None]] = [
         "damaged",
         None,
     ),
-    ("MHA: with its place", "x.mha", _PLACE + "ElementSpacing = 1 1 2\n", "read right", "", _LPS),
+    ("MHA: with its place", "x.mha", _PLACE + "ElementSpacing = 1 1 2\n", "read correctly", "", _LPS),
     ("MHA: without a matrix", "x.mha", "ElementSpacing = 1 1 2\n", TOLD, "its orientation is unknown", _ORIGIN_LESS),
     ("MHA: without a voxel size", "x.mha", _PLACE, TOLD, "1 mm is assumed", None),
     ("MHA: a negative voxel size", "x.mha", _PLACE + "ElementSpacing = 1 -1 2\n", REFUSED, "the impossible", None),
@@ -235,7 +235,7 @@ def _thin(folder: Path) -> None:
         expect_equal(labels_of(summary), LABELS[tuple(place)])
 
 
-@KIND.situation("a file of shape (1, X, Y, Z), as of a library with channels first", REFUSED, r"shape \(20, 24, 18\)")
+@KIND.situation("a file of shape (1, X, Y, Z), as from a library with channels first", REFUSED, r"shape \(20, 24, 18\)")
 def _channel_first(folder: Path) -> None:
     read(save(folder / "x.nii.gz", VOXELS[None]))
 

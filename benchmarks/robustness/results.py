@@ -107,7 +107,7 @@ def _in_place(folder: Path) -> None:
         expect(names_of_images(folder) == ["x.nii.gz", "x_seg.nii.gz"], f"there are {names_of_images(folder)}")
 
 
-@KIND.situation("a scan of the user's that is called `x_seg.nii.gz`: an image, as no mark says otherwise")
+@KIND.situation("the user's own scan called `x_seg.nii.gz`: an image, as it has no mark of a result")
 def _named_like_a_result(folder: Path) -> None:
     summary = segmented(save(folder / "x_seg.nii.gz"), folder / "out")
     expect_equal(labels_of(summary), LABELS)
@@ -149,7 +149,7 @@ def _moved(folder: Path) -> None:
     expect_equal(labels_of(segmented(folder / "b", folder / "out")), LABELS)
 
 
-@KIND.situation("a file of the user's where the result would go, even with `overwrite`", REFUSED, "not written by")
+@KIND.situation("the user's own file where the result would go, even with `overwrite`", REFUSED, "not written by")
 def _users_file(folder: Path) -> None:
     image = save(folder / "x.nii.gz")
     mine = save(folder / "out" / "x_seg.nii.gz", LABELS)
@@ -171,7 +171,7 @@ def _long_name(folder: Path) -> None:
     refuse_if_failed(segmented(save(folder / f"{'x' * 248}.nii.gz"), folder / "out"))
 
 
-@KIND.situation("what a killed run has left in the output folder: removed by the next; files of others stay")
+@KIND.situation("what a killed run left in the output folder: the next run removes it, and nothing else")
 def _leftovers(folder: Path) -> None:
     image = save(folder / "x.nii.gz")
     left = folder / "out" / ".monai-unetpp-000000-abcd"
@@ -193,7 +193,7 @@ def _output_is_file(folder: Path) -> None:
     segmented(save(folder / "x.nii.gz"), folder / "out")
 
 
-@KIND.situation("an input that is not there", REFUSED, "no such file or folder")
+@KIND.situation("an input that does not exist", REFUSED, "no such file or folder")
 def _missing(folder: Path) -> None:
     segmented(folder / "x.nii.gz", folder / "out")
 

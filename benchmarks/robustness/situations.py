@@ -1,4 +1,4 @@
-"""One hostile or odd input: what the package makes of it, beside what it should."""
+"""One unusual or hostile input: how the package handles it, compared with how it should."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from monai_unetpp.errors import is_deliberate, printable
 
 __all__ = ["READ", "REFUSED", "TOLD", "WRONG", "Kind", "Row", "Situation", "WrongResultError", "expect", "expect_equal"]
 
-READ, TOLD, REFUSED, WRONG = "read right", "read, with a warning", "refused", "WRONG"
+READ, TOLD, REFUSED, WRONG = "read correctly", "read, with a warning", "refused", "WRONG"
 _PACKAGE = "monai_unetpp"
 _DELIBERATE = (ValueError, TypeError, OSError, ImportError, RuntimeError)
 
 
 class WrongResultError(AssertionError):
-    """The package gave something else than is known to be right."""
+    """The package gave a result that is known to be wrong."""
 
 
 def expect(right: bool | np.bool_, otherwise: str) -> None:

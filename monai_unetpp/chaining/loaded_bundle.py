@@ -115,3 +115,7 @@ def _change_settings(config: BundleConfig, folder: Path, settings: Mapping[str, 
                 "Add and use this key there, or use another bundle."
             )
         config[key] = value
+    # what the user asks for takes the place of the bundle's own choice of depth
+    for asked, other in (("level", "adaptive_tolerance"), ("adaptive_tolerance", "level")):
+        if settings.get(asked) is not None and other in config:
+            config[other] = None

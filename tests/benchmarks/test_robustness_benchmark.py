@@ -76,10 +76,10 @@ def test_nothing_is_wrong_of_the_kinds_that_segment(kind):
 
 def test_the_document_has_every_situation_and_its_limits(result):
     text = format_robustness_benchmark(result)
-    assert text.startswith("# Tried, refused, read right\n")
+    assert text.startswith("# Unusual and hostile inputs\n")
     assert "python -m benchmarks robustness --device cpu -o docs/robustness.md" in text
     assert sum(line.startswith("| ") for line in text.splitlines()) == len(result.rows) + 2 * 2
-    assert "## What is not tried here" in text
+    assert "## What this page does not cover" in text
     assert result.environment.date in text
 
 
