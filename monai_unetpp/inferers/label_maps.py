@@ -11,7 +11,7 @@ import torch
 
 from monai_unetpp.inferers.windows import WindowGrid
 
-__all__ = ["LabelMaps", "are_joined", "label_dtype", "write_labels"]
+__all__ = ["LabelMaps", "are_joined", "check_finite", "label_dtype", "write_labels"]
 
 #: Most voxels converted to labels at once, to bound memory.
 _CHUNK_VOXELS = 2**22
@@ -95,7 +95,7 @@ def write_labels(logits: torch.Tensor, labels: torch.Tensor) -> None:
         ValueError: a highest logit is not finite.
     """
     if logits.shape[0] == 1:
-        _check_finite(logits[0])
+        check_finite(logits[0])
         labels.copy_(logits[0] > 0)
         return
     rows = max(_CHUNK_VOXELS * labels.shape[0] // max(labels.numel(), 1), 1)
@@ -108,10 +108,15 @@ def write_labels(logits: torch.Tensor, labels: torch.Tensor) -> None:
             torch.maximum(written, won, out=written)
             torch.maximum(best, part[number], out=best)
         # a maximum with NaN is NaN
-        _check_finite(best)
+        check_finite(best)
 
 
-def _check_finite(logits: torch.Tensor) -> None:
+def check_finite(logits: torch.Tensor) -> None:
+    """Check that a network gave numbers.
+
+    Raises:
+        ValueError: NaN or infinity is among them.
+    """
     # the sum of finite numbers is usually finite; only otherwise check them one by one
     if not bool(logits.sum().isfinite()) and not bool(logits.isfinite().all()):
         raise ValueError(

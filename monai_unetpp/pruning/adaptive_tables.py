@@ -45,10 +45,10 @@ def adaptive_table(result: PruningResult) -> Table | None:
                     f"Operations ({adaptive.reference} = 1)": significant(point.operations_ratio, 3),
                     f"Time ({adaptive.reference} = 1)": quartiles(point.time_ratio, 1.0),
                     "Dice difference": _interval(dice),
-                    "Worst case": _worst(dice),
+                    "Worst case": _worst(outcome),
                     "Level of nearest cost": f"{level.point} ({adaptive.level_operations[level.point]:.2f})",
                     "Its Dice difference": _interval(static),
-                    "Its worst case": _worst(static),
+                    "Its worst case": _worst(level),
                 }
             )
     marked = [n for n, point in enumerate(adaptive.points) if point.name == adaptive.recommended]
@@ -149,10 +149,19 @@ def _interval(comparison: Comparison | None) -> str | None:
     return None if comparison is None else interval(comparison)
 
 
-def _worst(comparison: Comparison | None) -> str | None:
-    if comparison is None:
+def _worst(outcome: PointOutcome) -> str | None:
+    """The largest drop of Dice over all labels; of another metric if Dice is not guarded."""
+    dice = _dice(outcome)
+    if dice is None:
         return None
-    return f"{format_difference(comparison.metric, comparison.worst_difference)} ({comparison.worst_case})"
+    worst = min((each for each in outcome.comparisons if each.metric == dice.metric), key=_worst_difference)
+    labels = {each.label for each in outcome.comparisons}
+    where = f"{worst.label} of {worst.worst_case}" if len(labels) > 1 else worst.worst_case
+    return f"{format_difference(worst.metric, worst.worst_difference)} ({where})"
+
+
+def _worst_difference(comparison: Comparison) -> float:
+    return comparison.worst_difference
 
 
 def _share(count: int, windows: Mapping[str, int]) -> str:
@@ -162,6 +171,7 @@ def _share(count: int, windows: Mapping[str, int]) -> str:
 def _state(adaptive: AdaptiveDepth, point: AdaptivePoint, outcome: PointOutcome) -> TableCell:
     if point.name == adaptive.recommended:
         return TableCell("pass, recommended", "good")
-    if outcome.state == "pass" and not point.accepted:
+    before = adaptive.points[: adaptive.points.index(point)]
+    if outcome.state == "pass" and not all(each.accepted for each in before):
         return TableCell("not tested: one before it does not pass", "unsure")
     return TableCell(outcome.state, STATE_TONES.get(outcome.state, ""))

@@ -25,6 +25,7 @@ from monai_unetpp.data import (
 )
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.labels import Volume, read_label_map
+from monai_unetpp.inferers.label_maps import check_finite
 from monai_unetpp.metrics import CaseScorer, LabelScore, disagreement, error_auroc, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks.hashing import hash_network
@@ -140,6 +141,8 @@ class CaseEvaluation:
         # a wrong type of network or inferer is not the fault of the case: let it raise
         logits = source.pick(outputs)
         try:
+            for each in (*logits.values(), *(outputs[gate.level] for gate in source.gates)):
+                check_finite(each)
             shape = truth.data.shape
             entropy = self.pipeline.invert(disagreement(logits)[0], image, shape) if self._uncertain(source) else None
             maps = {point: self.pipeline.label_map(logits[point.level], image, shape) for point in source.points}

@@ -26,6 +26,7 @@ from monai_unetpp.pruning.evaluation_stages import (
     score_data_sets,
     score_training,
     trade_offs,
+    trusted_rows,
 )
 from monai_unetpp.pruning.exposure import training_gap, with_exposures
 from monai_unetpp.pruning.folds import fold_entries, read_folds
@@ -33,8 +34,8 @@ from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.report import write_report
 from monai_unetpp.pruning.results import Decision, PruningResult, ScoreRow
 from monai_unetpp.pruning.score import Scores
-from monai_unetpp.pruning.summary import headline
-from monai_unetpp.pruning.worst_cases import level_to_show, save_worst_cases
+from monai_unetpp.pruning.summary import headline, level_to_show
+from monai_unetpp.pruning.worst_cases import save_worst_cases
 from monai_unetpp.pruning.write import write_pruned_bundle
 
 __all__ = ["judge", "prune", "verdict"]
@@ -155,7 +156,7 @@ def _evaluate(
     if exposures is not None:
         decisions = with_exposures(decisions, exposures, plan.pipeline.network.levels[-1])
     tell("deciding: repeating the verdict on other samples of the subjects ...")
-    stability, between_sets = trust(scored.all_rows, scored.points, plan.rules)
+    stability, between_sets = trust(trusted_rows(prepared, scored, exposures), scored.points, plan.rules)
     tell(f"measuring the costs of {', '.join(point.name for point in scored.points)} ...")
     costs = measure_levels(prepared, scored)
     if plan.costs.settings:
@@ -173,7 +174,7 @@ def _evaluate(
         ),
         rules=plan.rules,
         decisions=decisions,
-        trade_offs=trade_offs(scored, costs, plan.rules),
+        trade_offs=trade_offs(prepared, scored, costs),
         command=command_line(),
         error_auroc=scored.error_auroc,
         settings=prepared.settings | scored.left_out,

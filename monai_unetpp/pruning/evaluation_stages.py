@@ -17,6 +17,7 @@ from monai_unetpp.data.case_check import CheckedCase
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
+from monai_unetpp.measuring.energy import find_counter
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import counting
 from monai_unetpp.pruning.adaptive_points import check_adaptive_network, evaluate_adaptive
@@ -61,6 +62,7 @@ from monai_unetpp.pruning.tradeoffs import (
     mean_accuracy,
     pareto_front,
     resampled_accuracy,
+    with_labels,
     within_budget,
 )
 
@@ -189,6 +191,8 @@ def prepare(plan: PruningPlan, folds: Sequence[Scores] | None = None) -> Prepare
     pipeline, folder = plan.pipeline, plan.outputs.output_dir
     device = torch.device(pipeline.device)
     own, *others = _settings(plan, device)
+    if any(parse_budget(budget).key == "energy_j" for budget in plan.rules.budgets) and find_counter(device) is None:
+        raise ValueError("budget must not limit energy_j here, as this machine does not report it (RAPL or NVML).")
     inference = check_write(pipeline, plan.outputs)
     entries = _entries(plan, given)
     ignore_labels = {
@@ -388,7 +392,8 @@ def measure_levels(prepared: Prepared, scored: Scored) -> dict[str, PointCost]:
 def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
     """Doubts about the plan or the cases."""
     plan = prepared.plan
-    subjects = len({(row.dataset, row.subject) for row in scored.rows})
+    split = {row.dataset: {each.subject for each in scored.rows if each.dataset == row.dataset} for row in scored.rows}
+    subjects = min(map(len, split.values()))
     edges = [min(read_geometry(case.label).spacing_mm) for each in scored.choosing for case in each.cases]
     dims = plan.pipeline.network.spatial_dims
     return (
@@ -425,6 +430,17 @@ def expose(prepared: Prepared, scored: Scored, decisions: Sequence[Decision]) ->
     return exposures_of(decisions, voxels, prepared.kept_back, prepared.record, out_of_fold)
 
 
+def trusted_rows(prepared: Prepared, scored: Scored, exposures: Sequence[Exposure] | None) -> tuple[ScoreRow, ...]:
+    """The scores whose verdict can be repeated on other samples: of choosing cases that the network has not seen."""
+    withdrawn = {each.dataset for each in exposures or () if each.training and not each.out_of_fold}
+    rows = _choosing_rows(prepared, scored)
+    return tuple(row for row in rows if row.dataset not in withdrawn)
+
+
+def _choosing_rows(prepared: Prepared, scored: Scored) -> tuple[ScoreRow, ...]:
+    return tuple(row for row in scored.all_rows if (row.dataset, row.case) not in prepared.kept_back)
+
+
 def decide_cases(scored: Scored, rules: Rules, kept_back: frozenset[tuple[str, str]]) -> tuple[Decision, ...]:
     """The verdict on each data set and on all; with held-out cases, the choice and its confirmation."""
     if not kept_back:
@@ -445,7 +461,7 @@ def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, 
     plan, own = prepared.plan, prepared.own
     if own is None or not parse_settings(plan.costs.settings):
         return None
-    rows = tuple(row for row in scored.rows if (row.dataset, row.case) not in prepared.kept_back)
+    rows = _choosing_rows(prepared, scored)
     points, at_points, left_out = points_at_settings(scored.points, rows, own, scored.at_settings)
     logger.info("Measuring the time of %d operating points ...", len(points))
     network = plan.pipeline.network
@@ -485,11 +501,14 @@ def compare_adaptive(prepared: Prepared, scored: Scored, costs: dict[str, PointC
     )
 
 
-def trade_offs(scored: Scored, costs: dict[str, PointCost], rules: Rules) -> tuple[TradeOff, ...]:
-    """What rules other than non-inferiority pick: fronts, budgets, utility."""
-    names = [point.name for point in scored.points]
-    accuracy = mean_accuracy(scored.rows, names)
-    resampled = resampled_accuracy(scored.rows, names, seed=rules.seed)
+def trade_offs(prepared: Prepared, scored: Scored, costs: dict[str, PointCost]) -> tuple[TradeOff, ...]:
+    """What rules other than non-inferiority pick on the choosing cases: fronts, budgets, utility."""
+    rules, names = prepared.plan.rules, [point.name for point in scored.points]
+    rows = with_labels(_choosing_rows(prepared, scored))
+    if not rows:
+        return ()
+    accuracy = mean_accuracy(rows, names)
+    resampled = resampled_accuracy(rows, names, seed=rules.seed)
     embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
     energy = ("energy_j",) if all(costs[name].volume_energy_j for name in names) else ()
     fronts = [*_FRONTS, energy] if energy else _FRONTS
@@ -497,7 +516,7 @@ def trade_offs(scored: Scored, costs: dict[str, PointCost], rules: Rules) -> tup
     picked.append(front_of_labels({name: costs[name] for name in names}, resampled, (*_ALL_COSTS, *energy)))
     if rules.budgets:
         limits = [parse_budget(budget) for budget in rules.budgets]
-        picked.append(within_budget(embedded, costs, limits, scored.rows, rules))
+        picked.append(within_budget(embedded, costs, limits, rows, rules))
     if rules.utility_weight is not None:
         picked.append(by_utility(embedded, costs, rules.utility_weight))
     return tuple(picked)

@@ -10,6 +10,8 @@ from pathlib import Path
 import torch
 
 from monai_unetpp.bundles import WEIGHTS_FILE, TrainingRecord, load_network, read_network_def, read_training_record
+from monai_unetpp.bundles.integrity import hash_problems
+from monai_unetpp.bundles.loading import read_metadata
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.results import Decision, Exposure, ScoreRow, TrainingGap
 from monai_unetpp.pruning.tradeoffs import mean_accuracy
@@ -35,7 +37,9 @@ def record_of(network: NestedUNet, bundle: str | PathLike[str] | None) -> Traini
     if bundle is None or not (Path(bundle) / "configs" / "metadata.json").is_file():
         return None
     record = read_training_record(bundle)
-    return record if record is not None and has_weights_of(network, bundle) else None
+    if record is None or any(hash_problems(Path(bundle), read_metadata(bundle))):
+        return None
+    return record if has_weights_of(network, bundle) else None
 
 
 def exposures_of(
@@ -111,7 +115,9 @@ def _restricted(decision: Decision, exposure: Exposure, deepest: str) -> Decisio
             blockers=(reason, *decision.blockers),
             summary=f"No verdict, keep {deepest} for now: {reason}",
         )
-    if exposure.selecting and decision.verdict != "prune":
+    if exposure.selecting and decision.verdict == "prune":
+        return dataclasses.replace(decision, optimistic=True)
+    if exposure.selecting:
         text = f"{exposure.selecting} of {exposure.cases} cases chose the weights: {SELECTION}."
         return dataclasses.replace(decision, warnings=(*decision.warnings, text))
     return decision

@@ -98,8 +98,13 @@ def read_folds(
 
     Raises:
         FileNotFoundError: no such table.
-        ValueError: a different table, one with cases that the data set lacks, or two cases of one name.
+        ValueError: a single table, a different one, one with cases that the data set lacks, or two cases of one name.
     """
+    if len(paths) < 2:
+        raise ValueError(
+            f"scores must be the tables of two or more folds, got {', '.join(map(str, paths))}. Give each fold's table "
+            "with a --scores of its own."
+        )
     files: dict[str, dict[tuple[Path, ...], LabelledCase]] = {}
     for case in list_cases(entries):
         files.setdefault(case.name, {})[case.files] = case

@@ -76,6 +76,7 @@ def earlier_rules(folder: Path, rules: Rules, settings: Mapping[str, str]) -> di
             f"alpha {earlier.rules.alpha:g}",
             "largest drops "
             + ", ".join(f"{metric}={value:g}" for metric, value in earlier.rules.max_case_drop.items()),
+            f"least Dice of the deepest level {earlier.rules.min_reference:g}",
             *(f"{key} {value}" for key, value in changed.items()),
         ]
         texts.append("; ".join(parts))
@@ -83,4 +84,4 @@ def earlier_rules(folder: Path, rules: Rules, settings: Mapping[str, str]) -> di
 
 
 def _compared(rules: Rules) -> tuple[Any, ...]:
-    return set(rules.margins), rules.alpha, dict(rules.max_case_drop)
+    return set(rules.margins), rules.alpha, dict(rules.max_case_drop), rules.min_reference

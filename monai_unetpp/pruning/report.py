@@ -293,11 +293,27 @@ def _picture_lead(result: PruningResult) -> str:
     return f"The case that loses most at {loser.name}. " if loser else ""
 
 
+def _took_part(result: PruningResult, dataset: str) -> bool:
+    """Whether confirming cases of a data set trained the network or chose its weights, as far as the bundle says."""
+    return any(
+        each.training or each.selecting
+        for each in result.exposures or ()
+        if (each.dataset, each.role) == (dataset, "confirm") and not each.out_of_fold
+    )
+
+
 def _honesty(result: PruningResult) -> str:
     optimistic = [d.dataset for d in result.decisions if d.optimistic]
     if not optimistic:
         return "The figures are not optimistic: no case both chose the level and gave its figures."
-    confirmed = [d.dataset for d in result.decisions if d.role == "confirm" and not d.optimistic]
+    confirmed = [d.dataset for d in result.decisions if d.role == "confirm"]
+    known = [name for name in confirmed if _took_part(result, name)]
+    if known:
+        return (
+            f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)}), but these took "
+            f"part in the weights ({', '.join(known)}): their figures are optimistic too. Confirm the level on cases "
+            "that the training never saw."
+        )
     if confirmed:
         return (
             f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)}): their figures "

@@ -10,7 +10,7 @@ import numpy as np
 from monai_unetpp.pruning.report_plots import Picture, picture_of
 from monai_unetpp.pruning.results import OperatingPoint, PruningResult, ScoreRow
 from monai_unetpp.pruning.summary import chosen_point, deepest_point
-from monai_unetpp.pruning.tradeoffs import mean_accuracy, resampled_accuracy
+from monai_unetpp.pruning.tradeoffs import mean_accuracy, resampled_accuracy, with_labels
 from monai_unetpp.pruning.wording import format_metric
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure
 from monai_unetpp.reporting.numbers import NBSP, significant, time_unit
@@ -73,9 +73,7 @@ def mean_dice(result: PruningResult, points: Sequence[OperatingPoint]) -> dict[s
 
 def _rows(result: PruningResult, names: Sequence[str]) -> list[ScoreRow]:
     """The scores of these points on the data sets that have a label."""
-    rows = [row for row in result.rows if row.point in names]
-    known = {row.dataset for row in rows if row.score.state in ("ok", "missed")}
-    return [row for row in rows if row.dataset in known]
+    return list(with_labels([row for row in result.rows if row.point in names]))
 
 
 def _places(result: PruningResult, scale: float) -> list[_Place]:

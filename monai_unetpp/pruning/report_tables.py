@@ -449,6 +449,7 @@ def settings_table(result: PruningResult) -> Table:
     rows.append(("Confidence of each bound", bounds))
     for key, drop in result.rules.max_case_drop.items():
         rows.append((f"Largest drop of a single case, {METRICS[key].name}", f"{drop:g}"))
+    rows.append(("Least mean Dice of a guarded label at the deepest level", f"{result.rules.min_reference:g}"))
     rows.append(("Bootstrap", f"{result.rules.bootstrap_samples} resamples, seed {result.rules.seed}"))
     for label, mm in result.tolerance_mm.items():
         rows.append((f"Surface tolerance, {label}", f"{significant(mm, 2)} mm"))

@@ -21,6 +21,7 @@ __all__ = [
     "data_sets",
     "deepest_point",
     "headline",
+    "level_to_show",
     "ordered_decisions",
     "point_role",
     "points_under_test",
@@ -143,13 +144,23 @@ def chosen_point(result: PruningResult) -> OperatingPoint | None:
     return next((p for p in result.points if p.kind == "embedded" and level in (p.name, p.level)), None)
 
 
+def level_to_show(final: Decision, decisions: Sequence[Decision], levels: Sequence[str]) -> str:
+    """The chosen level, or the one that failed: in its confirmation, or else the first one tested."""
+    if final.level != levels[-1]:
+        return final.level
+    chosen = [each for each in decisions if each.role == "choose" and each.verdict == "prune"]
+    if final.role == "confirm" and chosen:
+        return chosen[-1].level
+    return levels[-2]
+
+
 def shown_loser(result: PruningResult) -> OperatingPoint | None:
-    """The level whose worst cases are shown: the chosen one or, if none was accepted, the second deepest."""
-    chosen, deepest = chosen_point(result), deepest_point(result)
-    if chosen != deepest:
-        return chosen
-    shallower = [p for p in result.points if p.kind == "embedded" and p != deepest]
-    return shallower[-1] if shallower else None
+    """The level whose worst cases are shown, by :func:`level_to_show`; None if there is only one."""
+    embedded = [point for point in result.points if point.kind == "embedded"]
+    if len(embedded) < 2:
+        return None
+    shown = level_to_show(headline(result), result.decisions, [point.level for point in embedded])
+    return next(point for point in embedded if shown in (point.name, point.level))
 
 
 def points_under_test(result: PruningResult, decision: Decision) -> frozenset[str]:
@@ -252,9 +263,10 @@ def _worst_cases(result: PruningResult) -> tuple[WorstCase, ...]:
         return ()
     labels = set(shown_labels(result)) - {FOREGROUND} or {FOREGROUND}
     dice = {
-        (row.dataset, row.case, row.label, row.point): row.score.dice
+        # a correctly empty prediction has no score and counts as perfect
+        (row.dataset, row.case, row.label, row.point): 1.0 if row.score.dice is None else row.score.dice
         for row in result.rows
-        if row.score.dice is not None and row.label in labels
+        if row.label in labels
     }
     worse = []
     for (dataset, case, label, point), value in dice.items():

@@ -22,6 +22,7 @@ __all__ = [
     "mean_accuracy",
     "pareto_front",
     "resampled_accuracy",
+    "with_labels",
     "within_budget",
 ]
 
@@ -44,6 +45,12 @@ def cost_value(cost: PointCost, key: str) -> float:
         "energy_j": cost.volume_energy_j.median if cost.volume_energy_j else math.nan,
     }
     return values[check_cost_key(key)]
+
+
+def with_labels(rows: Sequence[ScoreRow]) -> tuple[ScoreRow, ...]:
+    """The scores on the data sets with a case that has a label."""
+    known = {row.dataset for row in rows if row.score.state in ("ok", "missed")}
+    return tuple(row for row in rows if row.dataset in known)
 
 
 def mean_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], metric: str = "dice") -> dict[str, float]:

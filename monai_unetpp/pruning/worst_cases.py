@@ -20,10 +20,9 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.case_pictures import save_overlay
 from monai_unetpp.pruning.plan import EvaluatedNetwork
 from monai_unetpp.pruning.predict import predict_case
-from monai_unetpp.pruning.results import Decision
 from monai_unetpp.pruning.score import Scores
 
-__all__ = ["level_to_show", "save_worst_cases"]
+__all__ = ["save_worst_cases"]
 
 _OVERLAYS = 4
 
@@ -62,16 +61,6 @@ def save_worst_cases(
         )
         for key in shown
     )
-
-
-def level_to_show(final: Decision, decisions: Sequence[Decision], levels: Sequence[str]) -> str:
-    """The chosen level, or the one that failed: in its confirmation, or else the first one tested."""
-    if final.verdict == "prune" and final.level != levels[-1]:
-        return final.level
-    chosen = [each for each in decisions if each.role == "choose" and each.verdict == "prune"]
-    if final.role == "confirm" and chosen:
-        return chosen[-1].level
-    return levels[-2]
 
 
 def _differences(

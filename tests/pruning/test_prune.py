@@ -47,6 +47,7 @@ from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import EvaluationData
 from monai_unetpp.pruning.results import PointCost, PruningResult
 from monai_unetpp.pruning.rules import Margin, Rules
+from monai_unetpp.pruning.summary import level_to_show
 
 EVALUATION, PREFLIGHT, STAGES, WORST_CASES = (
     importlib.import_module(f"monai_unetpp.pruning.{name}")
@@ -634,10 +635,10 @@ def test_the_level_that_failed_is_shown(complete):
     chosen = dataclasses.replace(verdict(complete[1]), role="choose", level="L1")
     failed = dataclasses.replace(chosen, role="confirm", verdict="keep", level="L4")
     levels = ("L1", "L2", "L3", "L4")
-    assert WORST_CASES.level_to_show(failed, (chosen, failed), levels) == "L1"
-    assert WORST_CASES.level_to_show(chosen, (chosen,), levels) == "L1"
+    assert level_to_show(failed, (chosen, failed), levels) == "L1"
+    assert level_to_show(chosen, (chosen,), levels) == "L1"
     refused = dataclasses.replace(chosen, verdict="keep", level="L4")
-    assert WORST_CASES.level_to_show(refused, (refused,), levels) == "L3"
+    assert level_to_show(refused, (refused,), levels) == "L3"
 
 
 # ---------------------------------------------------------------- settings as text

@@ -68,7 +68,7 @@ class LevelTest:
         ]
         tested = tuple(guard for guard in guards if np.isfinite(guard.differences).sum() > 1)
         misses = tuple(MissSample.of(self.paired, label, point, self.reference) for label in self.paired.labels)
-        return PointSamples(point, tested, misses, bool(self.held) or len(tested) < len(guards))
+        return PointSamples(point, tested, misses, bool(self.held) or len(tested) < len(guards), frozenset(self.held))
 
     def compare(self, point: str) -> LevelOutcome:
         """Compare every guarded metric of every label at ``point``, and the structures that it newly misses."""
@@ -78,9 +78,10 @@ class LevelTest:
         untested = [
             self._untested(point, metric, label) for metric, label, _ in self.guards if (metric, label) not in tested
         ]
-        missed = [(state, text) for miss in samples.misses if miss.cases for state, text in [self._missed(point, miss)]]
-        stopped = [text for state, text in missed if state != "pass"]
-        stopped += [f"{point}: {each.reason}" for each in comparisons if each.state != "pass"]
+        missed = [self._missed(point, miss) for miss in samples.misses if miss.cases]
+        judged = [*missed, *((each.state, f"{point}: {each.reason}") for each in comparisons)]
+        # what fails says more than what stays open
+        stopped = [text for wanted in _ORDER[:2] for state, text in judged if state == wanted]
         notes = [text for state, text in missed if state == "pass"]
         notes += [text for each in comparisons if (text := self._weak_reference(each))]
         return LevelOutcome(samples, comparisons, stopped + untested, notes, [state for state, _ in missed])
@@ -118,6 +119,8 @@ class LevelTest:
 
     def _missed(self, point: str, miss: MissSample) -> tuple[State, str]:
         state = _FROM_STATE[int(miss.states(np.ones((1, self.subjects)), self.rules.alpha)[0])]
+        if miss.label in self.held:
+            state = "inconclusive"
         worse, better = int((miss.signs < 0).sum()), int((miss.signs > 0).sum())
         text = f"{point}: {miss.label} is missed in {_listed(miss.cases)}, where {self.reference} finds it"
         counts = f"{worse} of {int(miss.present.sum())} subjects, {better} the other way round"
@@ -126,7 +129,8 @@ class LevelTest:
             "inconclusive": f"{counts}: this does not exclude an excess of {percent(MOST_WORSE)}",
             "pass": counts,
         }
-        return state, f"{text} ({ends[state]})."
+        end = f"{counts}; {self.held[miss.label]}" if miss.label in self.held else ends[state]
+        return state, f"{text} ({end})."
 
     def _weak_reference(self, comparison: Comparison) -> str:
         """A warning if the reference is far worse than a shallower level."""
@@ -198,7 +202,7 @@ class LevelTest:
         drops = self._judge_drops(what, guard, n, worst_case, worst)
         if _ORDER.index(drops[0]) < _ORDER.index(state):
             state, reason = drops
-        if state == "pass" and guard.label in self.held:
+        if guard.label in self.held:
             return "inconclusive", f"{what}: {self.held[guard.label]}, so it is no reference."
         return state, reason
 

@@ -39,7 +39,8 @@ class GuardSample:
         differences: ``(subjects,)`` mean difference of each subject, negative where worse; NaN without a comparison.
         found: the same on the cases where neither misses the label; None if these are all cases. Misses are judged
             by their number.
-        drops: ``(subjects,)`` -1 where a case drops by more than the limit, 1 where one gains as much, 0 otherwise.
+        drops: ``(subjects,)`` -1 where more cases drop by more than the limit than gain as much, 1 where fewer do, 0
+            otherwise.
     """
 
     metric: str
@@ -107,7 +108,8 @@ class MissSample:
     Attributes:
         label: name of the label.
         cases: the cases in which the point misses it and the reference does not.
-        signs: ``(subjects,)`` -1 where only the point misses it, 1 where only the reference does, 0 otherwise.
+        signs: ``(subjects,)`` -1 where only the point misses it in more cases than only the reference does, 1 where in
+            fewer, 0 otherwise.
         present: ``(subjects,)`` whether a case of the subject has it.
     """
 
@@ -121,14 +123,13 @@ class MissSample:
         """Collect the misses of both."""
         at = _subject_numbers(paired)
         lost, won = (paired.newly_missed(*pair, label) for pair in ((point, reference), (reference, point)))
-        signs = np.zeros(len(at), dtype=np.int64)
-        # a subject with both counts as worse
+        balance = np.zeros(len(at), dtype=np.int64)
         for sign, cases in ((1, won), (-1, lost)):
-            signs[[at[paired.subjects[case]] for case in cases]] = sign
+            np.add.at(balance, [at[paired.subjects[case]] for case in cases], sign)
         present = np.zeros(len(at), dtype=bool)
         for case, subject in paired.subjects.items():
             present[at[subject]] |= paired.scores[reference, label, case].state in ("ok", "missed")
-        return cls(label, lost, signs, present)
+        return cls(label, lost, np.sign(balance), present)
 
     def states(self, weights: FloatArray, error: float) -> _IntArray:
         """The state in each of many samples; see :meth:`GuardSample.states`."""
@@ -144,17 +145,19 @@ class PointSamples:
         guards: the guarded metrics of the labels.
         misses: of every label.
         held: whether a guarded label cannot pass, because it cannot be tested or the deepest level is no reference.
+        unfit: labels for which the deepest level is no reference; they neither pass nor fail.
     """
 
     point: str
     guards: tuple[GuardSample, ...]
     misses: tuple[MissSample, ...]
     held: bool
+    unfit: frozenset[str] = frozenset()
 
     def states(self, weights: FloatArray, alpha: float, error: float) -> _IntArray:
         """The state of the point in each of many samples; see :meth:`GuardSample.states`."""
-        parts = [guard.states(weights, alpha, error) for guard in self.guards]
-        parts += [miss.states(weights, error) for miss in self.misses]
+        parts = [guard.states(weights, alpha, error) for guard in self.guards if guard.label not in self.unfit]
+        parts += [miss.states(weights, error) for miss in self.misses if miss.label not in self.unfit]
         state: _IntArray = np.minimum.reduce([*parts, np.full(len(weights), OPEN if self.held else PASS)])
         return state
 
@@ -208,11 +211,9 @@ def _means(values: FloatArray, index: _IntArray, count: int) -> FloatArray:
 
 
 def _extremes(values: FloatArray, index: Sequence[int] | _IntArray, count: int, limit: float | None) -> _IntArray:
-    signs = np.zeros(count, dtype=np.int64)
-    if limit is None:
-        return signs
-    at = np.asarray(index, dtype=np.int64)
-    # a subject with both counts as worse
-    signs[at[values > limit + _ROUNDING]] = 1
-    signs[at[values < -limit - _ROUNDING]] = -1
-    return signs
+    balance = np.zeros(count, dtype=np.int64)
+    if limit is not None:
+        at = np.asarray(index, dtype=np.int64)
+        np.add.at(balance, at[values > limit + _ROUNDING], 1)
+        np.add.at(balance, at[values < -limit - _ROUNDING], -1)
+    return np.sign(balance)

@@ -127,7 +127,8 @@ def _balanced(signs: NDArray[np.int64]) -> NDArray[np.int64]:
     """The signs alternating, so that both directions are equally frequent."""
     balanced: NDArray[np.int64] = signs.copy()
     at = np.flatnonzero(signs)
-    balanced[at] = np.where(np.arange(len(at)) % 2, -1, 1)
+    # a single one stays a drop, so that the subjects that its test needs are counted
+    balanced[at] = np.where(np.arange(len(at)) % 2, 1, -1)
     return balanced
 
 
