@@ -1,6 +1,8 @@
 """The runner gives the labels of ``segment``, without torch and MONAI."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,13 +10,19 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import torch
+from disc_images import write_disc_images
 from runner_bundle import write_bundle, write_image
+from tiny_planning import TINY, slow_machine
 
+from monai_unetpp import NestedUNet
+from monai_unetpp.bundles import read_network_def
 from monai_unetpp.data import ImageFileError
-from monai_unetpp.export import export_runner
+from monai_unetpp.export import export_runner, runner_folder
 from monai_unetpp.export.pipeline_steps import NoTranslationError
 from monai_unetpp.inferers import sliding_windows
 from monai_unetpp.openvino_loading import has_openvino
+from monai_unetpp.planning import plan
 from monai_unetpp.runner import Segmenter, segmenter
 from monai_unetpp.runner.__main__ import main
 from monai_unetpp.segmentation import segment_files
@@ -78,6 +86,23 @@ def test_labels_of_images_and_slices_are_those_of_segment(tmp_path):
     assert runner.pipeline.level == "L1"
     for case in segment_files(images, tmp_path / "out", bundle, level="L1").cases:
         np.testing.assert_array_equal(runner.label(case.image), nibabel.load(case.output).get_fdata())
+
+
+@pytest.mark.parametrize("spacing_mm", [None, [0.8, 1.1]])
+def test_labels_of_a_planned_bundle_of_images_are_those_of_segment(tmp_path, spacing_mm):
+    """With one pixel size for all images nothing is resampled, so there is nothing to invert."""
+    discs = write_disc_images(tmp_path, training=3, validation=1)
+    bundle, settings = tmp_path / "planned", {**TINY, "spacing_mm": spacing_mm}
+    plan(discs, bundle, settings=settings, device="cpu", measure=slow_machine)
+    torch.manual_seed(0)
+    (bundle / "models").mkdir()
+    torch.save(NestedUNet(**read_network_def(bundle)).state_dict(), bundle / "models" / "model.pt")
+    images = sorted((discs / "imagesTr").iterdir())[:2]
+    runner = Segmenter(export_runner(bundle, tmp_path / "folder").path)
+    for case in segment_files(images, tmp_path / "out", bundle, runtime="openvino", precision="fp32").cases:
+        expected = nibabel.load(case.output).get_fdata()
+        assert len(np.unique(expected)) == 2
+        np.testing.assert_array_equal(runner.label(case.image), expected)
 
 
 @pytest.mark.parametrize("most", [2**20, 2**12])
@@ -181,6 +206,46 @@ def test_what_has_no_translation_is_refused(tmp_path, step, reason):
     with pytest.raises(NoTranslationError, match=reason):
         export_runner(bundle, tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
+
+
+def test_what_changes_the_grid_must_be_inverted(tmp_path):
+    bundle = write_bundle(tmp_path / "tiny", 3, _BRAIN[3:5])
+    _remove_inversion(bundle)
+    with pytest.raises(NoTranslationError, match="postprocessing must invert spacing, crop_background with Invertd"):
+        export_runner(bundle, tmp_path / "folder")
+
+
+def test_orientation_is_for_volumes(tmp_path):
+    bundle = write_bundle(tmp_path / "tiny", 2, _BRAIN[:1])
+    with pytest.raises(NoTranslationError, match="Orientationd is supported by the runner only for volumes"):
+        export_runner(bundle, tmp_path / "folder")
+
+
+def _remove_inversion(bundle):
+    path = bundle / "configs" / "inference.json"
+    config = json.loads(path.read_text())
+    transforms = config["postprocessing"]["transforms"]
+    transforms[:] = [each for each in transforms if each["_target_"] != "Invertd"]
+    path.write_text(json.dumps(config))
+
+
+def test_a_folder_that_cannot_be_replaced_stays(brain, tmp_path, monkeypatch):
+    target = tmp_path / "folder"
+    shutil.copytree(brain[1], target)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    written = tmp_path / "written"
+    written.mkdir()
+    replace = os.replace
+
+    def fail_once(source, destination):
+        if source == written:
+            raise OSError("the disk is full")
+        replace(source, destination)
+
+    monkeypatch.setattr(runner_folder.os, "replace", fail_once)
+    with pytest.raises(OSError, match="the disk is full"):
+        runner_folder._put_in_place(written, target, tmp_path / "replaced")
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
 
 def test_a_folder_with_other_things_is_not_replaced(brain, tmp_path):
