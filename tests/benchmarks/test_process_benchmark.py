@@ -78,6 +78,8 @@ def test_monais_route_has_monais_network_and_transforms(brain_bundle, tmp_path):
     assert route.network == "BasicUNetPlusPlus"
     text = (tmp_path / "monai.json").read_text()
     assert "monai_unetpp" not in text
+    # the norm of the bundle, which is not MONAI's default
+    assert json.loads(text)["network"]["norm"] == "batch"
     assert all(name in text for name in ("Spacingd", "CropForegroundd", "NormalizeIntensityd", "SlidingWindowInferer"))
     monai.bundle.run(config_file=str(tmp_path / "monai.json"), bundle_root=str(tmp_path))
     found = nibabel.load(tmp_path / "monai" / "head_seg.nii.gz")

@@ -21,7 +21,7 @@ from monai_unetpp.data import ImageFileError
 from monai_unetpp.export import export_runner, runner_folder
 from monai_unetpp.export.pipeline_steps import NoTranslationError
 from monai_unetpp.inferers import sliding_windows
-from monai_unetpp.openvino_loading import has_openvino
+from monai_unetpp.openvino_loading import has_openvino, import_openvino
 from monai_unetpp.planning import plan
 from monai_unetpp.runner import Segmenter, segmenter
 from monai_unetpp.runner.__main__ import main
@@ -263,9 +263,23 @@ def test_the_script_of_the_guide_reads_the_folder(tmp_path, monkeypatch):
     script = guide.split("## A script of your own")[1].split("```python\n")[1].split("```")[0]
     assert len(script.splitlines()) <= 48
     monkeypatch.setattr(sys, "argv", ["script", folder, str(image), str(tmp_path / "labels.nii.gz")])
+    monkeypatch.setitem(sys.modules, "openvino_telemetry", None)
+    hints = []
+    compile_model = import_openvino().Core.compile_model
+
+    def noting(core, *arguments):
+        hints.append(arguments[-1])
+        return compile_model(core, *arguments)
+
+    monkeypatch.setattr(import_openvino().Core, "compile_model", noting)
     exec(compile(script, "docs/runner.md", "exec"), {})
+    assert hints == [{"INFERENCE_PRECISION_HINT": "f32"}]
     found = nibabel.load(tmp_path / "labels.nii.gz")
     expected = nibabel.as_closest_canonical(
         nibabel.Nifti1Image(Segmenter(folder).label(image), nibabel.load(image).affine)
     )
     assert (found.get_fdata() == expected.get_fdata()).mean() > 0.999
+    other = json.loads(Path(folder, "pipeline.json").read_text()) | {"version": 99}
+    Path(folder, "pipeline.json").write_text(json.dumps(other))
+    with pytest.raises(AssertionError, match="version 2"):
+        exec(compile(script, "docs/runner.md", "exec"), {})
