@@ -42,8 +42,8 @@ class MonaiRoute:
 def write_monai_route(bundle: Path, image: Path, folder: Path, program: list[str]) -> MonaiRoute:
     """Write the configuration for one image, with a network of the same features and windows of the same kind.
 
-    The network is ``BasicUNetPlusPlus`` with random weights and the norm of the bundle where that can have its features,
-    else the bundle's own in PyTorch. The windows and their overlap are the bundle's, and there are no flips.
+    The network is ``BasicUNetPlusPlus`` with random weights where that can have the features of the bundle, else the
+    bundle's own in PyTorch. Norm, windows and overlap are the bundle's, and there are no flips.
 
     Args:
         bundle: folder of the bundle.
