@@ -1,11 +1,13 @@
 """The runner gives the labels of ``segment``, without torch and MONAI."""
 
+import importlib
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -25,6 +27,7 @@ from monai_unetpp.openvino_loading import has_openvino, import_openvino
 from monai_unetpp.planning import plan
 from monai_unetpp.runner import Segmenter, segmenter
 from monai_unetpp.runner.__main__ import main
+from monai_unetpp.runner.network import load_network
 from monai_unetpp.segmentation import segment_files
 
 pytestmark = pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
@@ -156,6 +159,41 @@ def test_results_of_others_stay(brain, tmp_path):
     with pytest.raises(FileExistsError, match="is of another image"):
         runner.segment(image, tmp_path)
     assert runner.segment(image, tmp_path, overwrite=True) == tmp_path / "head_seg.nii.gz"
+
+
+def test_results_are_not_segmented_again(brain, tmp_path, capsys):
+    _, folder, image = brain
+    assert main([str(folder), str(image), "-o", str(tmp_path)]) == 0
+    result = tmp_path / "head_seg.nii.gz"
+    assert main([str(folder), str(result), "-o", str(tmp_path)]) == 1
+    assert f"{result}: a result of monai-unetpp, not an image. Name the image." in capsys.readouterr().err
+    assert not (tmp_path / "head_seg_seg.nii.gz").exists()
+
+
+def test_errors_of_onnxruntime_name_the_network(tmp_path, monkeypatch):
+    """They end one image, not all, as the command line expects only RuntimeError."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    described = {"files": ["network.onnx"], "format": "onnx", "precision": "fp32"}
+    (tmp_path / "network.onnx").write_bytes(b"no network")
+    with pytest.raises(RuntimeError, match=r"network\.onnx: ONNX Runtime failed \(.+\)\. Free memory, or export"):
+        load_network(tmp_path, described)
+
+    class Session:
+        def __init__(self, *_, **__):
+            pass
+
+        def get_inputs(self):
+            return [SimpleNamespace(name="image")]
+
+        def run(self, *_):
+            raise Fail("out of\nmemory")
+
+    Fail = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state").Fail
+    assert not issubclass(Fail, (OSError, RuntimeError, ValueError, MemoryError))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    predict = load_network(tmp_path, described)
+    with pytest.raises(RuntimeError, match=r"network\.onnx: ONNX Runtime failed \(out of memory\)"):
+        predict(np.zeros((1, 8, 8), np.float32))
 
 
 def test_a_changed_network_and_another_version_are_refused(brain, tmp_path):
