@@ -186,10 +186,10 @@ def test_errors_of_onnxruntime_name_the_network(tmp_path, monkeypatch):
             return [SimpleNamespace(name="image")]
 
         def run(self, *_):
-            raise Fail("out of\nmemory")
+            raise failure("out of\nmemory")
 
-    Fail = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state").Fail
-    assert not issubclass(Fail, (OSError, RuntimeError, ValueError, MemoryError))
+    failure = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state").Fail
+    assert not issubclass(failure, (OSError, RuntimeError, ValueError, MemoryError))
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     predict = load_network(tmp_path, described)
     with pytest.raises(RuntimeError, match=r"network\.onnx: ONNX Runtime failed \(out of memory\)"):
