@@ -71,7 +71,7 @@ def export_runner(
         network_format: ``"openvino"`` or ``"onnx"``.
         window_shape: spatial size of the windows; ``"auto"`` to choose them for each image as ``segment`` does, with
             OpenVINO only; by default the bundle's.
-        calibration: for int8, a folder with ``dataset.json`` whose training cases are used for calibration.
+        calibration: for int8, a folder with a data set whose training cases are used for calibration.
         smooth: whether probabilities are resampled to the image's grid instead of labels; by default as in the bundle.
             The page in ``examples/web`` does not support it.
 
@@ -136,7 +136,7 @@ def _check_precision(precision: str, network_format: str, calibration: str | Pat
     if (precision == "int8") != (calibration is not None):
         raise ValueError(
             f"calibration must be given for precision int8 only, got {calibration!r} for {precision}. "
-            "Name a folder with dataset.json and training cases."
+            "Name the folder of a data set with training cases."
         )
     if precision != "fp32" and network_format != "openvino":
         raise ValueError(
