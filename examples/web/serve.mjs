@@ -48,7 +48,7 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
     const server = await serve(join(dirname(fileURLToPath(import.meta.url)), "dist"), port);
     console.log(`http://127.0.0.1:${server.address().port}/`);
   } catch (error) {
-    const reason = error.code === "EADDRINUSE" ? "it is in use" : error.message;
+    const reason = error.code === "EADDRINUSE" ? "it is in use" : error.message.replace(/\.$/, "");
     console.error(`port ${process.argv[2] ?? 8080}: ${reason}. Give another one: npm start -- PORT`);
     process.exitCode = 2;
   }

@@ -135,7 +135,7 @@ def test_the_server_refuses_what_it_cannot_serve_in_one_line(tmp_path):
     (tmp_path / "index.html").write_text("page")
     script = """
 import { spawnSync } from "node:child_process";
-const [program, folder] = process.argv.slice(1);
+const [folder, program] = process.argv.slice(1);
 const { serve } = await import(program);
 const server = await serve(folder, 0);
 const { port } = server.address();
@@ -147,7 +147,7 @@ server.closeAllConnections();
 server.close();
 """
     program = str(Path(__file__).parents[2] / "examples/web/serve.mjs")
-    command = [_NODE, "--input-type=module", "-e", script, program, str(tmp_path)]
+    command = [_NODE, "--input-type=module", "-e", script, str(tmp_path), program]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
