@@ -75,7 +75,9 @@ def honesty(result: PruningResult) -> str:
 
 
 def _stability_sentence(stability: Stability, several: bool) -> str:
-    where = f"On {stability.dataset}, another" if several else "Another"
+    where = (
+        f"On {'all data sets' if stability.dataset == ALL else stability.dataset}, another" if several else "Another"
+    )
     count, turning = stability.subjects, stability.turning
     if not turning:
         left_out = "Leaving out any single subject changes nothing."

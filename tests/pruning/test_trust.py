@@ -49,6 +49,16 @@ class TestStability:
         assert sum(stability.halves.values()) == pytest.approx(1)
         assert stability.leave_one_out["L1"] == pytest.approx(1 - len(stability.turning) / 40)
 
+    def test_the_joint_verdict_is_repeated_on_samples_of_all_data_sets(self) -> None:
+        good, worse = rows_of(levels(60, l1=-0.05, sd=0.002)), rows_of(levels(40, sd=0.002), dataset="B")
+        (joint, first, second), _ = trust([*good, *worse], POINTS, RULES)
+        assert [each.dataset for each in (joint, first, second)] == ["all", "A", "B"]
+        assert (joint.subjects, joint.new_samples, joint.turning) == (100, {"L2": 1.0}, ())
+        bad = rows_of(levels(40, l1=-0.05, l2=-0.05, sd=0.002), dataset="B")
+        assert trust([*good, *bad], POINTS, RULES)[0][0].halves == {"L3": 1.0}
+        few = rows_of(levels(9, sd=0.002), dataset="B")
+        assert trust([*good, *few], POINTS, RULES)[0][0].leave_one_out == {"inconclusive": 1.0}
+
     def test_samples_of_few_subjects_have_no_verdict(self) -> None:
         ((stability,), _) = trust(rows_of(levels(9)), POINTS, RULES)
         assert stability.new_samples == stability.leave_one_out == {"inconclusive": 1.0}
