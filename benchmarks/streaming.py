@@ -166,4 +166,5 @@ def _load_libraries(device: torch.device) -> None:
     """Load what any network needs, so that its memory does not count for this one."""
     if device.type == "cpu" and has_openvino():
         openvino_core().get_property("CPU", "FULL_DEVICE_NAME")
-    torch.nn.functional.conv3d(*(torch.ones(1, 1, 3, 3, 3, device=device) for _ in range(2)))
+    ones = torch.ones(1, 1, 3, 3, 3, device=device)
+    torch.nn.functional.conv3d(ones, ones)
