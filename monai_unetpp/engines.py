@@ -32,7 +32,7 @@ from monai_unetpp.data import (
 )
 from monai_unetpp.data.background import SURROUND_SHARE, SURROUND_VALUE
 from monai_unetpp.data.grid import voxel_ml
-from monai_unetpp.data.instances import INSTANCE_COUNT
+from monai_unetpp.data.instances import INSTANCE_COUNT, SplitInstancesd
 from monai_unetpp.errors import printable
 from monai_unetpp.measuring.stage_timer import StageTimer
 
@@ -196,6 +196,12 @@ class CaseEvaluator(SupervisedEvaluator):
         """The transforms of this package at the end of ``postprocessing`` that write label maps."""
         transforms = () if self._saving is None else self._saving.transforms
         return tuple(transform for transform in transforms if isinstance(transform, SegmentationSaveImaged))
+
+    @property
+    def numbers_objects(self) -> bool:
+        """Whether ``postprocessing`` numbers objects, so that the values of its results are not labels."""
+        steps = self._postprocessing.flatten().transforms if isinstance(self._postprocessing, Compose) else ()
+        return any(isinstance(step, SplitInstancesd) for step in (*steps, self._postprocessing))
 
     def add_saver(self, transform: Callable[[Any], Any]) -> None:
         """Add a transform after the saving ones at the end of ``postprocessing``.

@@ -251,7 +251,8 @@ class _Run:
             left_out = leave_out_finished(items, savers[0], earlier, beside)
             for case, _, output in left_out:
                 has_volume = self.chain.first.network.spatial_dims == 3
-                self.results.add_earlier(case, output, has_volume, earlier.warnings(output))
+                numbered = self.evaluator.numbers_objects
+                self.results.add_earlier(case, output, has_volume, earlier.warnings(output), numbered)
             self.skipped = len(left_out)
         self.evaluator.state.epoch_length = len(items)
 
@@ -302,7 +303,8 @@ class _Run:
                 self.results.add(_recorded(case, self._files_of.get(case.image, [case.image])), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:
-        volumes = self.chain.measure(done)
+        # the numbers of objects are not labels
+        volumes = self.chain.measure(done) if done.instances is None else ()
         volumes_ml = {label.name: label.ml for label in volumes if label.ml is not None}
         # within another bundle, the guards have checked each crop
         if self.chain.pair is None and self.chain.last.guard is not None:
@@ -318,7 +320,7 @@ class _Run:
             stages=done.stages,
             instances=done.instances,
             surround=done.surround,
-            volumes=volumes if done.instances is None else (),
+            volumes=volumes,
             warnings=tuple(line for line in self._warnings if line.startswith(f"{done.file}: ")),
             depths=done.depths,
         )

@@ -61,16 +61,21 @@ class ResultFolder:
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
         """Add a finished case; files are written from time to time.
 
+        Args:
+            case: the case.
+            volumes: sizes of its labels; none if objects were numbered. They replace those of an earlier result.
+
         Raises:
             OSError: it cannot be written.
         """
         self._cases[case.case] = case
-        if volumes:
-            self._volumes[case.case] = volumes, case.warnings
+        self._volumes[case.case] = volumes, case.warnings
         if time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
             self.write()
 
-    def add_earlier(self, case: str, output: Path, has_volume: bool, warnings: Sequence[str] = ()) -> None:
+    def add_earlier(
+        self, case: str, output: Path, has_volume: bool, warnings: Sequence[str] = (), numbered: bool = False
+    ) -> None:
         """Add a case that was finished before; its volumes are measured if missing in the table.
 
         Args:
@@ -78,7 +83,11 @@ class ResultFolder:
             output: its label map.
             has_volume: whether voxels have a size in mm.
             warnings: the warnings about it at the time.
+            numbered: whether its values number objects and are no labels; it then has no volumes.
         """
+        if numbered:
+            self._volumes[case] = (), ()
+            return
         if self._listed is None:
             self._listed = {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}
         if case not in self._listed:
@@ -94,9 +103,7 @@ class ResultFolder:
             self._write()
 
     def _write(self) -> None:
-        if self._volumes:
-            text = format_volumes(self._volumes, read_volume_rows(self.path / VOLUMES_FILE))
-            write_text(self.path / VOLUMES_FILE, text)
+        self._write_volumes()
         if not self._cases:
             return
         earlier = [run for run in read_runs(self.path / RUN_FILE) if _identity(run) != _identity(self.run)]
@@ -104,6 +111,15 @@ class ResultFolder:
         for name, table in (("itk_snap", itk_snap_table), ("slicer", slicer_table)):
             write_text(self.path / TABLE_FILES[name], table(self.names))
         self._written = time.monotonic()
+
+    def _write_volumes(self) -> None:
+        if not self._volumes:
+            return
+        path = self.path / VOLUMES_FILE
+        rows = read_volume_rows(path)
+        # cases without labels may have rows of an earlier result
+        if rows or any(labels for labels, _ in self._volumes.values()):
+            write_text(path, format_volumes(self._volumes, rows))
 
 
 def _identity(run: Mapping[str, Any]) -> tuple[Any, Any]:

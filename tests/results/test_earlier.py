@@ -7,7 +7,8 @@ import pytest
 from runner_bundle import write_image
 
 from monai_unetpp.data import write_volume
-from monai_unetpp.results import EarlierResults
+from monai_unetpp.data.pictures import write_picture
+from monai_unetpp.results import EarlierResults, LabelVolume, RecordedCase, ResultFolder
 
 SHAPE = (4, 5, 6)
 
@@ -33,3 +34,28 @@ def test_a_result_of_another_level_is_known_however_its_folder_was_named(image, 
     assert same.has(image, output)
     assert same.warnings(output) == ("odd",)
     assert not other.has(image, output)
+
+
+def test_numbered_objects_have_no_volumes_and_lose_those_of_labels(tmp_path):
+    write_picture(tmp_path / "a_seg.png", np.arange(20, dtype=np.uint8).reshape(4, 5))
+
+    def folder():
+        return ResultFolder(tmp_path, {1: "cell"}, {"started": "now"})
+
+    numbered = folder()
+    numbered.add(RecordedCase("a", "a.png", None, "a_seg.png", 0.1), ())
+    numbered.write()
+    assert not (tmp_path / "volumes.csv").exists()
+    for again in (True, False):
+        plain = folder()
+        for name in "ab":
+            plain.add(RecordedCase(name, "a.png", None, "a_seg.png", 0.1), [LabelVolume(1, "cell", 5, None)])
+        plain.write()
+        assert rows_of(tmp_path) == [("a", "1", "5"), ("b", "1", "5")]
+        numbered = folder()
+        if again:
+            numbered.add(RecordedCase("a", "a.png", None, "a_seg.png", 0.1), ())
+        else:
+            numbered.add_earlier("a", tmp_path / "a_seg.png", False, numbered=True)
+        numbered.write()
+        assert rows_of(tmp_path) == [("b", "1", "5")]
