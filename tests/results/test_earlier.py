@@ -4,11 +4,13 @@ import csv
 
 import numpy as np
 import pytest
+from PIL import Image
 from runner_bundle import write_image
 
 from monai_unetpp.data import write_volume
 from monai_unetpp.data.pictures import write_picture
 from monai_unetpp.results import EarlierResults, LabelVolume, RecordedCase, ResultFolder
+from monai_unetpp.segmentation import segment_files
 
 SHAPE = (4, 5, 6)
 
@@ -59,3 +61,18 @@ def test_numbered_objects_have_no_volumes_and_lose_those_of_labels(tmp_path):
             numbered.add_earlier("a", tmp_path / "a_seg.png", False, numbered=True)
         numbered.write()
         assert rows_of(tmp_path) == [("b", "1", "5")]
+
+
+def test_skipped_images_with_numbered_objects_get_no_rows(nuclei_bundle, tmp_path):
+    pytest.importorskip("skimage")
+    pixels = np.full((40, 50), 10, np.uint8)
+    pixels[8:20, 10:22] = pixels[24:36, 30:42] = 200
+    Image.fromarray(pixels).save(tmp_path / "cells.png")
+    options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": [], "skip_existing": True}
+
+    def skipped(**more):
+        return segment_files(tmp_path / "cells.png", tmp_path / "out", nuclei_bundle, **options, **more).skipped
+
+    assert (skipped(), len(rows_of(tmp_path / "out"))) == (0, 1)
+    assert (skipped(instances=True), rows_of(tmp_path / "out")) == (0, [])
+    assert (skipped(instances=True), rows_of(tmp_path / "out")) == (1, [])
