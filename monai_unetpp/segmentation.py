@@ -300,7 +300,7 @@ class _Run:
             case = self._segmented_case(done)
             self.cases.append(case)
             with contextlib.suppress(OSError):  # retried, and then reported, at the end
-                self.results.add(_recorded(case, self._files_of.get(case.image, [case.image])), case.volumes)
+                self.results.add(_recorded(case, done.files), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:
         # the numbers of objects are not labels
@@ -311,6 +311,7 @@ class _Run:
             names = self.chain.names if done.pixels else {}
             shares = {name: done.voxels.get(value, 0) / done.pixels for value, name in names.items()}
             self.chain.last.guard.check_result(done.file, volumes_ml, shares)
+        starts = tuple(f"{file}: " for file in done.files)
         return SegmentedCase(
             case=done.case,
             image=done.file,
@@ -321,7 +322,7 @@ class _Run:
             instances=done.instances,
             surround=done.surround,
             volumes=volumes,
-            warnings=tuple(line for line in self._warnings if line.startswith(f"{done.file}: ")),
+            warnings=tuple(line for line in self._warnings if line.startswith(starts)),
             depths=done.depths,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,15 @@ class EarlierResults:
         """The warnings about a result when it was made."""
         return tuple(self._warnings.get(output.name, ()))
 
-    def has(self, image: str | Path, output: Path) -> bool:
-        """Whether ``output`` is the finished result of ``image``."""
+    def has(self, image: str | PathLike[str] | Sequence[str | PathLike[str]], output: Path) -> bool:
+        """Whether ``output`` is the finished result of ``image``, one file or several."""
         if not output.is_file() or self._made_by.get(output.name, self._wanted) != self._wanted:
             return False
         made_of = read_identity(output)
-        return made_of is not None and made_of.content is not None and made_of.content == identify_image(image).content
+        if made_of is None or made_of.content is None:
+            return False
+        files = [image] if isinstance(image, (str, PathLike)) else image
+        return made_of.content == identify_image(*files).content
 
 
 def _compared(run: Mapping[str, Any]) -> tuple[Any, ...]:
