@@ -42,7 +42,7 @@ from monai_unetpp.results import (
 )
 from monai_unetpp.segmentation_options import SegmentationOptions
 
-__all__ = ["SegmentationSummary", "SegmentedCase", "make_output_dir", "segment_files"]
+__all__ = ["SegmentationSummary", "SegmentedCase", "make_output_dir", "segment_files", "segment_single"]
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +161,37 @@ def segment_files(
         OSError: ``output_dir`` cannot be written to.
     """
     chosen = SegmentationOptions(inputs, output_dir, bundle, level=level, device=device, **options)
+    return _completed(_prepared(chosen), progress)
+
+
+def segment_single(chosen: SegmentationOptions) -> tuple[SegmentationSummary, tuple[str, ...]]:
+    """Segment the only case in the inputs.
+
+    Args:
+        chosen: as the arguments of :func:`segment_files`.
+
+    Returns:
+        The summary, and the files of the image: several for one with a file per channel, and for a chosen DICOM series.
+        None if it failed.
+
+    Raises:
+        ValueError: as for :func:`segment_files`, or the bundle finds several cases.
+        FileNotFoundError: as for :func:`segment_files`.
+        TypeError: likewise.
+        OSError: likewise.
+    """
     run = _prepared(chosen)
+    count = run.evaluator.state.epoch_length or 0
+    if count > 1:
+        raise ValueError(
+            f"{', '.join(chosen.paths)}: contains {count} images. Name one, or use "
+            "monai_unetpp.segmentation.segment_files."
+        )
+    summary = _completed(run, False)
+    return summary, next((done.files for done in run.evaluator.completed), ())
+
+
+def _completed(run: _Run, progress: Progress) -> SegmentationSummary:
     run.run(progress)
     # torchrun ends all processes when one of them has ended with an error, such as failed cases
     with gathered(run.summary()) as parts:

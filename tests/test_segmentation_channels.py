@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from monai_unetpp import NestedUNet
+from monai_unetpp import segment as segment_one
 from monai_unetpp.results import hash_image
 from monai_unetpp.segmentation import segment_files as segment
 
@@ -88,6 +89,17 @@ def test_another_second_channel_is_another_image(bundle, split, tmp_path):
     split[0].write_bytes(second)
     split[1].write_bytes(first)
     assert skipped() == 0
+
+
+def test_one_image_gives_its_first_channel_beside_the_labels(bundle, split, tmp_path):
+    channels = np.stack([nibabel.load(path).get_fdata(dtype=np.float32) for path in split], axis=-1)
+    nibabel.save(nibabel.Nifti1Image(channels, AFFINE), tmp_path / "whole.nii.gz")
+    options = {"bundle": bundle, "device": "cpu", "runtime": "torch"}
+    of_folder, of_file = (segment_one(tmp_path / name, **options) for name in ("in", "whole.nii.gz"))
+    assert np.array_equal(of_folder.array, of_file.array)
+    for found in (of_folder, of_file):
+        assert found.array.shape == SHAPE
+        np.testing.assert_allclose(found.image, channels[..., 0])
 
 
 def test_warnings_about_any_channel_are_those_of_the_case(bundle, split, tmp_path):

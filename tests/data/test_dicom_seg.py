@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from dicom_builder import SERIES, Grid, enhanced_dataset, frame_groups, series_datasets, slice_dataset, write, write_all
 
+from monai_unetpp import segment as segment_one
 from monai_unetpp.data.cases import find_cases
 from monai_unetpp.data.dicom import read_dicom
 from monai_unetpp.data.dicom_seg import read_label_codes, write_dicom_seg
@@ -168,3 +169,12 @@ def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, dec
     assert run["cases"][0]["sha256"] == hash_image(*sorted(study.glob("3_*.dcm")))
     again = segment_files(study, tmp_path / "out", hippocampus_bundle, **options, skip_existing=True)
     assert again.skipped == 2
+
+
+def test_one_series_of_a_study_is_one_image(study, hippocampus_bundle):
+    options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": []}
+    found = segment_one(study, hippocampus_bundle, series="4", **options)
+    assert found.image.shape == found.array.shape == (*found.array.shape[:2], 16)
+    assert found.image.std() > 0
+    with pytest.raises(ValueError, match=r"study: contains 2 images\. Name one"):
+        segment_one(study, hippocampus_bundle, series="all", **options)
