@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import logging
@@ -329,8 +328,7 @@ class _Run:
         for done in self.evaluator.completed[len(self.cases) :]:
             case = self._segmented_case(done)
             self.cases.append(case)
-            with contextlib.suppress(OSError):  # retried, and then reported, at the end
-                self.results.add(_recorded(case, done.files), case.volumes)
+            self.results.add(_recorded(case, done.files), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:
         # the numbers of objects are not labels
@@ -368,11 +366,9 @@ class _Run:
             failures=self.failures,
             warnings=list(self._warnings),
         )
-        try:
-            self.results.write()
-        except (OSError, ValueError) as e:
-            logger.error("%s", e)
-            self.failures.append(str(e))
+        for problem in self.results.write():
+            logger.error("%s", problem)
+            self.failures.append(problem)
 
 
 def _described(chosen: SegmentationOptions, chain: Chain) -> dict[str, Any]:

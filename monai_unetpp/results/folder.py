@@ -59,14 +59,11 @@ class ResultFolder:
             _check_table(self.path / name)
 
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
-        """Add a finished case; files are written from time to time.
+        """Add a finished case; files are written from time to time, and what fails is tried again.
 
         Args:
             case: the case.
             volumes: sizes of its labels; none if objects were numbered. They replace those of an earlier result.
-
-        Raises:
-            OSError: it cannot be written.
         """
         self._cases[case.case] = case
         self._volumes[case.case] = volumes, case.warnings
@@ -93,24 +90,32 @@ class ResultFolder:
         if case not in self._listed:
             self._volumes[case] = measure_file(output, self.names, has_volume, self.totals), tuple(warnings)
 
-    def write(self) -> None:
-        """Write all files, if any case is finished.
+    def write(self) -> list[str]:
+        """Write all files, if any case is finished. One that cannot be written does not keep the others from it.
 
-        Raises:
-            OSError: a file cannot be written.
+        Returns:
+            Why files could not be written, one line each.
         """
-        with nullcontext() if self.shard[1] == 1 else exclusively(self.path):
-            self._write()
+        problems: list[str] = []
+        try:
+            with nullcontext() if self.shard[1] == 1 else exclusively(self.path):
+                for write in (self._write_record, self._write_volumes):
+                    try:
+                        write()
+                    except (OSError, ValueError) as e:
+                        problems.append(str(e))
+        except OSError as e:  # there was no turn for this process
+            problems.append(str(e))
+        self._written = time.monotonic()
+        return problems
 
-    def _write(self) -> None:
-        self._write_volumes()
+    def _write_record(self) -> None:
         if not self._cases:
             return
         earlier = [run for run in read_runs(self.path / RUN_FILE) if _identity(run) != _identity(self.run)]
         write_text(self.path / RUN_FILE, format_runs(self.run, list(self._cases.values()), earlier))
         for name, table in (("itk_snap", itk_snap_table), ("slicer", slicer_table)):
             write_text(self.path / TABLE_FILES[name], table(self.names))
-        self._written = time.monotonic()
 
     def _write_volumes(self) -> None:
         if not self._volumes:

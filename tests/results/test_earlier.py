@@ -1,15 +1,18 @@
 """What of earlier runs is kept, and what of it is no longer true."""
 
 import csv
+import json
 
+import nibabel
 import numpy as np
 import pytest
 from PIL import Image
-from runner_bundle import write_image
+from runner_bundle import write_bundle, write_image
 
 from monai_unetpp.data import write_volume
 from monai_unetpp.data.pictures import write_picture
 from monai_unetpp.results import EarlierResults, LabelVolume, RecordedCase, ResultFolder
+from monai_unetpp.results import folder as results_folder
 from monai_unetpp.segmentation import segment_files
 
 SHAPE = (4, 5, 6)
@@ -76,3 +79,32 @@ def test_skipped_images_with_numbered_objects_get_no_rows(nuclei_bundle, tmp_pat
     assert (skipped(), len(rows_of(tmp_path / "out"))) == (0, 1)
     assert (skipped(instances=True), rows_of(tmp_path / "out")) == (0, [])
     assert (skipped(instances=True), rows_of(tmp_path / "out")) == (1, [])
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "tiny", 3, [], runtime="torch")
+
+
+def test_a_table_changed_during_the_run_costs_neither_cases_nor_the_record(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(results_folder, "_PAUSE_S", 0.0)
+    images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "abc"]
+    out = tmp_path / "out"
+    summary = segment_files(images, out, tiny, progress=lambda line: (out / "volumes.csv").write_text("mine\n"))
+    assert [done.case for done in summary.cases] == ["a", "b", "c"]
+    (failure,) = summary.failures
+    assert failure == (
+        f"{out / 'volumes.csv'}: exists and was not written by monai-unetpp. Move it away, or name another folder."
+    )
+    assert (out / "volumes.csv").read_text() == "mine\n"
+    (run,) = json.loads((out / "run.json").read_text())["runs"]
+    assert [case["case"] for case in run["cases"]] == ["a", "b", "c"]
+
+
+def test_warnings_about_headers_are_those_of_every_run(tiny, tmp_path):
+    image = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False)
+    stored = nibabel.load(image)
+    nibabel.save(nibabel.Nifti1Image(stored.get_fdata(), np.diag([1.0, 1, 60, 1])), image)
+    told = [segment_files(image, tmp_path / "out", tiny).cases[0].warnings for _ in range(2)]
+    assert told[0] == told[1]
+    assert told[0][0].startswith(f"{image}: its header gives the unusual voxel size 1 x 1 x 60 mm.")
