@@ -150,6 +150,21 @@ def test_a_series_that_there_is_not(study):
     assert "4: 'T4' (MR, 16 slices" in items[0]["failure"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "fits"), [("4", True), ("T4", True), ("1", True), ("all", True), ("3", False), ("T1 mprage", False)]
+)
+def test_the_only_series_of_a_folder_must_be_the_one_that_is_wanted(study, wanted, fits):
+    for path in study.glob("[13]_*.dcm"):
+        path.unlink()
+    items = find_cases(study)
+    assert choose_series(items, wanted) == {}
+    (item,) = items
+    assert (item["image"], item["case"]) == (str(study), "study")
+    assert ("failure" in item) == (not fits)
+    if not fits:
+        assert f"has no DICOM series '{wanted}' that is a volume; it has 4: 'T4'" in item["failure"]
+
+
 def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, decathlon_dir, tmp_path, caplog):
     options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": [], "series": "all", "dicom_seg": True}
     plain = decathlon_dir / "imagesTr" / "case_0.nii.gz"
