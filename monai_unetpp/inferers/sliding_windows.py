@@ -23,6 +23,7 @@ from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.inferers.label_maps import LabelMaps
 from monai_unetpp.inferers.logits import ONLY, full_precision, logits_by_name, through_pinned_memory
 from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
+from monai_unetpp.inferers.predictors.adaptive import check_several_levels
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
 from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_run, check_sizes
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
@@ -487,6 +488,8 @@ class NestedSlidingWindowInferer(Inferer):
                 f"network must have levels for levels={self.levels!r}, got {type(network).__name__}. Use a "
                 "NestedUNet, or levels=None."
             )
+        if any(name.startswith(ADAPTIVE) for name in names):
+            check_several_levels(levels)
         return tuple(levels)
 
     def _predictions(

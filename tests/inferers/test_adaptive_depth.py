@@ -158,5 +158,9 @@ def test_what_cannot_be_is_refused(options, message):
 def test_networks_without_levels_to_choose_from_are_refused(net, image):
     with pytest.raises(ValueError, match="network must have two or more levels for levels='adaptive', got only L2"):
         adaptive()(image, net.prune("L2"))
+    whole = NestedUNet(2, 1, 2, features=(2, 4), norm=None).eval()
+    for levels in ("adaptive=0.1", ["L1", "adaptive=0.1"]):
+        with pytest.raises(ValueError, match="network must have two or more levels .*, got only L1"):
+            inferer(levels=levels)(image, whole)
     with pytest.raises(TypeError, match="network must have levels for levels='adaptive', got function"):
         adaptive()(image, lambda x: x)
