@@ -202,6 +202,12 @@ class CaseEvaluator(SupervisedEvaluator):
         return tuple(transform for transform in transforms if isinstance(transform, SegmentationSaveImaged))
 
     @property
+    def depths(self) -> dict[str, int]:
+        """Windows of the last image by the level at which they stopped; empty if the inferer does not choose it."""
+        found: Mapping[str, dict[str, int]] = getattr(self.inferer, "depths", None) or {}
+        return dict(next(iter(found.values()), {}))
+
+    @property
     def numbers_objects(self) -> bool:
         """Whether ``postprocessing`` numbers objects, so that the values of its results are not labels."""
         steps = self._postprocessing.flatten().transforms if isinstance(self._postprocessing, Compose) else ()
@@ -336,9 +342,8 @@ class CaseEvaluator(SupervisedEvaluator):
         return data
 
     def _finish(self, case: str, file: str, output: Any, batchdata: Mapping[str, Any]) -> None:
-        depths: Mapping[str, dict[str, int]] = getattr(self.inferer, "depths", None) or {}
-        counts, files = dict(next(iter(depths.values()), {})), _files(batchdata, file)
-        started = _StartedCase(case, file, self._started, _surround(batchdata), counts, files)
+        surround, files = _surround(batchdata), _files(batchdata, file)
+        started = _StartedCase(case, file, self._started, surround, self.depths, files)
         if self._unsaved is None or self._timer is not None or self._saver is None:
             self.completed.append(self._save(started, _only(output), self._unsaved))
             return

@@ -351,7 +351,7 @@ class _Run:
             surround=done.surround,
             volumes=volumes,
             warnings=tuple(line for line in self._warnings if line.startswith(starts)),
-            depths=done.depths,
+            depths=self.chain.depths(done),
         )
 
     def _write(self) -> None:
