@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from monai_unetpp.benchmark.contenders import has_form_of_monai
+from monai_unetpp.benchmark.contenders import has_form_of_monai, norm_for_monai
 from monai_unetpp.bundles import read_network_def
 from monai_unetpp.bundles.json_files import read_object
 
@@ -43,7 +43,7 @@ def write_monai_route(bundle: Path, image: Path, folder: Path, program: list[str
     """Write the configuration for one image, with a network of the same features and windows of the same kind.
 
     The network is ``BasicUNetPlusPlus`` with random weights where that can have the features of the bundle, else the
-    bundle's own in PyTorch. The windows and their overlap are the bundle's, and there are no flips.
+    bundle's own in PyTorch. Norm, windows and overlap are the bundle's, and there are no flips.
 
     Args:
         bundle: folder of the bundle.
@@ -105,7 +105,7 @@ def _network(bundle: Path, folder: Path) -> tuple[dict[str, Any], list[str]]:
 
     sizes = {name: described[name] for name in ("spatial_dims", "in_channels", "out_channels")}
     # its last node has as many channels as its first, as in ours
-    options = {**sizes, "features": [*features, features[0]], "deep_supervision": False}
+    options = {**sizes, "features": [*features, features[0]], "deep_supervision": False, **norm_for_monai(described)}
     weights = folder / "basic_unetplusplus.pt"
     torch.manual_seed(0)
     torch.save(BasicUNetPlusPlus(**options).state_dict(), weights)

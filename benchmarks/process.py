@@ -18,8 +18,9 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -122,7 +123,7 @@ def measure_process(
         levels: to measure; by default the deepest and the shallowest. MONAI's route computes all of them always.
         precisions: ``"fp32"``, ``"bf16"``, ``"int8"`` (the runner alone); MONAI's route is fp32.
         repeats: rounds.
-        threads: for each process; by default as many as there are logical cores.
+        threads: for each process; by default as many as there are logical cores, which nnU-Net uses always.
         hold_to: ``"avx2"``, or None for all that the processor has.
         calibration: data set for int8.
         nnunet: Python interpreter of an environment with ``nnunetv2``, to measure its predictor too.
@@ -200,8 +201,9 @@ def _way_of_nnunet(source: Path, image: Path, folder: Path, level: str, python: 
     if network["spatial_dims"] != 3:
         raise ValueError(f"{source.name}: nnU-Net is measured for networks of volumes. Leave --nnunet out.")
     described = {name: network[name] for name in ("features", "in_channels", "out_channels")}
-    described["patch_size"] = config["window_shape"]
-    described["spacing"] = [float(size) for size in nibabel.load(image).header.get_zooms()[:3]]  # type: ignore[attr-defined]
+    # SimpleITK's arrays have the axes z, y, x
+    described["patch_size"] = config["window_shape"][::-1]
+    described["spacing"] = _spacing_mm(config, image)[::-1]
     # its interpreter must not find the packages of this one
     alone = ["env", "-u", "PYTHONPATH"]
     script = Path(__file__).parent / "nnunet" / "random_model.py"
@@ -214,6 +216,13 @@ def _way_of_nnunet(source: Path, image: Path, folder: Path, level: str, python: 
     command += ["-device", "cpu", "-npp", "1", "-nps", "1"]
     start = [*alone, str(python), "-c", "import nnunetv2.inference.predict_from_raw_data"]
     return _Way(_NNUNET, level, "fp32", command, start, out)
+
+
+def _spacing_mm(config: Mapping[str, Any], image: Path) -> list[float]:
+    """The voxel size along x, y and z that the network works at: the bundle's, else the image's."""
+    own = [float(size) for size in nibabel.load(image).header.get_zooms()[:3]]  # type: ignore[attr-defined]
+    wanted = config.get("spacing_mm") or own
+    return list(wanted) if isinstance(wanted, list) else [float(wanted)] * len(own)
 
 
 def _take_turns(
@@ -305,6 +314,10 @@ def main(arguments: list[str] | None = None) -> int:
     output = given.pop("output")
     if "int8" in given["precisions"] and given["calibration"] is None:
         parser.error("give --calibration for int8")
+    if given["nnunet"] is not None and given["threads"] not in (None, os.cpu_count()):
+        parser.error(
+            f"--threads must be left out with --nnunet, got {given['threads']}. nnU-Net uses all logical cores."
+        )
     result = measure_process(**given)
     text = format_process_benchmark(result)
     print(text)

@@ -15,7 +15,8 @@ const RUNTIME = [
 
 try {
   const folders = process.argv.slice(2);
-  if (!folders.length) throw new Error("FOLDER: name one or more folders that monai-unetpp export --format runner wrote.");
+  if (!folders.length) throw new Error("Name one or more folders written by monai-unetpp export --format runner.");
+  checkNames(folders);
   const models = await Promise.all(folders.map(describe));
   await rm(dist, { recursive: true, force: true });
   await copyModels(models);
@@ -27,11 +28,18 @@ try {
   process.exitCode = 2;
 }
 
+/** The page tells networks apart by the names of their folders. */
+function checkNames(paths) {
+  const names = paths.map((path) => basename(resolve(path)));
+  const twice = names.findIndex((name, index) => names.indexOf(name) !== index);
+  if (twice >= 0) throw new Error(`${paths[twice]}: another folder is also named ${names[twice]}. Rename one of them.`);
+}
+
 async function describe(path) {
   const folder = basename(resolve(path));
   const pipeline = JSON.parse(
     await readFile(join(path, "pipeline.json"), "utf-8").catch(() => {
-      throw new Error(`${path}: no pipeline.json there. Make it by monai-unetpp export --format runner --network_format onnx.`);
+      throw new Error(`${path}: has no pipeline.json. Write the folder with monai-unetpp export --format runner --network_format onnx.`);
     }),
   );
   checkPipeline(pipeline, path);

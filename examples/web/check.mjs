@@ -93,7 +93,7 @@ async function cost() {
   const { id, cpuTime } = renderers.reduce((most, each) => (each.cpuTime > most.cpuTime ? each : most));
   const status = await readFile(`/proc/${id}/status`, "utf-8").catch(() => "");
   const peak = /VmHWM:\s+(\d+)/.exec(status);
-  return { processorSeconds: Number(cpuTime.toFixed(1)), peakMegabytes: peak && Math.round(peak[1] / 1000) };
+  return { processorSeconds: Number(cpuTime.toFixed(1)), peakMegabytes: peak && Math.round(peak[1] * 1.024e-3) };
 }
 
 async function takePictures(page) {

@@ -20,7 +20,8 @@ const HEADERS = {
 /** A server of a folder at 127.0.0.1; port 0 takes a free one. */
 export async function serve(folder, port) {
   const server = createServer(async (request, response) => {
-    const name = normalize(decodeURIComponent(new URL(request.url, "http://localhost").pathname));
+    const name = pathOf(request.url);
+    if (name === null) return response.writeHead(400).end();
     const path = join(folder, name.endsWith("/") ? `${name}index.html` : name);
     const found = await stat(path).catch(() => null);
     if (!found?.isFile()) return response.writeHead(404).end();
@@ -28,11 +29,27 @@ export async function serve(folder, port) {
     response.writeHead(200, { ...HEADERS, "Content-Type": type, "Content-Length": found.size });
     createReadStream(path).pipe(response);
   });
-  await new Promise((ready) => server.listen(port, "127.0.0.1", ready));
+  await new Promise((ready, failed) => server.once("error", failed).listen(port, "127.0.0.1", ready));
   return server;
 }
 
+/** The path in a request, without what leads out of the folder; null if it cannot be decoded. */
+function pathOf(url) {
+  try {
+    return normalize(decodeURIComponent(new URL(url, "http://localhost").pathname));
+  } catch {
+    return null;
+  }
+}
+
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  const server = await serve(join(dirname(fileURLToPath(import.meta.url)), "dist"), Number(process.argv[2] ?? 8080));
-  console.log(`http://127.0.0.1:${server.address().port}/`);
+  const port = Number(process.argv[2] ?? 8080);
+  try {
+    const server = await serve(join(dirname(fileURLToPath(import.meta.url)), "dist"), port);
+    console.log(`http://127.0.0.1:${server.address().port}/`);
+  } catch (error) {
+    const reason = error.code === "EADDRINUSE" ? "it is in use" : error.message.replace(/\.$/, "");
+    console.error(`port ${process.argv[2] ?? 8080}: ${reason}. Give another one: npm start -- PORT`);
+    process.exitCode = 2;
+  }
 }

@@ -6,13 +6,12 @@ import concurrent.futures
 import contextlib
 import copy
 import dataclasses
-import importlib.util
 import io
 import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -34,6 +33,7 @@ from monai_unetpp.measuring.memory import PeakMemory
 from monai_unetpp.measuring.size import count_flops, count_parameters
 from monai_unetpp.measuring.stage_timer import StageTimer
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.openvino_loading import has_openvino, import_openvino
 
 __all__ = [
     "Contender",
@@ -48,6 +48,7 @@ __all__ = [
     "has_form_of_monai",
     "make_volume",
     "measure_matrix_ceiling",
+    "norm_for_monai",
 ]
 
 #: Resolutions of BasicUNetPlusPlus, whose depth is fixed.
@@ -148,8 +149,18 @@ def has_form_of_monai(features: tuple[int, ...]) -> bool:
     return len(features) == _RESOLUTIONS
 
 
+def norm_for_monai(described: Mapping[str, Any]) -> dict[str, Any]:
+    """The norm of a bundle's network as an argument of ``BasicUNetPlusPlus``, so that both compute the same layers.
+
+    Args:
+        described: arguments of ``NestedUNet``; without ``norm`` both have the same default.
+    """
+    return {"norm": described["norm"]} if "norm" in described else {}
+
+
 def build_monai_network(task: InferenceTask) -> BasicUNetPlusPlus:
-    """MONAI's network with the task's features and reproducible random weights."""
+    """MONAI's network with the task's features, the norm of its bundle, and reproducible random weights."""
+    norm = {} if task.bundle is None else norm_for_monai(read_network_def(task.bundle))
     with torch.random.fork_rng(devices=[]), contextlib.redirect_stdout(io.StringIO()):
         torch.manual_seed(0)
         # as in ours, the last node has as many channels as the first
@@ -159,6 +170,7 @@ def build_monai_network(task: InferenceTask) -> BasicUNetPlusPlus:
             out_channels=task.out_channels,
             features=(*task.features, task.features[0]),
             deep_supervision=True,
+            **norm,
         ).eval()
 
 
@@ -366,8 +378,8 @@ class ContenderRun:
 
 def _load_libraries(contender: Contender, device: torch.device) -> None:
     """Load libraries first, so that their memory does not count for a network."""
-    if contender.runtime == "openvino" and importlib.util.find_spec("openvino"):
-        importlib.import_module("openvino")
+    if contender.runtime == "openvino" and has_openvino():
+        import_openvino()
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
     else:

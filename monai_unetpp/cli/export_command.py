@@ -69,7 +69,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration",
         metavar="DATASET_DIR",
-        help="folder with dataset.json, whose training cases calibrate int8 (only for --format runner)",
+        help="folder of a data set whose training cases calibrate int8 (only for --format runner)",
     )
     parser.add_argument(
         "--network_format",

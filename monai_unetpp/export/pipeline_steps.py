@@ -36,6 +36,7 @@ from monai_unetpp.data import (
     StandardizeIntensityd,
     VolumeReader,
 )
+from monai_unetpp.runner import geometry_steps
 from monai_unetpp.runner.geometry_steps import PADDINGS
 from monai_unetpp.runner.segmenter import CLEAR_BACKGROUND, INVERT_PROBABILITIES
 
@@ -60,21 +61,26 @@ def translate_preprocessing(preprocessing: Any) -> tuple[dict[str, Any], list[St
     first, *others = _transforms(preprocessing)
     if not isinstance(first, LoadImaged):
         raise _refused(first, "the first transform must be LoadImaged")
-    steps = (_translate(transform) for transform in others)
-    return _translate_reader(first), [step for step in steps if step is not None]
+    reading = _translate_reader(first)
+    steps = [step for transform in others if (step := _translate(transform)) is not None]
+    if 2 in reading["spatial_dims"] and any(step["step"] == "orient" for step in steps):
+        raise NoTranslationError("Orientationd is supported by the runner only for volumes, not for 2D images.")
+    return reading, steps
 
 
-def translate_postprocessing(postprocessing: Any, gives_labels: bool) -> list[Step]:
+def translate_postprocessing(postprocessing: Any, gives_labels: bool, before: Iterable[Step] = ()) -> list[Step]:
     """Translate the postprocessing into steps on the label map, or on the logits if probabilities are inverted.
 
     Args:
         postprocessing: the parsed postprocessing of a bundle, a ``Compose``.
         gives_labels: whether the inferer returns labels; otherwise there must be an argmax.
+        before: the steps of the preprocessing; those that change the grid must be inverted.
 
     Raises:
-        NoTranslationError: the runner lacks a transform.
+        NoTranslationError: the runner lacks a transform, or the grid of the file is not restored.
     """
     steps: list[Step] = []
+    changing = [step["step"] for step in before if step["step"] in geometry_steps.__all__]
     inverted = False
     for transform in _transforms(postprocessing):
         if isinstance(transform, ClearBackgroundd) and not inverted:
@@ -90,10 +96,12 @@ def translate_postprocessing(postprocessing: Any, gives_labels: bool) -> list[St
             gives_labels = inverted = True
         elif not isinstance(transform, SegmentationSaveImaged):
             raise _refused(transform, "it has no such step after the network")
-    if not gives_labels or not inverted:
+    if not gives_labels:
+        raise NoTranslationError("the postprocessing must make labels with AsDiscreted or InvertProbabilitiesd.")
+    if changing and not inverted:
         raise NoTranslationError(
-            "the postprocessing must make labels and invert them with Invertd, nearest_interp, or invert probabilities "
-            "with InvertProbabilitiesd."
+            f"the postprocessing must invert {', '.join(changing)} with Invertd, nearest_interp, or with "
+            "InvertProbabilitiesd."
         )
     return steps
 

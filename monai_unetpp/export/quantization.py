@@ -37,7 +37,7 @@ def calibration_windows(
 
     Args:
         config: the bundle's ``inference.json``.
-        dataset_dir: folder with ``dataset.json``; its list ``training`` is used.
+        dataset_dir: folder of the data set; its list ``training`` is used.
         window_shape: shape of the windows.
 
     Raises:
@@ -93,7 +93,7 @@ def _labels(path: str | PathLike[str], windows: Sequence[npt.NDArray[np.float32]
     compiled = openvino_core().compile_model(Path(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     logits = [np.array(compiled(window)[0][0]) for window in windows]
     if not all(np.isfinite(each).all() for each in logits):
-        raise RuntimeError(f"{path}: the network gives NaN or infinity in whole numbers. Export it in fp32.")
+        raise RuntimeError(f"{path}: the network gives NaN or infinity in 8-bit integers. Export it in fp32.")
     return [each[0] > 0 if len(each) == 1 else each.argmax(axis=0) for each in logits]
 
 

@@ -16,7 +16,7 @@ from monai_unetpp.export.export import NetworkExport, export_network
 from monai_unetpp.export.formats import FORMATS
 from monai_unetpp.export.pipeline_steps import NoTranslationError, translate_postprocessing, translate_preprocessing
 from monai_unetpp.export.quantization import calibration_windows, quantize_model
-from monai_unetpp.files import temporary_folder
+from monai_unetpp.files import REPLACED, temporary_folder
 from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
 from monai_unetpp.inferers.window_choice import downsampling_of, warn_of_window_norms
 from monai_unetpp.inferers.window_memory import first_channels
@@ -71,7 +71,7 @@ def export_runner(
         network_format: ``"openvino"`` or ``"onnx"``.
         window_shape: spatial size of the windows; ``"auto"`` to choose them for each image as ``segment`` does, with
             OpenVINO only; by default the bundle's.
-        calibration: for int8, a folder with ``dataset.json`` whose training cases are used for calibration.
+        calibration: for int8, a folder with a data set whose training cases are used for calibration.
         smooth: whether probabilities are resampled to the image's grid instead of labels; by default as in the bundle.
             The page in ``examples/web`` does not support it.
 
@@ -115,7 +115,7 @@ def export_runner(
         described["network"] = _describe_network(file, network_format, precision)
         pipeline = Pipeline(**described, versions=export.versions)
         (written / PIPELINE_FILE).write_text(pipeline.as_text(), encoding="utf-8")
-        _put_in_place(written, target, temporary)
+        _put_in_place(written, target, temporary / REPLACED)
     size = sum(path.stat().st_size for path in target.iterdir())
     return RunnerExport(str(target), pipeline, dataclasses.replace(export, path=str(target / file.name)), size, same)
 
@@ -136,7 +136,7 @@ def _check_precision(precision: str, network_format: str, calibration: str | Pat
     if (precision == "int8") != (calibration is not None):
         raise ValueError(
             f"calibration must be given for precision int8 only, got {calibration!r} for {precision}. "
-            "Name a folder with dataset.json and training cases."
+            "Name the folder of a data set with training cases."
         )
     if precision != "fp32" and network_format != "openvino":
         raise ValueError(
@@ -157,7 +157,8 @@ def _describe(
         raise NoTranslationError(f"{config}: the inferer must be NestedSlidingWindowInferer without levels.")
     try:
         reading, preprocessing = translate_preprocessing(config.parse("preprocessing"))
-        postprocessing = translate_postprocessing(config.parse("postprocessing"), inferer.output == "labels")
+        gives_labels = inferer.output == "labels"
+        postprocessing = translate_postprocessing(config.parse("postprocessing"), gives_labels, preprocessing)
     except NoTranslationError as e:
         raise NoTranslationError(f"{config}: {e} Segment with monai-unetpp segment instead.") from e
     labels = read_metadata_entry(source, "network_data_format", "outputs", "pred", "channel_def")
@@ -225,7 +226,14 @@ def _is_replaceable(folder: Path) -> bool:
         return False
 
 
-def _put_in_place(written: Path, target: Path, temporary: Path) -> None:
-    if target.exists():
-        os.replace(target, temporary / "before")
-    os.replace(written, target)
+def _put_in_place(written: Path, target: Path, replaced: Path) -> None:
+    """Move the written folder to its place, and the old one back if that fails."""
+    if not target.exists():
+        os.replace(written, target)
+        return
+    os.replace(target, replaced)
+    try:
+        os.replace(written, target)
+    except OSError:
+        os.replace(replaced, target)
+        raise

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def load_network(
 
     Raises:
         ImportError: the runtime is not installed.
+        RuntimeError: the runtime cannot load the network.
     """
     path = folder / Path(network["files"][0]).name
     if network["format"] == "onnx" and importlib.util.find_spec("onnxruntime") is not None:
@@ -90,10 +92,24 @@ def _with_onnxruntime(path: Path, threads: int | None) -> Predict:
     options = onnxruntime.SessionOptions()
     if threads is not None:
         options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    with _as_runtime_error(path):
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
 
     def predict(window: Array) -> Array:
-        return np.asarray(session.run(None, {name: window[None]})[0][0])
+        with _as_runtime_error(path):
+            return np.asarray(session.run(None, {name: window[None]})[0][0])
 
     return predict
+
+
+@contextlib.contextmanager
+def _as_runtime_error(path: Path) -> Iterator[None]:
+    """Raise errors of ONNX Runtime, whose only base class is ``Exception``, as ``RuntimeError`` with the path."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as e:
+        reason = " ".join(str(e).split()) or type(e).__name__
+        raise RuntimeError(f"{path}: ONNX Runtime failed ({reason}). Free memory, or export the bundle again.") from e

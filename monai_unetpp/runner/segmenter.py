@@ -70,8 +70,10 @@ class Segmenter:
         """Label a NIfTI file on its own grid, ``(H, W[, D])`` of integers.
 
         Raises:
-            ImageFileError: the image is unusable.
+            ImageFileError: the image is unusable, or a result of this package.
         """
+        if read_nifti_mark(Path(image)) is not None:
+            raise ImageFileError(f"{image}: a result of monai-unetpp, not an image. Name the image.")
         volume = read_volume(Path(image), self.pipeline.reading)
         for step in self.pipeline.preprocessing:
             STEPS[step["step"]](volume, **{name: value for name, value in step.items() if name != "step"})

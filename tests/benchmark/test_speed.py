@@ -120,6 +120,11 @@ class TestFairness:
         # MONAI's network holds the heads of the other levels too: 4 channels by 3 classes and a bias, three times
         assert parameters[0] < parameters[1] == parameters[2] - 3 * (4 * 3 + 3)
 
+    def test_monais_network_has_the_norm_of_the_bundle(self, brain_bundle, tmp_path):
+        network = contenders.build_monai_network(make_task(tmp_path, bundle=str(brain_bundle)))
+        norms = {type(module) for module in network.modules() if "Norm" in type(module).__name__}
+        assert norms == {torch.nn.BatchNorm3d}
+
     def test_the_volume_is_the_same_everywhere(self, task):
         volume = make_volume(task)
         assert volume.shape == (1, 1, 48, 32, 32)
@@ -153,6 +158,13 @@ class TestOneContender:
         assert 0 < done.stages_s["network"] < sum(done.stages_s.values()) <= done.seconds
         assert done.labels is None
         assert run.run(stages=False, labels=False).stages_s == {}
+
+    def test_openvino_is_imported_without_telemetry(self, monkeypatch):
+        imported = []
+        monkeypatch.setattr(contenders, "has_openvino", lambda: True)
+        monkeypatch.setattr(contenders, "import_openvino", lambda: imported.append("openvino"))
+        contenders._load_libraries(Contender("L1", "openvino", "fp32"), torch.device("cpu"))
+        assert imported == ["openvino"]
 
     def test_each_has_a_folder_without_blanks(self, task):
         """Compilers fail with blanks in paths, and nobody shall profit from what another one converted."""

@@ -78,6 +78,8 @@ def test_monais_route_has_monais_network_and_transforms(brain_bundle, tmp_path):
     assert route.network == "BasicUNetPlusPlus"
     text = (tmp_path / "monai.json").read_text()
     assert "monai_unetpp" not in text
+    # the norm of the bundle, which is not MONAI's default
+    assert json.loads(text)["network"]["norm"] == "batch"
     assert all(name in text for name in ("Spacingd", "CropForegroundd", "NormalizeIntensityd", "SlidingWindowInferer"))
     monai.bundle.run(config_file=str(tmp_path / "monai.json"), bundle_root=str(tmp_path))
     found = nibabel.load(tmp_path / "monai" / "head_seg.nii.gz")
@@ -93,3 +95,26 @@ def test_int8_needs_cases(capsys):
     with pytest.raises(SystemExit):
         process.main(["bundle", "image.nii", "--precisions", "int8"])
     assert "give --calibration for int8" in capsys.readouterr().err
+
+
+def test_nnunet_works_at_the_spacing_of_the_bundle_with_the_axes_of_its_reader(tmp_path, monkeypatch):
+    bundle = write_bundle(tmp_path / "tiny", 3, STEPS)
+    path = bundle / "configs" / "inference.json"
+    config = json.loads(path.read_text()) | {"window_shape": [16, 24, 32]}
+    path.write_text(json.dumps(config))
+    image = write_image(tmp_path / "head.nii.gz", (18, 17, 16), surround=False)
+    described = []
+    monkeypatch.setattr(process, "launch", lambda command: described.append(json.loads(command[-1])))
+    for number, spacing in enumerate(([1.0, 1.2, 0.9], 2.0, None)):
+        (tmp_path / str(number)).mkdir()
+        path.write_text(json.dumps(config | {"spacing_mm": spacing}))
+        process._way_of_nnunet(bundle, image, tmp_path / str(number), "L2", tmp_path / "python")
+    assert [each["patch_size"] for each in described] == [[32, 24, 16]] * 3
+    assert [each["spacing"] for each in described[:2]] == [[0.9, 1.2, 1.0], [2.0] * 3]
+    assert described[2]["spacing"] == pytest.approx(list(nibabel.load(image).header.get_zooms())[::-1])
+
+
+def test_nnunet_sets_its_own_threads(capsys):
+    with pytest.raises(SystemExit):
+        process.main(["bundle", "image.nii", "--nnunet", "python", "--threads", "1000"])
+    assert "--threads must be left out with --nnunet, got 1000" in capsys.readouterr().err

@@ -2,7 +2,31 @@
 
 import pytest
 
+from benchmarks import streaming
 from benchmarks.streaming import QUICK, format_streaming_benchmark, measure_streaming
+
+
+def test_memory_that_the_first_window_leaves_counts(monkeypatch):
+    events = []
+
+    class Peak:
+        def __init__(self, device):
+            events.append("baseline")
+
+        def restart(self):
+            events.append("forget the peak")
+
+        def bytes(self):
+            return 1
+
+    class Inferer(streaming.NestedSlidingWindowInferer):
+        def __call__(self, inputs, network):
+            events.append(tuple(inputs.shape[2:]))
+
+    monkeypatch.setattr(streaming, "PeakMemory", Peak)
+    monkeypatch.setattr(streaming, "NestedSlidingWindowInferer", Inferer)
+    streaming._stream(("L1",), (16, 16, 24), (16, 16, 16), (2, 2), 2, 0.25, "cpu")
+    assert events == ["baseline", (16, 16, 16), "forget the peak", (16, 16, 24)]
 
 
 @pytest.mark.slow

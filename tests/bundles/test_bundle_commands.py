@@ -19,7 +19,18 @@ from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import BundleConfig, check_bundle
 
 SCHEMA = Path(__file__).resolve().parents[3] / "shared" / "schema" / "meta_schema_20240725.json"
-QUICK = ["--epochs", "1", "--num_workers", "0", "--patch_size", "[16,16,16]", "--precision", "fp32"]
+QUICK = [
+    "--steps",
+    "2",
+    "--num_workers",
+    "0",
+    "--compile",
+    "False",
+    "--patch_size",
+    "[16,16,16]",
+    "--precision",
+    "fp32",
+]
 
 
 def test_the_bundle_follows_the_rules_of_the_model_zoo(bundle):
@@ -132,11 +143,10 @@ def test_train_resume_and_evaluate(hippocampus_bundle, decathlon_dir, tmp_path):
     common = ["--bundle_root", hippocampus_bundle, "--dataset_dir", decathlon_dir]
     train = ["run", "--config_file", configs(hippocampus_bundle, "train.json"), *common, "--output_dir", out]
     succeed(run_command(tmp_path, *train, *QUICK))
-    run_here(*train, *QUICK[2:], "--epochs", "2")
-    with (out / "curves.csv").open() as file:
+    run_here(*train, *QUICK[2:], "--steps", "3")
+    with (out / "curve.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["epoch"] for row in rows] == ["1", "2"]
-    assert list((out / "tensorboard").iterdir())
+    assert [row["step"] for row in rows] == ["1", "2", "3"]
     assert NestedUNet.from_checkpoint(out / "model.pt").levels == ("L1", "L2", "L3")
 
     run_here(
@@ -149,7 +159,7 @@ def test_train_resume_and_evaluate(hippocampus_bundle, decathlon_dir, tmp_path):
 
 
 def test_fine_tuning_starts_from_the_weights_of_the_bundle(hippocampus_bundle, decathlon_dir, tmp_path):
-    """With next to no learning rate they stay where they are."""
+    """With next to no learning rate they stay where they are; only the statistics of batch norms move."""
     run_here(
         *("run", "--config_file", configs(hippocampus_bundle, "train.json", "finetune.json")),
         *("--bundle_root", hippocampus_bundle, "--dataset_dir", decathlon_dir, "--output_dir", tmp_path / "out"),
@@ -159,7 +169,8 @@ def test_fine_tuning_starts_from_the_weights_of_the_bundle(hippocampus_bundle, d
     given = NestedUNet.from_checkpoint(hippocampus_bundle / "models" / "model.pt").state_dict()
     assert found.keys() == given.keys()
     for name, weights in given.items():
-        torch.testing.assert_close(found[name], weights, atol=1e-6, rtol=0, msg=name)
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(found[name], weights, atol=1e-6, rtol=0, msg=name)
 
 
 def test_a_level_trained_alone_has_only_its_own_nodes(hippocampus_bundle, decathlon_dir, tmp_path):
@@ -175,7 +186,6 @@ def test_a_level_trained_alone_has_only_its_own_nodes(hippocampus_bundle, decath
 @pytest.mark.slow
 def test_two_processes_train_together(hippocampus_bundle, decathlon_dir, tmp_path):
     out = train_in_two_processes(hippocampus_bundle, decathlon_dir, tmp_path, *QUICK)
-    assert (out / "checkpoint_epoch=1.pt").is_file()
     assert NestedUNet.from_checkpoint(out / "model.pt").levels == ("L1", "L2", "L3")
 
 

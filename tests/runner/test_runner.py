@@ -1,22 +1,33 @@
 """The runner gives the labels of ``segment``, without torch and MONAI."""
 
+import importlib
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
 import pytest
+import torch
+from disc_images import write_disc_images
 from runner_bundle import write_bundle, write_image
+from tiny_planning import TINY, slow_machine
 
+from monai_unetpp import NestedUNet
+from monai_unetpp.bundles import read_network_def
 from monai_unetpp.data import ImageFileError
-from monai_unetpp.export import export_runner
+from monai_unetpp.export import export_runner, runner_folder
 from monai_unetpp.export.pipeline_steps import NoTranslationError
 from monai_unetpp.inferers import sliding_windows
-from monai_unetpp.openvino_loading import has_openvino
+from monai_unetpp.openvino_loading import has_openvino, import_openvino
+from monai_unetpp.planning import plan
 from monai_unetpp.runner import Segmenter, segmenter
 from monai_unetpp.runner.__main__ import main
+from monai_unetpp.runner.network import load_network
 from monai_unetpp.segmentation import segment_files
 
 pytestmark = pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
@@ -80,6 +91,32 @@ def test_labels_of_images_and_slices_are_those_of_segment(tmp_path):
         np.testing.assert_array_equal(runner.label(case.image), nibabel.load(case.output).get_fdata())
 
 
+def test_labels_of_a_planned_bundle_of_images_are_those_of_segment(tmp_path):
+    """With one pixel size for all images nothing is resampled, so there is nothing to invert."""
+    discs = write_disc_images(tmp_path, training=3, validation=1)
+    bundle = tmp_path / "planned"
+    plan(discs, bundle, settings=TINY, device="cpu", measure=slow_machine)
+    image = discs / "imagesTr" / "disc_0.nii.gz"
+    _write_weights(bundle, image)
+    (case,) = segment_files(image, tmp_path / "out", bundle, runtime="openvino", precision="fp32").cases
+    expected = nibabel.load(case.output).get_fdata()
+    assert len(np.unique(expected)) == 2
+    found = Segmenter(export_runner(bundle, tmp_path / "folder").path).label(image)
+    np.testing.assert_array_equal(found, expected)
+
+
+def _write_weights(bundle, image):
+    """Random weights that give half of the image each of two labels."""
+    torch.manual_seed(0)
+    network = NestedUNet(**read_network_def(bundle)).eval()
+    voxels = torch.tensor(nibabel.load(image).get_fdata(dtype=np.float32))
+    with torch.no_grad():
+        logits = network((voxels - voxels.mean())[None, None] / voxels.std())
+        network.heads["L2"].bias[1] -= (logits[0, 1] - logits[0, 0]).median()
+    (bundle / "models").mkdir()
+    torch.save(network.state_dict(), bundle / "models" / "model.pt")
+
+
 @pytest.mark.parametrize("most", [2**20, 2**12])
 def test_windows_of_each_image_are_those_of_segment(brain, tmp_path, monkeypatch, most):
     """In one window, and in several: the same layout, and the same labels."""
@@ -133,6 +170,41 @@ def test_results_of_others_stay(brain, tmp_path):
     assert runner.segment(image, tmp_path, overwrite=True) == tmp_path / "head_seg.nii.gz"
 
 
+def test_results_are_not_segmented_again(brain, tmp_path, capsys):
+    _, folder, image = brain
+    assert main([str(folder), str(image), "-o", str(tmp_path)]) == 0
+    result = tmp_path / "head_seg.nii.gz"
+    assert main([str(folder), str(result), "-o", str(tmp_path)]) == 1
+    assert f"{result}: a result of monai-unetpp, not an image. Name the image." in capsys.readouterr().err
+    assert not (tmp_path / "head_seg_seg.nii.gz").exists()
+
+
+def test_errors_of_onnxruntime_name_the_network(tmp_path, monkeypatch):
+    """They end one image, not all, as the command line expects only RuntimeError."""
+    onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+    described = {"files": ["network.onnx"], "format": "onnx", "precision": "fp32"}
+    (tmp_path / "network.onnx").write_bytes(b"no network")
+    with pytest.raises(RuntimeError, match=r"network\.onnx: ONNX Runtime failed \(.+\)\. Free memory, or export"):
+        load_network(tmp_path, described)
+
+    class Session:
+        def __init__(self, *_, **__):
+            pass
+
+        def get_inputs(self):
+            return [SimpleNamespace(name="image")]
+
+        def run(self, *_):
+            raise failure("out of\nmemory")
+
+    failure = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state").Fail
+    assert not issubclass(failure, (OSError, RuntimeError, ValueError, MemoryError))
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    predict = load_network(tmp_path, described)
+    with pytest.raises(RuntimeError, match=r"network\.onnx: ONNX Runtime failed \(out of memory\)"):
+        predict(np.zeros((1, 8, 8), np.float32))
+
+
 def test_a_changed_network_and_another_version_are_refused(brain, tmp_path):
     _, folder, _ = brain
     for file in folder.iterdir():
@@ -183,6 +255,46 @@ def test_what_has_no_translation_is_refused(tmp_path, step, reason):
     assert not (tmp_path / "folder").exists()
 
 
+def test_what_changes_the_grid_must_be_inverted(tmp_path):
+    bundle = write_bundle(tmp_path / "tiny", 3, _BRAIN[3:5])
+    _remove_inversion(bundle)
+    with pytest.raises(NoTranslationError, match="postprocessing must invert spacing, crop_background with Invertd"):
+        export_runner(bundle, tmp_path / "folder")
+
+
+def test_orientation_is_for_volumes(tmp_path):
+    bundle = write_bundle(tmp_path / "tiny", 2, _BRAIN[:1])
+    with pytest.raises(NoTranslationError, match="Orientationd is supported by the runner only for volumes"):
+        export_runner(bundle, tmp_path / "folder")
+
+
+def _remove_inversion(bundle):
+    path = bundle / "configs" / "inference.json"
+    config = json.loads(path.read_text())
+    transforms = config["postprocessing"]["transforms"]
+    transforms[:] = [each for each in transforms if each["_target_"] != "Invertd"]
+    path.write_text(json.dumps(config))
+
+
+def test_a_folder_that_cannot_be_replaced_stays(brain, tmp_path, monkeypatch):
+    target = tmp_path / "folder"
+    shutil.copytree(brain[1], target)
+    before = {path.name: path.read_bytes() for path in target.iterdir()}
+    written = tmp_path / "written"
+    written.mkdir()
+    replace = os.replace
+
+    def fail_once(source, destination):
+        if source == written:
+            raise OSError("the disk is full")
+        replace(source, destination)
+
+    monkeypatch.setattr(runner_folder.os, "replace", fail_once)
+    with pytest.raises(OSError, match="the disk is full"):
+        runner_folder._put_in_place(written, target, tmp_path / "replaced")
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
+
+
 def test_a_folder_with_other_things_is_not_replaced(brain, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="is not an exported folder"):
@@ -198,9 +310,23 @@ def test_the_script_of_the_guide_reads_the_folder(tmp_path, monkeypatch):
     script = guide.split("## A script of your own")[1].split("```python\n")[1].split("```")[0]
     assert len(script.splitlines()) <= 48
     monkeypatch.setattr(sys, "argv", ["script", folder, str(image), str(tmp_path / "labels.nii.gz")])
+    monkeypatch.setitem(sys.modules, "openvino_telemetry", None)
+    hints = []
+    compile_model = import_openvino().Core.compile_model
+
+    def noting(core, *arguments):
+        hints.append(arguments[-1])
+        return compile_model(core, *arguments)
+
+    monkeypatch.setattr(import_openvino().Core, "compile_model", noting)
     exec(compile(script, "docs/runner.md", "exec"), {})
+    assert hints == [{"INFERENCE_PRECISION_HINT": "f32"}]
     found = nibabel.load(tmp_path / "labels.nii.gz")
     expected = nibabel.as_closest_canonical(
         nibabel.Nifti1Image(Segmenter(folder).label(image), nibabel.load(image).affine)
     )
     assert (found.get_fdata() == expected.get_fdata()).mean() > 0.999
+    other = json.loads(Path(folder, "pipeline.json").read_text()) | {"version": 99}
+    Path(folder, "pipeline.json").write_text(json.dumps(other))
+    with pytest.raises(AssertionError, match="version 2"):
+        exec(compile(script, "docs/runner.md", "exec"), {})

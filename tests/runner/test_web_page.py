@@ -96,6 +96,10 @@ def test_what_the_page_cannot_use_is_refused_in_one_line(tmp_path):
     short.write_bytes(gzip.decompress(image.read_bytes())[:2000])
     text = tmp_path / "text.nii"
     text.write_bytes(b"no image " * 100)
+    axes = tmp_path / "axes.nii"
+    whole = bytearray(gzip.decompress(image.read_bytes()))
+    whole[40:42] = (9).to_bytes(2, "little")
+    axes.write_bytes(whole)
     flat = tmp_path / "flat.nii"
     nibabel.save(nibabel.Nifti1Image(np.zeros((5, 5, 5), np.uint8), np.eye(4)), flat)
     series = tmp_path / "series.nii"
@@ -111,16 +115,45 @@ def test_what_the_page_cannot_use_is_refused_in_one_line(tmp_path):
         (good, cut): "cut.nii.gz: damaged or cut off",
         (good, short): "short.nii: damaged or cut off",
         (good, text): "text.nii: not a NIfTI image",
+        (good, axes): "axes.nii: its header gives 9 axes, NIfTI allows 1 to 7. Export or copy it again.",
         (good, flat): "flat.nii: every voxel has the value 0",
         (good, series): "series.nii: must have 3 axes and 1 channel, got shape (5, 5, 5, 2)",
         (good, holed): "holed.nii: 125 of 125 voxels are NaN or infinite",
         (other, image): 'other: unknown step "median_smooth"',
-        (smooth, image): "smooth: it brings back probabilities, this page labels. Export it with --no_smooth",
+        (
+            smooth,
+            image,
+        ): "smooth: it resamples probabilities (smooth), which this page does not support. Export it",
         (changed, image): "changed: its network is damaged",
     }
     for message, found in zip(expected.values(), _run_javascript(list(expected), tmp_path), strict=True):
         assert found["error"].startswith(message)
         assert "\n" not in found["error"]
+
+
+def test_the_server_refuses_what_it_cannot_serve_in_one_line(tmp_path):
+    (tmp_path / "index.html").write_text("page")
+    script = """
+import { spawnSync } from "node:child_process";
+const [folder, program] = process.argv.slice(1);
+const { serve } = await import(program);
+const server = await serve(folder, 0);
+const { port } = server.address();
+const statuses = [];
+for (const path of ["/", "/nothing", "/%"]) statuses.push((await fetch(`http://127.0.0.1:${port}${path}`)).status);
+const second = spawnSync(process.execPath, [program, String(port)], { encoding: "utf-8" });
+console.log(JSON.stringify({ statuses, port, code: second.status, error: second.stderr }));
+server.closeAllConnections();
+server.close();
+"""
+    program = str(Path(__file__).parents[2] / "examples/web/serve.mjs")
+    command = [_NODE, "--input-type=module", "-e", script, str(tmp_path), program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["statuses"] == [200, 404, 400]
+    assert found["code"] == 2
+    assert found["error"] == f"port {found['port']}: it is in use. Give another one: npm start -- PORT\n"
 
 
 def _stand_in(window):

@@ -153,7 +153,7 @@ function pickNearest(labels, from, matrix, size, padding) {
 function crop(volume, isForeground, { margin, allow_smaller: allowSmaller }) {
   const { shape, affine } = volume;
   const [low, high] = boundingBox(shape, isForeground);
-  if (high[0] < 0) throw new UserError(`${volume.name}: no voxel is foreground. Choose an image with content.`);
+  if (high[0] < 0) throw new UserError(`${volume.name}: has no foreground: no voxel is bright enough. Choose another image.`);
   const margins = typeof margin === "number" ? [margin, margin, margin] : margin;
   const start = low.map((first, axis) => (allowSmaller ? Math.max(first - margins[axis], 0) : first - margins[axis]));
   const stop = high.map((last, axis) => (allowSmaller ? Math.min(last + margins[axis] + 1, shape[axis]) : last + margins[axis] + 1));

@@ -66,10 +66,9 @@ export function isSamePlace(matrix, size) {
 export function checkResampledSize(name, shape, own, size, wanted, mostVoxels = 2 ** 29) {
   const lost = shape.some((length, axis) => length > 1 && wanted[axis] / own[axis] >= LOST.factor && size[axis] < LOST.voxels);
   if (!lost && size[0] * size[1] * size[2] <= mostVoxels) return;
-  const trouble = lost ? "of which hardly any is left" : "more than a browser holds";
-  throw new UserError(
-    `${name}: its ${shape.join(" x ")} voxels would become ${size.join(" x ")}, ${trouble}. Correct the voxel size in its header.`,
-  );
+  const [before, after] = [shape.join(" x "), size.join(" x ")];
+  const trouble = lost ? `leave almost nothing (${after})` : `give ${after} voxels, more than a browser can hold`;
+  throw new UserError(`${name}: resampling its ${before} voxels would ${trouble}. Correct the voxel size in its header.`);
 }
 
 function cornersOf(shape) {

@@ -34,7 +34,7 @@ const MARK = "written by monai-unetpp";
 export async function readNifti(file) {
   const name = file.name;
   if (!/\.nii(\.gz)?$/i.test(name)) {
-    throw new UserError(`${name}: this page reads .nii and .nii.gz only. Convert the image to NIfTI.`);
+    throw new UserError(`${name}: this page reads only .nii and .nii.gz. Convert the image to NIfTI.`);
   }
   const bytes = await unpacked(file);
   const header = readHeader(bytes, name);
@@ -76,7 +76,7 @@ async function unpacked(file) {
 }
 
 function readHeader(bytes, name) {
-  const refused = new UserError(`${name}: not a NIfTI image, although it is named like one. Export or copy it again.`);
+  const refused = new UserError(`${name}: not a NIfTI image, despite its name. Export or copy it again.`);
   if (bytes.byteLength < 348) throw refused;
   const view = new DataView(bytes);
   const little = LAYOUTS[view.getInt32(0, true)] !== undefined;
@@ -86,7 +86,9 @@ function readHeader(bytes, name) {
   const number = (place, kind = layout.number) => Number(view[`get${kind}`](place, little));
   const list = (place, count) => Array.from({ length: count }, (_, index) => number(place + index * layout.size));
   const [dim, kind, step] = layout.dim;
-  const shape = Array.from({ length: number(dim, kind) }, (_, index) => number(dim + (index + 1) * step, kind));
+  const axes = number(dim, kind);
+  if (!(axes >= 1 && axes <= 7)) throw new UserError(`${name}: its header gives ${axes} axes, NIfTI allows 1 to 7. Export or copy it again.`);
+  const shape = Array.from({ length: axes }, (_, index) => number(dim + (index + 1) * step, kind));
   return {
     layout, view, little, size, shape,
     datatype: number(layout.datatype, "Int16"),
@@ -107,7 +109,7 @@ function findAffine(header, name) {
   const { pixdim, shape, sformCode, qformCode } = header;
   const spacing = pixdim.slice(1);
   if (sformCode <= 0 && !spacing.every((size, axis) => (size > 0 && Number.isFinite(size)) || !(shape[axis] > 1))) {
-    throw new UserError(`${name}: its header gives the voxel size ${spacing.join(" x ")} mm, which cannot be. Correct it.`);
+    throw new UserError(`${name}: its header gives the impossible voxel size ${spacing.join(" x ")} mm. Correct the header.`);
   }
   let rows;
   if (sformCode > 0) rows = header.rows;
@@ -121,7 +123,7 @@ function findAffine(header, name) {
   const lengths = columnLengths(linearPart(affine));
   const unit = linearPart(affine).map((row) => row.map((value, axis) => value / lengths[axis]));
   if (!affine.flat().every(Number.isFinite) || !(Math.abs(determinant(unit)) >= SMALLEST_VOLUME)) {
-    throw new UserError(`${name}: its affine is singular, so that no position is known. Repair its sform or qform.`);
+    throw new UserError(`${name}: its affine is singular, so positions are undefined. Repair its sform or qform.`);
   }
   return affine;
 }
@@ -130,7 +132,7 @@ function rotated({ quaternion: [b, c, d], pixdim, qoffset }, name) {
   const square = 1 - (b * b + c * c + d * d);
   const rounding = 3 * 2 ** -23;
   if (square < -rounding) {
-    throw new UserError(`${name}: its qform holds no rotation. Correct the quaternion in its header.`);
+    throw new UserError(`${name}: its qform is not a rotation. Correct the quaternion in its header.`);
   }
   const a = Math.abs(square) <= rounding ? 0 : Math.sqrt(square);
   const s = 2 / (a * a + b * b + c * c + d * d);
@@ -147,10 +149,10 @@ function readVoxels(bytes, header, name) {
   const shape = [...header.shape];
   while (shape.length > 3 && shape.at(-1) === 1) shape.pop();
   if (shape.length !== 3 || shape.some((length) => !(length > 0))) {
-    throw new UserError(`${name}: must have 3 axes and 1 channel, got shape (${header.shape.join(", ")}). Store one volume in a file of its own.`);
+    throw new UserError(`${name}: must have 3 axes and 1 channel, got shape (${header.shape.join(", ")}). Store one volume in a separate file.`);
   }
   const Kind = TYPES[header.datatype];
-  if (!Kind) throw new UserError(`${name}: holds colours, complex or very long numbers. Convert it to grey values.`);
+  if (!Kind) throw new UserError(`${name}: holds colours, complex numbers or 128-bit floats. Convert it to grey values.`);
   const count = shape[0] * shape[1] * shape[2];
   const length = count * Kind.BYTES_PER_ELEMENT;
   if (!(header.offset >= header.size) || header.offset + length > bytes.byteLength) {
@@ -193,6 +195,6 @@ function doubts(header) {
   if (header.sformCode <= 0 && header.qformCode <= 0) {
     notes.push("Neither sform nor qform is set: left and right may be swapped.");
   }
-  if (![0, 2].includes(header.units)) notes.push("The header gives lengths in another unit; they are taken as mm.");
+  if (![0, 2].includes(header.units)) notes.push("The header gives lengths in a unit other than mm; they are read as mm.");
   return notes;
 }

@@ -7,10 +7,15 @@ const worker = new Worker("worker.js", { type: "module" });
 const asked = new URLSearchParams(location.search);
 let view, file, result;
 
-start().catch((error) => fail(error.message));
+// first, as a browser opens files that are dropped on a page that does not listen
+listen();
+const started = start();
+started.catch((error) => fail(error.message));
 
 async function start() {
-  const response = await fetch("models/index.json");
+  const response = await fetch("models/index.json").catch(() => {
+    throw new Error("the page's server cannot be reached. Start it again with npm start.");
+  });
   if (!response.ok) throw new Error("models/index.json: missing. Build the page again.");
   const folders = await response.json();
   for (const { folder, title } of folders) element("folder").add(new Option(title, folder));
@@ -18,11 +23,15 @@ async function start() {
   if (wanted !== null && !folders.some(({ folder }) => folder === wanted)) {
     fail(`folder: must be one of ${folders.map(({ folder }) => folder).join(", ")}, got ${wanted}.`);
   } else if (wanted !== null) element("folder").value = wanted;
-  listen();
 }
 
 function listen() {
-  element("file").addEventListener("change", ({ target }) => target.files[0] && run(target.files[0]));
+  element("file").addEventListener("change", ({ target }) => {
+    const [chosen] = target.files;
+    // so that choosing the same file again is a change too
+    target.value = "";
+    if (chosen) run(chosen);
+  });
   element("folder").addEventListener("change", () => file && run(file));
   element("opacity").addEventListener("input", ({ target }) => view?.setOpacity(Number(target.value)));
   element("download").addEventListener("click", download);
@@ -44,6 +53,11 @@ async function run(chosen) {
   element("error").hidden = element("result").hidden = true;
   setBusy(true);
   stage("Reading the image …");
+  try {
+    await started;
+  } catch (error) {
+    return fail(error.message);
+  }
   worker.postMessage({ folder: element("folder").value, file, device: asked.get("device") });
 }
 
@@ -61,8 +75,12 @@ const receive = {
     listVolumes(found.volumes);
     element("notes").textContent = found.notes.join(" ");
     element("result").hidden = false;
+    try {
+      await show(found);
+    } catch (error) {
+      return fail(`${file.name}: the viewer cannot show this image (${error.message}). You can still download the labels.`);
+    }
     setBusy(false);
-    await show(found).catch((error) => fail(`the viewer cannot show it (${error.message}). The labels can be downloaded.`));
     document.body.dataset.state = "done";
   },
 };

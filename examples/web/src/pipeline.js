@@ -28,18 +28,19 @@ export function checkPipeline(pipeline, name) {
     throw new UserError(`${name}: ${reason}`);
   };
   if (pipeline?.version !== VERSION) refuse(`version must be ${VERSION}, got ${pipeline?.version}. Export the bundle again.`);
-  if (pipeline.network.format !== "onnx") refuse("its network is no ONNX file. Export it with --network_format onnx.");
+  if (pipeline.network.format !== "onnx") refuse("its network is not an ONNX file. Export it with --network_format onnx.");
   if (pipeline.spatial_dims !== 3 || pipeline.reading.channels !== 1) {
-    refuse("this page takes networks of volumes with one channel. Use python -m monai_unetpp.runner for it.");
+    refuse("this page supports only 3D networks with one channel. Use python -m monai_unetpp.runner instead.");
   }
   if (pipeline.postprocessing.some(({ step }) => step === INVERT_PROBABILITIES)) {
-    refuse("it brings back probabilities, this page labels. Export it with --no_smooth, or use python -m monai_unetpp.runner.");
+    const remedy = "Export it with --no_smooth, or use python -m monai_unetpp.runner instead.";
+    refuse(`it resamples probabilities (smooth), which this page does not support. ${remedy}`);
   }
   const unknown = [
     ...pipeline.preprocessing.filter(({ step }) => !Object.hasOwn(STEPS, step)),
     ...pipeline.postprocessing.filter(({ step }) => step !== CLEAR_BACKGROUND),
   ];
-  if (unknown.length) refuse(`unknown step "${unknown[0].step}". Take the page of the version that made the folder.`);
+  if (unknown.length) refuse(`unknown step "${unknown[0].step}". Use the page of the version that exported the folder.`);
 }
 
 /** Refuse a network other than the one that was exported. */

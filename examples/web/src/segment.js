@@ -44,7 +44,7 @@ export function measure(labels, image, names) {
 function usable({ name, voxels }, { allow_constant: allowConstant, fill_nonfinite: fill }) {
   const bad = voxels.reduce((count, value) => count + Number(!Number.isFinite(value)), 0);
   if (bad && fill === null) {
-    throw new UserError(`${name}: ${bad} of ${voxels.length} voxels are NaN or infinite. Replace them, for example by 0.`);
+    throw new UserError(`${name}: ${bad} of ${voxels.length} voxels are NaN or infinite. Replace them, for example with 0.`);
   }
   const filled = bad ? voxels.map((value) => (Number.isFinite(value) ? value : fill)) : voxels;
   const [low, high] = rangeOf(filled);

@@ -143,7 +143,7 @@ function rememberingConstants(predict) {
 /** Sums up weighted logits in a slab that moves along the image; what it leaves behind becomes labels. */
 class LabelStitcher {
   constructor(layout, channels, windows) {
-    if (channels > 256) throw new UserError(`pipeline.json: up to 256 labels are possible here, got ${channels}.`);
+    if (channels > 256) throw new UserError(`pipeline.json: this page supports at most 256 labels, got ${channels}.`);
     this.layout = layout;
     this.channels = channels;
     this.weights = windows.blending === "gaussian" ? gaussianWeights(layout.windowSize, windows.sigma_scale) : null;
@@ -213,7 +213,7 @@ class LabelStitcher {
       isFinite &&= Number.isFinite(value);
       if (value > highest) [best, highest] = [channel, value];
     }
-    if (!isFinite) throw new UserError("the network gave NaN or infinity. Its weights are damaged: export the bundle again.");
+    if (!isFinite) throw new UserError("the network returned NaN or infinity. Its weights are damaged: export the bundle again.");
     return this.channels === 1 ? Number(highest > 0) : best;
   }
 }
