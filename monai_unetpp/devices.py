@@ -28,9 +28,18 @@ def resolve_device(name: str | None = None) -> torch.device:
         device = torch.device(re.sub(r"^gpu\b", "cuda", name.lower()))
     except RuntimeError as e:
         raise ValueError(f"device must be a name like 'cpu' or 'cuda:0', got {name!r}.") from e
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch finds no CUDA GPU here. Use device 'cpu'.")
+    if device.type == "cuda":
+        _check_gpu(name, device.index or 0)
     return device
+
+
+def _check_gpu(name: str, number: int) -> None:
+    if not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} was asked for, but torch finds no CUDA GPU here. Use device 'cpu'.")
+    count = torch.cuda.device_count()
+    if number >= count:
+        found = "only cuda:0" if count == 1 else f"cuda:0 to cuda:{count - 1}"
+        raise ValueError(f"device {name!r} was asked for, but torch finds {found} here. Use one of these, or 'cpu'.")
 
 
 def resolve_precision(precision: str, device: torch.device | str) -> str:

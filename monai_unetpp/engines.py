@@ -32,7 +32,8 @@ from monai_unetpp.data import (
 )
 from monai_unetpp.data.background import SURROUND_SHARE, SURROUND_VALUE
 from monai_unetpp.data.grid import voxel_ml
-from monai_unetpp.data.instances import INSTANCE_COUNT
+from monai_unetpp.data.instances import INSTANCE_COUNT, SplitInstancesd
+from monai_unetpp.data.source_files import source_files
 from monai_unetpp.errors import printable
 from monai_unetpp.measuring.stage_timer import StageTimer
 
@@ -68,6 +69,7 @@ class CaseResult:
             (``LevelSurroundd``); None if it found none or did not look for one.
         depths: number of windows by the level at which they stopped, if the inferer chooses the depth of each window.
         pixels: of a 2D label map, with the background; 0 for volumes and if the prediction is not a label map.
+        files: all files of the input: several for a case with one per channel, and for a chosen DICOM series.
     """
 
     case: str
@@ -81,6 +83,7 @@ class CaseResult:
     depths: dict[str, int] = dataclasses.field(default_factory=dict)
     voxels: dict[int, int] = dataclasses.field(default_factory=dict)
     pixels: int = 0
+    files: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +95,7 @@ class _StartedCase:
     started: float
     surround: dict[str, float] | None
     depths: dict[str, int]
+    files: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -197,6 +201,18 @@ class CaseEvaluator(SupervisedEvaluator):
         transforms = () if self._saving is None else self._saving.transforms
         return tuple(transform for transform in transforms if isinstance(transform, SegmentationSaveImaged))
 
+    @property
+    def depths(self) -> dict[str, int]:
+        """Windows of the last image by the level at which they stopped; empty if the inferer does not choose it."""
+        found: Mapping[str, dict[str, int]] = getattr(self.inferer, "depths", None) or {}
+        return dict(next(iter(found.values()), {}))
+
+    @property
+    def numbers_objects(self) -> bool:
+        """Whether ``postprocessing`` numbers objects, so that the values of its results are not labels."""
+        steps = self._postprocessing.flatten().transforms if isinstance(self._postprocessing, Compose) else ()
+        return any(isinstance(step, SplitInstancesd) for step in (*steps, self._postprocessing))
+
     def add_saver(self, transform: Callable[[Any], Any]) -> None:
         """Add a transform after the saving ones at the end of ``postprocessing``.
 
@@ -290,7 +306,7 @@ class CaseEvaluator(SupervisedEvaluator):
         engine.state.output, self._unsaved = None, None
         try:
             output = self._update(engine, batchdata)
-            self._finish(case, file, output, _surround(batchdata))
+            self._finish(case, file, output, batchdata)
         except Exception as e:
             self._case_failed = True
             self._await_saving()
@@ -302,13 +318,13 @@ class CaseEvaluator(SupervisedEvaluator):
     def _refusal(self, batchdata: Mapping[str, Any]) -> str | None:
         """Why the result cannot be written, checked before the network runs; None if it can."""
         image = batchdata.get(CommonKeys.IMAGE)
-        file = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ) if isinstance(image, MetaTensor) else None
-        if file is None:
+        files = source_files(image.meta) if isinstance(image, MetaTensor) else ()
+        if not files:
             return None
         item = {key: _only(value) for key, value in batchdata.items()}
         try:
             for saver in self.savers:
-                saver.check_result(str(_only(file)), item)
+                saver.check_result(files, item)
         except OSError as e:
             return str(e)
         return None
@@ -325,9 +341,9 @@ class CaseEvaluator(SupervisedEvaluator):
             }
         return data
 
-    def _finish(self, case: str, file: str, output: Any, surround: dict[str, float] | None) -> None:
-        depths: Mapping[str, dict[str, int]] = getattr(self.inferer, "depths", None) or {}
-        started = _StartedCase(case, file, self._started, surround, dict(next(iter(depths.values()), {})))
+    def _finish(self, case: str, file: str, output: Any, batchdata: Mapping[str, Any]) -> None:
+        surround, files = _surround(batchdata), _files(batchdata, file)
+        started = _StartedCase(case, file, self._started, surround, self.depths, files)
         if self._unsaved is None or self._timer is not None or self._saver is None:
             self.completed.append(self._save(started, _only(output), self._unsaved))
             return
@@ -357,6 +373,7 @@ class CaseEvaluator(SupervisedEvaluator):
             depths=case.depths,
             voxels=voxels,
             pixels=_count_pixels(prediction) if instances is None else 0,
+            files=case.files,
         )
 
     def _await_saving(self) -> None:
@@ -511,6 +528,12 @@ def _describe_case(batchdata: Mapping[str, Any]) -> tuple[str, str]:
     file = "unnamed case" if file is None else str(_only(file))
     case = batchdata.get("case") if isinstance(batchdata, Mapping) else None
     return (case_name(file) if case is None else str(_only(case))), file
+
+
+def _files(batchdata: Mapping[str, Any], file: str) -> tuple[str, ...]:
+    """All files of a case whose first is ``file``."""
+    image = batchdata.get(CommonKeys.IMAGE) if isinstance(batchdata, Mapping) else None
+    return (source_files(image.meta) if isinstance(image, MetaTensor) else ()) or (file,)
 
 
 def _surround(batchdata: Mapping[str, Any]) -> dict[str, float] | None:

@@ -7,6 +7,7 @@ import dataclasses
 import gzip
 import os
 import tempfile
+from collections.abc import Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,15 +20,18 @@ from monai.data.utils import orientation_ras_lps, to_affine_nd
 from monai.utils import MetaKeys, SpaceKeys
 from nibabel.spatialimages import SpatialImage
 
-from monai_unetpp.data import VolumeReader, find_cases
+from monai_unetpp.data import VolumeReader
 from monai_unetpp.data.cases import expand_home
-from monai_unetpp.data.nifti import is_nifti_name
+from monai_unetpp.data.dicom import is_dicom_file
+from monai_unetpp.data.grid import channel_axes
+from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.data.pictures import is_picture_name, read_picture
 from monai_unetpp.files import atomic_path
 from monai_unetpp.reporting.html import embed_figure, html_paragraph, html_table
 from monai_unetpp.results import LabelVolume
 from monai_unetpp.results.overlay import draw_overlay
-from monai_unetpp.segmentation import SegmentedCase, segment_files
+from monai_unetpp.segmentation import SegmentedCase, segment_single
+from monai_unetpp.segmentation_options import SegmentationOptions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,7 +54,7 @@ class Segmentation:
         affine: ``(4, 4)``, from voxels to mm in RAS; the identity for pictures.
         labels: name of each value.
         volumes: value, name, voxels and millilitres of every label; empty if objects were numbered.
-        image: the intensities ``(H, W[, D])``.
+        image: the intensities ``(H, W[, D])``; of several channels the first.
         bundle: name of the bundle that was used.
         level: the level that was run.
         instances: number of objects, None unless they were numbered.
@@ -129,8 +133,8 @@ def segment(
     For many files use :func:`monai_unetpp.segmentation.segment_files`, which loads the network once.
 
     Args:
-        image: a path (an image file or the folder of a DICOM series), an image of nibabel or SimpleITK, or a
-            ``MetaTensor`` ``(1, H, W[, D])``.
+        image: a path (an image file, or a folder with one image, such as a DICOM series or one file per channel), an
+            image of nibabel or SimpleITK, or a ``MetaTensor`` ``(1, H, W[, D])``.
         bundle: name or folder of a bundle.
         level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
@@ -151,28 +155,27 @@ def segment(
     """
     with tempfile.TemporaryDirectory(prefix="monai-unetpp-") as folder:
         source = _file_of(image, Path(folder) / _NAME)
-        _check_single(source)
-        summary = segment_files(source, Path(folder) / "result", bundle, level, device, **options)
+        chosen = SegmentationOptions(source, Path(folder) / "result", bundle, level=level, device=device, **options)
+        summary, files = segment_single(chosen)
         for failure in summary.failures:
             raise ValueError(failure.replace(str(source), _NAME) if source.is_relative_to(folder) else failure)
-        return _loaded(summary.cases[0], source, labels=summary.labels, bundle=summary.bundle, level=summary.level)
+        described = {"labels": summary.labels, "bundle": summary.bundle, "level": summary.level}
+        return _loaded(summary.cases[0], [Path(file) for file in files], **described)
 
 
-def _loaded(case: SegmentedCase, source: Path, **described: Any) -> Segmentation:
-    """Read the written result of a case into memory."""
+def _loaded(case: SegmentedCase, files: Sequence[Path], **described: Any) -> Segmentation:
+    """Read the written result of a case, and its image, into memory."""
     output = Path(case.output)
     if is_picture_name(output):
         array, affine = read_picture(output, labels=True), np.eye(4)
     else:
         result = nibabel.load(output)
         array, affine = np.asarray(result.dataobj), np.asarray(result.affine)  # type: ignore[attr-defined]
-    reader = VolumeReader(spatial_dims=(2, 3), allow_constant=True, fill_nonfinite=0)
-    image, _ = reader.get_data(reader.read(source))
     return Segmentation(
         array,
         affine,
         volumes=case.volumes,
-        image=image,
+        image=_intensities(files, max(2, sum(length > 1 for length in array.shape))),
         instances=case.instances,
         warnings=case.warnings,
         _suffix=".nii.gz" if output.name.endswith(".nii.gz") else output.suffix,
@@ -181,13 +184,14 @@ def _loaded(case: SegmentedCase, source: Path, **described: Any) -> Segmentation
     )
 
 
-def _check_single(source: Path) -> None:
-    if source.is_dir():
-        found = len(find_cases(source, strict=False))
-        if found > 1:
-            raise ValueError(
-                f"{source}: contains {found} images. Name one, or use monai_unetpp.segmentation.segment_files."
-            )
+def _intensities(files: Sequence[Path], dims: int) -> npt.NDArray[Any]:
+    """Read an image, of several channels the first; ``dims`` is the number of its spatial axes."""
+    is_series = all(not is_nifti_name(file) and is_dicom_file(file) for file in files)
+    channels = channel_axes(open_nifti(files[0]).shape, dims)[1] if is_nifti_name(files[0]) else 1
+    allowed = (2, 3) if channels == 1 else dims
+    reader = VolumeReader(allowed, allow_constant=True, fill_nonfinite=0, channels=channels)
+    array, _ = reader.get_data(reader.read(files if is_series else files[:1]))
+    return array if channels == 1 else array[0]
 
 
 def _file_of(image: Any, path: Path) -> Path:

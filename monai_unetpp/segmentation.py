@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import datetime
 import logging
@@ -42,7 +41,7 @@ from monai_unetpp.results import (
 )
 from monai_unetpp.segmentation_options import SegmentationOptions
 
-__all__ = ["SegmentationSummary", "SegmentedCase", "make_output_dir", "segment_files"]
+__all__ = ["SegmentationSummary", "SegmentedCase", "make_output_dir", "segment_files", "segment_single"]
 
 logger = logging.getLogger(__name__)
 
@@ -161,7 +160,37 @@ def segment_files(
         OSError: ``output_dir`` cannot be written to.
     """
     chosen = SegmentationOptions(inputs, output_dir, bundle, level=level, device=device, **options)
+    return _completed(_prepared(chosen), progress)
+
+
+def segment_single(chosen: SegmentationOptions) -> tuple[SegmentationSummary, tuple[str, ...]]:
+    """Segment the only case in the inputs.
+
+    Args:
+        chosen: as the arguments of :func:`segment_files`.
+
+    Returns:
+        The summary, and the files of the image: several for one with a file per channel, and for a chosen DICOM series.
+        None if it failed.
+
+    Raises:
+        ValueError: as for :func:`segment_files`, or the bundle finds several cases.
+        FileNotFoundError: as for :func:`segment_files`.
+        TypeError: likewise.
+        OSError: likewise.
+    """
     run = _prepared(chosen)
+    count = run.evaluator.state.epoch_length or 0
+    if count > 1:
+        raise ValueError(
+            f"{', '.join(chosen.paths)}: contains {count} images. Name one, or use "
+            "monai_unetpp.segmentation.segment_files."
+        )
+    summary = _completed(run, False)
+    return summary, next((done.files for done in run.evaluator.completed), ())
+
+
+def _completed(run: _Run, progress: Progress) -> SegmentationSummary:
     run.run(progress)
     # torchrun ends all processes when one of them has ended with an error, such as failed cases
     with gathered(run.summary()) as parts:
@@ -251,7 +280,8 @@ class _Run:
             left_out = leave_out_finished(items, savers[0], earlier, beside)
             for case, _, output in left_out:
                 has_volume = self.chain.first.network.spatial_dims == 3
-                self.results.add_earlier(case, output, has_volume, earlier.warnings(output))
+                numbered = self.evaluator.numbers_objects
+                self.results.add_earlier(case, output, has_volume, earlier.warnings(output), numbered)
             self.skipped = len(left_out)
         self.evaluator.state.epoch_length = len(items)
 
@@ -298,17 +328,18 @@ class _Run:
         for done in self.evaluator.completed[len(self.cases) :]:
             case = self._segmented_case(done)
             self.cases.append(case)
-            with contextlib.suppress(OSError):  # retried, and then reported, at the end
-                self.results.add(_recorded(case, self._files_of.get(case.image, [case.image])), case.volumes)
+            self.results.add(_recorded(case, done.files), case.volumes)
 
     def _segmented_case(self, done: CaseResult) -> SegmentedCase:
-        volumes = self.chain.measure(done)
+        # the numbers of objects are not labels
+        volumes = self.chain.measure(done) if done.instances is None else ()
         volumes_ml = {label.name: label.ml for label in volumes if label.ml is not None}
         # within another bundle, the guards have checked each crop
         if self.chain.pair is None and self.chain.last.guard is not None:
             names = self.chain.names if done.pixels else {}
             shares = {name: done.voxels.get(value, 0) / done.pixels for value, name in names.items()}
             self.chain.last.guard.check_result(done.file, volumes_ml, shares)
+        starts = tuple(f"{file}: " for file in done.files)
         return SegmentedCase(
             case=done.case,
             image=done.file,
@@ -318,9 +349,9 @@ class _Run:
             stages=done.stages,
             instances=done.instances,
             surround=done.surround,
-            volumes=volumes if done.instances is None else (),
-            warnings=tuple(line for line in self._warnings if line.startswith(f"{done.file}: ")),
-            depths=done.depths,
+            volumes=volumes,
+            warnings=tuple(line for line in self._warnings if line.startswith(starts)),
+            depths=self.chain.depths(done),
         )
 
     def _write(self) -> None:
@@ -335,11 +366,9 @@ class _Run:
             failures=self.failures,
             warnings=list(self._warnings),
         )
-        try:
-            self.results.write()
-        except (OSError, ValueError) as e:
-            logger.error("%s", e)
-            self.failures.append(str(e))
+        for problem in self.results.write():
+            logger.error("%s", problem)
+            self.failures.append(problem)
 
 
 def _described(chosen: SegmentationOptions, chain: Chain) -> dict[str, Any]:

@@ -50,8 +50,8 @@ class SegmentationOptions:
             must define its labels.
         list_key: list of ``dataset.json`` to segment, such as ``"validation"``, if the inputs are such folders.
         level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the deepest.
-        adaptive: tolerance from 0 to 1, such as 0.03: each window stops at the level where two successive levels differ
-            by less (in ``1 - Dice`` of every class). Not together with ``level``.
+        adaptive: tolerance from 0 to 1, such as 0.033: each window stops at the level where two successive levels
+            differ by less (in ``1 - Dice`` of every class). Not together with ``level``.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         runtime: ``"auto"``, ``"torch"``, ``"compile"`` or ``"openvino"``.
         precision: ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
@@ -120,7 +120,7 @@ class SegmentationOptions:
         type=float,
         metavar="TOLERANCE",
         help="choose the depth of each window: stop where two successive levels differ by less than this in "
-        "1 - Dice of every class, such as 0.03 (default: all windows at one level); prune --settings adaptive=... "
+        "1 - Dice of every class, such as 0.033 (default: all windows at one level); prune --settings adaptive=... "
         "measures the loss of accuracy",
     )
     device: str | None = option(None, metavar="DEVICE", help=DEVICE_HELP)
@@ -211,7 +211,7 @@ class SegmentationOptions:
         if self.within is not None and (self.instances or self.slice_axis is not None):
             raise ValueError("within must not be combined with instances or slice_axis. It is for volumes.")
         if self.adaptive is not None and not 0 <= self.adaptive <= 1:
-            raise ValueError(f"adaptive must lie between 0 and 1, got {self.adaptive!r}. 0.03 is a good start.")
+            raise ValueError(f"adaptive must lie between 0 and 1, got {self.adaptive!r}. 0.033 is a good start.")
         if self.adaptive is not None and self.level is not None:
             raise ValueError(
                 f"adaptive and level exclude each other, got {self.adaptive!r} and {self.level!r}. Leave one out: "

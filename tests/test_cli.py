@@ -887,7 +887,21 @@ def test_a_gpu_is_a_gpu_by_either_name(monkeypatch):
     from monai_unetpp.devices import resolve_device
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert [str(resolve_device(name)) for name in ("gpu", "GPU:1", "cuda:1")] == ["cuda", "cuda:1", "cuda:1"]
+
+
+@pytest.mark.parametrize(("count", "found"), [(1, "only cuda:0"), (3, "cuda:0 to cuda:2")])
+def test_a_gpu_beyond_those_that_are_here_is_refused(monkeypatch, count, found):
+    import torch
+
+    from monai_unetpp.devices import resolve_device
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert str(resolve_device(f"cuda:{count - 1}")) == f"cuda:{count - 1}"
+    with pytest.raises(ValueError, match=rf"^device 'cuda:3' was asked for, but torch finds {found} here\. Use one"):
+        resolve_device("cuda:3")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """One image in, one segmentation out, whatever holds the image."""
 
 import re
+import shutil
 
 import monai.transforms
 import nibabel as nib
@@ -95,6 +96,19 @@ def test_a_picture(nuclei_bundle, tmp_path):
         np.testing.assert_array_equal(np.asarray(saved).T, found.array)
     with pytest.raises(ValueError, match=r"labels\.nii: the name must end in \.png"):
         found.save(tmp_path / "labels.nii")
+
+
+def test_a_folder_with_one_image(of_path, hippocampus_bundle, nuclei_bundle, path, tmp_path):
+    (tmp_path / "volume").mkdir()
+    shutil.copy(path, tmp_path / "volume")
+    found = segment(tmp_path / "volume", hippocampus_bundle, **OPTIONS)
+    np.testing.assert_array_equal(found.array, of_path.array)
+    np.testing.assert_array_equal(found.image, of_path.image)
+    (tmp_path / "picture").mkdir()
+    rows = np.full((20, 24), 10, np.uint8)
+    rows[5:15, 8:18] = 200
+    Image.fromarray(rows).save(tmp_path / "picture" / "cells.png")
+    np.testing.assert_array_equal(segment(tmp_path / "picture", nuclei_bundle, **OPTIONS).image, rows.T)
 
 
 def test_what_is_no_image_is_named(hippocampus_bundle, decathlon_dir, of_path, tmp_path):

@@ -519,7 +519,7 @@ def test_the_depth_that_is_asked_for_takes_the_place_of_the_bundles_own(hippocam
 
 
 def test_tolerances_that_cannot_be_are_refused(hippocampus_bundle, case, tmp_path):
-    with pytest.raises(ValueError, match=r"adaptive must lie between 0 and 1, got 2\.0\. 0\.03 is a good start"):
+    with pytest.raises(ValueError, match=r"adaptive must lie between 0 and 1, got 2\.0\. 0\.033 is a good start"):
         segment_files(case, tmp_path, hippocampus_bundle, adaptive=2.0)
     with pytest.raises(ValueError, match=r"adaptive and level exclude each other, got 0\.1 and 'L2'"):
         segment_files(case, tmp_path, hippocampus_bundle, adaptive=0.1, level="L2")

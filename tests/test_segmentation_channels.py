@@ -11,6 +11,8 @@ import pytest
 import torch
 
 from monai_unetpp import NestedUNet
+from monai_unetpp import segment as segment_one
+from monai_unetpp.results import hash_image
 from monai_unetpp.segmentation import segment_files as segment
 
 AFFINE = np.array([[1.0, 0, 0, -3], [0, 1.2, 0, 4], [0, 0, 1.5, 5], [0, 0, 0, 1]])
@@ -58,3 +60,52 @@ def test_four_axes_and_one_file_per_channel_give_the_same_on_the_grid_of_the_ima
     lacking, single = summary.failures
     assert "the case 'lacking' must have a file for each of the network's 2 channels, 0000 to 0001, got lack" in lacking
     assert "must be NIfTI with 2 channels on its last axis, got shape (14, 15, 16). Convert it, or give a" in single
+
+
+@pytest.fixture
+def split(tmp_path):
+    """The files of a case of two channels."""
+    voxels = np.random.default_rng(0).normal(100, 20, (*SHAPE, 2)).astype(np.float32)
+    (tmp_path / "in").mkdir()
+    paths = [tmp_path / "in" / f"split_{channel:04d}.nii.gz" for channel in (0, 1)]
+    for channel, path in enumerate(paths):
+        nibabel.save(nibabel.Nifti1Image(voxels[..., channel], AFFINE), path)
+    return paths
+
+
+def test_another_second_channel_is_another_image(bundle, split, tmp_path):
+    def skipped():
+        options = {"device": "cpu", "runtime": "torch", "skip_existing": True}
+        return segment(tmp_path / "in", tmp_path / "out", bundle, **options).skipped
+
+    assert [skipped(), skipped()] == [0, 1]
+    (run,) = json.loads((tmp_path / "out" / "run.json").read_text())["runs"]
+    assert run["cases"][0]["sha256"] == hash_image(*split)
+    changed = nibabel.load(split[1])
+    nibabel.save(nibabel.Nifti1Image(changed.get_fdata() + 1, AFFINE), split[1])
+    assert [skipped(), skipped()] == [0, 1]
+    # swapped, they are another image, too
+    first, second = (path.read_bytes() for path in split)
+    split[0].write_bytes(second)
+    split[1].write_bytes(first)
+    assert skipped() == 0
+
+
+def test_one_image_gives_its_first_channel_beside_the_labels(bundle, split, tmp_path):
+    channels = np.stack([nibabel.load(path).get_fdata(dtype=np.float32) for path in split], axis=-1)
+    nibabel.save(nibabel.Nifti1Image(channels, AFFINE), tmp_path / "whole.nii.gz")
+    options = {"bundle": bundle, "device": "cpu", "runtime": "torch"}
+    of_folder, of_file = (segment_one(tmp_path / name, **options) for name in ("in", "whole.nii.gz"))
+    assert np.array_equal(of_folder.array, of_file.array)
+    for found in (of_folder, of_file):
+        assert found.array.shape == SHAPE
+        np.testing.assert_allclose(found.image, channels[..., 0])
+
+
+def test_warnings_about_any_channel_are_those_of_the_case(bundle, split, tmp_path):
+    strange = nibabel.Nifti1Image(nibabel.load(split[1]).get_fdata(), AFFINE)
+    strange.set_sform(AFFINE, 1)
+    strange.set_qform(np.diag([3.0, 3, 3, 1]) @ AFFINE, 1)
+    nibabel.save(strange, split[1])
+    (done,) = segment(tmp_path / "in", tmp_path / "out", bundle, device="cpu", runtime="torch").cases
+    assert any(line.startswith(f"{split[1]}: its pixdim") for line in done.warnings)

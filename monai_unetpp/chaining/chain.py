@@ -98,6 +98,10 @@ class Chain:
         found_ml = {value: count * voxel_ml for value, count in voxels.items()}
         return (*measure_labels(self.names, done.voxels, ml), *measure_labels({}, voxels, found_ml, self.totals))
 
+    def depths(self, done: CaseResult) -> dict[str, int]:
+        """Windows of a finished case by the level at which they stopped; within another bundle those of all crops."""
+        return done.depths if self.step is None else self.step.depths.pop(done.file, {})
+
     def _write_masks(self, chosen: SegmentationOptions, inputs: RunInputs) -> None:
         values = read_brain_mask(self.first.folder, self.first.labels)
         self.first.evaluator.add_postprocessing(BrainMaskd("pred", values, _MASK))

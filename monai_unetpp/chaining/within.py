@@ -21,6 +21,7 @@ from monai_unetpp.data.after_loading import steps_after_loading
 from monai_unetpp.data.grid import voxel_ml
 from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.nifti_results import smallest_dtype
+from monai_unetpp.measuring.sums import summed
 
 __all__ = ["SCAN", "SegmentWithind"]
 
@@ -46,6 +47,8 @@ class SegmentWithind(MapTransform):
 
     Attributes:
         found: voxels of each label of the first bundle, and millilitres of a voxel, by scan.
+        depths: windows of all crops by the level at which they stopped, by scan; empty unless the second bundle chooses
+            the depth of each.
 
     Raises:
         ValueError: the second bundle does not load its images with ``LoadImaged``.
@@ -55,6 +58,7 @@ class SegmentWithind(MapTransform):
         super().__init__(keys)
         self.pair, self.first, self.last = pair, first, last
         self.found: dict[str, tuple[dict[int, int], float]] = {}
+        self.depths: dict[str, dict[str, int]] = {}
         preprocessing = steps_after_loading(last.transform)
         if preprocessing is None:
             raise ValueError(
@@ -72,6 +76,7 @@ class SegmentWithind(MapTransform):
         d = dict(data)
         scan: MetaTensor = d[SCAN]
         file = str(scan.meta.get(ImageMetaKey.FILENAME_OR_OBJ, CommonKeys.IMAGE))
+        self.depths[file] = {}
         for key in self.key_iterator(d):
             found = np.asarray(d[key].cpu())[0].astype(np.int64)
             self._note_found(found, scan, file)
@@ -124,6 +129,7 @@ class SegmentWithind(MapTransform):
             return False
         name = f"{file}: {rule.name}" if len(self.pair.crops) > 1 else file
         labels = self._labels(cut_crop(scan, crop, keep), name)
+        self.depths[file] = summed([self.depths[file], self.last.evaluator.depths])
         part = result[crop.box]
         new = (labels > 0) & (part == 0)
         part[new] = labels[new] + self.pair.value(number, 0)

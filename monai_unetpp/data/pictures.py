@@ -24,6 +24,7 @@ from monai_unetpp.data.tiff import (
     mean_of_colours,
     read_tiff,
     read_tiff_shape,
+    read_tiff_software,
     tiff_appearance,
 )
 from monai_unetpp.files import MARK, atomic_path
@@ -41,8 +42,8 @@ logger = logging.getLogger(__name__)
 
 PICTURE_SUFFIXES = (".png", ".tif", ".tiff")
 
-#: Metadata fields for the software, by which earlier results are recognized.
-_PNG_SOFTWARE, _TIFF_SOFTWARE = "Software", 305
+#: Metadata field for the software, by which earlier results are recognized.
+_PNG_SOFTWARE = "Software"
 _ORIENTATION = ExifTags.Base.Orientation
 _LARGEST_IN_PNG = np.iinfo(np.uint16).max
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -166,16 +167,22 @@ def _appearance(source: Path, rows: np.ndarray[Any, Any]) -> dict[str, Any]:
 
 
 def read_picture_mark(path: Path) -> str | None:
-    """The software named in a picture written by this package; None for any other file."""
+    """The software named in a picture of any size written by this package; None for any other file."""
     try:
-        check_regular_file(path)
+        is_tiff = _head(path).startswith(TIFF_SIGNATURES)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(path) as picture:
-                software = picture.info.get(_PNG_SOFTWARE) or dict(getattr(picture, "tag_v2", {})).get(_TIFF_SOFTWARE)
-    except Exception:  # Pillow raises almost anything for damaged files
+            software = read_tiff_software(path) if is_tiff else _read_png_software(path)
+    except Exception:  # libraries raise almost anything for damaged files
         return None
     return software if str(software).split(" ")[0] == MARK else None
+
+
+def _read_png_software(path: Path) -> str | None:
+    # without the limit of Image.open on the number of pixels, which are not decoded
+    with PngImagePlugin.PngImageFile(path) as picture:
+        software: str | None = picture.info.get(_PNG_SOFTWARE)
+        return software
 
 
 def _head(path: Path) -> bytes:

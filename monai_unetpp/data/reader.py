@@ -21,6 +21,7 @@ from monai_unetpp.data.itk_images import ITK_SUFFIXES, is_itk_name, read_itk_fil
 from monai_unetpp.data.label_values import as_integers
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_nifti_name, open_nifti, read_voxels, stored_step
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_picture
+from monai_unetpp.data.source_files import note_source_files
 
 __all__ = ["VolumeReader", "not_supported"]
 
@@ -114,6 +115,12 @@ class VolumeReader(ImageReader):
             Array ``(H, W[, D])``, or ``(C, H, W[, D])`` for several files or channels, and metadata with the affine in
             RAS, mm.
         """
+        array, metadata = self._read_image(img)
+        if len(img) > 1:
+            note_source_files(metadata, img)
+        return array, metadata
+
+    def _read_image(self, img: tuple[Path, ...]) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         if all(not is_nifti_name(path) and is_dicom_file(path) for path in img):
             return self._read_dicom(img)
         if self.channels > 1 and len(img) == 1:

@@ -32,14 +32,18 @@ __all__ = [
 ]
 
 
-def identify_image(image: str | PathLike[str]) -> ImageIdentity:
-    """The identity of an image file or of a folder with a DICOM series; every byte is read once."""
+def identify_image(*images: str | PathLike[str]) -> ImageIdentity:
+    """The identity of an image; every byte is read once.
+
+    Args:
+        *images: its file, the folder of a DICOM series, or several files: channels in their order, or slices.
+    """
     try:
-        hashes = sorted(hash_file(file) for file in image_files(Path(image)))
+        hashes = [file for image in images for file in sorted(map(hash_file, image_files(Path(image))))]
     except OSError:
         hashes = []
     content = hashes[0] if len(hashes) == 1 else hash_bytes(map(str.encode, hashes)) if hashes else None
-    return ImageIdentity(hash_path(image), content)
+    return ImageIdentity(hash_path(images[0]), content)
 
 
 def picture_mark(image: ImageIdentity) -> str:

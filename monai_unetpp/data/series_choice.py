@@ -22,11 +22,12 @@ ALL_SERIES = "all"
 
 
 def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[str]]:
-    """Replace each folder with several series by the wanted ones.
+    """Replace each folder with several series by the wanted ones; one with a single series must be of the wanted.
 
     Args:
         items: cases from :func:`monai_unetpp.data.find_cases`; changed in place. The number of the series is appended
-            to the name of the case. A folder without the series gets a ``failure``.
+            to the name of the case, except in a folder with a single one, where 1 always is its number. A folder
+            without the series gets a ``failure``.
         wanted: number, UID or description of a series, or ``"all"``.
 
     Returns:
@@ -36,7 +37,7 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[st
     arranged: list[dict[str, Any]] = []
     for item in items:
         series = _series_of(item)
-        if len(series) < 2:
+        if not series or (len(series) == 1 and wanted in (ALL_SERIES, "1")):
             arranged.append(item)
             continue
         folder = Path(item["image"])
@@ -45,6 +46,10 @@ def choose_series(items: list[dict[str, Any]], wanted: str) -> dict[str, list[st
             there = "; ".join(map(str, series))
             failure = f"{folder}: has no DICOM series {wanted!r} that is a volume; it has {there}. Name another."
             arranged.append({**item, "failure": printable(failure)})
+            continue
+        if len(series) == 1:
+            arranged.append(item)
+            continue
         for one, number in zip(chosen, _numbers(chosen), strict=True):
             files = [str(file.path) for file in one.files]
             files_of[files[0]] = files

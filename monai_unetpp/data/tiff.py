@@ -15,7 +15,15 @@ from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPage, 
 
 from monai_unetpp.data.image_errors import ImageFileError, damaged_file
 
-__all__ = ["TIFF_SIGNATURES", "labels_of_colours", "mean_of_colours", "read_tiff", "read_tiff_shape", "tiff_appearance"]
+__all__ = [
+    "TIFF_SIGNATURES",
+    "labels_of_colours",
+    "mean_of_colours",
+    "read_tiff",
+    "read_tiff_shape",
+    "read_tiff_software",
+    "tiff_appearance",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +37,7 @@ _COLOURED = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
 #: tifffile's axes of a single picture, and readable names of others.
 _PICTURE_AXES = "YXS"
 _NAMES = {"Z": "depth", "T": "time", "C": "channels"}
-_ORIENTATION, _RESOLUTION_X, _RESOLUTION_Y = 274, 282, 283
+_ORIENTATION, _RESOLUTION_X, _RESOLUTION_Y, _SOFTWARE = 274, 282, 283, 305
 _OME_SIZES = tuple(f"PhysicalSize{axis}{unit}" for axis in "XYZ" for unit in ("", "Unit"))
 _IMAGEJ_SIZES = ("spacing", "unit", "finterval")
 
@@ -72,6 +80,13 @@ def read_tiff(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
         for index, page in enumerate(pages[1:], start=1):
             volume[index] = _grey_rows(page, path, labels)
         return np.transpose(volume)
+
+
+def read_tiff_software(path: Path) -> str | None:
+    """The software that a file names, without reading its pixels; a damaged file may raise any error."""
+    with TiffFile(path, _multifile=False) as file:
+        tag = file.pages.first.tags.get(_SOFTWARE)
+        return None if tag is None else str(tag.value)
 
 
 def tiff_appearance(path: Path) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from monai_unetpp.data.nifti import is_nifti_name
 from monai_unetpp.data.nifti_results import on_nifti_grid, smallest_dtype
 from monai_unetpp.data.pictures import is_picture_name, read_picture_shape, write_picture
 from monai_unetpp.data.result_marks import identify_image, is_result, nifti_mark, picture_mark, read_identity
+from monai_unetpp.data.source_files import source_files
 from monai_unetpp.files import atomic_path
 
 __all__ = ["SegmentationSaveImaged", "write_volume"]
@@ -102,7 +103,8 @@ class SegmentationSaveImaged(SaveImaged):
                     "Load the image with LoadImaged and use Invertd first."
                 )
             metadata = d[key].meta
-            source = str(metadata[ImageMetaKey.FILENAME_OR_OBJ])
+            files = source_files(metadata)
+            source = files[0]
             labels = _labels(d[key], key)
             original_affine = np.asarray(metadata[MetaKeys.ORIGINAL_AFFINE], dtype=np.float64)
             loaded = lay_flat(original_affine) if labels.ndim == 2 else original_affine
@@ -110,13 +112,13 @@ class SegmentationSaveImaged(SaveImaged):
             difference = compare_geometry(grid, ImageGeometry(labels.shape, np.asarray(d[key].affine)))
             if difference is not None:
                 raise ValueError(f"{key} must be on the grid of {source}: {difference}. Use Invertd first.")
-            path = self.check_result(source, d)
+            path = self.check_result(files, d)
             if is_picture_name(path):
                 _check_picture_shape(labels, source)
-                write_picture(path, labels, source, picture_mark(identify_image(source)))
+                write_picture(path, labels, source, picture_mark(identify_image(*files)))
             else:
                 names = {} if INSTANCE_COUNT in metadata else self._names()
-                write_volume(path, labels, source, original_affine, names)
+                write_volume(path, labels, source, original_affine, names, files)
             metadata[MetaKeys.SAVED_TO] = str(path)
         return d
 
@@ -129,11 +131,11 @@ class SegmentationSaveImaged(SaveImaged):
         name = item.get(RESULT_NAME) or item.get(self.case_key) or case_name(source)
         return self.output_dir / f"{name}_{self.output_postfix}{result_suffix(source)}"
 
-    def check_result(self, source: str, item: Mapping[Any, Any]) -> Path:
+    def check_result(self, source: str | Sequence[str], item: Mapping[Any, Any]) -> Path:
         """Check that the result of an image may be written, before the network runs.
 
         Args:
-            source: the image.
+            source: the image, or all its files.
             item: the case's own keys, such as ``case``.
 
         Returns:
@@ -143,12 +145,14 @@ class SegmentationSaveImaged(SaveImaged):
             FileExistsError: the file exists and was not written by this package, or is the result of another image.
             OSError: the name is too long.
         """
-        path = self.result_path(source, item)
-        _check_replaceable(path, source, self.overwrite)
+        files = [source] if isinstance(source, str) else source
+        path = self.result_path(files[0], item)
+        _check_replaceable(path, files, self.overwrite)
         return path
 
 
-def _check_replaceable(path: Path, source: str, overwrite: bool) -> None:
+def _check_replaceable(path: Path, files: Sequence[str], overwrite: bool) -> None:
+    source = files[0]
     try:
         path.lstat()
     except OSError as e:
@@ -161,7 +165,7 @@ def _check_replaceable(path: Path, source: str, overwrite: bool) -> None:
             "output folder."
         )
     before = read_identity(path)
-    if not overwrite and (before is None or not before.is_same(identify_image(source))):
+    if not overwrite and (before is None or not before.is_same(identify_image(*files))):
         of_which = "does not name its image" if before is None else "is of another image"
         raise FileExistsError(
             f"{source}: its result would replace {path}, which {of_which}. Name another output folder, or replace it "
@@ -181,6 +185,7 @@ def write_volume(
     source: str | PathLike[str],
     affine: np.ndarray[Any, Any],
     labels: Mapping[int, str] | None = None,
+    files: Sequence[str | PathLike[str]] = (),
 ) -> None:
     """Write ``array`` as NIfTI on the grid of ``source``, whole or not at all.
 
@@ -191,6 +196,7 @@ def write_volume(
             that describe values; channels on its last axis are ignored.
         affine: ``(4, 4)``, in RAS and mm: the grid of a ``source`` that is not NIfTI.
         labels: name of each value of a label map, stored in the file with colours.
+        files: all files of the image, if ``source`` is the first of several.
 
     Raises:
         ImageFileError: ``source`` can no longer be read.
@@ -198,7 +204,7 @@ def write_volume(
         OSError: the file cannot be written.
     """
     image = on_nifti_grid(array, Path(source)) if is_nifti_name(source) else _on_affine(array, affine)
-    image.header["descrip"] = nifti_mark(identify_image(source))
+    image.header["descrip"] = nifti_mark(identify_image(*(files or [source])))
     if labels:
         image.header.extensions.append(label_table_extension(labels))
     with atomic_path(path) as temporary:

@@ -45,10 +45,10 @@ def check_tolerance(value: Any) -> float:
         ValueError: it lies outside 0 to 1.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"adaptive_tolerance must be a number such as 0.03, got {value!r}. It is 1 - Dice.")
+        raise TypeError(f"adaptive_tolerance must be a number such as 0.033, got {value!r}. It is 1 - Dice.")
     tolerance = float(value)
     if not 0 <= tolerance <= 1:
-        raise ValueError(f"adaptive_tolerance must lie between 0 and 1, got {value!r}. 0.03 is a good start.")
+        raise ValueError(f"adaptive_tolerance must lie between 0 and 1, got {value!r}. 0.033 is a good start.")
     return tolerance
 
 
@@ -63,7 +63,7 @@ def check_adaptive(levels: Any, tolerance: Any, runtime: str) -> float | None:
     if (levels == ADAPTIVE) != (tolerance is not None):
         raise ValueError(
             f"adaptive_tolerance must be given with levels={ADAPTIVE!r} and only there, got {tolerance!r} with "
-            f"levels={levels!r}. Give both, such as 0.03, or none."
+            f"levels={levels!r}. Give both, such as 0.033, or none."
         )
     if tolerance is not None and runtime == "compile":
         raise ValueError(

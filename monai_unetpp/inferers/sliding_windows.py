@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import logging
 import math
@@ -23,6 +24,7 @@ from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.inferers.label_maps import LabelMaps
 from monai_unetpp.inferers.logits import ONLY, full_precision, logits_by_name, through_pinned_memory
 from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
+from monai_unetpp.inferers.predictors.adaptive import check_several_levels
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
 from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_run, check_sizes
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
@@ -64,6 +66,7 @@ class NestedSlidingWindowInferer(Inferer):
             size. Use the patch size of the training: deep levels are worse in smaller windows. ``"auto"`` chooses for
             each image the fewest and largest windows that safely fit into free memory, if possible the whole image, in
             multiples of the network's downsampling; see :func:`monai_unetpp.inferers.window_choice.choose_windows`.
+            If memory runs out after all, windows of half as many voxels are tried, also for later images.
             This computes fewer voxels, but is only for networks whose output does not depend on the window size, as
             with batch norm: with instance norm another window size changes every voxel, and a warning says so.
         sw_batch_size: windows per batch. ``None`` uses one with OpenVINO, else as many as suit the device's free
@@ -77,7 +80,7 @@ class NestedSlidingWindowInferer(Inferer):
         cval: the padding value for ``"constant"``.
         levels: ``None`` uses what ``network(windows)`` returns, the deepest level; ``"L2"`` that level; ``"mean"`` the
             mean of the probabilities of all heads as logits (see
-            :func:`monai_unetpp.inferers.head_averaging.mean_of_heads`); ``"adaptive=0.03"`` the result of
+            :func:`monai_unetpp.inferers.head_averaging.mean_of_heads`); ``"adaptive=0.033"`` the result of
             ``"adaptive"`` at this tolerance; a list of these gives a dict from one pass. ``"adaptive"``, only on its
             own, runs each window only as deep as needed, see ``adaptive_tolerance``.
         output: ``"logits"``, ``(B, C, *spatial)`` in float32, or ``"labels"``, ``(B, 1, *spatial)`` in uint8 (int16 for
@@ -200,7 +203,8 @@ class NestedSlidingWindowInferer(Inferer):
         Raises:
             TypeError: the network does not have ``levels``, or does not return tensors.
             ValueError: inputs do not fit the arguments, or the network changes the size of windows.
-            MemoryError: memory is insufficient even for half as many windows per batch.
+            MemoryError: memory is insufficient even for half as many windows per batch, or with ``roi_size="auto"`` for
+                the smallest windows.
         """
         grid = self._grid(inputs.shape, network, inputs.device)
         images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
@@ -317,26 +321,41 @@ class NestedSlidingWindowInferer(Inferer):
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def _infer_within_memory(self, run: WindowRun) -> dict[str, torch.Tensor]:
-        batch_size = self._batch_size(run)
-        try:
-            return self._infer(run, batch_size)
-        except (RuntimeError, MemoryError) as e:
-            if not is_out_of_memory(e):
-                raise
-            if batch_size == 1:
-                raise MemoryError(self._memory_message(run, batch_size)) from e
+        batch_size, estimate = self._batch_size(run), self._most_voxels
+        first = True
+        while True:
+            try:
+                return self._infer(run, batch_size)
+            except (RuntimeError, MemoryError) as e:
+                if not is_out_of_memory(e):
+                    raise
+                smaller = self._smaller(run, batch_size, first)
+                if smaller is None:
+                    self._most_voxels = estimate  # for other images, as the windows were not at fault
+                    raise MemoryError(self._memory_message(run, batch_size)) from e
+            # outside the handler, where nothing refers to the memory of the failed run
+            self._predictors.clear()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            run, batch_size = smaller
+            first = False
+
+    def _smaller(self, run: WindowRun, batch_size: int, first: bool) -> tuple[WindowRun, int] | None:
+        """What to try next where memory is insufficient, also for later images; None if nothing is left."""
+        if batch_size > 1 and (first or self.roi_size == AUTO):
             logger.warning("Not enough memory for %d windows per batch: trying %d.", batch_size, batch_size // 2)
-        # outside the handler, where nothing refers to the memory of the failed run
-        self._predictors.clear()
-        self._most_at_once = batch_size // 2
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        try:
-            return self._infer(run, batch_size // 2)
-        except (RuntimeError, MemoryError) as e:
-            if not is_out_of_memory(e):
-                raise
-            raise MemoryError(self._memory_message(run, batch_size // 2)) from e
+            self._most_at_once = batch_size // 2
+            return run, batch_size // 2
+        if self._most_voxels is None or self.roi_size != AUTO:
+            return None
+        most, size = run.grid.window_voxels // 2, run.grid.image_size
+        grid = choose_windows(size, most, downsampling_of(run.network, len(size)), self.overlap)
+        if grid.window_voxels >= run.grid.window_voxels:
+            return None
+        sizes = ["x".join(map(str, each.window_size)) for each in (run.grid, grid)]
+        logger.warning("Not enough memory for windows of %s: trying %s.", *sizes)
+        self._most_voxels = *self._most_voxels[:2], most
+        return dataclasses.replace(run, grid=grid), batch_size
 
     def _batch_size(self, run: WindowRun) -> int:
         chosen = self.sw_batch_size
@@ -487,6 +506,8 @@ class NestedSlidingWindowInferer(Inferer):
                 f"network must have levels for levels={self.levels!r}, got {type(network).__name__}. Use a "
                 "NestedUNet, or levels=None."
             )
+        if any(name.startswith(ADAPTIVE) for name in names):
+            check_several_levels(levels)
         return tuple(levels)
 
     def _predictions(

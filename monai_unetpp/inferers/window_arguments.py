@@ -39,7 +39,7 @@ def check_levels(levels: Sequence[str] | str | None) -> tuple[str, ...] | str | 
     ]
     if wrong or not names or len(set(names)) < len(names):
         raise ValueError(
-            f"levels must be None, a level such as 'L2', 'mean', 'adaptive=0.03' or a list of different ones, or "
+            f"levels must be None, a level such as 'L2', 'mean', 'adaptive=0.033' or a list of different ones, or "
             f"'adaptive', got {levels!r}."
         )
     return levels if isinstance(levels, str) else tuple(names)

@@ -104,7 +104,7 @@ def adaptive_tolerances(given: Mapping[str, Any] | Sequence[str] | str | None) -
             tolerances.append(check_tolerance(float(value)))
         except (TypeError, ValueError) as e:
             raise ValueError(
-                f"settings must have an adaptive tolerance between 0 and 1, got {value!r}. 0.03 is a good start."
+                f"settings must have an adaptive tolerance between 0 and 1, got {value!r}. 0.033 is a good start."
             ) from e
     return tuple(sorted(set(tolerances)))
 

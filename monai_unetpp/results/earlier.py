@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +20,29 @@ class EarlierResults:
         wanted: the entries ``bundle``, ``within`` and ``options`` of this run.
 
     A result is kept if its mark names the same image with the same content, unless ``runs`` say that it was made with
-    other weights or options. So an interrupted run continues, but one with another level starts again.
+    other weights or options. So an interrupted run continues, but one with another level starts again. Results are
+    looked up by the names of their files, which are unique in a folder: the folder may have been renamed or moved.
     """
 
     def __init__(self, runs: Iterable[Mapping[str, Any]], wanted: Mapping[str, Any]) -> None:
         self._wanted = _compared(wanted)
-        made = [(case, run) for run in runs for case in run["cases"]]
-        self._made_by = {case.get("output"): _compared(run) for case, run in made}
-        self._warnings = {case.get("output"): case.get("warnings") or () for case, _ in made}
+        made = [(Path(str(case.get("output"))).name, case, run) for run in runs for case in run["cases"]]
+        self._made_by = {name: _compared(run) for name, _, run in made}
+        self._warnings = {name: case.get("warnings") or () for name, case, _ in made}
 
     def warnings(self, output: Path) -> Sequence[str]:
         """The warnings about a result when it was made."""
-        return tuple(self._warnings.get(str(output), ()))
+        return tuple(self._warnings.get(output.name, ()))
 
-    def has(self, image: str | Path, output: Path) -> bool:
-        """Whether ``output`` is the finished result of ``image``."""
-        if not output.is_file() or self._made_by.get(str(output), self._wanted) != self._wanted:
+    def has(self, image: str | PathLike[str] | Sequence[str | PathLike[str]], output: Path) -> bool:
+        """Whether ``output`` is the finished result of ``image``, one file or several."""
+        if not output.is_file() or self._made_by.get(output.name, self._wanted) != self._wanted:
             return False
         made_of = read_identity(output)
-        return made_of is not None and made_of.content is not None and made_of.content == identify_image(image).content
+        if made_of is None or made_of.content is None:
+            return False
+        files = [image] if isinstance(image, (str, PathLike)) else image
+        return made_of.content == identify_image(*files).content
 
 
 def _compared(run: Mapping[str, Any]) -> tuple[Any, ...]:

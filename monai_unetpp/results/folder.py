@@ -59,18 +59,20 @@ class ResultFolder:
             _check_table(self.path / name)
 
     def add(self, case: RecordedCase, volumes: Sequence[LabelVolume]) -> None:
-        """Add a finished case; files are written from time to time.
+        """Add a finished case; files are written from time to time, and what fails is tried again.
 
-        Raises:
-            OSError: it cannot be written.
+        Args:
+            case: the case.
+            volumes: sizes of its labels; none if objects were numbered. They replace those of an earlier result.
         """
         self._cases[case.case] = case
-        if volumes:
-            self._volumes[case.case] = volumes, case.warnings
+        self._volumes[case.case] = volumes, case.warnings
         if time.monotonic() - self._written > _PAUSE_S * self.shard[1]:
             self.write()
 
-    def add_earlier(self, case: str, output: Path, has_volume: bool, warnings: Sequence[str] = ()) -> None:
+    def add_earlier(
+        self, case: str, output: Path, has_volume: bool, warnings: Sequence[str] = (), numbered: bool = False
+    ) -> None:
         """Add a case that was finished before; its volumes are measured if missing in the table.
 
         Args:
@@ -78,32 +80,51 @@ class ResultFolder:
             output: its label map.
             has_volume: whether voxels have a size in mm.
             warnings: the warnings about it at the time.
+            numbered: whether its values number objects and are no labels; it then has no volumes.
         """
+        if numbered:
+            self._volumes[case] = (), ()
+            return
         if self._listed is None:
             self._listed = {row[0] for row in read_volume_rows(self.path / VOLUMES_FILE)}
         if case not in self._listed:
             self._volumes[case] = measure_file(output, self.names, has_volume, self.totals), tuple(warnings)
 
-    def write(self) -> None:
-        """Write all files, if any case is finished.
+    def write(self) -> list[str]:
+        """Write all files, if any case is finished. One that cannot be written does not keep the others from it.
 
-        Raises:
-            OSError: a file cannot be written.
+        Returns:
+            Why files could not be written, one line each.
         """
-        with nullcontext() if self.shard[1] == 1 else exclusively(self.path):
-            self._write()
+        problems: list[str] = []
+        try:
+            with nullcontext() if self.shard[1] == 1 else exclusively(self.path):
+                for write in (self._write_record, self._write_volumes):
+                    try:
+                        write()
+                    except (OSError, ValueError) as e:
+                        problems.append(str(e))
+        except OSError as e:  # there was no turn for this process
+            problems.append(str(e))
+        self._written = time.monotonic()
+        return problems
 
-    def _write(self) -> None:
-        if self._volumes:
-            text = format_volumes(self._volumes, read_volume_rows(self.path / VOLUMES_FILE))
-            write_text(self.path / VOLUMES_FILE, text)
+    def _write_record(self) -> None:
         if not self._cases:
             return
         earlier = [run for run in read_runs(self.path / RUN_FILE) if _identity(run) != _identity(self.run)]
         write_text(self.path / RUN_FILE, format_runs(self.run, list(self._cases.values()), earlier))
         for name, table in (("itk_snap", itk_snap_table), ("slicer", slicer_table)):
             write_text(self.path / TABLE_FILES[name], table(self.names))
-        self._written = time.monotonic()
+
+    def _write_volumes(self) -> None:
+        if not self._volumes:
+            return
+        path = self.path / VOLUMES_FILE
+        rows = read_volume_rows(path)
+        # cases without labels may have rows of an earlier result
+        if rows or any(labels for labels, _ in self._volumes.values()):
+            write_text(path, format_volumes(self._volumes, rows))
 
 
 def _identity(run: Mapping[str, Any]) -> tuple[Any, Any]:

@@ -102,10 +102,11 @@ def leave_out_finished(
     """
     left_out = []
     for item in list(items):
-        image = item["image"][0] if isinstance(item["image"], (list, tuple)) else item["image"]
+        files = item["image"] if isinstance(item["image"], (list, tuple)) else [item["image"]]
+        image = files[0]
         output = saver.result_path(image, item)
         complete = all(path(image, item).exists() for path in beside)
-        if "failure" not in item and complete and earlier.has(image, output):
+        if "failure" not in item and complete and earlier.has(files, output):
             left_out.append((item["case"], str(image), output))
             items.remove(item)
     return left_out

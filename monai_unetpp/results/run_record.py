@@ -12,6 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.data.grid import warn_once
 from monai_unetpp.data.result_marks import image_files
 from monai_unetpp.files import MARK, hash_file
 
@@ -100,7 +101,11 @@ def format_runs(run: Mapping[str, Any], cases: Sequence[RecordedCase], earlier: 
 
 @contextmanager
 def collecting_warnings() -> Iterator[list[str]]:
-    """Collect the warnings of this package inside the block, one line each; they are still logged."""
+    """Collect the warnings of this package inside the block, one line each; they are still logged.
+
+    Warnings that are logged once per file are logged again, so that none is missing from the block.
+    """
+    warn_once.cache_clear()
     handler = _Collector()
     logger = logging.getLogger(_PACKAGE)
     logger.addHandler(handler)

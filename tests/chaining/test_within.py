@@ -6,7 +6,7 @@ import json
 import nibabel as nib
 import numpy as np
 import pytest
-from chained_bundles import SHOWN, make_bundle
+from chained_bundles import SHOWN, ByPlace, make_bundle
 
 import monai_unetpp
 from monai_unetpp.cli.program import main
@@ -144,6 +144,13 @@ def test_one_side_alone_is_segmented_and_told_and_none_is_a_failure(bundles, tmp
     )
     assert done.volumes_ml["left lateral"] == 0 < done.volumes_ml["right lateral"]
     assert failure.startswith(f"{inputs[1]}: the region to segment was not found. Check")
+
+
+def test_depths_are_those_of_the_second_bundle_over_all_crops(bundles, tmp_path, monkeypatch):
+    monkeypatch.setattr(ByPlace, "depths", {"adaptive": {"L2": 2, "L3": 1}}, raising=False)
+    make_scan(tmp_path / "scan.nii.gz", np.eye(3))
+    summary = segment_files(tmp_path / "scan.nii.gz", tmp_path / "out", bundles / "inner", within=bundles / "outer")
+    assert summary.depths == summary.cases[0].depths == {"L2": 4, "L3": 2}
 
 
 def test_results_are_passed_over_only_if_made_within_the_same_bundle_and_complete(bundles, tmp_path):

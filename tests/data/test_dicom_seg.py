@@ -10,6 +10,7 @@ import pydicom
 import pytest
 from dicom_builder import SERIES, Grid, enhanced_dataset, frame_groups, series_datasets, slice_dataset, write, write_all
 
+from monai_unetpp import segment as segment_one
 from monai_unetpp.data.cases import find_cases
 from monai_unetpp.data.dicom import read_dicom
 from monai_unetpp.data.dicom_seg import read_label_codes, write_dicom_seg
@@ -149,6 +150,21 @@ def test_a_series_that_there_is_not(study):
     assert "4: 'T4' (MR, 16 slices" in items[0]["failure"]
 
 
+@pytest.mark.parametrize(
+    ("wanted", "fits"), [("4", True), ("T4", True), ("1", True), ("all", True), ("3", False), ("T1 mprage", False)]
+)
+def test_the_only_series_of_a_folder_must_be_the_one_that_is_wanted(study, wanted, fits):
+    for path in study.glob("[13]_*.dcm"):
+        path.unlink()
+    items = find_cases(study)
+    assert choose_series(items, wanted) == {}
+    (item,) = items
+    assert (item["image"], item["case"]) == (str(study), "study")
+    assert ("failure" in item) == (not fits)
+    if not fits:
+        assert f"has no DICOM series '{wanted}' that is a volume; it has 4: 'T4'" in item["failure"]
+
+
 def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, decathlon_dir, tmp_path, caplog):
     options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": [], "series": "all", "dicom_seg": True}
     plain = decathlon_dir / "imagesTr" / "case_0.nii.gz"
@@ -168,3 +184,12 @@ def test_a_study_becomes_label_maps_and_dicom_seg(study, hippocampus_bundle, dec
     assert run["cases"][0]["sha256"] == hash_image(*sorted(study.glob("3_*.dcm")))
     again = segment_files(study, tmp_path / "out", hippocampus_bundle, **options, skip_existing=True)
     assert again.skipped == 2
+
+
+def test_one_series_of_a_study_is_one_image(study, hippocampus_bundle):
+    options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": []}
+    found = segment_one(study, hippocampus_bundle, series="4", **options)
+    assert found.image.shape == found.array.shape == (*found.array.shape[:2], 16)
+    assert found.image.std() > 0
+    with pytest.raises(ValueError, match=r"study: contains 2 images\. Name one"):
+        segment_one(study, hippocampus_bundle, series="all", **options)

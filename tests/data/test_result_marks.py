@@ -112,6 +112,13 @@ def test_figures_and_label_pictures_are_no_cases(tmp_path: Path) -> None:
     assert Image.open(tmp_path / "accuracy.png").info["Title"] == "accuracy"
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_results_are_known_whatever_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str) -> None:
+    write_picture(tmp_path / f"a{suffix}", np.ones((5, 5), np.uint8))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)  # Pillow refuses to open twice as many
+    assert is_result(tmp_path / f"a{suffix}")
+
+
 def test_nothing_but_results(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     first = image(tmp_path / "x.nii.gz")
     one = result(tmp_path / "out" / "x_seg.nii.gz", first)

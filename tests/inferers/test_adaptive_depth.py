@@ -151,12 +151,16 @@ def test_slices_are_counted_together_and_metadata_kept(net):
 def test_what_cannot_be_is_refused(options, message):
     with pytest.raises(ValueError, match=message):
         inferer(**options)
-    with pytest.raises(TypeError, match=r"adaptive_tolerance must be a number such as 0\.03, got '0\.1'"):
+    with pytest.raises(TypeError, match=r"adaptive_tolerance must be a number such as 0\.033, got '0\.1'"):
         inferer(levels="adaptive", adaptive_tolerance="0.1")
 
 
 def test_networks_without_levels_to_choose_from_are_refused(net, image):
     with pytest.raises(ValueError, match="network must have two or more levels for levels='adaptive', got only L2"):
         adaptive()(image, net.prune("L2"))
+    whole = NestedUNet(2, 1, 2, features=(2, 4), norm=None).eval()
+    for levels in ("adaptive=0.1", ["L1", "adaptive=0.1"]):
+        with pytest.raises(ValueError, match=r"network must have two or more levels .*, got only L1"):
+            inferer(levels=levels)(image, whole)
     with pytest.raises(TypeError, match="network must have levels for levels='adaptive', got function"):
         adaptive()(image, lambda x: x)

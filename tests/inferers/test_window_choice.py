@@ -104,6 +104,41 @@ def test_memory_is_asked_for_once_and_in_powers_of_two(monkeypatch):
     assert most_window_voxels(0, 4) == 1
 
 
+class Greedy:
+    """A network that runs out of memory for windows of more pixels than ``most``."""
+
+    def __init__(self, most):
+        self.most = most
+        self.sizes = []
+
+    def __call__(self, windows):
+        self.sizes.append(windows[0, 0].numel())
+        if self.sizes[-1] > self.most:
+            raise MemoryError
+        return torch.cat([windows, -windows], dim=1)
+
+
+def test_windows_shrink_until_they_fit_and_stay_so_for_the_next_image(caplog):
+    image, network = torch.randn(1, 1, 32, 32), Greedy(256)
+    inferer = NestedSlidingWindowInferer("auto", overlap=0.0, mode="constant", runtime="torch", precision="fp32")
+    torch.testing.assert_close(inferer(image, network), torch.cat([image, -image], dim=1))
+    assert network.sizes[:2] == [1024, 512]
+    assert max(network.sizes[2:]) <= 256
+    assert "Not enough memory for windows of 32x32: trying " in caplog.text
+    network.sizes.clear()
+    inferer(image, network)
+    assert max(network.sizes) <= 256
+
+
+def test_windows_that_cannot_shrink_any_more_end_in_one_line():
+    network = Greedy(0)
+    inferer = NestedSlidingWindowInferer("auto", runtime="torch", precision="fp32", sw_batch_size=2)
+    with pytest.raises(MemoryError, match=r"inputs must fit into memory, got \[1, 1, 32, 32\] with 1 windows"):
+        inferer(torch.randn(1, 1, 32, 32), network)
+    assert network.sizes == sorted(network.sizes, reverse=True)
+    assert network.sizes[0] > network.sizes[-1]
+
+
 def test_another_word_than_auto_is_refused():
     with pytest.raises(TypeError, match="roi_size must be integers, one for all axes or each, or 'auto'"):
         NestedSlidingWindowInferer("large")

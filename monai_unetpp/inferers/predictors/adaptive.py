@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,13 @@ from monai_unetpp.inferers.predictors.predictor import evaluating
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.stages import NetworkStage
 
-__all__ = ["FIRST_LEVELS", "AdaptiveTorchPredictor", "as_nested_unet", "check_levels_to_choose"]
+__all__ = [
+    "FIRST_LEVELS",
+    "AdaptiveTorchPredictor",
+    "as_nested_unet",
+    "check_levels_to_choose",
+    "check_several_levels",
+]
 
 #: Levels of the first stage: a window cannot stop before two levels can be compared.
 FIRST_LEVELS = 2
@@ -94,12 +100,21 @@ def check_levels_to_choose(network: Any) -> NestedUNet:
         ValueError: it has one level.
     """
     nested = as_nested_unet(network)
-    if len(nested.levels) < FIRST_LEVELS:
+    check_several_levels(nested.levels)
+    return nested
+
+
+def check_several_levels(levels: Sequence[str]) -> None:
+    """Check that there are levels to choose from.
+
+    Raises:
+        ValueError: there is one level.
+    """
+    if len(levels) < FIRST_LEVELS:
         raise ValueError(
-            f"network must have two or more levels for levels={ADAPTIVE!r}, got only {nested.levels[0]}. Use the "
+            f"network must have two or more levels for levels={ADAPTIVE!r}, got only {levels[0]}. Use the "
             "whole network, trained with deep_supervision, or leave the adaptive depth out."
         )
-    return nested
 
 
 def as_nested_unet(network: Any) -> NestedUNet:

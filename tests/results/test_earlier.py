@@ -1,0 +1,110 @@
+"""What of earlier runs is kept, and what of it is no longer true."""
+
+import csv
+import json
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image
+from runner_bundle import write_bundle, write_image
+
+from monai_unetpp.data import write_volume
+from monai_unetpp.data.pictures import write_picture
+from monai_unetpp.results import EarlierResults, LabelVolume, RecordedCase, ResultFolder
+from monai_unetpp.results import folder as results_folder
+from monai_unetpp.segmentation import segment_files
+
+SHAPE = (4, 5, 6)
+
+
+@pytest.fixture
+def image(tmp_path):
+    return write_image(tmp_path / "a.nii.gz", SHAPE, surround=False)
+
+
+def rows_of(folder):
+    with (folder / "volumes.csv").open(newline="") as file:
+        return [(row["case"], row["label"], row["voxels"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("folder", ["out", "/elsewhere/before/it/was/renamed"])
+def test_a_result_of_another_level_is_known_however_its_folder_was_named(image, tmp_path, folder):
+    output = tmp_path / "out" / "a_seg.nii.gz"
+    write_volume(output, np.ones(SHAPE, np.uint8), image, np.eye(4))
+    runs = [
+        {"options": {"level": "L1"}, "cases": [{"case": "a", "output": f"{folder}/a_seg.nii.gz", "warnings": ["odd"]}]}
+    ]
+    same, other = (EarlierResults(runs, {"options": {"level": level}}) for level in ("L1", "L2"))
+    assert same.has(image, output)
+    assert same.warnings(output) == ("odd",)
+    assert not other.has(image, output)
+
+
+def test_numbered_objects_have_no_volumes_and_lose_those_of_labels(tmp_path):
+    write_picture(tmp_path / "a_seg.png", np.arange(20, dtype=np.uint8).reshape(4, 5))
+
+    def folder():
+        return ResultFolder(tmp_path, {1: "cell"}, {"started": "now"})
+
+    numbered = folder()
+    numbered.add(RecordedCase("a", "a.png", None, "a_seg.png", 0.1), ())
+    numbered.write()
+    assert not (tmp_path / "volumes.csv").exists()
+    for again in (True, False):
+        plain = folder()
+        for name in "ab":
+            plain.add(RecordedCase(name, "a.png", None, "a_seg.png", 0.1), [LabelVolume(1, "cell", 5, None)])
+        plain.write()
+        assert rows_of(tmp_path) == [("a", "1", "5"), ("b", "1", "5")]
+        numbered = folder()
+        if again:
+            numbered.add(RecordedCase("a", "a.png", None, "a_seg.png", 0.1), ())
+        else:
+            numbered.add_earlier("a", tmp_path / "a_seg.png", False, numbered=True)
+        numbered.write()
+        assert rows_of(tmp_path) == [("b", "1", "5")]
+
+
+def test_skipped_images_with_numbered_objects_get_no_rows(nuclei_bundle, tmp_path):
+    pytest.importorskip("skimage")
+    pixels = np.full((40, 50), 10, np.uint8)
+    pixels[8:20, 10:22] = pixels[24:36, 30:42] = 200
+    Image.fromarray(pixels).save(tmp_path / "cells.png")
+    options = {"level": "L1", "device": "cpu", "runtime": "torch", "flips": [], "skip_existing": True}
+
+    def skipped(**more):
+        return segment_files(tmp_path / "cells.png", tmp_path / "out", nuclei_bundle, **options, **more).skipped
+
+    assert (skipped(), len(rows_of(tmp_path / "out"))) == (0, 1)
+    assert (skipped(instances=True), rows_of(tmp_path / "out")) == (0, [])
+    assert (skipped(instances=True), rows_of(tmp_path / "out")) == (1, [])
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return write_bundle(tmp_path_factory.mktemp("bundle") / "tiny", 3, [], runtime="torch")
+
+
+def test_a_table_changed_during_the_run_costs_neither_cases_nor_the_record(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(results_folder, "_PAUSE_S", 0.0)
+    images = [write_image(tmp_path / f"{name}.nii.gz", (16, 16, 16), surround=False) for name in "abc"]
+    out = tmp_path / "out"
+    summary = segment_files(images, out, tiny, progress=lambda line: (out / "volumes.csv").write_text("mine\n"))
+    assert [done.case for done in summary.cases] == ["a", "b", "c"]
+    (failure,) = summary.failures
+    assert failure == (
+        f"{out / 'volumes.csv'}: exists and was not written by monai-unetpp. Move it away, or name another folder."
+    )
+    assert (out / "volumes.csv").read_text() == "mine\n"
+    (run,) = json.loads((out / "run.json").read_text())["runs"]
+    assert [case["case"] for case in run["cases"]] == ["a", "b", "c"]
+
+
+def test_warnings_about_headers_are_those_of_every_run(tiny, tmp_path):
+    image = write_image(tmp_path / "a.nii.gz", (16, 16, 16), surround=False)
+    stored = nibabel.load(image)
+    nibabel.save(nibabel.Nifti1Image(stored.get_fdata(), np.diag([1.0, 1, 60, 1])), image)
+    told = [segment_files(image, tmp_path / "out", tiny).cases[0].warnings for _ in range(2)]
+    assert told[0] == told[1]
+    assert told[0][0].startswith(f"{image}: its header gives the unusual voxel size 1 x 1 x 60 mm.")
