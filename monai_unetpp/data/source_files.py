@@ -22,7 +22,7 @@ def note_source_files(metadata: MutableMapping[Any, Any], files: Sequence[str | 
         metadata: changed in place.
         files: one file per channel, or the slices of a DICOM series.
     """
-    metadata[_FILES] = _SEPARATOR.join(map(fspath, files))
+    metadata[_FILES] = _SEPARATOR.join(fspath(file) for file in files)
 
 
 def source_files(metadata: Mapping[Any, Any]) -> tuple[str, ...]:
