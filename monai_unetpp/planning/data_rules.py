@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_unetpp.planning.fingerprint import Fingerprint
+from monai_unetpp.planning.fingerprint import Fingerprint, IntensityStatistics
 
 __all__ = [
     "ISENSEE",
@@ -41,8 +41,12 @@ _ANISOTROPY = 3.0
 _FINER_PERCENTILE = 10
 #: Least share of the cases with a constant surround for the data to count as having one.
 _MOST = 0.9
-#: Least share of images with the rarer kind of background (dark or bright) for there to be two kinds.
-_SOME = 0.02
+#: Least share of images with the rarer kind of background (dark or bright) for there to be two kinds, and largest share
+#: of images in between.
+_SOME, _BETWEEN = 0.02, 0.05
+#: Place of the median in the range of an image, from 0 to 1, below which its background is dark, and above which it is
+#: bright.
+_DARK, _BRIGHT = 0.35, 0.65
 #: Largest factor of a rare label in sampling and in the loss, relative to the most frequent label.
 _MOST_OFTEN = 4.0
 #: Patches around the background for each patch around a label.
@@ -132,17 +136,28 @@ def choose_intensity_range(fingerprint: Fingerprint, normalization: str) -> Choi
 
 def choose_inversion(fingerprint: Fingerprint, normalization: str) -> Choice:
     """Whether images with a bright background are inverted."""
-    if len(fingerprint.channels) > 1 or normalization != "volume" or fingerprint.modality in _RADIOLOGY:
-        return Choice(False, "Only single-channel images without a physical scale can have either background.")
-    whole = [case.intensity[0].whole for case in fingerprint.cases]
-    share = statistics.fmean(each.p50 > (each.p0_5 + each.p99_5) / 2 for each in whole)
-    if _SOME <= share <= 1 - _SOME:
+    if fingerprint.spatial_dims == 3 or fingerprint.modality in _RADIOLOGY:
+        return Choice(False, "Only 2D images without a physical scale can have either background.")
+    if len(fingerprint.channels) > 1 or normalization != "volume":
+        return Choice(False, "Only single-channel images, each normalised by itself, can have either background.")
+    places = [_place_of_median(case.intensity[0].whole) for case in fingerprint.cases]
+    dark, bright = (statistics.fmean(found) for found in ([p < _DARK for p in places], [p > _BRIGHT for p in places]))
+    if min(dark, bright) >= _SOME and dark + bright >= 1 - _BETWEEN:
         return Choice(
             True,
-            f"{share:.0%} of the images have a bright background and the others a dark one; bright ones are inverted, "
+            f"{bright:.0%} of the images have a bright background and {dark:.0%} a dark one; bright ones are inverted, "
             "so that all look alike.",
         )
-    return Choice(False, "All images have the same kind of background.")
+    return Choice(False, "The backgrounds are not of two separate kinds, dark and bright.")
+
+
+def _place_of_median(whole: IntensityStatistics) -> float:
+    """Position of the median between the 0.5th and the 99.5th percentile, from 0 to 1; 0 if these are equal.
+
+    Images are inverted by the same measure: above 0.5.
+    """
+    extent = whole.p99_5 - whole.p0_5
+    return (whole.p50 - whole.p0_5) / extent if extent > 0 else 0.0
 
 
 def choose_class_ratios(fingerprint: Fingerprint) -> Choice:

@@ -1,5 +1,7 @@
 """The rules of a plan: what the data ask for."""
 
+import dataclasses
+
 import pytest
 from fingerprints import BRIGHT, DARK, fingerprint
 
@@ -55,6 +57,21 @@ def test_images_of_both_backgrounds_are_made_alike():
     assert inverts(DARK, BRIGHT)
     assert not inverts(DARK, DARK)
     assert not inverts(BRIGHT)
+    # a few in between are fine
+    assert inverts(*[DARK] * 80, *[BRIGHT] * 19, _with_median(50.0))
+
+
+def _with_median(value):
+    return dataclasses.replace(DARK, p50=value)
+
+
+def test_medians_around_the_middle_of_the_range_are_no_two_backgrounds():
+    grey = [_with_median(value) for value in (40.0, 45.0, 49.0, 51.0, 55.0, 58.0)]
+    whole = {"one kind": grey, "many between": [DARK, BRIGHT, *grey], "a volume": [DARK, BRIGHT]}
+    for name, intensities in whole.items():
+        shape = (64, 64, 64) if name == "a volume" else (64, 64)
+        data = fingerprint(shape=shape, modality="other", whole=intensities)
+        assert not data_rules.choose_inversion(data, "volume").value, name
 
 
 def test_rare_labels_are_drawn_more_often_and_background_for_a_fifth():
