@@ -86,7 +86,7 @@ def describe_task(options: PlanOptions) -> DataSetDescription:
     check_free(options.output_dir)
     if options.init is not None:
         read_source(options.init)
-    return describe_data_set(options.dataset_dir)
+    return describe_data_set(options.dataset_dir, **options.subject_rules)
 
 
 def plan_checked(
