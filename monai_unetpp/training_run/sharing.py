@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def share_time(
     if path.is_file():
         return TimeShares(**json.loads(path.read_text(encoding="utf-8")))
     total_s = 60 * minutes
-    scoring_s = case_s * cases / process_count() + _REPORT_S + _LEVEL_S * levels
+    scoring_s = case_s * math.ceil(cases / process_count()) + _REPORT_S + _LEVEL_S * levels
     most_s = _MOST_KEPT * total_s
     needed = {n: _START_S + _RESERVE * (scoring_s + (n + _WARM_UP) * _PASSES * case_s) for n in _REPEATS}
     repeats = next((n for n in _REPEATS if needed[n] <= most_s / 2), _REPEATS[-1])

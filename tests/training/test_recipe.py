@@ -194,6 +194,24 @@ def test_the_time_that_is_left():
     assert budget.remaining_s(75) == pytest.approx(20)
 
 
+def test_preparing_cases_takes_time_from_the_minutes_but_not_all():
+    budget = TrainingBudget(100, minutes=10)
+    budget.count_preparation(240.0)
+    budget.seconds = 180.0
+    assert budget.position(0) == pytest.approx(50)
+    resumed = TrainingBudget(100, minutes=10)
+    # what the first session took, not this one
+    resumed.count_preparation(5.0)
+    resumed.load_state_dict(budget.state_dict())
+    assert resumed.position(0) == pytest.approx(50)
+    budget.count_preparation(10_000.0)
+    assert budget.position(0) == pytest.approx(100 * 180 / 60)
+    # steps alone have no clock
+    by_steps = TrainingBudget(100)
+    by_steps.count_preparation(240.0)
+    assert by_steps.position(3) == 3
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
