@@ -229,7 +229,7 @@ class _Run:
             "minutes": minutes if by_time else None,
             "checkpoint_steps": _STEPS_BETWEEN,
             "checkpoint_seconds": min(_CHECKPOINT_S, 6 * minutes),
-            "observed_cases": observed,
+            "observed_cases": self.shares.observed(observed, minutes),
             "observed_seconds": min(60 * minutes / _LOOKS, _LONGEST_S),
         }
 

@@ -139,6 +139,22 @@ def test_curves_are_written_while_it_runs_and_observe_only(train):
     assert are_equal(weights(watched), weights(alone))
 
 
+def test_a_look_that_memory_does_not_suffice_for_is_the_last(train, monkeypatch, caplog):
+    looks = []
+
+    def fail(self):
+        looks.append(self.network.eval())
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(LevelCurves, "_score", fail)
+    config, folder = train("tight", observed_cases=2, observed_seconds=0)
+    assert len(looks) == 1
+    assert config.parse("train#levels").network.training
+    assert caplog.text.count("too little memory to score whole cases") == 1
+    assert len(losses(folder)) == 6
+    assert not (folder / "levels.csv").exists()
+
+
 def test_minutes_end_a_training_with_its_learning_rate_down(train, clock):
     # a second for each step, and one for the start
     config, folder = train("timed", steps=1000, minutes=20.5 / 60, checkpoint_steps=4)

@@ -290,6 +290,8 @@ def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr("monai_unetpp.training_run.sharing.process_count", lambda: 16)
     assert shares("shared", 60).verdict == pytest.approx((15 + 1.25 * (2 + 25 + 36 + 24)) / 60)
     monkeypatch.undo()
+    # and cases are looked at as long as all of them take a twentieth of the training
+    assert [plain.observed(3, minutes) for minutes in (60, 1, 0.7, 0.3)] == [3, 3, 2, 0]
     slow = shares("slow", 10, case_s=20)
     assert (slow.verdict, slow.repeats) == (5, 1)
     assert "longer than the 5 that 10 minutes leave for it" in caplog.text
