@@ -87,7 +87,7 @@ def choose_spacing(fingerprint: Fingerprint) -> Choice:
         )
     else:
         reason = "The median of the cases, so that few lose detail and few are upsampled much."
-    return Choice([round(value, 4) for value in target], reason, ISENSEE)
+    return Choice([_rounded(value) for value in target], reason, ISENSEE)
 
 
 def choose_crop_background(fingerprint: Fingerprint) -> Choice:
@@ -131,7 +131,7 @@ def choose_intensity_range(fingerprint: Fingerprint, normalization: str) -> Choi
     if normalization != "range" or foreground is None:
         return Choice(None, "Each image has its own scale.", ISENSEE)
     found = (foreground.p0_5, foreground.p99_5, foreground.mean, foreground.sd)
-    return Choice([round(float(value), 3) for value in found], "Measured inside the labels of the cases.", ISENSEE)
+    return Choice([_rounded(value) for value in found], "Measured inside the labels of the cases.", ISENSEE)
 
 
 def choose_inversion(fingerprint: Fingerprint, normalization: str) -> Choice:
@@ -237,12 +237,17 @@ def choose_tolerance(spacing_mm: Sequence[float] | None, fingerprint: Fingerprin
     edges = list(spacing_mm or fingerprint.median_spacing_mm)
     edge = math.prod(edges) ** (1 / len(edges))
     if fingerprint.spatial_dims == 2:
-        return Choice(round(2 * edge, 3), "Two pixels: manual outlines differ by as much.")
+        return Choice(_rounded(2 * edge), "Two pixels: manual outlines differ by as much.")
     return Choice(
-        round(edge, 3),
+        _rounded(edge),
         "The edge of a cube with a voxel's volume: surfaces cannot be known more precisely.",
         "doi:10.2196/26151 for the metric",
     )
+
+
+def _rounded(value: float) -> float:
+    """To six significant digits, whatever the unit: pixels of a microscope are fractions of a micrometre."""
+    return float(f"{value:.6g}")
 
 
 def is_anisotropic(spacing_mm: Sequence[float] | None) -> int | None:

@@ -35,6 +35,16 @@ def test_images_of_one_pixel_size_stay_as_they_are():
     assert data_rules.choose_spacing(two).value == [1.0, 1.0]
 
 
+def test_tiny_voxels_and_intensities_keep_their_digits():
+    cells = fingerprint(shape=(64, 64), spacings=[(0.00025, 0.00025), (0.00025, 0.0005), (0.00035, 0.0005)])
+    assert data_rules.choose_spacing(cells).value == [0.00025, 0.0005]
+    assert data_rules.choose_tolerance([0.00025, 0.00025], cells).value == 0.0005
+    assert data_rules.choose_tolerance([2e-4, 2e-4, 2e-4], fingerprint()).value == pytest.approx(2e-4)
+    tiny = dataclasses.replace(DARK, p0_5=1e-6, p99_5=1.23456789e-4, mean=2e-5, sd=3e-5)
+    found = data_rules.choose_intensity_range(fingerprint(modality="CT", foreground=tiny), "range")
+    assert found.value == [1e-6, 1.23457e-4, 2e-5, 3e-5]
+
+
 def test_ct_keeps_its_scale_and_other_images_have_their_own():
     ct = fingerprint(modality="CT", surround=True)
     assert not data_rules.choose_crop_background(ct).value
