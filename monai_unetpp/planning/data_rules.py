@@ -222,7 +222,8 @@ def choose_flip_axes(fingerprint: Fingerprint, rotate90: bool) -> Choice:
     """Axes along which patches are mirrored."""
     if fingerprint.left_right:
         left, right = fingerprint.left_right[0]
-        pairs = "" if len(fingerprint.left_right) == 1 else f" and {len(fingerprint.left_right) - 1} more pair(s)"
+        more = len(fingerprint.left_right) - 1
+        pairs = f" and {more} more {'pair' if more == 1 else 'pairs'}" if more else ""
         return Choice(
             [], f"There are pairs of left and right labels ({left}, {right}{pairs}), which mirroring would confuse."
         )

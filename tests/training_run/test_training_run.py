@@ -90,7 +90,7 @@ def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, 
     assert (record.rule, record.selecting) == ("last, averaged", {})
     assert sorted(record.training) == [f"disc_{number}" for number in range(6)]
     readme = (bundle / "docs" / "README.md").read_text()
-    assert "Trained on 6 cases for 6 step(s)" in readme
+    assert "Trained on 6 cases for 6 steps in" in readme
     assert "| L1 | disc |" in readme
     assert set(read_metadata(bundle)["eval_metrics"]) == {"mean_dice_L1", "mean_dice_L2"}
     assert not list((bundle / "training").glob("checkpoint_*"))
@@ -151,7 +151,7 @@ def test_folds_let_every_case_judge(discs_dir, planned, monkeypatch):
     assert len(read_training_record(bundle).training) == 9
     readme = (bundle / "docs" / "README.md").read_text()
     assert "3 networks were trained on parts of the cases" in readme
-    assert "Not looked at" not in readme
+    assert "(the data set's own list), trained on too, but not in these figures." in readme
     assert "![Training loss](training.png)" in readme
     summary = (bundle / "pruning" / "summary.md").read_text()
     assert "The network of the bundle was trained on 9 of these 9 cases" in summary
