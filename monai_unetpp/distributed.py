@@ -48,11 +48,13 @@ def local_device(device: torch.device | str | None = None) -> torch.device:
     asked = None if device is None else torch.device(device)
     if asked is not None and (asked.type != "cuda" or "LOCAL_RANK" not in os.environ):
         return asked
-    if asked is not None and asked.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    several = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1
+    if several and asked is not None and asked.index not in (None, number):
         raise ValueError(f"device must have no number under torchrun, got {asked}. Each process takes its own GPU.")
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+    count = torch.cuda.device_count()
     if number >= count:
         raise ValueError(
             f"torchrun must start a process per GPU at most, got more than {count}. Give --nproc_per_node={count}, or "
