@@ -49,8 +49,9 @@ def local_device(device: torch.device | str | None = None) -> torch.device:
     if asked is not None and (asked.type != "cuda" or "LOCAL_RANK" not in os.environ):
         return asked
     number = int(os.environ.get("LOCAL_RANK", "0"))
-    several = int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1
-    if several and asked is not None and asked.index not in (None, number):
+    if asked is not None and asked.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1:
+        return asked
+    if asked is not None and asked.index not in (None, number):
         raise ValueError(f"device must have no number under torchrun, got {asked}. Each process takes its own GPU.")
     if not torch.cuda.is_available():
         return torch.device("cpu")
