@@ -50,9 +50,12 @@ BUNDLE_HELP = (
     "the name is enough"
 )
 DEVICE_HELP = "cpu, gpu (or cuda), cuda:1, ... (default: a GPU if there is one, else the CPU)"
-FORMS_HELP = "dataset.json in Decathlon or nnU-Net form, or with two subfolders of images and labels of the same names"
+FORMS_HELP = (
+    "dataset.json in Decathlon or nnU-Net form, or with two subfolders, images and labels, whose files have the same "
+    "names"
+)
 SUBJECTS_HELP = "CSV file with the columns case and subject"
 SUBJECT_PATTERN_HELP = (
-    "regular expression whose one group is the subject in a case's name (default: sub-..., patient and a number or the "
-    "like at the start; every other case is its own subject)"
+    "regular expression whose one group is the subject in a case's name (default: recognises names that start with "
+    "sub-01, patient012 and the like; any other case is its own subject)"
 )

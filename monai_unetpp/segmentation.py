@@ -143,7 +143,7 @@ def segment_files(
         output_dir: folder for ``<case>_seg.nii.gz``, or PNG or TIFF for such images: integer labels on the input's own
             grid. For a BIDS data set, the folder of a derivative with ``<case>_dseg.nii.gz``, by default its
             ``derivatives/monai-unetpp``.
-        bundle: name or folder of a bundle. Required, as each is for other images.
+        bundle: name or folder of a bundle. Required, as each is for one kind of image.
         level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the deepest.
         device: such as ``"cpu"`` or ``"cuda:0"``; by default a GPU if there is one.
         progress: True shows a bar on standard error; a function is called with a line of text after each case.

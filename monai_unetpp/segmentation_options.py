@@ -42,7 +42,7 @@ class SegmentationOptions:
         inputs: image files, folders of them, DICOM series folders, or folders with ``dataset.json``.
         output_dir: folder for ``<case>_seg.nii.gz``, or PNG or TIFF for such images: integer labels on the input's own
             grid. Optional for a BIDS data set, where the default is its ``derivatives/monai-unetpp``.
-        bundle: name or folder of a bundle. Required, as each is for other images.
+        bundle: name or folder of a bundle. Required, as each is for one kind of image.
         within: name or folder of a bundle that locates the structure in the scan: ``bundle`` then segments crops around
             its labels, or the scan with everything outside its brain mask set to background, according to the metadata
             of ``bundle``.

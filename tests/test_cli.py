@@ -146,7 +146,10 @@ def test_the_version(run):
         (["segmnt", "a.nii.gz"], "there is no command 'segmnt'. Did you mean segment?"),
         (["segment", "a.nii.gz", "--bundle", "hippo"], "output_dir must name the folder for the results"),
         (["prune", "-o", "x"], "one of the arguments DATASET_DIR -i/--input/--dataset_dir is required"),
-        (["prune", "d", "-o", "x"], "bundle must be named, as each is for other images. Available: brain_tissue_mri"),
+        (
+            ["prune", "d", "-o", "x"],
+            "bundle must be named, as each is for one kind of image. Available: brain_tissue_mri",
+        ),
         (["prune", "d", "-i", "e", "-o", "x"], "not allowed with argument DATASET_DIR"),
         (["segment", "-o", "x"], "one of the arguments INPUT -i/--input is required"),
         (["failures", "--dataset_dir", "d"], "required: -o/--output/--output_dir"),

@@ -33,7 +33,7 @@ def find_bundle(bundle: str | PathLike[str] | None) -> Path:
         ValueError: an ambiguous beginning, or None; the message lists the bundles and the images they are for.
     """
     if bundle is None:
-        raise ValueError(f"bundle must be named, as each is for other images. Available: {_listed()}.")
+        raise ValueError(f"bundle must be named, as each is for one kind of image. Available: {_listed()}.")
     path = Path(bundle)
     if _is_bundle(path):
         return path.resolve()

@@ -14,7 +14,7 @@ __all__ = ["PLAN"]
 
 _EXAMPLES = """\
   monai-unetpp plan Task04_Hippocampus -o my_bundle
-  monai-unetpp plan Task04_Hippocampus -o my_bundle --minutes 20 --set batch_size=4 --set patch_size=[40,56,40]
+  monai-unetpp plan Task04_Hippocampus -o my_bundle --minutes 20 --set batch_size=4 --set patch_size=40,56,40
   monai-unetpp plan DATA -o my_bundle --init brain_tissue_mri_unetpp
 
 This trains nothing: it checks all cases, measures the training images, times a training step, and writes a bundle

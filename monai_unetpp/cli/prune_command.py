@@ -20,7 +20,7 @@ __all__ = ["PRUNE"]
 
 _EXAMPLES = """\
   monai-unetpp prune Task04_Hippocampus --bundle hippocampus_mri_unetpp -o report
-  monai-unetpp prune --dataset_dir SITE_A --dataset_dir SITE_B --bundle my_bundle -o report --margin dice=0.005
+  monai-unetpp prune SITE_A SITE_B --bundle my_bundle -o report --margin dice=0.005 --margin nsd=0.01
   monai-unetpp prune DATA --bundle my_bundle --confirm_dir OTHER_DATA -o report --write pruned_bundle
   monai-unetpp prune DATA --bundle my_bundle -o report --budget latency_ms=50 --extra alone=L2_trained_alone.pt
   monai-unetpp prune DATA --bundle my_bundle -o report --settings overlap=0,0.25 --settings precision=fp32,bf16

@@ -16,7 +16,7 @@ __all__ = ["TRAIN"]
 
 _EXAMPLES = """\
   monai-unetpp train Task04_Hippocampus -o my_bundle --minutes 60
-  monai-unetpp train DATA -o my_bundle --folds 3 --set patch_size=[64,64,32]
+  monai-unetpp train DATA -o my_bundle --folds 3 --set patch_size=64,64,32
   monai-unetpp train DATA -o my_bundle --init brain_tissue_mri_unetpp
   torchrun --nproc_per_node=2 -m monai_unetpp train DATA -o my_bundle
   monai-unetpp segment --bundle my_bundle scan.nii.gz -o segmentations

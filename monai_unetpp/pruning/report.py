@@ -49,6 +49,7 @@ from monai_unetpp.pruning.summary import (
     summarise,
 )
 from monai_unetpp.pruning.trust_tables import between_sets_table, stability_table
+from monai_unetpp.pruning.trust_wording import honesty
 from monai_unetpp.reporting.markdown import escape
 from monai_unetpp.reporting.numbers import significant
 from monai_unetpp.reporting.tables import Table
@@ -193,7 +194,7 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         f"**{escape(plain_verdict(result))}**",
         "\n".join(f"- **{escape(fact.value)}** {escape(fact.meaning)}" for fact in key_facts(result, summary)),
         escape(decision.summary),
-        escape(_honesty(result)),
+        escape(honesty(result)),
         "\n".join(f"- **{escape(line.topic)}.** {escape(line.sentence)}" for line in first_lines(result)),
         "## How the verdict came about",
         escape(DECISION_RULE),
@@ -250,7 +251,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         result=result,
         decision=decision,
         verdict=verdict_cell(decision),
-        honesty=_honesty(result),
+        honesty=honesty(result),
         plain=plain_verdict(result),
         facts=key_facts(result, summary),
         picture_lead=_picture_lead(result),
@@ -291,39 +292,6 @@ def _worst_title(result: PruningResult) -> str:
 def _picture_lead(result: PruningResult) -> str:
     loser = shown_loser(result)
     return f"The case that loses most at {loser.name}. " if loser else ""
-
-
-def _took_part(result: PruningResult, dataset: str) -> bool:
-    """Whether confirming cases of a data set trained the network or chose its weights, as far as the bundle says."""
-    return any(
-        each.training or each.selecting
-        for each in result.exposures or ()
-        if (each.dataset, each.role) == (dataset, "confirm") and not each.out_of_fold
-    )
-
-
-def _honesty(result: PruningResult) -> str:
-    optimistic = [d.dataset for d in result.decisions if d.optimistic]
-    if not optimistic:
-        return "The figures are not optimistic: no case both chose the level and gave its figures."
-    confirmed = [d.dataset for d in result.decisions if d.role == "confirm"]
-    known = [name for name in confirmed if _took_part(result, name)]
-    if known:
-        return (
-            f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)}), but these took "
-            f"part in the weights ({', '.join(known)}): their figures are optimistic too. Confirm the level on cases "
-            "that the training never saw."
-        )
-    if confirmed:
-        return (
-            f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)}): their figures "
-            "are not optimistic, those of the choosing cases are."
-        )
-    where = "" if len(optimistic) == len(result.decisions) else f" on {', '.join(optimistic)}"
-    return (
-        f"The figures{where} are optimistic: the same cases chose the level and give its figures. Confirm them on "
-        "cases that took no part in the choice."
-    )
 
 
 def _auroc(value: float) -> str:

@@ -517,7 +517,7 @@ class PruningResult:
             rules of an earlier report in the same folder, ...), as text by name, in display order.
         grid: the levels at further settings of the inferer; None if only the given one was evaluated.
         adaptive: depths chosen per window; None without tolerances.
-        stability: of the verdict on each data set.
+        stability: of the verdict on each data set, with several first on all together (``"all"``).
         between_sets: how the losses of the levels differ between data sets.
         exposures: whether the cases of each decision took part in the weights; None if the bundle does not say.
         doubts: doubts about the plan or the cases, in sentences.

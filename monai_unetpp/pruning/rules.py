@@ -78,7 +78,8 @@ class Rules:
         flags=("--margin",),
         action="append",
         metavar="METRIC[:LABEL]=VALUE",
-        help="largest mean loss that still counts as equal; repeatable",
+        help="largest mean loss that still counts as equal; repeatable; margins that are given replace all defaults "
+        f"({', '.join(map(str, DEFAULT_MARGINS))})",
     )
     max_case_drop: dict[str, float] = option(
         None,
@@ -101,8 +102,9 @@ class Rules:
         flags=("--budget",),
         action="append",
         metavar="COST=VALUE",
-        help="also pick the cheapest level within latency_ms, window_latency_ms, parameters, memory_mb, flops, "
-        "checkpoint_mb or energy_j that is as good as the most accurate one there; repeatable",
+        help="also pick the cheapest level that costs no more than this and is as good as the most accurate level that "
+        "does; COST is latency_ms (whole volume), window_latency_ms, parameters, memory_mb, flops, checkpoint_mb or "
+        "energy_j; repeatable",
     )
     utility_weight: float | None = option(
         None, type=float, metavar="W", help="also pick by accuracy minus W times the relative latency"
@@ -225,4 +227,4 @@ def _check_case_drops(max_case_drop: Mapping[str, float]) -> None:
     for metric, limit in max_case_drop.items():
         check_metric(metric)
         if not limit > 0:
-            raise ValueError(f"max_case_drop must be positive, got {limit} for {metric}. Leave it out for no limit.")
+            raise ValueError(f"max_case_drop must be positive, got {limit} for {metric}. Give a positive number.")

@@ -9,7 +9,7 @@ from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
 from monai_unetpp.pruning.summary import ALL, headline
 
-__all__ = ["TrustLine", "trust_lines", "trust_sentences"]
+__all__ = ["TrustLine", "honesty", "trust_lines", "trust_sentences"]
 
 _MOST_NAMES = 3
 _MOST_DIFFERENCES = 3
@@ -40,8 +40,44 @@ def trust_sentences(result: PruningResult) -> list[str]:
     return [line.sentence for line in trust_lines(result)]
 
 
+def _took_part(result: PruningResult, dataset: str) -> bool:
+    """Whether confirming cases of a data set trained the network or chose its weights, as far as the bundle says."""
+    return any(
+        each.training or each.selecting
+        for each in result.exposures or ()
+        if (each.dataset, each.role) == (dataset, "confirm") and not each.out_of_fold
+    )
+
+
+def honesty(result: PruningResult) -> str:
+    """Whether the figures are optimistic, and what would make them less so."""
+    optimistic = [d.dataset for d in result.decisions if d.optimistic]
+    if not optimistic:
+        return "The figures are not optimistic: no case both chose the level and gave its figures."
+    confirmed = [d.dataset for d in result.decisions if d.role == "confirm"]
+    known = [name for name in confirmed if _took_part(result, name)]
+    if known:
+        return (
+            f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)}), but these took "
+            f"part in the weights ({', '.join(known)}): their figures are optimistic too. Confirm the level on cases "
+            "that the training never saw."
+        )
+    if confirmed:
+        return (
+            f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)}): their figures "
+            "are not optimistic, those of the choosing cases are."
+        )
+    where = "" if len(optimistic) == len(result.decisions) else f" on {', '.join(optimistic)}"
+    return (
+        f"The figures{where} are optimistic: the same cases chose the level and give its figures. Confirm them on "
+        "cases that took no part in the choice."
+    )
+
+
 def _stability_sentence(stability: Stability, several: bool) -> str:
-    where = f"On {stability.dataset}, another" if several else "Another"
+    where = (
+        f"On {'all data sets' if stability.dataset == ALL else stability.dataset}, another" if several else "Another"
+    )
     count, turning = stability.subjects, stability.turning
     if not turning:
         left_out = "Leaving out any single subject changes nothing."

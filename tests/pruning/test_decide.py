@@ -351,6 +351,19 @@ class TestGuards:
         if broken == "poor":
             assert decide(rows, POINTS, DICE, dataset="A", min_reference=0.2, **FAST).verdict == "prune"
 
+    def test_a_level_below_a_broken_reference_gives_no_verdict_either(self) -> None:
+        rows = rows_of({"L1": [0.1] * 40, "L2": [0.1] * 40, "L3": [0.3] * 40})
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        assert (decision.verdict, found(decision, "L2").state) == ("inconclusive", "inconclusive")
+        assert "at L3 itself is 0.300, below 0.5" in decision.summary
+
+    def test_a_verdict_to_keep_names_what_fails_not_what_is_open(self) -> None:
+        wide = {"L1": 0.8 + noise(40, sd=0.05), "L2": 0.8 + noise(40, sd=0.05), "L3": [0.8] * 40}
+        rows = rows_of(wide) + rows_of(levels(40, l1=-0.05, l2=-0.05), label="Posterior")
+        decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
+        assert (found(decision, "L2").state, decision.verdict) == ("inconclusive", "keep")
+        assert "L2: Dice of Posterior is worse by more than the margin" in decision.summary
+
     def test_pairs_that_both_miss_do_not_dilute_a_loss(self) -> None:
         shared = dict.fromkeys(("L1", "L2", "L3"), range(8))
         loss = levels(48, l1=-0.011, l2=-0.011, sd=0.002)
@@ -471,6 +484,20 @@ class TestSubjects:
         assert comparison.sd_difference == pytest.approx(0)
         assert comparison.mean_point == pytest.approx(0.79)
         assert comparison.mean_point - comparison.mean_reference == pytest.approx(comparison.mean_difference)
+
+    def test_symmetric_noise_in_many_cases_of_a_subject_counts_for_neither_side(self) -> None:
+        rng = np.random.default_rng(0)
+        cases, subjects = 50, 200
+        count = cases * subjects
+        dice = {"L2": np.full(count, 0.6), "L3": np.full(count, 0.6)}
+        event = rng.random(count)
+        dice["L2"][event < 0.01] = 0.35
+        dice["L2"][event > 0.99] = 0.85
+        rows = rows_of(dice, per_subject=cases)
+        comparison = found(decide(rows, POINTS[1:], [Margin("dice", 0.02)], dataset="A", **FAST), "L2")
+        # 79 of the subjects have a drop, and 48 a gain alone
+        assert comparison.state != "fail"
+        assert (comparison.drops, comparison.gains) == pytest.approx((62, 62), abs=15)
 
     def test_many_cases_of_few_subjects_are_few(self) -> None:
         decision = decide(rows_of(levels(90), per_subject=10), POINTS, DICE, dataset="A", **FAST)

@@ -128,9 +128,11 @@ def test_what_does_not_go_together_is_refused(tmp_path, boxes, folds) -> None:
     table = tmp_path / "fold.csv"
     table.write_text("case,dice\na,1\n")
     with pytest.raises(ValueError, match="must have the column 'dataset'"):
+        prune(plan_of(boxes, tmp_path, scores=[table, table]))
+    with pytest.raises(ValueError, match="scores must be the tables of two or more folds, got"):
         prune(plan_of(boxes, tmp_path, scores=table))
     write_text(table, format_scores(folds[0].rows))
     entries = load_datalist(boxes, "training")
     twice = [*entries, {**entries[0], "image": tmp_path / "case_00.nii.gz"}]
     with pytest.raises(ValueError, match=r"fold\.csv: has scores of 'case_00', but .* and .* have this name. Rename"):
-        read_folds([table], twice, ["L1", "L2"], "boxes")
+        read_folds([table, table], twice, ["L1", "L2"], "boxes")

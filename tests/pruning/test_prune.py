@@ -624,6 +624,30 @@ def test_settings_and_earlier_rules_are_told(tmp_path, few_boxes, monkeypatch):
     assert later["earlier rules"].startswith("margins dice=0.01, nsd=0.02; alpha 0.05; largest drops dice=0.2")
 
 
+def test_a_lower_least_dice_of_the_reference_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
+    monkeypatch.setattr(STAGES, "measure_costs", fake_costs)
+    monkeypatch.setattr(EVALUATION, "save_worst_cases", lambda *_: ())
+    run(intensity_network(), few_boxes, tmp_path)
+    later = run(intensity_network(), few_boxes, tmp_path, min_reference=0.2).settings
+    assert "least Dice of the deepest level 0.5" in later["earlier rules"]
+
+
+def test_logits_that_are_not_finite_have_no_score(tmp_path, few_boxes, quick):
+    network = intensity_network()
+    with torch.no_grad():
+        next(iter(network.heads.values())).bias.fill_(float("nan"))
+    with pytest.raises(RuntimeError, match=r"no case .* network must give finite logits, got NaN or infinity"):
+        run(network, few_boxes, tmp_path)
+
+
+def test_energy_is_no_budget_where_the_machine_does_not_tell_it(tmp_path, few_boxes, quick, monkeypatch):
+    monkeypatch.setattr(
+        importlib.import_module("monai_unetpp.pruning.evaluation_stages"), "find_counter", lambda _: None
+    )
+    with pytest.raises(ValueError, match="budget must not limit energy_j here"):
+        run(intensity_network(), few_boxes, tmp_path, budgets="energy_j=5")
+
+
 def test_an_older_pruned_bundle_is_said_not_to_belong(tmp_path, few_boxes, quick, caplog):
     bundle = make_prunable_bundle(tmp_path / "bundle")
     old = write_pruned_bundle(bundle, "L1", tmp_path / "old")

@@ -28,7 +28,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
     monkeypatch.setattr(
         importlib.import_module("monai_unetpp.pruning.cost"), "measure_peak_memory", lambda *_: 1_000_000
     )
-    assert len(BLOCKS) == 5
+    assert len(BLOCKS) == 6
     names: dict = {"__name__": "guide"}
     for number, block in enumerate(BLOCKS, start=1):
         exec(compile(block, f"block {number} of {GUIDE.name}", "exec"), names)
@@ -40,6 +40,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
     ]
     assert values[0] == values[1]
     assert found["own"].costs == {}
+    assert "chosen by hand" in (tmp_path / "my_bundle_L1" / "docs" / "README.md").read_text()
     assert [point.name for point in names["scores"].points] == ["L1", "L2", "L3", "L4"]
     x = torch.randn(1, 1, 16, 16, 16)
     with torch.no_grad():
@@ -51,7 +52,7 @@ def test_python_blocks_run(tmp_path, monkeypatch):
 def test_links_lead_to_files():
     links = re.findall(r"\]\(([^)]+)\)", TEXT)
     assert {"STATISTICS.md", "REPORT.md"} <= set(links)
-    assert all((GUIDE.parent / link).is_file() for link in links if not link.startswith("https:"))
+    assert all((GUIDE.parent / link.split("#")[0]).is_file() for link in links if not link.startswith("https:"))
 
 
 def test_options_exist():

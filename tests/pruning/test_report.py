@@ -882,6 +882,11 @@ class TestConfirmation:
             page.tables
         )
 
+    def test_a_level_that_was_not_confirmed_is_the_one_that_is_shown(self, split):
+        shallow = dataclasses.replace(split.decisions[0], level="L1")
+        result = dataclasses.replace(split, decisions=(shallow, split.decisions[1]))
+        assert summary.shown_loser(result).name == "L1"
+
     def test_means_of_all_cases_carry_no_difference_of_some(self, split):
         assert "Dice difference" not in accuracy_table(split, summarise(split), "oslo").columns
         whole = dataclasses.replace(split, decisions=split.decisions[:1])

@@ -24,7 +24,7 @@ from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts
 from monai_unetpp.pruning.results import ScoreRow
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.tradeoffs import mean_accuracy, resampled_accuracy
-from monai_unetpp.pruning.trust_wording import trust_sentences
+from monai_unetpp.pruning.trust_wording import honesty, trust_sentences
 
 STAGES = importlib.import_module("monai_unetpp.pruning.evaluation_stages")
 RULES = Rules(margins=DICE, bootstrap_samples=500)
@@ -48,6 +48,16 @@ class TestStability:
         assert len(stability.turning) < 40
         assert sum(stability.halves.values()) == pytest.approx(1)
         assert stability.leave_one_out["L1"] == pytest.approx(1 - len(stability.turning) / 40)
+
+    def test_the_joint_verdict_is_repeated_on_samples_of_all_data_sets(self) -> None:
+        good, worse = rows_of(levels(60, l1=-0.05, sd=0.002)), rows_of(levels(40, sd=0.002), dataset="B")
+        (joint, first, second), _ = trust([*good, *worse], POINTS, RULES)
+        assert [each.dataset for each in (joint, first, second)] == ["all", "A", "B"]
+        assert (joint.subjects, joint.new_samples, joint.turning) == (100, {"L2": 1.0}, ())
+        bad = rows_of(levels(40, l1=-0.05, l2=-0.05, sd=0.002), dataset="B")
+        assert trust([*good, *bad], POINTS, RULES)[0][0].halves == {"L3": 1.0}
+        few = rows_of(levels(9, sd=0.002), dataset="B")
+        assert trust([*good, *few], POINTS, RULES)[0][0].leave_one_out == {"inconclusive": 1.0}
 
     def test_samples_of_few_subjects_have_no_verdict(self) -> None:
         ((stability,), _) = trust(rows_of(levels(9)), POINTS, RULES)
@@ -172,6 +182,31 @@ def test_other_weights_than_the_bundles_have_no_record(tmp_path, boxes, quick) -
     result = run(dataset_dir=boxes, output_dir=tmp_path / "out", **given)
     assert result.exposures is None
     assert "does not say which cases" in " ".join(trust_sentences(result))
+
+
+def test_weights_that_replaced_those_of_the_record_have_no_record(tmp_path, boxes, quick) -> None:
+    given = recorded(tmp_path / "b", None, training=load_datalist(boxes, "validation"))
+    metadata = tmp_path / "b" / "configs" / "metadata.json"
+    content = json.loads(metadata.read_text()) | {"sha256": {"models/model.pt": "0" * 64}}
+    metadata.write_text(json.dumps(content))
+    assert run(dataset_dir=boxes, output_dir=tmp_path / "out", **given).exposures is None
+
+
+def test_confirming_cases_that_chose_the_weights_are_optimistic(tmp_path, quick) -> None:
+    boxes = write_boxes(tmp_path / "boxes", 50)
+    lists = {"training": [], "selecting": load_datalist(boxes, "validation")}
+    given = recorded(tmp_path / "b", None, **lists)
+    result = run(dataset_dir=boxes, output_dir=tmp_path / "out", confirm_share=0.5, **given)
+    confirming = [decision for decision in result.decisions if decision.role == "confirm"]
+    assert [(decision.verdict, decision.optimistic) for decision in confirming] == [("prune", True)]
+    assert "took part in the weights (boxes): their figures are optimistic too" in honesty(result)
+    # the choice is what other samples repeat, on the choosing cases alone
+    assert [stability.subjects for stability in result.stability] == [25]
+
+
+def test_training_cases_have_no_stability(tmp_path, boxes, quick) -> None:
+    given = recorded(tmp_path / "b", None, training=load_datalist(boxes, "validation")[:1])
+    assert run(dataset_dir=boxes, output_dir=tmp_path / "out", **given).stability == ()
 
 
 def test_the_same_voxels_under_two_names_are_refused(tmp_path, boxes, quick, capsys) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,48 +13,112 @@ from monai_unetpp.pruning.results import Stability
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS, FloatArray
 
-__all__ = ["INCONCLUSIVE", "RESAMPLES", "joint_subjects_needed", "stability_of", "without_difference"]
+__all__ = [
+    "INCONCLUSIVE",
+    "RESAMPLES",
+    "SampledVerdicts",
+    "join_verdicts",
+    "joint_subjects_needed",
+    "sample_verdicts",
+    "stability_of",
+    "without_difference",
+]
 
 INCONCLUSIVE = "inconclusive"
 """Stands in for a level without a verdict."""
 
 RESAMPLES = 1000
+_IntArray = NDArray[np.int64]
 _MOST_SUBJECTS = 100_000
 _POWER_SAMPLES = 300
 
 
-def stability_of(
-    tested: Sequence[PointSamples], levels: Sequence[str], subjects: Sequence[str], rules: Rules, dataset: str
-) -> Stability:
-    """How often other samples of the subjects give each verdict.
+@dataclasses.dataclass(frozen=True)
+class SampledVerdicts:
+    """The verdicts on samples of subjects, as the number of levels that pass; 0 is *keep*, -1 no verdict.
+
+    Attributes:
+        subjects: names of the subjects.
+        own: the verdict on all of them.
+        halves: ``(samples,)`` on random halves.
+        new_samples: ``(samples,)`` on the same with every subject counted twice: the mean of such a sample varies like
+            that of a new sample of full size. Empty for a single subject.
+        left_out: ``(subjects,)`` without each subject.
+    """
+
+    subjects: tuple[str, ...]
+    own: int
+    halves: _IntArray
+    new_samples: _IntArray
+    left_out: _IntArray
+
+
+def sample_verdicts(tested: Sequence[PointSamples], subjects: Sequence[str], rules: Rules) -> SampledVerdicts:
+    """The verdicts that other samples of the subjects of one data set give.
 
     Args:
         tested: the levels below the deepest, deepest first.
-        levels: names of all levels, shallowest first.
         subjects: names of the subjects, in the order of the samples.
         rules: as for the verdict.
-        dataset: name of the data set.
     """
     count, rng = len(subjects), np.random.default_rng(rules.seed)
-    chosen = rng.random((RESAMPLES, count)).argsort(axis=1) < count // 2
-    halves = chosen.astype(np.float64)
-    without = 1.0 - np.eye(count)
+    halves = (rng.random((RESAMPLES, count)).argsort(axis=1) < count // 2).astype(np.float64)
+    doubled = halves * (count / (count // 2)) if count > 1 else halves[:0]
+    return SampledVerdicts(
+        tuple(subjects),
+        int(_passed(tested, np.ones((1, count)), rules)[0]),
+        _passed(tested, halves, rules),
+        _passed(tested, doubled, rules),
+        _passed(tested, 1.0 - np.eye(count), rules),
+    )
+
+
+def join_verdicts(sampled: Mapping[str, SampledVerdicts]) -> SampledVerdicts:
+    """The verdicts on several data sets together: to keep if one is, none if one has none, else the deepest level.
+
+    Args:
+        sampled: by name of the data set, two or more.
+    """
+    parts = list(sampled.values())
+    own = [each.own for each in parts]
+    left_out = [_joint([*own[:number], each.left_out, *own[number + 1 :]]) for number, each in enumerate(parts)]
+    fewest = min(len(each.new_samples) for each in parts)
+    return SampledVerdicts(
+        tuple(f"{name}: {subject}" for name, each in sampled.items() for subject in each.subjects),
+        int(_joint(own)),
+        _joint([each.halves for each in parts]),
+        _joint([each.new_samples[:fewest] for each in parts]),
+        np.concatenate(left_out),
+    )
+
+
+def stability_of(sampled: SampledVerdicts, levels: Sequence[str], dataset: str) -> Stability:
+    """How often other samples of the subjects give each verdict.
+
+    Args:
+        sampled: the verdicts.
+        levels: names of all levels, shallowest first.
+        dataset: name of the data set.
+    """
     names = [levels[-1 - passed] for passed in range(len(levels))]
 
-    def verdicts(weights: FloatArray) -> list[str]:
-        return [INCONCLUSIVE if code < 0 else names[code] for code in _passed(tested, weights, rules)]
+    def shares(codes: _IntArray) -> dict[str, float]:
+        return _shares([INCONCLUSIVE if code < 0 else names[code] for code in codes], names) if len(codes) else {}
 
-    own = verdicts(np.ones((1, count)))[0]
-    left_out = verdicts(without)
     return Stability(
         dataset=dataset,
-        subjects=count,
-        halves=_shares(verdicts(halves), names),
-        # the mean of a half with every subject counted twice varies like that of a new sample of full size
-        new_samples=_shares(verdicts(halves * (count / (count // 2))), names) if count > 1 else {},
-        leave_one_out=_shares(left_out, names),
-        turning=tuple(subject for subject, each in zip(subjects, left_out, strict=True) if each != own),
+        subjects=len(sampled.subjects),
+        halves=shares(sampled.halves),
+        new_samples=shares(sampled.new_samples),
+        leave_one_out=shares(sampled.left_out),
+        turning=tuple(np.array(sampled.subjects, dtype=object)[sampled.left_out != sampled.own]),
     )
+
+
+def _joint(codes: Sequence[_IntArray | int]) -> _IntArray:
+    each = np.array(np.broadcast_arrays(*codes))
+    joint: _IntArray = np.where((each == 0).any(axis=0), 0, each.min(axis=0))
+    return joint
 
 
 def joint_subjects_needed(

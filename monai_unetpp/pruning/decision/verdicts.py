@@ -11,7 +11,12 @@ from typing import Literal
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.decision.between_sets import differences_between
 from monai_unetpp.pruning.decision.comparing import DEFAULT_RULES, Guard, LevelOutcome, LevelTest, percent
-from monai_unetpp.pruning.decision.stability import joint_subjects_needed, stability_of
+from monai_unetpp.pruning.decision.stability import (
+    join_verdicts,
+    joint_subjects_needed,
+    sample_verdicts,
+    stability_of,
+)
 from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import Decision, OperatingPoint, ScoreRow, SetDifference, Stability, Verdict
 from monai_unetpp.pruning.rules import Rules
@@ -206,12 +211,16 @@ def trust(
         ValueError: anything that :func:`decide` refuses.
     """
     levels = _levels(points)
-    stability, tested = [], {}
+    names = [point.level for point in levels]
+    sampled, tested = {}, {}
     for dataset in dict.fromkeys(row.dataset for row in rows):
         test = LevelTest(_paired(rows, points, dataset), levels[-1].name, rules)
         tested[dataset] = [test.samples(point.name) for point in reversed(levels[:-1])]
         subjects = list(dict.fromkeys(test.paired.subjects.values()))
-        stability.append(stability_of(tested[dataset], [p.level for p in levels], subjects, rules, dataset))
+        sampled[dataset] = sample_verdicts(tested[dataset], subjects, rules)
+    stability = [stability_of(each, names, dataset) for dataset, each in sampled.items()]
+    if len(sampled) > 1:
+        stability.insert(0, stability_of(join_verdicts(sampled), names, "all"))
     return tuple(stability), differences_between(tested, rules.seed)
 
 
