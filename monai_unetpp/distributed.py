@@ -36,18 +36,43 @@ _T = TypeVar("_T")
 _LONGEST_WAIT = datetime.timedelta(days=14)
 
 
-def local_device() -> torch.device:
-    """This process's own GPU, or the CPU where there are no GPUs."""
-    if torch.cuda.is_available():
-        return torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}")
-    return torch.device("cpu")
+def local_device(device: torch.device | str | None = None) -> torch.device:
+    """This process's own GPU, or the CPU where there are no GPUs.
+
+    Args:
+        device: the one that was asked for; under ``torchrun`` without a number, as each process has its own GPU.
+
+    Raises:
+        ValueError: a GPU with a number for several processes, or more processes than GPUs.
+    """
+    asked = None if device is None else torch.device(device)
+    if asked is not None and (asked.type != "cuda" or "LOCAL_RANK" not in os.environ):
+        return asked
+    number = int(os.environ.get("LOCAL_RANK", "0"))
+    if asked is not None and asked.index is not None and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) == 1:
+        return asked
+    if asked is not None and asked.index not in (None, number):
+        raise ValueError(f"device must have no number under torchrun, got {asked}. Each process takes its own GPU.")
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    count = torch.cuda.device_count()
+    if number >= count:
+        raise ValueError(
+            f"torchrun must start a process per GPU at most, got more than {count}. Give --nproc_per_node={count}, or "
+            "--device cpu."
+        )
+    return torch.device(f"cuda:{number}")
 
 
-def start() -> None:
+def start(device: torch.device | str | None = None) -> None:
     """Join the process group, with NCCL on GPUs and Gloo on CPUs. Does nothing if already joined.
+
+    Args:
+        device: the one that was asked for; see :func:`local_device`.
 
     Raises:
         RuntimeError: not started by ``torchrun``.
+        ValueError: see :func:`local_device`.
     """
     if dist.is_initialized():
         return
@@ -56,10 +81,10 @@ def start() -> None:
             "the environment variable RANK is not set. Start distributed training with "
             "torchrun --nproc_per_node=N -m monai.bundle run ..."
         )
-    device = local_device()
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
-    dist.init_process_group(backend="nccl" if device.type == "cuda" else "gloo")
+    own = local_device(device)
+    if own.type == "cuda":
+        torch.cuda.set_device(own)
+    dist.init_process_group(backend="nccl" if own.type == "cuda" else "gloo")
 
 
 def finish(network: nn.Module | None = None) -> None:
@@ -84,10 +109,14 @@ def release(network: nn.Module) -> None:
 
 
 @contextmanager
-def process_group() -> Iterator[None]:
-    """Join the process group for the block if ``torchrun`` started this process; otherwise do nothing."""
+def process_group(device: torch.device | str | None = None) -> Iterator[None]:
+    """Join the process group for the block if ``torchrun`` started this process; otherwise do nothing.
+
+    Args:
+        device: the one that was asked for; see :func:`local_device`.
+    """
     if dist.is_available() and dist.is_torchelastic_launched():
-        start()
+        start(device)
     yield
     # after an error the other processes may never come to the end: then the launcher ends them
     if dist.is_available() and dist.is_initialized():

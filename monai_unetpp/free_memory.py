@@ -6,7 +6,7 @@ import contextlib
 import re
 from pathlib import Path
 
-__all__ = ["available_bytes"]
+__all__ = ["available_bytes", "container_limit_bytes"]
 
 #: Memory limit, usage and reclaimable part of a container on Linux: control groups version 2, then version 1. In a
 #: container its own group is mounted there.
@@ -26,6 +26,14 @@ def available_bytes() -> int | None:
         if found:
             left = _left_in_container()
             return int(found[1]) * 1024 if left is None else min(int(found[1]) * 1024, left)
+    return None
+
+
+def container_limit_bytes() -> int | None:
+    """Memory that the container may take; ``None`` outside of one, or without a limit."""
+    for folder, limit, _, _ in _CONTROL_GROUPS:
+        with contextlib.suppress(OSError, ValueError):
+            return int(Path(folder, limit).read_text(encoding="utf-8"))
     return None
 
 

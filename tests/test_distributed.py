@@ -38,7 +38,23 @@ def test_each_process_has_its_own_gpu(monkeypatch, rank, expected):
         monkeypatch.delenv("LOCAL_RANK", raising=False)
     else:
         monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert distributed.local_device() == torch.device(expected)
+    assert distributed.local_device("cpu") == torch.device("cpu")
+
+
+def test_under_torchrun_gpus_have_no_number_and_suffice_for_all_processes(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert distributed.local_device("cuda:1") == torch.device("cuda:1")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
+    assert distributed.local_device("cuda") == torch.device("cuda:1")
+    with pytest.raises(ValueError, match=r"device must have no number under torchrun, got cuda:0\. Each process"):
+        distributed.local_device("cuda:0")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    with pytest.raises(ValueError, match=r"got more than 2\. Give --nproc_per_node=2, or --device cpu"):
+        distributed.local_device()
 
 
 def test_starting_without_torchrun_says_how_to_start(monkeypatch):
@@ -48,15 +64,18 @@ def test_starting_without_torchrun_says_how_to_start(monkeypatch):
     assert not dist.is_initialized()
 
 
-def test_gpus_get_nccl(monkeypatch):
+def test_gpus_get_nccl_unless_the_cpu_is_asked_for(monkeypatch):
     chosen = {}
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.update(device=device))
     monkeypatch.setattr(dist, "init_process_group", lambda backend: chosen.update(backend=backend))
     distributed.start()
     assert chosen == {"device": torch.device("cuda:1"), "backend": "nccl"}
+    distributed.start("cpu")
+    assert chosen["backend"] == "gloo"
 
 
 def test_start_train_and_finish(one_process):

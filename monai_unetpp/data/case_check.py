@@ -41,7 +41,7 @@ class CheckedCase:
 
     Attributes:
         problem: what is wrong, in one line with the file and the remedy; None if the case is sound.
-        voxels: ``hash_voxels`` of the image; None if it could not be read.
+        voxels: ``hash_voxels`` of the image; None if it could not be read, or is constant.
         values: the values in the label map.
     """
 
@@ -58,8 +58,9 @@ def check_case(
 ) -> CheckedCase:
     """Read image and label of a case and say what is wrong with them.
 
-    All files must exist and be readable. The image must be finite and not constant. The label must lie on its grid and
-    hold only integers that have a name. A label with background only is sound.
+    All files must exist and be readable. The image must be finite and not constant, except for 2D images whose label
+    is background only, as empty fields of view are common in microscopy. The label must lie on its grid and hold only
+    integers that have a name. A label with background only is sound.
 
     Args:
         case: the case.
@@ -73,8 +74,10 @@ def check_case(
     voxels = None
     try:
         label = read_truth(case, values, spatial_dims)
-        image = read_image(case, label.data.ndim)
-        voxels = hash_voxels(np.moveaxis(image.data, 0, -1))
+        image = read_image(case, label.data.ndim, allow_constant=label.data.ndim == 2 and not label.data.any())
+        # all empty fields of view are alike
+        if image.data.min() < image.data.max():
+            voxels = hash_voxels(np.moveaxis(image.data, 0, -1))
         check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
         channels = len(image.data)
         if in_channels not in (None, channels):

@@ -104,6 +104,7 @@ def check_labelled_data(
     values: Sequence[int] | None = None,
     names: LabelNames | None = None,
     refuse_repeats: bool = False,
+    **subjects: Any,
 ) -> None:
     """Refuse a data set that a network cannot be trained or scored on, and warn about what looks doubtful.
 
@@ -120,6 +121,7 @@ def check_labelled_data(
         names: of the labels; None takes those of ``dataset.json``.
         refuse_repeats: whether cases with the same image or the same name are problems, as they are to a verdict, or
             are warned about.
+        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
 
     Raises:
         FileNotFoundError: there is no ``dataset.json``.
@@ -129,7 +131,7 @@ def check_labelled_data(
     labels = read_content(path).get("labels")
     if names is None and labels is not None:
         names = read_label_names(path, labels)
-    listed = [_ListedCase.of(key, entry) for key in lists for entry in load_datalist(dataset_dir, key)]
+    listed = [_ListedCase.of(key, entry) for key in lists for entry in load_datalist(dataset_dir, key, **subjects)]
     unique = {case.case.files: case.case for case in listed}
     logger.info("Checking %d labelled cases of %s ...", len(unique), path)
     allowed = _allowed(names, classes) if values is None else values

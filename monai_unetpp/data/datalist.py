@@ -7,7 +7,7 @@ import json
 import logging
 import os
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,8 @@ LISTS = ("training", "validation")
 _Subjects = Mapping[str, str] | str | PathLike[str] | None
 
 _VALIDATION_SHARE = 0.2
+#: A drawn validation list has at most this many times as many cases as wanted, unless every subject has more.
+_MOST_DRAWN = 1.5
 _SPLIT_SEED = 0
 
 
@@ -101,10 +103,11 @@ def load_datalist(
 ) -> list[dict[str, Any]]:
     """Load one list of cases of a data set, with absolute paths.
 
-    If there is no ``validation`` list, a fifth of the training cases is drawn for it with a warning, always the same
-    ones, and written to ``split.json``. Cases of one subject stay together if entries have a ``subject`` or names begin
-    with one (``monai_unetpp.data.subjects.subject_of_image``), or as ``subjects`` or ``subject_pattern`` tell; then
-    each entry gets its ``subject``.
+    If there is no ``validation`` list, about a fifth of the training cases is drawn for it with a warning, always the
+    same ones, and written to ``split.json``. Cases of one subject stay together if entries have a ``subject`` or names
+    begin with one (``monai_unetpp.data.subjects.subject_of_image``), or as ``subjects`` or ``subject_pattern`` tell;
+    then each entry gets its ``subject``. Subjects with so many cases that the list would exceed 1.5 fifths are passed
+    over; if all have that many, the one with the fewest is drawn.
 
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon or nnU-Net v2 form, or with ``images`` and ``labels``;
@@ -250,10 +253,7 @@ def _drawn_split(
     order = sorted(groups.values(), key=lambda indices: str(cases[indices[0]]["image"]))
     random.Random(_SPLIT_SEED).shuffle(order)
     count = max(1, round(len(cases) * _VALIDATION_SHARE))
-    drawn: set[int] = set()
-    for indices in order[:-1]:
-        if len(drawn) < count:
-            drawn.update(indices)
+    drawn = _draw(order, count)
     split = {
         "validation": [case for index, case in enumerate(cases) if index in drawn],
         "training": [case for index, case in enumerate(cases) if index not in drawn],
@@ -262,6 +262,15 @@ def _drawn_split(
     if split_dir is not None:
         write_text(Path(split_dir) / "split.json", json.dumps(split, indent=2, default=str) + "\n")
     return split
+
+
+def _draw(order: Sequence[list[int]], count: int) -> set[int]:
+    """Draw about ``count`` cases: whole subjects in their order, but not all of them."""
+    drawn: set[int] = set()
+    for indices in order[:-1]:
+        if len(drawn) < count and len(drawn) + len(indices) <= _MOST_DRAWN * count:
+            drawn.update(indices)
+    return drawn or set(min(order, key=len))
 
 
 def _by_subject(cases: list[dict[str, Any]]) -> dict[str, list[int]]:

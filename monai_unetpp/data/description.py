@@ -50,13 +50,14 @@ class DataSetDescription:
     modality: Modality | None
 
 
-def describe_data_set(dataset_dir: str | PathLike[str]) -> DataSetDescription:
+def describe_data_set(dataset_dir: str | PathLike[str], **subjects: Any) -> DataSetDescription:
     """Describe labels and channels of a data set from its ``dataset.json`` and its first case.
 
     Without a ``dataset.json`` all label maps are read for their values, and value 3 is called ``label_3``.
 
     Args:
         dataset_dir: folder in any form that :func:`monai_unetpp.data.load_datalist` takes.
+        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
 
     Raises:
         FileNotFoundError: there is no data set.
@@ -64,10 +65,12 @@ def describe_data_set(dataset_dir: str | PathLike[str]) -> DataSetDescription:
     """
     path = Path(dataset_dir) / "dataset.json"
     content = read_content(path)
-    training = load_datalist(dataset_dir, "training")
+    training = load_datalist(dataset_dir, "training", **subjects)
     form = read_form(path)
-    listed = [case for key in LISTS for case in load_datalist(dataset_dir, key)] if form == "folder" else []
-    names = _scanned_labels(path, listed) if form == "folder" else read_label_names(path, content.get("labels"))
+    if form == "folder":
+        names = _scanned_labels(path, [case for key in LISTS for case in load_datalist(dataset_dir, key, **subjects)])
+    else:
+        names = read_label_names(path, content.get("labels"))
     spatial_dims = read_label_map(Path(training[0]["label"])).data.ndim
     channels = _channels(path, content, training[0]["image"], spatial_dims)
     return DataSetDescription(

@@ -62,6 +62,7 @@ def check_data(
         in_channels=len(described.channels),
         names=LabelNames(dict(described.labels), described.ignore_label),
         refuse_repeats=True,
+        **subjects,
     )
     if rank() == 0:
         write_text(passed, json.dumps(state) + "\n")

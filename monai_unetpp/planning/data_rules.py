@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_unetpp.planning.fingerprint import Fingerprint
+from monai_unetpp.planning.fingerprint import Fingerprint, IntensityStatistics
 
 __all__ = [
     "ISENSEE",
@@ -41,8 +41,12 @@ _ANISOTROPY = 3.0
 _FINER_PERCENTILE = 10
 #: Least share of the cases with a constant surround for the data to count as having one.
 _MOST = 0.9
-#: Least share of images with the rarer kind of background (dark or bright) for there to be two kinds.
-_SOME = 0.02
+#: Least share of images with the rarer kind of background (dark or bright) for there to be two kinds, and largest share
+#: of images in between.
+_SOME, _BETWEEN = 0.02, 0.05
+#: Place of the median in the range of an image, from 0 to 1, below which its background is dark, and above which it is
+#: bright.
+_DARK, _BRIGHT = 0.35, 0.65
 #: Largest factor of a rare label in sampling and in the loss, relative to the most frequent label.
 _MOST_OFTEN = 4.0
 #: Patches around the background for each patch around a label.
@@ -83,7 +87,7 @@ def choose_spacing(fingerprint: Fingerprint) -> Choice:
         )
     else:
         reason = "The median of the cases, so that few lose detail and few are upsampled much."
-    return Choice([round(value, 4) for value in target], reason, ISENSEE)
+    return Choice([_rounded(value) for value in target], reason, ISENSEE)
 
 
 def choose_crop_background(fingerprint: Fingerprint) -> Choice:
@@ -127,22 +131,33 @@ def choose_intensity_range(fingerprint: Fingerprint, normalization: str) -> Choi
     if normalization != "range" or foreground is None:
         return Choice(None, "Each image has its own scale.", ISENSEE)
     found = (foreground.p0_5, foreground.p99_5, foreground.mean, foreground.sd)
-    return Choice([round(float(value), 3) for value in found], "Measured inside the labels of the cases.", ISENSEE)
+    return Choice([_rounded(value) for value in found], "Measured inside the labels of the cases.", ISENSEE)
 
 
 def choose_inversion(fingerprint: Fingerprint, normalization: str) -> Choice:
     """Whether images with a bright background are inverted."""
-    if len(fingerprint.channels) > 1 or normalization != "volume" or fingerprint.modality in _RADIOLOGY:
-        return Choice(False, "Only single-channel images without a physical scale can have either background.")
-    whole = [case.intensity[0].whole for case in fingerprint.cases]
-    share = statistics.fmean(each.p50 > (each.p0_5 + each.p99_5) / 2 for each in whole)
-    if _SOME <= share <= 1 - _SOME:
+    if fingerprint.spatial_dims == 3 or fingerprint.modality in _RADIOLOGY:
+        return Choice(False, "Only 2D images without a physical scale can have either background.")
+    if len(fingerprint.channels) > 1 or normalization != "volume":
+        return Choice(False, "Only single-channel images, each normalised by itself, can have either background.")
+    places = [_place_of_median(case.intensity[0].whole) for case in fingerprint.cases]
+    dark, bright = (statistics.fmean(found) for found in ([p < _DARK for p in places], [p > _BRIGHT for p in places]))
+    if min(dark, bright) >= _SOME and dark + bright >= 1 - _BETWEEN:
         return Choice(
             True,
-            f"{share:.0%} of the images have a bright background and the others a dark one; bright ones are inverted, "
+            f"{bright:.0%} of the images have a bright background and {dark:.0%} a dark one; bright ones are inverted, "
             "so that all look alike.",
         )
-    return Choice(False, "All images have the same kind of background.")
+    return Choice(False, "The backgrounds are not of two separate kinds, dark and bright.")
+
+
+def _place_of_median(whole: IntensityStatistics) -> float:
+    """Position of the median between the 0.5th and the 99.5th percentile, from 0 to 1; 0 if these are equal.
+
+    Images are inverted by the same measure: above 0.5.
+    """
+    extent = whole.p99_5 - whole.p0_5
+    return (whole.p50 - whole.p0_5) / extent if extent > 0 else 0.0
 
 
 def choose_class_ratios(fingerprint: Fingerprint) -> Choice:
@@ -207,7 +222,8 @@ def choose_flip_axes(fingerprint: Fingerprint, rotate90: bool) -> Choice:
     """Axes along which patches are mirrored."""
     if fingerprint.left_right:
         left, right = fingerprint.left_right[0]
-        pairs = "" if len(fingerprint.left_right) == 1 else f" and {len(fingerprint.left_right) - 1} more pair(s)"
+        more = len(fingerprint.left_right) - 1
+        pairs = f" and {more} more {'pair' if more == 1 else 'pairs'}" if more else ""
         return Choice(
             [], f"There are pairs of left and right labels ({left}, {right}{pairs}), which mirroring would confuse."
         )
@@ -222,12 +238,17 @@ def choose_tolerance(spacing_mm: Sequence[float] | None, fingerprint: Fingerprin
     edges = list(spacing_mm or fingerprint.median_spacing_mm)
     edge = math.prod(edges) ** (1 / len(edges))
     if fingerprint.spatial_dims == 2:
-        return Choice(round(2 * edge, 3), "Two pixels: manual outlines differ by as much.")
+        return Choice(_rounded(2 * edge), "Two pixels: manual outlines differ by as much.")
     return Choice(
-        round(edge, 3),
+        _rounded(edge),
         "The edge of a cube with a voxel's volume: surfaces cannot be known more precisely.",
         "doi:10.2196/26151 for the metric",
     )
+
+
+def _rounded(value: float) -> float:
+    """To six significant digits, whatever the unit: pixels of a microscope are fractions of a micrometre."""
+    return float(f"{value:.6g}")
 
 
 def is_anisotropic(spacing_mm: Sequence[float] | None) -> int | None:

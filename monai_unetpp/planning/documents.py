@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.planning.fingerprint import Fingerprint
-from monai_unetpp.planning.training_plan import TrainingPlan
+from monai_unetpp.planning.training_plan import TrainingPlan, counted
 from monai_unetpp.reporting.markdown import code, escape, format_table
 from monai_unetpp.version import __version__
 
@@ -103,15 +103,15 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
     ignored = "" if plan.ignore_label is None else f" Voxels with the label {plan.ignore_label} are ignored."
     surround = statistics.fmean(case.constant_surround for case in cases)
     lines = [
-        f"{len(cases)} training cases of {subjects} subjects{_told_by(plan)} in "
+        f"{counted(len(cases), 'training case')} of {counted(subjects, 'subject')}{_told_by(plan)} in "
         f"{code(os.path.basename(plan.dataset_dir))}, "
-        f"{plan.spatial_dims}D, {len(plan.channels)} channel(s) ({channels}), modality: {plan.modality}.",
+        f"{plan.spatial_dims}D, {counted(len(plan.channels), 'channel')} ({channels}), modality: {plan.modality}.",
         f"Sizes: {_range_text([case.shape for case in cases])} voxels, median {_joined(fingerprint.median_shape)}.",
         f"Voxel sizes: {_range_text([case.spacing_mm for case in cases])} mm, median "
         f"{_joined(fingerprint.median_spacing_mm)} mm.",
         f"{surround:.0%} of the cases have a constant value around their content.",
-        f"{'Trained on too, but not in these figures' if plan.folds else 'Not looked at, for validation'}: "
-        f"{plan.validation}.",
+        f"Validation: {plan.validation}, "
+        f"{'trained on too, but not in these figures' if plan.folds else 'not used for planning or training'}.",
         f"Labels: {_labels_text(plan, fingerprint)}.{ignored}",
         *(_intensity_text(name, each.whole) for name, each in zip(plan.channels, fingerprint.intensity, strict=True)),
     ]
@@ -189,12 +189,12 @@ def bundle_metadata(plan: TrainingPlan) -> str:
         "changelog": {"0.1.0": "first version"},
         "name": safe_name(plan.name),
         "task": safe_name(f"Segmentation of {', '.join(labels[1:])}"),
-        "description": f"A nested U-Net (UNet++) with {len(plan['strides'])} level(s) that can be pruned",
+        "description": f"A nested U-Net (UNet++) with {counted(len(plan['strides']), 'level')} that can be pruned",
         "authors": "fill in",
         "copyright": "fill in",
         "data_source": "fill in: data set, authors and licence, as in docs/data_license.txt",
         "data_type": "nifti",
-        "image_classes": f"{len(plan.channels)} channel(s): {', '.join(map(safe_name, plan.channels))}",
+        "image_classes": f"{counted(len(plan.channels), 'channel')}: {', '.join(map(safe_name, plan.channels))}",
         "label_classes": f"single channel data, 0 is background, {named}",
         "pred_classes": f"{plan.out_channels} channels of logits, in the order of the label values",
         "labels": {str(plan.labels[name]): safe_name(name) for name in plan.label_names},

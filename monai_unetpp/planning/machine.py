@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from monai_unetpp.devices import resolve_device, resolve_precision, synchronize
+from monai_unetpp.free_memory import container_limit_bytes
 from monai_unetpp.measuring.size import count_flops
 from monai_unetpp.networks import NestedUNet
 
@@ -28,17 +31,27 @@ _ROUNDS = 3
 _PASSES = 3
 #: If the system does not report its memory.
 _ASSUMED_MEMORY = 8 * 2**30
+#: Quota and period of a container's processor time on Linux: control groups version 2, then version 1.
+_QUOTAS = (
+    ("/sys/fs/cgroup/cpu.max",),
+    ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+)
+#: Tensors of the size of the logits that the loss of each level keeps in fp32.
+_LOSS_TENSORS = 6
 
 
 @dataclasses.dataclass(frozen=True)
 class Machine:
     """The class of a machine, so coarse that repeated measurements give the same class.
 
+    Under ``torchrun``, of what one process has of it.
+
     Attributes:
         operations_per_s: floating-point operations per second in training, a power of 4 times 1e9.
         memory_bytes: memory available to a training, a power of 2.
         cores: number of cores of the processor.
         device: ``"cpu"`` or ``"cuda"``.
+        host_bytes: memory of the computer, a power of 2; None where it is ``memory_bytes``, on a CPU.
 
     Example:
         >>> print(Machine.of(operations_per_s=9e10, memory_bytes=21 * 2**30, cores=2, device="cpu"))
@@ -49,16 +62,21 @@ class Machine:
     memory_bytes: int
     cores: int
     device: str
+    host_bytes: int | None = None
 
     @classmethod
-    def of(cls, operations_per_s: float, memory_bytes: int, cores: int, device: str) -> Machine:
+    def of(
+        cls, operations_per_s: float, memory_bytes: int, cores: int, device: str, host_bytes: int | None = None
+    ) -> Machine:
         """The class of a measured machine."""
         power = round(math.log(max(operations_per_s, 1e9) / 1e9, _CLASS_FACTOR))
-        return cls(1e9 * _CLASS_FACTOR**power, 2 ** int(math.log2(memory_bytes)), cores, device)
+        host = None if host_bytes is None else 2 ** int(math.log2(host_bytes))
+        return cls(1e9 * _CLASS_FACTOR**power, 2 ** int(math.log2(memory_bytes)), cores, device, host)
 
     def __str__(self) -> str:
         billions, gigabytes = self.operations_per_s / 1e9, self.memory_bytes / 2**30
-        return f"{self.device} of about {billions:g} billion operations/s, {self.cores} cores, {gigabytes:g} GB"
+        host = "" if self.host_bytes is None else f", {self.host_bytes / 2**30:g} GB of the computer"
+        return f"{self.device} of about {billions:g} billion operations/s, {self.cores} cores, {gigabytes:g} GB{host}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +85,7 @@ class StepCost:
 
     Attributes:
         operations: floating-point operations, forward and backward.
-        memory_bytes: activations kept for the backward pass, and weights with gradients and averages.
+        memory_bytes: activations kept for the backward pass, the loss, and weights with gradients and averages.
     """
 
     operations: float
@@ -90,17 +108,19 @@ def measure_machine(spatial_dims: int, device: str | None = None) -> Machine:
     edge = _TIMED_EDGE[spatial_dims]
     config = {"spatial_dims": spatial_dims, "in_channels": 1, "out_channels": 2, "features": _TIMED_FEATURES}
     operations = count_step(config, [edge] * spatial_dims, _TIMED_BATCH).operations
-    shape, cores = (_TIMED_BATCH, 1, *[edge] * spatial_dims), _usable_cores()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    shape, cores = (_TIMED_BATCH, 1, *[edge] * spatial_dims), max(1, _usable_cores() // processes)
+    host = _total_bytes() // processes
     if where.type == "cuda":
         memory = int(torch.cuda.get_device_properties(where).total_memory)
-        return Machine.of(operations / min(_time_steps(config, shape, where)), memory, cores, where.type)
+        return Machine.of(operations / min(_time_steps(config, shape, where)), memory, cores, where.type, host)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         seconds = min(_time_steps(config, shape, where))
     finally:
         torch.set_num_threads(threads)
-    return Machine.of(operations / seconds * cores, _total_bytes(), cores, where.type)
+    return Machine.of(operations / seconds * cores, host, cores, where.type)
 
 
 def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int) -> StepCost:
@@ -118,8 +138,9 @@ def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int
         network = NestedUNet(**config).train()
         patch = torch.empty(1, config["in_channels"], *patch_size)
     weights = sum(parameter.numel() for parameter in network.parameters())
+    logits = len(network.levels) * batch_size * config["out_channels"] * math.prod(patch_size)
     # weights, gradients, two averages of the optimizer, and the moving average
-    memory = batch_size * _kept_bytes(network, patch) + 5 * 4 * weights
+    memory = batch_size * _kept_bytes(network, patch) + 5 * 4 * weights + _LOSS_TENSORS * 4 * logits
     return StepCost(float(_PASSES * batch_size * count_flops(network, patch)), memory)
 
 
@@ -139,16 +160,28 @@ def _kept_bytes(network: torch.nn.Module, patch: torch.Tensor) -> int:
 
 
 def _total_bytes() -> int:
-    """Total memory of the machine, as the free memory would change from plan to plan."""
+    """Total memory of the machine or its container, as the free memory would change from plan to plan."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
-        return _ASSUMED_MEMORY
+        total = _ASSUMED_MEMORY
+    return min(total, container_limit_bytes() or total)
 
 
 def _usable_cores() -> int:
-    """Cores that this process may use, if the system reports it."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, also by the quota of its container, if the system reports it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, int(_quota_cores() or cores)))
+
+
+def _quota_cores() -> float | None:
+    """The processor time that the container may take, in cores; None without a limit."""
+    for files in _QUOTAS:
+        with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
+            # "max" means no limit, a ValueError here
+            quota, period = map(int, " ".join(Path(file).read_text(encoding="utf-8") for file in files).split())
+            return quota / period if quota > 0 else None
+    return None
 
 
 def _time_steps(config: Mapping[str, Any], shape: tuple[int, ...], device: torch.device) -> list[float]:

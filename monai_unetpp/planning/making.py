@@ -173,13 +173,13 @@ def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Mac
     for length in shape:
         voxels *= length
     wanted = voxels * (_CHANNEL_BYTES * len(fingerprint.channels) + _LABEL_BYTES)
-    share = min(1.0, _CACHE_SHARE * machine.memory_bytes / wanted)
+    share = min(1.0, _CACHE_SHARE * (machine.host_bytes or machine.memory_bytes) / wanted)
     kept = "All prepared cases fit" if share == 1 else "As many prepared cases are cached as fit"
     workers = min(_MOST_WORKERS, machine.cores // 2)
     return {
         "cache_rate": Choice(
             round(share, 2),
-            f"{kept} into a quarter of the memory; any others are prepared again for every patch.",
+            f"{kept} into a quarter of the computer's memory; any others are prepared again for every patch.",
             OWN,
         ),
         "num_workers": Choice(

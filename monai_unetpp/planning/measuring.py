@@ -74,7 +74,7 @@ def take_fingerprint(
         FileNotFoundError: no data set.
         ValueError: the data set is invalid; cases that cannot be read are counted and named.
     """
-    described = described or describe_data_set(dataset_dir)
+    described = described or describe_data_set(dataset_dir, **subjects)
     cases = [case for key in lists for case in list_cases(load_datalist(dataset_dir, key, **subjects))]
     kept = _Cache(cache, described)
     measured: list[_Measured] = []

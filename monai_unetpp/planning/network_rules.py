@@ -305,7 +305,7 @@ def _explained(values: Mapping[str, Any], task: NetworkTask, seconds: float, ste
             ISENSEE,
         ),
         "strides": (
-            f"{len(values['strides'])} level(s): an axis is halved while {_LEAST_EDGE} voxels are left and its spacing "
+            f"{len(values['strides'])} levels: an axis is halved while {_LEAST_EDGE} voxels are left and its spacing "
             f"is less than twice the finest, at most {MOST_LEVELS} times.",
             ISENSEE,
         ),

@@ -8,8 +8,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.data.datalist import load_datalist, read_content
+from monai_unetpp.data.datalist import LISTS, load_datalist, read_content
 from monai_unetpp.data.description import DataSetDescription, describe_data_set
+from monai_unetpp.data.labelled import list_cases
 from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_free, write_bundle
 from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.planning.machine import Machine, measure_machine
@@ -17,7 +18,7 @@ from monai_unetpp.planning.making import make_plan
 from monai_unetpp.planning.measuring import take_fingerprint
 from monai_unetpp.planning.plan_options import PlanOptions
 from monai_unetpp.planning.starting import compare_start, read_source
-from monai_unetpp.planning.training_plan import TrainingPlan
+from monai_unetpp.planning.training_plan import TrainingPlan, counted
 from monai_unetpp.progress import Progress
 
 __all__ = ["describe_task", "plan", "plan_checked"]
@@ -86,7 +87,7 @@ def describe_task(options: PlanOptions) -> DataSetDescription:
     check_free(options.output_dir)
     if options.init is not None:
         read_source(options.init)
-    return describe_data_set(options.dataset_dir)
+    return describe_data_set(options.dataset_dir, **options.subject_rules)
 
 
 def plan_checked(
@@ -122,7 +123,10 @@ def plan_checked(
 
 def _count_validation(options: PlanOptions) -> str:
     """The validation cases, in words."""
-    listed = "validation" in read_content(Path(options.dataset_dir) / "dataset.json")
-    count = len(load_datalist(options.dataset_dir, "validation", **options.subject_rules))
-    how = "the list of the data set" if listed else "drawn by subject, a fifth of the cases"
-    return f"{count} cases, {how}"
+    training, validation = (
+        list_cases(load_datalist(options.dataset_dir, key, **options.subject_rules)) for key in LISTS
+    )
+    count, subjects = counted(len(validation), "case"), len({case.subject for case in validation})
+    if "validation" in read_content(Path(options.dataset_dir) / "dataset.json"):
+        return f"{count} (the data set's own list)"
+    return f"{count} of {counted(subjects, 'subject')} (drawn from {len(training) + len(validation)} cases)"

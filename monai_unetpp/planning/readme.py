@@ -10,7 +10,7 @@ from monai_unetpp.files import write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.documents import data_text, preprocessing_text
 from monai_unetpp.planning.fingerprint import Fingerprint
-from monai_unetpp.planning.training_plan import TrainingPlan, in_words, load_plan
+from monai_unetpp.planning.training_plan import TrainingPlan, counted, in_words, load_plan
 from monai_unetpp.reporting.markdown import escape
 
 __all__ = ["readme_text", "write_readme"]
@@ -56,6 +56,7 @@ def readme_text(
 ) -> str:
     """The README as Markdown; see :func:`write_readme`."""
     names = ", ".join(map(escape, plan.label_names))
+    channels = f"{counted(len(plan.channels), 'channel')}: {', '.join(map(escape, plan.channels))}"
     levels = len(plan["strides"])
     several = f"{levels} levels, L1 to L{levels}" if levels > 1 else "one level, L1"
     values = "; ".join(f"{plan.labels[name]} {escape(name)}" for name in plan.label_names)
@@ -86,7 +87,7 @@ Every value with its reason is in [plan.md](plan.md).
 
 ### Input
 
-{len(plan.channels)} channel(s): {", ".join(map(escape, plan.channels))}; images like the training images above.
+{channels}; images like the training images above.
 
 ### Output
 
@@ -112,6 +113,12 @@ def _norm_name(plan: TrainingPlan) -> str:
     return norm if isinstance(norm, str) else str(norm[0])
 
 
+def _mirroring(axes: list[int]) -> str:
+    if not axes:
+        return "; not mirrored"
+    return f"; mirrored along {'axis' if len(axes) == 1 else 'the axes'} {in_words(axes)}"
+
+
 def _configuration(plan: TrainingPlan) -> str:
     augmentation = {"none": "no augmentation", "light": "light augmentation", "strong": "strong augmentation"}
     late = plan["late_share"] if plan["augmentation"] == "strong" else 0
@@ -122,7 +129,7 @@ def _configuration(plan: TrainingPlan) -> str:
         f"patches of {' x '.join(map(str, plan['patch_size']))} voxels, {plan['batch_size']} per batch, around voxels "
         f"of the background and of the labels in the ratio {':'.join(f'{ratio:g}' for ratio in plan['class_ratios'])};",
         f"AdamW with a learning rate of {plan['learning_rate']:g} and a cosine schedule;",
-        f"{augmentation[plan['augmentation']]}{settling}; mirror images along the axes: {in_words(plan['flip_axes'])};",
+        f"{augmentation[plan['augmentation']]}{settling}{_mirroring(plan['flip_axes'])};",
         f"at inference, windows of {' x '.join(map(str, plan['window_shape']))} voxels with Gaussian weights.",
     ]
     return "\n".join(f"- {line}" for line in lines)

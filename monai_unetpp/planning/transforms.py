@@ -147,7 +147,7 @@ def augmentation(plan: TrainingPlan, late: bool = False) -> list[_Config]:
     crop_size = [math.ceil(_CROP_FACTOR * edge) if larger else edge for edge in plan["patch_size"]]
     chain = [
         _transform(
-            "RandCropByLabelClassesd",
+            "monai_unetpp.training.RandCropByPresentClassesd",
             _BOTH,
             label_key="@label",
             spatial_size=crop_size,

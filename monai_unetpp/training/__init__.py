@@ -3,6 +3,7 @@
 from monai_unetpp.training.acceleration import accelerate
 from monai_unetpp.training.averaging import WeightAverage
 from monai_unetpp.training.budget import BudgetedCosineSchedule, TrainingBudget
+from monai_unetpp.training.cropping import RandCropByPresentClassesd
 from monai_unetpp.training.curves import draw_curves, draw_training
 from monai_unetpp.training.late_loss import LateLoss
 from monai_unetpp.training.observing import LevelCurves, load_observed
@@ -21,6 +22,7 @@ __all__ = [
     "LateNumber",
     "LevelCurves",
     "NumberedPatches",
+    "RandCropByPresentClassesd",
     "RemainingPatches",
     "StepCurve",
     "TrainingBudget",

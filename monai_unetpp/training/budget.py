@@ -12,12 +12,16 @@ from monai.optimizers import WarmupCosineSchedule
 
 __all__ = ["BudgetedCosineSchedule", "TrainingBudget"]
 
+#: Largest share of the minutes that the preparation can take.
+_MOST_PREPARING = 0.9
+
 
 class TrainingBudget:
     """Ends a training in time, whatever the speed of the machine, and tracks its progress.
 
     The progress is the share of the steps done or, if minutes are given, of the time used, whichever is larger. Its
-    state is the time used so far, so that a resumed training has the rest of it. With several processes, the clock of
+    state is the time used so far, so that a resumed training has the rest of it. Time for preparing cases before the
+    first step can be taken off the minutes, see :meth:`count_preparation`. With several processes, the clock of
     the first one counts for all, and all end after the same step.
 
     Args:
@@ -36,6 +40,7 @@ class TrainingBudget:
         self.steps = steps
         self.minutes = minutes
         self.seconds = 0.0
+        self._prepared = 0.0
         self._before = 0.0
         self._started = 0.0
         self._engine: Engine | None = None
@@ -52,13 +57,27 @@ class TrainingBudget:
         self.seconds = self._agreed(self._before + time.monotonic() - self._started)
         self._end(engine)
 
+    def count_preparation(self, seconds: float) -> None:
+        """Take the time for preparing cases off the minutes; call it before the training starts.
+
+        A tenth of the minutes is left in any case. A resumed training keeps what its first session took, whatever is
+        given here.
+
+        Args:
+            seconds: how long the preparation took.
+        """
+        if self.minutes is not None:
+            self._prepared = min(seconds, _MOST_PREPARING * 60 * self.minutes)
+
     def position(self, step: int) -> float:
         """The progress of the training after a step, on a scale from 0 to :attr:`steps`.
 
         Args:
             step: number of steps done.
         """
-        return step if self.minutes is None else max(float(step), self.steps * self.seconds / (60 * self.minutes))
+        if self.minutes is None:
+            return step
+        return max(float(step), self.steps * self.seconds / (60 * self.minutes - self._prepared))
 
     def is_late(self, late_share: float, step: int | None = None) -> bool:
         """Whether a step is in the last part of the training.
@@ -80,14 +99,16 @@ class TrainingBudget:
         return self.seconds * (1 - share) / share if share > 0 else float("nan")
 
     def state_dict(self) -> dict[str, Any]:
-        """The time used so far."""
-        return {"seconds": self.seconds}
+        """The time used so far, and for preparation."""
+        return {"seconds": self.seconds, "prepared": self._prepared}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore a state from :meth:`state_dict`."""
         self.seconds = self._before = state_dict["seconds"]
+        self._prepared = state_dict.get("prepared", 0.0)
 
     def _start(self) -> None:
+        self._prepared = self._agreed(self._prepared)
         self._started = time.monotonic()
 
     def _end(self, engine: Engine) -> None:

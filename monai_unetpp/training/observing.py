@@ -18,6 +18,7 @@ from monai.data import CacheDataset
 from monai_unetpp.data import load_datalist
 from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_text
+from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.training.curves import draw_training
 from monai_unetpp.training.steps import StepCurve
@@ -61,8 +62,8 @@ class LevelCurves:
     """From time to time, score every level on a few cases, and draw the curves of the training so far.
 
     It only observes: it selects nothing and draws no random numbers. Two evaluations are at least ``interval_s`` apart,
-    and take about ``share`` of the time. Under ``torchrun`` only the first process evaluates. It has a state, so that a
-    resumed training continues its curves.
+    and take about ``share`` of the time. If memory runs out in one, the training goes on without further ones. Under
+    ``torchrun`` only the first process evaluates. It has a state, so that a resumed training continues its curves.
 
     Args:
         network: the network whose levels to score.
@@ -123,7 +124,7 @@ class LevelCurves:
         began = time.monotonic()
         if began - self._ended < max(self.interval_s, self._took * (1 - self.share) / self.share):
             return
-        scores = self._score() if len(self.cases) > 0 else {}
+        scores = self._score_if_possible()
         if scores:
             self._rows.append({"step": engine.state.iteration, **scores})
             self._write()
@@ -143,17 +144,31 @@ class LevelCurves:
     def _start(self) -> None:
         self._ended = time.monotonic()
 
+    def _score_if_possible(self) -> dict[str, float]:
+        """Mean Dice by level; nothing without cases, or from when on memory does not suffice."""
+        if len(self.cases) == 0:
+            return {}
+        training = self.network.training
+        try:
+            return self._score()
+        except (RuntimeError, MemoryError) as e:
+            if not is_out_of_memory(e):
+                raise
+            logger.warning("There is too little memory to score whole cases while training; only the loss is shown.")
+            self.cases = ()
+            return {}
+        finally:
+            self.network.train(training)
+
     @torch.inference_mode()
     def _score(self) -> dict[str, float]:
         """Mean Dice by level."""
-        training = self.network.training
         self.network.eval()
         found: dict[str, list[float]] = {level: [] for level in self.network.levels}
         for case in self.cases:
             image, label = (torch.as_tensor(case[key]).to(self.device) for key in self.keys)
             for level, logits in self.inferer(image[None].float(), self.network.forward_levels).items():
                 found[level] += dice_of_classes(logits[0], label[0].long(), self.ignored_class)
-        self.network.train(training)
         return {level: sum(values) / len(values) for level, values in found.items() if values}
 
     def _write(self) -> None:

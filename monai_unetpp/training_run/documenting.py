@@ -17,6 +17,7 @@ from monai_unetpp.bundles import (
 from monai_unetpp.bundles.training_record import LAST, LAST_AVERAGED
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.planning import write_readme
+from monai_unetpp.planning.training_plan import counted
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.report_tables import accuracy_table, worst_cases_table
 from monai_unetpp.pruning.results import PruningResult
@@ -75,9 +76,9 @@ def document(bundle: Path, fitted: Fitted, cases: int, folds: int, result: Pruni
 def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
     weights = "the moving average of the weights" if fitted.averaged else "the weights"
     parts = [
-        f"Trained on {cases} cases for {fitted.steps} step(s) in {fitted.seconds / 60:.1f} minutes. The bundle has "
-        f"{weights} after the last step; no cases were used for model selection. A training with this number of "
-        "`steps` and no `minutes` is exactly repeatable.",
+        f"Trained on {counted(cases, 'case')} for {counted(fitted.steps, 'step')} in {fitted.seconds / 60:.1f} "
+        f"minutes. The bundle has {weights} after the last step; no cases were used for model selection. A training "
+        "with this number of `steps` and no `minutes` is exactly repeatable.",
     ]
     if folds:
         parts.append(
@@ -101,7 +102,10 @@ def _performance(bundle: Path, result: PruningResult) -> str:
     if worst is not None:
         parts.append(_below(worst))
     parts += [f"![One of the worst cases]({name})" for name in _copy_pictures(bundle, result)]
-    parts.append("All figures, with costs and methods, are in `pruning/report.html` of the unpruned bundle.")
+    parts.append(
+        "All figures, with costs and methods, are in `pruning/report.html` of the unpruned bundle, unless that folder "
+        "was removed before sharing."
+    )
     return "\n\n".join(parts)
 
 

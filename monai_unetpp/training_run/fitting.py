@@ -95,8 +95,11 @@ def fit(
     config["train#levels#loss_alone"] = True
     if observed is not None:
         config["train#levels#cases#cases"] = list(observed)
+    began = time.monotonic()
     config.parse("initialize")
     trainer = config.parse("train#trainer")
+    # the cases that are kept in memory are prepared by now
+    config.parse("pace").count_preparation(time.monotonic() - began)
     if rank() == 0:
         _tell_progress(trainer, config, tell, name)
     config.parse("run")

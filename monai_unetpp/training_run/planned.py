@@ -21,7 +21,7 @@ __all__ = ["Planned", "planned_bundle"]
 
 _T = TypeVar("_T")
 
-#: Validation cases to look at while training.
+#: Most validation cases to look at while training.
 _OBSERVED = 3
 
 
@@ -35,7 +35,7 @@ class Planned:
         plan: its plan.
         beginning: minutes, folds and initial weights.
         steps: steps of each training if set by hand; None if the time ends it.
-        observed: number of validation cases to look at while training.
+        observed: most validation cases to look at while training.
     """
 
     bundle: Path

@@ -96,7 +96,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
         RuntimeError: the loss became infinite or not a number.
     """
     started = time.monotonic()
-    with process_group():
+    with process_group(None if options.device is None else resolve_device(options.device)):
         tell = teller(progress if rank() == 0 else False, logger)
         planned = planned_bundle(options, tell)
         finished = _read_outcome(planned.bundle)
@@ -129,7 +129,7 @@ class _Run:
         bundle, folder = planned.bundle, planned.bundle / "training"
         subjects = planned.plan.subject_rules
         check_data(planned.dataset_dir, planned.plan, bundle, planned.folds, **subjects)
-        device = local_device() if options.device is None else resolve_device(options.device)
+        device = local_device(None if options.device is None else resolve_device(options.device))
         values = {"dataset_dir": str(planned.dataset_dir), "device": device}
         training = load_datalist(planned.dataset_dir, "training", folder, **subjects)
         validation = load_datalist(planned.dataset_dir, "validation", folder, **subjects)
@@ -229,7 +229,7 @@ class _Run:
             "minutes": minutes if by_time else None,
             "checkpoint_steps": _STEPS_BETWEEN,
             "checkpoint_seconds": min(_CHECKPOINT_S, 6 * minutes),
-            "observed_cases": observed,
+            "observed_cases": self.shares.observed(observed, minutes),
             "observed_seconds": min(60 * minutes / _LOOKS, _LONGEST_S),
         }
 

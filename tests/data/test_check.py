@@ -16,6 +16,7 @@ from PIL import Image
 
 from monai_unetpp.data import check as check_module
 from monai_unetpp.data import check_dataset, check_labelled_data
+from monai_unetpp.data.labelled import LabelledCase
 
 AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
 SHAPE = (6, 5, 4)
@@ -293,6 +294,17 @@ class TestLabels:
         fill(np.uint8(3))(folder / "labels" / "b.nii.gz")
         (problem,) = check_dataset(folder)
         assert "b.nii.gz: the label has no foreground" in problem
+
+
+def test_empty_fields_of_view_are_sound_in_2d_alone(tmp_path: Path) -> None:
+    image, label = tmp_path / "image.nii.gz", tmp_path / "label.nii.gz"
+    for shape, marked, problem in (((6, 5), 0, False), ((6, 5), 1, True), ((6, 5, 4), 0, True)):
+        save(image, np.full(shape, 7, np.float32))
+        save(label, np.full(shape, marked, np.uint8))
+        found = check_module.check_case(LabelledCase("image", "image", (image,), label))
+        assert (found.problem is not None) == problem
+        # they are no copies of each other
+        assert found.voxels is None
 
 
 class TestBeforeWork:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -49,6 +50,33 @@ def test_a_drawn_validation_list_keeps_subjects_together_as_they_are_given(tmp_p
     assert set.union(*persons) == set("abcd")
     with pytest.raises(ValueError, match=r"subject_pattern must match the name of every case, got '\(x\)', which does"):
         load_datalist(tmp_path, "training", subject_pattern="(x)")
+
+
+def drawn_counts(folder, *cases_of_subjects):
+    """The numbers of cases of the subjects that are drawn for validation."""
+    folder.mkdir()
+    entries = [
+        {"image": f"{subject}_{n}.nii", "label": f"l/{subject}_{n}.nii", "subject": str(subject)}
+        for subject, count in enumerate(cases_of_subjects)
+        for n in range(count)
+    ]
+    (folder / "dataset.json").write_text(json.dumps({"training": entries}))
+    drawn, kept = ({case["subject"] for case in load_datalist(folder, key)} for key in ("validation", "training"))
+    assert kept == {entry["subject"] for entry in entries} - drawn
+    return sorted(cases_of_subjects[int(subject)] for subject in drawn)
+
+
+def test_subjects_with_too_many_cases_are_not_drawn(tmp_path):
+    for number, place in enumerate(([200, 20, 20], [20, 200, 20], [20, 20, 200])):
+        assert set(drawn_counts(tmp_path / f"large_{number}", *place)) == {20}
+    # where none can be, the one with the fewest is
+    assert drawn_counts(tmp_path / "all", 34, 33, 33) == [33]
+    assert drawn_counts(tmp_path / "alike", 4, 4) == [4]
+
+
+def test_cases_of_as_many_subjects_are_drawn_as_ever(tmp_path):
+    write_list(tmp_path, 12)
+    assert [Path(case["image"]).name for case in load_datalist(tmp_path, "validation")] == ["1.nii.gz", "7.nii.gz"]
 
 
 def test_only_image_and_label_are_paths(tmp_path):

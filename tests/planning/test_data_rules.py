@@ -1,5 +1,7 @@
 """The rules of a plan: what the data ask for."""
 
+import dataclasses
+
 import pytest
 from fingerprints import BRIGHT, DARK, fingerprint
 
@@ -33,6 +35,16 @@ def test_images_of_one_pixel_size_stay_as_they_are():
     assert data_rules.choose_spacing(two).value == [1.0, 1.0]
 
 
+def test_tiny_voxels_and_intensities_keep_their_digits():
+    cells = fingerprint(shape=(64, 64), spacings=[(0.00025, 0.00025), (0.00025, 0.0005), (0.00035, 0.0005)])
+    assert data_rules.choose_spacing(cells).value == [0.00025, 0.0005]
+    assert data_rules.choose_tolerance([0.00025, 0.00025], cells).value == 0.0005
+    assert data_rules.choose_tolerance([2e-4, 2e-4, 2e-4], fingerprint()).value == pytest.approx(2e-4)
+    tiny = dataclasses.replace(DARK, p0_5=1e-6, p99_5=1.23456789e-4, mean=2e-5, sd=3e-5)
+    found = data_rules.choose_intensity_range(fingerprint(modality="CT", foreground=tiny), "range")
+    assert found.value == [1e-6, 1.23457e-4, 2e-5, 3e-5]
+
+
 def test_ct_keeps_its_scale_and_other_images_have_their_own():
     ct = fingerprint(modality="CT", surround=True)
     assert not data_rules.choose_crop_background(ct).value
@@ -55,6 +67,21 @@ def test_images_of_both_backgrounds_are_made_alike():
     assert inverts(DARK, BRIGHT)
     assert not inverts(DARK, DARK)
     assert not inverts(BRIGHT)
+    # a few in between are fine
+    assert inverts(*[DARK] * 80, *[BRIGHT] * 19, _with_median(50.0))
+
+
+def _with_median(value):
+    return dataclasses.replace(DARK, p50=value)
+
+
+def test_medians_around_the_middle_of_the_range_are_no_two_backgrounds():
+    grey = [_with_median(value) for value in (40.0, 45.0, 49.0, 51.0, 55.0, 58.0)]
+    whole = {"one kind": grey, "many between": [DARK, BRIGHT, *grey], "a volume": [DARK, BRIGHT]}
+    for name, intensities in whole.items():
+        shape = (64, 64, 64) if name == "a volume" else (64, 64)
+        data = fingerprint(shape=shape, modality="other", whole=intensities)
+        assert not data_rules.choose_inversion(data, "volume").value, name
 
 
 def test_rare_labels_are_drawn_more_often_and_background_for_a_fifth():

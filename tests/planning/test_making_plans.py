@@ -116,7 +116,8 @@ def test_the_plan_says_what_was_set_by_hand_and_why_the_rest_is_as_it_is(thick_b
     assert "| `flip_axes` | 0 | Bodies are nearly symmetric" in text
     assert "4 training cases" not in text
     assert "3 training cases of 3 subjects" in text
-    assert "1 cases, drawn by subject" in text
+    assert "Validation: 1 case of 1 subject (drawn from 4 cases), not used for planning or training." in text
+    assert "(s)" not in text
     assert "<td>Set by hand. " in made._repr_html_()
     # thick slices are turned in their plane alone
     train = json.loads((thick_bundle / "configs" / "train.json").read_text())["train"]
@@ -200,8 +201,9 @@ def test_subjects_that_are_given_are_those_of_this_data_set_alone(thick_dir, tmp
     table.write_text("case,subject\ncase_0,a\ncase_1,a\ncase_2,a\ncase_3,b\n")
     plan(thick_dir, folder, settings=TINY, subjects=table, measure=machine)
     made = load_plan(folder)
-    assert made.validation.startswith(("1 cases", "3 cases"))
-    assert "of 1 subjects (by `subjects.csv`)" in (folder / "docs" / "plan.md").read_text()
+    # subject a has three of the four cases
+    assert made.validation == "1 case of 1 subject (drawn from 4 cases)"
+    assert "of 1 subject (by `subjects.csv`)" in (folder / "docs" / "plan.md").read_text()
     config = BundleConfig(folder, "train.json")
     kept = {case["subject"] for case in config.parse("train#cases").data}
     assert len(kept) == 1
@@ -216,6 +218,8 @@ def test_subjects_that_are_given_are_those_of_this_data_set_alone(thick_dir, tmp
 def test_the_readme_is_written_anew_with_what_was_reached(thick_bundle):
     before = (thick_bundle / "docs" / "README.md").read_text()
     assert "has not been trained yet" in before
+    assert "strong augmentation, light in the last 25% of the training; mirrored along axis 0;" in before
+    assert "(s)" not in before
     after = write_readme(
         thick_bundle, training="Trained for a minute.", performance="#### Scores\n\nDice 0.9"
     ).read_text()

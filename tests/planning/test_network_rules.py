@@ -1,10 +1,15 @@
 """Network, patch and batch within memory and time."""
 
 import math
+from pathlib import Path
 
 import pytest
+from fingerprints import fingerprint
 
+from monai_unetpp import free_memory
+from monai_unetpp.planning import machine
 from monai_unetpp.planning.machine import Machine, StepCost, count_step, measure_machine
+from monai_unetpp.planning.making import _choose_for_machine
 from monai_unetpp.planning.network_rules import (
     NetworkTask,
     choose_network,
@@ -147,8 +152,67 @@ def test_a_step_is_counted_without_computing_and_grows_with_the_patch():
     assert 2 * small.memory_bytes < large.memory_bytes < 4 * small.memory_bytes
 
 
-def test_this_machine_has_a_class():
+def test_the_loss_of_many_classes_needs_memory():
+    config = {"spatial_dims": 2, "in_channels": 1, "features": [4, 8, 8], "norm": "batch"}
+    few, many = (count_step({**config, "out_channels": classes}, [64, 64], 2) for classes in (2, 102))
+    # six tensors of four bytes for each of two levels, two patches and 100 more classes, and their weights
+    assert many.memory_bytes - few.memory_bytes == pytest.approx(6 * 4 * 2 * 2 * 100 * 64**2, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("files", "cores", "memory"),
+    [
+        ({"cpu.max": "150000 100000", "memory.max": "1073741824"}, 1, 2**30),
+        ({"cpu.max": "max 100000", "memory.max": "max"}, None, None),
+        (
+            {
+                "cpu/cpu.cfs_quota_us": "100000",
+                "cpu/cpu.cfs_period_us": "100000",
+                "memory/memory.limit_in_bytes": "4096",
+            },
+            1,
+            4096,
+        ),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_the_limits_of_a_container_hold(tmp_path, monkeypatch, files, cores, memory):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text + "\n")
+    moved = [
+        tuple(str(tmp_path / Path(file).relative_to("/sys/fs/cgroup")) for file in each) for each in machine._QUOTAS
+    ]
+    monkeypatch.setattr(machine, "_QUOTAS", moved)
+    groups = [
+        (str(tmp_path / Path(folder).relative_to("/sys/fs/cgroup")), *names)
+        for folder, *names in free_memory._CONTROL_GROUPS
+    ]
+    monkeypatch.setattr(free_memory, "_CONTROL_GROUPS", groups)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: range(8), raising=False)
+    assert machine._usable_cores() == (cores or 8)
+    assert machine._total_bytes() == (
+        memory or machine.os.sysconf("SC_PAGE_SIZE") * machine.os.sysconf("SC_PHYS_PAGES")
+    )
+
+
+def test_the_cache_is_in_the_memory_of_the_computer():
+    data = fingerprint(shape=(100, 100, 100), spacings=[(1.0, 1.0, 1.0)] * 10)
+    for host, rate in ((2**27, 0.67), (2**40, 1.0)):
+        gpu = Machine.of(1e13, 2**24, 8, "cuda", host)
+        assert _choose_for_machine(data, [100, 100, 100], gpu)["cache_rate"].value == rate
+    assert str(gpu).endswith("8 cores, 0.015625 GB, 1024 GB of the computer")
+
+
+def test_this_machine_has_a_class(monkeypatch):
+    monkeypatch.setattr(machine, "_usable_cores", lambda: 4)
+    monkeypatch.setattr(machine, "_total_bytes", lambda: 2**34)
     found = measure_machine(2, "cpu")
+    # each process of torchrun has its share
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    shared = measure_machine(2, "cpu")
+    assert (found.cores, found.memory_bytes, shared.cores, shared.memory_bytes) == (4, 2**34, 2, 2**33)
     assert found.device == "cpu"
     assert found == Machine.of(found.operations_per_s, found.memory_bytes, found.cores, "cpu")
 

@@ -2,11 +2,18 @@
 
 import pytest
 import torch
-from monai.transforms import Compose
+from monai.transforms import ClassesToIndicesd, Compose, RandCropByLabelClassesd
 from torch.utils.data import DataLoader
 
 from monai_unetpp.bundles import BundleConfig
-from monai_unetpp.training import TEMPLATE, LateNumber, NumberedPatches, RemainingPatches, TrainingBudget
+from monai_unetpp.training import (
+    TEMPLATE,
+    LateNumber,
+    NumberedPatches,
+    RandCropByPresentClassesd,
+    RemainingPatches,
+    TrainingBudget,
+)
 
 
 @pytest.fixture
@@ -100,3 +107,23 @@ def test_the_clock_tells_when_the_end_of_a_training_begins():
 def test_a_share_that_cannot_be_is_refused(arguments):
     with pytest.raises(ValueError, match="late_share must be 0 to 1, and 0 without a budget"):
         RemainingPatches(12, 3, *arguments)
+
+
+def drawn(kind, label, ratios):
+    """The labels at the centres of patches that are drawn by the classes 0 and 1."""
+    crop = kind("label", "label", (1, 1), ratios, 2, 50, indices_key="label_cls_indices", warn=False)
+    item = ClassesToIndicesd("label", num_classes=2)({"label": torch.as_tensor(label)[None]})
+    return [patch["label"].item() for patch in crop.set_random_state(0)(item)]
+
+
+def test_patches_of_a_case_without_any_class_to_draw_lie_anywhere():
+    ignored, empty = torch.full((4, 4), 2.0), torch.zeros(4, 4)
+    with pytest.raises(ValueError, match="NaN"):
+        drawn(RandCropByLabelClassesd, ignored, [1, 3])
+    assert set(drawn(RandCropByPresentClassesd, ignored, [1, 3])) == {2}
+    assert set(drawn(RandCropByPresentClassesd, empty, [0, 1])) == {0}
+    # others are those of MONAI
+    mixed = torch.tensor([[0.0, 1.0], [2.0, 2.0]])
+    found = drawn(RandCropByPresentClassesd, mixed, [1, 3])
+    assert found == drawn(RandCropByLabelClassesd, mixed, [1, 3])
+    assert set(found) == {0, 1}

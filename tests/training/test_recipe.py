@@ -139,6 +139,22 @@ def test_curves_are_written_while_it_runs_and_observe_only(train):
     assert are_equal(weights(watched), weights(alone))
 
 
+def test_a_look_that_memory_does_not_suffice_for_is_the_last(train, monkeypatch, caplog):
+    looks = []
+
+    def fail(self):
+        looks.append(self.network.eval())
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(LevelCurves, "_score", fail)
+    config, folder = train("tight", observed_cases=2, observed_seconds=0)
+    assert len(looks) == 1
+    assert config.parse("train#levels").network.training
+    assert caplog.text.count("too little memory to score whole cases") == 1
+    assert len(losses(folder)) == 6
+    assert not (folder / "levels.csv").exists()
+
+
 def test_minutes_end_a_training_with_its_learning_rate_down(train, clock):
     # a second for each step, and one for the start
     config, folder = train("timed", steps=1000, minutes=20.5 / 60, checkpoint_steps=4)
@@ -192,6 +208,24 @@ def test_the_time_that_is_left():
     assert budget.remaining_s(5) == pytest.approx(540)
     # with few steps left, training ends before its time
     assert budget.remaining_s(75) == pytest.approx(20)
+
+
+def test_preparing_cases_takes_time_from_the_minutes_but_not_all():
+    budget = TrainingBudget(100, minutes=10)
+    budget.count_preparation(240.0)
+    budget.seconds = 180.0
+    assert budget.position(0) == pytest.approx(50)
+    resumed = TrainingBudget(100, minutes=10)
+    # what the first session took, not this one
+    resumed.count_preparation(5.0)
+    resumed.load_state_dict(budget.state_dict())
+    assert resumed.position(0) == pytest.approx(50)
+    budget.count_preparation(10_000.0)
+    assert budget.position(0) == pytest.approx(100 * 180 / 60)
+    # steps alone have no clock
+    by_steps = TrainingBudget(100)
+    by_steps.count_preparation(240.0)
+    assert by_steps.position(3) == 3
 
 
 @pytest.mark.parametrize(

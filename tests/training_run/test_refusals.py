@@ -11,7 +11,7 @@ from disc_images import write_disc_images
 from tiny_planning import TINY, slow_machine
 
 from monai_unetpp.data import describe_data_set, load_datalist
-from monai_unetpp.planning import data_check, load_plan, plan, plan_making
+from monai_unetpp.planning import data_check, load_plan, plan, plan_making, take_fingerprint
 from monai_unetpp.pruning import preflight
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
@@ -146,6 +146,21 @@ def test_data_that_passed_are_read_again_only_when_they_change(data, tmp_path, m
     assert check() == 3
     (tmp_path / "bundle" / data_check.CHECK_FILE).write_text("no json")
     assert check() == 4
+
+
+def test_subjects_that_are_given_count_before_the_plan_is_made(data, tmp_path):
+    """By their names all cases are of one subject, who could not be split."""
+    folder = tmp_path / "plain"
+    for kind, source in (("images", "imagesTr"), ("labels", "labelsTr")):
+        (folder / kind).mkdir(parents=True)
+        for number in range(4):
+            shutil.copy(data / source / f"disc_{number}.nii.gz", folder / kind / f"sub-1_run-{number}.nii.gz")
+    with pytest.raises(ValueError, match="of the subject 'sub-1' cannot be split"):
+        make_plan(folder, tmp_path / "bundle")
+    rules = {"subject_pattern": "(run-[0-9])"}
+    made = plan(folder, tmp_path / "bundle", settings=SETTINGS, device="cpu", measure=slow_machine, **rules)
+    assert made.labels == {"label_7": 7}
+    assert take_fingerprint(folder, **rules).labels == {"label_7": 7}
 
 
 def test_a_value_that_only_cases_drawn_for_validation_have_is_a_label(data, tmp_path, monkeypatch, caplog):

@@ -5,10 +5,12 @@ import importlib
 import re
 import shutil
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from disc_images import write_disc_images
+from monai.data import CacheDataset
 from tiny_planning import TINY, slow_machine
 
 from monai_unetpp import NestedUNet, cli
@@ -17,7 +19,7 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.planning import plan
 from monai_unetpp.pruning import evaluate_levels
-from monai_unetpp.training import NumberedPatches
+from monai_unetpp.training import NumberedPatches, TrainingBudget
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
 from monai_unetpp.training_run.fitting import fit
@@ -88,7 +90,7 @@ def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, 
     assert (record.rule, record.selecting) == ("last, averaged", {})
     assert sorted(record.training) == [f"disc_{number}" for number in range(6)]
     readme = (bundle / "docs" / "README.md").read_text()
-    assert "Trained on 6 cases for 6 step(s)" in readme
+    assert "Trained on 6 cases for 6 steps in" in readme
     assert "| L1 | disc |" in readme
     assert set(read_metadata(bundle)["eval_metrics"]) == {"mean_dice_L1", "mean_dice_L2"}
     assert not list((bundle / "training").glob("checkpoint_*"))
@@ -149,7 +151,7 @@ def test_folds_let_every_case_judge(discs_dir, planned, monkeypatch):
     assert len(read_training_record(bundle).training) == 9
     readme = (bundle / "docs" / "README.md").read_text()
     assert "3 networks were trained on parts of the cases" in readme
-    assert "Not looked at" not in readme
+    assert "(the data set's own list), trained on too, but not in these figures." in readme
     assert "![Training loss](training.png)" in readme
     summary = (bundle / "pruning" / "summary.md").read_text()
     assert "The network of the bundle was trained on 9 of these 9 cases" in summary
@@ -252,7 +254,25 @@ def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp
         planned_bundle(options(discs_dir, bundle, subject_pattern="(.)"), print)
 
 
-def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog):
+def test_preparing_the_cases_counts_as_training(discs_dir, planned, tmp_path, monkeypatch):
+    """With a clock that only the preparation moves on."""
+    now = [0.0]
+    monkeypatch.setattr("monai_unetpp.training_run.fitting.time", SimpleNamespace(monotonic=lambda: now[0]))
+    prepare = CacheDataset.set_data
+
+    def slowly(self, data):
+        now[0] += 60.0
+        prepare(self, data)
+
+    monkeypatch.setattr(CacheDataset, "set_data", slowly)
+    counted = []
+    monkeypatch.setattr(TrainingBudget, "count_preparation", lambda self, seconds: counted.append(seconds))
+    values = {"dataset_dir": str(discs_dir), "device": torch.device("cpu"), "check_data": False, "minutes": 5}
+    fit(planned("slow"), tmp_path / "fit", values | {"steps": 2}, print, name="training")
+    assert counted == [60.0]
+
+
+def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
     def shares(name, minutes, case_s=1.0, folds=0):
         told = {"started": time.monotonic(), "case_s": case_s, "cases": 30, "levels": 3, "folds": folds}
         return share_time(tmp_path / name, minutes, **told)
@@ -266,6 +286,12 @@ def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog):
     crossed = shares("crossed", 60, folds=3)
     assert crossed.final + 3 * crossed.fold + crossed.verdict == pytest.approx(60, abs=0.1)
     assert 3 * crossed.fold == pytest.approx(0.6 * (crossed.final + 3 * crossed.fold))
+    # the process with the most cases is waited for
+    monkeypatch.setattr("monai_unetpp.training_run.sharing.process_count", lambda: 16)
+    assert shares("shared", 60).verdict == pytest.approx((15 + 1.25 * (2 + 25 + 36 + 24)) / 60)
+    monkeypatch.undo()
+    # and cases are looked at as long as all of them take a twentieth of the training
+    assert [plain.observed(3, minutes) for minutes in (60, 1, 0.7, 0.3)] == [3, 3, 2, 0]
     slow = shares("slow", 10, case_s=20)
     assert (slow.verdict, slow.repeats) == (5, 1)
     assert "longer than the 5 that 10 minutes leave for it" in caplog.text
