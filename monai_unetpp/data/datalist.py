@@ -270,7 +270,8 @@ def _draw(order: Sequence[list[int]], count: int) -> set[int]:
     for indices in order[:-1]:
         if len(drawn) < count and len(drawn) + len(indices) <= _MOST_DRAWN * count:
             drawn.update(indices)
-    return drawn or set(min(order, key=len))
+    smallest: list[int] = min(order, key=len)
+    return drawn or set(smallest)
 
 
 def _by_subject(cases: list[dict[str, Any]]) -> dict[str, list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -91,6 +92,11 @@ def make_plan(
         source=source,
     )
     for name, choice in choose_network(task, machine, count_step, given).items():
+        if name in given:
+            # what the rule itself would take, unless the other values fit this one alone
+            others = {key: value for key, value in given.items() if key != name}
+            with contextlib.suppress(ValueError):
+                choice = choose_network(task, machine, count_step, others, check=False)[name]
         choices.settle(name, choice)
     window = choose_window(choices["patch_size"], shape, choices["strides"], choices["norm"])
     choices.settle("window_shape", window)

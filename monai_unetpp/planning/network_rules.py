@@ -85,6 +85,7 @@ def choose_network(
     machine: Machine,
     count: Callable[[Mapping[str, Any], list[int], int], StepCost],
     given: Mapping[str, Any],
+    check: bool = True,
 ) -> dict[str, Choice]:
     """Patch, strides, kernels, features, norm, batch and steps: the most expensive that memory and time allow.
 
@@ -93,6 +94,7 @@ def choose_network(
         machine: the class of the machine.
         count: returns the cost of a step, like :func:`monai_unetpp.planning.machine.count_step`.
         given: values set by hand, to which the others are adapted.
+        check: whether to refuse what cannot be afforded, and to warn if the time is too short.
 
     Raises:
         ValueError: memory or time do not allow the network that the training is to start from.
@@ -111,9 +113,9 @@ def choose_network(
         steps = int(seconds * machine.operations_per_s / cost.operations)
         if cost.memory_bytes <= limit and steps >= _LEAST_STEPS:
             break
-    if task.source is not None and "features" not in given:
+    if check and task.source is not None and "features" not in given:
         _check_affordable(task.source, task, steps if "steps" not in given else None, cost.memory_bytes <= limit)
-    if steps < _USEFUL_STEPS and "steps" not in given:
+    if check and steps < _USEFUL_STEPS and "steps" not in given:
         logger.warning(
             "%g minutes leave time for about %d training steps, but a network needs several hundred to learn anything. "
             "Give --minutes %d or more.",

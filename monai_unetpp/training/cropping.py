@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,11 +26,11 @@ class RandCropByPresentClassesd(RandCropByLabelClassesd):
     """
 
     def randomize(
-        self, label: torch.Tensor, indices: Sequence[Any] | None = None, image: torch.Tensor | None = None
+        self, label: torch.Tensor, indices: list[Any] | None = None, image: torch.Tensor | None = None
     ) -> None:
         """Choose the centres of the patches."""
         if indices is not None and not any(
-            ratio and len(places) for ratio, places in zip(self.cropper.ratios, indices, strict=True)
+            ratio and len(places) for ratio, places in zip(self.cropper.ratios or (), indices, strict=True)
         ):
             indices = [torch.arange(math.prod(label.shape[1:]))] * len(indices)
         super().randomize(label, indices, image)
