@@ -113,6 +113,8 @@ def test_the_plan_says_what_was_set_by_hand_and_why_the_rest_is_as_it_is(thick_b
     assert made == TrainingPlan.from_dict(made.as_dict())
     text = (thick_bundle / "docs" / "plan.md").read_text()
     assert "| `batch_size` | 2 | Set by hand. " in text
+    # a rule that builds on values set by hand is asked without the one that it is compared with
+    assert "| `features` | 4, 8, 8 | Set by hand. The rule gives: " in text
     assert "| `flip_axes` | 0 | Bodies are nearly symmetric" in text
     assert "4 training cases" not in text
     assert "3 training cases of 3 subjects" in text
