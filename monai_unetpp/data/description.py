@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from os import PathLike
@@ -16,8 +17,11 @@ from monai_unetpp.data.grid import channel_axes
 from monai_unetpp.data.label_names import LabelNames, name_values, read_label_names
 from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
+from monai_unetpp.data.pictures import has_colours, is_picture_name
 
 __all__ = ["DataSetDescription", "Modality", "describe_data_set"]
+
+logger = logging.getLogger(__name__)
 
 Modality = Literal["CT", "MR", "other"]
 
@@ -72,6 +76,13 @@ def describe_data_set(dataset_dir: str | PathLike[str], **subjects: Any) -> Data
     else:
         names = read_label_names(path, content.get("labels"))
     spatial_dims = read_label_map(Path(training[0]["label"])).data.ndim
+    image = training[0]["image"]
+    if not isinstance(image, list) and is_picture_name(image) and has_colours(image):
+        logger.warning(
+            "%s: has colours, which are averaged to one channel. To use them, store each in a file of its own, such as "
+            "case_0000.png, case_0001.png and case_0002.png.",
+            image,
+        )
     channels = _channels(path, content, training[0]["image"], spatial_dims)
     return DataSetDescription(
         form=form,

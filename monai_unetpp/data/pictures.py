@@ -31,6 +31,7 @@ from monai_unetpp.files import MARK, atomic_path
 
 __all__ = [
     "PICTURE_SUFFIXES",
+    "has_colours",
     "is_picture_name",
     "read_picture",
     "read_picture_mark",
@@ -104,6 +105,17 @@ def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
     if not has_colours:
         return np.transpose(np.array(array))
     return np.transpose(np.array(labels_of_colours(array, path)) if labels else mean_of_colours(array))
+
+
+def has_colours(path: str | PathLike[str]) -> bool:
+    """Whether a picture holds colours; False if it cannot be told without decoding it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                return picture.mode in ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
+    except Exception:  # what PIL cannot open is told by those who read it
+        return False
 
 
 def write_picture(

@@ -109,6 +109,11 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         f"Sizes: {_range_text([case.shape for case in cases])} voxels, median {_joined(fingerprint.median_shape)}.",
         f"Voxel sizes: {_range_text([case.spacing_mm for case in cases])} mm, median "
         f"{_joined(fingerprint.median_spacing_mm)} mm.",
+        *(
+            ["Colours of pictures are averaged to one channel."]
+            if (plan.spatial_dims, len(plan.channels)) == (2, 1)
+            else []
+        ),
         f"{surround:.0%} of the cases have a constant value around their content.",
         f"Validation: {plan.validation}, "
         f"{'trained on too, but not in these figures' if plan.folds else 'not used for planning or training'}.",

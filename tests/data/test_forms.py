@@ -103,6 +103,16 @@ def test_a_plain_folder_is_matched_by_name_and_its_labels_are_those_that_occur(t
     assert main(["check", str(folder)]) == 0
 
 
+def test_colours_that_become_one_channel_are_told(tmp_path, caplog):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    for number in range(4):
+        Image.new("RGB", (8, 8), (10 * number, 200, 3)).save(tmp_path / "images" / f"{number}.png")
+        Image.new("L", (8, 8), 1).save(tmp_path / "labels" / f"{number}.png")
+    assert describe_data_set(tmp_path).channels == ("channel_0",)
+    assert "has colours, which are averaged to one channel. To use them, store each in a file of its own" in caplog.text
+
+
 def test_a_plain_folder_may_have_one_file_per_channel(tmp_path):
     for name in ("a", "b_0001"):
         for channel in (0, 1):
