@@ -201,7 +201,7 @@ def test_segment_prints_a_table(segment, images, tmp_path, caplog):
     (told,) = [record.message for record in caplog.records if record.name != "monai_unetpp.guard"]
     assert re.fullmatch(r"\d+ window\(s\) of 40x56x40, .* MB besides the network \(.*\)\.", told)
     lines = out.splitlines()
-    assert re.fullmatch("hippocampus_mri_unetpp, level L1, on cpu, (torch|openvino), fp32", lines[0])
+    assert re.fullmatch("hippocampus_mri_unetpp, level L1, on cpu, (torch|openvino), (fp32|bf16)", lines[0])
     assert lines[1].split() == ["case", "anterior", "(ml)", "posterior", "(ml)", "seconds"]
     assert lines[-1] == f"Segmentations are in {tmp_path / 'out'}"
     rows = {cells[0]: [float(cell) for cell in cells[1:]] for cells in (line.split() for line in lines[3:-1])}
@@ -448,7 +448,7 @@ def test_demo(run, tmp_path):
     lines = out.splitlines()
     assert max(len(line) for line in lines if str(tmp_path) not in line) < 100
     start = lines.index("") + 1
-    assert re.fullmatch("hippocampus: hippocampus_mri_unetpp on cpu, (torch|openvino), fp32", lines[start])
+    assert re.fullmatch("hippocampus: hippocampus_mri_unetpp on cpu, (torch|openvino), (fp32|bf16)", lines[start])
     assert " ".join(lines[start + 1].split()) == (
         "level parameters % of L3 anterior (ml) posterior (ml) seconds % of L3 network"
     )
@@ -622,8 +622,8 @@ def test_check_a_bundle(run, hippocampus_bundle, tmp_path):
     *listed, verdict = out.splitlines()
     assert verdict == f"{hippocampus_bundle}: no problems found."
     # which is information, and no problem
-    assert "  $import torch    (inference.json imports#0, train.json imports#0)" in listed
-    assert any(line.startswith("  ignite.handlers.ProgressBar") for line in listed)
+    assert any(line.startswith("  $import torch    (inference.json imports#0") for line in listed)
+    assert any(line.startswith("  $import ignite") for line in listed)
     copy = tmp_path / "copy"
     (copy / "configs").mkdir(parents=True)
     for name in ("inference.json", "metadata.json"):

@@ -467,7 +467,7 @@ class TestBundle:
         assert chosen.features == (16, 32, 64, 128)
         assert chosen.out_channels == 3
         assert chosen.window_shape == chosen.volume_shape == (40, 56, 40)
-        assert chosen.overlap == 0.5
+        assert chosen.overlap == 0.25
 
     def test_where_monais_network_cannot_be_so_deep_the_bundles_is_the_reference(self, chosen):
         run = ContenderRun(MONAI, dataclasses.replace(chosen, window_shape=(16,) * 3, volume_shape=(16,) * 3))
