@@ -30,7 +30,7 @@ def bundle(hippocampus_bundle, tmp_path_factory):
     torch.save(NestedUNet(**NETWORK).state_dict(), folder / "models" / "model.pt")
     path = folder / "configs" / "inference.json"
     content = json.loads(path.read_text())
-    content["network_def"] = {"_target_": "monai_unetpp.NestedUNet", **NETWORK}
+    content |= {"level": None, "network_def": {"_target_": "monai_unetpp.NestedUNet", **NETWORK}}
     content["dataset"]["data"]["channels"] = "@network_def#in_channels"
     content["preprocessing"]["transforms"][0]["reader"]["channels"] = "@network_def#in_channels"
     path.write_text(json.dumps(content))

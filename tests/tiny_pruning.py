@@ -105,7 +105,7 @@ def make_pipeline(overlap: float = 0.25) -> dict[str, Any]:
 
 
 def make_prunable_bundle(root: Path, network: NestedUNet | None = None) -> Path:
-    """The tiny bundle with the ``prune.json`` of the hippocampus bundle, and a network that finds the boxes."""
+    """The tiny bundle with a ``prune.json`` written by hand, and a network that finds the boxes."""
     make_tiny_bundle(root)
     torch.save((intensity_network() if network is None else network).state_dict(), root / "models" / "model.pt")
     train = copy.deepcopy(TRAIN) | {
@@ -127,8 +127,7 @@ def make_prunable_bundle(root: Path, network: NestedUNet | None = None) -> Path:
         "precision": "@precision",
         "inferer": {"_target_": "SlidingWindowInferer", "roi_size": "@window_shape"},
     }
-    source = REPOSITORY / "bundles" / "hippocampus_mri_unetpp" / "configs" / "prune.json"
-    prune = json.loads(source.read_text(encoding="utf-8"))
+    prune = json.loads((Path(__file__).parent / "configs" / "prune.json").read_text(encoding="utf-8"))
     prune["plan"] |= {"repeats": 1, "bootstrap_samples": 200}
     for name, content in (("train", train), ("prune", prune)):
         (root / "configs" / f"{name}.json").write_text(json.dumps(content, indent=4), encoding="utf-8")

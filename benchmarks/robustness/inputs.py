@@ -115,7 +115,9 @@ def bright_bundle() -> Path:
     torch.save(network.state_dict(), root / "models" / "model.pt")
     arguments = {"spatial_dims": 3, "in_channels": 1, "out_channels": 3, "features": [1, 1], "norm": None}
     for name in ("inference.json", "train.json"):
-        change_json(root / "configs" / name, network_def={"_target_": "monai_unetpp.NestedUNet", **arguments})
+        change_json(
+            root / "configs" / name, level=None, network_def={"_target_": "monai_unetpp.NestedUNet", **arguments}
+        )
     change_json(root / "configs" / "metadata.json", **weights_entry(root))
     # the images here are like none that a hippocampus was seen in, and that is not what is tried
     (root / "configs" / "fingerprint.json").unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from monai.inferers import Inferer
 
 from monai_unetpp import NestedUNet
 
-CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "hippocampus_mri_unetpp" / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TINY: dict[str, Any] = {"spatial_dims": 3, "in_channels": 1, "features": [2, 2], "strides": [1]}
 
 #: What the inferer of the second bundle was shown, the newest last.

@@ -30,9 +30,7 @@ EVALUATION, STAGES, WORST_CASES = (
     for name in ("evaluation", "evaluation_stages", "worst_cases")
 )
 
-PLAN = json.loads(
-    (Path(__file__).parents[2] / "bundles" / "hippocampus_mri_unetpp" / "configs" / "prune.json").read_text()
-)["plan"]
+PLAN = json.loads((Path(__file__).parents[1] / "configs" / "prune.json").read_text())["plan"]
 
 
 @pytest.fixture(scope="module")
@@ -217,12 +215,12 @@ def test_command_line_turns_type_errors_into_one_line(bundle, few_boxes, tmp_pat
 
 def test_evaluated_flips_are_written_into_the_hippocampus_bundle(hippocampus_bundle):
     inferer = PrecisionInferer(
-        FlipInferer(SlidingWindowInferer([40, 56, 40], 4, overlap=0.5, mode="gaussian"), [0, 1]), "bf16"
+        FlipInferer(SlidingWindowInferer([40, 56, 40], 4, overlap=0.25, mode="gaussian"), [0, 1]), "bf16"
     )
     values = check_inference(hippocampus_bundle, inferer, "cpu")
     assert values == {"precision": "bf16", "flips": [0, 1], "window_shape": [40, 56, 40]}
     with pytest.raises(ValueError, match="got blending 'gaussian' instead of 'constant'"):
-        check_inference(hippocampus_bundle, SlidingWindowInferer([40, 56, 40], overlap=0.5), "cpu")
+        check_inference(hippocampus_bundle, SlidingWindowInferer([40, 56, 40], overlap=0.25), "cpu")
 
 
 def test_a_window_that_is_given_is_that_of_scores_and_of_costs(bundle, few_boxes, tmp_path, monkeypatch):
