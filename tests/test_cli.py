@@ -842,7 +842,7 @@ def test_bundles_are_listed_with_their_levels(run, hippocampus_bundle):
     code, out, err = run("bundles")
     assert (code, err) == (0, "")
     assert "hippocampus_mri_unetpp 0" in out
-    assert re.search(r"^L1 +74,099 ", out, re.MULTILINE)
+    assert re.search(r"^L1 +74,361 ", out, re.MULTILINE)
     listed = {bundle["name"]: bundle for bundle in json.loads(run("bundles", "--json")[1])}
     assert [level["level"] for level in listed["hippocampus_mri_unetpp"]["levels"]] == ["L1", "L2", "L3"]
     assert listed["hippocampus_mri_unetpp"]["path"] == str(hippocampus_bundle)
