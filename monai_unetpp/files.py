@@ -25,6 +25,7 @@ __all__ = [
     "hash_file",
     "is_in_use",
     "naming_full_disk",
+    "put_in_place",
     "remove_leftovers",
     "temporary_folder",
     "write_figure",
@@ -112,6 +113,28 @@ def exclusively(folder: str | PathLike[str]) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
+
+
+def put_in_place(folder: Path, target: Path, temporary: Path) -> None:
+    """Move a finished folder to its place, and what it replaces back if that fails.
+
+    Args:
+        folder: the finished folder.
+        target: its place.
+        temporary: the :func:`temporary_folder` that holds ``folder``; what is replaced is kept there meanwhile.
+
+    Raises:
+        OSError: it cannot be moved.
+    """
+    if not target.exists():
+        os.replace(folder, target)
+        return
+    os.replace(target, temporary / REPLACED)
+    try:
+        os.replace(folder, target)
+    except OSError:
+        os.replace(temporary / REPLACED, target)
+        raise
 
 
 @contextmanager

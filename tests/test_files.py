@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from monai_unetpp import files
-from monai_unetpp.files import atomic_path, remove_leftovers, temporary_folder, write_text
+from monai_unetpp.files import atomic_path, put_in_place, remove_leftovers, temporary_folder, write_text
 
 
 def test_a_file_appears_whole_with_its_folders(tmp_path):
@@ -164,3 +164,24 @@ def test_other_errors_while_writing_stay_as_they_are(tmp_path):
         with pytest.raises(type(error)) as caught, atomic_path(tmp_path / "a"):
             raise error
         assert caught.value is error
+
+
+def test_a_folder_that_cannot_be_replaced_stays(tmp_path, monkeypatch):
+    for name in ("target", "temporary", "temporary/new"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(name)
+    new, target = tmp_path / "temporary" / "new", tmp_path / "target"
+    replace = os.replace
+
+    def fail_for_the_new_one(source, destination):
+        if source == new:
+            raise OSError("the disk is full")
+        replace(source, destination)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", fail_for_the_new_one)
+        with pytest.raises(OSError, match="the disk is full"):
+            put_in_place(new, target, tmp_path / "temporary")
+    assert (target / "file").read_text() == "target"
+    put_in_place(new, target, tmp_path / "temporary")
+    assert (target / "file").read_text() == "temporary/new"

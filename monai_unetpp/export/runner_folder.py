@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
@@ -16,7 +15,7 @@ from monai_unetpp.export.export import NetworkExport, export_network
 from monai_unetpp.export.formats import FORMATS
 from monai_unetpp.export.pipeline_steps import NoTranslationError, translate_postprocessing, translate_preprocessing
 from monai_unetpp.export.quantization import calibration_windows, quantize_model
-from monai_unetpp.files import REPLACED, temporary_folder
+from monai_unetpp.files import put_in_place, temporary_folder
 from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
 from monai_unetpp.inferers.window_choice import downsampling_of, warn_of_window_norms
 from monai_unetpp.inferers.window_memory import first_channels
@@ -115,7 +114,7 @@ def export_runner(
         described["network"] = _describe_network(file, network_format, precision)
         pipeline = Pipeline(**described, versions=export.versions)
         (written / PIPELINE_FILE).write_text(pipeline.as_text(), encoding="utf-8")
-        _put_in_place(written, target, temporary / REPLACED)
+        put_in_place(written, target, temporary)
     size = sum(path.stat().st_size for path in target.iterdir())
     return RunnerExport(str(target), pipeline, dataclasses.replace(export, path=str(target / file.name)), size, same)
 
@@ -224,16 +223,3 @@ def _is_replaceable(folder: Path) -> bool:
         return names <= {PIPELINE_FILE, *content["network"]["files"]}
     except (OSError, KeyError, TypeError, ValueError):
         return False
-
-
-def _put_in_place(written: Path, target: Path, replaced: Path) -> None:
-    """Move the written folder to its place, and the old one back if that fails."""
-    if not target.exists():
-        os.replace(written, target)
-        return
-    os.replace(target, replaced)
-    try:
-        os.replace(written, target)
-    except OSError:
-        os.replace(replaced, target)
-        raise

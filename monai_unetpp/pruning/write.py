@@ -6,7 +6,6 @@ import dataclasses
 import datetime
 import json
 import logging
-import os
 import re
 import shutil
 import statistics
@@ -26,7 +25,7 @@ from monai_unetpp.bundles import (
     read_network_def,
     weights_entry,
 )
-from monai_unetpp.files import REPLACED, naming_full_disk, remove_leftovers, temporary_folder
+from monai_unetpp.files import naming_full_disk, put_in_place, remove_leftovers, temporary_folder
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.metrics import GUARDED, METRICS
@@ -112,7 +111,7 @@ def write_pruned_bundle(
         new = temporary / "new" / target.name
         _build(source, new, full, level, decision, result, inference or {})
         _check_written(source, new, full, level)
-        _move(new, target, temporary / REPLACED)
+        put_in_place(new, target, temporary)
     logger.info("Wrote %s: level %s of %s.", target, level, source)
     return target
 
@@ -452,16 +451,3 @@ def _check_written(source: Path, new: Path, full: NestedUNet, level: str) -> Non
             f"{source}: the pruned network does not give the output of level {level} (largest difference "
             f"{check.max_difference:g}). Nothing was written."
         )
-
-
-def _move(new: Path, target: Path, replaced: Path) -> None:
-    """Put the finished folder in its place, and the old one back if that fails."""
-    if not target.exists():
-        os.replace(new, target)
-        return
-    os.replace(target, replaced)
-    try:
-        os.replace(new, target)
-    except OSError:
-        os.replace(replaced, target)
-        raise

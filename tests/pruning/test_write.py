@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from monai_unetpp.bundles import check_bundle, load_network, read_metadata
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
-from monai_unetpp.pruning import write
 from monai_unetpp.pruning.results import (
     Comparison,
     Decision,
@@ -385,7 +385,7 @@ class TestRefusals:
         self, source: Path, target: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write_pruned_bundle(source, "L1", target)
-        replace = write.os.replace
+        replace = os.replace
         moves = []
 
         def fail_second(old: Path, new: Path) -> None:
@@ -394,7 +394,7 @@ class TestRefusals:
                 raise OSError("disk full")
             replace(old, new)
 
-        monkeypatch.setattr(write.os, "replace", fail_second)
+        monkeypatch.setattr(os, "replace", fail_second)
         with pytest.raises(OSError, match="disk full"):
             write_pruned_bundle(source, "L2", target, overwrite=True)
         assert load_network(target / "models" / "model.pt").levels == ("L1",)

@@ -2,8 +2,6 @@
 
 import importlib
 import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +18,7 @@ from tiny_planning import TINY, slow_machine
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import read_network_def
 from monai_unetpp.data import ImageFileError
-from monai_unetpp.export import export_runner, runner_folder
+from monai_unetpp.export import export_runner
 from monai_unetpp.export.pipeline_steps import NoTranslationError
 from monai_unetpp.inferers import sliding_windows
 from monai_unetpp.openvino_loading import has_openvino, import_openvino
@@ -274,25 +272,6 @@ def _remove_inversion(bundle):
     transforms = config["postprocessing"]["transforms"]
     transforms[:] = [each for each in transforms if each["_target_"] != "Invertd"]
     path.write_text(json.dumps(config))
-
-
-def test_a_folder_that_cannot_be_replaced_stays(brain, tmp_path, monkeypatch):
-    target = tmp_path / "folder"
-    shutil.copytree(brain[1], target)
-    before = {path.name: path.read_bytes() for path in target.iterdir()}
-    written = tmp_path / "written"
-    written.mkdir()
-    replace = os.replace
-
-    def fail_once(source, destination):
-        if source == written:
-            raise OSError("the disk is full")
-        replace(source, destination)
-
-    monkeypatch.setattr(runner_folder.os, "replace", fail_once)
-    with pytest.raises(OSError, match="the disk is full"):
-        runner_folder._put_in_place(written, target, tmp_path / "replaced")
-    assert {path.name: path.read_bytes() for path in target.iterdir()} == before
 
 
 def test_a_folder_with_other_things_is_not_replaced(brain, tmp_path):
