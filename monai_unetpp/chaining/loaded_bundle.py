@@ -73,7 +73,7 @@ class LoadedBundle:
         if chosen.device is not None:
             config["device"] = resolve_device(chosen.device)
         elif "LOCAL_RANK" in os.environ:
-            config["device"] = resolve_device(str(local_device()))
+            config["device"] = local_device()
         _change_settings(config, folder, settings)
         if "level" in settings:
             level_index(settings["level"], _check_network(config, "network_def", config.parse("network_def")).levels)

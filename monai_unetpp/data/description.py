@@ -83,7 +83,7 @@ def describe_data_set(dataset_dir: str | PathLike[str], **subjects: Any) -> Data
             "case_0000.png, case_0001.png and case_0002.png.",
             image,
         )
-    channels = _channels(path, content, training[0]["image"], spatial_dims)
+    channels = _channels(path, content, image, spatial_dims)
     return DataSetDescription(
         form=form,
         name=str(content.get("name") or Path(dataset_dir).resolve().name),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -392,8 +393,8 @@ def measure_levels(prepared: Prepared, scored: Scored) -> dict[str, PointCost]:
 def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
     """Doubts about the plan or the cases."""
     plan = prepared.plan
-    split = {row.dataset: {each.subject for each in scored.rows if each.dataset == row.dataset} for row in scored.rows}
-    subjects = min(map(len, split.values()))
+    # the smallest data set, as each has a verdict of its own
+    subjects = min(Counter(dataset for dataset, _ in {(row.dataset, row.subject) for row in scored.rows}).values())
     edges = [min(read_geometry(case.label).spacing_mm) for each in scored.choosing for case in each.cases]
     dims = plan.pipeline.network.spatial_dims
     return (
@@ -433,12 +434,12 @@ def expose(prepared: Prepared, scored: Scored, decisions: Sequence[Decision]) ->
 def trusted_rows(prepared: Prepared, scored: Scored, exposures: Sequence[Exposure] | None) -> tuple[ScoreRow, ...]:
     """The scores whose verdict can be repeated on other samples: of choosing cases that the network has not seen."""
     withdrawn = {each.dataset for each in exposures or () if each.training and not each.out_of_fold}
-    rows = _choosing_rows(prepared, scored)
+    rows = _choosing_rows(scored, prepared.kept_back)
     return tuple(row for row in rows if row.dataset not in withdrawn)
 
 
-def _choosing_rows(prepared: Prepared, scored: Scored) -> tuple[ScoreRow, ...]:
-    return tuple(row for row in scored.all_rows if (row.dataset, row.case) not in prepared.kept_back)
+def _choosing_rows(scored: Scored, kept_back: frozenset[tuple[str, str]]) -> tuple[ScoreRow, ...]:
+    return tuple(row for row in scored.all_rows if (row.dataset, row.case) not in kept_back)
 
 
 def decide_cases(scored: Scored, rules: Rules, kept_back: frozenset[tuple[str, str]]) -> tuple[Decision, ...]:
@@ -446,7 +447,7 @@ def decide_cases(scored: Scored, rules: Rules, kept_back: frozenset[tuple[str, s
     if not kept_back:
         return decide_all(scored.rows, scored.points, rules)
     available = scored.all_rows
-    choosing = tuple(row for row in available if (row.dataset, row.case) not in kept_back)
+    choosing = _choosing_rows(scored, kept_back)
     confirming = tuple(row for row in available if (row.dataset, row.case) in kept_back)
     choice = decide_all(choosing, scored.points, rules, role="choose")
     if choice[-1].verdict != "prune":
@@ -461,7 +462,7 @@ def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, 
     plan, own = prepared.plan, prepared.own
     if own is None or not parse_settings(plan.costs.settings):
         return None
-    rows = _choosing_rows(prepared, scored)
+    rows = _choosing_rows(scored, prepared.kept_back)
     points, at_points, left_out = points_at_settings(scored.points, rows, own, scored.at_settings)
     logger.info("Measuring the time of %d operating points ...", len(points))
     network = plan.pipeline.network
@@ -504,7 +505,7 @@ def compare_adaptive(prepared: Prepared, scored: Scored, costs: dict[str, PointC
 def trade_offs(prepared: Prepared, scored: Scored, costs: dict[str, PointCost]) -> tuple[TradeOff, ...]:
     """What rules other than non-inferiority pick on the choosing cases: fronts, budgets, utility."""
     rules, names = prepared.plan.rules, [point.name for point in scored.points]
-    rows = with_labels(_choosing_rows(prepared, scored))
+    rows = with_labels(_choosing_rows(scored, prepared.kept_back))
     if not rows:
         return ()
     accuracy = mean_accuracy(rows, names)

@@ -57,7 +57,7 @@ def prune_bundle(
     config = BundleConfig(folder, *_CONFIGS)
     if "plan" not in config:
         raise ValueError(f"{config.files[-1]}: must have the key 'plan', a monai_unetpp.pruning.PruningPlan.")
-    config["device"] = resolve_device(str(local_device()) if device is None else device)
+    config["device"] = local_device() if device is None else resolve_device(device)
     # the user's values are set in the finished plan, as objects
     changes: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output_dir}
     for key, value in {**settings, "extra": _named_files(extra)}.items():
