@@ -65,7 +65,7 @@ def prune(plan: PruningPlan) -> PruningResult:
         RuntimeError: no case could be scored.
     """
     if plan.data.scores:
-        entries = fold_entries(plan.data.dataset_dir[0], plan.data.list_key)
+        entries = fold_entries(plan.data.dataset_dir[0], plan.data.list_key, **plan.data.subject_rules)
         levels = plan.pipeline.network.levels
         return judge(read_folds(plan.data.scores, entries, levels, plan.data.names[0]), plan)
     prepared = prepare(plan)
