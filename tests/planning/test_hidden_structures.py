@@ -13,7 +13,7 @@ TINY = {"features": [4, 8, 8], "patch_size": [16, 16, 8], "strides": [[2, 2, 1],
 VESSEL, RIM = (slice(10, 12), 10, 5), (slice(4, 8), slice(8, 12), slice(4, 6))
 
 
-def machine(spatial_dims, device):
+def machine(spatial_dims, device, classes):
     return Machine.of(4e9, 2**34, 2, "cpu")
 
 
@@ -55,7 +55,15 @@ def transforms(bundle, name, key):
 
 
 def test_neither_bright_voxels_nor_labels_in_the_surround_are_lost(data, tmp_path):
-    made = plan(data, tmp_path / "bundle", settings=TINY, measure=machine)
+    asked = []
+
+    def noted(*arguments):
+        asked.append(arguments)
+        return machine(*arguments)
+
+    made = plan(data, tmp_path / "bundle", settings=TINY, measure=noted)
+    # the time of the loss depends on the number of classes
+    assert asked == [(3, None, 4)]
     assert [made[name] for name in ("crop_background", "normalization")] == [False, "inside"]
     assert made["clip_percentiles"] == [0.0, 100.0]
     text = (tmp_path / "bundle" / "docs" / "plan.md").read_text()

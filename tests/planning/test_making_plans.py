@@ -19,7 +19,7 @@ HOSTILE = "$1 a#b::c @seed"
 TINY = {"features": [4, 8, 8], "patch_size": [16, 16, 8], "strides": [[2, 2, 1], [2, 2, 2]], "batch_size": 2}
 
 
-def machine(spatial_dims, device):
+def machine(spatial_dims, device, classes):
     return Machine.of(4e9, 2**34, 2, "cpu")
 
 
