@@ -335,6 +335,7 @@ class _Study:
             "num_workers": self.options.num_workers,
             "cache_rate": self.options.cache_rate,
             "check_data": False,  # already done for all runs
+            "record_cases": False,  # settings.json names them
         }
 
     def _latencies(

@@ -171,7 +171,8 @@ class _Run:
             rest = [entry for fold in folds if fold is not held_out for entry in fold]
             folder = fold_dir(self.bundle, number)
             name = f"fold {number} of {len(folds)}"
-            values = self._training_values(self.shares.fold, self.planned.observed)
+            # the weights of a fold judge, and are in no bundle
+            values = {**self._training_values(self.shares.fold, self.planned.observed), "record_cases": False}
             fit(self.bundle, folder, values, self.tell, name=name, cases=rest, observed=held_out)
             with counting(self.tell, f"{name}: scoring") as count:
                 scores.append(score_fold(self.bundle, held_out, folder, self.values, count))

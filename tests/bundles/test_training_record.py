@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_unetpp.bundles.training_record import LAST_AVERAGED, read_training_record, write_training_record
+from monai_unetpp.bundles.training_record import (
+    LAST_AVERAGED,
+    TrainingRecord,
+    read_training_record,
+    write_training_record,
+)
 from monai_unetpp.data.voxel_hash import hash_voxels
 
 
@@ -53,6 +58,12 @@ def test_a_record_is_kept_in_the_metadata(files, tmp_path):
     assert (written.rule, list(written.training), written.selecting) == ("last, averaged", ["first_0000"], {})
     assert written.role_of(hash_voxels(files["float"])) == "training"
     assert written.role_of(hash_voxels(files["changed"])) is None
+
+
+def test_cases_of_earlier_weights_are_added_once_under_names_of_their_own():
+    own = TrainingRecord({"a": "1", "b": "2"}, {}, "last")
+    earlier = TrainingRecord({"a": "3", "c": "2"}, {"d": "4", "e": "1"}, "best on validation")
+    assert own.after(earlier) == TrainingRecord({"a": "1", "b": "2", "a (earlier)": "3"}, {"d": "4"}, "last")
 
 
 @pytest.mark.parametrize("wrong", [[], {"rule": "last"}, {"rule": "last", "training": [], "selecting": {}}])
