@@ -167,8 +167,7 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
     inside = np.isin(label.data, list(described.labels.values()))
     labels = {name: _measure_label(label.data == value, voxels, hidden) for name, value in described.labels.items()}
     whole = [sample_evenly(channel) for channel in voxels]
-    foreground = [channel[inside] if inside.any() else None for channel in voxels]
-    sampled = [None if part is None else sample_evenly(part) for part in foreground]
+    foreground = [_sampled(channel[inside]) if inside.any() else None for channel in voxels]
     content = content_box(voxels.shape[1:], surround)
     record = CaseFingerprint(
         name=case.name,
@@ -177,8 +176,8 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
         voxels={name: found.voxels for name, found in labels.items()},
         parts={name: found.parts for name, found in labels.items()},
         intensity=tuple(
-            ChannelIntensity(_statistics(all_), None if part is None else _statistics(part))
-            for all_, part in zip(whole, sampled, strict=True)
+            ChannelIntensity(_statistics(all_), None if part is None else _statistics(part[0]))
+            for all_, part in zip(whole, foreground, strict=True)
         ),
         bounds=tuple(_bounds(channel[content]) for channel in voxels),
         medians={name: found.medians for name, found in labels.items() if found.voxels},
@@ -187,9 +186,14 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
     return _Measured(
         record,
         tuple(map(_quantiles, whole)),
-        tuple(None if part is None else _quantiles(part) for part in sampled),
-        tuple(None if part is None else (float(part.min()), float(part.max())) for part in foreground),
+        tuple(None if part is None else _quantiles(part[0]) for part in foreground),
+        tuple(None if part is None else part[1] for part in foreground),
     )
+
+
+def _sampled(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], tuple[float, float]]:
+    """A sample of some values, and the lowest and the highest of all of them."""
+    return sample_evenly(values), (float(values.min()), float(values.max()))
 
 
 def _measure_label(
