@@ -154,7 +154,7 @@ def save_training_record(weights: str | PathLike[str], record: TrainingRecord) -
 
 
 def find_training_record(weights: str | PathLike[str]) -> TrainingRecord | None:
-    """The record of a file of weights: that in the metadata of the bundle it belongs to, else the one beside it.
+    """The record of a file of weights: one beside it, or of a bundle's weights that of its training or its metadata.
 
     Args:
         weights: the file.
@@ -168,15 +168,16 @@ def find_training_record(weights: str | PathLike[str]) -> TrainingRecord | None:
     file = Path(weights)
     if not file.is_file():
         return None
-    bundle, beside = file.parent.parent, file.with_name(RECORD_FILE)
-    if file == bundle / WEIGHTS_FILE and (bundle / "configs" / "metadata.json").is_file():
-        record = read_training_record(bundle)
-        if record is not None and not any(hash_problems(bundle, read_metadata(bundle))):
-            return record
-    if not beside.is_file():
+    bundle = file.parent.parent
+    runs = file == bundle / WEIGHTS_FILE
+    for path in (file.with_name(RECORD_FILE), *([bundle / "training" / RECORD_FILE] if runs else [])):
+        content = read_object(path) if path.is_file() else {}
+        if content.pop(_OF_WEIGHTS, None) == hash_file(file):
+            return _decoded(path, content)
+    if not runs or not (bundle / "configs" / "metadata.json").is_file():
         return None
-    content = read_object(beside)
-    return _decoded(beside, content) if content.pop(_OF_WEIGHTS, None) == hash_file(file) else None
+    # without the SHA-256 of other weights
+    return None if any(hash_problems(bundle, read_metadata(bundle))) else read_training_record(bundle)
 
 
 def _decoded(path: Path, found: Any) -> TrainingRecord:

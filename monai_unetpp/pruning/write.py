@@ -25,6 +25,7 @@ from monai_unetpp.bundles import (
     read_network_def,
     weights_entry,
 )
+from monai_unetpp.bundles.training_record import find_training_record, put_training_record
 from monai_unetpp.files import naming_full_disk, put_in_place, remove_leftovers, temporary_folder
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.size import count_parameters
@@ -135,6 +136,9 @@ def _build(
     _rewrite_configs(new / "configs", pruned.config)
     _set_inference(new / "configs", inference)
     _rewrite_metadata(new / "configs" / "metadata.json", origin, accuracy)
+    record = find_training_record(source / WEIGHTS_FILE)
+    if record is not None:
+        put_training_record(new, record)
     sizes = tuple((bundle / WEIGHTS_FILE).stat().st_size for bundle in (source, new))
     text = _readme_section(origin, decision, accuracy, result, (full, pruned), sizes)
     readme = new / "docs" / "README.md"

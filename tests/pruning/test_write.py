@@ -17,7 +17,8 @@ from monai.bundle import ConfigWorkflow
 from tiny_bundle import make_tiny_bundle
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.bundles import check_bundle, load_network, read_metadata
+from monai_unetpp.bundles import TrainingRecord, check_bundle, load_network, read_metadata, read_training_record
+from monai_unetpp.bundles.training_record import save_training_record
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
@@ -143,7 +144,11 @@ class TestPrunedBundle:
         assert pruned.levels == (level,)
 
     def test_is_smaller_and_passes_all_checks(self, source: Path, target: Path) -> None:
+        record = TrainingRecord({"case": "hash"}, {}, "last")
+        save_training_record(source / "models" / "model.pt", record)
         write_pruned_bundle(source, "L1", target)
+        # the cases of the weights beside which it lay
+        assert read_training_record(target) == record
         sizes = [(bundle / "models" / "model.pt").stat().st_size for bundle in (target, source)]
         assert sizes[0] < sizes[1] / 2
         assert check_bundle(target) == []
