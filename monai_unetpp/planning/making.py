@@ -183,12 +183,11 @@ def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
     )
     for name, rule in rules:
         choices.settle(name, rule())
-    hidden = hidden_labels(fingerprint)
-    if choices["crop_background"] and hidden:
-        logger.warning(
-            "crop_background: voxels of %s lie in the constant surround, where nothing will be found. Leave it out.",
-            ", ".join(hidden),
-        )
+    hidden, cropped = hidden_labels(fingerprint), choices["crop_background"]
+    if hidden and (cropped or choices["normalization"] == "inside"):
+        what = "where nothing will be found" if cropped else "which is kept for them"
+        remedy = "Leave crop_background out." if cropped else "Check that these labels are right."
+        logger.warning("Voxels of %s lie in the constant surround, %s. %s", ", ".join(hidden), what, remedy)
 
 
 def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Machine) -> dict[str, Choice]:

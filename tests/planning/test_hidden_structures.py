@@ -54,7 +54,7 @@ def transforms(bundle, name, key):
     return {each["_target_"].rpartition(".")[2]: each for each in content[key]["transforms"]}
 
 
-def test_neither_bright_voxels_nor_labels_in_the_surround_are_lost(data, tmp_path):
+def test_neither_bright_voxels_nor_labels_in_the_surround_are_lost(data, tmp_path, caplog):
     asked = []
 
     def noted(*arguments):
@@ -66,6 +66,7 @@ def test_neither_bright_voxels_nor_labels_in_the_surround_are_lost(data, tmp_pat
     assert asked == [(3, None, 4)]
     assert [made[name] for name in ("crop_background", "normalization")] == [False, "inside"]
     assert made["clip_percentiles"] == [0.0, 100.0]
+    assert "Voxels of rim lie in the constant surround, which is kept for them. Check" in caplog.text
     text = (tmp_path / "bundle" / "docs" / "plan.md").read_text()
     assert "in it lie 50.0% of rim." in text
     assert "Nothing is clipped above, as most of vessel is brighter than the 99.5th percentile" in text
@@ -83,7 +84,7 @@ def test_what_is_set_by_hand_holds_and_what_it_costs_is_told(data, tmp_path, cap
     made = plan(data, tmp_path / "bundle", settings=by_hand, measure=machine)
     assert made["clip_percentiles"] == [0.5, 99.5]
     assert made.reasons["crop_background"].text == "Set by hand. The rule gives: no."
-    assert "crop_background: voxels of rim lie in the constant surround, where nothing will be found" in caplog.text
+    assert "Voxels of rim lie in the constant surround, where nothing will be found. Leave crop_back" in caplog.text
 
 
 def test_ordinary_volumes_are_prepared_as_before_there_was_a_choice(tmp_path):
