@@ -114,14 +114,14 @@ def folder_lists(folder: Path) -> _Lists:
         raise ValueError(f"{folder}: must hold the folders images and labels. Make them, or write a dataset.json.")
     images, labels = pair
     by_label = _by_name(labels, _files(labels, "Put the labels there."))
-    whole, by_channel = [], defaultdict[str, dict[int, Path]](dict)
-    for file in _files(images, "Put the images there.", series=True):
+    by_image: dict[str, Path] = {}
+    by_channel = defaultdict[str, dict[int, Path]](dict)
+    for name, file in _by_name(images, _files(images, "Put the images there.", series=True)).items():
         parts = channel_of(file)
-        if parts is None or case_name(file) in by_label or parts[0] not in by_label:
-            whole.append(file)
+        if parts is None or name in by_label or parts[0] not in by_label:
+            by_image[name] = file
         else:
             by_channel[parts[0]][parts[1]] = file
-    by_image = _by_name(images, whole)
     _refuse(images, "cases with one file and with one per channel", sorted(by_channel.keys() & by_image.keys()))
     channels = range(max((1 + max(files) for files in by_channel.values()), default=0))
     _check_channels(images, by_channel, channels)

@@ -109,7 +109,9 @@ def _read_subjects(path: str | PathLike[str]) -> dict[str, str]:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (UnicodeDecodeError, csv.Error) as e:
-        raise ValueError(f"{path}: subjects must be a CSV file in UTF-8, got other bytes ({e}). Save it as such.") from e
+        raise ValueError(
+            f"{path}: subjects must be a CSV file in UTF-8, got other bytes ({e}). Save it as such."
+        ) from e
     if not rows or not {"case", "subject"} <= set(rows[0]):
         raise ValueError(
             f"{path}: subjects must be a table with the columns 'case' and 'subject', got "

@@ -248,6 +248,30 @@ def test_channels_of_one_case_are_joined_for_networks_of_several(tmp_path):
         find_cases(folder, channels=2)
 
 
+def test_a_number_of_four_digits_is_that_of_the_case_where_one_file_holds_all_channels(tmp_path):
+    voxels = np.random.default_rng(0).random((6, 7, 5, 2), np.float32)
+    names = ["case_0000", "case_0001"]
+    for name in names:
+        nibabel.save(nibabel.Nifti1Image(voxels, AFFINE), tmp_path / f"{name}.nii.gz")
+    assert [case["case"] for case in find_cases(tmp_path, channels=2)] == names
+    with pytest.raises(ValueError, match=r"the case 'case' must have a file for each .* 3 channels"):
+        find_cases(tmp_path, channels=3)
+
+
+def test_a_channel_in_two_files_is_refused_and_not_chosen_silently(tmp_path):
+    for name in ("a_0000.nii", "a_0000.nii.gz", "a_0001.nii.gz"):
+        save(tmp_path / "images" / name, 1)
+    save(tmp_path / "labels" / "a.nii.gz", 0, [1])
+    with pytest.raises(ValueError, match=r"the case 'a' must .*, got a_0000.nii, a_0000.nii.gz, a_0001.nii.gz\. Add"):
+        find_cases(tmp_path / "images", channels=2)
+    (case,) = find_cases(tmp_path / "images", channels=2, strict=False)
+    assert "0000 to 0001, got a_0000.nii, a_0000.nii.gz" in case["failure"]
+    (case,) = find_cases([tmp_path / "images" / f"a_000{number}.nii.gz" for number in (1, 0, 0)], channels=2)
+    assert [file[-11:-7] for file in case["image"]] == ["0000", "0001"]
+    with pytest.raises(ValueError, match=r"images: must hold no files of the same name, got 1: a_0000\.nii and a_0000"):
+        load_datalist(tmp_path, "training")
+
+
 def test_the_drawn_validation_list_keeps_subjects_together(tmp_path):
     names = [f"sub-{number:02d}_ses-{visit}" for number in range(5) for visit in "ab"]
     entries = [{"image": f"{name}.nii.gz", "label": f"l/{name}.nii.gz"} for name in names]
