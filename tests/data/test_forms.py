@@ -89,6 +89,26 @@ def test_nnunets_list_of_files_by_case_goes_first(tmp_path):
         load_datalist(tmp_path, "training")
 
 
+@pytest.mark.parametrize(
+    ("named", "channels", "modality"),
+    [
+        ({"0": "CT_venous"}, ("CT_venous",), "CT"),
+        ({"0": "head_T1w"}, ("head_T1w",), "MR"),
+        ("CT", ("CT",), "CT"),
+        (["MRI"], ("MRI",), "MR"),
+        ({"0": "spect"}, ("spect",), "other"),
+        (5, ("channel_0",), None),
+    ],
+)
+def test_the_modality_is_known_however_it_is_written(tmp_path, named, channels, modality):
+    folder = plain(tmp_path)
+    entries = [{"image": f"images/{name}.nii.gz", "label": f"labels/{name}.nii.gz"} for name in "abcde"]
+    content = {"modality": named, "labels": {"0": "background", "3": "x", "255": "y"}, "training": entries}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    described = describe_data_set(folder)
+    assert (described.channels, described.modality) == (channels, modality)
+
+
 @pytest.mark.parametrize("ending", [".nii.gz", ".png"])
 @pytest.mark.parametrize(("images", "labels"), [("images", "labels"), ("imagesTr", "labelsTr")])
 def test_a_plain_folder_is_matched_by_name_and_its_labels_are_those_that_occur(tmp_path, ending, images, labels):
