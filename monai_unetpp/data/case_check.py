@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from monai_unetpp.data.exhaustion import describe_case_failure
 from monai_unetpp.data.grid import ImageGeometry, channel_axes, compare_geometry
 from monai_unetpp.data.image_errors import ImageFileError, describe_failure
 from monai_unetpp.data.label_values import check_label_values
@@ -88,6 +89,9 @@ def check_case(
         return CheckedCase(None, voxels, label_values(label.data))
     except (ImageFileError, OSError) as e:
         return CheckedCase(describe_failure(e), voxels)
+    except MemoryError as e:
+        file = str(case.image[0])
+        return CheckedCase(f"{file}: {describe_case_failure(e, file, 'loading')}", voxels)
 
 
 def read_truth(case: LabelledCase, values: Collection[int] | None = None, spatial_dims: int | None = None) -> Volume:
