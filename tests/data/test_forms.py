@@ -268,6 +268,21 @@ def test_channels_of_one_case_are_joined_for_networks_of_several(tmp_path):
         find_cases(folder, channels=2)
 
 
+@pytest.mark.parametrize("channels", [1, 2])
+def test_names_that_nnunet_1_lists_without_their_channels_are_found(tmp_path, channels):
+    folder = nnunet(tmp_path, channels=channels)
+    entries = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in "abcde"]
+    content = json.loads((folder / "dataset.json").read_text())
+    content["modality"] = content.pop("channel_names")
+    content |= {"training": entries[:4], "validation": entries[4:], "test": ["./imagesTr/a.nii.gz", "./imagesTr/z.nii"]}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    assert check_dataset(folder) == []
+    files = [str(folder / "imagesTr" / f"e_{channel:04d}.nii.gz") for channel in range(channels)]
+    (entry,) = load_datalist(folder, "validation")
+    assert entry == {"image": files if channels > 1 else files[0], "label": str(folder / "labelsTr" / "e.nii.gz")}
+    assert [case["case"] for case in find_cases(folder)] == ["a" if channels > 1 else "a_0000", "z"]
+
+
 def test_a_number_of_four_digits_is_that_of_the_case_where_one_file_holds_all_channels(tmp_path):
     voxels = np.random.default_rng(0).random((6, 7, 5, 2), np.float32)
     names = ["case_0000", "case_0001"]
