@@ -358,6 +358,19 @@ def test_pages_that_are_slices_say_along_what(
     assert [record.message for record in caplog.records if note in record.message] if note else not caplog.records
 
 
+@pytest.mark.parametrize(("kind", "size"), [("ome", "PhysicalSizeZ"), ("imagej", "spacing")])
+def test_voxel_sizes_of_a_tiff_are_not_passed_over_in_silence(
+    tmp_path: Path, camera: np.ndarray, caplog: pytest.LogCaptureFixture, kind: str, size: str
+) -> None:
+    path = tmp_path / ("a.ome.tif" if kind == "ome" else "a.tif")
+    for axes in ("ZYX", "TYX"):
+        metadata = {"axes": axes, size: 2.0}
+        tifffile.imwrite(path, np.stack([camera] * 3), **{kind: True}, metadata=metadata, photometric="minisblack")
+        read_picture(path)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith(f"{path}: its metadata give the size of its voxels, but those of a TIFF count as 1 mm")
+
+
 def test_pages_along_two_axes_are_refused(tmp_path: Path, camera: np.ndarray) -> None:
     pages = np.broadcast_to(camera, (2, 3, 120, 100))
     tifffile.imwrite(tmp_path / "a.ome.tif", pages, ome=True, metadata={"axes": "TZYX"}, photometric="minisblack")
