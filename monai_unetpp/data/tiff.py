@@ -183,7 +183,7 @@ def _tell_sizes(file: TiffFile, path: Path) -> None:
     with suppress(KeyError, TypeError):  # as in metadata of an unusual form
         if {"spacing", "PhysicalSizeZ"} & set(_sizes(file)):
             warn_once(
-                f"{path}: its metadata give the size of its voxels, but those of a TIFF count as 1 mm along every axis. "
+                f"{path}: its metadata give the size of its voxels, but a TIFF is read with 1 mm along every axis. "
                 "Where the size matters, convert it to NIfTI or NRRD."
             )
 

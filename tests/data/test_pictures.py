@@ -368,7 +368,7 @@ def test_voxel_sizes_of_a_tiff_are_not_passed_over_in_silence(
         tifffile.imwrite(path, np.stack([camera] * 3), **{kind: True}, metadata=metadata, photometric="minisblack")
         read_picture(path)
     (told,) = [record.getMessage() for record in caplog.records]
-    assert told.startswith(f"{path}: its metadata give the size of its voxels, but those of a TIFF count as 1 mm")
+    assert told.startswith(f"{path}: its metadata give the size of its voxels, but a TIFF is read with 1 mm along")
 
 
 def test_pages_along_two_axes_are_refused(tmp_path: Path, camera: np.ndarray) -> None:
