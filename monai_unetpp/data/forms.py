@@ -156,10 +156,12 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
             found.append(path)
         elif not path.name.lower().endswith(_BESIDE):
             others.append(path)
-    if others:
-        warn_once(f"{folder}: {len(others)} left out, no images: {list_values([path.name for path in others])}.")
+    names = list_values([path.name for path in others])
     if not found:
-        raise ValueError(f"{folder}: holds no images. {remedy}")
+        only = f" in a format that can be read ({', '.join(_SUFFIXES)}), only {names}" if others else ""
+        raise ValueError(f"{folder}: holds no images{only}. {remedy}")
+    if others:
+        warn_once(f"{folder}: {len(others)} left out, no images: {names}.")
     return found
 
 

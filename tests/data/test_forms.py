@@ -237,6 +237,12 @@ def test_what_is_no_image_is_told(tmp_path, caplog):
     (folder / "images" / "notes.txt").write_text("x")
     load_datalist(folder, "training")
     assert "images: 1 left out, no images: notes.txt." in caplog.text
+    for name in "abcde":
+        (folder / "labels" / f"{name}.nii.gz").rename(folder / "labels" / f"{name}.jpg")
+    with pytest.raises(
+        ValueError, match=r"labels: holds no images in a format .*\.nii\.gz, .*, only a\.jpg, b\.jpg, c"
+    ):
+        load_datalist(folder, "training")
 
 
 def test_images_are_segmented_with_or_without_labels(tmp_path):
