@@ -214,7 +214,7 @@ def read_entry(path: Path, key: str, number: int, item: Any, labelled: bool = Fa
     entry = {"image": item} if isinstance(item, str) else item
     if not _is_complete(entry, labelled):
         raise ValueError(_incomplete(path, key, number, item, "an 'image' and a 'label'" if labelled else "an 'image'"))
-    return {name: _joined(path, name, value) for name, value in entry.items()}
+    return {name: _read_value(path, name, value) for name, value in entry.items()}
 
 
 def missing_list(path: Path, content: Mapping[str, Any], needed: str) -> str:
@@ -246,7 +246,10 @@ def _is_path(text: Any) -> bool:
     return True
 
 
-def _joined(path: Path, name: str, value: Any) -> Any:
+def _read_value(path: Path, name: str, value: Any) -> Any:
+    """A value of an entry: paths are joined to the folder, and subjects become text, as one may be called 0."""
+    if name == "subject" and value is not None:
+        return str(value)
     if name not in ("image", "label") or value is None:
         return value
     if isinstance(value, list):

@@ -139,7 +139,7 @@ def _subject(
     name: str, entry: Mapping[str, Any], named: Mapping[str, str] | None, pattern: re.Pattern[str] | None
 ) -> str | None:
     """The subject as given or found by the pattern; None if there is neither."""
-    if entry.get("subject"):
+    if entry.get("subject") not in (None, ""):
         return str(entry["subject"])
     if named is not None:
         if not named.get(name):
