@@ -52,7 +52,7 @@ def find_cases(
             given twice is one case; two links to one file are two.
         strict: whether an ``input`` that is missing, empty or not an image is an error. Otherwise it becomes a case
             with the reason as ``failure``, which :class:`monai_unetpp.data.CaseDataset` passes on.
-        pictures: whether PNG and TIFF files count as images, for 2D networks. Other networks skip them.
+        pictures: whether PNG, JPEG and TIFF files count as images, for 2D networks. Other networks skip them.
         list_key: list to take from ``dataset.json``, such as ``"validation"``; the same cases as from
             :func:`monai_unetpp.data.load_datalist`, even if the list must be drawn. Every ``input`` must then be such a
             folder.

@@ -33,13 +33,13 @@ _SUPPORTED = (
 
 
 class VolumeReader(ImageReader):
-    """Read NIfTI, DICOM series, ITK's own formats, PNG and TIFF, or say in one line what is wrong with a file.
+    """Read NIfTI, DICOM series, ITK's own formats, PNG, JPEG and TIFF, or say in one line what is wrong with a file.
 
     MONAI's ``NibabelReader`` may silently replace a file's sform by its qform. Here positions come from the sform if
     its code is set, else from the qform, else, with a warning, from nibabel's default; nothing is corrected.
 
-    Pictures (PNG, TIFF) are read as ``(W, H)`` grey values with pixels of 1 mm; colours are averaged. A TIFF of several
-    pages is a volume.
+    Pictures (PNG, JPEG, TIFF) are read as ``(W, H)`` grey values with pixels of 1 mm; colours are averaged. A TIFF of
+    several pages is a volume.
 
     Args:
         spatial_dims: number of axes that an image must have, 2 or 3, or both if either is allowed; other axes of length

@@ -238,9 +238,9 @@ def test_what_is_no_image_is_told(tmp_path, caplog):
     load_datalist(folder, "training")
     assert "images: 1 left out, no images: notes.txt." in caplog.text
     for name in "abcde":
-        (folder / "labels" / f"{name}.nii.gz").rename(folder / "labels" / f"{name}.jpg")
+        (folder / "labels" / f"{name}.nii.gz").rename(folder / "labels" / f"{name}.gif")
     with pytest.raises(
-        ValueError, match=r"labels: holds no images in a format .*\.nii\.gz, .*, only a\.jpg, b\.jpg, c"
+        ValueError, match=r"labels: holds no images in a format .*\.nii\.gz, .*, only a\.gif, b\.gif, c"
     ):
         load_datalist(folder, "training")
 

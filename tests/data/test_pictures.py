@@ -72,6 +72,29 @@ def test_palette_and_bilevel(tmp_path: Path, rows: np.ndarray) -> None:
     np.testing.assert_array_equal(read_picture(save(tmp_path / "p.png", rows, "P")), rows.T)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_is_an_image_but_no_label_and_its_result_is_png(tmp_path: Path, mode: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    grey = np.full((16, 24), 40, np.uint8)
+    grey[:8] = 200
+    path = tmp_path / "a.JPEG"
+    Image.fromarray(grey).convert(mode).save(path, "JPEG", quality=100, exif=exif, dpi=(254, 254))
+    np.testing.assert_allclose(read_picture(path), grey.T, atol=3)
+    check_shape(path, read_picture(path))
+    with pytest.raises(
+        ImageFileError, match=r"a\.JPEG: the label must be stored without loss, got JPEG.* Save it as PNG"
+    ):
+        read_label_map(path)
+    (case,) = find_cases(tmp_path, pictures=True)
+    assert case == {"image": str(path), "case": "a"}
+    result = segmented(path)
+    assert result.name == "a_seg.png"
+    with Image.open(result) as shown:
+        assert shown.getexif()[ExifTags.Base.Orientation] == 6
+        assert shown.size == (24, 16)
+
+
 def test_colours_with_16_bits_keep_them(tmp_path: Path) -> None:
     import SimpleITK
 
@@ -97,7 +120,7 @@ def test_pages_are_slices_where_volumes_will_do(tmp_path: Path, rows: np.ndarray
         load(tmp_path / "b.tif", 3)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -309,7 +309,7 @@ def broken(kind: str, folder: Path, voxels: np.ndarray) -> Path:
         nib.save(nib.Nifti1Pair(voxels, AFFINE), folder / "a.img")
         (folder / "a.img").unlink()
     elif kind == "suffix":
-        path = folder / "a.jpg"
+        path = folder / "a.gif"
         path.write_text("x")
     elif kind == "text nrrd":
         path = folder / "a.nrrd"
@@ -419,7 +419,7 @@ def test_verify_suffix(tmp_path: Path) -> None:
     reader = VolumeReader()
     assert reader.verify_suffix(["a.nii.gz", "b.NRRD"])
     assert reader.verify_suffix(tmp_path)
-    assert not reader.verify_suffix("a.jpg")
+    assert not reader.verify_suffix("a.gif")
 
 
 @pytest.mark.parametrize(
