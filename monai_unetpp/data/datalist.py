@@ -84,7 +84,7 @@ def read_form(path: str | PathLike[str]) -> Form:
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path}: no such file. Name a folder with {FORMS_HELP}.") from None
     except (OSError, ValueError, RecursionError) as e:
         reason = (str(e).splitlines() or [type(e).__name__])[0]

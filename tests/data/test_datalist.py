@@ -128,6 +128,8 @@ def test_bytes_that_are_no_text_and_folders_are_told_in_one_line(tmp_path):
     path.write_bytes(b'{"a": "\xff"}')
     with pytest.raises(ValueError, match=r"dataset\.json: cannot be read as JSON"):
         load_datalist(tmp_path, "training")
+    with pytest.raises(FileNotFoundError, match=r"dataset\.json/dataset\.json: no such file\. Name a folder with"):
+        load_datalist(path, "training")
     path.unlink()
     path.mkdir()
     with pytest.raises(ValueError, match=r"dataset\.json: cannot be read as JSON"):
