@@ -14,8 +14,7 @@ from monai_unetpp.data.case_check import CheckedCase, check_case
 from monai_unetpp.data.datalist import LISTS, load_datalist, missing_list, read_content, read_entry, read_form
 from monai_unetpp.data.grid import warn_once
 from monai_unetpp.data.label_names import LabelNames, name_values, read_label_names
-from monai_unetpp.data.labelled import LabelledCase
-from monai_unetpp.data.naming import image_name
+from monai_unetpp.data.labelled import LabelledCase, list_cases
 from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.progress import Progress, counting
 
@@ -175,10 +174,7 @@ class _ListedCase:
     @classmethod
     def of(cls, key: str, entry: Mapping[str, Any]) -> _ListedCase:
         """The case of an entry of a list."""
-        image = entry["image"]
-        images = tuple(Path(file) for file in ([image] if isinstance(image, str) else image))
-        name = image_name(images)
-        return cls(key, LabelledCase(name, name, images, Path(entry["label"])))
+        return cls(key, list_cases([entry])[0])
 
 
 def _compare_cases(
