@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.data.label_values import list_values
 from monai_unetpp.data.naming import image_name
 from monai_unetpp.data.result_marks import image_files
 from monai_unetpp.data.subjects import subject_of_image
@@ -100,7 +101,7 @@ def same_name(name: str, cases: Sequence[LabelledCase]) -> str:
         name: the name.
         cases: the cases with this name.
     """
-    files = ", ".join(str(case.image[0]) for case in cases)
+    files = list_values([str(case.image[0]) for case in cases])
     return f"{files}: names of cases must differ, got {name!r} {len(cases)} times. Rename the files."
 
 

@@ -323,8 +323,9 @@ def _grey_rows(page: TiffPage, path: Path, labels: bool) -> np.ndarray[Any, Any]
         return labels_of_colours(pixels, path) if labels else mean_of_colours(pixels)
     grey = pixels[..., 0]
     if page.photometric == PHOTOMETRIC.PALETTE and not labels:
-        palette = np.asarray(page.colormap).T >> 8  # to 8 bits like other palettes
-        return np.asarray(mean_of_colours(palette)[grey])
+        palette = np.asarray(page.colormap).T
+        # to 8 bits like other palettes; some programs write no more than these
+        return np.asarray(mean_of_colours(palette >> 8 if palette.max() > 255 else palette)[grey])
     if page.dtype == bool:
         grey = grey.astype(np.uint8) * np.uint8(1 if labels else 255)
     if page.photometric == PHOTOMETRIC.MINISWHITE and not labels:

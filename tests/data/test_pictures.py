@@ -230,7 +230,14 @@ def test_tiff_with_a_palette(tmp_path: Path, rows: np.ndarray) -> None:
     picture = Image.fromarray(rows, "P")
     picture.putpalette([value for index in range(256) for value in (index, 0, index // 2)])
     picture.save(path)
-    np.testing.assert_allclose(read_picture(path), ((rows + rows // 2) / np.float32(3)).T, rtol=1e-6)
+    expected = ((rows + rows // 2) / np.float32(3)).T
+    np.testing.assert_allclose(read_picture(path), expected, rtol=1e-6)
+    # some programs write 8 bits where the format wants 16
+    index = np.arange(256, dtype=np.uint16)
+    palette = np.stack([index, np.zeros_like(index), index // 2])
+    for colours in (palette, palette * 257):
+        tifffile.imwrite(path, rows, photometric="palette", colormap=colours)
+        np.testing.assert_allclose(read_picture(path), expected, rtol=1e-6)
 
 
 def test_tiff_without_its_reduced_copies(tmp_path: Path, camera: np.ndarray) -> None:
