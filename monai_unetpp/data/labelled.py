@@ -102,7 +102,8 @@ def same_name(name: str, cases: Sequence[LabelledCase]) -> str:
         cases: the cases with this name.
     """
     files = list_values([str(case.image[0]) for case in cases])
-    return f"{files}: names of cases must differ, got {name!r} {len(cases)} times. Rename the files, or list links to them."
+    got = f"got {name!r} {len(cases)} times"
+    return f"{files}: names of cases must differ, {got}. Rename the files, or list links to them."
 
 
 def _read_subjects(path: str | PathLike[str]) -> dict[str, str]:
