@@ -26,7 +26,6 @@ _PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
 _SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES, *PICTURE_SUFFIXES)
 #: Suffixes of voxel files beside a header.
 _BESIDE = (".raw", ".zraw", ".raw.gz", ".img", ".img.gz")
-_LISTS = ("training", "validation", "test")
 _Lists = dict[str, list[dict[str, Any]]]
 
 
@@ -42,8 +41,8 @@ def images_folder(folder: str | PathLike[str]) -> Path | None:
 
 
 def form_of(content: Mapping[str, Any]) -> Form:
-    """The form of a ``dataset.json``, judged by its content."""
-    listed = any(isinstance(content.get(key), list) for key in _LISTS)
+    """The form of a ``dataset.json``, judged by its content; nnU-Net's may list test images."""
+    listed = any(isinstance(content.get(key), list) and content[key] for key in ("training", "validation"))
     return "nnU-Net" if not listed and {"channel_names", "file_ending"} & set(content) else "Decathlon"
 
 

@@ -66,6 +66,12 @@ def test_nnunets_form_gives_one_case_with_all_channels_and_is_checked_and_studie
     assert (study.in_channels, study.spatial_dims, study.labels) == (2, 3, {"left x": 1, "right x": 2})
 
 
+def test_nnunets_form_is_known_where_test_images_are_listed(tmp_path):
+    folder = nnunet(tmp_path, training=[], test=["./imagesTs/x_0000.nii.gz"])
+    assert describe_data_set(folder).form == "nnU-Net"
+    assert len(load_datalist(folder, "training")) == 4
+
+
 def test_nnunets_single_channel_is_one_file_and_its_ignore_label_is_known(tmp_path):
     folder = nnunet(tmp_path, channels=1, labels={"background": 0, "a": 1, "ignore": 2}, channel_names={"0": "CT"})
     assert load_datalist(folder, "training")[0]["image"].endswith("_0000.nii.gz")
