@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -32,6 +33,7 @@ __all__ = [
     "same_image",
 ]
 
+logger = logging.getLogger(__name__)
 
 _K = TypeVar("_K")
 
@@ -89,8 +91,9 @@ def check_case(
         return CheckedCase(None, voxels, label_values(label.data))
     except (ImageFileError, OSError) as e:
         return CheckedCase(describe_failure(e), voxels)
-    except MemoryError as e:
+    except Exception as e:  # libraries fail in many ways on broken files, which must not end the check of the others
         file = str(case.image[0])
+        logger.debug("%s: cannot be checked", file, exc_info=True)
         return CheckedCase(f"{file}: {describe_case_failure(e, file, 'loading')}", voxels)
 
 

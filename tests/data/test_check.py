@@ -187,17 +187,26 @@ class TestFiles:
         assert message in problem
         assert str(folder / file) in problem
 
-    def test_a_case_too_large_for_memory_is_one_problem(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [
+            (MemoryError("Unable to allocate 9 TiB"), "loading ran out of memory for 6 x 5 x 4 voxels"),
+            (KeyError("what a library stumbled over"), "KeyError: 'what a library stumbled over'"),
+        ],
+    )
+    def test_no_failure_of_a_case_ends_the_check_of_the_others(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+    ) -> None:
         read = case_check.read_image
 
-        def too_large(case: LabelledCase, *arguments: Any, **options: Any) -> Any:
+        def failing(case: LabelledCase, *arguments: Any, **options: Any) -> Any:
             if case.name == "b":
-                raise MemoryError("Unable to allocate 9 TiB")
+                raise error
             return read(case, *arguments, **options)
 
-        monkeypatch.setattr(case_check, "read_image", too_large)
+        monkeypatch.setattr(case_check, "read_image", failing)
         (problem,) = check_dataset(folder)
-        assert problem.startswith(f"{folder / 'images' / 'b.nii.gz'}: loading ran out of memory for 6 x 5 x 4 voxels")
+        assert problem.startswith(f"{folder / 'images' / 'b.nii.gz'}: {message}")
 
     def test_values_are_free_where_labels_are_not_named(self, folder: Path) -> None:
         content = json.loads((folder / "dataset.json").read_text())
