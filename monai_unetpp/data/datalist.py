@@ -252,6 +252,8 @@ def _read_value(path: Path, name: str, value: Any) -> Any:
         return str(value)
     if name not in ("image", "label") or value is None:
         return value
+    if isinstance(value, list) and len(value) == 1:  # one file may hold all channels
+        value = value[0]
     if isinstance(value, list):
         return [os.path.normpath(path.parent / each) for each in value]
     joined = os.path.normpath(path.parent / value)

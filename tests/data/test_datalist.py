@@ -53,6 +53,13 @@ def test_a_drawn_validation_list_keeps_subjects_together_as_they_are_given(tmp_p
         load_datalist(tmp_path, "training", subject_pattern="(x)")
 
 
+def test_a_list_of_one_file_is_that_file_which_may_hold_all_channels(tmp_path):
+    entries = [{"image": [f"{n}.nii"], "label": f"l/{n}.nii"} for n in range(5)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries[:4], "validation": entries[4:]}))
+    (case,) = load_datalist(tmp_path, "validation")
+    assert case["image"] == str(tmp_path / "4.nii")
+
+
 def test_a_subject_may_be_the_number_0(tmp_path):
     entries = [{"image": f"{n}.nii", "label": f"l/{n}.nii", "subject": n // 3} for n in range(9)]
     (tmp_path / "dataset.json").write_text(json.dumps({"training": entries}))
