@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from monai_unetpp.data.dataset import CaseDataset, SeededCacheDataset
     from monai_unetpp.data.description import DataSetDescription, describe_data_set
     from monai_unetpp.data.exhaustion import describe_case_failure
+    from monai_unetpp.data.foreground import AboveMean
     from monai_unetpp.data.geometry import read_geometry
     from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry
     from monai_unetpp.data.image_errors import ImageFileError, describe_failure

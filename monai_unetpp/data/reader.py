@@ -33,21 +33,21 @@ _SUPPORTED = (
 
 
 class VolumeReader(ImageReader):
-    """Read NIfTI, DICOM series, ITK's own formats, PNG and TIFF, or say in one line what is wrong with a file.
+    """Read NIfTI, DICOM series, ITK's own formats, PNG, JPEG and TIFF, or say in one line what is wrong with a file.
 
     MONAI's ``NibabelReader`` may silently replace a file's sform by its qform. Here positions come from the sform if
     its code is set, else from the qform, else, with a warning, from nibabel's default; nothing is corrected.
 
-    Pictures (PNG, TIFF) are read as ``(W, H)`` grey values with pixels of 1 mm; colours are averaged. A TIFF of several
-    pages is a volume.
+    Pictures (PNG, JPEG, TIFF) are read as ``(W, H)`` grey values with pixels of 1 mm; colours are averaged. A TIFF of
+    several pages is a volume.
 
     Args:
         spatial_dims: number of axes that an image must have, 2 or 3, or both if either is allowed; other axes of length
             one are dropped.
         allow_constant: whether an image may have the same value everywhere, as a label map may.
         fill_nonfinite: replaces NaN and infinite voxels; with None they are an error.
-        channels: channels of images that are single NIfTI files; if there are several, they are on the last axis, as in
-            the Medical Segmentation Decathlon.
+        channels: channels of an image. If there are several, they are files of their own, or a single NIfTI file holds
+            them on its last axis, as in the Medical Segmentation Decathlon. With 1 several files are read as well.
         labels: whether images are label maps. They become integers, even if a file stores them scaled or rounded (0.996
             for 1); other fractions are an error; see :func:`monai_unetpp.data.label_values.as_integers`. Pictures are
             read as stored: palette indices instead of colours, and grey values of fewer than 8 bits without stretching;
@@ -116,6 +116,12 @@ class VolumeReader(ImageReader):
             RAS, mm.
         """
         array, metadata = self._read_image(img)
+        found = len(array) if metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] == 0 else 1
+        if self.channels > 1 and found != self.channels:
+            raise ImageFileError(
+                f"{img[0]}: the image must have {self.channels} channels for this network, got {found}. Give one file "
+                "per channel, or one NIfTI file with the channels on its last axis."
+            )
         if len(img) > 1:
             note_source_files(metadata, img)
         return array, metadata
