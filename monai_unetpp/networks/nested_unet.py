@@ -3,6 +3,7 @@
 # TorchScript reads the annotations of attributes, hence no "from __future__ import annotations" here.
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from typing import Any
 
@@ -413,8 +414,32 @@ def _make_node(node: topology.Node, config: NestedUNetConfig, released: Sequence
 
 
 def _checkpointed(node: nn.Module, inputs: list[torch.Tensor]) -> torch.Tensor:
-    features: torch.Tensor = checkpoint(lambda *tensors: node(list(tensors)), *inputs, use_reentrant=False)
+    counting = [
+        module for module in node.modules() if module.training and getattr(module, "track_running_stats", False)
+    ]
+    options: dict[str, Any] = {}
+    # a compiled graph updates them once in any case
+    if counting and not torch.compiler.is_compiling():
+        options["context_fn"] = lambda: (nullcontext(), _KeptStatistics(counting))
+    features: torch.Tensor = checkpoint(lambda *tensors: node(list(tensors)), *inputs, use_reentrant=False, **options)
     return features
+
+
+class _KeptStatistics(AbstractContextManager[None]):
+    """Keeps the running statistics of norms while a node is computed again, which would count each batch twice."""
+
+    def __init__(self, norms: Sequence[nn.Module]) -> None:
+        self._norms = norms
+        self._settings: list[tuple[Any, Any]] = []
+
+    def __enter__(self) -> None:
+        self._settings = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
+        for norm in self._norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None  # type: ignore[assignment]
+
+    def __exit__(self, *error: object) -> None:
+        for norm, (momentum, count) in zip(self._norms, self._settings, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def _build(
