@@ -392,14 +392,22 @@ class TestOutOfMemory:
         assert "Not enough memory for 4 windows per batch: trying 2." in caplog.text
         torch.testing.assert_close(found, inferer()(image, three_channels))
 
-    @pytest.mark.parametrize(("sw_batch_size", "tried"), [(4, [4, 2]), (1, [1])])
+    def test_then_half_of_these_until_they_fit(self, image):
+        network = self.Network(1, MemoryError())
+        torch.testing.assert_close(inferer(sw_batch_size=5)(image, network), inferer()(image, three_channels))
+        assert network.sizes == [5, 2] + 12 * [1]
+
+    @pytest.mark.parametrize(("sw_batch_size", "tried"), [(4, [4, 2, 1]), (1, [1])])
     def test_then_sizes_and_remedies_are_named(self, image, sw_batch_size, tried):
         network = self.Network(0, MemoryError())
-        expected = r"got \[2, 1, 19, 13\] with \d windows of \[8, 8\] per batch.*output='labels', device='cpu'"
-        with pytest.raises(MemoryError, match=expected) as found:
-            inferer(sw_batch_size=sw_batch_size)(image, network)
+        used = inferer(sw_batch_size=sw_batch_size)
+        expected = r"got \[2, 1, 19, 13\] with 1 windows of \[8, 8\] per batch.*Try output='labels', device='cpu'"
+        with pytest.raises(MemoryError, match=expected):
+            used(image, network)
         assert network.sizes == tried
-        assert ("sw_batch_size=1" in str(found.value)) == (sw_batch_size == 4)
+        network.most = 4
+        used(image, network)
+        assert network.sizes[len(tried)] == sw_batch_size, "the next image may be smaller"
 
     def test_what_did_not_fit_is_not_tried_for_the_next_image(self, image):
         used, network = inferer(sw_batch_size=4), self.Network(2, MemoryError())
