@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from monai_unetpp.options import own_shard
+
 __all__ = [
     "finish",
     "from_first",
@@ -164,7 +166,7 @@ def gathered(value: Any) -> Iterator[list[Any]]:
     Yields:
         The values of all processes by rank; only this one's value if there are no other processes.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = own_shard(None)[1]
     if processes == 1:
         yield [value]
         return
