@@ -8,12 +8,10 @@ from typing import Any
 import torch
 from monai.inferers import Inferer, SimpleInferer
 
-from monai_unetpp.devices import resolve_precision
+from monai_unetpp.devices import HALF_DTYPES, resolve_precision
 from monai_unetpp.inferers.window_run import device_of
 
 __all__ = ["PrecisionInferer"]
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PrecisionInferer(Inferer):
@@ -36,7 +34,7 @@ class PrecisionInferer(Inferer):
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Infer on ``inputs`` ``(B, C, *spatial)``; results have the structure of the network's output."""
         # windows may be moved to a network on another device
-        dtype = _DTYPES.get(resolve_precision(self.precision, device_of(network, inputs.device)))
+        dtype = HALF_DTYPES.get(resolve_precision(self.precision, device_of(network, inputs.device)))
         if dtype is None:
             return self.inferer(inputs, network, *args, **kwargs)
 
