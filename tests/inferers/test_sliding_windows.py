@@ -381,9 +381,10 @@ class TestOutOfMemory:
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: can't allocate memory: you tried ..."),
         RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 64 bytes."),
+        RuntimeError("FIND was unable to find an engine to execute this computation"),
     )
 
-    @pytest.mark.parametrize("error", ERRORS, ids=range(4))
+    @pytest.mark.parametrize("error", ERRORS, ids=range(5))
     def test_half_as_many_windows_are_tried(self, image, error, caplog):
         network = self.Network(2, error)
         with caplog.at_level(logging.WARNING, LOGGER):
@@ -399,9 +400,12 @@ class TestOutOfMemory:
 
     @pytest.mark.parametrize(("sw_batch_size", "tried"), [(4, [4, 2, 1]), (1, [1])])
     def test_then_sizes_and_remedies_are_named(self, image, sw_batch_size, tried):
-        network = self.Network(0, MemoryError())
+        network = self.Network(0, torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB."))
         used = inferer(sw_batch_size=sw_batch_size)
-        expected = r"got \[2, 1, 19, 13\] with 1 windows of \[8, 8\] per batch.*Try output='labels', device='cpu'"
+        expected = (
+            r"got \[2, 1, 19, 13\] with 1 windows of \[8, 8\] per batch, output 'logits' \(CUDA out of memory\.\)\. "
+            "Try output='labels', device='cpu'"
+        )
         with pytest.raises(MemoryError, match=expected):
             used(image, network)
         assert network.sizes == tried
