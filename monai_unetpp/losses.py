@@ -144,12 +144,13 @@ class NestedDeepSupervisionLoss(nn.Module):
             return whole
         # losses that average over samples get one sample at a time, others the voxels of all samples at once
         apart = any(getattr(module, "batch", True) is False for module in self.loss.modules())
-        groups = [slice(n, n + 1) for n in range(len(target))] if apart else [slice(None)]
-        terms = [
-            self.loss(_voxels(output[group], kept[group]), _voxels(target[group], kept[group]))
-            for group in groups
-            if bool(kept[group].any())
-        ]
+        count = 1 if apart else len(target)
+        terms = []
+        for start in range(0, len(target), count):
+            # not by an index, for which a MetaTensor would take its metadata apart
+            prediction, truth, inside = (each.narrow(0, start, count) for each in (output, target, kept))
+            if bool(inside.any()):
+                terms.append(self.loss(_voxels(prediction, inside), _voxels(truth, inside)))
         return torch.stack(terms).mean(dim=0) if terms else _nothing_of(output)
 
     def _weights(self, levels: list[str]) -> dict[str, float]:
@@ -182,7 +183,7 @@ def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
 
 def _nothing_of(output: torch.Tensor) -> torch.Tensor:
     """A loss of 0 whose gradients are 0 for all weights, as distributed training waits for the gradients of each."""
-    return output[:0].sum()
+    return output.narrow(0, 0, 0).sum()
 
 
 class SparseVoxelLoss(nn.Module):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
 from torch import nn
 
@@ -175,6 +176,18 @@ def test_the_loss_of_what_is_not_ignored_is_that_of_the_rest_alone(outputs, targ
     for output in outputs:
         assert bool((output.grad[..., 5:] == 0).all())
         assert bool((output.grad[..., :5] != 0).any())
+
+
+def test_samples_with_metadata_of_their_own_are_taken_one_by_one(outputs, target):
+    partly = target.clone()
+    partly[..., 5:] = 9
+    loss = NestedDeepSupervisionLoss(LOSSES["Dice of each sample"], ignore_label=9)
+    batches = []
+    for values in (*outputs, partly):
+        batch = MetaTensor(values.detach(), meta={"affine": torch.eye(4).repeat(2, 1, 1), "odd": [1]})
+        batch.is_batch = True
+        batches.append(batch)
+    torch.testing.assert_close(torch.as_tensor(loss(batches[:-1], batches[-1])), loss(outputs, partly).detach())
 
 
 def test_a_sample_that_is_ignored_whole_counts_for_nothing(outputs, target):
