@@ -329,6 +329,10 @@ class NestedSlidingWindowInferer(Inferer):
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def _infer_within_memory(self, run: WindowRun) -> dict[str, torch.Tensor]:
+        if run.called is not self._network:
+            self._predictors.clear()
+            self._most_at_once = None
+            self._network = run.called
         batch_size = self._batch_size(run)
         before = self._most_voxels, self._most_at_once
         while True:
@@ -468,10 +472,6 @@ class NestedSlidingWindowInferer(Inferer):
 
     def _predictor(self, run: WindowRun, batch_size: int) -> Predictor:
         levels = self._predicted_levels(run.network)
-        if run.called is not self._network:
-            self._predictors.clear()
-            self._most_at_once = None
-            self._network = run.called
         key = (levels, run.grid.window_size, batch_size, run.device, self.runtime, self.precision)
         if key not in self._predictors:
             self._make_room(run)
