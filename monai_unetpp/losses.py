@@ -175,7 +175,11 @@ def _voxels(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
 
 
 def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
-    """Log probabilities of the classes, ``(B, C, ...)``; a single channel is foreground against background."""
+    """Log probabilities of the classes, ``(B, C, ...)``, in float32 or higher precision.
+
+    A single channel is foreground against background.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
     return logits.log_softmax(dim=1)

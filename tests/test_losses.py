@@ -105,6 +105,14 @@ def test_distillation_of_a_single_channel_is_that_of_foreground_and_background(o
     torch.testing.assert_close(found, expected)
 
 
+def test_half_precision_is_distilled_in_float32(outputs, target):
+    halves = [output.detach().bfloat16() for output in outputs]
+    loss = NestedDeepSupervisionLoss(lambda prediction, truth: prediction.float().mean() * 0, distillation=1.0)
+    found = loss(halves, target)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, loss([half.float() for half in halves], target), atol=0, rtol=1e-6)
+
+
 def test_gradients_reach_every_level_in_proportion(outputs, target):
     NestedDeepSupervisionLoss(DiceLoss(softmax=True, to_onehot_y=True), (1.0, 3.0, 1.0))(outputs, target).backward()
     alone = outputs[1].detach().clone().requires_grad_()
