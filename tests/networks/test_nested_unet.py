@@ -274,6 +274,23 @@ class TestMemory:
             gradients[-1] += outputs
         assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
+    @pytest.mark.parametrize(
+        "norm", ["batch", ("batch", {"momentum": None}), ("instance", {"track_running_stats": True})], ids=str
+    )
+    def test_checkpointing_counts_no_batch_twice_in_running_statistics(self, norm):
+        plain = build(2, features=(2, 4, 6), norm=norm).train()
+        lean = NestedUNet(**{**plain.config, "use_checkpoint": True}).train()
+        lean.load_state_dict(plain.state_dict())
+        # a frozen norm counts nothing, and keeps to what it has
+        for net in (plain, lean):
+            net.nodes["x_1_0"].block.eval()
+            for image in torch.rand(2, 2, 1, 16, 16, generator=torch.Generator().manual_seed(0)):
+                sum(output.square().sum() for output in net(image)).backward()
+        assert plain.state_dict().keys() == lean.state_dict().keys()
+        for name, value in plain.state_dict().items():
+            assert torch.equal(value, lean.state_dict()[name]), name
+        assert all(torch.equal(a.grad, b.grad) for a, b in zip(plain.parameters(), lean.parameters(), strict=True))
+
     @pytest.mark.parametrize("variant", topology.VARIANTS)
     def test_no_other_map_is_held_while_the_last_block_runs(self, variant):
         net = build(2, variant, features=(2, 4, 6, 8))

@@ -81,6 +81,7 @@ def test_a_shard_that_cannot_be(cohort, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="shard must be K/N with K from 1 to N, got 3/2"):
         segment_files(images, tmp_path, bundle, shard="3/2")
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     with pytest.raises(ValueError, match="shard must not be given under torchrun, got '1/2'"):
         segment_files(images, tmp_path, bundle, shard="1/2")
 

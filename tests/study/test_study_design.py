@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from monai_unetpp.cli import make_parser
+from monai_unetpp.distributed import gathered
 from monai_unetpp.options import option_names
 from monai_unetpp.study.design import RunOptions, StudySettings, read_config
 
@@ -103,6 +104,14 @@ def test_processes_of_torchrun_share_the_runs(monkeypatch):
     assert RunOptions().part() == (3, 4)
     with pytest.raises(ValueError, match=r"shard must not be given under torchrun, got '1/2'"):
         RunOptions(shard="1/2")
+
+
+def test_a_number_of_processes_that_torchrun_did_not_start_shares_nothing(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.delenv("RANK", raising=False)
+    assert RunOptions().part() == (1, 1)
+    with gathered("done") as values:
+        assert values == ["done"]
 
 
 @pytest.mark.parametrize("shard", ["0/2", "3/2"])
