@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
+from benchmarks.command import run_command
 from monai_unetpp.data import load_datalist
 from monai_unetpp.data.nifti import open_nifti, read_voxels
 from monai_unetpp.files import write_text
@@ -80,29 +80,21 @@ def _write_copy(cases: Sequence[dict[str, Any]], folder: Path, name: str) -> lis
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the copies.
-
-    Args:
-        arguments: of the command line.
-
-    Returns:
-        The exit code.
-    """
+    """Write the copies."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.altered", description=__doc__)
     for name in ("dataset_dir", "output"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--lists", nargs="+", default=["validation", "test"], help="of dataset.json (%(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        cases = {key: load_datalist(options.dataset_dir, key) for key in options.lists}
-        for name in ALTERATIONS:
-            lists = {key: _write_copy(entries, options.output, name) for key, entries in cases.items()}
-            content = json.dumps({"name": f"{options.dataset_dir.name}, {name}", **lists}, indent=2)
-            write_text(options.output / name / "dataset.json", content + "\n")
-    except (OSError, ValueError) as e:
-        parser.error(str(e))
-    sys.stdout.write(f"{sum(map(len, cases.values()))} cases, {' and '.join(ALTERATIONS)}.\n")
-    return 0
+    return run_command(parser, arguments, _write_copies)
+
+
+def _write_copies(dataset_dir: Path, output: Path, lists: Sequence[str]) -> Iterator[str]:
+    cases = {key: load_datalist(dataset_dir, key) for key in lists}
+    for name in ALTERATIONS:
+        copies = {key: _write_copy(entries, output, name) for key, entries in cases.items()}
+        content = json.dumps({"name": f"{dataset_dir.name}, {name}", **copies}, indent=2)
+        write_text(output / name / "dataset.json", content + "\n")
+    yield f"{sum(map(len, cases.values()))} cases, {' and '.join(ALTERATIONS)}."
 
 
 if __name__ == "__main__":

@@ -19,13 +19,14 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 
+from benchmarks.command import run_command
 from benchmarks.launching import HOLDS, Launched, instruction_sets, launch
 from benchmarks.monai_route import write_monai_route
 from monai_unetpp.bundles import find_bundle, read_network_def
@@ -324,22 +325,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--calibration", metavar="DATASET_DIR", help="for int8")
     parser.add_argument("--nnunet", metavar="PYTHON", help="interpreter of an environment with nnunetv2")
     parser.add_argument("-o", "--output", metavar="NAME", help="write NAME.md and NAME.json")
-    given = vars(parser.parse_args(arguments))
-    output = given.pop("output")
-    if "int8" in given["precisions"] and given["calibration"] is None:
-        parser.error("give --calibration for int8")
-    if given["nnunet"] is not None and given["threads"] not in (None, os.cpu_count()):
-        parser.error(
-            f"--threads must be left out with --nnunet, got {given['threads']}. nnU-Net uses all logical cores."
+    return run_command(parser, arguments, _measure)
+
+
+def _measure(output: str | None, **options: Any) -> Iterator[str]:
+    if "int8" in options["precisions"] and options["calibration"] is None:
+        raise ValueError("give --calibration for int8")
+    if options["nnunet"] is not None and options["threads"] not in (None, os.cpu_count()):
+        raise ValueError(
+            f"--threads must be left out with --nnunet, got {options['threads']}. nnU-Net uses all logical cores."
         )
-    result = measure_process(**given)
+    result = measure_process(**options)
     text = format_process_benchmark(result)
-    print(text)
     if output is not None:
         write_text(f"{output}.md", text)
         write_text(f"{output}.json", json.dumps(dataclasses.asdict(result), indent=2) + "\n")
-    return 0
+    yield text
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

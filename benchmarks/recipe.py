@@ -15,7 +15,7 @@ import math
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from benchmarks.command import offer_table, run_command
 from benchmarks.recipe_variants import CHOICES, CHOOSING, VARIANTS, Variant, whole_window
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.data.datalist import load_datalist
@@ -188,24 +189,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("dataset_dir", type=Path, help="folder with dataset.json and its validation list")
     parser.add_argument("--work", type=Path, required=True, help="folder for all that is made; a run goes on there")
     parser.add_argument("--steps", type=int, default=1500, help="of each training (default: 1500)")
-    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="a value of the plan for all variants")
+    parser.add_argument(
+        "--set", dest="settings", action="append", metavar="KEY=VALUE", help="a value of the plan for all variants"
+    )
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants (default: all)")
     parser.add_argument("--whole", action="store_true", help="score and time one window over the whole image too")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the table to FILE")
-    given = parser.parse_args(arguments)
-    dataset_dir = given.dataset_dir.resolve()
-    common = {**parse_settings(given.set), "steps": given.steps}
+    offer_table(parser)
+    return run_command(parser, arguments, _compare)
+
+
+def _compare(
+    dataset_dir: Path, work: Path, steps: int, settings: Sequence[str] | None, only: Sequence[str], whole: bool
+) -> Iterator[str]:
+    common = {**parse_settings(settings), "steps": steps}
     results = {}
-    for name in given.only:
-        work = given.work.resolve() / name.replace(" ", "_").replace(",", "")
+    for name in only:
         variant = dataclasses.replace(VARIANTS[name], values={**common, **VARIANTS[name].values})
-        results[name] = run_variant(dataset_dir, work, variant, given.whole)
-        text = format_results(results, dataset_dir.name, given.steps)
-        if given.output is not None:
-            write_text(given.output, text + "\n")
-    print(text)
-    return 0
+        own = work.resolve() / name.replace(" ", "_").replace(",", "")
+        results[name] = run_variant(dataset_dir.resolve(), own, variant, whole)
+        yield format_results(results, dataset_dir.resolve().name, steps)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -9,11 +9,11 @@ as it comes, with a learning rate that follows the time; all of this counts. Pre
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.command import offer_table, run_command
 from benchmarks.nnunet.comparison import compare, format_comparison
-from monai_unetpp.files import write_text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -23,16 +23,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=20.0, help="for each of the two (default: 20)")
     parser.add_argument("--python", type=Path, required=True, help="interpreter of an environment with nnunetv2")
     parser.add_argument("--work", type=Path, required=True, help="empty folder for all that is made")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the table to FILE")
-    given = parser.parse_args(arguments)
-    text = format_comparison(
-        compare(given.dataset_dir.resolve(), given.work.resolve(), given.minutes, given.python.absolute())
-    )
-    print(text)
-    if given.output is not None:
-        write_text(given.output, text + "\n")
-    return 0
+    offer_table(parser)
+    return run_command(parser, arguments, _compare)
+
+
+def _compare(dataset_dir: Path, minutes: float, python: Path, work: Path) -> Iterator[str]:
+    yield format_comparison(compare(dataset_dir.resolve(), work.resolve(), minutes, python.absolute()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())
