@@ -21,7 +21,7 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.data.nifti import open_nifti, read_voxels
 from monai_unetpp.files import write_text
 
-__all__ = ["ALTERATIONS", "invert", "main", "thicken"]
+__all__ = ["ALTERATIONS", "invert", "join_slices", "main", "thicken"]
 
 #: Thickness of the slices in ``O/thick``.
 _THICKNESS_MM = 5.0
@@ -46,7 +46,19 @@ def thicken(image: _Array, label: _Array, affine: _Array) -> tuple[_Array, _Arra
         affine: ``(4, 4)``, of voxels of at most 5 mm.
     """
     axis = next(n for n, name in enumerate(nib.aff2axcodes(affine)) if name in "SI")
-    count = max(1, round(_THICKNESS_MM / float(np.linalg.norm(affine[:3, axis]))))
+    return join_slices(image, label, affine, axis, max(1, round(_THICKNESS_MM / np.linalg.norm(affine[:3, axis]))))
+
+
+def join_slices(image: _Array, label: _Array, affine: _Array, axis: int, count: int) -> tuple[_Array, _Array, _Array]:
+    """Average over slices, with the label of the middle one; what is left at the end is cut off.
+
+    Args:
+        image: ``(H, W, D)``.
+        label: the same.
+        affine: ``(4, 4)``.
+        axis: along which the slices are stacked.
+        count: how many become one.
+    """
     whole = image.shape[axis] // count
     image, label = (np.moveaxis(volume, axis, 0)[: whole * count] for volume in (image, label))
     averaged = image.reshape(whole, count, *image.shape[1:]).mean(axis=1, dtype=np.float32)

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from benchmarks.altered import join_slices
 from benchmarks.command import offer_table, run_command
 from benchmarks.launching import run_package
 from monai_unetpp.bundles import check_bundle
@@ -88,15 +89,10 @@ def thicken(image: _Array, label: _Array, affine: _Array, place: Path) -> dict[s
         affine: ``(4, 4)``.
         place: folder and beginning of the file names.
     """
-    depth = image.shape[2] // _THICKNESS
-    slices = image[..., : depth * _THICKNESS].reshape(*image.shape[:2], depth, _THICKNESS).mean(axis=3)
-    kept = label[..., _THICKNESS // 2 : depth * _THICKNESS : _THICKNESS]
+    slices, kept, thick = join_slices(image, label, affine, 2, _THICKNESS)
     renamed = np.zeros(kept.shape, np.uint8)
     for value, other in _OTHER_VALUES.items():
         renamed[kept == value] = other
-    thick = affine.copy()
-    thick[:3, 2] *= _THICKNESS
-    thick[:3, 3] += affine[:3, 2] * (_THICKNESS - 1) / 2
     channels = [_save(slices, thick, place, "0000"), _save(slices.max() - slices, thick, place, "0001")]
     return {"image": channels, "label": _save(renamed, thick, place, "label")}
 
