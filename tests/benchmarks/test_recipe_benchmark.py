@@ -140,7 +140,9 @@ def test_a_variant_is_scored_on_unseen_and_on_as_many_seen_cases(tmp_path, monke
 @pytest.fixture
 def trained_bundles(tmp_path, monkeypatch):
     """What runs a variant for six steps on tiny images: four to train on, four unseen ones, two of each subject."""
-    data = write_disc_images(tmp_path / "data", training=4, validation=4)
+    data = tmp_path / "data"
+    data.mkdir()
+    write_disc_images(data, training=4, validation=4)
     content = read_object(data / "dataset.json")
     for number, case in enumerate(content["validation"]):
         case["subject"] = "ab"[number % 2]
