@@ -277,6 +277,7 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
     run(
         *("segment", "a", "b", "-o", "O", "--bundle", "B", "--level", "L2", "--device", "cpu", "--runtime", "openvino"),
         *("--precision", "bf16", "--overlap", "0.25", "--no-flips", "--smooth", "--profile", "--list_key", "training"),
+        "--skip-constant",
         *("--overwrite", "--skip-existing", "--suffix", "T2w", "--series", "all", "--dicom-seg", "--shard", "2/3"),
         *("--within", "F", "--mask"),
     )
@@ -300,6 +301,7 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         "precision": "bf16",
         "overlap": 0.25,
         "flips": (),
+        "skip_constant": True,
         "smooth": True,
         "instances": None,
         "slice_axis": None,

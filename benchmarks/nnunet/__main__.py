@@ -11,11 +11,11 @@ this package a second time.
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from benchmarks.command import offer_table, run_command
 from benchmarks.nnunet.comparison import compare, format_comparison
-from monai_unetpp.files import write_text
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,19 +26,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--python", type=Path, required=True, help="interpreter of an environment with nnunetv2")
     parser.add_argument("--work", type=Path, required=True, help="empty folder for all that is made")
     parser.add_argument("--trained", type=Path, metavar="FOLDER", help="of this data set, by benchmarks.data_to_bundle")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the table to FILE")
-    given = parser.parse_args(arguments)
-    work, python = given.work.resolve(), given.python.absolute()
-    try:
-        result = compare(given.dataset_dir.resolve(), work, given.minutes, python, given.trained)
-    except (OSError, RuntimeError, ValueError) as e:
-        parser.error(str(e))
-    text = format_comparison(result)
-    print(text)
-    if given.output is not None:
-        write_text(given.output, text + "\n")
-    return 0
+    offer_table(parser)
+    return run_command(parser, arguments, _compare)
+
+
+def _compare(dataset_dir: Path, minutes: float, python: Path, work: Path, trained: Path | None) -> Iterator[str]:
+    yield format_comparison(compare(dataset_dir.resolve(), work.resolve(), minutes, python.absolute(), trained))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from benchmarks.launching import run_package
 from benchmarks.nnunet.peer import NnUNet, link_channels
 from monai_unetpp.bundles import read_training_record
 from monai_unetpp.data.datalist import load_datalist, read_content
@@ -28,7 +27,6 @@ from monai_unetpp.reporting.markdown import format_table
 __all__ = ["Comparison", "Contestant", "compare", "format_comparison"]
 
 _Dice = npt.NDArray[np.float64]
-_PROGRAM = (sys.executable, "-m", "monai_unetpp")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +85,11 @@ def compare(dataset_dir: Path, work: Path, minutes: float, python: Path, trained
     ours = _judge_ours(bundle, took, images, truths, labels, work / "ours")
     peer = NnUNet(python, work / "nnunet", spatial_dims)
     peer.write_data(training, labels, channels)
-    trained = peer.train(minutes)
+    peer_minutes = peer.train(minutes)
     predicted = peer.predict(images, work / "nnunet" / "segmentations")
     numbers = {name: number for number, name in enumerate(labels, start=1)}
     dice = _score(truths, labels, lambda name: work / "nnunet" / "segmentations" / f"{name}.nii.gz", numbers)
-    return Comparison(dataset_dir.name, minutes, len(truths), ours, Contestant(trained, predicted, dice))
+    return Comparison(dataset_dir.name, minutes, len(truths), ours, Contestant(peer_minutes, predicted, dice))
 
 
 def _train_ours(
@@ -102,10 +100,9 @@ def _train_ours(
     described = {name: content[name] for name in ("labels", "modality", "name") if name in content}
     write_text(work / "data" / "dataset.json", json.dumps({**described, "training": training}, indent=2) + "\n")
     start = time.monotonic()
-    train = [*_PROGRAM, "train", str(work / "data"), "-o", str(work / "bundle"), "--minutes", str(minutes)]
-    code = subprocess.run(train, check=False).returncode
-    if code not in (0, 3):
-        raise RuntimeError(f"{' '.join(train)}: ended with exit code {code}. Its message is above.")
+    # 3 is the exit code of a verdict that is inconclusive
+    train = ["train", str(work / "data"), "-o", str(work / "bundle"), "--minutes", str(minutes)]
+    run_package(train, codes=(0, 3))
     return work / "bundle", (time.monotonic() - start) / 60
 
 
@@ -134,8 +131,7 @@ def _judge_ours(
         link_channels(work / "unseen" / name, name, image)
     found = [str(path) for name in images for path in sorted((work / "unseen" / name).iterdir())]
     start = time.monotonic()
-    segment = [*_PROGRAM, "segment", *found, "--bundle", str(bundle), "-o", str(work / "segmentations")]
-    subprocess.run(segment, check=True)
+    run_package(["segment", *found, "--bundle", str(bundle), "-o", str(work / "segmentations")])
     predicted = time.monotonic() - start
     dice = _score(truths, labels, lambda name: work / "segmentations" / f"{name}_0000_seg.nii.gz", labels)
     return Contestant(minutes, predicted, dice)

@@ -223,7 +223,8 @@ def test_configs_repeat_each_other_exactly(written_bundle):
     adaptive = {"levels": "$None if @adaptive_tolerance is None else 'adaptive'"}
     adaptive["adaptive_tolerance"] = "@adaptive_tolerance"
     assert inference["adaptive_tolerance"] is None
-    assert {**inferer, "output": "logits"} == {**train["validate"]["inferer"], **adaptive}
+    skipping = {"skip_constant": "@skip_constant"}
+    assert {**inferer, "output": "logits"} == {**train["validate"]["inferer"], **adaptive, **skipping}
 
     def for_the_image(transform):
         kept = {k: v for k, v in transform.items() if k != "allow_missing_keys"}
