@@ -161,6 +161,7 @@ def _evaluate(
     costs = measure_levels(prepared, scored)
     if plan.costs.settings:
         tell("measuring and comparing the further settings ...")
+    adaptive = compare_adaptive(prepared, scored, costs)
     return PruningResult(
         title=plan.outputs.title,
         points=scored.points,
@@ -174,12 +175,12 @@ def _evaluate(
         ),
         rules=plan.rules,
         decisions=decisions,
-        trade_offs=trade_offs(prepared, scored, costs),
+        trade_offs=trade_offs(prepared, scored, costs, adaptive),
         command=command_line(),
         error_auroc=scored.error_auroc,
         settings=prepared.settings | scored.left_out,
         grid=compare_settings(prepared, scored, costs),
-        adaptive=compare_adaptive(prepared, scored, costs),
+        adaptive=adaptive,
         stability=stability,
         between_sets=between_sets,
         exposures=exposures,

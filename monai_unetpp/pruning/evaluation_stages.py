@@ -63,6 +63,7 @@ from monai_unetpp.pruning.tradeoffs import (
     mean_accuracy,
     pareto_front,
     resampled_accuracy,
+    times_of_depths,
     with_labels,
     within_budget,
 )
@@ -85,7 +86,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_FRONTS = (("latency_ms",), ("memory_mb",), ("parameters",))
 _ALL_COSTS = ("latency_ms", "memory_mb", "checkpoint_mb")
 
 
@@ -502,19 +502,25 @@ def compare_adaptive(prepared: Prepared, scored: Scored, costs: dict[str, PointC
     )
 
 
-def trade_offs(prepared: Prepared, scored: Scored, costs: dict[str, PointCost]) -> tuple[TradeOff, ...]:
-    """What rules other than non-inferiority pick on the choosing cases: fronts, budgets, utility."""
+def trade_offs(
+    prepared: Prepared, scored: Scored, costs: dict[str, PointCost], adaptive: AdaptiveDepth | None
+) -> tuple[TradeOff, ...]:
+    """What rules other than non-inferiority pick on the choosing cases: fronts, budgets, utility.
+
+    Depths chosen per window take part in the front of time, the only cost that is measured of them.
+    """
     rules, names = prepared.plan.rules, [point.name for point in scored.points]
-    rows = with_labels(_choosing_rows(scored, prepared.kept_back))
+    timed = {name: costs[name] for name in names} | times_of_depths(adaptive, costs)
+    rows = with_labels((*_choosing_rows(scored, prepared.kept_back), *(adaptive.rows if adaptive else ())))
     if not rows:
         return ()
-    accuracy = mean_accuracy(rows, names)
-    resampled = resampled_accuracy(rows, names, seed=rules.seed)
-    embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
+    accuracy, resampled = mean_accuracy(rows, list(timed)), resampled_accuracy(rows, list(timed), seed=rules.seed)
+    own, of_levels = {name: accuracy[name] for name in names}, resampled[:, : len(names)]
     energy = ("energy_j",) if all(costs[name].volume_energy_j for name in names) else ()
-    fronts = [*_FRONTS, energy] if energy else _FRONTS
-    picked = [pareto_front(accuracy, costs, keys, resampled) for keys in fronts]
-    picked.append(front_of_labels({name: costs[name] for name in names}, resampled, (*_ALL_COSTS, *energy)))
+    picked = [pareto_front(accuracy, timed, ("latency_ms",), resampled)]
+    picked += [pareto_front(own, costs, (key,), of_levels) for key in ("memory_mb", "parameters", *energy)]
+    picked.append(front_of_labels({name: costs[name] for name in names}, of_levels, (*_ALL_COSTS, *energy)))
+    embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
     if rules.budgets:
         limits = [parse_budget(budget) for budget in rules.budgets]
         picked.append(within_budget(embedded, costs, limits, rows, rules))

@@ -17,7 +17,7 @@ from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.pruning.adaptive_tables import ADAPTIVE_RULE, adaptive_cases_table, adaptive_csv, adaptive_table
 from monai_unetpp.pruning.folds import SCORE_COLUMNS, format_scores, score_cells
 from monai_unetpp.pruning.grid_tables import GRID_RULE, grid_networks_table, grid_table
-from monai_unetpp.pruning.report_front import plot_trade_off
+from monai_unetpp.pruning.report_front import plot_trade_offs
 from monai_unetpp.pruning.report_opening import first_lines, key_facts, plain_verdict
 from monai_unetpp.pruning.report_plots import Picture, plot_case_lines, plot_differences, plot_grid
 from monai_unetpp.pruning.report_tables import (
@@ -259,7 +259,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         decision_rule=DECISION_RULE,
         earlier_rules=result.settings.get(EARLIER_RULES),
         **_single_tables(result, summary),
-        trade_off=_embed(plot_trade_off(result)),
+        trade_off_plots=[_embed(picture) for picture in plot_trade_offs(result)],
         decisions=[
             (d, _named(d), comparisons_table(result, d) if d.comparisons else None, _embed(plot_differences(result, d)))
             for d in ordered_decisions(result)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
@@ -11,7 +12,7 @@ from monai_unetpp.metrics.definitions import check_metric
 from monai_unetpp.pruning.budgets import Budget, check_cost_key
 from monai_unetpp.pruning.decision.many_points import compare_points
 from monai_unetpp.pruning.pairing import PairedScores
-from monai_unetpp.pruning.results import PointCost, ScoreRow, TradeOff
+from monai_unetpp.pruning.results import AdaptiveDepth, PointCost, ScoreRow, TradeOff
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import FloatArray
 
@@ -22,6 +23,7 @@ __all__ = [
     "mean_accuracy",
     "pareto_front",
     "resampled_accuracy",
+    "times_of_depths",
     "with_labels",
     "within_budget",
 ]
@@ -45,6 +47,27 @@ def cost_value(cost: PointCost, key: str) -> float:
         "energy_j": cost.volume_energy_j.median if cost.volume_energy_j else math.nan,
     }
     return values[check_cost_key(key)]
+
+
+def times_of_depths(adaptive: AdaptiveDepth | None, costs: Mapping[str, PointCost]) -> dict[str, PointCost]:
+    """The costs of depths chosen per window, of which only the time per volume is their own.
+
+    It is that of the deepest level times the ratio that was measured on real cases.
+
+    Args:
+        adaptive: the depths; None gives no costs.
+        costs: of the levels by name.
+    """
+    deepest = costs.get(adaptive.reference) if adaptive is not None else None
+    if adaptive is None or deepest is None:
+        return {}
+    whole = deepest.volume_latency_s.median
+    return {
+        point.name: dataclasses.replace(
+            deepest, point=point.name, volume_latency_s=point.time_ratio.times(whole), volume_energy_j=None
+        )
+        for point in adaptive.points
+    }
 
 
 def with_labels(rows: Sequence[ScoreRow]) -> tuple[ScoreRow, ...]:

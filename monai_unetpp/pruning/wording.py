@@ -15,6 +15,7 @@ from monai_unetpp.reporting.numbers import NBSP, minus, significant
 from monai_unetpp.reporting.tables import Tone
 
 __all__ = [
+    "COST_WORDS",
     "STATE_TONES",
     "confidence",
     "costs_in_words",
@@ -36,7 +37,7 @@ STATE_TONES: dict[str, Tone] = {"pass": "good", "fail": "bad", "inconclusive": "
 """Tone by the state of a comparison."""
 
 
-_COSTS = {
+COST_WORDS = {
     "window_latency_ms": ("time per window", "ms"),
     "latency_ms": ("time per volume", "ms"),
     "parameters": ("size of the network", "parameters"),
@@ -47,7 +48,7 @@ _COSTS = {
 }
 """Each key of :data:`~monai_unetpp.pruning.budgets.COST_KEYS` in words, and its unit."""
 
-_KEYS = "|".join(_COSTS)
+_KEYS = "|".join(COST_WORDS)
 _COST = re.compile(rf"\b({_KEYS})<=(\S+?)(?=[,;:.]?(?:\s|$))|(?<=\d )({_KEYS})\b|\b({_KEYS})\b")
 
 
@@ -64,9 +65,9 @@ def costs_in_words(text: str) -> str:
 def _cost_in_words(found: re.Match[str]) -> str:
     limited, limit, amount, key = found.groups()
     if limited:
-        words, unit = _COSTS[limited]
+        words, unit = COST_WORDS[limited]
         return f"{words} of at most {limit} {unit}"
-    return _COSTS[amount][1] if amount else _COSTS[key][0]
+    return COST_WORDS[amount][1] if amount else COST_WORDS[key][0]
 
 
 def rule_in_words(rule: str) -> str:

@@ -89,6 +89,11 @@ def test_the_whole_path_scores_every_tolerance_in_the_pass_of_the_levels(network
     assert {(r.case, r.label): r.score for r in found.rows if r.point == "adaptive=1"} == deepest
     assert {point.name for point in result.points} == {"L1", "L2", "L3"}
     assert result.grid is None
+    of_time, of_memory = result.trade_offs[:2]
+    assert (of_time.rule, set(of_time.on_front) - set(of_memory.on_front)) == (
+        "pareto accuracy/latency_ms",
+        {"adaptive=0.05", "adaptive=1"},
+    )
     assert (found.recommended, found.timed_cases) == (None, 3)
     assert found.reason == "No tolerance is shown to be as good as L3: run all windows at one level."
     assert read_report(tmp_path / "report.json") == result

@@ -30,9 +30,12 @@ from monai_unetpp.pruning import results, summary
 from monai_unetpp.pruning.case_pictures import save_overlay
 from monai_unetpp.pruning.pairing import BOTH_FALSE_POSITIVE
 from monai_unetpp.pruning.report import SCHEMA_VERSION, read_report, write_report
+from monai_unetpp.pruning.report_front import plot_trade_offs
 from monai_unetpp.pruning.report_plots import plot_differences
 from monai_unetpp.pruning.report_tables import accuracy_table, comparisons_table, cost_table
 from monai_unetpp.pruning.results import (
+    AdaptiveDepth,
+    AdaptivePoint,
     Comparison,
     DataProblem,
     Decision,
@@ -544,10 +547,11 @@ class TestHtml:
         assert not re.search(r"@import|url\(|https?://", written["html"].read_text(encoding="utf-8"))
 
     def test_every_picture_has_words(self, page):
-        assert len(page.images) == 4  # the trade-off, two data sets' differences, case lines
+        assert len(page.images) == 6  # accuracy against three costs, two data sets' differences, case lines
         assert all(len(image["alt"]) > 20 for image in page.images)
-        trade_off, differences = page.images[0]["alt"], page.images[1]["alt"]
-        assert re.search(r"L2: mean Dice 0\.88\d in 21\.5 ms, 95.% interval relative to L3 0\.8\d+ to 0\.8", trade_off)
+        trade_off, differences = page.images[0]["alt"], page.images[3]["alt"]
+        share = r"unbeaten in \d+.% of resamples, 95.% interval relative to L3 0\.8\d+ to 0\.8"
+        assert re.search(rf"L2: mean Dice 0\.88\d, time per volume 21\.5 ms, {share}", trade_off)
         assert "margin 0.01, pass" in differences
 
     def test_pointing_at_a_plot_gives_the_values_there(self, written):
@@ -611,6 +615,45 @@ class TestHtml:
         names = {row["case"] for row in csv.DictReader(io.StringIO(paths["csv"].read_text(encoding="utf-8")))}
         assert nasty in names
         assert read_report(paths["json"]) == result
+
+
+class TestTradeOffPlots:
+    def test_accuracy_is_shown_against_every_cost_that_was_measured(self):
+        silent = plot_trade_offs(make_result())
+        assert [picture.alt.split(".")[0] for picture in silent] == [
+            "Accuracy against time per volume",
+            "Accuracy against peak memory",
+            "Accuracy against size of the network",
+        ]
+        joules = Quartiles(12.0, 11.5, 13.25, 5)
+        costs = {name: dataclasses.replace(each, volume_energy_j=joules) for name, each in make_result().costs.items()}
+        told = plot_trade_offs(make_result(costs=costs))
+        assert told[-1].alt.startswith("Accuracy against energy per volume. L1: mean Dice 0.8")
+        assert "peak memory 147 MB" in told[1].alt
+        assert "size of the network 1.51 million parameters" in told[2].alt
+        assert plot_trade_offs(make_result(costs={})) == plot_trade_offs(single()) == []
+
+    def test_how_often_a_point_is_unbeaten_is_that_of_the_table(self):
+        shares = {"L1": 0.123, "L2": 0.5, "L3": 1.0, "L2 trained alone": 0.0}
+        front = TradeOff("pareto accuracy/latency_ms", ("L3", "L2"), "why", shares)
+        time, memory, _ = plot_trade_offs(make_result(trade_offs=(front,)))
+        found = dict(re.findall(r"(L\d[a-z ]*): [^;]*? unbeaten in (\d+)", time.alt))
+        assert found == {"L1": "12", "L2": "50", "L3": "100", "L2 trained alone": "0"}
+        # what no rule of the result gives is drawn again
+        assert dict(re.findall(r"(L\d[a-z ]*): [^;]*? unbeaten in (\d+)", memory.alt))["L1"] == "100"
+
+    def test_a_depth_per_window_is_a_point_of_the_time_alone(self):
+        base = make_result()
+        gate = "adaptive=0.033"
+        rows = tuple(dataclasses.replace(row, point=gate) for row in base.rows if row.point == "L3")
+        ratio = Quartiles(0.5, 0.45, 0.55, 3)
+        point = AdaptivePoint(gate, 0.033, {"L2": 1, "L3": 1}, 0.6, ratio, (), True, "L2", ())
+        depth = AdaptiveDepth("L3", (point,), rows, (), {}, 8, gate, "why")
+        time, memory, _ = plot_trade_offs(make_result(adaptive=depth))
+        assert re.search(rf"{gate}: mean Dice 0\.88\d, time per volume 22\.[89] ms, unbeaten in \d+.% of", time.alt)
+        assert "L3: mean Dice 0.88" in time.alt
+        assert re.search(r"L3: [^;]* unbeaten in 0.% of", time.alt)
+        assert gate not in memory.alt
 
 
 class TestTrust:
