@@ -25,6 +25,7 @@ ADAPTIVE_RULE = (
 )
 
 _Key = tuple[str, str]
+_Record = dict[str, TableCell | str | None]
 
 
 def adaptive_table(result: PruningResult) -> Table | None:
@@ -32,7 +33,8 @@ def adaptive_table(result: PruningResult) -> Table | None:
     adaptive = result.adaptive
     if adaptive is None:
         return None
-    records: list[dict[str, TableCell | str | None]] = []
+    operations, time = f"Operations ({adaptive.reference} = 1)", f"Time ({adaptive.reference} = 1)"
+    records: list[_Record] = []
     for point in adaptive.points:
         for outcome, level in zip(point.outcomes, point.equal_cost_outcomes, strict=True):
             dice, static = _dice(outcome), _dice(level)
@@ -42,8 +44,8 @@ def adaptive_table(result: PruningResult) -> Table | None:
                     **({"Data set": outcome.dataset} if len(point.outcomes) > 1 else {}),
                     "Result": _state(adaptive, point, outcome),
                     **{f"Windows at {name}": _share(count, point.windows) for name, count in point.windows.items()},
-                    f"Operations ({adaptive.reference} = 1)": significant(point.operations_ratio, 3),
-                    f"Time ({adaptive.reference} = 1)": quartiles(point.time_ratio, 1.0),
+                    operations: significant(point.operations_ratio, 3),
+                    time: quartiles(point.time_ratio, 1.0),
                     "Dice difference": _interval(dice),
                     "Worst case": _worst(outcome),
                     "Level of nearest cost": f"{level.point} ({adaptive.level_operations[level.point]:.2f})",
@@ -51,10 +53,17 @@ def adaptive_table(result: PruningResult) -> Table | None:
                     "Its worst case": _worst(level),
                 }
             )
-    marked = [n for n, point in enumerate(adaptive.points) if point.name == adaptive.recommended]
+    # what the stages cost comes first: windows that never stop
+    unstopped: list[_Record] = [
+        dict.fromkeys(records[0])
+        | {"Tolerance": "0", "Result": f"never stops ({runtime})", f"Windows at {adaptive.reference}": "100 %"}
+        | {operations: significant(adaptive.level_operations[adaptive.reference]), time: quartiles(ratio, 1.0)}
+        for runtime, ratio in adaptive.staging.items()
+    ]
+    marked = [n for n, point in enumerate(adaptive.points, len(unstopped)) if point.name == adaptive.recommended]
     return Table.of(
         "Depth chosen for each window",
-        records,
+        [*unstopped, *records],
         words=("Data set", "Result", "Worst case", "Level of nearest cost", "Its worst case"),
         marked=marked if len(records) == len(adaptive.points) else (),
         notes=[
@@ -63,6 +72,10 @@ def adaptive_table(result: PruningResult) -> Table | None:
             "shallowest to the deepest. In brackets after the level of nearest cost: its operations.",
             "Dice difference: from the deepest level, for the guarded label with the largest loss, with one-sided "
             "bounds at the error level of the verdict.",
+            f"Never stops: every window goes through all stages to {adaptive.reference}. Its time is what the stages "
+            f"themselves cost, in proportion to {adaptive.reference} in one piece with the same runtime."
+            if unstopped
+            else "",
         ],
     )
 
@@ -117,7 +130,7 @@ def _group_record(
     depths: Mapping[_Key, Mapping[str, int]],
     found: Mapping[_Key, ScoreRow],
     deepest: Mapping[_Key, ScoreRow],
-) -> dict[str, TableCell | str | None]:
+) -> _Record:
     pairs = [(found[case].score, deepest[case].score) for case in cases if case in found and case in deepest]
     dice = [(a.dice, b.dice) for a, b in pairs if a.dice is not None and b.dice is not None]
     truth = [b.truth_ml for _, b in pairs if b.truth_ml is not None]

@@ -21,7 +21,7 @@ from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.measuring.energy import find_counter
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import counting
-from monai_unetpp.pruning.adaptive_points import check_adaptive_network, evaluate_adaptive
+from monai_unetpp.pruning.adaptive_points import check_adaptive, evaluate_adaptive
 from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
@@ -243,7 +243,7 @@ def _settings(plan: PruningPlan, device: torch.device) -> list[InferenceSetting]
     if asked or tolerances:
         check_grid_inferer(inferer)
     if tolerances:
-        check_adaptive_network(plan.pipeline.network)
+        check_adaptive(plan.pipeline.network, inferer)
     if not isinstance(inferer, NestedSlidingWindowInferer):
         return [None]
     return list(list_settings(inferer, dict(asked), plan.pipeline.network, device))
@@ -484,13 +484,18 @@ def compare_adaptive(prepared: Prepared, scored: Scored, costs: dict[str, PointC
     """Depths chosen per window, with their cost on real cases; None without tolerances."""
     plan = prepared.plan
     tolerances = adaptive_tolerances(plan.costs.settings)
-    if not tolerances:
+    if not tolerances or prepared.own is None:
         return None
+    inferers: dict[str, NestedSlidingWindowInferer] = {}
+    for setting in (prepared.own, *prepared.others):
+        # torch.compile takes the network as a whole
+        if setting.runtime != "compile":
+            inferers.setdefault(setting.runtime, with_setting(check_grid_inferer(plan.pipeline.inferer), setting))
     used = [each for each in scored.choosing if each.gate_rows]
     pipeline = Pipeline(**_steps(plan, None))
     return evaluate_adaptive(
         plan.pipeline.network,
-        check_grid_inferer(plan.pipeline.inferer),
+        inferers,
         used,
         tolerances,
         plan.rules,

@@ -407,6 +407,7 @@ class OperatingGrid:
         time_ratios: by name of the point: time per volume relative to the reference in the same round.
         outcomes: by data set, of every point but the reference.
         front: names of the points that no other beats in both accuracy and time, most accurate first.
+        on_front: by point, the share of 1,000 resamples of the subjects in which it is on the front.
         recommended: the fastest point that passes on every data set; None if none is faster than the reference.
         reason: why, in one sentence.
         left_out: settings that failed on a case, and why.
@@ -423,6 +424,7 @@ class OperatingGrid:
     recommended: str | None
     reason: str
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    on_front: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -482,6 +484,8 @@ class AdaptiveDepth:
         timed_cases: number of cases that were timed.
         recommended: the accepted point with the fewest operations, if it is also faster; else None.
         reason: why, in one sentence.
+        staging: by runtime, the time of the timed cases if the network runs in stages and no window stops, relative to
+            the deepest level alone in the same round.
     """
 
     reference: str
@@ -492,6 +496,7 @@ class AdaptiveDepth:
     timed_cases: int
     recommended: str | None
     reason: str
+    staging: dict[str, Quartiles] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
