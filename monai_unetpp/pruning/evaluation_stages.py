@@ -26,7 +26,7 @@ from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
 from monai_unetpp.pruning.decision import confirm, confirm_jointly, decide_all
-from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances
+from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
 from monai_unetpp.pruning.exposure import exposures_of, record_of
 from monai_unetpp.pruning.folds import join_folds
 from monai_unetpp.pruning.inference import inference_of
@@ -395,7 +395,7 @@ def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
     plan = prepared.plan
     # the smallest data set, as each has a verdict of its own
     subjects = min(Counter(dataset for dataset, _ in {(row.dataset, row.subject) for row in scored.rows}).values())
-    edges = [min(read_geometry(case.label).spacing_mm) for each in scored.choosing for case in each.cases]
+    edges = [shortest_edge(case) for each in scored.choosing for case in each.cases]
     dims = plan.pipeline.network.spatial_dims
     return (
         *doubts_of_rules(plan.rules),

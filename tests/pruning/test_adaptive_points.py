@@ -111,7 +111,7 @@ def test_the_whole_path_scores_every_tolerance_in_the_pass_of_the_levels(network
     assert "Which cases stay shallow" in html
     summary = (tmp_path / "summary.md").read_text()
     assert "Which cases stay shallow" in summary
-    assert re.search(r"\| 0 \| never stops \(torch\) \| – \| 100 % \| 1\.\d+ \| [\d.]+ \([\d.]+", summary)
+    assert re.search(r"\| 0 \| never stops \(torch\) \| . \| 100 % \| 1\.\d+ \| [\d.]+ \([\d.]+", summary)
 
     # what is finished is not scored again, with its depths; without tolerances their file goes
     with pytest.MonkeyPatch.context() as patched:
