@@ -528,7 +528,7 @@ def test_exit_codes_of_prune(run, stub_prune, verdict, problems, expected):
     stub_prune(pruning_result(verdict, problems))
     code, out, err = run("prune", "--dataset_dir", "D", "-o", "O", "--write", "P")
     assert code == expected
-    assert f"set (choose and report): The verdict: {verdict}." in out
+    assert f"set: The verdict: {verdict}." in out.splitlines()
     assert "Pareto front: L1, L2. No other is better." in out
     assert "Budget: operations per window of at most 1 operations: none. Too dear." in out
     assert "Report: O/report.html" in out

@@ -172,8 +172,8 @@ def _recommend(points: Sequence[AdaptivePoint], reference: str) -> tuple[str | N
         return None, f"No tolerance is shown to be as good as {reference}: run all windows at one level."
     best = min(accepted, key=lambda point: point.operations_ratio)
     cost = (
-        f"{best.name} is not worse than {reference} by more than the margins, with {best.operations_ratio:.2f} of its "
-        f"operations and {best.time_ratio.median:.2f} of its time"
+        f"Tolerance {best.tolerance:g} is not worse than {reference} by more than the margins, with "
+        f"{best.operations_ratio:.2f} of its operations and {best.time_ratio.median:.2f} of its time"
     )
     if best.time_ratio.median >= 1:
         return None, f"{cost}: it does not pay, run all windows at one level."

@@ -85,11 +85,11 @@ def adaptive_cases_table(result: PruningResult) -> Table | None:
     adaptive = result.adaptive
     if adaptive is None:
         return None
-    shown = adaptive.recommended or adaptive.points[-1].name
-    depths = {(each.dataset, each.case): each.windows for each in adaptive.depths if each.point == shown}
+    shown = next((each for each in adaptive.points if each.name == adaptive.recommended), adaptive.points[-1])
+    depths = {(each.dataset, each.case): each.windows for each in adaptive.depths if each.point == shown.name}
     ratios = {case: operations_ratio(windows, adaptive.level_operations) for case, windows in depths.items()}
     ordered = sorted(ratios, key=lambda case: (ratios[case], case))
-    found = _foreground(adaptive.rows, shown)
+    found = _foreground(adaptive.rows, shown.name)
     deepest = _foreground(result.rows, adaptive.reference)
     records = []
     for name, group in zip(("shallow third", "middle third", "deep third"), np.array_split(ordered, 3), strict=True):
@@ -97,7 +97,7 @@ def adaptive_cases_table(result: PruningResult) -> Table | None:
         if cases:
             records.append(_group_record(name, cases, ratios, depths, found, deepest))
     return Table.of(
-        f"Which cases stay shallow at {shown}",
+        f"Which cases stay shallow at tolerance {shown.tolerance:g}",
         records,
         words=("Cases", "Such as"),
         notes=[

@@ -24,11 +24,11 @@ def doubts_of_rules(rules: Rules) -> Iterator[str]:
     for margin in rules.margins:
         if METRICS[margin.metric].larger_is_better and margin.value > _WIDE_MARGIN:
             yield (
-                f"The margin {margin} lets a level lose {100 * margin.value:g} points of "
+                f"--margin {margin} lets a level lose {100 * margin.value:g} points of "
                 f"{METRICS[margin.metric].name}: a verdict with it says little."
             )
     if rules.alpha > _HIGH_ALPHA:
-        yield f"With alpha {rules.alpha:g}, one verdict in {1 / rules.alpha:.0f} may be wrong; 0.05 is usual."
+        yield f"With --alpha {rules.alpha:g}, one verdict in {1 / rules.alpha:.0f} may be wrong; 0.05 is usual."
 
 
 def doubts_of_split(subjects: int, share: float | None) -> Iterator[str]:
@@ -40,7 +40,7 @@ def doubts_of_split(subjects: int, share: float | None) -> Iterator[str]:
     """
     if share is not None and subjects < _SUBJECTS_TO_SPLIT:
         yield (
-            f"confirm_share splits {subjects} subjects: with fewer than {_SUBJECTS_TO_SPLIT}, each side has too few "
+            f"--confirm_share splits {subjects} subjects: with fewer than {_SUBJECTS_TO_SPLIT}, each side has too few "
             "for a verdict. Confirm on another data set, or use out-of-fold scores."
         )
 
@@ -62,8 +62,8 @@ def doubts_of_tolerances(
     for label, tolerance in tolerance_mm.items():
         if tolerance < voxel_mm * (1 - 1e-3):
             yield (
-                f"The tolerance of {label}, {tolerance:g} mm, is smaller than a {voxel} ({voxel_mm:.3g} mm): a {border} "
-                f"that is one {voxel} off counts as wrong. Use at least the edge of a {voxel}."
+                f"The tolerance of {label}, {tolerance:g} mm, is smaller than a {voxel} ({voxel_mm:.3g} mm): a "
+                f"{border} that is one {voxel} off counts as wrong. Use at least the edge of a {voxel}."
             )
         volumes = [row.score.truth_ml for row in rows if row.label == label and row.score.truth_ml > 0]
         radius = _radius_mm(statistics.median(volumes), spatial_dims) if volumes else math.inf

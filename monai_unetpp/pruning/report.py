@@ -18,7 +18,7 @@ from monai_unetpp.pruning.adaptive_tables import ADAPTIVE_RULE, adaptive_cases_t
 from monai_unetpp.pruning.folds import SCORE_COLUMNS, format_scores, score_cells
 from monai_unetpp.pruning.grid_tables import GRID_RULE, grid_networks_table, grid_table
 from monai_unetpp.pruning.report_front import plot_trade_offs
-from monai_unetpp.pruning.report_opening import first_lines, key_facts, plain_verdict
+from monai_unetpp.pruning.report_opening import first_lines, key_facts, levels_in_words, plain_verdict
 from monai_unetpp.pruning.report_plots import Picture, plot_case_lines, plot_differences, plot_grid
 from monai_unetpp.pruning.report_tables import (
     DECISION_RULE,
@@ -38,7 +38,6 @@ from monai_unetpp.pruning.report_tables import (
 )
 from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult
 from monai_unetpp.pruning.summary import (
-    ALL,
     Summary,
     chosen_point,
     data_sets,
@@ -50,6 +49,7 @@ from monai_unetpp.pruning.summary import (
 )
 from monai_unetpp.pruning.trust_tables import between_sets_table, stability_table
 from monai_unetpp.pruning.trust_wording import honesty
+from monai_unetpp.pruning.wording import data_set_in_words, part_in_words
 from monai_unetpp.reporting.markdown import escape
 from monai_unetpp.reporting.numbers import significant
 from monai_unetpp.reporting.tables import Table
@@ -191,7 +191,7 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
     decision = headline(result)
     parts = [
         f"# Pruning report: {escape(result.title)}",
-        f"**{escape(plain_verdict(result))}**",
+        f"**{escape(plain_verdict(result))}** {escape(levels_in_words(result))}",
         "\n".join(f"- **{escape(fact.value)}** {escape(fact.meaning)}" for fact in key_facts(result, summary)),
         escape(decision.summary),
         escape(honesty(result)),
@@ -253,6 +253,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         verdict=verdict_cell(decision),
         honesty=honesty(result),
         plain=plain_verdict(result),
+        levels_in_words=levels_in_words(result),
         facts=key_facts(result, summary),
         picture_lead=_picture_lead(result),
         trust=first_lines(result),
@@ -278,8 +279,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
 
 
 def _named(decision: Decision) -> str:
-    name = "All data sets together" if decision.dataset == ALL else decision.dataset
-    return name if decision.role == "choose and report" else f"{name}, cases that {decision.role}"
+    return data_set_in_words(decision.dataset) + part_in_words(decision.role)
 
 
 def _worst_title(result: PruningResult) -> str:

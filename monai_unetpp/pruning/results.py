@@ -11,7 +11,7 @@ from typing import Literal
 
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
-from monai_unetpp.metrics import LabelScore
+from monai_unetpp.metrics import METRICS, LabelScore
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.reporting.html import html_paragraph, html_table
 
@@ -264,7 +264,7 @@ class Decision:
         rows = [
             (
                 one.point,
-                one.metric,
+                METRICS[one.metric].name,
                 one.label,
                 f"{one.mean_point:.4f}",
                 f"{one.mean_difference:+.4f}",

@@ -17,14 +17,17 @@ from monai_unetpp.reporting.tables import Tone
 __all__ = [
     "COST_WORDS",
     "STATE_TONES",
+    "capitalised",
     "confidence",
     "costs_in_words",
+    "data_set_in_words",
     "format_difference",
     "format_metric",
     "interval",
     "interval_note",
     "mean_and_sd",
     "named_data_set",
+    "part_in_words",
     "quartiles",
     "quoted",
     "rule_in_words",
@@ -88,6 +91,11 @@ def rule_in_words(rule: str) -> str:
     return f"Budget: {costs_in_words(rule)}"
 
 
+def capitalised(text: str) -> str:
+    """``text`` with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
+
+
 def format_metric(key: str, value: float) -> str:
     """A value of a metric with its standard decimals, without its unit."""
     return minus(f"{value:.{METRICS[key].decimals}f}")
@@ -147,6 +155,16 @@ def quoted(name: str) -> str:
     return f"“{name}”"
 
 
+def data_set_in_words(dataset: str) -> str:
+    """The name of a data set, or words for all of them."""
+    return "all data sets together" if dataset == ALL else dataset
+
+
 def named_data_set(dataset: str) -> str:
     """A data set in a sentence."""
-    return "all data sets together" if dataset == ALL else quoted(dataset)
+    return data_set_in_words(dataset) if dataset == ALL else quoted(dataset)
+
+
+def part_in_words(role: str) -> str:
+    """After the name of a data set that was split: what these cases are for; empty for one that was not."""
+    return "" if role == "choose and report" else f", cases that {role} the level"

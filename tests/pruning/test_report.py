@@ -438,9 +438,9 @@ class TestSameNumbers:
         assert positions == sorted(positions)
         verdicts = page.tables["The verdict on each data set"][1:]
         assert [(row[0], row[1].replace("\xa0", " "), row[4], row[5]) for row in verdicts] == [
-            ("all", "Prune to L2", "choose and report", "yes"),
-            ("oslo", "Prune to L2", "choose and report", "yes"),
-            ("vienna", "Prune to L2", "choose and report", "yes"),
+            ("all data sets together", "Prune to L2", "choose the level and give its figures", "yes"),
+            ("oslo", "Prune to L2", "choose the level and give its figures", "yes"),
+            ("vienna", "Prune to L2", "choose the level and give its figures", "yes"),
         ]
 
     @pytest.mark.parametrize("kind", ["html", "markdown"])
@@ -565,7 +565,7 @@ class TestHtml:
     def test_dark_and_light_and_nothing_that_only_colour_says(self, written):
         text = written["html"].read_text(encoding="utf-8")
         assert "prefers-color-scheme: dark" in text
-        assert 'class="sentence">Use L2: as accurate as L3 within the margins, at less cost.<' in text
+        assert 'class="sentence">Use L2 instead of L3: as accurate within the margins, at less cost.<' in text
 
     def test_overlays_are_inside(self, tmp_path):
         mask = np.zeros((12, 12), dtype=int)
@@ -669,7 +669,7 @@ class TestTrust:
         )
         paths = write_report(result, tmp_path)
         page = Page(paths["html"].read_text(encoding="utf-8"))
-        order = ["Use L2", "Other samples", "Other data sets", "Settings in doubt", "The levels at a glance"]
+        order = ["Use L2", "Stability", "Other data sets", "Settings in doubt", "The levels at a glance"]
         assert [page.text.index(text) for text in order] == sorted(page.text.index(text) for text in order)
         stability = page.tables["How often other samples would give each verdict"]
         assert stability[0] == ["Sample", "Subjects", "Prune to L2", "Keep L3", "No verdict"]
@@ -921,7 +921,7 @@ class TestConfirmation:
         assert page.text.index("cases that took no part in choosing it (oslo)") < page.text.index("The levels at")
         roles = {row[0]: row[1] for row in page.tables["The levels at a glance"][1:]}
         assert (roles["L3"], roles["L2"]) == ("kept, deepest", "cut out of the full network")
-        assert {"Non-inferiority on “oslo”, cases that confirm", "Non-inferiority on “oslo”, cases that choose"} < set(
+        assert {f"Non-inferiority on “oslo”, cases that {role} the level" for role in ("confirm", "choose")} < set(
             page.tables
         )
 

@@ -104,8 +104,8 @@ class TestDoubts:
     def test_margins_and_levels_that_say_little(self) -> None:
         assert list(doubts_of_rules(Rules())) == []
         told = " ".join(doubts_of_rules(Rules(margins=["dice=0.08"], alpha=0.2)))
-        assert "dice=0.08 lets a level lose 8 points of Dice" in told
-        assert "alpha 0.2, one verdict in 5 may be wrong" in told
+        assert "--margin dice=0.08 lets a level lose 8 points of Dice" in told
+        assert "--alpha 0.2, one verdict in 5 may be wrong" in told
         assert list(doubts_of_rules(Rules(margins=["hd95_mm=2"]))) == []
         with pytest.raises(ValueError, match="margin must be below 1, got 1 for dice"):
             Rules(margins=[Margin("dice", 1.0)])
