@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 import numpy as np
 
@@ -167,14 +168,12 @@ def _worst(outcome: PointOutcome) -> str | None:
     dice = _dice(outcome)
     if dice is None:
         return None
-    worst = min((each for each in outcome.comparisons if each.metric == dice.metric), key=_worst_difference)
+    worst = min(
+        (each for each in outcome.comparisons if each.metric == dice.metric), key=attrgetter("worst_difference")
+    )
     labels = {each.label for each in outcome.comparisons}
     where = f"{worst.label} of {worst.worst_case}" if len(labels) > 1 else worst.worst_case
     return f"{format_difference(worst.metric, worst.worst_difference)} ({where})"
-
-
-def _worst_difference(comparison: Comparison) -> float:
-    return comparison.worst_difference
 
 
 def _share(count: int, windows: Mapping[str, int]) -> str:

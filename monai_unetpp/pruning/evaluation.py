@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
@@ -34,7 +35,7 @@ from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.report import write_report
 from monai_unetpp.pruning.results import Decision, PruningResult, ScoreRow
 from monai_unetpp.pruning.score import Scores
-from monai_unetpp.pruning.summary import headline, level_to_show
+from monai_unetpp.pruning.summary import headline, shown_loser
 from monai_unetpp.pruning.worst_cases import save_worst_cases
 from monai_unetpp.pruning.write import write_pruned_bundle
 
@@ -195,9 +196,11 @@ def _with_pictures(
     result: PruningResult,
     scored_by: Mapping[tuple[str, str], NestedUNet] | None,
 ) -> PruningResult:
-    pipeline, folder = prepared.plan.pipeline, prepared.plan.outputs.output_dir
-    shown = level_to_show(verdict(result), result.decisions, pipeline.network.levels)
-    return result.with_overlays(save_worst_cases(folder, pipeline, shown, scored.data_sets, scored_by))
+    shown, folder = shown_loser(result), prepared.plan.outputs.output_dir
+    if shown is None:
+        return result
+    found = save_worst_cases(folder, prepared.plan.pipeline, shown.level, scored.data_sets, scored_by)
+    return dataclasses.replace(result, overlays=found)
 
 
 def _write_pruned(prepared: Prepared, result: PruningResult) -> None:

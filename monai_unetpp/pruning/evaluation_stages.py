@@ -25,7 +25,7 @@ from monai_unetpp.pruning.adaptive_points import check_adaptive, evaluate_adapti
 from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
-from monai_unetpp.pruning.decision import confirm, confirm_jointly, decide_all
+from monai_unetpp.pruning.decision import confirm, decide_all, join
 from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
 from monai_unetpp.pruning.exposure import exposures_of, record_of
 from monai_unetpp.pruning.folds import join_folds
@@ -454,7 +454,7 @@ def decide_cases(scored: Scored, rules: Rules, kept_back: frozenset[tuple[str, s
         return choice
     names = list(dict.fromkeys(row.dataset for row in confirming))
     confirmations = [confirm(choice[-1], confirming, scored.points, rules, dataset=name) for name in names]
-    return (*choice, *confirmations, *([confirm_jointly(confirmations)] if len(confirmations) > 1 else []))
+    return (*choice, *confirmations, *([join(confirmations)] if len(confirmations) > 1 else []))
 
 
 def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, PointCost]) -> OperatingGrid | None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from monai_unetpp.measuring.quartiles import Quartiles
-from monai_unetpp.pruning.decision import compare_points
+from monai_unetpp.pruning.decision import compare_points, passing_points
 from monai_unetpp.pruning.results import (
     InferenceSetting,
     OperatingGrid,
@@ -135,11 +135,8 @@ def recommend_point(
         outcomes: of all other points on all data sets.
         time_ratios: time of all points relative to the reference.
     """
-    states: dict[str, set[str]] = {}
-    for outcome in outcomes:
-        states.setdefault(outcome.point, set()).add(outcome.state)
-    passed = [point for point, seen in states.items() if seen == {"pass"}]
-    counted = f"{len(passed)} of {len(states)} operating points are shown to be no worse than {reference}"
+    passed, count = passing_points(outcomes), len({outcome.point for outcome in outcomes})
+    counted = f"{len(passed)} of {count} operating points are shown to be no worse than {reference}"
     if not passed:
         return None, f"{counted}: keep it."
     fastest = min(passed, key=lambda point: time_ratios[point].median)

@@ -55,7 +55,7 @@ def key_facts(result: PruningResult, summary: Summary) -> list[Fact]:
     cost = next(each for each in summary.costs if each.point == shown.name)
     facts = []
     if cost.volume_speed_up is not None:
-        facts.append(Fact(speed_up(cost.volume_speed_up) or "", f"the speed of {deepest.name} ({shown.name})"))
+        facts.append(Fact(speed_up(cost.volume_speed_up) or "", f"speed of {shown.name} compared with {deepest.name}"))
     for share, what in ((cost.parameter_share, "parameters"), (cost.memory_share, "peak memory")):
         if share is not None:
             facts.append(Fact(minus(percent(share)), f"of the {what} of {deepest.name}"))

@@ -551,7 +551,3 @@ class PruningResult:
     exposures: tuple[Exposure, ...] | None = None
     doubts: tuple[str, ...] = ()
     training_gap: tuple[TrainingGap, ...] = ()
-
-    def with_overlays(self, overlays: tuple[str, ...]) -> PruningResult:
-        """The same result with the paths of the pictures."""
-        return dataclasses.replace(self, overlays=overlays)

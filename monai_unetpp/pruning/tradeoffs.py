@@ -10,7 +10,7 @@ import numpy as np
 
 from monai_unetpp.metrics.definitions import check_metric
 from monai_unetpp.pruning.budgets import Budget, check_cost_key
-from monai_unetpp.pruning.decision.many_points import compare_points
+from monai_unetpp.pruning.decision.many_points import compare_points, passing_points
 from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import AdaptiveDepth, PointCost, ScoreRow, TradeOff
 from monai_unetpp.pruning.rules import Rules
@@ -295,10 +295,7 @@ def _not_worse(best: str, allowed: Sequence[str], rows: Sequence[ScoreRow], rule
     """The points that are shown to be as good as the best one on every data set."""
     if len(allowed) < 2:
         return []
-    states: dict[str, set[str]] = {}
-    for outcome in compare_points([row for row in rows if row.point in allowed], allowed, best, rules):
-        states.setdefault(outcome.point, set()).add(outcome.state)
-    return [point for point, seen in states.items() if seen == {"pass"}]
+    return passing_points(compare_points([row for row in rows if row.point in allowed], allowed, best, rules))
 
 
 def by_utility(
