@@ -116,7 +116,7 @@ def confirm(
 
     Args:
         decision: from the choosing cases; its verdict must be to prune.
-        confirm_rows: scores of other subjects, which the caller must ensure, for example by :func:`split_rows`.
+        confirm_rows: scores of other subjects, which the caller must ensure.
         points: as in :func:`decide`.
         rules: as in :func:`decide`, the same as for choosing.
         dataset: name of the confirming data set; by default the only one in ``confirm_rows``.
