@@ -68,7 +68,7 @@ def _run(bundle: str | None, output_dir: str, write: str | None, **options: Any)
 
 def _show(result: PruningResult) -> None:
     from monai_unetpp.pruning.trust_wording import trust_sentences
-    from monai_unetpp.pruning.wording import costs_in_words, data_set_in_words, part_in_words, rule_in_words
+    from monai_unetpp.pruning.wording import data_set_in_words, part_in_words, rule_in_words
 
     for decision in result.decisions:
         print(f"{data_set_in_words(decision.dataset)}{part_in_words(decision.role)}: {decision.summary}")
@@ -79,8 +79,8 @@ def _show(result: PruningResult) -> None:
     if result.adaptive is not None:
         print(f"depth per window: {result.adaptive.reason}")
     for trade_off in result.trade_offs:
-        picks, reason = ", ".join(trade_off.points) or "none", costs_in_words(trade_off.reason)
-        print(f"{rule_in_words(trade_off.rule)}: {picks}. {reason}")
+        picks = ", ".join(trade_off.points) or "none"
+        print(f"{rule_in_words(trade_off.rule)}: {picks}. {trade_off.reason}")
     for problem in result.problems:
         fail(f"left out: {problem.case} ({problem.dataset}): {problem.reason}")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from monai_unetpp.pruning.budgets import COST_KEYS
 from monai_unetpp.pruning.report_plots import Picture, picture_of
 from monai_unetpp.pruning.results import OperatingPoint, PointCost, PruningResult, ScoreRow
 from monai_unetpp.pruning.summary import chosen_point, deepest_point
@@ -19,7 +20,7 @@ from monai_unetpp.pruning.tradeoffs import (
     times_of_depths,
     with_labels,
 )
-from monai_unetpp.pruning.wording import COST_WORDS, format_metric
+from monai_unetpp.pruning.wording import format_metric
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure, write_beside
 from monai_unetpp.reporting.numbers import NBSP, percent, significant, time_unit
 
@@ -159,7 +160,7 @@ def _plot(
 
 def _axis(key: str, costs: Mapping[str, PointCost]) -> tuple[str, str, float]:
     """What a cost is, its unit, and the factor from the unit of its key."""
-    words, unit = COST_WORDS[key]
+    words, unit = COST_KEYS[key]
     if key == "parameters":
         return words, "million parameters", 1e-6
     if key == "latency_ms":

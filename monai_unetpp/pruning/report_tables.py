@@ -30,7 +30,6 @@ from monai_unetpp.pruning.wording import (
     STATE_TONES,
     capitalised,
     confidence,
-    costs_in_words,
     data_set_in_words,
     format_difference,
     format_metric,
@@ -404,7 +403,7 @@ def trade_offs_table(result: PruningResult) -> Table | None:
     """The rules other than non-inferiority and what they pick; None if there are none."""
     columns = ("Rule", "Picks", "Why")
     records = [
-        {"Rule": rule_in_words(t.rule), "Picks": ", ".join(t.points) or "none", "Why": costs_in_words(t.reason)}
+        {"Rule": rule_in_words(t.rule), "Picks": ", ".join(t.points) or "none", "Why": t.reason}
         for t in result.trade_offs
     ]
     return Table.of("Trade-offs", records, words=columns) if records else None

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from monai_unetpp.metrics.definitions import check_metric
-from monai_unetpp.pruning.budgets import Budget, check_cost_key
+from monai_unetpp.pruning.budgets import COST_KEYS, Budget, check_cost_key
 from monai_unetpp.pruning.decision.many_points import compare_points, passing_points
 from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import AdaptiveDepth, PointCost, ScoreRow, TradeOff
@@ -148,7 +148,7 @@ def pareto_front(
     dominated = {name: [other for other in accuracy if dominates(other, name)] for name in accuracy}
     front = [name for name in sorted(accuracy, key=lambda n: (-accuracy[n], table[n])) if not dominated[name]]
     beaten = [f"{name} is beaten by {others[0]}" for name, others in dominated.items() if others]
-    what = ", ".join(keys)
+    what = " and ".join(COST_KEYS[key].words for key in keys)
     reason = f"No point is at least as accurate and as cheap in {what} as {' or '.join(front)}"
     reason += f"; {', '.join(beaten)}." if beaten else "; every point is on the front."
     shares = {} if resampled is None else _front_shares(table, np.nanmean(resampled, axis=2)[..., None])
@@ -172,7 +172,7 @@ def front_of_labels(costs: Mapping[str, PointCost], resampled: FloatArray, keys:
     shares = _front_shares({name: [cost_value(cost, key) for key in keys] for name, cost in costs.items()}, resampled)
     front = [name for name, share in shares.items() if share >= 0.5]
     left = [f"{name} in {share:.0%}" for name, share in shares.items()]
-    what = ", ".join(keys)
+    what = ", ".join(COST_KEYS[key].words for key in keys)
     reason = (
         f"A point is on the front if no other is at least as accurate on every label and as cheap in {what}. In "
         f"{len(resampled)} resamples of the subjects: {', '.join(left)}."
@@ -263,15 +263,13 @@ def within_budget(
         raise ValueError("budgets must name one limit or more, got none.")
     keys = [limit.key for limit in limits]
     table = _cost_table(accuracy, costs, keys)
-    rule = " and ".join(str(limit) for limit in limits)
+    rule, within = (" and ".join(texts) for texts in (map(str, limits), (limit.in_words for limit in limits)))
     allowed = [
         name for name in accuracy if all(value <= limit.value for value, limit in zip(table[name], limits, strict=True))
     ]
     if not allowed:
-        least = [
-            f"{min(column):.6g} {key}" for key, column in zip(keys, zip(*table.values(), strict=True), strict=True)
-        ]
-        return TradeOff(rule, (), f"No point is within {rule}; the least that any point needs is {', '.join(least)}.")
+        least = _amounts(keys, [min(column) for column in zip(*table.values(), strict=True)])
+        return TradeOff(rule, (), f"No point is within {within}; the least that any point needs is {least}.")
 
     def price(name: str) -> tuple[float, float]:
         return table[name][0], cost_value(costs[name], "latency_ms")
@@ -279,13 +277,12 @@ def within_budget(
     best = min(allowed, key=lambda name: (-accuracy[name], *price(name)))
     equal = _not_worse(best, allowed, rows, rules) if rows and rules is not None else []
     chosen = min([best, *equal], key=price)
-    needs = ", ".join(f"{value:.6g} {key}" for key, value in zip(keys, table[chosen], strict=True))
-    found = f"accuracy {accuracy[chosen]:.4f} for {needs}"
+    found = f"accuracy {accuracy[chosen]:.4f} for {_amounts(keys, table[chosen])}"
     if chosen == best:
-        reason = f"{chosen} is the most accurate of the {len(allowed)} point(s) within {rule}: {found}."
+        reason = f"{chosen} is the most accurate of the {len(allowed)} point(s) within {within}: {found}."
     else:
         reason = (
-            f"{chosen} is the cheapest within {rule} that is not worse than {best}, the most accurate there "
+            f"{chosen} is the cheapest within {within} that is not worse than {best}, the most accurate there "
             f"({accuracy[best]:.4f}), by more than the margins: {found}."
         )
     return TradeOff(rule, (chosen,), reason)
@@ -324,7 +321,7 @@ def by_utility(
     chosen = min(accuracy, key=lambda name: (-utility[name], relative[name]))
     reason = (
         f"{chosen} has the highest utility, {utility[chosen]:.4f}: accuracy {accuracy[chosen]:.4f} minus "
-        f"{weight:g} times {relative[chosen]:.3f}, its {key} relative to the most expensive point."
+        f"{weight:g} times {relative[chosen]:.3f}, its {COST_KEYS[key].words} relative to the most expensive point."
     )
     return TradeOff(f"utility accuracy-{weight:g}*{key}", (chosen,), reason)
 
@@ -340,6 +337,10 @@ def _cost_table(
         if not math.isfinite(value):
             raise ValueError(f"accuracy must be finite, got {value} for {name!r}.")
     return {name: tuple(cost_value(costs[name], key) for key in keys) for name in accuracy}
+
+
+def _amounts(keys: Sequence[str], values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g} {COST_KEYS[key].unit}" for key, value in zip(keys, values, strict=True))
 
 
 def _mean(values: Sequence[float]) -> float:
