@@ -53,10 +53,14 @@ class _Place(NamedTuple):
 
 
 class _Scored(NamedTuple):
-    """Points by name, their mean Dice, and the same in resamples of the subjects, ``(samples, points)``."""
+    """All points by name: what they are, their mean Dice, its interval, and the accuracies in resamples of the subjects.
+
+    The latter are ``(samples, points, labels)``.
+    """
 
     kinds: dict[str, str]
     dice: dict[str, float]
+    bars: dict[str, tuple[float, float]]
     resampled: Any
 
 
@@ -71,15 +75,8 @@ def plot_trade_offs(result: PruningResult) -> list[Picture]:
     scored = _scored(result)
     if scored is None:
         return []
-    bars = _bars(result, scored)
-    room = 0.4 * max(max(high for _, high in bars.values()) - min(low for low, _ in bars.values()), 1e-3)
-    limits = min(low for low, _ in bars.values()) - room, max(high for _, high in bars.values()) + room
-    pictures = []
-    for key in _GOALS:
-        costs = {name: cost for name, cost in _costs(result, key).items() if name in scored.kinds}
-        if costs:
-            pictures.append(_plot(result, key, costs, scored, bars, limits))
-    return pictures
+    goals = {key: {n: c for n, c in _costs(result, key).items() if n in scored.kinds} for key in _GOALS}
+    return [_plot(result, key, costs, scored) for key, costs in goals.items() if costs]
 
 
 def mean_dice(result: PruningResult, points: Sequence[OperatingPoint]) -> dict[str, float]:
@@ -100,11 +97,12 @@ def _scored(result: PruningResult) -> _Scored | None:
     kinds = {p.name: "further checkpoint" if p.kind == "extra" else "level" for p in result.points}
     kinds = {name: kind for name, kind in kinds.items() if name in result.costs}
     kinds |= dict.fromkeys(times_of_depths(result.adaptive, result.costs), "depth per window")
-    rows = _shared_rows(result, list(kinds))
+    names = list(kinds)
+    rows = _shared_rows(result, names)
     if not rows:
         return None
-    resampled = resampled_accuracy(rows, list(kinds), seed=result.rules.seed)
-    return _Scored(kinds, mean_accuracy(rows, list(kinds)), resampled)
+    dice, resampled = mean_accuracy(rows, names), resampled_accuracy(rows, names, seed=result.rules.seed)
+    return _Scored(kinds, dice, _bars(dice, resampled, deepest_point(result)), resampled)
 
 
 def _shared_rows(result: PruningResult, names: Sequence[str]) -> tuple[ScoreRow, ...]:
@@ -117,27 +115,20 @@ def _shared_rows(result: PruningResult, names: Sequence[str]) -> tuple[ScoreRow,
     return with_labels([row for row in every if row.point in cases and (row.dataset, row.case) in shared])
 
 
-def _bars(result: PruningResult, scored: _Scored) -> dict[str, tuple[float, float]]:
+def _bars(dice: dict[str, float], resampled: Any, deepest: OperatingPoint | None) -> dict[str, tuple[float, float]]:
     """The interval of each mean relative to that of the deepest level; of no width for that level itself."""
-    names, deepest = list(scored.kinds), deepest_point(result)
+    names = list(dice)
     if deepest is None or deepest.name not in names:
-        return {name: (dice, dice) for name, dice in scored.dice.items()}
-    over_labels = np.nanmean(scored.resampled, axis=2)
+        return {name: (mean, mean) for name, mean in dice.items()}
+    over_labels = np.nanmean(resampled, axis=2)
     differences = over_labels - over_labels[:, [names.index(deepest.name)]]
-    ends = np.nanpercentile(differences, (2.5, 97.5), axis=0) + scored.dice[deepest.name]
+    ends = np.nanpercentile(differences, (2.5, 97.5), axis=0) + dice[deepest.name]
     return {name: (float(low), float(high)) for name, low, high in zip(names, *ends, strict=True)}
 
 
-def _plot(
-    result: PruningResult,
-    key: str,
-    costs: Mapping[str, PointCost],
-    scored: _Scored,
-    bars: Mapping[str, tuple[float, float]],
-    limits: tuple[float, float],
-) -> Picture:
+def _plot(result: PruningResult, key: str, costs: Mapping[str, PointCost], scored: _Scored) -> Picture:
     words, unit, scale = _axis(key, costs)
-    places = _places(result, key, costs, scored, bars, scale)
+    places = _places(result, key, costs, scored, scale)
     deepest = next((place for place in places if place.role.startswith("deepest")), None)
     with new_figure(3.75, 3.5) as (figure, grid):
         axes = grid[0, 0]
@@ -148,7 +139,10 @@ def _plot(
         for place in places:
             _draw(axes, place)
         axes.set_xlim(0, 1.22 * max(place.cost for place in places))
-        axes.set_ylim(*limits)
+        # the same for all costs
+        ends = [end for bar in scored.bars.values() for end in bar]
+        room = 0.4 * max(max(ends) - min(ends), 1e-3)
+        axes.set_ylim(min(ends) - room, max(ends) + room)
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel(f"{words} ({unit})")
         axes.set_ylabel("mean Dice over the labels (0 to 1)")
@@ -170,12 +164,7 @@ def _axis(key: str, costs: Mapping[str, PointCost]) -> tuple[str, str, float]:
 
 
 def _places(
-    result: PruningResult,
-    key: str,
-    costs: Mapping[str, PointCost],
-    scored: _Scored,
-    bars: Mapping[str, tuple[float, float]],
-    scale: float,
+    result: PruningResult, key: str, costs: Mapping[str, PointCost], scored: _Scored, scale: float
 ) -> list[_Place]:
     """Every point with this cost, the cheapest first."""
     names, every = list(costs), list(scored.kinds)
@@ -193,7 +182,7 @@ def _places(
             roles.get(name, ""),
             cost_value(costs[name], key) * scale,
             scored.dice[name],
-            bars[name],
+            scored.bars[name],
             name in front.points,
             shares[name],
         )
