@@ -53,7 +53,7 @@ class _Place(NamedTuple):
 
 
 class _Scored(NamedTuple):
-    """All points by name: what they are, their mean Dice, its interval, and the accuracies in resamples of the subjects.
+    """All points by name: what they are, their mean Dice, its interval, and accuracies in resamples of the subjects.
 
     The latter are ``(samples, points, labels)``.
     """
