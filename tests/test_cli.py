@@ -536,6 +536,19 @@ def test_exit_codes_of_prune(run, stub_prune, verdict, problems, expected):
     assert ("left out: case_3 (set): no label" in err) is bool(problems)
 
 
+def test_prune_says_in_words_what_the_cases_are_for(run, stub_prune):
+    decisions = (
+        dataclasses.replace(decision("prune"), role="choose"),
+        dataclasses.replace(decision("keep"), role="confirm", dataset="all"),
+    )
+    stub_prune(dataclasses.replace(pruning_result(), decisions=decisions))
+    _, out, _ = run("prune", "--dataset_dir", "D", "-o", "O")
+    assert out.splitlines()[:2] == [
+        "set, cases that choose the level: The verdict: prune.",
+        "all data sets together, cases that confirm the level: The verdict: keep.",
+    ]
+
+
 def test_prune_tells_what_it_recommends(run, stub_prune):
     grid = OperatingGrid("L2 a", (), (), {}, {}, {}, (), (), "L1 b", "The fastest of them is L1 b.")
     stub_prune(dataclasses.replace(pruning_result(), grid=grid))

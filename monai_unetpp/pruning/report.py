@@ -213,7 +213,7 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         f"- {escape(_named(d))}: {escape(blocker)}" for d in ordered_decisions(result) for blocker in d.blockers
     ]
     if blockers:
-        parts += ["## What stopped at which level", "\n".join(blockers)]
+        parts += ["## Why the test stopped", "\n".join(blockers)]
     parts += [table.markdown() for table in tables if table is not None]
     if result.grid is not None:
         parts += ["## The operating points in words", f"**{escape(result.grid.reason)}**", escape(GRID_RULE)]

@@ -50,6 +50,7 @@ from monai_unetpp.pruning.results import (
 )
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.summary import headline, points_under_test, summarise
+from monai_unetpp.pruning.trust_wording import honesty
 from monai_unetpp.pruning.wording import interval_note
 from monai_unetpp.reporting.numbers import significant
 
@@ -671,6 +672,15 @@ class TestTrust:
         page = Page(paths["html"].read_text(encoding="utf-8"))
         order = ["Use L2", "Stability", "Other data sets", "Settings in doubt", "The levels at a glance"]
         assert [page.text.index(text) for text in order] == sorted(page.text.index(text) for text in order)
+        first_screen = page.text.replace("\N{NO-BREAK SPACE}", " ")
+        assert (
+            "Levels are depths at which the network can be cut, from L1, the shallowest and cheapest, to L3"
+            in first_screen
+        )
+        assert (
+            "The same test on 15 other subjects like these would say: prune to L2 in 100 % and keep L3 in under 1 % of "
+            "samples; on half of these subjects: prune to L2 in 75 % and no verdict in 25 % of samples."
+        ) in first_screen
         stability = page.tables["How often other samples would give each verdict"]
         assert stability[0] == ["Sample", "Subjects", "Prune to L2", "Keep L3", "No verdict"]
         cells = [[cell.replace("\N{NO-BREAK SPACE}", " ") for cell in row[2:]] for row in stability[1:]]
@@ -922,6 +932,13 @@ class TestConfirmation:
         assert {f"Non-inferiority on “oslo”, cases that {role} the level" for role in ("confirm", "choose")} < set(
             page.tables
         )
+
+    def test_data_sets_are_named_one_by_one(self, split):
+        confirmations = [
+            dataclasses.replace(split.decisions[1], dataset=name, optimistic=False) for name in ("a", "b", "all")
+        ]
+        result = dataclasses.replace(split, decisions=(split.decisions[0], *confirmations))
+        assert "cases that took no part in choosing it (a, b):" in honesty(result)
 
     def test_a_level_that_was_not_confirmed_is_the_one_that_is_shown(self, split):
         shallow = dataclasses.replace(split.decisions[0], level="L1")
