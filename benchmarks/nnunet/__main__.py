@@ -4,6 +4,8 @@ Run ``python -m benchmarks.nnunet DATASET_DIR --work EMPTY_DIR --python NNUNET_P
 interpreter of an environment with ``nnunetv2`` (``pip install nnunetv2``). Both get the training list alone, labels and
 all, and work one after the other. nnU-Net plans, preprocesses and trains its ``3d_fullres`` (or ``2d``) configuration
 as it comes, with a learning rate that follows the time; all of this counts. Prediction is timed apart.
+``--trained WORK/merged`` takes what ``benchmarks.data_to_bundle --work WORK`` made of the data set instead of training
+this package a second time.
 """
 
 from __future__ import annotations
@@ -23,11 +25,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=20.0, help="for each of the two (default: 20)")
     parser.add_argument("--python", type=Path, required=True, help="interpreter of an environment with nnunetv2")
     parser.add_argument("--work", type=Path, required=True, help="empty folder for all that is made")
+    parser.add_argument("--trained", type=Path, metavar="FOLDER", help="of this data set, by benchmarks.data_to_bundle")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the table to FILE")
     given = parser.parse_args(arguments)
-    text = format_comparison(
-        compare(given.dataset_dir.resolve(), given.work.resolve(), given.minutes, given.python.absolute())
-    )
+    work, python = given.work.resolve(), given.python.absolute()
+    try:
+        result = compare(given.dataset_dir.resolve(), work, given.minutes, python, given.trained)
+    except (OSError, RuntimeError, ValueError) as e:
+        parser.error(str(e))
+    text = format_comparison(result)
     print(text)
     if given.output is not None:
         write_text(given.output, text + "\n")
