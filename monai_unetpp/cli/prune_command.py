@@ -49,8 +49,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(bundle: str | None, output_dir: str, write: str | None, **options: Any) -> int:
-    from monai_unetpp.pruning.evaluation import verdict
     from monai_unetpp.pruning.from_bundle import prune_bundle
+    from monai_unetpp.pruning.summary import verdict
 
     result = prune_bundle(bundle, output_dir=output_dir, write=write, **options)
     final = verdict(result)

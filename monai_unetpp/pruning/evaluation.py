@@ -33,13 +33,13 @@ from monai_unetpp.pruning.exposure import training_gap, with_exposures
 from monai_unetpp.pruning.folds import fold_entries, read_folds
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.report import write_report
-from monai_unetpp.pruning.results import Decision, PruningResult, ScoreRow
+from monai_unetpp.pruning.results import PruningResult, ScoreRow
 from monai_unetpp.pruning.score import Scores
-from monai_unetpp.pruning.summary import headline, shown_loser
+from monai_unetpp.pruning.summary import shown_loser, verdict
 from monai_unetpp.pruning.worst_cases import save_worst_cases
 from monai_unetpp.pruning.write import write_pruned_bundle
 
-__all__ = ["judge", "prune", "verdict"]
+__all__ = ["judge", "prune"]
 
 logger = logging.getLogger(__name__)
 
@@ -135,15 +135,6 @@ def _conclude(
         logger.info("%s", result.adaptive.reason)
     logger.info("The report is %s.", paths["html"])
     return from_first(result, group)
-
-
-def verdict(result: PruningResult) -> Decision:
-    """The final decision: the confirmation if there is one, else the choice; on all data sets if several.
-
-    Raises:
-        ValueError: there is no decision.
-    """
-    return headline(result)
 
 
 def _evaluate(

@@ -42,10 +42,10 @@ from monai_unetpp.pruning.summary import (
     chosen_point,
     data_sets,
     deepest_point,
-    headline,
     ordered_decisions,
     shown_loser,
     summarise,
+    verdict,
 )
 from monai_unetpp.pruning.trust_tables import between_sets_table, stability_table
 from monai_unetpp.pruning.trust_wording import honesty
@@ -188,7 +188,7 @@ def _single_tables(result: PruningResult, summary: Summary) -> dict[str, Table |
 
 
 def _markdown(result: PruningResult, summary: Summary) -> str:
-    decision = headline(result)
+    decision = verdict(result)
     parts = [
         f"# Pruning report: {escape(result.title)}",
         f"**{escape(plain_verdict(result))}** {escape(levels_in_words(result))}",
@@ -245,7 +245,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    decision = headline(result)
+    decision = verdict(result)
     overlays = [_overlay(_find(path, folder)) for path in result.overlays]
     return environment.get_template("report.html").render(
         result=result,

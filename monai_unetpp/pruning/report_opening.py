@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from monai_unetpp.pruning.report_front import mean_dice
 from monai_unetpp.pruning.results import PruningResult
-from monai_unetpp.pruning.summary import Summary, deepest_point, headline, shown_loser
+from monai_unetpp.pruning.summary import Summary, deepest_point, shown_loser, verdict
 from monai_unetpp.pruning.trust_wording import TrustLine, trust_lines
 from monai_unetpp.pruning.wording import format_difference, format_metric, speed_up
 from monai_unetpp.reporting.numbers import minus, percent
@@ -23,7 +23,7 @@ class Fact(NamedTuple):
 
 def plain_verdict(result: PruningResult) -> str:
     """What to do, in one short sentence without figures."""
-    decision, deepest = headline(result), deepest_point(result)
+    decision, deepest = verdict(result), deepest_point(result)
     name = deepest.name if deepest else decision.level
     if decision.verdict == "prune" and decision.level != name:
         lead = "Confirmed: use" if decision.role == "confirm" else "Use"

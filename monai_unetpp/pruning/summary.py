@@ -20,7 +20,6 @@ __all__ = [
     "chosen_point",
     "data_sets",
     "deepest_point",
-    "headline",
     "losses_of_cases",
     "ordered_decisions",
     "point_role",
@@ -28,6 +27,7 @@ __all__ = [
     "shown_labels",
     "shown_loser",
     "summarise",
+    "verdict",
 ]
 
 ALL = "all"
@@ -127,8 +127,8 @@ def ordered_decisions(result: PruningResult) -> tuple[Decision, ...]:
     return tuple(sorted(result.decisions, key=lambda d: (d.role != "confirm", d.dataset != ALL)))
 
 
-def headline(result: PruningResult) -> Decision:
-    """The final decision, the first of :func:`ordered_decisions`.
+def verdict(result: PruningResult) -> Decision:
+    """The final decision: the confirmation if there is one, else the choice; on all data sets if several.
 
     Raises:
         ValueError: there is no decision.
@@ -140,7 +140,7 @@ def headline(result: PruningResult) -> Decision:
 
 def chosen_point(result: PruningResult) -> OperatingPoint | None:
     """The operating point named by the final decision."""
-    level = headline(result).level
+    level = verdict(result).level
     return next((p for p in result.points if p.kind == "embedded" and level in (p.name, p.level)), None)
 
 
@@ -152,7 +152,7 @@ def shown_loser(result: PruningResult) -> OperatingPoint | None:
     embedded = [point for point in result.points if point.kind == "embedded"]
     if len(embedded) < 2:
         return None
-    final, deepest = headline(result), embedded[-1]
+    final, deepest = verdict(result), embedded[-1]
     tried = [each.level for each in result.decisions if each.role == "choose" and each.verdict == "prune"]
     if final.level not in (deepest.name, deepest.level):
         shown = final.level
@@ -177,7 +177,7 @@ def point_role(point: OperatingPoint, result: PruningResult) -> str:
     """The role of a point in this report, in words."""
     if point.kind == "extra":
         return "further checkpoint"
-    pick = "chosen" if headline(result).verdict == "prune" else "kept"
+    pick = "chosen" if verdict(result).verdict == "prune" else "kept"
     owners = ((pick, chosen_point(result)), ("deepest", deepest_point(result)))
     roles = [role for role, owner in owners if owner == point]
     return ", ".join(roles) or "cut out of the full network"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
-from monai_unetpp.pruning.summary import ALL, deepest_point, headline
+from monai_unetpp.pruning.summary import ALL, deepest_point, verdict
 from monai_unetpp.pruning.wording import data_set_in_words
 from monai_unetpp.reporting.numbers import NBSP, percent
 
@@ -27,7 +27,7 @@ class TrustLine(NamedTuple):
 def trust_lines(result: PruningResult) -> list[TrustLine]:
     """What a reader should know before relying on the verdict, the most important first."""
     sentences = {
-        "Warning": headline(result).warnings,
+        "Warning": verdict(result).warnings,
         "Stability": [_stability_sentence(result, each) for each in result.stability],
         "Cases and weights": _exposure_sentences(result.exposures),
         "Other data sets": _set_sentences(result.between_sets),

@@ -33,7 +33,7 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.cost import check_pruned_networks
 from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
-from monai_unetpp.pruning.summary import headline
+from monai_unetpp.pruning.summary import verdict
 from monai_unetpp.pruning.wording import data_set_in_words
 from monai_unetpp.reporting.markdown import code, escape, format_table
 
@@ -99,7 +99,7 @@ def write_pruned_bundle(
     source, target = Path(source_bundle).resolve(), Path(target).resolve()
     _check_folders(source, target, overwrite)
     if decision is None and result is not None:
-        decision = headline(result) if result.decisions else None
+        decision = verdict(result) if result.decisions else None
     if result is not None and level not in _point_names(result):
         raise ValueError(
             f"result must be of the network that is pruned, got one without level {level}. It has "

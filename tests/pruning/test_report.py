@@ -49,7 +49,7 @@ from monai_unetpp.pruning.results import (
     TradeOff,
 )
 from monai_unetpp.pruning.rules import Margin, Rules
-from monai_unetpp.pruning.summary import headline, points_under_test, summarise
+from monai_unetpp.pruning.summary import points_under_test, summarise, verdict
 from monai_unetpp.pruning.trust_wording import honesty
 from monai_unetpp.pruning.wording import interval_note
 from monai_unetpp.reporting.numbers import significant
@@ -923,7 +923,7 @@ class TestConfirmation:
         return dataclasses.replace(base, rows=rows, decisions=(choice, check))
 
     def test_has_the_last_word(self, split, tmp_path):
-        assert headline(split).role == "confirm"
+        assert verdict(split).role == "confirm"
         page = Page(write_report(split, tmp_path)["html"].read_text(encoding="utf-8"))
         assert page.text.index("Keep L3: not confirmed.") < page.text.index("The levels at a glance")
         assert page.text.index("cases that took no part in choosing it (oslo)") < page.text.index("The levels at")
