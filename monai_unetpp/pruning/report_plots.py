@@ -69,10 +69,10 @@ def picture_of(figure: Figure, alt: str, marks: Sequence[tuple[Axes, tuple[float
     return Picture(buffer.getvalue(), alt, tuple(spots))
 
 
-def _panels(count: int, **options: Any) -> Any:
+def _panels(count: int) -> Any:
     columns = min(count, 3 if count != 4 else 2)
     rows = math.ceil(count / columns)
-    return new_figure(max(3.75 * columns, 5.0), 0.4 + 2.9 * rows, rows, columns, **options)
+    return new_figure(max(3.75 * columns, 5.0), 0.4 + 2.9 * rows, rows, columns)
 
 
 def _panel_labels(result: PruningResult) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ __all__ = [
     "within_budget",
 ]
 
+_SAMPLES = 1000
+
 
 def cost_value(cost: PointCost, key: str) -> float:
     """The cost ``key``, in its unit.
@@ -180,17 +182,13 @@ def front_of_labels(costs: Mapping[str, PointCost], resampled: FloatArray, keys:
     return TradeOff(f"pareto accuracy of each label/{'+'.join(keys)}", tuple(front), reason, shares)
 
 
-def resampled_accuracy(
-    rows: Sequence[ScoreRow], points: Sequence[str], metric: str = "dice", seed: int = 0, samples: int = 1000
-) -> FloatArray:
-    """The accuracy of each point in resamples of the subjects (with replacement, each data set by itself).
+def resampled_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], seed: int = 0) -> FloatArray:
+    """The mean Dice of each point in 1,000 resamples of the subjects (with replacement, each data set by itself).
 
     Args:
         rows: scores of all points.
         points: names of the points.
-        metric: as in :func:`mean_accuracy`.
         seed: of the resampling.
-        samples: number of resamples.
 
     Returns:
         ``(samples, points, labels)``, the mean over data sets; NaN where no case of a sample has the label.
@@ -200,11 +198,11 @@ def resampled_accuracy(
     for dataset in dict.fromkeys(row.dataset for row in rows):
         paired = PairedScores.from_rows(rows, points, dataset)
         at = {subject: number for number, subject in enumerate(dict.fromkeys(paired.subjects.values()))}
-        weights = rng.multinomial(len(at), np.full(len(at), 1 / len(at)), size=samples).astype(np.float64)
+        weights = rng.multinomial(len(at), np.full(len(at), 1 / len(at)), size=_SAMPLES).astype(np.float64)
         by_label = {}
         for label in paired.labels:
             cases = paired.cases_with(label, points)
-            values = np.array([[paired.value(point, label, case, metric) for point in points] for case in cases])
+            values = np.array([[paired.value(point, label, case, "dice") for point in points] for case in cases])
             drawn = weights[:, [at[paired.subjects[case]] for case in cases]]
             total = drawn.sum(axis=1, keepdims=True)
             means = drawn @ values.reshape(len(cases), len(points)) / np.maximum(total, 1)
@@ -295,35 +293,32 @@ def _not_worse(best: str, allowed: Sequence[str], rows: Sequence[ScoreRow], rule
     return passing_points(compare_points([row for row in rows if row.point in allowed], allowed, best, rules))
 
 
-def by_utility(
-    accuracy: Mapping[str, float], costs: Mapping[str, PointCost], weight: float, key: str = "latency_ms"
-) -> TradeOff:
-    """The point with the highest utility: accuracy minus ``weight`` times its share of the highest cost.
+def by_utility(accuracy: Mapping[str, float], costs: Mapping[str, PointCost], weight: float) -> TradeOff:
+    """The point with the highest utility: accuracy minus ``weight`` times its share of the longest time per volume.
 
-    A weight of 0.02 means that saving the full cost is worth 0.02 of accuracy. Among equal points, the cheaper is
+    A weight of 0.02 means that saving all of the time is worth 0.02 of accuracy. Among equal points, the faster is
     picked.
 
     Args:
         accuracy: by name of the point, larger is better.
         costs: by name of the point, for every point in ``accuracy``.
-        weight: accuracy that the cost of the most expensive point is worth, 0 or more.
-        key: the cost that counts.
+        weight: accuracy that the time of the slowest point is worth, 0 or more.
 
     Raises:
-        ValueError: no points, a point without cost, an unknown key, or a negative weight.
+        ValueError: no points, a point without cost, or a negative weight.
     """
     if not (math.isfinite(weight) and weight >= 0):
         raise ValueError(f"weight must be 0 or more, got {weight}.")
-    table = _cost_table(accuracy, costs, [key])
+    table = _cost_table(accuracy, costs, ["latency_ms"])
     highest = max(value for (value,) in table.values())
     relative = {name: table[name][0] / highest if highest > 0 else 0.0 for name in accuracy}
     utility = {name: accuracy[name] - weight * relative[name] for name in accuracy}
     chosen = min(accuracy, key=lambda name: (-utility[name], relative[name]))
     reason = (
         f"{chosen} has the highest utility, {utility[chosen]:.4f}: accuracy {accuracy[chosen]:.4f} minus "
-        f"{weight:g} times {relative[chosen]:.3f}, its {COST_KEYS[key].words} relative to the most expensive point."
+        f"{weight:g} times {relative[chosen]:.3f}, its time per volume relative to the slowest point."
     )
-    return TradeOff(f"utility accuracy-{weight:g}*{key}", (chosen,), reason)
+    return TradeOff(f"utility accuracy-{weight:g}*latency_ms", (chosen,), reason)
 
 
 def _cost_table(

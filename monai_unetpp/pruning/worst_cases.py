@@ -15,6 +15,7 @@ from monai_unetpp.data import VolumeReader, read_geometry
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.pictures import is_picture_name
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.case_pictures import save_overlay
 from monai_unetpp.pruning.plan import EvaluatedNetwork
@@ -98,6 +99,8 @@ def _save_case(
         chosen_name=chosen,
         deepest_name=deepest,
         label_names=[names.get(value, str(value)) for value in range(1, max(names) + 1)],
+        # pictures have no size in mm
+        unit="pixels" if is_picture_name(case.label) else "mm",
         orientation="".join(nibabel.aff2axcodes(geometry.affine)) if truth.data.ndim == 3 else None,
     )
     return str(path.relative_to(folder))

@@ -158,7 +158,7 @@ class TestUtility:
 
     @pytest.mark.parametrize(("weight", "point"), [(0, "L4"), (10, "L1")])
     def test_weight_moves_the_choice(self, weight: float, point: str) -> None:
-        assert by_utility(ACCURACY, COSTS, weight, key="parameters").points == (point,)
+        assert by_utility(ACCURACY, COSTS, weight).points == (point,)
 
     def test_of_equal_points_the_cheaper(self) -> None:
         assert by_utility(dict.fromkeys(COSTS, 0.9), COSTS, 0).points == ("L1",)
@@ -233,7 +233,7 @@ def test_no_reason_holds_a_key_of_the_command_line() -> None:
         front_of_labels(COSTS, np.zeros((2, 4, 1)), keys).reason,
         within_budget(ACCURACY, COSTS, limits).reason,
         within_budget(ACCURACY, COSTS, [Budget(key, 1e-9) for key in keys]).reason,
-        *(by_utility(ACCURACY, COSTS, 0.02, key=key).reason for key in keys),
+        by_utility(ACCURACY, COSTS, 0.02).reason,
     ]
     ambiguous = {"parameters"}  # a word as well
     assert not [key for key in {*keys} - ambiguous for reason in reasons if key in reason]
