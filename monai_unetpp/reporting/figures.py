@@ -126,7 +126,8 @@ def write_beside(axes: Axes, points: Sequence[tuple[float, float, float, str]], 
     from matplotlib.transforms import Bbox
 
     figure: Any = axes.figure
-    figure.draw_without_rendering()
+    # the layout gives the axes their final place
+    figure.get_layout_engine().execute(figure)
     taken = [Bbox(axes.transData.transform([(x, low), (x, high)])).padded(_MARKER) for x, low, high, _ in points]
     for x, low, high, text in points:
         note = axes.annotate(text, (x, high), textcoords="offset points", **options)
