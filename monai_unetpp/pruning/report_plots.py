@@ -16,7 +16,7 @@ from monai_unetpp.pruning.results import Comparison, Decision, OperatingGrid, Op
 from monai_unetpp.pruning.summary import points_under_test, shown_labels
 from monai_unetpp.pruning.wording import format_difference, format_metric
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure, use_log_scale
-from monai_unetpp.reporting.numbers import significant
+from monai_unetpp.reporting.numbers import percent, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -131,7 +131,10 @@ def plot_grid(result: PruningResult) -> Picture | None:
         words = {
             p.name: f"{p.name} {grid.accuracy[p.name]:.3f} at {significant(place[p.name][0])}" for p in grid.points
         }
-        marks = [(axes, place[name], f"{text} of the reference's time") for name, text in words.items()]
+        often = {name: f", unbeaten in {percent(share)} of resamples" for name, share in grid.on_front.items()}
+        marks = [
+            (axes, place[name], f"{text} of the reference's time{often.get(name, '')}") for name, text in words.items()
+        ]
         alt = "Mean Dice against time relative to the reference: " + "; ".join(words.values()) + "."
         return picture_of(figure, alt, marks)
 
