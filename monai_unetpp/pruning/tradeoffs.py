@@ -197,7 +197,7 @@ def resampled_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], seed: in
     by_dataset: list[dict[str, FloatArray]] = []
     for dataset in dict.fromkeys(row.dataset for row in rows):
         paired = PairedScores.from_rows(rows, points, dataset)
-        at = {subject: number for number, subject in enumerate(dict.fromkeys(paired.subjects.values()))}
+        at = paired.subject_numbers
         weights = rng.multinomial(len(at), np.full(len(at), 1 / len(at)), size=_SAMPLES).astype(np.float64)
         by_label = {}
         for label in paired.labels:
