@@ -530,12 +530,25 @@ def test_exit_codes_of_prune(run, stub_prune, verdict, problems, expected):
     stub_prune(pruning_result(verdict, problems))
     code, out, err = run("prune", "--dataset_dir", "D", "-o", "O", "--write", "P")
     assert code == expected
-    assert f"set (choose and report): The verdict: {verdict}." in out
+    assert f"set: The verdict: {verdict}." in out.splitlines()
     assert "Pareto front: L1, L2. No other is better." in out
     assert "Budget: operations per window of at most 1 operations: none. Too dear." in out
     assert "Report: O/report.html" in out
     assert ("Pruned bundle: P" in out) is (verdict == "prune")
     assert ("left out: case_3 (set): no label" in err) is bool(problems)
+
+
+def test_prune_says_in_words_what_the_cases_are_for(run, stub_prune):
+    decisions = (
+        dataclasses.replace(decision("prune"), role="choose"),
+        dataclasses.replace(decision("keep"), role="confirm", dataset="all"),
+    )
+    stub_prune(dataclasses.replace(pruning_result(), decisions=decisions))
+    _, out, _ = run("prune", "--dataset_dir", "D", "-o", "O")
+    assert out.splitlines()[:2] == [
+        "set, cases that choose the level: The verdict: prune.",
+        "all data sets together, cases that confirm the level: The verdict: keep.",
+    ]
 
 
 def test_prune_tells_what_it_recommends(run, stub_prune):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import importlib
+import re
+from importlib.util import find_spec
 
 import nibabel
 import numpy as np
@@ -89,6 +91,12 @@ def test_the_whole_path_scores_every_tolerance_in_the_pass_of_the_levels(network
     assert {(r.case, r.label): r.score for r in found.rows if r.point == "adaptive=1"} == deepest
     assert {point.name for point in result.points} == {"L1", "L2", "L3"}
     assert result.grid is None
+    assert (list(found.staging), found.staging["torch"].count) == (["torch"], 1)
+    of_time, of_memory = result.trade_offs[:2]
+    assert (of_time.rule, set(of_time.on_front) - set(of_memory.on_front)) == (
+        "pareto accuracy/latency_ms",
+        {"adaptive=0.05", "adaptive=1"},
+    )
     assert (found.recommended, found.timed_cases) == (None, 3)
     assert found.reason == "No tolerance is shown to be as good as L3: run all windows at one level."
     assert read_report(tmp_path / "report.json") == result
@@ -101,7 +109,9 @@ def test_the_whole_path_scores_every_tolerance_in_the_pass_of_the_levels(network
     html = (tmp_path / "report.html").read_text()
     assert "Depth chosen for each window" in html
     assert "Which cases stay shallow" in html
-    assert "Which cases stay shallow" in (tmp_path / "summary.md").read_text()
+    summary = (tmp_path / "summary.md").read_text()
+    assert "Which cases stay shallow" in summary
+    assert re.search(r"\| 0 \| never stops \(torch\) \| . \| 100 % \| 1\.\d+ \| [\d.]+ \([\d.]+", summary)
 
     # what is finished is not scored again, with its depths; without tolerances their file goes
     with pytest.MonkeyPatch.context() as patched:
@@ -115,8 +125,20 @@ def test_the_whole_path_scores_every_tolerance_in_the_pass_of_the_levels(network
 def test_what_has_no_depth_to_choose_is_refused_before_any_case(network, boxes, tmp_path):
     with pytest.raises(TypeError, match="inferer must be a NestedSlidingWindowInferer where settings are given"):
         run(network, boxes, tmp_path, inferer=SlidingWindowInferer(SHAPE))
+    compiling = NestedSlidingWindowInferer(SHAPE, runtime="compile")
+    with pytest.raises(ValueError, match="runtime must be auto, torch or openvino for levels='adaptive', got 'comp"):
+        run(network, boxes, tmp_path, inferer=compiling)
     with pytest.raises(ValueError, match="settings must leave out adaptive for a network with the levels L1, L2:"):
         run(NestedUNet(**NETWORK).eval(), boxes, tmp_path)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
+def test_what_the_stages_cost_is_measured_with_every_runtime_of_the_evaluation(network, boxes, tmp_path):
+    found = run(network, boxes, tmp_path, settings=["adaptive=1", "runtime=torch,openvino"]).adaptive
+    assert list(found.staging) == ["torch", "openvino"]
+    assert all(ratio.median > 0 for ratio in found.staging.values())
+    assert [point.name for point in found.points] == ["adaptive=1"]
+    assert "never stops (openvino)" in (tmp_path / "summary.md").read_text()
 
 
 def test_tolerances_come_from_text_or_dict_and_are_no_part_of_the_grid():

@@ -15,7 +15,7 @@ import pytest
 from benchmarks import simulate
 from monai_unetpp.metrics import LabelScore, State
 from monai_unetpp.pruning import decision as deciding
-from monai_unetpp.pruning.confirmation import split_cases, split_rows
+from monai_unetpp.pruning.confirmation import split_cases
 from monai_unetpp.pruning.results import Comparison, Decision, OperatingPoint, ScoreRow
 from monai_unetpp.pruning.rules import (
     DEFAULT_MARGINS,
@@ -609,16 +609,6 @@ class TestSplit:
     @pytest.mark.parametrize("share", [0.001, 0.999])
     def test_both_parts_have_a_subject(self, share: float) -> None:
         assert all(split_cases(self.CASES, share))
-
-    def test_rows_follow_their_cases_in_each_data_set(self) -> None:
-        rows = rows_of(levels(10)) + rows_of(levels(10), dataset="B", per_subject=5)
-        choosing, confirming = split_rows(rows, 0.5)
-        assert sorted(map(repr, (*choosing, *confirming))) == sorted(map(repr, rows))
-        for dataset, count in (("A", 15), ("B", 15)):
-            part = [row for row in choosing if row.dataset == dataset]
-            assert len(part) == count
-            other = {row.subject for row in confirming if row.dataset == dataset}
-            assert not {row.subject for row in part} & other
 
     def test_bad_arguments(self) -> None:
         with pytest.raises(ValueError, match="share must lie between 0 and 1, got 1"):

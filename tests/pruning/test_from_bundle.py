@@ -185,7 +185,7 @@ def test_problems_in_the_data_come_out_as_they_are(bundle, few_boxes, tmp_path):
 def test_command_line_ends_with_three_where_nothing_is_shown(bundle, few_boxes, tmp_path, quick, capsys):
     arguments = ["prune", "--bundle", str(bundle), "--dataset_dir", str(few_boxes), "-o", str(tmp_path / "out")]
     assert cli.main([*arguments, "--device", "cpu", "--margin", "dice=0.05", "--write", str(tmp_path / "p")]) == 3
-    assert "few (choose and report): Inconclusive, keep L2 for now: 3 cases" in capsys.readouterr().out
+    assert "few: Inconclusive, keep L2 for now: 3 cases" in capsys.readouterr().out
     assert not (tmp_path / "p").exists()
     assert cli.main([*arguments, "--confirm_share", "2"]) == 2
     assert "confirm_share must lie between 0 and 1" in capsys.readouterr().err

@@ -159,6 +159,8 @@ def test_times_are_of_the_volume_and_relative_to_the_reference(complete):
 def test_three_cases_give_numbers_and_no_recommendation(complete):
     grid = complete[1].grid
     assert grid.recommended is None
+    assert set(grid.on_front) == set(NAMES)
+    assert max(grid.on_front.values()) == 1.0
     assert "3 subjects are fewer than the 10" in grid.reason
     assert {outcome.state for outcome in grid.outcomes} == {"inconclusive"}
     assert {outcome.point for outcome in grid.outcomes} == set(NAMES) - {grid.reference}

@@ -42,12 +42,12 @@ from monai_unetpp.pruning import (
     write_pruned_bundle,
 )
 from monai_unetpp.pruning.confirmation import confirming_cases
-from monai_unetpp.pruning.decision import confirm_jointly
+from monai_unetpp.pruning.decision import join
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import EvaluationData
-from monai_unetpp.pruning.results import PointCost, PruningResult
+from monai_unetpp.pruning.results import OperatingPoint, PointCost, PruningResult
 from monai_unetpp.pruning.rules import Margin, Rules
-from monai_unetpp.pruning.summary import level_to_show
+from monai_unetpp.pruning.summary import shown_loser
 
 EVALUATION, PREFLIGHT, STAGES, WORST_CASES = (
     importlib.import_module(f"monai_unetpp.pruning.{name}")
@@ -331,7 +331,7 @@ def test_one_data_set_can_stop_the_confirmation(complete, verdicts, expected):
         )
         for name, each in zip("ab", verdicts, strict=True)
     ]
-    joint = confirm_jointly(decisions)
+    joint = join(decisions)
     assert (joint.verdict, joint.summary) == expected
     assert (joint.dataset, joint.cases) == ("all", 40)
 
@@ -656,13 +656,13 @@ def test_an_older_pruned_bundle_is_said_not_to_belong(tmp_path, few_boxes, quick
 
 
 def test_the_level_that_failed_is_shown(complete):
+    points = tuple(OperatingPoint(level, level) for level in ("L1", "L2", "L3", "L4"))
     chosen = dataclasses.replace(verdict(complete[1]), role="choose", level="L1")
     failed = dataclasses.replace(chosen, role="confirm", verdict="keep", level="L4")
-    levels = ("L1", "L2", "L3", "L4")
-    assert level_to_show(failed, (chosen, failed), levels) == "L1"
-    assert level_to_show(chosen, (chosen,), levels) == "L1"
     refused = dataclasses.replace(chosen, verdict="keep", level="L4")
-    assert level_to_show(refused, (refused,), levels) == "L3"
+    shown = {(chosen, failed): "L1", (chosen,): "L1", (refused,): "L3"}
+    for decisions, level in shown.items():
+        assert shown_loser(dataclasses.replace(complete[1], points=points, decisions=decisions)).name == level
 
 
 # ---------------------------------------------------------------- settings as text

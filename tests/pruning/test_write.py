@@ -268,7 +268,7 @@ class TestOrigin:
         assert f"Verdict on 12 cases (study): {DECISION.summary}" in readme
         assert "therefore optimistic" in readme
         assert "chosen by hand" not in readme
-        assert "| dice, anterior | 0.9000 | 0.8975 | -0.0025 | -0.0046 | 0.01 | 12 |" in readme
+        assert "| Dice, anterior | 0.9000 | 0.8975 | -0.0025 | -0.0046 | 0.01 | 12 |" in readme
         assert "| Parameters | 4,000 | 1,000 | 4.0 times |" in readme
         assert "| Operations per window of 16x16x16 | 8 GFLOP | 2 GFLOP | 4.0 times |" in readme
         assert "| Time per volume of 40x48x32 | 2 s (1.6 to 2.4) | 0.5 s (0.4 to 0.6) | 4.0 times |" in readme
@@ -287,7 +287,7 @@ class TestOrigin:
         write_pruned_bundle(source, "L1", target, result=make_result(decisions=(decision,)))
         readme = (target / "docs" / "README.md").read_text(encoding="utf-8")
         # the case where both are empty is left out of L1, the false positive counts for L2
-        assert "| dice, anterior | 0.5667 | 0.8000 | +0.2333 | - | - | 2 |" in readme
+        assert "| Dice, anterior | 0.5667 | 0.8000 | +0.2333 | - | - | 2 |" in readme
         assert "| hd95_mm, anterior | 2.0000 | 2.0000 |" in readme
 
     def test_decision_on_all_data_sets_counts(self, source: Path, target: Path) -> None:
