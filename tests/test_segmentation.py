@@ -119,47 +119,6 @@ def test_a_level_is_the_pruned_network(copied_bundle, case, tmp_path):
     assert np.array_equal(voxels(by_level.cases[0].output), voxels(alone.cases[0].output))
 
 
-def test_only_the_nodes_of_the_level_are_built(hippocampus_bundle, case, tmp_path, monkeypatch):
-    built = []
-    original = ConfigParser.get_parsed_content
-
-    def recording(self, *arguments, **options):
-        content = original(self, *arguments, **options)
-        if arguments and arguments[0] == "evaluator":
-            built.append(set(content.network.nodes))
-        return content
-
-    monkeypatch.setattr(ConfigParser, "get_parsed_content", recording)
-    segment_files(case, tmp_path, hippocampus_bundle, "L1", device="cpu")
-    assert built == [{"x_0_0", "x_1_0", "x_0_1"}]
-
-
-def test_failures_name_their_file_and_the_others_are_done(hippocampus_bundle, decathlon_dir, tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for name in ("a", "z"):
-        shutil.copy(decathlon_dir / "imagesTr" / "case_0.nii.gz", folder / f"{name}.nii.gz")
-    (folder / "broken.nii.gz").write_text("no image")
-    missing = tmp_path / "missing.nii.gz"
-    summary = segment_files([folder, missing], tmp_path / "out", hippocampus_bundle, "L1", device="cpu")
-    assert [done.case for done in summary.cases] == ["a", "z"]
-    assert len(summary.failures) == 2
-    assert summary.failures[0].startswith(f"{folder / 'broken.nii.gz'}: not a NIfTI image")
-    assert summary.failures[1].startswith(f"{missing}: no such file or folder")
-    assert not any("\n" in failure for failure in summary.failures)
-
-
-def test_wrong_arguments_end_before_anything_is_written(hippocampus_bundle, case, tmp_path):
-    out = tmp_path / "out"
-    with pytest.raises(ValueError, match=r"L9"):
-        segment_files(case, out, hippocampus_bundle, "L9")
-    with pytest.raises(ValueError, match=r"device must be a name like 'cpu' or 'cuda:0', got 'toaster'"):
-        segment_files(case, out, hippocampus_bundle, device="toaster")
-    with pytest.raises(FileNotFoundError, match=r"bundle must be the folder or the name of a bundle, got 'nonsense'"):
-        segment_files(case, out, "nonsense")
-    assert not out.exists()
-
-
 def test_the_list_that_is_scored_can_be_segmented(hippocampus_bundle, decathlon_dir, tmp_path):
     root = shutil.copytree(decathlon_dir, tmp_path / "data")
     path = root / "dataset.json"
@@ -178,13 +137,10 @@ def test_a_gpu_that_is_not_here(hippocampus_bundle, case, tmp_path):
         segment_files(case, tmp_path, hippocampus_bundle, device="cuda:0")
 
 
-def test_a_bundle_without_weights(copied_bundle, case, tmp_path):
+def test_a_bundle_without_weights_and_with_broken_ones(copied_bundle, case, tmp_path):
     (copied_bundle / "models" / "model.pt").unlink()
     with pytest.raises(FileNotFoundError, match=r"copied/models/model\.pt"):
         segment_files(case, tmp_path / "out", copied_bundle)
-
-
-def test_broken_weights(copied_bundle, case, tmp_path):
     (copied_bundle / "models" / "model.pt").write_bytes(b"nothing that torch wrote")
     with pytest.raises(ValueError, match=r"copied/models/model\.pt"):
         segment_files(case, tmp_path / "out", copied_bundle)
@@ -231,38 +187,39 @@ def test_label_names_leave_out_the_background(hippocampus_bundle):
 
 
 @pytest.fixture
-def built_inferers(monkeypatch):
-    """The inferers that bundles' configurations have built so far."""
+def built(monkeypatch):
+    """The evaluators that bundles' configurations have built so far."""
     built = []
     original = ConfigParser.get_parsed_content
 
     def recording(self, *arguments, **options):
         content = original(self, *arguments, **options)
         if arguments and arguments[0] == "evaluator":
-            built.append(content.inferer)
+            built.append(content)
         return content
 
     monkeypatch.setattr(ConfigParser, "get_parsed_content", recording)
     return built
 
 
-def test_settings_take_the_place_of_the_bundles(hippocampus_bundle, case, tmp_path, built_inferers):
+def test_settings_take_the_place_of_the_bundles(hippocampus_bundle, case, tmp_path, built):
     segment_files(case, tmp_path / "own", hippocampus_bundle, "L1", device="cpu")
     settings = {"runtime": "torch", "precision": "bf16", "overlap": 0.5, "flips": (0,)}
     segment_files(case, tmp_path / "given", hippocampus_bundle, "L1", device="cpu", **settings)
-    own, given = built_inferers
+    assert [set(evaluator.network.nodes) for evaluator in built] == [{"x_0_0", "x_1_0", "x_0_1"}] * 2, "no others"
+    own, given = (evaluator.inferer for evaluator in built)
     assert (own.runtime, own.precision, own.overlap, list(own.flips)) == ("auto", "auto", 0.25, [])
     assert (given.runtime, given.precision, given.overlap, list(given.flips)) == ("torch", "bf16", 0.5, [0])
     assert (own.output, given.output) == ("labels", "labels")
 
 
-def test_smooth_borders(hippocampus_bundle, case, tmp_path, built_inferers):
+def test_smooth_borders(hippocampus_bundle, case, tmp_path, built):
     """Here voxels are 1 x 1.2 x 1.5 mm and windows 1 mm: borders differ, the rest is the same."""
     both = [
         segment_files(case, tmp_path / str(smooth), hippocampus_bundle, "L1", device="cpu", smooth=smooth)
         for smooth in (False, True)
     ]
-    assert [inferer.output for inferer in built_inferers] == ["labels", "logits"]
+    assert [evaluator.inferer.output for evaluator in built] == ["labels", "logits"]
     nearest, smooth = (voxels(summary.cases[0].output) for summary in both)
     assert smooth.any()
     assert 0 < (nearest != smooth).sum() < 0.3 * (nearest > 0).sum()
