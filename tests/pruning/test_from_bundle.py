@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
@@ -10,25 +9,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
-from tiny_pruning import SHAPE, half_blind_network, make_prunable_bundle, write_boxes
+from tiny_pruning import SHAPE, break_label, half_blind_network, make_prunable_bundle, write_boxes
 
 from monai_unetpp import cli
 from monai_unetpp.bundles import check_bundle
 from monai_unetpp.inferers import FlipInferer, PrecisionInferer
-from monai_unetpp.measuring.quartiles import Quartiles
-from monai_unetpp.pruning import prune_bundle, read_report, verdict, write_pruned_bundle
+from monai_unetpp.pruning import from_bundle, prune_bundle, read_report, verdict, write_pruned_bundle
 from monai_unetpp.pruning.inference import check_inference
-from monai_unetpp.pruning.results import PointCost
-
-EVALUATION, STAGES, WORST_CASES = (
-    importlib.import_module(f"monai_unetpp.pruning.{name}")
-    for name in ("evaluation", "evaluation_stages", "worst_cases")
-)
 
 PLAN = json.loads((Path(__file__).parents[1] / "configs" / "prune.json").read_text())["plan"]
 
@@ -36,26 +26,6 @@ PLAN = json.loads((Path(__file__).parents[1] / "configs" / "prune.json").read_te
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     return make_prunable_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def few_boxes(tmp_path_factory):
-    return write_boxes(tmp_path_factory.mktemp("data") / "few", 3)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Without costs and pictures."""
-
-    def costs(networks, window_shape, volume_shape, inferer, **_):
-        second = Quartiles(1, 1, 1, 1)
-        return {
-            name: PointCost(name, 10, 10, 10, second, second, 5, tuple(window_shape), volume_shape) for name in networks
-        }
-
-    monkeypatch.setattr(STAGES, "measure_costs", costs)
-    monkeypatch.setattr(WORST_CASES, "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
-    monkeypatch.setattr(EVALUATION, "write_report", lambda result, folder: {"html": Path(folder) / "report.html"})
 
 
 def test_bundle_with_the_shipped_prune_json_passes_the_checks(bundle):
@@ -173,8 +143,7 @@ def test_errors_come_out_as_they_are(bundle, few_boxes, tmp_path):
 
 def test_problems_in_the_data_come_out_as_they_are(bundle, few_boxes, tmp_path):
     broken = Path(shutil.copytree(few_boxes, tmp_path / "broken"))
-    label = broken / "labelsTr" / "case_01.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(np.full(SHAPE, 7, np.uint8), nibabel.load(label).affine), label)
+    break_label(broken)
     with pytest.raises(ValueError, match=r"cases of 'broken' must be sound(.|\n)*case_01"):
         prune_bundle(bundle, broken, tmp_path / "out")
 
@@ -232,7 +201,7 @@ def test_a_window_that_is_given_is_that_of_scores_and_of_costs(bundle, few_boxes
     content["plan"]["inferer"] = {"_target_": "SlidingWindowInferer", "roi_size": "@window_shape"}
     path.write_text(json.dumps(content))
     plans = []
-    monkeypatch.setattr(importlib.import_module("monai_unetpp.pruning.from_bundle"), "prune", plans.append)
+    monkeypatch.setattr(from_bundle, "prune", plans.append)
     prune_bundle(other, few_boxes, tmp_path / "out", window_shape=[8] * len(SHAPE))
     (plan,) = plans
     assert list(plan.pipeline.window_shape) == list(plan.pipeline.inferer.roi_size) == [8] * len(SHAPE)

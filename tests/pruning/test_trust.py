@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import shutil
 
@@ -11,8 +10,8 @@ import nibabel
 import numpy as np
 import pytest
 from test_decide import DICE, POINTS, decide, levels, ok, rows_of
-from test_prune import fake_costs, run
 from tiny_pruning import half_blind_network, intensity_network, make_prunable_bundle, write_boxes
+from tiny_pruning import prune_boxes as run
 
 from monai_unetpp.bundles import load_network, write_training_record
 from monai_unetpp.bundles.training_record import BEST_ON_VALIDATION
@@ -26,7 +25,6 @@ from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.tradeoffs import mean_accuracy, resampled_accuracy
 from monai_unetpp.pruning.trust_wording import honesty, trust_sentences
 
-STAGES = importlib.import_module("monai_unetpp.pruning.evaluation_stages")
 RULES = Rules(margins=DICE, bootstrap_samples=500)
 
 
@@ -133,20 +131,6 @@ def test_resampled_accuracies_vary_around_the_accuracy() -> None:
 
 
 # ---------------------------------------------------------------- the whole path
-
-
-@pytest.fixture(scope="module")
-def boxes(tmp_path_factory):
-    return write_boxes(tmp_path_factory.mktemp("trust") / "boxes", 20)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(STAGES, "measure_costs", fake_costs)
-    for name in ("monai_unetpp.pruning.worst_cases",):
-        monkeypatch.setattr(importlib.import_module(name), "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
-    evaluation = importlib.import_module("monai_unetpp.pruning.evaluation")
-    monkeypatch.setattr(evaluation, "write_report", lambda _, folder: {"html": folder / "report.html"})
 
 
 def recorded(folder, network, **lists):
