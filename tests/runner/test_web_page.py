@@ -10,8 +10,9 @@ import nibabel
 import numpy as np
 import pytest
 
+from monai_unetpp.files import hash_file
 from monai_unetpp.runner import Pipeline, Segmenter, segmenter
-from monai_unetpp.runner.pipeline import PIPELINE_FILE, hash_files
+from monai_unetpp.runner.pipeline import PIPELINE_FILE
 from monai_unetpp.runner.segmenter import STEPS
 from monai_unetpp.runner.volume import read_volume
 
@@ -182,7 +183,7 @@ def _folder(path, steps, network=b"network", clear=False, **windows):
     path.mkdir()
     (path / "network.onnx").write_bytes(network)
     described = {"files": ["network.onnx"], "format": "onnx", "precision": "fp32"}
-    described["sha256"] = hash_files([path / "network.onnx"])
+    described["sha256"] = hash_file(path / "network.onnx")
     layout = {"shape": [16, 16, 16], "overlap": 0.5, "blending": "gaussian", "sigma_scale": 0.125}
     layout |= {"padding_mode": "constant", "cval": 0.0, "flips": [], "skip_constant": True, **windows}
     reading = {"spatial_dims": [3], "channels": 1, "allow_constant": False, "fill_nonfinite": None}
