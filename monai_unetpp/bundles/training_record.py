@@ -9,10 +9,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.bundles.loading import read_metadata
 from monai_unetpp.data.labelled import list_cases
 from monai_unetpp.data.voxel_hash import hash_voxels
 from monai_unetpp.files import write_text
+from monai_unetpp.plain_values import from_plain
 
 __all__ = [
     "BEST_ON_VALIDATION",
@@ -45,8 +47,8 @@ class TrainingRecord:
         rule: which weights were taken, such as ``"last, averaged"`` or ``"best on validation"``.
     """
 
-    training: Mapping[str, str]
-    selecting: Mapping[str, str]
+    training: dict[str, str]
+    selecting: dict[str, str]
     rule: str
 
     def role_of(self, voxels: str) -> str | None:
@@ -81,8 +83,7 @@ def write_training_record(
     """
     record = TrainingRecord(_hash_cases(training), _hash_cases(selecting), rule)
     content = read_metadata(bundle) | {RECORD_KEY: dataclasses.asdict(record)}
-    path = Path(bundle) / "configs" / "metadata.json"
-    write_text(path, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+    write_text(Path(bundle) / METADATA_FILE, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
     return record
 
 
@@ -96,23 +97,13 @@ def read_training_record(bundle: str | PathLike[str]) -> TrainingRecord | None:
     found = read_metadata(bundle).get(RECORD_KEY)
     if found is None:
         return None
-    names = [field.name for field in dataclasses.fields(TrainingRecord)]
-    if not isinstance(found, dict) or set(found) != set(names) or not isinstance(found["rule"], str):
-        raise ValueError(_malformed(bundle, found))
-    if not all(_is_table(found[name]) for name in ("training", "selecting")):
-        raise ValueError(_malformed(bundle, found))
-    return TrainingRecord(**found)
-
-
-def _malformed(bundle: str | PathLike[str], found: Any) -> str:
-    return (
-        f"{Path(bundle) / 'configs' / 'metadata.json'}: {RECORD_KEY} must have training and selecting, hashes by case, "
-        f"and a rule, got {found!r:.80}. Copy the bundle again."
-    )
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+    try:
+        return from_plain(TrainingRecord, found, RECORD_KEY)
+    except ValueError as e:
+        raise ValueError(
+            f"{Path(bundle) / METADATA_FILE}: {RECORD_KEY} must have training and selecting, hashes by case, and a "
+            f"rule, got {found!r:.80}. Copy the bundle again."
+        ) from e
 
 
 def _hash_cases(cases: Sequence[Mapping[str, Any]]) -> dict[str, str]:
