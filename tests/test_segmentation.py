@@ -236,8 +236,6 @@ def test_settings_that_the_bundle_has_not(copied_bundle, case, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"runtime": "gpu"}, r"runtime must be one of .*, got 'gpu'"),
-        ({"precision": "int8"}, r"precision must be one of .*, got 'int8'"),
         ({"overlap": 1.0}, r"overlap must be from 0 to below 1, got 1\.0"),
         ({"flips": [0, 0]}, r"axes must be different spatial axes"),
     ],
