@@ -125,9 +125,8 @@ class Segmenter:
 
 def result_name(image: Path) -> str:
     """The file name of an image's result."""
-    suffix = next((each for each in sorted(NIFTI_SUFFIXES, key=len) if image.name.lower().endswith(each)), "")
-    longest = ".nii.gz" if image.name.lower().endswith(".nii.gz") else suffix
-    return f"{image.name[: len(image.name) - len(longest)]}_seg.nii.gz"
+    suffix = next((each for each in NIFTI_SUFFIXES if image.name.lower().endswith(each)), "")
+    return f"{image.name[: len(image.name) - len(suffix)]}_seg.nii.gz"
 
 
 def _identify(image: Path) -> ImageIdentity:
