@@ -139,8 +139,27 @@ def break_label(folder: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.full(SHAPE, 7, np.uint8), image.affine), path)
 
 
+def prune_config() -> dict[str, Any]:
+    """The ``prune.json`` of planned bundles, with all that their plan says written out."""
+    template = REPOSITORY / "monai_unetpp" / "planning" / "template" / "configs" / "prune.json"
+    config: dict[str, Any] = json.loads(template.read_text(encoding="utf-8"))
+    invert = {"_target_": "Invertd", "keys": "pred", "orig_keys": "@image", "transform": "@preprocessing"}
+    transforms = [
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {**invert, "nearest_interp": True, "to_tensor": True},
+    ]
+    config |= {"precision": "fp32", "postprocessing": {"_target_": "Compose", "transforms": transforms}}
+    tolerance_mm = dict.fromkeys(LABELS, 1.0)
+    config["plan"] |= {"title": "hippocampus_mri_unetpp", "labels": LABELS, "tolerance_mm": tolerance_mm}
+    config["plan"] |= {"repeats": 1, "bootstrap_samples": 200}
+    for key in ("subjects", "subject_pattern"):
+        del config["plan"][key]
+    del config["planned"]
+    return config
+
+
 def make_prunable_bundle(root: Path, network: NestedUNet | None = None) -> Path:
-    """The tiny bundle with a ``prune.json`` written by hand, and a network that finds the boxes."""
+    """The tiny bundle with :func:`prune_config`, and a network that finds the boxes."""
     make_tiny_bundle(root)
     torch.save((intensity_network() if network is None else network).state_dict(), root / "models" / "model.pt")
     train = copy.deepcopy(TRAIN) | {
@@ -162,8 +181,6 @@ def make_prunable_bundle(root: Path, network: NestedUNet | None = None) -> Path:
         "precision": "@precision",
         "inferer": {"_target_": "SlidingWindowInferer", "roi_size": "@window_shape"},
     }
-    config = json.loads((Path(__file__).parent / "configs" / "prune.json").read_text(encoding="utf-8"))
-    config["plan"] |= {"repeats": 1, "bootstrap_samples": 200}
-    for name, content in (("train", train), ("prune", config)):
+    for name, content in (("train", train), ("prune", prune_config())):
         (root / "configs" / f"{name}.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
     return root

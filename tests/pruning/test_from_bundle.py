@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
-from tiny_pruning import SHAPE, break_label, half_blind_network, make_prunable_bundle, write_boxes
+from tiny_pruning import SHAPE, break_label, half_blind_network, make_prunable_bundle, prune_config, write_boxes
 
 from monai_unetpp import cli
 from monai_unetpp.bundles import check_bundle
@@ -20,7 +20,7 @@ from monai_unetpp.inferers import FlipInferer, PrecisionInferer
 from monai_unetpp.pruning import from_bundle, prune_bundle, read_report, verdict, write_pruned_bundle
 from monai_unetpp.pruning.inference import check_inference
 
-PLAN = json.loads((Path(__file__).parents[1] / "configs" / "prune.json").read_text())["plan"]
+PLAN = prune_config()["plan"]
 
 
 @pytest.fixture(scope="module")
