@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from json_edits import edit_json
 from tiny_bundle import NETWORK, make_tiny_bundle
 
 from monai_unetpp import NestedUNet, bundles
@@ -33,13 +34,6 @@ Edit = Callable[[dict[str, Any]], Any]
 @pytest.fixture
 def tiny_bundle(tmp_path: Path) -> Path:
     return make_tiny_bundle(tmp_path / "tiny_unetpp")
-
-
-def edit(bundle: Path, name: str, change: Edit) -> None:
-    path = bundle / "configs" / name
-    content = json.loads(path.read_text(encoding="utf-8"))
-    change(content)
-    path.write_text(json.dumps(content), encoding="utf-8")
 
 
 class TestFindBundle:
@@ -151,7 +145,7 @@ class TestRead:
         assert read_network_def(tiny_bundle) == NETWORK
 
     def test_network_def_missing(self, tiny_bundle: Path) -> None:
-        edit(tiny_bundle, "inference.json", lambda content: content.pop("network_def"))
+        edit_json(tiny_bundle / "configs" / "inference.json", lambda content: content.pop("network_def"))
         with pytest.raises(ValueError, match=r"inference\.json: network_def cannot be resolved"):
             read_network_def(tiny_bundle)
 
@@ -225,7 +219,7 @@ class TestCheckBundle:
 
     @pytest.mark.parametrize("key", checking._METADATA_KEYS)
     def test_metadata_keys(self, tiny_bundle: Path, key: str) -> None:
-        edit(tiny_bundle, "metadata.json", lambda content: content.pop(key))
+        edit_json(tiny_bundle / "configs" / "metadata.json", lambda content: content.pop(key))
         assert f"configs/metadata.json: must have the key {key!r}." in check_bundle(tiny_bundle)
 
     @pytest.mark.parametrize(
@@ -245,7 +239,7 @@ class TestCheckBundle:
         ],
     )
     def test_metadata_values(self, tiny_bundle: Path, change: Edit, message: str) -> None:
-        edit(tiny_bundle, "metadata.json", change)
+        edit_json(tiny_bundle / "configs" / "metadata.json", change)
         assert check_bundle(tiny_bundle) == [f"configs/metadata.json: {message}"]
 
     def test_schema(self, tiny_bundle: Path, tmp_path: Path) -> None:
@@ -255,7 +249,7 @@ class TestCheckBundle:
             encoding="utf-8",
         )
         assert check_bundle(tiny_bundle, schema=schema) == []
-        edit(tiny_bundle, "metadata.json", lambda content: content.update(task=3))
+        edit_json(tiny_bundle / "configs" / "metadata.json", task=3)
         assert check_bundle(tiny_bundle, schema=schema) == [
             "configs/metadata.json: task: 3 is not of type 'string' (by schema.json)."
         ]
@@ -277,7 +271,7 @@ class TestCheckBundle:
                 content = content[step]
             del content[last]
 
-        edit(tiny_bundle, name, remove)
+        edit_json(tiny_bundle / "configs" / name, remove)
         assert f"configs/{name}: must have the key {key!r}." in check_bundle(tiny_bundle)
 
     @pytest.mark.parametrize(
@@ -306,22 +300,23 @@ class TestCheckBundle:
         ],
     )
     def test_properties_are_used_by_their_name(self, tiny_bundle: Path, name: str, change: Edit, message: str) -> None:
-        edit(tiny_bundle, name, change)
+        edit_json(tiny_bundle / "configs" / name, change)
         assert check_bundle(tiny_bundle) == [f"configs/{name}: {message}"]
 
     def test_properties_in_expressions_and_new_separators_are_fine(self, tiny_bundle: Path) -> None:
-        edit(tiny_bundle, "inference.json", lambda c: c["evaluator"].update(val_handlers="$@handlers[:1]"))
-        edit(tiny_bundle, "train.json", lambda c: c["train"]["trainer"].update(train_handlers="@train::handlers"))
+        configs = tiny_bundle / "configs"
+        edit_json(configs / "inference.json", lambda c: c["evaluator"].update(val_handlers="$@handlers[:1]"))
+        edit_json(configs / "train.json", lambda c: c["train"]["trainer"].update(train_handlers="@train::handlers"))
         assert check_bundle(tiny_bundle) == []
 
     @pytest.mark.parametrize("target", ["Nonexistent", "monai_unetpp.Nonexistent"])
     def test_targets(self, tiny_bundle: Path, target: str) -> None:
-        edit(tiny_bundle, "evaluate.json", lambda c: c.update(extra=[{"deep": {"_target_": target}}]))
+        edit_json(tiny_bundle / "configs" / "evaluate.json", extra=[{"deep": {"_target_": target}}])
         message = f"_target_ {target!r} names nothing that is installed."
         assert check_bundle(tiny_bundle) == [f"configs/evaluate.json: {message}"]
 
     def test_target_that_is_an_expression_is_not_evaluated(self, tiny_bundle: Path) -> None:
-        edit(tiny_bundle, "evaluate.json", lambda c: c.update(extra={"_target_": "$1 / 0"}))
+        edit_json(tiny_bundle / "configs" / "evaluate.json", extra={"_target_": "$1 / 0"})
         assert check_bundle(tiny_bundle) == []
 
     def test_target_in_a_broken_module(
@@ -329,7 +324,7 @@ class TestCheckBundle:
     ) -> None:
         (tmp_path / "broken_module.py").write_text("raise RuntimeError('out of order')", encoding="utf-8")
         monkeypatch.syspath_prepend(tmp_path)
-        edit(tiny_bundle, "evaluate.json", lambda c: c.update(extra={"_target_": "broken_module.Thing"}))
+        edit_json(tiny_bundle / "configs" / "evaluate.json", extra={"_target_": "broken_module.Thing"})
         assert check_bundle(tiny_bundle) == [
             "configs/evaluate.json: _target_ 'broken_module.Thing' cannot be imported (out of order)."
         ]
@@ -353,7 +348,7 @@ class TestCheckBundle:
         ],
     )
     def test_network_def(self, tiny_bundle: Path, change: Edit, message: str) -> None:
-        edit(tiny_bundle, "train.json", change)
+        edit_json(tiny_bundle / "configs" / "train.json", change)
         [problem] = check_bundle(tiny_bundle)
         assert problem.startswith(f"configs/train.json: {message}")
 
@@ -379,9 +374,9 @@ class TestCheckBundle:
         entry = weights_entry(tiny_bundle)
         content = (tiny_bundle / "models" / "model.pt").read_bytes()
         assert entry == {"sha256": {"models/model.pt": hashlib.sha256(content).hexdigest()}}
-        edit(tiny_bundle, "metadata.json", lambda content: content.update(entry))
+        edit_json(tiny_bundle / "configs" / "metadata.json", **entry)
         assert check_bundle(tiny_bundle) == []
-        edit(tiny_bundle, "metadata.json", lambda content: content["sha256"].update({"models/model.pt": "0" * 64}))
+        edit_json(tiny_bundle / "configs" / "metadata.json", sha256={"models/model.pt": "0" * 64})
         assert "models/model.pt: not the file that configs/metadata.json describes" in check_bundle(tiny_bundle)[0]
 
     @pytest.mark.parametrize(
@@ -394,7 +389,7 @@ class TestCheckBundle:
         ],
     )
     def test_hashes_that_cannot_be(self, tiny_bundle: Path, value: Any, message: str) -> None:
-        edit(tiny_bundle, "metadata.json", lambda content: content.update(sha256=value))
+        edit_json(tiny_bundle / "configs" / "metadata.json", sha256=value)
         assert re.search(message, "\n".join(check_bundle(tiny_bundle)))
 
     @pytest.mark.parametrize(
@@ -416,7 +411,7 @@ class TestCheckBundle:
         def change(content: dict[str, Any]) -> None:
             content["network_data_format"]["outputs"]["pred"]["channel_def"] = named
 
-        edit(tiny_bundle, "metadata.json", change)
+        edit_json(tiny_bundle / "configs" / "metadata.json", change)
         key = "configs/metadata.json: network_data_format#outputs#pred#channel_def "
         assert any(problem.startswith(f"{key}{message}") for problem in check_bundle(tiny_bundle))
 

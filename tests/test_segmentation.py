@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from json_edits import edit_json
 from monai.bundle import ConfigParser, ConfigWorkflow
 from tiny_bundle import make_tiny_bundle
 
@@ -31,13 +32,6 @@ def case(decathlon_dir):
 
 def voxels(path):
     return np.asarray(nib.load(path).dataobj)
-
-
-def change(bundle, name, update):
-    path = bundle / "configs" / name
-    content = json.loads(path.read_text())
-    update(content)
-    path.write_text(json.dumps(content))
 
 
 @pytest.fixture
@@ -112,7 +106,7 @@ def test_a_level_is_the_pruned_network(copied_bundle, case, tmp_path):
     pruned = NestedUNet.from_checkpoint(checkpoint).prune("L1")
     torch.save(pruned.state_dict(), checkpoint)
     network_def = {"_target_": "monai_unetpp.NestedUNet", **pruned.config}
-    change(copied_bundle, "inference.json", lambda content: content.update(network_def=network_def, level=None))
+    edit_json(copied_bundle / "configs" / "inference.json", network_def=network_def, level=None)
     alone = segment_files(case, tmp_path / "alone", copied_bundle, device="cpu")
     assert (by_level.level, alone.level) == ("L1", "L1")
     assert voxels(alone.cases[0].output).any()
@@ -121,8 +115,7 @@ def test_a_level_is_the_pruned_network(copied_bundle, case, tmp_path):
 
 def test_the_list_that_is_scored_can_be_segmented(hippocampus_bundle, decathlon_dir, tmp_path):
     root = shutil.copytree(decathlon_dir, tmp_path / "data")
-    path = root / "dataset.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "test": ["./imagesTr/case_0.nii.gz"]}))
+    edit_json(root / "dataset.json", test=["./imagesTr/case_0.nii.gz"])
     options = {"level": "L1", "device": "cpu"}
     assert [done.case for done in segment_files(root, tmp_path / "out", hippocampus_bundle, **options).cases] == [
         "case_0"
@@ -154,7 +147,7 @@ def test_a_bundle_with_another_evaluator(case, tmp_path):
 
     with pytest.raises(ValueError, match=r"metadata\.json: must have .* 'channel_def' is missing"):
         segment_files(case, tmp_path / "out", bundle)
-    change(bundle, "metadata.json", name_channels)
+    edit_json(bundle / "configs" / "metadata.json", name_channels)
     with pytest.raises(ValueError, match=r"must be monai_unetpp\.engines\.CaseEvaluator, got SupervisedEvaluator"):
         segment_files(case, tmp_path / "out", bundle)
 
@@ -226,7 +219,7 @@ def test_smooth_borders(hippocampus_bundle, case, tmp_path, built):
 
 
 def test_settings_that_the_bundle_has_not(copied_bundle, case, tmp_path):
-    change(copied_bundle, "inference.json", lambda content: content.pop("runtime"))
+    edit_json(copied_bundle / "configs" / "inference.json", lambda content: content.pop("runtime"))
     message = r"runtime must be left out for copied, got 'torch': its inference\.json has no key 'runtime'\. Add and"
     with pytest.raises(ValueError, match=message):
         segment_files(case, tmp_path / "out", copied_bundle, runtime="torch")
@@ -438,7 +431,7 @@ def test_settings_are_never_read_as_configuration(hippocampus_bundle, case, tmp_
     ],
 )
 def test_a_broken_configuration_is_named(copied_bundle, case, tmp_path, key, value):
-    change(copied_bundle, "inference.json", lambda content: content.update({key: value}))
+    edit_json(copied_bundle / "configs" / "inference.json", **{key: value})
     with pytest.raises((TypeError, ValueError), match=r"inference\.json: ") as caught:
         segment_files(case, tmp_path / "out", copied_bundle, level="L1")
     assert len(str(caught.value).splitlines()) == 1
@@ -457,19 +450,17 @@ def test_the_depth_of_each_window_can_be_chosen_and_is_told(hippocampus_bundle, 
     assert sum(shallow.depths.values()) == 1
 
 
-def test_the_depth_that_is_asked_for_takes_the_place_of_the_bundles_own(hippocampus_bundle, case, tmp_path):
-    copied = tmp_path / "bundle"
-    shutil.copytree(hippocampus_bundle, copied)
-    file = copied / "configs" / "inference.json"
-    config = json.loads(file.read_text())
+def test_the_depth_that_is_asked_for_takes_the_place_of_the_bundles_own(copied_bundle, case, tmp_path):
+    file = copied_bundle / "configs" / "inference.json"
     options = {"device": "cpu", "runtime": "torch", "flips": []}
-    file.write_text(json.dumps(config | {"level": "L1"}))
-    assert segment_files(case, tmp_path / "own", copied, **options).level == "L1"
-    assert segment_files(case, tmp_path / "asked", copied, level="L2", **options).level == "L2"
-    assert segment_files(case, tmp_path / "adaptive", copied, adaptive=0.0, **options).depths == {"L2": 0, "L3": 1}
-    file.write_text(json.dumps(config | {"level": None, "adaptive_tolerance": 1.0}))
-    assert segment_files(case, tmp_path / "each", copied, **options).depths.keys() == {"L2", "L3"}
-    one = segment_files(case, tmp_path / "one", copied, level="L2", **options)
+    edit_json(file, level="L1")
+    assert segment_files(case, tmp_path / "own", copied_bundle, **options).level == "L1"
+    assert segment_files(case, tmp_path / "asked", copied_bundle, level="L2", **options).level == "L2"
+    adaptive = segment_files(case, tmp_path / "adaptive", copied_bundle, adaptive=0.0, **options)
+    assert adaptive.depths == {"L2": 0, "L3": 1}
+    edit_json(file, level=None, adaptive_tolerance=1.0)
+    assert segment_files(case, tmp_path / "each", copied_bundle, **options).depths.keys() == {"L2", "L3"}
+    one = segment_files(case, tmp_path / "one", copied_bundle, level="L2", **options)
     assert (one.level, one.depths) == ("L2", {})
 
 

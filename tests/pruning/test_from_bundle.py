@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from json_edits import edit_json
 from monai.inferers import SlidingWindowInferer
 from tiny_pruning import SHAPE, break_label, half_blind_network, make_prunable_bundle, prune_config, write_boxes
 
@@ -100,8 +101,7 @@ def test_what_users_name_is_never_read_as_configuration(bundle, few_boxes, tmp_p
 )
 def test_a_broken_configuration_is_named(bundle, few_boxes, tmp_path, key, value, message):
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
-    path = other / "configs" / "prune.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    edit_json(other / "configs" / "prune.json", **{key: value})
     with pytest.raises(ValueError, match=message):
         prune_bundle(other, few_boxes, tmp_path / "out", device="cpu")
 
@@ -172,10 +172,7 @@ def test_command_line_names_an_older_pruned_bundle(bundle, few_boxes, tmp_path, 
 
 def test_command_line_turns_type_errors_into_one_line(bundle, few_boxes, tmp_path, capsys):
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
-    path = other / "configs" / "prune.json"
-    content = json.loads(path.read_text())
-    content["network"]["unheard_of"] = 1
-    path.write_text(json.dumps(content))
+    edit_json(other / "configs" / "prune.json", lambda content: content["network"].update(unheard_of=1))
     assert cli.main(["prune", "--bundle", str(other), "--dataset_dir", str(few_boxes), "-o", str(tmp_path / "o")]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert "unheard_of" in lines[-1]
@@ -194,12 +191,10 @@ def test_evaluated_flips_are_written_into_the_hippocampus_bundle(hippocampus_bun
 
 def test_a_window_that_is_given_is_that_of_scores_and_of_costs(bundle, few_boxes, tmp_path, monkeypatch):
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    inferer = {"_target_": "SlidingWindowInferer", "roi_size": "@window_shape"}
+    windows = {"window_shape": "@window_shape", "inferer": inferer}
     path = other / "configs" / "prune.json"
-    content = json.loads(path.read_text())
-    content["window_shape"] = [16] * len(SHAPE)
-    content["plan"]["window_shape"] = "@window_shape"
-    content["plan"]["inferer"] = {"_target_": "SlidingWindowInferer", "roi_size": "@window_shape"}
-    path.write_text(json.dumps(content))
+    edit_json(path, lambda content: content["plan"].update(windows), window_shape=[16] * len(SHAPE))
     plans = []
     monkeypatch.setattr(from_bundle, "prune", plans.append)
     prune_bundle(other, few_boxes, tmp_path / "out", window_shape=[8] * len(SHAPE))

@@ -17,6 +17,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from json_edits import edit_json
 from monai.transforms import AsDiscreted, Compose, Lambdad, Spacingd
 from tiny_pruning import (
     SHAPE,
@@ -375,9 +376,8 @@ def test_problems_in_any_data_set_stop_before_the_first_is_scored(tmp_path, few_
 def test_cases_of_one_name_are_refused_with_their_files(tmp_path, few_boxes, no_network_work):
     twice = Path(shutil.copytree(few_boxes, tmp_path / "twice"))
     shutil.copytree(twice / "imagesTr", twice / "again")
-    content = json.loads((twice / "dataset.json").read_text())
-    content["validation"].append({**content["validation"][0], "image": "./again/case_00.nii.gz"})
-    (twice / "dataset.json").write_text(json.dumps(content))
+    again = {"image": "./again/case_00.nii.gz", "label": "./labelsTr/case_00.nii.gz"}
+    edit_json(twice / "dataset.json", lambda content: content["validation"].append(again))
     with pytest.raises(
         ValueError, match=r"imagesTr/case_00.*again/case_00\.nii\.gz: names of cases must differ, got 'c"
     ):
@@ -459,9 +459,7 @@ def test_missing_extra_stops_at_once(tmp_path, few_boxes, no_network_work, monke
 
 def copied(source: Path, target: Path, cases: int | None = None) -> Path:
     folder = Path(shutil.copytree(source, target))
-    content = json.loads((folder / "dataset.json").read_text())
-    content["validation"] = content["validation"][:cases]
-    (folder / "dataset.json").write_text(json.dumps(content))
+    edit_json(folder / "dataset.json", lambda content: content.update(validation=content["validation"][:cases]))
     return folder
 
 

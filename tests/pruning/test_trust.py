@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 
 import nibabel
 import numpy as np
 import pytest
+from json_edits import edit_json
 from test_decide import DICE, POINTS, decide, levels, ok, rows_of
 from tiny_pruning import half_blind_network, intensity_network, make_prunable_bundle, write_boxes
 from tiny_pruning import prune_boxes as run
@@ -170,9 +170,7 @@ def test_other_weights_than_the_bundles_have_no_record(tmp_path, boxes, quick) -
 
 def test_weights_that_replaced_those_of_the_record_have_no_record(tmp_path, boxes, quick) -> None:
     given = recorded(tmp_path / "b", None, training=load_datalist(boxes, "validation"))
-    metadata = tmp_path / "b" / "configs" / "metadata.json"
-    content = json.loads(metadata.read_text()) | {"sha256": {"models/model.pt": "0" * 64}}
-    metadata.write_text(json.dumps(content))
+    edit_json(tmp_path / "b" / "configs" / "metadata.json", sha256={"models/model.pt": "0" * 64})
     assert run(dataset_dir=boxes, output_dir=tmp_path / "out", **given).exposures is None
 
 
@@ -203,9 +201,8 @@ def test_the_same_voxels_under_two_names_are_refused(tmp_path, boxes, quick, cap
         return root
 
     twice = copy("twice", "case_00.nii.gz", "copy.nii")
-    content = json.loads((twice / "dataset.json").read_text())
-    content["validation"] += [{"image": "./imagesTr/copy.nii", "label": "./labelsTr/copy.nii"}]
-    (twice / "dataset.json").write_text(json.dumps(content))
+    copied = {"image": "./imagesTr/copy.nii", "label": "./labelsTr/copy.nii"}
+    edit_json(twice / "dataset.json", lambda content: content["validation"].append(copied))
     with pytest.raises(ValueError, match=r"copy\.nii: the same image as .*case_00.*would count as two subjects"):
         run(intensity_network(), twice, tmp_path / "1")
     result = run(intensity_network(), twice, tmp_path / "2", exclude_problems=True)

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from json_edits import edit_json
 from monai.bundle import ConfigWorkflow
 from tiny_bundle import make_tiny_bundle
 
@@ -298,9 +299,7 @@ class TestOrigin:
 
     def test_segments_as_it_was_evaluated(self, source: Path, target: Path) -> None:
         for name in ("inference", "train"):
-            path = source / "configs" / f"{name}.json"
-            content = json.loads(path.read_text(encoding="utf-8")) | {"precision": "auto"}
-            path.write_text(json.dumps(content), encoding="utf-8")
+            edit_json(source / "configs" / f"{name}.json", precision="auto")
         write_pruned_bundle(source, "L1", target, inference={"precision": "bf16", "flips": [0]})
         for name in ("inference", "evaluate"):
             content = json.loads((target / "configs" / f"{name}.json").read_text(encoding="utf-8"))

@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from json_edits import edit_json
 
 from monai_unetpp.files import hash_file
 from monai_unetpp.runner import Pipeline, Segmenter, segmenter
@@ -109,8 +110,7 @@ def test_what_the_page_cannot_use_is_refused_in_one_line(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.full((5, 5, 5), np.nan, np.float32), np.eye(4)), holed)
     other = _folder(tmp_path / "other", [{"step": "median_smooth"}])
     changed, smooth = (_folder(tmp_path / name, _BRAIN) for name in ("changed", "smooth"))
-    content = json.loads((smooth / PIPELINE_FILE).read_text()) | {"postprocessing": [{"step": "invert_probabilities"}]}
-    (smooth / PIPELINE_FILE).write_text(json.dumps(content))
+    edit_json(smooth / PIPELINE_FILE, postprocessing=[{"step": "invert_probabilities"}])
     (changed / "network.onnx").write_bytes(b"changed")
     expected = {
         (good, cut): "cut.nii.gz: damaged or cut off",
