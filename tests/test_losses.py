@@ -135,15 +135,16 @@ def test_fits_the_network_in_training_and_in_evaluation(variant, monai_loss):
     assert loss(net.eval()(image), target).dim() == 0
 
 
-@pytest.mark.parametrize("weights", ["L1", 1.0, {1.0}])
-def test_weights_of_another_kind(weights):
-    with pytest.raises(TypeError, match=r"level_weights must be a mapping .* got "):
-        NestedDeepSupervisionLoss(DiceLoss(), weights)
-
-
-@pytest.mark.parametrize("weights", [[], {}, [0, 0], [1, -1], {"L1": -0.5}])
-def test_weights_that_cannot_work(weights):
-    with pytest.raises(ValueError, match=r"level_weights must not be negative and at least one must be positive, got"):
+@pytest.mark.parametrize(
+    ("error", "weights", "message"),
+    [(TypeError, weights, "must be a mapping .* got ") for weights in ("L1", 1.0, {1.0})]
+    + [
+        (ValueError, weights, "must not be negative and at least one must be positive, got")
+        for weights in ([], {}, [0, 0], [1, -1], {"L1": -0.5})
+    ],
+)
+def test_weights_that_cannot_work(error, weights, message):
+    with pytest.raises(error, match=f"level_weights {message}"):
         NestedDeepSupervisionLoss(DiceLoss(), weights)
 
 

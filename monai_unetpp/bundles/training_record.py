@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_problems
-from monai_unetpp.bundles.json_files import read_object
+from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.bundles.loading import read_metadata
 from monai_unetpp.data.labelled import list_cases
 from monai_unetpp.data.voxel_hash import hash_voxels
 from monai_unetpp.files import hash_file, write_text
+from monai_unetpp.plain_values import from_plain
 
 __all__ = [
     "BEST_ON_VALIDATION",
@@ -55,8 +56,8 @@ class TrainingRecord:
         rule: which weights were taken, such as ``"last, averaged"`` or ``"best on validation"``.
     """
 
-    training: Mapping[str, str]
-    selecting: Mapping[str, str]
+    training: dict[str, str]
+    selecting: dict[str, str]
     rule: str
 
     @classmethod
@@ -122,8 +123,7 @@ def put_training_record(bundle: str | PathLike[str], record: TrainingRecord) -> 
         FileNotFoundError: the bundle has no metadata.
     """
     content = read_metadata(bundle) | {RECORD_KEY: dataclasses.asdict(record)}
-    path = Path(bundle) / "configs" / "metadata.json"
-    write_text(path, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+    write_text(Path(bundle) / METADATA_FILE, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
 
 
 def read_training_record(bundle: str | PathLike[str]) -> TrainingRecord | None:
@@ -134,7 +134,7 @@ def read_training_record(bundle: str | PathLike[str]) -> TrainingRecord | None:
         ValueError: a malformed record.
     """
     found = read_metadata(bundle).get(RECORD_KEY)
-    return None if found is None else _decoded(Path(bundle) / "configs" / "metadata.json", found)
+    return None if found is None else _decoded(Path(bundle) / METADATA_FILE, found)
 
 
 def save_training_record(weights: str | PathLike[str], record: TrainingRecord) -> Path:
@@ -174,21 +174,20 @@ def find_training_record(weights: str | PathLike[str]) -> TrainingRecord | None:
         content = read_object(path) if path.is_file() else {}
         if content.pop(_OF_WEIGHTS, None) == hash_file(file):
             return _decoded(path, content)
-    if not runs or not (bundle / "configs" / "metadata.json").is_file():
+    if not runs or not (bundle / METADATA_FILE).is_file():
         return None
     # without the SHA-256 of other weights
     return None if any(hash_problems(bundle, read_metadata(bundle))) else read_training_record(bundle)
 
 
 def _decoded(path: Path, found: Any) -> TrainingRecord:
-    names = {field.name for field in dataclasses.fields(TrainingRecord)}
-    fits = isinstance(found, dict) and set(found) == names and isinstance(found["rule"], str)
-    if not fits or not all(_is_table(found[name]) for name in ("training", "selecting")):
+    try:
+        return from_plain(TrainingRecord, found, RECORD_KEY)
+    except ValueError as e:
         raise ValueError(
             f"{path}: {RECORD_KEY} must have training and selecting, hashes by case, and a rule, got {found!r:.80}. "
             f"Copy {'the bundle' if path.name == 'metadata.json' else 'it'} again."
-        )
-    return TrainingRecord(**found)
+        ) from e
 
 
 def _joined(own: Mapping[str, str], earlier: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
@@ -198,10 +197,6 @@ def _joined(own: Mapping[str, str], earlier: Mapping[str, str], known: Collectio
         if voxels not in joined.values() and voxels not in known:
             joined[f"{name} (earlier)" if name in joined else name] = voxels
     return joined
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
 
 
 def _hash_cases(cases: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -27,18 +27,18 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "monai_unetpp.measuring.environment": ("describe_environment",),
-    "monai_unetpp.pruning.cost": ("measure_costs", "measure_setting_costs"),
-    "monai_unetpp.pruning.decision": ("compare_points", "confirm", "decide", "decide_all"),
-    "monai_unetpp.pruning.evaluation": ("judge", "prune"),
-    "monai_unetpp.pruning.from_bundle": ("prune_bundle",),
-    "monai_unetpp.pruning.plan": ("CostSettings", "EvaluatedNetwork", "EvaluationData", "Outputs", "PruningPlan"),
-    "monai_unetpp.pruning.predict": ("predict_case",),
-    "monai_unetpp.pruning.report": ("read_report", "write_report"),
-    "monai_unetpp.pruning.rules": ("Margin", "Rules"),
-    "monai_unetpp.pruning.score": ("evaluate_levels",),
-    "monai_unetpp.pruning.scoring": ("Scoring",),
-    "monai_unetpp.pruning.summary": ("verdict",),
-    "monai_unetpp.pruning.write": ("write_pruned_bundle",),
+    ".cost": ("measure_costs", "measure_setting_costs"),
+    ".decision": ("compare_points", "confirm", "decide", "decide_all"),
+    ".evaluation": ("judge", "prune"),
+    ".from_bundle": ("prune_bundle",),
+    ".plan": ("CostSettings", "EvaluatedNetwork", "EvaluationData", "Outputs", "PruningPlan"),
+    ".predict": ("predict_case",),
+    ".report": ("read_report", "write_report"),
+    ".rules": ("Margin", "Rules"),
+    ".score": ("evaluate_levels",),
+    ".scoring": ("Scoring",),
+    ".summary": ("verdict",),
+    ".write": ("write_pruned_bundle",),
 }
 
 __all__ = [

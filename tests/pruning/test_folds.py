@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -12,29 +11,23 @@ import pytest
 from tiny_pruning import (
     LABELS,
     SHAPE,
+    fake_costs,
     half_blind_network,
     intensity_network,
     make_pipeline,
     make_prunable_bundle,
-    write_boxes,
 )
 
 from monai_unetpp.bundles import write_training_record
 from monai_unetpp.bundles.training_record import LAST
 from monai_unetpp.data import load_datalist
 from monai_unetpp.files import write_text
-from monai_unetpp.pruning import PruningPlan, evaluate_levels, judge, prune, verdict
+from monai_unetpp.pruning import PruningPlan, evaluate_levels, evaluation_stages, judge, prune, verdict
 from monai_unetpp.pruning.folds import fold_entries, format_scores, join_folds, read_folds
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.pruning.trust_wording import trust_sentences
 
-STAGES = importlib.import_module("monai_unetpp.pruning.evaluation_stages")
 TOLERANCE = dict.fromkeys(LABELS, 1.0)
-
-
-@pytest.fixture(scope="module")
-def boxes(tmp_path_factory) -> Path:
-    return write_boxes(tmp_path_factory.mktemp("folds") / "boxes", 20)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +39,7 @@ def folds(boxes) -> list[Scores]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    from test_prune import fake_costs
-
-    monkeypatch.setattr(STAGES, "measure_costs", fake_costs)
+    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
 
 
 def plan_of(boxes: Path, folder: Path, **changes) -> PruningPlan:

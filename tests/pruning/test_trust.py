@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import json
 import shutil
 
 import nibabel
 import numpy as np
 import pytest
+from json_edits import edit_json
 from test_decide import DICE, POINTS, decide, levels, ok, rows_of
-from test_prune import fake_costs, run
 from tiny_pruning import half_blind_network, intensity_network, make_prunable_bundle, write_boxes
+from tiny_pruning import prune_boxes as run
 
 from monai_unetpp.bundles import load_network, write_training_record
 from monai_unetpp.bundles.training_record import BEST_ON_VALIDATION
@@ -27,7 +26,6 @@ from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.tradeoffs import mean_accuracy, resampled_accuracy
 from monai_unetpp.pruning.trust_wording import honesty, trust_sentences
 
-STAGES = importlib.import_module("monai_unetpp.pruning.evaluation_stages")
 RULES = Rules(margins=DICE, bootstrap_samples=500)
 
 
@@ -149,20 +147,6 @@ def test_resampled_accuracies_vary_around_the_accuracy() -> None:
 # ---------------------------------------------------------------- the whole path
 
 
-@pytest.fixture(scope="module")
-def boxes(tmp_path_factory):
-    return write_boxes(tmp_path_factory.mktemp("trust") / "boxes", 20)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(STAGES, "measure_costs", fake_costs)
-    for name in ("monai_unetpp.pruning.worst_cases",):
-        monkeypatch.setattr(importlib.import_module(name), "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
-    evaluation = importlib.import_module("monai_unetpp.pruning.evaluation")
-    monkeypatch.setattr(evaluation, "write_report", lambda _, folder: {"html": folder / "report.html"})
-
-
 def recorded(folder, network, **lists):
     bundle = make_prunable_bundle(folder, network)
     write_training_record(bundle, rule=BEST_ON_VALIDATION, **lists)
@@ -200,9 +184,7 @@ def test_other_weights_than_the_bundles_have_no_record(tmp_path, boxes, quick) -
 
 def test_weights_that_replaced_those_of_the_record_have_no_record(tmp_path, boxes, quick) -> None:
     given = recorded(tmp_path / "b", None, training=load_datalist(boxes, "validation"))
-    metadata = tmp_path / "b" / "configs" / "metadata.json"
-    content = json.loads(metadata.read_text()) | {"sha256": {"models/model.pt": "0" * 64}}
-    metadata.write_text(json.dumps(content))
+    edit_json(tmp_path / "b" / "configs" / "metadata.json", sha256={"models/model.pt": "0" * 64})
     assert run(dataset_dir=boxes, output_dir=tmp_path / "out", **given).exposures is None
 
 
@@ -233,9 +215,8 @@ def test_the_same_voxels_under_two_names_are_refused(tmp_path, boxes, quick, cap
         return root
 
     twice = copy("twice", "case_00.nii.gz", "copy.nii")
-    content = json.loads((twice / "dataset.json").read_text())
-    content["validation"] += [{"image": "./imagesTr/copy.nii", "label": "./labelsTr/copy.nii"}]
-    (twice / "dataset.json").write_text(json.dumps(content))
+    copied = {"image": "./imagesTr/copy.nii", "label": "./labelsTr/copy.nii"}
+    edit_json(twice / "dataset.json", lambda content: content["validation"].append(copied))
     with pytest.raises(ValueError, match=r"copy\.nii: the same image as .*case_00.*would count as two subjects"):
         run(intensity_network(), twice, tmp_path / "1")
     result = run(intensity_network(), twice, tmp_path / "2", exclude_problems=True)

@@ -13,6 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from json_edits import edit_json
 from monai.bundle import ConfigWorkflow
 from tiny_bundle import make_tiny_bundle
 
@@ -290,27 +291,25 @@ class TestOrigin:
         assert "| Dice, anterior | 0.5667 | 0.8000 | +0.2333 | - | - | 2 |" in readme
         assert "| hd95_mm, anterior | 2.0000 | 2.0000 |" in readme
 
-    def test_decision_on_all_data_sets_counts(self, source: Path, target: Path) -> None:
-        both = dataclasses.replace(DECISION, dataset="all", summary="Prune to L1 on both.")
-        write_pruned_bundle(source, "L1", target, result=make_result(decisions=(DECISION, both)))
-        assert read_metadata(target)["pruned_from"]["summary"] == "Prune to L1 on both."
+    @pytest.mark.parametrize(
+        ("changes", "of_the_last"),
+        [({}, {"dataset": "all"}), ({"role": "choose"}, {"dataset": "other", "role": "confirm"})],
+        ids=["on all data sets", "confirmation"],
+    )
+    def test_the_last_decision_counts(self, source: Path, target: Path, changes: dict, of_the_last: dict) -> None:
+        last = dataclasses.replace(DECISION, **of_the_last, summary="The last word.")
+        decisions = (dataclasses.replace(DECISION, **changes), last)
+        write_pruned_bundle(source, "L1", target, result=make_result(decisions=decisions))
+        assert read_metadata(target)["pruned_from"]["summary"] == "The last word."
 
     def test_segments_as_it_was_evaluated(self, source: Path, target: Path) -> None:
         for name in ("inference", "train"):
-            path = source / "configs" / f"{name}.json"
-            content = json.loads(path.read_text(encoding="utf-8")) | {"precision": "auto"}
-            path.write_text(json.dumps(content), encoding="utf-8")
+            edit_json(source / "configs" / f"{name}.json", precision="auto")
         write_pruned_bundle(source, "L1", target, inference={"precision": "bf16", "flips": [0]})
         for name in ("inference", "evaluate"):
             content = json.loads((target / "configs" / f"{name}.json").read_text(encoding="utf-8"))
             # what the configurations do not have is not made up
             assert (content["precision"], "flips" in content) == ("bf16", False)
-
-    def test_confirmation_is_the_verdict_of_a_result(self, source: Path, target: Path) -> None:
-        confirmed = dataclasses.replace(DECISION, dataset="other", role="confirm", summary="Confirmed: L1.")
-        chosen = dataclasses.replace(DECISION, role="choose")
-        write_pruned_bundle(source, "L1", target, result=make_result(decisions=(chosen, confirmed)))
-        assert read_metadata(target)["pruned_from"]["summary"] == "Confirmed: L1."
 
 
 class TestRefusals:

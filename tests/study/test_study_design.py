@@ -1,8 +1,6 @@
 """The terms that all runs share."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -78,11 +76,6 @@ def test_config_files(tmp_path):
         read_config(path)
 
 
-def test_settings_need_no_torch():
-    script = "import sys, monai_unetpp.study.design; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", script], check=True)
-
-
 @pytest.mark.parametrize("cls", [StudySettings, RunOptions])
 def test_every_field_is_an_option_of_the_command_line(cls):
     options = vars(make_parser().parse_args(["study", "--dataset_dir", "D", "-o", "O"]))
@@ -112,9 +105,3 @@ def test_a_number_of_processes_that_torchrun_did_not_start_shares_nothing(monkey
     assert RunOptions().part() == (1, 1)
     with gathered("done") as values:
         assert values == ["done"]
-
-
-@pytest.mark.parametrize("shard", ["0/2", "3/2"])
-def test_a_shard_that_does_not_exist(shard):
-    with pytest.raises(ValueError, match=rf"shard must be K/N with K from 1 to N, got {shard}"):
-        RunOptions(shard=shard)

@@ -46,12 +46,12 @@ def are_equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def losses(folder):
-    return [float(row["loss"]) for row in csv.DictReader((folder / "curve.csv").open())]
+def losses(folder, column="loss"):
+    return [float(row[column]) for row in csv.DictReader((folder / "curve.csv").open())]
 
 
 def rates(folder):
-    return [float(row["learning_rate"]) for row in csv.DictReader((folder / "curve.csv").open())]
+    return losses(folder, "learning_rate")
 
 
 def test_the_late_loss_takes_over_at_the_end_of_a_training():
