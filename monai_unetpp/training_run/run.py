@@ -6,14 +6,15 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data import load_datalist
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
-from monai_unetpp.files import write_text
+from monai_unetpp.files import claimed, write_text
 from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.progress import Progress, counting, teller
 from monai_unetpp.pruning import verdict
@@ -93,6 +94,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
         FileNotFoundError: no such data set, or no such initial weights.
         ValueError: data with problems, all named; values that cannot work, or other ones than the training began with.
         FileExistsError: another bundle where the pruned one may have to be written.
+        BlockingIOError: another process trains in the same folder.
         RuntimeError: the loss became infinite or not a number.
     """
     started = time.monotonic()
@@ -104,12 +106,24 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
             tell(f"{planned.bundle}: already trained and evaluated.")
             return finished
         check_targets(planned.bundle)
-        run = _Run.of(options, planned, started, tell)
-        folds = run.cross_fit()
-        fitted = run.fit_final()
-        run.install(fitted)
-        result = run.judge(folds)
-        return run.finish(fitted, result)
+        with _alone(planned.bundle):
+            run = _Run.of(options, planned, started, tell)
+            folds = run.cross_fit()
+            fitted = run.fit_final()
+            run.install(fitted)
+            result = run.judge(folds)
+            return run.finish(fitted, result)
+
+
+@contextmanager
+def _alone(bundle: Path) -> Iterator[None]:
+    """Keep trainings by other programs out of a bundle; under ``torchrun`` the first process does it for all."""
+    if rank() > 0:
+        yield
+        return
+    (bundle / "training").mkdir(parents=True, exist_ok=True)
+    with claimed(bundle / "training", "trains"):
+        yield
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,6 +10,7 @@ import pytest
 from disc_images import write_disc_images
 from tiny_planning import TINY, slow_machine
 
+from monai_unetpp import files
 from monai_unetpp.data import describe_data_set, load_datalist
 from monai_unetpp.planning import data_check, load_plan, plan, plan_making, take_fingerprint
 from monai_unetpp.pruning import preflight
@@ -223,3 +224,14 @@ def test_a_plan_whose_training_began_is_not_replaced(data, bundle, left):
     with pytest.raises(FileExistsError, match=r"is a bundle with weights or a training\. Give another folder"):
         make_plan(data, bundle)
     assert (bundle / "configs" / "plan.json").read_bytes() == before
+
+
+def test_a_second_training_in_the_same_folder_is_refused(data, bundle, monkeypatch):
+    """Such as a job that was started twice: each would go on from the checkpoints of the other."""
+    monkeypatch.setattr(files, "_PATIENCE_S", 0.0)
+    with (
+        files.claimed(bundle / "training", "trains"),
+        pytest.raises(BlockingIOError, match=r"bundle/training: another process trains there\. Wait until it has"),
+    ):
+        train(asked(data, bundle))
+    assert not (bundle / "training" / "start.json").exists()
