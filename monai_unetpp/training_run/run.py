@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -148,7 +149,7 @@ class _Run:
         training = load_datalist(planned.dataset_dir, "training", folder, **subjects)
         validation = load_datalist(planned.dataset_dir, "validation", folder, **subjects)
         judging = [*training, *validation] if planned.folds else validation
-        case_s, levels = time_case(bundle, judging[0], values)
+        case, levels = time_case(bundle, _typical(judging), values)
         with waiting_group() as group:
             shares = None
             if rank() == 0:
@@ -157,7 +158,7 @@ class _Run:
                     folder / "time.json",
                     planned.beginning.minutes,
                     started=started,
-                    case_s=case_s,
+                    case=case,
                     cases=len(judging),
                     levels=levels,
                     folds=planned.folds,
@@ -172,8 +173,27 @@ class _Run:
 
     @property
     def final_cases(self) -> _Entries:
-        """The training cases of the final network: all with cross-fitting, else the training list."""
+        """The training cases of the final network: with cross-fitting from both lists, else from the training list."""
+        return self._preparable(self._listed, self.shares.final)
+
+    @property
+    def _listed(self) -> _Entries:
         return [*self.training, *self.validation] if self.planned.folds else self.training
+
+    def _preparable(self, listed: _Entries, minutes: float) -> _Entries:
+        """The cases that a training of some minutes can prepare in time; all where steps end it."""
+        if self.planned.steps is not None:
+            return listed
+        plan = self.planned.plan
+        # as many at once as in train.json
+        return self.shares.preparable(listed, minutes, plan["cache_rate"], max(1, min(4, plan["num_workers"])))
+
+    def _tell_left_out(self, name: str, used: int, listed: int, minutes: float) -> None:
+        if used < listed:
+            self.tell(
+                f"{name}: preparing all {listed} cases would take too much of the {minutes:.1f} minutes, so {used} of "
+                "them are used. More minutes use more."
+            )
 
     def cross_fit(self) -> list[Scores]:
         """For each fold, train on all others and score this one."""
@@ -182,9 +202,11 @@ class _Run:
         folds = split_folds([*self.training, *self.validation], self.planned.folds)
         scores = []
         for number, held_out in enumerate(folds, start=1):
-            rest = [entry for fold in folds if fold is not held_out for entry in fold]
+            listed = [entry for fold in folds if fold is not held_out for entry in fold]
+            rest = self._preparable(listed, self.shares.fold)
             folder = fold_dir(self.bundle, number)
             name = f"fold {number} of {len(folds)}"
+            self._tell_left_out(name, len(rest), len(listed), self.shares.fold)
             values = self._training_values(self.shares.fold, self.planned.observed)
             fit(self.bundle, folder, values, self.tell, name=name, cases=rest, observed=held_out)
             with counting(self.tell, f"{name}: scoring") as count:
@@ -194,8 +216,9 @@ class _Run:
     def fit_final(self) -> Fitted:
         """Train the final network."""
         values = self._training_values(self.shares.final, 0 if self.planned.folds else self.planned.observed)
-        folder = self.bundle / "training"
-        return fit(self.bundle, folder, values, self.tell, name="training", cases=self.final_cases)
+        folder, cases = self.bundle / "training", self.final_cases
+        self._tell_left_out("training", len(cases), len(self._listed), self.shares.final)
+        return fit(self.bundle, folder, values, self.tell, name="training", cases=cases)
 
     def install(self, fitted: Fitted) -> None:
         """Copy the weights into the bundle, and record their origin."""
@@ -246,6 +269,16 @@ class _Run:
             "observed_cases": self.shares.observed(observed, minutes),
             "observed_seconds": min(60 * minutes / _LOOKS, _LONGEST_S),
         }
+
+
+def _typical(entries: _Entries) -> Mapping[str, Any]:
+    """The case whose image files are of median size."""
+
+    def size(entry: Mapping[str, Any]) -> int:
+        image = entry["image"]
+        return sum(os.path.getsize(file) for file in ([image] if isinstance(image, str) else image))
+
+    return sorted(entries, key=size)[len(entries) // 2]
 
 
 def _outcome_path(bundle: Path) -> Path:

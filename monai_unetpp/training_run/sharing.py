@@ -7,12 +7,16 @@ import json
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from monai_unetpp.distributed import process_count
 from monai_unetpp.files import write_text
 
-__all__ = ["TimeShares", "share_time"]
+__all__ = ["CaseTime", "TimeShares", "share_time"]
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +24,14 @@ logger = logging.getLogger(__name__)
 _FOLDS_SHARE = 0.6
 #: Largest share of a training for scoring the observed cases once.
 _OBSERVING_SHARE = 0.05
+#: Largest share of a training for preparing its cases before the first step.
+_PREPARING_SHARE = 0.5
+#: Cases that are prepared in any case.
+_FEWEST_CASES = 4
 #: Largest share of the time that is reserved for the verdict.
 _MOST_KEPT = 0.5
+#: Share of the time below which the rest for training is called little.
+_LITTLE = 0.25
 #: Seconds that do not depend on the image size: the report, and a process per level that measures memory.
 _REPORT_S, _LEVEL_S = 25.0, 12.0
 #: Further reserves: seconds for the start of the program, and a factor for machines that slow down.
@@ -34,6 +44,22 @@ _PASSES = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
+class CaseTime:
+    """Seconds that a case takes.
+
+    Attributes:
+        network: one pass of the network for all levels.
+        scoring: everything else that scoring it at all levels takes: reading it, bringing the results back to its grid,
+            and comparing them with the truth.
+        preparing: preparing it for training.
+    """
+
+    network: float
+    scoring: float = 0.0
+    preparing: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
 class TimeShares:
     """Minutes by task.
 
@@ -42,7 +68,8 @@ class TimeShares:
         fold: for each fold's training; 0 without folds.
         verdict: reserved for scores, costs and report.
         repeats: number of measured runs of each level.
-        case_s: seconds for scoring one case at all levels; 0 if the file is of a version that did not keep them.
+        case_s: seconds of the network for one case at all levels; 0 if the file is of a version that did not keep them.
+        prepare_s: seconds for preparing one case for training; 0 likewise.
     """
 
     final: float
@@ -50,32 +77,50 @@ class TimeShares:
     verdict: float
     repeats: int
     case_s: float = 0.0
+    prepare_s: float = 0.0
 
     def observed(self, most: int, minutes: float) -> int:
         """How many cases a training of some minutes can score from time to time, at most ``most``."""
         return most if self.case_s == 0 else min(most, int(_OBSERVING_SHARE * 60 * minutes / self.case_s))
 
+    def preparable(self, cases: Sequence[_T], minutes: float, cache_rate: float, workers: int) -> Sequence[_T]:
+        """The cases that a training of some minutes can prepare in time: all of them, or evenly spread ones.
+
+        Args:
+            cases: the training cases.
+            minutes: time for the training.
+            cache_rate: share of the cases that is prepared before the first step.
+            workers: how many are prepared at once, which hinder each other.
+        """
+        seconds = self.prepare_s * cache_rate * 2 / (workers + 1)
+        if seconds == 0:
+            return cases
+        count = max(int(_PREPARING_SHARE * 60 * minutes / seconds), _FEWEST_CASES)
+        if count >= len(cases):
+            return cases
+        return [cases[number * len(cases) // count] for number in range(count)]
+
 
 def share_time(
-    path: Path, minutes: float, *, started: float, case_s: float, cases: int, levels: int, folds: int
+    path: Path, minutes: float, *, started: float, case: CaseTime, cases: int, levels: int, folds: int
 ) -> TimeShares:
-    """Divide the time once, and save the shares, so that a resumed training keeps its schedule.
+    """Divide the time, and save the shares, so that a resumed training keeps its schedule.
 
     Args:
-        path: the file for the shares.
+        path: the file for the shares; they are divided anew as long as there are no weights or checkpoints beside it.
         minutes: time for everything.
         started: ``time.monotonic()`` at the start.
-        case_s: seconds for scoring one case at all levels.
+        case: the time that one case takes.
         cases: number of cases to score.
         levels: number of levels of the network.
         folds: number of folds.
     """
-    if path.is_file():
+    if path.is_file() and _has_begun(path.parent):
         return TimeShares(**json.loads(path.read_text(encoding="utf-8")))
     total_s = 60 * minutes
-    scoring_s = case_s * math.ceil(cases / process_count()) + _REPORT_S + _LEVEL_S * levels
+    scoring_s = (case.network + case.scoring) * math.ceil(cases / process_count()) + _REPORT_S + _LEVEL_S * levels
     most_s = _MOST_KEPT * total_s
-    needed = {n: _START_S + _RESERVE * (scoring_s + (n + _WARM_UP) * _PASSES * case_s) for n in _REPEATS}
+    needed = {n: _START_S + _RESERVE * (scoring_s + (n + _WARM_UP) * _PASSES * case.network) for n in _REPEATS}
     repeats = next((n for n in _REPEATS if needed[n] <= most_s / 2), _REPEATS[-1])
     kept_s = min(needed[repeats], most_s)
     if needed[repeats] > most_s:
@@ -85,8 +130,22 @@ def share_time(
             most_s / 60,
             minutes,
         )
-    left = max(total_s - (time.monotonic() - started) - kept_s, 0.05 * total_s) / 60
+    used_s = time.monotonic() - started
+    left = max(total_s - used_s - kept_s, 0.05 * total_s) / 60
+    if 60 * left < _LITTLE * total_s and used_s > kept_s:
+        logger.warning(
+            "Checking and measuring the data took %.0f of the %.0f minutes, which leaves %.1f for training. To train "
+            "for longer, interrupt it now and run the same command again: nothing of this is repeated.",
+            used_s / 60,
+            minutes,
+            left,
+        )
     fold = left * _FOLDS_SHARE / folds if folds else 0.0
-    shares = TimeShares(left - fold * folds, fold, kept_s / 60, repeats, case_s)
+    shares = TimeShares(left - fold * folds, fold, kept_s / 60, repeats, case.network, case.preparing)
     write_text(path, json.dumps(dataclasses.asdict(shares), indent=1) + "\n")
     return shares
+
+
+def _has_begun(folder: Path) -> bool:
+    """Whether a training has left weights or checkpoints in its folder, or in that of a fold."""
+    return any(any(folder.rglob(name)) for name in ("checkpoint_*.pt", "model.pt"))

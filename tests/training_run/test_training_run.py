@@ -20,12 +20,12 @@ from monai_unetpp.metrics import LabelScore
 from monai_unetpp.planning import plan
 from monai_unetpp.pruning import evaluate_levels
 from monai_unetpp.training import NumberedPatches, TrainingBudget
-from monai_unetpp.training_run import TrainOptions, train
+from monai_unetpp.training_run import TrainOptions, judging, train
 from monai_unetpp.training_run import run as stages
 from monai_unetpp.training_run.fitting import fit
-from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds
+from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds, time_case
 from monai_unetpp.training_run.planned import planned_bundle
-from monai_unetpp.training_run.sharing import share_time
+from monai_unetpp.training_run.sharing import CaseTime, TimeShares, share_time
 
 
 @pytest.fixture(scope="module")
@@ -273,16 +273,22 @@ def test_preparing_the_cases_counts_as_training(discs_dir, planned, tmp_path, mo
 
 
 def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
-    def shares(name, minutes, case_s=1.0, folds=0):
-        told = {"started": time.monotonic(), "case_s": case_s, "cases": 30, "levels": 3, "folds": folds}
-        return share_time(tmp_path / name, minutes, **told)
+    def shares(name, minutes, case_s=1.0, scoring_s=0.0, folds=0, used_s=0.0):
+        told = {"started": time.monotonic() - used_s, "case": CaseTime(case_s, scoring_s), "cases": 30, "levels": 3}
+        return share_time(tmp_path / name, minutes, **told, folds=folds)
 
     plain = shares("plain", 60)
     # 30 cases, the report, three levels, and twelve rounds of two passes, with a reserve, and the start
     assert plain.verdict == pytest.approx((15 + 1.25 * (30 + 25 + 36 + 24)) / 60)
     assert plain.final + plain.verdict == pytest.approx(60, abs=0.1)
     assert (plain.fold, plain.repeats) == (0, 10)
-    assert shares("plain", 5) == plain
+    # what has not begun yet gets the whole time when it is started again, and keeps its schedule from then on
+    assert shares("plain", 50).final < plain.final
+    (tmp_path / "fold_1").mkdir()
+    (tmp_path / "fold_1" / "checkpoint_epoch=1.pt").touch()
+    assert shares("plain", 5) == shares("plain", 50)
+    # reading a case and comparing it with the truth can take longer than the network
+    assert shares("compared", 60, scoring_s=9.0).verdict == pytest.approx((15 + 1.25 * (300 + 25 + 36 + 24)) / 60)
     crossed = shares("crossed", 60, folds=3)
     assert crossed.final + 3 * crossed.fold + crossed.verdict == pytest.approx(60, abs=0.1)
     assert 3 * crossed.fold == pytest.approx(0.6 * (crossed.final + 3 * crossed.fold))
@@ -295,6 +301,50 @@ def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
     slow = shares("slow", 10, case_s=20)
     assert (slow.verdict, slow.repeats) == (5, 1)
     assert "longer than the 5 that 10 minutes leave for it" in caplog.text
+    assert "Checking and measuring" not in caplog.text
+    assert shares("late", 10, used_s=480).final == pytest.approx(0.5)
+    assert "took 8 of the 10 minutes, which leaves 0.5 for training. To train for longer, interrupt it" in caplog.text
+
+
+def test_the_time_of_a_case_has_all_that_scoring_and_training_do_with_it(discs_dir, planned, monkeypatch):
+    waited = []
+    monkeypatch.setattr(judging, "synchronize", lambda device: waited.append(device.type))
+    entry = load_datalist(discs_dir, "training")[0]
+    values = {"dataset_dir": str(discs_dir), "device": torch.device("cpu")}
+    found, levels = time_case(planned("timed"), entry, values)
+    assert levels == 2
+    assert min(dataclasses.astuple(found)) > 0
+    # a GPU is still at work when a call returns
+    assert set(waited) == {"cpu"}
+
+
+def test_a_training_uses_as_many_cases_as_it_can_prepare():
+    cases = list(range(100))
+    shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, prepare_s=6.0)
+    # for 300 seconds, one case after the other, or three at once that hinder each other
+    assert shares.preparable(cases, 10, cache_rate=1.0, workers=1) == cases[::2]
+    assert shares.preparable(cases, 10, cache_rate=1.0, workers=3) == cases
+    assert shares.preparable(cases, 10, cache_rate=0.0, workers=1) == cases
+    assert shares.preparable(cases, 0.01, cache_rate=1.0, workers=1) == [0, 25, 50, 75]
+
+
+def test_it_is_told_how_many_cases_a_training_uses(tmp_path, monkeypatch):
+    planned, lines, taken = SimpleNamespace(), [], []
+    vars(planned).update(bundle=tmp_path, steps=None, folds=0, observed=0, plan={"cache_rate": 1.0, "num_workers": 0})
+    vars(planned).update(beginning=SimpleNamespace(init=None))
+    shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, prepare_s=6.0)
+    entries = [{"image": f"{number}.nii.gz", "label": "x"} for number in range(100)]
+    monkeypatch.setattr(stages, "fit", lambda *_, cases, **__: taken.extend(cases))
+    run = stages._Run(planned, {}, entries, [], shares, lines.append)
+    run.fit_final()
+    assert taken == run.final_cases == entries[::2]
+    assert lines == [
+        "training: preparing all 100 cases would take too much of the 10.0 minutes, so 50 of them are used. More "
+        "minutes use more."
+    ]
+    # steps that are set by hand take as long as they take
+    planned.steps = 5
+    assert run.final_cases == entries
 
 
 def test_folds_keep_subjects_together():
