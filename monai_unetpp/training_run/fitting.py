@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from torch.nn.parallel import DistributedDataParallel
 
@@ -86,9 +88,28 @@ def fit(
     if finished is not None:
         tell(f"{name}: done before, {finished.steps} steps")
         return finished
+    given = {**values, "output_dir": str(folder)}
+    try:
+        return _fit(bundle, folder, given, tell, name, cases, observed)
+    finally:
+        # trainers refer to themselves: their prepared cases would stay in memory while others train, or judge
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _fit(
+    bundle: Path,
+    folder: Path,
+    given: Mapping[str, Any],
+    tell: Callable[[str], None],
+    name: str,
+    cases: Sequence[Mapping[str, Any]] | None,
+    observed: Sequence[Mapping[str, Any]] | None,
+) -> Fitted:
     names = ["train.json"] + (["multi_gpu_train.json"] if process_count() > 1 else [])
     config = BundleConfig(bundle, *names)
-    for key, value in {**values, "output_dir": str(folder)}.items():
+    for key, value in given.items():
         config[key] = value
     if cases is not None:
         config["train#cases#data"] = list(cases)

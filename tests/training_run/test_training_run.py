@@ -5,6 +5,7 @@ import importlib
 import re
 import shutil
 import time
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -270,6 +271,21 @@ def test_preparing_the_cases_counts_as_training(discs_dir, planned, tmp_path, mo
     values = {"dataset_dir": str(discs_dir), "device": torch.device("cpu"), "check_data": False, "minutes": 5}
     fit(planned("slow"), tmp_path / "fit", values | {"steps": 2}, print, name="training")
     assert counted == [60.0]
+
+
+def test_the_cases_of_a_training_do_not_stay_in_memory(discs_dir, planned, tmp_path, monkeypatch):
+    """They may be a quarter of the memory, and the next fold prepares its own."""
+    prepare, held = CacheDataset.set_data, []
+
+    def noting(self, data):
+        prepare(self, data)
+        held.append(weakref.ref(self))
+
+    monkeypatch.setattr(CacheDataset, "set_data", noting)
+    values = {"dataset_dir": str(discs_dir), "device": torch.device("cpu"), "check_data": False}
+    fit(planned("light"), tmp_path / "fit", values | {"steps": 2}, print, name="training")
+    assert held
+    assert not any(each() for each in held)
 
 
 def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
