@@ -143,7 +143,7 @@ class _Run:
         """Check and list the cases, and divide the time."""
         bundle, folder = planned.bundle, planned.bundle / "training"
         subjects = planned.plan.subject_rules
-        check_data(planned.dataset_dir, planned.plan, bundle, planned.folds, **subjects)
+        check_data(planned.dataset_dir, planned.plan, bundle, planned.folds, tell, **subjects)
         device = local_device(None if options.device is None else resolve_device(options.device))
         values = {"dataset_dir": str(planned.dataset_dir), "device": device}
         training = load_datalist(planned.dataset_dir, "training", folder, **subjects)

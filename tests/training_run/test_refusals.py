@@ -111,6 +111,14 @@ def test_what_a_verdict_would_refuse_is_refused_before_anything_is_done(
     assert not (bundle / "training" / "start.json").exists()
 
 
+def test_checking_many_cases_is_not_silent(data, tmp_path):
+    lines = []
+    settings = {"settings": SETTINGS, "device": "cpu", "measure": slow_machine}
+    plan(data, tmp_path / "told", **settings, progress=lines.append)
+    assert [line for line in lines if line.endswith("9 of 9")] == ["checking: 9 of 9"]
+    assert "measuring: 6 of 6" in lines
+
+
 def test_more_folds_than_subjects_are_refused_when_planning(data, tmp_path):
     def change(content):
         for entry in (*content["training"], *content["validation"]):
