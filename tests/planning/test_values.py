@@ -55,6 +55,7 @@ def test_a_setting_is_given_once():
         ("intensity_range", [5, 1, 0, 1], "intensity_range must be the lowest and the highest intensity"),
         ("class_ratios", [0, 0], "class_ratios must have a number above 0"),
         ("class_weights", 2, "class_weights must be a list, got 2"),
+        ("class_weights", [0, 1], r"class_weights must be above 0, got \[0, 1\]: patches with such a class alone"),
     ],
 )
 def test_values_of_the_wrong_kind_are_refused(name, value, message):
@@ -65,6 +66,13 @@ def test_values_of_the_wrong_kind_are_refused(name, value, message):
 def test_one_number_stands_for_all_axes():
     assert check_one("patch_size", 64, 3) == [64, 64, 64]
     assert check_one("strides", [2, [2, 2, 1]], 3) == [[2, 2, 2], [2, 2, 1]]
+
+
+def test_no_value_is_given_by_the_word_that_plans_have_for_it():
+    assert [check_one(name, "none", 3) for name in ("spacing_mm", "ema", "class_weights", "intensity_range")] == [
+        None
+    ] * 4
+    assert [check_one(name, "none", 3) for name in ("flip_axes", "flips", "augmentation")] == [[], [], "none"]
 
 
 def test_limits_are_checked():
