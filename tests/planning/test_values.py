@@ -1,5 +1,7 @@
 """Values of a plan that are set by hand."""
 
+from pathlib import Path
+
 import pytest
 
 from monai_unetpp.planning.plan_options import PlanOptions
@@ -80,3 +82,14 @@ def test_limits_are_checked():
         PlanOptions("data", "bundle", minutes=0)
     with pytest.raises(ValueError, match="folds must be one of 0, 3, 5, got 4"):
         PlanOptions("data", "bundle", folds=4)
+
+
+def test_the_folder_of_a_bundle_has_a_name(tmp_path, monkeypatch):
+    """The pruned one is named after it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inner").mkdir()
+    assert [PlanOptions("data", folder).output_dir for folder in (".", "inner/..", "b")] == [
+        tmp_path,
+        tmp_path,
+        Path("b"),
+    ]
