@@ -18,6 +18,7 @@ from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, hash_file, read_met
 from monai_unetpp.data import find_ignore_label
 from monai_unetpp.data.labelled import list_cases
 from monai_unetpp.data.labels import read_label_map
+from monai_unetpp.data.voxel_hash import hash_voxels
 from monai_unetpp.devices import synchronize
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.files import write_text
@@ -115,7 +116,9 @@ def _time_scoring(plan: PruningPlan, entry: Mapping[str, Any], network: NestedUN
             truth.data, spacing_of_affine(truth.affine, truth.data.ndim), steps.labels, steps.tolerance_mm
         )
         _, comparing = _timed(lambda: scorer.score(np.roll(truth.data, 1, axis=0)), plan)
-    return CaseTime(seconds, loading + reading + len(source.levels) * (returning + comparing))
+    _, hashing = _timed(lambda: hash_voxels(case.image), plan)
+    scoring = loading + reading + len(source.levels) * (returning + comparing)
+    return CaseTime(seconds, scoring, reading=hashing)
 
 
 def _timed(work: Callable[[], _T], plan: PruningPlan) -> tuple[_T, float]:

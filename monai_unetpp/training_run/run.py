@@ -160,6 +160,7 @@ class _Run:
                     started=started,
                     case=case,
                     cases=len(judging),
+                    trained=len(training) + (len(validation) if planned.folds else 0),
                     levels=levels,
                     folds=planned.folds,
                 )

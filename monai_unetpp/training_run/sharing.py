@@ -52,11 +52,13 @@ class CaseTime:
         scoring: everything else that scoring it at all levels takes: reading it, bringing the results back to its grid,
             and comparing them with the truth.
         preparing: preparing it for training.
+        reading: reading its image and hashing its voxels, as for the record of the training.
     """
 
     network: float
     scoring: float = 0.0
     preparing: float = 0.0
+    reading: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +104,7 @@ class TimeShares:
 
 
 def share_time(
-    path: Path, minutes: float, *, started: float, case: CaseTime, cases: int, levels: int, folds: int
+    path: Path, minutes: float, *, started: float, case: CaseTime, cases: int, trained: int, levels: int, folds: int
 ) -> TimeShares:
     """Divide the time, and save the shares, so that a resumed training keeps its schedule.
 
@@ -111,14 +113,16 @@ def share_time(
         minutes: time for everything.
         started: ``time.monotonic()`` at the start.
         case: the time that one case takes.
-        cases: number of cases to score.
+        cases: number of cases to score, each of which is checked before.
+        trained: number of training cases, which the first process records.
         levels: number of levels of the network.
         folds: number of folds.
     """
     if path.is_file() and _has_begun(path.parent):
         return TimeShares(**json.loads(path.read_text(encoding="utf-8")))
     total_s = 60 * minutes
-    scoring_s = (case.network + case.scoring) * math.ceil(cases / process_count()) + _REPORT_S + _LEVEL_S * levels
+    case_s = case.network + case.scoring + case.reading
+    scoring_s = case_s * math.ceil(cases / process_count()) + case.reading * trained + _REPORT_S + _LEVEL_S * levels
     most_s = _MOST_KEPT * total_s
     needed = {n: _START_S + _RESERVE * (scoring_s + (n + _WARM_UP) * _PASSES * case.network) for n in _REPEATS}
     repeats = next((n for n in _REPEATS if needed[n] <= most_s / 2), _REPEATS[-1])

@@ -289,9 +289,9 @@ def test_the_cases_of_a_training_do_not_stay_in_memory(discs_dir, planned, tmp_p
 
 
 def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
-    def shares(name, minutes, case_s=1.0, scoring_s=0.0, folds=0, used_s=0.0):
-        told = {"started": time.monotonic() - used_s, "case": CaseTime(case_s, scoring_s), "cases": 30, "levels": 3}
-        return share_time(tmp_path / name, minutes, **told, folds=folds)
+    def shares(name, minutes, case_s=1.0, folds=0, used_s=0.0, **others):
+        told = {"started": time.monotonic() - used_s, "case": CaseTime(case_s, **others), "cases": 30, "trained": 100}
+        return share_time(tmp_path / name, minutes, **told, levels=3, folds=folds)
 
     plain = shares("plain", 60)
     # 30 cases, the report, three levels, and twelve rounds of two passes, with a reserve, and the start
@@ -304,7 +304,9 @@ def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
     (tmp_path / "fold_1" / "checkpoint_epoch=1.pt").touch()
     assert shares("plain", 5) == shares("plain", 50)
     # reading a case and comparing it with the truth can take longer than the network
-    assert shares("compared", 60, scoring_s=9.0).verdict == pytest.approx((15 + 1.25 * (300 + 25 + 36 + 24)) / 60)
+    assert shares("compared", 60, scoring=9.0).verdict == pytest.approx((15 + 1.25 * (300 + 25 + 36 + 24)) / 60)
+    # all cases are read once more, those of the training for their record
+    assert shares("read", 60, reading=2.0).verdict == pytest.approx((15 + 1.25 * (90 + 200 + 25 + 36 + 24)) / 60)
     crossed = shares("crossed", 60, folds=3)
     assert crossed.final + 3 * crossed.fold + crossed.verdict == pytest.approx(60, abs=0.1)
     assert 3 * crossed.fold == pytest.approx(0.6 * (crossed.final + 3 * crossed.fold))
