@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.distributed import from_first, process_count, rank, release, waiting_group
 from monai_unetpp.files import write_text
+from monai_unetpp.measuring.memory import is_out_of_memory
 
 __all__ = ["Fitted", "fit", "read_fitted"]
 
@@ -82,7 +83,8 @@ def fit(
         observed: cases to observe, the first of them, instead of the validation list.
 
     Raises:
-        RuntimeError: the loss became infinite or not a number.
+        MemoryError: memory ran out.
+        RuntimeError: the loss became infinite or not a number, or torch failed otherwise.
     """
     finished = read_fitted(folder)
     if finished is not None:
@@ -123,7 +125,7 @@ def _fit(
     config.parse("pace").count_preparation(time.monotonic() - began)
     if rank() == 0:
         _tell_progress(trainer, config, tell, name)
-    config.parse("run")
+    _run(config, name)
     fitted = _summarise(folder, config, trainer)
     network = config.parse("network")
     if isinstance(network, DistributedDataParallel):
@@ -132,6 +134,28 @@ def _fit(
         if rank() == 0:
             _finish(fitted)
         return from_first(fitted if rank() == 0 else None, group)
+
+
+def _run(config: BundleConfig, name: str) -> None:
+    """Train; what goes wrong then is not the fault of the configuration.
+
+    Raises:
+        MemoryError: memory ran out.
+        RuntimeError: any other error of torch, and a loss that is not finite.
+    """
+    try:
+        config.parse("run")
+    except ValueError as e:
+        cause = e.__cause__
+        if cause is not None and is_out_of_memory(cause):
+            size = " x ".join(map(str, config.parse("patch_size")))
+            raise MemoryError(
+                f"{name}: memory ran out with {config.parse('batch_size')} patches of {size} per batch. Close other "
+                "programs and run the same command again, or plan in another folder with a smaller --set patch_size."
+            ) from cause
+        if isinstance(cause, RuntimeError):
+            raise RuntimeError(f"{name}: {cause}") from cause
+        raise
 
 
 def _tell_progress(trainer: Engine, config: BundleConfig, tell: Callable[[str], None], name: str) -> None:

@@ -96,7 +96,8 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
         ValueError: data with problems, all named; values that cannot work, or other ones than the training began with.
         FileExistsError: another bundle where the pruned one may have to be written.
         BlockingIOError: another process trains in the same folder.
-        RuntimeError: the loss became infinite or not a number.
+        MemoryError: memory ran out while training.
+        RuntimeError: the loss became infinite or not a number, or torch failed otherwise.
     """
     started = time.monotonic()
     with process_group(None if options.device is None else resolve_device(options.device)):

@@ -273,6 +273,33 @@ def test_preparing_the_cases_counts_as_training(discs_dir, planned, tmp_path, mo
     assert counted == [60.0]
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            MemoryError,
+            r"^fold 1: memory ran out with 2 patches of 16 x 16 per batch\. Close other programs and run the same",
+        ),
+        (
+            RuntimeError("the loss became nan at step 3. Give a lower learning_rate."),
+            RuntimeError,
+            r"^fold 1: the loss became nan at step 3\. Give a lower learning_rate\.$",
+        ),
+    ],
+)
+def test_what_goes_wrong_in_a_training_is_not_put_down_to_the_configuration(
+    error, kind, message, discs_dir, planned, tmp_path, monkeypatch
+):
+    def fail(self, index):
+        raise error
+
+    monkeypatch.setattr(NumberedPatches, "__getitem__", fail)
+    values = {"dataset_dir": str(discs_dir), "device": torch.device("cpu"), "check_data": False}
+    with pytest.raises(kind, match=message):
+        fit(planned("failing"), tmp_path / "fit", values, print, name="fold 1")
+
+
 def test_the_cases_of_a_training_do_not_stay_in_memory(discs_dir, planned, tmp_path, monkeypatch):
     """They may be a quarter of the memory, and the next fold prepares its own."""
     prepare, held = CacheDataset.set_data, []
