@@ -180,6 +180,14 @@ def test_what_is_wrong_names_the_file(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_what_goes_wrong_while_it_runs_is_not_the_files_fault(tmp_path):
+    failing = {"run": ["$(_ for _ in ()).throw(RuntimeError('the loss became nan'))"]}
+    with pytest.raises(RuntimeError, match=r"^the loss became nan$"):
+        BundleConfig(make_config(tmp_path, failing), "inference.json").run()
+    with pytest.raises(ValueError, match=r"inference\.json: 'run' cannot be created from it \(ZeroDivisionError"):
+        BundleConfig(make_config(tmp_path, {"run": ["$1/0"]}), "inference.json").run()
+
+
 def test_a_value_from_outside_is_not_the_files_fault(tmp_path):
     network = {"_target_": "monai_unetpp.NestedUNet", "spatial_dims": "@dims", "in_channels": 1, "out_channels": 1}
     config = BundleConfig(

@@ -89,6 +89,22 @@ class BundleConfig:
         # outside of the except block, so that the error keeps its own cause
         self._explain(key, wrapped)
 
+    def run(self) -> None:
+        """Do what the entry ``run`` says.
+
+        Raises:
+            ValueError: it cannot be created; the message names the files.
+            RuntimeError: the work failed, which is not the fault of the configuration.
+            MemoryError: likewise.
+            Exception: errors of this package, as :meth:`parse` raises them.
+        """
+        try:
+            self.parse("run")
+        except ValueError as e:
+            if isinstance(e.__cause__, (MemoryError, RuntimeError)):
+                raise e.__cause__ from e.__cause__.__cause__
+            raise
+
     def _stand_in(self, value: Any) -> Any:
         """The placeholder of a value in the configuration, without any of the value's own text."""
         if isinstance(value, (bool, int, float)) or value is None:

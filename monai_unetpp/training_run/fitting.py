@@ -137,25 +137,22 @@ def _fit(
 
 
 def _run(config: BundleConfig, name: str) -> None:
-    """Train; what goes wrong then is not the fault of the configuration.
+    """Train, with the name of the training in errors.
 
     Raises:
         MemoryError: memory ran out.
         RuntimeError: any other error of torch, and a loss that is not finite.
     """
     try:
-        config.parse("run")
-    except ValueError as e:
-        cause = e.__cause__
-        if cause is not None and is_out_of_memory(cause):
-            size = " x ".join(map(str, config.parse("patch_size")))
-            raise MemoryError(
-                f"{name}: memory ran out with {config.parse('batch_size')} patches of {size} per batch. Close other "
-                "programs and run the same command again, or plan in another folder with a smaller --set patch_size."
-            ) from cause
-        if isinstance(cause, RuntimeError):
-            raise RuntimeError(f"{name}: {cause}") from cause
-        raise
+        config.run()
+    except (MemoryError, RuntimeError) as e:
+        if not is_out_of_memory(e):
+            raise RuntimeError(f"{name}: {e}") from e
+        size = " x ".join(map(str, config.parse("patch_size")))
+        raise MemoryError(
+            f"{name}: memory ran out with {config.parse('batch_size')} patches of {size} per batch. Close other "
+            "programs and run the same command again, or plan in another folder with a smaller --set patch_size."
+        ) from e
 
 
 def _tell_progress(trainer: Engine, config: BundleConfig, tell: Callable[[str], None], name: str) -> None:
