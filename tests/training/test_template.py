@@ -1,6 +1,7 @@
 """The template of a bundle's training, and values of a caller in place of what it says."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -117,3 +118,10 @@ def test_a_device_may_be_given_as_text(device):
     assert config.parse("network#device_ids") is None
     assert config.parse("train#dataloader#pin_memory") is False
     assert config.parse("initialize#1#device") == device
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no fork that is safe")
+@pytest.mark.parametrize(("workers", "context"), [(0, None), (2, "fork")])
+def test_processes_that_draw_patches_share_the_prepared_cases(workers, context):
+    """Since Python 3.14 others would get a copy of them."""
+    assert configure(num_workers=workers).parse("train#dataloader#multiprocessing_context") == context
