@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, TypeVar
-
-import numpy as np
-import torch
+from typing import Any
 
 from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, hash_file, read_metadata
 from monai_unetpp.data import find_ignore_label
 from monai_unetpp.data.labelled import list_cases
-from monai_unetpp.data.labels import read_label_map
-from monai_unetpp.data.voxel_hash import hash_voxels
-from monai_unetpp.devices import synchronize
-from monai_unetpp.distributed import from_first, rank, waiting_group
+from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_text
-from monai_unetpp.metrics import CaseScorer, spacing_of_affine
-from monai_unetpp.networks import NestedUNet
 from monai_unetpp.planning import load_plan
 from monai_unetpp.pruning import PruningPlan, evaluate_levels, judge, prune, verdict, write_pruned_bundle
 from monai_unetpp.pruning.folds import format_scores
 from monai_unetpp.pruning.pipeline_text import describe_settings
-from monai_unetpp.pruning.predict import Pipeline, list_sources, networks_ready
-from monai_unetpp.pruning.preflight import check_plan, check_write
+from monai_unetpp.pruning.preflight import check_write
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.topology import level_name
-from monai_unetpp.training_run.sharing import CaseTime
 
 __all__ = [
     "check_target",
@@ -44,14 +32,9 @@ __all__ = [
     "pruning_plan",
     "score_fold",
     "split_folds",
-    "time_case",
 ]
 
 _Entries = Sequence[Mapping[str, Any]]
-_T = TypeVar("_T")
-
-#: A pass faster than this is timed twice.
-_WARM_S = 20.0
 
 
 def pruning_plan(bundle: Path, **values: Any) -> PruningPlan:
@@ -66,68 +49,6 @@ def pruning_plan(bundle: Path, **values: Any) -> PruningPlan:
         config[key] = value
     plan: PruningPlan = config.parse("plan")
     return plan
-
-
-def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[CaseTime, int]:
-    """The time that a case takes, measured with an untrained network, and the number of levels.
-
-    Args:
-        bundle: the folder of the bundle.
-        entry: the case.
-        values: overrides of its configurations.
-
-    Raises:
-        ImportError: the packages that draw the report are not installed.
-        ValueError: rules that the verdict would refuse.
-    """
-    config = BundleConfig(bundle, "train.json")
-    for key, value in values.items():
-        config[key] = value
-    network: NestedUNet = config.parse("network_def")
-    plan = pruning_plan(bundle, **values, network=network)
-    check_plan(plan)
-    with waiting_group() as group:
-        found = None
-        if rank() == 0:
-            found = _time_scoring(plan, entry, network)
-            _, preparing = _timed(lambda: config.parse("train#preprocessing")(dict(entry)), plan)
-            found = dataclasses.replace(found, preparing=preparing)
-        return from_first(found, group), len(network.levels)
-
-
-def _time_scoring(plan: PruningPlan, entry: Mapping[str, Any], network: NestedUNet) -> CaseTime:
-    """Score a case step by step; where the truth is compared, it is with itself, moved by a voxel."""
-    case, steps = list_cases([entry])[0], plan.pipeline
-    pipeline = Pipeline(steps.preprocessing, steps.inferer, steps.postprocessing)
-    (source,) = list_sources(network, None, {})
-    device = torch.device(steps.device)
-    with networks_ready([source], device):
-        image, loading = _timed(lambda: pipeline.load(case), plan)
-        outputs, seconds = _timed(lambda: pipeline.infer(image, source, device), plan)
-        if seconds < _WARM_S:
-            # the first pass includes one-time initialisation
-            del outputs
-            outputs, again = _timed(lambda: pipeline.infer(image, source, device), plan)
-            seconds = min(seconds, again)
-        truth, reading = _timed(lambda: read_label_map(case.label, network.spatial_dims), plan)
-        deepest = source.pick(outputs)[source.levels[-1]]
-        _, returning = _timed(lambda: pipeline.label_map(deepest, image, truth.data.shape), plan)
-        scorer = CaseScorer(
-            truth.data, spacing_of_affine(truth.affine, truth.data.ndim), steps.labels, steps.tolerance_mm
-        )
-        _, comparing = _timed(lambda: scorer.score(np.roll(truth.data, 1, axis=0)), plan)
-    _, hashing = _timed(lambda: hash_voxels(case.image), plan)
-    scoring = loading + reading + len(source.levels) * (returning + comparing)
-    return CaseTime(seconds, scoring, reading=hashing)
-
-
-def _timed(work: Callable[[], _T], plan: PruningPlan) -> tuple[_T, float]:
-    """The result of some work on the device of a plan, and its seconds."""
-    device = torch.device(plan.pipeline.device)
-    started = time.monotonic()
-    result = work()
-    synchronize(device)
-    return result, time.monotonic() - started
 
 
 def fold_dir(bundle: Path, number: int) -> Path:

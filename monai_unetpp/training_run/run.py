@@ -31,10 +31,10 @@ from monai_unetpp.training_run.judging import (
     judge_bundle,
     score_fold,
     split_folds,
-    time_case,
 )
 from monai_unetpp.training_run.planned import Planned, planned_bundle
 from monai_unetpp.training_run.sharing import TimeShares, share_time
+from monai_unetpp.training_run.timing import time_case
 from monai_unetpp.training_run.train_options import TrainOptions
 
 __all__ = ["TrainingOutcome", "train"]

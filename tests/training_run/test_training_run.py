@@ -17,14 +17,15 @@ from tiny_planning import TINY, slow_machine
 from monai_unetpp import NestedUNet, cli
 from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read_training_record
 from monai_unetpp.data import load_datalist
+from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.planning import plan
 from monai_unetpp.pruning import evaluate_levels
 from monai_unetpp.training import NumberedPatches, TrainingBudget
-from monai_unetpp.training_run import TrainOptions, judging, train
+from monai_unetpp.training_run import TrainOptions, timing, train
 from monai_unetpp.training_run import run as stages
 from monai_unetpp.training_run.fitting import fit
-from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds, time_case
+from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds
 from monai_unetpp.training_run.planned import planned_bundle
 from monai_unetpp.training_run.sharing import CaseTime, TimeShares, share_time
 
@@ -353,14 +354,23 @@ def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
 
 def test_the_time_of_a_case_has_all_that_scoring_and_training_do_with_it(discs_dir, planned, monkeypatch):
     waited = []
-    monkeypatch.setattr(judging, "synchronize", lambda device: waited.append(device.type))
+    monkeypatch.setattr(timing, "synchronize", lambda device: waited.append(device.type))
     entry = load_datalist(discs_dir, "training")[0]
     values = {"dataset_dir": str(discs_dir), "device": torch.device("cpu")}
-    found, levels = time_case(planned("timed"), entry, values)
+    found, levels = timing.time_case(planned("timed"), entry, values)
     assert levels == 2
     assert min(dataclasses.astuple(found)) > 0
     # a GPU is still at work when a call returns
     assert set(waited) == {"cpu"}
+
+
+def test_a_few_windows_of_a_large_image_are_timed():
+    inferer = NestedSlidingWindowInferer(roi_size=(16, 8), overlap=0.5)
+    part, times = timing._part(torch.zeros(1, 64, 32), inferer)
+    # 7 x 7 windows in all, 3 x 1 in the part
+    assert (part.shape, times) == ((1, 32, 8), 49 / 3)
+    part, times = timing._part(torch.zeros(1, 12, 7), inferer)
+    assert (part.shape, times) == ((1, 12, 7), 1.0)
 
 
 def test_a_training_uses_as_many_cases_as_it_can_prepare():
