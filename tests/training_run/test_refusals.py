@@ -12,7 +12,7 @@ from tiny_planning import TINY, slow_machine
 
 from monai_unetpp import files
 from monai_unetpp.data import describe_data_set, load_datalist
-from monai_unetpp.planning import data_check, load_plan, plan, plan_making, take_fingerprint
+from monai_unetpp.planning import bundle_writing, data_check, load_plan, plan, plan_making, take_fingerprint
 from monai_unetpp.pruning import preflight
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
@@ -109,6 +109,25 @@ def test_what_a_verdict_would_refuse_is_refused_before_anything_is_done(
     # and nothing is in the way of another attempt
     assert not (tmp_path / "other").exists()
     assert not (bundle / "training" / "start.json").exists()
+
+
+@pytest.mark.parametrize("planned_before", [False, True])
+def test_planning_goes_on_after_an_interruption(planned_before, data, tmp_path, monkeypatch):
+    folder = tmp_path / "interrupted"
+    if planned_before:
+        make_plan(data, folder)
+
+    def stop(plan, fingerprint):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bundle_writing, "plan_text", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make_plan(data, folder)
+    assert not (folder / "configs" / "plan.json").exists()
+    make_plan(data, folder)
+    assert load_plan(folder).name == "interrupted"
+    assert not (folder / "training" / "planning").exists()
 
 
 def test_checking_many_cases_is_not_silent(data, tmp_path):
