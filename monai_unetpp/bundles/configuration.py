@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.errors import is_deliberate
+from monai_unetpp.measuring.memory import is_out_of_memory
 
 __all__ = ["BundleConfig", "bundle_code", "list_code"]
 
@@ -77,6 +78,7 @@ class BundleConfig:
 
         Raises:
             ValueError: it cannot be created; the message names the files.
+            MemoryError: memory does not suffice.
             Exception: errors of this package about values that were set, unchanged.
         """
         if key not in self:
@@ -95,13 +97,13 @@ class BundleConfig:
         Raises:
             ValueError: it cannot be created; the message names the files.
             RuntimeError: the work failed, which is not the fault of the configuration.
-            MemoryError: likewise.
+            MemoryError: memory does not suffice.
             Exception: errors of this package, as :meth:`parse` raises them.
         """
         try:
             self.parse("run")
         except ValueError as e:
-            if isinstance(e.__cause__, (MemoryError, RuntimeError)):
+            if isinstance(e.__cause__, RuntimeError):
                 raise e.__cause__ from e.__cause__.__cause__
             raise
 
@@ -128,6 +130,10 @@ class BundleConfig:
             if self._is_at_fault(error):
                 raise type(error)(f"{self}: {error}") from error
             raise error
+        if is_out_of_memory(error):
+            raise MemoryError(
+                f"{self}: memory ran out for {key!r} ({_in_words(error)}). Close other programs, or take another device."
+            ) from error
         raise ValueError(
             f"{self}: {key!r} cannot be created from it ({_in_words(error)}{place}). Correct the configuration."
         ) from error
