@@ -132,7 +132,8 @@ class BundleConfig:
             raise error
         if is_out_of_memory(error):
             raise MemoryError(
-                f"{self}: memory ran out for {key!r} ({_in_words(error)}). Close other programs, or take another device."
+                f"{self}: memory ran out for {key!r} ({_in_words(error)}). Close other programs, or take another "
+                "device."
             ) from error
         raise ValueError(
             f"{self}: {key!r} cannot be created from it ({_in_words(error)}{place}). Correct the configuration."
