@@ -18,7 +18,7 @@ from monai_unetpp.distributed import from_first, local_device, process_group, ra
 from monai_unetpp.files import claimed, write_text
 from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.progress import Progress, counting, teller
-from monai_unetpp.pruning import verdict
+from monai_unetpp.pruning import preflight, verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.training_run.beginning import write_beginning
@@ -95,11 +95,14 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
         FileNotFoundError: no such data set, or no such initial weights.
         ValueError: data with problems, all named; values that cannot work, or other ones than the training began with.
         FileExistsError: another bundle where the pruned one may have to be written.
+        ImportError: the packages that draw the report are not installed.
         BlockingIOError: another process trains in the same folder.
         MemoryError: memory ran out while training.
         RuntimeError: the loss became infinite or not a number, or torch failed otherwise.
     """
     started = time.monotonic()
+    # before the cases are read, which can take long
+    preflight.check_report()
     with process_group(None if options.device is None else resolve_device(options.device)):
         tell = teller(progress if rank() == 0 else False, logger)
         planned = planned_bundle(options, tell)

@@ -148,14 +148,14 @@ def test_more_folds_than_subjects_are_refused_when_planning(data, tmp_path):
         make_plan(data, tmp_path / "bundle", folds=3)
 
 
-def test_a_report_that_could_not_be_drawn_is_told_before_the_training(data, bundle, monkeypatch):
+def test_a_report_that_could_not_be_drawn_is_told_before_the_cases_are_read(data, tmp_path, monkeypatch):
     def miss():
         raise ImportError("Reports need matplotlib and jinja2")
 
-    monkeypatch.setattr(preflight, "_check_report", miss)
-    monkeypatch.setattr(stages, "fit", None)
+    monkeypatch.setattr(preflight, "check_report", miss)
     with pytest.raises(ImportError, match="Reports need matplotlib and jinja2"):
-        train(asked(data, bundle))
+        train(asked(data, tmp_path / "bundle"))
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_data_that_passed_are_read_again_only_when_they_change(data, tmp_path, monkeypatch):
