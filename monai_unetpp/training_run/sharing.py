@@ -39,6 +39,8 @@ _START_S, _RESERVE = 15.0, 1.25
 #: Measured runs of each level for its latency: as many as the time allows.
 _REPEATS = (10, 5, 3, 1)
 _WARM_UP = 2
+#: Runs of each level that measure its memory, and most cases that are drawn, each of which is segmented once more.
+_MEMORY_RUNS, _PICTURES = 1, 4
 #: Time of all levels as pruned networks, relative to the deepest one.
 _PASSES = 2.0
 
@@ -124,7 +126,9 @@ def share_time(
     case_s = case.network + case.scoring + case.reading
     scoring_s = case_s * math.ceil(cases / process_count()) + case.reading * trained + _REPORT_S + _LEVEL_S * levels
     most_s = _MOST_KEPT * total_s
-    needed = {n: _START_S + _RESERVE * (scoring_s + (n + _WARM_UP) * _PASSES * case.network) for n in _REPEATS}
+    scoring_s += min(cases, _PICTURES) * (case.network + case.scoring)
+    runs = {n: (n + _WARM_UP + _MEMORY_RUNS) * _PASSES * case.network for n in _REPEATS}
+    needed = {n: _START_S + _RESERVE * (scoring_s + runs[n]) for n in _REPEATS}
     repeats = next((n for n in _REPEATS if needed[n] <= most_s / 2), _REPEATS[-1])
     kept_s = min(needed[repeats], most_s)
     if needed[repeats] > most_s:

@@ -322,8 +322,8 @@ def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
         return share_time(tmp_path / name, minutes, **told, levels=3, folds=folds)
 
     plain = shares("plain", 60)
-    # 30 cases, the report, three levels, and twelve rounds of two passes, with a reserve, and the start
-    assert plain.verdict == pytest.approx((15 + 1.25 * (30 + 25 + 36 + 24)) / 60)
+    # 30 cases, four pictures, report, three levels, and 13 rounds of two passes, with a reserve, and the start
+    assert plain.verdict == pytest.approx((15 + 1.25 * (30 + 4 + 25 + 36 + 26)) / 60)
     assert plain.final + plain.verdict == pytest.approx(60, abs=0.1)
     assert (plain.fold, plain.repeats) == (0, 10)
     # what has not begun yet gets the whole time when it is started again, and keeps its schedule from then on
@@ -332,15 +332,15 @@ def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
     (tmp_path / "fold_1" / "checkpoint_epoch=1.pt").touch()
     assert shares("plain", 5) == shares("plain", 50)
     # reading a case and comparing it with the truth can take longer than the network
-    assert shares("compared", 60, scoring=9.0).verdict == pytest.approx((15 + 1.25 * (300 + 25 + 36 + 24)) / 60)
+    assert shares("compared", 60, scoring=9.0).verdict == pytest.approx((15 + 1.25 * (300 + 40 + 25 + 36 + 26)) / 60)
     # all cases are read once more, those of the training for their record
-    assert shares("read", 60, reading=2.0).verdict == pytest.approx((15 + 1.25 * (90 + 200 + 25 + 36 + 24)) / 60)
+    assert shares("read", 60, reading=2.0).verdict == pytest.approx((15 + 1.25 * (90 + 4 + 200 + 25 + 36 + 26)) / 60)
     crossed = shares("crossed", 60, folds=3)
     assert crossed.final + 3 * crossed.fold + crossed.verdict == pytest.approx(60, abs=0.1)
     assert 3 * crossed.fold == pytest.approx(0.6 * (crossed.final + 3 * crossed.fold))
     # the process with the most cases is waited for
     monkeypatch.setattr("monai_unetpp.training_run.sharing.process_count", lambda: 16)
-    assert shares("shared", 60).verdict == pytest.approx((15 + 1.25 * (2 + 25 + 36 + 24)) / 60)
+    assert shares("shared", 60).verdict == pytest.approx((15 + 1.25 * (2 + 4 + 25 + 36 + 26)) / 60)
     monkeypatch.undo()
     # and cases are looked at as long as all of them take a twentieth of the training
     assert [plain.observed(3, minutes) for minutes in (60, 1, 0.7, 0.3)] == [3, 3, 2, 0]
