@@ -35,6 +35,8 @@ _T = TypeVar("_T")
 # torch.distributed, not ignite.distributed: the latter broadcasts no objects, and on the first query of the rank it
 # looks up a group that it did not start by collective calls, then keeps it after the group has ended.
 _LONGEST_WAIT = datetime.timedelta(days=14)
+#: For the next step of a training: the first process scores whole cases from time to time. The default is minutes.
+_LONGEST_STEP = datetime.timedelta(hours=6)
 
 
 def local_device(device: torch.device | str | None = None) -> torch.device:
@@ -97,7 +99,7 @@ def start(device: torch.device | str | None = None) -> None:
     own = local_device(device)
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    dist.init_process_group(backend="nccl" if own.type == "cuda" else "gloo")
+    dist.init_process_group(backend="nccl" if own.type == "cuda" else "gloo", timeout=_LONGEST_STEP)
 
 
 def finish(network: nn.Module | None = None) -> None:

@@ -110,8 +110,10 @@ def test_gpus_get_nccl_unless_the_cpu_is_asked_for(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.update(device=device))
-    monkeypatch.setattr(dist, "init_process_group", lambda backend: chosen.update(backend=backend))
+    monkeypatch.setattr(dist, "init_process_group", lambda **options: chosen.update(options))
     distributed.start()
+    # the other processes wait while the first one scores whole cases
+    assert chosen.pop("timeout").total_seconds() >= 3600
     assert chosen == {"device": torch.device("cuda:1"), "backend": "nccl"}
     distributed.start("cpu")
     assert chosen["backend"] == "gloo"
