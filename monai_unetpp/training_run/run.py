@@ -179,26 +179,35 @@ class _Run:
     @property
     def final_cases(self) -> _Entries:
         """The training cases of the final network: with cross-fitting from both lists, else from the training list."""
-        return self._preparable(self._listed, self.shares.final)
+        return self._usable(self._listed, self.shares.final)[0]
 
     @property
     def _listed(self) -> _Entries:
         return [*self.training, *self.validation] if self.planned.folds else self.training
 
-    def _preparable(self, listed: _Entries, minutes: float) -> _Entries:
-        """The cases that a training of some minutes can prepare in time; all where steps end it."""
-        if self.planned.steps is not None:
-            return listed
+    def _usable(self, listed: _Entries, minutes: float) -> tuple[_Entries, float]:
+        """The cases that a training of some minutes uses, and the share of them that is kept in memory."""
         plan = self.planned.plan
+        if self.planned.steps is not None or "cache_rate" in plan.by_hand:
+            return listed, plan["cache_rate"]
         # as many at once as in train.json
-        return self.shares.preparable(listed, minutes, plan["cache_rate"], max(1, min(4, plan["num_workers"])))
+        workers = max(1, min(4, plan["num_workers"]))
+        facts = {"cache_rate": plan["cache_rate"], "batch_size": plan["batch_size"], "workers": workers}
+        return self.shares.usable(listed, minutes, **facts)
 
-    def _tell_left_out(self, name: str, used: int, listed: int, minutes: float) -> None:
-        if used < listed:
+    def _fit(
+        self, name: str, folder: Path, listed: _Entries, minutes: float, held_out: _Entries | None = None
+    ) -> Fitted:
+        """Train on those of the listed cases that can be used, and look at some that are held out, or that validate."""
+        cases, cache_rate = self._usable(listed, minutes)
+        if len(cases) < len(listed):
             self.tell(
-                f"{name}: preparing all {listed} cases would take too much of the {minutes:.1f} minutes, so {used} of "
-                "them are used. More minutes use more."
+                f"{name}: {len(cases)} of {len(listed)} cases are used, as more would take too much of the "
+                f"{minutes:.1f} minutes, or of the memory."
             )
+        observed = 0 if held_out is None and self.planned.folds else self.planned.observed
+        values = {**self._training_values(minutes, observed), "cache_rate": cache_rate}
+        return fit(self.bundle, folder, values, self.tell, name=name, cases=cases, observed=held_out)
 
     def cross_fit(self) -> list[Scores]:
         """For each fold, train on all others and score this one."""
@@ -207,23 +216,17 @@ class _Run:
         folds = split_folds([*self.training, *self.validation], self.planned.folds)
         scores = []
         for number, held_out in enumerate(folds, start=1):
-            listed = [entry for fold in folds if fold is not held_out for entry in fold]
-            rest = self._preparable(listed, self.shares.fold)
+            rest = [entry for fold in folds if fold is not held_out for entry in fold]
             folder = fold_dir(self.bundle, number)
             name = f"fold {number} of {len(folds)}"
-            self._tell_left_out(name, len(rest), len(listed), self.shares.fold)
-            values = self._training_values(self.shares.fold, self.planned.observed)
-            fit(self.bundle, folder, values, self.tell, name=name, cases=rest, observed=held_out)
+            self._fit(name, folder, rest, self.shares.fold, held_out)
             with counting(self.tell, f"{name}: scoring") as count:
                 scores.append(score_fold(self.bundle, held_out, folder, self.values, count))
         return scores
 
     def fit_final(self) -> Fitted:
         """Train the final network."""
-        values = self._training_values(self.shares.final, 0 if self.planned.folds else self.planned.observed)
-        folder, cases = self.bundle / "training", self.final_cases
-        self._tell_left_out("training", len(cases), len(self._listed), self.shares.final)
-        return fit(self.bundle, folder, values, self.tell, name="training", cases=cases)
+        return self._fit("training", self.bundle / "training", self._listed, self.shares.final)
 
     def install(self, fitted: Fitted) -> None:
         """Copy the weights into the bundle, and record their origin."""

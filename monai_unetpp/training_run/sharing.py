@@ -26,8 +26,10 @@ _FOLDS_SHARE = 0.6
 _OBSERVING_SHARE = 0.05
 #: Largest share of a training for preparing its cases before the first step.
 _PREPARING_SHARE = 0.5
-#: Cases that are prepared in any case.
+#: Cases that are used in any case.
 _FEWEST_CASES = 4
+#: Steps for which there must be time if cases are prepared again for every patch; as in a plan.
+_LEAST_STEPS = 1500
 #: Largest share of the time that is reserved for the verdict.
 _MOST_KEPT = 0.5
 #: Share of the time below which the rest for training is called little.
@@ -87,22 +89,28 @@ class TimeShares:
         """How many cases a training of some minutes can score from time to time, at most ``most``."""
         return most if self.case_s == 0 else min(most, int(_OBSERVING_SHARE * 60 * minutes / self.case_s))
 
-    def preparable(self, cases: Sequence[_T], minutes: float, cache_rate: float, workers: int) -> Sequence[_T]:
-        """The cases that a training of some minutes can prepare in time: all of them, or evenly spread ones.
+    def usable(
+        self, cases: Sequence[_T], minutes: float, *, cache_rate: float, workers: int, batch_size: int
+    ) -> tuple[Sequence[_T], float]:
+        """The cases that a training of some minutes uses, and the share of them that is kept in memory.
+
+        They are all of them, unless preparing those that are kept would take too much of the time, or if preparing the
+        others again for every patch would leave too few steps: then evenly spread ones, all of which are kept.
 
         Args:
             cases: the training cases.
             minutes: time for the training.
-            cache_rate: share of the cases that is prepared before the first step.
+            cache_rate: the share of the cases for which there is memory.
             workers: how many are prepared at once, which hinder each other.
+            batch_size: patches per step.
         """
-        seconds = self.prepare_s * cache_rate * 2 / (workers + 1)
-        if seconds == 0:
-            return cases
-        count = max(int(_PREPARING_SHARE * 60 * minutes / seconds), _FEWEST_CASES)
-        if count >= len(cases):
-            return cases
-        return [cases[number * len(cases) // count] for number in range(count)]
+        each_s, seconds = self.prepare_s * 2 / (workers + 1), 60 * minutes
+        kept, most_kept = cache_rate * len(cases), _PREPARING_SHARE * seconds / each_s if each_s else math.inf
+        again_s = (1 - cache_rate) * batch_size * each_s
+        count = max(int(min(kept, most_kept)), _FEWEST_CASES)
+        if (kept <= most_kept and _LEAST_STEPS * again_s <= seconds) or count >= len(cases):
+            return cases, cache_rate
+        return [cases[number * len(cases) // count] for number in range(count)], 1.0
 
 
 def share_time(

@@ -376,29 +376,42 @@ def test_a_few_windows_of_a_large_image_are_timed():
 def test_a_training_uses_as_many_cases_as_it_can_prepare():
     cases = list(range(100))
     shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, prepare_s=6.0)
+
+    def usable(minutes=10.0, cache_rate=1.0, workers=1, batch_size=2):
+        return shares.usable(cases, minutes, cache_rate=cache_rate, workers=workers, batch_size=batch_size)
+
     # for 300 seconds, one case after the other, or three at once that hinder each other
-    assert shares.preparable(cases, 10, cache_rate=1.0, workers=1) == cases[::2]
-    assert shares.preparable(cases, 10, cache_rate=1.0, workers=3) == cases
-    assert shares.preparable(cases, 10, cache_rate=0.0, workers=1) == cases
-    assert shares.preparable(cases, 0.01, cache_rate=1.0, workers=1) == [0, 25, 50, 75]
+    assert usable() == (cases[::2], 1.0)
+    assert usable(workers=3) == (cases, 1.0)
+    assert usable(minutes=0.01) == ([0, 25, 50, 75], 1.0)
+    # 1500 steps of two patches, of which three in four would be prepared anew, take 1500 * 1.5 * 6 seconds
+    assert usable(minutes=300, cache_rate=0.25) == (cases, 0.25)
+    assert usable(minutes=200, cache_rate=0.25) == (cases[::4], 1.0)
+    # shares of before did not know how long it takes
+    assert TimeShares(10, 0, 1, 1).usable(cases, 0.01, cache_rate=0.5, workers=1, batch_size=2) == (cases, 0.5)
 
 
 def test_it_is_told_how_many_cases_a_training_uses(tmp_path, monkeypatch):
-    planned, lines, taken = SimpleNamespace(), [], []
-    vars(planned).update(bundle=tmp_path, steps=None, folds=0, observed=0, plan={"cache_rate": 1.0, "num_workers": 0})
-    vars(planned).update(beginning=SimpleNamespace(init=None))
+    class Plan(dict):
+        by_hand = ()
+
+    plan = Plan(cache_rate=1.0, num_workers=0, batch_size=2)
+    planned = SimpleNamespace(bundle=tmp_path, steps=None, folds=0, observed=0, plan=plan)
+    planned.beginning = SimpleNamespace(init=None)
     shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, prepare_s=6.0)
     entries = [{"image": f"{number}.nii.gz", "label": "x"} for number in range(100)]
+    lines, taken = [], []
     monkeypatch.setattr(stages, "fit", lambda *_, cases, **__: taken.extend(cases))
     run = stages._Run(planned, {}, entries, [], shares, lines.append)
     run.fit_final()
     assert taken == run.final_cases == entries[::2]
     assert lines == [
-        "training: preparing all 100 cases would take too much of the 10.0 minutes, so 50 of them are used. More "
-        "minutes use more."
+        "training: 50 of 100 cases are used, as more would take too much of the 10.0 minutes, or of the memory."
     ]
-    # steps that are set by hand take as long as they take
-    planned.steps = 5
+    # what is set by hand is done, however long it takes
+    plan.by_hand = ("cache_rate",)
+    assert run.final_cases == entries
+    plan.by_hand, planned.steps = (), 5
     assert run.final_cases == entries
 
 
