@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -31,8 +32,8 @@ __all__ = ["time_case"]
 
 _T = TypeVar("_T")
 
-#: A pass faster than this is timed twice.
-_WARM_S = 20.0
+#: What is faster than this is timed twice, as the first time includes one-time initialisation.
+_WARM_S = 5.0
 
 
 def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[CaseTime, int]:
@@ -73,9 +74,6 @@ def _time_scoring(plan: PruningPlan, case: LabelledCase, network: NestedUNet, de
         image, loading = _timed(lambda: pipeline.load(case), device)
         part, times = _part(image, steps.inferer)
         _, seconds = _timed(lambda: pipeline.infer(part, source, device), device)
-        if seconds < _WARM_S:
-            # the first pass includes one-time initialisation
-            seconds = min(seconds, _timed(lambda: pipeline.infer(part, source, device), device)[1])
         truth, reading = _timed(lambda: read_label_map(case.label, network.spatial_dims), device)
         logits = torch.zeros(1, int(network.config["out_channels"]), *image.shape[1:], device=device)
         _, returning = _timed(lambda: pipeline.label_map(logits, image, truth.data.shape), device)
@@ -97,8 +95,13 @@ def _part(image: torch.Tensor, inferer: Callable[..., Any]) -> tuple[torch.Tenso
 
 
 def _timed(work: Callable[[], _T], device: torch.device) -> tuple[_T, float]:
-    """The result of some work, and its seconds until the device has finished it."""
-    started = time.monotonic()
-    result = work()
-    synchronize(device)
-    return result, time.monotonic() - started
+    """The result of some work, and its seconds until the device has finished it; the faster of two where it is fast."""
+    fastest = math.inf
+    while True:
+        started = time.monotonic()
+        result = work()
+        synchronize(device)
+        seconds = time.monotonic() - started
+        if fastest < math.inf or seconds >= _WARM_S:
+            return result, min(seconds, fastest)
+        fastest = seconds
