@@ -81,15 +81,7 @@ class BundleConfig:
             MemoryError: memory does not suffice.
             Exception: errors of this package about values that were set, unchanged.
         """
-        if key not in self:
-            raise ValueError(f"{self}: must have the key {key!r}. Add it, or copy the bundle again.")
-        try:
-            return self._parser.get_parsed_content(key)
-        # an expression can also exit the program
-        except (Exception, SystemExit) as e:
-            wrapped: BaseException = e
-        # outside of the except block, so that the error keeps its own cause
-        self._explain(key, wrapped)
+        return self._parsed(key)
 
     def run(self) -> None:
         """Do what the entry ``run`` says.
@@ -100,12 +92,18 @@ class BundleConfig:
             MemoryError: memory does not suffice.
             Exception: errors of this package, as :meth:`parse` raises them.
         """
+        self._parsed("run", is_work=True)
+
+    def _parsed(self, key: str, is_work: bool = False) -> Any:
+        if key not in self:
+            raise ValueError(f"{self}: must have the key {key!r}. Add it, or copy the bundle again.")
         try:
-            self.parse("run")
-        except ValueError as e:
-            if isinstance(e.__cause__, RuntimeError):
-                raise e.__cause__ from e.__cause__.__cause__
-            raise
+            return self._parser.get_parsed_content(key)
+        # an expression can also exit the program
+        except (Exception, SystemExit) as e:
+            wrapped: BaseException = e
+        # outside of the except block, so that the error keeps its own cause
+        self._explain(key, wrapped, is_work)
 
     def _stand_in(self, value: Any) -> Any:
         """The placeholder of a value in the configuration, without any of the value's own text."""
@@ -119,7 +117,7 @@ class BundleConfig:
         self._given.append(value)
         return f"${_GIVEN}[{len(self._given) - 1}]"
 
-    def _explain(self, key: str, wrapped: BaseException) -> NoReturn:
+    def _explain(self, key: str, wrapped: BaseException, is_work: bool) -> NoReturn:
         """Raise the cause of MONAI's errors, which name neither file nor remedy."""
         error, place = wrapped, ""
         while error.__cause__ is not None and isinstance(error, RuntimeError) and str(error).startswith("Failed to "):
@@ -135,6 +133,8 @@ class BundleConfig:
                 f"{self}: memory ran out for {key!r} ({_in_words(error)}). Close other programs, or take another "
                 "device."
             ) from error
+        if is_work and isinstance(error, RuntimeError):
+            raise error
         raise ValueError(
             f"{self}: {key!r} cannot be created from it ({_in_words(error)}{place}). Correct the configuration."
         ) from error
