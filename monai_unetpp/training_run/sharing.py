@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from monai_unetpp.distributed import process_count
 from monai_unetpp.files import write_text
+from monai_unetpp.training_run.beginning import has_trained
 
 __all__ = ["CaseTime", "TimeShares", "share_time"]
 
@@ -128,7 +129,7 @@ def share_time(
         levels: number of levels of the network.
         folds: number of folds.
     """
-    if path.is_file() and _has_begun(path.parent):
+    if path.is_file() and has_trained(path.parent):
         return TimeShares(**json.loads(path.read_text(encoding="utf-8")))
     total_s = 60 * minutes
     case_s = case.network + case.scoring + case.reading
@@ -151,7 +152,8 @@ def share_time(
     if 60 * left < _LITTLE * total_s and used_s > kept_s:
         logger.warning(
             "Checking and measuring the data took %.0f of the %.0f minutes, which leaves %.1f for training. To train "
-            "for longer, interrupt it now and run the same command again: nothing of this is repeated.",
+            "for longer, interrupt it now and run the same command again, or with more --minutes: nothing of this is "
+            "repeated.",
             used_s / 60,
             minutes,
             left,
@@ -160,8 +162,3 @@ def share_time(
     shares = TimeShares(left - fold * folds, fold, kept_s / 60, repeats, case.network, case.preparing)
     write_text(path, json.dumps(dataclasses.asdict(shares), indent=1) + "\n")
     return shares
-
-
-def _has_begun(folder: Path) -> bool:
-    """Whether a training has left weights or checkpoints in its folder, or in that of a fold."""
-    return any(any(folder.rglob(name)) for name in ("checkpoint_*.pt", "model.pt"))

@@ -213,6 +213,10 @@ def test_a_training_that_began_goes_on_with_its_own_minutes_folds_and_weights(da
     write_beginning(bundle, Beginning(20.0, 3, str(weights)))
     for given in ({}, {"minutes": 20}, {"folds": 3, "init": os.path.relpath(weights)}):
         assert planned_bundle(asked(data, bundle, **given), print).beginning == Beginning(20.0, 3, str(weights))
+    # as long as nothing is trained, it may begin otherwise
+    assert planned_bundle(asked(data, bundle, minutes=60), print).beginning == Beginning(60, 3, str(weights))
+    (bundle / "training" / "fold_1").mkdir()
+    (bundle / "training" / "fold_1" / "checkpoint_epoch=1.pt").touch()
     (tmp_path / "others.pt").touch()
     for given, message in (
         ({"minutes": 60}, "its training began with minutes 20, got 60. Leave minutes out"),
