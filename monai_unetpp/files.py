@@ -115,7 +115,7 @@ def exclusively(folder: str | PathLike[str], by_file: bool = False) -> Iterator[
         OSError: the folder cannot be written to.
     """
     # Windows opens no folders
-    locks = [] if sys.platform == "win32" else [(Path(folder), os.O_RDONLY)]
+    locks: list[tuple[Path, int]] = [] if sys.platform == "win32" else [(Path(folder), os.O_RDONLY)]
     if by_file:
         locks.append((Path(folder) / _TURN, os.O_RDWR | os.O_CREAT))
     with contextlib.ExitStack() as opened:
