@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -188,6 +189,21 @@ def test_the_other_processes_of_torchrun_leave_the_word_to_the_first(run, monkey
     assert run(*arguments)[0] == 1
     monkeypatch.setenv("RANK", "1")
     assert run(*arguments) == (0, "", "")
+
+
+def test_they_do_not_end_the_first_by_an_error_while_it_prints(run, monkeypatch, stub_prune):
+    from monai_unetpp import segmentation, training_run
+
+    summary = segmentation.SegmentationSummary("tiny", "L1", "cpu", "torch", "fp32", (), ("a.nii: broken.",))
+    monkeypatch.setattr(segmentation, "segment_files", lambda **_: summary)
+    path = Path("bundle")
+    outcome = training_run.TrainingOutcome(path, None, path, "inconclusive", "L2", "Too few cases.", 5)
+    monkeypatch.setattr(training_run, "train", lambda *_, **__: outcome)
+    stub_prune(pruning_result("inconclusive"))
+    calls = [("segment", "a", "-o", "O"), ("train", "D", "-o", "O"), ("prune", "D", "-o", "O")]
+    assert [run(*arguments)[0] for arguments in calls] == [1, 3, 3]
+    monkeypatch.setenv("RANK", "1")
+    assert [run(*arguments) for arguments in calls] == [(0, "", "")] * 3
 
 
 def test_segment_prints_a_table(segment, images, tmp_path, caplog):

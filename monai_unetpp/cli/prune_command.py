@@ -54,13 +54,15 @@ def _run(bundle: str | None, output_dir: str, write: str | None, **options: Any)
 
     result = prune_bundle(bundle, output_dir=output_dir, write=write, **options)
     final = verdict(result)
-    if is_first_process():
-        _show(result)
-        print(f"Report: {output_dir}/report.html")
-        if write is not None and final.verdict == "prune":
-            print(f"Pruned bundle: {write}")
-        elif write is not None and os.path.exists(write):
-            fail(f"{write} is from an earlier run and does not belong to this verdict.")
+    # if another process exited with an error, torchrun would end the first one while it prints
+    if not is_first_process():
+        return DONE
+    _show(result)
+    print(f"Report: {output_dir}/report.html")
+    if write is not None and final.verdict == "prune":
+        print(f"Pruned bundle: {write}")
+    elif write is not None and os.path.exists(write):
+        fail(f"{write} is from an earlier run and does not belong to this verdict.")
     if final.verdict == "inconclusive":
         return INCONCLUSIVE
     return CASES_FAILED if result.problems else DONE

@@ -202,7 +202,8 @@ def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Mac
     return {
         "cache_rate": Choice(
             round(share, 2),
-            f"{kept} into a quarter of the computer's memory; any others are prepared again for every patch.",
+            f"{kept} into a quarter of the computer's memory; any others are prepared again for every patch, or left "
+            "out where that would take too long.",
             OWN,
         ),
         "num_workers": Choice(

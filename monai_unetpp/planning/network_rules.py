@@ -115,6 +115,13 @@ def choose_network(
             break
     if check and task.source is not None and "features" not in given:
         _check_affordable(task.source, task, steps if "steps" not in given else None, cost.memory_bytes <= limit)
+    if check and cost.memory_bytes > limit:
+        logger.warning(
+            "A training step needs about %.1f GB of memory, and half of the %.1f GB here is kept for everything else: "
+            "it may run out. Set a smaller patch_size or batch_size.",
+            cost.memory_bytes / 1e9,
+            machine.memory_bytes / 1e9,
+        )
     if check and steps < _USEFUL_STEPS and "steps" not in given:
         logger.warning(
             "%g minutes leave time for about %d training steps, but a network needs several hundred to learn anything. "

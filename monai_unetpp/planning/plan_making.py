@@ -74,7 +74,7 @@ def plan(
     """
     options = PlanOptions(dataset_dir, output_dir, minutes, folds, settings, device, init, subjects, subject_pattern)
     described = describe_task(options)
-    check_data(dataset_dir, described, output_dir, options.fold_count, **options.subject_rules)
+    check_data(dataset_dir, described, output_dir, options.fold_count, progress, **options.subject_rules)
     return plan_checked(options, described, progress, measure)
 
 

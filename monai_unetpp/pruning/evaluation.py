@@ -70,7 +70,7 @@ def prune(plan: PruningPlan) -> PruningResult:
         levels = plan.pipeline.network.levels
         return judge(read_folds(plan.data.scores, entries, levels, plan.data.names[0]), plan)
     prepared = prepare(plan)
-    with waiting_group() as group:
+    with waiting_group(prepared.device) as group:
         return _conclude(prepared, score_data_sets(prepared), group)
 
 
@@ -105,7 +105,7 @@ def judge(scores: Sequence[Scores], plan: PruningPlan, *, networks: Sequence[Nes
         for fold, network in zip(scores, networks, strict=bool(networks))
         for row in fold.rows
     }
-    with waiting_group() as group:
+    with waiting_group(prepared.device) as group:
         return _conclude(prepared, score_data_sets(prepared), group, scored_by)
 
 

@@ -7,7 +7,6 @@ import functools
 import itertools
 import json
 import logging
-import os
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
@@ -18,7 +17,7 @@ import torch
 
 from monai_unetpp.data import check_labelled_data, describe_failure
 from monai_unetpp.devices import resolve_device, resolve_precision
-from monai_unetpp.distributed import gathered, local_device
+from monai_unetpp.distributed import gathered, own_device
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.networks import NestedUNet
@@ -366,4 +365,4 @@ class _Study:
 
 
 def _device(name: str | None) -> torch.device:
-    return local_device() if name is None and "LOCAL_RANK" in os.environ else resolve_device(name)
+    return own_device(None if name is None else resolve_device(name))

@@ -90,8 +90,8 @@ def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
     if folds:
         parts.append(
             f"In addition, {folds} networks were trained on parts of the cases, so that each case is scored by a "
-            "network that has never seen its subject. Their scores decide between the levels; the network in this "
-            "bundle was trained on all cases."
+            "network that has never seen its subject. Their scores decide between the levels; for the network in this "
+            "bundle, no part was left out."
         )
     if fitted.transfer is not None:
         parts.append(f"It started from weights {escape(fitted.transfer)}.")

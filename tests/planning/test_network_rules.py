@@ -56,6 +56,13 @@ def test_thick_slices_are_halved_and_convolved_once_they_are_as_thin_as_the_rest
     assert kernels == [[3, 3, 1], [3, 3, 1], [3, 3, 3], [3, 3, 3], [3, 3, 3]]
 
 
+def test_it_is_told_where_what_was_set_by_hand_may_not_fit_the_memory(caplog):
+    chosen({"batch_size": 2})
+    assert "may run out" not in caplog.text
+    assert chosen({"patch_size": [512, 512, 512]})["patch_size"] == [512, 512, 512]
+    assert "A training step needs about 214.7 GB of memory, and half of the 17.2 GB here is kept" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("shape", "spacing", "edge"),
     [((36, 50, 36), (1.0, 1.0, 1.0), 64), ((512, 512, 30), (0.7, 0.7, 5.0), 64), ((300, 200), None, 128)],

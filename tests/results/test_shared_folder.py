@@ -105,3 +105,23 @@ def test_no_row_is_lost_when_many_write_at_the_same_time(tmp_path):
     table, runs = cases_in(tmp_path)
     assert len(table) == 20
     assert {shard: len(cases) for shard, cases in runs.items()} == {f"{number}/4": 5 for number in range(1, 5)}
+
+
+def test_no_row_is_lost_when_programs_segment_single_images_into_one_folder(tmp_path):
+    """As by a job for each image, none of which knows of the others."""
+
+    def write(number):
+        folder = ResultFolder(tmp_path, {1: "one"}, {"started": f"at {number}"})
+        for index in range(5):
+            name = f"case_{number}_{index}"
+            folder.add(RecordedCase(name, name, None, name, 0.1), [LabelVolume(1, "one", 5, 0.5)])
+            folder.write()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    table, _ = cases_in(tmp_path)
+    assert len(table) == 20
+    runs = json.loads((tmp_path / "run.json").read_text())["runs"]
+    assert sorted(len(run["cases"]) for run in runs) == [5, 5, 5, 5]
+    # and no lock is left in the folder
+    assert not list(tmp_path.glob(".*"))

@@ -342,3 +342,19 @@ def test_processes_share_the_patches_of_a_step(monkeypatch):
         found[rank] = list(sampler)
     # of the twelve patches of three steps, the first step took four
     assert found == {0: [4, 6, 8, 10], 1: [5, 7, 9, 11]}
+
+
+def test_whole_cases_are_not_scored_where_the_time_would_not_suffice(tmp_path, monkeypatch):
+    budget, looks = TrainingBudget(100, minutes=1), []
+    curves = LevelCurves(None, ({},), None, None, tmp_path, budget=budget)
+    for name, instead in (("_score_if_possible", lambda: looks.append(1)), ("_draw", lambda: None)):
+        monkeypatch.setattr(curves, name, instead)
+    monkeypatch.setattr(curves, "_tell_board", lambda *_: None)
+    curves._ended, curves._took = -1e9, 20.0
+    budget.seconds = 45.0
+    curves(None)
+    assert (budget.left_s, looks) == (15.0, [])
+    budget.seconds = 30.0
+    curves(None)
+    assert looks == [1]
+    assert TrainingBudget(100).left_s == math.inf
