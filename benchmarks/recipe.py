@@ -35,7 +35,8 @@ from monai_unetpp.planning.values import parse_settings
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.reporting.markdown import format_table
 from monai_unetpp.training_run.fitting import Fitted, fit
-from monai_unetpp.training_run.judging import score_fold, split_folds, time_case
+from monai_unetpp.training_run.judging import score_fold, split_folds
+from monai_unetpp.training_run.timing import time_case
 
 _Cases = Mapping[str, float]
 _ByLevel = Mapping[str, _Cases]
@@ -50,8 +51,8 @@ class Result:
         dice: mean over the labels, by level and case.
         whole: the same with one window over the whole image; None where that was not asked for.
         training: the same as ``dice`` for cases of the training list.
-        case_s: seconds of an unseen case at all levels, in windows of its own and in one over the whole image; None
-            where that was not asked for.
+        case_s: seconds of the network for an unseen case at all levels, in windows of its own and in one over the whole
+            image; None where that was not asked for.
     """
 
     seconds: float
@@ -88,18 +89,20 @@ def run_variant(dataset_dir: Path, work: Path, variant: Variant, whole: bool) ->
         return dict(found)
 
     one_window = {"window_shape": whole_window(bundle)} if whole else {}
+    timed = [time_case(bundle, unseen[0], {**values, **others})[0].network for others in ({}, one_window) if whole]
     return Result(
         fitted.seconds,
         score("unseen", unseen),
         score("whole", unseen, **one_window) if whole else None,
         score("seen", seen[: len(unseen)]),
-        [time_case(bundle, unseen[0], {**values, **others})[0] for others in ({}, one_window)] if whole else None,
+        timed or None,
     )
 
 
 def _fit(bundle: Path, values: Mapping[str, Any], parts: Sequence[Sequence[Mapping[str, Any]]]) -> Fitted:
     """Train; each part of the unseen cases, if any are given, is scored with what the other one chooses."""
-    training: dict[str, Any] = {"steps": load_plan(bundle)["steps"], "checkpoint_seconds": 30.0, "checkpoint_steps": 10}
+    training: dict[str, Any] = {"steps": load_plan(bundle)["steps"], "record_cases": False}
+    training |= {"checkpoint_seconds": 30.0, "checkpoint_steps": 10}
     if parts:
         # the label keeps its grid, and so needs the key of the bundle's own validation
         lists = [[{"image": case["image"], "truth": case["label"]} for case in part] for part in reversed(parts)]
@@ -164,7 +167,7 @@ def format_results(results: Mapping[str, Result], data_set: str, steps: int) -> 
         f"`{data_set}`, {len(next(iter(base.dice.values())))} unseen cases, {steps} steps, "
         f"{describe_environment().line()}. Mean Dice over the labels; the last column is that of the deepest level on "
         "as many training cases minus that on the unseen ones. Times are those of the training or, for windows, of the "
-        "first unseen case at all levels."
+        "network for the first unseen case at all levels."
     )
     return f"{lines}\n\n{format_table(header, rows, [False, *[True] * (len(header) - 1)])}"
 
