@@ -19,6 +19,7 @@ __all__ = [
     "gather",
     "gathered",
     "local_device",
+    "own_device",
     "process_count",
     "process_group",
     "rank",
@@ -34,6 +35,8 @@ _T = TypeVar("_T")
 # torch.distributed, not ignite.distributed: the latter broadcasts no objects, and on the first query of the rank it
 # looks up a group that it did not start by collective calls, then keeps it after the group has ended.
 _LONGEST_WAIT = datetime.timedelta(days=14)
+#: For the next step of a training: the first process scores whole cases from time to time. The default is minutes.
+_LONGEST_STEP = datetime.timedelta(hours=6)
 
 
 def local_device(device: torch.device | str | None = None) -> torch.device:
@@ -64,6 +67,18 @@ def local_device(device: torch.device | str | None = None) -> torch.device:
     return torch.device(f"cuda:{number}")
 
 
+def own_device(device: torch.device | None = None) -> torch.device:
+    """The device of a process that works alone on its share: one that is named by its number is for all processes.
+
+    Args:
+        device: the one that was asked for; ``cuda`` without a number is this process's own GPU, as is None.
+
+    Raises:
+        ValueError: more processes than GPUs.
+    """
+    return local_device(device) if device is None or device.index is None else device
+
+
 def start(device: torch.device | str | None = None) -> None:
     """Join the process group, with NCCL on GPUs and Gloo on CPUs. Does nothing if already joined.
 
@@ -84,7 +99,7 @@ def start(device: torch.device | str | None = None) -> None:
     own = local_device(device)
     if own.type == "cuda":
         torch.cuda.set_device(own)
-    dist.init_process_group(backend="nccl" if own.type == "cuda" else "gloo")
+    dist.init_process_group(backend="nccl" if own.type == "cuda" else "gloo", timeout=_LONGEST_STEP)
 
 
 def finish(network: nn.Module | None = None) -> None:
@@ -139,11 +154,14 @@ def share(items: Sequence[_T]) -> Sequence[_T]:
 
 
 def gather(own: dict[_K, _T]) -> dict[_K, _T]:
-    """The merged dictionaries of all processes, returned to each of them."""
+    """The merged dictionaries of all processes, returned to each of them, however long the slowest one takes."""
     if not _in_group():
         return own
-    parts: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, own)
+    with waiting_group() as group:
+        if group is None:
+            return own
+        parts: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(parts, own, group=group)
     return {key: each for part in parts for key, each in part.items()}
 
 
@@ -164,7 +182,8 @@ def gathered(value: Any) -> Iterator[list[Any]]:
     Yields:
         The values of all processes by rank; only this one's value if there are no other processes.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    # as where the cases are shared out: scripts of batch systems may set WORLD_SIZE alone
+    processes = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if processes == 1:
         yield [value]
         return
@@ -179,17 +198,20 @@ def gathered(value: Any) -> Iterator[list[Any]]:
 
 
 @contextmanager
-def waiting_group() -> Iterator[dist.ProcessGroup | None]:
-    """A group in which to wait as long as the first process needs; under ``torchrun`` it also joins the process group.
+def waiting_group(device: torch.device | str | None = None) -> Iterator[dist.ProcessGroup | None]:
+    """A group in which to wait as long as another process needs; under ``torchrun`` it also joins the process group.
 
     The default group gives up after minutes, and waiting with NCCL occupies the GPU.
+
+    Args:
+        device: the one that was asked for, to join the process group; see :func:`local_device`.
 
     Yields:
         The group; None for a single process.
     """
     started = dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized()
     if started:
-        start()
+        start(device)
     several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
     yield dist.new_group(backend="gloo", timeout=datetime.timedelta(days=1)) if several else None
     # after an error the other processes may never come to the end: then the launcher ends them

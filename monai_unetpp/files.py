@@ -21,6 +21,7 @@ __all__ = [
     "MARK",
     "REPLACED",
     "atomic_path",
+    "claimed",
     "exclusively",
     "hash_file",
     "is_in_use",
@@ -49,6 +50,8 @@ _PREFIX_OF_ALL = f".{MARK}-"
 _LOCK = ".in-use"
 #: Locked by the process that changes files shared by several processes in a folder.
 _TURN = f".{MARK}.lock"
+#: Seconds to wait for a folder that is claimed: the worker processes of a killed program live a little longer.
+_PATIENCE_S = 15.0
 #: Age after which a temporary folder is a leftover, if its process cannot be checked.
 _OLD_S = 6 * 3600
 _cleaned: set[Path] = set()
@@ -101,18 +104,52 @@ def naming_full_disk(path: str | PathLike[str]) -> Iterator[None]:
 
 
 @contextmanager
-def exclusively(folder: str | PathLike[str]) -> Iterator[None]:
+def exclusively(folder: str | PathLike[str], by_file: bool = False) -> Iterator[None]:
     """Let one process at a time run the block for a folder; without effect on file systems without locks.
+
+    Args:
+        folder: the folder, which exists.
+        by_file: whether to lock a file in it as well, as network file systems need it. The file stays there.
 
     Raises:
         OSError: the folder cannot be written to.
     """
+    # Windows opens no folders
+    locks: list[tuple[Path, int]] = [] if sys.platform == "win32" else [(Path(folder), os.O_RDONLY)]
+    if by_file:
+        locks.append((Path(folder) / _TURN, os.O_RDWR | os.O_CREAT))
+    with contextlib.ExitStack() as opened:
+        for path, flags in locks:
+            lock = os.open(path, flags, 0o666)
+            opened.callback(os.close, lock)
+            _lock(lock, wait=True)
+        yield
+
+
+@contextmanager
+def claimed(folder: str | PathLike[str], work: str) -> Iterator[None]:
+    """Refuse a folder in which another process does the same work; without effect on file systems without locks.
+
+    Args:
+        folder: the folder, which exists.
+        work: what is done there, for the message, such as ``"trains"``.
+
+    Raises:
+        BlockingIOError: another process is at work there.
+        OSError: the folder cannot be written to.
+    """
     lock = os.open(Path(folder) / _TURN, os.O_RDWR | os.O_CREAT, 0o666)
+    until = time.monotonic() + _PATIENCE_S
     try:
-        _lock(lock, wait=True)
+        while _lock(lock, wait=False) is False:
+            if time.monotonic() >= until:
+                raise BlockingIOError(
+                    f"{folder}: another process {work} there. Wait until it has ended, or take another folder."
+                )
+            time.sleep(0.2)
         yield
     finally:
-        os.close(lock)
+        _unlock(lock)
 
 
 def put_in_place(folder: Path, target: Path, temporary: Path) -> None:
@@ -197,12 +234,13 @@ def _remove_if_left(folder: Path) -> None:
             os.close(lock)
 
 
-def hash_file(path: str | PathLike[str]) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+def hash_file(*paths: str | PathLike[str]) -> str:
+    """SHA-256 of a file's content, or of that of several files one after the other, in hexadecimal."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
+    for path in paths:
+        with Path(path).open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -241,6 +279,16 @@ def _lock(file: int, wait: bool) -> bool | None:
     except OSError:
         return None
     return True
+
+
+def _unlock(file: int) -> None:
+    """Release a lock, also where child processes have inherited the open file, and close it."""
+    if sys.platform != "win32":
+        import fcntl
+
+        with contextlib.suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_UN)
+    os.close(file)
 
 
 def write_text(path: str | PathLike[str], text: str) -> None:

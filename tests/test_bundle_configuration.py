@@ -180,6 +180,21 @@ def test_what_is_wrong_names_the_file(tmp_path, content, message):
     assert "\n" not in str(caught.value)
 
 
+def test_what_goes_wrong_while_it_runs_is_not_the_files_fault(tmp_path):
+    failing = {"run": ["$(_ for _ in ()).throw(RuntimeError('the loss became nan'))"]}
+    with pytest.raises(RuntimeError, match=r"^the loss became nan$"):
+        BundleConfig(make_config(tmp_path, failing), "inference.json").run()
+    with pytest.raises(ValueError, match=r"inference\.json: 'run' cannot be created from it \(ZeroDivisionError"):
+        BundleConfig(make_config(tmp_path, {"run": ["$1/0"]}), "inference.json").run()
+
+
+@pytest.mark.parametrize("error", ["MemoryError()", "RuntimeError('CUDA out of memory. Tried to allocate 2 GiB')"])
+def test_memory_that_runs_out_is_told_as_such(error, tmp_path):
+    make_config(tmp_path, {"wanted": f"$(_ for _ in ()).throw({error})"})
+    with pytest.raises(MemoryError, match=r"inference\.json: memory ran out for 'wanted' \(.*\)\. Close"):
+        BundleConfig(tmp_path, "inference.json").parse("wanted")
+
+
 def test_a_value_from_outside_is_not_the_files_fault(tmp_path):
     network = {"_target_": "monai_unetpp.NestedUNet", "spatial_dims": "@dims", "in_channels": 1, "out_channels": 1}
     config = BundleConfig(

@@ -8,7 +8,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_unetpp import distributed
+from monai_unetpp import NestedUNet, distributed
+from monai_unetpp.inferers import NestedSlidingWindowInferer
 
 
 @pytest.fixture
@@ -57,6 +58,45 @@ def test_under_torchrun_gpus_have_no_number_and_suffice_for_all_processes(monkey
         distributed.local_device()
 
 
+def test_processes_that_share_cases_take_a_gpu_each_unless_one_is_named(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    found = [distributed.own_device(asked) for asked in (None, *map(torch.device, ("cuda", "cuda:1", "cpu")))]
+    assert found == [torch.device(name) for name in ("cuda:3", "cuda:3", "cuda:1", "cpu")]
+
+
+def test_gathering_waits_for_the_slowest_process(monkeypatch):
+    """Scoring a share can take hours longer than another: the default group would give up after minutes."""
+    asked = {}
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda *_: 2)
+
+    def new_group(backend, timeout):
+        asked.update(backend=backend, hours=timeout.total_seconds() / 3600)
+        return "patient"
+
+    def all_gather_object(parts, own, group):
+        asked.update(group=group)
+        parts[:] = [own, {"b": 2}]
+
+    monkeypatch.setattr(dist, "new_group", new_group)
+    monkeypatch.setattr(dist, "all_gather_object", all_gather_object)
+    assert distributed.gather({"a": 1}) == {"a": 1, "b": 2}
+    assert asked == {"backend": "gloo", "hours": 24, "group": "patient"}
+
+
+def test_who_waits_joins_on_the_device_that_was_asked_for(monkeypatch):
+    joined = []
+    monkeypatch.setattr(dist, "is_torchelastic_launched", lambda: True)
+    monkeypatch.setattr(distributed, "start", joined.append)
+    monkeypatch.setattr(distributed, "finish", lambda: None)
+    with distributed.waiting_group(torch.device("cpu")) as group:
+        assert group is None
+    assert joined == [torch.device("cpu")]
+
+
 def test_starting_without_torchrun_says_how_to_start(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(RuntimeError, match=r"RANK is not set\. Start distributed training with torchrun"):
@@ -71,8 +111,10 @@ def test_gpus_get_nccl_unless_the_cpu_is_asked_for(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.update(device=device))
-    monkeypatch.setattr(dist, "init_process_group", lambda backend: chosen.update(backend=backend))
+    monkeypatch.setattr(dist, "init_process_group", lambda **options: chosen.update(options))
     distributed.start()
+    # the other processes wait while the first one scores whole cases
+    assert chosen.pop("timeout").total_seconds() >= 3600
     assert chosen == {"device": torch.device("cuda:1"), "backend": "nccl"}
     distributed.start("cpu")
     assert chosen["backend"] == "gloo"
@@ -88,6 +130,17 @@ def test_start_train_and_finish(one_process):
     distributed.finish(network)
     assert not dist.is_initialized()
     assert not hasattr(network, "reducer")
+
+
+def test_windows_do_not_wait_for_processes_with_other_images(one_process, monkeypatch):
+    distributed.start()
+    network = NestedUNet(2, 1, 2, features=(2, 4), norm="batch").eval()
+    wrapped = DistributedDataParallel(network)
+    monkeypatch.setattr(wrapped, "_sync_buffers", lambda: pytest.fail("processes with fewer windows would not come"))
+    inferer = NestedSlidingWindowInferer(8, runtime="torch", precision="fp32")
+    image = torch.rand(1, 1, 12, 9)
+    assert torch.equal(inferer(image, wrapped), inferer(image, network))
+    distributed.finish(wrapped)
 
 
 def test_a_single_process_gathers_its_own_value():

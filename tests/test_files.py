@@ -83,6 +83,30 @@ def test_folders_in_use_and_those_of_others_stay(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [foreign.name]
 
 
+def test_a_folder_that_another_process_works_in_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_PATIENCE_S", 0.0)
+    with (
+        files.claimed(tmp_path, "trains"),
+        pytest.raises(BlockingIOError, match=r": another process trains there\. Wait until it has ended, or take"),
+        files.claimed(tmp_path, "trains"),
+    ):
+        pass
+    with files.claimed(tmp_path, "trains"):
+        pass
+
+
+def test_a_folder_that_is_free_after_a_moment_is_taken(tmp_path):
+    def take():
+        with files.claimed(tmp_path, "trains"):
+            return True
+
+    with ThreadPoolExecutor(1) as pool:
+        with files.claimed(tmp_path, "trains"):
+            second = pool.submit(take)
+            assert not second.done()
+        assert second.result()
+
+
 def test_the_only_copy_of_something_is_never_removed(tmp_path):
     ours = leftover(tmp_path)
     (ours / files.REPLACED).mkdir()

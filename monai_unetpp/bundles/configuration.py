@@ -14,6 +14,7 @@ from monai.bundle import ConfigParser
 
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.errors import is_deliberate
+from monai_unetpp.measuring.memory import is_out_of_memory
 
 __all__ = ["BundleConfig", "bundle_code", "list_code"]
 
@@ -77,8 +78,23 @@ class BundleConfig:
 
         Raises:
             ValueError: it cannot be created; the message names the files.
+            MemoryError: memory does not suffice.
             Exception: errors of this package about values that were set, unchanged.
         """
+        return self._parsed(key)
+
+    def run(self) -> None:
+        """Do what the entry ``run`` says.
+
+        Raises:
+            ValueError: it cannot be created; the message names the files.
+            RuntimeError: the work failed, which is not the fault of the configuration.
+            MemoryError: memory does not suffice.
+            Exception: errors of this package, as :meth:`parse` raises them.
+        """
+        self._parsed("run", is_work=True)
+
+    def _parsed(self, key: str, is_work: bool = False) -> Any:
         if key not in self:
             raise ValueError(f"{self}: must have the key {key!r}. Add it, or copy the bundle again.")
         try:
@@ -87,7 +103,7 @@ class BundleConfig:
         except (Exception, SystemExit) as e:
             wrapped: BaseException = e
         # outside of the except block, so that the error keeps its own cause
-        self._explain(key, wrapped)
+        self._explain(key, wrapped, is_work)
 
     def _stand_in(self, value: Any) -> Any:
         """The placeholder of a value in the configuration, without any of the value's own text."""
@@ -101,7 +117,7 @@ class BundleConfig:
         self._given.append(value)
         return f"${_GIVEN}[{len(self._given) - 1}]"
 
-    def _explain(self, key: str, wrapped: BaseException) -> NoReturn:
+    def _explain(self, key: str, wrapped: BaseException, is_work: bool) -> NoReturn:
         """Raise the cause of MONAI's errors, which name neither file nor remedy."""
         error, place = wrapped, ""
         while error.__cause__ is not None and isinstance(error, RuntimeError) and str(error).startswith("Failed to "):
@@ -111,6 +127,13 @@ class BundleConfig:
         if _is_own(error):
             if self._is_at_fault(error):
                 raise type(error)(f"{self}: {error}") from error
+            raise error
+        if is_out_of_memory(error):
+            raise MemoryError(
+                f"{self}: memory ran out for {key!r} ({_in_words(error)}). Close other programs, or take another "
+                "device."
+            ) from error
+        if is_work and isinstance(error, RuntimeError):
             raise error
         raise ValueError(
             f"{self}: {key!r} cannot be created from it ({_in_words(error)}{place}). Correct the configuration."

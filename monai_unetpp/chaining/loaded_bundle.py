@@ -12,7 +12,7 @@ from typing import Any
 from monai_unetpp.bundles import BundleConfig, label_names
 from monai_unetpp.data.cases import expand_home
 from monai_unetpp.devices import resolve_device
-from monai_unetpp.distributed import local_device
+from monai_unetpp.distributed import own_device
 from monai_unetpp.engines import CaseEvaluator
 from monai_unetpp.guard import CaseGuard, find_guard
 from monai_unetpp.networks import NestedUNet
@@ -71,9 +71,9 @@ class LoadedBundle:
         if is_second and "dataset#data" in config:
             config["dataset#data"] = []
         if chosen.device is not None:
-            config["device"] = resolve_device(chosen.device)
+            config["device"] = own_device(resolve_device(chosen.device))
         elif "LOCAL_RANK" in os.environ:
-            config["device"] = local_device()
+            config["device"] = own_device()
         _change_settings(config, folder, settings)
         if "level" in settings:
             level_index(settings["level"], _check_network(config, "network_def", config.parse("network_def")).levels)

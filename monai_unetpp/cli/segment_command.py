@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.quiet import shown
-from monai_unetpp.cli.terminal import CASES_FAILED, DONE, is_first_process, show_failures, show_rows, show_table
+from monai_unetpp.cli.terminal import DONE, is_first_process, show_failures, show_rows, show_table
 from monai_unetpp.errors import printable
 from monai_unetpp.options import add_options
 from monai_unetpp.reporting.tables import Table
@@ -62,8 +62,9 @@ def _run(json_output: bool, **options: Any) -> int:
 
     with nullcontext() if json_output else shown("monai_unetpp.inferers.sliding_windows"):
         summary = segment_files(**options, progress=is_first_process())
+    # if another process exited with an error, torchrun would end the first one while it prints
     if not is_first_process():
-        return CASES_FAILED if summary.failures else DONE
+        return DONE
     if json_output:
         print(json.dumps(summary.as_dict(), indent=2))
     elif summary.cases:

@@ -43,13 +43,15 @@ def _run(**options: Any) -> int:
         if is_first_process():
             fail(f"interrupted. Run the same command again to continue: monai-unetpp {' '.join(sys.argv[1:])}")
         return INTERRUPTED
-    if is_first_process():
-        print(outcome.summary)
-        print(f"Bundle: {outcome.bundle}\nReport: {outcome.report}")
-        if outcome.pruned is not None:
-            print(f"Pruned bundle: {outcome.pruned}")
-        for reason in outcome.left_out:
-            fail(f"left out: {reason}")
+    # if another process exited with an error, torchrun would end the first one while it prints
+    if not is_first_process():
+        return DONE
+    print(outcome.summary)
+    print(f"Bundle: {outcome.bundle}\nReport: {outcome.report}")
+    if outcome.pruned is not None:
+        print(f"Pruned bundle: {outcome.pruned}")
+    for reason in outcome.left_out:
+        fail(f"left out: {reason}")
     if outcome.verdict == "inconclusive":
         return INCONCLUSIVE
     return CASES_FAILED if outcome.left_out else DONE

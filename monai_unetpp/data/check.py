@@ -103,6 +103,7 @@ def check_labelled_data(
     values: Sequence[int] | None = None,
     names: LabelNames | None = None,
     refuse_repeats: bool = False,
+    progress: Progress = None,
     **subjects: Any,
 ) -> None:
     """Refuse a data set that a network cannot be trained or scored on, and warn about what looks doubtful.
@@ -120,6 +121,7 @@ def check_labelled_data(
         names: of the labels; None takes those of ``dataset.json``.
         refuse_repeats: whether cases with the same image or the same name are problems, as they are to a verdict, or
             are warned about.
+        progress: how progress is shown, in a process group by process 0 for its own share.
         **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
 
     Raises:
@@ -134,9 +136,13 @@ def check_labelled_data(
     unique = {case.case.files: case.case for case in listed}
     logger.info("Checking %d labelled cases of %s ...", len(unique), path)
     allowed = _allowed(names, classes) if values is None else values
-    checked = gather(
-        {files: check_case(case, allowed, spatial_dims, in_channels) for files, case in share(list(unique.items()))}
-    )
+    own = share(list(unique.items()))
+    found: dict[tuple[Path, ...], CheckedCase] = {}
+    with counting(progress if rank() == 0 else None, "checking") as count:
+        for number, (files, case) in enumerate(own, 1):
+            found[files] = check_case(case, allowed, spatial_dims, in_channels)
+            count(number, len(own))
+    checked = gather(found)
     problems = [checked[files].problem or "" for files in unique if checked[files].problem is not None]
     repeats = [" ".join(line.splitlines()) for line in _repeated_cases(path, listed, checked)]
     if rank() == 0:

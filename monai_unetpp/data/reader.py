@@ -22,6 +22,7 @@ from monai_unetpp.data.label_values import as_integers
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_nifti_name, open_nifti, read_voxels, stored_step
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_picture
 from monai_unetpp.data.source_files import note_source_files
+from monai_unetpp.data.voxel_checks import check_not_constant, make_finite
 
 __all__ = ["VolumeReader", "not_supported"]
 
@@ -168,9 +169,9 @@ class VolumeReader(ImageReader):
                 "give a folder with one file per channel, such as case_0000 and case_0001."
             )
         spatial = tuple(image.shape[axis] for axis in axes)
-        voxels = self._finite(read_voxels(image, path, single=True), path)
+        voxels = make_finite(read_voxels(image, path, single=True), path, self.fill_nonfinite)
         if not self.allow_constant:
-            _check_not_constant(voxels, path)
+            check_not_constant(voxels, path)
         metadata = _metadata(image.affine, image.shape, axes, path)
         metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
         return np.moveaxis(voxels.reshape((*spatial, self.channels)), -1, 0), metadata
@@ -195,9 +196,9 @@ class VolumeReader(ImageReader):
         axes = self._find_axes(array.shape, path)
         full_shape = array.shape
         array = array.reshape([full_shape[axis] for axis in axes])
-        array = as_integers(array, path) if self.labels else self._finite(array, path)
+        array = as_integers(array, path) if self.labels else make_finite(array, path, self.fill_nonfinite)
         if not self.allow_constant:
-            _check_not_constant(array, path)
+            check_not_constant(array, path)
         return array, _metadata(affine, full_shape, axes, path)
 
     def _find_axes(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:
@@ -217,22 +218,6 @@ class VolumeReader(ImageReader):
         needed = "a volume with three axes" if fewest == 3 else "an image with two axes"
         raise ImageFileError(f"{path}: must be {needed}, got shape {stored}. {_remedy(stored, most)}")
 
-    def _finite(self, array: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
-        if array.dtype.kind != "f":
-            return array
-        # MONAI computes in float32, where larger values are infinite
-        largest = np.finfo(np.float32).max
-        if array.min() >= -largest and array.max() <= largest:  # False if there is a NaN
-            return array
-        usable = np.abs(array) <= largest
-        count = array.size - int(np.count_nonzero(usable))
-        if self.fill_nonfinite is not None:
-            return np.where(usable, array, np.asarray(self.fill_nonfinite, dtype=array.dtype))
-        raise ImageFileError(
-            f"{path}: {count} of {array.size} voxels are NaN or infinite. "
-            "Replace them, for example with the background value."
-        )
-
 
 def _hush_other_readers() -> None:
     # LoadImage creates all of MONAI's readers. With pydicom installed, one that is never used here warns each time
@@ -246,14 +231,6 @@ def not_supported(path: Path) -> ImageFileError:
     if not path.exists():
         return ImageFileError(f"{path}: no such file or folder. Check the path.")
     return ImageFileError(f"{path}: not a supported image. Give {_SUPPORTED}.")
-
-
-def _check_not_constant(array: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
-    """Refuse an image that has the same value everywhere."""
-    if array.min() == array.max():
-        raise ImageFileError(
-            f"{path}: all voxels have the value {array.flat[0]}, so there is nothing to segment. Export it again."
-        )
 
 
 def _remedy(shape: tuple[int, ...], dims: int) -> str:

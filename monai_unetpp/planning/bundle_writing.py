@@ -8,7 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.files import write_text
+from monai_unetpp.files import remove_leftovers, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.data_check import CHECK_FILE
 from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text
@@ -25,6 +25,8 @@ CACHE_FILE = "training/fingerprint_cache.json"
 
 #: Files that exist before there is a plan, and stay when it is replaced.
 _MEASURED = (CACHE_FILE, CHECK_FILE)
+#: Exists while a plan is written, and after that was interrupted.
+_UNFINISHED = "training/planning"
 #: Files of a training that has begun, by ``train`` or MONAI's own command.
 _BEGUN = ("start.json", "time.json", "checkpoint_*", "curve.csv", "model.pt")
 _TEMPLATE = Path(__file__).with_name("template")
@@ -51,11 +53,14 @@ def check_free(bundle: str | PathLike[str]) -> None:
         FileExistsError: the folder contains something else.
     """
     root = Path(bundle)
+    # of planning that was killed
+    remove_leftovers(root / "training")
     measured = [root / name for name in _MEASURED]
     if root.is_dir() and all(path in measured for path in root.rglob("*") if not path.is_dir()):
         return
     begun = (root / "models").exists() or any(any((root / "training").glob(name)) for name in _BEGUN)
-    if root.exists() and (begun or not (root / PLAN_FILE).is_file()):
+    planned = any((root / name).is_file() for name in (PLAN_FILE, _UNFINISHED))
+    if root.exists() and (begun or not planned):
         what = "is a bundle with weights or a training" if (root / PLAN_FILE).is_file() else "exists"
         raise FileExistsError(f"{root}: the bundle is to be made there, but it {what}. Give another folder.")
 
@@ -78,6 +83,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     configs = {"inference": inference, "train": train, "evaluate": evaluate, "prune": _read("prune")}
     configs |= {"multi_gpu_train": _read("multi_gpu_train", _TRAINING), "finetune": _finetuning(plan)}
     configs["prune"]["flips"] = plan["flips"]
+    write_text(root / _UNFINISHED, "")
     (root / PLAN_FILE).unlink(missing_ok=True)
     for name, content in configs.items():
         write_text(root / "configs" / f"{name}.json", _as_text(content))
@@ -89,6 +95,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     write_text(root / "docs" / "plan.md", plan_text(plan, fingerprint))
     write_text(root / "docs" / "README.md", readme_text(plan, fingerprint))
     write_text(root / PLAN_FILE, _as_text(plan.as_dict()))
+    (root / _UNFINISHED).unlink()
 
 
 def _as_text(content: Mapping[str, Any]) -> str:

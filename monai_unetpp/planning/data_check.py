@@ -17,6 +17,7 @@ from monai_unetpp.data.labelled import LabelledCase, file_identity, list_cases
 from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_text
 from monai_unetpp.planning.training_plan import TrainingPlan
+from monai_unetpp.progress import Progress
 
 __all__ = ["CHECK_FILE", "check_data"]
 
@@ -32,6 +33,7 @@ def check_data(
     described: DataSetDescription | TrainingPlan,
     bundle: str | PathLike[str],
     folds: int,
+    progress: Progress = None,
     **subjects: Any,
 ) -> None:
     """Refuse data that the training or its verdict would refuse later; all problems of both lists are named.
@@ -43,6 +45,7 @@ def check_data(
         described: axes, channels and labels that all cases must have.
         bundle: its folder, which remembers what passed.
         folds: trainings for cross-fitting, each of which needs a subject; 0 for none.
+        progress: how progress is shown, in a process group by the first process.
         **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
 
     Raises:
@@ -62,6 +65,7 @@ def check_data(
         in_channels=len(described.channels),
         names=LabelNames(dict(described.labels), described.ignore_label),
         refuse_repeats=True,
+        progress=progress,
         **subjects,
     )
     if rank() == 0:

@@ -110,11 +110,18 @@ def choose_network(
         config = {name: values[name] for name in ("features", "strides", "kernel_size")}
         config |= {"spatial_dims": task.spatial_dims, "in_channels": task.in_channels, "norm": norm}
         cost = count({**config, "out_channels": task.out_channels}, values["patch_size"], values["batch_size"])
-        steps = int(seconds * machine.operations_per_s / cost.operations)
+        steps = int(seconds / machine.seconds(cost))
         if cost.memory_bytes <= limit and steps >= _LEAST_STEPS:
             break
     if check and task.source is not None and "features" not in given:
         _check_affordable(task.source, task, steps if "steps" not in given else None, cost.memory_bytes <= limit)
+    if check and cost.memory_bytes > limit:
+        logger.warning(
+            "A training step needs about %.1f GB of memory, and half of the %.1f GB here is kept for everything else: "
+            "it may run out. Set a smaller patch_size or batch_size.",
+            cost.memory_bytes / 1e9,
+            machine.memory_bytes / 1e9,
+        )
     if check and steps < _USEFUL_STEPS and "steps" not in given:
         logger.warning(
             "%g minutes leave time for about %d training steps, but a network needs several hundred to learn anything. "
@@ -123,7 +130,7 @@ def choose_network(
             steps,
             _useful_minutes(task, steps),
         )
-    return _explained({**values, "norm": norm}, task, cost.operations / machine.operations_per_s, steps)
+    return _explained({**values, "norm": norm}, task, machine.seconds(cost), steps)
 
 
 def _useful_minutes(task: NetworkTask, steps: int) -> int:

@@ -74,7 +74,9 @@ class PlanOptions:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dataset_dir", Path(fspath(self.dataset_dir)))
-        object.__setattr__(self, "output_dir", Path(fspath(self.output_dir)))
+        output = Path(fspath(self.output_dir))
+        # the pruned bundle is named after the folder, and lies beside it
+        object.__setattr__(self, "output_dir", output.resolve() if output.name in ("", "..") else output)
         object.__setattr__(self, "init", None if self.init is None else fspath(self.init))
         object.__setattr__(self, "subjects", None if self.subjects is None else os.path.abspath(self.subjects))
         object.__setattr__(self, "settings", parse_settings(self.settings))

@@ -66,9 +66,14 @@ def _number(low: float, high: float = math.inf, *, open_low: bool = True, open_h
     return check
 
 
+def _is_none(value: Any) -> bool:
+    """Whether there is no value, also in the word by which a plan says so."""
+    return value is None or (isinstance(value, str) and value.lower() == "none")
+
+
 def _optional(check: _Check) -> _Check:
     def check_unless_none(name: str, value: Any, dims: int) -> Any:
-        return None if value is None else check(name, value, dims)
+        return None if _is_none(value) else check(name, value, dims)
 
     return check_unless_none
 
@@ -122,7 +127,7 @@ def _per_level(least: int) -> _Check:
 
 
 def _axes(name: str, value: Any, dims: int) -> list[int]:
-    axes = sorted(set(_entries(name, value, _whole(0), dims)))
+    axes = sorted(set(_entries(name, [] if _is_none(value) else value, _whole(0), dims)))
     if axes and axes[-1] >= dims:
         raise ValueError(f"{name} must be axes of the image, 0 to {dims - 1}, got {axes[-1]}. Leave it out.")
     return axes
@@ -139,13 +144,23 @@ def _features(name: str, value: Any, dims: int) -> list[int]:
 
 
 def _range(name: str, value: Any, dims: int) -> list[float] | None:
-    if value is None:
+    if _is_none(value):
         return None
     entries = _entries(name, value, _number(-math.inf), dims)
     if len(entries) != 4 or entries[0] >= entries[1] or entries[3] <= 0:
         raise ValueError(
             f"{name} must be the lowest and the highest intensity, mean and standard deviation, got {value!r}. Write "
             f"it like {name}=[-100,300,60,40]."
+        )
+    return entries
+
+
+def _percentiles(name: str, value: Any, dims: int) -> list[float]:
+    entries = _entries(name, value, _number(0, 100, open_low=False, open_high=False), dims)
+    if len(entries) != 2 or entries[0] >= entries[1]:
+        raise ValueError(
+            f"{name} must be a lower and a higher percentile, 0 to 100, got {value!r}. Write it like {name}=0.5,99.5; "
+            f"{name}=0,100 clips nothing."
         )
     return entries
 
@@ -157,10 +172,21 @@ def _ratios(name: str, value: Any, dims: int) -> list[float]:
     return entries
 
 
+def _weights(name: str, value: Any, dims: int) -> list[float]:
+    entries = _ratios(name, value, dims)
+    if not all(entries):
+        raise ValueError(
+            f"{name} must be above 0, got {value!r}: patches with such a class alone would have no loss. Give a small "
+            "number."
+        )
+    return entries
+
+
 SETTABLE: dict[str, _Check] = {
     "spacing_mm": _optional(_per_axis(_number(0))),
     "crop_background": _flag,
     "normalization": _one_of(NORMALIZATIONS),
+    "clip_percentiles": _percentiles,
     "intensity_range": _range,
     "invert_bright_background": _flag,
     "patch_size": _per_axis(_whole(1)),
@@ -176,7 +202,7 @@ SETTABLE: dict[str, _Check] = {
     "ema": _optional(_number(0, 1)),
     "distillation": _number(0, open_low=False),
     "class_ratios": _ratios,
-    "class_weights": _optional(_ratios),
+    "class_weights": _optional(_weights),
     "level_weights": _optional(_ratios),
     "augmentation": _one_of(AUGMENTATIONS),
     "late_share": _number(0, 1, open_low=False),

@@ -9,7 +9,7 @@ from typing import Any
 
 from monai_unetpp.bundles import BundleConfig, find_bundle
 from monai_unetpp.devices import resolve_device
-from monai_unetpp.distributed import local_device
+from monai_unetpp.distributed import own_device
 from monai_unetpp.pruning.evaluation import prune
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.results import PruningResult
@@ -57,7 +57,7 @@ def prune_bundle(
     config = BundleConfig(folder, *_CONFIGS)
     if "plan" not in config:
         raise ValueError(f"{config.files[-1]}: must have the key 'plan', a monai_unetpp.pruning.PruningPlan.")
-    config["device"] = local_device() if device is None else resolve_device(device)
+    config["device"] = own_device(None if device is None else resolve_device(device))
     # the user's values are set in the finished plan, as objects
     changes: dict[str, Any] = {"dataset_dir": dataset_dir, "output_dir": output_dir}
     for key, value in {**settings, "extra": _named_files(extra)}.items():

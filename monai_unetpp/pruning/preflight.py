@@ -23,7 +23,7 @@ from monai_unetpp.pruning.inference import check_inference
 from monai_unetpp.pruning.plan import EvaluatedNetwork, Outputs, PruningPlan
 from monai_unetpp.pruning.write import check_writable
 
-__all__ = ["check_data_sets", "check_plan", "check_scored", "check_write", "load_further"]
+__all__ = ["check_data_sets", "check_plan", "check_report", "check_scored", "check_write", "load_further"]
 
 
 def check_plan(plan: PruningPlan) -> None:
@@ -36,7 +36,7 @@ def check_plan(plan: PruningPlan) -> None:
     """
     _check_network(plan.pipeline.network)
     plan.rules.check_labels(scored_labels(plan.pipeline.labels))
-    _check_report()
+    check_report()
 
 
 def check_write(pipeline: EvaluatedNetwork, outputs: Outputs) -> dict[str, Any]:
@@ -166,8 +166,12 @@ def _check_network(network: NestedUNet) -> None:
         )
 
 
-def _check_report() -> None:
-    """Refuse to start without the packages that the report needs at the end."""
+def check_report() -> None:
+    """Refuse to start without the packages that the report needs at the end.
+
+    Raises:
+        ImportError: one of them is not installed.
+    """
     missing = [name for name in ("matplotlib", "jinja2") if importlib.util.find_spec(name) is None]
     if missing:
         raise ImportError(f"Reports need {' and '.join(missing)}: {install_command('report')}")

@@ -98,7 +98,8 @@ class ResultFolder:
         """
         problems: list[str] = []
         try:
-            with nullcontext() if self.shard[1] == 1 else exclusively(self.path):
+            # other processes may segment other images into the same folder, also where no shards are given
+            with exclusively(self.path, by_file=self.shard[1] > 1) if self.path.is_dir() else nullcontext():
                 for write in (self._write_record, self._write_volumes):
                     try:
                         write()

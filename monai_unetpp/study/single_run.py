@@ -55,7 +55,7 @@ def train_network(bundle: Path, values: Mapping[str, Any], tell: Callable[[str],
         tell(f"step {trainer.state.iteration} of {config.parse('steps')}, loss {loss:.4f}")
 
     trainer.add_event_handler(Events.EPOCH_COMPLETED, tell_step)
-    config.parse("run")
+    config.run()
     for path in folder.glob("checkpoint_*.pt"):
         path.unlink()
     return config.parse("train#cases")

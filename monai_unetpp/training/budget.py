@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import Any
 
@@ -97,6 +98,11 @@ class TrainingBudget:
         """Estimated seconds that are left, at the speed so far."""
         share = min(1.0, self.position(step) / self.steps)
         return self.seconds * (1 - share) / share if share > 0 else float("nan")
+
+    @property
+    def left_s(self) -> float:
+        """Seconds that are left of the minutes; infinite without them."""
+        return math.inf if self.minutes is None else 60 * self.minutes - self._prepared - self.seconds
 
     def state_dict(self) -> dict[str, Any]:
         """The time used so far, and for preparation."""

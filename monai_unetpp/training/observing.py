@@ -20,6 +20,7 @@ from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.training.budget import TrainingBudget
 from monai_unetpp.training.curves import draw_training
 from monai_unetpp.training.steps import StepCurve
 
@@ -78,6 +79,7 @@ class LevelCurves:
         share: largest share of the time for evaluations.
         interval_s: least seconds between two evaluations.
         loss_alone: whether to draw the loss if there are no cases to observe.
+        budget: of the training; an evaluation that would probably exceed its time is left out. None sets no limit.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class LevelCurves:
         share: float = 0.05,
         interval_s: float = 60.0,
         loss_alone: bool = False,
+        budget: TrainingBudget | None = None,
     ) -> None:
         if not 0 < share < 1:
             raise ValueError(f"share must lie between 0 and 1, got {share}. 0.05 is enough.")
@@ -107,6 +110,7 @@ class LevelCurves:
         self.share = share
         self.interval_s = interval_s
         self.loss_alone = loss_alone
+        self.budget = budget
         self._rows: list[dict[str, float]] = []
         self._ended = 0.0
         self._took = 0.0
@@ -123,6 +127,8 @@ class LevelCurves:
         """Evaluate, if it is time."""
         began = time.monotonic()
         if began - self._ended < max(self.interval_s, self._took * (1 - self.share) / self.share):
+            return
+        if self.budget is not None and self.budget.left_s < self._took:
             return
         scores = self._score_if_possible()
         if scores:

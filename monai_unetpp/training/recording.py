@@ -25,7 +25,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
-from monai_unetpp.files import atomic_path, is_in_use, write_text
+from monai_unetpp.files import atomic_path, is_in_use, naming_full_disk, write_text
 from monai_unetpp.seeds import mix_seeds
 from monai_unetpp.spreadsheet import format_csv
 
@@ -144,8 +144,7 @@ class TrainingCheckpoint:
             saver = CheckpointSaver(
                 save_dir=str(self.folder), save_dict=everything, save_interval=self.save_interval, n_saved=_KEPT
             )
-            if self.interval_s > 0:
-                _wait_between_saves(saver, self.interval_s)
+            _save_now_and_then(saver, self.folder, self.interval_s)
             saver.attach(engine)
             engine.add_event_handler(Events.EPOCH_COMPLETED, self._remove_old)
 
@@ -214,17 +213,18 @@ class TrainingCheckpoint:
         return [path for _, path in sorted(found)]
 
 
-def _wait_between_saves(saver: Any, interval_s: float) -> None:
-    """Make MONAI's saver skip checkpoints that would follow too soon."""
+def _save_now_and_then(saver: Any, folder: Path, interval_s: float) -> None:
+    """Make MONAI's saver skip checkpoints that would follow too soon, and name the folder if its disk is full."""
     save, saved = saver.interval_completed, time.monotonic()
 
-    def save_now_and_then(engine: Engine) -> None:
+    def save_if_due(engine: Engine) -> None:
         nonlocal saved
         if time.monotonic() - saved >= interval_s:
-            save(engine)
+            with naming_full_disk(folder):
+                save(engine)
             saved = time.monotonic()
 
-    saver.interval_completed = save_now_and_then
+    saver.interval_completed = save_if_due
 
 
 class _ScalerOf:

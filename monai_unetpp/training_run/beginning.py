@@ -12,9 +12,11 @@ from monai_unetpp.planning.starting import find_start
 from monai_unetpp.planning.training_plan import in_words
 from monai_unetpp.training_run.train_options import TrainOptions
 
-__all__ = ["Beginning", "settle", "write_beginning"]
+__all__ = ["Beginning", "has_trained", "settle", "write_beginning"]
 
 _FILE = Path("training") / "start.json"
+#: What a training leaves in its folder, or in that of a fold.
+_LEFT = ("checkpoint_*.pt", "model.pt", "outcome.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Beginning:
 
 
 def settle(bundle: Path, made: TrainingPlan, options: TrainOptions) -> Beginning:
-    """The options of a training: those it began with; before it has begun, those given, then those of the plan.
+    """The options of a training: those given before it has saved anything, those it began with, or those of the plan.
 
     Args:
         bundle: the folder of the bundle.
@@ -53,12 +55,20 @@ def settle(bundle: Path, made: TrainingPlan, options: TrainOptions) -> Beginning
         return Beginning(minutes, made.folds if options.folds is None else options.folds, init)
     for name, given in (("minutes", options.minutes), ("folds", options.folds), ("init", init)):
         kept = getattr(begun, name)
-        if given not in (None, kept):
+        if given in (None, kept):
+            continue
+        if has_trained(bundle / "training"):
             raise ValueError(
                 f"{bundle}: its training began with {name} {in_words(kept)}, got {in_words(given)}. Leave {name} out "
                 "to continue it, or use another folder."
             )
+        begun = dataclasses.replace(begun, **{name: given})
     return begun
+
+
+def has_trained(folder: Path) -> bool:
+    """Whether a training has saved weights or a checkpoint in its folder, or in that of a fold."""
+    return any(any(folder.rglob(name)) for name in _LEFT)
 
 
 def write_beginning(bundle: Path, beginning: Beginning) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.distributed import from_first, process_count, rank, release, waiting_group
 from monai_unetpp.files import write_text
+from monai_unetpp.measuring.memory import is_out_of_memory
 
 __all__ = ["Fitted", "fit", "read_fitted"]
 
@@ -80,15 +83,35 @@ def fit(
         observed: cases to observe, the first of them, instead of the validation list.
 
     Raises:
-        RuntimeError: the loss became infinite or not a number.
+        MemoryError: memory ran out.
+        RuntimeError: the loss became infinite or not a number, or torch failed otherwise.
     """
     finished = read_fitted(folder)
     if finished is not None:
         tell(f"{name}: done before, {finished.steps} steps")
         return finished
+    given = {**values, "output_dir": str(folder)}
+    try:
+        return _fit(bundle, folder, given, tell, name, cases, observed)
+    finally:
+        # trainers refer to themselves: their prepared cases would stay in memory while others train, or judge
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _fit(
+    bundle: Path,
+    folder: Path,
+    given: Mapping[str, Any],
+    tell: Callable[[str], None],
+    name: str,
+    cases: Sequence[Mapping[str, Any]] | None,
+    observed: Sequence[Mapping[str, Any]] | None,
+) -> Fitted:
     names = ["train.json"] + (["multi_gpu_train.json"] if process_count() > 1 else [])
     config = BundleConfig(bundle, *names)
-    for key, value in {**values, "output_dir": str(folder)}.items():
+    for key, value in given.items():
         config[key] = value
     if cases is not None:
         config["train#cases#data"] = list(cases)
@@ -102,7 +125,7 @@ def fit(
     config.parse("pace").count_preparation(time.monotonic() - began)
     if rank() == 0:
         _tell_progress(trainer, config, tell, name)
-    config.parse("run")
+    _run(config, name)
     fitted = _summarise(folder, config, trainer)
     network = config.parse("network")
     if isinstance(network, DistributedDataParallel):
@@ -111,6 +134,25 @@ def fit(
         if rank() == 0:
             _finish(fitted)
         return from_first(fitted if rank() == 0 else None, group)
+
+
+def _run(config: BundleConfig, name: str) -> None:
+    """Train, with the name of the training in errors.
+
+    Raises:
+        MemoryError: memory ran out.
+        RuntimeError: any other error of torch, and a loss that is not finite.
+    """
+    try:
+        config.run()
+    except (MemoryError, RuntimeError) as e:
+        if not is_out_of_memory(e):
+            raise RuntimeError(f"{name}: {e}") from e
+        size = " x ".join(map(str, config.parse("patch_size")))
+        raise MemoryError(
+            f"{name}: memory ran out with {config.parse('batch_size')} patches of {size} per batch. Close other "
+            "programs and run the same command again, or plan in another folder with a smaller --set patch_size."
+        ) from e
 
 
 def _tell_progress(trainer: Engine, config: BundleConfig, tell: Callable[[str], None], name: str) -> None:

@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
-import torch
-
 from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, hash_file, read_metadata
 from monai_unetpp.data import find_ignore_label
 from monai_unetpp.data.labelled import list_cases
-from monai_unetpp.distributed import from_first, rank, waiting_group
+from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_text
-from monai_unetpp.networks import NestedUNet
 from monai_unetpp.planning import load_plan
 from monai_unetpp.pruning import PruningPlan, evaluate_levels, judge, prune, verdict, write_pruned_bundle
 from monai_unetpp.pruning.folds import format_scores
 from monai_unetpp.pruning.pipeline_text import describe_settings
-from monai_unetpp.pruning.predict import Pipeline
-from monai_unetpp.pruning.preflight import check_plan, check_write
+from monai_unetpp.pruning.preflight import check_write
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.topology import level_name
@@ -37,13 +32,9 @@ __all__ = [
     "pruning_plan",
     "score_fold",
     "split_folds",
-    "time_case",
 ]
 
 _Entries = Sequence[Mapping[str, Any]]
-
-#: A pass faster than this is timed twice.
-_WARM_S = 20.0
 
 
 def pruning_plan(bundle: Path, **values: Any) -> PruningPlan:
@@ -58,45 +49,6 @@ def pruning_plan(bundle: Path, **values: Any) -> PruningPlan:
         config[key] = value
     plan: PruningPlan = config.parse("plan")
     return plan
-
-
-def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[float, int]:
-    """Seconds for scoring a case at all levels, measured with an untrained network, and the number of levels.
-
-    Args:
-        bundle: the folder of the bundle.
-        entry: the case.
-        values: overrides of its configurations.
-
-    Raises:
-        ImportError: the packages that draw the report are not installed.
-        ValueError: rules that the verdict would refuse.
-    """
-    network: NestedUNet = BundleConfig(bundle, "train.json").parse("network_def")
-    plan = pruning_plan(bundle, **values, network=network)
-    check_plan(plan)
-    with waiting_group() as group:
-        seconds = None
-        if rank() == 0:
-            network.to(plan.pipeline.device).eval()
-            seconds = _time_pass(plan, entry, network)
-            if seconds < _WARM_S:
-                # the first pass includes one-time initialisation
-                seconds = min(seconds, _time_pass(plan, entry, network))
-        return from_first(seconds, group), len(network.levels)
-
-
-def _time_pass(plan: PruningPlan, entry: Mapping[str, Any], network: NestedUNet) -> float:
-    started = time.monotonic()
-    with torch.inference_mode():
-        plan.pipeline.inferer(_prepared(plan, entry), network.forward_levels)
-    return time.monotonic() - started
-
-
-def _prepared(plan: PruningPlan, entry: Mapping[str, Any]) -> torch.Tensor:
-    pipeline = Pipeline(plan.pipeline.preprocessing, plan.pipeline.inferer, plan.pipeline.postprocessing)
-    image: torch.Tensor = pipeline.load(list_cases([entry])[0])
-    return torch.as_tensor(image)[None].to(plan.pipeline.device)
 
 
 def fold_dir(bundle: Path, number: int) -> Path:

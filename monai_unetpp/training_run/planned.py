@@ -84,7 +84,7 @@ def _first(ask: Callable[[], _T]) -> _T:
 def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
     """Plan in the first process; all of them share the check of the data."""
     described = _first(lambda: describe_task(options))
-    check_data(options.dataset_dir, described, options.output_dir, options.fold_count, **options.subject_rules)
+    check_data(options.dataset_dir, described, options.output_dir, options.fold_count, tell, **options.subject_rules)
     return _first(lambda: plan_checked(options, described, tell))
 
 

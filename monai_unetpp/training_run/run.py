@@ -5,18 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data import load_datalist
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
-from monai_unetpp.files import write_text
+from monai_unetpp.files import claimed, write_text
 from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.progress import Progress, counting, teller
-from monai_unetpp.pruning import verdict
+from monai_unetpp.pruning import preflight, verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.training_run.beginning import write_beginning
@@ -29,10 +31,10 @@ from monai_unetpp.training_run.judging import (
     judge_bundle,
     score_fold,
     split_folds,
-    time_case,
 )
 from monai_unetpp.training_run.planned import Planned, planned_bundle
 from monai_unetpp.training_run.sharing import TimeShares, share_time
+from monai_unetpp.training_run.timing import time_case
 from monai_unetpp.training_run.train_options import TrainOptions
 
 __all__ = ["TrainingOutcome", "train"]
@@ -93,9 +95,14 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
         FileNotFoundError: no such data set, or no such initial weights.
         ValueError: data with problems, all named; values that cannot work, or other ones than the training began with.
         FileExistsError: another bundle where the pruned one may have to be written.
-        RuntimeError: the loss became infinite or not a number.
+        ImportError: the packages that draw the report are not installed.
+        BlockingIOError: another process trains in the same folder.
+        MemoryError: memory ran out while training.
+        RuntimeError: the loss became infinite or not a number, or torch failed otherwise.
     """
     started = time.monotonic()
+    # before the cases are read, which can take long
+    preflight.check_report()
     with process_group(None if options.device is None else resolve_device(options.device)):
         tell = teller(progress if rank() == 0 else False, logger)
         planned = planned_bundle(options, tell)
@@ -104,12 +111,24 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
             tell(f"{planned.bundle}: already trained and evaluated.")
             return finished
         check_targets(planned.bundle)
-        run = _Run.of(options, planned, started, tell)
-        folds = run.cross_fit()
-        fitted = run.fit_final()
-        run.install(fitted)
-        result = run.judge(folds)
-        return run.finish(fitted, result)
+        with _alone(planned.bundle):
+            run = _Run.of(options, planned, started, tell)
+            folds = run.cross_fit()
+            fitted = run.fit_final()
+            run.install(fitted)
+            result = run.judge(folds)
+            return run.finish(fitted, result)
+
+
+@contextmanager
+def _alone(bundle: Path) -> Iterator[None]:
+    """Keep trainings by other programs out of a bundle; under ``torchrun`` the first process does it for all."""
+    if rank() > 0:
+        yield
+        return
+    (bundle / "training").mkdir(parents=True, exist_ok=True)
+    with claimed(bundle / "training", "trains"):
+        yield
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,13 +147,13 @@ class _Run:
         """Check and list the cases, and divide the time."""
         bundle, folder = planned.bundle, planned.bundle / "training"
         subjects = planned.plan.subject_rules
-        check_data(planned.dataset_dir, planned.plan, bundle, planned.folds, **subjects)
+        check_data(planned.dataset_dir, planned.plan, bundle, planned.folds, tell, **subjects)
         device = local_device(None if options.device is None else resolve_device(options.device))
         values = {"dataset_dir": str(planned.dataset_dir), "device": device}
         training = load_datalist(planned.dataset_dir, "training", folder, **subjects)
         validation = load_datalist(planned.dataset_dir, "validation", folder, **subjects)
         judging = [*training, *validation] if planned.folds else validation
-        case_s, levels = time_case(bundle, judging[0], values)
+        case, levels = time_case(bundle, _typical(judging), values)
         with waiting_group() as group:
             shares = None
             if rank() == 0:
@@ -143,8 +162,9 @@ class _Run:
                     folder / "time.json",
                     planned.beginning.minutes,
                     started=started,
-                    case_s=case_s,
+                    case=case,
                     cases=len(judging),
+                    trained=len(training) + (len(validation) if planned.folds else 0),
                     levels=levels,
                     folds=planned.folds,
                 )
@@ -158,8 +178,38 @@ class _Run:
 
     @property
     def final_cases(self) -> _Entries:
-        """The training cases of the final network: all with cross-fitting, else the training list."""
+        """The training cases of the final network: with cross-fitting from both lists, else from the training list."""
+        return self._usable(self._listed, self.shares.final)[0]
+
+    @property
+    def _listed(self) -> _Entries:
         return [*self.training, *self.validation] if self.planned.folds else self.training
+
+    def _usable(self, listed: _Entries, minutes: float) -> tuple[_Entries, float]:
+        """The cases that a training of some minutes uses, and the share of them that is kept in memory."""
+        plan = self.planned.plan
+        if self.planned.steps is not None or "cache_rate" in plan.by_hand:
+            return listed, plan["cache_rate"]
+        # as many at once as in train.json
+        workers = max(1, min(4, plan["num_workers"]))
+        facts = {"cache_rate": plan["cache_rate"], "batch_size": plan["batch_size"], "workers": workers}
+        return self.shares.usable(listed, minutes, **facts)
+
+    def _fit(
+        self, name: str, folder: Path, listed: _Entries, minutes: float, held_out: _Entries | None = None
+    ) -> Fitted:
+        """Train on those of the listed cases that can be used, and look at some that are held out, or that validate."""
+        cases, cache_rate = self._usable(listed, minutes)
+        if len(cases) < len(listed):
+            self.tell(
+                f"{name}: {len(cases)} of {len(listed)} cases are used, as more would take too much of the "
+                f"{minutes:.1f} minutes, or of the memory."
+            )
+        observed = 0 if held_out is None and self.planned.folds else self.planned.observed
+        # the weights of a fold judge, and are in no bundle
+        own = {"cache_rate": cache_rate, "record_cases": held_out is None}
+        values = {**self._training_values(minutes, observed), **own}
+        return fit(self.bundle, folder, values, self.tell, name=name, cases=cases, observed=held_out)
 
     def cross_fit(self) -> list[Scores]:
         """For each fold, train on all others and score this one."""
@@ -171,17 +221,14 @@ class _Run:
             rest = [entry for fold in folds if fold is not held_out for entry in fold]
             folder = fold_dir(self.bundle, number)
             name = f"fold {number} of {len(folds)}"
-            values = self._training_values(self.shares.fold, self.planned.observed)
-            fit(self.bundle, folder, values, self.tell, name=name, cases=rest, observed=held_out)
+            self._fit(name, folder, rest, self.shares.fold, held_out)
             with counting(self.tell, f"{name}: scoring") as count:
                 scores.append(score_fold(self.bundle, held_out, folder, self.values, count))
         return scores
 
     def fit_final(self) -> Fitted:
         """Train the final network."""
-        values = self._training_values(self.shares.final, 0 if self.planned.folds else self.planned.observed)
-        folder = self.bundle / "training"
-        return fit(self.bundle, folder, values, self.tell, name="training", cases=self.final_cases)
+        return self._fit("training", self.bundle / "training", self._listed, self.shares.final)
 
     def install(self, fitted: Fitted) -> None:
         """Copy the weights into the bundle, and record their origin."""
@@ -232,6 +279,16 @@ class _Run:
             "observed_cases": self.shares.observed(observed, minutes),
             "observed_seconds": min(60 * minutes / _LOOKS, _LONGEST_S),
         }
+
+
+def _typical(entries: _Entries) -> Mapping[str, Any]:
+    """The case whose image files are of median size."""
+
+    def size(entry: Mapping[str, Any]) -> int:
+        image = entry["image"]
+        return sum(os.path.getsize(file) for file in ([image] if isinstance(image, str) else image))
+
+    return sorted(entries, key=size)[len(entries) // 2]
 
 
 def _outcome_path(bundle: Path) -> Path:

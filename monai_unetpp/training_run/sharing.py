@@ -7,12 +7,17 @@ import json
 import logging
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from monai_unetpp.distributed import process_count
 from monai_unetpp.files import write_text
+from monai_unetpp.training_run.beginning import has_trained
 
-__all__ = ["TimeShares", "share_time"]
+__all__ = ["CaseTime", "TimeShares", "share_time"]
+
+_T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
@@ -20,8 +25,16 @@ logger = logging.getLogger(__name__)
 _FOLDS_SHARE = 0.6
 #: Largest share of a training for scoring the observed cases once.
 _OBSERVING_SHARE = 0.05
+#: Largest share of a training for preparing its cases before the first step.
+_PREPARING_SHARE = 0.5
+#: Cases that are used in any case.
+_FEWEST_CASES = 4
+#: Steps for which there must be time if cases are prepared again for every patch; as in a plan.
+_LEAST_STEPS = 1500
 #: Largest share of the time that is reserved for the verdict.
 _MOST_KEPT = 0.5
+#: Share of the time below which the rest for training is called little.
+_LITTLE = 0.25
 #: Seconds that do not depend on the image size: the report, and a process per level that measures memory.
 _REPORT_S, _LEVEL_S = 25.0, 12.0
 #: Further reserves: seconds for the start of the program, and a factor for machines that slow down.
@@ -29,8 +42,28 @@ _START_S, _RESERVE = 15.0, 1.25
 #: Measured runs of each level for its latency: as many as the time allows.
 _REPEATS = (10, 5, 3, 1)
 _WARM_UP = 2
+#: Runs of each level that measure its memory, and most cases that are drawn, each of which is segmented once more.
+_MEMORY_RUNS, _PICTURES = 1, 4
 #: Time of all levels as pruned networks, relative to the deepest one.
 _PASSES = 2.0
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseTime:
+    """Seconds that a case takes.
+
+    Attributes:
+        network: one pass of the network for all levels.
+        scoring: everything else that scoring it at all levels takes: reading it, bringing the results back to its grid,
+            and comparing them with the truth.
+        preparing: preparing it for training.
+        reading: reading its image and hashing its voxels, as for the record of the training.
+    """
+
+    network: float
+    scoring: float = 0.0
+    preparing: float = 0.0
+    reading: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +75,8 @@ class TimeShares:
         fold: for each fold's training; 0 without folds.
         verdict: reserved for scores, costs and report.
         repeats: number of measured runs of each level.
-        case_s: seconds for scoring one case at all levels; 0 if the file is of a version that did not keep them.
+        case_s: seconds of the network for one case at all levels; 0 if the file is of a version that did not keep them.
+        prepare_s: seconds for preparing one case for training; 0 likewise.
     """
 
     final: float
@@ -50,32 +84,60 @@ class TimeShares:
     verdict: float
     repeats: int
     case_s: float = 0.0
+    prepare_s: float = 0.0
 
     def observed(self, most: int, minutes: float) -> int:
         """How many cases a training of some minutes can score from time to time, at most ``most``."""
         return most if self.case_s == 0 else min(most, int(_OBSERVING_SHARE * 60 * minutes / self.case_s))
 
+    def usable(
+        self, cases: Sequence[_T], minutes: float, *, cache_rate: float, workers: int, batch_size: int
+    ) -> tuple[Sequence[_T], float]:
+        """The cases that a training of some minutes uses, and the share of them that is kept in memory.
+
+        They are all of them, unless preparing those that are kept would take too much of the time, or if preparing the
+        others again for every patch would leave too few steps: then evenly spread ones, all of which are kept.
+
+        Args:
+            cases: the training cases.
+            minutes: time for the training.
+            cache_rate: the share of the cases for which there is memory.
+            workers: how many are prepared at once, which hinder each other.
+            batch_size: patches per step.
+        """
+        each_s, seconds = self.prepare_s * 2 / (workers + 1), 60 * minutes
+        kept, most_kept = cache_rate * len(cases), _PREPARING_SHARE * seconds / each_s if each_s else math.inf
+        again_s = (1 - cache_rate) * batch_size * each_s
+        count = max(int(min(kept, most_kept)), _FEWEST_CASES)
+        if (kept <= most_kept and _LEAST_STEPS * again_s <= seconds) or count >= len(cases):
+            return cases, cache_rate
+        return [cases[number * len(cases) // count] for number in range(count)], 1.0
+
 
 def share_time(
-    path: Path, minutes: float, *, started: float, case_s: float, cases: int, levels: int, folds: int
+    path: Path, minutes: float, *, started: float, case: CaseTime, cases: int, trained: int, levels: int, folds: int
 ) -> TimeShares:
-    """Divide the time once, and save the shares, so that a resumed training keeps its schedule.
+    """Divide the time, and save the shares, so that a resumed training keeps its schedule.
 
     Args:
-        path: the file for the shares.
+        path: the file for the shares; they are divided anew as long as there are no weights or checkpoints beside it.
         minutes: time for everything.
         started: ``time.monotonic()`` at the start.
-        case_s: seconds for scoring one case at all levels.
-        cases: number of cases to score.
+        case: the time that one case takes.
+        cases: number of cases to score, each of which is checked before.
+        trained: number of training cases, which the first process records.
         levels: number of levels of the network.
         folds: number of folds.
     """
-    if path.is_file():
+    if path.is_file() and has_trained(path.parent):
         return TimeShares(**json.loads(path.read_text(encoding="utf-8")))
     total_s = 60 * minutes
-    scoring_s = case_s * math.ceil(cases / process_count()) + _REPORT_S + _LEVEL_S * levels
+    case_s = case.network + case.scoring + case.reading
+    scoring_s = case_s * math.ceil(cases / process_count()) + case.reading * trained + _REPORT_S + _LEVEL_S * levels
     most_s = _MOST_KEPT * total_s
-    needed = {n: _START_S + _RESERVE * (scoring_s + (n + _WARM_UP) * _PASSES * case_s) for n in _REPEATS}
+    scoring_s += min(cases, _PICTURES) * (case.network + case.scoring)
+    runs = {n: (n + _WARM_UP + _MEMORY_RUNS) * _PASSES * case.network for n in _REPEATS}
+    needed = {n: _START_S + _RESERVE * (scoring_s + runs[n]) for n in _REPEATS}
     repeats = next((n for n in _REPEATS if needed[n] <= most_s / 2), _REPEATS[-1])
     kept_s = min(needed[repeats], most_s)
     if needed[repeats] > most_s:
@@ -85,8 +147,18 @@ def share_time(
             most_s / 60,
             minutes,
         )
-    left = max(total_s - (time.monotonic() - started) - kept_s, 0.05 * total_s) / 60
+    used_s = time.monotonic() - started
+    left = max(total_s - used_s - kept_s, 0.05 * total_s) / 60
+    if 60 * left < _LITTLE * total_s and used_s > kept_s:
+        logger.warning(
+            "Checking and measuring the data took %.0f of the %.0f minutes, which leaves %.1f for training. To train "
+            "for longer, interrupt it now and run the same command again, or with more --minutes: nothing of this is "
+            "repeated.",
+            used_s / 60,
+            minutes,
+            left,
+        )
     fold = left * _FOLDS_SHARE / folds if folds else 0.0
-    shares = TimeShares(left - fold * folds, fold, kept_s / 60, repeats, case_s)
+    shares = TimeShares(left - fold * folds, fold, kept_s / 60, repeats, case.network, case.preparing)
     write_text(path, json.dumps(dataclasses.asdict(shares), indent=1) + "\n")
     return shares

@@ -544,16 +544,6 @@ def test_results_of_one_name_and_different_kinds(tmp_path: Path, rows: np.ndarra
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_seg.png", "a_seg.tif"]
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_pictures_of_others_are_never_replaced(tmp_path: Path, rows: np.ndarray, suffix: str) -> None:
-    image = load(save(tmp_path / f"a{suffix}", rows))
-    foreign = save(tmp_path / f"a_seg{suffix}", rows)
-    before = foreign.read_bytes()
-    with pytest.raises(FileExistsError, match="exists and was not written by monai-unetpp"):
-        SegmentationSaveImaged("pred", output_dir=tmp_path)({"pred": MetaTensor(image > 3).copy_meta_from(image)})
-    assert foreign.read_bytes() == before
-
-
 def test_many_labels_need_tiff(tmp_path: Path) -> None:
     labels = np.array([[0, 70000]], dtype=np.int32)
     with pytest.raises(

@@ -1,5 +1,7 @@
 """Values of a plan that are set by hand."""
 
+from pathlib import Path
+
 import pytest
 
 from monai_unetpp.planning.plan_options import PlanOptions
@@ -53,8 +55,12 @@ def test_a_setting_is_given_once():
         ("dropout", 1, "dropout must be at least 0 and below 1, got 1"),
         ("bias_field", 1, "bias_field must be true or false, got 1"),
         ("intensity_range", [5, 1, 0, 1], "intensity_range must be the lowest and the highest intensity"),
+        ("clip_percentiles", [99.5, 0.5], "clip_percentiles must be a lower and a higher percentile, 0 to 100, got"),
+        ("clip_percentiles", [0, 101], "every entry of clip_percentiles must be at least 0 and at most 100, got 101"),
+        ("clip_percentiles", 99, "clip_percentiles must be a list, got 99"),
         ("class_ratios", [0, 0], "class_ratios must have a number above 0"),
         ("class_weights", 2, "class_weights must be a list, got 2"),
+        ("class_weights", [0, 1], r"class_weights must be above 0, got \[0, 1\]: patches with such a class alone"),
     ],
 )
 def test_values_of_the_wrong_kind_are_refused(name, value, message):
@@ -67,8 +73,26 @@ def test_one_number_stands_for_all_axes():
     assert check_one("strides", [2, [2, 2, 1]], 3) == [[2, 2, 2], [2, 2, 1]]
 
 
+def test_no_value_is_given_by_the_word_that_plans_have_for_it():
+    assert [check_one(name, "none", 3) for name in ("spacing_mm", "ema", "class_weights", "intensity_range")] == [
+        None
+    ] * 4
+    assert [check_one(name, "none", 3) for name in ("flip_axes", "flips", "augmentation")] == [[], [], "none"]
+
+
 def test_limits_are_checked():
     with pytest.raises(ValueError, match="minutes must be a number above 0, got 0"):
         PlanOptions("data", "bundle", minutes=0)
     with pytest.raises(ValueError, match="folds must be one of 0, 3, 5, got 4"):
         PlanOptions("data", "bundle", folds=4)
+
+
+def test_the_folder_of_a_bundle_has_a_name(tmp_path, monkeypatch):
+    """The pruned one is named after it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "inner").mkdir()
+    assert [PlanOptions("data", folder).output_dir for folder in (".", "inner/..", "b")] == [
+        tmp_path,
+        tmp_path,
+        Path("b"),
+    ]

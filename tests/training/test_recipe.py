@@ -12,8 +12,11 @@ from monai.optimizers import WarmupCosineSchedule
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_unetpp import NestedUNet
+from monai_unetpp.bundles.training_record import TrainingRecord, find_training_record
+from monai_unetpp.data import load_datalist
 from monai_unetpp.training import (
     BudgetedCosineSchedule,
+    LastModelSaver,
     LateLoss,
     LevelCurves,
     RemainingPatches,
@@ -43,12 +46,12 @@ def are_equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def losses(folder):
-    return [float(row["loss"]) for row in csv.DictReader((folder / "curve.csv").open())]
+def losses(folder, column="loss"):
+    return [float(row[column]) for row in csv.DictReader((folder / "curve.csv").open())]
 
 
 def rates(folder):
-    return [float(row["learning_rate"]) for row in csv.DictReader((folder / "curve.csv").open())]
+    return losses(folder, "learning_rate")
 
 
 def test_the_late_loss_takes_over_at_the_end_of_a_training():
@@ -124,6 +127,28 @@ def test_an_interrupted_training_ends_like_one_that_was_not(train, discs_dir, tm
     network = config.parse("network").state_dict()
     assert not are_equal(weights(whole), network)
     assert are_equal(weights(whole), config.parse("average").averaged.state_dict())
+
+
+def test_the_cases_of_the_weights_are_recorded_beside_them(train, discs_dir, caplog):
+    entries = load_datalist(discs_dir, "training")
+    first, second = ({"train#cases#data": part} for part in (entries[:3], entries[2:]))
+    _, folder = train("first", **first)
+    whole = TrainingRecord.of(entries, rule="last")
+    assert find_training_record(folder / "model.pt") == TrainingRecord.of(entries[:3], rule="last")
+    # what the weights started from was trained on cases too
+    _, later = train("later", init=str(folder / "model.pt"), ema=0.04, **second)
+    record = find_training_record(later / "model.pt")
+    assert (record.training, record.rule) == (whole.training, "last, averaged")
+    with (later / "model.pt").open("ab") as file:
+        file.write(b"other weights")
+    assert find_training_record(later / "model.pt") is None
+    _, without = train("without", record_cases=False)
+    assert find_training_record(without / "model.pt") is None
+    entries[0]["image"] = str(discs_dir / "missing.nii.gz")
+    saver = LastModelSaver(torch.nn.Linear(1, 1), folder / "other.pt", entries)
+    saver(Engine(lambda engine, batch: None))
+    assert "other.pt: the training cases were not recorded (" in caplog.text
+    assert (folder / "other.pt").is_file()
 
 
 def test_curves_are_written_while_it_runs_and_observe_only(train):
@@ -317,3 +342,19 @@ def test_processes_share_the_patches_of_a_step(monkeypatch):
         found[rank] = list(sampler)
     # of the twelve patches of three steps, the first step took four
     assert found == {0: [4, 6, 8, 10], 1: [5, 7, 9, 11]}
+
+
+def test_whole_cases_are_not_scored_where_the_time_would_not_suffice(tmp_path, monkeypatch):
+    budget, looks = TrainingBudget(100, minutes=1), []
+    curves = LevelCurves(None, ({},), None, None, tmp_path, budget=budget)
+    for name, instead in (("_score_if_possible", lambda: looks.append(1)), ("_draw", lambda: None)):
+        monkeypatch.setattr(curves, name, instead)
+    monkeypatch.setattr(curves, "_tell_board", lambda *_: None)
+    curves._ended, curves._took = -1e9, 20.0
+    budget.seconds = 45.0
+    curves(None)
+    assert (budget.left_s, looks) == (15.0, [])
+    budget.seconds = 30.0
+    curves(None)
+    assert looks == [1]
+    assert TrainingBudget(100).left_s == math.inf

@@ -1,9 +1,11 @@
 import csv
+import errno
 import math
 
 import pytest
 import torch
 from ignite.engine import Events
+from ignite.handlers import DiskSaver
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanDice, ValidationHandler, from_engine
 from monai.losses import DiceCELoss
@@ -89,6 +91,18 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog):
     assert "epoch=2.pt cannot be read" in caplog.text
     assert "continues after epoch 1" in caplog.text
     assert trainer.state.epoch == 3
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left"), RuntimeError("PytorchStreamWriter failed writing file data/3")]
+)
+def test_a_full_disk_is_told_with_the_folder_of_the_checkpoints(error, tmp_path, monkeypatch):
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(DiskSaver, "__call__", fail)
+    with pytest.raises(OSError, match=r"checkpoints: cannot be written \(.*space.*\)\. Free space there, or"):
+        make_training(tmp_path / "checkpoints", 1)[0].run()
 
 
 def test_old_checkpoints_do_not_pile_up(tmp_path):

@@ -1,6 +1,7 @@
 """The template of a bundle's training, and values of a caller in place of what it says."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -98,3 +99,29 @@ def test_values_that_no_class_stands_for_are_refused_before_the_first_step(discs
     config = configure(dataset_dir=str(discs_dir), label_values=[3])
     with pytest.raises(ValueError, match="the label must hold 0 and 3 only, got 1"):
         config.parse("data_check")
+
+
+@pytest.mark.parametrize(
+    ("level_weights", "unused"), [(None, False), ({"L1": 1, "L2": 0.5}, False), ({"L1": 0.0, "L2": 1}, True)]
+)
+def test_several_processes_do_not_wait_for_levels_that_do_not_count(level_weights, unused):
+    config = BundleConfig(TEMPLATE, "train.json", "multi_gpu_train.json")
+    config["level_weights"] = level_weights
+    assert config.parse("network#find_unused_parameters") is unused
+
+
+@pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
+def test_a_device_may_be_given_as_text(device):
+    """As on the command line of MONAI."""
+    config = BundleConfig(TEMPLATE, "train.json", "multi_gpu_train.json")
+    config["device"] = device
+    assert config.parse("network#device_ids") is None
+    assert config.parse("train#dataloader#pin_memory") is False
+    assert config.parse("initialize#1#device") == device
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no fork that is safe")
+@pytest.mark.parametrize(("workers", "context"), [(0, None), (2, "fork")])
+def test_processes_that_draw_patches_share_the_prepared_cases(workers, context):
+    """Since Python 3.14 others would get a copy of them."""
+    assert configure(num_workers=workers).parse("train#dataloader#multiprocessing_context") == context

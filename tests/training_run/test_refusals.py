@@ -10,8 +10,9 @@ import pytest
 from disc_images import write_disc_images
 from tiny_planning import TINY, slow_machine
 
+from monai_unetpp import files
 from monai_unetpp.data import describe_data_set, load_datalist
-from monai_unetpp.planning import data_check, load_plan, plan, plan_making, take_fingerprint
+from monai_unetpp.planning import bundle_writing, data_check, load_plan, plan, plan_making, take_fingerprint
 from monai_unetpp.pruning import preflight
 from monai_unetpp.training_run import TrainOptions, train
 from monai_unetpp.training_run import run as stages
@@ -110,6 +111,33 @@ def test_what_a_verdict_would_refuse_is_refused_before_anything_is_done(
     assert not (bundle / "training" / "start.json").exists()
 
 
+@pytest.mark.parametrize("planned_before", [False, True])
+def test_planning_goes_on_after_an_interruption(planned_before, data, tmp_path, monkeypatch):
+    folder = tmp_path / "interrupted"
+    if planned_before:
+        make_plan(data, folder)
+
+    def stop(plan, fingerprint):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(bundle_writing, "plan_text", stop)
+        with pytest.raises(KeyboardInterrupt):
+            make_plan(data, folder)
+    assert not (folder / "configs" / "plan.json").exists()
+    make_plan(data, folder)
+    assert load_plan(folder).name == "interrupted"
+    assert not (folder / "training" / "planning").exists()
+
+
+def test_checking_many_cases_is_not_silent(data, tmp_path):
+    lines = []
+    settings = {"settings": SETTINGS, "device": "cpu", "measure": slow_machine}
+    plan(data, tmp_path / "told", **settings, progress=lines.append)
+    assert [line for line in lines if line.endswith("9 of 9")] == ["checking: 9 of 9"]
+    assert "measuring: 6 of 6" in lines
+
+
 def test_more_folds_than_subjects_are_refused_when_planning(data, tmp_path):
     def change(content):
         for entry in (*content["training"], *content["validation"]):
@@ -120,14 +148,14 @@ def test_more_folds_than_subjects_are_refused_when_planning(data, tmp_path):
         make_plan(data, tmp_path / "bundle", folds=3)
 
 
-def test_a_report_that_could_not_be_drawn_is_told_before_the_training(data, bundle, monkeypatch):
+def test_a_report_that_could_not_be_drawn_is_told_before_the_cases_are_read(data, tmp_path, monkeypatch):
     def miss():
         raise ImportError("Reports need matplotlib and jinja2")
 
-    monkeypatch.setattr(preflight, "_check_report", miss)
-    monkeypatch.setattr(stages, "fit", None)
+    monkeypatch.setattr(preflight, "check_report", miss)
     with pytest.raises(ImportError, match="Reports need matplotlib and jinja2"):
-        train(asked(data, bundle))
+        train(asked(data, tmp_path / "bundle"))
+    assert not (tmp_path / "bundle").exists()
 
 
 def test_data_that_passed_are_read_again_only_when_they_change(data, tmp_path, monkeypatch):
@@ -185,6 +213,10 @@ def test_a_training_that_began_goes_on_with_its_own_minutes_folds_and_weights(da
     write_beginning(bundle, Beginning(20.0, 3, str(weights)))
     for given in ({}, {"minutes": 20}, {"folds": 3, "init": os.path.relpath(weights)}):
         assert planned_bundle(asked(data, bundle, **given), print).beginning == Beginning(20.0, 3, str(weights))
+    # as long as nothing is trained, it may begin otherwise
+    assert planned_bundle(asked(data, bundle, minutes=60), print).beginning == Beginning(60, 3, str(weights))
+    (bundle / "training" / "fold_1").mkdir()
+    (bundle / "training" / "fold_1" / "checkpoint_epoch=1.pt").touch()
     (tmp_path / "others.pt").touch()
     for given, message in (
         ({"minutes": 60}, "its training began with minutes 20, got 60. Leave minutes out"),
@@ -223,3 +255,14 @@ def test_a_plan_whose_training_began_is_not_replaced(data, bundle, left):
     with pytest.raises(FileExistsError, match=r"is a bundle with weights or a training\. Give another folder"):
         make_plan(data, bundle)
     assert (bundle / "configs" / "plan.json").read_bytes() == before
+
+
+def test_a_second_training_in_the_same_folder_is_refused(data, bundle, monkeypatch):
+    """Such as a job that was started twice: each would go on from the checkpoints of the other."""
+    monkeypatch.setattr(files, "_PATIENCE_S", 0.0)
+    with (
+        files.claimed(bundle / "training", "trains"),
+        pytest.raises(BlockingIOError, match=r"bundle/training: another process trains there\. Wait until it has"),
+    ):
+        train(asked(data, bundle))
+    assert not (bundle / "training" / "start.json").exists()

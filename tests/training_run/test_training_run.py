@@ -1,10 +1,10 @@
 """Whole trainings: planned, trained, judged and documented; interrupted, cross-fitted, refused."""
 
 import dataclasses
-import importlib
 import re
 import shutil
 import time
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -16,16 +16,17 @@ from tiny_planning import TINY, slow_machine
 from monai_unetpp import NestedUNet, cli
 from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read_training_record
 from monai_unetpp.data import load_datalist
+from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.planning import plan
 from monai_unetpp.pruning import evaluate_levels
 from monai_unetpp.training import NumberedPatches, TrainingBudget
-from monai_unetpp.training_run import TrainOptions, train
+from monai_unetpp.training_run import TrainOptions, timing, train
 from monai_unetpp.training_run import run as stages
 from monai_unetpp.training_run.fitting import fit
 from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds
 from monai_unetpp.training_run.planned import planned_bundle
-from monai_unetpp.training_run.sharing import share_time
+from monai_unetpp.training_run.sharing import CaseTime, TimeShares, share_time
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +38,7 @@ def discs_dir(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """No process of its own for the memory, and few draws for the bounds."""
-    monkeypatch.setattr(
-        importlib.import_module("monai_unetpp.pruning.cost"), "measure_peak_memory", lambda *_: 1_000_000
-    )
+    monkeypatch.setattr("monai_unetpp.pruning.cost.measure_peak_memory", lambda *_: 1_000_000)
 
 
 @pytest.fixture
@@ -185,9 +184,7 @@ def test_a_verdict_to_prune_ends_in_a_pruned_bundle_which_replaces_no_other(tmp_
     root.mkdir()
     write_disc_images(root, training=2, validation=20)
     plan(root, bundle, settings=TINY | {"steps": 1}, device="cpu", measure=slow_machine)
-    monkeypatch.setattr(
-        importlib.import_module("monai_unetpp.pruning.evaluation_stages"), "evaluate_levels", _all_alike
-    )
+    monkeypatch.setattr("monai_unetpp.pruning.evaluation_stages.evaluate_levels", _all_alike)
     in_the_way = tmp_path / "whole_L1"
     in_the_way.mkdir()
     with pytest.raises(FileExistsError, match=r"whole_L1: exists and was not cut out of this training"):
@@ -272,29 +269,145 @@ def test_preparing_the_cases_counts_as_training(discs_dir, planned, tmp_path, mo
     assert counted == [60.0]
 
 
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+            MemoryError,
+            r"^fold 1: memory ran out with 2 patches of 16 x 16 per batch\. Close other programs and run the same",
+        ),
+        (
+            RuntimeError("the loss became nan at step 3. Give a lower learning_rate."),
+            RuntimeError,
+            r"^fold 1: the loss became nan at step 3\. Give a lower learning_rate\.$",
+        ),
+    ],
+)
+def test_what_goes_wrong_in_a_training_is_not_put_down_to_the_configuration(
+    error, kind, message, discs_dir, planned, tmp_path, monkeypatch
+):
+    def fail(self, index):
+        raise error
+
+    monkeypatch.setattr(NumberedPatches, "__getitem__", fail)
+    values = {"dataset_dir": str(discs_dir), "device": torch.device("cpu"), "check_data": False}
+    with pytest.raises(kind, match=message):
+        fit(planned("failing"), tmp_path / "fit", values, print, name="fold 1")
+
+
+def test_the_cases_of_a_training_do_not_stay_in_memory(discs_dir, planned, tmp_path, monkeypatch):
+    """They may be a quarter of the memory, and the next fold prepares its own."""
+    prepare, held = CacheDataset.set_data, []
+
+    def noting(self, data):
+        prepare(self, data)
+        held.append(weakref.ref(self))
+
+    monkeypatch.setattr(CacheDataset, "set_data", noting)
+    values = {"dataset_dir": str(discs_dir), "device": torch.device("cpu"), "check_data": False}
+    fit(planned("light"), tmp_path / "fit", values | {"steps": 2}, print, name="training")
+    assert held
+    assert not any(each() for each in held)
+
+
 def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
-    def shares(name, minutes, case_s=1.0, folds=0):
-        told = {"started": time.monotonic(), "case_s": case_s, "cases": 30, "levels": 3, "folds": folds}
-        return share_time(tmp_path / name, minutes, **told)
+    def shares(name, minutes, case_s=1.0, folds=0, used_s=0.0, **others):
+        told = {"started": time.monotonic() - used_s, "case": CaseTime(case_s, **others), "cases": 30, "trained": 100}
+        return share_time(tmp_path / name, minutes, **told, levels=3, folds=folds)
 
     plain = shares("plain", 60)
-    # 30 cases, the report, three levels, and twelve rounds of two passes, with a reserve, and the start
-    assert plain.verdict == pytest.approx((15 + 1.25 * (30 + 25 + 36 + 24)) / 60)
+    # 30 cases, four pictures, report, three levels, and 13 rounds of two passes, with a reserve, and the start
+    assert plain.verdict == pytest.approx((15 + 1.25 * (30 + 4 + 25 + 36 + 26)) / 60)
     assert plain.final + plain.verdict == pytest.approx(60, abs=0.1)
     assert (plain.fold, plain.repeats) == (0, 10)
-    assert shares("plain", 5) == plain
+    # what has not begun yet gets the whole time when it is started again, and keeps its schedule from then on
+    assert shares("plain", 50).final < plain.final
+    (tmp_path / "fold_1").mkdir()
+    (tmp_path / "fold_1" / "checkpoint_epoch=1.pt").touch()
+    assert shares("plain", 5) == shares("plain", 50)
+    # reading a case and comparing it with the truth can take longer than the network
+    assert shares("compared", 60, scoring=9.0).verdict == pytest.approx((15 + 1.25 * (300 + 40 + 25 + 36 + 26)) / 60)
+    # all cases are read once more, those of the training for their record
+    assert shares("read", 60, reading=2.0).verdict == pytest.approx((15 + 1.25 * (90 + 4 + 200 + 25 + 36 + 26)) / 60)
     crossed = shares("crossed", 60, folds=3)
     assert crossed.final + 3 * crossed.fold + crossed.verdict == pytest.approx(60, abs=0.1)
     assert 3 * crossed.fold == pytest.approx(0.6 * (crossed.final + 3 * crossed.fold))
     # the process with the most cases is waited for
     monkeypatch.setattr("monai_unetpp.training_run.sharing.process_count", lambda: 16)
-    assert shares("shared", 60).verdict == pytest.approx((15 + 1.25 * (2 + 25 + 36 + 24)) / 60)
+    assert shares("shared", 60).verdict == pytest.approx((15 + 1.25 * (2 + 4 + 25 + 36 + 26)) / 60)
     monkeypatch.undo()
     # and cases are looked at as long as all of them take a twentieth of the training
     assert [plain.observed(3, minutes) for minutes in (60, 1, 0.7, 0.3)] == [3, 3, 2, 0]
     slow = shares("slow", 10, case_s=20)
     assert (slow.verdict, slow.repeats) == (5, 1)
     assert "longer than the 5 that 10 minutes leave for it" in caplog.text
+    assert "Checking and measuring" not in caplog.text
+    assert shares("late", 10, used_s=480).final == pytest.approx(0.5)
+    assert "took 8 of the 10 minutes, which leaves 0.5 for training. To train for longer, interrupt it" in caplog.text
+
+
+def test_the_time_of_a_case_has_all_that_scoring_and_training_do_with_it(discs_dir, planned, monkeypatch):
+    waited = []
+    monkeypatch.setattr(timing, "synchronize", lambda device: waited.append(device.type))
+    entry = load_datalist(discs_dir, "training")[0]
+    values = {"dataset_dir": str(discs_dir), "device": torch.device("cpu")}
+    found, levels = timing.time_case(planned("timed"), entry, values)
+    assert levels == 2
+    assert min(dataclasses.astuple(found)) > 0
+    # a GPU is still at work when a call returns
+    assert set(waited) == {"cpu"}
+
+
+def test_a_few_windows_of_a_large_image_are_timed():
+    inferer = NestedSlidingWindowInferer(roi_size=(16, 8), overlap=0.5)
+    part, times = timing._part(torch.zeros(1, 64, 32), inferer)
+    # 7 x 7 windows in all, 3 x 1 in the part
+    assert (part.shape, times) == ((1, 32, 8), 49 / 3)
+    part, times = timing._part(torch.zeros(1, 12, 7), inferer)
+    assert (part.shape, times) == ((1, 12, 7), 1.0)
+
+
+def test_a_training_uses_as_many_cases_as_it_can_prepare():
+    cases = list(range(100))
+    shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, prepare_s=6.0)
+
+    def usable(minutes=10.0, cache_rate=1.0, workers=1, batch_size=2):
+        return shares.usable(cases, minutes, cache_rate=cache_rate, workers=workers, batch_size=batch_size)
+
+    # for 300 seconds, one case after the other, or three at once that hinder each other
+    assert usable() == (cases[::2], 1.0)
+    assert usable(workers=3) == (cases, 1.0)
+    assert usable(minutes=0.01) == ([0, 25, 50, 75], 1.0)
+    # 1500 steps of two patches, of which three in four would be prepared anew, take 1500 * 1.5 * 6 seconds
+    assert usable(minutes=300, cache_rate=0.25) == (cases, 0.25)
+    assert usable(minutes=200, cache_rate=0.25) == (cases[::4], 1.0)
+    # shares of before did not know how long it takes
+    assert TimeShares(10, 0, 1, 1).usable(cases, 0.01, cache_rate=0.5, workers=1, batch_size=2) == (cases, 0.5)
+
+
+def test_it_is_told_how_many_cases_a_training_uses(tmp_path, monkeypatch):
+    class Plan(dict):
+        by_hand = ()
+
+    plan = Plan(cache_rate=1.0, num_workers=0, batch_size=2)
+    planned = SimpleNamespace(bundle=tmp_path, steps=None, folds=0, observed=0, plan=plan)
+    planned.beginning = SimpleNamespace(init=None)
+    shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, prepare_s=6.0)
+    entries = [{"image": f"{number}.nii.gz", "label": "x"} for number in range(100)]
+    lines, taken = [], []
+    monkeypatch.setattr(stages, "fit", lambda *_, cases, **__: taken.extend(cases))
+    run = stages._Run(planned, {}, entries, [], shares, lines.append)
+    run.fit_final()
+    assert taken == run.final_cases == entries[::2]
+    assert lines == [
+        "training: 50 of 100 cases are used, as more would take too much of the 10.0 minutes, or of the memory."
+    ]
+    # what is set by hand is done, however long it takes
+    plan.by_hand = ("cache_rate",)
+    assert run.final_cases == entries
+    plan.by_hand, planned.steps = (), 5
+    assert run.final_cases == entries
 
 
 def test_folds_keep_subjects_together():

@@ -1,0 +1,107 @@
+"""How long a case takes, measured before the training with an untrained network."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from monai_unetpp.bundles import BundleConfig
+from monai_unetpp.data.labelled import LabelledCase, list_cases
+from monai_unetpp.data.labels import read_label_map
+from monai_unetpp.data.voxel_hash import hash_voxels
+from monai_unetpp.devices import synchronize
+from monai_unetpp.distributed import from_first, rank, waiting_group
+from monai_unetpp.inferers import NestedSlidingWindowInferer
+from monai_unetpp.inferers.windows import WindowGrid
+from monai_unetpp.metrics import CaseScorer, spacing_of_affine
+from monai_unetpp.networks import NestedUNet
+from monai_unetpp.pruning import PruningPlan
+from monai_unetpp.pruning.predict import Pipeline, list_sources, networks_ready
+from monai_unetpp.pruning.preflight import check_plan
+from monai_unetpp.training_run.judging import pruning_plan
+from monai_unetpp.training_run.sharing import CaseTime
+
+__all__ = ["time_case"]
+
+_T = TypeVar("_T")
+
+#: What is faster than this is timed twice, as the first time includes one-time initialisation.
+_WARM_S = 5.0
+
+
+def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[CaseTime, int]:
+    """The time that a case takes, measured with an untrained network, and the number of levels.
+
+    Args:
+        bundle: the folder of the bundle.
+        entry: the case.
+        values: overrides of its configurations.
+
+    Raises:
+        ImportError: the packages that draw the report are not installed.
+        ValueError: rules that the verdict would refuse.
+    """
+    config = BundleConfig(bundle, "train.json")
+    for key, value in values.items():
+        config[key] = value
+    network: NestedUNet = config.parse("network_def")
+    plan = pruning_plan(bundle, **values, network=network)
+    check_plan(plan)
+    with waiting_group() as group:
+        found = None
+        if rank() == 0:
+            case, device = list_cases([entry])[0], torch.device(plan.pipeline.device)
+            found = _time_scoring(plan, case, network, device)
+            _, preparing = _timed(lambda: config.parse("train#preprocessing")(dict(entry)), device)
+            _, reading = _timed(lambda: hash_voxels(case.image), device)
+            found = dataclasses.replace(found, preparing=preparing, reading=reading)
+        return from_first(found, group), len(network.levels)
+
+
+def _time_scoring(plan: PruningPlan, case: LabelledCase, network: NestedUNet, device: torch.device) -> CaseTime:
+    """Score a case step by step; instead of a result, the truth is compared with itself, moved by a voxel."""
+    steps = plan.pipeline
+    pipeline = Pipeline(steps.preprocessing, steps.inferer, steps.postprocessing)
+    (source,) = list_sources(network, None, {})
+    with networks_ready([source], device):
+        image, loading = _timed(lambda: pipeline.load(case), device)
+        part, times = _part(image, steps.inferer)
+        _, seconds = _timed(lambda: pipeline.infer(part, source, device), device)
+        truth, reading = _timed(lambda: read_label_map(case.label, network.spatial_dims), device)
+        logits = torch.zeros(1, int(network.config["out_channels"]), *image.shape[1:], device=device)
+        _, returning = _timed(lambda: pipeline.label_map(logits, image, truth.data.shape), device)
+        spacing = spacing_of_affine(truth.affine, truth.data.ndim)
+        scorer = CaseScorer(truth.data, spacing, steps.labels, steps.tolerance_mm)
+        _, comparing = _timed(lambda: scorer.score(np.roll(truth.data, 1, axis=0)), device)
+    return CaseTime(seconds * times, loading + reading + len(source.levels) * (returning + comparing))
+
+
+def _part(image: torch.Tensor, inferer: Callable[..., Any]) -> tuple[torch.Tensor, float]:
+    """A part of an image ``(C, H, W[, D])`` of a few windows, and how many times as many the image has."""
+    if not isinstance(inferer, NestedSlidingWindowInferer) or isinstance(inferer.roi_size, str):
+        return image, 1.0
+    whole = WindowGrid.over(image.shape[1:], inferer.roi_size, inferer.overlap)
+    lengths = [2 * edge if axis == 0 else edge for axis, edge in enumerate(whole.window_size)]
+    part = image[(slice(None), *(slice(length) for length in lengths))]
+    few = WindowGrid.over(part.shape[1:], inferer.roi_size, inferer.overlap)
+    return part, len(whole.positions) / len(few.positions)
+
+
+def _timed(work: Callable[[], _T], device: torch.device) -> tuple[_T, float]:
+    """The result of some work, and its seconds until the device has finished it; the faster of two where it is fast."""
+    fastest = math.inf
+    while True:
+        started = time.monotonic()
+        result = work()
+        synchronize(device)
+        seconds = time.monotonic() - started
+        if fastest < math.inf or seconds >= _WARM_S:
+            return result, min(seconds, fastest)
+        fastest = seconds
