@@ -116,7 +116,11 @@ def _channels(path: Path, content: Mapping[str, Any], image: Any, spatial_dims: 
             f"{path}: modality must name the channels of the images, got {len(names)} name(s) for {count} on the last "
             f"axis of {image}. Name them, or give images without this axis."
         )
-    return tuple(names) if len(names) == count else tuple(f"channel_{number}" for number in range(count))
+    if len(names) == count:
+        return tuple(names)
+    if names:
+        logger.warning("%s: modality names %d channel(s), but images have %d. Correct it.", path, len(names), count)
+    return tuple(f"channel_{number}" for number in range(count))
 
 
 def _names(entry: Any) -> list[str]:

@@ -46,8 +46,8 @@ def _read(paths: Sequence[Path]) -> npt.NDArray[Any]:
 
 
 def _hash(voxels: npt.NDArray[Any]) -> str:
-    # zero has two signs
-    plain = np.ascontiguousarray(np.squeeze(voxels), dtype="<f4") + np.float32(0)
+    # adding 0 makes the only copy, in which zero has one sign
+    plain = np.atleast_1d(np.add(np.squeeze(voxels), np.float32(0), dtype="<f4", order="C"))
     digest = hashlib.sha256(repr(plain.shape).encode())
-    digest.update(plain.tobytes())
+    digest.update(plain.data)
     return digest.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,6 +18,7 @@ from PIL import Image
 from monai_unetpp.data import case_check, check_dataset, check_labelled_data
 from monai_unetpp.data import check as check_module
 from monai_unetpp.data.labelled import LabelledCase
+from monai_unetpp.data.voxel_hash import hash_voxels
 
 AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
 SHAPE = (6, 5, 4)
@@ -315,6 +317,19 @@ class TestLabels:
         fill(np.uint8(3))(folder / "labels" / "b.nii.gz")
         (problem,) = check_dataset(folder)
         assert "b.nii.gz: the label has no foreground" in problem
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint64, np.float32, np.float64, ">f4"])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (4, 1, 3), (3, 4, 5, 2)])
+def test_the_hash_of_voxels_is_that_of_their_shape_and_values_whatever_their_type_and_order(
+    shape: tuple[int, ...], dtype: type | str
+) -> None:
+    voxels = np.random.default_rng(0).integers(0, 3, shape).astype(dtype)
+    squeezed = np.squeeze(voxels) if voxels.size > 1 else voxels.reshape(1)
+    plain = np.ascontiguousarray(squeezed, "<f4")
+    expected = hashlib.sha256(repr(plain.shape).encode() + plain.tobytes()).hexdigest()
+    assert hash_voxels(voxels) == hash_voxels(np.asfortranarray(voxels)) == expected
+    assert hash_voxels(np.array([0.0, -0.0])) == hash_voxels(np.zeros(2, np.uint8))
 
 
 def test_empty_fields_of_view_are_sound_in_2d_alone(tmp_path: Path) -> None:

@@ -103,16 +103,18 @@ def test_nnunets_list_of_files_by_case_goes_first(tmp_path):
         ("CT", ("CT",), "CT"),
         (["MRI"], ("MRI",), "MR"),
         ({"0": "spect"}, ("spect",), "other"),
+        ({"0": "T1", "1": "T2"}, ("channel_0",), None),
         (5, ("channel_0",), None),
     ],
 )
-def test_the_modality_is_known_however_it_is_written(tmp_path, named, channels, modality):
+def test_the_modality_is_known_however_it_is_written(tmp_path, caplog, named, channels, modality):
     folder = plain(tmp_path)
     entries = [{"image": f"images/{name}.nii.gz", "label": f"labels/{name}.nii.gz"} for name in "abcde"]
     content = {"modality": named, "labels": {"0": "background", "3": "x", "255": "y"}, "training": entries}
     (folder / "dataset.json").write_text(json.dumps(content))
     described = describe_data_set(folder)
     assert (described.channels, described.modality) == (channels, modality)
+    assert ("modality names 2 channel(s), but images have 1" in caplog.text) == (named == {"0": "T1", "1": "T2"})
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".png"])
