@@ -6,8 +6,10 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import types
 import warnings
 from pathlib import Path
@@ -444,6 +446,21 @@ def test_an_interruption_keeps_what_is_finished(segment, images, tmp_path, monke
     assert labels.shape == nib.load(images / "a.nii.gz").shape
     (recorded,) = json.loads((tmp_path / "out" / "run.json").read_text())["runs"][0]["cases"]
     assert recorded["case"] == "a"
+
+
+def test_a_request_to_end_is_an_interruption(run, monkeypatch):
+    """As of a cluster at the time limit of a job."""
+    from monai_unetpp import segmentation
+
+    def work(**options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(segmentation, "segment_files", work)
+    code, _, err = run("segment", "a", "-o", "O")
+    assert (code, err) == (130, "monai-unetpp: interrupted; finished cases are kept.\n")
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_run_leaves_logging_and_warnings_as_they_were(segment, tmp_path):
