@@ -1,6 +1,7 @@
 """The command line: what it prints where, and its exit codes."""
 
 import dataclasses
+import errno
 import json
 import logging
 import os
@@ -955,3 +956,27 @@ def test_a_reader_that_has_seen_enough_is_no_error(run, monkeypatch):
     monkeypatch.setattr("monai_unetpp.cli.bundles_command.show_rows", refuse)
     code, _, err = run("bundles")
     assert (code, err) == (0, "")
+
+
+def test_a_training_goes_on_where_its_terminal_is_closed(monkeypatch):
+    from monai_unetpp import training_run
+
+    class Closed:
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+        def flush(self):
+            raise OSError(errno.EIO, "Input/output error")
+
+    told, path = [], Path("bundle")
+
+    def train(options, progress):
+        for step in range(3):
+            progress(f"step {step}")
+            told.append(step)
+        return training_run.TrainingOutcome(path, None, path, "inconclusive", "L2", "Too few cases.", 3)
+
+    monkeypatch.setattr(training_run, "train", train)
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert cli.main(["train", "D", "-o", "O"]) == 3
+    assert told == [0, 1, 2]
