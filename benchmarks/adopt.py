@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 
+from benchmarks.command import run_command
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import (
     WEIGHTS_FILE,
@@ -76,25 +76,16 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Put weights into a bundle and tell by which rule they were chosen.
-
-    Args:
-        arguments: of the command line.
-
-    Returns:
-        The exit code.
-    """
+    """Put weights into a bundle, and tell by which rule they were chosen."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.adopt", description=__doc__)
     parser.add_argument("weights", type=Path, help="checkpoint or model.pt of a training")
     parser.add_argument("bundle", help="name or folder of the bundle")
     parser.add_argument("dataset_dir", type=Path, help="folder with dataset.json")
-    options = parser.parse_args(arguments)
-    try:
-        rule = adopt(options.weights, find_bundle(options.bundle), options.dataset_dir)
-    except (OSError, ValueError) as e:
-        parser.error(str(e))
-    sys.stdout.write(f"{rule}.\n")
-    return 0
+    return run_command(parser, arguments, _adopt)
+
+
+def _adopt(weights: Path, bundle: str, dataset_dir: Path) -> Iterator[str]:
+    yield f"{adopt(weights, find_bundle(bundle), dataset_dir)}."
 
 
 if __name__ == "__main__":

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
+from benchmarks.command import run_command
 from monai_unetpp.data import load_datalist
 from monai_unetpp.data.nifti import open_nifti, read_voxels
 from monai_unetpp.files import write_text
 
-__all__ = ["ALTERATIONS", "invert", "main", "thicken"]
+__all__ = ["ALTERATIONS", "invert", "join_slices", "main", "thicken"]
 
 #: Thickness of the slices in ``O/thick``.
 _THICKNESS_MM = 5.0
@@ -46,7 +46,19 @@ def thicken(image: _Array, label: _Array, affine: _Array) -> tuple[_Array, _Arra
         affine: ``(4, 4)``, of voxels of at most 5 mm.
     """
     axis = next(n for n, name in enumerate(nib.aff2axcodes(affine)) if name in "SI")
-    count = max(1, round(_THICKNESS_MM / float(np.linalg.norm(affine[:3, axis]))))
+    return join_slices(image, label, affine, axis, max(1, round(_THICKNESS_MM / np.linalg.norm(affine[:3, axis]))))
+
+
+def join_slices(image: _Array, label: _Array, affine: _Array, axis: int, count: int) -> tuple[_Array, _Array, _Array]:
+    """Average over slices, with the label of the middle one; what is left at the end is cut off.
+
+    Args:
+        image: ``(H, W, D)``.
+        label: the same.
+        affine: ``(4, 4)``.
+        axis: along which the slices are stacked.
+        count: how many become one.
+    """
     whole = image.shape[axis] // count
     image, label = (np.moveaxis(volume, axis, 0)[: whole * count] for volume in (image, label))
     averaged = image.reshape(whole, count, *image.shape[1:]).mean(axis=1, dtype=np.float32)
@@ -80,29 +92,21 @@ def _write_copy(cases: Sequence[dict[str, Any]], folder: Path, name: str) -> lis
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the copies.
-
-    Args:
-        arguments: of the command line.
-
-    Returns:
-        The exit code.
-    """
+    """Write the copies."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.altered", description=__doc__)
     for name in ("dataset_dir", "output"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--lists", nargs="+", default=["validation", "test"], help="of dataset.json (%(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        cases = {key: load_datalist(options.dataset_dir, key) for key in options.lists}
-        for name in ALTERATIONS:
-            lists = {key: _write_copy(entries, options.output, name) for key, entries in cases.items()}
-            content = json.dumps({"name": f"{options.dataset_dir.name}, {name}", **lists}, indent=2)
-            write_text(options.output / name / "dataset.json", content + "\n")
-    except (OSError, ValueError) as e:
-        parser.error(str(e))
-    sys.stdout.write(f"{sum(map(len, cases.values()))} cases, {' and '.join(ALTERATIONS)}.\n")
-    return 0
+    return run_command(parser, arguments, _write_copies)
+
+
+def _write_copies(dataset_dir: Path, output: Path, lists: Sequence[str]) -> Iterator[str]:
+    cases = {key: load_datalist(dataset_dir, key) for key in lists}
+    for name in ALTERATIONS:
+        copies = {key: _write_copy(entries, output, name) for key, entries in cases.items()}
+        content = json.dumps({"name": f"{dataset_dir.name}, {name}", **copies}, indent=2)
+        write_text(output / name / "dataset.json", content + "\n")
+    yield f"{sum(map(len, cases.values()))} cases, {' and '.join(ALTERATIONS)}."
 
 
 if __name__ == "__main__":

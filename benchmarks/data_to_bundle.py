@@ -11,12 +11,9 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +22,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from benchmarks.altered import join_slices
+from benchmarks.command import offer_table, run_command
+from benchmarks.launching import run_package
 from monai_unetpp.bundles import check_bundle
 from monai_unetpp.data.datalist import load_datalist, read_content
 from monai_unetpp.data.nifti import open_nifti, read_voxels
@@ -89,15 +89,10 @@ def thicken(image: _Array, label: _Array, affine: _Array, place: Path) -> dict[s
         affine: ``(4, 4)``.
         place: folder and beginning of the file names.
     """
-    depth = image.shape[2] // _THICKNESS
-    slices = image[..., : depth * _THICKNESS].reshape(*image.shape[:2], depth, _THICKNESS).mean(axis=3)
-    kept = label[..., _THICKNESS // 2 : depth * _THICKNESS : _THICKNESS]
+    slices, kept, thick = join_slices(image, label, affine, 2, _THICKNESS)
     renamed = np.zeros(kept.shape, np.uint8)
     for value, other in _OTHER_VALUES.items():
         renamed[kept == value] = other
-    thick = affine.copy()
-    thick[:3, 2] *= _THICKNESS
-    thick[:3, 3] += affine[:3, 2] * (_THICKNESS - 1) / 2
     channels = [_save(slices, thick, place, "0000"), _save(slices.max() - slices, thick, place, "0001")]
     return {"image": channels, "label": _save(renamed, thick, place, "label")}
 
@@ -187,14 +182,14 @@ def make_bundle(dataset_dir: Path, work: Path, minutes: float) -> Outcome:
     if not done.is_file():
         start = time.monotonic()
         # 3 is the exit code of a verdict that is inconclusive
-        _run(["train", str(dataset_dir), "-o", str(bundle), "--minutes", str(minutes)], codes=(0, 3))
+        run_package(["train", str(dataset_dir), "-o", str(bundle), "--minutes", str(minutes)], codes=(0, 3))
         write_text(done, json.dumps({"minutes": (time.monotonic() - start) / 60}) + "\n")
     took = json.loads(done.read_text(encoding="utf-8"))["minutes"]
     trained = json.loads((bundle / "training" / "outcome.json").read_text(encoding="utf-8"))
     case = load_datalist(dataset_dir, "validation")[0]["image"]
     images = case if isinstance(case, list) else [case]
     results = work / "segmentations"
-    _run(["segment", *images, "--bundle", str(bundle), "-o", str(results)], codes=(0,))
+    run_package(["segment", *images, "--bundle", str(bundle), "-o", str(results)])
     return Outcome(
         minutes=took,
         steps=trained["steps"],
@@ -204,13 +199,6 @@ def make_bundle(dataset_dir: Path, work: Path, minutes: float) -> Outcome:
         problems=tuple(check_bundle(bundle)),
         segmented=any("_seg." in path.name for path in results.iterdir()),
     )
-
-
-def _run(arguments: Sequence[str], codes: Sequence[int]) -> None:
-    command = [sys.executable, "-m", "monai_unetpp", *arguments]
-    code = subprocess.run(command, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode
-    if code not in codes:
-        raise RuntimeError(f"{' '.join(command)}: ended with exit code {code}. Its message is above.")
 
 
 def _mean_dice(report: Path) -> dict[str, float]:
@@ -246,36 +234,24 @@ def format_outcomes(outcomes: Mapping[str, Outcome], minutes: float) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train on all data sets and print the table; it is renewed after each of them.
-
-    Args:
-        arguments: of the command line.
-
-    Returns:
-        The exit code.
-    """
+    """Train on all data sets and print the table; it is renewed after each of them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.data_to_bundle", description=__doc__)
     parser.add_argument("data_dir", type=Path, help="folder that holds the folders of the data sets")
     parser.add_argument("--work", type=Path, required=True, help="folder for all that is made; a run goes on there")
     parser.add_argument("--minutes", type=float, default=20.0, help="for each (default: 20)")
     parser.add_argument("--only", nargs="+", choices=DATA_SETS, default=list(DATA_SETS), help="which (default: all)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the table to FILE")
-    given = parser.parse_args(arguments)
+    offer_table(parser)
+    return run_command(parser, arguments, _train_all)
+
+
+def _train_all(data_dir: Path, work: Path, minutes: float, only: Sequence[str]) -> Iterator[str]:
     outcomes: dict[str, Outcome] = {}
-    text = ""
-    try:
-        for name in given.only:
-            work = given.work.resolve() / name
-            source = given.data_dir.resolve() / DATA_SETS[name][0]
-            outcomes[name] = make_bundle(make_copy(source, work / "data", name), work, given.minutes)
-            text = format_outcomes(outcomes, given.minutes)
-            if given.output is not None:
-                write_text(given.output, text + "\n")
-    except (OSError, RuntimeError, ValueError) as e:
-        parser.error(str(e))
-    print(text)
-    return 0
+    for name in only:
+        own = work.resolve() / name
+        copy = make_copy(data_dir.resolve() / DATA_SETS[name][0], own / "data", name)
+        outcomes[name] = make_bundle(copy, own, minutes)
+        yield format_outcomes(outcomes, minutes)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -13,12 +13,13 @@ import dataclasses
 import functools
 import os
 import resource
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.command import run_command
 from benchmarks.launching import HOLDS, instruction_sets
 from monai_unetpp.openvino_loading import import_openvino, openvino_core
 from monai_unetpp.reporting.markdown import format_table
@@ -121,19 +122,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--repeats", type=int, default=5, help="runs of each graph (default: 5)")
     parser.add_argument("--precision", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--hold_to", choices=HOLDS, help="fewer instruction sets than the processor has")
-    given = parser.parse_args(arguments)
-    os.environ.update(HOLDS.get(given.hold_to or "", {}))
-    result = profile_graph(given.folder, given.repeats, given.precision)
+    return run_command(parser, arguments, _profile)
+
+
+def _profile(folder: str, repeats: int, precision: str, hold_to: str | None) -> Iterator[str]:
+    os.environ.update(HOLDS.get(hold_to or "", {}))
+    result = profile_graph(folder, repeats, precision)
     rows = [
         [kind, way, str(result.counts[kind, way]), f"{100 * share:.1f} %"]
         for (kind, way), share in sorted(result.shares.items(), key=lambda item: -item[1])
     ]
-    print(f"{given.folder}, one window on one thread; {instruction_sets(given.hold_to)}\n")
-    print(format_table(["operation", "computed by", "number", "share of time"], rows, [False, False, True, True]))
+    table = format_table(["operation", "computed by", "number", "share of time"], rows, [False, False, True, True])
     seconds = ", ".join(f"{name} {value:.3f}" for name, value in result.cpu_seconds.items())
-    print(f"\nCPU seconds of a window: {seconds}; logits differ by {result.largest_difference:.1e} of the largest.")
-    return 0
+    yield (
+        f"{folder}, one window on one thread; {instruction_sets(hold_to)}\n\n{table}\n\n"
+        f"CPU seconds of a window: {seconds}; logits differ by {result.largest_difference:.1e} of the largest."
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

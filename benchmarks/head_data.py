@@ -13,14 +13,14 @@ import argparse
 import dataclasses
 import json
 import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 
+from benchmarks.command import run_command
 from monai_unetpp.bundles import find_bundle, label_names
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.data import load_datalist
@@ -99,32 +99,23 @@ def _extent(region: np.ndarray[Any, Any]) -> list[float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write both files.
-
-    Args:
-        arguments: of the command line.
-
-    Returns:
-        The exit code.
-    """
+    """Write both files."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.head_data", description=__doc__)
     for name in ("maps", "brains", "labels", "output"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--bundle", default="head_mri_unetpp", help="name or folder of the bundle (%(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        bundle = find_bundle(options.bundle)
-        content = make_datalist(options.maps, options.brains, options.labels)
-        heads = [Path(case["image"]) for case in content["training"]]
-        ranges = measure_heads(heads, read_object(bundle / "configs" / "train.json"), label_names(bundle))
-    except (OSError, ValueError) as e:
-        parser.error(str(e))
-    options.output.mkdir(parents=True, exist_ok=True)
-    write_text(options.output / "dataset.json", json.dumps(content, indent=2) + "\n")
+    return run_command(parser, arguments, _write_both)
+
+
+def _write_both(maps: Path, brains: Path, labels: Path, output: Path, bundle: str) -> Iterator[str]:
+    folder = find_bundle(bundle)
+    content = make_datalist(maps, brains, labels)
+    heads = [Path(case["image"]) for case in content["training"]]
+    ranges = measure_heads(heads, read_object(folder / "configs" / "train.json"), label_names(folder))
+    write_text(output / "dataset.json", json.dumps(content, indent=2) + "\n")
     fingerprint = {"form": 1, "spatial_dims": 3, "channels": ["MRI"], "modality": "MR", "ranges": ranges.as_dict()}
-    write_text(options.output / Path(FINGERPRINT_FILE).name, json.dumps(fingerprint, indent=1) + "\n")
-    sys.stdout.write(f"{len(heads)} heads, {len(content['validation'])} and {len(content['test'])} brains.\n")
-    return 0
+    write_text(output / Path(FINGERPRINT_FILE).name, json.dumps(fingerprint, indent=1) + "\n")
+    yield f"{len(heads)} heads, {len(content['validation'])} and {len(content['test'])} brains."
 
 
 if __name__ == "__main__":

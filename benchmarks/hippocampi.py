@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from monai.metrics import compute_dice
 
+from benchmarks.command import run_command
 from monai_unetpp.bundles import find_bundle, label_names
 from monai_unetpp.data import case_name, load_datalist
 from monai_unetpp.data.grid import voxel_ml
@@ -47,30 +47,23 @@ def _segment(images: Sequence[str], folder: Path, bundle: str, within: str | Non
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Segment, compare, print and write ``O/hippocampi.json``.
-
-    Args:
-        arguments: of the command line.
-
-    Returns:
-        The exit code.
-    """
+    """Segment, compare, print and write ``O/hippocampi.json``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hippocampi", description=__doc__)
     for name in ("dataset_dir", "output"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--list_key", default="brains", help="list of dataset.json (%(default)s)")
-    options = parser.parse_args(arguments)
-    try:
-        cases = load_datalist(options.dataset_dir, options.list_key)
-        images = [case["image"] for case in cases]
-        head_names = label_names(find_bundle(_HEAD))
-        of_head = {side: [v for v, name in head_names.items() if name == f"{side} hippocampus"] for side in _MANUAL}
-        routes = {
-            "chain": (_segment(images, options.output / "chain", _HIPPOCAMPUS, _HEAD), _PARTS),
-            "head alone": (_segment(images, options.output / "head", _HEAD, None), of_head),
-        }
-    except (OSError, ValueError) as e:
-        parser.error(str(e))
+    return run_command(parser, arguments, _compare_routes)
+
+
+def _compare_routes(dataset_dir: Path, output: Path, list_key: str) -> Iterator[str]:
+    cases = load_datalist(dataset_dir, list_key)
+    images = [case["image"] for case in cases]
+    head_names = label_names(find_bundle(_HEAD))
+    of_head = {side: [v for v, name in head_names.items() if name == f"{side} hippocampus"] for side in _MANUAL}
+    routes = {
+        "chain": (_segment(images, output / "chain", _HIPPOCAMPUS, _HEAD), _PARTS),
+        "head alone": (_segment(images, output / "head", _HEAD, None), of_head),
+    }
     rows: list[dict[str, Any]] = []
     for number, case in enumerate(cases):
         manual = open_nifti(case["label"])
@@ -79,26 +72,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             labels = read_voxels(open_nifti(outputs[number]), outputs[number])
             for side, value in _MANUAL.items():
                 found, expected = np.isin(labels, values[side]), truth == value
-                rows.append(
-                    {
-                        "case": case_name(case["image"]),
-                        "route": route,
-                        "side": side,
-                        "dice": compare(found, expected),
-                        "ml": float(found.sum()) * size_ml,
-                        "manual_ml": float(expected.sum()) * size_ml,
-                    }
-                )
-    write_text(options.output / "hippocampi.json", json.dumps(rows, indent=1) + "\n")
-    for route in routes:
-        of_route = [row for row in rows if row["route"] == route]
-        dice, found_ml, manual_ml = (np.array([row[key] for row in of_route]) for key in ("dice", "ml", "manual_ml"))
-        correlation = float(np.corrcoef(found_ml, manual_ml)[0, 1]) if len(of_route) > 2 else float("nan")
-        sys.stdout.write(
-            f"{route}: {len(of_route)} hippocampi, mean Dice {dice.mean():.3f}, least {dice.min():.3f}; "
-            f"{found_ml.mean():.2f} ml, manually {manual_ml.mean():.2f} ml; correlation {correlation:.2f}\n"
-        )
-    return 0
+                sizes = {"ml": float(found.sum()) * size_ml, "manual_ml": float(expected.sum()) * size_ml}
+                row = {"case": case_name(case["image"]), "route": route, "side": side}
+                rows.append({**row, "dice": compare(found, expected), **sizes})
+    write_text(output / "hippocampi.json", json.dumps(rows, indent=1) + "\n")
+    yield "\n".join(_summary(route, [row for row in rows if row["route"] == route]) for route in routes)
+
+
+def _summary(route: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    dice, found_ml, manual_ml = (np.array([row[key] for row in rows]) for key in ("dice", "ml", "manual_ml"))
+    correlation = float(np.corrcoef(found_ml, manual_ml)[0, 1]) if len(rows) > 2 else float("nan")
+    return (
+        f"{route}: {len(rows)} hippocampi, mean Dice {dice.mean():.3f}, least {dice.min():.3f}; "
+        f"{found_ml.mean():.2f} ml, manually {manual_ml.mean():.2f} ml; correlation {correlation:.2f}"
+    )
 
 
 if __name__ == "__main__":

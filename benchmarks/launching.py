@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-__all__ = ["HOLDS", "Launched", "instruction_sets", "launch"]
+__all__ = ["HOLDS", "Launched", "instruction_sets", "launch", "run_package"]
 
 #: What holds the libraries to fewer instructions than the processor has. oneDNN reads the first, in torch and in
 #: OpenVINO alike, and torch's own kernels the second.
@@ -70,6 +70,22 @@ def launch(command: Sequence[str], variables: Mapping[str, str] | None = None) -
     if status:
         raise RuntimeError(f"{' '.join(command)}: ended with status {status}. {error.strip()}")
     return Launched(seconds, cpu_seconds, peak_bytes)
+
+
+def run_package(arguments: Sequence[str], codes: Sequence[int] = (0,)) -> None:
+    """Run a command of the package as its users do, with its output shown.
+
+    Args:
+        arguments: such as ``["train", "my_dataset"]``.
+        codes: exit codes that are fine.
+
+    Raises:
+        RuntimeError: it ended with another one.
+    """
+    command = [sys.executable, "-m", "monai_unetpp", *arguments]
+    code = subprocess.run(command, check=False, env={**os.environ, "PYTHONUNBUFFERED": "1"}).returncode
+    if code not in codes:
+        raise RuntimeError(f"{' '.join(command)}: ended with exit code {code}. Its message is above.")
 
 
 def instruction_sets(hold: str | None = None) -> str:

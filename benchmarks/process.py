@@ -13,18 +13,20 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
 
+from benchmarks.command import run_command
 from benchmarks.launching import HOLDS, Launched, instruction_sets, launch
 from benchmarks.monai_route import write_monai_route
 from monai_unetpp.bundles import find_bundle, read_network_def
@@ -34,6 +36,8 @@ from monai_unetpp.files import write_text
 from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import shuffled_rounds
+from monai_unetpp.measuring.size import count_parameters
+from monai_unetpp.networks import NestedUNet
 from monai_unetpp.reporting.markdown import format_table
 
 __all__ = ["ProcessBenchmark", "ProcessFigures", "format_process_benchmark", "main", "measure_process"]
@@ -81,6 +85,7 @@ class ProcessBenchmark:
         processor: its instruction sets, and what the libraries are held to.
         figures: of each way.
         environment: where it was measured.
+        parameters: of the networks of the bundle and of nnU-Net, if that was measured.
     """
 
     bundle: str
@@ -90,6 +95,7 @@ class ProcessBenchmark:
     processor: str
     figures: tuple[ProcessFigures, ...]
     environment: Environment
+    parameters: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,35 +145,36 @@ def measure_process(
         folder = Path(temporary)
         copied = folder / f"image{'.nii.gz' if image.endswith('.gz') else '.nii'}"
         shutil.copyfile(image, copied)
-        route = write_monai_route(source, copied, folder, [sys.executable])
-        start = [
-            sys.executable,
-            "-c",
-            "import monai.bundle.scripts, monai.engines, monai.inferers, monai.networks.nets",
-        ]
-        ways = [_Way(_MONAI, f"L{depth}", "fp32", route.command, start, folder / "monai")]
-        for level in chosen:
-            for precision in precisions:
-                ways += _own_ways(source, copied, folder, level, precision, count, calibration)
+        first, network = _way_of_monai(source, copied, folder, f"L{depth}")
+        ways, parameters = [first], None
+        for level, precision in itertools.product(chosen, precisions):
+            ways += _own_ways(source, copied, folder, level, precision, count, calibration)
         if nnunet is not None:
-            ways.append(_way_of_nnunet(source, copied, folder, f"L{depth}", Path(nnunet).absolute()))
-        variables = {
-            "OMP_NUM_THREADS": str(count),
-            "XDG_CACHE_HOME": str(folder / "cache"),
-            **HOLDS.get(hold_to or "", {}),
-        }
-        took = _take_turns(ways, repeats, variables)
+            way, size = _way_of_nnunet(source, copied, folder, f"L{depth}", Path(nnunet).absolute())
+            ways.append(way)
+            parameters = count_parameters(NestedUNet(**read_network_def(source))), size
+        variables = {"OMP_NUM_THREADS": str(count), "XDG_CACHE_HOME": str(folder / "cache")}
+        took = _take_turns(ways, repeats, {**variables, **HOLDS.get(hold_to or "", {})})
         shape = tuple(nibabel.load(copied).shape)  # type: ignore[attr-defined]
         figures = _figures(ways, took)
     return ProcessBenchmark(
         source.name,
-        route.network,
+        network,
         shape,
         count,
         instruction_sets(hold_to),
         figures,
         describe_environment("cpu", "fp32", "openvino"),
+        parameters,
     )
+
+
+def _way_of_monai(source: Path, image: Path, folder: Path, level: str) -> tuple[_Way, str]:
+    """The way, and the name of its network."""
+    route = write_monai_route(source, image, folder, [sys.executable])
+    imports = "import monai.bundle.scripts, monai.engines, monai.inferers, monai.networks.nets"
+    start = [sys.executable, "-c", imports]
+    return _Way(_MONAI, level, "fp32", route.command, start, folder / "monai"), route.network
 
 
 def _own_ways(
@@ -195,32 +202,36 @@ def _own_ways(
     return ways
 
 
-def _way_of_nnunet(source: Path, image: Path, folder: Path, level: str, python: Path) -> _Way:
+def _way_of_nnunet(source: Path, image: Path, folder: Path, level: str, python: Path) -> tuple[_Way, int]:
+    """The way, and the number of parameters of its network."""
     network = read_network_def(source)
     config = read_object(source / "configs" / "inference.json")
     if network["spatial_dims"] != 3:
         raise ValueError(f"{source.name}: nnU-Net is measured for networks of volumes. Leave --nnunet out.")
     described = {name: network[name] for name in ("features", "in_channels", "out_channels")}
+    # nnU-Net keeps the axes of the file, which bundles turn
+    turned = nibabel.as_closest_canonical(nibabel.load(image))  # type: ignore[arg-type]
     # SimpleITK's arrays have the axes z, y, x
     described["patch_size"] = config["window_shape"][::-1]
-    described["spacing"] = _spacing_mm(config, image)[::-1]
+    described["spacing"] = _spacing_mm(config, turned)[::-1]
     # its interpreter must not find the packages of this one
     alone = ["env", "-u", "PYTHONPATH"]
     script = Path(__file__).parent / "nnunet" / "random_model.py"
     launch([*alone, str(python), str(script), str(folder / "nnunet"), json.dumps(described)])
     inputs, out = folder / "nnunet_images", folder / "nnunet_out"
     inputs.mkdir()
-    nibabel.save(nibabel.load(image), inputs / "image_0000.nii.gz")
+    nibabel.save(turned, inputs / "image_0000.nii.gz")
     command = [*alone, str(python.parent / "nnUNetv2_predict_from_modelfolder"), "-i", str(inputs), "-o", str(out)]
     command += ["-m", str(folder / "nnunet"), "-f", "0", "-step_size", str(1 - config["overlap"]), "--disable_tta"]
     command += ["-device", "cpu", "-npp", "1", "-nps", "1"]
     start = [*alone, str(python), "-c", "import nnunetv2.inference.predict_from_raw_data"]
-    return _Way(_NNUNET, level, "fp32", command, start, out)
+    count = int((folder / "nnunet" / "parameters.json").read_text(encoding="utf-8"))
+    return _Way(_NNUNET, level, "fp32", command, start, out), count
 
 
-def _spacing_mm(config: Mapping[str, Any], image: Path) -> list[float]:
+def _spacing_mm(config: Mapping[str, Any], image: Any) -> list[float]:
     """The voxel size along x, y and z that the network works at: the bundle's, else the image's."""
-    own = [float(size) for size in nibabel.load(image).header.get_zooms()[:3]]  # type: ignore[attr-defined]
+    own = [float(size) for size in image.header.get_zooms()[:3]]
     wanted = config.get("spacing_mm") or own
     return list(wanted) if isinstance(wanted, list) else [float(wanted)] * len(own)
 
@@ -290,9 +301,13 @@ def format_process_benchmark(result: ProcessBenchmark) -> str:
         for each in result.figures
     ]
     shape = " x ".join(map(str, result.image_shape))
+    networks = f"MONAI's route runs {result.network}"
+    if result.parameters is not None:
+        ours, peer = (f"{count / 1e6:.2f} M" for count in result.parameters)
+        networks += f", nnU-Net's a plain U-Net of {peer} parameters (the bundle's network has {ours})"
     return (
         f"{result.bundle}, an image of {shape}, whole processes with {result.threads} thread(s), {len(rows)} ways in "
-        f"turns, {result.figures[0].seconds.count} rounds; MONAI's route runs {result.network}\n"
+        f"turns, {result.figures[0].seconds.count} rounds; {networks}\n"
         f"{result.environment.line()}\n{result.processor}\n\n{format_table(header, rows, [False] * 3 + [True] * 6)}\n"
     )
 
@@ -310,22 +325,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--calibration", metavar="DATASET_DIR", help="for int8")
     parser.add_argument("--nnunet", metavar="PYTHON", help="interpreter of an environment with nnunetv2")
     parser.add_argument("-o", "--output", metavar="NAME", help="write NAME.md and NAME.json")
-    given = vars(parser.parse_args(arguments))
-    output = given.pop("output")
-    if "int8" in given["precisions"] and given["calibration"] is None:
-        parser.error("give --calibration for int8")
-    if given["nnunet"] is not None and given["threads"] not in (None, os.cpu_count()):
-        parser.error(
-            f"--threads must be left out with --nnunet, got {given['threads']}. nnU-Net uses all logical cores."
+    return run_command(parser, arguments, _measure)
+
+
+def _measure(output: str | None, **options: Any) -> Iterator[str]:
+    if "int8" in options["precisions"] and options["calibration"] is None:
+        raise ValueError("give --calibration for int8")
+    if options["nnunet"] is not None and options["threads"] not in (None, os.cpu_count()):
+        raise ValueError(
+            f"--threads must be left out with --nnunet, got {options['threads']}. nnU-Net uses all logical cores."
         )
-    result = measure_process(**given)
+    result = measure_process(**options)
     text = format_process_benchmark(result)
-    print(text)
     if output is not None:
         write_text(f"{output}.md", text)
         write_text(f"{output}.json", json.dumps(dataclasses.asdict(result), indent=2) + "\n")
-    return 0
+    yield text
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

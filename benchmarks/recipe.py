@@ -2,7 +2,8 @@
 
 Run ``python -m benchmarks.recipe DATASET_DIR --work DIR --steps 1500``. Each variant is the plan of
 ``monai-unetpp plan`` with some values set, trained for the same number of steps with the same seed, and scored at every
-level on the validation list, which selects nothing. A run that was interrupted goes on; one that is done is kept.
+level on the validation list. That list selects nothing, but for the variant in which each half of it selects the
+weights that the other half is scored with. A run that was interrupted goes on; one that is done is kept.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import math
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from benchmarks.command import offer_table, run_command
+from benchmarks.recipe_variants import CHOICES, CHOOSING, VARIANTS, Variant, whole_window
+from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.data.datalist import load_datalist
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.environment import describe_environment
@@ -30,32 +34,11 @@ from monai_unetpp.planning import load_plan, plan
 from monai_unetpp.planning.values import parse_settings
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.reporting.markdown import format_table
-from monai_unetpp.training_run.fitting import fit
-from monai_unetpp.training_run.judging import score_fold
-
-
-def halve(levels: int) -> list[float]:
-    """Weights of the losses by level, the shallowest first: each level counts half as much as the next."""
-    return [0.5 ** (levels - level) for level in range(1, levels + 1)]
-
-
-VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "recipe": {},
-    "instance norm": {"norm": "instance"},
-    "last weights, not averaged": {"ema": None},
-    "averaged over five times as many steps": {"ema": 0.2},
-    "self-distillation 1": {"distillation": 1.0},
-    "light augmentation": {"augmentation": "light"},
-    "strong augmentation to the end": {"late_share": 0.0},
-    "weight decay 0.01": {"weight_decay": 0.01},
-    "all classes weigh the same": {"class_weights": None},
-    "dropout 0.1": {"dropout": 0.1},
-    "each level weighs half of the next": {"level_weights": halve},
-}
-"""Values of the plan that are set, by name of the variant; the first one is what others are compared with. A function
-gives the value for a number of levels."""
+from monai_unetpp.training_run.fitting import Fitted, fit
+from monai_unetpp.training_run.judging import score_fold, split_folds, time_case
 
 _Cases = Mapping[str, float]
+_ByLevel = Mapping[str, _Cases]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,74 +50,84 @@ class Result:
         dice: mean over the labels, by level and case.
         whole: the same with one window over the whole image; None where that was not asked for.
         training: the same as ``dice`` for cases of the training list.
+        case_s: seconds of an unseen case at all levels, in windows of its own and in one over the whole image; None
+            where that was not asked for.
     """
 
     seconds: float
-    dice: Mapping[str, _Cases]
-    whole: Mapping[str, _Cases] | None
-    training: Mapping[str, _Cases]
+    dice: _ByLevel
+    whole: _ByLevel | None
+    training: _ByLevel
+    case_s: Sequence[float] | None = None
 
 
-def run_variant(dataset_dir: Path, work: Path, settings: Mapping[str, Any], whole: bool) -> Result:
+def run_variant(dataset_dir: Path, work: Path, variant: Variant, whole: bool) -> Result:
     """Plan, train and score one variant, as far as that is not done.
 
     Args:
         dataset_dir: folder of the data set.
         work: folder of the variant.
-        settings: values of the plan that are set.
-        whole: whether to score with one window over the whole image too.
+        variant: what sets it apart.
+        whole: whether to score and time with one window over the whole image too.
     """
-    bundle, folder = work / "bundle", work / "training"
-    plan_variant(dataset_dir, bundle, settings)
+    bundle = work / "bundle"
+    plan_variant(dataset_dir, bundle, variant)
     values = {"dataset_dir": str(dataset_dir)}
-    training = {"steps": load_plan(bundle)["steps"], "checkpoint_seconds": 30.0, "checkpoint_steps": 10}
-    fitted = fit(bundle, folder, {**values, **training}, _tell, name=work.name)
     unseen, seen = (load_datalist(dataset_dir, key, work) for key in ("validation", "training"))
+    fitted = _fit(bundle, values, split_folds(unseen, len(CHOICES)) if variant.chooses else [])
+    folders = [fitted.folder / name for name in CHOICES] if variant.chooses else [fitted.folder]
 
-    def score(name: str, cases: Sequence[Mapping[str, Any]], **others: Any) -> dict[str, dict[str, float]]:
-        kept = work / name  # finished scores are kept beside the weights, so each list gets a folder of its own
-        kept.mkdir(exist_ok=True)
-        shutil.copyfile(fitted.weights, kept / fitted.weights.name)
-        return _mean_dice(score_fold(bundle, cases, kept, {**values, **others}))
+    def score(name: str, cases: Sequence[Mapping[str, Any]], **others: Any) -> _ByLevel:
+        found: dict[str, dict[str, float]] = defaultdict(dict)
+        for number, (part, folder) in enumerate(zip(split_folds(cases, len(folders)), folders, strict=True), start=1):
+            kept = work / f"{name}_{number}"  # finished scores are kept beside the weights
+            kept.mkdir(exist_ok=True)
+            shutil.copyfile(folder / fitted.weights.name, kept / fitted.weights.name)
+            for level, dice in _mean_dice(score_fold(bundle, part, kept, {**values, **others})).items():
+                found[level].update(dice)
+        return dict(found)
 
+    one_window = {"window_shape": whole_window(bundle)} if whole else {}
     return Result(
         fitted.seconds,
         score("unseen", unseen),
-        score("whole", unseen, window_shape=_whole_window(bundle)) if whole else None,
+        score("whole", unseen, **one_window) if whole else None,
         score("seen", seen[: len(unseen)]),
+        [time_case(bundle, unseen[0], {**values, **others})[0] for others in ({}, one_window)] if whole else None,
     )
 
 
-def plan_variant(dataset_dir: Path, bundle: Path, settings: Mapping[str, Any]) -> None:
-    """Plan a variant unless it is planned: first without what depends on the number of levels, if anything does.
+def _fit(bundle: Path, values: Mapping[str, Any], parts: Sequence[Sequence[Mapping[str, Any]]]) -> Fitted:
+    """Train; each part of the unseen cases, if any are given, is scored with what the other one chooses."""
+    training: dict[str, Any] = {"steps": load_plan(bundle)["steps"], "checkpoint_seconds": 30.0, "checkpoint_steps": 10}
+    if parts:
+        # the label keeps its grid, and so needs the key of the bundle's own validation
+        lists = [[{"image": case["image"], "truth": case["label"]} for case in part] for part in reversed(parts)]
+        training[CHOOSING] = lists
+    return fit(bundle, bundle.with_name("training"), {**values, **training}, _tell, name=bundle.parent.name)
+
+
+def plan_variant(dataset_dir: Path, bundle: Path, variant: Variant) -> None:
+    """Plan a variant unless it is planned: first without the values that are derived from a plan, if there are any.
 
     Args:
         dataset_dir: folder of the data set.
         bundle: folder of the bundle, which is made.
-        settings: values of the plan that are set.
+        variant: what sets it apart.
     """
     if bundle.is_dir():
         return
-    plain = {name: value for name, value in settings.items() if not callable(value)}
-    if len(plain) == len(settings):
-        plan(dataset_dir, bundle, settings=plain)
-        return
-    levels = len(plan(dataset_dir, bundle.with_name("levels"), settings=plain)["strides"])
-    given = {name: value(levels) if callable(value) else value for name, value in settings.items()}
-    plan(dataset_dir, bundle, settings=given)
-
-
-def _whole_window(bundle: Path) -> list[int]:
-    """A window that holds the largest image after resampling."""
-    made = load_plan(bundle)
-    content = json.loads((bundle / "configs" / "fingerprint.json").read_text(encoding="utf-8"))
-    largest = np.zeros(made.spatial_dims)
-    for case in content["cases"]:
-        spacing = np.array(case["spacing_mm"])
-        target = spacing if made["spacing_mm"] is None else np.array(made["spacing_mm"])
-        largest = np.maximum(largest, np.array(case["shape"]) * spacing / target)
-    steps = np.prod(made["strides"], axis=0)
-    return [int(step * math.ceil(size / step)) for size, step in zip(largest, steps, strict=True)]
+    first, made = bundle.with_name("first"), bundle.with_name("planned")
+    if variant.derived:
+        plan(dataset_dir, first, settings=variant.values)
+    derived = {name: derive(first) for name, derive in variant.derived.items()}
+    plan(dataset_dir, made, settings={**variant.values, **derived})
+    if variant.change is not None:
+        path = made / "configs" / "train.json"
+        content = read_object(path)
+        variant.change(content)
+        write_text(path, json.dumps(content, indent=4) + "\n")
+    made.rename(bundle)
 
 
 def _mean_dice(scores: Scores) -> dict[str, dict[str, float]]:
@@ -152,7 +145,7 @@ def format_results(results: Mapping[str, Result], data_set: str, steps: int) -> 
     levels = sorted(base.dice)
     header = [
         "variant",
-        "training",
+        "time",
         *levels,
         *(f"{level} - {names[0]}, 95 % interval" for level in levels),
         "training - unseen",
@@ -165,11 +158,13 @@ def format_results(results: Mapping[str, Result], data_set: str, steps: int) -> 
         rows.append([name, f"{result.seconds / 60:.1f} min", *means, *differences, f"{gap:+.4f}"])
         if result.whole is not None:
             large = [_difference(result.whole[level], result.dice[level]) for level in levels]
-            rows.append([f"{name}: one window - its own windows", "", *large, *[""] * len(levels), ""])
+            times = "" if result.case_s is None else "{1:.1f} - {0:.1f} s".format(*result.case_s)
+            rows.append([f"{name}: one window - its own windows", times, *large, *[""] * len(levels), ""])
     lines = (
         f"`{data_set}`, {len(next(iter(base.dice.values())))} unseen cases, {steps} steps, "
         f"{describe_environment().line()}. Mean Dice over the labels; the last column is that of the deepest level on "
-        "as many training cases minus that on the unseen ones."
+        "as many training cases minus that on the unseen ones. Times are those of the training or, for windows, of the "
+        "first unseen case at all levels."
     )
     return f"{lines}\n\n{format_table(header, rows, [False, *[True] * (len(header) - 1)])}"
 
@@ -194,23 +189,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("dataset_dir", type=Path, help="folder with dataset.json and its validation list")
     parser.add_argument("--work", type=Path, required=True, help="folder for all that is made; a run goes on there")
     parser.add_argument("--steps", type=int, default=1500, help="of each training (default: 1500)")
-    parser.add_argument("--set", action="append", metavar="KEY=VALUE", help="a value of the plan for all variants")
+    parser.add_argument(
+        "--set", dest="settings", action="append", metavar="KEY=VALUE", help="a value of the plan for all variants"
+    )
     parser.add_argument("--only", nargs="+", choices=VARIANTS, default=list(VARIANTS), help="variants (default: all)")
-    parser.add_argument("--whole", action="store_true", help="score with one window over the whole image too")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="write the table to FILE")
-    given = parser.parse_args(arguments)
-    dataset_dir = given.dataset_dir.resolve()
-    common = {**parse_settings(given.set), "steps": given.steps}
+    parser.add_argument("--whole", action="store_true", help="score and time one window over the whole image too")
+    offer_table(parser)
+    return run_command(parser, arguments, _compare)
+
+
+def _compare(
+    dataset_dir: Path, work: Path, steps: int, settings: Sequence[str] | None, only: Sequence[str], whole: bool
+) -> Iterator[str]:
+    common = {**parse_settings(settings), "steps": steps}
     results = {}
-    for name in given.only:
-        work = given.work.resolve() / name.replace(" ", "_").replace(",", "")
-        results[name] = run_variant(dataset_dir, work, {**common, **VARIANTS[name]}, given.whole)
-        text = format_results(results, dataset_dir.name, given.steps)
-        if given.output is not None:
-            write_text(given.output, text + "\n")
-    print(text)
-    return 0
+    for name in only:
+        variant = dataclasses.replace(VARIANTS[name], values={**common, **VARIANTS[name].values})
+        own = work.resolve() / name.replace(" ", "_").replace(",", "")
+        results[name] = run_variant(dataset_dir.resolve(), own, variant, whole)
+        yield format_results(results, dataset_dir.resolve().name, steps)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

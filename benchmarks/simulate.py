@@ -12,14 +12,14 @@ import dataclasses
 import datetime
 import math
 import platform
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import scipy
 from scipy import stats
 
+from benchmarks.command import run_command
 from monai_unetpp.files import write_text
 from monai_unetpp.pruning.single_cases import is_excess, is_excess_excluded
 from monai_unetpp.pruning.statistics import (
@@ -392,7 +392,7 @@ def tables(repetitions: int = 4000, bootstrap_samples: int = 2000, seed: int = 0
         *_counts_table(repetitions, seed, alpha),
         *_power_table(repetitions, bootstrap_samples, seed, alpha),
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(parts)
 
 
 def _renew(path: Path, text: str) -> None:
@@ -401,35 +401,27 @@ def _renew(path: Path, text: str) -> None:
     _, end, after = rest.partition(_END)
     if not begin or not end:
         raise ValueError(f"{path}: must hold the lines {_BEGIN} and {_END}. Add them where the tables belong.")
-    write_text(path, f"{before}{_BEGIN}\n\n{text}\n{_END}{after}")
+    write_text(path, f"{before}{_BEGIN}\n\n{text}\n\n{_END}{after}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the tables, or renew them in a document.
-
-    Args:
-        arguments: of the command line.
-
-    Returns:
-        The exit code.
-    """
+    """Print the tables, or renew them in a document."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.simulate", description=__doc__)
     parser.add_argument("--repetitions", type=int, default=4000, help="samples for each entry")
     parser.add_argument("--bootstrap-samples", type=int, default=2000, help="resamples of the bootstrap")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--into", type=Path, help="a Markdown file whose tables to renew, instead of printing them")
-    options = parser.parse_args(arguments)
-    if options.repetitions < 1 or options.bootstrap_samples < 100:
-        parser.error("--repetitions must be 1 or more and --bootstrap-samples 100 or more.")
-    text = tables(options.repetitions, options.bootstrap_samples, options.seed)
-    if options.into is None:
-        sys.stdout.write(text)
-        return 0
-    try:
-        _renew(options.into, text)
-    except (OSError, ValueError) as e:
-        parser.error(str(e))
-    return 0
+    return run_command(parser, arguments, _simulate)
+
+
+def _simulate(repetitions: int, bootstrap_samples: int, seed: int, into: Path | None) -> Iterator[str]:
+    if repetitions < 1 or bootstrap_samples < 100:
+        raise ValueError("--repetitions must be 1 or more and --bootstrap-samples 100 or more.")
+    text = tables(repetitions, bootstrap_samples, seed)
+    if into is None:
+        yield text
+    else:
+        _renew(into, text)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,10 @@ import torch
 
 from monai_unetpp.choices import PRECISIONS
 
-__all__ = ["resolve_device", "resolve_precision", "synchronize"]
+__all__ = ["HALF_DTYPES", "resolve_device", "resolve_precision", "synchronize"]
+
+HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types of half precision by name."""
 
 
 def resolve_device(name: str | None = None) -> torch.device:
@@ -57,7 +60,11 @@ def resolve_precision(precision: str, device: torch.device | str) -> str:
     if precision != "auto":
         return precision
     if torch.device(device).type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+        if not torch.cuda.is_available():
+            return "fp32"
+        # torch answers for the current GPU only, and those of a machine may differ
+        with torch.cuda.device(device):
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     # older versions of torch do not report CPU capabilities: fp32 then
     capabilities: dict[str, Any] = (
         getattr(torch.cpu, "get_capabilities", dict)() if torch.device(device).type == "cpu" else {}

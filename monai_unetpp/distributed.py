@@ -182,7 +182,8 @@ def gathered(value: Any) -> Iterator[list[Any]]:
     Yields:
         The values of all processes by rank; only this one's value if there are no other processes.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    # as where the cases are shared out: scripts of batch systems may set WORLD_SIZE alone
+    processes = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if processes == 1:
         yield [value]
         return

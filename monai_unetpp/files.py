@@ -234,12 +234,13 @@ def _remove_if_left(folder: Path) -> None:
             os.close(lock)
 
 
-def hash_file(path: str | PathLike[str]) -> str:
-    """SHA-256 of a file's content, in hexadecimal."""
+def hash_file(*paths: str | PathLike[str]) -> str:
+    """SHA-256 of a file's content, or of that of several files one after the other, in hexadecimal."""
     digest = hashlib.sha256()
-    with Path(path).open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
+    for path in paths:
+        with Path(path).open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                digest.update(chunk)
     return digest.hexdigest()
 
 

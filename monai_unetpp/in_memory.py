@@ -130,7 +130,8 @@ def segment(
 ) -> Segmentation:
     """Segment one image with a bundle.
 
-    For many files use :func:`monai_unetpp.segmentation.segment_files`, which loads the network once.
+    For many files use :func:`monai_unetpp.segmentation.segment_files`, which loads the network once. In a program of
+    ``torchrun``, every process segments its own image.
 
     Args:
         image: a path (an image file, or a folder with one image, such as a DICOM series or one file per channel), an

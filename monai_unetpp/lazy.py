@@ -19,7 +19,7 @@ def lazy_names(
 
     Args:
         package: ``__name__`` of the package.
-        homes: the names that each module defines.
+        homes: the names that each module defines; modules of the package begin with a dot.
 
     Example:
         >>> find, names = lazy_names("math", {"math": ["pi"]})
@@ -31,7 +31,7 @@ def lazy_names(
         home = next((module for module, names in homes.items() if name in names), None)
         if home is None:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(home), name)
+        return getattr(import_module(home, package), name)
 
     def list_names() -> list[str]:
         known = vars(sys.modules[package])

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from monai_unetpp.distributed import process_count
 from monai_unetpp.topology import level_name
 
 __all__ = ["NestedDeepSupervisionLoss", "SparseVoxelLoss"]
@@ -25,14 +26,15 @@ class NestedDeepSupervisionLoss(nn.Module):
         loss: any loss that takes ``(prediction, target)``, such as ``monai.losses.DiceCELoss``.
         level_weights: weights by level name (``{"L1": 0.5, "L2": 1.0}``) or in the order of the network's
             outputs, deepest level first. By default 1 for every level, as in the paper. A weight of 0 leaves a
-            level out of the sum; at least one weight must be positive.
+            level out of the sum (in distributed training its weights get gradients of 0, which the other processes
+            wait for); at least one weight must be positive.
         ignore_label: value of unlabelled voxels in the target, which the loss ignores. ``loss`` must then work voxel by
             voxel or on sums over voxels (Dice, cross-entropy, focal or Tversky loss), not on neighbours. With
             ``batch=False`` each sample counts the same however many of its voxels are labelled, which changes
             cross-entropy a little. If no voxel of a batch is labelled, the loss is 0.
         distillation: weight of self-distillation: every shallower level also learns the deepest level's class
-            probabilities, by the mean Kullback-Leibler divergence over the voxels. No gradient flows to the deepest
-            level through it. ``level_weights`` apply as well. 0 turns it off.
+            probabilities (softmax; sigmoid for a single channel), by the mean Kullback-Leibler divergence over the
+            voxels. No gradient flows to the deepest level through it. ``level_weights`` apply as well. 0 turns it off.
 
     Shapes:
         Predictions ``(B, C, H, W[, D])``: a list with the deepest level first (as ``NestedUNet`` returns in training),
@@ -111,6 +113,8 @@ class NestedDeepSupervisionLoss(nn.Module):
         terms = [weights[level] * self._loss(output, target) for level, output in outputs.items() if weights[level]]
         if self.distillation:
             terms += self._distill(outputs, weights, target)
+        if process_count() > 1:
+            terms += [_nothing_of(output) for level, output in outputs.items() if not weights[level]]
         return torch.stack(terms).sum(dim=0)
 
     def _distill(
@@ -119,13 +123,13 @@ class NestedDeepSupervisionLoss(nn.Module):
         """The weighted divergences of the shallower levels from the deepest one."""
         kept = None if self.ignore_label is None else (target != self.ignore_label).all(dim=1)
         deepest, *shallower = sorted(outputs, key=lambda name: -int(name[1:]))
-        teacher = outputs[deepest].detach().log_softmax(dim=1)
+        teacher = _log_probabilities(outputs[deepest].detach())
         terms = []
         for level in shallower:
             if not weights[level]:
                 continue
             divergence = functional.kl_div(
-                outputs[level].log_softmax(dim=1), teacher, reduction="none", log_target=True
+                _log_probabilities(outputs[level]), teacher, reduction="none", log_target=True
             ).sum(dim=1)
             count = divergence.numel() if kept is None else kept.sum().clamp(min=1)
             total = divergence.sum() if kept is None else (divergence * kept).sum()
@@ -140,14 +144,14 @@ class NestedDeepSupervisionLoss(nn.Module):
             return whole
         # losses that average over samples get one sample at a time, others the voxels of all samples at once
         apart = any(getattr(module, "batch", True) is False for module in self.loss.modules())
-        groups = [slice(n, n + 1) for n in range(len(target))] if apart else [slice(None)]
-        terms = [
-            self.loss(_voxels(output[group], kept[group]), _voxels(target[group], kept[group]))
-            for group in groups
-            if bool(kept[group].any())
-        ]
-        # without labelled voxels: zero gradients for all weights, as distributed training waits for them
-        return torch.stack(terms).mean(dim=0) if terms else output.sum() * 0
+        count = 1 if apart else len(target)
+        terms = []
+        for start in range(0, len(target), count):
+            # not by an index, for which a MetaTensor would take its metadata apart
+            prediction, truth, inside = (each.narrow(0, start, count) for each in (output, target, kept))
+            if bool(inside.any()):
+                terms.append(self.loss(_voxels(prediction, inside), _voxels(truth, inside)))
+        return torch.stack(terms).mean(dim=0) if terms else _nothing_of(output)
 
     def _weights(self, levels: list[str]) -> dict[str, float]:
         given = self.level_weights
@@ -168,6 +172,22 @@ class NestedDeepSupervisionLoss(nn.Module):
 def _voxels(values: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """The voxels of ``values`` ``(B, C, ...)`` inside the mask ``(B, ...)``, as ``(1, C, voxels)``."""
     return values.movedim(1, -1)[kept].T[None]
+
+
+def _log_probabilities(logits: torch.Tensor) -> torch.Tensor:
+    """Log probabilities of the classes, ``(B, C, ...)``, in float32 or higher precision.
+
+    A single channel is foreground against background.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    if logits.shape[1] == 1:
+        logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
+    return logits.log_softmax(dim=1)
+
+
+def _nothing_of(output: torch.Tensor) -> torch.Tensor:
+    """A loss of 0 whose gradients are 0 for all weights, as distributed training waits for the gradients of each."""
+    return output.narrow(0, 0, 0).sum()
 
 
 class SparseVoxelLoss(nn.Module):

@@ -180,9 +180,10 @@ def own_shard(shard: str | None) -> tuple[int, int]:
     Raises:
         ValueError: not of this form, or given under ``torchrun``.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    # scripts of batch systems may set WORLD_SIZE alone, for programs that they start later
+    processes = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
     if shard is None:
-        return (int(os.environ.get("RANK", "0")) + 1, processes) if processes > 1 else (1, 1)
+        return (int(os.environ["RANK"]) + 1, processes) if processes > 1 else (1, 1)
     if processes > 1:
         raise ValueError(f"shard must not be given under torchrun, got {shard!r}. Its processes share the work.")
     parts = shard.split("/")

@@ -160,11 +160,15 @@ def segment_files(
         OSError: ``output_dir`` cannot be written to.
     """
     chosen = SegmentationOptions(inputs, output_dir, bundle, level=level, device=device, **options)
-    return _completed(_prepared(chosen), progress)
+    run = _prepared(chosen, chosen.part())
+    run.run(progress)
+    # torchrun ends all processes when one of them has ended with an error, such as failed cases
+    with gathered(run.summary()) as parts:
+        return _joined(parts)
 
 
 def segment_single(chosen: SegmentationOptions) -> tuple[SegmentationSummary, tuple[str, ...]]:
-    """Segment the only case in the inputs.
+    """Segment the only case in the inputs, in this process alone.
 
     Args:
         chosen: as the arguments of :func:`segment_files`.
@@ -179,32 +183,25 @@ def segment_single(chosen: SegmentationOptions) -> tuple[SegmentationSummary, tu
         TypeError: likewise.
         OSError: likewise.
     """
-    run = _prepared(chosen)
+    run = _prepared(chosen, (1, 1))
     count = run.evaluator.state.epoch_length or 0
     if count > 1:
         raise ValueError(
             f"{', '.join(chosen.paths)}: contains {count} images. Name one, or use "
             "monai_unetpp.segmentation.segment_files."
         )
-    summary = _completed(run, False)
-    return summary, next((done.files for done in run.evaluator.completed), ())
+    run.run(False)
+    return run.summary(), next((done.files for done in run.evaluator.completed), ())
 
 
-def _completed(run: _Run, progress: Progress) -> SegmentationSummary:
-    run.run(progress)
-    # torchrun ends all processes when one of them has ended with an error, such as failed cases
-    with gathered(run.summary()) as parts:
-        return _joined(parts)
-
-
-def _prepared(chosen: SegmentationOptions) -> _Run:
-    """Load the network, find the cases, and check the output folder."""
+def _prepared(chosen: SegmentationOptions, shard: tuple[int, int]) -> _Run:
+    """Load the network, find the cases of the shard, and check the output folder."""
     folder = find_bundle(chosen.bundle)
     given = RunInputs.find(chosen.paths, chosen.output_dir, chosen.suffix)
     chain = Chain.load(folder, chosen, given)
     own_totals = chain.totals if chain.pair is None else {}
     output_dir = make_output_dir(given.output_dir)
-    results = ResultFolder(output_dir, chain.names, shard=chosen.part(), totals=own_totals)
+    results = ResultFolder(output_dir, chain.names, shard=shard, totals=own_totals)
     results.check()
     if given.bids is not None:
         write_bids_description(results.path, given.bids, chain.names, folder.name)

@@ -59,6 +59,8 @@ class SegmentationOptions:
         window_shape: ``"auto"`` uses as few and as large windows as memory allows, for networks with batch norm, whose
             output does not depend on the size of the window.
         flips: axes of the image to flip at test time, 0 the first; ``[]`` for none, which is fastest.
+        skip_constant: whether to run the network only once on windows that hold one and the same value throughout, such
+            as empty background. The labels stay the same.
         smooth: whether to resample probabilities instead of labels to the input's grid, for smoother borders.
         instances: whether to number every object, for bundles that segment many objects of one kind.
         slice_axis: for 2D bundles: the axis of volumes along which the slices are stacked, 0 the first, -1 the last.
@@ -150,6 +152,13 @@ class SegmentationOptions:
         action="store_const",
         const=(),
         help="no flips at test time; F flipped axes take 2^F times as long",
+    )
+    skip_constant: bool | None = option(
+        None,
+        group=_SPEED,
+        action="store_true",
+        help="run the network once on all windows with the same value throughout, such as empty background: the same "
+        "labels, sooner with small windows",
     )
     smooth: bool | None = option(
         None,

@@ -175,23 +175,17 @@ def test_the_picture_of_the_hippocampus(hippocampus):
 
 
 @pytest.mark.slow
-def test_the_picture_of_the_structures_is_coloured_at_every_level(structures):
+@pytest.mark.parametrize(
+    ("part", "end", "width", "starts"),
+    [("structures", -120, 220, range(60, 1221, 290)), ("brain", -60, 200, (50, 310, 550, 790, 1030, 1270))],
+)
+def test_pictures_have_colours_in_every_column_but_the_first(request, part, end, width, starts):
+    """The image alone is grey; the other columns show levels and maps."""
     image = pytest.importorskip("matplotlib.image")
-    pixels = image.imread(structures.picture)[100:-120, :, :3]
-    coloured = np.ptp(pixels, axis=-1) > 0.2
-    shares = [coloured[:, start : start + 220].mean() for start in (60, 350, 640, 930, 1220)]
-    assert shares[0] == 0
-    assert min(shares[1:]) > 0.1
-
-
-@pytest.mark.slow
-def test_the_picture_of_the_brain(brain):
-    """The image alone is grey; all other columns, of five levels and maps, have colours."""
-    image = pytest.importorskip("matplotlib.image")
-    pixels = image.imread(brain.picture)[100:-60, :, :3]
+    pixels = image.imread(request.getfixturevalue(part).picture)[100:end, :, :3]
     assert pixels.shape[1] == 1500
     coloured = np.ptp(pixels, axis=-1) > 0.2
-    shares = [coloured[:, start : start + 200].mean() for start in (50, 310, 550, 790, 1030, 1270)]
+    shares = [coloured[:, start : start + width].mean() for start in starts]
     assert shares[0] == 0
     assert min(shares[1:]) > 0.1
 

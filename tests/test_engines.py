@@ -592,20 +592,19 @@ def test_loading_in_a_thread_is_measured_too() -> None:
         assert 0.1 <= result.stages["preprocessing"] < result.seconds
 
 
-def test_our_resampling_is_measured_as_such() -> None:
-    transform = Compose([BlockwiseSpacingd("image", pixdim=2.0)])
+@pytest.mark.parametrize(
+    ("transform", "stage"),
+    [
+        (Compose([BlockwiseSpacingd("image", pixdim=2.0)]), "resample"),
+        (Compose([Flipd("image", 0), Flipd("image", 1)], lazy=True), "preprocessing"),
+    ],
+    ids=["our resampling", "lazy transforms as one"],
+)
+def test_transforms_are_measured_as_what_they_are(transform: Compose, stage: str) -> None:
     loader = DataLoader(Dataset(items(0), transform), batch_size=1, collate_fn=list_data_collate)
     evaluator = CaseEvaluator("cpu", loader, Threshold(), profile=True)
     evaluator.run()
-    assert set(evaluator.completed[0].stages) == {"resample", "network", "volumes", "other"}
-
-
-def test_lazy_transforms_are_measured_as_one() -> None:
-    transform = Compose([Flipd("image", 0), Flipd("image", 1)], lazy=True)
-    loader = DataLoader(Dataset(items(0), transform), batch_size=1)
-    evaluator = CaseEvaluator("cpu", loader, Threshold(), profile=True)
-    evaluator.run()
-    assert set(evaluator.completed[0].stages) == {"preprocessing", "network", "volumes", "other"}
+    assert set(evaluator.completed[0].stages) == {stage, "network", "volumes", "other"}
 
 
 @pytest.mark.gpu

@@ -130,6 +130,16 @@ def test_kinds_and_ranks(cells, tmp_path):
     assert find_failures(cells, tmp_path / "out", tmp_path / "seg", worst=1).worst == ("bright",)
 
 
+def test_a_validation_list_is_drawn_by_the_subjects_that_are_given(cells, tmp_path, edit_dataset):
+    edit_dataset(training=json.loads((cells / "dataset.json").read_text())["validation"], validation=None)
+    table = tmp_path / "subjects.csv"
+    table.write_text("case,subject\ngood,a\nhalf,a\nempty,b\nbright,b\nsmall,b\n")
+    arguments = ["--segmentations", str(tmp_path / "seg"), "-o", str(tmp_path / "out"), "--subjects", str(table)]
+    assert cli.main(["failures", str(cells), *arguments]) == 0
+    cases = json.loads((tmp_path / "out" / "failures.json").read_text())["cases"]
+    assert {case["case"] for case in cases} == {"good", "half"}
+
+
 def test_the_files(cells, tmp_path):
     out = tmp_path / "out"
     report = find_failures(cells, out, tmp_path / "seg")

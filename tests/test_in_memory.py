@@ -75,6 +75,14 @@ def test_any_holder_of_an_image_gives_the_same(of_path, hippocampus_bundle, path
     np.testing.assert_allclose(found.image, of_path.image, atol=0.51 if "64" in kind else 0)
 
 
+def test_each_process_of_torchrun_segments_its_own_image(of_path, hippocampus_bundle, path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+    found = segment(path, bundle=hippocampus_bundle, **OPTIONS)
+    np.testing.assert_array_equal(found.array, of_path.array)
+    np.testing.assert_array_equal(found.image, of_path.image)
+
+
 def test_it_shows_itself_in_a_notebook(of_path):
     figure = of_path.show()
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["sagittal", "coronal", "axial"]

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from monai.losses import DiceCELoss, DiceLoss, FocalLoss, TverskyLoss
 from torch import nn
 
-from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
+from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet, losses
 from monai_unetpp.losses import SparseVoxelLoss
 
 
@@ -78,6 +79,40 @@ def test_a_weight_of_zero_leaves_the_level_out(outputs, target, monai_loss):
     assert outputs[1].grad is None
 
 
+def test_in_distributed_training_a_level_left_out_still_gets_the_gradients_that_are_waited_for(
+    outputs, target, monai_loss, monkeypatch
+):
+    monkeypatch.setattr(losses, "process_count", lambda: 2)
+    outputs[1] = torch.full_like(outputs[1], torch.inf).requires_grad_()
+    total = NestedDeepSupervisionLoss(monai_loss, level_weights=[2, 0, 0])(outputs, target)
+    assert torch.allclose(total, 2 * monai_loss(outputs[0], target))
+    total.backward()
+    assert bool((outputs[0].grad != 0).any())
+    assert all(bool((output.grad == 0).all()) for output in outputs[1:])
+
+
+def test_distillation_of_a_single_channel_is_that_of_foreground_and_background(outputs, target):
+    none = RecordingLoss()
+    single = [output[:, :1] for output in outputs]
+    pairs = [torch.cat([torch.zeros_like(output), output], dim=1) for output in single]
+    mask = (target > 0).float()
+    found, expected = (
+        NestedDeepSupervisionLoss(none, [1, 1, 0.5], distillation=3.0)(heads, mask)
+        - NestedDeepSupervisionLoss(none, [1, 1, 0.5])(heads, mask)
+        for heads in (single, pairs)
+    )
+    assert float(found.detach()) > 0.1
+    torch.testing.assert_close(found, expected)
+
+
+def test_half_precision_is_distilled_in_float32(outputs, target):
+    halves = [output.detach().bfloat16() for output in outputs]
+    loss = NestedDeepSupervisionLoss(lambda prediction, truth: prediction.float().mean() * 0, distillation=1.0)
+    found = loss(halves, target)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, loss([half.float() for half in halves], target), atol=0, rtol=1e-6)
+
+
 def test_gradients_reach_every_level_in_proportion(outputs, target):
     NestedDeepSupervisionLoss(DiceLoss(softmax=True, to_onehot_y=True), (1.0, 3.0, 1.0))(outputs, target).backward()
     alone = outputs[1].detach().clone().requires_grad_()
@@ -100,15 +135,16 @@ def test_fits_the_network_in_training_and_in_evaluation(variant, monai_loss):
     assert loss(net.eval()(image), target).dim() == 0
 
 
-@pytest.mark.parametrize("weights", ["L1", 1.0, {1.0}])
-def test_weights_of_another_kind(weights):
-    with pytest.raises(TypeError, match=r"level_weights must be a mapping .* got "):
-        NestedDeepSupervisionLoss(DiceLoss(), weights)
-
-
-@pytest.mark.parametrize("weights", [[], {}, [0, 0], [1, -1], {"L1": -0.5}])
-def test_weights_that_cannot_work(weights):
-    with pytest.raises(ValueError, match=r"level_weights must not be negative and at least one must be positive, got"):
+@pytest.mark.parametrize(
+    ("error", "weights", "message"),
+    [(TypeError, weights, "must be a mapping .* got ") for weights in ("L1", 1.0, {1.0})]
+    + [
+        (ValueError, weights, "must not be negative and at least one must be positive, got")
+        for weights in ([], {}, [0, 0], [1, -1], {"L1": -0.5})
+    ],
+)
+def test_weights_that_cannot_work(error, weights, message):
+    with pytest.raises(error, match=f"level_weights {message}"):
         NestedDeepSupervisionLoss(DiceLoss(), weights)
 
 
@@ -149,6 +185,18 @@ def test_the_loss_of_what_is_not_ignored_is_that_of_the_rest_alone(outputs, targ
     for output in outputs:
         assert bool((output.grad[..., 5:] == 0).all())
         assert bool((output.grad[..., :5] != 0).any())
+
+
+def test_samples_with_metadata_of_their_own_are_taken_one_by_one(outputs, target):
+    partly = target.clone()
+    partly[..., 5:] = 9
+    loss = NestedDeepSupervisionLoss(LOSSES["Dice of each sample"], ignore_label=9)
+    batches = []
+    for values in (*outputs, partly):
+        batch = MetaTensor(values.detach(), meta={"affine": torch.eye(4).repeat(2, 1, 1), "odd": [1]})
+        batch.is_batch = True
+        batches.append(batch)
+    assert float(loss(batches[:-1], batches[-1])) == pytest.approx(float(loss(outputs, partly).detach()))
 
 
 def test_a_sample_that_is_ignored_whole_counts_for_nothing(outputs, target):

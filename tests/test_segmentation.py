@@ -10,6 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from json_edits import edit_json
 from monai.bundle import ConfigParser, ConfigWorkflow
 from tiny_bundle import make_tiny_bundle
 
@@ -31,13 +32,6 @@ def case(decathlon_dir):
 
 def voxels(path):
     return np.asarray(nib.load(path).dataobj)
-
-
-def change(bundle, name, update):
-    path = bundle / "configs" / name
-    content = json.loads(path.read_text())
-    update(content)
-    path.write_text(json.dumps(content))
 
 
 @pytest.fixture
@@ -112,58 +106,16 @@ def test_a_level_is_the_pruned_network(copied_bundle, case, tmp_path):
     pruned = NestedUNet.from_checkpoint(checkpoint).prune("L1")
     torch.save(pruned.state_dict(), checkpoint)
     network_def = {"_target_": "monai_unetpp.NestedUNet", **pruned.config}
-    change(copied_bundle, "inference.json", lambda content: content.update(network_def=network_def, level=None))
+    edit_json(copied_bundle / "configs" / "inference.json", network_def=network_def, level=None)
     alone = segment_files(case, tmp_path / "alone", copied_bundle, device="cpu")
     assert (by_level.level, alone.level) == ("L1", "L1")
     assert voxels(alone.cases[0].output).any()
     assert np.array_equal(voxels(by_level.cases[0].output), voxels(alone.cases[0].output))
 
 
-def test_only_the_nodes_of_the_level_are_built(hippocampus_bundle, case, tmp_path, monkeypatch):
-    built = []
-    original = ConfigParser.get_parsed_content
-
-    def recording(self, *arguments, **options):
-        content = original(self, *arguments, **options)
-        if arguments and arguments[0] == "evaluator":
-            built.append(set(content.network.nodes))
-        return content
-
-    monkeypatch.setattr(ConfigParser, "get_parsed_content", recording)
-    segment_files(case, tmp_path, hippocampus_bundle, "L1", device="cpu")
-    assert built == [{"x_0_0", "x_1_0", "x_0_1"}]
-
-
-def test_failures_name_their_file_and_the_others_are_done(hippocampus_bundle, decathlon_dir, tmp_path):
-    folder = tmp_path / "images"
-    folder.mkdir()
-    for name in ("a", "z"):
-        shutil.copy(decathlon_dir / "imagesTr" / "case_0.nii.gz", folder / f"{name}.nii.gz")
-    (folder / "broken.nii.gz").write_text("no image")
-    missing = tmp_path / "missing.nii.gz"
-    summary = segment_files([folder, missing], tmp_path / "out", hippocampus_bundle, "L1", device="cpu")
-    assert [done.case for done in summary.cases] == ["a", "z"]
-    assert len(summary.failures) == 2
-    assert summary.failures[0].startswith(f"{folder / 'broken.nii.gz'}: not a NIfTI image")
-    assert summary.failures[1].startswith(f"{missing}: no such file or folder")
-    assert not any("\n" in failure for failure in summary.failures)
-
-
-def test_wrong_arguments_end_before_anything_is_written(hippocampus_bundle, case, tmp_path):
-    out = tmp_path / "out"
-    with pytest.raises(ValueError, match=r"L9"):
-        segment_files(case, out, hippocampus_bundle, "L9")
-    with pytest.raises(ValueError, match=r"device must be a name like 'cpu' or 'cuda:0', got 'toaster'"):
-        segment_files(case, out, hippocampus_bundle, device="toaster")
-    with pytest.raises(FileNotFoundError, match=r"bundle must be the folder or the name of a bundle, got 'nonsense'"):
-        segment_files(case, out, "nonsense")
-    assert not out.exists()
-
-
 def test_the_list_that_is_scored_can_be_segmented(hippocampus_bundle, decathlon_dir, tmp_path):
     root = shutil.copytree(decathlon_dir, tmp_path / "data")
-    path = root / "dataset.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "test": ["./imagesTr/case_0.nii.gz"]}))
+    edit_json(root / "dataset.json", test=["./imagesTr/case_0.nii.gz"])
     options = {"level": "L1", "device": "cpu"}
     assert [done.case for done in segment_files(root, tmp_path / "out", hippocampus_bundle, **options).cases] == [
         "case_0"
@@ -178,13 +130,10 @@ def test_a_gpu_that_is_not_here(hippocampus_bundle, case, tmp_path):
         segment_files(case, tmp_path, hippocampus_bundle, device="cuda:0")
 
 
-def test_a_bundle_without_weights(copied_bundle, case, tmp_path):
+def test_a_bundle_without_weights_and_with_broken_ones(copied_bundle, case, tmp_path):
     (copied_bundle / "models" / "model.pt").unlink()
     with pytest.raises(FileNotFoundError, match=r"copied/models/model\.pt"):
         segment_files(case, tmp_path / "out", copied_bundle)
-
-
-def test_broken_weights(copied_bundle, case, tmp_path):
     (copied_bundle / "models" / "model.pt").write_bytes(b"nothing that torch wrote")
     with pytest.raises(ValueError, match=r"copied/models/model\.pt"):
         segment_files(case, tmp_path / "out", copied_bundle)
@@ -198,7 +147,7 @@ def test_a_bundle_with_another_evaluator(case, tmp_path):
 
     with pytest.raises(ValueError, match=r"metadata\.json: must have .* 'channel_def' is missing"):
         segment_files(case, tmp_path / "out", bundle)
-    change(bundle, "metadata.json", name_channels)
+    edit_json(bundle / "configs" / "metadata.json", name_channels)
     with pytest.raises(ValueError, match=r"must be monai_unetpp\.engines\.CaseEvaluator, got SupervisedEvaluator"):
         segment_files(case, tmp_path / "out", bundle)
 
@@ -231,45 +180,46 @@ def test_label_names_leave_out_the_background(hippocampus_bundle):
 
 
 @pytest.fixture
-def built_inferers(monkeypatch):
-    """The inferers that bundles' configurations have built so far."""
+def built(monkeypatch):
+    """The evaluators that bundles' configurations have built so far."""
     built = []
     original = ConfigParser.get_parsed_content
 
     def recording(self, *arguments, **options):
         content = original(self, *arguments, **options)
         if arguments and arguments[0] == "evaluator":
-            built.append(content.inferer)
+            built.append(content)
         return content
 
     monkeypatch.setattr(ConfigParser, "get_parsed_content", recording)
     return built
 
 
-def test_settings_take_the_place_of_the_bundles(hippocampus_bundle, case, tmp_path, built_inferers):
+def test_settings_take_the_place_of_the_bundles(hippocampus_bundle, case, tmp_path, built):
     segment_files(case, tmp_path / "own", hippocampus_bundle, "L1", device="cpu")
     settings = {"runtime": "torch", "precision": "bf16", "overlap": 0.5, "flips": (0,)}
     segment_files(case, tmp_path / "given", hippocampus_bundle, "L1", device="cpu", **settings)
-    own, given = built_inferers
+    assert [set(evaluator.network.nodes) for evaluator in built] == [{"x_0_0", "x_1_0", "x_0_1"}] * 2, "no others"
+    own, given = (evaluator.inferer for evaluator in built)
     assert (own.runtime, own.precision, own.overlap, list(own.flips)) == ("auto", "auto", 0.25, [])
     assert (given.runtime, given.precision, given.overlap, list(given.flips)) == ("torch", "bf16", 0.5, [0])
     assert (own.output, given.output) == ("labels", "labels")
 
 
-def test_smooth_borders(hippocampus_bundle, case, tmp_path, built_inferers):
+def test_smooth_borders(hippocampus_bundle, case, tmp_path, built):
     """Here voxels are 1 x 1.2 x 1.5 mm and windows 1 mm: borders differ, the rest is the same."""
     both = [
         segment_files(case, tmp_path / str(smooth), hippocampus_bundle, "L1", device="cpu", smooth=smooth)
         for smooth in (False, True)
     ]
-    assert [inferer.output for inferer in built_inferers] == ["labels", "logits"]
+    assert [evaluator.inferer.output for evaluator in built] == ["labels", "logits"]
     nearest, smooth = (voxels(summary.cases[0].output) for summary in both)
     assert smooth.any()
     assert 0 < (nearest != smooth).sum() < 0.3 * (nearest > 0).sum()
 
 
 def test_settings_that_the_bundle_has_not(copied_bundle, case, tmp_path):
-    change(copied_bundle, "inference.json", lambda content: content.pop("runtime"))
+    edit_json(copied_bundle / "configs" / "inference.json", lambda content: content.pop("runtime"))
     message = r"runtime must be left out for copied, got 'torch': its inference\.json has no key 'runtime'\. Add and"
     with pytest.raises(ValueError, match=message):
         segment_files(case, tmp_path / "out", copied_bundle, runtime="torch")
@@ -279,8 +229,6 @@ def test_settings_that_the_bundle_has_not(copied_bundle, case, tmp_path):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"runtime": "gpu"}, r"runtime must be one of .*, got 'gpu'"),
-        ({"precision": "int8"}, r"precision must be one of .*, got 'int8'"),
         ({"overlap": 1.0}, r"overlap must be from 0 to below 1, got 1\.0"),
         ({"flips": [0, 0]}, r"axes must be different spatial axes"),
     ],
@@ -483,7 +431,7 @@ def test_settings_are_never_read_as_configuration(hippocampus_bundle, case, tmp_
     ],
 )
 def test_a_broken_configuration_is_named(copied_bundle, case, tmp_path, key, value):
-    change(copied_bundle, "inference.json", lambda content: content.update({key: value}))
+    edit_json(copied_bundle / "configs" / "inference.json", **{key: value})
     with pytest.raises((TypeError, ValueError), match=r"inference\.json: ") as caught:
         segment_files(case, tmp_path / "out", copied_bundle, level="L1")
     assert len(str(caught.value).splitlines()) == 1
@@ -502,19 +450,17 @@ def test_the_depth_of_each_window_can_be_chosen_and_is_told(hippocampus_bundle, 
     assert sum(shallow.depths.values()) == 1
 
 
-def test_the_depth_that_is_asked_for_takes_the_place_of_the_bundles_own(hippocampus_bundle, case, tmp_path):
-    copied = tmp_path / "bundle"
-    shutil.copytree(hippocampus_bundle, copied)
-    file = copied / "configs" / "inference.json"
-    config = json.loads(file.read_text())
+def test_the_depth_that_is_asked_for_takes_the_place_of_the_bundles_own(copied_bundle, case, tmp_path):
+    file = copied_bundle / "configs" / "inference.json"
     options = {"device": "cpu", "runtime": "torch", "flips": []}
-    file.write_text(json.dumps(config | {"level": "L1"}))
-    assert segment_files(case, tmp_path / "own", copied, **options).level == "L1"
-    assert segment_files(case, tmp_path / "asked", copied, level="L2", **options).level == "L2"
-    assert segment_files(case, tmp_path / "adaptive", copied, adaptive=0.0, **options).depths == {"L2": 0, "L3": 1}
-    file.write_text(json.dumps(config | {"level": None, "adaptive_tolerance": 1.0}))
-    assert segment_files(case, tmp_path / "each", copied, **options).depths.keys() == {"L2", "L3"}
-    one = segment_files(case, tmp_path / "one", copied, level="L2", **options)
+    edit_json(file, level="L1")
+    assert segment_files(case, tmp_path / "own", copied_bundle, **options).level == "L1"
+    assert segment_files(case, tmp_path / "asked", copied_bundle, level="L2", **options).level == "L2"
+    adaptive = segment_files(case, tmp_path / "adaptive", copied_bundle, adaptive=0.0, **options)
+    assert adaptive.depths == {"L2": 0, "L3": 1}
+    edit_json(file, level=None, adaptive_tolerance=1.0)
+    assert segment_files(case, tmp_path / "each", copied_bundle, **options).depths.keys() == {"L2", "L3"}
+    one = segment_files(case, tmp_path / "one", copied_bundle, level="L2", **options)
     assert (one.level, one.depths) == ("L2", {})
 
 

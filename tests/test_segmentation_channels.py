@@ -9,6 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from json_edits import edit_json
 
 from monai_unetpp import NestedUNet
 from monai_unetpp import segment as segment_one
@@ -28,16 +29,14 @@ def bundle(hippocampus_bundle, tmp_path_factory):
     shutil.copytree(hippocampus_bundle / "configs", folder / "configs")
     torch.manual_seed(0)
     torch.save(NestedUNet(**NETWORK).state_dict(), folder / "models" / "model.pt")
-    path = folder / "configs" / "inference.json"
-    content = json.loads(path.read_text())
-    content |= {"level": None, "network_def": {"_target_": "monai_unetpp.NestedUNet", **NETWORK}}
-    content["dataset"]["data"]["channels"] = "@network_def#in_channels"
-    content["preprocessing"]["transforms"][0]["reader"]["channels"] = "@network_def#in_channels"
-    path.write_text(json.dumps(content))
-    path = folder / "configs" / "metadata.json"
-    metadata = json.loads(path.read_text())
-    del metadata["sha256"]
-    path.write_text(json.dumps(metadata))
+
+    def say_channels(content):
+        for reads in (content["dataset"]["data"], content["preprocessing"]["transforms"][0]["reader"]):
+            reads["channels"] = "@network_def#in_channels"
+
+    network_def = {"_target_": "monai_unetpp.NestedUNet", **NETWORK}
+    edit_json(folder / "configs" / "inference.json", say_channels, level=None, network_def=network_def)
+    edit_json(folder / "configs" / "metadata.json", lambda content: content.pop("sha256"))
     return folder
 
 

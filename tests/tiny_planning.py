@@ -16,5 +16,5 @@ TINY = {
 }
 
 
-def slow_machine(spatial_dims, device):
+def slow_machine(spatial_dims, device, classes):
     return Machine.of(operations_per_s=1e10, memory_bytes=2**30, cores=2, device="cpu")

@@ -16,6 +16,9 @@ from monai.transforms import AsDiscreted, Compose, Invertd, LoadImaged, Normaliz
 from tiny_bundle import NETWORK, TRAIN, make_tiny_bundle
 
 from monai_unetpp import NestedUNet
+from monai_unetpp.measuring.quartiles import Quartiles
+from monai_unetpp.pruning import PruningPlan, prune
+from monai_unetpp.pruning.results import PointCost, PruningResult
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LABELS = {"anterior": 1, "posterior": 2}
@@ -104,8 +107,59 @@ def make_pipeline(overlap: float = 0.25) -> dict[str, Any]:
     }
 
 
+def prune_boxes(network: NestedUNet, dataset_dir: Any, output_dir: Path, **settings: Any) -> PruningResult:
+    """Prune with the pipeline of the boxes, and with other fields of the plan where they are given."""
+    defaults = {
+        **make_pipeline(),
+        "labels": LABELS,
+        "tolerance_mm": dict.fromkeys(LABELS, 1.0),
+        "window_shape": SHAPE,
+        "bootstrap_samples": 200,
+        "repeats": 1,
+        "progress": False,
+    }
+    fields = {"network": network, "dataset_dir": dataset_dir, "output_dir": output_dir}
+    return prune(PruningPlan.of(**(defaults | fields | settings)))
+
+
+def fake_costs(networks: Any, window_shape: Any, volume_shape: Any, *_: Any, **__: Any) -> dict[str, PointCost]:
+    """Costs that grow with the level, in place of ``measure_costs``."""
+    return {
+        name: PointCost(
+            name, 10**rank, 10**rank, 100, *[Quartiles(rank, rank, rank, 1)] * 2, 5, tuple(window_shape), volume_shape
+        )
+        for rank, name in enumerate(networks, start=1)
+    }
+
+
+def break_label(folder: Path) -> None:
+    """Give the second case a label that nobody named."""
+    path = folder / "labelsTr" / "case_01.nii.gz"
+    image = nibabel.load(path)
+    nibabel.save(nibabel.Nifti1Image(np.full(SHAPE, 7, np.uint8), image.affine), path)
+
+
+def prune_config() -> dict[str, Any]:
+    """The ``prune.json`` of planned bundles, with all that their plan says written out."""
+    template = REPOSITORY / "monai_unetpp" / "planning" / "template" / "configs" / "prune.json"
+    config: dict[str, Any] = json.loads(template.read_text(encoding="utf-8"))
+    invert = {"_target_": "Invertd", "keys": "pred", "orig_keys": "@image", "transform": "@preprocessing"}
+    transforms = [
+        {"_target_": "AsDiscreted", "keys": "pred", "argmax": True},
+        {**invert, "nearest_interp": True, "to_tensor": True},
+    ]
+    config |= {"precision": "fp32", "postprocessing": {"_target_": "Compose", "transforms": transforms}}
+    tolerance_mm = dict.fromkeys(LABELS, 1.0)
+    config["plan"] |= {"title": "hippocampus_mri_unetpp", "labels": LABELS, "tolerance_mm": tolerance_mm}
+    config["plan"] |= {"repeats": 1, "bootstrap_samples": 200}
+    for key in ("subjects", "subject_pattern"):
+        del config["plan"][key]
+    del config["planned"]
+    return config
+
+
 def make_prunable_bundle(root: Path, network: NestedUNet | None = None) -> Path:
-    """The tiny bundle with a ``prune.json`` written by hand, and a network that finds the boxes."""
+    """The tiny bundle with :func:`prune_config`, and a network that finds the boxes."""
     make_tiny_bundle(root)
     torch.save((intensity_network() if network is None else network).state_dict(), root / "models" / "model.pt")
     train = copy.deepcopy(TRAIN) | {
@@ -127,8 +181,6 @@ def make_prunable_bundle(root: Path, network: NestedUNet | None = None) -> Path:
         "precision": "@precision",
         "inferer": {"_target_": "SlidingWindowInferer", "roi_size": "@window_shape"},
     }
-    prune = json.loads((Path(__file__).parent / "configs" / "prune.json").read_text(encoding="utf-8"))
-    prune["plan"] |= {"repeats": 1, "bootstrap_samples": 200}
-    for name, content in (("train", train), ("prune", prune)):
+    for name, content in (("train", train), ("prune", prune_config())):
         (root / "configs" / f"{name}.json").write_text(json.dumps(content, indent=4), encoding="utf-8")
     return root

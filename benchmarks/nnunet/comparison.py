@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from benchmarks.launching import run_package
 from benchmarks.nnunet.peer import NnUNet, link_channels
+from monai_unetpp.bundles import read_training_record
 from monai_unetpp.data.datalist import load_datalist, read_content
 from monai_unetpp.data.labels import read_label_map
+from monai_unetpp.data.voxel_hash import hash_voxels
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.reporting.markdown import format_table
@@ -55,7 +56,7 @@ class Comparison:
     nnunet: Contestant
 
 
-def compare(dataset_dir: Path, work: Path, minutes: float, python: Path) -> Comparison:
+def compare(dataset_dir: Path, work: Path, minutes: float, python: Path, trained: Path | None = None) -> Comparison:
     """Train both, one after the other, and score them.
 
     Args:
@@ -63,6 +64,11 @@ def compare(dataset_dir: Path, work: Path, minutes: float, python: Path) -> Comp
         work: folder for all that is made; must be empty.
         minutes: for each.
         python: interpreter of an environment with ``nnunetv2``.
+        trained: what ``benchmarks.data_to_bundle`` made of this data set in the same minutes, instead of a training
+            of this package here.
+
+    Raises:
+        ValueError: ``trained`` took more than the minutes, does not say on which cases, or knows an unseen one.
     """
     training, unseen = (load_datalist(dataset_dir, key) for key in ("training", "validation"))
     content = read_content(dataset_dir / "dataset.json")
@@ -72,45 +78,63 @@ def compare(dataset_dir: Path, work: Path, minutes: float, python: Path) -> Comp
     truths = {f"unseen{number:04d}": case["label"] for number, case in enumerate(unseen)}
     images = {f"unseen{number:04d}": case["image"] for number, case in enumerate(unseen)}
 
-    ours = _train_ours(training, content, images, truths, labels, work / "ours", minutes)
+    if trained is None:
+        bundle, took = _train_ours(training, content, work / "ours", minutes)
+    else:
+        bundle, took = _take_ours(trained, unseen, minutes)
+    ours = _judge_ours(bundle, took, images, truths, labels, work / "ours")
     peer = NnUNet(python, work / "nnunet", spatial_dims)
     peer.write_data(training, labels, channels)
-    trained = peer.train(minutes)
+    peer_minutes = peer.train(minutes)
     predicted = peer.predict(images, work / "nnunet" / "segmentations")
     numbers = {name: number for number, name in enumerate(labels, start=1)}
     dice = _score(truths, labels, lambda name: work / "nnunet" / "segmentations" / f"{name}.nii.gz", numbers)
-    return Comparison(dataset_dir.name, minutes, len(truths), ours, Contestant(trained, predicted, dice))
+    return Comparison(dataset_dir.name, minutes, len(truths), ours, Contestant(peer_minutes, predicted, dice))
 
 
 def _train_ours(
-    training: list[dict[str, Any]],
-    content: Mapping[str, Any],
+    training: list[dict[str, Any]], content: Mapping[str, Any], work: Path, minutes: float
+) -> tuple[Path, float]:
+    """By the command that a user types, nothing set by hand but the minutes; returns the bundle and what it took."""
+    # the lists of the copy: all unseen cases stay out of it
+    described = {name: content[name] for name in ("labels", "modality", "name") if name in content}
+    write_text(work / "data" / "dataset.json", json.dumps({**described, "training": training}, indent=2) + "\n")
+    start = time.monotonic()
+    # 3 is the exit code of a verdict that is inconclusive
+    train = ["train", str(work / "data"), "-o", str(work / "bundle"), "--minutes", str(minutes)]
+    run_package(train, codes=(0, 3))
+    return work / "bundle", (time.monotonic() - start) / 60
+
+
+def _take_ours(trained: Path, unseen: list[dict[str, Any]], minutes: float) -> tuple[Path, float]:
+    took = float(json.loads((trained / "outcome.json").read_text(encoding="utf-8"))["minutes"])
+    if took > minutes:
+        raise ValueError(f"{trained}: its training took {took:.1f} minutes. Give at least as many to both.")
+    record = read_training_record(trained / "bundle")
+    if record is None:
+        raise ValueError(f"{trained / 'bundle'}: does not say on which cases it was trained. Train it anew.")
+    known = [str(case["image"]) for case in unseen if record.role_of(hash_voxels(case["image"])) is not None]
+    if known:
+        raise ValueError(f"{known[0]}: {trained / 'bundle'} was trained on it. Take the bundle of this data set.")
+    return trained / "bundle", took
+
+
+def _judge_ours(
+    bundle: Path,
+    minutes: float,
     images: Mapping[str, Any],
     truths: Mapping[str, str],
     labels: Mapping[str, int],
     work: Path,
-    minutes: float,
 ) -> Contestant:
-    """By the commands that a user types, with nothing set by hand but the minutes."""
-    # the lists of the copy: all unseen cases stay out of it
-    described = {name: content[name] for name in ("labels", "modality", "name") if name in content}
-    write_text(work / "data" / "dataset.json", json.dumps({**described, "training": training}, indent=2) + "\n")
-    program = [sys.executable, "-m", "monai_unetpp"]
-    start = time.monotonic()
-    train = [*program, "train", str(work / "data"), "-o", str(work / "bundle"), "--minutes", str(minutes)]
-    code = subprocess.run(train, check=False).returncode
-    trained = (time.monotonic() - start) / 60
-    if code not in (0, 3):
-        raise RuntimeError(f"{' '.join(train)}: ended with exit code {code}. Its message is above.")
     for name, image in images.items():
         link_channels(work / "unseen" / name, name, image)
     found = [str(path) for name in images for path in sorted((work / "unseen" / name).iterdir())]
     start = time.monotonic()
-    segment = [*program, "segment", *found, "--bundle", str(work / "bundle"), "-o", str(work / "segmentations")]
-    subprocess.run(segment, check=True)
+    run_package(["segment", *found, "--bundle", str(bundle), "-o", str(work / "segmentations")])
     predicted = time.monotonic() - start
     dice = _score(truths, labels, lambda name: work / "segmentations" / f"{name}_0000_seg.nii.gz", labels)
-    return Contestant(trained, predicted, dice)
+    return Contestant(minutes, predicted, dice)
 
 
 def _score(

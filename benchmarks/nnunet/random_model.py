@@ -14,17 +14,14 @@ from typing import Any
 _CONFIGURATION = "3d_fullres"
 
 
-def write_model(folder: Path, features: list[int], patch_size: list[int], **sizes: Any) -> int:
-    """Write plans, data set and weights of a plain U-Net with two convolutions per stage.
+def write_model(folder: Path, features: list[int], patch_size: list[int], **sizes: Any) -> None:
+    """Write plans, data set and weights of a plain U-Net with two convolutions per stage, and its size.
 
     Args:
         folder: what ``nnUNetv2_predict_from_modelfolder -m`` takes.
         features: channels per resolution.
         patch_size: of the windows.
         **sizes: ``spacing`` in mm, ``in_channels`` and ``out_channels``.
-
-    Returns:
-        Number of its parameters.
     """
     import torch
     from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
@@ -54,7 +51,8 @@ def write_model(folder: Path, features: list[int], patch_size: list[int], **size
         "inference_allowed_mirroring_axes": None,
     }
     torch.save(trained, folder / "fold_0" / "checkpoint_final.pth")
-    return sum(weights.numel() for weights in network.parameters())
+    count = sum(weights.numel() for weights in network.parameters())
+    (folder / "parameters.json").write_text(json.dumps(count), encoding="utf-8")
 
 
 def _plans(features: list[int], patch_size: list[int], spacing: list[float], channels: int) -> dict[str, Any]:
@@ -113,4 +111,4 @@ def _plans(features: list[int], patch_size: list[int], spacing: list[float], cha
 
 
 if __name__ == "__main__":
-    print(write_model(Path(sys.argv[1]), **json.loads(sys.argv[2])))
+    write_model(Path(sys.argv[1]), **json.loads(sys.argv[2]))

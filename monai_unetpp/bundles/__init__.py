@@ -25,38 +25,13 @@ if TYPE_CHECKING:
     from monai_unetpp.bundles.training_record import TrainingRecord, read_training_record, write_training_record
 
 _HOMES = {
-    "monai_unetpp.bundles.checking": ("check_bundle",),
-    "monai_unetpp.bundles.configuration": (
-        "BundleConfig",
-        "bundle_code",
-    ),
-    "monai_unetpp.bundles.finding": (
-        "BUNDLES_VARIABLE",
-        "find_bundle",
-        "list_bundles",
-    ),
-    "monai_unetpp.bundles.integrity": (
-        "WEIGHTS_FILE",
-        "hash_file",
-        "weights_entry",
-    ),
-    "monai_unetpp.bundles.loading": (
-        "label_names",
-        "load_network",
-        "read_metadata",
-        "read_metadata_entry",
-        "read_network_def",
-    ),
-    "monai_unetpp.bundles.overview": (
-        "BundleLevel",
-        "BundleOverview",
-        "list_overviews",
-    ),
-    "monai_unetpp.bundles.training_record": (
-        "TrainingRecord",
-        "read_training_record",
-        "write_training_record",
-    ),
+    ".checking": ("check_bundle",),
+    ".configuration": ("BundleConfig", "bundle_code"),
+    ".finding": ("BUNDLES_VARIABLE", "find_bundle", "list_bundles"),
+    ".integrity": ("WEIGHTS_FILE", "hash_file", "weights_entry"),
+    ".loading": ("label_names", "load_network", "read_metadata", "read_metadata_entry", "read_network_def"),
+    ".overview": ("BundleLevel", "BundleOverview", "list_overviews"),
+    ".training_record": ("TrainingRecord", "read_training_record", "write_training_record"),
 }
 
 __all__ = [

@@ -8,7 +8,7 @@ import sysconfig
 from os import PathLike
 from pathlib import Path
 
-from monai_unetpp.bundles.json_files import read_object
+from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 
 __all__ = ["BUNDLES_VARIABLE", "find_bundle", "list_bundles"]
 
@@ -75,7 +75,7 @@ def _listed() -> str:
     takes = []
     for name, path in list_bundles().items():
         with contextlib.suppress(OSError, ValueError):
-            images = read_object(path / "configs" / "metadata.json").get("image_classes")
+            images = read_object(path / METADATA_FILE).get("image_classes")
             takes.append(f"{name} ({images:.120})" if isinstance(images, str) else name)
     return "; ".join(takes) or f"none; set {BUNDLES_VARIABLE}"
 

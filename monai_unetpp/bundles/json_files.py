@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-__all__ = ["read_object"]
+__all__ = ["METADATA_FILE", "read_object"]
+
+#: The metadata, relative to the bundle's folder.
+METADATA_FILE = "configs/metadata.json"
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.bundles.loading import read_metadata
 
 __all__ = ["label_values", "read_brain_mask", "read_totals"]
@@ -23,7 +24,7 @@ def read_brain_mask(bundle: str | PathLike[str], names: Mapping[int, str]) -> tu
         ValueError: no such entry, or unknown labels.
     """
     listed = read_metadata(bundle).get("brain_mask")
-    path = _metadata_of(bundle)
+    path = Path(bundle) / METADATA_FILE
     if listed is None:
         raise ValueError(
             f"{path}: has no entry 'brain_mask', so a mask cannot be made. Leave the mask out, or use a bundle that "
@@ -46,7 +47,7 @@ def read_totals(bundle: str | PathLike[str], names: Mapping[int, str]) -> dict[s
         ValueError: a malformed entry, or unknown labels.
     """
     totals = read_metadata(bundle).get("totals", {})
-    path = _metadata_of(bundle)
+    path = Path(bundle) / METADATA_FILE
     if not isinstance(totals, dict) or not set(totals).isdisjoint(names.values()):
         raise ValueError(
             f"{path}: totals must map names that no label has to lists of labels, got {totals!r:.100}. Correct it."
@@ -76,7 +77,3 @@ def label_values(path: Path, entry: str, listed: Any, names: Mapping[int, str]) 
             "Correct it."
         )
     return tuple(values[name] for name in listed)
-
-
-def _metadata_of(bundle: str | PathLike[str]) -> Path:
-    return Path(bundle) / "configs" / "metadata.json"

@@ -13,7 +13,7 @@ import torch
 from monai.bundle import ConfigParser
 from monai.bundle.config_item import ConfigComponent
 
-from monai_unetpp.bundles.json_files import read_object
+from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
 from monai_unetpp.networks.config import NestedUNetConfig
@@ -93,7 +93,7 @@ def read_metadata(bundle: str | PathLike[str]) -> dict[str, Any]:
         FileNotFoundError: no such file.
         ValueError: not a JSON object.
     """
-    return read_object(Path(bundle) / "configs" / "metadata.json")
+    return read_object(Path(bundle) / METADATA_FILE)
 
 
 def read_metadata_entry(bundle: str | PathLike[str], *keys: str) -> Any:
@@ -111,8 +111,8 @@ def read_metadata_entry(bundle: str | PathLike[str], *keys: str) -> Any:
     for key in keys:
         if not isinstance(entry, dict) or key not in entry:
             raise ValueError(
-                f"{Path(bundle) / 'configs' / 'metadata.json'}: must have {', '.join(keys)}; {key!r} is missing. Add "
-                "it, or copy the bundle again."
+                f"{Path(bundle) / METADATA_FILE}: must have {', '.join(keys)}; {key!r} is missing. Add it, or copy the "
+                "bundle again."
             )
         entry = entry[key]
     return entry
@@ -132,7 +132,7 @@ def label_names(bundle: str | PathLike[str]) -> dict[int, str]:
     channels = read_metadata_entry(bundle, "network_data_format", "outputs", "pred", "channel_def")
     if not isinstance(channels, dict) or not all(str(value).isdecimal() for value in channels):
         raise ValueError(
-            f"{Path(bundle) / 'configs' / 'metadata.json'}: channel_def must map values to names like "
+            f"{Path(bundle) / METADATA_FILE}: channel_def must map values to names like "
             f'{{"0": "background"}}, got {channels!r:.80}. Correct it, or copy the bundle again.'
         )
     return {int(value): str(name) for value, name in channels.items() if int(value) > 0}

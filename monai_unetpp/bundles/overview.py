@@ -10,7 +10,7 @@ from typing import Any
 
 from monai_unetpp.bundles.finding import list_bundles
 from monai_unetpp.bundles.integrity import WEIGHTS_FILE
-from monai_unetpp.bundles.json_files import read_object
+from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.networks.checkpoint import read_checkpoint
 from monai_unetpp.topology import keys_of_level, level_names
 
@@ -70,7 +70,7 @@ def list_overviews() -> list[BundleOverview]:
 
 def _overview(name: str, path: Path) -> BundleOverview:
     try:
-        metadata = read_object(path / "configs" / "metadata.json")
+        metadata = read_object(path / METADATA_FILE)
     except (OSError, ValueError) as e:
         return BundleOverview(name, str(path), "", f"cannot be read: {e}", "", "", "", 0.0, ())
     weights = path / WEIGHTS_FILE

@@ -1,31 +1,42 @@
-"""Record in a bundle's metadata of the cases used for training and for model selection."""
+"""Record of the cases used for training and for model selection, in a bundle's metadata or beside a file of weights."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_problems
+from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.bundles.loading import read_metadata
 from monai_unetpp.data.labelled import list_cases
 from monai_unetpp.data.voxel_hash import hash_voxels
-from monai_unetpp.files import write_text
+from monai_unetpp.files import hash_file, write_text
+from monai_unetpp.plain_values import from_plain
 
 __all__ = [
     "BEST_ON_VALIDATION",
     "LAST",
     "LAST_AVERAGED",
+    "RECORD_FILE",
     "RECORD_KEY",
     "TrainingRecord",
+    "find_training_record",
+    "put_training_record",
     "read_training_record",
+    "save_training_record",
     "write_training_record",
 ]
 
 #: Key of ``metadata.json``. The record is beside the SHA-256 of the weights, and a pruned bundle inherits it.
 RECORD_KEY = "training_record"
+#: The record beside weights that no bundle describes, such as those of ``python -m monai.bundle run``.
+RECORD_FILE = "training_record.json"
+#: Key of that file: the SHA-256 of the weights.
+_OF_WEIGHTS = "weights_sha256"
 
 LAST_AVERAGED = "last, averaged"
 """Rule: the moving average of the weights after the last step, without model selection."""
@@ -45,9 +56,30 @@ class TrainingRecord:
         rule: which weights were taken, such as ``"last, averaged"`` or ``"best on validation"``.
     """
 
-    training: Mapping[str, str]
-    selecting: Mapping[str, str]
+    training: dict[str, str]
+    selecting: dict[str, str]
     rule: str
+
+    @classmethod
+    def of(
+        cls, training: Sequence[Mapping[str, Any]], selecting: Sequence[Mapping[str, Any]] = (), *, rule: str
+    ) -> TrainingRecord:
+        """The record of some cases, whose images are read for it.
+
+        Args:
+            training: the training cases, as from ``load_datalist``.
+            selecting: the cases used for model selection.
+            rule: which weights were taken.
+
+        Raises:
+            ImageFileError: a case that cannot be read.
+        """
+        return cls(_hash_cases(training), _hash_cases(selecting), rule)
+
+    def after(self, earlier: TrainingRecord) -> TrainingRecord:
+        """The record of weights that started from others, with the cases of these as well."""
+        training = _joined(self.training, earlier.training, ())
+        return TrainingRecord(training, _joined(self.selecting, earlier.selecting, training.values()), self.rule)
 
     def role_of(self, voxels: str) -> str | None:
         """The role of a case with these voxels: ``"training"``, ``"selecting"``, or None for an untouched one.
@@ -79,11 +111,19 @@ def write_training_record(
         FileNotFoundError: the bundle has no metadata.
         ImageFileError: a case that cannot be read.
     """
-    record = TrainingRecord(_hash_cases(training), _hash_cases(selecting), rule)
-    content = read_metadata(bundle) | {RECORD_KEY: dataclasses.asdict(record)}
-    path = Path(bundle) / "configs" / "metadata.json"
-    write_text(path, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+    record = TrainingRecord.of(training, selecting, rule=rule)
+    put_training_record(bundle, record)
     return record
+
+
+def put_training_record(bundle: str | PathLike[str], record: TrainingRecord) -> None:
+    """Write a record to a bundle's ``configs/metadata.json``.
+
+    Raises:
+        FileNotFoundError: the bundle has no metadata.
+    """
+    content = read_metadata(bundle) | {RECORD_KEY: dataclasses.asdict(record)}
+    write_text(Path(bundle) / METADATA_FILE, json.dumps(content, indent=4, ensure_ascii=False) + "\n")
 
 
 def read_training_record(bundle: str | PathLike[str]) -> TrainingRecord | None:
@@ -94,25 +134,69 @@ def read_training_record(bundle: str | PathLike[str]) -> TrainingRecord | None:
         ValueError: a malformed record.
     """
     found = read_metadata(bundle).get(RECORD_KEY)
-    if found is None:
+    return None if found is None else _decoded(Path(bundle) / METADATA_FILE, found)
+
+
+def save_training_record(weights: str | PathLike[str], record: TrainingRecord) -> Path:
+    """Write the record of a file of weights beside it, as ``training_record.json``.
+
+    Args:
+        weights: the file, which exists.
+        record: the cases behind it.
+
+    Returns:
+        The file of the record.
+    """
+    path = Path(weights).with_name(RECORD_FILE)
+    content = {_OF_WEIGHTS: hash_file(weights), **dataclasses.asdict(record)}
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return path
+
+
+def find_training_record(weights: str | PathLike[str]) -> TrainingRecord | None:
+    """The record of a file of weights: one beside it, or of a bundle's weights that of its training or its metadata.
+
+    Args:
+        weights: the file.
+
+    Returns:
+        The record; None if there is no such file, or nothing is known about these very weights.
+
+    Raises:
+        ValueError: a malformed record.
+    """
+    file = Path(weights)
+    if not file.is_file():
         return None
-    names = [field.name for field in dataclasses.fields(TrainingRecord)]
-    if not isinstance(found, dict) or set(found) != set(names) or not isinstance(found["rule"], str):
-        raise ValueError(_malformed(bundle, found))
-    if not all(_is_table(found[name]) for name in ("training", "selecting")):
-        raise ValueError(_malformed(bundle, found))
-    return TrainingRecord(**found)
+    bundle = file.parent.parent
+    runs = file == bundle / WEIGHTS_FILE
+    for path in (file.with_name(RECORD_FILE), *([bundle / "training" / RECORD_FILE] if runs else [])):
+        content = read_object(path) if path.is_file() else {}
+        if content.pop(_OF_WEIGHTS, None) == hash_file(file):
+            return _decoded(path, content)
+    if not runs or not (bundle / METADATA_FILE).is_file():
+        return None
+    # without the SHA-256 of other weights
+    return None if any(hash_problems(bundle, read_metadata(bundle))) else read_training_record(bundle)
 
 
-def _malformed(bundle: str | PathLike[str], found: Any) -> str:
-    return (
-        f"{Path(bundle) / 'configs' / 'metadata.json'}: {RECORD_KEY} must have training and selecting, hashes by case, "
-        f"and a rule, got {found!r:.80}. Copy the bundle again."
-    )
+def _decoded(path: Path, found: Any) -> TrainingRecord:
+    try:
+        return from_plain(TrainingRecord, found, RECORD_KEY)
+    except ValueError as e:
+        raise ValueError(
+            f"{path}: {RECORD_KEY} must have training and selecting, hashes by case, and a rule, got {found!r:.80}. "
+            f"Copy {'the bundle' if path.name == 'metadata.json' else 'it'} again."
+        ) from e
 
 
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+def _joined(own: Mapping[str, str], earlier: Mapping[str, str], known: Collection[str]) -> dict[str, str]:
+    """Hashes by case, with those of earlier cases that are not there yet."""
+    joined = dict(own)
+    for name, voxels in earlier.items():
+        if voxels not in joined.values() and voxels not in known:
+            joined[f"{name} (earlier)" if name in joined else name] = voxels
+    return joined
 
 
 def _hash_cases(cases: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -49,8 +49,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(bundle: str | None, output_dir: str, write: str | None, **options: Any) -> int:
-    from monai_unetpp.pruning.evaluation import verdict
     from monai_unetpp.pruning.from_bundle import prune_bundle
+    from monai_unetpp.pruning.summary import verdict
 
     result = prune_bundle(bundle, output_dir=output_dir, write=write, **options)
     final = verdict(result)
@@ -70,19 +70,19 @@ def _run(bundle: str | None, output_dir: str, write: str | None, **options: Any)
 
 def _show(result: PruningResult) -> None:
     from monai_unetpp.pruning.trust_wording import trust_sentences
-    from monai_unetpp.pruning.wording import costs_in_words, rule_in_words
+    from monai_unetpp.pruning.wording import data_set_in_words, part_in_words, rule_in_words
 
     for decision in result.decisions:
-        print(f"{decision.dataset} ({decision.role}): {decision.summary}")
+        print(f"{data_set_in_words(decision.dataset)}{part_in_words(decision.role)}: {decision.summary}")
     for sentence in trust_sentences(result):
         print(f"note: {sentence}")
     if result.grid is not None:
         print(f"operating points: {result.grid.reason}")
     if result.adaptive is not None:
-        print(f"adaptive depth: {result.adaptive.reason}")
+        print(f"depth per window: {result.adaptive.reason}")
     for trade_off in result.trade_offs:
-        picks, reason = ", ".join(trade_off.points) or "none", costs_in_words(trade_off.reason)
-        print(f"{rule_in_words(trade_off.rule)}: {picks}. {reason}")
+        picks = ", ".join(trade_off.points) or "none"
+        print(f"{rule_in_words(trade_off.rule)}: {picks}. {trade_off.reason}")
     for problem in result.problems:
         fail(f"left out: {problem.case} ({problem.dataset}): {problem.reason}")
 

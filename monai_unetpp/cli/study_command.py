@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from monai_unetpp.choices import DEVICE_HELP, FORMS_HELP
+from monai_unetpp.choices import DEVICE_HELP, FORMS_HELP, SUBJECT_PATTERN_HELP, SUBJECTS_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail, is_first_process, say, show_rows
 from monai_unetpp.options import add_input, add_options
@@ -51,6 +51,8 @@ def _declare(parser: argparse.ArgumentParser) -> None:
         help="folder for runs, study.md, study.json, accuracy.png and curves.png",
     )
     parser.add_argument("--device", metavar="DEVICE", help=DEVICE_HELP)
+    parser.add_argument("--subjects", metavar="FILE", help=SUBJECTS_HELP)
+    parser.add_argument("--subject_pattern", metavar="REGEX", help=SUBJECT_PATTERN_HELP)
     parser.add_argument(
         "--list", dest="list_only", action="store_true", help="list the runs and their state; train nothing"
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from monai_unetpp.data.dataset import CaseDataset, SeededCacheDataset
     from monai_unetpp.data.description import DataSetDescription, describe_data_set
     from monai_unetpp.data.exhaustion import describe_case_failure
+    from monai_unetpp.data.foreground import AboveMean
     from monai_unetpp.data.geometry import read_geometry
     from monai_unetpp.data.grid import ImageGeometry, check_grid, compare_geometry
     from monai_unetpp.data.image_errors import ImageFileError, describe_failure
@@ -33,66 +34,28 @@ if TYPE_CHECKING:
     from monai_unetpp.data.writer import SegmentationSaveImaged, write_volume
 
 _HOMES = {
-    "monai_unetpp.data.background": (
-        "ClearBackgroundd",
-        "CropBackgroundd",
-        "LevelSurroundd",
-    ),
-    "monai_unetpp.data.cases": ("find_cases",),
-    "monai_unetpp.data.check": (
-        "check_dataset",
-        "check_labelled_data",
-    ),
-    "monai_unetpp.data.datalist": ("load_datalist",),
-    "monai_unetpp.data.dataset": (
-        "CaseDataset",
-        "SeededCacheDataset",
-    ),
-    "monai_unetpp.data.description": (
-        "DataSetDescription",
-        "describe_data_set",
-    ),
-    "monai_unetpp.data.exhaustion": ("describe_case_failure",),
-    "monai_unetpp.data.geometry": ("read_geometry",),
-    "monai_unetpp.data.grid": (
-        "ImageGeometry",
-        "check_grid",
-        "compare_geometry",
-    ),
-    "monai_unetpp.data.foreground": ("AboveMean",),
-    "monai_unetpp.data.image_errors": (
-        "ImageFileError",
-        "describe_failure",
-    ),
-    "monai_unetpp.data.instances": (
-        "SplitInstances",
-        "SplitInstancesd",
-    ),
-    "monai_unetpp.data.intensity": (
-        "ImageKind",
-        "InvertBrightBackground",
-        "InvertBrightBackgroundd",
-        "kind_weights",
-    ),
-    "monai_unetpp.data.inversion": ("InvertProbabilitiesd",),
-    "monai_unetpp.data.label_names": ("find_ignore_label",),
-    "monai_unetpp.data.label_transforms": (
-        "CheckLabelsd",
-        "OneHotLabelsd",
-        "RandCropByKnownLabeld",
-    ),
-    "monai_unetpp.data.naming": ("case_name",),
-    "monai_unetpp.data.reader": ("VolumeReader",),
-    "monai_unetpp.data.spacing": ("BlockwiseSpacingd",),
-    "monai_unetpp.data.standardization": ("StandardizeIntensityd",),
-    "monai_unetpp.data.surround": (
-        "Surround",
-        "find_surround",
-    ),
-    "monai_unetpp.data.writer": (
-        "SegmentationSaveImaged",
-        "write_volume",
-    ),
+    ".background": ("ClearBackgroundd", "CropBackgroundd", "LevelSurroundd"),
+    ".cases": ("find_cases",),
+    ".check": ("check_dataset", "check_labelled_data"),
+    ".datalist": ("load_datalist",),
+    ".dataset": ("CaseDataset", "SeededCacheDataset"),
+    ".description": ("DataSetDescription", "describe_data_set"),
+    ".exhaustion": ("describe_case_failure",),
+    ".geometry": ("read_geometry",),
+    ".grid": ("ImageGeometry", "check_grid", "compare_geometry"),
+    ".foreground": ("AboveMean",),
+    ".image_errors": ("ImageFileError", "describe_failure"),
+    ".instances": ("SplitInstances", "SplitInstancesd"),
+    ".intensity": ("ImageKind", "InvertBrightBackground", "InvertBrightBackgroundd", "kind_weights"),
+    ".inversion": ("InvertProbabilitiesd",),
+    ".label_names": ("find_ignore_label",),
+    ".label_transforms": ("CheckLabelsd", "OneHotLabelsd", "RandCropByKnownLabeld"),
+    ".naming": ("case_name",),
+    ".reader": ("VolumeReader",),
+    ".spacing": ("BlockwiseSpacingd",),
+    ".standardization": ("StandardizeIntensityd",),
+    ".surround": ("Surround", "find_surround"),
+    ".writer": ("SegmentationSaveImaged", "write_volume"),
 }
 
 __all__ = [

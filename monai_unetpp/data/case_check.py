@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from monai_unetpp.data.exhaustion import describe_case_failure
 from monai_unetpp.data.grid import ImageGeometry, channel_axes, compare_geometry
 from monai_unetpp.data.image_errors import ImageFileError, describe_failure
 from monai_unetpp.data.label_values import check_label_values
@@ -31,6 +33,7 @@ __all__ = [
     "same_image",
 ]
 
+logger = logging.getLogger(__name__)
 
 _K = TypeVar("_K")
 
@@ -88,6 +91,10 @@ def check_case(
         return CheckedCase(None, voxels, label_values(label.data))
     except (ImageFileError, OSError) as e:
         return CheckedCase(describe_failure(e), voxels)
+    except Exception as e:  # libraries fail in many ways on broken files, which must not end the check of the others
+        file = str(case.image[0])
+        logger.debug("%s: cannot be checked", file, exc_info=True)
+        return CheckedCase(f"{file}: {describe_case_failure(e, file, 'loading')}", voxels)
 
 
 def read_truth(case: LabelledCase, values: Collection[int] | None = None, spatial_dims: int | None = None) -> Volume:

@@ -43,8 +43,8 @@ def find_cases(
             - an image file: NIfTI, ``.nrrd``, ``.nhdr``, ``.mha``, ``.mhd``, or a DICOM file of many frames;
             - a folder: its image files sorted by name, its DICOM files as one series, and each subfolder that is a
               DICOM series. Deeper subfolders are not searched;
-            - a folder with ``dataset.json`` in Decathlon form: its ``test`` cases, else its ``validation`` cases, else
-              the files of ``imagesTs``, else the ``training`` cases;
+            - a folder with ``dataset.json`` in Decathlon form: its ``test`` cases (or ``testing``, as in MONAI's
+              Auto3DSeg), else its ``validation`` cases, else the files of ``imagesTs``, else the ``training`` cases;
             - a folder in nnU-Net form, or with ``images`` and ``labels``: the files of ``imagesTs``, else those of
               ``imagesTr`` or ``images``, with or without a label.
 
@@ -52,7 +52,7 @@ def find_cases(
             given twice is one case; two links to one file are two.
         strict: whether an ``input`` that is missing, empty or not an image is an error. Otherwise it becomes a case
             with the reason as ``failure``, which :class:`monai_unetpp.data.CaseDataset` passes on.
-        pictures: whether PNG and TIFF files count as images, for 2D networks. Other networks skip them.
+        pictures: whether PNG, JPEG and TIFF files count as images, for 2D networks. Other networks skip them.
         list_key: list to take from ``dataset.json``, such as ``"validation"``; the same cases as from
             :func:`monai_unetpp.data.load_datalist`, even if the list must be drawn. Every ``input`` must then be such a
             folder.
@@ -195,7 +195,7 @@ def _data_set_cases(folder: Path, suffixes: tuple[str, ...], list_key: str | Non
                 next((each for each in unlisted if each is not None and each.is_dir()), folder), suffixes
             )
         content = read_content(path)
-        key = list_key or next((key for key in ("test", "validation") if content.get(key)), None)
+        key = list_key or next((key for key in ("test", "testing", "validation") if content.get(key)), None)
         if key is None and (folder / "imagesTs").is_dir():
             return _folder_cases(folder / "imagesTs", suffixes)
         entries = read_datalist(path, list_key) if list_key else read_entries(path, content, key or "training")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.naming import channel_of
+from monai_unetpp.data.nifti import is_nifti_name, open_nifti
 from monai_unetpp.errors import printable
 
 __all__ = ["join_channels"]
@@ -23,43 +25,60 @@ def join_channels(cases: Sequence[_Case], channels: int, strict: bool) -> list[_
     Args:
         cases: dicts with ``image``, one path or several.
         channels: channels of the network; with one, nothing is joined.
-        strict: whether a case with missing or surplus channels is an error; otherwise it gets a ``failure``.
+        strict: whether a case with missing, surplus or repeated channels is an error; otherwise it gets a ``failure``.
 
     Returns:
-        The cases in order; a joined case takes the place of its first file.
+        The cases in order; a joined case takes the place of its first file. Files that hold all channels stay cases of
+        their own: the number at the end of their names is that of the case.
 
     Raises:
-        ImageFileError: if ``strict``: a case with missing or surplus channels.
+        ImageFileError: if ``strict``: a case with missing, surplus or repeated channels.
     """
     if channels == 1:
         return list(cases)
-    files: dict[tuple[str, str], dict[int, str]] = defaultdict(dict)
+    groups: dict[Any, list[_Case]] = defaultdict(list)
+    for number, case in enumerate(cases):
+        groups[_whole_of(case) or number].append(case)
     joined: list[_Case] = []
-    for case in cases:
-        image = case["image"]
-        parts = channel_of(image) if isinstance(image, str) and not os.path.isdir(image) else None
-        if parts is None or "failure" in case:
-            joined.append(case)
-            continue
-        key = (os.path.dirname(image), parts[0])
-        if key not in files:
-            joined.append({"image": key, "case": parts[0]})
-        files[key][parts[1]] = image
-    return [_joined(case, files[case["image"]], channels, strict) if _is_open(case) else case for case in joined]
+    for key, group in groups.items():
+        joined += group if isinstance(key, int) else _joined(key[1], group, channels, strict)
+    return joined
 
 
-def _is_open(case: _Case) -> bool:
-    return isinstance(case["image"], tuple)
+def _whole_of(case: _Case) -> tuple[str, str] | None:
+    """Folder and name of the case that a file may be one channel of, by its name."""
+    image = case["image"]
+    if "failure" in case or not isinstance(image, str) or os.path.isdir(image):
+        return None
+    channel = channel_of(image)
+    return None if channel is None else (os.path.dirname(image), channel[0])
 
 
-def _joined(case: _Case, files: dict[int, str], channels: int, strict: bool) -> _Case:
-    image = [files[number] for number in sorted(files)]
-    if sorted(files) == list(range(channels)):
-        return {**case, "image": image}
+def _joined(name: str, parts: Sequence[_Case], channels: int, strict: bool) -> Sequence[_Case]:
+    """The case with the channels in ``parts``; these themselves if each holds all channels."""
+    images = sorted(dict.fromkeys(part["image"] for part in parts), key=lambda image: (_number(image), image))
+    if all(_holds_all(image, channels) for image in images):
+        return parts
+    case = {"image": images, "case": name}
+    if [_number(image) for image in images] == list(range(channels)):
+        return [case]
     reason = (
-        f"{image[0]}: the case {case['case']!r} must have a file for each of the network's {channels} channels, 0000 "
-        f"to {channels - 1:04d}, got {', '.join(Path(file).name for file in image)}. Add or rename files."
+        f"{images[0]}: the case {name!r} must have a file for each of the network's {channels} channels, 0000 "
+        f"to {channels - 1:04d}, got {', '.join(Path(image).name for image in images)}. Add, rename or remove files."
     )
     if strict:
         raise ImageFileError(reason)
-    return {**case, "image": image, "failure": printable(reason)}
+    return [{**case, "failure": printable(reason)}]
+
+
+def _number(image: str) -> int:
+    channel = channel_of(image)
+    return -1 if channel is None else channel[1]
+
+
+def _holds_all(image: str, channels: int) -> bool:
+    """Whether the header of a file gives it a fourth axis with all channels."""
+    try:
+        return is_nifti_name(image) and math.prod(open_nifti(image).shape[3:]) == channels
+    except ImageFileError:  # reported when the case is loaded
+        return False

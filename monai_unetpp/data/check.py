@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.case_check import CheckedCase, check_case
-from monai_unetpp.data.datalist import LISTS, is_complete, load_datalist, missing_list, read_content, read_form
+from monai_unetpp.data.datalist import LISTS, load_datalist, missing_list, read_content, read_entry, read_form
 from monai_unetpp.data.grid import warn_once
 from monai_unetpp.data.label_names import LabelNames, name_values, read_label_names
-from monai_unetpp.data.labelled import LabelledCase
-from monai_unetpp.data.naming import image_name
+from monai_unetpp.data.labelled import LabelledCase, list_cases
 from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.progress import Progress, counting
 
@@ -179,12 +178,9 @@ class _ListedCase:
     case: LabelledCase
 
     @classmethod
-    def of(cls, key: str, entry: Mapping[str, Any], folder: Path | None = None) -> _ListedCase:
-        """Parse an entry of a list."""
-        image = entry["image"]
-        images = tuple((folder or Path()) / file for file in ([image] if isinstance(image, str) else image))
-        name = image_name(images)
-        return cls(key, LabelledCase(name, name, images, (folder or Path()) / entry["label"]))
+    def of(cls, key: str, entry: Mapping[str, Any]) -> _ListedCase:
+        """The case of an entry of a list."""
+        return cls(key, list_cases([entry])[0])
 
 
 def _compare_cases(
@@ -299,13 +295,10 @@ def _listed(path: Path, content: Mapping[str, Any]) -> tuple[list[_ListedCase], 
             problems.append(f"{path}: the list {key!r} must hold cases, got {entries!r:.200}. Add some.")
             continue
         for number, item in enumerate(entries):
-            if is_complete(item):
-                cases.append(_ListedCase.of(key, item, path.parent))
-            else:
-                problems.append(
-                    f"{path}: entry {number} of {key!r} must have an 'image' and a 'label', got {item!r:.200}. "
-                    "Complete it."
-                )
+            try:
+                cases.append(_ListedCase.of(key, read_entry(path, key, number, item, labelled=True)))
+            except ValueError as e:
+                problems.append(str(e))
     return cases, problems
 
 

@@ -15,17 +15,18 @@ from typing import Any
 from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.data.forms import Form, folder_lists, form_of, is_data_set, nnunet_lists
 from monai_unetpp.data.labelled import list_cases
+from monai_unetpp.data.naming import case_name
 from monai_unetpp.data.subjects import subject_of_image
 from monai_unetpp.files import write_text
 
 __all__ = [
     "LISTS",
-    "is_complete",
     "load_datalist",
     "missing_list",
     "read_content",
     "read_datalist",
     "read_entries",
+    "read_entry",
     "read_form",
 ]
 
@@ -83,7 +84,7 @@ def read_form(path: str | PathLike[str]) -> Form:
 def _read_object(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(f"{path}: no such file. Name a folder with {FORMS_HELP}.") from None
     except (OSError, ValueError, RecursionError) as e:
         reason = (str(e).splitlines() or [type(e).__name__])[0]
@@ -190,14 +191,30 @@ def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[
     listed = content[key]
     if not isinstance(listed, list):
         raise ValueError(f"{path}: the list {key!r} must be a list of cases, got {listed!r:.200}. Correct it.")
-    entries = []
-    for number, item in enumerate(listed):
-        # the Decathlon lists test images as plain names
-        entry = {"image": item} if isinstance(item, str) else item
-        if not is_complete(entry, labelled=False):
-            raise ValueError(_incomplete(path, key, number, item, "an 'image'"))
-        entries.append({name: _joined(path, name, value) for name, value in entry.items()})
-    return entries
+    return [read_entry(path, key, number, item) for number, item in enumerate(listed)]
+
+
+def read_entry(path: Path, key: str, number: int, item: Any, labelled: bool = False) -> dict[str, Any]:
+    """Read one entry of a list, with the paths of image and label joined to the folder.
+
+    Where the image is missing, but ``<name>_0000`` and so on are there, these are its channels, as nnU-Net 1 lists
+    them.
+
+    Args:
+        path: the ``dataset.json``.
+        key: key of the list.
+        number: its place in the list, for the message.
+        item: the entry, or the name of an image without label.
+        labelled: whether it must name a label.
+
+    Raises:
+        ValueError: it names no image, or no label if ``labelled``.
+    """
+    # the Decathlon lists test images as plain names
+    entry = {"image": item} if isinstance(item, str) else item
+    if not _is_complete(entry, labelled):
+        raise ValueError(_incomplete(path, key, number, item, "an 'image' and a 'label'" if labelled else "an 'image'"))
+    return {name: _read_value(path, name, value) for name, value in entry.items()}
 
 
 def missing_list(path: Path, content: Mapping[str, Any], needed: str) -> str:
@@ -207,7 +224,7 @@ def missing_list(path: Path, content: Mapping[str, Any], needed: str) -> str:
     return f"{path}: must have {needed}, got {lists:.200}. Add it, or give one of these as list_key."
 
 
-def is_complete(entry: Any, labelled: bool = True) -> bool:
+def _is_complete(entry: Any, labelled: bool) -> bool:
     """Whether an entry of a list names its image (one or several files) and, if ``labelled``, its label (one file)."""
     if not isinstance(entry, Mapping):
         return False
@@ -229,12 +246,28 @@ def _is_path(text: Any) -> bool:
     return True
 
 
-def _joined(path: Path, name: str, value: Any) -> Any:
+def _read_value(path: Path, name: str, value: Any) -> Any:
+    """A value of an entry: paths are joined to the folder, and subjects become text, as one may be called 0."""
+    if name == "subject" and value is not None:
+        return str(value)
     if name not in ("image", "label") or value is None:
         return value
+    if isinstance(value, list) and len(value) == 1:  # one file may hold all channels
+        value = value[0]
     if isinstance(value, list):
-        return [_joined(path, name, each) for each in value]
-    return os.path.normpath(path.parent / value)
+        return [os.path.normpath(path.parent / each) for each in value]
+    joined = os.path.normpath(path.parent / value)
+    return _channels_of(joined) if name == "image" and not os.path.lexists(joined) else joined
+
+
+def _channels_of(image: str) -> str | list[str]:
+    """The files ``<name>_0000`` and so on of an image that does not exist; ``image`` itself if there are none."""
+    folder, file = os.path.split(image)
+    name = case_name(image)
+    found: list[str] = []
+    while os.path.isfile(each := os.path.join(folder, f"{name}_{len(found):04d}{file.removeprefix(name)}")):
+        found.append(each)
+    return image if not found else found[0] if len(found) == 1 else found
 
 
 def _incomplete(path: Path, key: str, number: int, entry: Any, needed: str = "an 'image' and a 'label'") -> str:

@@ -25,8 +25,10 @@ logger = logging.getLogger(__name__)
 
 Modality = Literal["CT", "MR", "other"]
 
-_CT = re.compile(r"\b(CT|CBCT|computed tomography)\b", re.IGNORECASE)
-_MR = re.compile(r"\b(MRI?|T1\w*|T2\w*|FLAIR|PD|DWI|ADC|magnetic resonance)\b", re.IGNORECASE)
+#: Words of a channel's name, which may be joined by ``_``.
+_WORDS = r"(?<![^\W_])({})(?![^\W_])"
+_CT = re.compile(_WORDS.format("CT|CBCT|computed tomography"), re.IGNORECASE)
+_MR = re.compile(_WORDS.format(r"MRI?|T1\w*|T2\w*|FLAIR|PD|DWI|ADC|magnetic resonance"), re.IGNORECASE)
 #: Names that nnU-Net and this package write for channels without a known modality.
 _UNNAMED = re.compile(r"noNorm|zscore|rescale_to_0_1|rgb_to_0_1|channel_[0-9]+|[0-9]+", re.IGNORECASE)
 
@@ -103,19 +105,25 @@ def _scanned_labels(path: Path, cases: Sequence[Mapping[str, Any]]) -> LabelName
 
 def _channels(path: Path, content: Mapping[str, Any], image: Any, spatial_dims: int) -> tuple[str, ...]:
     """The names of the channels, in their order."""
-    named = content.get("modality") or content.get("channel_names") or {}
+    names = _names(content.get("modality") or content.get("channel_names"))
     if isinstance(image, list):
         count = len(image)
     else:
         count = channel_axes(open_nifti(image).shape, spatial_dims)[1] if is_nifti_name(image) else 1
     # an extra axis may be time
-    if count not in (1, len(named)) and not (isinstance(image, list) or read_form(path) == "folder"):
+    if count not in (1, len(names)) and not (isinstance(image, list) or read_form(path) == "folder"):
         raise ValueError(
-            f"{path}: modality must name the channels of the images, got {len(named)} name(s) for {count} on the last "
+            f"{path}: modality must name the channels of the images, got {len(names)} name(s) for {count} on the last "
             f"axis of {image}. Name them, or give images without this axis."
         )
-    names = [str(name) for _, name in sorted(named.items(), key=_number)] if isinstance(named, Mapping) else []
     return tuple(names) if len(names) == count else tuple(f"channel_{number}" for number in range(count))
+
+
+def _names(entry: Any) -> list[str]:
+    """The names of channels, which may be given by number, in a list, or as a single one."""
+    if isinstance(entry, Mapping):
+        return [str(name) for _, name in sorted(entry.items(), key=_number)]
+    return [str(name) for name in ([entry] if isinstance(entry, str) else entry if isinstance(entry, list) else [])]
 
 
 def _number(item: tuple[Any, Any]) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,18 @@ import numpy.typing as npt
 import torch
 from nibabel.orientations import io_orientation
 
-from monai_unetpp.data.surround import find_surround
+from monai_unetpp.data.surround import Surround, find_surround
 from monai_unetpp.data.surround_search import box_around
 
-__all__ = ["PERCENTILES", "ImageExtent", "measure_extent", "sample_evenly"]
+__all__ = [
+    "PERCENTILES",
+    "ImageExtent",
+    "content_box",
+    "describe_extent",
+    "find_own_surround",
+    "measure_extent",
+    "sample_evenly",
+]
 
 PERCENTILES = (0.5, 5.0, 50.0, 95.0, 99.5)
 """Percentiles that describe intensities everywhere."""
@@ -46,21 +55,41 @@ def measure_extent(image: torch.Tensor, affine: npt.ArrayLike) -> ImageExtent:
         image: ``(C, H, W[, D])``.
         affine: ``(4, 4)``, from voxel indices to mm.
     """
-    dims = image.ndim - 1
+    return describe_extent(image.shape[1:], affine, find_own_surround(image))
+
+
+def find_own_surround(image: torch.Tensor) -> Surround | None:
+    """The constant surround of an image ``(C, H, W[, D])``; None if it has none, or is constant as a whole."""
+    surround = find_surround(image)
+    return None if surround is None or surround.share >= 1 else surround
+
+
+def describe_extent(shape: Sequence[int], affine: npt.ArrayLike, surround: Surround | None) -> ImageExtent:
+    """The extent of an image whose surround is known.
+
+    Args:
+        shape: voxels by axis, as stored.
+        affine: ``(4, 4)``, from voxel indices to mm.
+        surround: from :func:`find_own_surround`.
+    """
+    dims = len(shape)
     matrix = np.asarray(affine, dtype=np.float64)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)[:dims]
-    surround = find_surround(image)
-    has_surround = surround is not None and surround.share < 1
-    inside = tuple(image.shape[1:])
-    if surround is not None and has_surround:
-        inside = tuple(side.stop - side.start for side in box_around(~surround.mask.cpu().numpy()))
+    inside = [side.stop - side.start for side in content_box(shape, surround)]
     order = _ras_order(matrix) if dims == 3 else range(dims)
     return ImageExtent(
-        shape=tuple(int(image.shape[1 + axis]) for axis in order),
+        shape=tuple(int(shape[axis]) for axis in order),
         spacing_mm=tuple(float(spacing[axis]) for axis in order),
         size_mm=tuple(float(inside[axis] * spacing[axis]) for axis in order),
-        constant_surround=has_surround,
+        constant_surround=surround is not None,
     )
+
+
+def content_box(shape: Sequence[int], surround: Surround | None) -> tuple[slice, ...]:
+    """The bounding box of an image without its surround; the whole image if it has none."""
+    if surround is None:
+        return tuple(slice(0, length) for length in shape)
+    return box_around(~surround.mask.cpu().numpy())
 
 
 def sample_evenly(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -26,7 +26,6 @@ _PAIRS = (("images", "labels"), ("imagesTr", "labelsTr"))
 _SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES, *PICTURE_SUFFIXES)
 #: Suffixes of voxel files beside a header.
 _BESIDE = (".raw", ".zraw", ".raw.gz", ".img", ".img.gz")
-_LISTS = ("training", "validation", "test")
 _Lists = dict[str, list[dict[str, Any]]]
 
 
@@ -42,8 +41,8 @@ def images_folder(folder: str | PathLike[str]) -> Path | None:
 
 
 def form_of(content: Mapping[str, Any]) -> Form:
-    """The form of a ``dataset.json``, judged by its content."""
-    listed = any(isinstance(content.get(key), list) for key in _LISTS)
+    """The form of a ``dataset.json``, judged by its content; nnU-Net's may list test images."""
+    listed = any(isinstance(content.get(key), list) and content[key] for key in ("training", "validation"))
     return "nnU-Net" if not listed and {"channel_names", "file_ending"} & set(content) else "Decathlon"
 
 
@@ -114,14 +113,14 @@ def folder_lists(folder: Path) -> _Lists:
         raise ValueError(f"{folder}: must hold the folders images and labels. Make them, or write a dataset.json.")
     images, labels = pair
     by_label = _by_name(labels, _files(labels, "Put the labels there."))
-    whole, by_channel = [], defaultdict[str, dict[int, Path]](dict)
-    for file in _files(images, "Put the images there.", series=True):
+    by_image: dict[str, Path] = {}
+    by_channel = defaultdict[str, dict[int, Path]](dict)
+    for name, file in _by_name(images, _files(images, "Put the images there.", series=True)).items():
         parts = channel_of(file)
-        if parts is None or case_name(file) in by_label or parts[0] not in by_label:
-            whole.append(file)
+        if parts is None or name in by_label or parts[0] not in by_label:
+            by_image[name] = file
         else:
             by_channel[parts[0]][parts[1]] = file
-    by_image = _by_name(images, whole)
     _refuse(images, "cases with one file and with one per channel", sorted(by_channel.keys() & by_image.keys()))
     channels = range(max((1 + max(files) for files in by_channel.values()), default=0))
     _check_channels(images, by_channel, channels)
@@ -156,10 +155,12 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
             found.append(path)
         elif not path.name.lower().endswith(_BESIDE):
             others.append(path)
-    if others:
-        warn_once(f"{folder}: {len(others)} left out, no images: {list_values([path.name for path in others])}.")
+    names = list_values([path.name for path in others])
     if not found:
-        raise ValueError(f"{folder}: holds no images. {remedy}")
+        only = f" in a format that can be read ({', '.join(_SUFFIXES)}), only {names}" if others else ""
+        raise ValueError(f"{folder}: holds no images{only}. {remedy}")
+    if others:
+        warn_once(f"{folder}: {len(others)} left out, no images: {names}.")
     return found
 
 

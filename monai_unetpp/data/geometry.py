@@ -19,7 +19,7 @@ __all__ = ["read_geometry"]
 def read_geometry(path: str | Path) -> ImageGeometry:
     """Read the grid of an image file or a DICOM series from its headers.
 
-    Pixels of PNG and TIFF count as 1 mm wide.
+    Pixels of PNG, JPEG and TIFF count as 1 mm wide.
 
     Raises:
         ImageFileError: a header cannot be read; see :class:`monai_unetpp.data.VolumeReader`.

@@ -32,6 +32,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+_Corners = npt.NDArray[np.float64]
+
 #: Distance in voxels along each axis up to which two grids count as the same: enough for the rounding of headers, and
 #: far too little to move a label to another voxel, whether voxels have 0.005 mm or 5 mm.
 GEOMETRY_TOLERANCE_VOXELS = 0.1
@@ -84,8 +86,18 @@ def compare_geometry(
     moved_mm = ((second.affine - first.affine) @ points)[:3]
     moved_voxels = np.linalg.lstsq(first.affine[:3, :3], moved_mm, rcond=None)[0]
     if not np.abs(moved_voxels).max() <= tolerance_voxels:
-        return f"its corners lie up to {np.linalg.norm(moved_mm, axis=0).max():.3g} mm away"
+        apart = f"its corners lie up to {np.linalg.norm(moved_mm, axis=0).max():.3g} mm away"
+        tolerance_mm = tolerance_voxels * min(first.spacing_mm)
+        if _cover_same_box((first.affine @ points)[:3], (second.affine @ points)[:3], tolerance_mm):
+            return f"{apart}, as its axes run in other directions through the same place"
+        return apart
     return None
+
+
+def _cover_same_box(first: _Corners, second: _Corners, tolerance_mm: float) -> bool:
+    """Whether the corners ``(3, N)`` of two grids are the same in another order."""
+    apart = np.linalg.norm(first[:, :, None] - second[:, None], axis=0)
+    return bool(apart.min(axis=1).max() <= tolerance_mm)
 
 
 def check_grid(shape: Sequence[int], affine: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -134,7 +133,7 @@ def kind_weights(
     if not 0 <= power <= 1:
         raise ValueError(f"power must be from 0 to 1, got {power}.")
     load = LoadImage(VolumeReader(spatial_dims, allow_constant=True), image_only=True)
-    kinds = [ImageKind.of(load(Path(case[image_key]))) for case in data]
+    kinds = [ImageKind.of(load(case[image_key])) for case in data]
     counts = Counter(kinds)
     return [float(counts[kind] ** -power) for kind in kinds]
 

@@ -13,18 +13,12 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.data.label_values import list_values
 from monai_unetpp.data.naming import image_name
+from monai_unetpp.data.result_marks import image_files
 from monai_unetpp.data.subjects import subject_of_image
 
 __all__ = ["LabelledCase", "file_identity", "hash_files", "list_cases", "repeated_names", "same_name"]
-
-#: Suffixes of the voxel file beside a header file of the same name.
-_VOXEL_FILES = {
-    ".mhd": (".raw", ".zraw"),
-    ".nhdr": (".raw", ".raw.gz"),
-    ".hdr": (".img", ".img.gz"),
-    ".img": (".hdr",),
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,17 +101,23 @@ def same_name(name: str, cases: Sequence[LabelledCase]) -> str:
         name: the name.
         cases: the cases with this name.
     """
-    files = ", ".join(str(case.image[0]) for case in cases)
-    return f"{files}: names of cases must differ, got {name!r} {len(cases)} times. Rename the files."
+    files = list_values([str(case.image[0]) for case in cases])
+    got = f"got {name!r} {len(cases)} times"
+    return f"{files}: names of cases must differ, {got}. Rename the files, or list links to them."
 
 
 def _read_subjects(path: str | PathLike[str]) -> dict[str, str]:
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise ValueError(
+            f"{path}: subjects must be a CSV file in UTF-8, got other bytes ({e}). Save it as such."
+        ) from e
     if not rows or not {"case", "subject"} <= set(rows[0]):
         raise ValueError(
             f"{path}: subjects must be a table with the columns 'case' and 'subject', got "
-            f"{', '.join(rows[0]) if rows else 'an empty file'}. Write one line per case."
+            f"{', '.join(map(str, rows[0])) if rows else 'an empty file'}. Write one line per case."
         )
     return {row["case"]: row["subject"] for row in rows}
 
@@ -141,7 +141,7 @@ def _subject(
     name: str, entry: Mapping[str, Any], named: Mapping[str, str] | None, pattern: re.Pattern[str] | None
 ) -> str | None:
     """The subject as given or found by the pattern; None if there is neither."""
-    if entry.get("subject"):
+    if entry.get("subject") not in (None, ""):
         return str(entry["subject"])
     if named is not None:
         if not named.get(name):
@@ -159,34 +159,32 @@ def _subject(
 
 
 def file_identity(path: Path) -> list[list[Any]]:
-    """Path, size and modification time of a file and of the voxels beside it, or of all files in a folder.
+    """Path, size and modification time of a file and of the voxels that its header names, or of a DICOM series.
 
     Args:
         path: the file or folder; files that do not exist are left out.
     """
-    files = sorted(path.iterdir()) if path.is_dir() else [path, *_voxel_files(path)]
     return [
         [os.path.abspath(file), status.st_size, status.st_mtime_ns]
-        for file in files
-        if file.exists()
+        for file in _files_of(path)
         for status in [file.stat()]
     ]
 
 
-def _voxel_files(path: Path) -> list[Path]:
-    """Files that may hold the voxels of a header."""
-    return [path.with_suffix(suffix) for suffix in _VOXEL_FILES.get(path.suffix.lower(), ())]
-
-
 def hash_files(paths: Sequence[Path]) -> str:
-    """SHA-256 over the content of files, voxel files beside headers, and all files in folders (DICOM series).
+    """SHA-256 over the content of files, of voxel files that headers name, and of DICOM series in folders.
 
     Raises:
         OSError: a file cannot be read.
     """
     digest = hashlib.sha256()
-    for path in paths:
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path, *_voxel_files(path)]:
-            if file.is_file():
-                digest.update(hashlib.sha256(file.read_bytes()).digest())
+    for file in (file for path in paths for file in _files_of(path)):
+        digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _files_of(path: Path) -> list[Path]:
+    """The existing files that hold an image; a header alone if it holds the voxels as well."""
+    if path.is_file():
+        return sorted(image_files(path)) or [path]
+    return image_files(path) if path.is_dir() else []

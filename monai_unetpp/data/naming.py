@@ -58,10 +58,10 @@ def image_name(image: str | PathLike[str] | Sequence[str | PathLike[str]]) -> st
 
 
 def result_suffix(image: str | PathLike[str]) -> str:
-    """The suffix of the segmentation of ``image``: PNG or TIFF for such pictures, else NIfTI."""
+    """The suffix of the segmentation of ``image``: TIFF for TIFF, PNG for other pictures, else NIfTI."""
     if not is_picture_name(image):
         return ".nii.gz"
-    return ".png" if fspath(image).lower().endswith(".png") else ".tif"
+    return ".tif" if fspath(image).lower().endswith((".tif", ".tiff")) else ".png"
 
 
 def with_unique_names(cases: Sequence[_Case], strict: bool) -> list[_Case]:

@@ -1,4 +1,4 @@
-"""Read PNG and TIFF as grey values, and write label maps in these formats."""
+"""Read PNG, JPEG and TIFF as grey values, and write label maps as PNG and TIFF."""
 
 from __future__ import annotations
 
@@ -41,20 +41,20 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-PICTURE_SUFFIXES = (".png", ".tif", ".tiff")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 #: Metadata field for the software, by which earlier results are recognized.
 _PNG_SOFTWARE = "Software"
 _ORIENTATION = ExifTags.Base.Orientation
 _LARGEST_IN_PNG = np.iinfo(np.uint16).max
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_SIGNATURE, _JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 #: Bytes of a PNG with bit depth and colour type, with the chunk around them, and with its checksum.
 _PNG_KIND, _PNG_HEADER, _PNG_CHECKSUM = slice(24, 26), slice(12, 29), slice(29, 33)
 _GREY, _PALETTE, _GREY_ALPHA, _COLOURS_ALPHA = 0, 3, 4, 6
 
 
 def is_picture_name(path: str | PathLike[str]) -> bool:
-    """Whether ``path`` has a suffix of PNG or TIFF."""
+    """Whether ``path`` has a suffix of PNG, JPEG or TIFF."""
     return Path(path).name.lower().endswith(PICTURE_SUFFIXES)
 
 
@@ -66,8 +66,8 @@ def read_picture_shape(path: Path) -> tuple[int, ...]:
     """
     if _head(path).startswith(TIFF_SIGNATURES):
         return read_tiff_shape(path)
-    if _is_transparent_grey(path):
-        with _opened_grey(path) as picture:
+    if _head(path).startswith(_JPEG_SIGNATURE) or _is_transparent_grey(path):
+        with _opened_by_pillow(path) as picture:
             return picture.size
     return tuple(int(length) for length in open_itk_file(path).GetSize())
 
@@ -76,9 +76,9 @@ def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
     """Read the grey values of a picture.
 
     Args:
-        path: PNG or TIFF with 8 or 16 bits, or floats, per channel.
+        path: PNG, JPEG or TIFF with 8 or 16 bits, or floats, per channel.
         labels: whether it is a label map. Values are then read as stored: palette indices instead of colours, and grey
-            values of fewer than 8 bits without stretching to 255. Colours are refused.
+            values of fewer than 8 bits without stretching to 255. Colours are refused, and JPEG, which changes values.
 
     Returns:
         ``(W, H)``, or ``(W, H, pages)`` for a TIFF of several pages. Grey values keep their type; colours become the
@@ -89,6 +89,8 @@ def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
     """
     if _head(path).startswith(TIFF_SIGNATURES):
         return read_tiff(path, labels)
+    if _head(path).startswith(_JPEG_SIGNATURE):
+        return _read_jpeg(path, labels)
     if labels and (stored := _read_stored_labels(path)) is not None:
         return stored
     if _is_transparent_grey(path):
@@ -105,6 +107,18 @@ def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
     if not has_colours:
         return np.transpose(np.array(array))
     return np.transpose(np.array(labels_of_colours(array, path)) if labels else mean_of_colours(array))
+
+
+def _read_jpeg(path: Path, labels: bool) -> np.ndarray[Any, Any]:
+    """The grey values of a JPEG by Pillow, as ITK would read one that is cut off."""
+    if labels:
+        raise ImageFileError(
+            f"{path}: the label must be stored without loss, got JPEG, which changes values. Save it as PNG, with one "
+            "number per label."
+        )
+    with _opened_by_pillow(path) as picture:
+        pixels = np.asarray(picture.convert("RGB") if picture.mode == "CMYK" else picture)
+    return np.transpose(pixels if pixels.ndim == 2 else mean_of_colours(pixels))
 
 
 def has_colours(path: str | PathLike[str]) -> bool:
@@ -233,7 +247,7 @@ def _read_stored_labels(path: Path) -> np.ndarray[Any, Any] | None:
     bits, colours = _png_kind(path)
     if colours != _PALETTE and not (colours == _GREY and bits < 8):
         return None
-    with _opened_grey(path) as picture:
+    with _opened_by_pillow(path) as picture:
         pixels = np.asarray(picture, dtype=np.uint8)
     # Pillow reads one bit as bool, and stretches two and four
     stretched = colours == _GREY and bits > 1
@@ -241,7 +255,7 @@ def _read_stored_labels(path: Path) -> np.ndarray[Any, Any] | None:
 
 
 def _read_transparent_grey(path: Path) -> np.ndarray[Any, Any]:
-    with _opened_grey(path) as picture:
+    with _opened_by_pillow(path) as picture:
         pixels: np.ndarray[Any, Any] = np.asarray(picture.convert("L") if picture.mode == "1" else picture)
     if _png_kind(path) == (16, _GREY_ALPHA):
         pixels = np.ascontiguousarray(pixels[..., :2]).view(">u2").astype(np.uint16)
@@ -249,8 +263,8 @@ def _read_transparent_grey(path: Path) -> np.ndarray[Any, Any]:
 
 
 @contextmanager
-def _opened_grey(path: Path) -> Iterator[Image.Image]:
-    """Open a grey picture; grey and transparency of 16 bits each are read as four bytes.
+def _opened_by_pillow(path: Path) -> Iterator[Image.Image]:
+    """Open a picture by Pillow; grey and transparency of 16 bits each are read as four bytes.
 
     Pillow would cut such values to 8 bits. With a changed header it reads their bytes as red, green, blue and alpha.
     """
@@ -264,7 +278,7 @@ def _opened_grey(path: Path) -> Iterator[Image.Image]:
         with _opened(file) as picture:
             yield picture
     except Image.DecompressionBombError as e:
-        raise ImageFileError(f"{path}: too large for this kind of picture. Save it with 8 bits of grey.") from e
+        raise ImageFileError(f"{path}: too large for this kind of picture. Save it as TIFF.") from e
     except (OSError, SyntaxError, ValueError) as e:
         raise damaged_file(path) from e
 

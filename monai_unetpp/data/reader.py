@@ -22,6 +22,7 @@ from monai_unetpp.data.label_values import as_integers
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_nifti_name, open_nifti, read_voxels, stored_step
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_picture
 from monai_unetpp.data.source_files import note_source_files
+from monai_unetpp.data.voxel_checks import check_not_constant, make_finite
 
 __all__ = ["VolumeReader", "not_supported"]
 
@@ -33,21 +34,21 @@ _SUPPORTED = (
 
 
 class VolumeReader(ImageReader):
-    """Read NIfTI, DICOM series, ITK's own formats, PNG and TIFF, or say in one line what is wrong with a file.
+    """Read NIfTI, DICOM series, ITK's own formats, PNG, JPEG and TIFF, or say in one line what is wrong with a file.
 
     MONAI's ``NibabelReader`` may silently replace a file's sform by its qform. Here positions come from the sform if
     its code is set, else from the qform, else, with a warning, from nibabel's default; nothing is corrected.
 
-    Pictures (PNG, TIFF) are read as ``(W, H)`` grey values with pixels of 1 mm; colours are averaged. A TIFF of several
-    pages is a volume.
+    Pictures (PNG, JPEG, TIFF) are read as ``(W, H)`` grey values with pixels of 1 mm; colours are averaged. A TIFF of
+    several pages is a volume.
 
     Args:
         spatial_dims: number of axes that an image must have, 2 or 3, or both if either is allowed; other axes of length
             one are dropped.
         allow_constant: whether an image may have the same value everywhere, as a label map may.
         fill_nonfinite: replaces NaN and infinite voxels; with None they are an error.
-        channels: channels of images that are single NIfTI files; if there are several, they are on the last axis, as in
-            the Medical Segmentation Decathlon.
+        channels: channels of an image. If there are several, they are files of their own, or a single NIfTI file holds
+            them on its last axis, as in the Medical Segmentation Decathlon. With 1 several files are read as well.
         labels: whether images are label maps. They become integers, even if a file stores them scaled or rounded (0.996
             for 1); other fractions are an error; see :func:`monai_unetpp.data.label_values.as_integers`. Pictures are
             read as stored: palette indices instead of colours, and grey values of fewer than 8 bits without stretching;
@@ -116,6 +117,12 @@ class VolumeReader(ImageReader):
             RAS, mm.
         """
         array, metadata = self._read_image(img)
+        found = len(array) if metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] == 0 else 1
+        if self.channels > 1 and found != self.channels:
+            raise ImageFileError(
+                f"{img[0]}: the image must have {self.channels} channels for this network, got {found}. Give one file "
+                "per channel, or one NIfTI file with the channels on its last axis."
+            )
         if len(img) > 1:
             note_source_files(metadata, img)
         return array, metadata
@@ -162,9 +169,9 @@ class VolumeReader(ImageReader):
                 "give a folder with one file per channel, such as case_0000 and case_0001."
             )
         spatial = tuple(image.shape[axis] for axis in axes)
-        voxels = self._finite(read_voxels(image, path, single=True), path)
+        voxels = make_finite(read_voxels(image, path, single=True), path, self.fill_nonfinite)
         if not self.allow_constant:
-            _check_not_constant(voxels, path)
+            check_not_constant(voxels, path)
         metadata = _metadata(image.affine, image.shape, axes, path)
         metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
         return np.moveaxis(voxels.reshape((*spatial, self.channels)), -1, 0), metadata
@@ -189,9 +196,9 @@ class VolumeReader(ImageReader):
         axes = self._find_axes(array.shape, path)
         full_shape = array.shape
         array = array.reshape([full_shape[axis] for axis in axes])
-        array = as_integers(array, path) if self.labels else self._finite(array, path)
+        array = as_integers(array, path) if self.labels else make_finite(array, path, self.fill_nonfinite)
         if not self.allow_constant:
-            _check_not_constant(array, path)
+            check_not_constant(array, path)
         return array, _metadata(affine, full_shape, axes, path)
 
     def _find_axes(self, shape: Sequence[int], path: Path) -> tuple[int, ...]:
@@ -211,22 +218,6 @@ class VolumeReader(ImageReader):
         needed = "a volume with three axes" if fewest == 3 else "an image with two axes"
         raise ImageFileError(f"{path}: must be {needed}, got shape {stored}. {_remedy(stored, most)}")
 
-    def _finite(self, array: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
-        if array.dtype.kind != "f":
-            return array
-        # MONAI computes in float32, where larger values are infinite
-        largest = np.finfo(np.float32).max
-        if array.min() >= -largest and array.max() <= largest:  # False if there is a NaN
-            return array
-        usable = np.abs(array) <= largest
-        count = array.size - int(np.count_nonzero(usable))
-        if self.fill_nonfinite is not None:
-            return np.where(usable, array, np.asarray(self.fill_nonfinite, dtype=array.dtype))
-        raise ImageFileError(
-            f"{path}: {count} of {array.size} voxels are NaN or infinite. "
-            "Replace them, for example with the background value."
-        )
-
 
 def _hush_other_readers() -> None:
     # LoadImage creates all of MONAI's readers. With pydicom installed, one that is never used here warns each time
@@ -240,14 +231,6 @@ def not_supported(path: Path) -> ImageFileError:
     if not path.exists():
         return ImageFileError(f"{path}: no such file or folder. Check the path.")
     return ImageFileError(f"{path}: not a supported image. Give {_SUPPORTED}.")
-
-
-def _check_not_constant(array: np.ndarray[Any, Any], path: str | PathLike[str]) -> None:
-    """Refuse an image that has the same value everywhere."""
-    if array.min() == array.max():
-        raise ImageFileError(
-            f"{path}: all voxels have the value {array.flat[0]}, so there is nothing to segment. Export it again."
-        )
 
 
 def _remedy(shape: tuple[int, ...], dims: int) -> str:

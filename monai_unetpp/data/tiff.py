@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tifffile import COMPRESSION, EXTRASAMPLE, PHOTOMETRIC, TiffFile, TiffPage, TiffPageSeries, xml2dict
 
+from monai_unetpp.data.grid import warn_once
 from monai_unetpp.data.image_errors import ImageFileError, damaged_file
 
 __all__ = [
@@ -56,7 +57,8 @@ def read_tiff(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
     """Read the grey values of a TIFF; reduced copies and masks are left out.
 
     Pages are slices of a volume, along depth as given by OME or ImageJ. Pages along time or an unnamed axis are also
-    read as slices, which is logged. Channels are refused, as they would be mistaken for slices.
+    read as slices, which is logged. Channels are refused, as they would be mistaken for slices. Voxel sizes are not
+    read, which is logged if the metadata give the distance of slices.
 
     Args:
         path: a file of grey values with or without transparency, of red, green and blue, or with a palette.
@@ -102,11 +104,17 @@ def tiff_appearance(path: Path) -> dict[str, Any]:
         if not file.series or file.series[0].kind not in ("ome", "imagej"):
             return options
         axes = "".join(axis for axis in file.series[0].axes if axis not in "CS")
-        if file.is_imagej:
-            given = file.imagej_metadata or {}
-            return options | {"imagej": True, "metadata": {"axes": axes, **_some_of(given, _IMAGEJ_SIZES)}}
-        pixels = _first(xml2dict(file.ome_metadata or "")["OME"]["Image"])["Pixels"]
-        return options | {"ome": True, "metadata": {"axes": axes, **_some_of(pixels, _OME_SIZES)}}
+        return options | {file.series[0].kind: True, "metadata": {"axes": axes, **_sizes(file)}}
+
+
+def _sizes(file: TiffFile) -> dict[str, Any]:
+    """The pixel sizes in the metadata of OME or ImageJ."""
+    kind = file.series[0].kind
+    if kind == "imagej":
+        return _some_of(file.imagej_metadata or {}, _IMAGEJ_SIZES)
+    if kind == "ome":
+        return _some_of(_first(xml2dict(file.ome_metadata or "")["OME"]["Image"])["Pixels"], _OME_SIZES)
+    return {}
 
 
 def _some_of(values: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
@@ -161,11 +169,23 @@ def _usable_pages(path: Path, tell: bool = False) -> Iterator[list[TiffPage]]:
             axis = _axis_of_pages(file, path, len(usable))
             if tell and axis not in ("", "Z"):
                 logger.info("%s: its %d pages are read as slices; they lie along %s.", path, len(usable), _named(axis))
+            if tell and axis == "Z":
+                _tell_sizes(file, path)
             yield _in_order(usable, file.series) if axis else usable
     except (ImageFileError, MemoryError):
         raise
     except Exception as e:  # tifffile and the decoders fail in many ways on broken files
         raise damaged_file(path) from e
+
+
+def _tell_sizes(file: TiffFile, path: Path) -> None:
+    """Log once that the voxel sizes in the metadata are not read."""
+    with suppress(KeyError, TypeError):  # as in metadata of an unusual form
+        if {"spacing", "PhysicalSizeZ"} & set(_sizes(file)):
+            warn_once(
+                f"{path}: its metadata give the size of its voxels, but a TIFF is read with 1 mm along every axis. "
+                "Where the size matters, convert it to NIfTI or NRRD."
+            )
 
 
 def _axis_of_pages(file: TiffFile, path: Path, count: int) -> str:
@@ -303,8 +323,9 @@ def _grey_rows(page: TiffPage, path: Path, labels: bool) -> np.ndarray[Any, Any]
         return labels_of_colours(pixels, path) if labels else mean_of_colours(pixels)
     grey = pixels[..., 0]
     if page.photometric == PHOTOMETRIC.PALETTE and not labels:
-        palette = np.asarray(page.colormap).T >> 8  # to 8 bits like other palettes
-        return np.asarray(mean_of_colours(palette)[grey])
+        palette = np.asarray(page.colormap).T
+        # to 8 bits like other palettes; some programs write no more than these
+        return np.asarray(mean_of_colours(palette >> 8 if palette.max() > 255 else palette)[grey])
     if page.dtype == bool:
         grey = grey.astype(np.uint8) * np.uint8(1 if labels else 255)
     if page.photometric == PHOTOMETRIC.MINISWHITE and not labels:

@@ -33,8 +33,8 @@ __all__ = ["SegmentationSaveImaged", "write_volume"]
 class SegmentationSaveImaged(SaveImaged):
     """Write each label map as ``<output_dir>/<case>_<postfix>.nii.gz`` on the grid of its input.
 
-    For PNG it is ``<case>_<postfix>.png`` and for TIFF ``<case>_<postfix>.tif``, with the labels as grey values and the
-    orientation, resolution, pixel size and units of the input, so that viewers show both alike.
+    For PNG and JPEG it is ``<case>_<postfix>.png`` and for TIFF ``<case>_<postfix>.tif``, with the labels as grey
+    values and the orientation, resolution, pixel size and units of the input, so that viewers show both alike.
 
     The header of a NIfTI input is copied: shape, sform and qform with their codes, voxel sizes and units. For other
     inputs the affine is written as sform and qform with code 1, in mm. The file is written whole or not at all and

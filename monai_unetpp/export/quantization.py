@@ -37,14 +37,15 @@ def calibration_windows(
 
     Args:
         config: the bundle's ``inference.json``.
-        dataset_dir: folder of the data set; its list ``training`` is used.
+        dataset_dir: folder of the data set; its list ``training`` is used. Where the lists are drawn, subjects are told
+            apart as in the training of the bundle, so that no case of its validation list takes part.
         window_shape: shape of the windows.
 
     Raises:
         FileNotFoundError: the folder or list does not exist.
         ImageFileError: an image is unusable.
     """
-    cases = load_datalist(dataset_dir, "training")
+    cases = load_datalist(dataset_dir, "training", **_subject_rules(config, dataset_dir))
     preprocess = config.parse("preprocessing")
     chosen = [cases[index] for index in np.unique(np.linspace(0, len(cases) - 1, _CASES).round().astype(int))]
     windows: list[npt.NDArray[np.float32]] = []
@@ -54,6 +55,16 @@ def calibration_windows(
         spread = np.unique(np.linspace(0, len(grid.positions) - 1, _WINDOWS_OF_CASE).round().astype(int))
         windows += [grid.cut(image, grid.positions[index], "constant", 0.0).numpy()[None].copy() for index in spread]
     return windows
+
+
+def _subject_rules(config: BundleConfig, dataset_dir: str | PathLike[str]) -> dict[str, Any]:
+    """How the bundle's ``train.json``, if there is one, finds the subjects of a data set."""
+    bundle = Path(config.parse("bundle_root"))
+    if not (bundle / "configs" / "train.json").is_file():
+        return {}
+    training = BundleConfig(bundle, "train.json")
+    training["dataset_dir"] = str(dataset_dir)
+    return {name: training.parse(name) for name in ("subjects", "subject_pattern") if name in training}
 
 
 def quantize_model(path: str | PathLike[str], windows: Sequence[npt.NDArray[np.float32]]) -> float:

@@ -15,13 +15,13 @@ from monai_unetpp.export.export import NetworkExport, export_network
 from monai_unetpp.export.formats import FORMATS
 from monai_unetpp.export.pipeline_steps import NoTranslationError, translate_postprocessing, translate_preprocessing
 from monai_unetpp.export.quantization import calibration_windows, quantize_model
-from monai_unetpp.files import put_in_place, temporary_folder
+from monai_unetpp.files import hash_file, put_in_place, temporary_folder
 from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
 from monai_unetpp.inferers.window_choice import downsampling_of, warn_of_window_norms
 from monai_unetpp.inferers.window_memory import first_channels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.hashing import hash_network
-from monai_unetpp.runner.pipeline import PIPELINE_FILE, Pipeline, hash_files
+from monai_unetpp.runner.pipeline import PIPELINE_FILE, Pipeline
 from monai_unetpp.window_layout import AUTO
 
 __all__ = ["RunnerExport", "export_runner"]
@@ -122,7 +122,7 @@ def export_runner(
 def _describe_network(file: Path, network_format: str, precision: str) -> dict[str, Any]:
     files = [file, *(file.with_suffix(suffix) for suffix in FORMATS[network_format].companions)]
     names = [each.name for each in files]
-    return {"files": names, "format": network_format, "precision": precision, "sha256": hash_files(files)}
+    return {"files": names, "format": network_format, "precision": precision, "sha256": hash_file(*files)}
 
 
 def _check_precision(precision: str, network_format: str, calibration: str | PathLike[str] | None) -> None:

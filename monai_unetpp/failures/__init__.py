@@ -19,8 +19,8 @@ __all__ = ["CaseScore", "ExaminedCase", "FailureReport", "KindSummary", "find_fa
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "monai_unetpp.failures.examined_cases": ("CaseScore",),
-        "monai_unetpp.failures.failures": ("find_failures",),
-        "monai_unetpp.failures.kinds": ("ExaminedCase", "FailureReport", "KindSummary"),
+        ".examined_cases": ("CaseScore",),
+        ".failures": ("find_failures",),
+        ".kinds": ("ExaminedCase", "FailureReport", "KindSummary"),
     },
 )

@@ -6,8 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from monai_unetpp.choices import FORMS_HELP
+from monai_unetpp.choices import FORMS_HELP, SUBJECT_PATTERN_HELP, SUBJECTS_HELP
 from monai_unetpp.options import option
 
 __all__ = ["FailureOptions"]
@@ -29,6 +30,9 @@ class FailureOptions:
         worst: number of cases to list and to draw, 1 or more; at most 24 are drawn.
         labels: names of the labels to score; by default all that ``dataset.json`` names. Others become background.
         instances: whether label maps number their objects; then all values above 0 are one label.
+        subjects: CSV file with the subject of each case. A list that is not in ``dataset.json`` is drawn by subject, so
+            that the same rules give the same list as in training.
+        subject_pattern: regular expression with one group that finds the subject in the case's name.
 
     Raises:
         FileNotFoundError: no folder ``segmentations``.
@@ -58,6 +62,9 @@ class FailureOptions:
     )
     instances: bool = option(False, help="the label maps number their objects (segment --instances): all are one label")
 
+    subjects: _Path | None = option(None, metavar="FILE", help=SUBJECTS_HELP)
+    subject_pattern: str | None = option(None, metavar="REGEX", help=SUBJECT_PATTERN_HELP)
+
     def __post_init__(self) -> None:
         if isinstance(self.worst, bool) or not isinstance(self.worst, int):
             raise TypeError(f"worst must be a whole number, got {self.worst!r}. Give the number of cases to show.")
@@ -65,6 +72,11 @@ class FailureOptions:
             raise ValueError(f"worst must be at least 1, got {self.worst}. Give the number of cases to show.")
         if self.folder is not None and not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder}: no such folder. segmentations must be segment's output folder.")
+
+    @property
+    def subject_rules(self) -> dict[str, Any]:
+        """How :func:`monai_unetpp.data.load_datalist` finds the subjects, as its arguments."""
+        return {"subjects": self.subjects, "subject_pattern": self.subject_pattern}
 
     @property
     def folder(self) -> Path | None:

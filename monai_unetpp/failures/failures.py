@@ -114,7 +114,7 @@ def _report(
 
 def _listed(chosen: FailureOptions) -> list[LabelledCase]:
     """The cases of the list, which must have different names."""
-    cases = list_cases(load_datalist(chosen.dataset_dir, chosen.list_key))
+    cases = list_cases(load_datalist(chosen.dataset_dir, chosen.list_key, **chosen.subject_rules))
     for name, same in repeated_names(cases).items():
         files = " and ".join(str(case.image[0]) for case in same)
         raise ValueError(

@@ -16,6 +16,9 @@ __all__ = ["FlipInferer"]
 class FlipInferer(Inferer):
     """Average the logits over flips of the image along some axes: more accurate, for a multiple of the time.
 
+    Half precision is averaged in float32. For labels, let
+    :class:`~monai_unetpp.inferers.NestedSlidingWindowInferer` average the logits by its ``flips``.
+
     Args:
         inferer: the inferer to run; ``SimpleInferer`` by default.
         axes: spatial axes to flip, from 0. ``n`` axes take ``2 ** n`` runs; without axes this is the inferer itself.
@@ -36,20 +39,30 @@ class FlipInferer(Inferer):
         """Infer on ``inputs`` ``(B, C, *spatial)``; results have the structure of the network's output.
 
         Raises:
+            TypeError: there are flips, and the inferer returns labels.
             ValueError: ``inputs`` lacks an axis.
         """
+        if not self.axes:
+            return self.inferer(inputs, network, *args, **kwargs)
         if any(axis >= inputs.dim() - 2 for axis in self.axes):
             raise ValueError(f"axes must be spatial axes of the image, {inputs.dim() - 2}, got {list(self.axes)}.")
         total: Any = None
         for kept in itertools.product((False, True), repeat=len(self.axes)):
             dims = [axis + 2 for axis, flip in zip(self.axes, kept, strict=True) if flip]
             flipped = inputs.flip(dims) if dims else inputs
-            result = self.inferer(flipped, network, *args, **kwargs)
-            if dims:
-                result = _mapped(partial(torch.flip, dims=dims), result)
+            result = _mapped(partial(_unflipped, dims=dims), self.inferer(flipped, network, *args, **kwargs))
             total = result if total is None else _added(total, result)
-        runs = 2 ** len(self.axes)
-        return total if runs == 1 else _mapped(lambda x: x / runs, total)
+        return _mapped(lambda x: x / 2 ** len(self.axes), total)
+
+
+def _unflipped(logits: torch.Tensor, dims: list[int]) -> torch.Tensor:
+    if not logits.is_floating_point():
+        raise TypeError(
+            f"the inferer must give logits to average over flips, got {logits.dtype}. Use output='logits', or flips of "
+            "NestedSlidingWindowInferer."
+        )
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    return logits.flip(dims) if dims else logits
 
 
 def _mapped(function: Callable[[torch.Tensor], torch.Tensor], outputs: Any) -> Any:

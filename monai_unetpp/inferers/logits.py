@@ -9,7 +9,7 @@ import torch
 
 from monai_unetpp.inferers.window_batches import WindowBatch
 
-__all__ = ["ONLY", "full_precision", "logits_by_name", "through_pinned_memory"]
+__all__ = ["ONLY", "logits_by_name", "through_pinned_memory"]
 
 #: Name of the output of a network without levels.
 ONLY = ""
@@ -29,11 +29,6 @@ def logits_by_name(outputs: Any) -> dict[str, torch.Tensor]:
                 "that returns one, or use levels of a NestedUNet."
             )
     return named
-
-
-def full_precision(outputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Convert half precision to float32."""
-    return {name: found.to(torch.promote_types(found.dtype, torch.float32)) for name, found in outputs.items()}
 
 
 def through_pinned_memory(

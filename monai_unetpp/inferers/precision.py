@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from monai.inferers import Inferer, SimpleInferer
 
-from monai_unetpp.devices import resolve_precision
+from monai_unetpp.devices import HALF_DTYPES, resolve_precision
+from monai_unetpp.inferers.window_run import device_of
 
 __all__ = ["PrecisionInferer"]
-
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class PrecisionInferer(Inferer):
@@ -22,8 +21,8 @@ class PrecisionInferer(Inferer):
 
     Args:
         inferer: the inferer to run; ``SimpleInferer`` by default.
-        precision: ``"auto"`` uses bf16 if the device supports it natively, else fp32. For training, ``"fp16"`` needs
-            ``amp=True`` of MONAI's trainer, which scales the loss.
+        precision: ``"auto"`` uses bf16 if the network's device supports it natively, else fp32. For training,
+            ``"fp16"`` needs ``amp=True`` of MONAI's trainer, which scales the loss.
     """
 
     def __init__(self, inferer: Inferer | None = None, precision: str = "auto") -> None:
@@ -34,7 +33,8 @@ class PrecisionInferer(Inferer):
 
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Infer on ``inputs`` ``(B, C, *spatial)``; results have the structure of the network's output."""
-        dtype = _DTYPES.get(resolve_precision(self.precision, inputs.device))
+        # windows may be moved to a network on another device
+        dtype = HALF_DTYPES.get(resolve_precision(self.precision, device_of(network, inputs.device)))
         if dtype is None:
             return self.inferer(inputs, network, *args, **kwargs)
 

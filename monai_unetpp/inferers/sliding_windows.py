@@ -22,7 +22,7 @@ from monai_unetpp.inferers.depth_gate import ADAPTIVE, add_gated, check_adaptive
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.inferers.label_maps import LabelMaps
-from monai_unetpp.inferers.logits import ONLY, full_precision, logits_by_name, through_pinned_memory
+from monai_unetpp.inferers.logits import ONLY, logits_by_name, through_pinned_memory
 from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.predictors.adaptive import check_several_levels
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
@@ -36,7 +36,7 @@ from monai_unetpp.inferers.window_memory import (
     free_memory_bytes,
     most_window_voxels,
 )
-from monai_unetpp.inferers.window_run import WindowRun, device_of
+from monai_unetpp.inferers.window_run import WindowRun, device_of, unwrapped
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.measuring.stage_timer import StageTimer
@@ -192,7 +192,7 @@ class NestedSlidingWindowInferer(Inferer):
             inputs: ``(B, C, *spatial)``; the network gets windows as plain tensors. Inputs may be on the CPU and the
                 network on a GPU.
             network: a ``NestedUNet``, or any function of windows that returns logits ``(B, C, *window)`` or a dict of
-                them.
+                them. ``DistributedDataParallel`` around it is left out.
             *args: other arguments of ``network``, the same for every window; only for runtime torch, without levels.
             **kwargs: likewise.
 
@@ -203,9 +203,10 @@ class NestedSlidingWindowInferer(Inferer):
         Raises:
             TypeError: the network does not have ``levels``, or does not return tensors.
             ValueError: inputs do not fit the arguments, or the network changes the size of windows.
-            MemoryError: memory is insufficient even for half as many windows per batch, or with ``roi_size="auto"`` for
-                the smallest windows.
+            MemoryError: memory is insufficient even for one window per batch, with ``roi_size="auto"`` of the smallest
+                size.
         """
+        network = unwrapped(network)
         grid = self._grid(inputs.shape, network, inputs.device)
         images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         run = WindowRun(images, network, grid, args, kwargs)
@@ -253,18 +254,25 @@ class NestedSlidingWindowInferer(Inferer):
         Raises:
             ValueError: the shape does not fit the arguments.
         """
+        grid = self._grid(image_shape, network, torch.device("cpu"))
+        batch_size = sw_batch_size or self.sw_batch_size or 4
+        return self._estimate(grid, image_shape, out_channels, batch_size, heads, input_itemsize)
+
+    def _estimate(
+        self, grid: WindowGrid, shape: Sequence[int], out_channels: int, batch_size: int, heads: int, itemsize: int
+    ) -> WindowMemory:
         names = self._names()
         return estimate_window_memory(
-            self._grid(image_shape, network, torch.device("cpu")),
-            images=image_shape[0],
-            in_channels=image_shape[1],
+            grid,
+            images=shape[0],
+            in_channels=shape[1],
             out_channels=out_channels,
             outputs=len(names),
             predicted=heads if any(map(_needs_all_levels, names)) else len(names),
-            batch_size=sw_batch_size or self.sw_batch_size or 4,
+            batch_size=batch_size,
             labels=self.output == "labels",
             blended=self.mode == "gaussian",
-            input_itemsize=input_itemsize,
+            input_itemsize=itemsize,
         )
 
     def _options(self) -> dict[str, Any]:
@@ -321,28 +329,32 @@ class NestedSlidingWindowInferer(Inferer):
     # -- memory ------------------------------------------------------------------------------------------------------
 
     def _infer_within_memory(self, run: WindowRun) -> dict[str, torch.Tensor]:
-        batch_size, estimate = self._batch_size(run), self._most_voxels
-        first = True
+        if run.called is not self._network:
+            self._predictors.clear()
+            self._most_at_once = None
+            self._network = run.called
+        batch_size = self._batch_size(run)
+        before = self._most_voxels, self._most_at_once
         while True:
             try:
                 return self._infer(run, batch_size)
             except (RuntimeError, MemoryError) as e:
                 if not is_out_of_memory(e):
                     raise
-                smaller = self._smaller(run, batch_size, first)
+                smaller = self._smaller(run, batch_size)
                 if smaller is None:
-                    self._most_voxels = estimate  # for other images, as the windows were not at fault
-                    raise MemoryError(self._memory_message(run, batch_size)) from e
+                    # for other images, as the windows were not at fault
+                    self._most_voxels, self._most_at_once = before
+                    raise MemoryError(self._memory_message(run, batch_size, e)) from e
             # outside the handler, where nothing refers to the memory of the failed run
             self._predictors.clear()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             run, batch_size = smaller
-            first = False
 
-    def _smaller(self, run: WindowRun, batch_size: int, first: bool) -> tuple[WindowRun, int] | None:
+    def _smaller(self, run: WindowRun, batch_size: int) -> tuple[WindowRun, int] | None:
         """What to try next where memory is insufficient, also for later images; None if nothing is left."""
-        if batch_size > 1 and (first or self.roi_size == AUTO):
+        if batch_size > 1:
             logger.warning("Not enough memory for %d windows per batch: trying %d.", batch_size, batch_size // 2)
             self._most_at_once = batch_size // 2
             return run, batch_size // 2
@@ -369,10 +381,12 @@ class NestedSlidingWindowInferer(Inferer):
     def _resolved(self, run: WindowRun) -> str:
         return resolve_runtime(self.runtime, run.network, run.device, self.precision)
 
-    def _memory_message(self, run: WindowRun, batch_size: int) -> str:
+    def _memory_message(self, run: WindowRun, batch_size: int, error: Exception) -> str:
+        cause = (str(error).splitlines() or [type(error).__name__])[0]
         return (
             f"inputs must fit into memory, got {list(run.images.shape)} with {batch_size} windows of "
-            f"{list(run.grid.window_size)} per batch, output {self.output!r}. {self._memory_remedies(batch_size)}"
+            f"{list(run.grid.window_size)} per batch, output {self.output!r} ({cause:.80}). "
+            f"{self._memory_remedies(batch_size)}"
         )
 
     def _memory_remedies(self, batch_size: int) -> str:
@@ -388,14 +402,9 @@ class NestedSlidingWindowInferer(Inferer):
         return f"Try {', '.join(remedies)}, or fewer levels."
 
     def _log_memory(self, run: WindowRun, predictor: Predictor, out_channels: int) -> None:
-        estimate = self.estimate_memory(
-            run.images.shape,
-            out_channels,
-            sw_batch_size=predictor.batch_size,
-            heads=len(predictor.levels or (ONLY,)),
-            input_itemsize=run.images.element_size(),
-            network=run.network,
-        )
+        heads, itemsize = len(predictor.levels or (ONLY,)), run.images.element_size()
+        shape = run.images.shape
+        estimate = self._estimate(run.grid, shape, out_channels, predictor.batch_size, heads, itemsize)
         # not for every image in the validation of a training
         if estimate.total_bytes > self._logged_bytes:
             self._logged_bytes = estimate.total_bytes
@@ -463,10 +472,6 @@ class NestedSlidingWindowInferer(Inferer):
 
     def _predictor(self, run: WindowRun, batch_size: int) -> Predictor:
         levels = self._predicted_levels(run.network)
-        if run.called is not self._network:
-            self._predictors.clear()
-            self._most_at_once = None
-            self._network = run.called
         key = (levels, run.grid.window_size, batch_size, run.device, self.runtime, self.precision)
         if key not in self._predictors:
             self._make_room(run)
@@ -543,7 +548,7 @@ class NestedSlidingWindowInferer(Inferer):
         outputs: dict[str, torch.Tensor]
         if self.flips:
             outputs = FlipInferer(axes=self.flips)(
-                windows, lambda x: full_precision(self._at_depths(predictor, logits_by_name(predictor(x)), used))
+                windows, lambda x: self._at_depths(predictor, logits_by_name(predictor(x)), used)
             )
         else:
             outputs = self._at_depths(predictor, logits_by_name(predictor(windows)), used)

@@ -11,6 +11,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.windows import WindowGrid
+from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.window_layout import choose_layout
 
 __all__ = ["choose_windows", "downsampling_of", "warn_of_window_norms"]
@@ -28,15 +29,10 @@ def choose_windows(
 
 def downsampling_of(network: Callable[..., Any], axes: int) -> tuple[int, ...]:
     """The factor by which a nested U-Net downsamples each axis; 1 for any other function."""
-    if not is_plain_nested_unet(network):
+    # a network for other axes says so itself
+    if not is_plain_nested_unet(network) or network.spatial_dims != axes:
         return (1,) * axes
-    factors = [1] * axes
-    strides = network.config["strides"]
-    steps = [strides] * (len(network.config["features"]) - 1) if isinstance(strides, int) else strides
-    for step in steps:
-        along = [step] * axes if isinstance(step, int) else step
-        factors = [factor * each for factor, each in zip(factors, along, strict=True)]
-    return tuple(factors)
+    return NestedUNetConfig.check(**network.config).downsampling
 
 
 def warn_of_window_norms(network: Callable[..., Any]) -> None:

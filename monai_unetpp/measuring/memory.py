@@ -36,6 +36,9 @@ _ALLOCATION_TEXTS = (
     "bad_alloc",
     "bad allocation",
     "Failed to allocate memory",
+    # of torch's convolutions on a GPU, which keep to themselves that the memory for each way to compute them ran out;
+    # rarely they mean that there is no way
+    "unable to find an engine to execute this computation",
 )
 
 _T = TypeVar("_T")

@@ -34,6 +34,10 @@ class Quartiles:
         """
         return cls.of([value / reference for value, reference in zip(values, references, strict=True)])
 
+    def times(self, factor: float) -> Quartiles:
+        """The same measurements multiplied by ``factor``, above 0."""
+        return Quartiles(self.median * factor, self.lower * factor, self.upper * factor, self.count)
+
     def text(self, form: str, unit: str = "") -> str:
         """Median and quartiles in the format ``form``, such as ``"1.20 s (1.15-1.31)"`` for ``".2f"``."""
         return f"{self.median:{form}}{unit} ({self.lower:{form}}-{self.upper:{form}})"

@@ -40,15 +40,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "monai_unetpp.metrics.scores": (
-            "FOREGROUND",
-            "RULES",
-            "CaseScorer",
-            "LabelScore",
-            "State",
-            "score_case",
-            "spacing_of_affine",
-        ),
-        "monai_unetpp.metrics.uncertainty": ("disagreement", "error_auroc"),
+        ".scores": ("FOREGROUND", "RULES", "CaseScorer", "LabelScore", "State", "score_case", "spacing_of_affine"),
+        ".uncertainty": ("disagreement", "error_auroc"),
     },
 )

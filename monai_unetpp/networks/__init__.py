@@ -15,7 +15,7 @@ __all__ = ["NestedUNet", "Transfer", "transfer_weights"]
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "monai_unetpp.networks.nested_unet": ("NestedUNet",),
-        "monai_unetpp.networks.transfer": ("Transfer", "transfer_weights"),
+        ".nested_unet": ("NestedUNet",),
+        ".transfer": ("Transfer", "transfer_weights"),
     },
 )

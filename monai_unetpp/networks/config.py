@@ -128,11 +128,14 @@ class NestedUNetConfig:
         """Output channels of ``node``."""
         return self.last_features if node == (0, self.depth) else self.features[node.depth]
 
+    @property
+    def downsampling(self) -> tuple[int, ...]:
+        """The factor between the finest and the coarsest resolution along each axis."""
+        return tuple(math.prod(stride[axis] for stride in self.strides) for axis in range(self.spatial_dims))
+
     def smallest_size(self) -> list[int]:
         """The smallest input size along each axis."""
-        if self.ceil_mode:
-            return [1] * self.spatial_dims
-        return [math.prod(stride[axis] for stride in self.strides) for axis in range(self.spatial_dims)]
+        return [1] * self.spatial_dims if self.ceil_mode else list(self.downsampling)
 
     def pruned(self, level: str) -> NestedUNetConfig:
         """The configuration of the network from :meth:`NestedUNet.prune`."""

@@ -3,6 +3,7 @@
 # TorchScript reads the annotations of attributes, hence no "from __future__ import annotations" here.
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from os import PathLike
 from typing import Any
 
@@ -413,8 +414,30 @@ def _make_node(node: topology.Node, config: NestedUNetConfig, released: Sequence
 
 
 def _checkpointed(node: nn.Module, inputs: list[torch.Tensor]) -> torch.Tensor:
-    features: torch.Tensor = checkpoint(lambda *tensors: node(list(tensors)), *inputs, use_reentrant=False)
+    options: dict[str, Any] = {}
+    # a compiled graph counts each batch once in any case
+    if not torch.compiler.is_compiling():
+        options["context_fn"] = lambda: (nullcontext(), _KeptStatistics(node))
+    features: torch.Tensor = checkpoint(lambda *tensors: node(list(tensors)), *inputs, use_reentrant=False, **options)
     return features
+
+
+class _KeptStatistics(AbstractContextManager[None]):
+    """Keeps the running statistics of norms while a node is computed again, which would count each batch twice."""
+
+    def __init__(self, node: nn.Module) -> None:
+        norms: list[Any] = [each for each in node.modules() if getattr(each, "track_running_stats", False)]
+        self._norms = [norm for norm in norms if norm.training]
+        self._settings: list[tuple[Any, Any]] = []
+
+    def __enter__(self) -> None:
+        self._settings = [(norm.momentum, norm.num_batches_tracked) for norm in self._norms]
+        for norm in self._norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, None
+
+    def __exit__(self, *error: object) -> None:
+        for norm, (momentum, count) in zip(self._norms, self._settings, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
 def _build(

@@ -38,17 +38,12 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "monai_unetpp.planning.fingerprint": (
-            "CaseFingerprint",
-            "ChannelIntensity",
-            "Fingerprint",
-            "IntensityStatistics",
-        ),
-        "monai_unetpp.planning.machine": ("Machine", "measure_machine"),
-        "monai_unetpp.planning.measuring": ("take_fingerprint",),
-        "monai_unetpp.planning.plan_making": ("plan",),
-        "monai_unetpp.planning.plan_options": ("PlanOptions",),
-        "monai_unetpp.planning.readme": ("write_readme",),
-        "monai_unetpp.planning.training_plan": ("Reason", "StartingWeights", "TrainingPlan", "load_plan"),
+        ".fingerprint": ("CaseFingerprint", "ChannelIntensity", "Fingerprint", "IntensityStatistics"),
+        ".machine": ("Machine", "measure_machine"),
+        ".measuring": ("take_fingerprint",),
+        ".plan_making": ("plan",),
+        ".plan_options": ("PlanOptions",),
+        ".readme": ("write_readme",),
+        ".training_plan": ("Reason", "StartingWeights", "TrainingPlan", "load_plan"),
     },
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_unetpp.planning.fingerprint import Fingerprint, IntensityStatistics
+from monai_unetpp.planning.fingerprint import QUANTILES, CaseFingerprint, Fingerprint, IntensityStatistics
 
 __all__ = [
     "ISENSEE",
@@ -20,6 +20,7 @@ __all__ = [
     "choose_bias_field",
     "choose_class_ratios",
     "choose_class_weights",
+    "choose_clip_percentiles",
     "choose_crop_background",
     "choose_flip_axes",
     "choose_intensity_range",
@@ -28,6 +29,7 @@ __all__ = [
     "choose_rotate90",
     "choose_spacing",
     "choose_tolerance",
+    "hidden_labels",
     "is_anisotropic",
     "typical_shape",
 ]
@@ -41,6 +43,10 @@ _ANISOTROPY = 3.0
 _FINER_PERCENTILE = 10
 #: Least share of the cases with a constant surround for the data to count as having one.
 _MOST = 0.9
+#: Share of a label's voxels in the constant surround from which the surround is no background.
+_HIDDEN = 0.02
+#: Percentiles to which intensities are clipped.
+_CLIPPED = (0.5, 99.5)
 #: Least share of images with the rarer kind of background (dark or bright) for there to be two kinds, and largest share
 #: of images in between.
 _SOME, _BETWEEN = 0.02, 0.05
@@ -92,16 +98,47 @@ def choose_spacing(fingerprint: Fingerprint) -> Choice:
 
 def choose_crop_background(fingerprint: Fingerprint) -> Choice:
     """Whether the constant surround is set to 0, cropped away, and cleared in the result."""
-    share = statistics.fmean(case.constant_surround for case in fingerprint.cases)
-    if fingerprint.spatial_dims == 2 or fingerprint.modality == "CT":
+    if _is_never_cropped(fingerprint):
         return Choice(False, "Only volumes without a physical intensity scale are cropped to their content.")
-    if share >= _MOST:
+    share, hidden = _share_with_surround(fingerprint), hidden_labels(fingerprint)
+    if share < _MOST:
+        return Choice(False, f"Only {share:.0%} of the cases have a constant value around their content.")
+    if hidden:
         return Choice(
-            True,
-            f"{share:.0%} of the cases have a constant value around their content; it is set to 0, cropped away, and "
-            "background in the result.",
+            False,
+            f"{share:.0%} of the cases have a constant value around their content, but {_listed(hidden)} lie in it and "
+            "would never be found if it were background.",
         )
-    return Choice(False, f"Only {share:.0%} of the cases have a constant value around their content.")
+    return Choice(
+        True,
+        f"{share:.0%} of the cases have a constant value around their content; it is set to 0, cropped away, and "
+        "background in the result.",
+    )
+
+
+def hidden_labels(fingerprint: Fingerprint, least: float = _HIDDEN) -> dict[str, float]:
+    """The labels with voxels in the constant surround, and their mean share of these, 0 to 1.
+
+    Args:
+        fingerprint: of the data.
+        least: the least share that counts.
+    """
+    return {name: share for name, share in fingerprint.in_surround.items() if share >= least}
+
+
+def _listed(hidden: dict[str, float]) -> str:
+    """Such as ``"3% of a and 40% of b"``."""
+    parts = [f"{share:.0%} of {name}" for name, share in hidden.items()]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
+
+
+def _is_never_cropped(fingerprint: Fingerprint) -> bool:
+    """Whether a constant surround is left alone: in 2D images, and in CT with its physical scale."""
+    return fingerprint.spatial_dims == 2 or fingerprint.modality == "CT"
+
+
+def _share_with_surround(fingerprint: Fingerprint) -> float:
+    return statistics.fmean(case.constant_surround for case in fingerprint.cases)
 
 
 def choose_normalization(fingerprint: Fingerprint, crop_background: bool) -> Choice:
@@ -109,11 +146,11 @@ def choose_normalization(fingerprint: Fingerprint, crop_background: bool) -> Cho
     if fingerprint.modality == "CT" and len(fingerprint.channels) == 1 and fingerprint.intensity[0].foreground:
         return Choice(
             "range",
-            "CT has a physical scale, so all images are normalised alike: clipped to the 0.5th and 99.5th percentile "
-            "inside the labels, then standardised by the mean and standard deviation there.",
+            "CT has a physical scale, so all images are normalised alike: clipped to percentiles inside the labels, "
+            "then standardised by the mean and standard deviation there.",
             ISENSEE,
         )
-    if crop_background:
+    if crop_background or (not _is_never_cropped(fingerprint) and _share_with_surround(fingerprint) >= _MOST):
         return Choice(
             "inside",
             "Each volume by its own mean and standard deviation, excluding the constant surround, whose size would "
@@ -125,13 +162,71 @@ def choose_normalization(fingerprint: Fingerprint, crop_background: bool) -> Cho
     )
 
 
-def choose_intensity_range(fingerprint: Fingerprint, normalization: str) -> Choice:
+def choose_clip_percentiles(fingerprint: Fingerprint, normalization: str, crop_background: bool) -> Choice:
+    """Percentiles to which intensities are clipped: of each image or, for a fixed range, inside the labels.
+
+    A side is not clipped if most of a label lies beyond the usual bound there, in most of the cases that have it.
+    """
+    low, high = _CLIPPED
+    reason = "The few voxels beyond would affect the scale of all others."
+    darker, brighter = _labels_beyond(fingerprint, normalization, crop_background)
+    if normalization == "inside":
+        low, darker = 0.0, []
+        reason = "The few brighter voxels would affect the scale of all others; the lowest value is the surround."
+    sides = []
+    if darker:
+        sides.append(f"below, as most of {' and '.join(darker)} is darker than the {low:g}th percentile")
+        low = 0.0
+    if brighter:
+        sides.append(f"above, as most of {' and '.join(brighter)} is brighter than the {high:g}th percentile")
+        high = 100.0
+    if sides:
+        reason = f"Nothing is clipped {', nor '.join(sides)}: its voxels would all become alike."
+    return Choice([low, high], reason)
+
+
+def _labels_beyond(fingerprint: Fingerprint, normalization: str, crop_background: bool) -> tuple[list[str], list[str]]:
+    """The labels whose median is below, and those whose median is above the usual bounds, in most of their cases."""
+    beyond: tuple[list[str], list[str]] = ([], [])
+    for name in sorted(fingerprint.labels, key=lambda name: fingerprint.labels[name]):
+        cases = [case for case in fingerprint.cases if name in case.medians]
+        bounds = [_usual_bounds(fingerprint, case, normalization, crop_background) for case in cases]
+        for names, sign, end in zip(beyond, (-1, 1), (0, 1), strict=True):
+            found = [
+                any(sign * median > sign * bound[end] for median, bound in zip(case.medians[name], own, strict=True))
+                for case, own in zip(cases, bounds, strict=True)
+            ]
+            if 2 * sum(found) > len(found):
+                names.append(name)
+    return beyond
+
+
+def _usual_bounds(
+    fingerprint: Fingerprint, case: CaseFingerprint, normalization: str, crop_background: bool
+) -> list[tuple[float, float]]:
+    """By channel, the intensities to which a case is clipped by default."""
+    if normalization == "range":
+        pairs = [_inside_labels(fingerprint, _CLIPPED, channel) for channel in range(len(fingerprint.channels))]
+        return [(low, high) for low, high in pairs]
+    if crop_background:
+        return list(case.bounds)
+    return [(channel.whole.p0_5, channel.whole.p99_5) for channel in case.intensity]
+
+
+def choose_intensity_range(
+    fingerprint: Fingerprint, normalization: str, clip_percentiles: Sequence[float] = _CLIPPED
+) -> Choice:
     """Lowest and highest intensity, mean and standard deviation; None if each image has its own."""
     foreground = fingerprint.intensity[0].foreground
     if normalization != "range" or foreground is None:
         return Choice(None, "Each image has its own scale.", ISENSEE)
-    found = (foreground.p0_5, foreground.p99_5, foreground.mean, foreground.sd)
+    found = (*_inside_labels(fingerprint, clip_percentiles), foreground.mean, foreground.sd)
     return Choice([_rounded(value) for value in found], "Measured inside the labels of the cases.", ISENSEE)
+
+
+def _inside_labels(fingerprint: Fingerprint, percentiles: Sequence[float], channel: int = 0) -> tuple[float, ...]:
+    """The intensities of a channel inside the labels at some percentiles."""
+    return tuple(float(value) for value in np.interp(percentiles, QUANTILES, fingerprint.quantiles[channel]))
 
 
 def choose_inversion(fingerprint: Fingerprint, normalization: str) -> Choice:

@@ -10,6 +10,7 @@ from importlib import metadata as installed
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.planning.data_rules import hidden_labels
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.training_plan import TrainingPlan, counted
 from monai_unetpp.reporting.markdown import code, escape, format_table
@@ -28,13 +29,14 @@ Fill in before you pass the weights on:
 
 Once it is trained, this folder also tells about the data set:
   pictures of images and their labels: docs/worst_*.png, and the folder pruning
-  names of cases: these pictures, docs/README.md, configs/metadata.json, and the folders pruning and training
+  names of cases: these pictures, docs/README.md, configs/metadata.json, models/training_record.json if it was copied
+  there, and the folders pruning and training
   the path of the data set on the computer of the training: configs/plan.json, and the folders pruning and training
 
-To pass the bundle on without them: delete the folders pruning and training and the files docs/worst_*.png; take these
-pictures and the names out of docs/README.md, and the entry training_record out of configs/metadata.json; and put any
-text in the place of dataset_dir in configs/plan.json. The bundle segments and exports without them. In a pruned bundle
-that was written beside this one the same holds for the files that it has.
+To pass the bundle on without them: delete the folders pruning and training, the files docs/worst_*.png and
+models/training_record.json; take the pictures and the names out of docs/README.md, and the entry training_record out of
+configs/metadata.json; and put any text in the place of dataset_dir in configs/plan.json. The bundle segments and
+exports without them. In a pruned bundle that was written beside this one the same holds for the files that it has.
 """
 
 _PACKAGES = (
@@ -42,6 +44,8 @@ _PACKAGES = (
     *("fire", "tensorboard", "tqdm"),
 )
 _TEMPLATE = Path(__file__).with_name("template") / "configs" / "metadata.json"
+#: Share of a label's voxels in the constant surround below which it is not told.
+_HARDLY_ANY = 0.001
 #: Strings that start with one of these have a meaning for MONAI, also in metadata.
 _SIGNS = ("$", "@", "%")
 
@@ -114,13 +118,19 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
             if (plan.spatial_dims, len(plan.channels)) == (2, 1)
             else []
         ),
-        f"{surround:.0%} of the cases have a constant value around their content.",
+        f"{surround:.0%} of the cases have a constant value around their content{_hidden_text(fingerprint)}.",
         f"Validation: {plan.validation}, "
         f"{'trained on too, but not in these figures' if plan.folds else 'not used for planning or training'}.",
         f"Labels: {_labels_text(plan, fingerprint)}.{ignored}",
         *(_intensity_text(name, each.whole) for name, each in zip(plan.channels, fingerprint.intensity, strict=True)),
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _hidden_text(fingerprint: Fingerprint) -> str:
+    """The labels with voxels in the surround; empty where there are hardly any."""
+    parts = [f"{share:.1%} of {escape(name)}" for name, share in hidden_labels(fingerprint, _HARDLY_ANY).items()]
+    return f"; in it lie {', '.join(parts)}" if parts else ""
 
 
 def _told_by(plan: TrainingPlan) -> str:
@@ -171,6 +181,10 @@ def preprocessing_text(plan: TrainingPlan) -> str:
     names = ("crop_background", "invert_bright_background")
     lines += [escape(plan.reasons[name].text) for name in names if plan[name]]
     lines.append(escape(plan.reasons["normalization"].text))
+    lower, upper = plan["clip_percentiles"]
+    if (lower, upper) != (0, 100):
+        of = "the intensities inside the labels" if plan["normalization"] == "range" else "each image"
+        lines.append(f"Before that, intensities are clipped to the percentiles {lower:g} and {upper:g} of {of}.")
     lines.append("Segmentations are brought back to the input's own grid.")
     return "\n".join(f"- {line}" for line in lines)
 

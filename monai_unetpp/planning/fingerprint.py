@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import statistics
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -14,7 +15,10 @@ from monai_unetpp.files import write_text
 from monai_unetpp.guard import ImageRecord, TrainingRanges
 from monai_unetpp.plain_values import from_plain, to_plain
 
-__all__ = ["CaseFingerprint", "ChannelIntensity", "Fingerprint", "IntensityStatistics"]
+__all__ = ["QUANTILES", "CaseFingerprint", "ChannelIntensity", "Fingerprint", "IntensityStatistics"]
+
+QUANTILES = (0.0, *(0.5 + number for number in range(100)), 100.0)
+"""Percentiles at which the intensities inside labels are known over all cases."""
 
 _FORM = 1
 """Version of the file format; increased when the meaning of an entry changes."""
@@ -70,6 +74,11 @@ class CaseFingerprint:
         voxels: number of voxels by label name; 0 if the case lacks the label.
         parts: number of connected components (through faces, edges and corners) by label name.
         intensity: by channel.
+        bounds: by channel, the 0.5th and the 99.5th percentile in the box around the content, without the constant
+            surround outside of it.
+        medians: median intensity inside each label by name, one per channel; labels that the case lacks are left out.
+        in_surround: share of the voxels of each label that lie in the constant surround, above 0 and up to 1, by name;
+            other labels are left out.
     """
 
     name: str
@@ -81,6 +90,9 @@ class CaseFingerprint:
     voxels: dict[str, int]
     parts: dict[str, int]
     intensity: tuple[ChannelIntensity, ...]
+    bounds: tuple[tuple[float, float], ...] = ()
+    medians: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    in_surround: dict[str, float] = dataclasses.field(default_factory=dict)
 
     @property
     def volumes_ml(self) -> dict[str, float]:
@@ -106,6 +118,8 @@ class Fingerprint:
         median_shape: median number of voxels by axis, at the cases' own voxel sizes.
         left_right: pairs of label names: left and right of one structure.
         intensity: by channel over all cases, each of which counts the same.
+        quantiles: by channel, the intensities inside labels at the percentiles :data:`QUANTILES` over all cases; empty
+            if there are none.
     """
 
     spatial_dims: int
@@ -118,6 +132,16 @@ class Fingerprint:
     median_shape: tuple[int, ...]
     left_right: tuple[tuple[str, str], ...]
     intensity: tuple[ChannelIntensity, ...]
+    quantiles: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def in_surround(self) -> dict[str, float]:
+        """Mean share of the voxels of each label in the constant surround, 0 to 1, over the cases that have it."""
+        shares = {
+            name: [case.in_surround.get(name, 0.0) for case in self.cases if case.voxels.get(name)]
+            for name in sorted(self.labels, key=lambda name: self.labels[name])
+        }
+        return {name: statistics.fmean(found) for name, found in shares.items() if found}
 
     @property
     def ranges(self) -> TrainingRanges:

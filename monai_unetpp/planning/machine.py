@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
+import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from monai.bundle import ConfigParser
 
 from monai_unetpp.devices import resolve_device, resolve_precision, synchronize
 from monai_unetpp.free_memory import container_limit_bytes
+from monai_unetpp.losses import NestedDeepSupervisionLoss
 from monai_unetpp.measuring.size import count_flops
 from monai_unetpp.networks import NestedUNet
 
@@ -22,11 +26,14 @@ __all__ = ["Machine", "StepCost", "count_step", "measure_machine"]
 
 #: Classes of machines differ by this factor, so that noise rarely changes the class.
 _CLASS_FACTOR = 4.0
-#: The timed step: a fraction of a second on one core.
+#: The timed step: a fraction of a second on one core, and with the most classes a few seconds.
 _TIMED_EDGE = {2: 192, 3: 32}
 _TIMED_BATCH = 2
 _TIMED_FEATURES = (12, 24, 48, 96)
+_MOST_TIMED_CLASSES = 32
 _ROUNDS = 3
+#: Least time of the loss, where a clock is too coarse for it.
+_TICK_S = 1e-6
 #: One forward pass, and a backward pass that costs twice as much.
 _PASSES = 3
 #: If the system does not report its memory.
@@ -36,6 +43,8 @@ _QUOTAS = (
     ("/sys/fs/cgroup/cpu.max",),
     ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
 )
+#: Definition of the loss, in a package that need not be imported for it.
+_TEMPLATE = Path(__file__).parents[1] / "training" / "template" / "configs" / "train.json"
 #: Tensors of the size of the logits that the loss of each level keeps in fp32.
 _LOSS_TENSORS = 6
 
@@ -52,6 +61,8 @@ class Machine:
         cores: number of cores of the processor.
         device: ``"cpu"`` or ``"cuda"``.
         host_bytes: memory of the computer, a power of 2; None where it is ``memory_bytes``, on a CPU.
+        logits_per_s: logits (voxels times classes times heads) per second for which the loss and its gradient are
+            computed, a power of 4 times 1e6; infinite if the loss is to take no time.
 
     Example:
         >>> print(Machine.of(operations_per_s=9e10, memory_bytes=21 * 2**30, cores=2, device="cpu"))
@@ -63,20 +74,40 @@ class Machine:
     cores: int
     device: str
     host_bytes: int | None = None
+    logits_per_s: float = math.inf
 
     @classmethod
     def of(
-        cls, operations_per_s: float, memory_bytes: int, cores: int, device: str, host_bytes: int | None = None
+        cls,
+        operations_per_s: float,
+        memory_bytes: int,
+        cores: int,
+        device: str,
+        host_bytes: int | None = None,
+        logits_per_s: float = math.inf,
     ) -> Machine:
         """The class of a measured machine."""
-        power = round(math.log(max(operations_per_s, 1e9) / 1e9, _CLASS_FACTOR))
         host = None if host_bytes is None else 2 ** int(math.log2(host_bytes))
-        return cls(1e9 * _CLASS_FACTOR**power, 2 ** int(math.log2(memory_bytes)), cores, device, host)
+        speeds = _class_of(operations_per_s, 1e9), _class_of(logits_per_s, 1e6)
+        return cls(speeds[0], 2 ** int(math.log2(memory_bytes)), cores, device, host, speeds[1])
+
+    def seconds(self, cost: StepCost) -> float:
+        """The time of one training step."""
+        return cost.operations / self.operations_per_s + cost.logits / self.logits_per_s
 
     def __str__(self) -> str:
         billions, gigabytes = self.operations_per_s / 1e9, self.memory_bytes / 2**30
         host = "" if self.host_bytes is None else f", {self.host_bytes / 2**30:g} GB of the computer"
-        return f"{self.device} of about {billions:g} billion operations/s, {self.cores} cores, {gigabytes:g} GB{host}"
+        loss = "" if math.isinf(self.logits_per_s) else f" and {self.logits_per_s / 1e6:g} million logits/s in the loss"
+        speed = f"{billions:g} billion operations/s{loss}"
+        return f"{self.device} of about {speed}, {self.cores} cores, {gigabytes:g} GB{host}"
+
+
+def _class_of(speed: float, unit: float) -> float:
+    """The nearest power of 4 times ``unit``, at least ``unit``."""
+    if math.isinf(speed):
+        return speed
+    return float(unit * _CLASS_FACTOR ** round(math.log(max(speed, unit) / unit, _CLASS_FACTOR)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,43 +115,49 @@ class StepCost:
     """The cost of one training step.
 
     Attributes:
-        operations: floating-point operations, forward and backward.
+        operations: floating-point operations of the network, forward and backward.
         memory_bytes: activations kept for the backward pass, the loss, and weights with gradients and averages.
+        logits: values that the loss takes: voxels times classes times heads.
     """
 
     operations: float
     memory_bytes: int
+    logits: int = 0
 
 
-def measure_machine(spatial_dims: int, device: str | None = None) -> Machine:
-    """Time a training step of a small network on this machine; the fastest of three counts.
+def measure_machine(spatial_dims: int, device: str | None = None, classes: int = 2) -> Machine:
+    """Time a training step of a small network on this machine, and the loss by itself; the fastest of three counts.
 
     On a CPU, one core is timed, which is hardly affected by other users of the machine, and multiplied by the cores.
 
     Args:
         spatial_dims: 2 or 3.
         device: such as ``"cpu"``; by default a GPU if there is one.
+        classes: number of classes with the background. With many, the loss can take longer than the network.
 
     Raises:
         ValueError: no such device.
     """
     where = resolve_device(device)
     edge = _TIMED_EDGE[spatial_dims]
-    config = {"spatial_dims": spatial_dims, "in_channels": 1, "out_channels": 2, "features": _TIMED_FEATURES}
-    operations = count_step(config, [edge] * spatial_dims, _TIMED_BATCH).operations
+    config = {"spatial_dims": spatial_dims, "in_channels": 1, "features": _TIMED_FEATURES}
+    config["out_channels"] = min(classes, _MOST_TIMED_CLASSES)
+    cost = count_step(config, [edge] * spatial_dims, _TIMED_BATCH)
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     shape, cores = (_TIMED_BATCH, 1, *[edge] * spatial_dims), max(1, _usable_cores() // processes)
     host = _total_bytes() // processes
     if where.type == "cuda":
         memory = int(torch.cuda.get_device_properties(where).total_memory)
-        return Machine.of(operations / min(_time_steps(config, shape, where)), memory, cores, where.type, host)
+        network_s, loss_s = _time_step(config, shape, where)
+        return Machine.of(cost.operations / network_s, memory, cores, where.type, host, cost.logits / loss_s)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        seconds = min(_time_steps(config, shape, where))
+        network_s, loss_s = _time_step(config, shape, where)
     finally:
         torch.set_num_threads(threads)
-    return Machine.of(operations / seconds * cores, host, cores, where.type)
+    speed = cost.operations / network_s * cores
+    return Machine.of(speed, host, cores, where.type, logits_per_s=cost.logits / loss_s * cores)
 
 
 def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int) -> StepCost:
@@ -141,7 +178,7 @@ def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int
     logits = len(network.levels) * batch_size * config["out_channels"] * math.prod(patch_size)
     # weights, gradients, two averages of the optimizer, and the moving average
     memory = batch_size * _kept_bytes(network, patch) + 5 * 4 * weights + _LOSS_TENSORS * 4 * logits
-    return StepCost(float(_PASSES * batch_size * count_flops(network, patch)), memory)
+    return StepCost(float(_PASSES * batch_size * count_flops(network, patch)), memory, logits)
 
 
 def _kept_bytes(network: torch.nn.Module, patch: torch.Tensor) -> int:
@@ -184,26 +221,45 @@ def _quota_cores() -> float | None:
     return None
 
 
-def _time_steps(config: Mapping[str, Any], shape: tuple[int, ...], device: torch.device) -> list[float]:
-    """Seconds of several steps after a warm-up; on a CPU, the time in which it worked for this process."""
+def _time_step(config: Mapping[str, Any], shape: tuple[int, ...], device: torch.device) -> tuple[float, float]:
+    """Seconds of the network and of the loss in a training step, after a warm-up; each the fastest of some rounds.
+
+    On a CPU, the time in which it worked for this process.
+    """
     clock = time.perf_counter if device.type == "cuda" else time.process_time
     generator = torch.Generator().manual_seed(0)
     image = torch.rand(shape, generator=generator).to(device)
-    label = (image > 0.5).long()
+    label = (image * config["out_channels"]).long()
     with torch.random.fork_rng(devices=[]):
         network = NestedUNet(**config).to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-4)
-    bf16 = resolve_precision("auto", device) == "bf16"
-    seconds = []
+    loss, bf16 = _training_loss(), resolve_precision("auto", device) == "bf16"
+    rounds = []
     for _ in range(1 + _ROUNDS):
-        synchronize(device)
-        start = clock()
+        marks = [_now(clock, device)]
         optimizer.zero_grad()
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             heads = network(image)
-        losses = [torch.nn.functional.cross_entropy(head.float(), label[:, 0]) for head in heads]
-        torch.stack(losses).sum().backward()
+        marks.append(_now(clock, device))
+        logits = [head.detach().float().requires_grad_() for head in heads]
+        gradients = torch.autograd.grad(loss(logits, label), logits)
+        marks.append(_now(clock, device))
+        torch.autograd.backward(heads, [each.to(head.dtype) for each, head in zip(gradients, heads, strict=True)])
         optimizer.step()
-        synchronize(device)
-        seconds.append(clock() - start)
-    return seconds[1:]
+        marks.append(_now(clock, device))
+        forward, in_loss, backward = (after - before for before, after in itertools.pairwise(marks))
+        rounds.append((forward + backward, in_loss))
+    network_s, loss_s = (min(seconds) for seconds in zip(*rounds[1:], strict=True))
+    return network_s, max(loss_s, _TICK_S)
+
+
+def _now(clock: Callable[[], float], device: torch.device) -> float:
+    synchronize(device)
+    return clock()
+
+
+def _training_loss() -> NestedDeepSupervisionLoss:
+    """The loss of every planned training."""
+    content = json.loads(_TEMPLATE.read_text(encoding="utf-8"))
+    parser = ConfigParser({"plain_loss": content["plain_loss"]})
+    return NestedDeepSupervisionLoss(parser.get_parsed_content("plain_loss"))

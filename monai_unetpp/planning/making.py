@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from monai_unetpp.planning.data_rules import (
     choose_bias_field,
     choose_class_ratios,
     choose_class_weights,
+    choose_clip_percentiles,
     choose_crop_background,
     choose_flip_axes,
     choose_intensity_range,
@@ -22,6 +24,7 @@ from monai_unetpp.planning.data_rules import (
     choose_rotate90,
     choose_spacing,
     choose_tolerance,
+    hidden_labels,
     typical_shape,
 )
 from monai_unetpp.planning.fingerprint import Fingerprint
@@ -33,6 +36,8 @@ from monai_unetpp.planning.training_plan import Reason, TrainingPlan, in_words
 from monai_unetpp.planning.values import SETTABLE, check_one
 
 __all__ = ["make_plan"]
+
+logger = logging.getLogger(__name__)
 
 _BY_HAND = "Set by hand."
 #: Values that are the same for all data.
@@ -159,7 +164,14 @@ def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
         ("spacing_mm", lambda: choose_spacing(fingerprint)),
         ("crop_background", lambda: choose_crop_background(fingerprint)),
         ("normalization", lambda: choose_normalization(fingerprint, choices["crop_background"])),
-        ("intensity_range", lambda: choose_intensity_range(fingerprint, choices["normalization"])),
+        (
+            "clip_percentiles",
+            lambda: choose_clip_percentiles(fingerprint, choices["normalization"], choices["crop_background"]),
+        ),
+        (
+            "intensity_range",
+            lambda: choose_intensity_range(fingerprint, choices["normalization"], choices["clip_percentiles"]),
+        ),
         ("invert_bright_background", lambda: choose_inversion(fingerprint, choices["normalization"])),
         ("class_ratios", lambda: choose_class_ratios(fingerprint)),
         ("class_weights", lambda: choose_class_weights(fingerprint)),
@@ -171,6 +183,11 @@ def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
     )
     for name, rule in rules:
         choices.settle(name, rule())
+    hidden, cropped = hidden_labels(fingerprint), choices["crop_background"]
+    if hidden and (cropped or choices["normalization"] == "inside"):
+        what = "where nothing will be found" if cropped else "which is kept for them"
+        remedy = "Leave crop_background out." if cropped else "Check that these labels are right."
+        logger.warning("Voxels of %s lie in the constant surround, %s. %s", ", ".join(hidden), what, remedy)
 
 
 def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Machine) -> dict[str, Choice]:

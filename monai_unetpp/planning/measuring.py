@@ -20,13 +20,19 @@ from scipy import ndimage
 from monai_unetpp.data import ImageFileError, describe_data_set, load_datalist
 from monai_unetpp.data.case_check import check_on_grid, read_image, read_truth
 from monai_unetpp.data.description import DataSetDescription
-from monai_unetpp.data.extent import PERCENTILES, measure_extent, sample_evenly
+from monai_unetpp.data.extent import PERCENTILES, content_box, describe_extent, find_own_surround, sample_evenly
 from monai_unetpp.data.image_errors import describe_failure
 from monai_unetpp.data.labelled import LabelledCase, file_identity, list_cases
 from monai_unetpp.data.labels import Volume
 from monai_unetpp.files import write_text
 from monai_unetpp.plain_values import from_plain, to_plain
-from monai_unetpp.planning.fingerprint import CaseFingerprint, ChannelIntensity, Fingerprint, IntensityStatistics
+from monai_unetpp.planning.fingerprint import (
+    QUANTILES,
+    CaseFingerprint,
+    ChannelIntensity,
+    Fingerprint,
+    IntensityStatistics,
+)
 from monai_unetpp.planning.sides import left_right_pairs
 from monai_unetpp.progress import Progress, counting
 
@@ -34,20 +40,32 @@ __all__ = ["take_fingerprint"]
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 1
+_VERSION = 2
 """Version of the measurements; increased when they change, so that older caches are not used."""
-_QUANTILES = np.linspace(0.5, 99.5, 100)
+#: Without the extremes, which are kept apart: in the sample of all cases they would count as much as other quantiles.
+_QUANTILES = QUANTILES[1:-1]
 #: Ranges of the lowest and highest intensities of most CT images, for data sets that name no modality.
 _LOWEST_HU, _HIGHEST_HU = (-4500.0, -500.0), (50.0, 6000.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Measured:
-    """A case with quantiles of its channels, for the statistics over all cases."""
+    """A case with quantiles of its channels, for the statistics over all cases, and the extremes inside labels."""
 
     case: CaseFingerprint
     whole: tuple[tuple[float, ...], ...]
     foreground: tuple[tuple[float, ...] | None, ...]
+    extremes: tuple[tuple[float, float] | None, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class _MeasuredLabel:
+    """One label of a case; without voxels, it has no medians."""
+
+    voxels: int = 0
+    parts: int = 0
+    medians: tuple[float, ...] = ()
+    in_surround: float = 0.0
 
 
 def take_fingerprint(
@@ -143,32 +161,62 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
             f"{case.image[0]}: the image must have {len(described.channels)} channel(s) like the first case, got "
             f"{len(image.data)}. Give one file per channel, or one file with the channels on its last axis."
         )
-    extent = measure_extent(torch.from_numpy(np.ascontiguousarray(image.data)), image.affine)
+    voxels = np.ascontiguousarray(image.data)
+    surround = find_own_surround(torch.from_numpy(voxels))
+    hidden = None if surround is None else surround.mask.cpu().numpy()
     inside = np.isin(label.data, list(described.labels.values()))
-    whole = [sample_evenly(channel) for channel in image.data]
-    foreground = [sample_evenly(channel[inside]) if inside.any() else None for channel in image.data]
+    labels = {name: _measure_label(label.data == value, voxels, hidden) for name, value in described.labels.items()}
+    whole = [sample_evenly(channel) for channel in voxels]
+    foreground = [_sampled(channel[inside]) if inside.any() else None for channel in voxels]
+    content = content_box(voxels.shape[1:], surround)
     record = CaseFingerprint(
         name=case.name,
         subject=case.subject,
-        **dataclasses.asdict(extent),
-        voxels={name: int(np.count_nonzero(label.data == value)) for name, value in described.labels.items()},
-        parts={name: _count_parts(label.data == value) for name, value in described.labels.items()},
+        **dataclasses.asdict(describe_extent(voxels.shape[1:], image.affine, surround)),
+        voxels={name: found.voxels for name, found in labels.items()},
+        parts={name: found.parts for name, found in labels.items()},
         intensity=tuple(
-            ChannelIntensity(_statistics(all_), None if part is None else _statistics(part))
+            ChannelIntensity(_statistics(all_), None if part is None else _statistics(part[0]))
             for all_, part in zip(whole, foreground, strict=True)
         ),
+        bounds=tuple(_bounds(channel[content]) for channel in voxels),
+        medians={name: found.medians for name, found in labels.items() if found.voxels},
+        in_surround={name: found.in_surround for name, found in labels.items() if found.in_surround},
     )
     return _Measured(
-        record, tuple(map(_quantiles, whole)), tuple(None if part is None else _quantiles(part) for part in foreground)
+        record,
+        tuple(map(_quantiles, whole)),
+        tuple(None if part is None else _quantiles(part[0]) for part in foreground),
+        tuple(None if part is None else part[1] for part in foreground),
     )
 
 
-def _count_parts(mask: npt.NDArray[np.bool_]) -> int:
-    """Number of connected components, through faces, edges and corners."""
+def _sampled(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], tuple[float, float]]:
+    """A sample of some values, and the lowest and the highest of all of them."""
+    return sample_evenly(values), (float(values.min()), float(values.max()))
+
+
+def _measure_label(
+    mask: npt.NDArray[np.bool_], image: npt.NDArray[Any], surround: npt.NDArray[np.bool_] | None
+) -> _MeasuredLabel:
+    """Size, connected components (through faces, edges and corners), medians and share in the surround of a label."""
     if not mask.any():
-        return 0
+        return _MeasuredLabel()
     (box,) = ndimage.find_objects(mask.astype(np.uint8))
-    return int(ndimage.label(mask[box], ndimage.generate_binary_structure(mask.ndim, mask.ndim))[1])
+    inside = mask[box]
+    count = int(np.count_nonzero(inside))
+    return _MeasuredLabel(
+        voxels=count,
+        parts=int(ndimage.label(inside, ndimage.generate_binary_structure(mask.ndim, mask.ndim))[1]),
+        medians=tuple(float(np.median(sample_evenly(channel[box][inside]))) for channel in image),
+        in_surround=0.0 if surround is None else np.count_nonzero(inside & surround[box]) / count,
+    )
+
+
+def _bounds(values: npt.NDArray[Any]) -> tuple[float, float]:
+    """The lowest and the highest of the percentiles that describe intensities."""
+    low, high = np.percentile(sample_evenly(values), (PERCENTILES[0], PERCENTILES[-1]))
+    return float(low), float(high)
 
 
 def _statistics(sample: npt.NDArray[np.float64]) -> IntensityStatistics:
@@ -198,6 +246,7 @@ def _summarise(described: DataSetDescription, measured: Sequence[_Measured]) -> 
         median_shape=tuple(round(length) for length in _medians(case.shape for case in cases)),
         left_right=left_right_pairs(described.labels),
         intensity=tuple(_pooled(measured, channel) for channel in channels),
+        quantiles=tuple(_pooled_quantiles(measured, channel) for channel in channels),
     )
 
 
@@ -225,6 +274,16 @@ def _pooled(measured: Sequence[_Measured], channel: int) -> ChannelIntensity:
         and (statistics := each.case.intensity[channel].foreground) is not None
     ]
     return ChannelIntensity(_pool(whole), _pool(inside) if inside else None)
+
+
+def _pooled_quantiles(measured: Sequence[_Measured], channel: int) -> tuple[float, ...]:
+    """The intensities of one channel inside labels at :data:`QUANTILES`; empty if there are none."""
+    inside = [quantiles for each in measured if (quantiles := each.foreground[channel]) is not None]
+    extremes = [pair for each in measured if (pair := each.extremes[channel]) is not None]
+    if not inside or not extremes:
+        return ()
+    lowest, highest = min(low for low, _ in extremes), max(high for _, high in extremes)
+    return (lowest, *_quantiles(np.concatenate(inside)), highest)
 
 
 def _pool(parts: Sequence[tuple[Sequence[float], IntensityStatistics]]) -> IntensityStatistics:

@@ -110,7 +110,7 @@ def choose_network(
         config = {name: values[name] for name in ("features", "strides", "kernel_size")}
         config |= {"spatial_dims": task.spatial_dims, "in_channels": task.in_channels, "norm": norm}
         cost = count({**config, "out_channels": task.out_channels}, values["patch_size"], values["batch_size"])
-        steps = int(seconds * machine.operations_per_s / cost.operations)
+        steps = int(seconds / machine.seconds(cost))
         if cost.memory_bytes <= limit and steps >= _LEAST_STEPS:
             break
     if check and task.source is not None and "features" not in given:
@@ -130,7 +130,7 @@ def choose_network(
             steps,
             _useful_minutes(task, steps),
         )
-    return _explained({**values, "norm": norm}, task, cost.operations / machine.operations_per_s, steps)
+    return _explained({**values, "norm": norm}, task, machine.seconds(cost), steps)
 
 
 def _useful_minutes(task: NetworkTask, steps: int) -> int:

@@ -35,7 +35,7 @@ def plan(
     subjects: str | PathLike[str] | None = None,
     subject_pattern: str | None = None,
     progress: Progress = False,
-    measure: Callable[[int, str | None], Machine] = measure_machine,
+    measure: Callable[[int, str | None, int], Machine] = measure_machine,
 ) -> TrainingPlan:
     """Measure a data set, and write a bundle without weights for training on it, with ``docs/plan.md``.
 
@@ -54,7 +54,7 @@ def plan(
         subjects: CSV file with the columns ``case`` and ``subject``: cases of a subject stay together.
         subject_pattern: regular expression with one group that finds the subject in the case's name.
         progress: True shows a bar on standard error; a function is called with a line of text after each case.
-        measure: returns the class of the machine for ``spatial_dims`` and ``device``.
+        measure: returns the class of the machine for ``spatial_dims``, ``device`` and the number of classes.
 
     Returns:
         The plan, which notebooks show as a table.
@@ -94,7 +94,7 @@ def plan_checked(
     options: PlanOptions,
     described: DataSetDescription,
     progress: Progress = False,
-    measure: Callable[[int, str | None], Machine] = measure_machine,
+    measure: Callable[[int, str | None, int], Machine] = measure_machine,
 ) -> TrainingPlan:
     """Plan for data that have passed :func:`~monai_unetpp.planning.data_check.check_data`, in a free folder.
 
@@ -113,7 +113,7 @@ def plan_checked(
         described=described,
         **options.subject_rules,
     )
-    machine = measure(fingerprint.spatial_dims, options.device)
+    machine = measure(fingerprint.spatial_dims, options.device, len(fingerprint.labels) + 1)
     made = make_plan(fingerprint, options, machine, _count_validation(options), source)
     if options.init is not None:
         made = dataclasses.replace(made, start=compare_start(made, options.init))

@@ -23,11 +23,7 @@ _Folders = str | PathLike[str] | Sequence[str | PathLike[str]]
 PLAN_FILE = "configs/plan.json"
 """The plan in a bundle, from which the bundle was written."""
 
-#: Values that plans of 0.2.0 may lack, and with which their networks were trained.
-_ADDED = {"dropout": 0.0, "level_weights": None}
-_ADDED_REASONS = {
-    name: {"text": "The plan was made before this could be set.", "source": "monai-unetpp"} for name in _ADDED
-}
+_ADDED_REASON = {"text": "The plan was made before this could be set.", "source": "monai-unetpp"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +184,9 @@ class TrainingPlan:
         """
         values, reasons = content.get("values"), content.get("reasons")
         if isinstance(values, Mapping) and isinstance(reasons, Mapping):
-            content = {**content, "values": {**_ADDED, **values}, "reasons": {**_ADDED_REASONS, **reasons}}
+            added = _added(values)
+            told = dict.fromkeys(added, _ADDED_REASON)
+            content = {**content, "values": {**added, **values}, "reasons": {**told, **reasons}}
         return from_plain(cls, content, "plan")
 
     def rows(self) -> list[tuple[str, str, str, str, str]]:
@@ -209,6 +207,12 @@ class TrainingPlan:
         lines = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.rows())
         body = "".join(f"<tr>{line}</tr>" for line in lines)
         return f"<table><caption>Plan of {html.escape(self.name)}</caption><tr>{head}</tr>{body}</table>"
+
+
+def _added(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values that plans of 0.2.0 may lack, and with which their networks were trained."""
+    lowest = 0.0 if values.get("normalization") == "inside" else 0.5
+    return {"dropout": 0.0, "level_weights": None, "clip_percentiles": [lowest, 99.5]}
 
 
 def in_words(value: Any) -> str:

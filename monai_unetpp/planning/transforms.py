@@ -11,8 +11,8 @@ from monai_unetpp.planning.training_plan import TrainingPlan
 __all__ = ["augmentation", "postprocessing", "preparation", "preprocessing"]
 
 _BOTH = ["@image", "@label"]
-#: Percentiles to which intensities are clipped; only the upper one for volumes with a constant surround.
-_LOW, _HIGH = 0.5, 99.5
+#: Percentiles of an image beyond which there is nothing to clip.
+_EVERYTHING = [0.0, 100.0]
 #: Patches are cut from crops larger by this factor along each axis, so that rotated ones have no gaps.
 _CROP_FACTOR = 1.4
 #: Number of evenly spread voxels of each class of a case from which the centres of patches are drawn.
@@ -56,7 +56,7 @@ def preprocessing(plan: TrainingPlan, labelled: bool) -> list[_Config]:
         chain += _label_loading(plan)
     if plan.spatial_dims == 3:
         chain.append(_transform("Orientationd", keys, axcodes="RAS", labels=None, **allow))
-    if plan["crop_background"]:
+    if plan["crop_background"] or plan["normalization"] == "inside":
         chain.append(_transform("monai_unetpp.data.LevelSurroundd", "@image"))
     if not labelled:
         # hosts pass integers on as they are in the file
@@ -104,20 +104,20 @@ def _intensities(plan: TrainingPlan) -> list[_Config]:
                 clip=True,
             )
         ]
+    lower, upper = plan["clip_percentiles"]
     if plan["invert_bright_background"]:
-        bounds = {"lower": _LOW, "upper": _HIGH, "b_min": 0.0, "b_max": 1.0, "clip": True}
+        bounds = {"lower": lower, "upper": upper, "b_min": 0.0, "b_max": 1.0, "clip": True}
         return [
             _transform("ScaleIntensityRangePercentilesd", "@image", **bounds),
             _transform("monai_unetpp.data.InvertBrightBackgroundd", "@image"),
             _transform("monai_unetpp.data.StandardizeIntensityd", "@image"),
         ]
-    lower = 0 if kind == "inside" else _LOW
     several = {"channel_wise": True} if len(plan.channels) > 1 else {}
     inside = {"inside_surround": True} if kind == "inside" else {}
-    return [
-        _transform("ClipIntensityPercentilesd", "@image", lower=lower, upper=_HIGH, **several),
-        _transform("monai_unetpp.data.StandardizeIntensityd", "@image", **several, **inside),
-    ]
+    standardize = _transform("monai_unetpp.data.StandardizeIntensityd", "@image", **several, **inside)
+    if plan["clip_percentiles"] == _EVERYTHING:
+        return [standardize]
+    return [_transform("ClipIntensityPercentilesd", "@image", lower=lower, upper=upper, **several), standardize]
 
 
 def preparation() -> list[_Config]:

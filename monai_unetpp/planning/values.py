@@ -155,6 +155,16 @@ def _range(name: str, value: Any, dims: int) -> list[float] | None:
     return entries
 
 
+def _percentiles(name: str, value: Any, dims: int) -> list[float]:
+    entries = _entries(name, value, _number(0, 100, open_low=False, open_high=False), dims)
+    if len(entries) != 2 or entries[0] >= entries[1]:
+        raise ValueError(
+            f"{name} must be a lower and a higher percentile, 0 to 100, got {value!r}. Write it like {name}=0.5,99.5; "
+            f"{name}=0,100 clips nothing."
+        )
+    return entries
+
+
 def _ratios(name: str, value: Any, dims: int) -> list[float]:
     entries = _entries(name, value, _number(0, open_low=False), dims)
     if not sum(entries):
@@ -176,6 +186,7 @@ SETTABLE: dict[str, _Check] = {
     "spacing_mm": _optional(_per_axis(_number(0))),
     "crop_background": _flag,
     "normalization": _one_of(NORMALIZATIONS),
+    "clip_percentiles": _percentiles,
     "intensity_range": _range,
     "invert_bright_background": _flag,
     "patch_size": _per_axis(_whole(1)),

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from monai_unetpp.measuring.environment import describe_environment
     from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
     from monai_unetpp.pruning.decision import compare_points, confirm, decide, decide_all
-    from monai_unetpp.pruning.evaluation import judge, prune, verdict
+    from monai_unetpp.pruning.evaluation import judge, prune
     from monai_unetpp.pruning.from_bundle import prune_bundle
     from monai_unetpp.pruning.plan import CostSettings, EvaluatedNetwork, EvaluationData, Outputs, PruningPlan
     from monai_unetpp.pruning.predict import predict_case
@@ -22,21 +22,23 @@ if TYPE_CHECKING:
     from monai_unetpp.pruning.rules import Margin, Rules
     from monai_unetpp.pruning.score import evaluate_levels
     from monai_unetpp.pruning.scoring import Scoring
+    from monai_unetpp.pruning.summary import verdict
     from monai_unetpp.pruning.write import write_pruned_bundle
 
 _HOMES = {
     "monai_unetpp.measuring.environment": ("describe_environment",),
-    "monai_unetpp.pruning.cost": ("measure_costs", "measure_setting_costs"),
-    "monai_unetpp.pruning.decision": ("compare_points", "confirm", "decide", "decide_all"),
-    "monai_unetpp.pruning.evaluation": ("judge", "prune", "verdict"),
-    "monai_unetpp.pruning.from_bundle": ("prune_bundle",),
-    "monai_unetpp.pruning.plan": ("CostSettings", "EvaluatedNetwork", "EvaluationData", "Outputs", "PruningPlan"),
-    "monai_unetpp.pruning.predict": ("predict_case",),
-    "monai_unetpp.pruning.report": ("read_report", "write_report"),
-    "monai_unetpp.pruning.rules": ("Margin", "Rules"),
-    "monai_unetpp.pruning.score": ("evaluate_levels",),
-    "monai_unetpp.pruning.scoring": ("Scoring",),
-    "monai_unetpp.pruning.write": ("write_pruned_bundle",),
+    ".cost": ("measure_costs", "measure_setting_costs"),
+    ".decision": ("compare_points", "confirm", "decide", "decide_all"),
+    ".evaluation": ("judge", "prune"),
+    ".from_bundle": ("prune_bundle",),
+    ".plan": ("CostSettings", "EvaluatedNetwork", "EvaluationData", "Outputs", "PruningPlan"),
+    ".predict": ("predict_case",),
+    ".report": ("read_report", "write_report"),
+    ".rules": ("Margin", "Rules"),
+    ".score": ("evaluate_levels",),
+    ".scoring": ("Scoring",),
+    ".summary": ("verdict",),
+    ".write": ("write_pruned_bundle",),
 }
 
 __all__ = [

@@ -9,7 +9,7 @@ import torch
 
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.inferers.depth_gate import gate_name
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, gate_name
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.sums import summed
 from monai_unetpp.networks import NestedUNet
@@ -19,7 +19,7 @@ from monai_unetpp.pruning.results import AdaptiveDepth, AdaptivePoint, CaseDepth
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.score import Scores
 
-__all__ = ["check_adaptive_network", "compare_in_sequence", "evaluate_adaptive", "operations_ratio"]
+__all__ = ["check_adaptive", "compare_in_sequence", "evaluate_adaptive", "operations_ratio"]
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +27,13 @@ _TIMED_CASES = 8
 _Outcomes = tuple[PointOutcome, ...]
 
 
-def check_adaptive_network(network: NestedUNet) -> None:
-    """Refuse networks without a choice of depth.
+def check_adaptive(network: NestedUNet, inferer: NestedSlidingWindowInferer) -> None:
+    """Refuse what has no choice of depth.
 
     Raises:
-        ValueError: fewer than three levels.
+        ValueError: a network with fewer than three levels, or an inferer that compiles the whole network.
     """
+    inferer.with_options(levels=ADAPTIVE, adaptive_tolerance=0.0)
     if len(network.levels) < 3:
         raise ValueError(
             f"settings must leave out adaptive for a network with the levels {', '.join(network.levels)}: the first "
@@ -42,7 +43,7 @@ def check_adaptive_network(network: NestedUNet) -> None:
 
 def evaluate_adaptive(
     network: NestedUNet,
-    inferer: NestedSlidingWindowInferer,
+    inferers: Mapping[str, NestedSlidingWindowInferer],
     scored: Sequence[Scores],
     tolerances: Sequence[float],
     rules: Rules,
@@ -57,7 +58,8 @@ def evaluate_adaptive(
 
     Args:
         network: the whole network.
-        inferer: at the setting at which cases were scored.
+        inferers: by runtime, the one at the setting at which cases were scored first. What it costs to run the network
+            in stages is measured with each, all else only with the first.
         scored: the scores of the choosing data sets, with those of the gates.
         tolerances: the smallest first.
         rules: rules of the verdict.
@@ -75,9 +77,8 @@ def evaluate_adaptive(
     cases = {(depth.dataset, case.name): case for each in scored for depth in each.depths[:1] for case in each.cases}
     timed = _evenly_spaced(sorted(middle, key=lambda case: operations_ratio(middle[case].windows, operations)))
     logger.info("Measuring the time of %d tolerances on %d cases ...", len(tolerances), len(timed))
-    ratios = time_adaptive(
-        network, inferer, [load(cases[case]) for case in timed], tolerances, device, repeats, rules.seed
-    )
+    images = [load(cases[case]) for case in timed]
+    ratios, staging = time_adaptive(network, inferers, images, tolerances, device, repeats, rules.seed)
     points = _points(rows, depths, tolerances, network.levels, operations, ratios, rules)
     recommended, reason = _recommend(points, network.levels[-1])
     return AdaptiveDepth(
@@ -89,6 +90,7 @@ def evaluate_adaptive(
         timed_cases=len(timed),
         recommended=recommended,
         reason=reason,
+        staging=staging,
     )
 
 
@@ -170,8 +172,8 @@ def _recommend(points: Sequence[AdaptivePoint], reference: str) -> tuple[str | N
         return None, f"No tolerance is shown to be as good as {reference}: run all windows at one level."
     best = min(accepted, key=lambda point: point.operations_ratio)
     cost = (
-        f"{best.name} is not worse than {reference} by more than the margins, with {best.operations_ratio:.2f} of its "
-        f"operations and {best.time_ratio.median:.2f} of its time"
+        f"Tolerance {best.tolerance:g} is not worse than {reference} by more than the margins, with "
+        f"{best.operations_ratio:.2f} of its operations and {best.time_ratio.median:.2f} of its time"
     )
     if best.time_ratio.median >= 1:
         return None, f"{cost}: it does not pay, run all windows at one level."

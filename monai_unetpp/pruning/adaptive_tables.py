@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 import numpy as np
 
@@ -25,6 +26,7 @@ ADAPTIVE_RULE = (
 )
 
 _Key = tuple[str, str]
+_Record = dict[str, TableCell | str | None]
 
 
 def adaptive_table(result: PruningResult) -> Table | None:
@@ -32,7 +34,8 @@ def adaptive_table(result: PruningResult) -> Table | None:
     adaptive = result.adaptive
     if adaptive is None:
         return None
-    records: list[dict[str, TableCell | str | None]] = []
+    operations, time = f"Operations ({adaptive.reference} = 1)", f"Time ({adaptive.reference} = 1)"
+    records: list[_Record] = []
     for point in adaptive.points:
         for outcome, level in zip(point.outcomes, point.equal_cost_outcomes, strict=True):
             dice, static = _dice(outcome), _dice(level)
@@ -42,8 +45,8 @@ def adaptive_table(result: PruningResult) -> Table | None:
                     **({"Data set": outcome.dataset} if len(point.outcomes) > 1 else {}),
                     "Result": _state(adaptive, point, outcome),
                     **{f"Windows at {name}": _share(count, point.windows) for name, count in point.windows.items()},
-                    f"Operations ({adaptive.reference} = 1)": significant(point.operations_ratio, 3),
-                    f"Time ({adaptive.reference} = 1)": quartiles(point.time_ratio, 1.0),
+                    operations: significant(point.operations_ratio, 3),
+                    time: quartiles(point.time_ratio, 1.0),
                     "Dice difference": _interval(dice),
                     "Worst case": _worst(outcome),
                     "Level of nearest cost": f"{level.point} ({adaptive.level_operations[level.point]:.2f})",
@@ -51,10 +54,17 @@ def adaptive_table(result: PruningResult) -> Table | None:
                     "Its worst case": _worst(level),
                 }
             )
-    marked = [n for n, point in enumerate(adaptive.points) if point.name == adaptive.recommended]
+    # what the stages cost comes first: windows that never stop
+    unstopped: list[_Record] = [
+        dict.fromkeys(records[0])
+        | {"Tolerance": "0", "Result": f"never stops ({runtime})", f"Windows at {adaptive.reference}": "100 %"}
+        | {operations: significant(adaptive.level_operations[adaptive.reference]), time: quartiles(ratio, 1.0)}
+        for runtime, ratio in adaptive.staging.items()
+    ]
+    marked = [n for n, point in enumerate(adaptive.points, len(unstopped)) if point.name == adaptive.recommended]
     return Table.of(
         "Depth chosen for each window",
-        records,
+        [*unstopped, *records],
         words=("Data set", "Result", "Worst case", "Level of nearest cost", "Its worst case"),
         marked=marked if len(records) == len(adaptive.points) else (),
         notes=[
@@ -63,6 +73,10 @@ def adaptive_table(result: PruningResult) -> Table | None:
             "shallowest to the deepest. In brackets after the level of nearest cost: its operations.",
             "Dice difference: from the deepest level, for the guarded label with the largest loss, with one-sided "
             "bounds at the error level of the verdict.",
+            f"Never stops: every window goes through all stages to {adaptive.reference}. Its time is what the stages "
+            f"themselves cost, in proportion to {adaptive.reference} in one piece with the same runtime."
+            if unstopped
+            else "",
         ],
     )
 
@@ -72,11 +86,11 @@ def adaptive_cases_table(result: PruningResult) -> Table | None:
     adaptive = result.adaptive
     if adaptive is None:
         return None
-    shown = adaptive.recommended or adaptive.points[-1].name
-    depths = {(each.dataset, each.case): each.windows for each in adaptive.depths if each.point == shown}
+    shown = next((each for each in adaptive.points if each.name == adaptive.recommended), adaptive.points[-1])
+    depths = {(each.dataset, each.case): each.windows for each in adaptive.depths if each.point == shown.name}
     ratios = {case: operations_ratio(windows, adaptive.level_operations) for case, windows in depths.items()}
     ordered = sorted(ratios, key=lambda case: (ratios[case], case))
-    found = _foreground(adaptive.rows, shown)
+    found = _foreground(adaptive.rows, shown.name)
     deepest = _foreground(result.rows, adaptive.reference)
     records = []
     for name, group in zip(("shallow third", "middle third", "deep third"), np.array_split(ordered, 3), strict=True):
@@ -84,7 +98,7 @@ def adaptive_cases_table(result: PruningResult) -> Table | None:
         if cases:
             records.append(_group_record(name, cases, ratios, depths, found, deepest))
     return Table.of(
-        f"Which cases stay shallow at {shown}",
+        f"Which cases stay shallow at tolerance {shown.tolerance:g}",
         records,
         words=("Cases", "Such as"),
         notes=[
@@ -117,7 +131,7 @@ def _group_record(
     depths: Mapping[_Key, Mapping[str, int]],
     found: Mapping[_Key, ScoreRow],
     deepest: Mapping[_Key, ScoreRow],
-) -> dict[str, TableCell | str | None]:
+) -> _Record:
     pairs = [(found[case].score, deepest[case].score) for case in cases if case in found and case in deepest]
     dice = [(a.dice, b.dice) for a, b in pairs if a.dice is not None and b.dice is not None]
     truth = [b.truth_ml for _, b in pairs if b.truth_ml is not None]
@@ -154,14 +168,12 @@ def _worst(outcome: PointOutcome) -> str | None:
     dice = _dice(outcome)
     if dice is None:
         return None
-    worst = min((each for each in outcome.comparisons if each.metric == dice.metric), key=_worst_difference)
+    worst = min(
+        (each for each in outcome.comparisons if each.metric == dice.metric), key=attrgetter("worst_difference")
+    )
     labels = {each.label for each in outcome.comparisons}
     where = f"{worst.label} of {worst.worst_case}" if len(labels) > 1 else worst.worst_case
     return f"{format_difference(worst.metric, worst.worst_difference)} ({where})"
-
-
-def _worst_difference(comparison: Comparison) -> float:
-    return comparison.worst_difference
 
 
 def _share(count: int, windows: Mapping[str, int]) -> str:

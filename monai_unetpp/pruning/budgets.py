@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import NamedTuple
 
-__all__ = ["COST_KEYS", "Budget", "check_cost_key", "parse_budget"]
+__all__ = ["COST_KEYS", "Budget", "Cost", "check_cost_key", "parse_budget"]
 
-COST_KEYS: dict[str, str] = {
-    "latency_ms": "median milliseconds per whole volume, the time a user waits",
-    "window_latency_ms": "median milliseconds per window",
-    "parameters": "number of parameters",
-    "memory_mb": "peak memory for one volume in MB of 10^6 bytes",
-    "flops": "floating-point operations per window",
-    "checkpoint_mb": "size of the weights as a file in MB of 10^6 bytes",
-    "energy_j": "median joules per whole volume, if the machine reports them",
+
+class Cost(NamedTuple):
+    """What a cost is, in words, and its unit."""
+
+    words: str
+    unit: str
+
+
+COST_KEYS: dict[str, Cost] = {
+    "latency_ms": Cost("time per volume", "ms"),
+    "window_latency_ms": Cost("time per window", "ms"),
+    "parameters": Cost("size of the network", "parameters"),
+    "memory_mb": Cost("peak memory", "MB"),
+    "flops": Cost("operations per window", "operations"),
+    "checkpoint_mb": Cost("size of the weights", "MB"),
+    "energy_j": Cost("energy per volume", "J"),
 }
-"""What can be traded against accuracy; less is always better."""
+"""What can be traded against accuracy, by key; less is always better.
+
+Times and energy are medians, the time per volume is what a user waits, and a MB has 10^6 bytes.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +50,11 @@ class Budget:
 
     def __str__(self) -> str:
         return f"{self.key}<={self.value:.12g}"
+
+    @property
+    def in_words(self) -> str:
+        """Such as ``"time per volume of at most 50 ms"``."""
+        return f"{COST_KEYS[self.key].words} of at most {self.value:.12g} {COST_KEYS[self.key].unit}"
 
 
 def parse_budget(text: str) -> Budget:

@@ -9,9 +9,8 @@ import numpy as np
 
 from monai_unetpp.data.labelled import LabelledCase, list_cases
 from monai_unetpp.pruning.plan import EvaluationData
-from monai_unetpp.pruning.results import ScoreRow
 
-__all__ = ["choosing_entries", "confirming_cases", "split_cases", "split_rows"]
+__all__ = ["choosing_entries", "confirming_cases", "split_cases"]
 
 
 def confirming_cases(
@@ -79,26 +78,6 @@ def split_cases(cases: Mapping[str, str], share: float = 0.5, seed: int = 0) -> 
     return (
         tuple(sorted(case for case, subject in cases.items() if subject in choosing)),
         tuple(sorted(case for case, subject in cases.items() if subject not in choosing)),
-    )
-
-
-def split_rows(
-    rows: Sequence[ScoreRow], share: float = 0.5, seed: int = 0
-) -> tuple[tuple[ScoreRow, ...], tuple[ScoreRow, ...]]:
-    """Split scores into a choosing and a confirming part, each data set by :func:`split_cases`.
-
-    Raises:
-        ValueError: as :func:`split_cases`.
-    """
-    cases: dict[str, dict[str, str]] = {}
-    for row in rows:
-        cases.setdefault(row.dataset, {})[row.case] = row.subject
-    choosing = {
-        (dataset, case) for dataset, subjects in cases.items() for case in split_cases(subjects, share, seed)[0]
-    }
-    return (
-        tuple(row for row in rows if (row.dataset, row.case) in choosing),
-        tuple(row for row in rows if (row.dataset, row.case) not in choosing),
     )
 
 

@@ -6,11 +6,13 @@ import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 
+from monai_unetpp.data import read_geometry
+from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.results import ScoreRow
 from monai_unetpp.pruning.rules import Rules
 
-__all__ = ["doubts_of_rules", "doubts_of_split", "doubts_of_tolerances"]
+__all__ = ["doubts_of_rules", "doubts_of_split", "doubts_of_tolerances", "shortest_edge"]
 
 _WIDE_MARGIN = 0.05
 _HIGH_ALPHA = 0.1
@@ -22,11 +24,11 @@ def doubts_of_rules(rules: Rules) -> Iterator[str]:
     for margin in rules.margins:
         if METRICS[margin.metric].larger_is_better and margin.value > _WIDE_MARGIN:
             yield (
-                f"The margin {margin} lets a level lose {100 * margin.value:g} points of "
+                f"--margin {margin} lets a level lose {100 * margin.value:g} points of "
                 f"{METRICS[margin.metric].name}: a verdict with it says little."
             )
     if rules.alpha > _HIGH_ALPHA:
-        yield f"With alpha {rules.alpha:g}, one verdict in {1 / rules.alpha:.0f} may be wrong; 0.05 is usual."
+        yield f"With --alpha {rules.alpha:g}, one verdict in {1 / rules.alpha:.0f} may be wrong; 0.05 is usual."
 
 
 def doubts_of_split(subjects: int, share: float | None) -> Iterator[str]:
@@ -38,7 +40,7 @@ def doubts_of_split(subjects: int, share: float | None) -> Iterator[str]:
     """
     if share is not None and subjects < _SUBJECTS_TO_SPLIT:
         yield (
-            f"confirm_share splits {subjects} subjects: with fewer than {_SUBJECTS_TO_SPLIT}, each side has too few "
+            f"--confirm_share splits {subjects} subjects: with fewer than {_SUBJECTS_TO_SPLIT}, each side has too few "
             "for a verdict. Confirm on another data set, or use out-of-fold scores."
         )
 
@@ -50,22 +52,35 @@ def doubts_of_tolerances(
 
     Args:
         tolerance_mm: by label.
-        rows: scores of cases, for the size of the structures (in 3D only).
-        voxel_mm: median over the cases of the shortest voxel edge.
+        rows: scores of cases, for the size of the structures. In 2D, all objects of a label count as one.
+        voxel_mm: median over the cases of the shortest voxel edge, without axes of a single voxel.
         spatial_dims: 2 or 3.
     """
+    voxel, border, shape = ("voxel", "surface", "a ball of its volume")
+    if spatial_dims == 2:
+        voxel, border, shape = ("pixel", "border", "a disc of its area")
     for label, tolerance in tolerance_mm.items():
         if tolerance < voxel_mm * (1 - 1e-3):
             yield (
-                f"The tolerance of {label}, {tolerance:g} mm, is smaller than a voxel ({voxel_mm:.3g} mm): a surface "
-                "that is one voxel off counts as wrong. Use at least the edge of a voxel."
+                f"The tolerance of {label}, {tolerance:g} mm, is smaller than a {voxel} ({voxel_mm:.3g} mm): a "
+                f"{border} that is one {voxel} off counts as wrong. Use at least the edge of a {voxel}."
             )
         volumes = [row.score.truth_ml for row in rows if row.label == label and row.score.truth_ml > 0]
-        if spatial_dims != 3 or not volumes:
-            continue
-        radius = (3000 * statistics.median(volumes) / (4 * math.pi)) ** (1 / 3)
+        radius = _radius_mm(statistics.median(volumes), spatial_dims) if volumes else math.inf
         if tolerance > radius:
             yield (
-                f"The tolerance of {label}, {tolerance:g} mm, is larger than half of the structure (a ball of its "
-                f"volume has a radius of {radius:.3g} mm): its surface Dice says little. Use a smaller one."
+                f"The tolerance of {label}, {tolerance:g} mm, is larger than half of the structure ({shape} has a "
+                f"radius of {radius:.3g} mm): its surface Dice says little. Use a smaller one."
             )
+
+
+def shortest_edge(case: LabelledCase) -> float:
+    """The shortest voxel edge of a case in mm, without axes of a single voxel, such as the thickness of a slice."""
+    grid = read_geometry(case.label)
+    return min(size for size, count in zip(grid.spacing_mm, grid.shape, strict=True) if count > 1)
+
+
+def _radius_mm(volume_ml: float, spatial_dims: int) -> float:
+    """The radius of a ball of this volume, or of a disc of this area: 2D images are scored as 1 mm thick."""
+    cubic_mm = 1000 * volume_ml
+    return math.sqrt(cubic_mm / math.pi) if spatial_dims == 2 else (3 * cubic_mm / (4 * math.pi)) ** (1 / 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
@@ -32,13 +33,13 @@ from monai_unetpp.pruning.exposure import training_gap, with_exposures
 from monai_unetpp.pruning.folds import fold_entries, read_folds
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.report import write_report
-from monai_unetpp.pruning.results import Decision, PruningResult, ScoreRow
+from monai_unetpp.pruning.results import PruningResult, ScoreRow
 from monai_unetpp.pruning.score import Scores
-from monai_unetpp.pruning.summary import headline, level_to_show
+from monai_unetpp.pruning.summary import shown_loser, verdict
 from monai_unetpp.pruning.worst_cases import save_worst_cases
 from monai_unetpp.pruning.write import write_pruned_bundle
 
-__all__ = ["judge", "prune", "verdict"]
+__all__ = ["judge", "prune"]
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def prune(plan: PruningPlan) -> PruningResult:
         RuntimeError: no case could be scored.
     """
     if plan.data.scores:
-        entries = fold_entries(plan.data.dataset_dir[0], plan.data.list_key)
+        entries = fold_entries(plan.data.dataset_dir[0], plan.data.list_key, **plan.data.subject_rules)
         levels = plan.pipeline.network.levels
         return judge(read_folds(plan.data.scores, entries, levels, plan.data.names[0]), plan)
     prepared = prepare(plan)
@@ -136,15 +137,6 @@ def _conclude(
     return from_first(result, group)
 
 
-def verdict(result: PruningResult) -> Decision:
-    """The final decision: the confirmation if there is one, else the choice; on all data sets if several.
-
-    Raises:
-        ValueError: there is no decision.
-    """
-    return headline(result)
-
-
 def _evaluate(
     prepared: Prepared, scored: Scored, training: Sequence[ScoreRow], tell: Callable[[str], None]
 ) -> PruningResult:
@@ -161,6 +153,7 @@ def _evaluate(
     costs = measure_levels(prepared, scored)
     if plan.costs.settings:
         tell("measuring and comparing the further settings ...")
+    adaptive = compare_adaptive(prepared, scored, costs)
     return PruningResult(
         title=plan.outputs.title,
         points=scored.points,
@@ -174,12 +167,12 @@ def _evaluate(
         ),
         rules=plan.rules,
         decisions=decisions,
-        trade_offs=trade_offs(prepared, scored, costs),
+        trade_offs=trade_offs(prepared, scored, costs, adaptive),
         command=command_line(),
         error_auroc=scored.error_auroc,
         settings=prepared.settings | scored.left_out,
         grid=compare_settings(prepared, scored, costs),
-        adaptive=compare_adaptive(prepared, scored, costs),
+        adaptive=adaptive,
         stability=stability,
         between_sets=between_sets,
         exposures=exposures,
@@ -194,9 +187,11 @@ def _with_pictures(
     result: PruningResult,
     scored_by: Mapping[tuple[str, str], NestedUNet] | None,
 ) -> PruningResult:
-    pipeline, folder = prepared.plan.pipeline, prepared.plan.outputs.output_dir
-    shown = level_to_show(verdict(result), result.decisions, pipeline.network.levels)
-    return result.with_overlays(save_worst_cases(folder, pipeline, shown, scored.data_sets, scored_by))
+    shown, folder = shown_loser(result), prepared.plan.outputs.output_dir
+    if shown is None:
+        return result
+    found = save_worst_cases(folder, prepared.plan.pipeline, shown.level, scored.data_sets, scored_by)
+    return dataclasses.replace(result, overlays=found)
 
 
 def _write_pruned(prepared: Prepared, result: PruningResult) -> None:

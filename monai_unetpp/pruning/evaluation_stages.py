@@ -21,12 +21,12 @@ from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.measuring.energy import find_counter
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.progress import counting
-from monai_unetpp.pruning.adaptive_points import check_adaptive_network, evaluate_adaptive
+from monai_unetpp.pruning.adaptive_points import check_adaptive, evaluate_adaptive
 from monai_unetpp.pruning.budgets import parse_budget
 from monai_unetpp.pruning.confirmation import choosing_entries, confirming_cases
 from monai_unetpp.pruning.cost import measure_costs, measure_setting_costs
-from monai_unetpp.pruning.decision import confirm, confirm_jointly, decide_all
-from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances
+from monai_unetpp.pruning.decision import confirm, decide_all, join
+from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
 from monai_unetpp.pruning.exposure import exposures_of, record_of
 from monai_unetpp.pruning.folds import join_folds
 from monai_unetpp.pruning.inference import inference_of
@@ -63,6 +63,7 @@ from monai_unetpp.pruning.tradeoffs import (
     mean_accuracy,
     pareto_front,
     resampled_accuracy,
+    times_of_depths,
     with_labels,
     within_budget,
 )
@@ -85,7 +86,6 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-_FRONTS = (("latency_ms",), ("memory_mb",), ("parameters",))
 _ALL_COSTS = ("latency_ms", "memory_mb", "checkpoint_mb")
 
 
@@ -243,7 +243,7 @@ def _settings(plan: PruningPlan, device: torch.device) -> list[InferenceSetting]
     if asked or tolerances:
         check_grid_inferer(inferer)
     if tolerances:
-        check_adaptive_network(plan.pipeline.network)
+        check_adaptive(plan.pipeline.network, inferer)
     if not isinstance(inferer, NestedSlidingWindowInferer):
         return [None]
     return list(list_settings(inferer, dict(asked), plan.pipeline.network, device))
@@ -395,7 +395,7 @@ def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
     plan = prepared.plan
     # the smallest data set, as each has a verdict of its own
     subjects = min(Counter(dataset for dataset, _ in {(row.dataset, row.subject) for row in scored.rows}).values())
-    edges = [min(read_geometry(case.label).spacing_mm) for each in scored.choosing for case in each.cases]
+    edges = [shortest_edge(case) for each in scored.choosing for case in each.cases]
     dims = plan.pipeline.network.spatial_dims
     return (
         *doubts_of_rules(plan.rules),
@@ -454,7 +454,7 @@ def decide_cases(scored: Scored, rules: Rules, kept_back: frozenset[tuple[str, s
         return choice
     names = list(dict.fromkeys(row.dataset for row in confirming))
     confirmations = [confirm(choice[-1], confirming, scored.points, rules, dataset=name) for name in names]
-    return (*choice, *confirmations, *([confirm_jointly(confirmations)] if len(confirmations) > 1 else []))
+    return (*choice, *confirmations, *([join(confirmations)] if len(confirmations) > 1 else []))
 
 
 def compare_settings(prepared: Prepared, scored: Scored, level_costs: dict[str, PointCost]) -> OperatingGrid | None:
@@ -484,13 +484,18 @@ def compare_adaptive(prepared: Prepared, scored: Scored, costs: dict[str, PointC
     """Depths chosen per window, with their cost on real cases; None without tolerances."""
     plan = prepared.plan
     tolerances = adaptive_tolerances(plan.costs.settings)
-    if not tolerances:
+    if not tolerances or prepared.own is None:
         return None
+    inferers: dict[str, NestedSlidingWindowInferer] = {}
+    for setting in (prepared.own, *prepared.others):
+        # torch.compile takes the network as a whole
+        if setting.runtime != "compile":
+            inferers.setdefault(setting.runtime, with_setting(check_grid_inferer(plan.pipeline.inferer), setting))
     used = [each for each in scored.choosing if each.gate_rows]
     pipeline = Pipeline(**_steps(plan, None))
     return evaluate_adaptive(
         plan.pipeline.network,
-        check_grid_inferer(plan.pipeline.inferer),
+        inferers,
         used,
         tolerances,
         plan.rules,
@@ -502,19 +507,25 @@ def compare_adaptive(prepared: Prepared, scored: Scored, costs: dict[str, PointC
     )
 
 
-def trade_offs(prepared: Prepared, scored: Scored, costs: dict[str, PointCost]) -> tuple[TradeOff, ...]:
-    """What rules other than non-inferiority pick on the choosing cases: fronts, budgets, utility."""
+def trade_offs(
+    prepared: Prepared, scored: Scored, costs: dict[str, PointCost], adaptive: AdaptiveDepth | None
+) -> tuple[TradeOff, ...]:
+    """What rules other than non-inferiority pick on the choosing cases: fronts, budgets, utility.
+
+    Depths chosen per window take part in the front of time, the only cost that is measured of them.
+    """
     rules, names = prepared.plan.rules, [point.name for point in scored.points]
-    rows = with_labels(_choosing_rows(scored, prepared.kept_back))
+    timed = {name: costs[name] for name in names} | times_of_depths(adaptive, costs)
+    rows = with_labels((*_choosing_rows(scored, prepared.kept_back), *(adaptive.rows if adaptive else ())))
     if not rows:
         return ()
-    accuracy = mean_accuracy(rows, names)
-    resampled = resampled_accuracy(rows, names, seed=rules.seed)
-    embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
+    accuracy, resampled = mean_accuracy(rows, list(timed)), resampled_accuracy(rows, list(timed), seed=rules.seed)
+    own, of_levels = {name: accuracy[name] for name in names}, resampled[:, : len(names)]
     energy = ("energy_j",) if all(costs[name].volume_energy_j for name in names) else ()
-    fronts = [*_FRONTS, energy] if energy else _FRONTS
-    picked = [pareto_front(accuracy, costs, keys, resampled) for keys in fronts]
-    picked.append(front_of_labels({name: costs[name] for name in names}, resampled, (*_ALL_COSTS, *energy)))
+    picked = [pareto_front(accuracy, timed, ("latency_ms",), resampled)]
+    picked += [pareto_front(own, costs, (key,), of_levels) for key in ("memory_mb", "parameters", *energy)]
+    picked.append(front_of_labels({name: costs[name] for name in names}, of_levels, (*_ALL_COSTS, *energy)))
+    embedded = {point.name: accuracy[point.name] for point in scored.points if point.kind == "embedded"}
     if rules.budgets:
         limits = [parse_budget(budget) for budget in rules.budgets]
         picked.append(within_budget(embedded, costs, limits, rows, rules))

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import torch
 
-from monai_unetpp.bundles import WEIGHTS_FILE, TrainingRecord, load_network, read_network_def, read_training_record
-from monai_unetpp.bundles.integrity import hash_problems
-from monai_unetpp.bundles.loading import read_metadata
+from monai_unetpp.bundles import WEIGHTS_FILE, TrainingRecord, load_network, read_network_def
+from monai_unetpp.bundles.training_record import find_training_record
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.results import Decision, Exposure, ScoreRow, TrainingGap
 from monai_unetpp.pruning.tradeoffs import mean_accuracy
@@ -21,25 +20,28 @@ __all__ = ["SELECTION", "exposures_of", "has_weights_of", "record_of", "training
 SELECTION = "selection favours the deepest level; test on unseen cases"
 """Warning on a verdict other than to prune if the judging cases chose the weights by the deepest level."""
 
+#: The weights of a bundle, and those of a training whose result has not been put into it.
+_WEIGHTS = (WEIGHTS_FILE, "training/model.pt")
+
 _Case = tuple[str, str]
 
 
-def has_weights_of(network: NestedUNet, bundle: str | PathLike[str]) -> bool:
-    """Whether a network has the weights that a bundle holds."""
-    weights = Path(bundle) / WEIGHTS_FILE
-    own = load_network(weights, network_def=read_network_def(bundle)).state_dict()
+def has_weights_of(network: NestedUNet, bundle: str | PathLike[str], weights: str = WEIGHTS_FILE) -> bool:
+    """Whether a network has the weights that a bundle holds, by default those that it runs."""
+    own = load_network(Path(bundle) / weights, network_def=read_network_def(bundle)).state_dict()
     found = network.state_dict()
     return own.keys() == found.keys() and all(torch.equal(own[key], found[key].cpu()) for key in own)
 
 
 def record_of(network: NestedUNet, bundle: str | PathLike[str] | None) -> TrainingRecord | None:
     """What a bundle says about the cases behind a network's weights; None if it says nothing about these weights."""
-    if bundle is None or not (Path(bundle) / "configs" / "metadata.json").is_file():
+    if bundle is None:
         return None
-    record = read_training_record(bundle)
-    if record is None or any(hash_problems(Path(bundle), read_metadata(bundle))):
-        return None
-    return record if has_weights_of(network, bundle) else None
+    for weights in _WEIGHTS:
+        record = find_training_record(Path(bundle) / weights)
+        if record is not None and has_weights_of(network, bundle, weights):
+            return record
+    return None
 
 
 def exposures_of(

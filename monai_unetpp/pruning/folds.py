@@ -72,17 +72,18 @@ def join_folds(folds: Sequence[Scores], dataset: str | None = None) -> Scores:
     )
 
 
-def fold_entries(dataset_dir: str | PathLike[str], list_key: str) -> list[dict[str, Any]]:
+def fold_entries(dataset_dir: str | PathLike[str], list_key: str, **subjects: Any) -> list[dict[str, Any]]:
     """The cases that folds can be made of: those of the training and the validation list, and of ``list_key``.
 
     Args:
         dataset_dir: folder of the data set.
         list_key: a further list, or one of these.
+        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
     """
     content = read_content(Path(dataset_dir) / "dataset.json")
     # a validation list that is not there is drawn from the training list
     keys = [key for key in LISTS if content.get(key, content.get("training"))]
-    return [entry for key in dict.fromkeys([*keys, list_key]) for entry in load_datalist(dataset_dir, key)]
+    return [entry for key in dict.fromkeys([*keys, list_key]) for entry in load_datalist(dataset_dir, key, **subjects)]
 
 
 def read_folds(
@@ -92,7 +93,8 @@ def read_folds(
 
     Args:
         paths: tables with the columns of :data:`SCORE_COLUMNS`, such as the ``per_case.csv`` of a report.
-        entries: cases of the data set; those in no table are ignored.
+        entries: cases of the data set; those in no table are ignored. Their ``subject``, where they have one, replaces
+            that in the tables.
         levels: of the network, shallowest first.
         dataset: name of the data set, instead of that in the tables.
 
@@ -106,20 +108,28 @@ def read_folds(
             "with a --scores of its own."
         )
     files: dict[str, dict[tuple[Path, ...], LabelledCase]] = {}
-    for case in list_cases(entries):
+    told: dict[str, str] = {}
+    for entry, case in zip(entries, list_cases(entries), strict=True):
         files.setdefault(case.name, {})[case.files] = case
+        if entry.get("subject"):
+            told[case.name] = case.subject
     points = tuple(OperatingPoint(level, level) for level in levels)
-    return [_read_fold(Path(path), files, points, dataset) for path in paths]
+    return [_read_fold(Path(path), files, told, points, dataset) for path in paths]
 
 
 def _read_fold(
     path: Path,
     files: Mapping[str, Mapping[tuple[Path, ...], LabelledCase]],
+    told: Mapping[str, str],
     points: tuple[OperatingPoint, ...],
     dataset: str,
 ) -> Scores:
     kept = {point.name for point in points}
-    rows = [row for row in _read_rows(path, dataset) if row.point in kept]
+    rows = [
+        dataclasses.replace(row, subject=told.get(row.case, row.subject))
+        for row in _read_rows(path, dataset)
+        if row.point in kept
+    ]
     subjects = {row.case: row.subject for row in rows}
     unknown = next((name for name in subjects if name not in files), None)
     if unknown is not None:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from monai_unetpp.measuring.quartiles import Quartiles
-from monai_unetpp.pruning.decision import compare_points
+from monai_unetpp.pruning.decision import compare_points, passing_points
 from monai_unetpp.pruning.results import (
     InferenceSetting,
     OperatingGrid,
@@ -19,7 +19,7 @@ from monai_unetpp.pruning.results import (
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS
-from monai_unetpp.pruning.tradeoffs import mean_accuracy, pareto_front
+from monai_unetpp.pruning.tradeoffs import mean_accuracy, pareto_front, resampled_accuracy
 
 __all__ = ["at_setting", "compare_grid", "points_at_settings", "recommend_point"]
 
@@ -101,6 +101,7 @@ def compare_grid(
     names = [point.name for point in points]
     outcomes = compare_points(rows, names, reference, rules)
     accuracy = mean_accuracy(rows, names)
+    front = pareto_front(accuracy, costs, resampled=resampled_accuracy(rows, names, seed=rules.seed))
     recommended, reason = recommend_point(reference, outcomes, time_ratios)
     subjects = min(len({row.subject for row in rows if row.dataset == name}) for name in {r.dataset for r in rows})
     if subjects < MIN_SUBJECTS:
@@ -116,10 +117,11 @@ def compare_grid(
         costs=dict(costs),
         time_ratios=dict(time_ratios),
         outcomes=outcomes,
-        front=pareto_front(accuracy, costs).points,
+        front=front.points,
         recommended=recommended,
         reason=reason,
         left_out=dict(left_out or {}),
+        on_front=front.on_front,
     )
 
 
@@ -133,11 +135,8 @@ def recommend_point(
         outcomes: of all other points on all data sets.
         time_ratios: time of all points relative to the reference.
     """
-    states: dict[str, set[str]] = {}
-    for outcome in outcomes:
-        states.setdefault(outcome.point, set()).add(outcome.state)
-    passed = [point for point, seen in states.items() if seen == {"pass"}]
-    counted = f"{len(passed)} of {len(states)} operating points are shown to be no worse than {reference}"
+    passed, count = passing_points(outcomes), len({outcome.point for outcome in outcomes})
+    counted = f"{len(passed)} of {count} operating points are shown to be no worse than {reference}"
     if not passed:
         return None, f"{counted}: keep it."
     fastest = min(passed, key=lambda point: time_ratios[point].median)

@@ -88,6 +88,11 @@ class PairedScores:
         labels = tuple(name for name in names if name != FOREGROUND) or (FOREGROUND,)
         return cls(dataset, tuple(points), subjects, labels, scores)
 
+    @property
+    def subject_numbers(self) -> dict[str, int]:
+        """The subjects, numbered in the order of their cases."""
+        return {subject: number for number, subject in enumerate(dict.fromkeys(self.subjects.values()))}
+
     def check_label(self, label: str) -> str:
         """``label`` if it was scored, the pooled foreground included.
 

@@ -17,8 +17,8 @@ from monai_unetpp.plain_values import from_plain, to_plain
 from monai_unetpp.pruning.adaptive_tables import ADAPTIVE_RULE, adaptive_cases_table, adaptive_csv, adaptive_table
 from monai_unetpp.pruning.folds import SCORE_COLUMNS, format_scores, score_cells
 from monai_unetpp.pruning.grid_tables import GRID_RULE, grid_networks_table, grid_table
-from monai_unetpp.pruning.report_front import plot_trade_off
-from monai_unetpp.pruning.report_opening import first_lines, key_facts, plain_verdict
+from monai_unetpp.pruning.report_front import plot_trade_offs
+from monai_unetpp.pruning.report_opening import first_lines, key_facts, levels_in_words, plain_verdict
 from monai_unetpp.pruning.report_plots import Picture, plot_case_lines, plot_differences, plot_grid
 from monai_unetpp.pruning.report_tables import (
     DECISION_RULE,
@@ -38,18 +38,18 @@ from monai_unetpp.pruning.report_tables import (
 )
 from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult
 from monai_unetpp.pruning.summary import (
-    ALL,
     Summary,
     chosen_point,
     data_sets,
     deepest_point,
-    headline,
     ordered_decisions,
     shown_loser,
     summarise,
+    verdict,
 )
 from monai_unetpp.pruning.trust_tables import between_sets_table, stability_table
 from monai_unetpp.pruning.trust_wording import honesty
+from monai_unetpp.pruning.wording import data_set_in_words, part_in_words
 from monai_unetpp.reporting.markdown import escape
 from monai_unetpp.reporting.numbers import significant
 from monai_unetpp.reporting.tables import Table
@@ -57,7 +57,7 @@ from monai_unetpp.spreadsheet import format_csv as _csv_text
 
 __all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
 
-SCHEMA_VERSION = "2.3"
+SCHEMA_VERSION = "2.4"
 _GRID_FILE = "operating_points.csv"
 _ADAPTIVE_FILE = "adaptive_depth.csv"
 
@@ -188,10 +188,10 @@ def _single_tables(result: PruningResult, summary: Summary) -> dict[str, Table |
 
 
 def _markdown(result: PruningResult, summary: Summary) -> str:
-    decision = headline(result)
+    decision = verdict(result)
     parts = [
         f"# Pruning report: {escape(result.title)}",
-        f"**{escape(plain_verdict(result))}**",
+        f"**{escape(plain_verdict(result))}** {escape(levels_in_words(result))}",
         "\n".join(f"- **{escape(fact.value)}** {escape(fact.meaning)}" for fact in key_facts(result, summary)),
         escape(decision.summary),
         escape(honesty(result)),
@@ -213,7 +213,7 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         f"- {escape(_named(d))}: {escape(blocker)}" for d in ordered_decisions(result) for blocker in d.blockers
     ]
     if blockers:
-        parts += ["## What stopped at which level", "\n".join(blockers)]
+        parts += ["## Why the test stopped", "\n".join(blockers)]
     parts += [table.markdown() for table in tables if table is not None]
     if result.grid is not None:
         parts += ["## The operating points in words", f"**{escape(result.grid.reason)}**", escape(GRID_RULE)]
@@ -245,7 +245,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    decision = headline(result)
+    decision = verdict(result)
     overlays = [_overlay(_find(path, folder)) for path in result.overlays]
     return environment.get_template("report.html").render(
         result=result,
@@ -253,13 +253,14 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         verdict=verdict_cell(decision),
         honesty=honesty(result),
         plain=plain_verdict(result),
+        levels_in_words=levels_in_words(result),
         facts=key_facts(result, summary),
         picture_lead=_picture_lead(result),
         trust=first_lines(result),
         decision_rule=DECISION_RULE,
         earlier_rules=result.settings.get(EARLIER_RULES),
         **_single_tables(result, summary),
-        trade_off=_embed(plot_trade_off(result)),
+        trade_off_plots=[_embed(picture) for picture in plot_trade_offs(result)],
         decisions=[
             (d, _named(d), comparisons_table(result, d) if d.comparisons else None, _embed(plot_differences(result, d)))
             for d in ordered_decisions(result)
@@ -278,8 +279,7 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
 
 
 def _named(decision: Decision) -> str:
-    name = "All data sets together" if decision.dataset == ALL else decision.dataset
-    return name if decision.role == "choose and report" else f"{name}, cases that {decision.role}"
+    return data_set_in_words(decision.dataset) + part_in_words(decision.role)
 
 
 def _worst_title(result: PruningResult) -> str:

@@ -1,157 +1,226 @@
-"""The plot of the trade-off: the accuracy of each level against its time."""
+"""The pictures of the trade-offs: the accuracy of every operating point against each measured cost."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from monai_unetpp.pruning.budgets import COST_KEYS
 from monai_unetpp.pruning.report_plots import Picture, picture_of
-from monai_unetpp.pruning.results import OperatingPoint, PruningResult, ScoreRow
+from monai_unetpp.pruning.results import OperatingPoint, PointCost, PruningResult, ScoreRow
 from monai_unetpp.pruning.summary import chosen_point, deepest_point
-from monai_unetpp.pruning.tradeoffs import mean_accuracy, resampled_accuracy, with_labels
+from monai_unetpp.pruning.tradeoffs import (
+    cost_value,
+    mean_accuracy,
+    pareto_front,
+    resampled_accuracy,
+    times_of_depths,
+    with_labels,
+)
 from monai_unetpp.pruning.wording import format_metric
-from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure
-from monai_unetpp.reporting.numbers import NBSP, significant, time_unit
+from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure, write_beside
+from monai_unetpp.reporting.numbers import NBSP, percent, significant, time_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["mean_dice", "plot_trade_off"]
+__all__ = ["mean_dice", "plot_trade_offs"]
 
-_CROWDED = 0.16
-"""Points closer than this share of the time axis have their text on different sides."""
+_GOALS = ("latency_ms", "memory_mb", "parameters", "energy_j")
+_LINE = 16
+"""Most letters in a line beside a point."""
+_MARKERS = {"level": "o", "further checkpoint": "D", "depth per window": "s"}
 
 
 class _Place(NamedTuple):
-    """A point in the plot: its time in the unit of the plot, its mean Dice, and its bar, if any."""
+    """A point in a picture.
+
+    ``share`` is how often the point is on the front, ``bar`` the interval of its mean Dice relative to the deepest
+    level, and ``role`` one or two words for the chosen and the deepest level.
+    """
 
     name: str
-    time: float
+    kind: str
+    role: str
+    cost: float
     dice: float
-    bar: tuple[float, float] | None
-    further: bool
+    bar: tuple[float, float]
+    on_front: bool
+    share: float
 
 
-def plot_trade_off(result: PruningResult) -> Picture | None:
-    """Plot the mean Dice of each point against its time per volume; None without costs or labels.
+class _Scored(NamedTuple):
+    """All points by name: what they are, their mean Dice, its interval, and accuracies in resamples of the subjects.
 
-    Bars are 95 % bootstrap intervals over subjects of the difference from the deepest level. They do not include the
-    spread between easy and hard cases, which all levels share.
+    The latter are ``(samples, points, labels)``.
     """
-    unit, scale = time_unit(cost.volume_latency_s.median for cost in result.costs.values())
-    places = _places(result, scale)
-    if not places:
-        return None
-    chosen, deepest = (point.name if point else "" for point in (chosen_point(result), deepest_point(result)))
-    with new_figure(8.6, 4.3) as (figure, grid):
-        axes = grid[0, 0]
-        reference = next((place for place in places if place.name == deepest), None)
-        if reference is not None and len(places) > 1:
-            axes.axhline(reference.dice, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
-        for place, below in zip(places, _sides(places), strict=True):
-            role = "chosen" if place.name == chosen else ""
-            if place.name == deepest:
-                role = "deepest, kept" if role else "deepest"
-            _draw(axes, place, role, below, unit)
-        axes.set_xlim(0, 1.16 * max(place.time for place in places))
-        axes.margins(y=0.32)
-        axes.set_xlabel(f"time per volume ({unit}, median): further left is faster")
-        axes.set_ylabel("mean Dice over the labels (0 to 1)")
-        spots = [(axes, (place.time, place.dice), _words(place, deepest, unit)) for place in places]
-        words = "; ".join(text for _, _, text in spots)
-        return picture_of(figure, f"Accuracy against time. {words}.", spots)
+
+    kinds: dict[str, str]
+    dice: dict[str, float]
+    bars: dict[str, tuple[float, float]]
+    resampled: Any
+
+
+def plot_trade_offs(result: PruningResult) -> list[Picture]:
+    """Plot the mean Dice of every point against each measured cost; no picture without costs or labels.
+
+    Points joined by a line are on the Pareto front; hollow ones are beaten by another. In brackets is the share of
+    resamples of the subjects in which a point is unbeaten. Bars are 95 % bootstrap intervals over subjects of the
+    difference from the deepest level, without the spread between easy and hard cases, which all levels share. All
+    pictures have the same y-axis.
+    """
+    scored = _scored(result)
+    if scored is None:
+        return []
+    goals = {key: {n: c for n, c in _costs(result, key).items() if n in scored.kinds} for key in _GOALS}
+    return [_plot(result, key, costs, scored) for key, costs in goals.items() if costs]
 
 
 def mean_dice(result: PruningResult, points: Sequence[OperatingPoint]) -> dict[str, float]:
     """Mean Dice of each point over cases, labels and data sets, in that order; empty if no case has a label."""
     names = [point.name for point in points]
-    rows = _rows(result, names)
+    rows = with_labels([row for row in result.rows if row.point in names])
     return mean_accuracy(rows, names) if rows else {}
 
 
-def _rows(result: PruningResult, names: Sequence[str]) -> list[ScoreRow]:
-    """The scores of these points on the data sets that have a label."""
-    return list(with_labels([row for row in result.rows if row.point in names]))
+def _costs(result: PruningResult, key: str) -> dict[str, PointCost]:
+    """The costs of the points for which this one was measured; of depths per window, only time was."""
+    depths = times_of_depths(result.adaptive, result.costs) if key == "latency_ms" else {}
+    return {name: cost for name, cost in (result.costs | depths).items() if key != "energy_j" or cost.volume_energy_j}
 
 
-def _places(result: PruningResult, scale: float) -> list[_Place]:
-    """Every point with a cost, the fastest first."""
-    points = {point.name: point for point in result.points if point.name in result.costs}
-    accuracy, names = mean_dice(result, list(points.values())), list(points)
-    if not accuracy:
-        return []
-    resampled = np.nanmean(resampled_accuracy(_rows(result, names), names, seed=result.rules.seed), axis=2)
-    deepest = deepest_point(result)
-    bars: dict[str, tuple[float, float] | None] = dict.fromkeys(names)
-    if deepest is not None and deepest.name in points:
-        bars = _bars(accuracy, resampled, deepest.name)
+def _scored(result: PruningResult) -> _Scored | None:
+    """All points with a cost, on the cases that all of them were scored on; None if there are none."""
+    kinds = {p.name: "further checkpoint" if p.kind == "extra" else "level" for p in result.points}
+    kinds = {name: kind for name, kind in kinds.items() if name in result.costs}
+    kinds |= dict.fromkeys(times_of_depths(result.adaptive, result.costs), "depth per window")
+    names = list(kinds)
+    rows = _shared_rows(result, names)
+    if not rows:
+        return None
+    dice, resampled = mean_accuracy(rows, names), resampled_accuracy(rows, names, seed=result.rules.seed)
+    return _Scored(kinds, dice, _bars(dice, resampled, deepest_point(result)), resampled)
+
+
+def _shared_rows(result: PruningResult, names: Sequence[str]) -> tuple[ScoreRow, ...]:
+    every = [*result.rows, *(result.adaptive.rows if result.adaptive else ())]
+    cases: dict[str, set[tuple[str, str]]] = {name: set() for name in names}
+    for row in every:
+        if row.point in cases:
+            cases[row.point].add((row.dataset, row.case))
+    shared = set.intersection(*cases.values()) if cases else set()
+    return with_labels([row for row in every if row.point in cases and (row.dataset, row.case) in shared])
+
+
+def _bars(dice: dict[str, float], resampled: Any, deepest: OperatingPoint | None) -> dict[str, tuple[float, float]]:
+    """The interval of each mean relative to that of the deepest level; of no width for that level itself."""
+    names = list(dice)
+    if deepest is None or deepest.name not in names:
+        return {name: (mean, mean) for name, mean in dice.items()}
+    over_labels = np.nanmean(resampled, axis=2)
+    differences = over_labels - over_labels[:, [names.index(deepest.name)]]
+    ends = np.nanpercentile(differences, (2.5, 97.5), axis=0) + dice[deepest.name]
+    return {name: (float(low), float(high)) for name, low, high in zip(names, *ends, strict=True)}
+
+
+def _plot(result: PruningResult, key: str, costs: Mapping[str, PointCost], scored: _Scored) -> Picture:
+    words, unit, scale = _axis(key, costs)
+    places = _places(result, key, costs, scored, scale)
+    deepest = next((place for place in places if place.role.startswith("deepest")), None)
+    with new_figure(3.75, 3.5) as (figure, grid):
+        axes = grid[0, 0]
+        if deepest is not None and len(places) > 1:
+            axes.axhline(deepest.dice, color=FAINT, linewidth=1.2, linestyle=(0, (4, 3)), zorder=1)
+        front = [place for place in places if place.on_front]
+        axes.plot([p.cost for p in front], [p.dice for p in front], color=FAINT, linewidth=1.6, zorder=1)
+        for place in places:
+            _draw(axes, place)
+        axes.set_xlim(0, 1.22 * max(place.cost for place in places))
+        # the same for all costs
+        ends = [end for bar in scored.bars.values() for end in bar]
+        room = 0.4 * max(max(ends) - min(ends), 1e-3)
+        axes.set_ylim(min(ends) - room, max(ends) + room)
+        axes.locator_params(axis="x", nbins=5)
+        axes.set_xlabel(f"{words} ({unit})")
+        axes.set_ylabel("mean Dice over the labels (0 to 1)")
+        write_beside(axes, [(p.cost, *p.bar, _label(p)) for p in places], fontsize=9, color=INK, zorder=4)
+        spots = [(axes, (p.cost, p.dice), _in_words(p, words, unit, deepest)) for p in places]
+        told = "; ".join(text for _, _, text in spots)
+        return picture_of(figure, f"Accuracy against {words}. {told}.", spots)
+
+
+def _axis(key: str, costs: Mapping[str, PointCost]) -> tuple[str, str, float]:
+    """What a cost is, its unit, and the factor from the unit of its key."""
+    words, unit = COST_KEYS[key]
+    if key == "parameters":
+        return words, "million parameters", 1e-6
+    if key == "latency_ms":
+        unit, scale = time_unit(cost.volume_latency_s.median for cost in costs.values())
+        return words, unit, scale / 1e3
+    return words, unit, 1.0
+
+
+def _places(
+    result: PruningResult, key: str, costs: Mapping[str, PointCost], scored: _Scored, scale: float
+) -> list[_Place]:
+    """Every point with this cost, the cheapest first."""
+    names, every = list(costs), list(scored.kinds)
+    among = scored.resampled[:, [every.index(name) for name in names]]
+    front = pareto_front({name: scored.dice[name] for name in names}, costs, [key], among)
+    # the table of trade-offs has the shares of the choosing cases
+    stored = {trade_off.rule: trade_off.on_front for trade_off in result.trade_offs}
+    shares = front.on_front | stored.get(front.rule, {})
+    chosen, deepest = (point.name if point else "" for point in (chosen_point(result), deepest_point(result)))
+    roles = {chosen: "chosen", deepest: "deepest, kept" if chosen == deepest else "deepest"}
     places = [
         _Place(
-            name, result.costs[name].volume_latency_s.median * scale, accuracy[name], bars[name], point.kind == "extra"
+            name,
+            scored.kinds[name],
+            roles.get(name, ""),
+            cost_value(costs[name], key) * scale,
+            scored.dice[name],
+            scored.bars[name],
+            name in front.points,
+            shares[name],
         )
-        for name, point in points.items()
+        for name in names
     ]
-    return sorted(places, key=lambda place: place.time)
+    return sorted(places, key=lambda place: place.cost)
 
 
-def _bars(accuracy: dict[str, float], resampled: Any, deepest: str) -> dict[str, tuple[float, float] | None]:
-    """The interval of each mean relative to that of the deepest level."""
-    names = list(accuracy)
-    differences = resampled - resampled[:, [names.index(deepest)]]
-    ends = np.nanpercentile(differences, (2.5, 97.5), axis=0) + accuracy[deepest]
-    return {
-        name: None if name == deepest else (float(low), float(high))
-        for name, low, high in zip(names, *ends, strict=True)
-    }
-
-
-def _sides(places: Sequence[_Place]) -> list[bool]:
-    """Whether the text of each point is below it: among crowded points, that of the less accurate ones."""
-    width = max(place.time for place in places)
-
-    def crowded(one: _Place, other: _Place) -> bool:
-        return one is not other and abs(one.time - other.time) < _CROWDED * width
-
-    return [any(crowded(each, other) and other.dice > each.dice for other in places) for each in places]
-
-
-def _draw(axes: Axes, place: _Place, role: str, below: bool, unit: str) -> None:
-    chosen = role not in ("", "deepest")
+def _draw(axes: Axes, place: _Place) -> None:
+    chosen = place.role not in ("", "deepest")
     colour = PALETTE[1] if chosen else PALETTE[0]
-    low, high = place.bar or (place.dice, place.dice)
-    if place.bar:
-        axes.plot([place.time] * 2, [low, high], color=colour, linewidth=2.2, solid_capstyle="butt", zorder=2)
-        axes.plot([place.time] * 2, [low, high], color=colour, marker="_", markersize=9, markeredgewidth=1.8, zorder=2)
+    if place.bar[0] < place.bar[1]:
+        axes.plot([place.cost] * 2, place.bar, color=colour, linewidth=2, solid_capstyle="butt", zorder=2)
+        axes.plot([place.cost] * 2, place.bar, color=colour, marker="_", markersize=8, markeredgewidth=1.8, zorder=2)
     axes.plot(
-        place.time,
+        place.cost,
         place.dice,
-        marker="D" if place.further else "o",
-        markersize=11 if chosen else 8,
+        marker=_MARKERS[place.kind],
+        markersize=10 if chosen else 7.5,
         color=colour,
-        markerfacecolor="white" if place.further else colour,
+        markerfacecolor=colour if place.on_front else "white",
         markeredgewidth=1.8,
         zorder=3,
     )
-    name = f"{place.name}, {role}" if role else place.name
-    axes.annotate(
-        f"{name}\n{format_metric('dice', place.dice)} in {significant(place.time)} {unit}",
-        (place.time, low if below else high),
-        xytext=(0, -10 if below else 10),
-        textcoords="offset points",
-        ha="center",
-        va="top" if below else "bottom",
-        fontsize=9.5,
-        fontweight="bold" if chosen else "normal",
-        color=INK,
-        zorder=4,
+
+
+def _label(place: _Place) -> str:
+    """The name, how often it is on the front, and its role, in short lines."""
+    name = textwrap.fill(f"{place.name.replace('=', ' ')} ({percent(place.share)})", _LINE)
+    return "\n".join(part for part in (name, place.role) if part)
+
+
+def _in_words(place: _Place, words: str, unit: str, deepest: _Place | None) -> str:
+    text = (
+        f"{place.name}: mean Dice {format_metric('dice', place.dice)}, {words} {significant(place.cost)} {unit}, "
+        f"unbeaten in {percent(place.share)} of resamples"
     )
-
-
-def _words(place: _Place, deepest: str, unit: str) -> str:
-    text = f"{place.name}: mean Dice {format_metric('dice', place.dice)} in {significant(place.time)} {unit}"
-    if place.bar is None or place.name == deepest:
+    if deepest is None or place.name == deepest.name:
         return text
     low, high = place.bar
-    return f"{text}, 95{NBSP}% interval relative to {deepest} {low:.4f} to {high:.4f}"
+    return f"{text}, 95{NBSP}% interval relative to {deepest.name} {low:.4f} to {high:.4f}"

@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 from monai_unetpp.pruning.report_front import mean_dice
 from monai_unetpp.pruning.results import PruningResult
-from monai_unetpp.pruning.summary import Summary, deepest_point, headline, shown_loser
+from monai_unetpp.pruning.summary import Summary, deepest_point, shown_loser, verdict
 from monai_unetpp.pruning.trust_wording import TrustLine, trust_lines
 from monai_unetpp.pruning.wording import format_difference, format_metric, speed_up
 from monai_unetpp.reporting.numbers import minus, percent
 
-__all__ = ["Fact", "first_lines", "key_facts", "plain_verdict"]
+__all__ = ["Fact", "first_lines", "key_facts", "levels_in_words", "plain_verdict"]
 
 
 class Fact(NamedTuple):
@@ -23,11 +23,11 @@ class Fact(NamedTuple):
 
 def plain_verdict(result: PruningResult) -> str:
     """What to do, in one short sentence without figures."""
-    decision, deepest = headline(result), deepest_point(result)
+    decision, deepest = verdict(result), deepest_point(result)
     name = deepest.name if deepest else decision.level
     if decision.verdict == "prune" and decision.level != name:
         lead = "Confirmed: use" if decision.role == "confirm" else "Use"
-        return f"{lead} {decision.level}: as accurate as {name} within the margins, at less cost."
+        return f"{lead} {decision.level} instead of {name}: as accurate within the margins, at less cost."
     if decision.verdict == "keep":
         loser = shown_loser(result)
         return f"Keep {name}: {loser.name if loser else 'a shallower level'} is not accurate enough."
@@ -36,16 +36,26 @@ def plain_verdict(result: PruningResult) -> str:
     return f"Use {decision.level}."
 
 
+def levels_in_words(result: PruningResult) -> str:
+    """What a reader must know of levels to understand the verdict; empty for a single one."""
+    names = [point.name for point in result.points if point.kind == "embedded"]
+    if len(names) < 2:
+        return ""
+    return (
+        f"Levels are depths at which the network can be cut, from {names[0]}, the shallowest and cheapest, to "
+        f"{names[-1]}, the whole network."
+    )
+
+
 def key_facts(result: PruningResult, summary: Summary) -> list[Fact]:
     """What the chosen or refused level saves and loses: time, parameters, memory and Dice."""
     shown, deepest = shown_loser(result), deepest_point(result)
     if shown is None or deepest is None:
         return []
-    pair = f"{shown.name} against {deepest.name}"
     cost = next(each for each in summary.costs if each.point == shown.name)
     facts = []
     if cost.volume_speed_up is not None:
-        facts.append(Fact(speed_up(cost.volume_speed_up) or "", f"speed, {pair}"))
+        facts.append(Fact(speed_up(cost.volume_speed_up) or "", f"speed of {shown.name} compared with {deepest.name}"))
     for share, what in ((cost.parameter_share, "parameters"), (cost.memory_share, "peak memory")):
         if share is not None:
             facts.append(Fact(minus(percent(share)), f"of the {what} of {deepest.name}"))
@@ -53,7 +63,7 @@ def key_facts(result: PruningResult, summary: Summary) -> list[Fact]:
     if means:
         own, other = (format_metric("dice", means[point.name]) for point in (shown, deepest))
         difference = format_difference("dice", means[shown.name] - means[deepest.name])
-        facts.append(Fact(difference, f"mean Dice, {own} against {other}"))
+        facts.append(Fact(difference, f"in mean Dice: {shown.name} {own}, {deepest.name} {other}"))
     return facts
 
 

@@ -16,7 +16,7 @@ from monai_unetpp.pruning.results import Comparison, Decision, OperatingGrid, Op
 from monai_unetpp.pruning.summary import points_under_test, shown_labels
 from monai_unetpp.pruning.wording import format_difference, format_metric
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure, use_log_scale
-from monai_unetpp.reporting.numbers import significant
+from monai_unetpp.reporting.numbers import percent, significant
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -69,10 +69,10 @@ def picture_of(figure: Figure, alt: str, marks: Sequence[tuple[Axes, tuple[float
     return Picture(buffer.getvalue(), alt, tuple(spots))
 
 
-def _panels(count: int, **options: Any) -> Any:
+def _panels(count: int) -> Any:
     columns = min(count, 3 if count != 4 else 2)
     rows = math.ceil(count / columns)
-    return new_figure(max(3.75 * columns, 5.0), 0.4 + 2.9 * rows, rows, columns, **options)
+    return new_figure(max(3.75 * columns, 5.0), 0.4 + 2.9 * rows, rows, columns)
 
 
 def _panel_labels(result: PruningResult) -> tuple[str, ...]:
@@ -131,7 +131,10 @@ def plot_grid(result: PruningResult) -> Picture | None:
         words = {
             p.name: f"{p.name} {grid.accuracy[p.name]:.3f} at {significant(place[p.name][0])}" for p in grid.points
         }
-        marks = [(axes, place[name], f"{text} of the reference's time") for name, text in words.items()]
+        often = {name: f", unbeaten in {percent(share)} of resamples" for name, share in grid.on_front.items()}
+        marks = [
+            (axes, place[name], f"{text} of the reference's time{often.get(name, '')}") for name, text in words.items()
+        ]
         alt = "Mean Dice against time relative to the reference: " + "; ".join(words.values()) + "."
         return picture_of(figure, alt, marks)
 

@@ -28,14 +28,16 @@ from monai_unetpp.pruning.summary import (
 )
 from monai_unetpp.pruning.wording import (
     STATE_TONES,
+    capitalised,
     confidence,
-    costs_in_words,
+    data_set_in_words,
     format_difference,
     format_metric,
     interval,
     interval_note,
     mean_and_sd,
     named_data_set,
+    part_in_words,
     quartiles,
     quoted,
     rule_in_words,
@@ -103,11 +105,13 @@ def verdicts_table(result: PruningResult) -> Table:
     """One row per data set, and one for all."""
     records = [
         {
-            "Data set": d.dataset,
+            "Data set": data_set_in_words(d.dataset),
             "Verdict": verdict_cell(d),
             "Cases": str(d.cases),
             "Subjects": str(d.subjects),
-            "Cases used to": d.role,
+            "Its cases": "choose the level and give its figures"
+            if d.role == "choose and report"
+            else f"{d.role} the level",
             "Optimistic": TableCell("yes", "unsure") if d.optimistic else "no",
             "Subjects needed": None if d.subjects_needed is None else str(d.subjects_needed),
             "In words": d.summary,
@@ -117,7 +121,7 @@ def verdicts_table(result: PruningResult) -> Table:
     return Table.of(
         "The verdict on each data set",
         records,
-        words=("Data set", "Verdict", "Cases used to", "Optimistic", "In words"),
+        words=("Data set", "Verdict", "Its cases", "Optimistic", "In words"),
         notes=[
             "Optimistic: whether the same cases chose the level and give its figures, whatever selected the weights."
         ],
@@ -213,9 +217,8 @@ def accuracy_table(result: PruningResult, summary: Summary, dataset: str) -> Tab
 def comparisons_table(result: PruningResult, decision: Decision) -> Table:
     """The comparisons of every guarded metric at every level, with their results."""
     tested = points_under_test(result, decision)
-    part = "" if decision.role == "choose and report" else f", cases that {decision.role}"
     return Table.of(
-        f"Non-inferiority on {named_data_set(decision.dataset)}{part}",
+        f"Non-inferiority on {named_data_set(decision.dataset)}{part_in_words(decision.role)}",
         [_comparison_record(result, c, tested) for c in decision.comparisons],
         words=("Level", "Metric", "Label", "Bound by", "Result"),
         notes=_comparison_notes(result, decision, tested),
@@ -400,7 +403,7 @@ def trade_offs_table(result: PruningResult) -> Table | None:
     """The rules other than non-inferiority and what they pick; None if there are none."""
     columns = ("Rule", "Picks", "Why")
     records = [
-        {"Rule": rule_in_words(t.rule), "Picks": ", ".join(t.points) or "none", "Why": costs_in_words(t.reason)}
+        {"Rule": rule_in_words(t.rule), "Picks": ", ".join(t.points) or "none", "Why": t.reason}
         for t in result.trade_offs
     ]
     return Table.of("Trade-offs", records, words=columns) if records else None
@@ -440,7 +443,7 @@ def settings_table(result: PruningResult) -> Table:
         value = f"{margin.value:g} {metric.unit}".rstrip()
         rows.append((f"Margin, {metric.name}", f"{value} on {'every label' if labels is None else ', '.join(labels)}"))
     if EARLIER_RULES in result.settings:
-        rows.append((_capitalised(EARLIER_RULES), TableCell(result.settings[EARLIER_RULES], "unsure")))
+        rows.append((capitalised(EARLIER_RULES), TableCell(result.settings[EARLIER_RULES], "unsure")))
     few = confidence(bound_alpha(MIN_SUBJECTS, result.rules.alpha))
     bounds = (
         f"{confidence(result.rules.alpha)}, one-sided; higher with fewer than {FULL_SUBJECTS} subjects, up to {few} "
@@ -453,16 +456,12 @@ def settings_table(result: PruningResult) -> Table:
     rows.append(("Bootstrap", f"{result.rules.bootstrap_samples} resamples, seed {result.rules.seed}"))
     for label, mm in result.tolerance_mm.items():
         rows.append((f"Surface tolerance, {label}", f"{significant(mm, 2)} mm"))
-    rows += [(_capitalised(name), text) for name, text in result.settings.items() if name != EARLIER_RULES]
+    rows += [(capitalised(name), text) for name, text in result.settings.items() if name != EARLIER_RULES]
     return _pairs("Rules of this run", "Setting", rows)
 
 
 def _pairs(caption: str, name: str, rows: Sequence[tuple[str, TableCell | str]]) -> Table:
     return Table.of(caption, [{name: key, "Value": value} for key, value in rows], words=(name, "Value"))
-
-
-def _capitalised(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def environment_table(result: PruningResult) -> Table | None:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
-from monai_unetpp.metrics import LabelScore
+from monai_unetpp.metrics import METRICS, LabelScore
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.reporting.html import html_paragraph, html_table
 
@@ -264,7 +264,7 @@ class Decision:
         rows = [
             (
                 one.point,
-                one.metric,
+                METRICS[one.metric].name,
                 one.label,
                 f"{one.mean_point:.4f}",
                 f"{one.mean_difference:+.4f}",
@@ -407,6 +407,7 @@ class OperatingGrid:
         time_ratios: by name of the point: time per volume relative to the reference in the same round.
         outcomes: by data set, of every point but the reference.
         front: names of the points that no other beats in both accuracy and time, most accurate first.
+        on_front: by point, the share of 1,000 resamples of the subjects in which it is on the front.
         recommended: the fastest point that passes on every data set; None if none is faster than the reference.
         reason: why, in one sentence.
         left_out: settings that failed on a case, and why.
@@ -423,6 +424,7 @@ class OperatingGrid:
     recommended: str | None
     reason: str
     left_out: dict[str, str] = dataclasses.field(default_factory=dict)
+    on_front: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -482,6 +484,8 @@ class AdaptiveDepth:
         timed_cases: number of cases that were timed.
         recommended: the accepted point with the fewest operations, if it is also faster; else None.
         reason: why, in one sentence.
+        staging: by runtime, the time of the timed cases if the network runs in stages and no window stops, relative to
+            the deepest level alone in the same round.
     """
 
     reference: str
@@ -492,6 +496,7 @@ class AdaptiveDepth:
     timed_cases: int
     recommended: str | None
     reason: str
+    staging: dict[str, Quartiles] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -546,7 +551,3 @@ class PruningResult:
     exposures: tuple[Exposure, ...] | None = None
     doubts: tuple[str, ...] = ()
     training_gap: tuple[TrainingGap, ...] = ()
-
-    def with_overlays(self, overlays: tuple[str, ...]) -> PruningResult:
-        """The same result with the paths of the pictures."""
-        return dataclasses.replace(self, overlays=overlays)

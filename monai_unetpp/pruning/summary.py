@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.results import Decision, OperatingPoint, PointCost, PruningResult, ScoreRow
@@ -20,14 +20,14 @@ __all__ = [
     "chosen_point",
     "data_sets",
     "deepest_point",
-    "headline",
-    "level_to_show",
+    "losses_of_cases",
     "ordered_decisions",
     "point_role",
     "points_under_test",
     "shown_labels",
     "shown_loser",
     "summarise",
+    "verdict",
 ]
 
 ALL = "all"
@@ -79,7 +79,7 @@ class RelativeCost:
 
 @dataclasses.dataclass(frozen=True)
 class WorstCase:
-    """A label of a case on which the chosen (or refused) level has a lower Dice than the deepest."""
+    """The Dice of a label of a case at the chosen (or refused) level and at the deepest."""
 
     dataset: str
     case: str
@@ -127,8 +127,8 @@ def ordered_decisions(result: PruningResult) -> tuple[Decision, ...]:
     return tuple(sorted(result.decisions, key=lambda d: (d.role != "confirm", d.dataset != ALL)))
 
 
-def headline(result: PruningResult) -> Decision:
-    """The final decision, the first of :func:`ordered_decisions`.
+def verdict(result: PruningResult) -> Decision:
+    """The final decision: the confirmation if there is one, else the choice; on all data sets if several.
 
     Raises:
         ValueError: there is no decision.
@@ -140,26 +140,24 @@ def headline(result: PruningResult) -> Decision:
 
 def chosen_point(result: PruningResult) -> OperatingPoint | None:
     """The operating point named by the final decision."""
-    level = headline(result).level
+    level = verdict(result).level
     return next((p for p in result.points if p.kind == "embedded" and level in (p.name, p.level)), None)
 
 
-def level_to_show(final: Decision, decisions: Sequence[Decision], levels: Sequence[str]) -> str:
-    """The chosen level, or the one that failed: in its confirmation, or else the first one tested."""
-    if final.level != levels[-1]:
-        return final.level
-    chosen = [each for each in decisions if each.role == "choose" and each.verdict == "prune"]
-    if final.role == "confirm" and chosen:
-        return chosen[-1].level
-    return levels[-2]
-
-
 def shown_loser(result: PruningResult) -> OperatingPoint | None:
-    """The level whose worst cases are shown, by :func:`level_to_show`; None if there is only one."""
+    """The level whose worst cases are shown; None if there is only one.
+
+    It is the chosen level, or the one that failed: in its confirmation, or else the first one tested.
+    """
     embedded = [point for point in result.points if point.kind == "embedded"]
     if len(embedded) < 2:
         return None
-    shown = level_to_show(headline(result), result.decisions, [point.level for point in embedded])
+    final, deepest = verdict(result), embedded[-1]
+    tried = [each.level for each in result.decisions if each.role == "choose" and each.verdict == "prune"]
+    if final.level not in (deepest.name, deepest.level):
+        shown = final.level
+    else:
+        shown = tried[-1] if final.role == "confirm" and tried else embedded[-2].level
     return next(point for point in embedded if shown in (point.name, point.level))
 
 
@@ -179,7 +177,7 @@ def point_role(point: OperatingPoint, result: PruningResult) -> str:
     """The role of a point in this report, in words."""
     if point.kind == "extra":
         return "further checkpoint"
-    pick = "chosen" if headline(result).verdict == "prune" else "kept"
+    pick = "chosen" if verdict(result).verdict == "prune" else "kept"
     owners = ((pick, chosen_point(result)), ("deepest", deepest_point(result)))
     roles = [role for role, owner in owners if owner == point]
     return ", ".join(roles) or "cut out of the full network"
@@ -262,15 +260,28 @@ def _worst_cases(result: PruningResult) -> tuple[WorstCase, ...]:
     if chosen is None or deepest is None:
         return ()
     labels = set(shown_labels(result)) - {FOREGROUND} or {FOREGROUND}
+    losses = losses_of_cases(result.rows, labels, chosen.name, deepest.name)
+    return tuple(loss for loss in losses[:_WORST_CASES] if loss.difference < 0)
+
+
+def losses_of_cases(rows: Sequence[ScoreRow], labels: Collection[str], chosen: str, deepest: str) -> list[WorstCase]:
+    """The difference in Dice between two levels of every label of every case, the largest loss first.
+
+    Args:
+        rows: scores of both levels; others are ignored.
+        labels: the labels to compare.
+        chosen: name of the level.
+        deepest: name of the deepest level.
+    """
     dice = {
         # a correctly empty prediction has no score and counts as perfect
         (row.dataset, row.case, row.label, row.point): 1.0 if row.score.dice is None else row.score.dice
-        for row in result.rows
-        if row.label in labels
+        for row in rows
+        if row.label in labels and row.point in (chosen, deepest)
     }
-    worse = []
+    losses = []
     for (dataset, case, label, point), value in dice.items():
-        reference = dice.get((dataset, case, label, deepest.name))
-        if point == chosen.name and reference is not None and value < reference:
-            worse.append(WorstCase(dataset, case, label, reference, value, value - reference))
-    return tuple(sorted(worse, key=lambda worst: worst.difference)[:_WORST_CASES])
+        reference = dice.get((dataset, case, label, deepest))
+        if point == chosen and reference is not None:
+            losses.append(WorstCase(dataset, case, label, reference, value, value - reference))
+    return sorted(losses, key=lambda loss: loss.difference)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from monai_unetpp.metrics.definitions import check_metric
-from monai_unetpp.pruning.budgets import Budget, check_cost_key
-from monai_unetpp.pruning.decision.many_points import compare_points
+from monai_unetpp.pruning.budgets import COST_KEYS, Budget, check_cost_key
+from monai_unetpp.pruning.decision.many_points import compare_points, passing_points
 from monai_unetpp.pruning.pairing import PairedScores
-from monai_unetpp.pruning.results import PointCost, ScoreRow, TradeOff
+from monai_unetpp.pruning.results import AdaptiveDepth, PointCost, ScoreRow, TradeOff
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import FloatArray
 
@@ -22,9 +23,12 @@ __all__ = [
     "mean_accuracy",
     "pareto_front",
     "resampled_accuracy",
+    "times_of_depths",
     "with_labels",
     "within_budget",
 ]
+
+_SAMPLES = 1000
 
 
 def cost_value(cost: PointCost, key: str) -> float:
@@ -45,6 +49,27 @@ def cost_value(cost: PointCost, key: str) -> float:
         "energy_j": cost.volume_energy_j.median if cost.volume_energy_j else math.nan,
     }
     return values[check_cost_key(key)]
+
+
+def times_of_depths(adaptive: AdaptiveDepth | None, costs: Mapping[str, PointCost]) -> dict[str, PointCost]:
+    """The costs of depths chosen per window, of which only the time per volume is their own.
+
+    It is that of the deepest level times the ratio that was measured on real cases.
+
+    Args:
+        adaptive: the depths; None gives no costs.
+        costs: of the levels by name.
+    """
+    deepest = costs.get(adaptive.reference) if adaptive is not None else None
+    if adaptive is None or deepest is None:
+        return {}
+    whole = deepest.volume_latency_s.median
+    return {
+        point.name: dataclasses.replace(
+            deepest, point=point.name, volume_latency_s=point.time_ratio.times(whole), volume_energy_j=None
+        )
+        for point in adaptive.points
+    }
 
 
 def with_labels(rows: Sequence[ScoreRow]) -> tuple[ScoreRow, ...]:
@@ -125,7 +150,7 @@ def pareto_front(
     dominated = {name: [other for other in accuracy if dominates(other, name)] for name in accuracy}
     front = [name for name in sorted(accuracy, key=lambda n: (-accuracy[n], table[n])) if not dominated[name]]
     beaten = [f"{name} is beaten by {others[0]}" for name, others in dominated.items() if others]
-    what = ", ".join(keys)
+    what = " and ".join(COST_KEYS[key].words for key in keys)
     reason = f"No point is at least as accurate and as cheap in {what} as {' or '.join(front)}"
     reason += f"; {', '.join(beaten)}." if beaten else "; every point is on the front."
     shares = {} if resampled is None else _front_shares(table, np.nanmean(resampled, axis=2)[..., None])
@@ -149,7 +174,7 @@ def front_of_labels(costs: Mapping[str, PointCost], resampled: FloatArray, keys:
     shares = _front_shares({name: [cost_value(cost, key) for key in keys] for name, cost in costs.items()}, resampled)
     front = [name for name, share in shares.items() if share >= 0.5]
     left = [f"{name} in {share:.0%}" for name, share in shares.items()]
-    what = ", ".join(keys)
+    what = ", ".join(COST_KEYS[key].words for key in keys)
     reason = (
         f"A point is on the front if no other is at least as accurate on every label and as cheap in {what}. In "
         f"{len(resampled)} resamples of the subjects: {', '.join(left)}."
@@ -157,17 +182,13 @@ def front_of_labels(costs: Mapping[str, PointCost], resampled: FloatArray, keys:
     return TradeOff(f"pareto accuracy of each label/{'+'.join(keys)}", tuple(front), reason, shares)
 
 
-def resampled_accuracy(
-    rows: Sequence[ScoreRow], points: Sequence[str], metric: str = "dice", seed: int = 0, samples: int = 1000
-) -> FloatArray:
-    """The accuracy of each point in resamples of the subjects (with replacement, each data set by itself).
+def resampled_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], seed: int = 0) -> FloatArray:
+    """The mean Dice of each point in 1,000 resamples of the subjects (with replacement, each data set by itself).
 
     Args:
         rows: scores of all points.
         points: names of the points.
-        metric: as in :func:`mean_accuracy`.
         seed: of the resampling.
-        samples: number of resamples.
 
     Returns:
         ``(samples, points, labels)``, the mean over data sets; NaN where no case of a sample has the label.
@@ -176,12 +197,12 @@ def resampled_accuracy(
     by_dataset: list[dict[str, FloatArray]] = []
     for dataset in dict.fromkeys(row.dataset for row in rows):
         paired = PairedScores.from_rows(rows, points, dataset)
-        at = {subject: number for number, subject in enumerate(dict.fromkeys(paired.subjects.values()))}
-        weights = rng.multinomial(len(at), np.full(len(at), 1 / len(at)), size=samples).astype(np.float64)
+        at = paired.subject_numbers
+        weights = rng.multinomial(len(at), np.full(len(at), 1 / len(at)), size=_SAMPLES).astype(np.float64)
         by_label = {}
         for label in paired.labels:
             cases = paired.cases_with(label, points)
-            values = np.array([[paired.value(point, label, case, metric) for point in points] for case in cases])
+            values = np.array([[paired.value(point, label, case, "dice") for point in points] for case in cases])
             drawn = weights[:, [at[paired.subjects[case]] for case in cases]]
             total = drawn.sum(axis=1, keepdims=True)
             means = drawn @ values.reshape(len(cases), len(points)) / np.maximum(total, 1)
@@ -240,15 +261,13 @@ def within_budget(
         raise ValueError("budgets must name one limit or more, got none.")
     keys = [limit.key for limit in limits]
     table = _cost_table(accuracy, costs, keys)
-    rule = " and ".join(str(limit) for limit in limits)
+    rule, within = (" and ".join(texts) for texts in (map(str, limits), (limit.in_words for limit in limits)))
     allowed = [
         name for name in accuracy if all(value <= limit.value for value, limit in zip(table[name], limits, strict=True))
     ]
     if not allowed:
-        least = [
-            f"{min(column):.6g} {key}" for key, column in zip(keys, zip(*table.values(), strict=True), strict=True)
-        ]
-        return TradeOff(rule, (), f"No point is within {rule}; the least that any point needs is {', '.join(least)}.")
+        least = _amounts(keys, [min(column) for column in zip(*table.values(), strict=True)])
+        return TradeOff(rule, (), f"No point is within {within}; the least that any point needs is {least}.")
 
     def price(name: str) -> tuple[float, float]:
         return table[name][0], cost_value(costs[name], "latency_ms")
@@ -256,13 +275,12 @@ def within_budget(
     best = min(allowed, key=lambda name: (-accuracy[name], *price(name)))
     equal = _not_worse(best, allowed, rows, rules) if rows and rules is not None else []
     chosen = min([best, *equal], key=price)
-    needs = ", ".join(f"{value:.6g} {key}" for key, value in zip(keys, table[chosen], strict=True))
-    found = f"accuracy {accuracy[chosen]:.4f} for {needs}"
+    found = f"accuracy {accuracy[chosen]:.4f} for {_amounts(keys, table[chosen])}"
     if chosen == best:
-        reason = f"{chosen} is the most accurate of the {len(allowed)} point(s) within {rule}: {found}."
+        reason = f"{chosen} is the most accurate of the {len(allowed)} point(s) within {within}: {found}."
     else:
         reason = (
-            f"{chosen} is the cheapest within {rule} that is not worse than {best}, the most accurate there "
+            f"{chosen} is the cheapest within {within} that is not worse than {best}, the most accurate there "
             f"({accuracy[best]:.4f}), by more than the margins: {found}."
         )
     return TradeOff(rule, (chosen,), reason)
@@ -272,41 +290,35 @@ def _not_worse(best: str, allowed: Sequence[str], rows: Sequence[ScoreRow], rule
     """The points that are shown to be as good as the best one on every data set."""
     if len(allowed) < 2:
         return []
-    states: dict[str, set[str]] = {}
-    for outcome in compare_points([row for row in rows if row.point in allowed], allowed, best, rules):
-        states.setdefault(outcome.point, set()).add(outcome.state)
-    return [point for point, seen in states.items() if seen == {"pass"}]
+    return passing_points(compare_points([row for row in rows if row.point in allowed], allowed, best, rules))
 
 
-def by_utility(
-    accuracy: Mapping[str, float], costs: Mapping[str, PointCost], weight: float, key: str = "latency_ms"
-) -> TradeOff:
-    """The point with the highest utility: accuracy minus ``weight`` times its share of the highest cost.
+def by_utility(accuracy: Mapping[str, float], costs: Mapping[str, PointCost], weight: float) -> TradeOff:
+    """The point with the highest utility: accuracy minus ``weight`` times its share of the longest time per volume.
 
-    A weight of 0.02 means that saving the full cost is worth 0.02 of accuracy. Among equal points, the cheaper is
+    A weight of 0.02 means that saving all of the time is worth 0.02 of accuracy. Among equal points, the faster is
     picked.
 
     Args:
         accuracy: by name of the point, larger is better.
         costs: by name of the point, for every point in ``accuracy``.
-        weight: accuracy that the cost of the most expensive point is worth, 0 or more.
-        key: the cost that counts.
+        weight: accuracy that the time of the slowest point is worth, 0 or more.
 
     Raises:
-        ValueError: no points, a point without cost, an unknown key, or a negative weight.
+        ValueError: no points, a point without cost, or a negative weight.
     """
     if not (math.isfinite(weight) and weight >= 0):
         raise ValueError(f"weight must be 0 or more, got {weight}.")
-    table = _cost_table(accuracy, costs, [key])
+    table = _cost_table(accuracy, costs, ["latency_ms"])
     highest = max(value for (value,) in table.values())
     relative = {name: table[name][0] / highest if highest > 0 else 0.0 for name in accuracy}
     utility = {name: accuracy[name] - weight * relative[name] for name in accuracy}
     chosen = min(accuracy, key=lambda name: (-utility[name], relative[name]))
     reason = (
         f"{chosen} has the highest utility, {utility[chosen]:.4f}: accuracy {accuracy[chosen]:.4f} minus "
-        f"{weight:g} times {relative[chosen]:.3f}, its {key} relative to the most expensive point."
+        f"{weight:g} times {relative[chosen]:.3f}, its time per volume relative to the slowest point."
     )
-    return TradeOff(f"utility accuracy-{weight:g}*{key}", (chosen,), reason)
+    return TradeOff(f"utility accuracy-{weight:g}*latency_ms", (chosen,), reason)
 
 
 def _cost_table(
@@ -320,6 +332,10 @@ def _cost_table(
         if not math.isfinite(value):
             raise ValueError(f"accuracy must be finite, got {value} for {name!r}.")
     return {name: tuple(cost_value(costs[name], key) for key in keys) for name in accuracy}
+
+
+def _amounts(keys: Sequence[str], values: Sequence[float]) -> str:
+    return ", ".join(f"{value:.6g} {COST_KEYS[key].unit}" for key, value in zip(keys, values, strict=True))
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.results import PruningResult
-from monai_unetpp.pruning.summary import deepest_point
-from monai_unetpp.pruning.wording import format_difference
-from monai_unetpp.reporting.numbers import NBSP, percent
+from monai_unetpp.pruning.trust_wording import share_of_samples, verdict_in_words
+from monai_unetpp.pruning.wording import capitalised, format_difference
+from monai_unetpp.reporting.numbers import NBSP
 from monai_unetpp.reporting.tables import Table, TableCell
 
 __all__ = ["between_sets_table", "stability_table"]
@@ -26,12 +26,13 @@ def stability_table(result: PruningResult) -> Table | None:
     found = {verdict for _, _, shares in samples for verdict in shares}
     verdicts = [point.name for point in result.points if point.name in found]
     verdicts += sorted(found - set(verdicts))
+    headings = {verdict: capitalised(verdict_in_words(result, verdict)) for verdict in verdicts}
     records = [
         {
             "Sample": name,
             **({"Data set": each.dataset} if len(result.stability) > 1 else {}),
             "Subjects": str(each.subjects),
-            **{_verdict(result, verdict): _share(shares.get(verdict, 0.0)) for verdict in verdicts},
+            **{words: share_of_samples(shares.get(verdict, 0.0)) for verdict, words in headings.items()},
         }
         for each, name, shares in samples
     ]
@@ -75,14 +76,3 @@ def between_sets_table(result: PruningResult) -> Table | None:
             "on the second. The loss depends on the set if the bootstrap interval excludes 0.",
         ],
     )
-
-
-def _verdict(result: PruningResult, name: str) -> str:
-    if name == "inconclusive":
-        return "No verdict"
-    deepest = deepest_point(result)
-    return f"Keep {name}" if deepest and name == deepest.name else f"Prune to {name}"
-
-
-def _share(share: float) -> str:
-    return f"under 1{NBSP}%" if 0 < share < 0.01 else percent(share)

@@ -7,9 +7,11 @@ from typing import NamedTuple
 
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
-from monai_unetpp.pruning.summary import ALL, headline
+from monai_unetpp.pruning.summary import ALL, deepest_point, verdict
+from monai_unetpp.pruning.wording import data_set_in_words
+from monai_unetpp.reporting.numbers import NBSP, percent
 
-__all__ = ["TrustLine", "honesty", "trust_lines", "trust_sentences"]
+__all__ = ["TrustLine", "honesty", "share_of_samples", "trust_lines", "trust_sentences", "verdict_in_words"]
 
 _MOST_NAMES = 3
 _MOST_DIFFERENCES = 3
@@ -25,9 +27,9 @@ class TrustLine(NamedTuple):
 def trust_lines(result: PruningResult) -> list[TrustLine]:
     """What a reader should know before relying on the verdict, the most important first."""
     sentences = {
-        "Warning": headline(result).warnings,
+        "Warning": verdict(result).warnings,
+        "Stability": [_stability_sentence(result, each) for each in result.stability],
         "Cases and weights": _exposure_sentences(result.exposures),
-        "Other samples": [_stability_sentence(each, len(result.stability) > 1) for each in result.stability],
         "Other data sets": _set_sentences(result.between_sets),
         "Overfitting": _gap_sentences(result),
         "Settings in doubt": result.doubts,
@@ -51,10 +53,9 @@ def _took_part(result: PruningResult, dataset: str) -> bool:
 
 def honesty(result: PruningResult) -> str:
     """Whether the figures are optimistic, and what would make them less so."""
-    optimistic = [d.dataset for d in result.decisions if d.optimistic]
-    if not optimistic:
+    if not any(d.optimistic for d in result.decisions):
         return "The figures are not optimistic: no case both chose the level and gave its figures."
-    confirmed = [d.dataset for d in result.decisions if d.role == "confirm"]
+    confirmed = [d.dataset for d in result.decisions if d.role == "confirm" and d.dataset != ALL]
     known = [name for name in confirmed if _took_part(result, name)]
     if known:
         return (
@@ -67,42 +68,47 @@ def honesty(result: PruningResult) -> str:
             f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)}): their figures "
             "are not optimistic, those of the choosing cases are."
         )
-    where = "" if len(optimistic) == len(result.decisions) else f" on {', '.join(optimistic)}"
     return (
-        f"The figures{where} are optimistic: the same cases chose the level and give its figures. Confirm them on "
-        "cases that took no part in the choice."
+        "The figures are optimistic: the same cases chose the level and give its figures. Confirm them on cases that "
+        "took no part in the choice."
     )
 
 
-def _stability_sentence(stability: Stability, several: bool) -> str:
-    where = (
-        f"On {'all data sets' if stability.dataset == ALL else stability.dataset}, another" if several else "Another"
-    )
-    count, turning = stability.subjects, stability.turning
+def verdict_in_words(result: PruningResult, name: str) -> str:
+    """A verdict of a sample, which is the name of a level or ``"inconclusive"``."""
+    if name == "inconclusive":
+        return "no verdict"
+    deepest = deepest_point(result)
+    return f"keep {name}" if deepest and name == deepest.name else f"prune to {name}"
+
+
+def share_of_samples(share: float) -> str:
+    """A share in percent, in which a rare verdict is not taken for one that never occurs."""
+    return f"under 1{NBSP}%" if 0 < share < 0.01 else percent(share)
+
+
+def _stability_sentence(result: PruningResult, stability: Stability) -> str:
+    those = f"those of {data_set_in_words(stability.dataset)}" if len(result.stability) > 1 else "these"
+    turning = stability.turning
     if not turning:
         left_out = "Leaving out any single subject changes nothing."
     else:
         names = ", ".join(turning[:_MOST_NAMES]) + (" ..." if len(turning) > _MOST_NAMES else "")
         left_out = f"Leaving out a single subject changes the verdict for {len(turning)} of them ({names})."
     return (
-        f"{where} {count} subjects like these would give {_shares(stability.new_samples)}; half of these subjects give "
-        f"{_shares(stability.halves)}. {left_out}"
+        f"The same test on {stability.subjects} other subjects like {those} would say: "
+        f"{_shares(result, stability.new_samples)}; on half of these subjects: {_shares(result, stability.halves)}. "
+        f"{left_out}"
     )
 
 
-def _shares(shares: Mapping[str, float]) -> str:
-    """Text such as ``"L2 in 62 %, L3 in 8 % and no verdict in 30 % of samples"``."""
-    texts = [
-        f"{'no verdict' if name == 'inconclusive' else name} in {_percent(share)}" for name, share in shares.items()
-    ]
+def _shares(result: PruningResult, shares: Mapping[str, float]) -> str:
+    """Text such as ``"prune to L2 in 62 %, keep L3 in 8 % and no verdict in 30 % of samples"``."""
+    texts = [f"{verdict_in_words(result, name)} in {share_of_samples(share)}" for name, share in shares.items()]
     if not texts:
         return "no verdict"
     joined = texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
     return f"{joined} of samples"
-
-
-def _percent(share: float) -> str:
-    return "under 1 %" if 0 < share < 0.01 else f"{100 * share:.0f} %"
 
 
 def _set_sentences(differences: Sequence[SetDifference]) -> list[str]:

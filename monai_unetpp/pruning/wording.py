@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import METRICS
+from monai_unetpp.pruning.budgets import COST_KEYS, parse_budget
 from monai_unetpp.pruning.results import Comparison
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS, bound_alpha
 from monai_unetpp.pruning.summary import ALL, MetricSummary
@@ -16,14 +16,16 @@ from monai_unetpp.reporting.tables import Tone
 
 __all__ = [
     "STATE_TONES",
+    "capitalised",
     "confidence",
-    "costs_in_words",
+    "data_set_in_words",
     "format_difference",
     "format_metric",
     "interval",
     "interval_note",
     "mean_and_sd",
     "named_data_set",
+    "part_in_words",
     "quartiles",
     "quoted",
     "rule_in_words",
@@ -36,39 +38,6 @@ STATE_TONES: dict[str, Tone] = {"pass": "good", "fail": "bad", "inconclusive": "
 """Tone by the state of a comparison."""
 
 
-_COSTS = {
-    "window_latency_ms": ("time per window", "ms"),
-    "latency_ms": ("time per volume", "ms"),
-    "parameters": ("size of the network", "parameters"),
-    "memory_mb": ("peak memory", "MB"),
-    "flops": ("operations per window", "operations"),
-    "checkpoint_mb": ("size of the weights", "MB"),
-    "energy_j": ("energy per volume", "J"),
-}
-"""Each key of :data:`~monai_unetpp.pruning.budgets.COST_KEYS` in words, and its unit."""
-
-_KEYS = "|".join(_COSTS)
-_COST = re.compile(rf"\b({_KEYS})<=(\S+?)(?=[,;:.]?(?:\s|$))|(?<=\d )({_KEYS})\b|\b({_KEYS})\b")
-
-
-def costs_in_words(text: str) -> str:
-    """``text`` with the option names of costs replaced by words.
-
-    Example:
-        >>> costs_in_words("within latency_ms<=30: 21.5 latency_ms")
-        'within time per volume of at most 30 ms: 21.5 ms'
-    """
-    return _COST.sub(_cost_in_words, text)
-
-
-def _cost_in_words(found: re.Match[str]) -> str:
-    limited, limit, amount, key = found.groups()
-    if limited:
-        words, unit = _COSTS[limited]
-        return f"{words} of at most {limit} {unit}"
-    return _COSTS[amount][1] if amount else _COSTS[key][0]
-
-
 def rule_in_words(rule: str) -> str:
     """A rule of a trade-off from ``report.json``, in words.
 
@@ -79,12 +48,18 @@ def rule_in_words(rule: str) -> str:
     front, _, costs = rule.partition("/")
     if front.startswith("pareto"):
         goals = front.removeprefix("pareto").strip()
-        against = " and ".join(costs_in_words(key) for key in costs.split("+") if key)
+        against = " and ".join(COST_KEYS[key].words for key in costs.split("+") if key)
         return "Pareto front" + (f": {goals} against {against}" if goals and against else "")
     if rule.startswith("utility accuracy-"):
         weight, _, key = rule.removeprefix("utility accuracy-").partition("*")
-        return f"Utility: accuracy minus {weight} times the relative {costs_in_words(key)}"
-    return f"Budget: {costs_in_words(rule)}"
+        return f"Utility: accuracy minus {weight} times the relative {COST_KEYS[key].words}"
+    limits = (parse_budget(limit.replace("<=", "=")) for limit in rule.split(" and "))
+    return f"Budget: {' and '.join(limit.in_words for limit in limits)}"
+
+
+def capitalised(text: str) -> str:
+    """``text`` with its first letter in upper case."""
+    return text[:1].upper() + text[1:]
 
 
 def format_metric(key: str, value: float) -> str:
@@ -146,6 +121,16 @@ def quoted(name: str) -> str:
     return f"“{name}”"
 
 
+def data_set_in_words(dataset: str) -> str:
+    """The name of a data set, or words for all of them."""
+    return "all data sets together" if dataset == ALL else dataset
+
+
 def named_data_set(dataset: str) -> str:
     """A data set in a sentence."""
-    return "all data sets together" if dataset == ALL else quoted(dataset)
+    return data_set_in_words(dataset) if dataset == ALL else quoted(dataset)
+
+
+def part_in_words(role: str) -> str:
+    """After the name of a data set that was split: what these cases are for; empty for one that was not."""
+    return "" if role == "choose and report" else f", cases that {role} the level"

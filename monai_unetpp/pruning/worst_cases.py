@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,13 @@ from monai_unetpp.data import VolumeReader, read_geometry
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.pictures import is_picture_name
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.pruning.case_pictures import save_overlay
 from monai_unetpp.pruning.plan import EvaluatedNetwork
 from monai_unetpp.pruning.predict import predict_case
 from monai_unetpp.pruning.score import Scores
+from monai_unetpp.pruning.summary import WorstCase, losses_of_cases
 
 __all__ = ["save_worst_cases"]
 
@@ -48,45 +49,26 @@ def save_worst_cases(
     """
     deepest = pipeline.network.levels[-1]
     cases = {(each.rows[0].dataset, case.name): case for each in scores for case in each.cases}
-    worst = _differences(scores, pipeline.labels, chosen, deepest)
-    shown = sorted(worst, key=lambda key: worst[key][0])[:_OVERLAYS]
+    worst: dict[tuple[str, str], WorstCase] = {}
+    for loss in losses_of_cases([row for each in scores for row in each.rows], pipeline.labels, chosen, deepest):
+        worst.setdefault((loss.dataset, loss.case), loss)
     return tuple(
         _save_case(
             folder,
             dataclasses.replace(pipeline, network=(networks or {}).get(key, pipeline.network)),
             (chosen, deepest),
-            key[0],
             cases[key],
-            worst[key][1],
+            loss,
         )
-        for key in shown
+        for key, loss in list(worst.items())[:_OVERLAYS]
     )
 
 
-def _differences(
-    scores: Sequence[Scores], labels: Mapping[str, int], chosen: str, deepest: str
-) -> dict[tuple[str, str], tuple[float, str]]:
-    """By data set and case, the largest loss of Dice over the labels, as a number and in words."""
-    worst: dict[tuple[str, str], tuple[float, str]] = {}
-    for each in scores:
-        # a correctly empty prediction has no score and counts as perfect
-        dice = {
-            (row.dataset, row.case, row.label, row.point): 1.0 if row.score.dice is None else row.score.dice
-            for row in each.rows
-            if row.label in labels and row.point in (chosen, deepest)
-        }
-        for dataset, name, label, point in dice:
-            if point == chosen:
-                before, after = dice[dataset, name, label, deepest], dice[dataset, name, label, chosen]
-                text = f"Dice of {label} {after:.3f} at {chosen}, {before:.3f} at {deepest}"
-                worst[dataset, name] = min(worst.get((dataset, name), (math.inf, "")), (after - before, text))
-    return worst
-
-
 def _save_case(
-    folder: Path, pipeline: EvaluatedNetwork, levels: tuple[str, str], dataset: str, case: LabelledCase, text: str
+    folder: Path, pipeline: EvaluatedNetwork, levels: tuple[str, str], case: LabelledCase, loss: WorstCase
 ) -> str:
     chosen, deepest = levels
+    text = f"Dice of {loss.label} {loss.chosen_dice:.3f} at {chosen}, {loss.deepest_dice:.3f} at {deepest}"
     truth = read_label_map(case.label, pipeline.network.spatial_dims)
     maps = predict_case(
         pipeline.network,
@@ -104,7 +86,7 @@ def _save_case(
     )
     geometry = read_geometry(case.label)
     names = {value: name for name, value in pipeline.labels.items()}
-    path = folder / "overlays" / f"{dataset}_{case.name}.png"
+    path = folder / "overlays" / f"{loss.dataset}_{case.name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_overlay(
         _background(case, truth.data.shape),
@@ -113,10 +95,12 @@ def _save_case(
         most,
         geometry.spacing_mm[: truth.data.ndim],
         path,
-        f"{case.name} ({dataset}): {text}",
+        f"{case.name} ({loss.dataset}): {text}",
         chosen_name=chosen,
         deepest_name=deepest,
         label_names=[names.get(value, str(value)) for value in range(1, max(names) + 1)],
+        # pictures have no size in mm
+        unit="pixels" if is_picture_name(case.label) else "mm",
         orientation="".join(nibabel.aff2axcodes(geometry.affine)) if truth.data.ndim == 3 else None,
     )
     return str(path.relative_to(folder))

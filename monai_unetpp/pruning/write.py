@@ -25,6 +25,7 @@ from monai_unetpp.bundles import (
     read_network_def,
     weights_entry,
 )
+from monai_unetpp.bundles.training_record import find_training_record, put_training_record
 from monai_unetpp.files import naming_full_disk, put_in_place, remove_leftovers, temporary_folder
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.size import count_parameters
@@ -33,7 +34,8 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.cost import check_pruned_networks
 from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
-from monai_unetpp.pruning.summary import headline
+from monai_unetpp.pruning.summary import verdict
+from monai_unetpp.pruning.wording import data_set_in_words
 from monai_unetpp.reporting.markdown import code, escape, format_table
 
 __all__ = ["check_writable", "write_pruned_bundle"]
@@ -98,7 +100,7 @@ def write_pruned_bundle(
     source, target = Path(source_bundle).resolve(), Path(target).resolve()
     _check_folders(source, target, overwrite)
     if decision is None and result is not None:
-        decision = headline(result) if result.decisions else None
+        decision = verdict(result) if result.decisions else None
     if result is not None and level not in _point_names(result):
         raise ValueError(
             f"result must be of the network that is pruned, got one without level {level}. It has "
@@ -135,6 +137,9 @@ def _build(
     _rewrite_configs(new / "configs", pruned.config)
     _set_inference(new / "configs", inference)
     _rewrite_metadata(new / "configs" / "metadata.json", origin, accuracy)
+    record = find_training_record(source / WEIGHTS_FILE)
+    if record is not None:
+        put_training_record(new, record)
     sizes = tuple((bundle / WEIGHTS_FILE).stat().st_size for bundle in (source, new))
     text = _readme_section(origin, decision, accuracy, result, (full, pruned), sizes)
     readme = new / "docs" / "README.md"
@@ -373,7 +378,9 @@ def _readme_section(
 def _verdict_lines(level: str, decision: Decision | None) -> list[str]:
     if decision is None:
         return ["The level was chosen by hand, without the pruning evaluator's verdict."]
-    lines = [f"Verdict on {decision.cases} cases ({escape(decision.dataset)}): {escape(decision.summary)}"]
+    lines = [
+        f"Verdict on {decision.cases} cases ({escape(data_set_in_words(decision.dataset))}): {escape(decision.summary)}"
+    ]
     if decision.level != level:
         lines += [
             "",
@@ -395,7 +402,7 @@ def _accuracy_lines(level: str, deepest: str, accuracy: list[_Accuracy]) -> list
         bound = "-" if each.lower_bound is None else f"{each.lower_bound:+.4f}"
         margin = "-" if each.margin is None else f"{each.margin:g}"
         means = [f"{value:.4f}" for value in (each.deepest, each.level)]
-        name = f"{each.metric}, {escape(each.label)}"
+        name = f"{METRICS[each.metric].name}, {escape(each.label)}"
         rows.append([name, *means, f"{difference:+.4f}", bound, margin, str(each.cases)])
     table = format_table(columns, rows, [False, *[True] * 6])
     return [table, "", "Differences and bounds are signed so that negative is worse."]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,10 @@ from monai_unetpp.installing import install_command
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
+    from matplotlib.transforms import Bbox
 
-__all__ = ["FAINT", "HALO", "INK", "NEUTRAL", "PALETTE", "check_drawing", "new_figure", "use_log_scale"]
+__all__ = ["FAINT", "HALO", "INK", "NEUTRAL", "PALETTE", "check_drawing", "new_figure", "use_log_scale", "write_beside"]
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's colours, distinguishable with all common kinds of colour blindness."""
@@ -97,3 +99,54 @@ def use_log_scale(axes: Axes, unit: str = "") -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}{unit}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+_MARKER = 8.0
+"""Half the size of a marker with some room around it, in pixels."""
+
+_SIDES = (
+    (0, 9, "center", "bottom"),
+    (0, -9, "center", "top"),
+    (10, 0, "left", "center"),
+    (-10, 0, "right", "center"),
+)
+"""Where a text can be, as its offset from the point in points of 1/72 inch, and its alignment."""
+
+
+def write_beside(axes: Axes, points: Sequence[tuple[float, float, float, str]], **options: Any) -> None:
+    """Write a text at each point, on the side where it hides least of the others.
+
+    To be called when all else is drawn and the limits of the axes are set.
+
+    Args:
+        axes: where the points are drawn.
+        points: place along the x-axis, lower and upper end along the y-axis, and text of each.
+        **options: for ``annotate``, such as ``fontsize``.
+    """
+    from matplotlib.transforms import Bbox
+
+    figure: Any = axes.figure
+    # the layout gives the axes their final place
+    figure.get_layout_engine().execute(figure)
+    taken = [Bbox(axes.transData.transform([(x, low), (x, high)])).padded(_MARKER) for x, low, high, _ in points]
+    for x, low, high, text in points:
+        note = axes.annotate(text, (x, high), textcoords="offset points", **options)
+        # otherwise the axes would shrink to make room for it
+        note.set_in_layout(False)
+        hidden = [_hidden(_put(note, side, x, low, high), taken, axes) for side in range(len(_SIDES))]
+        taken.append(_put(note, hidden.index(min(hidden)), x, low, high))
+
+
+def _put(note: Annotation, side: int, x: float, low: float, high: float) -> Bbox:
+    """Move the text to a side of its point; where it is then, in pixels."""
+    right, up, horizontal, vertical = _SIDES[side]
+    note.xy = (x, high if up > 0 else low if up < 0 else (low + high) / 2)
+    note.xyann = (right, up)
+    note.set(horizontalalignment=horizontal, verticalalignment=vertical)
+    return note.get_window_extent()
+
+
+def _hidden(box: Bbox, taken: Sequence[Bbox], axes: Axes) -> int:
+    """How much a text at ``box`` hides: everything that it overlaps, and twice as much outside of the axes."""
+    inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1 and axes.bbox.y0 <= box.y0 and box.y1 <= axes.bbox.y1
+    return sum(bool(box.overlaps(other)) for other in taken) + (0 if inside else 2)

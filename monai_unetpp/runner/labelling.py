@@ -1,4 +1,4 @@
-"""Compute the logits of a whole image window by window, or its labels in bounded memory."""
+"""Compute the logits of a whole image window by window, or its labels in bounded memory or on the grid of the file."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from monai_unetpp.runner.volume import Array
+from monai_unetpp.runner.volume import Array, Volume
 from monai_unetpp.window_layout import WindowLayout, choose_layout, gaussian_weights, overlapping_starts
 
-__all__ = ["Predict", "infer_logits", "infer_slices", "label_image"]
+__all__ = ["Predict", "infer_logits", "infer_slices", "label_image", "likeliest_labels"]
 
 #: Logits ``(C, *window)`` of a window ``(C, *window)``.
 Predict = Callable[[Array], Array]
 _PADDINGS = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+_BROKEN = "the network gave NaN or infinity. Its weights are damaged: export the bundle again."
 
 
 def infer_slices(
@@ -46,13 +47,11 @@ def label_image(image: Array, windows: Mapping[str, Any], predict: Predict, most
         ``(*spatial)``, uint8 for up to 256 classes, else int16.
     """
     layout = _lay_out(image.shape[1:], windows, most_voxels)
-    stitcher: _LabelStitcher | None = None
-    for position, logits in _predictions(image, layout, windows, predict):
-        if stitcher is None:
-            stitcher = _LabelStitcher(layout, len(logits), windows)
+    predictions = _predictions(image, layout, windows, predict)
+    first = next(predictions)
+    stitcher = _LabelStitcher(layout, len(first[1]), windows)
+    for position, logits in itertools.chain([first], predictions):
         stitcher.add(position, logits)
-    if stitcher is None:
-        raise AssertionError("a layout has at least one window")
     return stitcher.result()
 
 
@@ -61,19 +60,44 @@ def infer_logits(image: Array, windows: Mapping[str, Any], predict: Predict, mos
     layout = _lay_out(image.shape[1:], windows, most_voxels)
     weights = _window_weights(layout, windows)
     counts = np.zeros(layout.padded_size, dtype=np.float32)
-    sums: Array | None = None
-    for position, logits in _predictions(image, layout, windows, predict):
-        if sums is None:
-            sums = np.zeros((len(logits), *layout.padded_size), dtype=np.float32)
+    predictions = _predictions(image, layout, windows, predict)
+    first = next(predictions)
+    sums = np.zeros((len(first[1]), *layout.padded_size), dtype=np.float32)
+    for position, logits in itertools.chain([first], predictions):
         parts = _parts(position, layout)
         counts[parts] += 1 if weights is None else weights
         for channel, found in zip(sums, logits, strict=True):
             _add(channel, parts, found, weights)
-    if sums is None:
-        raise AssertionError("a layout has at least one window")
     sums /= counts
     kept = (slice(None), *_inner(layout))
     return sums[kept]
+
+
+def likeliest_labels(logits: Array, volume: Volume) -> Array:
+    """Find the class of the highest probability at each voxel of the file, like ``InvertProbabilitiesd``.
+
+    Args:
+        logits: ``(C, H, W[, D])`` of ``C >= 2`` classes, of the preprocessed image.
+        volume: that image, with the inverses of its steps.
+
+    Returns:
+        ``(H, W[, D])``, uint8 for up to 256 classes, else int32; 0 where the preprocessing cropped.
+
+    Raises:
+        ValueError: the logits are not finite.
+    """
+    total = logits[0].copy()
+    for channel in logits[1:]:
+        np.logaddexp(total, channel, out=total)
+    if not np.isfinite(total).all():
+        raise ValueError(_BROKEN)
+    best = volume.bring_back(np.exp(logits[0] - total), linear=True).copy()
+    labels = np.zeros(best.shape, dtype=np.uint8 if len(logits) <= 256 else np.int32)
+    for label, channel in enumerate(logits[1:], start=1):
+        values = volume.bring_back(np.exp(channel - total), linear=True)
+        labels[values > best] = label
+        np.maximum(best, values, out=best)
+    return labels
 
 
 def _predictions(
@@ -196,5 +220,5 @@ class _LabelStitcher:
         labels = np.moveaxis(self._labels, self._axis, 0)[self._begin : self._begin + planes]
         for plane, written in zip(sums, labels, strict=True):
             if not np.isfinite(plane.sum()):
-                raise ValueError("the network gave NaN or infinity. Its weights are damaged: export the bundle again.")
+                raise ValueError(_BROKEN)
             written[...] = plane[0] > 0 if len(plane) == 1 else plane.argmax(axis=0)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PIPELINE_FILE", "PIPELINE_VERSION", "Pipeline", "hash_files", "read_pipeline"]
+from monai_unetpp.files import hash_file
+
+__all__ = ["PIPELINE_FILE", "PIPELINE_VERSION", "Pipeline", "read_pipeline"]
 
 PIPELINE_FILE = "pipeline.json"
 #: Increases when a runner must change to give the same labels.
@@ -90,14 +91,6 @@ def read_pipeline(folder: str | PathLike[str]) -> Pipeline:
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise FileNotFoundError(f"{folder}: {', '.join(missing)} is missing. Export the bundle again.")
-    if hash_files(files) != expected:
+    if hash_file(*files) != expected:
         raise ValueError(f"{files[0]}: damaged, or does not belong to {PIPELINE_FILE}. Export the bundle again.")
     return pipeline
-
-
-def hash_files(files: Sequence[Path]) -> str:
-    """SHA-256 of the concatenated bytes of files."""
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()

@@ -18,8 +18,7 @@ from monai_unetpp.data.surround_search import search_surround
 from monai_unetpp.files import atomic_path
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.runner import geometry_steps, intensity_steps
-from monai_unetpp.runner.labelling import infer_logits, infer_slices, label_image
-from monai_unetpp.runner.likeliest import likeliest_labels
+from monai_unetpp.runner.labelling import infer_logits, infer_slices, label_image, likeliest_labels
 from monai_unetpp.runner.network import load_network
 from monai_unetpp.runner.pipeline import read_pipeline
 from monai_unetpp.runner.volume import Array, Volume, read_volume
@@ -126,9 +125,8 @@ class Segmenter:
 
 def result_name(image: Path) -> str:
     """The file name of an image's result."""
-    suffix = next((each for each in sorted(NIFTI_SUFFIXES, key=len) if image.name.lower().endswith(each)), "")
-    longest = ".nii.gz" if image.name.lower().endswith(".nii.gz") else suffix
-    return f"{image.name[: len(image.name) - len(longest)]}_seg.nii.gz"
+    suffix = next((each for each in NIFTI_SUFFIXES if image.name.lower().endswith(each)), "")
+    return f"{image.name[: len(image.name) - len(suffix)]}_seg.nii.gz"
 
 
 def _identify(image: Path) -> ImageIdentity:

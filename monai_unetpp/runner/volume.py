@@ -13,6 +13,7 @@ import numpy.typing as npt
 from monai_unetpp.data.grid import channel_axes, check_grid, lay_flat, spatial_axes
 from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
+from monai_unetpp.data.voxel_checks import check_not_constant, make_finite
 
 __all__ = ["Array", "OnGrid", "Volume", "read_volume"]
 
@@ -72,11 +73,9 @@ def read_volume(path: Path, reading: Mapping[str, Any]) -> Volume:
         )
     image = open_nifti(path)
     axes, channels = _find_axes(image.shape, reading, path)
-    voxels = _finite(read_voxels(image, path, single=True), path, reading["fill_nonfinite"])
-    if not reading["allow_constant"] and voxels.min() == voxels.max():
-        raise ImageFileError(
-            f"{path}: all voxels have the value {voxels.flat[0]}, so there is nothing to segment. Export it again."
-        )
+    voxels = make_finite(read_voxels(image, path, single=True), path, reading["fill_nonfinite"])
+    if not reading["allow_constant"]:
+        check_not_constant(voxels, path)
     check_grid(image.shape, image.affine, path)
     affine = image.affine[:, [*axes, *(axis for axis in range(4) if axis not in axes)]]
     size = tuple(image.shape[axis] for axis in axes)
@@ -97,19 +96,3 @@ def _find_axes(shape: tuple[int, ...], reading: Mapping[str, Any], path: Path) -
             "the network needs in a separate file."
         )
     return axes, channels
-
-
-def _finite(voxels: Array, path: Path, fill: float | None) -> Array:
-    if voxels.dtype.kind != "f":
-        return voxels
-    # larger values are infinite in float32
-    largest = np.finfo(np.float32).max
-    if voxels.min() >= -largest and voxels.max() <= largest:  # False if there is a NaN
-        return voxels
-    usable = np.abs(voxels) <= largest
-    if fill is not None:
-        return np.where(usable, voxels, np.asarray(fill, dtype=voxels.dtype))
-    raise ImageFileError(
-        f"{path}: {voxels.size - int(np.count_nonzero(usable))} of {voxels.size} voxels are NaN or infinite. Replace "
-        "them, for example with the background value."
-    )

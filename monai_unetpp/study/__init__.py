@@ -28,9 +28,9 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "monai_unetpp.study.accuracy_table": ("format_study",),
-        "monai_unetpp.study.design": ("StudySettings",),
-        "monai_unetpp.study.study": ("StudyOutcome", "StudyRun", "run_study"),
-        "monai_unetpp.study.study_figures": ("draw_accuracy", "draw_learning_curves"),
+        ".accuracy_table": ("format_study",),
+        ".design": ("StudySettings",),
+        ".study": ("StudyOutcome", "StudyRun", "run_study"),
+        ".study_figures": ("draw_accuracy", "draw_learning_curves"),
     },
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.metrics.definitions import METRICS
-from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds
+from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds, subject_means
 from monai_unetpp.study.costs import RowLatency
 from monai_unetpp.study.design import StudySettings
 from monai_unetpp.study.variants import REFERENCE, StudyRow
@@ -77,32 +77,39 @@ def case_means(scores: CaseMetrics, metric: str) -> dict[str, float]:
 
 
 def compare_cases(
-    mine: Mapping[int, Mapping[str, float]], theirs: Mapping[int, Mapping[str, float]]
+    mine: Mapping[int, Mapping[str, float]],
+    theirs: Mapping[int, Mapping[str, float]],
+    subjects: Mapping[str, str] = {},
 ) -> dict[str, Any] | None:
-    """The mean paired difference of two networks with its confidence interval over the cases.
+    """The mean paired difference of two networks with its confidence interval over the subjects.
 
-    The difference of a case is its mean over the seeds that both have, so that each case counts once.
+    The difference of a case is its mean over the seeds that both have, and that of a subject its mean over its cases,
+    so that each subject counts once.
 
     Args:
         mine: metric by seed and case.
         theirs: the same of the network to compare with.
+        subjects: subject by case; other cases are subjects of their own.
 
     Returns:
-        ``mean`` (positive if ``mine`` is better), ``lower``, ``upper``, ``confidence``, ``cases`` and ``seeds``; None
-        with fewer than two cases in common.
+        ``mean`` (positive if ``mine`` is better), ``lower``, ``upper``, ``confidence``, ``cases``, ``subjects`` and
+        ``seeds``; None with fewer than two subjects in common.
     """
     seeds = [seed for seed in mine if seed in theirs]
     shared = set.intersection(*(set(of[seed]) for seed in seeds for of in (mine, theirs))) if seeds else set()
-    if len(shared) < 2:
+    cases = sorted(shared)
+    by_case = [statistics.fmean(mine[seed][case] - theirs[seed][case] for seed in seeds) for case in cases]
+    differences = subject_means(by_case, [subjects.get(case, case) for case in cases])
+    if len(differences) < 2:
         return None
-    differences = [statistics.fmean(mine[seed][case] - theirs[seed][case] for seed in seeds) for case in sorted(shared)]
     bounds = mean_bounds(differences, alpha=_ALPHA)
     return {
         "mean": bounds.mean,
         "lower": bounds.lower,
         "upper": bounds.upper,
         "confidence": 1 - 2 * bound_alpha(len(differences), _ALPHA),
-        "cases": len(differences),
+        "cases": len(cases),
+        "subjects": len(differences),
         "seeds": len(seeds),
     }
 
@@ -114,6 +121,7 @@ def summarise(
     settings: StudySettings,
     cases: Mapping[str, Any],
     environment: Environment,
+    subjects: Mapping[str, str] = {},
 ) -> dict[str, Any]:
     """All numbers of the study, ready for JSON.
 
@@ -124,6 +132,7 @@ def summarise(
         settings: shared by all runs.
         cases: the data set, from ``StudyCases.as_dict``.
         environment: where the latencies were measured.
+        subjects: subject of each scored case; other cases are subjects of their own.
     """
     runs: dict[str, dict[int, RunResult]] = {}
     for result in sorted(results, key=lambda each: each.seed):
@@ -142,8 +151,8 @@ def summarise(
         "cases": dict(cases),
         "environment": dataclasses.asdict(environment),
         "trained_on": sorted({str(result.environment["device"]) for result in results}),
-        "rows": [_row(row, runs[row.variant], means, latencies.get(row.name)) for row in present],
-        "embedded_isolated": _pairs(present, means),
+        "rows": [_row(row, runs[row.variant], means, latencies.get(row.name), subjects) for row in present],
+        "embedded_isolated": _pairs(present, means, subjects),
         "missing": [row.name for row in rows if row.variant not in runs],
         "scores": {
             row.name: {str(seed): run.scores[row.level] for seed, run in runs[row.variant].items()} for row in present
@@ -158,7 +167,13 @@ def summarise(
 _Means = Mapping[str, Mapping[str, Mapping[int, Mapping[str, float]]]]
 
 
-def _row(row: StudyRow, runs: Mapping[int, RunResult], means: _Means, latency: RowLatency | None) -> dict[str, Any]:
+def _row(
+    row: StudyRow,
+    runs: Mapping[int, RunResult],
+    means: _Means,
+    latency: RowLatency | None,
+    subjects: Mapping[str, str],
+) -> dict[str, Any]:
     first = next(iter(runs.values()))
     reference = means.get(REFERENCE)
     content: dict[str, Any] = {
@@ -173,7 +188,9 @@ def _row(row: StudyRow, runs: Mapping[int, RunResult], means: _Means, latency: R
         mine = means[row.name][metric]
         content[metric] = _spread(mine)
         compared = reference is not None and row.name != REFERENCE
-        content[f"{metric}_difference"] = compare_cases(mine, reference[metric]) if compared and reference else None
+        content[f"{metric}_difference"] = (
+            compare_cases(mine, reference[metric], subjects) if compared and reference else None
+        )
     return content
 
 
@@ -188,7 +205,7 @@ def _spread(by_seed: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
     }
 
 
-def _pairs(rows: Sequence[StudyRow], means: _Means) -> list[dict[str, Any]]:
+def _pairs(rows: Sequence[StudyRow], means: _Means, subjects: Mapping[str, str]) -> list[dict[str, Any]]:
     """Compare each level cut out of UNet++ with the same level trained alone."""
     embedded = {row.level: row.name for row in rows if row.kind == "embedded"}
     isolated = {row.level: row.name for row in rows if row.kind == "isolated"}
@@ -198,7 +215,7 @@ def _pairs(rows: Sequence[StudyRow], means: _Means) -> list[dict[str, Any]]:
             "embedded": name,
             "isolated": isolated[level],
             **{
-                f"{metric}_difference": compare_cases(means[name][metric], means[isolated[level]][metric])
+                f"{metric}_difference": compare_cases(means[name][metric], means[isolated[level]][metric], subjects)
                 for metric in COMPARED
             },
         }
@@ -303,8 +320,8 @@ def _reading(study: Mapping[str, Any], reference: str) -> str:
         "does not count; a missed class or a false positive scores 0. With several seeds, ± gives the standard "
         f"deviation over seeds (seed {', '.join(seeds)}).\n"
         f'- The reference is "{reference}" at its deepest level. Differences are paired by case and seed; positive '
-        f"means better than the reference. The intervals{level} are over cases: they say nothing about other seeds or "
-        "training cases, and are not corrected for the number of comparisons.\n"
+        f"means better than the reference. The intervals{level} are over subjects: they say nothing about other seeds "
+        "or training cases, and are not corrected for the number of comparisons.\n"
         "- Parameters, FLOPs and time are those of the network as it would be used: cut to its level, without other "
         "heads. The mean of heads needs all heads. Time is the median for one window; all networks were timed in "
         "turns in one process.\n"

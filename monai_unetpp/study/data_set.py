@@ -29,6 +29,7 @@ class StudyCases:
         validation: the cases that are scored.
         folder: folder of the data set.
         ignore_label: value of voxels that are left out of training and scores, if any.
+        subject_rules: how ``load_datalist`` finds the subjects, as its arguments.
     """
 
     name: str
@@ -39,6 +40,12 @@ class StudyCases:
     validation: tuple[dict[str, Any], ...]
     folder: Path = Path()
     ignore_label: int | None = None
+    subject_rules: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def subjects(self) -> dict[str, str]:
+        """Subject of each case that is scored, by the case's name."""
+        return {case.name: case.subject for case in list_cases(self.validation)}
 
     @property
     def values(self) -> list[int]:
@@ -72,19 +79,20 @@ class StudyCases:
         }
 
 
-def find_study_cases(dataset_dir: str | PathLike[str]) -> StudyCases:
+def find_study_cases(dataset_dir: str | PathLike[str], **subjects: Any) -> StudyCases:
     """Read the description of a data set, and the number of axes and channels from its first case.
 
     Args:
         dataset_dir: folder for :func:`monai_unetpp.data.load_datalist`. Without a ``validation`` list, a fifth of the
-            training cases is drawn for it, always the same ones.
+            training cases is drawn for it, always the same ones, whole subjects.
+        **subjects: how ``load_datalist`` finds them: ``subjects`` and ``subject_pattern``.
 
     Raises:
         FileNotFoundError: no ``dataset.json``.
         ValueError: it cannot be used, does not name its labels, or has cases of one name that are to be scored.
     """
-    described = describe_data_set(dataset_dir)
-    validation = load_datalist(dataset_dir, "validation")
+    described = describe_data_set(dataset_dir, **subjects)
+    validation = load_datalist(dataset_dir, "validation", **subjects)
     for name, same in repeated_names(list_cases(validation)).items():
         raise ValueError(same_name(name, same))
     return StudyCases(
@@ -92,10 +100,11 @@ def find_study_cases(dataset_dir: str | PathLike[str]) -> StudyCases:
         spatial_dims=described.spatial_dims,
         in_channels=len(described.channels),
         labels=described.labels,
-        training=tuple(load_datalist(dataset_dir, "training")),
+        training=tuple(load_datalist(dataset_dir, "training", **subjects)),
         validation=tuple(validation),
         folder=Path(dataset_dir),
         ignore_label=described.ignore_label,
+        subject_rules=subjects,
     )
 
 

@@ -101,6 +101,8 @@ def run_study(
     *,
     config: str | PathLike[str] | None = None,
     device: str | None = None,
+    subjects: str | PathLike[str] | None = None,
+    subject_pattern: str | None = None,
     report_only: bool = False,
     list_only: bool = False,
     progress: Progress = False,
@@ -121,6 +123,9 @@ def run_study(
             ``accuracy.png`` and ``curves.png`` on all finished runs in it.
         config: JSON file with ``variants``, ``seeds`` and settings by name; arguments override it.
         device: such as ``"cpu"``; by default a GPU if there is one.
+        subjects: CSV file with the columns ``case`` and ``subject``: cases of a subject stay together where a
+            validation list is drawn, and count once in the intervals.
+        subject_pattern: regular expression with one group that finds the subject in the case's name.
         report_only: train nothing, only report the finished runs.
         list_only: only look up the state of the runs.
         progress: True shows progress on standard error, a function is called with each line of it.
@@ -135,7 +140,8 @@ def run_study(
         ImportError: matplotlib is not installed.
     """
     runs, settings = _asked(config, options)
-    cases, folder = find_study_cases(dataset_dir), StudyFolder(Path(output_dir))
+    cases = find_study_cases(dataset_dir, subjects=subjects, subject_pattern=subject_pattern)
+    folder = StudyFolder(Path(output_dir))
     study = _Study.of(cases, folder, settings, runs, _device(device), teller(progress, logger))
     plan = [(variant, seed) for seed in runs.seeds for variant in study.variants()]
     if list_only:
@@ -243,7 +249,12 @@ class _Study:
         if waiting:
             cases = self.cases
             self.tell(f"checking {len(cases.training) + len(cases.validation)} cases")
-            check_labelled_data(cases.folder, spatial_dims=cases.spatial_dims, in_channels=cases.in_channels)
+            check_labelled_data(
+                cases.folder,
+                spatial_dims=cases.spatial_dims,
+                in_channels=cases.in_channels,
+                **cases.subject_rules,
+            )
             self.folder.claim(self.settings, self.cases)
         for number, run in enumerate(waiting, start=1):
             self.tell(f"{run.name}: run {number} of {len(waiting)}, {run.parameters / 1e6:.3f} M parameters")
@@ -272,7 +283,8 @@ class _Study:
         if not results:
             raise ValueError(f"output_dir must hold a finished run, got {folder} without one. Train first.")
         latencies, environment = self._latencies(rows, results)
-        content = summarise(rows, results, latencies, self.settings, self.cases.as_dict(), environment)
+        known, subjects = self.cases.as_dict(), self.cases.subjects
+        content = summarise(rows, results, latencies, self.settings, known, environment, subjects)
         write_text(folder / "study.json", json.dumps(content, indent=1) + "\n")
         draw_accuracy(content, folder / "accuracy.png")
         draw_learning_curves(content, folder / "curves.png")
@@ -322,6 +334,7 @@ class _Study:
             "num_workers": self.options.num_workers,
             "cache_rate": self.options.cache_rate,
             "check_data": False,  # already done for all runs
+            "record_cases": False,  # settings.json names them
         }
 
     def _latencies(

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from monai_unetpp import topology
+from monai_unetpp.measuring import size
 from monai_unetpp.networks import NestedUNet
 
 __all__ = [
@@ -171,7 +172,7 @@ def choose_names(names: Sequence[str], patterns: Sequence[str] | None) -> tuple[
 def count_parameters(config: Mapping[str, Any]) -> int:
     """Number of parameters of the network of ``config``, without allocating its weights."""
     with torch.device("meta"):
-        return sum(parameter.numel() for parameter in NestedUNet(**config).parameters())
+        return size.count_parameters(NestedUNet(**config))
 
 
 def match_wide_features(

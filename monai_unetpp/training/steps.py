@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,14 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from monai_unetpp.bundles.integrity import WEIGHTS_FILE
+from monai_unetpp.bundles.training_record import LAST, TrainingRecord, find_training_record, save_training_record
 from monai_unetpp.distributed import rank
 from monai_unetpp.files import atomic_path, write_text
 
 __all__ = ["LastModelSaver", "StepCurve"]
+
+logger = logging.getLogger(__name__)
 
 
 class StepCurve:
@@ -115,17 +120,34 @@ class StepCurve:
 
 
 class LastModelSaver:
-    """Keep the weights after the last step, for trainings without model selection.
+    """Keep the weights after the last step, for trainings without model selection, and record their cases beside them.
+
+    The record (:func:`monai_unetpp.bundles.training_record.save_training_record`) lets ``prune`` refuse training cases
+    as judging ones. A case that cannot be read again is told, and leaves the weights without a record.
 
     Args:
         network: the network whose weights to keep.
         path: the file to write, atomically and only when training is complete: a state dict that includes the network's
             configuration. Under ``torchrun`` only the first process writes it.
+        cases: the training cases, as from ``load_datalist``; None records nothing.
+        rule: which weights these are, for the record.
+        started_from: the bundle or checkpoint whose weights the training started from; if their cases are known, they
+            are recorded as well.
     """
 
-    def __init__(self, network: nn.Module, path: str | PathLike[str]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        path: str | PathLike[str],
+        cases: Sequence[Mapping[str, Any]] | None = None,
+        rule: str = LAST,
+        started_from: str | PathLike[str] | None = None,
+    ) -> None:
         self.network = network
         self.path = Path(path)
+        self.cases = cases
+        self.rule = rule
+        self.started_from = started_from
 
     def attach(self, engine: Engine) -> None:
         """Save at the end of the trainer ``engine``."""
@@ -141,3 +163,16 @@ class LastModelSaver:
             weights[key] = value.contiguous()
         with atomic_path(self.path) as temporary:
             torch.save(weights, temporary)
+        if self.cases is not None:
+            self._record(self.cases)
+
+    def _record(self, cases: Sequence[Mapping[str, Any]]) -> None:
+        try:
+            record = TrainingRecord.of(cases, rule=self.rule)
+            if self.started_from is not None:
+                start = Path(self.started_from)
+                earlier = find_training_record(start / WEIGHTS_FILE if start.is_dir() else start)
+                record = record if earlier is None else record.after(earlier)
+            save_training_record(self.path, record)
+        except (OSError, ValueError) as e:
+            logger.warning("%s: the training cases were not recorded (%s).", self.path, e)

@@ -18,7 +18,7 @@ __all__ = ["TrainOptions", "TrainingOutcome", "train"]
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "monai_unetpp.training_run.train_options": ("TrainOptions",),
-        "monai_unetpp.training_run.run": ("TrainingOutcome", "train"),
+        ".train_options": ("TrainOptions",),
+        ".run": ("TrainingOutcome", "train"),
     },
 )

@@ -12,9 +12,14 @@ from monai_unetpp.bundles import (
     WEIGHTS_FILE,
     read_metadata,
     weights_entry,
-    write_training_record,
 )
-from monai_unetpp.bundles.training_record import LAST, LAST_AVERAGED
+from monai_unetpp.bundles.training_record import (
+    LAST,
+    LAST_AVERAGED,
+    TrainingRecord,
+    find_training_record,
+    put_training_record,
+)
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.planning import write_readme
 from monai_unetpp.planning.training_plan import counted
@@ -46,7 +51,9 @@ def install_weights(bundle: Path, fitted: Fitted, cases: Sequence[Mapping[str, A
     metadata = read_metadata(bundle)
     metadata.pop("eval_metrics", None)
     _write_metadata(bundle, metadata | weights_entry(bundle))
-    write_training_record(bundle, training=cases, rule=LAST_AVERAGED if fitted.averaged else LAST)
+    # bundles that were planned before do not save a record
+    rule = LAST_AVERAGED if fitted.averaged else LAST
+    put_training_record(bundle, find_training_record(fitted.weights) or TrainingRecord.of(cases, rule=rule))
     for name in _SHOWN:
         if (fitted.folder / name).is_file():
             with atomic_path(bundle / "docs" / name) as temporary:

@@ -206,7 +206,9 @@ class _Run:
                 f"{minutes:.1f} minutes, or of the memory."
             )
         observed = 0 if held_out is None and self.planned.folds else self.planned.observed
-        values = {**self._training_values(minutes, observed), "cache_rate": cache_rate}
+        # the weights of a fold judge, and are in no bundle
+        own = {"cache_rate": cache_rate, "record_cases": held_out is None}
+        values = {**self._training_values(minutes, observed), **own}
         return fit(self.bundle, folder, values, self.tell, name=name, cases=cases, observed=held_out)
 
     def cross_fit(self) -> list[Scores]:

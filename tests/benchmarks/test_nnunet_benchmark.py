@@ -13,6 +13,8 @@ import pytest
 from benchmarks.nnunet import __main__ as command
 from benchmarks.nnunet.comparison import Comparison, Contestant, compare, format_comparison
 from benchmarks.nnunet.peer import NnUNet
+from monai_unetpp.bundles import write_training_record
+from monai_unetpp.data.datalist import load_datalist
 
 LABEL = np.zeros((3, 4, 5), np.uint8)
 LABEL[0], LABEL[1] = 4, 9
@@ -56,7 +58,7 @@ def commands(monkeypatch, tmp_path):
         if command[0].endswith("nnUNetv2_predict"):
             for name in ("unseen0000", "unseen0001"):
                 save(Path(options["-o"]) / f"{name}.nii.gz", np.uint8(LABEL == 4))
-        return subprocess.CompletedProcess(command, 3)
+        return subprocess.CompletedProcess(command, 3 if "train" in command else 0)
 
     monkeypatch.setattr(subprocess, "run", run)
     return ran
@@ -100,6 +102,40 @@ def test_both_get_the_training_list_alone_and_are_scored_on_the_unseen_cases(dat
     assert "PYTHONPATH" not in environment
     assert 0 < float(environment["NNUNET_TRAINING_MINUTES"]) <= 5
     assert (Path(environment["nnUNet_extTrainer"]) / "minutes_trainer.py").is_file()
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """What the benchmark from data to bundle leaves, with the record of one training case."""
+
+    def make(minutes, case):
+        folder = tmp_path / "trained"
+        (folder / "bundle" / "configs").mkdir(parents=True)
+        (folder / "outcome.json").write_text(json.dumps({"minutes": minutes}))
+        (folder / "bundle" / "configs" / "metadata.json").write_text("{}")
+        write_training_record(folder / "bundle", training=[case], rule="last, averaged")
+        return folder
+
+    return make
+
+
+def test_a_bundle_of_the_same_minutes_spares_a_second_training(data_dir, tmp_path, commands, trained):
+    folder = trained(4.5, load_datalist(data_dir, "training")[0])
+    found = compare(data_dir, tmp_path / "work", 5.0, Path("/env/bin/python"), folder)
+    assert found.ours.training_minutes == 4.5
+    assert found.ours.dice == {"near": [1, 1], "far": [1, 1]}
+    (ours,) = (command for command, _ in commands if "monai_unetpp" in command)
+    assert ours[3] == "segment"
+    assert ours[ours.index("--bundle") + 1] == str(folder / "bundle")
+
+
+def test_a_bundle_that_knows_an_unseen_case_or_took_longer_is_refused(data_dir, tmp_path, commands, trained):
+    folder = trained(5.5, load_datalist(data_dir, "validation")[1])
+    with pytest.raises(ValueError, match=r"took 5\.5 minutes\. Give at least as many"):
+        compare(data_dir, tmp_path / "work", 5.0, Path("/env/bin/python"), folder)
+    with pytest.raises(ValueError, match=r"validation_1_0.*was trained on it"):
+        compare(data_dir, tmp_path / "work", 6.0, Path("/env/bin/python"), folder)
+    assert not commands
 
 
 def test_pictures_of_two_axes_take_the_2d_configuration(commands, tmp_path):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import monai.bundle
 import nibabel
@@ -12,6 +13,8 @@ from runner_bundle import write_bundle, write_image
 from benchmarks import launching, monai_route, process
 from benchmarks.launching import Launched, instruction_sets, launch
 from monai_unetpp import cli
+from monai_unetpp.measuring.environment import describe_environment
+from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.openvino_loading import has_openvino
 from monai_unetpp.runner.__main__ import main as runner_main
 
@@ -65,7 +68,8 @@ def test_every_way_is_measured_beside_monais(tmp_path, monkeypatch):
     assert [row[0] for row in rows[2:]] == ["MONAI", "segment", "runner"]
     assert [row[6] for row in rows[2:]] == ["1.00 (1.00-1.00)", "4.00 (4.00-4.00)", "4.00 (4.00-4.00)"]
     assert [row[8] for row in rows[2:]] == ["", "100.000 %", "100.000 %"]
-    assert output.with_suffix(".json").exists()
+    figures = json.loads(output.with_suffix(".json").read_text())
+    assert figures["parameters"] is None
 
 
 def test_monais_route_has_monais_network_and_transforms(brain_bundle, tmp_path):
@@ -104,17 +108,38 @@ def test_nnunet_works_at_the_spacing_of_the_bundle_with_the_axes_of_its_reader(t
     path.write_text(json.dumps(config))
     image = write_image(tmp_path / "head.nii.gz", (18, 17, 16), surround=False)
     described = []
-    monkeypatch.setattr(process, "launch", lambda command: described.append(json.loads(command[-1])))
+
+    def write_model(command):
+        described.append(json.loads(command[-1]))
+        model = Path(command[-2])
+        model.mkdir()
+        (model / "parameters.json").write_text("1234")
+
+    monkeypatch.setattr(process, "launch", write_model)
     for number, spacing in enumerate(([1.0, 1.2, 0.9], 2.0, None)):
         (tmp_path / str(number)).mkdir()
         path.write_text(json.dumps(config | {"spacing_mm": spacing}))
-        process._way_of_nnunet(bundle, image, tmp_path / str(number), "L2", tmp_path / "python")
+        _, count = process._way_of_nnunet(bundle, image, tmp_path / str(number), "L2", tmp_path / "python")
+        assert count == 1234
     assert [each["patch_size"] for each in described] == [[32, 24, 16]] * 3
     assert [each["spacing"] for each in described[:2]] == [[0.9, 1.2, 1.0], [2.0] * 3]
-    assert described[2]["spacing"] == pytest.approx(list(nibabel.load(image).header.get_zooms())[::-1])
+    turned = nibabel.load(tmp_path / "2" / "nnunet_images" / "image_0000.nii.gz")
+    assert nibabel.aff2axcodes(turned.affine) == ("R", "A", "S")
+    assert turned.shape == (17, 18, 16)
+    assert described[2]["spacing"] == pytest.approx(list(turned.header.get_zooms())[::-1])
 
 
 def test_nnunet_sets_its_own_threads(capsys):
     with pytest.raises(SystemExit):
         process.main(["bundle", "image.nii", "--nnunet", "python", "--threads", "1000"])
     assert "--threads must be left out with --nnunet, got 1000" in capsys.readouterr().err
+
+
+def test_both_networks_are_named_with_their_sizes():
+    quartiles = Quartiles.of([1.0, 2.0])
+    figures = process.ProcessFigures("nnU-Net", "L4", "fp32", *[quartiles] * 4, 10**9, None)
+    result = process.ProcessBenchmark(
+        "brain", "BasicUNetPlusPlus", (8, 8, 8), 2, "AVX2", (figures,), describe_environment(), (3_690_000, 3_170_000)
+    )
+    text = process.format_process_benchmark(result)
+    assert "BasicUNetPlusPlus, nnU-Net's a plain U-Net of 3.17 M parameters (the bundle's network has 3.69 M)\n" in text

@@ -1,7 +1,6 @@
 """Every command that the bundles promise; of each kind one is run as a user runs it, from another working directory."""
 
 import csv
-import json
 import logging
 import shutil
 import sys
@@ -13,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from bundle_runs import configs, missing_properties, run_command, run_here, succeed, train_in_two_processes
+from json_edits import edit_json
 from monai.bundle import ConfigParser
 
 from monai_unetpp import NestedUNet
@@ -67,8 +67,7 @@ def in_freesurfers_numbers(data_set, folder):
         label = nib.load(path)
         voxels = np.array([0, 17, 53], np.uint8)[np.asarray(label.dataobj).astype(int)]
         nib.save(nib.Nifti1Image(voxels, label.affine), path)
-    content = json.loads((folder / "dataset.json").read_text())
-    (folder / "dataset.json").write_text(json.dumps(content | {"labels": {"background": 0, "left": 17, "right": 53}}))
+    edit_json(folder / "dataset.json", labels={"background": 0, "left": 17, "right": 53})
     return folder
 
 
@@ -223,7 +222,8 @@ def test_configs_repeat_each_other_exactly(written_bundle):
     adaptive = {"levels": "$None if @adaptive_tolerance is None else 'adaptive'"}
     adaptive["adaptive_tolerance"] = "@adaptive_tolerance"
     assert inference["adaptive_tolerance"] is None
-    assert {**inferer, "output": "logits"} == {**train["validate"]["inferer"], **adaptive}
+    skipping = {"skip_constant": "@skip_constant"}
+    assert {**inferer, "output": "logits"} == {**train["validate"]["inferer"], **adaptive, **skipping}
 
     def for_the_image(transform):
         kept = {k: v for k, v in transform.items() if k != "allow_missing_keys"}

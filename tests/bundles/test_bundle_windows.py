@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
+from monai_unetpp import planning
 from monai_unetpp.bundles import BundleConfig
 from monai_unetpp.inferers.precision import resolve_precision
 from monai_unetpp.pruning import write_pruned_bundle
 from monai_unetpp.pruning.inference import check_inference
+from monai_unetpp.segmentation_options import SegmentationOptions
 
 NAMES = (
     "brain_tissue_mri_unetpp",
@@ -65,3 +68,13 @@ def test_depth_can_be_chosen_for_each_window(shipped):
     config["adaptive_tolerance"] = 0.03
     inferer = config.parse("inferer")
     assert getattr(inferer, "inferer", inferer).adaptive_tolerance == 0.03
+
+
+def test_windows_that_are_empty_can_be_skipped_and_are_not_by_default(shipped):
+    config = BundleConfig(shipped, "inference.json")
+    (template,) = Path(planning.__file__).parent.glob("template/configs/inference.json")
+    assert json.loads(template.read_text(encoding="utf-8"))["skip_constant"] is config.parse("skip_constant") is False
+    for key, value in SegmentationOptions("image.nii", skip_constant=True).settings().items():
+        config[key] = value
+    inferer = config.parse("inferer")
+    assert getattr(inferer, "inferer", inferer).skip_constant is True

@@ -7,7 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from monai_unetpp.bundles.training_record import LAST_AVERAGED, read_training_record, write_training_record
+from monai_unetpp.bundles.training_record import (
+    LAST_AVERAGED,
+    TrainingRecord,
+    find_training_record,
+    put_training_record,
+    read_training_record,
+    save_training_record,
+    write_training_record,
+)
 from monai_unetpp.data.voxel_hash import hash_voxels
 
 
@@ -53,6 +61,34 @@ def test_a_record_is_kept_in_the_metadata(files, tmp_path):
     assert (written.rule, list(written.training), written.selecting) == ("last, averaged", ["first_0000"], {})
     assert written.role_of(hash_voxels(files["float"])) == "training"
     assert written.role_of(hash_voxels(files["changed"])) is None
+
+
+def test_cases_of_earlier_weights_are_added_once_under_names_of_their_own():
+    own = TrainingRecord({"a": "1", "b": "2"}, {}, "last")
+    earlier = TrainingRecord({"a": "3", "c": "2"}, {"d": "4", "e": "1"}, "best on validation")
+    assert own.after(earlier) == TrainingRecord({"a": "1", "b": "2", "a (earlier)": "3"}, {"d": "4"}, "last")
+
+
+def test_a_record_is_that_of_these_very_weights(tmp_path):
+    metadata = tmp_path / "configs" / "metadata.json"
+    for folder in ("configs", "models", "training"):
+        (tmp_path / folder).mkdir()
+    before, after = (TrainingRecord({name: "1"}, {}, "last") for name in ("before", "after"))
+    metadata.write_text(json.dumps({"version": "0.1.0"}))
+    put_training_record(tmp_path, before)
+    weights, trained = tmp_path / "models" / "model.pt", tmp_path / "training" / "model.pt"
+    assert find_training_record(weights) is None
+    weights.write_bytes(b"before")
+    trained.write_bytes(b"after")
+    save_training_record(trained, after)
+    assert find_training_record(weights) == before
+    assert find_training_record(trained) == after
+    # the weights of the training are put into the bundle
+    weights.write_bytes(b"after")
+    assert find_training_record(weights) == after
+    metadata.write_text(json.dumps({**json.loads(metadata.read_text()), "sha256": {"models/model.pt": "0" * 64}}))
+    weights.write_bytes(b"unknown")
+    assert find_training_record(weights) is None
 
 
 @pytest.mark.parametrize("wrong", [[], {"rule": "last"}, {"rule": "last", "training": [], "selecting": {}}])

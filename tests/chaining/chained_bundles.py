@@ -11,7 +11,7 @@ from monai.inferers import Inferer
 
 from monai_unetpp import NestedUNet
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "bundles" / "hippocampus_mri_unetpp" / "configs"
 TINY: dict[str, Any] = {"spatial_dims": 3, "in_channels": 1, "features": [2, 2], "strides": [1]}
 
 #: What the inferer of the second bundle was shown, the newest last.
@@ -48,11 +48,11 @@ def make_bundle(root: Path, inferer: str, labels: list[str], **metadata: Any) ->
         for step in steps
         if step["_target_"] in ("LoadImaged", "EnsureChannelFirstd", "Orientationd", "EnsureTyped")
     ]
-    inference["network_def"] = {"_target_": "monai_unetpp.NestedUNet", **network}
+    inference |= {"level": None, "network_def": {"_target_": "monai_unetpp.NestedUNet", **network}}
     inference["inferer"] = {"_target_": f"chained_bundles.{inferer}"}
     content = json.loads((CONFIGS / "metadata.json").read_text(encoding="utf-8"))
     content["network_data_format"]["outputs"]["pred"]["channel_def"] = dict(enumerate(["background", *labels]))
-    for key in ("label_codes", "within"):
+    for key in ("label_codes", "labels", "sha256", "within"):
         content.pop(key, None)
     content.update(metadata)
     for name, entries in (("inference", inference), ("metadata", content)):

@@ -124,6 +124,8 @@ def test_decathlon_lists(tmp_path: Path) -> None:
     assert names(find_cases(folder)) == ["v"]
     decathlon(folder, test=[{"image": "x.nii.gz"}], training=training)
     assert names(find_cases(folder)) == ["x"]
+    decathlon(folder, testing=[{"image": "y.nii.gz"}], training=training)
+    assert names(find_cases(folder)) == ["y"]
     decathlon(folder, training=training)
     assert names(find_cases(folder)) == ["a"]
     touch(folder / "imagesTs/s.nii.gz")

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from monai_unetpp.data import case_check, check_dataset, check_labelled_data
 from monai_unetpp.data import check as check_module
-from monai_unetpp.data import check_dataset, check_labelled_data
 from monai_unetpp.data.labelled import LabelledCase
 
 AFFINE = np.diag([1.0, 1.5, 2.0, 1.0])
@@ -186,6 +186,27 @@ class TestFiles:
         (problem,) = check_dataset(folder)
         assert message in problem
         assert str(folder / file) in problem
+
+    @pytest.mark.parametrize(
+        ("error", "message"),
+        [
+            (MemoryError("Unable to allocate 9 TiB"), "loading ran out of memory for 6 x 5 x 4 voxels"),
+            (KeyError("what a library stumbled over"), "KeyError: 'what a library stumbled over'"),
+        ],
+    )
+    def test_no_failure_of_a_case_ends_the_check_of_the_others(
+        self, folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, message: str
+    ) -> None:
+        read = case_check.read_image
+
+        def failing(case: LabelledCase, *arguments: Any, **options: Any) -> Any:
+            if case.name == "b":
+                raise error
+            return read(case, *arguments, **options)
+
+        monkeypatch.setattr(case_check, "read_image", failing)
+        (problem,) = check_dataset(folder)
+        assert problem.startswith(f"{folder / 'images' / 'b.nii.gz'}: {message}")
 
     def test_values_are_free_where_labels_are_not_named(self, folder: Path) -> None:
         content = json.loads((folder / "dataset.json").read_text())

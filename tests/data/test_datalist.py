@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from monai_unetpp.data import check_dataset, check_labelled_data, find_cases, find_ignore_label, load_datalist
+from monai_unetpp.data.labelled import list_cases
 from monai_unetpp.failures.examined_cases import choose_labels
 
 
@@ -50,6 +51,22 @@ def test_a_drawn_validation_list_keeps_subjects_together_as_they_are_given(tmp_p
     assert set.union(*persons) == set("abcd")
     with pytest.raises(ValueError, match=r"subject_pattern must match the name of every case, got '\(x\)', which does"):
         load_datalist(tmp_path, "training", subject_pattern="(x)")
+
+
+def test_a_list_of_one_file_is_that_file_which_may_hold_all_channels(tmp_path):
+    entries = [{"image": [f"{n}.nii"], "label": f"l/{n}.nii"} for n in range(5)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries[:4], "validation": entries[4:]}))
+    (case,) = load_datalist(tmp_path, "validation")
+    assert case["image"] == str(tmp_path / "4.nii")
+
+
+def test_a_subject_may_be_the_number_0(tmp_path):
+    entries = [{"image": f"{n}.nii", "label": f"l/{n}.nii", "subject": n // 3} for n in range(9)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries}))
+    lists = [load_datalist(tmp_path, key) for key in ("training", "validation")]
+    assert sorted(len(cases) for cases in lists) == [3, 6]
+    assert {case["subject"] for cases in lists for case in cases} == {"0", "1", "2"}
+    assert {case.subject for case in list_cases(entries)} == {"0", "1", "2"}
 
 
 def drawn_counts(folder, *cases_of_subjects):
@@ -118,6 +135,8 @@ def test_bytes_that_are_no_text_and_folders_are_told_in_one_line(tmp_path):
     path.write_bytes(b'{"a": "\xff"}')
     with pytest.raises(ValueError, match=r"dataset\.json: cannot be read as JSON"):
         load_datalist(tmp_path, "training")
+    with pytest.raises(FileNotFoundError, match=r"dataset\.json/dataset\.json: no such file\. Name a folder with"):
+        load_datalist(path, "training")
     path.unlink()
     path.mkdir()
     with pytest.raises(ValueError, match=r"dataset\.json: cannot be read as JSON"):

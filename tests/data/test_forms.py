@@ -66,6 +66,12 @@ def test_nnunets_form_gives_one_case_with_all_channels_and_is_checked_and_studie
     assert (study.in_channels, study.spatial_dims, study.labels) == (2, 3, {"left x": 1, "right x": 2})
 
 
+def test_nnunets_form_is_known_where_test_images_are_listed(tmp_path):
+    folder = nnunet(tmp_path, training=[], test=["./imagesTs/x_0000.nii.gz"])
+    assert describe_data_set(folder).form == "nnU-Net"
+    assert len(load_datalist(folder, "training")) == 4
+
+
 def test_nnunets_single_channel_is_one_file_and_its_ignore_label_is_known(tmp_path):
     folder = nnunet(tmp_path, channels=1, labels={"background": 0, "a": 1, "ignore": 2}, channel_names={"0": "CT"})
     assert load_datalist(folder, "training")[0]["image"].endswith("_0000.nii.gz")
@@ -87,6 +93,26 @@ def test_nnunets_list_of_files_by_case_goes_first(tmp_path):
         ValueError, match=r"dataset must name 1 image\(s\) for every case, one per channel, got \[\] for"
     ):
         load_datalist(tmp_path, "training")
+
+
+@pytest.mark.parametrize(
+    ("named", "channels", "modality"),
+    [
+        ({"0": "CT_venous"}, ("CT_venous",), "CT"),
+        ({"0": "head_T1w"}, ("head_T1w",), "MR"),
+        ("CT", ("CT",), "CT"),
+        (["MRI"], ("MRI",), "MR"),
+        ({"0": "spect"}, ("spect",), "other"),
+        (5, ("channel_0",), None),
+    ],
+)
+def test_the_modality_is_known_however_it_is_written(tmp_path, named, channels, modality):
+    folder = plain(tmp_path)
+    entries = [{"image": f"images/{name}.nii.gz", "label": f"labels/{name}.nii.gz"} for name in "abcde"]
+    content = {"modality": named, "labels": {"0": "background", "3": "x", "255": "y"}, "training": entries}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    described = describe_data_set(folder)
+    assert (described.channels, described.modality) == (channels, modality)
 
 
 @pytest.mark.parametrize("ending", [".nii.gz", ".png"])
@@ -217,6 +243,12 @@ def test_what_is_no_image_is_told(tmp_path, caplog):
     (folder / "images" / "notes.txt").write_text("x")
     load_datalist(folder, "training")
     assert "images: 1 left out, no images: notes.txt." in caplog.text
+    for name in "abcde":
+        (folder / "labels" / f"{name}.nii.gz").rename(folder / "labels" / f"{name}.gif")
+    with pytest.raises(
+        ValueError, match=r"labels: holds no images in a format .*\.nii\.gz, .*, only a\.gif, b\.gif, c"
+    ):
+        load_datalist(folder, "training")
 
 
 def test_images_are_segmented_with_or_without_labels(tmp_path):
@@ -246,6 +278,45 @@ def test_channels_of_one_case_are_joined_for_networks_of_several(tmp_path):
         ValueError, match=r"the case 'c' must have a file for each .* 2 channels, 0000 to 0001, got c_0001"
     ):
         find_cases(folder, channels=2)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_names_that_nnunet_1_lists_without_their_channels_are_found(tmp_path, channels):
+    folder = nnunet(tmp_path, channels=channels)
+    entries = [{"image": f"./imagesTr/{name}.nii.gz", "label": f"./labelsTr/{name}.nii.gz"} for name in "abcde"]
+    content = json.loads((folder / "dataset.json").read_text())
+    content["modality"] = content.pop("channel_names")
+    content |= {"training": entries[:4], "validation": entries[4:], "test": ["./imagesTr/a.nii.gz", "./imagesTr/z.nii"]}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    assert check_dataset(folder) == []
+    files = [str(folder / "imagesTr" / f"e_{channel:04d}.nii.gz") for channel in range(channels)]
+    (entry,) = load_datalist(folder, "validation")
+    assert entry == {"image": files if channels > 1 else files[0], "label": str(folder / "labelsTr" / "e.nii.gz")}
+    assert [case["case"] for case in find_cases(folder)] == ["a" if channels > 1 else "a_0000", "z"]
+
+
+def test_a_number_of_four_digits_is_that_of_the_case_where_one_file_holds_all_channels(tmp_path):
+    voxels = np.random.default_rng(0).random((6, 7, 5, 2), np.float32)
+    names = ["case_0000", "case_0001"]
+    for name in names:
+        nibabel.save(nibabel.Nifti1Image(voxels, AFFINE), tmp_path / f"{name}.nii.gz")
+    assert [case["case"] for case in find_cases(tmp_path, channels=2)] == names
+    with pytest.raises(ValueError, match=r"the case 'case' must have a file for each .* 3 channels"):
+        find_cases(tmp_path, channels=3)
+
+
+def test_a_channel_in_two_files_is_refused_and_not_chosen_silently(tmp_path):
+    for name in ("a_0000.nii", "a_0000.nii.gz", "a_0001.nii.gz"):
+        save(tmp_path / "images" / name, 1)
+    save(tmp_path / "labels" / "a.nii.gz", 0, [1])
+    with pytest.raises(ValueError, match=r"the case 'a' must .*, got a_0000.nii, a_0000.nii.gz, a_0001.nii.gz\. Add"):
+        find_cases(tmp_path / "images", channels=2)
+    (case,) = find_cases(tmp_path / "images", channels=2, strict=False)
+    assert "0000 to 0001, got a_0000.nii, a_0000.nii.gz" in case["failure"]
+    (case,) = find_cases([tmp_path / "images" / f"a_000{number}.nii.gz" for number in (1, 0, 0)], channels=2)
+    assert [file[-11:-7] for file in case["image"]] == ["0000", "0001"]
+    with pytest.raises(ValueError, match=r"images: must hold no files of the same name, got 1: a_0000\.nii and a_0000"):
+        load_datalist(tmp_path, "training")
 
 
 def test_the_drawn_validation_list_keeps_subjects_together(tmp_path):

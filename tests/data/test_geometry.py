@@ -85,7 +85,8 @@ def test_another_place() -> None:
     assert compare_geometry(image, ImageGeometry((5, 6, 7), turned)) == "its corners lie up to 0.3 mm away"
     flipped = AFFINE @ np.diag([-1.0, 1.0, 1.0, 1.0])
     flipped[:3, 3] += 4 * AFFINE[:3, 0]
-    assert compare_geometry(image, ImageGeometry((5, 6, 7), flipped)) == "its corners lie up to 4 mm away"
+    told = "its corners lie up to 4 mm away, as its axes run in other directions through the same place"
+    assert compare_geometry(image, ImageGeometry((5, 6, 7), flipped)) == told
 
 
 @pytest.mark.parametrize("size_mm", [0.005, 0.05, 1.0, 5.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -62,22 +63,22 @@ def test_a_constant_image_is_dark() -> None:
 
 
 @pytest.fixture
-def cases(tmp_path: Path, dark: torch.Tensor) -> list[dict[str, str]]:
+def cases(tmp_path: Path, dark: torch.Tensor) -> list[dict[str, Any]]:
     """Four dark images, one bright one of their shape, and one dark one of another shape."""
     pixels = (dark[0].numpy() * 255).astype(np.uint8)
     found = []
     for number, image in enumerate([pixels, pixels, pixels, pixels, 255 - pixels, np.vstack([pixels, pixels])]):
         path = tmp_path / f"{number}.nii.gz"
         nib.save(nib.Nifti1Image(image, np.eye(4)), path)
-        found.append({"image": str(path)})
+        found.append({"image": [str(path)] if number == 5 else str(path)})  # both forms are those of data lists
     return found
 
 
 @pytest.mark.parametrize(("power", "common"), [(0.0, 1.0), (0.5, 0.5), (1.0, 0.25)])
-def test_rare_kinds_weigh_more(cases: list[dict[str, str]], power: float, common: float) -> None:
+def test_rare_kinds_weigh_more(cases: list[dict[str, Any]], power: float, common: float) -> None:
     assert kind_weights(cases, power) == pytest.approx([common] * 4 + [1, 1])
 
 
-def test_power(cases: list[dict[str, str]]) -> None:
+def test_power(cases: list[dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match=r"power must be from 0 to 1, got 1\.5"):
         kind_weights(cases, 1.5)

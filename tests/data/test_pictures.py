@@ -72,6 +72,29 @@ def test_palette_and_bilevel(tmp_path: Path, rows: np.ndarray) -> None:
     np.testing.assert_array_equal(read_picture(save(tmp_path / "p.png", rows, "P")), rows.T)
 
 
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_is_an_image_but_no_label_and_its_result_is_png(tmp_path: Path, mode: str) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    grey = np.full((16, 24), 40, np.uint8)
+    grey[:8] = 200
+    path = tmp_path / "a.JPEG"
+    Image.fromarray(grey).convert(mode).save(path, "JPEG", quality=100, exif=exif, dpi=(254, 254))
+    np.testing.assert_allclose(read_picture(path), grey.T, atol=3)
+    check_shape(path, read_picture(path))
+    with pytest.raises(
+        ImageFileError, match=r"a\.JPEG: the label must be stored without loss, got JPEG.* Save it as PNG"
+    ):
+        read_label_map(path)
+    (case,) = find_cases(tmp_path, pictures=True)
+    assert case == {"image": str(path), "case": "a"}
+    result = segmented(path)
+    assert result.name == "a_seg.png"
+    with Image.open(result) as shown:
+        assert shown.getexif()[ExifTags.Base.Orientation] == 6
+        assert shown.size == (24, 16)
+
+
 def test_colours_with_16_bits_keep_them(tmp_path: Path) -> None:
     import SimpleITK
 
@@ -97,7 +120,7 @@ def test_pages_are_slices_where_volumes_will_do(tmp_path: Path, rows: np.ndarray
         load(tmp_path / "b.tif", 3)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -207,7 +230,14 @@ def test_tiff_with_a_palette(tmp_path: Path, rows: np.ndarray) -> None:
     picture = Image.fromarray(rows, "P")
     picture.putpalette([value for index in range(256) for value in (index, 0, index // 2)])
     picture.save(path)
-    np.testing.assert_allclose(read_picture(path), ((rows + rows // 2) / np.float32(3)).T, rtol=1e-6)
+    expected = ((rows + rows // 2) / np.float32(3)).T
+    np.testing.assert_allclose(read_picture(path), expected, rtol=1e-6)
+    # some programs write 8 bits where the format wants 16
+    index = np.arange(256, dtype=np.uint16)
+    palette = np.stack([index, np.zeros_like(index), index // 2])
+    for colours in (palette, palette * 257):
+        tifffile.imwrite(path, rows, photometric="palette", colormap=colours)
+        np.testing.assert_allclose(read_picture(path), expected, rtol=1e-6)
 
 
 def test_tiff_without_its_reduced_copies(tmp_path: Path, camera: np.ndarray) -> None:
@@ -358,6 +388,19 @@ def test_pages_that_are_slices_say_along_what(
     assert [record.message for record in caplog.records if note in record.message] if note else not caplog.records
 
 
+@pytest.mark.parametrize(("kind", "size"), [("ome", "PhysicalSizeZ"), ("imagej", "spacing")])
+def test_voxel_sizes_of_a_tiff_are_not_passed_over_in_silence(
+    tmp_path: Path, camera: np.ndarray, caplog: pytest.LogCaptureFixture, kind: str, size: str
+) -> None:
+    path = tmp_path / ("a.ome.tif" if kind == "ome" else "a.tif")
+    for axes in ("ZYX", "TYX"):
+        metadata = {"axes": axes, size: 2.0}
+        tifffile.imwrite(path, np.stack([camera] * 3), **{kind: True}, metadata=metadata, photometric="minisblack")
+        read_picture(path)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told.startswith(f"{path}: its metadata give the size of its voxels, but a TIFF is read with 1 mm along")
+
+
 def test_pages_along_two_axes_are_refused(tmp_path: Path, camera: np.ndarray) -> None:
     pages = np.broadcast_to(camera, (2, 3, 120, 100))
     tifffile.imwrite(tmp_path / "a.ome.tif", pages, ome=True, metadata={"axes": "TZYX"}, photometric="minisblack")
@@ -499,16 +542,6 @@ def test_results_of_one_name_and_different_kinds(tmp_path: Path, rows: np.ndarra
         labels = MetaTensor((image > 3).float()).copy_meta_from(image)
         SegmentationSaveImaged("pred", output_dir=tmp_path / "out")({**case, "pred": labels})
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_seg.png", "a_seg.tif"]
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-def test_pictures_of_others_are_never_replaced(tmp_path: Path, rows: np.ndarray, suffix: str) -> None:
-    image = load(save(tmp_path / f"a{suffix}", rows))
-    foreign = save(tmp_path / f"a_seg{suffix}", rows)
-    before = foreign.read_bytes()
-    with pytest.raises(FileExistsError, match="exists and was not written by monai-unetpp"):
-        SegmentationSaveImaged("pred", output_dir=tmp_path)({"pred": MetaTensor(image > 3).copy_meta_from(image)})
-    assert foreign.read_bytes() == before
 
 
 def test_many_labels_need_tiff(tmp_path: Path) -> None:

@@ -92,6 +92,15 @@ def test_channels_that_cannot_be(tmp_path: Path) -> None:
         load(path, channels=2)
 
 
+def test_files_for_other_than_all_channels_are_refused(tmp_path: Path, voxels: np.ndarray) -> None:
+    paths = [save(tmp_path / f"{name}.nii.gz", voxels) for name in "ab"]
+    assert load(paths, channels=2)[0].shape == (2, 5, 6, 7)
+    with pytest.raises(
+        ImageFileError, match=r"a\.nii\.gz: the image must have 3 channels for this network, got 2\. Give"
+    ):
+        load(paths, channels=3)
+
+
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
 @pytest.mark.parametrize("shape", [(5, 6, 7), (5, 6, 7, 1), (5, 6, 1)])
 def test_large_files_are_read_slab_by_slab(
@@ -300,7 +309,7 @@ def broken(kind: str, folder: Path, voxels: np.ndarray) -> Path:
         nib.save(nib.Nifti1Pair(voxels, AFFINE), folder / "a.img")
         (folder / "a.img").unlink()
     elif kind == "suffix":
-        path = folder / "a.jpg"
+        path = folder / "a.gif"
         path.write_text("x")
     elif kind == "text nrrd":
         path = folder / "a.nrrd"
@@ -410,7 +419,7 @@ def test_verify_suffix(tmp_path: Path) -> None:
     reader = VolumeReader()
     assert reader.verify_suffix(["a.nii.gz", "b.NRRD"])
     assert reader.verify_suffix(tmp_path)
-    assert not reader.verify_suffix("a.jpg")
+    assert not reader.verify_suffix("a.gif")
 
 
 @pytest.mark.parametrize(

@@ -193,13 +193,12 @@ def test_pictures_say_of_which_image_they_are(tmp_path: Path, suffix: str) -> No
 
 def test_files_of_others_are_never_replaced(tmp_path: Path) -> None:
     first = image(tmp_path / "x.nii.gz")
-    for make in (lambda path: path.mkdir(), lambda path: os.symlink("nowhere", path), os.mkfifo):
-        make(tmp_path / "x_seg.nii.gz")
+    foreign = tmp_path / "x_seg.nii.gz"
+    for make in (image, Path.mkdir, lambda path: os.symlink("nowhere", path), os.mkfifo):
+        make(foreign)
         with pytest.raises(FileExistsError, match="was not written by monai-unetpp"):
             save(first, tmp_path, overwrite=True)
-        os.rmdir(tmp_path / "x_seg.nii.gz") if (tmp_path / "x_seg.nii.gz").is_dir() else os.unlink(
-            tmp_path / "x_seg.nii.gz"
-        )
+        foreign.rmdir() if foreign.is_dir() else foreign.unlink()
 
 
 @pytest.fixture(scope="module")

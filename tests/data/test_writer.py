@@ -316,18 +316,3 @@ def test_maps_of_real_numbers(tmp_path: Path, source: Path) -> None:
     image = nib.load(tmp_path / "entropy.nii.gz")
     assert image.get_data_dtype() == np.float32
     np.testing.assert_array_equal(np.asarray(image.dataobj), values)
-
-
-def test_an_earlier_result_is_replaced_and_a_foreign_file_is_not(segment, tmp_path: Path) -> None:
-    source = tmp_path / "x.nii.gz"
-    nib.save(nib.Nifti1Image(np.pad(np.full((4, 4, 4), 100.0, np.float32), 4), np.eye(4)), source)
-    segment(source)
-    segment(source)
-    result = tmp_path / "out" / "x_seg.nii.gz"
-    mine = nib.Nifti1Image(np.ones((12, 12, 12), np.uint8), np.eye(4))
-    nib.save(mine, result)
-    before = result.read_bytes()
-    with pytest.raises(RuntimeError) as caught:
-        segment(source)
-    assert "exists and was not written by monai-unetpp" in str(caught.value.__cause__ or caught.value)
-    assert result.read_bytes() == before

@@ -2,13 +2,18 @@
 
 import importlib.util
 import json
+import shutil
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from runner_bundle import write_bundle, write_image
 
-from monai_unetpp.export import export_runner
+from monai_unetpp.bundles import BundleConfig
+from monai_unetpp.data import load_datalist
+from monai_unetpp.export import export_runner, quantization
+from monai_unetpp.export.quantization import calibration_windows
 from monai_unetpp.runner import Segmenter
 
 needs_nncf = pytest.mark.skipif(importlib.util.find_spec("nncf") is None, reason="needs the extra int8")
@@ -30,6 +35,28 @@ def test_a_quantized_folder_segments_nearly_alike_and_is_smaller(tmp_path):
     assert 0.8 < small.same_labels <= 1
     assert whole.same_labels is None
     assert "openvino_telemetry" not in {name.partition(".")[0] for name, module in sys.modules.items() if module}
+
+
+def test_windows_are_of_cases_that_trained_the_bundle_whose_subjects_are_told_by_it(tmp_path, monkeypatch):
+    bundle, used = write_bundle(tmp_path / "tiny", 3, []), []
+    image = write_image(tmp_path / "head.nii.gz", (20, 18, 24), surround=False)
+    names = [f"{letter}_{number}.nii.gz" for letter in "ab" for number in range(2)]
+    for name in names:
+        shutil.copy(image, tmp_path / name)
+    content = {"training": [{"image": name, "label": name} for name in names]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    training = {"subjects": None, "subject_pattern": "^(.)", "dataset_dir": "."}
+    (bundle / "configs" / "train.json").write_text(json.dumps(training))
+
+    def noted(*arguments, **options):
+        used.extend(load_datalist(*arguments, **options))
+        return used
+
+    monkeypatch.setattr(quantization, "load_datalist", noted)
+    assert calibration_windows(BundleConfig(bundle, "inference.json"), tmp_path, [16] * 3)
+    # whole subjects were drawn for validation
+    assert len(used) == 2
+    assert len({Path(case["image"]).name[0] for case in used}) == 1
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])

@@ -48,6 +48,20 @@ def test_no_axes_is_the_inferer_itself():
     assert torch.equal(FlipInferer(window)(x, shifted), window(x, shifted))
 
 
+def test_half_precision_is_averaged_in_float32():
+    x = torch.rand(1, 1, 6, 5)
+    found = FlipInferer(axes=[0, 1])(x, lambda flipped: shifted(flipped).bfloat16())
+    assert found.dtype == torch.float32
+    exact = FlipInferer(axes=[0, 1])(x.bfloat16().float(), shifted)
+    torch.testing.assert_close(found, exact, atol=0, rtol=1e-6)
+    assert FlipInferer()(x, lambda whole: whole.bfloat16()).dtype == torch.bfloat16
+
+
+def test_labels_are_not_averaged():
+    with pytest.raises(TypeError, match=r"the inferer must give logits to average over flips, got torch\.uint8\. Use"):
+        FlipInferer(axes=[0])(torch.rand(1, 1, 4, 4), lambda x: (x > 0.5).to(torch.uint8))
+
+
 @pytest.mark.parametrize("axes", [[0, 0], [-1]])
 def test_wrong_axes(axes):
     with pytest.raises(ValueError, match="axes must be different spatial axes from 0 on"):

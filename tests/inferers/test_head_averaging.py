@@ -4,17 +4,12 @@ import torch
 from monai_unetpp.inferers.head_averaging import mean_of_heads
 
 
-@pytest.mark.parametrize("channels", [2, 5])
-def test_softmax_of_the_result_is_the_mean_of_the_softmax(channels):
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_probabilities_of_the_result_are_the_mean_of_the_probabilities(channels):
     heads = [3 * torch.randn(2, channels, 6, 5) for _ in range(4)]
-    expected = sum(head.softmax(1) for head in heads) / 4
-    torch.testing.assert_close(mean_of_heads(heads).softmax(1), expected)
-
-
-def test_sigmoid_of_the_result_is_the_mean_of_the_sigmoid():
-    heads = [3 * torch.randn(2, 1, 6, 5) for _ in range(3)]
-    expected = sum(head.sigmoid() for head in heads) / 3
-    torch.testing.assert_close(mean_of_heads(heads).sigmoid(), expected)
+    probabilities = torch.sigmoid if channels == 1 else lambda logits: logits.softmax(1)
+    expected = sum(probabilities(head) for head in heads) / 4
+    torch.testing.assert_close(probabilities(mean_of_heads(heads)), expected)
 
 
 @pytest.mark.parametrize("channels", [1, 2])

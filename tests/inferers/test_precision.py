@@ -1,9 +1,11 @@
+import contextlib
+
 import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 
 from monai_unetpp.devices import resolve_precision
-from monai_unetpp.inferers import PrecisionInferer
+from monai_unetpp.inferers import PrecisionInferer, precision
 
 
 class Recorder(torch.nn.Module):
@@ -70,6 +72,32 @@ def test_auto_follows_the_processor(monkeypatch):
     for capabilities, expected in (({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({}, "fp32")):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=capabilities: found, raising=False)
         assert resolve_precision("auto", "cpu") == expected
+
+
+def test_auto_follows_the_gpu_of_the_network(monkeypatch):
+    majors, current = {"cuda:0": 8, "cuda:1": 7}, ["cuda:0"]
+
+    @contextlib.contextmanager
+    def switched(device):
+        current.append(str(device))
+        yield
+        current.pop()
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device", switched)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: majors[current[-1]] >= 8)
+    assert [resolve_precision("auto", device) for device in ("cuda:0", "cuda:1", "cuda:0")] == ["bf16", "fp32", "bf16"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert resolve_precision("auto", "cuda:0") == "fp32"
+
+
+def test_auto_follows_the_device_of_the_weights_not_that_of_the_image(monkeypatch):
+    monkeypatch.setattr(precision, "resolve_precision", lambda _, device: "bf16" if str(device) == "meta" else "fp32")
+    network = torch.nn.Conv2d(1, 2, 3, device="meta")
+    seen = []
+    monkeypatch.setattr(network, "forward", lambda x: seen.append(torch.is_autocast_enabled("cpu")) or x)
+    PrecisionInferer()(torch.rand(1, 1, 8, 8), network)
+    assert seen == [True]
 
 
 def test_unknown_precision():

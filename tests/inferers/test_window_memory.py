@@ -44,6 +44,7 @@ def test_free_memory_where_the_system_tells():
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
         (RuntimeError("Exception from src/inference/src/cpp/infer_request.cpp: std::bad_alloc"), True),
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
         (RuntimeError("shapes do not fit"), False),
         (ValueError("out of memory"), False),
     ],

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from monai_unetpp import free_memory
-from monai_unetpp.free_memory import available_bytes
+from monai_unetpp.free_memory import available_bytes, container_limit_bytes
 from monai_unetpp.measuring import memory
 from monai_unetpp.measuring.memory import (
     PeakMemory,
@@ -134,20 +134,25 @@ MEMINFO = {"/proc/meminfo": "MemTotal: 32000 kB\nMemAvailable:   16000 kB\n"}
 V1, V2 = "/sys/fs/cgroup/memory", "/sys/fs/cgroup"
 
 
-def limited_v2(limit):
+def limited_v2(limit, group=""):
     return {
-        f"{V2}/memory.max": f"{limit}\n",
-        f"{V2}/memory.current": "3000000\n",
-        f"{V2}/memory.stat": "file 900000\ninactive_file 500000\nactive_file 7\n",
+        f"{V2}{group}/memory.max": f"{limit}\n",
+        f"{V2}{group}/memory.current": "3000000\n",
+        f"{V2}{group}/memory.stat": "file 900000\ninactive_file 500000\nactive_file 7\n",
     }
 
 
-def limited_v1(limit):
+def limited_v1(limit, group=""):
     return {
-        f"{V1}/memory.limit_in_bytes": f"{limit}\n",
-        f"{V1}/memory.usage_in_bytes": "3000000\n",
-        f"{V1}/memory.stat": "inactive_file 1\ntotal_inactive_file 500000\n",
+        f"{V1}{group}/memory.limit_in_bytes": f"{limit}\n",
+        f"{V1}{group}/memory.usage_in_bytes": "3000000\n",
+        f"{V1}{group}/memory.stat": "inactive_file 1\ntotal_inactive_file 500000\n",
     }
+
+
+JOB = {"/proc/self/cgroup": "0::/system.slice/slurmstepd.scope/job_7/step_0/user/task_0\n"}
+JOB_V1 = {"/proc/self/cgroup": "11:cpuset:/elsewhere\n9:cpu,memory:/slurm/job_7/step_0\n0::/\n"}
+DOCKER_V1 = {"/proc/self/cgroup": "9:memory:/docker/4f\n"}
 
 
 @pytest.mark.parametrize(
@@ -159,11 +164,25 @@ def limited_v1(limit):
         (limited_v2("max"), 16384000),
         (limited_v1(2**63 - 4096), 16384000),
         (limited_v2(1000000), 0),
+        (JOB | limited_v2(8000000, "/system.slice/slurmstepd.scope/job_7"), 5500000),
+        (
+            JOB
+            | limited_v2("max", "/system.slice/slurmstepd.scope/job_7/step_0/user/task_0")
+            | limited_v2(9000000, "/system.slice/slurmstepd.scope/job_7/step_0")
+            | limited_v2(8000000, "/system.slice/slurmstepd.scope/job_7")
+            | limited_v2(10000000),
+            5500000,
+        ),
+        (JOB_V1 | limited_v1(2**63 - 4096) | limited_v1(8000000, "/slurm/job_7"), 5500000),
+        (DOCKER_V1 | limited_v1(8000000), 5500000),
+        (JOB, 16384000),
     ],
 )
-def test_what_is_available_is_bounded_by_the_container(monkeypatch, groups, expected):
+def test_what_is_available_is_bounded_by_the_container_or_the_job(monkeypatch, groups, expected):
     files_of_system(monkeypatch, MEMINFO | groups)
     assert available_bytes() == expected
+    limited = expected == 5500000
+    assert (container_limit_bytes() == 8000000) == limited
 
 
 def test_what_is_available_is_unknown_without_procfs(monkeypatch):

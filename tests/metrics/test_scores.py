@@ -89,17 +89,13 @@ class TestByHand:
 class TestEmpty:
     diagonal_mm = math.sqrt(10**2 + 20**2 + 30**2)
 
-    def test_missed(self):
-        result = score(np.zeros((10, 10, 10), int), cube())
-        assert (result.state, result.dice, result.iou, result.nsd) == ("missed", 0.0, 0.0, 0.0)
+    @pytest.mark.parametrize(("state", "found", "true"), [("missed", 0, 0.384), ("false_positive", 0.384, 0)])
+    def test_one_empty(self, state, found, true):
+        result = score(*(cube() if ml else np.zeros((10, 10, 10), int) for ml in (found, true)))
+        assert (result.state, result.dice, result.iou, result.nsd) == (state, 0.0, 0.0, 0.0)
         assert result.hd95_mm == pytest.approx(self.diagonal_mm)
-        assert result.volume_difference_ml == pytest.approx(-0.384)
-
-    def test_false_positive(self):
-        result = score(cube(), np.zeros((10, 10, 10), int))
-        assert (result.state, result.dice, result.iou, result.nsd) == ("false_positive", 0.0, 0.0, 0.0)
-        assert result.hd95_mm == pytest.approx(self.diagonal_mm)
-        assert result.prediction_ml == result.volume_difference_ml == pytest.approx(0.384)
+        assert (result.prediction_ml, result.truth_ml) == pytest.approx((found, true))
+        assert result.volume_difference_ml == pytest.approx(found - true)
 
     def test_both_empty(self):
         result = score(np.zeros((10, 10, 10), int), np.zeros((10, 10, 10), int))

@@ -4,6 +4,7 @@ import inspect
 import json
 
 import pytest
+import torch
 from torch import nn
 
 from monai_unetpp import NestedUNet
@@ -80,16 +81,12 @@ def no_blocks(monkeypatch):
 
 
 @pytest.mark.usefixtures("no_blocks")
-@pytest.mark.parametrize(("change", "message"), VALUE_ERRORS)
-def test_values_that_cannot_work(change, message):
-    with pytest.raises(ValueError, match=message):
-        NestedUNet(**{**GOOD, **change})
-
-
-@pytest.mark.usefixtures("no_blocks")
-@pytest.mark.parametrize(("change", "message"), TYPE_ERRORS)
-def test_values_of_another_kind(change, message):
-    with pytest.raises(TypeError, match=message):
+@pytest.mark.parametrize(
+    ("error", "change", "message"),
+    [*((ValueError, *each) for each in VALUE_ERRORS), *((TypeError, *each) for each in TYPE_ERRORS)],
+)
+def test_values_that_cannot_work(error, change, message):
+    with pytest.raises(error, match=message):
         NestedUNet(**{**GOOD, **change})
 
 
@@ -117,8 +114,6 @@ def test_config_is_complete_plain_and_a_copy():
     ],
 )
 def test_monai_activations(act):
-    import torch
-
     net = NestedUNet(**GOOD, act=act).eval()
     image = torch.rand(1, 1, 5, 6)
     assert torch.equal(net.prune("L1")(image), net.forward_levels(image)["L1"])
@@ -133,8 +128,6 @@ def test_monai_activations(act):
     ],
 )
 def test_monai_norms(norm):
-    import torch
-
     net = NestedUNet(**GOOD, norm=norm)
     for output in net.train()(torch.rand(2, 1, 16, 16)):
         output.sum().backward(retain_graph=True)
@@ -144,8 +137,6 @@ def test_monai_norms(norm):
 
 @pytest.mark.parametrize("dropout", [0.5, ("dropout", {"p": 0.5}), ("alphadropout", {"p": 0.5}), "dropout"])
 def test_monai_dropout_acts_in_training_only(dropout):
-    import torch
-
     net = NestedUNet(**GOOD, dropout=dropout)
     image = torch.rand(1, 1, 16, 16)
     assert not torch.equal(net.train()(image)[0], net(image)[0])

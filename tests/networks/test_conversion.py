@@ -183,21 +183,28 @@ class OwnNorm(nn.Module):
         super().__init__()
 
 
-def test_layers_that_no_factory_names():
-    net = trained()
-    net.conv_0_0.conv_0.adn.N = OwnNorm(2)
-    with pytest.raises(
-        ValueError, match=r"norm of net must be one of MONAI's layers \(.*\), got OwnNorm. Replace these"
-    ):
-        NestedUNet.from_basic_unetplusplus(net)
-
-
-def test_arguments_that_are_no_plain_values():
-    net = trained(norm=("syncbatch", {}))
-    net.conv_0_0.conv_0.adn.N.process_group = object()
-    with pytest.raises(
-        ValueError, match=r"norm of net must have plain arguments, got process_group=.* in SyncBatchNorm"
-    ):
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda block: setattr(block.conv_0.adn, "N", OwnNorm(2)),
+            r"norm of net must be one of MONAI's layers \(.*\), got OwnNorm. Replace these",
+        ),
+        (
+            lambda block: setattr(block.conv_0.adn.N, "process_group", object()),
+            r"norm of net must have plain arguments, got process_group=.* in SyncBatchNorm",
+        ),
+        (lambda block: nn.utils.parametrizations.weight_norm(block.conv_0.conv), r"net must have the layers|Undo"),
+        (
+            lambda block: setattr(block, "conv_0", nn.Identity()),
+            r"net must begin with a plain convolution, got Identity. Undo fusing",
+        ),
+    ],
+)
+def test_layers_that_no_factory_builds(change, message):
+    net = trained(norm="syncbatch")
+    change(net.conv_0_0)
+    with pytest.raises(ValueError, match=message):
         NestedUNet.from_basic_unetplusplus(net)
 
 
@@ -216,20 +223,6 @@ def test_blocks_that_were_changed_by_hand(place, layer):
     parent, _, name = place.rpartition(".")
     setattr(net.get_submodule(parent), name, layer)
     with pytest.raises(ValueError, match=r"net must have the layers that BasicUNetPlusPlus builds|must be one of"):
-        NestedUNet.from_basic_unetplusplus(net)
-
-
-def test_parametrised_layers():
-    net = trained()
-    nn.utils.parametrizations.weight_norm(net.conv_0_0.conv_0.conv)
-    with pytest.raises(ValueError, match=r"net must have the layers|Undo"):
-        NestedUNet.from_basic_unetplusplus(net)
-
-
-def test_fused_first_convolution():
-    net = trained()
-    net.conv_0_0.conv_0 = nn.Identity()
-    with pytest.raises(ValueError, match=r"net must begin with a plain convolution, got Identity. Undo fusing"):
         NestedUNet.from_basic_unetplusplus(net)
 
 

@@ -1,6 +1,12 @@
 """Fingerprints of data sets that there are not."""
 
+import dataclasses
+
+import numpy as np
+
+from monai_unetpp.data.extent import PERCENTILES
 from monai_unetpp.planning import CaseFingerprint, ChannelIntensity, Fingerprint, IntensityStatistics
+from monai_unetpp.planning.fingerprint import QUANTILES
 
 DARK = IntensityStatistics(p0_5=0.0, p5=1.0, p50=10.0, p95=80.0, p99_5=100.0, mean=15.0, sd=20.0)
 BRIGHT = IntensityStatistics(p0_5=0.0, p5=20.0, p50=90.0, p95=99.0, p99_5=100.0, mean=80.0, sd=20.0)
@@ -17,6 +23,9 @@ def fingerprint(
     whole=(DARK,),
     channels=("T1",),
     foreground=DARK,
+    medians=None,
+    bounds=((0.0, 100.0),),
+    in_surround=None,
 ):
     """As many cases as there are ``spacings`` or ``whole`` intensities."""
     labels = labels or {"organ": 1}
@@ -34,6 +43,9 @@ def fingerprint(
             voxels=voxels or dict.fromkeys(labels, 100),
             parts=dict.fromkeys(labels, 1),
             intensity=tuple(ChannelIntensity(whole[number % len(whole)], foreground) for _ in channels),
+            bounds=bounds,
+            medians=medians or {},
+            in_surround=in_surround or {},
         )
         for number, spacing in enumerate(spacings)
     )
@@ -49,4 +61,14 @@ def fingerprint(
         median_shape=shape,
         left_right=left_right,
         intensity=tuple(ChannelIntensity(whole[0], foreground) for _ in channels),
+        quantiles=tuple(_quantiles(foreground) for _ in channels),
     )
+
+
+def _quantiles(foreground):
+    """A table with the percentiles that are known, and extremes 50 beyond the outer ones."""
+    if foreground is None:
+        return ()
+    known = dataclasses.astuple(foreground)[: len(PERCENTILES)]
+    inner = np.interp(QUANTILES[1:-1], PERCENTILES, known)
+    return (known[0] - 50, *map(float, inner), known[-1] + 50)

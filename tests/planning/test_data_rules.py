@@ -59,6 +59,67 @@ def test_ct_keeps_its_scale_and_other_images_have_their_own():
     assert data_rules.choose_normalization(fingerprint(), False).value == "volume"
 
 
+def clipped(data, normalization="volume", crop=False):
+    return data_rules.choose_clip_percentiles(data, normalization, crop)
+
+
+def test_outliers_are_clipped_as_always_where_no_label_lies_beyond():
+    for level in (0.0, 50.0, 100.0):
+        data = fingerprint(medians={"organ": (level,)})
+        assert clipped(data).value == [0.5, 99.5]
+        assert clipped(data, "inside", True).value == [0.0, 99.5]
+        assert clipped(data, "range").value == [0.5, 99.5]
+    assert clipped(fingerprint()).value == [0.5, 99.5]
+
+
+def test_nothing_is_clipped_on_the_side_on_which_most_of_a_label_lies():
+    bright = fingerprint(labels={"vessel": 1, "organ": 2}, medians={"vessel": (101.0,), "organ": (50.0,)})
+    assert clipped(bright).value == [0.5, 100.0]
+    assert "above, as most of vessel is brighter than the 99.5th percentile" in clipped(bright).reason
+    assert clipped(bright, "inside", True).value == [0.0, 100.0]
+    dark = fingerprint(medians={"organ": (-1.0,)})
+    assert clipped(dark).value == [0.0, 99.5]
+    assert "below, as most of organ is darker than the 0.5th percentile" in clipped(dark).reason
+    # one channel is enough
+    both = fingerprint(channels=("T1", "T2"), medians={"organ": (50.0, 101.0)}, bounds=((0.0, 100.0),) * 2)
+    assert clipped(both).value == [0.5, 100.0]
+    assert clipped(both, "inside", True).value == [0.0, 100.0]
+
+
+def test_a_label_beyond_the_bounds_in_few_cases_changes_nothing():
+    data = fingerprint(spacings=((1.0, 1.0, 1.0),) * 4, medians={"organ": (101.0,)})
+    ordinary = [dataclasses.replace(case, medians={"organ": (99.0,)}) for case in data.cases[:2]]
+    mixed = dataclasses.replace(data, cases=(*ordinary, *data.cases[2:]))
+    assert clipped(mixed).value == [0.5, 99.5]
+    # cases without the label do not count
+    without = [dataclasses.replace(case, medians={}) for case in data.cases[:3]]
+    assert clipped(dataclasses.replace(data, cases=(*without, data.cases[3]))).value == [0.5, 100.0]
+
+
+def test_bounds_are_those_of_what_is_left_after_cropping():
+    data = fingerprint(surround=True, medians={"organ": (101.0,)}, bounds=((0.0, 120.0),))
+    assert clipped(data, "inside", True).value == [0.0, 99.5]
+    assert clipped(data, "inside", False).value == [0.0, 100.0]
+
+
+def test_a_fixed_range_has_the_percentiles_that_are_asked_for():
+    ct = fingerprint(modality="CT")
+    assert data_rules.choose_intensity_range(ct, "range", [0.0, 100.0]).value == [-50.0, 150.0, 15.0, 20.0]
+    found = data_rules.choose_intensity_range(ct, "range", [5.0, 95.0]).value
+    assert found == pytest.approx([1.0, 80.0, 15.0, 20.0], abs=1)
+
+
+def test_a_surround_that_holds_labels_is_no_background():
+    data = fingerprint(surround=True, labels={"a": 1, "b": 2, "c": 3}, in_surround={"a": 0.4, "b": 0.001, "c": 0.03})
+    choice = data_rules.choose_crop_background(data)
+    assert not choice.value
+    assert "40% of a and 3% of c lie in it and would never be found" in choice.reason
+    # mean and deviation are still those of the content
+    assert data_rules.choose_normalization(data, choice.value).value == "inside"
+    few = fingerprint(surround=True, in_surround={"organ": 0.01})
+    assert data_rules.choose_crop_background(few).value
+
+
 def test_images_of_both_backgrounds_are_made_alike():
     def inverts(*whole):
         data = fingerprint(shape=(64, 64), modality="other", whole=whole)

@@ -73,6 +73,25 @@ def test_numbers_are_those_made_by_hand_and_axes_are_in_the_order_of_ras(folder)
     assert (pooled.p0_5, pooled.p50) == pytest.approx((111.111, 114.286), abs=1e-3)
 
 
+def test_it_tells_where_labels_lie_among_the_intensities_and_in_the_surround(folder):
+    path = folder / "sub-2_a_label.nii.gz"
+    image, label = voxels(16)
+    # half of the right one lies in the surround
+    label[0, 0, :2] = 2
+    nibabel.save(nibabel.Nifti1Image(label, AFFINE), path)
+    found = take_fingerprint(folder)
+    first, _, last = found.cases
+    assert (first.in_surround, last.in_surround) == ({}, {"right x": 0.5})
+    assert found.in_surround == pytest.approx({"left x": 0.0, "right x": 0.5 / 3})
+    inside = image[label == 1]
+    assert last.medians["left x"] == pytest.approx((np.median(inside), -np.median(inside)))
+    content = image[2:-2, 3:-3, 1:-1]
+    assert last.bounds[0] == pytest.approx(np.percentile(content, (0.5, 99.5)))
+    lowest, *inner, highest = found.quantiles[0]
+    assert (lowest, highest) == (0.0, voxels(14)[0][6, 6, 4])
+    assert (inner[0], inner[-1]) == (found.intensity[0].foreground.p0_5, found.intensity[0].foreground.p99_5)
+
+
 def test_it_is_the_same_from_json_and_without_cases_it_names_none(folder, tmp_path):
     found = take_fingerprint(folder)
     found.write(tmp_path / "all.json")

@@ -9,9 +9,11 @@ import pytest
 from bundle_runs import configs, missing_properties, run_here
 from PIL import Image
 
-from monai_unetpp.bundles import BundleConfig, check_bundle, label_names
+from monai_unetpp.bundles import BundleConfig, TrainingRecord, check_bundle, label_names, load_network
 from monai_unetpp.cli import main
+from monai_unetpp.data import load_datalist
 from monai_unetpp.planning import Fingerprint, Machine, TrainingPlan, load_plan, plan, write_readme
+from monai_unetpp.pruning.exposure import record_of
 from monai_unetpp.segmentation import segment_files
 
 #: Signs of MONAI's configurations in names that users give.
@@ -19,7 +21,7 @@ HOSTILE = "$1 a#b::c @seed"
 TINY = {"features": [4, 8, 8], "patch_size": [16, 16, 8], "strides": [[2, 2, 1], [2, 2, 2]], "batch_size": 2}
 
 
-def machine(spatial_dims, device):
+def machine(spatial_dims, device, classes):
     return Machine.of(4e9, 2**34, 2, "cpu")
 
 
@@ -137,8 +139,13 @@ def test_monai_trains_evaluates_and_segments_with_it(thick_dir, thick_bundle, tm
     steps = ("--steps", 2, "--checkpoint_steps", 2, "--minutes", "None")
     run_here("run", "--config_file", configs(bundle, "train.json"), *common, "--output_dir", tmp_path / "out", *steps)
     (bundle / "models").mkdir()
-    shutil.copy(tmp_path / "out" / "model.pt", bundle / "models")
+    for name in ("model.pt", "training_record.json"):
+        shutil.copy(tmp_path / "out" / name, bundle / "models")
     assert check_bundle(bundle) == []
+    # prune knows the cases of these weights, as after the command train
+    record = record_of(load_network(bundle / "models" / "model.pt"), bundle)
+    cases = load_datalist(thick_dir, "training")
+    assert record == TrainingRecord.of(cases, rule="last, averaged")
     evaluation = ("--config_file", configs(bundle, "train.json", "evaluate.json"), *common)
     run_here("run", *evaluation, "--output_dir", tmp_path / "scores")
     assert len((tmp_path / "scores" / "val_mean_dice_raw.csv").read_text().splitlines()) == 2

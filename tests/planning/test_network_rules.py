@@ -1,10 +1,12 @@
 """Network, patch and batch within memory and time."""
 
+import dataclasses
 import math
 from pathlib import Path
 
 import pytest
 from fingerprints import fingerprint
+from monai.losses import DiceCELoss
 
 from monai_unetpp import free_memory
 from monai_unetpp.planning import machine
@@ -166,6 +168,40 @@ def test_the_loss_of_many_classes_needs_memory():
     assert many.memory_bytes - few.memory_bytes == pytest.approx(6 * 4 * 2 * 2 * 100 * 64**2, rel=0.05)
 
 
+def test_the_loss_of_many_classes_takes_time():
+    config = {"spatial_dims": 2, "in_channels": 1, "features": [4, 8, 8], "norm": "batch"}
+    few, many = (count_step({**config, "out_channels": classes}, [64, 64], 2) for classes in (2, 102))
+    # two levels, two patches
+    assert (few.logits, many.logits) == (2 * 2 * 2 * 64**2, 2 * 2 * 102 * 64**2)
+    measured = Machine.of(64e9, 2**34, 2, "cpu", logits_per_s=2e6)
+    assert measured.logits_per_s == 4e6 or measured.logits_per_s == 1e6
+    assert measured.seconds(many) == pytest.approx(many.operations / 64e9 + many.logits / measured.logits_per_s)
+    assert "64 billion operations/s and " in str(measured)
+
+    def steps(machine):
+        def count(config, patch, batch):
+            return dataclasses.replace(cheap(config, patch, batch), logits=102 * 4 * batch * math.prod(patch))
+
+        choices = choose_network(task(), machine, count, {"features": [8, 16, 32], "patch_size": [32, 32, 32]})
+        return choices["steps"].value
+
+    assert steps(measured) < steps(CPU) / 4
+
+
+def test_the_loss_that_is_timed_is_that_of_the_training_with_its_classes_and_heads(monkeypatch):
+    seen, real = [], machine._training_loss()
+
+    def noted(heads, label):
+        seen.append((len(heads), heads[0].shape[1], int(label.max()) + 1))
+        return real(heads, label)
+
+    monkeypatch.setattr(machine, "_training_loss", lambda: noted)
+    found = measure_machine(2, "cpu", classes=5)
+    assert set(seen) == {(3, 5, 5)}
+    assert isinstance(real.loss, DiceCELoss)
+    assert 1e6 <= found.logits_per_s < math.inf
+
+
 @pytest.mark.parametrize(
     ("files", "cores", "memory"),
     [
@@ -221,7 +257,8 @@ def test_this_machine_has_a_class(monkeypatch):
     shared = measure_machine(2, "cpu")
     assert (found.cores, found.memory_bytes, shared.cores, shared.memory_bytes) == (4, 2**34, 2, 2**33)
     assert found.device == "cpu"
-    assert found == Machine.of(found.operations_per_s, found.memory_bytes, found.cores, "cpu")
+    again = Machine.of(found.operations_per_s, found.memory_bytes, 4, "cpu", logits_per_s=found.logits_per_s)
+    assert found == again
 
 
 def test_the_reason_of_the_steps_says_which_command_ends_by_them():

@@ -13,7 +13,7 @@ AFFINE = ["instance", {"affine": True}]
 SHAPE = {"features": [4, 8, 24], "kernel_size": [[3, 1], [3, 3], [3, 3]], "norm": AFFINE}
 
 
-def machine(spatial_dims, device):
+def machine(spatial_dims, device, classes):
     return Machine.of(1e10, 2**30, 2, "cpu")
 
 

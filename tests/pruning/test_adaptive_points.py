@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-import importlib
+import re
+from importlib.util import find_spec
 
 import nibabel
 import numpy as np
@@ -11,37 +12,29 @@ import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 from tiny_bundle import NETWORK
-from tiny_pruning import LABELS, SHAPE, make_pipeline, write_boxes
+from tiny_pruning import SHAPE, prune_boxes
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.metrics import LabelScore
-from monai_unetpp.pruning import PruningPlan, Rules, prune, read_report
+from monai_unetpp.pruning import Rules, case_scores, cost, read_report
 from monai_unetpp.pruning.adaptive_cost import level_operations
 from monai_unetpp.pruning.adaptive_points import compare_in_sequence
 from monai_unetpp.pruning.results import ScoreRow
 from monai_unetpp.pruning.settings import adaptive_tolerances, parse_settings
 
-CASE_SCORES = importlib.import_module("monai_unetpp.pruning.case_scores")
-COST = importlib.import_module("monai_unetpp.pruning.cost")
-
 
 @pytest.fixture(autouse=True)
 def no_new_processes(monkeypatch):
     """Memory, which takes a process for each level, has tests of its own."""
-    monkeypatch.setattr(COST, "measure_peak_memory", lambda *_: 1)
+    monkeypatch.setattr(cost, "measure_peak_memory", lambda *_: 1)
 
 
 @pytest.fixture(scope="module")
-def boxes(tmp_path_factory):
-    return write_boxes(tmp_path_factory.mktemp("boxes") / "boxes", 3, seed=1)
-
-
-@pytest.fixture(scope="module")
-def network(boxes):
+def network(few_boxes):
     """Three levels that cut the intensity between the labels' means; L1 sees no label 2."""
-    image = nibabel.load(boxes / "imagesTr" / "case_00.nii.gz").get_fdata()
-    label = nibabel.load(boxes / "labelsTr" / "case_00.nii.gz").get_fdata()
+    image = nibabel.load(few_boxes / "imagesTr" / "case_00.nii.gz").get_fdata()
+    label = nibabel.load(few_boxes / "labelsTr" / "case_00.nii.gz").get_fdata()
     means = [float(((image - image.mean()) / image.std())[label == value].mean()) for value in range(3)]
     low, high = (means[0] + means[1]) / 2 - means[0], (means[1] + means[2]) / 2 - means[0]
     network = NestedUNet(**{**NETWORK, "features": (2, 2, 2, 2), "norm": None}).eval()
@@ -61,25 +54,13 @@ def network(boxes):
     return network
 
 
-def run(network, dataset_dir, output_dir, **settings):
-    defaults = {
-        **make_pipeline(),
-        "inferer": NestedSlidingWindowInferer(SHAPE, runtime="torch", precision="fp32"),
-        "labels": LABELS,
-        "tolerance_mm": dict.fromkeys(LABELS, 1.0),
-        "window_shape": SHAPE,
-        "bootstrap_samples": 200,
-        "repeats": 1,
-        "settings": "adaptive=0.05,1",
-        "settings_repeats": 1,
-        "progress": False,
-    }
-    fields = {"network": network, "dataset_dir": dataset_dir, "output_dir": output_dir}
-    return prune(PruningPlan.of(**(defaults | fields | settings)))
+def run(*given, **settings):
+    inferer = NestedSlidingWindowInferer(SHAPE, runtime="torch", precision="fp32")
+    return prune_boxes(*given, **{"inferer": inferer, "settings": "adaptive=0.05,1", "settings_repeats": 1, **settings})
 
 
-def test_the_whole_path_scores_every_tolerance_in_the_pass_of_the_levels(network, boxes, tmp_path):
-    result = run(network, boxes, tmp_path)
+def test_the_whole_path_scores_every_tolerance_in_the_pass_of_the_levels(network, few_boxes, tmp_path):
+    result = run(network, few_boxes, tmp_path)
     found = result.adaptive
     assert (found.reference, [point.name for point in found.points]) == ("L3", ["adaptive=0.05", "adaptive=1"])
     # L1 misses label 2, so that every window goes on to L3, which agrees with L2 but is the deepest
@@ -89,34 +70,54 @@ def test_the_whole_path_scores_every_tolerance_in_the_pass_of_the_levels(network
     assert {(r.case, r.label): r.score for r in found.rows if r.point == "adaptive=1"} == deepest
     assert {point.name for point in result.points} == {"L1", "L2", "L3"}
     assert result.grid is None
+    assert (list(found.staging), found.staging["torch"].count) == (["torch"], 1)
+    of_time, of_memory = result.trade_offs[:2]
+    assert (of_time.rule, set(of_time.on_front) - set(of_memory.on_front)) == (
+        "pareto accuracy/latency_ms",
+        {"adaptive=0.05", "adaptive=1"},
+    )
     assert (found.recommended, found.timed_cases) == (None, 3)
     assert found.reason == "No tolerance is shown to be as good as L3: run all windows at one level."
     assert read_report(tmp_path / "report.json") == result
     rows = list(csv.DictReader((tmp_path / "adaptive_depth.csv").open()))
     assert len(rows) == 6
     assert rows[0] | {"operations_ratio": ""} == {
-        "dataset": "boxes", "case": "case_00", "point": "adaptive=0.05", "windows_L2": "0", "windows_L3": "1",
+        "dataset": "few", "case": "case_00", "point": "adaptive=0.05", "windows_L2": "0", "windows_L3": "1",
         "operations_ratio": "",
     }  # fmt: skip
     html = (tmp_path / "report.html").read_text()
     assert "Depth chosen for each window" in html
     assert "Which cases stay shallow" in html
-    assert "Which cases stay shallow" in (tmp_path / "summary.md").read_text()
+    summary = (tmp_path / "summary.md").read_text()
+    assert "Which cases stay shallow" in summary
+    assert re.search(r"\| 0 \| never stops \(torch\) \| . \| 100 % \| 1\.\d+ \| [\d.]+ \([\d.]+", summary)
 
     # what is finished is not scored again, with its depths; without tolerances their file goes
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(CASE_SCORES.CaseEvaluation, "score_source", lambda *_: pytest.fail("scored again"))
-        again = run(network, boxes, tmp_path).adaptive
+        patched.setattr(case_scores.CaseEvaluation, "score_source", lambda *_: pytest.fail("scored again"))
+        again = run(network, few_boxes, tmp_path).adaptive
     assert (again.depths, again.rows) == (found.depths, found.rows)
-    assert run(network, boxes, tmp_path, settings=None).adaptive is None
+    assert run(network, few_boxes, tmp_path, settings=None).adaptive is None
     assert not (tmp_path / "adaptive_depth.csv").exists()
 
 
-def test_what_has_no_depth_to_choose_is_refused_before_any_case(network, boxes, tmp_path):
+def test_what_has_no_depth_to_choose_is_refused_before_any_case(network, few_boxes, tmp_path):
     with pytest.raises(TypeError, match="inferer must be a NestedSlidingWindowInferer where settings are given"):
-        run(network, boxes, tmp_path, inferer=SlidingWindowInferer(SHAPE))
+        run(network, few_boxes, tmp_path, inferer=SlidingWindowInferer(SHAPE))
+    compiling = NestedSlidingWindowInferer(SHAPE, runtime="compile")
+    with pytest.raises(ValueError, match="runtime must be auto, torch or openvino for levels='adaptive', got 'comp"):
+        run(network, few_boxes, tmp_path, inferer=compiling)
     with pytest.raises(ValueError, match="settings must leave out adaptive for a network with the levels L1, L2:"):
-        run(NestedUNet(**NETWORK).eval(), boxes, tmp_path)
+        run(NestedUNet(**NETWORK).eval(), few_boxes, tmp_path)
+
+
+@pytest.mark.skipif(find_spec("openvino") is None, reason="needs openvino")
+def test_what_the_stages_cost_is_measured_with_every_runtime_of_the_evaluation(network, boxes, tmp_path):
+    found = run(network, boxes, tmp_path, settings=["adaptive=1", "runtime=torch,openvino"]).adaptive
+    assert list(found.staging) == ["torch", "openvino"]
+    assert all(ratio.median > 0 for ratio in found.staging.values())
+    assert [point.name for point in found.points] == ["adaptive=1"]
+    assert "never stops (openvino)" in (tmp_path / "summary.md").read_text()
 
 
 def test_tolerances_come_from_text_or_dict_and_are_no_part_of_the_grid():

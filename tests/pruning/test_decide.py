@@ -15,11 +15,10 @@ import pytest
 from benchmarks import simulate
 from monai_unetpp.metrics import LabelScore, State
 from monai_unetpp.pruning import decision as deciding
-from monai_unetpp.pruning.confirmation import split_cases, split_rows
+from monai_unetpp.pruning.confirmation import split_cases
 from monai_unetpp.pruning.results import Comparison, Decision, OperatingPoint, ScoreRow
 from monai_unetpp.pruning.rules import (
     DEFAULT_MARGINS,
-    DEFAULT_MAX_CASE_DROP,
     Margin,
     Rules,
     parse_case_drop,
@@ -189,7 +188,7 @@ class TestVerdict:
         assert "9 cases are fewer than the 10 subjects" in decision.summary
 
     def test_fewer_than_ten_are_inconclusive_even_with_a_missed_structure(self) -> None:
-        rows = replace_score(rows_of(levels(9)), "L2", "case_004", LabelScore("missed", 0, 0, 50, 0, -1, 0, 1))
+        rows = replace_score(rows_of(levels(9)), "L2", "case_004", MISSED)
         assert decide(rows, POINTS, DICE, dataset="A", **FAST).verdict == "inconclusive"
 
     @pytest.mark.parametrize("n", [25, 40])
@@ -298,10 +297,7 @@ class TestGuards:
         )
 
     def test_a_structure_that_the_deepest_level_misses_too_is_not_new(self) -> None:
-        missed = LabelScore("missed", 0.0, 0.0, 50.0, 0.0, -1.0, 0.0, 1.0)
-        rows = rows_of(levels(40))
-        for point in ("L1", "L2", "L3"):
-            rows = replace_score(rows, point, "case_007", missed)
+        rows = self.with_misses(levels(40), dict.fromkeys(("L1", "L2", "L3"), range(7, 8)))
         assert decide(rows, POINTS, DICE, dataset="A", **FAST).level == "L1"
 
     @pytest.mark.parametrize(
@@ -610,16 +606,6 @@ class TestSplit:
     def test_both_parts_have_a_subject(self, share: float) -> None:
         assert all(split_cases(self.CASES, share))
 
-    def test_rows_follow_their_cases_in_each_data_set(self) -> None:
-        rows = rows_of(levels(10)) + rows_of(levels(10), dataset="B", per_subject=5)
-        choosing, confirming = split_rows(rows, 0.5)
-        assert sorted(map(repr, (*choosing, *confirming))) == sorted(map(repr, rows))
-        for dataset, count in (("A", 15), ("B", 15)):
-            part = [row for row in choosing if row.dataset == dataset]
-            assert len(part) == count
-            other = {row.subject for row in confirming if row.dataset == dataset}
-            assert not {row.subject for row in part} & other
-
     def test_bad_arguments(self) -> None:
         with pytest.raises(ValueError, match="share must lie between 0 and 1, got 1"):
             split_cases(self.CASES, 1)
@@ -666,11 +652,6 @@ class TestParsing:
         with pytest.raises(ValueError, match="metric must be one of dice, iou, nsd, hd95_mm, got 'dic'"):
             parse_case_drop("dic=1")
 
-    def test_defaults(self) -> None:
-        assert {margin.metric: margin.value for margin in DEFAULT_MARGINS} == {"dice": 0.01, "nsd": 0.02}
-        for margin in DEFAULT_MARGINS:
-            assert DEFAULT_MAX_CASE_DROP[margin.metric] == pytest.approx(20 * margin.value)
-
 
 def edited(edit: Callable[[list[ScoreRow]], list[ScoreRow]]) -> list[ScoreRow]:
     return edit(rows_of(levels(12)))
@@ -710,45 +691,29 @@ class TestErrors:
             decide(rows, POINTS, DICE, dataset="A", **FAST)
 
     @pytest.mark.parametrize(
-        ("points", "message"),
+        ("given", "message"),
         [
-            (POINTS[:1], "points must hold two embedded levels or more, got 1. A network with a single level"),
-            ((*POINTS, POINTS[0]), "points must have unique names, got 'L1' twice"),
-            ((*POINTS, OperatingPoint("other", "L1")), "points must hold each embedded level once, got L1, L1, L2, L3"),
-            ((*POINTS, OperatingPoint("x", "deep")), "level must be L1, L2 and so on, got 'deep' for point 'x'"),
-        ],
-    )
-    def test_points(self, points: Sequence[OperatingPoint], message: str) -> None:
-        with pytest.raises(ValueError, match=message):
-            decide(rows_of(levels(12)), points, DICE, dataset="A", **FAST)
-
-    @pytest.mark.parametrize(
-        ("margins", "message"),
-        [
-            ([], "margins must name one metric or more, got none"),
-            ([Margin("dices", 0.1)], "metric must be one of dice, iou, nsd, hd95_mm, got 'dices'"),
-            ([Margin("dice", -0.1)], "margin must be positive, got -0.1 for dice"),
-            ([Margin("dice", 0.1, ("Ant",))], "label must be one of Anterior, got 'Ant' for data set 'A'"),
-            ([Margin("dice", 0.1), Margin("dice", 0.2)], "margins must guard dice of 'Anterior' once"),
-            ([Margin("dice", 0.1, ())], r"labels must be names of labels or None for all, got \(\)"),
-        ],
-    )
-    def test_margins(self, margins: Sequence[Margin], message: str) -> None:
-        with pytest.raises(ValueError, match=message):
-            decide(rows_of(levels(12)), POINTS, margins, dataset="A", **FAST)
-
-    @pytest.mark.parametrize(
-        ("options", "message"),
-        [
+            ({"points": POINTS[:1]}, "points must hold two embedded levels or more, got 1. A network with a single"),
+            ({"points": (*POINTS, POINTS[0])}, "points must have unique names, got 'L1' twice"),
+            ({"points": (*POINTS, OperatingPoint("other", "L1"))}, "each embedded level once, got L1, L1, L2, L3"),
+            ({"points": (*POINTS, OperatingPoint("x", "deep"))}, "L1, L2 and so on, got 'deep' for point 'x'"),
+            ({"margins": []}, "margins must name one metric or more, got none"),
+            ({"margins": [Margin("dices", 0.1)]}, "metric must be one of dice, iou, nsd, hd95_mm, got 'dices'"),
+            ({"margins": [Margin("dice", -0.1)]}, "margin must be positive, got -0.1 for dice"),
+            ({"margins": [Margin("dice", 0.1, ("Ant",))]}, "label must be one of Anterior, got 'Ant' for data set 'A'"),
+            ({"margins": [Margin("dice", 0.1), Margin("dice", 0.2)]}, "margins must guard dice of 'Anterior' once"),
+            ({"margins": [Margin("dice", 0.1, ())]}, r"labels must be names of labels or None for all, got \(\)"),
             ({"alpha": 0.5}, "alpha must lie between 0 and 0.5, got 0.5"),
             ({"bootstrap_samples": 10}, "bootstrap_samples must be 100 or more, got 10"),
             ({"max_case_drop": {"dice": 0}}, "max_case_drop must be positive, got 0 for dice"),
             ({"max_case_drop": {"dic": 1}}, "metric must be one of dice, iou, nsd, hd95_mm, got 'dic'"),
         ],
     )
-    def test_options(self, options: dict[str, object], message: str) -> None:
+    def test_points_margins_and_options(self, given: dict[str, object], message: str) -> None:
+        points, margins, *_ = ({"points": POINTS, "margins": DICE} | given).values()
+        options = {name: value for name, value in given.items() if name not in ("points", "margins")}
         with pytest.raises(ValueError, match=message):
-            decide(rows_of(levels(30)), POINTS, DICE, dataset="A", **{**FAST, **options})
+            decide(rows_of(levels(12)), points, margins, dataset="A", **{**FAST, **options})
 
 
 class TestSimulatedDecisions:

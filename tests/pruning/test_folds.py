@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -12,29 +11,23 @@ import pytest
 from tiny_pruning import (
     LABELS,
     SHAPE,
+    fake_costs,
     half_blind_network,
     intensity_network,
     make_pipeline,
     make_prunable_bundle,
-    write_boxes,
 )
 
 from monai_unetpp.bundles import write_training_record
 from monai_unetpp.bundles.training_record import LAST
 from monai_unetpp.data import load_datalist
 from monai_unetpp.files import write_text
-from monai_unetpp.pruning import PruningPlan, evaluate_levels, judge, prune, verdict
-from monai_unetpp.pruning.folds import format_scores, join_folds, read_folds
+from monai_unetpp.pruning import PruningPlan, evaluate_levels, evaluation_stages, judge, prune, verdict
+from monai_unetpp.pruning.folds import fold_entries, format_scores, join_folds, read_folds
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.pruning.trust_wording import trust_sentences
 
-STAGES = importlib.import_module("monai_unetpp.pruning.evaluation_stages")
 TOLERANCE = dict.fromkeys(LABELS, 1.0)
-
-
-@pytest.fixture(scope="module")
-def boxes(tmp_path_factory) -> Path:
-    return write_boxes(tmp_path_factory.mktemp("folds") / "boxes", 20)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +39,7 @@ def folds(boxes) -> list[Scores]:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    from test_prune import fake_costs
-
-    monkeypatch.setattr(STAGES, "measure_costs", fake_costs)
+    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
 
 
 def plan_of(boxes: Path, folder: Path, **changes) -> PruningPlan:
@@ -102,6 +93,23 @@ def test_tables_on_disk_are_the_same_as_scores_in_memory(tmp_path, boxes, folds)
     (halves / "dataset.json").write_text(json.dumps(content, default=str))
     result = prune(plan_of(halves, tmp_path / "out", scores=tables, list_key="validation"))
     assert result.rows == join_folds(folds).rows
+
+
+def test_subjects_that_are_given_replace_those_of_the_tables(tmp_path, boxes, folds) -> None:
+    tables = [tmp_path / f"fold_{number}.csv" for number in range(2)]
+    rows = [row for fold in folds for row in fold.rows]
+    for number, table in enumerate(tables):
+        write_text(table, format_scores(row for row in rows if row.case.startswith(f"case_{number}")))
+    read = read_folds(tables, fold_entries(boxes, "training", subject_pattern="case_(.)"), ["L1", "L2"], "boxes")
+    assert [{row.subject for row in fold.rows} for fold in read] == [{"0"}, {"1"}]
+    assert [{case.subject for case in fold.cases} for fold in read] == [{"0"}, {"1"}]
+    own = read_folds(tables, fold_entries(boxes, "training"), ["L1", "L2"], "boxes")
+    assert all(row.subject == row.case for fold in own for row in fold.rows)
+    # each of these folds has cases of both subjects
+    for table, fold in zip(tables, folds, strict=True):
+        write_text(table, format_scores(fold.rows))
+    with pytest.raises(ValueError, match="folds must share no subject, got '0' in folds 0 and 1"):
+        prune(plan_of(boxes, tmp_path / "out", scores=tables, subject_pattern="case_(.)"))
 
 
 def test_a_copy_of_an_image_in_another_fold_is_refused(tmp_path, boxes, folds) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import shutil
@@ -10,52 +9,24 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nibabel
-import numpy as np
 import pytest
 import torch
+from json_edits import edit_json
 from monai.inferers import SlidingWindowInferer
-from tiny_pruning import SHAPE, half_blind_network, make_prunable_bundle, write_boxes
+from tiny_pruning import SHAPE, break_label, half_blind_network, make_prunable_bundle, prune_config, write_boxes
 
 from monai_unetpp import cli
 from monai_unetpp.bundles import check_bundle
 from monai_unetpp.inferers import FlipInferer, PrecisionInferer
-from monai_unetpp.measuring.quartiles import Quartiles
-from monai_unetpp.pruning import prune_bundle, read_report, verdict, write_pruned_bundle
+from monai_unetpp.pruning import from_bundle, prune_bundle, read_report, verdict, write_pruned_bundle
 from monai_unetpp.pruning.inference import check_inference
-from monai_unetpp.pruning.results import PointCost
 
-EVALUATION, STAGES, WORST_CASES = (
-    importlib.import_module(f"monai_unetpp.pruning.{name}")
-    for name in ("evaluation", "evaluation_stages", "worst_cases")
-)
-
-PLAN = json.loads((Path(__file__).parents[1] / "configs" / "prune.json").read_text())["plan"]
+PLAN = prune_config()["plan"]
 
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     return make_prunable_bundle(tmp_path_factory.mktemp("bundles") / "tiny")
-
-
-@pytest.fixture(scope="module")
-def few_boxes(tmp_path_factory):
-    return write_boxes(tmp_path_factory.mktemp("data") / "few", 3)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Without costs and pictures."""
-
-    def costs(networks, window_shape, volume_shape, inferer, **_):
-        second = Quartiles(1, 1, 1, 1)
-        return {
-            name: PointCost(name, 10, 10, 10, second, second, 5, tuple(window_shape), volume_shape) for name in networks
-        }
-
-    monkeypatch.setattr(STAGES, "measure_costs", costs)
-    monkeypatch.setattr(WORST_CASES, "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
-    monkeypatch.setattr(EVALUATION, "write_report", lambda result, folder: {"html": Path(folder) / "report.html"})
 
 
 def test_bundle_with_the_shipped_prune_json_passes_the_checks(bundle):
@@ -130,8 +101,7 @@ def test_what_users_name_is_never_read_as_configuration(bundle, few_boxes, tmp_p
 )
 def test_a_broken_configuration_is_named(bundle, few_boxes, tmp_path, key, value, message):
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
-    path = other / "configs" / "prune.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    edit_json(other / "configs" / "prune.json", **{key: value})
     with pytest.raises(ValueError, match=message):
         prune_bundle(other, few_boxes, tmp_path / "out", device="cpu")
 
@@ -173,8 +143,7 @@ def test_errors_come_out_as_they_are(bundle, few_boxes, tmp_path):
 
 def test_problems_in_the_data_come_out_as_they_are(bundle, few_boxes, tmp_path):
     broken = Path(shutil.copytree(few_boxes, tmp_path / "broken"))
-    label = broken / "labelsTr" / "case_01.nii.gz"
-    nibabel.save(nibabel.Nifti1Image(np.full(SHAPE, 7, np.uint8), nibabel.load(label).affine), label)
+    break_label(broken)
     with pytest.raises(ValueError, match=r"cases of 'broken' must be sound(.|\n)*case_01"):
         prune_bundle(bundle, broken, tmp_path / "out")
 
@@ -185,7 +154,7 @@ def test_problems_in_the_data_come_out_as_they_are(bundle, few_boxes, tmp_path):
 def test_command_line_ends_with_three_where_nothing_is_shown(bundle, few_boxes, tmp_path, quick, capsys):
     arguments = ["prune", "--bundle", str(bundle), "--dataset_dir", str(few_boxes), "-o", str(tmp_path / "out")]
     assert cli.main([*arguments, "--device", "cpu", "--margin", "dice=0.05", "--write", str(tmp_path / "p")]) == 3
-    assert "few (choose and report): Inconclusive, keep L2 for now: 3 cases" in capsys.readouterr().out
+    assert "few: Inconclusive, keep L2 for now: 3 cases" in capsys.readouterr().out
     assert not (tmp_path / "p").exists()
     assert cli.main([*arguments, "--confirm_share", "2"]) == 2
     assert "confirm_share must lie between 0 and 1" in capsys.readouterr().err
@@ -203,10 +172,7 @@ def test_command_line_names_an_older_pruned_bundle(bundle, few_boxes, tmp_path, 
 
 def test_command_line_turns_type_errors_into_one_line(bundle, few_boxes, tmp_path, capsys):
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
-    path = other / "configs" / "prune.json"
-    content = json.loads(path.read_text())
-    content["network"]["unheard_of"] = 1
-    path.write_text(json.dumps(content))
+    edit_json(other / "configs" / "prune.json", lambda content: content["network"].update(unheard_of=1))
     assert cli.main(["prune", "--bundle", str(other), "--dataset_dir", str(few_boxes), "-o", str(tmp_path / "o")]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert "unheard_of" in lines[-1]
@@ -225,14 +191,12 @@ def test_evaluated_flips_are_written_into_the_hippocampus_bundle(hippocampus_bun
 
 def test_a_window_that_is_given_is_that_of_scores_and_of_costs(bundle, few_boxes, tmp_path, monkeypatch):
     other = Path(shutil.copytree(bundle, tmp_path / "other"))
+    inferer = {"_target_": "SlidingWindowInferer", "roi_size": "@window_shape"}
+    windows = {"window_shape": "@window_shape", "inferer": inferer}
     path = other / "configs" / "prune.json"
-    content = json.loads(path.read_text())
-    content["window_shape"] = [16] * len(SHAPE)
-    content["plan"]["window_shape"] = "@window_shape"
-    content["plan"]["inferer"] = {"_target_": "SlidingWindowInferer", "roi_size": "@window_shape"}
-    path.write_text(json.dumps(content))
+    edit_json(path, lambda content: content["plan"].update(windows), window_shape=[16] * len(SHAPE))
     plans = []
-    monkeypatch.setattr(importlib.import_module("monai_unetpp.pruning.from_bundle"), "prune", plans.append)
+    monkeypatch.setattr(from_bundle, "prune", plans.append)
     prune_bundle(other, few_boxes, tmp_path / "out", window_shape=[8] * len(SHAPE))
     (plan,) = plans
     assert list(plan.pipeline.window_shape) == list(plan.pipeline.inferer.roi_size) == [8] * len(SHAPE)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import importlib
 import importlib.util
 import json
 import pickle
@@ -12,20 +11,22 @@ import pickle
 import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
-from tiny_pruning import LABELS, SHAPE, half_blind_network, intensity_network, make_pipeline, write_boxes
+from tiny_pruning import LABELS, SHAPE, half_blind_network, intensity_network, make_pipeline, prune_boxes, write_boxes
 
 from monai_unetpp.data import load_datalist
 from monai_unetpp.inferers import NestedSlidingWindowInferer, SlicewiseInferer
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.pruning import (
-    PruningPlan,
+    case_scores,
     evaluate_levels,
+    evaluation,
+    evaluation_stages,
     measure_costs,
     measure_setting_costs,
-    prune,
     read_report,
     write_report,
 )
+from monai_unetpp.pruning import cost as cost_module
 from monai_unetpp.pruning.grid_tables import grid_networks_table, grid_table
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.pipeline_text import describe_settings
@@ -33,10 +34,6 @@ from monai_unetpp.pruning.results import InferenceSetting, OperatingPoint, Point
 from monai_unetpp.pruning.summary import summarise
 from monai_unetpp.reporting.numbers import significant
 
-EVALUATION = importlib.import_module("monai_unetpp.pruning.evaluation")
-STAGES = importlib.import_module("monai_unetpp.pruning.evaluation_stages")
-COST = importlib.import_module("monai_unetpp.pruning.cost")
-CASE_SCORES = importlib.import_module("monai_unetpp.pruning.case_scores")
 SECOND = Quartiles(1.0, 1.0, 1.0, 1)
 RUNTIME = "openvino" if importlib.util.find_spec("openvino") else "torch"
 
@@ -46,39 +43,8 @@ def make_inferer(**changes) -> NestedSlidingWindowInferer:
     return NestedSlidingWindowInferer(**arguments)
 
 
-@pytest.fixture(scope="module")
-def few_boxes(tmp_path_factory):
-    return write_boxes(tmp_path_factory.mktemp("few") / "few", 3, seed=1)
-
-
-def run(network, dataset_dir, output_dir, **settings):
-    defaults = {
-        **make_pipeline(),
-        "inferer": make_inferer(),
-        "labels": LABELS,
-        "tolerance_mm": dict.fromkeys(LABELS, 1.0),
-        "window_shape": SHAPE,
-        "bootstrap_samples": 200,
-        "repeats": 1,
-        "settings_repeats": 1,
-        "progress": False,
-    }
-    fields = {"network": network, "dataset_dir": dataset_dir, "output_dir": output_dir}
-    return prune(PruningPlan.of(**(defaults | fields | settings)))
-
-
-@pytest.fixture
-def scored(monkeypatch):
-    """Cases that a network is run on for their scores, with the overlap of the windows."""
-    found = []
-
-    def counting(evaluation, case, source):
-        found.append((case.name, evaluation.pipeline.inferer.overlap))
-        return score_source(evaluation, case, source)
-
-    score_source = CASE_SCORES.CaseEvaluation.score_source
-    monkeypatch.setattr(CASE_SCORES.CaseEvaluation, "score_source", counting)
-    return found
+def run(*given, **settings):
+    return prune_boxes(*given, **{"inferer": make_inferer(), "settings_repeats": 1, **settings})
 
 
 @pytest.fixture
@@ -94,9 +60,9 @@ def quick(monkeypatch):
         found = {point.name: dataclasses.replace(level_costs[point.level], point=point.name) for point in points}
         return found, dict.fromkeys(found, SECOND)
 
-    monkeypatch.setattr(STAGES, "measure_costs", costs)
-    monkeypatch.setattr(STAGES, "measure_setting_costs", setting_costs)
-    monkeypatch.setattr(EVALUATION, "save_worst_cases", lambda *_: ())
+    monkeypatch.setattr(evaluation_stages, "measure_costs", costs)
+    monkeypatch.setattr(evaluation_stages, "measure_setting_costs", setting_costs)
+    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
 
 
 # ---------------------------------------------------------------- the whole path
@@ -107,7 +73,7 @@ def complete(tmp_path_factory, few_boxes):
     """L1 is blind; two overlaps and two precisions, all that is measured but the memory."""
     folder = tmp_path_factory.mktemp("complete") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(COST, "measure_peak_memory", lambda *_: 1_000_000)
+        patch.setattr(cost_module, "measure_peak_memory", lambda *_: 1_000_000)
         settings = {"overlap": [0.0, 0.25], "precision": ["fp32", "bf16"]}
         return folder, run(half_blind_network(), few_boxes, folder, settings=settings)
 
@@ -159,6 +125,8 @@ def test_times_are_of_the_volume_and_relative_to_the_reference(complete):
 def test_three_cases_give_numbers_and_no_recommendation(complete):
     grid = complete[1].grid
     assert grid.recommended is None
+    assert set(grid.on_front) == set(NAMES)
+    assert max(grid.on_front.values()) == 1.0
     assert "3 subjects are fewer than the 10" in grid.reason
     assert {outcome.state for outcome in grid.outcomes} == {"inconclusive"}
     assert {outcome.point for outcome in grid.outcomes} == set(NAMES) - {grid.reference}
@@ -240,8 +208,8 @@ def test_a_setting_that_fails_stops_the_run_or_is_left_out(few_boxes, tmp_path, 
         return infer(pipeline, image, source, device)
 
     seen: list[int] = []
-    infer = CASE_SCORES.Pipeline.infer
-    monkeypatch.setattr(CASE_SCORES.Pipeline, "infer", failing)
+    infer = case_scores.Pipeline.infer
+    monkeypatch.setattr(case_scores.Pipeline, "infer", failing)
     with pytest.raises(ValueError, match=r"at overlap=0 fp32 torch: (.|\n)*no more memory"):
         run(intensity_network(), few_boxes, tmp_path / "stop", settings="overlap=0")
     seen.clear()
@@ -299,7 +267,7 @@ def test_openvino_scores_like_torch(few_boxes, tmp_path):
 
 
 def test_costs_through_our_inferer(monkeypatch):
-    monkeypatch.setattr(COST, "measure_peak_memory", lambda *_: 5)
+    monkeypatch.setattr(cost_module, "measure_peak_memory", lambda *_: 5)
     network = intensity_network()
     networks = {level: network.prune(level).eval() for level in network.levels}
     calls: list[str] = []

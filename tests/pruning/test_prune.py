@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import functools
-import importlib
-import importlib.util
 import json
 import os
 import shutil
@@ -19,105 +17,48 @@ import nibabel
 import numpy as np
 import pytest
 import torch
+from json_edits import edit_json
 from monai.transforms import AsDiscreted, Compose, Lambdad, Spacingd
 from tiny_pruning import (
-    LABELS,
     SHAPE,
+    break_label,
+    fake_costs,
     half_blind_network,
     intensity_network,
     make_pipeline,
     make_prunable_bundle,
     write_boxes,
 )
+from tiny_pruning import prune_boxes as run
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import check_bundle, load_network
 from monai_unetpp.data import load_datalist
-from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.pruning import (
-    PruningPlan,
-    prune,
+    cost,
+    evaluation,
+    evaluation_stages,
+    preflight,
     read_report,
     verdict,
+    worst_cases,
     write_pruned_bundle,
 )
 from monai_unetpp.pruning.confirmation import confirming_cases
-from monai_unetpp.pruning.decision import confirm_jointly
+from monai_unetpp.pruning.decision import join
 from monai_unetpp.pruning.pipeline_text import describe_settings
 from monai_unetpp.pruning.plan import EvaluationData
-from monai_unetpp.pruning.results import PointCost, PruningResult
+from monai_unetpp.pruning.results import OperatingPoint
 from monai_unetpp.pruning.rules import Margin, Rules
-from monai_unetpp.pruning.summary import level_to_show
+from monai_unetpp.pruning.summary import shown_loser
 
-EVALUATION, PREFLIGHT, STAGES, WORST_CASES = (
-    importlib.import_module(f"monai_unetpp.pruning.{name}")
-    for name in ("evaluation", "preflight", "evaluation_stages", "worst_cases")
-)
-COST = importlib.import_module("monai_unetpp.pruning.cost")
-CASE_SCORES = importlib.import_module("monai_unetpp.pruning.case_scores")
 COMMAND = "monai-unetpp prune --dataset_dir boxes"
 REPORT_FILES = {"report.html", "report.json", "per_case.csv", "summary.md"}
 
 
 @pytest.fixture(scope="module")
-def boxes(tmp_path_factory):
-    """Twenty cases: enough for a verdict."""
-    return write_boxes(tmp_path_factory.mktemp("data") / "boxes", 20)
-
-
-@pytest.fixture(scope="module")
-def few_boxes(tmp_path_factory):
-    return write_boxes(tmp_path_factory.mktemp("few") / "few", 3, seed=1)
-
-
-@pytest.fixture(scope="module")
 def other_boxes(tmp_path_factory):
     return write_boxes(tmp_path_factory.mktemp("other") / "other", 20, seed=2)
-
-
-def run(network, dataset_dir, output_dir, **settings) -> PruningResult:
-    defaults = {
-        **make_pipeline(),
-        "labels": LABELS,
-        "tolerance_mm": dict.fromkeys(LABELS, 1.0),
-        "window_shape": SHAPE,
-        "bootstrap_samples": 200,
-        "repeats": 1,
-        "progress": False,
-    }
-    fields = {"network": network, "dataset_dir": dataset_dir, "output_dir": output_dir}
-    return prune(PruningPlan.of(**(defaults | fields | settings)))
-
-
-def fake_costs(networks, window_shape, volume_shape, inferer, **_):
-    return {
-        name: PointCost(
-            name, 10**rank, 10**rank, 100, *[Quartiles(rank, rank, rank, 1)] * 2, 5, tuple(window_shape), volume_shape
-        )
-        for rank, name in enumerate(networks, start=1)
-    }
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Without what takes long and other tests look at: costs and pictures."""
-    monkeypatch.setattr(STAGES, "measure_costs", fake_costs)
-    monkeypatch.setattr(WORST_CASES, "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
-    monkeypatch.setattr(EVALUATION, "write_report", lambda result, folder: {"html": Path(folder) / "report.html"})
-
-
-@pytest.fixture
-def scored(monkeypatch):
-    """Names of the cases that a network is run on for their scores."""
-    names = []
-
-    def counting(evaluation, case, source):
-        names.append(case.name)
-        return score_source(evaluation, case, source)
-
-    score_source = CASE_SCORES.CaseEvaluation.score_source
-    monkeypatch.setattr(CASE_SCORES.CaseEvaluation, "score_source", counting)
-    return names
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +69,7 @@ def complete(tmp_path_factory, boxes):
     alone = root / "alone.pt"
     torch.save(half_blind_network().prune("L1").state_dict(), alone)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(COST, "measure_peak_memory", lambda *_: 1_000_000)
+        patch.setattr(cost, "measure_peak_memory", lambda *_: 1_000_000)
         patch.setattr("sys.argv", ["/usr/bin/monai-unetpp", *COMMAND.split()[1:]])
         result = run(
             load_network(bundle / "models" / "model.pt"),
@@ -243,7 +184,7 @@ def test_fewer_than_ten_cases_are_inconclusive(tmp_path, decathlon_dir, quick, c
 
 def test_keeps_the_deepest_where_the_shallow_level_is_blind(tmp_path, boxes, quick, monkeypatch):
     titles = []
-    monkeypatch.setattr(WORST_CASES, "save_overlay", lambda *args, **_: titles.append(args[6]))
+    monkeypatch.setattr(worst_cases, "save_overlay", lambda *args, **_: titles.append(args[6]))
     final = verdict(run(half_blind_network(), boxes, tmp_path))
     assert (final.verdict, final.level) == ("keep", "L2")
     assert "L1: anterior is missed" in final.summary
@@ -331,7 +272,7 @@ def test_one_data_set_can_stop_the_confirmation(complete, verdicts, expected):
         )
         for name, each in zip("ab", verdicts, strict=True)
     ]
-    joint = confirm_jointly(decisions)
+    joint = join(decisions)
     assert (joint.verdict, joint.summary) == expected
     assert (joint.dataset, joint.cases) == ("all", 40)
 
@@ -378,9 +319,9 @@ def test_interruption_keeps_finished_cases(tmp_path, few_boxes, quick, scored):
     with pytest.raises(KeyboardInterrupt):
         run(intensity_network(), few_boxes, tmp_path, progress=interrupt)
     assert [line.rpartition(": ")[2] for line in lines] == ["1 of 3", "2 of 3"]
-    assert scored == ["case_00", "case_01"]
+    assert [name for name, _ in scored] == ["case_00", "case_01"]
     result = run(intensity_network(), few_boxes, tmp_path)
-    assert scored == ["case_00", "case_01", "case_02"]
+    assert [name for name, _ in scored] == ["case_00", "case_01", "case_02"]
     assert len({row.case for row in result.rows}) == 3
 
 
@@ -422,12 +363,6 @@ def no_network_work(monkeypatch):
     monkeypatch.setattr(NestedUNet, "_forward", fail)
 
 
-def break_label(folder: Path) -> None:
-    path = folder / "labelsTr" / "case_01.nii.gz"
-    image = nibabel.load(path)
-    nibabel.save(nibabel.Nifti1Image(np.full(SHAPE, 7, np.uint8), image.affine), path)
-
-
 def test_problems_in_any_data_set_stop_before_the_first_is_scored(tmp_path, few_boxes, no_network_work):
     broken = write_boxes(tmp_path / "broken", 3, seed=9)
     break_label(broken)
@@ -442,9 +377,8 @@ def test_problems_in_any_data_set_stop_before_the_first_is_scored(tmp_path, few_
 def test_cases_of_one_name_are_refused_with_their_files(tmp_path, few_boxes, no_network_work):
     twice = Path(shutil.copytree(few_boxes, tmp_path / "twice"))
     shutil.copytree(twice / "imagesTr", twice / "again")
-    content = json.loads((twice / "dataset.json").read_text())
-    content["validation"].append({**content["validation"][0], "image": "./again/case_00.nii.gz"})
-    (twice / "dataset.json").write_text(json.dumps(content))
+    again = {"image": "./again/case_00.nii.gz", "label": "./labelsTr/case_00.nii.gz"}
+    edit_json(twice / "dataset.json", lambda content: content["validation"].append(again))
     with pytest.raises(
         ValueError, match=r"imagesTr/case_00.*again/case_00\.nii\.gz: names of cases must differ, got 'c"
     ):
@@ -519,16 +453,14 @@ def test_write_must_be_possible(tmp_path, few_boxes, no_network_work):
 
 
 def test_missing_extra_stops_at_once(tmp_path, few_boxes, no_network_work, monkeypatch):
-    monkeypatch.setattr(PREFLIGHT.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else object())
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None if name == "matplotlib" else object())
     with pytest.raises(ImportError, match=r'Reports need matplotlib: pip install .*\[report\]"'):
         run(intensity_network(), few_boxes, tmp_path)
 
 
 def copied(source: Path, target: Path, cases: int | None = None) -> Path:
     folder = Path(shutil.copytree(source, target))
-    content = json.loads((folder / "dataset.json").read_text())
-    content["validation"] = content["validation"][:cases]
-    (folder / "dataset.json").write_text(json.dumps(content))
+    edit_json(folder / "dataset.json", lambda content: content.update(validation=content["validation"][:cases]))
     return folder
 
 
@@ -607,8 +539,8 @@ def test_what_cannot_be_written_is_refused_first(tmp_path, few_boxes, no_network
 
 
 def test_settings_and_earlier_rules_are_told(tmp_path, few_boxes, monkeypatch):
-    monkeypatch.setattr(STAGES, "measure_costs", fake_costs)
-    monkeypatch.setattr(EVALUATION, "save_worst_cases", lambda *_: ())
+    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
+    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
     first = run(intensity_network(), few_boxes, tmp_path)
     assert first.settings == {
         "window": "16x16x16",
@@ -625,8 +557,8 @@ def test_settings_and_earlier_rules_are_told(tmp_path, few_boxes, monkeypatch):
 
 
 def test_a_lower_least_dice_of_the_reference_leaves_a_trace(tmp_path, few_boxes, monkeypatch):
-    monkeypatch.setattr(STAGES, "measure_costs", fake_costs)
-    monkeypatch.setattr(EVALUATION, "save_worst_cases", lambda *_: ())
+    monkeypatch.setattr(evaluation_stages, "measure_costs", fake_costs)
+    monkeypatch.setattr(evaluation, "save_worst_cases", lambda *_: ())
     run(intensity_network(), few_boxes, tmp_path)
     later = run(intensity_network(), few_boxes, tmp_path, min_reference=0.2).settings
     assert "least Dice of the deepest level 0.5" in later["earlier rules"]
@@ -641,9 +573,7 @@ def test_logits_that_are_not_finite_have_no_score(tmp_path, few_boxes, quick):
 
 
 def test_energy_is_no_budget_where_the_machine_does_not_tell_it(tmp_path, few_boxes, quick, monkeypatch):
-    monkeypatch.setattr(
-        importlib.import_module("monai_unetpp.pruning.evaluation_stages"), "find_counter", lambda _: None
-    )
+    monkeypatch.setattr(evaluation_stages, "find_counter", lambda _: None)
     with pytest.raises(ValueError, match="budget must not limit energy_j here"):
         run(intensity_network(), few_boxes, tmp_path, budgets="energy_j=5")
 
@@ -656,13 +586,13 @@ def test_an_older_pruned_bundle_is_said_not_to_belong(tmp_path, few_boxes, quick
 
 
 def test_the_level_that_failed_is_shown(complete):
+    points = tuple(OperatingPoint(level, level) for level in ("L1", "L2", "L3", "L4"))
     chosen = dataclasses.replace(verdict(complete[1]), role="choose", level="L1")
     failed = dataclasses.replace(chosen, role="confirm", verdict="keep", level="L4")
-    levels = ("L1", "L2", "L3", "L4")
-    assert level_to_show(failed, (chosen, failed), levels) == "L1"
-    assert level_to_show(chosen, (chosen,), levels) == "L1"
     refused = dataclasses.replace(chosen, verdict="keep", level="L4")
-    assert level_to_show(refused, (refused,), levels) == "L3"
+    shown = {(chosen, failed): "L1", (chosen,): "L1", (refused,): "L3"}
+    for decisions, level in shown.items():
+        assert shown_loser(dataclasses.replace(complete[1], points=points, decisions=decisions)).name == level
 
 
 # ---------------------------------------------------------------- settings as text

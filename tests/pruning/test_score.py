@@ -24,7 +24,7 @@ from monai.transforms import (
 )
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.data.labelled import LabelledCase, hash_files
+from monai_unetpp.data.labelled import LabelledCase, file_identity, hash_files
 from monai_unetpp.inferers import PrecisionInferer
 from monai_unetpp.metrics import score_case
 from monai_unetpp.networks.hashing import hash_network
@@ -432,13 +432,14 @@ class TestProblems:
         assert "alone is left out of the comparison: bright: " in caplog.text
 
     def test_changed_voxels_beside_a_header_are_another_content(self, tmp_path):
-        header, voxels = tmp_path / "scan.mhd", tmp_path / "scan.raw"
-        header.write_text("NDims = 3")
+        header, voxels = tmp_path / "scan.mhd", tmp_path / "voxels of the scan.raw"
+        header.write_text(f"NDims = 3\nElementDataFile = {voxels.name}")
         voxels.write_bytes(b"one")
         case = LabelledCase("scan", "scan", (header,), header)
-        first = hash_files(case.image)
-        voxels.write_bytes(b"two")
+        first, identity = hash_files(case.image), file_identity(header)
+        voxels.write_bytes(b"other")
         assert hash_files(case.image) != first
+        assert file_identity(header) != identity
 
     def test_nothing_left_is_an_error(self, tmp_path):
         bright = write_case(tmp_path, "bright", image=np.linspace(0, 2, 1680, dtype=np.float32).reshape(14, 12, 10))
@@ -496,11 +497,17 @@ class TestSubjects:
         with pytest.raises(ValueError, match=message):
             self.subjects(cases, **arguments)
 
-    def test_bad_table(self, cases, tmp_path):
-        (tmp_path / "subjects.csv").write_text("name;subject\n")
-        with pytest.raises(
-            ValueError, match="subjects must be a table with the columns 'case' and 'subject', got an em"
-        ):
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"name;subject\n", "subjects must be a table with the columns 'case' and 'subject', got an empty file"),
+            (b"name,subject\na,b,c\n", "must be a table with the columns 'case' and 'subject', got name, subject"),
+            ("case,subject\na,Müller\n".encode("latin-1"), r"subjects\.csv: subjects must be a CSV file in UTF-8"),
+        ],
+    )
+    def test_bad_table(self, cases, tmp_path, content, message):
+        (tmp_path / "subjects.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
             self.subjects(cases, subjects=tmp_path / "subjects.csv")
 
     @pytest.mark.parametrize(

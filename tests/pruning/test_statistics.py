@@ -246,8 +246,3 @@ class TestCommand:
         with pytest.raises(SystemExit, match="2"):
             simulate.main(["--repetitions", "0"])
         assert "--repetitions must be 1 or more" in capsys.readouterr().err
-
-    def test_help_tells_the_options(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(SystemExit, match="0"):
-            simulate.main(["--help"])
-        assert "--into" in capsys.readouterr().out

@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from monai_unetpp.measuring.quartiles import Quartiles
@@ -13,7 +14,15 @@ from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning.budgets import COST_KEYS, Budget, parse_budget
 from monai_unetpp.pruning.results import PointCost, ScoreRow
 from monai_unetpp.pruning.rules import Rules
-from monai_unetpp.pruning.tradeoffs import by_utility, cost_value, mean_accuracy, pareto_front, within_budget
+from monai_unetpp.pruning.tradeoffs import (
+    by_utility,
+    cost_value,
+    front_of_labels,
+    mean_accuracy,
+    pareto_front,
+    within_budget,
+)
+from monai_unetpp.pruning.wording import rule_in_words
 
 
 def cost(name: str, latency_s: float, parameters: int, memory: int = 10**8) -> PointCost:
@@ -89,7 +98,7 @@ class TestBudget:
         picked = within_budget(ACCURACY, COSTS, parse_budget("latency_ms=100"))
         assert picked.points == ("L2",)
         assert picked.rule == "latency_ms<=100"
-        assert "L2 is the most accurate of the 3 point(s) within latency_ms<=100: accuracy 0.9000" in picked.reason
+        assert "L2 is the most accurate of the 3 point(s) within time per volume of at most 100 ms: " in picked.reason
 
     def test_the_limit_itself_is_allowed(self) -> None:
         assert within_budget(ACCURACY, COSTS, Budget("parameters", 9_000_000)).points == ("L4",)
@@ -102,7 +111,9 @@ class TestBudget:
     def test_none_within(self) -> None:
         picked = within_budget(ACCURACY, COSTS, [Budget("latency_ms", 5)])
         assert picked.points == ()
-        assert picked.reason == "No point is within latency_ms<=5; the least that any point needs is 20 latency_ms."
+        assert picked.reason == (
+            "No point is within time per volume of at most 5 ms; the least that any point needs is 20 ms."
+        )
 
     def test_of_equally_accurate_points_the_fastest(self) -> None:
         assert within_budget(dict.fromkeys(COSTS, 0.9), COSTS, Budget("latency_ms", 1000)).points == ("L1",)
@@ -147,7 +158,7 @@ class TestUtility:
 
     @pytest.mark.parametrize(("weight", "point"), [(0, "L4"), (10, "L1")])
     def test_weight_moves_the_choice(self, weight: float, point: str) -> None:
-        assert by_utility(ACCURACY, COSTS, weight, key="parameters").points == (point,)
+        assert by_utility(ACCURACY, COSTS, weight).points == (point,)
 
     def test_of_equal_points_the_cheaper(self) -> None:
         assert by_utility(dict.fromkeys(COSTS, 0.9), COSTS, 0).points == ("L1",)
@@ -212,3 +223,19 @@ class TestMeanAccuracy:
     def test_bad_arguments(self, rows: list[ScoreRow], metric: str, message: str) -> None:
         with pytest.raises(ValueError, match=message):
             mean_accuracy(rows, ["L1"], metric)
+
+
+def test_no_reason_holds_a_key_of_the_command_line() -> None:
+    keys = list(COST_KEYS)
+    limits = [Budget(key, 1e9) for key in keys]
+    reasons = [
+        pareto_front(ACCURACY, COSTS, keys).reason,
+        front_of_labels(COSTS, np.zeros((2, 4, 1)), keys).reason,
+        within_budget(ACCURACY, COSTS, limits).reason,
+        within_budget(ACCURACY, COSTS, [Budget(key, 1e-9) for key in keys]).reason,
+        by_utility(ACCURACY, COSTS, 0.02).reason,
+    ]
+    ambiguous = {"parameters"}  # a word as well
+    assert not [key for key in {*keys} - ambiguous for reason in reasons if key in reason]
+    assert "time per volume of at most 1000000000 ms and time per window of at most 1000000000 ms" in reasons[2]
+    assert rule_in_words(str(limits[0])) == "Budget: time per volume of at most 1000000000 ms"

@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import json
 import shutil
 
 import nibabel
 import numpy as np
 import pytest
+from json_edits import edit_json
 from test_decide import DICE, POINTS, decide, levels, ok, rows_of
-from test_prune import fake_costs, run
 from tiny_pruning import half_blind_network, intensity_network, make_prunable_bundle, write_boxes
+from tiny_pruning import prune_boxes as run
 
 from monai_unetpp.bundles import load_network, write_training_record
 from monai_unetpp.bundles.training_record import BEST_ON_VALIDATION
 from monai_unetpp.cli.program import main
 from monai_unetpp.data import load_datalist
+from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.pruning import verdict
 from monai_unetpp.pruning.decision import trust
-from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances
+from monai_unetpp.pruning.doubts import doubts_of_rules, doubts_of_split, doubts_of_tolerances, shortest_edge
 from monai_unetpp.pruning.results import ScoreRow
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.tradeoffs import mean_accuracy, resampled_accuracy
 from monai_unetpp.pruning.trust_wording import honesty, trust_sentences
 
-STAGES = importlib.import_module("monai_unetpp.pruning.evaluation_stages")
 RULES = Rules(margins=DICE, bootstrap_samples=500)
 
 
@@ -103,8 +102,8 @@ class TestDoubts:
     def test_margins_and_levels_that_say_little(self) -> None:
         assert list(doubts_of_rules(Rules())) == []
         told = " ".join(doubts_of_rules(Rules(margins=["dice=0.08"], alpha=0.2)))
-        assert "dice=0.08 lets a level lose 8 points of Dice" in told
-        assert "alpha 0.2, one verdict in 5 may be wrong" in told
+        assert "--margin dice=0.08 lets a level lose 8 points of Dice" in told
+        assert "--alpha 0.2, one verdict in 5 may be wrong" in told
         assert list(doubts_of_rules(Rules(margins=["hd95_mm=2"]))) == []
         with pytest.raises(ValueError, match="margin must be below 1, got 1 for dice"):
             Rules(margins=[Margin("dice", 1.0)])
@@ -119,7 +118,20 @@ class TestDoubts:
         assert list(doubts_of_tolerances({"liver": 1.0}, rows, 1.0, 3)) == []
         assert "smaller than a voxel (1 mm)" in next(iter(doubts_of_tolerances({"liver": 0.5}, rows, 1.0, 3)))
         assert "larger than half of the structure" in next(iter(doubts_of_tolerances({"liver": 7.0}, rows, 1.0, 3)))
-        assert list(doubts_of_tolerances({"liver": 7.0}, rows, 1.0, 2)) == []
+
+    def test_tolerances_in_2d_are_compared_with_pixels_and_with_a_disc(self) -> None:
+        # of 1 ml and 1 mm thick, as 2D images are scored: a disc with a radius of 17.8 mm
+        rows = rows_of({"L1": [0.8]}, label="liver")
+        assert list(doubts_of_tolerances({"liver": 17.0}, rows, 1.0, 2)) == []
+        assert "smaller than a pixel (1 mm): a border" in next(iter(doubts_of_tolerances({"liver": 0.5}, rows, 1.0, 2)))
+        (told,) = doubts_of_tolerances({"liver": 18.0}, rows, 1.0, 2)
+        assert "larger than half of the structure (a disc of its area has a radius of 17.8 mm)" in told
+
+    @pytest.mark.parametrize(("shape", "edge"), [((8, 6), 2.0), ((8, 6, 1), 2.0), ((8, 6, 4), 0.5)])
+    def test_the_thickness_of_a_single_slice_is_no_edge(self, tmp_path, shape, edge) -> None:
+        path = tmp_path / "label.nii.gz"
+        nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.uint8), np.diag([2.0, 3.0, 0.5, 1.0])), path)
+        assert shortest_edge(LabelledCase("label", "label", (path,), path)) == edge
 
 
 def test_resampled_accuracies_vary_around_the_accuracy() -> None:
@@ -133,20 +145,6 @@ def test_resampled_accuracies_vary_around_the_accuracy() -> None:
 
 
 # ---------------------------------------------------------------- the whole path
-
-
-@pytest.fixture(scope="module")
-def boxes(tmp_path_factory):
-    return write_boxes(tmp_path_factory.mktemp("trust") / "boxes", 20)
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    monkeypatch.setattr(STAGES, "measure_costs", fake_costs)
-    for name in ("monai_unetpp.pruning.worst_cases",):
-        monkeypatch.setattr(importlib.import_module(name), "save_overlay", lambda *args, **_: args[5].write_bytes(b""))
-    evaluation = importlib.import_module("monai_unetpp.pruning.evaluation")
-    monkeypatch.setattr(evaluation, "write_report", lambda _, folder: {"html": folder / "report.html"})
 
 
 def recorded(folder, network, **lists):
@@ -186,9 +184,7 @@ def test_other_weights_than_the_bundles_have_no_record(tmp_path, boxes, quick) -
 
 def test_weights_that_replaced_those_of_the_record_have_no_record(tmp_path, boxes, quick) -> None:
     given = recorded(tmp_path / "b", None, training=load_datalist(boxes, "validation"))
-    metadata = tmp_path / "b" / "configs" / "metadata.json"
-    content = json.loads(metadata.read_text()) | {"sha256": {"models/model.pt": "0" * 64}}
-    metadata.write_text(json.dumps(content))
+    edit_json(tmp_path / "b" / "configs" / "metadata.json", sha256={"models/model.pt": "0" * 64})
     assert run(dataset_dir=boxes, output_dir=tmp_path / "out", **given).exposures is None
 
 
@@ -219,9 +215,8 @@ def test_the_same_voxels_under_two_names_are_refused(tmp_path, boxes, quick, cap
         return root
 
     twice = copy("twice", "case_00.nii.gz", "copy.nii")
-    content = json.loads((twice / "dataset.json").read_text())
-    content["validation"] += [{"image": "./imagesTr/copy.nii", "label": "./labelsTr/copy.nii"}]
-    (twice / "dataset.json").write_text(json.dumps(content))
+    copied = {"image": "./imagesTr/copy.nii", "label": "./labelsTr/copy.nii"}
+    edit_json(twice / "dataset.json", lambda content: content["validation"].append(copied))
     with pytest.raises(ValueError, match=r"copy\.nii: the same image as .*case_00.*would count as two subjects"):
         run(intensity_network(), twice, tmp_path / "1")
     result = run(intensity_network(), twice, tmp_path / "2", exclude_problems=True)

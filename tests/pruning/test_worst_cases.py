@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 
+import numpy as np
 import pytest
+from PIL import Image
 from tiny_pruning import LABELS, SHAPE, intensity_network, make_pipeline, write_boxes
 
+from monai_unetpp import NestedUNet
 from monai_unetpp.data import load_datalist
+from monai_unetpp.data.labelled import LabelledCase
+from monai_unetpp.data.labels import read_label_map
+from monai_unetpp.metrics import LabelScore
 from monai_unetpp.pruning import evaluate_levels
 from monai_unetpp.pruning.plan import EvaluatedNetwork
+from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
+from monai_unetpp.pruning.score import Scores
 from monai_unetpp.pruning.worst_cases import save_worst_cases
 
 LOSSES = {"case_01": 0.1, "case_02": 0.6, "case_04": 0.3, "case_05": 0.05}
@@ -60,3 +69,24 @@ def test_cases_of_several_data_sets_are_compared_with_each_other(tmp_path, evalu
     other = dataclasses.replace(worse, rows=tuple(dataclasses.replace(row, dataset="other") for row in worse.rows))
     found = save_worst_cases(tmp_path, evaluated, "L1", [lose(scores, LOSSES), other])
     assert found[:3] == ("overlays/boxes_case_02.png", "overlays/other_case_00.png", "overlays/boxes_case_04.png")
+
+
+def test_the_scale_bar_of_a_picture_counts_pixels(tmp_path, evaluated, monkeypatch):
+    pixels = np.zeros((12, 10), np.uint8)
+    pixels[3:8, 3:7] = 1
+    for name in ("image", "label"):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    case = LabelledCase("a", "a", (tmp_path / "image.png",), tmp_path / "label.png")
+    dice = {"L1": 0.8, "L2": 0.9}
+    rows = tuple(
+        ScoreRow("set", "a", "a", level, "anterior", LabelScore("ok", found, found, 1.0, found, 0.0, 1.0, 1.0))
+        for level, found in dice.items()
+    )
+    module, told = importlib.import_module("monai_unetpp.pruning.worst_cases"), {}
+    truth = read_label_map(case.label, 2).data
+    monkeypatch.setattr(module, "predict_case", lambda *_, levels, **__: dict.fromkeys(levels, truth))
+    monkeypatch.setattr(module, "save_overlay", lambda *_, **options: told.update(options))
+    flat = dataclasses.replace(evaluated, network=NestedUNet(2, 1, 3, features=(2, 2, 2)).eval())
+    scores = Scores(tuple(OperatingPoint(level, level) for level in dice), rows, (), (case,))
+    assert save_worst_cases(tmp_path, flat, "L1", [scores]) == ("overlays/set_a.png",)
+    assert (told["unit"], told["orientation"]) == ("pixels", None)

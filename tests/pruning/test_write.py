@@ -13,11 +13,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from json_edits import edit_json
 from monai.bundle import ConfigWorkflow
 from tiny_bundle import make_tiny_bundle
 
 from monai_unetpp import NestedUNet
-from monai_unetpp.bundles import check_bundle, load_network, read_metadata
+from monai_unetpp.bundles import TrainingRecord, check_bundle, load_network, read_metadata, read_training_record
+from monai_unetpp.bundles.training_record import save_training_record
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.metrics import LabelScore
@@ -143,7 +145,11 @@ class TestPrunedBundle:
         assert pruned.levels == (level,)
 
     def test_is_smaller_and_passes_all_checks(self, source: Path, target: Path) -> None:
+        record = TrainingRecord({"case": "hash"}, {}, "last")
+        save_training_record(source / "models" / "model.pt", record)
         write_pruned_bundle(source, "L1", target)
+        # the cases of the weights beside which it lay
+        assert read_training_record(target) == record
         sizes = [(bundle / "models" / "model.pt").stat().st_size for bundle in (target, source)]
         assert sizes[0] < sizes[1] / 2
         assert check_bundle(target) == []
@@ -263,7 +269,7 @@ class TestOrigin:
         assert f"Verdict on 12 cases (study): {DECISION.summary}" in readme
         assert "therefore optimistic" in readme
         assert "chosen by hand" not in readme
-        assert "| dice, anterior | 0.9000 | 0.8975 | -0.0025 | -0.0046 | 0.01 | 12 |" in readme
+        assert "| Dice, anterior | 0.9000 | 0.8975 | -0.0025 | -0.0046 | 0.01 | 12 |" in readme
         assert "| Parameters | 4,000 | 1,000 | 4.0 times |" in readme
         assert "| Operations per window of 16x16x16 | 8 GFLOP | 2 GFLOP | 4.0 times |" in readme
         assert "| Time per volume of 40x48x32 | 2 s (1.6 to 2.4) | 0.5 s (0.4 to 0.6) | 4.0 times |" in readme
@@ -282,30 +288,28 @@ class TestOrigin:
         write_pruned_bundle(source, "L1", target, result=make_result(decisions=(decision,)))
         readme = (target / "docs" / "README.md").read_text(encoding="utf-8")
         # the case where both are empty is left out of L1, the false positive counts for L2
-        assert "| dice, anterior | 0.5667 | 0.8000 | +0.2333 | - | - | 2 |" in readme
+        assert "| Dice, anterior | 0.5667 | 0.8000 | +0.2333 | - | - | 2 |" in readme
         assert "| hd95_mm, anterior | 2.0000 | 2.0000 |" in readme
 
-    def test_decision_on_all_data_sets_counts(self, source: Path, target: Path) -> None:
-        both = dataclasses.replace(DECISION, dataset="all", summary="Prune to L1 on both.")
-        write_pruned_bundle(source, "L1", target, result=make_result(decisions=(DECISION, both)))
-        assert read_metadata(target)["pruned_from"]["summary"] == "Prune to L1 on both."
+    @pytest.mark.parametrize(
+        ("changes", "of_the_last"),
+        [({}, {"dataset": "all"}), ({"role": "choose"}, {"dataset": "other", "role": "confirm"})],
+        ids=["on all data sets", "confirmation"],
+    )
+    def test_the_last_decision_counts(self, source: Path, target: Path, changes: dict, of_the_last: dict) -> None:
+        last = dataclasses.replace(DECISION, **of_the_last, summary="The last word.")
+        decisions = (dataclasses.replace(DECISION, **changes), last)
+        write_pruned_bundle(source, "L1", target, result=make_result(decisions=decisions))
+        assert read_metadata(target)["pruned_from"]["summary"] == "The last word."
 
     def test_segments_as_it_was_evaluated(self, source: Path, target: Path) -> None:
         for name in ("inference", "train"):
-            path = source / "configs" / f"{name}.json"
-            content = json.loads(path.read_text(encoding="utf-8")) | {"precision": "auto"}
-            path.write_text(json.dumps(content), encoding="utf-8")
+            edit_json(source / "configs" / f"{name}.json", precision="auto")
         write_pruned_bundle(source, "L1", target, inference={"precision": "bf16", "flips": [0]})
         for name in ("inference", "evaluate"):
             content = json.loads((target / "configs" / f"{name}.json").read_text(encoding="utf-8"))
             # what the configurations do not have is not made up
             assert (content["precision"], "flips" in content) == ("bf16", False)
-
-    def test_confirmation_is_the_verdict_of_a_result(self, source: Path, target: Path) -> None:
-        confirmed = dataclasses.replace(DECISION, dataset="other", role="confirm", summary="Confirmed: L1.")
-        chosen = dataclasses.replace(DECISION, role="choose")
-        write_pruned_bundle(source, "L1", target, result=make_result(decisions=(chosen, confirmed)))
-        assert read_metadata(target)["pruned_from"]["summary"] == "Confirmed: L1."
 
 
 class TestRefusals:

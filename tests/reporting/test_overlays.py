@@ -80,14 +80,13 @@ class TestContour:
         draw_contour(axes, mask, "red", 1.0, extent=(0.0, 8.0, 0.0, 5.0))
         assert corners(axes.collections[0]) == pytest.approx((2, 6, 1, 4), abs=0.26)
 
-    @pytest.mark.parametrize(("closed", "drawn"), [(True, 1), (False, 0)])
-    def test_only_a_closed_one_follows_the_border_of_the_picture(self, axes, closed, drawn):
-        draw_contour(axes, np.ones((3, 3), dtype=bool), "red", 1.0, closed=closed)
+    @pytest.mark.parametrize(
+        ("value", "options", "drawn"),
+        [(1, {"closed": True}, 1), (1, {"closed": False}, 0), (0, {"closed": True, "rounded": True, "halo": True}, 0)],
+    )
+    def test_only_a_closed_one_follows_the_border_of_the_picture(self, axes, value, options, drawn):
+        draw_contour(axes, np.full((3, 3), value, dtype=bool), "red", 1.0, **options)
         assert len(axes.collections) == drawn
-
-    def test_nothing_has_no_border(self, axes):
-        draw_contour(axes, np.zeros((3, 3), dtype=bool), "red", 1.0, closed=True, rounded=True, halo=True)
-        assert len(axes.collections) == 0
 
     def test_a_halo_lies_below_and_is_wider(self, axes):
         mask = np.eye(4, dtype=bool)

@@ -36,11 +36,15 @@ def cases_in(folder):
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_cases_and_the_first_tells_of_all(cohort, tmp_path):
+def test_two_processes_share_what_is_left_and_the_first_tells_of_all(cohort, tmp_path):
     bundle, images = cohort
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    segment_files(images, tmp_path, bundle, shard="1/3")
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*_seg.nii.gz")}
+    # what was interrupted before its rows were written
+    (tmp_path / "volumes.csv").unlink()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m", "monai_unetpp"]
     done = subprocess.run(
-        [*launch, "-m", "monai_unetpp", "segment", images, "--bundle", bundle, "-o", tmp_path, "--json"],
+        [*launch, "segment", images, "--bundle", bundle, "-o", tmp_path, "--json", "--skip_existing"],
         env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
@@ -49,11 +53,13 @@ def test_two_processes_share_the_cases_and_the_first_tells_of_all(cohort, tmp_pa
     # torchrun tells of the failed case by a code of its own
     assert done.returncode == 1, done.stderr
     told = json.loads(done.stdout)
-    assert sorted(case["case"] for case in told["cases"]) == ["case_0", "case_1", "case_3", "case_4"]
-    assert done.stderr.count("1 of 5 cases failed; the others are done.") == 1
+    assert [case["case"] for case in told["cases"]] == ["case_4", "case_1"]
+    assert told["skipped"] == 2
+    assert done.stderr.count("1 of 3 cases failed; the others are done.") == 1
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
     table, runs = cases_in(tmp_path)
     assert table == ["case_0", "case_1", "case_3", "case_4"]
-    assert runs == {"1/2": ["case_0", "case_4"], "2/2": ["case_1", "case_3"]}
+    assert runs == {"1/3": ["case_0", "case_3"], "1/2": ["case_4"], "2/2": ["case_1"]}
 
 
 def test_a_further_run_passes_over_what_the_shards_have_done(cohort, tmp_path):
@@ -81,6 +87,7 @@ def test_a_shard_that_cannot_be(cohort, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="shard must be K/N with K from 1 to N, got 3/2"):
         segment_files(images, tmp_path, bundle, shard="3/2")
     monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
     with pytest.raises(ValueError, match="shard must not be given under torchrun, got '1/2'"):
         segment_files(images, tmp_path, bundle, shard="1/2")
 

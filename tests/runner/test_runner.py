@@ -1,7 +1,6 @@
 """The runner gives the labels of ``segment``, without torch and MONAI."""
 
 import importlib
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from disc_images import write_disc_images
+from json_edits import edit_json
 from runner_bundle import write_bundle, write_image
 from tiny_planning import TINY, slow_machine
 
@@ -211,8 +211,7 @@ def test_a_changed_network_and_another_version_are_refused(brain, tmp_path):
         file.write(b"x")
     with pytest.raises(ValueError, match=r"damaged, or does not belong to pipeline\.json"):
         Segmenter(tmp_path)
-    content = json.loads((tmp_path / "pipeline.json").read_text()) | {"version": 99}
-    (tmp_path / "pipeline.json").write_text(json.dumps(content))
+    edit_json(tmp_path / "pipeline.json", version=99)
     with pytest.raises(ValueError, match="version must be 2, got 99"):
         Segmenter(tmp_path)
     with pytest.raises(FileNotFoundError, match=r"has no pipeline.json"):
@@ -254,8 +253,12 @@ def test_what_has_no_translation_is_refused(tmp_path, step, reason):
 
 
 def test_what_changes_the_grid_must_be_inverted(tmp_path):
+    def remove_inversion(config):
+        transforms = config["postprocessing"]["transforms"]
+        transforms[:] = [each for each in transforms if each["_target_"] != "Invertd"]
+
     bundle = write_bundle(tmp_path / "tiny", 3, _BRAIN[3:5])
-    _remove_inversion(bundle)
+    edit_json(bundle / "configs" / "inference.json", remove_inversion)
     with pytest.raises(NoTranslationError, match="postprocessing must invert spacing, crop_background with Invertd"):
         export_runner(bundle, tmp_path / "folder")
 
@@ -264,14 +267,6 @@ def test_orientation_is_for_volumes(tmp_path):
     bundle = write_bundle(tmp_path / "tiny", 2, _BRAIN[:1])
     with pytest.raises(NoTranslationError, match="Orientationd is supported by the runner only for volumes"):
         export_runner(bundle, tmp_path / "folder")
-
-
-def _remove_inversion(bundle):
-    path = bundle / "configs" / "inference.json"
-    config = json.loads(path.read_text())
-    transforms = config["postprocessing"]["transforms"]
-    transforms[:] = [each for each in transforms if each["_target_"] != "Invertd"]
-    path.write_text(json.dumps(config))
 
 
 def test_a_folder_with_other_things_is_not_replaced(brain, tmp_path):
@@ -305,7 +300,6 @@ def test_the_script_of_the_guide_reads_the_folder(tmp_path, monkeypatch):
         nibabel.Nifti1Image(Segmenter(folder).label(image), nibabel.load(image).affine)
     )
     assert (found.get_fdata() == expected.get_fdata()).mean() > 0.999
-    other = json.loads(Path(folder, "pipeline.json").read_text()) | {"version": 99}
-    Path(folder, "pipeline.json").write_text(json.dumps(other))
+    edit_json(Path(folder, "pipeline.json"), version=99)
     with pytest.raises(AssertionError, match="version 2"):
         exec(compile(script, "docs/runner.md", "exec"), {})

@@ -9,9 +9,11 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from json_edits import edit_json
 
+from monai_unetpp.files import hash_file
 from monai_unetpp.runner import Pipeline, Segmenter, segmenter
-from monai_unetpp.runner.pipeline import PIPELINE_FILE, hash_files
+from monai_unetpp.runner.pipeline import PIPELINE_FILE
 from monai_unetpp.runner.segmenter import STEPS
 from monai_unetpp.runner.volume import read_volume
 
@@ -108,8 +110,7 @@ def test_what_the_page_cannot_use_is_refused_in_one_line(tmp_path):
     nibabel.save(nibabel.Nifti1Image(np.full((5, 5, 5), np.nan, np.float32), np.eye(4)), holed)
     other = _folder(tmp_path / "other", [{"step": "median_smooth"}])
     changed, smooth = (_folder(tmp_path / name, _BRAIN) for name in ("changed", "smooth"))
-    content = json.loads((smooth / PIPELINE_FILE).read_text()) | {"postprocessing": [{"step": "invert_probabilities"}]}
-    (smooth / PIPELINE_FILE).write_text(json.dumps(content))
+    edit_json(smooth / PIPELINE_FILE, postprocessing=[{"step": "invert_probabilities"}])
     (changed / "network.onnx").write_bytes(b"changed")
     expected = {
         (good, cut): "cut.nii.gz: damaged or cut off",
@@ -182,7 +183,7 @@ def _folder(path, steps, network=b"network", clear=False, **windows):
     path.mkdir()
     (path / "network.onnx").write_bytes(network)
     described = {"files": ["network.onnx"], "format": "onnx", "precision": "fp32"}
-    described["sha256"] = hash_files([path / "network.onnx"])
+    described["sha256"] = hash_file(path / "network.onnx")
     layout = {"shape": [16, 16, 16], "overlap": 0.5, "blending": "gaussian", "sigma_scale": 0.125}
     layout |= {"padding_mode": "constant", "cval": 0.0, "flips": [], "skip_constant": True, **windows}
     reading = {"spatial_dims": [3], "channels": 1, "allow_constant": False, "fill_nonfinite": None}

@@ -210,26 +210,19 @@ def test_a_loss_that_is_not_finite_fails_the_run(discs_dir, tmp_path, tiny):
     assert outcome.report is None
 
 
-def test_broken_validation_cases_are_found_before_training(discs_dir, tmp_path, tiny, drawn):
-    root = shutil.copytree(discs_dir, tmp_path / "data")
-    nib.save(nib.Nifti1Image(np.full((24, 24), 7, np.uint8), np.eye(4)), root / "labelsTr" / "disc_6.nii.gz")
-    with pytest.raises(ValueError, match=r"cases must be sound, got 1 of 8 with a problem:\n.*disc_6"):
-        run_study(root, tmp_path / "out", variants=["unet_L1"], **tiny)
-    assert drawn == []
-
-
 @pytest.mark.parametrize(
     ("file", "value", "message"),
     [
-        ("labelsTr", 7, r"disc_2\.nii\.gz: the label must hold 0 and 1 only, got 7\. Name the value"),
-        ("labelsTr", 257, r"disc_2\.nii\.gz: the label must hold 0 and 1 only, got 257"),
-        ("imagesTr", 7, r"disc_2\.nii\.gz: all voxels have the value 7\.0, so there is nothing to segment"),
+        ("labelsTr/disc_2.nii.gz", 7, r"disc_2\.nii\.gz: the label must hold 0 and 1 only, got 7\. Name the value"),
+        ("labelsTr/disc_2.nii.gz", 257, r"disc_2\.nii\.gz: the label must hold 0 and 1 only, got 257"),
+        ("imagesTr/disc_2.nii.gz", 7, r"disc_2\.nii\.gz: all voxels have the value 7\.0, so there is nothing"),
+        ("labelsTr/disc_6.nii.gz", 7, r"disc_6\.nii\.gz: the label must hold 0 and 1 only, got 7"),  # of validation
     ],
 )
-def test_broken_training_cases_are_found_before_training(discs_dir, tmp_path, tiny, drawn, file, value, message):
+def test_broken_cases_are_found_before_training(discs_dir, tmp_path, tiny, drawn, file, value, message):
     root = shutil.copytree(discs_dir, tmp_path / "data")
-    dtype = np.float32 if file == "imagesTr" else np.int16
-    nib.save(nib.Nifti1Image(np.full((24, 24), value, dtype), np.eye(4)), root / file / "disc_2.nii.gz")
+    dtype = np.float32 if file.startswith("images") else np.int16
+    nib.save(nib.Nifti1Image(np.full((24, 24), value, dtype), np.eye(4)), root / file)
     with pytest.raises(ValueError, match=rf"cases must be sound, got 1 of 8 with a problem:\n.*{message}"):
         run_study(root, tmp_path / "out", variants=["unet_L1"], **tiny)
     assert drawn == []
@@ -336,6 +329,7 @@ def test_channels_on_a_fourth_axis(decathlon_dir, tmp_path, tiny, channels):
         ({"seeds": []}, ValueError, r"seeds must be different"),
         ({"variants": "unet_L1"}, TypeError, r"variants must be a list of names, got 'unet_L1'"),
         ({"shard": "3/2"}, ValueError, r"shard must be K/N with K from 1 to N, got 3/2"),
+        ({"shard": "0/2"}, ValueError, r"shard must be K/N with K from 1 to N, got 0/2"),
         ({"shard": "half"}, ValueError, r"shard must be K/N, got 'half'"),
         ({"num_workers": -1}, ValueError, r"num_workers must be 0 or more, got -1"),
         ({"cache_rate": 2}, ValueError, r"cache_rate must lie between 0 and 1, got 2"),

@@ -99,6 +99,14 @@ def test_comparisons_need_two_cases_in_common():
     assert compare_cases({0: {"a": 0.5, "b": 0.5}}, {0: {"a": 0.5, "c": 0.5}}) is None
 
 
+def test_cases_of_one_subject_count_once():
+    mine, theirs = {0: {"a": 0.5, "b": 0.7, "c": 0.4}}, {0: {"a": 0.4, "b": 0.4, "c": 0.5}}
+    found = compare_cases(mine, theirs, {"a": "s", "b": "s"})
+    # 0.2 of the subject with two cases, -0.1 of the other
+    assert (found["cases"], found["subjects"], found["mean"]) == (3, 2, pytest.approx(0.05))
+    assert compare_cases(mine, theirs, dict.fromkeys("abc", "s")) is None
+
+
 def test_long_curves_are_thinned_to_means(study):
     curve = study["curves"]["unet_L1"]["0"]
     # 500 steps in parts of three: 500, 499, 498 first, and 2, 1 last

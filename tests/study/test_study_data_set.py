@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from monai_unetpp.bundles import BundleConfig
+from monai_unetpp.cli import main
 from monai_unetpp.study.data_set import find_study_cases
 from monai_unetpp.training import TEMPLATE
 
@@ -75,6 +76,21 @@ def test_what_is_to_be_ignored_is_the_class_after_the_last(discs_dir, tmp_path):
     nib.save(nib.Nifti1Image(label, np.eye(4)), file)
     with pytest.raises(RuntimeError, match=r"applying transform .*CheckLabelsd"):
         preprocessing(cases.training[0])
+
+
+def test_cases_of_a_subject_are_either_trained_on_or_scored(discs_dir, tmp_path, capsys):
+    root, table = shutil.copytree(discs_dir, tmp_path / "data"), tmp_path / "subjects.csv"
+    content = json.loads((root / "dataset.json").read_text())
+    content["training"] += content.pop("validation")
+    (root / "dataset.json").write_text(json.dumps(content))
+    table.write_text("case,subject\n" + "".join(f"disc_{number},{number // 2}\n" for number in range(8)))
+    cases = find_study_cases(root, subjects=table)
+    assert (len(cases.training), len(cases.validation)) == (6, 2)
+    (subject,) = set(cases.subjects.values())
+    assert subject not in {case["subject"] for case in cases.training}
+    options = ["--list", "--variants", "unet_L1", "--features", "2", "4", "4"]
+    assert main(["study", str(root), "-o", str(tmp_path / "study"), "--subjects", str(table), *options]) == 0
+    assert "unet_L1" in capsys.readouterr().out
 
 
 def test_cases_of_one_name_are_refused_before_they_are_scored(discs_dir, tmp_path):

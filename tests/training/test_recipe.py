@@ -12,8 +12,11 @@ from monai.optimizers import WarmupCosineSchedule
 from torch.nn.parallel import DistributedDataParallel
 
 from monai_unetpp import NestedUNet
+from monai_unetpp.bundles.training_record import TrainingRecord, find_training_record
+from monai_unetpp.data import load_datalist
 from monai_unetpp.training import (
     BudgetedCosineSchedule,
+    LastModelSaver,
     LateLoss,
     LevelCurves,
     RemainingPatches,
@@ -43,12 +46,12 @@ def are_equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
 
 
-def losses(folder):
-    return [float(row["loss"]) for row in csv.DictReader((folder / "curve.csv").open())]
+def losses(folder, column="loss"):
+    return [float(row[column]) for row in csv.DictReader((folder / "curve.csv").open())]
 
 
 def rates(folder):
-    return [float(row["learning_rate"]) for row in csv.DictReader((folder / "curve.csv").open())]
+    return losses(folder, "learning_rate")
 
 
 def test_the_late_loss_takes_over_at_the_end_of_a_training():
@@ -124,6 +127,28 @@ def test_an_interrupted_training_ends_like_one_that_was_not(train, discs_dir, tm
     network = config.parse("network").state_dict()
     assert not are_equal(weights(whole), network)
     assert are_equal(weights(whole), config.parse("average").averaged.state_dict())
+
+
+def test_the_cases_of_the_weights_are_recorded_beside_them(train, discs_dir, caplog):
+    entries = load_datalist(discs_dir, "training")
+    first, second = ({"train#cases#data": part} for part in (entries[:3], entries[2:]))
+    _, folder = train("first", **first)
+    whole = TrainingRecord.of(entries, rule="last")
+    assert find_training_record(folder / "model.pt") == TrainingRecord.of(entries[:3], rule="last")
+    # what the weights started from was trained on cases too
+    _, later = train("later", init=str(folder / "model.pt"), ema=0.04, **second)
+    record = find_training_record(later / "model.pt")
+    assert (record.training, record.rule) == (whole.training, "last, averaged")
+    with (later / "model.pt").open("ab") as file:
+        file.write(b"other weights")
+    assert find_training_record(later / "model.pt") is None
+    _, without = train("without", record_cases=False)
+    assert find_training_record(without / "model.pt") is None
+    entries[0]["image"] = str(discs_dir / "missing.nii.gz")
+    saver = LastModelSaver(torch.nn.Linear(1, 1), folder / "other.pt", entries)
+    saver(Engine(lambda engine, batch: None))
+    assert "other.pt: the training cases were not recorded (" in caplog.text
+    assert (folder / "other.pt").is_file()
 
 
 def test_curves_are_written_while_it_runs_and_observe_only(train):

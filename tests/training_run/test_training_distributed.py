@@ -13,6 +13,7 @@ import sys
 import pytest
 import torch
 from disc_images import write_disc_images
+from json_edits import edit_json
 
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import read_training_record
@@ -61,9 +62,7 @@ def planned(discs_dir, bundle, batch_size):
     settings = {**SETTINGS, "batch_size": batch_size}
     plan(discs_dir, bundle, settings=settings, device="cpu", measure=lambda *_: Machine.of(1e10, 2**30, 2, "cpu"))
     path = bundle / "configs" / "train.json"
-    content = json.loads(path.read_text())
-    content["plain_loss"]["batch"] = False
-    path.write_text(json.dumps(content | {"precision": "fp32"}))
+    edit_json(path, lambda content: content["plain_loss"].update(batch=False), precision="fp32")
     return bundle
 
 

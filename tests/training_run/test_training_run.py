@@ -1,7 +1,6 @@
 """Whole trainings: planned, trained, judged and documented; interrupted, cross-fitted, refused."""
 
 import dataclasses
-import importlib
 import re
 import shutil
 import time
@@ -39,9 +38,7 @@ def discs_dir(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """No process of its own for the memory, and few draws for the bounds."""
-    monkeypatch.setattr(
-        importlib.import_module("monai_unetpp.pruning.cost"), "measure_peak_memory", lambda *_: 1_000_000
-    )
+    monkeypatch.setattr("monai_unetpp.pruning.cost.measure_peak_memory", lambda *_: 1_000_000)
 
 
 @pytest.fixture
@@ -187,9 +184,7 @@ def test_a_verdict_to_prune_ends_in_a_pruned_bundle_which_replaces_no_other(tmp_
     root.mkdir()
     write_disc_images(root, training=2, validation=20)
     plan(root, bundle, settings=TINY | {"steps": 1}, device="cpu", measure=slow_machine)
-    monkeypatch.setattr(
-        importlib.import_module("monai_unetpp.pruning.evaluation_stages"), "evaluate_levels", _all_alike
-    )
+    monkeypatch.setattr("monai_unetpp.pruning.evaluation_stages.evaluate_levels", _all_alike)
     in_the_way = tmp_path / "whole_L1"
     in_the_way.mkdir()
     with pytest.raises(FileExistsError, match=r"whole_L1: exists and was not cut out of this training"):

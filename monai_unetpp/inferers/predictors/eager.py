@@ -9,12 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from monai_unetpp.devices import HALF_DTYPES
 from monai_unetpp.inferers.predictors.network_copy import NetworkCopy, is_plain_nested_unet
 from monai_unetpp.inferers.predictors.predictor import Predictor, called, evaluating
 
 __all__ = ["TorchPredictor", "channels_last", "computing", "prepare_for_gpu"]
-
-_HALF_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class TorchPredictor(Predictor):
@@ -62,14 +61,14 @@ def prepare_for_gpu(network: nn.Module, precision: str) -> None:
     """
     for module in network.modules():
         if isinstance(module, nn.modules.conv._ConvNd):
-            module.to(_HALF_DTYPES.get(precision, module.weight.dtype))
+            module.to(HALF_DTYPES.get(precision, module.weight.dtype))
             module.weight.data = module.weight.data.contiguous(memory_format=channels_last(module.weight.dim()))
 
 
 @contextmanager
 def computing(device: torch.device, precision: str) -> Iterator[None]:
     """Autocast for ``precision``; on a GPU let cuDNN benchmark convolutions for the batch shape."""
-    dtype = _HALF_DTYPES.get(precision)
+    dtype = HALF_DTYPES.get(precision)
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
         if device.type != "cuda":
             yield

@@ -10,7 +10,7 @@ from monai_unetpp.pruning.results import PointOutcome, ScoreRow
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS
 
-__all__ = ["compare_points"]
+__all__ = ["compare_points", "passing_points"]
 
 
 def compare_points(
@@ -59,6 +59,12 @@ def compare_points(
             break
         left = failing
     return tuple(outcomes[dataset, point] for dataset in datasets for point in others)
+
+
+def passing_points(outcomes: Sequence[PointOutcome]) -> list[str]:
+    """Names of the points that pass on every data set."""
+    stopped = {each.point for each in outcomes if each.state != "pass"}
+    return [point for point in dict.fromkeys(each.point for each in outcomes) if point not in stopped]
 
 
 def _outcome(test: LevelTest, point: str) -> PointOutcome:

@@ -63,7 +63,7 @@ class GuardSample:
         """Collect a guard's differences; ``limit`` is the largest drop of a single case, if any."""
         metric, label, margin = guard
         cases = paired.comparable_cases(label, point, reference)
-        at = _subject_numbers(paired)
+        at = paired.subject_numbers
         index = np.array([at[paired.subjects[case]] for case in cases], dtype=np.int64)
         values = np.array(
             [
@@ -121,7 +121,7 @@ class MissSample:
     @classmethod
     def of(cls, paired: PairedScores, label: str, point: str, reference: str) -> MissSample:
         """Collect the misses of both."""
-        at = _subject_numbers(paired)
+        at = paired.subject_numbers
         lost, won = (paired.newly_missed(*pair, label) for pair in ((point, reference), (reference, point)))
         balance = np.zeros(len(at), dtype=np.int64)
         for sign, cases in ((1, won), (-1, lost)):
@@ -197,10 +197,6 @@ def _count_states(signs: _IntArray, weights: FloatArray, subjects: FloatArray, e
     worse, better = weights @ (signs < 0), weights @ (signs > 0)
     excluded = is_excess_excluded(worse, better, subjects, error)
     return np.where(is_excess(worse, better, error), FAIL, np.where(excluded, PASS, OPEN))
-
-
-def _subject_numbers(paired: PairedScores) -> dict[str, int]:
-    return {subject: number for number, subject in enumerate(dict.fromkeys(paired.subjects.values()))}
 
 
 def _means(values: FloatArray, index: _IntArray, count: int) -> FloatArray:

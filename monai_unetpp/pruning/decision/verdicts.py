@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal
 
 from monai_unetpp.metrics import METRICS
@@ -22,9 +21,25 @@ from monai_unetpp.pruning.results import Decision, OperatingPoint, ScoreRow, Set
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS, bound_alpha
 
-__all__ = ["confirm", "confirm_jointly", "decide", "decide_all", "trust"]
+__all__ = ["confirm", "decide", "decide_all", "join", "trust"]
 
 Role = Literal["choose", "confirm", "choose and report"]
+
+_STRICTEST: tuple[Verdict, ...] = ("keep", "inconclusive", "prune")
+_OPTIMISTIC = "; the same cases chose the level, so its figures are optimistic"
+_JOINT_TEXTS: tuple[dict[Verdict, str], dict[Verdict, str]] = (
+    {
+        "prune": "Prune to {level}: the deepest level that one of {count} data sets asks for ({names})",
+        "keep": "Keep {level}: no shallower level passes on {names}",
+        "inconclusive": "Inconclusive, keep {level} for now: no verdict on {names}",
+    },
+    {
+        "prune": "Confirmed: prune to {level}, on each of {count} data sets ({names})",
+        "keep": "Keep {level}: the chosen level fails on {names}",
+        "inconclusive": "Inconclusive, keep {level} for now: the choice is not confirmed on {names}",
+    },
+)
+"""The verdict on several data sets in words, where cases choose a level and where they confirm one."""
 
 
 def decide(
@@ -101,7 +116,7 @@ def confirm(
 
     Args:
         decision: from the choosing cases; its verdict must be to prune.
-        confirm_rows: scores of other subjects, which the caller must ensure, for example by :func:`split_rows`.
+        confirm_rows: scores of other subjects, which the caller must ensure.
         points: as in :func:`decide`.
         rules: as in :func:`decide`, the same as for choosing.
         dataset: name of the confirming data set; by default the only one in ``confirm_rows``.
@@ -159,39 +174,46 @@ def decide_all(
         raise ValueError("dataset must not be called 'all' where there are several. Rename it.")
     decisions = [decide(rows, points, rules, dataset=dataset, role=role) for dataset in datasets]
     if len(decisions) > 1:
-        decisions.append(_joint(decisions, [point.level for point in _levels(points)], role))
+        decisions.append(join(decisions))
     return tuple(decisions)
 
 
-def confirm_jointly(confirmations: Sequence[Decision]) -> Decision:
-    """One decision for several confirmations, each of which must confirm the choice.
+def join(decisions: Sequence[Decision]) -> Decision:
+    """One decision for several data sets: the deepest of their levels, if all are to prune.
 
     Args:
-        confirmations: from :func:`confirm`, one for each data set, two or more.
+        decisions: one for each data set, two or more, all with the same role.
     """
-    stopping = next(
-        (each for state in ("keep", "inconclusive") for each in confirmations if each.verdict == state), None
+    verdicts, role = {each.verdict for each in decisions}, decisions[0].role
+    verdict: Verdict = next(each for each in _STRICTEST if each in verdicts)
+    level = max((each.level for each in decisions), key=_depth)
+    stopping = [each for each in decisions if each.verdict == verdict and (verdict != "prune" or each.level == level)]
+    text = _JOINT_TEXTS[role == "confirm"][verdict].format(
+        level=level, count=len(decisions), names=", ".join(each.dataset for each in stopping)
     )
-    deciding = confirmations[0] if stopping is None else stopping
-    names = ", ".join(each.dataset for each in confirmations if each.verdict == deciding.verdict)
-    texts = {
-        "prune": f"Confirmed: prune to {deciding.level}, on each of {len(confirmations)} data sets ({names}).",
-        "keep": f"Keep {deciding.level}: the chosen level fails on {names}.",
-        "inconclusive": f"Inconclusive, keep {deciding.level} for now: the choice is not confirmed on {names}.",
-    }
-    stopped = [each.subjects_needed for each in confirmations if each.verdict == deciding.verdict]
-    needed = [number for number in stopped if number is not None]
-    return replace(
-        deciding,
+    if role == "choose and report" and verdict == "prune":
+        text += _OPTIMISTIC
+    needed = [each.subjects_needed for each in stopping]
+    known = [number for number in needed if number is not None]
+    return Decision(
         dataset="all",
-        cases=sum(each.cases for each in confirmations),
-        subjects=sum(each.subjects for each in confirmations),
+        verdict=verdict,
+        level=level,
+        role=role,
+        cases=sum(each.cases for each in decisions),
+        subjects=sum(each.subjects for each in decisions),
         comparisons=(),
-        blockers=tuple(f"{each.dataset}: {blocker}" for each in confirmations for blocker in each.blockers),
+        blockers=tuple(
+            f"{each.dataset}: {blocker}"
+            for each in decisions
+            if each.verdict != "prune" or each.level == level
+            for blocker in each.blockers
+        ),
         # unknown for one is unknown for all
-        subjects_needed=max(needed) if len(needed) == len(stopped) and deciding.verdict == "inconclusive" else None,
-        summary=texts[deciding.verdict],
-        warnings=_all_warnings(confirmations),
+        subjects_needed=max(known) if verdict == "inconclusive" and len(known) == len(needed) else None,
+        optimistic=any(each.optimistic for each in decisions),
+        summary=f"{text}.",
+        warnings=tuple(f"{each.dataset}: {warning}" for each in decisions for warning in each.warnings),
     )
 
 
@@ -292,7 +314,11 @@ def _by_depth(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
     for point in points:
         if not re.fullmatch(r"L[1-9][0-9]*", point.level):
             raise ValueError(f"level must be L1, L2 and so on, got {point.level!r} for point {point.name!r}.")
-    return sorted(points, key=lambda point: int(point.level[1:]))
+    return sorted(points, key=lambda point: _depth(point.level))
+
+
+def _depth(level: str) -> int:
+    return int(level.removeprefix("L"))
 
 
 def _paired(rows: Sequence[ScoreRow], points: Sequence[OperatingPoint], dataset: str) -> PairedScores:
@@ -348,55 +374,5 @@ def _summary(
         if needed is not None:
             text += f"; about {needed} subjects would be needed if {supposing} (everything together, 80 % power)"
     if role == "choose and report" and verdict == "prune":
-        text += "; the same cases chose the level, so its figures are optimistic"
+        text += _OPTIMISTIC
     return f"{text}."
-
-
-def _joint(decisions: Sequence[Decision], levels: Sequence[str], role: Role) -> Decision:
-    """One decision for several data sets: the deepest of their levels, if all are to prune."""
-    verdict: Verdict = "prune"
-    if any(decision.verdict == "keep" for decision in decisions):
-        verdict = "keep"
-    elif any(decision.verdict == "inconclusive" for decision in decisions):
-        verdict = "inconclusive"
-    level = max((decision.level for decision in decisions), key=levels.index)
-    stopping = [
-        decision
-        for decision in decisions
-        if decision.verdict == verdict and (verdict != "prune" or decision.level == level)
-    ]
-    names = ", ".join(decision.dataset for decision in stopping)
-    if verdict == "prune":
-        text = f"Prune to {level}: the deepest level that one of {len(decisions)} data sets asks for ({names})"
-        if role == "choose and report":
-            text += "; the same cases chose the level, so its figures are optimistic"
-    elif verdict == "keep":
-        text = f"Keep {level}: no shallower level passes on {names}"
-    else:
-        text = f"Inconclusive, keep {level} for now: no verdict on {names}"
-    needed = [decision.subjects_needed for decision in stopping]
-    known = [number for number in needed if number is not None]
-    return Decision(
-        dataset="all",
-        verdict=verdict,
-        level=level,
-        role=role,
-        cases=sum(decision.cases for decision in decisions),
-        subjects=sum(decision.subjects for decision in decisions),
-        comparisons=(),
-        blockers=tuple(
-            f"{decision.dataset}: {blocker}"
-            for decision in decisions
-            if decision.verdict != "prune" or decision.level == level
-            for blocker in decision.blockers
-        ),
-        # unknown for one is unknown for all
-        subjects_needed=max(known) if verdict == "inconclusive" and len(known) == len(needed) else None,
-        optimistic=True,
-        summary=f"{text}.",
-        warnings=_all_warnings(decisions),
-    )
-
-
-def _all_warnings(decisions: Sequence[Decision]) -> tuple[str, ...]:
-    return tuple(f"{decision.dataset}: {warning}" for decision in decisions for warning in decision.warnings)

@@ -1,0 +1,188 @@
+"""The variants of the training recipe that ``python -m benchmarks.recipe`` compares."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ignite.engine import Engine, Events
+
+from monai_unetpp.planning import load_plan
+
+__all__ = ["CHOICES", "CHOOSING", "VARIANTS", "RandomPatchSizes", "Variant", "whole_window"]
+
+CHOOSING = "choosing"
+"""Key of ``train.json`` for the lists of cases that choose weights, with the keys ``image`` and ``truth``."""
+
+CHOICES = ("choice_1", "choice_2")
+"""Folders of the weights that each of the lists has chosen, in the folder of the training."""
+
+#: How often weights are looked at in a training.
+_LOOKS = 20
+#: Patches of random size are at most this many times, and at least a third of that, as long as planned.
+_LONGEST = 1.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What sets a training apart from the recipe.
+
+    Attributes:
+        values: of the plan.
+        derived: further values: functions of the folder of a bundle that is planned without them.
+        change: changes the content of the planned ``train.json``.
+        chooses: whether unseen cases choose among the weights of the training; each half of them chooses those that
+            the other half is scored with. Otherwise the last weights are scored.
+    """
+
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    derived: Mapping[str, Callable[[Path], Any]] = dataclasses.field(default_factory=dict)
+    change: Callable[[dict[str, Any]], None] | None = None
+    chooses: bool = False
+
+
+class RandomPatchSizes:
+    """A handler that cuts the patches of each step to a size drawn for this step, around their centres.
+
+    Each length is drawn on its own, from a third of the patch's to all of it, so an interrupted training continues with
+    the same sizes.
+
+    Args:
+        multiples: by axis, what lengths must be multiples of.
+        seed: together with the number of a step it determines the size.
+    """
+
+    def __init__(self, multiples: Sequence[int], seed: int) -> None:
+        self.multiples = multiples
+        self.seed = seed
+
+    def attach(self, engine: Engine) -> None:
+        """Cut the batches of the trainer ``engine``."""
+        engine.add_event_handler(Events.ITERATION_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Cut image and label of the batch, ``(B, C, H, W[, D])``."""
+        batch: Any = engine.state.batch
+        random = np.random.default_rng((self.seed, engine.state.iteration))
+        lengths = next(iter(batch.values())).shape[2:]
+        cuts = [_cut(length, step, random) for length, step in zip(lengths, self.multiples, strict=True)]
+        engine.state.batch = {key: value[(..., *cuts)] for key, value in batch.items()}
+
+
+def _cut(length: int, step: int, random: np.random.Generator) -> slice:
+    most = length // step
+    # a single voxel at the lowest resolution would have no variance
+    least = min(most, max(2, math.ceil(most / 3)))
+    size = step * int(random.integers(least, most + 1))
+    begin = (length - size) // 2
+    return slice(begin, begin + size)
+
+
+def whole_window(bundle: Path) -> list[int]:
+    """A window that holds the largest image after resampling.
+
+    Args:
+        bundle: folder of a planned bundle.
+    """
+    made = load_plan(bundle)
+    content = json.loads((bundle / "configs" / "fingerprint.json").read_text(encoding="utf-8"))
+    largest = np.zeros(made.spatial_dims)
+    for case in content["cases"]:
+        spacing = np.array(case["spacing_mm"])
+        target = spacing if made["spacing_mm"] is None else np.array(made["spacing_mm"])
+        largest = np.maximum(largest, np.array(case["shape"]) * spacing / target)
+    steps = np.prod(made["strides"], axis=0)
+    return [int(step * math.ceil(size / step)) for size, step in zip(largest, steps, strict=True)]
+
+
+def _halve(bundle: Path) -> list[float]:
+    """Weights of the losses by level, the shallowest first: each level counts half as much as the next."""
+    levels = len(load_plan(bundle)["strides"])
+    return [0.5 ** (levels - level) for level in range(1, levels + 1)]
+
+
+def _widen(bundle: Path) -> list[int]:
+    """Patches half as long again as planned, as far as images are that large."""
+    made, whole = load_plan(bundle), whole_window(bundle)
+    steps = np.prod(made["strides"], axis=0)
+    wide = [
+        max(edge, min(largest, int(step * round(_LONGEST * edge / step))))
+        for edge, largest, step in zip(made["patch_size"], whole, steps, strict=True)
+    ]
+    # patches that are turned must stay square
+    return [min(wide)] * len(wide) if made["rotate90"] else wide
+
+
+def _planned(*names: str) -> dict[str, Callable[[Path], Any]]:
+    """Values as they are planned for patches of the usual size."""
+    return {name: lambda bundle, name=name: load_plan(bundle)[name] for name in names}
+
+
+def _draw_patch_sizes(content: dict[str, Any]) -> None:
+    multiples = np.prod(content["strides"], axis=0).tolist()
+    drawing = {"_target_": f"{__name__}.{RandomPatchSizes.__name__}", "multiples": multiples, "seed": "@seed"}
+    content["train"]["handlers"].insert(0, drawing)
+
+
+def _choose_weights(content: dict[str, Any]) -> None:
+    """Let two lists of cases look at the averaged weights, and keep the best for each."""
+    content[CHOOSING] = [[] for _ in CHOICES]
+    content["choices"] = [_choice(number, content["validate"]) for number in range(len(CHOICES))]
+    handlers = content["train"]["handlers"]
+    checkpoint = next(handler for handler in handlers if handler["_target_"].endswith("TrainingCheckpoint"))
+    for number, name in enumerate(CHOICES):
+        checkpoint["save_dict"][name] = f"@choices#{number}#saver"
+        looking = {"interval": f"$max(1, @steps // {_LOOKS})", "epoch_level": False}
+        validator = {"validator": f"@choices#{number}#evaluator"}
+        handlers.insert(number, {"_target_": "ValidationHandler", **validator, **looking})
+
+
+def _choice(number: int, validate: Mapping[str, Any]) -> dict[str, Any]:
+    """An evaluator of the averaged weights on one of the lists, which keeps the best."""
+    own = f"@choices#{number}#"
+    network = {"network": "$@average.averaged"}
+    dataset = {"_target_": "CacheDataset", "data": f"@{CHOOSING}#{number}", "progress": False}
+    evaluator = {name: value for name, value in validate["evaluator"].items() if name != "additional_metrics"}
+    return {
+        "saver": {
+            "_target_": "monai_unetpp.training.BestModelSaver",
+            **network,
+            "path": f"$@output_dir + '/{CHOICES[number]}/model.pt'",
+        },
+        "dataset": {**dataset, "transform": validate["dataset"]["transform"]},
+        "evaluator": {
+            **evaluator,
+            **network,
+            "val_data_loader": {**validate["dataloader"], "dataset": f"{own}dataset", "num_workers": 0},
+            "key_val_metric": validate["key_metric"],
+            "val_handlers": [f"{own}saver"],
+        },
+    }
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "recipe": Variant(),
+    "instance norm": Variant({"norm": "instance"}),
+    "instance norm, random patch sizes": Variant(
+        # every size would be compiled
+        {"norm": "instance", "compile": False},
+        {"patch_size": _widen, **_planned("strides", "kernel_size", "features", "batch_size", "window_shape")},
+        change=_draw_patch_sizes,
+    ),
+    "last weights, not averaged": Variant({"ema": None}),
+    "best on other unseen cases, not last": Variant(change=_choose_weights, chooses=True),
+    "averaged over five times as many steps": Variant({"ema": 0.2}),
+    "self-distillation 1": Variant({"distillation": 1.0}),
+    "light augmentation": Variant({"augmentation": "light"}),
+    "strong augmentation to the end": Variant({"late_share": 0.0}),
+    "weight decay 0.01": Variant({"weight_decay": 0.01}),
+    "all classes weigh the same": Variant({"class_weights": None}),
+    "dropout 0.1": Variant({"dropout": 0.1}),
+    "each level weighs half of the next": Variant(derived={"level_weights": _halve}),
+}
+"""By name; the first one is what others are compared with."""
