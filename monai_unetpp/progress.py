@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import re
@@ -35,12 +36,13 @@ def silenced(silent: bool = True) -> Iterator[None]:
 
 
 def write_line(line: str) -> None:
-    """Write a line to standard error, above the progress bar if there is one."""
+    """Write a line to standard error, above the progress bar if there is one; nowhere if its terminal is closed."""
     tqdm = sys.modules.get("tqdm")
-    if tqdm is None:
-        sys.stderr.write(f"{line}\n")
-    else:
-        tqdm.tqdm.write(line, file=sys.stderr)
+    with contextlib.suppress(OSError):
+        if tqdm is None:
+            sys.stderr.write(f"{line}\n")
+        else:
+            tqdm.tqdm.write(line, file=sys.stderr)
 
 
 def teller(progress: Progress, logger: logging.Logger) -> Callable[[str], None]:
@@ -116,13 +118,20 @@ def spaced(tell: Callable[[str], None], seconds: float = 10.0) -> Callable[[str]
 def _bar(title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     from tqdm import tqdm
 
-    with tqdm(desc=title, unit=unit) as bar, _repeating(bar.refresh, _BAR_S):
+    bar = tqdm(desc=title, unit=unit)
 
-        def count(done: int, total: int) -> None:
-            bar.total = total
+    def count(done: int, total: int) -> None:
+        bar.total = total
+        # the work goes on where the terminal is closed
+        with contextlib.suppress(OSError):
             bar.update(done - bar.n)
 
-        yield count
+    try:
+        with _repeating(bar.refresh, _BAR_S):
+            yield count
+    finally:
+        with contextlib.suppress(OSError):
+            bar.close()
 
 
 @contextmanager
@@ -149,7 +158,8 @@ def _repeating(call: Callable[[], object], pause_s: float) -> Iterator[None]:
 
     def repeat() -> None:
         while not over.wait(pause_s):
-            call()
+            with contextlib.suppress(OSError):
+                call()
 
     thread = threading.Thread(target=repeat, daemon=True)
     thread.start()

@@ -1,13 +1,16 @@
 """The command line: what it prints where, and its exit codes."""
 
 import dataclasses
+import errno
 import json
 import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -428,6 +431,21 @@ def test_an_interruption_keeps_what_is_finished(segment, images, tmp_path, monke
     assert labels.shape == nib.load(images / "a.nii.gz").shape
     (recorded,) = json.loads((tmp_path / "out" / "run.json").read_text())["runs"][0]["cases"]
     assert recorded["case"] == "a"
+
+
+def test_a_request_to_end_is_an_interruption(run, monkeypatch):
+    """As of a cluster at the time limit of a job."""
+    from monai_unetpp import segmentation
+
+    def work(**options):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(segmentation, "segment_files", work)
+    code, _, err = run("segment", "a", "-o", "O")
+    assert (code, err) == (130, "monai-unetpp: interrupted; finished cases are kept.\n")
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_a_run_leaves_logging_and_warnings_as_they_were(segment, tmp_path):
@@ -894,3 +912,27 @@ def test_a_reader_that_has_seen_enough_is_no_error(run, monkeypatch):
     monkeypatch.setattr("monai_unetpp.cli.bundles_command.show_rows", refuse)
     code, _, err = run("bundles")
     assert (code, err) == (0, "")
+
+
+def test_a_training_goes_on_where_its_terminal_is_closed(monkeypatch):
+    from monai_unetpp import training_run
+
+    class Closed:
+        def write(self, text):
+            raise OSError(errno.EIO, "Input/output error")
+
+        def flush(self):
+            raise OSError(errno.EIO, "Input/output error")
+
+    told, path = [], Path("bundle")
+
+    def train(options, progress):
+        for step in range(3):
+            progress(f"step {step}")
+            told.append(step)
+        return training_run.TrainingOutcome(path, None, path, "inconclusive", "L2", "Too few cases.", 3)
+
+    monkeypatch.setattr(training_run, "train", train)
+    monkeypatch.setattr(sys, "stdout", Closed())
+    assert cli.main(["train", "D", "-o", "O"]) == 3
+    assert told == [0, 1, 2]

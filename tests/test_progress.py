@@ -1,5 +1,7 @@
 """Who is told how far a run is."""
 
+import errno
+import io
 import logging
 import sys
 import time
@@ -91,3 +93,25 @@ def test_of_lines_that_count_only_some_are_passed_on(monkeypatch):
         now += 4
     tell("end: 3 of 7 failed")
     assert lines == ["begin", *(f"scoring: {done} of 7" for done in (1, 4, 7)), "end: 3 of 7 failed"]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_work_goes_on_where_its_terminal_is_closed(terminal, monkeypatch):
+    closed = []
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return terminal
+
+        def write(self, text):
+            if closed:
+                raise OSError(errno.EIO, "Input/output error")
+            return super().write(text)
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    with counting(True, "scoring") as count:
+        closed.append(True)
+        for done in range(3):
+            time.sleep(0.11)  # a bar is drawn ten times a second at most
+            count(done + 1, 3)
+        teller(True, LOGGER)("one")

@@ -7,8 +7,9 @@ import contextlib
 import getpass
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from monai_unetpp.cli.benchmark_command import BENCHMARK
 from monai_unetpp.cli.bundles_command import BUNDLES
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # JSON is the requested output, so --quiet does not mute it
     mute = quiet and not options.get("json_output")
     _name_the_user()
-    with logging_to_stderr(verbose, quiet), silenced(quiet), muted(mute):
+    with _ending_on_request(), logging_to_stderr(verbose, quiet), silenced(quiet), muted(mute):
         try:
             return run(**options)
         except KeyboardInterrupt:
@@ -106,6 +107,25 @@ def make_parser() -> Parser:
         command.declare(each)
         each.set_defaults(command=command.run)
     return parser
+
+
+@contextlib.contextmanager
+def _ending_on_request() -> Iterator[None]:
+    """Make a request to end, such as of a cluster at its time limit, an interruption that keeps what is finished."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:
+        # only the main thread can be interrupted so
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
 
 
 def _name_the_user() -> None:

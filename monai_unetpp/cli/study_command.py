@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.choices import DEVICE_HELP, FORMS_HELP, SUBJECT_PATTERN_HELP, SUBJECTS_HELP
 from monai_unetpp.cli.command import Command
-from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail, is_first_process, show_rows
+from monai_unetpp.cli.terminal import CASES_FAILED, DONE, fail, is_first_process, say, show_rows
 from monai_unetpp.options import add_input, add_options
 from monai_unetpp.study.design import RunOptions, StudySettings
 
@@ -71,7 +71,7 @@ def _declare(parser: argparse.ArgumentParser) -> None:
 def _run(list_only: bool, **options: Any) -> int:
     from monai_unetpp.study import run_study
 
-    outcome = run_study(**options, list_only=list_only, progress=lambda line: print(line, flush=True))
+    outcome = run_study(**options, list_only=list_only, progress=say)
     # if another process exited with an error, torchrun would end this one
     if not is_first_process():
         return DONE

@@ -19,6 +19,7 @@ __all__ = [
     "fail",
     "is_first_process",
     "muted",
+    "say",
     "show_failures",
     "show_rows",
     "show_table",
@@ -30,6 +31,12 @@ DONE, CASES_FAILED, BAD_INPUT, INCONCLUSIVE, INTERRUPTED = 0, 1, 2, 3, 130
 def fail(message: str) -> None:
     """Print an error to standard error."""
     write_line(f"monai-unetpp: {printable(' '.join(message.splitlines()))}")
+
+
+def say(line: str) -> None:
+    """Print a line of progress; work of hours goes on where nobody can read it any more, as after a closed terminal."""
+    with contextlib.suppress(OSError):
+        print(line, flush=True)
 
 
 def show_failures(reasons: Collection[str], finished: int, rest: str, none: str) -> int:

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from monai_unetpp.cli.command import Command
-from monai_unetpp.cli.terminal import CASES_FAILED, DONE, INCONCLUSIVE, INTERRUPTED, fail, is_first_process
+from monai_unetpp.cli.terminal import CASES_FAILED, DONE, INCONCLUSIVE, INTERRUPTED, fail, is_first_process, say
 from monai_unetpp.options import add_options
 from monai_unetpp.progress import spaced
 from monai_unetpp.training_run.train_options import TrainOptions
@@ -38,7 +38,7 @@ def _run(**options: Any) -> int:
     from monai_unetpp.training_run import train
 
     try:
-        outcome = train(TrainOptions(**options), progress=spaced(lambda line: print(line, flush=True)))
+        outcome = train(TrainOptions(**options), progress=spaced(say))
     except KeyboardInterrupt:
         if is_first_process():
             fail(f"interrupted. Run the same command again to continue: monai-unetpp {' '.join(sys.argv[1:])}")
@@ -46,10 +46,10 @@ def _run(**options: Any) -> int:
     # if another process exited with an error, torchrun would end the first one while it prints
     if not is_first_process():
         return DONE
-    print(outcome.summary)
-    print(f"Bundle: {outcome.bundle}\nReport: {outcome.report}")
+    say(outcome.summary)
+    say(f"Bundle: {outcome.bundle}\nReport: {outcome.report}")
     if outcome.pruned is not None:
-        print(f"Pruned bundle: {outcome.pruned}")
+        say(f"Pruned bundle: {outcome.pruned}")
     for reason in outcome.left_out:
         fail(f"left out: {reason}")
     if outcome.verdict == "inconclusive":
