@@ -130,7 +130,7 @@ def write_beside(axes: Axes, points: Sequence[tuple[float, float, float, str]], 
     figure.get_layout_engine().execute(figure)
     taken = [Bbox(axes.transData.transform([(x, low), (x, high)])).padded(_MARKER) for x, low, high, _ in points]
     for x, low, high, text in points:
-        note = axes.annotate(text, (x, high), textcoords="offset points", **options)
+        note = axes.annotate(text, (x, high), (0, 0), textcoords="offset points", **options)
         # otherwise the axes would shrink to make room for it
         note.set_in_layout(False)
         hidden = [_hidden(_put(note, side, x, low, high), taken, axes) for side in range(len(_SIDES))]
