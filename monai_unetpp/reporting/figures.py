@@ -109,6 +109,10 @@ _SIDES = (
     (0, -9, "center", "top"),
     (10, 0, "left", "center"),
     (-10, 0, "right", "center"),
+    (-6, 9, "left", "bottom"),
+    (6, 9, "right", "bottom"),
+    (-6, -9, "left", "top"),
+    (6, -9, "right", "top"),
 )
 """Where a text can be, as its offset from the point in points of 1/72 inch, and its alignment."""
 
