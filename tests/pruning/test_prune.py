@@ -71,6 +71,7 @@ def complete(tmp_path_factory, boxes):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cost, "measure_peak_memory", lambda *_: 1_000_000)
         patch.setattr("sys.argv", ["/usr/bin/monai-unetpp", *COMMAND.split()[1:]])
+        patch.setattr(sys.modules["__main__"], "__spec__", None)  # also under python -m pytest
         result = run(
             load_network(bundle / "models" / "model.pt"),
             boxes,
