@@ -138,10 +138,10 @@ def check_labelled_data(
     allowed = _allowed(names, classes) if values is None else values
     own = share(list(unique.items()))
     found: dict[tuple[Path, ...], CheckedCase] = {}
-    with counting(progress if rank() == 0 else None, "checking") as count:
+    with counting(progress if rank() == 0 else None, "checking") as tell_checked:
         for number, (files, case) in enumerate(own, 1):
             found[files] = check_case(case, allowed, spatial_dims, in_channels)
-            count(number, len(own))
+            tell_checked(number, len(own))
     checked = gather(found)
     problems = [checked[files].problem or "" for files in unique if checked[files].problem is not None]
     repeats = [" ".join(line.splitlines()) for line in _repeated_cases(path, listed, checked)]
