@@ -113,9 +113,10 @@ def _take_ours(trained: Path, unseen: list[dict[str, Any]], minutes: float) -> t
     record = read_training_record(trained / "bundle")
     if record is None:
         raise ValueError(f"{trained / 'bundle'}: does not say on which cases it was trained. Train it anew.")
-    known = [str(case["image"]) for case in unseen if record.role_of(hash_voxels(case["image"])) is not None]
-    if known:
-        raise ValueError(f"{known[0]}: {trained / 'bundle'} was trained on it. Take the bundle of this data set.")
+    for case in unseen:
+        if record.role_of(hash_voxels(case["image"])) is not None:
+            image = case["image"][0] if isinstance(case["image"], list) else case["image"]
+            raise ValueError(f"{image}: {trained / 'bundle'} was trained on it. Take the bundle of this data set.")
     return trained / "bundle", took
 
 

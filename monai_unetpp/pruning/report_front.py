@@ -146,7 +146,8 @@ def _plot(result: PruningResult, key: str, costs: Mapping[str, PointCost], score
         axes.locator_params(axis="x", nbins=5)
         axes.set_xlabel(f"{words} ({unit})")
         axes.set_ylabel("mean Dice over the labels (0 to 1)")
-        write_beside(axes, [(p.cost, *p.bar, _label(p)) for p in places], fontsize=9, color=INK, zorder=4)
+        # the deepest level first, as its text has most lines
+        write_beside(axes, [(p.cost, *p.bar, _label(p)) for p in reversed(places)], fontsize=9, color=INK, zorder=4)
         spots = [(axes, (p.cost, p.dice), _in_words(p, words, unit, deepest)) for p in places]
         told = "; ".join(text for _, _, text in spots)
         return picture_of(figure, f"Accuracy against {words}. {told}.", spots)

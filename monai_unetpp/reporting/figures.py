@@ -109,6 +109,10 @@ _SIDES = (
     (0, -9, "center", "top"),
     (10, 0, "left", "center"),
     (-10, 0, "right", "center"),
+    (-6, 9, "left", "bottom"),
+    (6, 9, "right", "bottom"),
+    (-6, -9, "left", "top"),
+    (6, -9, "right", "top"),
 )
 """Where a text can be, as its offset from the point in points of 1/72 inch, and its alignment."""
 
@@ -130,7 +134,7 @@ def write_beside(axes: Axes, points: Sequence[tuple[float, float, float, str]], 
     figure.get_layout_engine().execute(figure)
     taken = [Bbox(axes.transData.transform([(x, low), (x, high)])).padded(_MARKER) for x, low, high, _ in points]
     for x, low, high, text in points:
-        note = axes.annotate(text, (x, high), textcoords="offset points", **options)
+        note = axes.annotate(text, (x, high), (0, 0), textcoords="offset points", **options)
         # otherwise the axes would shrink to make room for it
         note.set_in_layout(False)
         hidden = [_hidden(_put(note, side, x, low, high), taken, axes) for side in range(len(_SIDES))]

@@ -1,6 +1,7 @@
 """Where the time of an exported network goes."""
 
 import re
+from pathlib import Path
 
 import pytest
 from runner_bundle import write_bundle
@@ -12,7 +13,7 @@ from monai_unetpp.openvino_loading import has_openvino, openvino_core
 
 @pytest.mark.skipif(not has_openvino(), reason="needs the extra openvino")
 def test_the_graph_without_concatenations_gives_the_same_logits(tmp_path, capsys):
-    folder = export_runner(write_bundle(tmp_path / "tiny", 2, []), tmp_path / "folder").path
+    folder = Path(export_runner(write_bundle(tmp_path / "tiny", 2, []), tmp_path / "folder").path)
     assert graph.main([str(folder), "--repeats", "1"]) == 0
     text = capsys.readouterr().out
     assert "| Convolution | " in text

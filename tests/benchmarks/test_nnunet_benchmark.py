@@ -31,10 +31,12 @@ def save(path, array):
 def data_dir(tmp_path):
     """Two cases for training and two for validation, of two channels."""
     root, lists = tmp_path / "data", {}
-    for key in ("training", "validation"):
+    for offset, key in ((0, "training"), (100, "validation")):
         lists[key] = [
             {
-                "image": [save(root / f"{key}_{n}_{c}.nii.gz", np.float32(LABEL + c)) for c in range(2)],
+                "image": [
+                    save(root / f"{key}_{n}_{c}.nii.gz", np.float32(LABEL + c + 10 * n + offset)) for c in range(2)
+                ],
                 "label": save(root / "labels" / f"{key}_{n}.nii.gz", LABEL),
             }
             for n in range(2)

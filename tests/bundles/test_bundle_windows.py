@@ -74,7 +74,7 @@ def test_windows_that_are_empty_can_be_skipped_and_are_not_by_default(shipped):
     config = BundleConfig(shipped, "inference.json")
     (template,) = Path(planning.__file__).parent.glob("template/configs/inference.json")
     assert json.loads(template.read_text(encoding="utf-8"))["skip_constant"] is config.parse("skip_constant") is False
-    for key, value in SegmentationOptions("image.nii", skip_constant=True).settings().items():
+    for key, value in SegmentationOptions("image.nii", "out", skip_constant=True).settings().items():
         config[key] = value
     inferer = config.parse("inferer")
     assert getattr(inferer, "inferer", inferer).skip_constant is True
