@@ -149,9 +149,9 @@ def check_labelled_data(
         _tell([*([] if refuse_repeats else repeats), *_weak_labels(path, listed, checked, names)])
     problems += repeats if refuse_repeats else []
     if problems:
-        count = f"{path}: cases must be sound, got {len(problems)} of {len(unique)} with a problem"
+        told = f"{path}: cases must be sound, got {len(problems)} of {len(unique)} with a problem"
         lines = "" if rank() else ":\n" + "\n".join(f"- {line}" for line in _shortened(problems))
-        raise ValueError(f"{count}{lines}\nCorrect them, or leave these cases out.")
+        raise ValueError(f"{told}{lines}\nCorrect them, or leave these cases out.")
 
 
 def tell_doubtful(
