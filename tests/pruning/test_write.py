@@ -289,7 +289,7 @@ class TestOrigin:
         readme = (target / "docs" / "README.md").read_text(encoding="utf-8")
         # the case where both are empty is left out of L1, the false positive counts for L2
         assert "| Dice, anterior | 0.5667 | 0.8000 | +0.2333 | - | - | 2 |" in readme
-        assert "| hd95_mm, anterior | 2.0000 | 2.0000 |" in readme
+        assert "| HD95, anterior | 2.0000 | 2.0000 |" in readme
 
     @pytest.mark.parametrize(
         ("changes", "of_the_last"),
