@@ -210,7 +210,7 @@ def _way_of_nnunet(source: Path, image: Path, folder: Path, level: str, python: 
         raise ValueError(f"{source.name}: nnU-Net is measured for networks of volumes. Leave --nnunet out.")
     described = {name: network[name] for name in ("features", "in_channels", "out_channels")}
     # nnU-Net keeps the axes of the file, which bundles turn
-    turned = nibabel.as_closest_canonical(nibabel.load(image))  # type: ignore[arg-type]
+    turned = nibabel.as_closest_canonical(nibabel.load(image))
     # SimpleITK's arrays have the axes z, y, x
     described["patch_size"] = config["window_shape"][::-1]
     described["spacing"] = _spacing_mm(config, turned)[::-1]

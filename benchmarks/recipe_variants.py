@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,8 @@ CHOOSING = "choosing"
 CHOICES = ("choice_1", "choice_2")
 """Folders of the weights that each of the lists has chosen, in the folder of the training."""
 
+#: What stays as it is planned for patches of the usual size.
+_KEPT = ("strides", "kernel_size", "features", "batch_size", "window_shape")
 #: How often weights are looked at in a training.
 _LOOKS = 20
 #: Patches of random size are at most this many times, and at least a third of that, as long as planned.
@@ -67,11 +70,12 @@ class RandomPatchSizes:
 
     def __call__(self, engine: Engine) -> None:
         """Cut image and label of the batch, ``(B, C, H, W[, D])``."""
-        batch: Any = engine.state.batch
-        random = np.random.default_rng((self.seed, engine.state.iteration))
-        lengths = next(iter(batch.values())).shape[2:]
-        cuts = [_cut(length, step, random) for length, step in zip(lengths, self.multiples, strict=True)]
-        engine.state.batch = {key: value[(..., *cuts)] for key, value in batch.items()}
+        state: Any = engine.state
+        random = np.random.default_rng((self.seed, state.iteration))
+        lengths = next(iter(state.batch.values())).shape[2:]
+        cuts = (_cut(length, step, random) for length, step in zip(lengths, self.multiples, strict=True))
+        place = (..., *cuts)
+        state.batch = {key: value[place] for key, value in state.batch.items()}
 
 
 def _cut(length: int, step: int, random: np.random.Generator) -> slice:
@@ -118,9 +122,9 @@ def _widen(bundle: Path) -> list[int]:
     return [min(wide)] * len(wide) if made["rotate90"] else wide
 
 
-def _planned(*names: str) -> dict[str, Callable[[Path], Any]]:
-    """Values as they are planned for patches of the usual size."""
-    return {name: lambda bundle, name=name: load_plan(bundle)[name] for name in names}
+def _planned(name: str, bundle: Path) -> Any:
+    """A value as it is planned for patches of the usual size."""
+    return load_plan(bundle)[name]
 
 
 def _draw_patch_sizes(content: dict[str, Any]) -> None:
@@ -171,7 +175,7 @@ VARIANTS: Mapping[str, Variant] = {
     "instance norm, random patch sizes": Variant(
         # every size would be compiled
         {"norm": "instance", "compile": False},
-        {"patch_size": _widen, **_planned("strides", "kernel_size", "features", "batch_size", "window_shape")},
+        {"patch_size": _widen, **{name: functools.partial(_planned, name) for name in _KEPT}},
         change=_draw_patch_sizes,
     ),
     "last weights, not averaged": Variant({"ema": None}),

@@ -138,10 +138,10 @@ def check_labelled_data(
     allowed = _allowed(names, classes) if values is None else values
     own = share(list(unique.items()))
     found: dict[tuple[Path, ...], CheckedCase] = {}
-    with counting(progress if rank() == 0 else None, "checking") as tell:
+    with counting(progress if rank() == 0 else None, "checking") as tell_checked:
         for number, (files, case) in enumerate(own, 1):
             found[files] = check_case(case, allowed, spatial_dims, in_channels)
-            tell(number, len(own))
+            tell_checked(number, len(own))
     checked = gather(found)
     problems = [checked[files].problem or "" for files in unique if checked[files].problem is not None]
     repeats = [" ".join(line.splitlines()) for line in _repeated_cases(path, listed, checked)]
@@ -149,9 +149,9 @@ def check_labelled_data(
         _tell([*([] if refuse_repeats else repeats), *_weak_labels(path, listed, checked, names)])
     problems += repeats if refuse_repeats else []
     if problems:
-        count = f"{path}: cases must be sound, got {len(problems)} of {len(unique)} with a problem"
+        told = f"{path}: cases must be sound, got {len(problems)} of {len(unique)} with a problem"
         lines = "" if rank() else ":\n" + "\n".join(f"- {line}" for line in _shortened(problems))
-        raise ValueError(f"{count}{lines}\nCorrect them, or leave these cases out.")
+        raise ValueError(f"{told}{lines}\nCorrect them, or leave these cases out.")
 
 
 def tell_doubtful(

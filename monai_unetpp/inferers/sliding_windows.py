@@ -36,7 +36,7 @@ from monai_unetpp.inferers.window_memory import (
     free_memory_bytes,
     most_window_voxels,
 )
-from monai_unetpp.inferers.window_run import WindowRun, device_of, unwrapped
+from monai_unetpp.inferers.window_run import WindowRun, device_of
 from monai_unetpp.inferers.windows import WindowGrid, importance_of
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.measuring.stage_timer import StageTimer
@@ -192,7 +192,7 @@ class NestedSlidingWindowInferer(Inferer):
             inputs: ``(B, C, *spatial)``; the network gets windows as plain tensors. Inputs may be on the CPU and the
                 network on a GPU.
             network: a ``NestedUNet``, or any function of windows that returns logits ``(B, C, *window)`` or a dict of
-                them. ``DistributedDataParallel`` around it is left out.
+                them.
             *args: other arguments of ``network``, the same for every window; only for runtime torch, without levels.
             **kwargs: likewise.
 
@@ -206,7 +206,6 @@ class NestedSlidingWindowInferer(Inferer):
             MemoryError: memory is insufficient even for one window per batch, with ``roi_size="auto"`` of the smallest
                 size.
         """
-        network = unwrapped(network)
         grid = self._grid(inputs.shape, network, inputs.device)
         images = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs
         run = WindowRun(images, network, grid, args, kwargs)

@@ -9,13 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.predictor import evaluating
 from monai_unetpp.inferers.windows import WindowGrid
 
-__all__ = ["WindowRun", "device_of", "unwrapped"]
+__all__ = ["WindowRun", "device_of"]
 
 
 def device_of(network: Any, otherwise: torch.device) -> torch.device:
@@ -24,15 +23,6 @@ def device_of(network: Any, otherwise: torch.device) -> torch.device:
         for weights in (*network.parameters(), *network.buffers()):
             return weights.device
     return otherwise
-
-
-def unwrapped(network: Callable[..., Any]) -> Callable[..., Any]:
-    """A network without its wrapper for distributed training.
-
-    The wrapper sends the running statistics of batch norms from the first process to the others before every batch.
-    Processes with fewer windows would leave the others waiting for ever.
-    """
-    return network.module if isinstance(network, DistributedDataParallel) else network
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 from monai_unetpp.files import write_text
 from monai_unetpp.planning import TrainingPlan
@@ -62,7 +63,8 @@ def settle(bundle: Path, made: TrainingPlan, options: TrainOptions) -> Beginning
                 f"{bundle}: its training began with {name} {in_words(kept)}, got {in_words(given)}. Leave {name} out "
                 "to continue it, or use another folder."
             )
-        begun = dataclasses.replace(begun, **{name: given})
+        changed: dict[str, Any] = {name: given}
+        begun = dataclasses.replace(begun, **changed)
     return begun
 
 

@@ -89,7 +89,8 @@ def _part(image: torch.Tensor, inferer: Callable[..., Any]) -> tuple[torch.Tenso
         return image, 1.0
     whole = WindowGrid.over(image.shape[1:], inferer.roi_size, inferer.overlap)
     lengths = [2 * edge if axis == 0 else edge for axis, edge in enumerate(whole.window_size)]
-    part = image[(slice(None), *(slice(length) for length in lengths))]
+    cut: Any = (..., *(slice(length) for length in lengths))
+    part = image[cut]
     few = WindowGrid.over(part.shape[1:], inferer.roi_size, inferer.overlap)
     return part, len(whole.positions) / len(few.positions)
 

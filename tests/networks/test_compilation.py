@@ -51,6 +51,16 @@ class TestCompile:
             gradients.append([parameter.grad.clone() for parameter in net.parameters()])
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(*gradients, strict=True))
 
+    def test_checkpointing_counts_each_batch_once(self):
+        plain = build(features=(2, 4), norm="batch").train()
+        lean = NestedUNet(**{**plain.config, "use_checkpoint": True}).train()
+        lean.load_state_dict(plain.state_dict())
+        image = torch.rand(2, 1, 8, 8)
+        for function in (plain, torch.compile(lean, backend="aot_eager")):
+            sum(output.square().mean() for output in function(image)).backward()
+        for name, value in plain.state_dict().items():
+            torch.testing.assert_close(lean.state_dict()[name], value, msg=name)
+
     def test_levels_in_one_graph(self):
         net = build()
         image = torch.rand(1, 1, 8, 8)
