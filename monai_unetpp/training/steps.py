@@ -122,8 +122,8 @@ class StepCurve:
 class LastModelSaver:
     """Keep the weights after the last step, for trainings without model selection, and record their cases beside them.
 
-    The record, ``training_record.json``, lets ``prune`` refuse training cases as judging ones. A case that cannot be read
-    again is told, and leaves the weights without a record.
+    The record, ``training_record.json``, lets ``prune`` refuse training cases as judging ones. A case that cannot be
+    read again is told, and leaves the weights without a record.
 
     Args:
         network: the network whose weights to keep.
