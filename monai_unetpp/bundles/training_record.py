@@ -172,12 +172,14 @@ def find_training_record(weights: str | PathLike[str]) -> TrainingRecord | None:
     runs = file == bundle / WEIGHTS_FILE
     for path in (file.with_name(RECORD_FILE), *([bundle / "training" / RECORD_FILE] if runs else [])):
         content = read_object(path) if path.is_file() else {}
-        if content.pop(_OF_WEIGHTS, None) == hash_file(file):
+        of_weights = content.pop(_OF_WEIGHTS, None)
+        if of_weights is not None and of_weights == hash_file(file):
             return _decoded(path, content)
     if not runs or not (bundle / METADATA_FILE).is_file():
         return None
+    metadata = read_metadata(bundle)
     # without the SHA-256 of other weights
-    return None if any(hash_problems(bundle, read_metadata(bundle))) else read_training_record(bundle)
+    return None if RECORD_KEY not in metadata or any(hash_problems(bundle, metadata)) else read_training_record(bundle)
 
 
 def _decoded(path: Path, found: Any) -> TrainingRecord:
