@@ -914,6 +914,15 @@ def test_a_reader_that_has_seen_enough_is_no_error(run, monkeypatch):
     assert (code, err) == (0, "")
 
 
+def test_output_that_nobody_takes_is_no_error_at_the_end_of_the_program(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", encoding="utf-8") as output:
+        monkeypatch.setattr(sys, "stdout", output)
+        assert cli.main(["bundles"]) == 0
+        # leaving the block flushes what is left, as Python does at its end
+
+
 def test_a_training_goes_on_where_its_terminal_is_closed(monkeypatch):
     from monai_unetpp import training_run
 

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from monai_unetpp.cli.benchmark_command import BENCHMARK
@@ -63,14 +64,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return INTERRUPTED
         except BrokenPipeError:
             # the reader of the output, such as head, has closed it
-            with contextlib.suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
         except Exception as e:
             if verbose:
                 logging.getLogger(__name__).exception("the command failed")
             fail(_told(e))
             return BAD_INPUT
+        finally:
+            _let_go_of_output()
 
 
 def make_parser() -> Parser:
@@ -116,16 +117,25 @@ def _ending_on_request() -> Iterator[None]:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:
-        # only the main thread can be interrupted so
+    # only the main thread can be interrupted so
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)
+
+
+def _let_go_of_output() -> None:
+    """Pass on what is printed; where nobody takes it any more, keep Python from ending with an error for that."""
+    # where the output was closed from the start, there is none
+    with contextlib.suppress(OSError, AttributeError):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _name_the_user() -> None:
