@@ -5,7 +5,7 @@ from __future__ import annotations
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.trust_wording import share_of_samples, verdict_in_words
-from monai_unetpp.pruning.wording import capitalised, format_difference
+from monai_unetpp.pruning.wording import capitalised, data_set_in_words, format_difference
 from monai_unetpp.reporting.numbers import NBSP
 from monai_unetpp.reporting.tables import Table, TableCell
 
@@ -30,7 +30,7 @@ def stability_table(result: PruningResult) -> Table | None:
     records = [
         {
             "Sample": name,
-            **({"Data set": each.dataset} if len(result.stability) > 1 else {}),
+            **({"Data set": data_set_in_words(each.dataset)} if len(result.stability) > 1 else {}),
             "Subjects": str(each.subjects),
             **{words: share_of_samples(shares.get(verdict, 0.0)) for verdict, words in headings.items()},
         }

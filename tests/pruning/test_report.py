@@ -50,6 +50,7 @@ from monai_unetpp.pruning.results import (
 )
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.summary import points_under_test, summarise, verdict
+from monai_unetpp.pruning.trust_tables import stability_table
 from monai_unetpp.pruning.trust_wording import honesty
 from monai_unetpp.pruning.wording import interval_note
 from monai_unetpp.reporting.numbers import significant
@@ -685,6 +686,9 @@ class TestTrust:
         assert stability[0] == ["Sample", "Subjects", "Prune to L2", "Keep L3", "No verdict"]
         cells = [[cell.replace("\N{NO-BREAK SPACE}", " ") for cell in row[2:]] for row in stability[1:]]
         assert cells == [["100 %", "under 1 %", "0 %"], ["75 %", "0 %", "25 %"], ["100 %", "0 %", "0 %"]]
+        several = (dataclasses.replace(result.stability[0], dataset="all"), *result.stability)
+        table = stability_table(dataclasses.replace(result, stability=several))
+        assert [row[1].text for row in table.rows[::3]] == ["all data sets together", "oslo"]
         sets = page.tables["Does the loss depend on the data set?"]
         assert [row[-1] for row in sets[1:]] == ["yes", "not shown"]
         markdown = paths["markdown"].read_text(encoding="utf-8")
