@@ -138,7 +138,8 @@ def _plot(result: PruningResult, key: str, costs: Mapping[str, PointCost], score
         axes.plot([p.cost for p in front], [p.dice for p in front], color=FAINT, linewidth=1.6, zorder=1)
         for place in places:
             _draw(axes, place)
-        axes.set_xlim(0, 1.22 * max(place.cost for place in places))
+        # with room for the text of the last point to its right
+        axes.set_xlim(0, 1.4 * max(place.cost for place in places))
         # the same for all costs
         ends = [end for bar in scored.bars.values() for end in bar]
         room = 0.4 * max(max(ends) - min(ends), 1e-3)
