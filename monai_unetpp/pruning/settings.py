@@ -12,7 +12,7 @@ import torch
 
 from monai_unetpp.choices import PRECISIONS, RUNTIMES
 from monai_unetpp.inferers import NestedSlidingWindowInferer
-from monai_unetpp.inferers.depth_gate import check_tolerance
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, check_tolerance
 from monai_unetpp.inferers.predictors import make_predictor
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
@@ -35,10 +35,7 @@ SETTINGS: dict[str, str] = {
     "precision": ", ".join(PRECISIONS),
     "runtime": ", ".join(RUNTIMES),
 }
-"""The settings that a grid can vary."""
-
-_ADAPTIVE = "adaptive"
-"""Evaluated besides the grid, at the inferer's own setting."""
+"""The settings that a grid can vary; ``adaptive`` is evaluated besides it, at the inferer's own setting."""
 
 #: Values to try by name of the setting; other settings stay as in the inferer.
 SettingsGrid = dict[str, tuple[Any, ...]]
@@ -66,15 +63,15 @@ def parse_settings(given: Mapping[str, Any] | Sequence[str] | str | None) -> Set
     pairs = _named_values(given)
     names = [name for name, _ in pairs]
     for name, values in pairs:
-        if name not in (*SETTINGS, _ADAPTIVE):
+        if name not in (*SETTINGS, ADAPTIVE):
             raise ValueError(
-                f"settings must be among {', '.join((*SETTINGS, _ADAPTIVE))}, got {name!r}. Correct the name."
+                f"settings must be among {', '.join((*SETTINGS, ADAPTIVE))}, got {name!r}. Correct the name."
             )
         if names.count(name) > 1:
             raise ValueError(f"settings must name {name} once, got it twice. Write all values after one {name}=.")
         if isinstance(values, (str, Real)) or not isinstance(values, Sequence) or not values:
             raise ValueError(f"settings must list one value or more for {name}, got {values!r}. See the README.")
-    pairs = [(name, values) for name, values in pairs if name != _ADAPTIVE]
+    pairs = [(name, values) for name, values in pairs if name != ADAPTIVE]
     parsed = {name: tuple(dict.fromkeys(_parse(name, value) for value in values)) for name, values in pairs}
     return {name: parsed[name] for name in SETTINGS if name in parsed}
 
@@ -97,7 +94,7 @@ def adaptive_tolerances(given: Mapping[str, Any] | Sequence[str] | str | None) -
         (0.02, 0.033)
     """
     parse_settings(given)
-    asked = [value for name, values in _named_values(given) if name == _ADAPTIVE for value in values]
+    asked = [value for name, values in _named_values(given) if name == ADAPTIVE for value in values]
     tolerances = []
     for value in asked:
         try:
