@@ -448,6 +448,30 @@ def test_a_request_to_end_is_an_interruption(run, monkeypatch):
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signal about the end of other processes")
+def test_worker_processes_that_end_at_the_same_request_are_no_error(run, monkeypatch):
+    """PyTorch raises an error if a worker of a loader is ended."""
+    from monai_unetpp import segmentation
+
+    def refuse(*_):
+        raise RuntimeError("a worker is killed")
+
+    def work(**options):
+        signal.signal(signal.SIGCHLD, refuse)
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGCHLD)
+
+    before = signal.getsignal(signal.SIGCHLD)
+    monkeypatch.setattr(segmentation, "segment_files", work)
+    try:
+        assert run("segment", "a", "-o", "O")[0] == 130
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
 def test_a_run_leaves_logging_and_warnings_as_they_were(segment, tmp_path):
     def state():
         loggers = [logging.getLogger(name) for name in REPEATING_LOGGERS]

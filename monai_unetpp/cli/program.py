@@ -115,6 +115,9 @@ def _ending_on_request() -> Iterator[None]:
     """Make a request to end, such as of a cluster at its time limit, an interruption that keeps what is finished."""
 
     def interrupt(*_: object) -> None:
+        # worker processes may be asked at the same time; PyTorch would raise an error when they end
+        if sys.platform != "win32":
+            signal.signal(signal.SIGCHLD, lambda *_: None)
         raise KeyboardInterrupt
 
     # only the main thread can be interrupted so
