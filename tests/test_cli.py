@@ -947,7 +947,7 @@ def test_output_that_nobody_takes_is_no_error_at_the_end_of_the_program(monkeypa
         # leaving the block flushes what is left, as Python does at its end
 
 
-def test_a_training_goes_on_where_its_terminal_is_closed(monkeypatch):
+def test_long_work_goes_on_where_its_terminal_is_closed(monkeypatch, stub_prune):
     from monai_unetpp import training_run
 
     class Closed:
@@ -969,3 +969,5 @@ def test_a_training_goes_on_where_its_terminal_is_closed(monkeypatch):
     monkeypatch.setattr(sys, "stdout", Closed())
     assert cli.main(["train", "D", "-o", "O"]) == 3
     assert told == [0, 1, 2]
+    stub_prune(pruning_result("inconclusive"))
+    assert cli.main(["prune", "D", "-o", "O"]) == 3

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_unetpp.choices import BUNDLE_HELP, DEVICE_HELP
 from monai_unetpp.cli.command import Command
-from monai_unetpp.cli.terminal import CASES_FAILED, DONE, INCONCLUSIVE, fail, is_first_process
+from monai_unetpp.cli.terminal import CASES_FAILED, DONE, INCONCLUSIVE, fail, is_first_process, say
 from monai_unetpp.options import add_options
 from monai_unetpp.pruning.plan import CostSettings, EvaluationData, Outputs
 from monai_unetpp.pruning.rules import Rules
@@ -58,9 +58,9 @@ def _run(bundle: str | None, output_dir: str, write: str | None, **options: Any)
     if not is_first_process():
         return DONE
     _show(result)
-    print(f"Report: {output_dir}/report.html")
+    say(f"Report: {output_dir}/report.html")
     if write is not None and final.verdict == "prune":
-        print(f"Pruned bundle: {write}")
+        say(f"Pruned bundle: {write}")
     elif write is not None and os.path.exists(write):
         fail(f"{write} is from an earlier run and does not belong to this verdict.")
     if final.verdict == "inconclusive":
@@ -73,16 +73,16 @@ def _show(result: PruningResult) -> None:
     from monai_unetpp.pruning.wording import data_set_in_words, part_in_words, rule_in_words
 
     for decision in result.decisions:
-        print(f"{data_set_in_words(decision.dataset)}{part_in_words(decision.role)}: {decision.summary}")
+        say(f"{data_set_in_words(decision.dataset)}{part_in_words(decision.role)}: {decision.summary}")
     for sentence in trust_sentences(result):
-        print(f"note: {sentence}")
+        say(f"note: {sentence}")
     if result.grid is not None:
-        print(f"operating points: {result.grid.reason}")
+        say(f"operating points: {result.grid.reason}")
     if result.adaptive is not None:
-        print(f"depth per window: {result.adaptive.reason}")
+        say(f"depth per window: {result.adaptive.reason}")
     for trade_off in result.trade_offs:
         picks = ", ".join(trade_off.points) or "none"
-        print(f"{rule_in_words(trade_off.rule)}: {picks}. {trade_off.reason}")
+        say(f"{rule_in_words(trade_off.rule)}: {picks}. {trade_off.reason}")
     for problem in result.problems:
         fail(f"left out: {problem.case} ({problem.dataset}): {problem.reason}")
 

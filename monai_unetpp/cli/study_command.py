@@ -79,7 +79,7 @@ def _run(list_only: bool, **options: Any) -> int:
         _show_runs(outcome.runs)
         return DONE
     if outcome.report is not None:
-        print(f"\n{outcome.report.read_text(encoding='utf-8')}\nReport: {outcome.report}")
+        say(f"\n{outcome.report.read_text(encoding='utf-8')}\nReport: {outcome.report}")
     for failure in outcome.failures:
         fail(failure)
     if outcome.failures:
