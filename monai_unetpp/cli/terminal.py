@@ -34,7 +34,7 @@ def fail(message: str) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line of progress; work of hours goes on where nobody can read it any more, as after a closed terminal."""
+    """Print a line of long work, which goes on where nobody can read it any more, as after a closed terminal."""
     with contextlib.suppress(OSError):
         print(line, flush=True)
 

@@ -215,7 +215,7 @@ class TradeOff:
     """An operating point picked by another rule than non-inferiority.
 
     Attributes:
-        rule: the rule as given by the user, such as ``"latency_ms<=50"`` or ``"pareto"``.
+        rule: the rule, such as ``"latency_ms<=50"`` or ``"pareto accuracy/latency_ms"``.
         points: names of the points it picks: the front, a single one, or none.
         reason: why.
         on_front: for a front, the share of 1,000 resamples of the subjects in which each point is on it.
