@@ -95,8 +95,9 @@ class TimeShares:
     ) -> tuple[Sequence[_T], float]:
         """The cases that a training of some minutes uses, and the share of them that is kept in memory.
 
-        They are all of them, unless preparing those that are kept would take too much of the time, or if preparing the
-        others again for every patch would leave too few steps: then evenly spread ones, all of which are kept.
+        They are all of them, unless preparing those that are kept would take too much of the time, or preparing the
+        others again for every patch would leave too few steps: then evenly spread ones, which are kept as far as there
+        is memory.
 
         Args:
             cases: the training cases.
@@ -111,7 +112,7 @@ class TimeShares:
         count = max(int(min(kept, most_kept)), _FEWEST_CASES)
         if (kept <= most_kept and _LEAST_STEPS * again_s <= seconds) or count >= len(cases):
             return cases, cache_rate
-        return [cases[number * len(cases) // count] for number in range(count)], 1.0
+        return [cases[number * len(cases) // count] for number in range(count)], min(1.0, kept / count)
 
 
 def share_time(
