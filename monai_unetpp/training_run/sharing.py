@@ -135,8 +135,8 @@ def share_time(
     total_s = 60 * minutes
     case_s = case.network + case.scoring + case.reading
     scoring_s = case_s * math.ceil(cases / process_count()) + case.reading * trained + _REPORT_S + _LEVEL_S * levels
-    most_s = _MOST_KEPT * total_s
     scoring_s += min(cases, _PICTURES) * (case.network + case.scoring)
+    most_s = _MOST_KEPT * total_s
     runs = {n: (n + _WARM_UP + _MEMORY_RUNS) * _PASSES * case.network for n in _REPEATS}
     needed = {n: _START_S + _RESERVE * (scoring_s + runs[n]) for n in _REPEATS}
     repeats = next((n for n in _REPEATS if needed[n] <= most_s / 2), _REPEATS[-1])
