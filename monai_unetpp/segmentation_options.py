@@ -84,15 +84,16 @@ class SegmentationOptions:
         flags=("inputs", "-i", "--input"),
         nargs="+",
         metavar="INPUT",
-        help="image file (NIfTI, .nrrd, .mha, DICOM, ...; for 2D bundles also PNG and TIFF), folder of such files, "
-        "DICOM series folder, BIDS data set, or data set (a folder with dataset.json, or with images and labels)",
+        help="image file (NIfTI, .nrrd, .mha, DICOM, ...; for 2D bundles also PNG, JPEG and TIFF), folder of such "
+        "files, DICOM series folder, BIDS data set, or data set (a folder with dataset.json, or with images and "
+        "labels)",
     )
     output_dir: _Path | None = option(
         flags=("-o", "--output", "--output_dir"),
         required=False,
         metavar="DIR",
-        help="folder for <case>_seg.nii.gz, .png or .tif, in the format of the input (default for a BIDS data set: its "
-        "derivatives/monai-unetpp)",
+        help="folder for <case>_seg.nii.gz, .png or .tif, in the format of the input, PNG for JPEG (default for a BIDS "
+        "data set: its derivatives/monai-unetpp)",
     )
     bundle: _Path | None = option(None, metavar="BUNDLE", help=BUNDLE_HELP)
     within: _Path | None = option(

@@ -171,7 +171,7 @@ def test_bad_usage(run, arguments, message):
 
 def test_the_help_of_segment_names_pictures_and_bundles(run):
     text = " ".join(run("segment", "--help")[1].split())
-    for part in ("also PNG and TIFF", "<case>_seg.nii.gz, .png or .tif", "segment cells.png --bundle nuclei "):
+    for part in ("also PNG, JPEG and TIFF", "<case>_seg.nii.gz, .png or .tif", "segment cells.png --bundle nuclei "):
         assert part in text
     for bundle in (
         "brain_tissue_mri_unetpp",
