@@ -394,7 +394,7 @@ class TestOutOfMemory:
         network = self.Network(0, torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB."))
         used = inferer(sw_batch_size=sw_batch_size)
         expected = (
-            r"got \[2, 1, 19, 13\] with 1 windows of \[8, 8\] per batch, output 'logits' \(CUDA out of memory\.\)\. "
+            r"got \[2, 1, 19, 13\] with single windows of \[8, 8\], output 'logits' \(CUDA out of memory\.\)\. "
             "Try output='labels', device='cpu'"
         )
         with pytest.raises(MemoryError, match=expected):
