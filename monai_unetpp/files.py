@@ -121,7 +121,7 @@ def exclusively(folder: str | PathLike[str], by_file: bool = False) -> Iterator[
     with contextlib.ExitStack() as opened:
         for path, flags in locks:
             lock = os.open(path, flags, 0o666)
-            opened.callback(os.close, lock)
+            opened.callback(_unlock, lock)
             _lock(lock, wait=True)
         yield
 

@@ -95,7 +95,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     write_text(root / "docs" / "plan.md", plan_text(plan, fingerprint))
     write_text(root / "docs" / "README.md", readme_text(plan, fingerprint))
     write_text(root / PLAN_FILE, _as_text(plan.as_dict()))
-    (root / _UNFINISHED).unlink()
+    (root / _UNFINISHED).unlink(missing_ok=True)
 
 
 def _as_text(content: Mapping[str, Any]) -> str:

@@ -182,8 +182,10 @@ def preprocessing_text(plan: TrainingPlan) -> str:
     lines += [escape(plan.reasons[name].text) for name in names if plan[name]]
     lines.append(escape(plan.reasons["normalization"].text))
     lower, upper = plan["clip_percentiles"]
-    if (lower, upper) != (0, 100):
-        of = "the intensities inside the labels" if plan["normalization"] == "range" else "each image"
+    fixed = plan["normalization"] == "range"
+    # a range that was set by hand is not that of the percentiles
+    if (lower, upper) != (0, 100) and not (fixed and "intensity_range" in plan.by_hand):
+        of = "the intensities inside the labels" if fixed else "each image"
         lines.append(f"Before that, intensities are clipped to the percentiles {lower:g} and {upper:g} of {of}.")
     lines.append("Segmentations are brought back to the input's own grid.")
     return "\n".join(f"- {line}" for line in lines)

@@ -8,11 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.bundles import (
-    WEIGHTS_FILE,
-    read_metadata,
-    weights_entry,
-)
+from monai_unetpp.bundles import WEIGHTS_FILE, read_metadata, weights_entry
+from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.bundles.training_record import (
     LAST,
     LAST_AVERAGED,
@@ -135,4 +132,4 @@ def _copy_pictures(bundle: Path, result: PruningResult) -> list[str]:
 
 
 def _write_metadata(bundle: Path, content: Mapping[str, Any]) -> None:
-    write_text(bundle / "configs" / "metadata.json", json.dumps(content, indent=4, ensure_ascii=False) + "\n")
+    write_text(bundle / METADATA_FILE, json.dumps(content, indent=4, ensure_ascii=False) + "\n")

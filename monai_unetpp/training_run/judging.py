@@ -10,6 +10,7 @@ from random import Random
 from typing import Any
 
 from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, hash_file, read_metadata
+from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.data import find_ignore_label
 from monai_unetpp.data.labelled import list_cases
 from monai_unetpp.distributed import rank
@@ -175,7 +176,7 @@ def check_target(bundle: Path, level: str) -> Path:
     target, weights = bundle.with_name(f"{bundle.name}_{level}"), bundle / WEIGHTS_FILE
     if not target.exists():
         return target
-    metadata = read_metadata(target) if (target / "configs" / "metadata.json").is_file() else {}
+    metadata = read_metadata(target) if (target / METADATA_FILE).is_file() else {}
     if not weights.is_file() or metadata.get("pruned_from", {}).get("sha256") != hash_file(weights):
         raise FileExistsError(
             f"{target}: exists and was not cut out of this training, but its pruned bundle may have to be written "

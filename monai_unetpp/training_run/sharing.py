@@ -95,8 +95,9 @@ class TimeShares:
     ) -> tuple[Sequence[_T], float]:
         """The cases that a training of some minutes uses, and the share of them that is kept in memory.
 
-        They are all of them, unless preparing those that are kept would take too much of the time, or if preparing the
-        others again for every patch would leave too few steps: then evenly spread ones, all of which are kept.
+        They are all of them, unless preparing those that are kept would take too much of the time, or preparing the
+        others again for every patch would leave too few steps: then evenly spread ones, which are kept as far as there
+        is memory.
 
         Args:
             cases: the training cases.
@@ -111,7 +112,7 @@ class TimeShares:
         count = max(int(min(kept, most_kept)), _FEWEST_CASES)
         if (kept <= most_kept and _LEAST_STEPS * again_s <= seconds) or count >= len(cases):
             return cases, cache_rate
-        return [cases[number * len(cases) // count] for number in range(count)], 1.0
+        return [cases[number * len(cases) // count] for number in range(count)], min(1.0, kept / count)
 
 
 def share_time(
@@ -134,8 +135,8 @@ def share_time(
     total_s = 60 * minutes
     case_s = case.network + case.scoring + case.reading
     scoring_s = case_s * math.ceil(cases / process_count()) + case.reading * trained + _REPORT_S + _LEVEL_S * levels
-    most_s = _MOST_KEPT * total_s
     scoring_s += min(cases, _PICTURES) * (case.network + case.scoring)
+    most_s = _MOST_KEPT * total_s
     runs = {n: (n + _WARM_UP + _MEMORY_RUNS) * _PASSES * case.network for n in _REPEATS}
     needed = {n: _START_S + _RESERVE * (scoring_s + runs[n]) for n in _REPEATS}
     repeats = next((n for n in _REPEATS if needed[n] <= most_s / 2), _REPEATS[-1])

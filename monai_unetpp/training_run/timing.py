@@ -33,7 +33,7 @@ __all__ = ["time_case"]
 _T = TypeVar("_T")
 
 #: What is faster than this is timed twice, as the first time includes one-time initialisation.
-_WARM_S = 5.0
+_WARM_S = 2.0
 
 
 def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[CaseTime, int]:

@@ -101,15 +101,6 @@ def test_values_that_no_class_stands_for_are_refused_before_the_first_step(discs
         config.parse("data_check")
 
 
-@pytest.mark.parametrize(
-    ("level_weights", "unused"), [(None, False), ({"L1": 1, "L2": 0.5}, False), ({"L1": 0.0, "L2": 1}, True)]
-)
-def test_several_processes_do_not_wait_for_levels_that_do_not_count(level_weights, unused):
-    config = BundleConfig(TEMPLATE, "train.json", "multi_gpu_train.json")
-    config["level_weights"] = level_weights
-    assert config.parse("network#find_unused_parameters") is unused
-
-
 @pytest.mark.parametrize("device", ["cpu", torch.device("cpu")])
 def test_a_device_may_be_given_as_text(device):
     """As on the command line of MONAI."""

@@ -382,6 +382,8 @@ def test_a_training_uses_as_many_cases_as_it_can_prepare():
     # 1500 steps of two patches, of which three in four would be prepared anew, take 1500 * 1.5 * 6 seconds
     assert usable(minutes=300, cache_rate=0.25) == (cases, 0.25)
     assert usable(minutes=200, cache_rate=0.25) == (cases[::4], 1.0)
+    # memory holds two of the fewest cases that are used
+    assert usable(minutes=1, cache_rate=0.02) == ([0, 25, 50, 75], 0.5)
     # shares of before did not know how long it takes
     assert TimeShares(10, 0, 1, 1).usable(cases, 0.01, cache_rate=0.5, workers=1, batch_size=2) == (cases, 0.5)
 
