@@ -22,7 +22,7 @@ def offer_table(parser: argparse.ArgumentParser) -> None:
 def run_command(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None, work: Callable[..., Iterator[str]]
 ) -> int:
-    """Do the work of a command, and print its text.
+    """Do the work of a command, and print its text, also where what follows the text fails.
 
     Args:
         parser: of the command line.
@@ -46,6 +46,7 @@ def run_command(
         if not is_deliberate(e):
             raise
         parser.error(str(e))
-    if text is not None:
-        print(text)
+    finally:
+        if text is not None:
+            print(text)
     return 0

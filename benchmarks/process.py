@@ -337,10 +337,10 @@ def _measure(output: str | None, **options: Any) -> Iterator[str]:
         )
     result = measure_process(**options)
     text = format_process_benchmark(result)
+    yield text
     if output is not None:
         write_text(f"{output}.md", text)
         write_text(f"{output}.json", json.dumps(dataclasses.asdict(result), indent=2) + "\n")
-    yield text
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from monai_unetpp.results import (
     read_runs,
     write_bids_description,
 )
-from monai_unetpp.segmentation_options import SegmentationOptions
+from monai_unetpp.segmentation_options import ABOUT_FILES, SegmentationOptions
 
 __all__ = ["SegmentationSummary", "SegmentedCase", "make_output_dir", "segment_files", "segment_single"]
 
@@ -372,9 +372,7 @@ def _described(chosen: SegmentationOptions, chain: Chain) -> dict[str, Any]:
     """What ``run.json`` records of a run before it starts."""
     return {
         "command": command_line(),
-        "options": {
-            key: _plain(value) for key, value in chosen.settings().items() if key not in ("list_key", "overwrite")
-        },
+        "options": {key: _plain(value) for key, value in chosen.settings().items() if key not in ABOUT_FILES},
         "bundle": _described_bundle(chain.last.folder),
         **({} if chain.pair is None else {"within": _described_bundle(chain.first.folder)}),
         "versions": software_versions("nibabel", "SimpleITK", "highdicom", "openvino"),

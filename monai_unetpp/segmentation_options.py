@@ -6,14 +6,22 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from os import PathLike, fspath
 from typing import Any
 
-from monai_unetpp.choices import BUNDLE_HELP, DEVICE_HELP, PRECISIONS, RUNTIMES
+from monai_unetpp.choices import (
+    BUNDLE_HELP,
+    DEVICE_HELP,
+    PRECISIONS,
+    RUNTIMES,
+    SUBJECT_PATTERN_HELP,
+    SUBJECTS_HELP,
+)
 from monai_unetpp.options import OnOrOff, as_level, option, own_shard
 
-__all__ = ["SegmentationOptions"]
+__all__ = ["ABOUT_FILES", "SegmentationOptions"]
 
 _Path = str | PathLike[str]
 _SPEED, _OBJECTS, _SETS = "speed and accuracy", "2D bundles", "BIDS and DICOM"
@@ -33,6 +41,9 @@ _OWN = (
     "shard",
 )
 
+ABOUT_FILES = ("list_key", "subjects", "subject_pattern", "overwrite")
+"""Settings of a bundle that say which images to segment and what to replace, not how."""
+
 
 @dataclasses.dataclass(frozen=True)
 class SegmentationOptions:
@@ -49,6 +60,9 @@ class SegmentationOptions:
         mask: whether to write a brain mask beside each label map. The metadata of the bundle (of ``within``, if given)
             must define its labels.
         list_key: list of ``dataset.json`` to segment, such as ``"validation"``, if the inputs are such folders.
+        subjects: CSV file with the columns ``case`` and ``subject``, so that ``list_key`` draws the list that others
+            draw with it.
+        subject_pattern: regular expression with one group that finds the subject in the case's name, likewise.
         level: such as ``"L2"`` or 2: build and run only the nodes that this level needs; by default the deepest.
         adaptive: tolerance from 0 to 1, such as 0.033: each window stops at the level where two successive levels
             differ by less (in ``1 - Dice`` of every class). Not together with ``level``.
@@ -77,6 +91,7 @@ class SegmentationOptions:
 
     Raises:
         TypeError: inputs that are not paths.
+        FileNotFoundError: there is no file ``subjects``.
         ValueError: unknown runtime or precision, a tolerance out of range, or options that exclude each other.
     """
 
@@ -84,15 +99,16 @@ class SegmentationOptions:
         flags=("inputs", "-i", "--input"),
         nargs="+",
         metavar="INPUT",
-        help="image file (NIfTI, .nrrd, .mha, DICOM, ...; for 2D bundles also PNG and TIFF), folder of such files, "
-        "DICOM series folder, BIDS data set, or data set (a folder with dataset.json, or with images and labels)",
+        help="image file (NIfTI, .nrrd, .mha, DICOM, ...; for 2D bundles also PNG, JPEG and TIFF), folder of such "
+        "files, DICOM series folder, BIDS data set, or data set (a folder with dataset.json, or with images and "
+        "labels)",
     )
     output_dir: _Path | None = option(
         flags=("-o", "--output", "--output_dir"),
         required=False,
         metavar="DIR",
-        help="folder for <case>_seg.nii.gz, .png or .tif, in the format of the input (default for a BIDS data set: its "
-        "derivatives/monai-unetpp)",
+        help="folder for <case>_seg.nii.gz, .png or .tif, in the format of the input, PNG for JPEG (default for a BIDS "
+        "data set: its derivatives/monai-unetpp)",
     )
     bundle: _Path | None = option(None, metavar="BUNDLE", help=BUNDLE_HELP)
     within: _Path | None = option(
@@ -109,6 +125,12 @@ class SegmentationOptions:
         metavar="KEY",
         help="list of dataset.json to segment, such as validation (default: test if there is one, else validation, "
         "else training)",
+    )
+    subjects: _Path | None = option(
+        None, metavar="FILE", help=f"where the list of --list_key is drawn: {SUBJECTS_HELP}"
+    )
+    subject_pattern: str | None = option(
+        None, metavar="REGEX", help=f"where the list of --list_key is drawn: {SUBJECT_PATTERN_HELP}"
     )
     level: str | int | None = option(
         None,
@@ -217,6 +239,12 @@ class SegmentationOptions:
             value = getattr(self, name)
             if value is not None and value not in known:
                 raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}. Correct the name.")
+        for name in ("subjects", "subject_pattern"):
+            value = getattr(self, name)
+            if value is not None and self.list_key is None:
+                raise ValueError(f"{name} must be given with list_key, got {value!r} alone. Name the list to segment.")
+        if self.subjects is not None and not os.path.isfile(self.subjects):
+            raise FileNotFoundError(f"{fspath(self.subjects)}: no such file. subjects must be a {SUBJECTS_HELP}.")
         if self.within is not None and (self.instances or self.slice_axis is not None):
             raise ValueError("within must not be combined with instances or slice_axis. It is for volumes.")
         if self.adaptive is not None and not 0 <= self.adaptive <= 1:
@@ -240,7 +268,7 @@ class SegmentationOptions:
 
     def settings_within(self) -> dict[str, Any]:
         """The overrides for the ``inference.json`` of ``within``."""
-        taken = ("list_key", "overwrite", "runtime", "precision")
+        taken = (*ABOUT_FILES, "runtime", "precision")
         return {name: value for name, value in self.settings().items() if name in taken}
 
     def settings(self) -> dict[str, Any]:

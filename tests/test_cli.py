@@ -171,7 +171,7 @@ def test_bad_usage(run, arguments, message):
 
 def test_the_help_of_segment_names_pictures_and_bundles(run):
     text = " ".join(run("segment", "--help")[1].split())
-    for part in ("also PNG and TIFF", "<case>_seg.nii.gz, .png or .tif", "segment cells.png --bundle nuclei "):
+    for part in ("also PNG, JPEG and TIFF", "<case>_seg.nii.gz, .png or .tif", "segment cells.png --bundle nuclei "):
         assert part in text
     for bundle in (
         "brain_tissue_mri_unetpp",
@@ -293,6 +293,7 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
     run(
         *("segment", "a", "b", "-o", "O", "--bundle", "B", "--level", "L2", "--device", "cpu", "--runtime", "openvino"),
         *("--precision", "bf16", "--overlap", "0.25", "--no-flips", "--smooth", "--profile", "--list_key", "training"),
+        *("--subjects", "S.csv", "--subject-pattern", "(.*)_"),
         "--skip-constant",
         *("--overwrite", "--skip-existing", "--suffix", "T2w", "--series", "all", "--dicom-seg", "--shard", "2/3"),
         *("--within", "F", "--mask"),
@@ -322,6 +323,8 @@ def test_segment_hands_on_its_arguments(run, stub_segment):
         "instances": None,
         "slice_axis": None,
         "list_key": "training",
+        "subjects": "S.csv",
+        "subject_pattern": "(.*)_",
         "overwrite": True,
         "skip_existing": True,
         "shard": "2/3",

@@ -120,8 +120,17 @@ def test_the_list_that_is_scored_can_be_segmented(hippocampus_bundle, decathlon_
     assert [done.case for done in segment_files(root, tmp_path / "out", hippocampus_bundle, **options).cases] == [
         "case_0"
     ]
-    summary = segment_files(root, tmp_path / "out", hippocampus_bundle, list_key="validation", **options)
+    summary = segment_files(
+        root, tmp_path / "out", hippocampus_bundle, list_key="validation", subject_pattern="(case_.)", **options
+    )
     assert [done.case for done in summary.cases] == ["case_4", "case_5"]
+
+
+def test_subjects_are_for_a_list_that_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"subject_pattern must be given with list_key, got '\(\.\)' alone\. Name"):
+        SegmentationOptions("a.nii", "out", subject_pattern="(.)")
+    with pytest.raises(FileNotFoundError, match=r"s\.csv: no such file\. subjects must be a CSV file with the columns"):
+        SegmentationOptions("a.nii", "out", list_key="validation", subjects=tmp_path / "s.csv")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")

@@ -15,7 +15,7 @@ from monai_unetpp.data import SegmentationSaveImaged
 from monai_unetpp.data.after_loading import KeepLoadedd, insert_after_loading
 from monai_unetpp.engines import CaseResult
 from monai_unetpp.results import LabelVolume, RunInputs, measure_labels
-from monai_unetpp.segmentation_options import SegmentationOptions
+from monai_unetpp.segmentation_options import ABOUT_FILES, SegmentationOptions
 
 __all__ = ["Chain"]
 
@@ -70,7 +70,7 @@ class Chain:
     @classmethod
     def _within(cls, outer: Path, folder: Path, chosen: SegmentationOptions, inputs: RunInputs) -> Chain:
         first = LoadedBundle.load(outer, chosen, inputs, chosen.settings_within())
-        settings = {key: value for key, value in chosen.settings().items() if key not in ("list_key", "overwrite")}
+        settings = {key: value for key, value in chosen.settings().items() if key not in ABOUT_FILES}
         last = LoadedBundle.load(folder, chosen, inputs, settings, is_second=True)
         for bundle in (first, last):
             if bundle.network.spatial_dims != 3:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,8 @@ def find_cases(
     pictures: bool = False,
     list_key: str | None = None,
     channels: int = 1,
+    subjects: Mapping[str, str] | str | PathLike[str] | None = None,
+    subject_pattern: str | None = None,
 ) -> list[dict[str, Any]]:
     """The cases in ``input``.
 
@@ -58,6 +61,8 @@ def find_cases(
             folder.
         channels: channels of the network. With several, ``case_0000.nii.gz``, ``case_0001.nii.gz`` and so on in one
             folder, as nnU-Net names them, are the channels of one case. A file without such a number holds all of them.
+        subjects: for ``list_key``, as for ``load_datalist``: with these, its entries must have labels.
+        subject_pattern: the same.
 
     Returns:
         Dicts with ``image``, a path (or one per channel), and ``case``, a name for files: that of the file or folder.
@@ -76,7 +81,8 @@ def find_cases(
     if not items:
         raise ImageFileError("input must name a file or a folder, got an empty list.")
     suffixes = (*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES) if pictures else _VOLUME_SUFFIXES
-    cases, only_results = _collect(items, suffixes, list_key, strict)
+    wanted = None if list_key is None else _WantedList(list_key, subjects, subject_pattern)
+    cases, only_results = _collect(items, suffixes, wanted, strict)
     if only_results and cases:
         example = only_results[0]["image"]
         logger.warning("%d inputs are results of monai-unetpp, such as %s. Left out.", len(only_results), example)
@@ -95,15 +101,27 @@ def expand_home(path: str | PathLike[str]) -> Path:
     return Path(text if os.path.lexists(text) and not is_own_home else home)
 
 
+@dataclasses.dataclass(frozen=True)
+class _WantedList:
+    """The list to take from ``dataset.json``, and how to find the subjects that stay together where it is drawn."""
+
+    key: str
+    subjects: Mapping[str, str] | str | PathLike[str] | None
+    subject_pattern: str | None
+
+    def read(self, path: Path) -> list[dict[str, Any]]:
+        return read_datalist(path, self.key, subjects=self.subjects, subject_pattern=self.subject_pattern)
+
+
 def _collect(
-    items: Sequence[str | PathLike[str]], suffixes: tuple[str, ...], list_key: str | None, strict: bool
+    items: Sequence[str | PathLike[str]], suffixes: tuple[str, ...], wanted: _WantedList | None, strict: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The cases of all inputs, and failures for inputs that hold only results."""
     cases: list[dict[str, Any]] = []
     only_results: list[dict[str, Any]] = []
     for item in items:
         try:
-            cases.extend(_readable_cases_of(expand_home(item), suffixes, list_key))
+            cases.extend(_readable_cases_of(expand_home(item), suffixes, wanted))
         except _OnlyResultsError as e:
             only_results.append({**_case(item), "failure": printable(str(e))})
         except ImageFileError as e:
@@ -117,21 +135,21 @@ class _OnlyResultsError(ImageFileError):
     """The input holds nothing but results of this package."""
 
 
-def _readable_cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
+def _readable_cases_of(path: Path, suffixes: tuple[str, ...], wanted: _WantedList | None) -> list[dict[str, Any]]:
     try:
-        return _cases_of(path, suffixes, list_key)
+        return _cases_of(path, suffixes, wanted)
     except OSError as e:
         raise ImageFileError(f"{path}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
 
 
-def _cases_of(path: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
+def _cases_of(path: Path, suffixes: tuple[str, ...], wanted: _WantedList | None) -> list[dict[str, Any]]:
     check_regular_file(path, folders=True)
     is_folder = path.is_dir()
     if is_folder and is_data_set(path):
-        return _data_set_cases(path, suffixes, list_key)
-    if list_key is not None:
+        return _data_set_cases(path, suffixes, wanted)
+    if wanted is not None:
         raise ImageFileError(
-            f"{path}: not a folder with dataset.json, or with images and labels, to take {list_key!r} from. Leave "
+            f"{path}: not a folder with dataset.json, or with images and labels, to take {wanted.key!r} from. Leave "
             "list_key out."
         )
     if is_folder:
@@ -185,20 +203,23 @@ def _formats(suffixes: tuple[str, ...]) -> str:
     return f"NIfTI ({', '.join(NIFTI_SUFFIXES)}), {', '.join(others)} or DICOM"
 
 
-def _data_set_cases(folder: Path, suffixes: tuple[str, ...], list_key: str | None) -> list[dict[str, Any]]:
+def _data_set_cases(folder: Path, suffixes: tuple[str, ...], wanted: _WantedList | None) -> list[dict[str, Any]]:
     path = folder / "dataset.json"
     try:
-        if list_key is None and read_form(path) != "Decathlon":
+        if wanted is not None:
+            entries = wanted.read(path)
+        elif read_form(path) != "Decathlon":
             # unlabelled images as well
             unlisted = (folder / "imagesTs", folder / "imagesTr", images_folder(folder))
             return _folder_cases(
                 next((each for each in unlisted if each is not None and each.is_dir()), folder), suffixes
             )
-        content = read_content(path)
-        key = list_key or next((key for key in ("test", "testing", "validation") if content.get(key)), None)
-        if key is None and (folder / "imagesTs").is_dir():
-            return _folder_cases(folder / "imagesTs", suffixes)
-        entries = read_datalist(path, list_key) if list_key else read_entries(path, content, key or "training")
+        else:
+            content = read_content(path)
+            key = next((key for key in ("test", "testing", "validation") if content.get(key)), None)
+            if key is None and (folder / "imagesTs").is_dir():
+                return _folder_cases(folder / "imagesTs", suffixes)
+            entries = read_entries(path, content, key or "training")
     except ImageFileError:
         raise
     except ValueError as e:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from monai_unetpp.data.case_check import label_values
 from monai_unetpp.data.datalist import LISTS, load_datalist, read_content, read_form
 from monai_unetpp.data.forms import Form
-from monai_unetpp.data.grid import channel_axes
+from monai_unetpp.data.grid import channel_axes, warn_once
 from monai_unetpp.data.label_names import LabelNames, name_values, read_label_names
 from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
@@ -119,7 +119,7 @@ def _channels(path: Path, content: Mapping[str, Any], image: Any, spatial_dims: 
     if len(names) == count:
         return tuple(names)
     if names:
-        logger.warning("%s: modality names %d channel(s), but images have %d. Correct it.", path, len(names), count)
+        warn_once(f"{path}: modality names {len(names)} channel(s), but images have {count}. Correct it.")
     return tuple(f"channel_{number}" for number in range(count))
 
 

@@ -15,7 +15,7 @@ from monai_unetpp.data.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.label_values import list_values
 from monai_unetpp.data.naming import case_name, channel_of
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_second_of_pair
-from monai_unetpp.data.pictures import PICTURE_SUFFIXES
+from monai_unetpp.data.pictures import JPEG_SUFFIXES, PICTURE_SUFFIXES, is_picture_name
 
 __all__ = ["Form", "folder_lists", "form_of", "images_folder", "is_data_set", "nnunet_lists"]
 
@@ -42,8 +42,12 @@ def images_folder(folder: str | PathLike[str]) -> Path | None:
 
 def form_of(content: Mapping[str, Any]) -> Form:
     """The form of a ``dataset.json``, judged by its content; nnU-Net's may list test images."""
-    listed = any(isinstance(content.get(key), list) and content[key] for key in ("training", "validation"))
-    return "nnU-Net" if not listed and {"channel_names", "file_ending"} & set(content) else "Decathlon"
+    listed = {key for key in ("training", "validation", "test") if isinstance(content.get(key), list) and content[key]}
+    if listed - {"test"}:
+        return "Decathlon"
+    # a list of test images with names of channels alone is one to segment
+    needed = 2 if listed else 1
+    return "nnU-Net" if len({"channel_names", "file_ending"} & set(content)) >= needed else "Decathlon"
 
 
 def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
@@ -155,6 +159,9 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
             found.append(path)
         elif not path.name.lower().endswith(_BESIDE):
             others.append(path)
+    previews = _previews(found, mixed=series)
+    others += sorted(previews)
+    found = [path for path in found if path not in previews]
     names = list_values([path.name for path in others])
     if not found:
         only = f" in a format that can be read ({', '.join(_SUFFIXES)}), only {names}" if others else ""
@@ -162,6 +169,21 @@ def _files(folder: Path, remedy: str, series: bool = False) -> list[Path]:
     if others:
         warn_once(f"{folder}: {len(others)} left out, no images: {names}.")
     return found
+
+
+def _previews(files: Sequence[Path], mixed: bool) -> set[Path]:
+    """JPEG files in a folder of other images or of labels: not cases, but pictures of them.
+
+    Args:
+        files: the images of the folder.
+        mixed: whether JPEG files of other names may be cases beside pictures in other formats.
+    """
+    jpegs = {file for file in files if file.name.lower().endswith(JPEG_SUFFIXES)}
+    others = [file for file in files if file not in jpegs]
+    if not mixed or not all(map(is_picture_name, others)):
+        return jpegs if others else set()
+    names = {case_name(file) for file in others} if jpegs else set()
+    return {file for file in jpegs if case_name(file) in names}
 
 
 def _by_name(folder: Path, files: Iterable[Path]) -> dict[str, Path]:

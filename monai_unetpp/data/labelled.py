@@ -144,7 +144,7 @@ def _subject(
     if entry.get("subject") not in (None, ""):
         return str(entry["subject"])
     if named is not None:
-        if not named.get(name):
+        if named.get(name) in (None, ""):
             raise ValueError(f"subjects must name the subject of every case, got none for {name!r}. Add it.")
         return str(named[name])
     if pattern is None:

@@ -30,6 +30,7 @@ from monai_unetpp.data.tiff import (
 from monai_unetpp.files import MARK, atomic_path
 
 __all__ = [
+    "JPEG_SUFFIXES",
     "PICTURE_SUFFIXES",
     "has_colours",
     "is_picture_name",
@@ -41,7 +42,8 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+JPEG_SUFFIXES = (".jpg", ".jpeg")
+PICTURE_SUFFIXES = (".png", *JPEG_SUFFIXES, ".tif", ".tiff")
 
 #: Metadata field for the software, by which earlier results are recognized.
 _PNG_SOFTWARE = "Software"

@@ -344,7 +344,7 @@ class NestedSlidingWindowInferer(Inferer):
                 if smaller is None:
                     # for other images, as the windows were not at fault
                     self._most_voxels, self._most_at_once = before
-                    raise MemoryError(self._memory_message(run, batch_size, e)) from e
+                    raise MemoryError(self._memory_message(run, e)) from e
             # outside the handler, where nothing refers to the memory of the failed run
             self._predictors.clear()
             if torch.cuda.is_available():
@@ -380,12 +380,11 @@ class NestedSlidingWindowInferer(Inferer):
     def _resolved(self, run: WindowRun) -> str:
         return resolve_runtime(self.runtime, run.network, run.device, self.precision)
 
-    def _memory_message(self, run: WindowRun, batch_size: int, error: Exception) -> str:
+    def _memory_message(self, run: WindowRun, error: Exception) -> str:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
         return (
-            f"inputs must fit into memory, got {list(run.images.shape)} with {batch_size} windows of "
-            f"{list(run.grid.window_size)} per batch, output {self.output!r} ({cause:.80}). "
-            f"{self._memory_remedies(batch_size)}"
+            f"inputs must fit into memory, got {list(run.images.shape)} with single windows of "
+            f"{list(run.grid.window_size)}, output {self.output!r} ({cause:.80}). {self._memory_remedies(1)}"
         )
 
     def _memory_remedies(self, batch_size: int) -> str:

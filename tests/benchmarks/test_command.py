@@ -40,6 +40,14 @@ def test_what_cannot_work_is_told_in_one_line_and_what_is_a_bug_is_not(parser, c
         run_command(parser, [], refuse)
     assert capsys.readouterr().err.splitlines()[-1].endswith("error: count must be 9, got 2. Give 9.")
 
+    def fill_the_disk(count):
+        yield "what was measured"
+        raise OSError("the disk is full")
+
+    with pytest.raises(SystemExit, match="2"):
+        run_command(parser, [], fill_the_disk)
+    assert capsys.readouterr().out == "what was measured\n"
+
     def break_down(count):
         yield str(int("two"))
 

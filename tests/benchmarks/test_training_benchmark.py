@@ -54,7 +54,7 @@ class TestMeasurement:
         assert "2 x 64 x 64" in table
 
 
-def testactivation_bytes_count_what_backward_needs():
+def test_activation_bytes_count_what_backward_needs():
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 1), torch.nn.ReLU(), torch.nn.Conv2d(4, 2, 1))
     image = torch.rand(1, 1, 8, 8)
     # the ReLU's output serves its own backward and the next convolution's; the first convolution's own is not needed

@@ -146,6 +146,10 @@ def test_a_list_that_is_named(tmp_path: Path) -> None:
     folder = decathlon(tmp_path / "d", test=["./imagesTs/t.nii.gz"], training=training)
     drawn = [case["image"] for case in load_datalist(folder, "validation")]
     assert [case["image"] for case in find_cases(folder, list_key="validation")] == drawn
+    subjects = dict(zip("abcde", "xxyyy", strict=True))
+    assert names(find_cases(folder, list_key="validation", subjects=subjects)) == ["a", "b"]
+    with pytest.raises(ImageFileError, match=r"subject_pattern must match the name of every case, got '\(z\)'"):
+        find_cases(folder, list_key="validation", subject_pattern="(z)")
     touch(tmp_path / "a.nii.gz")
     for other in (tmp_path, tmp_path / "a.nii.gz"):
         with pytest.raises(

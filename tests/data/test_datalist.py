@@ -67,6 +67,8 @@ def test_a_subject_may_be_the_number_0(tmp_path):
     assert sorted(len(cases) for cases in lists) == [3, 6]
     assert {case["subject"] for cases in lists for case in cases} == {"0", "1", "2"}
     assert {case.subject for case in list_cases(entries)} == {"0", "1", "2"}
+    unnamed = [{"image": entry["image"], "label": entry["label"]} for entry in entries]
+    assert list_cases(unnamed, {str(n): n for n in range(9)})[0].subject == "0"
 
 
 def drawn_counts(folder, *cases_of_subjects):

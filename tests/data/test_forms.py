@@ -72,6 +72,12 @@ def test_nnunets_form_is_known_where_test_images_are_listed(tmp_path):
     assert len(load_datalist(folder, "training")) == 4
 
 
+def test_a_list_of_test_images_whose_channels_are_named_is_segmented(tmp_path):
+    (tmp_path / "dataset.json").write_text(json.dumps({"channel_names": {"0": "CT"}, "test": ["scans/x.nii.gz"]}))
+    (case,) = find_cases(tmp_path)
+    assert case == {"image": str(tmp_path / "scans" / "x.nii.gz"), "case": "x"}
+
+
 def test_nnunets_single_channel_is_one_file_and_its_ignore_label_is_known(tmp_path):
     folder = nnunet(tmp_path, channels=1, labels={"background": 0, "a": 1, "ignore": 2}, channel_names={"0": "CT"})
     assert load_datalist(folder, "training")[0]["image"].endswith("_0000.nii.gz")
@@ -251,6 +257,25 @@ def test_what_is_no_image_is_told(tmp_path, caplog):
         ValueError, match=r"labels: holds no images in a format .*\.nii\.gz, .*, only a\.gif, b\.gif, c"
     ):
         load_datalist(folder, "training")
+
+
+@pytest.mark.parametrize("ending", [".nii.gz", ".png"])
+def test_jpeg_pictures_of_the_cases_are_left_out(tmp_path, caplog, ending):
+    folder = plain(tmp_path, ending=ending)
+    grey = Image.fromarray(np.full((6, 7), 9, np.uint8))
+    for name in ("images/a.jpg", "labels/overlay.jpeg"):
+        grey.save(folder / name)
+    assert len(load_datalist(folder, "training")) == 4
+    for message in ("images: 1 left out, no images: a.jpg.", "labels: 1 left out, no images: overlay.jpeg."):
+        assert message in caplog.text
+    # one of another name is a case beside other pictures, but not beside volumes
+    (folder / "images" / "a.jpg").rename(folder / "images" / "f.jpg")
+    save(folder / "labels" / f"f{ending}", 0, [3, 255])
+    if ending == ".png":
+        assert len(load_datalist(folder, "training")) == 5
+    else:
+        with pytest.raises(ValueError, match=r"labels: all must have an image in images, got 1 of 6 without: f\."):
+            load_datalist(folder, "training")
 
 
 def test_images_are_segmented_with_or_without_labels(tmp_path):

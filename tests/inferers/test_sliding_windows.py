@@ -226,10 +226,10 @@ class TestSkipConstant:
         [
             ((1, 2, 32, 8), (0, 1), torch.rand(32, 8), 4),  # in one of the channels
             ((1, 1, 32, 8), (0, 0, 13, 3), 1e-3, 2),
-            ((2, 1, 32, 32), (0, 0), 0.0, 1),
+            ((2, 1, 32, 32), (0, 0), 0.0, 1),  # nowhere
         ],
     )
-    def test_any_other_voxel_counts(self, shape, place, value, count):
+    def test_one_run_is_for_all_windows_without_any_other_voxel(self, shape, place, value, count):
         x = torch.zeros(shape)
         x[place] = value
         recorder = Recorder()
@@ -394,7 +394,7 @@ class TestOutOfMemory:
         network = self.Network(0, torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB."))
         used = inferer(sw_batch_size=sw_batch_size)
         expected = (
-            r"got \[2, 1, 19, 13\] with 1 windows of \[8, 8\] per batch, output 'logits' \(CUDA out of memory\.\)\. "
+            r"got \[2, 1, 19, 13\] with single windows of \[8, 8\], output 'logits' \(CUDA out of memory\.\)\. "
             "Try output='labels', device='cpu'"
         )
         with pytest.raises(MemoryError, match=expected):
