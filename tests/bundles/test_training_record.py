@@ -1,12 +1,15 @@
 """The record of which cases a bundle's weights come from."""
 
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
+from monai_unetpp import training
+from monai_unetpp.bundles import find_bundle
 from monai_unetpp.bundles.training_record import (
     LAST_AVERAGED,
     TrainingRecord,
@@ -98,3 +101,16 @@ def test_a_record_of_another_form_is_refused(tmp_path, wrong):
     path.write_text(json.dumps({"training_record": wrong}))
     with pytest.raises(ValueError, match=r"metadata\.json: training_record must have training and selecting"):
         read_training_record(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["brain_tissue_mri_unetpp", "fetal_brain_mri_unetpp", "hippocampus_mri_unetpp"])
+def test_trainings_of_shipped_bundles_record_their_cases_as_planned_ones_do(name):
+    templates = Path(training.__file__).parent / "template" / "configs"
+    planned, shipped = (
+        json.loads((folder / "train.json").read_text(encoding="utf-8"))
+        for folder in (templates, find_bundle(name) / "configs")
+    )
+    savers = [content["train"]["handlers"][-1] for content in (planned, shipped)]
+    assert savers[0]["_target_"] == "monai_unetpp.training.LastModelSaver"
+    assert savers[0] == savers[1]
+    assert all(planned[key] == shipped[key] for key in ("record_cases", "started_from"))
