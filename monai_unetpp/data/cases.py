@@ -16,7 +16,7 @@ from monai_unetpp.data.dicom import dicom_files, is_dicom_file
 from monai_unetpp.data.forms import images_folder, is_data_set
 from monai_unetpp.data.image_errors import ImageFileError, check_regular_file
 from monai_unetpp.data.itk_images import ITK_SUFFIXES
-from monai_unetpp.data.naming import image_name, with_unique_names
+from monai_unetpp.data.naming import entry_name, image_name, with_unique_names
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_second_of_pair
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name
 from monai_unetpp.data.result_marks import is_result
@@ -65,7 +65,8 @@ def find_cases(
         subject_pattern: the same.
 
     Returns:
-        Dicts with ``image``, a path (or one per channel), and ``case``, a name for files: that of the file or folder.
+        Dicts with ``image``, a path (or one per channel), and ``case``, a name for files: that in ``dataset.json``, as
+        for ``load_datalist``, or else that of the file or folder.
         Images of the same name in different folders are told apart by the folders' names in front, or by BIDS's
         ``sub-`` and ``ses-``. Images of the same name whose results differ in suffix, such as ``a.png`` and
         ``a.nii.gz``, use their full names as ``case``, and keep the short one for their results as ``result_name``.
@@ -226,7 +227,7 @@ def _data_set_cases(folder: Path, suffixes: tuple[str, ...], wanted: _WantedList
         raise ImageFileError(str(e)) from e
     if not entries:
         raise ImageFileError(f"{path}: lists no images. Add a 'test' list.")
-    return [_case(entry["image"]) for entry in entries]
+    return [{**_case(entry["image"]), "case": entry_name(entry)} for entry in entries]
 
 
 def _case(image: str | PathLike[str] | Sequence[str]) -> dict[str, Any]:

@@ -11,7 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.case_check import CheckedCase, check_case
-from monai_unetpp.data.datalist import LISTS, load_datalist, missing_list, read_content, read_entry, read_form
+from monai_unetpp.data.datalist import (
+    LISTS,
+    list_names,
+    load_datalist,
+    missing_list,
+    read_content,
+    read_entry,
+    read_form,
+)
 from monai_unetpp.data.grid import warn_once
 from monai_unetpp.data.label_names import LabelNames, name_values, read_label_names
 from monai_unetpp.data.labelled import LabelledCase, list_cases
@@ -286,6 +294,7 @@ def _shortened(lines: Sequence[str]) -> list[str]:
 def _listed(path: Path, content: Mapping[str, Any]) -> tuple[list[_ListedCase], list[str]]:
     """The valid entries of all lists, and what is wrong with the others."""
     cases, problems = [], []
+    names = list_names(path, content)
     present = [key for key in LISTS if key in content]
     if not present:
         problems.append(missing_list(path, content, f"a list {' or '.join(map(repr, LISTS))}"))
@@ -296,7 +305,7 @@ def _listed(path: Path, content: Mapping[str, Any]) -> tuple[list[_ListedCase], 
             continue
         for number, item in enumerate(entries):
             try:
-                cases.append(_ListedCase.of(key, read_entry(path, key, number, item, labelled=True)))
+                cases.append(_ListedCase.of(key, read_entry(path, key, number, item, names, labelled=True)))
             except ValueError as e:
                 problems.append(str(e))
     return cases, problems

@@ -15,12 +15,13 @@ from typing import Any
 from monai_unetpp.choices import FORMS_HELP
 from monai_unetpp.data.forms import Form, folder_lists, form_of, is_data_set, nnunet_lists
 from monai_unetpp.data.labelled import list_cases
-from monai_unetpp.data.naming import case_name
+from monai_unetpp.data.naming import case_name, entry_name, image_name, unique_names
 from monai_unetpp.data.subjects import subject_of_image
 from monai_unetpp.files import write_text
 
 __all__ = [
     "LISTS",
+    "list_names",
     "load_datalist",
     "missing_list",
     "read_content",
@@ -120,7 +121,8 @@ def load_datalist(
         subject_pattern: finds the subject in the case's name, see there.
 
     Returns:
-        Dicts with ``image`` and ``label_key``.
+        Dicts with ``image`` and ``label_key``. Where files in different folders have the same name, all have a ``case``
+        too, which differs; see :func:`list_names`.
 
     Raises:
         FileNotFoundError: there is no ``dataset.json``.
@@ -191,10 +193,38 @@ def read_entries(path: Path, content: Mapping[str, Any], key: str) -> list[dict[
     listed = content[key]
     if not isinstance(listed, list):
         raise ValueError(f"{path}: the list {key!r} must be a list of cases, got {listed!r:.200}. Correct it.")
-    return [read_entry(path, key, number, item) for number, item in enumerate(listed)]
+    names = list_names(path, content)
+    return [read_entry(path, key, number, item, names) for number, item in enumerate(listed)]
 
 
-def read_entry(path: Path, key: str, number: int, item: Any, labelled: bool = False) -> dict[str, Any]:
+def list_names(path: Path, content: Mapping[str, Any]) -> dict[tuple[str, ...], str]:
+    """Names of the labelled cases of all lists by their images, where files in different folders share a name.
+
+    Folder names tell these apart, such as ``case_00000_imaging``. A case has the same name in every list, and keeps it
+    when the data set is moved. Entries with a ``case`` of their own are left out.
+
+    Args:
+        path: the ``dataset.json``.
+        content: its content; entries that are not complete are passed over.
+
+    Returns:
+        The names of all these cases, not only those that share one: the entries of a batch need the same keys. Empty if
+        the names of their files are enough.
+    """
+    entries = [item for listed in content.values() if isinstance(listed, list) for item in listed]
+    unnamed = [entry for entry in entries if _is_complete(entry, labelled=True) and entry.get("case") in (None, "")]
+    images = list(dict.fromkeys(_files(_read_value(path, "image", entry["image"])) for entry in unnamed))
+    names = dict(zip(images, unique_names(images, path.parent), strict=True))
+    return names if any(name != image_name(image) for image, name in names.items()) else {}
+
+
+def _files(image: str | list[str]) -> tuple[str, ...]:
+    return (image,) if isinstance(image, str) else tuple(image)
+
+
+def read_entry(
+    path: Path, key: str, number: int, item: Any, names: Mapping[tuple[str, ...], str], labelled: bool = False
+) -> dict[str, Any]:
     """Read one entry of a list, with the paths of image and label joined to the folder.
 
     Where the image is missing, but ``<name>_0000`` and so on are there, these are its channels, as nnU-Net 1 lists
@@ -205,16 +235,25 @@ def read_entry(path: Path, key: str, number: int, item: Any, labelled: bool = Fa
         key: key of the list.
         number: its place in the list, for the message.
         item: the entry, or the name of an image without label.
+        names: from :func:`list_names`; if there are any, an entry without ``case`` gets one.
         labelled: whether it must name a label.
 
     Raises:
-        ValueError: it names no image, or no label if ``labelled``.
+        ValueError: it names no image, or no label if ``labelled``, or its ``case`` is no name for files.
     """
     # the Decathlon lists test images as plain names
     entry = {"image": item} if isinstance(item, str) else item
     if not _is_complete(entry, labelled):
         raise ValueError(_incomplete(path, key, number, item, "an 'image' and a 'label'" if labelled else "an 'image'"))
-    return {name: _read_value(path, name, value) for name, value in entry.items()}
+    if not _is_case_name(entry.get("case")):
+        raise ValueError(
+            f"{path}: the 'case' of entry {number} of {key!r} must be a name for files, got {entry['case']!r:.200}. "
+            "Correct it, or leave it out."
+        )
+    found = {name: _read_value(path, name, value) for name, value in entry.items()}
+    if names and not found.get("case"):
+        found["case"] = names.get(_files(found["image"])) or entry_name(found)
+    return found
 
 
 def missing_list(path: Path, content: Mapping[str, Any], needed: str) -> str:
@@ -246,9 +285,16 @@ def _is_path(text: Any) -> bool:
     return True
 
 
+def _is_case_name(case: Any) -> bool:
+    """Whether ``case`` is missing, or can be part of a file name."""
+    if case in (None, ""):
+        return True
+    return isinstance(case, (str, int)) and _is_path(str(case)) and not {"/", "\\"} & set(str(case))
+
+
 def _read_value(path: Path, name: str, value: Any) -> Any:
-    """A value of an entry: paths are joined to the folder, and subjects become text, as one may be called 0."""
-    if name == "subject" and value is not None:
+    """A value of an entry: paths are joined to the folder, and names become text, as a case may be called 0."""
+    if name in ("case", "subject") and value is not None:
         return str(value)
     if name not in ("image", "label") or value is None:
         return value

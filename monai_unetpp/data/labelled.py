@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data.label_values import list_values
-from monai_unetpp.data.naming import image_name
+from monai_unetpp.data.naming import entry_name, image_name
 from monai_unetpp.data.result_marks import image_files
 from monai_unetpp.data.subjects import subject_of_image
 
@@ -26,7 +26,8 @@ class LabelledCase:
     """One labelled case.
 
     Attributes:
-        name: the image's file name without suffix, and without channel number if there are several channels.
+        name: that of its entry, else the image's file name without suffix, and without channel number if there are
+            several channels.
         subject: the subject's name; that of the case if subjects are unknown.
         image: the image's file, or one file per channel.
         label: the label's file.
@@ -43,8 +44,10 @@ class LabelledCase:
         return (*self.image, self.label)
 
     def as_entry(self) -> dict[str, Any]:
-        """The case as an entry of a data list, with its subject where that is not the case itself."""
+        """The case as an entry of a data list, with name and subject where these are not those of the file."""
         entry: dict[str, Any] = {"image": [str(file) for file in self.image], "label": str(self.label)}
+        if self.name != image_name(self.image):
+            entry["case"] = self.name
         return entry if self.subject == self.name else {**entry, "subject": self.subject}
 
 
@@ -57,7 +60,7 @@ def list_cases(
 
     Args:
         cases: dicts with ``image`` (a path, or a list of paths, one per channel), ``label`` (a path) and optionally
-            ``subject``.
+            ``case``, a name to be used instead of the file's, and ``subject``.
         subjects: subject by case name, or a CSV file with the columns ``case`` and ``subject``.
         subject_pattern: regular expression with one group that finds the subject in the case's name. An entry's own
             ``subject`` takes precedence, then ``subjects``, then the pattern, then the name itself; see
@@ -82,7 +85,7 @@ def list_cases(
             raise ValueError(f"cases must have an 'image' and a 'label' each, got {dict(entry)!r}. Complete the entry.")
         image = entry["image"]
         files = tuple(Path(file) for file in ([image] if isinstance(image, (str, PathLike)) else image))
-        name = image_name(files)
+        name = entry_name(entry)
         subject = _subject(name, entry, named, pattern) or subject_of_image(files[0]) or name
         found.append(LabelledCase(name, subject, files, Path(entry["label"])))
     return found
@@ -103,7 +106,7 @@ def same_name(name: str, cases: Sequence[LabelledCase]) -> str:
     """
     files = list_values([str(case.image[0]) for case in cases])
     got = f"got {name!r} {len(cases)} times"
-    return f"{files}: names of cases must differ, {got}. Rename the files, or list links to them."
+    return f"{files}: names of cases must differ, {got}. Rename the files, or give the entries a 'case' each."
 
 
 def _read_subjects(path: str | PathLike[str]) -> dict[str, str]:

@@ -7,7 +7,7 @@ import os
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,16 @@ from monai_unetpp.data.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES
 from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name
 
-__all__ = ["RESULT_NAME", "case_name", "channel_of", "image_name", "result_suffix", "with_unique_names"]
+__all__ = [
+    "RESULT_NAME",
+    "case_name",
+    "channel_of",
+    "entry_name",
+    "image_name",
+    "result_suffix",
+    "unique_names",
+    "with_unique_names",
+]
 
 #: Key of the name of result files, if it differs from that of the case.
 RESULT_NAME = "result_name"
@@ -57,6 +66,22 @@ def image_name(image: str | PathLike[str] | Sequence[str | PathLike[str]]) -> st
     return case_name(image[0]) if channel is None or channel[1] else channel[0]
 
 
+def entry_name(entry: Mapping[str, Any]) -> str:
+    """The name of a case in a data list: its ``case``, or else that of its ``image``."""
+    return str(entry.get("case") or image_name(entry["image"]))
+
+
+def unique_names(images: Sequence[Sequence[str]], root: str | PathLike[str]) -> list[str]:
+    """Names of cases by their files, with folder names in front where files in different folders share a name.
+
+    Args:
+        images: the files of each case, one per channel.
+        root: folder of the data set. Only folders below it count, so that a data set may be moved.
+    """
+    folders = [_folder_below(image[0], _absolute(fspath(root))) for image in images]
+    return _tell_apart([image_name(image) for image in images], folders)
+
+
 def result_suffix(image: str | PathLike[str]) -> str:
     """The suffix of the segmentation of ``image``: TIFF for TIFF, PNG for other pictures, else NIfTI."""
     if not is_picture_name(image):
@@ -75,14 +100,9 @@ def with_unique_names(cases: Sequence[_Case], strict: bool) -> list[_Case]:
         ImageFileError: if ``strict``: two results would have the same name.
     """
     once = _once(cases)
-    for same in _by_name(once):
-        if len({_folder(case) for case in same}) > 1:
-            _put_folders_in_front(same)
-    for same in _by_name(once):
-        if len(folders := {_folder(case) for case in same}) > 1:
-            for case in same:
-                if _folder(case) != min(folders):
-                    case["case"] = _with_hash(case, case["case"])
+    names = _tell_apart([case["case"] for case in once], [_folder(_first_path(case)) for case in once])
+    for case, name in zip(once, names, strict=True):
+        case["case"] = name
     _check_results(once, strict)
     _name_by_whole_file(once)
     return once
@@ -111,20 +131,37 @@ def _is_one_image(case: _Case, other: _Case) -> bool:
     return os.path.samestat(status, before) and status.st_nlink == 1
 
 
-def _put_folders_in_front(same: Sequence[_Case]) -> None:
+def _tell_apart(names: Sequence[str], folders: Sequence[str]) -> list[str]:
+    """The names, with folders' names in front or else hashes of the folders where several folders share a name."""
+    found = list(names)
+    for same in _alike(found):
+        if len({folders[index] for index in same}) > 1:
+            longer = _with_folders_in_front([names[index] for index in same], [folders[index] for index in same])
+            for index, name in zip(same, longer, strict=True):
+                found[index] = name
+    for same in _alike(found):
+        first = min(folders[index] for index in same)
+        for index in same:
+            if folders[index] != first:
+                found[index] = _with_hash(folders[index], found[index])
+    return found
+
+
+def _with_folders_in_front(names: Sequence[str], folders: Sequence[str]) -> list[str]:
     """Prefix parent folders, nearest first, until names differ; subject and session of BIDS always."""
-    folders = [Path(_folder(case)).parts[::-1] for case in same]
+    parents = [Path(folder).parts[::-1] for folder in folders]
     different = [
-        level for level in range(max(map(len, folders))) if len({parts[level : level + 1] for parts in folders}) > 1
+        level for level in range(max(map(len, parents))) if len({parts[level : level + 1] for parts in parents}) > 1
     ]
-    wanted = len(set(folders))
+    wanted = len(set(parents))
     for count in range(1, len(different) + 1):
-        names = [_in_front(parts, different[:count], case["case"]) for parts, case in zip(folders, same, strict=True)]
-        if len(set(map(_key, names))) == wanted:
+        longer = [_in_front(parts, different[:count], name) for parts, name in zip(parents, names, strict=True)]
+        if len(set(map(_key, longer))) == wanted:
             break
-    for case, name in zip(same, names, strict=True):
-        too_long = len(os.fsencode(name)) > _LONGEST
-        case["case"] = _with_hash(case, case["case"]) if too_long else name
+    return [
+        _with_hash(folder, name) if len(os.fsencode(long)) > _LONGEST else long
+        for folder, name, long in zip(folders, names, longer, strict=True)
+    ]
 
 
 def _in_front(parts: Sequence[str], levels: Sequence[int], name: str) -> str:
@@ -137,9 +174,8 @@ def _in_front(parts: Sequence[str], levels: Sequence[int], name: str) -> str:
     return "_".join((*reversed(chosen), name))
 
 
-def _with_hash(case: _Case, name: str) -> str:
-    folder = os.fsencode(_folder(case))
-    return f"{name}-{hashlib.blake2b(folder, digest_size=4).hexdigest()}"
+def _with_hash(folder: str, name: str) -> str:
+    return f"{name}-{hashlib.blake2b(os.fsencode(folder), digest_size=4).hexdigest()}"
 
 
 def _check_results(cases: Sequence[_Case], strict: bool) -> None:
@@ -172,9 +208,14 @@ def _name_by_whole_file(cases: Sequence[_Case]) -> None:
 
 
 def _by_name(cases: Sequence[_Case]) -> list[list[_Case]]:
-    groups: dict[str, list[_Case]] = defaultdict(list)
-    for case in cases:
-        groups[_key(case["case"])].append(case)
+    return [[cases[index] for index in same] for same in _alike([case["case"] for case in cases])]
+
+
+def _alike(names: Sequence[str]) -> list[list[int]]:
+    """Indices of the names, those of the same name together."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for index, name in enumerate(names):
+        groups[_key(name)].append(index)
     return list(groups.values())
 
 
@@ -192,8 +233,14 @@ def _first_path(case: _Case) -> str:
     return _paths(case)[0]
 
 
-def _folder(case: _Case) -> str:
-    return os.path.dirname(_absolute(_first_path(case)))
+def _folder(path: str) -> str:
+    return os.path.dirname(_absolute(path))
+
+
+def _folder_below(path: str, root: str) -> str:
+    """The folder of a file relative to ``root``, if it lies below."""
+    folder = Path(_folder(path))
+    return str(folder.relative_to(root) if folder.is_relative_to(root) else folder)
 
 
 def _absolute(path: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from monai_unetpp.data import describe_data_set, load_datalist
 from monai_unetpp.data.label_names import IGNORE
 from monai_unetpp.data.labelled import list_cases, repeated_names, same_name
-from monai_unetpp.data.naming import image_name
+from monai_unetpp.data.naming import entry_name
 
 __all__ = ["StudyCases", "find_study_cases"]
 
@@ -74,8 +73,8 @@ class StudyCases:
             "spatial_dims": self.spatial_dims,
             "in_channels": self.in_channels,
             "labels": {**self.labels, **({} if self.ignore_label is None else {IGNORE: self.ignore_label})},
-            "training": [_name(case) for case in self.training],
-            "validation": [_name(case) for case in self.validation],
+            "training": [entry_name(case) for case in self.training],
+            "validation": [entry_name(case) for case in self.validation],
         }
 
 
@@ -106,7 +105,3 @@ def find_study_cases(dataset_dir: str | PathLike[str], **subjects: Any) -> Study
         ignore_label=described.ignore_label,
         subject_rules=subjects,
     )
-
-
-def _name(case: Mapping[str, Any]) -> str:
-    return image_name(case["image"])

@@ -153,6 +153,13 @@ class TestList:
         generator = np.random.default_rng(1)
         save(folder / "more" / "a.nii.gz", generator.random(SHAPE, np.float32))
         change(folder, validation=[{"image": "more/a.nii.gz", "label": "labels/c.nii.gz"}])
+        assert check_dataset(folder) == []
+        check_labelled_data(folder, classes=3, spatial_dims=3, in_channels=1, refuse_repeats=True)
+
+    def test_one_name_in_one_folder(self, folder: Path) -> None:
+        generator = np.random.default_rng(1)
+        save(folder / "images" / "a.nii", generator.random(SHAPE, np.float32))
+        change(folder, validation=[{"image": "images/a.nii", "label": "labels/c.nii.gz"}])
         (problem,) = check_dataset(folder)
         assert "have the same name, 'a'" in problem
 

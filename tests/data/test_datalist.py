@@ -112,6 +112,36 @@ def test_only_image_and_label_are_paths(tmp_path):
     ]
 
 
+def test_files_of_one_name_are_told_apart_by_their_folders_wherever_the_data_set_is(tmp_path):
+    entries = [{"image": f"case_{n}/imaging.nii.gz", "label": f"case_{n}/segmentation.nii.gz"} for n in range(3)]
+    other = {"image": "more/scan.nii.gz", "label": "more/label.nii.gz"}
+    lists = {"training": [*entries[:2], other], "validation": entries[2:], "test": ["case_9/imaging.nii.gz"]}
+    for folder in (tmp_path / "here", tmp_path / "case_0" / "there"):
+        folder.mkdir(parents=True)
+        (folder / "dataset.json").write_text(json.dumps(lists))
+        listed = [entry for key in ("training", "validation") for entry in load_datalist(folder, key)]
+        names = ["case_0_imaging", "case_1_imaging", "scan", "case_2_imaging"]
+        # all have one: a batch needs entries with the same keys
+        assert [entry["case"] for entry in listed] == names
+        cases = list_cases(listed)
+        assert [case.name for case in cases] == names
+        assert list_cases([case.as_entry() for case in cases]) == cases
+        assert [case["case"] for case in find_cases(folder, list_key="validation")] == names[3:]
+        # nothing but segmentations is made of images without labels
+        assert [case["case"] for case in find_cases(folder)] == ["imaging"]
+
+
+def test_the_case_of_an_entry_is_its_name(tmp_path):
+    entries = [{"image": f"{n}/T1.nii.gz", "label": f"{n}/l.nii.gz", "case": n} for n in range(2)]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries, "validation": entries[:1]}))
+    assert [case.name for case in list_cases(load_datalist(tmp_path, "training"))] == ["0", "1"]
+    assert [case["case"] for case in find_cases(tmp_path, list_key="training")] == ["0", "1"]
+    entries[1]["case"] = "../a"
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": entries, "validation": entries[:1]}))
+    with pytest.raises(ValueError, match=r"the 'case' of entry 1 of 'training' must be a name for files, got '\.\./a'"):
+        load_datalist(tmp_path, "training")
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[1]", "null", '{"a": 1', "\ufeff[]", "[" * 100_000, '{"a": ' + "9" * 5000 + "}"], ids=range(8)
 )

@@ -96,7 +96,7 @@ def test_cases_of_a_subject_are_either_trained_on_or_scored(discs_dir, tmp_path,
 def test_cases_of_one_name_are_refused_before_they_are_scored(discs_dir, tmp_path):
     root = shutil.copytree(discs_dir, tmp_path / "data")
     content = json.loads((root / "dataset.json").read_text())
-    content["validation"].append({**content["validation"][0], "image": "again/disc_5.nii.gz"})
+    content["validation"].append({**content["validation"][0], "image": "imagesTr/disc_5.nii"})
     (root / "dataset.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"again/disc_5\.nii\.gz: names of cases must differ, got 'disc_5' 2 times"):
+    with pytest.raises(ValueError, match=r"imagesTr/disc_5\.nii: names of cases must differ, got 'disc_5' 2 times"):
         find_study_cases(root)

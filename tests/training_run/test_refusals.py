@@ -60,14 +60,12 @@ def copy_image(source, target):
     return lambda data: shutil.copy(data / f"imagesTr/disc_{source}.nii.gz", data / f"imagesTr/disc_{target}.nii.gz")
 
 
-def name_as_bids_does(data):
-    """The last two cases, which validate, become sub-1/T1w and sub-2/T1w."""
+def name_alike(data):
+    """The last two cases, which validate, become T1w.nii.gz and T1w.nii."""
 
     def change(content):
-        for number, entry in enumerate(content["validation"][-2:]):
-            moved = f"sub-{number}/T1w.nii.gz"
-            (data / f"sub-{number}").mkdir()
-            os.rename(data / entry["image"], data / moved)
+        for moved, entry in zip(("T1w.nii.gz", "T1w.nii"), content["validation"][-2:], strict=True):
+            nib.save(nib.load(data / entry["image"]), data / moved)
             entry["image"] = moved
 
     edit(data, change)
@@ -79,7 +77,7 @@ def name_as_bids_does(data):
         (copy_image(1, 8), r"disc_8\.nii\.gz \(validation\): the same image as .*disc_1.*, a leak between the lists"),
         (copy_image(7, 8), r"disc_8\.nii\.gz: the same image as .*disc_7.*, both in 'validation'"),
         (copy_image(1, 2), r"disc_2\.nii\.gz: the same image as .*disc_1.*, both in 'training'"),
-        (name_as_bids_does, r"sub-1/T1w\.nii\.gz and .*sub-0/T1w\.nii\.gz have .* name, 'T1w'\. Rename one of them"),
+        (name_alike, r"/T1w\.nii and .*/T1w\.nii\.gz have .* name, 'T1w'\. Rename one of them"),
         (lambda data: rewrite(data / "labelsTr", "disc_8", lambda voxels: voxels + 2), "must hold 0 and 7 only, got 2"),
         (lambda data: rewrite(data / "imagesTr", "disc_8", lambda voxels: voxels * np.nan), "NaN"),
         (
