@@ -117,7 +117,7 @@ def test_a_copy_of_an_image_in_another_fold_is_refused(tmp_path, boxes, folds) -
     shutil.copy(original.image[0], tmp_path / "copy.nii.gz")
     copy = dataclasses.replace(other, image=(tmp_path / "copy.nii.gz",), label=original.label)
     copied = dataclasses.replace(folds[1], cases=(copy, *folds[1].cases[1:]))
-    with pytest.raises(ValueError, match=r"must be sound for folds, got 1 of 20 .*\n- copy: .* the same image as"):
+    with pytest.raises(ValueError, match=r"must be sound for folds, got 1 of 20 .*\n- case_01: .* the same image as"):
         judge([folds[0], copied], plan_of(boxes, tmp_path / "out"))
 
 
