@@ -6,7 +6,8 @@ import dataclasses
 import gc
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,18 @@ def read_fitted(folder: Path) -> Fitted | None:
     return Fitted(folder, **content)
 
 
+@contextmanager
+def _freeing_memory() -> Iterator[None]:
+    """Free what a training held. Trainers refer to themselves: their cases would stay while others train or judge."""
+    try:
+        yield
+    finally:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+@_freeing_memory()
 def fit(
     bundle: Path,
     folder: Path,
@@ -90,34 +103,7 @@ def fit(
     if finished is not None:
         tell(f"{name}: done before, {finished.steps} steps")
         return finished
-    given = {**values, "output_dir": str(folder)}
-    try:
-        return _fit(bundle, folder, given, tell, name, cases, observed)
-    finally:
-        # trainers refer to themselves: their prepared cases would stay in memory while others train, or judge
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-
-
-def _fit(
-    bundle: Path,
-    folder: Path,
-    given: Mapping[str, Any],
-    tell: Callable[[str], None],
-    name: str,
-    cases: Sequence[Mapping[str, Any]] | None,
-    observed: Sequence[Mapping[str, Any]] | None,
-) -> Fitted:
-    names = ["train.json"] + (["multi_gpu_train.json"] if process_count() > 1 else [])
-    config = BundleConfig(bundle, *names)
-    for key, value in given.items():
-        config[key] = value
-    if cases is not None:
-        config["train#cases#data"] = list(cases)
-    config["train#levels#loss_alone"] = True
-    if observed is not None:
-        config["train#levels#cases#cases"] = list(observed)
+    config = _configure(bundle, {**values, "output_dir": str(folder)}, cases, observed)
     began = time.monotonic()
     config.parse("initialize")
     trainer = config.parse("train#trainer")
@@ -134,6 +120,24 @@ def _fit(
         if rank() == 0:
             _finish(fitted)
         return from_first(fitted if rank() == 0 else None, group)
+
+
+def _configure(
+    bundle: Path,
+    values: Mapping[str, Any],
+    cases: Sequence[Mapping[str, Any]] | None,
+    observed: Sequence[Mapping[str, Any]] | None,
+) -> BundleConfig:
+    names = ["train.json"] + (["multi_gpu_train.json"] if process_count() > 1 else [])
+    config = BundleConfig(bundle, *names)
+    for key, value in values.items():
+        config[key] = value
+    if cases is not None:
+        config["train#cases#data"] = list(cases)
+    config["train#levels#loss_alone"] = True
+    if observed is not None:
+        config["train#levels#cases#cases"] = list(observed)
+    return config
 
 
 def _run(config: BundleConfig, name: str) -> None:
