@@ -16,6 +16,7 @@ from ignite.engine import Events
 from monai.utils import CommonKeys
 
 from monai_unetpp.bundles import WEIGHTS_FILE, find_bundle, read_metadata
+from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.chaining import Chain
 from monai_unetpp.data.dicom import is_dicom_file
 from monai_unetpp.data.dicom_seg import DicomSegSaved, dicom_seg_path, read_label_codes
@@ -284,7 +285,7 @@ class _Run:
 
     def _add_dicom_seg(self, items: list[dict[str, Any]]) -> None:
         folder, pair = self.chain.last.folder, self.chain.pair
-        codes = read_label_codes(folder / "configs" / "metadata.json", read_metadata(folder).get("label_codes"))
+        codes = read_label_codes(folder / METADATA_FILE, read_metadata(folder).get("label_codes"))
         if pair is not None:
             numbers = range(len(pair.crops))
             codes = {pair.value(number, value): code for number in numbers for value, code in codes.items()}

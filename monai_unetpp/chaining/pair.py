@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.bundles import read_metadata
+from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.bundles.label_sets import label_values, read_brain_mask
 
 __all__ = ["CropRule", "Pair", "read_pair"]
@@ -94,7 +95,7 @@ def read_pair(
     Raises:
         ValueError: the entry is missing or invalid, or the first bundle lacks the labels.
     """
-    path, name = Path(bundle) / "configs" / "metadata.json", Path(within).name
+    path, name = Path(bundle) / METADATA_FILE, Path(within).name
     content = _read_entry(path, read_metadata(bundle).get("within", {}), name)
     try:
         margin_mm, masked = float(content.get("margin_mm", 0)), bool(content.get("masked", False))

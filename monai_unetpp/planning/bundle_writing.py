@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.files import remove_leftovers, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.data_check import CHECK_FILE
@@ -87,7 +88,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     (root / PLAN_FILE).unlink(missing_ok=True)
     for name, content in configs.items():
         write_text(root / "configs" / f"{name}.json", _as_text(content))
-    write_text(root / "configs" / "metadata.json", bundle_metadata(plan))
+    write_text(root / METADATA_FILE, bundle_metadata(plan))
     fingerprint.without_names().write(root / FINGERPRINT_FILE)
     for name in ("LICENSE", "configs/logging.conf"):
         write_text(root / name, (_TEMPLATE / name).read_text(encoding="utf-8"))

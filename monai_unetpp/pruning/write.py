@@ -25,6 +25,7 @@ from monai_unetpp.bundles import (
     read_network_def,
     weights_entry,
 )
+from monai_unetpp.bundles.json_files import METADATA_FILE
 from monai_unetpp.bundles.training_record import find_training_record, put_training_record
 from monai_unetpp.files import naming_full_disk, put_in_place, remove_leftovers, temporary_folder
 from monai_unetpp.measuring.quartiles import Quartiles
@@ -46,7 +47,7 @@ logger = logging.getLogger(__name__)
 _PARTS = ("LICENSE", "configs", "docs", "scripts")
 #: Configurations that make no sense with a single level.
 _DROPPED_CONFIGS = ("prune.json",)
-_NEEDED = ("LICENSE", "configs/metadata.json", "configs/inference.json", "docs/README.md", "models/model.pt")
+_NEEDED = ("LICENSE", METADATA_FILE, "configs/inference.json", "docs/README.md", "models/model.pt")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +137,7 @@ def _build(
     torch.save(pruned.state_dict(), new / WEIGHTS_FILE)
     _rewrite_configs(new / "configs", pruned.config)
     _set_inference(new / "configs", inference)
-    _rewrite_metadata(new / "configs" / "metadata.json", origin, accuracy)
+    _rewrite_metadata(new / METADATA_FILE, origin, accuracy)
     record = find_training_record(source / WEIGHTS_FILE)
     if record is not None:
         put_training_record(new, record)
@@ -189,7 +190,7 @@ def _check_folders(source: Path, target: Path, overwrite: bool) -> None:
         return
     if not overwrite:
         raise FileExistsError(f"target must not exist yet, got {target}. Give another folder, or overwrite=True.")
-    if not (target / "configs" / "metadata.json").is_file():
+    if not (target / METADATA_FILE).is_file():
         raise FileExistsError(f"target must be a bundle to be replaced, got {target}. Give another folder.")
 
 
