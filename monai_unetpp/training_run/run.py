@@ -96,7 +96,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
         ValueError: data with problems, all named; values that cannot work, or other ones than the training began with.
         FileExistsError: another bundle where the pruned one may have to be written.
         ImportError: the packages that draw the report are not installed.
-        BlockingIOError: another process trains in the same folder.
+        BlockingIOError: another process plans or trains in the same folder.
         MemoryError: memory ran out while training.
         RuntimeError: the loss became infinite or not a number, or torch failed otherwise.
     """
@@ -112,6 +112,8 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
             return finished
         check_targets(planned.bundle)
         with _alone(planned.bundle):
+            # another process may have planned anew before this one had the folder
+            planned = planned_bundle(options, logger.debug)
             run = _Run.of(options, planned, started, tell)
             folds = run.cross_fit()
             fitted = run.fit_final()
@@ -127,7 +129,7 @@ def _alone(bundle: Path) -> Iterator[None]:
         yield
         return
     (bundle / "training").mkdir(parents=True, exist_ok=True)
-    with claimed(bundle / "training", "trains"):
+    with claimed(bundle / "training", "plans or trains"):
         yield
 
 

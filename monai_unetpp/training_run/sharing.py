@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from monai_unetpp.distributed import process_count
 from monai_unetpp.files import write_text
-from monai_unetpp.training_run.beginning import has_trained
+from monai_unetpp.planning.bundle_writing import has_trained
 
 __all__ = ["CaseTime", "TimeShares", "share_time"]
 

@@ -243,11 +243,12 @@ def test_what_a_training_begins_with_is_kept_until_after_its_end(data, bundle, m
         train(asked(data, bundle, minutes=60))
 
 
-@pytest.mark.parametrize("left", ["start.json", "time.json", "checkpoint_epoch=3.pt", "model.pt"])
-def test_a_plan_whose_training_began_is_not_replaced(data, bundle, left):
+@pytest.mark.parametrize("left", ["checkpoint_epoch=3.pt", "fold_1/checkpoint_epoch=3.pt", "model.pt"])
+def test_a_plan_whose_training_has_saved_something_is_not_replaced(data, bundle, left):
     # these are from before
     assert (bundle / "training" / "fingerprint_cache.json").is_file()
     make_plan(data, bundle)
+    (bundle / "training" / "fold_1").mkdir()
     (bundle / "training" / left).touch()
     before = (bundle / "configs" / "plan.json").read_bytes()
     with pytest.raises(FileExistsError, match=r"is a bundle with weights or a training\. Give another folder"):
@@ -255,12 +256,27 @@ def test_a_plan_whose_training_began_is_not_replaced(data, bundle, left):
     assert (bundle / "configs" / "plan.json").read_bytes() == before
 
 
-def test_a_second_training_in_the_same_folder_is_refused(data, bundle, monkeypatch):
+def test_a_plan_whose_training_has_saved_nothing_is_replaced(data, bundle):
+    write_beginning(bundle, Beginning(20.0, 0, None))
+    (bundle / "training" / "time.json").touch()
+    make_plan(data, bundle, folds=3)
+    # nothing of the first attempt limits the next one
+    assert planned_bundle(asked(data, bundle, minutes=30), print).beginning == Beginning(30.0, 3, None)
+    assert not (bundle / "training" / "time.json").exists()
+
+
+def test_a_folder_in_which_another_process_plans_or_trains_is_refused(data, bundle, tmp_path, monkeypatch):
     """Such as a job that was started twice: each would go on from the checkpoints of the other."""
     monkeypatch.setattr(files, "_PATIENCE_S", 0.0)
-    with (
-        files.claimed(bundle / "training", "trains"),
-        pytest.raises(BlockingIOError, match=r"bundle/training: another process trains there\. Wait until it has"),
-    ):
-        train(asked(data, bundle))
+    before = (bundle / "configs" / "plan.json").stat().st_mtime_ns
+    (tmp_path / "new" / "training").mkdir(parents=True)
+    for folder, do in ((bundle, train), (bundle, make_plan), (tmp_path / "new", train), (tmp_path / "new", make_plan)):
+        with (
+            files.claimed(folder / "training", "trains"),
+            pytest.raises(BlockingIOError, match=r"/training: another process plans or trains there\. Wait until it"),
+        ):
+            do(asked(data, folder)) if do is train else do(data, folder)
+    assert (bundle / "configs" / "plan.json").stat().st_mtime_ns == before
     assert not (bundle / "training" / "start.json").exists()
+    # what the refused ones leave is not in the way
+    make_plan(data, tmp_path / "new")
