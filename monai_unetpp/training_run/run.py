@@ -33,7 +33,7 @@ from monai_unetpp.training_run.judging import (
     split_folds,
 )
 from monai_unetpp.training_run.planned import Planned, planned_bundle
-from monai_unetpp.training_run.sharing import TimeShares, share_time
+from monai_unetpp.training_run.sharing import TimeShares, kept_shares, share_time
 from monai_unetpp.training_run.timing import time_case
 from monai_unetpp.training_run.train_options import TrainOptions
 
@@ -155,21 +155,10 @@ class _Run:
         training = load_datalist(planned.dataset_dir, "training", folder, **subjects)
         validation = load_datalist(planned.dataset_dir, "validation", folder, **subjects)
         judging = [*training, *validation] if planned.folds else validation
-        case, levels = time_case(bundle, _typical(judging), values)
         with waiting_group() as group:
             shares = None
             if rank() == 0:
-                write_beginning(bundle, planned.beginning)
-                shares = share_time(
-                    folder / "time.json",
-                    planned.beginning.minutes,
-                    started=started,
-                    case=case,
-                    cases=len(judging),
-                    trained=len(training) + (len(validation) if planned.folds else 0),
-                    levels=levels,
-                    folds=planned.folds,
-                )
+                shares = kept_shares(folder / "time.json") or _share_time(planned, judging, values, started)
             shares = from_first(shares, group)
         return cls(planned, values, training, validation, shares, tell)
 
@@ -281,6 +270,21 @@ class _Run:
             "observed_cases": self.shares.observed(observed, minutes),
             "observed_seconds": min(60 * minutes / _LOOKS, _LONGEST_S),
         }
+
+
+def _share_time(planned: Planned, judging: _Entries, values: Mapping[str, Any], started: float) -> TimeShares:
+    """Time a case, and divide the time of a training that has saved nothing yet."""
+    case, levels = time_case(planned.bundle, _typical(judging), values)
+    write_beginning(planned.bundle, planned.beginning)
+    return share_time(
+        planned.bundle / "training" / "time.json",
+        planned.beginning.minutes,
+        started=started,
+        case=case,
+        cases=len(judging),
+        levels=levels,
+        folds=planned.folds,
+    )
 
 
 def _typical(entries: _Entries) -> Mapping[str, Any]:

@@ -212,8 +212,10 @@ def test_a_run_of_another_study_in_the_same_folder_is_refused(discs_dir, tmp_pat
     with files.claimed(run, "trains"):
         code = cli.main(["study", str(discs_dir), "-o", str(tmp_path), "--variants", "unet_L1", *options])
     assert code == 2
-    assert capsys.readouterr().err.splitlines()[-1].endswith(
-        "seed_0: another process trains there. Wait until it has ended, or take another folder."
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith("seed_0: another process trains there. Wait until it has ended, or take another folder.")
     )
     assert drawn == []
     assert not (run / "failure.txt").exists()

@@ -11,7 +11,8 @@ from disc_images import write_disc_images
 from tiny_planning import TINY, slow_machine
 
 from monai_unetpp import files
-from monai_unetpp.data import describe_data_set, load_datalist
+from monai_unetpp.bundles.training_record import TrainingRecord
+from monai_unetpp.data import describe_data_set, load_datalist, voxel_hash
 from monai_unetpp.planning import bundle_writing, data_check, load_plan, plan, plan_making, take_fingerprint
 from monai_unetpp.pruning import preflight
 from monai_unetpp.training_run import TrainOptions, train
@@ -174,6 +175,22 @@ def test_data_that_passed_are_read_again_only_when_they_change(data, tmp_path, m
     assert check() == 4
 
 
+def test_images_that_passed_are_not_read_again_for_the_record_of_the_training(data, tmp_path, monkeypatch):
+    entries = load_datalist(data, "training")
+    expected = TrainingRecord.of(entries, rule="last")
+    monkeypatch.setattr(voxel_hash, "_known", {})
+    data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
+    monkeypatch.setattr(voxel_hash, "_hash_files", None)
+    assert TrainingRecord.of(entries, rule="last") == expected
+    # nor in another process, which finds the check passed
+    monkeypatch.setattr(voxel_hash, "_known", {})
+    data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
+    assert TrainingRecord.of(entries, rule="last") == expected
+    os.utime(entries[0]["image"], (1, 1))
+    with pytest.raises(TypeError):
+        TrainingRecord.of(entries, rule="last")
+
+
 def test_subjects_that_are_given_count_before_the_plan_is_made(data, tmp_path):
     """By their names all cases are of one subject, who could not be split."""
     folder = tmp_path / "plain"
@@ -236,6 +253,11 @@ def test_what_a_training_begins_with_is_kept_until_after_its_end(data, bundle, m
     with pytest.raises(KeyboardInterrupt):
         train(asked(data, bundle, minutes=5))
     assert planned_bundle(asked(data, bundle), print).beginning == Beginning(5.0, 0, None)
+    # what divided the time is not measured again once something is saved
+    (bundle / "training" / "checkpoint_epoch=1.pt").touch()
+    monkeypatch.setattr(stages, "time_case", None)
+    with pytest.raises(KeyboardInterrupt):
+        train(asked(data, bundle, minutes=5))
     outcome = {"verdict": "keep", "level": "L2", "summary": "Keep L2.", "steps": 2, "left_out": []}
     (bundle / "training" / "outcome.json").write_text(json.dumps(outcome))
     assert train(asked(data, bundle, minutes=5)).level == "L2"
