@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data import load_datalist
+from monai_unetpp.data.labelled import file_identity
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
 from monai_unetpp.files import claimed, write_text
@@ -288,11 +288,12 @@ def _share_time(planned: Planned, judging: _Entries, values: Mapping[str, Any], 
 
 
 def _typical(entries: _Entries) -> Mapping[str, Any]:
-    """The case whose image files are of median size."""
+    """The case whose image is of median size, with the voxels that headers and folders name."""
 
     def size(entry: Mapping[str, Any]) -> int:
         image = entry["image"]
-        return sum(os.path.getsize(file) for file in ([image] if isinstance(image, str) else image))
+        files = [image] if isinstance(image, str) else image
+        return sum(bytes_ for file in files for _, bytes_, _ in file_identity(Path(file)))
 
     return sorted(entries, key=size)[len(entries) // 2]
 

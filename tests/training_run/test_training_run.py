@@ -361,6 +361,14 @@ def test_the_time_of_a_case_has_all_that_scoring_and_training_do_with_it(discs_d
     assert set(waited) == {"cpu"}
 
 
+def test_the_case_that_is_timed_is_of_median_size_in_voxels(tmp_path):
+    for name, header, voxels in (("small", 300, 1), ("median", 100, 1000), ("large", 200, 2000)):
+        (tmp_path / f"{name}.raw").write_bytes(bytes(voxels))
+        (tmp_path / f"{name}.mhd").write_text(f"NDims = 3\nElementDataFile = {name}.raw".ljust(header))
+    entries = [{"image": str(tmp_path / f"{name}.mhd")} for name in ("small", "median", "large")]
+    assert stages._typical(entries) == entries[1]
+
+
 def test_a_few_windows_of_a_large_image_are_timed():
     inferer = NestedSlidingWindowInferer(roi_size=(16, 8), overlap=0.5)
     part, times = timing._part(torch.zeros(1, 64, 32), inferer)
