@@ -50,6 +50,7 @@ from monai_unetpp.pruning.results import (
 )
 from monai_unetpp.pruning.rules import Margin, Rules
 from monai_unetpp.pruning.summary import points_under_test, summarise, verdict
+from monai_unetpp.pruning.tradeoffs import mean_accuracy, pareto_front, resampled_accuracy
 from monai_unetpp.pruning.trust_tables import stability_table
 from monai_unetpp.pruning.trust_wording import honesty
 from monai_unetpp.pruning.wording import interval_note
@@ -635,14 +636,30 @@ class TestTradeOffPlots:
         assert "size of the network 1.51 million parameters" in told[2].alt
         assert plot_trade_offs(make_result(costs={})) == plot_trade_offs(single()) == []
 
-    def test_how_often_a_point_is_unbeaten_is_that_of_the_table(self):
-        shares = {"L1": 0.123, "L2": 0.5, "L3": 1.0, "L2 trained alone": 0.0}
-        front = TradeOff("pareto accuracy/latency_ms", ("L3", "L2"), "why", shares)
-        time, memory, _ = plot_trade_offs(make_result(trade_offs=(front,)))
-        found = dict(re.findall(r"(L\d[a-z ]*): [^;]*? unbeaten in (\d+)", time.alt))
-        assert found == {"L1": "12", "L2": "50", "L3": "100", "L2 trained alone": "0"}
-        # what no rule of the result gives is drawn again
-        assert dict(re.findall(r"(L\d[a-z ]*): [^;]*? unbeaten in (\d+)", memory.alt))["L1"] == "100"
+    @pytest.mark.parametrize("confirming", [(), tuple(("oslo", f"oslo_{n:03d}") for n in range(8))])
+    def test_everything_rests_on_the_cases_of_the_table(self, confirming, tmp_path):
+        base = make_result()
+        # better than L3 on the cases that confirm, much worse on the others
+        changed = {"oslo_000": 0.99, "oslo_009": 0.2}
+        rows = tuple(
+            dataclasses.replace(row, score=score(changed[row.case]))
+            if row.point == "L2" and row.label == "posterior" and row.case in changed
+            else row
+            for row in base.rows
+        )
+        result = dataclasses.replace(base, rows=rows, confirming=confirming)
+        names = [point.name for point in base.points]
+        choosing = [row for row in rows if (row.dataset, row.case) not in confirming]
+        accuracy = mean_accuracy(choosing, names)
+        front = pareto_front(accuracy, base.costs, ["latency_ms"], resampled_accuracy(choosing, names, seed=20))
+        time, *_ = plot_trade_offs(result)
+        found = re.findall(r"(L\d[a-z ]*): mean Dice ([\d.]+), [^;]*? unbeaten in (\d+)", time.alt)
+        assert {name: (float(dice), int(share)) for name, dice, share in found} == {
+            name: (round(accuracy[name], 3), round(100 * front.on_front[name])) for name in names
+        }
+        page = write_report(result, tmp_path)["html"].read_text(encoding="utf-8")
+        assert ("Only the cases that choose the level count here" in page) == bool(confirming)
+        assert ("All cases count." in page) != bool(confirming)
 
     def test_a_depth_per_window_is_a_point_of_the_time_alone(self):
         base = make_result()
