@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from monai_unetpp.planning.fingerprint import QUANTILES, CaseFingerprint, Fingerprint, IntensityStatistics
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = [
     "ISENSEE",
@@ -102,16 +103,16 @@ def choose_crop_background(fingerprint: Fingerprint) -> Choice:
         return Choice(False, "Only volumes without a physical intensity scale are cropped to their content.")
     share, hidden = _share_with_surround(fingerprint), hidden_labels(fingerprint)
     if share < _MOST:
-        return Choice(False, f"Only {share:.0%} of the cases have a constant value around their content.")
+        return Choice(False, f"Only {percent(share)} of the cases have a constant value around their content.")
     if hidden:
         return Choice(
             False,
-            f"{share:.0%} of the cases have a constant value around their content, but {_listed(hidden)} lie in it and "
-            "would never be found if it were background.",
+            f"{percent(share)} of the cases have a constant value around their content, but {_listed(hidden)} lie in "
+            "it and would never be found if it were background.",
         )
     return Choice(
         True,
-        f"{share:.0%} of the cases have a constant value around their content; it is set to 0, cropped away, and "
+        f"{percent(share)} of the cases have a constant value around their content; it is set to 0, cropped away, and "
         "background in the result.",
     )
 
@@ -127,8 +128,8 @@ def hidden_labels(fingerprint: Fingerprint, least: float = _HIDDEN) -> dict[str,
 
 
 def _listed(hidden: dict[str, float]) -> str:
-    """Such as ``"3% of a and 40% of b"``."""
-    parts = [f"{share:.0%} of {name}" for name, share in hidden.items()]
+    """Such as ``"3 % of a and 40 % of b"``."""
+    parts = [f"{percent(share)} of {name}" for name, share in hidden.items()]
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
@@ -240,8 +241,8 @@ def choose_inversion(fingerprint: Fingerprint, normalization: str) -> Choice:
     if min(dark, bright) >= _SOME and dark + bright >= 1 - _BETWEEN:
         return Choice(
             True,
-            f"{bright:.0%} of the images have a bright background and {dark:.0%} a dark one; bright ones are inverted, "
-            "so that all look alike.",
+            f"{percent(bright)} of the images have a bright background and {percent(dark)} a dark one; bright ones are "
+            "inverted, so that all look alike.",
         )
     return Choice(False, "The backgrounds are not of two separate kinds, dark and bright.")
 

@@ -14,6 +14,7 @@ from monai_unetpp.planning.data_rules import hidden_labels
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.training_plan import TrainingPlan, counted
 from monai_unetpp.reporting.markdown import code, escape, format_table
+from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.version import __version__
 
 __all__ = ["DATA_LICENSE", "bundle_metadata", "plan_text", "preprocessing_text", "safe_name"]
@@ -118,7 +119,7 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
             if (plan.spatial_dims, len(plan.channels)) == (2, 1)
             else []
         ),
-        f"{surround:.0%} of the cases have a constant value around their content{_hidden_text(fingerprint)}.",
+        f"{percent(surround)} of the cases have a constant value around their content{_hidden_text(fingerprint)}.",
         f"Validation: {plan.validation}, "
         f"{'trained on too, but not in these figures' if plan.folds else 'not used for planning or training'}.",
         f"Labels: {_labels_text(plan, fingerprint)}.{ignored}",
@@ -129,7 +130,9 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
 
 def _hidden_text(fingerprint: Fingerprint) -> str:
     """The labels with voxels in the surround; empty where there are hardly any."""
-    parts = [f"{share:.1%} of {escape(name)}" for name, share in hidden_labels(fingerprint, _HARDLY_ANY).items()]
+    parts = [
+        f"{percent(share, '.1f')} of {escape(name)}" for name, share in hidden_labels(fingerprint, _HARDLY_ANY).items()
+    ]
     return f"; in it lie {', '.join(parts)}" if parts else ""
 
 
@@ -148,7 +151,7 @@ def _labels_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         missing = sum(not count for count in counts)
         lacking = f", in {len(counts) - missing} of {len(counts)} cases" if missing else ""
         share = sum(counts) / total
-        parts.append(f"{plan.labels[name]} {escape(name)} ({share:.1%} of the labelled voxels{lacking})")
+        parts.append(f"{plan.labels[name]} {escape(name)} ({percent(share, '.1f')} of the labelled voxels{lacking})")
     return "; ".join(parts)
 
 

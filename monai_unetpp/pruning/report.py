@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ __all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
 SCHEMA_VERSION = "2.5"
 _GRID_FILE = "operating_points.csv"
 _ADAPTIVE_FILE = "adaptive_depth.csv"
+_UNBROKEN = re.compile(r"\d %|± \d|\([-+\d., to]+\)")
+"""Where a line of a cell must not break: it may between a mean and its spread."""
 
 
 def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict[str, Path]:
@@ -244,6 +247,9 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
+    )
+    environment.filters["unbroken"] = lambda text: _UNBROKEN.sub(
+        lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text
     )
     decision = verdict(result)
     overlays = [_overlay(_find(path, folder)) for path in result.overlays]

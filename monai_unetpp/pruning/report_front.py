@@ -22,7 +22,7 @@ from monai_unetpp.pruning.tradeoffs import (
 )
 from monai_unetpp.pruning.wording import format_metric
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure, write_beside
-from monai_unetpp.reporting.numbers import NBSP, percent, significant, time_unit
+from monai_unetpp.reporting.numbers import percent, significant, time_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -224,4 +224,4 @@ def _in_words(place: _Place, words: str, unit: str, deepest: _Place | None) -> s
     if deepest is None or place.name == deepest.name:
         return text
     low, high = place.bar
-    return f"{text}, 95{NBSP}% interval relative to {deepest.name} {low:.4f} to {high:.4f}"
+    return f"{text}, 95 % interval relative to {deepest.name} {low:.4f} to {high:.4f}"

@@ -15,6 +15,7 @@ from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import AdaptiveDepth, PointCost, ScoreRow, TradeOff
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import FloatArray
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = [
     "by_utility",
@@ -155,7 +156,7 @@ def pareto_front(
     reason += f"; {', '.join(beaten)}." if beaten else "; every point is on the front."
     shares = {} if resampled is None else _front_shares(table, np.nanmean(resampled, axis=2)[..., None])
     if shares:
-        often = ", ".join(f"{name} in {share:.0%}" for name, share in shares.items())
+        often = ", ".join(f"{name} in {percent(share)}" for name, share in shares.items())
         reason += f" On the front of resampled subjects: {often}."
     return TradeOff(f"pareto accuracy/{'+'.join(keys)}", tuple(front), reason, shares)
 
@@ -173,7 +174,7 @@ def front_of_labels(costs: Mapping[str, PointCost], resampled: FloatArray, keys:
     """
     shares = _front_shares({name: [cost_value(cost, key) for key in keys] for name, cost in costs.items()}, resampled)
     front = [name for name, share in shares.items() if share >= 0.5]
-    left = [f"{name} in {share:.0%}" for name, share in shares.items()]
+    left = [f"{name} in {percent(share)}" for name, share in shares.items()]
     what = ", ".join(COST_KEYS[key].words for key in keys)
     reason = (
         f"A point is on the front if no other is at least as accurate on every label and as cheap in {what}. In "

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
 from monai_unetpp.pruning.summary import ALL, deepest_point, verdict
-from monai_unetpp.pruning.wording import data_set_in_words
-from monai_unetpp.reporting.numbers import NBSP, percent
+from monai_unetpp.pruning.wording import data_set_in_words, format_difference
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = ["TrustLine", "honesty", "share_of_samples", "trust_lines", "trust_sentences", "verdict_in_words"]
 
@@ -84,7 +84,7 @@ def verdict_in_words(result: PruningResult, name: str) -> str:
 
 def share_of_samples(share: float) -> str:
     """A share in percent, in which a rare verdict is not taken for one that never occurs."""
-    return f"under 1{NBSP}%" if 0 < share < 0.01 else percent(share)
+    return "under 1 %" if 0 < share < 0.01 else percent(share)
 
 
 def _stability_sentence(result: PruningResult, stability: Stability) -> str:
@@ -173,6 +173,6 @@ def _gap_sentences(result: PruningResult) -> list[str]:
     sentences = []
     for dataset, label in dict.fromkeys((each.dataset, each.label) for each in gaps):
         own = [each for each in gaps if (each.dataset, each.label) == (dataset, label)]
-        texts = ", ".join(f"{each.point} {each.training - each.judging:+.3f}" for each in own)
+        texts = ", ".join(f"{each.point} {format_difference('dice', each.training - each.judging)}" for each in own)
         sentences.append(f"Dice of {label} on training cases minus that on judging ones ({dataset}): {texts}.")
     return sentences

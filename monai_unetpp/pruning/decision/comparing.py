@@ -32,8 +32,10 @@ from monai_unetpp.pruning.statistics import (
     subjects_needed,
     unseen_rate,
 )
+from monai_unetpp.pruning.wording import confidence, format_difference
+from monai_unetpp.reporting.numbers import percent
 
-__all__ = ["DEFAULT_RULES", "Guard", "LevelOutcome", "LevelTest", "State", "percent"]
+__all__ = ["DEFAULT_RULES", "Guard", "LevelOutcome", "LevelTest", "State"]
 
 DEFAULT_RULES = Rules()
 """The default rules."""
@@ -221,9 +223,12 @@ class LevelTest:
 
     def _judge_mean(self, what: str, guard: GuardSample, bounds: MeanBounds, n: int) -> tuple[State, str]:
         margin, alpha = guard.margin, self.rules.alpha
+        mean, lower, upper = (
+            format_difference(guard.metric, each) for each in (bounds.mean, bounds.lower, bounds.upper)
+        )
         interval = (
-            f"mean difference {bounds.mean:+.4f}, one-sided {percent(1 - bound_alpha(n, self.bound_alpha))} bounds "
-            f"{bounds.lower:+.4f} and {bounds.upper:+.4f}, margin {margin:g}"
+            f"mean difference {mean}, one-sided {confidence(bound_alpha(n, self.bound_alpha))} bounds {lower} and "
+            f"{upper}, margin {margin:g}"
         )
         if n < MIN_SUBJECTS:
             return "inconclusive", f"{what}: {n} subjects are fewer than {MIN_SUBJECTS} ({interval})."
@@ -234,7 +239,7 @@ class LevelTest:
             return "pass", f"{what} is not worse by more than the margin ({interval})."
         if bounds.lower > -margin:
             return "inconclusive", (
-                f"{what}: {n} subjects cannot exclude drops in up to {percent(unseen_rate(n, alpha))} of "
+                f"{what}: {n} subjects cannot exclude drops in up to {percent(unseen_rate(n, alpha), '.1f')} of "
                 f"subjects, and the mean leaves too little room for them ({interval})."
             )
         return "inconclusive", f"{what}: the loss may or may not exceed the margin ({interval})."
@@ -288,11 +293,6 @@ def _guards(margins: Sequence[Margin], paired: PairedScores) -> list[Guard]:
                 raise ValueError(f"margins must guard {margin.metric} of {label!r} once, got two margins.")
             guards[key] = margin.value
     return [(metric, label, value) for (metric, label), value in {**general, **named}.items()]
-
-
-def percent(share: float) -> str:
-    """A share as text, such as ``"95 %"``."""
-    return f"{100 * share:.4g} %"
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:

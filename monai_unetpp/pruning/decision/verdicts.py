@@ -9,7 +9,7 @@ from typing import Literal
 
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.decision.between_sets import differences_between
-from monai_unetpp.pruning.decision.comparing import DEFAULT_RULES, Guard, LevelOutcome, LevelTest, percent
+from monai_unetpp.pruning.decision.comparing import DEFAULT_RULES, Guard, LevelOutcome, LevelTest
 from monai_unetpp.pruning.decision.stability import (
     join_verdicts,
     joint_subjects_needed,
@@ -20,6 +20,7 @@ from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import Decision, OperatingPoint, ScoreRow, SetDifference, Stability, Verdict
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS, bound_alpha
+from monai_unetpp.pruning.wording import confidence
 
 __all__ = ["confirm", "decide", "decide_all", "join", "trust"]
 
@@ -352,7 +353,7 @@ def _summary(
     role: Role,
 ) -> str:
     counted, guarded = _counted(test), _margins_text(test.guards)
-    alpha = percent(1 - bound_alpha(test.subjects, test.rules.alpha))
+    alpha = confidence(bound_alpha(test.subjects, test.rules.alpha))
     if verdict == "prune":
         lead = "Confirmed: prune" if role == "confirm" else "Prune"
         text = (
