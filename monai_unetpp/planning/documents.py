@@ -12,9 +12,9 @@ from typing import Any
 
 from monai_unetpp.planning.data_rules import hidden_labels
 from monai_unetpp.planning.fingerprint import Fingerprint
-from monai_unetpp.planning.training_plan import TrainingPlan, counted
+from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.reporting.markdown import code, escape, format_table
-from monai_unetpp.reporting.numbers import percent
+from monai_unetpp.reporting.numbers import counted, percent
 from monai_unetpp.version import __version__
 
 __all__ = ["DATA_LICENSE", "bundle_metadata", "plan_text", "preprocessing_text", "safe_name"]

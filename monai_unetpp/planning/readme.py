@@ -10,9 +10,9 @@ from monai_unetpp.files import write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.documents import data_text, preprocessing_text
 from monai_unetpp.planning.fingerprint import Fingerprint
-from monai_unetpp.planning.training_plan import TrainingPlan, counted, in_words, load_plan
+from monai_unetpp.planning.training_plan import TrainingPlan, in_words, load_plan
 from monai_unetpp.reporting.markdown import escape
-from monai_unetpp.reporting.numbers import percent
+from monai_unetpp.reporting.numbers import counted, percent
 
 __all__ = ["readme_text", "write_readme"]
 

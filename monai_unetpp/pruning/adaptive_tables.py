@@ -11,7 +11,7 @@ from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.pruning.adaptive_points import operations_ratio
 from monai_unetpp.pruning.results import AdaptiveDepth, AdaptivePoint, Comparison, PointOutcome, PruningResult, ScoreRow
 from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_metric, interval, quartiles
-from monai_unetpp.reporting.numbers import percent, significant
+from monai_unetpp.reporting.numbers import counted, percent, significant
 from monai_unetpp.reporting.tables import Table, TableCell
 from monai_unetpp.spreadsheet import format_csv
 
@@ -72,8 +72,8 @@ def adaptive_table(result: PruningResult) -> Table | None:
         marked=marked if len(records) == len(adaptive.points) else (),
         notes=[
             f"Operations and time are relative to {adaptive.reference}. Time: median (quartiles) of "
-            f"{adaptive.points[0].time_ratio.count} round(s) over {adaptive.timed_cases} cases, evenly spaced from the "
-            "shallowest to the deepest. In brackets after the level of nearest cost: its operations.",
+            f"{counted(adaptive.points[0].time_ratio.count, 'round')} over {adaptive.timed_cases} cases, evenly "
+            "spaced from the shallowest to the deepest. In brackets after the level of nearest cost: its operations.",
             "Dice difference: from the deepest level, for the guarded label with the largest loss, with one-sided "
             "bounds at the error level of the verdict.",
             f"Never stops: every window goes through all stages to {adaptive.reference}. Its time is what the stages "

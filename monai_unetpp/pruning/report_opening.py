@@ -22,12 +22,12 @@ class Fact(NamedTuple):
 
 
 def plain_verdict(result: PruningResult) -> str:
-    """What to do, in one short sentence without figures."""
+    """What to do, in a few words without figures."""
     decision, deepest = verdict(result), deepest_point(result)
     name = deepest.name if deepest else decision.level
     if decision.verdict == "prune" and decision.level != name:
-        lead = "Confirmed: use" if decision.role == "confirm" else "Use"
-        return f"{lead} {decision.level} instead of {name}: as accurate within the margins, at less cost."
+        known = "Not confirmed on unseen cases yet." if decision.optimistic else "Confirmed on other cases."
+        return f"Use {decision.level} instead of {name}: as accurate within the margins, at less cost. {known}"
     if decision.verdict == "keep":
         loser = shown_loser(result)
         return f"Keep {name}: {loser.name if loser else 'a shallower level'} is not accurate enough."

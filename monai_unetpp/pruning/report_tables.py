@@ -123,7 +123,8 @@ def verdicts_table(result: PruningResult) -> Table:
         records,
         words=("Data set", "Verdict", "Its cases", "Optimistic", "In words"),
         notes=[
-            "Optimistic: whether the same cases chose the level and give its figures, whatever selected the weights."
+            "Optimistic: whether the cases that give the figures also chose the level or, where they confirm it, the "
+            "weights."
         ],
     )
 
@@ -255,8 +256,8 @@ def _comparison_notes(result: PruningResult, decision: Decision, tested: frozens
         "A comparison passes if the lower bound is above minus the margin and the mean leaves room for rare large "
         "drops that so few subjects cannot exclude. It fails if the upper bound is below minus the margin, or if an "
         "exact sign test shows more subjects with a large drop than with a large gain. Otherwise it is inconclusive.",
-        "Not tested: the order of the levels is fixed and the first that does not pass ends the test; further "
-        "checkpoints are no candidates. Such rows are descriptive and never count for the verdict."
+        "Not tested: levels after the first that does not pass, and further checkpoints, which are no candidates. Such "
+        "rows are descriptive and never count for the verdict."
         if any(c.point not in tested for c in decision.comparisons)
         else "",
         _unseen_note(decision, tested, result.rules.alpha),

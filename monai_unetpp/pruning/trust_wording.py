@@ -52,7 +52,7 @@ def _took_part(result: PruningResult, dataset: str) -> bool:
 
 
 def honesty(result: PruningResult) -> str:
-    """Whether the figures are optimistic, and what would make them less so."""
+    """Whether the figures are optimistic, and what would make them less so; empty where no level was chosen."""
     if not any(d.optimistic for d in result.decisions):
         return "The figures are not optimistic: no case both chose the level and gave its figures."
     confirmed = [d.dataset for d in result.decisions if d.role == "confirm" and d.dataset != ALL]
@@ -68,10 +68,7 @@ def honesty(result: PruningResult) -> str:
             f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)}): their figures "
             "are not optimistic, those of the choosing cases are."
         )
-    return (
-        "The figures are optimistic: the same cases chose the level and give its figures. Confirm them on cases that "
-        "took no part in the choice."
-    )
+    return "Confirm it on cases that took no part in the choice." if verdict(result).verdict == "prune" else ""
 
 
 def verdict_in_words(result: PruningResult, name: str) -> str:
@@ -149,7 +146,9 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
             "tested on unseen cases."
         )
     untouched = all(not each.training and not each.selecting for each in exposures)
-    return sentences or (["No judging case took part in the weights."] if untouched and exposures else [])
+    return sentences or (
+        ["No judging case trained the network or chose its weights."] if untouched and exposures else []
+    )
 
 
 def _out_of_fold_sentences(exposures: Sequence[Exposure]) -> list[str]:

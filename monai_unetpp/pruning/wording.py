@@ -85,8 +85,8 @@ def interval_note(alpha: float, comparisons: Sequence[Comparison]) -> str:
     bound = confidence(levels[0])
     return (
         "Differences are level minus deepest, signed so that negative is worse at the level; subjects have equal "
-        f"weights. In brackets: one-sided {bound} lower bound to one-sided {bound} upper bound of the mean "
-        f"difference{few}, together an interval of {confidence(2 * levels[0])}. Only the lower bound lets a level pass."
+        f"weights. In brackets: the one-sided {bound} lower and upper bounds of the mean difference{few}, together an "
+        f"interval of {confidence(2 * levels[0])}. Only the lower bound lets a level pass."
     )
 
 

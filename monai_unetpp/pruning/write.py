@@ -389,8 +389,6 @@ def _verdict_lines(level: str, decision: Decision | None) -> list[str]:
         ]
     if decision.optimistic and decision.role == "confirm":
         lines += ["", "These cases chose the weights, though not the level, so the figures are optimistic."]
-    elif decision.optimistic:
-        lines += ["", "The same cases chose the level and give its figures, which are therefore optimistic."]
     return lines
 
 

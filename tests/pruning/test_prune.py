@@ -261,7 +261,7 @@ def test_the_choice_must_be_confirmed_on_every_data_set(tmp_path, boxes, other_b
 @pytest.mark.parametrize(
     ("verdicts", "expected"),
     [
-        (("prune", "prune"), ("prune", "Confirmed: prune to L1, on each of 2 data sets (a, b).")),
+        (("prune", "prune"), ("prune", "Prune to L1, confirmed on each of 2 data sets (a, b).")),
         (("prune", "keep"), ("keep", "Keep L2: the chosen level fails on b.")),
         (("inconclusive", "keep"), ("keep", "Keep L2: the chosen level fails on b.")),
     ],

@@ -33,7 +33,7 @@ from monai_unetpp.pruning.statistics import (
     unseen_rate,
 )
 from monai_unetpp.pruning.wording import confidence, format_difference
-from monai_unetpp.reporting.numbers import percent
+from monai_unetpp.reporting.numbers import counted, percent
 
 __all__ = ["DEFAULT_RULES", "Guard", "LevelOutcome", "LevelTest", "State"]
 
@@ -108,16 +108,13 @@ class LevelTest:
                 f"{point}: {label} is in no case, so nothing can be said about it. Add cases that have it, or name the "
                 "labels to guard, as in --margin dice:LABEL=0.01."
             )
-        cases = self.paired.comparable_cases(label, point, self.reference)
-        return (
-            f"{point}: {METRICS[metric].in_words} of {label} cannot be tested: {len(cases)} case(s) have the "
-            f"structure{self._left_out(label, point)}."
-        )
+        what = f"{METRICS[metric].in_words} of {label}"
+        return f"{point}: {what} cannot be tested on fewer than two subjects{self._left_out(label, point)}."
 
     def _left_out(self, label: str, point: str) -> str:
         """End of a sentence: how many pairs are left out because both points have a false positive."""
         count = len(self.paired.both_false_positive(label, point, self.reference))
-        return f"; {count} {BOTH_FALSE_POSITIVE}" if count else ""
+        return f"; {counted(count, 'case')} {BOTH_FALSE_POSITIVE}" if count else ""
 
     def _missed(self, point: str, miss: MissSample) -> tuple[State, str]:
         state = _FROM_STATE[int(miss.states(np.ones((1, self.subjects)), self.rules.alpha)[0])]
@@ -239,7 +236,7 @@ class LevelTest:
             return "pass", f"{what} is not worse by more than the margin ({interval})."
         if bounds.lower > -margin:
             return "inconclusive", (
-                f"{what}: {n} subjects cannot exclude drops in up to {percent(unseen_rate(n, alpha), '.1f')} of "
+                f"{what}: {n} subjects cannot exclude large drops in up to {percent(unseen_rate(n, alpha), '.1f')} of "
                 f"subjects, and the mean leaves too little room for them ({interval})."
             )
         return "inconclusive", f"{what}: the loss may or may not exceed the margin ({interval})."
