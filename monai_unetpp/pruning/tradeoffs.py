@@ -171,7 +171,8 @@ def front_of_labels(costs: Mapping[str, PointCost], resampled: FloatArray, keys:
     """
     shares = _front_shares({name: [cost_value(cost, key) for key in keys] for name, cost in costs.items()}, resampled)
     front = [name for name, share in shares.items() if share >= 0.5]
-    reason = f"On the front in at least half of {len(resampled)} resamples of the subjects: {_often(shares)}."
+    rule = f"A point is picked if it is on the front in at least half of {len(resampled)} resamples of the subjects"
+    reason = f"{rule}: {_often(shares)}."
     return TradeOff(f"pareto accuracy of each label/{'+'.join(keys)}", tuple(front), reason, shares)
 
 
