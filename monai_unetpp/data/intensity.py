@@ -116,6 +116,7 @@ def kind_weights(
     image_key: str = "image",
     spatial_dims: int = 2,
     most: float = math.inf,
+    channels: int = 1,
 ) -> list[float]:
     """Compute sampling weights that oversample rare kinds of images.
 
@@ -124,11 +125,12 @@ def kind_weights(
     ``n ** -power``.
 
     Args:
-        data: cases with the path of an image, or one path per channel, the first of which tells the background.
+        data: cases with the path of an image, or one path per channel. The first channel tells the background.
         power: from 0 (all cases equally often) to 1 (all kinds equally often).
         image_key: key of the path.
         spatial_dims: 2 or 3.
         most: the largest weight, relative to that of the most frequent kind.
+        channels: channels of an image.
 
     Returns:
         A weight per case, for ``torch.utils.data.WeightedRandomSampler``, MONAI's
@@ -138,7 +140,8 @@ def kind_weights(
         ImageFileError: an image cannot be read.
         ValueError: ``power`` or ``most`` is out of range.
     """
-    load = LoadImage(VolumeReader(spatial_dims, allow_constant=True), image_only=True, ensure_channel_first=True)
+    reader = VolumeReader(spatial_dims, allow_constant=True, channels=channels)
+    load = LoadImage(reader, image_only=True, ensure_channel_first=True)
     shapes, places = [], []
     for case in data:
         first = np.asarray(load(case[image_key])[0])

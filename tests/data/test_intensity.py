@@ -87,6 +87,16 @@ def test_rare_kinds_weigh_at_most_a_multiple_of_the_most_frequent_one(cases: lis
     assert kind_weights(cases, most=1.0) == pytest.approx([0.25] * 24)
 
 
+def test_the_first_of_several_channels_in_a_file_tells_the_background(tmp_path: Path, dark: torch.Tensor) -> None:
+    cases = []
+    for name, first in {"dark": dark[0], "bright": 1 - dark[0]}.items():
+        image = np.stack([first.numpy(), dark[0].numpy()], axis=-1)[:, :, None]
+        nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / f"{name}.nii.gz")
+        cases.append({"image": str(tmp_path / f"{name}.nii.gz")})
+    data = [cases[0]] * 16 + [cases[1]] * 4
+    assert kind_weights(data, channels=2) == pytest.approx([0.25] * 16 + [0.5] * 4)
+
+
 def test_limits_of_the_weights(cases: list[dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match=r"power must be from 0 to 1, got 1\.5"):
         kind_weights(cases[:1], 1.5)

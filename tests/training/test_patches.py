@@ -82,7 +82,7 @@ def test_cases_are_drawn_by_weight_and_each_in_every_pass():
     assert (np.abs(counts - expected) < 1).all()
     assert counts.min() == 1
     assert counts.mean(axis=0) == pytest.approx(expected, rel=0.05)
-    assert len({tuple(one) for one in passes}) > 390
+    assert len({tuple(one) for one in passes}) > 350
     # which case comes depends on the number alone
     assert drawn_cases(weights, 4000, start=3333) == order[3333:]
 
