@@ -113,7 +113,7 @@ def test_a_surround_that_holds_labels_is_no_background():
     data = fingerprint(surround=True, labels={"a": 1, "b": 2, "c": 3}, in_surround={"a": 0.4, "b": 0.001, "c": 0.03})
     choice = data_rules.choose_crop_background(data)
     assert not choice.value
-    assert "40% of a and 3% of c lie in it and would never be found" in choice.reason
+    assert "40 % of a and 3 % of c lie in it and would never be found" in choice.reason
     # mean and deviation are still those of the content
     assert data_rules.choose_normalization(data, choice.value).value == "inside"
     few = fingerprint(surround=True, in_surround={"organ": 0.01})
@@ -143,6 +143,21 @@ def test_medians_around_the_middle_of_the_range_are_no_two_backgrounds():
         shape = (64, 64, 64) if name == "a volume" else (64, 64)
         data = fingerprint(shape=shape, modality="other", whole=intensities)
         assert not data_rules.choose_inversion(data, "volume").value, name
+
+
+def test_cases_of_rare_kinds_of_images_are_drawn_more_often():
+    def factor(whole, shape=(64, 64)):
+        return data_rules.choose_rare_kind_factor(fingerprint(shape=shape, modality="other", whole=whole))
+
+    found = factor([DARK] * 40 + [BRIGHT] * 2)
+    assert found.value == 5.0
+    assert "There are 2 kinds of images by shape and background." in found.reason
+    one, alike = factor([DARK] * 40), factor([DARK] * 20 + [BRIGHT] * 15)
+    assert (one.value, alike.value) == (1.0, 1.0)
+    assert "tell no kinds of images apart" in one.reason
+    assert "none of which is rare" in alike.reason
+    volumes = factor([DARK] * 40 + [BRIGHT] * 2, shape=(64, 64, 64))
+    assert (volumes.value, volumes.reason) == (1.0, "Only 2D images are sorted into kinds.")
 
 
 def test_rare_labels_are_drawn_more_often_and_background_for_a_fifth():
