@@ -245,7 +245,7 @@ class _Study:
 
     def do(self, plan: Sequence[tuple[StudyVariant, int]]) -> list[str]:
         """Do the runs that are not finished, and return which failed and why."""
-        failures = []
+        failures: list[str] = []
         waiting = [run for run in self.states(plan) if run.state != "finished"]
         if waiting:
             cases = self.cases
