@@ -198,13 +198,18 @@ class Fingerprint:
         return from_plain(cls, {"cases": [], **content}, "fingerprint")
 
     def write(self, path: str | PathLike[str], with_cases: bool = True) -> None:
-        """Write it as JSON, atomically.
+        """Write it as JSON, atomically, with a line for each case.
 
         Args:
             path: the file, such as ``configs/fingerprint.json`` of a bundle.
             with_cases: see :meth:`as_dict`.
         """
-        write_text(path, json.dumps(self.as_dict(with_cases), indent=1) + "\n")
+        content = self.as_dict(with_cases)
+        cases = [json.dumps(case) for case in content.pop("cases", ())]
+        entries = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items()]
+        if cases:
+            entries.append('"cases": [\n  {}\n ]'.format(",\n  ".join(cases)))
+        write_text(path, "{\n " + ",\n ".join(entries) + "\n}\n")
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Fingerprint:
