@@ -214,7 +214,8 @@ class NestedSlidingWindowInferer(Inferer):
         outputs = self._infer_within_memory(run)
         if isinstance(inputs, MetaTensor):
             outputs = {name: MetaTensor(output).copy_meta_from(inputs) for name, output in outputs.items()}
-        return outputs[next(iter(outputs))] if self._gives_one(outputs) else outputs
+        gives_one = isinstance(self.levels, str) or (self.levels is None and ONLY in outputs)
+        return next(iter(outputs.values())) if gives_one else outputs
 
     def with_options(self, **changes: Any) -> NestedSlidingWindowInferer:
         """Copy this inferer with some arguments changed, without its ``timer``.
@@ -225,7 +226,8 @@ class NestedSlidingWindowInferer(Inferer):
         Raises:
             TypeError: the constructor does not have an argument.
         """
-        return type(self)(**{**self._options(), **changes})
+        options = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return type(self)(**{**options, **changes})
 
     def estimate_memory(
         self,
@@ -274,16 +276,10 @@ class NestedSlidingWindowInferer(Inferer):
             input_itemsize=itemsize,
         )
 
-    def _options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
     def _names(self) -> tuple[str, ...]:
         if self.levels is None:
             return (ONLY,)
         return (self.levels,) if isinstance(self.levels, str) else tuple(self.levels)
-
-    def _gives_one(self, outputs: Mapping[str, torch.Tensor]) -> bool:
-        return isinstance(self.levels, str) or (self.levels is None and ONLY in outputs)
 
     def _grid(self, shape: Sequence[int], network: Any, device: torch.device) -> WindowGrid:
         if len(shape) < 3:
@@ -372,13 +368,13 @@ class NestedSlidingWindowInferer(Inferer):
         chosen = self.sw_batch_size
         if chosen is None:
             # OpenVINO is as fast with single windows, and its results do not depend on the batch size
-            alone = self.roi_size == AUTO or (not run.has_arguments and self._resolved(run) == "openvino")
+            alone = self.roi_size == AUTO or (
+                not run.has_arguments
+                and resolve_runtime(self.runtime, run.network, run.device, self.precision) == "openvino"
+            )
             chosen = 1 if alone else choose_batch_size(run.network, run.grid, run.images.shape[0], run.device)
         # do not retry what did not fit before
         return chosen if self._most_at_once is None else min(chosen, self._most_at_once)
-
-    def _resolved(self, run: WindowRun) -> str:
-        return resolve_runtime(self.runtime, run.network, run.device, self.precision)
 
     def _memory_message(self, run: WindowRun, error: Exception) -> str:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
