@@ -441,10 +441,13 @@ class NestedSlidingWindowInferer(Inferer):
             fixed_size=predictor.runtime != "torch" and self.levels != ADAPTIVE,
             skip_constant=self.skip_constant,
         )
+        predictions = self._predictions(batches, predictor)
+        if run.device.type == "cuda" and (self.device or run.images.device).type == "cpu":
+            predictions = through_pinned_memory(predictions)
         stitchers: dict[str, WindowStitcher] = {}
         kept: dict[str, torch.Tensor] = {}
         with tqdm(total=run.windows, unit="window", disable=not self.progress) as bar:
-            for batch, logits in self._predictions(batches, predictor, self.device or run.images.device):
+            for batch, logits in predictions:
                 with self._stage("stitching"):
                     if not stitchers:
                         if run.out_channels is None:
@@ -510,17 +513,9 @@ class NestedSlidingWindowInferer(Inferer):
         return tuple(levels)
 
     def _predictions(
-        self, batches: WindowBatches, predictor: Predictor, device: torch.device
-    ) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
-        """Yield each batch with its logits, which may still be on their way to ``device``."""
-        predictions = self._predictions_on_device(batches, predictor)
-        if batches.device.type == "cuda" and device.type == "cpu":
-            predictions = through_pinned_memory(predictions)
-        return predictions
-
-    def _predictions_on_device(
         self, batches: WindowBatches, predictor: Predictor
     ) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
+        """Yield each batch with its logits."""
         prepared = False
         while True:
             with self._stage("windows"):
