@@ -148,7 +148,8 @@ class TestVerdict:
         assert comparison.state == "inconclusive"
         assert (decision.verdict, decision.level) == ("inconclusive", "L3")
         assert decision.subjects_needed == pytest.approx(comparison.subjects_needed, rel=0.15)
-        assert f"about {decision.subjects_needed} subjects would be needed if there is no true" in decision.summary
+        needed = f"about {decision.subjects_needed} subjects would be needed for all tests together at 80 % power, "
+        assert f"{needed}if there is no true" in decision.summary
 
     def test_enough_cases_for_no_difference_are_too_few_for_the_observed_one(self) -> None:
         decision = decide(rows_of(levels(40, l2=-0.008, sd=0.02)), POINTS, DICE, dataset="A", **FAST)
@@ -156,7 +157,8 @@ class TestVerdict:
         assert (decision.verdict, comparison.state) == ("inconclusive", "inconclusive")
         assert comparison.subjects_needed < 40
         assert decision.subjects_needed == pytest.approx((2.487 * comparison.sd_difference / 0.002) ** 2, rel=0.15)
-        assert f"about {decision.subjects_needed} subjects would be needed if the true" in decision.summary
+        needed = f"about {decision.subjects_needed} subjects would be needed for all tests together at 80 % power, "
+        assert f"{needed}if the true" in decision.summary
 
     def test_inconclusive_for_lack_of_cases_says_how_many(self) -> None:
         decision = decide(rows_of(levels(30, sd=0.045)), POINTS, DICE, dataset="A", **FAST)
@@ -358,7 +360,7 @@ class TestGuards:
         rows = rows_of(wide) + rows_of(levels(40, l1=-0.05, l2=-0.05), label="Posterior")
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
         assert (found(decision, "L2").state, decision.verdict) == ("inconclusive", "keep")
-        assert "L2: Dice of Posterior is worse by more than the margin" in decision.summary
+        assert "L2 fails: Dice of Posterior is worse by more than the margin" in decision.summary
 
     def test_pairs_that_both_miss_do_not_dilute_a_loss(self) -> None:
         shared = dict.fromkeys(("L1", "L2", "L3"), range(8))
