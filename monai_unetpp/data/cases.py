@@ -93,7 +93,8 @@ def find_cases(
         logger.warning("%d inputs are results of monai-unetpp, such as %s. Left out.", len(only_results), example)
     elif only_results and strict:
         raise ImageFileError(only_results[0]["failure"])
-    return with_unique_names(join_channels(cases or only_results, channels, strict), strict)
+    joined = join_channels(cases or only_results, channels, strict, (2, 3) if pictures else (3,))
+    return with_unique_names(joined, strict)
 
 
 def expand_home(path: str | PathLike[str]) -> Path:

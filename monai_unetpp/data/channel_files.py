@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_unetpp.data.grid import channel_axes
 from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.naming import channel_of
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
@@ -19,13 +19,14 @@ __all__ = ["join_channels"]
 _Case = dict[str, Any]
 
 
-def join_channels(cases: Sequence[_Case], channels: int, strict: bool) -> list[_Case]:
+def join_channels(cases: Sequence[_Case], channels: int, strict: bool, dims: Sequence[int] = (3,)) -> list[_Case]:
     """Combine the files ``case_0000``, ``case_0001`` and so on of a folder into one case.
 
     Args:
         cases: dicts with ``image``, one path or several.
         channels: channels of the network; with one, nothing is joined.
         strict: whether a case with missing, surplus or repeated channels is an error; otherwise it gets a ``failure``.
+        dims: numbers of spatial axes that an image may have.
 
     Returns:
         The cases in order; a joined case takes the place of its first file. Files that hold all channels stay cases of
@@ -41,7 +42,7 @@ def join_channels(cases: Sequence[_Case], channels: int, strict: bool) -> list[_
         groups[_whole_of(case) or number].append(case)
     joined: list[_Case] = []
     for key, group in groups.items():
-        joined += group if isinstance(key, int) else _joined(key[1], group, channels, strict)
+        joined += group if isinstance(key, int) else _joined(key[1], group, channels, strict, dims)
     return joined
 
 
@@ -54,10 +55,10 @@ def _whole_of(case: _Case) -> tuple[str, str] | None:
     return None if channel is None else (os.path.dirname(image), channel[0])
 
 
-def _joined(name: str, parts: Sequence[_Case], channels: int, strict: bool) -> Sequence[_Case]:
+def _joined(name: str, parts: Sequence[_Case], channels: int, strict: bool, dims: Sequence[int]) -> Sequence[_Case]:
     """The case with the channels in ``parts``; these themselves if each holds all channels."""
     images = sorted(dict.fromkeys(part["image"] for part in parts), key=lambda image: (_number(image), image))
-    if all(_holds_all(image, channels) for image in images):
+    if all(_holds_all(image, channels, dims) for image in images):
         return parts
     case = {"image": images, "case": name}
     if [_number(image) for image in images] == list(range(channels)):
@@ -76,9 +77,10 @@ def _number(image: str) -> int:
     return -1 if channel is None else channel[1]
 
 
-def _holds_all(image: str, channels: int) -> bool:
-    """Whether the header of a file gives it a fourth axis with all channels."""
+def _holds_all(image: str, channels: int, dims: Sequence[int]) -> bool:
+    """Whether the header of a file gives it a further axis with all channels."""
     try:
-        return is_nifti_name(image) and math.prod(open_nifti(image).shape[3:]) == channels
+        shape = open_nifti(image).shape if is_nifti_name(image) else ()
+        return any(channel_axes(shape, each)[1] == channels for each in dims if len(shape) > each)
     except ImageFileError:  # reported when the case is loaded
         return False

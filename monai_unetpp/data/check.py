@@ -23,6 +23,7 @@ from monai_unetpp.data.datalist import (
 from monai_unetpp.data.grid import warn_once
 from monai_unetpp.data.label_names import LabelNames, name_values, read_label_names
 from monai_unetpp.data.labelled import LabelledCase, list_cases
+from monai_unetpp.data.voxel_hash import keep_hash
 from monai_unetpp.distributed import gather, rank, share
 from monai_unetpp.progress import Progress, counting
 
@@ -151,6 +152,10 @@ def check_labelled_data(
             found[files] = check_case(case, allowed, spatial_dims, in_channels)
             tell_checked(number, len(own))
     checked = gather(found)
+    for files, case in unique.items():
+        voxels = checked[files].voxels
+        if voxels is not None:
+            keep_hash(case.image, voxels)
     problems = [checked[files].problem or "" for files in unique if checked[files].problem is not None]
     repeats = [" ".join(line.splitlines()) for line in _repeated_cases(path, listed, checked)]
     if rank() == 0:

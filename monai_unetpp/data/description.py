@@ -79,11 +79,13 @@ def describe_data_set(dataset_dir: str | PathLike[str], **subjects: Any) -> Data
         names = read_label_names(path, content.get("labels"))
     spatial_dims = read_label_map(Path(training[0]["label"])).data.ndim
     image = training[0]["image"]
-    if not isinstance(image, list) and is_picture_name(image) and has_colours(image):
+    files = [image] if isinstance(image, str) else image
+    coloured = [file for file in files if is_picture_name(file) and has_colours(file)]
+    if coloured:
         logger.warning(
             "%s: has colours, which are averaged to one channel. To use them, store each in a file of its own, such as "
             "case_0000.png, case_0001.png and case_0002.png.",
-            image,
+            coloured[0],
         )
     channels = _channels(path, content, image, spatial_dims)
     return DataSetDescription(

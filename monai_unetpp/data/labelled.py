@@ -17,6 +17,7 @@ from monai_unetpp.data.label_values import list_values
 from monai_unetpp.data.naming import entry_name, image_name
 from monai_unetpp.data.result_marks import image_files
 from monai_unetpp.data.subjects import subject_of_image
+from monai_unetpp.files import hash_file
 
 __all__ = ["LabelledCase", "file_identity", "hash_files", "list_cases", "repeated_names", "same_name"]
 
@@ -182,7 +183,7 @@ def hash_files(paths: Sequence[Path]) -> str:
     """
     digest = hashlib.sha256()
     for file in (file for path in paths for file in _files_of(path)):
-        digest.update(hashlib.sha256(file.read_bytes()).digest())
+        digest.update(bytes.fromhex(hash_file(file)))
     return digest.hexdigest()
 
 

@@ -11,16 +11,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from monai_unetpp.data.labelled import file_identity
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti, read_voxels
 from monai_unetpp.data.reader import VolumeReader
 
-__all__ = ["hash_voxels"]
+__all__ = ["hash_voxels", "keep_hash"]
+
+#: Hashes of image files by their paths, sizes and times, so that no file is read twice for its hash.
+_known: dict[str, str] = {}
 
 _Image = str | PathLike[str] | Sequence[str | PathLike[str]] | npt.NDArray[Any]
 
 
 def hash_voxels(image: _Image) -> str:
     """SHA-256 of an image's shape and voxels, whatever the name, format, compression and header of its files.
+
+    Files whose hash is known are not read again unless they have changed.
 
     Args:
         image: a file, one file per channel, or the voxels ``(H, W[, D][, C])``. Channels in one or in several files
@@ -32,6 +38,22 @@ def hash_voxels(image: _Image) -> str:
     if isinstance(image, np.ndarray):
         return _hash(image)
     paths = [Path(image)] if isinstance(image, (str, PathLike)) else [Path(path) for path in image]
+    identity = _identity(paths)
+    if identity not in _known:
+        _known[identity] = _hash_files(paths)
+    return _known[identity]
+
+
+def keep_hash(paths: Sequence[Path], voxels: str) -> None:
+    """Keep the :func:`hash_voxels` of an image's files, for as long as this process runs and they do not change."""
+    _known[_identity(paths)] = voxels
+
+
+def _identity(paths: Sequence[Path]) -> str:
+    return repr([file_identity(path) for path in paths])
+
+
+def _hash_files(paths: Sequence[Path]) -> str:
     if len(paths) > 1 and all(path.suffix.lower() != ".dcm" for path in paths):
         return _hash(np.stack([np.squeeze(_read([path])) for path in paths], axis=-1))
     return _hash(_read(paths))

@@ -12,7 +12,7 @@ import torch
 __all__ = [
     "ADAPTIVE",
     "add_gated",
-    "check_adaptive",
+    "check_gate",
     "check_tolerance",
     "count_depths",
     "gate_name",
@@ -52,7 +52,7 @@ def check_tolerance(value: Any) -> float:
     return tolerance
 
 
-def check_adaptive(levels: Any, tolerance: Any, runtime: str) -> float | None:
+def check_gate(levels: Any, tolerance: Any, runtime: str) -> float | None:
     """Check the tolerance of an inferer with adaptive depth; None for other inferers.
 
     Raises:

@@ -18,7 +18,7 @@ from monai.utils import BlendMode, PytorchPadMode, look_up_option
 from tqdm import tqdm
 
 from monai_unetpp.devices import resolve_device
-from monai_unetpp.inferers.depth_gate import ADAPTIVE, add_gated, check_adaptive, count_depths
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, add_gated, check_gate, count_depths
 from monai_unetpp.inferers.flips import FlipInferer
 from monai_unetpp.inferers.head_averaging import mean_of_heads
 from monai_unetpp.inferers.label_maps import LabelMaps
@@ -161,7 +161,7 @@ class NestedSlidingWindowInferer(Inferer):
         self.cval = float(cval)
         self.sw_batch_size = sw_batch_size
         self.levels = check_levels(levels)
-        self.adaptive_tolerance = check_adaptive(levels, adaptive_tolerance, runtime)
+        self.adaptive_tolerance = check_gate(levels, adaptive_tolerance, runtime)
         self.output = output
         self.flips = FlipInferer(axes=flips).axes
         self.skip_constant = skip_constant

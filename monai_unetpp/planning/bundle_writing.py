@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.bundles.json_files import METADATA_FILE
-from monai_unetpp.files import remove_leftovers, write_text
+from monai_unetpp.files import MARK, remove_leftovers, write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.data_check import CHECK_FILE
 from monai_unetpp.planning.documents import DATA_LICENSE, bundle_metadata, plan_text
@@ -19,7 +19,7 @@ from monai_unetpp.planning.readme import readme_text
 from monai_unetpp.planning.training_plan import PLAN_FILE, TrainingPlan
 from monai_unetpp.planning.transforms import augmentation, postprocessing, preparation, preprocessing, takes_slices
 
-__all__ = ["CACHE_FILE", "check_free", "write_bundle"]
+__all__ = ["CACHE_FILE", "check_free", "has_trained", "write_bundle"]
 
 CACHE_FILE = "training/fingerprint_cache.json"
 """The measurements of each case, so that another plan for the same data need not read the images again."""
@@ -28,8 +28,10 @@ CACHE_FILE = "training/fingerprint_cache.json"
 _MEASURED = (CACHE_FILE, CHECK_FILE)
 #: Exists while a plan is written, and after that was interrupted.
 _UNFINISHED = "training/planning"
-#: Files of a training that has begun, by ``train`` or MONAI's own command.
-_BEGUN = ("start.json", "time.json", "checkpoint_*", "curve.csv", "model.pt")
+#: What a training leaves in its folder, or in that of a fold, once it has saved anything.
+_TRAINED_FILES = ("checkpoint_*.pt", "model.pt", "outcome.json")
+#: What ``train`` writes before that, for the plan that it begins with.
+_BEGUN = ("start.json", "time.json")
 _TEMPLATE = Path(__file__).with_name("template")
 #: The template of the package ``training``: data, which needs no import.
 _TRAINING = Path(__file__).parents[1] / "training" / "template" / "configs"
@@ -49,7 +51,7 @@ _FINETUNING_RATE = 0.25
 
 
 def check_free(bundle: str | PathLike[str]) -> None:
-    """Refuse a folder that contains anything but an earlier plan, for which no training has begun.
+    """Refuse a folder that contains anything but an earlier plan, for which no training has saved anything.
 
     Raises:
         FileExistsError: the folder contains something else.
@@ -58,13 +60,19 @@ def check_free(bundle: str | PathLike[str]) -> None:
     # of planning that was killed
     remove_leftovers(root / "training")
     measured = [root / name for name in _MEASURED]
-    if root.is_dir() and all(path in measured for path in root.rglob("*") if not path.is_dir()):
+    found = [path for path in root.rglob("*") if not (path.is_dir() or path.name.startswith(f".{MARK}"))]
+    if root.is_dir() and all(path in measured for path in found):
         return
-    begun = (root / "models").exists() or any(any((root / "training").glob(name)) for name in _BEGUN)
+    begun = (root / "models").exists() or has_trained(root / "training")
     planned = any((root / name).is_file() for name in (PLAN_FILE, _UNFINISHED))
     if root.exists() and (begun or not planned):
         what = "is a bundle with weights or a training" if (root / PLAN_FILE).is_file() else "exists"
         raise FileExistsError(f"{root}: the bundle is to be made there, but it {what}. Give another folder.")
+
+
+def has_trained(folder: Path) -> bool:
+    """Whether a training has saved weights or a checkpoint in its folder, or in that of a fold."""
+    return any(any(folder.rglob(name)) for name in _TRAINED_FILES)
 
 
 def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | PathLike[str]) -> None:
@@ -73,7 +81,7 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     Args:
         plan: the plan.
         fingerprint: of the data.
-        bundle: the folder, which may contain an earlier plan for which no training has begun.
+        bundle: the folder, which may contain an earlier plan for which no training has saved anything.
 
     Raises:
         FileExistsError: the folder contains something else.
@@ -86,7 +94,8 @@ def write_bundle(plan: TrainingPlan, fingerprint: Fingerprint, bundle: str | Pat
     configs |= {"multi_gpu_train": _read("multi_gpu_train", _TRAINING), "finetune": _finetuning(plan)}
     configs["prune"]["flips"] = plan["flips"]
     write_text(root / _UNFINISHED, "")
-    (root / PLAN_FILE).unlink(missing_ok=True)
+    for name in (PLAN_FILE, *(f"training/{name}" for name in _BEGUN)):
+        (root / name).unlink(missing_ok=True)
     for name, content in configs.items():
         write_text(root / "configs" / f"{name}.json", _as_text(content))
     write_text(root / METADATA_FILE, bundle_metadata(plan))

@@ -66,7 +66,7 @@ class Machine:
 
     Example:
         >>> print(Machine.of(operations_per_s=9e10, memory_bytes=21 * 2**30, cores=2, device="cpu"))
-        cpu of about 64 billion operations/s, 2 cores, 16 GB
+        cpu of about 64 billion operations/s, 2 cores, 16 GiB
     """
 
     operations_per_s: float
@@ -96,11 +96,11 @@ class Machine:
         return cost.operations / self.operations_per_s + cost.logits / self.logits_per_s
 
     def __str__(self) -> str:
-        billions, gigabytes = self.operations_per_s / 1e9, self.memory_bytes / 2**30
-        host = "" if self.host_bytes is None else f", {self.host_bytes / 2**30:g} GB of the computer"
+        billions, memory = self.operations_per_s / 1e9, self.memory_bytes / 2**30
+        host = "" if self.host_bytes is None else f", {self.host_bytes / 2**30:g} GiB of the computer"
         loss = "" if math.isinf(self.logits_per_s) else f" and {self.logits_per_s / 1e6:g} million logits/s in the loss"
         speed = f"{billions:g} billion operations/s{loss}"
-        return f"{self.device} of about {speed}, {self.cores} cores, {gigabytes:g} GB{host}"
+        return f"{self.device} of about {speed}, {self.cores} cores, {memory:g} GiB{host}"
 
 
 def _class_of(speed: float, unit: float) -> float:

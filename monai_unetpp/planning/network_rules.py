@@ -117,10 +117,10 @@ def choose_network(
         _check_affordable(task.source, task, steps if "steps" not in given else None, cost.memory_bytes <= limit)
     if check and cost.memory_bytes > limit:
         logger.warning(
-            "A training step needs about %.1f GB of memory, and half of the %.1f GB here is kept for everything else: "
-            "it may run out. Set a smaller patch_size or batch_size.",
-            cost.memory_bytes / 1e9,
-            machine.memory_bytes / 1e9,
+            "A training step needs about %.1f GiB of memory, and half of the %.1f GiB here is kept for everything "
+            "else: it may run out. Set a smaller patch_size or batch_size.",
+            cost.memory_bytes / 2**30,
+            machine.memory_bytes / 2**30,
         )
     if check and steps < _USEFUL_STEPS and "steps" not in given:
         logger.warning(

@@ -11,6 +11,7 @@ from typing import Any
 from monai_unetpp.data.datalist import LISTS, load_datalist, read_content
 from monai_unetpp.data.description import DataSetDescription, describe_data_set
 from monai_unetpp.data.labelled import list_cases
+from monai_unetpp.files import claimed
 from monai_unetpp.planning.bundle_writing import CACHE_FILE, check_free, write_bundle
 from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.planning.machine import Machine, measure_machine
@@ -18,8 +19,9 @@ from monai_unetpp.planning.making import make_plan
 from monai_unetpp.planning.measuring import take_fingerprint
 from monai_unetpp.planning.plan_options import PlanOptions
 from monai_unetpp.planning.starting import compare_start, read_source
-from monai_unetpp.planning.training_plan import TrainingPlan, counted
+from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.progress import Progress
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["describe_task", "plan", "plan_checked"]
 
@@ -44,7 +46,7 @@ def plan(
 
     Args:
         dataset_dir: folder with ``dataset.json`` in Decathlon or nnU-Net form, or with images and labels.
-        output_dir: folder of the bundle to write; an earlier plan is replaced unless a training has begun.
+        output_dir: folder of the bundle to write; an earlier plan is replaced unless a training has saved anything.
         minutes: time for training, scores and report together; 60 by default.
         folds: networks for cross-fitting in addition to the final one: 0, 3 or 5; 0 by default.
         settings: values to set by hand, as ``["batch_size=4"]`` or ``{"batch_size": 4}``.
@@ -62,6 +64,7 @@ def plan(
     Raises:
         FileNotFoundError: no such data set, or no such ``init``.
         FileExistsError: ``output_dir`` contains something other than an earlier plan.
+        BlockingIOError: another process plans or trains there.
         TypeError: a setting of the wrong type.
         ValueError: invalid data or settings, or none of the weights of ``init`` fit.
 
@@ -103,21 +106,26 @@ def plan_checked(
         described: the facts about the data set.
         progress: see :func:`plan`.
         measure: see :func:`plan`.
+
+    Raises:
+        BlockingIOError: another process plans or trains there.
     """
     folder = Path(options.output_dir)
     source = None if options.init is None else read_source(options.init)
-    fingerprint = take_fingerprint(
-        options.dataset_dir,
-        cache=folder / CACHE_FILE,
-        progress=progress,
-        described=described,
-        **options.subject_rules,
-    )
-    machine = measure(fingerprint.spatial_dims, options.device, len(fingerprint.labels) + 1)
-    made = make_plan(fingerprint, options, machine, _count_validation(options), source)
-    if options.init is not None:
-        made = dataclasses.replace(made, start=compare_start(made, options.init))
-    write_bundle(made, fingerprint, folder)
+    (folder / "training").mkdir(parents=True, exist_ok=True)
+    with claimed(folder / "training", "plans or trains"):
+        fingerprint = take_fingerprint(
+            options.dataset_dir,
+            cache=folder / CACHE_FILE,
+            progress=progress,
+            described=described,
+            **options.subject_rules,
+        )
+        machine = measure(fingerprint.spatial_dims, options.device, len(fingerprint.labels) + 1)
+        made = make_plan(fingerprint, options, machine, _count_validation(options), source)
+        if options.init is not None:
+            made = dataclasses.replace(made, start=compare_start(made, options.init))
+        write_bundle(made, fingerprint, folder)
     return made
 
 

@@ -18,7 +18,7 @@ import torch
 from monai_unetpp.data import check_labelled_data, describe_failure
 from monai_unetpp.devices import resolve_device, resolve_precision
 from monai_unetpp.distributed import gathered, own_device
-from monai_unetpp.files import write_text
+from monai_unetpp.files import claimed, write_text
 from monai_unetpp.measuring.environment import Environment, describe_environment
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.options import option_names
@@ -137,6 +137,7 @@ def run_study(
         TypeError: an argument of the wrong type.
         ValueError: an invalid argument, cases with problems, or an ``output_dir`` with runs of other settings or cases.
         FileNotFoundError: no such data set or configuration.
+        BlockingIOError: another study does one of the runs in the same folder.
         ImportError: matplotlib is not installed.
     """
     runs, settings = _asked(config, options)
@@ -258,15 +259,25 @@ class _Study:
             self.folder.claim(self.settings, self.cases)
         for number, run in enumerate(waiting, start=1):
             self.tell(f"{run.name}: run {number} of {len(waiting)}, {run.parameters / 1e6:.3f} M parameters")
-            try:
-                self.folder.note_failure(run.variant.name, run.seed, None)
-                self._do_run(run)
-            except Exception as e:
-                logger.debug("%s failed", run.name, exc_info=True)
-                self.folder.note_failure(run.variant.name, run.seed, traceback.format_exc())
-                failures.append(f"{run.name}: {describe_failure(e)}")
-                self.tell(f"failed: {failures[-1]}")
+            run.folder.mkdir(parents=True, exist_ok=True)
+            with claimed(run.folder, "trains"):
+                # another study may have finished it meanwhile
+                if self.folder.state(run.variant.name, run.seed) != "finished":
+                    failures += self._try_run(run)
         return failures
+
+    def _try_run(self, run: StudyRun) -> list[str]:
+        """Do a run, and return why it failed, if it did."""
+        try:
+            self.folder.note_failure(run.variant.name, run.seed, None)
+            self._do_run(run)
+        except Exception as e:
+            logger.debug("%s failed", run.name, exc_info=True)
+            self.folder.note_failure(run.variant.name, run.seed, traceback.format_exc())
+            failure = f"{run.name}: {describe_failure(e)}"
+            self.tell(f"failed: {failure}")
+            return [failure]
+        return []
 
     def is_done(self, states: Sequence[StudyRun]) -> bool:
         """Whether no run is left and at least one has finished."""

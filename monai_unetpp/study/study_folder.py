@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from monai_unetpp.files import write_text
+from monai_unetpp.files import exclusively, write_text
 from monai_unetpp.study.accuracy_table import RunResult
 from monai_unetpp.study.data_set import StudyCases
 from monai_unetpp.study.design import StudySettings, read_config
@@ -84,13 +84,15 @@ class StudyFolder:
         Raises:
             ValueError: the folder holds runs of other settings or cases, or another bundle.
         """
-        self.compare(settings, cases)
-        values = settings.as_dict()
-        values["steps"] = values["budget"]
-        write_template(self.bundle, {**values, **cases.network_data()})
-        if not self.settings_file.is_file():
-            terms = {**settings.as_dict(), "cases": cases.as_dict()}
-            write_text(self.settings_file, json.dumps(terms, indent=2) + "\n")
+        self.path.mkdir(parents=True, exist_ok=True)
+        with exclusively(self.path, by_file=True):
+            self.compare(settings, cases)
+            values = settings.as_dict()
+            values["steps"] = values["budget"]
+            write_template(self.bundle, {**values, **cases.network_data()})
+            if not self.settings_file.is_file():
+                terms = {**settings.as_dict(), "cases": cases.as_dict()}
+                write_text(self.settings_file, json.dumps(terms, indent=2) + "\n")
 
     def state(self, variant: str, seed: int) -> State:
         """The state of a run."""

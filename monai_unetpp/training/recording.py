@@ -9,7 +9,7 @@ import math
 import pickle
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -25,11 +25,18 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LambdaLR
 
+from monai_unetpp.bundles.integrity import WEIGHTS_FILE
+from monai_unetpp.bundles.training_record import (
+    BEST_ON_VALIDATION,
+    TrainingRecord,
+    find_training_record,
+    save_training_record,
+)
 from monai_unetpp.files import atomic_path, is_in_use, naming_full_disk, write_text
 from monai_unetpp.seeds import mix_seeds
 from monai_unetpp.spreadsheet import format_csv
 
-__all__ = ["BestModelSaver", "CurveWriter", "TrainingCheckpoint"]
+__all__ = ["BestModelSaver", "CurveWriter", "TrainingCheckpoint", "record_cases"]
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +48,34 @@ _UNFINISHED = r"tmp[a-z0-9_]{8}"
 _PROGRESS = ("last_epoch", "_step_count", "_last_lr", "_is_initial", "_get_lr_called_within_step", "lr_lambdas")
 
 
+def record_cases(
+    weights: Path,
+    cases: Sequence[Mapping[str, Any]],
+    selecting: Sequence[Mapping[str, Any]] = (),
+    *,
+    rule: str,
+    started_from: str | PathLike[str] | None = None,
+) -> None:
+    """Record the cases behind a file of weights beside it, or tell which one cannot be read.
+
+    Args:
+        weights: the file, which exists.
+        cases: the training cases.
+        selecting: the cases that selected the weights.
+        rule: which weights these are.
+        started_from: the bundle or checkpoint whose weights the training started from.
+    """
+    try:
+        record = TrainingRecord.of(cases, selecting, rule=rule)
+        if started_from is not None:
+            start = Path(started_from)
+            earlier = find_training_record(start / WEIGHTS_FILE if start.is_dir() else start)
+            record = record if earlier is None else record.after(earlier)
+        save_training_record(weights, record)
+    except (OSError, ValueError) as e:
+        logger.warning("%s: the training cases were not recorded (%s).", weights, e)
+
+
 class BestModelSaver:
     """Keep the weights of the best validation so far, even if training is interrupted and resumed.
 
@@ -50,13 +85,29 @@ class BestModelSaver:
     Args:
         network: the network whose weights to keep, possibly wrapped for distributed training.
         path: the file to write, atomically: a state dict that includes the network's configuration.
+        cases: the training cases, to record beside the weights as :class:`LastModelSaver` does; None records nothing.
+        selecting: the cases of the validation, unless there is only one.
+        rule: which weights these are, for the record.
+        started_from: see :class:`LastModelSaver`.
 
     Attach it to the evaluator; it follows the evaluator's key metric, larger is better.
     """
 
-    def __init__(self, network: nn.Module, path: str | PathLike[str]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        path: str | PathLike[str],
+        cases: Sequence[Mapping[str, Any]] | None = None,
+        selecting: Sequence[Mapping[str, Any]] = (),
+        rule: str = BEST_ON_VALIDATION,
+        started_from: str | PathLike[str] | None = None,
+    ) -> None:
         self.network = network
         self.path = Path(path)
+        self.cases = cases
+        self.selecting = selecting
+        self.rule = rule
+        self.started_from = started_from
         self.best_metric: float | None = None
         self.best_epoch = 0
 
@@ -79,6 +130,8 @@ class BestModelSaver:
         network = self.network.module if isinstance(self.network, DistributedDataParallel) else self.network
         with atomic_path(self.path) as temporary:
             torch.save(network.state_dict(), temporary)
+        if self.cases is not None:
+            record_cases(self.path, self.cases, self.selecting, rule=self.rule, started_from=self.started_from)
         logger.info("Best %s so far: %.4f at epoch %d.", name, metric, self.best_epoch)
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from ignite.engine import Engine, Events
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from monai_unetpp.bundles.integrity import WEIGHTS_FILE
-from monai_unetpp.bundles.training_record import LAST, TrainingRecord, find_training_record, save_training_record
+from monai_unetpp.bundles.training_record import LAST
 from monai_unetpp.distributed import rank
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.spreadsheet import format_csv
+from monai_unetpp.training.recording import record_cases
 
 __all__ = ["LastModelSaver", "StepCurve"]
 
@@ -162,15 +162,4 @@ class LastModelSaver:
         with atomic_path(self.path) as temporary:
             torch.save(weights, temporary)
         if self.cases is not None:
-            self._record(self.cases)
-
-    def _record(self, cases: Sequence[Mapping[str, Any]]) -> None:
-        try:
-            record = TrainingRecord.of(cases, rule=self.rule)
-            if self.started_from is not None:
-                start = Path(self.started_from)
-                earlier = find_training_record(start / WEIGHTS_FILE if start.is_dir() else start)
-                record = record if earlier is None else record.after(earlier)
-            save_training_record(self.path, record)
-        except (OSError, ValueError) as e:
-            logger.warning("%s: the training cases were not recorded (%s).", self.path, e)
+            record_cases(self.path, self.cases, rule=self.rule, started_from=self.started_from)

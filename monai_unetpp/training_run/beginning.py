@@ -9,15 +9,14 @@ from typing import Any
 
 from monai_unetpp.files import write_text
 from monai_unetpp.planning import TrainingPlan
+from monai_unetpp.planning.bundle_writing import has_trained
 from monai_unetpp.planning.starting import find_start
 from monai_unetpp.planning.training_plan import in_words
 from monai_unetpp.training_run.train_options import TrainOptions
 
-__all__ = ["Beginning", "has_trained", "settle", "write_beginning"]
+__all__ = ["Beginning", "settle", "write_beginning"]
 
 _FILE = Path("training") / "start.json"
-#: What a training leaves in its folder, or in that of a fold.
-_LEFT = ("checkpoint_*.pt", "model.pt", "outcome.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,11 +65,6 @@ def settle(bundle: Path, made: TrainingPlan, options: TrainOptions) -> Beginning
         changed: dict[str, Any] = {name: given}
         begun = dataclasses.replace(begun, **changed)
     return begun
-
-
-def has_trained(folder: Path) -> bool:
-    """Whether a training has saved weights or a checkpoint in its folder, or in that of a fold."""
-    return any(any(folder.rglob(name)) for name in _LEFT)
 
 
 def write_beginning(bundle: Path, beginning: Beginning) -> None:

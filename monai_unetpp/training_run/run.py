@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data import load_datalist
+from monai_unetpp.data.labelled import file_identity
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
 from monai_unetpp.files import claimed, write_text
@@ -33,7 +33,7 @@ from monai_unetpp.training_run.judging import (
     split_folds,
 )
 from monai_unetpp.training_run.planned import Planned, planned_bundle
-from monai_unetpp.training_run.sharing import TimeShares, share_time
+from monai_unetpp.training_run.sharing import TimeShares, kept_shares, share_time
 from monai_unetpp.training_run.timing import time_case
 from monai_unetpp.training_run.train_options import TrainOptions
 
@@ -96,7 +96,7 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
         ValueError: data with problems, all named; values that cannot work, or other ones than the training began with.
         FileExistsError: another bundle where the pruned one may have to be written.
         ImportError: the packages that draw the report are not installed.
-        BlockingIOError: another process trains in the same folder.
+        BlockingIOError: another process plans or trains in the same folder.
         MemoryError: memory ran out while training.
         RuntimeError: the loss became infinite or not a number, or torch failed otherwise.
     """
@@ -112,6 +112,8 @@ def train(options: TrainOptions, *, progress: Progress = False) -> TrainingOutco
             return finished
         check_targets(planned.bundle)
         with _alone(planned.bundle):
+            # another process may have planned anew before this one had the folder
+            planned = planned_bundle(options, logger.debug)
             run = _Run.of(options, planned, started, tell)
             folds = run.cross_fit()
             fitted = run.fit_final()
@@ -127,7 +129,7 @@ def _alone(bundle: Path) -> Iterator[None]:
         yield
         return
     (bundle / "training").mkdir(parents=True, exist_ok=True)
-    with claimed(bundle / "training", "trains"):
+    with claimed(bundle / "training", "plans or trains"):
         yield
 
 
@@ -153,21 +155,10 @@ class _Run:
         training = load_datalist(planned.dataset_dir, "training", folder, **subjects)
         validation = load_datalist(planned.dataset_dir, "validation", folder, **subjects)
         judging = [*training, *validation] if planned.folds else validation
-        case, levels = time_case(bundle, _typical(judging), values)
         with waiting_group() as group:
             shares = None
             if rank() == 0:
-                write_beginning(bundle, planned.beginning)
-                shares = share_time(
-                    folder / "time.json",
-                    planned.beginning.minutes,
-                    started=started,
-                    case=case,
-                    cases=len(judging),
-                    trained=len(training) + (len(validation) if planned.folds else 0),
-                    levels=levels,
-                    folds=planned.folds,
-                )
+                shares = kept_shares(folder / "time.json") or _share_time(planned, judging, values, started)
             shares = from_first(shares, group)
         return cls(planned, values, training, validation, shares, tell)
 
@@ -281,12 +272,28 @@ class _Run:
         }
 
 
+def _share_time(planned: Planned, judging: _Entries, values: Mapping[str, Any], started: float) -> TimeShares:
+    """Time a case, and divide the time of a training that has saved nothing yet."""
+    case, levels = time_case(planned.bundle, _typical(judging), values)
+    write_beginning(planned.bundle, planned.beginning)
+    return share_time(
+        planned.bundle / "training" / "time.json",
+        planned.beginning.minutes,
+        started=started,
+        case=case,
+        cases=len(judging),
+        levels=levels,
+        folds=planned.folds,
+    )
+
+
 def _typical(entries: _Entries) -> Mapping[str, Any]:
-    """The case whose image files are of median size."""
+    """The case whose image is of median size, with the voxels that headers and folders name."""
 
     def size(entry: Mapping[str, Any]) -> int:
         image = entry["image"]
-        return sum(os.path.getsize(file) for file in ([image] if isinstance(image, str) else image))
+        files = [image] if isinstance(image, str) else image
+        return sum(bytes_ for file in files for _, bytes_, _ in file_identity(Path(file)))
 
     return sorted(entries, key=size)[len(entries) // 2]
 

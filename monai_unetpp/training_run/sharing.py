@@ -13,9 +13,9 @@ from typing import TypeVar
 
 from monai_unetpp.distributed import process_count
 from monai_unetpp.files import write_text
-from monai_unetpp.training_run.beginning import has_trained
+from monai_unetpp.planning.bundle_writing import has_trained
 
-__all__ = ["CaseTime", "TimeShares", "share_time"]
+__all__ = ["CaseTime", "TimeShares", "kept_shares", "share_time"]
 
 _T = TypeVar("_T")
 
@@ -57,13 +57,13 @@ class CaseTime:
         scoring: everything else that scoring it at all levels takes: reading it, bringing the results back to its grid,
             and comparing them with the truth.
         preparing: preparing it for training.
-        reading: reading its image and hashing its voxels, as for the record of the training.
+        checking: reading and checking its files before it is scored.
     """
 
     network: float
     scoring: float = 0.0
     preparing: float = 0.0
-    reading: float = 0.0
+    checking: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,26 +115,30 @@ class TimeShares:
         return [cases[number * len(cases) // count] for number in range(count)], min(1.0, kept / count)
 
 
+def kept_shares(path: Path) -> TimeShares | None:
+    """The shares in a file of :func:`share_time`; None as long as there are no weights or checkpoints beside it."""
+    if not (path.is_file() and has_trained(path.parent)):
+        return None
+    return TimeShares(**json.loads(path.read_text(encoding="utf-8")))
+
+
 def share_time(
-    path: Path, minutes: float, *, started: float, case: CaseTime, cases: int, trained: int, levels: int, folds: int
+    path: Path, minutes: float, *, started: float, case: CaseTime, cases: int, levels: int, folds: int
 ) -> TimeShares:
     """Divide the time, and save the shares, so that a resumed training keeps its schedule.
 
     Args:
-        path: the file for the shares; they are divided anew as long as there are no weights or checkpoints beside it.
+        path: the file for the shares; see :func:`kept_shares`.
         minutes: time for everything.
         started: ``time.monotonic()`` at the start.
         case: the time that one case takes.
         cases: number of cases to score, each of which is checked before.
-        trained: number of training cases, which the first process records.
         levels: number of levels of the network.
         folds: number of folds.
     """
-    if path.is_file() and has_trained(path.parent):
-        return TimeShares(**json.loads(path.read_text(encoding="utf-8")))
     total_s = 60 * minutes
-    case_s = case.network + case.scoring + case.reading
-    scoring_s = case_s * math.ceil(cases / process_count()) + case.reading * trained + _REPORT_S + _LEVEL_S * levels
+    case_s = case.network + case.scoring + case.checking
+    scoring_s = case_s * math.ceil(cases / process_count()) + _REPORT_S + _LEVEL_S * levels
     scoring_s += min(cases, _PICTURES) * (case.network + case.scoring)
     most_s = _MOST_KEPT * total_s
     runs = {n: (n + _WARM_UP + _MEMORY_RUNS) * _PASSES * case.network for n in _REPEATS}

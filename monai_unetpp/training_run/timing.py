@@ -13,11 +13,10 @@ import numpy as np
 import torch
 
 from monai_unetpp.bundles import BundleConfig
+from monai_unetpp.data.case_check import check_case
 from monai_unetpp.data.labelled import LabelledCase, list_cases
 from monai_unetpp.data.labels import read_label_map
-from monai_unetpp.data.voxel_hash import hash_voxels
 from monai_unetpp.devices import synchronize
-from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.metrics import CaseScorer, spacing_of_affine
@@ -54,15 +53,11 @@ def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any])
     network: NestedUNet = config.parse("network_def")
     plan = pruning_plan(bundle, **values, network=network)
     check_plan(plan)
-    with waiting_group() as group:
-        found = None
-        if rank() == 0:
-            case, device = list_cases([entry])[0], torch.device(plan.pipeline.device)
-            found = _time_scoring(plan, case, network, device)
-            _, preparing = _timed(lambda: config.parse("train#preprocessing")(dict(entry)), device)
-            _, reading = _timed(lambda: hash_voxels(case.image), device)
-            found = dataclasses.replace(found, preparing=preparing, reading=reading)
-        return from_first(found, group), len(network.levels)
+    case, device = list_cases([entry])[0], torch.device(plan.pipeline.device)
+    found = _time_scoring(plan, case, network, device)
+    _, preparing = _timed(lambda: config.parse("train#preprocessing")(dict(entry)), device)
+    _, checking = _timed(lambda: check_case(case), device)
+    return dataclasses.replace(found, preparing=preparing, checking=checking), len(network.levels)
 
 
 def _time_scoring(plan: PruningPlan, case: LabelledCase, network: NestedUNet, device: torch.device) -> CaseTime:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from monai_unetpp import training
-from monai_unetpp.bundles import find_bundle
+from monai_unetpp.bundles import BundleConfig, find_bundle
 from monai_unetpp.bundles.training_record import (
     LAST_AVERAGED,
     TrainingRecord,
@@ -114,3 +115,17 @@ def test_trainings_of_shipped_bundles_record_their_cases_as_planned_ones_do(name
     assert savers[0]["_target_"] == "monai_unetpp.training.LastModelSaver"
     assert savers[0] == savers[1]
     assert all(planned[key] == shipped[key] for key in ("record_cases", "started_from"))
+
+
+@pytest.mark.parametrize(("interval", "selecting", "rule"), [(1, ["validate"], "best on validation"), (99, [], "last")])
+@pytest.mark.parametrize("name", ["head_mri_unetpp", "nuclei_microscopy_unetpp"])
+def test_trainings_in_epochs_record_their_cases_and_those_that_selected(name, interval, selecting, rule):
+    config = BundleConfig(find_bundle(name), "train.json", "finetune.json")
+    config["val_interval"] = interval
+    config["network"], config["ema"] = None, SimpleNamespace(ema_model=None)
+    for part in ("train", "validate"):
+        config[f"{part}#dataset"] = SimpleNamespace(data=[part])
+    saver = config.parse("validate#best_model")
+    assert (saver.cases, saver.selecting) == (["train"], selecting)
+    assert saver.rule.startswith(rule)
+    assert Path(saver.started_from) == find_bundle(name) / "models" / "model.pt"

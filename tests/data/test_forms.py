@@ -137,13 +137,16 @@ def test_a_plain_folder_is_matched_by_name_and_its_labels_are_those_that_occur(t
     assert main(["check", str(folder)]) == 0
 
 
-def test_colours_that_become_one_channel_are_told(tmp_path, caplog):
+@pytest.mark.parametrize("channels", [1, 2])
+def test_colours_that_become_one_channel_are_told(tmp_path, caplog, channels):
     for name in ("images", "labels"):
         (tmp_path / name).mkdir()
     for number in range(4):
-        Image.new("RGB", (8, 8), (10 * number, 200, 3)).save(tmp_path / "images" / f"{number}.png")
+        for channel in range(channels):
+            image = Image.new("RGB", (8, 8), (10 * number, 200, channel))
+            image.save(tmp_path / "images" / f"{number}_{channel:04d}.png")
         Image.new("L", (8, 8), 1).save(tmp_path / "labels" / f"{number}.png")
-    assert describe_data_set(tmp_path).channels == ("channel_0",)
+    assert describe_data_set(tmp_path).channels == ("channel_0", "channel_1")[:channels]
     assert "has colours, which are averaged to one channel. To use them, store each in a file of its own" in caplog.text
 
 
@@ -322,14 +325,18 @@ def test_names_that_nnunet_1_lists_without_their_channels_are_found(tmp_path, ch
     assert [case["case"] for case in find_cases(folder)] == ["a" if channels > 1 else "a_0000", "z"]
 
 
-def test_a_number_of_four_digits_is_that_of_the_case_where_one_file_holds_all_channels(tmp_path):
-    voxels = np.random.default_rng(0).random((6, 7, 5, 2), np.float32)
+@pytest.mark.parametrize(("shape", "pictures"), [((6, 7, 5, 2), False), ((6, 7, 5, 2), True), ((6, 7, 2), True)])
+def test_a_number_of_four_digits_is_that_of_the_case_where_one_file_holds_all_channels(tmp_path, shape, pictures):
+    voxels = np.random.default_rng(0).random(shape, np.float32)
     names = ["case_0000", "case_0001"]
     for name in names:
         nibabel.save(nibabel.Nifti1Image(voxels, AFFINE), tmp_path / f"{name}.nii.gz")
-    assert [case["case"] for case in find_cases(tmp_path, channels=2)] == names
+    assert [case["case"] for case in find_cases(tmp_path, channels=2, pictures=pictures)] == names
     with pytest.raises(ValueError, match=r"the case 'case' must have a file for each .* 3 channels"):
-        find_cases(tmp_path, channels=3)
+        find_cases(tmp_path, channels=3, pictures=pictures)
+    if len(shape) == 3:
+        # two volumes of two slices
+        assert [case["case"] for case in find_cases(tmp_path, channels=2)] == ["case"]
 
 
 def test_a_channel_in_two_files_is_refused_and_not_chosen_silently(tmp_path):

@@ -60,7 +60,7 @@ def test_it_is_told_where_what_was_set_by_hand_may_not_fit_the_memory(caplog):
     chosen({"batch_size": 2})
     assert "may run out" not in caplog.text
     assert chosen({"patch_size": [512, 512, 512]})["patch_size"] == [512, 512, 512]
-    assert "A training step needs about 214.7 GB of memory, and half of the 17.2 GB here is kept" in caplog.text
+    assert "A training step needs about 200.0 GiB of memory, and half of the 16.0 GiB here is kept" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_windows_grow_with_batch_norm_only():
 def test_machines_of_one_class_are_equal():
     # 64 billion, whatever between a half and the double of it was measured
     assert Machine.of(4e10, 20 * 2**30, 2, "cpu") == Machine.of(1e11, 30 * 2**30, 2, "cpu")
-    assert str(Machine.of(4e10, 20 * 2**30, 2, "cpu")) == "cpu of about 64 billion operations/s, 2 cores, 16 GB"
+    assert str(Machine.of(4e10, 20 * 2**30, 2, "cpu")) == "cpu of about 64 billion operations/s, 2 cores, 16 GiB"
 
 
 def test_a_step_is_counted_without_computing_and_grows_with_the_patch():
@@ -245,7 +245,7 @@ def test_the_cache_is_in_the_memory_of_the_computer():
     for host, rate in ((2**27, 0.67), (2**40, 1.0)):
         gpu = Machine.of(1e13, 2**24, 8, "cuda", host)
         assert _choose_for_machine(data, [100, 100, 100], gpu)["cache_rate"].value == rate
-    assert str(gpu).endswith("8 cores, 0.015625 GB, 1024 GB of the computer")
+    assert str(gpu).endswith("8 cores, 0.015625 GiB, 1024 GiB of the computer")
 
 
 def test_this_machine_has_a_class(monkeypatch):

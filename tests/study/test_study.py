@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_unetpp import cli
+from monai_unetpp import cli, files
 from monai_unetpp.study import format_study, run_study
 from monai_unetpp.study import study as orchestration
 from monai_unetpp.training import NumberedPatches
@@ -81,7 +81,7 @@ def test_a_finished_study(tiny_study):
 
 def test_what_a_run_leaves_behind(tiny_study):
     folder = tiny_study[0] / "runs" / "unet++_ds" / "seed_0"
-    assert sorted(path.name for path in folder.iterdir()) == ["curve.csv", "model.pt", "result.json"]
+    assert sorted(path.name for path in folder.glob("[!.]*")) == ["curve.csv", "model.pt", "result.json"]
     lines = (folder / "curve.csv").read_text().splitlines()
     assert lines[0] == "step,loss,learning_rate,seconds"
     assert [int(line.split(",")[0]) for line in lines[1:]] == [1, 2, 3, 4, 5, 6]
@@ -201,6 +201,24 @@ def test_a_run_that_fails_leaves_the_others(discs_dir, tmp_path, tiny, monkeypat
     assert states(outcome) == {"unet_L1, seed 0": "finished", "unet+, seed 0": "failed"}
     assert "Not trained yet: U-Net L2;" in outcome.report.read_text()
     assert states(run_study(discs_dir, tmp_path, **options))["unet+, seed 0"] == "finished"
+
+
+def test_a_run_of_another_study_in_the_same_folder_is_refused(discs_dir, tmp_path, tiny, monkeypatch, capsys, drawn):
+    """Such as a job that was started twice: each would go on from the checkpoints of the other."""
+    monkeypatch.setattr(files, "_PATIENCE_S", 0.0)
+    run = tmp_path / "runs" / "unet_L1" / "seed_0"
+    run.mkdir(parents=True)
+    options = [*("--features", "2", "4", "4"), *("--budget", "6"), *("--patch_size", "16"), *("--device", "cpu")]
+    with files.claimed(run, "trains"):
+        code = cli.main(["study", str(discs_dir), "-o", str(tmp_path), "--variants", "unet_L1", *options])
+    assert code == 2
+    assert (
+        capsys.readouterr()
+        .err.splitlines()[-1]
+        .endswith("seed_0: another process trains there. Wait until it has ended, or take another folder.")
+    )
+    assert drawn == []
+    assert not (run / "failure.txt").exists()
 
 
 def test_a_loss_that_is_not_finite_fails_the_run(discs_dir, tmp_path, tiny):

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from ignite.engine import Events
+from ignite.engine import Engine, Events
 from ignite.handlers import DiskSaver
 from monai.engines import SupervisedEvaluator, SupervisedTrainer
 from monai.handlers import LrScheduleHandler, MeanDice, ValidationHandler, from_engine
@@ -13,6 +13,8 @@ from monai.optimizers import WarmupCosineSchedule
 from monai.transforms import AsDiscreted
 
 from monai_unetpp import NestedDeepSupervisionLoss, NestedUNet
+from monai_unetpp.bundles.training_record import TrainingRecord, find_training_record
+from monai_unetpp.data import load_datalist
 from monai_unetpp.training.recording import BestModelSaver, CurveWriter, TrainingCheckpoint
 
 
@@ -53,6 +55,17 @@ def make_training(folder, epochs, make_schedule=None):
         ],
     )
     return trainer, evaluator, network, best
+
+
+def test_the_cases_of_the_best_weights_are_recorded_beside_them(discs_dir, tmp_path):
+    training, selecting = (load_datalist(discs_dir, key) for key in ("training", "validation"))
+    saver = BestModelSaver(torch.nn.Linear(1, 1), tmp_path / "model.pt", training, selecting)
+    engine = Engine(lambda engine, batch: None)
+    engine.state.key_metric_name, engine.state.metrics = "dice", {"dice": 0.5}
+    saver(engine)
+    expected = TrainingRecord.of(training, selecting, rule="best on validation")
+    assert find_training_record(tmp_path / "model.pt") == expected
+    assert len(expected.selecting) == len(selecting)
 
 
 def read_curves(folder):

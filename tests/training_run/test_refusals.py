@@ -11,7 +11,8 @@ from disc_images import write_disc_images
 from tiny_planning import TINY, slow_machine
 
 from monai_unetpp import files
-from monai_unetpp.data import describe_data_set, load_datalist
+from monai_unetpp.bundles.training_record import TrainingRecord
+from monai_unetpp.data import describe_data_set, load_datalist, voxel_hash
 from monai_unetpp.planning import bundle_writing, data_check, load_plan, plan, plan_making, take_fingerprint
 from monai_unetpp.pruning import preflight
 from monai_unetpp.training_run import TrainOptions, train
@@ -174,6 +175,22 @@ def test_data_that_passed_are_read_again_only_when_they_change(data, tmp_path, m
     assert check() == 4
 
 
+def test_images_that_passed_are_not_read_again_for_the_record_of_the_training(data, tmp_path, monkeypatch):
+    entries = load_datalist(data, "training")
+    expected = TrainingRecord.of(entries, rule="last")
+    monkeypatch.setattr(voxel_hash, "_known", {})
+    data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
+    monkeypatch.setattr(voxel_hash, "_hash_files", None)
+    assert TrainingRecord.of(entries, rule="last") == expected
+    # nor in another process, which finds the check passed
+    monkeypatch.setattr(voxel_hash, "_known", {})
+    data_check.check_data(data, describe_data_set(data), tmp_path / "bundle", 0)
+    assert TrainingRecord.of(entries, rule="last") == expected
+    os.utime(entries[0]["image"], (1, 1))
+    with pytest.raises(TypeError):
+        TrainingRecord.of(entries, rule="last")
+
+
 def test_subjects_that_are_given_count_before_the_plan_is_made(data, tmp_path):
     """By their names all cases are of one subject, who could not be split."""
     folder = tmp_path / "plain"
@@ -236,6 +253,11 @@ def test_what_a_training_begins_with_is_kept_until_after_its_end(data, bundle, m
     with pytest.raises(KeyboardInterrupt):
         train(asked(data, bundle, minutes=5))
     assert planned_bundle(asked(data, bundle), print).beginning == Beginning(5.0, 0, None)
+    # what divided the time is not measured again once something is saved
+    (bundle / "training" / "checkpoint_epoch=1.pt").touch()
+    monkeypatch.setattr(stages, "time_case", None)
+    with pytest.raises(KeyboardInterrupt):
+        train(asked(data, bundle, minutes=5))
     outcome = {"verdict": "keep", "level": "L2", "summary": "Keep L2.", "steps": 2, "left_out": []}
     (bundle / "training" / "outcome.json").write_text(json.dumps(outcome))
     assert train(asked(data, bundle, minutes=5)).level == "L2"
@@ -243,11 +265,12 @@ def test_what_a_training_begins_with_is_kept_until_after_its_end(data, bundle, m
         train(asked(data, bundle, minutes=60))
 
 
-@pytest.mark.parametrize("left", ["start.json", "time.json", "checkpoint_epoch=3.pt", "model.pt"])
-def test_a_plan_whose_training_began_is_not_replaced(data, bundle, left):
+@pytest.mark.parametrize("left", ["checkpoint_epoch=3.pt", "fold_1/checkpoint_epoch=3.pt", "model.pt"])
+def test_a_plan_whose_training_has_saved_something_is_not_replaced(data, bundle, left):
     # these are from before
     assert (bundle / "training" / "fingerprint_cache.json").is_file()
     make_plan(data, bundle)
+    (bundle / "training" / "fold_1").mkdir()
     (bundle / "training" / left).touch()
     before = (bundle / "configs" / "plan.json").read_bytes()
     with pytest.raises(FileExistsError, match=r"is a bundle with weights or a training\. Give another folder"):
@@ -255,12 +278,27 @@ def test_a_plan_whose_training_began_is_not_replaced(data, bundle, left):
     assert (bundle / "configs" / "plan.json").read_bytes() == before
 
 
-def test_a_second_training_in_the_same_folder_is_refused(data, bundle, monkeypatch):
+def test_a_plan_whose_training_has_saved_nothing_is_replaced(data, bundle):
+    write_beginning(bundle, Beginning(20.0, 0, None))
+    (bundle / "training" / "time.json").touch()
+    make_plan(data, bundle, folds=3)
+    # nothing of the first attempt limits the next one
+    assert planned_bundle(asked(data, bundle, minutes=30), print).beginning == Beginning(30.0, 3, None)
+    assert not (bundle / "training" / "time.json").exists()
+
+
+def test_a_folder_in_which_another_process_plans_or_trains_is_refused(data, bundle, tmp_path, monkeypatch):
     """Such as a job that was started twice: each would go on from the checkpoints of the other."""
     monkeypatch.setattr(files, "_PATIENCE_S", 0.0)
-    with (
-        files.claimed(bundle / "training", "trains"),
-        pytest.raises(BlockingIOError, match=r"bundle/training: another process trains there\. Wait until it has"),
-    ):
-        train(asked(data, bundle))
+    before = (bundle / "configs" / "plan.json").stat().st_mtime_ns
+    (tmp_path / "new" / "training").mkdir(parents=True)
+    for folder, do in ((bundle, train), (bundle, make_plan), (tmp_path / "new", train), (tmp_path / "new", make_plan)):
+        with (
+            files.claimed(folder / "training", "trains"),
+            pytest.raises(BlockingIOError, match=r"/training: another process plans or trains there\. Wait until it"),
+        ):
+            do(asked(data, folder)) if do is train else do(data, folder)
+    assert (bundle / "configs" / "plan.json").stat().st_mtime_ns == before
     assert not (bundle / "training" / "start.json").exists()
+    # what the refused ones leave is not in the way
+    make_plan(data, tmp_path / "new")

@@ -26,7 +26,7 @@ from monai_unetpp.training_run import run as stages
 from monai_unetpp.training_run.fitting import fit
 from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds
 from monai_unetpp.training_run.planned import planned_bundle
-from monai_unetpp.training_run.sharing import CaseTime, TimeShares, share_time
+from monai_unetpp.training_run.sharing import CaseTime, TimeShares, kept_shares, share_time
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +154,7 @@ def test_folds_let_every_case_judge(discs_dir, planned, monkeypatch):
     assert "![Training loss](training.png)" in readme
     summary = (bundle / "pruning" / "summary.md").read_text()
     assert "The network of the bundle was trained on 9 of these 9 cases" in summary
-    assert "took part in the weights" not in summary
+    assert "No judging case trained" not in summary
     assert outcome.steps == 6
     assert check_bundle(bundle) == []
     # the pictures are of what the folds' networks saw
@@ -313,7 +313,7 @@ def test_the_cases_of_a_training_do_not_stay_in_memory(discs_dir, planned, tmp_p
 
 def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
     def shares(name, minutes, case_s=1.0, folds=0, used_s=0.0, **others):
-        told = {"started": time.monotonic() - used_s, "case": CaseTime(case_s, **others), "cases": 30, "trained": 100}
+        told = {"started": time.monotonic() - used_s, "case": CaseTime(case_s, **others), "cases": 30}
         return share_time(tmp_path / name, minutes, **told, levels=3, folds=folds)
 
     plain = shares("plain", 60)
@@ -322,14 +322,16 @@ def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
     assert plain.final + plain.verdict == pytest.approx(60, abs=0.1)
     assert (plain.fold, plain.repeats) == (0, 10)
     # what has not begun yet gets the whole time when it is started again, and keeps its schedule from then on
-    assert shares("plain", 50).final < plain.final
+    later = shares("plain", 50)
+    assert later.final < plain.final
+    assert kept_shares(tmp_path / "plain") is None
     (tmp_path / "fold_1").mkdir()
     (tmp_path / "fold_1" / "checkpoint_epoch=1.pt").touch()
-    assert shares("plain", 5) == shares("plain", 50)
+    assert kept_shares(tmp_path / "plain") == later
     # reading a case and comparing it with the truth can take longer than the network
     assert shares("compared", 60, scoring=9.0).verdict == pytest.approx((15 + 1.25 * (300 + 40 + 25 + 36 + 26)) / 60)
-    # all cases are read once more, those of the training for their record
-    assert shares("read", 60, reading=2.0).verdict == pytest.approx((15 + 1.25 * (90 + 4 + 200 + 25 + 36 + 26)) / 60)
+    # all of them are checked before
+    assert shares("checked", 60, checking=2.0).verdict == pytest.approx((15 + 1.25 * (90 + 4 + 25 + 36 + 26)) / 60)
     crossed = shares("crossed", 60, folds=3)
     assert crossed.final + 3 * crossed.fold + crossed.verdict == pytest.approx(60, abs=0.1)
     assert 3 * crossed.fold == pytest.approx(0.6 * (crossed.final + 3 * crossed.fold))
@@ -357,6 +359,14 @@ def test_the_time_of_a_case_has_all_that_scoring_and_training_do_with_it(discs_d
     assert min(dataclasses.astuple(found)) > 0
     # a GPU is still at work when a call returns
     assert set(waited) == {"cpu"}
+
+
+def test_the_case_that_is_timed_is_of_median_size_in_voxels(tmp_path):
+    for name, header, voxels in (("small", 300, 1), ("median", 100, 1000), ("large", 200, 2000)):
+        (tmp_path / f"{name}.raw").write_bytes(bytes(voxels))
+        (tmp_path / f"{name}.mhd").write_text(f"NDims = 3\nElementDataFile = {name}.raw".ljust(header))
+    entries = [{"image": str(tmp_path / f"{name}.mhd")} for name in ("small", "median", "large")]
+    assert stages._typical(entries) == entries[1]
 
 
 def test_a_few_windows_of_a_large_image_are_timed():

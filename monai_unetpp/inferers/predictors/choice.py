@@ -10,7 +10,7 @@ import torch
 
 from monai_unetpp.choices import RUNTIMES
 from monai_unetpp.devices import resolve_precision
-from monai_unetpp.inferers.depth_gate import ADAPTIVE, check_adaptive
+from monai_unetpp.inferers.depth_gate import ADAPTIVE, check_gate
 from monai_unetpp.inferers.predictors.adaptive import AdaptiveTorchPredictor
 from monai_unetpp.inferers.predictors.adaptive_openvino import AdaptiveOpenVINOPredictor
 from monai_unetpp.inferers.predictors.compiled import CompiledPredictor
@@ -69,7 +69,7 @@ def make_adaptive_predictor(
         TypeError: the network is not a ``NestedUNet``.
         ValueError: the network has one level, or the runtime compiles the whole network.
     """
-    check_adaptive(ADAPTIVE, tolerance, runtime)
+    check_gate(ADAPTIVE, tolerance, runtime)
     chosen = PredictorSettings(**settings, levels=None)
     if resolve_runtime(runtime, network, chosen.device, chosen.precision) == "openvino":
         return AdaptiveOpenVINOPredictor(network, tolerance=tolerance, **settings)
