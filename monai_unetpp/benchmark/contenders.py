@@ -11,7 +11,7 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -343,8 +343,10 @@ class ContenderRun:
             self._inferer.output, self._inferer.timer = "logits", timer
             return _single(self._inferer(volume, self.network))
 
+        dtype = _DTYPES[self.contender.precision]
+
         def network(windows: torch.Tensor) -> Any:
-            with _stage(timer, "network"), _amp(self.device, self.contender.precision):
+            with _stage(timer, "network"), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
                 return self.network(windows)
 
         with _stage(timer, "windows, stitching"), torch.inference_mode():
@@ -463,12 +465,6 @@ def _single(output: Any) -> torch.Tensor:
 
 def _stage(timer: StageTimer | None, name: str) -> AbstractContextManager[None]:
     return nullcontext() if timer is None else timer.stage(name)
-
-
-@contextlib.contextmanager
-def _amp(device: torch.device, precision: str) -> Iterator[None]:
-    with torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32"):
-        yield
 
 
 # -- in the process of a contender -----------------------------------------------------------------------------------
