@@ -260,7 +260,7 @@ def _verdict(
     blockers = list(stop.sentences) if stop is not None else []
     if not enough:
         blockers.insert(0, f"{test.subjects} subjects are fewer than the {MIN_SUBJECTS} that any verdict needs.")
-    chosen = by_name[passed[-1].point] if passed else deepest.level
+    chosen = by_name[passed[-1].samples.point] if passed else deepest.level
     return Decision(
         dataset=test.paired.dataset,
         verdict=verdict,
@@ -359,7 +359,7 @@ def _summary(
             f"({guarded}; one-sided {alpha} bounds)"
         )
         if stop is not None:
-            text += f", while {stop.point} {'fails' if stop.state == 'fail' else 'is not shown to be so'}"
+            text += f", while {stop.samples.point} {'fails' if stop.state == 'fail' else 'is not shown to be so'}"
     elif verdict == "keep":
         text = f"Keep {deepest.level}: on {counted}, {first.sentences[0].rstrip('.')}"
     else:
@@ -367,7 +367,7 @@ def _summary(
         if test.subjects < MIN_SUBJECTS:
             text += f"{counted} are fewer than the {MIN_SUBJECTS} subjects that any verdict needs"
         else:
-            text += f"{counted} do not show whether {first.point} is worse by more than the margins ({guarded})"
+            text += f"{counted} do not show whether {first.samples.point} is worse by more than the margins ({guarded})"
         if test.held:
             text += f"; {'; '.join(dict.fromkeys(test.held.values()))}, so it is no reference"
         if needed is not None:
