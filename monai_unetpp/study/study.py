@@ -142,7 +142,8 @@ def run_study(
     runs, settings = _asked(config, options)
     cases = find_study_cases(dataset_dir, subjects=subjects, subject_pattern=subject_pattern)
     folder = StudyFolder(Path(output_dir))
-    study = _Study.of(cases, folder, settings, runs, _device(device), teller(progress, logger))
+    chosen = own_device(None if device is None else resolve_device(device))
+    study = _Study.of(cases, folder, settings, runs, chosen, teller(progress, logger))
     plan = [(variant, seed) for seed in runs.seeds for variant in study.variants()]
     if list_only:
         return StudyOutcome(study.states(plan))
@@ -231,12 +232,13 @@ class _Study:
         return [row for row in rows if row.variant != WIDE or not isinstance(self._wide_features, ValueError)]
 
     def states(self, plan: Sequence[tuple[StudyVariant, int]]) -> tuple[StudyRun, ...]:
+        data = self.cases
         return tuple(
             StudyRun(
                 variant,
                 seed,
                 self.folder.run(variant.name, seed),
-                count_parameters(self._config(variant)),
+                count_parameters(variant.config(data.spatial_dims, data.in_channels, data.out_channels)),
                 self.folder.state(variant.name, seed),
             )
             for variant, seed in plan
@@ -359,10 +361,3 @@ class _Study:
         )
         write_latencies(self.folder.path / "latency.json", latencies, environment)
         return latencies, environment
-
-    def _config(self, variant: StudyVariant) -> dict[str, Any]:
-        return variant.config(self.cases.spatial_dims, self.cases.in_channels, self.cases.out_channels)
-
-
-def _device(name: str | None) -> torch.device:
-    return own_device(None if name is None else resolve_device(name))
