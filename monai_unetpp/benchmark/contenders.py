@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,7 @@ __all__ = [
 
 #: Resolutions of BasicUNetPlusPlus, whose depth is fixed.
 _RESOLUTIONS = 5
+_T = TypeVar("_T")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -255,8 +256,7 @@ class ContenderProcess:
         Raises:
             RuntimeError: the contender cannot run here; the message says why.
         """
-        started: StartedContender = self.call(_start_here, self.contender, self.task)
-        return started
+        return self.call(_start_here, self.contender, self.task)
 
     def expect(self) -> dict[str, npt.NDArray[np.float32]]:
         """The probe's logits at every level in fp32, from the reference network.
@@ -264,8 +264,7 @@ class ContenderProcess:
         Raises:
             RuntimeError: the network cannot run here.
         """
-        expected: dict[str, npt.NDArray[np.float32]] = self.call(expected_logits, self.task)
-        return expected
+        return self.call(expected_logits, self.task)
 
     def run(self, stages: bool, labels: bool) -> SegmentedVolume:
         """Segment the volume once, after :meth:`start`.
@@ -277,10 +276,9 @@ class ContenderProcess:
         Raises:
             RuntimeError: it failed; the message says why.
         """
-        done: SegmentedVolume = self.call(_run_here, stages, labels)
-        return done
+        return self.call(_run_here, stages, labels)
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Call ``function`` in the process.
 
         Args:
@@ -478,7 +476,7 @@ class _Failure:
 _here: list[ContenderRun] = []
 
 
-def _answered(function: Callable[..., Any], *arguments: Any) -> Any:
+def _answered(function: Callable[..., _T], *arguments: Any) -> _T | _Failure:
     """The result of ``function``, or the reason of its failure as text, as not every error can be pickled."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -139,11 +139,12 @@ def run_study(
         FileNotFoundError: no such data set or configuration.
         ImportError: matplotlib is not installed.
     """
-    runs, settings = _asked(config, options)
+    runs, given = _asked(config, options)
     cases = find_study_cases(dataset_dir, subjects=subjects, subject_pattern=subject_pattern)
     folder = StudyFolder(Path(output_dir))
     chosen = own_device(None if device is None else resolve_device(device))
-    study = _Study.of(cases, folder, settings, runs, chosen, teller(progress, logger))
+    settings = _completed(given, folder, cases, chosen)
+    study = _Study(folder, cases, settings, runs, chosen, teller(progress, logger))
     plan = [(variant, seed) for seed in runs.seeds for variant in study.variants()]
     if list_only:
         return StudyOutcome(study.states(plan))
@@ -166,6 +167,13 @@ def _asked(config: str | PathLike[str] | None, options: Mapping[str, Any]) -> tu
     return RunOptions(**{**listed, **asked}), {**content, **given}
 
 
+def _completed(given: Mapping[str, Any], folder: StudyFolder, cases: StudyCases, device: torch.device) -> StudySettings:
+    """The given settings, else those of the folder, else the defaults; and what precision "auto" means here."""
+    settings = StudySettings.complete({**folder.read_settings(cases), **given}, cases.spatial_dims)
+    precision = resolve_precision(settings.precision, device)
+    return dataclasses.replace(settings, spatial_dims=cases.spatial_dims, precision=precision)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Study:
     """What all runs share."""
@@ -177,23 +185,6 @@ class _Study:
     device: torch.device
     tell: Callable[[str], None]
     prepared: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
-        cases: StudyCases,
-        folder: StudyFolder,
-        given: Mapping[str, Any],
-        options: RunOptions,
-        device: torch.device,
-        tell: Callable[[str], None],
-    ) -> _Study:
-        """A study with the given settings, else those of the folder, else the defaults."""
-        settings = StudySettings.complete({**folder.read_settings(cases), **given}, cases.spatial_dims)
-        # what "auto" means here is part of the settings
-        precision = resolve_precision(settings.precision, device)
-        settings = dataclasses.replace(settings, spatial_dims=cases.spatial_dims, precision=precision)
-        return cls(folder, cases, settings, options, device, tell)
 
     def variants(self) -> tuple[StudyVariant, ...]:
         """The requested networks; an impossible wide U-Net is left out, or refused if it is named."""
