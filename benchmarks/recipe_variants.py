@@ -186,6 +186,7 @@ VARIANTS: Mapping[str, Variant] = {
     "strong augmentation to the end": Variant({"late_share": 0.0}),
     "weight decay 0.01": Variant({"weight_decay": 0.01}),
     "all classes weigh the same": Variant({"class_weights": None}),
+    "kinds of images drawn as they come": Variant({"rare_kind_factor": 1.0}),
     "dropout 0.1": Variant({"dropout": 0.1}),
     "each level weighs half of the next": Variant(derived={"level_weights": _halve}),
 }

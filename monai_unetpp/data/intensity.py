@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
+import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -13,6 +13,8 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import LoadImage, MapTransform, Transform
 
+from monai_unetpp.data.extent import sample_evenly
+from monai_unetpp.data.kinds import place_of_median, sort_kinds, weigh_kinds
 from monai_unetpp.data.reader import VolumeReader
 
 __all__ = ["ImageKind", "InvertBrightBackground", "InvertBrightBackgroundd", "kind_weights"]
@@ -109,33 +111,45 @@ class ImageKind:
 
 
 def kind_weights(
-    data: Sequence[Mapping[str, Any]], power: float = 0.5, image_key: str = "image", spatial_dims: int = 2
+    data: Sequence[Mapping[str, Any]],
+    power: float = 0.5,
+    image_key: str = "image",
+    spatial_dims: int = 2,
+    most: float = math.inf,
+    channels: int = 1,
 ) -> list[float]:
     """Compute sampling weights that oversample rare kinds of images.
 
-    Images of the same shape and background, dark or bright, are of one kind; see :class:`ImageKind`. A case of a kind
-    with ``n`` cases gets the weight ``n ** -power``.
+    Images of the same shape and background, dark or bright, are of one kind. Shapes count if ten images or more share
+    one on average, and backgrounds if they are of two separate kinds. A case of a kind with ``n`` cases gets the weight
+    ``n ** -power``.
 
     Args:
-        data: cases with the path of an image.
+        data: cases with the path of an image, or one path per channel. The first channel tells the background.
         power: from 0 (all cases equally often) to 1 (all kinds equally often).
         image_key: key of the path.
         spatial_dims: 2 or 3.
+        most: the largest weight, relative to that of the most frequent kind.
+        channels: channels of an image.
 
     Returns:
-        A weight per case, for ``torch.utils.data.WeightedRandomSampler`` or MONAI's
-        ``DistributedWeightedRandomSampler``.
+        A weight per case, for ``torch.utils.data.WeightedRandomSampler``, MONAI's
+        ``DistributedWeightedRandomSampler`` or :class:`monai_unetpp.training.NumberedPatches`.
 
     Raises:
         ImageFileError: an image cannot be read.
-        ValueError: ``power`` is out of range.
+        ValueError: ``power`` or ``most`` is out of range.
     """
-    if not 0 <= power <= 1:
-        raise ValueError(f"power must be from 0 to 1, got {power}.")
-    load = LoadImage(VolumeReader(spatial_dims, allow_constant=True), image_only=True)
-    kinds = [ImageKind.of(load(case[image_key])) for case in data]
-    counts = Counter(kinds)
-    return [float(counts[kind] ** -power) for kind in kinds]
+    reader = VolumeReader(spatial_dims, allow_constant=True, channels=channels)
+    load = LoadImage(reader, image_only=True, ensure_channel_first=True)
+    shapes, places = [], []
+    for case in data:
+        first = np.asarray(load(case[image_key])[0])
+        shapes.append(first.shape)
+        places.append(place_of_median(*np.percentile(sample_evenly(first), (0.5, 50, 99.5)).tolist()))
+    kinds = sort_kinds(shapes, places)
+    weights = weigh_kinds(kinds, power, most)
+    return [weights[kind] for kind in kinds]
 
 
 def _median(image: torch.Tensor) -> float:

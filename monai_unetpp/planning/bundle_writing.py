@@ -37,7 +37,8 @@ _TRAINING = Path(__file__).parents[1] / "training" / "template" / "configs"
 _TRAINED = (
     *("spacing_mm", "patch_size", "strides", "kernel_size", "features", "norm", "dropout", "batch_size", "steps"),
     *("learning_rate", "weight_decay", "ema", "distillation", "flip_axes", "window_shape", "overlap", "flips"),
-    *("class_ratios", "class_weights", "late_share", "cache_rate", "num_workers", "channels_last", "compile"),
+    *("rare_kind_factor", "class_ratios", "class_weights", "late_share", "cache_rate", "num_workers"),
+    *("channels_last", "compile"),
 )
 _INFERRED = (
     *("spacing_mm", "strides", "kernel_size", "features", "norm", "dropout"),

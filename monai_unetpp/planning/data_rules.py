@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from monai_unetpp.planning.fingerprint import QUANTILES, CaseFingerprint, Fingerprint, IntensityStatistics
+from monai_unetpp.data.kinds import Kind, have_two_backgrounds, place_of_median, sort_kinds
+from monai_unetpp.planning.fingerprint import QUANTILES, CaseFingerprint, Fingerprint
 
 __all__ = [
     "ISENSEE",
@@ -26,9 +28,11 @@ __all__ = [
     "choose_intensity_range",
     "choose_inversion",
     "choose_normalization",
+    "choose_rare_kind_factor",
     "choose_rotate90",
     "choose_spacing",
     "choose_tolerance",
+    "find_kinds",
     "hidden_labels",
     "is_anisotropic",
     "typical_shape",
@@ -47,14 +51,11 @@ _MOST = 0.9
 _HIDDEN = 0.02
 #: Percentiles to which intensities are clipped.
 _CLIPPED = (0.5, 99.5)
-#: Least share of images with the rarer kind of background (dark or bright) for there to be two kinds, and largest share
-#: of images in between.
-_SOME, _BETWEEN = 0.02, 0.05
-#: Place of the median in the range of an image, from 0 to 1, below which its background is dark, and above which it is
-#: bright.
-_DARK, _BRIGHT = 0.35, 0.65
 #: Largest factor of a rare label in sampling and in the loss, relative to the most frequent label.
 _MOST_OFTEN = 4.0
+#: The same for a case of a rare kind of image, relative to the most frequent kind; and how many times rarer than this a
+#: kind is at least for there to be a rare one.
+_MOST_OF_KIND, _RARE = 5.0, 2
 #: Patches around the background for each patch around a label.
 _BACKGROUND = 0.25
 #: Margin around the cropped content, in voxels.
@@ -235,24 +236,43 @@ def choose_inversion(fingerprint: Fingerprint, normalization: str) -> Choice:
         return Choice(False, "Only 2D images without a physical scale can have either background.")
     if len(fingerprint.channels) > 1 or normalization != "volume":
         return Choice(False, "Only single-channel images, each normalised by itself, can have either background.")
-    places = [_place_of_median(case.intensity[0].whole) for case in fingerprint.cases]
-    dark, bright = (statistics.fmean(found) for found in ([p < _DARK for p in places], [p > _BRIGHT for p in places]))
-    if min(dark, bright) >= _SOME and dark + bright >= 1 - _BETWEEN:
+    places = _places(fingerprint)
+    if have_two_backgrounds(places):
+        bright = statistics.fmean(place > 0.5 for place in places)
         return Choice(
             True,
-            f"{bright:.0%} of the images have a bright background and {dark:.0%} a dark one; bright ones are inverted, "
-            "so that all look alike.",
+            f"{bright:.0%} of the images have a bright background and {1 - bright:.0%} a dark one; bright ones are "
+            "inverted, so that all look alike.",
         )
     return Choice(False, "The backgrounds are not of two separate kinds, dark and bright.")
 
 
-def _place_of_median(whole: IntensityStatistics) -> float:
-    """Position of the median between the 0.5th and the 99.5th percentile, from 0 to 1; 0 if these are equal.
+def _places(fingerprint: Fingerprint) -> list[float]:
+    """Position of the median in the range of each image, in its first channel."""
+    ranges = [case.intensity[0].whole for case in fingerprint.cases]
+    return [place_of_median(whole.p0_5, whole.p50, whole.p99_5) for whole in ranges]
 
-    Images are inverted by the same measure: above 0.5.
-    """
-    extent = whole.p99_5 - whole.p0_5
-    return (whole.p50 - whole.p0_5) / extent if extent > 0 else 0.0
+
+def find_kinds(fingerprint: Fingerprint) -> list[Kind]:
+    """The kind of the image of each case."""
+    return sort_kinds([case.shape for case in fingerprint.cases], _places(fingerprint))
+
+
+def choose_rare_kind_factor(fingerprint: Fingerprint) -> Choice:
+    """How many times as often as a case of the most frequent kind of image one of a rare kind is drawn, at most."""
+    if fingerprint.spatial_dims == 3:
+        return Choice(1.0, "Only 2D images are sorted into kinds.")
+    counts = Counter(find_kinds(fingerprint)).values()
+    if len(counts) == 1:
+        return Choice(1.0, "Shape and background tell no kinds of images apart, so cases are drawn alike.")
+    if max(counts) < _RARE * min(counts):
+        return Choice(1.0, f"There are {len(counts)} kinds of images, none of which is rare, so cases are drawn alike.")
+    return Choice(
+        _MOST_OF_KIND,
+        f"There are {len(counts)} kinds of images by shape and background. Rare ones would be learned badly, so a case "
+        "is drawn more often by the square root of the rarity of its kind, at most by this factor.",
+        "square-root sampling, arXiv:1910.09217",
+    )
 
 
 def choose_class_ratios(fingerprint: Fingerprint) -> Choice:

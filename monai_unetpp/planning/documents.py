@@ -10,7 +10,8 @@ from importlib import metadata as installed
 from pathlib import Path
 from typing import Any
 
-from monai_unetpp.planning.data_rules import hidden_labels
+from monai_unetpp.data.kinds import Kind, weigh_kinds
+from monai_unetpp.planning.data_rules import find_kinds, hidden_labels
 from monai_unetpp.planning.fingerprint import Fingerprint
 from monai_unetpp.planning.training_plan import TrainingPlan, counted
 from monai_unetpp.reporting.markdown import code, escape, format_table
@@ -46,6 +47,8 @@ _PACKAGES = (
 _TEMPLATE = Path(__file__).with_name("template") / "configs" / "metadata.json"
 #: Share of a label's voxels in the constant surround below which it is not told.
 _HARDLY_ANY = 0.001
+#: Kinds of images of which each is told, the most frequent ones.
+_MOST_KINDS = 12
 #: Strings that start with one of these have a meaning for MONAI, also in metadata.
 _SIGNS = ("$", "@", "%")
 
@@ -118,6 +121,7 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
             if (plan.spatial_dims, len(plan.channels)) == (2, 1)
             else []
         ),
+        *_kinds_text(plan, fingerprint),
         f"{surround:.0%} of the cases have a constant value around their content{_hidden_text(fingerprint)}.",
         f"Validation: {plan.validation}, "
         f"{'trained on too, but not in these figures' if plan.folds else 'not used for planning or training'}.",
@@ -125,6 +129,29 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         *(_intensity_text(name, each.whole) for name, each in zip(plan.channels, fingerprint.intensity, strict=True)),
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _kinds_text(plan: TrainingPlan, fingerprint: Fingerprint) -> list[str]:
+    """How many cases each kind of image has, and how often these are drawn; nothing where there is one kind."""
+    kinds = find_kinds(fingerprint)
+    times = weigh_kinds(kinds, most=plan["rare_kind_factor"])
+    if plan.spatial_dims == 3 or len(times) == 1:
+        return []
+    counts, usual = Counter(kinds), next(iter(times.values()))
+    parts = []
+    for kind, often in list(times.items())[:_MOST_KINDS]:
+        drawn = f", each drawn {often / usual:.2g} times as often" if often > usual else ""
+        parts.append(f"{_kind_text(kind)} ({counted(counts[kind], 'case')}{drawn})")
+    if len(times) > _MOST_KINDS:
+        rest = list(times)[_MOST_KINDS:]
+        parts.append(f"{counted(len(rest), 'rarer kind')} ({counted(sum(counts[kind] for kind in rest), 'case')})")
+    return [f"{counted(len(times), 'kind')} of images: {'; '.join(parts)}."]
+
+
+def _kind_text(kind: Kind) -> str:
+    shape, background = kind
+    size = "" if shape is None else f"{_joined(shape)} pixels"
+    return ", ".join(filter(None, (size, "" if background is None else f"{background} background")))
 
 
 def _hidden_text(fingerprint: Fingerprint) -> str:

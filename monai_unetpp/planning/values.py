@@ -201,6 +201,7 @@ SETTABLE: dict[str, _Check] = {
     "weight_decay": _number(0, open_low=False),
     "ema": _optional(_number(0, 1)),
     "distillation": _number(0, open_low=False),
+    "rare_kind_factor": _number(1, open_low=False),
     "class_ratios": _ratios,
     "class_weights": _optional(_weights),
     "level_weights": _optional(_ratios),

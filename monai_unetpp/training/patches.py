@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from ignite.engine import Engine
 from monai.transforms import Compose
@@ -25,7 +27,8 @@ class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
     """Numbered training patches: patch ``i`` depends only on the seed and ``i``.
 
     So different networks can be trained on the same patches in the same order, with any number of workers, and an
-    interrupted training continues with the next patch. Each pass over the cases has its own order.
+    interrupted training continues with the next patch. Each pass over the cases has its own order; with weights, it
+    draws every case at least once, and over the passes in proportion to its weight.
 
     Args:
         data: prepared cases.
@@ -33,6 +36,10 @@ class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
         seed: seed of order, patches and augmentation.
         length: number of patches.
         late_augmentation: the random transforms for a :class:`LateNumber`; None for the same.
+        weights: how often each case is drawn, relative to the others; None for all alike.
+
+    Raises:
+        ValueError: ``weights`` are not one number above 0 per case.
     """
 
     def __init__(
@@ -42,26 +49,45 @@ class NumberedPatches(Dataset[dict[str, torch.Tensor]]):
         seed: int,
         length: int,
         late_augmentation: Compose | None = None,
+        weights: Sequence[float] | None = None,
     ) -> None:
+        if weights is not None and (len(weights) != len(data) or min(weights) <= 0):
+            raise ValueError(
+                f"weights must be a number above 0 for each of the {len(data)} cases, got {len(weights)} from "
+                f"{min(weights, default=None)}. Correct them."
+            )
         self.data = data
         self.augmentation = augmentation
         self.seed = seed
         self.length = length
         self.late_augmentation = late_augmentation or augmentation
+        relative = np.ones(len(data)) if weights is None else np.array(weights) / min(weights)
+        self._shares = relative / relative.sum()
+        self._pass = math.ceil(relative.sum())
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
-        turn, place = divmod(index, len(self.data))
-        order = np.random.default_rng((self.seed, 0, turn)).permutation(len(self.data))
+        turn, place = divmod(index, self._pass)
         state = np.random.default_rng((self.seed, 1, index)).integers(2**31)
         augmentation = self.late_augmentation if isinstance(index, LateNumber) else self.augmentation
         augmentation.set_random_state(seed=int(state))
-        patch: Any = augmentation(self.data[int(order[place])])
+        patch: Any = augmentation(self.data[int(self._order(turn)[place])])
         # the random crop returns a list, here of one patch
         result: dict[str, torch.Tensor] = patch[0] if isinstance(patch, list) else patch
         return result
+
+    def _order(self, turn: int) -> npt.NDArray[np.int64]:
+        """The cases in the order of a pass: as often as their shares of it say, rounded up or down at random."""
+        random = np.random.default_rng((self.seed, 0, turn))
+        order = random.permutation(len(self.data))
+        if self._pass == len(self.data):
+            return order
+        ends = np.cumsum(self._shares[order]) * self._pass
+        ends[-1] = self._pass
+        counts = np.diff(np.floor(ends + random.random()), prepend=0).astype(int)
+        return random.permutation(np.repeat(order, counts))
 
 
 class RemainingPatches(Sampler[int]):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from monai_unetpp.data import ImageKind, InvertBrightBackground, InvertBrightBackgroundd, kind_weights
+from monai_unetpp.data.kinds import sort_kinds
 
 
 @pytest.fixture
@@ -64,21 +65,49 @@ def test_a_constant_image_is_dark() -> None:
 
 @pytest.fixture
 def cases(tmp_path: Path, dark: torch.Tensor) -> list[dict[str, Any]]:
-    """Four dark images, one bright one of their shape, and one dark one of another shape."""
+    """16 dark images, 4 bright ones of their shape, and 4 dark ones of another shape."""
     pixels = (dark[0].numpy() * 255).astype(np.uint8)
     found = []
-    for number, image in enumerate([pixels, pixels, pixels, pixels, 255 - pixels, np.vstack([pixels, pixels])]):
-        path = tmp_path / f"{number}.nii.gz"
-        nib.save(nib.Nifti1Image(image, np.eye(4)), path)
-        found.append({"image": [str(path)] if number == 5 else str(path)})  # both forms are those of data lists
-    return found
+    for name, image in {"dark": pixels, "bright": 255 - pixels, "long": np.vstack([pixels, pixels])}.items():
+        nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / f"{name}.nii.gz")
+        found.append({"image": str(tmp_path / f"{name}.nii.gz")})
+    found[2]["image"] = [found[2]["image"]]  # both forms are those of data lists
+    return [found[0]] * 16 + [found[1]] * 4 + [found[2]] * 4
 
 
-@pytest.mark.parametrize(("power", "common"), [(0.0, 1.0), (0.5, 0.5), (1.0, 0.25)])
-def test_rare_kinds_weigh_more(cases: list[dict[str, Any]], power: float, common: float) -> None:
-    assert kind_weights(cases, power) == pytest.approx([common] * 4 + [1, 1])
+@pytest.mark.parametrize(("power", "common", "rare"), [(0.0, 1.0, 1.0), (0.5, 0.25, 0.5), (1.0, 1 / 16, 0.25)])
+def test_rare_kinds_weigh_more(cases: list[dict[str, Any]], power: float, common: float, rare: float) -> None:
+    assert kind_weights(cases, power) == pytest.approx([common] * 16 + [rare] * 8)
+    # weights follow the cases
+    assert kind_weights(cases[::-1], power) == pytest.approx([rare] * 8 + [common] * 16)
 
 
-def test_power(cases: list[dict[str, Any]]) -> None:
+def test_rare_kinds_weigh_at_most_a_multiple_of_the_most_frequent_one(cases: list[dict[str, Any]]) -> None:
+    assert kind_weights(cases, most=1.5) == pytest.approx([0.25] * 16 + [0.375] * 8)
+    assert kind_weights(cases, most=1.0) == pytest.approx([0.25] * 24)
+
+
+def test_the_first_of_several_channels_in_a_file_tells_the_background(tmp_path: Path, dark: torch.Tensor) -> None:
+    cases = []
+    for name, first in {"dark": dark[0], "bright": 1 - dark[0]}.items():
+        image = np.stack([first.numpy(), dark[0].numpy()], axis=-1)[:, :, None]
+        nib.save(nib.Nifti1Image(image, np.eye(4)), tmp_path / f"{name}.nii.gz")
+        cases.append({"image": str(tmp_path / f"{name}.nii.gz")})
+    data = [cases[0]] * 16 + [cases[1]] * 4
+    assert kind_weights(data, channels=2) == pytest.approx([0.25] * 16 + [0.5] * 4)
+
+
+def test_limits_of_the_weights(cases: list[dict[str, Any]]) -> None:
     with pytest.raises(ValueError, match=r"power must be from 0 to 1, got 1\.5"):
-        kind_weights(cases, 1.5)
+        kind_weights(cases[:1], 1.5)
+    with pytest.raises(ValueError, match=r"most must be 1 or more, got 0\.5"):
+        kind_weights(cases[:1], most=0.5)
+
+
+def test_shapes_that_few_cases_share_and_one_cluster_of_brightness_tell_no_kinds() -> None:
+    dark, bright, middle = [0.1] * 15, [0.9] * 5, [0.4, 0.6] * 10
+    square, scattered = [(8, 8)] * 20, [(8, 8 + number // 2) for number in range(20)]
+    backgrounds = ["dark"] * 15 + ["bright"] * 5
+    assert sort_kinds(square, dark + bright) == [((8, 8), background) for background in backgrounds]
+    assert sort_kinds(scattered, dark + bright) == [(None, background) for background in backgrounds]
+    assert sort_kinds(scattered, middle) == [(None, None)] * 20

@@ -145,6 +145,21 @@ def test_medians_around_the_middle_of_the_range_are_no_two_backgrounds():
         assert not data_rules.choose_inversion(data, "volume").value, name
 
 
+def test_cases_of_rare_kinds_of_images_are_drawn_more_often():
+    def factor(whole, shape=(64, 64)):
+        return data_rules.choose_rare_kind_factor(fingerprint(shape=shape, modality="other", whole=whole))
+
+    found = factor([DARK] * 40 + [BRIGHT] * 2)
+    assert found.value == 5.0
+    assert "There are 2 kinds of images by shape and background." in found.reason
+    one, alike = factor([DARK] * 40), factor([DARK] * 20 + [BRIGHT] * 15)
+    assert (one.value, alike.value) == (1.0, 1.0)
+    assert "tell no kinds of images apart" in one.reason
+    assert "none of which is rare" in alike.reason
+    volumes = factor([DARK] * 40 + [BRIGHT] * 2, shape=(64, 64, 64))
+    assert (volumes.value, volumes.reason) == (1.0, "Only 2D images are sorted into kinds.")
+
+
 def test_rare_labels_are_drawn_more_often_and_background_for_a_fifth():
     data = fingerprint(labels={"b": 7, "a": 2}, voxels={"a": 1600, "b": 100})
     assert data_rules.choose_class_ratios(data).value == [0.75, 1.0, 2.0]

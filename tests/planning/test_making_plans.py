@@ -175,6 +175,44 @@ def test_pictures_get_a_bundle_that_reads_them(tmp_path, monkeypatch, capsys):
     assert "network" not in inference
 
 
+def test_rare_kinds_of_images_are_drawn_more_often_by_the_bundle_also_from_other_lists(tmp_path):
+    root = write_data_set(tmp_path / "cells", save_picture, {"cell": 1}, (48, 40), 1, {"0": "microscopy"}, count=14)
+    entries = json.loads((root / "dataset.json").read_text())["training"]
+    for entry in entries[:3]:
+        with Image.open(root / entry["image"]) as picture:
+            inverted = Image.fromarray(255 - np.asarray(picture))
+        inverted.save(root / entry["image"])
+    content = json.loads((root / "dataset.json").read_text())
+    (root / "dataset.json").write_text(json.dumps({**content, "validation": entries[-2:], "training": entries[:-2]}))
+    settings = {"features": [4, 8, 8], "patch_size": [16, 16]}
+
+    def weights_of(folder, cases=None):
+        config = BundleConfig(tmp_path / folder, "train.json")
+        if cases is not None:
+            config["train#cases#data"] = cases
+        return config.parse("train#weights")
+
+    plan(root, tmp_path / "both", minutes=1, settings=settings, measure=machine)
+    assert load_plan(tmp_path / "both")["rare_kind_factor"] == 5.0
+    # 3 bright cases and 9 dark ones
+    assert np.divide(weights_of("both"), 9**-0.5) == pytest.approx([3**0.5] * 3 + [1] * 9)
+    folded = load_datalist(root, "training")[2:] + load_datalist(root, "validation")
+    assert np.divide(weights_of("both", folded), 11**-0.5) == pytest.approx([11**0.5] + [1] * 11)
+    text = (tmp_path / "both" / "docs" / "plan.md").read_text()
+    size = "48 x 40 pixels, "
+    assert (
+        f"- 2 kinds of images: {size}dark background (9 cases); {size}bright background (3 cases, each drawn 1.7 "
+        "times as often)."
+    ) in text
+    plan(root, tmp_path / "alike", minutes=1, settings={**settings, "rare_kind_factor": 1}, measure=machine)
+    assert weights_of("alike") is None
+    (root / "dataset.json").write_text(json.dumps({**content, "validation": entries[-2:], "training": entries[3:-2]}))
+    plan(root, tmp_path / "one", minutes=1, settings=settings, measure=machine)
+    assert load_plan(tmp_path / "one")["rare_kind_factor"] == 1.0
+    assert weights_of("one") is None
+    assert "kinds of images:" not in (tmp_path / "one" / "docs" / "plan.md").read_text()
+
+
 def test_values_that_do_not_go_together_leave_nothing_behind(thick_dir, tmp_path, capsys):
     folder = tmp_path / "bundle"
     with pytest.raises(ValueError, match="class_ratios must have 3 numbers"):
@@ -198,11 +236,12 @@ def test_dropout_and_the_weights_of_the_levels_reach_the_training(thick_dir, tmp
     config = BundleConfig(folder, "train.json")
     assert config.parse("network_def").config["dropout"] == 0.25
     assert config.parse("loss").level_weights == {"L1": 0.5, "L2": 1.0}
-    # plans of before had neither
+    # plans of before had none of these
     content = load_plan(folder).as_dict()
-    for name in ("dropout", "level_weights"):
+    for name in ("dropout", "level_weights", "rare_kind_factor"):
         del content["values"][name], content["reasons"][name]
-    assert TrainingPlan.from_dict(content)["dropout"] == 0.0
+    read = TrainingPlan.from_dict(content)
+    assert (read["dropout"], read["rare_kind_factor"]) == (0.0, 1.0)
 
 
 def test_subjects_that_are_given_are_those_of_this_data_set_alone(thick_dir, tmp_path):

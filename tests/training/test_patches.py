@@ -1,5 +1,6 @@
 """Training patches by number, cut and changed as the template of a bundle says."""
 
+import numpy as np
 import pytest
 import torch
 from monai.transforms import ClassesToIndicesd, Compose, RandCropByLabelClassesd
@@ -63,6 +64,37 @@ def test_each_pass_sees_every_case_once():
     turns = [order[start : start + 5] for start in (0, 5, 10)]
     assert all(sorted(turn) == [0, 1, 2, 3, 4] for turn in turns)
     assert len({tuple(turn) for turn in turns}) > 1
+
+
+def drawn_cases(weights, length, start=0):
+    cases = [{"image": torch.tensor(number)} for number in range(5)]
+    dataset = NumberedPatches(cases, Compose([]), 0, length, weights=weights)
+    return [int(dataset[number]["image"]) for number in range(start, length)]
+
+
+def test_cases_are_drawn_by_weight_and_each_in_every_pass():
+    # with the least weight as one case, a pass has 9.3, rounded up to 10
+    weights = [0.1, 0.1, 0.1, 0.13, 0.5]
+    order = drawn_cases(weights, 4000)
+    passes = [order[start : start + 10] for start in range(0, 4000, 10)]
+    counts = np.array([np.bincount(one, minlength=5) for one in passes])
+    expected = 10 * np.array(weights) / sum(weights)
+    assert (np.abs(counts - expected) < 1).all()
+    assert counts.min() == 1
+    assert counts.mean(axis=0) == pytest.approx(expected, rel=0.05)
+    assert len({tuple(one) for one in passes}) > 350
+    # which case comes depends on the number alone
+    assert drawn_cases(weights, 4000, start=3333) == order[3333:]
+
+
+def test_equal_weights_are_as_none():
+    assert drawn_cases([0.3] * 5, 40) == drawn_cases(None, 40)
+
+
+@pytest.mark.parametrize("weights", [[1.0] * 4, [1, 1, 0, 1, 1]])
+def test_weights_are_one_per_case_and_above_0(weights):
+    with pytest.raises(ValueError, match="weights must be a number above 0 for each of the 5 cases, got"):
+        drawn_cases(weights, 10)
 
 
 def test_patches_go_on_at_the_step_of_the_trainer():

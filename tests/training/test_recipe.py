@@ -33,6 +33,7 @@ RECIPE = {
     "distillation": 0.5,
     "dropout": 0.1,
     "class_weights": [0.5, 1.5],
+    "train#weights": [1.0, 1.0, 2.5, 4.0],
     "observed_cases": 2,
     "observed_seconds": 0,
 }
