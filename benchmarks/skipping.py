@@ -18,6 +18,7 @@ from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import time_rounds
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.reporting.markdown import format_table
+from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.template import load_template
 
 __all__ = ["QUICK", "SkippingBenchmark", "WindowSaving", "format_skipping_benchmark", "measure_skipping"]
@@ -144,8 +145,8 @@ def format_skipping_benchmark(result: SkippingBenchmark) -> str:
         for saving in result.savings
     ]
     return (
-        f"A volume of {' x '.join(map(str, result.volume_shape))}, {result.background:.0%} of it background, overlap "
-        f"{result.overlap:g}, features {', '.join(map(str, result.features))}, {environment.runtime} "
+        f"A volume of {' x '.join(map(str, result.volume_shape))}, {percent(result.background)} of it background, "
+        f"overlap {result.overlap:g}, features {', '.join(map(str, result.features))}, {environment.runtime} "
         f"{environment.precision}\n{environment.line()}\n\n{format_table(columns, rows, [True] * 7)}\n"
     )
 

@@ -23,6 +23,7 @@ from monai.utils import ImageMetaKey, MetaKeys
 from monai_unetpp.data.after_loading import insert_after_loading
 from monai_unetpp.data.extent import PERCENTILES, measure_extent, sample_evenly
 from monai_unetpp.plain_values import from_plain, to_plain
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = ["FINGERPRINT_FILE", "CaseGuard", "ImageRecord", "Range", "TrainingRanges", "find_guard"]
 
@@ -209,7 +210,7 @@ class TrainingRanges:
             share = (area_shares or {}).get(name)
             if share is not None and not low / _PICTURE <= share <= high * _PICTURE:
                 found.append(
-                    f"{name} covers {100 * share:.3g} % of the image, not {100 * low:.3g} to {100 * high:.3g} %"
+                    f"{name} covers {percent(share, '.3g')} of the image, not {100 * low:.3g} to {percent(high, '.3g')}"
                 )
         return found
 
@@ -333,4 +334,4 @@ def _listed(values: Sequence[float]) -> str:
 
 def _listed_ranges(ranges: Sequence[Range]) -> str:
     ends = [(_short(low), _short(high)) for low, high in ranges]
-    return " x ".join(low if low == high else f"{low}-{high}" for low, high in ends)
+    return " x ".join(low if low == high else f"{low} to {high}" for low, high in ends)

@@ -58,7 +58,7 @@ def test_an_image_like_those_of_the_training_is_passed_over_in_silence():
 @pytest.mark.parametrize(
     ("made", "affine", "message"),
     [
-        (image((80, 60, 50)), np.eye(4), "its size is 72 x 52 x 42 mm, not 40-44 x 50-55 x 40-44 mm"),
+        (image((80, 60, 50)), np.eye(4), "its size is 72 x 52 x 42 mm, not 40 to 44 x 50 to 55 x 40 to 44 mm"),
         (
             image((30, 30, 30), surround=7),
             np.diag([2.6, 2.6, 2.6, 1]),
@@ -137,7 +137,7 @@ def test_pictures_are_compared_by_their_pixels_whichever_way_they_lie():
     assert TrainingRanges.from_dict(json.loads(json.dumps(ranges.as_dict()))) == ranges
     assert ranges.unlike(torch.rand(1, 210, 1150), np.eye(4)) == []
     assert ranges.unlike(torch.rand(1, 1150, 210), np.diag([0.0005, 0.0005, 1, 1])) == []
-    told = ["its size is 1250 x 210 pixels, not 200-600 x 200-600 pixels"]
+    told = ["its size is 1250 x 210 pixels, not 200 to 600 x 200 to 600 pixels"]
     assert ranges.unlike(torch.rand(1, 1250, 210), np.eye(4)) == told
     assert ranges.unlike(torch.rand(1, 1250, 210), np.diag([0.0005, 0.0005, 1, 1])) == told
 
@@ -146,7 +146,7 @@ def test_pictures_whose_pixels_have_a_size_are_compared_in_mm():
     ranges = pictures((0.5, (300.0, 200.0), 0.1))
     assert ranges.unlike(torch.rand(1, 300, 300), np.diag([0.6, 0.8, 1, 1])) == []
     (size,) = ranges.unlike(torch.rand(1, 300, 100), np.diag([1.0, 0.9, 1, 1]))
-    assert size == "its size is 300 x 90 mm, not 200-300 x 200-300 mm"
+    assert size == "its size is 300 x 90 mm, not 200 to 300 x 200 to 300 mm"
     (spacing,) = ranges.unlike(torch.rand(1, 300, 100), np.diag([1.0, 2.0, 1, 1]))
     assert spacing == "its pixels are 1 x 2 mm, not 0.5 x 0.5 mm"
     # nobody knows how large pixels of a PNG are

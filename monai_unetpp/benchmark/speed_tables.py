@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from monai_unetpp.benchmark.speed_results import OUTPUT_TOLERANCE, InferenceBenchmark, SpeedTarget, check_targets
 from monai_unetpp.reporting.markdown import format_table
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = ["format_inference_benchmark"]
 
@@ -38,9 +39,9 @@ def _cost_table(result: InferenceBenchmark) -> list[str]:
     columns += ["peak memory", "preparation, once", "GFLOP/s", "of the ceiling"]
     rows = []
     for cost in result.costs:
-        row = [cost.name, cost.seconds.text(".3g"), cost.speed_up.text(".2f"), f"{100 * cost.outside_network:.0f} %"]
+        row = [cost.name, cost.seconds.text(".3g"), cost.speed_up.text(".2f"), percent(cost.outside_network)]
         row += [f"{cost.peak_memory_bytes / 2**20:.0f} MiB", f"{cost.preparation_s:.1f} s"]
-        rows.append([*row, f"{cost.flops_per_s / 1e9:.0f}", f"{100 * cost.ceiling_share:.0f} %"])
+        rows.append([*row, f"{cost.flops_per_s / 1e9:.0f}", percent(cost.ceiling_share)])
     return [_table(columns, rows)]
 
 
@@ -61,7 +62,7 @@ def _agreement(result: InferenceBenchmark) -> list[str]:
         [
             cost.name,
             *("" if value is None else f"{value:.1e}" for value in (cost.max_difference, cost.relative_difference)),
-            *("" if part is None else f"{100 * part:.2f} %" for part in (cost.same_labels, cost.same_labels_volume)),
+            *("" if part is None else percent(part, ".2f") for part in (cost.same_labels, cost.same_labels_volume)),
         ]
         for cost in result.costs
     ]
@@ -86,13 +87,13 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _target_line(target: SpeedTarget, result: InferenceBenchmark) -> str:
     if target.at_most:
-        wanted = f"at most {100 * target.wanted:.0f} %"
-        measured = "" if target.measured is None else f"{100 * target.measured:.1f} %"
+        wanted = f"at most {percent(target.wanted)}"
+        measured = "" if target.measured is None else percent(target.measured, ".1f")
         missed = "" if target.measured is None else f"{100 * (target.measured - target.wanted):.1f} points above"
     else:
         wanted = f"{target.wanted:g} times as fast as {result.reference}"
         measured = "" if target.measured is None else f"{target.measured:.2f} times"
-        missed = "" if target.measured is None else f"{100 * (1 - target.measured / target.wanted):.0f} % short"
+        missed = "" if target.measured is None else f"{percent(1 - target.measured / target.wanted)} short"
     if target.measured is None:
         return f"{target.name}: {wanted}; not measured"
     return f"{target.name}: {wanted}; {measured} ({target.contender}): {'met' if target.met else f'missed, {missed}'}"

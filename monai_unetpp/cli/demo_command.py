@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from monai_unetpp.choices import DEVICE_HELP
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE, show_rows
+from monai_unetpp.reporting.numbers import percent
 
 if TYPE_CHECKING:
     from monai_unetpp.demo import DemoPart
@@ -72,7 +73,7 @@ def _show_part(part: DemoPart) -> None:
                 *(f"{each.dice[name]:.3f}" for name in compared),
                 f"{each.seconds:.2f}",
                 f"{100 * each.seconds / deepest.seconds:.0f}",
-                f"{100 * each.network_s / each.seconds:.0f} %",
+                percent(each.network_s / each.seconds),
             ]
             for each in part.levels
         ],

@@ -10,6 +10,7 @@ from monai_unetpp.choices import EXPORT_SUFFIXES, RUNNER_NETWORKS, RUNNER_PRECIS
 from monai_unetpp.cli.command import Command
 from monai_unetpp.cli.terminal import DONE
 from monai_unetpp.options import OnOrOff, add_input, as_level
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = ["EXPORT"]
 
@@ -121,7 +122,11 @@ def _run_runner(source: str, output: str, batch_size: int, dynamic_batch: bool, 
     if options["window_shape"] == ["auto"]:
         options["window_shape"] = "auto"
     result = export_runner(source, output, **options)
-    same = "" if result.same_labels is None else f", {result.same_labels:.2%} of the voxels tried labelled as in fp32"
+    same = (
+        ""
+        if result.same_labels is None
+        else f", {percent(result.same_labels, '.2f')} of the voxels tried labelled as in fp32"
+    )
     print(
         f"{result.path}: level {result.pipeline.level}, {result.network.parameters:,} parameters, "
         f"{result.size_bytes / 1e6:.1f} MB{same}; run it with python -m monai_unetpp.runner {result.path} IMAGE -o OUT"

@@ -12,6 +12,7 @@ from monai_unetpp.cli.quiet import shown
 from monai_unetpp.cli.terminal import DONE, is_first_process, show_failures, show_rows, show_table
 from monai_unetpp.errors import printable
 from monai_unetpp.options import add_options
+from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.reporting.tables import Table
 from monai_unetpp.segmentation_options import SegmentationOptions
 
@@ -86,7 +87,7 @@ def _show_cases(summary: SegmentationSummary) -> None:
     print(f"{summary.bundle}{within}, level {summary.level}, on {ran}")
     if summary.depths:
         windows = sum(summary.depths.values())
-        shares = ", ".join(f"{level} {count / windows:.0%}" for level, count in summary.depths.items())
+        shares = ", ".join(f"{level} {percent(count / windows)}" for level, count in summary.depths.items())
         print(f"depth chosen for each of {windows} windows: {shares}")
     if len(names) > _WIDEST:
         _show_long(summary, names)

@@ -8,6 +8,7 @@ import torch
 from monai.data import MetaTensor
 
 from monai_unetpp.data.surround_search import search_surround
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = ["Surround", "find_surround"]
 
@@ -32,7 +33,7 @@ class Surround:
     def __str__(self) -> str:
         values = ", ".join(f"{value:g}" for value in self.values)
         others = f" and {self.constants - 1} more constants" if self.constants > 1 else ""
-        return f"{values}{others}, {100 * self.share:.0f} % of the image"
+        return f"{values}{others}, {percent(self.share)} of the image"
 
 
 def find_surround(image: torch.Tensor) -> Surround | None:

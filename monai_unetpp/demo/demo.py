@@ -22,6 +22,7 @@ from monai_unetpp.files import atomic_path, write_figure
 from monai_unetpp.installing import install_command
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.segmentation import SegmentedCase, make_output_dir, segment_files
 from monai_unetpp.template import HIPPOCAMPUS_CENTRE_MM, HIPPOCAMPUS_SIZE_MM, crop_box, load_template
 
@@ -281,8 +282,7 @@ def _voxels(path: str) -> npt.NDArray[Any]:
 
 
 def _heading(result: LevelResult, deepest: LevelResult) -> str:
-    share = 100 * result.parameters / deepest.parameters
-    parameters = f"{result.parameters / 1e6:.2f} M parameters ({share:.0f} %)"
+    parameters = f"{result.parameters / 1e6:.2f} M parameters ({percent(result.parameters / deepest.parameters)})"
     if result.dice:
         return f"{result.level}: mean Dice {np.mean(list(result.dice.values())):.3f}\n{parameters}"
     return f"{result.level}: {result.total_ml:.2f} ml\n{parameters}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from monai_unetpp.failures.kinds import FailureReport, KindSummary
 from monai_unetpp.reporting.markdown import code, escape
+from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.reporting.tables import Table, TableCell
 
 __all__ = ["format_failures", "kind_table"]
@@ -98,7 +99,7 @@ def _worst(report: FailureReport) -> Table:
 
 
 def _percent(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "n/a"
+    return percent(part / whole, ".1f") if whole else "n/a"
 
 
 def _meaning(report: FailureReport) -> str:

@@ -39,5 +39,5 @@ class Quartiles:
         return Quartiles(self.median * factor, self.lower * factor, self.upper * factor, self.count)
 
     def text(self, form: str, unit: str = "") -> str:
-        """Median and quartiles in the format ``form``, such as ``"1.20 s (1.15-1.31)"`` for ``".2f"``."""
-        return f"{self.median:{form}}{unit} ({self.lower:{form}}-{self.upper:{form}})"
+        """Median and quartiles in the format ``form``, such as ``"1.20 s (1.15 to 1.31)"`` for ``".2f"``."""
+        return f"{self.median:{form}}{unit} ({self.lower:{form}} to {self.upper:{form}})"

@@ -13,6 +13,7 @@ import numpy as np
 
 from monai_unetpp.data.kinds import Kind, have_two_backgrounds, place_of_median, sort_kinds
 from monai_unetpp.planning.fingerprint import QUANTILES, CaseFingerprint, Fingerprint
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = [
     "ISENSEE",
@@ -103,16 +104,16 @@ def choose_crop_background(fingerprint: Fingerprint) -> Choice:
         return Choice(False, "Only volumes without a physical intensity scale are cropped to their content.")
     share, hidden = _share_with_surround(fingerprint), hidden_labels(fingerprint)
     if share < _MOST:
-        return Choice(False, f"Only {share:.0%} of the cases have a constant value around their content.")
+        return Choice(False, f"Only {percent(share)} of the cases have a constant value around their content.")
     if hidden:
         return Choice(
             False,
-            f"{share:.0%} of the cases have a constant value around their content, but {_listed(hidden)} lie in it and "
-            "would never be found if it were background.",
+            f"{percent(share)} of the cases have a constant value around their content, but {_listed(hidden)} lie in "
+            "it and would never be found if it were background.",
         )
     return Choice(
         True,
-        f"{share:.0%} of the cases have a constant value around their content; it is set to 0, cropped away, and "
+        f"{percent(share)} of the cases have a constant value around their content; it is set to 0, cropped away, and "
         "background in the result.",
     )
 
@@ -128,8 +129,8 @@ def hidden_labels(fingerprint: Fingerprint, least: float = _HIDDEN) -> dict[str,
 
 
 def _listed(hidden: dict[str, float]) -> str:
-    """Such as ``"3% of a and 40% of b"``."""
-    parts = [f"{share:.0%} of {name}" for name, share in hidden.items()]
+    """Such as ``"3 % of a and 40 % of b"``."""
+    parts = [f"{percent(share)} of {name}" for name, share in hidden.items()]
     return " and ".join(filter(None, (", ".join(parts[:-1]), parts[-1])))
 
 
@@ -241,8 +242,8 @@ def choose_inversion(fingerprint: Fingerprint, normalization: str) -> Choice:
         bright = statistics.fmean(place > 0.5 for place in places)
         return Choice(
             True,
-            f"{bright:.0%} of the images have a bright background and {1 - bright:.0%} a dark one; bright ones are "
-            "inverted, so that all look alike.",
+            f"{percent(bright)} of the images have a bright background and {percent(1 - bright)} a dark one; bright "
+            "ones are inverted, so that all look alike.",
         )
     return Choice(False, "The backgrounds are not of two separate kinds, dark and bright.")
 

@@ -13,8 +13,9 @@ from typing import Any
 from monai_unetpp.data.kinds import Kind, weigh_kinds
 from monai_unetpp.planning.data_rules import find_kinds, hidden_labels
 from monai_unetpp.planning.fingerprint import Fingerprint
-from monai_unetpp.planning.training_plan import TrainingPlan, counted
+from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.reporting.markdown import code, escape, format_table
+from monai_unetpp.reporting.numbers import counted, percent
 from monai_unetpp.version import __version__
 
 __all__ = ["DATA_LICENSE", "bundle_metadata", "plan_text", "preprocessing_text", "safe_name"]
@@ -122,7 +123,7 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
             else []
         ),
         *_kinds_text(plan, fingerprint),
-        f"{surround:.0%} of the cases have a constant value around their content{_hidden_text(fingerprint)}.",
+        f"{percent(surround)} of the cases have a constant value around their content{_hidden_text(fingerprint)}.",
         f"Validation: {plan.validation}, "
         f"{'trained on too, but not in these figures' if plan.folds else 'not used for planning or training'}.",
         f"Labels: {_labels_text(plan, fingerprint)}.{ignored}",
@@ -156,7 +157,9 @@ def _kind_text(kind: Kind) -> str:
 
 def _hidden_text(fingerprint: Fingerprint) -> str:
     """The labels with voxels in the surround; empty where there are hardly any."""
-    parts = [f"{share:.1%} of {escape(name)}" for name, share in hidden_labels(fingerprint, _HARDLY_ANY).items()]
+    parts = [
+        f"{percent(share, '.1f')} of {escape(name)}" for name, share in hidden_labels(fingerprint, _HARDLY_ANY).items()
+    ]
     return f"; in it lie {', '.join(parts)}" if parts else ""
 
 
@@ -175,7 +178,7 @@ def _labels_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         missing = sum(not count for count in counts)
         lacking = f", in {len(counts) - missing} of {len(counts)} cases" if missing else ""
         share = sum(counts) / total
-        parts.append(f"{plan.labels[name]} {escape(name)} ({share:.1%} of the labelled voxels{lacking})")
+        parts.append(f"{plan.labels[name]} {escape(name)} ({percent(share, '.1f')} of the labelled voxels{lacking})")
     return "; ".join(parts)
 
 

@@ -18,8 +18,9 @@ from monai_unetpp.planning.making import make_plan
 from monai_unetpp.planning.measuring import take_fingerprint
 from monai_unetpp.planning.plan_options import PlanOptions
 from monai_unetpp.planning.starting import compare_start, read_source
-from monai_unetpp.planning.training_plan import TrainingPlan, counted
+from monai_unetpp.planning.training_plan import TrainingPlan
 from monai_unetpp.progress import Progress
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["describe_task", "plan", "plan_checked"]
 

@@ -10,8 +10,9 @@ from monai_unetpp.files import write_text
 from monai_unetpp.guard import FINGERPRINT_FILE
 from monai_unetpp.planning.documents import data_text, preprocessing_text
 from monai_unetpp.planning.fingerprint import Fingerprint
-from monai_unetpp.planning.training_plan import TrainingPlan, counted, in_words, load_plan
+from monai_unetpp.planning.training_plan import TrainingPlan, in_words, load_plan
 from monai_unetpp.reporting.markdown import escape
+from monai_unetpp.reporting.numbers import counted, percent
 
 __all__ = ["readme_text", "write_readme"]
 
@@ -104,7 +105,7 @@ def _weighing(plan: TrainingPlan) -> str:
     if plan["class_weights"] is None:
         return ""
     weights = ":".join(f"{weight:g}" for weight in plan["class_weights"])
-    until = f" until the last {plan['late_share']:.0%} of the training" if plan["late_share"] else ""
+    until = f" until the last {percent(plan['late_share'])} of the training" if plan["late_share"] else ""
     return f", with the background and the labels weighted {weights}{until}"
 
 
@@ -122,7 +123,7 @@ def _mirroring(axes: list[int]) -> str:
 def _configuration(plan: TrainingPlan) -> str:
     augmentation = {"none": "no augmentation", "light": "light augmentation", "strong": "strong augmentation"}
     late = plan["late_share"] if plan["augmentation"] == "strong" else 0
-    settling = f", light in the last {late:.0%} of the training" if late else ""
+    settling = f", light in the last {percent(late)} of the training" if late else ""
     lines = [
         f"network: `NestedUNet`, features {in_words(plan['features'])}, {_norm_name(plan)} normalisation;",
         f"loss: cross-entropy plus soft Dice at every head{_weighing(plan)};",

@@ -16,7 +16,7 @@ from monai_unetpp.planning.values import SETTABLE, check_values
 from monai_unetpp.topology import level_name
 from monai_unetpp.version import __version__
 
-__all__ = ["PLAN_FILE", "Reason", "StartingWeights", "TrainingPlan", "counted", "in_words", "load_plan"]
+__all__ = ["PLAN_FILE", "Reason", "StartingWeights", "TrainingPlan", "in_words", "load_plan"]
 
 _Folders = str | PathLike[str] | Sequence[str | PathLike[str]]
 
@@ -234,11 +234,6 @@ def in_words(value: Any) -> str:
         parts = [f"({in_words(each)})" if isinstance(each, list) else in_words(each) for each in value]
         return ", ".join(parts)
     return str(value)
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things, such as ``"1 case"`` and ``"3 cases"``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def load_plan(bundle: str | PathLike[str]) -> TrainingPlan:

@@ -176,7 +176,7 @@ def _recommend(points: Sequence[AdaptivePoint], reference: str) -> tuple[str | N
         f"{best.operations_ratio:.2f} of its operations and {best.time_ratio.median:.2f} of its time"
     )
     if best.time_ratio.median >= 1:
-        return None, f"{cost}: it does not pay, run all windows at one level."
+        return None, f"{cost}: it saves no time. Run all windows at one level."
     level_passes = all(each.state == "pass" for each in best.equal_cost_outcomes)
     versus = (
         f"but {best.equal_cost}, the level of nearest cost, passes too: take the one with the smaller worst drop"

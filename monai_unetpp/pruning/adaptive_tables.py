@@ -11,7 +11,7 @@ from monai_unetpp.metrics import FOREGROUND
 from monai_unetpp.pruning.adaptive_points import operations_ratio
 from monai_unetpp.pruning.results import AdaptiveDepth, AdaptivePoint, Comparison, PointOutcome, PruningResult, ScoreRow
 from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_metric, interval, quartiles
-from monai_unetpp.reporting.numbers import significant
+from monai_unetpp.reporting.numbers import counted, percent, significant
 from monai_unetpp.reporting.tables import Table, TableCell
 from monai_unetpp.spreadsheet import format_csv
 
@@ -44,7 +44,10 @@ def adaptive_table(result: PruningResult) -> Table | None:
                     "Tolerance": f"{point.tolerance:g}",
                     **({"Data set": outcome.dataset} if len(point.outcomes) > 1 else {}),
                     "Result": _state(adaptive, point, outcome),
-                    **{f"Windows at {name}": _share(count, point.windows) for name, count in point.windows.items()},
+                    **{
+                        f"Windows at {name}": percent(count / max(sum(point.windows.values()), 1))
+                        for name, count in point.windows.items()
+                    },
                     operations: significant(point.operations_ratio, 3),
                     time: quartiles(point.time_ratio, 1.0),
                     "Dice difference": _interval(dice),
@@ -57,7 +60,7 @@ def adaptive_table(result: PruningResult) -> Table | None:
     # what the stages cost comes first: windows that never stop
     unstopped: list[_Record] = [
         dict.fromkeys(records[0])
-        | {"Tolerance": "0", "Result": f"never stops ({runtime})", f"Windows at {adaptive.reference}": "100 %"}
+        | {"Tolerance": "0", "Result": f"never stops ({runtime})", f"Windows at {adaptive.reference}": percent(1)}
         | {operations: significant(adaptive.level_operations[adaptive.reference]), time: quartiles(ratio, 1.0)}
         for runtime, ratio in adaptive.staging.items()
     ]
@@ -69,8 +72,8 @@ def adaptive_table(result: PruningResult) -> Table | None:
         marked=marked if len(records) == len(adaptive.points) else (),
         notes=[
             f"Operations and time are relative to {adaptive.reference}. Time: median (quartiles) of "
-            f"{adaptive.points[0].time_ratio.count} round(s) over {adaptive.timed_cases} cases, evenly spaced from the "
-            "shallowest to the deepest. In brackets after the level of nearest cost: its operations.",
+            f"{counted(adaptive.points[0].time_ratio.count, 'round')} over {adaptive.timed_cases} cases, evenly "
+            "spaced from the shallowest to the deepest. In brackets after the level of nearest cost: its operations.",
             "Dice difference: from the deepest level, for the guarded label with the largest loss, with one-sided "
             "bounds at the error level of the verdict.",
             f"Never stops: every window goes through all stages to {adaptive.reference}. Its time is what the stages "
@@ -174,10 +177,6 @@ def _worst(outcome: PointOutcome) -> str | None:
     labels = {each.label for each in outcome.comparisons}
     where = f"{worst.label} of {worst.worst_case}" if len(labels) > 1 else worst.worst_case
     return f"{format_difference(worst.metric, worst.worst_difference)} ({where})"
-
-
-def _share(count: int, windows: Mapping[str, int]) -> str:
-    return f"{100 * count / max(sum(windows.values()), 1):.0f} %"
 
 
 def _state(adaptive: AdaptiveDepth, point: AdaptivePoint, outcome: PointOutcome) -> TableCell:

@@ -178,6 +178,7 @@ def _evaluate(
         exposures=exposures,
         doubts=doubts(prepared, scored),
         training_gap=training_gap(training, scored.rows, plan.pipeline.network.levels),
+        confirming=tuple(sorted(prepared.kept_back)),
     )
 
 

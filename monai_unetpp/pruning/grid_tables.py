@@ -9,7 +9,7 @@ from monai_unetpp.pruning.results import OperatingGrid, PruningResult
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS
 from monai_unetpp.pruning.summary import Summary, data_sets, shown_labels
 from monai_unetpp.pruning.wording import STATE_TONES, format_difference, format_metric, quartiles, quoted, speed_up
-from monai_unetpp.reporting.numbers import NBSP, join_shape, percent, significant, time_unit
+from monai_unetpp.reporting.numbers import join_shape, percent, significant, time_unit
 from monai_unetpp.reporting.tables import Table, TableCell
 
 __all__ = ["GRID_RULE", "grid_networks_table", "grid_state", "grid_table"]
@@ -97,7 +97,7 @@ def _closest_bound(grid: OperatingGrid, point: str) -> str | None:
         return None
     closest = min(comparisons, key=lambda c: c.lower_bound / c.margin)
     bound = format_difference(closest.metric, closest.lower_bound)
-    return f"{bound} ({METRICS[closest.metric].name}{NBSP}{closest.label})"
+    return f"{bound} ({METRICS[closest.metric].name} {closest.label})"
 
 
 def grid_networks_table(result: PruningResult) -> Table | None:

@@ -20,6 +20,7 @@ from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.score import Scores
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS
 from monai_unetpp.pruning.tradeoffs import mean_accuracy, pareto_front, resampled_accuracy
+from monai_unetpp.reporting.numbers import counted
 
 __all__ = ["at_setting", "compare_grid", "points_at_settings", "recommend_point"]
 
@@ -67,7 +68,7 @@ def points_at_settings(
         missing = cases - {(row.dataset, row.case) for row in new_rows}
         if missing:
             reasons = [f"{each.case}: {each.reason}" for some in scores for each in some.problems]
-            left_out[setting.name] = f"not run on {len(missing)} case(s). {' '.join(reasons)}"
+            left_out[setting.name] = f"not run on {counted(len(missing), 'case')}. {' '.join(reasons)}"
             logger.warning("%s is left out of the comparison: %s", setting.name, left_out[setting.name])
             continue
         points, scored = (*points, *new_points), (*scored, *(r for r in new_rows if (r.dataset, r.case) in cases))
@@ -136,14 +137,13 @@ def recommend_point(
         time_ratios: time of all points relative to the reference.
     """
     passed, count = passing_points(outcomes), len({outcome.point for outcome in outcomes})
-    counted = f"{len(passed)} of {count} operating points are shown to be no worse than {reference}"
+    told = f"{len(passed)} of {count} operating points are shown to be no worse than {reference}"
     if not passed:
-        return None, f"{counted}: keep it."
+        return None, f"{told}: keep it."
     fastest = min(passed, key=lambda point: time_ratios[point].median)
     ratio = time_ratios[fastest].median
     if ratio >= 1:
-        return None, f"{counted}, none of which is faster: keep it."
+        return None, f"{told}, none of which is faster: keep it."
     return fastest, (
-        f"{counted} by more than the margins; the fastest of them is {fastest}, which takes {ratio:.3g} times as long "
-        f"({1 / ratio:.3g} times as fast)."
+        f"{told} by more than the margins; the fastest of them, {fastest}, is {1 / ratio:.3g} times as fast."
     )

@@ -11,7 +11,7 @@ from monai_unetpp.pruning.results import ScoreRow
 
 __all__ = ["BOTH_FALSE_POSITIVE", "PairedScores"]
 
-BOTH_FALSE_POSITIVE = "case(s) left out, where both find a structure that the truth lacks"
+BOTH_FALSE_POSITIVE = "left out, where both find a structure that the truth lacks"
 """How the reason of a comparison describes such pairs, after their number."""
 
 _EMPTY_TRUTH = frozenset({"both_empty", "false_positive"})

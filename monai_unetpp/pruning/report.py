@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from monai_unetpp.pruning.report_tables import (
 )
 from monai_unetpp.pruning.results import Decision, OperatingGrid, OperatingPoint, PruningResult
 from monai_unetpp.pruning.summary import (
+    ALL,
     Summary,
     chosen_point,
     data_sets,
@@ -57,9 +59,11 @@ from monai_unetpp.spreadsheet import format_csv as _csv_text
 
 __all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
 
-SCHEMA_VERSION = "2.4"
+SCHEMA_VERSION = "2.5"
 _GRID_FILE = "operating_points.csv"
 _ADAPTIVE_FILE = "adaptive_depth.csv"
+_UNBROKEN = re.compile(r"\d %|± \d|\([-+\d., to]+\)")
+"""Where a line of a cell must not break: it may between a mean and its spread."""
 
 
 def write_report(result: PruningResult, output_dir: str | PathLike[str]) -> dict[str, Path]:
@@ -210,7 +214,9 @@ def _markdown(result: PruningResult, summary: Summary) -> str:
         *single.values(),
     ]
     blockers = [
-        f"- {escape(_named(d))}: {escape(blocker)}" for d in ordered_decisions(result) for blocker in d.blockers
+        f"- {escape(_named(d))}: {escape(blocker)}"
+        for d in ordered_decisions(result)
+        for blocker in _blockers(result, d)
     ]
     if blockers:
         parts += ["## Why the test stopped", "\n".join(blockers)]
@@ -245,6 +251,9 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.filters["unbroken"] = lambda text: _UNBROKEN.sub(
+        lambda found: found[0].replace(" ", "\N{NO-BREAK SPACE}"), text
+    )
     decision = verdict(result)
     overlays = [_overlay(_find(path, folder)) for path in result.overlays]
     return environment.get_template("report.html").render(
@@ -262,7 +271,13 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         **_single_tables(result, summary),
         trade_off_plots=[_embed(picture) for picture in plot_trade_offs(result)],
         decisions=[
-            (d, _named(d), comparisons_table(result, d) if d.comparisons else None, _embed(plot_differences(result, d)))
+            {
+                "decision": d,
+                "name": _named(d),
+                "blockers": _blockers(result, d),
+                "table": comparisons_table(result, d) if d.comparisons else None,
+                "chart": _embed(plot_differences(result, d)),
+            }
             for d in ordered_decisions(result)
         ],
         accuracies=[accuracy_table(result, summary, name) for name in data_sets(result)],
@@ -276,6 +291,11 @@ def _html(result: PruningResult, summary: Summary, folder: Path) -> str:
         auroc=None if result.error_auroc is None else _auroc(result.error_auroc),
         schema_version=SCHEMA_VERSION,
     )
+
+
+def _blockers(result: PruningResult, decision: Decision) -> tuple[str, ...]:
+    """What stopped the test; nothing for a joint decision, which repeats what stopped the others."""
+    return () if decision.dataset == ALL and len(data_sets(result)) > 1 else decision.blockers
 
 
 def _named(decision: Decision) -> str:

@@ -22,7 +22,7 @@ from monai_unetpp.pruning.tradeoffs import (
 )
 from monai_unetpp.pruning.wording import format_metric
 from monai_unetpp.reporting.figures import FAINT, INK, PALETTE, new_figure, write_beside
-from monai_unetpp.reporting.numbers import NBSP, percent, significant, time_unit
+from monai_unetpp.reporting.numbers import percent, significant, time_unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,8 @@ class _Scored(NamedTuple):
 def plot_trade_offs(result: PruningResult) -> list[Picture]:
     """Plot the mean Dice of every point against each measured cost; no picture without costs or labels.
 
-    Points joined by a line are on the Pareto front; hollow ones are beaten by another. In brackets is the share of
+    Points joined by a line are on the Pareto front; hollow ones are beaten by another. All rests on the cases of the
+    table of trade-offs: those that confirm a level do not count. In brackets is the share of
     resamples of the subjects in which a point is unbeaten. Bars are 95 % bootstrap intervals over subjects of the
     difference from the deepest level, without the spread between easy and hard cases, which all levels share. All
     pictures have the same y-axis.
@@ -93,25 +94,26 @@ def _costs(result: PruningResult, key: str) -> dict[str, PointCost]:
 
 
 def _scored(result: PruningResult) -> _Scored | None:
-    """All points with a cost, on the cases that all of them were scored on; None if there are none."""
+    """All points with a cost, on the cases of the trade-offs; None if there are none."""
     kinds = {p.name: "further checkpoint" if p.kind == "extra" else "level" for p in result.points}
     kinds = {name: kind for name, kind in kinds.items() if name in result.costs}
     kinds |= dict.fromkeys(times_of_depths(result.adaptive, result.costs), "depth per window")
     names = list(kinds)
-    rows = _shared_rows(result, names)
+    rows = _choosing_rows(result, names)
     if not rows:
         return None
     dice, resampled = mean_accuracy(rows, names), resampled_accuracy(rows, names, seed=result.rules.seed)
     return _Scored(kinds, dice, _bars(dice, resampled, deepest_point(result)), resampled)
 
 
-def _shared_rows(result: PruningResult, names: Sequence[str]) -> tuple[ScoreRow, ...]:
+def _choosing_rows(result: PruningResult, names: Sequence[str]) -> tuple[ScoreRow, ...]:
+    """The scores of the cases that choose, where all points have one."""
     every = [*result.rows, *(result.adaptive.rows if result.adaptive else ())]
     cases: dict[str, set[tuple[str, str]]] = {name: set() for name in names}
     for row in every:
         if row.point in cases:
             cases[row.point].add((row.dataset, row.case))
-    shared = set.intersection(*cases.values()) if cases else set()
+    shared = set.intersection(*cases.values()) - {*result.confirming} if cases else set()
     return with_labels([row for row in every if row.point in cases and (row.dataset, row.case) in shared])
 
 
@@ -172,9 +174,6 @@ def _places(
     names, every = list(costs), list(scored.kinds)
     among = scored.resampled[:, [every.index(name) for name in names]]
     front = pareto_front({name: scored.dice[name] for name in names}, costs, [key], among)
-    # the table of trade-offs has the shares of the choosing cases
-    stored = {trade_off.rule: trade_off.on_front for trade_off in result.trade_offs}
-    shares = front.on_front | stored.get(front.rule, {})
     chosen, deepest = (point.name if point else "" for point in (chosen_point(result), deepest_point(result)))
     roles = {chosen: "chosen", deepest: "deepest, kept" if chosen == deepest else "deepest"}
     places = [
@@ -186,7 +185,7 @@ def _places(
             scored.dice[name],
             scored.bars[name],
             name in front.points,
-            shares[name],
+            front.on_front[name],
         )
         for name in names
     ]
@@ -225,4 +224,4 @@ def _in_words(place: _Place, words: str, unit: str, deepest: _Place | None) -> s
     if deepest is None or place.name == deepest.name:
         return text
     low, high = place.bar
-    return f"{text}, 95{NBSP}% interval relative to {deepest.name} {low:.4f} to {high:.4f}"
+    return f"{text}, 95 % interval relative to {deepest.name} {low:.4f} to {high:.4f}"

@@ -9,7 +9,7 @@ from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.summary import Summary, deepest_point, shown_loser, verdict
 from monai_unetpp.pruning.trust_wording import TrustLine, trust_lines
 from monai_unetpp.pruning.wording import format_difference, format_metric, speed_up
-from monai_unetpp.reporting.numbers import minus, percent
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = ["Fact", "first_lines", "key_facts", "levels_in_words", "plain_verdict"]
 
@@ -22,12 +22,12 @@ class Fact(NamedTuple):
 
 
 def plain_verdict(result: PruningResult) -> str:
-    """What to do, in one short sentence without figures."""
+    """What to do, in a few words without figures."""
     decision, deepest = verdict(result), deepest_point(result)
     name = deepest.name if deepest else decision.level
     if decision.verdict == "prune" and decision.level != name:
-        lead = "Confirmed: use" if decision.role == "confirm" else "Use"
-        return f"{lead} {decision.level} instead of {name}: as accurate within the margins, at less cost."
+        known = "Not confirmed on unseen cases yet." if decision.optimistic else "Confirmed on other cases."
+        return f"Use {decision.level} instead of {name}: as accurate within the margins, at less cost. {known}"
     if decision.verdict == "keep":
         loser = shown_loser(result)
         return f"Keep {name}: {loser.name if loser else 'a shallower level'} is not accurate enough."
@@ -58,7 +58,7 @@ def key_facts(result: PruningResult, summary: Summary) -> list[Fact]:
         facts.append(Fact(speed_up(cost.volume_speed_up) or "", f"speed of {shown.name} compared with {deepest.name}"))
     for share, what in ((cost.parameter_share, "parameters"), (cost.memory_share, "peak memory")):
         if share is not None:
-            facts.append(Fact(minus(percent(share)), f"of the {what} of {deepest.name}"))
+            facts.append(Fact(percent(share), f"of the {what} of {deepest.name}"))
     means = mean_dice(result, [shown, deepest])
     if means:
         own, other = (format_metric("dice", means[point.name]) for point in (shown, deepest))

@@ -43,7 +43,7 @@ from monai_unetpp.pruning.wording import (
     rule_in_words,
     speed_up,
 )
-from monai_unetpp.reporting.numbers import NBSP, join_shape, minus, percent, significant, time_unit
+from monai_unetpp.reporting.numbers import join_shape, percent, significant, time_unit
 from monai_unetpp.reporting.tables import Table, TableCell, Tone
 
 __all__ = [
@@ -89,8 +89,8 @@ PAPER_CLAIM = (
 
 
 _VERDICT: dict[str, tuple[str, Tone]] = {
-    "prune": (f"Prune to{NBSP}{{level}}", "good"),
-    "keep": (f"Keep{NBSP}{{level}}", "bad"),
+    "prune": ("Prune to {level}", "good"),
+    "keep": ("Keep {level}", "bad"),
     "inconclusive": ("Inconclusive", "unsure"),
 }
 
@@ -123,7 +123,8 @@ def verdicts_table(result: PruningResult) -> Table:
         records,
         words=("Data set", "Verdict", "Its cases", "Optimistic", "In words"),
         notes=[
-            "Optimistic: whether the same cases chose the level and give its figures, whatever selected the weights."
+            "Optimistic: whether the cases that give the figures also chose the level or, where they confirm it, the "
+            "weights."
         ],
     )
 
@@ -234,7 +235,7 @@ def _comparison_record(
         "Level": c.point,
         "Metric": METRICS[c.metric].heading,
         "Label": c.label,
-        "Cases": str(c.cases) if c.clusters == c.cases else f"{c.cases} ({c.clusters}{NBSP}subjects)",
+        "Cases": str(c.cases) if c.clusters == c.cases else f"{c.cases} ({c.clusters} subjects)",
         "Mean, deepest": format_metric(c.metric, c.mean_reference),
         "Mean, level": format_metric(c.metric, c.mean_point),
         "Mean difference": interval(c),
@@ -255,8 +256,8 @@ def _comparison_notes(result: PruningResult, decision: Decision, tested: frozens
         "A comparison passes if the lower bound is above minus the margin and the mean leaves room for rare large "
         "drops that so few subjects cannot exclude. It fails if the upper bound is below minus the margin, or if an "
         "exact sign test shows more subjects with a large drop than with a large gain. Otherwise it is inconclusive.",
-        "Not tested: the order of the levels is fixed and the first that does not pass ends the test; further "
-        "checkpoints are no candidates. Such rows are descriptive and never count for the verdict."
+        "Not tested: levels after the first that does not pass, and further checkpoints, which are no candidates. Such "
+        "rows are descriptive and never count for the verdict."
         if any(c.point not in tested for c in decision.comparisons)
         else "",
         _unseen_note(decision, tested, result.rules.alpha),
@@ -285,7 +286,7 @@ def _unseen_note(decision: Decision, tested: frozenset[str], alpha: float) -> st
     least = min(subjects)
     return (
         f"A pass does not exclude that some subjects fare worse: even if none of {least} subjects has a large drop, up "
-        f"to {percent(unseen_rate(least, alpha), 1)} of all subjects may have one ({confidence(alpha)} confidence)."
+        f"to {percent(unseen_rate(least, alpha), '.1f')} of all subjects may have one ({confidence(alpha)} confidence)."
     )
 
 
@@ -345,7 +346,7 @@ def _energy(cost: PointCost | None) -> str | None:
 
 def _parameters(cost: PointCost, relative: RelativeCost) -> str:
     share = relative.parameter_share
-    return significant(cost.parameters / _MEGA) + ("" if share is None else f" ({percent(share, 1)})")
+    return significant(cost.parameters / _MEGA) + ("" if share is None else f" ({percent(share, '.1f')})")
 
 
 def _self_check(cost: PointCost) -> TableCell | None:
@@ -371,15 +372,15 @@ def claims_table(result: PruningResult, summary: Summary) -> Table | None:
         records.append(
             {
                 "Network": f"{point.name} of {deepest.name}, here",
-                "Less time": percent(1 - 1 / cost.volume_speed_up, 1) if cost.volume_speed_up else None,
-                "Fewer parameters": None if cost.parameter_share is None else percent(1 - cost.parameter_share, 1),
-                "Less peak memory": None if cost.memory_share is None else percent(1 - cost.memory_share, 1),
-                "IoU points lost": None if lost is None else minus(f"{lost:.1f}"),
+                "Less time": percent(1 - 1 / cost.volume_speed_up, ".1f") if cost.volume_speed_up else None,
+                "Fewer parameters": None if cost.parameter_share is None else percent(1 - cost.parameter_share, ".1f"),
+                "Less peak memory": None if cost.memory_share is None else percent(1 - cost.memory_share, ".1f"),
+                "IoU points lost": None if lost is None else f"{lost:.1f}",
             }
         )
     if not records:
         return None
-    papers = ("L3 of L4, papers", percent(0.322, 1), percent(0.756, 1), None, "0.6")
+    papers = ("L3 of L4, papers", percent(0.322, ".1f"), percent(0.756, ".1f"), None, "0.6")
     return Table.of(
         "What pruning saves, beside the papers' claims",
         [*records, dict(zip(records[0], papers, strict=True))],

@@ -527,6 +527,7 @@ class PruningResult:
         exposures: whether the cases of each decision took part in the weights; None if the bundle does not say.
         doubts: doubts about the plan or the cases, in sentences.
         training_gap: accuracy on training cases beside that on the judging ones, if requested.
+        confirming: data set and name of the cases that only confirm.
     """
 
     title: str
@@ -551,3 +552,4 @@ class PruningResult:
     exposures: tuple[Exposure, ...] | None = None
     doubts: tuple[str, ...] = ()
     training_gap: tuple[TrainingGap, ...] = ()
+    confirming: tuple[tuple[str, str], ...] = ()

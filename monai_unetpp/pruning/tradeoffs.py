@@ -15,6 +15,7 @@ from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import AdaptiveDepth, PointCost, ScoreRow, TradeOff
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import FloatArray
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = [
     "by_utility",
@@ -150,13 +151,10 @@ def pareto_front(
     dominated = {name: [other for other in accuracy if dominates(other, name)] for name in accuracy}
     front = [name for name in sorted(accuracy, key=lambda n: (-accuracy[n], table[n])) if not dominated[name]]
     beaten = [f"{name} is beaten by {others[0]}" for name, others in dominated.items() if others]
-    what = " and ".join(COST_KEYS[key].words for key in keys)
-    reason = f"No point is at least as accurate and as cheap in {what} as {' or '.join(front)}"
-    reason += f"; {', '.join(beaten)}." if beaten else "; every point is on the front."
+    reason = f"{', '.join(beaten)}." if beaten else "Every point is on the front."
     shares = {} if resampled is None else _front_shares(table, np.nanmean(resampled, axis=2)[..., None])
     if shares:
-        often = ", ".join(f"{name} in {share:.0%}" for name, share in shares.items())
-        reason += f" On the front of resampled subjects: {often}."
+        reason += f" On the front in resamples of the subjects: {_often(shares)}."
     return TradeOff(f"pareto accuracy/{'+'.join(keys)}", tuple(front), reason, shares)
 
 
@@ -173,13 +171,13 @@ def front_of_labels(costs: Mapping[str, PointCost], resampled: FloatArray, keys:
     """
     shares = _front_shares({name: [cost_value(cost, key) for key in keys] for name, cost in costs.items()}, resampled)
     front = [name for name, share in shares.items() if share >= 0.5]
-    left = [f"{name} in {share:.0%}" for name, share in shares.items()]
-    what = ", ".join(COST_KEYS[key].words for key in keys)
-    reason = (
-        f"A point is on the front if no other is at least as accurate on every label and as cheap in {what}. In "
-        f"{len(resampled)} resamples of the subjects: {', '.join(left)}."
-    )
+    rule = f"A point is picked if it is on the front in at least half of {len(resampled)} resamples of the subjects"
+    reason = f"{rule}: {_often(shares)}."
     return TradeOff(f"pareto accuracy of each label/{'+'.join(keys)}", tuple(front), reason, shares)
+
+
+def _often(shares: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} in {percent(share)}" for name, share in shares.items())
 
 
 def resampled_accuracy(rows: Sequence[ScoreRow], points: Sequence[str], seed: int = 0) -> FloatArray:
@@ -261,13 +259,13 @@ def within_budget(
         raise ValueError("budgets must name one limit or more, got none.")
     keys = [limit.key for limit in limits]
     table = _cost_table(accuracy, costs, keys)
-    rule, within = (" and ".join(texts) for texts in (map(str, limits), (limit.in_words for limit in limits)))
+    rule = " and ".join(map(str, limits))
     allowed = [
         name for name in accuracy if all(value <= limit.value for value, limit in zip(table[name], limits, strict=True))
     ]
     if not allowed:
         least = _amounts(keys, [min(column) for column in zip(*table.values(), strict=True)])
-        return TradeOff(rule, (), f"No point is within {within}; the least that any point needs is {least}.")
+        return TradeOff(rule, (), f"No point is within the budget: the least that any needs is {least}.")
 
     def price(name: str) -> tuple[float, float]:
         return table[name][0], cost_value(costs[name], "latency_ms")
@@ -277,11 +275,11 @@ def within_budget(
     chosen = min([best, *equal], key=price)
     found = f"accuracy {accuracy[chosen]:.4f} for {_amounts(keys, table[chosen])}"
     if chosen == best:
-        reason = f"{chosen} is the most accurate of the {len(allowed)} point(s) within {within}: {found}."
+        reason = f"{chosen} is the most accurate within the budget: {found}."
     else:
         reason = (
-            f"{chosen} is the cheapest within {within} that is not worse than {best}, the most accurate there "
-            f"({accuracy[best]:.4f}), by more than the margins: {found}."
+            f"{chosen} is the cheapest within the budget that is shown to be not worse than {best}, the most accurate "
+            f"there ({accuracy[best]:.4f}), by more than the margins: {found}."
         )
     return TradeOff(rule, (chosen,), reason)
 

@@ -6,7 +6,6 @@ from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.trust_wording import share_of_samples, verdict_in_words
 from monai_unetpp.pruning.wording import capitalised, data_set_in_words, format_difference
-from monai_unetpp.reporting.numbers import NBSP
 from monai_unetpp.reporting.tables import Table, TableCell
 
 __all__ = ["between_sets_table", "stability_table"]
@@ -58,7 +57,7 @@ def between_sets_table(result: PruningResult) -> Table | None:
             "Label": each.label,
             "Data sets": f"{each.first} minus {each.second}",
             "Difference of the losses": format_difference(each.metric, each.difference),
-            f"95{NBSP}% interval": (
+            "95 % interval": (
                 f"{format_difference(each.metric, each.lower)} to {format_difference(each.metric, each.upper)}"
             ),
             "Depends on the set": TableCell("yes", "unsure") if each.depends_on_set else "not shown",
@@ -72,7 +71,7 @@ def between_sets_table(result: PruningResult) -> Table | None:
         records,
         words=("Level", "Metric", "Label", "Data sets", "Depends on the set"),
         notes=[
-            "How much more a level gains (+) or loses (\N{MINUS SIGN}) against the deepest on the first data set than "
+            "How much more a level gains (+) or loses (-) against the deepest on the first data set than "
             "on the second. The loss depends on the set if the bootstrap interval excludes 0.",
         ],
     )

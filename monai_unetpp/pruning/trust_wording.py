@@ -8,8 +8,8 @@ from typing import NamedTuple
 from monai_unetpp.metrics import FOREGROUND, METRICS
 from monai_unetpp.pruning.results import Exposure, PruningResult, SetDifference, Stability
 from monai_unetpp.pruning.summary import ALL, deepest_point, verdict
-from monai_unetpp.pruning.wording import data_set_in_words
-from monai_unetpp.reporting.numbers import NBSP, percent
+from monai_unetpp.pruning.wording import data_set_in_words, format_difference
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = ["TrustLine", "honesty", "share_of_samples", "trust_lines", "trust_sentences", "verdict_in_words"]
 
@@ -52,7 +52,7 @@ def _took_part(result: PruningResult, dataset: str) -> bool:
 
 
 def honesty(result: PruningResult) -> str:
-    """Whether the figures are optimistic, and what would make them less so."""
+    """Whether the figures are optimistic, and what would make them less so; empty where no level was chosen."""
     if not any(d.optimistic for d in result.decisions):
         return "The figures are not optimistic: no case both chose the level and gave its figures."
     confirmed = [d.dataset for d in result.decisions if d.role == "confirm" and d.dataset != ALL]
@@ -68,10 +68,7 @@ def honesty(result: PruningResult) -> str:
             f"The level was tested on cases that took no part in choosing it ({', '.join(confirmed)}): their figures "
             "are not optimistic, those of the choosing cases are."
         )
-    return (
-        "The figures are optimistic: the same cases chose the level and give its figures. Confirm them on cases that "
-        "took no part in the choice."
-    )
+    return "Confirm it on cases that took no part in the choice." if verdict(result).verdict == "prune" else ""
 
 
 def verdict_in_words(result: PruningResult, name: str) -> str:
@@ -84,7 +81,7 @@ def verdict_in_words(result: PruningResult, name: str) -> str:
 
 def share_of_samples(share: float) -> str:
     """A share in percent, in which a rare verdict is not taken for one that never occurs."""
-    return f"under 1{NBSP}%" if 0 < share < 0.01 else percent(share)
+    return "under 1 %" if 0 < share < 0.01 else percent(share)
 
 
 def _stability_sentence(result: PruningResult, stability: Stability) -> str:
@@ -149,7 +146,9 @@ def _exposure_sentences(exposures: Sequence[Exposure] | None) -> list[str]:
             "tested on unseen cases."
         )
     untouched = all(not each.training and not each.selecting for each in exposures)
-    return sentences or (["No judging case took part in the weights."] if untouched and exposures else [])
+    return sentences or (
+        ["No judging case trained the network or chose its weights."] if untouched and exposures else []
+    )
 
 
 def _out_of_fold_sentences(exposures: Sequence[Exposure]) -> list[str]:
@@ -173,6 +172,6 @@ def _gap_sentences(result: PruningResult) -> list[str]:
     sentences = []
     for dataset, label in dict.fromkeys((each.dataset, each.label) for each in gaps):
         own = [each for each in gaps if (each.dataset, each.label) == (dataset, label)]
-        texts = ", ".join(f"{each.point} {each.training - each.judging:+.3f}" for each in own)
+        texts = ", ".join(f"{each.point} {format_difference('dice', each.training - each.judging)}" for each in own)
         sentences.append(f"Dice of {label} on training cases minus that on judging ones ({dataset}): {texts}.")
     return sentences

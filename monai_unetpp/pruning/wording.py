@@ -11,7 +11,7 @@ from monai_unetpp.pruning.budgets import COST_KEYS, parse_budget
 from monai_unetpp.pruning.results import Comparison
 from monai_unetpp.pruning.statistics import FULL_SUBJECTS, bound_alpha
 from monai_unetpp.pruning.summary import ALL, MetricSummary
-from monai_unetpp.reporting.numbers import NBSP, minus, significant
+from monai_unetpp.reporting.numbers import percent, significant
 from monai_unetpp.reporting.tables import Tone
 
 __all__ = [
@@ -64,17 +64,17 @@ def capitalised(text: str) -> str:
 
 def format_metric(key: str, value: float) -> str:
     """A value of a metric with its standard decimals, without its unit."""
-    return minus(f"{value:.{METRICS[key].decimals}f}")
+    return f"{value:.{METRICS[key].decimals}f}"
 
 
 def format_difference(key: str, value: float) -> str:
     """A difference of a metric, always signed."""
-    return "not finite" if math.isnan(value) else minus(f"{value:+.{METRICS[key].difference_decimals}f}")
+    return "not finite" if math.isnan(value) else f"{value:+.{METRICS[key].difference_decimals}f}"
 
 
 def confidence(alpha: float) -> str:
     """``1 - alpha`` in percent."""
-    return f"{100 * (1 - alpha):.4g}{NBSP}%"
+    return percent(1 - alpha, ".4g")
 
 
 def interval_note(alpha: float, comparisons: Sequence[Comparison]) -> str:
@@ -85,8 +85,8 @@ def interval_note(alpha: float, comparisons: Sequence[Comparison]) -> str:
     bound = confidence(levels[0])
     return (
         "Differences are level minus deepest, signed so that negative is worse at the level; subjects have equal "
-        f"weights. In brackets: one-sided {bound} lower bound to one-sided {bound} upper bound of the mean "
-        f"difference{few}, together an interval of {confidence(2 * levels[0])}. Only the lower bound lets a level pass."
+        f"weights. In brackets: the one-sided {bound} lower and upper bounds of the mean difference{few}, together an "
+        f"interval of {confidence(2 * levels[0])}. Only the lower bound lets a level pass."
     )
 
 
@@ -95,20 +95,20 @@ def mean_and_sd(key: str, summary: MetricSummary) -> str | None:
     if summary.mean is None:
         return None
     mean = format_metric(key, summary.mean)
-    return mean if summary.sd is None else f"{mean} ±{NBSP}{format_metric(key, summary.sd)}"
+    return mean if summary.sd is None else f"{mean} ± {format_metric(key, summary.sd)}"
 
 
 def interval(comparison: Comparison) -> str:
     """A mean difference with its two bounds in brackets."""
     key = comparison.metric
     lower, upper = (format_difference(key, bound) for bound in (comparison.lower_bound, comparison.upper_bound))
-    return f"{format_difference(key, comparison.mean_difference)} ({lower},{NBSP}{upper})"
+    return f"{format_difference(key, comparison.mean_difference)} ({lower} to {upper})"
 
 
 def quartiles(time: Quartiles, scale: float) -> str:
     """Median and quartiles times ``scale``."""
     median, lower, upper = (significant(value * scale) for value in (time.median, time.lower, time.upper))
-    return f"{median} ({lower}{NBSP}to{NBSP}{upper})"
+    return f"{median} ({lower} to {upper})"
 
 
 def speed_up(value: float | None) -> str | None:

@@ -36,7 +36,7 @@ from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.cost import check_pruned_networks
 from monai_unetpp.pruning.results import Decision, PointCost, PruningResult
 from monai_unetpp.pruning.summary import verdict
-from monai_unetpp.pruning.wording import data_set_in_words
+from monai_unetpp.pruning.wording import data_set_in_words, format_difference, format_metric
 from monai_unetpp.reporting.markdown import code, escape, format_table
 
 __all__ = ["check_writable", "write_pruned_bundle"]
@@ -382,8 +382,6 @@ def _verdict_lines(level: str, decision: Decision | None) -> list[str]:
         ]
     if decision.optimistic and decision.role == "confirm":
         lines += ["", "These cases chose the weights, though not the level, so the figures are optimistic."]
-    elif decision.optimistic:
-        lines += ["", "The same cases chose the level and give its figures, which are therefore optimistic."]
     return lines
 
 
@@ -393,11 +391,11 @@ def _accuracy_lines(level: str, deepest: str, accuracy: list[_Accuracy]) -> list
     for each in accuracy:
         better = METRICS[each.metric].larger_is_better
         difference = each.level - each.deepest if better else each.deepest - each.level
-        bound = "-" if each.lower_bound is None else f"{each.lower_bound:+.4f}"
+        bound = "-" if each.lower_bound is None else format_difference(each.metric, each.lower_bound)
         margin = "-" if each.margin is None else f"{each.margin:g}"
-        means = [f"{value:.4f}" for value in (each.deepest, each.level)]
+        means = [format_metric(each.metric, value) for value in (each.deepest, each.level)]
         name = f"{METRICS[each.metric].name}, {escape(each.label)}"
-        rows.append([name, *means, f"{difference:+.4f}", bound, margin, str(each.cases)])
+        rows.append([name, *means, format_difference(each.metric, difference), bound, margin, str(each.cases)])
     table = format_table(columns, rows, [False, *[True] * 6])
     return [table, "", "Differences and bounds are signed so that negative is worse."]
 
@@ -409,8 +407,8 @@ def _cost_lines(deepest: PointCost, pruned: PointCost, result: PruningResult) ->
         ("Parameters", "parameters", "{:,}".format),
         (f"Operations per window of {window}", "flops_per_window", lambda count: f"{count / 1e9:.3g} GFLOP"),
         ("File of weights", "checkpoint_bytes", _megabytes),
-        (f"Time per window of {window}", "window_latency_s", _seconds),
-        (f"Time per volume of {volume}", "volume_latency_s", _seconds),
+        (f"Time per window of {window}", "window_latency_s", lambda time: time.text(".3g", " s")),
+        (f"Time per volume of {volume}", "volume_latency_s", lambda time: time.text(".3g", " s")),
         ("Peak memory per volume", "peak_memory_bytes", _megabytes),
     ]
     cells = []
@@ -432,10 +430,6 @@ def _cost_lines(deepest: PointCost, pruned: PointCost, result: PruningResult) ->
 
 def _megabytes(count: int) -> str:
     return f"{count / 1e6:.2f} MB"
-
-
-def _seconds(value: Quartiles) -> str:
-    return f"{value.median:.3g} s ({value.lower:.3g} to {value.upper:.3g})"
 
 
 def _check_written(source: Path, new: Path, full: NestedUNet, level: str) -> None:

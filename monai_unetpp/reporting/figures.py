@@ -44,7 +44,7 @@ _STYLE: Any = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
-    "axes.unicode_minus": True,
+    "axes.unicode_minus": False,
     "grid.color": "#e4e7eb",
     "grid.linewidth": 0.8,
     "xtick.color": "#52606d",

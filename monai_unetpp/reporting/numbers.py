@@ -1,34 +1,32 @@
-"""How all reports write numbers."""
+"""How all texts that people read write numbers: ``42 %``, ``-0.010``, ``1 to 2``, ``3 mm``."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["NBSP", "join_shape", "minus", "percent", "significant", "time_unit"]
+__all__ = ["counted", "join_shape", "percent", "significant", "time_unit"]
 
-# a line may break between a mean and its spread, but not inside either
-NBSP = "\N{NO-BREAK SPACE}"
 _TIMES = "\N{MULTIPLICATION SIGN}"
-
-
-def minus(text: str) -> str:
-    """``text`` with minus signs for hyphens."""
-    return text.replace("-", "\N{MINUS SIGN}")
 
 
 def significant(value: float, digits: int = 3) -> str:
     """``value`` to ``digits`` significant digits, never in scientific notation: 0.01234 gives ``"0.0123"``."""
     if value == 0 or not math.isfinite(value):
-        return "0" if value == 0 else minus(str(value))
+        return "0" if value == 0 else str(value)
     rounded = float(f"{value:.{digits - 1}e}")
     decimals = digits - 1 - math.floor(math.log10(abs(rounded)))
-    return minus(f"{rounded:.{max(decimals, 0)}f}")
+    return f"{rounded:.{max(decimals, 0)}f}"
 
 
-def percent(share: float, decimals: int = 0) -> str:
-    """A share such as 0.5 as ``"50 %"``."""
-    return minus(f"{100 * share:.{decimals}f}{NBSP}%")
+def counted(number: int, noun: str) -> str:
+    """A number of things, such as ``"1 case"`` and ``"3 cases"``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def percent(share: float, form: str = ".0f") -> str:
+    """A share such as 0.5 as ``"50 %"``, its number in the format ``form``."""
+    return f"{100 * share:{form}} %"
 
 
 def time_unit(seconds: Iterable[float]) -> tuple[str, float]:

@@ -14,6 +14,7 @@ from typing import Any
 from monai_unetpp.measuring.environment import Environment
 from monai_unetpp.metrics.definitions import METRICS
 from monai_unetpp.pruning.statistics import bound_alpha, mean_bounds, subject_means
+from monai_unetpp.reporting.numbers import percent
 from monai_unetpp.study.costs import RowLatency
 from monai_unetpp.study.design import StudySettings
 from monai_unetpp.study.variants import REFERENCE, StudyRow
@@ -309,7 +310,7 @@ def _reading(study: Mapping[str, Any], reference: str) -> str:
     seeds = sorted({seed for row in study["rows"] for seed in row["iou"]["by_seed"]}, key=int)
     classes = ", ".join(study["cases"]["labels"])
     confidences = {
-        f"{100 * row['iou_difference']['confidence']:.3g} %"
+        percent(row["iou_difference"]["confidence"], ".3g")
         for row in study["rows"]
         if row["iou_difference"] is not None
     }

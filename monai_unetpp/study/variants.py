@@ -13,6 +13,7 @@ import torch
 from monai_unetpp import topology
 from monai_unetpp.measuring import size
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = [
     "MEAN_OF_HEADS",
@@ -207,8 +208,8 @@ def match_wide_features(
     if abs(found - target) > PARAMETER_TOLERANCE * target:
         raise ValueError(
             f"features must be large enough for a wide U-Net with the {target:,} parameters of UNet++ within "
-            f"{PARAMETER_TOLERANCE:.0%}, got {list(features)}, for which the closest, {list(best)}, has {found:,}. "
-            f"Give larger features, or leave {WIDE} out of variants."
+            f"{percent(PARAMETER_TOLERANCE)}, got {list(features)}, for which the closest, {list(best)}, has "
+            f"{found:,}. Give larger features, or leave {WIDE} out of variants."
         )
     return best
 

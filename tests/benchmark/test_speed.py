@@ -312,7 +312,7 @@ class TestFigures:
         assert "- L4 bf16: 6 times as fast as MONAI fp32; 5.00 times (L4 torch bf16): missed, 17 % short" in text
         assert "- time outside the network: at most 15 %; 25.0 % (L4 torch fp32): missed, 10.0 points above" in text
         assert "48 x 32 x 32 in 2 windows of 32 x 32 x 32, overlap 0.25, 4 at once, 4 classes" in text
-        assert "| L4 torch fp32 | 3 (2.5-3.5) | 4.00 (3.00-4.50) | 25 % | 0 MiB | 1.5 s | 0 | 7 % |" in text
+        assert "| L4 torch fp32 | 3 (2.5 to 3.5) | 4.00 (3.00 to 4.50) | 25 % | 0 MiB | 1.5 s | 0 | 7 % |" in text
         assert "| L4 torch bf16 | 1.5e+00 | 1.5e+00 | 87.50 % | 75.00 % |" in text
         assert "Outputs in fp32 agree: 0.0e+00 of the largest logit, 1e-03 allowed." in text
         assert "Missing" not in text

@@ -113,7 +113,7 @@ def test_a_surround_that_holds_labels_is_no_background():
     data = fingerprint(surround=True, labels={"a": 1, "b": 2, "c": 3}, in_surround={"a": 0.4, "b": 0.001, "c": 0.03})
     choice = data_rules.choose_crop_background(data)
     assert not choice.value
-    assert "40% of a and 3% of c lie in it and would never be found" in choice.reason
+    assert "40 % of a and 3 % of c lie in it and would never be found" in choice.reason
     # mean and deviation are still those of the content
     assert data_rules.choose_normalization(data, choice.value).value == "inside"
     few = fingerprint(surround=True, in_surround={"organ": 0.01})

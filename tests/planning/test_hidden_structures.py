@@ -68,7 +68,7 @@ def test_neither_bright_voxels_nor_labels_in_the_surround_are_lost(data, tmp_pat
     assert made["clip_percentiles"] == [0.0, 100.0]
     assert "Voxels of rim lie in the constant surround, which is kept for them. Check" in caplog.text
     text = (tmp_path / "bundle" / "docs" / "plan.md").read_text()
-    assert "in it lie 50.0% of rim." in text
+    assert "in it lie 50.0 % of rim." in text
     assert "Nothing is clipped above, as most of vessel is brighter than the 99.5th percentile" in text
     assert "ClearBackgroundd" not in transforms(tmp_path / "bundle", "inference", "postprocessing")
     assert "ClipIntensityPercentilesd" not in transforms(tmp_path / "bundle", "inference", "preprocessing")

@@ -266,7 +266,7 @@ def test_subjects_that_are_given_are_those_of_this_data_set_alone(thick_dir, tmp
 def test_the_readme_is_written_anew_with_what_was_reached(thick_bundle):
     before = (thick_bundle / "docs" / "README.md").read_text()
     assert "has not been trained yet" in before
-    assert "strong augmentation, light in the last 25% of the training; mirrored along axis 0;" in before
+    assert "strong augmentation, light in the last 25 % of the training; mirrored along axis 0;" in before
     assert "(s)" not in before
     after = write_readme(
         thick_bundle, training="Trained for a minute.", performance="#### Scores\n\nDice 0.9"

@@ -138,7 +138,7 @@ class TestVerdict:
         assert [c.point for c in decision.comparisons] == ["L2", "L1"]
         assert found(decision, "L1").state == "pass"
         assert all(blocker.startswith("L2") for blocker in decision.blockers)
-        assert decision.summary.startswith("Keep L3: on 40 cases, L2: Dice of Anterior is worse")
+        assert decision.summary.startswith("Keep L3: on 40 cases, L2 fails: Dice of Anterior is worse")
 
     def test_inconclusive_where_the_interval_covers_the_margin(self) -> None:
         decision = decide(rows_of(levels(40, l2=-0.009, sd=0.03)), POINTS, DICE, dataset="A", **FAST)
@@ -176,7 +176,7 @@ class TestVerdict:
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
         single = max(c.subjects_needed for c in decision.comparisons if c.point == "L2")
         assert decision.subjects_needed > 1.2 * single
-        assert "(everything together, 80 % power)" in decision.summary
+        assert "for all tests together at 80 % power, if" in decision.summary
 
     @pytest.mark.parametrize("change", [0.0, -0.5])
     def test_fewer_than_ten_are_inconclusive_whatever_the_numbers(self, change: float) -> None:
@@ -204,7 +204,7 @@ class TestVerdict:
         decision = decide(rows_of({p.name: [0.8] * 12 for p in POINTS}), POINTS, DICE, dataset="A", **FAST)
         assert decision.verdict == "inconclusive"
         assert 14 <= decision.subjects_needed <= 17
-        assert "cannot exclude drops in up to 22.09 % of subjects" in decision.blockers[0]
+        assert "cannot exclude large drops in up to 22.1 % of subjects" in decision.blockers[0]
         enough = rows_of({p.name: [0.8] * 17 for p in POINTS})
         assert decide(enough, POINTS, DICE, dataset="A", **FAST).verdict == "prune"
 
@@ -413,7 +413,7 @@ class TestGuards:
         comparison = found(decision, "L2")
         assert (comparison.cases, comparison.clusters) == (10, 10)
         assert comparison.mean_difference == pytest.approx(-0.03)
-        assert "; 90 case(s) left out, where both find a structure that the truth lacks." in comparison.reason
+        assert "; 90 cases left out, where both find a structure that the truth lacks." in comparison.reason
 
     def test_pairs_of_two_false_positives_change_no_figure(self) -> None:
         plain = found(decide(rows_of(levels(40)), POINTS, DICE, dataset="A", **FAST), "L2")
@@ -450,7 +450,7 @@ class TestGuards:
         assert (comparison.clusters, comparison.state, decision.verdict) == (20, "inconclusive", "inconclusive")
         assert comparison.subjects_needed > 20
         assert decision.subjects_needed == pytest.approx(4 * comparison.subjects_needed, rel=0.15)
-        assert "(everything together, 80 % power)" in decision.summary
+        assert "for all tests together at 80 % power, if" in decision.summary
 
     def test_a_label_that_is_never_there_leaves_the_verdict_open(self) -> None:
         rows = rows_of(levels(40))
@@ -565,7 +565,7 @@ class TestConfirm:
         )  # fmt: skip
         assert {c.point for c in decision.comparisons} == {"L2"}
         assert decision.dataset == "B"
-        assert decision.summary.startswith("Confirmed: prune to L2")
+        assert decision.summary.startswith("Prune to L2, confirmed: on ")
         assert self.chosen().optimistic
 
     @pytest.mark.parametrize(("n", "l2", "verdict"), [(40, -0.05, "keep"), (9, 0.0, "inconclusive")])

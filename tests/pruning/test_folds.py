@@ -78,7 +78,7 @@ def test_a_verdict_stands_though_the_final_network_was_trained_on_all_cases(tmp_
     assert verdict(result).verdict == "prune"
     assert [(each.cases, each.training, each.out_of_fold) for each in result.exposures] == [(20, 20, True)]
     sentences = trust_sentences(result)
-    assert "No case that judges took part in the weights." not in sentences
+    assert "No judging case trained the network or chose its weights." not in sentences
     assert any("The network of the bundle was trained on 20 of these 20 cases" in sentence for sentence in sentences)
 
 

@@ -234,6 +234,7 @@ def test_nothing_is_confirmed_where_nothing_was_chosen(tmp_path, boxes, few_boxe
 
 def test_confirm_share_is_the_share_that_confirms(tmp_path, boxes, quick):
     result = run(intensity_network(), boxes, tmp_path, confirm_share=0.1)
+    assert len(result.confirming) == 2
     assert [(d.role, d.cases, d.verdict) for d in result.decisions] == [
         ("choose", 18, "prune"),
         ("confirm", 2, "inconclusive"),
@@ -260,7 +261,7 @@ def test_the_choice_must_be_confirmed_on_every_data_set(tmp_path, boxes, other_b
 @pytest.mark.parametrize(
     ("verdicts", "expected"),
     [
-        (("prune", "prune"), ("prune", "Confirmed: prune to L1, on each of 2 data sets (a, b).")),
+        (("prune", "prune"), ("prune", "Prune to L1, confirmed on each of 2 data sets (a, b).")),
         (("prune", "keep"), ("keep", "Keep L2: the chosen level fails on b.")),
         (("inconclusive", "keep"), ("keep", "Keep L2: the chosen level fails on b.")),
     ],

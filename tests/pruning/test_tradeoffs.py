@@ -80,7 +80,7 @@ class TestParetoFront:
     def test_several_costs_count_together(self) -> None:
         front = pareto_front(ACCURACY, COSTS, ("latency_ms", "memory_mb"))
         assert front.points == ("L4", "L2", "L3", "L1")
-        assert "every point is on the front" in front.reason
+        assert "Every point is on the front" in front.reason
 
     def test_equal_points_stay_and_equal_accuracy_needs_less_cost(self) -> None:
         twins = {"a": COSTS["L1"], "b": COSTS["L1"], "c": COSTS["L2"]}
@@ -98,7 +98,7 @@ class TestBudget:
         picked = within_budget(ACCURACY, COSTS, parse_budget("latency_ms=100"))
         assert picked.points == ("L2",)
         assert picked.rule == "latency_ms<=100"
-        assert "L2 is the most accurate of the 3 point(s) within time per volume of at most 100 ms: " in picked.reason
+        assert picked.reason == "L2 is the most accurate within the budget: accuracy 0.9000 for 40 ms."
 
     def test_the_limit_itself_is_allowed(self) -> None:
         assert within_budget(ACCURACY, COSTS, Budget("parameters", 9_000_000)).points == ("L4",)
@@ -111,9 +111,7 @@ class TestBudget:
     def test_none_within(self) -> None:
         picked = within_budget(ACCURACY, COSTS, [Budget("latency_ms", 5)])
         assert picked.points == ()
-        assert picked.reason == (
-            "No point is within time per volume of at most 5 ms; the least that any point needs is 20 ms."
-        )
+        assert picked.reason == "No point is within the budget: the least that any needs is 20 ms."
 
     def test_of_equally_accurate_points_the_fastest(self) -> None:
         assert within_budget(dict.fromkeys(COSTS, 0.9), COSTS, Budget("latency_ms", 1000)).points == ("L1",)
@@ -127,7 +125,7 @@ class TestBudget:
         rules = Rules(margins=("dice=0.01",), bootstrap_samples=200)
         found = within_budget(mean_accuracy(rows, list(COSTS)), COSTS, Budget("latency_ms", limit), rows, rules)
         assert found.points == (picked,)
-        assert f"not worse than {best}, the most accurate" in found.reason or picked == best
+        assert f"not worse than {best}, the most accurate there" in found.reason or picked == best
 
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -237,5 +235,4 @@ def test_no_reason_holds_a_key_of_the_command_line() -> None:
     ]
     ambiguous = {"parameters"}  # a word as well
     assert not [key for key in {*keys} - ambiguous for reason in reasons if key in reason]
-    assert "time per volume of at most 1000000000 ms and time per window of at most 1000000000 ms" in reasons[2]
     assert rule_in_words(str(limits[0])) == "Budget: time per volume of at most 1000000000 ms"

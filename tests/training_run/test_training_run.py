@@ -154,7 +154,7 @@ def test_folds_let_every_case_judge(discs_dir, planned, monkeypatch):
     assert "![Training loss](training.png)" in readme
     summary = (bundle / "pruning" / "summary.md").read_text()
     assert "The network of the bundle was trained on 9 of these 9 cases" in summary
-    assert "took part in the weights" not in summary
+    assert "No judging case trained" not in summary
     assert outcome.steps == 6
     assert check_bundle(bundle) == []
     # the pictures are of what the folds' networks saw

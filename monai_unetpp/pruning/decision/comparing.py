@@ -33,8 +33,10 @@ from monai_unetpp.pruning.statistics import (
     subjects_needed,
     unseen_rate,
 )
+from monai_unetpp.pruning.wording import confidence, format_difference
+from monai_unetpp.reporting.numbers import counted, percent
 
-__all__ = ["DEFAULT_RULES", "Guard", "LevelOutcome", "LevelTest", "State", "percent"]
+__all__ = ["DEFAULT_RULES", "Guard", "LevelOutcome", "LevelTest", "State"]
 
 DEFAULT_RULES = Rules()
 """The default rules."""
@@ -111,16 +113,13 @@ class LevelTest:
                 f"{point}: {label} is in no case, so nothing can be said about it. Add cases that have it, or name the "
                 "labels to guard, as in --margin dice:LABEL=0.01."
             )
-        cases = self.paired.comparable_cases(label, point, self.reference)
-        return (
-            f"{point}: {METRICS[metric].in_words} of {label} cannot be tested: {len(cases)} case(s) have the "
-            f"structure{self._left_out(label, point)}."
-        )
+        what = f"{METRICS[metric].in_words} of {label}"
+        return f"{point}: {what} cannot be tested on fewer than two subjects{self._left_out(label, point)}."
 
     def _left_out(self, label: str, point: str) -> str:
         """End of a sentence: how many pairs are left out because both points have a false positive."""
         count = len(self.paired.both_false_positive(label, point, self.reference))
-        return f"; {count} {BOTH_FALSE_POSITIVE}" if count else ""
+        return f"; {counted(count, 'case')} {BOTH_FALSE_POSITIVE}" if count else ""
 
     def _missed(self, point: str, miss: MissSample) -> tuple[State, str]:
         state = _FROM_STATE[int(miss.states(np.ones((1, self.subjects)), self.rules.alpha)[0])]
@@ -226,9 +225,12 @@ class LevelTest:
 
     def _judge_mean(self, what: str, guard: GuardSample, bounds: MeanBounds, n: int) -> tuple[State, str]:
         margin, alpha = guard.margin, self.rules.alpha
+        mean, lower, upper = (
+            format_difference(guard.metric, each) for each in (bounds.mean, bounds.lower, bounds.upper)
+        )
         interval = (
-            f"mean difference {bounds.mean:+.4f}, one-sided {percent(1 - bound_alpha(n, self.bound_alpha))} bounds "
-            f"{bounds.lower:+.4f} and {bounds.upper:+.4f}, margin {margin:g}"
+            f"mean difference {mean}, one-sided {confidence(bound_alpha(n, self.bound_alpha))} bounds {lower} and "
+            f"{upper}, margin {margin:g}"
         )
         if n < MIN_SUBJECTS:
             return "inconclusive", f"{what}: {n} subjects are fewer than {MIN_SUBJECTS} ({interval})."
@@ -239,7 +241,7 @@ class LevelTest:
             return "pass", f"{what} is not worse by more than the margin ({interval})."
         if bounds.lower > -margin:
             return "inconclusive", (
-                f"{what}: {n} subjects cannot exclude drops in up to {percent(unseen_rate(n, alpha))} of "
+                f"{what}: {n} subjects cannot exclude large drops in up to {percent(unseen_rate(n, alpha), '.1f')} of "
                 f"subjects, and the mean leaves too little room for them ({interval})."
             )
         return "inconclusive", f"{what}: the loss may or may not exceed the margin ({interval})."
@@ -263,6 +265,11 @@ class LevelOutcome:
     notes: list[str]
     state: State
 
+    @property
+    def point(self) -> str:
+        """Name of the operating point."""
+        return self.samples.point
+
 
 def _plain_mean(goodness: Sequence[float], subjects: Sequence[str], metric: str) -> float:
     """Mean over subjects of the metric with its original sign."""
@@ -282,11 +289,6 @@ def _guards(margins: Sequence[Margin], paired: PairedScores) -> list[Guard]:
                 raise ValueError(f"margins must guard {margin.metric} of {label!r} once, got two margins.")
             guards[key] = margin.value
     return [(metric, label, value) for (metric, label), value in {**general, **named}.items()]
-
-
-def percent(share: float) -> str:
-    """A share as text, such as ``"95 %"``."""
-    return f"{100 * share:.4g} %"
 
 
 def _listed(names: Sequence[str], most: int = 3) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 
 from monai_unetpp.metrics import METRICS
 from monai_unetpp.pruning.decision.between_sets import differences_between
-from monai_unetpp.pruning.decision.comparing import DEFAULT_RULES, Guard, LevelOutcome, LevelTest, percent
+from monai_unetpp.pruning.decision.comparing import DEFAULT_RULES, Guard, LevelOutcome, LevelTest
 from monai_unetpp.pruning.decision.stability import (
     join_verdicts,
     joint_subjects_needed,
@@ -20,6 +20,7 @@ from monai_unetpp.pruning.pairing import PairedScores
 from monai_unetpp.pruning.results import Decision, OperatingPoint, ScoreRow, SetDifference, Stability, Verdict
 from monai_unetpp.pruning.rules import Rules
 from monai_unetpp.pruning.statistics import MIN_SUBJECTS, bound_alpha
+from monai_unetpp.pruning.wording import confidence
 
 __all__ = ["confirm", "decide", "decide_all", "join", "trust"]
 
@@ -34,7 +35,7 @@ _JOINT_TEXTS: tuple[dict[Verdict, str], dict[Verdict, str]] = (
         "inconclusive": "Inconclusive, keep {level} for now: no verdict on {names}",
     },
     {
-        "prune": "Confirmed: prune to {level}, on each of {count} data sets ({names})",
+        "prune": "Prune to {level}, confirmed on each of {count} data sets ({names})",
         "keep": "Keep {level}: the chosen level fails on {names}",
         "inconclusive": "Inconclusive, keep {level} for now: the choice is not confirmed on {names}",
     },
@@ -260,7 +261,7 @@ def _verdict(
     blockers = list(stop.sentences) if stop is not None else []
     if not enough:
         blockers.insert(0, f"{test.subjects} subjects are fewer than the {MIN_SUBJECTS} that any verdict needs.")
-    chosen = by_name[passed[-1].samples.point] if passed else deepest.level
+    chosen = by_name[passed[-1].point] if passed else deepest.level
     return Decision(
         dataset=test.paired.dataset,
         verdict=verdict,
@@ -351,27 +352,28 @@ def _summary(
     role: Role,
 ) -> str:
     counted, guarded = _counted(test), _margins_text(test.guards)
-    alpha = percent(1 - bound_alpha(test.subjects, test.rules.alpha))
+    alpha = confidence(bound_alpha(test.subjects, test.rules.alpha))
     if verdict == "prune":
-        lead = "Confirmed: prune" if role == "confirm" else "Prune"
+        confirmed = ", confirmed" if role == "confirm" else ""
         text = (
-            f"{lead} to {level}: on {counted} it is not worse than {deepest.level} by more than the margins "
+            f"Prune to {level}{confirmed}: on {counted} it is not worse than {deepest.level} by more than the margins "
             f"({guarded}; one-sided {alpha} bounds)"
         )
         if stop is not None:
-            text += f", while {stop.samples.point} {'fails' if stop.state == 'fail' else 'is not shown to be so'}"
+            text += f"; {stop.point} fails" if stop.state == "fail" else f"; for {stop.point} this is not shown"
     elif verdict == "keep":
-        text = f"Keep {deepest.level}: on {counted}, {first.sentences[0].rstrip('.')}"
+        reason = first.sentences[0].removeprefix(f"{first.point}: ").rstrip(".")
+        text = f"Keep {deepest.level}: on {counted}, {first.point} fails: {reason}"
     else:
         text = f"Inconclusive, keep {deepest.level} for now: "
         if test.subjects < MIN_SUBJECTS:
             text += f"{counted} are fewer than the {MIN_SUBJECTS} subjects that any verdict needs"
         else:
-            text += f"{counted} do not show whether {first.samples.point} is worse by more than the margins ({guarded})"
+            text += f"{counted} do not show whether {first.point} is worse by more than the margins ({guarded})"
         if test.held:
             text += f"; {'; '.join(dict.fromkeys(test.held.values()))}, so it is no reference"
         if needed is not None:
-            text += f"; about {needed} subjects would be needed if {supposing} (everything together, 80 % power)"
+            text += f"; about {needed} subjects would be needed for all tests together at 80 % power, if {supposing}"
     if role == "choose and report" and verdict == "prune":
         text += _OPTIMISTIC
     return f"{text}."
