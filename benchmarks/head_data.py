@@ -26,6 +26,7 @@ from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.data import load_datalist
 from monai_unetpp.files import write_text
 from monai_unetpp.guard import FINGERPRINT_FILE, ImageRecord, TrainingRanges
+from monai_unetpp.planning.fingerprint import fingerprint_text
 
 __all__ = ["main", "make_datalist", "measure_heads"]
 
@@ -114,7 +115,7 @@ def _write_both(maps: Path, brains: Path, labels: Path, output: Path, bundle: st
     ranges = measure_heads(heads, read_object(folder / "configs" / "train.json"), label_names(folder))
     write_text(output / "dataset.json", json.dumps(content, indent=2) + "\n")
     fingerprint = {"form": 1, "spatial_dims": 3, "channels": ["MRI"], "modality": "MR", "ranges": ranges.as_dict()}
-    write_text(output / Path(FINGERPRINT_FILE).name, json.dumps(fingerprint, indent=1) + "\n")
+    write_text(output / Path(FINGERPRINT_FILE).name, fingerprint_text(fingerprint))
     yield f"{len(heads)} heads, {len(content['validation'])} and {len(content['test'])} brains."
 
 

@@ -134,7 +134,7 @@ def process_group(device: torch.device | str | None = None) -> Iterator[None]:
         start(device)
     yield
     # after an error the other processes may never come to the end: then the launcher ends them
-    if dist.is_available() and dist.is_initialized():
+    if _in_group():
         finish()
 
 
@@ -150,7 +150,7 @@ def process_count() -> int:
 
 def share(items: Sequence[_T]) -> Sequence[_T]:
     """The items that this process handles: every n-th with n processes, all without a process group."""
-    return items[dist.get_rank() :: dist.get_world_size()] if _in_group() else items
+    return items[rank() :: process_count()]
 
 
 def gather(own: dict[_K, _T]) -> dict[_K, _T]:
@@ -212,8 +212,7 @@ def waiting_group(device: torch.device | str | None = None) -> Iterator[dist.Pro
     started = dist.is_available() and dist.is_torchelastic_launched() and not dist.is_initialized()
     if started:
         start(device)
-    several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-    yield dist.new_group(backend="gloo", timeout=datetime.timedelta(days=1)) if several else None
+    yield dist.new_group(backend="gloo", timeout=datetime.timedelta(days=1)) if process_count() > 1 else None
     # after an error the other processes may never come to the end: then the launcher ends them
     if started:
         finish()

@@ -87,18 +87,6 @@ class CaseResult:
 
 
 @dataclasses.dataclass(frozen=True)
-class _StartedCase:
-    """A case that is not written yet: the known fields of its :class:`CaseResult`, and its start time."""
-
-    case: str
-    file: str
-    started: float
-    surround: dict[str, float] | None
-    depths: dict[str, int]
-    files: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
 class CaseFailure:
     """A case that could not be segmented, and the reason: one line that does not repeat the file."""
 
@@ -343,15 +331,16 @@ class CaseEvaluator(SupervisedEvaluator):
 
     def _finish(self, case: str, file: str, output: Any, batchdata: Mapping[str, Any]) -> None:
         surround, files = _surround(batchdata), _files(batchdata, file)
-        started = _StartedCase(case, file, self._started, surround, self.depths, files)
+        known = CaseResult(case, file, None, 0.0, {}, surround=surround, depths=self.depths, files=files)
         if self._unsaved is None or self._timer is not None or self._saver is None:
-            self.completed.append(self._save(started, _only(output), self._unsaved))
+            self.completed.append(self._save(known, self._started, _only(output), self._unsaved))
             return
         self._await_saving()
-        saving = self._saver.submit(self._save, started, None, self._unsaved)
+        saving = self._saver.submit(self._save, known, self._started, None, self._unsaved)
         self._being_saved = case, file, saving
 
-    def _save(self, case: _StartedCase, item: Any, unsaved: dict[Any, Any] | None) -> CaseResult:
+    def _save(self, known: CaseResult, started: float, item: Any, unsaved: dict[Any, Any] | None) -> CaseResult:
+        """Write a case; the result is what is ``known`` of it and what only its prediction shows."""
         if unsaved is not None:
             item = _run_stages(self._saving, unsaved, self._timer, "save")
         prediction = item.get(CommonKeys.PRED) if isinstance(item, Mapping) else None
@@ -360,20 +349,14 @@ class CaseEvaluator(SupervisedEvaluator):
         with self._stage("volumes"):
             # the numbers of objects are not labels
             voxels = _count_voxels(prediction) if instances is None else {}
-        output = None if saved_to is None else str(saved_to)
-        seconds = time.perf_counter() - case.started
-        return CaseResult(
-            case.case,
-            case.file,
-            output,
-            seconds,
-            _volumes_ml(prediction, voxels),
+        return dataclasses.replace(
+            known,
+            output=None if saved_to is None else str(saved_to),
+            seconds=time.perf_counter() - started,
+            volumes_ml=_volumes_ml(prediction, voxels),
             instances=instances,
-            surround=case.surround,
-            depths=case.depths,
             voxels=voxels,
             pixels=_count_pixels(prediction) if instances is None else 0,
-            files=case.files,
         )
 
     def _await_saving(self) -> None:

@@ -11,11 +11,11 @@ import multiprocessing
 import os
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -53,6 +53,7 @@ __all__ = [
 
 #: Resolutions of BasicUNetPlusPlus, whose depth is fixed.
 _RESOLUTIONS = 5
+_T = TypeVar("_T")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -255,8 +256,7 @@ class ContenderProcess:
         Raises:
             RuntimeError: the contender cannot run here; the message says why.
         """
-        started: StartedContender = self.call(_start_here, self.contender, self.task)
-        return started
+        return self.call(_start_here, self.contender, self.task)
 
     def expect(self) -> dict[str, npt.NDArray[np.float32]]:
         """The probe's logits at every level in fp32, from the reference network.
@@ -264,8 +264,7 @@ class ContenderProcess:
         Raises:
             RuntimeError: the network cannot run here.
         """
-        expected: dict[str, npt.NDArray[np.float32]] = self.call(expected_logits, self.task)
-        return expected
+        return self.call(expected_logits, self.task)
 
     def run(self, stages: bool, labels: bool) -> SegmentedVolume:
         """Segment the volume once, after :meth:`start`.
@@ -277,10 +276,9 @@ class ContenderProcess:
         Raises:
             RuntimeError: it failed; the message says why.
         """
-        done: SegmentedVolume = self.call(_run_here, stages, labels)
-        return done
+        return self.call(_run_here, stages, labels)
 
-    def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    def call(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Call ``function`` in the process.
 
         Args:
@@ -343,8 +341,10 @@ class ContenderRun:
             self._inferer.output, self._inferer.timer = "logits", timer
             return _single(self._inferer(volume, self.network))
 
+        dtype = _DTYPES[self.contender.precision]
+
         def network(windows: torch.Tensor) -> Any:
-            with _stage(timer, "network"), _amp(self.device, self.contender.precision):
+            with _stage(timer, "network"), torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
                 return self.network(windows)
 
         with _stage(timer, "windows, stitching"), torch.inference_mode():
@@ -465,12 +465,6 @@ def _stage(timer: StageTimer | None, name: str) -> AbstractContextManager[None]:
     return nullcontext() if timer is None else timer.stage(name)
 
 
-@contextlib.contextmanager
-def _amp(device: torch.device, precision: str) -> Iterator[None]:
-    with torch.autocast(device.type, dtype=_DTYPES[precision], enabled=precision != "fp32"):
-        yield
-
-
 # -- in the process of a contender -----------------------------------------------------------------------------------
 
 
@@ -482,7 +476,7 @@ class _Failure:
 _here: list[ContenderRun] = []
 
 
-def _answered(function: Callable[..., Any], *arguments: Any) -> Any:
+def _answered(function: Callable[..., _T], *arguments: Any) -> _T | _Failure:
     """The result of ``function``, or the reason of its failure as text, as not every error can be pickled."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

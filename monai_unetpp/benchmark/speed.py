@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import importlib.util
 import logging
 import tempfile
@@ -29,11 +28,11 @@ from monai_unetpp.benchmark.contenders import (
 )
 from monai_unetpp.benchmark.speed_options import SpeedOptions
 from monai_unetpp.benchmark.speed_results import InferenceBenchmark, InferenceCost, MissingContender
-from monai_unetpp.bundles import BundleConfig, find_bundle
+from monai_unetpp.bundles import WEIGHTS_FILE, BundleConfig, find_bundle, load_network, read_network_def
 from monai_unetpp.choices import PRECISIONS, RUNTIMES
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.inferers.windows import WindowGrid
-from monai_unetpp.measuring.environment import Environment, describe_environment
+from monai_unetpp.measuring.environment import Environment, describe_environment, software_versions
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import shuffled_rounds
 from monai_unetpp.progress import Progress, teller
@@ -145,7 +144,7 @@ def _of_bundle(bundle: str | PathLike[str]) -> dict[str, Any]:
             f"{config}: the inferer must have windows, got {type(inferer).__name__}. Only bundles "
             "with sliding windows can be measured."
         )
-    network_def = build_own_network(_placeholder(str(folder))).config
+    network_def = load_network(folder / WEIGHTS_FILE, network_def=read_network_def(folder)).config
     roi_size, dims = inferer.roi_size, network_def["spatial_dims"]
     return {
         "features": network_def["features"],
@@ -155,11 +154,6 @@ def _of_bundle(bundle: str | PathLike[str]) -> dict[str, Any]:
         "overlap": inferer.overlap,
         "bundle": str(folder),
     }
-
-
-def _placeholder(bundle: str) -> InferenceTask:
-    """A task for building a bundle's network, which depends only on the bundle."""
-    return InferenceTask(1, 1, (), (), (), 0.0, 1, "cpu", 1, "", bundle)
 
 
 def _checked_task(task: InferenceTask) -> InferenceTask:
@@ -230,10 +224,7 @@ def _count_windows(task: InferenceTask) -> int:
 
 def _describe_environment(device: torch.device) -> Environment:
     environment = describe_environment(device, "fp32", "torch")
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        versions = {**environment.versions, "openvino": importlib.metadata.version("openvino")}
-        environment = dataclasses.replace(environment, versions=versions)
-    return environment
+    return dataclasses.replace(environment, versions=environment.versions | software_versions("openvino"))
 
 
 def _measure_ceilings(contenders: Sequence[Contender], device: torch.device) -> dict[str, float]:

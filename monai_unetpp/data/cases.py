@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ __all__ = ["expand_home", "find_cases"]
 logger = logging.getLogger(__name__)
 
 _VOLUME_SUFFIXES = (*NIFTI_SUFFIXES, *ITK_SUFFIXES)
+#: Reads the list to take from a ``dataset.json``.
+_Wanted = partial[list[dict[str, Any]]]
 
 
 def find_cases(
@@ -82,7 +84,9 @@ def find_cases(
     if not items:
         raise ImageFileError("input must name a file or a folder, got an empty list.")
     suffixes = (*_VOLUME_SUFFIXES, *PICTURE_SUFFIXES) if pictures else _VOLUME_SUFFIXES
-    wanted = None if list_key is None else _WantedList(list_key, subjects, subject_pattern)
+    wanted: _Wanted | None = None
+    if list_key is not None:
+        wanted = partial(read_datalist, key=list_key, subjects=subjects, subject_pattern=subject_pattern)
     cases, only_results = _collect(items, suffixes, wanted, strict)
     if only_results and cases:
         example = only_results[0]["image"]
@@ -103,20 +107,8 @@ def expand_home(path: str | PathLike[str]) -> Path:
     return Path(text if os.path.lexists(text) and not is_own_home else home)
 
 
-@dataclasses.dataclass(frozen=True)
-class _WantedList:
-    """The list to take from ``dataset.json``, and how to find the subjects that stay together where it is drawn."""
-
-    key: str
-    subjects: Mapping[str, str] | str | PathLike[str] | None
-    subject_pattern: str | None
-
-    def read(self, path: Path) -> list[dict[str, Any]]:
-        return read_datalist(path, self.key, subjects=self.subjects, subject_pattern=self.subject_pattern)
-
-
 def _collect(
-    items: Sequence[str | PathLike[str]], suffixes: tuple[str, ...], wanted: _WantedList | None, strict: bool
+    items: Sequence[str | PathLike[str]], suffixes: tuple[str, ...], wanted: _Wanted | None, strict: bool
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The cases of all inputs, and failures for inputs that hold only results."""
     cases: list[dict[str, Any]] = []
@@ -137,22 +129,22 @@ class _OnlyResultsError(ImageFileError):
     """The input holds nothing but results of this package."""
 
 
-def _readable_cases_of(path: Path, suffixes: tuple[str, ...], wanted: _WantedList | None) -> list[dict[str, Any]]:
+def _readable_cases_of(path: Path, suffixes: tuple[str, ...], wanted: _Wanted | None) -> list[dict[str, Any]]:
     try:
         return _cases_of(path, suffixes, wanted)
     except OSError as e:
         raise ImageFileError(f"{path}: cannot be read ({e.strerror}). Check the path and its permissions.") from e
 
 
-def _cases_of(path: Path, suffixes: tuple[str, ...], wanted: _WantedList | None) -> list[dict[str, Any]]:
+def _cases_of(path: Path, suffixes: tuple[str, ...], wanted: _Wanted | None) -> list[dict[str, Any]]:
     check_regular_file(path, folders=True)
     is_folder = path.is_dir()
     if is_folder and is_data_set(path):
         return _data_set_cases(path, suffixes, wanted)
     if wanted is not None:
         raise ImageFileError(
-            f"{path}: not a folder with dataset.json, or with images and labels, to take {wanted.key!r} from. Leave "
-            "list_key out."
+            f"{path}: not a folder with dataset.json, or with images and labels, to take {wanted.keywords['key']!r} "
+            "from. Leave list_key out."
         )
     if is_folder:
         return _folder_cases(path, suffixes)
@@ -205,11 +197,11 @@ def _formats(suffixes: tuple[str, ...]) -> str:
     return f"NIfTI ({', '.join(NIFTI_SUFFIXES)}), {', '.join(others)} or DICOM"
 
 
-def _data_set_cases(folder: Path, suffixes: tuple[str, ...], wanted: _WantedList | None) -> list[dict[str, Any]]:
+def _data_set_cases(folder: Path, suffixes: tuple[str, ...], wanted: _Wanted | None) -> list[dict[str, Any]]:
     path = folder / "dataset.json"
     try:
         if wanted is not None:
-            entries = wanted.read(path)
+            entries = wanted(path)
         elif read_form(path) != "Decathlon":
             # unlabelled images as well
             unlisted = (folder / "imagesTs", folder / "imagesTr", images_folder(folder))

@@ -202,14 +202,7 @@ def _compare_cases(
     checked: Mapping[tuple[Path, ...], CheckedCase],
     names: LabelNames | None,
 ) -> Iterator[str]:
-    """Yield one line for everything doubtful about sound cases.
-
-    Args:
-        path: the ``dataset.json``.
-        listed: its cases.
-        checked: results of their checks, by their files.
-        names: the labels; None if they have no names.
-    """
+    """Yield one line for everything doubtful about sound cases, whose checks are known by their files."""
     yield from _repeated_cases(path, listed, checked)
     yield from _weak_labels(path, listed, checked, names)
 

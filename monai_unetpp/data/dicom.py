@@ -36,7 +36,6 @@ __all__ = [
     "is_dicom_file",
     "read_dicom",
     "read_dicom_grid",
-    "read_series",
 ]
 
 logger = logging.getLogger(__name__)
@@ -82,12 +81,10 @@ class DicomVolume:
     Attributes:
         array: values ``(columns, rows, slices)``: integers if slope is 1 and intercept an integer, else float32.
         affine: ``(4, 4)``, from voxel indices to positions in mm, RAS.
-        planes: its slices in order, each with its file.
     """
 
     array: np.ndarray[Any, Any]
     affine: np.ndarray[Any, Any]
-    planes: tuple[DicomPlane, ...]
 
 
 def is_dicom_file(path: str | Path) -> bool:
@@ -121,9 +118,14 @@ def read_dicom(paths: Sequence[Path]) -> DicomVolume:
         paths: one folder with one series, or files of one series in one folder.
 
     Raises:
-        ImageFileError: there is not exactly one series, or it is not a volume; see :func:`read_series`.
+        ImageFileError: there is not exactly one series; it has colours, mosaics, several multi-frame files or parts of
+            one; its slices do not form a volume (see :mod:`monai_unetpp.data.dicom_stack`); or its pixels are damaged,
+            or compressed in an unsupported way.
     """
-    return read_series(_only_series(paths), paths[0])
+    planes, affine = _stack(paths)
+    if planes[0].attributes["PhotometricInterpretation"] == "MONOCHROME1":
+        logger.warning("%s: low values are displayed bright (MONOCHROME1); values are used as stored.", paths[0])
+    return DicomVolume(_voxels(planes), affine)
 
 
 def read_dicom_grid(paths: Sequence[Path]) -> tuple[tuple[int, int, int], np.ndarray[Any, Any]]:
@@ -135,7 +137,7 @@ def read_dicom_grid(paths: Sequence[Path]) -> tuple[tuple[int, int, int], np.nda
     Raises:
         ImageFileError: as there, except for damaged pixels.
     """
-    planes, affine = _stack(_only_series(paths), paths[0])
+    planes, affine = _stack(paths)
     return (*planes[0].size, len(planes)), affine
 
 
@@ -148,7 +150,7 @@ def dicom_planes_of(paths: Sequence[Path]) -> list[DicomPlane]:
     Raises:
         ImageFileError: as there, except for damaged pixels.
     """
-    return _stack(_only_series(paths), paths[0])[0]
+    return _stack(paths)[0]
 
 
 def _only_series(paths: Sequence[Path]) -> DicomSeries:
@@ -198,35 +200,19 @@ def find_series(paths: Sequence[Path]) -> list[DicomSeries]:
     return sorted(series, key=lambda one: (len(one.number), one.number, one.uid))
 
 
-def read_series(series: DicomSeries, given: Path) -> DicomVolume:
-    """Read the voxels of one series.
-
-    Args:
-        series: one of those that :func:`find_series` found.
-        given: the path for messages.
-
-    Raises:
-        ImageFileError: the series has colours, mosaics, several multi-frame files or parts of one; its slices do not
-            form a volume (see :mod:`monai_unetpp.data.dicom_stack`); or its pixels are damaged, or compressed in an
-            unsupported way.
-    """
-    planes, affine = _stack(series, given)
-    if planes[0].attributes["PhotometricInterpretation"] == "MONOCHROME1":
-        logger.warning("%s: low values are displayed bright (MONOCHROME1); values are used as stored.", given)
-    return DicomVolume(_voxels(planes), affine, tuple(planes))
-
-
-def _stack(series: DicomSeries, given: Path) -> tuple[list[DicomPlane], np.ndarray[Any, Any]]:
-    """The slices in order, and the affine of the volume that they form."""
+def _stack(paths: Sequence[Path]) -> tuple[list[DicomPlane], np.ndarray[Any, Any]]:
+    """The slices of the only series in order, and the affine of the volume that they form."""
+    series = _only_series(paths)
     for file in series.files:
         if file.refusal is not None:
             raise ImageFileError(f"{file.path}: {file.refusal}")
     many = [file for file in series.files if file.planes[0].frames > 1]
     if many and len(series.files) > 1:
         raise ImageFileError(
-            f"{given}: holds {len(many)} multi-frame files in one series, such as {many[0].path.name}. Name one file."
+            f"{paths[0]}: holds {len(many)} multi-frame files in one series, such as {many[0].path.name}. Name one "
+            "file."
         )
-    return stack_planes([plane for file in series.files for plane in file.planes], given)
+    return stack_planes([plane for file in series.files for plane in file.planes], paths[0])
 
 
 def _starts_with_elements(start: bytes) -> bool:

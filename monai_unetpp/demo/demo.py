@@ -118,7 +118,6 @@ class _Plan:
     colours: tuple[str, ...] | None = None
     label_suffix: str = ""
     filled: bool = False
-    scale_bar_mm: float = 10
     position_mm: tuple[float, float, float] | None = None
     reference: npt.NDArray[Any] | None = None
 
@@ -173,7 +172,6 @@ def _plan(part: str, template: Any, tissues: npt.NDArray[Any]) -> _Plan:
             file_name="mni152_brain.nii.gz",
             title="Structures of the MNI ICBM152 template, segmented by one nested U-Net pruned to each level",
             filled=True,
-            scale_bar_mm=50,
             position_mm=(-26.0, -18.0, 4.0),
         )
     if part == "brain":
@@ -184,7 +182,6 @@ def _plan(part: str, template: Any, tissues: npt.NDArray[Any]) -> _Plan:
             title="Tissues of the MNI ICBM152 template, segmented by one nested U-Net pruned to each level",
             colours=("#56b4e9", "#e69f00", "#009e73"),
             filled=True,
-            scale_bar_mm=50,
             position_mm=(10.0, -16.0, 8.0),
             reference=tissues,
         )
@@ -234,7 +231,6 @@ def _run_part(part: str, plan: _Plan, folder: Path, device: str | None, say: Cal
         plan.title,
         position=_position(plan, maps[-1]),
         filled=plan.filled,
-        scale_bar_mm=plan.scale_bar_mm,
     )
     picture = folder / f"{part}_levels.png"
     write_figure(picture, figure, dpi=_DPI)

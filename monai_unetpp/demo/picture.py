@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monai_unetpp.reporting.figures import HALO
-from monai_unetpp.reporting.overlays import draw_contour, draw_grey, tint
+from monai_unetpp.reporting.overlays import draw_contour, draw_grey, draw_letters, draw_scale_bar, tint
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -28,8 +27,8 @@ _LEGEND_ROW = 0.3
 _LEGEND_COLUMNS = 6
 
 _PLANES = (("sagittal", "x"), ("coronal", "y"), ("axial", "z"))
-#: Letters at the left, right, bottom and top of the plane across each axis, with axes towards R, A and S.
-_LETTERS = ("PAIS", "LRIS", "LRPA")
+#: Letters at the right and at the top of the plane across each axis, with axes towards R, A and S.
+_LETTERS = ("AS", "RS", "RA")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +54,6 @@ def draw_levels(
     *,
     position: Sequence[int],
     filled: bool = False,
-    scale_bar_mm: float = 10,
 ) -> None:
     """Draw panels in three planes: rows are planes, columns are panels.
 
@@ -70,15 +68,14 @@ def draw_levels(
         title: text above all panels.
         position: voxel ``(x, y, z)`` in all planes.
         filled: fill the labels with transparent colours instead of drawing their borders.
-        scale_bar_mm: length of the scale bars.
     """
     voxels = np.asarray(image.dataobj, dtype=np.float32)
-    spacing = np.diag(image.affine)[:3]
+    spacings = [np.delete(np.diag(image.affine)[:3], axis) for axis in range(3)]
     position_mm = image.affine[:3, :3] @ np.asarray(position) + image.affine[:3, 3]
     window = _grey_window(voxels)
-    size_mm = [np.delete(np.array(voxels.shape) * spacing, axis) for axis in range(3)]
+    shapes = [voxels.shape[:axis] + voxels.shape[axis + 1 :] for axis in range(3)]
     width = (_WIDTH - 2 * _MARGIN - _ROW_NAMES - (len(panels) - 1) * _GAP) / len(panels)
-    heights = [width * vertical / horizontal for horizontal, vertical in size_mm]
+    heights = [width * (y * dy) / (x * dx) for (x, y), (dx, dy) in zip(shapes, spacings, strict=True)]
     total = _HEADINGS + sum(heights) + 2 * _GAP + 0.1 + _LEGEND_ROW * math.ceil(len(names) / _LEGEND_COLUMNS)
     figure.set_size_inches(_WIDTH, total)
 
@@ -90,14 +87,13 @@ def draw_levels(
             axes = figure.add_axes((left / _WIDTH, top / total, width / _WIDTH, heights[axis] / total))
             axes.set_axis_off()
             plane_of = functools.partial(np.take, indices=position[axis], axis=axis)
-            extent = (0.0, size_mm[axis][0], 0.0, size_mm[axis][1])
-            draw_grey(axes, plane_of(voxels), window, interpolation="bicubic", extent=extent, aspect="auto")
+            draw_grey(axes, plane_of(voxels), window, interpolation="bicubic", aspect="auto")
             axes.set_autoscale_on(False)
             if panel.labels is None:
-                _draw_letters(axes, _LETTERS[axis])
-                _draw_scale_bar(axes, size_mm[axis], scale_bar_mm)
+                draw_letters(axes, *_LETTERS[axis])
+                draw_scale_bar(axes, shapes[axis], spacings[axis], "mm")
             else:
-                _draw_labels(axes, plane_of(panel.labels), dict(zip(names, colours, strict=True)), extent, filled)
+                _draw_labels(axes, plane_of(panel.labels), dict(zip(names, colours, strict=True)), filled)
             if axis == 0:
                 axes.set_title(panel.heading)
         name = f"{plane}, {coordinate} = {position_mm[axis]:.0f} mm"
@@ -118,46 +114,12 @@ def _draw_row_name(figure: Any, name: str, y: float) -> None:
     figure.text(x, y, name, rotation="vertical", ha="center", va="center", fontsize=12)
 
 
-def _draw_labels(
-    axes: Any,
-    labels: npt.NDArray[Any],
-    colours: Mapping[int, str],
-    extent: tuple[float, float, float, float],
-    filled: bool,
-) -> None:
+def _draw_labels(axes: Any, labels: npt.NDArray[Any], colours: Mapping[int, str], filled: bool) -> None:
     for value, colour in colours.items():
         if filled:
-            tint(axes, labels == value, colour, 0.55, extent=extent, aspect="auto")
+            tint(axes, labels == value, colour, 0.55)
         else:
-            draw_contour(axes, labels == value, colour, 2.2, rounded=True, halo=True, extent=extent)
-
-
-def _draw_letters(axes: Any, letters: str) -> None:
-    places = (
-        (0.015, 0.5, "left", "center"),
-        (0.985, 0.5, "right", "center"),
-        (0.5, 0.015, "center", "bottom"),
-        (0.5, 0.985, "center", "top"),
-    )
-    for letter, (x, y, ha, va) in zip(letters, places, strict=True):
-        _outlined(axes.text(x, y, letter, ha=ha, va=va, transform=axes.transAxes, color="white", fontsize=11))
-
-
-def _draw_scale_bar(axes: Any, size_mm: npt.NDArray[Any], length_mm: float) -> None:
-    x, y = 0.03 * size_mm[0], 0.035 * size_mm[0]
-    axes.plot([x, x + length_mm], [y, y], color=HALO, linewidth=5, solid_capstyle="butt")
-    axes.plot([x, x + length_mm], [y, y], color="white", linewidth=3, solid_capstyle="butt")
-    text = axes.text(
-        x + length_mm / 2, y + 0.01 * size_mm[0], f"{length_mm:g} mm", color="white", ha="center", va="bottom"
-    )
-    _outlined(text)
-
-
-def _outlined(text: Any) -> None:
-    """Make text readable on bright and dark backgrounds."""
-    from matplotlib.patheffects import withStroke
-
-    text.set_path_effects([withStroke(linewidth=2.5, foreground=HALO)])
+            draw_contour(axes, labels == value, colour, 2.2, rounded=True, halo=True)
 
 
 def _draw_legend(figure: Any, names: Mapping[int, str], colours: Sequence[str], total: float) -> None:

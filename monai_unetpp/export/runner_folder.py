@@ -21,6 +21,7 @@ from monai_unetpp.inferers.window_choice import downsampling_of, warn_of_window_
 from monai_unetpp.inferers.window_memory import first_channels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.hashing import hash_network
+from monai_unetpp.plain_values import to_plain
 from monai_unetpp.runner.pipeline import PIPELINE_FILE, Pipeline
 from monai_unetpp.window_layout import AUTO
 
@@ -192,11 +193,9 @@ def _describe_windows(
             )
         described["shape"] = shape
     return described | {
-        "overlap": inferer.overlap if isinstance(inferer.overlap, (int, float)) else list(inferer.overlap),
+        "overlap": to_plain(inferer.overlap),
         "blending": inferer.mode,
-        "sigma_scale": inferer.sigma_scale
-        if isinstance(inferer.sigma_scale, (int, float))
-        else list(inferer.sigma_scale),
+        "sigma_scale": to_plain(inferer.sigma_scale),
         "padding_mode": inferer.padding_mode,
         "cval": inferer.cval,
         "flips": list(inferer.flips),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from monai.inferers import Inferer, SimpleInferer
+
+from monai_unetpp.inferers.logits import map_outputs
 
 __all__ = ["FlipInferer"]
 
@@ -50,9 +52,9 @@ class FlipInferer(Inferer):
         for kept in itertools.product((False, True), repeat=len(self.axes)):
             dims = [axis + 2 for axis, flip in zip(self.axes, kept, strict=True) if flip]
             flipped = inputs.flip(dims) if dims else inputs
-            result = _mapped(partial(_unflipped, dims=dims), self.inferer(flipped, network, *args, **kwargs))
-            total = result if total is None else _added(total, result)
-        return _mapped(lambda x: x / 2 ** len(self.axes), total)
+            result = map_outputs(partial(_unflipped, dims=dims), self.inferer(flipped, network, *args, **kwargs))
+            total = result if total is None else map_outputs(torch.add, total, result)
+        return map_outputs(lambda x: x / 2 ** len(self.axes), total)
 
 
 def _unflipped(logits: torch.Tensor, dims: list[int]) -> torch.Tensor:
@@ -63,19 +65,3 @@ def _unflipped(logits: torch.Tensor, dims: list[int]) -> torch.Tensor:
         )
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     return logits.flip(dims) if dims else logits
-
-
-def _mapped(function: Callable[[torch.Tensor], torch.Tensor], outputs: Any) -> Any:
-    if isinstance(outputs, torch.Tensor):
-        return function(outputs)
-    if isinstance(outputs, Mapping):
-        return {key: function(value) for key, value in outputs.items()}
-    return [function(value) for value in outputs]
-
-
-def _added(first: Any, second: Any) -> Any:
-    if isinstance(first, torch.Tensor):
-        return first + second
-    if isinstance(first, Mapping):
-        return {key: value + second[key] for key, value in first.items()}
-    return [one + other for one, other in zip(first, second, strict=True)]

@@ -1,15 +1,15 @@
-"""Logits of a batch of windows by level, on their way from the network to stitching."""
+"""Logits of a batch of windows, by level or not, on their way from the network to stitching."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 
 from monai_unetpp.inferers.window_batches import WindowBatch
 
-__all__ = ["ONLY", "logits_by_name", "through_pinned_memory"]
+__all__ = ["ONLY", "logits_by_name", "map_outputs", "through_pinned_memory"]
 
 #: Name of the output of a network without levels.
 ONLY = ""
@@ -29,6 +29,16 @@ def logits_by_name(outputs: Any) -> dict[str, torch.Tensor]:
                 "that returns one, or use levels of a NestedUNet."
             )
     return named
+
+
+def map_outputs(function: Callable[..., torch.Tensor], *outputs: Any) -> Any:
+    """Apply a function of tensors to outputs of networks: to tensors, or to each entry of dicts or lists alike."""
+    first = outputs[0]
+    if isinstance(first, Mapping):
+        return {key: map_outputs(function, *(each[key] for each in outputs)) for key in first}
+    if isinstance(first, Sequence):
+        return [map_outputs(function, *entries) for entries in zip(*outputs, strict=True)]
+    return function(*outputs)
 
 
 def through_pinned_memory(

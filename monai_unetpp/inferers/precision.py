@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from monai.inferers import Inferer, SimpleInferer
 
 from monai_unetpp.devices import HALF_DTYPES, resolve_precision
+from monai_unetpp.inferers.logits import map_outputs
 from monai_unetpp.inferers.window_run import device_of
 
 __all__ = ["PrecisionInferer"]
@@ -40,14 +41,6 @@ class PrecisionInferer(Inferer):
 
         def autocast_network(x: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
             with torch.autocast(x.device.type, dtype=dtype):
-                return _to_float32(network(x, *args, **kwargs))
+                return map_outputs(torch.Tensor.float, network(x, *args, **kwargs))
 
         return self.inferer(inputs, autocast_network, *args, **kwargs)
-
-
-def _to_float32(outputs: Any) -> Any:
-    if isinstance(outputs, torch.Tensor):
-        return outputs.float()
-    if isinstance(outputs, Mapping):
-        return {key: _to_float32(value) for key, value in outputs.items()}
-    return [_to_float32(value) for value in outputs]

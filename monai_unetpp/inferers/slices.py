@@ -24,6 +24,9 @@ class SlicewiseInferer(Inferer):
         inferer: the inferer for ``(B, C, H, W)``; it must return one tensor.
         slice_axis: spatial axis of volumes perpendicular to the slices, 0 the first, -1 the last.
 
+    Attributes:
+        depths: windows of the last run by depth, summed over the slices, if the inferer reports them.
+
     Raises:
         ValueError: a volume has no such axis.
 
@@ -41,7 +44,7 @@ class SlicewiseInferer(Inferer):
             raise ValueError(f"slice_axis must be an axis of a volume, 0, 1 or 2, got {slice_axis!r}.")
         self.inferer = inferer
         self.slice_axis = slice_axis % 3
-        self._depths: dict[str, dict[str, int]] = {}
+        self.depths: dict[str, dict[str, int]] = {}
 
     @property
     def timer(self) -> StageTimer | None:
@@ -59,18 +62,13 @@ class SlicewiseInferer(Inferer):
         ran: tuple[str, str] | None = getattr(self.inferer, "ran", None)
         return ran
 
-    @property
-    def depths(self) -> dict[str, dict[str, int]]:
-        """Windows of the last run by depth, summed over the slices, if the inferer reports them."""
-        return self._depths
-
     def __call__(self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Infer on ``inputs`` ``(B, C, H, W)`` or ``(B, C, H, W, D)``; results have the same spatial size.
 
         Raises:
             TypeError: the inferer does not return a tensor for a slice.
         """
-        self._depths = {}
+        self.depths = {}
         if inputs.ndim == 4:
             return self._infer(inputs, network, *args, **kwargs)
         axis = self.slice_axis + 2
@@ -92,7 +90,7 @@ class SlicewiseInferer(Inferer):
     def _infer(self, images: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         found = self.inferer(images, network, *args, **kwargs)
         for name, counts in getattr(self.inferer, "depths", {}).items():
-            total = self._depths.setdefault(name, dict.fromkeys(counts, 0))
+            total = self.depths.setdefault(name, dict.fromkeys(counts, 0))
             for level, count in counts.items():
                 total[level] += count
         return found

@@ -214,7 +214,8 @@ class NestedSlidingWindowInferer(Inferer):
         outputs = self._infer_within_memory(run)
         if isinstance(inputs, MetaTensor):
             outputs = {name: MetaTensor(output).copy_meta_from(inputs) for name, output in outputs.items()}
-        return outputs[next(iter(outputs))] if self._gives_one(outputs) else outputs
+        gives_one = isinstance(self.levels, str) or (self.levels is None and ONLY in outputs)
+        return next(iter(outputs.values())) if gives_one else outputs
 
     def with_options(self, **changes: Any) -> NestedSlidingWindowInferer:
         """Copy this inferer with some arguments changed, without its ``timer``.
@@ -225,7 +226,8 @@ class NestedSlidingWindowInferer(Inferer):
         Raises:
             TypeError: the constructor does not have an argument.
         """
-        return type(self)(**{**self._options(), **changes})
+        options = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return type(self)(**{**options, **changes})
 
     def estimate_memory(
         self,
@@ -274,16 +276,10 @@ class NestedSlidingWindowInferer(Inferer):
             input_itemsize=itemsize,
         )
 
-    def _options(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
-
     def _names(self) -> tuple[str, ...]:
         if self.levels is None:
             return (ONLY,)
         return (self.levels,) if isinstance(self.levels, str) else tuple(self.levels)
-
-    def _gives_one(self, outputs: Mapping[str, torch.Tensor]) -> bool:
-        return isinstance(self.levels, str) or (self.levels is None and ONLY in outputs)
 
     def _grid(self, shape: Sequence[int], network: Any, device: torch.device) -> WindowGrid:
         if len(shape) < 3:
@@ -372,13 +368,13 @@ class NestedSlidingWindowInferer(Inferer):
         chosen = self.sw_batch_size
         if chosen is None:
             # OpenVINO is as fast with single windows, and its results do not depend on the batch size
-            alone = self.roi_size == AUTO or (not run.has_arguments and self._resolved(run) == "openvino")
+            alone = self.roi_size == AUTO or (
+                not run.has_arguments
+                and resolve_runtime(self.runtime, run.network, run.device, self.precision) == "openvino"
+            )
             chosen = 1 if alone else choose_batch_size(run.network, run.grid, run.images.shape[0], run.device)
         # do not retry what did not fit before
         return chosen if self._most_at_once is None else min(chosen, self._most_at_once)
-
-    def _resolved(self, run: WindowRun) -> str:
-        return resolve_runtime(self.runtime, run.network, run.device, self.precision)
 
     def _memory_message(self, run: WindowRun, error: Exception) -> str:
         cause = (str(error).splitlines() or [type(error).__name__])[0]
@@ -445,10 +441,13 @@ class NestedSlidingWindowInferer(Inferer):
             fixed_size=predictor.runtime != "torch" and self.levels != ADAPTIVE,
             skip_constant=self.skip_constant,
         )
+        predictions = self._predictions(batches, predictor)
+        if run.device.type == "cuda" and (self.device or run.images.device).type == "cpu":
+            predictions = through_pinned_memory(predictions)
         stitchers: dict[str, WindowStitcher] = {}
         kept: dict[str, torch.Tensor] = {}
         with tqdm(total=run.windows, unit="window", disable=not self.progress) as bar:
-            for batch, logits in self._predictions(batches, predictor, self.device or run.images.device):
+            for batch, logits in predictions:
                 with self._stage("stitching"):
                     if not stitchers:
                         if run.out_channels is None:
@@ -514,17 +513,9 @@ class NestedSlidingWindowInferer(Inferer):
         return tuple(levels)
 
     def _predictions(
-        self, batches: WindowBatches, predictor: Predictor, device: torch.device
-    ) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
-        """Yield each batch with its logits, which may still be on their way to ``device``."""
-        predictions = self._predictions_on_device(batches, predictor)
-        if batches.device.type == "cuda" and device.type == "cpu":
-            predictions = through_pinned_memory(predictions)
-        return predictions
-
-    def _predictions_on_device(
         self, batches: WindowBatches, predictor: Predictor
     ) -> Iterator[tuple[WindowBatch, dict[str, torch.Tensor]]]:
+        """Yield each batch with its logits."""
         prepared = False
         while True:
             with self._stage("windows"):

@@ -110,13 +110,9 @@ class LabelStitcher(WindowStitcher):
     carried over to the next slab. Sums are thus added in the order of the windows. Labels need no division by the
     summed importance, which is the same for all classes.
 
+    The arguments are those of :class:`WindowStitcher`, and:
+
     Args:
-        grid: the windows.
-        importance: weight of each voxel of a window, ``grid.window_size``; ``None`` for equal weights.
-        images: number of images.
-        channels: channels of the logits.
-        dtype: type of the logits.
-        device: device for stitching.
         stage: makes a context manager from the name of a stage, to time ``"argmax"``.
         maps: the label maps to write, shared by the levels of a network; by default a new one.
         level: index of the map in ``maps``.

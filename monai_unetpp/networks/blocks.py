@@ -168,32 +168,13 @@ def make_block(
         bias: whether the convolutions have a bias.
         dropout: MONAI's dropout probability or ``(name, arguments)``.
     """
+    layers: dict[str, Any] = {"kernel_size": kernel_size, "act": act, "norm": norm, "dropout": dropout, "bias": bias}
     if kind == "residual":
-        block: nn.Module = ResidualUnit(
-            spatial_dims,
-            in_channels,
-            out_channels,
-            kernel_size=kernel_size,
-            subunits=2,
-            act=act,
-            norm=norm,
-            dropout=dropout,
-            bias=bias,
-        )
+        block: nn.Module = ResidualUnit(spatial_dims, in_channels, out_channels, subunits=2, **layers)
     else:
         block = nn.Sequential()
         for index, channels in enumerate((in_channels, out_channels)):
-            convolution = Convolution(
-                spatial_dims,
-                channels,
-                out_channels,
-                kernel_size=kernel_size,
-                act=act,
-                norm=norm,
-                dropout=dropout,
-                bias=bias,
-            )
-            block.add_module(f"conv_{index}", convolution)
+            block.add_module(f"conv_{index}", Convolution(spatial_dims, channels, out_channels, **layers))
     _accept_single_values(block)
     return block
 

@@ -85,12 +85,12 @@ class NestedUNetConfig:
         strides = _per_level("strides", given["strides"], depth, dims)
         last = given["last_features"]
         last = features[0] if last is None else _positive("last_features", last)
-        plain = {name: _plain(name, given[name]) for name in ("act", "norm", "dropout")}
+        layers = {name: _plain(name, given[name]) for name in ("act", "norm", "dropout")}
         _check_layers(given, {*features, last})
-        for name in ("bias", "deep_supervision", "ceil_mode", "use_checkpoint"):
-            if not isinstance(given[name], bool):
-                raise TypeError(f"{name} must be True or False, got {given[name]!r}.")
-        kept = {name: _plain(name, value) for name, value in given.items()}
+        switches = {name: given[name] for name in ("bias", "deep_supervision", "ceil_mode", "use_checkpoint")}
+        for name, value in switches.items():
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False, got {value!r}.")
         return cls(
             spatial_dims=dims,
             in_channels=_positive("in_channels", given["in_channels"]),
@@ -100,17 +100,12 @@ class NestedUNetConfig:
             strides=strides,
             kernel_sizes=_kernel_sizes(given["kernel_size"], depth, dims),
             block=_one_of("block", given["block"], BLOCKS),
-            act=plain["act"],
-            norm=plain["norm"],
-            bias=given["bias"],
-            dropout=plain["dropout"],
             upsample=_upsample(given, strides),
-            deep_supervision=given["deep_supervision"],
             up_features=_up_features(given["up_features"], features),
             last_features=last,
-            ceil_mode=given["ceil_mode"],
-            use_checkpoint=given["use_checkpoint"],
-            given=kept,
+            given={name: _plain(name, value) for name, value in given.items()},
+            **layers,
+            **switches,
         )
 
     @property

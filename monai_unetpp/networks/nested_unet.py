@@ -16,7 +16,7 @@ from monai_unetpp import topology
 from monai_unetpp.networks.blocks import DecoderNode, EncoderNode, make_block, make_upsample
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.networks.conversion import convert_basic_unetplusplus
-from monai_unetpp.networks.stages import NetworkStage, forward_in_stages
+from monai_unetpp.networks.stages import NetworkStage
 
 __all__ = ["NestedUNet"]
 
@@ -207,7 +207,10 @@ class NestedUNet(nn.Module):
         """
         stages = self.split(first)
         self._check_input(x)
-        yield from forward_in_stages(stages, x)
+        kept = {"input": x}
+        for stage in stages:
+            logits, kept = stage.advance(kept)
+            yield logits
 
     def split(self, first: int = 1) -> tuple[NetworkStage, ...]:
         """Split the network into stages that share its nodes: the first takes the image, each later one adds a level.

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
 from monai_unetpp import topology
 
-__all__ = ["NetworkStage", "forward_in_stages"]
+__all__ = ["NetworkStage"]
 
 
 class NetworkStage(nn.Module):
@@ -58,11 +58,3 @@ class NetworkStage(nn.Module):
         logits = dict(zip(self.levels, outputs[: len(self.levels)], strict=True))
         added = dict(zip(self.keeps, outputs[len(self.levels) :], strict=True))
         return logits, {**{name: value for name, value in kept.items() if name != "input"}, **added}
-
-
-def forward_in_stages(stages: tuple[NetworkStage, ...], x: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield the logits of each stage in turn, computing them on demand."""
-    kept = {"input": x}
-    for stage in stages:
-        logits, kept = stage.advance(kept)
-        yield logits

@@ -15,7 +15,7 @@ from monai_unetpp.files import write_text
 from monai_unetpp.guard import ImageRecord, TrainingRanges
 from monai_unetpp.plain_values import from_plain, to_plain
 
-__all__ = ["QUANTILES", "CaseFingerprint", "ChannelIntensity", "Fingerprint", "IntensityStatistics"]
+__all__ = ["QUANTILES", "CaseFingerprint", "ChannelIntensity", "Fingerprint", "IntensityStatistics", "fingerprint_text"]
 
 QUANTILES = (0.0, *(0.5 + number for number in range(100)), 100.0)
 """Percentiles at which the intensities inside labels are known over all cases."""
@@ -198,13 +198,13 @@ class Fingerprint:
         return from_plain(cls, {"cases": [], **content}, "fingerprint")
 
     def write(self, path: str | PathLike[str], with_cases: bool = True) -> None:
-        """Write it as JSON, atomically.
+        """Write it as JSON, atomically, with a line for each case.
 
         Args:
             path: the file, such as ``configs/fingerprint.json`` of a bundle.
             with_cases: see :meth:`as_dict`.
         """
-        write_text(path, json.dumps(self.as_dict(with_cases), indent=1) + "\n")
+        write_text(path, fingerprint_text(self.as_dict(with_cases)))
 
     @classmethod
     def read(cls, path: str | PathLike[str]) -> Fingerprint:
@@ -218,3 +218,12 @@ class Fingerprint:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
         except ValueError as e:
             raise ValueError(f"{path}: {e}") from e
+
+
+def fingerprint_text(content: Mapping[str, Any]) -> str:
+    """The JSON of a fingerprint as plain values, with a line for each entry and each case, the cases last."""
+    cases = [json.dumps(case) for case in content.get("cases", ())]
+    entries = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in content.items() if key != "cases"]
+    if cases:
+        entries.append('"cases": [\n  {}\n ]'.format(",\n  ".join(cases)))
+    return "{\n " + ",\n ".join(entries) + "\n}\n"

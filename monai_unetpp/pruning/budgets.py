@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import NamedTuple
 
-__all__ = ["COST_KEYS", "Budget", "Cost", "check_cost_key", "parse_budget"]
+__all__ = ["COST_KEYS", "Budget", "Cost", "check_cost_key", "name_and_value", "parse_budget"]
 
 
 class Cost(NamedTuple):
@@ -70,14 +70,28 @@ def parse_budget(text: str) -> Budget:
         >>> parse_budget("parameters=2e6")
         Budget(key='parameters', value=2000000.0)
     """
-    name, equals, number = text.partition("=")
+    return Budget(*name_and_value(text, "budget", "latency_ms=50"))
+
+
+def name_and_value(text: str, argument: str, example: str) -> tuple[str, float]:
+    """The name and the number of a text such as ``"dice=0.01"``.
+
+    Args:
+        text: from the command line.
+        argument: name of the argument, for the message.
+        example: such a text, for the message.
+
+    Raises:
+        ValueError: another form, or a number that is not finite.
+    """
+    name, equals, number = text.rpartition("=")
     try:
         value = float(number)
     except ValueError:
         value = math.nan
-    if not equals or math.isnan(value):
-        raise ValueError(f"budget must be a name, '=' and a number, got {text!r}. Write it like latency_ms=50.")
-    return Budget(name.strip(), value)
+    if not equals or not name or not math.isfinite(value):
+        raise ValueError(f"{argument} must be a name, '=' and a number, got {text!r}. Write it like {example}.")
+    return name.strip(), value
 
 
 def check_cost_key(key: str) -> str:

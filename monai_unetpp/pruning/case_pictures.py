@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from os import PathLike
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,20 +44,20 @@ _LEAST_CONTEXT_VOXELS = 6
 
 
 def save_overlay(
-    image: npt.ArrayLike,
-    truth: npt.ArrayLike,
-    chosen: npt.ArrayLike,
-    deepest: npt.ArrayLike,
-    spacing: Sequence[float],
-    path: str | PathLike[str],
+    image: _Array,
+    truth: _Array,
+    chosen: _Array,
+    deepest: _Array,
+    spacing: tuple[float, ...],
+    path: Path,
     title: str,
     *,
+    label_names: Mapping[int, str],
     chosen_name: str = "chosen level",
     deepest_name: str = "deepest level",
-    label_names: Sequence[str] | None = None,
     unit: str = "mm",
     orientation: str | None = None,
-) -> Path:
+) -> None:
     """Draw image, truth, chosen and deepest level side by side at the slice where the chosen level errs most.
 
     The slice is perpendicular to the coarsest axis of a volume (the last one of equals) and cropped around the
@@ -74,24 +73,21 @@ def save_overlay(
         spacing: size of a voxel along each axis, in ``unit``.
         path: the PNG to write, with title and description (for alternative text) in its metadata.
         title: heading, taken literally.
+        label_names: name of each label by value.
         chosen_name: name of the chosen level.
         deepest_name: name of the deepest level.
-        label_names: names of the labels 1, 2, …; None shows numbers.
         unit: unit of ``spacing``.
         orientation: directions of the axes, such as ``"RAS"``, for the name of the plane and for letters at the edges.
             None if unknown, and in 2D.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: shapes differ, are not 2D or 3D, or are empty; ``spacing`` does not fit or is not positive.
     """
     values = np.asarray(image, dtype=float)
-    masks = {"truth": np.asarray(truth), "chosen": np.asarray(chosen), "deepest": np.asarray(deepest)}
-    sizes = tuple(float(size) for size in spacing)
-    _check(values, masks, sizes)
-    values, masks, sizes, where, letters = _view(values, masks, sizes, orientation)
+    masks = {"truth": truth, "chosen": chosen, "deepest": deepest}
+    values, masks, sizes, where, letters = _view(values, masks, spacing, orientation)
     headings, description = _words(title + where, masks, chosen_name, deepest_name)
-    names = _label_names(masks, label_names)
+    names = {int(value): label_names[value] for value in np.unique(list(masks.values())) if value}
     rows = math.ceil((len(names) + 1) / _legend_columns(names))
     with new_figure(_WIDTH, _height(values.shape, sizes) + _ROW_HEIGHT * (rows - 1), 1, 4) as (figure, grid):
         _draw(grid[0], values, masks, sizes, headings, names)
@@ -101,8 +97,7 @@ def save_overlay(
         _legend(figure, names)
         figure.suptitle(title + where, fontsize=11, x=0.01, ha="left", color=NEUTRAL)
         figure.patch.set_alpha(0.0)
-        write_figure(Path(path), figure, dpi=110, metadata={"Title": title, "Description": description})
-    return Path(path)
+        write_figure(path, figure, dpi=110, metadata={"Title": title, "Description": description})
 
 
 def _view(
@@ -127,20 +122,6 @@ def _view(
     return image, masks, spacing, where, orientation[:axis] + orientation[axis + 1 :]
 
 
-def _check(image: _Array, masks: dict[str, _Array], spacing: tuple[float, ...]) -> None:
-    if image.ndim not in (2, 3) or 0 in image.shape:
-        raise ValueError(
-            f"image must have 2 or 3 axes and no empty one, got shape {image.shape}. Take one channel of one case."
-        )
-    for name, mask in masks.items():
-        if mask.shape != image.shape:
-            raise ValueError(
-                f"{name} must have the image's shape {image.shape}, got {mask.shape}. Resample it to the image's grid."
-            )
-    if len(spacing) != image.ndim or not all(np.isfinite(size) and size > 0 for size in spacing):
-        raise ValueError(f"spacing must be {image.ndim} positive numbers, one per axis of the image, got {spacing}.")
-
-
 def _window(masks: dict[str, _Array], spacing: tuple[float, ...]) -> tuple[slice, slice]:
     """A window around all labels with some context, roughly square in physical size."""
     union = np.any([mask != 0 for mask in masks.values()], axis=0)
@@ -155,12 +136,6 @@ def _window(masks: dict[str, _Array], spacing: tuple[float, ...]) -> tuple[slice
         start = max(0, int(np.floor((first + last + 1 - wanted) / 2)))
         window.append(slice(start, min(count, int(np.ceil((first + last + 1 + wanted) / 2)))))
     return window[0], window[1]
-
-
-def _label_names(masks: dict[str, _Array], names: Sequence[str] | None) -> dict[int, str]:
-    values = sorted({int(value) for mask in masks.values() for value in np.unique(mask)} - {0})
-    given = dict(enumerate(names or (), start=1))
-    return {value: given.get(value, f"label {value}") for value in values}
 
 
 def _height(shape: tuple[int, ...], spacing: tuple[float, ...]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import time
@@ -29,7 +30,7 @@ from monai_unetpp.inferers.label_maps import check_finite
 from monai_unetpp.metrics import CaseScorer, LabelScore, disagreement, error_auroc, spacing_of_affine
 from monai_unetpp.metrics.scores import scored_labels
 from monai_unetpp.networks.hashing import hash_network
-from monai_unetpp.pruning.finished import Fingerprint, FinishedCases, hash_text
+from monai_unetpp.pruning.finished import Fingerprint, FinishedCases
 from monai_unetpp.pruning.predict import EMBEDDED, LevelSource, Network, Pipeline, list_sources
 from monai_unetpp.pruning.results import OperatingPoint, ScoreRow
 from monai_unetpp.pruning.scoring import Scoring
@@ -244,7 +245,8 @@ class _Memory:
                     f"{source.key!r}. Make it a module, so that changes of weights are detected, or leave store out."
                 )
             weights[source.key] = hash_network(source.module)
-            settings[source.key] = hash_text(json.dumps([configuration, *scored, source.asked]))
+            depends_on = json.dumps([configuration, *scored, source.asked])
+            settings[source.key] = hashlib.sha256(depends_on.encode()).hexdigest()
         return cls(FinishedCases(scoring.store or "", scoring.dataset), weights, settings)
 
     def fingerprint(self, source: LevelSource, content: str) -> Fingerprint:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from monai_unetpp.data.labelled import LabelledCase, list_cases
 from monai_unetpp.pruning.plan import EvaluationData
 
-__all__ = ["choosing_entries", "confirming_cases", "split_cases"]
+__all__ = ["choosing_entries", "confirming_cases", "draw_subjects"]
 
 
 def confirming_cases(
@@ -53,32 +53,18 @@ def choosing_entries(
     return [entry for entry, name in zip(entries, names, strict=True) if (dataset, name) not in kept_back]
 
 
-def split_cases(cases: Mapping[str, str], share: float = 0.5, seed: int = 0) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Split cases into those that choose the level and those that confirm it, by subject.
+def draw_subjects(subjects: Iterable[str], share: float, seed: int = 0) -> set[str]:
+    """Draw the subjects that confirm, at least one of two or more and not all of them.
 
     Args:
-        cases: subject of each case.
-        share: share of the subjects that choose, above 0 and below 1.
-        seed: the same subjects, share and seed give the same split, whatever their order.
-
-    Returns:
-        Names of the choosing and of the confirming cases, sorted.
-
-    Raises:
-        ValueError: a share out of range, or fewer than two subjects.
+        subjects: in any order; two or more different ones.
+        share: share of the subjects to draw, above 0 and below 1.
+        seed: the same subjects, share and seed give the same draw.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"share must lie between 0 and 1, got {share}. 0.5 is a good split.")
-    subjects = sorted(set(cases.values()))
-    if len(subjects) < 2:
-        raise ValueError(f"cases must be of two subjects or more to be split, got {len(subjects)}. Add cases.")
-    count = min(max(round(len(subjects) * share), 1), len(subjects) - 1)
-    order = np.random.default_rng(seed).permutation(len(subjects))
-    choosing = {subjects[index] for index in order[:count]}
-    return (
-        tuple(sorted(case for case, subject in cases.items() if subject in choosing)),
-        tuple(sorted(case for case, subject in cases.items() if subject not in choosing)),
-    )
+    names = sorted(set(subjects))
+    choosing = min(max(round(len(names) * (1 - share)), 1), len(names) - 1)
+    order = np.random.default_rng(seed).permutation(len(names))
+    return {names[index] for index in order[choosing:]}
 
 
 def _keep_back(
@@ -95,7 +81,7 @@ def _keep_back(
     for group in [list(by_dataset)] if joint else [[dataset] for dataset in by_dataset]:
         # without given subjects, cases with the same name in two data sets are two subjects
         members = {
-            f"{dataset}/{case.name}": subject or (f"{dataset}/{case.name}" if joint else case.name)
+            (dataset, case.name): subject or (f"{dataset}/{case.name}" if joint else case.name)
             for dataset in group
             for case, subject in by_dataset[dataset]
         }
@@ -103,10 +89,8 @@ def _keep_back(
             raise ValueError(
                 f"confirm_share must have two subjects or more to split, got one in {', '.join(group)}. Leave it out."
             )
-        # split_cases takes the share of the subjects that choose
-        confirming |= {
-            (dataset, name) for dataset, name in (key.split("/", 1) for key in split_cases(members, 1 - share, seed)[1])
-        }
+        drawn = draw_subjects(members.values(), share, seed)
+        confirming |= {case for case, subject in members.items() if subject in drawn}
     for dataset, cases in by_dataset.items():
         sides = {(dataset, case.name) in confirming for case, _ in cases}
         if len(sides) < 2:

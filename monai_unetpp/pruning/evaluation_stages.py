@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,7 @@ class Prepared:
         """The further networks as operating points."""
         paths = self.plan.pipeline.extra
         return {
-            OperatingPoint(name, network.levels[-1], "extra", _file_name(paths[name])): network
+            OperatingPoint(name, network.levels[-1], "extra", Path(paths[name]).name): network
             for name, network in self.further.items()
         }
 
@@ -316,6 +317,7 @@ def _score(
 ) -> Scores:
     """Score levels and further networks as given, or only the levels at another setting or on training cases."""
     plan, folder = prepared.plan, prepared.plan.outputs.output_dir
+    as_given = not setting and not training
     entries: Sequence[Mapping[str, Any]] = training or prepared.entries[name]
     if setting:
         entries = choosing_entries(entries, name, prepared.kept_back)
@@ -326,8 +328,8 @@ def _score(
             labels=plan.pipeline.labels,
             tolerance_mm=plan.pipeline.tolerance_mm,
             ignore_label=prepared.ignore_labels[name],
-            adaptive=() if setting or training else adaptive_tolerances(plan.costs.settings),
-            extra=None if setting or training else prepared.extra_points,
+            adaptive=adaptive_tolerances(plan.costs.settings) if as_given else (),
+            extra=prepared.extra_points if as_given else None,
             dataset=name,
             device=prepared.device,
             subjects=plan.data.subjects,
@@ -336,7 +338,7 @@ def _score(
             store=folder / _memory(setting, training),
             exclude_problems=plan.data.exclude_problems,
             checked=None if training else prepared.checked[name],
-            uncertainty_dir=folder / "uncertainty" / name if _saves_uncertainty(plan, setting, training) else None,
+            uncertainty_dir=folder / "uncertainty" / name if as_given and plan.outputs.save_uncertainty else None,
             progress=count,
         )
         return evaluate_levels(plan.pipeline.network, entries, scoring)
@@ -347,10 +349,6 @@ def _memory(setting: InferenceSetting | None, training: Any) -> str:
     if setting:
         return f"operating_points/{setting.name.replace(' ', '_')}"
     return "training_scores" if training else "scores"
-
-
-def _saves_uncertainty(plan: PruningPlan, setting: Any, training: Any) -> bool:
-    return plan.outputs.save_uncertainty and not setting and not training
 
 
 def _score_at(prepared: Prepared, setting: InferenceSetting, name: str) -> Scores:
@@ -532,7 +530,3 @@ def trade_offs(
     if rules.utility_weight is not None:
         picked.append(by_utility(embedded, costs, rules.utility_weight))
     return tuple(picked)
-
-
-def _file_name(path: Any) -> str:
-    return str(path).rpartition("/")[2]

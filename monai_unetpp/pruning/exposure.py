@@ -65,27 +65,25 @@ def exposures_of(
     """
     if record is None and any(decision.dataset not in out_of_fold for decision in decisions):
         return None
-    found = [_exposure(decision, voxels, confirming, record) for decision in decisions]
-    return tuple(dataclasses.replace(each, out_of_fold=each.dataset in out_of_fold) for each in found)
-
-
-def _exposure(
-    decision: Decision, voxels: Mapping[_Case, str], confirming: Collection[_Case], record: TrainingRecord | None
-) -> Exposure:
-    confirms = decision.role == "confirm"
-    roles = [
-        None if record is None else record.role_of(found)
-        for case, found in voxels.items()
-        if (case in confirming) == confirms and decision.dataset in (case[0], "all")
-    ]
-    return Exposure(
-        dataset=decision.dataset,
-        role=decision.role,
-        cases=len(roles),
-        training=roles.count("training"),
-        selecting=roles.count("selecting"),
-        rule="" if record is None else record.rule,
-    )
+    exposures = []
+    for decision in decisions:
+        confirms = decision.role == "confirm"
+        roles = [
+            None if record is None else record.role_of(found)
+            for case, found in voxels.items()
+            if (case in confirming) == confirms and decision.dataset in (case[0], "all")
+        ]
+        exposure = Exposure(
+            dataset=decision.dataset,
+            role=decision.role,
+            cases=len(roles),
+            training=roles.count("training"),
+            selecting=roles.count("selecting"),
+            rule="" if record is None else record.rule,
+            out_of_fold=decision.dataset in out_of_fold,
+        )
+        exposures.append(exposure)
+    return tuple(exposures)
 
 
 def with_exposures(decisions: Sequence[Decision], exposures: Sequence[Exposure], deepest: str) -> tuple[Decision, ...]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from typing import Any
 
 from monai_unetpp.files import write_text
 
-__all__ = ["Fingerprint", "FinishedCases", "hash_text"]
+__all__ = ["Fingerprint", "FinishedCases"]
 
 logger = logging.getLogger(__name__)
 
@@ -102,8 +101,3 @@ class FinishedCases:
             logger.info("%s was written in another format. The case is scored again.", path)
             return {}
         return networks
-
-
-def hash_text(text: str) -> str:
-    """SHA-256 of ``text``."""
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -63,7 +63,7 @@ def prune_bundle(
     for key, value in {**settings, "extra": _named_files(extra)}.items():
         if value is None:
             continue
-        if PruningPlan.has_field(key):
+        if key in PruningPlan.field_names():
             changes[key] = value
         elif key not in config:
             raise ValueError(_unknown(key, sorted(config.keys)))

@@ -256,11 +256,6 @@ class PruningPlan:
         """Names of the fields of all groups."""
         return tuple(field for group in _GROUPS.values() for field in option_names(group))
 
-    @classmethod
-    def has_field(cls, name: str) -> bool:
-        """Whether a group has a field ``name``."""
-        return name in cls.field_names()
-
 
 def _by_group(fields: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     homes = {field: name for name, group in _GROUPS.items() for field in option_names(group)}

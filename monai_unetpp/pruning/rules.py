@@ -12,7 +12,7 @@ from typing import Any
 
 from monai_unetpp.metrics.definitions import METRICS, check_metric
 from monai_unetpp.options import option
-from monai_unetpp.pruning.budgets import parse_budget
+from monai_unetpp.pruning.budgets import name_and_value, parse_budget
 
 __all__ = ["DEFAULT_MARGINS", "DEFAULT_MAX_CASE_DROP", "Margin", "Rules", "as_list", "parse_case_drop", "parse_margin"]
 
@@ -165,7 +165,7 @@ def parse_margin(text: str) -> Margin:
         >>> parse_margin("nsd:Anterior=0.02")
         Margin(metric='nsd', value=0.02, labels=('Anterior',))
     """
-    name, value = _name_and_value(text, "margin", "dice=0.01 or dice:Anterior=0.02")
+    name, value = name_and_value(text, "margin", "dice=0.01 or dice:Anterior=0.02")
     metric, colon, names = name.partition(":")
     labels = tuple(label.strip() for label in names.split(",")) if colon else None
     if labels is not None and not all(labels):
@@ -181,7 +181,7 @@ def parse_case_drop(text: str) -> tuple[str, float]:
     Raises:
         ValueError: another form, an unknown metric, or a value that is not a positive number.
     """
-    metric, value = _name_and_value(text, "max_case_drop", "dice=0.1")
+    metric, value = name_and_value(text, "max_case_drop", "dice=0.1")
     _check_case_drops({metric: value})
     return metric, value
 
@@ -196,17 +196,6 @@ def _limits(given: Mapping[str, float] | str | Sequence[str] | None) -> dict[str
     if repeated is not None:
         raise ValueError(f"max_case_drop must name a metric once, got {repeated!r} twice. Give one limit for it.")
     return {**DEFAULT_MAX_CASE_DROP, **dict(limits)}
-
-
-def _name_and_value(text: str, argument: str, example: str) -> tuple[str, float]:
-    name, equals, number = text.rpartition("=")
-    try:
-        value = float(number)
-    except ValueError:
-        value = math.nan
-    if not equals or not name or not math.isfinite(value):
-        raise ValueError(f"{argument} must be a name, '=' and a number, got {text!r}. Write it like {example}.")
-    return name.strip(), value
 
 
 def _check_margin(margin: Margin) -> None:

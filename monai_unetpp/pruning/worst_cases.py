@@ -85,7 +85,6 @@ def _save_case(
         np.where(np.isin(labels, scored), labels, 0) for labels in (truth.data, maps[chosen], maps[deepest])
     )
     geometry = read_geometry(case.label)
-    names = {value: name for name, value in pipeline.labels.items()}
     path = folder / "overlays" / f"{loss.dataset}_{case.name}.png"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_overlay(
@@ -98,7 +97,7 @@ def _save_case(
         f"{case.name} ({loss.dataset}): {text}",
         chosen_name=chosen,
         deepest_name=deepest,
-        label_names=[names.get(value, str(value)) for value in range(1, max(names) + 1)],
+        label_names={value: name for name, value in pipeline.labels.items()},
         # pictures have no size in mm
         unit="pixels" if is_picture_name(case.label) else "mm",
         orientation="".join(nibabel.aff2axcodes(geometry.affine)) if truth.data.ndim == 3 else None,

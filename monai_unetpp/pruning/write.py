@@ -25,7 +25,7 @@ from monai_unetpp.bundles import (
     read_network_def,
     weights_entry,
 )
-from monai_unetpp.bundles.json_files import METADATA_FILE
+from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.bundles.training_record import find_training_record, put_training_record
 from monai_unetpp.files import naming_full_disk, put_in_place, remove_leftovers, temporary_folder
 from monai_unetpp.measuring.quartiles import Quartiles
@@ -135,8 +135,7 @@ def _build(
     _copy_parts(source, new)
     (new / "models").mkdir()
     torch.save(pruned.state_dict(), new / WEIGHTS_FILE)
-    _rewrite_configs(new / "configs", pruned.config)
-    _set_inference(new / "configs", inference)
+    _rewrite_configs(new / "configs", pruned.config, inference)
     _rewrite_metadata(new / METADATA_FILE, origin, accuracy)
     record = find_training_record(source / WEIGHTS_FILE)
     if record is not None:
@@ -212,12 +211,14 @@ def _copy_parts(source: Path, new: Path) -> None:
         (new / "configs" / name).unlink(missing_ok=True)
 
 
-def _rewrite_configs(folder: Path, config: Mapping[str, Any]) -> None:
-    """Make every configuration define the pruned network, without a choice of level."""
+def _rewrite_configs(folder: Path, config: Mapping[str, Any], inference: Mapping[str, Any]) -> None:
+    """Make every configuration define the pruned network, without a choice of level, run as it was evaluated."""
     required = {name: config[name] for name in ("spatial_dims", "in_channels", "out_channels")}
     defaults = NestedUNetConfig.check(**required).as_dict()
-    for path in sorted(folder.glob("*.json")):
-        content = json.loads(path.read_text(encoding="utf-8"))
+    contents = {path: read_object(path) for path in sorted(folder.glob("*.json"))}
+    # evaluate.json is read on top of train.json, which provides its missing keys
+    below: dict[str, dict[str, Any]] = {"inference.json": {}, "evaluate.json": contents.get(folder / "train.json", {})}
+    for path, content in contents.items():
         changed = dict(content)
         defined = content.get("network_def")
         if isinstance(defined, dict):
@@ -226,23 +227,15 @@ def _rewrite_configs(folder: Path, config: Mapping[str, Any]) -> None:
             changed["network_def"] = {**kept, **arguments}
         if "level" in content:
             changed["level"] = None
+        if path.name in below:
+            known = {**content, **below[path.name]}
+            changed |= {key: value for key, value in inference.items() if key in known}
         if changed != content:
-            path.write_text(json.dumps(changed, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+            _write_json(path, changed)
 
 
-def _set_inference(folder: Path, values: Mapping[str, Any]) -> None:
-    """Make the configurations segment as the level was evaluated."""
-    # evaluate.json is read on top of train.json, which provides its missing keys
-    for name, below in (("inference.json", ()), ("evaluate.json", ("train.json",))):
-        path = folder / name
-        if not path.is_file():
-            continue
-        content = json.loads(path.read_text(encoding="utf-8"))
-        lower = [json.loads((folder / each).read_text(encoding="utf-8")) for each in below if (folder / each).is_file()]
-        known = set(content).union(*lower)
-        changed = content | {key: value for key, value in values.items() if key in known}
-        if changed != content:
-            path.write_text(json.dumps(changed, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _origin(source: Path, level: str, decision: Decision | None, result: PruningResult | None) -> dict[str, Any]:
@@ -318,7 +311,7 @@ def _values(result: PruningResult, dataset: str, point: str, label: str, metric:
 
 
 def _rewrite_metadata(path: Path, origin: Mapping[str, Any], accuracy: list[_Accuracy]) -> None:
-    metadata = json.loads(path.read_text(encoding="utf-8"))
+    metadata = read_object(path)
     level, version = origin["level"], origin["version"]
     parts = _version_parts(version)
     metadata["version"] = f"{parts[1]}.{int(parts[2]) + 1}.0"
@@ -333,7 +326,7 @@ def _rewrite_metadata(path: Path, origin: Mapping[str, Any], accuracy: list[_Acc
     # drop hashes of other files, which were not copied
     metadata |= weights_entry(path.parents[1])
     metadata["pruned_from"] = dict(origin)
-    path.write_text(json.dumps(metadata, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_json(path, metadata)
 
 
 def _readme_section(

@@ -25,8 +25,6 @@ _FINE = 4
 _ROUNDING = 0.6
 """Standard deviation of the filter that rounds corners, in voxels."""
 
-_Extent = tuple[float, float, float, float]
-
 
 def draw_grey(
     axes: Axes, image: npt.NDArray[Any], limits: Iterable[float], *, upright: bool = True, **options: Any
@@ -73,7 +71,6 @@ def draw_contour(
     closed: bool = False,
     rounded: bool = False,
     halo: bool = False,
-    extent: _Extent | None = None,
 ) -> None:
     """Draw the border of a label along voxel edges, without interpolation.
 
@@ -85,7 +82,6 @@ def draw_contour(
         closed: also draw the border where the label touches the edge of the picture.
         rounded: round the corners, for images of few large voxels.
         halo: outline the line in a dark colour.
-        extent: left, right, bottom and top of the image; by default voxels are 1 wide, the first one around 0.
     """
     # a label that fills the whole picture has no border inside it
     if not mask.any() or (mask.all() and not closed):
@@ -93,11 +89,7 @@ def draw_contour(
     fine = np.kron(np.pad(mask, 1, mode="constant" if closed else "edge"), np.ones((_FINE, _FINE)))
     if rounded:
         fine = gaussian_filter(fine.astype(np.float32), _ROUNDING * _FINE)
-    left, right, bottom, top = extent or (-0.5, mask.shape[0] - 0.5, -0.5, mask.shape[1] - 0.5)
-    x, y = (
-        start + ((np.arange(points) + 0.5) / _FINE - 1) * (end - start) / voxels
-        for points, voxels, (start, end) in zip(fine.shape, mask.shape, ((left, right), (bottom, top)), strict=True)
-    )
+    x, y = ((np.arange(points) + 0.5) / _FINE - 1.5 for points in fine.shape)
     if halo:
         axes.contour(x, y, fine.T, levels=[0.5], colors=[HALO], linewidths=width + 1.2, alpha=0.5)
     axes.contour(x, y, fine.T, levels=[0.5], colors=[colour], linewidths=width)

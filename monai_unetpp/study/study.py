@@ -140,10 +140,12 @@ def run_study(
         BlockingIOError: another study does one of the runs in the same folder.
         ImportError: matplotlib is not installed.
     """
-    runs, settings = _asked(config, options)
+    runs, given = _asked(config, options)
     cases = find_study_cases(dataset_dir, subjects=subjects, subject_pattern=subject_pattern)
     folder = StudyFolder(Path(output_dir))
-    study = _Study.of(cases, folder, settings, runs, _device(device), teller(progress, logger))
+    chosen = own_device(None if device is None else resolve_device(device))
+    settings = _completed(given, folder, cases, chosen)
+    study = _Study(folder, cases, settings, runs, chosen, teller(progress, logger))
     plan = [(variant, seed) for seed in runs.seeds for variant in study.variants()]
     if list_only:
         return StudyOutcome(study.states(plan))
@@ -166,6 +168,13 @@ def _asked(config: str | PathLike[str] | None, options: Mapping[str, Any]) -> tu
     return RunOptions(**{**listed, **asked}), {**content, **given}
 
 
+def _completed(given: Mapping[str, Any], folder: StudyFolder, cases: StudyCases, device: torch.device) -> StudySettings:
+    """The given settings, else those of the folder, else the defaults; and what precision "auto" means here."""
+    settings = StudySettings.complete({**folder.read_settings(cases), **given}, cases.spatial_dims)
+    precision = resolve_precision(settings.precision, device)
+    return dataclasses.replace(settings, spatial_dims=cases.spatial_dims, precision=precision)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Study:
     """What all runs share."""
@@ -177,23 +186,6 @@ class _Study:
     device: torch.device
     tell: Callable[[str], None]
     prepared: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
-        cases: StudyCases,
-        folder: StudyFolder,
-        given: Mapping[str, Any],
-        options: RunOptions,
-        device: torch.device,
-        tell: Callable[[str], None],
-    ) -> _Study:
-        """A study with the given settings, else those of the folder, else the defaults."""
-        settings = StudySettings.complete({**folder.read_settings(cases), **given}, cases.spatial_dims)
-        # what "auto" means here is part of the settings
-        precision = resolve_precision(settings.precision, device)
-        settings = dataclasses.replace(settings, spatial_dims=cases.spatial_dims, precision=precision)
-        return cls(folder, cases, settings, options, device, tell)
 
     def variants(self) -> tuple[StudyVariant, ...]:
         """The requested networks; an impossible wide U-Net is left out, or refused if it is named."""
@@ -232,12 +224,13 @@ class _Study:
         return [row for row in rows if row.variant != WIDE or not isinstance(self._wide_features, ValueError)]
 
     def states(self, plan: Sequence[tuple[StudyVariant, int]]) -> tuple[StudyRun, ...]:
+        data = self.cases
         return tuple(
             StudyRun(
                 variant,
                 seed,
                 self.folder.run(variant.name, seed),
-                count_parameters(self._config(variant)),
+                count_parameters(variant.config(data.spatial_dims, data.in_channels, data.out_channels)),
                 self.folder.state(variant.name, seed),
             )
             for variant, seed in plan
@@ -370,10 +363,3 @@ class _Study:
         )
         write_latencies(self.folder.path / "latency.json", latencies, environment)
         return latencies, environment
-
-    def _config(self, variant: StudyVariant) -> dict[str, Any]:
-        return variant.config(self.cases.spatial_dims, self.cases.in_channels, self.cases.out_channels)
-
-
-def _device(name: str | None) -> torch.device:
-    return own_device(None if name is None else resolve_device(name))

@@ -63,11 +63,6 @@ class StudyVariant:
     features: tuple[int, ...]
     deep_supervision: bool
 
-    @property
-    def deepest(self) -> str:
-        """Its deepest level."""
-        return topology.level_name(len(self.features) - 1)
-
     def config(self, spatial_dims: int, in_channels: int, out_channels: int) -> dict[str, Any]:
         """Arguments of :class:`~monai_unetpp.NestedUNet`."""
         return {
@@ -130,14 +125,14 @@ def list_rows(features: Sequence[int]) -> tuple[StudyRow, ...]:
     """
     levels = [topology.level_name(k) for k in range(1, len(features))]
     deepest, cut = levels[-1], levels[:-1]
-    supervised = {"U-Net^e": "unet_e", "UNet+, deep supervision": "unet+_ds", REFERENCE: "unet++_ds"}
-    plain = {"UNet+": "unet+", "UNet++": "unet++"}
+    # each network first without deep supervision, then with it
+    nested = {"unet_e": "U-Net^e", "unet+": "UNet+", "unet+_ds": "UNet+, deep supervision"}
+    nested |= {"unet++": "UNet++", "unet++_ds": REFERENCE}
     rows = [StudyRow(f"U-Net {level}", f"unet_{level}", level, "network") for level in levels]
     rows.append(StudyRow("wide U-Net", WIDE, deepest, "network"))
-    # each network first without deep supervision, then with it
-    for name, variant in sorted({**plain, **supervised}.items(), key=lambda item: _ORDER.index(item[1])):
+    for variant, name in nested.items():
         rows.append(StudyRow(name, variant, deepest, "network"))
-        if name in supervised:
+        if variant not in ("unet+", "unet++"):
             rows.append(StudyRow(f"{name}, mean of heads", variant, MEAN_OF_HEADS, "mean"))
     rows += [StudyRow(f"UNet++ {level}, embedded", "unet++_ds", level, "embedded") for level in cut]
     rows += [
@@ -145,9 +140,6 @@ def list_rows(features: Sequence[int]) -> tuple[StudyRow, ...]:
         for level in cut
     ]
     return tuple(rows)
-
-
-_ORDER = ("unet_e", "unet+", "unet+_ds", "unet++", "unet++_ds")
 
 
 def variant_names(features: Sequence[int]) -> tuple[str, ...]:

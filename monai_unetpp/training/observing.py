@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +18,7 @@ from monai_unetpp.distributed import rank
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.memory import is_out_of_memory
 from monai_unetpp.networks import NestedUNet
+from monai_unetpp.spreadsheet import format_csv
 from monai_unetpp.training.budget import TrainingBudget
 from monai_unetpp.training.curves import draw_training
 from monai_unetpp.training.steps import StepCurve
@@ -178,11 +177,9 @@ class LevelCurves:
         return {level: sum(values) / len(values) for level, values in found.items() if values}
 
     def _write(self) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["step", *self.network.levels], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({k: v if k == "step" else f"{v:.4f}" for k, v in row.items()} for row in self._rows)
-        write_text(self.folder / "levels.csv", text.getvalue())
+        levels = self.network.levels
+        rows = ([row["step"], *(f"{row[level]:.4f}" if level in row else "" for level in levels)] for row in self._rows)
+        write_text(self.folder / "levels.csv", format_csv(["step", *levels], rows))
 
     def _draw(self) -> None:
         try:

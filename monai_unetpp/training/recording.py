@@ -281,23 +281,17 @@ def _save_now_and_then(saver: Any, folder: Path, interval_s: float) -> None:
 
 
 class _ScalerOf:
-    """The gradient scaler of a MONAI trainer, which creates a new one for every run.
+    """The gradient scaler of a MONAI trainer, which creates a new one for every run."""
 
-    Args:
-        engine: the trainer.
-    """
-
-    def __init__(self, engine: Any) -> None:
-        self.engine = engine
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of the scaler."""
-        state: dict[str, Any] = self.engine.scaler.state_dict()
+        state: dict[str, Any] = self.trainer.scaler.state_dict()
         return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restore what :meth:`state_dict` gave."""
-        self.engine.scaler.load_state_dict(state_dict)
+        self.trainer.scaler.load_state_dict(state_dict)
 
 
 @contextlib.contextmanager

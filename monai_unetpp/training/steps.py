@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 import math
 import time
@@ -20,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from monai_unetpp.bundles.training_record import LAST
 from monai_unetpp.distributed import rank
 from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.spreadsheet import format_csv
 from monai_unetpp.training.recording import record_cases
 
 __all__ = ["LastModelSaver", "StepCurve"]
@@ -111,12 +110,11 @@ class StepCurve:
     def _write(self) -> None:
         if rank() > 0:
             return
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["step", "loss", "learning_rate", "seconds"])
-        for step, (value, rate, seconds) in enumerate(self._rows, start=1):
-            writer.writerow([step, f"{value:.6f}", f"{rate:.6g}", f"{seconds:.2f}"])
-        write_text(self.path, text.getvalue())
+        rows = (
+            [step, f"{value:.6f}", f"{rate:.6g}", f"{seconds:.2f}"]
+            for step, (value, rate, seconds) in enumerate(self._rows, start=1)
+        )
+        write_text(self.path, format_csv(["step", "loss", "learning_rate", "seconds"], rows))
 
 
 class LastModelSaver:

@@ -35,7 +35,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 from scipy.spatial.transform import Rotation
 
 from monai_unetpp.data import ImageFileError, VolumeReader
-from monai_unetpp.data.dicom import DicomVolume, find_series, is_dicom_file, read_dicom
+from monai_unetpp.data.dicom import DicomVolume, dicom_planes_of, find_series, is_dicom_file, read_dicom
 
 SHAPE = (7, 6, 5)  # columns, rows, slices
 
@@ -108,10 +108,11 @@ def test_frames_of_one_file_are_read_as_they_say_in_any_order(
     frames = np.stack([voxels[:, :, order[k]].T for k in range(SHAPE[2])])
     expected = np.stack([voxels[:, :, order[k]] * slopes[k] + 1 for k in np.argsort(order)], axis=2)
     with tempfile.TemporaryDirectory() as name:
-        volume = read(write(Path(name) / "a.dcm", enhanced_dataset(frames, grid, per_frame, shared)))
+        path = write(Path(name) / "a.dcm", enhanced_dataset(frames, grid, per_frame, shared))
+        volume, planes = read(path), dicom_planes_of([path])
     np.testing.assert_allclose(volume.array, expected)
     np.testing.assert_allclose(volume.affine, grid.affine(), atol=1e-5)
-    assert [plane.frame for plane in volume.planes] == list(np.argsort(order))
+    assert [plane.frame for plane in planes] == list(np.argsort(order))
 
 
 ROTATIONS = Rotation.create_group("O").as_matrix().round().tolist()
@@ -335,8 +336,8 @@ def test_one_enhanced_file_per_slice_is_a_series(tmp_path: Path) -> None:
 
 
 def test_the_files_of_a_volume_are_known_slice_by_slice(tmp_path: Path) -> None:
-    volume = read(write_all(tmp_path, series_datasets(random_voxels(), Grid()), [3, 0, 4, 1, 2]))
-    assert [plane.path.name for plane in volume.planes] == [f"{k:03d}.dcm" for k in (3, 0, 4, 1, 2)]
+    write_all(tmp_path, series_datasets(random_voxels(), Grid()), [3, 0, 4, 1, 2])
+    assert [plane.path.name for plane in dicom_planes_of([tmp_path])] == [f"{k:03d}.dcm" for k in (3, 0, 4, 1, 2)]
     (series,) = find_series([tmp_path])
     assert (series.uid, series.modality, series.slices) == (SERIES, "MR", 5)
 

@@ -7,7 +7,6 @@ import math
 import random
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ import pytest
 from benchmarks import simulate
 from monai_unetpp.metrics import LabelScore, State
 from monai_unetpp.pruning import decision as deciding
-from monai_unetpp.pruning.confirmation import split_cases
+from monai_unetpp.pruning.confirmation import draw_subjects
 from monai_unetpp.pruning.results import Comparison, Decision, OperatingPoint, ScoreRow
 from monai_unetpp.pruning.rules import (
     DEFAULT_MARGINS,
@@ -148,7 +147,8 @@ class TestVerdict:
         assert comparison.state == "inconclusive"
         assert (decision.verdict, decision.level) == ("inconclusive", "L3")
         assert decision.subjects_needed == pytest.approx(comparison.subjects_needed, rel=0.15)
-        assert f"about {decision.subjects_needed} subjects would be needed if there is no true" in decision.summary
+        needed = f"about {decision.subjects_needed} subjects would be needed for all tests together at 80 % power, "
+        assert f"{needed}if there is no true" in decision.summary
 
     def test_enough_cases_for_no_difference_are_too_few_for_the_observed_one(self) -> None:
         decision = decide(rows_of(levels(40, l2=-0.008, sd=0.02)), POINTS, DICE, dataset="A", **FAST)
@@ -156,7 +156,8 @@ class TestVerdict:
         assert (decision.verdict, comparison.state) == ("inconclusive", "inconclusive")
         assert comparison.subjects_needed < 40
         assert decision.subjects_needed == pytest.approx((2.487 * comparison.sd_difference / 0.002) ** 2, rel=0.15)
-        assert f"about {decision.subjects_needed} subjects would be needed if the true" in decision.summary
+        needed = f"about {decision.subjects_needed} subjects would be needed for all tests together at 80 % power, "
+        assert f"{needed}if the true" in decision.summary
 
     def test_inconclusive_for_lack_of_cases_says_how_many(self) -> None:
         decision = decide(rows_of(levels(30, sd=0.045)), POINTS, DICE, dataset="A", **FAST)
@@ -358,7 +359,7 @@ class TestGuards:
         rows = rows_of(wide) + rows_of(levels(40, l1=-0.05, l2=-0.05), label="Posterior")
         decision = decide(rows, POINTS, DICE, dataset="A", **FAST)
         assert (found(decision, "L2").state, decision.verdict) == ("inconclusive", "keep")
-        assert "L2: Dice of Posterior is worse by more than the margin" in decision.summary
+        assert "L2 fails: Dice of Posterior is worse by more than the margin" in decision.summary
 
     def test_pairs_that_both_miss_do_not_dilute_a_loss(self) -> None:
         shared = dict.fromkeys(("L1", "L2", "L3"), range(8))
@@ -589,28 +590,20 @@ class TestConfirm:
             decide(rows, POINTS, DICE, dataset="A", role="confirm")  # type: ignore[arg-type]
 
 
-class TestSplit:
-    CASES: ClassVar = {f"c{i}": f"s{i // 2}" for i in range(20)}
+class TestDraw:
+    SUBJECTS = tuple(f"s{i // 2}" for i in range(20))
 
-    def test_subjects_stay_whole_and_order_does_not_matter(self) -> None:
-        choosing, confirming = split_cases(self.CASES, 0.4, seed=1)
-        assert sorted((*choosing, *confirming)) == sorted(self.CASES)
-        assert len(choosing) == 8
-        assert not {self.CASES[c] for c in choosing} & {self.CASES[c] for c in confirming}
-        items = list(self.CASES.items())
-        random.Random(0).shuffle(items)
-        assert split_cases(dict(items), 0.4, seed=1) == (choosing, confirming)
-        assert split_cases(self.CASES, 0.4, seed=2) != (choosing, confirming)
+    def test_the_order_of_the_subjects_does_not_matter(self) -> None:
+        drawn = draw_subjects(self.SUBJECTS, 0.6, seed=1)
+        assert len(drawn) == 6
+        assert drawn < set(self.SUBJECTS)
+        shuffled = random.Random(0).sample(self.SUBJECTS, 20)
+        assert draw_subjects(shuffled, 0.6, seed=1) == drawn
+        assert draw_subjects(self.SUBJECTS, 0.6, seed=2) != drawn
 
-    @pytest.mark.parametrize("share", [0.001, 0.999])
-    def test_both_parts_have_a_subject(self, share: float) -> None:
-        assert all(split_cases(self.CASES, share))
-
-    def test_bad_arguments(self) -> None:
-        with pytest.raises(ValueError, match="share must lie between 0 and 1, got 1"):
-            split_cases(self.CASES, 1)
-        with pytest.raises(ValueError, match="cases must be of two subjects or more to be split, got 1"):
-            split_cases({"a": "s", "b": "s"})
+    @pytest.mark.parametrize(("share", "drawn"), [(0.001, 1), (0.999, 9)])
+    def test_both_parts_have_a_subject(self, share: float, drawn: int) -> None:
+        assert len(draw_subjects(self.SUBJECTS, share)) == drawn
 
 
 class TestParsing:

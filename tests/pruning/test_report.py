@@ -576,7 +576,8 @@ class TestHtml:
     def test_overlays_are_inside(self, tmp_path):
         mask = np.zeros((12, 12), dtype=int)
         mask[3:8, 3:8] = 1
-        save_overlay(mask, mask, np.roll(mask, 1), mask, (1, 1), tmp_path / "overlays" / "a.png", "a <b>")
+        path = tmp_path / "overlays" / "a.png"
+        save_overlay(mask, mask, np.roll(mask, 1), mask, (1, 1), path, "a <b>", label_names={1: "one"})
         outside = tmp_path / "b.png"
         Image.new("RGB", (4, 4)).save(outside)
         result = dataclasses.replace(single(), overlays=("overlays/a.png", str(outside)))

@@ -118,9 +118,6 @@ class TestBounds:
             (lambda: mean_bounds([0.1, math.nan]), "differences must be finite, got nan"),
             (lambda: mean_bounds([0.1, 0.2], alpha=0.7), "alpha must lie between 0 and 0.5, got 0.7"),
             (lambda: mean_bounds([0.1, 0.2], bootstrap_samples=9), "bootstrap_samples must be 100 or more, got 9"),
-            (lambda: sample_size(-1, 0.01), "sd must be a finite number of 0 or more, got -1"),
-            (lambda: sample_size(0.02, 0), "margin must be positive, got 0"),
-            (lambda: subjects_needed(0.02, 0.01, power=0.2), "power must lie between 0.5 and 1, got 0.2"),
         ],
     )
     def test_bad_arguments(self, call, message: str) -> None:
@@ -138,10 +135,6 @@ class TestSizes:
     def test_published_sample_sizes(self, sd: float, n: int) -> None:
         assert sample_size(sd, 0.01) == n
         assert n < subjects_needed(sd, 0.01) <= n + 4
-
-    def test_more_is_needed_with_less_room(self) -> None:
-        assert subjects_needed(0.02, 0.01, mean=-0.005) > 3 * subjects_needed(0.02, 0.01)
-        assert subjects_needed(0.02, 0.01, mean=-0.01) is None
 
     def test_without_any_spread_the_unseen_drops_decide(self) -> None:
         needed = subjects_needed(0.0, 0.01)

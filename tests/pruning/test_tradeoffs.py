@@ -135,7 +135,7 @@ class TestBudget:
             ("latency=5", "cost must be one of latency_ms, window_latency_ms, parameters, .*got 'latency'"),
             ("flops=0", "budget must be positive, got 0.0 for flops"),
             ("flops=-1", "budget must be positive, got -1.0 for flops"),
-            ("flops=inf", "budget must be positive, got inf for flops"),
+            ("flops=inf", "budget must be a name, '=' and a number, got 'flops=inf'"),
         ],
     )
     def test_bad_budgets(self, text: str, message: str) -> None:

@@ -288,8 +288,8 @@ class TestOrigin:
         write_pruned_bundle(source, "L1", target, result=make_result(decisions=(decision,)))
         readme = (target / "docs" / "README.md").read_text(encoding="utf-8")
         # the case where both are empty is left out of L1, the false positive counts for L2
-        assert "| Dice, anterior | 0.5667 | 0.8000 | +0.2333 | - | - | 2 |" in readme
-        assert "| HD95, anterior | 2.0000 | 2.0000 |" in readme
+        assert "| Dice, anterior | 0.567 | 0.800 | +0.2333 | - | - | 2 |" in readme
+        assert "| HD95, anterior | 2.00 | 2.00 |" in readme
 
     @pytest.mark.parametrize(
         ("changes", "of_the_last"),

@@ -74,12 +74,6 @@ class TestContour:
         # voxels 2 to 4 and 1 to 5, each half a voxel around its centre; points are an eighth of a voxel from the edge
         assert corners(axes.collections[0]) == pytest.approx((1.5, 4.5, 0.5, 5.5), abs=0.13)
 
-    def test_an_extent_stretches_it(self, axes):
-        mask = np.zeros((4, 5), dtype=bool)
-        mask[1:3, 1:4] = True
-        draw_contour(axes, mask, "red", 1.0, extent=(0.0, 8.0, 0.0, 5.0))
-        assert corners(axes.collections[0]) == pytest.approx((2, 6, 1, 4), abs=0.26)
-
     @pytest.mark.parametrize(
         ("value", "options", "drawn"),
         [(1, {"closed": True}, 1), (1, {"closed": False}, 0), (0, {"closed": True, "rounded": True, "halo": True}, 0)],

@@ -11,7 +11,7 @@ import torch
 
 from monai_unetpp.inferers.depth_gate import ADAPTIVE, levels_agree
 from monai_unetpp.inferers.predictors.adaptive import FIRST_LEVELS, as_nested_unet, check_levels_to_choose
-from monai_unetpp.inferers.predictors.network_copy import copy_for_inference, state_of_weights
+from monai_unetpp.inferers.predictors.network_copy import copy_for_inference
 from monai_unetpp.inferers.predictors.openvino_conversion import load_or_convert_stage
 from monai_unetpp.inferers.predictors.openvino_runtime import OpenVINOPredictor
 from monai_unetpp.networks.stages import NetworkStage
@@ -43,14 +43,6 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
         self._chain: list[_LinkedStage] = []
         self._image: _Array = np.zeros(0, np.float32)
 
-    def prepare(self, windows: torch.Tensor) -> None:
-        """Convert the stages, unless this was done for the network's current weights."""
-        with self._lock:
-            state = state_of_weights(self._module)
-            if state != self._state:
-                self._link(windows[:1].float())
-                self._state = state
-
     def _predict(self, windows: torch.Tensor) -> dict[str, torch.Tensor]:
         with self._lock:
             self.prepare(windows)
@@ -68,7 +60,8 @@ class AdaptiveOpenVINOPredictor(OpenVINOPredictor):
             shallower, (deeper,) = deeper, stage.run()
         return deeper.clone(), len(self.levels or ()) - 1
 
-    def _link(self, window: torch.Tensor) -> None:
+    def _convert(self, windows: torch.Tensor) -> None:
+        window = windows[:1]
         network = as_nested_unet(copy_for_inference(self._module, self.levels))
         self._image = np.zeros(tuple(window.shape), np.float32)
         tensors = {"input": self._image}

@@ -8,10 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
 
-from monai_unetpp.inferers.predictors.eager import computing, prepare_for_gpu
-from monai_unetpp.inferers.predictors.network_copy import NetworkCopy
+from monai_unetpp.inferers.predictors.eager import computing, copy_for_device
 from monai_unetpp.inferers.predictors.predictor import Predictor, check_module, complete_batch, named_outputs
 from monai_unetpp.inferers.predictors.tracing import trace_network
 
@@ -44,17 +42,13 @@ class CompiledPredictor(Predictor):
         if backend == "inductor" and self.device.type == "cpu":
             _check_cpp_compiler()
         self.backend = backend
-        self._copy = NetworkCopy(module, self.levels, self._lay_out)
+        self._copy = copy_for_device(module, self)
         self._program: Callable[[torch.Tensor], tuple[torch.Tensor, ...]] | None = None
 
     def prepare(self, windows: torch.Tensor) -> None:
         """Compile with a first batch, unless already done."""
         if self._program is None:
             self(windows)
-
-    def _lay_out(self, network: nn.Module) -> None:
-        if self.device.type == "cuda":
-            prepare_for_gpu(network, self.precision)
 
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         network = self._copy.current()

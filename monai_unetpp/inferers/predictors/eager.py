@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from monai_unetpp.devices import HALF_DTYPES
 from monai_unetpp.inferers.predictors.network_copy import NetworkCopy, is_plain_nested_unet
 from monai_unetpp.inferers.predictors.predictor import Predictor, called, evaluating
 
-__all__ = ["TorchPredictor", "channels_last", "computing", "prepare_for_gpu"]
+__all__ = ["TorchPredictor", "channels_last", "computing", "copy_for_device"]
 
 
 class TorchPredictor(Predictor):
@@ -34,11 +35,7 @@ class TorchPredictor(Predictor):
         super().__init__(network, **settings)
         self._copy: NetworkCopy | None = None
         if is_plain_nested_unet(network) and (self.device.type == "cuda" or _has_batch_norms(network)):
-            self._copy = NetworkCopy(network, self.levels, self._lay_out)
-
-    def _lay_out(self, network: nn.Module) -> None:
-        if self.device.type == "cuda":
-            prepare_for_gpu(network, self.precision)
+            self._copy = copy_for_device(network, self)
 
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         network = self.network
@@ -54,11 +51,16 @@ def _has_batch_norms(network: nn.Module) -> bool:
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
-def prepare_for_gpu(network: nn.Module, precision: str) -> None:
-    """Lay out a network's weights, in place, for the fastest convolutions of a GPU.
+def copy_for_device(network: nn.Module, predictor: Predictor) -> NetworkCopy:
+    """A copy of a network for a predictor; for a GPU its weights are laid out for the fastest convolutions.
 
-    Convolution weights are converted to half precision if autocast would do so for every batch; norms stay float32.
+    Convolution weights are then in half precision if autocast would convert them for every batch; norms stay float32.
     """
+    on_gpu = predictor.device.type == "cuda"
+    return NetworkCopy(network, predictor.levels, partial(_lay_out, precision=predictor.precision) if on_gpu else None)
+
+
+def _lay_out(network: nn.Module, precision: str) -> None:
     for module in network.modules():
         if isinstance(module, nn.modules.conv._ConvNd):
             module.to(HALF_DTYPES.get(precision, module.weight.dtype))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from monai_unetpp.files import atomic_path, write_text
+from monai_unetpp.files import atomic_path, hash_file, write_text
 from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.predictors.tracing import trace_network, trace_stage
 from monai_unetpp.networks import NestedUNet
@@ -146,9 +146,9 @@ def _load_or_make(
     if folder is None or not is_plain_nested_unet(network):
         return _through_a_file(convert())
     path = folder / f"{_key(network, described, openvino.__version__)}.xml"
-    checksum = path.with_suffix(".sha256")
+    weights, checksum = path.with_suffix(".bin"), path.with_suffix(".sha256")
     try:
-        if checksum.read_text(encoding="utf-8").strip() == _hash_of_files(path):
+        if checksum.read_text(encoding="utf-8").strip() == hash_file(path, weights):
             with contextlib.suppress(OSError):
                 os.utime(checksum)
             return openvino_core().read_model(path)
@@ -162,7 +162,7 @@ def _load_or_make(
         # a model without its checksum counts as missing
         checksum.unlink(missing_ok=True)
         write_openvino_model(model, path)
-        write_text(checksum, _hash_of_files(path) + "\n")
+        write_text(checksum, hash_file(path, weights) + "\n")
         _remove_unused(folder, checksum)
         return openvino_core().read_model(path)
     except (OSError, RuntimeError) as e:
@@ -221,10 +221,3 @@ def _remove_unused(folder: Path, newest: Path) -> None:
             if left < 0 and checksum != newest:
                 for file in files:
                     file.unlink(missing_ok=True)
-
-
-def _hash_of_files(path: Path) -> str:
-    digest = hashlib.sha256()
-    for file in (path, path.with_suffix(".bin")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()

@@ -60,7 +60,7 @@ class OpenVINOPredictor(Predictor):
         with self._lock:
             state = state_of_weights(self._module)
             if state != self._state:
-                self._request = self._compiled(complete_batch(windows, self.batch_size).float()).create_infer_request()
+                self._convert(windows.float())
                 self._state = state
 
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
@@ -75,9 +75,11 @@ class OpenVINOPredictor(Predictor):
             ]
         return named_outputs(outputs, self.levels)
 
-    def _compiled(self, windows: torch.Tensor) -> Any:
+    def _convert(self, windows: torch.Tensor) -> None:
         copied = copy_for_inference(self._module, self.levels)
-        return self._compile(load_or_convert(copied, self.levels, windows, self.settings.cache_dir))
+        batch = complete_batch(windows, self.batch_size)
+        model = load_or_convert(copied, self.levels, batch, self.settings.cache_dir)
+        self._request = self._compile(model).create_infer_request()
 
     def _compile(self, model: Any) -> Any:
         return openvino_core().compile_model(

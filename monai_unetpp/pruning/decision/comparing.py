@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Literal
@@ -86,7 +87,11 @@ class LevelTest:
         stopped = [text for wanted in _ORDER[:2] for state, text in judged if state == wanted]
         notes = [text for state, text in missed if state == "pass"]
         notes += [text for each in comparisons if (text := self._weak_reference(each))]
-        return LevelOutcome(samples, comparisons, stopped + untested, notes, [state for state, _ in missed])
+        states: set[State] = {state for state, _ in judged}
+        if samples.held:
+            states.add("inconclusive")
+        state: State = next((each for each in _ORDER if each in states), "pass")
+        return LevelOutcome(samples, comparisons, stopped + untested, notes, state)
 
     def _unfit_reference(self, label: str) -> str:
         """Why a label cannot be compared with the reference; empty if it can."""
@@ -242,6 +247,7 @@ class LevelTest:
         return "inconclusive", f"{what}: the loss may or may not exceed the margin ({interval})."
 
 
+@dataclasses.dataclass(frozen=True)
 class LevelOutcome:
     """How one operating point compares with the deepest level.
 
@@ -253,23 +259,16 @@ class LevelOutcome:
         state: the worst of all states.
     """
 
-    def __init__(
-        self,
-        samples: PointSamples,
-        comparisons: list[Comparison],
-        sentences: list[str],
-        notes: list[str],
-        missed: Sequence[State],
-    ) -> None:
-        self.samples = samples
-        self.point = samples.point
-        self.comparisons = comparisons
-        self.sentences = sentences
-        self.notes = notes
-        states = {*missed, *(comparison.state for comparison in comparisons)}
-        self.state: State = next((each for each in _ORDER if each in states), "pass")
-        if self.state == "pass" and samples.held:
-            self.state = "inconclusive"
+    samples: PointSamples
+    comparisons: list[Comparison]
+    sentences: list[str]
+    notes: list[str]
+    state: State
+
+    @property
+    def point(self) -> str:
+        """Name of the operating point."""
+        return self.samples.point
 
 
 def _plain_mean(goodness: Sequence[float], subjects: Sequence[str], metric: str) -> float:

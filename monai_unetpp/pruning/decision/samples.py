@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,10 +205,9 @@ def _means(values: FloatArray, index: _IntArray, count: int) -> FloatArray:
     return np.where(cases > 0, sums / np.maximum(cases, 1), np.nan)
 
 
-def _extremes(values: FloatArray, index: Sequence[int] | _IntArray, count: int, limit: float | None) -> _IntArray:
+def _extremes(values: FloatArray, index: _IntArray, count: int, limit: float | None) -> _IntArray:
     balance = np.zeros(count, dtype=np.int64)
     if limit is not None:
-        at = np.asarray(index, dtype=np.int64)
-        np.add.at(balance, at[values > limit + _ROUNDING], 1)
-        np.add.at(balance, at[values < -limit - _ROUNDING], -1)
+        np.add.at(balance, index[values > limit + _ROUNDING], 1)
+        np.add.at(balance, index[values < -limit - _ROUNDING], -1)
     return np.sign(balance)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from monai_unetpp.pruning.decision.samples import FAIL, PASS, PointSamples
 from monai_unetpp.pruning.results import Stability
 from monai_unetpp.pruning.rules import Rules
-from monai_unetpp.pruning.statistics import MIN_SUBJECTS, FloatArray
+from monai_unetpp.pruning.statistics import MIN_SUBJECTS, POWER, FloatArray
 
 __all__ = [
     "INCONCLUSIVE",
@@ -21,7 +21,6 @@ __all__ = [
     "joint_subjects_needed",
     "sample_verdicts",
     "stability_of",
-    "without_difference",
 ]
 
 INCONCLUSIVE = "inconclusive"
@@ -121,10 +120,8 @@ def _joint(codes: Sequence[_IntArray | int]) -> _IntArray:
     return joint
 
 
-def joint_subjects_needed(
-    samples: PointSamples, rules: Rules, alpha: float, no_difference: bool, power: float = 0.8
-) -> int | None:
-    """The number of subjects with which all tests at a point pass together.
+def joint_subjects_needed(samples: PointSamples, rules: Rules, alpha: float, no_difference: bool) -> int | None:
+    """The number of subjects with which all tests at a point pass together at a power of ``POWER``.
 
     Samples of that size are drawn from the observed subjects, which keeps the correlation of metrics and labels.
 
@@ -133,14 +130,13 @@ def joint_subjects_needed(
         rules: as for the verdict.
         alpha: level of the bounds.
         no_difference: whether to assume no true difference, instead of the observed one.
-        power: share of the samples that must pass.
 
     Returns:
         The number; None if it cannot be found in this way or is above 100,000.
     """
     if samples.held or not samples.guards:
         return None
-    supposed = without_difference(samples) if no_difference else _without_gain(samples)
+    supposed = _without_difference(samples) if no_difference else _without_gain(samples)
     count = len(samples.guards[0].differences)
 
     def share(subjects: int) -> float:
@@ -149,17 +145,17 @@ def joint_subjects_needed(
         return float((supposed.states(weights, alpha, rules.alpha) == PASS).mean())
 
     low, high = MIN_SUBJECTS - 1, MIN_SUBJECTS
-    while share(high) < power:
+    while share(high) < POWER:
         low, high = high, 2 * high
         if high > _MOST_SUBJECTS:
             return None
     while high - low > max(1, low // 100):
         middle = (low + high) // 2
-        low, high = (low, middle) if share(middle) >= power else (middle, high)
+        low, high = (low, middle) if share(middle) >= POWER else (middle, high)
     return high
 
 
-def without_difference(samples: PointSamples) -> PointSamples:
+def _without_difference(samples: PointSamples) -> PointSamples:
     """The same spread without a true difference: means of 0, and as many large gains as drops."""
     guards = tuple(
         dataclasses.replace(

@@ -283,13 +283,12 @@ def _needed(test: LevelTest, stop: LevelOutcome) -> tuple[int | None, str]:
 
     If there are already enough subjects for no true difference, the observed difference is assumed to be true.
     """
-    needed = joint_subjects_needed(stop.samples, test.rules, test.bound_alpha, no_difference=True)
-    if needed is None or needed > test.subjects:
-        return needed, "there is no true difference"
-    needed = joint_subjects_needed(stop.samples, test.rules, test.bound_alpha, no_difference=False)
-    return (
-        needed if needed is not None and needed > test.subjects else None
-    ), "the true difference is the observed one"
+    supposed = {True: "there is no true difference", False: "the true difference is the observed one"}
+    for no_difference, supposing in supposed.items():
+        needed = joint_subjects_needed(stop.samples, test.rules, test.bound_alpha, no_difference)
+        if needed is None or needed > test.subjects:
+            return needed, supposing
+    return None, ""
 
 
 def _levels(points: Sequence[OperatingPoint]) -> list[OperatingPoint]:
