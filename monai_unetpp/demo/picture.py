@@ -70,7 +70,7 @@ def draw_levels(
         filled: fill the labels with transparent colours instead of drawing their borders.
     """
     voxels = np.asarray(image.dataobj, dtype=np.float32)
-    spacings = [np.delete(np.diag(image.affine)[:3], axis) for axis in range(3)]
+    spacings = [np.delete(np.diag(image.affine)[:3], axis).tolist() for axis in range(3)]
     position_mm = image.affine[:3, :3] @ np.asarray(position) + image.affine[:3, 3]
     window = _grey_window(voxels)
     shapes = [voxels.shape[:axis] + voxels.shape[axis + 1 :] for axis in range(3)]
