@@ -212,7 +212,8 @@ def _draw(axes: Axes, place: _Place) -> None:
 
 def _label(place: _Place) -> str:
     """The name, how often it is on the front, and its role, in short lines."""
-    name = textwrap.fill(f"{place.name.replace('=', ' ')} ({percent(place.share)})", _LINE)
+    share = percent(place.share).replace(" ", "\N{NO-BREAK SPACE}")
+    name = textwrap.fill(f"{place.name.replace('=', ' ')} ({share})", _LINE)
     return "\n".join(part for part in (name, place.role) if part)
 
 

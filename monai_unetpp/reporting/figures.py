@@ -104,6 +104,7 @@ def use_log_scale(axes: Axes, unit: str = "") -> None:
 _MARKER = 8.0
 """Half the size of a marker with some room around it, in pixels."""
 
+_ASIDE = ((0, "center"), (20, "left"), (-20, "right"))
 _SIDES = (
     (0, 9, "center", "bottom"),
     (0, -9, "center", "top"),
@@ -113,8 +114,15 @@ _SIDES = (
     (6, 9, "right", "bottom"),
     (-6, -9, "left", "top"),
     (6, -9, "right", "top"),
+    # farther, with a line to the point
+    *((right, up, side, level) for up, level in ((36, "bottom"), (-36, "top")) for right, side in _ASIDE),
 )
 """Where a text can be, as its offset from the point in points of 1/72 inch, and its alignment."""
+
+_NEAR = 8
+"""The first of the farther ones."""
+
+_LINE: Any = {"arrowstyle": "-", "color": FAINT, "shrinkA": 0, "shrinkB": 5}
 
 
 def write_beside(axes: Axes, points: Sequence[tuple[float, float, float, str]], **options: Any) -> None:
@@ -138,7 +146,10 @@ def write_beside(axes: Axes, points: Sequence[tuple[float, float, float, str]], 
         # otherwise the axes would shrink to make room for it
         note.set_in_layout(False)
         hidden = [_hidden(_put(note, side, x, low, high), taken, axes) for side in range(len(_SIDES))]
-        taken.append(_put(note, hidden.index(min(hidden)), x, low, high))
+        side = hidden.index(min(hidden))
+        taken.append(_put(note, side, x, low, high))
+        if side >= _NEAR:
+            axes.annotate("", note.xy, note.xyann, textcoords="offset points", arrowprops=_LINE)
 
 
 def _put(note: Annotation, side: int, x: float, low: float, high: float) -> Bbox:
