@@ -66,7 +66,7 @@ def test_every_way_is_measured_beside_monais(tmp_path, monkeypatch):
     assert "libraries held to AVX2" in text
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows[2:]] == ["MONAI", "segment", "runner"]
-    assert [row[6] for row in rows[2:]] == ["1.00 (1.00-1.00)", "4.00 (4.00-4.00)", "4.00 (4.00-4.00)"]
+    assert [row[6] for row in rows[2:]] == ["1.00 (1.00 to 1.00)", "4.00 (4.00 to 4.00)", "4.00 (4.00 to 4.00)"]
     assert [row[8] for row in rows[2:]] == ["", "100.000 %", "100.000 %"]
     figures = json.loads(output.with_suffix(".json").read_text())
     assert figures["parameters"] is None

@@ -57,4 +57,4 @@ def test_ratios_are_those_of_one_round():
 
 
 def test_quartiles_as_text():
-    assert Quartiles(1.234, 1, 2, 3).text(".2f", " s") == "1.23 s (1.00-2.00)"
+    assert Quartiles(1.234, 1, 2, 3).text(".2f", " s") == "1.23 s (1.00 to 2.00)"

@@ -188,7 +188,7 @@ def test_keeps_the_deepest_where_the_shallow_level_is_blind(tmp_path, boxes, qui
     monkeypatch.setattr(worst_cases, "save_overlay", lambda *args, **_: titles.append(args[6]))
     final = verdict(run(half_blind_network(), boxes, tmp_path))
     assert (final.verdict, final.level) == ("keep", "L2")
-    assert "L1: anterior is missed" in final.summary
+    assert "L1 fails: anterior is missed" in final.summary
     # the refused level is shown
     assert len(titles) == 4
     assert all("0.000 at L1" in title for title in titles)
