@@ -14,7 +14,7 @@ from monai.config import KeysCollection
 from monai.transforms import LoadImage, MapTransform, Transform
 
 from monai_unetpp.data.extent import sample_evenly
-from monai_unetpp.data.kinds import place_of_median, sort_kinds, weigh_kinds
+from monai_unetpp.data.image_kinds import place_of_median, sort_kinds, weigh_kinds
 from monai_unetpp.data.reader import VolumeReader
 
 __all__ = ["ImageKind", "InvertBrightBackground", "InvertBrightBackgroundd", "kind_weights"]

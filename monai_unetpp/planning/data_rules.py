@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from monai_unetpp.data.kinds import Kind, have_two_backgrounds, place_of_median, sort_kinds
+from monai_unetpp.data.image_kinds import Kind, have_two_backgrounds, is_bright, place_of_median, sort_kinds
 from monai_unetpp.planning.fingerprint import QUANTILES, CaseFingerprint, Fingerprint
 from monai_unetpp.reporting.numbers import percent
 
@@ -239,7 +239,7 @@ def choose_inversion(fingerprint: Fingerprint, normalization: str) -> Choice:
         return Choice(False, "Only single-channel images, each normalised by itself, can have either background.")
     places = _places(fingerprint)
     if have_two_backgrounds(places):
-        bright = statistics.fmean(place > 0.5 for place in places)
+        bright = statistics.fmean(map(is_bright, places))
         return Choice(
             True,
             f"{percent(bright)} of the images have a bright background and {percent(1 - bright)} a dark one; bright "

@@ -104,8 +104,7 @@ def use_log_scale(axes: Axes, unit: str = "") -> None:
 _MARKER = 8.0
 """Half the size of a marker with some room around it, in pixels."""
 
-_ASIDE = ((0, "center"), (20, "left"), (-20, "right"))
-_SIDES = (
+_BESIDE = (
     (0, 9, "center", "bottom"),
     (0, -9, "center", "top"),
     (10, 0, "left", "center"),
@@ -114,19 +113,20 @@ _SIDES = (
     (6, 9, "right", "bottom"),
     (-6, -9, "left", "top"),
     (6, -9, "right", "top"),
-    # farther, with a line to the point
-    *((right, up, side, level) for up, level in ((36, "bottom"), (-36, "top")) for right, side in _ASIDE),
 )
+_FARTHER = tuple(
+    (right, up, horizontal, vertical)
+    for up, vertical in ((36, "bottom"), (-36, "top"))
+    for right, horizontal in ((0, "center"), (20, "left"), (-20, "right"))
+)
+_SIDES = (*_BESIDE, *_FARTHER)
 """Where a text can be, as its offset from the point in points of 1/72 inch, and its alignment."""
-
-_NEAR = 8
-"""The first of the farther ones."""
 
 _LINE: Any = {"arrowstyle": "-", "color": FAINT, "shrinkA": 0, "shrinkB": 5}
 
 
 def write_beside(axes: Axes, points: Sequence[tuple[float, float, float, str]], **options: Any) -> None:
-    """Write a text at each point, on the side where it hides least of the others.
+    """Write a text at each point, on the side where it hides least of the others, with a line to it if that is farther.
 
     To be called when all else is drawn and the limits of the axes are set.
 
@@ -148,7 +148,7 @@ def write_beside(axes: Axes, points: Sequence[tuple[float, float, float, str]], 
         hidden = [_hidden(_put(note, side, x, low, high), taken, axes) for side in range(len(_SIDES))]
         side = hidden.index(min(hidden))
         taken.append(_put(note, side, x, low, high))
-        if side >= _NEAR:
+        if side >= len(_BESIDE):
             axes.annotate("", note.xy, note.xyann, textcoords="offset points", arrowprops=_LINE)
 
 

@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["Kind", "have_two_backgrounds", "place_of_median", "sort_kinds", "weigh_kinds"]
+__all__ = ["Kind", "have_two_backgrounds", "is_bright", "place_of_median", "sort_kinds", "weigh_kinds"]
 
 Kind = tuple[tuple[int, ...] | None, str | None]
 """Shape, and background, ``"dark"`` or ``"bright"``; each is None where it tells no kinds apart."""
@@ -25,14 +25,21 @@ _CASES_PER_SHAPE = 10
 def place_of_median(low: float, median: float, high: float) -> float:
     """Position of the median in the range of an image, from 0 to 1; 0 if the range is empty.
 
-    Images are inverted by the same measure: above 0.5.
-
     Args:
         low: the 0.5th percentile.
         median: the median.
         high: the 99.5th percentile.
     """
     return (median - low) / (high - low) if high > low else 0.0
+
+
+def is_bright(place: float) -> bool:
+    """Whether the background of an image is bright rather than dark; images are inverted by the same measure.
+
+    Args:
+        place: as from :func:`place_of_median`.
+    """
+    return place > 0.5
 
 
 def have_two_backgrounds(places: Sequence[float]) -> bool:
@@ -57,7 +64,7 @@ def sort_kinds(shapes: Sequence[tuple[int, ...]], places: Sequence[float]) -> li
     by_shape = len(shapes) >= _CASES_PER_SHAPE * len(set(shapes))
     by_background = bool(places) and have_two_backgrounds(places)
     return [
-        (shape if by_shape else None, ("bright" if place > 0.5 else "dark") if by_background else None)
+        (shape if by_shape else None, ("bright" if is_bright(place) else "dark") if by_background else None)
         for shape, place in zip(shapes, places, strict=True)
     ]
 
