@@ -1,12 +1,13 @@
 """Whole process against whole process: one image by MONAI's route, by ``segment`` and by the runner.
 
-Run ``python -m benchmarks.process BUNDLE IMAGE``. All take turns, with the same windows and overlap and without flips,
-after one round that nobody counts, in which OpenVINO's converted networks are put where later runs find them. MONAI's
-route is ``python -m monai.bundle run`` with MONAI's own transforms, inferer and, where it can have the features of the
-bundle, network. ``--nnunet PYTHON`` adds nnU-Net's predictor, from an environment with ``nnunetv2``, with a plain U-Net
-of the same features, windows and overlap, random weights and no flips. ``--hold_to avx2`` holds oneDNN, in torch and in
-OpenVINO, and torch's own kernels to AVX2, as processors without AVX-512 have it; OpenVINO's instance norm does not heed
-it, and takes AVX-512 where there is some.
+Run ``python -m benchmarks.process BUNDLE IMAGE``. All take turns, with the windows and overlap of the bundle and without
+flips, after one round that nobody counts, in which OpenVINO's converted networks are put where later runs find them.
+MONAI's route is ``python -m monai.bundle run`` with MONAI's own transforms, inferer and, where it can have the features
+of the bundle, network. ``--windows auto`` gives ``segment`` and the runner the windows that they choose for the image.
+``--nnunet PYTHON`` adds nnU-Net's predictor, from an environment with ``nnunetv2``, with a plain U-Net of the same
+features, windows and overlap, random weights and no flips. ``--hold_to avx2`` holds oneDNN, in torch and in OpenVINO,
+and torch's own kernels to AVX2, as processors without AVX-512 have it; OpenVINO's instance norm does not heed it, and
+takes AVX-512 where there is some.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from monai_unetpp.reporting.markdown import format_table
 __all__ = ["ProcessBenchmark", "ProcessFigures", "format_process_benchmark", "main", "measure_process"]
 
 _MONAI, _SEGMENT, _RUNNER, _NNUNET = "MONAI", "segment", "runner", "nnU-Net"
+_BUNDLE, _AUTO = "bundle", "auto"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,18 +55,20 @@ class ProcessFigures:
         route: ``"MONAI"``, ``"segment"``, ``"runner"`` or ``"nnU-Net"``.
         level: such as ``"L2"``.
         precision: such as ``"fp32"``.
+        windows: ``"bundle"`` for those of the bundle, or ``"auto"``: chosen for the image.
         seconds: of the whole process.
         cpu_seconds: of all its threads, which a busy machine changes less.
         speed_up: how many times as fast as MONAI's route in the same round.
         start_s: of a process that only starts: imports, and for the runner also the network read and compiled.
         peak_bytes: resident memory.
-        same_labels: share of the voxels with the label that ``segment`` gives at this level in fp32; None for routes
-            whose weights may be random.
+        same_labels: share of the voxels with the label that ``segment`` gives at this level in fp32 with the windows of
+            the bundle; None for routes whose weights may be random.
     """
 
     route: str
     level: str
     precision: str
+    windows: str
     seconds: Quartiles
     cpu_seconds: Quartiles
     speed_up: Quartiles
@@ -105,6 +109,7 @@ class _Way:
     route: str
     level: str
     precision: str
+    windows: str
     command: list[str]
     start: list[str]
     output: Path
@@ -115,6 +120,7 @@ def measure_process(
     image: str,
     levels: Sequence[str] | None = None,
     precisions: Sequence[str] = ("fp32",),
+    windows: Sequence[str] = (_BUNDLE,),
     repeats: int = 5,
     threads: int | None = None,
     hold_to: str | None = None,
@@ -128,6 +134,8 @@ def measure_process(
         image: NIfTI file.
         levels: to measure; by default the deepest and the shallowest. MONAI's route computes all of them always.
         precisions: ``"fp32"``, ``"bf16"``, ``"int8"`` (the runner alone); MONAI's route is fp32.
+        windows: ``"bundle"``, ``"auto"`` or both, for ``segment`` and the runner; the other routes have those of the
+            bundle.
         repeats: rounds.
         threads: for each process; by default as many as there are logical cores, which nnU-Net uses always.
         hold_to: ``"avx2"``, or None for all that the processor has.
@@ -147,20 +155,20 @@ def measure_process(
         shutil.copyfile(image, copied)
         first, network = _way_of_monai(source, copied, folder, f"L{depth}")
         ways, parameters = [first], None
-        for level, precision in itertools.product(chosen, precisions):
-            ways += _own_ways(source, copied, folder, level, precision, count, calibration)
+        for level, precision, shape in itertools.product(chosen, precisions, windows):
+            ways += _own_ways(source, copied, folder, level, precision, shape, count, calibration)
         if nnunet is not None:
             way, size = _way_of_nnunet(source, copied, folder, f"L{depth}", Path(nnunet).absolute())
             ways.append(way)
             parameters = count_parameters(NestedUNet(**read_network_def(source))), size
         variables = {"OMP_NUM_THREADS": str(count), "XDG_CACHE_HOME": str(folder / "cache")}
         took = _take_turns(ways, repeats, {**variables, **HOLDS.get(hold_to or "", {})})
-        shape = tuple(nibabel.load(copied).shape)  # type: ignore[attr-defined]
+        image_shape = tuple(nibabel.load(copied).shape)  # type: ignore[attr-defined]
         figures = _figures(ways, took)
     return ProcessBenchmark(
         source.name,
         network,
-        shape,
+        image_shape,
         count,
         instruction_sets(hold_to),
         figures,
@@ -174,22 +182,36 @@ def _way_of_monai(source: Path, image: Path, folder: Path, level: str) -> tuple[
     route = write_monai_route(source, image, folder, [sys.executable])
     imports = "import monai.bundle.scripts, monai.engines, monai.inferers, monai.networks.nets"
     start = [sys.executable, "-c", imports]
-    return _Way(_MONAI, level, "fp32", route.command, start, folder / "monai"), route.network
+    return _Way(_MONAI, level, "fp32", _BUNDLE, route.command, start, folder / "monai"), route.network
 
 
 def _own_ways(
-    source: Path, image: Path, folder: Path, level: str, precision: str, threads: int, calibration: str | None
+    source: Path,
+    image: Path,
+    folder: Path,
+    level: str,
+    precision: str,
+    windows: str,
+    threads: int,
+    calibration: str | None,
 ) -> list[_Way]:
     ways = []
+    name = f"{level}_{precision}_{windows}"
     if precision != "int8":
-        out = folder / f"segment_{level}_{precision}"
+        out = folder / f"segment_{name}"
         command = [sys.executable, "-m", "monai_unetpp", "segment", str(image), "--bundle", str(source), "-o", str(out)]
         command += ["--level", level, "--precision", precision, "--no_flips", "--device", "cpu"]
+        command += ["--window_shape", "auto"] if windows == _AUTO else []
         start = [sys.executable, "-c", "import monai_unetpp.segmentation"]
-        ways.append(_Way(_SEGMENT, level, precision, command, start, out))
-    exported, out = folder / f"folder_{level}_{precision}", folder / f"runner_{level}_{precision}"
+        ways.append(_Way(_SEGMENT, level, precision, windows, command, start, out))
+    exported, out = folder / f"folder_{name}", folder / f"runner_{name}"
     export_runner(
-        source, exported, level=level, precision=precision, calibration=calibration if precision == "int8" else None
+        source,
+        exported,
+        level=level,
+        precision=precision,
+        window_shape=_AUTO if windows == _AUTO else None,
+        calibration=calibration if precision == "int8" else None,
     )
     described = json.loads((exported / "pipeline.json").read_text(encoding="utf-8"))
     described["windows"]["flips"] = []
@@ -198,7 +220,7 @@ def _own_ways(
     command = [sys.executable, "-m", "monai_unetpp.runner", str(exported), str(image), "-o", str(out), *own]
     code = "import sys; from monai_unetpp.runner import Segmenter; Segmenter(sys.argv[1], int(sys.argv[2]))"
     start = [sys.executable, "-c", code, str(exported), str(threads)]
-    ways.append(_Way(_RUNNER, level, precision, command, start, out))
+    ways.append(_Way(_RUNNER, level, precision, windows, command, start, out))
     return ways
 
 
@@ -226,7 +248,7 @@ def _way_of_nnunet(source: Path, image: Path, folder: Path, level: str, python: 
     command += ["-device", "cpu", "-npp", "1", "-nps", "1"]
     start = [*alone, str(python), "-c", "import nnunetv2.inference.predict_from_raw_data"]
     count = int((folder / "nnunet" / "parameters.json").read_text(encoding="utf-8"))
-    return _Way(_NNUNET, level, "fp32", command, start, out), count
+    return _Way(_NNUNET, level, "fp32", _BUNDLE, command, start, out), count
 
 
 def _spacing_mm(config: Mapping[str, Any], image: Any) -> list[float]:
@@ -260,6 +282,7 @@ def _figures(ways: Sequence[_Way], took: dict[int, list[tuple[Launched, Launched
                 way.route,
                 way.level,
                 way.precision,
+                way.windows,
                 Quartiles.of(seconds),
                 Quartiles.of([whole.cpu_seconds for whole in wholes]),
                 Quartiles.of_ratios(reference, seconds),
@@ -272,10 +295,9 @@ def _figures(ways: Sequence[_Way], took: dict[int, list[tuple[Launched, Launched
 
 
 def _same_labels(way: _Way, ways: Sequence[_Way]) -> float | None:
-    """Share of the voxels with the label of ``segment`` in fp32, where that was run."""
-    peer = next(
-        (each for each in ways if (each.route, each.level, each.precision) == (_SEGMENT, way.level, "fp32")), None
-    )
+    """Share of the voxels with the label of ``segment`` in fp32 with the bundle's windows, where that was run."""
+    wanted = (_SEGMENT, way.level, "fp32", _BUNDLE)
+    peer = next((each for each in ways if (each.route, each.level, each.precision, each.windows) == wanted), None)
     if way.route in (_MONAI, _NNUNET) or peer is None:
         return None
     found, expected = (np.asarray(nibabel.load(next(each.output.glob("*.nii*"))).dataobj) for each in (way, peer))  # type: ignore[attr-defined]
@@ -284,13 +306,14 @@ def _same_labels(way: _Way, ways: Sequence[_Way]) -> float | None:
 
 def format_process_benchmark(result: ProcessBenchmark) -> str:
     """The table in Markdown."""
-    header = ["route", "level", "precision", "seconds (quartiles)", "of them start-up", "CPU seconds"]
+    header = ["route", "level", "precision", "windows", "seconds (quartiles)", "of them start-up", "CPU seconds"]
     header += ["times as fast as MONAI (quartiles, per round)", "peak MB", "labels of segment fp32"]
     rows = [
         [
             each.route,
             each.level,
             each.precision,
+            each.windows,
             each.seconds.text(".2f"),
             f"{each.start_s.median:.2f}",
             f"{each.cpu_seconds.median:.1f}",
@@ -308,7 +331,7 @@ def format_process_benchmark(result: ProcessBenchmark) -> str:
     return (
         f"{result.bundle}, an image of {shape}, whole processes with {result.threads} thread(s), {len(rows)} ways in "
         f"turns, {result.figures[0].seconds.count} rounds; {networks}\n"
-        f"{result.environment.line()}\n{result.processor}\n\n{format_table(header, rows, [False] * 3 + [True] * 6)}\n"
+        f"{result.environment.line()}\n{result.processor}\n\n{format_table(header, rows, [False] * 4 + [True] * 6)}\n"
     )
 
 
@@ -319,6 +342,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("image", help="NIfTI file")
     parser.add_argument("--levels", nargs="+", metavar="LEVEL", help="default: the deepest, and L1")
     parser.add_argument("--precisions", nargs="+", default=["fp32"], choices=["fp32", "bf16", "int8"])
+    windows = "of segment and the runner: the bundle's, or chosen for the image (default: bundle)"
+    parser.add_argument("--windows", nargs="+", default=[_BUNDLE], choices=[_BUNDLE, _AUTO], help=windows)
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
     parser.add_argument("--threads", type=int, help="for each process (default: all logical cores)")
     parser.add_argument("--hold_to", choices=HOLDS, help="fewer instruction sets than the processor has")

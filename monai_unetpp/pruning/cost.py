@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 _CPU = torch.device("cpu")
 
-_NetworkKey = tuple[str, str, str]
+_NetworkKey = tuple[str, str, str, str]
 """Level, precision and runtime, which determine the compiled or converted network."""
 
 
@@ -147,7 +147,7 @@ def measure_setting_costs(
     """Measure the time of operating points that share networks and differ in how these are run.
 
     Every round segments one volume at each point, in a new order. Time per window and memory do not depend on overlap
-    and flips: they are measured once per level, precision and runtime.
+    and flips: they are measured once per level, precision, runtime and choice of windows.
 
     Args:
         networks: the pruned networks by level, in eval mode.
@@ -370,7 +370,7 @@ def _setting_of(point: OperatingPoint) -> InferenceSetting:
 
 def _network_key(point: OperatingPoint) -> _NetworkKey:
     setting = _setting_of(point)
-    return point.level, setting.precision, setting.runtime
+    return point.level, setting.precision, setting.runtime, setting.windows
 
 
 def _all_levels(inferer: NestedSlidingWindowInferer, setting: InferenceSetting) -> NestedSlidingWindowInferer:

@@ -56,6 +56,7 @@ def grid_table(result: PruningResult, summary: Summary) -> Table | None:
                 "Flips": ", ".join(map(str, setting.flips)) or "none",
                 "Precision": setting.precision,
                 "Runtime": setting.runtime,
+                "Windows": setting.windows,
                 "Result": _grid_verdict(grid, point.name),
                 **{f"Dice, {of}": None if mean is None else format_metric("dice", mean) for of, mean in dice.items()},
                 "Bound nearest its margin": _closest_bound(grid, point.name),
@@ -69,7 +70,7 @@ def grid_table(result: PruningResult, summary: Summary) -> Table | None:
     return Table.of(
         "Operating points, the fastest first",
         records,
-        words=("Level", "Flips", "Precision", "Runtime", "Result"),
+        words=("Level", "Flips", "Precision", "Runtime", "Windows", "Result"),
         marked=marked,
         notes=_grid_notes(grid, result.rules.alpha),
     )
@@ -106,21 +107,22 @@ def grid_networks_table(result: PruningResult) -> Table | None:
     if grid is None:
         return None
     unit, scale = time_unit(cost.window_latency_s.median for cost in grid.costs.values())
-    records: dict[tuple[str, str, str], dict[str, str]] = {}
+    records: dict[tuple[str, str, str, str], dict[str, str]] = {}
     for point in grid.points:
         if point.setting is not None:
             setting, cost = point.setting, grid.costs[point.name]
-            record = {"Level": point.level, "Precision": setting.precision, "Runtime": setting.runtime}
+            key = (setting.precision, setting.runtime, setting.windows, point.level)
+            record = {"Level": point.level, "Precision": key[0], "Runtime": key[1], "Windows": key[2]}
             record[f"Time per window ({unit})"] = quartiles(cost.window_latency_s, scale)
             record["Peak memory (MB)"] = significant(cost.peak_memory_bytes / _MEGA)
-            records.setdefault((setting.precision, setting.runtime, point.level), record)
+            records.setdefault(key, record)
     return Table.of(
         "Windows and memory of the operating points",
         [records[key] for key in sorted(records)],
-        words=("Level", "Precision", "Runtime"),
+        words=("Level", "Precision", "Runtime", "Windows"),
         notes=[
-            "These do not depend on overlap and flips, and are measured once per level, precision and runtime. Peak "
-            "memory is that of segmenting the whole volume. It includes the conversion if the runtime converts "
+            "These do not depend on overlap and flips, and are measured once per level, precision, runtime and choice of "
+            "windows. Time per window is that of a window of the configuration's shape. Peak memory is that of segmenting the whole volume. It includes the conversion if the runtime converts "
             "networks, unless a converted network was cached."
         ],
     )

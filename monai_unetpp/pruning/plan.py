@@ -147,7 +147,7 @@ class CostSettings:
 
     Attributes:
         repeats: latency runs of each level.
-        settings: values of overlap, flips, precision and runtime at which every level is evaluated too, in all
+        settings: values of overlap, flips, precision, runtime and windows at which every level is evaluated too, in all
             combinations, such as ``{"overlap": [0.0, 0.25], "precision": ["fp32", "bf16"]}`` or ``["overlap=0,0.25",
             "precision=fp32,bf16"]``; the inferer must then be a ``NestedSlidingWindowInferer``. ``adaptive`` lists
             tolerances for choosing the depth of each window, at the inferer's own setting. The verdict does not
@@ -164,8 +164,8 @@ class CostSettings:
         action="append",
         metavar="NAME=VALUE,...",
         help="also evaluate every level at these values of overlap (0 to below 1), flips (none, 0, 0+1, ...), "
-        "precision (fp32, bf16, ...) or runtime (torch, openvino, ...), in all combinations; and adaptive=0.02,0.033: "
-        "choose the depth of each window at these tolerances; repeatable, once for each name",
+        "precision (fp32, bf16, ...), runtime (torch, openvino, ...) or windows (own, auto), in all combinations; and "
+        "adaptive=0.02,0.033: choose the depth of each window at these tolerances; repeatable, once for each name",
     )
     settings_repeats: int = option(3, type=int, metavar="N", help="measured runs of each operating point")
 

@@ -59,7 +59,7 @@ from monai_unetpp.spreadsheet import format_csv as _csv_text
 
 __all__ = ["SCHEMA_VERSION", "read_report", "write_report"]
 
-SCHEMA_VERSION = "2.5"
+SCHEMA_VERSION = "2.6"
 _GRID_FILE = "operating_points.csv"
 _ADAPTIVE_FILE = "adaptive_depth.csv"
 _UNBROKEN = re.compile(r"\d %|± \d|\([-+\d., to]+\)")
@@ -157,14 +157,15 @@ def _grid_csv(grid: OperatingGrid) -> str:
     """Like ``per_case.csv``, with the level and setting of the point."""
     settings = {point.name: (point.level, *_setting_columns(point)) for point in grid.points}
     rows = ((*settings[row.point], *score_cells(row)) for row in grid.rows)
-    return _csv_text(("level", "overlap", "flips", "precision", "runtime", *SCORE_COLUMNS), rows)
+    return _csv_text(("level", "overlap", "flips", "precision", "runtime", "windows", *SCORE_COLUMNS), rows)
 
 
-def _setting_columns(point: OperatingPoint) -> tuple[str, str, str, str]:
+def _setting_columns(point: OperatingPoint) -> tuple[str, str, str, str, str]:
     setting = point.setting
     if setting is None:
-        return ("", "", "", "")
-    return (" ".join(map(str, setting.overlap)), " ".join(map(str, setting.flips)), setting.precision, setting.runtime)
+        return ("", "", "", "", "")
+    overlap, flips = (" ".join(map(str, values)) for values in (setting.overlap, setting.flips))
+    return (overlap, flips, setting.precision, setting.runtime, setting.windows)
 
 
 def _single_tables(result: PruningResult, summary: Summary) -> dict[str, Table | None]:

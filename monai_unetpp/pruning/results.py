@@ -50,19 +50,27 @@ class InferenceSetting:
         flips: spatial axes of test-time flips, from 0; empty for none.
         precision: ``"fp32"``, ``"bf16"`` or ``"fp16"``.
         runtime: ``"torch"``, ``"compile"`` or ``"openvino"``.
+        auto_windows: whether windows are as few and as large as memory allows, instead of the inferer's own shape.
     """
 
     overlap: tuple[float, ...]
     flips: tuple[int, ...]
     precision: str
     runtime: str
+    auto_windows: bool = False
+
+    @property
+    def windows(self) -> str:
+        """``"auto"`` or ``"own"``."""
+        return "auto" if self.auto_windows else "own"
 
     @property
     def name(self) -> str:
-        """Short and unique, such as ``"overlap=0 bf16 openvino"``; without flips if there are none."""
+        """Short and unique, such as ``"overlap=0 bf16 openvino"``; without what is off."""
         overlap = "overlap=" + ",".join(f"{share:g}" for share in self.overlap)
         flips = ["flips=" + "+".join(map(str, self.flips))] if self.flips else []
-        return " ".join([overlap, *flips, self.precision, self.runtime])
+        windows = ["windows=auto"] if self.auto_windows else []
+        return " ".join([overlap, *flips, self.precision, self.runtime, *windows])
 
 
 @dataclasses.dataclass(frozen=True)

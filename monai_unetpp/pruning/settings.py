@@ -34,8 +34,11 @@ SETTINGS: dict[str, str] = {
     "flips": "spatial axes to flip at test time: none, 0, 0+1, ...",
     "precision": ", ".join(PRECISIONS),
     "runtime": ", ".join(RUNTIMES),
+    "windows": "own, of the shape in the configuration; auto, as few and as large as memory allows",
 }
 """The settings that a grid can vary; ``adaptive`` is evaluated besides it, at the inferer's own setting."""
+
+_OWN, _AUTO = "own", "auto"
 
 #: Values to try by name of the setting; other settings stay as in the inferer.
 SettingsGrid = dict[str, tuple[Any, ...]]
@@ -142,15 +145,22 @@ def list_settings(
 
     Raises:
         ImportError: a runtime is not installed.
-        ValueError: a value that the inferer refuses, or that cannot run on ``device``.
+        ValueError: a value that the inferer refuses, or that cannot run on ``device``; an inferer that chooses its
+            windows itself, which has none of its own.
     """
     shallow = network.prune(network.levels[0]).eval().to(device)
     known: dict[tuple[str, str], tuple[str, str]] = {}
 
-    def resolved(overlap: tuple[float, ...], flips: tuple[int, ...], precision: str, runtime: str) -> InferenceSetting:
+    def resolved(
+        overlap: tuple[float, ...], flips: tuple[int, ...], precision: str, runtime: str, windows: str
+    ) -> InferenceSetting:
+        if windows == _OWN and inferer.roi_size == _AUTO:
+            raise ValueError(
+                "settings must not ask for windows=own where the inferer chooses its windows. Give the inferer a shape."
+            )
         if (precision, runtime) not in known:
             known[precision, runtime] = _what_runs(shallow, device, precision, runtime, inferer.cache_dir)
-        setting = InferenceSetting(overlap, flips, *known[precision, runtime])
+        setting = InferenceSetting(overlap, flips, *known[precision, runtime], auto_windows=windows == _AUTO)
         with_setting(inferer, setting)
         wrong = [axis for axis in flips if axis >= network.spatial_dims]
         if wrong or len(overlap) not in (1, network.spatial_dims):
@@ -164,6 +174,7 @@ def list_settings(
         "flips": (tuple(inferer.flips),),
         "precision": (inferer.precision,),
         "runtime": (inferer.runtime,),
+        "windows": (_AUTO if inferer.roi_size == _AUTO else _OWN,),
     }
     first = itertools.product(*own.values())
     others = itertools.product(*(grid.get(name, own[name]) for name in own)) if grid else ()
@@ -176,9 +187,12 @@ def with_setting(inferer: NestedSlidingWindowInferer, setting: InferenceSetting)
     Raises:
         ValueError: a value that the inferer refuses.
     """
-    overlap = setting.overlap[0] if len(setting.overlap) == 1 else setting.overlap
     return inferer.with_options(
-        overlap=overlap, flips=setting.flips, precision=setting.precision, runtime=setting.runtime
+        roi_size=_AUTO if setting.auto_windows else inferer.roi_size,
+        overlap=setting.overlap[0] if len(setting.overlap) == 1 else setting.overlap,
+        flips=setting.flips,
+        precision=setting.precision,
+        runtime=setting.runtime,
     )
 
 
@@ -226,7 +240,7 @@ def _parse(name: str, value: Any) -> Any:
         return _parse_overlap(value)
     if name == "flips":
         return _parse_flips(value)
-    known = PRECISIONS if name == "precision" else RUNTIMES
+    known: Sequence[str] = {"precision": PRECISIONS, "runtime": RUNTIMES, "windows": (_OWN, _AUTO)}[name]
     if value not in known:
         raise ValueError(f"settings must have a {name} among {', '.join(known)}, got {value!r}. Correct the name.")
     return value

@@ -59,15 +59,32 @@ def test_every_way_is_measured_beside_monais(tmp_path, monkeypatch):
     bundle = write_bundle(tmp_path / "tiny", 3, STEPS, overlap="@overlap", flips="@flips")
     image = write_image(tmp_path / "head.nii.gz", (18, 17, 16), surround=False)
     output = tmp_path / "figures"
-    options = ["--levels", "L1", "--repeats", "2", "--threads", "1", "--hold_to", "avx2", "-o", str(output)]
+    options = [
+        "--levels",
+        "L1",
+        "--windows",
+        "bundle",
+        "auto",
+        "--repeats",
+        "2",
+        "--threads",
+        "1",
+        "--hold_to",
+        "avx2",
+        "-o",
+        str(output),
+    ]
     assert process.main([str(bundle), str(image), *options]) == 0
     assert all(variables["ONEDNN_MAX_CPU_ISA"] == "AVX2" for variables in calls)
     text = output.with_suffix(".md").read_text()
     assert "libraries held to AVX2" in text
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
-    assert [row[0] for row in rows[2:]] == ["MONAI", "segment", "runner"]
-    assert [row[6] for row in rows[2:]] == ["1.00 (1.00 to 1.00)", "4.00 (4.00 to 4.00)", "4.00 (4.00 to 4.00)"]
-    assert [row[8] for row in rows[2:]] == ["", "100.000 %", "100.000 %"]
+    assert [row[0] for row in rows[2:]] == ["MONAI", "segment", "runner", "segment", "runner"]
+    assert [row[3] for row in rows[2:]] == ["bundle"] * 3 + ["auto"] * 2
+    assert [row[7] for row in rows[2:]] == ["1.00 (1.00 to 1.00)"] + ["4.00 (4.00 to 4.00)"] * 4
+    assert [row[9] for row in rows[2:5]] == ["", "100.000 %", "100.000 %"]
+    # the runner chooses the windows that segment chooses
+    assert rows[5][9] == rows[6][9]
     figures = json.loads(output.with_suffix(".json").read_text())
     assert figures["parameters"] is None
 

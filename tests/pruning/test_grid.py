@@ -122,6 +122,17 @@ def test_times_are_of_the_volume_and_relative_to_the_reference(complete):
     assert windows["L2 overlap=0 fp32 torch"] != windows["L2 overlap=0 bf16 torch"]
 
 
+def test_windows_of_the_whole_volume_are_points_of_their_own(few_boxes, tmp_path, quick):
+    result = run(half_blind_network(), few_boxes, tmp_path, settings="windows=own,auto")
+    names = [point.name for point in result.grid.points if point.level == "L2"]
+    assert names == ["L2 overlap=0.25 fp32 torch", "L2 overlap=0.25 fp32 torch windows=auto"]
+    dice = {name: [row.score.dice for row in result.grid.rows if row.point == name] for name in names}
+    assert min(dice[names[1]]) > 0.98
+    lines = (tmp_path / "operating_points.csv").read_text().splitlines()
+    place = lines[0].split(",").index("windows")
+    assert {line.split(",")[place] for line in lines[1:]} == {"own", "auto"}
+
+
 def test_three_cases_give_numbers_and_no_recommendation(complete):
     grid = complete[1].grid
     assert grid.recommended is None

@@ -30,12 +30,13 @@ def inferer() -> NestedSlidingWindowInferer:
 
 
 def test_texts_and_dicts_are_the_same_grid():
-    texts = ["precision=fp32,bf16", "overlap=0,0.25", "flips=none,0,0+1", "runtime=torch, openvino"]
+    texts = ["precision=fp32,bf16", "overlap=0,0.25", "flips=none,0,0+1", "runtime=torch, openvino", "windows=own,auto"]
     values = {
         "overlap": [0, 0.25],
         "flips": [[], [0], [1, 0]],
         "precision": ["fp32", "bf16"],
         "runtime": ["torch", "openvino"],
+        "windows": ["own", "auto"],
     }
     assert parse_settings(texts) == parse_settings(values)
     assert parse_settings(values) == {
@@ -43,6 +44,7 @@ def test_texts_and_dicts_are_the_same_grid():
         "flips": ((), (0,), (0, 1)),
         "precision": ("fp32", "bf16"),
         "runtime": ("torch", "openvino"),
+        "windows": ("own", "auto"),
     }
     # the order of the settings is always the same
     assert list(parse_settings(texts)) == list(module.SETTINGS)
@@ -133,6 +135,21 @@ def test_with_setting_changes_nothing_else(inferer):
     assert (changed.overlap, changed.flips, changed.precision) == ((0.5, 0.25), (1,), "bf16")
     assert (changed.roi_size, changed.mode) == (16, "gaussian")
     assert inferer.overlap == 0.25
+
+
+def test_windows_may_be_chosen_for_each_volume(inferer, network):
+    own, automatic = list_settings(inferer, parse_settings("windows=own,auto"), network, "cpu")
+    assert (own.windows, automatic.windows) == ("own", "auto")
+    assert automatic.name == "overlap=0.25 fp32 torch windows=auto"
+    changed = with_setting(inferer, automatic)
+    assert (changed.roi_size, with_setting(inferer, own).roi_size) == ("auto", 16)
+    # all else is the same, and a result of the shape in the configuration does not exist without one
+    with pytest.raises(
+        ValueError, match=r"windows=own where the inferer chooses its windows\. Give the inferer a shape"
+    ):
+        list_settings(changed, parse_settings("windows=own,auto"), network, "cpu")
+    (kept,) = list_settings(changed, {}, network, "cpu")
+    assert kept == automatic
 
 
 def test_what_the_network_cannot_do_is_refused(inferer, network):
