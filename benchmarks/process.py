@@ -1,13 +1,13 @@
 """Whole process against whole process: one image by MONAI's route, by ``segment`` and by the runner.
 
-Run ``python -m benchmarks.process BUNDLE IMAGE``. All take turns, with the windows and overlap of the bundle and without
-flips, after one round that nobody counts, in which OpenVINO's converted networks are put where later runs find them.
-MONAI's route is ``python -m monai.bundle run`` with MONAI's own transforms, inferer and, where it can have the features
-of the bundle, network. ``--windows auto`` gives ``segment`` and the runner the windows that they choose for the image.
-``--nnunet PYTHON`` adds nnU-Net's predictor, from an environment with ``nnunetv2``, with a plain U-Net of the same
-features, windows and overlap, random weights and no flips. ``--hold_to avx2`` holds oneDNN, in torch and in OpenVINO,
-and torch's own kernels to AVX2, as processors without AVX-512 have it; OpenVINO's instance norm does not heed it, and
-takes AVX-512 where there is some.
+Run ``python -m benchmarks.process BUNDLE IMAGE``. All take turns, with the windows and overlap of the bundle and
+without flips, after one round that nobody counts, in which OpenVINO's converted networks are put where later runs find
+them. MONAI's route is ``python -m monai.bundle run`` with MONAI's own transforms, inferer and, where it can have the
+features of the bundle, network. ``--windows auto`` gives ``segment`` and the runner the windows that they choose for
+the image. ``--nnunet PYTHON`` adds nnU-Net's predictor, from an environment with ``nnunetv2``, with a plain U-Net of
+the same features, windows and overlap, random weights and no flips. ``--hold_to avx2`` holds oneDNN, in torch and in
+OpenVINO, and torch's own kernels to AVX2, as processors without AVX-512 have it; OpenVINO's instance norm does not
+heed it, and takes AVX-512 where there is some.
 """
 
 from __future__ import annotations

@@ -121,9 +121,10 @@ def grid_networks_table(result: PruningResult) -> Table | None:
         [records[key] for key in sorted(records)],
         words=("Level", "Precision", "Runtime", "Windows"),
         notes=[
-            "These do not depend on overlap and flips, and are measured once per level, precision, runtime and choice of "
-            "windows. Time per window is that of a window of the configuration's shape. Peak memory is that of segmenting the whole volume. It includes the conversion if the runtime converts "
-            "networks, unless a converted network was cached."
+            "These do not depend on overlap and flips, and are measured once per level, precision, runtime and choice "
+            "of windows. Time per window is that of a window of the configuration's shape. Peak memory is that of "
+            "segmenting the whole volume. It includes the conversion if the runtime converts networks, unless a "
+            "converted network was cached."
         ],
     )
 
