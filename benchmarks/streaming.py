@@ -13,7 +13,7 @@ from monai_unetpp.devices import resolve_device
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.inferers.windows import WindowGrid
 from monai_unetpp.measuring.environment import Environment, describe_environment
-from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_process
+from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_processes
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.openvino_loading import has_openvino, openvino_core
 from monai_unetpp.reporting.markdown import format_table
@@ -95,12 +95,11 @@ def measure_streaming(
     """
     shapes = tuple(volume_shape), tuple(window_shape)
     levels = NestedUNet(3, 1, classes, features=features).levels
-    volumes = tuple(
-        measure_in_new_process(
-            _stream, chosen, *shapes, tuple(features), classes, overlap, device, name="streaming", remedy="close others"
-        )
+    jobs = {
+        f"streaming {', '.join(chosen)}": (chosen, *shapes, tuple(features), classes, overlap, device)
         for chosen in (levels[-1:], levels)
-    )
+    }
+    volumes = tuple(measure_in_new_processes(_stream, jobs, remedy="close other programs").values())
     return StreamingBenchmark(
         features=tuple(features),
         volume_shape=shapes[0],

@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from monai_unetpp.losses import NestedDeepSupervisionLoss
 from monai_unetpp.measuring.environment import Environment, describe_environment
-from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_process
+from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_processes
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import time_rounds
 from monai_unetpp.measuring.size import count_parameters
@@ -139,7 +139,7 @@ def measure_training(
         raise ValueError(
             f"repeats must be 2 or more and warm_up 0 or more, got {repeats} and {warm_up}. Quartiles need repeats."
         )
-    memory = {name: _measure_memory(name, task) for name in _CONTENDERS}
+    memory = _measure_memory(task)
     steps = {name: _training_step(*_build(name, task)) for name in _CONTENDERS}
     seconds = time_rounds(steps, repeats=repeats, warm_up=warm_up, device=device, name="Training step")
     costs = tuple(
@@ -224,11 +224,11 @@ def _training_step(network: nn.Module, image: torch.Tensor, label: torch.Tensor)
     return step
 
 
-def _measure_memory(name: str, task: _Task) -> dict[str, int]:
+def _measure_memory(task: _Task) -> dict[str, dict[str, int]]:
     if torch.device(task.device).type == "cuda":
-        return _measured_memory(name, task)
-    remedy = "give a smaller patch_size or batch_size"
-    return measure_in_new_process(_memory_after_first_step, name, task, name=name, remedy=remedy)
+        return {name: _measured_memory(name, task) for name in _CONTENDERS}
+    jobs = {name: (name, task) for name in _CONTENDERS}
+    return measure_in_new_processes(_memory_after_first_step, jobs, remedy="give a smaller patch_size or batch_size")
 
 
 def _memory_after_first_step(name: str, task: _Task) -> dict[str, int]:

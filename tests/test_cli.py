@@ -507,6 +507,7 @@ def test_demo(run, tmp_path):
     beside = {"labels.ctbl", "labels.label", "run.json", "volumes.csv"}
     written = [str(path) for path in (tmp_path / "demo").rglob("*.*") if path.name not in beside]
     assert sorted(named) == sorted(written)
+    assert [path.name for path in (tmp_path / "demo").iterdir()] == ["hippocampus"]
 
 
 def test_demo_without_its_extra(run, tmp_path, monkeypatch):

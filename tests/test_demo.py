@@ -1,28 +1,67 @@
 """The demonstration on the MNI ICBM152 template that comes with nilearn."""
 
+import contextlib
+import dataclasses
+import io
+import re
+import shlex
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
+import monai_unetpp.demo
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import find_bundle
+from monai_unetpp.cli import main
 from monai_unetpp.demo import DemoPart, DemoResult, demo
 from monai_unetpp.template import crop_box, load_template
 
 
-@pytest.fixture(scope="module")
-def lines():
-    return []
+README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory, lines):
+def printed():
+    """What the command below printed."""
+    return io.StringIO()
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory, printed):
+    """The result of the README's command, as it stands there."""
     pytest.importorskip("nilearn")
     pytest.importorskip("matplotlib")
-    return demo(tmp_path_factory.mktemp("demo") / "made" / "by the demo", device="cpu", progress=lines.append)
+    block = re.search(r"<!-- demo command -->\n```bash\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    results = []
+
+    def keep(*arguments, **options):
+        results.append(demo(*arguments, **options))
+        return results[-1]
+
+    folder = tmp_path_factory.mktemp("of a user")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.chdir(folder)
+        patch.setattr(monai_unetpp.demo, "demo", keep)
+        assert main(shlex.split(block[1].split("&&")[-1])[1:]) == 0
+    [result] = results
+    # absolute, as tests run elsewhere
+    parts = [
+        dataclasses.replace(
+            part,
+            image=str(folder / part.image),
+            picture=str(folder / part.picture),
+            levels=tuple(
+                dataclasses.replace(each, case=dataclasses.replace(each.case, output=str(folder / each.case.output)))
+                for each in part.levels
+            ),
+        )
+        for part in result.parts
+    ]
+    return DemoResult(tuple(parts))
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +90,7 @@ def centroid_mm(path):
 
 
 @pytest.mark.slow
-def test_all_parts_at_every_level(result, structures, brain, hippocampus, lines):
+def test_all_parts_at_every_level(result, structures, brain, hippocampus, printed):
     assert isinstance(result, DemoResult)
     assert all(isinstance(part, DemoPart) for part in result.parts)
     assert [(part.name, part.bundle) for part in result.parts] == [
@@ -62,8 +101,9 @@ def test_all_parts_at_every_level(result, structures, brain, hippocampus, lines)
     assert [each.level for each in structures.levels] == ["L1", "L2", "L3", "L4"]
     assert [each.level for each in brain.levels] == ["L1", "L2", "L3", "L4"]
     assert [each.level for each in hippocampus.levels] == ["L1", "L2", "L3"]
-    assert len(lines) == 11
-    assert lines[0] == "structures: level L1 of 4 levels ..."
+    lines = printed.getvalue().splitlines()
+    assert sum("levels ..." in line for line in lines) == 11
+    assert lines[1].strip() == "structures: level L1 of 4 levels ..."
 
 
 @pytest.mark.slow
@@ -188,13 +228,6 @@ def test_pictures_have_colours_in_every_column_but_the_first(request, part, end,
     shares = [coloured[:, start : start + width].mean() for start in starts]
     assert shares[0] == 0
     assert min(shares[1:]) > 0.1
-
-
-def test_one_part_alone(tmp_path):
-    pytest.importorskip("nilearn")
-    result = demo(tmp_path, device="cpu", parts=["hippocampus"])
-    assert [part.name for part in result.parts] == ["hippocampus"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["hippocampus"]
 
 
 @pytest.mark.parametrize("parts", [["heart"], []])

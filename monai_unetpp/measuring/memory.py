@@ -1,16 +1,18 @@
-"""Measure the peak memory of a process, if need be in a separate one."""
+"""Measure the peak memory of a process, if need be of separate ones."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
+import multiprocessing
 import os
 import pickle
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,9 +22,10 @@ from monai_unetpp.devices import synchronize
 
 __all__ = [
     "PeakMemory",
-    "do_job",
+    "do_jobs",
     "is_out_of_memory",
     "measure_in_new_process",
+    "measure_in_new_processes",
     "peak_resident_bytes",
     "reset_peak",
 ]
@@ -57,39 +60,92 @@ def measure_in_new_process(measure: Callable[..., _T], *arguments: Any, name: st
         ValueError: an argument cannot be pickled.
         RuntimeError: the process failed; the message contains its last line.
     """
+    return measure_in_new_processes(measure, {name: arguments}, remedy=remedy)[name]
+
+
+def measure_in_new_processes(
+    measure: Callable[..., _T], arguments: Mapping[str, Sequence[Any]], *, remedy: str
+) -> dict[str, _T]:
+    """Call ``measure`` with one set of arguments after the other, each in a separate process with unused memory.
+
+    On Linux the processes are forks of one that has imported what they need, which takes seconds.
+
+    Args:
+        measure: a function of a module.
+        arguments: picklable arguments by name of the measurement.
+        remedy: what to do if memory ran out, for the message.
+
+    Raises:
+        ValueError: an argument cannot be pickled.
+        RuntimeError: a process failed; the message contains its last line.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {name: Path(folder, f"{number}.pkl") for number, name in enumerate(arguments)}
+        for name, path in paths.items():
+            path.write_bytes(_pickled(name, measure, arguments[name]))
+        names = list(paths)
+        for group in [names] if sys.platform == "linux" else [[name] for name in names]:
+            _start(measure.__module__, {name: paths[name] for name in group}, remedy)
+        return {name: pickle.loads(_result_of(path).read_bytes()) for name, path in paths.items()}
+
+
+def _pickled(name: str, *job: Any) -> bytes:
     try:
-        job = pickle.dumps((measure, arguments, torch.get_num_threads()))
+        return pickle.dumps((*job, torch.get_num_threads()))
     except (pickle.PicklingError, AttributeError, TypeError) as e:
         raise ValueError(
             f"{name}: the network and its inferer must be picklable, as memory is measured in a separate process, got "
             f"an object that is not ({e}). Use functions of a module instead of lambdas."
         ) from e
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "job.pkl")
-        path.write_bytes(job)
-        code = f"import sys; from {__name__} import do_job; do_job(sys.argv[1])"
-        finished = subprocess.run(
-            [sys.executable, "-c", code, os.fspath(path)],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-            capture_output=True,
-            text=True,
-            check=False,
+
+
+def _result_of(path: Path) -> Path:
+    return path.with_suffix(".result")
+
+
+def _start(module: str, paths: Mapping[str, Path], remedy: str) -> None:
+    """Do the jobs in files in a new process."""
+    code = f"import sys; from {__name__} import do_jobs; do_jobs(*sys.argv[1:])"
+    finished = subprocess.run(
+        [sys.executable, "-c", code, module, *map(os.fspath, paths.values())],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if finished.returncode:
+        failed = next((name for name, path in paths.items() if not _result_of(path).exists()), next(iter(paths)))
+        reason = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
+        raise RuntimeError(
+            f"{failed}: the process that measures memory failed ({reason}). If memory ran out, {remedy}."
         )
-        if finished.returncode:
-            reason = (finished.stderr.strip().splitlines() or [f"exit code {finished.returncode}"])[-1]
-            raise RuntimeError(
-                f"{name}: the process that measures memory failed ({reason}). If memory ran out, {remedy}."
-            )
-        result: _T = pickle.loads(path.read_bytes())
-        return result
 
 
-def do_job(path: str) -> None:
-    """Do the job in the file ``path`` of :func:`measure_in_new_process`, and write the result there."""
-    measure, arguments, threads = pickle.loads(Path(path).read_bytes())
+def do_jobs(module: str, *paths: str) -> None:
+    """Do the jobs in the files ``paths`` of :func:`measure_in_new_processes`, and write the results beside them.
+
+    Args:
+        module: imported before the process forks.
+        *paths: one file for each job; the first that fails is the last.
+    """
+    if len(paths) == 1:
+        _do_job(Path(paths[0]))
+        return
+    importlib.import_module(module)
+    for path in paths:
+        process = multiprocessing.get_context("fork").Process(target=_do_job, args=(Path(path),))
+        process.start()
+        process.join()
+        if process.exitcode:
+            # a process that raises has told the error itself
+            sys.exit(process.exitcode if process.exitcode > 0 else f"exit code {process.exitcode}")
+
+
+def _do_job(path: Path) -> None:
+    measure, arguments, threads = pickle.loads(path.read_bytes())
     torch.set_num_threads(threads)
     result = pickle.dumps(measure(*arguments))
-    Path(path).write_bytes(result)
+    _result_of(path).write_bytes(result)
 
 
 class PeakMemory:

@@ -18,7 +18,7 @@ from monai_unetpp.devices import resolve_precision
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.measuring.energy import energy_rounds, find_counter
 from monai_unetpp.measuring.environment import measuring_device
-from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_process
+from monai_unetpp.measuring.memory import PeakMemory, measure_in_new_processes
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.measuring.rounds import time_rounds
 from monai_unetpp.measuring.size import count_flops, count_parameters
@@ -34,7 +34,10 @@ logger = logging.getLogger(__name__)
 _CPU = torch.device("cpu")
 
 _NetworkKey = tuple[str, str, str, str]
-"""Level, precision and runtime, which determine the compiled or converted network."""
+"""Level, precision, runtime and choice of windows, which determine the compiled or converted network."""
+
+_Run = tuple[NestedUNet, Inferer, tuple[int, ...]]
+"""Network, inferer, and shape of the volume."""
 
 
 def measure_costs(
@@ -87,10 +90,9 @@ def measure_costs(
     volume = _checked_shape("volume_shape", volume_shape, first.spatial_dims)
     # one inferer per network, since ours keep what they compiled
     inferers = {point: _over_volumes(inferer, precision) for point in networks}
-    memory = {
-        point: run.peak_memory(point, network, _over_volumes(inferer, precision), volume)
-        for point, network in networks.items()
-    }
+    memory = run.peak_memory(
+        {point: (network, _over_volumes(inferer, precision), volume) for point, network in networks.items()}
+    )
     for network in networks.values():
         network.to(run.device)
     checks = {}
@@ -175,12 +177,12 @@ def measure_setting_costs(
     cheapest = _cheapest_settings(points)
     kept = {(level, *_network_key(points[0])[1:]) for level in level_costs}
     measured = {key: setting for key, setting in cheapest.items() if key not in kept}
-    memory = {
-        key: run.peak_memory(
-            " ".join(key), networks[key[0]], _all_levels(inferer, setting), level_costs[key[0]].volume_shape
-        )
-        for key, setting in measured.items()
-    }
+    memory = run.peak_memory(
+        {
+            key: (networks[key[0]], _all_levels(inferer, setting), level_costs[key[0]].volume_shape)
+            for key, setting in measured.items()
+        }
+    )
     for network in networks.values():
         network.to(run.device)
     # one after the other, since the tasks of the first keep their compiled or converted networks
@@ -260,8 +262,8 @@ class _Measurement:
             joules = energy_rounds(tasks, counter, repeats=self.repeats, device=self.device, seed=self.seed)
         return {key: Quartiles.of(values) for key, values in joules.items()}
 
-    def peak_memory(self, point: str, network: NestedUNet, inferer: Inferer, shape: tuple[int, ...]) -> int:
-        return measure_peak_memory(point, network, inferer, shape, self.device, self.seed)
+    def peak_memory(self, runs: Mapping[Any, _Run]) -> dict[Any, int]:
+        return measure_peak_memory(runs, self.device, self.seed)
 
 
 def _cheapest_settings(points: Sequence[OperatingPoint]) -> dict[_NetworkKey, InferenceSetting]:
@@ -415,24 +417,25 @@ def _compare(output: torch.Tensor, expected: torch.Tensor) -> SelfCheck:
     return SelfCheck(max_difference=float((output - expected).abs().max()), equal=torch.equal(output, expected))
 
 
-def measure_peak_memory(
-    name: str, network: NestedUNet, inferer: Inferer, shape: tuple[int, ...], device: torch.device, seed: int
-) -> int:
+def measure_peak_memory(runs: Mapping[Any, _Run], device: torch.device, seed: int) -> dict[Any, int]:
     """Measure the peak memory in bytes of segmenting one random volume, weights included.
 
     Args:
-        name: what is measured, for messages.
-        network: pruned and in eval mode; it is moved to ``device``.
-        inferer: runs the network over the volume.
-        shape: spatial shape of the volume.
+        runs: by name, or by a tuple of words, a network, pruned and in eval mode, which is moved to ``device``; the
+            inferer that runs it over the volume; and the spatial shape of the volume.
         device: on CUDA the peak of allocated memory, on a CPU the growth of the resident set of a separate process.
         seed: of the volume.
     """
-    logger.info("Measuring the memory of %s.", name)
+    names = {key: key if isinstance(key, str) else " ".join(key) for key in runs}
+    logger.info("Measuring the memory of %s.", ", ".join(names.values()))
     if device.type == "cuda":
-        return _peak_of_run(network.cpu(), inferer, shape, device, seed)
-    job = (network, inferer, shape, seed)
-    return measure_in_new_process(_peak_in_new_process, *job, name=name, remedy="give a smaller volume_shape")
+        return {
+            key: _peak_of_run(network.cpu(), inferer, shape, device, seed)
+            for key, (network, inferer, shape) in runs.items()
+        }
+    jobs = {names[key]: (*run, seed) for key, run in runs.items()}
+    peaks = measure_in_new_processes(_peak_in_new_process, jobs, remedy="give a smaller volume_shape")
+    return {key: peaks[name] for key, name in names.items()}
 
 
 def _peak_in_new_process(network: NestedUNet, inferer: Any, shape: tuple[int, ...], seed: int) -> int:

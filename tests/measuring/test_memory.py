@@ -2,9 +2,9 @@ import json
 import mmap
 import os
 import pickle
+import signal
 import subprocess
 import sys
-import tokenize
 
 import pytest
 import torch
@@ -14,8 +14,9 @@ from monai_unetpp.free_memory import available_bytes, container_limit_bytes
 from monai_unetpp.measuring import memory
 from monai_unetpp.measuring.memory import (
     PeakMemory,
-    do_job,
+    do_jobs,
     measure_in_new_process,
+    measure_in_new_processes,
     peak_resident_bytes,
     reset_peak,
 )
@@ -70,10 +71,12 @@ class TestNewProcess:
 
     def test_modules_are_found_where_they_are_here(self, monkeypatch):
         calls = self.started(monkeypatch)
-        # nothing was done: what was sent comes back
-        measure_in_new_process(json.dumps, "text", name="L1", remedy="wait")
+        with pytest.raises(FileNotFoundError, match="result"):
+            # nothing was done
+            measure_in_new_process(json.dumps, "text", name="L1", remedy="wait")
         ((command, options),) = calls
         assert command[:2] == [sys.executable, "-c"]
+        assert command[3] == "json"
         assert set(sys.path) - {""} <= set(options["env"]["PYTHONPATH"].split(os.pathsep))
 
     def test_what_cannot_be_sent(self):
@@ -92,17 +95,24 @@ class TestNewProcess:
         with pytest.raises(RuntimeError, match=message):
             measure_in_new_process(json.dumps, 1, name="L1", remedy="wait")
 
-    def test_a_job_is_done_in_its_place(self, tmp_path):
+    def test_a_result_is_written_beside_its_job(self, tmp_path):
         path = tmp_path / "job.pkl"
         path.write_bytes(pickle.dumps((json.dumps, ([1, 2],), torch.get_num_threads())))
-        do_job(str(path))
-        assert pickle.loads(path.read_bytes()) == "[1, 2]"
+        do_jobs("json", str(path))
+        assert pickle.loads(path.with_suffix(".result").read_bytes()) == "[1, 2]"
 
     @pytest.mark.slow
-    def test_a_real_process(self, tmp_path):
-        # a function of the standard library that fails for a folder: its words come back
-        with pytest.raises(RuntimeError, match=r"L1: .* failed \(IsADirectoryError"):
-            measure_in_new_process(tokenize.open, str(tmp_path), name="L1", remedy="wait")
+    def test_real_processes(self, tmp_path):
+        jobs = {"L1": (("L1",),), "L2": (("L2",),)}
+        assert measure_in_new_processes(json.dumps, jobs, remedy="wait") == {"L1": '["L1"]', "L2": '["L2"]'}
+        # a function of the standard library that fails for a file: its words come back, with the job that failed
+        (tmp_path / "file").touch()
+        jobs = {name: (str(path),) for name, path in {"L1": tmp_path, "L2": tmp_path / "file"}.items()}
+        with pytest.raises(RuntimeError, match=r"^L2: .* failed \(NotADirectoryError"):
+            measure_in_new_processes(os.listdir, jobs, remedy="wait")
+        jobs = {name: (signal.SIGKILL,) for name in ("L1", "L2")}
+        with pytest.raises(RuntimeError, match=r"^L1: .* failed \(exit code -9\)"):
+            measure_in_new_processes(signal.raise_signal, jobs, remedy="wait")
 
 
 def test_a_peak_counts_from_where_it_began():

@@ -73,7 +73,7 @@ def complete(tmp_path_factory, few_boxes):
     """L1 is blind; two overlaps and two precisions, all that is measured but the memory."""
     folder = tmp_path_factory.mktemp("complete") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cost_module, "measure_peak_memory", lambda *_: 1_000_000)
+        patch.setattr(cost_module, "measure_peak_memory", lambda runs, *_: dict.fromkeys(runs, 1_000_000))
         settings = {"overlap": [0.0, 0.25], "precision": ["fp32", "bf16"]}
         return folder, run(half_blind_network(), few_boxes, folder, settings=settings)
 
@@ -278,7 +278,7 @@ def test_openvino_scores_like_torch(few_boxes, tmp_path):
 
 
 def test_costs_through_our_inferer(monkeypatch):
-    monkeypatch.setattr(cost_module, "measure_peak_memory", lambda *_: 5)
+    monkeypatch.setattr(cost_module, "measure_peak_memory", lambda runs, *_: dict.fromkeys(runs, 5))
     network = intensity_network()
     networks = {level: network.prune(level).eval() for level in network.levels}
     calls: list[str] = []

@@ -38,7 +38,9 @@ def discs_dir(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
     """No process of its own for the memory, and few draws for the bounds."""
-    monkeypatch.setattr("monai_unetpp.pruning.cost.measure_peak_memory", lambda *_: 1_000_000)
+    monkeypatch.setattr(
+        "monai_unetpp.pruning.cost.measure_peak_memory", lambda runs, *_: dict.fromkeys(runs, 1_000_000)
+    )
 
 
 @pytest.fixture
