@@ -20,7 +20,6 @@ from monai_unetpp.cli import main
 from monai_unetpp.demo import DemoPart, DemoResult, demo
 from monai_unetpp.template import crop_box, load_template
 
-
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 

@@ -110,7 +110,7 @@ class TestNewProcess:
         jobs = {name: (str(path),) for name, path in {"L1": tmp_path, "L2": tmp_path / "file"}.items()}
         with pytest.raises(RuntimeError, match=r"^L2: .* failed \(NotADirectoryError"):
             measure_in_new_processes(os.listdir, jobs, remedy="wait")
-        jobs = {name: (signal.SIGKILL,) for name in ("L1", "L2")}
+        jobs = dict.fromkeys(("L1", "L2"), (signal.SIGKILL,))
         with pytest.raises(RuntimeError, match=r"^L1: .* failed \(exit code -9\)"):
             measure_in_new_processes(signal.raise_signal, jobs, remedy="wait")
 

@@ -27,7 +27,8 @@ import sys
 from monai_unetpp.training_run import TrainOptions, train
 
 # no process of its own for the memory
-importlib.import_module("monai_unetpp.pruning.cost").measure_peak_memory = lambda runs, *_: dict.fromkeys(runs, 1_000_000)
+cost = importlib.import_module("monai_unetpp.pruning.cost")
+cost.measure_peak_memory = lambda runs, *_: dict.fromkeys(runs, 1_000_000)
 
 
 def run(dataset_dir, bundle):
