@@ -21,7 +21,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy import stats
+from torch.optim.swa_utils import AveragedModel
 
 from benchmarks.command import offer_table, run_command
 from benchmarks.recipe_variants import CHOICES, CHOOSING, VARIANTS, Variant, whole_window
@@ -30,6 +32,7 @@ from monai_unetpp.data.datalist import load_datalist
 from monai_unetpp.files import write_text
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.metrics import FOREGROUND
+from monai_unetpp.networks import NestedUNet
 from monai_unetpp.planning import load_plan, plan
 from monai_unetpp.planning.values import parse_settings
 from monai_unetpp.pruning.score import Scores
@@ -75,7 +78,10 @@ def run_variant(dataset_dir: Path, work: Path, variant: Variant, whole: bool) ->
     plan_variant(dataset_dir, bundle, variant)
     values = {"dataset_dir": str(dataset_dir)}
     unseen, seen = (load_datalist(dataset_dir, key, work) for key in ("validation", "training"))
-    fitted = _fit(bundle, values, split_folds(unseen, len(CHOICES)) if variant.chooses else [])
+    if variant.folds:
+        fitted = _fit_folds(bundle, values, split_folds(seen, variant.folds))
+    else:
+        fitted = _fit(bundle, values, split_folds(unseen, len(CHOICES)) if variant.chooses else [])
     folders = [fitted.folder / name for name in CHOICES] if variant.chooses else [fitted.folder]
 
     def score(name: str, cases: Sequence[Mapping[str, Any]], **others: Any) -> _ByLevel:
@@ -84,7 +90,7 @@ def run_variant(dataset_dir: Path, work: Path, variant: Variant, whole: bool) ->
             kept = work / f"{name}_{number}"  # finished scores are kept beside the weights
             kept.mkdir(exist_ok=True)
             shutil.copyfile(folder / fitted.weights.name, kept / fitted.weights.name)
-            for level, dice in _mean_dice(score_fold(bundle, part, kept, {**values, **others})).items():
+            for level, dice in mean_dice(score_fold(bundle, part, kept, {**values, **others})).items():
                 found[level].update(dice)
         return dict(found)
 
@@ -101,13 +107,40 @@ def run_variant(dataset_dir: Path, work: Path, variant: Variant, whole: bool) ->
 
 def _fit(bundle: Path, values: Mapping[str, Any], parts: Sequence[Sequence[Mapping[str, Any]]]) -> Fitted:
     """Train; each part of the unseen cases, if any are given, is scored with what the other one chooses."""
-    training: dict[str, Any] = {"steps": load_plan(bundle)["steps"], "record_cases": False}
-    training |= {"checkpoint_seconds": 30.0, "checkpoint_steps": 10}
+    training = fixed_steps(load_plan(bundle)["steps"])
     if parts:
         # the label keeps its grid, and so needs the key of the bundle's own validation
         lists = [[{"image": case["image"], "truth": case["label"]} for case in part] for part in reversed(parts)]
         training[CHOOSING] = lists
-    return fit(bundle, bundle.with_name("training"), {**values, **training}, _tell, name=bundle.parent.name)
+    return fit(bundle, bundle.with_name("training"), {**values, **training}, tell, name=bundle.parent.name)
+
+
+def _fit_folds(bundle: Path, values: Mapping[str, Any], folds: Sequence[Sequence[Mapping[str, Any]]]) -> Fitted:
+    """Train a network for each fold, without its cases, all from the same weights, and average them."""
+    values = {**values, **fixed_steps(load_plan(bundle)["steps"])}
+    trained = []
+    for number in range(len(folds)):
+        rest = [case for other, fold in enumerate(folds) if other != number for case in fold]
+        name = f"{bundle.parent.name}, fold {number + 1}"
+        trained.append(fit(bundle, bundle.with_name(f"fold_{number + 1}"), values, tell, name=name, cases=rest))
+    networks = [NestedUNet.from_checkpoint(each.weights) for each in trained]
+    average = AveragedModel(networks[0], use_buffers=True)
+    for network in networks:
+        average.update_parameters(network)
+    folder = bundle.with_name("training")
+    folder.mkdir(exist_ok=True)
+    fitted = dataclasses.replace(trained[0], folder=folder, seconds=sum(each.seconds for each in trained))
+    torch.save(average.module.state_dict(), fitted.weights)
+    return fitted
+
+
+def fixed_steps(steps: int) -> dict[str, Any]:
+    """What a training of a benchmark has besides its plan: a number of steps, and frequent checkpoints.
+
+    Args:
+        steps: of the training.
+    """
+    return {"steps": steps, "record_cases": False, "checkpoint_seconds": 30.0, "checkpoint_steps": 10}
 
 
 def plan_variant(dataset_dir: Path, bundle: Path, variant: Variant) -> None:
@@ -133,7 +166,12 @@ def plan_variant(dataset_dir: Path, bundle: Path, variant: Variant) -> None:
     made.rename(bundle)
 
 
-def _mean_dice(scores: Scores) -> dict[str, dict[str, float]]:
+def mean_dice(scores: Scores) -> dict[str, dict[str, float]]:
+    """The mean Dice over the labels, by level and case.
+
+    Args:
+        scores: of any cases.
+    """
     by_case: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in scores.rows:
         if row.label != FOREGROUND and row.score.dice is not None:
@@ -156,11 +194,11 @@ def format_results(results: Mapping[str, Result], data_set: str, steps: int) -> 
     rows = []
     for name, result in results.items():
         means = [f"{_mean(result.dice[level]):.4f}" for level in levels]
-        differences = ["" if result is base else _difference(result.dice[level], base.dice[level]) for level in levels]
+        differences = ["" if result is base else difference(result.dice[level], base.dice[level]) for level in levels]
         gap = _mean(result.training[levels[-1]]) - _mean(result.dice[levels[-1]])
         rows.append([name, f"{result.seconds / 60:.1f} min", *means, *differences, f"{gap:+.4f}"])
         if result.whole is not None:
-            large = [_difference(result.whole[level], result.dice[level]) for level in levels]
+            large = [difference(result.whole[level], result.dice[level]) for level in levels]
             times = "" if result.case_s is None else "{1:.1f} - {0:.1f} s".format(*result.case_s)
             rows.append([f"{name}: one window - its own windows", times, *large, *[""] * len(levels), ""])
     lines = (
@@ -176,13 +214,20 @@ def _mean(cases: _Cases) -> float:
     return float(np.mean(list(cases.values())))
 
 
-def _difference(cases: _Cases, others: _Cases) -> str:
+def difference(cases: Mapping[str, float], others: Mapping[str, float]) -> str:
+    """The mean of paired differences with its 95 % interval.
+
+    Args:
+        cases: by name of the case.
+        others: the same; cases that are not in both are left out.
+    """
     found: npt.NDArray[np.float64] = np.array([cases[case] - others[case] for case in cases if case in others])
     half = stats.t.ppf(0.975, len(found) - 1) * found.std(ddof=1) / math.sqrt(len(found))
     return f"{found.mean():+.4f} ({found.mean() - half:+.4f} to {found.mean() + half:+.4f})"
 
 
-def _tell(line: str) -> None:
+def tell(line: str) -> None:
+    """Print a line to standard error."""
     print(line, file=sys.stderr, flush=True)
 
 

@@ -41,12 +41,15 @@ class Variant:
         change: changes the content of the planned ``train.json``.
         chooses: whether unseen cases choose among the weights of the training; each half of them chooses those that
             the other half is scored with. Otherwise the last weights are scored.
+        folds: networks that are trained, each without the cases of one fold, so that the mean of their weights is
+            scored; 0 for one network that is trained on all cases.
     """
 
     values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     derived: Mapping[str, Callable[[Path], Any]] = dataclasses.field(default_factory=dict)
     change: Callable[[dict[str, Any]], None] | None = None
     chooses: bool = False
+    folds: int = 0
 
 
 class RandomPatchSizes:
@@ -180,6 +183,7 @@ VARIANTS: Mapping[str, Variant] = {
     ),
     "last weights, not averaged": Variant({"ema": None}),
     "best on other unseen cases, not last": Variant(change=_choose_weights, chooses=True),
+    "mean of the weights of three folds": Variant(folds=3),
     "averaged over five times as many steps": Variant({"ema": 0.2}),
     "self-distillation 1": Variant({"distillation": 1.0}),
     "light augmentation": Variant({"augmentation": "light"}),

@@ -192,6 +192,18 @@ def test_who_chooses_is_not_who_is_scored(tmp_path, monkeypatch):
     assert all(case["truth"] == "l.nii" and "label" not in case for each in given["choosing"] for case in each)
 
 
+def test_the_weights_of_folds_are_averaged(trained_bundles, tmp_path):
+    result = trained_bundles("mean of the weights of three folds")
+    assert {len(cases) for cases in result.dice.values()} == {4}
+    work = tmp_path / "work"
+    folds = [torch.load(work / f"fold_{number}" / "model.pt", weights_only=True) for number in (1, 2, 3)]
+    mean = torch.load(work / "training" / "model.pt", weights_only=True)
+    assert not torch.equal(*(fold["nodes.x0_0.conv_0.conv.weight"] for fold in folds[:2]))
+    for key, value in mean.items():
+        if value.is_floating_point():
+            assert torch.allclose(value, torch.stack([fold[key] for fold in folds]).mean(0), atol=1e-6), key
+
+
 def test_patches_of_random_size_are_trained_on_and_scored_in_the_usual_windows(trained_bundles, tmp_path, monkeypatch):
     drawn, cut = [], RandomPatchSizes.__call__
 
