@@ -154,7 +154,7 @@ def test_nnunet_sets_its_own_threads(capsys):
 
 def test_both_networks_are_named_with_their_sizes():
     quartiles = Quartiles.of([1.0, 2.0])
-    figures = process.ProcessFigures("nnU-Net", "L4", "fp32", *[quartiles] * 4, 10**9, None)
+    figures = process.ProcessFigures("nnU-Net", "L4", "fp32", "bundle", *[quartiles] * 4, 10**9, None)
     result = process.ProcessBenchmark(
         "brain", "BasicUNetPlusPlus", (8, 8, 8), 2, "AVX2", (figures,), describe_environment(), (3_690_000, 3_170_000)
     )

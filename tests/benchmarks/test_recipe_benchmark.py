@@ -198,7 +198,7 @@ def test_the_weights_of_folds_are_averaged(trained_bundles, tmp_path):
     work = tmp_path / "work"
     folds = [torch.load(work / f"fold_{number}" / "model.pt", weights_only=True) for number in (1, 2, 3)]
     mean = torch.load(work / "training" / "model.pt", weights_only=True)
-    assert not torch.equal(*(fold["nodes.x0_0.conv_0.conv.weight"] for fold in folds[:2]))
+    assert not torch.equal(*(next(iter(fold.values())) for fold in folds[:2]))
     for key, value in mean.items():
         if value.is_floating_point():
             assert torch.allclose(value, torch.stack([fold[key] for fold in folds]).mean(0), atol=1e-6), key

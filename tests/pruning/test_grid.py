@@ -171,7 +171,7 @@ def test_table_has_a_row_for_each_point_and_network(complete):
     assert table.rows[0][column].text.startswith(significant(min(ratios)))
     # the reference stands out where nothing is recommended
     (marked,) = table.marked
-    assert [cell.text for cell in table.rows[marked]][:6] == ["L2", "0.25", "none", "fp32", "torch", "reference"]
+    assert [cell.text for cell in table.rows[marked]][:7] == ["L2", "0.25", "none", "fp32", "torch", "own", "reference"]
     assert len(grid_networks_table(result).rows) == 2 * 2
 
 

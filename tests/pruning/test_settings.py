@@ -68,7 +68,10 @@ def test_an_overlap_may_differ_by_axis():
             r"settings must be a name, '=' and values with commas, got 'overlap'. Write it like overlap=0,0\.25",
         ),
         ([3], "settings must be a name, '=' and values with commas, got 3"),
-        (["overlaps=0"], "settings must be among overlap, flips, precision, runtime, adaptive, got 'overlaps'"),
+        (
+            ["overlaps=0"],
+            "settings must be among overlap, flips, precision, runtime, windows, adaptive, got 'overlaps'",
+        ),
         (
             ["overlap=0", "overlap=0.5"],
             "settings must name overlap once, got it twice. Write all values after one overlap=",
