@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["AUTO", "WindowLayout", "choose_layout", "gaussian_weights", "most_window_voxels", "overlapping_starts"]
+__all__ = [
+    "AUTO",
+    "FREE_PART",
+    "MAPS_HELD",
+    "WindowLayout",
+    "choose_layout",
+    "gaussian_weights",
+    "most_window_voxels",
+    "overlapping_starts",
+]
 
 AUTO = "auto"
 """Windows are chosen for each image."""

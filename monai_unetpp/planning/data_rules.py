@@ -36,6 +36,7 @@ __all__ = [
     "find_kinds",
     "hidden_labels",
     "is_anisotropic",
+    "large_shape",
     "typical_shape",
 ]
 
@@ -59,6 +60,8 @@ _MOST_OFTEN = 4.0
 _MOST_OF_KIND, _RARE = 5.0, 2
 #: Patches around the background for each patch around a label.
 _BACKGROUND = 0.25
+#: Largest ratio of the shape that counts as large to the median.
+_LARGE = 1.25
 #: Margin around the cropped content, in voxels.
 CROP_MARGIN = 4
 
@@ -378,6 +381,18 @@ def is_anisotropic(spacing_mm: Sequence[float] | None) -> int | None:
 
 def typical_shape(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None, crop_background: bool) -> list[int]:
     """Median number of voxels by axis after resampling and cropping."""
+    shapes = _shapes(fingerprint, spacing_mm, crop_background)
+    return [max(1, round(float(value))) for value in np.median(shapes, axis=0)]
+
+
+def large_shape(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None, crop_background: bool) -> list[int]:
+    """Number of voxels by axis that nine of ten images do not exceed, at most a quarter above the median."""
+    shapes = _shapes(fingerprint, spacing_mm, crop_background)
+    most = np.minimum(np.quantile(shapes, 0.9, axis=0), _LARGE * np.median(shapes, axis=0))
+    return [max(1, math.ceil(value)) for value in most.tolist()]
+
+
+def _shapes(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None, crop_background: bool) -> list[list[float]]:
     shapes = []
     for case in fingerprint.cases:
         spacing = list(case.spacing_mm if spacing_mm is None else spacing_mm)
@@ -386,4 +401,4 @@ def typical_shape(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None, 
         else:
             sizes = zip(case.shape, case.spacing_mm, spacing, strict=True)
             shapes.append([count * own / mm for count, own, mm in sizes])
-    return [max(1, round(float(value))) for value in np.median(shapes, axis=0)]
+    return shapes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
 import math
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from monai_unetpp.planning.data_rules import ISENSEE, OWN, Choice
 from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.values import LEAST_LEVELS, MOST_LEVELS
+from monai_unetpp.window_layout import MAPS_HELD, overlapping_starts
 
 if TYPE_CHECKING:
     from monai_unetpp.planning.machine import Machine, StepCost
@@ -49,8 +51,12 @@ _TRAINING_SHARE, _COMPUTING_SHARE = 0.8, 0.7
 _MARGIN = 2
 #: Share of the memory that a step may take.
 _MEMORY_SHARE = 0.5
-#: Voxels of a window at inference, at most.
-_MOST_WINDOW_VOXELS = {2: 1024**2, 3: 128**3}
+#: Rough memory of a window at inference, at most.
+_MOST_WINDOW_BYTES = 4 * 2**30
+#: Share of the machine's memory that it may need.
+_WINDOW_SHARE = 0.25
+#: Share of a window that overlaps with the next one.
+_OVERLAP = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,25 +282,53 @@ def kernels_of(strides: Sequence[Sequence[int]], spacing_mm: Sequence[float] | N
     return kernels
 
 
-def choose_window(patch: Sequence[int], shape: Sequence[int], strides: Sequence[Sequence[int]], norm: str) -> Choice:
-    """The size of the windows at inference."""
-    dims = len(patch)
+def choose_window(
+    patch: Sequence[int],
+    shape: Sequence[int],
+    strides: Sequence[Sequence[int]],
+    norm: str,
+    channels: int,
+    memory_bytes: int,
+) -> Choice:
+    """The size of the windows at inference.
+
+    Args:
+        patch: voxels of a patch by axis.
+        shape: of an image that is large for its data set.
+        strides: of the network, by step and axis.
+        norm: of the network.
+        channels: of the first convolution.
+        memory_bytes: of the machine.
+    """
     if norm != "batch":
         return Choice(list(patch), "As large as a patch, as the statistics of instance norm depend on the size.")
-    steps = [math.prod(stride[axis] for stride in strides) for axis in range(dims)]
-    window = [
-        max(edge, min(2 * edge, _rounded(size, step, up=True)))
-        for edge, size, step in zip(patch, shape, steps, strict=True)
-    ]
-    # shorten the longest axis first
-    while math.prod(window) > _MOST_WINDOW_VOXELS[dims] and any(a > b for a, b in zip(window, patch, strict=True)):
-        axis = max(range(dims), key=lambda each: window[each] / patch[each])
-        window[axis] = max(patch[axis], window[axis] - steps[axis])
+    most_bytes = int(min(_MOST_WINDOW_BYTES, _WINDOW_SHARE * memory_bytes))
+    most = max(most_bytes // (4 * MAPS_HELD * channels), math.prod(patch))
+    steps = [math.prod(stride[axis] for stride in strides) for axis in range(len(patch))]
+    along = [_lengths(size, edge, step) for size, edge, step in zip(shape, patch, steps, strict=True)]
+    fitting = [window for window in itertools.product(*along) if math.prod(window) <= most]
     return Choice(
-        window,
-        "Up to twice the patch if images are that large: batch norm does not depend on the window's size, and larger "
-        "windows overlap less.",
+        list(min(fitting, key=lambda window: (_computed(window, shape), math.prod(window)))),
+        f"Of the windows that need at most about {most_bytes / 2**30:.1g} GiB of memory, those that compute the "
+        "fewest voxels of an image more than once; batch norm does not depend on the window's size.",
     )
+
+
+def _lengths(size: int, edge: int, step: int) -> list[int]:
+    """The least length of a window for each number of windows along an axis, from one down to the patch's edge."""
+    shortest = {}
+    for length in range(max(_rounded(size, step, up=True), edge), edge, -step):
+        shortest[_windows(size, length)] = length
+    # a patch may be no multiple of the step where it was set by hand
+    return [*shortest.values(), edge]
+
+
+def _windows(size: int, length: int) -> int:
+    return len(overlapping_starts(max(size, length), length, _OVERLAP))
+
+
+def _computed(window: Sequence[int], shape: Sequence[int]) -> int:
+    return math.prod(length * _windows(size, length) for length, size in zip(window, shape, strict=True))
 
 
 def _explained(values: Mapping[str, Any], task: NetworkTask, seconds: float, steps: int) -> dict[str, Choice]:
