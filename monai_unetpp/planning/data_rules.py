@@ -36,7 +36,7 @@ __all__ = [
     "find_kinds",
     "hidden_labels",
     "is_anisotropic",
-    "large_shape",
+    "prepared_shapes",
     "typical_shape",
 ]
 
@@ -60,8 +60,6 @@ _MOST_OFTEN = 4.0
 _MOST_OF_KIND, _RARE = 5.0, 2
 #: Patches around the background for each patch around a label.
 _BACKGROUND = 0.25
-#: Largest ratio of the shape that counts as large to the median.
-_LARGE = 1.25
 #: Margin around the cropped content, in voxels.
 CROP_MARGIN = 4
 
@@ -381,18 +379,14 @@ def is_anisotropic(spacing_mm: Sequence[float] | None) -> int | None:
 
 def typical_shape(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None, crop_background: bool) -> list[int]:
     """Median number of voxels by axis after resampling and cropping."""
-    shapes = _shapes(fingerprint, spacing_mm, crop_background)
+    shapes = prepared_shapes(fingerprint, spacing_mm, crop_background)
     return [max(1, round(float(value))) for value in np.median(shapes, axis=0)]
 
 
-def large_shape(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None, crop_background: bool) -> list[int]:
-    """Number of voxels by axis that nine of ten images do not exceed, at most a quarter above the median."""
-    shapes = _shapes(fingerprint, spacing_mm, crop_background)
-    most = np.minimum(np.quantile(shapes, 0.9, axis=0), _LARGE * np.median(shapes, axis=0))
-    return [max(1, math.ceil(value)) for value in most.tolist()]
-
-
-def _shapes(fingerprint: Fingerprint, spacing_mm: Sequence[float] | None, crop_background: bool) -> list[list[float]]:
+def prepared_shapes(
+    fingerprint: Fingerprint, spacing_mm: Sequence[float] | None, crop_background: bool
+) -> list[list[float]]:
+    """Number of voxels of each image by axis after resampling and cropping, not rounded."""
     shapes = []
     for case in fingerprint.cases:
         spacing = list(case.spacing_mm if spacing_mm is None else spacing_mm)

@@ -26,7 +26,7 @@ from monai_unetpp.planning.data_rules import (
     choose_spacing,
     choose_tolerance,
     hidden_labels,
-    large_shape,
+    prepared_shapes,
     typical_shape,
 )
 from monai_unetpp.planning.fingerprint import Fingerprint
@@ -105,9 +105,9 @@ def make_plan(
             with contextlib.suppress(ValueError):
                 choice = choose_network(task, machine, count_step, others, check=False)[name]
         choices.settle(name, choice)
-    large = large_shape(fingerprint, choices["spacing_mm"], choices["crop_background"])
+    shapes = prepared_shapes(fingerprint, choices["spacing_mm"], choices["crop_background"])
     window = choose_window(
-        choices["patch_size"], large, choices["strides"], choices["norm"], choices["features"][0], machine.memory_bytes
+        choices["patch_size"], shapes, choices["strides"], choices["norm"], choices["features"][0], machine.memory_bytes
     )
     choices.settle("window_shape", window)
     for name, choice in {

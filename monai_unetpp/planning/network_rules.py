@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
+import functools
 import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from monai_unetpp.planning.data_rules import ISENSEE, OWN, Choice
 from monai_unetpp.planning.source import Source
@@ -57,6 +59,8 @@ _MOST_WINDOW_BYTES = 4 * 2**30
 _WINDOW_SHARE = 0.25
 #: Share of a window that overlaps with the next one.
 _OVERLAP = 0.25
+#: Images to look at, and lengths along an axis to try.
+_MOST_SHAPES, _MOST_LENGTHS = 100, 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,7 +288,7 @@ def kernels_of(strides: Sequence[Sequence[int]], spacing_mm: Sequence[float] | N
 
 def choose_window(
     patch: Sequence[int],
-    shape: Sequence[int],
+    shapes: Sequence[Sequence[float]],
     strides: Sequence[Sequence[int]],
     norm: str,
     channels: int,
@@ -294,7 +298,7 @@ def choose_window(
 
     Args:
         patch: voxels of a patch by axis.
-        shape: of an image that is large for its data set.
+        shapes: of the training images, after resampling and cropping.
         strides: of the network, by step and axis.
         norm: of the network.
         channels: of the first convolution.
@@ -305,30 +309,35 @@ def choose_window(
     most_bytes = int(min(_MOST_WINDOW_BYTES, _WINDOW_SHARE * memory_bytes))
     most = max(most_bytes // (4 * MAPS_HELD * channels), math.prod(patch))
     steps = [math.prod(stride[axis] for stride in strides) for axis in range(len(patch))]
-    along = [_lengths(size, edge, step) for size, edge, step in zip(shape, patch, steps, strict=True)]
-    fitting = [window for window in itertools.product(*along) if math.prod(window) <= most]
+    sizes = np.ceil(shapes[:: -(-len(shapes) // _MOST_SHAPES)]).astype(int).T.tolist()
+    lengths = [_lengths(max(along), edge, step) for along, edge, step in zip(sizes, patch, steps, strict=True)]
+    voxels = functools.reduce(np.multiply.outer, lengths)
+    # along each axis: voxels computed for each length of a window and each image
+    along = [
+        np.array([[length * _windows(size, length) for size in own] for length in of], dtype=float)
+        for of, own in zip(lengths, sizes, strict=True)
+    ]
+    axes = "ijk"[: len(patch)]
+    computed = np.einsum(",".join(f"{axis}n" for axis in axes) + f"->{axes}", *along)
+    # of equals the smallest
+    cost = np.where(voxels <= most, computed * (1 + 1e-9 * voxels / voxels.max()), np.inf)
+    places = np.unravel_index(int(cost.argmin()), cost.shape)
     return Choice(
-        list(min(fitting, key=lambda window: (_computed(window, shape), math.prod(window)))),
-        f"Of the windows that need at most about {most_bytes / 2**30:.1g} GiB of memory, those that compute the "
-        "fewest voxels of an image more than once; batch norm does not depend on the window's size.",
+        [of[place] for of, place in zip(lengths, places, strict=True)],
+        f"Of the windows that need at most about {most_bytes / 2**30:.2g} GiB of memory, those with the fewest voxels "
+        "to compute for all cases together; batch norm does not depend on the window's size.",
     )
 
 
 def _lengths(size: int, edge: int, step: int) -> list[int]:
-    """The least length of a window for each number of windows along an axis, from one down to the patch's edge."""
-    shortest = {}
-    for length in range(max(_rounded(size, step, up=True), edge), edge, -step):
-        shortest[_windows(size, length)] = length
-    # a patch may be no multiple of the step where it was set by hand
-    return [*shortest.values(), edge]
+    """Lengths of windows from the edge of a patch to what holds an image, not too many."""
+    whole = _rounded(size, step, up=True)
+    stride = step * max(1, math.ceil((whole - edge) / step / _MOST_LENGTHS))
+    return [edge, *(length for length in range(whole, edge, -stride))]
 
 
 def _windows(size: int, length: int) -> int:
     return len(overlapping_starts(max(size, length), length, _OVERLAP))
-
-
-def _computed(window: Sequence[int], shape: Sequence[int]) -> int:
-    return math.prod(length * _windows(size, length) for length, size in zip(window, shape, strict=True))
 
 
 def _explained(values: Mapping[str, Any], task: NetworkTask, seconds: float, steps: int) -> dict[str, Choice]:

@@ -197,13 +197,6 @@ def test_surfaces_may_be_a_voxel_apart_in_3d_and_two_pixels_in_2d():
     assert data_rules.choose_tolerance(None, fingerprint(shape=(64, 64))).value == 2.0
 
 
-def test_large_shapes_hold_nine_of_ten_images_unless_these_differ_much():
-    data = fingerprint(shape=(60, 50, 40), spacings=[(1.0, 1.0, 1.0)] * 10)
-    shapes = [(50 + number, 50, 400 if number > 5 else 40) for number in range(10)]
-    cases = tuple(dataclasses.replace(case, shape=shape) for case, shape in zip(data.cases, shapes, strict=True))
-    assert data_rules.large_shape(dataclasses.replace(data, cases=cases), None, False) == [59, 50, 50]
-
-
 def test_typical_shapes_are_those_after_resampling_and_cropping():
     data = fingerprint(shape=(60, 50, 40), spacings=[(1.0, 1.0, 2.0)])
     assert data_rules.typical_shape(data, [1.0, 1.0, 1.0], False) == [60, 50, 80]
