@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +39,20 @@ class MonaiRoute:
         self.network = network
 
 
-def write_monai_route(bundle: Path, image: Path, folder: Path, program: list[str]) -> MonaiRoute:
+def write_monai_route(
+    bundle: Path, image: Path, folder: Path, program: list[str], window_shape: Sequence[int] | None = None
+) -> MonaiRoute:
     """Write the configuration for one image, with a network of the same features and windows of the same kind.
 
     The network is ``BasicUNetPlusPlus`` with random weights where that can have the features of the bundle, else the
-    bundle's own in PyTorch. Norm, windows and overlap are the bundle's, and there are no flips.
+    bundle's own in PyTorch. Norm and overlap are the bundle's, and there are no flips.
 
     Args:
         bundle: folder of the bundle.
         image: NIfTI file.
         folder: where the configuration and the result go.
         program: of Python, such as ``["python"]``.
+        window_shape: of the windows; by default the bundle's.
 
     Raises:
         ValueError: a transform that has no counterpart.
@@ -67,7 +70,7 @@ def write_monai_route(bundle: Path, image: Path, folder: Path, program: list[str
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
         "inferer": {
             "_target_": "SlidingWindowInferer",
-            "roi_size": config["window_shape"],
+            "roi_size": config["window_shape"] if window_shape is None else list(window_shape),
             "sw_batch_size": 4,
             "overlap": config["overlap"],
             "mode": "gaussian",

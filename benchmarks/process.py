@@ -3,11 +3,12 @@
 Run ``python -m benchmarks.process BUNDLE IMAGE``. All take turns, with the windows and overlap of the bundle and
 without flips, after one round that nobody counts, in which OpenVINO's converted networks are put where later runs find
 them. MONAI's route is ``python -m monai.bundle run`` with MONAI's own transforms, inferer and, where it can have the
-features of the bundle, network. ``--windows auto`` gives ``segment`` and the runner the windows that they choose for
-the image. ``--nnunet PYTHON`` adds nnU-Net's predictor, from an environment with ``nnunetv2``, with a plain U-Net of
-the same features, windows and overlap, random weights and no flips. ``--hold_to avx2`` holds oneDNN, in torch and in
-OpenVINO, and torch's own kernels to AVX2, as processors without AVX-512 have it; OpenVINO's instance norm does not
-heed it, and takes AVX-512 where there is some.
+features of the bundle, network. ``--windows`` takes other windows; MONAI's route with the first of them is what the
+others are compared with, and ``auto`` gives ``segment`` and the runner those that they choose for the image.
+``--nnunet PYTHON`` adds nnU-Net's predictor, from an environment with ``nnunetv2``, with a plain U-Net of the same
+features, windows and overlap, random weights and no flips. ``--hold_to avx2`` holds oneDNN, in torch and in OpenVINO,
+and torch's own kernels to AVX2, as processors without AVX-512 have it; OpenVINO's instance norm does not heed it, and
+takes AVX-512 where there is some.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import dataclasses
 import itertools
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -55,14 +57,14 @@ class ProcessFigures:
         route: ``"MONAI"``, ``"segment"``, ``"runner"`` or ``"nnU-Net"``.
         level: such as ``"L2"``.
         precision: such as ``"fp32"``.
-        windows: ``"bundle"`` for those of the bundle, or ``"auto"``: chosen for the image.
+        windows: their shape, such as ``"96x96x96"``, or ``"auto"``: chosen for the image.
         seconds: of the whole process.
         cpu_seconds: of all its threads, which a busy machine changes less.
-        speed_up: how many times as fast as MONAI's route in the same round.
+        speed_up: how many times as fast as the reference in the same round.
         start_s: of a process that only starts: imports, and for the runner also the network read and compiled.
         peak_bytes: resident memory.
-        same_labels: share of the voxels with the label that ``segment`` gives at this level in fp32 with the windows of
-            the bundle; None for routes whose weights may be random.
+        same_labels: share of the voxels with the label that ``segment`` gives at this level in fp32 with the first of
+            the windows; None for routes whose weights may be random.
     """
 
     route: str
@@ -134,8 +136,8 @@ def measure_process(
         image: NIfTI file.
         levels: to measure; by default the deepest and the shallowest. MONAI's route computes all of them always.
         precisions: ``"fp32"``, ``"bf16"``, ``"int8"`` (the runner alone); MONAI's route is fp32.
-        windows: ``"bundle"``, ``"auto"`` or both, for ``segment`` and the runner; the other routes have those of the
-            bundle.
+        windows: shapes such as ``"96x96x96"``, ``"bundle"`` for the bundle's, and ``"auto"``, which only ``segment``
+            and the runner have. MONAI's route with the first of them is the reference; nnU-Net has them too.
         repeats: rounds.
         threads: for each process; by default as many as there are logical cores, which nnU-Net uses always.
         hold_to: ``"avx2"``, or None for all that the processor has.
@@ -153,12 +155,17 @@ def measure_process(
         folder = Path(temporary)
         copied = folder / f"image{'.nii.gz' if image.endswith('.gz') else '.nii'}"
         shutil.copyfile(image, copied)
-        first, network = _way_of_monai(source, copied, folder, f"L{depth}")
-        ways, parameters = [first], None
-        for level, precision, shape in itertools.product(chosen, precisions, windows):
+        own = "x".join(map(str, read_object(source / "configs" / "inference.json")["window_shape"]))
+        shapes = list(dict.fromkeys(own if each == _BUNDLE else each for each in windows))
+        ways, parameters = [], None
+        for shape in shapes:
+            if shape != _AUTO:
+                way, network = _way_of_monai(source, copied, folder, f"L{depth}", shape)
+                ways.append(way)
+        for level, precision, shape in itertools.product(chosen, precisions, shapes):
             ways += _own_ways(source, copied, folder, level, precision, shape, count, calibration)
         if nnunet is not None:
-            way, size = _way_of_nnunet(source, copied, folder, f"L{depth}", Path(nnunet).absolute())
+            way, size = _way_of_nnunet(source, copied, folder, f"L{depth}", shapes[0], Path(nnunet).absolute())
             ways.append(way)
             parameters = count_parameters(NestedUNet(**read_network_def(source))), size
         variables = {"OMP_NUM_THREADS": str(count), "XDG_CACHE_HOME": str(folder / "cache")}
@@ -177,12 +184,18 @@ def measure_process(
     )
 
 
-def _way_of_monai(source: Path, image: Path, folder: Path, level: str) -> tuple[_Way, str]:
+def _way_of_monai(source: Path, image: Path, folder: Path, level: str, windows: str) -> tuple[_Way, str]:
     """The way, and the name of its network."""
-    route = write_monai_route(source, image, folder, [sys.executable])
+    own = folder / f"monai_{windows}"
+    own.mkdir()
+    route = write_monai_route(source, image, own, [sys.executable], _sizes(windows))
     imports = "import monai.bundle.scripts, monai.engines, monai.inferers, monai.networks.nets"
     start = [sys.executable, "-c", imports]
-    return _Way(_MONAI, level, "fp32", _BUNDLE, route.command, start, folder / "monai"), route.network
+    return _Way(_MONAI, level, "fp32", windows, route.command, start, own / "monai"), route.network
+
+
+def _sizes(windows: str) -> list[int]:
+    return [int(size) for size in windows.split("x")]
 
 
 def _own_ways(
@@ -199,8 +212,9 @@ def _own_ways(
     name = f"{level}_{precision}_{windows}"
     if precision != "int8":
         out = folder / f"segment_{name}"
-        command = [sys.executable, "-m", "monai_unetpp", "segment", str(image), "--bundle", str(source), "-o", str(out)]
-        command += ["--level", level, "--precision", precision, "--no_flips", "--device", "cpu"]
+        command = [sys.executable, "-m", "monai_unetpp", "segment", str(image), "-o", str(out)]
+        command += ["--bundle", str(_with_windows(source, folder, windows)), "--level", level]
+        command += ["--precision", precision, "--no_flips", "--device", "cpu"]
         command += ["--window_shape", "auto"] if windows == _AUTO else []
         start = [sys.executable, "-c", "import monai_unetpp.segmentation"]
         ways.append(_Way(_SEGMENT, level, precision, windows, command, start, out))
@@ -210,7 +224,7 @@ def _own_ways(
         exported,
         level=level,
         precision=precision,
-        window_shape=_AUTO if windows == _AUTO else None,
+        window_shape=_AUTO if windows == _AUTO else _sizes(windows),
         calibration=calibration if precision == "int8" else None,
     )
     described = json.loads((exported / "pipeline.json").read_text(encoding="utf-8"))
@@ -224,7 +238,19 @@ def _own_ways(
     return ways
 
 
-def _way_of_nnunet(source: Path, image: Path, folder: Path, level: str, python: Path) -> tuple[_Way, int]:
+def _with_windows(source: Path, folder: Path, windows: str) -> Path:
+    """The bundle, or a copy of it with other windows."""
+    config = read_object(source / "configs" / "inference.json")
+    if windows == _AUTO or _sizes(windows) == config["window_shape"]:
+        return source
+    copied = folder / f"bundle_{windows}" / source.name
+    if not copied.is_dir():
+        shutil.copytree(source, copied)
+        write_text(copied / "configs" / "inference.json", json.dumps({**config, "window_shape": _sizes(windows)}))
+    return copied
+
+
+def _way_of_nnunet(source: Path, image: Path, folder: Path, level: str, windows: str, python: Path) -> tuple[_Way, int]:
     """The way, and the number of parameters of its network."""
     network = read_network_def(source)
     config = read_object(source / "configs" / "inference.json")
@@ -234,7 +260,7 @@ def _way_of_nnunet(source: Path, image: Path, folder: Path, level: str, python: 
     # nnU-Net keeps the axes of the file, which bundles turn
     turned = nibabel.as_closest_canonical(nibabel.load(image))
     # SimpleITK's arrays have the axes z, y, x
-    described["patch_size"] = config["window_shape"][::-1]
+    described["patch_size"] = _sizes(windows)[::-1]
     described["spacing"] = _spacing_mm(config, turned)[::-1]
     # its interpreter must not find the packages of this one
     alone = ["env", "-u", "PYTHONPATH"]
@@ -248,7 +274,7 @@ def _way_of_nnunet(source: Path, image: Path, folder: Path, level: str, python: 
     command += ["-device", "cpu", "-npp", "1", "-nps", "1"]
     start = [*alone, str(python), "-c", "import nnunetv2.inference.predict_from_raw_data"]
     count = int((folder / "nnunet" / "parameters.json").read_text(encoding="utf-8"))
-    return _Way(_NNUNET, level, "fp32", _BUNDLE, command, start, out), count
+    return _Way(_NNUNET, level, "fp32", windows, command, start, out), count
 
 
 def _spacing_mm(config: Mapping[str, Any], image: Any) -> list[float]:
@@ -295,8 +321,8 @@ def _figures(ways: Sequence[_Way], took: dict[int, list[tuple[Launched, Launched
 
 
 def _same_labels(way: _Way, ways: Sequence[_Way]) -> float | None:
-    """Share of the voxels with the label of ``segment`` in fp32 with the bundle's windows, where that was run."""
-    wanted = (_SEGMENT, way.level, "fp32", _BUNDLE)
+    """Share of the voxels with the label of ``segment`` in fp32 with the first windows, where that was run."""
+    wanted = (_SEGMENT, way.level, "fp32", ways[0].windows)
     peer = next((each for each in ways if (each.route, each.level, each.precision, each.windows) == wanted), None)
     if way.route in (_MONAI, _NNUNET) or peer is None:
         return None
@@ -342,8 +368,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("image", help="NIfTI file")
     parser.add_argument("--levels", nargs="+", metavar="LEVEL", help="default: the deepest, and L1")
     parser.add_argument("--precisions", nargs="+", default=["fp32"], choices=["fp32", "bf16", "int8"])
-    windows = "of segment and the runner: the bundle's, or chosen for the image (default: bundle)"
-    parser.add_argument("--windows", nargs="+", default=[_BUNDLE], choices=[_BUNDLE, _AUTO], help=windows)
+    windows = "bundle, a shape such as 96x96x96, or auto: chosen for the image, not by MONAI's route (default: bundle)"
+    parser.add_argument("--windows", nargs="+", default=[_BUNDLE], metavar="SHAPE", help=windows)
     parser.add_argument("--repeats", type=int, default=5, help="rounds (default: 5)")
     parser.add_argument("--threads", type=int, help="for each process (default: all logical cores)")
     parser.add_argument("--hold_to", choices=HOLDS, help="fewer instruction sets than the processor has")
@@ -359,6 +385,13 @@ def _measure(output: str | None, **options: Any) -> Iterator[str]:
     if options["nnunet"] is not None and options["threads"] not in (None, os.cpu_count()):
         raise ValueError(
             f"--threads must be left out with --nnunet, got {options['threads']}. nnU-Net uses all logical cores."
+        )
+    wrong = [
+        each for each in options["windows"] if each not in (_BUNDLE, _AUTO) and not re.fullmatch(r"\d+(x\d+)+", each)
+    ]
+    if wrong or options["windows"][0] == _AUTO:
+        raise ValueError(
+            f"--windows must be bundle or shapes such as 96x96x96, and then auto, got {' '.join(options['windows'])}."
         )
     result = measure_process(**options)
     text = format_process_benchmark(result)

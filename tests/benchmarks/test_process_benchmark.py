@@ -13,6 +13,7 @@ from runner_bundle import write_bundle, write_image
 from benchmarks import launching, monai_route, process
 from benchmarks.launching import Launched, instruction_sets, launch
 from monai_unetpp import cli
+from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.measuring.environment import describe_environment
 from monai_unetpp.measuring.quartiles import Quartiles
 from monai_unetpp.openvino_loading import has_openvino
@@ -59,32 +60,20 @@ def test_every_way_is_measured_beside_monais(tmp_path, monkeypatch):
     bundle = write_bundle(tmp_path / "tiny", 3, STEPS, overlap="@overlap", flips="@flips")
     image = write_image(tmp_path / "head.nii.gz", (18, 17, 16), surround=False)
     output = tmp_path / "figures"
-    options = [
-        "--levels",
-        "L1",
-        "--windows",
-        "bundle",
-        "auto",
-        "--repeats",
-        "2",
-        "--threads",
-        "1",
-        "--hold_to",
-        "avx2",
-        "-o",
-        str(output),
-    ]
+    options = ["--levels", "L1", "--windows", "16x16x8", "bundle", "auto", "--repeats", "2", "--threads", "1"]
+    options += ["--hold_to", "avx2", "-o", str(output)]
     assert process.main([str(bundle), str(image), *options]) == 0
     assert all(variables["ONEDNN_MAX_CPU_ISA"] == "AVX2" for variables in calls)
     text = output.with_suffix(".md").read_text()
     assert "libraries held to AVX2" in text
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("| ")]
-    assert [row[0] for row in rows[2:]] == ["MONAI", "segment", "runner", "segment", "runner"]
-    assert [row[3] for row in rows[2:]] == ["bundle"] * 3 + ["auto"] * 2
-    assert [row[7] for row in rows[2:]] == ["1.00 (1.00 to 1.00)"] + ["4.00 (4.00 to 4.00)"] * 4
-    assert [row[9] for row in rows[2:5]] == ["", "100.000 %", "100.000 %"]
-    # the runner chooses the windows that segment chooses
-    assert rows[5][9] == rows[6][9]
+    fixed = ["16x16x8", "x".join(map(str, read_object(bundle / "configs" / "inference.json")["window_shape"]))]
+    own = [(route, windows) for windows in (*fixed, "auto") for route in ("segment", "runner")]
+    assert [(row[0], row[3]) for row in rows[2:]] == [("MONAI", windows) for windows in fixed] + own
+    assert [row[7] for row in rows[2:]] == ["1.00 (1.00 to 1.00)"] * 2 + ["4.00 (4.00 to 4.00)"] * 6
+    assert [row[9] for row in rows[2:6]] == ["", "", "100.000 %", "100.000 %"]
+    # the runner has the windows of segment
+    assert (rows[6][9], rows[8][9]) == (rows[7][9], rows[9][9])
     figures = json.loads(output.with_suffix(".json").read_text())
     assert figures["parameters"] is None
 
@@ -121,7 +110,7 @@ def test_int8_needs_cases(capsys):
 def test_nnunet_works_at_the_spacing_of_the_bundle_with_the_axes_of_its_reader(tmp_path, monkeypatch):
     bundle = write_bundle(tmp_path / "tiny", 3, STEPS)
     path = bundle / "configs" / "inference.json"
-    config = json.loads(path.read_text()) | {"window_shape": [16, 24, 32]}
+    config = json.loads(path.read_text())
     path.write_text(json.dumps(config))
     image = write_image(tmp_path / "head.nii.gz", (18, 17, 16), surround=False)
     described = []
@@ -136,7 +125,8 @@ def test_nnunet_works_at_the_spacing_of_the_bundle_with_the_axes_of_its_reader(t
     for number, spacing in enumerate(([1.0, 1.2, 0.9], 2.0, None)):
         (tmp_path / str(number)).mkdir()
         path.write_text(json.dumps(config | {"spacing_mm": spacing}))
-        _, count = process._way_of_nnunet(bundle, image, tmp_path / str(number), "L2", tmp_path / "python")
+        own = tmp_path / str(number)
+        _, count = process._way_of_nnunet(bundle, image, own, "L2", "16x24x32", tmp_path / "python")
         assert count == 1234
     assert [each["patch_size"] for each in described] == [[32, 24, 16]] * 3
     assert [each["spacing"] for each in described[:2]] == [[0.9, 1.2, 1.0], [2.0] * 3]
@@ -154,7 +144,7 @@ def test_nnunet_sets_its_own_threads(capsys):
 
 def test_both_networks_are_named_with_their_sizes():
     quartiles = Quartiles.of([1.0, 2.0])
-    figures = process.ProcessFigures("nnU-Net", "L4", "fp32", "bundle", *[quartiles] * 4, 10**9, None)
+    figures = process.ProcessFigures("nnU-Net", "L4", "fp32", "96x96x96", *[quartiles] * 4, 10**9, None)
     result = process.ProcessBenchmark(
         "brain", "BasicUNetPlusPlus", (8, 8, 8), 2, "AVX2", (figures,), describe_environment(), (3_690_000, 3_170_000)
     )
