@@ -311,14 +311,14 @@ def choose_window(
     steps = [math.prod(stride[axis] for stride in strides) for axis in range(len(patch))]
     sizes = np.ceil(shapes[:: -(-len(shapes) // _MOST_SHAPES)]).astype(int).T.tolist()
     lengths = [_lengths(max(along), edge, step) for along, edge, step in zip(sizes, patch, steps, strict=True)]
-    voxels = functools.reduce(np.multiply.outer, lengths)
+    voxels = functools.reduce(np.multiply.outer, map(np.array, lengths))
     # along each axis: voxels computed for each length of a window and each image
-    along = [
+    computed_along = [
         np.array([[length * _windows(size, length) for size in own] for length in of], dtype=float)
         for of, own in zip(lengths, sizes, strict=True)
     ]
     axes = "ijk"[: len(patch)]
-    computed = np.einsum(",".join(f"{axis}n" for axis in axes) + f"->{axes}", *along)
+    computed = np.einsum(",".join(f"{axis}n" for axis in axes) + f"->{axes}", *computed_along)
     # of equals the smallest
     cost = np.where(voxels <= most, computed * (1 + 1e-9 * voxels / voxels.max()), np.inf)
     places = np.unravel_index(int(cost.argmin()), cost.shape)
