@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 
 # two workers with several threads each wait for each other most of the time; before torch is imported
@@ -21,6 +22,14 @@ def pytest_runtest_makereport():
     report = yield
     report.sections = [(name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections]
     return report
+
+
+@pytest.fixture(autouse=True)
+def _standard_error_stays_open(monkeypatch):
+    """absl, of which libraries make use, closes its handler's stream with the handler: here that is pytest's."""
+    absl = sys.modules.get("absl.logging")
+    if absl is not None:
+        monkeypatch.setattr(absl.PythonHandler, "close", logging.Handler.close)
 
 
 @pytest.fixture(autouse=True)
