@@ -1,29 +1,70 @@
 """The demonstration on the MNI ICBM152 template that comes with nilearn."""
 
+import dataclasses
+import re
+import shlex
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
 
+import monai_unetpp.demo
 from monai_unetpp import NestedUNet
 from monai_unetpp.bundles import find_bundle
+from monai_unetpp.cli import main
 from monai_unetpp.demo import DemoPart, DemoResult, demo
 from monai_unetpp.template import crop_box, load_template
+
+README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 @pytest.fixture(scope="module")
 def lines():
+    """What the command below told while it worked."""
     return []
 
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory, lines):
-    """What the README's command does, of whose options this has the defaults."""
+    """The result of the README's command, as it stands there."""
     pytest.importorskip("nilearn")
     pytest.importorskip("matplotlib")
-    return demo(tmp_path_factory.mktemp("demo") / "made" / "by the demo", device="cpu", progress=lines.append)
+    block = re.search(r"<!-- demo command -->\n```bash\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    results = []
+
+    def keep(*arguments, progress, **options):
+        def tell(line):
+            lines.append(line)
+            progress(line)
+
+        results.append(demo(*arguments, progress=tell, **options))
+        return results[-1]
+
+    folder = tmp_path_factory.mktemp("of a user")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(monai_unetpp.demo, "demo", keep)
+        assert main(shlex.split(block[1].split("&&")[-1])[1:]) == 0
+    for part in ("brain", "hippocampus"):
+        assert (folder / "demo" / part / f"{part}_levels.png").is_file()
+    [result] = results
+    # absolute, as tests run elsewhere
+    parts = [
+        dataclasses.replace(
+            part,
+            image=str(folder / part.image),
+            picture=str(folder / part.picture),
+            levels=tuple(
+                dataclasses.replace(each, case=dataclasses.replace(each.case, output=str(folder / each.case.output)))
+                for each in part.levels
+            ),
+        )
+        for part in result.parts
+    ]
+    return DemoResult(tuple(parts))
 
 
 @pytest.fixture(scope="module")

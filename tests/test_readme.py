@@ -123,6 +123,6 @@ def test_blocks_for_continuous_integration_install_and_run():
 def test_installs_are_constrained_and_end_in_commands_that_exist():
     assert installs()
     assert all("-c constraints.txt" in line for line in installs())
-    # the tests of the demonstration run what it does with these options
+    # the tests of the demonstration run it
     demo = next(line for line in installs() if "demo" in line.split("&&")[-1])
     _is_understood(shlex.split(demo.split("&&")[-1])[1:])
