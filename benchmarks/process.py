@@ -42,11 +42,12 @@ from monai_unetpp.measuring.rounds import shuffled_rounds
 from monai_unetpp.measuring.size import count_parameters
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.reporting.markdown import format_table
+from monai_unetpp.window_layout import AUTO
 
 __all__ = ["ProcessBenchmark", "ProcessFigures", "format_process_benchmark", "main", "measure_process"]
 
 _MONAI, _SEGMENT, _RUNNER, _NNUNET = "MONAI", "segment", "runner", "nnU-Net"
-_BUNDLE, _AUTO = "bundle", "auto"
+_BUNDLE = "bundle"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +160,7 @@ def measure_process(
         shapes = list(dict.fromkeys(own if each == _BUNDLE else each for each in windows))
         ways, parameters = [], None
         for shape in shapes:
-            if shape != _AUTO:
+            if shape != AUTO:
                 way, network = _way_of_monai(source, copied, folder, f"L{depth}", shape)
                 ways.append(way)
         for level, precision, shape in itertools.product(chosen, precisions, shapes):
@@ -215,7 +216,7 @@ def _own_ways(
         command = [sys.executable, "-m", "monai_unetpp", "segment", str(image), "-o", str(out)]
         command += ["--bundle", str(_with_windows(source, folder, windows)), "--level", level]
         command += ["--precision", precision, "--no_flips", "--device", "cpu"]
-        command += ["--window_shape", "auto"] if windows == _AUTO else []
+        command += ["--window_shape", "auto"] if windows == AUTO else []
         start = [sys.executable, "-c", "import monai_unetpp.segmentation"]
         ways.append(_Way(_SEGMENT, level, precision, windows, command, start, out))
     exported, out = folder / f"folder_{name}", folder / f"runner_{name}"
@@ -224,7 +225,7 @@ def _own_ways(
         exported,
         level=level,
         precision=precision,
-        window_shape=_AUTO if windows == _AUTO else _sizes(windows),
+        window_shape=AUTO if windows == AUTO else _sizes(windows),
         calibration=calibration if precision == "int8" else None,
     )
     described = json.loads((exported / "pipeline.json").read_text(encoding="utf-8"))
@@ -241,7 +242,7 @@ def _own_ways(
 def _with_windows(source: Path, folder: Path, windows: str) -> Path:
     """The bundle, or a copy of it with other windows."""
     config = read_object(source / "configs" / "inference.json")
-    if windows == _AUTO or _sizes(windows) == config["window_shape"]:
+    if windows == AUTO or _sizes(windows) == config["window_shape"]:
         return source
     copied = folder / f"bundle_{windows}" / source.name
     if not copied.is_dir():
@@ -387,9 +388,9 @@ def _measure(output: str | None, **options: Any) -> Iterator[str]:
             f"--threads must be left out with --nnunet, got {options['threads']}. nnU-Net uses all logical cores."
         )
     wrong = [
-        each for each in options["windows"] if each not in (_BUNDLE, _AUTO) and not re.fullmatch(r"\d+(x\d+)+", each)
+        each for each in options["windows"] if each not in (_BUNDLE, AUTO) and not re.fullmatch(r"\d+(x\d+)+", each)
     ]
-    if wrong or options["windows"][0] == _AUTO:
+    if wrong or options["windows"][0] == AUTO:
         raise ValueError(
             f"--windows must be bundle or shapes such as 96x96x96, and then auto, got {' '.join(options['windows'])}."
         )

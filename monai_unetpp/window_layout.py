@@ -15,8 +15,8 @@ import numpy.typing as npt
 __all__ = [
     "AUTO",
     "FREE_PART",
-    "MAPS_HELD",
     "WindowLayout",
+    "bytes_per_voxel",
     "choose_layout",
     "gaussian_weights",
     "most_window_voxels",
@@ -39,7 +39,7 @@ _ASSUMED_VOXELS = 128**3
 #: Share of the free memory that a batch of windows may take.
 FREE_PART = 0.5
 #: Full-resolution feature maps held at once, in multiples of the first convolution's channels.
-MAPS_HELD = 16
+_MAPS_HELD = 16
 
 
 @dataclass(frozen=True)
@@ -147,6 +147,15 @@ def gaussian_weights(window_size: Sequence[int], sigma_scale: Sequence[float] | 
     return np.asarray(np.maximum(weights, np.float32(max(float(weights.min()), _LEAST_WEIGHT))))
 
 
+def bytes_per_voxel(channels: int) -> int:
+    """Rough memory of a network for each voxel of a window, in float32.
+
+    Args:
+        channels: of its first convolution.
+    """
+    return 4 * _MAPS_HELD * channels
+
+
 def most_window_voxels(free_bytes: int | None, channels: int) -> int:
     """Number of voxels of the largest window that safely fits into the free memory, as a power of two.
 
@@ -158,7 +167,7 @@ def most_window_voxels(free_bytes: int | None, channels: int) -> int:
     """
     if free_bytes is None:
         return _ASSUMED_VOXELS
-    fitting = int(FREE_PART * free_bytes) // (4 * MAPS_HELD * channels)
+    fitting = int(FREE_PART * free_bytes) // bytes_per_voxel(channels)
     return 1 << max(fitting.bit_length() - 1, 0)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.inferers.label_maps import are_joined, label_dtype
 from monai_unetpp.inferers.windows import WindowGrid
-from monai_unetpp.window_layout import FREE_PART, MAPS_HELD
+from monai_unetpp.window_layout import FREE_PART, bytes_per_voxel
 from monai_unetpp.window_layout import most_window_voxels as most_voxels_in
 
 __all__ = [
@@ -139,7 +139,7 @@ def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int
     Returns:
         A power of two, or the number of all windows if that is smaller.
     """
-    window_bytes = grid.window_voxels * 4 * MAPS_HELD * first_channels(network)
+    window_bytes = grid.window_voxels * bytes_per_voxel(first_channels(network))
     free = free_memory_bytes(device)
     fitting = int(FREE_PART * free) // window_bytes if free is not None else 1
     if device.type == "cpu":

@@ -17,6 +17,7 @@ from monai_unetpp.reporting.numbers import percent
 
 __all__ = [
     "ISENSEE",
+    "OVERLAP",
     "OWN",
     "Choice",
     "choose_augmentation",
@@ -42,6 +43,8 @@ __all__ = [
 
 ISENSEE = "nnU-Net, doi:10.1038/s41592-020-01008-z"
 OWN = "monai-unetpp"
+OVERLAP = 0.25
+"""Share of a window at inference that overlaps with the next one."""
 _RADIOLOGY = ("CT", "MR")
 
 #: An axis more than this many times coarser than the others is treated as thick slices.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from monai_unetpp.planning.data_rules import (
+    OVERLAP,
     OWN,
     Choice,
     choose_augmentation,
@@ -55,7 +56,7 @@ _RECIPE = {
         "In the last quarter of the training, the augmentation is light and all classes weigh the same, so that the "
         "network adapts to realistic images.",
     ),
-    "overlap": Choice(0.25, "Enough for smooth transitions between windows with Gaussian weights."),
+    "overlap": Choice(OVERLAP, "Enough for smooth transitions between windows with Gaussian weights."),
     "flips": Choice([], "Test-time flips take several times as long for little gain."),
 }
 #: Bytes per voxel of the label and of each channel of a cached case; share of the memory for the cache.

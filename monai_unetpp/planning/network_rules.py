@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from monai_unetpp.planning.data_rules import ISENSEE, OWN, Choice
+from monai_unetpp.planning.data_rules import ISENSEE, OVERLAP, OWN, Choice
 from monai_unetpp.planning.source import Source
 from monai_unetpp.planning.values import LEAST_LEVELS, MOST_LEVELS
-from monai_unetpp.window_layout import MAPS_HELD, overlapping_starts
+from monai_unetpp.window_layout import bytes_per_voxel, overlapping_starts
 
 if TYPE_CHECKING:
     from monai_unetpp.planning.machine import Machine, StepCost
@@ -57,8 +57,6 @@ _MEMORY_SHARE = 0.5
 _MOST_WINDOW_BYTES = 4 * 2**30
 #: Share of the machine's memory that it may need.
 _WINDOW_SHARE = 0.25
-#: Share of a window that overlaps with the next one.
-_OVERLAP = 0.25
 #: Images to look at, and lengths along an axis to try.
 _MOST_SHAPES, _MOST_LENGTHS = 100, 64
 
@@ -307,7 +305,7 @@ def choose_window(
     if norm != "batch":
         return Choice(list(patch), "As large as a patch, as the statistics of instance norm depend on the size.")
     most_bytes = int(min(_MOST_WINDOW_BYTES, _WINDOW_SHARE * memory_bytes))
-    most = max(most_bytes // (4 * MAPS_HELD * channels), math.prod(patch))
+    most = max(most_bytes // bytes_per_voxel(channels), math.prod(patch))
     steps = [math.prod(stride[axis] for stride in strides) for axis in range(len(patch))]
     sizes = np.ceil(shapes[:: -(-len(shapes) // _MOST_SHAPES)]).astype(int).T.tolist()
     lengths = [_lengths(max(along), edge, step) for along, edge, step in zip(sizes, patch, steps, strict=True)]
@@ -337,7 +335,7 @@ def _lengths(size: int, edge: int, step: int) -> list[int]:
 
 
 def _windows(size: int, length: int) -> int:
-    return len(overlapping_starts(max(size, length), length, _OVERLAP))
+    return len(overlapping_starts(max(size, length), length, OVERLAP))
 
 
 def _explained(values: Mapping[str, Any], task: NetworkTask, seconds: float, steps: int) -> dict[str, Choice]:

@@ -177,12 +177,13 @@ def measure_setting_costs(
     cheapest = _cheapest_settings(points)
     kept = {(level, *_network_key(points[0])[1:]) for level in level_costs}
     measured = {key: setting for key, setting in cheapest.items() if key not in kept}
-    memory = run.peak_memory(
+    peaks = run.peak_memory(
         {
-            key: (networks[key[0]], _all_levels(inferer, setting), level_costs[key[0]].volume_shape)
+            " ".join(key): (networks[key[0]], _all_levels(inferer, setting), level_costs[key[0]].volume_shape)
             for key, setting in measured.items()
         }
     )
+    memory = {key: peaks[" ".join(key)] for key in measured}
     for network in networks.values():
         network.to(run.device)
     # one after the other, since the tasks of the first keep their compiled or converted networks
@@ -262,7 +263,7 @@ class _Measurement:
             joules = energy_rounds(tasks, counter, repeats=self.repeats, device=self.device, seed=self.seed)
         return {key: Quartiles.of(values) for key, values in joules.items()}
 
-    def peak_memory(self, runs: Mapping[Any, _Run]) -> dict[Any, int]:
+    def peak_memory(self, runs: Mapping[str, _Run]) -> dict[str, int]:
         return measure_peak_memory(runs, self.device, self.seed)
 
 
@@ -417,25 +418,23 @@ def _compare(output: torch.Tensor, expected: torch.Tensor) -> SelfCheck:
     return SelfCheck(max_difference=float((output - expected).abs().max()), equal=torch.equal(output, expected))
 
 
-def measure_peak_memory(runs: Mapping[Any, _Run], device: torch.device, seed: int) -> dict[Any, int]:
+def measure_peak_memory(runs: Mapping[str, _Run], device: torch.device, seed: int) -> dict[str, int]:
     """Measure the peak memory in bytes of segmenting one random volume, weights included.
 
     Args:
-        runs: by name, or by a tuple of words, a network, pruned and in eval mode, which is moved to ``device``; the
-            inferer that runs it over the volume; and the spatial shape of the volume.
+        runs: by name a network, pruned and in eval mode, which is moved to ``device``; the inferer that runs it over
+            the volume; and the spatial shape of the volume.
         device: on CUDA the peak of allocated memory, on a CPU the growth of the resident set of a separate process.
         seed: of the volume.
     """
-    names = {key: key if isinstance(key, str) else " ".join(key) for key in runs}
-    logger.info("Measuring the memory of %s.", ", ".join(names.values()))
+    logger.info("Measuring the memory of %s.", ", ".join(runs))
     if device.type == "cuda":
         return {
-            key: _peak_of_run(network.cpu(), inferer, shape, device, seed)
-            for key, (network, inferer, shape) in runs.items()
+            name: _peak_of_run(network.cpu(), inferer, shape, device, seed)
+            for name, (network, inferer, shape) in runs.items()
         }
-    jobs = {names[key]: (*run, seed) for key, run in runs.items()}
-    peaks = measure_in_new_processes(_peak_in_new_process, jobs, remedy="give a smaller volume_shape")
-    return {key: peaks[name] for key, name in names.items()}
+    jobs = {name: (*run, seed) for name, run in runs.items()}
+    return measure_in_new_processes(_peak_in_new_process, jobs, remedy="give a smaller volume_shape")
 
 
 def _peak_in_new_process(network: NestedUNet, inferer: Any, shape: tuple[int, ...], seed: int) -> int:

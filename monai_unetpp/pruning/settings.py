@@ -18,6 +18,7 @@ from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.config import NestedUNetConfig
 from monai_unetpp.pruning.results import InferenceSetting
 from monai_unetpp.pruning.rules import as_list
+from monai_unetpp.window_layout import AUTO
 
 __all__ = [
     "SETTINGS",
@@ -38,7 +39,7 @@ SETTINGS: dict[str, str] = {
 }
 """The settings that a grid can vary; ``adaptive`` is evaluated besides it, at the inferer's own setting."""
 
-_OWN, _AUTO = "own", "auto"
+_OWN = "own"
 
 #: Values to try by name of the setting; other settings stay as in the inferer.
 SettingsGrid = dict[str, tuple[Any, ...]]
@@ -154,13 +155,13 @@ def list_settings(
     def resolved(
         overlap: tuple[float, ...], flips: tuple[int, ...], precision: str, runtime: str, windows: str
     ) -> InferenceSetting:
-        if windows == _OWN and inferer.roi_size == _AUTO:
+        if windows == _OWN and inferer.roi_size == AUTO:
             raise ValueError(
                 "settings must not ask for windows=own where the inferer chooses its windows. Give the inferer a shape."
             )
         if (precision, runtime) not in known:
             known[precision, runtime] = _what_runs(shallow, device, precision, runtime, inferer.cache_dir)
-        setting = InferenceSetting(overlap, flips, *known[precision, runtime], auto_windows=windows == _AUTO)
+        setting = InferenceSetting(overlap, flips, *known[precision, runtime], auto_windows=windows == AUTO)
         with_setting(inferer, setting)
         wrong = [axis for axis in flips if axis >= network.spatial_dims]
         if wrong or len(overlap) not in (1, network.spatial_dims):
@@ -174,7 +175,7 @@ def list_settings(
         "flips": (tuple(inferer.flips),),
         "precision": (inferer.precision,),
         "runtime": (inferer.runtime,),
-        "windows": (_AUTO if inferer.roi_size == _AUTO else _OWN,),
+        "windows": (AUTO if inferer.roi_size == AUTO else _OWN,),
     }
     first = itertools.product(*own.values())
     others = itertools.product(*(grid.get(name, own[name]) for name in own)) if grid else ()
@@ -188,7 +189,7 @@ def with_setting(inferer: NestedSlidingWindowInferer, setting: InferenceSetting)
         ValueError: a value that the inferer refuses.
     """
     return inferer.with_options(
-        roi_size=_AUTO if setting.auto_windows else inferer.roi_size,
+        roi_size=AUTO if setting.auto_windows else inferer.roi_size,
         overlap=setting.overlap[0] if len(setting.overlap) == 1 else setting.overlap,
         flips=setting.flips,
         precision=setting.precision,
@@ -240,7 +241,7 @@ def _parse(name: str, value: Any) -> Any:
         return _parse_overlap(value)
     if name == "flips":
         return _parse_flips(value)
-    known: Sequence[str] = {"precision": PRECISIONS, "runtime": RUNTIMES, "windows": (_OWN, _AUTO)}[name]
+    known: Sequence[str] = {"precision": PRECISIONS, "runtime": RUNTIMES, "windows": (_OWN, AUTO)}[name]
     if value not in known:
         raise ValueError(f"settings must have a {name} among {', '.join(known)}, got {value!r}. Correct the name.")
     return value

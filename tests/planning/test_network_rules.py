@@ -165,7 +165,7 @@ def test_windows_that_do_not_fit_into_memory_compute_as_little_as_possible_twice
     assert choose_window([64, 80, 64], brains, strides, "batch", 12, memory).value == [160, 192, 160]
     # of twice the channels: several windows along one axis, not along all
     slabs = choose_window([64, 80, 64], brains, strides, "batch", 24, memory).value
-    assert sorted(slabs) in ([64, 160, 192], [96, 160, 192])
+    assert slabs == [64, 192, 160]
     assert math.prod(slabs) * 4 * 16 * 24 <= 4 * 2**30
     small = choose_window([64, 80, 64], brains, strides, "batch", 12, 4 * 2**30).value
     assert math.prod(small) * 4 * 16 * 12 <= 2**30
