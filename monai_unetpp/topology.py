@@ -7,6 +7,7 @@ encoder). The head of level ``Lk`` sits on ``X(0, k)``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple, get_args
 
@@ -22,6 +23,7 @@ __all__ = [
     "level_index",
     "level_name",
     "level_names",
+    "levels_of_keys",
     "nodes_of_levels",
     "predecessors",
     "stages_of_levels",
@@ -29,6 +31,7 @@ __all__ = [
 
 Variant = Literal["unet", "unet_e", "unet+", "unet++"]
 VARIANTS: tuple[str, ...] = get_args(Variant)
+_HEAD_KEY = re.compile(r"heads\.(L\d+)\.")
 
 
 class Node(NamedTuple):
@@ -180,3 +183,8 @@ def keys_of_level(keys: Iterable[str], level: str, variant: str) -> list[str]:
     """The state-dict ``keys`` that a network pruned to ``level`` keeps, with its own head only."""
     kept = (*(node.key for node in nodes_of_levels([level], variant)), head_key(level))
     return [key for key in keys if key.startswith(kept)]
+
+
+def levels_of_keys(keys: Iterable[str]) -> list[str]:
+    """The levels that have a head among the ``keys`` of a state dict, in their order."""
+    return list(dict.fromkeys(found[1] for key in keys if (found := _HEAD_KEY.match(key))))

@@ -235,6 +235,35 @@ def test_code_is_listed_with_its_place():
     ]
 
 
+@pytest.mark.parametrize(
+    "target",
+    [
+        "builtins.exec",
+        "open",
+        "torch.os.system",
+        "torch.hub.load",
+        "torch.load",
+        "torch.jit.load",
+        "torch.nothing_like_it",
+        "monai.utils.module.locate",
+        "monai.bundle.load",
+        "download_and_extract",
+        "monai_unetpp.files.os.remove",
+        "@name",
+        "%name",
+    ],
+)
+def test_targets_that_lead_to_other_code_are_listed(target):
+    assert list(list_code({"a": [{"_target_": target}]})) == [("a#0#_target_", target)]
+
+
+@pytest.mark.parametrize(
+    "target", ["LoadImaged", "NestedUNet", "torch.optim.AdamW", "torch.zeros", "torch.nn.functional.relu"]
+)
+def test_targets_of_known_packages_are_not_listed(target):
+    assert list(list_code({"_target_": target})) == []
+
+
 def test_the_code_of_a_bundle_is_listed_once(tmp_path):
     make_config(tmp_path, {"imports": ["$import os"]}, "train.json")
     make_config(tmp_path, {"imports": ["$import os"], "run": ["$os.getcwd()"]}, "inference.json")

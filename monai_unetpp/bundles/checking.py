@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import pydoc
 import re
 from collections.abc import Iterator, Mapping
 from os import PathLike
@@ -14,12 +13,12 @@ import torch
 from jsonschema import SchemaError
 from jsonschema.validators import validator_for
 from monai.bundle import ConfigParser
-from monai.bundle.config_item import ComponentLocator
 from monai.bundle.properties import InferProperties, TrainProperties
 
 from monai_unetpp.bundles.integrity import WEIGHTS_FILE, hash_problems
 from monai_unetpp.bundles.json_files import read_object
 from monai_unetpp.bundles.loading import differing_arguments, network_arguments, shortened
+from monai_unetpp.bundles.targets import is_installed
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.checkpoint import read_checkpoint
 
@@ -294,18 +293,8 @@ def _key_problems(name: str, content: dict[str, Any]) -> Iterator[str]:
 
 
 def _target_problems(content: Any) -> Iterator[str]:
-    locator = ComponentLocator()
     for target in sorted(set(_targets(content))):
-        if target.startswith(("$", "@")):
-            continue
-        module = locator.get_component_module_name(target)
-        path = f"{module if isinstance(module, str) else module[0]}.{target}" if module else target
-        try:
-            located = pydoc.locate(path)
-        except pydoc.ErrorDuringImport as e:
-            yield f"_target_ {target!r} cannot be imported ({e.value})."
-            continue
-        if located is None:
+        if not target.startswith(("$", "@", "%")) and not is_installed(target):
             yield f"_target_ {target!r} names nothing that is installed."
 
 

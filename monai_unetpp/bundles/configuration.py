@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 from traceback import walk_tb
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from monai.bundle import ConfigParser
 
 from monai_unetpp.bundles.json_files import read_object
+from monai_unetpp.bundles.targets import is_other_code
 from monai_unetpp.errors import is_deliberate
 from monai_unetpp.measuring.memory import is_out_of_memory
 
@@ -20,8 +21,6 @@ __all__ = ["BundleConfig", "bundle_code", "list_code"]
 
 #: Name of the list of values set from outside, for use in expressions.
 _GIVEN = "_given_values_"
-#: Packages whose functions a configuration may name without being listed.
-_KNOWN_PACKAGES = ("monai", "monai_unetpp", "torch")
 
 
 class BundleConfig:
@@ -51,7 +50,8 @@ class BundleConfig:
     """
 
     def __init__(self, bundle: str | PathLike[str], *names: str) -> None:
-        self.files = tuple(Path(bundle) / "configs" / name for name in names)
+        self._folder = Path(bundle)
+        self.files = tuple(self._folder / "configs" / name for name in names)
         self.keys = {key for file in self.files for key in read_object(file)}
         self._given: list[Any] = []
         self._set: set[str] = set()
@@ -72,6 +72,28 @@ class BundleConfig:
         """Set ``key``, in MONAI's form such as ``"train#inferer"``, to ``value``, whatever text it contains."""
         self._parser[key] = self._stand_in(value)
         self._set.add(key)
+
+    def change(self, settings: Mapping[str, Any]) -> None:
+        """Set keys that the configuration must have, as MONAI would silently accept any other.
+
+        A level takes the place of the bundle's tolerance for adaptive depth, and the other way round.
+
+        Args:
+            settings: values by key.
+
+        Raises:
+            ValueError: the configuration lacks a key.
+        """
+        for key, value in settings.items():
+            if key not in self:
+                raise ValueError(
+                    f"{key} must be left out for {self._folder.name}, got {value!r}: its {self.files[-1].name} has no "
+                    f"key {key!r}. Add and use this key there, or use another bundle."
+                )
+            self[key] = value
+        for asked, other in (("level", "adaptive_tolerance"), ("adaptive_tolerance", "level")):
+            if settings.get(asked) is not None and other in self:
+                self[other] = None
 
     def parse(self, key: str) -> Any:
         """The object that an entry describes.
@@ -153,12 +175,12 @@ def list_code(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
     """The code that a configuration would run beyond functions of MONAI, torch and this package.
 
     Args:
-        content: of the file; nothing in it is evaluated.
+        content: of the file; nothing in it is evaluated, and no other package is imported.
         place: place of ``content`` in the file, in MONAI's form.
 
     Yields:
-        Place and text of every expression (``$``), every reference to another file (``%``), and every ``_target_`` in
-        other packages.
+        Place and text of every expression (``$``), every reference to another file (``%``), and every ``_target_`` that
+        is in other packages, loads files that can hold code, or refers to another entry.
     """
     if isinstance(content, dict):
         for key, value in content.items():
@@ -167,7 +189,7 @@ def list_code(content: Any, place: str = "") -> Iterator[tuple[str, str]]:
         for index, value in enumerate(content):
             yield from list_code(value, f"{place}#{index}")
     elif isinstance(content, str):
-        foreign = place.endswith("_target_") and "." in content and content.split(".")[0] not in _KNOWN_PACKAGES
+        foreign = place.endswith("_target_") and (content.startswith(("@", "%")) or is_other_code(content))
         other_file = content.startswith("%") and ConfigParser.split_path_id(content[1:])[0]
         if content.startswith("$") or foreign or other_file:
             yield place, content

@@ -12,7 +12,7 @@ from monai_unetpp.bundles.finding import list_bundles
 from monai_unetpp.bundles.integrity import WEIGHTS_FILE
 from monai_unetpp.bundles.json_files import METADATA_FILE, read_object
 from monai_unetpp.networks.checkpoint import read_checkpoint
-from monai_unetpp.topology import keys_of_level, level_names
+from monai_unetpp.topology import keys_of_level, levels_of_keys
 
 __all__ = ["BundleLevel", "BundleOverview", "list_overviews"]
 
@@ -93,7 +93,7 @@ def _levels(weights: Path, metrics: Any) -> tuple[BundleLevel, ...]:
         tensors, config = read_checkpoint(weights)
         if config is not None:
             variant = str(config.get("variant", "unet++"))
-            names = level_names(len(config["features"]) - 1, variant)
+            names = levels_of_keys(tensors)
             return tuple(
                 BundleLevel(
                     level,

@@ -74,7 +74,7 @@ class LoadedBundle:
             config["device"] = own_device(resolve_device(chosen.device))
         elif "LOCAL_RANK" in os.environ:
             config["device"] = own_device()
-        _change_settings(config, folder, settings)
+        config.change(settings)
         if "level" in settings:
             level_index(settings["level"], _check_network(config, "network_def", config.parse("network_def")).levels)
         evaluator = _check_evaluator(config)
@@ -104,18 +104,3 @@ def _check_network(config: BundleConfig, key: str, network: Any) -> NestedUNet:
     if not isinstance(network, NestedUNet):
         raise ValueError(f"{config}: {key} must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")
     return network
-
-
-def _change_settings(config: BundleConfig, folder: Path, settings: Mapping[str, Any]) -> None:
-    """Set the keys of a bundle, which must exist, as MONAI would silently accept any other."""
-    for key, value in settings.items():
-        if key not in config:
-            raise ValueError(
-                f"{key} must be left out for {folder.name}, got {value!r}: its inference.json has no key {key!r}. "
-                "Add and use this key there, or use another bundle."
-            )
-        config[key] = value
-    # what the user asks for takes the place of the bundle's own choice of depth
-    for asked, other in (("level", "adaptive_tolerance"), ("adaptive_tolerance", "level")):
-        if settings.get(asked) is not None and other in config:
-            config[other] = None

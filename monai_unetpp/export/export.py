@@ -91,7 +91,7 @@ def export_network(
         window_shape: spatial shape of the windows; TorchScript takes any.
         level: such as ``"L2"``; by default the deepest.
         batch_size: number of windows per batch.
-        dynamic_batch: allow any number of windows; TorchScript always does.
+        dynamic_batch: allow any number of windows; TorchScript always does, TensorRT cannot.
         source: origin of the weights, for the JSON file.
         bundle: folder of the bundle whose ``metadata.json`` and ``inference.json`` are repeated in the JSON file, and
             in TorchScript and ``torch.export`` files under these names, as in files of MONAI's ``ckpt_export``.
@@ -103,7 +103,7 @@ def export_network(
         ValueError: format, level, suffix or shape is invalid.
         OSError: ``path`` cannot be written to.
     """
-    target = _check(network, path, format, window_shape, batch_size)
+    target = _check(network, path, format, window_shape, batch_size, dynamic_batch)
     chosen = FORMATS[format]
     level = network.levels[-1] if level is None else level
     pruned = network.prune(level).cpu().eval().requires_grad_(False)
@@ -153,7 +153,7 @@ def export_checkpoint(
         window_shape: spatial shape of the windows; by default that in the bundle's metadata.
         level: such as ``"L2"``; by default the deepest.
         batch_size: number of windows per batch.
-        dynamic_batch: allow any number of windows.
+        dynamic_batch: allow any number of windows; TensorRT cannot.
 
     Raises:
         FileNotFoundError: the bundle or file does not exist.
@@ -187,7 +187,12 @@ def _read_config(bundle: str | PathLike[str], name: str) -> dict[str, Any]:
 
 
 def _check(
-    network: NestedUNet, path: str | PathLike[str], format: str, window_shape: Sequence[int], batch_size: int
+    network: NestedUNet,
+    path: str | PathLike[str],
+    format: str,
+    window_shape: Sequence[int],
+    batch_size: int,
+    dynamic_batch: bool,
 ) -> Path:
     if not isinstance(network, NestedUNet):
         raise TypeError(f"network must be a NestedUNet, got {type(network).__name__}.")
@@ -205,6 +210,11 @@ def _check(
         )
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+    if dynamic_batch and format == "tensorrt":
+        raise ValueError(
+            "dynamic_batch must be left out for format tensorrt, as an engine is built for a number of windows. Give "
+            "that as batch_size."
+        )
     return Path(path)
 
 

@@ -129,11 +129,7 @@ def _write_tensorrt(
 ) -> None:
     tensorrt = _import_tensorrt()
     network, windows = network.cuda(), windows.cuda()
-    shape = tuple(windows.shape)
-    shapes: Any = [windows]
-    if dynamic_batch:
-        shapes = [tensorrt.Input(min_shape=(1, *shape[1:]), opt_shape=shape, max_shape=(4 * shape[0], *shape[1:]))]
-    engine = tensorrt.compile(network, ir="dynamo", inputs=shapes)
+    engine = tensorrt.compile(network, ir="dynamo", inputs=[windows])
     tensorrt.save(engine, str(path), inputs=[windows])
 
 

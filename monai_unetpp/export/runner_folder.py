@@ -88,10 +88,8 @@ def export_runner(
         raise FileExistsError(f"{folder}: exists and is not an exported folder. Move it away, or name another one.")
     source = find_bundle(bundle)
     config = BundleConfig(source, "inference.json")
-    if level is not None:
-        config["level"] = level
-    if smooth is not None:
-        config["smooth"] = smooth
+    asked = {"level": level, "smooth": smooth}
+    config.change({name: value for name, value in asked.items() if value is not None})
     network = config.parse("evaluator#network")
     if not isinstance(network, NestedUNet):
         raise ValueError(f"{config}: network must be a monai_unetpp.NestedUNet, got {type(network).__name__}.")

@@ -373,6 +373,8 @@ class NestedSlidingWindowInferer(Inferer):
                 and resolve_runtime(self.runtime, run.network, run.device, self.precision) == "openvino"
             )
             chosen = 1 if alone else choose_batch_size(run.network, run.grid, run.images.shape[0], run.device)
+        # a batch is filled up for some runtimes
+        chosen = min(chosen, run.windows)
         # do not retry what did not fit before
         return chosen if self._most_at_once is None else min(chosen, self._most_at_once)
 

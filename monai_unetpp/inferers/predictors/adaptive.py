@@ -51,7 +51,7 @@ class AdaptiveTorchPredictor(TorchPredictor):
         self._stages = (nested if self._copy is None else as_nested_unet(self._copy.current())).split(FIRST_LEVELS)
 
     def _predict(self, windows: torch.Tensor) -> dict[str, torch.Tensor]:
-        network: Any = self.network
+        network, windows = self.network, self._converted(windows)
         if self._copy is not None:
             # the stages share the modules of the copy, which is updated to the network's current weights
             network = self._copy.current()

@@ -38,13 +38,18 @@ class TorchPredictor(Predictor):
             self._copy = copy_for_device(network, self)
 
     def _predict(self, windows: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
-        network = self.network
+        network, windows = self.network, self._converted(windows)
         if self._copy is not None:
             network = self._copy.current()
             if self.device.type == "cuda":
                 windows = windows.contiguous(memory_format=channels_last(windows.dim()))
         with evaluating(network), computing(self.device, self.precision):
             return called(network, self.levels, windows)
+
+    def _converted(self, windows: torch.Tensor) -> torch.Tensor:
+        """Windows in the type of the network's weights, as images may be float64 or half precision."""
+        parameters = self.network.parameters() if isinstance(self.network, nn.Module) else ()
+        return windows.to(next((each.dtype for each in parameters if each.is_floating_point()), windows.dtype))
 
 
 def _has_batch_norms(network: nn.Module) -> bool:

@@ -1,0 +1,105 @@
+"""What the ``_target_`` entries of a configuration name, found without running code of other packages."""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import importlib
+import importlib.util
+from types import ModuleType
+from typing import Any
+
+from monai.bundle.config_item import ComponentLocator
+
+__all__ = ["is_installed", "is_other_code"]
+
+#: Packages whose functions a configuration may name without being listed.
+_KNOWN_PACKAGES = ("monai", "monai_unetpp", "torch")
+#: Packages that are imported to look for a name, as this one does anyway.
+_IMPORTED_PACKAGES = (*_KNOWN_PACKAGES, "ignite")
+#: Modules of known packages that load, fetch or build files, which can hold code.
+_LOADING_MODULES = (
+    "monai.apps",
+    "monai.bundle",
+    "torch.export",
+    "torch.hub",
+    "torch.jit",
+    "torch.package",
+    "torch.serialization",
+    "torch.utils.cpp_extension",
+)
+
+
+def is_other_code(target: str) -> bool:
+    """Whether a ``_target_`` may run other code than functions of MONAI, torch and this package.
+
+    Args:
+        target: short name of a MONAI component, or a dotted path.
+    """
+    path = _path_of(target)
+    if path.split(".")[0] not in _KNOWN_PACKAGES:
+        return True
+    found, place = _locate(path)
+    # whatever the way to it, code is where it was defined
+    defined = [place, *(name for name in [getattr(found, "__module__", None)] if isinstance(name, str))]
+    return found is None or not all(
+        _is_in(name, _KNOWN_PACKAGES) and not _is_in(name, _LOADING_MODULES) for name in defined
+    )
+
+
+def is_installed(target: str) -> bool:
+    """Whether a ``_target_`` names something installed. Of other packages, only the package itself is looked for.
+
+    Args:
+        target: short name of a MONAI component, or a dotted path.
+    """
+    path = _path_of(target)
+    package, *rest = path.split(".")
+    if package in _IMPORTED_PACKAGES:
+        return _locate(path)[0] is not None
+    if not rest:
+        return hasattr(builtins, package)
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ValueError:
+        return False
+
+
+def _path_of(target: str) -> str:
+    module = _components().get_component_module_name(target)
+    if module is None:
+        return target
+    return f"{module if isinstance(module, str) else module[0]}.{target}"
+
+
+@functools.cache
+def _components() -> ComponentLocator:
+    """MONAI's table of components, which takes a moment to make."""
+    return ComponentLocator()
+
+
+def _locate(path: str) -> tuple[Any, str]:
+    """What a path in packages that may be imported names, or None, and the name of the last module on the way."""
+    names = path.split(".")
+    found: Any = importlib.import_module(names[0])
+    place = found.__name__
+    for number, name in enumerate(names[1:], start=2):
+        if (
+            not hasattr(found, name)
+            and isinstance(found, ModuleType)
+            and found.__name__ == ".".join(names[: number - 1])
+        ):
+            try:
+                importlib.import_module(".".join(names[:number]))
+            except ImportError:
+                return None, place
+        found = getattr(found, name, None)
+        if found is None:
+            return None, place
+        if isinstance(found, ModuleType):
+            place = found.__name__
+    return found, place
+
+
+def _is_in(module: str, packages: tuple[str, ...]) -> bool:
+    return any(module == package or module.startswith(f"{package}.") for package in packages)
