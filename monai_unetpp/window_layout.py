@@ -40,6 +40,8 @@ _ASSUMED_VOXELS = 128**3
 FREE_PART = 0.5
 #: Full-resolution feature maps held at once, in multiples of the first convolution's channels.
 _MAPS_HELD = 16
+#: Copies of the logits held at once: of the runtime, of the inferer, and their sums.
+_OUTPUTS_HELD = 3
 
 
 @dataclass(frozen=True)
@@ -147,16 +149,17 @@ def gaussian_weights(window_size: Sequence[int], sigma_scale: Sequence[float] | 
     return np.asarray(np.maximum(weights, np.float32(max(float(weights.min()), _LEAST_WEIGHT))))
 
 
-def bytes_per_voxel(channels: int) -> int:
+def bytes_per_voxel(channels: int, outputs: int = 1) -> int:
     """Rough memory of a network for each voxel of a window, in float32.
 
     Args:
         channels: of its first convolution.
+        outputs: channels of all logits together.
     """
-    return 4 * _MAPS_HELD * channels
+    return 4 * (_MAPS_HELD * channels + _OUTPUTS_HELD * outputs)
 
 
-def most_window_voxels(free_bytes: int | None, channels: int) -> int:
+def most_window_voxels(free_bytes: int | None, channels: int, outputs: int = 1) -> int:
     """Number of voxels of the largest window that safely fits into the free memory, as a power of two.
 
     The power of two makes the choice of windows repeatable if a little more or less memory is free.
@@ -164,10 +167,11 @@ def most_window_voxels(free_bytes: int | None, channels: int) -> int:
     Args:
         free_bytes: free memory; None (unknown) gives windows of 128 x 128 x 128.
         channels: of the network's first convolution, a rough measure of the memory per voxel.
+        outputs: channels of all logits together.
     """
     if free_bytes is None:
         return _ASSUMED_VOXELS
-    fitting = int(FREE_PART * free_bytes) // bytes_per_voxel(channels)
+    fitting = int(FREE_PART * free_bytes) // bytes_per_voxel(channels, outputs)
     return 1 << max(fitting.bit_length() - 1, 0)
 
 

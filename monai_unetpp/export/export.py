@@ -249,10 +249,11 @@ def _largest_difference(
     run: Callable[[torch.Tensor], torch.Tensor], tried: Sequence[torch.Tensor], expected: Sequence[torch.Tensor]
 ) -> float:
     # torch's max, unlike Python's, keeps NaN
-    return float(torch.tensor([_difference(run(x), y) for x, y in zip(tried, expected, strict=True)]).max())
+    return float(torch.tensor([relative_difference(run(x), y) for x, y in zip(tried, expected, strict=True)]).max())
 
 
-def _difference(output: torch.Tensor, expected: torch.Tensor) -> float:
+def relative_difference(output: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest difference between logits, as a share of the largest logit; infinity for other shapes."""
     if output.shape != expected.shape:
         return float("inf")
     return float((output - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,11 @@ _CONVOLUTIONS = ("Convolution", "ConvolutionBackpropData")
 
 
 def calibration_windows(
-    config: BundleConfig, dataset_dir: str | PathLike[str], window_shape: Sequence[int]
+    config: BundleConfig,
+    dataset_dir: str | PathLike[str],
+    window_shape: Sequence[int],
+    windows: Mapping[str, Any],
+    slice_axis: int | None = None,
 ) -> list[npt.NDArray[np.float32]]:
     """Cut windows ``(1, C, *window_shape)`` from training cases, evenly spaced over the list and the images.
 
@@ -40,6 +44,8 @@ def calibration_windows(
         dataset_dir: folder of the data set; its list ``training`` is used. Where the lists are drawn, subjects are told
             apart as in the training of the bundle, so that no case of its validation list takes part.
         window_shape: shape of the windows.
+        windows: how windows are laid out and padded, as a :class:`monai_unetpp.runner.Pipeline` says.
+        slice_axis: the axis across which volumes are cut into slices for a 2D network.
 
     Raises:
         FileNotFoundError: the folder or list does not exist.
@@ -48,13 +54,18 @@ def calibration_windows(
     cases = load_datalist(dataset_dir, "training", **_subject_rules(config, dataset_dir))
     preprocess = config.parse("preprocessing")
     chosen = [cases[index] for index in np.unique(np.linspace(0, len(cases) - 1, _CASES).round().astype(int))]
-    windows: list[npt.NDArray[np.float32]] = []
+    found: list[npt.NDArray[np.float32]] = []
     for case in chosen:
         image = torch.as_tensor(preprocess({"image": case["image"]})["image"]).float().cpu()
-        grid = WindowGrid.over(image.shape[1:], window_shape, 0.25)
-        spread = np.unique(np.linspace(0, len(grid.positions) - 1, _WINDOWS_OF_CASE).round().astype(int))
-        windows += [grid.cut(image, grid.positions[index], "constant", 0.0).numpy()[None].copy() for index in spread]
-    return windows
+        slices = image[None]
+        if slice_axis is not None and image.dim() > len(window_shape) + 1:
+            slices = image.movedim(slice_axis + 1, 0)
+        grid = WindowGrid.over(slices[0].shape[1:], window_shape, windows["overlap"])
+        places = [(part, position) for part in slices for position in grid.positions]
+        spread = np.unique(np.linspace(0, len(places) - 1, _WINDOWS_OF_CASE).round().astype(int))
+        for part, position in (places[index] for index in spread):
+            found.append(grid.cut(part, position, windows["padding_mode"], windows["cval"]).numpy()[None].copy())
+    return found
 
 
 def _subject_rules(config: BundleConfig, dataset_dir: str | PathLike[str]) -> dict[str, Any]:

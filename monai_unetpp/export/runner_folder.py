@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from monai_unetpp.bundles import BundleConfig, find_bundle, read_metadata_entry
 from monai_unetpp.choices import RUNNER_NETWORKS, RUNNER_PRECISIONS
-from monai_unetpp.export.export import NetworkExport, export_network
+from monai_unetpp.export.export import TOLERANCE, NetworkExport, export_network, relative_difference
 from monai_unetpp.export.formats import FORMATS
 from monai_unetpp.export.pipeline_steps import NoTranslationError, translate_postprocessing, translate_preprocessing
 from monai_unetpp.export.quantization import calibration_windows, quantize_model
@@ -22,7 +25,9 @@ from monai_unetpp.inferers.window_memory import first_channels
 from monai_unetpp.networks import NestedUNet
 from monai_unetpp.networks.hashing import hash_network
 from monai_unetpp.plain_values import to_plain
+from monai_unetpp.runner.network import load_network
 from monai_unetpp.runner.pipeline import PIPELINE_FILE, Pipeline
+from monai_unetpp.runner.segmenter import INVERT_PROBABILITIES
 from monai_unetpp.window_layout import AUTO
 
 __all__ = ["RunnerExport", "export_runner"]
@@ -65,7 +70,7 @@ def export_runner(
     Args:
         bundle: name or folder of a bundle.
         folder: the folder to write; it must not exist, be empty, or come from this function.
-        level: such as ``"L2"``; by default the deepest.
+        level: such as ``"L2"``; by default that of the bundle.
         precision: ``"fp32"`` or ``"bf16"``, for computation with OpenVINO, or ``"int8"``: convolutions in 8-bit
             integers, which changes labels; evaluate it before use.
         network_format: ``"openvino"`` or ``"onnx"``.
@@ -107,9 +112,12 @@ def export_runner(
         file = written / f"network{FORMATS[network_format].suffix}"
         export = export_network(network, file, network_format, shape, source=str(source))
         Path(f"{file}.json").unlink()
+        if described["windows"]["shape"] == AUTO:
+            _check_other_shapes(file, network, shape, described["windows"]["multiples"])
         same = None
         if calibration is not None:
-            same = quantize_model(file, calibration_windows(config, calibration, shape))
+            windows = calibration_windows(config, calibration, shape, described["windows"], described["slice_axis"])
+            same = quantize_model(file, windows)
         described["network"] = _describe_network(file, network_format, precision)
         pipeline = Pipeline(**described, versions=export.versions)
         (written / PIPELINE_FILE).write_text(pipeline.as_text(), encoding="utf-8")
@@ -159,6 +167,11 @@ def _describe(
         postprocessing = translate_postprocessing(config.parse("postprocessing"), gives_labels, preprocessing)
     except NoTranslationError as e:
         raise NoTranslationError(f"{config}: {e} Segment with monai-unetpp segment instead.") from e
+    if {"step": INVERT_PROBABILITIES} in postprocessing and network.config["out_channels"] < 2:
+        raise NoTranslationError(
+            f"{config}: the network must have a channel for each class to be smoothed, got one channel. Set smooth to "
+            "false."
+        )
     labels = read_metadata_entry(source, "network_data_format", "outputs", "pred", "channel_def")
     return {
         "name": source.name,
@@ -205,7 +218,34 @@ def _example_shape(windows: Mapping[str, Any], source: Path) -> list[int]:
     """The window shape for which the network is written and verified; with auto, the runner reshapes it."""
     if windows["shape"] != AUTO:
         return list(windows["shape"])
-    return list(read_metadata_entry(source, "network_data_format", "inputs", "image", "spatial_shape"))
+    sizes = read_metadata_entry(source, "network_data_format", "inputs", "image", "spatial_shape")
+    return [-(-size // multiple) * multiple for size, multiple in zip(sizes, windows["multiples"], strict=True)]
+
+
+def _check_other_shapes(file: Path, network: NestedUNet, shape: Sequence[int], multiples: Sequence[int]) -> None:
+    """Check that the written network takes windows of other sizes, as some layers write that of theirs into the file.
+
+    Raises:
+        NoTranslationError: it does not.
+    """
+    small = [multiple * (3 if size == 2 * multiple else 2) for size, multiple in zip(shape, multiples, strict=True)]
+    described = {"files": [file.name], "format": "openvino", "precision": "fp32"}
+    window = torch.rand(network.in_channels, *small)
+    pruned = network.prune(network.levels[-1]).cpu().eval()
+    with torch.no_grad():
+        expected = pruned(window[None])[0]
+    try:
+        found = load_network(file.parent, described, most_voxels=math.prod(small))(window.numpy())
+    except RuntimeError as e:
+        raise NoTranslationError(
+            "the network, once written, takes windows of one size only, so that the runner cannot choose them "
+            f"({str(e).strip().splitlines()[-1]}). Give --window_shape with one size per axis."
+        ) from e
+    if relative_difference(torch.from_numpy(found), expected) > TOLERANCE:
+        raise NoTranslationError(
+            "the network, once written, gives other logits for windows of another size. Give --window_shape with one "
+            "size per axis."
+        )
 
 
 def _is_replaceable(folder: Path) -> bool:

@@ -25,6 +25,7 @@ from monai_unetpp.inferers.label_maps import LabelMaps
 from monai_unetpp.inferers.logits import ONLY, logits_by_name, through_pinned_memory
 from monai_unetpp.inferers.predictors import Predictor, make_adaptive_predictor, make_predictor, resolve_runtime
 from monai_unetpp.inferers.predictors.adaptive import check_several_levels
+from monai_unetpp.inferers.predictors.network_copy import is_plain_nested_unet
 from monai_unetpp.inferers.stitching import LabelStitcher, LogitStitcher, WindowStitcher
 from monai_unetpp.inferers.window_arguments import MEAN, check_levels, check_numbers, check_run, check_sizes
 from monai_unetpp.inferers.window_batches import WindowBatch, WindowBatches
@@ -303,8 +304,19 @@ class NestedSlidingWindowInferer(Inferer):
         known = self._most_voxels
         if known is None or known[0] is not network or known[1] != device:
             warn_of_window_norms(network)
-            known = self._most_voxels = network, device, most_window_voxels(network, device)
+            most = most_window_voxels(network, device, self._outputs(network))
+            known = self._most_voxels = network, device, most // (self.sw_batch_size or 1)
         return known[2]
+
+    def _outputs(self, network: Any) -> int:
+        """Channels of all logits of a window, as far as the network's configuration tells."""
+        if not is_plain_nested_unet(network):
+            return 1
+        if isinstance(self.levels, str):
+            levels = 1 if self.levels in network.levels else len(network.levels)
+        else:
+            levels = len(self.levels or (ONLY,))
+        return int(network.config["out_channels"]) * levels
 
     def _check_extra_arguments(self) -> None:
         if self.runtime not in ("auto", "torch"):

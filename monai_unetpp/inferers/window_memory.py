@@ -117,14 +117,15 @@ def estimate_window_memory(
     )
 
 
-def most_window_voxels(network: Callable[..., Any], device: torch.device) -> int:
+def most_window_voxels(network: Callable[..., Any], device: torch.device, outputs: int) -> int:
     """Voxels of the largest window that safely fits into the device's free memory.
 
     Args:
         network: its first convolution gives a rough estimate of the memory per voxel.
         device: where the network runs.
+        outputs: channels of all logits together.
     """
-    return most_voxels_in(free_memory_bytes(device), first_channels(network))
+    return most_voxels_in(free_memory_bytes(device), first_channels(network), outputs)
 
 
 def choose_batch_size(network: Callable[..., Any], grid: WindowGrid, images: int, device: torch.device) -> int:

@@ -111,7 +111,16 @@ def _extend(upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
     for axis in range(reference.dim() - 1, 1, -1):
         missing.append(0)
         missing.append(reference.shape[axis] - upsampled.shape[axis])
+    # a padding by nothing would write the sizes into an exported graph, which then takes no others
+    if not torch.jit.is_scripting() and _are_zero(missing):  # type: ignore[attr-defined]
+        return upsampled
     return F.pad(upsampled, missing, "replicate")
+
+
+@torch.jit.unused
+def _are_zero(sizes: list[int]) -> bool:
+    """Whether all sizes are known to be 0; symbolic ones are not."""
+    return not torch.compiler.is_dynamo_compiling() and all(isinstance(size, int) and size == 0 for size in sizes)
 
 
 def _cut(upsampled: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

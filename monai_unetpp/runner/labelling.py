@@ -84,8 +84,10 @@ def likeliest_labels(logits: Array, volume: Volume) -> Array:
         ``(H, W[, D])``, uint8 for up to 256 classes, else int32; 0 where the preprocessing cropped.
 
     Raises:
-        ValueError: the logits are not finite.
+        ValueError: the logits are not finite, or have one channel.
     """
+    if len(logits) < 2:
+        raise ValueError("the network has one channel, which cannot be smoothed. Export the bundle again.")
     total = logits[0].copy()
     for channel in logits[1:]:
         np.logaddexp(total, channel, out=total)

@@ -61,7 +61,9 @@ class Segmenter:
         windows = self.pipeline.windows
         #: Largest window with shape auto; estimated once, so that equal images get equal windows.
         self._most_voxels = (
-            most_window_voxels(available_bytes(), windows["channels"]) if windows["shape"] == AUTO else None
+            most_window_voxels(available_bytes(), windows["channels"], len(self.pipeline.labels))
+            if windows["shape"] == AUTO
+            else None
         )
         self._predict = load_network(Path(folder), self.pipeline.network, threads, self._most_voxels)
 

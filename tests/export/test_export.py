@@ -124,6 +124,11 @@ def test_wrong_network():
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_tensorrt_takes_one_number_of_windows(network, tmp_path):
+    with pytest.raises(ValueError, match="dynamic_batch must be left out for format tensorrt"):
+        export_network(network, tmp_path / "network.ep", "tensorrt", (8, 8), dynamic_batch=True)
+
+
 def test_tensorrt_says_what_it_needs(network, tmp_path):
     with pytest.raises(ImportError, match=r"needs torch-tensorrt and an NVIDIA GPU.* pip install torch-tensorrt"):
         export_network(network, tmp_path / "network.ep", "tensorrt", (8, 8))

@@ -53,10 +53,22 @@ def test_windows_are_of_cases_that_trained_the_bundle_whose_subjects_are_told_by
         return used
 
     monkeypatch.setattr(quantization, "load_datalist", noted)
-    assert calibration_windows(BundleConfig(bundle, "inference.json"), tmp_path, [16] * 3)
+    windows = {"overlap": 0.25, "padding_mode": "constant", "cval": 0.0}
+    assert calibration_windows(BundleConfig(bundle, "inference.json"), tmp_path, [16] * 3, windows)
     # whole subjects were drawn for validation
     assert len(used) == 2
     assert len({Path(case["image"]).name[0] for case in used}) == 1
+
+
+def test_windows_are_laid_out_and_padded_as_at_inference_also_of_slices(tmp_path):
+    bundle = write_bundle(tmp_path / "tiny", 2, [])
+    image = write_image(tmp_path / "volume.nii.gz", (10, 20, 4), surround=False)
+    cases = [{"image": image.name, "label": image.name}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"training": cases, "validation": cases}))
+    windows = {"overlap": 0.0, "padding_mode": "constant", "cval": 7.0}
+    found = calibration_windows(BundleConfig(bundle, "inference.json"), tmp_path, [16, 16], windows, slice_axis=2)
+    assert {window.shape for window in found} == {(1, 1, 16, 16)}
+    assert all((window[0, 0, :3] == 7).all() for window in found)
 
 
 @pytest.mark.parametrize("precision", ["bf16", "int8"])

@@ -74,7 +74,7 @@ def test_one_window_gives_what_the_network_gives_for_the_whole_image():
 
 
 def test_few_shapes_of_windows_are_compiled_for_many_images(monkeypatch):
-    monkeypatch.setattr(sliding_windows, "most_window_voxels", lambda network, device: 16**2)
+    monkeypatch.setattr(sliding_windows, "most_window_voxels", lambda *_: 16**2)
     network = NestedUNet(2, 1, 2, features=(4, 4, 4), norm="batch").eval()
     inferer = NestedSlidingWindowInferer("auto", overlap=0.25, runtime="torch", precision="fp32", output="labels")
     for size in (25, 26, 27, 28):
@@ -83,7 +83,7 @@ def test_few_shapes_of_windows_are_compiled_for_many_images(monkeypatch):
 
 
 def test_what_is_kept_fits_into_the_memory_together(monkeypatch):
-    monkeypatch.setattr(sliding_windows, "most_window_voxels", lambda network, device: 24**2)
+    monkeypatch.setattr(sliding_windows, "most_window_voxels", lambda *_: 24**2)
     network = NestedUNet(2, 1, 2, features=(4, 4, 4), norm="batch").eval()
     inferer = NestedSlidingWindowInferer("auto", runtime="torch", precision="fp32")
     for size in (16, 20, 24):
@@ -99,9 +99,26 @@ def test_memory_is_asked_for_once_and_in_powers_of_two(monkeypatch):
     image = torch.randn(1, 1, 64, 64)
     torch.testing.assert_close(inferer(image, network), inferer(image, network))
     assert free == [2**20]
-    assert most_window_voxels(2**24 + 10**6, 4) == most_window_voxels(2**24, 4) == 2**15
+    assert most_window_voxels(2**25 - 10**6, 4) == most_window_voxels(2**24 + 10**6, 4) == 2**15
+    assert most_window_voxels(2**24, 4, outputs=100) == 2**12
     assert most_window_voxels(None, 4) == 128**3
     assert most_window_voxels(0, 4) == 1
+
+
+def test_logits_and_other_windows_of_a_batch_take_memory_too(monkeypatch):
+    monkeypatch.setattr(window_memory, "free_memory_bytes", lambda device: 2**24)
+    network = NestedUNet(2, 1, 20, features=(4, 4, 4), norm="batch").eval()
+    settings = {"runtime": "torch", "precision": "fp32", "overlap": 0.0}
+    image = torch.zeros(1, 1, 128, 128)
+
+    def windows(**options):
+        inferer = NestedSlidingWindowInferer("auto", **settings, **options)
+        inferer(image, network)
+        return math.prod(next(iter(inferer._predictors.values())).window_shape)
+
+    alone = windows(levels="L1")
+    assert windows(levels=["L1", "L2"]) < alone
+    assert windows(levels="L1", sw_batch_size=4) < alone
 
 
 class Greedy:

@@ -121,8 +121,8 @@ def test_windows_of_each_image_are_those_of_segment(brain, tmp_path, monkeypatch
     bundle, _, image = brain
     images = [image, write_image(tmp_path / "other.nii.gz", (25, 22, 30))]
     export_runner(bundle, tmp_path / "folder", window_shape="auto")
-    monkeypatch.setattr(sliding_windows, "most_window_voxels", lambda network, device: most)
-    monkeypatch.setattr(segmenter, "most_window_voxels", lambda free, channels: most)
+    monkeypatch.setattr(sliding_windows, "most_window_voxels", lambda *_: most)
+    monkeypatch.setattr(segmenter, "most_window_voxels", lambda *_: most)
     runner = Segmenter(tmp_path / "folder")
     for case in segment_files(images, tmp_path / "out", bundle, window_shape="auto").cases:
         np.testing.assert_array_equal(runner.label(case.image), nibabel.load(case.output).get_fdata())
@@ -133,6 +133,55 @@ def test_windows_of_each_image_are_those_of_segment(brain, tmp_path, monkeypatch
 def test_windows_of_each_image_need_a_network_that_can_be_reshaped(brain, tmp_path):
     with pytest.raises(ValueError, match="network_format must be openvino for windows chosen per image"):
         export_runner(brain[0], tmp_path / "folder", window_shape="auto", network_format="onnx")
+
+
+def _with_network(bundle, **changes):
+    """The bundle with another untrained network."""
+    edit_json(bundle / "configs" / "inference.json", lambda c: c["network_def"].update(changes))
+    network = NestedUNet(**read_network_def(bundle))
+    torch.save({"state_dict": network.state_dict(), "config": network.config}, bundle / "models" / "model.pt")
+    return bundle
+
+
+def test_networks_without_ceil_mode_take_windows_of_each_image(tmp_path):
+    bundle = _with_network(write_bundle(tmp_path / "tiny", 2, []), ceil_mode=False)
+    edit_json(
+        bundle / "configs" / "metadata.json",
+        lambda c: c["network_data_format"]["inputs"]["image"].update(spatial_shape=[18, 18]),
+    )
+    export_runner(bundle, tmp_path / "folder", window_shape="auto")
+    image = write_image(tmp_path / "image.nii.gz", (25, 30))
+    [case] = segment_files(image, tmp_path / "out", bundle, window_shape="auto").cases
+    found = Segmenter(tmp_path / "folder").label(image)
+    np.testing.assert_array_equal(found, nibabel.load(case.output).get_fdata())
+
+
+def test_networks_that_write_their_sizes_are_refused_for_windows_of_each_image(tmp_path):
+    bundle = _with_network(write_bundle(tmp_path / "tiny", 2, []), upsample="pixelshuffle")
+    with pytest.raises(NoTranslationError, match=r"takes windows of one size only.* Give --window_shape"):
+        export_runner(bundle, tmp_path / "folder", window_shape="auto")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_smoothing_needs_a_channel_for_each_class(tmp_path):
+    bundle = _with_network(write_bundle(tmp_path / "tiny", 3, [], smooth=True), out_channels=1)
+    with pytest.raises(NoTranslationError, match="must have a channel for each class to be smoothed"):
+        export_runner(bundle, tmp_path / "folder")
+
+
+def test_a_level_needs_its_key_and_takes_the_place_of_a_tolerance(tmp_path):
+    bundle = write_bundle(tmp_path / "tiny", 2, [])
+    config = bundle / "configs" / "inference.json"
+    edit_json(config, adaptive_tolerance=0.1)
+    edit_json(
+        config,
+        lambda c: c["inferer"]["inferer"].update(levels="$None if @adaptive_tolerance is None else 'adaptive'"),
+    )
+    assert export_runner(bundle, tmp_path / "folder", level="L1").pipeline.level == "L1"
+    edit_json(config, lambda c: c.pop("level"))
+    edit_json(config, lambda c: c["network"].pop("level"))
+    with pytest.raises(ValueError, match=r"level must be left out for tiny, got 'L1': its inference\.json has no key"):
+        export_runner(bundle, tmp_path / "folder", level="L1")
 
 
 def test_it_runs_where_torch_and_monai_cannot_be_imported(brain, tmp_path):
