@@ -11,7 +11,11 @@ from monai.data import MetaTensor
 from monai.transforms import Invertd, InvertibleTransform, MapTransform
 from monai.utils import ensure_tuple_rep
 
+from monai_unetpp.data.resampling import find_candidate_box
+
 __all__ = ["InvertProbabilitiesd"]
+
+_WIDE_KERNELS = ("area", "bicubic")
 
 
 class InvertProbabilitiesd(MapTransform):
@@ -20,9 +24,9 @@ class InvertProbabilitiesd(MapTransform):
     The preprocessing is inverted for the probabilities of one class at a time, interpolated like the image (splines as
     linear), and the likeliest class so far is kept. Whatever the number of classes, memory is needed for two float maps
     on the input's grid besides the logits, and to resample one: little with
-    :class:`monai_unetpp.data.BlockwiseSpacingd`, about 60 bytes per voxel with MONAI's ``Spacingd``. The time is about
-    that of ``Invertd`` on labels times the number of classes. If preprocessing only rotated by right angles, cropped or
-    padded the image, both give the same labels.
+    :class:`monai_unetpp.data.BlockwiseSpacingd`, about 60 bytes per voxel with MONAI's ``Spacingd``. The time is at most
+    about that of ``Invertd`` on labels times the number of classes: ``BlockwiseSpacingd`` leaves out where a class cannot
+    be the likeliest. If preprocessing only rotated by right angles, cropped or padded the image, both give the same labels.
 
     Args:
         keys: logits ``(C, H, W[, D])`` of ``C >= 2`` classes, class 0 the background, on any device; replaced by labels
@@ -94,19 +98,29 @@ class InvertProbabilitiesd(MapTransform):
             )
         # Invertd uses the metadata of the image, not its voxels
         operations = _as_linear_float32(image.applied_operations)
+        is_linear = not _uses_wide_kernels(operations)
         applied = MetaTensor(plain.new_empty(0), meta=image.meta, applied_operations=operations)
         invert = Invertd("probability", self.transform, orig_keys=orig_key, nearest_interp=False)
 
-        def inverted(label: int) -> MetaTensor:
-            probability = MetaTensor((plain[label].float() - normaliser).exp_()[None])
-            result: MetaTensor = invert({"probability": probability, orig_key: applied})["probability"]
+        def inverted(probability: torch.Tensor) -> MetaTensor:
+            moved = {"probability": MetaTensor(probability[None]), orig_key: applied}
+            result: MetaTensor = invert(moved)["probability"]
             return result
 
-        first = inverted(0)
+        first = inverted((plain[0].float() - normaliser).exp_())
         best = first.as_tensor()
         labels = torch.zeros_like(best, dtype=torch.uint8 if len(plain) <= 256 else torch.int32)
         for label in range(1, len(plain)):
-            values = inverted(label).as_tensor()
+            probability = (plain[label].float() - normaliser).exp_()
+            if is_linear:
+                box = find_candidate_box(probability.cpu().numpy(), len(plain))
+                if box is None:
+                    continue
+                # blocks of zeros are not resampled
+                alone = torch.zeros_like(probability)
+                alone[box] = probability[box]
+                probability = alone
+            values = inverted(probability).as_tensor()
             labels.masked_fill_(values > best, label)
             torch.maximum(best, values, out=best)
         return MetaTensor(labels, meta=first.meta, applied_operations=first.applied_operations)
@@ -131,3 +145,10 @@ def _as_linear_float32(operations: Any, key: str | None = None) -> Any:
     if key == "dtype" and operations == "float64":
         return "float32"
     return operations
+
+
+def _uses_wide_kernels(operations: Any) -> bool:
+    """Whether any of the operations interpolates from more than the nearest voxels, as MONAI's ``Resize`` can."""
+    if isinstance(operations, Mapping):
+        return operations.get("mode") in _WIDE_KERNELS or _uses_wide_kernels(list(operations.values()))
+    return isinstance(operations, (list, tuple)) and any(map(_uses_wide_kernels, operations))

@@ -11,12 +11,23 @@ import numpy as np
 import numpy.typing as npt
 
 from monai_unetpp.data.image_errors import ImageFileError
+from monai_unetpp.data.surround_search import box_around
 from monai_unetpp.data.target_grid import HEADER_ROUNDING, round_half_to_even
 
-__all__ = ["check_resampled_size", "choose_spacing", "is_same_place", "list_blocks", "nearest_voxels", "needed_box"]
+__all__ = [
+    "check_resampled_size",
+    "choose_spacing",
+    "find_candidate_box",
+    "is_same_place",
+    "list_blocks",
+    "nearest_voxels",
+    "needed_box",
+]
 
 #: Most values of input and output per block: about 100 MB with the coordinates in float64.
 _BLOCK_VALUES = 2**20
+#: Voxels that linear interpolation, twice if need be, takes from around a voxel.
+_REACH = 2
 #: Largest distance in voxels between two grids that count as the same.
 _SAME_PLACE_VOXELS = 1e-3
 #: Largest difference between two voxel sizes that count as the same: relative, and MONAI's tolerance in mm.
@@ -139,6 +150,23 @@ def nearest_voxels(
                 place = place + factor * step
         nearest = round_half_to_even(place, rounding)
         yield np.clip(nearest, 0, length - 1).astype(np.int64), (nearest < 0) | (nearest >= length)
+
+
+def find_candidate_box(probability: npt.NDArray[np.float32], classes: int) -> tuple[slice, ...] | None:
+    """The part of a map ``(H, W[, D])`` that decides where a class wins after linear resampling; None if nowhere.
+
+    The likeliest of ``classes`` has at least an equal share at any point, and linear interpolation gives at most the
+    largest of the values that it takes. So the class cannot win at a point without such a value near it.
+
+    Args:
+        probability: of the class at each voxel.
+        classes: how many there are.
+    """
+    # half of the equal share, for rounding
+    likely = probability >= 0.5 / classes
+    if not likely.any():
+        return None
+    return tuple(slice(max(part.start - _REACH, 0), part.stop + _REACH) for part in box_around(likely))
 
 
 def list_blocks(shape: Sequence[int], linear: npt.NDArray[np.float64]) -> Iterator[tuple[slice, ...]]:

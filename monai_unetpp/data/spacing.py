@@ -279,6 +279,8 @@ def _interpolate(
     whole = (slice(None), *box)
     needed = image[whole].to(computed)
     size = [part.stop - part.start for part in block]
+    if not needed.any():
+        return needed.new_zeros((len(needed), *size))
     linear = local[: len(size), : len(size)]
     if not np.any(linear[~np.eye(len(size), dtype=bool)]):
         return _interpolate_along_axes(needed, np.diagonal(linear), local[: len(size), -1], size, padding_mode)

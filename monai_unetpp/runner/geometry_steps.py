@@ -149,6 +149,9 @@ def _interpolate(voxels: Array, matrix: Array, size: tuple[int, ...], padding: s
         box, local = needed_box(matrix, block, voxels.shape[1:])
         linear = np.diag(local[:rank, :rank]) if straight else local[:rank, :rank]
         for channel, written in zip(voxels, result, strict=True):
+            if not channel[box].any():
+                written[block] = 0
+                continue
             written[block] = ndimage.affine_transform(
                 channel[box].astype(np.float64),
                 linear,

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from monai_unetpp.data.resampling import find_candidate_box
 from monai_unetpp.runner.volume import Array, Volume
 from monai_unetpp.window_layout import WindowLayout, choose_layout, gaussian_weights, overlapping_starts
 
@@ -96,7 +97,14 @@ def likeliest_labels(logits: Array, volume: Volume) -> Array:
     best = volume.bring_back(np.exp(logits[0] - total), linear=True).copy()
     labels = np.zeros(best.shape, dtype=np.uint8 if len(logits) <= 256 else np.int32)
     for label, channel in enumerate(logits[1:], start=1):
-        values = volume.bring_back(np.exp(channel - total), linear=True)
+        probability = np.exp(channel - total)
+        box = find_candidate_box(probability, len(logits))
+        if box is None:
+            continue
+        # blocks of zeros are not resampled
+        alone = np.zeros_like(probability)
+        alone[box] = probability[box]
+        values = volume.bring_back(alone, linear=True)
         labels[values > best] = label
         np.maximum(best, values, out=best)
     return labels

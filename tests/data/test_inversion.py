@@ -17,7 +17,15 @@ from monai.transforms import (
     SpatialPadd,
 )
 
-from monai_unetpp.data import BlockwiseSpacingd, InvertProbabilitiesd, SegmentationSaveImaged, VolumeReader
+from monai_unetpp.data import (
+    BlockwiseSpacingd,
+    InvertProbabilitiesd,
+    SegmentationSaveImaged,
+    VolumeReader,
+    inversion,
+    resampling,
+    spacing,
+)
 
 #: Axes swapped and turned, 1.5 x 2 x 3 mm.
 AFFINE = np.array([[0, 2.0, 0, 10], [-1.5, 0, 0, 20], [0, 0, -3.0, 5], [0, 0, 0, 1]])
@@ -38,6 +46,8 @@ ON_OTHER_VOXELS = {
     "coarse": [Spacingd("image", pixdim=(4.0, 4.0, 4.0))],
     "spline": [Spacingd("image", pixdim=(2.0, 2.0, 2.0), mode=3, padding_mode="nearest")],
     "resize": [Resized("image", spatial_size=(9, 11, 13), mode="trilinear")],
+    "area": [Resized("image", spatial_size=(36, 42, 30), mode="area")],
+    "blocks": [BlockwiseSpacingd("image", pixdim=(1.0, 1.0, 1.0))],
     "all": [
         Orientationd("image", axcodes="RAS", labels=None),
         Spacingd("image", pixdim=(1.0, 1.5, 1.0)),
@@ -107,6 +117,27 @@ def test_the_likeliest_class_of_all_inverted_probabilities(name):
     assert clear.float().mean() > (0.3 if name == "all" else 0.99)
     assert torch.equal(maps.argmax(0)[clear], labels.as_tensor()[0][clear].long())
     assert not labels.as_tensor()[0][first == 0].any()  # what was cropped away is background
+
+
+def test_small_classes_are_not_resampled_where_they_cannot_win(monkeypatch):
+    """The labels are those of all probabilities, while most blocks of a small class are left out."""
+    monkeypatch.setattr(resampling, "_BLOCK_VALUES", 300)
+    preprocessing, image = prepare([BlockwiseSpacingd("image", pixdim=(1.0, 1.0, 1.0))])
+    logits = torch.full((4, *image.shape[1:]), -4.0)
+    logits[0] = 4
+    logits[1, 5:9, 6:11, 7:10] = 8
+    logits[2, 14:17, 6:11, 20:24] = 8
+    logits += 0.5 * torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))
+    resampled = []
+    along_axes = spacing._interpolate_along_axes
+    monkeypatch.setattr(spacing, "_interpolate_along_axes", lambda *given: resampled.append(1) or along_axes(*given))
+    invert = InvertProbabilitiesd("pred", transform=preprocessing)
+    found = invert({"pred": logits, "image": image})["pred"]
+    few = len(resampled)
+    monkeypatch.setattr(inversion, "find_candidate_box", lambda probability, classes: (slice(None),) * 3)
+    assert torch.equal(found, invert({"pred": logits, "image": image})["pred"])
+    assert set(found.unique().tolist()) == {0, 1, 2}
+    assert few < 0.6 * (len(resampled) - few)
 
 
 def test_borders_lie_where_probabilities_cross():
