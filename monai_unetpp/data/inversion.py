@@ -24,9 +24,10 @@ class InvertProbabilitiesd(MapTransform):
     The preprocessing is inverted for the probabilities of one class at a time, interpolated like the image (splines as
     linear), and the likeliest class so far is kept. Whatever the number of classes, memory is needed for two float maps
     on the input's grid besides the logits, and to resample one: little with
-    :class:`monai_unetpp.data.BlockwiseSpacingd`, about 60 bytes per voxel with MONAI's ``Spacingd``. The time is at most
-    about that of ``Invertd`` on labels times the number of classes: ``BlockwiseSpacingd`` leaves out where a class cannot
-    be the likeliest. If preprocessing only rotated by right angles, cropped or padded the image, both give the same labels.
+    :class:`monai_unetpp.data.BlockwiseSpacingd`, about 60 bytes per voxel with MONAI's ``Spacingd``. The time is at
+    most about that of ``Invertd`` on labels times the number of classes: ``BlockwiseSpacingd`` leaves out where a class
+    cannot be the likeliest. If preprocessing only rotated by right angles, cropped or padded the image, both give the
+    same labels.
 
     Args:
         keys: logits ``(C, H, W[, D])`` of ``C >= 2`` classes, class 0 the background, on any device; replaced by labels
