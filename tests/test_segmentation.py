@@ -205,8 +205,9 @@ def built(monkeypatch):
 
 
 def test_settings_take_the_place_of_the_bundles(hippocampus_bundle, case, tmp_path, built):
-    segment_files(case, tmp_path / "own", hippocampus_bundle, "L1", device="cpu")
-    settings = {"runtime": "torch", "precision": "bf16", "overlap": 0.5, "flips": (0,)}
+    small = {"window_shape": (24, 24, 24)}
+    segment_files(case, tmp_path / "own", hippocampus_bundle, "L1", device="cpu", **small)
+    settings = {**small, "runtime": "torch", "precision": "bf16", "overlap": 0.5, "flips": (0,)}
     segment_files(case, tmp_path / "given", hippocampus_bundle, "L1", device="cpu", **settings)
     assert [set(evaluator.network.nodes) for evaluator in built] == [{"x_0_0", "x_1_0", "x_0_1"}] * 2, "no others"
     own, given = (evaluator.inferer for evaluator in built)

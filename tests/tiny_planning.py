@@ -13,6 +13,7 @@ TINY = {
     "batch_size": 2,
     "steps": 6,
     "num_workers": 0,
+    "compile": False,
 }
 
 

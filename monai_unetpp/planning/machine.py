@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import json
 import math
@@ -163,6 +164,8 @@ def measure_machine(spatial_dims: int, device: str | None = None, classes: int =
 def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int) -> StepCost:
     """Count the cost of one training step without computing it.
 
+    Each is counted once, as a plan asks again for each value that was set by hand.
+
     Args:
         config: arguments of :class:`~monai_unetpp.NestedUNet`.
         patch_size: voxels by axis.
@@ -171,6 +174,12 @@ def count_step(config: Mapping[str, Any], patch_size: list[int], batch_size: int
     Raises:
         ValueError: arguments that no network can be built from.
     """
+    return _count(json.dumps([config, patch_size]), batch_size)
+
+
+@functools.lru_cache(maxsize=256)
+def _count(described: str, batch_size: int) -> StepCost:
+    config, patch_size = json.loads(described)
     with torch.device("meta"):
         network = NestedUNet(**config).train()
         patch = torch.empty(1, config["in_channels"], *patch_size)

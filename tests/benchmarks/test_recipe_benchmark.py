@@ -150,7 +150,7 @@ def trained_bundles(tmp_path, monkeypatch):
     monkeypatch.setattr(recipe, "plan", functools.partial(recipe.plan, device="cpu", measure=slow_machine))
 
     def run(name, whole=False):
-        own = {**TINY, "compile": False, **VARIANTS[name].values}
+        own = {**TINY, **VARIANTS[name].values}
         return run_variant(data, tmp_path / "work", dataclasses.replace(VARIANTS[name], values=own), whole)
 
     return run

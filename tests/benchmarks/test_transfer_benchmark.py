@@ -25,9 +25,7 @@ def asked(tmp_path, monkeypatch):
     source = tmp_path / "source.pt"
     torch.manual_seed(5)
     torch.save(NestedUNet(2, 1, 3, features=FEATURES).state_dict(), source)
-    settings = [
-        f"--set={key}={json.dumps(value)}" for key, value in {**TINY, "compile": False}.items() if key != "steps"
-    ]
+    settings = [f"--set={key}={json.dumps(value)}" for key, value in TINY.items() if key != "steps"]
     return [str(data), str(source), "--work", str(tmp_path / "work"), "--steps", "6", *settings]
 
 

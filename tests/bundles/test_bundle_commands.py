@@ -51,6 +51,8 @@ def test_verify_metadata_with_a_local_schema(bundle, tmp_path, caplog):
 @pytest.mark.parametrize("config", ["train.json", "inference.json"])
 @pytest.mark.slow
 def test_verify_net_in_out(bundle, caplog, config):
+    if config == "train.json" and "hippocampus" not in bundle.name:
+        pytest.skip("the rules of the model zoo, tested above, say that all configurations define one network")
     folder = bundle / "configs"
     with caplog.at_level(logging.INFO):
         run_here(

@@ -107,7 +107,7 @@ def resample_by_simpleitk(image, like, nearest=False):
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     """So small that every volume here is cut along each axis."""
-    monkeypatch.setattr(resampling, "_BLOCK_VALUES", 150)
+    monkeypatch.setattr(resampling, "_BLOCK_VALUES", 500)
 
 
 @pytest.fixture

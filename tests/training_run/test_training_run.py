@@ -47,8 +47,8 @@ def _quick(monkeypatch):
 def planned(discs_dir, tmp_path):
     """A function that plans a bundle by its name."""
 
-    def make(name, folds=0):
-        plan(discs_dir, tmp_path / name, folds=folds, settings=TINY, device="cpu", measure=slow_machine)
+    def make(name, folds=0, **settings):
+        plan(discs_dir, tmp_path / name, folds=folds, settings={**TINY, **settings}, device="cpu", measure=slow_machine)
         return tmp_path / name
 
     return make
@@ -81,7 +81,7 @@ def assert_told_what_it_holds(bundle, dataset_dir):
 
 
 def test_a_training_ends_in_a_bundle_that_passes_the_checks(discs_dir, planned, monkeypatch, capsys):
-    bundle, lines = planned("whole"), []
+    bundle, lines = planned("whole", compile=True), []
     outcome = train(options(discs_dir, bundle, minutes=5), progress=lines.append)
     # three cases are too few for any verdict
     assert (outcome.verdict, outcome.level, outcome.steps, outcome.pruned) == ("inconclusive", "L2", 6, None)
