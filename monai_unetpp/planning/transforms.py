@@ -13,8 +13,8 @@ __all__ = ["augmentation", "postprocessing", "preparation", "preprocessing"]
 _BOTH = ["@image", "@label"]
 #: Percentiles of an image beyond which there is nothing to clip.
 _EVERYTHING = [0.0, 100.0]
-#: Patches are cut from crops larger by this factor along each axis, so that rotated ones have no gaps.
-_CROP_FACTOR = 1.4
+#: Patches are cut from crops with this share of their length besides on each side, so that rotated ones have no gaps.
+_ROOM = 0.2
 #: Number of evenly spread voxels of each class of a case from which the centres of patches are drawn.
 _PLACES_PER_CLASS = 20_000
 #: Largest rotation in radians, in general and out of the plane of thick slices, and largest scaling; by strength.
@@ -144,22 +144,26 @@ def augmentation(plan: TrainingPlan, late: bool = False) -> list[_Config]:
     """
     strength = "light" if late and plan["augmentation"] == "strong" else plan["augmentation"]
     larger = strength != "none"
-    crop_size = [math.ceil(_CROP_FACTOR * edge) if larger else edge for edge in plan["patch_size"]]
+    # as much on both sides, so that a patch in the middle needs no interpolation
+    room = [math.ceil(_ROOM * edge) if larger else 0 for edge in plan["patch_size"]]
+    crop_size = [edge + 2 * beside for edge, beside in zip(plan["patch_size"], room, strict=True)]
+    around = {"crop_size": crop_size, "padding_mode": _padding_mode(plan)} if larger else {}
     chain = [
         _transform(
             "monai_unetpp.training.RandCropByPresentClassesd",
             _BOTH,
             label_key="@label",
-            spatial_size=crop_size,
+            spatial_size="@patch_size",
             ratios="@class_ratios",
             num_classes="@out_channels",
             indices_key="$@label + '_cls_indices'",
             allow_smaller=True,
             warn=False,
+            **around,
         )
     ]
     if larger:
-        chain.append(_affine(plan, strength, crop_size))
+        chain.append(_affine(plan, strength, room))
     else:
         chain.append(_transform("ResizeWithPadOrCropd", _BOTH, spatial_size="@patch_size", mode="edge"))
     chain += [_transform("RandFlipd", _BOTH, prob=0.5, spatial_axis=axis) for axis in plan["flip_axes"]]
@@ -173,7 +177,12 @@ def augmentation(plan: TrainingPlan, late: bool = False) -> list[_Config]:
     ]
 
 
-def _affine(plan: TrainingPlan, strength: str, crop_size: list[int]) -> _Config:
+def _padding_mode(plan: TrainingPlan) -> str:
+    """What lies outside of images in patches: the surround, if it is cropped, else the mirrored image."""
+    return "border" if plan["crop_background"] else "reflection"
+
+
+def _affine(plan: TrainingPlan, strength: str, room: list[int]) -> _Config:
     dims = plan.spatial_dims
     angle = _ANY_ROTATION if plan["rotate90"] else _ROTATION[strength]
     thick = is_anisotropic(plan["spacing_mm"])
@@ -185,9 +194,9 @@ def _affine(plan: TrainingPlan, strength: str, crop_size: list[int]) -> _Config:
         spatial_size="@patch_size",
         rotate_range=angles,
         scale_range=[_SCALE[strength]] * dims,
-        translate_range=[(crop - edge) // 2 for crop, edge in zip(crop_size, plan["patch_size"], strict=True)],
+        translate_range=room,
         mode=["bilinear", "nearest"],
-        padding_mode="border" if plan["crop_background"] else "reflection",
+        padding_mode=_padding_mode(plan),
     )
 
 

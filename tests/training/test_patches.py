@@ -159,3 +159,44 @@ def test_patches_of_a_case_without_any_class_to_draw_lie_anywhere():
     found = drawn(RandCropByPresentClassesd, mixed, [1, 3])
     assert found == drawn(RandCropByLabelClassesd, mixed, [1, 3])
     assert set(found) == {0, 1}
+
+
+def test_the_share_of_background_is_the_same_in_cases_that_lack_classes():
+    label = torch.zeros(1, 8, 8)
+    label[0, 0, 0] = 7
+    crop = RandCropByPresentClassesd(
+        "label", "label", (1, 1), [5.0, *[1.0] * 20], 21, 600, indices_key="label_cls_indices", warn=False
+    )
+    item = ClassesToIndicesd("label", num_classes=21)({"label": label})
+    found = [patch["label"].item() for patch in crop.set_random_state(0)(item)]
+    assert 0.75 < np.mean(np.array(found) == 7) < 0.9
+
+
+@pytest.mark.parametrize("size", [40, 20, 10])
+@pytest.mark.parametrize("padding_mode", ["reflection", "border"])
+def test_patches_reach_the_border_of_an_image_and_keep_their_centre(size, padding_mode):
+    """The middle of each crop is the patch that MONAI would cut; around it lies the image, or what fills it up."""
+    image = torch.arange(size * 12.0).reshape(1, size, 12) + 1
+    label = torch.zeros(1, size, 12)
+    label[0, :2] = 1
+    items = {"image": image, "label": label, "name": ["a"]}
+    places = ClassesToIndicesd("label", num_classes=2)(items)
+    arguments = (("image", "label"), "label", (16, 8), [0, 1], 2, 20)
+    options = {"indices_key": "label_cls_indices", "allow_smaller": True, "warn": False}
+    crop = RandCropByPresentClassesd(*arguments, crop_size=(24, 12), padding_mode=padding_mode, **options)
+    patches = RandCropByLabelClassesd(*arguments, **options).set_random_state(0)(dict(places))
+    crops = crop.set_random_state(0)(dict(places))
+    assert len(crops) == 20
+    for found, patch in zip(crops, patches, strict=True):
+        assert found["image"].shape == found["label"].shape == (1, 24, 12)
+        assert found["name"] == ["a"]
+        assert found["label"][0, 4:20].any()
+        # image and label are moved alike
+        assert torch.equal(found["label"] == 1, found["image"] <= 24)
+        if size >= 16:
+            assert torch.equal(found["image"][0, 4:20, 2:10], patch["image"][0])
+
+
+def test_fillings_that_are_not_known_are_refused():
+    with pytest.raises(ValueError, match="padding_mode must be 'reflection' or 'border', got 'zeros'"):
+        RandCropByPresentClassesd("label", "label", (1, 1), [1, 1], 2, padding_mode="zeros")
