@@ -149,7 +149,7 @@ def _share_with_surround(fingerprint: Fingerprint) -> float:
 
 def choose_normalization(fingerprint: Fingerprint, crop_background: bool) -> Choice:
     """How intensities are normalised."""
-    if fingerprint.modality == "CT" and len(fingerprint.channels) == 1 and fingerprint.intensity[0].foreground:
+    if fingerprint.modality == "CT" and len(fingerprint.channels) == 1 and _has_range(fingerprint):
         return Choice(
             "range",
             "CT has a physical scale, so all images are normalised alike: clipped to percentiles inside the labels, "
@@ -166,6 +166,15 @@ def choose_normalization(fingerprint: Fingerprint, crop_background: bool) -> Cho
     return Choice(
         "volume", "Intensities have no common scale, so each image is normalised to mean 0 and deviation 1.", ISENSEE
     )
+
+
+def _has_range(fingerprint: Fingerprint) -> bool:
+    """Whether the labels have intensities of which a range can be taken, unlike phantoms of one value."""
+    foreground = fingerprint.intensity[0].foreground
+    if foreground is None or not foreground.sd > 0:
+        return False
+    low, high = _inside_labels(fingerprint, _CLIPPED)
+    return low < high
 
 
 def choose_clip_percentiles(fingerprint: Fingerprint, normalization: str, crop_background: bool) -> Choice:
@@ -286,8 +295,8 @@ def choose_class_ratios(fingerprint: Fingerprint) -> Choice:
     background = _BACKGROUND * sum(ratios)
     return Choice(
         [round(value, 2) for value in (background, *ratios)],
-        "A fifth of the patches are around background; rare labels are drawn more often than they occur (by the "
-        f"fourth root of their rarity, at most {_MOST_OFTEN:g} times).",
+        "A fifth of the patches are around background, also in cases that lack labels; rare labels are drawn more "
+        f"often than they occur (by the fourth root of their rarity, at most {_MOST_OFTEN:g} times).",
     )
 
 
@@ -296,7 +305,7 @@ def choose_class_weights(fingerprint: Fingerprint) -> Choice:
     if len(fingerprint.labels) < 2:
         return Choice(None, "There is only one label.")
     emphases = _emphases(fingerprint)
-    mean = sum(emphases) / len(emphases)
+    mean = statistics.fmean(emphases)
     return Choice(
         [round(value / mean, 2) for value in (min(emphases), *emphases)],
         "A rare label weighs more, by the fourth root of its rarity and at most "
@@ -306,10 +315,13 @@ def choose_class_weights(fingerprint: Fingerprint) -> Choice:
 
 
 def _emphases(fingerprint: Fingerprint) -> list[float]:
-    """Weight of each label, by value, relative to the most frequent one: the fourth root of its rarity."""
+    """Weight of each label, by value, relative to the most frequent one: the fourth root of its rarity.
+
+    Labels without a voxel weigh as little as the most frequent one.
+    """
     names = sorted(fingerprint.labels, key=lambda name: fingerprint.labels[name])
-    counts = [max(1, sum(case.voxels.get(name, 0) for case in fingerprint.cases)) for name in names]
-    return [min(_MOST_OFTEN, (max(counts) / count) ** 0.25) for count in counts]
+    counts = [sum(case.voxels.get(name, 0) for case in fingerprint.cases) for name in names]
+    return [min(_MOST_OFTEN, (max(counts) / count) ** 0.25) if count else 1.0 for count in counts]
 
 
 def choose_augmentation(fingerprint: Fingerprint) -> Choice:

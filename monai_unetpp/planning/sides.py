@@ -7,7 +7,13 @@ from collections.abc import Iterable
 
 __all__ = ["left_right_pairs"]
 
-_LEFT, _RIGHT = ("left", "lh", "l"), ("right", "rh", "r")
+#: What names a side as a word of its own.
+_SIDES = {
+    "left": ("left", "lh", "lt", "l", "sin", "sx"),
+    "right": ("right", "rh", "rt", "r", "dex", "dx"),
+}
+#: What names a side at the beginning of a word, if the other side has the same word.
+_PREFIXES = (("left", "right"), ("l", "r"))
 
 
 def left_right_pairs(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
@@ -19,13 +25,24 @@ def left_right_pairs(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
     Example:
         >>> left_right_pairs(["left lung", "right lung", "Left-Putamen", "Right-Putamen", "x_L", "x_R", "liver"])
         (('left lung', 'right lung'), ('Left-Putamen', 'Right-Putamen'), ('x_L', 'x_R'))
+        >>> left_right_pairs(["femur_l_head", "femur_r_head", "lkid", "rkid", "lung", "L1", "R1"])
+        (('femur_l_head', 'femur_r_head'), ('lkid', 'rkid'))
     """
     found: dict[str, dict[str, str]] = {}
+    others: dict[str, str] = {}
     for name in names:
         side, rest = _side_of(name)
-        if side is not None:
+        if side is None:
+            others.setdefault(name.lower(), name)
+        else:
             found.setdefault(rest, {}).setdefault(side, name)
-    return tuple((sides["left"], sides["right"]) for sides in found.values() if len(sides) == 2)
+    pairs = [(sides["left"], sides["right"]) for sides in found.values() if len(sides) == 2]
+    for left, right in _PREFIXES:
+        for lower, name in others.items():
+            rest = lower.removeprefix(left)
+            if rest != lower and len(re.findall(r"[^\W\d_]", rest)) > 1 and right + rest in others:
+                pairs.append((name, others[right + rest]))
+    return tuple(dict.fromkeys(pairs))
 
 
 def _side_of(name: str) -> tuple[str | None, str]:
@@ -33,9 +50,9 @@ def _side_of(name: str) -> tuple[str | None, str]:
     # also names in camel case, such as LeftKidney
     words = [word.lower() for word in re.findall(r"[A-Z]?[^\W\d_A-Z]+|[A-Z]+(?![a-z])|\d+", name)]
     for place, word in enumerate(words):
-        at_end = place in (0, len(words) - 1)
-        for side, known in (("left", _LEFT), ("right", _RIGHT)):
-            # single letters and lh, rh only at the beginning or the end
-            if word == known[0] or (at_end and word in known):
-                return side, " ".join(words[:place] + words[place + 1 :])
+        rest = " ".join(words[:place] + words[place + 1 :])
+        for side, known in _SIDES.items():
+            # L1 and R1 are no sides
+            if word in known and not rest.isdigit():
+                return side, rest
     return None, name

@@ -53,6 +53,10 @@ def test_ct_keeps_its_scale_and_other_images_have_their_own():
     # nothing is known of the foreground, or of which channel is CT
     assert data_rules.choose_normalization(fingerprint(modality="CT", foreground=None), False).value == "volume"
     assert data_rules.choose_normalization(fingerprint(modality="CT", channels=("CT", "PET")), False).value == "volume"
+    # a phantom, whose labels have one value
+    for flat in (dataclasses.replace(DARK, sd=0.0), dataclasses.replace(DARK, p0_5=7.0, p50=7.0, p99_5=7.0)):
+        phantom = fingerprint(modality="CT", foreground=flat)
+        assert data_rules.choose_normalization(phantom, False).value == "volume"
     brain = fingerprint(surround=True)
     assert data_rules.choose_crop_background(brain).value
     assert data_rules.choose_normalization(brain, True).value == "inside"
@@ -164,14 +168,14 @@ def test_rare_labels_are_drawn_more_often_and_background_for_a_fifth():
     data = fingerprint(labels={"b": 7, "a": 2}, voxels={"a": 1600, "b": 100})
     assert data_rules.choose_class_ratios(data).value == [0.75, 1.0, 2.0]
     never = fingerprint(labels={"a": 1, "b": 2}, voxels={"a": 10**6, "b": 0})
-    assert data_rules.choose_class_ratios(never).value[2] == 4.0
+    assert data_rules.choose_class_ratios(never).value == [0.5, 1.0, 1.0]
 
 
 def test_rare_labels_weigh_more_and_the_background_least():
     data = fingerprint(labels={"b": 7, "a": 2}, voxels={"a": 1600, "b": 100})
     assert data_rules.choose_class_weights(data).value == [0.67, 0.67, 1.33]
     never = fingerprint(labels={"a": 1, "b": 2}, voxels={"a": 10**6, "b": 0})
-    assert data_rules.choose_class_weights(never).value == [0.4, 0.4, 1.6]
+    assert data_rules.choose_class_weights(never).value == [1.0, 1.0, 1.0]
     assert data_rules.choose_class_weights(fingerprint(labels={"a": 1}, voxels={"a": 5})).value is None
 
 
