@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data import load_datalist
-from monai_unetpp.data.labelled import file_identity
+from monai_unetpp.data.labelled import file_identity, list_cases
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
 from monai_unetpp.files import claimed, write_text
@@ -21,6 +21,7 @@ from monai_unetpp.progress import Progress, counting, teller
 from monai_unetpp.pruning import preflight, verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
+from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.training_run.beginning import write_beginning
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit
@@ -31,6 +32,7 @@ from monai_unetpp.training_run.judging import (
     judge_bundle,
     score_fold,
     split_folds,
+    thin_folds,
 )
 from monai_unetpp.training_run.planned import Planned, planned_bundle
 from monai_unetpp.training_run.sharing import TimeShares, kept_shares, share_time
@@ -160,7 +162,10 @@ class _Run:
             if rank() == 0:
                 shares = kept_shares(folder / "time.json") or _share_time(planned, judging, values, started)
             shares = from_first(shares, group)
-        return cls(planned, values, training, validation, shares, tell)
+        run = cls(planned, values, training, validation, shares, tell)
+        if run.unscored:
+            tell(run.unscored)
+        return run
 
     @property
     def bundle(self) -> Path:
@@ -175,6 +180,30 @@ class _Run:
     @property
     def _listed(self) -> _Entries:
         return [*self.training, *self.validation] if self.planned.folds else self.training
+
+    @property
+    def _folds(self) -> list[list[Mapping[str, Any]]]:
+        return split_folds(self._listed, self.planned.folds)
+
+    @property
+    def judging(self) -> list[list[Mapping[str, Any]]]:
+        """The cases to score: of each fold, or without folds of the validation list alone."""
+        crossed = self.planned.folds
+        folds, listed = (self._folds, self._listed) if crossed else ([self.validation], self.validation)
+        return thin_folds(folds, listed, self.shares.scored or len(listed))
+
+    @property
+    def unscored(self) -> str:
+        """How many cases are not scored and why, as a sentence; empty where all are."""
+        listed = self._listed if self.planned.folds else self.validation
+        left = len(listed) - sum(map(len, self.judging))
+        if not left:
+            return ""
+        were, them = ("was", "it") if left == 1 else ("were", "them")
+        remedy = "monai-unetpp prune scores all of them."
+        if self.planned.folds:
+            remedy = f"To score {them}, train in another folder with more --minutes."
+        return f"{left} of {counted(len(listed), 'case')} {were} not scored, as there was no time for {them}. {remedy}"
 
     def _usable(self, listed: _Entries, minutes: float) -> tuple[_Entries, float]:
         """The cases that a training of some minutes uses, and the share of them that is kept in memory."""
@@ -206,15 +235,14 @@ class _Run:
         """For each fold, train on all others and score this one."""
         if not self.planned.folds:
             return []
-        folds = split_folds([*self.training, *self.validation], self.planned.folds)
-        scores = []
-        for number, held_out in enumerate(folds, start=1):
+        folds, scores = self._folds, []
+        for number, (held_out, scored) in enumerate(zip(folds, self.judging, strict=True), start=1):
             rest = [entry for fold in folds if fold is not held_out for entry in fold]
             folder = fold_dir(self.bundle, number)
             name = f"fold {number} of {len(folds)}"
             self._fit(name, folder, rest, self.shares.fold, held_out)
             with counting(self.tell, f"{name}: scoring") as count:
-                scores.append(score_fold(self.bundle, held_out, folder, self.values, count))
+                scores.append(score_fold(self.bundle, scored, folder, self.values, count))
         return scores
 
     def fit_final(self) -> Fitted:
@@ -232,7 +260,10 @@ class _Run:
     def judge(self, folds: list[Scores]) -> PruningResult:
         """Decide between the levels, and write the report."""
         self.tell("comparing the levels")
-        return judge_bundle(self.bundle, folds, self.shares.repeats, self.values, self.tell)
+        fields = {**self.shares.measuring, "unscored": self.unscored}
+        if self.unscored and not folds:
+            fields["only"] = tuple(case.name for case in list_cases(self.judging[0]))
+        return judge_bundle(self.bundle, folds, fields, self.values, self.tell)
 
     def finish(self, fitted: Fitted, result: PruningResult) -> TrainingOutcome:
         """Document the results, and write the pruned bundle."""
