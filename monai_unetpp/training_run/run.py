@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from monai_unetpp.data.labelled import file_identity, list_cases
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
 from monai_unetpp.files import claimed, write_text
+from monai_unetpp.guard import FINGERPRINT_FILE
+from monai_unetpp.planning import Fingerprint
 from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.progress import Progress, counting, teller
 from monai_unetpp.pruning import preflight, verdict
@@ -213,7 +216,20 @@ class _Run:
         # as many at once as in train.json
         workers = max(1, min(4, plan["num_workers"]))
         facts = {"cache_rate": plan["cache_rate"], "batch_size": plan["batch_size"], "workers": workers}
-        return self.shares.usable(listed, minutes, **facts)
+        labels = [self._labels.get(id(entry), frozenset()) for entry in listed]
+        return self.shares.usable(listed, minutes, **facts, labels=labels)
+
+    @cached_property
+    def _labels(self) -> dict[int, frozenset[str]]:
+        """Names of the labels that each training case has, as far as the plan measured them."""
+        path = self.bundle / FINGERPRINT_FILE
+        measured = Fingerprint.read(path).cases if path.is_file() else ()
+        if len(measured) != len(self.training):
+            return {}
+        return {
+            id(entry): frozenset(name for name, voxels in case.voxels.items() if voxels)
+            for entry, case in zip(self.training, measured, strict=True)
+        }
 
     def _fit(
         self, name: str, folder: Path, listed: _Entries, minutes: float, held_out: _Entries | None = None
@@ -225,6 +241,8 @@ class _Run:
                 f"{name}: {len(cases)} of {len(listed)} cases are used, as more would take too much of the "
                 f"{minutes:.1f} minutes, or of the memory."
             )
+        if "cache_rate" not in self.planned.plan.by_hand:
+            cache_rate = min(cache_rate, self.shares.cached(len(cases)))
         observed = 0 if held_out is None and self.planned.folds else self.planned.observed
         # the weights of a fold judge, and are in no bundle
         own = {"cache_rate": cache_rate, "record_cases": held_out is None}

@@ -6,13 +6,18 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import time
+from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 from monai_unetpp.distributed import process_count
 from monai_unetpp.files import write_text
+from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.planning.bundle_writing import has_trained
 
 __all__ = ["CaseTime", "TimeShares", "kept_shares", "share_time"]
@@ -27,8 +32,8 @@ _FOLDS_SHARE = 0.6
 _OBSERVING_SHARE = 0.05
 #: Largest share of a training for preparing its cases before the first step.
 _PREPARING_SHARE = 0.5
-#: Cases that are used in any case.
-_FEWEST_CASES = 4
+#: Cases that are used in any case, and those with a label, if there are as many.
+_FEWEST_CASES, _LEAST_WITH_LABEL = 4, 2
 #: Steps for which there must be time if cases are prepared again for every patch; as in a plan.
 _LEAST_STEPS = 1500
 #: Largest share of the time that is reserved for the verdict, and where this leaves out cases.
@@ -57,7 +62,7 @@ _PASSES = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class CaseTime:
-    """Seconds that a case takes.
+    """Seconds that a case takes, and memory.
 
     Attributes:
         network: one pass of the network for all levels.
@@ -65,12 +70,14 @@ class CaseTime:
             and comparing them with the truth.
         preparing: preparing it for training.
         checking: reading and checking its files before it is scored.
+        prepared_bytes: memory that it takes once it is prepared.
     """
 
     network: float
     scoring: float = 0.0
     preparing: float = 0.0
     checking: float = 0.0
+    prepared_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +95,8 @@ class TimeShares:
         warm_up: number of runs before those that are measured.
         pictures: most of the worst cases to draw.
         volume_share: share of the voxels of a volume on which the levels are measured.
+        case_bytes: memory that a prepared case takes; 0 if it is not known.
+        cache_bytes: half of the memory that was free; 0 if it is not known.
     """
 
     final: float
@@ -100,6 +109,8 @@ class TimeShares:
     warm_up: int = _WARM_UP
     pictures: int = _PICTURES
     volume_share: float = 1.0
+    case_bytes: int = 0
+    cache_bytes: int = 0
 
     @property
     def measuring(self) -> dict[str, Any]:
@@ -110,14 +121,25 @@ class TimeShares:
         """How many cases a training of some minutes can score from time to time, at most ``most``."""
         return most if self.case_s == 0 else min(most, int(_OBSERVING_SHARE * 60 * minutes / self.case_s))
 
+    def cached(self, cases: int) -> float:
+        """The share of some cases that fits into half of the memory that is free now."""
+        return _fitting(_half_free(), cases * self.case_bytes)
+
     def usable(
-        self, cases: Sequence[_T], minutes: float, *, cache_rate: float, workers: int, batch_size: int
+        self,
+        cases: Sequence[_T],
+        minutes: float,
+        *,
+        cache_rate: float,
+        workers: int,
+        batch_size: int,
+        labels: Sequence[AbstractSet[str]] = (),
     ) -> tuple[Sequence[_T], float]:
         """The cases that a training of some minutes uses, and the share of them that is kept in memory.
 
         They are all of them, unless preparing those that are kept would take too much of the time, or preparing the
         others again for every patch would leave too few steps: then evenly spread ones, which are kept as far as there
-        is memory.
+        is memory; every label that a case has is in two of these, or in all that have it.
 
         Args:
             cases: the training cases.
@@ -125,14 +147,48 @@ class TimeShares:
             cache_rate: the share of the cases for which there is memory.
             workers: how many are prepared at once, which hinder each other.
             batch_size: patches per step.
+            labels: names of the labels that each case has; without them, no label is looked after.
         """
+        cache_rate = min(cache_rate, _fitting(self.cache_bytes, len(cases) * self.case_bytes))
         each_s, seconds = self.prepare_s * 2 / (workers + 1), 60 * minutes
         kept, most_kept = cache_rate * len(cases), _PREPARING_SHARE * seconds / each_s if each_s else math.inf
         again_s = (1 - cache_rate) * batch_size * each_s
         count = max(int(min(kept, most_kept)), _FEWEST_CASES)
         if (kept <= most_kept and _LEAST_STEPS * again_s <= seconds) or count >= len(cases):
             return cases, cache_rate
-        return [cases[number * len(cases) // count] for number in range(count)], min(1.0, kept / count)
+        chosen = _with_labels([number * len(cases) // count for number in range(count)], labels)
+        return [cases[number] for number in chosen], min(1.0, kept / len(chosen))
+
+
+def _half_free() -> int:
+    """Half of the memory that is free, of this process under ``torchrun``; 0 if the system does not report it."""
+    return (available_bytes() or 0) // (2 * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _fitting(memory: int, wanted: int) -> float:
+    """The share of the wanted bytes that fits into the memory, if both are known."""
+    return min(1.0, memory / wanted) if memory and wanted else 1.0
+
+
+def _with_labels(chosen: Sequence[int], labels: Sequence[AbstractSet[str]]) -> list[int]:
+    """Exchange chosen cases until each label is in two of them, or in all that have it; if need be, add some."""
+    found = list(chosen)
+    have = Counter(name for number in found for name in labels[number]) if labels else Counter[str]()
+    wanted = {name: min(_LEAST_WITH_LABEL, count) for name, count in Counter(chain(*labels)).items()}
+    for name in sorted(wanted, key=lambda each: (wanted[each], each)):
+        for number in (number for number, own in enumerate(labels) if name in own and number not in chosen):
+            if have[name] >= wanted[name]:
+                break
+            if number in found:
+                continue
+            spare = [other for other in found if all(have[each] > wanted[each] for each in labels[other])]
+            have.update(labels[number])
+            if spare:
+                nearest = min(spare, key=lambda other: abs(other - number))
+                found.remove(nearest)
+                have.subtract(labels[nearest])
+            found.append(number)
+    return sorted(found)
 
 
 def kept_shares(path: Path) -> TimeShares | None:
@@ -191,6 +247,8 @@ def share_time(
         warm_up=verdict.warm_up,
         pictures=verdict.pictures,
         volume_share=verdict.volume_share,
+        case_bytes=case.prepared_bytes,
+        cache_bytes=_half_free(),
     )
     write_text(path, json.dumps(dataclasses.asdict(shares), indent=1) + "\n")
     return shares

@@ -451,6 +451,8 @@ def test_the_time_of_a_case_has_all_that_scoring_and_training_do_with_it(discs_d
     found, levels = timing.time_case(planned("timed"), entry, values)
     assert levels == 2
     assert min(dataclasses.astuple(found)) > 0
+    # an image of four bytes a pixel, and a label of one
+    assert found.prepared_bytes >= 5 * 24 * 24
     # a GPU is still at work when a call returns
     assert set(waited) == {"cpu"}
 
@@ -488,8 +490,43 @@ def test_a_training_uses_as_many_cases_as_it_can_prepare():
     assert usable(minutes=200, cache_rate=0.25) == (cases[::4], 1.0)
     # memory holds two of the fewest cases that are used
     assert usable(minutes=1, cache_rate=0.02) == ([0, 25, 50, 75], 0.5)
+    # what was free is less than what the plan supposes
+    tight = dataclasses.replace(shares, case_bytes=10, cache_bytes=200)
+    facts = {"cache_rate": 0.5, "workers": 1, "batch_size": 2}
+    assert tight.usable(cases, 100, **facts) == (cases[::5], 1.0)
     # shares of before did not know how long it takes
     assert TimeShares(10, 0, 1, 1).usable(cases, 0.01, cache_rate=0.5, workers=1, batch_size=2) == (cases, 0.5)
+
+
+def test_cases_that_are_left_out_take_no_label_with_them():
+    cases = list(range(100))
+    labels = [
+        {"organ", *(["lesion"] if number in (1, 3, 97) else []), *(["stone"] * (number == 50))} for number in cases
+    ]
+    labels[31] = set()
+    shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, prepare_s=6.0)
+    facts = {"cache_rate": 1.0, "workers": 1, "batch_size": 2, "labels": labels}
+    assert shares.usable(cases, 10, **facts)[0] == [1, 3, *cases[4::2]]
+    found, rate = shares.usable(cases, 1, **facts)
+    assert (len(found), rate) == (5, 1.0)
+    assert 50 in found
+    assert len({1, 3, 97} & set(found)) == 2
+    assert sorted(found) == found
+    # as many as there are, even where all of the places are needed
+    labels = [{f"label {number}"} for number in range(6)]
+    assert shares.usable(list(range(6)), 0.01, **(facts | {"labels": labels}))[0] == list(range(6))
+
+
+def test_the_cache_takes_half_of_the_free_memory_at_most(tmp_path, monkeypatch):
+    monkeypatch.setattr("monai_unetpp.training_run.sharing.available_bytes", lambda: 2000)
+    case = CaseTime(1.0, prepared_bytes=10)
+    found = share_time(tmp_path / "time.json", 60, started=time.monotonic(), case=case, cases=3, levels=3, folds=0)
+    assert (found.case_bytes, found.cache_bytes) == (10, 1000)
+    assert [found.cached(count) for count in (50, 100, 200)] == [1.0, 1.0, 0.5]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert found.cached(100) == 0.5
+    monkeypatch.setattr("monai_unetpp.training_run.sharing.available_bytes", lambda: None)
+    assert found.cached(10**6) == 1.0
 
 
 def test_it_is_told_how_many_cases_a_training_uses(tmp_path, monkeypatch):
