@@ -58,10 +58,10 @@ class Machine:
 
     Attributes:
         operations_per_s: floating-point operations per second in training, a power of 4 times 1e9.
-        memory_bytes: memory available to a training, a power of 2.
+        memory_bytes: memory available to a training, the nearest power of 2.
         cores: number of cores of the processor.
         device: ``"cpu"`` or ``"cuda"``.
-        host_bytes: memory of the computer, a power of 2; None where it is ``memory_bytes``, on a CPU.
+        host_bytes: memory of the computer, the nearest power of 2; None where it is ``memory_bytes``, on a CPU.
         logits_per_s: logits (voxels times classes times heads) per second for which the loss and its gradient are
             computed, a power of 4 times 1e6; infinite if the loss is to take no time.
 
@@ -88,9 +88,9 @@ class Machine:
         logits_per_s: float = math.inf,
     ) -> Machine:
         """The class of a measured machine."""
-        host = None if host_bytes is None else 2 ** int(math.log2(host_bytes))
+        host = None if host_bytes is None else 2 ** round(math.log2(host_bytes))
         speeds = _class_of(operations_per_s, 1e9), _class_of(logits_per_s, 1e6)
-        return cls(speeds[0], 2 ** int(math.log2(memory_bytes)), cores, device, host, speeds[1])
+        return cls(speeds[0], 2 ** round(math.log2(memory_bytes)), cores, device, host, speeds[1])
 
     def seconds(self, cost: StepCost) -> float:
         """The time of one training step."""

@@ -60,7 +60,7 @@ _RECIPE = {
     "flips": Choice([], "Test-time flips take several times as long for little gain."),
 }
 #: Bytes per voxel of the label and of each channel of a cached case; share of the memory for the cache.
-_LABEL_BYTES, _CHANNEL_BYTES, _CACHE_SHARE = 1, 4, 0.25
+_LABEL_BYTES, _CHANNEL_BYTES, _CACHE_SHARE = 1, 4, 0.5
 _MOST_WORKERS = 8
 #: Least minutes of a training for ``torch.compile`` to save more time than it takes.
 _WORTH_COMPILING = 15
@@ -209,8 +209,8 @@ def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Mac
     return {
         "cache_rate": Choice(
             round(share, 2),
-            f"{kept} into a quarter of the computer's memory; any others are prepared again for every patch, or left "
-            "out where that would take too long.",
+            f"{kept} into half of the computer's memory, and of what is free of it when the training starts; any "
+            "others are prepared again for every patch, or left out where that would take too long.",
             OWN,
         ),
         "num_workers": Choice(

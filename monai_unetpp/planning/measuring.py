@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ _VERSION = 2
 """Version of the measurements; increased when they change, so that older caches are not used."""
 #: Without the extremes, which are kept apart: in the sample of all cases they would count as much as other quantiles.
 _QUANTILES = QUANTILES[1:-1]
+#: Largest label value up to which there is a place in memory for each.
+_MOST_IN_TABLE = 2**16
 #: Ranges of the lowest and highest intensities of most CT images, for data sets that name no modality.
 _LOWEST_HU, _HIGHEST_HU = (-4500.0, -500.0), (50.0, 6000.0)
 
@@ -165,7 +167,7 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
     surround = find_own_surround(torch.from_numpy(voxels))
     hidden = None if surround is None else surround.mask.cpu().numpy()
     inside = np.isin(label.data, list(described.labels.values()))
-    labels = {name: _measure_label(label.data == value, voxels, hidden) for name, value in described.labels.items()}
+    labels = _measure_labels(label.data, described.labels, voxels, hidden)
     whole = [sample_evenly(channel) for channel in voxels]
     foreground = [_sampled(channel[inside]) if inside.any() else None for channel in voxels]
     content = content_box(voxels.shape[1:], surround)
@@ -196,21 +198,40 @@ def _sampled(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], tuple[f
     return sample_evenly(values), (float(values.min()), float(values.max()))
 
 
-def _measure_label(
-    mask: npt.NDArray[np.bool_], image: npt.NDArray[Any], surround: npt.NDArray[np.bool_] | None
-) -> _MeasuredLabel:
-    """Size, connected components (through faces, edges and corners), medians and share in the surround of a label."""
-    if not mask.any():
-        return _MeasuredLabel()
-    (box,) = ndimage.find_objects(mask.astype(np.uint8))
-    inside = mask[box]
-    count = int(np.count_nonzero(inside))
-    return _MeasuredLabel(
-        voxels=count,
-        parts=int(ndimage.label(inside, ndimage.generate_binary_structure(mask.ndim, mask.ndim))[1]),
-        medians=tuple(float(np.median(sample_evenly(channel[box][inside]))) for channel in image),
-        in_surround=0.0 if surround is None else np.count_nonzero(inside & surround[box]) / count,
-    )
+def _measure_labels(
+    label: npt.NDArray[Any],
+    values: Mapping[str, int],
+    image: npt.NDArray[Any],
+    surround: npt.NDArray[np.bool_] | None,
+) -> dict[str, _MeasuredLabel]:
+    """Size, connected components (through faces, edges and corners), medians and share in the surround of each label.
+
+    Each is looked at in its own box, as one label may be a small part of many.
+    """
+    boxes = _boxes(label, values.values())
+    found = dict.fromkeys(values, _MeasuredLabel())
+    for name, value in values.items():
+        if (box := boxes.get(value)) is None:
+            continue
+        inside = label[box] == value
+        count = int(np.count_nonzero(inside))
+        found[name] = _MeasuredLabel(
+            voxels=count,
+            parts=int(ndimage.label(inside, ndimage.generate_binary_structure(label.ndim, label.ndim))[1]),
+            medians=tuple(float(np.median(sample_evenly(channel[box][inside]))) for channel in image),
+            in_surround=0.0 if surround is None else np.count_nonzero(inside & surround[box]) / count,
+        )
+    return found
+
+
+def _boxes(label: npt.NDArray[Any], values: Iterable[int]) -> dict[int, tuple[slice, ...]]:
+    """The bounding box of the voxels of each value that occurs, from one pass over a label map."""
+    known: Sequence[int] = range(1, 1 + max(values, default=0))
+    if len(known) > _MOST_IN_TABLE:
+        unique, numbers = np.unique(label, return_inverse=True)
+        known, label = unique.tolist(), 1 + numbers.reshape(label.shape)
+    boxes = ndimage.find_objects(label, max_label=len(known))
+    return {value: box for value, box in zip(known, boxes, strict=True) if box is not None}
 
 
 def _bounds(values: npt.NDArray[Any]) -> tuple[float, float]:

@@ -188,10 +188,11 @@ def _with_pictures(
     result: PruningResult,
     scored_by: Mapping[tuple[str, str], NestedUNet] | None,
 ) -> PruningResult:
-    shown, folder = shown_loser(result), prepared.plan.outputs.output_dir
+    shown, outputs = shown_loser(result), prepared.plan.outputs
     if shown is None:
         return result
-    found = save_worst_cases(folder, prepared.plan.pipeline, shown.level, scored.data_sets, scored_by)
+    cases = (shown.level, scored.data_sets, scored_by, outputs.pictures)
+    found = save_worst_cases(outputs.output_dir, prepared.plan.pipeline, *cases)
     return dataclasses.replace(result, overlays=found)
 
 

@@ -17,6 +17,7 @@ from monai_unetpp.bundles import TrainingRecord
 from monai_unetpp.data import find_ignore_label, load_datalist, read_geometry
 from monai_unetpp.data.case_check import CheckedCase
 from monai_unetpp.data.labelled import LabelledCase
+from monai_unetpp.data.naming import entry_name
 from monai_unetpp.distributed import rank
 from monai_unetpp.inferers import NestedSlidingWindowInferer, PrecisionInferer
 from monai_unetpp.measuring.energy import find_counter
@@ -233,7 +234,9 @@ def _entries(plan: PruningPlan, given: Scores | None) -> dict[str, list[dict[str
         else:
             # data sets without a validation list write down how they were split
             folder = plan.outputs.output_dir / "splits" / name
-            found[name] = load_datalist(directory, plan.data.list_key, folder, **plan.data.subject_rules)
+            listed = load_datalist(directory, plan.data.list_key, folder, **plan.data.subject_rules)
+            some = bool(plan.data.only) and directory != plan.data.confirm_dir
+            found[name] = [entry for entry in listed if entry_name(entry) in plan.data.only] if some else listed
     return found
 
 
@@ -382,6 +385,7 @@ def measure_levels(prepared: Prepared, scored: Scored) -> dict[str, PointCost]:
         device=prepared.device,
         precision=inferer_precision(plan.pipeline.inferer),
         repeats=plan.costs.repeats,
+        warm_up=plan.costs.warm_up,
         seed=plan.rules.seed,
         full_network=network.eval(),
         levels=embedded,
@@ -398,15 +402,18 @@ def doubts(prepared: Prepared, scored: Scored) -> tuple[str, ...]:
     return (
         *doubts_of_rules(plan.rules),
         *doubts_of_split(subjects, plan.data.confirm_share),
+        *filter(None, [plan.data.unscored]),
         *doubts_of_tolerances(plan.pipeline.tolerance_mm, scored.rows, float(np.median(edges)), dims),
     )
 
 
 def _median_shape(plan: PruningPlan, scored: Scored) -> tuple[int, ...]:
-    """The shape of the preprocessed volume of median size among the choosing cases."""
+    """The shape of the preprocessed volume of median size among the choosing cases, or of the share to measure on."""
     cases = sorted((case for each in scored.choosing for case in each.cases), key=_voxels)
     image = Pipeline(**_steps(plan, None)).load(cases[len(cases) // 2])
-    return tuple(image.shape[1:])
+    scale = plan.costs.volume_share ** (1 / (image.ndim - 1))
+    edges = zip(image.shape[1:], plan.pipeline.window_shape, strict=True)
+    return tuple(min(edge, max(window, round(edge * scale))) for edge, window in edges)
 
 
 def _voxels(case: LabelledCase) -> int:

@@ -76,6 +76,8 @@ class EvaluationData:
         scores: tables of out-of-fold scores, one per fold, to use instead of scoring the cases of ``dataset_dir``; see
             :func:`monai_unetpp.pruning.judge`. The cases may be of any of its lists. A training with ``--folds`` writes
             them as ``training/fold_1/per_case.csv`` and so on.
+        only: names of the cases of the data sets that are scored; empty for all of the list.
+        unscored: which cases are not scored and why, as a sentence for the report.
 
     Raises:
         ValueError: no data set, two with the same name, both ways to confirm, a share out of range, or tables of
@@ -108,6 +110,8 @@ class EvaluationData:
         metavar="CSV",
         help="out-of-fold scores of the cases, such as a fold's per_case.csv; repeatable, once for each fold",
     )
+    only: tuple[str, ...] = ()
+    unscored: str = ""
 
     def __post_init__(self) -> None:
         given: Any = self.dataset_dir
@@ -147,6 +151,8 @@ class CostSettings:
 
     Attributes:
         repeats: latency runs of each level.
+        warm_up: unmeasured runs before them.
+        volume_share: share of the voxels of the case of median size on which time and memory are measured, about.
         settings: values of overlap, flips, precision, runtime and windows at which every level is evaluated too, in all
             combinations, such as ``{"overlap": [0.0, 0.25], "precision": ["fp32", "bf16"]}`` or ``["overlap=0,0.25",
             "precision=fp32,bf16"]``; the inferer must then be a ``NestedSlidingWindowInferer``. ``adaptive`` lists
@@ -155,10 +161,12 @@ class CostSettings:
         settings_repeats: latency runs of each operating point of ``settings``.
 
     Raises:
-        ValueError: fewer than one run.
+        ValueError: fewer than one run, or a share out of range.
     """
 
     repeats: int = 10
+    warm_up: int = 2
+    volume_share: float = 1.0
     settings: Mapping[str, Any] | Sequence[str] | str | None = option(
         None,
         action="append",
@@ -172,6 +180,8 @@ class CostSettings:
     def __post_init__(self) -> None:
         if self.repeats < 1:
             raise ValueError(f"repeats must be 1 or more, got {self.repeats}. Ten give a usable spread.")
+        if not 0 < self.volume_share <= 1:
+            raise ValueError(f"volume_share must lie above 0 and up to 1, got {self.volume_share}.")
         if self.settings_repeats < 1:
             raise ValueError(
                 f"settings_repeats must be 1 or more, got {self.settings_repeats}. Use at least three to compare."
@@ -189,6 +199,7 @@ class Outputs:
         write: folder for the pruned bundle; it is written if the verdict is to prune.
         overwrite: whether ``write`` may replace an earlier pruned bundle.
         progress: True shows bars on standard error, a function is called with a line of text after each case.
+        pictures: most of the worst cases to draw.
     """
 
     output_dir: Path = option(flags=("-o", "--output", "--output_dir"), metavar="DIR", help="folder for the report")
@@ -197,6 +208,7 @@ class Outputs:
     write: Path | None = option(None, metavar="DIR", help="write the pruned bundle there if the verdict is to prune")
     overwrite: bool = option(False, help="replace an earlier pruned bundle")
     progress: Progress = True
+    pictures: int = 4
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "output_dir", Path(fspath(self.output_dir)))

@@ -10,9 +10,10 @@ from typing import Any
 from monai_unetpp.pruning.inference import inference_of
 from monai_unetpp.pruning.plan import PruningPlan
 from monai_unetpp.pruning.report import read_report
-from monai_unetpp.pruning.report_tables import EARLIER_RULES
+from monai_unetpp.pruning.report_tables import EARLIER_RULES, UNSCORED
 from monai_unetpp.pruning.results import InferenceSetting
 from monai_unetpp.pruning.rules import Rules
+from monai_unetpp.reporting.numbers import percent
 
 __all__ = ["earlier_rules", "run_settings"]
 
@@ -42,12 +43,16 @@ def run_settings(plan: PruningPlan, own: InferenceSetting | None, folds: int = 0
     if own is not None:
         settings["runtime"] = own.runtime
     settings["list of cases"] = f"out of fold, {folds} networks" if folds else data.list_key
+    if data.unscored:
+        settings[UNSCORED] = data.unscored
     if data.confirm_dir is not None:
         settings["confirmed on"] = data.confirm_dir.resolve().name
     if data.confirm_share is not None:
         settings["share of subjects kept back to confirm"] = f"{data.confirm_share:g}"
         settings["seed of the split"] = str(plan.rules.seed)
     settings["runs per latency"] = str(plan.costs.repeats)
+    if plan.costs.volume_share < 1:
+        settings["share of a volume that costs are measured on"] = percent(plan.costs.volume_share)
     return settings
 
 

@@ -50,6 +50,7 @@ __all__ = [
     "DECISION_RULE",
     "EARLIER_RULES",
     "PAPER_CLAIM",
+    "UNSCORED",
     "accuracy_table",
     "claims_table",
     "comparisons_table",
@@ -70,6 +71,9 @@ _GLANCE_LABELS = 4
 
 EARLIER_RULES = "earlier rules"
 """The entry of ``result.settings`` with other rules by which the same cases were judged before."""
+
+UNSCORED = "cases not scored"
+"""The entry of ``result.settings`` that says which cases were left out for lack of time."""
 
 DECISION_RULE = (
     "Levels are tested in a fixed order from deep to shallow, and the first that does not pass stops the search: "
@@ -124,7 +128,8 @@ def verdicts_table(result: PruningResult) -> Table:
         words=("Data set", "Verdict", "Its cases", "Optimistic", "In words"),
         notes=[
             "Optimistic: whether the cases that give the figures also chose the level or, where they confirm it, the "
-            "weights."
+            "weights.",
+            result.settings.get(UNSCORED, ""),
         ],
     )
 

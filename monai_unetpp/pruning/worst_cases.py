@@ -25,8 +25,6 @@ from monai_unetpp.pruning.summary import WorstCase, losses_of_cases
 
 __all__ = ["save_worst_cases"]
 
-_OVERLAYS = 4
-
 
 def save_worst_cases(
     folder: Path,
@@ -34,6 +32,7 @@ def save_worst_cases(
     chosen: str,
     scores: Sequence[Scores],
     networks: Mapping[tuple[str, str], NestedUNet] | None = None,
+    most: int = 4,
 ) -> tuple[str, ...]:
     """Draw the worst cases of a level into ``folder/overlays``.
 
@@ -43,6 +42,7 @@ def save_worst_cases(
         chosen: the level to show beside the deepest one.
         scores: of all data sets.
         networks: by data set and case, the network that scored it instead of that of the pipeline.
+        most: how many are drawn.
 
     Returns:
         Paths relative to ``folder``, the worst case first.
@@ -60,7 +60,7 @@ def save_worst_cases(
             cases[key],
             loss,
         )
-        for key, loss in list(worst.items())[:_OVERLAYS]
+        for key, loss in list(worst.items())[:most]
     )
 
 

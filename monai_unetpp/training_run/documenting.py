@@ -20,7 +20,7 @@ from monai_unetpp.bundles.training_record import (
 from monai_unetpp.files import atomic_path, write_text
 from monai_unetpp.planning import write_readme
 from monai_unetpp.pruning import verdict
-from monai_unetpp.pruning.report_tables import accuracy_table, worst_cases_table
+from monai_unetpp.pruning.report_tables import UNSCORED, accuracy_table, worst_cases_table
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.summary import data_sets, summarise
 from monai_unetpp.pruning.tradeoffs import mean_accuracy
@@ -100,7 +100,7 @@ def _training(bundle: Path, fitted: Fitted, cases: int, folds: int) -> str:
 
 def _performance(bundle: Path, result: PruningResult) -> str:
     summary = summarise(result)
-    parts = [escape(verdict(result).summary)]
+    parts = [" ".join(filter(None, [escape(verdict(result).summary), escape(result.settings.get(UNSCORED, ""))]))]
     parts += [_below(accuracy_table(result, summary, name)) for name in data_sets(result)]
     worst = worst_cases_table(result, summary)
     if worst is not None:

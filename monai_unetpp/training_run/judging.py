@@ -33,6 +33,8 @@ __all__ = [
     "pruning_plan",
     "score_fold",
     "split_folds",
+    "spread_cases",
+    "thin_folds",
 ]
 
 _Entries = Sequence[Mapping[str, Any]]
@@ -79,6 +81,38 @@ def split_folds(entries: _Entries, count: int, seed: int = 0) -> list[list[Mappi
     for subject in sorted(subjects, key=lambda name: -len(by_subject[name])):
         min(folds, key=len).extend(by_subject[subject])
     return folds
+
+
+def spread_cases(entries: _Entries, count: int) -> list[Mapping[str, Any]]:
+    """At most some cases: all of the subjects that are evenly spread over the list, as many as fit.
+
+    Args:
+        entries: all cases.
+        count: how many at most; one subject that has more is cut short.
+    """
+    if len(entries) <= count:
+        return list(entries)
+    by_subject: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for case, entry in zip(list_cases(entries), entries, strict=True):
+        by_subject[case.subject].append(entry)
+    subjects = list(by_subject.values())
+    for kept in range(min(count, len(subjects)), 0, -1):
+        found = [entry for number in range(kept) for entry in subjects[number * len(subjects) // kept]]
+        if len(found) <= count:
+            return found
+    return subjects[0][:count]
+
+
+def thin_folds(folds: Sequence[_Entries], entries: _Entries, count: int) -> list[list[Mapping[str, Any]]]:
+    """The cases of each fold that are scored: those of :func:`spread_cases`, at least one of each.
+
+    Args:
+        folds: the cases of each fold.
+        entries: all of them, in the order of their lists.
+        count: how many in all.
+    """
+    kept = {id(entry) for entry in spread_cases(entries, count)}
+    return [[entry for entry in fold if id(entry) in kept] or list(fold[:1]) for fold in folds]
 
 
 def score_fold(
@@ -129,7 +163,7 @@ def score_fold(
 def judge_bundle(
     bundle: Path,
     folds: Sequence[Scores],
-    repeats: int,
+    fields: Mapping[str, Any],
     values: Mapping[str, Any],
     tell: Callable[[str], None] | None = None,
 ) -> PruningResult:
@@ -138,11 +172,11 @@ def judge_bundle(
     Args:
         bundle: the folder of the bundle.
         folds: scores of all cases by networks that have never seen them; if empty, the validation cases are scored.
-        repeats: number of measured runs of each level.
+        fields: of the pruning plan: what there is time for.
         values: overrides of the bundle's configurations.
         tell: called with lines about the progress.
     """
-    plan = _final_plan(bundle, values).with_fields(repeats=repeats, progress=tell)
+    plan = _final_plan(bundle, values).with_fields(**fields, progress=tell)
     if not folds:
         return prune(plan)
     checkpoints = [fold_dir(bundle, number) / "model.pt" for number in range(1, len(folds) + 1)]

@@ -8,19 +8,23 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from monai_unetpp.data import load_datalist
-from monai_unetpp.data.labelled import file_identity
+from monai_unetpp.data.labelled import file_identity, list_cases
 from monai_unetpp.devices import resolve_device
 from monai_unetpp.distributed import from_first, local_device, process_group, rank, waiting_group
 from monai_unetpp.files import claimed, write_text
+from monai_unetpp.guard import FINGERPRINT_FILE
+from monai_unetpp.planning import Fingerprint
 from monai_unetpp.planning.data_check import check_data
 from monai_unetpp.progress import Progress, counting, teller
 from monai_unetpp.pruning import preflight, verdict
 from monai_unetpp.pruning.results import PruningResult
 from monai_unetpp.pruning.score import Scores
+from monai_unetpp.reporting.numbers import counted
 from monai_unetpp.training_run.beginning import write_beginning
 from monai_unetpp.training_run.documenting import document, install_weights
 from monai_unetpp.training_run.fitting import Fitted, fit
@@ -31,6 +35,7 @@ from monai_unetpp.training_run.judging import (
     judge_bundle,
     score_fold,
     split_folds,
+    thin_folds,
 )
 from monai_unetpp.training_run.planned import Planned, planned_bundle
 from monai_unetpp.training_run.sharing import TimeShares, kept_shares, share_time
@@ -160,7 +165,10 @@ class _Run:
             if rank() == 0:
                 shares = kept_shares(folder / "time.json") or _share_time(planned, judging, values, started)
             shares = from_first(shares, group)
-        return cls(planned, values, training, validation, shares, tell)
+        run = cls(planned, values, training, validation, shares, tell)
+        if run.unscored:
+            tell(run.unscored)
+        return run
 
     @property
     def bundle(self) -> Path:
@@ -176,6 +184,30 @@ class _Run:
     def _listed(self) -> _Entries:
         return [*self.training, *self.validation] if self.planned.folds else self.training
 
+    @property
+    def _folds(self) -> list[list[Mapping[str, Any]]]:
+        return split_folds(self._listed, self.planned.folds)
+
+    @property
+    def judging(self) -> list[list[Mapping[str, Any]]]:
+        """The cases to score: of each fold, or without folds of the validation list alone."""
+        crossed = self.planned.folds
+        folds, listed = (self._folds, self._listed) if crossed else ([self.validation], self.validation)
+        return thin_folds(folds, listed, self.shares.scored or len(listed))
+
+    @property
+    def unscored(self) -> str:
+        """How many cases are not scored and why, as a sentence; empty where all are."""
+        listed = self._listed if self.planned.folds else self.validation
+        left = len(listed) - sum(map(len, self.judging))
+        if not left:
+            return ""
+        were, them = ("was", "it") if left == 1 else ("were", "them")
+        remedy = "monai-unetpp prune scores all of them."
+        if self.planned.folds:
+            remedy = f"To score {them}, train in another folder with more --minutes."
+        return f"{left} of {counted(len(listed), 'case')} {were} not scored, as there was no time for {them}. {remedy}"
+
     def _usable(self, listed: _Entries, minutes: float) -> tuple[_Entries, float]:
         """The cases that a training of some minutes uses, and the share of them that is kept in memory."""
         plan = self.planned.plan
@@ -184,7 +216,20 @@ class _Run:
         # as many at once as in train.json
         workers = max(1, min(4, plan["num_workers"]))
         facts = {"cache_rate": plan["cache_rate"], "batch_size": plan["batch_size"], "workers": workers}
-        return self.shares.usable(listed, minutes, **facts)
+        labels = [self._labels.get(id(entry), frozenset()) for entry in listed]
+        return self.shares.usable(listed, minutes, **facts, labels=labels)
+
+    @cached_property
+    def _labels(self) -> dict[int, frozenset[str]]:
+        """Names of the labels that each training case has, as far as the plan measured them."""
+        path = self.bundle / FINGERPRINT_FILE
+        measured = Fingerprint.read(path).cases if path.is_file() else ()
+        if len(measured) != len(self.training):
+            return {}
+        return {
+            id(entry): frozenset(name for name, voxels in case.voxels.items() if voxels)
+            for entry, case in zip(self.training, measured, strict=True)
+        }
 
     def _fit(
         self, name: str, folder: Path, listed: _Entries, minutes: float, held_out: _Entries | None = None
@@ -196,6 +241,8 @@ class _Run:
                 f"{name}: {len(cases)} of {len(listed)} cases are used, as more would take too much of the "
                 f"{minutes:.1f} minutes, or of the memory."
             )
+        if "cache_rate" not in self.planned.plan.by_hand:
+            cache_rate = min(cache_rate, self.shares.cached(len(cases)))
         observed = 0 if held_out is None and self.planned.folds else self.planned.observed
         # the weights of a fold judge, and are in no bundle
         own = {"cache_rate": cache_rate, "record_cases": held_out is None}
@@ -206,15 +253,14 @@ class _Run:
         """For each fold, train on all others and score this one."""
         if not self.planned.folds:
             return []
-        folds = split_folds([*self.training, *self.validation], self.planned.folds)
-        scores = []
-        for number, held_out in enumerate(folds, start=1):
+        folds, scores = self._folds, []
+        for number, (held_out, scored) in enumerate(zip(folds, self.judging, strict=True), start=1):
             rest = [entry for fold in folds if fold is not held_out for entry in fold]
             folder = fold_dir(self.bundle, number)
             name = f"fold {number} of {len(folds)}"
             self._fit(name, folder, rest, self.shares.fold, held_out)
             with counting(self.tell, f"{name}: scoring") as count:
-                scores.append(score_fold(self.bundle, held_out, folder, self.values, count))
+                scores.append(score_fold(self.bundle, scored, folder, self.values, count))
         return scores
 
     def fit_final(self) -> Fitted:
@@ -232,7 +278,10 @@ class _Run:
     def judge(self, folds: list[Scores]) -> PruningResult:
         """Decide between the levels, and write the report."""
         self.tell("comparing the levels")
-        return judge_bundle(self.bundle, folds, self.shares.repeats, self.values, self.tell)
+        fields = {**self.shares.measuring, "unscored": self.unscored}
+        if self.unscored and not folds:
+            fields["only"] = tuple(case.name for case in list_cases(self.judging[0]))
+        return judge_bundle(self.bundle, folds, fields, self.values, self.tell)
 
     def finish(self, fitted: Fitted, result: PruningResult) -> TrainingOutcome:
         """Document the results, and write the pruned bundle."""

@@ -6,13 +6,18 @@ import dataclasses
 import json
 import logging
 import math
+import os
 import time
+from collections import Counter
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from monai_unetpp.distributed import process_count
 from monai_unetpp.files import write_text
+from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.planning.bundle_writing import has_trained
 
 __all__ = ["CaseTime", "TimeShares", "kept_shares", "share_time"]
@@ -27,12 +32,16 @@ _FOLDS_SHARE = 0.6
 _OBSERVING_SHARE = 0.05
 #: Largest share of a training for preparing its cases before the first step.
 _PREPARING_SHARE = 0.5
-#: Cases that are used in any case.
-_FEWEST_CASES = 4
+#: Cases that are used in any case, and those with a label, if there are as many.
+_FEWEST_CASES, _LEAST_WITH_LABEL = 4, 2
 #: Steps for which there must be time if cases are prepared again for every patch; as in a plan.
 _LEAST_STEPS = 1500
-#: Largest share of the time that is reserved for the verdict.
-_MOST_KEPT = 0.5
+#: Largest share of the time that is reserved for the verdict, and where this leaves out cases.
+_MOST_KEPT, _MOST_KEPT_FOR_SOME = 0.5, 0.3
+#: Largest share if even one case takes longer.
+_MOST_KEPT_FOR_ONE = 0.75
+#: Where time is short, the share of it for the measured runs, which then are of a part of a volume.
+_MOST_MEASURING = 0.1
 #: Share of the time below which the rest for training is called little.
 _LITTLE = 0.25
 #: Seconds that do not depend on the image size: the report, and a process per level that measures memory.
@@ -41,16 +50,19 @@ _REPORT_S, _LEVEL_S = 25.0, 12.0
 _START_S, _RESERVE = 15.0, 1.25
 #: Measured runs of each level for its latency: as many as the time allows.
 _REPEATS = (10, 5, 3, 1)
-_WARM_UP = 2
-#: Runs of each level that measure its memory, and most cases that are drawn, each of which is segmented once more.
-_MEMORY_RUNS, _PICTURES = 1, 4
+#: Runs before them, and most cases that are drawn, each of which is segmented once more.
+_WARM_UP, _PICTURES = 2, 4
+#: Where time is short, there are no runs before, and one case is drawn if there are as many as this.
+_FEWEST_TO_DRAW = 4
+#: Runs of each level that measure its memory.
+_MEMORY_RUNS = 1
 #: Time of all levels as pruned networks, relative to the deepest one.
 _PASSES = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
 class CaseTime:
-    """Seconds that a case takes.
+    """Seconds that a case takes, and memory.
 
     Attributes:
         network: one pass of the network for all levels.
@@ -58,12 +70,14 @@ class CaseTime:
             and comparing them with the truth.
         preparing: preparing it for training.
         checking: reading and checking its files before it is scored.
+        prepared_bytes: memory that it takes once it is prepared.
     """
 
     network: float
     scoring: float = 0.0
     preparing: float = 0.0
     checking: float = 0.0
+    prepared_bytes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +91,12 @@ class TimeShares:
         repeats: number of measured runs of each level.
         case_s: seconds of the network for one case at all levels; 0 if the file is of a version that did not keep them.
         prepare_s: seconds for preparing one case for training; 0 likewise.
+        scored: most cases that the verdict scores; 0 for all of them.
+        warm_up: number of runs before those that are measured.
+        pictures: most of the worst cases to draw.
+        volume_share: share of the voxels of a volume on which the levels are measured.
+        case_bytes: memory that a prepared case takes; 0 if it is not known.
+        cache_bytes: half of the memory that was free; 0 if it is not known.
     """
 
     final: float
@@ -85,19 +105,41 @@ class TimeShares:
     repeats: int
     case_s: float = 0.0
     prepare_s: float = 0.0
+    scored: int = 0
+    warm_up: int = _WARM_UP
+    pictures: int = _PICTURES
+    volume_share: float = 1.0
+    case_bytes: int = 0
+    cache_bytes: int = 0
+
+    @property
+    def measuring(self) -> dict[str, Any]:
+        """The fields of a pruning plan that say how much is measured and drawn."""
+        return {name: getattr(self, name) for name in ("repeats", "warm_up", "pictures", "volume_share")}
 
     def observed(self, most: int, minutes: float) -> int:
         """How many cases a training of some minutes can score from time to time, at most ``most``."""
         return most if self.case_s == 0 else min(most, int(_OBSERVING_SHARE * 60 * minutes / self.case_s))
 
+    def cached(self, cases: int) -> float:
+        """The share of some cases that fits into half of the memory that is free now."""
+        return _fitting(_half_free(), cases * self.case_bytes)
+
     def usable(
-        self, cases: Sequence[_T], minutes: float, *, cache_rate: float, workers: int, batch_size: int
+        self,
+        cases: Sequence[_T],
+        minutes: float,
+        *,
+        cache_rate: float,
+        workers: int,
+        batch_size: int,
+        labels: Sequence[AbstractSet[str]] = (),
     ) -> tuple[Sequence[_T], float]:
         """The cases that a training of some minutes uses, and the share of them that is kept in memory.
 
         They are all of them, unless preparing those that are kept would take too much of the time, or preparing the
         others again for every patch would leave too few steps: then evenly spread ones, which are kept as far as there
-        is memory.
+        is memory; every label that a case has is in two of these, or in all that have it.
 
         Args:
             cases: the training cases.
@@ -105,14 +147,48 @@ class TimeShares:
             cache_rate: the share of the cases for which there is memory.
             workers: how many are prepared at once, which hinder each other.
             batch_size: patches per step.
+            labels: names of the labels that each case has; without them, no label is looked after.
         """
+        cache_rate = min(cache_rate, _fitting(self.cache_bytes, len(cases) * self.case_bytes))
         each_s, seconds = self.prepare_s * 2 / (workers + 1), 60 * minutes
         kept, most_kept = cache_rate * len(cases), _PREPARING_SHARE * seconds / each_s if each_s else math.inf
         again_s = (1 - cache_rate) * batch_size * each_s
         count = max(int(min(kept, most_kept)), _FEWEST_CASES)
         if (kept <= most_kept and _LEAST_STEPS * again_s <= seconds) or count >= len(cases):
             return cases, cache_rate
-        return [cases[number * len(cases) // count] for number in range(count)], min(1.0, kept / count)
+        chosen = _with_labels([number * len(cases) // count for number in range(count)], labels)
+        return [cases[number] for number in chosen], min(1.0, kept / len(chosen))
+
+
+def _half_free() -> int:
+    """Half of the memory that is free, of this process under ``torchrun``; 0 if the system does not report it."""
+    return (available_bytes() or 0) // (2 * int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _fitting(memory: int, wanted: int) -> float:
+    """The share of the wanted bytes that fits into the memory, if both are known."""
+    return min(1.0, memory / wanted) if memory and wanted else 1.0
+
+
+def _with_labels(chosen: Sequence[int], labels: Sequence[AbstractSet[str]]) -> list[int]:
+    """Exchange chosen cases until each label is in two of them, or in all that have it; if need be, add some."""
+    found = list(chosen)
+    have = Counter(name for number in found for name in labels[number]) if labels else Counter[str]()
+    wanted = {name: min(_LEAST_WITH_LABEL, count) for name, count in Counter(chain(*labels)).items()}
+    for name in sorted(wanted, key=lambda each: (wanted[each], each)):
+        for number in (number for number, own in enumerate(labels) if name in own and number not in chosen):
+            if have[name] >= wanted[name]:
+                break
+            if number in found:
+                continue
+            spare = [other for other in found if all(have[each] > wanted[each] for each in labels[other])]
+            have.update(labels[number])
+            if spare:
+                nearest = min(spare, key=lambda other: abs(other - number))
+                found.remove(nearest)
+                have.subtract(labels[nearest])
+            found.append(number)
+    return sorted(found)
 
 
 def kept_shares(path: Path) -> TimeShares | None:
@@ -127,6 +203,9 @@ def share_time(
 ) -> TimeShares:
     """Divide the time, and save the shares, so that a resumed training keeps its schedule.
 
+    Where the verdict would take more than half of the time that is left, it draws and measures less, and where that is
+    not enough, it scores some of the cases.
+
     Args:
         path: the file for the shares; see :func:`kept_shares`.
         minutes: time for everything.
@@ -136,24 +215,17 @@ def share_time(
         levels: number of levels of the network.
         folds: number of folds.
     """
-    total_s = 60 * minutes
-    case_s = case.network + case.scoring + case.checking
-    scoring_s = case_s * math.ceil(cases / process_count()) + _REPORT_S + _LEVEL_S * levels
-    scoring_s += min(cases, _PICTURES) * (case.network + case.scoring)
-    most_s = _MOST_KEPT * total_s
-    runs = {n: (n + _WARM_UP + _MEMORY_RUNS) * _PASSES * case.network for n in _REPEATS}
-    needed = {n: _START_S + _RESERVE * (scoring_s + runs[n]) for n in _REPEATS}
-    repeats = next((n for n in _REPEATS if needed[n] <= most_s / 2), _REPEATS[-1])
-    kept_s = min(needed[repeats], most_s)
-    if needed[repeats] > most_s:
+    total_s, used_s = 60 * minutes, time.monotonic() - started
+    rest_s = max(total_s - used_s, 0.0)
+    verdict, most_s = _Verdict.within(rest_s, case, cases, levels, folds), _MOST_KEPT_FOR_ONE * rest_s
+    kept_s = min(verdict.seconds, most_s)
+    if verdict.seconds > most_s:
         logger.warning(
-            "The verdict will take about %.0f minutes, longer than the %.0f that %.0f minutes leave for it.",
-            needed[repeats] / 60,
+            "The verdict will take about %.0f minutes even with few cases, longer than the %.1f that there are for it.",
+            verdict.seconds / 60,
             most_s / 60,
-            minutes,
         )
-    used_s = time.monotonic() - started
-    left = max(total_s - used_s - kept_s, 0.05 * total_s) / 60
+    left = max(rest_s - kept_s, 0.05 * total_s) / 60
     if 60 * left < _LITTLE * total_s and used_s > kept_s:
         logger.warning(
             "Checking and measuring the data took %.0f of the %.0f minutes, which leaves %.1f for training. To train "
@@ -164,6 +236,65 @@ def share_time(
             left,
         )
     fold = left * _FOLDS_SHARE / folds if folds else 0.0
-    shares = TimeShares(left - fold * folds, fold, kept_s / 60, repeats, case.network, case.preparing)
+    shares = TimeShares(
+        left - fold * folds,
+        fold,
+        kept_s / 60,
+        verdict.repeats,
+        case.network,
+        case.preparing,
+        scored=verdict.cases if verdict.cases < cases else 0,
+        warm_up=verdict.warm_up,
+        pictures=verdict.pictures,
+        volume_share=verdict.volume_share,
+        case_bytes=case.prepared_bytes,
+        cache_bytes=_half_free(),
+    )
     write_text(path, json.dumps(dataclasses.asdict(shares), indent=1) + "\n")
     return shares
+
+
+@dataclasses.dataclass(frozen=True)
+class _Verdict:
+    """What a verdict does, and the seconds that it takes, by the time of a case."""
+
+    case: CaseTime
+    cases: int
+    levels: int
+    repeats: int
+    warm_up: int = _WARM_UP
+    pictures: int = _PICTURES
+    volume_share: float = 1.0
+
+    @classmethod
+    def within(cls, rest_s: float, case: CaseTime, cases: int, levels: int, folds: int) -> _Verdict:
+        """The most thorough verdict for which there is time, or else on one case, of each fold."""
+        whole = [cls(case, cases, levels, repeats) for repeats in _REPEATS]
+        thorough = next((each for each in whole if each.seconds <= _MOST_KEPT / 2 * rest_s), whole[-1])
+        if thorough.seconds <= _MOST_KEPT * rest_s:
+            return thorough
+        hurried = dataclasses.replace(whole[-1], warm_up=0)._with_cases(cases)
+        share = _MOST_MEASURING * rest_s / max(_RESERVE * hurried.measuring_s, 1.0)
+        hurried = dataclasses.replace(hurried, volume_share=round(min(max(share, 0.001), 1.0), 3))
+        if hurried.seconds <= _MOST_KEPT * rest_s:
+            return hurried
+        least = max(folds, 1)
+        fewer = (hurried._with_cases(count) for count in range(cases, least, -1))
+        fitting = (each for each in fewer if each.seconds <= _MOST_KEPT_FOR_SOME * rest_s)
+        return next(fitting, hurried._with_cases(least))
+
+    def _with_cases(self, count: int) -> _Verdict:
+        return dataclasses.replace(self, cases=count, pictures=int(count >= _FEWEST_TO_DRAW))
+
+    @property
+    def measuring_s(self) -> float:
+        """Seconds of the runs that measure time and memory."""
+        return (self.repeats + self.warm_up + _MEMORY_RUNS) * _PASSES * self.case.network * self.volume_share
+
+    @property
+    def seconds(self) -> float:
+        """Seconds of everything."""
+        case = self.case
+        scoring_s = (case.network + case.scoring + case.checking) * math.ceil(self.cases / process_count())
+        scoring_s += min(self.cases, self.pictures) * (case.network + case.scoring) + _REPORT_S + _LEVEL_S * self.levels
+        return _START_S + _RESERVE * (scoring_s + self.measuring_s)

@@ -55,9 +55,10 @@ def time_case(bundle: Path, entry: Mapping[str, Any], values: Mapping[str, Any])
     check_plan(plan)
     case, device = list_cases([entry])[0], torch.device(plan.pipeline.device)
     found = _time_scoring(plan, case, network, device)
-    _, preparing = _timed(lambda: config.parse("train#preprocessing")(dict(entry)), device)
+    prepared, preparing = _timed(lambda: config.parse("train#preprocessing")(dict(entry)), device)
     _, checking = _timed(lambda: check_case(case), device)
-    return dataclasses.replace(found, preparing=preparing, checking=checking), len(network.levels)
+    held = sum(int(value.nbytes) for value in prepared.values() if hasattr(value, "nbytes"))
+    return dataclasses.replace(found, preparing=preparing, checking=checking, prepared_bytes=held), len(network.levels)
 
 
 def _time_scoring(plan: PruningPlan, case: LabelledCase, network: NestedUNet, device: torch.device) -> CaseTime:

@@ -11,7 +11,7 @@ import pytest
 from monai_unetpp.cli import main
 from monai_unetpp.data import case_check
 from monai_unetpp.guard import find_guard
-from monai_unetpp.planning import Fingerprint, take_fingerprint
+from monai_unetpp.planning import Fingerprint, measuring, take_fingerprint
 from monai_unetpp.planning.sides import left_right_pairs
 
 # axes P, R, S with voxels of 2, 1 and 3 mm
@@ -92,6 +92,27 @@ def test_it_tells_where_labels_lie_among_the_intensities_and_in_the_surround(fol
     assert (inner[0], inner[-1]) == (found.intensity[0].foreground.p0_5, found.intensity[0].foreground.p99_5)
 
 
+def test_labels_measured_together_are_as_each_by_itself():
+    generator = np.random.default_rng(0)
+    label = generator.integers(0, 6, (9, 8, 7)).astype(np.int32)
+    label[label == 5] = 10**9
+    label[label == 4] = 0
+    image, hidden = generator.normal(size=(2, *label.shape)).astype(np.float32), generator.random(label.shape) < 0.1
+    for values in ({"a": 1, "b": 2, "none": 4, "d": 3}, {"far": 10**9, "a": 1, "none": 4}):
+        # in memory in the other order, as files have it
+        found = measuring._measure_labels(np.asfortranarray(label), values, image, hidden)
+        assert list(found) == list(values)
+        for name, value in values.items():
+            mask = label == value
+            assert found[name] == measuring._measure_labels(mask.astype(np.uint8), {name: 1}, image, hidden)[name]
+            assert found[name].voxels == np.count_nonzero(mask)
+            if mask.any():
+                assert found[name].medians == tuple(float(np.median(channel[mask].astype(float))) for channel in image)
+                assert found[name].in_surround == np.count_nonzero(mask & hidden) / np.count_nonzero(mask)
+            else:
+                assert found[name] == measuring._MeasuredLabel()
+
+
 def test_it_is_the_same_from_json_and_without_cases_it_names_none(folder, tmp_path):
     found = take_fingerprint(folder)
     found.write(tmp_path / "all.json")
@@ -116,8 +137,6 @@ def test_numbers_stand_in_the_place_of_names(folder, tmp_path):
 
 
 def test_a_second_run_reads_changed_cases_only(folder, tmp_path, monkeypatch):
-    from monai_unetpp.planning import measuring
-
     cache, read = tmp_path / "cache.json", []
 
     def noted(case, *arguments, **options):

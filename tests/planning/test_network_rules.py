@@ -178,7 +178,10 @@ def test_windows_that_do_not_fit_into_memory_compute_as_little_as_possible_twice
 
 def test_machines_of_one_class_are_equal():
     # 64 billion, whatever between a half and the double of it was measured
-    assert Machine.of(4e10, 20 * 2**30, 2, "cpu") == Machine.of(1e11, 30 * 2**30, 2, "cpu")
+    assert Machine.of(4e10, 12 * 2**30, 2, "cpu") == Machine.of(1e11, 22 * 2**30, 2, "cpu")
+    # a computer reports a little less memory than it has
+    assert Machine.of(4e10, int(15.5 * 2**30), 2, "cpu").memory_bytes == 16 * 2**30
+    assert Machine.of(4e10, 2**30, 2, "cuda", int(62.7 * 2**30)).host_bytes == 64 * 2**30
     assert str(Machine.of(4e10, 20 * 2**30, 2, "cpu")) == "cpu of about 64 billion operations/s, 2 cores, 16 GiB"
 
 
@@ -270,7 +273,7 @@ def test_the_limits_of_a_container_hold(tmp_path, monkeypatch, files, cores, mem
 
 def test_the_cache_is_in_the_memory_of_the_computer():
     data = fingerprint(shape=(100, 100, 100), spacings=[(1.0, 1.0, 1.0)] * 10)
-    for host, rate in ((2**27, 0.67), (2**40, 1.0)):
+    for host, rate in ((2**26, 0.67), (2**40, 1.0)):
         gpu = Machine.of(1e13, 2**24, 8, "cuda", host)
         assert _choose_for_machine(data, [100, 100, 100], gpu)["cache_rate"].value == rate
     assert str(gpu).endswith("8 cores, 0.015625 GiB, 1024 GiB of the computer")

@@ -658,3 +658,18 @@ def test_settings_may_refer_to_themselves():
     value: list = [1]
     value.append(value)
     assert json.loads(describe_settings(value)) == [1, "the same object again"]
+
+
+def test_some_cases_can_be_scored_with_small_volumes_and_no_pictures(few_boxes, tmp_path, quick):
+    told = "1 of 3 cases was not scored."
+    names = ("case_00", "case_02")
+    limits = {"only": names, "unscored": told, "volume_share": 0.3, "pictures": 0}
+    result = run(intensity_network(), few_boxes, tmp_path, window_shape=(4, 4, 4), **limits)
+    assert {row.case for row in result.rows} == set(names)
+    assert result.settings["cases not scored"] == told
+    assert told in result.doubts
+    assert result.overlays == ()
+    (measured,) = {cost.volume_shape for cost in result.costs.values()}
+    assert np.prod(measured) == pytest.approx(0.3 * np.prod(SHAPE), rel=0.25)
+    with pytest.raises(ValueError, match="volume_share must lie above 0 and up to 1, got 0"):
+        run(intensity_network(), few_boxes, tmp_path, volume_share=0)

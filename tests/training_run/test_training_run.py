@@ -1,6 +1,7 @@
 """Whole trainings: planned, trained, judged and documented; interrupted, cross-fitted, refused."""
 
 import dataclasses
+import json
 import re
 import shutil
 import time
@@ -19,12 +20,12 @@ from monai_unetpp.data import load_datalist
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.metrics import LabelScore
 from monai_unetpp.planning import plan
-from monai_unetpp.pruning import evaluate_levels
+from monai_unetpp.pruning import evaluate_levels, prune_bundle
 from monai_unetpp.training import NumberedPatches, TrainingBudget
 from monai_unetpp.training_run import TrainOptions, timing, train
 from monai_unetpp.training_run import run as stages
 from monai_unetpp.training_run.fitting import fit
-from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds
+from monai_unetpp.training_run.judging import check_target, fold_dir, pruning_plan, split_folds, spread_cases
 from monai_unetpp.training_run.planned import planned_bundle
 from monai_unetpp.training_run.sharing import CaseTime, TimeShares, kept_shares, share_time
 
@@ -343,12 +344,103 @@ def test_what_the_verdict_needs_is_kept_back(tmp_path, caplog, monkeypatch):
     monkeypatch.undo()
     # and cases are looked at as long as all of them take a twentieth of the training
     assert [plain.observed(3, minutes) for minutes in (60, 1, 0.7, 0.3)] == [3, 3, 2, 0]
-    slow = shares("slow", 10, case_s=20)
-    assert (slow.verdict, slow.repeats) == (5, 1)
-    assert "longer than the 5 that 10 minutes leave for it" in caplog.text
-    assert "Checking and measuring" not in caplog.text
+    assert not caplog.text
     assert shares("late", 10, used_s=480).final == pytest.approx(0.5)
     assert "took 8 of the 10 minutes, which leaves 0.5 for training. To train for longer, interrupt it" in caplog.text
+
+
+def test_a_verdict_scores_as_many_cases_as_fit_its_share_of_the_time(tmp_path, caplog):
+    def shares(minutes, case, cases, used_s=0.0, folds=0):
+        found = share_time(
+            tmp_path / "time.json",
+            minutes,
+            started=time.monotonic() - used_s,
+            case=case,
+            cases=cases,
+            levels=3,
+            folds=folds,
+        )
+        assert found.final + folds * found.fold + found.verdict <= minutes - used_s / 60 + 0.01
+        return found
+
+    whole = shares(60, CaseTime(1.0), 30)
+    assert (whole.scored, whole.warm_up, whole.pictures, whole.volume_share) == (0, 2, 4, 1.0)
+    # all cases fit without pictures, warm-up and whole volumes
+    hurried = shares(20, CaseTime(40.0), 3)
+    assert (hurried.scored, hurried.repeats, hurried.warm_up, hurried.pictures) == (0, 1, 0, 0)
+    assert 0.5 < hurried.volume_share < 1
+    # 0.3 of the time for 100 cases of 20 s
+    some = shares(30, CaseTime(10.0, 8.0, 0.0, 2.0), 100)
+    assert 10 < some.scored < 30
+    assert some.verdict <= 0.3 * 30
+    assert shares(60, CaseTime(10.0, 8.0, 0.0, 2.0), 100).scored > 2 * some.scored
+    assert shares(60, CaseTime(10.0, 8.0, 0.0, 2.0), 100, folds=3).scored
+    assert not caplog.text
+    # what planning took is no longer there
+    late = shares(20, CaseTime(122.0, 30.0, 8.0, 6.0), 13, used_s=240)
+    assert (late.scored, late.repeats) == (1, 1)
+    assert late.final > 5
+    assert late.volume_share < 0.2
+    assert not caplog.text
+    # one case, of each fold, is scored in any case
+    assert [shares(1, CaseTime(100.0), 9, folds=folds).scored for folds in (0, 3)] == [1, 3]
+    assert "The verdict will take about" in caplog.text
+
+
+def test_cases_that_judge_are_spread_over_whole_subjects():
+    entries = [
+        {"image": f"{subject}_{n}.nii.gz", "label": "x", "subject": subject}
+        for subject, count in zip("abcdefgh", (2, 1, 1, 2, 1, 1, 2, 2), strict=True)
+        for n in range(count)
+    ]
+    assert spread_cases(entries, 12) == spread_cases(entries, 99) == entries
+    found = spread_cases(entries, 6)
+    assert [entry["subject"] for entry in found] == ["a", "a", "c", "e", "g", "g"]
+    # none is scored by halves, unless there is time for no more
+    assert [entry["subject"] for entry in spread_cases(entries, 3)] == ["a", "a", "e"]
+    assert spread_cases(entries, 1) == entries[:1]
+
+
+def test_a_verdict_on_some_cases_says_so_and_a_later_one_takes_all(discs_dir, planned, monkeypatch):
+    bundle, lines = planned("some"), []
+    _limit(monkeypatch, scored=2, warm_up=0, pictures=1)
+    outcome = train(options(discs_dir, bundle), progress=lines.append)
+    told = "1 of 3 cases was not scored, as there was no time for it. monai-unetpp prune scores all of them."
+    assert told in lines
+    assert told in (bundle / "docs" / "README.md").read_text()
+    assert told in (bundle / "pruning" / "summary.md").read_text()
+    assert "disc_8" not in (bundle / "pruning" / "per_case.csv").read_text()
+    assert outcome.verdict == "inconclusive"
+    assert len(list((bundle / "docs").glob("worst_*.png"))) <= 1
+    again = prune_bundle(bundle, discs_dir, bundle / "all", device="cpu")
+    assert len({row.case for row in again.rows}) == 3
+    assert "cases not scored" not in again.settings
+
+
+def test_folds_with_little_time_score_some_cases_of_each(discs_dir, planned, monkeypatch):
+    bundle, lines = planned("few", folds=3), []
+    _limit(monkeypatch, scored=4, warm_up=0, pictures=1)
+    train(options(discs_dir, bundle, init=None), progress=lines.append)
+    (told,) = (line for line in lines if "not scored" in line)
+    scored = [(fold_dir(bundle, number) / "per_case.csv").read_text() for number in (1, 2, 3)]
+    names = [{line.split(",")[1] for line in text.splitlines()[1:]} for text in scored]
+    assert all(names)
+    count = 9 - sum(map(len, names))
+    assert 0 < count <= 5
+    assert told.startswith(f"{count} of 9 cases were not scored, as there was no time for them. To score them, train")
+    assert told in (bundle / "docs" / "README.md").read_text()
+
+
+def _limit(monkeypatch, **changes):
+    """Let trainings share their time otherwise."""
+    real = stages.share_time
+
+    def share(path, *arguments, **told):
+        shares = dataclasses.replace(real(path, *arguments, **told), **changes)
+        path.write_text(json.dumps(dataclasses.asdict(shares)))
+        return shares
+
+    monkeypatch.setattr(stages, "share_time", share)
 
 
 def test_the_time_of_a_case_has_all_that_scoring_and_training_do_with_it(discs_dir, planned, monkeypatch):
@@ -359,6 +451,8 @@ def test_the_time_of_a_case_has_all_that_scoring_and_training_do_with_it(discs_d
     found, levels = timing.time_case(planned("timed"), entry, values)
     assert levels == 2
     assert min(dataclasses.astuple(found)) > 0
+    # an image of four bytes a pixel, and a label of one
+    assert found.prepared_bytes >= 5 * 24 * 24
     # a GPU is still at work when a call returns
     assert set(waited) == {"cpu"}
 
@@ -396,8 +490,43 @@ def test_a_training_uses_as_many_cases_as_it_can_prepare():
     assert usable(minutes=200, cache_rate=0.25) == (cases[::4], 1.0)
     # memory holds two of the fewest cases that are used
     assert usable(minutes=1, cache_rate=0.02) == ([0, 25, 50, 75], 0.5)
+    # what was free is less than what the plan supposes
+    tight = dataclasses.replace(shares, case_bytes=10, cache_bytes=200)
+    facts = {"cache_rate": 0.5, "workers": 1, "batch_size": 2}
+    assert tight.usable(cases, 100, **facts) == (cases[::5], 1.0)
     # shares of before did not know how long it takes
     assert TimeShares(10, 0, 1, 1).usable(cases, 0.01, cache_rate=0.5, workers=1, batch_size=2) == (cases, 0.5)
+
+
+def test_cases_that_are_left_out_take_no_label_with_them():
+    cases = list(range(100))
+    labels = [
+        {"organ", *(["lesion"] if number in (1, 3, 97) else []), *(["stone"] * (number == 50))} for number in cases
+    ]
+    labels[31] = set()
+    shares = TimeShares(final=10, fold=0, verdict=1, repeats=1, prepare_s=6.0)
+    facts = {"cache_rate": 1.0, "workers": 1, "batch_size": 2, "labels": labels}
+    assert shares.usable(cases, 10, **facts)[0] == [1, 3, *cases[4::2]]
+    found, rate = shares.usable(cases, 1, **facts)
+    assert (len(found), rate) == (5, 1.0)
+    assert 50 in found
+    assert len({1, 3, 97} & set(found)) == 2
+    assert sorted(found) == found
+    # as many as there are, even where all of the places are needed
+    labels = [{f"label {number}"} for number in range(6)]
+    assert shares.usable(list(range(6)), 0.01, **(facts | {"labels": labels}))[0] == list(range(6))
+
+
+def test_the_cache_takes_half_of_the_free_memory_at_most(tmp_path, monkeypatch):
+    monkeypatch.setattr("monai_unetpp.training_run.sharing.available_bytes", lambda: 2000)
+    case = CaseTime(1.0, prepared_bytes=10)
+    found = share_time(tmp_path / "time.json", 60, started=time.monotonic(), case=case, cases=3, levels=3, folds=0)
+    assert (found.case_bytes, found.cache_bytes) == (10, 1000)
+    assert [found.cached(count) for count in (50, 100, 200)] == [1.0, 1.0, 0.5]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert found.cached(100) == 0.5
+    monkeypatch.setattr("monai_unetpp.training_run.sharing.available_bytes", lambda: None)
+    assert found.cached(10**6) == 1.0
 
 
 def test_it_is_told_how_many_cases_a_training_uses(tmp_path, monkeypatch):
