@@ -17,6 +17,7 @@ from monai_unetpp.data.surround_search import box_around
 __all__ = [
     "PERCENTILES",
     "ImageExtent",
+    "axes_in_order",
     "content_box",
     "describe_extent",
     "find_own_surround",
@@ -76,7 +77,7 @@ def describe_extent(shape: Sequence[int], affine: npt.ArrayLike, surround: Surro
     matrix = np.asarray(affine, dtype=np.float64)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)[:dims]
     inside = [side.stop - side.start for side in content_box(shape, surround)]
-    order = _ras_order(matrix) if dims == 3 else range(dims)
+    order = axes_in_order(matrix, dims)
     return ImageExtent(
         shape=tuple(int(shape[axis]) for axis in order),
         spacing_mm=tuple(float(spacing[axis]) for axis in order),
@@ -98,7 +99,14 @@ def sample_evenly(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     return flat[:: max(1, -(-len(flat) // _MOST_VOXELS))].astype(np.float64)
 
 
-def _ras_order(affine: npt.NDArray[np.float64]) -> list[int]:
-    """The array axes nearest to R, A and S."""
-    towards = io_orientation(affine)[:, 0]
+def axes_in_order(affine: npt.ArrayLike, dims: int) -> list[int]:
+    """The array axes nearest to R, A and S; in 2D, as stored.
+
+    Args:
+        affine: ``(4, 4)``, from voxel indices to mm.
+        dims: spatial axes of the array.
+    """
+    if dims != 3:
+        return list(range(dims))
+    towards = io_orientation(np.asarray(affine, dtype=np.float64))[:, 0]
     return [int(np.flatnonzero(towards == axis)[0]) for axis in range(3)]

@@ -79,6 +79,8 @@ class CaseFingerprint:
         medians: median intensity inside each label by name, one per channel; labels that the case lacks are left out.
         in_surround: share of the voxels of each label that lie in the constant surround, above 0 and up to 1, by name;
             other labels are left out.
+        faces: number of faces of voxels across each axis on the surface of each label, by name; empty in older
+            fingerprints.
     """
 
     name: str
@@ -93,6 +95,7 @@ class CaseFingerprint:
     bounds: tuple[tuple[float, float], ...] = ()
     medians: dict[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     in_surround: dict[str, float] = dataclasses.field(default_factory=dict)
+    faces: dict[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
 
     @property
     def volumes_ml(self) -> dict[str, float]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from monai_unetpp.planning.coarsening import choose_coarser_spacing
 from monai_unetpp.planning.data_rules import (
     OVERLAP,
     OWN,
@@ -87,18 +88,29 @@ def make_plan(
     given = {name: check_one(name, value, dims) for name, value in options.given.items()}
     choices = _Choices(given)
     _choose_for_data(choices, fingerprint)
-    shape = typical_shape(fingerprint, choices["spacing_mm"], choices["crop_background"])
-    task = NetworkTask(
-        spatial_dims=dims,
-        in_channels=len(fingerprint.channels),
-        out_channels=len(fingerprint.labels) + 1,
-        shape=shape,
-        spacing_mm=choices["spacing_mm"],
-        square=choices["rotate90"],
-        minutes=options.budget_minutes,
-        folds=options.fold_count,
-        source=source,
-    )
+
+    def task_at(spacing_mm: Sequence[float] | None) -> NetworkTask:
+        return NetworkTask(
+            spatial_dims=dims,
+            in_channels=len(fingerprint.channels),
+            out_channels=len(fingerprint.labels) + 1,
+            shape=typical_shape(fingerprint, spacing_mm, choices["crop_background"]),
+            spacing_mm=spacing_mm,
+            square=choices["rotate90"],
+            minutes=options.budget_minutes,
+            folds=options.fold_count,
+            source=source,
+        )
+
+    def patch_at(spacing_mm: Sequence[float] | None) -> tuple[Sequence[int], Sequence[int]]:
+        asked = task_at(spacing_mm)
+        return asked.shape, choose_network(asked, machine, count_step, given, check=False)["patch_size"].value
+
+    if "spacing_mm" not in given:
+        coarser = choose_coarser_spacing(fingerprint, choices["spacing_mm"], patch_at)
+        if coarser is not None:
+            choices.settle("spacing_mm", coarser)
+    task = task_at(choices["spacing_mm"])
     for name, choice in choose_network(task, machine, count_step, given).items():
         if name in given:
             # what the rule itself would take, unless the other values fit this one alone
@@ -113,7 +125,7 @@ def make_plan(
     choices.settle("window_shape", window)
     for name, choice in {
         **_RECIPE,
-        **_choose_for_machine(fingerprint, shape, machine),
+        **_choose_for_machine(fingerprint, task.shape, machine),
         **_choose_for_speed(options),
     }.items():
         choices.settle(name, choice)
@@ -197,7 +209,7 @@ def _choose_for_data(choices: _Choices, fingerprint: Fingerprint) -> None:
         logger.warning("Voxels of %s lie in the constant surround, %s. %s", ", ".join(hidden), what, remedy)
 
 
-def _choose_for_machine(fingerprint: Fingerprint, shape: list[int], machine: Machine) -> dict[str, Choice]:
+def _choose_for_machine(fingerprint: Fingerprint, shape: Sequence[int], machine: Machine) -> dict[str, Choice]:
     """The cache of prepared cases, and the number of processes that draw patches."""
     voxels = len(fingerprint.cases)
     for length in shape:

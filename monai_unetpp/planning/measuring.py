@@ -20,7 +20,14 @@ from scipy import ndimage
 from monai_unetpp.data import ImageFileError, describe_data_set, load_datalist
 from monai_unetpp.data.case_check import check_on_grid, read_image, read_truth
 from monai_unetpp.data.description import DataSetDescription
-from monai_unetpp.data.extent import PERCENTILES, content_box, describe_extent, find_own_surround, sample_evenly
+from monai_unetpp.data.extent import (
+    PERCENTILES,
+    axes_in_order,
+    content_box,
+    describe_extent,
+    find_own_surround,
+    sample_evenly,
+)
 from monai_unetpp.data.image_errors import describe_failure
 from monai_unetpp.data.labelled import LabelledCase, file_identity, list_cases
 from monai_unetpp.data.labels import Volume
@@ -40,7 +47,7 @@ __all__ = ["take_fingerprint"]
 
 logger = logging.getLogger(__name__)
 
-_VERSION = 2
+_VERSION = 3
 """Version of the measurements; increased when they change, so that older caches are not used."""
 #: Without the extremes, which are kept apart: in the sample of all cases they would count as much as other quantiles.
 _QUANTILES = QUANTILES[1:-1]
@@ -62,9 +69,10 @@ class _Measured:
 
 @dataclasses.dataclass(frozen=True)
 class _MeasuredLabel:
-    """One label of a case; without voxels, it has no medians."""
+    """One label of a case, with axes as stored; without voxels, it has no medians, and no faces."""
 
     voxels: int = 0
+    faces: tuple[int, ...] = ()
     parts: int = 0
     medians: tuple[float, ...] = ()
     in_surround: float = 0.0
@@ -184,6 +192,11 @@ def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
         bounds=tuple(_bounds(channel[content]) for channel in voxels),
         medians={name: found.medians for name, found in labels.items() if found.voxels},
         in_surround={name: found.in_surround for name, found in labels.items() if found.in_surround},
+        faces={
+            name: tuple(found.faces[axis] for axis in axes_in_order(image.affine, label.data.ndim))
+            for name, found in labels.items()
+            if found.voxels
+        },
     )
     return _Measured(
         record,
@@ -217,11 +230,19 @@ def _measure_labels(
         count = int(np.count_nonzero(inside))
         found[name] = _MeasuredLabel(
             voxels=count,
+            faces=_count_faces(label, value, box),
             parts=int(ndimage.label(inside, ndimage.generate_binary_structure(label.ndim, label.ndim))[1]),
             medians=tuple(float(np.median(sample_evenly(channel[box][inside]))) for channel in image),
             in_surround=0.0 if surround is None else np.count_nonzero(inside & surround[box]) / count,
         )
     return found
+
+
+def _count_faces(label: npt.NDArray[Any], value: int, box: tuple[slice, ...]) -> tuple[int, ...]:
+    """Faces across each axis between voxels of a label in its box and others; the border of the image is none."""
+    around = tuple(slice(max(part.start - 1, 0), part.stop + 1) for part in box)
+    inside = label[around] == value
+    return tuple(int(np.count_nonzero(np.diff(inside, axis=axis))) for axis in range(label.ndim))
 
 
 def _boxes(label: npt.NDArray[Any], values: Iterable[int]) -> dict[int, tuple[slice, ...]]:

@@ -26,6 +26,7 @@ def fingerprint(
     medians=None,
     bounds=((0.0, 100.0),),
     in_surround=None,
+    faces=None,
 ):
     """As many cases as there are ``spacings`` or ``whole`` intensities."""
     labels = labels or {"organ": 1}
@@ -46,6 +47,7 @@ def fingerprint(
             bounds=bounds,
             medians=medians or {},
             in_surround=in_surround or {},
+            faces=faces or {},
         )
         for number, spacing in enumerate(spacings)
     )

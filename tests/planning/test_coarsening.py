@@ -1,0 +1,78 @@
+"""Grids that are made coarser where patches would show too little, as far as labels allow."""
+
+import math
+
+import nibabel as nib
+import numpy as np
+from fingerprints import fingerprint
+
+from monai_unetpp.planning import take_fingerprint
+from monai_unetpp.planning.coarsening import best_dice, choose_coarser_spacing
+
+CT = {"shape": (512, 512, 130), "spacings": ((0.75, 0.75, 3.0),), "modality": "CT"}
+#: Boxes of 80 x 80 x 20 voxels, 60 mm long, and of 6 x 6 x 2.
+ORGAN = {"labels": {"organ": 1}, "voxels": {"organ": 128_000}, "faces": {"organ": (3200, 3200, 12_800)}}
+LESION = {"labels": {"lesion": 1}, "voxels": {"lesion": 72}, "faces": {"lesion": (24, 24, 72)}}
+
+
+def patch_at(voxels):
+    """A function that affords patches of so many voxels, as isotropic in mm as they can be."""
+
+    def found(spacing):
+        spacing = spacing or (0.75, 0.75, 3.0)
+        shape = [round(n * own / mm) for n, own, mm in zip(CT["shape"], (0.75, 0.75, 3.0), spacing, strict=True)]
+        edge = (voxels * math.prod(spacing)) ** (1 / 3)
+        return shape, [max(1, round(edge / mm)) for mm in spacing]
+
+    return found
+
+
+def test_large_organs_are_segmented_on_a_grid_of_which_a_patch_shows_enough():
+    choice = choose_coarser_spacing(fingerprint(**CT, **ORGAN), [0.75, 0.75, 3.0], patch_at(32_000))
+    assert choice.value == [3.0, 3.0, 3.0]
+    assert "instead of" in choice.reason
+    assert "0.75 x 0.75 x 3 mm" in choice.reason
+
+
+def test_grids_become_only_as_coarse_as_labels_allow():
+    thin = {**ORGAN, "faces": {"organ": (12_000, 12_000, 20_000)}}
+    choice = choose_coarser_spacing(fingerprint(**CT, **thin), [0.75, 0.75, 3.0], patch_at(32_000))
+    assert choice.value == [2.25, 2.25, 3.0]
+
+
+def test_small_structures_keep_their_grid():
+    assert choose_coarser_spacing(fingerprint(**CT, **LESION), [0.75, 0.75, 3.0], patch_at(32_000)) is None
+
+
+def test_patches_that_show_enough_keep_the_grid():
+    assert choose_coarser_spacing(fingerprint(**CT, **ORGAN), [0.75, 0.75, 3.0], patch_at(3_000_000)) is None
+
+
+def test_older_fingerprints_keep_the_grid():
+    known = {"labels": {"organ": 1}, "voxels": {"organ": 128_000}}
+    assert choose_coarser_spacing(fingerprint(**CT, **known), [0.75, 0.75, 3.0], patch_at(32_000)) is None
+
+
+def test_the_best_dice_is_near_that_of_labels_on_the_coarser_grid(tmp_path):
+    """A ball of 30 voxels: measured by resampling it to twice and four times its voxel size, and back."""
+    places = np.indices((64, 60, 56)) - np.array([30.3, 29.1, 27.7])[:, None, None, None]
+    ball = (np.sqrt((places**2).sum(axis=0)) < 15).astype(np.uint8)
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for number in range(3):
+        for folder, voxels in (("images", ball * 50.0 + places[0]), ("labels", ball)):
+            # axes turned: the first is S
+            affine = np.array([[0, 0, 1.0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+            nib.save(nib.Nifti1Image(voxels.astype(np.float32), affine), tmp_path / folder / f"{number}.nii.gz")
+    taken = take_fingerprint(tmp_path)
+    [name] = taken.labels
+    spans = [np.count_nonzero(np.diff(ball.astype(int), axis=axis)) for axis in (2, 1, 0)]
+    assert list(taken.cases[0].faces[name]) == spans
+    for factor in (2, 4):
+        found = best_dice(taken, [float(factor)] * 3)
+        nearest = np.repeat(ball[factor // 2 :: factor], factor, axis=0)
+        nearest = np.repeat(nearest[:, factor // 2 :: factor], factor, axis=1)
+        nearest = np.repeat(nearest[:, :, factor // 2 :: factor], factor, axis=2)[:64, :60, :56]
+        same = 2 * np.logical_and(nearest, ball).sum() / (nearest.sum() + ball.sum())
+        assert same - 0.06 < found < same + 0.01
+    assert best_dice(taken, [1.0] * 3) == 1
