@@ -9,7 +9,9 @@ from typing import TypeVar
 
 from monai_unetpp.distributed import from_first, rank, waiting_group
 from monai_unetpp.planning import TrainingPlan, load_plan
+from monai_unetpp.planning.bundle_writing import has_trained
 from monai_unetpp.planning.data_check import check_data
+from monai_unetpp.planning.network_rules import training_minutes
 from monai_unetpp.planning.plan_making import describe_task, plan_checked
 from monai_unetpp.planning.starting import find_start
 from monai_unetpp.planning.training_plan import PLAN_FILE, in_words
@@ -21,6 +23,8 @@ __all__ = ["Planned", "planned_bundle"]
 
 _T = TypeVar("_T")
 
+#: Part by which the time of a network may differ from that of its plan.
+_SAME_TIME = 0.1
 #: Most validation cases to look at while training.
 _OBSERVED = 3
 
@@ -64,7 +68,7 @@ def planned_bundle(options: TrainOptions, tell: Callable[[str], None]) -> Planne
         FileNotFoundError: no such data set, or no such initial weights.
     """
     bundle = Path(options.output_dir)
-    made = _first(lambda: _planned_before(options, tell)) or _plan(options, tell)
+    made = _first(lambda: _planned_before(options, tell)) or _plan(_first(lambda: _keeping_values(options)), tell)
     return Planned(
         bundle=bundle,
         dataset_dir=Path(options.dataset_dir),
@@ -89,7 +93,7 @@ def _plan(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan:
 
 
 def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> TrainingPlan | None:
-    """The existing plan, which must be for the same data and values set by hand; None if there is none."""
+    """The existing plan, which must be for the same data and values set by hand; None if there is none to follow."""
     bundle = Path(options.output_dir)
     if not (bundle / PLAN_FILE).is_file():
         return None
@@ -105,8 +109,34 @@ def _planned_before(options: TrainOptions, tell: Callable[[str], None]) -> Train
                 "to plan again."
             )
     _compare_rules(options, made)
+    if _is_for_another_time(options, made) and not has_trained(bundle / "training"):
+        tell(f"{bundle}: was planned for other minutes or folds, and is planned anew. Values set by hand are kept.")
+        return None
     tell(f"{bundle}: already planned.")
     return made
+
+
+def _is_for_another_time(options: TrainOptions, made: TrainingPlan) -> bool:
+    """Whether a network would get clearly more or less time than it was planned for."""
+    if "steps" in made.by_hand:
+        return False
+    folds = made.folds if options.folds is None else options.folds
+    asked = training_minutes(made.minutes if options.minutes is None else options.minutes, folds)
+    planned = training_minutes(made.minutes, made.folds)
+    return abs(asked - planned) > _SAME_TIME * planned
+
+
+def _keeping_values(options: TrainOptions) -> TrainOptions:
+    """The options with what an earlier plan was given, if there is one."""
+    if not (Path(options.output_dir) / PLAN_FILE).is_file():
+        return options
+    made = load_plan(options.output_dir)
+    earlier = {**made.subject_rules, "minutes": made.minutes, "folds": made.folds}
+    if made.start is not None:
+        earlier["init"] = made.start.source
+    kept = {name: value for name, value in earlier.items() if getattr(options, name) is None}
+    settings = {**{name: made[name] for name in made.by_hand}, **options.given}
+    return dataclasses.replace(options, settings=settings, **kept)
 
 
 def _compare_rules(options: TrainOptions, made: TrainingPlan) -> None:

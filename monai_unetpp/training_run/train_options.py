@@ -14,6 +14,6 @@ class TrainOptions(PlanOptions):
     """The data and the bundle to train, with the options of its plan.
 
     A bundle from ``monai-unetpp plan`` is trained as planned: minutes and folds default to those of the plan, and other
-    settings must agree with it. Once its training has saved anything, other minutes, folds and initial weights are
-    refused too.
+    settings must agree with it. With other minutes or folds it is planned anew, with the same values by hand. Once its
+    training has saved anything, other minutes, folds and initial weights are refused too.
     """

@@ -1,6 +1,7 @@
 """Whole trainings: planned, trained, judged and documented; interrupted, cross-fitted, refused."""
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -19,7 +20,8 @@ from monai_unetpp.bundles import check_bundle, load_network, read_metadata, read
 from monai_unetpp.data import load_datalist
 from monai_unetpp.inferers import NestedSlidingWindowInferer
 from monai_unetpp.metrics import LabelScore
-from monai_unetpp.planning import plan
+from monai_unetpp.planning import load_plan, plan
+from monai_unetpp.planning.plan_making import plan_checked
 from monai_unetpp.pruning import evaluate_levels, prune_bundle
 from monai_unetpp.training import NumberedPatches, TrainingBudget
 from monai_unetpp.training_run import TrainOptions, timing, train
@@ -231,6 +233,22 @@ def test_values_set_by_hand_are_compared_as_the_plan_reads_them(discs_dir, plann
     given = options(discs_dir, planned("same"), settings=("patch_size=16", "strides=[2,2]", "overlap=0.25"))
     assert planned_bundle(given, told.append).steps == 6
     assert told[-1].endswith("already planned.")
+
+
+def test_other_minutes_are_planned_for_anew_with_the_same_values_by_hand(discs_dir, tmp_path, monkeypatch):
+    slowly = functools.partial(plan_checked, measure=slow_machine)
+    monkeypatch.setattr("monai_unetpp.training_run.planned.plan_checked", slowly)
+    bundle, told = tmp_path / "bundle", []
+    plan(discs_dir, bundle, settings={"batch_size": 3}, device="cpu", measure=slow_machine)
+    large = planned_bundle(options(discs_dir, bundle), told.append).plan
+    assert told[-1].endswith("already planned.")
+    small = planned_bundle(options(discs_dir, bundle, minutes=2), told.append).plan
+    assert any(line.endswith("is planned anew. Values set by hand are kept.") for line in told)
+    assert (large.minutes, small.minutes) == (60, 2)
+    assert small["steps"] < large["steps"]
+    assert large["batch_size"] == small["batch_size"] == 3
+    assert load_plan(bundle).minutes == 2
+    assert planned_bundle(options(discs_dir, bundle, minutes=2.1), told.append).plan.minutes == 2
 
 
 def test_the_weights_and_subjects_of_a_plan_hold_for_its_training(discs_dir, tmp_path):
