@@ -136,6 +136,14 @@ def _draw_patch_sizes(content: dict[str, Any]) -> None:
     content["train"]["handlers"].insert(0, drawing)
 
 
+def _move_into_the_image(content: dict[str, Any]) -> None:
+    """Move whole crops into the image, as MONAI does, so that patches lie further inside."""
+    for chain in ("augmentation", "late_augmentation"):
+        for transform in content["train"][chain]["transforms"]:
+            if "crop_size" in transform:
+                transform["spatial_size"] = transform.pop("crop_size")
+
+
 def _choose_weights(content: dict[str, Any]) -> None:
     """Let two lists of cases look at the averaged weights, and keep the best for each."""
     content[CHOOSING] = [[] for _ in CHOICES]
@@ -192,6 +200,7 @@ VARIANTS: Mapping[str, Variant] = {
     "all classes weigh the same": Variant({"class_weights": None}),
     "kinds of images drawn as they come": Variant({"rare_kind_factor": 1.0}),
     "dropout 0.1": Variant({"dropout": 0.1}),
+    "crops moved into the image": Variant(change=_move_into_the_image),
     "each level weighs half of the next": Variant(derived={"level_weights": _halve}),
 }
 """By name; the first one is what others are compared with."""

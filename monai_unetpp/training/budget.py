@@ -41,6 +41,8 @@ class TrainingBudget:
         self.steps = steps
         self.minutes = minutes
         self.seconds = 0.0
+        #: Progress by the time of the first step, on the scale of :meth:`position`.
+        self.first_position = 0.0
         self._prepared = 0.0
         self._before = 0.0
         self._started = 0.0
@@ -56,6 +58,8 @@ class TrainingBudget:
     def __call__(self, engine: Engine) -> None:
         """Record the time at the end of a step, and end the training if the time is up."""
         self.seconds = self._agreed(self._before + time.monotonic() - self._started)
+        if engine.state.iteration == 1 and self.minutes is not None:
+            self.first_position = self.position(0)
         self._end(engine)
 
     def count_preparation(self, seconds: float) -> None:
@@ -133,7 +137,8 @@ class TrainingBudget:
 class BudgetedCosineSchedule(WarmupCosineSchedule):
     """MONAI's ``WarmupCosineSchedule``, at the pace of a :class:`TrainingBudget`.
 
-    Without minutes it is the same, step by step.
+    Without minutes it is the same, step by step. With minutes, the learning rate begins to rise after the first step,
+    however long that takes.
 
     Args:
         optimizer: the optimizer whose learning rate to set.
@@ -155,7 +160,10 @@ class BudgetedCosineSchedule(WarmupCosineSchedule):
 
     def lr_lambda(self, step: int) -> float:
         """The factor of the learning rate after ``step`` steps."""
-        factor: float = super().lr_lambda(self.budget.position(step))
+        position = self.budget.position(step)
+        # a first step that compiles the network may take as long as the learning rate is to rise
+        since_first = max(step, position - self.budget.first_position)
+        factor: float = super().lr_lambda(since_first if since_first < self.warmup_steps else position)
         return factor
 
     def state_dict(self) -> dict[str, Any]:

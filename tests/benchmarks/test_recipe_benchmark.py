@@ -246,3 +246,11 @@ def test_all_that_was_asked_for_is_run_and_written(tmp_path, monkeypatch, capsys
         (tmp_path, tmp_path / "w" / "last_weights_not_averaged", Variant({**common, "ema": None}), False),
     ]
     assert (tmp_path / "table.md").read_text() == capsys.readouterr().out
+
+
+def test_crops_can_be_moved_into_the_image_as_by_monai(trained_bundles, tmp_path):
+    trained_bundles("crops moved into the image")
+    augmentation = read_object(tmp_path / "work" / "bundle" / "configs" / "train.json")["train"]["augmentation"]
+    crop = augmentation["transforms"][0]
+    assert crop["spatial_size"] == [24, 24]
+    assert "crop_size" not in crop

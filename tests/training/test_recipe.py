@@ -186,7 +186,7 @@ def test_minutes_end_a_training_with_its_learning_rate_down(train, clock):
     config, folder = train("timed", steps=1000, minutes=20.5 / 60, checkpoint_steps=4)
     steps = rates(folder)
     assert len(steps) == 21
-    assert max(steps) == pytest.approx(1e-3, rel=0.02)
+    assert max(steps) == pytest.approx(1e-3, rel=0.03)
     assert steps[-1] < 0.02 * max(steps)
     assert config.parse("pace").seconds == 21
     assert (folder / "model.pt").is_file()
@@ -225,6 +225,25 @@ def test_without_minutes_the_schedule_is_that_of_monai():
     assert ours == factors(
         lambda optimizer: WarmupCosineSchedule(optimizer, round(0.05 * 50), 50, warmup_multiplier=0.1)
     )
+
+
+def test_a_slow_first_step_leaves_time_for_the_learning_rate_to_rise(monkeypatch):
+    """As where torch.compile takes a tenth of the minutes."""
+    budget = TrainingBudget(1000, minutes=1)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = BudgetedCosineSchedule(optimizer, budget)
+    trainer = Engine(lambda engine, batch: None)
+    trainer.state.iteration, clock = 1, [0.0]
+    monkeypatch.setattr("monai_unetpp.training.budget.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    clock[0] = 6.0
+    budget(trainer)
+    rates = [schedule.lr_lambda(1)]
+    for seconds in (7.5, 9.0, 10.0):
+        clock[0], trainer.state.iteration = seconds, trainer.state.iteration + 1
+        budget(trainer)
+        rates.append(schedule.lr_lambda(trainer.state.iteration))
+    assert rates[:2] == pytest.approx([0.118, 0.55])
+    assert all(0.93 < rate < 1 for rate in rates[2:])
 
 
 def test_the_time_that_is_left():
