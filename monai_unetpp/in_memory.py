@@ -161,7 +161,10 @@ def segment(
         for failure in summary.failures:
             raise ValueError(failure.replace(str(source), _NAME) if source.is_relative_to(folder) else failure)
         described = {"labels": summary.labels, "bundle": summary.bundle, "level": summary.level}
-        return _loaded(summary.cases[0], [Path(file) for file in files], **described)
+        [case] = summary.cases
+        if source.is_relative_to(folder):
+            case = dataclasses.replace(case, warnings=tuple(each.replace(str(source), _NAME) for each in case.warnings))
+        return _loaded(case, [Path(file) for file in files], **described)
 
 
 def _loaded(case: SegmentedCase, files: Sequence[Path], **described: Any) -> Segmentation:
@@ -202,7 +205,7 @@ def _file_of(image: Any, path: Path) -> Path:
     if isinstance(image, MetaTensor):
         return _saved_nifti(*_of_tensor(image), path)
     if isinstance(image, SpatialImage):
-        return _saved_nifti(np.asanyarray(image.dataobj), np.asarray(image.affine), path, image)
+        return _saved_nifti(*_of_nibabel(image), path, image)
     if type(image).__module__.startswith("SimpleITK"):
         import SimpleITK
 
@@ -216,6 +219,18 @@ def _file_of(image: Any, path: Path) -> Path:
         f"image must be a path, an image of nibabel or SimpleITK, or a MetaTensor, got {type(image).__name__}. "
         "Give an array with its affine as nibabel.Nifti1Image(array, affine)."
     )
+
+
+def _of_nibabel(image: SpatialImage) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    array = np.asanyarray(image.dataobj)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"image must have numbers as voxels, got {array.dtype}. Give one channel of real numbers.")
+    if isinstance(image, nibabel.AnalyzeImage) and not isinstance(image, nibabel.Nifti1Pair):
+        raise ValueError("image must have a known orientation, got an Analyze image. Convert it to NIfTI.")
+    affine = image.affine
+    if affine is None:
+        affine = image.header.get_best_affine()
+    return array, np.asarray(affine)
 
 
 def _of_tensor(image: MetaTensor) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

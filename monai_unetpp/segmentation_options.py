@@ -247,6 +247,8 @@ class SegmentationOptions:
             raise FileNotFoundError(f"{fspath(self.subjects)}: no such file. subjects must be a {SUBJECTS_HELP}.")
         if self.within is not None and (self.instances or self.slice_axis is not None):
             raise ValueError("within must not be combined with instances or slice_axis. It is for volumes.")
+        if self.dicom_seg and self.instances:
+            raise ValueError("dicom_seg must not be combined with instances. A DICOM SEG has a segment for each label.")
         if self.adaptive is not None and not 0 <= self.adaptive <= 1:
             raise ValueError(f"adaptive must lie between 0 and 1, got {self.adaptive!r}. 0.033 is a good start.")
         if self.adaptive is not None and self.level is not None:

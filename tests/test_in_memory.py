@@ -126,6 +126,10 @@ def test_what_is_no_image_is_named(hippocampus_bundle, decathlon_dir, of_path, t
         segment(MetaTensor(torch.zeros(4, 4, 4, 4)), hippocampus_bundle)
     with pytest.raises(ValueError, match=r"^image: all voxels have the value 0"):
         segment(MetaTensor(torch.zeros(1, 4, 4, 4)), hippocampus_bundle, **OPTIONS)
+    with pytest.raises(ValueError, match=r"image must have numbers as voxels, got complex64"):
+        segment(nib.Nifti1Image(np.ones((4, 4, 4), np.complex64), np.eye(4)), hippocampus_bundle)
+    with pytest.raises(ValueError, match=r"image must have a known orientation, got an Analyze image"):
+        segment(nib.AnalyzeImage(np.ones((4, 4, 4), np.float32), np.eye(4)), hippocampus_bundle)
     with pytest.raises(ValueError, match=r"contains 6 images\. Name one"):
         segment(decathlon_dir / "imagesTr", hippocampus_bundle)
     with pytest.raises(ValueError, match=r"labels\.png: the name must end in \.nii or \.nii\.gz"):

@@ -19,6 +19,7 @@ from monai_unetpp.data.label_values import check_label_values
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.labels import Volume, read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
+from monai_unetpp.data.pictures import is_picture_name, shown_orientation
 from monai_unetpp.data.reader import VolumeReader
 from monai_unetpp.data.voxel_hash import hash_voxels
 
@@ -82,6 +83,7 @@ def check_case(
         if image.data.min() < image.data.max():
             voxels = hash_voxels(np.moveaxis(image.data, 0, -1))
         check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
+        _check_shown_alike(case)
         channels = len(image.data)
         if in_channels not in (None, channels):
             raise ImageFileError(
@@ -95,6 +97,16 @@ def check_case(
         file = str(case.image[0])
         logger.debug("%s: cannot be checked", file, exc_info=True)
         return CheckedCase(f"{file}: {describe_case_failure(e, file, 'loading')}", voxels)
+
+
+def _check_shown_alike(case: LabelledCase) -> None:
+    """Check that viewers turn image and label alike, if they are pictures."""
+    turned = [shown_orientation(file) if is_picture_name(file) else 1 for file in (case.image[0], case.label)]
+    if turned[0] != turned[1]:
+        raise ImageFileError(
+            f"{case.image[0]}: viewers turn the image and its label in different ways (EXIF orientation {turned[0]} "
+            f"and {turned[1]}), so they may not fit as stored. Save both without this tag, as they are shown."
+        )
 
 
 def read_truth(case: LabelledCase, values: Collection[int] | None = None, spatial_dims: int | None = None) -> Volume:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -95,8 +96,11 @@ def content_box(shape: Sequence[int], surround: Surround | None) -> tuple[slice,
 
 def sample_evenly(values: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """At most 2²⁰ evenly spaced values, always the same ones."""
-    flat = values.reshape(-1)
-    return flat[:: max(1, -(-len(flat) // _MOST_VOXELS))].astype(np.float64)
+    step = max(1, -(-values.size // _MOST_VOXELS))
+    # a step that divides the length of an axis would fall on few of its planes
+    while any(math.gcd(step, length) > 1 for length in values.shape):
+        step += 1
+    return values.reshape(-1)[::step].astype(np.float64)
 
 
 def axes_in_order(affine: npt.ArrayLike, dims: int) -> list[int]:

@@ -60,6 +60,12 @@ def read_label_names(path: str | PathLike[str], labels: Any) -> LabelNames:
         raise ValueError(
             f"{path}: labels must give every name and every value once, got {labels!r:.200}. Name each label once."
         )
+    for name, value in pairs:
+        if name.casefold() == "background" and value:
+            raise ValueError(
+                f"{path}: labels must give the background the value 0, got {value}. Give it 0, also in the label "
+                "maps, or rename the label."
+            )
     ignore = named.pop(IGNORE, None)
     foreground = {name: value for name, value in named.items() if value}
     if not foreground:

@@ -123,7 +123,15 @@ def _read_subjects(path: str | PathLike[str]) -> dict[str, str]:
             f"{path}: subjects must be a table with the columns 'case' and 'subject', got "
             f"{', '.join(map(str, rows[0])) if rows else 'an empty file'}. Write one line per case."
         )
-    return {row["case"]: row["subject"] for row in rows}
+    subjects: dict[str, str] = {}
+    for row in rows:
+        case, subject = ((row[name] or "").strip() for name in ("case", "subject"))
+        if subjects.setdefault(case, subject) != subject:
+            raise ValueError(
+                f"{path}: a case must have one subject, got {subjects[case]!r} and {subject!r} for {case!r}. Correct "
+                "the table."
+            )
+    return subjects
 
 
 def _compile(subject_pattern: str | None) -> re.Pattern[str] | None:

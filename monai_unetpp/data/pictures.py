@@ -37,6 +37,7 @@ __all__ = [
     "read_picture",
     "read_picture_mark",
     "read_picture_shape",
+    "shown_orientation",
     "write_picture",
 ]
 
@@ -121,6 +122,17 @@ def _read_jpeg(path: Path, labels: bool) -> np.ndarray[Any, Any]:
     with _opened_by_pillow(path) as picture:
         pixels = np.asarray(picture.convert("RGB") if picture.mode == "CMYK" else picture)
     return np.transpose(pixels if pixels.ndim == 2 else mean_of_colours(pixels))
+
+
+def shown_orientation(path: str | PathLike[str]) -> int:
+    """How a picture is turned when it is shown, as EXIF numbers it; 1, as stored, if nothing says so."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # what PIL cannot open is told by those who read it
+        return 1
 
 
 def has_colours(path: str | PathLike[str]) -> bool:

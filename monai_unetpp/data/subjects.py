@@ -8,19 +8,18 @@ from pathlib import Path
 
 __all__ = ["subject_of_image"]
 
-#: Parent folders that may name the subject: in BIDS sub-01/ses-2/anat.
+#: Parent folders that may name the subject, as in BIDS sub-01/ses-2/anat.
 _FOLDERS = 3
 #: Subjects of BIDS, names such as patient012_frame03, and barcodes of TCGA and LIDC.
 _SUBJECT = re.compile(
-    r"^(sub-[0-9A-Za-z]+|(?:patient|subject|subj)[-_]?[0-9]+|TCGA-[0-9A-Z]{2}-[0-9A-Z]{4}|LIDC-IDRI-[0-9]{4})"
+    r"^(sub-[0-9A-Za-z]+|(?:patient|subject|subj)[-_]?[0-9]+|TCGA[-_][0-9A-Z]{2}[-_][0-9A-Z]{4}|LIDC-IDRI-[0-9]{4})"
     r"(?![0-9A-Za-z])",
     re.IGNORECASE,
 )
-_FOLDER = re.compile(r"sub-[0-9A-Za-z]+")
 
 
 def subject_of_image(path: str | PathLike[str]) -> str | None:
-    """Find the subject at the beginning of an image's name, or in the name of a BIDS folder above it.
+    """Find the subject at the beginning of an image's name, or of the name of a folder above it.
 
     A name may begin with a BIDS subject (``sub-01_ses-2_T1w``), with ``patient``, ``subject`` or ``subj`` and a number
     (``patient012_frame03``), or with a barcode of TCGA or LIDC. Other numbers may mean anything.
@@ -40,5 +39,5 @@ def subject_of_image(path: str | PathLike[str]) -> str | None:
     match = _SUBJECT.match(path.name)
     if match is not None:
         return match[1]
-    folders = [folder.name for folder in path.parents][:_FOLDERS]
-    return next((name for name in folders if _FOLDER.fullmatch(name)), None)
+    folders = [_SUBJECT.match(folder.name) for folder in path.parents][:_FOLDERS]
+    return next((found[1] for found in folders if found is not None), None)

@@ -345,7 +345,7 @@ def _decoded(page: TiffPage, path: Path) -> np.ndarray[Any, Any]:
     pixels = None
     orientation = page.tags.valueof(_ORIENTATION, 1)
     if page.photometric != PHOTOMETRIC.MINISWHITE and orientation == 1:  # Pillow inverts or rotates others
-        with suppress(UnidentifiedImageError), Image.open(path) as picture:
+        with suppress(UnidentifiedImageError, Image.DecompressionBombError), Image.open(path) as picture:
             picture.seek(page.index)
             pixels = np.asarray(picture).reshape(page.imagelength, page.imagewidth, -1)
     if pixels is None or pixels.shape[2] != page.samplesperpixel or pixels.dtype != page.dtype:

@@ -104,7 +104,8 @@ def format_volumes(
         for case, (labels, told) in cases.items()
         for label in labels
     ]
-    kept = [row for row in others if row[0] not in {escape_cell(case) for case in cases}]
+    redone = {escape_cell(case) for case in cases}
+    kept = [row for row in others if row[0] not in redone]
     return format_csv(HEADER, sorted([*kept, *rows], key=lambda row: (str(row[0]), row[1] == "", int(row[1] or 0))))
 
 

@@ -19,6 +19,7 @@ from monai_unetpp.data.resampling import (
 )
 from monai_unetpp.data.surround_search import box_around, search_surround
 from monai_unetpp.data.target_grid import find_target_grid, lead_from_to
+from monai_unetpp.free_memory import available_bytes
 from monai_unetpp.runner.volume import Array, OnGrid, Volume
 
 __all__ = ["PADDINGS", "crop_above_mean", "crop_background", "crop_foreground", "orient", "spacing"]
@@ -58,7 +59,8 @@ def spacing(volume: Volume, pixdim: Sequence[float], padding: str, diagonal: boo
     own = np.linalg.norm(affine[:-1, :rank], axis=0)
     wanted = choose_spacing(own, np.array([*pixdim[:rank], *[pixdim[-1]] * (rank - len(pixdim))], dtype=np.float64))
     size, target = find_target_grid(shape, affine, wanted, diagonal)
-    check_resampled_size(volume.path, shape, own, size, wanted, volume.voxels.itemsize * len(volume.voxels), None)
+    voxel_bytes = volume.voxels.itemsize * len(volume.voxels)
+    check_resampled_size(volume.path, shape, own, size, wanted, voxel_bytes, available_bytes())
     matrix = lead_from_to(affine, target, rank)
     if not (size == shape and is_same_place(matrix, size)):
         volume.voxels = _interpolate(volume.voxels, matrix, size, padding)

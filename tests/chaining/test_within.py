@@ -175,6 +175,7 @@ def test_results_are_passed_over_only_if_made_within_the_same_bundle_and_complet
         ("stripped", {"within": "inner"}, r"inner.configs.metadata\.json: has no entry 'brain_mask'"),
         ("inner", {"mask": True}, r"inner.configs.metadata\.json: has no entry 'brain_mask'"),
         ("inner", {"within": "outer", "instances": True}, "within must not be combined with instances"),
+        ("inner", {"dicom_seg": True, "instances": True}, "dicom_seg must not be combined with instances"),
     ],
 )
 def test_what_does_not_fit_is_told_in_one_line(bundles, tmp_path, bundle, options, message):

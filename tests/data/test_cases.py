@@ -15,6 +15,7 @@ import pytest
 import SimpleITK
 
 from monai_unetpp.data import ImageFileError, VolumeReader, case_name, find_cases, load_datalist
+from monai_unetpp.data.subjects import subject_of_image
 
 
 def touch(*paths: Path) -> None:
@@ -348,3 +349,19 @@ def test_names_with_what_cannot_be_shown_give_one_line(tmp_path: Path) -> None:
     touch(path)
     (case,) = find_cases(path, strict=False)
     assert case["failure"].startswith(f"{tmp_path}/a\\n\\x1b[2J\\udcff.png: not a supported image")
+
+
+@pytest.mark.parametrize(
+    ("path", "subject"),
+    [
+        ("TCGA_CS_4941_19960909_1.tif", "TCGA_CS_4941"),
+        ("TCGA-CS-4941/x.tif", "TCGA-CS-4941"),
+        ("patient001/ED.nii.gz", "patient001"),
+        ("LIDC-IDRI-0001/ct.nii.gz", "LIDC-IDRI-0001"),
+        ("sub-02/anat/T1w.nii.gz", "sub-02"),
+        ("hippocampus_003.nii.gz", None),
+        ("patients/3.nii.gz", None),
+    ],
+)
+def test_subjects_are_known_by_the_names_of_files_and_folders(path: str, subject: str | None) -> None:
+    assert subject_of_image(path) == subject

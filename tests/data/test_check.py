@@ -76,6 +76,21 @@ def test_pictures(tmp_path: Path) -> None:
     assert "wrong.png: the label must hold 0 and 1 only, got 5" in problem
 
 
+def test_pictures_that_viewers_turn_unlike_their_label_are_refused(tmp_path: Path) -> None:
+    turned = Image.Exif()
+    turned[0x0112] = 3
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (7, 9), np.uint8))
+    picture.save(tmp_path / "a.jpg", exif=turned)
+    for name, exif in {"upright": Image.Exif(), "turned": turned}.items():
+        Image.fromarray(np.eye(7, 9, dtype=np.uint8)).save(tmp_path / f"{name}.png", exif=exif)
+    content = {"labels": {"0": "background", "1": "line"}, "training": [{"image": "a.jpg", "label": "turned.png"}]}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    assert check_dataset(tmp_path) == []
+    change(tmp_path, training=[{"image": "a.jpg", "label": "upright.png"}])
+    (problem,) = check_dataset(tmp_path)
+    assert "a.jpg: viewers turn the image and its label in different ways (EXIF orientation 3 and 1)" in problem
+
+
 @pytest.mark.parametrize("dims", [2, 3])
 def test_two_dimensions_and_several_channels(tmp_path: Path, dims: int) -> None:
     generator = np.random.default_rng(0)

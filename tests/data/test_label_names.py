@@ -34,6 +34,8 @@ def test_ignore_is_no_label(labels):
     [
         ({"whole": [1, 2], "core": [2]}, r"labels must have one value each, got \[1, 2\] for 'whole'. Regions of"),
         ({"0": ["background"]}, r"labels must have one value each"),
+        ({"liver": 0, "background": 1}, r"labels must give the background the value 0, got 1"),
+        ({"1": "Background", "2": "liver"}, r"labels must give the background the value 0, got 1"),
         ({"tumour": 2, "ignore": 1}, r"labels must give 'ignore' the highest value, got 1 with labels up to 2"),
         ({"background": 0, "ignore": 1}, r"labels must map values to names with at least one above 0"),
         ({"front": 1, "back": 1}, r"labels must give every name and every value once"),

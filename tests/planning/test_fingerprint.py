@@ -10,6 +10,7 @@ import pytest
 
 from monai_unetpp.cli import main
 from monai_unetpp.data import case_check
+from monai_unetpp.data.extent import sample_evenly
 from monai_unetpp.guard import find_guard
 from monai_unetpp.planning import Fingerprint, measuring, take_fingerprint
 from monai_unetpp.planning.sides import left_right_pairs
@@ -209,3 +210,12 @@ def test_check_writes_what_a_guard_reads(folder, tmp_path, capsys):
 )
 def test_left_and_right_are_known_by_name(names, pairs):
     assert list(left_right_pairs(names)) == pairs
+
+
+@pytest.mark.parametrize("shape", [(1024, 1024, 4), (512, 512, 16), (4, 1024, 1024)])
+def test_samples_are_taken_from_all_planes(shape):
+    """Steps that divide the length of an axis would fall on the same few planes."""
+    planes = np.broadcast_to(np.indices(shape, sparse=True)[shape.index(min(shape))], shape)
+    found = np.bincount(sample_evenly(planes).astype(int))
+    assert len(found) == min(shape)
+    assert found.min() > 0.9 * found.max()

@@ -502,6 +502,7 @@ class TestSubjects:
         [
             (b"name;subject\n", "subjects must be a table with the columns 'case' and 'subject', got an empty file"),
             (b"name,subject\na,b,c\n", "must be a table with the columns 'case' and 'subject', got name, subject"),
+            (b"case,subject\na,1\na ,2\n", "a case must have one subject, got '1' and '2' for 'a'"),
             ("case,subject\na,Müller\n".encode("latin-1"), r"subjects\.csv: subjects must be a CSV file in UTF-8"),
         ],
     )

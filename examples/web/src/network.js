@@ -5,18 +5,20 @@
  * @param {Uint8Array} bytes of network.onnx
  * @param {number[]} size of a window
  * @param {"webgpu" | "wasm"} device
+ * @returns a function of a window; its `release` frees the memory of the network
  */
 export async function loadNetwork(ort, bytes, size, device) {
   const provider = device === "webgpu" ? { name: "webgpu", forceCpuNodeNames: findNodes(bytes, "ConvTranspose") } : "wasm";
   // without the warnings that some nodes are on the processor, which is meant
   const session = await ort.InferenceSession.create(bytes, { executionProviders: [provider], logSeverityLevel: 3 });
   const [input] = session.inputNames, [output] = session.outputNames;
-  return async (window) => {
+  const predict = async (window) => {
     const results = await session.run({ [input]: new ort.Tensor("float32", window, [1, 1, ...size]) });
     const logits = results[output].data;
     results[output].dispose();
     return logits;
   };
+  return Object.assign(predict, { release: () => session.release() });
 }
 
 /** The names of the nodes of an operator that the WebGPU backend has in two dimensions only; read from the protobuf. */

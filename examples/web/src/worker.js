@@ -39,6 +39,8 @@ function messageOf(error, name) {
 async function open(folder, device) {
   const key = `${folder} ${device}`;
   if (opened.key === key) return opened;
+  await opened.predict?.release();
+  opened = { key: null };
   const pipeline = await fetched(`models/${folder}/pipeline.json`).then((response) => response.json());
   checkPipeline(pipeline, folder);
   const bytes = new Uint8Array(await fetched(`models/${folder}/${pipeline.network.files[0]}`).then((r) => r.arrayBuffer()));
@@ -64,16 +66,20 @@ async function withProcessor(bytes, { windows }) {
 /** The network on WebGPU, if there is one that gives the logits of the processor. */
 async function withWebGpu(bytes, { windows }) {
   if (!(await navigator.gpu?.requestAdapter())) return null;
+  let predict, expected;
+  let agrees = false;
   try {
     const ort = await runtime("webgpu");
-    const predict = await loadNetwork(ort, bytes, windows.shape, "webgpu");
-    const expected = await loadNetwork(ort, bytes, windows.shape, "wasm");
+    predict = await loadNetwork(ort, bytes, windows.shape, "webgpu");
+    expected = await loadNetwork(ort, bytes, windows.shape, "wasm");
     const trial = Float32Array.from({ length: windows.shape.reduce((a, b) => a * b) }, (_, index) => Math.sin(index * index));
-    return areNear(await predict(trial), await expected(trial)) ? { predict, used: "WebGPU" } : null;
+    agrees = areNear(await predict(trial), await expected(trial));
   } catch (error) {
     console.warn(`WebGPU is not used: ${error.message}`);
-    return null;
   }
+  await expected?.release();
+  if (!agrees) await predict?.release();
+  return agrees ? { predict, used: "WebGPU" } : null;
 }
 
 function areNear(found, expected) {
