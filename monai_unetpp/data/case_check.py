@@ -19,8 +19,9 @@ from monai_unetpp.data.label_values import check_label_values
 from monai_unetpp.data.labelled import LabelledCase
 from monai_unetpp.data.labels import Volume, read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
-from monai_unetpp.data.pictures import is_picture_name, shown_orientation
+from monai_unetpp.data.pictures import COLOURS, is_picture_name, shown_orientation
 from monai_unetpp.data.reader import VolumeReader
+from monai_unetpp.data.tiff import mean_of_colours
 from monai_unetpp.data.voxel_hash import hash_voxels
 
 __all__ = [
@@ -70,7 +71,7 @@ def check_case(
         case: the case.
         values: label values allowed besides 0; None allows all from 0 up.
         spatial_dims: 2 or 3; None takes that of the label.
-        in_channels: channels that the image must have; None skips this check.
+        in_channels: channels that the image must have; None skips this check, and averages colours of pictures.
     """
     missing = next((file for file in case.files if not os.path.exists(file)), None)
     if missing is not None:
@@ -78,10 +79,11 @@ def check_case(
     voxels = None
     try:
         label = read_truth(case, values, spatial_dims)
-        image = read_image(case, label.data.ndim, allow_constant=label.data.ndim == 2 and not label.data.any())
+        empty = label.data.ndim == 2 and not label.data.any()
+        image = read_image(case, label.data.ndim, allow_constant=empty, in_channels=in_channels)
         # all empty fields of view are alike
         if image.data.min() < image.data.max():
-            voxels = hash_voxels(np.moveaxis(image.data, 0, -1))
+            voxels = hash_voxels(_as_hashed(image, case))
         check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
         _check_shown_alike(case)
         channels = len(image.data)
@@ -146,8 +148,22 @@ def check_on_grid(volume: Volume, path: Path, label: Volume, label_path: Path) -
         )
 
 
+def _as_hashed(image: Volume, case: LabelledCase) -> npt.NDArray[Any]:
+    """The voxels of an image with its channels on the last axis; the mean of colours of a picture, as by its file."""
+    voxels = np.moveaxis(image.data, 0, -1)
+    return mean_of_colours(voxels) if len(image.data) > 1 and _is_picture(case) else voxels
+
+
+def _is_picture(case: LabelledCase) -> bool:
+    return len(case.image) == 1 and is_picture_name(case.image[0])
+
+
 def read_image(
-    case: LabelledCase, dims: int, allow_constant: bool = False, fill_nonfinite: float | None = None
+    case: LabelledCase,
+    dims: int,
+    allow_constant: bool = False,
+    fill_nonfinite: float | None = None,
+    in_channels: int | None = None,
 ) -> Volume:
     """The image of a case as training reads it, ``(C, H, W[, D])``.
 
@@ -156,11 +172,12 @@ def read_image(
         dims: 2 or 3.
         allow_constant: see :class:`monai_unetpp.data.VolumeReader`.
         fill_nonfinite: likewise.
+        in_channels: channels of the network; with three, a single picture keeps its colours.
 
     Raises:
         ImageFileError: a file is unusable.
     """
-    channels = 1
+    channels = COLOURS if in_channels == COLOURS and _is_picture(case) else 1
     if len(case.image) == 1 and is_nifti_name(case.image[0]):
         channels = channel_axes(open_nifti(case.image[0]).shape, dims)[1]
     reader = VolumeReader(dims, allow_constant, fill_nonfinite, channels)

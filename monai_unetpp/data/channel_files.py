@@ -12,6 +12,7 @@ from monai_unetpp.data.grid import channel_axes
 from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.naming import channel_of
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
+from monai_unetpp.data.pictures import COLOURS, has_colours, is_picture_name
 from monai_unetpp.errors import printable
 
 __all__ = ["join_channels"]
@@ -78,7 +79,9 @@ def _number(image: str) -> int:
 
 
 def _holds_all(image: str, channels: int, dims: Sequence[int]) -> bool:
-    """Whether the header of a file gives it a further axis with all channels."""
+    """Whether the header of a file gives it a further axis with all channels, or colours if these are three."""
+    if is_picture_name(image):
+        return channels == COLOURS and has_colours(image)
     try:
         shape = open_nifti(image).shape if is_nifti_name(image) else ()
         return any(channel_axes(shape, each)[1] == channels for each in dims if len(shape) > each)

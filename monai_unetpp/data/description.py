@@ -17,7 +17,7 @@ from monai_unetpp.data.grid import channel_axes, warn_once
 from monai_unetpp.data.label_names import LabelNames, name_values, read_label_names
 from monai_unetpp.data.labels import read_label_map
 from monai_unetpp.data.nifti import is_nifti_name, open_nifti
-from monai_unetpp.data.pictures import has_colours, is_picture_name
+from monai_unetpp.data.pictures import COLOURS, has_colours, is_coloured, is_picture_name
 
 __all__ = ["DataSetDescription", "Modality", "describe_data_set"]
 
@@ -29,6 +29,8 @@ Modality = Literal["CT", "MR", "other"]
 _WORDS = r"(?<![^\W_])({})(?![^\W_])"
 _CT = re.compile(_WORDS.format("CT|CBCT|computed tomography"), re.IGNORECASE)
 _MR = re.compile(_WORDS.format(r"MRI?|T1\w*|T2\w*|FLAIR|PD|DWI|ADC|magnetic resonance"), re.IGNORECASE)
+#: Channels of pictures in a data set that does not name them.
+_COLOUR_NAMES = ("red", "green", "blue")
 #: Names that nnU-Net and this package write for channels without a known modality.
 _UNNAMED = re.compile(r"noNorm|zscore|rescale_to_0_1|rgb_to_0_1|channel_[0-9]+|[0-9]+", re.IGNORECASE)
 
@@ -59,7 +61,8 @@ class DataSetDescription:
 def describe_data_set(dataset_dir: str | PathLike[str], **subjects: Any) -> DataSetDescription:
     """Describe labels and channels of a data set from its ``dataset.json`` and its first case.
 
-    Without a ``dataset.json`` all label maps are read for their values, and value 3 is called ``label_3``.
+    Without a ``dataset.json`` all label maps are read for their values, and value 3 is called ``label_3``. Red, green
+    and blue of single pictures are three channels where three are named, or where none is named and all have colours.
 
     Args:
         dataset_dir: folder in any form that :func:`monai_unetpp.data.load_datalist` takes.
@@ -73,21 +76,15 @@ def describe_data_set(dataset_dir: str | PathLike[str], **subjects: Any) -> Data
     content = read_content(path)
     training = load_datalist(dataset_dir, "training", **subjects)
     form = read_form(path)
+    cases = training
     if form == "folder":
-        names = _scanned_labels(path, [case for key in LISTS for case in load_datalist(dataset_dir, key, **subjects)])
+        cases = [case for key in LISTS for case in load_datalist(dataset_dir, key, **subjects)]
+        names = _scanned_labels(path, cases)
     else:
         names = read_label_names(path, content.get("labels"))
     spatial_dims = read_label_map(Path(training[0]["label"])).data.ndim
-    image = training[0]["image"]
-    files = [image] if isinstance(image, str) else image
-    coloured = [file for file in files if is_picture_name(file) and has_colours(file)]
-    if coloured:
-        logger.warning(
-            "%s: has colours, which are averaged to one channel. To use them, store each in a file of its own, such as "
-            "case_0000.png, case_0001.png and case_0002.png.",
-            coloured[0],
-        )
-    channels = _channels(path, content, image, spatial_dims)
+    images, named = [case["image"] for case in cases], _names(content.get("modality") or content.get("channel_names"))
+    channels = _colour_channels(path, named, images) or _channels(path, named, images[0], spatial_dims)
     return DataSetDescription(
         form=form,
         name=str(content.get("name") or Path(dataset_dir).resolve().name),
@@ -105,9 +102,32 @@ def _scanned_labels(path: Path, cases: Sequence[Mapping[str, Any]]) -> LabelName
     return name_values(path.parent, found)
 
 
-def _channels(path: Path, content: Mapping[str, Any], image: Any, spatial_dims: int) -> tuple[str, ...]:
+def _colour_channels(path: Path, named: Sequence[str], images: Sequence[Any]) -> tuple[str, ...]:
+    """The names of red, green and blue where these are channels; where they are not, averaged colours are told."""
+    single = [image for image in images if isinstance(image, str) and is_picture_name(image)]
+    grey = None
+    if not named and len(single) == len(images):
+        # headers are faster than pixels
+        grey = next((file for told in (has_colours, is_coloured) for file in single if not told(file)), None)
+        if grey is None:
+            logger.warning("%s: all pictures have colours. They are read as three channels.", path.parent)
+            return _COLOUR_NAMES
+    elif len(named) == COLOURS and images[0] in single and any(map(has_colours, single)):
+        return tuple(named)
+    files = single if grey else [images[0]] if isinstance(images[0], str) else images[0]
+    coloured = next((file for file in files if is_picture_name(file) and is_coloured(file)), None)
+    if coloured is not None:
+        logger.warning(
+            "%s: has colours, which are averaged to one channel. To use them, store each in a file of its own, such as "
+            "case_0000.png, case_0001.png and case_0002.png%s.",
+            coloured,
+            f", or leave out {grey}, which has none" if grey else ", or name three channels" if single else "",
+        )
+    return ()
+
+
+def _channels(path: Path, names: Sequence[str], image: Any, spatial_dims: int) -> tuple[str, ...]:
     """The names of the channels, in their order."""
-    names = _names(content.get("modality") or content.get("channel_names"))
     if isinstance(image, list):
         count = len(image)
     else:

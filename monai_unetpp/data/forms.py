@@ -15,7 +15,7 @@ from monai_unetpp.data.itk_images import ITK_SUFFIXES
 from monai_unetpp.data.label_values import list_values
 from monai_unetpp.data.naming import case_name, channel_of
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_second_of_pair
-from monai_unetpp.data.pictures import JPEG_SUFFIXES, PICTURE_SUFFIXES, is_picture_name
+from monai_unetpp.data.pictures import COLOURS, JPEG_SUFFIXES, PICTURE_SUFFIXES, has_colours, is_picture_name
 
 __all__ = ["Form", "folder_lists", "form_of", "images_folder", "is_data_set", "nnunet_lists"]
 
@@ -55,8 +55,8 @@ def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
 
     Args:
         path: the ``dataset.json``; beside it lie ``imagesTr`` with ``<case>_0000<ending>`` and so on, one file per
-            channel, and ``labelsTr`` with ``<case><ending>``. An entry ``dataset``, which names files by case, takes
-            precedence.
+            channel, and ``labelsTr`` with ``<case><ending>``. Three channels may also be the colours of one picture,
+            ``<case>_0000<ending>``. An entry ``dataset``, which names files by case, takes precedence.
         content: its content, with ``channel_names`` and ``file_ending``.
 
     Raises:
@@ -85,7 +85,8 @@ def nnunet_lists(path: Path, content: Mapping[str, Any]) -> _Lists:
         by_case[name][channel] = file
     by_label = {case_name(file): file for file in found[labels]}
     _match(images, labels, by_case, by_label)
-    _check_channels(images, by_case, range(len(channels)), ending)
+    if not (len(channels) == COLOURS and _are_colours(by_case.values())):
+        _check_channels(images, by_case, range(len(channels)), ending)
     _tell_missing(path, content.get("numTraining"), len(by_case))
     return {"training": [_entry(path.parent, list(by_case[name].values()), by_label[name]) for name in sorted(by_case)]}
 
@@ -210,6 +211,12 @@ def _match(images: Path, labels: Path, by_image: Collection[str], by_label: Coll
             )
 
 
+def _are_colours(cases: Collection[Mapping[int, Path]]) -> bool:
+    """Whether each case is a single picture, and some have colours."""
+    single = all(list(files) == [0] and is_picture_name(files[0]) for files in cases)
+    return single and any(has_colours(files[0]) for files in cases)
+
+
 def _check_channels(
     folder: Path, by_case: Mapping[str, Mapping[int, Path]], needed: Sequence[int], ending: str = ""
 ) -> None:
@@ -217,7 +224,9 @@ def _check_channels(
     if not wrong:
         return
     shown = [f"{name} ({', '.join(f'{each:04d}' for each in found)})" for name, found in sorted(wrong.items())]
-    colours = " The colours of a picture count as one channel." if ending.lower() in PICTURE_SUFFIXES else ""
+    colours = ""
+    if ending.lower() in PICTURE_SUFFIXES:
+        colours = " The colours of a picture are three channels only where every case is one picture in colours."
     raise ValueError(
         f"{folder}: all cases must have {len(needed)} channel(s), {', '.join(f'{each:04d}' for each in needed)}, got "
         f"{len(wrong)} of {len(by_case)} with others: {list_values(shown)}. Add the missing files, or correct their "
@@ -225,16 +234,20 @@ def _check_channels(
     )
 
 
+def _may_be_colours(images: Sequence[Any], channels: int) -> bool:
+    return channels == COLOURS and len(images) == 1 and is_picture_name(str(images[0]))
+
+
 def _listed_by_nnunet(path: Path, cases: Mapping[str, Any], channels: int) -> list[dict[str, Any]]:
     entries = []
     for name, files in cases.items():
         images = files.get("images") if isinstance(files, Mapping) else None
-        if not isinstance(images, list) or len(images) != channels:
+        if not isinstance(images, list) or (len(images) != channels and not _may_be_colours(images, channels)):
             raise ValueError(
                 f"{path}: dataset must name {channels} image(s) for every case, one per channel, got {images!r:.200} "
                 f"for {name!r}. Correct it."
             )
-        entries.append({"image": images[0] if channels == 1 else images, "label": files.get("label")})
+        entries.append({"image": images[0] if len(images) == 1 else images, "label": files.get("label")})
     return entries
 
 

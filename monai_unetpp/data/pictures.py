@@ -19,20 +19,23 @@ from PIL import ExifTags, Image, PngImagePlugin
 from monai_unetpp.data.image_errors import ImageFileError, check_regular_file, damaged_file
 from monai_unetpp.data.itk_images import open_itk_file
 from monai_unetpp.data.tiff import (
+    COLOURS,
     TIFF_SIGNATURES,
     labels_of_colours,
-    mean_of_colours,
     read_tiff,
     read_tiff_shape,
     read_tiff_software,
+    take_colours,
     tiff_appearance,
 )
 from monai_unetpp.files import MARK, atomic_path
 
 __all__ = [
+    "COLOURS",
     "JPEG_SUFFIXES",
     "PICTURE_SUFFIXES",
     "has_colours",
+    "is_coloured",
     "is_picture_name",
     "read_picture",
     "read_picture_mark",
@@ -75,25 +78,26 @@ def read_picture_shape(path: Path) -> tuple[int, ...]:
     return tuple(int(length) for length in open_itk_file(path).GetSize())
 
 
-def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
-    """Read the grey values of a picture.
+def read_picture(path: Path, labels: bool = False, colours: bool = False) -> np.ndarray[Any, Any]:
+    """Read the grey values of a picture, or its colours.
 
     Args:
         path: PNG, JPEG or TIFF with 8 or 16 bits, or floats, per channel.
         labels: whether it is a label map. Values are then read as stored: palette indices instead of colours, and grey
             values of fewer than 8 bits without stretching to 255. Colours are refused, and JPEG, which changes values.
+        colours: whether colours are kept as red, green and blue, on a first axis that grey values lack.
 
     Returns:
-        ``(W, H)``, or ``(W, H, pages)`` for a TIFF of several pages. Grey values keep their type; colours become the
-        mean of red, green and blue in float32. Transparency is ignored.
+        ``(W, H)``, or ``(W, H, pages)`` for a TIFF of several pages. Grey values keep their type, and so do colours
+        that are kept; others become the mean of red, green and blue in float32. Transparency is ignored.
 
     Raises:
         ImageFileError: the file is missing, empty, damaged or of another format.
     """
     if _head(path).startswith(TIFF_SIGNATURES):
-        return read_tiff(path, labels)
+        return read_tiff(path, labels, colours)
     if _head(path).startswith(_JPEG_SIGNATURE):
-        return _read_jpeg(path, labels)
+        return _read_jpeg(path, labels, colours)
     if labels and (stored := _read_stored_labels(path)) is not None:
         return stored
     if _is_transparent_grey(path):
@@ -107,13 +111,13 @@ def read_picture(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
 
     array = SimpleITK.GetArrayViewFromImage(image)
     has_colours = image.GetNumberOfComponentsPerPixel() > 1
-    if not has_colours:
-        return np.transpose(np.array(array))
-    return np.transpose(np.array(labels_of_colours(array, path)) if labels else mean_of_colours(array))
+    if has_colours and not labels:
+        return np.transpose(take_colours(array, colours))
+    return np.transpose(np.array(labels_of_colours(array, path) if has_colours else array))
 
 
-def _read_jpeg(path: Path, labels: bool) -> np.ndarray[Any, Any]:
-    """The grey values of a JPEG by Pillow, as ITK would read one that is cut off."""
+def _read_jpeg(path: Path, labels: bool, colours: bool) -> np.ndarray[Any, Any]:
+    """The values of a JPEG by Pillow, as ITK would read one that is cut off."""
     if labels:
         raise ImageFileError(
             f"{path}: the label must be stored without loss, got JPEG, which changes values. Save it as PNG, with one "
@@ -121,7 +125,7 @@ def _read_jpeg(path: Path, labels: bool) -> np.ndarray[Any, Any]:
         )
     with _opened_by_pillow(path) as picture:
         pixels = np.asarray(picture.convert("RGB") if picture.mode == "CMYK" else picture)
-    return np.transpose(pixels if pixels.ndim == 2 else mean_of_colours(pixels))
+    return np.transpose(pixels if pixels.ndim == 2 else take_colours(pixels, colours))
 
 
 def shown_orientation(path: str | PathLike[str]) -> int:
@@ -144,6 +148,17 @@ def has_colours(path: str | PathLike[str]) -> bool:
                 return picture.mode in ("RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV")
     except Exception:  # what PIL cannot open is told by those who read it
         return False
+
+
+def is_coloured(path: str | PathLike[str]) -> bool:
+    """Whether red, green and blue of a picture differ anywhere; False if it cannot be read."""
+    if not has_colours(path):
+        return False
+    try:
+        pixels = read_picture(Path(path), colours=True)
+    except ImageFileError:  # told by those who read it
+        return False
+    return bool((pixels[1:] != pixels[:1]).any())
 
 
 def write_picture(

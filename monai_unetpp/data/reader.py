@@ -15,12 +15,26 @@ from monai.data import ImageReader
 from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from monai_unetpp.data.dicom import is_dicom_file, read_dicom
-from monai_unetpp.data.grid import ImageGeometry, channel_axes, check_grid, compare_geometry, lay_flat, spatial_axes
+from monai_unetpp.data.grid import (
+    ImageGeometry,
+    channel_axes,
+    check_grid,
+    compare_geometry,
+    lay_flat,
+    spatial_axes,
+    warn_once,
+)
 from monai_unetpp.data.image_errors import ImageFileError
 from monai_unetpp.data.itk_images import ITK_SUFFIXES, is_itk_name, read_itk_file
 from monai_unetpp.data.label_values import as_integers
 from monai_unetpp.data.nifti import NIFTI_SUFFIXES, is_nifti_name, open_nifti, read_voxels, stored_step
-from monai_unetpp.data.pictures import PICTURE_SUFFIXES, is_picture_name, read_picture
+from monai_unetpp.data.pictures import (
+    COLOURS,
+    PICTURE_SUFFIXES,
+    is_picture_name,
+    read_picture,
+    read_picture_shape,
+)
 from monai_unetpp.data.source_files import note_source_files
 from monai_unetpp.data.voxel_checks import check_not_constant, make_finite
 
@@ -39,8 +53,8 @@ class VolumeReader(ImageReader):
     MONAI's ``NibabelReader`` may silently replace a file's sform by its qform. Here positions come from the sform if
     its code is set, else from the qform, else, with a warning, from nibabel's default; nothing is corrected.
 
-    Pictures (PNG, JPEG, TIFF) are read as ``(W, H)`` grey values with pixels of 1 mm; colours are averaged. A TIFF of
-    several pages is a volume.
+    Pictures (PNG, JPEG, TIFF) are read as ``(W, H)`` grey values with pixels of 1 mm; colours are averaged, unless the
+    image must have three channels. A TIFF of several pages is a volume.
 
     Args:
         spatial_dims: number of axes that an image must have, 2 or 3, or both if either is allowed; other axes of length
@@ -48,7 +62,8 @@ class VolumeReader(ImageReader):
         allow_constant: whether an image may have the same value everywhere, as a label map may.
         fill_nonfinite: replaces NaN and infinite voxels; with None they are an error.
         channels: channels of an image. If there are several, they are files of their own, or a single NIfTI file holds
-            them on its last axis, as in the Medical Segmentation Decathlon. With 1 several files are read as well.
+            them on its last axis, as in the Medical Segmentation Decathlon. Three may also be red, green and blue of a
+            single picture; one in grey is all three alike, with a warning. With 1 several files are read as well.
         labels: whether images are label maps. They become integers, even if a file stores them scaled or rounded (0.996
             for 1); other fractions are an error; see :func:`monai_unetpp.data.label_values.as_integers`. Pictures are
             read as stored: palette indices instead of colours, and grey values of fewer than 8 bits without stretching;
@@ -131,7 +146,8 @@ class VolumeReader(ImageReader):
         if all(not is_nifti_name(path) and is_dicom_file(path) for path in img):
             return self._read_dicom(img)
         if self.channels > 1 and len(img) == 1:
-            return self._read_channels(img[0])
+            colours = self.channels == COLOURS and is_picture_name(img[0])
+            return self._read_colours(img[0]) if colours else self._read_channels(img[0])
         images = [self._read_dicom([path]) if path.is_dir() else self._read_file(path) for path in img]
         array, metadata = images[0]
         if len(images) == 1:
@@ -169,12 +185,37 @@ class VolumeReader(ImageReader):
                 "give a folder with one file per channel, such as case_0000 and case_0001."
             )
         spatial = tuple(image.shape[axis] for axis in axes)
-        voxels = make_finite(read_voxels(image, path, single=True), path, self.fill_nonfinite)
+        voxels = read_voxels(image, path, single=True).reshape((*spatial, self.channels))
+        return self._checked_channels(np.moveaxis(voxels, -1, 0), image.affine, image.shape, axes, path)
+
+    def _read_colours(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        """Read red, green and blue of one picture."""
+        pixels, shape = read_picture(path, colours=True), read_picture_shape(path)
+        if pixels.shape == shape:
+            warn_once(
+                f"{path}: has no colours. Its grey values are taken as red, green and blue, as the network has three "
+                "channels. If these are something else, give one file per channel."
+            )
+            pixels = np.stack([pixels] * COLOURS)
+        axes = self._find_axes(shape, path)
+        pixels = pixels.reshape((COLOURS, *(shape[axis] for axis in axes)))
+        return self._checked_channels(pixels, np.eye(4), shape, axes, path)
+
+    def _checked_channels(
+        self,
+        voxels: np.ndarray[Any, Any],
+        affine: np.ndarray[Any, Any],
+        shape: Sequence[int],
+        axes: tuple[int, ...],
+        path: Path,
+    ) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
+        """Check the channels ``(C, H, W[, D])`` of one file, which is stored with ``shape``."""
+        voxels = make_finite(voxels, path, self.fill_nonfinite)
         if not self.allow_constant:
             check_not_constant(voxels, path)
-        metadata = _metadata(image.affine, image.shape, axes, path)
+        metadata = _metadata(affine, shape, axes, path)
         metadata[MetaKeys.ORIGINAL_CHANNEL_DIM] = 0
-        return np.moveaxis(voxels.reshape((*spatial, self.channels)), -1, 0), metadata
+        return voxels, metadata
 
     def _read_file(self, path: Path) -> tuple[np.ndarray[Any, Any], dict[str, Any]]:
         if is_nifti_name(path):

@@ -17,12 +17,14 @@ from monai_unetpp.data.grid import warn_once
 from monai_unetpp.data.image_errors import ImageFileError, damaged_file
 
 __all__ = [
+    "COLOURS",
     "TIFF_SIGNATURES",
     "labels_of_colours",
     "mean_of_colours",
     "read_tiff",
     "read_tiff_shape",
     "read_tiff_software",
+    "take_colours",
     "tiff_appearance",
 ]
 
@@ -31,7 +33,8 @@ logger = logging.getLogger(__name__)
 #: Signatures of TIFF and BigTIFF in either byte order.
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
-_COLOURS = 3
+COLOURS = 3
+"""Red, green and blue."""
 _ROWS_AT_ONCE = 1024
 _GREY = (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE)
 _COLOURED = (PHOTOMETRIC.RGB, PHOTOMETRIC.YCBCR)
@@ -53,7 +56,7 @@ def read_tiff_shape(path: Path) -> tuple[int, ...]:
         return _shape(pages)
 
 
-def read_tiff(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
+def read_tiff(path: Path, labels: bool = False, colours: bool = False) -> np.ndarray[Any, Any]:
     """Read the grey values of a TIFF; reduced copies and masks are left out.
 
     Pages are slices of a volume, along depth as given by OME or ImageJ. Pages along time or an unnamed axis are also
@@ -64,23 +67,24 @@ def read_tiff(path: Path, labels: bool = False) -> np.ndarray[Any, Any]:
         path: a file of grey values with or without transparency, of red, green and blue, or with a palette.
         labels: whether it is a label map. Values are then read as stored: palette indices instead of colours, and one
             bit as 0 and 1 instead of 255. Colours are refused.
+        colours: whether colours are kept as red, green and blue, on a first axis that grey values lack.
 
     Returns:
         ``(W, H)``, or ``(W, H, slices)``. Grey values keep their type and increase with brightness; colours become
-        their mean in float32.
+        their mean in float32 unless they are kept.
 
     Raises:
         ImageFileError: the file is damaged, has several channels or pages that do not form a volume, or needs
             ``imagecodecs``.
     """
     with _usable_pages(path, tell=True) as pages:
-        rows = _grey_rows(pages[0], path, labels)
+        rows = _rows(pages[0], path, labels, colours)
         if len(pages) == 1:
             return np.transpose(rows)
         volume = np.empty((len(pages), *rows.shape), dtype=rows.dtype)
         volume[0] = rows
         for index, page in enumerate(pages[1:], start=1):
-            volume[index] = _grey_rows(page, path, labels)
+            volume[index] = _rows(page, path, labels, colours)
         return np.transpose(volume)
 
 
@@ -134,8 +138,13 @@ def mean_of_colours(pixels: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     grey = np.empty(pixels.shape[:-1], dtype=np.float32)
     for start in range(0, len(grey), _ROWS_AT_ONCE):
         rows = slice(start, start + _ROWS_AT_ONCE)
-        pixels[rows, ..., :_COLOURS].mean(axis=-1, dtype=np.float32, out=grey[rows])
+        pixels[rows, ..., :COLOURS].mean(axis=-1, dtype=np.float32, out=grey[rows])
     return grey
+
+
+def take_colours(pixels: np.ndarray[Any, Any], colours: bool) -> np.ndarray[Any, Any]:
+    """A copy of red, green and blue of pixels ``(..., channels)`` if colours are kept, else their mean."""
+    return pixels[..., :COLOURS].copy() if colours else mean_of_colours(pixels)
 
 
 def labels_of_colours(pixels: np.ndarray[Any, Any], path: Path) -> np.ndarray[Any, Any]:
@@ -149,7 +158,7 @@ def labels_of_colours(pixels: np.ndarray[Any, Any], path: Path) -> np.ndarray[An
         ImageFileError: a pixel has a colour, which stands for no label.
     """
     labels = pixels[..., 0]
-    if any((pixels[..., channel] != labels).any() for channel in range(1, _COLOURS)):
+    if any((pixels[..., channel] != labels).any() for channel in range(1, COLOURS)):
         raise ImageFileError(
             f"{path}: the label must hold one number per pixel, got colours. Save the labels as grey values, or as "
             "palette indices."
@@ -275,9 +284,9 @@ def _check_page(page: TiffPage, path: Path) -> None:
     transparent = samples == 2 and page.extrasamples[:1] in ((EXTRASAMPLE.ASSOCALPHA,), (EXTRASAMPLE.UNASSALPHA,))
     usable = (
         (photometric in _GREY and (samples == 1 or transparent))
-        or (photometric == PHOTOMETRIC.RGB and samples in (_COLOURS, _COLOURS + 1))
+        or (photometric == PHOTOMETRIC.RGB and samples in (COLOURS, COLOURS + 1))
         # only JPEG decoders convert these to red, green and blue
-        or (photometric == PHOTOMETRIC.YCBCR and samples == _COLOURS and page.compression == COMPRESSION.JPEG)
+        or (photometric == PHOTOMETRIC.YCBCR and samples == COLOURS and page.compression == COMPRESSION.JPEG)
         or (photometric == PHOTOMETRIC.PALETTE and samples == 1 and page.colormap is not None)
     )
     if not usable:
@@ -315,17 +324,17 @@ def _kind(page: TiffPage) -> str:
     return PHOTOMETRIC(page.photometric).name if known else str(page.photometric)
 
 
-def _grey_rows(page: TiffPage, path: Path, labels: bool) -> np.ndarray[Any, Any]:
-    """Grey values ``(H, W)`` of one page."""
+def _rows(page: TiffPage, path: Path, labels: bool, colours: bool) -> np.ndarray[Any, Any]:
+    """Grey values ``(H, W)`` of one page, or ``(H, W, 3)`` if it has colours and they are kept."""
     pixels = _decoded(page, path)
     pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
     if page.photometric in _COLOURED:
-        return labels_of_colours(pixels, path) if labels else mean_of_colours(pixels)
+        return labels_of_colours(pixels, path) if labels else take_colours(pixels, colours)
     grey = pixels[..., 0]
     if page.photometric == PHOTOMETRIC.PALETTE and not labels:
         palette = np.asarray(page.colormap).T
         # to 8 bits like other palettes; some programs write no more than these
-        return np.asarray(mean_of_colours(palette >> 8 if palette.max() > 255 else palette)[grey])
+        return np.asarray(take_colours(palette >> 8 if palette.max() > 255 else palette, colours)[grey])
     if page.dtype == bool:
         grey = grey.astype(np.uint8) * np.uint8(1 if labels else 255)
     if page.photometric == PHOTOMETRIC.MINISWHITE and not labels:

@@ -30,7 +30,8 @@ def hash_voxels(image: _Image) -> str:
 
     Args:
         image: a file, one file per channel, or the voxels ``(H, W[, D][, C])``. Channels in one or in several files
-            give the same hash. Axes of length 1 are ignored, and values are compared as float32.
+            give the same hash. Axes of length 1 are ignored, and values are compared as float32. Of the colours of a
+            picture, only the mean counts.
 
     Raises:
         ImageFileError: a file cannot be read.

@@ -117,11 +117,7 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         f"Sizes: {_range_text([case.shape for case in cases])} voxels, median {_joined(fingerprint.median_shape)}.",
         f"Voxel sizes: {_range_text([case.spacing_mm for case in cases])} mm, median "
         f"{_joined(fingerprint.median_spacing_mm)} mm.",
-        *(
-            ["Colours of pictures are averaged to one channel."]
-            if (plan.spatial_dims, len(plan.channels)) == (2, 1)
-            else []
-        ),
+        *_colours_text(plan),
         *_kinds_text(plan, fingerprint),
         f"{percent(surround)} of the cases have a constant value around their content{_hidden_text(fingerprint)}.",
         f"Validation: {plan.validation}, "
@@ -130,6 +126,13 @@ def data_text(plan: TrainingPlan, fingerprint: Fingerprint) -> str:
         *(_intensity_text(name, each.whole) for name, each in zip(plan.channels, fingerprint.intensity, strict=True)),
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _colours_text(plan: TrainingPlan) -> list[str]:
+    """What becomes of colours of pictures."""
+    texts = {1: "averaged to one channel", 3: "three channels, where a case is a single picture"}
+    text = texts.get(len(plan.channels)) if plan.spatial_dims == 2 else None
+    return [] if text is None else [f"Colours of pictures are {text}."]
 
 
 def _kinds_text(plan: TrainingPlan, fingerprint: Fingerprint) -> list[str]:

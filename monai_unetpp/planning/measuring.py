@@ -157,14 +157,16 @@ class _Cache:
             return {}
 
     def _key(self, case: LabelledCase) -> str:
-        labels = [self.described.spatial_dims, self.described.labels, self.described.ignore_label, case.subject]
-        return hashlib.sha256(json.dumps([labels, [file_identity(file) for file in case.files]]).encode()).hexdigest()
+        known = self.described
+        facts = [known.spatial_dims, len(known.channels), known.labels, known.ignore_label, case.subject]
+        return hashlib.sha256(json.dumps([facts, [file_identity(file) for file in case.files]]).encode()).hexdigest()
 
 
 def _measure(case: LabelledCase, described: DataSetDescription) -> _Measured:
     allowed = [*described.labels.values(), *([] if described.ignore_label is None else [described.ignore_label])]
     label = read_truth(case, allowed, described.spatial_dims)
-    image = read_image(case, described.spatial_dims, allow_constant=True, fill_nonfinite=0.0)
+    options: dict[str, Any] = {"allow_constant": True, "fill_nonfinite": 0.0}
+    image = read_image(case, described.spatial_dims, **options, in_channels=len(described.channels))
     check_on_grid(Volume(image.data[0], image.affine), case.image[0], label, case.label)
     if len(image.data) != len(described.channels):
         raise ImageFileError(

@@ -143,7 +143,8 @@ def test_colours_that_become_one_channel_are_told(tmp_path, caplog, channels):
         (tmp_path / name).mkdir()
     for number in range(4):
         for channel in range(channels):
-            image = Image.new("RGB", (8, 8), (10 * number, 200, channel))
+            # a picture without colours leaves the others without them
+            image = Image.new("L" if number == 3 else "RGB", (8, 8), 10 if number == 3 else (10 * number, 200, channel))
             image.save(tmp_path / "images" / f"{number}_{channel:04d}.png")
         Image.new("L", (8, 8), 1).save(tmp_path / "labels" / f"{number}.png")
     assert describe_data_set(tmp_path).channels == ("channel_0", "channel_1")[:channels]
