@@ -78,18 +78,21 @@ def case_means(scores: CaseMetrics, metric: str) -> dict[str, float]:
 
 
 def compare_cases(
-    mine: Mapping[int, Mapping[str, float]],
-    theirs: Mapping[int, Mapping[str, float]],
+    mine: Mapping[int, CaseMetrics],
+    theirs: Mapping[int, CaseMetrics],
+    metric: str,
     subjects: Mapping[str, str] = {},
 ) -> dict[str, Any] | None:
-    """The mean paired difference of two networks with its confidence interval over the subjects.
+    """The mean paired difference of two networks in an overlap metric, with its confidence interval over the subjects.
 
-    The difference of a case is its mean over the seeds that both have, and that of a subject its mean over its cases,
-    so that each subject counts once.
+    The difference of a case is its mean over the foreground classes and the seeds that both have, and that of a
+    subject its mean over its cases, so that each subject counts once. A class that neither the truth nor one of the
+    two has counts as 1 there, as it was rightly left out; where neither network has it, there is nothing to compare.
 
     Args:
-        mine: metric by seed and case.
+        mine: metrics of the cases by seed.
         theirs: the same of the network to compare with.
+        metric: name of a metric that is 1 at best, such as ``"iou"``.
         subjects: subject by case; other cases are subjects of their own.
 
     Returns:
@@ -97,10 +100,14 @@ def compare_cases(
         ``seeds``; None with fewer than two subjects in common.
     """
     seeds = [seed for seed in mine if seed in theirs]
-    shared = set.intersection(*(set(of[seed]) for seed in seeds for of in (mine, theirs))) if seeds else set()
-    cases = sorted(shared)
-    by_case = [statistics.fmean(mine[seed][case] - theirs[seed][case] for seed in seeds) for case in cases]
-    differences = subject_means(by_case, [subjects.get(case, case) for case in cases])
+    by_case: dict[str, list[float]] = {}
+    for seed in seeds:
+        for case, difference in _case_differences(mine[seed], theirs[seed], metric).items():
+            by_case.setdefault(case, []).append(difference)
+    cases = sorted(by_case)
+    differences = subject_means(
+        [statistics.fmean(by_case[case]) for case in cases], [subjects.get(case, case) for case in cases]
+    )
     if len(differences) < 2:
         return None
     bounds = mean_bounds(differences, alpha=_ALPHA)
@@ -113,6 +120,22 @@ def compare_cases(
         "subjects": len(differences),
         "seeds": len(seeds),
     }
+
+
+def _case_differences(mine: CaseMetrics, theirs: CaseMetrics, metric: str) -> dict[str, float]:
+    """The mean difference over the classes of each case that both scored, where there is anything to compare."""
+    differences = {}
+    for case in mine.keys() & theirs.keys():
+        pairs = [(of[metric], theirs[case][label][metric]) for label, of in mine[case].items()]
+        found = [_or_best(a) - _or_best(b) for a, b in pairs if (a, b) != (None, None)]
+        if found:
+            differences[case] = statistics.fmean(found)
+    return differences
+
+
+def _or_best(value: float | None) -> float:
+    """The overlap; 1 where a class was rightly left out."""
+    return 1.0 if value is None else value
 
 
 def summarise(
@@ -139,25 +162,17 @@ def summarise(
     for result in sorted(results, key=lambda each: each.seed):
         runs.setdefault(result.variant, {})[result.seed] = result
     present = [row for row in rows if row.variant in runs]
-    means = {
-        row.name: {
-            metric: {seed: case_means(run.scores[row.level], metric) for seed, run in runs[row.variant].items()}
-            for metric in COMPARED
-        }
-        for row in present
-    }
+    scores = {row.name: {seed: run.scores[row.level] for seed, run in runs[row.variant].items()} for row in present}
     return {
         "reference": REFERENCE,
         "settings": settings.as_dict(),
         "cases": dict(cases),
         "environment": dataclasses.asdict(environment),
         "trained_on": sorted({str(result.environment["device"]) for result in results}),
-        "rows": [_row(row, runs[row.variant], means, latencies.get(row.name), subjects) for row in present],
-        "embedded_isolated": _pairs(present, means, subjects),
+        "rows": [_row(row, runs[row.variant], scores, latencies.get(row.name), subjects) for row in present],
+        "embedded_isolated": _pairs(present, scores, subjects),
         "missing": [row.name for row in rows if row.variant not in runs],
-        "scores": {
-            row.name: {str(seed): run.scores[row.level] for seed, run in runs[row.variant].items()} for row in present
-        },
+        "scores": {name: {str(seed): of for seed, of in by_seed.items()} for name, by_seed in scores.items()},
         "curves": {
             variant: {str(seed): _thinned(run.curve) for seed, run in runs[variant].items()}
             for variant in dict.fromkeys(row.variant for row in present)
@@ -165,18 +180,18 @@ def summarise(
     }
 
 
-_Means = Mapping[str, Mapping[str, Mapping[int, Mapping[str, float]]]]
+_Scores = Mapping[str, Mapping[int, CaseMetrics]]
 
 
 def _row(
     row: StudyRow,
     runs: Mapping[int, RunResult],
-    means: _Means,
+    scores: _Scores,
     latency: RowLatency | None,
     subjects: Mapping[str, str],
 ) -> dict[str, Any]:
     first = next(iter(runs.values()))
-    reference = means.get(REFERENCE)
+    reference = scores.get(REFERENCE)
     content: dict[str, Any] = {
         **dataclasses.asdict(row),
         "features": list(first.config["features"]),
@@ -186,11 +201,10 @@ def _row(
         "training_seconds": {str(seed): run.training_seconds for seed, run in runs.items()},
     }
     for metric in COMPARED:
-        mine = means[row.name][metric]
-        content[metric] = _spread(mine)
-        compared = reference is not None and row.name != REFERENCE
+        mine = scores[row.name]
+        content[metric] = _spread({seed: case_means(of, metric) for seed, of in mine.items()})
         content[f"{metric}_difference"] = (
-            compare_cases(mine, reference[metric], subjects) if compared and reference else None
+            compare_cases(mine, reference, metric, subjects) if reference and row.name != REFERENCE else None
         )
     return content
 
@@ -206,7 +220,7 @@ def _spread(by_seed: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
     }
 
 
-def _pairs(rows: Sequence[StudyRow], means: _Means, subjects: Mapping[str, str]) -> list[dict[str, Any]]:
+def _pairs(rows: Sequence[StudyRow], scores: _Scores, subjects: Mapping[str, str]) -> list[dict[str, Any]]:
     """Compare each level cut out of UNet++ with the same level trained alone."""
     embedded = {row.level: row.name for row in rows if row.kind == "embedded"}
     isolated = {row.level: row.name for row in rows if row.kind == "isolated"}
@@ -216,7 +230,7 @@ def _pairs(rows: Sequence[StudyRow], means: _Means, subjects: Mapping[str, str])
             "embedded": name,
             "isolated": isolated[level],
             **{
-                f"{metric}_difference": compare_cases(means[name][metric], means[isolated[level]][metric], subjects)
+                f"{metric}_difference": compare_cases(scores[name], scores[isolated[level]], metric, subjects)
                 for metric in COMPARED
             },
         }
@@ -318,8 +332,9 @@ def _reading(study: Mapping[str, Any], reference: str) -> str:
     return (
         "## How to read this\n\n"
         f"- IoU and Dice: mean over the foreground classes ({classes}) of a case, then over the cases. The background "
-        "does not count; a missed class or a false positive scores 0. With several seeds, ± gives the standard "
-        f"deviation over seeds (seed {', '.join(seeds)}).\n"
+        "does not count; a missed class or a false positive scores 0. A class that a network rightly leaves out has no "
+        "score; in a difference from a network with a false positive there, it counts as 1. With several seeds, ± "
+        f"gives the standard deviation over seeds (seed {', '.join(seeds)}).\n"
         f'- The reference is "{reference}" at its deepest level. Differences are paired by case and seed; positive '
         f"means better than the reference. The intervals{level} are over subjects: they say nothing about other seeds "
         "or training cases, and are not corrected for the number of comparisons.\n"

@@ -94,17 +94,34 @@ def test_classes_count_alike_and_undefined_ones_not_at_all():
     assert case_means({"x": by_label, "y": {"a": {"iou": None}}}, "iou") == {"x": pytest.approx(0.4)}
 
 
+def of_one_class(**iou):
+    return {case: {"x": {"iou": value}} for case, value in iou.items()}
+
+
 def test_comparisons_need_two_cases_in_common():
-    assert compare_cases({0: {"a": 0.5, "b": 0.5}}, {1: {"a": 0.5, "b": 0.5}}) is None
-    assert compare_cases({0: {"a": 0.5, "b": 0.5}}, {0: {"a": 0.5, "c": 0.5}}) is None
+    assert compare_cases({0: of_one_class(a=0.5, b=0.5)}, {1: of_one_class(a=0.5, b=0.5)}, "iou") is None
+    assert compare_cases({0: of_one_class(a=0.5, b=0.5)}, {0: of_one_class(a=0.5, c=0.5)}, "iou") is None
+
+
+def test_a_false_positive_is_a_loss_against_a_network_that_has_none():
+    mine = {0: {case: {"x": {"iou": 0.5}, "y": {"iou": 0.5}} for case in "ab"} | {"c": {"x": {"iou": 0.0}}}}
+    theirs = {0: {case: {"x": {"iou": 0.5}, "y": {"iou": 0.5}} for case in "ab"} | {"c": {"x": {"iou": None}}}}
+    # nothing has the class in case d
+    for each in (mine, theirs):
+        each[0]["d"] = {"x": {"iou": None}}
+    found = compare_cases(mine, theirs, "iou")
+    assert (found["cases"], found["mean"]) == (3, pytest.approx(-1 / 3))
+    # of one of two classes
+    mine[0]["a"], theirs[0]["a"] = {"x": {"iou": 0.0}, "y": {"iou": 0.5}}, {"x": {"iou": None}, "y": {"iou": 0.5}}
+    assert compare_cases(mine, theirs, "iou")["mean"] == pytest.approx(-0.5)
 
 
 def test_cases_of_one_subject_count_once():
-    mine, theirs = {0: {"a": 0.5, "b": 0.7, "c": 0.4}}, {0: {"a": 0.4, "b": 0.4, "c": 0.5}}
-    found = compare_cases(mine, theirs, {"a": "s", "b": "s"})
+    mine, theirs = {0: of_one_class(a=0.5, b=0.7, c=0.4)}, {0: of_one_class(a=0.4, b=0.4, c=0.5)}
+    found = compare_cases(mine, theirs, "iou", {"a": "s", "b": "s"})
     # 0.2 of the subject with two cases, -0.1 of the other
     assert (found["cases"], found["subjects"], found["mean"]) == (3, 2, pytest.approx(0.05))
-    assert compare_cases(mine, theirs, dict.fromkeys("abc", "s")) is None
+    assert compare_cases(mine, theirs, "iou", dict.fromkeys("abc", "s")) is None
 
 
 def test_long_curves_are_thinned_to_means(study):
