@@ -71,10 +71,15 @@ def find_counter(device: torch.device | str) -> EnergyCounter | None:
     device = torch.device(device)
     if device.type == "cuda":
         return _find_nvml(device)
-    packages = [path for path in sorted(_RAPL.glob("intel-rapl:*")) if path.name.count(":") == 1]
     with contextlib.suppress(OSError, ValueError):
+        packages = [path for path in sorted(_RAPL.glob("intel-rapl:*")) if _is_package(path)]
         return _Rapl(packages) if packages else None
     return None
+
+
+def _is_package(zone: Path) -> bool:
+    """Whether a zone is a whole CPU package: neither a part of one nor the platform (``psys``), which has all."""
+    return zone.name.count(":") == 1 and (zone / "name").read_text().startswith("package")
 
 
 def energy_rounds(

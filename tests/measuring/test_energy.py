@@ -12,16 +12,19 @@ from monai_unetpp.measuring.energy import energy_rounds, find_counter
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """Two packages with a part each, and a function that lets the first package use joules."""
-    for name in ("intel-rapl:0", "intel-rapl:1", "intel-rapl:0:0"):
+    """Two packages, a part, the platform that holds all, and a function that lets the first package use joules."""
+    zones = {"0": "package-0", "1": "package-1", "0:0": "core", "2": "psys"}
+    for name, zone in ((f"intel-rapl:{number}", zone) for number, zone in zones.items()):
         (tmp_path / name).mkdir()
+        (tmp_path / name / "name").write_text(f"{zone}\n")
         (tmp_path / name / "energy_uj").write_text("900000\n")
         (tmp_path / name / "max_energy_range_uj").write_text("1000000\n")
     monkeypatch.setattr(energy, "_RAPL", tmp_path)
 
     def use(joules):
-        file = tmp_path / "intel-rapl:0" / "energy_uj"
-        file.write_text(str((int(file.read_text()) + round(joules * 1e6)) % 1000000))
+        for zone in ("intel-rapl:0", "intel-rapl:0:0", "intel-rapl:2"):
+            file = tmp_path / zone / "energy_uj"
+            file.write_text(str((int(file.read_text()) + round(joules * 1e6)) % 1000000))
 
     return use
 
@@ -59,6 +62,7 @@ def test_without_a_counter_or_the_right_to_read_it_there_is_none(tmp_path, monke
     assert find_counter("cpu") is None
     # listed, but not to be read
     (tmp_path / "intel-rapl:0").mkdir()
+    (tmp_path / "intel-rapl:0" / "name").write_text("package-0\n")
     assert find_counter("cpu") is None
     monkeypatch.setitem(sys.modules, "pynvml", None)
     assert find_counter("cuda") is None
