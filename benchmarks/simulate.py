@@ -184,7 +184,7 @@ def lower_bounds(
     level = bound_alpha(samples.shape[1], alpha)
     bounds = skewness_corrected_t(samples, level)
     if samples.shape[1] >= MIN_SUBJECTS:
-        z, mean, sd = standardised(samples)
+        z, mean, sd = standardised(np.sort(samples, axis=1))  # as mean_bounds does
         varying = sd > 0
         bca = mean[varying] + sd[varying] * bca_lower_bounds(z[varying], level, bootstrap_samples, seed)
         bounds[varying] = np.minimum(bounds[varying], bca)

@@ -237,6 +237,7 @@ def mean_bounds(
 
     Each bound is the wider one of ``scipy.stats.bootstrap`` with BCa (from :data:`MIN_SUBJECTS` differences on) and
     :func:`skewness_corrected_t`, at the level of :func:`bound_alpha`. Equal differences give bounds equal to the mean.
+    The order of the differences does not matter.
 
     Args:
         differences: one per subject, at least two.
@@ -260,7 +261,7 @@ def mean_bounds(
     if not np.isfinite(x).all():
         raise ValueError(f"differences must be finite, got {x[~np.isfinite(x)][0]}. Score the case again.")
     level = bound_alpha(x.size, alpha)
-    z, mean, sd = standardised(x)
+    z, mean, sd = standardised(np.sort(x))  # resamples are drawn by place
     if sd == 0:
         return MeanBounds(float(mean), 0.0, float(mean), float(mean), "t")
     lower, upper = float(skewness_corrected_t(z, level)), -float(skewness_corrected_t(-z, level))

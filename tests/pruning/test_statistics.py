@@ -70,12 +70,12 @@ class TestBounds:
     def test_lower_bound_is_the_lower_of_both_methods(self) -> None:
         methods = set()
         for seed in range(40):
-            sample = np.random.default_rng(seed).normal(size=30)
+            sample = np.sort(np.random.default_rng(seed).normal(size=30))
             bca = stats.bootstrap(
-                (sample,), np.mean, confidence_level=0.9, n_resamples=999, rng=np.random.default_rng(7)
+                (sample,), np.mean, confidence_level=0.9, n_resamples=999, rng=np.random.default_rng(seed)
             ).confidence_interval
             t_lower, t_upper = float(skewness_corrected_t(sample)), -float(skewness_corrected_t(-sample))
-            found = mean_bounds(sample, bootstrap_samples=999, seed=7)
+            found = mean_bounds(sample, bootstrap_samples=999, seed=seed)
             assert found.lower == pytest.approx(min(bca.low, t_lower), abs=1e-6)
             assert found.upper == pytest.approx(max(bca.high, t_upper), abs=1e-6)
             assert found.method == ("bca" if bca.low < t_lower else "t")
@@ -104,6 +104,10 @@ class TestBounds:
         moved = mean_bounds(1e-3 * sample - 0.2, bootstrap_samples=999)
         assert moved.lower == pytest.approx(1e-3 * base.lower - 0.2, abs=1e-9)
         assert moved.upper == pytest.approx(1e-3 * base.upper - 0.2, abs=1e-9)
+
+    def test_the_order_of_the_subjects_does_not_matter(self) -> None:
+        sample = np.random.default_rng(0).gamma(0.5, size=40)
+        assert mean_bounds(sample, bootstrap_samples=500) == mean_bounds(sample[::-1], bootstrap_samples=500)
 
     def test_same_seed_same_bounds(self) -> None:
         samples = [np.random.default_rng(seed).normal(size=30) for seed in range(10)]
